@@ -1,0 +1,43 @@
+"""The one place that reads the clock: aware instants in UTC, and monotonic seconds.
+
+Everything that decides takes `now` as an argument; only the edges ask a clock.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Tells the time. Tests pass their own."""
+
+    def now(self) -> datetime:
+        """Return the current instant, aware, in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back, from an arbitrary start."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+def instant_text(instant: datetime) -> str:
+    """Render an instant as Seline shows it in JSON: `2025-01-06T14:30:22Z`."""
+    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_instant(text: str) -> datetime:
+    """Read an ISO 8601 instant; without an offset it is UTC. Raises ValueError."""
+    instant = datetime.fromisoformat(text)
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)

@@ -1,0 +1,71 @@
+"""A backup's name, its place in the order, and what is known of it.
+
+Backups are ordered by (instant, counter) as numbers, never by text; the next one always comes
+after every older one of its document, whatever the clock says (SPEC §3).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from seline.domain.document import NAME_CHARACTERS_MAX, Revision
+
+_BACKUP = re.compile(r"(?P<stem>.+)_(?P<at>\d{8}_\d{6})(?:_(?P<counter>\d+))?\.json\Z", re.ASCII)
+
+
+class Stamp(NamedTuple):
+    """A backup's place in the order of its document's backups."""
+
+    instant: datetime
+    counter: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backup:
+    """One earlier content of a document.
+
+    `verdict` is the verdict's word, or `unchecked` while nobody has looked; `revision` is what
+    its checksum attribute records, None where there is none. `because` says why it is kept.
+    """
+
+    name: str
+    document: str
+    stamp: Stamp
+    size_bytes: int
+    revision: Revision | None
+    verdict: str = "unchecked"
+    pinned: bool = False
+    because: str = ""
+
+    @property
+    def taken_at(self) -> datetime:
+        return self.stamp.instant
+
+
+def backup_name(document: str, stamp: Stamp) -> str:
+    """Return `user_profile_20250106_143022.json`, with `_01` and so on within one second."""
+    counter = f"_{stamp.counter:02d}" if stamp.counter else ""
+    return f"{document.removesuffix('.json')}_{stamp.instant:%Y%m%d_%H%M%S}{counter}.json"
+
+
+def parse_backup_name(name: str) -> tuple[str, Stamp] | None:
+    """Return the document and the stamp that a backup's file name tells, None if it is no such."""
+    match = _BACKUP.match(name)
+    if match is None or len(match["stem"]) + len(".json") > NAME_CHARACTERS_MAX:
+        return None
+    try:
+        instant = datetime.strptime(match["at"], "%Y%m%d_%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return f"{match['stem']}.json", Stamp(instant, int(match["counter"] or 0))
+
+
+def next_stamp(newest: Stamp | None, now: datetime) -> Stamp:
+    """Return a stamp after `newest`: now if that is later, else one more in newest's second."""
+    this_second = now.astimezone(UTC).replace(microsecond=0)
+    if newest is None or this_second > newest.instant:
+        return Stamp(this_second, 0)
+    return Stamp(newest.instant, newest.counter + 1)

@@ -1,0 +1,264 @@
+"""Decide a batch: let every change see the one before it, and say what must become current.
+
+V2  Changes of one document that commit together leave one backup, of the content before them.
+V5  An atom's changes are taken all or none; one refusal and none of them is in the plan.
+V6  Order of submission is order of effect.
+V7  A change that cannot be made fails alone: the others are planned as if it had not been there.
+
+Pure but for `look`, which each document is asked once. Every backend decides with this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, TypeAlias
+
+from seline.domain.backup import Backup
+from seline.domain.document import Content, DocumentKey
+from seline.domain.integrity import Judged, Verdict
+from seline.errors import SelineError
+from seline.ports.store import Atom, Change, Current, Decision, Outcome, Put, Remove, Retain
+
+BATCH_ATOMS_MAX: Final = 512
+BATCH_BYTES_MAX: Final = 32 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a store found of a document before a batch.
+
+    `content` is the sound content to go on from; `trouble` why there is none to serve. `repair`
+    asks to publish `content` even if no change does (an adopted edit, a recovery). `unsaved` is
+    sound content known from memory alone, to be kept as a backup before the file is replaced:
+    the content before a hand edit, or the last known content of a file being edited. `broken`:
+    the file itself goes to quarantine when it is replaced. `token` is the store's own.
+    """
+
+    key: DocumentKey
+    judged: Judged
+    content: Content | None
+    updated_at: datetime | None
+    trouble: SelineError | None = None
+    repair: bool = False
+    unsaved: Content | None = None
+    broken: bool = False
+    source: Backup | None = None
+    token: object = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publish:
+    """What must become current for one document; `content` None removes it."""
+
+    found: Found
+    content: Content | None
+    backup: bool
+    purge: bool
+    always: bool
+    retain: Retain | None
+
+    @property
+    def key(self) -> DocumentKey:
+        return self.found.key
+
+    @property
+    def growth_bytes(self) -> int:
+        """How many bytes more the volume must hold: the new content, and the old one if kept."""
+        if self.content is None:
+            return 0
+        before = self.found.content.size_bytes if self.found.content else 0
+        return self.content.size_bytes - (0 if self.backup else before)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One change as it was taken, until its outcome is durable."""
+
+    key: DocumentKey
+    content: Content | None
+    changed: bool
+    answer: object
+
+    def outcome(self, backups: dict[DocumentKey, str]) -> Outcome:
+        backup = backups.get(self.key) if self.changed else None
+        return Outcome(
+            content=self.content, changed=self.changed, backup=backup, answer=self.answer
+        )
+
+
+Verdicts: TypeAlias = "tuple[Step, ...] | SelineError"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a batch does: `taken[i]` is what became of atom i; later atoms were not looked at.
+
+    `atomic`: the publishes must become current all or none.
+    """
+
+    publishes: tuple[Publish, ...]
+    taken: tuple[Verdicts, ...]
+    atomic: bool
+
+
+@dataclass(slots=True)
+class _Standing:
+    """A document as the batch has it so far."""
+
+    found: Found
+    content: Content | None
+    trouble: SelineError | None
+    touched: bool = False
+    backup: bool = False
+    purge: bool = False
+    always: bool = False
+    retain: Retain | None = None
+
+    def copy(self) -> _Standing:
+        return _Standing(
+            self.found, self.content, self.trouble, self.touched, self.backup, self.purge,
+            self.always, self.retain,
+        )  # fmt: skip
+
+
+class _Split(Exception):
+    """The next atom needs what stands before it published first."""
+
+
+@dataclass(slots=True)
+class Planner:
+    """Takes atoms one after another against what `look` finds."""
+
+    look: Callable[[DocumentKey], Found]
+    judged_backups: Callable[[DocumentKey], Iterator[tuple[Backup, Judged]]]
+    now: datetime
+    _standings: dict[DocumentKey, _Standing] = field(default_factory=dict[DocumentKey, _Standing])
+
+    def plan(self, atoms: Sequence[Atom]) -> Plan:
+        """Plan as many of `atoms` as can commit together, the first one always."""
+        taken: list[Verdicts] = []
+        atomic = False
+        bytes_brought = 0
+        for atom in atoms[:BATCH_ATOMS_MAX]:
+            if taken and bytes_brought > BATCH_BYTES_MAX:
+                break
+            try:
+                steps = self._take(atom)
+            except _Split:
+                assert taken, "an atom may change each document once"
+                break
+            except SelineError as refusal:
+                taken.append(refusal)
+                continue
+            taken.append(steps)
+            bytes_brought += sum(step.content.size_bytes for step in steps if step.content)
+            atomic = atomic or len({step.key for step in steps if step.changed}) > 1
+        publishes = tuple(_publishes(self._standings.values()))
+        return Plan(
+            publishes=publishes, taken=tuple(taken), atomic=atomic and len(publishes) > 1
+        )
+
+    def _take(self, atom: Atom) -> tuple[Step, ...]:
+        trial: dict[DocumentKey, _Standing] = {}
+        steps: list[Step] = []
+        changes = list(atom.changes)
+        while changes:
+            change = changes.pop(0)
+            standing = trial.get(change.key)
+            if standing is None:
+                standing = trial[change.key] = self._standing(change.key).copy()
+            decision = change.decide(self._current(standing))
+            steps.append(_apply(standing, change, decision))
+            if isinstance(decision, (Put, Remove)):
+                changes.extend(decision.also)
+        self._standings.update(trial)
+        return tuple(steps)
+
+    def _standing(self, key: DocumentKey) -> _Standing:
+        standing = self._standings.get(key)
+        if standing is None:
+            found = self.look(key)
+            standing = self._standings[key] = _Standing(found, found.content, found.trouble)
+        return standing
+
+    def _current(self, standing: _Standing) -> Current:
+        key = standing.found.key
+        return Current(
+            key=key,
+            content=standing.content,
+            trouble=standing.trouble,
+            updated_at=self.now if standing.touched else standing.found.updated_at,
+            now=self.now,
+            backups=lambda: self.judged_backups(key),
+        )
+
+
+def _apply(standing: _Standing, change: Change, decision: Decision) -> Step:
+    if isinstance(decision, Put):
+        return _put(standing, change, decision)
+    if isinstance(decision, Remove):
+        return _remove(standing, change, decision)
+    return Step(change.key, standing.content, False, decision.answer)
+
+
+def _put(standing: _Standing, change: Change, put: Put) -> Step:
+    if _already(standing, put.content):
+        return Step(change.key, standing.content, False, put.answer)
+    if put.alone and standing.touched:
+        raise _Split
+    standing.content = put.content
+    standing.backup = standing.backup or put.backup
+    standing.always = standing.always or put.always
+    _touch(standing, change)
+    return Step(change.key, put.content, True, put.answer)
+
+
+def _already(standing: _Standing, content: Content) -> bool:
+    """Whether these bytes are current and durable: a hand edit's are not known to be."""
+    durable = standing.touched or standing.found.judged.verdict is Verdict.SOUND
+    before = standing.content
+    return durable and before is not None and before.revision == content.revision
+
+
+def _remove(standing: _Standing, change: Change, remove: Remove) -> Step:
+    if standing.touched:
+        raise _Split
+    standing.content = None
+    standing.backup = True
+    standing.always = True
+    standing.purge = remove.purge
+    _touch(standing, change)
+    return Step(change.key, None, True, remove.answer)
+
+
+def _touch(standing: _Standing, change: Change) -> None:
+    standing.trouble = None
+    standing.touched = True
+    standing.retain = change.retain or standing.retain
+
+
+def _publishes(standings: Iterable[_Standing]) -> Iterator[Publish]:
+    for standing in standings:
+        found = standing.found
+        if not (standing.touched or found.repair):
+            continue
+        if not found.repair and not standing.purge and _same(found, standing.content):
+            continue
+        yield Publish(
+            found=found,
+            content=standing.content,
+            backup=standing.backup,
+            purge=standing.purge,
+            always=standing.always or not standing.touched,
+            retain=standing.retain,
+        )
+
+
+def _same(found: Found, content: Content | None) -> bool:
+    if found.judged.verdict not in (Verdict.SOUND, Verdict.MISSING):
+        return False
+    if found.content is None or content is None:
+        return found.content is content
+    return found.content.revision == content.revision

@@ -1,0 +1,275 @@
+"""Every call that changes the disk, and the one way to read a file whole: relative to held fds.
+
+Nothing here decides anything, and nothing here follows a symbolic link. Errors are OSError;
+`seline.storage.volume.failures` gives them their names.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+import sys
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from seline.domain.integrity import ATTRIBUTE
+
+DIRECTORY_MODE: Final = 0o700
+FILE_MODE: Final = 0o600
+_READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_STAGE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NOREPLACE: Final = 1
+_EXCHANGE: Final = 2
+READ_PIECE_BYTES: Final = 1 << 20
+
+
+class Identity(NamedTuple):
+    """What tells that a file is still the one that was seen, byte for byte.
+
+    A flip that keeps the mtime still moves the ctime; linking moves the ctime too.
+    """
+
+    inode: int
+    mtime_ns: int
+    ctime_ns: int
+    size_bytes: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Identity:
+        return cls(status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+
+    def same_bytes(self, other: Identity) -> bool:
+        """Whether only links came or went in between."""
+        return (self.inode, self.mtime_ns, self.size_bytes) == (
+            other.inode,
+            other.mtime_ns,
+            other.size_bytes,
+        )
+
+
+class RawFile(NamedTuple):
+    """A file read whole through one descriptor, unchanged from the first to the last byte."""
+
+    data: bytes
+    attribute: bytes | None
+    identity: Identity
+
+
+class NotARegularFile(OSError):
+    """A symbolic link, directory, FIFO or device stands where a file should."""
+
+
+class StillChanging(OSError):
+    """The file changed each time while it was read."""
+
+
+def read_whole(directory: int, name: str, *, size_max: int) -> RawFile:
+    """Read a regular file with its attribute from one descriptor (SPEC §3).
+
+    Raises FileNotFoundError for ENOENT only; NotARegularFile; StillChanging; OSError with EFBIG
+    beyond `size_max`; any other OSError as the disk gave it.
+    """
+    for _ in range(3):
+        descriptor = open_to_read(directory, name)
+        try:
+            before = Identity.of(os.fstat(descriptor))
+            if before.size_bytes > size_max:
+                raise OSError(errno.EFBIG, f"{before.size_bytes} bytes, {size_max} are allowed")
+            data = _read_all(descriptor, before.size_bytes)
+            attribute = read_attribute(descriptor)
+            if Identity.of(os.fstat(descriptor)).same_bytes(before) and len(data) == before[3]:
+                return RawFile(data, attribute, before)
+        finally:
+            os.close(descriptor)
+    raise StillChanging(errno.EAGAIN, "it is being written just now")
+
+
+def open_to_read(directory: int, name: str) -> int:
+    """Open a regular file for reading; NotARegularFile where something else stands."""
+    try:
+        descriptor = os.open(name, _READ_FLAGS, dir_fd=directory)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise NotARegularFile(error.errno, "it is not a regular file") from error
+        raise
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise NotARegularFile(errno.EINVAL, "it is not a regular file")
+
+
+def _read_all(descriptor: int, size_bytes: int) -> bytes:
+    first = os.read(descriptor, size_bytes + 1)
+    if len(first) == size_bytes:
+        return first
+    pieces = [first]
+    while pieces[-1]:
+        pieces.append(os.read(descriptor, READ_PIECE_BYTES))
+    return b"".join(pieces)
+
+
+def read_attribute(descriptor: int) -> bytes | None:
+    """Return the checksum attribute, None where there is none or the volume keeps none."""
+    try:
+        return os.getxattr(descriptor, ATTRIBUTE)
+    except AttributeError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP, errno.EPERM):
+            return None
+        raise
+
+
+def open_directory(path: str, *, inside: int | None = None) -> int:
+    """Open a directory; inside a held one, never through a symbolic link."""
+    flags = _DIRECTORY_FLAGS | (os.O_NOFOLLOW if inside is not None else 0)
+    return os.open(path, flags, dir_fd=inside)
+
+
+def make_directory(name: str, inside: int) -> bool:
+    """Make a directory that outlives a power cut; return False if it was there."""
+    try:
+        os.mkdir(name, DIRECTORY_MODE, dir_fd=inside)
+    except FileExistsError:
+        return False
+    sync(inside)
+    return True
+
+
+def stage(directory: int, name: str, data: bytes, attribute: bytes | None, mtime_ns: int) -> int:
+    """Write a new file with its mtime and checksum, not yet synced; return its descriptor.
+
+    On an error nothing is left behind, neither file nor descriptor.
+    """
+    descriptor = os.open(name, _STAGE_FLAGS, FILE_MODE, dir_fd=directory)
+    try:
+        _write_all(descriptor, data)
+        if attribute is not None:
+            os.setxattr(descriptor, ATTRIBUTE, attribute)
+        os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+    except BaseException:
+        os.close(descriptor)
+        os.unlink(name, dir_fd=directory)
+        raise
+    return descriptor
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    written = os.write(descriptor, data)
+    if written < len(data):
+        rest = memoryview(data)[written:]
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+
+
+def sync(descriptor: int) -> None:
+    """Make a file or directory durable. On failure it must never be called again for that file."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
+
+
+def link(source: int, name: str, target: int, new_name: str) -> None:
+    """Give an inode a second name; never through a symbolic link. FileExistsError if taken."""
+    os.link(name, new_name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+
+
+def rename(source: int, name: str, target: int, new_name: str) -> None:
+    """Move a name, replacing whatever bears the new one."""
+    os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
+
+
+def rename_new(source: int, name: str, target: int, new_name: str) -> None:
+    """Move a name to one that nothing bears; FileExistsError if something does."""
+    _renameat2(source, name, target, new_name, _NOREPLACE)
+
+
+def exchange(source: int, name: str, target: int, new_name: str) -> None:
+    """Swap two names in one step; FileNotFoundError unless both are there."""
+    _renameat2(source, name, target, new_name, _EXCHANGE)
+
+
+def unlink(directory: int, name: str, *, missing_ok: bool = False) -> None:
+    """Take a name away."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        if not missing_ok:
+            raise
+
+
+def reserve(directory: int, name: str, size_bytes: int) -> None:
+    """Make a file of real blocks, all or nothing."""
+    descriptor = os.open(name, _STAGE_FLAGS, FILE_MODE, dir_fd=directory)
+    try:
+        os.posix_fallocate(descriptor, 0, size_bytes)
+    except BaseException:
+        os.unlink(name, dir_fd=directory)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def drop_cached_pages(directory: int, name: str) -> None:
+    """Forget the cached pages of a file, so that the next read asks the medium."""
+    try:
+        descriptor = os.open(name, _READ_FLAGS, dir_fd=directory)
+    except OSError:
+        return
+    try:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
+def sync_filesystem(descriptor: int) -> None:
+    """Make everything on the file system of `descriptor` durable, in one go."""
+    if _syncfs is None:
+        raise OSError(errno.ENOSYS, "syncfs is not there")
+    if _syncfs(descriptor) != 0:
+        _raise_errno()
+
+
+def has_exchange() -> bool:
+    """Whether this machine's C library offers renameat2 (the kernel and file system may not)."""
+    return _rename2 is not None
+
+
+def _renameat2(source: int, name: str, target: int, new_name: str, flags: int) -> None:
+    if _rename2 is None:
+        raise OSError(errno.ENOSYS, "renameat2 is not there")
+    if _rename2(source, os.fsencode(name), target, os.fsencode(new_name), flags) != 0:
+        _raise_errno()
+
+
+def _raise_errno() -> None:
+    number = ctypes.get_errno()
+    raise OSError(number, os.strerror(number))
+
+
+def _libc_function(name: str) -> Callable[..., int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        function = getattr(ctypes.CDLL(None, use_errno=True), name)
+    except (OSError, AttributeError):
+        return None
+    function.restype = ctypes.c_int
+    if name == "renameat2":
+        function.argtypes = [
+            ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint,
+        ]  # fmt: skip
+    else:
+        function.argtypes = [ctypes.c_int]
+    return function  # type: ignore[no-any-return]
+
+
+_rename2 = _libc_function("renameat2")
+_syncfs = _libc_function("syncfs")

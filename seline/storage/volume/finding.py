@@ -1,0 +1,141 @@
+"""What a document's change starts from: the sound content, or the way back to one (V4).
+
+sound      -> that content
+missing    -> nothing
+edited     -> the edit; the known content before it becomes a backup; adopted once settled
+unsettled  -> the last known content; the file is left alone unless someone saves over it
+torn, altered -> the remembered bytes if they are the recorded ones (nothing lost), else the newest
+              sound backup, else one without checksum that parses; the file goes to quarantine
+unreadable -> an error; neither missing nor replaced
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from seline.domain.backup import Backup
+from seline.domain.document import Content, DocumentKey
+from seline.domain.integrity import Judged, Verdict
+from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError
+from seline.storage.batch import Found
+from seline.storage.volume.judging import Judging, Sight
+from seline.storage.volume.shelf import Shelf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Looks at documents with what the volume remembers of them. Any thread; writes nothing."""
+
+    judging: Judging
+    shelves: dict[str, Shelf]
+
+    def find(self, key: DocumentKey) -> Found:
+        """Return what a change of this document starts from."""
+        sight = self._sight(key)
+        judged = sight.judged
+        found = Found(
+            key=key,
+            judged=judged,
+            content=None,
+            updated_at=sight.updated_at,
+            token=sight.identity,
+        )
+        match judged.verdict:
+            case Verdict.MISSING:
+                return found
+            case Verdict.SOUND:
+                return replace(found, content=judged.content)
+            case Verdict.EDITED:
+                before = self._content_before_edit(key, judged)
+                return replace(
+                    found, content=judged.content, unsaved=before, repair=judged.settled
+                )
+            case Verdict.UNREADABLE:
+                return replace(found, broken=True, trouble=unreadable(key, judged))
+            case Verdict.UNSETTLED | Verdict.TORN | Verdict.ALTERED:
+                return self._way_back(found)
+
+    def rescue(self, key: DocumentKey) -> Content | None:
+        """Return the newest sound content without writing anything."""
+        return self.find(key).content
+
+    def backups(self, key: DocumentKey) -> Iterator[tuple[Backup, Judged]]:
+        """Judge a document's backups from the newest to the oldest, each when it is asked for."""
+        for backup in self.shelves[key.owner].of(key.name):
+            yield backup, self.judging.look_at_backup(key, backup.name).judged
+
+    def _sight(self, key: DocumentKey) -> Sight:
+        known = self.judging.peek(key)
+        if isinstance(known, Content):
+            entry = self.judging.cache.get(key)
+            if entry is not None:
+                return Sight(Judged(Verdict.SOUND, entry[1]), entry[0])
+        return self.judging.look(key)
+
+    def _content_before_edit(self, key: DocumentKey, judged: Judged) -> Content | None:
+        entry = self.judging.cache.get(key)
+        if entry is None or (judged.content and entry[1].revision == judged.content.revision):
+            return None
+        newest = next(iter(self.shelves[key.owner].of(key.name)), None)
+        if newest is not None and newest.revision == entry[1].revision:
+            return None
+        return entry[1]
+
+    def _way_back(self, found: Found) -> Found:
+        settled = found.judged.verdict is not Verdict.UNSETTLED
+        found = replace(found, broken=True, repair=settled)
+        remembered = self._remembered(found)
+        if remembered is not None:
+            return replace(found, content=remembered)
+        without_checksum: tuple[Backup, Content] | None = None
+        reasons: list[dict[str, str]] = []
+        for backup, judged in self.backups(found.key):
+            if judged.verdict is Verdict.SOUND and judged.content is not None:
+                return replace(found, content=judged.content, source=backup)
+            if stands_in(judged) and judged.content and without_checksum is None:
+                without_checksum = backup, judged.content
+            reasons.append({"backup": backup.name, "why": judged.reason or judged.verdict})
+        if without_checksum is not None:
+            return replace(found, source=without_checksum[0], content=without_checksum[1])
+        return replace(found, repair=False, trouble=_unrecoverable(found, reasons))
+
+    def _remembered(self, found: Found) -> Content | None:
+        """Return the bytes in memory if they are the ones that were last committed."""
+        entry = self.judging.cache.get(found.key)
+        if entry is None:
+            return None
+        recorded = found.judged.recorded
+        if recorded is not None and recorded.revision != entry[1].revision:
+            return None
+        return entry[1]
+
+
+def stands_in(judged: Judged) -> bool:
+    """Whether a backup without any checksum parses: used after every sound one."""
+    return judged.verdict is Verdict.EDITED and judged.recorded is None
+
+
+def unreadable(key: DocumentKey, judged: Judged) -> SelineError:
+    """Return the error for a file that the disk does not let be read."""
+    return DocumentUnreadable(
+        f"{key.name} cannot be read: {judged.reason}.", document=key.name, reason=judged.reason
+    )
+
+
+def _unrecoverable(found: Found, backups: list[dict[str, str]]) -> SelineError:
+    name = found.key.name
+    if found.judged.verdict is Verdict.UNSETTLED:
+        return DocumentUnrecoverable(
+            f"{name} is being written just now ({found.judged.reason}), and no earlier content of "
+            "it is known.",
+            hint="Read it again in a few seconds.",
+            document=name,
+            backups=backups,
+        )
+    tried = f"{len(backups)} backups were tried" if backups else "it has no backup"
+    return DocumentUnrecoverable(
+        f"{name} is broken ({found.judged.reason}) and {tried}; nothing was overwritten.",
+        document=name,
+        backups=backups,
+    )

@@ -1,0 +1,313 @@
+"""The held directory: its descriptors, its one owner, and the proof that it is still there.
+
+V10  The lock is flock on the data directory's own descriptor: nothing to delete, free at once
+     when the holder dies, and never taken over by time. A forked child closes its descriptors
+     (it never unlocks), and every call in it raises ForkedStore.
+V12  Before each commit the path must still lead to the held directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+import weakref
+from collections.abc import Callable
+from typing import Final
+
+from seline.clock import Clock, instant_text
+from seline.domain.document import BOT, SELINE
+from seline.errors import (
+    ForkedStore,
+    StoreClosed,
+    UnsupportedFormat,
+    VolumeFailed,
+    VolumeLocked,
+    VolumeNotMounted,
+)
+from seline.storage.volume import disk
+from seline.storage.volume.failures import describe, named
+
+VOLUME_FORMAT: Final = 1
+_POLL_S: Final = 0.1
+_NO_DIRECTORY_LOCK: Final = frozenset(
+    {errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EISDIR}
+)
+_open_grounds: weakref.WeakSet[Ground] = weakref.WeakSet()
+
+
+class Ground:
+    """A data directory held by this process, with its sub-directories open."""
+
+    def __init__(self, path: str, top: int, *, lock_file: int | None, clock: Clock) -> None:
+        """Take over the locked descriptor `top` of `path` and open what lies below.
+
+        `lock_file` is the lock's own descriptor where a directory cannot be locked.
+        """
+        self.path = path
+        self.top = top
+        self.lock_file = lock_file
+        self._clock = clock
+        self._closed = False
+        self._forked = False
+        self._device_and_inode = _device_and_inode(os.fstat(top))
+        self.remade: list[str] = []
+        self.seline = self._inner(".seline", top)
+        self._check_format()
+        self.staging = self._inner("staging", self.seline)
+        self.exports = self._inner("exports", self.seline)
+        self.quarantine = self._inner("quarantine", top)
+        self._backups = {
+            BOT: self._inner("backups", top),
+            SELINE: self._inner("backups", self.seline),
+        }
+        self._documents = {BOT: top, SELINE: self.seline}
+        self.remade.clear()
+        _open_grounds.add(self)
+
+    @property
+    def device_and_inode(self) -> tuple[int, int]:
+        return self._device_and_inode
+
+    def documents(self, owner: str) -> int:
+        """Return the descriptor of the directory that holds an owner's documents."""
+        return self._documents[owner]
+
+    def backups(self, owner: str) -> int:
+        """Return the descriptor of the directory that holds an owner's backups."""
+        return self._backups[owner]
+
+    def check_usable(self) -> None:
+        """Raise ForkedStore or StoreClosed where this process may not use the descriptors."""
+        if self._forked:
+            raise ForkedStore
+        if self._closed:
+            raise StoreClosed
+
+    def check_place(self) -> None:
+        """Raise unless the path still leads to the held directory; make again what was removed."""
+        self.check_usable()
+        try:
+            there = _device_and_inode(os.stat(self.path))
+        except OSError as error:
+            raise VolumeNotMounted(
+                f"The data directory {self.path} is gone: {describe(error)}."
+            ) from error
+        if there != self._device_and_inode:
+            raise VolumeNotMounted(
+                f"Another directory stands at {self.path} now; nothing was written to it.",
+                hint="Mount the volume where it was, then restart.",
+            )
+        self._remake_removed()
+
+    def _remake_removed(self) -> None:
+        for name, inside, descriptor in (
+            ("backups", self.top, self._backups[BOT]),
+            ("quarantine", self.top, self.quarantine),
+            (".seline", self.top, self.seline),
+            ("staging", self.seline, self.staging),
+            ("exports", self.seline, self.exports),
+            ("backups", self.seline, self._backups[SELINE]),
+        ):
+            if os.fstat(descriptor).st_nlink == 0:
+                self._replace(descriptor, self._inner(name, inside))
+
+    def _replace(self, old: int, new: int) -> None:
+        """Put a new directory under the old descriptor's number: nobody has to be told."""
+        os.dup2(new, old, inheritable=False)
+        os.close(new)
+
+    def _inner(self, name: str, inside: int) -> int:
+        try:
+            if disk.make_directory(name, inside):
+                self.remade.append(name)
+            return disk.open_directory(name, inside=inside)
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                raise VolumeFailed(
+                    f"{name} in {self.path} is not a directory; Seline does not follow links.",
+                    hint=f"Move what is there out of the way: {name} must be a plain directory.",
+                ) from error
+            raise named(error, f"Opening {name} in {self.path}") from error
+
+    def _check_format(self) -> None:
+        try:
+            found = disk.read_whole(self.seline, "format", size_max=64).data.strip()
+        except FileNotFoundError:
+            found = b""
+        except OSError as error:
+            raise named(error, f"Reading the volume's format in {self.path}") from error
+        if not found:
+            self._write_small("format", f"{VOLUME_FORMAT}\n".encode())
+        elif not found.isdigit() or int(found) > VOLUME_FORMAT:
+            raise UnsupportedFormat(
+                f"The volume at {self.path} has format {found.decode(errors='replace')}; "
+                f"this Seline knows {VOLUME_FORMAT}."
+            )
+
+    def announce(self, **fields: object) -> None:
+        """Tell other processes who holds the volume (`.seline/server.json`); best effort."""
+        text = json.dumps({**_self_portrait(self._clock), **fields}, indent=2) + "\n"
+        with contextlib.suppress(OSError):
+            self._write_small("server.json", text.encode())
+
+    def _write_small(self, name: str, data: bytes) -> None:
+        """Put a small file of no consequence in place whole; not synced."""
+        disk.unlink(self.seline, f"{name}.new", missing_ok=True)
+        os.close(disk.stage(self.seline, f"{name}.new", data, None, time.time_ns()))
+        disk.rename(self.seline, f"{name}.new", self.seline, name)
+
+    def close(self) -> None:
+        """Let go of the volume; idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._close_descriptors()
+
+    def _close_descriptors(self) -> None:
+        for descriptor in (
+            self.staging, self.exports, self.quarantine, *self._backups.values(),
+            self.seline, self.lock_file, self.top,
+        ):  # fmt: skip
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def _abandon_in_child(self) -> None:
+        if not self._closed and not self._forked:
+            self._forked = True
+            self._close_descriptors()
+
+
+def hold(
+    path: str,
+    *,
+    wait_s: float,
+    clock: Clock,
+    on_wait: Callable[[VolumeLocked], None] | None = None,
+    give_up: Callable[[], bool] = lambda: False,
+) -> Ground:
+    """Become the one owner of a data directory, waiting up to `wait_s` for the one before.
+
+    `on_wait` hears once per holder who is waited for. Raises VolumeLocked naming the holder.
+    """
+    top = _open_top(path)
+    try:
+        lock_file = _wait_for_lock(path, top, wait_s, on_wait, give_up)
+        ground = Ground(path, top, lock_file=lock_file, clock=clock)
+    except BaseException:
+        os.close(top)
+        raise
+    ground.announce()
+    return ground
+
+
+def _open_top(path: str) -> int:
+    try:
+        os.makedirs(path, mode=disk.DIRECTORY_MODE, exist_ok=True)
+        return disk.open_directory(path)
+    except FileExistsError as error:
+        raise VolumeFailed(
+            f"{path} is not a directory.", hint="Name a directory with SELINE_DATA_DIR."
+        ) from error
+    except OSError as error:
+        raise named(error, f"Opening the data directory {path}") from error
+
+
+def _wait_for_lock(
+    path: str,
+    top: int,
+    wait_s: float,
+    on_wait: Callable[[VolumeLocked], None] | None,
+    give_up: Callable[[], bool],
+) -> int | None:
+    deadline = time.monotonic() + wait_s
+    told = ""
+    while True:
+        held, lock_file = _try_lock(top)
+        if held:
+            return lock_file
+        refusal = _locked(path)
+        if on_wait is not None and refusal.message != told:
+            told = refusal.message
+            on_wait(refusal)
+        if time.monotonic() >= deadline or give_up():
+            raise refusal
+        time.sleep(_POLL_S)
+
+
+def _try_lock(top: int) -> tuple[bool, int | None]:
+    """Return whether we hold it now, and the lock's own descriptor where it had to be a file."""
+    try:
+        fcntl.flock(top, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False, None
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY_LOCK:
+            raise named(error, "Locking the data directory") from error
+        return _try_lock_file(top)
+    return True, None
+
+
+def _try_lock_file(top: int) -> tuple[bool, int | None]:
+    """Lock a never-deleted file, where a directory cannot be locked (network file systems)."""
+    disk.make_directory(".seline", top)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    lock_file = os.open(".seline/lock", flags, disk.FILE_MODE, dir_fd=top)
+    try:
+        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock_file)
+        return False, None
+    return True, lock_file
+
+
+def _locked(path: str) -> VolumeLocked:
+    holder = read_holder(path)
+    if holder.get("pid") == os.getpid() and holder.get("host") == socket.gethostname():
+        return VolumeLocked(
+            f"{path} is held by this process already.",
+            hint="Use get_data_manager(), which gives the instance that is open.",
+            holder=holder,
+        )
+    who = f"process {holder.get('pid', 'unknown')} on {holder.get('host', 'an unknown host')}"
+    if holder.get("deployment"):
+        who += f" (deployment {holder['deployment']})"
+    if holder.get("since"):
+        who += f" since {holder['since']}"
+    return VolumeLocked(f"{path} is held by {who}.", holder=holder)
+
+
+def read_holder(path: str) -> dict[str, object]:
+    """Return what the holder of a data directory says of itself; empty if it says nothing."""
+    try:
+        with open(os.path.join(path, ".seline", "server.json"), encoding="utf-8") as file:
+            holder = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _self_portrait(clock: Clock) -> dict[str, object]:
+    deployment = os.environ.get("RAILWAY_DEPLOYMENT_ID") or os.environ.get("FLY_MACHINE_ID")
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "deployment": deployment,
+        "since": instant_text(clock.now()),
+    }
+
+
+def _device_and_inode(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _abandon_in_child() -> None:
+    for ground in list(_open_grounds):
+        ground._abandon_in_child()  # noqa: SLF001  # one module, two halves of one promise
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_in_child)

@@ -1,0 +1,229 @@
+"""Look at a document and say what it is: from one descriptor, through a cache of sound bytes.
+
+The cache holds encoded bytes with the file's identity (inode, mtime, ctime, size), so a hit costs
+one stat, a hand edit is seen at once, and no caller can mutate what another sees.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from seline.clock import Clock
+from seline.domain.document import Content, DocumentKey
+from seline.domain.integrity import (
+    Checksum,
+    Judged,
+    NewerFormat,
+    Verdict,
+    decode_checksum,
+    judge,
+    name_hash,
+)
+from seline.errors import UnsupportedFormat
+from seline.storage.volume import disk
+from seline.storage.volume.disk import Identity
+from seline.storage.volume.failures import describe
+from seline.storage.volume.ground import Ground
+
+YOUNG_NS: Final = 2_000_000_000
+"""Below this age a coarse timestamp cannot tell two contents apart."""
+
+LONG_AGO_NS: Final = 120_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A verdict with the identity of the file it was passed on, None where there is no file."""
+
+    judged: Judged
+    identity: Identity | None
+
+    @property
+    def updated_at(self) -> datetime | None:
+        if self.identity is None:
+            return None
+        return datetime.fromtimestamp(self.identity.mtime_ns / 1e9, UTC)
+
+
+class Cache:
+    """Sound contents by key, bounded in bytes, the least recently read out first."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._entries: OrderedDict[DocumentKey, tuple[Identity, Content]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: DocumentKey) -> tuple[Identity, Content] | None:
+        """Return what is remembered of a document, current or not."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            try:
+                self._entries.move_to_end(key)
+            except KeyError:
+                return entry
+        return entry
+
+    def put(self, key: DocumentKey, identity: Identity, content: Content) -> None:
+        """Remember a sound content, unless it alone would not fit."""
+        with self._lock:
+            self._forget(key)
+            if content.size_bytes > self._bytes_max:
+                return
+            self._entries[key] = (identity, content)
+            self._bytes += content.size_bytes
+            while self._bytes > self._bytes_max:
+                self._forget(next(iter(self._entries)))
+
+    def forget(self, key: DocumentKey) -> None:
+        """Remember nothing of a document."""
+        with self._lock:
+            self._forget(key)
+
+    def clear(self) -> None:
+        """Remember nothing."""
+        with self._lock:
+            self._entries.clear()
+            self._bytes = 0
+
+    def _forget(self, key: DocumentKey) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= entry[1].size_bytes
+
+
+class Judging:
+    """Looks at documents and backups of one ground. Any thread; writes nothing."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        *,
+        clock: Clock,
+        settle_s: float,
+        document_bytes_max: int,
+        cache_bytes_max: int,
+        checksums: bool,
+        fine_timestamps: bool,
+    ) -> None:
+        self._ground = ground
+        self._clock = clock
+        self._settle_s = settle_s
+        self._document_bytes_max = document_bytes_max
+        self._checksums = checksums
+        self._fine_timestamps = fine_timestamps
+        self._unsettled: dict[DocumentKey, tuple[Identity, float]] = {}
+        self.cache = Cache(cache_bytes_max)
+
+    def peek(self, key: DocumentKey) -> Content | Verdict | None:
+        """Return the content if one stat shows that the remembered one is current (SPEC §3)."""
+        try:
+            status = os.stat(
+                key.name, dir_fd=self._ground.documents(key.owner), follow_symlinks=False
+            )
+        except FileNotFoundError:
+            return Verdict.MISSING
+        except OSError:
+            return None
+        entry = self.cache.get(key)
+        if entry is None or entry[0] != (
+            status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size,
+        ):  # fmt: skip
+            return None
+        if not self._fine_timestamps and time.time_ns() - status.st_ctime_ns < YOUNG_NS:
+            return None
+        return entry[1]
+
+    def look(self, key: DocumentKey) -> Sight:
+        """Read and judge a document now, and remember it if it is sound."""
+        sight = self._see(key, self._ground.documents(key.owner), key.name, self._settled)
+        if sight.judged.verdict is Verdict.SOUND and sight.identity and sight.judged.content:
+            self.cache.put(key, sight.identity, sight.judged.content)
+            self._unsettled.pop(key, None)
+        return sight
+
+    def look_at_backup(self, key: DocumentKey, backup: str) -> Sight:
+        """Read and judge one backup of a document; it is given no time to settle."""
+        return self._see(key, self._ground.backups(key.owner), backup, _at_rest)
+
+    def look_in(self, key: DocumentKey, directory: int) -> Sight:
+        """Read and judge a document where an export holds it."""
+        return self._see(key, directory, key.name, _at_rest)
+
+    def judge_in_pieces(self, key: DocumentKey, descriptor: int) -> bool:
+        """Return whether an open file is sound, without holding it in memory."""
+        checksum = _checksum(disk.read_attribute(descriptor))
+        digest = hashlib.sha256()
+        while piece := os.read(descriptor, disk.READ_PIECE_BYTES):
+            digest.update(piece)
+        if checksum is None or checksum.name_hash != name_hash(key):
+            return False
+        return checksum.digest == digest.digest()
+
+    def _see(
+        self,
+        key: DocumentKey,
+        directory: int,
+        name: str,
+        settled: Callable[[DocumentKey, Identity], bool],
+    ) -> Sight:
+        try:
+            raw = disk.read_whole(directory, name, size_max=self._document_bytes_max)
+        except FileNotFoundError:
+            return Sight(Judged(Verdict.MISSING), None)
+        except disk.StillChanging as error:
+            return Sight(Judged(Verdict.UNSETTLED, reason=str(error.strerror)), None)
+        except OSError as error:
+            return Sight(Judged(Verdict.UNREADABLE, reason=_reason(error)), None)
+        judged = judge(
+            key,
+            Content.of(raw.data),
+            _checksum(raw.attribute),
+            mtime_ns=raw.identity.mtime_ns,
+            settled=settled(key, raw.identity),
+            checksums=self._checksums,
+        )
+        return Sight(judged, raw.identity)
+
+    def _settled(self, key: DocumentKey, identity: Identity) -> bool:
+        """Whether the file has come to rest: seen unchanged for `settle_s` by monotonic time.
+
+        A file whose ctime (which nobody can set) is minutes old needs no such proof.
+        """
+        if time.time_ns() - identity.ctime_ns > LONG_AGO_NS:
+            return True
+        now = self._clock.monotonic()
+        seen = self._unsettled.get(key)
+        if seen is None or not seen[0].same_bytes(identity):
+            self._unsettled[key] = (identity, now)
+            return False
+        return now - seen[1] >= self._settle_s
+
+
+def _at_rest(_key: DocumentKey, _identity: Identity) -> bool:
+    return True
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, disk.NotARegularFile):
+        return "it is not a regular file"
+    return describe(error)
+
+
+def _checksum(attribute: bytes | None) -> Checksum | None:
+    if attribute is None:
+        return None
+    try:
+        return decode_checksum(attribute)
+    except NewerFormat as newer:
+        raise UnsupportedFormat(
+            f"A document carries a checksum of format {newer}, from a newer Seline."
+        ) from newer

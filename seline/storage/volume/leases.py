@@ -1,0 +1,192 @@
+"""What an export still needs: inodes held by hard links, backups kept from rotation.
+
+An export takes its instant between two batches as a list of (name, identity, revision). A commit
+that is about to replace a listed document first links its inode under `.seline/exports/<id>/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from seline.domain.document import Content, DocumentKey
+from seline.errors import DocumentUnrecoverable
+from seline.storage.volume import disk
+from seline.storage.volume.disk import Identity
+from seline.storage.volume.failures import named
+from seline.storage.volume.ground import Ground
+from seline.storage.volume.judging import Judging
+
+PIECE_BYTES = 256 << 10
+WHOLE_BYTES_MAX = 1 << 20
+"""Up to this size a document is read and judged in one piece."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Lease:
+    """One export's hold on the documents of its instant: a port `Snapshot`."""
+
+    ground: Ground
+    judging: Judging
+    leases: Leases
+    name: str
+    owner: str
+    taken_at: datetime
+    held: dict[str, Identity]
+    rescued: dict[str, Content] = field(default_factory=dict[str, Content])
+    linked: set[str] = field(default_factory=set[str])
+    directory: int | None = None
+
+    @property
+    def names(self) -> Sequence[str]:
+        return sorted(self.held)
+
+    def open(self, name: str) -> Iterator[bytes]:
+        """Yield the document's bytes, judged whole before the first piece (port `Snapshot`)."""
+        key = DocumentKey(self.owner, name)
+        for directory in self._places(name):
+            try:
+                found = self._judged(key, directory)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise named(error, f"Reading {name}") from error
+            if found is not None:
+                return found
+        content = self.leases.rescue(key)
+        if content is None:
+            raise DocumentUnrecoverable(f"{name} is broken and has no sound backup.", document=name)
+        return iter((content.data,))
+
+    def done_with(self, name: str) -> None:
+        """Let a document go that has been read."""
+        with self.leases.lock:
+            self.held.pop(name, None)
+
+    def _places(self, name: str) -> list[int]:
+        with self.leases.lock:
+            live = self.ground.documents(self.owner)
+            if name in self.linked and self.directory is not None:
+                return [self.directory]
+            return [live] if self.directory is None else [live, self.directory]
+
+    def _judged(self, key: DocumentKey, directory: int) -> Iterator[bytes] | None:
+        """Return the pieces if the file of the instant lies there and is sound."""
+        identity = self.held[key.name]
+        if identity.size_bytes <= WHOLE_BYTES_MAX:
+            sight = self.judging.look_in(key, directory)
+            if sight.identity is None or not sight.identity.same_bytes(identity):
+                raise FileNotFoundError(key.name)
+            content = sight.judged.content
+            return iter((content.data,)) if sight.judged.usable and content else None
+        return self._pieces(key, directory, identity)
+
+    def _pieces(
+        self, key: DocumentKey, directory: int, identity: Identity
+    ) -> Generator[bytes] | None:
+        descriptor = disk.open_to_read(directory, key.name)
+        try:
+            if not Identity.of(os.fstat(descriptor)).same_bytes(identity):
+                raise FileNotFoundError(key.name)
+            sound = self.judging.judge_in_pieces(key, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if sound:
+            return _read_pieces(descriptor)
+        os.close(descriptor)
+        return None
+
+
+class Leases:
+    """The exports under way. Lists change between batches, reads come from any thread."""
+
+    def __init__(self, ground: Ground, judging: Judging) -> None:
+        self._ground = ground
+        self._judging = judging
+        self._open: dict[str, Lease] = {}
+        self._sequence = 0
+        self.lock = threading.Lock()
+        self.rescue = _no_rescue
+
+    def take(self, owner: str, identities: dict[str, Identity], now: datetime) -> Lease:
+        """Hold these documents still; only the writer's thread, between two batches."""
+        with self.lock:
+            self._sequence += 1
+            name = f"{os.getpid()}-{self._sequence}"
+            lease = Lease(
+                ground=self._ground,
+                judging=self._judging,
+                leases=self,
+                name=name,
+                owner=owner,
+                taken_at=now,
+                held=identities,
+            )
+            self._open[name] = lease
+            return lease
+
+    def before_replacing(self, key: DocumentKey) -> None:
+        """Keep a document's inode for the exports that still need it. Raises OSError."""
+        if not self._open:
+            return
+        with self.lock:
+            for lease in self._open.values():
+                if lease.owner == key.owner and key.name in lease.held:
+                    self._link(lease, key)
+
+    def release(self, lease: Lease) -> None:
+        """Let go of everything an export held; idempotent."""
+        with self.lock:
+            if self._open.pop(lease.name, None) is None or lease.directory is None:
+                return
+            with contextlib.suppress(OSError):
+                for name in os.listdir(lease.directory):
+                    disk.unlink(lease.directory, name, missing_ok=True)
+                os.rmdir(lease.name, dir_fd=self._ground.exports)
+            os.close(lease.directory)
+            lease.directory = None
+
+    def _link(self, lease: Lease, key: DocumentKey) -> None:
+        if key.name in lease.linked:
+            return
+        if lease.directory is None:
+            os.mkdir(lease.name, disk.DIRECTORY_MODE, dir_fd=self._ground.exports)
+            lease.directory = disk.open_directory(lease.name, inside=self._ground.exports)
+        documents = self._ground.documents(key.owner)
+        identity = lease.held[key.name]
+        try:
+            status = os.stat(key.name, dir_fd=documents, follow_symlinks=False)
+            if not Identity.of(status).same_bytes(identity):
+                return
+            disk.link(documents, key.name, lease.directory, key.name)
+        except FileNotFoundError:
+            return
+        except OSError:
+            raw = disk.read_whole(documents, key.name, size_max=identity.size_bytes)
+            os.close(
+                disk.stage(
+                    lease.directory, key.name, raw.data, raw.attribute, raw.identity.mtime_ns
+                )
+            )
+            lease.held[key.name] = Identity.of(
+                os.stat(key.name, dir_fd=lease.directory, follow_symlinks=False)
+            )
+        lease.linked.add(key.name)
+
+
+def _read_pieces(descriptor: int) -> Generator[bytes]:
+    try:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        while piece := os.read(descriptor, PIECE_BYTES):
+            yield piece
+    finally:
+        os.close(descriptor)
+
+
+def _no_rescue(_key: DocumentKey) -> Content | None:
+    return None

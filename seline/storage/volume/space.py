@@ -1,0 +1,126 @@
+"""How full the volume is, who may still write, and the reserve for emergencies (V9).
+
+Usage is counted as `df` does on a mount of its own, and from our files elsewhere; each against
+the configured limit too. Foreign files count, and are never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import threading
+import time
+from typing import Final
+
+from seline.domain.usage import Usage, reserve_bytes
+from seline.storage.volume import disk
+from seline.storage.volume.ground import Ground
+
+RESERVE_NAME: Final = "reserve"
+BLOCK_BYTES: Final = 4096
+_WALK_EVERY_S: Final = 60.0
+
+
+class Space:
+    """Measures one ground. `usage` may be asked from any thread."""
+
+    def __init__(
+        self, ground: Ground, *, limit_bytes: int | None, reserve_percent: float, own_mount: bool
+    ) -> None:
+        self._ground = ground
+        self._limit_bytes = limit_bytes
+        self._reserve_percent = reserve_percent
+        self._own_mount = own_mount
+        self._lock = threading.Lock()
+        self._walked_at = float("-inf")
+        self._documents_bytes = 0
+        self._backups_bytes = 0
+        self._files_bytes = 0
+
+    def usage(self, *, fresh: bool = False) -> Usage:
+        """Measure the volume; the walk over our files is at most a minute old unless `fresh`."""
+        with self._lock:
+            if fresh or time.monotonic() - self._walked_at > _WALK_EVERY_S:
+                self._walk()
+            status = os.statvfs(self._ground.path)
+            unit = status.f_frsize
+            return Usage(
+                capacity_bytes=status.f_blocks * unit,
+                used_bytes=(status.f_blocks - status.f_bfree) * unit,
+                available_bytes=status.f_bavail * unit,
+                files_bytes=self._files_bytes,
+                documents_bytes=self._documents_bytes,
+                backups_bytes=self._backups_bytes,
+                inodes_total=status.f_files or None,
+                inodes_free=status.f_favail if status.f_files else None,
+                limit_bytes=self._limit_bytes,
+                own_mount=self._own_mount,
+            )
+
+    def moved(self, grown_bytes: int, backups_bytes: int) -> None:
+        """Take note of what a commit added (or took, negative), until the next walk."""
+        with self._lock:
+            self._documents_bytes += grown_bytes
+            self._backups_bytes += backups_bytes
+            self._files_bytes += grown_bytes + backups_bytes
+
+    def release_reserve(self) -> bool:
+        """Give the reserve's blocks back to the volume; False if there was none."""
+        try:
+            disk.unlink(self._ground.seline, RESERVE_NAME)
+        except OSError:
+            return False
+        return True
+
+    def rebuild_reserve(self) -> None:
+        """Make the reserve again if it is missing and there is plenty of room for it."""
+        try:
+            os.stat(RESERVE_NAME, dir_fd=self._ground.seline, follow_symlinks=False)
+            return
+        except FileNotFoundError:
+            pass
+        status = os.statvfs(self._ground.path)
+        wanted = reserve_bytes(self._reserve_base(status), self._reserve_percent)
+        if status.f_bavail * status.f_frsize > 4 * wanted:
+            with contextlib.suppress(OSError):
+                disk.reserve(self._ground.seline, RESERVE_NAME, wanted)
+
+    def has_reserve(self) -> bool:
+        """Whether the reserve is there."""
+        try:
+            os.stat(RESERVE_NAME, dir_fd=self._ground.seline, follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
+    def _reserve_base(self, status: os.statvfs_result) -> int:
+        capacity = status.f_blocks * status.f_frsize
+        return min(capacity, self._limit_bytes) if self._limit_bytes else capacity
+
+    def _walk(self) -> None:
+        self._documents_bytes, other = _sizes(self._ground.top)
+        self._backups_bytes, _ = _sizes(self._ground.backups(""))
+        quarantine, _ = _sizes(self._ground.quarantine)
+        state, state_other = _sizes(self._ground.seline)
+        self._files_bytes = (
+            self._documents_bytes + self._backups_bytes + quarantine + state + other + state_other
+        )
+        self._walked_at = time.monotonic()
+
+
+def _sizes(directory: int) -> tuple[int, int]:
+    """Return the bytes on disk of a directory's .json files and of its other files."""
+    json_bytes = other_bytes = 0
+    for name in os.listdir(directory):
+        try:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except OSError:
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            continue
+        if name.endswith(".json"):
+            json_bytes += status.st_blocks * 512
+        else:
+            other_bytes += status.st_blocks * 512
+    return json_bytes, other_bytes
