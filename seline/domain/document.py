@@ -104,6 +104,11 @@ def check_document_name(name: str) -> str:
     return name
 
 
+def is_document_name(name: str) -> bool:
+    """Whether a document may bear this name."""
+    return not _what_is_wrong(name)
+
+
 def _what_is_wrong(name: str) -> str:
     if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         return f"a name is text, not {type(name).__name__}"

@@ -101,6 +101,11 @@ def name_hash(key: DocumentKey) -> bytes:
     return hashlib.sha256(address.encode()).digest()[:16]
 
 
+def of_another(key: DocumentKey, judged: Judged) -> bool:
+    """Whether the file was written for another document."""
+    return judged.recorded is not None and judged.recorded.name_hash != name_hash(key)
+
+
 def checksum_of(key: DocumentKey, content: Content, mtime_ns: int) -> Checksum:
     """Return the checksum to record for `content` of the document `key`."""
     return Checksum(bytes.fromhex(content.revision), mtime_ns, name_hash(key))
@@ -145,7 +150,9 @@ def judge(
     if not checksums:
         return Judged(Verdict.SOUND, content, recorded, "syntax only: no checksums here")
     if recorded is not None and ours and as_left:
-        return Judged(Verdict.ALTERED, content, recorded, "its bytes changed, and no one saved them")
+        return Judged(
+            Verdict.ALTERED, content, recorded, "its bytes changed, and no one saved them"
+        )
     return Judged(Verdict.EDITED, content, recorded, _why_edited(recorded, ours=ours), settled)
 
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentInfo, DocumentKey, Json
@@ -23,6 +23,8 @@ from seline.domain.integrity import Judged, Verdict
 from seline.domain.retention import RetentionPlan
 from seline.domain.usage import Usage
 from seline.errors import SelineError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +205,7 @@ class DocumentStore(Protocol):
         """Read and judge the document now; return the verdict and its mtime. Writes nothing."""
         ...
 
-    def later(self, work: Callable[[], object]) -> Future[object]:
+    def later(self, work: Callable[[], T]) -> Future[T]:
         """Run reading work on the store's reader threads."""
         ...
 
@@ -254,6 +256,22 @@ class DocumentStore(Protocol):
 
     def raw(self, key: DocumentKey) -> bytes:
         """Return the document's bytes as they lie there, sound or not. Blocks."""
+        ...
+
+    def drop_cached_pages(self, key: DocumentKey, backup: str | None = None) -> None:
+        """Make the next look at a document, or at one of its backups, ask the medium."""
+        ...
+
+    def write_report(self, data: bytes) -> Future[None]:
+        """Put the report (`metadata.json`) in place whole; it need not survive a power cut."""
+        ...
+
+    def read_report(self) -> bytes | None:
+        """Return the report as it lies there, None where there is none to be read."""
+        ...
+
+    def has_reserve(self) -> bool:
+        """Whether the emergency space is there."""
         ...
 
     def snapshot(self, owner: str) -> Future[AbstractContextManager[Snapshot]]:

@@ -1,0 +1,1 @@
+"""What speaks the bot's language, and what speaks the operator's."""

@@ -19,7 +19,16 @@ from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentKey
 from seline.domain.integrity import Judged, Verdict
 from seline.errors import SelineError
-from seline.ports.store import Atom, Change, Current, Decision, Outcome, Put, Remove, Retain
+from seline.ports.store import (
+    Atom,
+    Change,
+    Current,
+    Decision,
+    Outcome,
+    Put,
+    Remove,
+    Retain,
+)
 
 BATCH_ATOMS_MAX: Final = 512
 BATCH_BYTES_MAX: Final = 32 << 20
@@ -156,9 +165,7 @@ class Planner:
             bytes_brought += sum(step.content.size_bytes for step in steps if step.content)
             atomic = atomic or len({step.key for step in steps if step.changed}) > 1
         publishes = tuple(_publishes(self._standings.values()))
-        return Plan(
-            publishes=publishes, taken=tuple(taken), atomic=atomic and len(publishes) > 1
-        )
+        return Plan(publishes=publishes, taken=tuple(taken), atomic=atomic and len(publishes) > 1)
 
     def _take(self, atom: Atom) -> tuple[Step, ...]:
         trial: dict[DocumentKey, _Standing] = {}

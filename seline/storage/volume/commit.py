@@ -268,9 +268,7 @@ class Committer:
         if self.probed.exchange or move.publish.content is None or broken is None:
             move.set_aside = name
             return
-        descriptor = disk.stage(
-            self.ground.quarantine, name, broken.data, None, time.time_ns()
-        )
+        descriptor = disk.stage(self.ground.quarantine, name, broken.data, None, time.time_ns())
         move.links.append((self.ground.quarantine, name))
         try:
             disk.sync(descriptor)

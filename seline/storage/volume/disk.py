@@ -146,9 +146,9 @@ def stage(directory: int, name: str, data: bytes, attribute: bytes | None, mtime
     """
     descriptor = os.open(name, _STAGE_FLAGS, FILE_MODE, dir_fd=directory)
     try:
-        _write_all(descriptor, data)
-        if attribute is not None:
+        if attribute is not None:  # first, so that a half-written file is known as ours
             os.setxattr(descriptor, ATTRIBUTE, attribute)
+        _write_all(descriptor, data)
         os.utime(descriptor, ns=(mtime_ns, mtime_ns))
     except BaseException:
         os.close(descriptor)
@@ -173,6 +173,14 @@ def sync(descriptor: int) -> None:
         fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
     else:
         os.fsync(descriptor)
+
+
+def touch_and_sync(directory: int) -> None:
+    """Change a directory and sync that change: not a second sync of the one that failed."""
+    name = f".seline-touch-{os.getpid()}"
+    os.close(os.open(name, _STAGE_FLAGS, FILE_MODE, dir_fd=directory))
+    os.unlink(name, dir_fd=directory)
+    sync(directory)
 
 
 def link(source: int, name: str, target: int, new_name: str) -> None:

@@ -48,9 +48,7 @@ class Finding:
                 return replace(found, content=judged.content)
             case Verdict.EDITED:
                 before = self._content_before_edit(key, judged)
-                return replace(
-                    found, content=judged.content, unsaved=before, repair=judged.settled
-                )
+                return replace(found, content=judged.content, unsaved=before, repair=judged.settled)
             case Verdict.UNREADABLE:
                 return replace(found, broken=True, trouble=unreadable(key, judged))
             case Verdict.UNSETTLED | Verdict.TORN | Verdict.ALTERED:

@@ -155,11 +155,16 @@ class Ground:
         with contextlib.suppress(OSError):
             self._write_small("server.json", text.encode())
 
-    def _write_small(self, name: str, data: bytes) -> None:
+    def write_report(self, name: str, data: bytes) -> None:
+        """Put a report beside the documents, whole but not synced. Raises OSError."""
+        self._write_small(name, data, self.top)
+
+    def _write_small(self, name: str, data: bytes, directory: int | None = None) -> None:
         """Put a small file of no consequence in place whole; not synced."""
+        target = self.seline if directory is None else directory
         disk.unlink(self.seline, f"{name}.new", missing_ok=True)
         os.close(disk.stage(self.seline, f"{name}.new", data, None, time.time_ns()))
-        disk.rename(self.seline, f"{name}.new", self.seline, name)
+        disk.rename(self.seline, f"{name}.new", target, name)
 
     def close(self) -> None:
         """Let go of the volume; idempotent."""

@@ -150,6 +150,12 @@ class Judging:
             self._unsettled.pop(key, None)
         return sight
 
+    def cache_miss_next(self, key: DocumentKey) -> None:
+        """Make the next peek miss, keeping the bytes as the last known content."""
+        entry = self.cache.get(key)
+        if entry is not None:
+            self.cache.put(key, entry[0]._replace(ctime_ns=-1), entry[1])
+
     def look_at_backup(self, key: DocumentKey, backup: str) -> Sight:
         """Read and judge one backup of a document; it is given no time to settle."""
         return self._see(key, self._ground.backups(key.owner), backup, _at_rest)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -37,7 +37,6 @@ class Lease:
     owner: str
     taken_at: datetime
     held: dict[str, Identity]
-    rescued: dict[str, Content] = field(default_factory=dict[str, Content])
     linked: set[str] = field(default_factory=set[str])
     directory: int | None = None
 
@@ -105,13 +104,19 @@ class Lease:
 class Leases:
     """The exports under way. Lists change between batches, reads come from any thread."""
 
-    def __init__(self, ground: Ground, judging: Judging) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        judging: Judging,
+        *,
+        rescue: Callable[[DocumentKey], Content | None],
+    ) -> None:
         self._ground = ground
         self._judging = judging
         self._open: dict[str, Lease] = {}
         self._sequence = 0
         self.lock = threading.Lock()
-        self.rescue = _no_rescue
+        self.rescue = rescue
 
     def take(self, owner: str, identities: dict[str, Identity], now: datetime) -> Lease:
         """Hold these documents still; only the writer's thread, between two batches."""
@@ -186,7 +191,3 @@ def _read_pieces(descriptor: int) -> Generator[bytes]:
             yield piece
     finally:
         os.close(descriptor)
-
-
-def _no_rescue(_key: DocumentKey) -> Content | None:
-    return None

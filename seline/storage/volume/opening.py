@@ -16,7 +16,13 @@ from typing import Final
 
 from seline.domain.backup import Backup, Stamp, backup_name
 from seline.domain.document import BOT, SELINE, Content, DocumentKey
-from seline.domain.integrity import NewerFormat, checksum_of, decode_checksum, encode_checksum
+from seline.domain.integrity import (
+    NewerFormat,
+    checksum_of,
+    decode_checksum,
+    encode_checksum,
+)
+from seline.domain.json_text import why_not_json
 from seline.errors import UnsupportedFormat
 from seline.ports.store import Incident
 from seline.storage.volume import disk
@@ -109,7 +115,7 @@ class Mending:
             disk.unlink(self._ground.documents(entry.owner), entry.name, missing_ok=True)
 
     def _is_staged(self, entry: Entry) -> bool:
-        """Whether the staged file is there with the recorded digest (after an exchange it is not)."""
+        """Whether the staged file holds the recorded content (after an exchange it does not)."""
         assert entry.staged is not None
         try:
             raw = disk.read_whole(self._ground.staging, entry.staged, size_max=_ANY_SIZE)
@@ -148,13 +154,20 @@ class Mending:
                 self._move_aside(name, now)
 
     def _is_ours(self, attribute: bytes | None, data: bytes) -> bool:
-        """A staged file that Seline wrote was never acknowledged; what was swapped out is kept."""
-        if not self._checksums or not data:
+        """Whether Seline wrote these bytes, whole or in part, and never acknowledged them.
+
+        The attribute is set before the first byte. What parses without matching it is a hand
+        edit that was swapped out in the very moment of a save.
+        """
+        if not self._checksums or not data.strip(b"\0"):
             return True
         try:
-            return attribute is None or decode_checksum(attribute) is not None
+            checksum = decode_checksum(attribute) if attribute is not None else None
         except NewerFormat:
             return False
+        if checksum is None:
+            return False
+        return checksum.revision == Content.of(data).revision or why_not_json(data) is not None
 
     def _move_aside(self, name: str, now: datetime) -> None:
         aside = backup_name("seline.staging.json", Stamp(now, time.time_ns()))
@@ -175,9 +188,7 @@ class Mending:
     def _sweep_twin(self, owner: str, document: str, backup: Backup) -> None:
         try:
             live = os.stat(document, dir_fd=self._ground.documents(owner), follow_symlinks=False)
-            kept = os.stat(
-                backup.name, dir_fd=self._ground.backups(owner), follow_symlinks=False
-            )
+            kept = os.stat(backup.name, dir_fd=self._ground.backups(owner), follow_symlinks=False)
         except FileNotFoundError:
             return
         if (live.st_dev, live.st_ino) == (kept.st_dev, kept.st_ino):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from seline.domain.integrity import ATTRIBUTE, ATTRIBUTE_BYTES_MAX
 from seline.ports.store import Capability
@@ -64,7 +64,7 @@ class _Scratch:
     def __init__(self, directory: int) -> None:
         self._directory = directory
 
-    def __enter__(self) -> _Scratch:
+    def __enter__(self) -> Self:
         self._clean()
         for name in ("probe-a", "probe-b"):
             os.close(disk.stage(self._directory, name, b"{}\n", None, time.time_ns()))

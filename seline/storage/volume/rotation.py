@@ -8,13 +8,14 @@ V8  The newest sound backup of a document is never removed; the one that will be
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from seline.domain.backup import Backup, parse_backup_name
 from seline.domain.document import DocumentKey
 from seline.domain.integrity import Verdict
+from seline.domain.retention import without
 from seline.ports.store import QuarantineItem, Retain
 from seline.storage.volume import disk
 from seline.storage.volume.ground import Ground
@@ -28,12 +29,15 @@ _BROKEN: Final = frozenset({Verdict.ALTERED, Verdict.TORN, Verdict.UNREADABLE, V
 
 @dataclass(slots=True, kw_only=True)
 class Rotation:
-    """Discards backups and bounds the quarantine. Only the writer's thread comes here."""
+    """Discards backups and bounds the quarantine. Only the writer's thread comes here.
+
+    `leased` names the backups that a restore or an export is reading.
+    """
 
     ground: Ground
     judging: Judging
     shelves: dict[str, Shelf]
-    leased: Callable[[DocumentKey, str], bool]
+    leased: set[str] = field(default_factory=set[str])
 
     def rotate(
         self, key: DocumentKey, retain: Retain, *, just_made: Iterable[str] = ()
@@ -63,7 +67,7 @@ class Rotation:
 
     def discard(self, key: DocumentKey, backup: Backup) -> bool:
         """Discard one backup for want of space, unless it is the newest sound one."""
-        return bool(self.rotate(key, _all_but(backup.name)))
+        return bool(self.rotate(key, lambda backups: without(backups, backup.name)))
 
     def purge(self, key: DocumentKey) -> None:
         """Erase every backup and quarantined copy of a document, durably (`unguarded`)."""
@@ -80,9 +84,8 @@ class Rotation:
         """Let the oldest quarantined bytes go beyond the bounds, keeping each document's newest."""
         items = self.quarantine()
         newest_of = {item.document: item.name for item in reversed(items)}
-        count, size_bytes = 0, 0
-        for item in items:
-            count += 1
+        size_bytes = 0
+        for count, item in enumerate(items, start=1):
             size_bytes += item.size_bytes
             over = count > QUARANTINE_ITEMS_MAX or size_bytes > QUARANTINE_BYTES_MAX
             if over and newest_of[item.document] != item.name:
@@ -96,7 +99,7 @@ class Rotation:
         return self.judging.look_at_backup(key, backup.name).judged.verdict is Verdict.SOUND
 
     def _discard(self, key: DocumentKey, backups: Sequence[Backup]) -> list[Backup]:
-        discarded = [backup for backup in backups if not self.leased(key, backup.name)]
+        discarded = [backup for backup in backups if backup.name not in self.leased]
         for backup in discarded:
             self._unlink(key, backup)
         self.shelves[key.owner].settle()

@@ -1,0 +1,238 @@
+"""Strict JSON both ways: what cannot be held exactly is refused with its path and the cure.
+
+Written: UTF-8, 2-space indent, non-ASCII readable, final newline. Every value is walked before
+msgspec sees it, because msgspec writes NaN as null, bytes as base64, sets as lists, integers over
+64 bits and integer keys as text without a word. The walk stands in the way of every save, so it
+only says yes or no; what is wrong, and where, is looked for in `json_flaws`, once it said no.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from math import isfinite
+from typing import Any, Final, NoReturn, cast
+
+import msgspec
+
+from seline.domain.document import Json
+from seline.domain.json_flaws import Flaw, find_flaw, path_text
+from seline.errors import NotSerializable
+
+__all__ = ["DEPTH_MAX", "NotJson", "decode", "decode_strict", "encode", "path_text", "why_not_json"]
+
+DEPTH_MAX: Final = 200
+_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
+_ENCODER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder()
+
+
+class NotJson(ValueError):
+    """These bytes are not strict JSON; `line` and `column` count from 1, None where unknown."""
+
+    def __init__(self, reason: str, line: int | None = None, column: int | None = None) -> None:
+        self.reason = reason
+        self.line = line
+        self.column = column
+        where = "" if line is None else f" (line {line}, column {column})"
+        super().__init__(f"{reason}{where}")
+
+
+def encode(value: object, *, depth_max: int = DEPTH_MAX) -> bytes:
+    """Return a value as a document's bytes.
+
+    Raises NotSerializable naming the path and the kind of value, with the cure as its hint. A
+    value that contains itself is nested too deeply.
+    """
+    try:
+        if not _is_plain((value,), depth_max):
+            return _encode_wide(value, depth_max)
+        return msgspec.json.format(_ENCODER.encode(value), indent=2) + b"\n"
+    except (UnicodeEncodeError, RecursionError):
+        _refuse(find_flaw(value, depth_max) or _OUT_OF_STACK)
+
+
+def decode(data: bytes) -> Json:
+    """Return the value of bytes that are known to be sound. Raises NotJson."""
+    try:
+        return cast("Json", _DECODER.decode(data))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        decode_strict(data)
+        raise NotJson(str(error)) from error
+
+
+def decode_strict(data: bytes, *, depth_max: int = DEPTH_MAX) -> Json:
+    """Return the value of bytes of unknown origin. Raises NotJson.
+
+    Refuses what a lenient reader lets through: duplicate keys, NaN and Infinity, numbers beyond
+    a float, lone surrogates, a byte order mark, nesting beyond `depth_max`.
+    """
+    text = _text(data)
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        if _is_plain((value,), depth_max) and _is_unicode(text, value):
+            return cast("Json", value)
+    except json.JSONDecodeError as error:
+        raise NotJson(_in_plain_words(error, text), error.lineno, error.colno) from error
+    except _Repeated as error:
+        raise _repeated_key(text) from error
+    except RecursionError as error:
+        raise NotJson(f"nested deeper than {depth_max} levels") from error
+    except ValueError as error:
+        raise error if isinstance(error, NotJson) else NotJson(_TOO_MANY_DIGITS) from error
+    flaw = find_flaw(value, depth_max)
+    if flaw is not None:
+        raise NotJson(f"{flaw.what} at {flaw.where}")
+    return cast("Json", value)
+
+
+def why_not_json(data: bytes) -> str | None:
+    """Return in plain words, with line and column, why bytes are not strict JSON; None if so."""
+    try:
+        decode_strict(data)
+    except NotJson as error:
+        return str(error)
+    return None
+
+
+# writing
+
+
+def _is_plain(items: Iterable[Any], depth_left: int) -> bool:
+    """Whether msgspec writes every item exactly; lone surrogates it refuses by itself."""
+    for item in items:
+        kind = type(item)
+        if kind is str or kind is bool or item is None:
+            continue
+        if kind is int:
+            if not _INT_MIN <= item <= _INT_MAX:
+                return False
+        elif kind is dict:
+            if depth_left <= 0 or not _is_plain_object(item, depth_left):
+                return False
+        elif kind is list or kind is tuple:
+            if depth_left <= 0 or not _is_plain(item, depth_left - 1):
+                return False
+        elif kind is not float or not isfinite(item):
+            return False
+    return True
+
+
+def _is_plain_object(item: dict[Any, Any], depth_left: int) -> bool:
+    for key in item:
+        if type(key) is not str:
+            return False
+    return _is_plain(item.values(), depth_left - 1)
+
+
+def _encode_wide(value: object, depth_max: int) -> bytes:
+    """Write what has no flaw but integers over 64 bits, in the same layout."""
+    flaw = find_flaw(value, depth_max)
+    if flaw is not None:
+        _refuse(flaw)
+    return json.dumps(value, ensure_ascii=False, indent=2).encode() + b"\n"
+
+
+def _refuse(flaw: Flaw) -> NoReturn:
+    raise NotSerializable(
+        f"{flaw.where}: {flaw.what}. Nothing was written.", hint=flaw.cure, path=flaw.where
+    )
+
+
+_OUT_OF_STACK: Final = Flaw(
+    "$",
+    "nested too deeply for the program's stack",
+    "Save from a place that is itself less deep in calls, or flatten the value.",
+)
+
+# reading
+
+_MARKS: Final[Mapping[bytes, str]] = {
+    b"\xef\xbb\xbf": "starts with a byte order mark",
+    b"\xff\xfe": "UTF-16, not UTF-8",
+    b"\xfe\xff": "UTF-16, not UTF-8",
+}
+_PLAIN_WORDS: Final[Mapping[str, str]] = {
+    "Expecting value": "a value is missing",
+    "Expecting ',' delimiter": "a comma or a closing bracket is missing",
+    "Expecting ':' delimiter": "a colon is missing",
+    "Expecting property name enclosed in double quotes": "a key in double quotes is missing",
+    "Illegal trailing comma before end of object": "a comma stands before the closing bracket",
+    "Illegal trailing comma before end of array": "a comma stands before the closing bracket",
+    "Invalid control character at": "a line break or control character inside a text",
+    "Invalid \\escape": "a backslash that escapes nothing",
+    "Invalid \\uXXXX escape": "a \\u escape without four hex digits",
+    "Extra data": "something follows after the end",
+}
+_TOO_MANY_DIGITS: Final = "an integer with more than 4300 digits"
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+_TOKEN = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*")(?P<is_key>\s*:)?|(?P<bracket>[{}])')
+
+
+class _Repeated(Exception):  # noqa: N818 -- a signal inside this file, never seen outside
+    """An object has a key twice."""
+
+
+def _text(data: bytes) -> str:
+    """Return the bytes as text, refusing what is no text of one JSON value at all."""
+    if not data.strip(b" \t\r\n"):
+        raise NotJson("only white space" if data else "empty file")
+    for mark, reason in _MARKS.items():
+        if data.startswith(mark):
+            raise NotJson(reason, 1, 1)
+    nul = data.find(b"\0")
+    if nul >= 0:
+        raise NotJson(f"a NUL byte at byte {nul}" if data.strip(b"\0") else "only NUL bytes")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - data.rfind(b"\n", 0, error.start)
+        raise NotJson(f"not UTF-8 at byte {error.start}", line, column) from error
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise _Repeated
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise NotJson(f"{name} is not a JSON number")
+
+
+def _is_unicode(text: str, value: object) -> bool:
+    """Whether no lone surrogate came in as an escape; the raw text cannot hold one."""
+    if not _SURROGATE_ESCAPE.search(text):
+        return True
+    try:
+        _ENCODER.encode(value)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _in_plain_words(error: json.JSONDecodeError, text: str) -> str:
+    if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
+        return "cut off: the text ends too early"
+    return _PLAIN_WORDS.get(error.msg.removesuffix(": "), error.msg)
+
+
+def _repeated_key(text: str) -> NotJson:
+    """Name the first key that an object of this otherwise sound text has twice, and its place."""
+    open_objects: list[set[str]] = []
+    for token in _TOKEN.finditer(text):
+        if token["bracket"] == "{":
+            open_objects.append(set())
+        elif token["bracket"] == "}":
+            open_objects.pop()
+        elif token["is_key"]:
+            key = json.loads(token["string"])
+            if key in open_objects[-1]:
+                line = text.count("\n", 0, token.start()) + 1
+                column = token.start() - text.rfind("\n", 0, token.start())
+                return NotJson(f"duplicate key {json.dumps(key, ensure_ascii=False)}", line, column)
+            open_objects[-1].add(key)
+    return NotJson("duplicate key")

@@ -1,0 +1,120 @@
+"""Pinned backups: kept outside rotation, by a person or by the blank-save guard (V11).
+
+A pin names a document and the revision that it keeps, not a file: it is made in the same commit
+as the save that it protects from, before the backup has a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, cast
+
+from seline.clock import instant_text, parse_instant
+from seline.domain.document import Json, Revision
+
+BLANK_PINS_MAX: Final = 5
+BY_HAND: Final = "by hand"
+BLANK: Final = "before a blank save"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """One pinned content; `until` None stays until it is unpinned."""
+
+    document: str
+    revision: Revision
+    because: str
+    pinned_at: datetime
+    until: datetime | None
+
+
+def read_pins(value: Json) -> tuple[Pin, ...]:
+    """Return the pins of `pins.json`. Raises ValueError where it has another shape."""
+    if not isinstance(value, dict) or not isinstance(value.get("pins"), list):
+        raise ValueError("pins.json has another shape")  # noqa: TRY004
+    return tuple(_read(item) for item in cast("list[Json]", value["pins"]))
+
+
+def write_pins(pins: Iterable[Pin]) -> Json:
+    """Return the value of `pins.json`."""
+    return {
+        "pins": [
+            {
+                "document": pin.document,
+                "revision": pin.revision,
+                "because": pin.because,
+                "pinned_at": instant_text(pin.pinned_at),
+                "until": None if pin.until is None else instant_text(pin.until),
+            }
+            for pin in pins
+        ]
+    }
+
+
+def current(pins: Iterable[Pin], now: datetime) -> tuple[Pin, ...]:
+    """Return the pins that still hold."""
+    return tuple(pin for pin in pins if pin.until is None or pin.until > now)
+
+
+def wants_blank_pin(pins: Iterable[Pin], document: str, now: datetime) -> bool:
+    """Whether a blank save of this document makes a pin: at most one a day."""
+    return not any(
+        pin.document == document
+        and pin.because.startswith(BLANK)
+        and pin.pinned_at.date() == now.date()
+        for pin in pins
+    )
+
+
+def with_blank_pin(
+    pins: Iterable[Pin], document: str, revision: Revision, now: datetime, *, pin_days: int
+) -> tuple[Pin, ...]:
+    """Return the pins with a blank save's added, its document's oldest such released first."""
+    kept = list(current(pins, now))
+    blank = [pin for pin in kept if pin.document == document and pin.because.startswith(BLANK)]
+    for released in blank[: max(0, len(blank) - BLANK_PINS_MAX + 1)]:
+        kept.remove(released)
+    kept.append(
+        Pin(
+            document=document,
+            revision=revision,
+            because=f"{BLANK} of {now:%Y-%m-%d}",
+            pinned_at=now,
+            until=now + timedelta(days=pin_days),
+        )
+    )
+    return tuple(kept)
+
+
+def with_pin(
+    pins: Iterable[Pin], document: str, revision: Revision, because: str, now: datetime
+) -> tuple[Pin, ...]:
+    """Return the pins with one added by hand, in place of any on the same content."""
+    kept = without_pin(current(pins, now), document, revision)
+    pin = Pin(document=document, revision=revision, because=because, pinned_at=now, until=None)
+    return (*kept, pin)
+
+
+def without_pin(pins: Iterable[Pin], document: str, revision: Revision) -> tuple[Pin, ...]:
+    """Return the pins without those on this content."""
+    return tuple(pin for pin in pins if (pin.document, pin.revision) != (document, revision))
+
+
+def without_document(pins: Iterable[Pin], document: str) -> tuple[Pin, ...]:
+    """Return the pins without those of a document (a purge)."""
+    return tuple(pin for pin in pins if pin.document != document)
+
+
+def _read(item: Json) -> Pin:
+    if not isinstance(item, dict):
+        raise ValueError("a pin is an object")  # noqa: TRY004
+    until = item.get("until")
+    return Pin(
+        document=str(item["document"]),
+        revision=str(item["revision"]),
+        because=str(item.get("because", "")),
+        pinned_at=parse_instant(str(item["pinned_at"])),
+        until=None if until is None else parse_instant(str(until)),
+    )

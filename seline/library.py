@@ -1,0 +1,216 @@
+"""Seline without a server: open a volume in this process, once, and hand it to whoever asks.
+
+Whoever opens closes, in the same `async with`. Nothing is opened at import.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Final, cast
+
+from seline.errors import SelineError, VolumeLocked
+from seline.manager import DataManager, ManagerOptions
+from seline.manager.waiting import run_without_loop
+from seline.ports.store import DocumentStore
+from seline.services.lessons_learned import LessonsLearned
+from seline.services.user_profile import UserProfile
+from seline.settings import Settings, load_settings
+from seline.storage.volume.store import VolumeOptions, open_volume
+
+LOCK_WAIT_S: Final = 5.0
+
+
+class Seline:
+    """An open Seline: the documents, and the services over them."""
+
+    def __init__(self, data: DataManager, settings: Settings) -> None:
+        """Hold what was opened. Use `open_seline`."""
+        self.data = data
+        self.settings = settings
+        self.profile = UserProfile(data)
+        self.lessons = LessonsLearned(data)
+
+    async def close(self) -> None:
+        """Carry out what is queued and let go of the volume; idempotent."""
+        _forget(self)
+        await self.data.close()
+
+
+class Opening:
+    """What `open_seline` returns: `async with` it, or `await` it and `close()` what it gives."""
+
+    def __init__(self, settings: Settings, *, lock_wait_s: float) -> None:
+        """Remember how to open; nothing is opened yet."""
+        self._settings = settings
+        self._lock_wait_s = lock_wait_s
+        self._seline: Seline | None = None
+
+    def __await__(self) -> Generator[Any, None, Seline]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Seline:
+        self._seline = await self._open()
+        return self._seline
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._seline is not None:
+            await self._seline.close()
+
+    async def _open(self) -> Seline:
+        seline = start(self._settings, lock_wait_s=self._lock_wait_s)
+        try:
+            await seline.data.open_store()
+        except BaseException:
+            _forget(seline)
+            raise
+        return seline
+
+
+def open_seline(
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    config: str | None = None,
+    settings: Settings | None = None,
+    lock_wait_s: float = LOCK_WAIT_S,
+    **arguments: object,
+) -> Opening:
+    """Open a data directory, waiting up to `lock_wait_s` for another process to let it go.
+
+    `async with open_seline("./data") as seline:`, or `seline = await open_seline("./data")` and
+    `await seline.close()`. Other settings go by their sectioned names with two underscores
+    (`backups__keep_newest=10`). Raises SettingsError, VolumeLocked, VolumeNotMounted,
+    UnsupportedFormat, VolumeFailed.
+    """
+    if settings is None:
+        named: dict[str, object] = {
+            name.replace("__", ".", 1): value for name, value in arguments.items()
+        }
+        if data_dir is not None:
+            named["storage.data_dir"] = os.fspath(data_dir)
+        settings = load_settings(config=config, arguments=named)
+    return Opening(settings, lock_wait_s=lock_wait_s)
+
+
+def start(
+    settings: Settings,
+    *,
+    lock_wait_s: float,
+    on_wait: Callable[[VolumeLocked], None] | None = None,
+    give_up: Callable[[], bool] = lambda: False,
+) -> Seline:
+    """Begin opening on a thread of its own; every call on the result waits for that."""
+    opening: Future[DocumentStore] = Future()
+    opening.set_running_or_notify_cancel()
+    options = volume_options(settings, lock_wait_s=lock_wait_s)
+
+    def run() -> None:
+        try:
+            store = open_volume(options, on_wait=on_wait, give_up=give_up)
+        except BaseException as error:  # noqa: BLE001  # every waiting caller hears it
+            opening.set_exception(error)
+        else:
+            opening.set_result(cast("DocumentStore", store))
+
+    seline = Seline(DataManager(opening, manager_options(settings)), settings)
+    with _lock:
+        _open.append(seline)
+    threading.Thread(target=run, name="seline-opening", daemon=True).start()
+    return seline
+
+
+def get_data_manager() -> DataManager:
+    """Return the instance opened in this process, or one opened now from the settings."""
+    return _instance().data
+
+
+def get_user_profile() -> UserProfile:
+    """Return the profile service over the instance of this process."""
+    return _instance().profile
+
+
+def get_lessons_service() -> LessonsLearned:
+    """Return the lessons service over the instance of this process."""
+    return _instance().lessons
+
+
+def volume_options(settings: Settings, *, lock_wait_s: float) -> VolumeOptions:
+    """Return how the volume is opened under these settings."""
+    storage = settings.storage
+    limit_mb = storage.volume_limit_mb
+    return VolumeOptions(
+        data_dir=settings.data_dir,
+        lock_wait_s=lock_wait_s,
+        mount_required=settings.mount_required,
+        mount_expected_under=settings.mount_expected_under,
+        limit_mb=limit_mb,
+        reserve_percent=storage.reserve_percent,
+        document_bytes_max=storage.document_bytes_max,
+        documents_max=storage.documents_max,
+        settle_s=storage.settle_s,
+        cache_bytes_max=storage.cache_bytes_max,
+        strict=settings.strict,
+    )
+
+
+def manager_options(settings: Settings) -> ManagerOptions:
+    """Return the policy under these settings."""
+    storage, backups = settings.storage, settings.backups
+    return ManagerOptions(
+        retention=settings.retention,
+        pin_days=backups.pin_days,
+        deleted_days=backups.deleted_days,
+        blank_guard_except=frozenset(backups.blank_guard_except),
+        document_bytes_max=storage.document_bytes_max,
+        depth_max=storage.depth_max,
+        settle_s=storage.settle_s,
+        edit_wait_s=storage.edit_wait_s,
+        edit_limit_s=storage.edit_limit_s,
+    )
+
+
+_lock = threading.RLock()
+_open: list[Seline] = []
+
+
+def _instance() -> Seline:
+    with _lock:
+        for seline in reversed(_open):
+            if not seline.data.failed_to_open:
+                return seline
+        settings = load_settings()
+        seline = start(settings, lock_wait_s=LOCK_WAIT_S)
+        atexit.register(_close_at_exit, seline)
+        return seline
+
+
+def _forget(seline: Seline) -> None:
+    with _lock:
+        if seline in _open:
+            _open.remove(seline)
+
+
+def _close_at_exit(seline: Seline) -> None:
+    """Write the last report and let go. Nothing depends on it: what was answered is durable."""
+    try:
+        run_without_loop(seline.close())
+    except SelineError:
+        return
+
+
+def _after_fork() -> None:
+    """A forked child owns nothing of its parent's."""
+    _open.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,262 @@
+"""What each verb does to one document, as pure functions from what is there to what shall be.
+
+They run in the store's turn, so what they see is what they change (V6). Each refuses by raising.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from seline.domain.backup import Backup
+from seline.domain.blank import blank_save
+from seline.domain.document import ABSENT, Content, DocumentKey, IfMatch, Json
+from seline.domain.integrity import Judged, Verdict, of_another
+from seline.domain.json_text import decode, encode
+from seline.errors import (
+    BackupNotFound,
+    DocumentNotFound,
+    DocumentTooLarge,
+    InvalidRequest,
+    NotAnObject,
+    RevisionMismatch,
+)
+from seline.ports.store import Change, Current, Decision, Leave, Put, Remove
+
+Decide = Callable[[Current], Decision]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlankSaved:
+    """The answer of a save that removed most of a document (V11)."""
+
+    document: str
+    reason: str
+    revision_before: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoding:
+    """How values become documents here."""
+
+    document_bytes_max: int
+    depth_max: int
+
+    def content(self, value: object) -> Content:
+        """Return a value's content. Raises NotSerializable, DocumentTooLarge."""
+        return self.checked(encode(value, depth_max=self.depth_max))
+
+    def checked(self, data: bytes) -> Content:
+        """Return the content of bytes already encoded. Raises DocumentTooLarge."""
+        if len(data) > self.document_bytes_max:
+            raise DocumentTooLarge(
+                f"The document would have {len(data)} bytes; {self.document_bytes_max} are "
+                "allowed. Nothing was written.",
+                size_bytes=len(data),
+                size_bytes_max=self.document_bytes_max,
+            )
+        return Content.of(data)
+
+
+def look(current: Current) -> Decision:
+    """Change nothing; the outcome shows what stands there when the turn comes."""
+    return Leave(answer=current.sound())
+
+
+def save(
+    content: Content,
+    *,
+    if_match: IfMatch = None,
+    backup: bool = True,
+    guard: Callable[[str, str, datetime], tuple[Change, ...]] | None = None,
+) -> Decide:
+    """Make `content` the document's.
+
+    `guard` gets (document, revision before, now) of a blank save and returns the changes that pin
+    that revision, none where a pin of today stands already.
+    """
+
+    def decide(current: Current) -> Decision:
+        before = current.sound()
+        check_match(current, if_match)
+        reason = blank_save(before.data, content.data) if guard and before else None
+        if reason is None or before is None or guard is None:
+            return Put(content=content, backup=backup)
+        also = guard(current.key.name, before.revision, current.now)
+        answer = BlankSaved(
+            document=current.key.name, reason=reason, revision_before=before.revision
+        )
+        return Put(
+            content=content,
+            backup=backup or bool(also),
+            alone=bool(also),
+            also=also,
+            answer=answer,
+        )
+
+    return decide
+
+
+def update_field(
+    field: str, value: Json, encoding: Encoding, *, if_match: IfMatch = None, backup: bool = True
+) -> Decide:
+    """Set one field of an object; a missing document is created."""
+
+    def decide(current: Current) -> Decision:
+        before = current.sound()
+        check_match(current, if_match)
+        document = {} if before is None else decode(before.data)
+        if not isinstance(document, dict):
+            raise NotAnObject(
+                f"{current.key.name} holds a {_kind(document)}, which has no field {field!r}.",
+                document=current.key.name,
+            )
+        document[field] = value
+        return Put(content=encoding.content(document), backup=backup)
+
+    return decide
+
+
+def update(function: Callable[[Json | None], Json], encoding: Encoding) -> Decide:
+    """Apply a pure function to the value (None where there is no document)."""
+
+    def decide(current: Current) -> Decision:
+        before = current.sound()
+        value = function(None if before is None else decode(before.data))
+        return Put(content=encoding.content(value))
+
+    return decide
+
+
+def delete(*, if_match: IfMatch = None, also: tuple[Change, ...] = ()) -> Decide:
+    """Make the document absent; its content stays as its newest backup."""
+
+    def decide(current: Current) -> Decision:
+        if current.content is None and current.trouble is None:
+            raise not_found(current.key.name)
+        check_match(current, if_match)
+        return Remove(also=also)
+
+    return decide
+
+
+def purge(*, has_backups: bool, if_match: IfMatch = None, also: tuple[Change, ...] = ()) -> Decide:
+    """Erase the document, its backups and its quarantined bytes."""
+
+    def decide(current: Current) -> Decision:
+        if current.content is None and current.trouble is None and not has_backups:
+            raise not_found(current.key.name)
+        check_match(current, if_match)
+        return Remove(purge=True, also=also)
+
+    return decide
+
+
+def reset(current: Current) -> Decision:
+    """Give a broken document up; its bytes go to quarantine."""
+    if current.trouble is None:
+        if current.content is None:
+            raise not_found(current.key.name)
+        raise InvalidRequest(
+            f"{current.key.name} is sound; `reset` only gives up a broken document.",
+            hint="Use `delete` to remove it, or `restore` to go back to a backup.",
+        )
+    return Remove()
+
+
+def restore(backup: str | None) -> Decide:
+    """Go back to a backup: the one named, or the newest sound one that differs from now."""
+
+    def decide(current: Current) -> Decision:
+        chosen, judged = _named(current, backup) if backup else _newest(current)
+        assert judged.content is not None
+        return Put(content=judged.content, always=True, alone=True, answer=chosen)
+
+    return decide
+
+
+def put_imported(content: Content) -> Decide:
+    """Take an imported document as it is; a broken one is replaced."""
+    return lambda _current: Put(content=content, always=False, alone=True)
+
+
+def delete_if_there(current: Current) -> Decision:
+    """Make a document absent that an import does not name."""
+    there = current.content is not None or current.trouble is not None
+    return Remove() if there else Leave()
+
+
+def check_match(current: Current, if_match: IfMatch) -> None:
+    """Raise RevisionMismatch unless the caller knew what is there (V6)."""
+    if if_match is None:
+        return
+    revision = None if current.content is None else current.content.revision
+    name = current.key.name
+    if if_match is ABSENT:
+        if revision is not None or current.trouble is not None:
+            raise RevisionMismatch(
+                f"{name} exists already; nothing was written.", document=name, current=revision
+            )
+    elif revision != if_match:
+        now_there = f"its revision is {revision[:12]}… now" if revision else "it does not exist"
+        raise RevisionMismatch(
+            f"{name} is not at the revision you named: {now_there}. Nothing was written.",
+            document=name,
+            current=revision,
+        )
+
+
+def usable_backup(key: DocumentKey, judged: Judged) -> bool:
+    """Whether a person may restore this backup: sound, without checksum, or edited by hand."""
+    return judged.verdict in (Verdict.SOUND, Verdict.EDITED) and not of_another(key, judged)
+
+
+def not_found(name: str) -> DocumentNotFound:
+    """Return the error for a document that does not exist."""
+    return DocumentNotFound(f"There is no document {name}.", document=name)
+
+
+def _newest(current: Current) -> tuple[Backup, Judged]:
+    now = None if current.content is None else current.content.revision
+    without_checksum: tuple[Backup, Judged] | None = None
+    reasons: list[Json] = []
+    for backup, judged in current.backups():
+        if judged.content is None or judged.content.revision == now:
+            reasons.append({"backup": backup.name, "why": judged.reason or "same as current"})
+        elif judged.verdict is Verdict.SOUND:
+            return backup, judged
+        elif judged.recorded is None and usable_backup(current.key, judged):
+            without_checksum = without_checksum or (backup, judged)
+        else:
+            reasons.append({"backup": backup.name, "why": judged.reason or str(judged.verdict)})
+    if without_checksum is not None:
+        return without_checksum
+    raise BackupNotFound(
+        f"{current.key.name} has no sound backup that differs from what is current.",
+        document=current.key.name,
+        backups=reasons,
+    )
+
+
+def _named(current: Current, name: str) -> tuple[Backup, Judged]:
+    for backup, judged in current.backups():
+        if backup.name != name:
+            continue
+        if usable_backup(current.key, judged) and judged.content is not None:
+            return backup, judged
+        raise BackupNotFound(
+            f"The backup {name} cannot be used: {judged.reason or judged.verdict}.",
+            document=current.key.name,
+            backup=name,
+            verdict=str(judged.verdict),
+        )
+    raise BackupNotFound(
+        f"{current.key.name} has no backup {name}.", document=current.key.name, backup=name
+    )
+
+
+def _kind(value: Json) -> str:
+    return {list: "list", str: "text", bool: "boolean", type(None): "null"}.get(
+        type(value), "number"
+    )

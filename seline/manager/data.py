@@ -1,0 +1,746 @@
+"""The DataManager: everything a bot and its operator do with documents, awaited (SPEC §5).
+
+Each method orders itself (`holds`), hands the store a pure function (`changes`) and waits for it
+(`waiting`). Nothing here touches a disk, and no `await` stands inside a commit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from typing import Any, Final, TypeVar, cast
+
+from seline.clock import Clock, SystemClock, instant_text
+from seline.domain import pins as pinning
+from seline.domain.backup import Backup
+from seline.domain.document import (
+    BOT,
+    SELINE,
+    Content,
+    Document,
+    DocumentInfo,
+    DocumentKey,
+    IfMatch,
+    Json,
+    Revision,
+    check_document_name,
+)
+from seline.domain.exported import ImportReport, parse_export, parse_mode, plan_import
+from seline.domain.integrity import REMEDY_FOR, Judged, Remedy, Verdict, of_another
+from seline.domain.json_text import NotJson, decode, decode_strict
+from seline.domain.report import Deleted, Pruned, Reset, Restored, VerifyReport
+from seline.errors import (
+    BackupNotFound,
+    DocumentUnreadable,
+    DocumentUnrecoverable,
+    ImportRefused,
+    InvalidRequest,
+    SelineError,
+    StorageError,
+    StoreClosed,
+)
+from seline.manager import changes
+from seline.manager.blocks import Edit, Transaction
+from seline.manager.changes import BlankSaved, Encoding, not_found
+from seline.manager.health import Health
+from seline.manager.holds import Holds
+from seline.manager.keeping import Keeping
+from seline.manager.options import ManagerOptions
+from seline.manager.pruning import prune
+from seline.manager.verifying import verify
+from seline.manager.waiting import settled
+from seline.ports.store import (
+    Atom,
+    Change,
+    Current,
+    Decision,
+    DocumentStore,
+    Incident,
+    Outcome,
+    QuarantineItem,
+    Snapshot,
+)
+
+_log = logging.getLogger("seline.manager")
+_MISSING: Final[Any] = object()
+T = TypeVar("T")
+
+
+class DataManager:
+    """Documents with backups, over whichever store. Safe to use from any task and thread.
+
+    Names are checked first (InvalidDocumentName); values are the caller's own, never shared.
+    """
+
+    def __init__(
+        self,
+        opening: Future[DocumentStore],
+        options: ManagerOptions | None = None,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        """Work over the store that `opening` will hold; every call waits for it."""
+        self.options = options or ManagerOptions()
+        self.clock = clock or SystemClock()
+        self.encoding = Encoding(
+            document_bytes_max=self.options.document_bytes_max, depth_max=self.options.depth_max
+        )
+        self.holds = Holds(
+            self.clock, wait_s=self.options.edit_wait_s, limit_s=self.options.edit_limit_s
+        )
+        self._opening = opening
+        self._store: DocumentStore | None = None
+        self._keeping: Keeping | None = None
+        self._health: Health | None = None
+        self._closed = False
+        self.incidents: list[Incident] = []
+        self.last_verify: VerifyReport | None = None
+        opening.add_done_callback(self._opened)
+
+    # saving and loading
+
+    async def save_json(
+        self,
+        name: str,
+        value: object,
+        backup: bool = True,  # the seed's signature
+        if_match: IfMatch = None,
+        *,
+        shrink: bool = False,
+    ) -> Revision:
+        """Save a value and return its revision, durable (V1–V3).
+
+        `backup=False` keeps no backup of the content before. `if_match` refuses unless that
+        revision is current (`ABSENT`: unless there is none). `shrink=True` says that removing
+        most of the document is meant (V11). Raises NotSerializable, DocumentTooLarge,
+        RevisionMismatch, DocumentUnrecoverable, DocumentBusy, StorageError.
+        """
+        key = self._key(name)
+        content = self.encoding.content(value)
+        outcome = await self._save(key, content, backup, if_match, shrink=shrink)
+        return _revision(outcome)
+
+    async def save_text(
+        self, name: str, data: bytes, *, backup: bool = True, if_match: IfMatch = None
+    ) -> tuple[Revision, bool]:
+        """Save JSON text of unknown origin; return the revision, and whether it was created.
+
+        Raises InvalidRequest naming line and column where it is not strict JSON.
+        """
+        key = self._key(name)
+        try:
+            value = decode_strict(data, depth_max=self.options.depth_max)
+        except NotJson as error:
+            raise InvalidRequest(
+                f"The body is not JSON: {error}. Nothing was written.",
+                line=error.line,
+                column=error.column,
+            ) from error
+        existed = await self._exists(key)
+        outcome = await self._save(key, self.encoding.content(value), backup, if_match)
+        return _revision(outcome), not existed
+
+    async def load_json(self, name: str, default: Json = _MISSING) -> Json:
+        """Return a document's value; `default` (else `{}`) only if it does not exist (V4)."""
+        key = self._key(name)
+        content = await self._content(key)
+        if content is not None:
+            return decode(content.data)
+        return {} if default is _MISSING else default
+
+    async def read(self, name: str) -> Document:
+        """Return the value with revision, size and instant. Raises DocumentNotFound."""
+        content, updated_at = await self.read_content(name)
+        return Document(
+            name=name,
+            value=decode(content.data),
+            revision=content.revision,
+            size_bytes=content.size_bytes,
+            updated_at=updated_at,
+        )
+
+    async def read_content(self, name: str) -> tuple[Content, datetime]:
+        """Return the bytes as they are stored, and since when. Raises DocumentNotFound."""
+        key = self._key(name)
+        content = await self._content(key)
+        if content is None:
+            raise not_found(name)
+        store = await self.open_store()
+        _, updated_at = await self.reading(lambda: store.look(key))
+        return content, updated_at or self.clock.now()
+
+    async def update_field(
+        self,
+        name: str,
+        field: str,
+        value: object,
+        backup: bool = True,  # the seed's signature
+        if_match: IfMatch = None,
+    ) -> Revision:
+        """Set one field of an object, whatever others do meanwhile (V6); return the revision.
+
+        A missing document is created. Raises NotAnObject for a list or a plain value.
+        """
+        key = self._key(name)
+        if not isinstance(field, str):
+            raise InvalidRequest(f"A field's name is text, not {type(field).__name__}.")
+        held = decode(self.encoding.content(value).data)
+        decide = changes.update_field(field, held, self.encoding, if_match=if_match, backup=backup)
+        return _revision(await self.change(key, decide))
+
+    async def update_json(self, name: str, function: Callable[[Json], Json]) -> Json:
+        """Apply a pure function to a document's value (`{}` if there is none); return the new one.
+
+        The function runs in the store's turn and may run more than once.
+        """
+        decide = changes.update(
+            lambda value: function({} if value is None else value), self.encoding
+        )
+        outcome = await self.change(self._key(name), decide)
+        assert outcome.content is not None
+        return decode(outcome.content.data)
+
+    def edit(self, name: str, default: Json = _MISSING, *, backup: bool = True) -> Edit:
+        """Open a block that holds one document: `async with data.edit(name) as value: …`.
+
+        The value may be changed in place; it is saved when the block ends, and left as it was if
+        the block raises. `default` (else `{}`) stands for a document that does not exist.
+        Raises NestedEdit, DocumentBusy; RevisionMismatch where the hold was lost.
+        """
+        return Edit(self, self._key(name), {} if default is _MISSING else default, backup=backup)
+
+    def transaction(self, *names: str, backup: bool = True) -> Transaction:
+        """Open a block that holds several documents and changes all or none of them (V5)."""
+        return Transaction(self, [self._key(name) for name in names], backup=backup)
+
+    # deleting, giving up, going back
+
+    async def delete(self, name: str, *, purge: bool = False, if_match: IfMatch = None) -> Deleted:
+        """Delete a document; its content stays as its newest backup.
+
+        `purge=True` erases document, backups and quarantined bytes at once. Raises
+        DocumentNotFound.
+        """
+        key = self._key(name)
+        store = await self.open_store()
+        if purge:
+            has_backups = bool(await self.reading(lambda: store.backups(key)))
+            forget = self.keeping.change(lambda pins: pinning.without_document(pins, name))
+            also = (forget,) if any(pin.document == name for pin in self.keeping.pins()) else ()
+            decide = changes.purge(has_backups=has_backups, if_match=if_match, also=also)
+        else:
+            decide = changes.delete(if_match=if_match)
+        outcome = await self.change(key, decide)
+        return Deleted(document=name, backup=outcome.backup, purged=purge)
+
+    async def reset(self, name: str) -> Reset:
+        """Give up a broken document, keeping its bytes in quarantine.
+
+        Raises DocumentNotFound, and InvalidRequest for a sound document.
+        """
+        await self.change(self._key(name), changes.reset)
+        return Reset(document=name, quarantined=True)
+
+    async def restore_from_backup(self, name: str) -> bool:
+        """Go back to the newest sound backup that differs; False if there is none (the seed's)."""
+        try:
+            await self.restore(name)
+        except BackupNotFound:
+            return False
+        return True
+
+    async def restore(self, name: str, backup: str | None = None) -> Restored:
+        """Go back to a backup; what was current becomes one itself, so this can be undone.
+
+        Raises BackupNotFound with every backup tried and why it cannot be used.
+        """
+        key = self._key(name)
+        outcome = await self.change(key, changes.restore(backup))
+        chosen = cast("Backup", outcome.answer)
+        return Restored(
+            document=name,
+            backup=chosen.name,
+            taken_at=chosen.taken_at,
+            revision=_revision(outcome),
+            undo=outcome.backup,
+        )
+
+    # looking
+
+    async def documents(self) -> list[DocumentInfo]:
+        """List the documents, sorted by name."""
+        store = await self.open_store()
+        return list(await self.reading(lambda: store.documents(BOT)))
+
+    async def backups(self, name: str) -> list[Backup]:
+        """List a document's backups, newest first, each judged, with the reason why it is kept."""
+        key = self._key(name)
+        store = await self.open_store()
+        listed = await self.reading(lambda: _judged(store, key))
+        if not listed and not await self._exists(key):
+            raise not_found(name)
+        plan = self.keeping.plan(key, listed)
+        because = {kept.backup.name: kept.because for kept in plan.keep}
+        marked = self.keeping.marked(name, listed)
+        return [
+            replace(backup, because=because.get(backup.name, "goes at the next rotation"))
+            for backup in marked
+        ]
+
+    async def all_backups(self) -> list[Backup]:
+        """List every document's backups, newest first, unjudged."""
+        store = await self.open_store()
+
+        def listing() -> list[Backup]:
+            documents = sorted(store.backup_counts(BOT))
+            return [
+                backup
+                for document in documents
+                for backup in self.keeping.marked(
+                    document, store.backups(DocumentKey(BOT, document))
+                )
+            ]
+
+        return await self.reading(listing)
+
+    async def read_backup(self, name: str, backup: str) -> Json:
+        """Return a backup's value. Raises BackupNotFound, also for one that is not sound."""
+        return decode((await self.read_backup_content(name, backup)).data)
+
+    async def read_backup_content(self, name: str, backup: str) -> Content:
+        """Return a backup's bytes. Raises BackupNotFound, also for one that is not sound."""
+        key = self._key(name)
+        store = await self.open_store()
+        judged = await self.reading(lambda: store.read_backup(key, backup))
+        if judged.content is None or not changes.usable_backup(key, judged):
+            raise BackupNotFound(
+                f"The backup {backup} is {judged.verdict}: {judged.reason}.",
+                document=name,
+                backup=backup,
+                verdict=str(judged.verdict),
+            )
+        return judged.content
+
+    async def pin(self, name: str, backup: str, because: str = pinning.BY_HAND) -> None:
+        """Keep a backup outside rotation until it is unpinned. Raises BackupNotFound."""
+        revision = (await self.read_backup_content(name, backup)).revision
+        now = self.clock.now()
+        await self._change_pins(lambda pins: pinning.with_pin(pins, name, revision, because, now))
+
+    async def unpin(self, name: str, backup: str) -> None:
+        """Give a backup back to rotation. Raises BackupNotFound."""
+        revision = (await self.read_backup_content(name, backup)).revision
+        await self._change_pins(lambda pins: pinning.without_pin(pins, name, revision))
+
+    async def raw(self, name: str) -> bytes:
+        """Return a document's bytes as they lie there, sound or not."""
+        key = self._key(name)
+        store = await self.open_store()
+        return await self.reading(lambda: store.raw(key))
+
+    async def quarantine(self) -> list[QuarantineItem]:
+        """List what was set aside, newest first."""
+        store = await self.open_store()
+        return list(await self.reading(store.quarantine))
+
+    async def read_quarantine(self, item: str) -> bytes:
+        """Return what was set aside, as it is. Raises DocumentNotFound."""
+        store = await self.open_store()
+        return await self.reading(lambda: store.read_quarantine(item))
+
+    # everything at once
+
+    async def export_all_data(self) -> dict[str, Json]:
+        """Return every document of one instant: `{"exported_at": …, "files": {…}}`.
+
+        Documents that are broken without a sound backup are named in `unrecoverable`.
+        """
+        files: dict[str, Json] = {}
+        broken: list[Json] = []
+        async with self.exported() as snapshot:
+            for name in snapshot.names:
+                try:
+                    files[name] = await self.reading(partial(_value, snapshot, name))
+                except DocumentUnrecoverable:
+                    broken.append(name)
+            taken_at = snapshot.taken_at
+        export: dict[str, Json] = {"exported_at": instant_text(taken_at), "files": files}
+        if broken:
+            export["unrecoverable"] = broken
+        return export
+
+    @asynccontextmanager
+    async def exported(self) -> AsyncIterator[Snapshot]:
+        """Hold every document's content of one instant still while the block is open."""
+        store = await self.open_store()
+        holding = await settled(store.snapshot(BOT))
+        with holding as snapshot:
+            yield snapshot
+
+    async def import_data(
+        self, export: object, mode: str = "merge", *, dry_run: bool = False
+    ) -> ImportReport:
+        """Take an export back in, all of it or nothing (V5).
+
+        merge: named documents are replaced whole, others stay; replace: the others are deleted,
+        with backups. Raises ImportRefused, NotSerializable, DocumentTooLarge.
+        """
+        way = parse_mode(mode)
+        files = parse_export(cast("Json", export))
+        contents = {name: self._imported(name, value) for name, value in files.items()}
+        current = {
+            info.name: info.revision if info.verdict == "sound" else None
+            for info in await self._judged_documents(set(contents))
+        }
+        incoming = {name: content.revision for name, content in contents.items()}
+        report = plan_import(current, incoming, way, dry_run=dry_run)
+        if not dry_run:
+            await self._import(contents, report)
+        return report
+
+    async def verify(self) -> VerifyReport:
+        """Check every document and backup by checksum now; recover, adopt, and report."""
+        return await verify(self, await self.open_store())
+
+    async def prune(self, *, dry_run: bool = False) -> list[Pruned]:
+        """Discard what the policy drops, of every document; `dry_run` only says what."""
+        return await prune(self, await self.open_store(), dry_run=dry_run)
+
+    async def health(self) -> dict[str, Json]:
+        """Say how everything stands: the body of `GET /health` (SPEC §6)."""
+        store = await self.open_store()
+        assert self._health is not None
+        health = self._health
+        return await self.reading(lambda: health.report(store))
+
+    async def storage_info(self) -> dict[str, Json]:
+        """Say what lies on the volume: the body of `GET /storage-info` (SPEC §6)."""
+        documents, backups = await self.documents(), await self.all_backups()
+        store = await self.open_store()
+        assert self._health is not None
+        health = self._health
+        return await self.reading(lambda: health.storage_info(store, documents, backups))
+
+    # Seline's own state, kept by the same store (SPEC §3)
+
+    async def load_state(self, name: str, default: Json) -> Json:
+        """Return one of Seline's own documents, `default` where there is none."""
+        content = await self._content(DocumentKey(SELINE, name))
+        return default if content is None else decode(content.data)
+
+    async def update_state(self, name: str, function: Callable[[Json | None], Json]) -> Json:
+        """Apply a pure function to one of Seline's own documents; return the new value."""
+        outcome = await self.change(
+            DocumentKey(SELINE, name), changes.update(function, self.encoding)
+        )
+        assert outcome.content is not None
+        return decode(outcome.content.data)
+
+    # lifecycle
+
+    @property
+    def keeping(self) -> Keeping:
+        """The rotation's policy; there once the store is open."""
+        assert self._keeping is not None, "the store is not open yet"
+        return self._keeping
+
+    @property
+    def failed_to_open(self) -> bool:
+        """Whether the store could not be opened, or was closed."""
+        failed = self._opening.done() and self._opening.exception() is not None
+        return failed or self._closed
+
+    async def open_store(self) -> DocumentStore:
+        """Return the store, waiting for it to open. Raises what its opening raised."""
+        if self._store is not None:
+            if self._closed:
+                raise StoreClosed
+            return self._store
+        return await settled(self._opening)
+
+    async def close(self) -> None:
+        """Carry out what is queued and let go of the store; idempotent."""
+        self._closed = True
+        try:
+            store = await settled(self._opening)
+        except SelineError:
+            return
+        if self._health is not None:
+            self._health.write_report(store, at_close=True)
+        await _in_thread(store.close)
+
+    def _opened(self, opening: Future[DocumentStore]) -> None:
+        if opening.cancelled() or opening.exception() is not None:
+            return
+        store = opening.result()
+        keeping = Keeping(store, self.options, self.encoding, self.clock)
+        keeping.load()
+        self._keeping = keeping
+        self._health = Health(self, store)
+        self._store = store
+
+    # how a read and a change are done
+
+    async def reading(self, work: Callable[[], T]) -> T:
+        """Run blocking reading work: in this thread without a loop, else on the reader threads."""
+        if not in_loop():
+            return work()
+        store = await self.open_store()
+        return await settled(cast("Future[T]", store.later(work)))
+
+    async def change(self, key: DocumentKey, decide: Callable[[Current], Decision]) -> Outcome:
+        """Have one document changed in its turn; return what became of it."""
+        store = await self.open_store()
+        change = Change(key, decide, retain=self.keeping.retain(key))
+        if key.owner != BOT:
+            return (await settled(store.submit(Atom((change,)))))[0]
+        future = await self.holds.through(key.name, lambda: self._submit(store, Atom((change,))))
+        return (await settled(future))[0]
+
+    def _submit(self, store: DocumentStore, atom: Atom) -> Future[tuple[Outcome, ...]]:
+        future = store.submit(atom)
+        future.add_done_callback(self._hear)
+        return future
+
+    def submit(self, atom: Atom) -> Future[tuple[Outcome, ...]]:
+        """Queue an atom for the open store, hearing of blank saves in it."""
+        assert self._store is not None
+        return self._submit(self._store, atom)
+
+    def save_change(
+        self,
+        key: DocumentKey,
+        content: Content,
+        *,
+        backup: bool,
+        if_match: IfMatch,
+        shrink: bool = False,
+    ) -> Change:
+        """Return the change that saves a content, guarded against blank saves (V11)."""
+        guarded = not shrink and key.name not in self.options.blank_guard_except
+        decide = changes.save(
+            content,
+            if_match=if_match,
+            backup=backup,
+            guard=self.keeping.guard if guarded else None,
+        )
+        retain = self.keeping.retain(key)
+        return Change(key, decide, retain=retain, size_hint=content.size_bytes)
+
+    async def _save(
+        self,
+        key: DocumentKey,
+        content: Content,
+        backup: bool,
+        if_match: IfMatch,
+        *,
+        shrink: bool = False,
+    ) -> Outcome:
+        store = self._store or await self.open_store()
+        change = self.save_change(key, content, backup=backup, if_match=if_match, shrink=shrink)
+        future = await self.holds.through(key.name, lambda: self._submit(store, Atom((change,))))
+        return (await settled(future))[0]
+
+    async def _content(self, key: DocumentKey) -> Content | None:
+        """Return a document's sound content, doing what its verdict asks for (V4)."""
+        store = self._store or await self.open_store()
+        known = store.peek(key)
+        if isinstance(known, Content):
+            return known
+        if known is Verdict.MISSING:
+            return None
+        judged, _ = await self.reading(lambda: store.look(key))
+        return await self.content_of(store, key, judged)
+
+    async def content_of(
+        self, store: DocumentStore, key: DocumentKey, judged: Judged
+    ) -> Content | None:
+        """Return the content that a verdict allows to be served, after its remedy."""
+        match REMEDY_FOR[judged.verdict]:
+            case Remedy.SERVE:
+                return judged.content
+            case Remedy.DEFAULT:
+                return None
+            case Remedy.ADOPT:
+                if judged.settled:
+                    await self._mend(store, key, otherwise=judged.content)
+                return judged.content
+            case Remedy.LAST_KNOWN:
+                return await self._last_known(store, key, judged)
+            case Remedy.RECOVER:
+                return await self._mend(store, key, otherwise=None)
+            case Remedy.REFUSE:
+                raise DocumentUnreadable(
+                    f"{key.name} cannot be read: {judged.reason}.",
+                    document=key.name,
+                    reason=judged.reason,
+                )
+
+    async def _mend(
+        self, store: DocumentStore, key: DocumentKey, *, otherwise: Content | None
+    ) -> Content | None:
+        """Recover or adopt in the store's turn; where nothing can be written, serve from memory."""
+        change = Change(key, changes.look, retain=self.keeping.retain(key))
+        try:
+            return (await settled(store.submit(Atom((change,)))))[0].content
+        except StorageError as error:
+            content = otherwise or await self.reading(lambda: store.rescue(key))
+            if content is None:
+                raise
+            self.note(
+                "served_from_memory",
+                key.name,
+                f"{key.name} is broken on the volume and nothing can be written "
+                f"({error.message}); its sound content is served from memory.",
+            )
+            return content
+
+    async def _last_known(
+        self, store: DocumentStore, key: DocumentKey, judged: Judged
+    ) -> Content | None:
+        content = await self.reading(lambda: store.rescue(key))
+        if content is None:
+            raise DocumentUnrecoverable(
+                f"{key.name} is being written just now ({judged.reason}), and no earlier content "
+                "of it is known.",
+                hint="Read it again in a few seconds.",
+                document=key.name,
+            )
+        return content
+
+    def note(self, kind: str, document: str, summary: str, *, lost: str = "") -> None:
+        """Remember what a person should hear of, once per kind and document."""
+        if any(known.kind == kind and known.document == document for known in self.incidents):
+            return
+        _log.warning("%s", summary)
+        incident = Incident(
+            kind=kind, document=document, at=self.clock.now(), summary=summary, lost=lost
+        )
+        self.incidents.append(incident)
+        del self.incidents[:-200]
+
+    def _hear(self, future: Future[tuple[Outcome, ...]]) -> None:
+        if future.exception() is not None:
+            return
+        for outcome in future.result():
+            if isinstance(outcome.answer, BlankSaved):
+                blank = outcome.answer
+                self.note(
+                    "blank_save",
+                    blank.document,
+                    f"A save removed most of {blank.document} ({blank.reason}); the content before "
+                    f"it is kept for {self.options.pin_days} days.",
+                )
+
+    # parts
+
+    def _key(self, name: str) -> DocumentKey:
+        return DocumentKey(BOT, check_document_name(name))
+
+    async def _exists(self, key: DocumentKey) -> bool:
+        store = await self.open_store()
+        return store.peek(key) is not Verdict.MISSING
+
+    async def _change_pins(
+        self, function: Callable[[tuple[pinning.Pin, ...]], tuple[pinning.Pin, ...]]
+    ) -> None:
+        store = await self.open_store()
+        await settled(store.submit(Atom((self.keeping.change(function),))))
+
+    def _imported(self, name: str, value: Json) -> Content:
+        try:
+            return self.encoding.content(value)
+        except SelineError as error:
+            raise ImportRefused(
+                f"$.files[{name!r}]: {error.message}", hint=error.hint, document=name
+            ) from error
+
+    async def _judged_documents(self, named: Iterable[str]) -> Sequence[DocumentInfo]:
+        """List the documents; those named are read, so that their revision is certain."""
+        store = await self.open_store()
+
+        def listing() -> list[DocumentInfo]:
+            for name in named:
+                store.look(DocumentKey(BOT, name))
+            return list(store.documents(BOT))
+
+        return await self.reading(listing)
+
+    async def _import(self, contents: dict[str, Content], report: ImportReport) -> None:
+        names = sorted({*contents, *report.deleted})
+        taken = []
+        try:
+            for name in names:
+                taken.append(await self.holds.hold(name))  # noqa: PERF401  # awaited in order
+            atom = Atom(tuple(self._import_change(name, contents.get(name)) for name in names))
+            future = self.submit(atom)
+        except BaseException:
+            for hold in taken:
+                self.holds.release(hold)
+            raise
+        for hold in taken:
+            self.holds.release_after(hold, future)
+        await settled(future)
+
+    def _import_change(self, name: str, content: Content | None) -> Change:
+        key = DocumentKey(BOT, name)
+        decide = changes.delete_if_there if content is None else changes.put_imported(content)
+        size = 0 if content is None else content.size_bytes
+        return Change(key, decide, retain=self.keeping.retain(key), size_hint=size)
+
+
+def in_loop() -> bool:
+    """Whether an event loop runs in this thread."""
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _value(snapshot: Snapshot, name: str) -> Json:
+    return decode(b"".join(snapshot.open(name)))
+
+
+async def _in_thread(work: Callable[[], None]) -> None:
+    """Run closing work without stopping the loop; right here where there is none."""
+    if not in_loop():
+        work()
+        return
+    import threading
+
+    future: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  # the waiting caller hears it
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    threading.Thread(target=run, name="seline-close", daemon=True).start()
+    await settled(future)
+
+
+def _judged(store: DocumentStore, key: DocumentKey) -> list[Backup]:
+    judged = []
+    for backup in store.backups(key):
+        verdict = store.read_backup(key, backup.name)
+        word = "foreign" if of_another(key, verdict) else str(verdict.verdict)
+        if verdict.verdict is Verdict.EDITED and verdict.recorded is None:
+            word = "unchecked"
+        judged.append(replace(backup, verdict=word))
+    return judged
+
+
+def _revision(outcome: Outcome) -> Revision:
+    assert outcome.content is not None
+    return outcome.content.revision

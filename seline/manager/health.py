@@ -1,0 +1,331 @@
+"""Health, storage info and `metadata.json`: the store's state in the seed's shapes (SPEC §6).
+
+What is broken shows at once and in words; what is not configured or not yet due is `info`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from seline.clock import instant_text, parse_instant
+from seline.domain.backup import Backup
+from seline.domain.document import BOT, DocumentInfo, DocumentKey, Json
+from seline.domain.json_text import NotJson, decode, encode
+from seline.domain.report import Check, Status
+from seline.domain.usage import Usage, UsageLevel, level_of
+from seline.errors import SelineError
+from seline.ports.store import DocumentStore, Incident, Outcome
+
+if TYPE_CHECKING:
+    from seline.manager.data import DataManager
+
+SCHEMA_VERSION: Final = "1.0.0"
+REPORT_EVERY_S: Final = 300.0
+RECENT: Final = timedelta(days=1)
+MIB: Final = 1 << 20
+_RANK: Final = (Status.OK, Status.INFO, Status.WARNING, Status.CRITICAL)
+_WORD: Final = {Status.WARNING: "warning", Status.CRITICAL: "critical"}
+
+_STATUS_OF_LEVEL: Final = {
+    UsageLevel.OK: Status.OK,
+    UsageLevel.HALF: Status.INFO,
+    UsageLevel.WARNING: Status.WARNING,
+    UsageLevel.HIGH: Status.WARNING,
+    UsageLevel.CRITICAL: Status.CRITICAL,
+}
+
+_STATUS_OF_INCIDENT: Final = {
+    "adopted": Status.INFO,
+    "set_aside": Status.INFO,
+    "edited_meanwhile": Status.INFO,
+}
+
+
+class Health:
+    """Counts what happens, and says how the store stands."""
+
+    def __init__(self, data: DataManager, store: DocumentStore) -> None:
+        self._data = data
+        self._lock = threading.Lock()
+        self._reported_at = time.monotonic()
+        self._writes = 0
+        self._last_updated: datetime | None = None
+        self._last_backup: datetime | None = None
+        self._created_at, self._writes = self._remembered(store)
+        store.watch(self._notice)
+        self._store = store
+        self.write_report(store)
+
+    def report(self, store: DocumentStore) -> dict[str, Json]:
+        """Return the body of `GET /health`."""
+        usage = store.usage()
+        checks = list(self._checks(store, usage))
+        worst = max((check.status for check in checks), key=_RANK.index)
+        counts = store.backup_counts(BOT)
+        verified = self._data.last_verify
+        now = self._data.clock.now()
+        return {
+            "status": _WORD.get(worst, "healthy"),
+            "mount_path": store.place,
+            "total_size_mb": _mb(usage.files_bytes),
+            "backup_size_mb": _mb(usage.backups_bytes),
+            "backup_count": sum(counts.values()),
+            "metadata": self.metadata(usage),
+            "usage_percent": round(usage.usage_ratio * 100, 2),
+            "checks": [asdict(check) for check in checks],
+            "last_integrity_check": None if verified is None else instant_text(verified.ended_at),
+            "integrity_age_s": None if verified is None else _age(verified.ended_at, now),
+            "backup_age_s": None if self._last_backup is None else _age(self._last_backup, now),
+            "export_age_s": None,
+        }
+
+    def storage_info(
+        self, store: DocumentStore, documents: Sequence[DocumentInfo], backups: Sequence[Backup]
+    ) -> dict[str, Json]:
+        """Return the body of `GET /storage-info`."""
+        usage = store.usage()
+        limit_bytes = usage.limit_bytes or usage.capacity_bytes
+        return {
+            "mount_path": store.place,
+            "data_files": [
+                {
+                    "name": info.name,
+                    "size_kb": _kb(info.size_bytes),
+                    "size_bytes": info.size_bytes,
+                    "modified": instant_text(info.updated_at),
+                    "sha256": info.revision,
+                    "verdict": info.verdict,
+                    "backups": info.backup_count,
+                }
+                for info in documents
+            ],
+            "backups": [
+                {
+                    "name": backup.name,
+                    "document": backup.document,
+                    "size_kb": _kb(backup.size_bytes),
+                    "taken_at": instant_text(backup.taken_at),
+                    "pinned": backup.pinned,
+                    "because": backup.because,
+                }
+                for backup in backups
+            ],
+            "summary": {
+                "total_size_mb": _mb(usage.files_bytes),
+                "usage_percent": round(usage.usage_ratio * 100, 2),
+                "volume_limit_mb": round(limit_bytes / MIB, 2)
+                if limit_bytes % MIB
+                else limit_bytes // MIB,
+                "free_mb": _mb(usage.available_bytes),
+                "inodes_free": usage.inodes_free,
+            },
+        }
+
+    def metadata(self, usage: Usage) -> dict[str, Json]:
+        """Return the value of `metadata.json`."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "created_at": instant_text(self._created_at),
+            "last_backup": _text(self._last_backup),
+            "last_updated": _text(self._last_updated),
+            "total_writes": self._writes,
+            "storage_info": {
+                "total_size_mb": _mb(usage.files_bytes),
+                "backup_size_mb": _mb(usage.backups_bytes),
+                "usage_percent": round(usage.usage_ratio * 100, 2),
+            },
+        }
+
+    def write_report(self, store: DocumentStore, *, at_close: bool = False) -> None:
+        """Write `metadata.json`, best effort; at close it is waited for."""
+        try:
+            future = store.write_report(encode(self.metadata(store.usage())))
+            if at_close:
+                future.exception(timeout=5.0)
+        except (SelineError, OSError, TimeoutError):
+            return
+
+    def _notice(self, _key: DocumentKey, outcome: Outcome) -> None:
+        with self._lock:
+            self._writes += 1
+            self._last_updated = self._data.clock.now()
+            if outcome.backup is not None:
+                self._last_backup = self._last_updated
+            due = time.monotonic() - self._reported_at >= REPORT_EVERY_S
+            if due:
+                self._reported_at = time.monotonic()
+        if due:
+            self.write_report(self._store)
+
+    def _remembered(self, store: DocumentStore) -> tuple[datetime, int]:
+        """Return since when this store exists and how many writes it has seen, as last reported."""
+        try:
+            report = decode(store.read_report() or b"{}")
+            assert isinstance(report, dict)
+            writes = report.get("total_writes", 0)
+            created = parse_instant(str(report["created_at"]))
+            for name in ("last_backup", "last_updated"):
+                if isinstance(known := report.get(name), str):
+                    setattr(self, f"_{name}", parse_instant(known))
+            return created, writes if isinstance(writes, int) else 0
+        except (NotJson, KeyError, ValueError, AssertionError):
+            return self._data.clock.now(), 0
+
+    # the checks
+
+    def _checks(self, store: DocumentStore, usage: Usage) -> Iterator[Check]:
+        yield self._writing(store)
+        yield _usage(usage)
+        yield _inodes(usage)
+        yield self._documents(store)
+        yield from self._incidents(store)
+        yield self._pins()
+        yield self._integrity()
+        yield _capabilities(store)
+        if not store.has_reserve():
+            yield Check(
+                name="reserve",
+                status=Status.WARNING,
+                detail="the emergency space is not there; it comes back when there is room",
+                fix="Free space with `seline prune`, or enlarge the volume.",
+            )
+
+    def _writing(self, store: DocumentStore) -> Check:
+        trouble = store.trouble()
+        if trouble is None:
+            return Check(name="writing", status=Status.OK, detail="changes are taken")
+        return Check(
+            name="writing", status=Status.CRITICAL, detail=trouble.message, fix=trouble.hint
+        )
+
+    def _documents(self, store: DocumentStore) -> Check:
+        """Name the documents that cannot be served; each was found by a read or a verify."""
+        broken = [
+            found
+            for found in (self._data.last_verify.findings if self._data.last_verify else ())
+            if found.backup is None and found.outcome in ("unrecoverable", "unreadable", "failed")
+        ]
+        still = [found for found in broken if _still_broken(store, found.document)]
+        if not still:
+            return Check(name="documents", status=Status.OK, detail="none is known to be broken")
+        names = ", ".join(found.document for found in still[:10])
+        return Check(
+            name="documents",
+            status=Status.CRITICAL,
+            detail=f"cannot be served: {names}",
+            fix="Look with `seline quarantine`, then restore, import, delete or reset each.",
+        )
+
+    def _incidents(self, store: DocumentStore) -> Iterator[Check]:
+        since = self._data.clock.now() - RECENT
+        for incident in (*store.incidents(), *self._data.incidents):
+            if incident.at >= since:
+                yield _incident(incident)
+
+    def _pins(self) -> Check:
+        if self._data.keeping.unreadable is None:
+            count = len(self._data.keeping.pins())
+            return Check(name="pins", status=Status.OK, detail=f"{count} contents are pinned")
+        return Check(
+            name="pins",
+            status=Status.WARNING,
+            detail="the pins cannot be read, so no backup is rotated",
+            fix="Restore or remove .seline/pins.json, then restart.",
+        )
+
+    def _integrity(self) -> Check:
+        verified = self._data.last_verify
+        if verified is None:
+            return Check(
+                name="integrity",
+                status=Status.INFO,
+                detail="nothing was verified since the start",
+                fix="Run `seline verify`.",
+            )
+        marked = [found for found in verified.findings if found.outcome == "marked"]
+        if not marked:
+            detail = f"{verified.documents} documents and {verified.backups} backups were verified"
+            return Check(name="integrity", status=Status.OK, detail=detail)
+        return Check(
+            name="integrity",
+            status=Status.WARNING,
+            detail=f"{len(marked)} backups are damaged and not counted",
+            fix="They are replaced as the documents are saved; `seline backups NAME` shows them.",
+        )
+
+
+def _still_broken(store: DocumentStore, document: str) -> bool:
+    try:
+        judged, _ = store.look(DocumentKey(BOT, document))
+    except SelineError:
+        return True
+    return judged.verdict not in ("sound", "missing", "edited")
+
+
+def _incident(incident: Incident) -> Check:
+    status = _STATUS_OF_INCIDENT.get(incident.kind, Status.WARNING)
+    return Check(
+        name=incident.kind,
+        status=status,
+        detail=f"{instant_text(incident.at)} {incident.summary}",
+        fix="Look at what was set aside with `seline quarantine`."
+        if incident.kind in ("recovered", "set_aside", "journal_broken")
+        else "",
+    )
+
+
+def _usage(usage: Usage) -> Check:
+    percent = f"{usage.usage_ratio:.1%} of the volume is used"
+    level = level_of(usage.usage_ratio)
+    return Check(
+        name="usage",
+        status=_STATUS_OF_LEVEL[level],
+        detail=percent,
+        fix="Free space with `seline prune`, delete documents, or enlarge the volume."
+        if _STATUS_OF_LEVEL[level] is not Status.OK
+        else "",
+    )
+
+
+def _inodes(usage: Usage) -> Check:
+    if not usage.inodes_total or usage.inodes_free is None:
+        return Check(name="inodes", status=Status.OK, detail="not limited here")
+    free = usage.inodes_free / usage.inodes_total
+    return Check(
+        name="inodes",
+        status=Status.WARNING if free < 0.1 else Status.OK,
+        detail=f"{usage.inodes_free} of {usage.inodes_total} files can still be made",
+    )
+
+
+def _capabilities(store: DocumentStore) -> Check:
+    missing = [capability for capability in store.capabilities() if not capability.present]
+    if not missing:
+        return Check(name="volume", status=Status.OK, detail="it can do everything Seline needs")
+    return Check(
+        name="volume",
+        status=Status.WARNING,
+        detail="; ".join(f"{missed.name}: {missed.detail}" for missed in missing),
+        fix="Put the data directory on a local ext4, xfs or btrfs volume.",
+    )
+
+
+def _mb(size_bytes: int) -> float:
+    return round(size_bytes / MIB, 2)
+
+
+def _kb(size_bytes: int) -> float:
+    return round(max(size_bytes, 0) / 1024, 1)
+
+
+def _age(instant: datetime, now: datetime) -> int:
+    return max(0, int((now - instant).total_seconds()))
+
+
+def _text(instant: datetime | None) -> str | None:
+    return None if instant is None else instant_text(instant)

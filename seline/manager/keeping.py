@@ -1,0 +1,121 @@
+"""Which backups stay: the policy and the pins, asked for by the store after each change (V2, V8).
+
+Unreadable pins mean that nothing is rotated: a pin that cannot be read might be the one needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from seline.clock import Clock
+from seline.domain import pins as pinning
+from seline.domain.backup import Backup
+from seline.domain.document import SELINE, Content, DocumentKey, Json
+from seline.domain.json_text import decode
+from seline.domain.pins import Pin
+from seline.domain.retention import Dropped, Kept, RetentionPlan, RetentionPolicy, plan_retention
+from seline.errors import SelineError
+from seline.manager.changes import Encoding, update
+from seline.manager.options import ManagerOptions
+from seline.ports.store import Change, DocumentStore, Outcome, Retain
+
+PINS: Final = DocumentKey(SELINE, "pins.json")
+_STATE_POLICY: Final = RetentionPolicy(keep_newest=3)
+
+
+class Keeping:
+    """Plans rotation for one store. Called on the writer's thread and on callers' threads."""
+
+    def __init__(
+        self, store: DocumentStore, options: ManagerOptions, encoding: Encoding, clock: Clock
+    ) -> None:
+        self._store = store
+        self._options = options
+        self._encoding = encoding
+        self._clock = clock
+        self._pins: tuple[Pin, ...] = ()
+        self.unreadable: SelineError | None = None
+        store.watch(self._notice)
+
+    def load(self) -> None:
+        """Read the pins. Blocks; an unreadable file is remembered, not raised."""
+        try:
+            content = self._store.rescue(PINS)
+            judged, _ = self._store.look(PINS)
+            if content is None and judged.content is not None:
+                raise SelineError("pins.json is broken and has no sound backup.")
+            self._take(content)
+        except (SelineError, ValueError, KeyError) as error:
+            self.unreadable = error if isinstance(error, SelineError) else SelineError(str(error))
+
+    def pins(self) -> tuple[Pin, ...]:
+        """Return the pins that hold now."""
+        return pinning.current(self._pins, self._clock.now())
+
+    def retain(self, key: DocumentKey) -> Retain:
+        """Return the function that plans a document's rotation."""
+        return lambda backups: self.plan(key, backups)
+
+    def plan(self, key: DocumentKey, backups: Sequence[Backup]) -> RetentionPlan:
+        """Plan a document's rotation with reasons."""
+        if key.owner == SELINE:
+            return plan_retention(backups, _STATE_POLICY, now=self._clock.now())
+        if self.unreadable is not None:
+            return RetentionPlan(
+                tuple(Kept(backup, "the pins cannot be read") for backup in backups), ()
+            )
+        known = self._store.peek(key)
+        revision = known.revision if isinstance(known, Content) else None
+        return plan_retention(
+            self.marked(key.name, backups),
+            self._options.retention,
+            now=self._clock.now(),
+            current_revision=revision,
+        )
+
+    def plan_deleted(self, backups: Sequence[Backup]) -> RetentionPlan:
+        """Plan for a document deleted more than `deleted_days` ago: everything unpinned goes."""
+        drop = tuple(Dropped(backup, "its document was deleted long ago") for backup in backups)
+        return RetentionPlan((), drop)
+
+    def marked(self, document: str, backups: Sequence[Backup]) -> list[Backup]:
+        """Return the backups with their pins."""
+        pinned = {pin.revision: pin.because for pin in self.pins() if pin.document == document}
+        return [
+            replace(backup, pinned=True, because=pinned[backup.revision])
+            if backup.revision in pinned
+            else backup
+            for backup in backups
+        ]
+
+    def guard(self, document: str, revision: str, now: datetime) -> tuple[Change, ...]:
+        """Return the change that pins what a blank save removes, none where today has one (V11)."""
+        if not pinning.wants_blank_pin(self.pins(), document, now):
+            return ()
+        days = self._options.pin_days
+        return (
+            self.change(
+                lambda pins: pinning.with_blank_pin(pins, document, revision, now, pin_days=days)
+            ),
+        )
+
+    def change(self, function: Callable[[tuple[Pin, ...]], tuple[Pin, ...]]) -> Change:
+        """Return a change of the pins."""
+
+        def apply(value: Json | None) -> Json:
+            pins = () if value is None else pinning.read_pins(value)
+            return pinning.write_pins(function(pins))
+
+        decide = update(apply, self._encoding)
+        return Change(PINS, decide, retain=self.retain(PINS))
+
+    def _notice(self, key: DocumentKey, outcome: Outcome) -> None:
+        if key == PINS:
+            self._take(outcome.content)
+
+    def _take(self, content: Content | None) -> None:
+        self._pins = () if content is None else pinning.read_pins(decode(content.data))
+        self.unreadable = None

@@ -1,0 +1,166 @@
+"""Verify: look at every document and backup past the page cache, mend, and report what was found.
+
+In slices, one file at a time on the reader threads, so that the loop and the writer stay free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from seline.domain.backup import Backup
+from seline.domain.document import BOT, DocumentKey
+from seline.domain.integrity import Judged, Verdict, of_another
+from seline.domain.report import Finding, VerifyReport
+from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError
+from seline.ports.store import DocumentStore
+
+if TYPE_CHECKING:
+    from seline.manager.data import DataManager
+
+_USABLE = frozenset({Verdict.SOUND, Verdict.MISSING})
+
+
+class _Pass:
+    """One pass over everything."""
+
+    def __init__(self, data: DataManager, store: DocumentStore) -> None:
+        self._data = data
+        self._store = store
+        self.documents = 0
+        self.backups = 0
+        self.bytes_read = 0
+        self.findings: list[Finding] = []
+
+    async def run(self) -> None:
+        names = [info.name for info in await self._data.documents()]
+        unsettled = [name for name in names if not await self._document(name)]
+        if unsettled:
+            await _sleep(self._data.options.settle_s)
+            for name in unsettled:
+                self.documents -= 1
+                if not await self._document(name):
+                    self._unsettled(name)
+        counts = await self._data.reading(lambda: self._store.backup_counts(BOT))
+        for document in sorted(counts):
+            await self._backups(DocumentKey(BOT, document))
+
+    async def _document(self, name: str) -> bool:
+        """Look at one document and mend it; False while it is being written."""
+        key = DocumentKey(BOT, name)
+        judged = await self._data.reading(lambda: self._fresh(key))
+        self.documents += 1
+        self.bytes_read += len(judged.content.data) if judged.content else 0
+        if judged.verdict in _USABLE:
+            return True
+        if judged.verdict is Verdict.UNSETTLED or not judged.settled:
+            return False
+        await self._mend(key, judged)
+        return True
+
+    def _fresh(self, key: DocumentKey) -> Judged:
+        self._store.drop_cached_pages(key)
+        return self._store.look(key)[0]
+
+    async def _mend(self, key: DocumentKey, judged: Judged) -> None:
+        before = len(self._store.incidents())
+        try:
+            await self._data.content_of(self._store, key, judged)
+            outcome = "adopted" if judged.verdict is Verdict.EDITED else "recovered"
+            detail = judged.reason
+        except DocumentUnrecoverable as error:
+            outcome, detail = "unrecoverable", error.message
+        except DocumentUnreadable as error:
+            outcome, detail = "unreadable", error.message
+        except SelineError as error:
+            outcome, detail = "failed", error.message
+        lost = next(
+            (
+                incident.lost
+                for incident in self._store.incidents()[before:]
+                if incident.document == key.name
+            ),
+            "",
+        )
+        self.findings.append(
+            Finding(
+                document=key.name,
+                backup=None,
+                verdict=str(judged.verdict),
+                outcome=outcome,
+                detail=detail,
+                lost=lost,
+            )
+        )
+
+    def _unsettled(self, name: str) -> None:
+        self.findings.append(
+            Finding(
+                document=name,
+                backup=None,
+                verdict=str(Verdict.UNSETTLED),
+                outcome="unsettled",
+                detail="it is being written just now; it was left alone",
+            )
+        )
+
+    async def _backups(self, key: DocumentKey) -> None:
+        for backup in await self._data.reading(lambda: list(self._store.backups(key))):
+            judged = await self._data.reading(partial(self._fresh_backup, key, backup))
+            if judged is None:
+                continue
+            self.backups += 1
+            self.bytes_read += len(judged.content.data) if judged.content else 0
+            if _is_damaged(key, judged):
+                self.findings.append(
+                    Finding(
+                        document=key.name,
+                        backup=backup.name,
+                        verdict=str(judged.verdict),
+                        outcome="marked",
+                        detail=judged.reason or "it cannot be used",
+                    )
+                )
+
+    def _fresh_backup(self, key: DocumentKey, backup: Backup) -> Judged | None:
+        self._store.drop_cached_pages(key, backup.name)
+        try:
+            return self._store.read_backup(key, backup.name)
+        except SelineError:
+            return None  # it was rotated meanwhile
+
+
+def _is_damaged(key: DocumentKey, judged: Judged) -> bool:
+    """Whether a backup cannot be used; one that a person edited or copied in still parses."""
+    if judged.verdict is Verdict.SOUND:
+        return False
+    return judged.verdict is not Verdict.EDITED or of_another(key, judged)
+
+
+async def verify(data: DataManager, store: DocumentStore) -> VerifyReport:
+    """Run one pass and return its report."""
+    started_at = data.clock.now()
+    one = _Pass(data, store)
+    await one.run()
+    report = VerifyReport(
+        started_at=started_at,
+        ended_at=data.clock.now(),
+        documents=one.documents,
+        backups=one.backups,
+        bytes_read=one.bytes_read,
+        findings=tuple(one.findings),
+    )
+    data.last_verify = report
+    return report
+
+
+async def _sleep(seconds: float) -> None:
+    """Wait, with a loop or without one."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        time.sleep(seconds)  # noqa: ASYNC251  # there is no loop in this thread
+    else:
+        await asyncio.sleep(seconds)

@@ -1,0 +1,94 @@
+"""Wait for a store's future, with an event loop or without one.
+
+The manager is written once, as coroutines whose every wait goes through `settled`. Inside a loop
+that awaits; without a loop it simply blocks, so `run_without_loop` can drive the same coroutine to
+its end in one step. No asyncio object outlives the loop that made it, and a cancelled caller takes
+nothing back: the future runs to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections import deque
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def settled(future: Future[T], *, timeout_s: float | None = None) -> T:
+    """Return the future's result. Raises TimeoutError after `timeout_s`, leaving the future be."""
+    if future.done():
+        return future.result()
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return future.result(timeout_s)
+    waiter = loop.create_future()
+    mailbox = _mailbox_of(loop)
+    future.add_done_callback(lambda _: mailbox.deliver(waiter))
+    if timeout_s is None:
+        await waiter
+    else:
+        async with asyncio.timeout(timeout_s):
+            await waiter
+    return future.result()
+
+
+def run_without_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine whose waits all go through `settled`, in a thread without a loop."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+    coroutine.close()
+    raise AssertionError("a coroutine of the manager waited outside of `settled`")
+
+
+class _Mailbox:
+    """Wakes the waiters of one loop, a whole batch with one call into the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._called = False
+        self._lock = threading.Lock()
+
+    def deliver(self, waiter: asyncio.Future[None]) -> None:
+        """Wake a waiter from any thread; a loop that is closed needs nothing any more."""
+        with self._lock:
+            self._waiters.append(waiter)
+            if self._called:
+                return
+            self._called = True
+        loop = self._loop()
+        try:
+            if loop is not None:
+                loop.call_soon_threadsafe(self._empty)
+        except RuntimeError:
+            self._waiters.clear()
+
+    def _empty(self) -> None:
+        with self._lock:
+            self._called = False
+            waiters = list(self._waiters)
+            self._waiters.clear()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+_mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _mailbox_of(loop: asyncio.AbstractEventLoop) -> _Mailbox:
+    mailbox = _mailboxes.get(loop)
+    if mailbox is None:
+        mailbox = _mailboxes[loop] = _Mailbox(loop)
+    return mailbox

@@ -1,0 +1,73 @@
+"""The lessons a bot has learned, in the seed's words, over `lessons_learned.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from seline.domain.document import Json
+from seline.domain.lesson import (
+    LESSONS_NAME,
+    Lesson,
+    format_lessons,
+    select_lessons,
+    with_lesson,
+    without_lesson,
+)
+from seline.manager import DataManager
+
+
+class LessonsLearned:
+    """Lessons by category and problem, counted when they come again."""
+
+    def __init__(self, data: DataManager) -> None:
+        """Work over a DataManager."""
+        self._data = data
+
+    async def add_lesson(
+        self, category: str, problem: str, solution: str, context: Json = None
+    ) -> Lesson:
+        """Add a lesson, or count it once more where category and problem are known; return it."""
+        now = self._data.clock.now()
+        value = await self._change(
+            lambda document: with_lesson(
+                document,
+                category=category,
+                problem=problem,
+                solution=solution,
+                context=context,
+                now=now,
+            )
+        )
+        return next(
+            lesson
+            for lesson in select_lessons(value, category=category)
+            if str(lesson["problem"]).casefold() == problem.casefold()
+        )
+
+    async def get_lessons(
+        self, category: str | None = None, min_occurrences: int = 1
+    ) -> list[Lesson]:
+        """Return the lessons, most frequent first."""
+        document = await self._data.load_json(LESSONS_NAME)
+        return select_lessons(document, category=category, min_occurrences=min_occurrences)
+
+    async def delete_lesson(self, index: int) -> bool:
+        """Delete the lesson at `index` in the order of the document; False if there is none."""
+        now = self._data.clock.now()
+        gone = False
+
+        def without(document: Json) -> Json:
+            nonlocal gone
+            rest = without_lesson(document, index, now)
+            gone = rest is not None
+            return document if rest is None else rest
+
+        await self._change(without)
+        return gone
+
+    async def format_lessons_for_prompt(self, max_lessons: int = 10) -> str:
+        """Return the most frequent lessons as lines for a prompt."""
+        return format_lessons(await self._data.load_json(LESSONS_NAME), max_lessons=max_lessons)
+
+    async def _change(self, function: Callable[[Json], Json]) -> Json:
+        return await self._data.update_json(LESSONS_NAME, function)

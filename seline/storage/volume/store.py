@@ -1,0 +1,442 @@
+"""The volume store: the port `DocumentStore` over one held directory.
+
+Reads are answered from the overlay while a commit runs, else from the cache after one stat, else
+from the disk. Writes go through the writer's queue. Only the holder of the lock gets here.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, TypeVar
+
+from seline.clock import Clock, SystemClock
+from seline.domain.backup import Backup, parse_backup_name
+from seline.domain.document import (
+    BOT,
+    METADATA_NAME,
+    SELINE,
+    Content,
+    DocumentInfo,
+    DocumentKey,
+    is_document_name,
+)
+from seline.domain.integrity import Judged, NewerFormat, Verdict, decode_checksum
+from seline.domain.usage import Usage
+from seline.errors import (
+    BackupNotFound,
+    DocumentNotFound,
+    SelineError,
+    StoreClosed,
+    VolumeFailed,
+    VolumeLocked,
+)
+from seline.ports.store import (
+    Atom,
+    Capability,
+    Incident,
+    Outcome,
+    QuarantineItem,
+    Retain,
+    Snapshot,
+)
+from seline.storage.volume import disk
+from seline.storage.volume.commit import Committer
+from seline.storage.volume.disk import Identity
+from seline.storage.volume.failures import named
+from seline.storage.volume.finding import Finding, unreadable
+from seline.storage.volume.ground import Ground, hold
+from seline.storage.volume.judging import Judging
+from seline.storage.volume.leases import Lease, Leases
+from seline.storage.volume.mounts import check_place
+from seline.storage.volume.opening import Mending
+from seline.storage.volume.probe import Probed, probe
+from seline.storage.volume.rotation import Rotation, list_quarantine
+from seline.storage.volume.shelf import Shelf
+from seline.storage.volume.space import Space
+from seline.storage.volume.strict import verify_after_commit
+from seline.storage.volume.turns import Turns
+from seline.storage.volume.writer import Writer
+
+INCIDENTS_MAX: Final = 200
+READER_THREADS: Final = 3
+DEFAULT_LIMIT_MB: Final = 500
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeOptions:
+    """How a volume is opened; bytes, seconds and percent as named."""
+
+    data_dir: str
+    lock_wait_s: float = 5.0
+    mount_required: bool = False
+    mount_expected_under: str | None = None
+    limit_mb: int | None = None
+    reserve_percent: float = 1.0
+    document_bytes_max: int = 32 << 20
+    documents_max: int = 10_000
+    settle_s: float = 2.0
+    cache_bytes_max: int = 16 << 20
+    strict: bool = False
+
+
+def open_volume(
+    options: VolumeOptions,
+    *,
+    clock: Clock | None = None,
+    on_wait: Callable[[VolumeLocked], None] | None = None,
+    give_up: Callable[[], bool] = lambda: False,
+) -> VolumeStore:
+    """Hold the volume, mend what a sudden end left, and return the store. Blocks.
+
+    Raises VolumeNotMounted, VolumeLocked (after `lock_wait_s`; `on_wait` hears of the holder
+    meanwhile, `give_up` ends the wait), UnsupportedFormat, or the disk's error by its name.
+    """
+    clock = clock or SystemClock()
+    check_place(
+        options.data_dir,
+        required=options.mount_required,
+        expected_under=options.mount_expected_under,
+    )
+    ground = hold(
+        os.path.abspath(options.data_dir),
+        wait_s=options.lock_wait_s,
+        clock=clock,
+        on_wait=on_wait,
+        give_up=give_up,
+    )
+    try:
+        return VolumeStore(ground, options, clock=clock)
+    except OSError as error:
+        ground.close()
+        raise named(error, f"Opening the volume at {options.data_dir}") from error
+    except BaseException:
+        ground.close()
+        raise
+
+
+class VolumeStore:
+    """Documents as readable files in one directory (the port's docstrings are the law)."""
+
+    def __init__(self, ground: Ground, options: VolumeOptions, *, clock: Clock) -> None:
+        """Build the store on a held ground and mend it. Use `open_volume`."""
+        self._ground = ground
+        self._clock = clock
+        self._probed = probe(ground)
+        self._incidents: deque[Incident] = deque(maxlen=INCIDENTS_MAX)
+        self._watchers: list[Callable[[DocumentKey, Outcome], None]] = []
+        self._closed = False
+        self._closing = threading.Lock()
+        self._readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="seline-reader")
+        self._space = Space(
+            ground,
+            limit_bytes=_limit_bytes(options, own_mount=self._probed.own_mount),
+            reserve_percent=options.reserve_percent,
+            own_mount=self._probed.own_mount,
+        )
+        self._judging = _judging(ground, options, self._probed, clock)
+        self._shelves = {owner: Shelf(ground.backups(owner)) for owner in (BOT, SELINE)}
+        self._finding = Finding(judging=self._judging, shelves=self._shelves)
+        self._leases = Leases(ground, self._judging, rescue=self.rescue)
+        self._turns = self._make_turns(options)
+        self._turns.mending.run(clock.now())
+        self._turns.count_documents(len(self._names(BOT)))
+        self._space.rebuild_reserve()
+        self._writer = Writer(self._turns.commit, idle=self._turns.idle)
+
+    def _make_turns(self, options: VolumeOptions) -> Turns:
+        committer = Committer(
+            ground=self._ground,
+            probed=self._probed,
+            judging=self._judging,
+            shelves=self._shelves,
+            tell=self._incidents.append,
+            release_reserve=self._space.release_reserve,
+            before_replacing=self._leases.before_replacing,
+        )
+        self._overlay = committer.overlay
+        return Turns(
+            ground=self._ground,
+            finding=self._finding,
+            committer=committer,
+            rotation=Rotation(ground=self._ground, judging=self._judging, shelves=self._shelves),
+            mending=Mending(
+                self._ground,
+                self._judging,
+                self._shelves,
+                self._incidents.append,
+                checksums=self._probed.checksums,
+            ),
+            shelves=self._shelves,
+            space=self._space,
+            clock=self._clock,
+            documents_max=options.documents_max,
+            tell=self._incidents.append,
+            notice=self._notice,
+            after_commit=self._verify_everything if options.strict else None,
+        )
+
+    # reading
+
+    @property
+    def place(self) -> str:
+        return self._ground.path
+
+    @property
+    def device_and_inode(self) -> tuple[int, int]:
+        """What tells this data directory from any other on this machine."""
+        return self._ground.device_and_inode
+
+    def peek(self, key: DocumentKey) -> Content | Verdict | None:
+        self._ground.check_usable()
+        found = self._judging.peek(key)
+        if self._overlay and key in self._overlay:
+            return self._overlay[key] or Verdict.MISSING
+        if key in self._turns.doubtful:
+            return None
+        return found
+
+    def look(self, key: DocumentKey) -> tuple[Judged, datetime | None]:
+        self._ground.check_usable()
+        sight = self._judging.look(key)
+        if key in self._turns.doubtful:
+            raise VolumeFailed(
+                f"Whether the last change of {key.name} was made is not known yet: the disk failed "
+                "and is being read again.",
+                hint="Try again in half a minute.",
+            )
+        if key in self._overlay:
+            content = self._overlay[key]
+            verdict = Verdict.MISSING if content is None else Verdict.SOUND
+            return Judged(verdict, content), sight.updated_at or self._clock.now()
+        return sight.judged, sight.updated_at
+
+    def later(self, work: Callable[[], _T]) -> Future[_T]:
+        if self._closed:
+            raise StoreClosed
+        return self._readers.submit(work)
+
+    def rescue(self, key: DocumentKey) -> Content | None:
+        self._ground.check_usable()
+        return self._finding.rescue(key)
+
+    def documents(self, owner: str) -> Sequence[DocumentInfo]:
+        self._ground.check_usable()
+        counts = self.backup_counts(owner)
+        infos = (self._info(DocumentKey(owner, name), counts) for name in self._names(owner))
+        return [info for info in infos if info is not None]
+
+    def backups(self, key: DocumentKey) -> Sequence[Backup]:
+        self._ground.check_usable()
+        return self._shelves[key.owner].of(key.name)
+
+    def backup_counts(self, owner: str) -> dict[str, int]:
+        self._ground.check_usable()
+        return self._shelves[owner].counts()
+
+    def read_backup(self, key: DocumentKey, backup: str) -> Judged:
+        self._ground.check_usable()
+        parsed = parse_backup_name(backup)
+        if parsed is None or parsed[0] != key.name:
+            raise BackupNotFound(
+                f"{backup!r} is not a backup of {key.name}.", document=key.name, backup=backup
+            )
+        judged = self._judging.look_at_backup(key, backup).judged
+        if judged.verdict is Verdict.MISSING:
+            raise BackupNotFound(
+                f"{key.name} has no backup {backup}.", document=key.name, backup=backup
+            )
+        return judged
+
+    def quarantine(self) -> Sequence[QuarantineItem]:
+        self._ground.check_usable()
+        return list_quarantine(self._ground)
+
+    def read_quarantine(self, item: str) -> bytes:
+        self._ground.check_usable()
+        if parse_backup_name(item) is None:
+            raise DocumentNotFound(f"{item!r} is not in quarantine.", item=item)
+        try:
+            return disk.read_whole(self._ground.quarantine, item, size_max=1 << 40).data
+        except FileNotFoundError as error:
+            raise DocumentNotFound(f"{item} is not in quarantine.", item=item) from error
+        except OSError as error:
+            raise named(error, f"Reading {item} in quarantine") from error
+
+    def raw(self, key: DocumentKey) -> bytes:
+        self._ground.check_usable()
+        judged = self._judging.look(key).judged
+        if judged.verdict is Verdict.MISSING:
+            raise DocumentNotFound(f"There is no document {key.name}.", document=key.name)
+        if judged.content is None:
+            raise unreadable(key, judged)
+        return judged.content.data
+
+    def drop_cached_pages(self, key: DocumentKey, backup: str | None = None) -> None:
+        """Make the next look at a document or backup ask the medium, not the memory."""
+        if backup is None:
+            self._judging.cache_miss_next(key)
+            disk.drop_cached_pages(self._ground.documents(key.owner), key.name)
+        else:
+            disk.drop_cached_pages(self._ground.backups(key.owner), backup)
+
+    # changing
+
+    def submit(self, atom: Atom) -> Future[tuple[Outcome, ...]]:
+        self._ground.check_usable()
+        return self._writer.submit(atom)
+
+    def rotate(self, key: DocumentKey, retain: Retain) -> Future[Sequence[Backup]]:
+        self._ground.check_usable()
+        return self._writer.between(lambda: self._turns.rotation.rotate(key, retain))
+
+    def snapshot(self, owner: str) -> Future[AbstractContextManager[Snapshot]]:
+        self._ground.check_usable()
+        return self._writer.between(lambda: self._hold_still(owner))
+
+    def watch(self, notice: Callable[[DocumentKey, Outcome], None]) -> Callable[[], None]:
+        self._watchers.append(notice)
+        return lambda: self._watchers.remove(notice)
+
+    def write_report(self, data: bytes) -> Future[None]:
+        """Put `metadata.json` in place: a report, whole but not synced (SPEC §3)."""
+        return self._writer.between(lambda: self._ground.write_report(METADATA_NAME, data))
+
+    def read_report(self) -> bytes | None:
+        """Return `metadata.json` as it lies there, None where there is none to be read."""
+        try:
+            return disk.read_whole(self._ground.top, METADATA_NAME, size_max=1 << 20).data
+        except OSError:
+            return None
+
+    def announce(self, **fields: object) -> None:
+        """Tell other processes where this one can be reached (`.seline/server.json`)."""
+        self._ground.announce(**fields)
+
+    # state
+
+    def usage(self) -> Usage:
+        self._ground.check_usable()
+        return self._space.usage()
+
+    def has_reserve(self) -> bool:
+        """Whether the emergency space is there."""
+        return self._space.has_reserve()
+
+    def capabilities(self) -> Sequence[Capability]:
+        return self._probed.capabilities
+
+    def incidents(self) -> Sequence[Incident]:
+        return list(self._incidents)
+
+    def trouble(self) -> SelineError | None:
+        return self._turns.failure
+
+    def close(self) -> None:
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            self._writer.close()
+            self._readers.shutdown(wait=True, cancel_futures=True)
+            self._ground.close()
+
+    # parts
+
+    def _notice(self, key: DocumentKey, outcome: Outcome) -> None:
+        for watcher in list(self._watchers):
+            watcher(key, outcome)
+
+    def _names(self, owner: str) -> list[str]:
+        names = os.listdir(self._ground.documents(owner))
+        reserved = _STATE_REPORTS if owner == SELINE else frozenset[str]()
+        return sorted(name for name in names if is_document_name(name) and name not in reserved)
+
+    def _info(self, key: DocumentKey, counts: dict[str, int]) -> DocumentInfo | None:
+        known = self.peek(key)
+        directory = self._ground.documents(key.owner)
+        try:
+            status = os.stat(key.name, dir_fd=directory, follow_symlinks=False)
+        except OSError:
+            return None
+        revision, verdict = None, "unchecked"
+        if isinstance(known, Content):
+            revision, verdict = known.revision, str(Verdict.SOUND)
+        else:
+            revision = _recorded_revision(directory, key.name)
+        return DocumentInfo(
+            name=key.name,
+            revision=revision,
+            size_bytes=status.st_size,
+            updated_at=datetime.fromtimestamp(status.st_mtime_ns / 1e9, UTC),
+            verdict=verdict,
+            backup_count=counts.get(key.name, 0),
+        )
+
+    def _hold_still(self, owner: str) -> AbstractContextManager[Snapshot]:
+        directory = self._ground.documents(owner)
+        held: dict[str, Identity] = {}
+        for name in self._names(owner):
+            try:
+                held[name] = Identity.of(os.stat(name, dir_fd=directory, follow_symlinks=False))
+            except FileNotFoundError:
+                continue
+        return _holding(self._leases, self._leases.take(owner, held, self._clock.now()))
+
+    def _verify_everything(self, _: Sequence[object]) -> None:
+        verify_after_commit(self._ground, self._finding, self._names(BOT))
+
+
+_STATE_REPORTS: Final = frozenset({"server.json"})
+
+
+@contextmanager
+def _holding(leases: Leases, lease: Lease) -> Iterator[Snapshot]:
+    try:
+        yield lease
+    finally:
+        leases.release(lease)
+
+
+def _judging(ground: Ground, options: VolumeOptions, probed: Probed, clock: Clock) -> Judging:
+    return Judging(
+        ground,
+        clock=clock,
+        settle_s=options.settle_s,
+        document_bytes_max=options.document_bytes_max,
+        cache_bytes_max=options.cache_bytes_max,
+        checksums=probed.checksums,
+        fine_timestamps=probed.fine_timestamps,
+    )
+
+
+def _limit_bytes(options: VolumeOptions, *, own_mount: bool) -> int | None:
+    """Return the configured limit; unset, the mount's own size, and 500 MB elsewhere (SPEC §9)."""
+    if options.limit_mb is not None:
+        return options.limit_mb << 20
+    return None if own_mount else DEFAULT_LIMIT_MB << 20
+
+
+def _recorded_revision(directory: int, name: str) -> str | None:
+    """Return the revision that the attribute records, without reading the bytes."""
+    try:
+        descriptor = disk.open_to_read(directory, name)
+    except OSError:
+        return None
+    try:
+        attribute = disk.read_attribute(descriptor)
+        checksum = decode_checksum(attribute) if attribute is not None else None
+        same_mtime = checksum and checksum.mtime_ns == os.fstat(descriptor).st_mtime_ns
+        return checksum.revision if checksum and same_mtime else None
+    except (OSError, NewerFormat):
+        return None
+    finally:
+        os.close(descriptor)

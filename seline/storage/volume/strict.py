@@ -1,0 +1,36 @@
+"""Strict mode (`SELINE_STRICT=1`): after each commit, verify the whole store; for tests.
+
+Whatever it finds is a defect of Seline's, so it is raised as an AssertionError on the writer's
+thread, which ends the store loudly.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from seline.domain.document import BOT, DocumentKey
+from seline.domain.integrity import Verdict
+from seline.storage.volume.finding import Finding
+from seline.storage.volume.ground import Ground
+from seline.storage.volume.journal import RECORD_NAME
+
+DOCUMENTS_MAX = 200
+"""Beyond this many documents a pass would take longer than the tests that ask for it."""
+
+
+def verify_after_commit(ground: Ground, finding: Finding, names: Sequence[str]) -> None:
+    """Assert that nothing stray lies in staging/, no record is left, and backups are in order."""
+    assert not os.listdir(ground.staging), "a commit left something in staging/"
+    assert RECORD_NAME not in os.listdir(ground.seline), "a commit left its record"
+    for name in names[:DOCUMENTS_MAX]:
+        _verify(DocumentKey(BOT, name), finding)
+
+
+def _verify(key: DocumentKey, finding: Finding) -> None:
+    found = finding.find(key)
+    if found.judged.verdict is not Verdict.SOUND or found.content is None:
+        return
+    backups = finding.shelves[key.owner].of(key.name)
+    stamps = [backup.stamp for backup in backups]
+    assert stamps == sorted(stamps, reverse=True), f"{key.name}: backups out of order"

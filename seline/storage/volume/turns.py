@@ -1,0 +1,402 @@
+"""The writer's turns: plan a batch, let it in, commit it, rotate, answer -- and mend after failure.
+
+V2  Rotation is done when the save returns.
+V7  One change that cannot be made fails alone; nothing is answered before the batch is durable.
+V9  Growing writes are refused before the disk is full; emergencies draw on the reserve.
+V10 Before each commit the path must still lead to the held directory.
+After a failed sync of a directory or the journal no write is taken until the volume was reopened:
+cached pages dropped, the record rolled forward, every document in doubt committed anew.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+from seline.clock import Clock
+from seline.domain.backup import Backup
+from seline.domain.document import BOT, Content, DocumentKey
+from seline.domain.integrity import Verdict
+from seline.domain.retention import plan_shedding
+from seline.domain.usage import Room, room_for
+from seline.errors import (
+    OutcomeUnknown,
+    SelineError,
+    StorageError,
+    VolumeBusy,
+    VolumeFailed,
+    VolumeFull,
+)
+from seline.ports.store import Incident, Outcome
+from seline.storage.batch import Found, Plan, Planner, Publish
+from seline.storage.volume import disk
+from seline.storage.volume.commit import (
+    Committed,
+    Committer,
+    DirectoryFailed,
+    InDoubt,
+    LookAgain,
+    StagingFailed,
+)
+from seline.storage.volume.failures import describe, is_full, named
+from seline.storage.volume.finding import Finding
+from seline.storage.volume.ground import Ground
+from seline.storage.volume.opening import Mending
+from seline.storage.volume.rotation import Rotation
+from seline.storage.volume.shelf import Shelf
+from seline.storage.volume.space import BLOCK_BYTES, Space
+from seline.storage.volume.writer import Pending
+
+REOPEN_EVERY_S: Final = 30.0
+LOOKS_MAX: Final = 5
+
+_log = logging.getLogger("seline.storage")
+
+
+@dataclass(slots=True, kw_only=True)
+class Turns:
+    """Everything that happens on the writer's thread. Nobody else calls `commit`."""
+
+    ground: Ground
+    finding: Finding
+    committer: Committer
+    rotation: Rotation
+    mending: Mending
+    shelves: dict[str, Shelf]
+    space: Space
+    clock: Clock
+    documents_max: int
+    tell: Callable[[Incident], None]
+    notice: Callable[[DocumentKey, Outcome], None]
+    after_commit: Callable[[Sequence[Publish]], None] | None = None
+    failure: SelineError | None = None
+    doubtful: frozenset[DocumentKey] = frozenset()
+    _reopen_at: float = 0.0
+    _shed_in_vain_at: float = -1.0
+    _count: dict[str, int] = field(default_factory=dict[str, int])
+
+    def commit(self, batch: Sequence[Pending]) -> None:
+        """Settle every pending atom, in order, in as few commits as can be."""
+        rest = list(batch)
+        while rest:
+            now = self.clock.now()
+            try:
+                planner = Planner(self.finding.find, self.finding.backups, now)
+                plan = planner.plan([pending.atom for pending in rest])
+            except StorageError as error:
+                _refuse(rest, error)
+                return
+            taken, rest = rest[: len(plan.taken)], rest[len(plan.taken) :]
+            self._run(plan, taken, now)
+
+    def idle(self) -> float | None:
+        """Mend what can be mended while nothing is queued; return when to come back, in s."""
+        if self.failure is not None:
+            self._reopen_if_due()
+            return REOPEN_EVERY_S if self.failure is not None else None
+        if not self.space.has_reserve():
+            self.space.rebuild_reserve()
+            return None if self.space.has_reserve() else REOPEN_EVERY_S
+        return None
+
+    def count_documents(self, count: int) -> None:
+        """Take note of how many documents of the bot there are."""
+        self._count[BOT] = count
+
+    # one commit
+
+    def _run(self, plan: Plan, taken: Sequence[Pending], now: datetime) -> None:
+        if not plan.publishes:
+            self._answer(plan, taken, Committed(backups={}, made={}, refused={}))
+            return
+        try:
+            committed = self._commit(plan, now)
+        except LookAgain:
+            self._look_again(taken)
+        except SelineError as error:
+            if len(taken) > 1 and self.failure is None:
+                for pending in taken:
+                    self.commit([pending])
+            else:
+                _refuse(taken, error)
+        else:
+            self._after(plan, committed, now)
+            self._answer(plan, taken, committed)
+
+    def _look_again(self, taken: Sequence[Pending]) -> None:
+        """The documents changed under our eyes: judge them anew, a bounded number of times."""
+        for pending in taken:
+            pending.looks += 1
+        busy = [pending for pending in taken if pending.looks >= LOOKS_MAX]
+        _refuse(busy, VolumeBusy("The document is being changed by hand again and again."))
+        rest = [pending for pending in taken if pending.looks < LOOKS_MAX]
+        if rest:
+            self.commit(rest)
+
+    def _commit(self, plan: Plan, now: datetime) -> Committed:
+        self._check_open()
+        self._admit(plan)
+        try:
+            return self._commit_or_draw_on_reserve(plan, now)
+        except DirectoryFailed as error:
+            self._fail(error.error, error.doing, frozenset())
+            raise named(error.error, error.doing) from error
+        except InDoubt as error:
+            raise self._in_doubt(plan, error) from error
+
+    def _commit_or_draw_on_reserve(self, plan: Plan, now: datetime) -> Committed:
+        try:
+            return self.committer.run(plan, now=now)
+        except StagingFailed as error:
+            may_draw = all(_is_emergency(publish) for publish in plan.publishes)
+            freed = is_full(error.error) and (
+                self._shed(_growth(plan)) or (may_draw and self.space.release_reserve())
+            )
+            if not freed:
+                self._note_disk_error(error.error, error.doing)
+                raise named(error.error, error.doing) from error
+        try:
+            return self.committer.run(plan, now=now)
+        except StagingFailed as error:
+            raise named(error.error, error.doing) from error
+
+    def _check_open(self) -> None:
+        self.ground.check_place()
+        if self.failure is not None:
+            self._reopen_if_due()
+        if self.failure is not None:
+            raise self.failure
+
+    def _admit(self, plan: Plan) -> None:
+        """Refuse what would fill the volume; shed backups first (V9)."""
+        self._check_count(plan)
+        growth = _growth(plan)
+        if growth <= 0 or all(_is_emergency(publish) for publish in plan.publishes):
+            return
+        room = room_for(growth, self.space.usage())
+        if room is not Room.FREE and self._shed(growth):
+            room = room_for(growth, self.space.usage(fresh=True))
+        if room is Room.REFUSE:
+            usage = self.space.usage()
+            raise VolumeFull(
+                f"The volume is {usage.usage_ratio:.0%} full; growing writes are refused from "
+                "95 % on. Nothing was written.",
+                usage_percent=round(usage.usage_ratio * 100, 2),
+            )
+
+    def _check_count(self, plan: Plan) -> None:
+        new = sum(_count_change(publish) for publish in plan.publishes)
+        if new > 0 and self._count.get(BOT, 0) + new > self.documents_max:
+            raise VolumeFull(
+                f"There are {self._count[BOT]} documents; `storage.documents_max` allows "
+                f"{self.documents_max}.",
+                hint="Delete documents, or put several things into one.",
+            )
+
+    def _shed(self, wanted_bytes: int) -> bool:
+        """Discard old backups for room, each document's newest sound one excepted (V8)."""
+        shelf = self.shelves[BOT]
+        by_document = {document: shelf.of(document) for document in shelf.counts()}
+        freed = False
+        for dropped in plan_shedding(by_document, bytes_to_free=max(wanted_bytes, 1 << 20)):
+            key = DocumentKey(BOT, dropped.backup.document)
+            freed = self.rotation.discard(key, dropped.backup) or freed
+        return freed
+
+    # after a commit: everything is durable
+
+    def _after(self, plan: Plan, committed: Committed, now: datetime) -> None:
+        current = [move for move in plan.publishes if move.key not in committed.refused]
+        for publish in current:
+            self._count[publish.key.owner] = self._count.get(publish.key.owner, 0) + _count_change(
+                publish
+            )
+            self._rotate(publish, committed.made.get(publish.key, []))
+            if publish.found.broken or publish.found.repair:
+                self._tell_repair(publish, now)
+        if any(publish.found.broken for publish in current):
+            self._quietly(self.rotation.bound_quarantine)
+        self.space.moved(sum(map(_size_change, current)), 0)
+        if self.after_commit is not None:
+            self.after_commit(current)
+
+    def _rotate(self, publish: Publish, made: list[Backup]) -> None:
+        retain = publish.retain
+        if publish.purge:
+            self._quietly(lambda: self.rotation.purge(publish.key))
+        elif retain is not None and made:
+            names = [backup.name for backup in made]
+            self._quietly(lambda: self.rotation.rotate(publish.key, retain, just_made=names))
+
+    def _quietly(self, tidy: Callable[[], object]) -> None:
+        """Tidying may fail without the change failing: it is durable already."""
+        try:
+            tidy()
+        except OSError as error:
+            self._note_disk_error(error, "Tidying up")
+
+    def _tell_repair(self, publish: Publish, now: datetime) -> None:
+        found = publish.found
+        incident = _recovered(publish, now) if found.broken else _adopted(found, now)
+        _log.warning("%s", incident.summary)
+        self.tell(incident)
+
+    def _answer(self, plan: Plan, taken: Sequence[Pending], committed: Committed) -> None:
+        for pending, steps in zip(taken, plan.taken, strict=True):
+            if isinstance(steps, SelineError):
+                pending.future.set_exception(steps)
+                continue
+            refusals = [committed.refused[s.key] for s in steps if s.key in committed.refused]
+            if refusals:
+                pending.future.set_exception(named(refusals[0], "Publishing"))
+                continue
+            outcomes = tuple(step.outcome(committed.backups) for step in steps)
+            for step, outcome in zip(steps, outcomes, strict=True):
+                if outcome.changed:
+                    self.notice(step.key, outcome)
+            pending.future.set_result(outcomes)
+
+    # failure and reopening (SPEC §10)
+
+    def _in_doubt(self, plan: Plan, doubt: InDoubt) -> OutcomeUnknown:
+        overlay = self.committer.overlay
+        keys = frozenset(publish.key for publish in plan.publishes)
+        for publish in plan.publishes:
+            overlay.pop(publish.key, None)
+            if doubt.committed:
+                overlay[publish.key] = publish.content
+        self._fail(doubt.error, doubt.doing, keys if not doubt.committed else frozenset())
+        return OutcomeUnknown(f"{doubt.doing}: {describe(doubt.error)}.")
+
+    def _fail(self, error: OSError, doing: str, doubtful: frozenset[DocumentKey]) -> None:
+        self.failure = VolumeFailed(
+            f"{doing}: {describe(error)}. No writes are taken until the volume was reopened, "
+            f"which is tried every {REOPEN_EVERY_S:.0f} s."
+        )
+        self.doubtful |= doubtful
+        self._reopen_at = self.clock.monotonic() + 1.0
+        self._note_disk_error(error, doing)
+
+    def _note_disk_error(self, error: OSError, doing: str) -> None:
+        _log.error("%s: %s", doing, describe(error))
+        self.tell(
+            Incident(
+                kind="disk_error",
+                document="",
+                at=self.clock.now(),
+                summary=f"{doing}: {describe(error)}",
+            )
+        )
+
+    def _reopen_if_due(self) -> None:
+        if self.clock.monotonic() < self._reopen_at:
+            return
+        self._reopen_at = self.clock.monotonic() + REOPEN_EVERY_S
+        try:
+            self._reopen()
+        except (SelineError, OSError, InDoubt, DirectoryFailed, StagingFailed, LookAgain) as error:
+            _log.error("reopening the volume failed: %s", error)
+            return
+        self.failure, self.doubtful = None, frozenset()
+        self.committer.overlay.clear()
+        _log.warning("the volume was reopened; writes are taken again")
+
+    def _reopen(self) -> None:
+        """Drop what the page cache says, mend, and commit anew what was in doubt."""
+        self.ground.check_place()
+        keys = self.doubtful | frozenset(self.committer.overlay)
+        self.committer.judging.cache.clear()
+        for key in keys:
+            disk.drop_cached_pages(self.ground.documents(key.owner), key.name)
+        now = self.clock.now()
+        self.mending.run(now)
+        again = [replace(self.finding.find(key), repair=True) for key in sorted(keys)]
+        publishes = tuple(
+            Publish(
+                found=found, content=found.content, backup=False, purge=False, always=True,
+                retain=None,
+            )
+            for found in again
+            if found.content is not None
+        )  # fmt: skip
+        if publishes:
+            self.committer.run(Plan(publishes=publishes, taken=(), atomic=False), now=now)
+        else:
+            disk.touch_and_sync(self.ground.top)
+
+
+def _refuse(waiting: Sequence[Pending], error: SelineError) -> None:
+    for pending in waiting:
+        pending.future.set_exception(error)
+
+
+def _growth(plan: Plan) -> int:
+    return sum(_blocks(publish.growth_bytes) for publish in plan.publishes)
+
+
+def _blocks(size_bytes: int) -> int:
+    return 0 if size_bytes <= 0 else -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
+
+
+def _is_emergency(publish: Publish) -> bool:
+    """What a full volume still lets in: restores, recoveries, deletes and shrinking writes."""
+    before, after = publish.found.content, publish.content
+    if publish.always or after is None:
+        return True
+    return before is not None and after.size_bytes <= before.size_bytes
+
+
+def _count_change(publish: Publish) -> int:
+    if publish.key.owner != BOT:
+        return 0
+    was_there = publish.found.judged.verdict is not Verdict.MISSING
+    return (publish.content is not None) - was_there
+
+
+def _size_change(publish: Publish) -> int:
+    before = publish.found.judged.content
+    return _size(publish.content) - (0 if publish.backup else _size(before))
+
+
+def _size(content: Content | None) -> int:
+    return 0 if content is None else _blocks(content.size_bytes)
+
+
+def _recovered(publish: Publish, now: datetime) -> Incident:
+    found, name = publish.found, publish.key.name
+    if found.content is None or publish.content is None:
+        return Incident(
+            kind="set_aside",
+            document=name,
+            at=now,
+            summary=f"{name} was {found.judged.verdict} ({found.judged.reason}) and was given up; "
+            "its bytes lie in quarantine.",
+        )
+    lost = "" if found.source is None else _lost_since(found.source)
+    source = "memory" if found.source is None else f"backup {found.source.name}"
+    return Incident(
+        kind="recovered",
+        document=name,
+        at=now,
+        summary=f"{name} was {found.judged.verdict} ({found.judged.reason}). It was recovered from "
+        f"{source}; {f'lost: {lost}' if lost else 'nothing is lost'}. The broken bytes lie in "
+        "quarantine.",
+        lost=lost,
+        details={"verdict": str(found.judged.verdict), "source": source},
+    )
+
+
+def _lost_since(source: Backup) -> str:
+    return f"changes after {source.taken_at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _adopted(found: Found, now: datetime) -> Incident:
+    return Incident(
+        kind="adopted",
+        document=found.key.name,
+        at=now,
+        summary=f"{found.key.name} was taken over as it lies there: {found.judged.reason}.",
+    )

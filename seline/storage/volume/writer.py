@@ -1,0 +1,185 @@
+"""One thread, one queue: order of arrival is order of effect, and nothing queued is dropped.
+
+V6  What is submitted first takes effect first.
+V7  A cancelled caller changes nothing: the atom runs to its end. If this thread ever dies, every
+    waiting caller gets an error at once; nobody waits for ever.
+
+A daemon thread of our own rather than an executor: executors refuse work at interpreter exit,
+which is when bots save.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+from seline.errors import SelineError, StoreClosed, VolumeBusy, VolumeFailed
+from seline.ports.store import Atom, Outcome
+
+QUEUED_ATOMS_MAX: Final = 4096
+QUEUED_BYTES_MAX: Final = 64 << 20
+
+Answer: TypeAlias = "tuple[Outcome, ...]"
+
+
+def _uncancellable() -> Future[Any]:
+    """Return a promise that its caller cannot take back: what is queued runs to its end."""
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()
+    return future
+
+
+@dataclass(slots=True)
+class Pending:
+    """An atom with the promise made to its caller."""
+
+    atom: Atom
+    size_bytes: int
+    looks: int = 0
+    future: Future[Answer] = field(default_factory=_uncancellable)
+
+
+@dataclass(slots=True)
+class Task:
+    """Work that must happen between two batches."""
+
+    work: Callable[[], Any]
+    future: Future[Any] = field(default_factory=_uncancellable)
+
+
+class Writer:
+    """Runs batches and tasks one after another on its own thread."""
+
+    def __init__(
+        self,
+        commit: Callable[[Sequence[Pending]], None],
+        *,
+        idle: Callable[[], float | None],
+    ) -> None:
+        """`commit` settles every future it is given. `idle` runs when nothing is queued, and
+        returns after how many seconds it wants to run again, None for never.
+        """
+        self._commit = commit
+        self._idle = idle
+        self._queue: deque[Pending | Task] = deque()
+        self._queued_bytes = 0
+        self._wake = threading.Condition()
+        self._closing = False
+        self._dead: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="seline-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, atom: Atom) -> Future[Answer]:
+        """Queue an atom. Raises VolumeBusy where the queue is full, StoreClosed after `close`."""
+        pending = Pending(atom, sum(change.size_hint for change in atom.changes))
+        with self._wake:
+            self._check_open()
+            if (
+                len(self._queue) >= QUEUED_ATOMS_MAX
+                or (self._queue and self._queued_bytes + pending.size_bytes > QUEUED_BYTES_MAX)
+            ):  # fmt: skip
+                raise VolumeBusy(
+                    f"{len(self._queue)} changes ({self._queued_bytes >> 20} MiB) are waiting for "
+                    "the disk; this one was not taken."
+                )
+            self._queued_bytes += pending.size_bytes
+            self._queue.append(pending)
+            self._wake.notify()
+        return pending.future
+
+    def between(self, work: Callable[[], Any]) -> Future[Any]:
+        """Queue work that runs between two batches, after what is queued now."""
+        task = Task(work)
+        with self._wake:
+            self._check_open()
+            self._queue.append(task)
+            self._wake.notify()
+        return task.future
+
+    def close(self) -> None:
+        """Carry out what is queued, then end the thread; idempotent. Never called on the thread."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+
+    @property
+    def on_thread(self) -> bool:
+        """Whether the caller runs on the writer's own thread."""
+        return threading.current_thread() is self._thread
+
+    def _check_open(self) -> None:
+        if self._dead is not None:
+            raise VolumeFailed("The writer has ended; nothing can be written any more.") from (
+                self._dead
+            )
+        if self._closing:
+            raise StoreClosed
+
+    def _run(self) -> None:
+        try:
+            while True:
+                work = self._take()
+                if work is None:
+                    return
+                if isinstance(work, Task):
+                    _carry_out(work)
+                elif work:
+                    self._commit(work)
+        except BaseException as error:  # noqa: BLE001  # whatever ends this thread, callers hear it
+            self._die(error)
+
+    def _take(self) -> Task | list[Pending] | None:
+        """Return a task, every atom up to the next task, or None at the end."""
+        with self._wake:
+            wait_s = self._idle_without_lock() if not self._queue else None
+            while not self._queue:
+                if self._closing:
+                    return None
+                if not self._wake.wait(wait_s) and not self._queue:
+                    return []
+            if isinstance(self._queue[0], Task):
+                task = self._queue.popleft()
+                assert isinstance(task, Task)
+                return task
+            batch: list[Pending] = []
+            while self._queue and isinstance(pending := self._queue[0], Pending):
+                self._queue.popleft()
+                self._queued_bytes -= pending.size_bytes
+                batch.append(pending)
+            return batch
+
+    def _idle_without_lock(self) -> float | None:
+        self._wake.release()
+        try:
+            return self._idle()
+        finally:
+            self._wake.acquire()
+
+    def _die(self, error: BaseException) -> None:
+        with self._wake:
+            self._dead = error
+            waiting = list(self._queue)
+            self._queue.clear()
+        refusal = VolumeFailed(
+            f"The writer ended unexpectedly ({type(error).__name__}); this change was not made."
+        )
+        for item in waiting:
+            if not item.future.done():
+                item.future.set_exception(refusal)
+
+
+def _carry_out(task: Task) -> None:
+    try:
+        result = task.work()
+    except (SelineError, OSError) as error:
+        task.future.set_exception(error)
+    except BaseException as error:
+        task.future.set_exception(error)
+        raise
+    else:
+        task.future.set_result(result)
