@@ -17,10 +17,8 @@ from typing import Any, Final, NoReturn, cast
 import msgspec
 
 from seline.domain.document import Json
-from seline.domain.json_flaws import Flaw, find_flaw, path_text
+from seline.domain.json_flaws import Flaw, find_flaw
 from seline.errors import NotSerializable
-
-__all__ = ["DEPTH_MAX", "NotJson", "decode", "decode_strict", "encode", "path_text", "why_not_json"]
 
 DEPTH_MAX: Final = 200
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
@@ -170,7 +168,7 @@ _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _TOKEN = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*")(?P<is_key>\s*:)?|(?P<bracket>[{}])')
 
 
-class _Repeated(Exception):  # noqa: N818 -- a signal inside this file, never seen outside
+class _Repeated(Exception):
     """An object has a key twice."""
 
 

@@ -1,0 +1,167 @@
+"""What JSON cannot hold: the first flaw in a value, its path and its cure.
+
+Called only after a value was found wanting, so it takes its time; it never recurses, so that a
+value which contains itself ends as one that is nested too deeply.
+"""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from collections.abc import Callable, Iterator, Mapping
+from math import isfinite
+from typing import Any, Final, NamedTuple, TypeAlias, cast
+
+Path: TypeAlias = tuple[str | int, ...]
+
+_STEPS_SHOWN_MAX: Final = 5
+
+_CURES: Final[Mapping[str, str]] = {
+    "enum.Enum": "Use .value.",
+    "numpy.ndarray": "Use .tolist().",
+    "numpy.generic": "Use .item().",
+    "pydantic.main.BaseModel": 'Use .model_dump(mode="json").',
+    "msgspec.Struct": "Use msgspec.to_builtins(value).",
+    "datetime.date": "Use .isoformat().",
+    "datetime.time": "Use .isoformat().",
+    "datetime.timedelta": "Use .total_seconds().",
+    "decimal.Decimal": "Use str(value), or float(value) where rounding is fine.",
+    "fractions.Fraction": "Use str(value), or float(value) where rounding is fine.",
+    "uuid.UUID": "Use str(value).",
+    "pathlib.PurePath": "Use str(value).",
+    "builtins.bytes": "Use .decode() for text, base64.b64encode(value).decode() for the rest.",
+    "builtins.bytearray": "Use .decode() for text, base64.b64encode(value).decode() for the rest.",
+    "builtins.memoryview": "Use base64.b64encode(value).decode().",
+    "builtins.set": "Use a sorted list: sorted(value).",
+    "builtins.frozenset": "Use a sorted list: sorted(value).",
+    "builtins.complex": "Use [value.real, value.imag].",
+    "builtins.coroutine": "It was never awaited: put `await` before the call.",
+    "builtins.generator": "Use list(value).",
+    "builtins.range": "Use list(value).",
+    "builtins.dict_keys": "Use list(value).",
+    "builtins.dict_values": "Use list(value).",
+    "builtins.mappingproxy": "Use dict(value).",
+    "collections.deque": "Use list(value).",
+    "builtins.dict": "Use dict(value).",
+    "builtins.list": "Use list(value).",
+    "builtins.tuple": "Use value._asdict(), or list(value).",
+    "builtins.str": "Use str(value).",
+    "builtins.int": "Use int(value).",
+    "builtins.float": "Use float(value).",
+}
+"""Cures by the name of a type or of one it derives from; the first that fits is named."""
+
+_CURES_BY_MARK: Final[Mapping[str, str]] = {
+    "__dataclass_fields__": "Use dataclasses.asdict(value).",
+    "__attrs_attrs__": "Use attrs.asdict(value).",
+    "__call__": "Call it and save the result, or leave it out.",
+}
+_ANY_OTHER: Final = "Convert it to text, a number, a list or a dict."
+
+
+class Flaw(NamedTuple):
+    """One thing that JSON cannot hold; `where` is a path such as `$.visits[3].at`."""
+
+    where: str
+    what: str
+    cure: str
+
+
+def find_flaw(value: object, depth_max: int) -> Flaw | None:
+    """Return the first flaw of a value, in the order in which it would be written."""
+    waiting: list[tuple[Path, object]] = [((), value)]
+    while waiting:
+        path, item = waiting.pop()
+        flaw = _flaw_of_container(item, path, depth_max) or _flaw_of_scalar(item, path)
+        if flaw is not None:
+            return flaw
+        waiting += reversed([((*path, step), inner) for step, inner in _members(item)])
+    return None
+
+
+def path_text(path: Path) -> str:
+    """Return `$.visits[3].at`; keys that are no plain word stand in quotes."""
+    return "$" + "".join(map(_step_text, path))
+
+
+def _step_text(step: str | int) -> str:
+    if isinstance(step, int):
+        return f"[{step}]"
+    return f".{step}" if step.isidentifier() else f"[{json.dumps(step, ensure_ascii=False)}]"
+
+
+def _members(item: object) -> Iterator[tuple[str | int, object]]:
+    kind = type(item)
+    if kind is dict:
+        yield from cast("dict[str, object]", item).items()
+    elif kind is list or kind is tuple:
+        yield from enumerate(cast("list[object]", item))
+
+
+def _flaw_of_container(item: object, path: Path, depth_max: int) -> Flaw | None:
+    kind = type(item)
+    if kind is not dict and kind is not list and kind is not tuple:
+        return None
+    if len(path) >= depth_max:
+        start = path_text(path[:_STEPS_SHOWN_MAX])
+        what = f"nested deeper than {depth_max} levels, or it contains itself"
+        return Flaw(f"{start}…", what, "Flatten the value, or leave the reference to itself out.")
+    if kind is dict:
+        flaws = (_flaw_of_key(key, path) for key in cast("dict[object, object]", item))
+        return next(filter(None, flaws), None)
+    return None
+
+
+def _flaw_of_key(key: object, path: Path) -> Flaw | None:
+    if type(key) is not str:
+        shown = reprlib.repr(key)
+        what = f"the key {shown} is of type {type(key).__name__}"
+        return Flaw(path_text(path), what, f"JSON keys are text: use str({shown}).")
+    if not _is_unicode(key):
+        return Flaw(path_text(path), f"the key {key!a} holds a lone surrogate", _SURROGATE)
+    return None
+
+
+def _flaw_of_scalar(item: object, path: Path) -> Flaw | None:
+    kind = type(item)
+    if kind in _ALWAYS_FINE:
+        return None
+    if kind not in _CHECKS:
+        what = f"a value of type {kind.__name__} is not JSON"
+        return Flaw(path_text(path), what, _cure_for(item))
+    is_fine, what, cure = _CHECKS[kind]
+    return None if is_fine(item) else Flaw(path_text(path), what, cure)
+
+
+def _cure_for(value: object) -> str:
+    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(value).__mro__}
+    for name, cure in _CURES.items():
+        if name in names:
+            return cure
+    return next((cure for mark, cure in _CURES_BY_MARK.items() if hasattr(value, mark)), _ANY_OTHER)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_writable(number: int) -> bool:
+    """Whether Python turns this integer into digits (by default up to 4300 of them)."""
+    try:
+        str(number)
+    except ValueError:
+        return False
+    return True
+
+
+_SURROGATE: Final = 'Use text.encode("utf-8", "replace").decode().'
+_ALWAYS_FINE: Final = frozenset({dict, list, tuple, bool, type(None)})
+_CHECKS: Final[Mapping[type, tuple[Callable[[Any], bool], str, str]]] = {
+    str: (_is_unicode, "a text with a lone surrogate", _SURROGATE),
+    float: (isfinite, "not a finite number", "Use None, or leave the field out."),
+    int: (_is_writable, "an integer with more than 4300 digits", "Use hex(value)."),
+}
