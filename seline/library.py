@@ -51,10 +51,10 @@ class Opening:
         self._seline: Seline | None = None
 
     def __await__(self) -> Generator[Any, None, Seline]:
-        return self._open().__await__()
+        return self.open().__await__()
 
     async def __aenter__(self) -> Seline:
-        self._seline = await self._open()
+        self._seline = await self.open()
         return self._seline
 
     async def __aexit__(
@@ -66,7 +66,8 @@ class Opening:
         if self._seline is not None:
             await self._seline.close()
 
-    async def _open(self) -> Seline:
+    async def open(self) -> Seline:
+        """Open, and return what was opened once it is ready."""
         seline = start(self._settings, lock_wait_s=self._lock_wait_s)
         try:
             await seline.data.open_store()

@@ -53,7 +53,7 @@ from seline.manager.keeping import Keeping
 from seline.manager.options import ManagerOptions
 from seline.manager.pruning import prune
 from seline.manager.verifying import verify
-from seline.manager.waiting import settled
+from seline.manager.waiting import in_loop, settled
 from seline.ports.store import (
     Atom,
     Change,
@@ -692,17 +692,6 @@ class DataManager:
         decide = changes.delete_if_there if content is None else changes.put_imported(content)
         size = 0 if content is None else content.size_bytes
         return Change(key, decide, retain=self.keeping.retain(key), size_hint=size)
-
-
-def in_loop() -> bool:
-    """Whether an event loop runs in this thread."""
-    import asyncio
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _value(snapshot: Snapshot, name: str) -> Json:

@@ -15,6 +15,7 @@ from seline.domain.document import BOT, DocumentKey
 from seline.domain.integrity import Judged, Verdict, of_another
 from seline.domain.report import Finding, VerifyReport
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError
+from seline.manager.waiting import in_loop
 from seline.ports.store import DocumentStore
 
 if TYPE_CHECKING:
@@ -158,9 +159,7 @@ async def verify(data: DataManager, store: DocumentStore) -> VerifyReport:
 
 async def _sleep(seconds: float) -> None:
     """Wait, with a loop or without one."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        time.sleep(seconds)  # noqa: ASYNC251  # there is no loop in this thread
-    else:
+    if in_loop():
         await asyncio.sleep(seconds)
+    else:
+        time.sleep(seconds)  # noqa: ASYNC251  # there is no loop in this thread

@@ -23,10 +23,9 @@ async def settled(future: Future[T], *, timeout_s: float | None = None) -> T:
     """Return the future's result. Raises TimeoutError after `timeout_s`, leaving the future be."""
     if future.done():
         return future.result()
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
+    if not in_loop():
         return future.result(timeout_s)
+    loop = asyncio.get_running_loop()
     waiter = loop.create_future()
     mailbox = _mailbox_of(loop)
     future.add_done_callback(lambda _: mailbox.deliver(waiter))
@@ -36,6 +35,15 @@ async def settled(future: Future[T], *, timeout_s: float | None = None) -> T:
         async with asyncio.timeout(timeout_s):
             await waiter
     return future.result()
+
+
+def in_loop() -> bool:
+    """Whether an event loop runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def run_without_loop(coroutine: Coroutine[Any, Any, T]) -> T:

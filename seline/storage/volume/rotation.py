@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 from seline.domain.backup import Backup, parse_backup_name
 from seline.domain.document import DocumentKey
 from seline.domain.integrity import Verdict
-from seline.domain.retention import without
+from seline.domain.retention import Dropped, Kept, RetentionPlan
 from seline.ports.store import QuarantineItem, Retain
 from seline.storage.volume import disk
 from seline.storage.volume.ground import Ground
@@ -67,7 +68,7 @@ class Rotation:
 
     def discard(self, key: DocumentKey, backup: Backup) -> bool:
         """Discard one backup for want of space, unless it is the newest sound one."""
-        return bool(self.rotate(key, lambda backups: without(backups, backup.name)))
+        return bool(self.rotate(key, partial(_all_but, backup)))
 
     def purge(self, key: DocumentKey) -> None:
         """Erase every backup and quarantined copy of a document, durably (`unguarded`)."""
@@ -108,6 +109,21 @@ class Rotation:
     def _unlink(self, key: DocumentKey, backup: Backup) -> None:
         disk.unlink(self.ground.backups(key.owner), backup.name, missing_ok=True)
         self.shelves[key.owner].removed(backup)
+
+
+def _all_but(unwanted: Backup, backups: Sequence[Backup]) -> RetentionPlan:
+    """Plan to drop one backup, unless it is the newest that may be sound."""
+    may_be_sound = [backup for backup in backups if backup.verdict not in _BROKEN]
+    newest = max(may_be_sound, key=lambda backup: backup.stamp, default=None)
+    drop = tuple(
+        Dropped(backup, "the volume is nearly full")
+        for backup in backups
+        if backup.name == unwanted.name and backup is not newest
+    )
+    gone = {dropped.backup.name for dropped in drop}
+    return RetentionPlan(
+        tuple(Kept(backup, "kept") for backup in backups if backup.name not in gone), drop
+    )
 
 
 def list_quarantine(ground: Ground) -> list[QuarantineItem]:

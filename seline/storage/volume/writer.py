@@ -60,8 +60,10 @@ class Writer:
         *,
         idle: Callable[[], float | None],
     ) -> None:
-        """`commit` settles every future it is given. `idle` runs when nothing is queued, and
-        returns after how many seconds it wants to run again, None for never.
+        """Start the thread.
+
+        `commit` settles every future it is given. `idle` runs when nothing is queued, and returns
+        after how many seconds it wants to run again, None for never.
         """
         self._commit = commit
         self._idle = idle

@@ -1,0 +1,208 @@
+"""Seline for code without an event loop: the same names, synchronous and thread-safe.
+
+The seed's snippets run as they are once their import says `seline.blocking`. It shares the
+instance that is open in this process, and drives the same manager: there is one logic, not two.
+Inside a running event loop it raises CalledInEventLoop, because it would stop the loop.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from seline import library
+from seline.domain.document import ABSENT
+from seline.errors import CalledInEventLoop, SelineError
+from seline.manager import DataManager as AwaitedDataManager
+from seline.manager.waiting import in_loop, run_without_loop
+from seline.ports.store import Snapshot
+from seline.services.lessons_learned import LessonsLearned as AwaitedLessonsLearned
+from seline.services.user_profile import UserProfile as AwaitedUserProfile
+from seline.settings import Settings
+
+__all__ = [
+    "ABSENT",
+    "DataManager",
+    "LessonsLearned",
+    "Seline",
+    "SelineError",
+    "UserProfile",
+    "get_data_manager",
+    "get_lessons_service",
+    "get_user_profile",
+    "open_seline",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _run(coroutine: Coroutine[Any, Any, T], name: str) -> T:
+    if in_loop():
+        coroutine.close()
+        raise CalledInEventLoop(
+            f"seline.blocking's {name} was called inside a running event loop, which it would "
+            "stop. Await the same name of `seline` there."
+        )
+    return run_without_loop(coroutine)
+
+
+def _blocking(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Any, P], T]:
+    """Return an awaited method as a plain one, of the object in `_awaited`."""
+    name = method.__name__
+
+    def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return _run(method(self._awaited, *args, **kwargs), name)
+
+    return functools.update_wrapper(call, method)
+
+
+class _Block:
+    """A block of the manager's (`edit`, `transaction`) entered without a loop."""
+
+    def __init__(self, block: Any, name: str) -> None:
+        self._block = block
+        self._name = name
+
+    def __enter__(self) -> Any:
+        return _run(self._block.__aenter__(), self._name)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _run(self._block.__aexit__(kind, error, traceback), self._name)
+
+
+class DataManager:
+    """The DataManager without `await` (see `seline.DataManager`)."""
+
+    def __init__(self, awaited: AwaitedDataManager) -> None:
+        """Work over the awaited one."""
+        self._awaited = awaited
+
+    save_json = _blocking(AwaitedDataManager.save_json)
+    load_json = _blocking(AwaitedDataManager.load_json)
+    read = _blocking(AwaitedDataManager.read)
+    update_field = _blocking(AwaitedDataManager.update_field)
+    update_json = _blocking(AwaitedDataManager.update_json)
+    delete = _blocking(AwaitedDataManager.delete)
+    reset = _blocking(AwaitedDataManager.reset)
+    restore_from_backup = _blocking(AwaitedDataManager.restore_from_backup)
+    restore = _blocking(AwaitedDataManager.restore)
+    documents = _blocking(AwaitedDataManager.documents)
+    backups = _blocking(AwaitedDataManager.backups)
+    all_backups = _blocking(AwaitedDataManager.all_backups)
+    read_backup = _blocking(AwaitedDataManager.read_backup)
+    pin = _blocking(AwaitedDataManager.pin)
+    unpin = _blocking(AwaitedDataManager.unpin)
+    raw = _blocking(AwaitedDataManager.raw)
+    quarantine = _blocking(AwaitedDataManager.quarantine)
+    read_quarantine = _blocking(AwaitedDataManager.read_quarantine)
+    export_all_data = _blocking(AwaitedDataManager.export_all_data)
+    import_data = _blocking(AwaitedDataManager.import_data)
+    verify = _blocking(AwaitedDataManager.verify)
+    prune = _blocking(AwaitedDataManager.prune)
+    health = _blocking(AwaitedDataManager.health)
+    storage_info = _blocking(AwaitedDataManager.storage_info)
+
+    @functools.wraps(AwaitedDataManager.edit)
+    def edit(self, name: str, *args: Any, **kwargs: Any) -> _Block:
+        return _Block(self._awaited.edit(name, *args, **kwargs), "edit")
+
+    @functools.wraps(AwaitedDataManager.transaction)
+    def transaction(self, *names: str, backup: bool = True) -> _Block:
+        return _Block(self._awaited.transaction(*names, backup=backup), "transaction")
+
+    @contextmanager
+    def exported(self) -> Iterator[Snapshot]:
+        """Hold every document's content of one instant still while the block is open."""
+        block = _Block(self._awaited.exported(), "exported")
+        with block as snapshot:
+            yield snapshot
+
+
+class UserProfile:
+    """The profile service without `await` (see `seline.UserProfile`)."""
+
+    def __init__(self, awaited: AwaitedUserProfile) -> None:
+        """Work over the awaited one."""
+        self._awaited = awaited
+
+    save = _blocking(AwaitedUserProfile.save)
+    load = _blocking(AwaitedUserProfile.load)
+    get_field = _blocking(AwaitedUserProfile.get_field)
+    update_field = _blocking(AwaitedUserProfile.update_field)
+    clear = _blocking(AwaitedUserProfile.clear)
+    restore_from_backup = _blocking(AwaitedUserProfile.restore_from_backup)
+
+
+class LessonsLearned:
+    """The lessons service without `await` (see `seline.LessonsLearned`)."""
+
+    def __init__(self, awaited: AwaitedLessonsLearned) -> None:
+        """Work over the awaited one."""
+        self._awaited = awaited
+
+    add_lesson = _blocking(AwaitedLessonsLearned.add_lesson)
+    get_lessons = _blocking(AwaitedLessonsLearned.get_lessons)
+    delete_lesson = _blocking(AwaitedLessonsLearned.delete_lesson)
+    format_lessons_for_prompt = _blocking(AwaitedLessonsLearned.format_lessons_for_prompt)
+
+
+class Seline:
+    """An open Seline without `await` (see `seline.Seline`)."""
+
+    def __init__(self, awaited: library.Seline) -> None:
+        """Work over the awaited one."""
+        self._awaited = awaited
+        self.settings: Settings = awaited.settings
+        self.data = DataManager(awaited.data)
+        self.profile = UserProfile(awaited.profile)
+        self.lessons = LessonsLearned(awaited.lessons)
+
+    close = _blocking(library.Seline.close)
+
+    def __enter__(self) -> Seline:  # noqa: PYI034  # never subclassed
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_seline(
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    config: str | None = None,
+    settings: Settings | None = None,
+    lock_wait_s: float = library.LOCK_WAIT_S,
+    **arguments: object,
+) -> Seline:
+    """Open a data directory; `with` closes it again, or `close()` does."""
+    opening = library.open_seline(
+        data_dir, config=config, settings=settings, lock_wait_s=lock_wait_s, **arguments
+    )
+    return Seline(_run(opening.open(), "open_seline"))
+
+
+def get_data_manager() -> DataManager:
+    """Return the instance opened in this process, or one opened now from the settings."""
+    return DataManager(library.get_data_manager())
+
+
+def get_user_profile() -> UserProfile:
+    """Return the profile service over the instance of this process."""
+    return UserProfile(library.get_user_profile())
+
+
+def get_lessons_service() -> LessonsLearned:
+    """Return the lessons service over the instance of this process."""
+    return LessonsLearned(library.get_lessons_service())
