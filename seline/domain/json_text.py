@@ -100,7 +100,7 @@ def why_not_json(data: bytes) -> str | None:
 def _is_plain(items: Iterable[Any], depth_left: int) -> bool:
     """Whether msgspec writes every item exactly; lone surrogates it refuses by itself."""
     for item in items:
-        kind: object = type(item)
+        kind = type(item)  # pyright: ignore[reportUnknownVariableType]
         if kind is str or kind is bool or item is None:
             continue
         if kind is int:

@@ -7,13 +7,13 @@ V8  The newest sound backup is always kept, whatever the policy, the sizes and t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Final
 
-from seline.domain.backup import Backup
+from seline.domain.backup import Backup, Stamp
 from seline.domain.document import Revision
 
 _COUNTED: Final = frozenset({"sound", "unchecked"})
@@ -36,9 +36,9 @@ class RetentionPolicy:
     bytes_max: int | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if (getattr(self, field.name) or 0) < 0:
-                raise ValueError(f"{field.name} is negative")
+        for limit in fields(self):
+            if (getattr(self, limit.name) or 0) < 0:
+                raise ValueError(f"{limit.name} is negative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,39 +69,29 @@ def plan_retention(
     backups: Sequence[Backup],
     policy: RetentionPolicy,
     *,
-    now: datetime,  # noqa: ARG001  # order decides, never the clock (a clock far ahead costs nothing)
+    now: datetime,  # noqa: ARG001  # order decides, never the clock
     current_revision: Revision | None = None,
 ) -> RetentionPlan:
     """Decide for the backups of one document, in whatever order they come.
 
     Pinned ones stay and are not counted. Broken ones are not counted either, and stay until
     `keep_newest` sound ones are there; without a sound one everything stays. One with the content
-    of its document (`current_revision`) or of a newer backup is none: it goes, and is not counted,
-    unless it is all there is. Over `bytes_max` the broken ones go first, then the oldest.
+    of its document (`current_revision`) or of a newer kept backup is none: it goes, and is not
+    counted, unless it is all there is. Over `bytes_max` broken ones go first, then the oldest.
     """
     newest_first = sorted(backups, key=_order, reverse=True)
-    twins = _twins(newest_first, current_revision)
-    guarded = _newest_sound(newest_first, twins)
-    unpinned = [backup for backup in newest_first if not backup.pinned]
-    counted = [backup for backup in unpinned if _counts(backup) and backup.name not in twins]
-    wanted = _wanted(counted, policy)
-    if guarded is not None and not guarded.pinned:
-        wanted.setdefault(guarded.name, "newest sound")
-    if len(counted) < max(policy.keep_newest, 1) or guarded is None:
-        wanted |= {backup.name: _few_sound(backup) for backup in unpinned if not _counts(backup)}
-    over = _over_budget(unpinned, wanted, guarded, policy.bytes_max)
-    keep: list[Kept] = []
-    drop: list[Dropped] = []
-    for backup in newest_first:
-        if backup.pinned:
-            keep.append(Kept(backup, f"pinned: {backup.because}" if backup.because else "pinned"))
-        elif backup.name in over:
-            drop.append(Dropped(backup, f"over {policy.bytes_max} bytes"))
-        elif backup.name in wanted:
-            keep.append(Kept(backup, wanted[backup.name]))
-        else:
-            drop.append(Dropped(backup, twins.get(backup.name) or _unwanted(backup)))
-    return RetentionPlan(tuple(keep), tuple(drop))
+    guarded = _newest_sound(newest_first, current_revision)
+    if guarded is None:
+        return RetentionPlan(tuple(Kept(b, "there is no sound one") for b in newest_first), ())
+    keep, drop = _sorted_out(newest_first, policy, guarded, current_revision)
+    if policy.bytes_max is not None:
+        for backup in _over_budget(newest_first, keep, guarded, policy.bytes_max):
+            del keep[backup.name]
+            drop[backup.name] = f"over {policy.bytes_max} bytes"
+    return RetentionPlan(
+        tuple(Kept(b, keep[b.name]) for b in newest_first if b.name in keep),
+        tuple(Dropped(b, drop[b.name]) for b in newest_first if b.name in drop),
+    )
 
 
 def plan_shedding(
@@ -123,89 +113,128 @@ def plan_shedding(
     return tuple(dropped)
 
 
-def _order(backup: Backup) -> tuple[object, ...]:
-    return (backup.stamp, backup.document)
+def _sheddable(backups: Sequence[Backup]) -> Iterator[Backup]:
+    guarded = _newest_sound(sorted(backups, key=_order, reverse=True), None)
+    if guarded is not None:
+        yield from (backup for backup in backups if backup is not guarded)
+
+
+def _order(backup: Backup) -> tuple[Stamp, str]:
+    return backup.stamp, backup.name
 
 
 def _counts(backup: Backup) -> bool:
     return backup.verdict in _COUNTED
 
 
-def _few_sound(backup: Backup) -> str:
-    return f"{backup.verdict}, but there are few sound ones"
-
-
-def _unwanted(backup: Backup) -> str:
-    return "older than the policy keeps" if _counts(backup) else f"{backup.verdict}"
-
-
-def _sheddable(backups: Sequence[Backup]) -> Iterator[Backup]:
-    guarded = _newest_sound(sorted(backups, key=_order, reverse=True), {})
-    if guarded is not None:
-        yield from (backup for backup in backups if backup is not guarded)
-
-
-def _newest_sound(newest_first: Sequence[Backup], twins: Mapping[str, str]) -> Backup | None:
-    """Return the one never to remove: a twin of the document itself only if there is no other."""
+def _newest_sound(
+    newest_first: Sequence[Backup], current_revision: Revision | None
+) -> Backup | None:
+    """Return the one never to remove: the document's own content only if there is no other."""
     sound = [backup for backup in newest_first if _counts(backup)]
-    return next(chain((b for b in sound if b.name not in twins), sound), None)
+    others = (backup for backup in sound if not _is_content(backup, current_revision))
+    return next(chain(others, sound), None)
 
 
-def _twins(newest_first: Iterable[Backup], current_revision: Revision | None) -> dict[str, str]:
-    """Return why each backup is none whose content a newer one or the document holds.
+def _is_content(backup: Backup, revision: Revision | None) -> bool:
+    return revision is not None and backup.revision == revision
 
-    A verified backup is no twin of an unchecked one, which may have rotted under its checksum.
-    """
-    twins: dict[str, str] = {}
-    holders: dict[Revision, tuple[str, str]] = {}
-    if current_revision is not None:
-        holders[current_revision] = ("its document", "sound")
+
+@dataclass(slots=True)
+class _Rule:
+    """Wants the newest backup of each of the first `left` periods that it meets."""
+
+    because: str
+    period_of: Callable[[Backup], object]
+    left: int
+    met: set[object] = field(default_factory=set[object])
+
+    def wants(self, backup: Backup) -> bool:
+        period = self.period_of(backup)
+        if self.left == 0 or period in self.met:
+            return False
+        self.met.add(period)
+        self.left -= 1
+        return True
+
+
+def _rules(policy: RetentionPolicy) -> tuple[_Rule, ...]:
+    return (
+        _Rule(f"newest {policy.keep_newest}", lambda b: b.name, policy.keep_newest),
+        _Rule("hourly", lambda b: (b.taken_at.date(), b.taken_at.hour), policy.keep_hourly),
+        _Rule("daily", lambda b: b.taken_at.date(), policy.keep_daily),
+        _Rule("weekly", lambda b: b.taken_at.isocalendar()[:2], policy.keep_weekly),
+        _Rule("monthly", lambda b: (b.taken_at.year, b.taken_at.month), policy.keep_monthly),
+    )
+
+
+def _sorted_out(
+    newest_first: Sequence[Backup],
+    policy: RetentionPolicy,
+    guarded: Backup,
+    current_revision: Revision | None,
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return why each backup is kept, and why each is not, by name."""
+    keep: dict[str, str] = {}
+    drop: dict[str, str] = {}
+    rules = _rules(policy)
+    holders = _Holders(current_revision)
+    counted = 0
     for backup in newest_first:
-        if backup.revision is None or not _counts(backup):
+        if backup.pinned:
+            keep[backup.name] = f"pinned: {backup.because}" if backup.because else "pinned"
+        elif not _counts(backup):
             continue
-        holder, verdict = holders.setdefault(backup.revision, (backup.name, backup.verdict))
-        if holder != backup.name and not backup.pinned and verdict in ("sound", backup.verdict):
-            twins[backup.name] = f"same content as {holder}"
-    return twins
+        elif backup is not guarded and (holder := holders.of(backup)):
+            drop[backup.name] = f"same content as {holder}"
+        else:
+            counted += 1
+            words = [rule.because for rule in rules if rule.wants(backup)]
+            if words or backup is guarded:
+                keep[backup.name] = ", ".join(words) or "newest sound"
+            else:
+                drop[backup.name] = "older than the policy keeps"
+        if backup.name in keep:
+            holders.add(backup)
+    few = counted < max(policy.keep_newest, 1)
+    for backup in newest_first:
+        if backup.name not in keep and backup.name not in drop:
+            verdict = backup.verdict
+            (keep if few else drop)[backup.name] = (
+                f"{verdict}, but there are few sound ones" if few else verdict
+            )
+    return keep, drop
 
 
-_PERIODS: Final[Mapping[str, Callable[[datetime], object]]] = {
-    "hourly": lambda at: (at.date(), at.hour),
-    "daily": lambda at: at.date(),
-    "weekly": lambda at: at.isocalendar()[:2],
-    "monthly": lambda at: (at.year, at.month),
-}
+class _Holders:
+    """Which content is held already, by the document or by a newer backup that is kept."""
 
+    def __init__(self, current_revision: Revision | None) -> None:
+        self._by_revision: dict[Revision, tuple[str, str]] = {}
+        if current_revision is not None:
+            self._by_revision[current_revision] = ("its document", "sound")
 
-def _wanted(counted: Sequence[Backup], policy: RetentionPolicy) -> dict[str, str]:
-    """Return why the policy wants each backup that it wants, by name."""
-    reasons: dict[str, list[str]] = {}
-    for backup in counted[: policy.keep_newest]:
-        reasons.setdefault(backup.name, []).append(f"newest {policy.keep_newest}")
-    for word, period_of in _PERIODS.items():
-        newest_of: dict[object, Backup] = {}
-        for backup in counted:
-            newest_of.setdefault(period_of(backup.taken_at), backup)
-        for backup in list(newest_of.values())[: getattr(policy, f"keep_{word}")]:
-            reasons.setdefault(backup.name, []).append(word)
-    return {name: ", ".join(words) for name, words in reasons.items()}
+    def add(self, backup: Backup) -> None:
+        if backup.revision is not None and _counts(backup):
+            self._by_revision.setdefault(backup.revision, (backup.name, backup.verdict))
+
+    def of(self, backup: Backup) -> str | None:
+        """Return who holds a backup's content; a verified one is not held by an unchecked one."""
+        if backup.revision is None or backup.revision not in self._by_revision:
+            return None
+        name, verdict = self._by_revision[backup.revision]
+        return name if verdict in ("sound", backup.verdict) else None
 
 
 def _over_budget(
-    unpinned: Sequence[Backup],
-    wanted: Mapping[str, str],
-    guarded: Backup | None,
-    bytes_max: int | None,
-) -> frozenset[str]:
-    """Return which of the wanted ones go for `bytes_max`: broken ones first, then the oldest."""
-    if bytes_max is None or guarded is None:
-        return frozenset()
-    kept = [backup for backup in unpinned if backup.name in wanted]
-    kept.sort(key=lambda backup: (backup is not guarded, not _counts(backup)))
-    over: set[str] = set()
-    total_bytes = 0
-    for backup in kept:
-        total_bytes += backup.size_bytes
-        if total_bytes > bytes_max and backup is not guarded:
-            over.add(backup.name)
-    return frozenset(over)
+    newest_first: Sequence[Backup], keep: Mapping[str, str], guarded: Backup, bytes_max: int
+) -> list[Backup]:
+    """Return which of the kept ones go for want of bytes; pinned ones are not weighed."""
+    weighed = [b for b in newest_first if b.name in keep and not b.pinned]
+    weighed.sort(key=lambda backup: (backup is not guarded, not _counts(backup)))
+    totals = accumulate(backup.size_bytes for backup in weighed)
+    return [
+        backup
+        for backup, total_bytes in zip(weighed, totals, strict=True)
+        if total_bytes > bytes_max and backup is not guarded
+    ]

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
 RESERVE_BYTES_MIN: Final = 1 << 20
 SHED_RATIO: Final = 0.90
 REFUSE_RATIO: Final = 0.95
-HYSTERESIS: Final = 0.02
+LEVEL_BACK_RATIO: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """One measurement of the volume, in bytes as the file system counts them.
 
-    `files_bytes` are Seline's own files; `used_bytes` everything on the file system.
+    `used_bytes` is everything on the file system, `files_bytes` Seline's own files (documents,
+    backups, quarantine, state); `available_bytes` what is free to us, without root's share.
     """
 
     capacity_bytes: int
     used_bytes: int
     available_bytes: int
-    files_bytes: int
     documents_bytes: int
     backups_bytes: int
+    files_bytes: int = 0
     inodes_total: int | None
     inodes_free: int | None
     limit_bytes: int | None
@@ -33,24 +34,38 @@ class Usage:
 
     @property
     def usage_ratio(self) -> float:
-        """Usage as `df` counts it (SPEC §9); against the configured limit if that is nearer."""
-        used = self.used_bytes if self.own_mount else self.files_bytes
-        ratios = [0.0]
-        if self.own_mount and self.used_bytes + self.available_bytes > 0:
-            ratios.append(self.used_bytes / (self.used_bytes + self.available_bytes))
-        if not self.own_mount and self.available_bytes <= RESERVE_BYTES_MIN:
-            ratios.append(1.0)
-        if self.limit_bytes:
-            ratios.append(used / self.limit_bytes)
-        return max(ratios)
+        """The larger of the volume's own ratio and that against the limit (SPEC §9).
+
+        On a mount of its own: used / (used + available to us), as `df` counts. Elsewhere only our
+        files count, against the limit; a disk with no room left is full all the same.
+        """
+        return max(self._ratio_of_volume, self._ratio_of_limit)
+
+    def grown(self, bytes_more: int) -> Usage:
+        """Return the usage after a write that takes `bytes_more`."""
+        return replace(
+            self,
+            used_bytes=self.used_bytes + bytes_more,
+            available_bytes=self.available_bytes - bytes_more,
+            files_bytes=self._own_bytes + bytes_more,
+        )
 
     @property
-    def room_bytes(self) -> int:
-        """The bytes that stand against 100 %."""
-        whole = self.used_bytes + self.available_bytes
-        if self.limit_bytes and (not self.own_mount or self.limit_bytes < whole):
-            return self.limit_bytes
-        return whole
+    def _ratio_of_volume(self) -> float:
+        if not self.own_mount:
+            return 1.0 if self.available_bytes <= RESERVE_BYTES_MIN else 0.0
+        reach_bytes = self.used_bytes + self.available_bytes
+        return self.used_bytes / reach_bytes if reach_bytes > 0 else 0.0
+
+    @property
+    def _ratio_of_limit(self) -> float:
+        if not self.limit_bytes:
+            return 0.0
+        return (self.used_bytes if self.own_mount else self._own_bytes) / self.limit_bytes
+
+    @property
+    def _own_bytes(self) -> int:
+        return max(self.files_bytes, self.documents_bytes + self.backups_bytes)
 
 
 class UsageLevel(StrEnum):
@@ -63,16 +78,18 @@ class UsageLevel(StrEnum):
     CRITICAL = "critical"
 
 
-LEVELS: Final[Sequence[tuple[UsageLevel, float]]] = (
-    (UsageLevel.CRITICAL, 0.95),
-    (UsageLevel.HIGH, 0.90),
-    (UsageLevel.WARNING, 0.80),
-    (UsageLevel.HALF, 0.50),
-)
+LEVELS: Final[Mapping[UsageLevel, float]] = {
+    UsageLevel.CRITICAL: 0.95,
+    UsageLevel.HIGH: 0.90,
+    UsageLevel.WARNING: 0.80,
+    UsageLevel.HALF: 0.50,
+    UsageLevel.OK: 0.0,
+}
+"""The usage ratio from which each level holds, the highest first."""
 
 
 class Room(StrEnum):
-    """What a growing write finds."""
+    """What a growing write finds: room, room once old backups are shed, or none."""
 
     FREE = "free"
     SHED = "shed"
@@ -81,27 +98,27 @@ class Room(StrEnum):
 
 def level_of(ratio: float) -> UsageLevel:
     """Return the level of a usage ratio."""
-    return next((level for level, from_ratio in LEVELS if ratio >= from_ratio), UsageLevel.OK)
+    return next((level for level, mark in LEVELS.items() if ratio >= mark), UsageLevel.OK)
 
 
 def next_level(previous: UsageLevel, ratio: float) -> UsageLevel:
-    """Return the level after `previous`: up at once, down only two points below the mark."""
-    now = level_of(ratio)
-    marks = dict(LEVELS)
-    if marks.get(now, 0.0) >= marks.get(previous, 0.0):
-        return now
-    return previous if ratio >= marks[previous] - HYSTERESIS else now
+    """Return the level after `previous`: up at the mark, down only two points below it."""
+    return max(
+        level_of(ratio),
+        min(previous, level_of(ratio + LEVEL_BACK_RATIO), key=LEVELS.__getitem__),
+        key=LEVELS.__getitem__,
+    )
 
 
 def room_for(growth_bytes: int, usage: Usage) -> Room:
     """Say whether a write that needs `growth_bytes` more may go on (V9).
 
-    What does not grow is never refused. From 90 % on old backups are shed first; what would reach
-    95 % is refused.
+    What does not grow is never refused. What would reach 90 % sheds old backups first; what would
+    reach 95 % is refused.
     """
     if growth_bytes <= 0:
         return Room.FREE
-    ratio = usage.usage_ratio + growth_bytes / max(usage.room_bytes, 1)
+    ratio = usage.grown(growth_bytes).usage_ratio
     if ratio >= REFUSE_RATIO:
         return Room.REFUSE
     return Room.SHED if ratio >= SHED_RATIO else Room.FREE
