@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from seline.domain.document import METADATA_NAME, Json, Revision, check_document_name
+from seline.domain.json_flaws import Path, path_text
 from seline.errors import ImportRefused, InvalidDocumentName
 
 WRAPPER_KEYS: Final = frozenset({"success", "data"})
 EXPORT_KEYS: Final = frozenset({"exported_at", "files", "unrecoverable"})
+NAMES_SHOWN_MAX: Final = 10
 
 
 class ImportMode(StrEnum):
@@ -38,16 +40,14 @@ def parse_export(value: Json) -> dict[str, Json]:
     `metadata.json` is left out: it is a report, made anew. Raises ImportRefused naming the path,
     and every name that a document cannot bear.
     """
-    files = _files(_unwrapped(value))
-    files.pop(METADATA_NAME, None)
-    wrong = [name for name in files if _is_wrong(name)]
-    if wrong:
-        listed = ", ".join(repr(name) for name in wrong[:10])
-        raise ImportRefused(
-            f"$.files: these are not names of documents: {listed}. Nothing was changed.",
-            names=wrong[:100],
-        )
-    return files
+    path, export = _unwrapped(value)
+    files = export.get("files")
+    if not isinstance(files, dict):
+        raise _refusal((*path, "files"), "an export holds its documents there, by name")
+    _refuse_unknown(export, EXPORT_KEYS, path)
+    documents = {name: document for name, document in files.items() if name != METADATA_NAME}
+    _check_names(documents, (*path, "files"))
+    return documents
 
 
 def plan_import(
@@ -55,17 +55,16 @@ def plan_import(
     incoming: Mapping[str, Revision],
     mode: ImportMode,
     *,
-    dry_run: bool,
+    dry_run: bool = False,
 ) -> ImportReport:
     """Say what an import does to each document. A current revision None is a broken document."""
-    names = sorted(incoming)
+    known = sorted(name for name in incoming if name in current)
+    gone = sorted(current.keys() - incoming.keys()) if mode is ImportMode.REPLACE else []
     return ImportReport(
-        created=tuple(name for name in names if name not in current),
-        changed=tuple(
-            name for name in names if name in current and current[name] != incoming[name]
-        ),
-        unchanged=tuple(name for name in names if current.get(name, "") == incoming[name]),
-        deleted=tuple(sorted(set(current) - set(incoming))) if mode is ImportMode.REPLACE else (),
+        created=tuple(sorted(incoming.keys() - current.keys())),
+        changed=tuple(name for name in known if current[name] != incoming[name]),
+        unchanged=tuple(name for name in known if current[name] == incoming[name]),
+        deleted=tuple(gone),
         dry_run=dry_run,
     )
 
@@ -80,39 +79,48 @@ def parse_mode(mode: str) -> ImportMode:
         ) from error
 
 
-def _unwrapped(value: Json) -> dict[str, Json]:
+def _unwrapped(value: Json) -> tuple[Path, dict[str, Json]]:
+    """Return the export and the path at which it lies in what was sent."""
     if not isinstance(value, dict):
-        raise ImportRefused("$: an export is an object with `files`. Nothing was changed.")
+        raise _refusal((), "an export is an object with `files`")
     if "files" in value or "data" not in value:
-        return value
-    _refuse_unknown(value, WRAPPER_KEYS, "$")
+        return (), value
+    _refuse_unknown(value, WRAPPER_KEYS, ())
+    if value.get("success", True) is not True:
+        raise _refusal(("success",), "this is the answer of an export that failed")
     inner = value["data"]
     if not isinstance(inner, dict):
-        raise ImportRefused("$.data: an export is an object with `files`. Nothing was changed.")
-    return inner
+        raise _refusal(("data",), "an export is an object with `files`")
+    return ("data",), inner
 
 
-def _files(export: dict[str, Json]) -> dict[str, Json]:
-    files = export.get("files")
-    if not isinstance(files, dict):
+def _refuse_unknown(value: dict[str, Json], known: frozenset[str], path: Path) -> None:
+    for key in value:
+        if key not in known:
+            raise _refusal((*path, key), "this is no part of an export")
+
+
+def _check_names(names: Iterable[str], path: Path) -> None:
+    wrong = {name: why for name in names if (why := _why_wrong(name))}
+    if wrong:
+        shown = " ".join(list(wrong.values())[:NAMES_SHOWN_MAX])
+        more = len(wrong) - NAMES_SHOWN_MAX
+        also = f" And {more} more." if more > 0 else ""
         raise ImportRefused(
-            "$.files is missing: an export holds its documents there. Nothing was changed."
-        )
-    _refuse_unknown(export, EXPORT_KEYS, "$")
-    return dict(files)
-
-
-def _refuse_unknown(value: dict[str, Json], known: frozenset[str], path: str) -> None:
-    unknown = sorted(set(value) - known)
-    if unknown:
-        raise ImportRefused(
-            f"{path}: {', '.join(unknown[:10])} is not part of an export. Nothing was changed."
+            f"{path_text(path)}: {shown}{also} Nothing was changed.",
+            path=path_text(path),
+            names=list(wrong),
         )
 
 
-def _is_wrong(name: str) -> bool:
+def _why_wrong(name: str) -> str:
     try:
         check_document_name(name)
-    except InvalidDocumentName:
-        return True
-    return False
+    except InvalidDocumentName as error:
+        return error.message
+    return ""
+
+
+def _refusal(path: Path, why: str) -> ImportRefused:
+    where = path_text(path)
+    return ImportRefused(f"{where}: {why}. Nothing was changed.", path=where)

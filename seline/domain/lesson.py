@@ -2,27 +2,32 @@
 
 `lessons_learned.json` is `{"lessons": [{category, problem, solution, context, learned_at,
 occurrences, last_seen?}], "last_updated", "total_lessons"}`; a bare list of lessons, written by an
-older bot, reads too. Fields that are not ours are kept.
+older bot, reads too. Fields that are not ours are kept, in the document and in each lesson. Nothing
+here changes the value that it is given.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, TypeAlias, cast
 
 from seline.clock import instant_text
 from seline.domain.document import Json
+from seline.domain.json_flaws import Path, path_text
+from seline.errors import NotAnObject
 
 LESSONS_NAME: Final = "lessons_learned.json"
 Lesson: TypeAlias = "dict[str, Json]"
 
 
 def read_lessons(value: Json) -> list[Lesson]:
-    """Return the lessons of a document; ones that are no objects are left out."""
-    listed = value.get("lessons", []) if isinstance(value, dict) else value
-    if not isinstance(listed, list):
-        return []
-    return [lesson for lesson in listed if isinstance(lesson, dict)]
+    """Return the lessons of a document, `{}` having none; each has all the fields named above.
+
+    Raises NotAnObject naming the path where a document has another shape: what cannot be read is
+    not empty, and writing over it would lose it.
+    """
+    return [{**_UNKNOWN, **lesson} for lesson in _stored(value)]
 
 
 def write_lessons(value: Json, lessons: list[Lesson], now: datetime) -> Json:
@@ -37,20 +42,21 @@ def write_lessons(value: Json, lessons: list[Lesson], now: datetime) -> Json:
 
 
 def with_lesson(
-    value: Json, *, category: str, problem: str, solution: str, context: Json, now: datetime
+    value: Json, *, category: str, problem: str, solution: str, context: Json = None, now: datetime
 ) -> Json:
     """Return the document with a lesson added, or seen once more.
 
-    The same category and problem, whatever the case, raise `occurrences` and `last_seen`.
+    The same category and problem, whatever the case, raise `occurrences` and `last_seen`; the
+    latest solution stands, and the latest context if there is one. Raises NotAnObject.
     """
-    lessons = read_lessons(value)
-    for lesson in lessons:
+    told: Lesson = (
+        {"solution": solution} if context is None else {"solution": solution, "context": context}
+    )
+    lessons = _stored(value)
+    for position, lesson in enumerate(lessons):
         if _same(lesson, category, problem):
-            lesson["occurrences"] = occurrences(lesson) + 1
-            lesson["last_seen"] = instant_text(now)
-            lesson["solution"] = solution
-            if context is not None:
-                lesson["context"] = context
+            again: Lesson = {"occurrences": occurrences(lesson) + 1, "last_seen": instant_text(now)}
+            lessons[position] = {**lesson, **told, **again}
             return write_lessons(value, lessons, now)
     new: Lesson = {
         "category": category,
@@ -65,7 +71,7 @@ def with_lesson(
 
 def without_lesson(value: Json, index: int, now: datetime) -> Json | None:
     """Return the document without the lesson at `index` (as stored), None if there is none."""
-    lessons = read_lessons(value)
+    lessons = _stored(value)
     if not 0 <= index < len(lessons):
         return None
     return write_lessons(value, lessons[:index] + lessons[index + 1 :], now)
@@ -84,20 +90,56 @@ def select_lessons(
     return sorted(chosen, key=occurrences, reverse=True)
 
 
-def format_lessons(value: Json, *, max_lessons: int) -> str:
-    """Return the lessons as lines for a prompt, empty where there are none."""
-    lines = [
-        f"- [{lesson.get('category', '')}] {lesson.get('problem', '')} → "
-        f"{lesson.get('solution', '')} (×{occurrences(lesson)})"
-        for lesson in select_lessons(value)[: max(max_lessons, 0)]
-    ]
-    return "\n".join(lines)
+def format_lessons(value: Json, *, max_lessons: int = 10) -> str:
+    """Return the most frequent lessons, one line each, for a prompt; empty where there are none."""
+    return "\n".join(map(_line, select_lessons(value)[: max(max_lessons, 0)]))
 
 
 def occurrences(lesson: Lesson) -> int:
     """Return how often a lesson was learned, at least once."""
     count = lesson.get("occurrences", 1)
     return count if isinstance(count, int) and count > 0 else 1
+
+
+_UNKNOWN: Final[Mapping[str, Json]] = {
+    "category": "",
+    "problem": "",
+    "solution": "",
+    "context": None,
+    "learned_at": None,
+    "occurrences": 1,
+}
+
+
+def _stored(value: Json) -> list[Lesson]:
+    path: Path = ("lessons",) if isinstance(value, dict) else ()
+    listed = value.get("lessons", []) if isinstance(value, dict) else value
+    if not isinstance(listed, list):
+        raise _refusal(path, "it is not a list of lessons")
+    lessons: list[Lesson] = []
+    for position, lesson in enumerate(listed):
+        if not isinstance(lesson, dict):
+            raise _refusal((*path, position), "a lesson is an object")
+        lessons.append(lesson)
+    return lessons
+
+
+def _refusal(path: Path, why: str) -> NotAnObject:
+    where = path_text(path)
+    return NotAnObject(
+        f"{LESSONS_NAME}, {where}: {why}.",
+        hint="Mend the document by hand, or restore it from a backup.",
+        document=LESSONS_NAME,
+        path=where,
+    )
+
+
+def _line(lesson: Lesson) -> str:
+    """Return a lesson on one line, so that no text in it can pass for another line."""
+    category, problem, solution = (
+        " ".join(str(lesson[field]).split()) for field in ("category", "problem", "solution")
+    )
+    return f"- [{category}] {problem} → {solution} (×{occurrences(lesson)})"
 
 
 def _same(lesson: Lesson, category: str, problem: str) -> bool:

@@ -4,4 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
+from seline.domain.document import Json
+from seline.errors import NotAnObject
+
 PROFILE_NAME: Final = "user_profile.json"
+
+
+def read_profile(value: Json) -> dict[str, Json]:
+    """Return the profile's fields. Raises NotAnObject where the document is something else."""
+    if not isinstance(value, dict):
+        raise NotAnObject(f"{PROFILE_NAME} is not an object, so it has no fields.")
+    return value
+
+
+def get_field(value: Json, field: str, default: Json = None) -> Json:
+    """Return one field, `default` only where it is not set: a null is a value."""
+    return read_profile(value).get(field, default)

@@ -446,8 +446,6 @@ class Committer:
             if move.displaced:
                 with contextlib.suppress(OSError):
                     self._see_out(move, now)
-        for owner in {move.key.owner for move in moves if move.links}:
-            self.shelves[owner].settle()
 
     def _see_out(self, move: _Move, now: datetime) -> None:
         """Deal with the file that came out of the live name."""

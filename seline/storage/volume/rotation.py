@@ -48,7 +48,10 @@ class Rotation:
         `just_made` names backups that this very commit linked from judged bytes. Raises OSError
         where the directory cannot be listed: then nothing was discarded.
         """
-        verified = set(just_made)
+        with self.shelves[key.owner].our_turn():
+            return self._rotate(key, retain, set(just_made))
+
+    def _rotate(self, key: DocumentKey, retain: Retain, verified: set[str]) -> list[Backup]:
         backups = self.shelves[key.owner].of(key.name)
         while (plan := retain(backups)).drop:
             newest = max(
@@ -72,14 +75,14 @@ class Rotation:
 
     def purge(self, key: DocumentKey) -> None:
         """Erase every backup and quarantined copy of a document, durably (`unguarded`)."""
-        for backup in self.shelves[key.owner].of(key.name):
-            self._unlink(key, backup)
+        with self.shelves[key.owner].our_turn():
+            for backup in self.shelves[key.owner].of(key.name):
+                self._unlink(key, backup)
         for item in self.quarantine():
             if item.document == key.name:
                 disk.unlink(self.ground.quarantine, item.name, missing_ok=True)
         disk.sync(self.ground.backups(key.owner))
         disk.sync(self.ground.quarantine)
-        self.shelves[key.owner].settle()
 
     def bound_quarantine(self) -> None:
         """Let the oldest quarantined bytes go beyond the bounds, keeping each document's newest."""
@@ -103,7 +106,6 @@ class Rotation:
         discarded = [backup for backup in backups if backup.name not in self.leased]
         for backup in discarded:
             self._unlink(key, backup)
-        self.shelves[key.owner].settle()
         return discarded
 
     def _unlink(self, key: DocumentKey, backup: Backup) -> None:

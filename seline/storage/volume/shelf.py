@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 
@@ -25,6 +27,7 @@ class Shelf:
         self._listed_at = (-1, -1)
         self._by_document: dict[str, dict[str, Backup]] = {}
         self._known: set[str] = set()
+        self._turns = 0
 
     def of(self, document: str) -> list[Backup]:
         """Return a document's backups, newest first, with size and recorded revision."""
@@ -61,20 +64,26 @@ class Shelf:
         with self._lock:
             self._by_document.get(backup.document, {}).pop(backup.name, None)
 
-    def settle(self) -> None:
-        """Take the directory as it is now for what is indexed: Seline alone has changed it."""
+    @contextmanager
+    def our_turn(self) -> Iterator[None]:
+        """Keep the index by `added` and `removed` alone while the writer changes the directory."""
         with self._lock:
-            self._listed_at = self._stamp_of_directory()
-
-    def still_true(self) -> bool:
-        """Whether nobody else has changed the directory since it was listed."""
-        return self._stamp_of_directory() == self._listed_at
+            self._refresh()
+            self._turns += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._turns -= 1
+                self._listed_at = self._stamp_of_directory()
 
     def _stamp_of_directory(self) -> tuple[int, int]:
         status = os.fstat(self._directory)
         return status.st_ino, status.st_mtime_ns
 
     def _refresh(self) -> None:
+        if self._turns:
+            return
         stamp = self._stamp_of_directory()
         if stamp == self._listed_at:
             return

@@ -11,7 +11,8 @@ cached pages dropped, the record rolled forward, every document in doubt committ
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -113,7 +114,9 @@ class Turns:
             self._answer(plan, taken, Committed(backups={}, made={}, refused={}))
             return
         try:
-            committed = self._commit(plan, now)
+            with self._our_turn(plan):
+                committed = self._commit(plan, now)
+                self._after(plan, committed, now)
         except LookAgain:
             self._look_again(taken)
         except SelineError as error:
@@ -123,8 +126,14 @@ class Turns:
             else:
                 _refuse(taken, error)
         else:
-            self._after(plan, committed, now)
             self._answer(plan, taken, committed)
+
+    @contextmanager
+    def _our_turn(self, plan: Plan) -> Iterator[None]:
+        with ExitStack() as stack:
+            for owner in {publish.key.owner for publish in plan.publishes}:
+                stack.enter_context(self.shelves[owner].our_turn())
+            yield
 
     def _look_again(self, taken: Sequence[Pending]) -> None:
         """The documents changed under our eyes: judge them anew, a bounded number of times."""

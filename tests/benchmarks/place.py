@@ -1,0 +1,53 @@
+"""Where the benchmarks run: a journaled ext4 of their own where mounting is allowed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from seline.storage.volume.mounts import journal_missing, mount_of
+
+IMAGE_BYTES = 1 << 30
+
+
+@contextlib.contextmanager
+def place() -> Iterator[Path]:
+    """Give a directory on a loop-mounted journaled ext4, else a temporary one."""
+    with tempfile.TemporaryDirectory(prefix="seline-bench-") as scratch:
+        mounted = _mount(Path(scratch))
+        try:
+            yield mounted or Path(scratch)
+        finally:
+            if mounted is not None:
+                subprocess.run(["umount", "--lazy", str(mounted)], check=False)
+
+
+def describe(path: Path) -> str:
+    """Say which file system a directory lies on."""
+    mount = mount_of(str(path))
+    if mount is None:
+        return "unknown file system"
+    return mount.kind + (" without a journal" if journal_missing(mount) else "")
+
+
+def _mount(scratch: Path) -> Path | None:
+    if os.geteuid() != 0 or shutil.which("mkfs.ext4") is None:
+        return None
+    image, point = scratch / "image", scratch / "mount"
+    with image.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, IMAGE_BYTES)
+    point.mkdir()
+    made = subprocess.run(
+        ["mkfs.ext4", "-q", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image)],
+        check=False,
+        capture_output=True,
+    )
+    mounted = made.returncode == 0 and subprocess.run(
+        ["mount", "-o", "loop", str(image), str(point)], check=False, capture_output=True
+    )
+    return point if mounted and mounted.returncode == 0 else None

@@ -1,0 +1,318 @@
+"""Strict JSON: what is written reads back equal everywhere; what cannot be held is refused."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import datetime
+import decimal
+import enum
+import json
+import sys
+import uuid
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seline.domain.document import Json
+from seline.domain.json_flaws import path_text
+from seline.domain.json_text import DEPTH_MAX, NotJson, decode, decode_strict, encode, why_not_json
+from seline.errors import NotSerializable
+from tests.unit.values import json_values
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Mood(enum.StrEnum):
+    CALM = "calm"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+@dataclasses.dataclass
+class Point:
+    x: int = 1
+
+
+class Pair(NamedTuple):
+    left: int
+    right: int
+
+
+class Name(str):
+    __slots__ = ()
+
+
+async def a_coroutine() -> None:
+    """Stand for what a bot forgets to await."""
+
+
+def nested(depth: int) -> Json:
+    value: Json = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def refused(value: object, **options: Any) -> NotSerializable:
+    with pytest.raises(NotSerializable) as caught:
+        encode(value, **options)
+    return caught.value
+
+
+# writing
+
+
+@given(json_values)
+def test_what_is_written_reads_back_equal_by_both_decoders_and_the_stdlib(value: Json) -> None:
+    data = encode(value)
+
+    assert decode(data) == value
+    assert decode_strict(data) == value
+    assert json.loads(data) == value
+    assert why_not_json(data) is None
+
+
+@given(json_values)
+def test_the_same_value_is_always_the_same_bytes(value: Json) -> None:
+    assert encode(value) == encode(value)
+    assert encode(decode(encode(value))) == encode(value)
+
+
+@given(json_values)
+def test_every_type_survives_so_true_is_not_1_and_1_is_not_1_point_0(value: Json) -> None:
+    assert repr(decode(encode(value))) == repr(value)
+
+
+def test_a_document_is_indented_readable_and_ends_with_a_newline() -> None:
+    text = encode({"ville": "Orléans", "visites": [1, {}], "rien": []}).decode()
+
+    assert text == (
+        '{\n  "ville": "Orléans",\n  "visites": [\n    1,\n    {}\n  ],\n  "rien": []\n}\n'
+    )
+
+
+def test_tuples_come_back_as_lists() -> None:
+    assert decode(encode({"at": (1, (2, 3))})) == {"at": [1, [2, 3]]}
+
+
+@pytest.mark.parametrize("number", [2**63 - 1, 2**63, 2**64 - 1, 2**64, -(2**63) - 1, 10**4299])
+def test_integers_of_any_size_are_exact_and_in_the_same_layout(number: int) -> None:
+    data = encode({"n": number, "deep": [{}, []]})
+
+    assert decode(data) == {"n": number, "deep": [{}, []]}
+    assert data == f'{{\n  "n": {number},\n  "deep": [\n    {{}},\n    []\n  ]\n}}\n'.encode()
+
+
+CURES: list[tuple[object, str, str]] = [
+    (datetime.datetime.now(datetime.UTC), "datetime", ".isoformat()"),
+    (datetime.date(2025, 1, 6), "date", ".isoformat()"),
+    (datetime.time(1), "time", ".isoformat()"),
+    (datetime.timedelta(1), "timedelta", ".total_seconds()"),
+    (decimal.Decimal(1), "Decimal", "str(value)"),
+    (uuid.UUID(int=1), "UUID", "str(value)"),
+    (Colour.RED, "Colour", ".value"),
+    (Mood.CALM, "Mood", ".value"),
+    (Level.LOW, "Level", ".value"),
+    ({1}, "set", "sorted list"),
+    (frozenset({1}), "frozenset", "sorted list"),
+    (b"x", "bytes", ".decode()"),
+    (bytearray(b"x"), "bytearray", ".decode()"),
+    (float("nan"), "finite", "None"),
+    (float("inf"), "finite", "None"),
+    (float("-inf"), "finite", "None"),
+    (Point(), "Point", "dataclasses.asdict"),
+    (Pair(1, 2), "Pair", "_asdict()"),
+    (Name("x"), "Name", "str(value)"),
+    (collections.defaultdict(int), "defaultdict", "dict(value)"),
+    (collections.OrderedDict(a=1), "OrderedDict", "dict(value)"),
+    (collections.deque([1]), "deque", "list(value)"),
+    ({}.keys(), "dict_keys", "list(value)"),
+    (1j, "complex", "value.real"),
+    (len, "builtin_function", "Call it"),
+    (object(), "object", "Convert it"),
+    ("\ud800", "lone surrogate", "encode("),
+    (10**5000, "4300 digits", "hex(value)"),
+]
+
+
+@pytest.mark.parametrize(("value", "named", "cure"), CURES, ids=[row[1] for row in CURES])
+def test_what_json_cannot_hold_is_refused_with_path_kind_and_cure(
+    value: object, named: str, cure: str
+) -> None:
+    error = refused({"visits": [0, 1, 2, {"at": value}]})
+
+    assert error.details["path"] == "$.visits[3].at"
+    assert error.message.startswith("$.visits[3].at: ")
+    assert named in error.message
+    assert cure in error.hint
+
+
+def test_a_forgotten_await_is_named() -> None:
+    coroutine = a_coroutine()
+
+    error = refused({"profile": coroutine})
+
+    coroutine.close()
+    assert "await" in error.hint
+
+
+def test_a_numpy_number_is_told_by_its_type_though_it_derives_from_float() -> None:
+    numpy_float = type("float64", (type("generic", (), {"__module__": "numpy"}), float), {})
+
+    assert refused([numpy_float(1.0)]).hint == "Use .item()."
+
+
+def test_a_key_that_is_no_text_is_refused_with_what_to_write() -> None:
+    error = refused({"coins": {123456: 5}})
+
+    assert error.details["path"] == "$.coins"
+    assert error.hint == "JSON keys are text: use str(123456)."
+
+
+@pytest.mark.parametrize("key", [None, True, 1.5, (1, 2), Name("x"), Mood.CALM, "\udc00"])
+def test_no_odd_key_gets_through(key: object) -> None:
+    assert refused({key: 1}).details["path"] == "$"
+
+
+def test_the_first_flaw_in_writing_order_is_the_one_named() -> None:
+    assert refused({"a": {"b": [1, b""]}, "c": {1}}).details["path"] == "$.a.b[1]"
+
+
+def test_keys_that_are_no_plain_words_stand_in_quotes() -> None:
+    assert path_text(("a b", "é", 0, "", 'say "x"')) == '$["a b"].é[0][""]["say \\"x\\""]'
+
+
+def test_nesting_is_allowed_up_to_the_limit_and_not_one_level_more() -> None:
+    assert decode_strict(encode(nested(DEPTH_MAX))) == nested(DEPTH_MAX)
+    assert "deeper than 200" in refused(nested(DEPTH_MAX + 1)).message
+    assert "deeper than 3" in refused({"a": {"b": {"c": {}}}}, depth_max=3).message
+
+
+@pytest.mark.parametrize("wide", [1, 2, 50])
+def test_a_value_that_contains_itself_ends_as_nested_too_deeply(wide: int) -> None:
+    a_list: list[object] = []
+    a_list.extend([a_list] * wide)
+    a_dict: dict[str, object] = {}
+    a_dict.update({f"k{n}": a_dict for n in range(wide)})
+
+    assert "contains itself" in refused(a_list).message
+    assert refused(a_dict).message.startswith("$.k0.k0.k0.k0.k0…")
+
+
+def test_a_limit_above_the_stack_is_no_recursion_error() -> None:
+    deep = nested(sys.getrecursionlimit() * 3)
+
+    assert "too deeply" in refused(deep, depth_max=10**6).message
+
+
+def test_a_refused_value_is_left_as_it_was() -> None:
+    value = {"a": [1, {2}], "n": 2**80}
+
+    refused(value)
+
+    assert value == {"a": [1, {2}], "n": 2**80}
+
+
+# reading
+
+BROKEN: list[tuple[bytes, str]] = [
+    (b"", "empty file"),
+    (b" \r\n\t", "only white space"),
+    (b"\0\0\0", "only NUL bytes"),
+    (b'{"a": 1}\0\0', "a NUL byte at byte 8"),
+    (b"\xef\xbb\xbf{}", "starts with a byte order mark (line 1, column 1)"),
+    ("{}".encode("utf-16"), "UTF-16, not UTF-8 (line 1, column 1)"),
+    ("{}".encode("utf-16-be"), "a NUL byte at byte 0"),
+    ('{\n  "a": "é"}'.encode("latin-1"), "not UTF-8 at byte 10 (line 2, column 9)"),
+    (b'"\xed\xa0\x80"', "not UTF-8 at byte 1 (line 1, column 2)"),
+    (b'{"a": 1, "b": {"c": 1, "c": 2}}', 'duplicate key "c" (line 1, column 24)'),
+    (b'{"a": 1,\n "\\u0061": 2}', 'duplicate key "a" (line 2, column 2)'),
+    (b"[NaN]", "NaN is not a JSON number"),
+    (b"[-Infinity]", "-Infinity is not a JSON number"),
+    (b'{"a": [1e999]}', "not a finite number at $.a[0]"),
+    (b'{"a": "\\ud800"}', "a text with a lone surrogate at $.a"),
+    (b'{"\\udc00": 1}', "the key '\\udc00' holds a lone surrogate at $"),
+    (b"1" * 5000, "an integer with more than 4300 digits"),
+    (b"{} x", "something follows after the end (line 1, column 4)"),
+    (b'{"a": [1,', "cut off: the text ends too early (line 1, column 10)"),
+    (b'{"a": "un', "cut off: the text ends too early (line 1, column 7)"),
+    (b'{"a" 1}', "a colon is missing (line 1, column 6)"),
+    (b'{"a": 1 "b": 2}', "a comma or a closing bracket is missing (line 1, column 9)"),
+    (b"{a: 1}", "a key in double quotes is missing (line 1, column 2)"),
+    (b'["a\nb"]', "a line break or control character inside a text (line 1, column 4)"),
+    (b'["\\x"]', "a backslash that escapes nothing (line 1, column 3)"),
+    (b"[,]", "a value is missing (line 1, column 2)"),
+    (b"[" * 100_000, "nested deeper than 200 levels"),
+    (b"[" * 100_000 + b"]" * 100_000, "nested deeper than 200 levels"),
+]
+
+
+@pytest.mark.parametrize(("data", "reason"), BROKEN, ids=[row[1][:40] for row in BROKEN])
+def test_what_is_not_strict_json_is_refused_in_plain_words(data: bytes, reason: str) -> None:
+    with pytest.raises(NotJson) as caught:
+        decode_strict(data)
+
+    assert str(caught.value) == reason == why_not_json(data)
+    assert (caught.value.line is None) == ("(line" not in reason)
+
+
+def test_nesting_over_the_limit_is_refused_though_it_could_be_parsed() -> None:
+    assert decode_strict(b"[" * 200 + b"]" * 200) == decode(b"[" * 200 + b"]" * 200)
+    assert (why_not_json(b"[" * 201 + b"]" * 201) or "").startswith("nested deeper than 200")
+
+
+def test_a_surrogate_pair_written_as_escapes_is_one_sound_character() -> None:
+    assert decode_strict(b'"\\ud83d\\ude00"') == "😀"
+    assert decode_strict(b'"\\\\ud800"') == "\\ud800"
+
+
+def test_brackets_and_colons_inside_texts_do_not_hide_a_duplicate_key() -> None:
+    data = b'[{"x": "}:{", "y\\"": ":"}, {"k": "k", "q": [{"k": 1}], "k": 2}]'
+
+    column = data.rindex(b'"k"') + 1
+    assert why_not_json(data) == f'duplicate key "k" (line 1, column {column})'
+
+
+@pytest.mark.parametrize(
+    "data", [row[0] for row in BROKEN if "duplicate" not in row[1]], ids=lambda data: repr(data[:9])
+)
+def test_the_fast_decoder_says_not_json_too_and_nothing_else(data: bytes) -> None:
+    with pytest.raises(NotJson) as caught:
+        decode(data)
+
+    assert caught.value.reason
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_are_a_value_or_not_json_with_a_reason(data: bytes) -> None:
+    try:
+        value = decode_strict(data)
+    except NotJson as error:
+        assert error.reason
+    else:
+        assert decode(data) == value
+
+
+@given(json_values, st.integers(0, 400), st.integers(0, 7))
+def test_a_flipped_bit_is_never_an_error_of_another_kind(value: Json, at: int, bit: int) -> None:
+    data = bytearray(encode(value))
+    data[at % len(data)] ^= 1 << bit
+
+    try:
+        decode_strict(bytes(data))
+    except NotJson as error:
+        assert error.reason
+
+
+@given(json_values)
+def test_a_text_cut_anywhere_inside_its_brackets_is_torn(value: Json) -> None:
+    data = encode([value]).rstrip()
+
+    assert all(why_not_json(data[:end]) is not None for end in range(len(data)))

@@ -1,0 +1,390 @@
+"""Which backups stay: by order, with reasons, and never without the newest sound one (V8)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seline.domain.backup import Backup
+from seline.domain.retention import (
+    RetentionPlan,
+    RetentionPolicy,
+    plan_retention,
+    plan_shedding,
+)
+from tests.unit.values import NOON, a_backup, backups_of_one
+
+COUNTED = ("sound", "unchecked")
+
+counts = st.integers(0, 4)
+policies = st.builds(
+    RetentionPolicy,
+    keep_newest=counts,
+    keep_hourly=counts,
+    keep_daily=counts,
+    keep_weekly=counts,
+    keep_monthly=counts,
+    bytes_max=st.none() | st.integers(0, 4000),
+)
+revisions = st.sampled_from((None, "a", "b", "c"))
+
+
+def plan(backups: list[Backup], current_revision: str | None = None, **limits: int) -> RetentionPlan:
+    policy = RetentionPolicy(**limits)
+    return plan_retention(backups, policy, now=NOON, current_revision=current_revision)
+
+
+def kept(decided: RetentionPlan) -> list[str]:
+    return [one.backup.name for one in decided.keep]
+
+
+def names(*backups: Backup) -> list[str]:
+    return [backup.name for backup in backups]
+
+
+def newest_sound(backups: list[Backup], current_revision: str | None = None) -> Backup | None:
+    sound = [backup for backup in backups if backup.verdict in COUNTED]
+    others = [b for b in sound if b.revision is None or b.revision != current_revision]
+    return max(others or sound, key=lambda backup: backup.stamp, default=None)
+
+
+# rules that hold for every policy
+
+
+@given(backups_of_one(), policies, revisions)
+def test_the_newest_sound_backup_is_always_kept(
+    backups: list[Backup], policy: RetentionPolicy, current_revision: str | None
+) -> None:
+    decided = plan_retention(backups, policy, now=NOON, current_revision=current_revision)
+
+    newest = newest_sound(backups, current_revision)
+    assert newest is None or newest.name in kept(decided)
+
+
+@given(backups_of_one(), policies, revisions)
+def test_every_backup_is_either_kept_or_dropped_newest_first_and_with_a_reason(
+    backups: list[Backup], policy: RetentionPolicy, current_revision: str | None
+) -> None:
+    decided = plan_retention(backups, policy, now=NOON, current_revision=current_revision)
+
+    both = [*decided.keep, *decided.drop]
+    assert sorted(one.backup.name for one in both) == sorted(names(*backups))
+    assert all(one.because for one in both)
+    for side in (decided.keep, decided.drop):
+        stamps = [one.backup.stamp for one in side]
+        assert stamps == sorted(stamps, reverse=True)
+
+
+@given(backups_of_one(), policies, st.randoms(), st.integers(-10_000, 10_000))
+def test_neither_the_order_of_listing_nor_the_clock_changes_anything(
+    backups: list[Backup], policy: RetentionPolicy, random: object, days: int
+) -> None:
+    shuffled = sorted(backups, key=lambda backup: hash((backup.name, id(random))))
+
+    assert plan_retention(shuffled, policy, now=NOON + timedelta(days=days)) == plan_retention(
+        backups, policy, now=NOON
+    )
+
+
+@given(backups_of_one(), policies, revisions)
+def test_pinned_ones_are_kept_and_change_nothing_for_others_of_another_content(
+    backups: list[Backup], policy: RetentionPolicy, current_revision: str | None
+) -> None:
+    own = [
+        replace(backup, revision=None if backup.pinned else backup.revision) for backup in backups
+    ]
+    pinned = {backup.name for backup in own if backup.pinned}
+
+    decided = plan_retention(own, policy, now=NOON, current_revision=current_revision)
+
+    assert pinned <= set(kept(decided))
+    if newest := newest_sound([b for b in own if b.name not in pinned], current_revision):
+        alone = plan_retention(
+            [b for b in own if b.name not in pinned],
+            policy,
+            now=NOON,
+            current_revision=current_revision,
+        )
+        assert set(kept(alone)) - {newest.name} <= set(kept(decided))
+
+
+@given(
+    backups_of_one(),
+    policies,
+    st.sampled_from(["newest", "hourly", "daily", "weekly", "monthly"]),
+    st.integers(1, 5),
+)
+def test_a_wider_policy_never_keeps_less(
+    backups: list[Backup], policy: RetentionPolicy, word: str, more: int
+) -> None:
+    """Contents all differ: a newer copy that is kept takes an older one's place otherwise."""
+    own = [replace(backup, revision=None) for backup in backups]
+    narrow = replace(policy, bytes_max=None)
+    wide = replace(narrow, **{f"keep_{word}": getattr(narrow, f"keep_{word}") + more})
+
+    keeps = set(kept(plan_retention(own, narrow, now=NOON)))
+
+    if word != "newest":
+        assert keeps <= set(kept(plan_retention(own, wide, now=NOON)))
+    else:
+        wider = plan_retention(own, wide, now=NOON)
+        assert keeps <= set(kept(wider))
+
+
+@given(backups_of_one(), policies, st.integers(0, 4000), st.integers(0, 4000))
+def test_more_bytes_never_keep_less(
+    backups: list[Backup], policy: RetentionPolicy, bytes_max: int, more: int
+) -> None:
+    narrow, wide = (replace(policy, bytes_max=limit) for limit in (bytes_max, bytes_max + more))
+
+    assert set(kept(plan_retention(backups, narrow, now=NOON))) <= set(
+        kept(plan_retention(backups, wide, now=NOON))
+    )
+
+
+@given(backups_of_one(), policies, st.integers(0, 4000))
+def test_the_byte_budget_holds_for_all_but_the_newest_sound_one(
+    backups: list[Backup], policy: RetentionPolicy, bytes_max: int
+) -> None:
+    newest = newest_sound(backups)
+    decided = plan_retention(backups, replace(policy, bytes_max=bytes_max), now=NOON)
+
+    weighed = [one.backup for one in decided.keep if not one.backup.pinned]
+    total_bytes = sum(backup.size_bytes for backup in weighed)
+    assert newest is None or total_bytes <= max(
+        bytes_max, newest.size_bytes if newest in weighed else 0
+    )
+
+
+@given(backups_of_one(), policies, revisions)
+def test_carrying_a_plan_out_leaves_nothing_more_to_drop(
+    backups: list[Backup], policy: RetentionPolicy, current_revision: str | None
+) -> None:
+    decided = plan_retention(backups, policy, now=NOON, current_revision=current_revision)
+    left = [one.backup for one in decided.keep]
+
+    again = plan_retention(left, policy, now=NOON, current_revision=current_revision)
+
+    assert kept(again) == kept(decided)
+
+
+# the seed's rule
+
+
+def test_the_five_newest_are_kept_and_the_older_ones_go() -> None:
+    seven = [a_backup(hours_ago) for hours_ago in range(7)]
+
+    decided = plan(seven)
+
+    assert kept(decided) == names(*seven[:5])
+    assert {one.because for one in decided.keep} == {"newest 5"}
+    assert {one.because for one in decided.drop} == {"older than the policy keeps"}
+
+
+def test_newest_is_told_by_the_counter_within_one_second_as_a_number() -> None:
+    tenth, second = a_backup(counter=10), a_backup(counter=2)
+
+    assert kept(plan([second, tenth], keep_newest=1)) == [tenth.name]
+
+
+def test_a_broken_newest_backup_pushes_no_sound_one_out() -> None:
+    broken = a_backup(0, verdict="torn")
+    sound = [a_backup(hours_ago) for hours_ago in range(1, 7)]
+
+    decided = plan([broken, *sound])
+
+    assert kept(decided) == names(*sound[:5])
+    assert decided.drop[0].because == "torn"
+
+
+@pytest.mark.parametrize("verdict", ["torn", "altered", "edited", "unreadable"])
+def test_broken_ones_stay_while_there_are_few_sound_ones(verdict: str) -> None:
+    broken, sound = a_backup(0, verdict=verdict), a_backup(1)
+
+    decided = plan([broken, sound])
+
+    assert kept(decided) == names(broken, sound)
+    assert decided.keep[0].because == f"{verdict}, but there are few sound ones"
+
+
+def test_without_a_sound_one_nothing_goes_whatever_the_budget() -> None:
+    broken = [a_backup(hours_ago, verdict="torn") for hours_ago in range(9)]
+
+    assert not plan(broken, keep_newest=1, bytes_max=0).drop
+
+
+def test_keeping_none_still_keeps_the_newest_sound_one() -> None:
+    decided = plan([a_backup(0, verdict="torn"), a_backup(1), a_backup(2)], keep_newest=0)
+
+    assert kept(decided) == [a_backup(1).name]
+    assert decided.keep[0].because == "newest sound"
+
+
+# periods
+
+
+def test_daily_keeps_the_newest_of_each_of_the_last_days_that_have_one() -> None:
+    today, earlier, yesterday, week_ago = (a_backup(hours) for hours in (0, 3, 24, 24 * 7))
+
+    decided = plan([today, earlier, yesterday, week_ago], keep_newest=0, keep_daily=3)
+
+    assert kept(decided) == names(today, yesterday, week_ago)
+    assert {one.because for one in decided.keep} == {"daily"}
+
+
+@pytest.mark.parametrize(
+    ("word", "hours"),
+    [("hourly", (0, 1, 2)), ("daily", (0, 24, 48)), ("weekly", (0, 168, 336)),
+     ("monthly", (0, 24 * 10, 24 * 40))],
+)  # fmt: skip
+def test_each_period_keeps_as_many_as_it_says(word: str, hours: tuple[int, ...]) -> None:
+    backups = [a_backup(hours_ago) for hours_ago in hours]
+
+    decided = plan(backups, keep_newest=0, **{f"keep_{word}": 2})
+
+    assert kept(decided) == names(*backups[:2])
+
+
+def test_a_week_is_an_iso_week_even_over_new_year() -> None:
+    """Monday 30 December 2024 and Sunday 5 January 2025 are one week."""
+    sunday, monday = a_backup(24), a_backup(24 * 7)
+
+    assert kept(plan([sunday, monday], keep_newest=0, keep_weekly=5)) == [sunday.name]
+
+
+def test_a_backup_wanted_twice_says_so() -> None:
+    assert plan([a_backup()], keep_daily=1).keep[0].because == "newest 5, daily"
+
+
+# pins
+
+
+def test_pinned_ones_are_kept_uncounted_with_their_reason() -> None:
+    pinned = a_backup(100, pinned=True, because="before a blank save")
+    others = [a_backup(hours_ago) for hours_ago in range(6)]
+
+    decided = plan([*others, pinned])
+
+    assert kept(decided) == names(*others[:5], pinned)
+    assert decided.keep[-1].because == "pinned: before a blank save"
+
+
+def test_a_pin_without_reason_is_pinned_all_the_same() -> None:
+    assert plan([a_backup(pinned=True)]).keep[0].because == "pinned"
+
+
+# copies
+
+
+def test_a_copy_of_the_document_or_of_a_newer_backup_is_none() -> None:
+    current, newer, copy, other = (
+        a_backup(hours, revision=revision)
+        for hours, revision in ((0, "now"), (1, "a"), (2, "a"), (3, "b"))
+    )
+
+    decided = plan([current, newer, copy, other], "now", keep_newest=2)
+
+    assert kept(decided) == names(newer, other)
+    assert [one.because for one in decided.drop] == [
+        "same content as its document",
+        f"same content as {newer.name}",
+    ]
+
+
+def test_the_only_sound_backup_stays_though_it_equals_its_document() -> None:
+    """After a restore from the only backup, it is all that a flipped bit leaves."""
+    assert kept(plan([a_backup(revision="now")], "now")) == [a_backup().name]
+
+
+def test_a_copy_stays_where_the_newer_one_is_itself_dropped() -> None:
+    last, dropped, copy = (
+        a_backup(hours, revision=revision) for hours, revision in ((0, "b"), (1, "a"), (24, "a"))
+    )
+
+    decided = plan([last, dropped, copy], keep_newest=1, keep_daily=2)
+
+    assert kept(decided) == names(last, copy)
+
+
+def test_a_verified_backup_is_no_copy_of_one_that_nobody_looked_at() -> None:
+    unchecked = a_backup(0, revision="a", verdict="unchecked")
+    sound = a_backup(1, revision="a", verdict="sound")
+
+    assert kept(plan([unchecked, sound])) == names(unchecked, sound)
+
+
+def test_broken_ones_are_no_copies_and_make_none() -> None:
+    broken = a_backup(0, revision="a", verdict="altered")
+
+    assert kept(plan([broken, a_backup(1, revision="a")])) == names(broken, a_backup(1))
+
+
+# bytes
+
+
+def test_over_the_budget_broken_ones_go_first_then_the_oldest() -> None:
+    broken = a_backup(0, verdict="torn")
+    sound = [a_backup(hours_ago) for hours_ago in (1, 2, 3)]
+
+    assert kept(plan([broken, *sound], bytes_max=300)) == names(*sound)
+    decided = plan([broken, *sound], bytes_max=299)
+    assert kept(decided) == names(*sound[:2])
+    assert {one.because for one in decided.drop} == {"over 299 bytes"}
+
+
+def test_a_newest_one_larger_than_the_budget_stays_alone() -> None:
+    large, small = a_backup(0, size_bytes=5000), a_backup(1, size_bytes=1)
+
+    assert kept(plan([large, small], bytes_max=1000)) == [large.name]
+
+
+@pytest.mark.parametrize("limit", ["keep_newest", "keep_daily", "bytes_max"])
+def test_a_negative_limit_is_refused_by_name(limit: str) -> None:
+    with pytest.raises(ValueError, match=limit):
+        RetentionPolicy(**{limit: -1})
+
+
+# shedding
+
+
+@given(backups_of_one("a.json"), backups_of_one("b.json"), st.integers(0, 8000))
+def test_shedding_never_takes_the_newest_sound_one_and_frees_what_it_can(
+    first: list[Backup], second: list[Backup], bytes_to_free: int
+) -> None:
+    dropped = plan_shedding({"a.json": first, "b.json": second}, bytes_to_free=bytes_to_free)
+
+    gone = [one.backup for one in dropped]
+    sheddable = []
+    for backups in (first, second):
+        newest = newest_sound(backups)
+        assert newest not in gone
+        sheddable += [b for b in backups if newest is not None and b is not newest]
+    freed_bytes = sum(backup.size_bytes for backup in gone)
+    assert freed_bytes >= bytes_to_free or len(gone) == len(sheddable)
+    assert freed_bytes - (gone[-1].size_bytes if gone else 0) < max(bytes_to_free, 1)
+    assert gone == sorted(gone, key=lambda backup: (backup.pinned, backup.stamp, backup.name))
+
+
+def test_shedding_goes_by_age_across_documents_and_takes_pinned_ones_last() -> None:
+    old, newest = a_backup(9, document="a.json"), a_backup(1, document="a.json")
+    pinned = a_backup(99, document="b.json", pinned=True)
+    younger, last = a_backup(5, document="b.json"), a_backup(4, document="b.json")
+    backups = {"a.json": [newest, old], "b.json": [last, pinned, younger]}
+
+    assert [one.backup for one in plan_shedding(backups, bytes_to_free=150)] == [old, younger]
+    assert [one.backup for one in plan_shedding(backups, bytes_to_free=10**9)] == [
+        old,
+        younger,
+        pinned,
+    ]
+    assert plan_shedding(backups, bytes_to_free=0) == ()
+
+
+def test_the_last_broken_copies_of_a_document_are_not_shed() -> None:
+    broken = [a_backup(1, verdict="torn"), a_backup(2, verdict="altered")]
+
+    assert plan_shedding({"user_profile.json": broken}, bytes_to_free=10**9) == ()
