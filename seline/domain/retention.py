@@ -159,13 +159,14 @@ class _Rule:
 
 
 def _rules(policy: RetentionPolicy) -> tuple[_Rule, ...]:
-    return (
+    rules = (
         _Rule(f"newest {policy.keep_newest}", lambda b: b.name, policy.keep_newest),
         _Rule("hourly", lambda b: (b.taken_at.date(), b.taken_at.hour), policy.keep_hourly),
         _Rule("daily", lambda b: b.taken_at.date(), policy.keep_daily),
         _Rule("weekly", lambda b: b.taken_at.isocalendar()[:2], policy.keep_weekly),
         _Rule("monthly", lambda b: (b.taken_at.year, b.taken_at.month), policy.keep_monthly),
     )
+    return tuple(rule for rule in rules if rule.left)
 
 
 def _sorted_out(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import enum
 import json
@@ -111,10 +112,10 @@ def test_integers_of_any_size_are_exact_and_in_the_same_layout(number: int) -> N
 
 
 CURES: list[tuple[object, str, str]] = [
-    (datetime.datetime.now(datetime.UTC), "datetime", ".isoformat()"),
-    (datetime.date(2025, 1, 6), "date", ".isoformat()"),
-    (datetime.time(1), "time", ".isoformat()"),
-    (datetime.timedelta(1), "timedelta", ".total_seconds()"),
+    (dt.datetime.now(dt.UTC), "datetime", ".isoformat()"),
+    (dt.date(2025, 1, 6), "date", ".isoformat()"),
+    (dt.time(1), "time", ".isoformat()"),
+    (dt.timedelta(1), "timedelta", ".total_seconds()"),
     (decimal.Decimal(1), "Decimal", "str(value)"),
     (uuid.UUID(int=1), "UUID", "str(value)"),
     (Colour.RED, "Colour", ".value"),
@@ -294,8 +295,8 @@ def test_the_fast_decoder_says_not_json_too_and_nothing_else(data: bytes) -> Non
 def test_any_bytes_are_a_value_or_not_json_with_a_reason(data: bytes) -> None:
     try:
         value = decode_strict(data)
-    except NotJson as error:
-        assert error.reason
+    except NotJson:
+        assert why_not_json(data)
     else:
         assert decode(data) == value
 
@@ -305,10 +306,8 @@ def test_a_flipped_bit_is_never_an_error_of_another_kind(value: Json, at: int, b
     data = bytearray(encode(value))
     data[at % len(data)] ^= 1 << bit
 
-    try:
+    with contextlib.suppress(NotJson):
         decode_strict(bytes(data))
-    except NotJson as error:
-        assert error.reason
 
 
 @given(json_values)

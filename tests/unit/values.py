@@ -11,8 +11,12 @@ from seline.domain.document import Json
 
 NOON = datetime(2025, 1, 6, 12, tzinfo=UTC)
 
-texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
-numbers = st.integers() | st.integers(-(10**40), 10**40) | st.floats(allow_nan=False, allow_infinity=False)
+texts = st.text(st.characters(codec="utf-8"), max_size=12)
+numbers = (
+    st.integers()
+    | st.integers(-(10**40), 10**40)
+    | st.floats(allow_nan=False, allow_infinity=False)
+)
 json_values: st.SearchStrategy[Json] = st.recursive(
     st.none() | st.booleans() | numbers | texts,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),

@@ -48,7 +48,7 @@ class Rotation:
         `just_made` names backups that this very commit linked from judged bytes. Raises OSError
         where the directory cannot be listed: then nothing was discarded.
         """
-        with self.shelves[key.owner].our_turn():
+        with self.shelves[key.owner]:
             return self._rotate(key, retain, set(just_made))
 
     def _rotate(self, key: DocumentKey, retain: Retain, verified: set[str]) -> list[Backup]:
@@ -75,7 +75,7 @@ class Rotation:
 
     def purge(self, key: DocumentKey) -> None:
         """Erase every backup and quarantined copy of a document, durably (`unguarded`)."""
-        with self.shelves[key.owner].our_turn():
+        with self.shelves[key.owner]:
             for backup in self.shelves[key.owner].of(key.name):
                 self._unlink(key, backup)
         for item in self.quarantine():

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from typing import Self
 
 from seline.domain.backup import Backup, Stamp, next_stamp, parse_backup_name
 from seline.domain.integrity import NewerFormat, decode_checksum
@@ -64,17 +63,18 @@ class Shelf:
         with self._lock:
             self._by_document.get(backup.document, {}).pop(backup.name, None)
 
-    @contextmanager
-    def our_turn(self) -> Iterator[None]:
-        """Keep the index by `added` and `removed` alone while the writer changes the directory."""
+    def __enter__(self) -> Self:
+        """Begin the writer's turn: the index is kept by `added` and `removed` alone. Re-entrant."""
         with self._lock:
-            self._refresh()
+            if not self._turns:
+                self._refresh()
             self._turns += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._turns -= 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._turns -= 1
+            if not self._turns:
                 self._listed_at = self._stamp_of_directory()
 
     def _stamp_of_directory(self) -> tuple[int, int]:

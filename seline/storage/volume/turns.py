@@ -11,15 +11,14 @@ cached pages dropped, the record rolled forward, every document in doubt committ
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
 from seline.clock import Clock
 from seline.domain.backup import Backup
-from seline.domain.document import BOT, Content, DocumentKey
+from seline.domain.document import BOT, SELINE, Content, DocumentKey
 from seline.domain.integrity import Verdict
 from seline.domain.retention import plan_shedding
 from seline.domain.usage import Room, room_for
@@ -114,7 +113,7 @@ class Turns:
             self._answer(plan, taken, Committed(backups={}, made={}, refused={}))
             return
         try:
-            with self._our_turn(plan):
+            with self.shelves[BOT], self.shelves[SELINE]:
                 committed = self._commit(plan, now)
                 self._after(plan, committed, now)
         except LookAgain:
@@ -127,13 +126,6 @@ class Turns:
                 _refuse(taken, error)
         else:
             self._answer(plan, taken, committed)
-
-    @contextmanager
-    def _our_turn(self, plan: Plan) -> Iterator[None]:
-        with ExitStack() as stack:
-            for owner in {publish.key.owner for publish in plan.publishes}:
-                stack.enter_context(self.shelves[owner].our_turn())
-            yield
 
     def _look_again(self, taken: Sequence[Pending]) -> None:
         """The documents changed under our eyes: judge them anew, a bounded number of times."""

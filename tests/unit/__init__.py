@@ -1,0 +1,1 @@
+"""The domain's values and decisions: no disk, no clock, no threads."""

@@ -1,0 +1,144 @@
+"""A save that removes most of a document is told from one that does not (V11)."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seline.domain.blank import GUARDED_BYTES_MIN, blank_save
+from seline.domain.document import Json
+from seline.domain.json_text import encode
+from tests.unit.values import json_values
+
+BLANKS: tuple[Json, ...] = (None, "", [], {}, [None, ""], {"a": {"b": []}})
+LONG_NAMES = [f"a_very_long_name_of_a_field_{number}" for number in range(20)]
+fields: dict[str, Json] = {f"field_{number}": "x" * 40 for number in range(20)}
+
+
+def judged(before: Json, after: Json) -> str | None:
+    return blank_save(encode(before), encode(after))
+
+
+def held_by(value: Json, names: set[str]) -> dict[str, Any]:
+    assert isinstance(value, dict)
+    return {name: item for name, item in value.items() if name in names}
+
+
+@pytest.mark.parametrize("blank", BLANKS, ids=repr)
+def test_a_save_that_leaves_only_blanks_is_told(blank: Json) -> None:
+    assert judged(dict(fields), blank) is not None
+
+
+@pytest.mark.parametrize("blank", [None, "", [], {}], ids=repr)
+def test_fields_set_to_blanks_count_as_removed_however_long_their_names(blank: Json) -> None:
+    after: Json = dict.fromkeys(LONG_NAMES, blank)
+
+    assert judged(dict.fromkeys(LONG_NAMES, 1), after) == "only blanks are left"
+
+
+def test_zero_and_false_are_values() -> None:
+    before: Json = dict.fromkeys(LONG_NAMES, 1)
+
+    assert judged(before, dict.fromkeys(LONG_NAMES, False)) is None
+    assert judged(before, dict.fromkeys(LONG_NAMES, 0)) is None
+
+
+def test_more_than_half_of_the_fields_is_told_and_half_is_not() -> None:
+    filler = {"a_long_text": "y" * 4000}
+    before: Json = {**filler, **{f"f{number}": 1 for number in range(9)}}
+
+    assert judged(before, held_by(before, {"a_long_text", *(f"f{n}" for n in range(4))})) is None
+    assert judged(before, held_by(before, {"a_long_text", "f0", "f1", "f2"})) == (
+        "6 of 10 fields went"
+    )
+
+
+def test_more_than_half_of_the_bytes_is_told_though_every_field_is_there() -> None:
+    before: Json = {"a": "x" * 1000, "b": 1}
+
+    assert "bytes" in (judged(before, {"a": "x" * 400, "b": 1}) or "")
+    assert judged(before, {"a": "x" * 600, "b": 1}) is None
+
+
+def test_a_profile_that_goes_blank_inside_its_wrapping_object_is_told() -> None:
+    before: Json = {"version": 1, "kind": "p", "user": {f"field_{n}": n + 1 for n in range(40)}}
+
+    after: Json = {"version": 1, "kind": "p", "user": {f"field_{n}": None for n in range(40)}}
+
+    assert judged(before, after) == "40 of 42 fields went"
+
+
+def test_settings_that_go_beside_one_large_object_that_stays_are_told() -> None:
+    large: Json = {f"key_{number}": "x" * 20 for number in range(50)}
+    before: Json = {"cache": large, "a": 1, "b": 2, "c": 3, "d": 4}
+
+    assert judged(before, {"cache": large}) == "4 of 5 fields went"
+
+
+def test_a_list_of_plain_values_is_one_field_however_long() -> None:
+    before: Json = {"bio": "x" * 4000, "name": "Alex", "scores": list(range(50))}
+
+    assert judged(before, {"bio": "x" * 4000, "name": "Alex", "scores": []}) is None
+
+
+def test_a_list_that_loses_most_of_its_items_is_told() -> None:
+    item: Json = {"n": 1}
+    before: Json = [item] * 60
+
+    assert judged(before, [*[item] * 20, "z" * 900]) is not None
+    assert judged(before, [item] * 40) is None
+
+
+@pytest.mark.parametrize(
+    "after",
+    [[], "text" * 200, 7, None, {"other": "x" * 900}],
+    ids=["list", "text", "number", "null", "other object"],
+)
+def test_another_kind_of_value_in_place_of_the_fields_is_told(after: Json) -> None:
+    assert judged(dict(fields), after) is not None
+
+
+def test_one_changed_field_is_no_blank_save() -> None:
+    assert judged(dict(fields), {**fields, "field_0": ""}) is None
+    assert judged(dict(fields), {**fields, "another": "x" * 4000}) is None
+
+
+def test_small_documents_are_not_guarded() -> None:
+    before = encode({"a": "x" * (GUARDED_BYTES_MIN - 20)})
+    padded = before + b" " * (GUARDED_BYTES_MIN - len(before))
+
+    assert blank_save(padded[:-1], b"{}") is None
+    assert blank_save(padded, b"{}") is not None
+
+
+def test_bytes_that_do_not_parse_are_judged_by_size_alone() -> None:
+    assert blank_save(b"x" * 1000, b"y" * 1000) is None
+    assert blank_save(b"x" * 1000, b"y" * 10) is not None
+
+
+@given(json_values, json_values)
+def test_adding_to_a_document_is_never_a_blank_save(first: Json, second: Json) -> None:
+    before: dict[str, Json] = {"filler": "x" * GUARDED_BYTES_MIN, "first": first}
+
+    after = {**copy.deepcopy(before), "second": second}
+
+    assert judged(before, after) is None
+
+
+@given(json_values, json_values, st.integers(0, 3))
+def test_the_short_cut_decides_as_the_full_count_does(
+    first: Json, second: Json, copies: int
+) -> None:
+    """The same members in a list take the long way; at the top they count alike."""
+    before: list[Json] = ["x" * GUARDED_BYTES_MIN, first, *[1] * copies]
+    after: list[Json] = ["x" * GUARDED_BYTES_MIN, second, *[1] * copies]
+
+    old, new = (dict(zip("abcde", value, strict=False)) for value in (before, after))
+
+    sizes = [len(encode(value)) for value in (before, after, old, new)]
+    if sizes[1] * 2 >= sizes[0] and sizes[3] * 2 >= sizes[2]:
+        assert judged(before, after) == judged(old, new)

@@ -1,0 +1,148 @@
+"""The way back in: an export is taken whole or refused with the path of what is wrong."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seline.domain.document import Json
+from seline.domain.exported import (
+    NAMES_SHOWN_MAX,
+    ImportMode,
+    parse_export,
+    parse_mode,
+    plan_import,
+)
+from seline.errors import ImportRefused
+
+FILES: dict[str, Json] = {"user_profile.json": {"userName": "Alex"}, "tags.json": ["a"]}
+EXPORT: dict[str, Json] = {"exported_at": "2025-01-06T14:30:22", "files": dict(FILES)}
+
+names = st.sampled_from([f"{letter}.json" for letter in "abcdef"])
+revisions = st.sampled_from(["1", "2", "3"])
+
+
+def refused(value: Json) -> ImportRefused:
+    with pytest.raises(ImportRefused) as caught:
+        parse_export(value)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        EXPORT,
+        {"success": True, "data": EXPORT},
+        {"data": EXPORT},
+        {"files": FILES},
+        {**EXPORT, "unrecoverable": ["broken.json"]},
+    ],
+    ids=["bare", "wrapped", "data", "files only", "with unrecoverable"],
+)
+def test_an_export_is_read_with_or_without_its_wrapping(value: Json) -> None:
+    assert parse_export(value) == FILES
+
+
+def test_metadata_is_left_out_for_it_is_made_anew() -> None:
+    assert parse_export({"files": {**FILES, "metadata.json": {"total_writes": 3}}}) == FILES
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        (None, "$"),
+        ([], "$"),
+        ("text", "$"),
+        ({}, "$.files"),
+        ({"user_profile.json": {}}, "$.files"),
+        ({"files": []}, "$.files"),
+        ({"files": None}, "$.files"),
+        ({"data": []}, "$.data"),
+        ({"data": {}}, "$.data.files"),
+        ({"data": {"files": 3}}, "$.data.files"),
+        ({"success": False, "data": EXPORT}, "$.success"),
+        ({**EXPORT, "extra": 1}, "$.extra"),
+        ({"data": EXPORT, "more data": 1}, '$["more data"]'),
+        ({"success": True, "data": {**EXPORT, "extra": 1}}, "$.data.extra"),
+    ],
+)
+def test_anything_else_is_refused_with_its_path(value: Json, path: str) -> None:
+    error = refused(value)
+
+    assert error.details["path"] == path
+    assert error.message.startswith(f"{path}: ")
+    assert "Nothing was changed" in error.message
+
+
+def test_all_wrong_names_are_told_at_once_each_with_its_reason() -> None:
+    wrong = ["../evil.json", "notes.txt", "a b.json"]
+
+    error = refused({"files": {**FILES, **dict.fromkeys(wrong, 1)}})
+
+    assert error.details["names"] == wrong
+    assert all(repr(name) in error.message for name in wrong)
+    assert "no folder" in error.message
+
+
+def test_a_thousand_wrong_names_do_not_make_a_thousand_lines() -> None:
+    error = refused({"data": {"files": {f"{number}": {} for number in range(1000)}}})
+
+    assert len(error.details["names"]) == 1000
+    assert error.details["path"] == "$.data.files"
+    assert f"And {1000 - NAMES_SHOWN_MAX} more" in error.message
+    assert len(error.message) < 2000
+
+
+def test_what_was_sent_is_left_as_it_was() -> None:
+    files: dict[str, Json] = {"metadata.json": {}, "a.json": 1}
+
+    parse_export({"files": files})
+
+    assert files == {"metadata.json": {}, "a.json": 1}
+
+
+@pytest.mark.parametrize("mode", list(ImportMode))
+def test_every_mode_is_read_by_its_word(mode: ImportMode) -> None:
+    assert parse_mode(mode.value) is mode
+
+
+def test_another_mode_is_refused_naming_what_is_allowed() -> None:
+    with pytest.raises(ImportRefused) as caught:
+        parse_mode("overwrite")
+
+    assert "merge" in caught.value.hint
+    assert "replace" in caught.value.hint
+
+
+def test_a_plan_tells_each_document_apart_sorted_by_name() -> None:
+    current = {"same.json": "1", "old.json": "1", "stays.json": "1", "broken.json": None}
+    incoming = {"z.json": "9", "same.json": "1", "old.json": "2", "broken.json": "1", "a.json": "9"}
+
+    plan = plan_import(current, incoming, ImportMode.MERGE, dry_run=True)
+
+    assert plan.created == ("a.json", "z.json")
+    assert plan.changed == ("broken.json", "old.json")
+    assert plan.unchanged == ("same.json",)
+    assert plan.deleted == ()
+    assert plan.dry_run
+    replaced = plan_import(current, incoming, ImportMode.REPLACE)
+    assert replaced.deleted == ("stays.json",)
+    assert not replaced.dry_run
+
+
+@given(
+    st.dictionaries(names, revisions | st.none()),
+    st.dictionaries(names, revisions),
+    st.sampled_from(ImportMode),
+)
+def test_carrying_a_plan_out_gives_what_its_mode_promises(
+    current: dict[str, str | None], incoming: dict[str, str], mode: ImportMode
+) -> None:
+    plan = plan_import(current, incoming, mode)
+
+    after = {name: revision for name, revision in current.items() if name not in plan.deleted}
+    after |= {name: incoming[name] for name in (*plan.created, *plan.changed)}
+    expected = {**current, **incoming} if mode is ImportMode.MERGE else incoming
+    assert after == expected
+    assert sorted((*plan.created, *plan.changed, *plan.unchanged)) == sorted(incoming)

@@ -1,0 +1,26 @@
+"""The user's profile: free fields, and a null is not the same as no field."""
+
+from __future__ import annotations
+
+import pytest
+
+from seline.domain.document import Json
+from seline.domain.profile import get_field, read_profile
+from seline.errors import NotAnObject
+
+
+def test_a_field_is_its_value_and_the_default_stands_only_where_it_is_not_set() -> None:
+    profile: Json = {"userName": "Alex", "birthDate": None}
+
+    assert get_field(profile, "userName") == "Alex"
+    assert get_field(profile, "birthDate", "unknown") is None
+    assert get_field(profile, "location", "Paris") == "Paris"
+    assert get_field({}, "userName") is None
+
+
+@pytest.mark.parametrize("value", [[], "text", 1, None])
+def test_a_document_that_is_no_object_is_no_empty_profile(value: Json) -> None:
+    with pytest.raises(NotAnObject):
+        read_profile(value)
+    with pytest.raises(NotAnObject):
+        get_field(value, "userName")

@@ -1,0 +1,174 @@
+"""How full is full, who hears of it, and who may still write (V9)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seline.domain.usage import (
+    LEVELS,
+    Room,
+    Usage,
+    UsageLevel,
+    level_of,
+    next_level,
+    reserve_bytes,
+    room_for,
+)
+
+MB = 1_000_000
+
+
+def a_usage(**known: Any) -> Usage:
+    """Return an empty volume of 500 MB with a mount of its own."""
+    empty = {
+        "capacity_bytes": 500 * MB,
+        "used_bytes": 0,
+        "available_bytes": 500 * MB,
+        "documents_bytes": 0,
+        "backups_bytes": 0,
+        "inodes_total": None,
+        "inodes_free": None,
+        "limit_bytes": None,
+        "own_mount": True,
+    }
+    return Usage(**{**empty, **known})
+
+
+def filled(used_mb: float, **known: Any) -> Usage:
+    used_bytes = int(used_mb * MB)
+    return a_usage(used_bytes=used_bytes, available_bytes=500 * MB - used_bytes, **known)
+
+
+usages = st.builds(
+    a_usage,
+    used_bytes=st.integers(0, 500 * MB),
+    available_bytes=st.integers(0, 500 * MB),
+    files_bytes=st.integers(0, 500 * MB),
+    limit_bytes=st.none() | st.integers(1, 500 * MB),
+    own_mount=st.booleans(),
+)
+ratios = st.floats(0, 1.2)
+levels = st.sampled_from(UsageLevel)
+
+
+def test_a_mount_counts_as_df_does_so_roots_share_is_no_room() -> None:
+    usage = a_usage(capacity_bytes=500 * MB, used_bytes=368 * MB, available_bytes=32 * MB)
+
+    assert usage.usage_ratio == pytest.approx(0.92)
+
+
+def test_a_limit_nearer_than_the_volume_counts() -> None:
+    assert filled(100, limit_bytes=125 * MB).usage_ratio == pytest.approx(0.8)
+    assert filled(100, limit_bytes=5000 * MB).usage_ratio == pytest.approx(0.2)
+
+
+def test_elsewhere_only_our_files_count_against_the_limit() -> None:
+    shared = filled(400, own_mount=False, limit_bytes=500 * MB, documents_bytes=MB)
+
+    assert shared.usage_ratio == pytest.approx(1 / 500)
+    assert filled(400, own_mount=False, files_bytes=MB).usage_ratio == 0.0
+
+
+def test_a_shared_disk_with_no_room_left_is_full_whoever_filled_it() -> None:
+    full = a_usage(own_mount=False, available_bytes=1000, limit_bytes=500 * MB)
+
+    assert full.usage_ratio == 1.0
+
+
+def test_a_file_system_that_reports_no_size_is_not_full() -> None:
+    assert a_usage(capacity_bytes=0, available_bytes=0).usage_ratio == 0.0
+
+
+# levels
+
+
+@pytest.mark.parametrize("level", list(UsageLevel))
+def test_every_level_has_its_mark_and_holds_from_it(level: UsageLevel) -> None:
+    assert level_of(LEVELS[level]) is level
+    assert level is UsageLevel.OK or level_of(LEVELS[level] - 0.001) is not level
+
+
+@given(levels, ratios)
+def test_a_level_rises_at_once_and_falls_two_points_below_its_mark(
+    previous: UsageLevel, ratio: float
+) -> None:
+    level = next_level(previous, ratio)
+
+    assert LEVELS[level] >= LEVELS[level_of(ratio)]
+    assert LEVELS[level] <= max(LEVELS[previous], LEVELS[level_of(ratio)])
+    assert LEVELS[level] <= max(ratio + 0.0201, 0)
+    assert next_level(level, ratio) is level
+
+
+@pytest.mark.parametrize(
+    ("previous", "ratio", "level"),
+    [
+        (UsageLevel.OK, 0.79, UsageLevel.HALF),
+        (UsageLevel.OK, 0.80, UsageLevel.WARNING),
+        (UsageLevel.WARNING, 0.79, UsageLevel.WARNING),
+        (UsageLevel.WARNING, 0.777, UsageLevel.HALF),
+        (UsageLevel.CRITICAL, 0.94, UsageLevel.CRITICAL),
+        (UsageLevel.CRITICAL, 0.895, UsageLevel.HIGH),
+        (UsageLevel.CRITICAL, 0.1, UsageLevel.OK),
+        (UsageLevel.HALF, 0.99, UsageLevel.CRITICAL),
+    ],
+)
+def test_levels_do_not_flutter(previous: UsageLevel, ratio: float, level: UsageLevel) -> None:
+    assert next_level(previous, ratio) is level
+
+
+# room
+
+
+@pytest.mark.parametrize(
+    ("used_mb", "growth_mb", "room"),
+    [
+        (100, 1, Room.FREE),
+        (449, 0.5, Room.FREE),
+        (449, 1, Room.SHED),
+        (460, 1, Room.SHED),
+        (474, 1, Room.REFUSE),
+        (490, 0.001, Room.REFUSE),
+        (490, 0, Room.FREE),
+        (490, -5, Room.FREE),
+        (10, 600, Room.REFUSE),
+    ],
+)
+def test_growing_writes_shed_from_90_percent_and_are_refused_from_95(
+    used_mb: float, growth_mb: float, room: Room
+) -> None:
+    assert room_for(int(growth_mb * MB), filled(used_mb)) is room
+    limited = a_usage(used_bytes=int(used_mb * MB), available_bytes=1 << 40, limit_bytes=500 * MB)
+    assert room_for(int(growth_mb * MB), limited) is room
+
+
+def test_on_a_shared_disk_the_disks_own_end_is_seen_before_it_is_met() -> None:
+    shared = a_usage(own_mount=False, available_bytes=3 * MB, limit_bytes=500 * MB)
+
+    assert room_for(MB, shared) is Room.FREE
+    assert room_for(3 * MB, shared) is Room.REFUSE
+
+
+@given(usages, st.integers(-(10**9), 0))
+def test_what_does_not_grow_is_never_refused(usage: Usage, growth_bytes: int) -> None:
+    assert room_for(growth_bytes, usage) is Room.FREE
+
+
+@given(usages, st.integers(1, 10**9), st.integers(0, 10**9))
+def test_more_growth_never_finds_more_room(usage: Usage, growth_bytes: int, more: int) -> None:
+    order = list(Room)
+
+    assert order.index(room_for(growth_bytes + more, usage)) >= order.index(
+        room_for(growth_bytes, usage)
+    )
+
+
+def test_the_reserve_is_one_percent_and_at_least_one_mebibyte() -> None:
+    assert reserve_bytes(500 * MB) == 5 * MB
+    assert reserve_bytes(500 * MB, 2.5) == 12_500_000
+    assert reserve_bytes(10 * MB) == 1 << 20
+    assert reserve_bytes(0) == 1 << 20
