@@ -24,7 +24,7 @@ MB = 1_000_000
 
 def a_usage(**known: Any) -> Usage:
     """Return an empty volume of 500 MB with a mount of its own."""
-    empty = {
+    empty: dict[str, Any] = {
         "capacity_bytes": 500 * MB,
         "used_bytes": 0,
         "available_bytes": 500 * MB,
