@@ -1,0 +1,514 @@
+"""The DataManager on a real directory: what SPEC §5 promises, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import decimal
+import enum
+import json
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from seline import ABSENT, open_seline
+from seline.errors import (
+    BackupNotFound,
+    DocumentBusy,
+    DocumentNotFound,
+    DocumentTooLarge,
+    ImportRefused,
+    InvalidDocumentName,
+    InvalidRequest,
+    NestedEdit,
+    NotAnObject,
+    NotSerializable,
+    RevisionMismatch,
+    StoreClosed,
+)
+from seline.library import Seline
+
+PROFILE = "user_profile.json"
+LONG = {f"field_{number}": "a value of some length" for number in range(40)}
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+async def test_a_save_answers_the_revision_and_a_load_gives_a_fresh_value(seline: Seline) -> None:
+    revision = await seline.data.save_json(PROFILE, {"visits": [1]}, backup=True)
+    first = await seline.data.load_json(PROFILE)
+    assert isinstance(first, dict)
+    first["visits"] = "mutated"
+    assert len(revision) == 64
+    assert await seline.data.load_json(PROFILE) == {"visits": [1]}
+
+
+async def test_only_a_missing_document_loads_as_its_default(seline: Seline) -> None:
+    assert await seline.data.load_json(PROFILE) == {}
+    assert await seline.data.load_json(PROFILE, default=None) is None
+    await seline.data.save_json(PROFILE, [])
+    assert await seline.data.load_json(PROFILE, default={"x": 1}) == []
+
+
+@pytest.mark.parametrize("value", [None, True, 0, 2**80, -1.5e300, "é☃", [], [1, [2]], {"a": {}}])
+async def test_any_json_value_is_a_document(seline: Seline, value: object) -> None:
+    await seline.data.save_json("any.json", value)
+    assert await seline.data.load_json("any.json", default="missing") == value
+
+
+async def test_a_document_is_readable_text(seline: Seline, tmp_path: Path) -> None:
+    await seline.data.save_json(PROFILE, {"nom": "Zoé", "n": 1})
+    text = (tmp_path / "data" / PROFILE).read_text(encoding="utf-8")
+    assert text == '{\n  "nom": "Zoé",\n  "n": 1\n}\n'
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "cure"),
+    [
+        ({"visits": [0, 1, 2, {"at": datetime(2025, 1, 6, tzinfo=UTC)}]}, "$.visits[3].at", "iso"),
+        ({123456: "x"}, "$", "str(123456)"),
+        ({"a": float("nan")}, "$.a", "None"),
+        ({"a": {1, 2}}, "$.a", "sorted"),
+        ({"a": b"x"}, "$.a", "decode"),
+        ({"a": decimal.Decimal(1)}, "$.a", "str"),
+        ({"a": uuid.UUID(int=1)}, "$.a", "str"),
+        ({"a": Colour.RED}, "$.a", ".value"),
+        ({"a": "\ud800"}, "$.a", "replace"),
+        ({"odd key": object()}, '$["odd key"]', "onvert"),
+    ],
+)
+async def test_what_json_cannot_hold_is_refused_with_path_and_cure(
+    seline: Seline, value: object, path: str, cure: str
+) -> None:
+    await seline.data.save_json(PROFILE, {"kept": True})
+    with pytest.raises(NotSerializable) as refused:
+        await seline.data.save_json(PROFILE, value)
+    assert refused.value.details["path"] == path
+    assert cure in refused.value.hint
+    assert await seline.data.load_json(PROFILE) == {"kept": True}
+
+
+async def test_nesting_over_the_limit_is_refused(seline: Seline) -> None:
+    value: list[object] = []
+    for _ in range(5000):
+        value = [value]
+    with pytest.raises(NotSerializable):
+        await seline.data.save_json(PROFILE, value)
+
+
+async def test_a_document_over_the_limit_is_refused(tmp_path: Path) -> None:
+    async with open_seline(tmp_path, storage__document_bytes_max=2048) as seline:
+        with pytest.raises(DocumentTooLarge):
+            await seline.data.save_json(PROFILE, "x" * 3000)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../evil.json", "a/b.json", "metadata.json", "x.txt", ".hidden.json", "", "a b.json",
+     "x" * 200 + ".json", "é.json", "a.json\n", "a\0.json", "\\x.json"],
+)  # fmt: skip
+async def test_a_wrong_name_is_refused_everywhere(
+    seline: Seline, tmp_path: Path, name: str
+) -> None:
+    for attempt in (
+        seline.data.save_json(name, {}),
+        seline.data.load_json(name),
+        seline.data.delete(name),
+        seline.data.backups(name),
+        seline.data.restore(name),
+        seline.data.update_field(name, "a", 1),
+    ):
+        with pytest.raises(InvalidDocumentName):
+            await attempt
+    assert not (tmp_path / "evil.json").exists()
+
+
+async def test_if_match_refuses_a_stale_writer(seline: Seline) -> None:
+    first = await seline.data.save_json(PROFILE, {"n": 1}, if_match=ABSENT)
+    second = await seline.data.save_json(PROFILE, {"n": 2}, if_match=first)
+    with pytest.raises(RevisionMismatch) as refused:
+        await seline.data.save_json(PROFILE, {"n": 3}, if_match=first)
+    assert refused.value.details["current"] == second
+    with pytest.raises(RevisionMismatch):
+        await seline.data.save_json(PROFILE, {"n": 3}, if_match=ABSENT)
+    assert await seline.data.load_json(PROFILE) == {"n": 2}
+
+
+async def test_read_gives_revision_size_and_instant(seline: Seline) -> None:
+    revision = await seline.data.save_json(PROFILE, {"n": 1})
+    document = await seline.data.read(PROFILE)
+    assert (document.value, document.revision, document.size_bytes) == ({"n": 1}, revision, 13)
+    assert abs((datetime.now(UTC) - document.updated_at).total_seconds()) < 30
+    with pytest.raises(DocumentNotFound):
+        await seline.data.read("none.json")
+
+
+async def test_concurrent_field_updates_leave_every_effect(seline: Seline) -> None:
+    await asyncio.gather(*(seline.data.update_field(PROFILE, f"k{n}", n) for n in range(160)))
+    assert await seline.data.load_json(PROFILE) == {f"k{n}": n for n in range(160)}
+
+
+async def test_a_list_has_no_fields(seline: Seline) -> None:
+    await seline.data.save_json("list.json", [1])
+    with pytest.raises(NotAnObject):
+        await seline.data.update_field("list.json", "x", 1)
+    with pytest.raises(InvalidRequest):
+        await seline.data.update_field("list.json", 5, 1)  # type: ignore[arg-type]
+
+
+async def test_edits_of_one_document_queue_behind_each_other(seline: Seline) -> None:
+    async def visit() -> None:
+        async with seline.data.edit(PROFILE) as profile:
+            seen = profile.get("visits", 0)
+            await asyncio.sleep(0)
+            profile["visits"] = seen + 1
+
+    await asyncio.gather(*(visit() for _ in range(20)))
+    assert await seline.data.load_json(PROFILE) == {"visits": 20}
+
+
+async def test_a_save_behind_an_edit_takes_effect_after_it(seline: Seline) -> None:
+    async with seline.data.edit(PROFILE) as profile:
+        profile["by"] = "edit"
+        save = asyncio.ensure_future(_in_fresh_context(seline.data.save_json(PROFILE, {"by": "s"})))
+        await asyncio.sleep(0.05)
+        assert not save.done()
+    await save
+    assert await seline.data.load_json(PROFILE) == {"by": "s"}
+
+
+async def _in_fresh_context(work: object) -> object:
+    import contextvars
+
+    task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())  # type: ignore[arg-type]
+    return await task
+
+
+async def test_reads_do_not_wait_for_an_edit(seline: Seline) -> None:
+    await seline.data.save_json(PROFILE, {"n": 1})
+    async with seline.data.edit(PROFILE) as profile:
+        profile["n"] = 2
+        assert await seline.data.load_json(PROFILE) == {"n": 1}
+
+
+async def test_an_edit_that_raises_changes_nothing_and_frees_the_document(seline: Seline) -> None:
+    await seline.data.save_json(PROFILE, {"n": 1})
+    with pytest.raises(ZeroDivisionError):
+        async with seline.data.edit(PROFILE) as profile:
+            profile["n"] = 1 / 0
+    await seline.data.update_field(PROFILE, "m", 2)
+    assert await seline.data.load_json(PROFILE) == {"n": 1, "m": 2}
+
+
+async def test_an_edit_with_a_value_that_json_cannot_hold_frees_the_document(
+    seline: Seline,
+) -> None:
+    with pytest.raises(NotSerializable):
+        async with seline.data.edit(PROFILE) as profile:
+            profile["bad"] = {1, 2}
+    assert await seline.data.save_json(PROFILE, {"n": 1})
+
+
+@pytest.mark.parametrize("call", ["save", "field", "edit", "delete", "restore", "transaction"])
+async def test_changing_a_held_document_from_inside_raises_at_once(
+    seline: Seline, call: str
+) -> None:
+    await seline.data.save_json(PROFILE, {"n": 1})
+
+    async def nested() -> None:
+        data = seline.data
+        if call == "save":
+            await data.save_json(PROFILE, {})
+        elif call == "field":
+            await data.update_field(PROFILE, "n", 2)
+        elif call == "delete":
+            await data.delete(PROFILE)
+        elif call == "restore":
+            await data.restore(PROFILE)
+        elif call == "edit":
+            async with data.edit(PROFILE):
+                pass
+        else:
+            async with data.transaction(PROFILE):
+                pass
+
+    async with seline.data.edit(PROFILE) as profile:
+        with pytest.raises(NestedEdit):
+            await asyncio.wait_for(nested(), 2)
+        profile["n"] = 3
+    assert await seline.data.load_json(PROFILE) == {"n": 3}
+
+
+async def test_a_waiter_gives_up_naming_since_when(tmp_path: Path) -> None:
+    async with open_seline(tmp_path, storage__edit_wait_s=0.1) as seline:
+        async with seline.data.edit(PROFILE) as profile:
+            with pytest.raises(DocumentBusy) as busy:
+                await _in_fresh_context(seline.data.save_json(PROFILE, {"other": 1}))
+            assert "since" in busy.value.details
+            profile["n"] = 1
+        assert await seline.data.load_json(PROFILE) == {"n": 1}
+
+
+async def test_a_hold_that_was_lost_can_do_no_harm(tmp_path: Path) -> None:
+    async with open_seline(tmp_path, storage__edit_limit_s=1) as seline:
+        with pytest.raises(RevisionMismatch):
+            async with seline.data.edit(PROFILE) as profile:
+                profile["by"] = "the one who slept"
+                await _in_fresh_context(seline.data.save_json(PROFILE, {"by": "the other"}))
+        assert await seline.data.load_json(PROFILE) == {"by": "the other"}
+
+
+async def test_a_transaction_changes_all_or_nothing(seline: Seline) -> None:
+    await seline.data.save_json("a.json", {"coins": 5})
+    await seline.data.save_json("b.json", {"coins": 0})
+    async with seline.data.transaction("a.json", "b.json") as change:
+        change["a.json"]["coins"] -= 5
+        change["b.json"]["coins"] += 5
+        change["c.json"] = {"log": "moved"}
+    with pytest.raises(RuntimeError):
+        async with seline.data.transaction("a.json", "b.json") as change:
+            change["a.json"]["coins"] = 99
+            raise RuntimeError
+    files = (await seline.data.export_all_data())["files"]
+    assert files == {"a.json": {"coins": 0}, "b.json": {"coins": 5}, "c.json": {"log": "moved"}}
+
+
+async def test_a_transaction_loads_only_what_it_names(seline: Seline) -> None:
+    await seline.data.save_json("other.json", {"n": 1})
+    async with seline.data.transaction("a.json") as change:
+        with pytest.raises(DocumentNotFound):
+            change["other.json"]["n"] = 2
+        with pytest.raises(InvalidDocumentName):
+            change["../x.json"] = {}
+
+
+async def test_one_transaction_at_a_time(seline: Seline) -> None:
+    async def move() -> None:
+        async with seline.data.transaction("a.json", "b.json") as change:
+            before = change["a.json"].get("n", 0)
+            await asyncio.sleep(0)
+            change["a.json"]["n"] = change["b.json"]["n"] = before + 1
+
+    await asyncio.gather(*(move() for _ in range(10)))
+    assert await seline.data.load_json("b.json") == {"n": 10}
+
+
+async def test_a_cancelled_save_is_carried_to_its_end(seline: Seline) -> None:
+    task = asyncio.ensure_future(seline.data.save_json(PROFILE, {"n": 1}))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await seline.data.save_json("after.json", {})
+    assert await seline.data.load_json(PROFILE) == {"n": 1}
+
+
+async def test_a_delete_can_be_undone(seline: Seline) -> None:
+    await seline.data.save_json(PROFILE, {"n": 1})
+    deleted = await seline.data.delete(PROFILE)
+    with pytest.raises(DocumentNotFound):
+        await seline.data.delete(PROFILE)
+    assert deleted.backup is not None
+    assert await seline.data.restore_from_backup(PROFILE) is True
+    assert await seline.data.load_json(PROFILE) == {"n": 1}
+
+
+async def test_a_purge_erases_document_backups_and_pins(seline: Seline, tmp_path: Path) -> None:
+    await seline.data.save_json(PROFILE, {"secret": "words"})
+    await seline.data.save_json(PROFILE, {"secret": "more"})
+    [backup] = await seline.data.backups(PROFILE)
+    await seline.data.pin(PROFILE, backup.name)
+    await seline.data.delete(PROFILE, purge=True)
+    left = [p for p in (tmp_path / "data").rglob("*") if p.is_file() and b"words" in p.read_bytes()]
+    assert left == []
+    assert await seline.data.restore_from_backup(PROFILE) is False
+
+
+async def test_a_restore_takes_the_newest_that_differs_and_can_be_undone(seline: Seline) -> None:
+    for number in range(3):
+        await seline.data.save_json(PROFILE, {"n": number})
+    restored = await seline.data.restore(PROFILE)
+    assert await seline.data.load_json(PROFILE) == {"n": 1}
+    assert restored.undo is not None
+    await seline.data.restore(PROFILE, restored.undo)
+    assert await seline.data.load_json(PROFILE) == {"n": 2}
+
+
+async def test_a_restore_without_a_backup_says_what_was_tried(seline: Seline) -> None:
+    await seline.data.save_json(PROFILE, {"n": 1})
+    assert await seline.data.restore_from_backup(PROFILE) is False
+    with pytest.raises(BackupNotFound):
+        await seline.data.restore(PROFILE, "user_profile_20200101_000000.json")
+    with pytest.raises(BackupNotFound):
+        await seline.data.restore(PROFILE, "../../etc/passwd")
+
+
+async def test_a_pinned_backup_stays_outside_rotation(seline: Seline) -> None:
+    for number in range(2):
+        await seline.data.save_json(PROFILE, {"n": number})
+    [first] = await seline.data.backups(PROFILE)
+    await seline.data.pin(PROFILE, first.name, because="before the move")
+    for number in range(2, 12):
+        await seline.data.save_json(PROFILE, {"n": number})
+    backups = await seline.data.backups(PROFILE)
+    assert len(backups) == 6
+    assert (backups[-1].name, backups[-1].pinned) == (first.name, True)
+    assert "before the move" in backups[-1].because
+    await seline.data.unpin(PROFILE, first.name)
+    await seline.data.save_json(PROFILE, {"n": 99})
+    assert first.name not in {backup.name for backup in await seline.data.backups(PROFILE)}
+
+
+async def test_five_blank_saves_in_a_row_lose_nothing(seline: Seline) -> None:
+    await seline.data.save_json(PROFILE, LONG)
+    for number in range(8):
+        await seline.data.save_json(PROFILE, {"blank": None, "n": number})
+    pinned = [backup for backup in await seline.data.backups(PROFILE) if backup.pinned]
+    assert len(pinned) == 1
+    assert await seline.data.read_backup(PROFILE, pinned[0].name) == LONG
+    health = await seline.data.health()
+    assert "blank_save" in json.dumps(health["checks"])
+
+
+async def test_a_blank_save_is_pinned_even_without_a_backup(seline: Seline) -> None:
+    await seline.data.save_json(PROFILE, LONG)
+    await seline.data.save_json(PROFILE, {}, backup=False)
+    assert [backup.pinned for backup in await seline.data.backups(PROFILE)] == [True]
+
+
+async def test_blank_saves_together_with_others_still_pin_what_they_remove(seline: Seline) -> None:
+    await seline.data.save_json(PROFILE, {"start": 1})
+    await asyncio.gather(
+        seline.data.save_json(PROFILE, LONG), seline.data.save_json(PROFILE, {"n": None})
+    )
+    pinned = [backup for backup in await seline.data.backups(PROFILE) if backup.pinned]
+    assert await seline.data.read_backup(PROFILE, pinned[0].name) == LONG
+
+
+async def test_shrink_clear_and_restore_are_meant(seline: Seline) -> None:
+    await seline.profile.save(dict(LONG))
+    await seline.profile.clear()
+    await seline.data.restore(PROFILE)
+    await seline.data.save_json(PROFILE, {}, shrink=True)
+    assert not any(backup.pinned for backup in await seline.data.backups(PROFILE))
+
+
+async def test_an_export_goes_back_in_whole(seline: Seline, tmp_path: Path) -> None:
+    await seline.data.save_json("a.json", {"n": 1})
+    await seline.data.save_json("b.json", [1, 2])
+    export = await seline.data.export_all_data()
+    async with open_seline(tmp_path / "second") as second:
+        await second.data.save_json("c.json", {"own": True})
+        report = await second.data.import_data({"success": True, "data": export})
+        assert report.created == ("a.json", "b.json")
+        assert len(await second.data.documents()) == 3
+        report = await second.data.import_data(export, mode="replace")
+        assert (report.unchanged, report.deleted) == (("a.json", "b.json"), ("c.json",))
+        again = await second.data.export_all_data()
+    assert again["files"] == export["files"]
+
+
+async def test_a_dry_run_changes_nothing(seline: Seline) -> None:
+    await seline.data.save_json("a.json", {"n": 1})
+    report = await seline.data.import_data(
+        {"files": {"a.json": {"n": 2}, "b.json": {}}}, mode="replace", dry_run=True
+    )
+    assert (report.changed, report.created, report.dry_run) == (("a.json",), ("b.json",), True)
+    assert [info.name for info in await seline.data.documents()] == ["a.json"]
+    assert await seline.data.load_json("a.json") == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    "export",
+    [
+        None, [], {}, {"files": []}, {"data": 3}, {"files": {"../x.json": {}}},
+        {"files": {"a.json": {}, "bad name.json": {}}}, {"files": {}, "extra": 1},
+        {"success": True, "data": {"files": {}}, "more": 1},
+    ],
+)  # fmt: skip
+async def test_a_wrong_import_is_refused_and_changes_nothing(
+    seline: Seline, export: object
+) -> None:
+    with pytest.raises(ImportRefused):
+        await seline.data.import_data(export)
+    assert await seline.data.documents() == []
+
+
+async def test_an_unknown_mode_is_refused(seline: Seline) -> None:
+    with pytest.raises(ImportRefused):
+        await seline.data.import_data({"files": {}}, mode="overwrite")
+
+
+async def test_prune_says_first_and_does_then(seline: Seline, tmp_path: Path) -> None:
+    for number in range(6):
+        await seline.data.save_json(PROFILE, {"n": number})
+    settings = tmp_path / "data"
+    await seline.close()
+    async with open_seline(settings, backups__keep_newest=2) as tighter:
+        planned = await tighter.data.prune(dry_run=True)
+        assert len(planned) == 3
+        assert len(await tighter.data.backups(PROFILE)) == 5
+        assert await tighter.data.prune() == planned
+        assert len(await tighter.data.backups(PROFILE)) == 2
+
+
+async def test_after_close_every_call_says_so(seline: Seline) -> None:
+    await seline.close()
+    await seline.close()
+    for attempt in (seline.data.load_json(PROFILE), seline.data.save_json(PROFILE, {})):
+        with pytest.raises(StoreClosed):
+            await attempt
+
+
+async def test_what_was_saved_is_there_after_reopening(tmp_path: Path) -> None:
+    async with open_seline(tmp_path) as first:
+        revision = await first.data.save_json(PROFILE, {"n": 1})
+    async with open_seline(tmp_path) as second:
+        assert (await second.data.read(PROFILE)).revision == revision
+        health = await second.data.health()
+    metadata = health["metadata"]
+    assert isinstance(metadata, dict)
+    assert metadata["schema_version"] == "1.0.0"
+    assert metadata["total_writes"] == 1
+    assert health["status"] in ("healthy", "warning")
+
+
+async def test_storage_info_has_the_seeds_shape(seline: Seline) -> None:
+    await seline.data.save_json(PROFILE, {"n": 1})
+    await seline.data.save_json(PROFILE, {"n": 2})
+    info = await seline.data.storage_info()
+    assert set(info) == {"mount_path", "data_files", "backups", "summary"}
+    [file] = info["data_files"]  # type: ignore[misc]
+    assert file["name"] == PROFILE  # type: ignore[index,call-overload]
+    assert file["sha256"] == (await seline.data.read(PROFILE)).revision  # type: ignore[index,call-overload]
+    assert json.loads(json.dumps(info)) == info
+    summary = info["summary"]
+    assert isinstance(summary, dict)
+    assert summary["volume_limit_mb"] == 500
+
+
+async def test_lessons_are_counted_when_they_come_again(seline: Seline) -> None:
+    await seline.lessons.add_lesson("messaging", "Messages trop longs", "Limiter")
+    again = await seline.lessons.add_lesson("Messaging", "MESSAGES TROP LONGS", "Couper")
+    assert again["occurrences"] == 2
+    await seline.lessons.add_lesson("other", "p", "s")
+    assert [lesson["category"] for lesson in await seline.lessons.get_lessons()] == [
+        "messaging",
+        "other",
+    ]
+    assert "Messages trop longs" in await seline.lessons.format_lessons_for_prompt()
+    assert await seline.lessons.delete_lesson(0) is True
+    assert await seline.lessons.delete_lesson(7) is False
+    document = await seline.data.load_json("lessons_learned.json")
+    assert isinstance(document, dict)
+    assert document["total_lessons"] == 1
+
+
+async def test_a_bare_list_of_lessons_loads(seline: Seline) -> None:
+    await seline.data.save_json("lessons_learned.json", [{"category": "a", "problem": "b"}])
+    assert len(await seline.lessons.get_lessons()) == 1
+    await seline.lessons.add_lesson("a", "b", "c")
+    assert (await seline.lessons.get_lessons())[0]["occurrences"] == 2
