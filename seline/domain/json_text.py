@@ -1,9 +1,9 @@
 """Strict JSON both ways: what cannot be held exactly is refused with its path and the cure.
 
 Written: UTF-8, 2-space indent, non-ASCII readable, final newline. Every value is walked before
-msgspec sees it, because msgspec writes NaN as null, bytes as base64, sets as lists, integers over
-64 bits and integer keys as text without a word. The walk stands in the way of every save, so it
-only says yes or no; what is wrong, and where, is looked for in `json_flaws`, once it said no.
+msgspec sees it, because msgspec writes NaN as null, bytes as base64, sets as lists and integer
+keys as text without a word. The walk stands in the way of every save, so it only says yes or no;
+what is wrong, and where, is looked for by `find_flaw`, once it said no.
 """
 
 from __future__ import annotations
@@ -125,7 +125,10 @@ def _is_plain_object(item: dict[Any, Any], depth_left: int) -> bool:
 
 
 def _encode_wide(value: object, depth_max: int) -> bytes:
-    """Write what has no flaw but integers over 64 bits, in the same layout."""
+    """Write what has no flaw but integers over 64 bits, in the same layout.
+
+    By the standard library, which promises them exact; msgspec promises nothing beyond 64 bits.
+    """
     flaw = find_flaw(value, depth_max)
     if flaw is not None:
         _refuse(flaw)

@@ -92,9 +92,9 @@ def test_every_type_survives_so_true_is_not_1_and_1_is_not_1_point_0(value: Json
 
 
 def test_a_document_is_indented_readable_and_ends_with_a_newline() -> None:
-    text = encode({"ville": "Orléans", "visites": [1, {}], "rien": []}).decode()
+    value: Json = {"ville": "Orléans", "visites": [1, {}], "rien": []}
 
-    assert text == (
+    assert encode(value).decode() == (
         '{\n  "ville": "Orléans",\n  "visites": [\n    1,\n    {}\n  ],\n  "rien": []\n}\n'
     )
 
@@ -105,9 +105,11 @@ def test_tuples_come_back_as_lists() -> None:
 
 @pytest.mark.parametrize("number", [2**63 - 1, 2**63, 2**64 - 1, 2**64, -(2**63) - 1, 10**4299])
 def test_integers_of_any_size_are_exact_and_in_the_same_layout(number: int) -> None:
-    data = encode({"n": number, "deep": [{}, []]})
+    value: Json = {"n": number, "deep": [{}, []]}
 
-    assert decode(data) == {"n": number, "deep": [{}, []]}
+    data = encode(value)
+
+    assert decode(data) == value
     assert data == f'{{\n  "n": {number},\n  "deep": [\n    {{}},\n    []\n  ]\n}}\n'.encode()
 
 

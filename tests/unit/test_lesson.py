@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -35,7 +36,7 @@ LONG: Lesson = {
 
 
 def learned(value: Json, problem: str = "Messages trop longs", **told: Any) -> dict[str, Any]:
-    known = {
+    known: dict[str, Any] = {
         "category": "messaging",
         "solution": "Limiter à 500 caractères max",
         "context": None,
@@ -135,7 +136,13 @@ def test_another_shape_is_refused_with_its_path_and_never_read_as_empty(
     value: Json, path: str
 ) -> None:
     """Taken for empty, the next lesson would be written over it."""
-    for read in (read_lessons, learned, select_lessons, lambda v: without_lesson(v, 0, MONDAY)):
+    readers: list[Callable[[Json], object]] = [
+        read_lessons,
+        learned,
+        select_lessons,
+        lambda document: without_lesson(document, 0, MONDAY),
+    ]
+    for read in readers:
         with pytest.raises(NotAnObject) as caught:
             read(value)
         assert caught.value.details["path"] == path

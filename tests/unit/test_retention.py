@@ -361,7 +361,7 @@ def test_shedding_never_takes_the_newest_sound_one_and_frees_what_it_can(
     dropped = plan_shedding({"a.json": first, "b.json": second}, bytes_to_free=bytes_to_free)
 
     gone = [one.backup for one in dropped]
-    sheddable = []
+    sheddable: list[Backup] = []
     for backups in (first, second):
         newest = newest_sound(backups)
         assert newest not in gone
