@@ -121,6 +121,12 @@ class Unauthorized(AccessError):
     hint = "Send `Authorization: Bearer …`; `seline token create` makes a token."
 
 
+class TokenNotFound(AccessError):
+    """There is no token with this id."""
+
+    hint = "`seline token list` shows the tokens."
+
+
 class Forbidden(AccessError):
     """This token or origin may not do that."""
 

@@ -126,7 +126,13 @@ class DataManager:
         return _revision(outcome)
 
     async def save_text(
-        self, name: str, data: bytes, *, backup: bool = True, if_match: IfMatch = None
+        self,
+        name: str,
+        data: bytes,
+        *,
+        backup: bool = True,
+        if_match: IfMatch = None,
+        shrink: bool = False,
     ) -> tuple[Revision, bool]:
         """Save JSON text of unknown origin; return the revision, and whether it was created.
 
@@ -142,7 +148,8 @@ class DataManager:
                 column=error.column,
             ) from error
         existed = await self._exists(key)
-        outcome = await self._save(key, self.encoding.content(value), backup, if_match)
+        content = self.encoding.content(value)
+        outcome = await self._save(key, content, backup, if_match, shrink=shrink)
         return _revision(outcome), not existed
 
     async def load_json(self, name: str, default: Json = _MISSING) -> Json:

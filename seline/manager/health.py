@@ -150,7 +150,9 @@ class Health:
         except (SelineError, OSError, TimeoutError):
             return
 
-    def _notice(self, _key: DocumentKey, outcome: Outcome) -> None:
+    def _notice(self, key: DocumentKey, outcome: Outcome) -> None:
+        if key.owner != BOT:
+            return
         with self._lock:
             self._writes += 1
             self._last_updated = self._data.clock.now()

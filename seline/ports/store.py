@@ -270,6 +270,10 @@ class DocumentStore(Protocol):
         """Return the report as it lies there, None where there is none to be read."""
         ...
 
+    def announce(self, **fields: object) -> None:
+        """Tell other processes where this one can be reached; best effort."""
+        ...
+
     def has_reserve(self) -> bool:
         """Whether the emergency space is there."""
         ...

@@ -118,9 +118,7 @@ def test_nine_saves_within_one_second_keep_five_backups_in_order(store: Document
     assert names[0] == "user_profile_20250106_143022_07.json"
 
 
-def test_a_clock_set_back_does_not_change_the_order(
-    store: DocumentStore, clock: FakeClock
-) -> None:
+def test_a_clock_set_back_does_not_change_the_order(store: DocumentStore, clock: FakeClock) -> None:
     for number in range(4):
         put(store, KEY, {"n": number})
         clock.set_back(3600)

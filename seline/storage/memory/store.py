@@ -175,6 +175,9 @@ class MemoryStore:
     def read_report(self) -> bytes | None:
         return self._report
 
+    def announce(self, **fields: object) -> None:
+        """Do nothing: no other process can reach this memory."""
+
     def has_reserve(self) -> bool:
         return True
 

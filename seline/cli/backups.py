@@ -1,0 +1,207 @@
+"""The verbs for backups: backups, pin, unpin, restore, prune."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from seline.cli import talk
+from seline.cli.front import front
+from seline.cli.problem import Problem
+from seline.cli.verbs import agreed, api_verb, dry_run_option, yes_option
+
+if TYPE_CHECKING:
+    from seline.cli.client import Api
+
+SECTION: Final = "Backups"
+
+
+@api_verb(
+    front,
+    "backups",
+    section=SECTION,
+    examples="""
+    seline backups user_profile.json
+    seline backups user_profile.json --json
+    seline load user_profile.json --backup user_profile_20250106_143022.json
+    """,
+)
+@click.argument("name")
+async def backups(api: Api, name: str) -> None:
+    """List a document's backups, newest first, and why each is kept."""
+    from seline.cli.client import document_path
+
+    listed = await api.get(document_path(name, "backups"))
+    if api.asked.json:
+        talk.out_json(listed)
+        return
+    rows = [_row(backup) for backup in listed["backups"]]
+    talk.out_table(("BACKUP", "TAKEN", "SIZE", "STATE", "PINNED", "KEPT BECAUSE"), rows)
+    if not rows:
+        talk.say(f"{name} has no backup yet: its next change makes one.")
+
+
+@api_verb(
+    front,
+    "pin",
+    section=SECTION,
+    examples="""
+    seline pin user_profile.json user_profile_20250106_143022.json
+    """,
+)
+@click.argument("name")
+@click.argument("backup")
+async def pin(api: Api, name: str, backup: str) -> None:
+    """Keep a backup outside rotation until it is unpinned."""
+    await _change_pin(api, "PUT", name, backup)
+    talk.say(f"{backup} is kept until `seline unpin {name} {backup}`.")
+
+
+@api_verb(
+    front,
+    "unpin",
+    section=SECTION,
+    examples="""
+    seline unpin user_profile.json user_profile_20250106_143022.json
+    """,
+)
+@click.argument("name")
+@click.argument("backup")
+async def unpin(api: Api, name: str, backup: str) -> None:
+    """Give a pinned backup back to rotation."""
+    await _change_pin(api, "DELETE", name, backup)
+    talk.say(f"{backup} goes when its turn comes.")
+
+
+@api_verb(
+    front,
+    "restore",
+    section=SECTION,
+    examples="""
+    seline restore user_profile.json --dry-run
+    seline restore user_profile.json
+    seline restore user_profile.json --backup user_profile_20250106_143022.json --yes
+    """,
+)
+@click.argument("name")
+@click.option(
+    "--backup", metavar="BACKUP", help="Go back to this one, not to the newest sound one."
+)
+@dry_run_option
+@yes_option
+async def restore(api: Api, name: str, backup: str | None, dry_run: bool, yes: bool) -> None:
+    """Go back to a backup; what is current now becomes a backup itself.
+
+    Without --backup it is the newest sound one that differs from what is current.
+    """
+    plan = await _restore_plan(api, name, backup)
+    if not agreed(plan, dry_run=dry_run, yes=yes):
+        return
+    body = {"filename": name} if backup is None else {"filename": name, "backup": backup}
+    answer = (await api.request("POST", "/restore-backup", body=body)).value()
+    if api.asked.json:
+        talk.out_json(answer)
+    restored, undo = answer["restored"], answer.get("undo")
+    talk.say(f"{name} is back at {restored['backup']} (taken {restored['taken_at']}).")
+    if undo:
+        talk.say(f"To undo: seline restore {name} --backup {undo['backup']}")
+
+
+@api_verb(
+    front,
+    "prune",
+    section=SECTION,
+    examples="""
+    seline prune --dry-run
+    seline prune --yes
+    """,
+)
+@dry_run_option
+@yes_option
+async def prune(api: Api, dry_run: bool, yes: bool) -> None:
+    """Discard the backups that the retention policy no longer keeps.
+
+    The newest sound backup of a document is never among them.
+    """
+    planned = await _prune(api, dry_run=True)
+    if not planned["pruned"]:
+        talk.say("Nothing to prune: every backup is kept for a reason (`seline backups NAME`).")
+        _show_pruned(api, planned)
+        return
+    _show_pruned(api, planned)
+    if agreed(_freed(planned, "would be discarded"), dry_run=dry_run, yes=yes):
+        done = await _prune(api, dry_run=False)
+        talk.say(_freed(done, "are discarded"))
+
+
+async def _change_pin(api: Api, method: str, name: str, backup: str) -> None:
+    from seline.cli.client import document_path
+
+    answer = await api.request(method, document_path(name, "backups", backup, "pin"))
+    if api.asked.json and answer.data:
+        talk.out_json(answer.value())
+
+
+async def _restore_plan(api: Api, name: str, backup: str | None) -> str:
+    """Say which backup it will be. Raises Problem where there is none."""
+    from seline.cli.client import document_path
+
+    listed: list[dict[str, Any]] = (await api.get(document_path(name, "backups")))["backups"]
+    if backup is None:
+        if not listed:
+            raise Problem(
+                f"{name} has no backup to go back to.",
+                "`seline documents` lists what there is; a document's next change makes a backup.",
+                code="backup_not_found",
+            )
+        what = "its newest sound backup that differs from what is current"
+    else:
+        _named(listed, name, backup)
+        what = backup
+    return f"{name} goes back to {what}; what is current now becomes a backup, so it can be undone."
+
+
+def _named(listed: list[dict[str, Any]], name: str, backup: str) -> None:
+    if any(known["name"] == backup for known in listed):
+        return
+    raise Problem(
+        f"{name} has no backup {backup}.",
+        f"`seline backups {name}` lists what there is.",
+        code="backup_not_found",
+    )
+
+
+async def _prune(api: Api, *, dry_run: bool) -> Any:
+    query = {"dry_run": "true" if dry_run else "false"}
+    with talk.busy("Looking through the backups"):
+        return (await api.request("POST", "/prune", query=query)).value()
+
+
+def _show_pruned(api: Api, report: dict[str, Any]) -> None:
+    if api.asked.json:
+        talk.out_json(report)
+        return
+    rows = [
+        (one["backup"], talk.size_text(one["size_bytes"]), one["because"])
+        for one in report["pruned"]
+    ]
+    if rows:
+        talk.out_table(("BACKUP", "SIZE", "BECAUSE"), rows)
+
+
+def _freed(report: dict[str, Any], what: str) -> str:
+    size = sum(one["size_bytes"] for one in report["pruned"])
+    count = talk.count_text(len(report["pruned"]), "backup")
+    return f"{count} of {talk.size_text(size)} {what}."
+
+
+def _row(backup: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        backup["name"],
+        backup["taken_at"],
+        talk.size_text(backup["size_bytes"]),
+        backup["verdict"],
+        "yes" if backup["pinned"] else "",
+        backup["because"],
+    )

@@ -1,0 +1,186 @@
+"""The admin API as a client sees it: one `request` and one `stream`, whatever lies between.
+
+An error answer becomes a `Problem` with the server's code, message and hint. Every request has a
+connection of its own, so that one which was refused was certainly not carried out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, cast
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from seline.cli.problem import Problem
+from seline.cli.verbs import Asked
+from seline.domain.document import check_document_name
+from seline.errors import OutcomeUnknown
+from seline.settings import Settings
+
+PREFIX: Final = "/api/v1/data-admin"
+CONNECT_S: Final = 10.0
+ANSWER_S: Final = 600.0
+_PIECE_BYTES: Final = 1 << 16
+_NO_ONE_ANSWERED: Final = "Check the address and that the server runs; `seline status` asks it."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the server answered, already known to be no error."""
+
+    status: int
+    headers: Mapping[str, str]
+    data: bytes
+
+    def value(self) -> Any:
+        """Return the body as JSON."""
+        return json.loads(self.data)
+
+    @property
+    def revision(self) -> str:
+        return self.headers.get("ETag", "").strip('"')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """Where the API is: an address, or a socket; `where` names it for people."""
+
+    where: str
+    base: str
+    socket: str | None = None
+    token: str | None = None
+    alone: bool = False
+
+    def connector(self) -> aiohttp.BaseConnector:
+        """Return what opens connections to it."""
+        if self.socket is not None:
+            return aiohttp.UnixConnector(path=self.socket, force_close=True)
+        return aiohttp.TCPConnector(force_close=True)
+
+
+class Api:
+    """The admin API through an open door. `asked` and `settings` are the verb's own."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, door: Door, asked: Asked, settings: Settings
+    ) -> None:
+        self._session = session
+        self.door = door
+        self.asked = asked
+        self.settings = settings
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send one request and return its answer. `body` is bytes as they are, or a JSON value."""
+        async with self.stream(method, path, query=query, body=body, headers=headers) as response:
+            data = await response.read()
+            return Answer(status=response.status, headers=response.headers, data=data)
+
+    async def get(self, path: str, **query: str) -> Any:
+        """Return the JSON value at a path."""
+        return (await self.request("GET", path, query=query)).value()
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send one request; the block reads the answer. Raises Problem for an error answer."""
+        asking = query_text(query or {})
+        url = URL(f"{self.door.base}{PREFIX}{path}{asking}", encoded=True)
+        sent = dict(headers or {})
+        if body is not None:
+            sent.setdefault("Content-Type", "application/json")
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        with self._in_plain_words(changes=method != "GET"):
+            async with self._session.request(method, url, data=data, headers=sent) as response:
+                if response.status >= 400:
+                    raise problem_of(response.status, await response.read(), self.door.where)
+                yield response
+
+    @contextmanager
+    def _in_plain_words(self, *, changes: bool) -> Iterator[None]:
+        """Say what a broken connection means for what was asked."""
+        try:
+            yield
+        except aiohttp.ClientConnectorError as error:
+            raise Problem(
+                f"Nobody answers at {self.door.where}: {error.strerror or error}.",
+                _NO_ONE_ANSWERED,
+            ) from error
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+            raise Problem(
+                f"{self.door.base} is not an address.",
+                "Give --url (or SELINE_URL) as http://host:port or https://host.",
+                code="settings_error",
+            ) from error
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            raise self._cut_off(error, changes=changes) from error
+
+    def _cut_off(self, error: Exception, *, changes: bool) -> Problem:
+        why = str(error) or type(error).__name__
+        message = f"The connection to {self.door.where} broke off: {why}."
+        if changes:
+            hint = "Look before you repeat it: it may have been done all the same."
+            return Problem(message, hint, code=OutcomeUnknown.code)
+        return Problem(message, "What was received is not whole: do not use it; try again.")
+
+
+async def pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Yield the body as it comes."""
+    async for piece in response.content.iter_chunked(_PIECE_BYTES):
+        yield piece
+
+
+def problem_of(status: int, data: bytes, where: str) -> Problem:
+    """Read an error answer (RFC 9457); one that is none comes from something in between."""
+    try:
+        told = json.loads(data)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict) or "code" not in told:
+        return Problem(
+            f"{where} answered {status}, and not as Seline does.",
+            "Check that the address is Seline's own, and look at what stands before it.",
+        )
+    known = cast("dict[str, Any]", told)
+    message = str(known.get("detail") or known.get("title") or f"HTTP {status}")
+    hint = str(known.get("hint") or "")
+    return Problem(message, hint, code=str(known["code"]), details=known)
+
+
+def query_text(query: Mapping[str, str]) -> str:
+    """Return a query with its `?`, empty where there is none."""
+    pairs = (f"{quote(key, safe='')}={quote(value, safe='')}" for key, value in query.items())
+    return f"?{text}" if (text := "&".join(pairs)) else ""
+
+
+def document_path(name: str, *rest: str) -> str:
+    """Return a document's path. Raises InvalidDocumentName."""
+    return "/".join(("/documents", check_document_name(name), *map(segment, rest)))
+
+
+def segment(text: str) -> str:
+    """Return text as one segment of a path."""
+    if text.strip(".") == "":
+        raise Problem(
+            f"{text!r} is no name.", "List the names first, then copy one.", code="invalid_request"
+        )
+    return quote(text, safe="")

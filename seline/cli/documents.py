@@ -1,0 +1,178 @@
+"""The verbs for documents: save, load, delete, documents."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from seline.cli import talk
+from seline.cli.exits import Exit
+from seline.cli.front import front
+from seline.cli.verbs import agreed, api_verb, dry_run_option, yes_option
+
+if TYPE_CHECKING:
+    from seline.cli.client import Api
+
+SECTION: Final = "Documents"
+_ABSENT: Final = "absent"
+
+
+@api_verb(
+    front,
+    "save",
+    section=SECTION,
+    makes=True,
+    examples="""
+    seline save user_profile.json profile.json
+    echo '{"userName": "Alex"}' | seline save user_profile.json
+    seline save user_profile.json new.json --if-match "$REVISION"
+    seline save user_profile.json new.json --if-match absent
+    """,
+)
+@click.argument("name")
+@click.argument("file", default="-", type=click.Path(allow_dash=True))
+@click.option("--no-backup", is_flag=True, help="Keep no backup of the content before.")
+@click.option(
+    "--if-match",
+    metavar="REVISION",
+    help="Save only if this revision is current; `absent`: only if there is no document.",
+)
+async def save(
+    api: Api, name: str, file: str, no_backup: bool, if_match: str | None
+) -> Exit | None:
+    """Save a document from a file, or from stdin.
+
+    Prints the revision (the SHA-256 of the stored bytes) once the document is durable.
+    """
+    from seline.cli.client import document_path
+
+    path = document_path(name)
+    query = {"backup": "false"} if no_backup else {}
+    body = read_source(file)
+    headers = condition(if_match)
+    answer = await api.request("PUT", path, query=query, body=body, headers=headers)
+    if api.asked.json:
+        talk.out_json(answer.value())
+    else:
+        talk.out(answer.revision)
+    talk.say(f"{name} is saved{'' if answer.status != 201 else ' (new)'}.")
+
+
+@api_verb(
+    front,
+    "load",
+    section=SECTION,
+    examples="""
+    seline load user_profile.json
+    seline load user_profile.json | jq .userName
+    seline load user_profile.json --backup user_profile_20250106_143022.json
+    """,
+)
+@click.argument("name")
+@click.option("--backup", metavar="BACKUP", help="Print this backup instead of the document.")
+async def load(api: Api, name: str, backup: str | None) -> None:
+    """Print a document's value, or one of its backups.
+
+    A document that is found broken is recovered first; see `seline status` afterwards.
+    """
+    from seline.cli.client import document_path
+
+    rest = () if backup is None else ("backups", backup)
+    answer = await api.request("GET", document_path(name, *rest))
+    talk.out_bytes(answer.data)
+
+
+@api_verb(
+    front,
+    "documents",
+    section=SECTION,
+    examples="""
+    seline documents
+    seline documents --json | jq -r '.documents[].name'
+    """,
+)
+async def documents(api: Api) -> None:
+    """List the documents: size, age, backups, and whether each is sound."""
+    listed = await api.get("/documents")
+    if api.asked.json:
+        talk.out_json(listed)
+        return
+    rows = [document_row(document) for document in listed["documents"]]
+    talk.out_table(("NAME", "SIZE", "UPDATED", "STATE", "BACKUPS"), rows)
+    if not rows:
+        talk.say("There are no documents yet. Next: `seline save NAME FILE`.")
+
+
+@api_verb(
+    front,
+    "delete",
+    section=SECTION,
+    examples="""
+    seline delete old.json --dry-run
+    seline delete old.json
+    seline delete chat_4711.json --purge --yes
+    """,
+)
+@click.argument("name")
+@click.option("--purge", is_flag=True, help="Erase its backups and quarantined bytes as well.")
+@dry_run_option
+@yes_option
+async def delete(api: Api, name: str, purge: bool, dry_run: bool, yes: bool) -> None:
+    """Delete a document; its content stays as its newest backup.
+
+    With --purge nothing of it stays: that cannot be undone.
+    """
+    from seline.cli.client import document_path
+
+    path = document_path(name)
+    if not agreed(await _delete_plan(api, name, purge=purge), dry_run=dry_run, yes=yes):
+        return
+    query = {"purge": "true"} if purge else {}
+    answer = await api.request("DELETE", path, query=query)
+    if api.asked.json:
+        talk.out_json(answer.value())
+    talk.say(f"{name} is {'erased' if purge else 'deleted'}.")
+    if not purge:
+        talk.say(f"To take it back: seline restore {name}")
+
+
+async def _delete_plan(api: Api, name: str, *, purge: bool) -> str:
+    from seline.cli.client import document_path
+
+    kept = len((await api.get(document_path(name, "backups")))["backups"])
+    backups = talk.count_text(kept, "backup")
+    if purge:
+        return f"{name}, its {backups} and its quarantined bytes are erased for good."
+    return f"{name} is deleted; its content is kept as its newest backup (it has {backups} now)."
+
+
+def document_row(document: dict[str, Any]) -> tuple[str, ...]:
+    """Return a document as a line of the list."""
+    return (
+        document["name"],
+        talk.size_text(document["size_bytes"]),
+        document["updated_at"],
+        document["verdict"],
+        str(document["backups"]),
+    )
+
+
+def condition(if_match: str | None) -> dict[str, str]:
+    """Return the headers that make a change conditional."""
+    if if_match is None:
+        return {}
+    if if_match == _ABSENT:
+        return {"If-None-Match": "*"}
+    return {"If-Match": '"{}"'.format(if_match.strip('"'))}
+
+
+def read_source(file: str) -> bytes:
+    """Return the bytes of a file, of stdin for `-`."""
+    if file != "-":
+        with open(file, "rb") as source:
+            return source.read()
+    if sys.stdin.isatty():
+        talk.say("Type or paste JSON, then end with Ctrl-D.")
+    return sys.stdin.buffer.read()

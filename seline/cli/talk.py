@@ -1,0 +1,104 @@
+"""What a verb says: data on stdout, talk on stderr, progress only when a terminal is there.
+
+This package is the only one that prints.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+KIB: Final = 1024
+_UNITS: Final = ("bytes", "KB", "MB", "GB")
+
+
+def out(text: str = "") -> None:
+    """Print one line of data."""
+    print(text)
+
+
+def out_bytes(data: bytes) -> None:
+    """Put bytes on stdout as they are."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def out_json(value: object) -> None:
+    """Print a value as a script reads it."""
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def out_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print aligned columns under their heads; columns of numbers belong to the left too."""
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    for row in (heads, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def say(text: str = "") -> None:
+    """Tell the person something."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def complain(message: str, hint: str = "") -> None:
+    """Say what went wrong, and the next step."""
+    say(f"seline: {message}")
+    if hint:
+        say(f"  Next: {hint}")
+
+
+def on_a_terminal() -> bool:
+    """Whether a person can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def ask(question: str) -> bool:
+    """Ask a yes-or-no question on stderr; anything but yes is no."""
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Show that long work is going on."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"{what} …"):
+        yield
+
+
+@contextmanager
+def progress(what: str, total_bytes: int | None) -> Iterator[Callable[[int], None]]:
+    """Show how many bytes are done; the block calls what it is given with each further count."""
+    if not sys.stderr.isatty():
+        yield lambda _bytes: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(what, total=total_bytes)
+        yield lambda more_bytes: shown.advance(task, more_bytes)
+
+
+def size_text(size_bytes: float) -> str:
+    """Return a size as a person says it: `1.2 KB`."""
+    for unit in _UNITS:
+        if size_bytes < KIB or unit == _UNITS[-1]:
+            return f"{size_bytes:.0f} {unit}" if unit == _UNITS[0] else f"{size_bytes:.1f} {unit}"
+        size_bytes /= KIB
+    raise AssertionError("the last unit takes every size")
+
+
+def count_text(count: int, noun: str) -> str:
+    """Return `1 document`, `2 documents`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -1,0 +1,165 @@
+"""How a verb is made: its place in `--help`, the options every verb takes, and its way out.
+
+`@api_verb` gives an async function the admin API, however it is reached; `@own_verb` runs a plain
+one. Nothing heavy is imported before a verb runs, so that `seline --help` is quick.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeAlias
+
+import click
+
+from seline.cli import talk
+from seline.cli.exits import Exit
+from seline.cli.problem import Problem, Stopped, way_out
+
+if TYPE_CHECKING:
+    from seline.cli.client import Api
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What was asked for besides the verb: where the store is, and how to answer."""
+
+    data_dir: str | None = None
+    config: str | None = None
+    url: str | None = None
+    json: bool = False
+
+
+Decorator: TypeAlias = Callable[[Callable[P, Any]], Callable[P, Any]]
+_SECTION: Final = "seline_section"
+
+
+class Verbs(click.Group):
+    """The verbs, shown by section in the order in which they were made."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for name, command in self.commands.items():
+            section = getattr(command, _SECTION, "Commands")
+            sections.setdefault(section, []).append((name, command.get_short_help_str(60)))
+        for section, rows in sections.items():
+            with formatter.section(section):
+                formatter.write_dl(rows)
+
+
+def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that stand before or after the verb."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def _remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if value and parameter.name:
+        ctx.ensure_object(dict)[parameter.name] = value
+
+
+def _option(*names: str, **attributes: Any) -> Callable[..., Any]:
+    return click.option(*names, expose_value=False, callback=_remember, **attributes)
+
+
+_OPTIONS: Final = (
+    _option("--data-dir", metavar="DIR", help="The data directory (else SELINE_DATA_DIR, …)."),
+    _option(
+        "--url", metavar="URL", help="A server elsewhere (else SELINE_URL), with SELINE_TOKEN."
+    ),
+    _option("--config", metavar="FILE", help="The settings file (else ./config/seline.toml)."),
+    _option("--json", is_flag=True, help="Answer in JSON, the same objects as over HTTP."),
+)
+
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do it without asking.")
+
+
+def api_verb(
+    group: click.Group, name: str, *, section: str = "", examples: str, makes: bool = False
+) -> Callable[[Callable[Concatenate[Api, P], Coroutine[Any, Any, Exit | None]]], Callable[P, None]]:
+    """Make a verb of an async function that speaks to the admin API.
+
+    `makes` allows the verb to make the data directory where there is none yet.
+    """
+
+    def decorate(
+        work: Callable[Concatenate[Api, P], Coroutine[Any, Any, Exit | None]],
+    ) -> Callable[P, None]:
+        def run(asked: Asked, *args: P.args, **kwargs: P.kwargs) -> Exit | None:
+            import asyncio
+
+            from seline.cli.reach import reached
+
+            async def reach_and_work() -> Exit | None:
+                async with reached(asked, makes=makes) as api:
+                    return await work(api, *args, **kwargs)
+
+            return asyncio.run(reach_and_work())
+
+        functools.update_wrapper(run, work)
+        return own_verb(group, name, section=section, examples=examples)(run)
+
+    return decorate
+
+
+def own_verb(
+    group: click.Group, name: str, *, section: str = "", examples: str
+) -> Callable[[Callable[Concatenate[Asked, P], Exit | None]], Callable[P, None]]:
+    """Make a verb of a function; what it returns is the exit code, None is done."""
+
+    def decorate(work: Callable[Concatenate[Asked, P], Exit | None]) -> Callable[P, None]:
+        @functools.wraps(work)
+        def run(*args: P.args, **kwargs: P.kwargs) -> None:
+            asked = Asked(**(click.get_current_context().obj or {}))
+            with way_out():
+                code = work(asked, *args, **kwargs)
+                if code:
+                    raise Stopped(code)
+
+        command = group.command(name, epilog=_examples(examples))(with_options(run))
+        setattr(command, _SECTION, section)
+        return run
+
+    return decorate
+
+
+def in_section(group: click.Group, section: str) -> None:
+    """Put a group of verbs under a heading of the front page."""
+    setattr(group, _SECTION, section)
+
+
+def _examples(text: str) -> str:
+    """Return an epilog that click leaves as it is."""
+    lines = [line.strip() for line in text.strip().splitlines()]
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def agreed(what: str, *, dry_run: bool, yes: bool) -> bool:
+    """Show what will be done and have it confirmed; False where it was only to be shown.
+
+    Without a terminal nobody can be asked: `--yes` is needed, else this is wrong usage.
+    """
+    talk.say(what)
+    if dry_run:
+        talk.say("Nothing was changed (--dry-run).")
+        return False
+    if yes:
+        return True
+    if not talk.on_a_terminal():
+        raise Problem(
+            "There is no terminal to ask on, so nothing was changed.",
+            "Run the same command with --yes to do it, or with --dry-run to look first.",
+            exit=Exit.USAGE,
+        )
+    if not talk.ask("Go ahead?"):
+        talk.say("Nothing was changed.")
+        raise Stopped(Exit.FAILED)
+    return True

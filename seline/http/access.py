@@ -1,0 +1,165 @@
+"""Who is let in: a token before body, name and route; the right host and origin; a line of audit.
+
+The control socket is mode 0600 in a directory of mode 0700, so whoever reaches it is an admin.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from seline.errors import Forbidden, InvalidRequest, RouteNotFound
+from seline.http.doors import doors
+from seline.http.requests import check_query
+from seline.http.routes import PREFIX, Route
+from seline.services.tokens import Admission
+
+ROUTE = web.AppKey("routes", dict[tuple[str, str], Route])
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_SAFE: Final = frozenset({"GET", "HEAD"})
+_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_log = logging.getLogger("seline.http")
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@web.middleware
+async def access(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Let a request in, or refuse it, before anything of it is looked at."""
+    if not request.path.startswith(PREFIX):
+        return await handler(request)
+    _check_browser(request)
+    route = _route_of(request)
+    admission = _admit(request, route)
+    trouble = doors(request).trouble()
+    if trouble is not None:
+        raise trouble
+    if route is not None:
+        check_query(request, route.query)
+    if request.method in _SAFE:
+        return await handler(request)
+    return await _audited(request, handler, admission)
+
+
+@web.middleware
+async def traced(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Give each request an id, and a line in the log."""
+    request_id = secrets.token_hex(8)
+    started = time.monotonic()
+    response = await handler(request)
+    if not response.prepared:
+        response.headers["X-Request-Id"] = request_id
+    took_ms = (time.monotonic() - started) * 1000
+    level = logging.DEBUG if request.path in ("/livez", "/readyz") else logging.INFO
+    _log.log(
+        level,
+        "%s %s %d",
+        request.method,
+        request.path,
+        response.status,
+        extra={"request_id": request_id, "took_ms": round(took_ms, 1)},
+    )
+    return response
+
+
+async def secure_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    """Set the headers that tell browsers to leave the answer alone."""
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers.pop("Server", None)
+
+
+def is_control(request: web.Request) -> bool:
+    """Whether the request came through the control socket."""
+    connection = request.transport.get_extra_info("socket") if request.transport else None
+    return connection is not None and connection.family == socket.AF_UNIX
+
+
+def _route_of(request: web.Request) -> Route | None:
+    resource = request.match_info.route.resource
+    if resource is None:
+        return None
+    method = "GET" if request.method == "HEAD" else request.method
+    return request.config_dict[ROUTE].get((method, resource.canonical))
+
+
+def _admit(request: web.Request, route: Route | None) -> Admission:
+    if is_control(request):
+        return Admission(who="control socket", scope="admin")
+    if "token" in request.query or "access_token" in request.query:
+        raise InvalidRequest(
+            "A token does not belong into an address, where it ends up in logs.",
+            hint="Send it as `Authorization: Bearer …`, and revoke this one.",
+        )
+    scope = "read" if route is not None and route.scope == "read" else "admin"
+    admission = doors(request).tokens.admit(
+        _bearer(request), client=_client(request), needs="read" if scope == "read" else "admin"
+    )
+    if route is not None and route.scope == "control":
+        raise RouteNotFound(
+            f"{request.path} is served on the control socket alone.",
+            hint="Run `seline` on the machine of the data directory (`railway ssh`).",
+        )
+    return admission
+
+
+def _bearer(request: web.Request) -> str | None:
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" and secret.strip() else None
+
+
+def _client(request: web.Request) -> str:
+    if doors(request).trust_proxy and request.headers.get("X-Forwarded-For"):
+        return request.headers["X-Forwarded-For"].rsplit(",", 1)[-1].strip()
+    return request.remote or "unknown"
+
+
+def _check_browser(request: web.Request) -> None:
+    """Refuse pages of other sites, and names that were rebound to this machine."""
+    if is_control(request):
+        return
+    host = urlsplit(f"//{request.headers.get('Host', '')}").hostname
+    if doors(request).loopback_only and host not in _LOOPBACK:
+        raise Forbidden(
+            "This server listens on this machine alone, and answers to its loopback names only.",
+            hint="Call it as http://127.0.0.1, or set server.host.",
+        )
+    origin = request.headers.get("Origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
+        raise Forbidden(
+            "Pages of other sites may not call this API.", hint="Call it from a program."
+        )
+
+
+async def _audited(
+    request: web.Request, handler: _Handler, admission: Admission
+) -> web.StreamResponse:
+    outcome = "failed"
+    try:
+        response = await handler(request)
+        outcome = str(response.status)
+        return response
+    except Exception as error:
+        outcome = getattr(error, "code", type(error).__name__)
+        raise
+    finally:
+        doors(request).audit(
+            {
+                "who": admission.who,
+                "what": f"{request.method} {request.path}",
+                "outcome": str(outcome),
+            }
+        )

@@ -1,0 +1,23 @@
+"""Assemble the app from the table of routes."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from seline.http.access import ROUTE, access, secure_headers, traced
+from seline.http.doors import DOORS, Doors
+from seline.http.problems import problems
+from seline.http.routes import ROUTES
+
+
+def build_app(doors: Doors) -> web.Application:
+    """Return the app: traced, its errors rendered, its doors guarded."""
+    app = web.Application(middlewares=[traced, problems, access])
+    app[DOORS] = doors
+    app[ROUTE] = {(route.method, route.path): route for route in ROUTES}
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, route.handler)
+        if route.method == "GET":
+            app.router.add_route("HEAD", route.path, route.handler)
+    app.on_response_prepare.append(secure_headers)
+    return app

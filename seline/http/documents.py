@@ -1,0 +1,134 @@
+"""The handlers for single documents and their backups."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from seline.domain.backup import Backup
+from seline.domain.document import Json
+from seline.http.doors import data, doors
+from seline.http.rendering import answer, as_it_is, plain
+from seline.http.requests import (
+    etag,
+    flag,
+    if_match,
+    not_modified,
+    read_body,
+    read_object,
+    text_field,
+)
+
+
+async def list_documents(request: web.Request) -> web.StreamResponse:
+    """Answer every document's name, revision, size, instant and number of backups."""
+    return answer({"documents": await data(request).documents()})
+
+
+async def get_document(request: web.Request) -> web.StreamResponse:
+    """Answer the bare value, as it is stored."""
+    content, updated_at = await data(request).read_content(request.match_info["name"])
+    headers = {"ETag": etag(content.revision)}
+    if not_modified(request, content.revision):
+        return web.Response(status=304, headers=headers)
+    response = web.Response(
+        body=content.data, content_type="application/json", charset="utf-8", headers=headers
+    )
+    response.last_modified = updated_at
+    return response
+
+
+async def put_document(request: web.Request) -> web.StreamResponse:
+    """Save the body as the document."""
+    name = request.match_info["name"]
+    keep, expected = flag(request, "backup", default=True), if_match(request)
+    body = await read_body(request, doors(request).body_bytes_max)
+    revision, created = await data(request).save_text(
+        name,
+        body,
+        backup=keep,
+        if_match=expected,
+        shrink=flag(request, "shrink", default=False),
+    )
+    return answer(
+        {"success": True, "name": name, "revision": revision, "created": created},
+        status=201 if created else 200,
+        headers={"ETag": etag(revision)},
+    )
+
+
+async def delete_document(request: web.Request) -> web.StreamResponse:
+    """Delete the document; its content stays as its newest backup, unless it is purged."""
+    deleted = await data(request).delete(
+        request.match_info["name"],
+        purge=flag(request, "purge", default=False),
+        if_match=if_match(request),
+    )
+    return answer({"success": True, **_object(plain(deleted))})
+
+
+async def reset_document(request: web.Request) -> web.StreamResponse:
+    """Give a broken document up."""
+    reset = await data(request).reset(request.match_info["name"])
+    return answer({"success": True, **_object(plain(reset))})
+
+
+async def get_raw(request: web.Request) -> web.StreamResponse:
+    """Answer the document's bytes as they lie there, sound or not."""
+    name = request.match_info["name"]
+    return as_it_is(await data(request).raw(name), name)
+
+
+async def list_backups(request: web.Request) -> web.StreamResponse:
+    """Answer a document's backups, newest first, each judged."""
+    backups = await data(request).backups(request.match_info["name"])
+    return answer({"backups": [shown(backup) for backup in backups]})
+
+
+async def get_backup(request: web.Request) -> web.StreamResponse:
+    """Answer a backup's value."""
+    content = await data(request).read_backup_content(
+        request.match_info["name"], request.match_info["backup"]
+    )
+    return web.Response(
+        body=content.data,
+        content_type="application/json",
+        charset="utf-8",
+        headers={"ETag": etag(content.revision)},
+    )
+
+
+async def pin_backup(request: web.Request) -> web.StreamResponse:
+    """Keep a backup outside rotation."""
+    name, backup = request.match_info["name"], request.match_info["backup"]
+    because = "by hand"
+    if request.body_exists:
+        body = await read_object(request, 4096, required=(), optional=("because",))
+        because = text_field(body, "because") or because
+    await data(request).pin(name, backup, because[:200])
+    return answer({"success": True, "document": name, "backup": backup, "pinned": True})
+
+
+async def unpin_backup(request: web.Request) -> web.StreamResponse:
+    """Give a backup back to rotation."""
+    name, backup = request.match_info["name"], request.match_info["backup"]
+    await data(request).unpin(name, backup)
+    return answer({"success": True, "document": name, "backup": backup, "pinned": False})
+
+
+def shown(backup: Backup) -> dict[str, Json]:
+    """Return a backup as the API shows it."""
+    return {
+        "name": backup.name,
+        "document": backup.document,
+        "taken_at": plain(backup.taken_at),
+        "size_bytes": backup.size_bytes,
+        "sha256": backup.revision,
+        "verdict": backup.verdict,
+        "pinned": backup.pinned,
+        "because": backup.because,
+    }
+
+
+def _object(value: Json) -> dict[str, Json]:
+    assert isinstance(value, dict)
+    return value

@@ -1,0 +1,46 @@
+"""What the handlers are given: the documents, the tokens, and how the process stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from seline.domain.document import Json
+from seline.errors import SelineError
+from seline.manager import DataManager
+from seline.services.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doors:
+    """Everything an app needs.
+
+    `trouble` says why nothing can be served yet, None once the store is open. `about` describes
+    the process for `GET /status`. `loopback_only` asks for a loopback Host header.
+    """
+
+    data: DataManager
+    tokens: Tokens
+    trouble: Callable[[], SelineError | None]
+    about: Callable[[], Mapping[str, Json]]
+    audit: Callable[[Mapping[str, Json]], None]
+    loopback_only: bool = True
+    trust_proxy: bool = False
+    body_bytes_max: int = 33 << 20
+    export_bytes_max: int = 1 << 30
+    extra: Mapping[str, Json] = field(default_factory=dict[str, Json])
+
+
+DOORS = web.AppKey("doors", Doors)
+
+
+def doors(request: web.Request) -> Doors:
+    """Return the doors of the request's app."""
+    return request.config_dict[DOORS]
+
+
+def data(request: web.Request) -> DataManager:
+    """Return the documents."""
+    return doors(request).data

@@ -1,0 +1,191 @@
+"""The handlers for the operator's verbs: health, storage, export, import, restore, verify."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import msgspec
+from aiohttp import web
+
+from seline.clock import instant_text, parse_instant
+from seline.errors import DocumentUnrecoverable, InvalidRequest
+from seline.http.doors import data, doors
+from seline.http.rendering import answer, as_it_is, plain
+from seline.http.requests import flag, read_json, read_object, text_field
+from seline.ports.store import Snapshot
+
+SMALL_BODY_BYTES = 16 << 10
+
+
+async def health(request: web.Request) -> web.StreamResponse:
+    """Answer how everything stands."""
+    return answer(await data(request).health())
+
+
+async def storage_info(request: web.Request) -> web.StreamResponse:
+    """Answer what lies on the volume."""
+    return answer(await data(request).storage_info())
+
+
+async def restore_backup(request: web.Request) -> web.StreamResponse:
+    """Go back to a backup."""
+    body = await read_object(
+        request, SMALL_BODY_BYTES, required=("filename",), optional=("backup",)
+    )
+    filename = text_field(body, "filename")
+    if filename is None:
+        raise InvalidRequest("filename is text.", fields=["filename"])
+    restored = await data(request).restore(filename, text_field(body, "backup"))
+    undo = None if restored.undo is None else {"filename": filename, "backup": restored.undo}
+    return answer(
+        {
+            "success": True,
+            "message": f"{filename} was restored from {restored.backup}.",
+            "restored": {
+                "document": filename,
+                "backup": restored.backup,
+                "taken_at": restored.taken_at,
+            },
+            "undo": undo,
+        },
+        headers={"ETag": f'"{restored.revision}"'},
+    )
+
+
+async def import_documents(request: web.Request) -> web.StreamResponse:
+    """Take an export back in, all of it or nothing."""
+    mode = request.query.get("mode", "merge")
+    dry_run = flag(request, "dry_run", default=False)
+    export = await read_json(request, doors(request).export_bytes_max)
+    report = await data(request).import_data(export, mode=mode, dry_run=dry_run)
+    shown = plain(report)
+    assert isinstance(shown, dict)
+    return answer({"success": True, **shown})
+
+
+async def verify(request: web.Request) -> web.StreamResponse:
+    """Check every document and backup now."""
+    report = await data(request).verify()
+    shown = plain(report)
+    assert isinstance(shown, dict)
+    return answer({"success": True, "damage": report.damage, **shown})
+
+
+async def prune(request: web.Request) -> web.StreamResponse:
+    """Discard what the policy drops."""
+    dry_run = flag(request, "dry_run", default=False)
+    pruned = await data(request).prune(dry_run=dry_run)
+    freed = sum(item.size_bytes for item in pruned)
+    return answer({"success": True, "dry_run": dry_run, "pruned": pruned, "freed_bytes": freed})
+
+
+async def list_quarantine(request: web.Request) -> web.StreamResponse:
+    """Answer what was set aside, newest first."""
+    return answer({"quarantine": await data(request).quarantine()})
+
+
+async def get_quarantined(request: web.Request) -> web.StreamResponse:
+    """Answer what was set aside, as it is."""
+    item = request.match_info["item"]
+    return as_it_is(await data(request).read_quarantine(item), item)
+
+
+async def status(request: web.Request) -> web.StreamResponse:
+    """Answer which process this is."""
+    return answer(doors(request).about())
+
+
+async def create_token(request: web.Request) -> web.StreamResponse:
+    """Make a token; its secret is answered this once."""
+    body = await read_object(
+        request, SMALL_BODY_BYTES, required=(), optional=("scope", "label", "expires_at")
+    )
+    expires = text_field(body, "expires_at")
+    try:
+        expires_at = None if expires is None else parse_instant(expires)
+    except ValueError as error:
+        raise InvalidRequest(
+            f"expires_at is an instant such as 2027-01-06T14:30:22Z, not {expires!r}."
+        ) from error
+    made = await doors(request).tokens.create(
+        scope=text_field(body, "scope") or "admin",
+        label=text_field(body, "label") or "",
+        expires_at=expires_at,
+    )
+    return answer(
+        {
+            "success": True,
+            "id": made.token.id,
+            "token": made.secret,
+            "scope": made.token.scope,
+            "expires_at": made.token.expires_at,
+        },
+        status=201,
+    )
+
+
+async def list_tokens(request: web.Request) -> web.StreamResponse:
+    """Answer the tokens, without their hashes."""
+    tokens = await doors(request).tokens.listed()
+    return answer(
+        {
+            "tokens": [
+                {
+                    "id": token.id,
+                    "scope": token.scope,
+                    "label": token.label,
+                    "created_at": token.created_at,
+                    "expires_at": token.expires_at,
+                }
+                for token in tokens
+            ]
+        }
+    )
+
+
+async def revoke_token(request: web.Request) -> web.StreamResponse:
+    """Take a token back."""
+    token = await doors(request).tokens.revoke(request.match_info["id"])
+    return answer({"success": True, "id": token.id})
+
+
+async def export(request: web.Request) -> web.StreamResponse:
+    """Stream every document of one instant; after the first byte a failure aborts."""
+    manager = data(request)
+    async with manager.exported() as snapshot:
+        response = web.StreamResponse(headers={"Content-Type": "application/json; charset=utf-8"})
+        await response.prepare(request)
+        if request.method == "HEAD":
+            return response
+        pieces = _pieces(snapshot)
+        try:
+            while (piece := await manager.reading(lambda: next(pieces, None))) is not None:
+                await response.write(piece)
+        except (Exception, asyncio.CancelledError):
+            if request.transport is not None:
+                request.transport.abort()
+            raise
+    await response.write_eof()
+    return response
+
+
+def _pieces(snapshot: Snapshot) -> Iterator[bytes]:
+    """Yield the export's bytes; each document is judged whole before its first."""
+    taken_at = msgspec.json.encode(instant_text(snapshot.taken_at))
+    yield b'{"success": true, "data": {"exported_at": ' + taken_at + b', "files": {'
+    unrecoverable: list[str] = []
+    comma = b""
+    for name in snapshot.names:
+        try:
+            content = snapshot.open(name)
+        except DocumentUnrecoverable:
+            unrecoverable.append(name)
+            continue
+        yield comma + b"\n" + msgspec.json.encode(name) + b": "
+        yield from content
+        comma = b","
+    yield b"}"
+    if unrecoverable:
+        yield b', "unrecoverable": ' + msgspec.json.encode(unrecoverable)
+    yield b"}}\n"

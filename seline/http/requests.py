@@ -1,0 +1,135 @@
+"""What a request says: query, body, preconditions; whatever is not known is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from aiohttp import web
+
+from seline.domain.document import ABSENT, IfMatch, Json
+from seline.domain.json_text import NotJson, decode_strict
+from seline.errors import InvalidRequest, RequestTooLarge
+
+_TRUTH: Final[Mapping[str, bool]] = {"true": True, "1": True, "false": False, "0": False}
+REVISION_CHARACTERS: Final = 64
+
+
+def check_query(request: web.Request, allowed: frozenset[str]) -> None:
+    """Refuse query parameters that the route does not know, or knows only once."""
+    unknown = sorted(set(request.query) - allowed)
+    if unknown:
+        known = ", ".join(sorted(allowed)) or "none"
+        raise InvalidRequest(
+            f"This route does not know the parameter {', '.join(unknown)}; it knows {known}.",
+            fields=unknown,
+        )
+    repeated = sorted({name for name in request.query if len(request.query.getall(name)) > 1})
+    if repeated:
+        raise InvalidRequest(f"{', '.join(repeated)} stands more than once.", fields=repeated)
+
+
+def flag(request: web.Request, name: str, *, default: bool) -> bool:
+    """Return a query parameter that is true or false."""
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if text.lower() not in _TRUTH:
+        raise InvalidRequest(f"{name} is `true` or `false`, not {text[:40]!r}.", fields=[name])
+    return _TRUTH[text.lower()]
+
+
+async def read_body(request: web.Request, bytes_max: int) -> bytes:
+    """Return the body. Raises RequestTooLarge as soon as it is known to be too large."""
+    if (request.content_length or 0) > bytes_max:
+        raise _too_large(request.content_length, bytes_max)
+    body = bytearray()
+    async for piece in request.content.iter_chunked(1 << 16):
+        body += piece
+        if len(body) > bytes_max:
+            raise _too_large(None, bytes_max)
+    return bytes(body)
+
+
+async def read_json(request: web.Request, bytes_max: int) -> Json:
+    """Return the body's JSON value. Raises InvalidRequest naming line and column."""
+    if request.content_type not in ("application/json", "application/octet-stream"):
+        raise InvalidRequest(
+            f"The body is {request.content_type}; this route takes application/json.",
+            hint="Send `Content-Type: application/json`.",
+        )
+    body = await read_body(request, bytes_max)
+    if not body:
+        raise InvalidRequest("The request needs a JSON body.")
+    try:
+        return decode_strict(body)
+    except NotJson as error:
+        raise InvalidRequest(
+            f"The body is not JSON: {error}.", line=error.line, column=error.column
+        ) from error
+
+
+async def read_object(
+    request: web.Request, bytes_max: int, *, required: tuple[str, ...], optional: tuple[str, ...]
+) -> dict[str, Json]:
+    """Return the body's object, with the fields required and none unknown."""
+    value = await read_json(request, bytes_max)
+    if not isinstance(value, dict):
+        raise InvalidRequest("The body is a JSON object.")
+    unknown = sorted(set(value) - {*required, *optional})
+    if unknown:
+        raise InvalidRequest(f"The body does not know {', '.join(unknown)}.", fields=unknown)
+    missing = [name for name in required if name not in value]
+    if missing:
+        raise InvalidRequest(f"The body needs {', '.join(missing)}.", fields=missing)
+    return value
+
+
+def text_field(value: dict[str, Json], name: str) -> str | None:
+    """Return a field that is text, None where it is left out or null."""
+    field = value.get(name)
+    if field is not None and not isinstance(field, str):
+        raise InvalidRequest(f"{name} is text.", fields=[name])
+    return field
+
+
+def if_match(request: web.Request) -> IfMatch:
+    """Return the precondition of a change: If-Match, or If-None-Match: * to create only."""
+    expected = request.headers.get("If-Match")
+    if request.headers.get("If-None-Match") is not None:
+        if request.headers["If-None-Match"].strip() != "*" or expected is not None:
+            raise InvalidRequest("A change takes `If-None-Match: *` or `If-Match`, not both.")
+        return ABSENT
+    return None if expected is None else _revision(expected)
+
+
+def not_modified(request: web.Request, revision: str) -> bool:
+    """Whether the reader has this revision already."""
+    tags = request.headers.get("If-None-Match")
+    if tags is None:
+        return False
+    known = {tag.strip().removeprefix("W/").strip('"') for tag in tags.split(",")}
+    return "*" in known or revision in known
+
+
+def etag(revision: str) -> str:
+    """Return a revision as an ETag."""
+    return f'"{revision}"'
+
+
+def _revision(tag: str) -> str:
+    text = tag.strip()
+    bare = text.strip('"')
+    if len(bare) != REVISION_CHARACTERS or text not in (bare, f'"{bare}"'):
+        raise InvalidRequest(
+            f"If-Match takes one ETag as this API gives them, not {text[:80]!r}.",
+            hint="Send the ETag of the read on which the change is based.",
+        )
+    return bare
+
+
+def _too_large(size_bytes: int | None, bytes_max: int) -> RequestTooLarge:
+    size = f"{size_bytes} bytes" if size_bytes else "more"
+    return RequestTooLarge(
+        f"The body has {size}; this route takes {bytes_max}.", size_bytes_max=bytes_max
+    )
