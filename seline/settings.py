@@ -381,7 +381,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "storage.reserve_percent": _number(0, 20, whole=False, unit="percent"),
     "storage.document_bytes_max": _number(1024, 1 << 30, whole=True, unit="bytes"),
     "storage.documents_max": _number(1, 1_000_000, whole=True),
-    "storage.depth_max": _number(1, 400, whole=True, unit="levels"),
+    "storage.depth_max": _number(1, 200, whole=True, unit="levels"),
     "storage.cache_bytes_max": _number(0, _BYTES_MAX, whole=True, unit="bytes"),
     "storage.settle_s": _number(0, 3600, whole=False, unit="seconds"),
     "storage.edit_wait_s": _number(0, 3600, whole=False, unit="seconds"),

@@ -48,13 +48,15 @@ async def backups(api: Api, name: str) -> None:
     section=SECTION,
     examples="""
     seline pin user_profile.json user_profile_20250106_143022.json
+    seline pin user_profile.json user_profile_20250106_143022.json --because "before the move"
     """,
 )
 @click.argument("name")
 @click.argument("backup")
-async def pin(api: Api, name: str, backup: str) -> None:
+@click.option("--because", metavar="TEXT", help="Why it is kept, shown in the list.")
+async def pin(api: Api, name: str, backup: str, because: str | None) -> None:
     """Keep a backup outside rotation until it is unpinned."""
-    await _change_pin(api, "PUT", name, backup)
+    await _change_pin(api, "PUT", name, backup, {"because": because} if because else None)
     talk.say(f"{backup} is kept until `seline unpin {name} {backup}`.")
 
 
@@ -135,10 +137,13 @@ async def prune(api: Api, dry_run: bool, yes: bool) -> None:
         talk.say(_freed(done, "are discarded"))
 
 
-async def _change_pin(api: Api, method: str, name: str, backup: str) -> None:
+async def _change_pin(
+    api: Api, method: str, name: str, backup: str, body: dict[str, str] | None = None
+) -> None:
     from seline.cli.client import document_path
 
-    answer = await api.request(method, document_path(name, "backups", backup, "pin"))
+    path = document_path(name, "backups", backup, "pin")
+    answer = await api.request(method, path, body=body)
     if api.asked.json and answer.data:
         talk.out_json(answer.value())
 

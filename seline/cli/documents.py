@@ -155,7 +155,7 @@ def document_row(document: dict[str, Any]) -> tuple[str, ...]:
         talk.size_text(document["size_bytes"]),
         document["updated_at"],
         document["verdict"],
-        str(document["backups"]),
+        str(document["backup_count"]),
     )
 
 

@@ -1,0 +1,144 @@
+"""The verbs for damage: verify, quarantine, reset."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from seline.cli import talk
+from seline.cli.exits import Exit
+from seline.cli.front import front
+from seline.cli.verbs import agreed, api_verb, dry_run_option, yes_option
+
+if TYPE_CHECKING:
+    from seline.cli.client import Api
+
+SECTION: Final = "Damage"
+
+
+@api_verb(
+    front,
+    "verify",
+    section=SECTION,
+    examples="""
+    seline verify
+    seline verify --json
+    seline verify --sums > sums.txt && (cd data && sha256sum --check ../sums.txt)
+    """,
+)
+@click.option("--sums", is_flag=True, help="Print `sha256sum` lines of what was found sound.")
+async def verify(api: Api, sums: bool) -> Exit:
+    """Check every document and backup against its checksum, on the medium itself.
+
+    What is broken is recovered where a sound content exists. Exits 3 if anything was damaged.
+    """
+    with talk.busy("Reading every document and backup"):
+        report = (await api.request("POST", "/verify")).value()
+    if sums:
+        await _print_sums(api)
+        _tell(report)
+    elif api.asked.json:
+        talk.out_json(report)
+    else:
+        _show(report)
+    return Exit.DAMAGE if report["damage"] else Exit.DONE
+
+
+@api_verb(
+    front,
+    "quarantine",
+    section=SECTION,
+    examples="""
+    seline quarantine
+    seline quarantine user_profile_20250106_143022.json > broken.json
+    """,
+)
+@click.argument("item", required=False)
+async def quarantine(api: Api, item: str | None) -> None:
+    """List what was set aside, or print one item's bytes as they are."""
+    from seline.cli.client import segment
+
+    if item is not None:
+        talk.out_bytes((await api.request("GET", f"/quarantine/{segment(item)}")).data)
+        return
+    listed = await api.get("/quarantine")
+    if api.asked.json:
+        talk.out_json(listed)
+        return
+    rows = [
+        (one["name"], one["document"], one["taken_at"], talk.size_text(one["size_bytes"]))
+        for one in listed["quarantine"]
+    ]
+    if rows:
+        talk.out_table(("ITEM", "DOCUMENT", "SET ASIDE", "SIZE"), rows)
+    else:
+        talk.say("Nothing was set aside.")
+
+
+@api_verb(
+    front,
+    "reset",
+    section=SECTION,
+    examples="""
+    seline reset user_profile.json --dry-run
+    seline reset user_profile.json
+    """,
+)
+@click.argument("name")
+@dry_run_option
+@yes_option
+async def reset(api: Api, name: str, dry_run: bool, yes: bool) -> None:
+    """Give up a broken document that has no sound backup; its bytes stay in quarantine.
+
+    Then the name is free again, and the bot starts with an empty document.
+    """
+    from seline.cli.client import document_path
+
+    path = document_path(name, "reset")
+    plan = f"{name} is given up: its broken bytes stay in quarantine, and the name is free again."
+    if not agreed(plan, dry_run=dry_run, yes=yes):
+        return
+    answer = (await api.request("POST", path)).value()
+    if api.asked.json:
+        talk.out_json(answer)
+    talk.say(f"{name} is reset. Look at its bytes: seline quarantine")
+
+
+def _show(report: dict[str, Any]) -> None:
+    rows = [
+        (found["backup"] or found["document"], found["verdict"], found["outcome"], _why(found))
+        for found in report["findings"]
+    ]
+    if rows:
+        talk.out_table(("FOUND", "STATE", "OUTCOME", "WHY"), rows)
+    _tell(report)
+
+
+def _tell(report: dict[str, Any]) -> None:
+    documents = talk.count_text(report["documents"], "document")
+    backups = talk.count_text(report["backups"], "backup")
+    size = talk.size_text(report["bytes_read"])
+    talk.say(f"{documents} and {backups} were read ({size}).")
+    if report["damage"]:
+        talk.say("Damage was found. Next: `seline status` says what was lost, if anything.")
+    else:
+        talk.say("No damage.")
+
+
+def _why(found: dict[str, Any]) -> str:
+    lost = f" Lost: {found['lost']}." if found["lost"] else ""
+    return f"{found['detail']}{lost}"
+
+
+async def _print_sums(api: Api) -> None:
+    """Print a line for each document and backup whose checksum is recorded."""
+    from seline.cli.client import document_path
+
+    for document in (await api.get("/documents"))["documents"]:
+        if document["verdict"] == "sound":
+            talk.out(f"{document['revision']}  {document['name']}")
+        listed = await api.get(document_path(document["name"], "backups"))
+        for backup in listed["backups"]:
+            if backup["verdict"] == "sound":
+                talk.out(f"{backup['sha256']}  backups/{backup['name']}")

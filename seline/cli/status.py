@@ -1,0 +1,59 @@
+"""The verb status: how everything stands, what to do about it, and who holds the data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from seline.cli import talk
+from seline.cli.exits import EXIT_FOR_CHECK, Exit
+from seline.cli.front import front
+from seline.cli.verbs import api_verb
+
+if TYPE_CHECKING:
+    from seline.cli.client import Api
+
+_MARKS: Final = {"ok": "ok  ", "info": "note", "warning": "WARN", "critical": "CRIT"}
+
+
+@api_verb(
+    front,
+    "status",
+    section="Server",
+    examples="""
+    seline status
+    seline status --json | jq -r .status
+    seline status --url https://bot.example.org
+    """,
+)
+async def status(api: Api) -> Exit:
+    """Say how everything stands, and what to do about what does not.
+
+    Exits 0 while nothing is critical; 3 if documents are broken, 6 if the volume is full.
+    """
+    health = await api.get("/health")
+    if api.asked.json:
+        talk.out_json(health)
+    else:
+        documents = (await api.get("/documents"))["documents"]
+        _show(health, documents, reached_at=api.door.where)
+    return _exit(health)
+
+
+def _show(health: dict[str, Any], documents: list[dict[str, Any]], *, reached_at: str) -> None:
+    count = talk.count_text(len(documents), "document")
+    backups = talk.count_text(health["backup_count"], "backup")
+    talk.out(f"{health['status'].upper()}: {count}, {backups}")
+    talk.out(f"  in {health['mount_path']} ({reached_at})")
+    talk.out(f"  {health['total_size_mb']} MB, {health['usage_percent']} % of the volume is used")
+    talk.out()
+    for check in health["checks"]:
+        talk.out(f"  {_MARKS[check['status']]}  {check['name']}: {check['detail']}")
+        if check["fix"] and check["status"] != "ok":
+            talk.out(f"        {check['fix']}")
+
+
+def _exit(health: dict[str, Any]) -> Exit:
+    for check in health["checks"]:
+        if check["status"] == "critical":
+            return EXIT_FOR_CHECK.get(check["name"], Exit.FAILED)
+    return Exit.DONE

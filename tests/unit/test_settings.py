@@ -1,0 +1,179 @@
+"""Settings: one order of sources, every value with its origin, every mistake named."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from seline.errors import SettingsError
+from seline.settings import (
+    SECRETS,
+    Settings,
+    default_of,
+    load_settings,
+    sections,
+    setting_names,
+    shown,
+)
+
+TOML = Path(__file__).parents[2] / "config" / "seline.toml"
+
+
+@pytest.fixture(autouse=True)
+def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def load(environ: Mapping[str, str] | None = None, **arguments: object) -> Settings:
+    named = {name.replace("__", "."): value for name, value in arguments.items()}
+    return load_settings(environ=environ or {}, arguments=named)
+
+
+def test_defaults_need_nothing() -> None:
+    settings = load()
+    assert settings.data_dir == "./data"
+    assert settings.bind == ("127.0.0.1", 8080)
+    assert not settings.bind_is_public
+    assert not settings.mount_required
+    assert settings.retention.keep_newest == 5
+    assert set(settings.origins.values()) == {"default"}
+
+
+def test_the_file_documents_every_setting_with_its_default() -> None:
+    text = TOML.read_text(encoding="utf-8")
+    uncommented = re.sub(r"^# (?=[a-z_]+ = )", "", text, flags=re.MULTILINE)
+    tables = tomllib.loads(uncommented)
+    assert {name: list(keys) for name, keys in tables.items()} == sections()
+    for section, table in tomllib.loads(text).items():
+        for key, value in table.items():
+            expected = default_of(f"{section}.{key}")
+            assert value == (list(expected) if isinstance(expected, tuple) else expected), key
+
+
+def test_the_file_loads_as_it_is() -> None:
+    assert load_settings(config=str(TOML), environ={}).storage == Settings().storage
+
+
+def test_later_sources_win_and_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text("[backups]\nkeep_newest = 1\nkeep_daily = 2\nkeep_weekly = 3\n")
+    settings = load_settings(
+        config=str(file),
+        environ={"SELINE_BACKUPS__KEEP_DAILY": "20", "SELINE_BACKUPS__KEEP_WEEKLY": "30"},
+        arguments={"backups.keep_weekly": 300},
+    )
+    kept = settings.backups
+    assert (kept.keep_newest, kept.keep_daily, kept.keep_weekly) == (1, 20, 300)
+    assert settings.origins["backups.keep_newest"] == f"file {file}"
+    assert settings.origins["backups.keep_daily"] == "environment SELINE_BACKUPS__KEEP_DAILY"
+    assert settings.origins["backups.keep_weekly"] == "argument"
+    assert settings.origins["backups.keep_monthly"] == "default"
+
+
+def test_config_seline_toml_is_found_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "seline.toml").write_text("[log]\nlevel = 'debug'\n")
+    (tmp_path / "config" / "bot.toml").write_text("[bot]\ntoken = 'x'\n")
+    assert load().log.level == "debug"
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert load({"SELINE_BACKUPS__KEEP_NEWEST": "", "PORT": ""}).bind == ("127.0.0.1", 8080)
+
+
+@pytest.mark.parametrize(
+    ("environ", "data_dir"),
+    [
+        ({"SELINE_DATA_DIR": "/a"}, "/a"),
+        ({"SELINE_STORAGE__DATA_DIR": "/b"}, "/b"),
+        ({"RAILWAY_VOLUME_MOUNT_PATH": "/volume"}, "/volume"),
+        ({"RAILWAY_VOLUME_MOUNT_PATH": "/volume", "SELINE_DATA_DIR": "/a"}, "/a"),
+    ],
+)
+def test_the_data_directory_is_found_in_order(environ: dict[str, str], data_dir: str) -> None:
+    assert load(environ).data_dir == data_dir
+
+
+@pytest.mark.parametrize("name", ["RAILWAY_ENVIRONMENT", "FLY_APP_NAME", "RENDER"])
+def test_platforms_require_a_mount(name: str) -> None:
+    assert load({name: "production"}).mount_required
+    assert not load({name: "x", "SELINE_STORAGE__REQUIRE_MOUNT": "false"}).mount_required
+    assert load(storage__require_mount=True).mount_required
+
+
+def test_a_port_or_a_host_opens_the_bind() -> None:
+    assert load({"PORT": "9000"}).bind == (None, 9000)
+    assert load({"PORT": "9000"}).bind_is_public
+    assert load({"SELINE_SERVER__HOST": "127.0.0.1", "PORT": "9000"}).bind == ("127.0.0.1", 9000)
+
+
+def test_a_secret_may_lie_in_a_file_and_is_never_shown(tmp_path: Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("a-long-enough-secret\n")
+    for variable in ("SELINE_ADMIN_TOKEN_FILE", "SELINE_SERVER__ADMIN_TOKEN_FILE"):
+        settings = load({variable: str(secret)})
+        assert settings.server.admin_token == "a-long-enough-secret"
+        assert "a-long-enough" not in repr(settings)
+        assert shown(settings, "server.admin_token") == "********"
+    with pytest.raises(SettingsError):
+        load({"SELINE_ADMIN_TOKEN_FILE": str(tmp_path / "none")})
+
+
+def test_a_short_admin_token_refuses_to_start_without_showing_it() -> None:
+    with pytest.raises(SettingsError) as refused:
+        load({"SELINE_ADMIN_TOKEN": "short-secret"})
+    assert "short-secret" not in refused.value.message
+    assert "16" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"SELINE_BACKUPS__KEEP_NEWEST": "many"}, "backups.keep_newest"),
+        ({"SELINE_BACKUPS__KEEP_NEWEST": "0"}, "from 1 to"),
+        ({"SELINE_BACKUPS__KEEP_NEWST": "5"}, "keep_newest"),
+        ({"SELINE_STORAGES__DATA_DIR": "/x"}, "storage.data_dir"),
+        ({"SELINE_LOG__LEVEL": "loud"}, "'warning'"),
+        ({"SELINE_STORAGE__REQUIRE_MOUNT": "perhaps"}, "true or false"),
+        ({"PORT": "99999"}, "environment PORT"),
+        ({"PORT": "-1"}, "environment PORT"),
+    ],
+)
+def test_a_wrong_setting_refuses_to_start_naming_it(environ: dict[str, str], expected: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(environ)
+    assert expected in refused.value.message
+
+
+@pytest.mark.parametrize("value", [True, 1.5, "x", None.__class__, [], -3])
+def test_a_wrong_argument_is_refused(value: object) -> None:
+    with pytest.raises(SettingsError):
+        load(backups__keep_newest=value)
+
+
+def test_an_unknown_variable_warns_with_the_nearest_name() -> None:
+    [warning] = load({"SELINE_DATADIR": "/x"}).warnings
+    assert "SELINE_DATA_DIR" in warning
+
+
+def test_a_broken_or_missing_file_is_named(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[storage\n")
+    with pytest.raises(SettingsError, match="line 1"):
+        load_settings(config=str(broken), environ={})
+    with pytest.raises(SettingsError, match="none.toml"):
+        load_settings(environ={"SELINE_CONFIG": str(tmp_path / "none.toml")})
+    unknown = tmp_path / "unknown.toml"
+    unknown.write_text("[storag]\ndata_dir = 'x'\n")
+    with pytest.raises(SettingsError, match="storage"):
+        load_settings(config=str(unknown), environ={})
+
+
+def test_every_setting_has_a_kind_and_every_secret_is_one() -> None:
+    listed = {f"{section}.{key}" for section, keys in sections().items() for key in keys}
+    assert listed == set(setting_names())
+    assert set(setting_names()) >= SECRETS
