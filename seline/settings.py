@@ -88,6 +88,7 @@ class Settings:
     log: Log = field(default_factory=Log)
     strict: bool = False
     url: str | None = None
+    token: str | None = field(default=None, repr=False)
     data_dir: str = "data"
     mount_required: bool = False
     mount_expected_under: str | None = None
@@ -432,6 +433,7 @@ def _resolved(
         **sections,
         strict=_truth(environ.get("SELINE_STRICT") or "false"),
         url=environ.get("SELINE_URL") or None,
+        token=environ.get("SELINE_TOKEN") or None,
         data_dir=data_dir,
         mount_required=any(environ.get(name) for name in _PLATFORMS)
         if require == "auto"

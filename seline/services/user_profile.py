@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from seline.domain.document import Json, Revision
-from seline.domain.profile import PROFILE_NAME
+from seline.domain.profile import PROFILE_NAME, get_field, read_profile
 from seline.manager import DataManager
 
 
@@ -22,11 +20,11 @@ class UserProfile:
 
     async def load(self) -> dict[str, Json]:
         """Return the profile, `{}` if there is none yet."""
-        return cast("dict[str, Json]", await self._data.load_json(PROFILE_NAME))
+        return read_profile(await self._data.load_json(PROFILE_NAME))
 
     async def get_field(self, field: str, default: Json = None) -> Json:
         """Return one field, `default` where it is not set."""
-        return (await self.load()).get(field, default)
+        return get_field(await self._data.load_json(PROFILE_NAME), field, default)
 
     async def update_field(self, field: str, value: Json) -> Revision:
         """Set one field, whatever others do meanwhile; return the revision."""

@@ -1,0 +1,423 @@
+"""The admin API on a real socket: the seed's routes exactly, and everything closed by default."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from seline import errors
+from seline.errors import SelineError, SettingsError
+from seline.http.problems import STATUS_FOR
+from seline.http.routes import PREFIX, ROUTES
+from seline.server import Serving, alone, control_socket_path, serving
+from seline.settings import load_settings
+from seline.storage.volume.leases import PIECE_BYTES
+
+ADMIN = "an-admin-token-of-some-length"
+NAME = "user_profile.json"
+
+
+def settings_for(data_dir: Path, **arguments: object) -> Any:
+    named: dict[str, object] = {
+        "storage.data_dir": str(data_dir),
+        "server.host": "127.0.0.1",
+        "server.port": 0,
+        "server.admin_token": ADMIN,
+    }
+    named.update({name.replace("__", "."): value for name, value in arguments.items()})
+    return load_settings(environ={}, arguments=named)
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Serving]:
+    async with serving(settings_for(tmp_path / "data")) as running:
+        await running.acquired()
+        yield running
+
+
+class Client:
+    """Calls one server with the admin token."""
+
+    def __init__(self, session: aiohttp.ClientSession, address: str) -> None:
+        self.session = session
+        self.base = address + PREFIX
+
+    async def call(
+        self, method: str, path: str, body: Any = None, **headers: str
+    ) -> tuple[int, Any, Any]:
+        sent = {"Authorization": f"Bearer {ADMIN}"}
+        sent.update({name.replace("_", "-"): value for name, value in headers.items()})
+        data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
+        if data is not None:
+            sent.setdefault("Content-Type", "application/json")
+        async with self.session.request(method, self.base + path, data=data, headers=sent) as got:
+            text = await got.read()
+            try:
+                return got.status, json.loads(text), got.headers
+            except ValueError:
+                return got.status, text, got.headers
+
+
+@pytest.fixture
+async def client(server: Serving) -> AsyncIterator[Client]:
+    async with aiohttp.ClientSession() as session:
+        yield Client(session, server.address)
+
+
+async def test_health_has_the_seeds_shape(client: Client, tmp_path: Path) -> None:
+    status, body, headers = await client.call("GET", "/health")
+    assert status == 200
+    assert body["status"] in ("healthy", "warning", "critical")
+    assert body["mount_path"] == str(tmp_path / "data")
+    assert {"total_size_mb", "backup_size_mb", "backup_count", "metadata"} <= set(body)
+    assert body["metadata"]["schema_version"] == "1.0.0"
+    assert all({"name", "status", "detail", "fix"} == set(check) for check in body["checks"])
+    assert headers["Cache-Control"] == "no-store"
+    assert "Server" not in headers
+
+
+async def test_storage_info_has_the_seeds_shape(client: Client) -> None:
+    await client.call("PUT", f"/documents/{NAME}", {"a": 1})
+    await client.call("PUT", f"/documents/{NAME}", {"a": 2})
+    _, body, _ = await client.call("GET", "/storage-info")
+    assert set(body) == {"mount_path", "data_files", "backups", "summary"}
+    assert {"name", "size_kb"} <= set(body["data_files"][0])
+    assert {"name", "document", "size_kb", "taken_at"} <= set(body["backups"][0])
+    assert {"total_size_mb", "usage_percent", "volume_limit_mb"} <= set(body["summary"])
+
+
+async def test_export_has_the_seeds_shape_and_goes_back_in(client: Client) -> None:
+    await client.call("PUT", f"/documents/{NAME}", {"nom": "Zoé"})
+    await client.call("PUT", "/documents/list.json", [1, 2])
+    status, export, _ = await client.call("GET", "/export")
+    assert (status, export["success"]) == (200, True)
+    assert export["data"]["files"] == {NAME: {"nom": "Zoé"}, "list.json": [1, 2]}
+    await client.call("DELETE", "/documents/list.json")
+    status, dry, _ = await client.call("POST", "/import?mode=merge&dry_run=true", export)
+    assert (status, dry["created"], dry["dry_run"]) == (200, ["list.json"], True)
+    assert (await client.call("GET", "/documents/list.json"))[0] == 404
+    await client.call("POST", "/import", export)
+    assert (await client.call("GET", "/documents/list.json"))[1] == [1, 2]
+
+
+async def test_restore_backup_has_the_seeds_shape_and_can_be_undone(client: Client) -> None:
+    for number in range(2):
+        await client.call("PUT", f"/documents/{NAME}", {"n": number})
+    status, body, _ = await client.call("POST", "/restore-backup", {"filename": NAME})
+    assert (status, body["success"]) == (200, True)
+    assert body["restored"]["document"] == NAME
+    assert (await client.call("GET", f"/documents/{NAME}"))[1] == {"n": 0}
+    await client.call("POST", "/restore-backup", body["undo"])
+    assert (await client.call("GET", f"/documents/{NAME}"))[1] == {"n": 1}
+
+
+async def test_a_restore_without_a_backup_is_404(client: Client) -> None:
+    status, body, headers = await client.call("POST", "/restore-backup", {"filename": NAME})
+    assert (status, body["code"]) == (404, "backup_not_found")
+    assert headers["Content-Type"].startswith("application/problem+json")
+    assert body["type"] == "urn:seline:error:backup_not_found"
+    assert body["hint"]
+
+
+async def test_etags_and_preconditions(client: Client) -> None:
+    path = f"/documents/{NAME}"
+    status, _, headers = await client.call("PUT", path, {"n": 1}, If_None_Match="*")
+    first = headers["ETag"]
+    assert status == 201
+    assert (await client.call("PUT", path, {"n": 2}, If_None_Match="*"))[0] == 412
+    status, _, headers = await client.call("PUT", path, {"n": 2}, If_Match=first)
+    assert status == 200
+    stale, body, _ = await client.call("PUT", path, {"n": 3}, If_Match=first)
+    assert (stale, body["current"]) == (412, headers["ETag"].strip('"'))
+    assert (await client.call("GET", path, If_None_Match=headers["ETag"]))[0] == 304
+    assert (await client.call("GET", path))[2]["ETag"] == headers["ETag"]
+    assert (await client.call("PUT", path, {"n": 3}, If_Match='W/"x"'))[0] == 422
+    assert (await client.call("DELETE", path, If_Match=first))[0] == 412
+    assert (await client.call("DELETE", path, If_Match=headers["ETag"]))[0] == 200
+
+
+async def test_backups_can_be_looked_at_and_pinned(client: Client) -> None:
+    for number in range(2):
+        await client.call("PUT", f"/documents/{NAME}", {"n": number})
+    _, body, _ = await client.call("GET", f"/documents/{NAME}/backups")
+    [backup] = body["backups"]
+    path = f"/documents/{NAME}/backups/{backup['name']}"
+    assert (await client.call("GET", path))[1] == {"n": 0}
+    assert (await client.call("PUT", path + "/pin", {"because": "release"}))[0] == 200
+    _, body, _ = await client.call("GET", f"/documents/{NAME}/backups")
+    assert body["backups"][0]["pinned"] is True
+    assert (await client.call("DELETE", path + "/pin"))[0] == 200
+    assert (await client.call("GET", path.replace("_profile", "_other")))[0] == 404
+
+
+async def test_a_flipped_byte_is_found_recovered_and_told(client: Client, tmp_path: Path) -> None:
+    for number in range(2):
+        await client.call("PUT", f"/documents/{NAME}", {"n": number, "text": "words"})
+    file = tmp_path / "data" / NAME
+    before = file.stat()
+    broken = file.read_bytes().replace(b"words", b"wordt")
+    file.write_bytes(broken)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (await client.call("GET", f"/documents/{NAME}"))[1] == {"n": 1, "text": "words"}
+    _, health, _ = await client.call("GET", "/health")
+    assert health["status"] == "warning"
+    assert any(check["name"] == "recovered" for check in health["checks"])
+    _, quarantine, _ = await client.call("GET", "/quarantine")
+    [item] = quarantine["quarantine"]
+    assert (await client.call("GET", f"/quarantine/{item['name']}"))[1]["text"] == "wordt"
+
+
+async def test_an_unrecoverable_document_is_503_until_it_is_given_up(tmp_path: Path) -> None:
+    async with serving(settings_for(tmp_path)) as running:
+        await running.acquired()
+        await running.data.save_json(NAME, {"n": 1})
+    file = tmp_path / NAME
+    before = file.stat()
+    file.write_bytes(b"\0" * before.st_size)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    async with serving(settings_for(tmp_path)) as running, aiohttp.ClientSession() as session:
+        await running.acquired()
+        client = Client(session, running.address)
+        for attempt in (("GET", None), ("PUT", {"n": 2})):
+            status, body, _ = await client.call(attempt[0], f"/documents/{NAME}", attempt[1])
+            assert (status, body["code"]) == (503, "document_unrecoverable")
+        assert (await client.call("GET", f"/documents/{NAME}/raw"))[1] == b"\0" * before.st_size
+        export = (await client.call("GET", "/export"))[1]
+        assert export["data"] | {"exported_at": ""} == {
+            "exported_at": "", "files": {}, "unrecoverable": [NAME],
+        }  # fmt: skip
+        assert (await client.call("POST", "/verify"))[1]["damage"] is True
+        assert (await client.call("GET", "/health"))[1]["status"] == "critical"
+        assert (await client.call("POST", f"/documents/{NAME}/reset"))[0] == 200
+        assert (await client.call("GET", f"/documents/{NAME}"))[0] == 404
+        assert (await client.call("GET", "/health"))[1]["status"] == "warning"
+        assert len((await client.call("GET", "/quarantine"))[1]["quarantine"]) == 1
+        assert (await client.call("PUT", f"/documents/{NAME}", {"n": 2}))[0] == 201
+
+
+async def test_without_a_token_nothing_is_told(client: Client) -> None:
+    for route in ROUTES:
+        if route.scope == "open":
+            continue
+        path = route.path.replace("{name}", NAME).replace("{backup}", "b").replace("{item}", "i")
+        address = client.base.removesuffix(PREFIX) + path.replace("{id}", "i")
+        async with client.session.request(route.method, address, data=b"{bad") as answer:
+            assert answer.status in (401, 429), route.path
+
+
+async def test_unknown_addresses_need_a_token_too(client: Client) -> None:
+    async with client.session.get(client.base + "/nothing") as answer:
+        assert answer.status == 401
+    assert (await client.call("GET", "/nothing"))[0] == 404
+    status, _, headers = await client.call("PATCH", "/health")
+    assert (status, "GET" in headers["Allow"]) == (405, True)
+
+
+async def test_wrong_tokens_are_slowed_down_and_a_right_one_is_not(client: Client) -> None:
+    statuses = []
+    for _ in range(15):
+        headers = {"Authorization": "Bearer sel_00000000_wrong"}
+        async with client.session.get(client.base + "/health", headers=headers) as answer:
+            statuses.append(answer.status)
+            assert answer.status != 429 or int(answer.headers["Retry-After"]) > 0
+    assert statuses[0] == 401
+    assert statuses[-1] == 429
+    assert (await client.call("GET", "/health"))[0] == 200
+
+
+async def test_a_token_in_an_address_is_refused(client: Client) -> None:
+    status, body, _ = await client.call("GET", f"/health?token={ADMIN}")
+    assert status == 422
+    assert ADMIN not in json.dumps(body)
+
+
+async def test_a_read_token_reads_only(client: Client, server: Serving) -> None:
+    made = await server.tokens.create(scope="read", label="dashboard")
+    headers = {"Authorization": f"Bearer {made.secret}"}
+    async with client.session.get(client.base + "/health", headers=headers) as answer:
+        assert answer.status == 200
+    async with client.session.post(client.base + "/verify", headers=headers) as answer:
+        assert answer.status == 403
+    await server.tokens.revoke(made.token.id)
+    async with client.session.get(client.base + "/health", headers=headers) as answer:
+        assert answer.status == 401
+
+
+async def test_tokens_are_kept_hashed(server: Serving, tmp_path: Path) -> None:
+    made = await server.tokens.create()
+    secret = made.secret.rsplit("_", 1)[-1].encode()
+    files = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+    assert not [path for path in files if secret in path.read_bytes()]
+
+
+async def test_a_stolen_page_and_a_rebound_name_are_refused(client: Client) -> None:
+    assert (await client.call("GET", "/health", Origin="https://evil.example"))[0] == 403
+    assert (await client.call("GET", "/health", Host="evil.example"))[0] == 403
+    assert (await client.call("GET", "/health", Host="localhost:8080"))[0] == 200
+
+
+async def test_probes_need_no_token_and_tell_no_data(client: Client) -> None:
+    base = client.base.removesuffix(PREFIX)
+    for path in ("/livez", "/readyz", "/readyz?verbose"):
+        headers = {"Host": "healthcheck.railway.app"}
+        async with client.session.get(base + path, headers=headers) as answer:
+            assert answer.status == 200
+            assert (await answer.json())["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("PUT", f"/documents/{NAME}", b"{", 422),
+        ("PUT", f"/documents/{NAME}", b'{"a": 1, "a": 2}', 422),
+        ("PUT", f"/documents/{NAME}", b"", 422),
+        ("PUT", f"/documents/{NAME}?backp=false", b"{}", 422),
+        ("PUT", f"/documents/{NAME}?backup=perhaps", b"{}", 422),
+        ("PUT", "/documents/metadata.json", b"{}", 422),
+        ("PUT", "/documents/..%2Fevil.json", b"{}", 422),
+        ("POST", "/restore-backup", b"[]", 422),
+        ("POST", "/restore-backup", b"{}", 422),
+        ("POST", "/restore-backup", b'{"filename": 3}', 422),
+        ("POST", "/restore-backup", b'{"filename": "a.json", "extra": 1}', 422),
+        ("POST", "/import", b'{"files": {"../x.json": {}}}', 422),
+        ("POST", "/import?mode=overwrite", b'{"files": {}}', 422),
+        ("GET", "/documents/none.json", None, 404),
+        ("GET", f"/documents/{NAME}/backups", None, 404),
+        ("DELETE", "/documents/none.json", None, 404),
+        ("POST", "/documents/none.json/reset", None, 404),
+        ("GET", "/quarantine/none_20250101_000000.json", None, 404),
+        ("GET", "/quarantine/..%2F..%2Fetc%2Fpasswd", None, 404),
+    ],
+)
+async def test_bad_input_is_a_problem_and_changes_nothing(
+    client: Client, method: str, path: str, body: bytes | None, status: int
+) -> None:
+    got, problem, headers = await client.call(method, path, body)
+    assert got == status
+    assert headers["Content-Type"].startswith("application/problem+json")
+    assert problem["status"] == status
+    assert problem["hint"]
+    assert (await client.call("GET", "/documents"))[1] == {"documents": []}
+
+
+async def test_a_body_over_the_limit_is_413(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, storage__document_bytes_max=2048)
+    async with serving(settings) as running, aiohttp.ClientSession() as session:
+        await running.acquired()
+        client = Client(session, running.address)
+        status, body, _ = await client.call("PUT", f"/documents/{NAME}", "x" * 4000)
+        assert (status, body["code"]) == (413, "document_too_large")
+        status, body, _ = await client.call("PUT", f"/documents/{NAME}", b" " * (3 << 20))
+        assert (status, body["code"]) == (413, "request_too_large")
+
+
+async def test_a_second_server_is_not_ready_and_takes_over(tmp_path: Path) -> None:
+    first = await serving(settings_for(tmp_path))
+    await first.acquired()
+    await first.data.save_json(NAME, {"n": 1})
+    async with serving(settings_for(tmp_path)) as second, aiohttp.ClientSession() as session:
+        for _ in range(50):
+            async with session.get(second.address + "/readyz") as answer:
+                assert answer.status == 503
+            status, body, _ = await Client(session, second.address).call("GET", "/health")
+            if body["code"] == "volume_locked":
+                break
+            await asyncio.sleep(0.05)
+        assert (status, body["code"]) == (503, "volume_locked")
+        assert str(os.getpid()) in json.dumps(body["holder"])
+        async with session.get(second.address + "/livez") as answer:
+            assert answer.status == 200
+        await first.close()
+        await asyncio.wait_for(second.acquired(), 5)
+        assert await second.data.load_json(NAME) == {"n": 1}
+
+
+async def test_an_export_that_fails_half_way_is_aborted(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await client.call("PUT", "/documents/big.json", "x" * (2 << 20))
+    read, pieces = os.read, []
+
+    def failing(descriptor: int, size_bytes: int) -> bytes:
+        if size_bytes == PIECE_BYTES:
+            pieces.append(descriptor)
+            if len(pieces) == 4:
+                raise OSError(5, "Input/output error")
+        return read(descriptor, size_bytes)
+
+    monkeypatch.setattr(os, "read", failing)
+    with pytest.raises((aiohttp.ClientError, ConnectionError)):
+        await client.call("GET", "/export")
+    assert (await client.call("GET", "/export"))[1]["success"] is True
+
+
+async def test_the_control_socket_admits_and_is_private(server: Serving, tmp_path: Path) -> None:
+    path = control_socket_path(str(tmp_path / "data"))
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    connector = aiohttp.UnixConnector(path=path)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        base = "http://seline" + PREFIX
+        async with session.post(base + "/tokens", json={"scope": "read"}) as answer:
+            made = await answer.json()
+            assert made["token"].startswith("sel_")
+        async with session.get(base + "/tokens") as answer:
+            [listed] = (await answer.json())["tokens"]
+            assert made["token"] not in json.dumps(listed)
+        async with session.get(base + "/status") as answer:
+            assert (await answer.json())["pid"] == os.getpid()
+
+
+async def test_a_command_alone_serves_the_same_api(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 90) / ("y" * 90)
+    async with alone(settings_for(deep)) as running:
+        assert running.address == ""
+        connector = aiohttp.UnixConnector(path=_short(control_socket_path(str(deep))))
+        async with aiohttp.ClientSession(connector=connector) as session:
+            async with session.get("http://seline" + PREFIX + "/health") as answer:
+                assert answer.status == 200
+
+
+def _short(path: str) -> str:
+    directory = os.open(os.path.dirname(path), os.O_RDONLY)
+    return f"/proc/self/fd/{directory}/control.sock"
+
+
+async def test_a_port_in_use_is_named(server: Serving, tmp_path: Path) -> None:
+    port = int(server.address.rsplit(":", 1)[-1])
+    with pytest.raises(SettingsError, match=str(port)):
+        await serving(settings_for(tmp_path / "other", server__port=port))
+
+
+async def test_every_changing_call_leaves_a_line_of_audit(
+    tmp_path: Path,
+) -> None:
+    async with serving(settings_for(tmp_path)) as running, aiohttp.ClientSession() as session:
+        await running.acquired()
+        client = Client(session, running.address)
+        await client.call("PUT", f"/documents/{NAME}", {"n": 1})
+        await client.call("PUT", f"/documents/{NAME}", {"n": 1}, If_Match="0" * 64)
+    lines = (tmp_path / ".seline" / "audit.jsonl").read_text().splitlines()
+    entries = [json.loads(line) for line in lines]
+    assert [entry["outcome"] for entry in entries] == ["201", "revision_mismatch"]
+    assert all(entry["who"] == "SELINE_ADMIN_TOKEN" for entry in entries)
+
+
+def _all_errors(kind: type[SelineError]) -> Iterator[type[SelineError]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _all_errors(child)
+
+
+def test_every_error_has_a_status() -> None:
+    groups = {
+        errors.DocumentError, errors.AccessError, errors.RequestError, errors.StorageError,
+    }  # fmt: skip
+    ours = {kind for kind in _all_errors(SelineError) if kind.__module__ == "seline.errors"}
+    assert ours - groups == set(STATUS_FOR)
