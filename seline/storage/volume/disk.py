@@ -129,6 +129,19 @@ def open_directory(path: str, *, inside: int | None = None) -> int:
     return os.open(path, flags, dir_fd=inside)
 
 
+def names(directory: int) -> list[str]:
+    """List a directory through a descriptor of its own.
+
+    A held descriptor has one reading position, which two threads listing at once would share:
+    each would miss names.
+    """
+    own = os.open(".", _DIRECTORY_FLAGS, dir_fd=directory)
+    try:
+        return os.listdir(own)
+    finally:
+        os.close(own)
+
+
 def make_directory(name: str, inside: int) -> bool:
     """Make a directory that outlives a power cut; return False if it was there."""
     try:

@@ -150,7 +150,7 @@ class Leases:
             if self._open.pop(lease.name, None) is None or lease.directory is None:
                 return
             with contextlib.suppress(OSError):
-                for name in os.listdir(lease.directory):
+                for name in disk.names(lease.directory):
                     disk.unlink(lease.directory, name, missing_ok=True)
                 os.rmdir(lease.name, dir_fd=self._ground.exports)
             os.close(lease.directory)

@@ -142,7 +142,7 @@ class Mending:
 
     def _sweep_staging(self, now: datetime) -> None:
         """Sweep what a document, a backup or a commit that was never answered accounts for."""
-        for name in os.listdir(self._ground.staging):
+        for name in disk.names(self._ground.staging):
             try:
                 raw = disk.read_whole(self._ground.staging, name, size_max=_ANY_SIZE)
             except OSError:
@@ -175,7 +175,7 @@ class Mending:
         disk.sync(self._ground.quarantine)
 
     def _sweep_exports(self) -> None:
-        for name in os.listdir(self._ground.exports):
+        for name in disk.names(self._ground.exports):
             shutil.rmtree(name, ignore_errors=True, dir_fd=self._ground.exports)
 
     def _sweep_twins(self) -> None:

@@ -131,7 +131,7 @@ def _all_but(unwanted: Backup, backups: Sequence[Backup]) -> RetentionPlan:
 def list_quarantine(ground: Ground) -> list[QuarantineItem]:
     """List what was set aside, newest first; files that are not ours are left out."""
     items: list[QuarantineItem] = []
-    for name in os.listdir(ground.quarantine):
+    for name in disk.names(ground.quarantine):
         parsed = parse_backup_name(name)
         if parsed is None:
             continue

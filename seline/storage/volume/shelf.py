@@ -88,7 +88,7 @@ class Shelf:
         if stamp == self._listed_at:
             return
         found: dict[str, dict[str, Backup]] = {}
-        for name in os.listdir(self._directory):
+        for name in disk.names(self._directory):
             parsed = parse_backup_name(name)
             if parsed is not None:
                 document, at = parsed

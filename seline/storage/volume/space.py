@@ -112,7 +112,7 @@ class Space:
 def _sizes(directory: int) -> tuple[int, int]:
     """Return the bytes on disk of a directory's .json files and of its other files."""
     json_bytes = other_bytes = 0
-    for name in os.listdir(directory):
+    for name in disk.names(directory):
         try:
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except OSError:

@@ -356,7 +356,7 @@ class VolumeStore:
             watcher(key, outcome)
 
     def _names(self, owner: str) -> list[str]:
-        names = os.listdir(self._ground.documents(owner))
+        names = disk.names(self._ground.documents(owner))
         reserved = _STATE_REPORTS if owner == SELINE else frozenset[str]()
         return sorted(name for name in names if is_document_name(name) and name not in reserved)
 

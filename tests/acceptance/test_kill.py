@@ -1,0 +1,110 @@
+"""Kill -9 in the middle of saves: every acknowledged one is there, and no stray file (V1, V3, V5).
+
+At least 200 kills; `make prove` does 1,000.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from seline.blocking import open_seline
+
+SAVER = Path(__file__).with_name("saver.py")
+STRIDE = 1_000_000
+KILLS_AT_ONCE = 4
+
+
+def start(data_dir: Path, number: int) -> subprocess.Popen[bytes]:
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "SELINE_STRICT": "0"}
+    return subprocess.Popen(
+        [sys.executable, str(SAVER), str(data_dir), str(number * STRIDE)],
+        stdout=subprocess.PIPE,
+        env=environ,
+    )
+
+
+def kill_in_the_middle(saver: subprocess.Popen[bytes], after_s: float) -> dict[str, int]:
+    """Let it save for a while, kill it, and return what it had acknowledged."""
+    assert saver.stdout is not None
+    assert saver.stdout.readline() == b"ready 0\n"
+    time.sleep(after_s)
+    saver.send_signal(signal.SIGKILL)
+    acknowledged: dict[str, int] = {}
+    for line in saver.stdout.read().decode().splitlines():
+        document, _, number = line.partition(" ")
+        acknowledged[document] = int(number)
+    saver.wait()
+    saver.stdout.close()
+    return acknowledged
+
+
+def check(data_dir: Path, acknowledged: dict[str, int]) -> None:
+    """Open what the kill left: nothing acknowledged is lost, nothing is torn, nothing is stray."""
+    with open_seline(data_dir) as seline:
+        files = seline.data.export_all_data()["files"]
+        assert isinstance(files, dict)
+        for document, number in acknowledged.items():
+            found = files[document]
+            assert isinstance(found, dict), document
+            assert found["n"] >= number, document
+        assert files.get("left.json") == files.get("right.json")
+        report = seline.data.verify()
+        assert report.findings == ()
+        assert seline.data.quarantine() == []
+        seline.data.prune()  # a kill may have come before a rotation
+        for document in files:
+            counted = [b for b in seline.data.backups(document) if not b.pinned]
+            assert len(counted) <= 5
+    assert stray(data_dir) == []
+
+
+def stray(data_dir: Path) -> list[str]:
+    seline = data_dir / ".seline"
+    left = [str(path) for part in ("staging", "exports") for path in (seline / part).iterdir()]
+    left += [str(path) for path in seline.glob("journal*")]
+    known = {".seline", "backups", "quarantine", "metadata.json"}
+    left += [
+        path.name
+        for path in data_dir.iterdir()
+        if path.name not in known and not path.name.endswith(".json")
+    ]
+    return left
+
+
+def rounds(kills: int, seed: int) -> Iterator[float]:
+    chance = random.Random(seed)
+    for _ in range(kills):
+        yield chance.uniform(0.0, 0.08)
+
+
+def kill_again_and_again(tmp_path: Path, kills: int) -> None:
+    """Kill savers on several directories side by side, round after round."""
+    directories = [tmp_path / f"volume{number}" for number in range(KILLS_AT_ONCE)]
+    known: dict[Path, dict[str, int]] = {directory: {} for directory in directories}
+    delays = rounds(kills, seed=20250106)
+    for number in range(kills // KILLS_AT_ONCE):
+        savers = [(directory, start(directory, number)) for directory in directories]
+        for directory, saver in savers:
+            known[directory].update(kill_in_the_middle(saver, next(delays)))
+        for directory in directories:
+            check(directory, known[directory])
+
+
+@pytest.mark.timeout(280)
+def test_two_hundred_kills_lose_nothing(tmp_path: Path) -> None:
+    kill_again_and_again(tmp_path, 200)
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(3000)
+def test_a_thousand_kills_lose_nothing(tmp_path: Path) -> None:
+    kill_again_and_again(tmp_path, 1000)
