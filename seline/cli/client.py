@@ -10,7 +10,8 @@ import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from http import HTTPStatus
+from typing import Any, Final, Protocol, cast
 from urllib.parse import quote
 
 import aiohttp
@@ -19,14 +20,13 @@ from yarl import URL
 from seline.cli.problem import Problem
 from seline.cli.verbs import Asked
 from seline.domain.document import check_document_name
-from seline.errors import OutcomeUnknown
+from seline.errors import OutcomeUnknown, StoreClosed
 from seline.settings import Settings
 
 PREFIX: Final = "/api/v1/data-admin"
 CONNECT_S: Final = 10.0
 ANSWER_S: Final = 600.0
 _PIECE_BYTES: Final = 1 << 16
-_NO_ONE_ANSWERED: Final = "Check the address and that the server runs; `seline status` asks it."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,16 +63,28 @@ class Door:
         return aiohttp.TCPConnector(force_close=True)
 
 
+class Way(Protocol):
+    """A door that stands open, and may have to be found again while a verb runs."""
+
+    session: aiohttp.ClientSession
+    door: Door
+
+    async def found_again(self) -> bool:
+        """Find the door again after it shut: the holder ended, or another one came."""
+        ...
+
+
 class Api:
     """The admin API through an open door. `asked` and `settings` are the verb's own."""
 
-    def __init__(
-        self, session: aiohttp.ClientSession, door: Door, asked: Asked, settings: Settings
-    ) -> None:
-        self._session = session
-        self.door = door
+    def __init__(self, way: Way, asked: Asked, settings: Settings) -> None:
+        self._way = way
         self.asked = asked
         self.settings = settings
+
+    @property
+    def door(self) -> Door:
+        return self._way.door
 
     async def request(
         self,
@@ -103,17 +115,37 @@ class Api:
         headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send one request; the block reads the answer. Raises Problem for an error answer."""
-        asking = query_text(query or {})
-        url = URL(f"{self.door.base}{PREFIX}{path}{asking}", encoded=True)
+        asking = f"{PREFIX}{path}{query_text(query or {})}"
         sent = dict(headers or {})
         if body is not None:
             sent.setdefault("Content-Type", "application/json")
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         with self._in_plain_words(changes=method != "GET"):
-            async with self._session.request(method, url, data=data, headers=sent) as response:
-                if response.status >= 400:
-                    raise problem_of(response.status, await response.read(), self.door.where)
+            response = await self._answered(method, asking, data, sent)
+            try:
                 yield response
+            finally:
+                response.close()
+
+    async def _answered(
+        self, method: str, asking: str, data: bytes | None, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        """Return the answer, no error one; what a shut door did not take is sent once more."""
+        while True:
+            url = URL(f"{self.door.base}{asking}", encoded=True)
+            try:
+                response = await self._way.session.request(
+                    method, url, data=data, headers=headers, allow_redirects=False
+                )
+            except aiohttp.ClientConnectorError:
+                if await self._way.found_again():
+                    continue
+                raise
+            if response.status < HTTPStatus.MULTIPLE_CHOICES:
+                return response
+            problem = problem_of(response.status, await response.read(), self.door.where)
+            if problem.code != StoreClosed.code or not await self._way.found_again():
+                raise problem
 
     @contextmanager
     def _in_plain_words(self, *, changes: bool) -> Iterator[None]:
@@ -123,15 +155,11 @@ class Api:
         except aiohttp.ClientConnectorError as error:
             raise Problem(
                 f"Nobody answers at {self.door.where}: {error.strerror or error}.",
-                _NO_ONE_ANSWERED,
-            ) from error
-        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
-            raise Problem(
-                f"{self.door.base} is not an address.",
-                "Give --url (or SELINE_URL) as http://host:port or https://host.",
-                code="settings_error",
+                "Check the address, and that the server runs there.",
             ) from error
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            if isinstance(error, BrokenPipeError):
+                raise  # our own reader went away, not the server
             raise self._cut_off(error, changes=changes) from error
 
     def _cut_off(self, error: Exception, *, changes: bool) -> Problem:
@@ -156,9 +184,10 @@ def problem_of(status: int, data: bytes, where: str) -> Problem:
     except ValueError:
         told = None
     if not isinstance(told, dict) or "code" not in told:
+        moved = " (a redirect: use the address it leads to)" if status < 400 else ""
         return Problem(
-            f"{where} answered {status}, and not as Seline does.",
-            "Check that the address is Seline's own, and look at what stands before it.",
+            f"{where} answered {status}{moved}, and not as Seline does.",
+            "Check that the address is Seline's own, https:// included, and what stands before it.",
         )
     known = cast("dict[str, Any]", told)
     message = str(known.get("detail") or known.get("title") or f"HTTP {status}")

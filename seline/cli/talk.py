@@ -102,3 +102,8 @@ def size_text(size_bytes: float) -> str:
 def count_text(count: int, noun: str) -> str:
     """Return `1 document`, `2 documents`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def flush() -> None:
+    """Let what was printed be seen now, also through a pipe."""
+    sys.stdout.flush()

@@ -1,0 +1,130 @@
+"""The verb export: every document of one instant, to stdout or whole to a file.
+
+A file appears under its name only once every byte of it is on the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from seline.cli import talk
+from seline.cli.exits import Exit
+from seline.cli.front import front
+from seline.cli.problem import Problem
+from seline.cli.verbs import api_verb
+
+if TYPE_CHECKING:
+    from seline.cli.client import Api
+
+_TAIL_BYTES: Final = 1 << 16
+_UNRECOVERABLE: Final = re.compile(rb'"unrecoverable"\s*:\s*(\[[^\]]*\])\s*\}\s*\}\s*\Z')
+
+
+@api_verb(
+    front,
+    "export",
+    section="Everything at once",
+    examples="""
+    seline export seline_backup.json
+    seline export > seline_backup.json
+    seline export | gzip > seline_backup.json.gz
+    seline export backup.json --force --url https://bot.example.org
+    """,
+)
+@click.argument("file", default="-", type=click.Path(allow_dash=True, dir_okay=False))
+@click.option("--force", is_flag=True, help="Replace the file if there is one.")
+async def export(api: Api, file: str, force: bool) -> Exit:
+    """Write every document of one instant as one readable JSON object.
+
+    `seline import` takes it back. Exits 3 if a document was broken and is not in it.
+    """
+    if file == "-":
+        return _told(await _receive(api, talk.out_bytes), "stdout")
+    if os.path.lexists(file) and not force:
+        raise _exists(file)
+    with _whole_file(file, replace=force) as write:
+        tail = await _receive(api, write)
+    return _told(tail, file)
+
+
+async def _receive(api: Api, write: Callable[[bytes], object]) -> bytes:
+    """Hand on the export as it comes; return its last bytes."""
+    from seline.cli.client import pieces
+
+    tail = b""
+    with talk.progress("Exporting", None) as advance:
+        async with api.stream("GET", "/export") as response:
+            async for piece in pieces(response):
+                write(piece)
+                advance(len(piece))
+                tail = (tail + piece)[-_TAIL_BYTES:]
+    return tail
+
+
+def _told(tail: bytes, where: str) -> Exit:
+    """Say how it went; name the documents that could not be exported."""
+    found = _UNRECOVERABLE.search(tail)
+    if found is None:
+        talk.say(f"The export is whole ({where}).")
+        return Exit.DONE
+    names = ", ".join(json.loads(found[1]))
+    talk.complain(
+        f"The export ({where}) lacks what is broken and has no sound backup: {names}.",
+        "Look with `seline quarantine`, then restore, import, delete or reset each.",
+    )
+    return Exit.DAMAGE
+
+
+@contextmanager
+def _whole_file(file: str, *, replace: bool) -> Iterator[Callable[[bytes], object]]:
+    """Give a `write`; when the block ends well, the file is there, whole and durable."""
+    folder = os.path.dirname(file) or "."
+    descriptor, staged = tempfile.mkstemp(
+        prefix=f".{os.path.basename(file)}.", suffix=".part", dir=folder
+    )
+    try:
+        with open(descriptor, "wb") as target:
+            yield target.write
+            target.flush()
+            os.fsync(target.fileno())
+        _publish(staged, file, replace=replace)
+    finally:
+        if os.path.lexists(staged):
+            os.unlink(staged)
+    _sync_folder(folder)
+
+
+def _publish(staged: str, file: str, *, replace: bool) -> None:
+    if replace:
+        os.replace(staged, file)
+        return
+    try:
+        os.link(staged, file)
+    except FileExistsError as error:
+        raise _exists(file) from error
+    except OSError:
+        os.rename(staged, file)  # a file system without links
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _exists(file: str) -> Problem:
+    return Problem(
+        f"{file} exists already; nothing was written.",
+        "Choose another name, or replace it with --force.",
+        exit=Exit.REFUSED,
+    )

@@ -1,0 +1,128 @@
+"""The verb import: an export back in, or a folder of .json files from an older bot.
+
+Everything or nothing (V5), and first the plan. Nothing is read or written beside the files named:
+a folder's links are never followed.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from seline.cli import talk
+from seline.cli.documents import read_source
+from seline.cli.front import front
+from seline.cli.problem import Problem
+from seline.cli.verbs import agreed, api_verb, dry_run_option, yes_option
+
+if TYPE_CHECKING:
+    from seline.cli.client import Api
+    from seline.cli.folder import Found
+
+_NAMES_SHOWN_MAX: Final = 20
+
+
+@api_verb(
+    front,
+    "import",
+    section="Everything at once",
+    makes=True,
+    examples="""
+    seline import seline_backup.json --dry-run
+    seline import seline_backup.json
+    seline import ./old-data/
+    gunzip < seline_backup.json.gz | seline import - --yes
+    seline import seline_backup.json --mode replace
+    """,
+)
+@click.argument("source", type=click.Path(allow_dash=True))
+@click.option(
+    "--mode",
+    type=click.Choice(["merge", "replace"]),
+    default="merge",
+    show_default=True,
+    help="merge: other documents stay; replace: they are deleted, with backups.",
+)
+@click.option("--skip-broken", is_flag=True, help="Leave out a folder's unusable files.")
+@dry_run_option
+@yes_option
+async def import_source(
+    api: Api, source: str, mode: str, skip_broken: bool, dry_run: bool, yes: bool
+) -> None:
+    """Take in an export, or a folder of .json files from an older bot; all of it or nothing.
+
+    SOURCE is a file that `seline export` wrote, `-` for stdin, or a folder.
+    """
+    is_folder = source != "-" and os.path.isdir(source)
+    body = _folder_body(source, skip_broken=skip_broken) if is_folder else read_source(source)
+    plan = await _import(api, body, mode, dry_run=True)
+    if api.asked.json and dry_run:
+        talk.out_json(plan)
+    if not agreed(_plan_text(plan), dry_run=dry_run, yes=yes):
+        return
+    done = await _import(api, body, mode, dry_run=False)
+    if api.asked.json:
+        talk.out_json(done)
+    talk.say("The import is done; every content that was replaced is a backup now.")
+
+
+async def _import(api: Api, body: bytes, mode: str, *, dry_run: bool) -> dict[str, Any]:
+    query = {"mode": mode, "dry_run": "true" if dry_run else "false"}
+    with talk.busy("Checking the import" if dry_run else "Importing"):
+        answer = await api.request("POST", "/import", query=query, body=body)
+    report: dict[str, Any] = answer.value()
+    return report
+
+
+def _plan_text(plan: dict[str, Any]) -> str:
+    lines = ["The import, all of it or nothing:"]
+    for outcome in ("created", "changed", "unchanged", "deleted"):
+        names = plan[outcome]
+        if names:
+            lines.append(f"  {outcome}: {len(names):,}  {_shortened(names)}")
+    if len(lines) == 1:
+        lines.append("  it holds no documents")
+    return "\n".join(lines)
+
+
+def _shortened(names: list[str]) -> str:
+    more = len(names) - _NAMES_SHOWN_MAX
+    shown = ", ".join(names[:_NAMES_SHOWN_MAX])
+    return shown if more <= 0 else f"{shown} and {more:,} more"
+
+
+def _folder_body(source: str, *, skip_broken: bool) -> bytes:
+    """Return a folder as an export. Raises Problem where a file cannot be used."""
+    from seline.cli.folder import as_export, look_through
+
+    with talk.busy("Reading the folder"):
+        found = look_through(source)
+    _tell(found, skip_broken=skip_broken)
+    if found.unusable and not skip_broken:
+        count = talk.count_text(len(found.unusable), "file")
+        raise Problem(
+            f"{count} of {source} cannot be taken; nothing was imported, and nothing was touched.",
+            "Mend what is named above, or leave it out with --skip-broken.",
+            code="import_refused",
+        )
+    if not found.usable:
+        raise Problem(
+            f"{source} holds no .json file that can be taken.",
+            "Name the folder in which the older bot kept its files.",
+            code="import_refused",
+        )
+    return as_export(found.usable)
+
+
+def _tell(found: Found, *, skip_broken: bool) -> None:
+    for usable in found.usable:
+        if usable.file != usable.name:
+            talk.say(f"renamed: {usable.file} becomes {usable.name}")
+    for unusable in found.unusable:
+        word = "left out" if skip_broken else "unusable"
+        talk.say(f"{word}: {unusable.file}: {unusable.why}")
+        talk.say(f"  {unusable.cure}")
+    for file in found.passed_over:
+        talk.say(f"passed over: {file} (Seline makes its own)")

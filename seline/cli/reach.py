@@ -1,0 +1,212 @@
+"""Where the store is, and the way to it: one client of the admin API, three doors (V10).
+
+1. `--url` or SELINE_URL: a server elsewhere, with SELINE_TOKEN or SELINE_ADMIN_TOKEN.
+2. Whoever holds the data directory: its control socket, else its loopback address.
+3. Nobody holds it: it is opened here for the one command, and served on the same socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from seline.cli import talk
+from seline.cli.client import ANSWER_S, CONNECT_S, Api, Door
+from seline.cli.exits import Exit
+from seline.cli.problem import Problem
+from seline.cli.verbs import Asked
+from seline.errors import VolumeLocked
+from seline.settings import Settings, load_settings
+
+LOCK_WAIT_S: Final = 5.0
+_POLL_S: Final = 0.1
+_SOCKET_PATH_MAX: Final = 100
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def settings_of(asked: Asked, **arguments: object) -> Settings:
+    """Return the settings under the command's options. Raises SettingsError."""
+    given = {"storage.data_dir": asked.data_dir, **arguments}
+    return load_settings(config=asked.config, arguments=given)
+
+
+@asynccontextmanager
+async def reached(asked: Asked, *, makes: bool, **arguments: object) -> AsyncIterator[Api]:
+    """Give the API, whoever serves it. `makes` allows a new data directory.
+
+    `arguments` are settings by their sectioned names. Raises Problem, SettingsError, VolumeLocked
+    and what opening a volume raises.
+    """
+    settings = settings_of(asked, **arguments)
+    async with AsyncExitStack() as stack:
+        door = _elsewhere(asked, settings)
+        if door is None:
+            _check_data_dir(settings, makes=makes)
+            door = await _here(stack, settings)
+        yield Api(_Way(stack, door, settings), asked, settings)
+
+
+class _Way:
+    """The door in use; the data directory's own is looked for again when it shuts.
+
+    A command that holds the directory for its own moment serves others meanwhile, then goes.
+    """
+
+    def __init__(self, stack: AsyncExitStack, door: Door, settings: Settings) -> None:
+        self._stack = stack
+        self._settings = settings
+        self.door = door
+        self.session = _session(door)
+        stack.push_async_callback(self.session.close)
+
+    async def found_again(self) -> bool:
+        """Look for the holder again, unless the door is our own or an address."""
+        if self.door.socket is None or self.door.alone:
+            return False
+        await asyncio.sleep(_POLL_S)
+        self.door = await _here(self._stack, self._settings)
+        self.session = _session(self.door)
+        self._stack.push_async_callback(self.session.close)
+        return True
+
+
+def _session(door: Door) -> aiohttp.ClientSession:
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=ANSWER_S)
+    headers = {} if door.token is None else {"Authorization": f"Bearer {door.token}"}
+    return aiohttp.ClientSession(connector=door.connector(), timeout=timeout, headers=headers)
+
+
+def _elsewhere(asked: Asked, settings: Settings) -> Door | None:
+    """Return the door to a server elsewhere, None where this machine's data is meant."""
+    if asked.url and asked.data_dir:
+        raise Problem(
+            "--url and --data-dir name two places.", "Give the one you mean.", exit=Exit.USAGE
+        )
+    url = asked.url or (None if asked.data_dir else settings.url)
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Problem(
+            f"{url} is not the address of a server.",
+            "Give --url (or SELINE_URL) as http://host:port or https://host.",
+            exit=Exit.USAGE,
+        )
+    token = _token(settings)
+    if parts.scheme == "http" and token and parts.hostname not in _LOOPBACK:
+        talk.say(f"seline: the token goes to {parts.hostname} unencrypted; https:// hides it.")
+    return Door(where=url, base=url.rstrip("/"), token=token)
+
+
+def _token(settings: Settings) -> str | None:
+    token = settings.token or settings.server.admin_token
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise Problem(
+            "SELINE_TOKEN holds characters that no token has.",
+            "Copy it again: `sel_`, then letters, digits, `-` and `_`.",
+            exit=Exit.USAGE,
+        )
+    return token
+
+
+async def _here(stack: AsyncExitStack, settings: Settings) -> Door:
+    """Return the holder's door, else open the volume for as long as `stack` lasts."""
+    from seline.server import alone
+
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="seline: %(message)s")
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        path = stack.enter_context(_control_socket(settings.data_dir))
+        if await _answers(path):
+            return Door(where=f"the process that holds {settings.data_dir}", base=_NAME, socket=path)
+        try:
+            await stack.enter_async_context(alone(settings))
+        except VolumeLocked as locked:
+            door = _door_of_holder(locked, settings)
+            if door is not None:
+                return door
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(_POLL_S)
+        else:
+            path = stack.enter_context(_control_socket(settings.data_dir))
+            return Door(
+                where=f"{settings.data_dir}, opened for this command",
+                base=_NAME,
+                socket=path,
+                alone=True,
+            )
+
+
+_NAME: Final = "http://localhost"
+
+
+def _check_data_dir(settings: Settings, *, makes: bool) -> None:
+    """Refuse a data directory that is not there, rather than make one of a mistyped name."""
+    if makes or os.path.isdir(settings.data_dir):
+        return
+    origin = settings.origins["storage.data_dir"]
+    raise Problem(
+        f"There is no data directory at {settings.data_dir} ({origin}).",
+        "Name it with --data-dir or SELINE_DATA_DIR; `seline serve` or `seline save` makes a new "
+        "one.",
+        exit=Exit.USAGE,
+    )
+
+
+def _door_of_holder(locked: VolumeLocked, settings: Settings) -> Door | None:
+    """Return the holder's address, None while it may still open its socket."""
+    holder = cast("dict[str, Any]", locked.details.get("holder") or {})
+    if holder.get("host") not in (None, socket.gethostname()):
+        raise Problem(
+            f"{locked.message} That is another container or machine, out of this one's reach.",
+            "Run this command there (`railway ssh`), or use --url with a token.",
+            code=locked.code,
+        ) from locked
+    address, token = holder.get("address"), _token(settings)
+    if not address:
+        return None
+    if token is None:
+        raise Problem(
+            f"{locked.message} It listens on {address}, which asks for a token.",
+            "Set SELINE_TOKEN, then run the same command again.",
+            code=locked.code,
+        ) from locked
+    return Door(where=str(address), base=str(address), token=token)
+
+
+@contextmanager
+def _control_socket(data_dir: str) -> Iterator[str]:
+    """Give the control socket's path, short enough for a socket's address (107 bytes)."""
+    folder = os.path.join(os.path.abspath(data_dir), ".seline")
+    if len(os.fsencode(folder)) <= _SOCKET_PATH_MAX or not os.path.isdir(folder):
+        yield os.path.join(folder, "control.sock")
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/control.sock"
+    finally:
+        os.close(descriptor)
+
+
+async def _answers(path: str) -> bool:
+    """Whether somebody listens on a socket; a crash may have left one where nobody does."""
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_unix_connection(path), CONNECT_S)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return True

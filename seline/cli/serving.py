@@ -1,0 +1,66 @@
+"""The verb serve: the server, with what a person needs to call it for the first time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from seline.cli import talk
+from seline.cli.front import front
+from seline.cli.verbs import Asked, own_verb
+
+if TYPE_CHECKING:
+    from seline.server import Started
+
+PORT_MAX = 65_535
+
+
+@own_verb(
+    front,
+    "serve",
+    section="Server",
+    examples="""
+    seline serve
+    seline serve --data-dir /srv/bot --port 9000
+    SELINE_ADMIN_TOKEN=$(openssl rand -hex 24) seline serve --host 0.0.0.0
+    """,
+)
+@click.option("--host", metavar="HOST", help="Listen there (else 127.0.0.1, or all if PORT is set).")
+@click.option("--port", type=click.IntRange(0, PORT_MAX), metavar="PORT", help="Else PORT or 8080.")
+def serve(asked: Asked, host: str | None, port: int | None) -> None:
+    """Run the server on the data directory until it is stopped.
+
+    At the first start on this machine's own address it makes an admin token and prints it, once,
+    inside a ready `curl` line.
+    """
+    import asyncio
+
+    from seline import logs
+    from seline.cli.reach import settings_of
+    from seline.server import run_server
+
+    settings = settings_of(asked, **{"server.host": host, "server.port": port})
+    logs.configure(level=settings.log.level, form=settings.log.format)
+    asyncio.run(run_server(settings, announce=_announce))
+
+
+def _announce(started: Started) -> None:
+    """Print where the server is and how to call it: plain text, not through the logger."""
+    health = f"{started.address}/api/v1/data-admin/health"
+    lines = ["", f"Seline keeps {started.data_dir} and listens on {started.address}"]
+    if started.secret is not None:
+        lines += [
+            "The admin token of this first start, shown this once:",
+            "",
+            f"  curl -H 'Authorization: Bearer {started.secret}' {health}",
+            "",
+            "Next: run that line; `seline token create` makes more tokens.",
+        ]
+    elif started.anyone_can_come_in:
+        lines += ["Next: `seline status`; `seline token create` makes another token."]
+    else:
+        lines += ["Nobody can come in yet. Next: set SELINE_ADMIN_TOKEN, or `seline token create`."]
+    for line in (*lines, ""):
+        talk.out(line)
+    talk.flush()
