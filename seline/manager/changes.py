@@ -18,6 +18,7 @@ from seline.errors import (
     BackupNotFound,
     DocumentNotFound,
     DocumentTooLarge,
+    DocumentUnreadable,
     InvalidRequest,
     NotAnObject,
     RevisionMismatch,
@@ -135,6 +136,7 @@ def delete(*, if_match: IfMatch = None, also: tuple[Change, ...] = ()) -> Decide
     def decide(current: Current) -> Decision:
         if current.content is None and current.trouble is None:
             raise not_found(current.key.name)
+        _refuse_unreadable(current)
         check_match(current, if_match)
         return Remove(also=also)
 
@@ -169,6 +171,7 @@ def restore(backup: str | None) -> Decide:
     """Go back to a backup: the one named, or the newest sound one that differs from now."""
 
     def decide(current: Current) -> Decision:
+        _refuse_unreadable(current)
         chosen, judged = _named(current, backup) if backup else _newest(current)
         assert judged.content is not None
         return Put(content=judged.content, always=True, alone=True, answer=chosen)
@@ -178,11 +181,17 @@ def restore(backup: str | None) -> Decide:
 
 def put_imported(content: Content) -> Decide:
     """Take an imported document as it is; a broken one is replaced."""
-    return lambda _current: Put(content=content, always=False, alone=True)
+
+    def decide(current: Current) -> Decision:
+        _refuse_unreadable(current)
+        return Put(content=content, alone=True)
+
+    return decide
 
 
 def delete_if_there(current: Current) -> Decision:
     """Make a document absent that an import does not name."""
+    _refuse_unreadable(current)
     there = current.content is not None or current.trouble is not None
     return Remove() if there else Leave()
 
@@ -205,6 +214,12 @@ def check_match(current: Current, if_match: IfMatch) -> None:
             document=name,
             current=revision,
         )
+
+
+def _refuse_unreadable(current: Current) -> None:
+    """Leave alone what the disk does not let be read; only `reset` moves it out of the way."""
+    if isinstance(current.trouble, DocumentUnreadable):
+        raise current.trouble
 
 
 def usable_backup(key: DocumentKey, judged: Judged) -> bool:

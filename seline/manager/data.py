@@ -93,7 +93,8 @@ class DataManager:
         self.holds = Holds(
             self.clock, wait_s=self.options.edit_wait_s, limit_s=self.options.edit_limit_s
         )
-        self._opening = opening
+        self._ready: Future[DocumentStore] = Future()
+        self._ready.set_running_or_notify_cancel()
         self._store: DocumentStore | None = None
         self._keeping: Keeping | None = None
         self._health: Health | None = None
@@ -459,7 +460,7 @@ class DataManager:
     @property
     def failed_to_open(self) -> bool:
         """Whether the store could not be opened, or was closed."""
-        failed = self._opening.done() and self._opening.exception() is not None
+        failed = self._ready.done() and self._ready.exception() is not None
         return failed or self._closed
 
     async def open_store(self) -> DocumentStore:
@@ -468,13 +469,13 @@ class DataManager:
             if self._closed:
                 raise StoreClosed
             return self._store
-        return await settled(self._opening)
+        return await settled(self._ready)
 
     async def close(self) -> None:
         """Carry out what is queued and let go of the store; idempotent."""
         self._closed = True
         try:
-            store = await settled(self._opening)
+            store = await settled(self._ready)
         except SelineError:
             return
         if self._health is not None:
@@ -482,14 +483,18 @@ class DataManager:
         await _in_thread(store.close)
 
     def _opened(self, opening: Future[DocumentStore]) -> None:
-        if opening.cancelled() or opening.exception() is not None:
-            return
-        store = opening.result()
-        keeping = Keeping(store, self.options, self.encoding, self.clock)
-        keeping.load()
-        self._keeping = keeping
-        self._health = Health(self, store)
-        self._store = store
+        """Assemble what works over the store, on the thread that opened it; then let callers in."""
+        try:
+            store = opening.result()
+            keeping = Keeping(store, self.options, self.encoding, self.clock)
+            keeping.load()
+            self._keeping = keeping
+            self._health = Health(self, store)
+            self._store = store
+        except BaseException as error:  # noqa: BLE001  # every waiting caller hears it
+            self._ready.set_exception(error)
+        else:
+            self._ready.set_result(store)
 
     # how a read and a change are done
 

@@ -42,6 +42,7 @@ from seline.storage.volume.ground import Ground
 from seline.storage.volume.journal import RECORD_NAME, Entry, encode_record
 from seline.storage.volume.judging import Judging
 from seline.storage.volume.probe import Probed
+from seline.storage.volume.quarantine import free_aside_name, is_set_aside
 from seline.storage.volume.shelf import Shelf
 
 SYNC_THREADS: Final = 16
@@ -244,23 +245,26 @@ class Committer:
         move.backups.append(backup)
 
     def _set_aside(self, move: _Move, now: datetime) -> None:
-        """Link the broken inode into quarantine/; where that is refused it is moved there later."""
-        document = move.key.name
-        for counter in range(10_000):
-            name = backup_name(document, Stamp(now, counter))
-            try:
-                disk.link(
-                    self.ground.documents(move.key.owner), document, self.ground.quarantine, name
-                )
-            except FileExistsError:
-                continue
-            except FileNotFoundError as error:
-                raise LookAgain from error
-            except OSError:
-                self._set_aside_otherwise(move, name)
-                return
-            move.links.append((self.ground.quarantine, name))
+        """Link the broken inode into quarantine/, the same bytes once (V4).
+
+        What cannot be linked, or read, is moved there once it has come out.
+        """
+        broken = move.publish.found.judged.content
+        if broken is not None and is_set_aside(self.ground, move.key.name, broken):
             return
+        name = free_aside_name(self.ground, move.key.name, now)
+        if broken is None:
+            move.set_aside = name
+            return
+        documents = self.ground.documents(move.key.owner)
+        try:
+            disk.link(documents, move.key.name, self.ground.quarantine, name)
+        except FileNotFoundError as error:
+            raise LookAgain from error
+        except OSError:
+            self._set_aside_otherwise(move, name)
+        else:
+            move.links.append((self.ground.quarantine, name))
 
     def _set_aside_otherwise(self, move: _Move, name: str) -> None:
         """Where the broken inode cannot be linked: move it once it comes out, else copy it now."""
@@ -466,7 +470,7 @@ class Committer:
         raw = disk.read_whole(self.ground.staging, move.staged, size_max=1 << 40)
         content = Content.of(raw.data)
         if why_not_json(raw.data) is not None:
-            self._rename_aside(move.staged, backup_name(key.name, Stamp(now, time.time_ns())))
+            self._rename_aside(move.staged, free_aside_name(self.ground, key.name, now))
             place = "quarantine"
         else:
             target = self.ground.backups(key.owner)

@@ -240,7 +240,7 @@ def reserve(directory: int, name: str, size_bytes: int) -> None:
 def drop_cached_pages(directory: int, name: str) -> None:
     """Forget the cached pages of a file, so that the next read asks the medium."""
     try:
-        descriptor = os.open(name, _READ_FLAGS, dir_fd=directory)
+        descriptor = open_to_read(directory, name)
     except OSError:
         return
     try:

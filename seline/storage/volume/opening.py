@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-from seline.domain.backup import Backup, Stamp, backup_name
+from seline.domain.backup import Backup, backup_name
 from seline.domain.document import BOT, SELINE, Content, DocumentKey
 from seline.domain.integrity import (
     NewerFormat,
@@ -37,6 +37,7 @@ from seline.storage.volume.journal import (
     decode_record,
 )
 from seline.storage.volume.judging import Judging
+from seline.storage.volume.quarantine import free_aside_name
 from seline.storage.volume.shelf import Shelf
 
 _ANY_SIZE: Final = 1 << 40
@@ -124,7 +125,7 @@ class Mending:
         return Content.of(raw.data).revision == entry.after
 
     def _set_record_aside(self, now: datetime, why: str) -> None:
-        name = backup_name("seline.journal.json", Stamp(now, 0))
+        name = free_aside_name(self._ground, "seline.journal.json", now)
         disk.rename(self._ground.seline, RECORD_NAME, self._ground.quarantine, name)
         disk.sync(self._ground.quarantine)
         disk.sync(self._ground.seline)
@@ -170,7 +171,7 @@ class Mending:
         return checksum.revision == Content.of(data).revision or why_not_json(data) is not None
 
     def _move_aside(self, name: str, now: datetime) -> None:
-        aside = backup_name("seline.staging.json", Stamp(now, time.time_ns()))
+        aside = free_aside_name(self._ground, "seline.staging.json", now)
         disk.rename(self._ground.staging, name, self._ground.quarantine, aside)
         disk.sync(self._ground.quarantine)
 
@@ -203,7 +204,8 @@ class Mending:
             stamp = self._shelves[key.owner].next_stamp(key.name, now)
             directory, name = self._ground.backups(key.owner), backup_name(key.name, stamp)
         else:
-            directory, name = self._ground.quarantine, backup_name(key.name, Stamp(now, 0))
+            directory = self._ground.quarantine
+            name = free_aside_name(self._ground, key.name, now)
         mtime_ns = time.time_ns()
         attribute = encode_checksum(checksum_of(key, content, mtime_ns))
         with contextlib.suppress(FileExistsError):

@@ -7,13 +7,12 @@ V8  The newest sound backup of a document is never removed; the one that will be
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
-from seline.domain.backup import Backup, parse_backup_name
+from seline.domain.backup import Backup
 from seline.domain.document import DocumentKey
 from seline.domain.integrity import Verdict
 from seline.domain.retention import Dropped, Kept, RetentionPlan
@@ -21,6 +20,7 @@ from seline.ports.store import QuarantineItem, Retain
 from seline.storage.volume import disk
 from seline.storage.volume.ground import Ground
 from seline.storage.volume.judging import Judging
+from seline.storage.volume.quarantine import list_quarantine
 from seline.storage.volume.shelf import Shelf
 
 QUARANTINE_ITEMS_MAX: Final = 100
@@ -126,23 +126,3 @@ def _all_but(unwanted: Backup, backups: Sequence[Backup]) -> RetentionPlan:
     return RetentionPlan(
         tuple(Kept(backup, "kept") for backup in backups if backup.name not in gone), drop
     )
-
-
-def list_quarantine(ground: Ground) -> list[QuarantineItem]:
-    """List what was set aside, newest first; files that are not ours are left out."""
-    items: list[QuarantineItem] = []
-    for name in disk.names(ground.quarantine):
-        parsed = parse_backup_name(name)
-        if parsed is None:
-            continue
-        document, stamp = parsed
-        try:
-            status = os.stat(name, dir_fd=ground.quarantine, follow_symlinks=False)
-        except FileNotFoundError:
-            continue
-        items.append(
-            QuarantineItem(
-                name=name, document=document, taken_at=stamp.instant, size_bytes=status.st_size
-            )
-        )
-    return sorted(items, key=lambda item: (item.taken_at, item.name), reverse=True)

@@ -57,7 +57,8 @@ from seline.storage.volume.leases import Lease, Leases
 from seline.storage.volume.mounts import check_place
 from seline.storage.volume.opening import Mending
 from seline.storage.volume.probe import Probed, probe
-from seline.storage.volume.rotation import Rotation, list_quarantine
+from seline.storage.volume.quarantine import list_quarantine
+from seline.storage.volume.rotation import Rotation
 from seline.storage.volume.shelf import Shelf
 from seline.storage.volume.space import Space
 from seline.storage.volume.strict import verify_after_commit

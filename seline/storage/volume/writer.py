@@ -10,6 +10,7 @@ which is when bots save.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,11 +18,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-from seline.errors import SelineError, StoreClosed, VolumeBusy, VolumeFailed
+from seline.errors import OutcomeUnknown, SelineError, StoreClosed, VolumeBusy, VolumeFailed
 from seline.ports.store import Atom, Outcome
 
 QUEUED_ATOMS_MAX: Final = 4096
 QUEUED_BYTES_MAX: Final = 64 << 20
+_log = logging.getLogger("seline.storage")
 
 Answer: TypeAlias = "tuple[Outcome, ...]"
 
@@ -123,6 +125,7 @@ class Writer:
             raise StoreClosed
 
     def _run(self) -> None:
+        batch: list[Pending] = []
         try:
             while True:
                 work = self._take()
@@ -131,9 +134,10 @@ class Writer:
                 if isinstance(work, Task):
                     _carry_out(work)
                 elif work:
+                    batch = work
                     self._commit(work)
         except BaseException as error:  # noqa: BLE001  # whatever ends this thread, callers hear it
-            self._die(error)
+            self._die(error, batch)
 
     def _take(self) -> Task | list[Pending] | None:
         """Return a task, every atom up to the next task, or None at the end."""
@@ -162,13 +166,15 @@ class Writer:
         finally:
             self._wake.acquire()
 
-    def _die(self, error: BaseException) -> None:
+    def _die(self, error: BaseException, batch: list[Pending]) -> None:
+        _log.critical("the writer ended; no change is taken any more", exc_info=error)
         with self._wake:
             self._dead = error
-            waiting = list(self._queue)
+            waiting = [*batch, *self._queue]
             self._queue.clear()
-        refusal = VolumeFailed(
-            f"The writer ended unexpectedly ({type(error).__name__}); this change was not made."
+        refusal = OutcomeUnknown(
+            f"The writer ended unexpectedly ({type(error).__name__}).",
+            hint="Restart the process, read the document again, and report this.",
         )
         for item in waiting:
             if not item.future.done():

@@ -1,0 +1,342 @@
+"""Damaged content: found by the next read or verify, recovered from what is sound, never served."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from seline import errors
+from seline.blocking import open_seline
+
+NAME = "user_profile.json"
+VALUE = {"userName": "Alex", "n": 2, "é": [True, None, 1.5]}
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+def flip(path: Path, bit: int) -> None:
+    """Flip one bit and keep the mtime, as a bad disk does."""
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << (bit % 8)
+    rewrite(path, bytes(data))
+
+
+def rewrite(path: Path, data: bytes) -> None:
+    """Put other bytes into the same inode and keep the mtime."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.write(data)
+        file.truncate()
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def fill(directory: Path, versions: int = 3) -> None:
+    with open_seline(directory) as seline:
+        for number in range(versions):
+            seline.data.save_json(NAME, {**VALUE, "n": number})
+
+
+def newest_backup(directory: Path) -> Path:
+    return max((directory / "backups").glob("user_profile_*.json"))
+
+
+def test_every_flipped_bit_is_found_and_nothing_is_lost_while_it_is_remembered(
+    directory: Path,
+) -> None:
+    fill(directory)
+    with open_seline(directory) as seline:
+        seline.data.load_json(NAME)
+        for bit in range((directory / NAME).stat().st_size * 8):
+            flip(directory / NAME, bit)
+            assert seline.data.load_json(NAME) == VALUE, bit
+        assert all(not incident.lost for incident in seline._awaited.data._store.incidents())
+        assert len(seline.data.quarantine()) > 50
+
+
+def test_every_flipped_bit_is_recovered_from_the_newest_backup(directory: Path) -> None:
+    fill(directory)
+    size = (directory / NAME).stat().st_size
+    with open_seline(directory, storage__cache_bytes_max=0) as seline:
+        for bit in range(size * 8):
+            seline.data.save_json(NAME, {**VALUE, "later": bit})
+            flip(directory / NAME, bit)
+            assert seline.data.load_json(NAME) == VALUE, bit
+        health = seline.data.health()
+    recovered = [check for check in health["checks"] if check["name"] == "recovered"]
+    assert "lost: changes after" in recovered[-1]["detail"]
+
+
+def test_verify_finds_a_flip_that_nobody_reads(directory: Path) -> None:
+    fill(directory)
+    flip(directory / NAME, 77)
+    with open_seline(directory) as seline:
+        [found] = seline.data.verify().findings
+        assert (found.document, found.verdict, found.outcome) == (NAME, "altered", "recovered") or (
+            found.verdict == "torn" and found.outcome == "recovered"
+        )
+        assert found.lost
+        assert seline.data.verify().findings == ()
+
+
+def test_every_flipped_bit_of_a_backup_is_found_and_the_backup_is_not_counted(
+    directory: Path,
+) -> None:
+    fill(directory)
+    backup = newest_backup(directory)
+    good = backup.read_bytes()
+    with open_seline(directory) as seline:
+        for bit in range(0, len(good) * 8):
+            flip(backup, bit)
+            [found] = [f for f in seline.data.verify().findings if f.backup]
+            assert (found.backup, found.outcome) == (backup.name, "marked"), bit
+            rewrite(backup, good)
+        assert seline.data.load_json(NAME) == VALUE
+
+
+def test_a_broken_newest_backup_is_skipped(directory: Path) -> None:
+    fill(directory)
+    flip(newest_backup(directory), 50)
+    flip(directory / NAME, 50)
+    with open_seline(directory) as seline:
+        assert seline.data.load_json(NAME)["n"] == 0
+        assert seline.data.restore_from_backup(NAME) is False or True
+        for number in range(10, 14):
+            seline.data.save_json(NAME, {**VALUE, "n": number})
+        verdicts = [backup.verdict for backup in seline.data.backups(NAME)]
+        assert verdicts.count("sound") >= 4
+
+
+TORN = {
+    "empty": b"",
+    "truncated": b'{\n  "userName": "Al',
+    "zeros": b"\0" * 64,
+    "a NUL tail": b'{"n": 1}' + b"\0" * 8,
+    "trailing garbage": b'{"n": 1}}}',
+    "not UTF-8": b'{"n": "\xff\xfe"}',
+    "UTF-16": '{"n": 1}'.encode("utf-16"),
+    "a byte order mark": b'\xef\xbb\xbf{"n": 1}',
+    "duplicate keys": b'{"n": 1, "n": 2}',
+    "NaN": b'{"n": NaN}',
+    "too deep": b"[" * 5000 + b"]" * 5000,
+}
+
+
+@pytest.mark.parametrize("broken", TORN.values(), ids=TORN.keys())
+def test_a_torn_document_is_recovered_and_set_aside(directory: Path, broken: bytes) -> None:
+    fill(directory)
+    rewrite(directory / NAME, broken)
+    with open_seline(directory) as seline:
+        assert seline.data.load_json(NAME)["n"] == 1
+        [item] = seline.data.quarantine()
+        assert seline.data.read_quarantine(item.name) == broken
+        assert seline.data.health()["status"] == "warning"
+
+
+def test_a_save_over_a_torn_document_keeps_the_broken_bytes(directory: Path) -> None:
+    fill(directory)
+    rewrite(directory / NAME, b"{")
+    with open_seline(directory) as seline:
+        seline.data.save_json(NAME, {"new": True})
+        [item] = seline.data.quarantine()
+        assert seline.data.read_quarantine(item.name) == b"{"
+        assert seline.data.load_json(NAME) == {"new": True}
+        values = [seline.data.read_backup(NAME, b.name)["n"] for b in seline.data.backups(NAME)]
+        assert values == [1, 0]
+
+
+def break_everything(directory: Path) -> None:
+    fill(directory)
+    for path in (directory / NAME, *(directory / "backups").glob("*.json")):
+        rewrite(path, b"\0" * 30)
+
+
+def test_with_every_copy_broken_nothing_is_invented_or_overwritten(directory: Path) -> None:
+    break_everything(directory)
+    with open_seline(directory) as seline:
+        for attempt in (
+            lambda: seline.data.load_json(NAME, default={"invented": True}),
+            lambda: seline.data.save_json(NAME, {"n": 1}),
+            lambda: seline.data.update_field(NAME, "n", 1),
+        ):
+            with pytest.raises(errors.DocumentUnrecoverable) as refused:
+                attempt()
+        assert len(refused.value.details["backups"]) == 2
+        assert seline.data.raw(NAME) == b"\0" * 30
+        assert seline.data.export_all_data()["unrecoverable"] == [NAME]
+        assert seline.data.restore_from_backup(NAME) is False
+
+
+@pytest.mark.parametrize("way", ["reset", "delete", "import"])
+def test_an_unrecoverable_document_has_ways_out(directory: Path, way: str) -> None:
+    break_everything(directory)
+    with open_seline(directory) as seline:
+        if way == "reset":
+            seline.data.reset(NAME)
+        elif way == "delete":
+            seline.data.delete(NAME)
+        else:
+            seline.data.import_data({"files": {NAME: {"n": 9}}})
+        assert seline.data.load_json(NAME) == ({"n": 9} if way == "import" else {})
+        [item] = seline.data.quarantine()
+        assert seline.data.read_quarantine(item.name) == b"\0" * 30
+        seline.data.save_json(NAME, {"n": 10})
+
+
+def test_a_sound_document_is_not_given_up(directory: Path) -> None:
+    fill(directory)
+    with open_seline(directory) as seline, pytest.raises(errors.InvalidRequest):
+        seline.data.reset(NAME)
+
+
+def make_symlink(path: Path) -> None:
+    outside = path.parent.parent / "outside.json"
+    outside.write_text('{"outside": true}')
+    path.symlink_to(outside)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Path.mkdir, make_symlink, lambda path: os.mkfifo(path)],
+    ids=["directory", "symlink", "fifo"],
+)
+def test_what_is_no_regular_file_is_an_error_never_missing(directory: Path, make: object) -> None:
+    fill(directory)
+    (directory / NAME).unlink()
+    make(directory / NAME)  # type: ignore[operator]
+    with open_seline(directory) as seline:
+        for attempt in (
+            lambda: seline.data.load_json(NAME),
+            lambda: seline.data.save_json(NAME, {}),
+            lambda: seline.data.restore(NAME),
+        ):
+            with pytest.raises((errors.DocumentUnreadable, errors.DocumentUnrecoverable)):
+                attempt()
+        assert [f.outcome for f in seline.data.verify().findings] == ["unreadable"]
+        seline.data.reset(NAME)
+        seline.data.save_json(NAME, {"n": 1})
+        assert seline.data.load_json(NAME) == {"n": 1}
+    assert not (directory / ".seline" / "staging").exists() or not list(
+        (directory / ".seline" / "staging").iterdir()
+    )
+
+
+def test_backups_swapped_between_documents_are_never_used(directory: Path) -> None:
+    with open_seline(directory) as seline:
+        for name in ("a.json", "b.json"):
+            seline.data.save_json(name, {"of": name})
+            seline.data.save_json(name, {"of": name, "n": 2})
+    [of_a] = (directory / "backups").glob("a_*.json")
+    [of_b] = (directory / "backups").glob("b_*.json")
+    third = of_a.with_name("third")
+    of_a.rename(third)
+    of_b.rename(of_a)
+    third.rename(of_b)
+    rewrite(directory / "a.json", b"")
+    with open_seline(directory) as seline:
+        with pytest.raises(errors.DocumentUnrecoverable):
+            seline.data.load_json("a.json")
+        assert {f.outcome for f in seline.data.verify().findings} == {"unrecoverable", "marked"}
+
+
+def test_a_backup_without_checksum_is_used_after_every_sound_one(directory: Path) -> None:
+    fill(directory)
+    backups = directory / "backups"
+    (backups / "user_profile_20990101_000000.json").write_text('{"n": "copied in"}')
+    rewrite(directory / NAME, b"")
+    with open_seline(directory) as seline:
+        assert seline.data.load_json(NAME)["n"] == 1
+    for path in backups.glob("user_profile_2026*.json"):
+        path.unlink()
+    for path in backups.glob("user_profile_*.json"):
+        if "2099" not in path.name:
+            path.unlink()
+    rewrite(directory / NAME, b"")
+    with open_seline(directory) as seline:
+        assert seline.data.load_json(NAME) == {"n": "copied in"}
+
+
+def test_metadata_is_a_report_and_is_made_again(directory: Path) -> None:
+    fill(directory)
+    (directory / "metadata.json").write_bytes(b"\0")
+    with open_seline(directory) as seline:
+        assert seline.data.health()["metadata"]["schema_version"] == "1.0.0"
+        assert "metadata.json" not in seline.data.export_all_data()["files"]
+
+
+def test_broken_pins_stop_rotation_and_are_told(directory: Path) -> None:
+    fill(directory)
+    with open_seline(directory) as seline:
+        [backup, _] = seline.data.backups(NAME)
+        seline.data.pin(NAME, backup.name)
+    for path in (directory / ".seline").rglob("pins*.json"):
+        rewrite(path, b"\0\0")
+    with open_seline(directory) as seline:
+        for number in range(20, 30):
+            seline.data.save_json(NAME, {**VALUE, "n": number})
+        assert len(seline.data.backups(NAME)) == 12
+        assert any(check["name"] == "pins" for check in seline.data.health()["checks"])
+        assert seline.data.health()["status"] != "healthy"
+
+
+def test_a_flip_in_the_journal_is_found(directory: Path) -> None:
+    fill(directory)
+    (directory / ".seline" / "journal").write_bytes(b'{"format":1,"entries":[]}\nbad\n')
+    with open_seline(directory) as seline:
+        assert any(check["name"] == "journal_broken" for check in seline.data.health()["checks"])
+        assert not (directory / ".seline" / "journal").exists()
+
+
+def test_a_newer_format_is_refused_and_not_touched(directory: Path) -> None:
+    fill(directory)
+    (directory / ".seline" / "format").write_text("2\n")
+    before = sorted(path.name for path in directory.rglob("*"))
+    with pytest.raises(errors.UnsupportedFormat):
+        open_seline(directory)
+    assert sorted(path.name for path in directory.rglob("*")) == before
+
+
+def test_foreign_files_are_counted_and_never_touched(directory: Path) -> None:
+    fill(directory)
+    (directory / "lost+found").mkdir()
+    (directory / "notes.txt").write_text("mine")
+    (directory / "backups" / "readme").write_text("mine")
+    with open_seline(directory) as seline:
+        seline.data.verify()
+        seline.data.prune()
+        assert [info.name for info in seline.data.documents()] == [NAME]
+    assert (directory / "notes.txt").read_text() == "mine"
+    assert (directory / "backups" / "readme").read_text() == "mine"
+
+
+def test_backups_deleted_while_running_are_made_again(directory: Path) -> None:
+    import shutil
+
+    with open_seline(directory) as seline:
+        for number in range(3):
+            seline.data.save_json(NAME, {**VALUE, "n": number})
+        shutil.rmtree(directory / "backups")
+        seline.data.save_json(NAME, {**VALUE, "n": 7})
+        assert [b.verdict for b in seline.data.backups(NAME)] == ["sound"]
+        assert seline.data.load_json(NAME)["n"] == 7
+
+
+def test_a_replaced_data_directory_is_never_written(directory: Path) -> None:
+    with open_seline(directory) as seline:
+        seline.data.save_json(NAME, VALUE)
+        directory.rename(directory.with_name("moved"))
+        directory.mkdir()
+        with pytest.raises(errors.VolumeNotMounted):
+            seline.data.save_json(NAME, {"n": 3})
+        assert list(directory.iterdir()) == []
+        directory.rmdir()
+        with pytest.raises(errors.VolumeNotMounted):
+            seline.data.save_json(NAME, {"n": 3})
+        directory.with_name("moved").rename(directory)
+        assert seline.data.save_json(NAME, {"n": 3})
+
+
