@@ -1,0 +1,151 @@
+"""The handlers of docs/bots.md, each run by its own framework, without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.docs.blocks import blocks
+
+DOCUMENT = "user_7.json"
+
+
+@pytest.fixture(autouse=True)
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SELINE_DATA_DIR", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def example(framework: str) -> dict[str, Any]:
+    """Run an example's code and return what it defines."""
+    [code] = [
+        code for code in blocks("docs/bots.md", "python") if code.startswith(f"# {framework}\n")
+    ]
+    defined: dict[str, Any] = {"__name__": "example"}
+    exec(compile(code, f"docs/bots.md ({framework})", "exec"), defined)
+    return defined
+
+
+async def test_aiogram(data_dir: Path) -> None:
+    aiogram = pytest.importorskip("aiogram", reason="aiogram is not installed")
+    from aiogram.client.session.base import BaseSession
+    from aiogram.types import Chat, Message, Update, User
+
+    from seline import open_seline
+
+    sent: list[str] = []
+
+    class Offline(BaseSession):
+        async def close(self) -> None: ...
+
+        async def make_request(self, bot: Any, method: Any, timeout: int | None = None) -> Any:
+            sent.append(method.text)
+            return Message(message_id=2, date=now, chat=chat)
+
+        async def stream_content(self, *_: Any, **__: Any) -> AsyncGenerator[bytes, None]:
+            yield b""
+
+    now = datetime.datetime.now(datetime.UTC)
+    chat = Chat(id=7, type="private")
+    user = User(id=7, is_bot=False, first_name="Alex")
+    message = Message(message_id=1, date=now, chat=chat, from_user=user, text="/start")
+    dispatcher = aiogram.Dispatcher()
+    dispatcher.include_router(example("aiogram")["router"])
+    bot = aiogram.Bot("7:offline", session=Offline())
+    async with open_seline() as seline:
+        for number in (1, 2):
+            update = Update(update_id=number, message=message)
+            await dispatcher.feed_update(bot, update, seline=seline)
+        assert await seline.data.load_json(DOCUMENT) == {"visits": 2}
+    assert sent == ["Visit number 1", "Visit number 2"]
+
+
+async def test_python_telegram_bot(data_dir: Path) -> None:
+    telegram = pytest.importorskip("telegram", reason="python-telegram-bot is not installed")
+    from telegram.ext import ApplicationBuilder
+    from telegram.request import BaseRequest
+
+    sent: list[bytes] = []
+
+    class Offline(BaseRequest):
+        @property
+        def read_timeout(self) -> float:
+            return 1.0
+
+        async def initialize(self) -> None: ...
+
+        async def shutdown(self) -> None: ...
+
+        async def do_request(self, url: str, method: str, request_data: Any = None,
+                             **_: Any) -> tuple[int, bytes]:  # fmt: skip
+            if url.endswith("getMe"):
+                return 200, b'{"ok":true,"result":{"id":7,"is_bot":true,"first_name":"b",' \
+                    b'"username":"b"}}'  # fmt: skip
+            sent.append(request_data.json_payload)
+            return 200, b'{"ok":true,"result":{"message_id":2,"date":0,"chat":{"id":7,' \
+                b'"type":"private"}}}'  # fmt: skip
+
+    builder = ApplicationBuilder().token("7:offline")
+    builder = builder.request(Offline()).get_updates_request(Offline())
+    application = example("python-telegram-bot")["build"](builder)
+    await application.initialize()
+    await application.post_init(application)
+    told = {
+        "update_id": 1,
+        "message": {
+            "message_id": 1, "date": 0, "chat": {"id": 7, "type": "private"}, "text": "/start",
+            "from": {"id": 7, "is_bot": False, "first_name": "Alex"},
+            "entities": [{"type": "bot_command", "offset": 0, "length": 6}],
+        },
+    }  # fmt: skip
+    await application.process_update(telegram.Update.de_json(told, application.bot))
+    data = application.bot_data["seline"].data
+    assert await data.load_json(DOCUMENT) == {"visits": 1}
+    assert b"Visit number 1" in sent[0]
+    await application.shutdown()
+    await application.post_shutdown(application)
+    with pytest.raises(Exception, match="closed"):
+        await data.load_json(DOCUMENT)
+
+
+async def test_discord(data_dir: Path) -> None:
+    pytest.importorskip("discord", reason="discord.py is not installed")
+    defined = example("discord.py")
+    bot = defined["Bot"]()
+    sent: list[str] = []
+
+    async def send(text: str) -> None:
+        sent.append(text)
+
+    await bot.setup_hook()
+    interaction = SimpleNamespace(
+        client=bot, user=SimpleNamespace(id=7), response=SimpleNamespace(send_message=send)
+    )
+    await defined["visit"].callback(interaction)
+    assert [command.name for command in bot.tree.get_commands()] == ["visit"]
+    assert await bot.seline.data.load_json(DOCUMENT) == {"visits": 1}
+    assert sent == ["Visit number 1"]
+    data = bot.seline.data
+    await bot.close()
+    with pytest.raises(Exception, match="closed"):
+        await data.load_json(DOCUMENT)
+
+
+async def test_serving_inside_a_bots_loop(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELINE_SERVER__HOST", "127.0.0.1")
+    monkeypatch.setenv("SELINE_SERVER__PORT", "0")
+    polled = []
+
+    async def poll(data: Any) -> None:
+        polled.append(await data.save_json("polled.json", {"n": 1}))
+
+    await asyncio.wait_for(example("serving")["run"](poll), 10)
+    assert polled
