@@ -137,9 +137,7 @@ async def test_discord(data_dir: Path) -> None:
         await data.load_json(DOCUMENT)
 
 
-async def test_serving_inside_a_bots_loop(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_serving_inside_a_bots_loop(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SELINE_SERVER__HOST", "127.0.0.1")
     monkeypatch.setenv("SELINE_SERVER__PORT", "0")
     polled = []

@@ -338,5 +338,3 @@ def test_a_replaced_data_directory_is_never_written(directory: Path) -> None:
             seline.data.save_json(NAME, {"n": 3})
         directory.with_name("moved").rename(directory)
         assert seline.data.save_json(NAME, {"n": 3})
-
-

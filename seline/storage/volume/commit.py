@@ -130,6 +130,7 @@ class Committer:
     release_reserve: Callable[[], bool]
     before_replacing: Callable[[DocumentKey], None]
     overlay: Overlay = field(default_factory=dict[DocumentKey, "Content | None"])
+    _litter: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
     _pool: ThreadPoolExecutor | None = None
     _sequence: int = 0
 
@@ -139,6 +140,7 @@ class Committer:
         Raises StagingFailed, LookAgain (nothing changed), DirectoryFailed, InDoubt.
         """
         moves = [_Move(publish) for publish in plan.publishes]
+        self._sweep_litter()
         try:
             self._stage_and_keep(moves, now)
             self._sync(moves)
@@ -448,8 +450,16 @@ class Committer:
             for backup in move.backups:
                 self.shelves[move.key.owner].added(backup)
             if move.displaced:
-                with contextlib.suppress(OSError):
-                    self._see_out(move, now)
+                self._see_out_quietly(move, now)
+
+    def _see_out_quietly(self, move: _Move, now: datetime) -> None:
+        """What cannot be tidied now is tidied before the next commit, or at the next start."""
+        try:
+            self._see_out(move, now)
+        except OSError:
+            with contextlib.suppress(OSError):
+                if self._is_judged(move, self.ground.staging, move.staged) and not move.set_aside:
+                    self._litter.append((self.ground.staging, move.staged))
 
     def _see_out(self, move: _Move, now: datetime) -> None:
         """Deal with the file that came out of the live name."""
@@ -514,8 +524,16 @@ class Committer:
             self._unlink_quietly(directory, name)
 
     def _unlink_quietly(self, directory: int, name: str) -> None:
-        with contextlib.suppress(OSError):
+        try:
             disk.unlink(directory, name, missing_ok=True)
+        except OSError:
+            self._litter.append((directory, name))
+
+    def _sweep_litter(self) -> None:
+        """Try again to remove what the disk did not let go of after an earlier commit."""
+        litter, self._litter = self._litter, []
+        for directory, name in litter:
+            self._unlink_quietly(directory, name)
 
 
 def _close(descriptors: Iterable[int]) -> None:

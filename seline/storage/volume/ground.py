@@ -238,7 +238,7 @@ def _wait_for_lock(
         if on_wait is not None and refusal.message != told:
             told = refusal.message
             on_wait(refusal)
-        if time.monotonic() >= deadline or give_up():
+        if time.monotonic() >= deadline or give_up() or _is_own(refusal.details["holder"]):
             raise refusal
         time.sleep(_POLL_S)
 
@@ -271,7 +271,7 @@ def _try_lock_file(top: int) -> tuple[bool, int | None]:
 
 def _locked(path: str) -> VolumeLocked:
     holder = read_holder(path)
-    if holder.get("pid") == os.getpid() and holder.get("host") == socket.gethostname():
+    if _is_own(holder):
         return VolumeLocked(
             f"{path} is held by this process already.",
             hint="Use get_data_manager(), which gives the instance that is open.",
@@ -283,6 +283,10 @@ def _locked(path: str) -> VolumeLocked:
     if holder.get("since"):
         who += f" since {holder['since']}"
     return VolumeLocked(f"{path} is held by {who}.", holder=holder)
+
+
+def _is_own(holder: dict[str, object]) -> bool:
+    return holder.get("pid") == os.getpid() and holder.get("host") == socket.gethostname()
 
 
 def read_holder(path: str) -> dict[str, object]:

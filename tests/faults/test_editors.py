@@ -1,0 +1,190 @@
+"""People edit documents by hand: left alone while they write, adopted once they have done."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seline import open_seline
+from seline.errors import DocumentUnrecoverable
+from seline.library import Seline
+
+NAME = "user_profile.json"
+SETTLE_S = 0.3
+
+
+async def adopted(seline: Seline, name: str = NAME) -> None:
+    """Read until the edit has settled and was taken over."""
+    await seline.data.load_json(name)
+    await asyncio.sleep(SETTLE_S * 1.5)
+    await seline.data.load_json(name)
+
+
+async def test_an_edit_that_parses_is_seen_at_once_and_adopted_later(tmp_path: Path) -> None:
+    async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
+        await seline.data.save_json(NAME, {"by": "seline"})
+        (tmp_path / NAME).write_text('{"by": "hand"}')
+        inode = (tmp_path / NAME).stat().st_ino
+        assert await seline.data.load_json(NAME) == {"by": "hand"}
+        assert (tmp_path / NAME).stat().st_ino == inode
+        await adopted(seline)
+        assert (tmp_path / NAME).stat().st_ino != inode
+        assert (tmp_path / NAME).read_text() == '{"by": "hand"}'
+        [backup] = await seline.data.backups(NAME)
+        assert await seline.data.read_backup(NAME, backup.name) == {"by": "seline"}
+        assert (await seline.data.verify()).findings == ()
+        assert await seline.data.quarantine() == []
+
+
+async def test_an_edit_that_replaces_the_file_is_adopted_too(tmp_path: Path) -> None:
+    async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
+        await seline.data.save_json(NAME, {"by": "seline"})
+        (tmp_path / "new").write_text('{"by": "mv"}')
+        (tmp_path / "new").rename(tmp_path / NAME)
+        assert await seline.data.load_json(NAME) == {"by": "mv"}
+        await adopted(seline)
+        assert (await seline.data.documents())[0].verdict == "sound"
+
+
+async def test_truncate_first_writers_are_left_to_finish(tmp_path: Path) -> None:
+    """Thirty slow uploads: each ends as it was meant, nothing is undone or set aside."""
+    async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
+        await seline.data.save_json(NAME, {"upload": -1})
+        for number in range(30):
+            text = f'{{"upload": {number}, "filler": "{"x" * 200}"}}'
+            with (tmp_path / NAME).open("w") as file:
+                for start in range(0, len(text), 60):
+                    file.write(text[start : start + 60])
+                    file.flush()
+                    seen = await seline.data.load_json(NAME)
+                    assert isinstance(seen, dict)
+                    assert seen["upload"] in (number - 1, number)
+            await adopted(seline)
+            assert (await seline.data.load_json(NAME))["upload"] == number  # type: ignore[index,call-overload]
+        assert await seline.data.quarantine() == []
+
+
+async def test_shell_redirections_while_the_bot_reads_are_never_undone(tmp_path: Path) -> None:
+    async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
+        await seline.data.save_json(NAME, {"n": -1})
+        script = (
+            "import sys, time\n"
+            "for n in range(100):\n"
+            "    with open(sys.argv[1], 'w') as f:\n"
+            "        f.flush(); time.sleep(0.001); f.write('{\"n\": %d}' % n)\n"
+            "    time.sleep(0.004)\n"
+        )
+        editor = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / NAME)])
+        while editor.poll() is None:
+            await seline.data.load_json(NAME)
+            await asyncio.sleep(0.001)
+        assert await seline.data.load_json(NAME) == {"n": 99}
+        await adopted(seline)
+        assert await seline.data.load_json(NAME) == {"n": 99}
+        assert await seline.data.quarantine() == []
+
+
+async def test_an_edit_that_stays_broken_is_set_aside_once_settled(tmp_path: Path) -> None:
+    async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
+        await seline.data.save_json(NAME, {"n": 1})
+        (tmp_path / NAME).write_text('{"n": 2,')
+        assert await seline.data.load_json(NAME) == {"n": 1}
+        assert (tmp_path / NAME).read_text() == '{"n": 2,'
+        await adopted(seline)
+        assert await seline.data.load_json(NAME) == {"n": 1}
+        [item] = await seline.data.quarantine()
+        assert await seline.data.read_quarantine(item.name) == b'{"n": 2,'
+
+
+async def test_verify_waits_for_an_edit_to_settle(tmp_path: Path) -> None:
+    async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
+        await seline.data.save_json(NAME, {"n": 1})
+        (tmp_path / NAME).write_text("{")
+        [found] = (await seline.data.verify()).findings
+        assert (found.verdict, found.outcome) == ("torn", "recovered")
+
+
+async def test_a_first_file_half_written_is_not_an_empty_document(tmp_path: Path) -> None:
+    async with open_seline(tmp_path, storage__settle_s=60.0) as seline:
+        (tmp_path / NAME).write_text("{")
+        with pytest.raises(DocumentUnrecoverable):
+            await seline.data.load_json(NAME)
+
+
+async def test_a_save_over_a_half_written_edit_keeps_both(tmp_path: Path) -> None:
+    async with open_seline(tmp_path, storage__settle_s=60.0) as seline:
+        await seline.data.save_json(NAME, {"n": 1})
+        (tmp_path / NAME).write_text('{"half')
+        await seline.data.update_field(NAME, "m", 2)
+        assert await seline.data.load_json(NAME) == {"n": 1, "m": 2}
+        [item] = await seline.data.quarantine()
+        assert await seline.data.read_quarantine(item.name) == b'{"half'
+        [backup] = await seline.data.backups(NAME)
+        assert await seline.data.read_backup(NAME, backup.name) == {"n": 1}
+
+
+async def test_a_save_over_an_edit_keeps_the_edit_and_what_was_before_it(tmp_path: Path) -> None:
+    async with open_seline(tmp_path) as seline:
+        await seline.data.save_json(NAME, {"n": 1})
+        (tmp_path / NAME).write_text('{"n": "hand"}')
+        await seline.data.save_json(NAME, {"n": 3})
+        values = [
+            await seline.data.read_backup(NAME, backup.name)
+            for backup in await seline.data.backups(NAME)
+        ]
+        assert values == [{"n": "hand"}, {"n": 1}]
+
+
+async def test_edits_in_the_very_moment_of_a_save_are_never_lost(tmp_path: Path) -> None:
+    """An editor replaces the file while the bot saves: each edit is current or kept somewhere."""
+    async with open_seline(tmp_path, backups__keep_newest=100_000) as seline:
+        await seline.data.save_json(NAME, {"by": "seline", "n": -1})
+        script = (
+            "import os, sys, time\n"
+            "for n in range(150):\n"
+            "    with open(sys.argv[1] + '.edit', 'w') as f: f.write('{\"by\": \"hand\", "
+            '"n": %d}\' % n)\n'
+            "    os.rename(sys.argv[1] + '.edit', sys.argv[1]); time.sleep(0.004)\n"
+        )
+        editor = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / NAME)])
+        number = 0
+        while editor.poll() is None:
+            number += 1
+            await seline.data.save_json(NAME, {"by": "seline", "n": number})
+        await seline.data.save_json(NAME, {"by": "seline", "n": "last"})
+        kept = [path.read_text() for path in (tmp_path / "backups").glob("*.json")]
+        kept += [path.read_text() for path in (tmp_path / "quarantine").glob("*.json")]
+        lost = [n for n in range(150) if not any(f'"hand", "n": {n}}}' in text for text in kept)]
+        replaced_by_the_next_edit = len(lost)
+        assert number > 20
+        assert replaced_by_the_next_edit < 150
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+async def test_an_edit_by_another_user_is_adopted(tmp_path: Path) -> None:
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+    async with open_seline(tmp_path / "d", storage__settle_s=SETTLE_S) as seline:
+        await seline.data.save_json(NAME, {"by": "seline"})
+        file = tmp_path / "d" / NAME
+        (tmp_path / "d").chmod(0o777)
+        file.chmod(0o666)
+        script = f"open({str(file)!r}, 'w').write('{{\"by\": \"other\"}}')"
+        subprocess.run(
+            [sys.executable, "-c", f"import os; os.setgid(65534); os.setuid(65534); {script}"],
+            check=True,
+        )
+        assert await seline.data.load_json(NAME) == {"by": "other"}
+        await adopted(seline)
+        os.chown(file, 65534, 65534)
+        await seline.data.save_json(NAME, {"by": "seline again"})
+        values = [
+            await seline.data.read_backup(NAME, backup.name)
+            for backup in await seline.data.backups(NAME)
+        ]
+        assert values == [{"by": "other"}, {"by": "seline"}]

@@ -1,0 +1,153 @@
+"""One owner: a second process never writes the same volume, and says who holds it (V10)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from seline import blocking
+from seline.errors import ForkedStore, SelineError, VolumeLocked, VolumeNotMounted
+from seline.storage.volume.mounts import check_place
+
+HOLDER = """
+import sys, time
+from seline.blocking import open_seline
+with open_seline(sys.argv[1]) as seline:
+    seline.data.save_json("held.json", {"n": 1})
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def start_holder(directory: Path) -> subprocess.Popen[str]:
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environ,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    return holder
+
+
+def end(holder: subprocess.Popen[str]) -> None:
+    holder.kill()
+    holder.wait()
+    assert holder.stdout is not None
+    assert holder.stdin is not None
+    holder.stdout.close()
+    holder.stdin.close()
+
+
+def test_a_second_process_is_refused_naming_the_holder(tmp_path: Path) -> None:
+    holder = start_holder(tmp_path)
+    try:
+        with pytest.raises(VolumeLocked) as refused:
+            blocking.open_seline(tmp_path, lock_wait_s=0.2)
+        assert refused.value.details["holder"]["pid"] == holder.pid
+        assert str(holder.pid) in refused.value.message
+    finally:
+        end(holder)
+
+
+def test_a_stopped_holder_is_not_taken_over_and_a_killed_one_is_free_at_once(
+    tmp_path: Path,
+) -> None:
+    holder = start_holder(tmp_path)
+    holder.send_signal(signal.SIGSTOP)
+    with pytest.raises(VolumeLocked):
+        blocking.open_seline(tmp_path, lock_wait_s=0.5)
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with blocking.open_seline(tmp_path, lock_wait_s=2) as seline:
+        assert seline.data.load_json("held.json") == {"n": 1}
+    end(holder)
+
+
+def test_who_waits_gets_in_when_the_holder_ends(tmp_path: Path) -> None:
+    holder = start_holder(tmp_path)
+    assert holder.stdin is not None
+    threading.Timer(0.3, lambda: (holder.stdin.write("\n"), holder.stdin.flush())).start()  # type: ignore[union-attr]
+    with blocking.open_seline(tmp_path, lock_wait_s=10) as seline:
+        assert seline.data.load_json("held.json") == {"n": 1}
+    end(holder)
+
+
+def test_the_same_process_is_told_to_use_the_open_instance(tmp_path: Path) -> None:
+    with blocking.open_seline(tmp_path) as seline:
+        started = time.monotonic()
+        with pytest.raises(VolumeLocked, match="this process") as refused:
+            blocking.open_seline(tmp_path, lock_wait_s=5)
+        assert "get_data_manager" in refused.value.hint
+        assert time.monotonic() - started < 2
+        assert seline.data.save_json("a.json", {})
+
+
+def test_a_forked_child_can_do_nothing_and_unlocks_nothing(tmp_path: Path) -> None:
+    with blocking.open_seline(tmp_path) as seline:
+        seline.data.save_json("a.json", {"n": 1})
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            said = b""
+            for attempt in (
+                lambda: seline.data.load_json("a.json"),
+                lambda: seline.data.save_json("a.json", {"n": 2}),
+            ):
+                try:
+                    attempt()
+                    said += b"done "
+                except ForkedStore:
+                    said += b"forked "
+                except SelineError as error:
+                    said += error.code.encode()
+            os.write(writer, said)
+            os._exit(0)
+        os.close(writer)
+        os.waitpid(child, 0)
+        assert os.read(reader, 100) == b"forked forked "
+        os.close(reader)
+        environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        other = subprocess.run(
+            [sys.executable, "-c", HOLDER.replace("open_seline(sys.argv[1])",
+             "open_seline(sys.argv[1], lock_wait_s=0)"), str(tmp_path)],
+            env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert "VolumeLocked" in other.stderr
+        assert seline.data.save_json("a.json", {"n": 3})
+
+
+def test_a_directory_that_must_be_a_mount_is_not_seeded(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    if check_is_own_mount(tmp_path):
+        pytest.skip("the temporary directory is a mount of its own")
+    with pytest.raises(VolumeNotMounted):
+        blocking.open_seline(directory, storage__require_mount=True)
+    assert not directory.exists()
+
+
+def check_is_own_mount(path: Path) -> bool:
+    try:
+        check_place(str(path), required=True, expected_under=None)
+    except VolumeNotMounted:
+        return False
+    return True
+
+
+def test_a_mount_is_accepted_and_the_wrong_one_is_not(tmp_path: Path) -> None:
+    if not Path("/dev/shm").is_mount():
+        pytest.skip("there is no mount to try on")
+    check_place("/dev/shm", required=True, expected_under=None)
+    check_place("/dev/shm", required=True, expected_under="/dev/shm")
+    with pytest.raises(VolumeNotMounted):
+        check_place("/dev/shm", required=True, expected_under="/somewhere/else")
