@@ -69,6 +69,7 @@ class Serving:
         self._network = network
         self._first_token = first_token
         self._lock_wait_s = settings.storage.lock_wait_s if lock_wait_s is None else lock_wait_s
+        self._data_dir = os.path.abspath(settings.data_dir)
         self._closing = False
         self._waiting: SelineError = StoreClosed("The store is being opened.")
         self._opened = False
@@ -179,7 +180,7 @@ class Serving:
             "since": instant_text(self._since),
             "uptime_s": round(time.monotonic() - self._started_s),
             "address": self.address or None,
-            "data_dir": os.path.abspath(self.settings.data_dir),
+            "data_dir": self._data_dir,
         }
 
     def _on_wait(self, locked: VolumeLocked) -> None:
@@ -198,7 +199,7 @@ class Serving:
         store.announce(address=self.address or None)
         self.started = Started(
             address=self.address,
-            data_dir=os.path.abspath(self.settings.data_dir),
+            data_dir=self._data_dir,
             secret=secret,
             anyone_can_come_in=self.tokens.any_known,
         )

@@ -272,6 +272,5 @@ def _named(current: Current, name: str) -> tuple[Backup, Judged]:
 
 
 def _kind(value: Json) -> str:
-    return {list: "list", str: "text", bool: "boolean", type(None): "null"}.get(
-        type(value), "number"
-    )
+    words: dict[type, str] = {list: "list", str: "text", bool: "boolean", type(None): "null"}
+    return words.get(type(value), "number")

@@ -39,6 +39,7 @@ class Keeping:
         self._pins: tuple[Pin, ...] = ()
         self.unreadable: SelineError | None = None
         store.watch(self._notice)
+        store.heed_pins(self.marked)
 
     def load(self) -> None:
         """Read the pins. Blocks; an unreadable file is remembered, not raised."""

@@ -246,6 +246,10 @@ class DocumentStore(Protocol):
         """Discard what `retain` drops, never the newest sound backup (V8); return the discarded."""
         ...
 
+    def heed_pins(self, marked: Callable[[str, Sequence[Backup]], Sequence[Backup]]) -> None:
+        """Ask `marked` which backups of a document are pinned before any is shed for room (V11)."""
+        ...
+
     def quarantine(self) -> Sequence[QuarantineItem]:
         """List what was set aside, newest first. Blocks."""
         ...

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import json
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,7 +52,7 @@ async def test_aiogram(data_dir: Path) -> None:
         async def stream_content(self, *_: Any, **__: Any) -> AsyncGenerator[bytes, None]:
             yield b""
 
-    now = datetime.datetime.now(datetime.UTC)
+    now = datetime.now(UTC)
     chat = Chat(id=7, type="private")
     user = User(id=7, is_bot=False, first_name="Alex")
     message = Message(message_id=1, date=now, chat=chat, from_user=user, text="/start")
@@ -82,14 +83,15 @@ async def test_python_telegram_bot(data_dir: Path) -> None:
 
         async def shutdown(self) -> None: ...
 
-        async def do_request(self, url: str, method: str, request_data: Any = None,
-                             **_: Any) -> tuple[int, bytes]:  # fmt: skip
+        async def do_request(
+            self, url: str, method: str, request_data: Any = None, **_: Any
+        ) -> tuple[int, bytes]:
             if url.endswith("getMe"):
-                return 200, b'{"ok":true,"result":{"id":7,"is_bot":true,"first_name":"b",' \
-                    b'"username":"b"}}'  # fmt: skip
+                me = {"id": 7, "is_bot": True, "first_name": "b", "username": "b"}
+                return 200, json.dumps({"ok": True, "result": me}).encode()
             sent.append(request_data.json_payload)
-            return 200, b'{"ok":true,"result":{"message_id":2,"date":0,"chat":{"id":7,' \
-                b'"type":"private"}}}'  # fmt: skip
+            message = {"message_id": 2, "date": 0, "chat": {"id": 7, "type": "private"}}
+            return 200, json.dumps({"ok": True, "result": message}).encode()
 
     builder = ApplicationBuilder().token("7:offline")
     builder = builder.request(Offline()).get_updates_request(Offline())

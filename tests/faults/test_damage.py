@@ -90,7 +90,7 @@ def test_every_flipped_bit_of_a_backup_is_found_and_the_backup_is_not_counted(
     backup = newest_backup(directory)
     good = backup.read_bytes()
     with open_seline(directory) as seline:
-        for bit in range(0, len(good) * 8):
+        for bit in range(len(good) * 8):
             flip(backup, bit)
             [found] = [f for f in seline.data.verify().findings if f.backup]
             assert (found.backup, found.outcome) == (backup.name, "marked"), bit

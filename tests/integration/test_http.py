@@ -379,9 +379,9 @@ async def test_a_command_alone_serves_the_same_api(tmp_path: Path) -> None:
     async with alone(settings_for(deep)) as running:
         assert running.address == ""
         connector = aiohttp.UnixConnector(path=_short(control_socket_path(str(deep))))
-        async with aiohttp.ClientSession(connector=connector) as session:
-            async with session.get("http://seline" + PREFIX + "/health") as answer:
-                assert answer.status == 200
+        url = "http://seline" + PREFIX + "/health"
+        async with aiohttp.ClientSession(connector=connector) as session, session.get(url) as got:
+            assert got.status == 200
 
 
 def _short(path: str) -> str:

@@ -165,7 +165,7 @@ def test_a_broken_or_missing_file_is_named(tmp_path: Path) -> None:
     broken.write_text("[storage\n")
     with pytest.raises(SettingsError, match="line 1"):
         load_settings(config=str(broken), environ={})
-    with pytest.raises(SettingsError, match="none.toml"):
+    with pytest.raises(SettingsError, match=r"none\.toml"):
         load_settings(environ={"SELINE_CONFIG": str(tmp_path / "none.toml")})
     unknown = tmp_path / "unknown.toml"
     unknown.write_text("[storag]\ndata_dir = 'x'\n")

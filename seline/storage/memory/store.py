@@ -151,6 +151,9 @@ class MemoryStore:
         future.set_result(self._rotate(key, retain))
         return future
 
+    def heed_pins(self, marked: Callable[[str, Sequence[Backup]], Sequence[Backup]]) -> None:
+        """Do nothing: memory sheds no backups."""
+
     def quarantine(self) -> Sequence[QuarantineItem]:
         return []
 

@@ -299,6 +299,9 @@ class VolumeStore:
         self._ground.check_usable()
         return self._writer.between(lambda: self._turns.rotation.rotate(key, retain))
 
+    def heed_pins(self, marked: Callable[[str, Sequence[Backup]], Sequence[Backup]]) -> None:
+        self._turns.marked = marked
+
     def snapshot(self, owner: str) -> Future[AbstractContextManager[Snapshot]]:
         self._ground.check_usable()
         return self._writer.between(lambda: self._hold_still(owner))

@@ -52,8 +52,14 @@ from seline.storage.volume.writer import Pending
 
 REOPEN_EVERY_S: Final = 30.0
 LOOKS_MAX: Final = 5
+SHED_BYTES_MIN: Final = 1 << 20
+SHED_AGAIN_S: Final = 5.0
 
 _log = logging.getLogger("seline.storage")
+
+
+def _unmarked(_document: str, backups: Sequence[Backup]) -> Sequence[Backup]:
+    return backups
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,7 +81,8 @@ class Turns:
     failure: SelineError | None = None
     doubtful: frozenset[DocumentKey] = frozenset()
     _reopen_at: float = 0.0
-    _shed_in_vain_at: float = -1.0
+    marked: Callable[[str, Sequence[Backup]], Sequence[Backup]] = _unmarked
+    _shed_again_at: float = 0.0
     _count: dict[str, int] = field(default_factory=dict[str, int])
 
     def commit(self, batch: Sequence[Pending]) -> None:
@@ -95,8 +102,7 @@ class Turns:
     def idle(self) -> float | None:
         """Mend what can be mended while nothing is queued; return when to come back, in s."""
         if self.failure is not None:
-            self._reopen_if_due()
-            return REOPEN_EVERY_S if self.failure is not None else None
+            return None if self._reopen_if_due() else REOPEN_EVERY_S
         if not self.space.has_reserve():
             self.space.rebuild_reserve()
             return None if self.space.has_reserve() else REOPEN_EVERY_S
@@ -166,25 +172,23 @@ class Turns:
 
     def _check_open(self) -> None:
         self.ground.check_place()
-        if self.failure is not None:
-            self._reopen_if_due()
-        if self.failure is not None:
+        if self.failure is not None and not self._reopen_if_due():
             raise self.failure
 
     def _admit(self, plan: Plan) -> None:
         """Refuse what would fill the volume; shed backups first (V9)."""
         self._check_count(plan)
         growth = _growth(plan)
-        if growth <= 0 or all(_is_emergency(publish) for publish in plan.publishes):
-            return
         room = room_for(growth, self.space.usage())
-        if room is not Room.FREE and self._shed(growth):
+        if room is Room.FREE:
+            return
+        if self._shed(growth):
             room = room_for(growth, self.space.usage(fresh=True))
-        if room is Room.REFUSE:
+        if room is Room.REFUSE and not all(map(_is_emergency, plan.publishes)):
             usage = self.space.usage()
             raise VolumeFull(
-                f"The volume is {usage.usage_ratio:.0%} full; growing writes are refused from "
-                "95 % on. Nothing was written.",
+                f"The volume is {usage.usage_ratio:.0%} full, and writes that would take it to "
+                "95 % are refused. Nothing was written.",
                 usage_percent=round(usage.usage_ratio * 100, 2),
             )
 
@@ -198,13 +202,23 @@ class Turns:
             )
 
     def _shed(self, wanted_bytes: int) -> bool:
-        """Discard old backups for room, each document's newest sound one excepted (V8)."""
+        """Discard old backups for room, each document's newest sound one excepted (V8).
+
+        After a vain attempt, which looked at every document, the next one waits a while.
+        """
+        now_s = self.clock.monotonic()
+        if now_s < self._shed_again_at:
+            return False
         shelf = self.shelves[BOT]
-        by_document = {document: shelf.of(document) for document in shelf.counts()}
+        by_document = {
+            document: self.marked(document, shelf.of(document)) for document in shelf.counts()
+        }
         freed = False
-        for dropped in plan_shedding(by_document, bytes_to_free=max(wanted_bytes, 1 << 20)):
+        for dropped in plan_shedding(by_document, bytes_to_free=max(wanted_bytes, SHED_BYTES_MIN)):
             key = DocumentKey(BOT, dropped.backup.document)
             freed = self.rotation.discard(key, dropped.backup) or freed
+        if not freed:
+            self._shed_again_at = now_s + SHED_AGAIN_S
         return freed
 
     # after a commit: everything is durable
@@ -292,18 +306,20 @@ class Turns:
             )
         )
 
-    def _reopen_if_due(self) -> None:
+    def _reopen_if_due(self) -> bool:
+        """Try to reopen after a failure, at most every 30 s; return whether writes are taken."""
         if self.clock.monotonic() < self._reopen_at:
-            return
+            return False
         self._reopen_at = self.clock.monotonic() + REOPEN_EVERY_S
         try:
             self._reopen()
         except (SelineError, OSError, InDoubt, DirectoryFailed, StagingFailed, LookAgain) as error:
             _log.error("reopening the volume failed: %s", error)
-            return
+            return False
         self.failure, self.doubtful = None, frozenset()
         self.committer.overlay.clear()
         _log.warning("the volume was reopened; writes are taken again")
+        return True
 
     def _reopen(self) -> None:
         """Drop what the page cache says, mend, and commit anew what was in doubt."""
