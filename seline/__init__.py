@@ -3,20 +3,28 @@
 Nothing acknowledged is lost, nothing broken is served as sound, and one person can see, restore
 and take away everything. `open_seline` is the front door; `seline.blocking` has the same names
 without `await`.
+
+Each name is imported when it is first used: the command line shows its help without the store.
 """
 
-from seline.domain.document import ABSENT, Document, Json, Revision
-from seline.errors import SelineError
-from seline.library import (
-    Seline,
-    get_data_manager,
-    get_lessons_service,
-    get_user_profile,
-    open_seline,
-)
-from seline.manager import DataManager
-from seline.services.lessons_learned import LessonsLearned
-from seline.services.user_profile import UserProfile
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from seline.domain.document import ABSENT, Document, Json, Revision
+    from seline.errors import SelineError
+    from seline.library import (
+        Seline,
+        get_data_manager,
+        get_lessons_service,
+        get_user_profile,
+        open_seline,
+    )
+    from seline.manager import DataManager
+    from seline.services.lessons_learned import LessonsLearned
+    from seline.services.user_profile import UserProfile
 
 __version__ = "0.1.0"
 
@@ -35,3 +43,34 @@ __all__ = [
     "get_user_profile",
     "open_seline",
 ]
+
+_HOMES: Final = {
+    "ABSENT": "seline.domain.document",
+    "DataManager": "seline.manager",
+    "Document": "seline.domain.document",
+    "Json": "seline.domain.document",
+    "LessonsLearned": "seline.services.lessons_learned",
+    "Revision": "seline.domain.document",
+    "Seline": "seline.library",
+    "SelineError": "seline.errors",
+    "UserProfile": "seline.services.user_profile",
+    "get_data_manager": "seline.library",
+    "get_lessons_service": "seline.library",
+    "get_user_profile": "seline.library",
+    "open_seline": "seline.library",
+}
+
+
+if not TYPE_CHECKING:  # a type checker shall go on missing names that are not there
+
+    def __getattr__(name: str) -> object:
+        """Import a public name from its home at its first use."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value: object = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 from seline.cli import (
     backups,
@@ -18,10 +19,21 @@ from seline.cli import (
 )
 from seline.cli.front import front
 
-__all__ = ["main"]
+__all__ = ["VERB_MODULES", "main"]
 
-VERBS = (serving, status, documents, backups, damage, exporting, importing, tokens, config, demo)
-"""The modules whose verbs `--help` shows, in this order."""
+VERB_MODULES: Final = (
+    serving,
+    status,
+    tokens,
+    config,
+    documents,
+    backups,
+    damage,
+    demo,
+    exporting,
+    importing,
+)
+"""Each puts its verbs into the group when it is imported."""
 
 
 def main() -> None:

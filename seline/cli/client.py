@@ -7,7 +7,7 @@ connection of its own, so that one which was refused was certainly not carried o
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -113,7 +113,7 @@ class Api:
         query: Mapping[str, str] | None = None,
         body: object = None,
         headers: Mapping[str, str] | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """Send one request; the block reads the answer. Raises Problem for an error answer."""
         asking = f"{PREFIX}{path}{query_text(query or {})}"
         sent = dict(headers or {})
@@ -148,7 +148,7 @@ class Api:
                 raise problem
 
     @contextmanager
-    def _in_plain_words(self, *, changes: bool) -> Iterator[None]:
+    def _in_plain_words(self, *, changes: bool) -> Generator[None]:
         """Say what a broken connection means for what was asked."""
         try:
             yield

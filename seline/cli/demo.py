@@ -33,7 +33,7 @@ _SECOND: Final = {"userName": "Alex", "location": "Lyon"}
     seline demo --flip user_profile.json
     """,
 )
-@click.option("--flip", metavar="NAME", help="Flip one bit of this real document, keeping its time.")
+@click.option("--flip", metavar="NAME", help="Flip one bit of this real document.")
 @click.option("--dry-run", is_flag=True, help="With --flip: only say which bit it would be.")
 def demo(asked: Asked, flip: str | None, dry_run: bool) -> Exit | None:
     """Show save, bit flip, detection and recovery in a scratch directory.
@@ -53,9 +53,12 @@ def demo(asked: Asked, flip: str | None, dry_run: bool) -> Exit | None:
 
 
 async def _show(scratch: str) -> None:
+    import logging
+
     from seline.cli.flipping import choose_flip, flip_in_place
     from seline.cli.reach import reached
 
+    logging.getLogger("seline").setLevel(logging.ERROR)
     elsewhere: dict[str, Any] = {"storage.require_mount": False}
     async with reached(Asked(data_dir=scratch), makes=True, **elsewhere) as api:
         path = os.path.join(scratch, NAME)
@@ -86,7 +89,7 @@ async def _show(scratch: str) -> None:
             talk.out(f"   The broken bytes are kept: quarantine/{item['name']}")
     talk.out()
     talk.out("The scratch directory is gone again.")
-    talk.out("Next, for real: `seline demo --flip NAME` on a document of yours, then `seline status`.")
+    talk.out("Next, for real: `seline demo --flip NAME` on a document of yours, then `verify`.")
 
 
 async def _flip_for_real(asked: Asked, name: str, *, dry_run: bool) -> Exit | None:
@@ -120,12 +123,14 @@ async def _flip_for_real(asked: Asked, name: str, *, dry_run: bool) -> Exit | No
     )
     talk.out()
     talk.out(_forecast(name, [one for one in backups if one["verdict"] == "sound"], alone=alone))
-    talk.out(f"The sound bytes were copied to {copy}: `seline save {name} {copy}` brings them back.")
+    talk.out(f"The sound bytes were copied: `seline save {name} {copy}` brings them back.")
     talk.out()
     talk.out("Next, whichever comes first:")
-    talk.out(f"  seline load {name:<24} reads it: found and mended before you see it")
-    talk.out(f"  seline verify {'':<22} reads everything, and reports what it found")
-    talk.out(f"  seline status {'':<22} afterwards: what happened, and what was lost, if anything")
+    talk.out(f"  {f'seline load {name}':<36} reads it: found and mended before you see it")
+    talk.out(f"  {'seline verify':<36} reads everything, and reports what it found")
+    talk.out("Then:")
+    talk.out(f"  {'seline status':<36} how everything stands, and what happened since the start")
+    talk.out(f"  {'seline quarantine':<36} the broken bytes, kept for you to look at")
     return None
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from seline.cli import talk
-from seline.cli.exits import Exit
 from seline.cli.front import front
 from seline.cli.verbs import agreed, api_verb, dry_run_option, yes_option
 
@@ -39,9 +38,7 @@ _ABSENT: Final = "absent"
     metavar="REVISION",
     help="Save only if this revision is current; `absent`: only if there is no document.",
 )
-async def save(
-    api: Api, name: str, file: str, no_backup: bool, if_match: str | None
-) -> Exit | None:
+async def save(api: Api, name: str, file: str, no_backup: bool, if_match: str | None) -> None:
     """Save a document from a file, or from stdin.
 
     Prints the revision (the SHA-256 of the stored bytes) once the document is durable.

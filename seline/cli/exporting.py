@@ -9,7 +9,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -48,8 +48,7 @@ async def export(api: Api, file: str, force: bool) -> Exit:
     """
     if file == "-":
         return _told(await _receive(api, talk.out_bytes), "stdout")
-    if os.path.lexists(file) and not force:
-        raise _exists(file)
+    _check_free(file, force=force)
     with _whole_file(file, replace=force) as write:
         tail = await _receive(api, write)
     return _told(tail, file)
@@ -84,7 +83,7 @@ def _told(tail: bytes, where: str) -> Exit:
 
 
 @contextmanager
-def _whole_file(file: str, *, replace: bool) -> Iterator[Callable[[bytes], object]]:
+def _whole_file(file: str, *, replace: bool) -> Generator[Callable[[bytes], object]]:
     """Give a `write`; when the block ends well, the file is there, whole and durable."""
     folder = os.path.dirname(file) or "."
     descriptor, staged = tempfile.mkstemp(
@@ -120,6 +119,11 @@ def _sync_folder(folder: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _check_free(file: str, *, force: bool) -> None:
+    if os.path.lexists(file) and not force:
+        raise _exists(file)
 
 
 def _exists(file: str) -> Problem:

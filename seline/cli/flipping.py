@@ -7,14 +7,16 @@ import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from seline.cli.problem import Problem
 from seline.domain.json_text import why_not_json
 
-_STRING = re.compile(rb'"((?:[^"\\]|\\.)*)"(?!\s*:)')
-_NUMBER = re.compile(rb"(?<=[\s:\[,])[0-9]+")
+_TOKEN = re.compile(rb'"(?P<text>(?:[^"\\]|\\.)*)"(?P<is_key>\s*:)?|(?P<number>[0-9]+)')
 _LETTER = re.compile(rb"[A-Za-z0-9]")
+_TOKENS_MAX: Final = 1_000
+_CHARACTERS_TRIED: Final = 4
 _TRIES_MAX: Final = 64
 
 
@@ -37,9 +39,7 @@ def choose_flip(data: bytes) -> Flip:
 
     `data` is not empty.
     """
-    for tries, offset in enumerate(_offsets(data)):
-        if tries >= _TRIES_MAX:
-            break
+    for offset in islice(_offsets(data), _TRIES_MAX):
         flip = _harmless(data, offset)
         if flip is not None:
             return flip
@@ -66,12 +66,12 @@ def flip_in_place(path: str, flip: Flip) -> None:
 
 
 def _offsets(data: bytes) -> Iterator[int]:
-    """Yield places in the values' texts, then in numbers; the middle of each first."""
-    for found in _STRING.finditer(data):
-        start, end = found.span(1)
-        yield from sorted(range(start, min(end, start + 8)), key=lambda at: -at)
-    for found in _NUMBER.finditer(data):
-        yield found.end() - 1
+    """Yield places in the values' texts, then in their numbers: the last characters first."""
+    tokens = [found for found in islice(_TOKEN.finditer(data), _TOKENS_MAX) if not found["is_key"]]
+    for kind in ("text", "number"):
+        for found in tokens:
+            start, end = found.span(kind)
+            yield from reversed(range(max(start, end - _CHARACTERS_TRIED), end))
 
 
 def _harmless(data: bytes, offset: int) -> Flip | None:

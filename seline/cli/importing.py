@@ -55,8 +55,7 @@ async def import_source(
 
     SOURCE is a file that `seline export` wrote, `-` for stdin, or a folder.
     """
-    is_folder = source != "-" and os.path.isdir(source)
-    body = _folder_body(source, skip_broken=skip_broken) if is_folder else read_source(source)
+    body = _read(source, skip_broken=skip_broken)
     plan = await _import(api, body, mode, dry_run=True)
     if api.asked.json and dry_run:
         talk.out_json(plan)
@@ -66,6 +65,13 @@ async def import_source(
     if api.asked.json:
         talk.out_json(done)
     talk.say("The import is done; every content that was replaced is a backup now.")
+
+
+def _read(source: str, *, skip_broken: bool) -> bytes:
+    """Return the source as the body of an import."""
+    if source != "-" and os.path.isdir(source):
+        return _folder_body(source, skip_broken=skip_broken)
+    return read_source(source)
 
 
 async def _import(api: Api, body: bytes, mode: str, *, dry_run: bool) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Final, NoReturn
 
@@ -54,7 +54,7 @@ class Stopped(Exception):
 
 
 @contextmanager
-def way_out() -> Iterator[None]:
+def way_out() -> Generator[None]:
     """Turn whatever a verb raises into talk and an exit code."""
     try:
         yield

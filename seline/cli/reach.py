@@ -14,7 +14,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -42,7 +42,7 @@ def settings_of(asked: Asked, **arguments: object) -> Settings:
 
 
 @asynccontextmanager
-async def reached(asked: Asked, *, makes: bool, **arguments: object) -> AsyncIterator[Api]:
+async def reached(asked: Asked, *, makes: bool, **arguments: object) -> AsyncGenerator[Api]:
     """Give the API, whoever serves it. `makes` allows a new data directory.
 
     `arguments` are settings by their sectioned names. Raises Problem, SettingsError, VolumeLocked
@@ -129,7 +129,8 @@ async def _here(stack: AsyncExitStack, settings: Settings) -> Door:
     while True:
         path = stack.enter_context(_control_socket(settings.data_dir))
         if await _answers(path):
-            return Door(where=f"the process that holds {settings.data_dir}", base=_NAME, socket=path)
+            where = f"the process that holds {settings.data_dir}"
+            return Door(where=where, base=_NAME, socket=path)
         try:
             await stack.enter_async_context(alone(settings))
         except VolumeLocked as locked:
@@ -187,7 +188,7 @@ def _door_of_holder(locked: VolumeLocked, settings: Settings) -> Door | None:
 
 
 @contextmanager
-def _control_socket(data_dir: str) -> Iterator[str]:
+def _control_socket(data_dir: str) -> Generator[str]:
     """Give the control socket's path, short enough for a socket's address (107 bytes)."""
     folder = os.path.join(os.path.abspath(data_dir), ".seline")
     if len(os.fsencode(folder)) <= _SOCKET_PATH_MAX or not os.path.isdir(folder):

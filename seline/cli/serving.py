@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -13,7 +13,7 @@ from seline.cli.verbs import Asked, own_verb
 if TYPE_CHECKING:
     from seline.server import Started
 
-PORT_MAX = 65_535
+PORT_MAX: Final = 65_535
 
 
 @own_verb(
@@ -26,7 +26,9 @@ PORT_MAX = 65_535
     SELINE_ADMIN_TOKEN=$(openssl rand -hex 24) seline serve --host 0.0.0.0
     """,
 )
-@click.option("--host", metavar="HOST", help="Listen there (else 127.0.0.1, or all if PORT is set).")
+@click.option(
+    "--host", metavar="HOST", help="Listen there (else this machine; all if PORT is set)."
+)
 @click.option("--port", type=click.IntRange(0, PORT_MAX), metavar="PORT", help="Else PORT or 8080.")
 def serve(asked: Asked, host: str | None, port: int | None) -> None:
     """Run the server on the data directory until it is stopped.

@@ -35,21 +35,32 @@ async def status(api: Api) -> Exit:
         talk.out_json(health)
     else:
         documents = (await api.get("/documents"))["documents"]
-        _show(health, documents, reached_at=api.door.where)
+        _show(health, documents, served_by=await _served_by(api))
     return _exit(health)
 
 
-def _show(health: dict[str, Any], documents: list[dict[str, Any]], *, reached_at: str) -> None:
+def _show(health: dict[str, Any], documents: list[dict[str, Any]], *, served_by: str) -> None:
     count = talk.count_text(len(documents), "document")
     backups = talk.count_text(health["backup_count"], "backup")
     talk.out(f"{health['status'].upper()}: {count}, {backups}")
-    talk.out(f"  in {health['mount_path']} ({reached_at})")
+    talk.out(f"  in {health['mount_path']} ({served_by})")
     talk.out(f"  {health['total_size_mb']} MB, {health['usage_percent']} % of the volume is used")
     talk.out()
     for check in health["checks"]:
         talk.out(f"  {_MARKS[check['status']]}  {check['name']}: {check['detail']}")
         if check["fix"] and check["status"] != "ok":
             talk.out(f"        {check['fix']}")
+
+
+async def _served_by(api: Api) -> str:
+    """Name the process that answers, as far as it is known."""
+    if api.door.alone:
+        return "no process holds it: opened for this command"
+    if api.door.socket is None:
+        return api.door.where
+    about = await api.get("/status")
+    address = f", listening on {about['address']}" if about["address"] else ""
+    return f"held by process {about['pid']} since {about['since']}{address}"
 
 
 def _exit(health: dict[str, Any]) -> Exit:

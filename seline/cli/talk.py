@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -64,7 +64,7 @@ def ask(question: str) -> bool:
 
 
 @contextmanager
-def busy(what: str) -> Iterator[None]:
+def busy(what: str) -> Generator[None]:
     """Show that long work is going on."""
     if not sys.stderr.isatty():
         yield
@@ -76,7 +76,7 @@ def busy(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def progress(what: str, total_bytes: int | None) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total_bytes: int | None) -> Generator[Callable[[int], None]]:
     """Show how many bytes are done; the block calls what it is given with each further count."""
     if not sys.stderr.isatty():
         yield lambda _bytes: None

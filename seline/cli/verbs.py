@@ -34,23 +34,43 @@ class Asked:
 
 
 Decorator: TypeAlias = Callable[[Callable[P, Any]], Callable[P, Any]]
+SECTIONS: Final = ("Server", "Documents", "Backups", "Damage", "Everything at once", "Commands")
 _SECTION: Final = "seline_section"
+_SHORT_HELP_CHARACTERS_MAX: Final = 90
 
 
 class Verbs(click.Group):
-    """The verbs, shown by section in the order in which they were made."""
+    """The verbs, shown by section, in each in the order in which they were made."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
         return list(self.commands)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for name, command in self.commands.items():
-            section = getattr(command, _SECTION, "Commands")
-            sections.setdefault(section, []).append((name, command.get_short_help_str(60)))
-        for section, rows in sections.items():
-            with formatter.section(section):
-                formatter.write_dl(rows)
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb; name the nearest one where it is mistyped."""
+        if args and not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.commands, n=1)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"There is no verb {args[0]!r}.{meant}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002  # click's signature
+        formatter: click.HelpFormatter,
+    ) -> None:
+        for section in SECTIONS:
+            rows = [
+                (name, command.get_short_help_str(_SHORT_HELP_CHARACTERS_MAX))
+                for name, command in self.commands.items()
+                if getattr(command, _SECTION, "Commands") == section
+            ]
+            if rows:
+                with formatter.section(section):
+                    formatter.write_dl(rows)
 
 
 def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,7 +103,7 @@ yes_option = click.option("--yes", "-y", is_flag=True, help="Do it without askin
 
 
 def api_verb(
-    group: click.Group, name: str, *, section: str = "", examples: str, makes: bool = False
+    group: click.Group, name: str, *, section: str = "Commands", examples: str, makes: bool = False
 ) -> Callable[[Callable[Concatenate[Api, P], Coroutine[Any, Any, Exit | None]]], Callable[P, None]]:
     """Make a verb of an async function that speaks to the admin API.
 
@@ -93,7 +113,7 @@ def api_verb(
     def decorate(
         work: Callable[Concatenate[Api, P], Coroutine[Any, Any, Exit | None]],
     ) -> Callable[P, None]:
-        def run(asked: Asked, *args: P.args, **kwargs: P.kwargs) -> Exit | None:
+        def run(asked: Asked, /, *args: P.args, **kwargs: P.kwargs) -> Exit | None:
             import asyncio
 
             from seline.cli.reach import reached
@@ -111,14 +131,15 @@ def api_verb(
 
 
 def own_verb(
-    group: click.Group, name: str, *, section: str = "", examples: str
+    group: click.Group, name: str, *, section: str = "Commands", examples: str
 ) -> Callable[[Callable[Concatenate[Asked, P], Exit | None]], Callable[P, None]]:
     """Make a verb of a function; what it returns is the exit code, None is done."""
 
     def decorate(work: Callable[Concatenate[Asked, P], Exit | None]) -> Callable[P, None]:
         @functools.wraps(work)
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
-            asked = Asked(**(click.get_current_context().obj or {}))
+            given: dict[str, Any] = click.get_current_context().obj or {}
+            asked = Asked(**given)
             with way_out():
                 code = work(asked, *args, **kwargs)
                 if code:
