@@ -19,6 +19,7 @@ from seline.http.routes import PREFIX, ROUTES
 from seline.server import Serving, alone, control_socket_path, serving
 from seline.settings import load_settings
 from seline.storage.volume.leases import PIECE_BYTES
+from tests.faults.test_locking import end, start_holder
 
 ADMIN = "an-admin-token-of-some-length"
 NAME = "user_profile.json"
@@ -319,24 +320,24 @@ async def test_a_body_over_the_limit_is_413(tmp_path: Path) -> None:
 
 
 async def test_a_second_server_is_not_ready_and_takes_over(tmp_path: Path) -> None:
-    first = await serving(settings_for(tmp_path))
-    await first.acquired()
-    await first.data.save_json(NAME, {"n": 1})
+    holder = start_holder(tmp_path)
     async with serving(settings_for(tmp_path)) as second, aiohttp.ClientSession() as session:
+        client = Client(session, second.address)
         for _ in range(50):
             async with session.get(second.address + "/readyz") as answer:
                 assert answer.status == 503
-            status, body, _ = await Client(session, second.address).call("GET", "/health")
+            status, body, _ = await client.call("GET", "/health")
             if body["code"] == "volume_locked":
                 break
             await asyncio.sleep(0.05)
         assert (status, body["code"]) == (503, "volume_locked")
-        assert str(os.getpid()) in json.dumps(body["holder"])
+        assert body["holder"]["pid"] == holder.pid
         async with session.get(second.address + "/livez") as answer:
             assert answer.status == 200
-        await first.close()
+        end(holder)
         await asyncio.wait_for(second.acquired(), 5)
-        assert await second.data.load_json(NAME) == {"n": 1}
+        assert await second.data.load_json("held.json") == {"n": 1}
+        assert (await client.call("GET", "/health"))[0] == 200
 
 
 async def test_an_export_that_fails_half_way_is_aborted(

@@ -1,0 +1,98 @@
+# Seline's chores; `make` alone lists them. Nothing is needed but make and a Python from 3.11 on.
+#
+#   make run ARGS="--port 9000"     arguments for the server (or for pytest, with `make test`)
+#   make test PYTHON=python3.13     another Python than the first one found; after `make clean`
+
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS :=
+PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python)
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+LOWEST := .venv-lowest
+LOCKING := .venv-lock
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test test-lowest prove lint lock dev clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
+	    while IFS='|' read -r name does; do printf '  make %-12s %s\n' "$$name" "$$does"; done
+
+run: $(VENV)/.installed ## install what is missing, then serve ./data
+	@exec $(BIN)/seline serve $(ARGS)
+
+test: $(VENV)/.installed-dev ## the tests (under 5 minutes)
+	@$(BIN)/python -m pytest -m "not prove" $(ARGS)
+
+test-lowest: $(LOWEST)/.installed ## the tests, on the oldest libraries that pyproject.toml allows
+	@$(LOWEST)/bin/python -m pytest -m "not prove" $(ARGS)
+
+prove: $(VENV)/.installed-dev ## the long rounds and the benchmarks; SELINE_PROVE_MINUTES bounds the rounds
+	@$(BIN)/python -m pytest -m prove -rs --timeout=1800 $(ARGS) || \
+	    { code=$$?; [ $$code -eq 5 ] && echo "No long rounds yet." || exit $$code; }
+	@$(BIN)/python -m tests.benchmarks
+
+lint: $(VENV)/.installed-dev ## ruff, mypy, pyright, and the floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+dev: $(VENV)/.installed-dev ## only install what the tests and linters need
+
+lock: $(LOCKING)/.installed ## resolve every lock anew, from pyproject.toml
+	@set -e; \
+	compile() { $(LOCKING)/bin/uv --quiet pip compile pyproject.toml --upgrade --universal \
+	    --python-version 3.11 --custom-compile-command "make lock" "$$@" >/dev/null; }; \
+	compile --generate-hashes --output-file requirements.lock; \
+	compile --generate-hashes --group dev --constraints requirements.lock \
+	    --output-file requirements-dev.lock; \
+	compile --resolution lowest-direct --no-deps --output-file $(LOCKING)/lowest.txt; \
+	compile --generate-hashes --group test --constraints $(LOCKING)/lowest.txt \
+	    --output-file requirements-lowest.lock
+
+clean: ## remove environments and caches; ./data is never touched
+	rm -rf $(VENV) $(LOWEST) $(LOCKING) build dist .mypy_cache .ruff_cache .pytest_cache \
+	    .hypothesis .import_linter_cache
+	find seline tests -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp says that its environment holds what the lock says, so that the next run starts at once.
+
+$(VENV)/.installed: $(BIN)/python requirements.lock pyproject.toml
+	@echo "Installing Seline into $(VENV), this once ..."
+	@$(INSTALL) --require-hashes --requirement requirements.lock
+	@$(INSTALL) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(BIN)/python requirements-dev.lock pyproject.toml
+	@echo "Installing Seline, its tests and its linters into $(VENV), this once ..."
+	@$(INSTALL) --require-hashes --requirement requirements-dev.lock
+	@$(INSTALL) --no-deps --editable .
+	@touch $(VENV)/.installed $@
+
+$(LOWEST)/.installed: $(LOWEST)/bin/python requirements-lowest.lock pyproject.toml
+	@echo "Installing the oldest libraries into $(LOWEST), this once ..."
+	@$(INSTALL:$(BIN)%=$(LOWEST)/bin%) --require-hashes --requirement requirements-lowest.lock
+	@$(INSTALL:$(BIN)%=$(LOWEST)/bin%) --no-deps --editable .
+	@touch $@
+
+$(LOCKING)/.installed: $(LOCKING)/bin/python
+	@$(INSTALL:$(BIN)%=$(LOCKING)/bin%) uv
+	@touch $@
+
+# A version manager's shim may exist and not run, so each candidate is asked, not looked up.
+%/bin/python:
+	@for python in $(PYTHONS); do \
+	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        echo "Making $* with $$("$$python" --version) ..."; \
+	        "$$python" -m venv --clear $* && exit 0; \
+	        rm -rf $*; \
+	        echo "$$python cannot make a virtual environment (Debian, Ubuntu: apt install python3-venv)." >&2; \
+	        exit 1; \
+	    fi; \
+	done; \
+	echo "Seline needs Python 3.11 or newer; tried: $(PYTHONS)." >&2; \
+	echo "Install one (https://www.python.org/downloads/), or name it: make PYTHON=/path/to/python3" >&2; \
+	exit 1
