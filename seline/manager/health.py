@@ -186,6 +186,7 @@ class Health:
         yield _inodes(usage)
         yield self._documents(store)
         yield from self._incidents(store)
+        yield self._quarantine(store)
         yield self._pins()
         yield self._integrity()
         yield _capabilities(store)
@@ -228,6 +229,20 @@ class Health:
         for incident in (*store.incidents(), *self._data.incidents):
             if incident.at >= since:
                 yield _incident(incident)
+
+    def _quarantine(self, store: DocumentStore) -> Check:
+        """Tell what was set aside lately, also before this process started."""
+        since = self._data.clock.now() - RECENT
+        lately = [item for item in store.quarantine() if item.taken_at >= since]
+        if not lately:
+            return Check(name="quarantine", status=Status.OK, detail="nothing was set aside lately")
+        names = ", ".join(sorted({item.document for item in lately})[:10])
+        return Check(
+            name="quarantine",
+            status=Status.WARNING,
+            detail=f"{len(lately)} broken files were set aside within a day: {names}",
+            fix="Look at them with `seline quarantine`, and ask the volume's provider.",
+        )
 
     def _pins(self) -> Check:
         if self._data.keeping.unreadable is None:
