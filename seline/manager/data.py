@@ -43,6 +43,7 @@ from seline.errors import (
     SelineError,
     StorageError,
     StoreClosed,
+    VolumeBusy,
 )
 from seline.manager import changes
 from seline.manager.blocks import Edit, Transaction
@@ -67,6 +68,7 @@ from seline.ports.store import (
 )
 
 _log = logging.getLogger("seline.manager")
+SLOW_READ_S: Final = 10.0
 _MISSING: Final[Any] = object()
 T = TypeVar("T")
 
@@ -561,13 +563,25 @@ class DataManager:
     async def _content(self, key: DocumentKey) -> Content | None:
         """Return a document's sound content, doing what its verdict asks for (V4)."""
         store = self._store or await self.open_store()
-        known = store.peek(key)
+        known = await self._peek_slowly(store, key) if store.slow() else store.peek(key)
         if isinstance(known, Content):
             return known
         if known is Verdict.MISSING:
             return None
         judged, _ = await self.reading(lambda: store.look(key))
         return await self.content_of(store, key, judged)
+
+    async def _peek_slowly(
+        self, store: DocumentStore, key: DocumentKey
+    ) -> Content | Verdict | None:
+        """Ask a disk that does not answer from another thread, and not for ever."""
+        try:
+            return await settled(store.later(lambda: store.peek(key)), timeout_s=SLOW_READ_S)
+        except TimeoutError as error:
+            raise VolumeBusy(
+                f"The disk has not answered for {SLOW_READ_S:.0f} s; {key.name} was not read.",
+                hint="Wait; if it stays so, the volume hangs: ask its provider.",
+            ) from error
 
     async def content_of(
         self, store: DocumentStore, key: DocumentKey, judged: Judged

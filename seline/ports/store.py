@@ -205,6 +205,10 @@ class DocumentStore(Protocol):
         """Read and judge the document now; return the verdict and its mtime. Writes nothing."""
         ...
 
+    def slow(self) -> bool:
+        """Whether the disk has not answered for a second: then nobody may wait for it on a loop."""
+        ...
+
     def later(self, work: Callable[[], T]) -> Future[T]:
         """Run reading work on the store's reader threads."""
         ...

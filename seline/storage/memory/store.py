@@ -74,6 +74,9 @@ class MemoryStore:
         found = self._find(key)
         return found.judged, found.updated_at
 
+    def slow(self) -> bool:
+        return False
+
     def later(self, work: Callable[[], T]) -> Future[T]:
         self._check_open()
         return self._readers.submit(work)

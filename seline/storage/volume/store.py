@@ -67,6 +67,7 @@ from seline.storage.volume.writer import Writer
 
 INCIDENTS_MAX: Final = 200
 READER_THREADS: Final = 3
+SLOW_S: Final = 1.0
 DEFAULT_LIMIT_MB: Final = 500
 
 _T = TypeVar("_T")
@@ -219,6 +220,10 @@ class VolumeStore:
             verdict = Verdict.MISSING if content is None else Verdict.SOUND
             return Judged(verdict, content), sight.updated_at or self._clock.now()
         return sight.judged, sight.updated_at
+
+    def slow(self) -> bool:
+        since = self._turns.busy_since_s
+        return since is not None and self._clock.monotonic() - since > SLOW_S
 
     def later(self, work: Callable[[], _T]) -> Future[_T]:
         if self._closed:

@@ -79,6 +79,7 @@ class Turns:
     notice: Callable[[DocumentKey, Outcome], None]
     after_commit: Callable[[Sequence[Publish]], None] | None = None
     failure: SelineError | None = None
+    busy_since_s: float | None = None
     doubtful: frozenset[DocumentKey] = frozenset()
     _reopen_at: float = 0.0
     marked: Callable[[str, Sequence[Backup]], Sequence[Backup]] = _unmarked
@@ -144,15 +145,18 @@ class Turns:
             self.commit(rest)
 
     def _commit(self, plan: Plan, now: datetime) -> Committed:
-        self._check_open()
-        self._admit(plan)
+        self.busy_since_s = self.clock.monotonic()
         try:
+            self._check_open()
+            self._admit(plan)
             return self._commit_or_draw_on_reserve(plan, now)
         except DirectoryFailed as error:
             self._fail(error.error, error.doing, frozenset())
             raise named(error.error, error.doing) from error
         except InDoubt as error:
             raise self._in_doubt(plan, error) from error
+        finally:
+            self.busy_since_s = None
 
     def _commit_or_draw_on_reserve(self, plan: Plan, now: datetime) -> Committed:
         try:

@@ -1,0 +1,343 @@
+"""The verbs where nobody holds the data directory: opened for the one command, then let go."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pty
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import Line, line_at
+
+NAME = "user_profile.json"
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Line:
+    return line_at(tmp_path)
+
+
+@pytest.fixture
+def filled(line: Line) -> Line:
+    """Give a data directory with one document and one backup of it."""
+    for value in ('{"userName": "Alex"}', '{"userName": "Alex", "location": "Lyon"}'):
+        assert line("save", NAME, stdin=value).code == 0
+    return line
+
+
+def flip_first_letter(path: Path) -> None:
+    """Change a byte in place and keep the time, as a bad disk does."""
+    status = path.stat()
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"Alex", b"Blex"))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_what_was_saved_is_loaded_and_the_revision_is_the_files_sum(line: Line) -> None:
+    saved = line("save", NAME, stdin='{"userName": "Élodie"}')
+    loaded = line("load", NAME)
+
+    assert (saved.code, loaded.code) == (0, 0)
+    assert loaded.value() == {"userName": "Élodie"}
+    assert saved.out.strip() == hashlib.sha256((line.data / NAME).read_bytes()).hexdigest()
+    assert "saved (new)" in saved.err
+
+
+def test_a_document_is_saved_from_a_file(line: Line) -> None:
+    (line.folder / "new.json").write_text('{"a": 1}', encoding="utf-8")
+
+    assert line("save", NAME, "new.json").code == 0
+
+    assert line("load", NAME).value() == {"a": 1}
+    assert line("save", NAME, "not-there.json").code == 1
+
+
+def test_text_that_is_not_json_is_refused_with_its_place(filled: Line) -> None:
+    refused = filled("save", NAME, stdin='{"a": 1,\n "b": }')
+
+    assert refused.code == 5
+    assert "line 2, column 7" in refused.err
+    assert "Next:" in refused.err
+    assert filled("load", NAME).value()["location"] == "Lyon"
+
+
+def test_a_stale_revision_is_refused_and_the_right_one_saves(filled: Line) -> None:
+    revision = hashlib.sha256((filled.data / NAME).read_bytes()).hexdigest()
+
+    stale = filled("save", NAME, "--if-match", "0" * 64, stdin="{}")
+    there = filled("save", NAME, "--if-match", "absent", stdin="{}")
+    right = filled("save", NAME, "--if-match", revision, stdin='{"a": 1}')
+
+    assert (stale.code, there.code, right.code) == (5, 5, 0)
+
+
+def test_without_a_backup_none_is_kept(filled: Line) -> None:
+    assert filled("save", NAME, "--no-backup", stdin='{"a": 1}').code == 0
+
+    assert len(filled("backups", NAME, "--json").value()["backups"]) == 1
+
+
+@pytest.mark.parametrize("name", ["../evil.json", "no-suffix", "metadata.json", "a/b.json", ".."])
+def test_a_wrong_name_is_refused(line: Line, name: str) -> None:
+    line.data.mkdir()
+
+    refused = line("load", name)
+
+    assert refused.code == 5
+    assert "is not a document's name" in refused.err
+
+
+def test_what_is_not_there_is_not_found(filled: Line) -> None:
+    codes = {
+        ran.code
+        for ran in (
+            filled("load", "nope.json"),
+            filled("backups", "nope.json"),
+            filled("load", NAME, "--backup", "user_profile_20010101_000000.json"),
+            filled("restore", NAME, "--backup", "user_profile_20010101_000000.json", "--yes"),
+            filled("delete", "nope.json", "--yes"),
+            filled("quarantine", "nope_20010101_000000.json"),
+            filled("token", "revoke", "00000000", "--yes"),
+        )
+    }
+
+    assert codes == {4}
+
+
+def test_the_lists_are_for_people_and_with_json_for_scripts(filled: Line) -> None:
+    shown, listed = filled("documents"), filled("documents", "--json")
+
+    assert shown.out.splitlines()[0].split() == ["NAME", "SIZE", "UPDATED", "STATE", "BACKUPS"]
+    assert NAME in shown.out
+    assert [document["name"] for document in listed.value()["documents"]] == [NAME]
+    assert filled("--json", "documents").value() == listed.value()
+
+
+def test_status_says_how_everything_stands(filled: Line) -> None:
+    shown, health = filled("status"), filled("status", "--json").value()
+
+    assert shown.code == 0
+    assert "1 document, 1 backup" in shown.out
+    assert health["backup_count"] == 1
+    assert {check["name"] for check in health["checks"]} >= {"writing", "usage", "documents"}
+
+
+def test_a_restore_shows_its_plan_and_can_be_undone(filled: Line) -> None:
+    tried = filled("restore", NAME, "--dry-run")
+    unasked = filled("restore", NAME)
+    done = filled("restore", NAME, "--yes")
+
+    assert (tried.code, unasked.code, done.code) == (0, 2, 0)
+    assert "--yes" in unasked.err
+    assert filled("load", NAME).value() == {"userName": "Alex"}
+    undo = next(text for text in done.err.splitlines() if text.startswith("To undo: seline "))
+    assert filled(*undo.removeprefix("To undo: seline ").split(), "--yes").code == 0
+    assert filled("load", NAME).value()["location"] == "Lyon"
+
+
+def test_a_deleted_document_comes_back_and_a_purged_one_does_not(filled: Line) -> None:
+    assert filled("delete", NAME).code == 2
+    assert filled("delete", NAME, "--yes").code == 0
+    assert filled("load", NAME).code == 4
+    assert filled("restore", NAME, "--yes").code == 0
+    assert filled("load", NAME).value()["location"] == "Lyon"
+
+    assert filled("delete", NAME, "--purge", "--yes").code == 0
+
+    assert filled("restore", NAME, "--yes").code == 4
+    assert list((filled.data / "backups").iterdir()) == []
+
+
+def test_a_pinned_backup_says_why_and_can_be_given_back(filled: Line) -> None:
+    backup = filled("backups", NAME, "--json").value()["backups"][0]["name"]
+
+    assert filled("pin", NAME, backup, "--because", "before the move").code == 0
+    pinned = filled("backups", NAME, "--json").value()["backups"][0]
+    assert (pinned["pinned"], "before the move" in pinned["because"]) == (True, True)
+
+    assert filled("unpin", NAME, backup).code == 0
+    assert not filled("backups", NAME, "--json").value()["backups"][0]["pinned"]
+
+
+def test_prune_says_first_what_goes(line: Line) -> None:
+    for number in range(3):
+        line("save", NAME, stdin=json.dumps({"n": number}))
+    fewer = {"SELINE_BACKUPS__KEEP_NEWEST": "1"}
+
+    planned = line("prune", "--dry-run", "--json", **fewer)
+    done = line("prune", "--yes", **fewer)
+
+    assert len(planned.value()["pruned"]) == 1
+    assert done.code == 0
+    assert len(line("backups", NAME, "--json").value()["backups"]) == 1
+    assert line("prune", "--yes", **fewer).code == 0
+
+
+def test_verify_finds_damage_and_mends_it(filled: Line) -> None:
+    assert filled("verify").code == 0
+    flip_first_letter(filled.data / NAME)
+
+    found = filled("verify", "--json")
+
+    assert found.code == 3
+    assert found.value()["findings"][0]["outcome"] == "recovered"
+    assert filled("load", NAME).value() == {"userName": "Alex"}
+    item = filled("quarantine", "--json").value()["quarantine"][0]["name"]
+    assert b"Blex" in filled("quarantine", item).out.encode()
+    assert filled("verify").code == 0
+
+
+def test_the_sums_are_what_sha256sum_checks(filled: Line) -> None:
+    sums = filled("verify", "--sums")
+
+    assert sums.code == 0
+    assert len(sums.out.splitlines()) == 2
+    checked = subprocess.run(
+        ["sha256sum", "--check", "--strict"],
+        input=sums.out.encode(),
+        cwd=filled.data,
+        capture_output=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_a_broken_document_without_a_backup_is_damage_until_it_is_reset(line: Line) -> None:
+    line("save", NAME, stdin='{"userName": "Alex"}')
+    flip_first_letter(line.data / NAME)
+
+    assert line("load", NAME).code == 3
+    assert line("save", NAME, stdin="{}").code == 3
+    exported = line("export")
+    assert exported.code == 3
+    assert json.loads(exported.out)["data"]["unrecoverable"] == [NAME]
+
+    assert line("reset", NAME).code == 2
+    assert line("reset", NAME, "--yes").code == 0
+    assert line("save", NAME, stdin="{}").code == 0
+    assert line("reset", NAME, "--yes").code == 5
+
+
+def test_a_full_volume_refuses_what_grows(line: Line) -> None:
+    small = {"SELINE_STORAGE__VOLUME_LIMIT_MB": "8"}
+    big = json.dumps({"text": "x" * (9 << 20)})
+
+    assert line("save", NAME, stdin=big, **small).code == 6
+    assert line("load", NAME).code == 4
+
+
+def test_a_document_over_the_limit_is_refused(line: Line) -> None:
+    limit = {"SELINE_STORAGE__DOCUMENT_BYTES_MAX": "1024"}
+
+    assert line("save", NAME, stdin=json.dumps("x" * 2000), **limit).code == 5
+
+
+def test_a_wrong_setting_is_named_with_its_origin(line: Line) -> None:
+    wrong = line("status", SELINE_STORAGE__SETTLE_S="soon")
+
+    assert wrong.code == 2
+    assert "storage.settle_s" in wrong.err
+    assert "SELINE_STORAGE__SETTLE_S" in wrong.err
+
+
+def test_a_mistyped_data_directory_is_not_made(line: Line) -> None:
+    refused = line("documents", "--data-dir", "dta")
+
+    assert refused.code == 2
+    assert "There is no data directory at dta (argument)" in refused.err
+    assert not (line.folder / "dta").exists()
+
+
+def test_two_places_at_once_are_wrong_usage(line: Line) -> None:
+    assert line("status", "--data-dir", "x", "--url", "http://127.0.0.1:1").code == 2
+    assert line("status", "--url", "127.0.0.1:8080").code == 2
+
+
+def test_the_settings_are_shown_with_their_origins_and_without_secrets(line: Line) -> None:
+    secret = "a-secret-of-some-length"
+    given = {"SELINE_ADMIN_TOKEN": secret, "SELINE_BACKUPS__KEEP_NEWEST": "7"}
+
+    shown = line("config", "show", "--origin", **given)
+    value = line("config", "show", "--origin", "--json", **given).value()
+
+    assert secret not in shown.out
+    assert "environment SELINE_BACKUPS__KEEP_NEWEST" in shown.out
+    assert value["backups.keep_newest"] == {
+        "value": 7,
+        "origin": "environment SELINE_BACKUPS__KEEP_NEWEST",
+    }
+    assert value["server.admin_token"]["value"] == "********"
+    assert line("config", "show", "--json").value()["backups.keep_newest"] == 5
+
+
+def test_an_export_goes_whole_to_a_file_that_is_not_replaced_unasked(filled: Line) -> None:
+    assert filled("export", "all.json").code == 0
+    before = (filled.folder / "all.json").read_bytes()
+    again = filled("export", "all.json")
+
+    assert again.code == 5
+    assert "--force" in again.err
+    assert json.loads(before)["data"]["files"][NAME]["location"] == "Lyon"
+    assert filled("export", "all.json", "--force").code == 0
+    assert filled("export").value()["data"]["files"] == json.loads(before)["data"]["files"]
+    assert [path.name for path in filled.folder.iterdir() if ".part" in path.name] == []
+
+
+def test_a_reader_that_goes_away_leaves_no_noise(line: Line) -> None:
+    line("save", NAME, stdin=json.dumps({"text": "x" * (1 << 20)}))
+
+    running = line.start("load", NAME, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert running.stdout is not None
+    running.stdout.read(10)
+    running.stdout.close()
+    assert running.stderr is not None
+    told = running.stderr.read()
+
+    assert running.wait(timeout=60) == 141
+    assert told == b""
+    running.stderr.close()
+
+
+def test_on_a_terminal_it_asks_and_no_changes_nothing(filled: Line) -> None:
+    """A terminal, as far as the command can tell: it asks, and hears `n`, then `y`."""
+    codes = []
+    for word in (b"n\n", b"y\n"):
+        ours, theirs = pty.openpty()
+        running = filled.start("delete", NAME, stdin=theirs, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        os.write(ours, word)
+        codes.append(running.wait(timeout=60))
+        told = os.read(ours, 1 << 16)
+        os.close(ours)
+        assert b"Go ahead? [y/N]" in told
+        codes.append(filled("load", NAME).code)
+
+    assert codes == [1, 0, 0, 4]
+
+
+def test_a_token_is_made_listed_and_revoked(line: Line) -> None:
+    made = line("token", "create", "--scope", "read", "--label", "page", "--expires-days", "9")
+    listed = line("token", "list", "--json").value()["tokens"]
+
+    assert made.out.startswith(f"sel_{listed[0]['id']}_")
+    assert (listed[0]["scope"], listed[0]["label"]) == ("read", "page")
+    assert listed[0]["expires_at"] is not None
+    assert made.out.strip() not in line("token", "list").out
+    assert line("token", "revoke", listed[0]["id"]).code == 2
+    assert line("token", "revoke", listed[0]["id"], "--yes").code == 0
+    assert line("token", "list", "--json").value()["tokens"] == []
+    assert line("token", "create", "--scope", "everything").code == 2
+
+
+def test_a_very_deep_directory_is_reached_all_the_same(tmp_path: Path) -> None:
+    """A socket's address holds 107 bytes; a data directory may lie deeper."""
+    deep = tmp_path / ("d" * 60) / ("e" * 60)
+    deep.mkdir(parents=True)
+    line = line_at(deep)
+
+    assert line("save", NAME, stdin="{}").code == 0
+    assert line("load", NAME).value() == {}
