@@ -21,9 +21,7 @@ from seline.cli.problem import Problem, way_out
 from seline.errors import SelineError
 
 EVERY_ERROR = [
-    kind
-    for _, kind in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(kind, SelineError)
+    kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, SelineError)
 ]
 
 
