@@ -47,8 +47,11 @@ class Backup:
 
 def backup_name(document: str, stamp: Stamp) -> str:
     """Return `user_profile_20250106_143022.json`, with `_01` and so on within one second."""
+    at = stamp.instant
+    day = f"{at.year:04d}{at.month:02d}{at.day:02d}"
+    second = f"{at.hour:02d}{at.minute:02d}{at.second:02d}"
     counter = f"_{stamp.counter:02d}" if stamp.counter else ""
-    return f"{document.removesuffix('.json')}_{stamp.instant:%Y%m%d_%H%M%S}{counter}.json"
+    return f"{document.removesuffix('.json')}_{day}_{second}{counter}.json"
 
 
 def parse_backup_name(name: str) -> tuple[str, Stamp] | None:

@@ -512,3 +512,9 @@ async def test_a_bare_list_of_lessons_loads(seline: Seline) -> None:
     assert len(await seline.lessons.get_lessons()) == 1
     await seline.lessons.add_lesson("a", "b", "c")
     assert (await seline.lessons.get_lessons())[0]["occurrences"] == 2
+
+
+async def test_an_empty_store_takes_next_to_nothing(seline: Seline) -> None:
+    health = await seline.data.health()
+    assert isinstance(health["total_size_mb"], float)
+    assert health["total_size_mb"] < 0.2

@@ -34,18 +34,17 @@ class Finding:
         """Return what a change of this document starts from."""
         sight = self._sight(key)
         judged = sight.judged
+        sound = judged.content if judged.verdict is Verdict.SOUND else None
         found = Found(
             key=key,
             judged=judged,
-            content=None,
+            content=sound,
             updated_at=sight.updated_at,
             token=sight.identity,
         )
         match judged.verdict:
-            case Verdict.MISSING:
+            case Verdict.MISSING | Verdict.SOUND:
                 return found
-            case Verdict.SOUND:
-                return replace(found, content=judged.content)
             case Verdict.EDITED:
                 before = self._content_before_edit(key, judged)
                 return replace(found, content=judged.content, unsaved=before, repair=judged.settled)

@@ -110,14 +110,17 @@ class Space:
 
 
 def _sizes(directory: int) -> tuple[int, int]:
-    """Return the bytes on disk of a directory's .json files and of its other files."""
+    """Return the bytes on disk of a directory's .json files and of its other files.
+
+    The reserve is left out: it is room, kept free.
+    """
     json_bytes = other_bytes = 0
     for name in disk.names(directory):
         try:
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except OSError:
             continue
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(status.st_mode) or name == RESERVE_NAME:
             continue
         if name.endswith(".json"):
             json_bytes += status.st_blocks * 512

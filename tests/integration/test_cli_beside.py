@@ -1,0 +1,245 @@
+"""The verbs beside a live holder, at a server elsewhere, and where neither can be reached."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import Line, Served, line_at, served
+
+NAME = "user_profile.json"
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
+    return line_at(tmp_path_factory.mktemp("beside"))
+
+
+@pytest.fixture(scope="module")
+def server(line: Line) -> Iterator[Served]:
+    with served(line) as running:
+        yield running
+
+
+@contextmanager
+def held(data: Path, **portrait: object) -> Iterator[None]:
+    """Hold a data directory's lock, and say of oneself what is given."""
+    (data / ".seline").mkdir(parents=True, exist_ok=True)
+    holder = {"pid": 7, "host": socket.gethostname(), "since": "2025-01-06T14:30:22Z", **portrait}
+    (data / ".seline" / "server.json").write_text(json.dumps(holder), encoding="utf-8")
+    descriptor = os.open(data, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def test_the_first_start_prints_a_ready_curl_line_once(line: Line, server: Served) -> None:
+    curl = next(text for text in server.greeting.splitlines() if "curl -H" in text)
+    address = curl.split()[-1]
+    request = urllib.request.Request(address, headers={"Authorization": f"Bearer {server.token}"})
+
+    with urllib.request.urlopen(request) as answer:
+        health = json.loads(answer.read())
+
+    assert health["status"] in ("healthy", "warning")
+    assert server.greeting.count(server.token) == 1
+
+
+def test_a_later_start_prints_no_token_but_how_to_make_one(tmp_path: Path) -> None:
+    line = line_at(tmp_path)
+    line("token", "create")
+
+    with served(line) as running:
+        assert running.token == ""
+        assert "seline token create" in running.greeting
+
+
+def test_verbs_beside_a_server_go_through_its_process(line: Line, server: Served) -> None:
+    assert line("save", NAME, stdin='{"userName": "Alex"}').code == 0
+    assert line("load", NAME).value() == {"userName": "Alex"}
+    assert f"held by process {server.pid}" in line("status").out
+    assert line("verify").code == 0
+    assert line("prune", "--yes").code == 0
+    assert line("export").value()["data"]["files"][NAME] == {"userName": "Alex"}
+    assert line("import", "-", "--yes", stdin='{"files": {"b.json": [1]}}').code == 0
+    assert line("load", "b.json").value() == [1]
+
+
+def test_a_server_elsewhere_wants_a_token_of_the_right_scope(line: Line, server: Served) -> None:
+    elsewhere = ("--url", server.url)
+    line("save", NAME, stdin='{"userName": "Alex"}')
+    reader = line("token", "create", "--scope", "read").out.strip()
+
+    assert line("load", NAME, *elsewhere).code == 8
+    assert line("load", NAME, *elsewhere, SELINE_TOKEN="sel_wrong").code == 8
+    assert line("load", NAME, *elsewhere, SELINE_TOKEN=reader).code == 0
+    assert line("save", NAME, *elsewhere, stdin="{}", SELINE_TOKEN=reader).code == 8
+    assert line("save", NAME, *elsewhere, stdin="{}", SELINE_TOKEN=server.token).code == 0
+    environ = {"SELINE_URL": server.url, "SELINE_TOKEN": server.token, "SELINE_DATA_DIR": ""}
+    assert line("documents", "--json", **environ).code == 0
+    assert server.token not in line("documents", "--json", **environ).err
+
+
+def test_tokens_are_made_on_the_machine_alone(line: Line, server: Served) -> None:
+    refused = line("token", "list", "--url", server.url, SELINE_TOKEN=server.token)
+
+    assert refused.code == 1
+    assert "control socket" in refused.err
+
+
+def test_a_flip_beside_a_server_loses_nothing(line: Line, server: Served) -> None:
+    value = {"userName": "Alex", "location": "Lyon"}
+    line("save", NAME, stdin=json.dumps(value))
+    before = (line.data / NAME).read_bytes()
+
+    flipped = line("demo", "--flip", NAME)
+
+    assert flipped.code == 0
+    assert (line.data / NAME).read_bytes() != before
+    assert line("load", NAME).value() == value
+    assert (line.data / NAME).read_bytes() == before
+    recovered = [
+        check
+        for check in line("status", "--json").value()["checks"]
+        if check["name"] == "recovered"
+    ]
+    assert "nothing is lost" in recovered[0]["detail"]
+
+
+def test_nobody_at_the_address_is_said_as_such(line: Line) -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{reserved.getsockname()[1]}"
+        refused = line("status", "--url", url)
+
+    assert refused.code == 1
+    assert f"Nobody answers at {url}" in refused.err
+
+
+def test_a_taken_port_is_a_wrong_setting(line: Line, server: Served, tmp_path: Path) -> None:
+    port = server.url.rsplit(":", 1)[1]
+
+    refused = line("serve", "--host", "127.0.0.1", "--port", port, "--data-dir", str(tmp_path))
+
+    assert refused.code == 2
+    assert "Cannot listen" in refused.err
+    assert "Traceback" not in refused.err
+
+
+def test_a_holder_in_another_container_is_named(tmp_path: Path) -> None:
+    line = line_at(tmp_path)
+
+    with held(line.data, host="another-container", deployment="d-42"):
+        refused = line("documents")
+
+    assert refused.code == 7
+    assert "process 7 on another-container" in refused.err
+    assert "another container" in refused.err
+
+
+def test_a_holder_without_a_door_is_named_after_a_short_wait(tmp_path: Path) -> None:
+    line = line_at(tmp_path)
+
+    with held(line.data):
+        refused = line("documents")
+
+    assert refused.code == 7
+    assert "is held by process 7" in refused.err
+
+
+def test_a_holder_without_a_socket_is_asked_at_its_address(line: Line, server: Served) -> None:
+    control = line.data / ".seline" / "control.sock"
+    aside = control.with_name("aside.sock")
+    control.rename(aside)
+    try:
+        unknown = line("documents")
+        known = line("documents", SELINE_TOKEN=server.token)
+    finally:
+        aside.rename(control)
+
+    assert unknown.code == 7
+    assert "asks for a token" in unknown.err
+    assert known.code == 0
+
+
+def test_a_volume_that_is_not_mounted_is_not_written(tmp_path: Path) -> None:
+    line = line_at(tmp_path)
+
+    refused = line("save", NAME, stdin="{}", SELINE_STORAGE__REQUIRE_MOUNT="true")
+
+    assert refused.code == 7
+    assert not (line.data / NAME).exists()
+
+
+def test_commands_that_come_together_take_their_turns(tmp_path: Path) -> None:
+    """Each holds the directory for its own moment and serves the others meanwhile."""
+    line = line_at(tmp_path)
+    names = [f"n{number}.json" for number in range(6)]
+
+    with ThreadPoolExecutor(6) as pool:
+        saved = list(pool.map(lambda name: line("save", name, stdin="{}"), names))
+
+    assert [ran.code for ran in saved] == [0] * 6, [ran.err for ran in saved]
+    listed = line("documents", "--json").value()["documents"]
+    assert [document["name"] for document in listed] == names
+
+
+def test_a_killed_command_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    """It waits for stdin only before it holds the volume; a holder that is killed frees it."""
+    line = line_at(tmp_path)
+    line("save", NAME, stdin='{"a": 1}')
+    line("save", NAME, stdin='{"a": 2}')
+    holder = line.start("serve", "--port", "0", "--host", "127.0.0.1", stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    while b"Next:" not in holder.stdout.readline():
+        pass
+
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    holder.stdout.close()
+
+    assert line("load", NAME).value() == {"a": 2}
+
+
+def test_a_stopped_server_ends_well_and_at_once(tmp_path: Path) -> None:
+    line = line_at(tmp_path)
+    process = line.start("serve", "--port", "0", "--host", "127.0.0.1", stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    while b"Next:" not in process.stdout.readline():
+        pass
+
+    process.send_signal(signal.SIGINT)
+    process.stdout.read()
+
+    assert process.wait(timeout=20) == 0
+    process.stdout.close()
+
+
+def test_an_interrupted_command_ends_with_130(tmp_path: Path) -> None:
+    line = line_at(tmp_path)
+    line.data.mkdir()
+    with held(line.data):
+        waiting = line.start("documents", stderr=subprocess.PIPE)
+        assert waiting.stderr is not None
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(timeout=2)
+        waiting.send_signal(signal.SIGINT)
+        told = waiting.stderr.read()
+        waiting.stderr.close()
+
+    assert waiting.wait(timeout=20) == 130
+    assert b"Interrupted." in told
+    assert b"Traceback" not in told
