@@ -72,7 +72,7 @@ class _Way:
 
     async def found_again(self) -> bool:
         """Look for the holder again, unless the door is our own or an address."""
-        if True:
+        if self.door.socket is None or self.door.alone:
             return False
         await asyncio.sleep(_POLL_S)
         self.door = await _here(self._stack, self._settings)

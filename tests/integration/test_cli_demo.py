@@ -30,7 +30,7 @@ def test_the_demo_tells_the_whole_story_in_under_ten_seconds(line: Line) -> None
     assert time.monotonic() - started < 10
     assert shown.code == 0
     assert re.search(
-        r"Save\..*Flip\..*Detection and recovery\..*Nothing is hidden", shown.out, re.S
+        r"Save\..*Flip\..*Detection and recovery\..*Nothing is hidden", shown.out, re.DOTALL
     )
     assert "was altered" in shown.out
     assert "nothing is lost" in shown.out

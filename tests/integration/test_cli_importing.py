@@ -1,4 +1,4 @@
-"""`seline import`: an export, stdin, or a folder of an older bot; first the plan, then all of it."""
+"""`seline import`: an export, stdin, or an older bot's folder; first the plan, then all of it."""
 
 from __future__ import annotations
 
