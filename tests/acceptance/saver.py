@@ -1,14 +1,13 @@
-"""Saves without end and prints what was acknowledged; it is there to be killed.
+"""Saves without end and says what was acknowledged; it is there to be killed.
 
-`python saver.py DATA_DIR ROUND`: each line on stdout is `document revision-number`, written only
-after the save returned. Documents count upwards; `left.json` and `right.json` move together.
+Each message is `document number`, sent only after the save returned. Documents count upwards;
+`left.json` and `right.json` move together.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
+from multiprocessing.connection import Connection
 
 from seline import open_seline
 from seline.library import Seline
@@ -16,35 +15,31 @@ from seline.library import Seline
 DOCUMENTS = 4
 
 
-def say(document: str, number: int) -> None:
-    os.write(1, f"{document} {number}\n".encode())
+def run(data_dir: str, start: int, told: Connection) -> None:
+    """Open the volume, say `ready 0`, and save until killed."""
+    asyncio.run(_run(data_dir, start, told))
 
 
-async def save(seline: Seline, document: str, number: int) -> None:
+async def _run(data_dir: str, start: int, told: Connection) -> None:
+    async with open_seline(data_dir, lock_wait_s=10) as seline:
+        told.send(("ready", 0))
+        await asyncio.gather(
+            *(_save(seline, f"d{number}.json", start, told) for number in range(DOCUMENTS)),
+            _move(seline, start, told),
+        )
+
+
+async def _save(seline: Seline, document: str, number: int, told: Connection) -> None:
     while True:
         number += 1
         await seline.data.save_json(document, {"n": number, "filler": "x" * (number * 37 % 3000)})
-        say(document, number)
+        told.send((document, number))
 
 
-async def move(seline: Seline, number: int) -> None:
+async def _move(seline: Seline, number: int, told: Connection) -> None:
     while True:
         number += 1
         async with seline.data.transaction("left.json", "right.json") as change:
             change["left.json"] = {"n": number}
             change["right.json"] = {"n": number}
-        say("left.json", number)
-
-
-async def main() -> None:
-    async with open_seline(sys.argv[1], lock_wait_s=10) as seline:
-        start = int(sys.argv[2])
-        os.write(1, b"ready 0\n")
-        await asyncio.gather(
-            *(save(seline, f"d{number}.json", start) for number in range(DOCUMENTS)),
-            move(seline, start),
-        )
-
-
-if __name__ == "__main__":
-    asyncio.run(main())
+        told.send(("left.json", number))

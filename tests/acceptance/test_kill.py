@@ -5,45 +5,57 @@ At least 200 kills; `make prove` does 1,000.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing import Pipe, get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from pickle import UnpicklingError
 
 import pytest
 
 from seline.blocking import open_seline
+from tests.acceptance import saver
 
-SAVER = Path(__file__).with_name("saver.py")
+FORKSERVER = get_context("forkserver")
+FORKSERVER.set_forkserver_preload(["tests.acceptance.saver"])
 STRIDE = 1_000_000
 KILLS_AT_ONCE = 4
 
 
-def start(data_dir: Path, number: int) -> subprocess.Popen[bytes]:
-    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "SELINE_STRICT": "0"}
-    return subprocess.Popen(
-        [sys.executable, str(SAVER), str(data_dir), str(number * STRIDE)],
-        stdout=subprocess.PIPE,
-        env=environ,
-    )
+@dataclass(frozen=True)
+class Victim:
+    """A process that saves, and what it says."""
+
+    process: BaseProcess
+    told: Connection
 
 
-def kill_in_the_middle(saver: subprocess.Popen[bytes], after_s: float) -> dict[str, int]:
+def start(data_dir: Path, number: int) -> Victim:
+    told, tells = Pipe(duplex=False)
+    process = FORKSERVER.Process(target=saver.run, args=(str(data_dir), number * STRIDE, tells))
+    process.start()
+    tells.close()
+    return Victim(process, told)
+
+
+def kill_in_the_middle(victim: Victim, after_s: float) -> dict[str, int]:
     """Let it save for a while, kill it, and return what it had acknowledged."""
-    assert saver.stdout is not None
-    assert saver.stdout.readline() == b"ready 0\n"
+    assert victim.told.recv() == ("ready", 0)
     time.sleep(after_s)
-    saver.send_signal(signal.SIGKILL)
+    victim.process.kill()
     acknowledged: dict[str, int] = {}
-    for line in saver.stdout.read().decode().splitlines():
-        document, _, number = line.partition(" ")
-        acknowledged[document] = int(number)
-    saver.wait()
-    saver.stdout.close()
+    with contextlib.suppress(EOFError, UnpicklingError):
+        while True:
+            document, number = victim.told.recv()
+            acknowledged[document] = number
+    victim.process.join()
+    victim.told.close()
     return acknowledged
 
 
@@ -95,9 +107,9 @@ def kill_again_and_again(tmp_path: Path, kills: int, *, minutes: float = 60.0) -
     for number in range(kills // KILLS_AT_ONCE):
         if time.monotonic() > ends_at:
             return number * KILLS_AT_ONCE
-        savers = [(directory, start(directory, number)) for directory in directories]
-        for directory, saver in savers:
-            known[directory].update(kill_in_the_middle(saver, next(delays)))
+        victims = [(directory, start(directory, number)) for directory in directories]
+        for directory, victim in victims:
+            known[directory].update(kill_in_the_middle(victim, next(delays)))
         for directory in directories:
             check(directory, known[directory])
     return kills
