@@ -98,7 +98,7 @@ async def restore(api: Api, name: str, backup: str | None, dry_run: bool, yes: b
     Without --backup it is the newest sound one that differs from what is current.
     """
     plan = await _restore_plan(api, name, backup)
-    if not agreed(plan, dry_run=dry_run, yes=yes):
+    if not await agreed(plan, dry_run=dry_run, yes=yes):
         return
     body = {"filename": name} if backup is None else {"filename": name, "backup": backup}
     answer = (await api.request("POST", "/restore-backup", body=body)).value()
@@ -132,7 +132,7 @@ async def prune(api: Api, dry_run: bool, yes: bool) -> None:
         _show_pruned(api, planned)
         return
     _show_pruned(api, planned)
-    if agreed(_freed(planned, "would be discarded"), dry_run=dry_run, yes=yes):
+    if await agreed(_freed(planned, "would be discarded"), dry_run=dry_run, yes=yes):
         done = await _prune(api, dry_run=False)
         talk.say(_freed(done, "are discarded"))
 
@@ -149,7 +149,7 @@ async def _change_pin(
 
 
 async def _restore_plan(api: Api, name: str, backup: str | None) -> str:
-    """Say which backup it will be. Raises Problem where there is none."""
+    """Say which backup it will be, as far as can be told. Raises Problem where there is none."""
     from seline.cli.client import document_path
 
     listed: list[dict[str, Any]] = (await api.get(document_path(name, "backups")))["backups"]
@@ -160,11 +160,21 @@ async def _restore_plan(api: Api, name: str, backup: str | None) -> str:
                 "`seline documents` lists what there is; a document's next change makes a backup.",
                 code="backup_not_found",
             )
-        what = "its newest sound backup that differs from what is current"
+        what = await _candidate(api, name, listed)
     else:
         _named(listed, name, backup)
         what = backup
     return f"{name} goes back to {what}; what is current now becomes a backup, so it can be undone."
+
+
+async def _candidate(api: Api, name: str, listed: list[dict[str, Any]]) -> str:
+    """Return the newest sound backup that differs from what is current."""
+    documents = (await api.get("/documents"))["documents"]
+    current = next((one["revision"] for one in documents if one["name"] == name), None)
+    for backup in listed:
+        if backup["verdict"] == "sound" and backup["sha256"] != current:
+            return f"{backup['name']} (taken {backup['taken_at']})"
+    return "its newest sound backup that differs from what is current"
 
 
 def _named(listed: list[dict[str, Any]], name: str, backup: str) -> None:

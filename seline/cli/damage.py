@@ -97,7 +97,7 @@ async def reset(api: Api, name: str, dry_run: bool, yes: bool) -> None:
 
     path = document_path(name, "reset")
     plan = f"{name} is given up: its broken bytes stay in quarantine, and the name is free again."
-    if not agreed(plan, dry_run=dry_run, yes=yes):
+    if not await agreed(plan, dry_run=dry_run, yes=yes):
         return
     answer = (await api.request("POST", path)).value()
     if api.asked.json:

@@ -12,7 +12,7 @@ from seline.cli import talk
 from seline.cli.exits import Exit
 from seline.cli.front import front
 from seline.cli.problem import Problem
-from seline.cli.verbs import Asked, own_verb
+from seline.cli.verbs import Asked, own_verb, run_to_its_end
 
 if TYPE_CHECKING:
     from seline.cli.client import Api
@@ -41,14 +41,12 @@ def demo(asked: Asked, flip: str | None, dry_run: bool) -> Exit | None:
     With --flip NAME one bit of a real document is flipped in its file, as a bad disk does; the
     rest is left to the next read or verify. A copy of the sound bytes is kept aside.
     """
-    import asyncio
-
     if flip is not None:
-        return asyncio.run(_flip_for_real(asked, flip, dry_run=dry_run))
+        return run_to_its_end(_flip_for_real(asked, flip, dry_run=dry_run))
     if dry_run:
         raise click.UsageError("--dry-run goes with --flip NAME.")
     with tempfile.TemporaryDirectory(prefix="seline-demo-") as scratch:
-        asyncio.run(_show(scratch))
+        run_to_its_end(_show(scratch))
     return None
 
 

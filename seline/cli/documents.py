@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from seline.cli import talk
+from seline.cli.exits import Exit
 from seline.cli.front import front
-from seline.cli.verbs import agreed, api_verb, dry_run_option, yes_option
+from seline.cli.verbs import (
+    Asked,
+    agreed,
+    api_verb,
+    dry_run_option,
+    own_verb,
+    with_api,
+    yes_option,
+)
 
 if TYPE_CHECKING:
     from seline.cli.client import Api
@@ -18,11 +27,10 @@ SECTION: Final = "Documents"
 _ABSENT: Final = "absent"
 
 
-@api_verb(
+@own_verb(
     front,
     "save",
     section=SECTION,
-    makes=True,
     examples="""
     seline save user_profile.json profile.json
     echo '{"userName": "Alex"}' | seline save user_profile.json
@@ -38,23 +46,32 @@ _ABSENT: Final = "absent"
     metavar="REVISION",
     help="Save only if this revision is current; `absent`: only if there is no document.",
 )
-async def save(api: Api, name: str, file: str, no_backup: bool, if_match: str | None) -> None:
+def save(asked: Asked, name: str, file: str, no_backup: bool, if_match: str | None) -> Exit | None:
     """Save a document from a file, or from stdin.
 
     Prints the revision (the SHA-256 of the stored bytes) once the document is durable.
     """
+    from seline.domain.document import check_document_name
+
+    check_document_name(name)
+    body = read_source(file)
+    query = {"backup": "false"} if no_backup else {}
+    headers = condition(if_match)
+    return with_api(asked, lambda api: _save(api, name, body, query, headers), makes=True)
+
+
+async def _save(
+    api: Api, name: str, body: bytes, query: dict[str, str], headers: dict[str, str]
+) -> None:
     from seline.cli.client import document_path
 
-    path = document_path(name)
-    query = {"backup": "false"} if no_backup else {}
-    body = read_source(file)
-    headers = condition(if_match)
-    answer = await api.request("PUT", path, query=query, body=body, headers=headers)
+    answer = await api.request("PUT", document_path(name), query=query, body=body, headers=headers)
+    saved = answer.value()
     if api.asked.json:
-        talk.out_json(answer.value())
+        talk.out_json(saved)
     else:
         talk.out(answer.revision)
-    talk.say(f"{name} is saved{'' if answer.status != 201 else ' (new)'}.")
+    talk.say(f"{name} is saved{' (new)' if saved['created'] else ''}.")
 
 
 @api_verb(
@@ -124,7 +141,7 @@ async def delete(api: Api, name: str, purge: bool, dry_run: bool, yes: bool) -> 
     from seline.cli.client import document_path
 
     path = document_path(name)
-    if not agreed(await _delete_plan(api, name, purge=purge), dry_run=dry_run, yes=yes):
+    if not await agreed(await _delete_plan(api, name, purge=purge), dry_run=dry_run, yes=yes):
         return
     query = {"purge": "true"} if purge else {}
     answer = await api.request("DELETE", path, query=query)

@@ -13,9 +13,10 @@ import click
 
 from seline.cli import talk
 from seline.cli.documents import read_source
+from seline.cli.exits import Exit
 from seline.cli.front import front
 from seline.cli.problem import Problem
-from seline.cli.verbs import agreed, api_verb, dry_run_option, yes_option
+from seline.cli.verbs import Asked, agreed, dry_run_option, own_verb, with_api, yes_option
 
 if TYPE_CHECKING:
     from seline.cli.client import Api
@@ -24,11 +25,10 @@ if TYPE_CHECKING:
 _NAMES_SHOWN_MAX: Final = 20
 
 
-@api_verb(
+@own_verb(
     front,
     "import",
     section="Everything at once",
-    makes=True,
     examples="""
     seline import seline_backup.json --dry-run
     seline import seline_backup.json
@@ -48,18 +48,31 @@ _NAMES_SHOWN_MAX: Final = 20
 @click.option("--skip-broken", is_flag=True, help="Leave out a folder's unusable files.")
 @dry_run_option
 @yes_option
-async def import_source(
-    api: Api, source: str, mode: str, skip_broken: bool, dry_run: bool, yes: bool
-) -> None:
+def import_source(
+    asked: Asked, source: str, mode: str, skip_broken: bool, dry_run: bool, yes: bool
+) -> Exit | None:
     """Take in an export, or a folder of .json files from an older bot; all of it or nothing.
 
     SOURCE is a file that `seline export` wrote, `-` for stdin, or a folder.
     """
     body = _read(source, skip_broken=skip_broken)
+    return with_api(
+        asked,
+        lambda api: _plan_and_import(api, body, mode, dry_run=dry_run, yes=yes),
+        makes=True,
+    )
+
+
+async def _plan_and_import(api: Api, body: bytes, mode: str, *, dry_run: bool, yes: bool) -> None:
     plan = await _import(api, body, mode, dry_run=True)
     if api.asked.json and dry_run:
         talk.out_json(plan)
-    if not agreed(_plan_text(plan), dry_run=dry_run, yes=yes):
+    if not any(plan[outcome] for outcome in ("created", "changed", "deleted")):
+        talk.say(f"{_plan_text(plan)}\nThere is nothing to change.")
+        if api.asked.json and not dry_run:
+            talk.out_json({**plan, "dry_run": False})
+        return
+    if not await agreed(_plan_text(plan), dry_run=dry_run, yes=yes):
         return
     done = await _import(api, body, mode, dry_run=False)
     if api.asked.json:

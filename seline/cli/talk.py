@@ -6,12 +6,15 @@ This package is the only one that prints.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 KIB: Final = 1024
+_ANSWER_BYTES: Final = 1024
+_YES: Final = frozenset({"y", "yes"})
 _UNITS: Final = ("bytes", "KB", "MB", "GB")
 
 
@@ -57,10 +60,22 @@ def on_a_terminal() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def ask(question: str) -> bool:
-    """Ask a yes-or-no question on stderr; anything but yes is no."""
+async def ask(question: str) -> bool:
+    """Ask a yes-or-no question on stderr; anything but yes is no.
+
+    The loop goes on meanwhile: whoever holds the volume for this command serves others, too.
+    """
+    import asyncio
+
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
+    typed = asyncio.Event()
+    loop.add_reader(stdin, typed.set)
+    try:
+        await typed.wait()
+    finally:
+        loop.remove_reader(stdin)
+    return os.read(stdin, _ANSWER_BYTES).decode(errors="replace").strip().lower() in _YES
 
 
 @contextmanager

@@ -106,7 +106,7 @@ async def revoke(api: Api, identifier: str, dry_run: bool, yes: bool) -> None:
 
     path = f"/tokens/{segment(identifier)}"
     plan = f"Token {identifier} opens nothing any more; whoever uses it is refused."
-    if not agreed(plan, dry_run=dry_run, yes=yes):
+    if not await agreed(plan, dry_run=dry_run, yes=yes):
         return
     answer = (await api.request("DELETE", path)).value()
     if api.asked.json:

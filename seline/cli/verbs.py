@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeAlias
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 
 import click
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from seline.cli.client import Api
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,15 +115,7 @@ def api_verb(
         work: Callable[Concatenate[Api, P], Coroutine[Any, Any, Exit | None]],
     ) -> Callable[P, None]:
         def run(asked: Asked, /, *args: P.args, **kwargs: P.kwargs) -> Exit | None:
-            import asyncio
-
-            from seline.cli.reach import reached
-
-            async def reach_and_work() -> Exit | None:
-                async with reached(asked, makes=makes) as api:
-                    return await work(api, *args, **kwargs)
-
-            return asyncio.run(reach_and_work())
+            return with_api(asked, lambda api: work(api, *args, **kwargs), makes=makes)
 
         functools.update_wrapper(run, work)
         return own_verb(group, name, section=section, examples=examples)(run)
@@ -152,6 +145,34 @@ def own_verb(
     return decorate
 
 
+def with_api(
+    asked: Asked, work: Callable[[Api], Coroutine[Any, Any, Exit | None]], *, makes: bool = False
+) -> Exit | None:
+    """Reach the admin API, wherever it is, and do one verb's work with it."""
+    from seline.cli.reach import reached
+
+    async def reach_and_work() -> Exit | None:
+        async with reached(asked, makes=makes) as api:
+            return await work(api)
+
+    return run_to_its_end(reach_and_work())
+
+
+def run_to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Run async work; Ctrl-C ends it at once, also while it waits for a person."""
+    import asyncio
+    import signal
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        return asyncio.run(work)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def in_section(group: click.Group, section: str) -> None:
     """Put a group of verbs under a heading of the front page."""
     setattr(group, _SECTION, section)
@@ -163,7 +184,7 @@ def _examples(text: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def agreed(what: str, *, dry_run: bool, yes: bool) -> bool:
+async def agreed(what: str, *, dry_run: bool, yes: bool) -> bool:
     """Show what will be done and have it confirmed; False where it was only to be shown.
 
     Without a terminal nobody can be asked: `--yes` is needed, else this is wrong usage.
@@ -180,7 +201,7 @@ def agreed(what: str, *, dry_run: bool, yes: bool) -> bool:
             "Run the same command with --yes to do it, or with --dry-run to look first.",
             exit=Exit.USAGE,
         )
-    if not talk.ask("Go ahead?"):
+    if not await talk.ask("Go ahead?"):
         talk.say("Nothing was changed.")
         raise Stopped(Exit.FAILED)
     return True

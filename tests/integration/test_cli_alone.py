@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pty
+import signal
 import subprocess
 from pathlib import Path
 
@@ -317,6 +318,54 @@ def test_on_a_terminal_it_asks_and_no_changes_nothing(filled: Line) -> None:
         codes.append(filled("load", NAME).code)
 
     assert codes == [1, 0, 0, 4]
+
+
+def test_ctrl_c_at_the_question_ends_it_at_once(filled: Line) -> None:
+    ours, theirs = pty.openpty()
+    running = filled.start("delete", NAME, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    told = b""
+    while b"[y/N]" not in told:
+        told += os.read(ours, 1 << 10)
+
+    running.send_signal(signal.SIGINT)
+
+    assert running.wait(timeout=20) == 130
+    os.close(ours)
+    assert filled("load", NAME).code == 0
+
+
+def test_a_command_that_waits_for_an_answer_serves_the_others(filled: Line) -> None:
+    ours, theirs = pty.openpty()
+    running = filled.start("delete", NAME, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    told = b""
+    while b"[y/N]" not in told:
+        told += os.read(ours, 1 << 10)
+
+    assert filled("load", NAME).value()["location"] == "Lyon"
+
+    os.write(ours, b"n\n")
+    assert running.wait(timeout=20) == 1
+    os.close(ours)
+
+
+def test_ctrl_c_while_stdin_is_awaited_ends_it_at_once(line: Line) -> None:
+    waiting = line.start("save", NAME, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(timeout=2)
+
+    waiting.send_signal(signal.SIGINT)
+
+    assert waiting.wait(timeout=20) == 130
+    waiting.communicate()
+    assert not line.data.exists()
+
+
+def test_a_restore_names_the_backup_that_it_would_take(filled: Line) -> None:
+    backup = filled("backups", NAME, "--json").value()["backups"][0]["name"]
+
+    assert f"goes back to {backup}" in filled("restore", NAME, "--dry-run").err
 
 
 def test_a_token_is_made_listed_and_revoked(line: Line) -> None:
