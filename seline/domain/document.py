@@ -10,6 +10,8 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
+import msgspec
+
 from seline.errors import InvalidDocumentName
 
 Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
@@ -48,8 +50,7 @@ ABSENT: Final = Absent.ABSENT
 IfMatch: TypeAlias = Revision | Absent | None
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(msgspec.Struct, frozen=True):
     """A document's bytes with their revision."""
 
     data: bytes

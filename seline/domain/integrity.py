@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final, NamedTuple
+
+import msgspec
 
 from seline.domain.document import Content, DocumentKey
 from seline.domain.json_text import why_not_json
@@ -74,8 +75,7 @@ class NewerFormat(ValueError):
     """The attribute was written by a newer Seline."""
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(msgspec.Struct, frozen=True):
     """A verdict with its ground: the content as read, and why it is not sound.
 
     `content` holds the bytes whenever they could be read, sound or not; `recorded` is the

@@ -13,6 +13,8 @@ from datetime import datetime
 from itertools import accumulate, chain
 from typing import Final
 
+import msgspec
+
 from seline.domain.backup import Backup, Stamp
 from seline.domain.document import Revision
 
@@ -41,24 +43,21 @@ class RetentionPolicy:
                 raise ValueError(f"{limit.name} is negative")
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """A backup that stays, and why."""
 
     backup: Backup
     because: str
 
 
-@dataclass(frozen=True, slots=True)
-class Dropped:
+class Dropped(msgspec.Struct, frozen=True):
     """A backup that goes, and why."""
 
     backup: Backup
     because: str
 
 
-@dataclass(frozen=True, slots=True)
-class RetentionPlan:
+class RetentionPlan(msgspec.Struct, frozen=True):
     """Every backup of one document, either kept or dropped; both newest first."""
 
     keep: tuple[Kept, ...]

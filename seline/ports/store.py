@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeAlias, TypeVar
 
+import msgspec
+
 from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentInfo, DocumentKey, Json
 from seline.domain.integrity import Judged, Verdict
@@ -27,8 +29,7 @@ from seline.errors import SelineError
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Current:
+class Current(msgspec.Struct, frozen=True, kw_only=True):
     """What a change finds when its turn comes.
 
     `content` is the sound content (after adoption of a hand edit or recovery, if those were
@@ -55,8 +56,7 @@ class Current:
 Retain: TypeAlias = Callable[[Sequence[Backup]], RetentionPlan]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Put:
+class Put(msgspec.Struct, frozen=True, kw_only=True):
     """Make `content` the document's. Equal bytes write nothing.
 
     `backup` keeps the content before it among the backups; `alone` asks that the content before
@@ -73,8 +73,7 @@ class Put:
     answer: object = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remove:
+class Remove(msgspec.Struct, frozen=True, kw_only=True):
     """Make the document absent, keeping its content as newest backup; broken bytes in quarantine.
 
     `purge` erases the document with its backups and quarantined bytes instead.
@@ -85,8 +84,7 @@ class Remove:
     answer: object = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leave:
+class Leave(msgspec.Struct, frozen=True, kw_only=True):
     """Leave the document as it is."""
 
     answer: object = None
@@ -95,8 +93,7 @@ class Leave:
 Decision: TypeAlias = Put | Remove | Leave
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """One document's change; `decide` is pure and may be asked more than once.
 
     `decide` raises a SelineError to refuse: then its atom changes nothing. `retain` plans the
@@ -110,15 +107,13 @@ class Change:
     size_hint: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Atom:
+class Atom(msgspec.Struct, frozen=True):
     """Changes that take effect all or not at all (V5)."""
 
     changes: tuple[Change, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one change: durable when it is handed out.
 
     `content` is the document's content after it (None: absent). `before` names the backup or

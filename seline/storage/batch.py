@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, TypeAlias
 
+import msgspec
+
 from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentKey
 from seline.domain.integrity import Judged, Verdict
@@ -34,8 +36,7 @@ BATCH_ATOMS_MAX: Final = 512
 BATCH_BYTES_MAX: Final = 32 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(msgspec.Struct, frozen=True, kw_only=True):
     """What a store found of a document before a batch.
 
     `content` is the sound content to go on from; `trouble` why there is none to serve. `repair`
@@ -57,8 +58,7 @@ class Found:
     token: object = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Publish:
+class Publish(msgspec.Struct, frozen=True, kw_only=True):
     """What must become current for one document; `content` None removes it."""
 
     found: Found
@@ -81,8 +81,7 @@ class Publish:
         return self.content.size_bytes - (0 if self.backup else before)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """One change as it was taken, until its outcome is durable."""
 
     key: DocumentKey
@@ -100,8 +99,7 @@ class Step:
 Verdicts: TypeAlias = "tuple[Step, ...] | SelineError"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What a batch does: `taken[i]` is what became of atom i; later atoms were not looked at.
 
     `atomic`: the publishes must become current all or none.

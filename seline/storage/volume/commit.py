@@ -30,6 +30,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, TypeAlias
 
+import msgspec
+
 from seline.domain.backup import Backup, Stamp, backup_name
 from seline.domain.document import Content, DocumentKey
 from seline.domain.integrity import Verdict, checksum_of, encode_checksum
@@ -106,8 +108,7 @@ class _Move:
         return self.publish.key
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
+class Committed(msgspec.Struct, frozen=True, kw_only=True):
     """What a commit did: the backup that holds each document's content before it, by key.
 
     `refused` names documents whose own rename the disk refused; the others are current.

@@ -12,7 +12,9 @@ unreadable -> an error; neither missing nor replaced
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentKey

@@ -12,9 +12,10 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
+
+import msgspec
 
 from seline.clock import Clock
 from seline.domain.document import Content, DocumentKey
@@ -39,8 +40,7 @@ YOUNG_NS: Final = 2_000_000_000
 LONG_AGO_NS: Final = 120_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Sight:
+class Sight(msgspec.Struct, frozen=True):
     """A verdict with the identity of the file it was passed on, None where there is no file."""
 
     judged: Judged
