@@ -15,6 +15,7 @@ from seline.cli import (
     importing,
     serving,
     status,
+    talk,
     tokens,
 )
 from seline.cli.front import front
@@ -40,4 +41,5 @@ def main() -> None:
     """Run the command line and exit with its code."""
     if sys.platform == "win32":
         sys.exit("seline: Seline needs Linux. Next: run it inside WSL.")
+    talk.speak_plainly()
     front(prog_name="seline")

@@ -132,13 +132,15 @@ def _why(found: dict[str, Any]) -> str:
 
 
 async def _print_sums(api: Api) -> None:
-    """Print a line for each document and backup whose checksum is recorded."""
+    """Print a line for each sound document and backup, of deleted documents too."""
     from seline.cli.client import document_path
 
-    for document in (await api.get("/documents"))["documents"]:
+    documents = (await api.get("/documents"))["documents"]
+    for document in documents:
         if document["verdict"] == "sound":
             talk.out(f"{document['revision']}  {document['name']}")
-        listed = await api.get(document_path(document["name"], "backups"))
-        for backup in listed["backups"]:
+    kept = (await api.get("/storage-info"))["backups"]
+    for name in sorted({backup["document"] for backup in kept}):
+        for backup in (await api.get(document_path(name, "backups")))["backups"]:
             if backup["verdict"] == "sound":
                 talk.out(f"{backup['sha256']}  backups/{backup['name']}")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from typing import Final, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -86,9 +86,8 @@ def _problem_of(error: Exception) -> Problem:
         return error
     if isinstance(error, SelineError):
         return Problem.of(error)
-    for kind, as_problem in _FROM_OUTSIDE:
-        if isinstance(error, kind):
-            return as_problem(error)
+    if isinstance(error, OSError):
+        return _of_os(error)
     return Problem(
         f"Something in Seline itself went wrong: {type(error).__name__}: {error}",
         f"Report it with the command you ran and the details in {_written_down(error)}.",
@@ -107,8 +106,7 @@ def _written_down(error: Exception) -> str:
     return file.name
 
 
-def _of_os(error: Exception) -> Problem:
-    assert isinstance(error, OSError)
+def _of_os(error: OSError) -> Problem:
     where = f"{error.filename}: " if error.filename else ""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return Problem(
@@ -118,17 +116,6 @@ def _of_os(error: Exception) -> Problem:
         else "Check the path, and that you may read and write there.",
         exit=Exit.FULL if full else Exit.FAILED,
     )
-
-
-_FROM_OUTSIDE: Final[tuple[tuple[type[Exception], Callable[[Exception], Problem]], ...]] = (
-    (OSError, _of_os),
-    (
-        UnicodeEncodeError,
-        lambda _error: Problem(
-            "The terminal's encoding cannot show this.", "Set PYTHONIOENCODING=utf-8, then again."
-        ),
-    ),
-)
 
 
 def _flush_and_leave(code: Exit) -> NoReturn:

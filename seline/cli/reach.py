@@ -138,7 +138,7 @@ async def _here(stack: AsyncExitStack, settings: Settings) -> Door:
             if door is not None:
                 return door
             if time.monotonic() > deadline:
-                raise
+                raise _without_a_door(locked) from locked
             await asyncio.sleep(_POLL_S)
         else:
             path = stack.enter_context(_control_socket(settings.data_dir))
@@ -163,6 +163,14 @@ def _check_data_dir(settings: Settings, *, makes: bool) -> None:
         "Name it with --data-dir or SELINE_DATA_DIR; `seline serve` or `seline save` makes a new "
         "one.",
         exit=Exit.USAGE,
+    )
+
+
+def _without_a_door(locked: VolumeLocked) -> Problem:
+    return Problem(
+        f"{locked.message} It has no door for commands.",
+        "Stop it, or let the bot open its data with `seline.server.serving`, then try again.",
+        code=locked.code,
     )
 
 

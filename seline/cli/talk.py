@@ -5,6 +5,7 @@ This package is the only one that prints.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -16,6 +17,13 @@ KIB: Final = 1024
 _ANSWER_BYTES: Final = 1024
 _YES: Final = frozenset({"y", "yes"})
 _UNITS: Final = ("bytes", "KB", "MB", "GB")
+
+
+def speak_plainly() -> None:
+    """Escape what the terminal's encoding cannot show, rather than fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def out(text: str = "") -> None:
@@ -31,8 +39,8 @@ def out_bytes(data: bytes) -> None:
 
 
 def out_json(value: object) -> None:
-    """Print a value as a script reads it."""
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    """Print a value as a script reads it: UTF-8, whatever the terminal's encoding."""
+    out_bytes(json.dumps(value, ensure_ascii=False, indent=2).encode() + b"\n")
 
 
 def out_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

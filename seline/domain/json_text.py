@@ -51,6 +51,11 @@ def encode(value: object, *, depth_max: int = DEPTH_MAX) -> bytes:
         _refuse(find_flaw(value, depth_max) or _OUT_OF_STACK)
 
 
+def encode_decoded(value: Json) -> bytes:
+    """Return a value as bytes that was decoded here, so that nothing in it can be refused."""
+    return msgspec.json.format(_ENCODER.encode(value), indent=2) + b"\n"
+
+
 def decode(data: bytes) -> Json:
     """Return the value of bytes that are known to be sound. Raises NotJson."""
     try:

@@ -13,7 +13,7 @@ from seline.domain.backup import Backup
 from seline.domain.blank import blank_save
 from seline.domain.document import ABSENT, Content, DocumentKey, IfMatch, Json
 from seline.domain.integrity import Judged, Verdict, of_another
-from seline.domain.json_text import decode, encode
+from seline.domain.json_text import decode, encode, encode_decoded
 from seline.errors import (
     BackupNotFound,
     DocumentNotFound,
@@ -102,7 +102,10 @@ def save(
 def update_field(
     field: str, value: Json, encoding: Encoding, *, if_match: IfMatch = None, backup: bool = True
 ) -> Decide:
-    """Set one field of an object; a missing document is created."""
+    """Set one field of an object; a missing document is created.
+
+    `field` and `value` were encoded and decoded before: they can be nothing but JSON.
+    """
 
     def decide(current: Current) -> Decision:
         before = current.sound()
@@ -114,7 +117,7 @@ def update_field(
                 document=current.key.name,
             )
         document[field] = value
-        return Put(content=encoding.content(document), backup=backup)
+        return Put(content=encoding.checked(encode_decoded(document)), backup=backup)
 
     return decide
 

@@ -54,7 +54,6 @@ from seline.manager.keeping import Keeping
 from seline.manager.options import ManagerOptions
 from seline.manager.pruning import prune
 from seline.manager.verifying import verify
-from seline.manager.waiting import in_loop, settled
 from seline.ports.store import (
     Atom,
     Change,
@@ -66,6 +65,7 @@ from seline.ports.store import (
     QuarantineItem,
     Snapshot,
 )
+from seline.ports.waiting import in_loop, settled
 
 _log = logging.getLogger("seline.manager")
 SLOW_READ_S: Final = 10.0
@@ -199,7 +199,7 @@ class DataManager:
         key = self._key(name)
         if not isinstance(field, str):
             raise InvalidRequest(f"A field's name is text, not {type(field).__name__}.")
-        held = decode(self.encoding.content(value).data)
+        held = cast("dict[str, Json]", decode(self.encoding.content({field: value}).data))[field]
         decide = changes.update_field(field, held, self.encoding, if_match=if_match, backup=backup)
         return _revision(await self.change(key, decide))
 

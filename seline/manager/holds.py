@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 
 from seline.clock import Clock, instant_text
 from seline.errors import DocumentBusy, NestedEdit
-from seline.manager.waiting import settled
+from seline.ports.waiting import settled
 
 LONG_HOLD_S: Final = 5.0
 TRANSACTION: Final = "\0transaction"

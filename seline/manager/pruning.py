@@ -12,8 +12,8 @@ from seline.domain.document import BOT, DocumentKey
 from seline.domain.integrity import Verdict
 from seline.domain.report import Pruned
 from seline.domain.retention import Dropped, RetentionPlan
-from seline.manager.waiting import settled
 from seline.ports.store import DocumentStore
+from seline.ports.waiting import settled
 
 if TYPE_CHECKING:
     from seline.manager.data import DataManager

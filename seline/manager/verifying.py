@@ -15,8 +15,8 @@ from seline.domain.document import BOT, DocumentKey
 from seline.domain.integrity import Judged, Verdict, of_another
 from seline.domain.report import Finding, VerifyReport
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError
-from seline.manager.waiting import in_loop
 from seline.ports.store import DocumentStore
+from seline.ports.waiting import in_loop
 
 if TYPE_CHECKING:
     from seline.manager.data import DataManager

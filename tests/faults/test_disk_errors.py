@@ -14,7 +14,7 @@ from seline import errors
 from seline.domain.document import BOT, DocumentKey
 from seline.domain.json_text import decode
 from seline.manager import DataManager, ManagerOptions
-from seline.manager.waiting import run_without_loop
+from seline.ports.waiting import run_without_loop
 from seline.storage.volume import disk
 from seline.storage.volume.store import VolumeOptions, VolumeStore, open_volume
 from tests.clocks import FakeClock

@@ -193,10 +193,13 @@ def test_verify_finds_damage_and_mends_it(filled: Line) -> None:
 
 
 def test_the_sums_are_what_sha256sum_checks(filled: Line) -> None:
+    filled("save", "gone.json", stdin="[1]")
+    filled("delete", "gone.json", "--yes")
+
     sums = filled("verify", "--sums")
 
     assert sums.code == 0
-    assert len(sums.out.splitlines()) == 2
+    assert len(sums.out.splitlines()) == 3
     checked = subprocess.run(
         ["sha256sum", "--check", "--strict"],
         input=sums.out.encode(),
@@ -286,6 +289,14 @@ def test_an_export_goes_whole_to_a_file_that_is_not_replaced_unasked(filled: Lin
     assert filled("export", "all.json", "--force").code == 0
     assert filled("export").value()["data"]["files"] == json.loads(before)["data"]["files"]
     assert [path.name for path in filled.folder.iterdir() if ".part" in path.name] == []
+
+
+def test_a_terminal_without_unicode_is_spoken_to_all_the_same(filled: Line) -> None:
+    ascii_only = {"PYTHONIOENCODING": "ascii"}
+    filled("save", NAME, stdin='{"userName": "Élodie"}')
+
+    assert filled("demo", **ascii_only).code == 0
+    assert filled("load", NAME, **ascii_only).value() == {"userName": "Élodie"}
 
 
 def test_a_reader_that_goes_away_leaves_no_noise(line: Line) -> None:

@@ -158,6 +158,7 @@ def test_a_holder_without_a_door_is_named_after_a_short_wait(tmp_path: Path) -> 
 
     assert refused.code == 7
     assert "is held by process 7" in refused.err
+    assert "no door for commands" in refused.err
 
 
 def test_a_holder_without_a_socket_is_asked_at_its_address(line: Line, server: Served) -> None:

@@ -33,6 +33,7 @@ from seline.errors import (
     VolumeFull,
 )
 from seline.ports.store import Incident, Outcome
+from seline.ports.waiting import together
 from seline.storage.batch import Found, Plan, Planner, Publish
 from seline.storage.volume import disk
 from seline.storage.volume.commit import (
@@ -266,6 +267,10 @@ class Turns:
         self.tell(incident)
 
     def _answer(self, plan: Plan, taken: Sequence[Pending], committed: Committed) -> None:
+        with together():
+            self._settle(plan, taken, committed)
+
+    def _settle(self, plan: Plan, taken: Sequence[Pending], committed: Committed) -> None:
         for pending, steps in zip(taken, plan.taken, strict=True):
             if isinstance(steps, SelineError):
                 pending.future.set_exception(steps)

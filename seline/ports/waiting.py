@@ -12,8 +12,9 @@ import asyncio
 import threading
 import weakref
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -68,8 +69,16 @@ class _Mailbox:
 
     def deliver(self, waiter: asyncio.Future[None]) -> None:
         """Wake a waiter from any thread; a loop that is closed needs nothing any more."""
+        self._waiters.append(waiter)
+        together = _together.mailboxes
+        if together is None:
+            self.wake()
+        else:
+            together.add(self)
+
+    def wake(self) -> None:
+        """Have the loop look into the mailbox, with one call however many wait."""
         with self._lock:
-            self._waiters.append(waiter)
             if self._called:
                 return
             self._called = True
@@ -83,11 +92,34 @@ class _Mailbox:
     def _empty(self) -> None:
         with self._lock:
             self._called = False
-            waiters = list(self._waiters)
-            self._waiters.clear()
-        for waiter in waiters:
+        while self._waiters:
+            waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(None)
+
+
+class _Together(threading.local):
+    mailboxes: set[_Mailbox] | None = None
+
+
+_together = _Together()
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Wake each loop once for all the futures that this thread settles inside the block.
+
+    Waking a loop hands it the interpreter; once for every answer of a batch, writer and loop would
+    spend their time handing it to and fro.
+    """
+    mailboxes: set[_Mailbox] = set()
+    _together.mailboxes = mailboxes
+    try:
+        yield
+    finally:
+        _together.mailboxes = None
+        for mailbox in mailboxes:
+            mailbox.wake()
 
 
 _mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = (
