@@ -139,6 +139,14 @@ def test_a_taken_port_is_a_wrong_setting(line: Line, server: Served, tmp_path: P
     assert "Traceback" not in refused.err
 
 
+def test_a_host_that_is_not_known_is_a_wrong_setting(line: Line, tmp_path: Path) -> None:
+    refused = line("serve", "--host", "no-host.invalid", "--data-dir", str(tmp_path))
+
+    assert refused.code == 2
+    assert "Cannot listen on no-host.invalid" in refused.err
+    assert "Unknown error" not in refused.err
+
+
 def test_a_holder_in_another_container_is_named(tmp_path: Path) -> None:
     line = line_at(tmp_path)
 
