@@ -290,8 +290,10 @@ def _say_who_may_come_in(started: Started, settings: Settings) -> None:
 
 def _cannot_listen(error: OSError, host: str | None, port: int) -> SettingsError:
     where = f"{host or 'every address'}, port {port}"
+    number = error.errno or 0
+    why = os.strerror(number) if number > 0 else error.strerror  # a name that is not known: < 0
     return SettingsError(
-        f"Cannot listen on {where}: {os.strerror(error.errno or 0)}.",
+        f"Cannot listen on {where}: {why}.",
         hint="Stop what listens there, or choose another with PORT or SELINE_SERVER__PORT.",
         field="server.port",
     )
