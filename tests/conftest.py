@@ -1,8 +1,10 @@
-"""What every test shares: strict mode, and a clock that stands still until it is told."""
+"""What every test shares: strict mode, a still clock, and the end of a slice of the long rounds."""
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +15,13 @@ from seline.library import Seline
 from tests.clocks import FakeClock
 
 os.environ["SELINE_STRICT"] = "1"
+PROVE_UNTIL = time.monotonic() + 60 * float(os.environ.pop("SELINE_PROVE_MINUTES", "") or math.inf)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Start no long round once the time of this slice (`SELINE_PROVE_MINUTES`) is over."""
+    if item.get_closest_marker("prove") and time.monotonic() >= PROVE_UNTIL:
+        pytest.skip("left out of this slice; `make prove` alone runs it")
 
 
 @pytest.fixture
