@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -41,6 +40,8 @@ def demo(asked: Asked, flip: str | None, dry_run: bool) -> Exit | None:
     With --flip NAME one bit of a real document is flipped in its file, as a bad disk does; the
     rest is left to the next read or verify. A copy of the sound bytes is kept aside.
     """
+    import tempfile
+
     if flip is not None:
         return run_to_its_end(_flip_for_real(asked, flip, dry_run=dry_run))
     if dry_run:
@@ -153,6 +154,8 @@ def _forecast(name: str, backups: list[dict[str, Any]], *, alone: bool) -> str:
 
 
 def _copy_aside(name: str, sound: bytes) -> str:
+    import tempfile
+
     descriptor, copy = tempfile.mkstemp(prefix="seline-demo-", suffix=f"-{name}")
     with open(descriptor, "wb") as file:
         file.write(sound)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -85,6 +84,8 @@ def _told(tail: bytes, where: str) -> Exit:
 @contextmanager
 def _whole_file(file: str, *, replace: bool) -> Generator[Callable[[bytes], object]]:
     """Give a `write`; when the block ends well, the file is there, whole and durable."""
+    import tempfile
+
     folder = os.path.dirname(file) or "."
     descriptor, staged = tempfile.mkstemp(
         prefix=f".{os.path.basename(file)}.", suffix=".part", dir=folder
