@@ -1,7 +1,7 @@
 """Sound or not: the checksum attribute, the verdicts, and what each verdict asks for.
 
-A document and each of its backups carry one extended attribute, `user.seline`, of 57 bytes:
-format, SHA-256 of the bytes, mtime in ns as Seline set it, and a hash of the document's name.
+A document and each of its backups carry one extended attribute, `user.seline`, of 61 bytes:
+format, SHA-256 of the bytes, mtime in ns as Seline set it, size, and a hash of the document's name.
 It is set before the file is synced, so checksum and bytes become current in one rename (SPEC §3).
 """
 
@@ -22,7 +22,7 @@ from seline.domain.json_text import why_not_json
 ATTRIBUTE: Final = "user.seline"
 ATTRIBUTE_FORMAT: Final = 1
 ATTRIBUTE_BYTES_MAX: Final = 64
-_LAYOUT = struct.Struct(">B32sq16s")
+_LAYOUT = struct.Struct(">B32sqI16s")
 
 
 class Verdict(StrEnum):
@@ -64,6 +64,7 @@ class Checksum(NamedTuple):
 
     digest: bytes
     mtime_ns: int
+    size_bytes: int
     name_hash: bytes
 
     @property
@@ -108,11 +109,11 @@ def of_another(key: DocumentKey, judged: Judged) -> bool:
 
 def checksum_of(key: DocumentKey, content: Content, mtime_ns: int) -> Checksum:
     """Return the checksum to record for `content` of the document `key`."""
-    return Checksum(bytes.fromhex(content.revision), mtime_ns, name_hash(key))
+    return Checksum(bytes.fromhex(content.revision), mtime_ns, content.size_bytes, name_hash(key))
 
 
 def encode_checksum(checksum: Checksum) -> bytes:
-    """Return the attribute's 57 bytes."""
+    """Return the attribute's 61 bytes."""
     return _LAYOUT.pack(ATTRIBUTE_FORMAT, *checksum)
 
 
@@ -138,21 +139,26 @@ def judge(
 
     `recorded` is the file's attribute, `mtime_ns` its mtime, `settled` whether it has been
     unchanged for `settle_s`; `checksums=False` where the volume keeps no attributes.
+
+    A file that shrank with its mtime as we left it may be one that an editor truncates at this
+    very moment: ext4 and tmpfs show the new size before the new mtime. It is given time too.
     """
     ours = recorded is not None and recorded.name_hash == name_hash(key)
     if ours and recorded is not None and recorded.revision == content.revision:
         return Judged(Verdict.SOUND, content, recorded)
     as_left = recorded is not None and recorded.mtime_ns == mtime_ns
+    shrank = recorded is not None and content.size_bytes < recorded.size_bytes
+    at_rest = settled or (as_left and not shrank)
     why = why_not_json(content.data)
     if why is not None:
-        verdict = Verdict.TORN if settled or as_left else Verdict.UNSETTLED
+        verdict = Verdict.TORN if at_rest else Verdict.UNSETTLED
         return Judged(verdict, content, recorded, why, settled)
     if not checksums:
         return Judged(Verdict.SOUND, content, recorded, "syntax only: no checksums here")
     if recorded is not None and ours and as_left:
-        return Judged(
-            Verdict.ALTERED, content, recorded, "its bytes changed, and no one saved them"
-        )
+        why = "its bytes changed, and no one saved them"
+        verdict = Verdict.ALTERED if at_rest else Verdict.UNSETTLED
+        return Judged(verdict, content, recorded, why, settled)
     return Judged(Verdict.EDITED, content, recorded, _why_edited(recorded, ours=ours), settled)
 
 

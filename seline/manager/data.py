@@ -492,6 +492,7 @@ class DataManager:
             keeping.load()
             self._keeping = keeping
             self._health = Health(self, store)
+            store.watch(self._hear)
             self._store = store
         except BaseException as error:  # noqa: BLE001  # every waiting caller hears it
             self._ready.set_exception(error)
@@ -513,18 +514,13 @@ class DataManager:
         change = Change(key, decide, retain=self.keeping.retain(key))
         if key.owner != BOT:
             return (await settled(store.submit(Atom((change,)))))[0]
-        future = await self.holds.through(key.name, lambda: self._submit(store, Atom((change,))))
+        future = await self.holds.through(key.name, lambda: store.submit(Atom((change,))))
         return (await settled(future))[0]
 
-    def _submit(self, store: DocumentStore, atom: Atom) -> Future[tuple[Outcome, ...]]:
-        future = store.submit(atom)
-        future.add_done_callback(self._hear)
-        return future
-
     def submit(self, atom: Atom) -> Future[tuple[Outcome, ...]]:
-        """Queue an atom for the open store, hearing of blank saves in it."""
+        """Queue an atom for the open store."""
         assert self._store is not None
-        return self._submit(self._store, atom)
+        return self._store.submit(atom)
 
     def save_change(
         self,
@@ -557,7 +553,7 @@ class DataManager:
     ) -> Outcome:
         store = self._store or await self.open_store()
         change = self.save_change(key, content, backup=backup, if_match=if_match, shrink=shrink)
-        future = await self.holds.through(key.name, lambda: self._submit(store, Atom((change,))))
+        future = await self.holds.through(key.name, lambda: store.submit(Atom((change,))))
         return (await settled(future))[0]
 
     async def _content(self, key: DocumentKey) -> Content | None:
@@ -650,18 +646,15 @@ class DataManager:
         self.incidents.append(incident)
         del self.incidents[:-200]
 
-    def _hear(self, future: Future[tuple[Outcome, ...]]) -> None:
-        if future.exception() is not None:
-            return
-        for outcome in future.result():
-            if isinstance(outcome.answer, BlankSaved):
-                blank = outcome.answer
-                self.note(
-                    "blank_save",
-                    blank.document,
-                    f"A save removed most of {blank.document} ({blank.reason}); the content before "
-                    f"it is kept for {self.options.pin_days} days.",
-                )
+    def _hear(self, _key: DocumentKey, outcome: Outcome) -> None:
+        blank = outcome.answer
+        if isinstance(blank, BlankSaved):
+            self.note(
+                "blank_save",
+                blank.document,
+                f"A save removed most of {blank.document} ({blank.reason}); the content before "
+                f"it is kept for {self.options.pin_days} days.",
+            )
 
     # parts
 

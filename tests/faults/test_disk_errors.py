@@ -201,7 +201,7 @@ def test_a_broken_document_on_a_read_only_volume_is_served_from_its_backup(
         volume.run(volume.data.save_json(A, {"n": value}))
     volume.store.close()
     before = (tmp_path / A).stat()
-    (tmp_path / A).write_bytes(b"\0\0")
+    (tmp_path / A).write_bytes(b"\0" * before.st_size)
     os.utime(tmp_path / A, ns=(before.st_atime_ns, before.st_mtime_ns))
     volume = Volume(tmp_path)
     real = os.open

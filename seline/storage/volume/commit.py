@@ -94,6 +94,7 @@ class _Move:
     """One document's way through the commit."""
 
     publish: Publish
+    key: DocumentKey
     staged: str = ""
     descriptor: int = -1
     copies: list[tuple[str, int, Backup]] = field(default_factory=list[tuple[str, int, Backup]])
@@ -102,10 +103,6 @@ class _Move:
     set_aside: str = ""
     displaced: bool = False
     refused: OSError | None = None
-
-    @property
-    def key(self) -> DocumentKey:
-        return self.publish.key
 
 
 class Committed(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +137,7 @@ class Committer:
 
         Raises StagingFailed, LookAgain (nothing changed), DirectoryFailed, InDoubt.
         """
-        moves = [_Move(publish) for publish in plan.publishes]
+        moves = [_Move(publish, publish.key) for publish in plan.publishes]
         self._sweep_litter()
         try:
             self._stage_and_keep(moves, now)

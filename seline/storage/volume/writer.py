@@ -23,6 +23,9 @@ from seline.ports.store import Atom, Outcome
 
 QUEUED_ATOMS_MAX: Final = 4096
 QUEUED_BYTES_MAX: Final = 64 << 20
+IDLE_AFTER_S: Final = 0.05
+"""Right after a batch the interpreter belongs to those who were answered."""
+
 _log = logging.getLogger("seline.storage")
 
 Answer: TypeAlias = "tuple[Outcome, ...]"
@@ -133,21 +136,21 @@ class Writer:
                     return
                 if isinstance(work, Task):
                     _carry_out(work)
-                elif work:
+                else:
                     batch = work
                     self._commit(work)
         except BaseException as error:  # noqa: BLE001  # whatever ends this thread, callers hear it
             self._die(error, batch)
 
     def _take(self) -> Task | list[Pending] | None:
-        """Return a task, every atom up to the next task, or None at the end."""
+        """Return a task, every atom up to the next task, or None at the end; `idle` meanwhile."""
         with self._wake:
-            wait_s = self._idle_without_lock() if not self._queue else None
+            wait_s: float | None = IDLE_AFTER_S
             while not self._queue:
                 if self._closing:
                     return None
                 if not self._wake.wait(wait_s) and not self._queue:
-                    return []
+                    wait_s = self._idle_without_lock()
             if isinstance(self._queue[0], Task):
                 task = self._queue.popleft()
                 assert isinstance(task, Task)

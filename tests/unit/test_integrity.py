@@ -1,0 +1,68 @@
+"""The verdicts, case by case."""
+
+from __future__ import annotations
+
+import pytest
+
+from seline.domain.document import BOT, Content, DocumentKey
+from seline.domain.integrity import (
+    ATTRIBUTE_BYTES_MAX,
+    NewerFormat,
+    Verdict,
+    checksum_of,
+    decode_checksum,
+    encode_checksum,
+    judge,
+)
+
+KEY = DocumentKey(BOT, "user_profile.json")
+OTHER = DocumentKey(BOT, "user.json")
+SAVED = Content.of(b'{"n": 1}\n')
+MTIME_NS = 1_736_174_622_000_000_001
+AS_LEFT, TOUCHED = MTIME_NS, MTIME_NS + 1
+
+
+@pytest.mark.parametrize(
+    ("data", "mtime_ns", "settled", "verdict"),
+    [
+        (SAVED.data, AS_LEFT, False, Verdict.SOUND),
+        (SAVED.data, TOUCHED, False, Verdict.SOUND),
+        (b'{"n": 2}\n', AS_LEFT, False, Verdict.ALTERED),
+        (b'{"n": 2}\n', TOUCHED, False, Verdict.EDITED),
+        (b'{"n": 1]\n', AS_LEFT, False, Verdict.TORN),
+        (b'{"n": 1]\n', TOUCHED, False, Verdict.UNSETTLED),
+        (b'{"n": 1]\n', TOUCHED, True, Verdict.TORN),
+    ],
+)
+def test_what_a_look_finds(data: bytes, mtime_ns: int, settled: bool, verdict: Verdict) -> None:
+    judged = judge(
+        KEY, Content.of(data), checksum_of(KEY, SAVED, MTIME_NS), mtime_ns=mtime_ns, settled=settled
+    )
+    assert judged.verdict is verdict
+
+
+@pytest.mark.parametrize(("data", "at_rest"), [(b"", Verdict.TORN), (b"12", Verdict.ALTERED)])
+def test_a_file_that_shrank_may_be_truncated_just_now(data: bytes, at_rest: Verdict) -> None:
+    """File systems show the new size a moment before the new mtime."""
+    recorded = checksum_of(KEY, SAVED, MTIME_NS)
+
+    def verdict(*, settled: bool) -> Verdict:
+        return judge(KEY, Content.of(data), recorded, mtime_ns=MTIME_NS, settled=settled).verdict
+
+    assert verdict(settled=False) is Verdict.UNSETTLED
+    assert verdict(settled=True) is at_rest
+
+
+def test_a_file_written_for_another_document_is_none_of_ours() -> None:
+    recorded = checksum_of(OTHER, SAVED, MTIME_NS)
+    assert judge(KEY, SAVED, recorded, mtime_ns=MTIME_NS, settled=True).verdict is Verdict.EDITED
+
+
+def test_the_attribute_stays_inside_the_inode_and_comes_back() -> None:
+    checksum = checksum_of(KEY, SAVED, MTIME_NS)
+    attribute = encode_checksum(checksum)
+    assert len(attribute) <= ATTRIBUTE_BYTES_MAX
+    assert decode_checksum(attribute) == checksum
+    assert decode_checksum(b"\x01 of somebody else's") is None
+    with pytest.raises(NewerFormat):
+        decode_checksum(b"\x02" + attribute[1:])
