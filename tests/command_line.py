@@ -1,4 +1,8 @@
-"""The command line as tests use it: `python -m seline …` in a process of its own."""
+"""The command line as tests use it: each command in a process of its own.
+
+A command that is waited for is forked from a server that has imported everything already; one that
+is left running, or that depends on how Python starts, is `python -m seline …`.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,22 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
+from seline.cli import main
+
 RUN_S: Final = 60
+_FORKS: Final = get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    ["seline.cli", "seline.cli.client", "seline.server", "tests.command_line"]
+)
+_STARTS_PYTHON: Final = ("PYTHON", "LANG", "LC_")
 _PASSED_ON: Final = ("PATH", "PYTHONPATH", "LANG", "TMPDIR", "VIRTUAL_ENV")
 
 
@@ -44,6 +57,22 @@ class Line:
 
     def __call__(self, *arguments: str, stdin: str | bytes = b"", **environ: str) -> Ran:
         given = stdin.encode() if isinstance(stdin, str) else stdin
+        if any(name.startswith(_STARTS_PYTHON) for name in environ):
+            return self._afresh(arguments, given, environ)
+        with tempfile.TemporaryDirectory() as scratch:
+            streams = [os.path.join(scratch, name) for name in ("in", "out", "err")]
+            Path(streams[0]).write_bytes(given)
+            process = _FORKS.Process(
+                target=_run,
+                args=(arguments, str(self.folder), {**self.environ, **environ}, streams),
+            )
+            process.start()
+            process.join(RUN_S)
+            assert process.exitcode is not None, f"{arguments} runs for more than {RUN_S} s"
+            out, err = (Path(name).read_text("utf-8") for name in streams[1:])
+            return Ran(code=process.exitcode, out=out, err=err)
+
+    def _afresh(self, arguments: Sequence[str], given: bytes, environ: Mapping[str, str]) -> Ran:
         done = subprocess.run(
             self._command(*arguments),
             input=given,
@@ -73,6 +102,22 @@ class Served:
     url: str
     token: str
     greeting: str
+
+
+def _run(
+    arguments: Sequence[str], folder: str, environ: Mapping[str, str], streams: Sequence[str]
+) -> None:
+    """Be the command, in a process just forked."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environ)
+    for number, path in enumerate(streams):
+        opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        os.dup2(opened, number)
+        os.close(opened)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # for the whole process
+    sys.argv = ["seline", *arguments]
+    main()
 
 
 def line_at(folder: Path, **environ: str) -> Line:

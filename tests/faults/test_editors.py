@@ -64,9 +64,28 @@ async def test_truncate_first_writers_are_left_to_finish(tmp_path: Path) -> None
                     seen = await seline.data.load_json(NAME)
                     assert isinstance(seen, dict)
                     assert seen["upload"] in (number - 1, number)
-            await adopted(seline)
+            if number % 5 == 4:
+                await adopted(seline)
             assert (await seline.data.load_json(NAME))["upload"] == number  # type: ignore[index,call-overload]
         assert await seline.data.quarantine() == []
+
+
+async def test_an_edit_that_was_read_is_not_unread_while_the_next_one_is_written(
+    tmp_path: Path,
+) -> None:
+    """A read never goes back, and a second edit left torn goes back to the first one."""
+    async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
+        await seline.data.save_json(NAME, {"by": "seline"})
+        (tmp_path / NAME).write_text('{"by": "hand"}')
+        assert await seline.data.load_json(NAME) == {"by": "hand"}
+        (tmp_path / NAME).write_text('{"by": ')
+        assert await seline.data.load_json(NAME) == {"by": "hand"}
+        await adopted(seline)
+        assert await seline.data.load_json(NAME) == {"by": "hand"}
+        backups = await seline.data.backups(NAME)
+        values = [await seline.data.read_backup(NAME, backup.name) for backup in backups]
+        assert {"by": "seline"} in values
+        assert len(await seline.data.quarantine()) == 1
 
 
 async def test_shell_redirections_while_the_bot_reads_are_never_undone(tmp_path: Path) -> None:

@@ -433,10 +433,10 @@ class Committer:
             if move.refused is not None:
                 continue
             if content is None:
-                self.judging.cache.forget(move.key)
+                self.judging.forget(move.key)
             else:
                 identity = Identity.of(os.fstat(move.descriptor))
-                self.judging.cache.put(move.key, identity, content)
+                self.judging.remember(move.key, identity, content)
 
     def _finish(self, moves: Sequence[_Move], now: datetime) -> None:
         for move in moves:

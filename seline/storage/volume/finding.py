@@ -4,8 +4,9 @@ sound      -> that content
 missing    -> nothing
 edited     -> the edit; the known content before it becomes a backup; adopted once settled
 unsettled  -> the last known content; the file is left alone unless someone saves over it
-torn, altered -> the remembered bytes if they are the recorded ones (nothing lost), else the newest
-              sound backup, else one without checksum that parses; the file goes to quarantine
+torn, altered -> the hand edit seen last, else the remembered bytes if they are the recorded ones
+              (nothing lost), else the newest sound backup, else one without checksum that parses;
+              the file goes to quarantine
 unreadable -> an error; neither missing nor replaced
 """
 
@@ -48,7 +49,7 @@ class Finding:
             case Verdict.MISSING | Verdict.SOUND:
                 return found
             case Verdict.EDITED:
-                before = self._content_before_edit(key, judged)
+                before = self._content_before_edit(key, judged.content)
                 return replace(found, content=judged.content, unsaved=before, repair=judged.settled)
             case Verdict.UNREADABLE:
                 return replace(found, broken=True, trouble=unreadable(key, judged))
@@ -72,9 +73,9 @@ class Finding:
                 return Sight(Judged(Verdict.SOUND, entry[1]), entry[0])
         return self.judging.look(key)
 
-    def _content_before_edit(self, key: DocumentKey, judged: Judged) -> Content | None:
+    def _content_before_edit(self, key: DocumentKey, edit: Content | None) -> Content | None:
         entry = self.judging.cache.get(key)
-        if entry is None or (judged.content and entry[1].revision == judged.content.revision):
+        if entry is None or (edit and entry[1].revision == edit.revision):
             return None
         newest = next(iter(self.shelves[key.owner].of(key.name)), None)
         if newest is not None and newest.revision == entry[1].revision:
@@ -84,6 +85,10 @@ class Finding:
     def _way_back(self, found: Found) -> Found:
         settled = found.judged.verdict is not Verdict.UNSETTLED
         found = replace(found, broken=True, repair=settled)
+        edit = self.judging.last_edit(found.key)
+        if edit is not None:
+            before = self._content_before_edit(found.key, edit)
+            return replace(found, content=edit, unsaved=before)
         remembered = self._remembered(found)
         if remembered is not None:
             return replace(found, content=remembered)

@@ -121,6 +121,7 @@ class Judging:
         self._checksums = checksums
         self._fine_timestamps = fine_timestamps
         self._unsettled: dict[DocumentKey, tuple[Identity, float]] = {}
+        self._edits: dict[DocumentKey, Content] = {}
         self.cache = Cache(cache_bytes_max)
 
     def peek(self, key: DocumentKey) -> Content | Verdict | None:
@@ -145,10 +146,28 @@ class Judging:
     def look(self, key: DocumentKey) -> Sight:
         """Read and judge a document now, and remember it if it is sound."""
         sight = self._see(key, self._ground.documents(key.owner), key.name, self._settled)
-        if sight.judged.verdict is Verdict.SOUND and sight.identity and sight.judged.content:
-            self.cache.put(key, sight.identity, sight.judged.content)
-            self._unsettled.pop(key, None)
+        judged = sight.judged
+        if judged.verdict is Verdict.SOUND and sight.identity and judged.content:
+            self.remember(key, sight.identity, judged.content)
+        elif judged.verdict is Verdict.EDITED and judged.content:
+            self._edits[key] = judged.content
         return sight
+
+    def remember(self, key: DocumentKey, identity: Identity, content: Content) -> None:
+        """Take note of what is current and sound; no edit is under way then."""
+        self.cache.put(key, identity, content)
+        self._unsettled.pop(key, None)
+        self._edits.pop(key, None)
+
+    def forget(self, key: DocumentKey) -> None:
+        """Take note that there is no such document any more."""
+        self.cache.forget(key)
+        self._unsettled.pop(key, None)
+        self._edits.pop(key, None)
+
+    def last_edit(self, key: DocumentKey) -> Content | None:
+        """Return the hand edit that was seen last, if nothing was committed since."""
+        return self._edits.get(key)
 
     def cache_miss_next(self, key: DocumentKey) -> None:
         """Make the next peek miss, keeping the bytes as the last known content."""
