@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -123,7 +123,7 @@ class DataManager:
         return _Block(self._awaited.transaction(*names, backup=backup), "transaction")
 
     @contextmanager
-    def exported(self) -> Iterator[Snapshot]:
+    def exported(self) -> Generator[Snapshot]:
         """Hold every document's content of one instant still while the block is open."""
         block = _Block(self._awaited.exported(), "exported")
         with block as snapshot:

@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
@@ -242,7 +242,7 @@ def serving(settings: Settings | None = None) -> Serving:
 
 
 @contextlib.asynccontextmanager
-async def alone(settings: Settings, *, lock_wait_s: float = 0.0) -> AsyncIterator[Serving]:
+async def alone(settings: Settings, *, lock_wait_s: float = 0.0) -> AsyncGenerator[Serving]:
     """Open the volume for one command, and serve it on the control socket alone."""
     async with Serving(settings, network=False, lock_wait_s=lock_wait_s) as running:
         await running.acquired()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 from aiohttp import web
@@ -15,7 +16,9 @@ from seline.http.rendering import answer, as_it_is, plain
 from seline.http.requests import flag, read_json, read_object, text_field
 from seline.ports.store import Snapshot
 
-SMALL_BODY_BYTES = 16 << 10
+SMALL_BODY_BYTES: Final = 16 << 10
+STALLED_S: Final = 60.0
+"""How long an export waits for a client that takes nothing: it holds the documents' old bytes."""
 
 
 async def health(request: web.Request) -> web.StreamResponse:
@@ -161,7 +164,8 @@ async def export(request: web.Request) -> web.StreamResponse:
         pieces = _pieces(snapshot)
         try:
             while (piece := await manager.reading(lambda: next(pieces, None))) is not None:
-                await response.write(piece)
+                async with asyncio.timeout(STALLED_S):
+                    await response.write(piece)
         except (Exception, asyncio.CancelledError):
             if request.transport is not None:
                 request.transport.abort()

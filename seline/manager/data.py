@@ -7,7 +7,7 @@ Each method orders itself (`holds`), hands the store a pure function (`changes`)
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -385,7 +385,7 @@ class DataManager:
         return export
 
     @asynccontextmanager
-    async def exported(self) -> AsyncIterator[Snapshot]:
+    async def exported(self) -> AsyncGenerator[Snapshot]:
         """Hold every document's content of one instant still while the block is open."""
         store = await self.open_store()
         holding = await settled(store.snapshot(BOT))

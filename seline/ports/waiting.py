@@ -12,7 +12,7 @@ import asyncio
 import threading
 import weakref
 from collections import deque
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -106,7 +106,7 @@ _together = _Together()
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def together() -> Generator[None]:
     """Wake each loop once for all the futures that this thread settles inside the block.
 
     Waking a loop hands it the interpreter; once for every answer of a batch, writer and loop would

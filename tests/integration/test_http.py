@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from seline import errors
 from seline.errors import SelineError, SettingsError
+from seline.http import operator
 from seline.http.problems import STATUS_FOR
 from seline.http.routes import PREFIX, ROUTES
 from seline.server import Serving, alone, control_socket_path, serving
@@ -338,6 +340,27 @@ async def test_a_second_server_is_not_ready_and_takes_over(tmp_path: Path) -> No
         await asyncio.wait_for(second.acquired(), 5)
         assert await second.data.load_json("held.json") == {"n": 1}
         assert (await client.call("GET", "/health"))[0] == 200
+
+
+async def test_a_client_that_takes_nothing_does_not_hold_an_export_for_ever(
+    server: Serving, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operator, "STALLED_S", 0.2)
+    for number in range(8):
+        await client.call("PUT", f"/documents/d{number}.json", "x" * (1 << 20))
+    host, port = server.address.removeprefix("http://").rsplit(":", 1)
+    stalled = socket.socket()
+    stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    stalled.connect((host, int(port)))
+    ask = f"GET {PREFIX}/export HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {ADMIN}\r\n\r\n"
+    stalled.sendall(ask.encode())
+    leases = tmp_path / "data" / ".seline" / "exports"
+    async with asyncio.timeout(10):
+        while not list(leases.rglob("*.json")):
+            await client.call("PUT", "/documents/d7.json", os.urandom(8).hex())
+        while any(leases.iterdir()):
+            await asyncio.sleep(0.02)
+    stalled.close()
 
 
 async def test_an_export_that_fails_half_way_is_aborted(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -408,7 +408,7 @@ _STATE_REPORTS: Final = frozenset({"server.json"})
 
 
 @contextmanager
-def _holding(leases: Leases, lease: Lease) -> Iterator[Snapshot]:
+def _holding(leases: Leases, lease: Lease) -> Generator[Snapshot]:
     try:
         yield lease
     finally:

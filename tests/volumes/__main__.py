@@ -1,0 +1,48 @@
+"""`python -m tests.volumes`: make the golden volume of the current format, once."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from seline.blocking import open_seline
+from seline.storage.volume.ground import VOLUME_FORMAT
+from tests.volumes import FOLDER, pack
+
+PROFILE = "user_profile.json"
+
+
+def main() -> None:
+    """Save, edit, break and pin as a bot and its author do, then pack what lies there."""
+    with tempfile.TemporaryDirectory() as scratch:
+        volume = Path(scratch) / "data"
+        fill(volume)
+        pack(volume, FOLDER / f"format-{VOLUME_FORMAT}.tar.xz")
+
+
+def fill(volume: Path) -> None:
+    """Make the volume that `test_golden_volumes` knows."""
+    with open_seline(volume) as seline:
+        data = seline.data
+        for number in range(7):
+            data.save_json(PROFILE, {"userName": "Zoé", "n": number})
+        data.pin(PROFILE, data.backups(PROFILE)[-1].name, "the first one kept")
+        data.save_json("user.json", [1, 2.5, None, True, "é"])
+        data.save_json("gone.json", {"was": "here"})
+        data.delete("gone.json")
+        data.save_json("broken.json", {"n": 1})
+        data.save_json("broken.json", {"n": 2})
+        flip(volume / "broken.json")
+        data.load_json("broken.json")
+
+
+def flip(path: Path) -> None:
+    """Change one digit and keep the mtime, as a bad disk does."""
+    before = path.stat()
+    path.write_bytes(path.read_bytes().replace(b"2", b"3"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+if __name__ == "__main__":
+    main()
