@@ -1,0 +1,58 @@
+"""An alert as a person reads it in a chat or on a phone: a title and a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from seline.domain.alert import Alert, Severity
+from seline.domain.alert_words import Language
+
+_MARKS: Final[Mapping[str, str]] = {
+    Severity.INFO: "ℹ️",
+    Severity.WARNING: "⚠️",
+    Severity.CRITICAL: "🚨",
+    "resolved": "✅",
+}
+_LABELS: Final[Mapping[Language, Mapping[str, str]]] = {
+    "en": {
+        Severity.INFO: "for information",
+        Severity.WARNING: "warning",
+        Severity.CRITICAL: "critical",
+        "resolved": "resolved",
+        "next": "Next:",
+        "again": "{count} times since {first_at} UTC.",
+    },
+    "fr": {
+        Severity.INFO: "pour information",
+        Severity.WARNING: "attention",
+        Severity.CRITICAL: "critique",
+        "resolved": "résolu",
+        "next": "À faire :",
+        "again": "{count} fois depuis le {first_at} UTC.",
+    },
+}
+
+
+def title(alert: Alert, service: str, language: Language) -> str:
+    """Return `🚨 my-bot: critical`."""
+    word = "resolved" if alert.state == "resolved" else alert.severity
+    colon = " :" if language == "fr" else ":"
+    return f"{_MARKS[word]} {service}{colon} {_LABELS[language][word]}"
+
+
+def body(alert: Alert, language: Language) -> str:
+    """Return what happened, how often, and the next step."""
+    labels = _LABELS[language]
+    lines = [alert.summary]
+    if alert.count > 1:
+        first_at = f"{alert.first_at:%Y-%m-%d %H:%M}"
+        lines.append(labels["again"].format(count=alert.count, first_at=first_at))
+    if alert.fix:
+        lines.append(f"{labels['next']} {alert.fix}")
+    return "\n".join(lines)
+
+
+def cut(text: str, characters_max: int) -> str:
+    """Return a text that a service takes."""
+    return text if len(text) <= characters_max else text[: characters_max - 1] + "…"

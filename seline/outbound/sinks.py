@@ -1,0 +1,111 @@
+"""From the settings' list to sinks, by one table of kinds. The log is always among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import aiohttp
+
+from seline.domain.alert_sink import SinkSpec
+from seline.domain.alert_words import Language
+from seline.outbound.discord import DiscordSink
+from seline.outbound.log import LogSink
+from seline.outbound.ntfy import NtfySink
+from seline.outbound.telegram import API, TelegramSink
+from seline.outbound.webhook import WebhookSink
+from seline.ports.alerts import AlertSink
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What every sink shares: the session, and what alerts are about.
+
+    `service` is what a person calls this process (several bots may write to one chat), `place`
+    the data directory.
+    """
+
+    session: aiohttp.ClientSession
+    service: str
+    place: str
+    language: Language
+
+
+def build_sinks(specs: Sequence[SinkSpec], around: Surroundings) -> tuple[AlertSink, ...]:
+    """Return the sinks, in order; the log comes first where it is not named."""
+    sinks = tuple(BUILD[spec.kind](spec, around) for spec in specs)
+    logged = any(spec.kind == "log" for spec in specs)
+    return sinks if logged else (LogSink(name=_free_name(specs)), *sinks)
+
+
+def _free_name(specs: Sequence[SinkSpec]) -> str:
+    """Return a name for the log that no other sink bears."""
+    return "log" if all(spec.name != "log" for spec in specs) else "seline's log"
+
+
+def _log(spec: SinkSpec, _around: Surroundings) -> AlertSink:
+    return LogSink(name=spec.name, min_severity=spec.min_severity)
+
+
+def _webhook(spec: SinkSpec, around: Surroundings) -> AlertSink:
+    return WebhookSink(
+        name=spec.name,
+        min_severity=spec.min_severity,
+        session=around.session,
+        url=_given(spec.url),
+        service=around.service,
+        place=around.place,
+        token=spec.token,
+    )
+
+
+def _telegram(spec: SinkSpec, around: Surroundings) -> AlertSink:
+    return TelegramSink(
+        name=spec.name,
+        min_severity=spec.min_severity,
+        session=around.session,
+        token=_given(spec.token),
+        chat_id=_given(spec.chat_id),
+        service=around.service,
+        language=around.language,
+        url=spec.url or API,
+    )
+
+
+def _discord(spec: SinkSpec, around: Surroundings) -> AlertSink:
+    return DiscordSink(
+        name=spec.name,
+        min_severity=spec.min_severity,
+        session=around.session,
+        url=_given(spec.url),
+        service=around.service,
+        language=around.language,
+    )
+
+
+def _ntfy(spec: SinkSpec, around: Surroundings) -> AlertSink:
+    return NtfySink(
+        name=spec.name,
+        min_severity=spec.min_severity,
+        session=around.session,
+        url=_given(spec.url),
+        service=around.service,
+        language=around.language,
+        token=spec.token,
+    )
+
+
+_Build: TypeAlias = Callable[[SinkSpec, Surroundings], AlertSink]
+BUILD: Final[Mapping[str, _Build]] = {
+    "log": _log,
+    "webhook": _webhook,
+    "telegram": _telegram,
+    "discord": _discord,
+    "ntfy": _ntfy,
+}
+
+
+def _given(value: str | None) -> str:
+    assert value is not None, "the settings refuse a sink without it"
+    return value
