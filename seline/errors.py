@@ -219,6 +219,12 @@ class ForkedStore(StorageError):
     hint = "Open the store in the child after the fork, never before it."
 
 
+class JobNotFound(SelineError):
+    """There is no job of this name."""
+
+    hint = "`seline jobs` lists the jobs."
+
+
 class StoreClosed(StorageError):
     """The store is closed, or was never opened."""
 

@@ -28,9 +28,11 @@ from seline.domain.document import Json
 from seline.errors import SelineError, SettingsError, StoreClosed, VolumeLocked
 from seline.http.app import build_app
 from seline.http.doors import Doors
+from seline.services.custody import Custody
 from seline.services.tokens import Tokens
 from seline.settings import Settings, load_settings
 from seline.storage.volume.audit import AuditLog
+from seline_workers import Worker
 
 SHUTDOWN_S: Final = 8.0
 SOCKET_PATH_MAX: Final = 100
@@ -90,6 +92,8 @@ class Serving:
             self.data, admin_token=self.settings.server.admin_token, clock=self.data.clock
         )
         self._audit = AuditLog(self.settings.data_dir)
+        self.custody = Custody(self.data, clock=self.data.clock)
+        self._worker = Worker(self.data, self.custody, self.settings.jobs, clock=self.data.clock)
         self._runner = web.AppRunner(
             build_app(self._doors()),
             handle_signals=False,
@@ -131,6 +135,7 @@ class Serving:
             return
         self._closing = True
         await self._runner.cleanup()
+        await self._worker.stop()
         if not self._opening.done():
             self._opening.cancel()
         with contextlib.suppress(SelineError, asyncio.CancelledError):
@@ -162,6 +167,7 @@ class Serving:
             trouble=self._trouble,
             about=self._about,
             audit=self._audit.note,
+            jobs=self._worker,
             loopback_only=not self.settings.bind_is_public,
             trust_proxy=self.settings.server.trust_proxy,
             body_bytes_max=storage.document_bytes_max + (1 << 20),
@@ -192,6 +198,7 @@ class Serving:
             store = await self.data.open_store()
             await self.tokens.load()
             secret = await self._first_secret()
+            await self._worker.start(scheduled=self._network)
             await self._listen_on_control_socket()
         except SelineError as error:
             self._waiting = error

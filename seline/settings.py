@@ -12,11 +12,13 @@ import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, cast
 
 from seline.domain.retention import RetentionPolicy
+from seline.domain.schedule import FORMS, parse_schedule
 from seline.errors import SettingsError
 
 DEFAULT_CONFIG: Final = "config/seline.toml"
@@ -71,6 +73,25 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """`[jobs.<name>]`: when a job runs (UTC), for how long at most, and whether at all."""
+
+    schedule: str
+    timeout_s: float
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jobs:
+    """`[jobs]`: what happens by the clock."""
+
+    integrity: Job = field(default_factory=lambda: Job(schedule="every 1 h", timeout_s=3600.0))
+    rotation: Job = field(default_factory=lambda: Job(schedule="every 1 h", timeout_s=600.0))
+    usage: Job = field(default_factory=lambda: Job(schedule="every 5 min", timeout_s=60.0))
+    export: Job = field(default_factory=lambda: Job(schedule="daily 03:00", timeout_s=3600.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """`[log]`: how much is said, and how."""
 
@@ -85,6 +106,7 @@ class Settings:
     storage: Storage = field(default_factory=Storage)
     backups: Backups = field(default_factory=Backups)
     server: Server = field(default_factory=Server)
+    jobs: Jobs = field(default_factory=Jobs)
     log: Log = field(default_factory=Log)
     strict: bool = False
     url: str | None = None
@@ -165,14 +187,13 @@ def setting_names() -> list[str]:
 
 def default_of(name: str) -> object:
     """Return a setting's default."""
-    section, key = name.split(".")
+    section, _, key = name.rpartition(".")
     return getattr(_SECTIONS[section](), key)
 
 
 def shown(settings: Settings, name: str) -> object:
     """Return a setting's value as it may be shown: secrets are masked."""
-    section, key = name.split(".")
-    value = getattr(getattr(settings, section), key)
+    value = attrgetter(name)(settings)
     return "********" if name in SECRETS and value else value
 
 
@@ -181,6 +202,10 @@ _SECTIONS: Final[Mapping[str, Callable[[], Any]]] = {
     "storage": Storage,
     "backups": Backups,
     "server": Server,
+    "jobs.integrity": lambda: Jobs().integrity,
+    "jobs.rotation": lambda: Jobs().rotation,
+    "jobs.usage": lambda: Jobs().usage,
+    "jobs.export": lambda: Jobs().export,
     "log": Log,
 }
 _SHORT_NAMES: Final[Mapping[str, str]] = {
@@ -214,11 +239,21 @@ def _from_file(config: str | None, environ: Mapping[str, str]) -> Iterator[tuple
             f"The settings file {path} is not TOML: {error}.",
             hint="Mend the line named; config/seline.toml in the project shows the form.",
         ) from error
-    for section, table in tables.items():
+    for section, table in _tables("", tables):
         if section not in _SECTIONS or not isinstance(table, dict):
             raise _unknown(section, f"file {path}", _SECTIONS)
         for key, value in table.items():
             yield f"{section}.{key}", value, f"file {path}"
+
+
+def _tables(above: str, tables: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    """Name each table by its whole path; `[jobs]` is no section, `[jobs.usage]` is."""
+    for name, table in tables.items():
+        path = f"{above}{name}"
+        if isinstance(table, dict) and any(known.startswith(f"{path}.") for known in _SECTIONS):
+            yield from _tables(f"{path}.", cast("dict[str, object]", table))
+        else:
+            yield path, table
 
 
 def _from_environment(
@@ -230,8 +265,7 @@ def _from_environment(
         if "__" not in variable:
             warnings.append(_warning(variable))
             continue
-        section, _, key = variable.removeprefix("SELINE_").lower().partition("__")
-        name = f"{section}.{key}"
+        name = variable.removeprefix("SELINE_").lower().replace("__", ".")
         if name.endswith("_file") and name.removesuffix("_file") in SECRETS:
             yield name.removesuffix("_file"), _secret(variable, text), f"environment {variable}"
         else:
@@ -359,6 +393,10 @@ def _token(value: object) -> str:
     return text
 
 
+def _schedule(value: object) -> str:
+    return parse_schedule(_plain_text(value)).text
+
+
 def _names(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         value = json.loads(value) if value.startswith("[") else value.split(",")
@@ -402,6 +440,15 @@ _KINDS: Final[Mapping[str, _Kind]] = {
         f"at least {TOKEN_CHARACTERS_MIN} ASCII characters without spaces", _token
     ),
     "server.trust_proxy": _TRUTH,
+    **{
+        f"jobs.{job.name}.{key}": kind
+        for job in fields(Jobs)
+        for key, kind in (
+            ("schedule", _Kind(FORMS, _schedule)),
+            ("timeout_s", _number(1, 86_400, whole=False, unit="seconds")),
+            ("enabled", _TRUTH),
+        )
+    },
     "log.level": _one_of("debug", "info", "warning", "error"),
     "log.format": _one_of("auto", "json", "console"),
 }
@@ -419,11 +466,12 @@ def _resolved(
     sections: dict[str, Any] = {}
     for section, make in _SECTIONS.items():
         given = {
-            name.split(".")[1]: value
+            name.rpartition(".")[2]: value
             for name, value in values.items()
-            if name.startswith(f"{section}.")
+            if name.rpartition(".")[0] == section
         }
         sections[section] = replace(make(), **given)
+    jobs = {job.name: sections.pop(f"jobs.{job.name}") for job in fields(Jobs)}
     data_dir, data_dir_origin = _data_dir(sections["storage"], origins, environ)
     origins["storage.data_dir"] = data_dir_origin
     for name in _KINDS:
@@ -431,6 +479,7 @@ def _resolved(
     require = sections["storage"].require_mount
     return Settings(
         **sections,
+        jobs=Jobs(**jobs),
         strict=_truth(environ.get("SELINE_STRICT") or "false"),
         url=environ.get("SELINE_URL") or None,
         token=environ.get("SELINE_TOKEN") or None,

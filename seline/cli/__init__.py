@@ -13,6 +13,7 @@ from seline.cli import (
     documents,
     exporting,
     importing,
+    jobs,
     serving,
     status,
     talk,
@@ -33,6 +34,7 @@ VERB_MODULES: Final = (
     demo,
     exporting,
     importing,
+    jobs,
 )
 """Each puts its verbs into the group when it is imported."""
 

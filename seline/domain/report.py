@@ -75,6 +75,14 @@ class VerifyReport:
         return any(found.outcome not in ("adopted", "unsettled") for found in self.findings)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotationReport:
+    """What a rotation of everything discarded."""
+
+    backups: int
+    freed_bytes: int
+
+
 class Status(StrEnum):
     """How a check stands; `info` for what is not configured or not yet due."""
 

@@ -10,6 +10,7 @@ from aiohttp import web
 from seline.domain.document import Json
 from seline.errors import SelineError
 from seline.manager import DataManager
+from seline.ports.jobs import JobBoard
 from seline.services.tokens import Tokens
 
 
@@ -26,6 +27,7 @@ class Doors:
     trouble: Callable[[], SelineError | None]
     about: Callable[[], Mapping[str, Json]]
     audit: Callable[[Mapping[str, Json]], None]
+    jobs: JobBoard | None = None
     loopback_only: bool = True
     trust_proxy: bool = False
     body_bytes_max: int = 33 << 20

@@ -19,6 +19,7 @@ STATUS_FOR: Final[Mapping[type[SelineError], int]] = {
     errors.DocumentNotFound: 404,
     errors.BackupNotFound: 404,
     errors.TokenNotFound: 404,
+    errors.JobNotFound: 404,
     errors.RouteNotFound: 404,
     errors.MethodNotAllowed: 405,
     errors.InvalidDocumentName: 422,

@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeAlias
 
 from aiohttp import web
 
-from seline.http import documents, operator, probes
+from seline.http import documents, jobs, operator, probes
 
 PREFIX: Final = "/api/v1/data-admin"
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -55,6 +55,9 @@ ROUTES: Final[tuple[Route, ...]] = (
     _route("GET", PREFIX + "/quarantine", operator.list_quarantine, "read"),
     _route("GET", PREFIX + "/quarantine/{item}", operator.get_quarantined, "read"),
     _route("POST", PREFIX + "/prune", operator.prune, "admin", "dry_run"),
+    _route("GET", PREFIX + "/jobs", jobs.list_jobs, "read"),
+    _route("POST", PREFIX + "/jobs/{job}/run", jobs.run_job, "admin"),
+    _route("GET", PREFIX + "/jobs/{job}/runs", jobs.list_runs, "read"),
     _route("GET", PREFIX + "/status", operator.status, "control"),
     _route("POST", PREFIX + "/tokens", operator.create_token, "control"),
     _route("GET", PREFIX + "/tokens", operator.list_tokens, "control"),

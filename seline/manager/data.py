@@ -413,9 +413,12 @@ class DataManager:
             await self._import(contents, report)
         return report
 
-    async def verify(self) -> VerifyReport:
-        """Check every document and backup by checksum now; recover, adopt, and report."""
-        return await verify(self, await self.open_store())
+    async def verify(self, *, changed_since: datetime | None = None) -> VerifyReport:
+        """Check every document and backup by checksum now; recover, adopt, and report.
+
+        `changed_since` leaves out what has not been written since that instant.
+        """
+        return await verify(self, await self.open_store(), changed_since=changed_since)
 
     async def prune(self, *, dry_run: bool = False) -> list[Pruned]:
         """Discard what the policy drops, of every document; `dry_run` only says what."""

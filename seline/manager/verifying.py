@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -35,8 +36,12 @@ class _Pass:
         self.bytes_read = 0
         self.findings: list[Finding] = []
 
-    async def run(self) -> None:
-        names = [info.name for info in await self._data.documents()]
+    async def run(self, since: datetime | None) -> None:
+        names = [
+            info.name
+            for info in await self._data.documents()
+            if since is None or info.updated_at >= since
+        ]
         unsettled = [name for name in names if not await self._document(name)]
         if unsettled:
             await _sleep(self._data.options.settle_s)
@@ -46,7 +51,7 @@ class _Pass:
                     self._unsettled(name)
         counts = await self._data.reading(lambda: self._store.backup_counts(BOT))
         for document in sorted(counts):
-            await self._backups(DocumentKey(BOT, document))
+            await self._backups(DocumentKey(BOT, document), since)
 
     async def _document(self, name: str) -> bool:
         """Look at one document and mend it; False while it is being written."""
@@ -107,8 +112,10 @@ class _Pass:
             )
         )
 
-    async def _backups(self, key: DocumentKey) -> None:
+    async def _backups(self, key: DocumentKey, since: datetime | None) -> None:
         for backup in await self._data.reading(lambda: list(self._store.backups(key))):
+            if since is not None and backup.taken_at < since:
+                continue
             judged = await self._data.reading(partial(self._fresh_backup, key, backup))
             if judged is None:
                 continue
@@ -140,11 +147,13 @@ def _is_damaged(key: DocumentKey, judged: Judged) -> bool:
     return judged.verdict is not Verdict.EDITED or of_another(key, judged)
 
 
-async def verify(data: DataManager, store: DocumentStore) -> VerifyReport:
-    """Run one pass and return its report."""
+async def verify(
+    data: DataManager, store: DocumentStore, *, changed_since: datetime | None = None
+) -> VerifyReport:
+    """Run one pass and return its report; over what changed since an instant, else everything."""
     started_at = data.clock.now()
     one = _Pass(data, store)
-    await one.run()
+    await one.run(changed_since)
     report = VerifyReport(
         started_at=started_at,
         ended_at=data.clock.now(),
@@ -153,7 +162,8 @@ async def verify(data: DataManager, store: DocumentStore) -> VerifyReport:
         bytes_read=one.bytes_read,
         findings=tuple(one.findings),
     )
-    data.last_verify = report
+    if changed_since is None or report.findings:
+        data.last_verify = report
     return report
 
 

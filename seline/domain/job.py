@@ -1,0 +1,119 @@
+"""Jobs as values: what each run came to, and what is remembered of the runs across restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, cast
+
+from seline.clock import instant_text, parse_instant
+from seline.domain.document import Json
+
+RUNS_KEPT: Final = 20
+
+
+class RunOutcome(StrEnum):
+    """What a run came to."""
+
+    OK = "ok"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of a job; `ended_at` and `outcome` are None while it is under way."""
+
+    id: str
+    job: str
+    started_at: datetime
+    ended_at: datetime | None = None
+    outcome: RunOutcome | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus:
+    """How a job stands; `next_run` is None where it is off or nothing schedules it."""
+
+    name: str
+    schedule: str
+    enabled: bool
+    next_run: datetime | None
+    running: Run | None
+    last: Run | None
+    last_success: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is remembered of one job: its newest runs, newest first, and its last success."""
+
+    runs: tuple[Run, ...] = ()
+    last_success: datetime | None = None
+
+    def with_run(self, run: Run) -> Record:
+        """Return the record with a run that has ended."""
+        success = run.ended_at if run.outcome is RunOutcome.OK else self.last_success
+        return Record(runs=(run, *self.runs)[:RUNS_KEPT], last_success=success)
+
+
+Records = Mapping[str, Record]
+
+
+def write_records(records: Records) -> Json:
+    """Return the records as the value of `jobs.json`."""
+    return {
+        name: {
+            "last_success": _text(record.last_success),
+            "runs": [_write_run(run) for run in record.runs],
+        }
+        for name, record in records.items()
+    }
+
+
+def read_records(value: Json) -> dict[str, Record]:
+    """Read the value of `jobs.json`. Raises ValueError, KeyError or TypeError on another shape."""
+    if not isinstance(value, dict):
+        raise TypeError("jobs.json holds no object")
+    return {name: _read_record(name, cast("dict[str, Json]", kept)) for name, kept in value.items()}
+
+
+def _read_record(name: str, kept: dict[str, Json]) -> Record:
+    runs = cast("Sequence[dict[str, str]]", kept["runs"])
+    return Record(
+        runs=tuple(_read_run(name, run) for run in runs),
+        last_success=_instant(kept["last_success"]),
+    )
+
+
+def _write_run(run: Run) -> Json:
+    return {
+        "id": run.id,
+        "started_at": instant_text(run.started_at),
+        "ended_at": _text(run.ended_at),
+        "outcome": None if run.outcome is None else str(run.outcome),
+        "detail": run.detail,
+    }
+
+
+def _read_run(job: str, kept: Mapping[str, str]) -> Run:
+    return Run(
+        id=kept["id"],
+        job=job,
+        started_at=parse_instant(kept["started_at"]),
+        ended_at=_instant(kept["ended_at"]),
+        outcome=RunOutcome(kept["outcome"]) if kept["outcome"] else None,
+        detail=kept["detail"],
+    )
+
+
+def _text(instant: datetime | None) -> str | None:
+    return None if instant is None else instant_text(instant)
+
+
+def _instant(text: object) -> datetime | None:
+    return parse_instant(text) if isinstance(text, str) else None

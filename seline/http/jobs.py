@@ -1,0 +1,60 @@
+"""The handlers for the jobs: how they stand, run now, and what their runs came to."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from seline.domain.document import Json
+from seline.domain.job import JobStatus, Run
+from seline.errors import RouteNotFound
+from seline.http.doors import doors
+from seline.http.rendering import answer, plain
+from seline.ports.jobs import JobBoard
+
+
+async def list_jobs(request: web.Request) -> web.StreamResponse:
+    """Answer how every job stands."""
+    return answer({"jobs": [_status(job) for job in _board(request).jobs()]})
+
+
+async def run_job(request: web.Request) -> web.StreamResponse:
+    """Start a job; the run under way counts as started."""
+    name = request.match_info["job"]
+    run = _board(request).run_now(name)
+    url = f"{request.path.removesuffix('/run')}/runs"
+    return answer({"job": name, "run": run.id, "url": url}, status=202, headers={"Location": url})
+
+
+async def list_runs(request: web.Request) -> web.StreamResponse:
+    """Answer a job's runs, newest first."""
+    name = request.match_info["job"]
+    return answer({"job": name, "runs": [_run(run) for run in _board(request).runs(name)]})
+
+
+def _board(request: web.Request) -> JobBoard:
+    board = doors(request).jobs
+    if board is None:
+        raise RouteNotFound("This process runs no jobs.")
+    return board
+
+
+def _status(job: JobStatus) -> Json:
+    return {
+        "name": job.name,
+        "schedule": job.schedule,
+        "enabled": job.enabled,
+        "next_run": plain(job.next_run),
+        "running": job.running is not None,
+        "last": None if job.last is None else _run(job.last),
+        "last_success": plain(job.last_success),
+    }
+
+
+def _run(run: Run) -> Json:
+    return {
+        "id": run.id,
+        "started_at": plain(run.started_at),
+        "ended_at": plain(run.ended_at),
+        "outcome": None if run.outcome is None else str(run.outcome),
+        "detail": run.detail,
+    }

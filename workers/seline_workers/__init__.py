@@ -1,0 +1,7 @@
+"""What happens by the clock: integrity, rotation, usage and exports, in the server's process."""
+
+from __future__ import annotations
+
+from seline_workers.worker import Worker
+
+__all__ = ["Worker"]

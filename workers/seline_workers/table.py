@@ -1,0 +1,59 @@
+"""The jobs table: a row is a name and a thin function over the custody services (SPEC §7).
+
+When each runs, and for how long at most, is a setting (`jobs.<name>`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from seline.services.custody import Custody
+
+Work: TypeAlias = Callable[[Custody], Awaitable[str]]
+"""Does the job and returns one line on what was done; raises what made it fail."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A job; `catch_up` runs it at start if a run was missed meanwhile."""
+
+    name: str
+    work: Work
+    catch_up: bool = True
+
+
+async def integrity(custody: Custody) -> str:
+    """Check what changed, everything once a day; recover and report."""
+    report = await custody.check_integrity()
+    found = f"; {len(report.findings)} found" if report.findings else ""
+    return f"{report.documents} documents and {report.backups} backups checked{found}"
+
+
+async def rotation(custody: Custody) -> str:
+    """Let go of what the policy drops, everywhere."""
+    report = await custody.rotate()
+    return f"{report.backups} backups dropped, {report.freed_bytes} bytes freed"
+
+
+async def usage(custody: Custody) -> str:
+    """Measure the volume and its growth."""
+    report = await custody.measure()
+    return f"{report.usage_ratio:.1%} used"
+
+
+async def export(custody: Custody) -> str:
+    """Write one verified export to each destination."""
+    return await custody.export()
+
+
+JOBS: Final[Mapping[str, Row]] = {
+    row.name: row
+    for row in (
+        Row(name="integrity", work=integrity),
+        Row(name="rotation", work=rotation),
+        Row(name="usage", work=usage),
+        Row(name="export", work=export),
+    )
+}

@@ -1,0 +1,31 @@
+"""Notice that the wall clock jumped: it and the monotonic clock disagree on how long it has been.
+
+A scheduler sleeps until an instant of the wall clock. Set back an hour, it sleeps an hour too long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from seline.clock import Clock
+
+LOOK_EVERY_S: Final = 20.0
+JUMP_S: Final = 30.0
+
+
+async def watch(clock: Clock, jumped: Callable[[float], None], tick: Callable[[], None]) -> None:
+    """Look at both clocks for ever; `jumped` gets the seconds, positive for ahead.
+
+    `tick` is called after each look. A machine that slept counts as a jump too.
+    """
+    wall, monotonic = clock.now(), clock.monotonic()
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        now, monotonic_now = clock.now(), clock.monotonic()
+        drift_s = (now - wall).total_seconds() - (monotonic_now - monotonic)
+        wall, monotonic = now, monotonic_now
+        if abs(drift_s) > JUMP_S:
+            jumped(drift_s)
+        tick()
