@@ -41,6 +41,22 @@ class Usage:
         """
         return max(self._ratio_of_volume, self._ratio_of_limit)
 
+    @property
+    def counted_bytes(self) -> int:
+        """What counts as used: everything on a mount of its own, else Seline's files."""
+        return self.used_bytes if self.own_mount else self._own_bytes
+
+    @property
+    def room_bytes(self) -> int:
+        """How many bytes more until growing writes are refused; negative beyond that."""
+        rooms = [self.available_bytes - RESERVE_BYTES_MIN]
+        if self.own_mount:
+            reach_bytes = self.used_bytes + self.available_bytes
+            rooms.append(int(reach_bytes * REFUSE_RATIO) - self.used_bytes)
+        if self.limit_bytes:
+            rooms.append(int(self.limit_bytes * REFUSE_RATIO) - self.counted_bytes)
+        return min(rooms)
+
     def grown(self, bytes_more: int) -> Usage:
         """Return the usage after a write that takes `bytes_more`."""
         return replace(
@@ -61,7 +77,7 @@ class Usage:
     def _ratio_of_limit(self) -> float:
         if not self.limit_bytes:
             return 0.0
-        return (self.used_bytes if self.own_mount else self._own_bytes) / self.limit_bytes
+        return self.counted_bytes / self.limit_bytes
 
     @property
     def _own_bytes(self) -> int:

@@ -34,6 +34,7 @@ from seline.domain.exported import ImportReport, parse_export, parse_mode, plan_
 from seline.domain.integrity import REMEDY_FOR, Judged, Remedy, Verdict, of_another
 from seline.domain.json_text import NotJson, decode, decode_strict
 from seline.domain.report import Deleted, Pruned, Reset, Restored, VerifyReport
+from seline.domain.trend import Forecast
 from seline.errors import (
     BackupNotFound,
     DocumentUnreadable,
@@ -103,6 +104,8 @@ class DataManager:
         self._closed = False
         self.incidents: list[Incident] = []
         self.last_verify: VerifyReport | None = None
+        self.last_export_at: datetime | None = None
+        self.forecast: Forecast | None = None
         opening.add_done_callback(self._opened)
 
     # saving and loading

@@ -17,6 +17,7 @@ from seline.domain.backup import Backup
 from seline.domain.document import BOT, DocumentInfo, DocumentKey, Json
 from seline.domain.json_text import NotJson, decode, encode
 from seline.domain.report import Check, Status
+from seline.domain.trend import Forecast, in_words
 from seline.domain.usage import Usage, UsageLevel, level_of
 from seline.errors import SelineError
 from seline.ports.store import DocumentStore, Incident, Outcome
@@ -79,9 +80,12 @@ class Health:
             "usage_percent": round(usage.usage_ratio * 100, 2),
             "checks": [asdict(check) for check in checks],
             "last_integrity_check": None if verified is None else instant_text(verified.ended_at),
-            "integrity_age_s": None if verified is None else _age(verified.ended_at, now),
-            "backup_age_s": None if self._last_backup is None else _age(self._last_backup, now),
-            "export_age_s": None,
+            "integrity_age_s": _age(None if verified is None else verified.ended_at, now),
+            "backup_age_s": _age(self._last_backup, now),
+            "export_age_s": _age(self._data.last_export_at, now),
+            "days_until_full": None
+            if self._data.forecast is None
+            else round(self._data.forecast.days, 1),
         }
 
     def storage_info(
@@ -182,7 +186,7 @@ class Health:
 
     def _checks(self, store: DocumentStore, usage: Usage) -> Iterator[Check]:
         yield self._writing(store)
-        yield _usage(usage)
+        yield _usage(usage, self._data.forecast)
         yield _inodes(usage)
         yield self._documents(store)
         yield from self._incidents(store)
@@ -296,8 +300,10 @@ def _incident(incident: Incident) -> Check:
     )
 
 
-def _usage(usage: Usage) -> Check:
+def _usage(usage: Usage, forecast: Forecast | None) -> Check:
     percent = f"{usage.usage_ratio:.1%} of the volume is used"
+    if forecast is not None:
+        percent += f"; full {in_words(forecast)}"
     level = level_of(usage.usage_ratio)
     return Check(
         name="usage",
@@ -340,8 +346,8 @@ def _kb(size_bytes: int) -> float:
     return round(max(size_bytes, 0) / 1024, 1)
 
 
-def _age(instant: datetime, now: datetime) -> int:
-    return max(0, int((now - instant).total_seconds()))
+def _age(instant: datetime | None, now: datetime) -> int | None:
+    return None if instant is None else max(0, int((now - instant).total_seconds()))
 
 
 def _text(instant: datetime | None) -> str | None:

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from seline.clock import Clock, instant_text, parse_instant
 from seline.domain.document import Json
 from seline.domain.report import RotationReport, VerifyReport
-from seline.domain.usage import Usage
+from seline.domain.trend import Forecast, Point, forecast, read_points, with_point, write_points
+from seline.domain.usage import Usage, UsageLevel, next_level
+from seline.errors import SelineError
 from seline.manager import DataManager
 
 FULL_EVERY: Final = timedelta(days=1)
 INTEGRITY_STATE: Final = "integrity.json"
+USAGE_STATE: Final = "usage.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageReport:
+    """How full the volume is, at which level that stands, and when it will be full."""
+
+    usage: Usage
+    level: UsageLevel
+    forecast: Forecast | None
+
+    @property
+    def usage_ratio(self) -> float:
+        return self.usage.usage_ratio
 
 
 async def _nowhere() -> str:
@@ -21,7 +38,7 @@ async def _nowhere() -> str:
 
 
 class Custody:
-    """Keeps watch over one store."""
+    """Keeps watch over one store. `export` writes one export to each destination."""
 
     def __init__(
         self,
@@ -30,10 +47,12 @@ class Custody:
         clock: Clock,
         export: Callable[[], Awaitable[str]] = _nowhere,
     ) -> None:
+        self.export = export
         self._data = data
         self._clock = clock
         self._changed_since: datetime | None = None
-        self.export = export
+        self._level = UsageLevel.OK
+        self._points: tuple[Point, ...] | None = None
 
     async def check_integrity(self, *, full: bool | None = None) -> VerifyReport:
         """Check documents and backups on the medium; recover and report.
@@ -48,21 +67,36 @@ class Custody:
         report = await self._data.verify(changed_since=since)
         self._changed_since = started_at
         if since is None:
-            state: Json = {"last_full_at": instant_text(started_at)}
-            await self._data.update_state(INTEGRITY_STATE, lambda _before: state)
+            await self._keep(INTEGRITY_STATE, {"last_full_at": instant_text(started_at)})
         return report
 
     async def rotate(self) -> RotationReport:
-        """Discard what the policy drops of every document."""
+        """Discard what the policy drops, of every document."""
         pruned = await self._data.prune()
-        return RotationReport(
-            backups=len(pruned), freed_bytes=sum(one.size_bytes for one in pruned)
-        )
+        freed_bytes = sum(one.size_bytes for one in pruned)
+        return RotationReport(backups=len(pruned), freed_bytes=freed_bytes)
 
-    async def measure(self) -> Usage:
-        """Measure the volume."""
+    async def measure(self) -> UsageReport:
+        """Measure the volume; its level rises at the mark and falls two points below it."""
         store = await self._data.open_store()
-        return await self._data.reading(store.usage)
+        usage = await self._data.reading(store.usage)
+        before = self._points if self._points is not None else await self._remembered()
+        level = next_level(self._level, usage.usage_ratio)
+        points = with_point(before, Point(self._clock.now(), usage.counted_bytes))
+        if points != before or level != self._level:
+            await self._keep(USAGE_STATE, {"level": str(level), "points": write_points(points)})
+        self._points, self._level = points, level
+        self._data.forecast = forecast(points, room_bytes=usage.room_bytes)
+        return UsageReport(usage=usage, level=level, forecast=self._data.forecast)
+
+    async def _remembered(self) -> tuple[Point, ...]:
+        """Take over what an earlier process measured."""
+        state = await self._data.load_state(USAGE_STATE, {})
+        if not isinstance(state, dict):
+            return ()
+        if state.get("level") in set(UsageLevel):
+            self._level = UsageLevel(str(state["level"]))
+        return read_points(state.get("points"))
 
     async def _full_is_due(self, now: datetime) -> bool:
         if self._changed_since is None:
@@ -70,3 +104,10 @@ class Custody:
         state = await self._data.load_state(INTEGRITY_STATE, {})
         last = state.get("last_full_at") if isinstance(state, dict) else None
         return not isinstance(last, str) or not now - FULL_EVERY < parse_instant(last) <= now
+
+    async def _keep(self, name: str, state: Json) -> None:
+        """Keep state, as far as there is room for it: a full volume is measured all the same."""
+        try:
+            await self._data.update_state(name, lambda _before: state)
+        except SelineError as error:
+            self._data.note("state_not_kept", "", f"{name} could not be kept: {error.message}")

@@ -1,0 +1,125 @@
+"""How fast the volume fills, from few points kept small, and when it will be full, honestly.
+
+The slope is the median of the slopes between every two points (Theil and Sen): a day on which a
+large file came and went does not bend it. What is uncertain is said as a range, and from less than
+a day nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import combinations
+from typing import Final
+
+from seline.clock import instant_text, parse_instant
+from seline.domain.document import Json
+
+POINT_EVERY: Final = timedelta(hours=1)
+HOURLY_FOR: Final = timedelta(days=3)
+KEPT_FOR: Final = timedelta(days=30)
+SPAN_MIN: Final = timedelta(days=1)
+POINTS_MIN: Final = 6
+DAYS_MAX: Final = 3650.0
+_LOW, _HIGH = 0.1, 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """How many bytes counted as used at an instant."""
+
+    at: datetime
+    used_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """In how many days growing writes will be refused.
+
+    `days` is the best guess, `earliest` and `latest` what the points allow; `latest` is None where
+    they also allow that it never happens.
+    """
+
+    days: float
+    earliest: float
+    latest: float | None
+    bytes_per_day: int
+
+
+def with_point(points: Sequence[Point], point: Point) -> tuple[Point, ...]:
+    """Return the points with a new one, thinned: hourly for three days, then daily for thirty.
+
+    Less than an hour after the newest it changes nothing. Points that a clock set back has left in
+    the future are dropped.
+    """
+    past = [kept for kept in points if kept.at < point.at]
+    if past and point.at - past[-1].at < POINT_EVERY:
+        return tuple(past)
+    return tuple(_thinned([*past, point], point.at))
+
+
+def forecast(points: Sequence[Point], *, room_bytes: int) -> Forecast | None:
+    """Return when `room_bytes` more are used; None without growth, or with too little to go by."""
+    if len(points) < POINTS_MIN or points[-1].at - points[0].at < SPAN_MIN:
+        return None
+    slopes = sorted(_slopes(points))
+    slow, middle, fast = (slopes[round(part * (len(slopes) - 1))] for part in (_LOW, 0.5, _HIGH))
+    if middle <= 0:
+        return None
+    days = max(room_bytes, 0) / middle
+    if days > DAYS_MAX:
+        return None
+    return Forecast(
+        days=days,
+        earliest=max(room_bytes, 0) / fast,
+        latest=max(room_bytes, 0) / slow if slow > 0 else None,
+        bytes_per_day=round(middle),
+    )
+
+
+def in_words(found: Forecast) -> str:
+    """Say a forecast: `in about 12 days (9 to 20)`."""
+    latest = "never" if found.latest is None else f"{found.latest:.0f}"
+    return f"in about {found.days:.0f} days ({found.earliest:.0f} to {latest})"
+
+
+def write_points(points: Iterable[Point]) -> Json:
+    """Return the points as JSON: `[[instant, bytes], …]`."""
+    return [[instant_text(point.at), point.used_bytes] for point in points]
+
+
+def read_points(value: Json) -> tuple[Point, ...]:
+    """Read what `write_points` wrote; what is no point is left out, the rest sorted."""
+    points = []
+    for item in value if isinstance(value, list) else ():
+        match item:
+            case [str(text), int(used_bytes)]:
+                try:
+                    points.append(Point(parse_instant(text), used_bytes))
+                except ValueError:
+                    continue
+            case _:
+                continue
+    return tuple(sorted(points, key=lambda point: point.at))
+
+
+def _thinned(points: Sequence[Point], now: datetime) -> Iterable[Point]:
+    """Yield what is kept, oldest first: the first of each day beyond the hourly ones."""
+    days_seen: set[object] = set()
+    for point in points:
+        age = now - point.at
+        if age > KEPT_FOR:
+            continue
+        if age > HOURLY_FOR:
+            if point.at.date() in days_seen:
+                continue
+            days_seen.add(point.at.date())
+        yield point
+
+
+def _slopes(points: Sequence[Point]) -> Iterable[float]:
+    """Yield the bytes per day between every two points."""
+    for earlier, later in combinations(points, 2):
+        days = (later.at - earlier.at) / timedelta(days=1)
+        yield (later.used_bytes - earlier.used_bytes) / days

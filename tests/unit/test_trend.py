@@ -1,0 +1,95 @@
+"""When the volume will be full: from a day of points on, with its uncertainty, kept small."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seline.domain.trend import (
+    KEPT_FOR,
+    POINT_EVERY,
+    Point,
+    forecast,
+    read_points,
+    with_point,
+    write_points,
+)
+
+START = datetime(2025, 1, 6, tzinfo=UTC)
+MB = 1_000_000
+
+
+def series(hours: int, used: Callable[[int], int]) -> tuple[Point, ...]:
+    points: tuple[Point, ...] = ()
+    for hour in range(hours):
+        points = with_point(points, Point(START + timedelta(hours=hour), used(hour)))
+    return points
+
+
+def test_steady_growth_is_foreseen_to_the_day() -> None:
+    found = forecast(series(72, lambda hour: hour * MB), room_bytes=240 * MB)
+    assert found is not None
+    assert found.days == pytest.approx(10)
+    assert found.earliest == pytest.approx(10)
+    assert found.latest == pytest.approx(10)
+    assert found.bytes_per_day == 24 * MB
+
+
+def test_less_than_a_day_is_no_ground_for_a_guess() -> None:
+    assert forecast(series(24, lambda hour: hour * MB), room_bytes=MB) is None
+    assert forecast(series(26, lambda hour: hour * MB), room_bytes=MB) is not None
+
+
+@pytest.mark.parametrize("used", [lambda _: MB, lambda hour: (1000 - hour) * MB])
+def test_without_growth_it_is_never_full(used: Callable[[int], int]) -> None:
+    assert forecast(series(72, used), room_bytes=MB) is None
+
+
+def test_a_large_file_that_came_and_went_does_not_bend_the_slope() -> None:
+    points = series(72, lambda hour: hour * MB + (400 * MB if hour in (30, 31, 32) else 0))
+    found = forecast(points, room_bytes=240 * MB)
+    assert found is not None
+    assert found.days == pytest.approx(10, rel=0.1)
+
+
+def test_noise_widens_the_range() -> None:
+    points = series(72, lambda hour: hour * MB + (hour * 7919 % 40) * MB)
+    found = forecast(points, room_bytes=240 * MB)
+    assert found is not None
+    assert found.earliest < found.days
+    assert found.latest is None or found.latest > found.days
+
+
+def test_a_full_volume_is_full_today() -> None:
+    found = forecast(series(72, lambda hour: hour * MB), room_bytes=-5)
+    assert found is not None
+    assert found.days == 0
+
+
+def test_a_month_of_hours_stays_small() -> None:
+    assert len(series(24 * 60, lambda hour: hour)) <= 3 * 24 + KEPT_FOR.days + 2
+
+
+@given(st.lists(st.integers(-500, 500), max_size=200))
+def test_whatever_the_clock_does_the_points_stay_in_order(jumps: list[int]) -> None:
+    points: tuple[Point, ...] = ()
+    at = START
+    for jump in jumps:
+        at += timedelta(minutes=jump)
+        points = with_point(points, Point(at, 1))
+    instants = [point.at for point in points]
+    assert instants == sorted(instants)
+    assert all(later - earlier >= POINT_EVERY for earlier, later in pairwise(instants))
+    forecast(points, room_bytes=1)
+
+
+def test_points_are_kept_as_json_and_nonsense_is_left_out() -> None:
+    points = series(5, lambda hour: hour)
+    assert read_points(write_points(points)) == points
+    assert read_points([["nonsense", 1], [1, 2], "x", None]) == ()
+    assert read_points({}) == ()
