@@ -225,6 +225,18 @@ class JobNotFound(SelineError):
     hint = "`seline jobs` lists the jobs."
 
 
+class ExportFailed(SelineError):
+    """A destination did not take the export, or did not give it back as it was written."""
+
+    hint = "Check the destination's space, rights and address, then run `seline jobs run export`."
+
+
+class ExportDamaged(SelineError):
+    """The export is not whole; nothing was changed."""
+
+    hint = "Take another export; each is checked by the digests in its manifest.json."
+
+
 class StoreClosed(StorageError):
     """The store is closed, or was never opened."""
 

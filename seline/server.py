@@ -28,7 +28,9 @@ from seline.domain.document import Json
 from seline.errors import SelineError, SettingsError, StoreClosed, VolumeLocked
 from seline.http.app import build_app
 from seline.http.doors import Doors
+from seline.outbound.folder import Folder
 from seline.services.custody import Custody
+from seline.services.exporting import Destination, Exporting
 from seline.services.tokens import Tokens
 from seline.settings import Settings, load_settings
 from seline.storage.volume.audit import AuditLog
@@ -92,7 +94,10 @@ class Serving:
             self.data, admin_token=self.settings.server.admin_token, clock=self.data.clock
         )
         self._audit = AuditLog(self.settings.data_dir)
-        self.custody = Custody(self.data, clock=self.data.clock)
+        self.exporting = Exporting(
+            self.data, _destinations(self.settings), version=seline.__version__
+        )
+        self.custody = Custody(self.data, clock=self.data.clock, export=self.exporting.run)
         self._worker = Worker(self.data, self.custody, self.settings.jobs, clock=self.data.clock)
         self._runner = web.AppRunner(
             build_app(self._doors()),
@@ -168,6 +173,7 @@ class Serving:
             about=self._about,
             audit=self._audit.note,
             jobs=self._worker,
+            exporting=self.exporting,
             loopback_only=not self.settings.bind_is_public,
             trust_proxy=self.settings.server.trust_proxy,
             body_bytes_max=storage.document_bytes_max + (1 << 20),
@@ -284,6 +290,13 @@ async def run_server(settings: Settings, *, announce: Callable[[Started], None])
 def control_socket_path(data_dir: str) -> str:
     """Return where a holder's control socket lies."""
     return os.path.join(data_dir, ".seline", "control.sock")
+
+
+def _destinations(settings: Settings) -> list[Destination]:
+    return [
+        Destination(target=Folder(one.name, one.path), keep=one.keep or settings.exports.keep)
+        for one in settings.exports.destinations
+    ]
 
 
 def _say_who_may_come_in(started: Started, settings: Settings) -> None:

@@ -16,6 +16,7 @@ from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, cast
+from urllib.parse import unquote, urlsplit
 
 from seline.domain.retention import RetentionPolicy
 from seline.domain.schedule import FORMS, parse_schedule
@@ -92,6 +93,28 @@ class Jobs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """`[[exports.destinations]]`: where exports go, and how many are kept there."""
+
+    name: str
+    url: str
+    keep: int | None = None
+
+    @property
+    def path(self) -> str:
+        """The folder of a `file:///…` address."""
+        return unquote(urlsplit(self.url).path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exports:
+    """`[exports]`: verified exports to places beyond this volume."""
+
+    keep: int = 7
+    destinations: tuple[Destination, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """`[log]`: how much is said, and how."""
 
@@ -107,6 +130,7 @@ class Settings:
     backups: Backups = field(default_factory=Backups)
     server: Server = field(default_factory=Server)
     jobs: Jobs = field(default_factory=Jobs)
+    exports: Exports = field(default_factory=Exports)
     log: Log = field(default_factory=Log)
     strict: bool = False
     url: str | None = None
@@ -206,6 +230,7 @@ _SECTIONS: Final[Mapping[str, Callable[[], Any]]] = {
     "jobs.rotation": lambda: Jobs().rotation,
     "jobs.usage": lambda: Jobs().usage,
     "jobs.export": lambda: Jobs().export,
+    "exports": Exports,
     "log": Log,
 }
 _SHORT_NAMES: Final[Mapping[str, str]] = {
@@ -397,6 +422,30 @@ def _schedule(value: object) -> str:
     return parse_schedule(_plain_text(value)).text
 
 
+def _destinations(value: object) -> tuple[Destination, ...]:
+    """Read destinations; what is not understood is refused, never left unheeded."""
+    tables = json.loads(value) if isinstance(value, str) else value
+    if not isinstance(tables, list):
+        raise TypeError(value)
+    found = tuple(_destination(table) for table in cast("list[object]", tables))
+    if len({one.name for one in found}) < len(found):
+        raise ValueError(value)
+    return found
+
+
+def _destination(table: object) -> Destination:
+    if not isinstance(table, dict):
+        raise TypeError(table)
+    given = cast("dict[str, object]", table)
+    one = Destination(**given)  # type: ignore[arg-type]  # an unknown key is a TypeError
+    address = urlsplit(_plain_text(one.url))
+    if address.scheme != "file" or address.netloc or not address.path.startswith("/"):
+        raise ValueError(table)
+    if one.keep is not None and (isinstance(one.keep, bool) or not 1 <= int(one.keep) <= 10_000):
+        raise ValueError(table)
+    return replace(one, name=_plain_text(one.name))
+
+
 def _names(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         value = json.loads(value) if value.startswith("[") else value.split(",")
@@ -449,6 +498,10 @@ _KINDS: Final[Mapping[str, _Kind]] = {
             ("enabled", _TRUTH),
         )
     },
+    "exports.destinations": _Kind(
+        "a list of tables with `name`, `url` (file:///…) and optionally `keep`", _destinations
+    ),
+    "exports.keep": _number(1, 10_000, whole=True),
     "log.level": _one_of("debug", "info", "warning", "error"),
     "log.format": _one_of("auto", "json", "console"),
 }
@@ -474,6 +527,7 @@ def _resolved(
     jobs = {job.name: sections.pop(f"jobs.{job.name}") for job in fields(Jobs)}
     data_dir, data_dir_origin = _data_dir(sections["storage"], origins, environ)
     origins["storage.data_dir"] = data_dir_origin
+    _check_destinations(sections["exports"], data_dir, origins)
     for name in _KINDS:
         origins.setdefault(name, "default")
     require = sections["storage"].require_mount
@@ -491,6 +545,19 @@ def _resolved(
         origins=MappingProxyType(origins),
         warnings=warnings,
     )
+
+
+def _check_destinations(exports: Exports, data_dir: str, origins: Mapping[str, str]) -> None:
+    """Refuse an export into the volume that it shall outlive."""
+    volume = os.path.realpath(data_dir)
+    for one in exports.destinations:
+        if os.path.commonpath([volume, os.path.realpath(one.path)]) == volume:
+            raise SettingsError(
+                f"The destination {one.name} ({one.url}) lies inside the data directory.",
+                hint="Name a folder on another disk: what is lost with the volume is no backup.",
+                field="exports.destinations",
+                origin=origins["exports.destinations"],
+            )
 
 
 def _data_dir(

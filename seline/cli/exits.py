@@ -50,6 +50,8 @@ EXIT_FOR: Final[Mapping[str, Exit]] = {
     "route_not_found": Exit.FAILED,
     "method_not_allowed": Exit.FAILED,
     "storage_error": Exit.FAILED,
+    "export_damaged": Exit.DAMAGE,
+    "export_failed": Exit.FAILED,
     "volume_full": Exit.FULL,
     "volume_busy": Exit.FAILED,
     "volume_locked": Exit.LOCKED,

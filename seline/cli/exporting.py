@@ -36,21 +36,32 @@ _UNRECOVERABLE: Final = re.compile(rb'"unrecoverable"\s*:\s*(\[[^\]]*\])\s*\}\s*
     seline export > seline_backup.json
     seline export | gzip > seline_backup.json.gz
     seline export backup.json --force --url https://bot.example.org
+    seline export /mnt/nas/seline/
     """,
 )
-@click.argument("file", default="-", type=click.Path(allow_dash=True, dir_okay=False))
+@click.argument("file", default="-", type=click.Path(allow_dash=True))
 @click.option("--force", is_flag=True, help="Replace the file if there is one.")
 async def export(api: Api, file: str, force: bool) -> Exit:
     """Write every document of one instant as one readable JSON object.
 
-    `seline import` takes it back. Exits 3 if a document was broken and is not in it.
+    A directory (or a name that ends in `/`) gets a dated folder of verified packs instead, with the
+    backups in it. `seline import` takes both back. Exits 3 if a document was broken and is not in
+    it.
     """
+    if _is_folder(file):
+        from seline.cli.export_folder import export_folder
+
+        return await export_folder(api, file)
     if file == "-":
         return _told(await _receive(api, talk.out_bytes), "stdout")
     _check_free(file, force=force)
     with _whole_file(file, replace=force) as write:
         tail = await _receive(api, write)
     return _told(tail, file)
+
+
+def _is_folder(file: str) -> bool:
+    return file != "-" and (file.endswith("/") or os.path.isdir(file))
 
 
 async def _receive(api: Api, write: Callable[[bytes], object]) -> bytes:

@@ -11,6 +11,7 @@ from seline.domain.document import Json
 from seline.errors import SelineError
 from seline.manager import DataManager
 from seline.ports.jobs import JobBoard
+from seline.services.exporting import Exporting
 from seline.services.tokens import Tokens
 
 
@@ -27,6 +28,7 @@ class Doors:
     trouble: Callable[[], SelineError | None]
     about: Callable[[], Mapping[str, Json]]
     audit: Callable[[Mapping[str, Json]], None]
+    exporting: Exporting
     jobs: JobBoard | None = None
     loopback_only: bool = True
     trust_proxy: bool = False

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
 from typing import Final
 
-import msgspec
 from aiohttp import web
 
-from seline.clock import instant_text, parse_instant
-from seline.errors import DocumentUnrecoverable, InvalidRequest
+from seline.clock import parse_instant
+from seline.errors import InvalidRequest
 from seline.http.doors import data, doors
 from seline.http.rendering import answer, as_it_is, plain
 from seline.http.requests import flag, read_json, read_object, text_field
-from seline.ports.store import Snapshot
 
 SMALL_BODY_BYTES: Final = 16 << 10
-STALLED_S: Final = 60.0
-"""How long an export waits for a client that takes nothing: it holds the documents' old bytes."""
 
 
 async def health(request: web.Request) -> web.StreamResponse:
@@ -151,45 +145,3 @@ async def revoke_token(request: web.Request) -> web.StreamResponse:
     """Take a token back."""
     token = await doors(request).tokens.revoke(request.match_info["id"])
     return answer({"success": True, "id": token.id})
-
-
-async def export(request: web.Request) -> web.StreamResponse:
-    """Stream every document of one instant; after the first byte a failure aborts."""
-    manager = data(request)
-    async with manager.exported() as snapshot:
-        response = web.StreamResponse(headers={"Content-Type": "application/json; charset=utf-8"})
-        await response.prepare(request)
-        if request.method == "HEAD":
-            return response
-        pieces = _pieces(snapshot)
-        try:
-            while (piece := await manager.reading(lambda: next(pieces, None))) is not None:
-                async with asyncio.timeout(STALLED_S):
-                    await response.write(piece)
-        except (Exception, asyncio.CancelledError):
-            if request.transport is not None:
-                request.transport.abort()
-            raise
-    await response.write_eof()
-    return response
-
-
-def _pieces(snapshot: Snapshot) -> Iterator[bytes]:
-    """Yield the export's bytes; each document is judged whole before its first."""
-    taken_at = msgspec.json.encode(instant_text(snapshot.taken_at))
-    yield b'{"success": true, "data": {"exported_at": ' + taken_at + b', "files": {'
-    unrecoverable: list[str] = []
-    comma = b""
-    for name in snapshot.names:
-        try:
-            content = snapshot.open(name)
-        except DocumentUnrecoverable:
-            unrecoverable.append(name)
-            continue
-        yield comma + b"\n" + msgspec.json.encode(name) + b": "
-        yield from content
-        comma = b","
-    yield b"}"
-    if unrecoverable:
-        yield b', "unrecoverable": ' + msgspec.json.encode(unrecoverable)
-    yield b"}}\n"

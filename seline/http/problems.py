@@ -32,6 +32,8 @@ STATUS_FOR: Final[Mapping[type[SelineError], int]] = {
     errors.Unauthorized: 401,
     errors.Forbidden: 403,
     errors.TooManyRequests: 429,
+    errors.ExportDamaged: 422,
+    errors.ExportFailed: 503,
     errors.VolumeFull: 507,
     errors.DocumentUnrecoverable: 503,
     errors.DocumentUnreadable: 503,

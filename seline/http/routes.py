@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeAlias
 
 from aiohttp import web
 
-from seline.http import documents, jobs, operator, probes
+from seline.http import documents, exporting, jobs, operator, probes
 
 PREFIX: Final = "/api/v1/data-admin"
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -38,7 +38,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     _route("GET", "/readyz", probes.readyz, "open", "verbose"),
     _route("GET", PREFIX + "/health", operator.health, "read"),
     _route("GET", PREFIX + "/storage-info", operator.storage_info, "read"),
-    _route("GET", PREFIX + "/export", operator.export, "read"),
+    _route("GET", PREFIX + "/export", exporting.export, "read", "form"),
     _route("POST", PREFIX + "/restore-backup", operator.restore_backup, "admin"),
     _route("POST", PREFIX + "/import", operator.import_documents, "admin", "mode", "dry_run"),
     _route("POST", PREFIX + "/verify", operator.verify, "admin"),

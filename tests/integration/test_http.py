@@ -15,7 +15,7 @@ import pytest
 
 from seline import errors
 from seline.errors import SelineError, SettingsError
-from seline.http import operator
+from seline.http import exporting
 from seline.http.problems import STATUS_FOR
 from seline.http.routes import PREFIX, ROUTES
 from seline.server import Serving, alone, control_socket_path, serving
@@ -345,7 +345,7 @@ async def test_a_second_server_is_not_ready_and_takes_over(tmp_path: Path) -> No
 async def test_a_client_that_takes_nothing_does_not_hold_an_export_for_ever(
     server: Serving, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(operator, "STALLED_S", 0.2)
+    monkeypatch.setattr(exporting, "STALLED_S", 0.2)
     for number in range(8):
         await client.call("PUT", f"/documents/d{number}.json", "x" * (1 << 20))
     host, port = server.address.removeprefix("http://").rsplit(":", 1)

@@ -1,0 +1,113 @@
+"""An export folder on this machine: taken from the server as one .tar, checked, then put in place.
+
+The manifest is written last: a folder without one is no export.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING
+
+from seline.cli import talk
+from seline.cli.exits import Exit
+from seline.domain.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    decode_manifest,
+    parse_export_name,
+)
+from seline.errors import ExportDamaged, ExportFailed
+from seline.outbound.folder import Folder
+from seline.services.exporting import read_back
+from seline.services.packing import DOCUMENTS, check_documents, members_of
+
+if TYPE_CHECKING:
+    from seline.cli.client import Api
+
+
+async def export_folder(api: Api, directory: str) -> Exit:
+    """Write one export into a directory; say its name, and what is not in it."""
+    target = Folder("this folder", directory)
+    with tempfile.TemporaryFile() as tar:
+        await _receive(api, tar)
+        tar.seek(0)
+        name = ""
+        for name, file, content in _members(tar):
+            if file == MANIFEST_NAME and name in await target.exports():
+                raise ExportFailed(f"{directory} holds {name} already.")
+            await target.put(name, file, content)
+    manifest = await read_back(target, name)
+    talk.out(os.path.join(directory, name))
+    return _told(manifest)
+
+
+async def _receive(api: Api, tar: IO[bytes]) -> None:
+    from seline.cli.client import pieces
+
+    with talk.progress("Exporting", None) as advance:
+        async with api.stream("GET", "/export", query={"form": "folder"}) as response:
+            async for piece in pieces(response):
+                tar.write(piece)
+                advance(len(piece))
+
+
+def _members(tar: IO[bytes]) -> Iterator[tuple[str, str, bytes]]:
+    """Yield (export, file, bytes) in the order sent; the manifest must be the last."""
+    file = ""
+    with tarfile.open(fileobj=tar, mode="r:") as members:
+        for member in members:
+            folder, _, file = member.name.partition("/")
+            content = members.extractfile(member)
+            if parse_export_name(folder) is None or "/" in file or content is None:
+                raise ExportDamaged(f"The server sent what is no export: {member.name!r}.")
+            yield folder, file, content.read()
+    if file != MANIFEST_NAME:
+        raise ExportDamaged("The server sent an export without a manifest.")
+
+
+def _told(manifest: Manifest) -> Exit:
+    documents = talk.count_text(len(manifest.documents), "document")
+    backups = talk.count_text(sum(len(one.backups) for one in manifest.documents), "backup")
+    talk.say(f"The export is whole and was read back: {documents}, {backups}.")
+    if not manifest.unrecoverable:
+        return Exit.DONE
+    names = ", ".join(manifest.unrecoverable)
+    talk.complain(
+        f"It lacks what is broken and has no sound backup: {names}.",
+        "Look with `seline quarantine`, then restore, import, delete or reset each.",
+    )
+    return Exit.DAMAGE
+
+
+def is_export_folder(source: str) -> bool:
+    """Whether a directory is an export: it has a manifest."""
+    return os.path.isfile(os.path.join(source, MANIFEST_NAME))
+
+
+def as_body(source: str) -> bytes:
+    """Return an export folder's documents as the body of an import, every digest checked."""
+    with open(os.path.join(source, MANIFEST_NAME), "rb") as file:
+        manifest = decode_manifest(file.read())
+    if manifest.encrypted:
+        raise ExportDamaged("This export is encrypted; this Seline cannot read it.")
+    documents: dict[str, bytes] = {}
+    for pack in manifest.packs:
+        try:
+            with open(os.path.join(source, pack.name), "rb") as file:
+                members = dict(members_of(pack, file.read()))
+        except FileNotFoundError as error:
+            raise ExportDamaged(f"{pack.name} is missing.", pack=pack.name) from error
+        documents |= {
+            name.removeprefix(DOCUMENTS): content
+            for name, content in members.items()
+            if name.startswith(DOCUMENTS)
+        }
+    check_documents(manifest, documents)
+    files = b",".join(
+        json.dumps(name).encode() + b": " + content for name, content in sorted(documents.items())
+    )
+    return b'{"files": {' + files + b"}}"

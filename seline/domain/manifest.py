@@ -1,0 +1,126 @@
+"""What an export folder holds: packs, and the manifest that is written last (SPEC §7).
+
+No manifest, no export. A folder is named after its instant; everything in it is checked by digest.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from seline.clock import instant_text, parse_instant
+from seline.domain.document import is_document_name
+from seline.errors import ExportDamaged, UnsupportedFormat
+
+FORMAT: Final = 1
+PACK_BYTES_MAX: Final = 16 << 20
+MANIFEST_NAME: Final = "manifest.json"
+_EXPORT: Final = re.compile(r"seline-(\d{8}T\d{6}Z)\Z", re.ASCII)
+_PACK: Final = re.compile(r"pack-\d{4,}\.tar\.zst\Z", re.ASCII)
+_INSTANT: Final = "%Y%m%dT%H%M%SZ"
+
+
+class Pack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One pack as it lies there, compressed."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+class Packed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One backup in the packs."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+
+
+class PackedDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One document in the packs, with its backups, newest first."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+    backups: tuple[Packed, ...] = ()
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole export. `unrecoverable` names documents that were broken and are not in it."""
+
+    format: int
+    taken_at: str
+    seline_version: str
+    encrypted: bool
+    packs: tuple[Pack, ...]
+    documents: tuple[PackedDocument, ...]
+    unrecoverable: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return export_name(parse_instant(self.taken_at))
+
+    def holds(self, revisions: dict[str, str]) -> bool:
+        """Whether exactly these contents are in it, by document name."""
+        return {document.name: document.sha256 for document in self.documents} == revisions
+
+
+def export_name(taken_at: datetime) -> str:
+    """Return `seline-20250106T143022Z`."""
+    return f"seline-{taken_at.astimezone(UTC).strftime(_INSTANT)}"
+
+
+def parse_export_name(name: str) -> datetime | None:
+    """Return the instant that a folder's name tells, None if it is no export's."""
+    match = _EXPORT.match(name)
+    if match is None:
+        return None
+    try:
+        return datetime.strptime(match[1], _INSTANT).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def pack_name(number: int) -> str:
+    """Return `pack-0001.tar.zst` for 1."""
+    return f"pack-{number:04d}.tar.zst"
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return the manifest's bytes: readable JSON."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def decode_manifest(data: bytes) -> Manifest:
+    """Read a manifest. Raises ExportDamaged, and UnsupportedFormat for one of a newer Seline."""
+    try:
+        form = msgspec.json.decode(data, type=_Form).format
+        if form > FORMAT:
+            raise UnsupportedFormat(
+                f"This export has format {form}; this Seline knows {FORMAT}. Nothing was changed."
+            )
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise ExportDamaged(f"{MANIFEST_NAME} is not whole: {error}.") from error
+    _check(manifest)
+    return manifest
+
+
+class _Form(msgspec.Struct, frozen=True):
+    format: int
+
+
+def _check(manifest: Manifest) -> None:
+    """Refuse names that could lead out of the folder, and instants that are none."""
+    try:
+        instant_text(parse_instant(manifest.taken_at))
+    except ValueError as error:
+        raise ExportDamaged(f"{MANIFEST_NAME} names no instant: {error}.") from error
+    wrong = [pack.name for pack in manifest.packs if not _PACK.match(pack.name)]
+    wrong += [one.name for one in manifest.documents if not is_document_name(one.name)]
+    if wrong:
+        raise ExportDamaged(f"{MANIFEST_NAME} names what no export holds: {wrong[0]!r}.")

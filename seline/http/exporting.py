@@ -1,0 +1,97 @@
+"""The export's two forms, streamed: the seed's readable JSON, and a folder of packs as one .tar.
+
+After the first byte a failure aborts the connection, so that nobody takes a part for the whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tarfile
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from seline.clock import instant_text
+from seline.errors import DocumentUnrecoverable, InvalidRequest
+from seline.http.doors import data, doors
+from seline.ports.store import Snapshot
+
+STALLED_S: Final = 60.0
+"""How long an export waits for a client that takes nothing: it holds the documents' old bytes."""
+FORMS: Final = ("json", "folder")
+
+
+async def export(request: web.Request) -> web.StreamResponse:
+    """Stream every document of one instant."""
+    form = request.query.get("form", "json")
+    if form not in FORMS:
+        raise InvalidRequest(f"form is {' or '.join(FORMS)}, not {form!r}.", fields=["form"])
+    response = web.StreamResponse()
+    response.content_type = "application/json" if form == "json" else "application/x-tar"
+    if form == "json":
+        response.charset = "utf-8"
+    pieces = _readable(request) if form == "json" else _tar(request)
+    async with aclosing(pieces):
+        await response.prepare(request)
+        if request.method != "HEAD":
+            await _send(request, response, pieces)
+    return response
+
+
+async def _send(
+    request: web.Request, response: web.StreamResponse, pieces: AsyncGenerator[bytes]
+) -> None:
+    try:
+        async for piece in pieces:
+            async with asyncio.timeout(STALLED_S):
+                await response.write(piece)
+    except (Exception, asyncio.CancelledError):
+        if request.transport is not None:
+            request.transport.abort()
+        raise
+    await response.write_eof()
+
+
+async def _readable(request: web.Request) -> AsyncGenerator[bytes]:
+    manager = data(request)
+    async with manager.exported() as snapshot:
+        pieces = _json_pieces(snapshot)
+        while (piece := await manager.reading(lambda: next(pieces, None))) is not None:
+            yield piece
+
+
+def _json_pieces(snapshot: Snapshot) -> Iterator[bytes]:
+    """Yield the export's bytes; each document is judged whole before its first."""
+    taken_at = msgspec.json.encode(instant_text(snapshot.taken_at))
+    yield b'{"success": true, "data": {"exported_at": ' + taken_at + b', "files": {'
+    unrecoverable: list[str] = []
+    comma = b""
+    for name in snapshot.names:
+        try:
+            content = snapshot.open(name)
+        except DocumentUnrecoverable:
+            unrecoverable.append(name)
+            continue
+        yield comma + b"\n" + msgspec.json.encode(name) + b": "
+        yield from content
+        comma = b","
+    yield b"}"
+    if unrecoverable:
+        yield b', "unrecoverable": ' + msgspec.json.encode(unrecoverable)
+    yield b"}}\n"
+
+
+async def _tar(request: web.Request) -> AsyncGenerator[bytes]:
+    """Yield the export folder as a tar file, the manifest last."""
+    async with aclosing(doors(request).exporting.files()) as files:
+        async for folder, file, content in files:
+            info = tarfile.TarInfo(f"{folder}/{file}")
+            info.size, info.mode = len(content), 0o600
+            padding = -len(content) % tarfile.BLOCKSIZE
+            yield info.tobuf(tarfile.USTAR_FORMAT)
+            yield content
+            yield b"\0" * padding
+    yield b"\0" * (2 * tarfile.BLOCKSIZE)

@@ -1,0 +1,116 @@
+"""A folder as destination of exports: `file:///mnt/backup`, on another disk than the volume's.
+
+Every file is whole or absent, and durable when `put` returns; only `seline-…Z` folders are touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from seline.domain.manifest import MANIFEST_NAME, parse_export_name
+from seline.errors import ExportFailed
+
+LIMIT_S: Final = 300.0
+T = TypeVar("T")
+
+
+class Folder:
+    """A port `ExportTarget` in one directory, which is made when the first export comes."""
+
+    def __init__(self, name: str, path: str) -> None:
+        self._name = name
+        self._path = os.path.abspath(path)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="seline-export")
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def exports(self) -> Sequence[str]:
+        return await self._in_thread(lambda: self._listed(whole=True), "Listing")
+
+    async def leftovers(self) -> Sequence[str]:
+        return await self._in_thread(lambda: self._listed(whole=False), "Listing")
+
+    async def put(self, export: str, file: str, data: bytes) -> None:
+        await self._in_thread(lambda: self._put(export, file, data), f"Writing {file}")
+
+    async def get(self, export: str, file: str) -> bytes:
+        return await self._in_thread(lambda: self._get(export, file), f"Reading {file}")
+
+    async def remove(self, export: str) -> None:
+        await self._in_thread(lambda: self._remove(export), f"Removing {export}")
+
+    # on the thread
+
+    def _listed(self, *, whole: bool) -> list[str]:
+        if not os.path.isdir(self._path):
+            return []
+        names = [name for name in os.listdir(self._path) if parse_export_name(name)]
+        return sorted((name for name in names if self._is_whole(name) is whole), reverse=True)
+
+    def _is_whole(self, export: str) -> bool:
+        return os.path.isfile(os.path.join(self._path, export, MANIFEST_NAME))
+
+    def _put(self, export: str, file: str, data: bytes) -> None:
+        folder = os.path.join(self._path, export)
+        _make(folder)
+        staged = os.path.join(folder, f".{file}.part")
+        with open(staged, "wb") as target:
+            target.write(data)
+            target.flush()
+            os.fsync(target.fileno())
+        os.replace(staged, os.path.join(folder, file))
+        _sync(folder)
+
+    def _get(self, export: str, file: str) -> bytes:
+        with open(os.path.join(self._path, export, file), "rb") as source:
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(source.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            return source.read()
+
+    def _remove(self, export: str) -> None:
+        folder = os.path.join(self._path, export)
+        if parse_export_name(export) is None or not os.path.isdir(folder):
+            return
+        manifest = os.path.join(folder, MANIFEST_NAME)
+        if os.path.lexists(manifest):
+            os.unlink(manifest)
+            _sync(folder)
+        shutil.rmtree(folder)
+        _sync(self._path)
+
+    async def _in_thread(self, work: Callable[[], T], doing: str) -> T:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                return await loop.run_in_executor(self._thread, work)
+        except TimeoutError as error:
+            raise ExportFailed(f"{doing} in {self._path} took over {LIMIT_S:.0f} s.") from error
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise ExportFailed(f"{doing} in {self._path}: {why}.") from error
+
+
+def _make(folder: str) -> None:
+    """Make a folder and what leads to it, each of them durable."""
+    if os.path.isdir(folder):
+        return
+    above = os.path.dirname(folder)
+    if above != folder:
+        _make(above)
+    os.mkdir(folder, 0o700)
+    _sync(above)
+
+
+def _sync(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,107 @@
+"""Packs: documents and backups as zstd-compressed tar files, made and read piece by piece.
+
+`for pack in pack-*.tar.zst; do tar --zstd --extract --file "$pack"; done` reads them by hand.
+A pack holds at most 16 MiB before compression, or one document that is larger alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sys
+import tarfile
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from seline.domain.manifest import PACK_BYTES_MAX, Manifest, Pack, pack_name
+from seline.errors import ExportDamaged
+
+if TYPE_CHECKING:
+    from backports.zstd import ZstdFile, decompress
+elif sys.version_info >= (3, 14):
+    from compression.zstd import ZstdFile, decompress
+else:
+    from backports.zstd import ZstdFile, decompress
+
+LEVEL: Final = 10
+DOCUMENTS: Final = "documents/"
+BACKUPS: Final = "backups/"
+
+
+class Packer:
+    """Fills packs one after another; each is handed out once it is full."""
+
+    def __init__(self, taken_at: datetime) -> None:
+        self._taken_at = taken_at
+        self._members: list[tuple[str, bytes]] = []
+        self._bytes = 0
+        self.packs: list[Pack] = []
+
+    def add(self, member: str, data: bytes) -> Iterator[tuple[Pack, bytes]]:
+        """Add a file; yield the pack that was full before it."""
+        if self._members and self._bytes + len(data) > PACK_BYTES_MAX:
+            yield self._packed()
+        self._members.append((member, data))
+        self._bytes += len(data)
+
+    def finish(self) -> Iterator[tuple[Pack, bytes]]:
+        """Yield the last pack, if there is anything in it."""
+        if self._members:
+            yield self._packed()
+
+    def _packed(self) -> tuple[Pack, bytes]:
+        target = io.BytesIO()
+        with (
+            ZstdFile(target, "wb", level=LEVEL) as compressed,
+            tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+        ):
+            for member, data in self._members:
+                info = tarfile.TarInfo(member)
+                info.size, info.mode = len(data), 0o600
+                info.mtime = int(self._taken_at.timestamp())
+                tar.addfile(info, io.BytesIO(data))
+        data = target.getvalue()
+        pack = Pack(
+            name=pack_name(len(self.packs) + 1),
+            size_bytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+        )
+        self.packs.append(pack)
+        self._members, self._bytes = [], 0
+        return pack, data
+
+
+def check_pack(pack: Pack, data: bytes) -> None:
+    """Raise ExportDamaged unless these are the pack's bytes."""
+    if len(data) != pack.size_bytes or hashlib.sha256(data).hexdigest() != pack.sha256:
+        raise ExportDamaged(
+            f"{pack.name} is not what its manifest says ({len(data)} bytes, "
+            f"{pack.size_bytes} expected).",
+            pack=pack.name,
+        )
+
+
+def members_of(pack: Pack, data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield the files of a pack, checked as a whole first. Raises ExportDamaged."""
+    check_pack(pack, data)
+    try:
+        with tarfile.open(fileobj=io.BytesIO(decompress(data)), mode="r:") as tar:
+            for info in tar:
+                content = tar.extractfile(info)
+                if content is not None:
+                    yield info.name, content.read()
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise ExportDamaged(f"{pack.name} cannot be unpacked: {error}.", pack=pack.name) from error
+
+
+def check_documents(manifest: Manifest, documents: dict[str, bytes]) -> None:
+    """Raise ExportDamaged unless these are the manifest's documents, byte for byte."""
+    for listed in manifest.documents:
+        data = documents.get(listed.name)
+        if data is None:
+            raise ExportDamaged(f"{listed.name} is in no pack.", document=listed.name)
+        if hashlib.sha256(data).hexdigest() != listed.sha256:
+            raise ExportDamaged(
+                f"{listed.name} is not what its manifest says.", document=listed.name
+            )

@@ -1,0 +1,247 @@
+"""Export folders: whole or absent, read back, skipped when nothing changed, taken back in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from seline import __version__, open_seline
+from seline.domain.manifest import MANIFEST_NAME, decode_manifest
+from seline.errors import ExportDamaged, ExportFailed, SettingsError, UnsupportedFormat
+from seline.library import Seline
+from seline.outbound.folder import Folder
+from seline.services.exporting import Destination, Exporting, read_back
+from seline.services.packing import members_of
+from seline.settings import load_settings
+from tests.command_line import Line, line_at, served
+from tests.faults.test_damage import flip
+
+NAME = "user_profile.json"
+
+
+@pytest.fixture
+async def seline(tmp_path: Path) -> AsyncIterator[Seline]:
+    async with open_seline(tmp_path / "data") as opened:
+        for number in range(3):
+            await opened.data.save_json(NAME, {"userName": "Zoé", "n": number})
+        await opened.data.save_json("list.json", [1, 2])
+        yield opened
+
+
+def exporting(seline: Seline, *folders: Path, keep: int = 7) -> Exporting:
+    destinations = [
+        Destination(target=Folder(folder.name, str(folder)), keep=keep) for folder in folders
+    ]
+    return Exporting(seline.data, destinations, version=__version__)
+
+
+def exports(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def next_second() -> None:
+    await asyncio.sleep(1.01)
+
+
+async def test_an_export_holds_documents_and_backups_and_reads_back(
+    seline: Seline, tmp_path: Path
+) -> None:
+    nas = tmp_path / "nas"
+    said = await exporting(seline, nas).run()
+    [name] = exports(nas)
+    assert name in said
+    manifest = await read_back(Folder("nas", str(nas)), name)
+    assert [(one.name, len(one.backups)) for one in manifest.documents] == [
+        ("list.json", 0), (NAME, 2),
+    ]  # fmt: skip
+    [pack] = manifest.packs
+    members = dict(members_of(pack, (nas / name / pack.name).read_bytes()))
+    assert json.loads(members[f"documents/{NAME}"]) == {"userName": "Zoé", "n": 2}
+    assert [
+        json.loads(data)["n"] for member, data in sorted(members.items()) if "backups" in member
+    ]
+    assert exports(nas / name) == [MANIFEST_NAME, pack.name]
+    assert (await seline.data.health())["export_age_s"] is not None
+
+
+async def test_nothing_is_exported_twice_and_a_change_is(seline: Seline, tmp_path: Path) -> None:
+    one = exporting(seline, tmp_path / "nas")
+    await one.run()
+    assert "nothing changed" in await one.run()
+    await seline.data.save_json(NAME, {"n": 9})
+    await next_second()
+    await one.run()
+    assert len(exports(tmp_path / "nas")) == 2
+
+
+async def test_only_the_newest_are_kept_and_strangers_are_left_alone(
+    seline: Seline, tmp_path: Path
+) -> None:
+    nas = tmp_path / "nas"
+    (nas / "photos").mkdir(parents=True)
+    (nas / "seline-20200101T000000Z").mkdir()
+    one = exporting(seline, nas, keep=1)
+    for number in range(2):
+        await seline.data.save_json(NAME, {"n": number})
+        await one.run()
+        await next_second()
+    left = exports(nas)
+    assert len(left) == 2, "one export, and what is not ours"
+    assert "photos" in left
+    assert "seline-20200101T000000Z" not in left, "a folder without a manifest is a leftover"
+
+
+async def test_a_destination_that_fails_does_not_stop_the_others(
+    seline: Seline, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(ExportFailed, match="broken"):
+        await exporting(seline, tmp_path / "file" / "broken", tmp_path / "nas").run()
+    assert len(exports(tmp_path / "nas")) == 1
+
+
+async def test_a_destination_that_loses_bytes_is_found_out(seline: Seline, tmp_path: Path) -> None:
+    class Lossy(Folder):
+        async def put(self, export: str, file: str, data: bytes) -> None:
+            await super().put(export, file, data[:-1])
+
+    one = Exporting(
+        seline.data,
+        [Destination(target=Lossy("lossy", str(tmp_path / "nas")), keep=7)],
+        version=__version__,
+    )
+    with pytest.raises(ExportFailed, match="does not give"):
+        await one.run()
+    assert exports(tmp_path / "nas") == [], "what cannot be trusted does not stay"
+
+
+async def test_an_export_that_is_cut_short_is_none(seline: Seline, tmp_path: Path) -> None:
+    class Dies(Folder):
+        async def put(self, export: str, file: str, data: bytes) -> None:
+            if file == MANIFEST_NAME:
+                raise asyncio.CancelledError
+            await super().put(export, file, data)
+
+    nas = tmp_path / "nas"
+    one = Exporting(
+        seline.data, [Destination(target=Dies("nas", str(nas)), keep=7)], version=__version__
+    )
+    with pytest.raises(asyncio.CancelledError):
+        await one.run()
+    target = Folder("nas", str(nas))
+    assert (list(await target.exports()), len(await target.leftovers())) == ([], 1)
+    await next_second()
+    await exporting(seline, nas).run()
+    assert (len(await target.exports()), list(await target.leftovers())) == (1, [])
+
+
+async def test_a_broken_document_is_named_and_the_rest_is_exported(
+    seline: Seline, tmp_path: Path
+) -> None:
+    await seline.data.save_json("bad.json", {"n": 1}, backup=False)
+    path = tmp_path / "data" / "bad.json"
+    before = path.stat()
+    path.write_bytes(b"\0" * before.st_size)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    seline.data._store._judging.cache.clear()  # type: ignore[union-attr]
+    assert "it lacks bad.json" in await exporting(seline, tmp_path / "nas").run()
+
+
+async def test_large_documents_go_into_packs_of_bounded_size(
+    seline: Seline, tmp_path: Path
+) -> None:
+    for number in range(3):
+        await seline.data.save_json(f"big{number}.json", os.urandom(5 << 20).hex(), backup=False)
+    await exporting(seline, tmp_path / "nas").run()
+    [name] = exports(tmp_path / "nas")
+    manifest = decode_manifest((tmp_path / "nas" / name / MANIFEST_NAME).read_bytes())
+    assert len(manifest.packs) > 1
+    assert all(pack.size_bytes <= 16 << 20 for pack in manifest.packs)
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Line:
+    line = line_at(tmp_path)
+    for number in range(3):
+        assert line("save", NAME, stdin=json.dumps({"n": number, "é": "è"})).code == 0
+    return line
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_export_folder_is_written_and_taken_back_in(line: Line, beside: bool) -> None:
+    if beside:
+        with served(line):
+            ran = line("export", "out/")
+    else:
+        ran = line("export", "out/")
+    assert ran.code == 0, ran.err
+    assert "1 document, 2 backups" in ran.err
+    folder = ran.out.strip()
+    assert line("save", NAME, stdin='{"n": "later"}').code == 0
+    assert line("import", folder, "--yes").code == 0
+    assert line("load", NAME).value() == {"n": 2, "é": "è"}
+    unpacked = subprocess.run(
+        ["tar", "--zstd", "-tf", "pack-0001.tar.zst"],
+        cwd=line.folder / folder,
+        check=False,
+        capture_output=True,
+    )
+    assert unpacked.returncode != 0 or f"documents/{NAME}".encode() in unpacked.stdout
+
+
+def test_a_damaged_export_is_refused_by_name_and_changes_nothing(line: Line) -> None:
+    folder = line("export", "out/").out.strip()
+    pack = line.folder / folder / "pack-0001.tar.zst"
+    whole = pack.read_bytes()
+    flip(pack, 300)
+    ran = line("import", folder, "--yes")
+    assert (ran.code, "pack-0001.tar.zst" in ran.err) == (3, True)
+    pack.unlink()
+    assert "is missing" in line("import", folder, "--yes").err
+    pack.write_bytes(whole)
+    manifest = line.folder / folder / MANIFEST_NAME
+    manifest.write_text(manifest.read_text().replace("pack-0001", "../pack"))
+    assert line("import", folder, "--yes").code == 3
+    assert line("load", NAME).value()["n"] == 2
+
+
+def test_a_manifest_of_a_newer_seline_is_refused() -> None:
+    with pytest.raises(UnsupportedFormat):
+        decode_manifest(b'{"format": 2, "what": "ever"}')
+    for broken in (b"", b"{}", b'{"format": 1}', b"[]"):
+        with pytest.raises(ExportDamaged):
+            decode_manifest(broken)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '[{"name": "x", "url": "s3://bucket"}]',
+        '[{"name": "x", "url": "file://host/path"}]',
+        '[{"name": "x", "url": "file:///x", "encrypt_to": "age1…"}]',
+        '[{"name": "x", "url": "file:///x"}, {"name": "x", "url": "file:///y"}]',
+        '[{"name": "", "url": "file:///x"}]',
+        '[{"name": "x", "url": "file:///x", "keep": 0}]',
+        '{"name": "x"}',
+        "nonsense",
+    ],
+)
+def test_a_destination_that_is_not_understood_refuses_to_start(value: str) -> None:
+    with pytest.raises(SettingsError, match="exports.destinations"):
+        load_settings(environ={"SELINE_EXPORTS__DESTINATIONS": value})
+
+
+def test_a_destination_inside_the_volume_refuses_to_start(tmp_path: Path) -> None:
+    value = json.dumps([{"name": "x", "url": f"file://{tmp_path}/data/exports"}])
+    with pytest.raises(SettingsError, match="inside the data directory"):
+        load_settings(
+            environ={
+                "SELINE_EXPORTS__DESTINATIONS": value, "SELINE_DATA_DIR": f"{tmp_path}/data",
+            }
+        )  # fmt: skip
