@@ -37,6 +37,8 @@ from seline.storage.volume.audit import AuditLog
 from seline_workers import Worker
 
 SHUTDOWN_S: Final = 8.0
+LINGERING_S: Final = 1.0
+"""How long a body that was refused is still read, so that its sender sees the answer."""
 SOCKET_PATH_MAX: Final = 100
 FIRST_LABEL: Final = "made at the first start"
 _log = logging.getLogger("seline.server")
@@ -103,6 +105,7 @@ class Serving:
             build_app(self._doors()),
             handle_signals=False,
             shutdown_timeout=SHUTDOWN_S,
+            lingering_time=LINGERING_S,
             access_log=None,
         )
         await self._runner.setup()

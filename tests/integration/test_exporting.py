@@ -233,7 +233,7 @@ def test_a_manifest_of_a_newer_seline_is_refused() -> None:
     ],
 )
 def test_a_destination_that_is_not_understood_refuses_to_start(value: str) -> None:
-    with pytest.raises(SettingsError, match="exports.destinations"):
+    with pytest.raises(SettingsError, match=r"exports\.destinations"):
         load_settings(environ={"SELINE_EXPORTS__DESTINATIONS": value})
 
 
