@@ -179,6 +179,7 @@ class Serving:
             exporting=self.exporting,
             loopback_only=not self.settings.bind_is_public,
             trust_proxy=self.settings.server.trust_proxy,
+            metrics_open=self.settings.server.metrics_open,
             body_bytes_max=storage.document_bytes_max + (1 << 20),
         )
 

@@ -71,6 +71,7 @@ class Server:
     port: int | None = None
     admin_token: str | None = field(default=None, repr=False)
     trust_proxy: bool = False
+    metrics_open: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -489,6 +490,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
         f"at least {TOKEN_CHARACTERS_MIN} ASCII characters without spaces", _token
     ),
     "server.trust_proxy": _TRUTH,
+    "server.metrics_open": _TRUTH,
     **{
         f"jobs.{job.name}.{key}": kind
         for job in fields(Jobs)

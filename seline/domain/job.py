@@ -37,7 +37,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatus:
-    """How a job stands; `next_run` is None where it is off or nothing schedules it."""
+    """How a job stands; `next_run` is None where it is off or nothing schedules it.
+
+    `ended` counts this process's runs by outcome.
+    """
 
     name: str
     schedule: str
@@ -46,6 +49,7 @@ class JobStatus:
     running: Run | None
     last: Run | None
     last_success: datetime | None
+    ended: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ The control socket is mode 0600 in a directory of mode 0700, so whoever reaches 
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import socket
 import time
@@ -17,12 +18,16 @@ from aiohttp import web
 
 from seline.errors import Forbidden, InvalidRequest, RouteNotFound
 from seline.http.doors import doors
+from seline.http.metrics import REQUESTS
 from seline.http.requests import check_query
 from seline.http.routes import PREFIX, Route
+from seline.logs import logged_with
 from seline.services.tokens import Admission
 
 ROUTE = web.AppKey("routes", dict[tuple[str, str], Route])
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_QUIET: Final = frozenset({"/livez", "/readyz", "/metrics"})
+_PLAIN_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -39,10 +44,12 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 @web.middleware
 async def access(request: web.Request, handler: _Handler) -> web.StreamResponse:
     """Let a request in, or refuse it, before anything of it is looked at."""
-    if not request.path.startswith(PREFIX):
+    route = _route_of(request)
+    if route is not None and _is_open(request, route):
+        return await handler(request)
+    if route is None and not request.path.startswith(PREFIX):
         return await handler(request)
     _check_browser(request)
-    route = _route_of(request)
     admission = _admit(request, route)
     trouble = doors(request).trouble()
     if trouble is not None:
@@ -56,23 +63,39 @@ async def access(request: web.Request, handler: _Handler) -> web.StreamResponse:
 
 @web.middleware
 async def traced(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Give each request an id, and a line in the log."""
-    request_id = secrets.token_hex(8)
+    """Give each request an id that all of its log lines carry, and a line of its own."""
+    request_id = _request_id(request)
     started = time.monotonic()
-    response = await handler(request)
-    if not response.prepared:
-        response.headers["X-Request-Id"] = request_id
-    took_ms = (time.monotonic() - started) * 1000
-    level = logging.DEBUG if request.path in ("/livez", "/readyz") else logging.INFO
+    with logged_with(request_id=request_id):
+        response = await handler(request)
+        if not response.prepared:
+            response.headers["X-Request-Id"] = request_id
+        _say(request, response, took_ms=(time.monotonic() - started) * 1000)
+    return response
+
+
+def _request_id(request: web.Request) -> str:
+    """Take over the caller's id if it is a plain one, else make one."""
+    given = request.headers.get("X-Request-Id", "")
+    return given if _PLAIN_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _say(request: web.Request, response: web.StreamResponse, *, took_ms: float) -> None:
+    resource = request.match_info.route.resource
+    path = "unknown" if resource is None else resource.canonical
+    request.config_dict[REQUESTS][path, request.method, response.status] += 1
     _log.log(
-        level,
+        logging.DEBUG if path in _QUIET else logging.INFO,
         "%s %s %d",
         request.method,
         request.path,
         response.status,
-        extra={"request_id": request_id, "took_ms": round(took_ms, 1)},
+        extra={"route": path, "took_ms": round(took_ms, 1)},
     )
-    return response
+
+
+def _is_open(request: web.Request, route: Route) -> bool:
+    return route.scope == "open" or (route.path == "/metrics" and doors(request).metrics_open)
 
 
 async def secure_headers(_request: web.Request, response: web.StreamResponse) -> None:

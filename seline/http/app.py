@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from aiohttp import web
 
 from seline.http.access import ROUTE, access, secure_headers, traced
 from seline.http.doors import DOORS, Doors
+from seline.http.metrics import REQUESTS
 from seline.http.problems import problems
 from seline.http.routes import ROUTES
 
@@ -14,6 +17,7 @@ def build_app(doors: Doors) -> web.Application:
     """Return the app: traced, its errors rendered, its doors guarded."""
     app = web.Application(middlewares=[traced, problems, access])
     app[DOORS] = doors
+    app[REQUESTS] = Counter()
     app[ROUTE] = {(route.method, route.path): route for route in ROUTES}
     for route in ROUTES:
         app.router.add_route(route.method, route.path, route.handler)

@@ -32,6 +32,7 @@ class Doors:
     jobs: JobBoard | None = None
     loopback_only: bool = True
     trust_proxy: bool = False
+    metrics_open: bool = False
     body_bytes_max: int = 33 << 20
     export_bytes_max: int = 1 << 30
     extra: Mapping[str, Json] = field(default_factory=dict[str, Json])

@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeAlias
 
 from aiohttp import web
 
-from seline.http import documents, exporting, jobs, operator, probes
+from seline.http import documents, exporting, jobs, metrics, operator, probes
 
 PREFIX: Final = "/api/v1/data-admin"
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -36,6 +36,7 @@ _BACKUP: Final = _NAME + "/backups/{backup}"
 ROUTES: Final[tuple[Route, ...]] = (
     _route("GET", "/livez", probes.livez, "open"),
     _route("GET", "/readyz", probes.readyz, "open", "verbose"),
+    _route("GET", "/metrics", metrics.metrics, "read"),
     _route("GET", PREFIX + "/health", operator.health, "read"),
     _route("GET", PREFIX + "/storage-info", operator.storage_info, "read"),
     _route("GET", PREFIX + "/export", exporting.export, "read", "form"),

@@ -460,6 +460,11 @@ class DataManager:
     # lifecycle
 
     @property
+    def last_backup_at(self) -> datetime | None:
+        """When a backup was made last."""
+        return None if self._health is None else self._health.last_backup_at
+
+    @property
     def keeping(self) -> Keeping:
         """The rotation's policy; there once the store is open."""
         assert self._keeping is not None, "the store is not open yet"

@@ -56,7 +56,7 @@ class Health:
         self._reported_at = time.monotonic()
         self._writes = 0
         self._last_updated: datetime | None = None
-        self._last_backup: datetime | None = None
+        self.last_backup_at: datetime | None = None
         self._created_at, self._writes = self._remembered(store)
         store.watch(self._notice)
         self._store = store
@@ -81,7 +81,7 @@ class Health:
             "checks": [asdict(check) for check in checks],
             "last_integrity_check": None if verified is None else instant_text(verified.ended_at),
             "integrity_age_s": _age(None if verified is None else verified.ended_at, now),
-            "backup_age_s": _age(self._last_backup, now),
+            "backup_age_s": _age(self.last_backup_at, now),
             "export_age_s": _age(self._data.last_export_at, now),
             "days_until_full": None
             if self._data.forecast is None
@@ -135,7 +135,7 @@ class Health:
         return {
             "schema_version": SCHEMA_VERSION,
             "created_at": instant_text(self._created_at),
-            "last_backup": _text(self._last_backup),
+            "last_backup": _text(self.last_backup_at),
             "last_updated": _text(self._last_updated),
             "total_writes": self._writes,
             "storage_info": {
@@ -161,7 +161,7 @@ class Health:
             self._writes += 1
             self._last_updated = self._data.clock.now()
             if outcome.backup is not None:
-                self._last_backup = self._last_updated
+                self.last_backup_at = self._last_updated
             due = time.monotonic() - self._reported_at >= REPORT_EVERY_S
             if due:
                 self._reported_at = time.monotonic()
@@ -175,9 +175,8 @@ class Health:
             assert isinstance(report, dict)
             writes = report.get("total_writes", 0)
             created = parse_instant(str(report["created_at"]))
-            for name in ("last_backup", "last_updated"):
-                if isinstance(known := report.get(name), str):
-                    setattr(self, f"_{name}", parse_instant(known))
+            self.last_backup_at = _instant(report.get("last_backup"))
+            self._last_updated = _instant(report.get("last_updated"))
             return created, writes if isinstance(writes, int) else 0
         except (NotJson, KeyError, ValueError, AssertionError):
             return self._data.clock.now(), 0
@@ -348,6 +347,10 @@ def _kb(size_bytes: int) -> float:
 
 def _age(instant: datetime | None, now: datetime) -> int | None:
     return None if instant is None else max(0, int((now - instant).total_seconds()))
+
+
+def _instant(text: object) -> datetime | None:
+    return parse_instant(text) if isinstance(text, str) else None
 
 
 def _text(instant: datetime | None) -> str | None:

@@ -21,6 +21,7 @@ import msgspec
 
 from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentInfo, DocumentKey, Json
+from seline.domain.figures import Figures
 from seline.domain.integrity import Judged, Verdict
 from seline.domain.retention import RetentionPlan
 from seline.domain.usage import Usage
@@ -287,6 +288,10 @@ class DocumentStore(Protocol):
 
     def usage(self) -> Usage:
         """Measure the volume. Blocks."""
+        ...
+
+    def figures(self) -> Figures:
+        """Return what was counted since the store was opened."""
         ...
 
     def capabilities(self) -> Sequence[Capability]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -46,6 +47,7 @@ class Runner:
         self._records: dict[str, Record] = {}
         self._running: dict[str, Run] = {}
         self._tasks_under_way: set[asyncio.Task[None]] = set()
+        self._ends: Counter[tuple[str, RunOutcome]] = Counter()
         self._closed = False
 
     def remember(self, records: Mapping[str, Record]) -> None:
@@ -71,6 +73,10 @@ class Runner:
         ended = self.record(name).runs
         return ended if under_way is None else (under_way, *ended)
 
+    def ended_by_outcome(self, name: str) -> Mapping[str, int]:
+        """Return how many runs of a job came to what, in this process."""
+        return {str(outcome): self._ends[name, outcome] for outcome in RunOutcome}
+
     def start(self, name: str) -> Run:
         """Start a job, or return the run under way. Raises JobNotFound, StoreClosed."""
         self._check(name)
@@ -92,6 +98,7 @@ class Runner:
             id=secrets.token_hex(4), job=name, started_at=now, ended_at=now,
             outcome=RunOutcome.SKIPPED, detail=why,
         )  # fmt: skip
+        self._ends[name, RunOutcome.SKIPPED] += 1
         _log.warning("job %s was skipped: %s", name, why)
         self._records[name] = self._records.get(name, Record()).with_run(run)
 
@@ -112,6 +119,7 @@ class Runner:
         except asyncio.CancelledError:  # by `drain` alone: this task has no other owner
             outcome, detail = RunOutcome.FAILED, "the server stopped before it was done"
         del self._running[run.job]
+        self._ends[run.job, outcome] += 1
         done = replace(run, ended_at=self._clock.now(), outcome=outcome, detail=detail)
         self._records[run.job] = record = self.record(run.job).with_run(done)
         try:

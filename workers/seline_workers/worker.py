@@ -169,4 +169,5 @@ class Worker:
             running=self._runner.running(name),
             last=record.runs[0] if record.runs else None,
             last_success=record.last_success,
+            ended=self._runner.ended_by_outcome(name),
         )

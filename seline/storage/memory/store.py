@@ -17,6 +17,7 @@ from typing import TypeVar
 from seline.clock import Clock, SystemClock
 from seline.domain.backup import Backup, backup_name, next_stamp
 from seline.domain.document import BOT, Content, DocumentInfo, DocumentKey
+from seline.domain.figures import Counting, Figures
 from seline.domain.integrity import Judged, Verdict
 from seline.domain.usage import Usage
 from seline.errors import BackupNotFound, DocumentNotFound, SelineError, StoreClosed, VolumeFull
@@ -55,6 +56,7 @@ class MemoryStore:
         self._kept: dict[DocumentKey, _Kept] = {}
         self._lock = threading.RLock()
         self._report: bytes | None = None
+        self._counting = Counting()
         self._watchers: list[Callable[[DocumentKey, Outcome], None]] = []
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="seline-reader")
         self._closed = False
@@ -96,6 +98,7 @@ class MemoryStore:
                     raise steps
                 self._check_count(plan.publishes)
             except SelineError as refusal:
+                self._counting.refused[refusal.code] += 1
                 future.set_exception(refusal)
                 return future
             made = {publish.key: self._publish(publish) for publish in plan.publishes}
@@ -104,6 +107,7 @@ class MemoryStore:
             )
             for step, outcome in zip(steps, outcomes, strict=True):
                 if outcome.changed:
+                    self._counting.answered(0.0)
                     for watcher in list(self._watchers):
                         watcher(step.key, outcome)
         future.set_result(outcomes)
@@ -215,6 +219,9 @@ class MemoryStore:
             limit_bytes=None,
             own_mount=False,
         )
+
+    def figures(self) -> Figures:
+        return self._counting.figures()
 
     def capabilities(self) -> Sequence[Capability]:
         return [Capability(name="durability", present=False, detail="memory alone, no disk")]

@@ -178,8 +178,20 @@ def _write_all(descriptor: int, data: bytes) -> None:
             rest = rest[os.write(descriptor, rest) :]
 
 
+class _Flushes:
+    """How often this process made something durable."""
+
+    count = 0
+
+
+def flushes() -> int:
+    """Return how many syncs this process has asked for."""
+    return _Flushes.count
+
+
 def sync(descriptor: int) -> None:
     """Make a file or directory durable. On failure it must never be called again for that file."""
+    _Flushes.count += 1
     if sys.platform == "darwin":
         import fcntl
 
@@ -252,6 +264,7 @@ def drop_cached_pages(directory: int, name: str) -> None:
 
 def sync_filesystem(descriptor: int) -> None:
     """Make everything on the file system of `descriptor` durable, in one go."""
+    _Flushes.count += 1
     if _syncfs is None:
         raise OSError(errno.ENOSYS, "syncfs is not there")
     if _syncfs(descriptor) != 0:

@@ -27,6 +27,7 @@ from seline.domain.document import (
     DocumentKey,
     is_document_name,
 )
+from seline.domain.figures import Figures
 from seline.domain.integrity import Judged, NewerFormat, Verdict, decode_checksum
 from seline.domain.usage import Usage
 from seline.errors import (
@@ -339,6 +340,9 @@ class VolumeStore:
     def has_reserve(self) -> bool:
         """Whether the emergency space is there."""
         return self._space.has_reserve()
+
+    def figures(self) -> Figures:
+        return self._turns.counting.figures(queued=self._writer.queued, flushes=disk.flushes())
 
     def capabilities(self) -> Sequence[Capability]:
         return self._probed.capabilities

@@ -11,6 +11,7 @@ cached pages dropped, the record rolled forward, every document in doubt committ
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,6 +22,7 @@ from msgspec.structs import replace
 from seline.clock import Clock
 from seline.domain.backup import Backup
 from seline.domain.document import BOT, SELINE, Content, DocumentKey
+from seline.domain.figures import Counting
 from seline.domain.integrity import Verdict
 from seline.domain.retention import plan_shedding
 from seline.domain.usage import Room, room_for
@@ -88,6 +90,7 @@ class Turns:
     marked: Callable[[str, Sequence[Backup]], Sequence[Backup]] = _unmarked
     _shed_again_at: float = 0.0
     _count: dict[str, int] = field(default_factory=dict[str, int])
+    counting: Counting = field(default_factory=Counting)
 
     def commit(self, batch: Sequence[Pending]) -> None:
         """Settle every pending atom, in order, in as few commits as can be."""
@@ -98,7 +101,7 @@ class Turns:
                 planner = Planner(self.finding.find, self.finding.backups, now)
                 plan = planner.plan([pending.atom for pending in rest])
             except StorageError as error:
-                _refuse(rest, error)
+                self._refuse(rest, error)
                 return
             taken, rest = rest[: len(plan.taken)], rest[len(plan.taken) :]
             self._run(plan, taken, now)
@@ -133,7 +136,7 @@ class Turns:
                 for pending in taken:
                     self.commit([pending])
             else:
-                _refuse(taken, error)
+                self._refuse(taken, error)
         else:
             self._answer(plan, taken, committed)
 
@@ -142,7 +145,7 @@ class Turns:
         for pending in taken:
             pending.looks += 1
         busy = [pending for pending in taken if pending.looks >= LOOKS_MAX]
-        _refuse(busy, VolumeBusy("The document is being changed by hand again and again."))
+        self._refuse(busy, VolumeBusy("The document is being changed by hand again and again."))
         rest = [pending for pending in taken if pending.looks < LOOKS_MAX]
         if rest:
             self.commit(rest)
@@ -263,27 +266,36 @@ class Turns:
     def _tell_repair(self, publish: Publish, now: datetime) -> None:
         found = publish.found
         incident = _recovered(publish, now) if found.broken else _adopted(found, now)
+        self.counting.recoveries += incident.kind == "recovered"
         _log.warning("%s", incident.summary)
         self.tell(incident)
 
     def _answer(self, plan: Plan, taken: Sequence[Pending], committed: Committed) -> None:
+        self.counting.batches += bool(plan.publishes)
         with together():
             self._settle(plan, taken, committed)
 
     def _settle(self, plan: Plan, taken: Sequence[Pending], committed: Committed) -> None:
+        now_s = time.monotonic()
         for pending, steps in zip(taken, plan.taken, strict=True):
             if isinstance(steps, SelineError):
-                pending.future.set_exception(steps)
+                self._refuse([pending], steps)
                 continue
             refusals = [committed.refused[s.key] for s in steps if s.key in committed.refused]
             if refusals:
-                pending.future.set_exception(named(refusals[0], "Publishing"))
+                self._refuse([pending], named(refusals[0], "Publishing"))
                 continue
             outcomes = tuple(step.outcome(committed.backups) for step in steps)
             for step, outcome in zip(steps, outcomes, strict=True):
                 if outcome.changed:
+                    self.counting.answered(now_s - pending.queued_at_s)
                     self.notice(step.key, outcome)
             pending.future.set_result(outcomes)
+
+    def _refuse(self, waiting: Sequence[Pending], error: SelineError) -> None:
+        self.counting.refused[error.code] += len(waiting)
+        for pending in waiting:
+            pending.future.set_exception(error)
 
     # failure and reopening (SPEC §10)
 
@@ -354,11 +366,6 @@ class Turns:
             self.committer.run(Plan(publishes=publishes, taken=(), atomic=False), now=now)
         else:
             disk.touch_and_sync(self.ground.top)
-
-
-def _refuse(waiting: Sequence[Pending], error: SelineError) -> None:
-    for pending in waiting:
-        pending.future.set_exception(error)
 
 
 def _growth(plan: Plan) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -46,6 +47,7 @@ class Pending:
     size_bytes: int
     looks: int = 0
     future: Future[Answer] = field(default_factory=_uncancellable)
+    queued_at_s: float = field(default_factory=time.monotonic)
 
 
 @dataclass(slots=True)
@@ -113,6 +115,11 @@ class Writer:
             self._closing = True
             self._wake.notify()
         self._thread.join()
+
+    @property
+    def queued(self) -> int:
+        """How many changes and tasks wait."""
+        return len(self._queue)
 
     @property
     def on_thread(self) -> bool:

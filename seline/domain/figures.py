@@ -1,0 +1,60 @@
+"""What a store counted since it was opened: plain numbers, read when somebody asks."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+"""The upper bounds of the latency histogram; one more bucket holds what took longer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Totals. `waits` counts the changes by how long they took from queue to answer.
+
+    `queued` is how many wait just now; `refused` counts refusals by the error's code.
+    """
+
+    changes: int = 0
+    batches: int = 0
+    flushes: int = 0
+    recoveries: int = 0
+    queued: int = 0
+    waits: tuple[int, ...] = ()
+    waited_s: float = 0.0
+    refused: Mapping[str, int]
+
+
+class Counting:
+    """Counts on the writer's thread alone; anybody may read."""
+
+    def __init__(self) -> None:
+        self.changes = 0
+        self.batches = 0
+        self.recoveries = 0
+        self.refused: Counter[str] = Counter()
+        self._waits = [0] * (len(SECONDS) + 1)
+        self._waited_s = 0.0
+
+    def answered(self, waited_s: float) -> None:
+        """Count one change that was made durable."""
+        self.changes += 1
+        self._waits[bisect_left(SECONDS, waited_s)] += 1
+        self._waited_s += waited_s
+
+    def figures(self, *, queued: int = 0, flushes: int = 0) -> Figures:
+        """Return what was counted."""
+        return Figures(
+            changes=self.changes,
+            batches=self.batches,
+            flushes=flushes,
+            recoveries=self.recoveries,
+            queued=queued,
+            waits=tuple(self._waits),
+            waited_s=self._waited_s,
+            refused=dict(self.refused),
+        )
