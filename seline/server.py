@@ -109,10 +109,12 @@ class Serving:
             access_log=None,
         )
         await self._runner.setup()
+        self._listening = asyncio.Event()
         self._opening = asyncio.ensure_future(self._open())
         try:
             if self._network:
                 await self._listen()
+            self._listening.set()
         except BaseException:
             await self.close()
             raise
@@ -207,6 +209,7 @@ class Serving:
         try:
             store = await self.data.open_store()
             await self.tokens.load()
+            await self._listening.wait()
             secret = await self._first_secret()
             await self._worker.start(scheduled=self._network)
             await self._listen_on_control_socket()

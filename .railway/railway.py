@@ -1,0 +1,40 @@
+"""Seline on Railway, as code: `railway config plan` shows it, `railway config apply` makes it.
+
+One service with one volume, and a bucket for exports that a later version writes to. Set
+SELINE_ADMIN_TOKEN in the dashboard or with `railway variables`; it does not belong into a file.
+"""
+
+from railway_sdk import bucket, define_railway, github, preserve, project, service, volume
+
+# As SEED.md has it, and as older deployments have their data.
+MOUNT = "/app/server/data"
+LOCK_WAIT_S = 300
+DRAINING_S = 15
+
+
+@define_railway
+def main(ctx=None):  # noqa: ARG001  # the SDK passes it
+    """Return the project."""
+    data = volume("seline-data", sizeMB=500)
+    exports = bucket("seline-exports")
+    seline = service(
+        "seline",
+        source=github("your-name/your-fork-of-seline"),
+        build={"builder": "DOCKERFILE", "dockerfilePath": "Dockerfile"},
+        healthcheck="/readyz",
+        # Longer than the new container may wait for the old one to let go of the volume.
+        healthcheckTimeout=LOCK_WAIT_S + 60,
+        deploy={
+            # A number: without it SIGKILL follows SIGTERM at once.
+            "drainingSeconds": DRAINING_S,
+            "restartPolicyType": "ON_FAILURE",
+            "restartPolicyMaxRetries": 10,
+        },
+        replicas=1,
+        volumeMounts={MOUNT: data},
+        env={
+            "SELINE_ADMIN_TOKEN": preserve(),
+            "SELINE_STORAGE__LOCK_WAIT_S": str(LOCK_WAIT_S),
+        },
+    )
+    return project("seline", resources=[data, exports, seline])

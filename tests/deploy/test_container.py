@@ -1,0 +1,147 @@
+"""The container's first process, for real where there is root; and what the image is made of."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from seline.cli.container import USER_ID, Identity, data_dir, hand_over, must_hand_over
+from seline.settings import Storage
+
+ROOT = Path(__file__).parents[2]
+ROOTS, OURS, OTHERS = Identity(0, 0), Identity(USER_ID, USER_ID), Identity(1000, 1000)
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="handing over a mount needs root")
+
+
+@pytest.mark.parametrize(
+    ("process", "owner", "expected"),
+    [(ROOTS, ROOTS, True), (ROOTS, OTHERS, True), (ROOTS, OURS, False), (OTHERS, ROOTS, False)],
+)
+def test_only_root_hands_over_and_only_what_is_anothers(
+    process: Identity, owner: Identity, expected: bool
+) -> None:
+    assert must_hand_over(process, owner, OURS) is expected
+
+
+def test_the_mount_is_where_the_environment_says() -> None:
+    assert data_dir({}) is None
+    assert data_dir({"RAILWAY_VOLUME_MOUNT_PATH": "/app/server/data"}) == "/app/server/data"
+    assert data_dir({"SELINE_DATA_DIR": "/d", "RAILWAY_VOLUME_MOUNT_PATH": "/x"}) == "/d"
+
+
+@needs_root
+def test_the_top_directory_alone_changes_hands(tmp_path: Path) -> None:
+    mount = tmp_path / "mount"
+    (mount / "lost+found").mkdir(parents=True)
+    assert hand_over(str(mount), OURS)
+    assert (mount.stat().st_uid, (mount / "lost+found").stat().st_uid) == (USER_ID, 0)
+    assert not hand_over(str(mount), OURS)
+
+
+@needs_root
+def test_a_link_is_never_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
+        hand_over(str(tmp_path / "link"), OURS)
+    assert (tmp_path / "real").stat().st_uid == 0
+
+
+@needs_root
+def test_the_server_runs_without_roots_rights_on_a_mount_of_roots(tmp_path: Path) -> None:
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    mount = tmp_path / "mount"
+    mount.mkdir(mode=0o755)
+    if not _others_may_run_this_python():
+        pytest.skip("this Python lies where others than root cannot run it")
+    command = [sys.executable, "-m", "seline.cli.container", "serve", "--port", "0"]
+    process = subprocess.Popen(
+        [*command, "--host", "127.0.0.1"],
+        cwd=tmp_path,
+        env={
+            "PATH": os.environ["PATH"], "PYTHONPATH": _pythonpath(), "SELINE_DATA_DIR": str(mount),
+            "SELINE_ADMIN_TOKEN": "a-token-that-is-long-enough",
+        },
+        stdout=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        found = None
+        while found is None:
+            line = process.stdout.readline()
+            assert line, "it ended before it was ready"
+            found = re.search(r"listens on (http://\S+)", line)
+        with urllib.request.urlopen(f"{found[1]}/livez", timeout=5) as answer:
+            assert json.load(answer) == {"status": "ok"}
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        assert re.search(rf"^Uid:\s+{USER_ID}\s+{USER_ID}\s+{USER_ID}", status, re.MULTILINE)
+        assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)
+        assert (mount / "backups").stat().st_uid == USER_ID
+    finally:
+        started = time.monotonic()
+        process.terminate()
+        assert process.wait(10) == 0
+        assert time.monotonic() - started < 5
+
+
+def _others_may_run_this_python() -> bool:
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", "import seline, seline_workers, aiohttp"],
+            user=USER_ID, group=USER_ID, extra_groups=[], cwd="/", check=False,
+            env={"PYTHONPATH": _pythonpath()}, capture_output=True,
+        )  # fmt: skip
+    except PermissionError:
+        return False
+    return tried.returncode == 0
+
+
+def _pythonpath() -> str:
+    return os.pathsep.join((str(ROOT), str(ROOT / "workers")))
+
+
+def test_the_image_is_made_by_the_rules() -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    instructions = re.findall(r"^([A-Z]+) (.*)$", text, re.MULTILINE)
+    words = [word for word, _ in instructions]
+    assert "VOLUME" not in words, "Railway refuses to build it"
+    for word, rest in instructions:
+        if word in ("ENTRYPOINT", "CMD"):
+            assert isinstance(json.loads(rest), list), f"{word} is in exec form"
+        if word == "COPY" and not rest.startswith("--from"):
+            *sources, _ = rest.split()
+            assert all((ROOT / source).exists() for source in sources), rest
+        if word == "FROM":
+            assert re.match(r"python:3\.\d+-slim\b", rest), "a version is named"
+    assert "--require-hashes" in text
+    assert "/livez" in text
+
+
+def test_nothing_but_the_code_gets_into_the_image() -> None:
+    rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    allowed = {rule[1:] for rule in rules if rule.startswith("!")}
+    assert "*" in rules
+    copied = re.findall(
+        r"^COPY (?!--from)(.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE
+    )
+    assert {source for line in copied for source in line.split()} == allowed
+
+
+def test_the_platform_waits_longer_than_a_new_container_does() -> None:
+    text = (ROOT / ".railway" / "railway.py").read_text(encoding="utf-8")
+    names: dict[str, int] = {
+        name: int(value) for name, value in re.findall(r"^([A-Z_]+) = (\d+)$", text, re.MULTILINE)
+    }
+    assert names["LOCK_WAIT_S"] == Storage().lock_wait_s
+    assert "healthcheckTimeout=LOCK_WAIT_S + 60" in text
+    assert '"drainingSeconds": DRAINING_S' in text
