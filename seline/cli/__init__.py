@@ -6,6 +6,7 @@ import sys
 from typing import Final
 
 from seline.cli import (
+    alerts,
     backups,
     config,
     damage,
@@ -35,6 +36,7 @@ VERB_MODULES: Final = (
     exporting,
     importing,
     jobs,
+    alerts,
 )
 """Each puts its verbs into the group when it is imported."""
 

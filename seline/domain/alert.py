@@ -142,7 +142,8 @@ class Alert:
 class Sighting:
     """Something that a person should hear of was seen. `severity` None: the type's usual one.
 
-    `at` tells occurrences apart: one that is not later than the last one known is the same.
+    `at` tells occurrences apart: an event that is not later than the last one known is the same,
+    and what was seen before its end does not open it again.
     """
 
     type: AlertType
@@ -206,7 +207,7 @@ def raised(
     """Return what a sighting makes of what was known of its (type, subject)."""
     at = seen.at or now
     event = KIND_OF[seen.type].course is Course.EVENT
-    if before is not None and event and at <= before.alert.last_at <= now:
+    if before is not None and at <= before.alert.last_at <= now and (event or not before.open):
         return Step(before, told=False)
     if before is None or not before.open:
         return Step(_opened(seen, at, now, language), told=True)

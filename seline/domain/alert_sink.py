@@ -65,6 +65,16 @@ def read_sinks(value: object) -> tuple[SinkSpec, ...]:
     return sinks
 
 
+def is_web_address(text: str) -> bool:
+    """Whether a text is an http or https address."""
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return usable and text.isprintable() and " " not in text
+
+
 def _from_json(text: str) -> object:
     try:
         return json.loads(text)
@@ -117,12 +127,7 @@ def _url(where: str, value: object) -> str | None:
     if value is None:
         return None
     url = _text(where, "url", value)
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or not url.isprintable() or " " in url:
+    if not is_web_address(url):
         raise ValueError(f"{where}: `url` is an address that begins with https:// or http://")
     return url
 

@@ -10,6 +10,7 @@ from aiohttp import web
 from seline.domain.document import Json
 from seline.errors import SelineError
 from seline.manager import DataManager
+from seline.ports.alerts import AlertLog
 from seline.ports.jobs import JobBoard
 from seline.services.exporting import Exporting
 from seline.services.tokens import Tokens
@@ -30,6 +31,7 @@ class Doors:
     audit: Callable[[Mapping[str, Json]], None]
     exporting: Exporting
     jobs: JobBoard | None = None
+    alerts: AlertLog | None = None
     loopback_only: bool = True
     trust_proxy: bool = False
     metrics_open: bool = False

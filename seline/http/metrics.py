@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aiohttp import web
 
+from seline.domain.alert import Severity
 from seline.domain.figures import SECONDS, Figures
 from seline.domain.job import JobStatus
 from seline.http.doors import data, doors
 from seline.manager import DataManager
+from seline.ports.alerts import AlertLog
 from seline.ports.store import DocumentStore
 
 if TYPE_CHECKING:
@@ -59,6 +61,9 @@ def _families(request: web.Request, manager: DataManager, store: DocumentStore) 
     board = doors(request).jobs
     if board is not None:
         yield from _of_jobs(board.jobs())
+    log = doors(request).alerts
+    if log is not None:
+        yield from _of_alerts(log)
     yield _counter(
         "seline_http_requests",
         "Requests answered.",
@@ -127,6 +132,29 @@ def _of_jobs(jobs: Iterator[JobStatus] | Any) -> Iterator[Metric]:
     yield _counter("seline_job_runs", "Runs that ended.", ["job", "outcome"], ends)
     yield _gauge(
         "seline_job_last_success_timestamp_seconds", "The last success.", ["job"], successes
+    )
+
+
+def _of_alerts(log: AlertLog) -> Iterator[Metric]:
+    by_severity = Counter(one.severity.value for one in log.listing() if one.state == "open")
+    sinks = log.sinks()
+    yield _gauge(
+        "seline_alerts_open",
+        "Alerts that are not over, by severity.",
+        ["severity"],
+        [([severity], by_severity[severity]) for severity in Severity],
+    )
+    yield _gauge(
+        "seline_alerts_waiting",
+        "Alerts that wait for a sink.",
+        ["sink"],
+        [([sink.name], sink.waiting) for sink in sinks],
+    )
+    yield _counter(
+        "seline_alerts_given_up",
+        "Alerts that waited too long for a sink, or were too many.",
+        ["sink"],
+        [([sink.name], sink.given_up) for sink in sinks],
     )
 
 

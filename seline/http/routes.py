@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeAlias
 
 from aiohttp import web
 
-from seline.http import documents, exporting, jobs, metrics, operator, probes
+from seline.http import alerts, documents, exporting, jobs, metrics, operator, probes
 
 PREFIX: Final = "/api/v1/data-admin"
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -59,6 +59,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     _route("GET", PREFIX + "/jobs", jobs.list_jobs, "read"),
     _route("POST", PREFIX + "/jobs/{job}/run", jobs.run_job, "admin"),
     _route("GET", PREFIX + "/jobs/{job}/runs", jobs.list_runs, "read"),
+    _route("GET", PREFIX + "/alerts", alerts.list_alerts, "read"),
+    _route("POST", PREFIX + "/alerts/test", alerts.test_alerts, "admin"),
     _route("GET", PREFIX + "/status", operator.status, "control"),
     _route("POST", PREFIX + "/tokens", operator.create_token, "control"),
     _route("GET", PREFIX + "/tokens", operator.list_tokens, "control"),

@@ -139,10 +139,10 @@ class Alerts:
     def sinks(self) -> Sequence[SinkStatus]:
         return [lane.status() for lane in self._lanes]
 
-    async def deliver_due(self) -> None:
+    async def deliver_due(self, *, wait_s: float = DELIVER_WAIT_S) -> None:
         """Tell again what stands, and try every sink that it is time for; a dead one delays none.
 
-        Returns once each has delivered or failed, at the latest after half a minute.
+        Returns once each has delivered or failed, at the latest after `wait_s`.
         """
         if self._unread:
             await self.load()
@@ -153,7 +153,7 @@ class Alerts:
         await self._tell(told, before, now)
         running = self._start()
         if running:
-            await asyncio.wait(running, timeout=DELIVER_WAIT_S)
+            await asyncio.wait(running, timeout=wait_s)
 
     async def test(self) -> Sequence[Delivery]:
         alert = trial(self._clock.now(), self._language)

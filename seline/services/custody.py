@@ -48,6 +48,8 @@ class Custody:
         export: Callable[[], Awaitable[str]] = _nowhere,
     ) -> None:
         self.export = export
+        self.measured: UsageReport | None = None
+        """What was measured last."""
         self._data = data
         self._clock = clock
         self._changed_since: datetime | None = None
@@ -87,7 +89,8 @@ class Custody:
             await self._keep(USAGE_STATE, {"level": str(level), "points": write_points(points)})
         self._points, self._level = points, level
         self._data.forecast = forecast(points, room_bytes=usage.room_bytes)
-        return UsageReport(usage=usage, level=level, forecast=self._data.forecast)
+        self.measured = UsageReport(usage=usage, level=level, forecast=self._data.forecast)
+        return self.measured
 
     async def _remembered(self) -> tuple[Point, ...]:
         """Take over what an earlier process measured."""

@@ -1,7 +1,8 @@
 """One lane for each sink: alerts leave it in order, one at a time, and wait while the sink fails.
 
-A dead sink holds up its own lane alone; an alert that its sink refuses lets the others pass. Nothing
-is dropped but what waited for a week, and the least of too many; each such is counted and logged.
+A dead sink holds up its own lane alone; an alert that its sink refuses lets the others pass.
+Nothing is dropped but what waited for a week, and the least of too many; each is counted and
+logged.
 """
 
 from __future__ import annotations

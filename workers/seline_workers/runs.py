@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from seline.clock import Clock
@@ -31,7 +31,8 @@ class Task:
 class Runner:
     """Runs jobs on the event loop that calls it.
 
-    `ended` hears of each run that came to its end, after it was recorded; what it raises is logged.
+    `ended` hears of each run that ended or was skipped, after it was recorded; what it raises is
+    logged.
     """
 
     def __init__(
@@ -85,10 +86,8 @@ class Runner:
         if name in self._running:
             return self._running[name]
         run = Run(id=secrets.token_hex(4), job=name, started_at=self._clock.now())
-        task = asyncio.get_running_loop().create_task(self._run(run), name=f"seline-job-{name}")
         self._running[name] = run
-        self._tasks_under_way.add(task)
-        task.add_done_callback(self._tasks_under_way.discard)
+        self._under_way(self._run(run), name)
         return run
 
     def skip(self, name: str, why: str) -> None:
@@ -100,7 +99,9 @@ class Runner:
         )  # fmt: skip
         self._ends[name, RunOutcome.SKIPPED] += 1
         _log.warning("job %s was skipped: %s", name, why)
-        self._records[name] = self._records.get(name, Record()).with_run(run)
+        self._records[name] = record = self._records.get(name, Record()).with_run(run)
+        if not self._closed:
+            self._under_way(self._tell(run, record), name)
 
     async def drain(self, budget_s: float) -> None:
         """Start nothing more, give what runs `budget_s` to end, then cancel it."""
@@ -122,10 +123,18 @@ class Runner:
         self._ends[run.job, outcome] += 1
         done = replace(run, ended_at=self._clock.now(), outcome=outcome, detail=detail)
         self._records[run.job] = record = self.record(run.job).with_run(done)
+        await self._tell(done, record)
+
+    async def _tell(self, run: Run, record: Record) -> None:
         try:
-            await self._ended(done, record)
+            await self._ended(run, record)
         except SelineError as error:
             _log.warning("the run of %s was not recorded: %s", run.job, error.message)
+
+    def _under_way(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"seline-job-{name}")
+        self._tasks_under_way.add(task)
+        task.add_done_callback(self._tasks_under_way.discard)
 
     async def _outcome(self, run: Run) -> tuple[RunOutcome, str]:
         task = self._tasks[run.job]

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
@@ -33,7 +33,7 @@ CATCH_UP_AFTER: Final = timedelta(seconds=5)
 
 _log = logging.getLogger("seline.jobs")
 Heard = Callable[[Run, Record], Awaitable[None]]
-Overdue = Callable[[str, timedelta], None]
+Overdue = Callable[[str, datetime | None], None]
 
 
 async def _nobody(_run: Run, _record: Record) -> None:
@@ -41,7 +41,11 @@ async def _nobody(_run: Run, _record: Record) -> None:
 
 
 class Worker:
-    """Runs jobs: a port `JobBoard`. `heard` hears of every run that ended."""
+    """Runs jobs: a port `JobBoard`.
+
+    `heard` hears of every run that ended or was skipped; `overdue` of a job that should long have
+    succeeded, and of its last success, as often as one looks.
+    """
 
     def __init__(
         self,
@@ -51,7 +55,7 @@ class Worker:
         *,
         clock: Clock,
         heard: Heard = _nobody,
-        overdue: Overdue = lambda _name, _since: None,
+        overdue: Overdue = lambda _name, _last_success: None,
         table: Mapping[str, Row] = JOBS,
     ) -> None:
         self._data = data
@@ -134,9 +138,10 @@ class Worker:
     def _look_for_overdue(self) -> None:
         now = self._clock.now()
         for name, _ in self._enabled():
-            since = self._runner.record(name).last_success or self._started_at
+            last_success = self._runner.record(name).last_success
+            since = last_success or self._started_at
             if now - since > 2 * self._schedules[name].period + self._allowed(name):
-                self._overdue(name, now - since)
+                self._overdue(name, last_success)
 
     def _allowed(self, name: str) -> timedelta:
         return timedelta(seconds=self._settings[name].timeout_s)

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
-import signal
 import socket
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
@@ -25,10 +23,12 @@ import seline
 from seline import library
 from seline.clock import SystemClock, instant_text
 from seline.domain.document import Json
-from seline.errors import SelineError, SettingsError, StoreClosed, VolumeLocked
+from seline.errors import SelineError, StoreClosed, VolumeLocked
 from seline.http.app import build_app
 from seline.http.doors import Doors
 from seline.outbound.folder import Folder
+from seline.server.alarm import Alarm
+from seline.server.listening import listen, listen_on_control_socket
 from seline.services.custody import Custody
 from seline.services.exporting import Destination, Exporting
 from seline.services.tokens import Tokens
@@ -100,7 +100,20 @@ class Serving:
             self.data, _destinations(self.settings), version=seline.__version__
         )
         self.custody = Custody(self.data, clock=self.data.clock, export=self.exporting.run)
-        self._worker = Worker(self.data, self.custody, self.settings.jobs, clock=self.data.clock)
+        self._alarm = Alarm(
+            self.data,
+            self.settings,
+            trouble=self._trouble,
+            measured=lambda: self.custody.measured,
+        )
+        self._worker = Worker(
+            self.data,
+            self.custody,
+            self.settings.jobs,
+            clock=self.data.clock,
+            heard=self._alarm.run_ended,
+            overdue=self._alarm.overdue,
+        )
         self._runner = web.AppRunner(
             build_app(self._doors()),
             handle_signals=False,
@@ -113,7 +126,7 @@ class Serving:
         self._opening = asyncio.ensure_future(self._open())
         try:
             if self._network:
-                await self._listen()
+                self.address = await listen(self._runner, *self.settings.bind)
             self._listening.set()
         except BaseException:
             await self.close()
@@ -146,6 +159,7 @@ class Serving:
         self._closing = True
         await self._runner.cleanup()
         await self._worker.stop()
+        await self._alarm.close()
         if not self._opening.done():
             self._opening.cancel()
         with contextlib.suppress(SelineError, asyncio.CancelledError):
@@ -178,6 +192,7 @@ class Serving:
             about=self._about,
             audit=self._audit.note,
             jobs=self._worker,
+            alerts=self._alarm.alerts,
             exporting=self.exporting,
             loopback_only=not self.settings.bind_is_public,
             trust_proxy=self.settings.server.trust_proxy,
@@ -212,9 +227,12 @@ class Serving:
             await self._listening.wait()
             secret = await self._first_secret()
             await self._worker.start(scheduled=self._network)
-            await self._listen_on_control_socket()
+            await self._alarm.start(self._worker.jobs(), watching=self._network)
+            await listen_on_control_socket(self._runner, self.settings.data_dir)
         except SelineError as error:
             self._waiting = error
+            if self._network:
+                await self._alarm.last_words(error)
             raise
         store.announce(address=self.address or None)
         self.started = Started(
@@ -231,30 +249,6 @@ class Serving:
             return None
         return (await self.tokens.create(scope="admin", label=FIRST_LABEL)).secret
 
-    async def _listen(self) -> None:
-        host, port = self.settings.bind
-        try:
-            await web.TCPSite(self._runner, host, port).start()
-        except OSError as error:
-            if host is None and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-                await web.TCPSite(self._runner, "0.0.0.0", port).start()  # noqa: S104  # no IPv6
-            else:
-                raise _cannot_listen(error, host, port) from error
-        listening = next(iter(self._runner.addresses))
-        self.address = f"http://{_shown_host(host)}:{listening[1]}"
-
-    async def _listen_on_control_socket(self) -> None:
-        """Listen beside the documents, replacing a socket that a crash left: we hold the volume."""
-        with _short_path(self.settings.data_dir) as directory:
-            path = os.path.join(directory, "control.sock")
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            try:
-                await web.UnixSite(self._runner, path).start()
-                os.chmod(path, 0o600)
-            except OSError as error:
-                _log.warning("no control socket: %s; use the address and a token", error)
-
 
 def serving(settings: Settings | None = None) -> Serving:
     """Run store and admin API inside the running event loop."""
@@ -269,78 +263,8 @@ async def alone(settings: Settings, *, lock_wait_s: float = 0.0) -> AsyncGenerat
         yield running
 
 
-async def run_server(settings: Settings, *, announce: Callable[[Started], None]) -> None:
-    """Serve until SIGTERM or SIGINT. Raises the typed error where the volume cannot be held."""
-    for warning in settings.warnings:
-        _log.warning("%s", warning)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    running = Serving(settings, first_token=True)
-    async with running:
-        stopping = asyncio.ensure_future(stop.wait())
-        acquiring = asyncio.ensure_future(running.acquired())
-        await asyncio.wait({stopping, acquiring}, return_when=asyncio.FIRST_COMPLETED)
-        if acquiring.done():
-            acquiring.result()
-            assert running.started is not None
-            _say_who_may_come_in(running.started, settings)
-            announce(running.started)
-            await stopping
-        else:
-            acquiring.cancel()
-        stopping.cancel()
-        _log.info("stopping")
-
-
-def control_socket_path(data_dir: str) -> str:
-    """Return where a holder's control socket lies."""
-    return os.path.join(data_dir, ".seline", "control.sock")
-
-
 def _destinations(settings: Settings) -> list[Destination]:
     return [
         Destination(target=Folder(one.name, one.path), keep=one.keep or settings.exports.keep)
         for one in settings.exports.destinations
     ]
-
-
-def _say_who_may_come_in(started: Started, settings: Settings) -> None:
-    if not started.anyone_can_come_in and settings.bind_is_public:
-        _log.warning(
-            "nobody can come in over the network yet: set SELINE_ADMIN_TOKEN (at least 16 "
-            "characters), or run `seline token create` on this machine"
-        )
-    _log.info("ready on %s, data in %s", started.address, started.data_dir)
-
-
-def _cannot_listen(error: OSError, host: str | None, port: int) -> SettingsError:
-    where = f"{host or 'every address'}, port {port}"
-    number = error.errno or 0
-    why = os.strerror(number) if number > 0 else error.strerror  # a name that is not known: < 0
-    return SettingsError(
-        f"Cannot listen on {where}: {why}.",
-        hint="Stop what listens there, or choose another with PORT or SELINE_SERVER__PORT.",
-        field="server.port",
-    )
-
-
-def _shown_host(host: str | None) -> str:
-    if host is None or host in ("0.0.0.0", "::"):  # noqa: S104  # shown, not bound
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host
-
-
-@contextlib.contextmanager
-def _short_path(data_dir: str) -> Generator[str]:
-    """Give `.seline` under a path that a socket's address can hold (107 bytes)."""
-    directory = os.path.join(os.path.abspath(data_dir), ".seline")
-    if len(os.fsencode(directory)) <= SOCKET_PATH_MAX:
-        yield directory
-        return
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)

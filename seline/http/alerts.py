@@ -1,0 +1,38 @@
+"""The handlers for alerts: what there is to hear of, and a test of everyone who should hear."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from seline.domain.alert import Alert
+from seline.domain.document import Json
+from seline.errors import RouteNotFound
+from seline.http.doors import doors
+from seline.http.rendering import answer, plain
+from seline.ports.alerts import AlertLog
+
+
+async def list_alerts(request: web.Request) -> web.StreamResponse:
+    """Answer the alerts, open ones first, and how each sink stands."""
+    log = _log(request)
+    alerts = [_shape(alert) for alert in log.listing()]
+    return answer({"alerts": alerts, "sinks": plain(log.sinks())})
+
+
+async def test_alerts(request: web.Request) -> web.StreamResponse:
+    """Send the test alert to every sink now; answer what became of it at each."""
+    return answer({"deliveries": [plain(one) for one in await _log(request).test()]})
+
+
+def _log(request: web.Request) -> AlertLog:
+    log = doors(request).alerts
+    if log is None:
+        raise RouteNotFound("This process keeps no alerts.")
+    return log
+
+
+def _shape(alert: Alert) -> Json:
+    """Return SPEC's shape: `document` only where the alert is about one."""
+    shape = plain(alert)
+    assert isinstance(shape, dict)
+    return {name: value for name, value in shape.items() if name != "document" or value}

@@ -1,0 +1,81 @@
+"""Where the process listens: an address for people, a socket beside the documents for the CLI."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+from collections.abc import Generator
+from typing import Final
+
+from aiohttp import web
+
+from seline.errors import SettingsError
+
+SOCKET_PATH_MAX: Final = 100
+_log = logging.getLogger("seline.server")
+
+
+async def listen(runner: web.AppRunner, host: str | None, port: int) -> str:
+    """Listen on an address, every address for host None; return it as a person types it.
+
+    Raises SettingsError.
+    """
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        if host is not None or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise _cannot_listen(error, host, port) from error
+        await web.TCPSite(runner, "0.0.0.0", port).start()  # noqa: S104  # no IPv6 here
+    listening = next(iter(runner.addresses))
+    return f"http://{_shown_host(host)}:{listening[1]}"
+
+
+async def listen_on_control_socket(runner: web.AppRunner, data_dir: str) -> None:
+    """Listen beside the documents, replacing a socket that a crash left: we hold the volume."""
+    with _short_path(data_dir) as directory:
+        path = os.path.join(directory, "control.sock")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        try:
+            await web.UnixSite(runner, path).start()
+            os.chmod(path, 0o600)
+        except OSError as error:
+            _log.warning("no control socket: %s; use the address and a token", error)
+
+
+def control_socket_path(data_dir: str) -> str:
+    """Return where a holder's control socket lies."""
+    return os.path.join(data_dir, ".seline", "control.sock")
+
+
+def _cannot_listen(error: OSError, host: str | None, port: int) -> SettingsError:
+    where = f"{host or 'every address'}, port {port}"
+    number = error.errno or 0
+    why = os.strerror(number) if number > 0 else error.strerror  # a name that is not known: < 0
+    return SettingsError(
+        f"Cannot listen on {where}: {why}.",
+        hint="Stop what listens there, or choose another with PORT or SELINE_SERVER__PORT.",
+        field="server.port",
+    )
+
+
+def _shown_host(host: str | None) -> str:
+    if host is None or host in ("0.0.0.0", "::"):  # noqa: S104  # shown, not bound
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+@contextlib.contextmanager
+def _short_path(data_dir: str) -> Generator[str]:
+    """Give `.seline` under a path that a socket's address can hold (107 bytes)."""
+    directory = os.path.join(os.path.abspath(data_dir), ".seline")
+    if len(os.fsencode(directory)) <= SOCKET_PATH_MAX:
+        yield directory
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,47 @@
+"""A process of its own: serve until a signal asks to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+
+from seline.server.serving import Serving, Started
+from seline.settings import Settings
+
+_log = logging.getLogger("seline.server")
+
+
+async def run_server(settings: Settings, *, announce: Callable[[Started], None]) -> None:
+    """Serve until SIGTERM or SIGINT. Raises the typed error where the volume cannot be held."""
+    for warning in settings.warnings:
+        _log.warning("%s", warning)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    running = Serving(settings, first_token=True)
+    async with running:
+        stopping = asyncio.ensure_future(stop.wait())
+        acquiring = asyncio.ensure_future(running.acquired())
+        await asyncio.wait({stopping, acquiring}, return_when=asyncio.FIRST_COMPLETED)
+        if acquiring.done():
+            acquiring.result()
+            assert running.started is not None
+            _say_who_may_come_in(running.started, settings)
+            announce(running.started)
+            await stopping
+        else:
+            acquiring.cancel()
+        stopping.cancel()
+        _log.info("stopping")
+
+
+def _say_who_may_come_in(started: Started, settings: Settings) -> None:
+    if not started.anyone_can_come_in and settings.bind_is_public:
+        _log.warning(
+            "nobody can come in over the network yet: set SELINE_ADMIN_TOKEN (at least 16 "
+            "characters), or run `seline token create` on this machine"
+        )
+    _log.info("ready on %s, data in %s", started.address, started.data_dir)

@@ -1,0 +1,288 @@
+"""From what Seline knows to alerts: incidents, findings, pins, usage, jobs, the volume itself.
+
+The functions are pure and may be asked as often as one likes: what was told is not told again,
+because each occurrence carries its instant and each standing trouble its name. `Watch` asks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Final
+
+from seline.clock import instant_text
+from seline.domain.alert import QUIET, Alert, AlertType, Cleared, Severity, Sighting, Signal
+from seline.domain.backup import parse_backup_name
+from seline.domain.document import BOT, DocumentKey, Json
+from seline.domain.integrity import Verdict
+from seline.domain.pins import BLANK, Pin
+from seline.domain.report import Finding, VerifyReport
+from seline.domain.usage import LEVELS, UsageLevel
+from seline.errors import (
+    SelineError,
+    UnsupportedFormat,
+    VolumeFailed,
+    VolumeNotMounted,
+    VolumeReadOnly,
+)
+from seline.manager import DataManager
+from seline.ports.store import Capability, DocumentStore, Incident
+from seline.services.alerts import Alerts
+
+CHECKSUMS: Final = "checksums"
+LOOKS_BACK: Final = QUIET
+"""What is older was told, or belongs to nobody's today: alerts that ended are forgotten later."""
+OVER_EVERY_S: Final = 30.0
+"""How often broken files are looked at again, to see whether they were mended: it reads them."""
+DAYS_WARN: Final = 14.0
+DAYS_CRITICAL: Final = 3.0
+
+TYPE_OF_INCIDENT: Final[Mapping[str, AlertType | None]] = {
+    "recovered": AlertType.RECOVERY,
+    "unrecoverable": AlertType.UNRECOVERABLE_DOCUMENT,
+    "served_from_memory": AlertType.SERVED_FROM_MEMORY,
+    "journal_broken": AlertType.JOURNAL_DAMAGED,
+    "disk_error": AlertType.DISK_ERROR,
+    "blank_save": AlertType.BLANK_SAVE,
+    "adopted": None,
+    "edited_meanwhile": None,
+    "set_aside": None,
+}
+"""None: a person did it, and knows. A kind that is not here is told as a disk error."""
+
+TYPE_OF_OUTCOME: Final[Mapping[str, AlertType | None]] = {
+    "unrecoverable": AlertType.UNRECOVERABLE_DOCUMENT,
+    "unreadable": AlertType.DISK_ERROR,
+    "failed": AlertType.DISK_ERROR,
+    "marked": AlertType.BACKUP_DAMAGED,
+    "recovered": None,
+    "adopted": None,
+    "unsettled": None,
+}
+"""By the outcome of a finding of verify. None: an incident tells it, or nobody need hear of it."""
+
+TYPE_OF_TROUBLE: Final[Mapping[type[SelineError], AlertType]] = {
+    VolumeNotMounted: AlertType.WRONG_MOUNT,
+    VolumeFailed: AlertType.WRITES_REFUSED,
+    VolumeReadOnly: AlertType.WRITES_REFUSED,
+    UnsupportedFormat: AlertType.WRITES_REFUSED,
+}
+"""Why nothing is written. What is not here (waiting for another process, closing) is no alert."""
+
+SEVERITY_OF_LEVEL: Final[Mapping[UsageLevel, Severity]] = {
+    UsageLevel.HALF: Severity.INFO,
+    UsageLevel.WARNING: Severity.WARNING,
+    UsageLevel.HIGH: Severity.WARNING,
+    UsageLevel.CRITICAL: Severity.CRITICAL,
+}
+
+
+def alerts_from(incidents: Iterable[Incident]) -> list[Signal]:
+    """Translate what the store and the manager collected, oldest first."""
+    return [
+        Sighting(
+            type=kind,
+            subject=incident.document,
+            severity=Severity.CRITICAL if kind is AlertType.RECOVERY and incident.lost else None,
+            details=_details(kind, incident),
+            at=incident.at,
+        )
+        for incident in sorted(incidents, key=lambda incident: incident.at)
+        if (kind := TYPE_OF_INCIDENT.get(incident.kind, AlertType.DISK_ERROR)) is not None
+    ]
+
+
+def alerts_from_pins(pins: Iterable[Pin], now: datetime) -> list[Signal]:
+    """Tell of the blank saves of the last day (V11), each by the pin that it left."""
+    return [
+        Sighting(
+            type=AlertType.BLANK_SAVE,
+            subject=pin.document,
+            details={} if pin.until is None else {"until": f"{pin.until:%Y-%m-%d}"},
+            at=pin.pinned_at,
+        )
+        for pin in pins
+        if pin.because.startswith(BLANK) and now - pin.pinned_at <= QUIET
+    ]
+
+
+def alerts_from_report(report: VerifyReport) -> list[Sighting]:
+    """Tell of what verify found and no incident tells."""
+    found = [
+        Sighting(
+            type=kind,
+            subject=finding.document,
+            details={"verdict": finding.verdict, "what": finding.detail},
+            at=report.ended_at,
+        )
+        for finding in report.findings
+        if (kind := TYPE_OF_OUTCOME.get(finding.outcome)) is not None
+        and kind is not AlertType.BACKUP_DAMAGED
+    ]
+    return [*found, *_damaged_backups(report)]
+
+
+def alerts_from_capabilities(capabilities: Iterable[Capability]) -> list[Signal]:
+    """Tell where the volume keeps no checksums."""
+    missing = any(one.name == CHECKSUMS and not one.present for one in capabilities)
+    kind = AlertType.CHECKSUMS_UNSUPPORTED
+    return [Sighting(type=kind) if missing else Cleared(type=kind)]
+
+
+def alerts_from_trouble(trouble: SelineError | None) -> list[Signal]:
+    """Tell why nothing is written, and that it is over where `trouble` is None."""
+    kind = None if trouble is None else TYPE_OF_TROUBLE.get(type(trouble))
+    if trouble is not None and kind is not None:
+        return [Sighting(type=kind, details={"what": trouble.message})]
+    over = sorted(set(TYPE_OF_TROUBLE.values())) if trouble is None else []
+    return [Cleared(type=one) for one in over]
+
+
+def alerts_from_usage(level: UsageLevel, usage_ratio: float) -> list[Signal]:
+    """Tell the level of usage (after hysteresis) that the volume has reached."""
+    if level is UsageLevel.OK:
+        return [Cleared(type=AlertType.USAGE)]
+    details: dict[str, Json] = {
+        "percent": round(usage_ratio * 100, 1),
+        "level": level.value,
+        "level_percent": round(LEVELS[level] * 100),
+        "half": level is UsageLevel.HALF,
+        "sheds": level is UsageLevel.HIGH,
+        "refuses": level is UsageLevel.CRITICAL,
+    }
+    return [Sighting(type=AlertType.USAGE, severity=SEVERITY_OF_LEVEL[level], details=details)]
+
+
+def alerts_from_days(days_until_full: float | None) -> list[Signal]:
+    """Tell that the volume will be full within two weeks; None: nobody can say."""
+    kind = AlertType.DAYS_UNTIL_FULL
+    if days_until_full is None or days_until_full >= DAYS_WARN:
+        return [Cleared(type=kind)]
+    severity = Severity.CRITICAL if days_until_full < DAYS_CRITICAL else Severity.WARNING
+    return [
+        Sighting(type=kind, severity=severity, details={"days": max(1, round(days_until_full))})
+    ]
+
+
+def alerts_from_run(job: str, *, succeeded: bool, detail: str = "") -> list[Signal]:
+    """Tell how a run of a job ended; a success ends what was said of its failing or lateness."""
+    if succeeded:
+        return [
+            Cleared(type=AlertType.JOB_FAILED, subject=job),
+            Cleared(type=AlertType.JOB_OVERDUE, subject=job),
+        ]
+    return [Sighting(type=AlertType.JOB_FAILED, subject=job, details={"what": detail})]
+
+
+def alerts_from_lateness(job: str, last_success: datetime | None) -> list[Signal]:
+    """Tell that a job is overdue, since its last success (None: there was none)."""
+    details: dict[str, Json] = (
+        {} if last_success is None else {"last_success": instant_text(last_success)}
+    )
+    return [Sighting(type=AlertType.JOB_OVERDUE, subject=job, details=details)]
+
+
+class Watch:
+    """Looks at one store, and lets its alerts know. `look` may be called at any interval."""
+
+    def __init__(
+        self, data: DataManager, alerts: Alerts, *, trouble: Callable[[], SelineError | None]
+    ) -> None:
+        """`trouble` says why the store is not open, None once it is."""
+        self._data = data
+        self._alerts = alerts
+        self._trouble = trouble
+        self._mended_due_s = 0.0
+
+    async def look(self) -> None:
+        """Let the alerts know what stands, what happened, and what is over."""
+        trouble = self._trouble()
+        if trouble is not None:
+            await self._alerts.take(alerts_from_trouble(trouble))
+            return
+        store = await self._data.open_store()
+        await self._alerts.take([*self._seen(store), *await self._mended(store)])
+
+    def _seen(self, store: DocumentStore) -> Iterator[Signal]:
+        now, report = self._data.clock.now(), self._data.last_verify
+        incidents = (
+            one
+            for one in (*store.incidents(), *self._data.incidents)
+            if one.kind != "blank_save" and now - one.at <= LOOKS_BACK
+        )
+        yield from alerts_from(incidents)
+        if report is not None and now - report.ended_at <= LOOKS_BACK:
+            yield from alerts_from_report(report)
+        yield from alerts_from_pins(self._data.keeping.pins(), now)
+        yield from alerts_from_capabilities(store.capabilities())
+        yield from alerts_from_trouble(store.trouble())
+
+    async def _mended(self, store: DocumentStore) -> list[Signal]:
+        """Return what is said of documents and is not so any more, asked now and then."""
+        suspects = [one for one in self._alerts.listing() if _may_be_over(one)]
+        if not suspects or self._data.clock.monotonic() < self._mended_due_s:
+            return []
+        self._mended_due_s = self._data.clock.monotonic() + OVER_EVERY_S
+        return await self._data.reading(lambda: _over(store, suspects))
+
+
+def _may_be_over(alert: Alert) -> bool:
+    return alert.state == "open" and alert.type in _IS_OVER and alert.document is not None
+
+
+def _over(store: DocumentStore, suspects: Iterable[Alert]) -> list[Signal]:
+    """Return the end of what is over. Blocks."""
+    return [
+        Cleared(type=one.type, subject=one.document or "")
+        for one in suspects
+        if _IS_OVER[one.type](store, DocumentKey(BOT, one.document or ""), one.details)
+    ]
+
+
+def _is_served(store: DocumentStore, key: DocumentKey, _details: Mapping[str, Json]) -> bool:
+    return store.look(key)[0].verdict in _USABLE
+
+
+def _are_gone(store: DocumentStore, key: DocumentKey, details: Mapping[str, Json]) -> bool:
+    named = details.get("names")
+    there = {backup.name for backup in store.backups(key)}
+    return isinstance(named, list) and there.isdisjoint(map(str, named))
+
+
+_USABLE: Final = frozenset({Verdict.SOUND, Verdict.EDITED, Verdict.MISSING})
+_IS_OVER: Final[
+    Mapping[AlertType, Callable[[DocumentStore, DocumentKey, Mapping[str, Json]], bool]]
+] = {
+    AlertType.UNRECOVERABLE_DOCUMENT: _is_served,
+    AlertType.BACKUP_DAMAGED: _are_gone,
+}
+
+
+def _damaged_backups(report: VerifyReport) -> Iterator[Sighting]:
+    by_document: dict[str, list[Finding]] = {}
+    for finding in report.findings:
+        if TYPE_OF_OUTCOME.get(finding.outcome) is AlertType.BACKUP_DAMAGED:
+            by_document.setdefault(finding.document, []).append(finding)
+    for document, findings in by_document.items():
+        names: list[Json] = [finding.backup for finding in findings if finding.backup]
+        details: dict[str, Json] = {"backups": len(names), "backup": names[0], "names": names}
+        yield Sighting(
+            type=AlertType.BACKUP_DAMAGED, subject=document, details=details, at=report.ended_at
+        )
+
+
+def _details(kind: AlertType, incident: Incident) -> dict[str, Json]:
+    """Return what the sentences need; a recovery's source says since when changes are lost."""
+    if kind is not AlertType.RECOVERY:
+        return {**incident.details, "what": incident.summary}
+    source = str(incident.details.get("source", ""))
+    backup = source.removeprefix("backup ") if source.startswith("backup ") else ""
+    stamp = parse_backup_name(backup)
+    taken_at = f"{stamp[1].instant:%Y-%m-%d %H:%M} UTC" if stamp else ""
+    return {
+        "verdict": incident.details.get("verdict", ""),
+        "backup": backup,
+        "from_memory": source == "memory",
+        "lost_after": taken_at if incident.lost else "",
+        "nothing_lost": not incident.lost,
+    }

@@ -1,0 +1,174 @@
+"""Settings: one frozen value, from defaults, a file, the environment and arguments, in that order.
+
+Every value remembers where it came from. What is unknown or impossible refuses to start, naming
+field, value, origin and what is allowed. The only place that reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from operator import attrgetter
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from seline.errors import SettingsError
+from seline.settings.kinds import KINDS, SECRETS, checked, truth
+from seline.settings.sources import from_arguments, from_environment, from_file, from_short_names
+from seline.settings.values import (
+    SECTIONS,
+    Alerting,
+    Backups,
+    Destination,
+    Exports,
+    Job,
+    Jobs,
+    Log,
+    Server,
+    Settings,
+    Storage,
+)
+
+__all__ = [
+    "SECRETS",
+    "Alerting",
+    "Backups",
+    "Destination",
+    "Exports",
+    "Job",
+    "Jobs",
+    "Log",
+    "Server",
+    "Settings",
+    "Storage",
+    "default_of",
+    "load_settings",
+    "sections",
+    "setting_names",
+    "shown",
+]
+RAILWAY_DATA_DIR: Final = "/app/server/data"
+_SERVICE_NAMES: Final = ("RAILWAY_SERVICE_NAME", "FLY_APP_NAME", "RENDER_SERVICE_NAME")
+_PLATFORMS: Final = ("RAILWAY_ENVIRONMENT", "FLY_APP_NAME", "RENDER")
+
+
+def load_settings(
+    *,
+    config: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    arguments: Mapping[str, object] | None = None,
+) -> Settings:
+    """Read the settings (SPEC §9): file ← environment ← short names ← arguments.
+
+    `arguments` go by their sectioned names (`storage.data_dir`); None counts as not given.
+    Raises SettingsError.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, object] = {}
+    origins: dict[str, str] = {}
+    warnings: list[str] = []
+    for source in (
+        from_file(config, environ),
+        from_environment(environ, warnings),
+        from_short_names(environ),
+        from_arguments(arguments or {}),
+    ):
+        for name, value, origin in source:
+            values[name] = checked(name, value, origin)
+            origins[name] = origin
+    return _resolved(values, origins, tuple(warnings), environ)
+
+
+def setting_names() -> list[str]:
+    """Return every setting by its sectioned name."""
+    return sorted(KINDS)
+
+
+def sections() -> dict[str, list[str]]:
+    """Return the settings' keys by section, in the order of the code."""
+    return {section: [item.name for item in fields(make())] for section, make in SECTIONS.items()}
+
+
+def default_of(name: str) -> object:
+    """Return a setting's default."""
+    section, _, key = name.rpartition(".")
+    return getattr(SECTIONS[section](), key)
+
+
+def shown(settings: Settings, name: str) -> object:
+    """Return a setting's value as it may be shown: secrets are masked, sinks are named."""
+    value = attrgetter(name)(settings)
+    if name == "alerts.sinks":
+        return tuple(map(str, value))
+    return "********" if name in SECRETS and value else value
+
+
+def _resolved(
+    values: Mapping[str, object],
+    origins: dict[str, str],
+    warnings: tuple[str, ...],
+    environ: Mapping[str, str],
+) -> Settings:
+    sections: dict[str, Any] = {}
+    for section, make in SECTIONS.items():
+        given = {
+            name.rpartition(".")[2]: value
+            for name, value in values.items()
+            if name.rpartition(".")[0] == section
+        }
+        sections[section] = replace(make(), **given)
+    jobs = {job.name: sections.pop(f"jobs.{job.name}") for job in fields(Jobs)}
+    data_dir, data_dir_origin = _data_dir(sections["storage"], origins, environ)
+    origins["storage.data_dir"] = data_dir_origin
+    _check_destinations(sections["exports"], data_dir, origins)
+    for name in KINDS:
+        origins.setdefault(name, "default")
+    require = sections["storage"].require_mount
+    return Settings(
+        **sections,
+        jobs=Jobs(**jobs),
+        strict=truth(environ.get("SELINE_STRICT") or "false"),
+        url=environ.get("SELINE_URL") or None,
+        token=environ.get("SELINE_TOKEN") or None,
+        service=_service(environ),
+        data_dir=data_dir,
+        mount_required=any(environ.get(name) for name in _PLATFORMS)
+        if require == "auto"
+        else require,
+        mount_expected_under=environ.get("RAILWAY_VOLUME_MOUNT_PATH") or None,
+        origins=MappingProxyType(origins),
+        warnings=warnings,
+    )
+
+
+def _service(environ: Mapping[str, str]) -> str:
+    given = (environ[name] for name in _SERVICE_NAMES if environ.get(name))
+    return next(given, None) or f"seline on {socket.gethostname()}"
+
+
+def _check_destinations(exports: Exports, data_dir: str, origins: Mapping[str, str]) -> None:
+    """Refuse an export into the volume that it shall outlive."""
+    volume = os.path.realpath(data_dir)
+    for one in exports.destinations:
+        if os.path.commonpath([volume, os.path.realpath(one.path)]) == volume:
+            raise SettingsError(
+                f"The destination {one.name} ({one.url}) lies inside the data directory.",
+                hint="Name a folder on another disk: what is lost with the volume is no backup.",
+                field="exports.destinations",
+                origin=origins["exports.destinations"],
+            )
+
+
+def _data_dir(
+    storage: Storage, origins: Mapping[str, str], environ: Mapping[str, str]
+) -> tuple[str, str]:
+    if storage.data_dir is not None:
+        return storage.data_dir, origins["storage.data_dir"]
+    if environ.get("RAILWAY_VOLUME_MOUNT_PATH"):
+        return environ["RAILWAY_VOLUME_MOUNT_PATH"], "environment RAILWAY_VOLUME_MOUNT_PATH"
+    if Path(RAILWAY_DATA_DIR).is_dir():
+        return RAILWAY_DATA_DIR, f"{RAILWAY_DATA_DIR} exists"
+    return "./data", "default"

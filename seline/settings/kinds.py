@@ -1,0 +1,225 @@
+"""What each setting may be: a table of kinds, and the error that says so."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+from seline.domain.alert_sink import NEEDS_OF, SinkSpec, is_web_address, read_sinks
+from seline.domain.alert_words import LANGUAGES
+from seline.domain.schedule import FORMS, parse_schedule
+from seline.errors import SettingsError
+from seline.settings.values import Destination, Jobs
+
+TOKEN_CHARACTERS_MIN: Final = 16
+SECRETS: Final = frozenset({"server.admin_token", "alerts.heartbeat_url", "alerts.sinks"})
+
+
+class Explained(ValueError):
+    """What is wrong with a value, in words that show none of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a setting is checked: `read` takes text or a value and raises ValueError or TypeError."""
+
+    allowed: str
+    read: Callable[[object], object]
+
+
+def checked(name: str, value: object, origin: str) -> object:
+    """Return a value as its setting holds it. Raises SettingsError."""
+    kind = KINDS.get(name)
+    if kind is None:
+        raise unknown(name, origin, KINDS)
+    try:
+        return kind.read(value)
+    except (ValueError, TypeError) as error:
+        shown_value = "the value given" if name in SECRETS else repr(str(value))
+        why = f"{error}; " if isinstance(error, Explained) else ""
+        raise SettingsError(
+            f"{name} = {shown_value} ({origin}) is not allowed: {why}it must be {kind.allowed}.",
+            hint=f"Set {name} to {kind.allowed}, or leave it out for its default.",
+            field=name,
+            origin=origin,
+        ) from error
+
+
+def unknown(name: str, origin: str, known: Mapping[str, object]) -> SettingsError:
+    """Return the error for a setting or section that there is none of, with the nearest known."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    meant = f" Did you mean {near[0]}?" if near else ""
+    return SettingsError(
+        f"There is no setting {name} ({origin}).{meant}",
+        hint="`seline config show` lists every setting.",
+        field=name,
+        origin=origin,
+    )
+
+
+def _number(
+    low: float, high: float, *, whole: bool, optional: bool = False, unit: str = ""
+) -> Kind:
+    def read(value: object) -> object:
+        if isinstance(value, bool):
+            raise TypeError(value)
+        number = (int if whole else float)(cast("Any", value))
+        if whole and isinstance(value, float) and value != number:
+            raise ValueError(value)
+        if not low <= number <= high:
+            raise ValueError(value)
+        return number
+
+    kind = "a whole number" if whole else "a number"
+    what = f"{kind} from {low:,} to {high:,}{f' ({unit})' if unit else ''}"
+    return Kind(f"{what}, or left out" if optional else what, read)
+
+
+def _one_of(*words: str) -> Kind:
+    def read(value: object) -> object:
+        if str(value).lower() not in words:
+            raise ValueError(value)
+        return str(value).lower()
+
+    return Kind(" or ".join(repr(word) for word in words), read)
+
+
+def truth(value: object) -> bool:
+    """Read true or false. Raises ValueError."""
+    if isinstance(value, bool):
+        return value
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if str(value).lower() not in known:
+        raise ValueError(value)
+    return known[str(value).lower()]
+
+
+def _auto_or_truth(value: object) -> object:
+    return "auto" if str(value).lower() == "auto" else truth(value)
+
+
+def _plain_text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(value)
+    return str(value)
+
+
+def _token(value: object) -> str:
+    text = _plain_text(value)
+    if len(text) < TOKEN_CHARACTERS_MIN or not text.isascii() or " " in text:
+        raise ValueError(value)
+    return text
+
+
+def _schedule(value: object) -> str:
+    return parse_schedule(_plain_text(value)).text
+
+
+def _destinations(value: object) -> tuple[Destination, ...]:
+    """Read destinations; what is not understood is refused, never left unheeded."""
+    tables = json.loads(value) if isinstance(value, str) else value
+    if not isinstance(tables, list):
+        raise TypeError(value)
+    found = tuple(_destination(table) for table in cast("list[object]", tables))
+    if len({one.name for one in found}) < len(found):
+        raise ValueError(value)
+    return found
+
+
+def _destination(table: object) -> Destination:
+    if not isinstance(table, dict):
+        raise TypeError(table)
+    given = cast("dict[str, object]", table)
+    one = Destination(**given)  # type: ignore[arg-type]  # an unknown key is a TypeError
+    address = urlsplit(_plain_text(one.url))
+    if address.scheme != "file" or address.netloc or not address.path.startswith("/"):
+        raise ValueError(table)
+    if one.keep is not None and (isinstance(one.keep, bool) or not 1 <= int(one.keep) <= 10_000):
+        raise ValueError(table)
+    return replace(one, name=_plain_text(one.name))
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = json.loads(value) if value.startswith("[") else value.split(",")
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(value)
+    items = cast("list[object]", value)
+    if not all(isinstance(item, str) for item in items):
+        raise TypeError(value)
+    return tuple(str(item).strip() for item in items if str(item).strip())
+
+
+def _sinks(value: object) -> tuple[SinkSpec, ...]:
+    try:
+        return read_sinks(value)
+    except ValueError as error:
+        raise Explained(str(error)) from None  # what it stands on may hold a secret
+
+
+def _address(value: object) -> str:
+    if not is_web_address(_plain_text(value)):
+        raise ValueError
+    return str(value)
+
+
+_BYTES_MAX: Final = 1 << 50
+_DAYS_MAX: Final = 36_500
+_KEEP: Final = _number(0, 100_000, whole=True)
+_TRUTH: Final = Kind("true or false", truth)
+KINDS: Final[Mapping[str, Kind]] = {
+    "storage.data_dir": Kind("a path", _plain_text),
+    "storage.volume_limit_mb": _number(1, 1 << 30, whole=True, optional=True, unit="MB"),
+    "storage.lock_wait_s": _number(0, 86_400, whole=False, unit="seconds"),
+    "storage.require_mount": Kind("'auto', true or false", _auto_or_truth),
+    "storage.reserve_percent": _number(0, 20, whole=False, unit="percent"),
+    "storage.document_bytes_max": _number(1024, 1 << 30, whole=True, unit="bytes"),
+    "storage.documents_max": _number(1, 1_000_000, whole=True),
+    "storage.depth_max": _number(1, 200, whole=True, unit="levels"),
+    "storage.cache_bytes_max": _number(0, _BYTES_MAX, whole=True, unit="bytes"),
+    "storage.settle_s": _number(0, 3600, whole=False, unit="seconds"),
+    "storage.edit_wait_s": _number(0, 3600, whole=False, unit="seconds"),
+    "storage.edit_limit_s": _number(1, 86_400, whole=False, unit="seconds"),
+    "backups.keep_newest": _number(1, 100_000, whole=True),
+    "backups.keep_hourly": _KEEP,
+    "backups.keep_daily": _KEEP,
+    "backups.keep_weekly": _KEEP,
+    "backups.keep_monthly": _KEEP,
+    "backups.bytes_max": _number(1, _BYTES_MAX, whole=True, optional=True, unit="bytes"),
+    "backups.pin_days": _number(1, _DAYS_MAX, whole=True, unit="days"),
+    "backups.deleted_days": _number(1, _DAYS_MAX, whole=True, unit="days"),
+    "backups.blank_guard_except": Kind("a list of document names", _names),
+    "server.host": Kind("an address or host name", _plain_text),
+    "server.port": _number(0, 65_535, whole=True),
+    "server.admin_token": Kind(
+        f"at least {TOKEN_CHARACTERS_MIN} ASCII characters without spaces", _token
+    ),
+    "server.trust_proxy": _TRUTH,
+    "server.metrics_open": _TRUTH,
+    **{
+        f"jobs.{job.name}.{key}": kind
+        for job in fields(Jobs)
+        for key, kind in (
+            ("schedule", Kind(FORMS, _schedule)),
+            ("timeout_s", _number(1, 86_400, whole=False, unit="seconds")),
+            ("enabled", _TRUTH),
+        )
+    },
+    "exports.destinations": Kind(
+        "a list of tables with `name`, `url` (file:///…) and optionally `keep`", _destinations
+    ),
+    "exports.keep": _number(1, 10_000, whole=True),
+    "alerts.language": _one_of(*LANGUAGES),
+    "alerts.renotify_h": _number(0.1, 24 * 365, whole=False, unit="hours"),
+    "alerts.heartbeat_url": Kind("an address that begins with https:// or http://", _address),
+    "alerts.sinks": Kind(
+        f"a list of tables, each with `kind` ({', '.join(NEEDS_OF)}) and what the kind needs",
+        _sinks,
+    ),
+    "log.level": _one_of("debug", "info", "warning", "error"),
+    "log.format": _one_of("auto", "json", "console"),
+}

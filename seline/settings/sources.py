@@ -1,0 +1,114 @@
+"""Where settings come from: a file, the environment, its short names, arguments."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final, TypeAlias, cast
+
+from seline.errors import SettingsError
+from seline.settings.kinds import SECRETS, unknown
+from seline.settings.values import SECTIONS
+
+DEFAULT_CONFIG: Final = "config/seline.toml"
+Given: TypeAlias = tuple[str, object, str]
+"""A setting's name, its value as given, and where it was given."""
+
+_SHORT_NAMES: Final[Mapping[str, str]] = {
+    "SELINE_DATA_DIR": "storage.data_dir",
+    "SELINE_ADMIN_TOKEN": "server.admin_token",
+    "PORT": "server.port",
+}
+_KNOWN_NAMES: Final = frozenset(
+    {*_SHORT_NAMES, "SELINE_ADMIN_TOKEN_FILE", "SELINE_CONFIG", "SELINE_URL", "SELINE_STRICT",
+     "SELINE_TOKEN"}
+)  # fmt: skip
+
+
+def from_file(config: str | None, environ: Mapping[str, str]) -> Iterator[Given]:
+    """Read the TOML file named by `--config` or SELINE_CONFIG, or the default one if it is there.
+
+    Raises SettingsError.
+    """
+    named = config or environ.get("SELINE_CONFIG") or None
+    path = Path(named or DEFAULT_CONFIG)
+    if named is None and not path.is_file():
+        return
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"The settings file {path} cannot be read: {error.strerror}.",
+            hint="Check the path given by --config or SELINE_CONFIG.",
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"The settings file {path} is not TOML: {error}.",
+            hint="Mend the line named; config/seline.toml in the project shows the form.",
+        ) from error
+    for section, table in _tables("", tables):
+        if section not in SECTIONS or not isinstance(table, dict):
+            raise unknown(section, f"file {path}", SECTIONS)
+        for key, value in table.items():
+            yield f"{section}.{key}", value, f"file {path}"
+
+
+def _tables(above: str, tables: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    """Name each table by its whole path; `[jobs]` is no section, `[jobs.usage]` is."""
+    for name, table in tables.items():
+        path = f"{above}{name}"
+        if isinstance(table, dict) and any(known.startswith(f"{path}.") for known in SECTIONS):
+            yield from _tables(f"{path}.", cast("dict[str, object]", table))
+        else:
+            yield path, table
+
+
+def from_environment(environ: Mapping[str, str], warnings: list[str]) -> Iterator[Given]:
+    """Read SELINE_<SECTION>__<KEY>; other SELINE_ names that are not known are warned of."""
+    for variable, text in sorted(environ.items()):
+        if not variable.startswith("SELINE_") or variable in _KNOWN_NAMES or not text:
+            continue
+        if "__" not in variable:
+            warnings.append(_warning(variable))
+            continue
+        name = variable.removeprefix("SELINE_").lower().replace("__", ".")
+        if name.endswith("_file") and name.removesuffix("_file") in SECRETS:
+            yield name.removesuffix("_file"), _secret(variable, text), f"environment {variable}"
+        else:
+            yield name, text, f"environment {variable}"
+
+
+def from_short_names(environ: Mapping[str, str]) -> Iterator[Given]:
+    """Read the names without a section."""
+    secret_file = environ.get("SELINE_ADMIN_TOKEN_FILE")
+    if secret_file:
+        variable = "SELINE_ADMIN_TOKEN_FILE"
+        yield "server.admin_token", _secret(variable, secret_file), f"environment {variable}"
+    for variable, name in _SHORT_NAMES.items():
+        if environ.get(variable):
+            yield name, environ[variable], f"environment {variable}"
+
+
+def from_arguments(arguments: Mapping[str, object]) -> Iterator[Given]:
+    """Read the arguments that were given: None is none."""
+    for name, value in arguments.items():
+        if value is not None:
+            yield name, value, "argument"
+
+
+def _secret(variable: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"{variable} names a file that cannot be read: {path}.",
+            hint="Check that the file exists and that Seline's user may read it.",
+        ) from error
+
+
+def _warning(variable: str) -> str:
+    near = difflib.get_close_matches(variable, _KNOWN_NAMES, n=1, cutoff=0.5)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return f"{variable} is not a setting of Seline and is ignored{meant}"

@@ -1,0 +1,185 @@
+"""The settings as one frozen value: sections with their defaults, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+from urllib.parse import unquote, urlsplit
+
+from seline.domain.alert_sink import SinkSpec
+from seline.domain.alert_words import Language
+from seline.domain.retention import RetentionPolicy
+
+DEFAULT_HOST: Final = "127.0.0.1"
+DEFAULT_PORT: Final = 8080
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """`[storage]`: where documents lie and how large they may grow."""
+
+    data_dir: str | None = None
+    volume_limit_mb: int | None = None
+    lock_wait_s: float = 300.0
+    require_mount: Literal["auto"] | bool = "auto"
+    reserve_percent: float = 1.0
+    document_bytes_max: int = 32 << 20
+    documents_max: int = 10_000
+    depth_max: int = 200
+    cache_bytes_max: int = 16 << 20
+    settle_s: float = 2.0
+    edit_wait_s: float = 30.0
+    edit_limit_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backups:
+    """`[backups]`: which backups are kept."""
+
+    keep_newest: int = 5
+    keep_hourly: int = 0
+    keep_daily: int = 0
+    keep_weekly: int = 0
+    keep_monthly: int = 0
+    bytes_max: int | None = None
+    pin_days: int = 30
+    deleted_days: int = 30
+    blank_guard_except: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """`[server]`: where the admin API listens and who may come in."""
+
+    host: str | None = None
+    port: int | None = None
+    admin_token: str | None = field(default=None, repr=False)
+    trust_proxy: bool = False
+    metrics_open: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """`[jobs.<name>]`: when a job runs (UTC), for how long at most, and whether at all."""
+
+    schedule: str
+    timeout_s: float
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jobs:
+    """`[jobs]`: what happens by the clock."""
+
+    integrity: Job = field(default_factory=lambda: Job(schedule="every 1 h", timeout_s=3600.0))
+    rotation: Job = field(default_factory=lambda: Job(schedule="every 1 h", timeout_s=600.0))
+    usage: Job = field(default_factory=lambda: Job(schedule="every 5 min", timeout_s=60.0))
+    export: Job = field(default_factory=lambda: Job(schedule="daily 03:00", timeout_s=3600.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """`[[exports.destinations]]`: where exports go, and how many are kept there."""
+
+    name: str
+    url: str
+    keep: int | None = None
+
+    @property
+    def path(self) -> str:
+        """The folder of a `file:///…` address."""
+        return unquote(urlsplit(self.url).path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exports:
+    """`[exports]`: verified exports to places beyond this volume."""
+
+    keep: int = 7
+    destinations: tuple[Destination, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alerting:
+    """`[alerts]`: who hears of what went wrong, in which language, and how often again."""
+
+    language: Language = "en"
+    renotify_h: float = 24.0
+    heartbeat_url: str | None = field(default=None, repr=False)
+    sinks: tuple[SinkSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """`[log]`: how much is said, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set. `origins` says where each value came from.
+
+    `service` is what alerts call this process, as the platform calls it.
+    """
+
+    storage: Storage = field(default_factory=Storage)
+    backups: Backups = field(default_factory=Backups)
+    server: Server = field(default_factory=Server)
+    jobs: Jobs = field(default_factory=Jobs)
+    exports: Exports = field(default_factory=Exports)
+    alerts: Alerting = field(default_factory=Alerting)
+    log: Log = field(default_factory=Log)
+    strict: bool = False
+    url: str | None = None
+    token: str | None = field(default=None, repr=False)
+    service: str = "seline"
+    data_dir: str = "data"
+    mount_required: bool = False
+    mount_expected_under: str | None = None
+    origins: Mapping[str, str] = field(default_factory=dict[str, str])
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def bind(self) -> tuple[str | None, int]:
+        """The address to listen on; host None is every address, IPv4 and IPv6."""
+        host, port = self.server.host, self.server.port
+        if host is None and port is None:
+            return DEFAULT_HOST, DEFAULT_PORT
+        return host, DEFAULT_PORT if port is None else port
+
+    @property
+    def bind_is_public(self) -> bool:
+        """Whether others than this machine can reach the address."""
+        host = self.bind[0]
+        return host not in {"127.0.0.1", "localhost", "::1"}
+
+    @property
+    def retention(self) -> RetentionPolicy:
+        """The policy for backups."""
+        kept = self.backups
+        return RetentionPolicy(
+            keep_newest=kept.keep_newest,
+            keep_hourly=kept.keep_hourly,
+            keep_daily=kept.keep_daily,
+            keep_weekly=kept.keep_weekly,
+            keep_monthly=kept.keep_monthly,
+            bytes_max=kept.bytes_max,
+        )
+
+
+SECTIONS: Final[Mapping[str, Callable[[], Any]]] = {
+    "storage": Storage,
+    "backups": Backups,
+    "server": Server,
+    "jobs.integrity": lambda: Jobs().integrity,
+    "jobs.rotation": lambda: Jobs().rotation,
+    "jobs.usage": lambda: Jobs().usage,
+    "jobs.export": lambda: Jobs().export,
+    "exports": Exports,
+    "alerts": Alerting,
+    "log": Log,
+}
+"""What makes each section with its defaults."""
