@@ -56,7 +56,7 @@ lock: $(LOCKING)/.installed ## resolve every lock anew, from pyproject.toml
 clean: ## remove environments and caches; ./data is never touched
 	rm -rf $(VENV) $(LOWEST) $(LOCKING) build dist .mypy_cache .ruff_cache .pytest_cache \
 	    .hypothesis .import_linter_cache
-	find seline tests -name __pycache__ -prune -exec rm -rf {} +
+	find seline workers tests -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp says that its environment holds what the lock says, so that the next run starts at once.
 

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Final, cast
 
-from seline.errors import SelineError, VolumeLocked
+from seline.errors import SelineError
 from seline.manager import DataManager, ManagerOptions
 from seline.ports.store import DocumentStore
 from seline.ports.waiting import run_without_loop
@@ -106,13 +106,14 @@ def start(
     settings: Settings,
     *,
     lock_wait_s: float,
-    on_wait: Callable[[VolumeLocked], None] | None = None,
+    mount_wait_s: float = 0.0,
+    on_wait: Callable[[SelineError], None] | None = None,
     give_up: Callable[[], bool] = lambda: False,
 ) -> Seline:
     """Begin opening on a thread of its own; every call on the result waits for that."""
     opening: Future[DocumentStore] = Future()
     opening.set_running_or_notify_cancel()
-    options = volume_options(settings, lock_wait_s=lock_wait_s)
+    options = volume_options(settings, lock_wait_s=lock_wait_s, mount_wait_s=mount_wait_s)
 
     def run() -> None:
         try:
@@ -144,13 +145,16 @@ def get_lessons_service() -> LessonsLearned:
     return _instance().lessons
 
 
-def volume_options(settings: Settings, *, lock_wait_s: float) -> VolumeOptions:
+def volume_options(
+    settings: Settings, *, lock_wait_s: float, mount_wait_s: float = 0.0
+) -> VolumeOptions:
     """Return how the volume is opened under these settings."""
     storage = settings.storage
     limit_mb = storage.volume_limit_mb
     return VolumeOptions(
         data_dir=settings.data_dir,
         lock_wait_s=lock_wait_s,
+        mount_wait_s=mount_wait_s,
         mount_required=settings.mount_required,
         mount_expected_under=settings.mount_expected_under,
         limit_mb=limit_mb,

@@ -31,9 +31,8 @@ class LogSink:
         level = logging.INFO if alert.state == "resolved" else _LEVELS[alert.severity]
         _log.log(
             level,
-            "%s %s",
-            alert.summary,
-            alert.fix,
+            "%s",
+            f"{alert.summary} {alert.fix}".rstrip(),
             extra={
                 "alert": alert.type.value,
                 "alert_id": alert.id,

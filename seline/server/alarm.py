@@ -79,19 +79,22 @@ class Alarm:
         self._tending: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
 
-    async def start(self, jobs: Iterable[JobStatus], *, watching: bool) -> None:
-        """Take up what an earlier process knew, once the store is open, and begin to look.
+    def start(self) -> None:
+        """Begin to look and to deliver, whether or not the store is open yet.
 
-        What was said of jobs that are switched off is over. `watching=False` only answers what is
-        asked: a command on a volume of its own raises no alerts.
+        Not begun, it only answers what is asked: a command on a volume of its own raises none.
+        """
+        self._tending = asyncio.get_running_loop().create_task(self._tend(), name="seline-alerts")
+
+    async def take_up(self, jobs: Iterable[JobStatus]) -> None:
+        """Take up what an earlier process knew, once the store is open.
+
+        What was said of jobs that are switched off is over.
         """
         await self.alerts.load()
-        if not watching:
-            return
         off = [job.name for job in jobs if not job.enabled]
         kinds = (AlertType.JOB_FAILED, AlertType.JOB_OVERDUE)
         self._heard += [Cleared(type=kind, subject=name) for name in off for kind in kinds]
-        self._tending = asyncio.get_running_loop().create_task(self._tend(), name="seline-alerts")
 
     async def run_ended(self, run: Run, record: Record) -> None:
         """Hear what a run of a job came to. Raises nothing."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import socket
 import time
@@ -23,7 +24,7 @@ import seline
 from seline import library
 from seline.clock import SystemClock, instant_text
 from seline.domain.document import Json
-from seline.errors import SelineError, StoreClosed, VolumeLocked
+from seline.errors import SelineError, StoreClosed
 from seline.http.app import build_app
 from seline.http.doors import Doors
 from seline.outbound.folder import Folder
@@ -89,6 +90,7 @@ class Serving:
         self._seline = library.start(
             self.settings,
             lock_wait_s=self._lock_wait_s,
+            mount_wait_s=math.inf if self._network else 0.0,
             on_wait=self._on_wait,
             give_up=lambda: self._closing,
         )
@@ -123,6 +125,8 @@ class Serving:
         )
         await self._runner.setup()
         self._listening = asyncio.Event()
+        if self._network:
+            self._alarm.start()
         self._opening = asyncio.ensure_future(self._open())
         try:
             if self._network:
@@ -149,7 +153,7 @@ class Serving:
         return self._seline.lessons
 
     async def acquired(self) -> None:
-        """Wait until the volume is held and the store open. Raises what its opening raised."""
+        """Wait until the volume is mounted, held and open. Raises what its opening raised."""
         await asyncio.shield(self._opening)
 
     async def close(self) -> None:
@@ -216,9 +220,9 @@ class Serving:
             "data_dir": self._data_dir,
         }
 
-    def _on_wait(self, locked: VolumeLocked) -> None:
-        self._waiting = locked
-        _log.warning("waiting for the volume: %s", locked.message)
+    def _on_wait(self, missing: SelineError) -> None:
+        self._waiting = missing
+        _log.warning("waiting for the volume: %s %s", missing.message, missing.hint)
 
     async def _open(self) -> None:
         try:
@@ -227,7 +231,7 @@ class Serving:
             await self._listening.wait()
             secret = await self._first_secret()
             await self._worker.start(scheduled=self._network)
-            await self._alarm.start(self._worker.jobs(), watching=self._network)
+            await self._alarm.take_up(self._worker.jobs())
             await listen_on_control_socket(self._runner, self.settings.data_dir)
         except SelineError as error:
             self._waiting = error

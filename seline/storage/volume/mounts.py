@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import os
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from seline.errors import VolumeNotMounted
+
+POLL_S: Final = 0.5
 
 NETWORK_KINDS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"}
@@ -38,6 +42,34 @@ def mount_of(path: str) -> Mount | None:
         if inside and (best is None or len(mount.point) >= len(best.point)):
             best = mount
     return best
+
+
+def wait_for_place(
+    data_dir: str,
+    *,
+    required: bool,
+    expected_under: str | None,
+    wait_s: float,
+    on_wait: Callable[[VolumeNotMounted], None] | None = None,
+    give_up: Callable[[], bool] = lambda: False,
+) -> None:
+    """Wait until the data directory lies where it must: platforms may mount after the start.
+
+    `on_wait` hears once what is missing, and again if it is something else. Raises
+    VolumeNotMounted. Blocks.
+    """
+    deadline = time.monotonic() + wait_s
+    told = ""
+    while True:
+        try:
+            return check_place(data_dir, required=required, expected_under=expected_under)
+        except VolumeNotMounted as error:
+            if time.monotonic() >= deadline or give_up():
+                raise
+            if on_wait is not None and error.message != told:
+                told = error.message
+                on_wait(error)
+        time.sleep(POLL_S)
 
 
 def check_place(data_dir: str, *, required: bool, expected_under: str | None) -> None:

@@ -36,7 +36,6 @@ from seline.errors import (
     SelineError,
     StoreClosed,
     VolumeFailed,
-    VolumeLocked,
 )
 from seline.ports.store import (
     Atom,
@@ -55,7 +54,7 @@ from seline.storage.volume.finding import Finding, unreadable
 from seline.storage.volume.ground import Ground, hold
 from seline.storage.volume.judging import Judging
 from seline.storage.volume.leases import Lease, Leases
-from seline.storage.volume.mounts import check_place
+from seline.storage.volume.mounts import wait_for_place
 from seline.storage.volume.opening import Mending
 from seline.storage.volume.probe import Probed, probe
 from seline.storage.volume.quarantine import list_quarantine
@@ -80,6 +79,7 @@ class VolumeOptions:
 
     data_dir: str
     lock_wait_s: float = 5.0
+    mount_wait_s: float = 0.0
     mount_required: bool = False
     mount_expected_under: str | None = None
     limit_mb: int | None = None
@@ -95,19 +95,23 @@ def open_volume(
     options: VolumeOptions,
     *,
     clock: Clock | None = None,
-    on_wait: Callable[[VolumeLocked], None] | None = None,
+    on_wait: Callable[[SelineError], None] | None = None,
     give_up: Callable[[], bool] = lambda: False,
 ) -> VolumeStore:
     """Hold the volume, mend what a sudden end left, and return the store. Blocks.
 
-    Raises VolumeNotMounted, VolumeLocked (after `lock_wait_s`; `on_wait` hears of the holder
-    meanwhile, `give_up` ends the wait), UnsupportedFormat, or the disk's error by its name.
+    Raises VolumeNotMounted (after `mount_wait_s`), VolumeLocked (after `lock_wait_s`),
+    UnsupportedFormat, or the disk's error by its name. `on_wait` hears what is waited for,
+    `give_up` ends the wait.
     """
     clock = clock or SystemClock()
-    check_place(
+    wait_for_place(
         options.data_dir,
         required=options.mount_required,
         expected_under=options.mount_expected_under,
+        wait_s=options.mount_wait_s,
+        on_wait=on_wait,
+        give_up=give_up,
     )
     ground = hold(
         os.path.abspath(options.data_dir),
