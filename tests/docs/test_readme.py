@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -21,8 +22,23 @@ from tests.docs.blocks import ROOT, blocks
 DOCUMENTS = ["README.md", "docs/bots.md", "docs/reading-a-volume.md", "docs/errors.md"]
 
 
+BOT = """
+import asyncio, os
+os.environ["PORT"] = "0"
+
+class Bot:
+    async def run(self):
+        print(await self.data.load_json("user_profile.json"))
+
+async def main(bot):
+{}
+
+asyncio.run(main(Bot()))
+"""
+
+
 def run(code: str, directory: Path, *arguments: str) -> str:
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "workers")])}
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=directory,
@@ -37,8 +53,9 @@ def run(code: str, directory: Path, *arguments: str) -> str:
 
 
 def test_the_readmes_python_runs(tmp_path: Path) -> None:
-    awaited, blocking = blocks("README.md", "python")
+    awaited, blocking, within_a_bot = blocks("README.md", "python")
     assert run(awaited, tmp_path) == "{'userName': 'Alex', 'location': 'Lyon', 'visits': 1}\n"
+    assert "Alex" in run(BOT.format(indent(within_a_bot, "    ")), tmp_path)
     run(blocking + "\nassert profile == {'userName': 'Alex'}", tmp_path)
 
 
