@@ -207,7 +207,7 @@ def raised(
     """Return what a sighting makes of what was known of its (type, subject)."""
     at = seen.at or now
     event = KIND_OF[seen.type].course is Course.EVENT
-    if before is not None and at <= before.alert.last_at <= now and (event or not before.open):
+    if before is not None and (event or not before.open) and _is_known(before, at, now):
         return Step(before, told=False)
     if before is None or not before.open:
         return Step(_opened(seen, at, now, language), told=True)
@@ -320,6 +320,11 @@ def _opened(seen: Sighting, at: datetime, now: datetime, language: Language) -> 
         told_rank=rank_of(alert),
         worst=severity,
     )
+
+
+def _is_known(standing: Standing, at: datetime, now: datetime) -> bool:
+    """Whether an occurrence was told of; one ahead of now was, before the clock was set back."""
+    return at > now or at <= standing.alert.last_at <= now
 
 
 def _due(standing: Standing, now: datetime, renotify: timedelta) -> bool:

@@ -15,7 +15,6 @@ from typing import Final
 
 from seline.domain.alert import AlertType, Cleared, Signal
 from seline.domain.job import JobStatus, Record, Run, RunOutcome
-from seline.domain.report import VerifyReport
 from seline.errors import SelineError
 from seline.manager import DataManager
 from seline.outbound.heartbeat import Heartbeat
@@ -37,6 +36,10 @@ LOOK_EVERY_S: Final = 2.0
 LAST_WORDS_S: Final = 5.0
 BROKEN: Final = frozenset({"unrecoverable", "unreadable", "failed"})
 """The outcomes of findings after which an integrity check gives no sign of life."""
+SILENCING: Final = frozenset(
+    {AlertType.UNRECOVERABLE_DOCUMENT, AlertType.WRITES_REFUSED, AlertType.WRONG_MOUNT}
+)
+"""The alerts that, while they stand, do the same."""
 
 _log = logging.getLogger("seline.alerts")
 
@@ -101,7 +104,7 @@ class Alarm:
         self._heard += self._told_by(run, record)
         await self._look()
         if run.job == "integrity" and run.outcome is RunOutcome.OK:
-            await self._beat(self._data.last_verify)
+            self._beat(run)
 
     def overdue(self, job: str, last_success: datetime | None) -> None:
         """Hear that a job is long overdue."""
@@ -157,17 +160,16 @@ class Alarm:
             *alerts_from_days(days),
         ]
 
-    async def _beat(self, report: VerifyReport | None) -> None:
+    def _beat(self, run: Run) -> None:
         """Give a sign of life after a check that left nothing broken, where changes are taken."""
-        if self._heartbeat is None or report is None:
+        if self._heartbeat is None:
             return
-        if (await self._data.open_store()).trouble() is not None:
-            _log.warning("no heartbeat: no changes are taken")
-            return
-        if any(finding.outcome in BROKEN for finding in report.findings):
-            _log.warning("no heartbeat: the check left something broken")
-            return
-        if self._beating is None or self._beating.done():
+        report = self._data.last_verify
+        found = report.findings if report and report.started_at >= run.started_at else ()
+        standing = [one.type for one in self.alerts.listing() if one.state == "open"]
+        if any(one.outcome in BROKEN for one in found) or not SILENCING.isdisjoint(standing):
+            _log.warning("no heartbeat: not everything is sound")
+        elif self._beating is None or self._beating.done():
             self._beating = asyncio.get_running_loop().create_task(self._give_sign(self._heartbeat))
 
     async def _give_sign(self, heartbeat: Heartbeat) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from seline.storage.volume.mounts import journal_missing, mount_of
 
-IMAGE_BYTES = 1 << 30
+IMAGE_BYTES = 2 << 30
 
 
 @contextlib.contextmanager

@@ -1,0 +1,105 @@
+"""The process: how soon it is ready, what it takes while idle, how soon it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from seline import open_seline
+from tests.benchmarks.printing import DOCUMENT, say
+
+IDLE_S = 30.0
+CATCH_UP_S = 25.0
+"""The jobs that were missed run within the first seconds, one after another."""
+
+
+def start(here: Path) -> None:
+    """Measure the time to ready over 1,000 documents."""
+    volume = here / "start"
+    asyncio.run(_fill(volume))
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        with _serving(volume):
+            times.append(time.perf_counter() - started)
+    detail = "a process of its own, 1,000 documents"
+    say("start to ready", f"{statistics.median(times):.2f} s", "≤ 1.5 s", detail)
+
+
+def idle(here: Path) -> None:
+    """Measure memory and processor of a server with nothing to do, and its stop."""
+    with _serving(here / "idle") as server:
+        time.sleep(CATCH_UP_S)
+        before_s = _processor_s(server.pid)
+        time.sleep(IDLE_S)
+        used_s = _processor_s(server.pid) - before_s
+        memory_mb = _memory_mb(server.pid)
+        started = time.perf_counter()
+        server.terminate()
+        server.wait(timeout=15)
+        stop_s = time.perf_counter() - started
+    say("an idle server's memory, its jobs run once", f"{memory_mb:.0f} MB", "≤ 60 MB", "")
+    share = f"{used_s / IDLE_S:.2%}"
+    say("an idle server's share of a processor", share, "≈ 0", f"over {IDLE_S:.0f} s")
+    say("stop of an idle server", f"{stop_s:.2f} s", "≤ 1 s", "from SIGTERM to its end")
+
+
+async def _fill(volume: Path) -> None:
+    async with open_seline(volume, lock_wait_s=0) as seline:
+        save, update = seline.data.save_json, seline.data.update_field
+        await asyncio.gather(*(save(f"d{n}.json", DOCUMENT) for n in range(1000)))
+        await asyncio.gather(*(update(f"d{n}.json", "n", n) for n in range(1000)))
+
+
+@contextlib.contextmanager
+def _serving(volume: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `seline serve` on a free port; give it once it is ready."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environ = {**os.environ, "SELINE_SERVER__HOST": "127.0.0.1", "PORT": str(port)}
+    environ.pop("SELINE_STRICT", None)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "seline", "serve", "--data-dir", str(volume)],
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_until_ready(port)
+        yield server
+    finally:
+        server.terminate()
+        server.wait(timeout=15)
+
+
+def _wait_until_ready(port: int) -> None:
+    started = time.perf_counter()
+    while time.perf_counter() - started < 30:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1).close()
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _memory_mb(process: int) -> float:
+    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process}/status").read_text())
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def _processor_s(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
