@@ -1,0 +1,1 @@
+"""What the fault suites share: the operations they break, the judge, the figures."""
