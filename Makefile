@@ -29,8 +29,10 @@ test-lowest: $(LOWEST)/.installed ## the tests without kills and faults, on the 
 	@$(LOWEST)/bin/python -m pytest -m "not prove" --ignore=tests/acceptance --ignore=tests/faults $(ARGS)
 
 prove: $(VENV)/.installed-dev ## the long rounds and the benchmarks; SELINE_PROVE_MINUTES bounds the rounds
+	@rm -f .prove/figures.jsonl
 	@$(BIN)/python -m pytest -m prove -rs --timeout=1800 $(ARGS) || \
 	    { code=$$?; [ $$code -eq 5 ] && echo "No long rounds yet." || exit $$code; }
+	@$(BIN)/python -m tests.proof.report
 	@$(BIN)/python -m tests.benchmarks
 
 lint: $(VENV)/.installed-dev ## ruff, mypy, pyright, and the floors
@@ -54,7 +56,7 @@ lock: $(LOCKING)/.installed ## resolve every lock anew, from pyproject.toml
 	    --output-file requirements-lowest.lock
 
 clean: ## remove environments and caches; ./data is never touched
-	rm -rf $(VENV) $(LOWEST) $(LOCKING) build dist .mypy_cache .ruff_cache .pytest_cache \
+	rm -rf $(VENV) $(LOWEST) $(LOCKING) .prove build dist .mypy_cache .ruff_cache .pytest_cache \
 	    .hypothesis .import_linter_cache
 	find seline workers tests -name __pycache__ -prune -exec rm -rf {} +
 

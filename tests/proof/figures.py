@@ -15,7 +15,10 @@ DEFAULT = Path(".prove") / "figures.jsonl"
 
 
 def note(suite: str, what: str, *, tried: int, failures: int, where: str, **more: object) -> None:
-    """Add one figure and print it: so many were tried, so many broke a promise, on what medium."""
+    """Add one figure and print it: so many were tried, so many broke a promise, on what medium.
+
+    The suite `negative control` counts how many a wrong store was caught by.
+    """
     path = Path(os.environ.get("SELINE_FIGURES") or DEFAULT)
     path.parent.mkdir(parents=True, exist_ok=True)
     line = {
