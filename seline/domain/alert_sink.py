@@ -88,7 +88,8 @@ def _read(number: int, item: object) -> SinkSpec:
         return item
     if not isinstance(item, dict):
         raise ValueError(f"{where} is no table")  # noqa: TRY004  # one error for every wrong shape
-    table = {str(key): entry for key, entry in cast("dict[object, object]", item).items()}
+    given = cast("dict[object, object]", item)
+    table = {str(key): entry for key, entry in given.items() if entry is not None}
     kind = _text(where, "kind", table.get("kind"))
     if kind not in NEEDS_OF:
         raise ValueError(f"{where}: there is no kind {kind!r}; there are {_listed(NEEDS_OF)}")

@@ -1,6 +1,7 @@
 """Verify: look at every document and backup past the page cache, mend, and report what was found.
 
-In slices, one file at a time on the reader threads, so that the loop and the writer stay free.
+In slices, one file at a time on the reader threads, giving way to changes: the loop and the writer
+stay free.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import asyncio
 import time
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from seline.domain.backup import Backup
 from seline.domain.document import BOT, DocumentKey
@@ -22,6 +23,9 @@ from seline.ports.waiting import in_loop
 if TYPE_CHECKING:
     from seline.manager.data import DataManager
 
+GIVE_WAY_MAX_S: Final = 0.02
+"""How long one file waits for changes to end: a pass ends under any load, if late."""
+GIVE_WAY_STEP_S: Final = 0.002
 _USABLE = frozenset({Verdict.SOUND, Verdict.MISSING})
 
 
@@ -56,6 +60,7 @@ class _Pass:
     async def _document(self, name: str) -> bool:
         """Look at one document and mend it; False while it is being written."""
         key = DocumentKey(BOT, name)
+        await self._give_way()
         judged = await self._data.reading(lambda: self._fresh(key))
         self.documents += 1
         self.bytes_read += len(judged.content.data) if judged.content else 0
@@ -65,6 +70,13 @@ class _Pass:
             return False
         await self._mend(key, judged)
         return True
+
+    async def _give_way(self) -> None:
+        """Let changes go first, for a moment."""
+        waited_s = 0.0
+        while waited_s < GIVE_WAY_MAX_S and self._store.is_busy():
+            await _sleep(GIVE_WAY_STEP_S)
+            waited_s += GIVE_WAY_STEP_S
 
     def _fresh(self, key: DocumentKey) -> Judged:
         self._store.drop_cached_pages(key)
@@ -116,6 +128,7 @@ class _Pass:
         for backup in await self._data.reading(lambda: list(self._store.backups(key))):
             if since is not None and backup.taken_at < since:
                 continue
+            await self._give_way()
             judged = await self._data.reading(partial(self._fresh_backup, key, backup))
             if judged is None:
                 continue

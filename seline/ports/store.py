@@ -290,6 +290,10 @@ class DocumentStore(Protocol):
         """Measure the volume. Blocks."""
         ...
 
+    def is_busy(self) -> bool:
+        """Return whether changes are being made or wait: what can wait should give way."""
+        ...
+
     def figures(self) -> Figures:
         """Return what was counted since the store was opened."""
         ...

@@ -220,6 +220,9 @@ class MemoryStore:
             own_mount=False,
         )
 
+    def is_busy(self) -> bool:
+        return False
+
     def figures(self) -> Figures:
         return self._counting.figures()
 

@@ -345,6 +345,9 @@ class VolumeStore:
         """Whether the emergency space is there."""
         return self._space.has_reserve()
 
+    def is_busy(self) -> bool:
+        return self._turns.busy_since_s is not None or self._writer.queued > 0
+
     def figures(self) -> Figures:
         return self._turns.counting.figures(queued=self._writer.queued, flushes=disk.flushes())
 
