@@ -77,9 +77,10 @@ class VerifyReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotationReport:
-    """What a rotation of everything discarded."""
+    """What a rotation of everything discarded; `freed_bytes` of both together."""
 
     backups: int
+    quarantined: int
     freed_bytes: int
 
 

@@ -46,7 +46,7 @@ from seline.errors import (
     StoreClosed,
     VolumeBusy,
 )
-from seline.manager import changes
+from seline.manager import changes, setting_aside
 from seline.manager.blocks import Edit, Transaction
 from seline.manager.changes import BlankSaved, Encoding, not_found
 from seline.manager.health import Health
@@ -426,6 +426,10 @@ class DataManager:
     async def prune(self, *, dry_run: bool = False) -> list[Pruned]:
         """Discard what the policy drops, of every document; `dry_run` only says what."""
         return await prune(self, await self.open_store(), dry_run=dry_run)
+
+    async def bound_quarantine(self) -> list[QuarantineItem]:
+        """Discard the oldest broken files beyond 100 or 32 MiB, never an only copy; return them."""
+        return await setting_aside.bound_quarantine(self, await self.open_store())
 
     async def health(self) -> dict[str, Json]:
         """Say how everything stands: the body of `GET /health` (SPEC §6)."""

@@ -258,6 +258,10 @@ class DocumentStore(Protocol):
         """Return the bytes as they are. Raises DocumentNotFound. Blocks."""
         ...
 
+    def discard_quarantined(self, items: Sequence[str]) -> Future[None]:
+        """Discard broken bytes that were set aside, by name; what is not there is fine."""
+        ...
+
     def raw(self, key: DocumentKey) -> bytes:
         """Return the document's bytes as they lie there, sound or not. Blocks."""
         ...

@@ -73,10 +73,15 @@ class Custody:
         return report
 
     async def rotate(self) -> RotationReport:
-        """Discard what the policy drops, of every document."""
+        """Discard what the policy drops, of every document, and the quarantine's surplus."""
         pruned = await self._data.prune()
-        freed_bytes = sum(one.size_bytes for one in pruned)
-        return RotationReport(backups=len(pruned), freed_bytes=freed_bytes)
+        aside = await self._data.bound_quarantine()
+        return RotationReport(
+            backups=len(pruned),
+            quarantined=len(aside),
+            freed_bytes=sum(one.size_bytes for one in pruned)
+            + sum(one.size_bytes for one in aside),
+        )
 
     async def measure(self) -> UsageReport:
         """Measure the volume; its level rises at the mark and falls two points below it."""

@@ -164,6 +164,11 @@ class MemoryStore:
     def quarantine(self) -> Sequence[QuarantineItem]:
         return []
 
+    def discard_quarantined(self, _items: Sequence[str]) -> Future[None]:
+        future: Future[None] = Future()
+        future.set_result(None)
+        return future
+
     def read_quarantine(self, item: str) -> bytes:
         raise DocumentNotFound(f"{item} is not in quarantine.", item=item)
 

@@ -57,7 +57,7 @@ from seline.storage.volume.leases import Lease, Leases
 from seline.storage.volume.mounts import wait_for_place
 from seline.storage.volume.opening import Mending
 from seline.storage.volume.probe import Probed, probe
-from seline.storage.volume.quarantine import list_quarantine
+from seline.storage.volume.quarantine import discard, list_quarantine
 from seline.storage.volume.rotation import Rotation
 from seline.storage.volume.shelf import Shelf
 from seline.storage.volume.space import Space
@@ -311,6 +311,10 @@ class VolumeStore:
 
     def heed_pins(self, marked: Callable[[str, Sequence[Backup]], Sequence[Backup]]) -> None:
         self._turns.marked = marked
+
+    def discard_quarantined(self, items: Sequence[str]) -> Future[None]:
+        self._ground.check_usable()
+        return self._writer.between(lambda: discard(self._ground, items))
 
     def snapshot(self, owner: str) -> Future[AbstractContextManager[Snapshot]]:
         self._ground.check_usable()
