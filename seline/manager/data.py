@@ -56,6 +56,7 @@ from seline.manager.options import ManagerOptions
 from seline.manager.pruning import prune
 from seline.manager.verifying import verify
 from seline.ports.store import (
+    SLOW_S,
     Atom,
     Change,
     Current,
@@ -574,7 +575,7 @@ class DataManager:
     async def _content(self, key: DocumentKey) -> Content | None:
         """Return a document's sound content, doing what its verdict asks for (V4)."""
         store = self._store or await self.open_store()
-        known = await self._peek_slowly(store, key) if store.slow() else store.peek(key)
+        known = await self._peek_slowly(store, key) if store.busy_s() > SLOW_S else store.peek(key)
         if isinstance(known, Content):
             return known
         if known is Verdict.MISSING:

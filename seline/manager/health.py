@@ -20,7 +20,7 @@ from seline.domain.report import Check, Status
 from seline.domain.trend import Forecast, in_words
 from seline.domain.usage import Usage, UsageLevel, level_of
 from seline.errors import SelineError
-from seline.ports.store import DocumentStore, Incident, Outcome
+from seline.ports.store import HANGING_S, SLOW_S, DocumentStore, Incident, Outcome
 
 if TYPE_CHECKING:
     from seline.manager.data import DataManager
@@ -202,7 +202,14 @@ class Health:
             )
 
     def _writing(self, store: DocumentStore) -> Check:
-        trouble = store.trouble()
+        trouble, busy_s = store.trouble(), store.busy_s()
+        if trouble is None and busy_s > SLOW_S:
+            return Check(
+                name="writing",
+                status=Status.WARNING if busy_s < HANGING_S else Status.CRITICAL,
+                detail=f"the disk has not answered for {busy_s:.0f} s; changes wait",
+                fix="Wait; if it stays so, the volume hangs: ask its provider.",
+            )
         if trouble is None:
             return Check(name="writing", status=Status.OK, detail="changes are taken")
         return Check(

@@ -74,7 +74,7 @@ class _Pass:
     async def _give_way(self) -> None:
         """Let changes go first, for a moment."""
         waited_s = 0.0
-        while waited_s < GIVE_WAY_MAX_S and self._store.is_busy():
+        while waited_s < GIVE_WAY_MAX_S and self._store.busy_s():
             await _sleep(GIVE_WAY_STEP_S)
             waited_s += GIVE_WAY_STEP_S
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -127,6 +127,12 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     answer: object = None
 
 
+SLOW_S: Final = 1.0
+"""A disk that has not answered for so long: nobody may wait for it on an event loop."""
+HANGING_S: Final = 30.0
+"""A disk that has not answered for so long does not just take its time."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuarantineItem:
     """Broken bytes that were set aside."""
@@ -201,8 +207,8 @@ class DocumentStore(Protocol):
         """Read and judge the document now; return the verdict and its mtime. Writes nothing."""
         ...
 
-    def slow(self) -> bool:
-        """Whether the disk has not answered for a second: then nobody may wait for it on a loop."""
+    def busy_s(self) -> float:
+        """Return for how many seconds the batch under way has been worked on, 0 without one."""
         ...
 
     def later(self, work: Callable[[], T]) -> Future[T]:
@@ -292,10 +298,6 @@ class DocumentStore(Protocol):
 
     def usage(self) -> Usage:
         """Measure the volume. Blocks."""
-        ...
-
-    def is_busy(self) -> bool:
-        """Return whether changes are being made or wait: what can wait should give way."""
         ...
 
     def figures(self) -> Figures:

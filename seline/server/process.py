@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Callable
 
@@ -36,6 +37,9 @@ async def run_server(settings: Settings, *, announce: Callable[[Started], None])
             acquiring.cancel()
         stopping.cancel()
         _log.info("stopping")
+    if running.left_behind:
+        logging.shutdown()
+        os._exit(1)  # a thread that waits for the disk would hold the process up
 
 
 def _say_who_may_come_in(started: Started, settings: Settings) -> None:

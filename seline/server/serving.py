@@ -38,6 +38,8 @@ from seline.storage.volume.audit import AuditLog
 from seline_workers import Worker
 
 SHUTDOWN_S: Final = 8.0
+CLOSE_S: Final = 3.0
+"""How long a disk may take to let go; nothing that was answered depends on it."""
 LINGERING_S: Final = 1.0
 """How long a body that was refused is still read, so that its sender sees the answer."""
 SOCKET_PATH_MAX: Final = 100
@@ -83,6 +85,8 @@ class Serving:
         self._since = SystemClock().now()
         self._started_s = time.monotonic()
         self.address = ""
+        self.left_behind = False
+        """Whether the disk hung so that the store could not be closed."""
         self.started: Started | None = None
 
     async def start(self) -> Serving:
@@ -161,14 +165,19 @@ class Serving:
         if self._closing:
             return
         self._closing = True
-        await self._runner.cleanup()
-        await self._worker.stop()
+        await asyncio.gather(self._runner.cleanup(), self._worker.stop())
         await self._alarm.close()
         if not self._opening.done():
             self._opening.cancel()
         with contextlib.suppress(SelineError, asyncio.CancelledError):
             await self._opening
-        await self._seline.close()
+        closing = asyncio.ensure_future(self._seline.close())
+        await asyncio.wait({closing}, timeout=CLOSE_S)
+        if closing.done():
+            closing.result()
+        else:
+            self.left_behind = True
+            _log.error("the disk does not answer: the store is left as it is, nothing is lost")
         self._audit.close()
 
     async def __aenter__(self) -> Serving:  # noqa: PYI034  # never subclassed

@@ -26,7 +26,7 @@ from seline.errors import (
     VolumeReadOnly,
 )
 from seline.manager import DataManager
-from seline.ports.store import Capability, DocumentStore, Incident
+from seline.ports.store import HANGING_S, Capability, DocumentStore, Incident
 from seline.services.alerts import Alerts
 
 CHECKSUMS: Final = "checksums"
@@ -35,6 +35,8 @@ LOOKS_BACK: Final = QUIET
 OVER_EVERY_S: Final = 30.0
 """How often broken files are looked at again, to see whether they were mended: it reads them."""
 DAYS_WARN: Final = 14.0
+DAYS_OVER: Final = 16.0
+"""A guess wavers: between these two nothing new is said, and nothing is over."""
 DAYS_CRITICAL: Final = 3.0
 
 TYPE_OF_INCIDENT: Final[Mapping[str, AlertType | None]] = {
@@ -156,8 +158,10 @@ def alerts_from_usage(level: UsageLevel, usage_ratio: float) -> list[Signal]:
 def alerts_from_days(days_until_full: float | None) -> list[Signal]:
     """Tell that the volume will be full within two weeks; None: nobody can say."""
     kind = AlertType.DAYS_UNTIL_FULL
-    if days_until_full is None or days_until_full >= DAYS_WARN:
+    if days_until_full is None or days_until_full >= DAYS_OVER:
         return [Cleared(type=kind)]
+    if days_until_full >= DAYS_WARN:
+        return []
     severity = Severity.CRITICAL if days_until_full < DAYS_CRITICAL else Severity.WARNING
     return [
         Sighting(type=kind, severity=severity, details={"days": max(1, round(days_until_full))})
@@ -215,7 +219,7 @@ class Watch:
             yield from alerts_from_report(report)
         yield from alerts_from_pins(self._data.keeping.pins(), now)
         yield from alerts_from_capabilities(store.capabilities())
-        yield from alerts_from_trouble(store.trouble())
+        yield from alerts_from_trouble(store.trouble() or _hanging(store))
 
     async def _mended(self, store: DocumentStore) -> list[Signal]:
         """Return what is said of documents and is not so any more, asked now and then."""
@@ -224,6 +228,13 @@ class Watch:
             return []
         self._mended_due_s = self._data.clock.monotonic() + OVER_EVERY_S
         return await self._data.reading(lambda: _over(store, suspects))
+
+
+def _hanging(store: DocumentStore) -> SelineError | None:
+    """Say that the disk does not answer, once it is too long to be slowness."""
+    if store.busy_s() < HANGING_S:
+        return None
+    return VolumeFailed(f"The disk has not answered for {HANGING_S:.0f} s; changes wait for it.")
 
 
 def _may_be_over(alert: Alert) -> bool:

@@ -76,8 +76,8 @@ class MemoryStore:
         found = self._find(key)
         return found.judged, found.updated_at
 
-    def slow(self) -> bool:
-        return False
+    def busy_s(self) -> float:
+        return 0.0
 
     def later(self, work: Callable[[], T]) -> Future[T]:
         self._check_open()
@@ -224,9 +224,6 @@ class MemoryStore:
             limit_bytes=None,
             own_mount=False,
         )
-
-    def is_busy(self) -> bool:
-        return False
 
     def figures(self) -> Figures:
         return self._counting.figures()

@@ -67,7 +67,6 @@ from seline.storage.volume.writer import Writer
 
 INCIDENTS_MAX: Final = 200
 READER_THREADS: Final = 3
-SLOW_S: Final = 1.0
 DEFAULT_LIMIT_MB: Final = 500
 
 _T = TypeVar("_T")
@@ -226,9 +225,9 @@ class VolumeStore:
             return Judged(verdict, content), sight.updated_at or self._clock.now()
         return sight.judged, sight.updated_at
 
-    def slow(self) -> bool:
+    def busy_s(self) -> float:
         since = self._turns.busy_since_s
-        return since is not None and self._clock.monotonic() - since > SLOW_S
+        return 0.0 if since is None else self._clock.monotonic() - since
 
     def later(self, work: Callable[[], _T]) -> Future[_T]:
         if self._closed:
@@ -348,9 +347,6 @@ class VolumeStore:
     def has_reserve(self) -> bool:
         """Whether the emergency space is there."""
         return self._space.has_reserve()
-
-    def is_busy(self) -> bool:
-        return self._turns.busy_since_s is not None or self._writer.queued > 0
 
     def figures(self) -> Figures:
         return self._turns.counting.figures(queued=self._writer.queued, flushes=disk.flushes())

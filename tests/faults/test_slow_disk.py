@@ -1,0 +1,254 @@
+"""A disk that takes long, or hangs: the loop goes on, order holds, queues and stops are bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from seline.errors import DocumentTooLarge, OutcomeUnknown, VolumeBusy, VolumeFailed
+from seline.server import Serving, serving
+from seline.storage.volume import disk, writer
+from tests.integration.test_http import ADMIN, Client, settings_for
+
+NAME = "user_profile.json"
+
+HANGING = """
+import asyncio, sys, threading
+import seline_workers.worker
+from seline.server import run_server, serving
+from seline.settings import load_settings
+from seline.storage.volume import disk
+
+sys.modules["seline.server.serving"].SHUTDOWN_S = 0.5
+sys.modules["seline.server.serving"].CLOSE_S = 0.5
+sys.modules["seline_workers.worker"].DRAIN_S = 0.5
+real, hung = disk.sync, threading.Event()
+
+def sync(descriptor):
+    if hung.is_set():
+        threading.Event().wait()
+    real(descriptor)
+
+def announce(started):
+    hung.set()
+    print(started.address, flush=True)
+
+disk.sync = sync
+environ = {"SELINE_DATA_DIR": sys.argv[1], "SELINE_SERVER__HOST": "127.0.0.1", "PORT": "0"}
+settings = load_settings(environ={**environ, "SELINE_ADMIN_TOKEN": sys.argv[2]})
+asyncio.run(run_server(settings, announce=announce))
+"""
+
+
+class Gate:
+    """Stands before every sync; closed, it holds the writer up as a hanging disk does."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+        self._open.set()
+        self.waits = threading.Event()
+
+    def close(self) -> None:
+        self._open.clear()
+
+    def open(self) -> None:
+        self._open.set()
+
+    def __call__(self, descriptor: int) -> None:
+        if not self._open.is_set():
+            self.waits.set()
+            self._open.wait()
+        os.fsync(descriptor)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    gate = Gate()
+    monkeypatch.setattr(disk, "sync", gate)
+    yield gate
+    gate.open()
+
+
+@pytest.fixture
+async def server(tmp_path: Path, gate: Gate) -> AsyncIterator[Serving]:
+    async with serving(settings_for(tmp_path / "data")) as running:
+        await running.acquired()
+        yield running
+        gate.open()
+
+
+async def held_up(gate: Gate) -> None:
+    await asyncio.to_thread(gate.waits.wait, 10)
+
+
+async def test_probes_reads_and_health_answer_while_the_disk_does_not(
+    server: Serving, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seline.manager.health.SLOW_S", 0.01)
+    async with aiohttp.ClientSession() as session:
+        client = Client(session, server.address)
+        await client.call("PUT", f"/documents/{NAME}", {"n": 1})
+        gate.close()
+        saving = asyncio.ensure_future(server.data.save_json(NAME, {"n": 2}))
+        await held_up(gate)
+        async with asyncio.timeout(5):
+            for probe in ("/livez", "/readyz"):
+                async with session.get(server.address + probe) as got:
+                    assert got.status == 200
+            assert (await client.call("GET", f"/documents/{NAME}"))[1] == {"n": 1}
+            _, health, _ = await client.call("GET", "/health")
+        [writing] = [check for check in health["checks"] if check["name"] == "writing"]
+        assert writing["status"] == "warning"
+        assert "has not answered" in writing["detail"]
+        assert not saving.done()
+        gate.open()
+        await saving
+        assert (await client.call("GET", f"/documents/{NAME}"))[1] == {"n": 2}
+
+
+async def test_who_waits_takes_effect_in_order_and_the_queue_has_an_end(
+    server: Serving, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "QUEUED_ATOMS_MAX", 4)
+    await server.data.save_json(NAME, {"n": 0})
+    gate.close()
+    waiting = [asyncio.ensure_future(server.data.save_json(NAME, {"n": 1}))]
+    await held_up(gate)
+    for number in (2, 3, 4, 5):
+        waiting.append(asyncio.ensure_future(server.data.save_json(NAME, {"n": number})))
+        await asyncio.sleep(0)
+    with pytest.raises(VolumeBusy):
+        await server.data.save_json(NAME, {"n": "one too many"})
+    async with aiohttp.ClientSession() as session:
+        status, body, _ = await Client(session, server.address).call(
+            "PUT", f"/documents/{NAME}", {"n": "one too many"}
+        )
+    assert (status, body["code"]) == (503, "volume_busy")
+    gate.open()
+    await asyncio.gather(*waiting)
+    assert await server.data.load_json(NAME) == {"n": 5}
+
+
+async def test_a_hang_is_told_and_its_end_too(
+    server: Serving, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seline.services.watching.HANGING_S", 0.01)
+    monkeypatch.setattr("seline.server.alarm.LOOK_EVERY_S", 0.02)
+    gate.close()
+    saving = asyncio.ensure_future(server.data.save_json(NAME, {"n": 1}))
+    await held_up(gate)
+    assert await told(server) == "open"
+    gate.open()
+    await saving
+    assert await told(server, "resolved") == "resolved"
+
+
+async def told(server: Serving, state: str = "open") -> str:
+    async with aiohttp.ClientSession() as session, asyncio.timeout(20):
+        client = Client(session, server.address)
+        while True:
+            _, body, _ = await client.call("GET", "/alerts")
+            for alert in body["alerts"]:
+                if (alert["type"], alert["state"]) == ("writes_refused", state):
+                    return state
+            await asyncio.sleep(0.05)
+
+
+def test_a_stop_is_not_held_up_by_a_disk_that_hangs(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGING, str(tmp_path), ADMIN],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        address = process.stdout.readline().strip()
+        assert address.startswith("http")
+        asyncio.run(_save_in_vain(address))
+        process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        assert process.wait(timeout=60) == 1
+        assert time.monotonic() - started < 20, "the requests, the jobs and the close have limits"
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+async def _save_in_vain(address: str) -> None:
+    async with aiohttp.ClientSession() as session:
+        client = Client(session, address)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await client.call("PUT", f"/documents/{NAME}", {"n": 1})
+
+
+async def test_a_writer_that_dies_answers_everybody_at_once(
+    server: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise SystemError("the writer's own end")
+
+    monkeypatch.setattr("seline.storage.volume.commit.Committer.run", die)
+    async with asyncio.timeout(10):
+        answers = await asyncio.gather(
+            *(server.data.save_json(f"d{number}.json", {"n": 1}) for number in range(8)),
+            return_exceptions=True,
+        )
+        assert {type(answer) for answer in answers} <= {OutcomeUnknown, VolumeFailed}
+        with pytest.raises((OutcomeUnknown, VolumeFailed)):
+            await server.data.save_json(NAME, {"n": 1})
+
+
+async def test_without_descriptors_a_save_is_refused_and_the_next_one_works(
+    server: Serving,
+) -> None:
+    import resource
+
+    await server.data.save_json(NAME, {"n": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    hoard: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 20, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            while True:
+                hoard.append(os.open("/dev/null", os.O_RDONLY))
+        with pytest.raises(Exception, match=r"Too many open files|EMFILE"):
+            await server.data.save_json(NAME, {"n": 2})
+    finally:
+        for descriptor in hoard:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert await server.data.load_json(NAME) == {"n": 1}
+    await server.data.save_json(NAME, {"n": 3})
+    assert await server.data.load_json(NAME) == {"n": 3}
+
+
+async def test_a_file_size_limit_refuses_and_changes_nothing(server: Serving) -> None:
+    import resource
+
+    await server.data.save_json(NAME, {"n": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(Exception, match=r"too large|EFBIG") as refused:
+            await server.data.save_json(NAME, {"text": "x" * (1 << 20)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert not isinstance(refused.value, DocumentTooLarge)
+    assert await server.data.load_json(NAME) == {"n": 1}
+    await server.data.save_json(NAME, {"n": 2})
