@@ -36,7 +36,7 @@ _UNRECOVERABLE: Final = re.compile(rb'"unrecoverable"\s*:\s*(\[[^\]]*\])\s*\}\s*
     seline export > seline_backup.json
     seline export | gzip > seline_backup.json.gz
     seline export backup.json --force --url https://bot.example.org
-    seline export /mnt/nas/seline/
+    seline export /mnt/nas/seline
     """,
 )
 @click.argument("file", default="-", type=click.Path(allow_dash=True))
@@ -44,8 +44,8 @@ _UNRECOVERABLE: Final = re.compile(rb'"unrecoverable"\s*:\s*(\[[^\]]*\])\s*\}\s*
 async def export(api: Api, file: str, force: bool) -> Exit:
     """Write every document of one instant as one readable JSON object.
 
-    A directory (or a name that ends in `/`) gets a dated folder of verified packs instead, with the
-    backups in it. `seline import` takes both back. Exits 3 if a document was broken and is not in
+    A directory (or a name without an ending like .json) gets a dated folder of verified packs
+    instead, with the backups in it. `seline import` takes both back. Exits 3 if a document was broken and is not in
     it.
     """
     if _is_folder(file):
@@ -60,8 +60,11 @@ async def export(api: Api, file: str, force: bool) -> Exit:
     return _told(tail, file)
 
 
-def _is_folder(file: str) -> bool:
-    return file != "-" and (file.endswith("/") or os.path.isdir(file))
+def _is_folder(path: str) -> bool:
+    """Whether a path names a folder: it is one, or has no ending and is not there yet."""
+    if path == "-" or os.path.isfile(path):
+        return False
+    return path.endswith("/") or os.path.isdir(path) or not os.path.splitext(path)[1]
 
 
 async def _receive(api: Api, write: Callable[[bytes], object]) -> bytes:

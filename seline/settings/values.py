@@ -13,6 +13,8 @@ from seline.domain.retention import RetentionPolicy
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8080
+PLATFORM_PORT: Final = "environment PORT"
+"""Where a port came from that a platform set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,10 +146,13 @@ class Settings:
 
     @property
     def bind(self) -> tuple[str | None, int]:
-        """The address to listen on; host None is every address, IPv4 and IPv6."""
+        """The address to listen on; host None is every address, IPv4 and IPv6.
+
+        A platform says by PORT that it wants every one; a port chosen otherwise opens nothing.
+        """
         host, port = self.server.host, self.server.port
-        if host is None and port is None:
-            return DEFAULT_HOST, DEFAULT_PORT
+        if host is None and self.origins.get("server.port") != PLATFORM_PORT:
+            host = DEFAULT_HOST
         return host, DEFAULT_PORT if port is None else port
 
     @property

@@ -177,7 +177,7 @@ def line(tmp_path: Path) -> Line:
 def test_an_export_folder_is_written_and_taken_back_in(line: Line, beside: bool) -> None:
     if beside:
         with served(line):
-            ran = line("export", "out/")
+            ran = line("export", "out")
     else:
         ran = line("export", "out/")
     assert ran.code == 0, ran.err

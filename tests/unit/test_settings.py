@@ -112,7 +112,10 @@ def test_platforms_require_a_mount(name: str) -> None:
     assert load(storage__require_mount=True).mount_required
 
 
-def test_a_port_or_a_host_opens_the_bind() -> None:
+def test_a_platforms_port_or_a_host_opens_the_bind_and_a_chosen_port_does_not() -> None:
+    assert load(server__port=9000).bind == ("127.0.0.1", 9000)
+    assert not load({"SELINE_SERVER__PORT": "9000"}).bind_is_public
+    assert load({"SELINE_SERVER__HOST": "0.0.0.0"}).bind_is_public
     assert load({"PORT": "9000"}).bind == (None, 9000)
     assert load({"PORT": "9000"}).bind_is_public
     assert load({"SELINE_SERVER__HOST": "127.0.0.1", "PORT": "9000"}).bind == ("127.0.0.1", 9000)
