@@ -83,9 +83,18 @@ def _told(manifest: Manifest) -> Exit:
     return Exit.DAMAGE
 
 
-def is_export_folder(source: str) -> bool:
-    """Whether a directory is an export: it has a manifest."""
-    return os.path.isfile(os.path.join(source, MANIFEST_NAME))
+def export_in(source: str) -> str | None:
+    """Return the export that a directory is, or the newest of those it holds, None without any."""
+    if _is_export(source):
+        return source
+    inside = [name for name in os.listdir(source) if parse_export_name(name) is not None]
+    found = [path for name in sorted(inside) if _is_export(path := os.path.join(source, name))]
+    return found[-1] if found else None
+
+
+def _is_export(directory: str) -> bool:
+    """Whether it has a manifest, which is written last."""
+    return os.path.isfile(os.path.join(directory, MANIFEST_NAME))
 
 
 def as_body(source: str) -> bytes:

@@ -33,6 +33,7 @@ _NAMES_SHOWN_MAX: Final = 20
     seline import seline_backup.json --dry-run
     seline import seline_backup.json
     seline import ./old-data/
+    seline import /mnt/nas/seline
     seline import /mnt/nas/seline/seline-20250106T143022Z
     gunzip < seline_backup.json.gz | seline import - --yes
     seline import seline_backup.json --mode replace
@@ -54,8 +55,9 @@ def import_source(
 ) -> Exit | None:
     """Take in an export, or a folder of .json files from an older bot; all of it or nothing.
 
-    SOURCE is a file or a dated folder that `seline export` wrote, `-` for stdin, or a folder of
-    .json files. Of a dated folder the documents are taken; its backups can be read by hand.
+    SOURCE is a file or a folder that `seline export` wrote (of several dated ones in it the newest),
+    `-` for stdin, or a folder of .json files. Of a dated folder the documents are taken; its
+    backups can be read by hand.
     """
     body = _read(source, skip_broken=skip_broken)
     return with_api(
@@ -85,11 +87,13 @@ async def _plan_and_import(api: Api, body: bytes, mode: str, *, dry_run: bool, y
 def _read(source: str, *, skip_broken: bool) -> bytes:
     """Return the source as the body of an import."""
     if source != "-" and os.path.isdir(source):
-        from seline.cli.export_folder import as_body, is_export_folder
+        from seline.cli.export_folder import as_body, export_in
 
-        if is_export_folder(source):
+        export = export_in(source)
+        if export is not None:
+            talk.say(f"The export {export}:")
             with talk.busy("Checking the export"):
-                return as_body(source)
+                return as_body(export)
         return _folder_body(source, skip_broken=skip_broken)
     return read_source(source)
 

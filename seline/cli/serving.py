@@ -27,7 +27,9 @@ PORT_MAX: Final = 65_535
     """,
 )
 @click.option(
-    "--host", metavar="HOST", help="Listen there (else on this machine alone; everywhere if PORT is in the environment)."
+    "--host",
+    metavar="HOST",
+    help="Listen there (else on this machine alone; everywhere if PORT is in the environment).",
 )
 @click.option("--port", type=click.IntRange(0, PORT_MAX), metavar="PORT", help="Else PORT or 8080.")
 def serve(asked: Asked, host: str | None, port: int | None) -> None:

@@ -184,8 +184,10 @@ def test_an_export_folder_is_written_and_taken_back_in(line: Line, beside: bool)
     assert "1 document, 2 backups" in ran.err
     folder = ran.out.strip()
     assert line("save", NAME, stdin='{"n": "later"}').code == 0
-    assert line("import", folder, "--yes").code == 0
-    assert line("load", NAME).value() == {"n": 2, "é": "è"}
+    for source in (folder, "out"):
+        assert line("import", source, "--yes").code == 0
+        assert line("load", NAME).value() == {"n": 2, "é": "è"}
+        assert line("save", NAME, stdin='{"n": "again"}').code == 0
     unpacked = subprocess.run(
         ["tar", "--zstd", "-tf", "pack-0001.tar.zst"],
         cwd=line.folder / folder,
