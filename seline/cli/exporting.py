@@ -45,8 +45,8 @@ async def export(api: Api, file: str, force: bool) -> Exit:
     """Write every document of one instant as one readable JSON object.
 
     A directory (or a name without an ending like .json) gets a dated folder of verified packs
-    instead, with the backups in it. `seline import` takes both back. Exits 3 if a document was broken and is not in
-    it.
+    instead, with the backups in it. `seline import` takes both back. Exits 3 if a document was
+    broken and is not in it.
     """
     if _is_folder(file):
         from seline.cli.export_folder import export_folder

@@ -55,9 +55,9 @@ def import_source(
 ) -> Exit | None:
     """Take in an export, or a folder of .json files from an older bot; all of it or nothing.
 
-    SOURCE is a file or a folder that `seline export` wrote (of several dated ones in it the newest),
-    `-` for stdin, or a folder of .json files. Of a dated folder the documents are taken; its
-    backups can be read by hand.
+    SOURCE is a file or a folder that `seline export` wrote (of several dated ones in it the
+    newest), `-` for stdin, or a folder of .json files. Of a dated folder the documents are taken;
+    its backups can be read by hand.
     """
     body = _read(source, skip_broken=skip_broken)
     return with_api(
