@@ -23,10 +23,10 @@ run: $(VENV)/.installed ## install what is missing, then serve ./data
 	@exec $(BIN)/seline serve $(ARGS)
 
 test: $(VENV)/.installed-dev ## the tests (under 5 minutes)
-	@$(BIN)/python -m pytest -m "not prove" $(ARGS)
+	@$(BIN)/python -m pytest -m "not prove" -n auto --dist worksteal $(ARGS)
 
 test-lowest: $(LOWEST)/.installed ## the tests without kills and faults, on the oldest libraries allowed
-	@$(LOWEST)/bin/python -m pytest -m "not prove" --ignore=tests/acceptance --ignore=tests/faults $(ARGS)
+	@$(LOWEST)/bin/python -m pytest -m "not prove" -n auto --dist worksteal --ignore=tests/acceptance --ignore=tests/faults $(ARGS)
 
 prove: $(VENV)/.installed-dev ## the long rounds and the benchmarks; SELINE_PROVE_MINUTES bounds the rounds
 	@rm -f .prove/figures.jsonl
