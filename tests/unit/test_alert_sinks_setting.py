@@ -1,0 +1,342 @@
+"""Sinks in the settings: every kind and every mistake, and never a secret in the words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seline.domain.alert import Severity
+from seline.domain.alert_sink import (
+    NAME_CHARACTERS_MAX,
+    NEEDS_OF,
+    SinkSpec,
+    is_web_address,
+    read_sinks,
+)
+from seline.errors import SettingsError
+from seline.outbound.sinks import BUILD
+from seline.settings import Settings, load_settings, setting_names, shown
+
+SECRET = "s3cret-0123456789"
+URL = f"https://hooks.example/{SECRET}"
+CHAT = "-1001234567890"
+SOUND: Mapping[str, dict[str, object]] = {
+    "log": {"kind": "log"},
+    "webhook": {"kind": "webhook", "url": URL, "token": SECRET},
+    "telegram": {"kind": "telegram", "token": SECRET, "chat_id": CHAT},
+    "discord": {"kind": "discord", "url": URL},
+    "ntfy": {"kind": "ntfy", "url": URL, "token": SECRET},
+}
+
+
+@pytest.fixture(autouse=True)
+def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def a_sink(kind: str, **fields: object) -> dict[str, object]:
+    """Return a sound sink of a kind with some fields given otherwise; `...` leaves one out."""
+    table = {**SOUND[kind], **fields}
+    return {key: value for key, value in table.items() if value is not ...}
+
+
+def refusal(value: object) -> str:
+    """Return what is said of wrong sinks, having seen that it says no secret."""
+    with pytest.raises(ValueError) as refused:
+        read_sinks(value)
+    words = str(refused.value)
+    assert SECRET not in words
+    assert CHAT not in words
+    return words
+
+
+# what may be given
+
+
+def test_every_kind_can_be_read_and_built() -> None:
+    assert set(SOUND) == set(NEEDS_OF) == set(BUILD)
+    sinks = read_sinks(list(SOUND.values()))
+    assert [(sink.kind, sink.name) for sink in sinks] == [(kind, kind) for kind in SOUND]
+    assert {sink.min_severity for sink in sinks} == {Severity.INFO}
+
+
+def test_a_sink_holds_what_it_was_given() -> None:
+    [sink] = read_sinks([a_sink("webhook", name=" phone ", min_severity="Critical")])
+
+    assert sink == SinkSpec(
+        kind="webhook", name="phone", min_severity=Severity.CRITICAL, url=URL, token=SECRET
+    )
+
+
+@pytest.mark.parametrize("given", [CHAT, int(CHAT), f" {CHAT} ", "@my_channel"])
+def test_a_chat_is_named_by_text_or_by_a_number(given: object) -> None:
+    [sink] = read_sinks([a_sink("telegram", chat_id=given)])
+
+    assert sink.chat_id == str(given).strip()
+
+
+def test_json_text_and_tables_are_read_alike() -> None:
+    tables = list(SOUND.values())
+
+    assert read_sinks(json.dumps(tables)) == read_sinks(tables) == read_sinks(read_sinks(tables))
+    assert read_sinks("[]") == read_sinks([]) == ()
+
+
+def test_null_counts_as_left_out() -> None:
+    nothing = {"name": None, "min_severity": None, "token": None}
+
+    assert read_sinks([a_sink("ntfy", **nothing)]) == read_sinks([a_sink("ntfy", token=...)])
+
+
+def test_sinks_of_one_kind_need_names_of_their_own() -> None:
+    assert "two sinks are called webhook" in refusal([a_sink("webhook"), a_sink("webhook")])
+    assert "`name`" in refusal([a_sink("log", name="a"), a_sink("ntfy", name="a")])
+    assert len(read_sinks([a_sink("webhook"), a_sink("webhook", name="second")])) == 2
+
+
+# what is wrong
+
+
+@pytest.mark.parametrize("value", [None, 3, {"kind": "log"}, True, '{"kind": "log"}', "3"])
+def test_what_is_no_list_is_refused(value: object) -> None:
+    assert "no list of tables" in refusal(value)
+
+
+@pytest.mark.parametrize("text", ["", "log", f"[{{{SECRET}", f'["{SECRET}"'])
+def test_what_is_no_json_is_refused_without_repeating_it(text: str) -> None:
+    assert refusal(text) == "it is no JSON list"
+
+
+@pytest.mark.parametrize("item", [SECRET, None, 3, [], [SECRET]])
+def test_what_is_no_table_is_named_by_its_number(item: object) -> None:
+    assert refusal([SOUND["log"], item]) == "sink 2 is no table"
+
+
+@pytest.mark.parametrize(
+    ("kind", "missing"),
+    [(kind, field) for kind, needs in NEEDS_OF.items() for field in sorted(needs.required)],
+)
+def test_what_a_kind_needs_is_named(kind: str, missing: str) -> None:
+    for absent in (..., None):
+        words = refusal([SOUND["log"], a_sink(kind, **{missing: absent})])
+        assert words == f"sink 2: a {kind} sink needs {missing}"
+
+
+@pytest.mark.parametrize("kind", NEEDS_OF)
+def test_what_a_kind_does_not_know_is_named(kind: str) -> None:
+    assert refusal([a_sink(kind, tokn=SECRET)]) == f"sink 1: a {kind} sink does not know tokn"
+
+
+@pytest.mark.parametrize("kind", NEEDS_OF)
+def test_every_field_is_needed_allowed_or_refused(kind: str) -> None:
+    needs = NEEDS_OF[kind]
+    for field in ("url", "token", "chat_id"):
+        table = a_sink(kind, **{field: URL if field == "url" else SECRET})
+        if field in needs.required | needs.optional:
+            assert getattr(read_sinks([table])[0], field)
+        else:
+            assert f"does not know {field}" in refusal([table])
+
+
+@pytest.mark.parametrize("kind", [None, "", "  ", "email", True, [], {}])
+def test_an_unknown_kind_is_told_which_there_are(kind: object) -> None:
+    words = refusal([{"kind": kind, "url": URL}])
+
+    assert words.startswith("sink 1: ")
+    assert "`kind` is text" in words or all(known in words for known in NEEDS_OF)
+
+
+@pytest.mark.parametrize("severity", ["loud", "", 3, True, []])
+def test_a_wrong_severity_is_told_which_there_are(severity: object) -> None:
+    words = refusal([a_sink("log", min_severity=severity)])
+
+    assert words == "sink 1: `min_severity` is one of info, warning, critical"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        SECRET,
+        f"hooks.example/{SECRET}",
+        f"ftp://hooks.example/{SECRET}",
+        f"file:///{SECRET}",
+        f"https:///{SECRET}",
+        f"https://hooks.example:0/{SECRET}",
+        f"https://hooks.example:99999/{SECRET}",
+        f"https://[hooks/{SECRET}",
+        f"https://hooks.example/{SECRET} x",
+        f"https://hooks.example/{SECRET}\nx",
+        f"https://hooks.example/\x00{SECRET}",
+    ],
+)
+def test_a_wrong_address_is_told_how_one_begins(url: str) -> None:
+    assert not is_web_address(url)
+    words = refusal([SOUND["log"], a_sink("discord", url=url)])
+
+    assert words == "sink 2: `url` is an address that begins with https:// or http://"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:8080/x", "https://user:pass@hooks.example", "http://[::1]:80/a?b=c#d"],
+)
+def test_a_right_address_is_taken_as_it_is(url: str) -> None:
+    assert read_sinks([a_sink("webhook", url=url)])[0].url == url
+
+
+@pytest.mark.parametrize("field", ["token", "chat_id"])
+@pytest.mark.parametrize("value", [f"{SECRET} x", f"{SECRET}\nx", f"é{SECRET}", f"{SECRET}/x"])
+def test_a_secret_that_cannot_be_one_is_named_and_not_shown(field: str, value: str) -> None:
+    words = refusal([a_sink("telegram", **{field: value})])
+
+    assert words == f"sink 1: `{field}` holds characters that none has"
+
+
+@pytest.mark.parametrize("field", ["url", "token", "chat_id", "name"])
+@pytest.mark.parametrize("value", ["", "  ", True, 1.5, [SECRET], {"a": SECRET}])
+def test_what_is_no_text_is_named_and_not_shown(field: str, value: object) -> None:
+    table = a_sink("telegram", **{field: value})
+
+    assert refusal([table]) == f"sink 1: `{field}` is text"
+
+
+@pytest.mark.parametrize("name", ["x" * (NAME_CHARACTERS_MAX + 1), "a\nb", "a\x00b"])
+def test_a_name_can_be_shown(name: str) -> None:
+    assert "`name` is up to 40 plain characters" in refusal([a_sink("log", name=name)])
+
+
+def test_a_sink_shows_itself_without_its_secrets() -> None:
+    for sink in read_sinks(list(SOUND.values())):
+        for shown_sink in (str(sink), repr(sink)):
+            assert SECRET not in shown_sink
+            assert CHAT not in shown_sink
+        assert str(sink) == f"{sink.name} ({sink.kind}, from info)"
+
+
+# through the settings
+
+
+def load(**environ: str) -> Settings:
+    return load_settings(environ={f"SELINE_ALERTS__{name}": text for name, text in environ.items()})
+
+
+def settings_refusal(**environ: str) -> SettingsError:
+    with pytest.raises(SettingsError) as refused:
+        load(**environ)
+    error = refused.value
+    for words in (error.message, error.hint, str(error), repr(error.details)):
+        assert SECRET not in words
+    return error
+
+
+def everywhere(settings: Settings) -> str:
+    """Return all that is shown of settings."""
+    return repr(settings) + repr([shown(settings, name) for name in setting_names()])
+
+
+def test_without_a_word_there_are_no_sinks() -> None:
+    alerts = load().alerts
+
+    assert (alerts.sinks, alerts.heartbeat_url) == ((), None)
+
+
+def test_the_environment_gives_sinks_as_json() -> None:
+    settings = load(SINKS=json.dumps(list(SOUND.values())))
+
+    assert settings.alerts.sinks == read_sinks(list(SOUND.values()))
+    assert settings.origins["alerts.sinks"] == "environment SELINE_ALERTS__SINKS"
+
+
+def test_a_file_gives_sinks_as_tables(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(
+        f'[[alerts.sinks]]\nkind = "telegram"\ntoken = "{SECRET}"\nchat_id = {CHAT}\n'
+        '[[alerts.sinks]]\nkind = "log"\nmin_severity = "warning"\n'
+    )
+
+    sinks = load_settings(config=str(file), environ={}).alerts.sinks
+
+    assert [str(sink) for sink in sinks] == [
+        "telegram (telegram, from info)", "log (log, from warning)"
+    ]  # fmt: skip
+    assert sinks[0].chat_id == CHAT
+
+
+def test_sinks_and_the_heartbeat_may_lie_in_files_of_their_own(tmp_path: Path) -> None:
+    sinks, heartbeat = tmp_path / "sinks.json", tmp_path / "heartbeat"
+    sinks.write_text(json.dumps([SOUND["discord"]]) + "\n")
+    heartbeat.write_text(URL + "\n")
+
+    settings = load(SINKS_FILE=str(sinks), HEARTBEAT_URL_FILE=str(heartbeat))
+
+    assert settings.alerts.sinks == read_sinks([SOUND["discord"]])
+    assert settings.alerts.heartbeat_url == URL
+    assert settings.origins["alerts.sinks"] == "environment SELINE_ALERTS__SINKS_FILE"
+
+
+def test_what_is_secret_is_never_shown() -> None:
+    settings = load(SINKS=json.dumps(list(SOUND.values())), HEARTBEAT_URL=URL)
+
+    assert SECRET not in everywhere(settings)
+    assert CHAT not in everywhere(settings)
+    assert shown(settings, "alerts.heartbeat_url") == "********"
+    assert shown(settings, "alerts.sinks") == tuple(f"{kind} ({kind}, from info)" for kind in SOUND)
+
+
+@pytest.mark.parametrize(
+    ("table", "why"),
+    [
+        (a_sink("webhook", url=f"hooks.example/{SECRET}"), "sink 1: `url` is an address"),
+        (a_sink("telegram", chat_id=...), "sink 1: a telegram sink needs chat_id"),
+        (a_sink("telegram", token=f"{SECRET} "), ""),
+        (a_sink("ntfy", chat_id=SECRET), "sink 1: a ntfy sink does not know chat_id"),
+        ({"kind": "email", "url": URL}, "sink 1: there is no kind 'email'"),
+    ],
+)
+def test_a_wrong_sink_refuses_to_start_and_says_why(table: dict[str, Any], why: str) -> None:
+    text = json.dumps([table])
+    if not why:
+        assert load(SINKS=text).alerts.sinks[0].token == SECRET
+        return
+
+    error = settings_refusal(SINKS=text)
+
+    assert why in error.message
+    assert "environment SELINE_ALERTS__SINKS" in error.message
+    assert all(kind in error.hint for kind in NEEDS_OF)
+
+
+@pytest.mark.parametrize("text", [f"[{{{SECRET}", SECRET, json.dumps({"kind": "log", "a": SECRET})])
+def test_a_wrong_list_is_not_repeated(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "sinks.json"
+    file.write_text(text)
+
+    for error in (settings_refusal(SINKS=text), settings_refusal(SINKS_FILE=str(file))):
+        assert "the value given" in error.message
+        assert error.details["field"] == "alerts.sinks"
+
+
+def test_a_file_of_sinks_that_is_not_there_is_named(tmp_path: Path) -> None:
+    error = settings_refusal(SINKS_FILE=str(tmp_path / "none.json"))
+
+    assert "none.json" in error.message
+
+
+@pytest.mark.parametrize("address", [SECRET, f"ping.example/{SECRET}", f"ftp://ping/{SECRET}"])
+def test_a_wrong_heartbeat_refuses_to_start_without_showing_it(address: str) -> None:
+    error = settings_refusal(HEARTBEAT_URL=address)
+
+    assert "alerts.heartbeat_url" in error.message
+    assert "https://" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "cure"),
+    [("LANGUAGE", "de", "'fr'"), ("RENOTIFY_H", "0", "from 0.1"), ("RENOTIFY_H", "often", "hours")],
+)
+def test_the_other_settings_of_alerts_say_what_is_allowed(name: str, text: str, cure: str) -> None:
+    assert cure in settings_refusal(**{name: text}).message

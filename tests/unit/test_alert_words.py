@@ -1,0 +1,323 @@
+"""What alerts say: in both languages, in whole sentences, for everything that is really told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import cast
+
+import pytest
+
+from seline.cli.front import front
+from seline.domain.alert import (
+    KIND_OF,
+    Alert,
+    AlertType,
+    Course,
+    Severity,
+    Sighting,
+    Signal,
+    raised,
+    resolved,
+    trial,
+)
+from seline.domain.alert_message import body, cut, title
+from seline.domain.alert_words import (
+    LANGUAGES,
+    TEXT_CHARACTERS_MAX,
+    WORDS,
+    Language,
+    Words,
+    fields_of,
+    wording,
+)
+from seline.domain.document import Json
+from seline.domain.pins import Pin
+from seline.domain.report import Finding, VerifyReport
+from seline.domain.usage import LEVELS, UsageLevel
+from seline.errors import VolumeFailed, VolumeNotMounted
+from seline.ports.store import Capability, Incident
+from seline.services.watching import (
+    CHECKSUMS,
+    TYPE_OF_INCIDENT,
+    alerts_from,
+    alerts_from_capabilities,
+    alerts_from_days,
+    alerts_from_lateness,
+    alerts_from_pins,
+    alerts_from_report,
+    alerts_from_run,
+    alerts_from_trouble,
+    alerts_from_usage,
+)
+from seline.settings import setting_names
+from tests.unit.values import NOON
+
+NAME = "user_profile.json"
+BACKUP = "user_profile_20250106_093000.json"
+DAY = timedelta(days=1)
+
+
+def an_incident(kind: str, *, document: str = NAME, lost: str = "", **details: Json) -> Incident:
+    return Incident(
+        kind=kind, document=document, at=NOON, summary="So it was.", lost=lost, details=details
+    )
+
+
+def a_report(*findings: Finding) -> VerifyReport:
+    return VerifyReport(
+        started_at=NOON, ended_at=NOON, documents=1, backups=1, bytes_read=1, findings=findings
+    )
+
+
+def a_finding(outcome: str, *, verdict: str = "altered", backup: str | None = None) -> Finding:
+    return Finding(
+        document=NAME, backup=backup, verdict=verdict, outcome=outcome, detail="So it is."
+    )
+
+
+def a_pin(*, until_days: int | None) -> Pin:
+    until = None if until_days is None else NOON + until_days * DAY
+    because = "before a blank save of 2025-01-06"
+    return Pin(document=NAME, revision="0", because=because, pinned_at=NOON, until=until)
+
+
+def everything() -> Iterator[Signal]:
+    """Yield all that the watch can tell, in every shape that it has."""
+    backup = f"backup {BACKUP}"
+    for verdict in ("torn", "altered"):
+        yield from alerts_from(
+            [
+                an_incident("recovered", verdict=verdict, source="memory"),
+                an_incident("recovered", verdict=verdict, source=backup, lost="changes after"),
+            ]
+        )
+    yield from alerts_from(an_incident(kind) for kind in (*TYPE_OF_INCIDENT, "of a later time"))
+    yield from alerts_from([an_incident("disk_error", document="")])
+    for outcome in ("unrecoverable", "unreadable", "failed"):
+        yield from alerts_from_report(a_report(a_finding(outcome)))
+    yield from alerts_from_report(a_report(a_finding("marked", backup=BACKUP)))
+    yield from alerts_from_pins([a_pin(until_days=30), a_pin(until_days=None)], NOON)
+    yield from alerts_from_capabilities([Capability(name=CHECKSUMS, present=False, detail="")])
+    yield from alerts_from_trouble(VolumeNotMounted("It lies on the container's own disk."))
+    yield from alerts_from_trouble(VolumeFailed())
+    for level in UsageLevel:
+        yield from alerts_from_usage(level, LEVELS[level])
+    for days in (0.0, 2.9, 13.9):
+        yield from alerts_from_days(days)
+    yield from alerts_from_run("usage", succeeded=False, detail="no room")
+    yield from alerts_from_run("usage", succeeded=False)
+    yield from alerts_from_lateness("export", NOON)
+    yield from alerts_from_lateness("export", None)
+    yield Sighting(type=AlertType.MANY, subject=AlertType.RECOVERY)
+    yield Sighting(type=AlertType.TEST)
+
+
+SIGHTINGS = [signal for signal in everything() if isinstance(signal, Sighting)]
+
+
+def told(seen: Sighting, language: Language = "en") -> Alert:
+    step = raised(None, seen, now=NOON, renotify=DAY, language=language)
+    return step.standing.alert
+
+
+def ended(seen: Sighting, language: Language = "en") -> Alert:
+    opened = raised(None, seen, now=NOON, renotify=DAY, language=language).standing
+    return resolved(opened, now=NOON + DAY, language=language).standing.alert
+
+
+def said_of(signals: Iterable[Signal], language: Language = "en") -> str:
+    [seen] = [signal for signal in signals if isinstance(signal, Sighting)]
+    return told(seen, language).summary
+
+
+def sentences(words: Words) -> list[str]:
+    return [*words.happened, words.fix, words.over]
+
+
+# the table
+
+
+def test_every_type_has_words_in_every_language() -> None:
+    assert set(WORDS) == set(AlertType)
+    for kind in AlertType:
+        assert set(WORDS[kind]) == set(LANGUAGES), kind
+
+
+@pytest.mark.parametrize("kind", AlertType)
+def test_the_languages_say_the_same_of_the_same_details(kind: AlertType) -> None:
+    english, french = (sentences(WORDS[kind][language]) for language in ("en", "fr"))
+
+    assert list(map(fields_of, english)) == list(map(fields_of, french))
+    assert not [
+        one for one, other in zip(english, french, strict=True) if one and one == other
+    ] or (kind is AlertType.JOB_FAILED or "{what}" in english)
+
+
+@pytest.mark.parametrize("kind", AlertType)
+def test_only_what_stands_has_words_for_its_end(kind: AlertType) -> None:
+    for words in WORDS[kind].values():
+        assert bool(words.over) == (KIND_OF[kind].course is not Course.EVENT)
+
+
+@pytest.mark.parametrize("kind", AlertType)
+def test_a_first_sentence_and_the_next_step_need_nothing_but_the_subject(kind: AlertType) -> None:
+    for words in WORDS[kind].values():
+        for sentence in (words.happened[0], words.fix, words.over):
+            assert fields_of(sentence) <= {KIND_OF[kind].about} | _ALWAYS_GIVEN.get(kind, set())
+
+
+_ALWAYS_GIVEN = {
+    AlertType.BACKUP_DAMAGED: {"backups"},
+    AlertType.USAGE: {"percent"},
+    AlertType.DAYS_UNTIL_FULL: {"days"},
+    AlertType.BLANK_SAVE: {"document"},
+}
+
+
+def test_the_commands_and_settings_named_are_there() -> None:
+    text = " ".join(
+        sentence for by in WORDS.values() for words in by.values() for sentence in sentences(words)
+    )
+
+    commands = set(re.findall(r"`seline (\w+)", text))
+    settings = set(re.findall(r"`([a-z]+\.[a-z_]+)", text))
+
+    assert commands
+    assert commands <= set(front.commands)
+    assert settings
+    assert settings <= set(setting_names())
+
+
+# what is said
+
+
+def test_everything_that_can_be_told_is_tried_here() -> None:
+    assert {seen.type for seen in SIGHTINGS} == set(AlertType)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("seen", SIGHTINGS, ids=lambda seen: str(seen.type))
+def test_every_alert_is_said_in_whole_sentences(seen: Sighting, language: Language) -> None:
+    opened, over = told(seen, language), ended(seen, language)
+
+    for text in (opened.summary, opened.fix, over.summary):
+        assert text
+        assert not set(text) & set("{}[]"), text
+        assert text.removesuffix(str(seen.details.get("what", ""))).rstrip().endswith(".")
+        assert "  " not in text
+        assert "None" not in text
+    assert opened.document is None or opened.document in opened.summary
+
+
+@pytest.mark.parametrize("level", [level for level in UsageLevel if level is not UsageLevel.OK])
+def test_each_level_says_what_it_means_and_nothing_of_the_others(level: UsageLevel) -> None:
+    meanings = {
+        UsageLevel.HALF: "manual backups",
+        UsageLevel.HIGH: "given up",
+        UsageLevel.CRITICAL: "refused",
+    }
+    text = said_of(alerts_from_usage(level, LEVELS[level] + 0.0123))
+
+    assert [word for word in meanings.values() if word in text] == [
+        word for of, word in meanings.items() if of is level
+    ]
+    assert f"{LEVELS[level] * 100 + 1.2:g} %" in text
+
+
+def test_a_number_is_written_as_the_language_writes_it() -> None:
+    signals = alerts_from_usage(UsageLevel.WARNING, 0.8125)
+
+    assert "81.2 %" in said_of(signals)
+    assert "81,2 %" in said_of(signals, "fr")
+
+
+def test_a_recovery_says_what_is_lost_and_what_is_not() -> None:
+    source = f"backup {BACKUP}"
+    lossless = said_of(alerts_from([an_incident("recovered", source="memory", verdict="torn")]))
+    lossy = said_of(
+        alerts_from([an_incident("recovered", source=source, verdict="altered", lost="changes")])
+    )
+
+    assert "Nothing is lost" in lossless
+    assert "from memory" in lossless
+    assert "half-written" in lossless
+    assert "Lost: the changes after 2025-01-06 09:30 UTC." in lossy
+    assert BACKUP in lossy
+    assert "changed by the disk" in lossy
+    assert "Nothing is lost" not in lossy
+
+
+def test_a_detail_that_no_sentence_names_is_not_said() -> None:
+    incident = an_incident("unrecoverable", token="s3cret-0123456789")
+
+    assert "s3cret" not in said_of(alerts_from([incident]))
+
+
+def test_what_a_detail_says_is_not_read_as_a_sentence() -> None:
+    signals = alerts_from_run("usage", succeeded=False, detail="KeyError: {job} [half]")
+
+    assert "KeyError: {job} [half]" in said_of(signals)
+
+
+def test_a_long_detail_is_cut() -> None:
+    signals = alerts_from_run("usage", succeeded=False, detail="x" * 100_000)
+
+    assert len(said_of(signals)) < TEXT_CHARACTERS_MAX + 100
+
+
+def test_a_sentence_whose_detail_is_empty_is_left_out() -> None:
+    [seen] = cast("list[Sighting]", alerts_from_lateness("export", None))
+    full = wording(seen.type, {"job": "export", "last_success": "2025-01-06"}, "en")[0]
+
+    nothing: list[Json] = [None, "", False, [], {}]
+    for empty in nothing:
+        said, _ = wording(seen.type, {"job": "export", "last_success": empty}, "en")
+        assert said == "The job `export` is overdue."
+    assert full.startswith("The job `export` is overdue. ")
+
+
+# a message
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("severity", Severity)
+def test_a_title_names_the_service_and_how_much_it_matters(
+    severity: Severity, language: Language
+) -> None:
+    alert = replace(trial(NOON, language), severity=severity)
+
+    assert "my-bot" in title(alert, "my-bot", language)
+    assert len({title(replace(alert, severity=one), "b", language) for one in Severity}) == 3
+
+
+def test_a_resolved_alert_is_titled_so_whatever_its_severity() -> None:
+    over = ended(Sighting(type=AlertType.WRONG_MOUNT))
+
+    assert title(over, "my-bot", "en") == "✅ my-bot: resolved"
+    assert title(over, "my-bot", "fr") == "✅ my-bot : résolu"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_body_says_what_how_often_and_what_next(language: Language) -> None:
+    alert = replace(told(Sighting(type=AlertType.RECOVERY, subject=NAME), language), count=3)
+
+    first, second, third = body(alert, language).splitlines()
+
+    assert first == alert.summary
+    assert second.startswith("3 ")
+    assert "2025-01-06 12:00" in second
+    assert third.endswith(alert.fix)
+
+
+def test_what_is_over_asks_for_nothing_more() -> None:
+    over = ended(Sighting(type=AlertType.WRONG_MOUNT))
+
+    assert body(over, "en") == over.summary
+
+
+def test_a_text_is_cut_to_what_a_service_takes() -> None:
+    assert cut("x" * 10, 10) == "x" * 10
+    assert cut("x" * 11, 10) == "x" * 9 + "…"
