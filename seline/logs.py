@@ -1,7 +1,8 @@
 """Logs on stdout: one JSON object per line with `message` and `level`, readable on a terminal.
 
 Code logs with the standard library; this formats it, and every library's records with it. What
-`logged_with` binds (a request's id) is in every line of its block, in whatever task or thread.
+`logged_with` binds (a request's id) is in every line of its block and of the tasks begun there; the
+writer's thread works for many requests at once, and names none.
 """
 
 from __future__ import annotations

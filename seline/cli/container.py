@@ -13,8 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from seline.errors import SettingsError
+from seline.settings import load_settings
+
 USER_ID: Final = 10001
-_DATA_DIRS: Final = ("SELINE_DATA_DIR", "RAILWAY_VOLUME_MOUNT_PATH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +33,11 @@ def must_hand_over(process: Identity, owner: Identity, target: Identity) -> bool
 
 
 def data_dir(environ: Mapping[str, str]) -> str | None:
-    """Return where the volume is mounted, as far as the environment says."""
-    return next((environ[name] for name in _DATA_DIRS if environ.get(name)), None)
+    """Return the data directory as `seline` itself will find it; wrong settings are its to tell."""
+    try:
+        return load_settings(environ=environ).data_dir
+    except SettingsError:
+        return None
 
 
 def hand_over(directory: str, target: Identity) -> bool:

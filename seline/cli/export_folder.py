@@ -22,7 +22,7 @@ from seline.domain.manifest import (
 )
 from seline.errors import ExportDamaged, ExportFailed
 from seline.outbound.folder import Folder
-from seline.services.exporting import read_back
+from seline.services.exporting import check_packs
 from seline.services.packing import DOCUMENTS, check_documents, members_of
 
 if TYPE_CHECKING:
@@ -35,12 +35,15 @@ async def export_folder(api: Api, directory: str) -> Exit:
     with tempfile.TemporaryFile() as tar:
         await _receive(api, tar)
         tar.seek(0)
-        name = ""
+        name, content = "", b""
         for name, file, content in _members(tar):
-            if file == MANIFEST_NAME and name in await target.exports():
+            if name in await target.exports():
                 raise ExportFailed(f"{directory} holds {name} already.")
-            await target.put(name, file, content)
-    manifest = await read_back(target, name)
+            if file != MANIFEST_NAME:
+                await target.put(name, file, content)
+    manifest = decode_manifest(content)
+    await check_packs(target, manifest)
+    await target.put(name, MANIFEST_NAME, content)
     talk.out(os.path.join(directory, name))
     return _told(manifest)
 
@@ -116,7 +119,14 @@ def as_body(source: str) -> bytes:
             if name.startswith(DOCUMENTS)
         }
     check_documents(manifest, documents)
+    if manifest.unrecoverable:
+        names = ", ".join(manifest.unrecoverable)
+        talk.complain(
+            f"This export lacks what was broken when it was made: {names}.",
+            "An older export beside it may hold that: name its folder.",
+        )
     files = b",".join(
-        json.dumps(name).encode() + b": " + content for name, content in sorted(documents.items())
+        json.dumps(document.name).encode() + b": " + documents[document.name]
+        for document in manifest.documents
     )
     return b'{"files": {' + files + b"}}"

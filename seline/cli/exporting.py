@@ -62,9 +62,11 @@ async def export(api: Api, file: str, force: bool) -> Exit:
 
 def _is_folder(path: str) -> bool:
     """Whether a path names a folder: it is one, or has no ending and is not there yet."""
-    if path == "-" or os.path.isfile(path):
+    if path == "-":
         return False
-    return path.endswith("/") or os.path.isdir(path) or not os.path.splitext(path)[1]
+    if path.endswith("/") or os.path.isdir(path):
+        return True
+    return not os.path.lexists(path) and not os.path.splitext(path)[1]
 
 
 async def _receive(api: Api, write: Callable[[bytes], object]) -> bytes:

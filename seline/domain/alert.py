@@ -98,7 +98,10 @@ KIND_OF: Final[Mapping[AlertType, Kind]] = {
         severity=Severity.CRITICAL, course=Course.EVENT, about="document"
     ),
     AlertType.BACKUP_DAMAGED: Kind(
-        severity=Severity.WARNING, course=Course.STANDS_QUIETLY, about="document"
+        severity=Severity.WARNING,
+        course=Course.STANDS_QUIETLY,
+        about="document",
+        rises_with="backups",
     ),
     AlertType.JOURNAL_DAMAGED: Kind(severity=Severity.CRITICAL, course=Course.EVENT),
     AlertType.DISK_ERROR: Kind(severity=Severity.CRITICAL, course=Course.EVENT, about="document"),
@@ -347,7 +350,7 @@ def _told(standing: Standing, now: datetime, *, again: bool) -> Standing:
         alert=alert,
         told_at=now,
         told_count=alert.count,
-        told_rank=max(standing.told_rank, rank_of(alert)),
+        told_rank=rank_of(alert),
         worst=max(standing.worst, alert.severity, key=lambda severity: severity.rank),
     )
 

@@ -101,7 +101,7 @@ def _read(number: int, item: object) -> SinkSpec:
         kind=kind,
         name=name,
         min_severity=_severity(where, table.get("min_severity", Severity.INFO.value)),
-        url=_url(where, table.get("url")),
+        url=_url(where, kind, table.get("url")),
         token=_secret(where, "token", table.get("token")),
         chat_id=_secret(where, "chat_id", table.get("chat_id")),
     )
@@ -124,10 +124,12 @@ def _severity(where: str, value: object) -> Severity:
         raise ValueError(f"{where}: `min_severity` is one of {_listed(Severity)}") from None
 
 
-def _url(where: str, value: object) -> str | None:
+def _url(where: str, kind: str, value: object) -> str | None:
     if value is None:
         return None
     url = _text(where, "url", value)
+    if kind == "ntfy" and is_web_address(url) and not urlsplit(url).path.strip("/"):
+        raise ValueError(f"{where}: `url` of ntfy ends in the topic: https://ntfy.sh/your-topic")
     if not is_web_address(url):
         raise ValueError(f"{where}: `url` is an address that begins with https:// or http://")
     return url

@@ -165,7 +165,7 @@ WORDS: Final[Mapping[str, Mapping[Language, Words]]] = {
     "backup_damaged": {
         "en": Words(
             happened=(
-                "{backups} backups of {document} are damaged and are not counted any more.",
+                "{backups} backup(s) of {document} are damaged and are not counted any more.",
                 "The first one: {backup}.",
             ),
             fix=(
@@ -315,6 +315,7 @@ WORDS: Final[Mapping[str, Mapping[Language, Words]]] = {
         "en": Words(
             happened=(
                 "The volume is {percent} % full.",
+                "[of_files]It is the number of files that runs out: nearly as many as it can hold.",
                 "[half]Above half, Railway's own manual backups stop working.",
                 "[sheds]Old backups are given up to make room.",
                 "[refuses]Changes that need more room are refused.",
@@ -325,6 +326,7 @@ WORDS: Final[Mapping[str, Mapping[Language, Words]]] = {
         "fr": Words(
             happened=(
                 "Le volume est plein à {percent} %.",
+                "[of_files]C'est le nombre de fichiers qui s'épuise : presque tous sont pris.",
                 (
                     "[half]Au-delà de la moitié, les sauvegardes manuelles de Railway ne marchent "
                     "plus."

@@ -21,6 +21,8 @@ class RunOutcome(StrEnum):
     FAILED = "failed"
     TIMEOUT = "timeout"
     SKIPPED = "skipped"
+    STOPPED = "stopped"
+    """The process ended before the run did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,10 +69,19 @@ def wants_blank_pin(pins: Iterable[Pin], document: str, now: datetime) -> bool:
 
 
 def with_blank_pin(
-    pins: Iterable[Pin], document: str, revision: Revision, now: datetime, *, pin_days: int
+    pins: Iterable[Pin],
+    document: str,
+    revision: Revision,
+    now: datetime,
+    *,
+    pin_days: int,
+    ended_by: datetime,
 ) -> tuple[Pin, ...]:
-    """Return the pins with a blank save's added, its document's oldest such released first."""
-    kept = list(current(pins, now))
+    """Return the pins with a blank save's added, its document's oldest such released first.
+
+    Pins that no longer hold at `ended_by` are left out.
+    """
+    kept = list(current(pins, ended_by))
     blank = [pin for pin in kept if pin.document == document and pin.because.startswith(BLANK)]
     for released in blank[: max(0, len(blank) - BLANK_PINS_MAX + 1)]:
         kept.remove(released)
@@ -92,7 +101,7 @@ def with_pin(
     pins: Iterable[Pin], document: str, revision: Revision, because: str, now: datetime
 ) -> tuple[Pin, ...]:
     """Return the pins with one added by hand, in place of any on the same content."""
-    kept = without_pin(current(pins, now), document, revision)
+    kept = without_pin(pins, document, revision)
     pin = Pin(document=document, revision=revision, because=because, pinned_at=now, until=None)
     return (*kept, pin)
 

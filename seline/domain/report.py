@@ -77,10 +77,9 @@ class VerifyReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotationReport:
-    """What a rotation of everything discarded; `freed_bytes` of both together."""
+    """What a rotation of everything discarded."""
 
     backups: int
-    quarantined: int
     freed_bytes: int
 
 

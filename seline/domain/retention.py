@@ -1,14 +1,14 @@
 """Which backups of a document are kept, each with its reason.
 
 V8  The newest sound backup is always kept, whatever the policy, the sizes and the clock. A backup
-    that nobody has looked at counts as sound here: whoever carries a plan out verifies the newest
-    that it keeps before anything is removed.
+    that nobody has looked at counts as sound here: whoever carries a plan out takes it from
+    `verified_plan`, which looks at the one that will be kept, and refuses a plan that drops it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from itertools import accumulate, chain
 from typing import Final
@@ -58,10 +58,15 @@ class Dropped(msgspec.Struct, frozen=True):
 
 
 class RetentionPlan(msgspec.Struct, frozen=True):
-    """Every backup of one document, either kept or dropped; both newest first."""
+    """Every backup of one document, either kept or dropped; both newest first.
+
+    `unguarded`: even the newest sound one may go. Only a document that has been gone for long is
+    planned so.
+    """
 
     keep: tuple[Kept, ...]
     drop: tuple[Dropped, ...]
+    unguarded: bool = False
 
 
 def plan_retention(
@@ -81,7 +86,7 @@ def plan_retention(
     newest_first = sorted(backups, key=_order, reverse=True)
     guarded = _newest_sound(newest_first, current_revision)
     if guarded is None:
-        return RetentionPlan(tuple(Kept(b, "there is no sound one") for b in newest_first), ())
+        return _nothing_goes(newest_first, "there is no sound one")
     keep, drop = _sorted_out(newest_first, policy, guarded, current_revision)
     if policy.bytes_max is not None:
         for backup in _over_budget(newest_first, keep, guarded, policy.bytes_max):
@@ -90,6 +95,54 @@ def plan_retention(
     return RetentionPlan(
         tuple(Kept(b, keep[b.name]) for b in newest_first if b.name in keep),
         tuple(Dropped(b, drop[b.name]) for b in newest_first if b.name in drop),
+    )
+
+
+def verified_plan(
+    backups: Sequence[Backup],
+    retain: Callable[[Sequence[Backup]], RetentionPlan],
+    *,
+    verdict_of: Callable[[Backup], str],
+    current_revision: Revision | None = None,
+) -> RetentionPlan:
+    """Return what `retain` plans once the backup to rely on was looked at and found sound (V8).
+
+    `verdict_of` looks at one. If it is not sound, it is planned anew with that known. Where none
+    is sound, or `retain` drops the newest that is, nothing goes.
+    """
+    known = sorted(backups, key=_order, reverse=True)
+    while (plan := retain(known)).drop and not plan.unguarded:
+        guarded = _newest_sound(known, current_revision)
+        if guarded is None:
+            return _nothing_goes(known, "there is no sound one")
+        verdict = verdict_of(guarded)
+        if verdict != "sound":
+            known = [replace(b, verdict=verdict) if b is guarded else b for b in known]
+        elif any(dropped.backup.name == guarded.name for dropped in plan.drop):
+            return _nothing_goes(known, "the newest sound one must not go")
+        else:
+            return plan
+    return plan
+
+
+def plan_without(unwanted: Backup, backups: Sequence[Backup], *, because: str) -> RetentionPlan:
+    """Plan to drop one backup."""
+    return RetentionPlan(
+        tuple(Kept(backup, "kept") for backup in backups if backup.name != unwanted.name),
+        tuple(Dropped(backup, because) for backup in backups if backup.name == unwanted.name),
+    )
+
+
+def plan_deleted(backups: Sequence[Backup]) -> RetentionPlan:
+    """Plan for a document that has been gone for long: everything unpinned goes."""
+    return RetentionPlan(
+        tuple(Kept(backup, _why_pinned(backup)) for backup in backups if backup.pinned),
+        tuple(
+            Dropped(backup, "its document was deleted long ago")
+            for backup in backups
+            if not backup.pinned
+        ),
+        unguarded=True,
     )
 
 
@@ -110,6 +163,14 @@ def plan_shedding(
         dropped.append(Dropped(backup, "the volume is nearly full"))
         freed_bytes += backup.size_bytes
     return tuple(dropped)
+
+
+def _nothing_goes(backups: Sequence[Backup], because: str) -> RetentionPlan:
+    return RetentionPlan(tuple(Kept(backup, because) for backup in backups), ())
+
+
+def _why_pinned(backup: Backup) -> str:
+    return f"pinned: {backup.because}" if backup.because else "pinned"
 
 
 def _sheddable(backups: Sequence[Backup]) -> Iterator[Backup]:
@@ -182,7 +243,7 @@ def _sorted_out(
     counted = 0
     for backup in newest_first:
         if backup.pinned:
-            keep[backup.name] = f"pinned: {backup.because}" if backup.because else "pinned"
+            keep[backup.name] = _why_pinned(backup)
         elif not _counts(backup):
             continue
         elif backup is not guarded and (holder := holders.of(backup)):
@@ -201,7 +262,9 @@ def _sorted_out(
         if backup.name not in keep and backup.name not in drop:
             verdict = backup.verdict
             (keep if few else drop)[backup.name] = (
-                f"{verdict}, but there are few sound ones" if few else verdict
+                f"{verdict}, but there are few sound ones"
+                if few
+                else f"{verdict}, and there are enough sound ones"
             )
     return keep, drop
 

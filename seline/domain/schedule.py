@@ -45,10 +45,10 @@ class Schedule:
         return due if due > instant else due + self.period
 
     def is_overdue(self, last_success: datetime | None, now: datetime) -> bool:
-        """Whether a run was missed: none within a period, or one recorded in the future."""
+        """Whether a run was missed: one was due since, or the last is recorded in the future."""
         if last_success is None:
             return True
-        return now - last_success >= self.period or last_success > now
+        return last_success > now or self.next_after(last_success) <= now
 
 
 def parse_schedule(text: str) -> Schedule:

@@ -42,6 +42,13 @@ class Usage:
         return max(self._ratio_of_volume, self._ratio_of_limit)
 
     @property
+    def inodes_ratio(self) -> float:
+        """How many of the files that can be made there are, 0 where that is not limited."""
+        if not self.inodes_total or self.inodes_free is None:
+            return 0.0
+        return 1 - self.inodes_free / self.inodes_total
+
+    @property
     def counted_bytes(self) -> int:
         """What counts as used: everything on a mount of its own, else Seline's files."""
         return self.used_bytes if self.own_mount else self._own_bytes

@@ -84,6 +84,9 @@ def _json_pieces(snapshot: Snapshot) -> Iterator[bytes]:
     yield b"}}\n"
 
 
+PIECE_BYTES: Final = 256 << 10
+
+
 async def _tar(request: web.Request) -> AsyncGenerator[bytes]:
     """Yield the export folder as a tar file, the manifest last."""
     async with aclosing(doors(request).exporting.files()) as files:
@@ -92,6 +95,7 @@ async def _tar(request: web.Request) -> AsyncGenerator[bytes]:
             info.size, info.mode = len(content), 0o600
             padding = -len(content) % tarfile.BLOCKSIZE
             yield info.tobuf(tarfile.USTAR_FORMAT)
-            yield content
+            for start in range(0, len(content), PIECE_BYTES):
+                yield content[start : start + PIECE_BYTES]
             yield b"\0" * padding
     yield b"\0" * (2 * tarfile.BLOCKSIZE)

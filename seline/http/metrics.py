@@ -35,8 +35,14 @@ async def metrics(request: web.Request) -> web.StreamResponse:
     from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
     manager = data(request)
+    trouble = doors(request).trouble()
+    if trouble is not None:
+        raise trouble
     store = await manager.open_store()
-    families = await manager.reading(lambda: list(_families(request, manager, store)))
+    families = [
+        *await manager.reading(lambda: list(_of_volume(store))),
+        *_of_process(request, manager, store),
+    ]
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Once(families))
     return web.Response(
@@ -54,9 +60,11 @@ class _Once:
         yield from self._families
 
 
-def _families(request: web.Request, manager: DataManager, store: DocumentStore) -> Iterator[Metric]:
+def _of_process(
+    request: web.Request, manager: DataManager, store: DocumentStore
+) -> Iterator[Metric]:
+    """Gather what the event loop counts, on the event loop."""
     yield from _of_store(store.figures())
-    yield from _of_volume(store)
     yield from _of_ages(manager)
     board = doors(request).jobs
     if board is not None:
@@ -108,9 +116,8 @@ def _of_volume(store: DocumentStore) -> Iterator[Metric]:
 
 
 def _of_ages(manager: DataManager) -> Iterator[Metric]:
-    verified = manager.last_verify
     instants: Mapping[str, datetime | None] = {
-        "seline_last_verified_timestamp_seconds": verified.ended_at if verified else None,
+        "seline_last_verified_timestamp_seconds": manager.last_verified_at,
         "seline_last_backup_timestamp_seconds": manager.last_backup_at,
         "seline_last_export_timestamp_seconds": manager.last_export_at,
     }

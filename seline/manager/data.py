@@ -6,12 +6,13 @@ Each method orders itself (`holds`), hands the store a pure function (`changes`)
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
@@ -33,7 +34,7 @@ from seline.domain.document import (
 from seline.domain.exported import ImportReport, parse_export, parse_mode, plan_import
 from seline.domain.integrity import REMEDY_FOR, Judged, Remedy, Verdict, of_another
 from seline.domain.json_text import NotJson, decode, decode_strict
-from seline.domain.report import Deleted, Pruned, Reset, Restored, VerifyReport
+from seline.domain.report import Check, Deleted, Pruned, Reset, Restored, VerifyReport
 from seline.domain.trend import Forecast
 from seline.errors import (
     BackupNotFound,
@@ -46,7 +47,7 @@ from seline.errors import (
     StoreClosed,
     VolumeBusy,
 )
-from seline.manager import changes, setting_aside
+from seline.manager import changes
 from seline.manager.blocks import Edit, Transaction
 from seline.manager.changes import BlankSaved, Encoding, not_found
 from seline.manager.health import Health
@@ -70,6 +71,7 @@ from seline.ports.store import (
 from seline.ports.waiting import in_loop, settled
 
 _log = logging.getLogger("seline.manager")
+NOTED_FOR: Final = timedelta(days=1)
 SLOW_READ_S: Final = 10.0
 _MISSING: Final[Any] = object()
 T = TypeVar("T")
@@ -106,6 +108,10 @@ class DataManager:
         self.incidents: list[Incident] = []
         self.last_verify: VerifyReport | None = None
         self.last_export_at: datetime | None = None
+        self.last_verified_at: datetime | None = None
+        """When everything was checked last, by this process or an earlier one."""
+        self.more_checks: list[Callable[[], Check]] = []
+        """What others add to health."""
         self.forecast: Forecast | None = None
         opening.add_done_callback(self._opened)
 
@@ -298,26 +304,16 @@ class DataManager:
         listed = await self.reading(lambda: _judged(store, key))
         if not listed and not await self._exists(key):
             raise not_found(name)
-        plan = self.keeping.plan(key, listed)
-        because = {kept.backup.name: kept.because for kept in plan.keep}
-        marked = self.keeping.marked(name, listed)
-        return [
-            replace(backup, because=because.get(backup.name, "goes at the next rotation"))
-            for backup in marked
-        ]
+        return await self.reading(lambda: self.keeping.reasoned(key, listed))
 
     async def all_backups(self) -> list[Backup]:
-        """List every document's backups, newest first, unjudged."""
+        """List every document's backups, newest first, unjudged, each with its reason."""
         store = await self.open_store()
 
         def listing() -> list[Backup]:
-            documents = sorted(store.backup_counts(BOT))
+            keys = [DocumentKey(BOT, document) for document in sorted(store.backup_counts(BOT))]
             return [
-                backup
-                for document in documents
-                for backup in self.keeping.marked(
-                    document, store.backups(DocumentKey(BOT, document))
-                )
+                backup for key in keys for backup in self.keeping.reasoned(key, store.backups(key))
             ]
 
         return await self.reading(listing)
@@ -347,8 +343,17 @@ class DataManager:
         await self._change_pins(lambda pins: pinning.with_pin(pins, name, revision, because, now))
 
     async def unpin(self, name: str, backup: str) -> None:
-        """Give a backup back to rotation. Raises BackupNotFound."""
-        revision = (await self.read_backup_content(name, backup)).revision
+        """Give a backup back to rotation, a broken one too. Raises BackupNotFound."""
+        key = self._key(name)
+        store = await self.open_store()
+
+        def recorded() -> Revision | None:
+            listed = {one.name: one for one in store.backups(key)}
+            return self.keeping.revision_of(listed[backup]) if backup in listed else None
+
+        revision = await self.reading(recorded)
+        if revision is None:
+            revision = (await self.read_backup_content(name, backup)).revision
         await self._change_pins(lambda pins: pinning.without_pin(pins, name, revision))
 
     async def raw(self, name: str) -> bytes:
@@ -392,7 +397,12 @@ class DataManager:
     async def exported(self) -> AsyncGenerator[Snapshot]:
         """Hold every document's content of one instant still while the block is open."""
         store = await self.open_store()
-        holding = await settled(store.snapshot(BOT))
+        asked = store.snapshot(BOT)
+        try:
+            holding = await settled(asked)
+        except asyncio.CancelledError:
+            asked.add_done_callback(_let_go)
+            raise
         with holding as snapshot:
             yield snapshot
 
@@ -427,10 +437,6 @@ class DataManager:
     async def prune(self, *, dry_run: bool = False) -> list[Pruned]:
         """Discard what the policy drops, of every document; `dry_run` only says what."""
         return await prune(self, await self.open_store(), dry_run=dry_run)
-
-    async def bound_quarantine(self) -> list[QuarantineItem]:
-        """Discard the oldest broken files beyond 100 or 32 MiB, never an only copy; return them."""
-        return await setting_aside.bound_quarantine(self, await self.open_store())
 
     async def health(self) -> dict[str, Json]:
         """Say how everything stands: the body of `GET /health` (SPEC §6)."""
@@ -581,7 +587,12 @@ class DataManager:
         if known is Verdict.MISSING:
             return None
         judged, _ = await self.reading(lambda: store.look(key))
-        return await self.content_of(store, key, judged)
+        try:
+            return await self.content_of(store, key, judged)
+        except (DocumentUnrecoverable, DocumentUnreadable) as error:
+            kind = "disk_error" if isinstance(error, DocumentUnreadable) else "unrecoverable"
+            self.note(kind, key.name, error.message)
+            raise
 
     async def _peek_slowly(
         self, store: DocumentStore, key: DocumentKey
@@ -652,13 +663,13 @@ class DataManager:
         return content
 
     def note(self, kind: str, document: str, summary: str, *, lost: str = "") -> None:
-        """Remember what a person should hear of, once per kind and document."""
-        if any(known.kind == kind and known.document == document for known in self.incidents):
+        """Remember what a person should hear of, once a day per kind and document."""
+        now = self.clock.now()
+        known = {(one.kind, one.document) for one in self.incidents if now - one.at < NOTED_FOR}
+        if (kind, document) in known:
             return
         _log.warning("%s", summary)
-        incident = Incident(
-            kind=kind, document=document, at=self.clock.now(), summary=summary, lost=lost
-        )
+        incident = Incident(kind=kind, document=document, at=now, summary=summary, lost=lost)
         self.incidents.append(incident)
         del self.incidents[:-200]
 
@@ -731,6 +742,13 @@ class DataManager:
 
 def _value(snapshot: Snapshot, name: str) -> Json:
     return decode(b"".join(snapshot.open(name)))
+
+
+def _let_go(asked: Future[AbstractContextManager[Snapshot]]) -> None:
+    """Release what nobody waits for any more."""
+    if not asked.cancelled() and asked.exception() is None:
+        with asked.result():
+            pass
 
 
 async def _in_thread(work: Callable[[], None]) -> None:

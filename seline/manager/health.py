@@ -68,7 +68,7 @@ class Health:
         checks = list(self._checks(store, usage))
         worst = max((check.status for check in checks), key=_RANK.index)
         counts = store.backup_counts(BOT)
-        verified = self._data.last_verify
+        verified_at = self._data.last_verified_at
         now = self._data.clock.now()
         return {
             "status": _WORD.get(worst, "healthy"),
@@ -79,8 +79,8 @@ class Health:
             "metadata": self.metadata(usage),
             "usage_percent": round(usage.usage_ratio * 100, 2),
             "checks": [asdict(check) for check in checks],
-            "last_integrity_check": None if verified is None else instant_text(verified.ended_at),
-            "integrity_age_s": _age(None if verified is None else verified.ended_at, now),
+            "last_integrity_check": None if verified_at is None else instant_text(verified_at),
+            "integrity_age_s": _age(verified_at, now),
             "backup_age_s": _age(self.last_backup_at, now),
             "export_age_s": _age(self._data.last_export_at, now),
             "days_until_full": None
@@ -192,6 +192,7 @@ class Health:
         yield self._quarantine(store)
         yield self._pins()
         yield self._integrity()
+        yield from (check() for check in self._data.more_checks)
         yield _capabilities(store)
         if not store.has_reserve():
             yield Check(

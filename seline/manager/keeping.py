@@ -7,22 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from seline.clock import Clock
 from seline.domain import pins as pinning
 from seline.domain.backup import Backup
-from seline.domain.document import SELINE, Content, DocumentKey, Json
+from seline.domain.document import BOT, SELINE, Content, DocumentKey, Json, Revision
 from seline.domain.json_text import decode
 from seline.domain.pins import Pin
-from seline.domain.retention import Dropped, Kept, RetentionPlan, RetentionPolicy, plan_retention
+from seline.domain.retention import Kept, RetentionPlan, RetentionPolicy, plan_retention
 from seline.errors import SelineError
 from seline.manager.changes import Encoding, update
 from seline.manager.options import ManagerOptions
 from seline.ports.store import Change, DocumentStore, Outcome, Retain
 
 PINS: Final = DocumentKey(SELINE, "pins.json")
+CLOCK_SLACK: Final = timedelta(days=1)
 _STATE_POLICY: Final = RetentionPolicy(keep_newest=3)
 
 
@@ -36,10 +38,11 @@ class Keeping:
         self._options = options
         self._encoding = encoding
         self._clock = clock
+        self._opened = clock.now(), clock.monotonic()
         self._pins: tuple[Pin, ...] = ()
         self.unreadable: SelineError | None = None
         store.watch(self._notice)
-        store.heed_pins(self.marked)
+        store.heed_pins(self.sheddable)
 
     def load(self) -> None:
         """Read the pins. Blocks; an unreadable file is remembered, not raised."""
@@ -54,7 +57,7 @@ class Keeping:
 
     def pins(self) -> tuple[Pin, ...]:
         """Return the pins that hold now."""
-        return pinning.current(self._pins, self._clock.now())
+        return pinning.current(self._pins, self._lived_until())
 
     def retain(self, key: DocumentKey) -> Retain:
         """Return the function that plans a document's rotation."""
@@ -77,31 +80,58 @@ class Keeping:
             current_revision=revision,
         )
 
-    def plan_deleted(self, backups: Sequence[Backup]) -> RetentionPlan:
-        """Plan for a document deleted more than `deleted_days` ago: everything unpinned goes."""
-        drop = tuple(Dropped(backup, "its document was deleted long ago") for backup in backups)
-        return RetentionPlan((), drop)
+    def reasoned(self, key: DocumentKey, backups: Sequence[Backup]) -> list[Backup]:
+        """Return the backups with their pins, and why each one stays, or goes."""
+        plan = self.plan(key, backups)
+        because = {kept.backup.name: kept.because for kept in plan.keep}
+        because |= {
+            dropped.backup.name: f"goes at the next rotation: {dropped.because}"
+            for dropped in plan.drop
+        }
+        return [
+            replace(backup, because=because[backup.name])
+            for backup in self.marked(key.name, backups)
+        ]
 
     def marked(self, document: str, backups: Sequence[Backup]) -> list[Backup]:
         """Return the backups with their pins."""
         pinned = {pin.revision: pin.because for pin in self.pins() if pin.document == document}
+        if not pinned:
+            return list(backups)
         return [
-            replace(backup, pinned=True, because=pinned[backup.revision])
-            if backup.revision in pinned
+            replace(backup, pinned=True, because=pinned[revision])
+            if (revision := self.revision_of(backup)) in pinned
             else backup
             for backup in backups
         ]
+
+    def sheddable(self, document: str, backups: Sequence[Backup]) -> list[Backup]:
+        """Return the backups with their pins for shedding: none where the pins cannot be read."""
+        return [] if self.unreadable is not None else self.marked(document, backups)
+
+    def revision_of(self, backup: Backup) -> Revision | None:
+        """Return a backup's revision: the recorded one, else, without a checksum, its bytes'."""
+        if backup.revision is not None:
+            return backup.revision
+        try:
+            judged = self._store.read_backup(DocumentKey(BOT, backup.document), backup.name)
+        except SelineError:
+            return None
+        return None if judged.content is None else judged.content.revision
 
     def guard(self, document: str, revision: str, now: datetime) -> tuple[Change, ...]:
         """Return the change that pins what a blank save removes, none where today has one (V11)."""
         if not pinning.wants_blank_pin(self.pins(), document, now):
             return ()
-        days = self._options.pin_days
-        return (
-            self.change(
-                lambda pins: pinning.with_blank_pin(pins, document, revision, now, pin_days=days)
-            ),
+        add = partial(
+            pinning.with_blank_pin,
+            document=document,
+            revision=revision,
+            now=now,
+            pin_days=self._options.pin_days,
+            ended_by=self._lived_until(),
         )
+        return (self.change(add),)
 
     def change(self, function: Callable[[tuple[Pin, ...]], tuple[Pin, ...]]) -> Change:
         """Return a change of the pins."""
@@ -112,6 +142,15 @@ class Keeping:
 
         decide = update(apply, self._encoding)
         return Change(PINS, decide, retain=self.retain(PINS))
+
+    def _lived_until(self) -> datetime:
+        """Return the present, but no later than this process can have lived to see it.
+
+        A clock that jumps far ahead and comes back has ended no pin (FAULTS 27).
+        """
+        opened_at, opened_s = self._opened
+        lived = timedelta(seconds=self._clock.monotonic() - opened_s)
+        return min(self._clock.now(), opened_at + lived + CLOCK_SLACK)
 
     def _notice(self, key: DocumentKey, outcome: Outcome) -> None:
         if key == PINS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -39,13 +40,13 @@ class _Pass:
         self.backups = 0
         self.bytes_read = 0
         self.findings: list[Finding] = []
+        self._looked_at: set[tuple[str, str | None]] = set()
+        self._there: set[tuple[str, str | None]] = set()
 
     async def run(self, since: datetime | None) -> None:
-        names = [
-            info.name
-            for info in await self._data.documents()
-            if since is None or info.updated_at >= since
-        ]
+        documents = await self._data.documents()
+        self._there |= {(info.name, None) for info in documents}
+        names = [info.name for info in documents if since is None or info.updated_at >= since]
         unsettled = [name for name in names if not await self._document(name)]
         if unsettled:
             await _sleep(self._data.options.settle_s)
@@ -57,11 +58,20 @@ class _Pass:
         for document in sorted(counts):
             await self._backups(DocumentKey(BOT, document), since)
 
+    def added_to(self, before: VerifyReport | None, report: VerifyReport) -> VerifyReport:
+        """Return the report of an earlier pass with what this one, of a part, found instead."""
+        if before is None:
+            return report
+        unseen = self._there - self._looked_at
+        standing = [one for one in before.findings if (one.document, one.backup) in unseen]
+        return replace(before, findings=(*standing, *report.findings))
+
     async def _document(self, name: str) -> bool:
         """Look at one document and mend it; False while it is being written."""
         key = DocumentKey(BOT, name)
         await self._give_way()
         judged = await self._data.reading(lambda: self._fresh(key))
+        self._looked_at.add((name, None))
         self.documents += 1
         self.bytes_read += len(judged.content.data) if judged.content else 0
         if judged.verdict in _USABLE:
@@ -126,10 +136,12 @@ class _Pass:
 
     async def _backups(self, key: DocumentKey, since: datetime | None) -> None:
         for backup in await self._data.reading(lambda: list(self._store.backups(key))):
+            self._there.add((key.name, backup.name))
             if since is not None and backup.taken_at < since:
                 continue
             await self._give_way()
             judged = await self._data.reading(partial(self._fresh_backup, key, backup))
+            self._looked_at.add((key.name, backup.name))
             if judged is None:
                 continue
             self.backups += 1
@@ -175,8 +187,9 @@ async def verify(
         bytes_read=one.bytes_read,
         findings=tuple(one.findings),
     )
-    if changed_since is None or report.findings:
-        data.last_verify = report
+    data.last_verify = report if changed_since is None else one.added_to(data.last_verify, report)
+    if changed_since is None:
+        data.last_verified_at = report.ended_at
     return report
 
 

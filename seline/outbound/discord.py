@@ -68,7 +68,7 @@ def _waiting(url: str) -> str:
 
 def _secrets(url: str) -> tuple[str, ...]:
     """Return the address, and its last part alone: the webhook's token."""
-    return url, urlsplit(url).path.rpartition("/")[2] or url
+    return url, urlsplit(url).path.rstrip("/").rpartition("/")[2] or url
 
 
 def _message(answer: Json) -> str:

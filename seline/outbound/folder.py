@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
@@ -49,13 +50,20 @@ class Folder:
     # on the thread
 
     def _listed(self, *, whole: bool) -> list[str]:
-        if not os.path.isdir(self._path):
+        try:
+            listed = os.listdir(self._path)
+        except FileNotFoundError:
             return []
-        names = [name for name in os.listdir(self._path) if parse_export_name(name)]
+        names = [name for name in listed if parse_export_name(name)]
         return sorted((name for name in names if self._is_whole(name) is whole), reverse=True)
 
     def _is_whole(self, export: str) -> bool:
-        return os.path.isfile(os.path.join(self._path, export, MANIFEST_NAME))
+        """Whether the manifest is there; an error of the disk is an error, never "no manifest"."""
+        try:
+            status = os.stat(os.path.join(self._path, export, MANIFEST_NAME))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return stat.S_ISREG(status.st_mode)
 
     def _put(self, export: str, file: str, data: bytes) -> None:
         folder = os.path.join(self._path, export)

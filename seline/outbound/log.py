@@ -32,7 +32,7 @@ class LogSink:
         _log.log(
             level,
             "%s",
-            f"{alert.summary} {alert.fix}".rstrip(),
+            " ".join(f"{alert.summary} {alert.fix}".split()),
             extra={
                 "alert": alert.type.value,
                 "alert_id": alert.id,

@@ -18,8 +18,8 @@ from seline.domain.document import Json
 from seline.outbound.posting import Envelope, field_of, post
 from seline.ports.alerts import Delivery
 
-TEXT_CHARACTERS_MAX: Final = 1300
-"""ntfy takes 4,096 bytes; three of them may make a character."""
+TEXT_CHARACTERS_MAX: Final = 1024
+"""ntfy takes 4,096 bytes; four of them may make a character."""
 PRIORITY_OF: Final[Mapping[str, int]] = {
     Severity.INFO: 2,
     Severity.WARNING: 4,

@@ -108,15 +108,19 @@ def field_of(value: Json, *path: str) -> Json:
 
 def seconds(value: Json) -> float | None:
     """Return a number of seconds, None for anything else."""
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(cast("float", value)) if usable else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
 
 
 async def _answer(
     session: aiohttp.ClientSession, url: str, payload: Json, headers: Mapping[str, str]
 ) -> Answer:
     sent = {"Content-Type": "application/json; charset=utf-8", **headers}
-    data = json.dumps(payload, ensure_ascii=False).encode()
+    data = json.dumps(payload, ensure_ascii=False).encode(errors="replace")
     async with session.post(url, data=data, headers=sent, allow_redirects=False) as response:
         return await _read(response)
 

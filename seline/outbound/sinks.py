@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Final, TypeAlias
 
 import aiohttp
@@ -41,7 +42,9 @@ def build_sinks(specs: Sequence[SinkSpec], around: Surroundings) -> tuple[AlertS
 
 def _free_name(specs: Sequence[SinkSpec]) -> str:
     """Return a name for the log that no other sink bears."""
-    return "log" if all(spec.name != "log" for spec in specs) else "seline's log"
+    taken = {spec.name for spec in specs}
+    numbered = (f"log {number}" for number in count(2))
+    return next(name for name in chain(("log",), numbered) if name not in taken)
 
 
 def _log(spec: SinkSpec, _around: Surroundings) -> AlertSink:

@@ -23,7 +23,7 @@ from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentInfo, DocumentKey, Json
 from seline.domain.figures import Figures
 from seline.domain.integrity import Judged, Verdict
-from seline.domain.retention import RetentionPlan
+from seline.domain.retention import Dropped, RetentionPlan
 from seline.domain.usage import Usage
 from seline.errors import SelineError
 
@@ -248,8 +248,12 @@ class DocumentStore(Protocol):
         """Judge one backup. Raises BackupNotFound. Blocks."""
         ...
 
-    def rotate(self, key: DocumentKey, retain: Retain) -> Future[Sequence[Backup]]:
-        """Discard what `retain` drops, never the newest sound backup (V8); return the discarded."""
+    def rotate(self, key: DocumentKey, retain: Retain) -> Future[Sequence[Dropped]]:
+        """Discard what `retain` drops, and return it; never the newest sound backup (V8).
+
+        Only an `unguarded` plan may drop that one. The future raises StorageError; where the
+        backups could not be listed, nothing was discarded.
+        """
         ...
 
     def heed_pins(self, marked: Callable[[str, Sequence[Backup]], Sequence[Backup]]) -> None:
@@ -262,10 +266,6 @@ class DocumentStore(Protocol):
 
     def read_quarantine(self, item: str) -> bytes:
         """Return the bytes as they are. Raises DocumentNotFound. Blocks."""
-        ...
-
-    def discard_quarantined(self, items: Sequence[str]) -> Future[None]:
-        """Discard broken bytes that were set aside, by name; what is not there is fine."""
         ...
 
     def raw(self, key: DocumentKey) -> bytes:

@@ -34,6 +34,7 @@ from seline.settings import Settings
 
 LOOK_EVERY_S: Final = 2.0
 LAST_WORDS_S: Final = 5.0
+LAST_LOOK_S: Final = 1.0
 BROKEN: Final = frozenset({"unrecoverable", "unreadable", "failed"})
 """The outcomes of findings after which an integrity check gives no sign of life."""
 SILENCING: Final = frozenset(
@@ -85,7 +86,7 @@ class Alarm:
     def start(self) -> None:
         """Begin to look and to deliver, whether or not the store is open yet.
 
-        Not begun, it only answers what is asked: a command on a volume of its own raises none.
+        Not begun, it only answers what is asked: a command on a volume of its own tells nobody.
         """
         self._tending = asyncio.get_running_loop().create_task(self._tend(), name="seline-alerts")
 
@@ -94,7 +95,7 @@ class Alarm:
 
         What was said of jobs that are switched off is over.
         """
-        await self.alerts.load()
+        await self.alerts.load(deliver=self._tending is not None)
         off = [job.name for job in jobs if not job.enabled]
         kinds = (AlertType.JOB_FAILED, AlertType.JOB_OVERDUE)
         self._heard += [Cleared(type=kind, subject=name) for name in off for kind in kinds]
@@ -104,7 +105,7 @@ class Alarm:
         self._heard += self._told_by(run, record)
         await self._look()
         if run.job == "integrity" and run.outcome is RunOutcome.OK:
-            self._beat(run)
+            self._beat()
 
     def overdue(self, job: str, last_success: datetime | None) -> None:
         """Hear that a job is long overdue."""
@@ -125,7 +126,9 @@ class Alarm:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
         if tending is not None:
-            await self._look()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_LOOK_S):
+                    await self._look()
         await self.alerts.close()
         await self._session.close()
 
@@ -146,6 +149,8 @@ class Alarm:
             _log.exception("what there is to tell could not be looked at")
 
     def _told_by(self, run: Run, record: Record) -> Sequence[Signal]:
+        if run.outcome is RunOutcome.STOPPED:
+            return ()
         if run.outcome is RunOutcome.SKIPPED:
             return alerts_from_lateness(run.job, record.last_success)
         succeeded = run.outcome is RunOutcome.OK
@@ -156,16 +161,18 @@ class Alarm:
         days = measured.forecast.days if measured.forecast else None
         return [
             *signals,
-            *alerts_from_usage(measured.level, measured.usage_ratio),
+            *alerts_from_usage(
+                measured.level, measured.ratio, of_files=measured.ratio > measured.usage_ratio
+            ),
             *alerts_from_days(days),
         ]
 
-    def _beat(self, run: Run) -> None:
+    def _beat(self) -> None:
         """Give a sign of life after a check that left nothing broken, where changes are taken."""
         if self._heartbeat is None:
             return
         report = self._data.last_verify
-        found = report.findings if report and report.started_at >= run.started_at else ()
+        found = report.findings if report else ()
         standing = [one.type for one in self.alerts.listing() if one.state == "open"]
         if any(one.outcome in BROKEN for one in found) or not SILENCING.isdisjoint(standing):
             _log.warning("no heartbeat: not everything is sound")

@@ -6,10 +6,15 @@ import asyncio
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable
+from typing import Final
 
 from seline.server.serving import Serving, Started
 from seline.settings import Settings
+
+END_S: Final = 2.0
+"""How long what is left of the interpreter may take, once everything was closed in order."""
 
 _log = logging.getLogger("seline.server")
 
@@ -37,9 +42,21 @@ async def run_server(settings: Settings, *, announce: Callable[[Started], None])
             acquiring.cancel()
         stopping.cancel()
         _log.info("stopping")
-    if running.left_behind:
+    _end_soon(1 if running.left_behind else 0)
+
+
+def _end_soon(code: int) -> None:
+    """See that the process ends: a thread that waits for a disk or a name must not hold it up."""
+
+    def end() -> None:
         logging.shutdown()
-        os._exit(1)  # a thread that waits for the disk would hold the process up
+        os._exit(code)
+
+    if code:
+        end()
+    timer = threading.Timer(END_S, end)
+    timer.daemon = True
+    timer.start()
 
 
 def _say_who_may_come_in(started: Started, settings: Settings) -> None:

@@ -42,7 +42,6 @@ CLOSE_S: Final = 3.0
 """How long a disk may take to let go; nothing that was answered depends on it."""
 LINGERING_S: Final = 1.0
 """How long a body that was refused is still read, so that its sender sees the answer."""
-SOCKET_PATH_MAX: Final = 100
 FIRST_LABEL: Final = "made at the first start"
 _log = logging.getLogger("seline.server")
 
@@ -109,7 +108,7 @@ class Serving:
         self._alarm = Alarm(
             self.data,
             self.settings,
-            trouble=self._trouble,
+            trouble=self._unopened,
             measured=lambda: self.custody.measured,
         )
         self._worker = Worker(
@@ -117,9 +116,10 @@ class Serving:
             self.custody,
             self.settings.jobs,
             clock=self.data.clock,
-            heard=self._alarm.run_ended,
+            heard=self._alarm.run_ended if self._network else None,
             overdue=self._alarm.overdue,
         )
+        self.data.more_checks.append(self.exporting.check)
         self._runner = web.AppRunner(
             build_app(self._doors()),
             handle_signals=False,
@@ -216,6 +216,10 @@ class Serving:
     def _trouble(self) -> SelineError | None:
         if self._closing:
             return StoreClosed("The server is stopping.", hint="Ask again in a moment.")
+        return self._unopened()
+
+    def _unopened(self) -> SelineError | None:
+        """Say why the store is not open yet; it is still looked at while the server stops."""
         return None if self._opened else self._waiting
 
     def _about(self) -> Mapping[str, Json]:
@@ -239,8 +243,10 @@ class Serving:
             await self.tokens.load()
             await self._listening.wait()
             secret = await self._first_secret()
-            await self._worker.start(scheduled=self._network)
+            await self.custody.remember()
+            await self.exporting.remember()
             await self._alarm.take_up(self._worker.jobs())
+            await self._worker.start(scheduled=self._network)
             await listen_on_control_socket(self._runner, self.settings.data_dir)
         except SelineError as error:
             self._waiting = error

@@ -83,7 +83,7 @@ class Alerts:
         self._unwritten = False
         self._write_after_s = 0.0
 
-    async def load(self) -> None:
+    async def load(self, *, deliver: bool = True) -> None:
         """Take up what was remembered, once the store is open; deliver what still waits.
 
         A record that is broken beyond recovery is set aside, said in the log, and begun anew; one
@@ -104,7 +104,8 @@ class Alerts:
         self._loaded = True
         if self._unwritten:
             await self._keep()
-        self._start()
+        if deliver:
+            self._start()
 
     async def raise_alert(
         self,

@@ -12,8 +12,8 @@ from seline.domain.document import Json
 from seline.domain.report import RotationReport, VerifyReport
 from seline.domain.trend import Forecast, Point, forecast, read_points, with_point, write_points
 from seline.domain.usage import Usage, UsageLevel, next_level
-from seline.errors import SelineError
 from seline.manager import DataManager
+from seline.services.remembering import remember, remembered
 
 FULL_EVERY: Final = timedelta(days=1)
 INTEGRITY_STATE: Final = "integrity.json"
@@ -31,6 +31,11 @@ class UsageReport:
     @property
     def usage_ratio(self) -> float:
         return self.usage.usage_ratio
+
+    @property
+    def ratio(self) -> float:
+        """How full it is by bytes or by files, whichever is more: the level goes by that."""
+        return max(self.usage.usage_ratio, self.usage.inodes_ratio)
 
 
 async def _nowhere() -> str:
@@ -56,6 +61,12 @@ class Custody:
         self._level = UsageLevel.OK
         self._points: tuple[Point, ...] | None = None
 
+    async def remember(self) -> None:
+        """Take over when an earlier process last checked everything."""
+        state = await remembered(self._data, INTEGRITY_STATE, {})
+        last = state.get("last_full_at") if isinstance(state, dict) else None
+        self._data.last_verified_at = parse_instant(last) if isinstance(last, str) else None
+
     async def check_integrity(self, *, full: bool | None = None) -> VerifyReport:
         """Check documents and backups on the medium; recover and report.
 
@@ -69,29 +80,25 @@ class Custody:
         report = await self._data.verify(changed_since=since)
         self._changed_since = started_at
         if since is None:
-            await self._keep(INTEGRITY_STATE, {"last_full_at": instant_text(started_at)})
+            await remember(self._data, INTEGRITY_STATE, {"last_full_at": instant_text(started_at)})
         return report
 
     async def rotate(self) -> RotationReport:
-        """Discard what the policy drops, of every document, and the quarantine's surplus."""
+        """Discard what the policy drops, of every document."""
         pruned = await self._data.prune()
-        aside = await self._data.bound_quarantine()
-        return RotationReport(
-            backups=len(pruned),
-            quarantined=len(aside),
-            freed_bytes=sum(one.size_bytes for one in pruned)
-            + sum(one.size_bytes for one in aside),
-        )
+        freed_bytes = sum(one.size_bytes for one in pruned)
+        return RotationReport(backups=len(pruned), freed_bytes=freed_bytes)
 
     async def measure(self) -> UsageReport:
         """Measure the volume; its level rises at the mark and falls two points below it."""
         store = await self._data.open_store()
         usage = await self._data.reading(store.usage)
         before = self._points if self._points is not None else await self._remembered()
-        level = next_level(self._level, usage.usage_ratio)
+        level = next_level(self._level, max(usage.usage_ratio, usage.inodes_ratio))
         points = with_point(before, Point(self._clock.now(), usage.counted_bytes))
         if points != before or level != self._level:
-            await self._keep(USAGE_STATE, {"level": str(level), "points": write_points(points)})
+            kept: Json = {"level": str(level), "points": write_points(points)}
+            await remember(self._data, USAGE_STATE, kept)
         self._points, self._level = points, level
         self._data.forecast = forecast(points, room_bytes=usage.room_bytes)
         self.measured = UsageReport(usage=usage, level=level, forecast=self._data.forecast)
@@ -99,7 +106,7 @@ class Custody:
 
     async def _remembered(self) -> tuple[Point, ...]:
         """Take over what an earlier process measured."""
-        state = await self._data.load_state(USAGE_STATE, {})
+        state = await remembered(self._data, USAGE_STATE, {})
         if not isinstance(state, dict):
             return ()
         if state.get("level") in set(UsageLevel):
@@ -109,13 +116,5 @@ class Custody:
     async def _full_is_due(self, now: datetime) -> bool:
         if self._changed_since is None:
             return True
-        state = await self._data.load_state(INTEGRITY_STATE, {})
-        last = state.get("last_full_at") if isinstance(state, dict) else None
-        return not isinstance(last, str) or not now - FULL_EVERY < parse_instant(last) <= now
-
-    async def _keep(self, name: str, state: Json) -> None:
-        """Keep state, as far as there is room for it: a full volume is measured all the same."""
-        try:
-            await self._data.update_state(name, lambda _before: state)
-        except SelineError as error:
-            self._data.note("state_not_kept", "", f"{name} could not be kept: {error.message}")
+        last = self._data.last_verified_at
+        return last is None or not now - FULL_EVERY < last <= now

@@ -7,11 +7,13 @@ exports go, never the only whole one. What did not change is not exported again.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
 
-from seline.clock import instant_text
+from seline.clock import instant_text, parse_instant
 from seline.domain.document import Content
 from seline.domain.manifest import (
     FORMAT,
@@ -25,12 +27,18 @@ from seline.domain.manifest import (
     export_name,
     parse_export_name,
 )
+from seline.domain.report import Check, Status
 from seline.errors import BackupNotFound, DocumentError, ExportFailed, SelineError
 from seline.manager import DataManager
 from seline.ports.exports import ExportTarget
 from seline.ports.store import Snapshot
 from seline.services.packing import BACKUPS, DOCUMENTS, Packer, check_pack
+from seline.services.remembering import remember, remembered
 
+STATE: Final = "exports.json"
+LEFT_BEHIND_AFTER: Final = timedelta(days=1)
+LATE_AFTER: Final = timedelta(days=8)
+"""Longer than the rarest schedule, a week."""
 _log = logging.getLogger("seline.exports")
 _NOTHING_TO_DO = "no destination is configured (`exports.destinations`)"
 
@@ -90,6 +98,7 @@ class Exporting:
         for one in self._destinations:
             try:
                 done.append(_in_words(await self.export_to(one.target, keep=one.keep)))
+                await self._note()
             except SelineError as error:
                 _log.error("export to %s failed: %s", one.target.name, error.message)
                 failed.append(f"{one.target.name}: {error.message}")
@@ -97,22 +106,67 @@ class Exporting:
             raise ExportFailed("; ".join([*failed, *done]))
         return "; ".join(done)
 
+    async def remember(self) -> None:
+        """Take over when an earlier process last found a whole export at a destination."""
+        state = await remembered(self._data, STATE, {})
+        kept = state.get("verified_at") if isinstance(state, dict) else None
+        self._data.last_export_at = parse_instant(kept) if isinstance(kept, str) else None
+
+    async def _note(self) -> None:
+        """A destination holds everything as it is now, read back."""
+        now = self._data.clock.now()
+        self._data.last_export_at = now
+        await remember(self._data, STATE, {"verified_at": instant_text(now)})
+
+    def check(self) -> Check:
+        """Say how exports stand, for health."""
+        if not self._destinations:
+            return Check(
+                name="exports",
+                status=Status.INFO,
+                detail="off: nothing is kept beyond this volume",
+                fix="Name a folder on another disk in `exports.destinations`.",
+            )
+        at = self._data.last_export_at
+        if at is None:
+            return Check(
+                name="exports",
+                status=Status.INFO,
+                detail="none was written yet",
+                fix="Run `seline jobs run export`.",
+            )
+        late = self._data.clock.now() - at > LATE_AFTER
+        return Check(
+            name="exports",
+            status=Status.WARNING if late else Status.OK,
+            detail=f"the last whole one was seen on {at:%Y-%m-%d %H:%M} UTC",
+            fix="Look at `seline jobs`." if late else "",
+        )
+
     async def export_to(self, target: ExportTarget, *, keep: int) -> Exported:
         """Write one verified export, unless nothing changed; keep the newest `keep`."""
-        for leftover in await target.leftovers():
-            _log.warning("%s: removing %s, which a crash left", target.name, leftover)
-            await target.remove(leftover)
+        await self._sweep(target)
         whole = await target.exports()
         newest = await self._newest(target, whole)
         if newest is not None and newest.holds(await self._revisions()):
-            self._note(newest)
             return Exported(
                 destination=target.name, export=newest.name, written=False, size_bytes=0
             )
         exported = await self._write(target, whole)
-        for older in [name for name in whole if name != exported.export][max(keep, 1) - 1 :]:
-            await target.remove(older)
+        older = [name for name in whole if name != exported.export][max(keep, 1) - 1 :]
+        needed = await _needed(target, whole, exported.lacks)
+        for name in older:
+            if name not in needed:
+                await target.remove(name)
         return exported
+
+    async def _sweep(self, target: ExportTarget) -> None:
+        """Remove what crashes left, once it is old: a younger one may be under way elsewhere."""
+        for leftover in await target.leftovers():
+            begun_at = parse_export_name(leftover)
+            if begun_at is not None and self._data.clock.now() - begun_at > LEFT_BEHIND_AFTER:
+                _log.warning("%s: removing %s, which a crash left", target.name, leftover)
+                await target.remove(leftover)
 
     async def files(self) -> AsyncGenerator[tuple[str, str, bytes]]:
         """Yield (export, file, bytes) as an export is made, the manifest last."""
@@ -138,7 +192,6 @@ class Exporting:
                     raise ExportFailed(f"{target.name} does not give {file} back as written.")
                 size_bytes, last = size_bytes + len(data), data
         manifest = decode_manifest(last)
-        self._note(manifest)
         return Exported(
             destination=target.name,
             export=export,
@@ -156,36 +209,34 @@ class Exporting:
         except DocumentError:
             making.unrecoverable.append(name)
             return []
-        backups = await self._backups(name)
+        full = await self._add(making, f"{DOCUMENTS}{name}", content)
+        backups: list[Packed] = []
+        async for backup, kept in self._backups(name):
+            full += await self._add(making, f"{BACKUPS}{backup}", kept)
+            backups.append(Packed(name=backup, sha256=kept.revision, size_bytes=kept.size_bytes))
         making.documents.append(
             PackedDocument(
                 name=name,
                 sha256=content.revision,
                 size_bytes=content.size_bytes,
-                backups=tuple(
-                    Packed(name=backup, sha256=kept.revision, size_bytes=kept.size_bytes)
-                    for backup, kept in backups
-                ),
+                backups=tuple(backups),
             )
         )
+        return full
 
-        def add() -> Iterator[tuple[Pack, bytes]]:
-            yield from making.packer.add(f"{DOCUMENTS}{name}", content.data)
-            for backup, kept in backups:
-                yield from making.packer.add(f"{BACKUPS}{backup}", kept.data)
+    async def _add(
+        self, making: _Making, member: str, content: Content
+    ) -> list[tuple[Pack, bytes]]:
+        return await self._data.reading(lambda: list(making.packer.add(member, content.data)))
 
-        return await self._data.reading(lambda: list(add()))
-
-    async def _backups(self, name: str) -> list[tuple[str, Content]]:
-        """Return a document's sound backups; what is rotated away meanwhile is left out."""
-        found = []
+    async def _backups(self, name: str) -> AsyncGenerator[tuple[str, Content]]:
+        """Yield a document's sound backups; what is rotated away meanwhile is left out."""
         for backup in await self._data.backups(name):
             try:
                 content = await self._data.read_backup_content(name, backup.name)
             except BackupNotFound:
                 continue
-            found.append((backup.name, content))
-        return found
+            yield backup.name, content
 
     def _manifest(self, making: _Making) -> Manifest:
         return Manifest(
@@ -199,10 +250,11 @@ class Exporting:
         )
 
     async def _newest(self, target: ExportTarget, whole: Sequence[str]) -> Manifest | None:
+        """Return the newest export there, if all of it is still as it was written."""
         if not whole:
             return None
         try:
-            return decode_manifest(await target.get(whole[0], MANIFEST_NAME))
+            return await read_back(target, whole[0])
         except SelineError as error:
             _log.warning("%s: %s is not sound: %s", target.name, whole[0], error.message)
             return None
@@ -210,16 +262,37 @@ class Exporting:
     async def _revisions(self) -> dict[str, str]:
         return {info.name: info.revision or "" for info in await self._data.documents()}
 
-    def _note(self, manifest: Manifest) -> None:
-        self._data.last_export_at = parse_export_name(manifest.name)
+
+async def _needed(target: ExportTarget, exports: Sequence[str], lacking: Sequence[str]) -> set[str]:
+    """Return, of exports given newest first, those that hold what the store itself has lost.
+
+    For each such document the newest; one whose manifest cannot be read is kept, too.
+    """
+    needed: set[str] = set()
+    for name in lacking:
+        for export in exports:
+            try:
+                manifest = decode_manifest(await target.get(export, MANIFEST_NAME))
+            except SelineError:
+                needed.add(export)
+                continue
+            if any(document.name == name for document in manifest.documents):
+                needed.add(export)
+                break
+    return needed
 
 
 async def read_back(target: ExportTarget, export: str) -> Manifest:
     """Check every pack of an export at its destination. Raises ExportDamaged, ExportFailed."""
     manifest = decode_manifest(await target.get(export, MANIFEST_NAME))
-    for pack in manifest.packs:
-        check_pack(pack, await target.get(export, pack.name))
+    await check_packs(target, manifest)
     return manifest
+
+
+async def check_packs(target: ExportTarget, manifest: Manifest) -> None:
+    """Check that a destination holds the packs as they were made. Raises as `read_back`."""
+    for pack in manifest.packs:
+        check_pack(pack, await target.get(manifest.name, pack.name))
 
 
 def _in_words(exported: Exported) -> str:

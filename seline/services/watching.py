@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from itertools import islice
 from typing import Final
 
 from seline.clock import instant_text
@@ -32,6 +33,8 @@ from seline.services.alerts import Alerts
 CHECKSUMS: Final = "checksums"
 LOOKS_BACK: Final = QUIET
 """What is older was told, or belongs to nobody's today: alerts that ended are forgotten later."""
+FINDINGS_MAX: Final = 1000
+"""Of one report; where there are more, the alert of many says so long before."""
 OVER_EVERY_S: Final = 30.0
 """How often broken files are looked at again, to see whether they were mended: it reads them."""
 DAYS_WARN: Final = 14.0
@@ -46,11 +49,13 @@ TYPE_OF_INCIDENT: Final[Mapping[str, AlertType | None]] = {
     "journal_broken": AlertType.JOURNAL_DAMAGED,
     "disk_error": AlertType.DISK_ERROR,
     "blank_save": AlertType.BLANK_SAVE,
+    "state_not_kept": None,
     "adopted": None,
     "edited_meanwhile": None,
     "set_aside": None,
 }
-"""None: a person did it, and knows. A kind that is not here is told as a disk error."""
+"""None: a person did it and knows, or it is told otherwise (a full volume, as usage). What is not
+here is told as a disk error."""
 
 TYPE_OF_OUTCOME: Final[Mapping[str, AlertType | None]] = {
     "unrecoverable": AlertType.UNRECOVERABLE_DOCUMENT,
@@ -140,17 +145,21 @@ def alerts_from_trouble(trouble: SelineError | None) -> list[Signal]:
     return [Cleared(type=one) for one in over]
 
 
-def alerts_from_usage(level: UsageLevel, usage_ratio: float) -> list[Signal]:
-    """Tell the level of usage (after hysteresis) that the volume has reached."""
+def alerts_from_usage(level: UsageLevel, ratio: float, *, of_files: bool = False) -> list[Signal]:
+    """Tell the level of usage (after hysteresis) that the volume has reached.
+
+    `of_files`: it is the number of files that runs out, not the bytes.
+    """
     if level is UsageLevel.OK:
         return [Cleared(type=AlertType.USAGE)]
     details: dict[str, Json] = {
-        "percent": round(usage_ratio * 100, 1),
+        "percent": round(ratio * 100, 1),
+        "of_files": of_files,
         "level": level.value,
         "level_percent": round(LEVELS[level] * 100),
-        "half": level is UsageLevel.HALF,
-        "sheds": level is UsageLevel.HIGH,
-        "refuses": level is UsageLevel.CRITICAL,
+        "half": level is UsageLevel.HALF and not of_files,
+        "sheds": level is UsageLevel.HIGH and not of_files,
+        "refuses": level is UsageLevel.CRITICAL and not of_files,
     }
     return [Sighting(type=AlertType.USAGE, severity=SEVERITY_OF_LEVEL[level], details=details)]
 
@@ -197,6 +206,7 @@ class Watch:
         self._alerts = alerts
         self._trouble = trouble
         self._mended_due_s = 0.0
+        self._told_of: VerifyReport | None = None
 
     async def look(self) -> None:
         """Let the alerts know what stands, what happened, and what is over."""
@@ -215,8 +225,10 @@ class Watch:
             if one.kind != "blank_save" and now - one.at <= LOOKS_BACK
         )
         yield from alerts_from(incidents)
-        if report is not None and now - report.ended_at <= LOOKS_BACK:
-            yield from alerts_from_report(report)
+        if report is not None and report is not self._told_of:
+            self._told_of = report
+            if now - report.ended_at <= LOOKS_BACK:
+                yield from islice(alerts_from_report(report), FINDINGS_MAX)
         yield from alerts_from_pins(self._data.keeping.pins(), now)
         yield from alerts_from_capabilities(store.capabilities())
         yield from alerts_from_trouble(store.trouble() or _hanging(store))

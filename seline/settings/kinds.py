@@ -138,9 +138,8 @@ def _destination(table: object) -> Destination:
     address = urlsplit(_plain_text(one.url))
     if address.scheme != "file" or address.netloc or not address.path.startswith("/"):
         raise ValueError(table)
-    if one.keep is not None and (isinstance(one.keep, bool) or not 1 <= int(one.keep) <= 10_000):
-        raise ValueError(table)
-    return replace(one, name=_plain_text(one.name))
+    keep = None if one.keep is None else cast("int", _KEEP_EXPORTS.read(one.keep))
+    return replace(one, name=_plain_text(one.name), keep=keep)
 
 
 def _names(value: object) -> tuple[str, ...]:
@@ -169,6 +168,7 @@ def _address(value: object) -> str:
 
 _BYTES_MAX: Final = 1 << 50
 _DAYS_MAX: Final = 36_500
+_KEEP_EXPORTS: Final = _number(1, 10_000, whole=True)
 _KEEP: Final = _number(0, 100_000, whole=True)
 _TRUTH: Final = Kind("true or false", truth)
 KINDS: Final[Mapping[str, Kind]] = {
@@ -212,7 +212,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "exports.destinations": Kind(
         "a list of tables with `name`, `url` (file:///…) and optionally `keep`", _destinations
     ),
-    "exports.keep": _number(1, 10_000, whole=True),
+    "exports.keep": _KEEP_EXPORTS,
     "alerts.language": _one_of(*LANGUAGES),
     "alerts.renotify_h": _number(0.1, 24 * 365, whole=False, unit="hours"),
     "alerts.heartbeat_url": Kind("an address that begins with https:// or http://", _address),

@@ -32,7 +32,8 @@ def test_only_root_hands_over_and_only_what_is_anothers(
 
 
 def test_the_mount_is_where_the_environment_says() -> None:
-    assert data_dir({}) is None
+    assert data_dir({"SELINE_STORAGE__DATA_DIR": "/e"}) == "/e"
+    assert data_dir({"SELINE_BACKUPS__KEEP_NEWEST": "none"}) is None
     assert data_dir({"RAILWAY_VOLUME_MOUNT_PATH": "/app/server/data"}) == "/app/server/data"
     assert data_dir({"SELINE_DATA_DIR": "/d", "RAILWAY_VOLUME_MOUNT_PATH": "/x"}) == "/d"
 

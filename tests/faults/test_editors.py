@@ -186,7 +186,7 @@ async def test_edits_in_the_very_moment_of_a_save_are_never_lost(tmp_path: Path)
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 async def test_an_edit_by_another_user_is_adopted(tmp_path: Path) -> None:
-    for parent in (tmp_path, *tmp_path.parents[:2]):
+    for parent in (tmp_path, *tmp_path.parents[:3]):
         parent.chmod(0o755)
     async with open_seline(tmp_path / "d", storage__settle_s=SETTLE_S) as seline:
         await seline.data.save_json(NAME, {"by": "seline"})

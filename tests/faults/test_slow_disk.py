@@ -94,7 +94,7 @@ async def held_up(gate: Gate) -> None:
 async def test_probes_reads_and_health_answer_while_the_disk_does_not(
     server: Serving, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seline.manager.health.SLOW_S", 0.01)
+    monkeypatch.setattr("seline.manager.health.SLOW_S", 0.0)
     async with aiohttp.ClientSession() as session:
         client = Client(session, server.address)
         await client.call("PUT", f"/documents/{NAME}", {"n": 1})

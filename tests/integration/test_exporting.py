@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,9 @@ async def test_a_destination_that_loses_bytes_is_found_out(seline: Seline, tmp_p
     assert exports(tmp_path / "nas") == [], "what cannot be trusted does not stay"
 
 
-async def test_an_export_that_is_cut_short_is_none(seline: Seline, tmp_path: Path) -> None:
+async def test_an_export_that_is_cut_short_is_none(
+    seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Dies(Folder):
         async def put(self, export: str, file: str, data: bytes) -> None:
             if file == MANIFEST_NAME:
@@ -137,6 +140,9 @@ async def test_an_export_that_is_cut_short_is_none(seline: Seline, tmp_path: Pat
     target = Folder("nas", str(nas))
     assert (list(await target.exports()), len(await target.leftovers())) == ([], 1)
     await next_second()
+    await exporting(seline, nas).run()
+    assert (len(await target.exports()), len(await target.leftovers())) == (1, 1), "may be running"
+    monkeypatch.setattr("seline.services.exporting.LEFT_BEHIND_AFTER", timedelta(0))
     await exporting(seline, nas).run()
     assert (len(await target.exports()), list(await target.leftovers())) == (1, [])
 

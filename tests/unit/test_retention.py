@@ -199,7 +199,7 @@ def test_a_broken_newest_backup_pushes_no_sound_one_out() -> None:
     decided = plan([broken, *sound])
 
     assert kept(decided) == names(*sound[:5])
-    assert decided.drop[0].because == "torn"
+    assert decided.drop[0].because == "torn, and there are enough sound ones"
 
 
 @pytest.mark.parametrize("verdict", ["torn", "altered", "edited", "unreadable"])

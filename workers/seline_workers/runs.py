@@ -118,7 +118,7 @@ class Runner:
         try:
             outcome, detail = await self._outcome(run)
         except asyncio.CancelledError:  # by `drain` alone: this task has no other owner
-            outcome, detail = RunOutcome.FAILED, "the server stopped before it was done"
+            outcome, detail = RunOutcome.STOPPED, "the server stopped before it was done"
         del self._running[run.job]
         self._ends[run.job, outcome] += 1
         done = replace(run, ended_at=self._clock.now(), outcome=outcome, detail=detail)

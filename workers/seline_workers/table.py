@@ -34,8 +34,7 @@ async def integrity(custody: Custody) -> str:
 async def rotation(custody: Custody) -> str:
     """Let go of what the policy drops, everywhere."""
     report = await custody.rotate()
-    aside = f" and {report.quarantined} broken files" if report.quarantined else ""
-    return f"{report.backups} backups{aside} dropped, {report.freed_bytes} bytes freed"
+    return f"{report.backups} backups dropped, {report.freed_bytes} bytes freed"
 
 
 async def usage(custody: Custody) -> str:

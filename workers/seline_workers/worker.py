@@ -20,6 +20,7 @@ from seline.domain.schedule import parse_schedule
 from seline.errors import SelineError
 from seline.manager import DataManager
 from seline.services.custody import Custody
+from seline.services.remembering import remember, remembered
 from seline.settings import Job, Jobs
 from seline_workers.runs import Runner, Task
 from seline_workers.table import JOBS, Row
@@ -54,13 +55,13 @@ class Worker:
         settings: Jobs,
         *,
         clock: Clock,
-        heard: Heard = _nobody,
+        heard: Heard | None = None,
         overdue: Overdue = lambda _name, _last_success: None,
         table: Mapping[str, Row] = JOBS,
     ) -> None:
         self._data = data
         self._clock = clock
-        self._heard = heard
+        self._heard = heard or _nobody
         self._overdue = overdue
         self._table = table
         self._settings: dict[str, Job] = {name: getattr(settings, name) for name in table}
@@ -74,12 +75,12 @@ class Worker:
         )
         self._timetable = Timetable(self._due, self._runner.skip)
         self._watching: asyncio.Task[None] | None = None
-        self._started_at = clock.now()
+        self._counted_from = clock.now()
 
     async def start(self, *, scheduled: bool = True) -> None:
         """Take over the records and begin; `scheduled=False` only runs what is asked for."""
         self._runner.remember(await self._recorded())
-        self._started_at = self._clock.now()
+        self._counted_from = self._clock.now()
         if not scheduled:
             return
         self._plan_everything()
@@ -132,6 +133,7 @@ class Worker:
 
     def _jumped(self, drift_s: float) -> None:
         _log.warning("the clock jumped by %+.0f s; the jobs are planned anew", drift_s)
+        self._counted_from = self._clock.now()
         self._plan_everything()
         self._timetable.rebuild()
 
@@ -139,7 +141,7 @@ class Worker:
         now = self._clock.now()
         for name, _ in self._enabled():
             last_success = self._runner.record(name).last_success
-            since = last_success or self._started_at
+            since = max(last_success or self._counted_from, self._counted_from)
             if now - since > 2 * self._schedules[name].period + self._allowed(name):
                 self._overdue(name, last_success)
 
@@ -153,15 +155,14 @@ class Worker:
 
     async def _recorded(self) -> Mapping[str, Record]:
         try:
-            return read_records(await self._data.load_state(STATE, {}))
+            return read_records(await remembered(self._data, STATE, {}))
         except (SelineError, ValueError, KeyError, TypeError) as error:
             _log.warning("the jobs' records cannot be read and are begun anew: %s", error)
             return {}
 
     async def _ended(self, run: Run, record: Record) -> None:
         await self._heard(run, record)
-        kept = write_records(self._runner.records())
-        await self._data.update_state(STATE, lambda _before: kept)
+        await remember(self._data, STATE, write_records(self._runner.records()))
 
     def _status(self, name: str) -> JobStatus:
         record = self._runner.record(name)

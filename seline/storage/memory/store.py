@@ -19,6 +19,7 @@ from seline.domain.backup import Backup, backup_name, next_stamp
 from seline.domain.document import BOT, Content, DocumentInfo, DocumentKey
 from seline.domain.figures import Counting, Figures
 from seline.domain.integrity import Judged, Verdict
+from seline.domain.retention import Dropped, verified_plan
 from seline.domain.usage import Usage
 from seline.errors import BackupNotFound, DocumentNotFound, SelineError, StoreClosed, VolumeFull
 from seline.ports.store import (
@@ -153,8 +154,8 @@ class MemoryStore:
             )
         return Judged(Verdict.SOUND, found[1])
 
-    def rotate(self, key: DocumentKey, retain: Retain) -> Future[Sequence[Backup]]:
-        future: Future[Sequence[Backup]] = Future()
+    def rotate(self, key: DocumentKey, retain: Retain) -> Future[Sequence[Dropped]]:
+        future: Future[Sequence[Dropped]] = Future()
         future.set_result(self._rotate(key, retain))
         return future
 
@@ -163,11 +164,6 @@ class MemoryStore:
 
     def quarantine(self) -> Sequence[QuarantineItem]:
         return []
-
-    def discard_quarantined(self, _items: Sequence[str]) -> Future[None]:
-        future: Future[None] = Future()
-        future.set_result(None)
-        return future
 
     def read_quarantine(self, item: str) -> bytes:
         raise DocumentNotFound(f"{item} is not in quarantine.", item=item)
@@ -303,12 +299,18 @@ class MemoryStore:
             verdict=str(Verdict.SOUND),
         )
 
-    def _rotate(self, key: DocumentKey, retain: Retain) -> list[Backup]:
+    def _rotate(self, key: DocumentKey, retain: Retain) -> list[Dropped]:
         with self._lock:
-            dropped = [drop.backup for drop in retain(self.backups(key)).drop]
-            for backup in dropped:
-                self._kept[key].backups.pop(backup.name, None)
-            return dropped
+            content = self._kept.get(key, _Kept()).content
+            plan = verified_plan(
+                self.backups(key),
+                retain,
+                verdict_of=lambda _backup: str(Verdict.SOUND),
+                current_revision=None if content is None else content.revision,
+            )
+            for dropped in plan.drop:
+                self._kept[key].backups.pop(dropped.backup.name, None)
+            return list(plan.drop)
 
 
 @dataclass(frozen=True, slots=True)

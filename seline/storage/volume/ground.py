@@ -34,6 +34,8 @@ from seline.storage.volume.failures import describe, named
 
 VOLUME_FORMAT: Final = 1
 _POLL_S: Final = 0.1
+_BLANK: Final = b" \t\r\n\0"
+"""What a power cut may leave of a file that was not synced: nothing, or NULs."""
 _NO_DIRECTORY_LOCK: Final = frozenset(
     {errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EISDIR}
 )
@@ -91,18 +93,26 @@ class Ground:
     def check_place(self) -> None:
         """Raise unless the path still leads to the held directory; make again what was removed."""
         self.check_usable()
+        if (lost := self.lost()) is not None:
+            raise lost
+        self._remake_removed()
+
+    def lost(self) -> VolumeNotMounted | None:
+        """Say why the path does not lead to the held directory any more, None while it does."""
         try:
             there = _device_and_inode(os.stat(self.path))
         except OSError as error:
-            raise VolumeNotMounted(
-                f"The data directory {self.path} is gone: {describe(error)}."
-            ) from error
-        if there != self._device_and_inode:
-            raise VolumeNotMounted(
-                f"Another directory stands at {self.path} now; nothing was written to it.",
-                hint="Mount the volume where it was, then restart.",
-            )
-        self._remake_removed()
+            return VolumeNotMounted(f"The data directory {self.path} is gone: {describe(error)}.")
+        if there == self._device_and_inode:
+            return None
+        return VolumeNotMounted(
+            f"Another directory stands at {self.path} now; nothing was written to it.",
+            hint="Mount the volume where it was, then restart.",
+        )
+
+    def is_read_only(self) -> bool:
+        """Whether the volume takes no writes, as mounted now."""
+        return bool(os.fstatvfs(self.top).f_flag & os.ST_RDONLY)
 
     def _remake_removed(self) -> None:
         for name, inside, descriptor in (
@@ -136,13 +146,13 @@ class Ground:
 
     def _check_format(self) -> None:
         try:
-            found = disk.read_whole(self.seline, "format", size_max=64).data.strip()
+            found = disk.read_whole(self.seline, "format", size_max=64).data.strip(_BLANK)
         except FileNotFoundError:
             found = b""
         except OSError as error:
             raise named(error, f"Reading the volume's format in {self.path}") from error
         if not found:
-            self._write_small("format", f"{VOLUME_FORMAT}\n".encode())
+            self._write_small("format", f"{VOLUME_FORMAT}\n".encode(), durable=True)
         elif not found.isdigit() or int(found) > VOLUME_FORMAT:
             raise UnsupportedFormat(
                 f"The volume at {self.path} has format {found.decode(errors='replace')}; "
@@ -159,12 +169,21 @@ class Ground:
         """Put a report beside the documents, whole but not synced. Raises OSError."""
         self._write_small(name, data, self.top)
 
-    def _write_small(self, name: str, data: bytes, directory: int | None = None) -> None:
-        """Put a small file of no consequence in place whole; not synced."""
+    def _write_small(
+        self, name: str, data: bytes, directory: int | None = None, *, durable: bool = False
+    ) -> None:
+        """Put a small file in place whole; not synced unless it matters after a power cut."""
         target = self.seline if directory is None else directory
         disk.unlink(self.seline, f"{name}.new", missing_ok=True)
-        os.close(disk.stage(self.seline, f"{name}.new", data, None, time.time_ns()))
+        descriptor = disk.stage(self.seline, f"{name}.new", data, None, time.time_ns())
+        try:
+            if durable:
+                disk.sync(descriptor)
+        finally:
+            os.close(descriptor)
         disk.rename(self.seline, f"{name}.new", target, name)
+        if durable:
+            disk.sync(target)
 
     def close(self) -> None:
         """Let go of the volume; idempotent."""
@@ -211,7 +230,7 @@ def hold(
 
 def _open_top(path: str) -> int:
     try:
-        os.makedirs(path, mode=disk.DIRECTORY_MODE, exist_ok=True)
+        _make_the_way(path)
         return disk.open_directory(path)
     except FileExistsError as error:
         raise VolumeFailed(
@@ -219,6 +238,20 @@ def _open_top(path: str) -> int:
         ) from error
     except OSError as error:
         raise named(error, f"Opening the data directory {path}") from error
+
+
+def _make_the_way(path: str) -> None:
+    """Make a directory with what leads to it, each as durable as what will lie in it."""
+    if os.path.isdir(path):
+        return
+    above = os.path.dirname(path)
+    if above != path:
+        _make_the_way(above)
+    held = disk.open_directory(above)
+    try:
+        disk.make_directory(os.path.basename(path), held)
+    finally:
+        os.close(held)
 
 
 def _wait_for_lock(

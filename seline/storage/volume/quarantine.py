@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from datetime import datetime
 
 from seline.domain.backup import Stamp, backup_name, parse_backup_name
@@ -31,13 +30,6 @@ def list_quarantine(ground: Ground) -> list[QuarantineItem]:
             )
         )
     return sorted(items, key=lambda item: (item.taken_at, item.name), reverse=True)
-
-
-def discard(ground: Ground, items: Sequence[str]) -> None:
-    """Take files out of quarantine/, none that is not ours."""
-    for name in items:
-        if parse_backup_name(name) is not None:
-            disk.unlink(ground.quarantine, name, missing_ok=True)
 
 
 def free_aside_name(ground: Ground, document: str, now: datetime) -> str:

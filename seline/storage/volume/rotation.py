@@ -1,21 +1,21 @@
 """The only way in which a backup is removed, and the rule it keeps.
 
-V8  The newest sound backup of a document is never removed; the one that will be kept is read and
-    verified before anything is unlinked; backups in use are left; after a failed listing nothing
-    goes. Two exceptions: a purge, and the backups of documents deleted long ago (`unguarded`).
+V8  The newest sound backup of a document is never removed, and it is read and verified before
+    anything else is unlinked; backups in use are left; after a failed listing nothing goes. Two
+    exceptions: a purge, and the backups of documents deleted long ago (`unguarded`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 from seline.domain.backup import Backup
-from seline.domain.document import DocumentKey
+from seline.domain.document import Content, DocumentKey
 from seline.domain.integrity import Verdict
-from seline.domain.retention import Dropped, Kept, RetentionPlan
+from seline.domain.retention import Dropped, plan_without, verified_plan
 from seline.ports.store import QuarantineItem, Retain
 from seline.storage.volume import disk
 from seline.storage.volume.ground import Ground
@@ -25,7 +25,6 @@ from seline.storage.volume.shelf import Shelf
 
 QUARANTINE_ITEMS_MAX: Final = 100
 QUARANTINE_BYTES_MAX: Final = 32 << 20
-_BROKEN: Final = frozenset({Verdict.ALTERED, Verdict.TORN, Verdict.UNREADABLE, Verdict.MISSING})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,36 +41,27 @@ class Rotation:
 
     def rotate(
         self, key: DocumentKey, retain: Retain, *, just_made: Iterable[str] = ()
-    ) -> list[Backup]:
-        """Discard what `retain` drops of a document's backups; return what was discarded.
+    ) -> list[Dropped]:
+        """Discard what `retain` drops of a document's backups; return what was discarded, and why.
 
-        `just_made` names backups that this very commit linked from judged bytes. Raises OSError
-        where the directory cannot be listed: then nothing was discarded.
+        `just_made` names backups that this very commit linked from judged bytes. Raises
+        StorageError where the directory cannot be listed: then nothing was discarded; OSError
+        where one cannot be unlinked: then only some were.
         """
-        with self.shelves[key.owner]:
-            return self._rotate(key, retain, set(just_made))
-
-    def _rotate(self, key: DocumentKey, retain: Retain, verified: set[str]) -> list[Backup]:
-        backups = self.shelves[key.owner].of(key.name)
-        while (plan := retain(backups)).drop:
-            newest = max(
-                (kept.backup for kept in plan.keep if kept.backup.verdict not in _BROKEN),
-                key=lambda backup: backup.stamp,
-                default=None,
+        with self.shelves[key.owner] as shelf:
+            known = self.judging.peek(key)
+            plan = verified_plan(
+                shelf.of(key.name),
+                retain,
+                verdict_of=partial(self._verdict_of, key, frozenset(just_made)),
+                current_revision=known.revision if isinstance(known, Content) else None,
             )
-            if newest is None:
-                return []
-            if newest.name in verified or self._is_sound(key, newest):
-                return self._discard(key, [dropped.backup for dropped in plan.drop])
-            backups = [
-                replace(backup, verdict=Verdict.ALTERED) if backup is newest else backup
-                for backup in backups
-            ]
-        return []
+            return self._discard(key, plan.drop)
 
-    def discard(self, key: DocumentKey, backup: Backup) -> bool:
+    def discard(self, key: DocumentKey, unwanted: Dropped) -> bool:
         """Discard one backup for want of space, unless it is the newest sound one."""
-        return bool(self.rotate(key, partial(_all_but, backup)))
+        retain = partial(plan_without, unwanted.backup, because=unwanted.because)
+        return bool(self.rotate(key, retain))
 
     def purge(self, key: DocumentKey) -> None:
         """Erase every backup and quarantined copy of a document, durably (`unguarded`)."""
@@ -99,30 +89,17 @@ class Rotation:
         """List what was set aside, newest first."""
         return list_quarantine(self.ground)
 
-    def _is_sound(self, key: DocumentKey, backup: Backup) -> bool:
-        return self.judging.look_at_backup(key, backup.name).judged.verdict is Verdict.SOUND
+    def _verdict_of(self, key: DocumentKey, just_made: Collection[str], backup: Backup) -> str:
+        if backup.name in just_made:
+            return str(Verdict.SOUND)
+        return str(self.judging.look_at_backup(key, backup.name).judged.verdict)
 
-    def _discard(self, key: DocumentKey, backups: Sequence[Backup]) -> list[Backup]:
-        discarded = [backup for backup in backups if backup.name not in self.leased]
-        for backup in discarded:
-            self._unlink(key, backup)
+    def _discard(self, key: DocumentKey, dropped: Sequence[Dropped]) -> list[Dropped]:
+        discarded = [one for one in dropped if one.backup.name not in self.leased]
+        for one in discarded:
+            self._unlink(key, one.backup)
         return discarded
 
     def _unlink(self, key: DocumentKey, backup: Backup) -> None:
         disk.unlink(self.ground.backups(key.owner), backup.name, missing_ok=True)
         self.shelves[key.owner].removed(backup)
-
-
-def _all_but(unwanted: Backup, backups: Sequence[Backup]) -> RetentionPlan:
-    """Plan to drop one backup, unless it is the newest that may be sound."""
-    may_be_sound = [backup for backup in backups if backup.verdict not in _BROKEN]
-    newest = max(may_be_sound, key=lambda backup: backup.stamp, default=None)
-    drop = tuple(
-        Dropped(backup, "the volume is nearly full")
-        for backup in backups
-        if backup.name == unwanted.name and backup is not newest
-    )
-    gone = {dropped.backup.name for dropped in drop}
-    return RetentionPlan(
-        tuple(Kept(backup, "kept") for backup in backups if backup.name not in gone), drop
-    )

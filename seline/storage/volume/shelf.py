@@ -1,7 +1,8 @@
 """The backups on the volume: an index of one `backups/` directory, kept true by its mtime.
 
 Names are indexed at once, sizes and checksums when a document's backups are first asked for.
-Hand-made changes to the directory move its mtime and cause a new listing.
+Hand-made changes to the directory move its mtime and cause a new listing. Where that fails, whoever
+asks gets a StorageError, never half a list: what is not seen must not be taken for gone (V8).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Self
 from seline.domain.backup import Backup, Stamp, next_stamp, parse_backup_name
 from seline.domain.integrity import NewerFormat, decode_checksum
 from seline.storage.volume import disk
+from seline.storage.volume.failures import named
 
 
 class Shelf:
@@ -88,7 +90,7 @@ class Shelf:
         if stamp == self._listed_at:
             return
         found: dict[str, dict[str, Backup]] = {}
-        for name in disk.names(self._directory):
+        for name in self._names():
             parsed = parse_backup_name(name)
             if parsed is not None:
                 document, at = parsed
@@ -102,6 +104,12 @@ class Shelf:
             if all(backup.size_bytes >= 0 for backup in found.get(document, {}).values())
         }
         self._listed_at = stamp
+
+    def _names(self) -> list[str]:
+        try:
+            return disk.names(self._directory)
+        except OSError as error:
+            raise named(error, "Listing the backups") from error
 
     def _old(self, document: str, name: str) -> Backup | None:
         return self._by_document.get(document, {}).get(name)

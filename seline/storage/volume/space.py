@@ -1,7 +1,8 @@
 """How full the volume is, who may still write, and the reserve for emergencies (V9).
 
 Usage is counted as `df` does on a mount of its own, and from our files elsewhere; each against
-the configured limit too. Foreign files count, and are never touched.
+the configured limit too. Foreign files count, and are never touched. All is asked of the held
+directory, whatever stands at its path.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 import time
 from typing import Final
 
+from seline.domain.document import BOT
 from seline.domain.usage import Usage, reserve_bytes
 from seline.storage.volume import disk
 from seline.storage.volume.ground import Ground
@@ -39,11 +41,15 @@ class Space:
         self._files_bytes = 0
 
     def usage(self, *, fresh: bool = False) -> Usage:
-        """Measure the volume; the walk over our files is at most a minute old unless `fresh`."""
+        """Measure the volume; the walk over our files is at most a minute old unless `fresh`.
+
+        What cannot be listed counts as it was last seen.
+        """
         with self._lock:
             if fresh or time.monotonic() - self._walked_at > _WALK_EVERY_S:
-                self._walk()
-            status = os.statvfs(self._ground.path)
+                with contextlib.suppress(OSError):
+                    self._walk()
+            status = os.fstatvfs(self._ground.top)
             unit = status.f_frsize
             return Usage(
                 capacity_bytes=status.f_blocks * unit,
@@ -75,15 +81,12 @@ class Space:
 
     def rebuild_reserve(self) -> None:
         """Make the reserve again if it is missing and there is plenty of room for it."""
-        try:
-            os.stat(RESERVE_NAME, dir_fd=self._ground.seline, follow_symlinks=False)
+        if self.has_reserve():
             return
-        except FileNotFoundError:
-            pass
-        status = os.statvfs(self._ground.path)
-        wanted = reserve_bytes(self._reserve_base(status), self._reserve_percent)
-        if status.f_bavail * status.f_frsize > 4 * wanted:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            status = os.fstatvfs(self._ground.top)
+            wanted = reserve_bytes(self._reserve_base(status), self._reserve_percent)
+            if status.f_bavail * status.f_frsize > 4 * wanted:
                 disk.reserve(self._ground.seline, RESERVE_NAME, wanted)
 
     def has_reserve(self) -> bool:
@@ -99,13 +102,12 @@ class Space:
         return min(capacity, self._limit_bytes) if self._limit_bytes else capacity
 
     def _walk(self) -> None:
-        self._documents_bytes, other = _sizes(self._ground.top)
-        self._backups_bytes, _ = _sizes(self._ground.backups(""))
+        documents, other = _sizes(self._ground.top)
+        backups, _ = _sizes(self._ground.backups(BOT))
         quarantine, _ = _sizes(self._ground.quarantine)
         state, state_other = _sizes(self._ground.seline)
-        self._files_bytes = (
-            self._documents_bytes + self._backups_bytes + quarantine + state + other + state_other
-        )
+        self._documents_bytes, self._backups_bytes = documents, backups
+        self._files_bytes = documents + backups + quarantine + state + other + state_other
         self._walked_at = time.monotonic()
 
 

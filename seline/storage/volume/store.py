@@ -29,6 +29,7 @@ from seline.domain.document import (
 )
 from seline.domain.figures import Figures
 from seline.domain.integrity import Judged, NewerFormat, Verdict, decode_checksum
+from seline.domain.retention import Dropped
 from seline.domain.usage import Usage
 from seline.errors import (
     BackupNotFound,
@@ -36,6 +37,7 @@ from seline.errors import (
     SelineError,
     StoreClosed,
     VolumeFailed,
+    VolumeReadOnly,
 )
 from seline.ports.store import (
     Atom,
@@ -57,7 +59,7 @@ from seline.storage.volume.leases import Lease, Leases
 from seline.storage.volume.mounts import wait_for_place
 from seline.storage.volume.opening import Mending
 from seline.storage.volume.probe import Probed, probe
-from seline.storage.volume.quarantine import discard, list_quarantine
+from seline.storage.volume.quarantine import list_quarantine
 from seline.storage.volume.rotation import Rotation
 from seline.storage.volume.shelf import Shelf
 from seline.storage.volume.space import Space
@@ -268,7 +270,10 @@ class VolumeStore:
 
     def quarantine(self) -> Sequence[QuarantineItem]:
         self._ground.check_usable()
-        return list_quarantine(self._ground)
+        try:
+            return list_quarantine(self._ground)
+        except OSError as error:
+            raise named(error, "Listing the quarantine") from error
 
     def read_quarantine(self, item: str) -> bytes:
         self._ground.check_usable()
@@ -304,16 +309,12 @@ class VolumeStore:
         self._ground.check_usable()
         return self._writer.submit(atom)
 
-    def rotate(self, key: DocumentKey, retain: Retain) -> Future[Sequence[Backup]]:
+    def rotate(self, key: DocumentKey, retain: Retain) -> Future[Sequence[Dropped]]:
         self._ground.check_usable()
-        return self._writer.between(lambda: self._turns.rotation.rotate(key, retain))
+        return self._writer.between(lambda: self._turns.rotate(key, retain))
 
     def heed_pins(self, marked: Callable[[str, Sequence[Backup]], Sequence[Backup]]) -> None:
         self._turns.marked = marked
-
-    def discard_quarantined(self, items: Sequence[str]) -> Future[None]:
-        self._ground.check_usable()
-        return self._writer.between(lambda: discard(self._ground, items))
 
     def snapshot(self, owner: str) -> Future[AbstractContextManager[Snapshot]]:
         self._ground.check_usable()
@@ -358,7 +359,10 @@ class VolumeStore:
         return list(self._incidents)
 
     def trouble(self) -> SelineError | None:
-        return self._turns.failure
+        trouble = self._turns.failure or self._ground.lost()
+        if trouble is None and self._ground.is_read_only():
+            return VolumeReadOnly(f"{self._ground.path} is mounted read-only.")
+        return trouble
 
     def close(self) -> None:
         with self._closing:
@@ -376,7 +380,10 @@ class VolumeStore:
             watcher(key, outcome)
 
     def _names(self, owner: str) -> list[str]:
-        names = disk.names(self._ground.documents(owner))
+        try:
+            names = disk.names(self._ground.documents(owner))
+        except OSError as error:
+            raise named(error, "Listing the documents") from error
         reserved = _STATE_REPORTS if owner == SELINE else frozenset[str]()
         return sorted(name for name in names if is_document_name(name) and name not in reserved)
 

@@ -24,7 +24,7 @@ from seline.domain.backup import Backup
 from seline.domain.document import BOT, SELINE, Content, DocumentKey
 from seline.domain.figures import Counting
 from seline.domain.integrity import Verdict
-from seline.domain.retention import plan_shedding
+from seline.domain.retention import Dropped, plan_shedding
 from seline.domain.usage import Room, room_for
 from seline.errors import (
     OutcomeUnknown,
@@ -34,7 +34,7 @@ from seline.errors import (
     VolumeFailed,
     VolumeFull,
 )
-from seline.ports.store import Incident, Outcome
+from seline.ports.store import Incident, Outcome, Retain
 from seline.ports.waiting import together
 from seline.storage.batch import Found, Plan, Planner, Publish
 from seline.storage.volume import disk
@@ -59,6 +59,7 @@ REOPEN_EVERY_S: Final = 30.0
 LOOKS_MAX: Final = 5
 SHED_BYTES_MIN: Final = 1 << 20
 SHED_AGAIN_S: Final = 5.0
+TELL_SHED_EVERY_S: Final = 3600.0
 
 _log = logging.getLogger("seline.storage")
 
@@ -89,6 +90,7 @@ class Turns:
     _reopen_at: float = 0.0
     marked: Callable[[str, Sequence[Backup]], Sequence[Backup]] = _unmarked
     _shed_again_at: float = 0.0
+    _tell_shed_again_at: float = 0.0
     _count: dict[str, int] = field(default_factory=dict[str, int])
     counting: Counting = field(default_factory=Counting)
 
@@ -114,6 +116,15 @@ class Turns:
             self.space.rebuild_reserve()
             return None if self.space.has_reserve() else REOPEN_EVERY_S
         return None
+
+    def rotate(self, key: DocumentKey, retain: Retain) -> Sequence[Dropped]:
+        """Discard what `retain` drops. Raises StorageError."""
+        self.ground.check_place()
+        try:
+            return self.rotation.rotate(key, retain)
+        except OSError as error:
+            self._note_disk_error(error, "Discarding backups")
+            raise named(error, "Discarding backups") from error
 
     def count_documents(self, count: int) -> None:
         """Take note of how many documents of the bot there are."""
@@ -155,7 +166,7 @@ class Turns:
         try:
             self._check_open()
             self._admit(plan)
-            return self._commit_or_draw_on_reserve(plan, now)
+            return self._commit_or_make_room(plan, now)
         except DirectoryFailed as error:
             self._fail(error.error, error.doing, frozenset())
             raise named(error.error, error.doing) from error
@@ -164,21 +175,18 @@ class Turns:
         finally:
             self.busy_since_s = None
 
-    def _commit_or_draw_on_reserve(self, plan: Plan, now: datetime) -> Committed:
-        try:
-            return self.committer.run(plan, now=now)
-        except StagingFailed as error:
-            may_draw = all(_is_emergency(publish) for publish in plan.publishes)
-            freed = is_full(error.error) and (
-                self._shed(_growth(plan)) or (may_draw and self.space.release_reserve())
-            )
-            if not freed:
+    def _commit_or_make_room(self, plan: Plan, now: datetime) -> Committed:
+        """Commit; where the disk is full, shed backups, then draw on the reserve if that may be."""
+        may_draw = all(_is_emergency(publish) for publish in plan.publishes)
+        ways = [lambda: self._shed(_growth(plan))] + [self.space.release_reserve] * may_draw
+        while True:
+            try:
+                return self.committer.run(plan, now=now)
+            except StagingFailed as error:
+                if is_full(error.error) and _first_that_works(ways):
+                    continue
                 self._note_disk_error(error.error, error.doing)
                 raise named(error.error, error.doing) from error
-        try:
-            return self.committer.run(plan, now=now)
-        except StagingFailed as error:
-            raise named(error.error, error.doing) from error
 
     def _check_open(self) -> None:
         self.ground.check_place()
@@ -223,13 +231,43 @@ class Turns:
         by_document = {
             document: self.marked(document, shelf.of(document)) for document in shelf.counts()
         }
-        freed = False
-        for dropped in plan_shedding(by_document, bytes_to_free=max(wanted_bytes, SHED_BYTES_MIN)):
-            key = DocumentKey(BOT, dropped.backup.document)
-            freed = self.rotation.discard(key, dropped.backup) or freed
-        if not freed:
+        shed = [
+            dropped
+            for dropped in plan_shedding(
+                by_document, bytes_to_free=max(wanted_bytes, SHED_BYTES_MIN)
+            )
+            if self._discard(dropped)
+        ]
+        if not shed:
             self._shed_again_at = now_s + SHED_AGAIN_S
-        return freed
+        self._tell_shed(shed, now_s)
+        return bool(shed)
+
+    def _discard(self, dropped: Dropped) -> bool:
+        try:
+            return self.rotation.discard(DocumentKey(BOT, dropped.backup.document), dropped)
+        except OSError as error:
+            self._note_disk_error(error, "Discarding backups")
+            return False
+
+    def _tell_shed(self, shed: Sequence[Dropped], now_s: float) -> None:
+        """Log each one with its reason; tell a person of the first ones of an hour."""
+        for dropped in shed:
+            _log.warning("%s was discarded: %s", dropped.backup.name, dropped.because)
+        if shed and now_s >= self._tell_shed_again_at:
+            self._tell_shed_again_at = now_s + TELL_SHED_EVERY_S
+            size_bytes = sum(dropped.backup.size_bytes for dropped in shed)
+            self.tell(
+                Incident(
+                    kind="shed",
+                    document="",
+                    at=self.clock.now(),
+                    summary=f"The volume is nearly full, so old backups make room, never the "
+                    f"newest sound one of a document: first {len(shed)} of {size_bytes} bytes, "
+                    f"from {shed[0].backup.name} on.",
+                    details={"backups": [dropped.backup.name for dropped in shed]},
+                )
+            )
 
     # after a commit: everything is durable
 
@@ -260,7 +298,7 @@ class Turns:
         """Tidying may fail without the change failing: it is durable already."""
         try:
             tidy()
-        except OSError as error:
+        except (OSError, StorageError) as error:
             self._note_disk_error(error, "Tidying up")
 
     def _tell_repair(self, publish: Publish, now: datetime) -> None:
@@ -318,14 +356,15 @@ class Turns:
         self._reopen_at = self.clock.monotonic() + 1.0
         self._note_disk_error(error, doing)
 
-    def _note_disk_error(self, error: OSError, doing: str) -> None:
-        _log.error("%s: %s", doing, describe(error))
+    def _note_disk_error(self, error: OSError | StorageError, doing: str) -> None:
+        what = describe(error) if isinstance(error, OSError) else error.message
+        _log.error("%s: %s", doing, what)
         self.tell(
             Incident(
                 kind="disk_error",
                 document="",
                 at=self.clock.now(),
-                summary=f"{doing}: {describe(error)}",
+                summary=f"{doing}: {what}",
             )
         )
 
@@ -366,6 +405,14 @@ class Turns:
             self.committer.run(Plan(publishes=publishes, taken=(), atomic=False), now=now)
         else:
             disk.touch_and_sync(self.ground.top)
+
+
+def _first_that_works(ways: list[Callable[[], bool]]) -> bool:
+    """Try each way to make room once, in order; return whether one has made some."""
+    while ways:
+        if ways.pop(0)():
+            return True
+    return False
 
 
 def _growth(plan: Plan) -> int:

@@ -1,0 +1,1 @@
+"""A power cut at every step: what a process changed, what a conservative disk may keep of it."""

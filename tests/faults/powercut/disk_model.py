@@ -1,0 +1,379 @@
+"""A disk that keeps as little as it may, and the trees that a power cut can leave on it. Pure.
+
+Every name in a directory, and every file's inode, has the versions it went through since it was
+last synced. After a cut each shows one of them, whichever it is and whatever the others show:
+
+- `fsync` of a file makes its bytes, size, attributes and mtime durable, but not its name;
+- `fsync` of a directory makes the names in it durable, and nothing else; `syncfs` everything;
+- a rename or an exchange changes each of its names on its own, with one exception: a file that had
+  a durable name, and from which no unlink took one, is never without any;
+- size, attributes and mtime are one inode, so they persist in the order in which they were set,
+  or are lost together; the bytes behind a size may be missing (zeros, or what was there before),
+  in whole or from the middle on;
+- what a failed `fsync` did not write is never written by repeating it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple, Protocol, TypeAlias
+
+Inode: TypeAlias = int
+ROOT: Final[Inode] = 0
+
+
+class Place(NamedTuple):
+    """A name in a directory."""
+
+    directory: Inode
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """A file as it was, or may have been, at one moment.
+
+    Beyond `data` up to `size_bytes` there are zeros; an `mtime_ns` of None is any.
+    """
+
+    data: bytes = b""
+    size_bytes: int = 0
+    attributes: tuple[tuple[str, bytes], ...] = ()
+    mtime_ns: int | None = None
+
+    def written(self, offset: int, data: bytes) -> Version:
+        """Return the file after a write."""
+        before = self.data.ljust(offset, b"\0")
+        whole = before[:offset] + data + before[offset + len(data) :]
+        size_bytes = max(self.size_bytes, len(whole))
+        return replace(self, data=whole, size_bytes=size_bytes, mtime_ns=None)
+
+    def sized(self, size_bytes: int) -> Version:
+        """Return the file after it was truncated or extended."""
+        return replace(self, data=self.data[:size_bytes], size_bytes=size_bytes, mtime_ns=None)
+
+    def with_attribute(self, name: str, value: bytes | None) -> Version:
+        """Return the file with an attribute, or without it (None)."""
+        rest = {key: kept for key, kept in self.attributes if key != name}
+        if value is not None:
+            rest[name] = value
+        return replace(self, attributes=tuple(sorted(rest.items())))
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """What lies on a disk: directories, and the files by path; equal numbers are one inode.
+
+    Two trees are equal where nobody could tell them apart.
+    """
+
+    directories: tuple[str, ...]
+    files: tuple[tuple[str, int], ...]
+    versions: tuple[Version, ...]
+
+    def paths(self) -> dict[str, Version]:
+        """Return each file by its path."""
+        return {path: self.versions[number] for path, number in self.files}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Which version every name and every file shows after a cut."""
+
+    names: Mapping[Place, Inode | None]
+    files: Mapping[Inode, Version]
+
+    def but(
+        self,
+        names: Mapping[Place, Inode | None] | None = None,
+        files: Mapping[Inode, Version] | None = None,
+    ) -> Shown:
+        """Return the same with some of them otherwise."""
+        return Shown({**self.names, **(names or {})}, {**self.files, **(files or {})})
+
+
+class Change(Protocol):
+    """One thing that a process did to a disk."""
+
+    def on(self, disk: Disk) -> None:
+        """Do it to the model."""
+        ...
+
+
+@dataclass(slots=True)
+class Disk:
+    """Names and files with their versions: the first one is durable, the last one current."""
+
+    names: dict[Place, list[Inode | None]] = field(default_factory=dict[Place, "list[int | None]"])
+    files: dict[Inode, list[Version]] = field(default_factory=dict[Inode, "list[Version]"])
+    directories: set[Inode] = field(default_factory=lambda: {ROOT})
+    acknowledged: int = 0
+    _taken: set[tuple[Place, Inode]] = field(default_factory=set[tuple[Place, Inode]])
+    _failed: set[Inode] = field(default_factory=set[Inode])
+
+    # what a power cut may leave
+
+    def durable(self) -> Shown:
+        """Nothing that was not synced has reached the disk."""
+        return Shown(
+            {place: versions[0] for place, versions in self.names.items()},
+            {inode: versions[0] for inode, versions in self.files.items()},
+        )
+
+    def current(self) -> Shown:
+        """Everything has reached the disk."""
+        return Shown(
+            {place: versions[-1] for place, versions in self.names.items()},
+            {inode: versions[-1] for inode, versions in self.files.items()},
+        )
+
+    def loose_names(self) -> dict[Place, list[Inode | None]]:
+        """Return the names that may show more than one thing, each with all of them."""
+        return {
+            place: list(dict.fromkeys(versions))
+            for place, versions in self.names.items()
+            if len(set(versions)) > 1
+        }
+
+    def loose_files(self) -> dict[Inode, list[Version]]:
+        """Return the files that may be found in more than one version, each with all of them."""
+        return {
+            inode: list(dict.fromkeys([*versions, *_half_written(versions[0], versions[-1])]))
+            for inode, versions in self.files.items()
+            if len(versions) > 1
+        }
+
+    def bare_files(self) -> dict[Inode, Version]:
+        """Return the files whose bytes may be there without the attributes that were set last.
+
+        No disk that keeps attributes in the inode shows them so: it is what other disks might do.
+        """
+        return {
+            inode: replace(versions[-1], attributes=versions[0].attributes)
+            for inode, versions in self.files.items()
+            if versions[-1].attributes != versions[0].attributes
+        }
+
+    def allows(self, shown: Shown) -> bool:
+        """Whether no file has lost all its names that had a durable one and was never unlinked."""
+        there = set(shown.names.values())
+        taken = {inode for _, inode in self._taken}
+        return all(
+            versions[0] is None or versions[0] in there or versions[0] in taken
+            for versions in self.names.values()
+        )
+
+    def tree(self, shown: Shown) -> Tree:
+        """Return what is found after a cut."""
+        inside: dict[Inode, list[tuple[str, Inode]]] = {}
+        for (directory, name), inode in shown.names.items():
+            if inode is not None:
+                inside.setdefault(directory, []).append((name, inode))
+        found = dict(sorted(self._walk(ROOT, "", inside)))
+        files = [(path, inode) for path, inode in found.items() if inode not in self.directories]
+        numbers = {inode: number for number, inode in enumerate(dict.fromkeys(i for _, i in files))}
+        return Tree(
+            tuple(path for path, inode in found.items() if inode in self.directories),
+            tuple((path, numbers[inode]) for path, inode in files),
+            tuple(shown.files[inode] for inode in numbers),
+        )
+
+    def _walk(
+        self, directory: Inode, path: str, inside: Mapping[Inode, Iterable[tuple[str, Inode]]]
+    ) -> Iterator[tuple[str, Inode]]:
+        for name, inode in inside.get(directory, ()):
+            below = f"{path}{name}"
+            yield below, inode
+            if inode in self.directories:
+                yield from self._walk(inode, f"{below}/", inside)
+
+    # what changes do
+
+    def at(self, place: Place) -> Inode | None:
+        """Return what bears a name now."""
+        return self.names.get(place, [None])[-1]
+
+    def put(self, place: Place, inode: Inode | None) -> None:
+        """Give a name to an inode, or to none."""
+        self.names.setdefault(place, [None]).append(inode)
+        self._failed.discard(place.directory)
+
+    def take(self, place: Place) -> None:
+        """Take a name away from whatever bears it, for good."""
+        inode = self.at(place)
+        if inode is not None:
+            self._taken.add((place, inode))
+
+    def alter(self, inode: Inode, version: Version) -> None:
+        """Add a file's newest version."""
+        self.files.setdefault(inode, [Version()]).append(version)
+
+    def settle(self, inode: Inode) -> None:
+        """Make a file, or the names in a directory, durable, unless a sync of it has failed."""
+        if inode in self._failed:
+            return
+        if inode in self.files:
+            del self.files[inode][:-1]
+        for place in [place for place in self.names if place.directory == inode]:
+            del self.names[place][:-1]
+            self._taken = {taken for taken in self._taken if taken[0] != place}
+
+    def fail(self, inode: Inode) -> None:
+        """Remember that a sync failed: repeating it writes nothing more."""
+        self._failed.add(inode)
+
+
+def _half_written(before: Version, after: Version) -> Iterator[Version]:
+    """Yield what a new size may show whose bytes did not all arrive."""
+    if before.data == after.data:
+        return
+    old, middle = before.data.ljust(len(after.data), b"\0")[: len(after.data)], len(after.data) // 2
+    yield replace(after, data=old)
+    yield replace(after, data=after.data[:middle] + old[middle:])
+    yield replace(after, data=old[:middle] + after.data[middle:])
+    yield replace(after, data=after.data[:middle], size_bytes=middle)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A new file, or directory, got its first name."""
+
+    place: Place
+    inode: Inode
+    directory: bool = False
+
+    def on(self, disk: Disk) -> None:
+        if self.directory:
+            disk.directories.add(self.inode)
+        else:
+            disk.files[self.inode] = [Version()]
+        disk.put(self.place, self.inode)
+
+
+@dataclass(frozen=True, slots=True)
+class Wrote:
+    """Bytes were written into a file."""
+
+    inode: Inode
+    offset: int
+    data: bytes
+
+    def on(self, disk: Disk) -> None:
+        disk.alter(self.inode, disk.files[self.inode][-1].written(self.offset, self.data))
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """A file was truncated or extended."""
+
+    inode: Inode
+    size_bytes: int
+
+    def on(self, disk: Disk) -> None:
+        disk.alter(self.inode, disk.files[self.inode][-1].sized(self.size_bytes))
+
+
+@dataclass(frozen=True, slots=True)
+class Attributed:
+    """An attribute was set, or removed (None)."""
+
+    inode: Inode
+    name: str
+    value: bytes | None
+
+    def on(self, disk: Disk) -> None:
+        disk.alter(self.inode, disk.files[self.inode][-1].with_attribute(self.name, self.value))
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A file's mtime was set."""
+
+    inode: Inode
+    mtime_ns: int
+
+    def on(self, disk: Disk) -> None:
+        disk.alter(self.inode, replace(disk.files[self.inode][-1], mtime_ns=self.mtime_ns))
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """A file got one more name."""
+
+    place: Place
+    inode: Inode
+
+    def on(self, disk: Disk) -> None:
+        disk.put(self.place, self.inode)
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """A name was moved, over whatever bore the new one."""
+
+    source: Place
+    target: Place
+
+    def on(self, disk: Disk) -> None:
+        inode = disk.at(self.source)
+        if inode == disk.at(self.target):
+            return  # POSIX: two names of one file stay as they are
+        disk.take(self.target)
+        disk.put(self.target, inode)
+        disk.put(self.source, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """Two names were swapped."""
+
+    source: Place
+    target: Place
+
+    def on(self, disk: Disk) -> None:
+        inode, other = disk.at(self.source), disk.at(self.target)
+        disk.put(self.target, inode)
+        disk.put(self.source, other)
+
+
+@dataclass(frozen=True, slots=True)
+class Unlinked:
+    """A name was taken away, a file's or an empty directory's."""
+
+    place: Place
+
+    def on(self, disk: Disk) -> None:
+        disk.take(self.place)
+        disk.put(self.place, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """A file or directory was synced; `failed`: the disk said that it could not."""
+
+    inode: Inode
+    failed: bool = False
+
+    def on(self, disk: Disk) -> None:
+        if self.failed:
+            disk.fail(self.inode)
+        else:
+            disk.settle(self.inode)
+
+
+@dataclass(frozen=True, slots=True)
+class SyncedAll:
+    """The whole file system was synced."""
+
+    def on(self, disk: Disk) -> None:
+        for inode in [*disk.directories, *disk.files]:
+            disk.settle(inode)
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """The caller was told that it is done, once more."""
+
+    def on(self, disk: Disk) -> None:
+        disk.acknowledged += 1

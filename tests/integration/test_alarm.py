@@ -1,0 +1,650 @@
+"""Alerts of a real server, from a bit that flips on the disk to a receiver that hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from seline.domain.usage import LEVELS, UsageLevel
+from seline.errors import UnsupportedFormat, VolumeFull
+from seline.outbound import heartbeat as heartbeats
+from seline.server import Serving, alarm, alone, serving
+from seline.services import custody, watching
+from seline.services.custody import Custody
+from seline.services.watching import Watch
+from seline.storage.volume import mounts
+from tests.integration.test_http import Client, settings_for
+from tests.integration.test_metrics import scraped
+from tests.integration.test_sinks import Answering, Receiver, listening
+
+NAME = "user_profile.json"
+OTHER = "lessons_learned.json"
+HOOK = "/hooks/path-secret"
+BEAT = "/ping/path-secret"
+LIMIT_S = 10.0
+FIELDS = {
+    "id", "type", "severity", "state", "document", "summary", "details", "fix", "first_at",
+    "last_at", "count",
+}  # fmt: skip
+T = TypeVar("T")
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look all the time, not every two seconds."""
+    monkeypatch.setattr(alarm, "LOOK_EVERY_S", 0.02)
+
+
+@pytest.fixture(autouse=True)
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Collect the log of every test, and find no secret in it."""
+    caplog.set_level(logging.INFO)
+    yield caplog
+    assert "secret" not in caplog.text
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with listening() as receiver:
+        yield receiver
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A running server, a client of its API, and its data directory."""
+
+    server: Serving
+    client: Client
+    directory: Path
+
+    async def save(self, *, versions: int = 2, name: str = NAME) -> None:
+        for number in range(versions):
+            await self.server.data.save_json(name, {"n": number, "text": "words " * 50})
+
+    async def verify(self) -> None:
+        assert (await self.client.call("POST", "/verify"))[0] == 200
+
+    async def recover(self, name: str = NAME) -> None:
+        """Have a document broken and recovered."""
+        await self.save(name=name)
+        flip(self.directory / name)
+        await self.verify()
+
+    async def run(self, job: str) -> None:
+        """Run a job to its end."""
+        started = (await self.client.call("POST", f"/jobs/{job}/run"))[1]["run"]
+        async with asyncio.timeout(LIMIT_S):
+            while True:
+                runs = (await self.client.call("GET", f"/jobs/{job}/runs"))[1]["runs"]
+                if any(run["id"] == started and run["ended_at"] for run in runs):
+                    return
+
+    async def alerts(self) -> list[dict[str, Any]]:
+        listed: list[dict[str, Any]] = (await self.client.call("GET", "/alerts"))[1]["alerts"]
+        return listed
+
+    async def sink(self, name: str) -> dict[str, Any]:
+        sinks: list[dict[str, Any]] = (await self.client.call("GET", "/alerts"))[1]["sinks"]
+        [found] = [sink for sink in sinks if sink["name"] == name]
+        return found
+
+
+def flip(path: Path) -> None:
+    """Flip one bit of a file and keep its time, as a bad disk does."""
+    before, data = path.stat(), bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    with path.open("r+b") as file:
+        file.write(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@asynccontextmanager
+async def running(directory: Path, *receivers: Receiver, **settings: Any) -> AsyncIterator[Place]:
+    """Serve a data directory, with a webhook to each receiver; named hook, hook 2, and so on."""
+    async with waiting(directory, *receivers, **settings) as place:
+        await place.server.acquired()
+        yield place
+
+
+@asynccontextmanager
+async def waiting(directory: Path, *receivers: Receiver, **settings: Any) -> AsyncIterator[Place]:
+    """Serve a data directory that may not open."""
+    hooks = [a_hook(receiver, number) for number, receiver in enumerate(receivers, start=1)]
+    usual = {"alerts__sinks": hooks, "storage__settle_s": 0}
+    chosen = settings_for(directory, **{**usual, **settings})
+    async with serving(chosen) as server, aiohttp.ClientSession() as session:
+        yield Place(server=server, client=Client(session, server.address), directory=directory)
+
+
+def a_hook(receiver: Receiver, number: int = 1) -> dict[str, str]:
+    name = "hook" if number == 1 else f"hook {number}"
+    return {"kind": "webhook", "name": name, "url": receiver.url + HOOK, "token": "token-secret"}
+
+
+async def until(found: Callable[[], T]) -> T:
+    """Wait until there is something, and return it."""
+    async with asyncio.timeout(LIMIT_S):
+        while not (result := found()):
+            await asyncio.sleep(0.01)
+    return result
+
+
+def told(
+    receiver: Receiver, type: str, *, state: str = "open", about: str = ""
+) -> list[dict[str, Any]]:
+    """Return what a receiver heard of one type, in one state, about one document or job."""
+    values = [asked.value() for asked in receiver.asked if asked.path == HOOK]
+    return [
+        value
+        for value in values
+        if (value["type"], value["state"]) == (type, state)
+        and (not about or about in (value["details"].get("document"), value["details"].get("job")))
+    ]
+
+
+def beats(receiver: Receiver) -> list[str]:
+    return [asked.method for asked in receiver.asked if asked.path == BEAT]
+
+
+# from the disk to the receiver
+
+
+async def test_a_flipped_bit_is_heard_of_and_listed(receiver: Receiver, tmp_path: Path) -> None:
+    async with running(tmp_path, receiver) as place:
+        await place.recover()
+
+        [heard] = await until(lambda: told(receiver, "recovery"))
+        [listed] = [one for one in await place.alerts() if one["type"] == "recovery"]
+
+    assert set(listed) == FIELDS
+    assert (listed["document"], listed["state"], listed["count"]) == (NAME, "open", 1)
+    assert (heard["id"], heard["state"]) == (listed["id"], "open")
+    assert heard["severity"] == listed["severity"].upper()
+    assert heard["details"]["summary"] == listed["summary"]
+    assert heard["details"]["fix"] == listed["fix"] != ""
+    assert heard["resource"]["volume"] == {"mountPath": str(tmp_path)}
+    assert heard["resource"]["document"] == {"name": NAME}
+
+
+async def test_an_alert_about_no_document_names_none(receiver: Receiver, tmp_path: Path) -> None:
+    async with running(tmp_path, receiver) as place:
+        place.server.custody.export = no_room
+        await place.run("export")
+        await until(lambda: told(receiver, "job_failed"))
+        [listed] = [one for one in await place.alerts() if one["type"] == "job_failed"]
+
+    assert set(listed) == FIELDS - {"document"}
+
+
+async def test_after_a_restart_it_is_listed_and_not_told_again(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    async with running(tmp_path, receiver) as place:
+        await place.recover()
+        await until(lambda: told(receiver, "recovery"))
+
+    async with running(tmp_path, receiver) as place:
+        await place.recover(OTHER)
+        await until(lambda: told(receiver, "recovery", about=OTHER))
+        listed = [one["document"] for one in await place.alerts() if one["type"] == "recovery"]
+
+    assert sorted(listed) == sorted([NAME, OTHER])
+    assert len(told(receiver, "recovery", about=NAME)) == 1
+
+
+async def test_what_a_receiver_could_not_hear_reaches_it_after_a_restart(tmp_path: Path) -> None:
+    async with listening(at_once=False) as receiver:
+        async with running(tmp_path, receiver) as place:
+            await place.recover()
+            async with asyncio.timeout(LIMIT_S):
+                while not (await place.sink("hook"))["failures"]:
+                    await asyncio.sleep(0.01)
+            assert (await place.sink("hook"))["waiting"] == 1
+            assert (await place.sink("hook"))["detail"] == "cannot connect: Connection refused"
+
+        await receiver.start()
+        async with running(tmp_path, receiver) as place:
+            [heard] = await until(lambda: told(receiver, "recovery"))
+            async with asyncio.timeout(LIMIT_S):
+                while (await place.sink("hook"))["waiting"]:
+                    await asyncio.sleep(0.01)
+
+    assert heard["resource"]["document"] == {"name": NAME}
+    assert len(receiver.asked) == 1
+
+
+async def test_what_happens_right_before_the_stop_is_not_forgotten(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alarm, "LOOK_EVERY_S", 3600.0)
+    async with running(tmp_path, receiver) as place:
+        await place.recover()
+
+    async with running(tmp_path, receiver) as place:
+        await until(lambda: told(receiver, "recovery"))
+        [listed] = [one for one in await place.alerts() if one["type"] == "recovery"]
+
+    assert listed["document"] == NAME
+    assert len(told(receiver, "recovery")) == 1
+
+
+async def test_a_look_that_takes_long_does_not_hold_up_the_stop(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def for_ever(_watch: Watch) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(alarm, "LAST_LOOK_S", 0.05)
+    async with running(tmp_path, receiver) as place:
+        monkeypatch.setattr(Watch, "look", for_ever)
+        async with asyncio.timeout(LIMIT_S):
+            await place.server.close()
+
+
+async def test_a_look_that_fails_ends_no_alerts(
+    receiver: Receiver,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    log: pytest.LogCaptureFixture,
+) -> None:
+    def broken(_watch: Watch, _store: object) -> None:
+        raise RuntimeError("a defect")
+
+    async with running(tmp_path, receiver) as place:
+        with monkeypatch.context() as patch:
+            patch.setattr(Watch, "_seen", broken)
+            await until(lambda: "could not be looked at" in log.text)
+        await place.recover()
+        await until(lambda: told(receiver, "recovery"))
+
+
+async def test_alerts_speak_the_language_of_the_settings(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    async with running(tmp_path, receiver, alerts__language="fr") as place:
+        await place.recover()
+        [heard] = await until(lambda: told(receiver, "recovery"))
+        [listed] = [one for one in await place.alerts() if one["type"] == "recovery"]
+
+    assert heard["details"]["summary"] == listed["summary"]
+    assert "était cassé et a été récupéré. Il était modifié par le disque." in listed["summary"]
+    assert listed["fix"].startswith("Regardez ce qui a été mis de côté")
+
+
+async def test_alerts_are_counted_by_severity_and_by_who_waits(tmp_path: Path) -> None:
+    async with (
+        listening(at_once=False) as dead,
+        running(tmp_path, dead) as place,
+    ):
+        await place.recover()
+        async with asyncio.timeout(LIMIT_S):
+            while not (await place.sink("hook"))["waiting"]:
+                await asyncio.sleep(0.01)
+        _, values = await scraped(place.server)
+        open_ones = [one for one in await place.alerts() if one["state"] == "open"]
+
+    for severity in ("info", "warning", "critical"):
+        count = sum(one["severity"] == severity for one in open_ones)
+        assert values[f"seline_alerts_open{{severity={severity}}}"] == count
+    assert values["seline_alerts_open{severity=warning}"] >= 1
+    assert values["seline_alerts_waiting{sink=hook}"] == len(open_ones)
+    assert values["seline_alerts_waiting{sink=log}"] == 0
+    assert values["seline_alerts_given_up_total{sink=hook}"] == 0
+
+
+# the test of everyone
+
+
+async def test_a_test_says_of_each_sink_whether_it_got_there(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    async with listening(at_once=False) as dead, running(tmp_path, receiver, dead) as place:
+        status, body, _ = await place.client.call("POST", "/alerts/test")
+        listed = [one["type"] for one in await place.alerts()]
+
+    assert status == 200
+    found = {one["sink"]: (one["kind"], one["delivered"]) for one in body["deliveries"]}
+    assert found == {
+        "log": ("log", True),
+        "hook": ("webhook", True),
+        "hook 2": ("webhook", False),
+    }
+    details = [one["detail"] for one in body["deliveries"]]
+    assert details == ["", "", "cannot connect: Connection refused"]
+    assert "secret" not in json.dumps(body)
+    [heard] = told(receiver, "test")
+    assert heard["severity"] == "INFO"
+    assert "test" not in listed
+
+
+async def test_a_read_token_may_look_at_alerts_and_test_nobody(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    async with running(tmp_path, receiver) as place:
+        reader = (await place.server.tokens.create(scope="read", label="page")).secret
+        known = {"Authorization": f"Bearer {reader}"}
+        looked, _, _ = await place.client.call("GET", "/alerts", **known)
+        tested, problem, _ = await place.client.call("POST", "/alerts/test", **known)
+        for method, path in (("GET", "/alerts"), ("POST", "/alerts/test")):
+            address = place.client.base + path
+            async with place.client.session.request(method, address) as unknown:
+                assert unknown.status == 401
+
+    assert (looked, tested) == (200, 403)
+    assert problem["code"] == "forbidden"
+    assert receiver.asked == []
+
+
+async def test_who_hears_of_alerts_is_listed_without_secrets(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    async with running(tmp_path, receiver) as place:
+        await place.recover()
+        await until(lambda: told(receiver, "recovery"))
+        async with asyncio.timeout(LIMIT_S):
+            while (await place.sink("hook"))["delivered_at"] is None:
+                await asyncio.sleep(0.01)
+        _, body, _ = await place.client.call("GET", "/alerts")
+
+    assert [(sink["name"], sink["kind"]) for sink in body["sinks"]] == [
+        ("log", "log"),
+        ("hook", "webhook"),
+    ]
+    assert "secret" not in json.dumps(body)
+    assert receiver.url not in json.dumps(body)
+
+
+# a volume that does not open
+
+
+async def test_a_directory_off_the_volume_is_told_while_it_is_waited_for(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: list[mounts.Mount | None] = [None]
+    monkeypatch.setattr(mounts, "mount_of", lambda _path: there[0])
+    monkeypatch.setattr(mounts, "POLL_S", 0.01)
+    async with waiting(tmp_path, receiver, storage__require_mount=True) as place:
+        [heard] = await until(lambda: told(receiver, "wrong_mount"))
+        assert place.server.started is None
+        assert not (tmp_path / ".seline").exists()
+
+        there[0] = mounts.Mount(point=str(tmp_path), kind="ext4", device="/dev/sdz")
+        await place.server.acquired()
+        [over] = await until(lambda: told(receiver, "wrong_mount", state="resolved"))
+        listed = [one for one in await place.alerts() if one["type"] == "wrong_mount"]
+
+    assert (heard["severity"], over["id"]) == ("CRITICAL", heard["id"])
+    assert f"No volume is mounted at {tmp_path}" in heard["details"]["summary"]
+    assert [one["state"] for one in listed] == ["resolved"]
+
+
+async def test_a_server_that_is_stopped_before_its_volume_came_stops_at_once(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mounts, "mount_of", lambda _path: None)
+    monkeypatch.setattr(mounts, "POLL_S", 0.01)
+    async with waiting(tmp_path, receiver, storage__require_mount=True) as place:
+        await until(lambda: told(receiver, "wrong_mount"))
+        async with asyncio.timeout(3):
+            await place.server.close()
+
+    assert len(receiver.asked) == 1
+
+
+async def test_a_volume_of_a_newer_seline_is_told_before_the_process_gives_up(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Watch, "look", idle)
+    (tmp_path / ".seline").mkdir()
+    (tmp_path / ".seline" / "format").write_text("99\n")
+    async with waiting(tmp_path, receiver) as place:
+        with pytest.raises(UnsupportedFormat):
+            await place.server.acquired()
+        [heard] = told(receiver, "writes_refused")
+
+    assert heard["severity"] == "CRITICAL"
+    assert "has format 99" in heard["details"]["summary"]
+
+
+async def test_last_words_to_nobody_take_not_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alarm, "LAST_WORDS_S", 0.05)
+    monkeypatch.setattr("seline.services.alerts.STOP_WAIT_S", 0.05)
+    (tmp_path / ".seline").mkdir()
+    (tmp_path / ".seline" / "format").write_text("99\n")
+    async with listening() as silent:
+        silent.answering = for_ever(silent)
+        async with waiting(tmp_path, silent) as place, asyncio.timeout(LIMIT_S / 2):
+            with pytest.raises(UnsupportedFormat):
+                await place.server.acquired()
+
+
+# the sign of life
+
+
+async def test_a_check_that_found_nothing_broken_gives_one_sign_of_life(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    heartbeat = {"alerts__heartbeat_url": receiver.url + BEAT}
+    async with running(tmp_path, receiver, **heartbeat) as place:
+        await place.recover()
+        await place.run("rotation")
+        await place.run("usage")
+        assert beats(receiver) == []
+        await place.run("integrity")
+        await until(lambda: beats(receiver))
+
+    assert beats(receiver) == ["GET"]
+
+
+async def test_there_is_no_sign_of_life_before_everything_is_sound_again(
+    receiver: Receiver,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    log: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(watching, "OVER_EVERY_S", 0.0)
+    heartbeat = {"alerts__heartbeat_url": receiver.url + BEAT}
+    async with running(tmp_path, receiver) as place:
+        await place.save(versions=1)
+    flip(tmp_path / NAME)
+    async with running(tmp_path, receiver, **heartbeat) as place:
+        await place.run("integrity")
+        await until(lambda: log.text.count("no heartbeat") == 1)
+        await place.run("integrity")
+        await until(lambda: log.text.count("no heartbeat") == 2)
+        await until(lambda: told(receiver, "unrecoverable_document"))
+        assert beats(receiver) == []
+
+        assert (await place.client.call("POST", f"/documents/{NAME}/reset"))[0] == 200
+        await until(lambda: told(receiver, "unrecoverable_document", state="resolved"))
+        await place.run("integrity")
+        await until(lambda: beats(receiver))
+
+    assert beats(receiver) == ["GET"]
+
+
+async def test_a_check_that_failed_gives_no_sign_of_life(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Custody, "check_integrity", failing)
+    heartbeat = {"alerts__heartbeat_url": receiver.url + BEAT}
+    async with running(tmp_path, receiver, **heartbeat) as place:
+        await place.run("integrity")
+        await until(lambda: told(receiver, "job_failed", about="integrity"))
+
+    assert beats(receiver) == []
+
+
+async def test_a_sign_of_life_that_does_not_arrive_is_said_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(heartbeats, "ATTEMPTS", 1)
+    async with listening(at_once=False) as dead:
+        heartbeat = {"alerts__heartbeat_url": dead.url + BEAT}
+        async with running(tmp_path, **heartbeat) as place:
+            await place.run("integrity")
+            await until(lambda: "the heartbeat did not arrive" in log.text)
+
+    assert "cannot connect: Connection refused" in log.text
+
+
+# jobs
+
+
+async def test_a_job_that_fails_is_told_and_its_next_success_ends_it(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, receiver) as place:
+        with monkeypatch.context() as patch:
+            patch.setattr(Custody, "rotate", failing)
+            await place.run("rotation")
+            [heard] = await until(lambda: told(receiver, "job_failed"))
+        await place.run("usage")
+        await place.run("rotation")
+        [over] = await until(lambda: told(receiver, "job_failed", state="resolved"))
+
+    assert (heard["details"]["job"], heard["severity"]) == ("rotation", "WARNING")
+    assert "RuntimeError: a defect" in heard["details"]["summary"]
+    assert over["id"] == heard["id"]
+    assert over["details"]["summary"] == "The job `rotation` succeeds again."
+
+
+async def test_of_a_job_that_is_switched_off_nothing_stands(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Custody, "rotate", failing)
+        async with running(tmp_path, receiver) as place:
+            await place.run("rotation")
+            await until(lambda: told(receiver, "job_failed"))
+
+    async with running(tmp_path, receiver, jobs__rotation__enabled=False):
+        await until(lambda: told(receiver, "job_failed", state="resolved"))
+
+
+async def test_a_job_that_is_long_overdue_is_told_until_it_succeeds(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    async with running(tmp_path, receiver) as place:
+        place.server._alarm.overdue("rotation", None)
+        [heard] = await until(lambda: told(receiver, "job_overdue"))
+        await place.run("rotation")
+        [over] = await until(lambda: told(receiver, "job_overdue", state="resolved"))
+
+    assert (heard["details"]["job"], over["id"]) == ("rotation", heard["id"])
+
+
+async def test_the_usage_job_tells_each_level_and_its_end(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, receiver) as place:
+        for level in (UsageLevel.WARNING, UsageLevel.CRITICAL, UsageLevel.OK):
+            monkeypatch.setattr(custody, "next_level", always(level))
+            await place.run("usage")
+        [over] = await until(lambda: told(receiver, "usage", state="resolved"))
+
+    heard = told(receiver, "usage")
+    assert [one["severity"] for one in heard] == ["WARNING", "CRITICAL"]
+    assert [one["details"]["level_percent"] for one in heard] == [
+        round(LEVELS[UsageLevel.WARNING] * 100),
+        round(LEVELS[UsageLevel.CRITICAL] * 100),
+    ]
+    assert over["id"] == heard[0]["id"]
+
+
+# nobody there to hear
+
+
+async def test_sinks_that_are_all_dead_hold_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        listening(at_once=False) as refusing,
+        listening() as silent,
+        listening() as closing,
+        running(tmp_path, refusing, silent, closing) as place,
+    ):
+        silent.answering = for_ever(silent)
+        closing.answering = hanging_up
+        async with asyncio.timeout(LIMIT_S):
+            await place.recover()
+            await until(lambda: silent.asked and closing.asked)
+            for number in range(20):
+                await place.server.data.save_json(OTHER, {"n": number})
+            assert await place.server.data.load_json(OTHER) == {"n": 19}
+            assert (await place.client.call("GET", "/health"))[0] == 200
+            assert [one["type"] for one in await place.alerts()].count("recovery") == 1
+        started_s = time.monotonic()
+        await place.server.close()
+        took_s = time.monotonic() - started_s
+
+    assert took_s < 3
+    assert len(silent.asked) == 1
+
+
+async def test_a_command_on_a_volume_of_its_own_shows_alerts_and_raises_none(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    async with running(tmp_path, receiver) as place:
+        await place.recover()
+        await until(lambda: told(receiver, "recovery"))
+        await place.save(name=OTHER)
+    flip(tmp_path / OTHER)
+    settings = settings_for(tmp_path, alerts__sinks=[a_hook(receiver)], storage__settle_s=0)
+
+    async with alone(settings) as command:
+        assert await command.data.load_json(OTHER)
+        listed = [one.document for one in command._alarm.alerts.listing()]
+
+    assert NAME in listed
+    assert OTHER not in (tmp_path / ".seline" / "alerts.json").read_text()
+    assert told(receiver, "recovery", about=OTHER) == []
+
+
+# what the tests above plant
+
+
+async def no_room() -> str:
+    raise VolumeFull("There is no room left.")
+
+
+async def failing(_custody: Custody) -> None:
+    raise RuntimeError("a defect")
+
+
+def always(level: UsageLevel) -> Callable[..., UsageLevel]:
+    return lambda _before, _ratio: level
+
+
+async def idle(_watch: Watch) -> None:
+    return
+
+
+def for_ever(receiver: Receiver) -> Answering:
+    """Answer only once the test is over."""
+
+    async def silent(_request: web.Request) -> web.StreamResponse:
+        await receiver.over.wait()
+        return web.Response()
+
+    return silent
+
+
+async def hanging_up(request: web.Request) -> web.StreamResponse:
+    assert request.transport is not None
+    request.transport.close()
+    return web.Response()
