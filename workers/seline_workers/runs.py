@@ -138,8 +138,9 @@ class Runner:
 
     async def _outcome(self, run: Run) -> tuple[RunOutcome, str]:
         task = self._tasks[run.job]
+        limit = asyncio.timeout(task.timeout_s)
         try:
-            async with asyncio.timeout(task.timeout_s) as limit:
+            async with limit:
                 detail = await task.work()
         except TimeoutError as error:
             if not limit.expired():
