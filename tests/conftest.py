@@ -25,6 +25,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture
+def share_s() -> float:
+    """Give the seconds that one long round may take: a quarter of what is left of this slice."""
+    return (PROVE_UNTIL - time.monotonic()) / 4
+
+
+@pytest.fixture
 def clock() -> FakeClock:
     """Give a clock that stands at 2025-01-06 14:30:22 UTC."""
     return FakeClock()
