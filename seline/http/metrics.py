@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from aiohttp import web
 
@@ -25,6 +25,7 @@ from seline.ports.store import DocumentStore
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 REQUESTS = web.AppKey("requests", Counter[tuple[str, str, int]])
 _Rows: TypeAlias = "list[tuple[list[str], float]]"
 
@@ -32,7 +33,6 @@ _Rows: TypeAlias = "list[tuple[list[str], float]]"
 async def metrics(request: web.Request) -> web.StreamResponse:
     """Answer every figure in the text format."""
     from prometheus_client import CollectorRegistry, generate_latest
-    from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
     manager = data(request)
     trouble = doors(request).trouble()
@@ -45,9 +45,7 @@ async def metrics(request: web.Request) -> web.StreamResponse:
     ]
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Once(families))
-    return web.Response(
-        body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4}
-    )
+    return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE})
 
 
 class _Once:
