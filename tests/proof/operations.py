@@ -25,6 +25,10 @@ DONE = "done"
 CRASHED = 9
 
 
+def as_it_is(_directory: Path) -> None:
+    """Prepare nothing more: the documents are enough."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Operation:
     """One operation. `changes` are the documents it may change, all or none of them.
@@ -35,7 +39,7 @@ class Operation:
 
     name: str
     act: Callable[[Seline, Path], None]
-    prepare: Callable[[Path], None] = lambda _directory: None
+    prepare: Callable[[Path], None] = as_it_is
     changes: frozenset[str] = frozenset()
     certain: bool = False
 

@@ -21,7 +21,7 @@ from seline.storage.volume.mounts import mount_of
 from tests.faults.powercut.promises import Flagged, all_flagged, flagged, portable
 from tests.faults.powercut.states import Cut
 from tests.proof.judge import Expected, _values
-from tests.proof.operations import DONE, Operation, opened
+from tests.proof.operations import DONE, Operation, as_it_is, opened
 from tests.proof.operations import prepare as prepare_operation
 
 WORKERS: Final = 2
@@ -47,7 +47,7 @@ def in_steps(name: str, *steps: Step, prepare: Callable[[Path], None] | None = N
             os.write(1, DONE.encode())
         steps[-1].act(seline, directory)
 
-    return Operation(name=name, act=act, prepare=prepare or (lambda _: None))
+    return Operation(name=name, act=act, prepare=prepare or as_it_is)
 
 
 def expect_steps(operation: Operation, steps: Sequence[Step], scratch: Path) -> list[Expected]:
