@@ -25,9 +25,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture
-def share_s() -> float:
-    """Give the seconds that one long round may take: a quarter of what is left of this slice."""
-    return (PROVE_UNTIL - time.monotonic()) / 4
+def share_s(request: pytest.FixtureRequest) -> float:
+    """Give the seconds that this long round may take: its share of what is left of the slice.
+
+    Rounds share evenly; one marked `prove(share=20)` counts for twenty. A round that needs less
+    leaves the rest to those after it. Without a slice there is no end (`inf`).
+    """
+    items = request.session.items
+    to_come = items[items.index(request.node) :]
+    left_s = max(0.0, PROVE_UNTIL - time.monotonic())
+    return left_s * _share_of(request.node) / sum(map(_share_of, to_come))
+
+
+def _share_of(item: pytest.Item) -> float:
+    mark = item.get_closest_marker("prove")
+    return 0.0 if mark is None else float(mark.kwargs.get("share", 1))
 
 
 @pytest.fixture

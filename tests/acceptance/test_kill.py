@@ -121,7 +121,7 @@ def test_two_hundred_kills_lose_nothing(tmp_path: Path) -> None:
     assert kill_again_and_again(tmp_path, 200) == 200
 
 
-@pytest.mark.prove
+@pytest.mark.prove(share=20)
 @pytest.mark.timeout(3000)
 def test_a_thousand_kills_lose_nothing(tmp_path: Path, share_s: float) -> None:
     kills = kill_again_and_again(tmp_path, 1000, minutes=min(share_s / 60, 48))

@@ -119,12 +119,9 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def until_s(request: pytest.FixtureRequest) -> float:
-    """Give the monotonic instant until which a test may go on: a share of what is left."""
-    plugins = request.config.pluginmanager.get_plugins()
-    [end, *_] = [plugin.PROVE_UNTIL for plugin in plugins if hasattr(plugin, "PROVE_UNTIL")]
-    now = time.monotonic()
-    return now + min(LIMIT_S, max(3.0, (float(end) - now) / 20))
+def until_s(share_s: float) -> float:
+    """Give the monotonic instant until which a test may go on."""
+    return time.monotonic() + min(LIMIT_S, max(3.0, share_s))
 
 
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=list(OPERATIONS))
