@@ -36,9 +36,17 @@ class Seline:
         self.lessons = LessonsLearned(data)
 
     async def close(self) -> None:
-        """Carry out what is queued and let go of the volume; idempotent."""
+        """Carry out what is queued and let go of the volume; idempotent.
+
+        It goes on where the caller is cancelled, and another call waits for it.
+        """
         _forget(self)
         await self.data.close()
+
+    def abandon(self) -> None:
+        """Let go of what is being opened, or will be: nobody waits for it any more."""
+        _forget(self)
+        self.data.begin_to_close()
 
 
 class Opening:
@@ -72,7 +80,7 @@ class Opening:
         try:
             await seline.data.open_store()
         except BaseException:
-            _forget(seline)
+            seline.abandon()
             raise
         return seline
 
@@ -115,9 +123,12 @@ def start(
     opening.set_running_or_notify_cancel()
     options = volume_options(settings, lock_wait_s=lock_wait_s, mount_wait_s=mount_wait_s)
 
+    def not_wanted() -> bool:
+        return give_up() or seline.data.closing
+
     def run() -> None:
         try:
-            store = open_volume(options, on_wait=on_wait, give_up=give_up)
+            store = open_volume(options, on_wait=on_wait, give_up=not_wanted)
         except BaseException as error:  # noqa: BLE001  # every waiting caller hears it
             opening.set_exception(error)
         else:

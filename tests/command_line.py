@@ -134,7 +134,7 @@ def served(line: Line, *arguments: str) -> Iterator[Served]:
         process = line.start(*command, stdout=subprocess.PIPE, stderr=talk)
     try:
         greeting = _greeting(process)
-        url = re.search(r"listens on (http://\S+)", greeting)
+        url = re.search(r"ready on (http://[0-9.:]+)", greeting)
         token = re.search(r"sel_[\w-]+", greeting)
         assert url is not None, greeting
         yield Served(
@@ -149,11 +149,11 @@ def served(line: Line, *arguments: str) -> Iterator[Served]:
 
 
 def _greeting(process: subprocess.Popen[bytes]) -> str:
-    """Return what the server prints until it says what to do next."""
+    """Return what the server prints until it says how to get a token."""
     assert process.stdout is not None
     lines: list[str] = []
     for line in process.stdout:
         lines.append(line.decode())
-        if "Next:" in lines[-1]:
+        if "seline token create" in lines[-1]:
             break
     return "".join(lines)

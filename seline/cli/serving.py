@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -50,7 +51,13 @@ def serve(asked: Asked, host: str | None, port: int | None) -> None:
 
 
 def _announce(started: Started) -> None:
-    """Print where the server is and how to call it: plain text, not through the logger."""
+    """Print where the server is and how to call it: plain text, not through the logger.
+
+    Only where a person reads it, or has to be shown a secret: the log has said the rest, and a
+    platform that reads stdout takes each line of it for JSON.
+    """
+    if started.secret is None and not sys.stdout.isatty():
+        return
     health = f"{started.address}/api/v1/data-admin/health"
     lines = ["", f"Seline keeps {started.data_dir} and listens on {started.address}"]
     if started.secret is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from seline.domain.alert import Alert, Severity
+from seline.domain.alert import KIND_OF, Alert, Course, Severity
 from seline.domain.alert_words import Language
 
 _MARKS: Final[Mapping[str, str]] = {
@@ -21,7 +21,8 @@ _LABELS: Final[Mapping[Language, Mapping[str, str]]] = {
         Severity.CRITICAL: "critical",
         "resolved": "resolved",
         "next": "Next:",
-        "again": "{count} times since {first_at} UTC.",
+        Course.EVENT: "{count} times since {first_at} UTC.",
+        Course.STANDS: "It has been so since {first_at} UTC.",
     },
     "fr": {
         Severity.INFO: "pour information",
@@ -29,7 +30,8 @@ _LABELS: Final[Mapping[Language, Mapping[str, str]]] = {
         Severity.CRITICAL: "critique",
         "resolved": "résolu",
         "next": "À faire :",
-        "again": "{count} fois depuis le {first_at} UTC.",
+        Course.EVENT: "{count} fois depuis le {first_at} UTC.",
+        Course.STANDS: "Cela dure depuis le {first_at} UTC.",
     },
 }
 
@@ -42,12 +44,14 @@ def title(alert: Alert, service: str, language: Language) -> str:
 
 
 def body(alert: Alert, language: Language) -> str:
-    """Return what happened, how often, and the next step."""
+    """Return what happened, how often or since when, and the next step."""
     labels = _LABELS[language]
     lines = [alert.summary]
-    if alert.count > 1:
+    if alert.count > 1 and alert.state == "open":
+        event = KIND_OF[alert.type].course is Course.EVENT
+        again = labels[Course.EVENT if event else Course.STANDS]
         first_at = f"{alert.first_at:%Y-%m-%d %H:%M}"
-        lines.append(labels["again"].format(count=alert.count, first_at=first_at))
+        lines.append(again.format(count=alert.count, first_at=first_at))
     if alert.fix:
         lines.append(f"{labels['next']} {alert.fix}")
     return "\n".join(lines)

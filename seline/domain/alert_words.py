@@ -1,7 +1,8 @@
 """What alerts say, in English and in French, in the plain words of SPEC §2.
 
 A text is a row of sentences; one that needs a detail nobody gave is left out. `{document}` is a
-detail; a sentence that begins with `[name]` needs that detail without saying it.
+detail; a sentence that begins with `[name]` needs that detail without saying it. `{what}` is in
+the words of an error, which are English in every language.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ Language: TypeAlias = Literal["en", "fr"]
 LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
 TEXT_CHARACTERS_MAX: Final = 500
 _NEEDS = re.compile(r"\[(\w+)\]")
+_ENDS: Final = (".", "!", "?", "…")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,8 @@ def _spoken(details: Mapping[str, Json], language: Language) -> dict[str, str]:
         for name, value in details.items()
         if isinstance(value, (str, int, float)) and value not in ("", False)
     }
+    if (what := spoken.get("what", "")) and not what.endswith(_ENDS):
+        spoken["what"] = f"{what}."
     how = _HOW[language].get(str(details.get("verdict")))
     return spoken | ({"how": how} if how else {})
 
@@ -116,7 +120,6 @@ WORDS: Final[Mapping[str, Mapping[Language, Words]]] = {
             happened=(
                 "{document} is broken and none of its backups is sound: it cannot be served.",
                 "It is {how}.",
-                "{what}",
                 "Nothing was overwritten.",
             ),
             fix=(
@@ -132,7 +135,6 @@ WORDS: Final[Mapping[str, Mapping[Language, Words]]] = {
                     "pas être servi."
                 ),
                 "Il est {how}.",
-                "{what}",
                 "Rien n'a été écrasé.",
             ),
             fix=(
@@ -165,7 +167,7 @@ WORDS: Final[Mapping[str, Mapping[Language, Words]]] = {
     "backup_damaged": {
         "en": Words(
             happened=(
-                "{backups} backup(s) of {document} are damaged and are not counted any more.",
+                "Damaged backups of {document}, which are not counted any more: {backups}.",
                 "The first one: {backup}.",
             ),
             fix=(
@@ -176,7 +178,7 @@ WORDS: Final[Mapping[str, Mapping[Language, Words]]] = {
         ),
         "fr": Words(
             happened=(
-                "{backups} sauvegardes de {document} sont abîmées et ne comptent plus.",
+                "Sauvegardes abîmées de {document}, qui ne comptent plus : {backups}.",
                 "La première : {backup}.",
             ),
             fix=(
@@ -211,11 +213,15 @@ WORDS: Final[Mapping[str, Mapping[Language, Words]]] = {
     },
     "disk_error": {
         "en": Words(
-            happened=("The disk reported an error.", "It concerns {document}.", "{what}"),
+            happened=("The disk reported an error.", "It concerns {document}.", "Detail: {what}"),
             fix="Take an export now with `seline export`, and ask the volume's provider.",
         ),
         "fr": Words(
-            happened=("Le disque a signalé une erreur.", "Elle concerne {document}.", "{what}"),
+            happened=(
+                "Le disque a signalé une erreur.",
+                "Elle concerne {document}.",
+                "Détail : {what}",
+            ),
             fix=(
                 "Faites un export maintenant avec `seline export`, et interrogez le fournisseur "
                 "du volume."
@@ -224,14 +230,14 @@ WORDS: Final[Mapping[str, Mapping[Language, Words]]] = {
     },
     "writes_refused": {
         "en": Words(
-            happened=("The volume takes no changes at the moment; reads go on.", "{what}"),
+            happened=("The volume takes no changes at the moment; reads go on.", "Detail: {what}"),
             fix="Seline goes on trying by itself; look at `seline status`, and at the disk.",
             over="The volume takes changes again.",
         ),
         "fr": Words(
             happened=(
                 "Le volume n'accepte aucun changement en ce moment ; les lectures continuent.",
-                "{what}",
+                "Détail : {what}",
             ),
             fix="Seline continue d'essayer tout seul ; voyez `seline status`, et le disque.",
             over="Le volume accepte de nouveau les changements.",
@@ -244,7 +250,7 @@ WORDS: Final[Mapping[str, Mapping[Language, Words]]] = {
                     "The data directory does not lie on the mounted volume; nothing is written, "
                     "since it would be lost with the container."
                 ),
-                "{what}",
+                "Detail: {what}",
             ),
             fix=(
                 "Attach the volume where the data directory is, or set `storage.require_mount = "
@@ -258,7 +264,7 @@ WORDS: Final[Mapping[str, Mapping[Language, Words]]] = {
                     "Le répertoire des données n'est pas sur le volume monté ; rien n'est écrit, "
                     "car tout serait perdu avec le conteneur."
                 ),
-                "{what}",
+                "Détail : {what}",
             ),
             fix=(
                 "Montez le volume là où se trouve le répertoire des données, ou mettez "
@@ -343,24 +349,30 @@ WORDS: Final[Mapping[str, Mapping[Language, Words]]] = {
     },
     "days_until_full": {
         "en": Words(
-            happened=("At the present pace the volume will be full in about {days} days.",),
+            happened=(
+                "At the present pace the volume will soon be full.",
+                "Days left: about {days}.",
+            ),
             fix="Enlarge the volume, keep fewer backups, or look for what grows.",
             over="The volume will not be full soon any more.",
         ),
         "fr": Words(
-            happened=("Au rythme actuel, le volume sera plein dans environ {days} jours.",),
+            happened=(
+                "Au rythme actuel, le volume sera bientôt plein.",
+                "Jours restants : environ {days}.",
+            ),
             fix="Agrandissez le volume, gardez moins de sauvegardes, ou cherchez ce qui grossit.",
             over="Le volume ne sera plus bientôt plein.",
         ),
     },
     "job_failed": {
         "en": Words(
-            happened=("The job `{job}` did not succeed.", "{what}"),
+            happened=("The job `{job}` did not succeed.", "Detail: {what}"),
             fix="Look at `seline jobs`; run it again with `seline jobs run {job}`.",
             over="The job `{job}` succeeds again.",
         ),
         "fr": Words(
-            happened=("La tâche `{job}` n'a pas réussi.", "{what}"),
+            happened=("La tâche `{job}` n'a pas réussi.", "Détail : {what}"),
             fix="Voyez `seline jobs` ; relancez-la avec `seline jobs run {job}`.",
             over="La tâche `{job}` réussit de nouveau.",
         ),

@@ -73,7 +73,7 @@ class Checksum(NamedTuple):
 
 
 class NewerFormat(ValueError):
-    """The attribute was written by a newer Seline."""
+    """The attribute was written by a newer Seline, or says so: its file is left for that one."""
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -120,7 +120,7 @@ def encode_checksum(checksum: Checksum) -> bytes:
 def decode_checksum(attribute: bytes) -> Checksum | None:
     """Return the checksum, None if these are not an attribute of ours. Raises NewerFormat."""
     if attribute and attribute[0] > ATTRIBUTE_FORMAT and len(attribute) <= ATTRIBUTE_BYTES_MAX:
-        raise NewerFormat(attribute[0])
+        raise NewerFormat(f"its checksum has format {attribute[0]}, of a newer Seline")
     if len(attribute) != _LAYOUT.size or attribute[0] != ATTRIBUTE_FORMAT:
         return None
     return Checksum(*_LAYOUT.unpack(attribute)[1:])

@@ -147,18 +147,18 @@ def plan_deleted(backups: Sequence[Backup]) -> RetentionPlan:
 
 
 def plan_shedding(
-    backups_by_document: Mapping[str, Sequence[Backup]], *, bytes_to_free: int
+    backups_by_document: Mapping[str, Sequence[Backup]], *, bytes_to_free: int | None = None
 ) -> tuple[Dropped, ...]:
     """Decide what to discard for want of space: the oldest first across all documents.
 
     Unpinned ones before pinned ones; never a document's newest sound backup, nor anything of a
-    document that has no sound one.
+    document that has no sound one. As many as free `bytes_to_free`, else all that may go.
     """
     dropped: list[Dropped] = []
     freed_bytes = 0
     candidates = chain.from_iterable(map(_sheddable, backups_by_document.values()))
     for backup in sorted(candidates, key=lambda backup: (backup.pinned, *_order(backup))):
-        if freed_bytes >= bytes_to_free:
+        if bytes_to_free is not None and freed_bytes >= bytes_to_free:
             break
         dropped.append(Dropped(backup, "the volume is nearly full"))
         freed_bytes += backup.size_bytes

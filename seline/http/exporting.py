@@ -6,6 +6,7 @@ After the first byte a failure aborts the connection, so that nobody takes a par
 from __future__ import annotations
 
 import asyncio
+import logging
 import tarfile
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
@@ -15,13 +16,14 @@ import msgspec
 from aiohttp import web
 
 from seline.clock import instant_text
-from seline.errors import DocumentUnrecoverable, InvalidRequest
+from seline.errors import DocumentUnrecoverable, InvalidRequest, SelineError
 from seline.http.doors import data, doors
 from seline.ports.store import Snapshot
 
 STALLED_S: Final = 60.0
 """How long an export waits for a client that takes nothing: it holds the documents' old bytes."""
 FORMS: Final = ("json", "folder")
+_log = logging.getLogger("seline.http")
 
 
 async def export(request: web.Request) -> web.StreamResponse:
@@ -48,11 +50,14 @@ async def _send(
         async for piece in pieces:
             async with asyncio.timeout(STALLED_S):
                 await response.write(piece)
-    except (Exception, asyncio.CancelledError):
+        await response.write_eof()
+    except (Exception, asyncio.CancelledError) as error:
         if request.transport is not None:
             request.transport.abort()
-        raise
-    await response.write_eof()
+        if not isinstance(error, (SelineError, ConnectionError, TimeoutError)):
+            raise
+        why = error.message if isinstance(error, SelineError) else "the client takes no more"
+        _log.warning("an export to %s was broken off: %s", request.remote, why)
 
 
 async def _readable(request: web.Request) -> AsyncGenerator[bytes]:

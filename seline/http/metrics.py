@@ -105,6 +105,8 @@ def _of_store(figures: Figures) -> Iterator[Metric]:
 def _of_volume(store: DocumentStore) -> Iterator[Metric]:
     usage = store.usage()
     yield _one(_gauge, "seline_usage_ratio", "How full the volume is, 0 to 1.", usage.usage_ratio)
+    ratio = usage.inodes_ratio
+    yield _one(_gauge, "seline_inodes_ratio", "How many of the possible files are taken.", ratio)
     yield _one(_gauge, "seline_used_bytes", "Bytes that count as used.", usage.counted_bytes)
     yield _one(_gauge, "seline_room_bytes", "Bytes until writes are refused.", usage.room_bytes)
     yield _one(_gauge, "seline_backups", "Backups kept.", sum(store.backup_counts("").values()))

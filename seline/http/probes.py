@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from aiohttp import web
 
+from seline.errors import SelineError, VolumeNotMounted
 from seline.http.doors import doors
 from seline.http.rendering import answer
+from seline.manager import DataManager
+from seline.ports.waiting import settled
+
+LOOK_S: Final = 1.0
+"""How long the path's disk may take to answer: a slow one is no lost one."""
 
 
 async def livez(_request: web.Request) -> web.StreamResponse:
@@ -14,8 +22,8 @@ async def livez(_request: web.Request) -> web.StreamResponse:
 
 
 async def readyz(request: web.Request) -> web.StreamResponse:
-    """Answer whether the volume is held and the store open; a full one stays ready."""
-    trouble = doors(request).trouble()
+    """Answer whether the volume is held, in its place, and open; a full one stays ready."""
+    trouble = doors(request).trouble() or await _lost(doors(request).data)
     body: dict[str, object] = {"status": "ok" if trouble is None else "unavailable"}
     if "verbose" in request.query:
         body["checks"] = [
@@ -23,3 +31,15 @@ async def readyz(request: web.Request) -> web.StreamResponse:
             {"name": "store", "status": "ok" if trouble is None else "closed"},
         ]
     return answer(body, status=200 if trouble is None else 503)
+
+
+async def _lost(data: DataManager) -> SelineError | None:
+    """Say that the path leads to the volume no more, as at a start without it (V12)."""
+    try:
+        store = await data.open_store()
+        trouble = await settled(store.later(store.trouble), timeout_s=LOOK_S)
+    except TimeoutError:
+        return None
+    except SelineError as closing:
+        return closing
+    return trouble if isinstance(trouble, VolumeNotMounted) else None

@@ -122,13 +122,18 @@ def update_field(
     return decide
 
 
-def update(function: Callable[[Json | None], Json], encoding: Encoding) -> Decide:
-    """Apply a pure function to the value (None where there is no document)."""
+def update(
+    function: Callable[[Json | None], Json], encoding: Encoding, *, always: bool = False
+) -> Decide:
+    """Apply a pure function to the value (None where there is no document).
+
+    `always`: a full volume takes it, too (V9).
+    """
 
     def decide(current: Current) -> Decision:
         before = current.sound()
         value = function(None if before is None else decode(before.data))
-        return Put(content=encoding.content(value))
+        return Put(content=encoding.content(value), always=always)
 
     return decide
 

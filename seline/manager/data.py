@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, asynccontextmanager
@@ -73,6 +74,7 @@ from seline.ports.waiting import in_loop, settled
 _log = logging.getLogger("seline.manager")
 NOTED_FOR: Final = timedelta(days=1)
 SLOW_READ_S: Final = 10.0
+LISTINGS_MAX: Final = 3
 _MISSING: Final[Any] = object()
 T = TypeVar("T")
 
@@ -249,7 +251,7 @@ class DataManager:
         key = self._key(name)
         store = await self.open_store()
         if purge:
-            has_backups = bool(await self.reading(lambda: store.backups(key)))
+            has_backups = await self.reading(lambda: _has_copies(store, key))
             forget = self.keeping.change(lambda pins: pinning.without_document(pins, name))
             also = (forget,) if any(pin.document == name for pin in self.keeping.pins()) else ()
             decide = changes.purge(has_backups=has_backups, if_match=if_match, also=also)
@@ -495,16 +497,50 @@ class DataManager:
             return self._store
         return await settled(self._ready)
 
+    @property
+    def closing(self) -> bool:
+        """Whether it was closed, or is about to be: nobody needs the store any more."""
+        return self._closed
+
     async def close(self) -> None:
-        """Carry out what is queued and let go of the store; idempotent."""
+        """Carry out what is queued and let go of the store; idempotent.
+
+        It goes on where the caller is cancelled, and another call waits for it.
+        """
+        if in_loop():
+            await settled(self.begin_to_close())
+        else:
+            self._closed = True
+            self._close()
+
+    def begin_to_close(self) -> Future[None]:
+        """Close on a thread of its own, whether or not anybody waits for it.
+
+        What is being opened just now is closed, too.
+        """
         self._closed = True
+        closed: Future[None] = Future()
+        closed.set_running_or_notify_cancel()
+
+        def run() -> None:
+            try:
+                self._close()
+            except BaseException as error:  # noqa: BLE001  # the waiting caller hears it
+                closed.set_exception(error)
+            else:
+                closed.set_result(None)
+
+        threading.Thread(target=run, name="seline-close", daemon=True).start()
+        return closed
+
+    def _close(self) -> None:
         try:
-            store = await settled(self._ready)
+            store = self._ready.result()
         except SelineError:
             return
         if self._health is not None:
             self._health.write_report(store, at_close=True)
-        await _in_thread(store.close)
+        store.close()
 
     def _opened(self, opening: Future[DocumentStore]) -> None:
         """Assemble what works over the store, on the thread that opened it; then let callers in."""
@@ -751,36 +787,31 @@ def _let_go(asked: Future[AbstractContextManager[Snapshot]]) -> None:
             pass
 
 
-async def _in_thread(work: Callable[[], None]) -> None:
-    """Run closing work without stopping the loop; right here where there is none."""
-    if not in_loop():
-        work()
-        return
-    import threading
-
-    future: Future[None] = Future()
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001  # the waiting caller hears it
-            future.set_exception(error)
-        else:
-            future.set_result(None)
-
-    threading.Thread(target=run, name="seline-close", daemon=True).start()
-    await settled(future)
-
-
 def _judged(store: DocumentStore, key: DocumentKey) -> list[Backup]:
-    judged = []
-    for backup in store.backups(key):
-        verdict = store.read_backup(key, backup.name)
-        word = "foreign" if of_another(key, verdict) else str(verdict.verdict)
-        if verdict.verdict is Verdict.EDITED and verdict.recorded is None:
-            word = "unchecked"
-        judged.append(replace(backup, verdict=word))
+    """Judge the backups that are listed, anew where some were rotated away meanwhile."""
+    judged: list[Backup] = []
+    for _ in range(LISTINGS_MAX):
+        listed = store.backups(key)
+        judged = [one for one in (_judged_backup(store, key, each) for each in listed) if one]
+        if len(judged) == len(listed):
+            break
     return judged
+
+
+def _judged_backup(store: DocumentStore, key: DocumentKey, backup: Backup) -> Backup | None:
+    try:
+        verdict = store.read_backup(key, backup.name)
+    except BackupNotFound:
+        return None
+    word = "foreign" if of_another(key, verdict) else str(verdict.verdict)
+    if verdict.verdict is Verdict.EDITED and verdict.recorded is None:
+        word = "unchecked"
+    return replace(backup, verdict=word)
+
+
+def _has_copies(store: DocumentStore, key: DocumentKey) -> bool:
+    """Whether anything of a document is kept beside it: what a purge would erase."""
+    return bool(store.backups(key)) or any(item.document == key.name for item in store.quarantine())
 
 
 def _revision(outcome: Outcome) -> Revision:

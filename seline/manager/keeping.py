@@ -15,13 +15,14 @@ from seline.clock import Clock
 from seline.domain import pins as pinning
 from seline.domain.backup import Backup
 from seline.domain.document import BOT, SELINE, Content, DocumentKey, Json, Revision
+from seline.domain.integrity import Verdict
 from seline.domain.json_text import decode
 from seline.domain.pins import Pin
 from seline.domain.retention import Kept, RetentionPlan, RetentionPolicy, plan_retention
-from seline.errors import SelineError
-from seline.manager.changes import Encoding, update
+from seline.errors import SelineError, StorageError
+from seline.manager.changes import Encoding, look, update
 from seline.manager.options import ManagerOptions
-from seline.ports.store import Change, DocumentStore, Outcome, Retain
+from seline.ports.store import Atom, Change, DocumentStore, Outcome, Retain
 
 PINS: Final = DocumentKey(SELINE, "pins.json")
 CLOCK_SLACK: Final = timedelta(days=1)
@@ -45,13 +46,9 @@ class Keeping:
         store.heed_pins(self.sheddable)
 
     def load(self) -> None:
-        """Read the pins. Blocks; an unreadable file is remembered, not raised."""
+        """Read the pins, mended if they are broken. Blocks; an unreadable file is remembered."""
         try:
-            content = self._store.rescue(PINS)
-            judged, _ = self._store.look(PINS)
-            if content is None and judged.content is not None:
-                raise SelineError("pins.json is broken and has no sound backup.")
-            self._take(content)
+            self._take(self._mended())
         except (SelineError, ValueError, KeyError) as error:
             self.unreadable = error if isinstance(error, SelineError) else SelineError(str(error))
 
@@ -134,14 +131,28 @@ class Keeping:
         return (self.change(add),)
 
     def change(self, function: Callable[[tuple[Pin, ...]], tuple[Pin, ...]]) -> Change:
-        """Return a change of the pins."""
+        """Return a change of the pins. A full volume takes it: a shrinking save may need one."""
 
         def apply(value: Json | None) -> Json:
             pins = () if value is None else pinning.read_pins(value)
             return pinning.write_pins(function(pins))
 
-        decide = update(apply, self._encoding)
+        decide = update(apply, self._encoding, always=True)
         return Change(PINS, decide, retain=self.retain(PINS))
+
+    def _mended(self) -> Content | None:
+        """Return the pins' content, recovered in the store's turn like any other document's.
+
+        So it is told, because a pin may be lost. Where nothing can be written, what can be rescued.
+        """
+        change = Change(PINS, look, retain=self.retain(PINS))
+        try:
+            return self._store.submit(Atom((change,))).result()[0].content
+        except StorageError:
+            content = self._store.rescue(PINS)
+            if content is None and self._store.peek(PINS) is not Verdict.MISSING:
+                raise
+            return content
 
     def _lived_until(self) -> datetime:
         """Return the present, but no later than this process can have lived to see it.

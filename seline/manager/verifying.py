@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from seline.domain.backup import Backup
-from seline.domain.document import BOT, DocumentKey
+from seline.domain.document import BOT, SELINE, DocumentKey
 from seline.domain.integrity import Judged, Verdict, of_another
 from seline.domain.report import Finding, VerifyReport
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError
@@ -57,6 +57,8 @@ class _Pass:
         counts = await self._data.reading(lambda: self._store.backup_counts(BOT))
         for document in sorted(counts):
             await self._backups(DocumentKey(BOT, document), since)
+        for info in await self._data.reading(lambda: self._store.documents(SELINE)):
+            await self._state(DocumentKey(SELINE, info.name))
 
     def added_to(self, before: VerifyReport | None, report: VerifyReport) -> VerifyReport:
         """Return the report of an earlier pass with what this one, of a part, found instead."""
@@ -80,6 +82,22 @@ class _Pass:
             return False
         await self._mend(key, judged)
         return True
+
+    async def _state(self, key: DocumentKey) -> None:
+        """Look at one of Seline's own documents, and mend it while memory or a backup holds it.
+
+        It is no document of the bot's to report on: what happens to it is told as it happens.
+        """
+        await self._give_way()
+        judged = await self._data.reading(lambda: self._fresh(key))
+        if judged.verdict in _USABLE or judged.verdict is Verdict.UNSETTLED:
+            return
+        try:
+            await self._data.content_of(self._store, key, judged)
+        except DocumentUnrecoverable as error:
+            self._data.note("unrecoverable", key.name, error.message)
+        except SelineError as error:
+            self._data.note("disk_error", key.name, error.message)
 
     async def _give_way(self) -> None:
         """Let changes go first, for a moment."""

@@ -6,6 +6,7 @@ Every file is whole or absent, and durable when `put` returns; only `seline-…Z
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import stat
@@ -69,7 +70,9 @@ class Folder:
         folder = os.path.join(self._path, export)
         _make(folder)
         staged = os.path.join(folder, f".{file}.part")
-        with open(staged, "wb") as target:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(staged)  # a sync of it may have failed, which is never tried again
+        with open(staged, "xb") as target:
             target.write(data)
             target.flush()
             os.fsync(target.fileno())

@@ -212,7 +212,10 @@ class DocumentStore(Protocol):
         ...
 
     def later(self, work: Callable[[], T]) -> Future[T]:
-        """Run reading work on the store's reader threads."""
+        """Run reading work on the store's reader threads.
+
+        Raises StoreClosed; the future does where the store was closed before its turn came.
+        """
         ...
 
     def rescue(self, key: DocumentKey) -> Content | None:

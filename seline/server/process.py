@@ -65,4 +65,5 @@ def _say_who_may_come_in(started: Started, settings: Settings) -> None:
             "nobody can come in over the network yet: set SELINE_ADMIN_TOKEN (at least 16 "
             "characters), or run `seline token create` on this machine"
         )
-    _log.info("ready on %s, data in %s", started.address, started.data_dir)
+    more = "" if started.secret else "; `seline token create` makes another token"
+    _log.info("ready on %s, data in %s%s", started.address, started.data_dir, more)

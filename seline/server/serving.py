@@ -240,6 +240,7 @@ class Serving:
     async def _open(self) -> None:
         try:
             store = await self.data.open_store()
+            self._audit.begin()
             await self.tokens.load()
             await self._listening.wait()
             secret = await self._first_secret()
@@ -263,10 +264,17 @@ class Serving:
         self._opened = True
 
     async def _first_secret(self) -> str | None:
-        """Make the first token, where nobody could come in and the server is this machine's own."""
+        """Make the first token, where nobody could come in and the server is this machine's own.
+
+        Where it cannot be kept, nobody comes in; the documents are served all the same.
+        """
         if not self._first_token or self.tokens.any_known or self.settings.bind_is_public:
             return None
-        return (await self.tokens.create(scope="admin", label=FIRST_LABEL)).secret
+        try:
+            return (await self.tokens.create(scope="admin", label=FIRST_LABEL)).secret
+        except SelineError as error:
+            _log.warning("no first token was made: %s", error.message)
+            return None
 
 
 def serving(settings: Settings | None = None) -> Serving:

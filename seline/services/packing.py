@@ -76,10 +76,15 @@ def check_pack(pack: Pack, data: bytes) -> None:
     """Raise ExportDamaged unless these are the pack's bytes."""
     if len(data) != pack.size_bytes or hashlib.sha256(data).hexdigest() != pack.sha256:
         raise ExportDamaged(
-            f"{pack.name} is not what its manifest says ({len(data)} bytes, "
-            f"{pack.size_bytes} expected).",
+            f"{pack.name} is not what its manifest says: {_difference(pack, data)}.",
             pack=pack.name,
         )
+
+
+def _difference(pack: Pack, data: bytes) -> str:
+    if len(data) != pack.size_bytes:
+        return f"it has {len(data)} bytes of {pack.size_bytes}"
+    return "it has the right size and other bytes"
 
 
 def members_of(pack: Pack, data: bytes) -> Iterator[tuple[str, bytes]]:

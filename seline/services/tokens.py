@@ -19,6 +19,7 @@ from seline.clock import Clock, instant_text, parse_instant
 from seline.domain.document import Json
 from seline.errors import Forbidden, InvalidRequest, TokenNotFound, TooManyRequests, Unauthorized
 from seline.manager import DataManager
+from seline.services.remembering import remembered
 
 Scope: TypeAlias = Literal["read", "admin"]
 SCOPES: Final = ("read", "admin")
@@ -70,8 +71,11 @@ class Tokens:
         self._kept: tuple[Token, ...] | None = None
 
     async def load(self) -> None:
-        """Read the stored tokens. Raises DocumentUnrecoverable where they are broken."""
-        self._kept = tuple(_read_all(await self._data.load_state(TOKENS_NAME, {})))
+        """Read the stored tokens; those that are broken, or cannot be read, let nobody in.
+
+        The store opens all the same: its documents must not be out of reach for their sake.
+        """
+        self._kept = tuple(_read_all(await remembered(self._data, TOKENS_NAME, {})))
 
     @property
     def any_known(self) -> bool:

@@ -146,7 +146,7 @@ def _resolved(
 
 def _service(environ: Mapping[str, str]) -> str:
     given = (environ[name] for name in _SERVICE_NAMES if environ.get(name))
-    return next(given, None) or f"seline on {socket.gethostname()}"
+    return next(given, None) or f"seline@{socket.gethostname()}"
 
 
 def _check_destinations(exports: Exports, data_dir: str, origins: Mapping[str, str]) -> None:

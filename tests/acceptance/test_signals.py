@@ -56,7 +56,7 @@ class Life:
         raise AssertionError(f"never said {pattern!r}: {self.said}")
 
     def url(self) -> str:
-        return self.wait_for(r"listens on (http://[0-9.:]+)")
+        return self.wait_for(r"ready on (http://[0-9.:]+)")
 
     def call(self, method: str, path: str, body: object = None) -> None:
         request = urllib.request.Request(

@@ -81,7 +81,7 @@ def test_the_server_runs_without_roots_rights_on_a_mount_of_roots(tmp_path: Path
         while found is None:
             line = process.stdout.readline()
             assert line, "it ended before it was ready"
-            found = re.search(r"listens on (http://\S+)", line)
+            found = re.search(r"ready on (http://[0-9.:]+)", line)
         with urllib.request.urlopen(f"{found[1]}/livez", timeout=5) as answer:
             assert json.load(answer) == {"status": "ok"}
         status = Path(f"/proc/{process.pid}/status").read_text()

@@ -58,6 +58,7 @@ async def test_what_happens_is_counted(server: Serving) -> None:
     assert values["seline_flushes_total"] > 0
     assert values["seline_backups"] == 2
     assert 0 < values["seline_usage_ratio"] < 1
+    assert 0 <= values["seline_inodes_ratio"] < 1
     assert values["seline_last_verified_timestamp_seconds"] > 1.7e9
     assert values["seline_writing"] == 1
     route = "/api/v1/data-admin/documents/{name}"
@@ -105,7 +106,7 @@ def test_each_line_of_the_log_is_json_with_the_requests_id_and_no_secret(tmp_pat
         import urllib.request
 
         for _ in range(200):
-            found = re.search(r"listens on (http://[0-9.:]+)", out.read_text())
+            found = re.search(r"ready on (http://[0-9.:]+)", out.read_text())
             if found:
                 break
             time.sleep(0.05)
@@ -119,8 +120,7 @@ def test_each_line_of_the_log_is_json_with_the_requests_id_and_no_secret(tmp_pat
     finally:
         process.terminate()
         process.wait(10)
-    lines = [text for text in out.read_text().splitlines() if text.startswith("{")]
-    records = [json.loads(text) for text in lines]
+    records = [json.loads(text) for text in out.read_text().splitlines()]
     assert all({"message", "level", "timestamp"} <= set(record) for record in records)
     [asked_line] = [one for one in records if one.get("request_id") == "asked-by-a-test"]
     assert asked_line["route"] == "/api/v1/data-admin/documents/{name}"

@@ -37,7 +37,7 @@ from seline.domain.document import Json
 from seline.domain.pins import Pin
 from seline.domain.report import Finding, VerifyReport
 from seline.domain.usage import LEVELS, UsageLevel
-from seline.errors import VolumeFailed, VolumeNotMounted
+from seline.errors import DocumentUnrecoverable, VolumeFailed, VolumeNotMounted
 from seline.ports.store import Capability, Incident
 from seline.services.watching import (
     CHECKSUMS,
@@ -206,7 +206,8 @@ def test_every_alert_is_said_in_whole_sentences(seen: Sighting, language: Langua
     for text in (opened.summary, opened.fix, over.summary):
         assert text
         assert not set(text) & set("{}[]"), text
-        assert text.removesuffix(str(seen.details.get("what", ""))).rstrip().endswith(".")
+        assert text.endswith(".")
+        assert ".." not in text
         assert "  " not in text
         assert "None" not in text
     assert opened.document is None or opened.document in opened.summary
@@ -232,6 +233,40 @@ def test_a_number_is_written_as_the_language_writes_it() -> None:
 
     assert "81.2 %" in said_of(signals)
     assert "81,2 %" in said_of(signals, "fr")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_of_one_and_of_many_the_same_sentence_is_right(language: Language) -> None:
+    one = a_report(a_finding("marked", backup=BACKUP))
+    many = a_report(*[a_finding("marked", backup=BACKUP)] * 2)
+
+    of_one = said_of(alerts_from_report(one), language)
+    assert said_of(alerts_from_report(many), language) == of_one.replace(": 1.", ": 2.")
+    assert of_one != said_of(alerts_from_report(many), language)
+    assert said_of(alerts_from_days(1.0), language).replace("1.", "9.") == said_of(
+        alerts_from_days(9.0), language
+    )
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_an_error_says_is_set_apart_and_ends_like_a_sentence(language: Language) -> None:
+    label = {"en": "Detail: ", "fr": "Détail : "}[language]
+    for detail in ("no room", "no room."):
+        failed = alerts_from_run("usage", succeeded=False, detail=detail)
+        assert said_of(failed, language).endswith(f"{label}no room.")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_of_a_document_that_is_lost_nothing_is_said_twice(language: Language) -> None:
+    error = DocumentUnrecoverable(
+        f"{NAME} is broken and it has no backup; nothing was overwritten."
+    )
+    finding = replace(a_finding("unrecoverable"), detail=error.message)
+
+    text = said_of(alerts_from_report(a_report(finding)), language)
+
+    assert text.count(NAME) == 1
+    assert "nothing was overwritten" not in text
 
 
 def test_a_recovery_says_what_is_lost_and_what_is_not() -> None:
@@ -310,6 +345,16 @@ def test_a_body_says_what_how_often_and_what_next(language: Language) -> None:
     assert second.startswith("3 ")
     assert "2025-01-06 12:00" in second
     assert third.endswith(alert.fix)
+
+
+def test_what_stands_has_a_beginning_and_no_number() -> None:
+    standing = replace(told(Sighting(type=AlertType.WRONG_MOUNT)), count=4)
+
+    english, french = (body(standing, language).splitlines()[1] for language in LANGUAGES)
+
+    assert english == "It has been so since 2025-01-06 12:00 UTC."
+    assert french == "Cela dure depuis le 2025-01-06 12:00 UTC."
+    assert len(body(replace(standing, state="resolved"), "en").splitlines()) == 2
 
 
 def test_what_is_over_asks_for_nothing_more() -> None:

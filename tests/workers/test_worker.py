@@ -227,38 +227,69 @@ async def test_broken_records_are_begun_anew(seline: Seline) -> None:
     await worker.stop()
 
 
-async def test_a_clock_that_jumps_has_the_jobs_planned_anew(
-    seline: Seline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Set back, a scheduler would sleep too long; ahead a year, it would count every missed run."""
-    monkeypatch.setattr("seline_workers.watchdog.LOOK_EVERY_S", 0.05)
+class JumpingClock(SystemClock):
+    """The wall clock, set wrong by `jump`; monotonic time knows nothing of it."""
 
-    jump = timedelta()
+    def __init__(self) -> None:
+        self.jump = timedelta()
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.jump
+
+
+@pytest.fixture
+def jumping(monkeypatch: pytest.MonkeyPatch) -> JumpingClock:
+    """Return a clock that APScheduler takes for the wall clock too, watched closely."""
+    clock = JumpingClock()
 
     class Jumping(datetime):
-        """What APScheduler takes for the wall clock."""
-
         @classmethod
         def now(cls, tz: tzinfo | None = None) -> datetime:
-            return datetime.now(tz) + jump
+            return clock.now().astimezone(tz)
 
-    class Clock(SystemClock):
-        def now(self) -> datetime:
-            return Jumping.now(UTC)
-
+    monkeypatch.setattr("seline_workers.watchdog.LOOK_EVERY_S", 0.05)
     monkeypatch.setattr("apscheduler.schedulers.base.datetime", Jumping)
-    custody = Custody(seline.data, clock=Clock())
-    worker = Worker(seline.data, custody, SELDOM, clock=Clock())
+    return clock
+
+
+async def test_a_clock_that_jumps_has_the_jobs_planned_anew(
+    seline: Seline, jumping: JumpingClock
+) -> None:
+    """Set back, a scheduler would sleep too long; ahead a year, it would count every missed run."""
+    custody = Custody(seline.data, clock=jumping)
+    worker = Worker(seline.data, custody, SELDOM, clock=jumping)
     await worker.start()
     await asyncio.sleep(0)
-    for jump in (timedelta(hours=-2), timedelta(days=365)):  # noqa: B007  # read by `now`
+    for jump in (timedelta(hours=-2), timedelta(days=365)):
+        jumping.jump = jump
         async with asyncio.timeout(5):
             while not all(
-                job.next_run and timedelta() < job.next_run - Clock().now() <= LIMIT[job.name]
+                job.next_run and timedelta() < job.next_run - jumping.now() <= LIMIT[job.name]
                 for job in worker.jobs()
             ):
                 await asyncio.sleep(0.02)
     await worker.stop()
+
+
+@pytest.mark.parametrize("jump", [timedelta(hours=-2), timedelta(days=365)], ids=str)
+async def test_jobs_run_on_after_the_clock_jumped(
+    seline: Seline, jumping: JumpingClock, jump: timedelta
+) -> None:
+    async def work() -> str:
+        return "done"
+
+    custody = Custody(seline.data, clock=jumping)
+    table = {"usage": a_row(work)}
+    worker = Worker(seline.data, custody, OFTEN, clock=jumping, table=table)
+    await worker.start()
+    await ended(worker, "usage")
+
+    jumping.jump = jump
+    before = len(worker.runs("usage"))
+    await ended(worker, "usage", count=before + 2)
+
+    await worker.stop()
+    assert len(worker.runs("usage")) <= before + 4, "a year of missed runs was not made up for"
 
 
 async def test_a_job_without_success_for_long_is_told_as_overdue(

@@ -81,8 +81,10 @@ class MemoryStore:
         return 0.0
 
     def later(self, work: Callable[[], T]) -> Future[T]:
-        self._check_open()
-        return self._readers.submit(work)
+        try:
+            return self._readers.submit(self._unless_closed, work)
+        except RuntimeError as error:  # closed, or the interpreter is going down
+            raise StoreClosed from error
 
     def rescue(self, key: DocumentKey) -> Content | None:
         return self._find(key).content
@@ -239,9 +241,13 @@ class MemoryStore:
 
     def close(self) -> None:
         self._closed = True
-        self._readers.shutdown(wait=True, cancel_futures=True)
+        self._readers.shutdown()
 
     # parts
+
+    def _unless_closed(self, work: Callable[[], T]) -> T:
+        self._check_open()
+        return work()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -12,7 +12,8 @@ The order, which is the whole point:
   keep      link each judged inode into backups/ (or quarantine/); what cannot be linked is copied
   sync      the staged files, then backups/ and quarantine/
   record    several documents: staging/, the record, .seline/  -- the commit point
-  publish   exchange each staged file with the live one; sync the documents' directory
+  publish   exchange each staged file with the live one; sync the documents' directory, and before
+            it staging/ where what came out bears no other name
   finish    remove the record, look at what came out, forget the overlay
 
 From the first rename until the directory is synced, readers are answered from the overlay.
@@ -22,11 +23,12 @@ Nothing awaits here, and only the writer's thread comes here.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, TypeAlias
 
@@ -48,6 +50,7 @@ from seline.storage.volume.quarantine import free_aside_name, is_set_aside
 from seline.storage.volume.shelf import Shelf
 
 SYNC_THREADS: Final = 16
+_NO_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 SYNCFS_FILES_MIN: Final = 6
 """From this many staged files on, one sync of the whole file system is the quicker one."""
 
@@ -100,7 +103,7 @@ class _Move:
     copies: list[tuple[str, int, Backup]] = field(default_factory=list[tuple[str, int, Backup]])
     links: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
     backups: list[Backup] = field(default_factory=list[Backup])
-    set_aside: str = ""
+    set_aside: bool = False
     displaced: bool = False
     refused: OSError | None = None
 
@@ -109,11 +112,13 @@ class Committed(msgspec.Struct, frozen=True, kw_only=True):
     """What a commit did: the backup that holds each document's content before it, by key.
 
     `refused` names documents whose own rename the disk refused; the others are current.
+    `unerased` says why the disk kept something of a purged document.
     """
 
     backups: dict[DocumentKey, str]
     made: dict[DocumentKey, list[Backup]]
     refused: dict[DocumentKey, OSError]
+    unerased: dict[DocumentKey, str] = msgspec.field(default_factory=dict[DocumentKey, str])
 
 
 @dataclass(slots=True, kw_only=True)
@@ -129,6 +134,7 @@ class Committer:
     before_replacing: Callable[[DocumentKey], None]
     overlay: Overlay = field(default_factory=dict[DocumentKey, "Content | None"])
     _litter: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+    _unseen: list[_Move] = field(default_factory=list[_Move])
     _pool: ThreadPoolExecutor | None = None
     _sequence: int = 0
 
@@ -138,7 +144,7 @@ class Committer:
         Raises StagingFailed, LookAgain (nothing changed), DirectoryFailed, InDoubt.
         """
         moves = [_Move(publish, publish.key) for publish in plan.publishes]
-        self._sweep_litter()
+        self._sweep_litter(now)
         try:
             self._stage_and_keep(moves, now)
             self._sync(moves)
@@ -155,6 +161,11 @@ class Committer:
             _close(move.descriptor for move in moves if move.descriptor >= 0)
         self._finish(moves, now)
         return _committed(moves)
+
+    def close(self) -> None:
+        """End the threads that sync; idempotent. No commit runs any more."""
+        if self._pool is not None:
+            self._pool.shutdown()
 
     # stage and keep
 
@@ -254,7 +265,7 @@ class Committer:
             return
         name = free_aside_name(self.ground, move.key.name, now)
         if broken is None:
-            move.set_aside = name
+            move.set_aside = True
             return
         documents = self.ground.documents(move.key.owner)
         try:
@@ -270,7 +281,7 @@ class Committer:
         """Where the broken inode cannot be linked: move it once it comes out, else copy it now."""
         broken = move.publish.found.judged.content
         if self.probed.exchange or move.publish.content is None or broken is None:
-            move.set_aside = name
+            move.set_aside = True
             return
         descriptor = disk.stage(self.ground.quarantine, name, broken.data, None, time.time_ns())
         move.links.append((self.ground.quarantine, name))
@@ -375,6 +386,7 @@ class Committer:
                 if atomic:
                     raise InDoubt(error, f"Publishing {move.key.name}", committed=True) from error
                 move.refused = error
+        self._hold_what_came_out(moves, committed=atomic)
         self._sync_documents(moves, committed=atomic)
         if atomic:
             self._forget_record()
@@ -398,9 +410,19 @@ class Committer:
                 disk.rename(documents, name, self.ground.staging, move.staged)
                 move.displaced = True
             return
-        if not self.probed.exchange:
-            disk.rename(self.ground.staging, move.staged, documents, name)
-            return
+        if self.probed.exchange:
+            try:
+                self._exchange(move, documents)
+            except OSError as error:
+                if error.errno not in _NO_EXCHANGE:
+                    raise
+                self.probed = replace(self.probed, exchange=False)  # there was no room to probe it
+            else:
+                return
+        disk.rename(self.ground.staging, move.staged, documents, name)
+
+    def _exchange(self, move: _Move, documents: int) -> None:
+        name = move.key.name
         if move.publish.found.judged.verdict is Verdict.MISSING:
             with contextlib.suppress(FileExistsError):
                 disk.rename_new(self.ground.staging, move.staged, documents, name)
@@ -410,6 +432,20 @@ class Committer:
             move.displaced = True
         except FileNotFoundError:
             disk.rename(self.ground.staging, move.staged, documents, name)
+
+    def _hold_what_came_out(self, moves: Sequence[_Move], *, committed: bool) -> None:
+        """Make the place durable of what bears no other name: a hand edit, or broken bytes.
+
+        It was moved there from the documents' directory, whose sync lets go of the name before.
+        """
+        try:
+            if any(move.displaced and self._is_only_there(move) for move in moves):
+                disk.sync(self.ground.staging)
+        except OSError as error:
+            raise InDoubt(error, "Syncing what came out", committed=committed) from error
+
+    def _is_only_there(self, move: _Move) -> bool:
+        return move.set_aside or not self._is_judged(move, self.ground.staging, move.staged)
 
     def _sync_documents(self, moves: Sequence[_Move], *, committed: bool) -> None:
         for directory in {self.ground.documents(move.key.owner) for move in moves}:
@@ -454,15 +490,16 @@ class Committer:
         """What cannot be tidied now is tidied before the next commit, or at the next start."""
         try:
             self._see_out(move, now)
+        except FileNotFoundError:
+            return  # a reopening has dealt with it
         except OSError:
-            with contextlib.suppress(OSError):
-                if self._is_judged(move, self.ground.staging, move.staged) and not move.set_aside:
-                    self._litter.append((self.ground.staging, move.staged))
+            self._unseen.append(move)
 
     def _see_out(self, move: _Move, now: datetime) -> None:
         """Deal with the file that came out of the live name."""
         if move.set_aside:
-            self._rename_aside(move.staged, move.set_aside)
+            aside = free_aside_name(self.ground, move.key.name, now)
+            self._rename_aside(move.staged, aside)
         elif self._is_judged(move, self.ground.staging, move.staged):
             disk.unlink(self.ground.staging, move.staged)
         else:
@@ -527,11 +564,14 @@ class Committer:
         except OSError:
             self._litter.append((directory, name))
 
-    def _sweep_litter(self) -> None:
-        """Try again to remove what the disk did not let go of after an earlier commit."""
+    def _sweep_litter(self, now: datetime) -> None:
+        """Try again to tidy what the disk did not let go of after an earlier commit."""
         litter, self._litter = self._litter, []
         for directory, name in litter:
             self._unlink_quietly(directory, name)
+        unseen, self._unseen = self._unseen, []
+        for move in unseen:
+            self._see_out_quietly(move, now)
 
 
 def _close(descriptors: Iterable[int]) -> None:

@@ -24,6 +24,8 @@ _DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NOREPLACE: Final = 1
 _EXCHANGE: Final = 2
 READ_PIECE_BYTES: Final = 1 << 20
+TOUCH_NAME: Final = ".seline-touch"
+"""Comes and goes to change a directory; where a kill left it, it goes at the next start."""
 
 
 class Identity(NamedTuple):
@@ -148,7 +150,11 @@ def make_directory(name: str, inside: int) -> bool:
         os.mkdir(name, DIRECTORY_MODE, dir_fd=inside)
     except FileExistsError:
         return False
-    sync(inside)
+    try:
+        sync(inside)
+    except OSError:
+        os.rmdir(name, dir_fd=inside)  # the next one who wants it must not find it there
+        raise
     return True
 
 
@@ -201,10 +207,18 @@ def sync(descriptor: int) -> None:
 
 
 def touch_and_sync(directory: int) -> None:
-    """Change a directory and sync that change: not a second sync of the one that failed."""
-    name = f".seline-touch-{os.getpid()}"
-    os.close(os.open(name, _STAGE_FLAGS, FILE_MODE, dir_fd=directory))
-    os.unlink(name, dir_fd=directory)
+    """Change a directory and sync that change: not a second sync of one that may have failed.
+
+    Where there is no room for a name, the sync alone must do.
+    """
+    flags = _STAGE_FLAGS & ~os.O_EXCL
+    try:
+        os.close(os.open(TOUCH_NAME, flags, FILE_MODE, dir_fd=directory))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+    else:
+        os.unlink(TOUCH_NAME, dir_fd=directory)
     sync(directory)
 
 

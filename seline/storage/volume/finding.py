@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from seline.domain.backup import Backup
-from seline.domain.document import Content, DocumentKey
+from seline.domain.document import Content, DocumentKey, Revision
 from seline.domain.integrity import Judged, Verdict
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError
 from seline.storage.batch import Found
@@ -59,6 +59,14 @@ class Finding:
     def rescue(self, key: DocumentKey) -> Content | None:
         """Return the newest sound content without writing anything."""
         return self.find(key).content
+
+    def recall(self, key: DocumentKey, revision: Revision) -> Content | None:
+        """Return an earlier content by its revision, from memory or a sound backup; else None."""
+        entry = self.judging.cache.get(key)
+        if entry is not None and entry[1].revision == revision:
+            return entry[1]
+        sound = (one.content for _, one in self.backups(key) if one.verdict is Verdict.SOUND)
+        return next((one for one in sound if one is not None and one.revision == revision), None)
 
     def backups(self, key: DocumentKey) -> Iterator[tuple[Backup, Judged]]:
         """Judge a document's backups from the newest to the oldest, each when it is asked for."""
@@ -105,14 +113,16 @@ class Finding:
         return replace(found, repair=False, trouble=_unrecoverable(found, reasons))
 
     def _remembered(self, found: Found) -> Content | None:
-        """Return the bytes in memory if they are the ones that were last committed."""
+        """Return the bytes in memory if they are the ones that were last committed.
+
+        Where the file holds these very bytes, it is the record of them that is damaged.
+        """
         entry = self.judging.cache.get(found.key)
         if entry is None:
             return None
-        recorded = found.judged.recorded
-        if recorded is not None and recorded.revision != entry[1].revision:
-            return None
-        return entry[1]
+        there, recorded = found.judged.content, found.judged.recorded
+        known = {one.revision for one in (there, recorded) if one is not None}
+        return None if recorded is not None and entry[1].revision not in known else entry[1]
 
 
 def stands_in(judged: Judged) -> bool:

@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import socket
+import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from seline.errors import (
     VolumeFailed,
     VolumeLocked,
     VolumeNotMounted,
+    VolumeReadOnly,
 )
 from seline.storage.volume import disk
 from seline.storage.volume.failures import describe, named
@@ -40,20 +42,31 @@ _NO_DIRECTORY_LOCK: Final = frozenset(
     {errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EISDIR}
 )
 _open_grounds: weakref.WeakSet[Ground] = weakref.WeakSet()
+_grounds_lock = threading.Lock()
 
 
 class Ground:
     """A data directory held by this process, with its sub-directories open."""
 
-    def __init__(self, path: str, top: int, *, lock_file: int | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        path: str,
+        top: int,
+        *,
+        lock_file: int | None,
+        clock: Clock,
+        given_up: Callable[[], bool],
+    ) -> None:
         """Take over the locked descriptor `top` of `path` and open what lies below.
 
-        `lock_file` is the lock's own descriptor where a directory cannot be locked.
+        `lock_file` is the lock's own descriptor where a directory cannot be locked. `given_up`
+        tells that nobody wants it any more, so that it will be closed in a moment.
         """
         self.path = path
         self.top = top
         self.lock_file = lock_file
         self._clock = clock
+        self._given_up = given_up
         self._closed = False
         self._forked = False
         self._device_and_inode = _device_and_inode(os.fstat(top))
@@ -69,7 +82,8 @@ class Ground:
         }
         self._documents = {BOT: top, SELINE: self.seline}
         self.remade.clear()
-        _open_grounds.add(self)
+        with _grounds_lock:
+            _open_grounds.add(self)
 
     @property
     def device_and_inode(self) -> tuple[int, int]:
@@ -83,6 +97,16 @@ class Ground:
         """Return the descriptor of the directory that holds an owner's backups."""
         return self._backups[owner]
 
+    @property
+    def directories(self) -> tuple[int, ...]:
+        """The descriptors of the directories whose names must outlive a power cut."""
+        return (self.top, self.seline, self.staging, self.quarantine, *self._backups.values())
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it is closed, or will be in a moment."""
+        return self._closed or self._given_up()
+
     def check_usable(self) -> None:
         """Raise ForkedStore or StoreClosed where this process may not use the descriptors."""
         if self._forked:
@@ -91,10 +115,13 @@ class Ground:
             raise StoreClosed
 
     def check_place(self) -> None:
-        """Raise unless the path still leads to the held directory; make again what was removed."""
+        """Raise unless the path still leads to the held directory, and it may be written to.
+
+        What was removed inside it is made again.
+        """
         self.check_usable()
-        if (lost := self.lost()) is not None:
-            raise lost
+        if (refusal := self.lost() or self.read_only()) is not None:
+            raise refusal
         self._remake_removed()
 
     def lost(self) -> VolumeNotMounted | None:
@@ -110,9 +137,11 @@ class Ground:
             hint="Mount the volume where it was, then restart.",
         )
 
-    def is_read_only(self) -> bool:
-        """Whether the volume takes no writes, as mounted now."""
-        return bool(os.fstatvfs(self.top).f_flag & os.ST_RDONLY)
+    def read_only(self) -> VolumeReadOnly | None:
+        """Say that the volume takes no writes, as mounted now; None while it does."""
+        if os.fstatvfs(self.top).f_flag & os.ST_RDONLY:
+            return VolumeReadOnly(f"{self.path} is mounted read-only; nothing was written.")
+        return None
 
     def _remake_removed(self) -> None:
         for name, inside, descriptor in (
@@ -177,11 +206,16 @@ class Ground:
         disk.unlink(self.seline, f"{name}.new", missing_ok=True)
         descriptor = disk.stage(self.seline, f"{name}.new", data, None, time.time_ns())
         try:
-            if durable:
-                disk.sync(descriptor)
-        finally:
-            os.close(descriptor)
-        disk.rename(self.seline, f"{name}.new", target, name)
+            try:
+                if durable:
+                    disk.sync(descriptor)
+            finally:
+                os.close(descriptor)
+            disk.rename(self.seline, f"{name}.new", target, name)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                disk.unlink(self.seline, f"{name}.new", missing_ok=True)
+            raise
         if durable:
             disk.sync(target)
 
@@ -220,7 +254,7 @@ def hold(
     top = _open_top(path)
     try:
         lock_file = _wait_for_lock(path, top, wait_s, on_wait, give_up)
-        ground = Ground(path, top, lock_file=lock_file, clock=clock)
+        ground = Ground(path, top, lock_file=lock_file, clock=clock, given_up=give_up)
     except BaseException:
         os.close(top)
         raise
@@ -271,7 +305,7 @@ def _wait_for_lock(
         if on_wait is not None and refusal.message != told:
             told = refusal.message
             on_wait(refusal)
-        if time.monotonic() >= deadline or give_up() or _is_own(refusal.details["holder"]):
+        if time.monotonic() >= deadline or give_up() or _stays_open_here(top):
             raise refusal
         time.sleep(_POLL_S)
 
@@ -316,6 +350,14 @@ def _locked(path: str) -> VolumeLocked:
     if holder.get("since"):
         who += f" since {holder['since']}"
     return VolumeLocked(f"{path} is held by {who}.", holder=holder)
+
+
+def _stays_open_here(top: int) -> bool:
+    """Whether this process holds the directory, and nobody has begun to close it."""
+    there = _device_and_inode(os.fstat(top))
+    with _grounds_lock:
+        grounds = list(_open_grounds)
+    return any(one.device_and_inode == there and not one.leaving for one in grounds)
 
 
 def _is_own(holder: dict[str, object]) -> bool:

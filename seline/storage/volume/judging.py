@@ -6,6 +6,7 @@ one stat, a hand edit is seen at once, and no caller can mutate what another see
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -18,7 +19,7 @@ from typing import Final
 import msgspec
 
 from seline.clock import Clock
-from seline.domain.document import Content, DocumentKey
+from seline.domain.document import Content, DocumentKey, Revision
 from seline.domain.integrity import (
     Checksum,
     Judged,
@@ -28,7 +29,6 @@ from seline.domain.integrity import (
     judge,
     name_hash,
 )
-from seline.errors import UnsupportedFormat
 from seline.storage.volume import disk
 from seline.storage.volume.disk import Identity
 from seline.storage.volume.failures import describe
@@ -183,9 +183,22 @@ class Judging:
         """Read and judge a document where an export holds it."""
         return self._see(key, directory, key.name, _at_rest)
 
+    def recorded(self, key: DocumentKey, descriptor: int) -> Revision | None:
+        """Return which content an open file was written with, whatever it holds now."""
+        try:
+            checksum = _checksum(disk.read_attribute(descriptor))
+        except NewerFormat:
+            return None
+        if checksum is None or checksum.name_hash != name_hash(key):
+            return None
+        return checksum.revision
+
     def judge_in_pieces(self, key: DocumentKey, descriptor: int) -> bool:
         """Return whether an open file is sound, without holding it in memory."""
-        checksum = _checksum(disk.read_attribute(descriptor))
+        try:
+            checksum = _checksum(disk.read_attribute(descriptor))
+        except NewerFormat:
+            return False
         digest = hashlib.sha256()
         while piece := os.read(descriptor, disk.READ_PIECE_BYTES):
             digest.update(piece)
@@ -208,10 +221,15 @@ class Judging:
             return Sight(Judged(Verdict.UNSETTLED, reason=str(error.strerror)), None)
         except OSError as error:
             return Sight(Judged(Verdict.UNREADABLE, reason=_reason(error)), None)
+        content = Content.of(raw.data)
+        try:
+            recorded = _checksum(raw.attribute)
+        except NewerFormat as newer:
+            return Sight(Judged(Verdict.UNREADABLE, content, reason=str(newer)), raw.identity)
         judged = judge(
             key,
-            Content.of(raw.data),
-            _checksum(raw.attribute),
+            content,
+            recorded,
             mtime_ns=raw.identity.mtime_ns,
             settled=settled(key, raw.identity),
             checksums=self._checksums,
@@ -240,15 +258,10 @@ def _at_rest(_key: DocumentKey, _identity: Identity) -> bool:
 def _reason(error: OSError) -> str:
     if isinstance(error, disk.NotARegularFile):
         return "it is not a regular file"
+    if error.errno == errno.EFBIG:
+        return f"it has {error.strerror}"
     return describe(error)
 
 
 def _checksum(attribute: bytes | None) -> Checksum | None:
-    if attribute is None:
-        return None
-    try:
-        return decode_checksum(attribute)
-    except NewerFormat as newer:
-        raise UnsupportedFormat(
-            f"A document carries a checksum of format {newer}, from a newer Seline."
-        ) from newer
+    return None if attribute is None else decode_checksum(attribute)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -18,6 +18,7 @@ from seline.errors import DocumentUnrecoverable
 from seline.storage.volume import disk
 from seline.storage.volume.disk import Identity
 from seline.storage.volume.failures import named
+from seline.storage.volume.finding import Finding
 from seline.storage.volume.ground import Ground
 from seline.storage.volume.judging import Judging
 
@@ -47,16 +48,18 @@ class Lease:
     def open(self, name: str) -> Iterator[bytes]:
         """Yield the document's bytes, judged whole before the first piece (port `Snapshot`)."""
         key = DocumentKey(self.owner, name)
+        content: Content | None = None
         for directory in self._places(name):
             try:
                 found = self._judged(key, directory)
+                if found is not None:
+                    return found
+                content = self._remembered(key, directory)
             except FileNotFoundError:
                 continue
             except OSError as error:
                 raise named(error, f"Reading {name}") from error
-            if found is not None:
-                return found
-        content = self.leases.rescue(key)
+        content = content or self.leases.finding.rescue(key)
         if content is None:
             raise DocumentUnrecoverable(f"{name} is broken and has no sound backup.", document=name)
         return iter((content.data,))
@@ -84,6 +87,17 @@ class Lease:
             return iter((content.data,)) if sight.judged.usable and content else None
         return self._pieces(key, directory, identity)
 
+    def _remembered(self, key: DocumentKey, directory: int) -> Content | None:
+        """Return what a broken file held: the document may hold something newer by now."""
+        descriptor = disk.open_to_read(directory, key.name)
+        try:
+            if not Identity.of(os.fstat(descriptor)).same_bytes(self.held[key.name]):
+                raise FileNotFoundError(key.name)
+            revision = self.judging.recorded(key, descriptor)
+        finally:
+            os.close(descriptor)
+        return None if revision is None else self.leases.finding.recall(key, revision)
+
     def _pieces(
         self, key: DocumentKey, directory: int, identity: Identity
     ) -> Generator[bytes] | None:
@@ -104,19 +118,13 @@ class Lease:
 class Leases:
     """The exports under way. Lists change between batches, reads come from any thread."""
 
-    def __init__(
-        self,
-        ground: Ground,
-        judging: Judging,
-        *,
-        rescue: Callable[[DocumentKey], Content | None],
-    ) -> None:
+    def __init__(self, ground: Ground, finding: Finding) -> None:
         self._ground = ground
-        self._judging = judging
+        self._judging = finding.judging
+        self.finding = finding
         self._open: dict[str, Lease] = {}
         self._sequence = 0
         self.lock = threading.Lock()
-        self.rescue = rescue
 
     def take(self, owner: str, identities: dict[str, Identity], now: datetime) -> Lease:
         """Hold these documents still; only the writer's thread, between two batches."""

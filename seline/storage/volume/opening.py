@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -18,6 +18,7 @@ from seline.domain.backup import Backup, backup_name
 from seline.domain.document import BOT, SELINE, Content, DocumentKey
 from seline.domain.integrity import (
     NewerFormat,
+    Verdict,
     checksum_of,
     decode_checksum,
     encode_checksum,
@@ -26,7 +27,7 @@ from seline.domain.json_text import why_not_json
 from seline.errors import UnsupportedFormat
 from seline.ports.store import Incident
 from seline.storage.volume import disk
-from seline.storage.volume.failures import named
+from seline.storage.volume.failures import is_full, named
 from seline.storage.volume.ground import Ground
 from seline.storage.volume.journal import (
     RECORD_FORMAT,
@@ -35,6 +36,7 @@ from seline.storage.volume.journal import (
     Entry,
     Record,
     decode_record,
+    encode_record,
 )
 from seline.storage.volume.judging import Judging
 from seline.storage.volume.quarantine import free_aside_name
@@ -61,23 +63,37 @@ class Mending:
         self._tell = tell
         self._checksums = checksums
 
-    def run(self, now: datetime) -> None:
-        """Roll forward, then sweep. Raises StorageError where the disk refuses."""
+    def run(self, now: datetime, *, again: bool = False) -> None:
+        """Hold what is seen, roll forward, then sweep. Raises StorageError where the disk refuses.
+
+        `again`: not at the start, but after a sync that failed.
+        """
         try:
-            self._roll_forward(now)
+            self._hold_names()
+            self._roll_forward(now, again=again)
             self._sweep_staging(now)
             self._sweep_exports()
             self._sweep_twins()
         except OSError as error:
             raise named(error, "Mending the volume at start") from error
 
-    def _roll_forward(self, now: datetime) -> None:
+    def _hold_names(self) -> None:
+        """Make every name durable before it is served, or a save finds its bytes current (V3).
+
+        What a killed process renamed last may be so in the page cache alone.
+        """
+        for directory in self._ground.directories:
+            disk.touch_and_sync(directory)
+
+    def _roll_forward(self, now: datetime, *, again: bool) -> None:
         seline = self._ground.seline
         disk.unlink(seline, f"{RECORD_NAME}.new", missing_ok=True)
         try:
             data = disk.read_whole(seline, RECORD_NAME, size_max=_ANY_SIZE).data
         except FileNotFoundError:
-            return
+            if not again:
+                return
+            data = encode_record(())  # the disk may hold the one before: this one takes its place
         try:
             record = decode_record(data)
         except BrokenRecord as broken:
@@ -85,29 +101,97 @@ class Mending:
             return
         if record.format > RECORD_FORMAT:
             raise UnsupportedFormat(f"The journal has format {record.format}, from a newer Seline.")
-        self._complete(record, now)
-        disk.unlink(seline, RECORD_NAME)
+        damaged = [entry for entry in record.entries if self._is_damaged(entry)]
+        begun = any(map(self._is_in_place, record.entries))
+        if begun or not damaged:
+            self._hold_record(data)
+            self._complete(record, now)
+        if damaged:
+            self._give_up(damaged, now, begun=begun)
+            return
+        disk.unlink(seline, RECORD_NAME, missing_ok=True)
         disk.sync(seline)
 
+    def _hold_record(self, data: bytes) -> None:
+        """Make the record durable by a change of its own, before anything is published by it.
+
+        After a kill, or a failed sync, it may lie in the page cache alone: a power cut would take
+        it, and leave a part of what it promises. Where there is no room the sync alone must do.
+        """
+        seline, name = self._ground.seline, f"{RECORD_NAME}.new"
+        try:
+            self._write_bytes(seline, name, data, None, time.time_ns())
+            disk.rename(seline, name, seline, RECORD_NAME)
+        except OSError as error:
+            disk.unlink(seline, name, missing_ok=True)
+            if not is_full(error):
+                raise
+        disk.sync(seline)
+
+    def _is_damaged(self, entry: Entry) -> bool:
+        """Whether what was staged has rotted: it is neither the new content nor what that replaced.
+
+        A change whose record still lies there was never answered as made, so it may be given up.
+        """
+        staged = None if entry.staged is None else self._staged_revision(entry.staged)
+        if staged is None or staged in (entry.before, entry.after):
+            return False
+        return not self._is_in_place(entry)
+
+    def _is_in_place(self, entry: Entry) -> bool:
+        live = self._judging.look(DocumentKey(entry.owner, entry.name)).judged
+        if entry.after is None:
+            return live.verdict is Verdict.MISSING and entry.before is not None
+        return live.content is not None and live.content.revision == entry.after
+
+    def _give_up(self, damaged: Sequence[Entry], now: datetime, *, begun: bool) -> None:
+        """Let go of a record that can be completed in part, or not at all; keep what has rotted."""
+        names = ", ".join(entry.name for entry in damaged)
+        outcome = "is there without it" if begun else "was not made"
+        self._set_record_aside(now, f"what was to become {names} has changed", outcome)
+        for entry in damaged:
+            if entry.staged is not None:
+                self._move_aside(entry.staged, now)
+
     def _complete(self, record: Record, now: datetime) -> None:
+        """Make each document current by a change of its own, then sync.
+
+        What is in place already may be so in the page cache alone: a sync of it may have failed,
+        in this process or the one before, and a second one would say nothing (SPEC §10).
+        """
         for entry in record.entries:
             if entry.after is None:
                 self._complete_removal(entry)
             else:
                 self._complete_put(entry, now)
         for owner in {entry.owner for entry in record.entries}:
-            disk.sync(self._ground.documents(owner))
+            disk.touch_and_sync(self._ground.documents(owner))
 
     def _complete_put(self, entry: Entry, now: datetime) -> None:
-        if entry.staged is None or not self._is_staged(entry):
-            return  # it is in place already
         key = DocumentKey(entry.owner, entry.name)
         live = self._judging.look(key).judged
-        if live.content is not None and live.content.revision not in (entry.before, entry.after):
+        staged = entry.staged
+        if staged is None or not self._is_staged(entry):
+            if live.content is None or live.content.revision != entry.after:
+                return
+            staged = f"again-{entry.staged}"
+            if not self._stage_again(staged, key, live.content):
+                return
+        elif live.content is not None and live.content.revision not in (entry.before, entry.after):
             self._keep_found(key, live.content, sound_json=live.usable, now=now)
-        disk.rename(
-            self._ground.staging, entry.staged, self._ground.documents(entry.owner), entry.name
-        )
+        disk.rename(self._ground.staging, staged, self._ground.documents(entry.owner), entry.name)
+
+    def _stage_again(self, name: str, key: DocumentKey, content: Content) -> bool:
+        """Write what is in place once more, to be put there anew; False where there is no room."""
+        disk.unlink(self._ground.staging, name, missing_ok=True)
+        try:
+            self._write(self._ground.staging, name, key, content)
+        except OSError as error:
+            disk.unlink(self._ground.staging, name, missing_ok=True)
+            if is_full(error):
+                return False
+            raise
+        return True
 
     def _complete_removal(self, entry: Entry) -> None:
         key = DocumentKey(entry.owner, entry.name)
@@ -118,13 +202,18 @@ class Mending:
     def _is_staged(self, entry: Entry) -> bool:
         """Whether the staged file holds the recorded content (after an exchange it does not)."""
         assert entry.staged is not None
-        try:
-            raw = disk.read_whole(self._ground.staging, entry.staged, size_max=_ANY_SIZE)
-        except FileNotFoundError:
-            return False
-        return Content.of(raw.data).revision == entry.after
+        return self._staged_revision(entry.staged) == entry.after
 
-    def _set_record_aside(self, now: datetime, why: str) -> None:
+    def _staged_revision(self, name: str) -> str | None:
+        try:
+            raw = disk.read_whole(self._ground.staging, name, size_max=_ANY_SIZE)
+        except FileNotFoundError:
+            return None
+        return Content.of(raw.data).revision
+
+    def _set_record_aside(
+        self, now: datetime, why: str, outcome: str = "may be there in part"
+    ) -> None:
         name = free_aside_name(self._ground, "seline.journal.json", now)
         disk.rename(self._ground.seline, RECORD_NAME, self._ground.quarantine, name)
         disk.sync(self._ground.quarantine)
@@ -135,7 +224,7 @@ class Mending:
                 document="",
                 at=now,
                 summary=f"The journal was damaged on the disk ({why}); a change of several "
-                "documents may be there in part.",
+                f"documents {outcome}.",
                 lost="possibly a part of the last change of several documents",
                 details={"quarantined": name},
             )
@@ -200,20 +289,40 @@ class Mending:
         self, key: DocumentKey, content: Content, *, sound_json: bool, now: datetime
     ) -> None:
         """Keep what a person wrote between the crash and this start, before it is replaced."""
-        if sound_json:
-            stamp = self._shelves[key.owner].next_stamp(key.name, now)
-            directory, name = self._ground.backups(key.owner), backup_name(key.name, stamp)
-        else:
-            directory = self._ground.quarantine
-            name = free_aside_name(self._ground, key.name, now)
+        if not sound_json:
+            aside = free_aside_name(self._ground, key.name, now)
+            self._keep_as(self._ground.quarantine, aside, key, content)
+            return
+        shelf = self._shelves[key.owner]
+        stamp = shelf.next_stamp(key.name, now)
+        backup = Backup(
+            name=backup_name(key.name, stamp),
+            document=key.name,
+            stamp=stamp,
+            size_bytes=content.size_bytes,
+            revision=content.revision,
+        )
+        self._keep_as(self._ground.backups(key.owner), backup.name, key, content)
+        shelf.added(backup)
+
+    def _keep_as(self, directory: int, name: str, key: DocumentKey, content: Content) -> None:
+        with contextlib.suppress(FileExistsError):
+            self._write(directory, name, key, content)
+            disk.sync(directory)
+
+    def _write(self, directory: int, name: str, key: DocumentKey, content: Content) -> None:
+        """Write and sync a content under a new name."""
         mtime_ns = time.time_ns()
         attribute = encode_checksum(checksum_of(key, content, mtime_ns))
-        with contextlib.suppress(FileExistsError):
-            descriptor = disk.stage(
-                directory, name, content.data, attribute if self._checksums else None, mtime_ns
-            )
-            try:
-                disk.sync(descriptor)
-            finally:
-                os.close(descriptor)
-            disk.sync(directory)
+        self._write_bytes(
+            directory, name, content.data, attribute if self._checksums else None, mtime_ns
+        )
+
+    def _write_bytes(
+        self, directory: int, name: str, data: bytes, attribute: bytes | None, mtime_ns: int
+    ) -> None:
+        descriptor = disk.stage(directory, name, data, attribute, mtime_ns)
+        try:
+            disk.sync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from dataclasses import dataclass
@@ -10,12 +11,20 @@ from typing import Final, Self
 from seline.domain.integrity import ATTRIBUTE, ATTRIBUTE_BYTES_MAX
 from seline.ports.store import Capability
 from seline.storage.volume import disk
-from seline.storage.volume.failures import describe
+from seline.storage.volume.failures import describe, is_full
 from seline.storage.volume.ground import Ground
 from seline.storage.volume.mounts import NETWORK_KINDS, Mount, journal_missing, mount_of
 
 _STEP_WAIT_S: Final = 0.03
 FINE_STEP_S: Final = 0.000_5
+_NO_ANSWER: Final = frozenset(
+    {
+        errno.EIO, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EINTR, errno.ENOMEM,
+        errno.EMFILE, errno.ENFILE, errno.ESTALE,
+    }
+)  # fmt: skip
+"""A disk that fails while it is asked has not said what it cannot do: a whole session without
+checksums, for one error, would be worse than an opening that fails by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,43 +40,90 @@ class Probed:
 
 
 def probe(ground: Ground) -> Probed:
-    """Try everything once in the staging directory, leaving nothing there."""
-    with _Scratch(ground.staging) as scratch:
-        links = scratch.works(scratch.try_link)
-        exchange = scratch.works(scratch.try_exchange)
-        attributes = scratch.works(scratch.try_attribute)
-        step_s = scratch.timestamp_step_s()
+    """Try everything once in the staging directory, leaving nothing there.
+
+    A volume without room to try opens all the same (V9): it is taken for a local file system.
+    Raises OSError where the disk fails rather than answers.
+    """
+    tried = _try(ground.staging)
     directory_sync = _works_directory_sync(ground.staging)
     mount = mount_of(ground.path)
     own_mount = mount is not None and mount.point != "/"
     return Probed(
-        checksums=attributes is None,
-        links=links is None,
-        exchange=exchange is None,
-        fine_timestamps=step_s <= FINE_STEP_S,
+        checksums=tried.attributes is None,
+        links=tried.links is None,
+        exchange=tried.exchange is None,
+        fine_timestamps=tried.step_s <= FINE_STEP_S,
         own_mount=own_mount,
         capabilities=(
-            _capability("checksums", attributes, "checksums: unsupported; only syntax is checked"),
-            _capability("links", links, "backups are copied, not linked: slower, more space"),
-            _capability("exchange", exchange, "a hand edit in the very moment of a save is lost"),
+            _capability(
+                "checksums", tried.attributes, "checksums: unsupported; only syntax is checked"
+            ),
+            _capability("links", tried.links, "backups are copied, not linked: slower, more space"),
+            _capability(
+                "exchange", tried.exchange, "a hand edit in the very moment of a save is lost"
+            ),
             _capability("directory sync", directory_sync, "renames may be lost in a power cut"),
             _lock_capability(ground),
-            _timestamps(step_s),
+            _timestamps(tried),
             _filesystem(mount),
         ),
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tried:
+    """What the disk answered: None where it can, else what it said. `room`: it could be asked."""
+
+    links: str | None
+    exchange: str | None
+    attributes: str | None
+    step_s: float
+    room: bool = True
+
+
+def _try(directory: int) -> _Tried:
+    try:
+        with _Scratch(directory) as scratch:
+            return _Tried(
+                links=scratch.works(scratch.try_link),
+                exchange=scratch.works(scratch.try_exchange),
+                attributes=scratch.works(scratch.try_attribute),
+                step_s=scratch.timestamp_step_s(),
+            )
+    except OSError as error:
+        if not is_full(error):
+            raise
+    return _Tried(
+        links=None, exchange=None, attributes=_ask(directory), step_s=_STEP_WAIT_S, room=False
+    )
+
+
+def _ask(directory: int) -> str | None:
+    """Ask for the attribute of a directory, which has none: that takes no room."""
+    if not hasattr(os, "getxattr"):
+        return "this system has none"
+    try:
+        os.getxattr(directory, ATTRIBUTE)
+    except OSError as error:
+        return None if error.errno == errno.ENODATA else _no(error)
+    return None
+
+
 class _Scratch:
-    """Two small files to try things on."""
+    """Two empty files to try things on: they take room for a name, none for bytes."""
 
     def __init__(self, directory: int) -> None:
         self._directory = directory
 
     def __enter__(self) -> Self:
         self._clean()
-        for name in ("probe-a", "probe-b"):
-            os.close(disk.stage(self._directory, name, b"{}\n", None, time.time_ns()))
+        try:
+            for name in ("probe-a", "probe-b"):
+                os.close(disk.stage(self._directory, name, b"", None, time.time_ns()))
+        except OSError:
+            self._clean()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -84,7 +140,7 @@ class _Scratch:
         except AttributeError:
             return "this system has none"
         except OSError as error:
-            return describe(error)
+            return _no(error)
         return None
 
     def try_link(self) -> None:
@@ -115,8 +171,15 @@ def _works_directory_sync(directory: int) -> str | None:
     try:
         disk.sync(directory)
     except OSError as error:
-        return describe(error)
+        return _no(error)
     return None
+
+
+def _no(error: OSError) -> str:
+    """Return in words that the disk cannot do it; raise what is another error."""
+    if error.errno in _NO_ANSWER:
+        raise error
+    return describe(error)
 
 
 def _capability(name: str, refused: str | None, meaning: str) -> Capability:
@@ -132,13 +195,14 @@ def _lock_capability(ground: Ground) -> Capability:
     )
 
 
-def _timestamps(step_s: float) -> Capability:
-    if step_s <= FINE_STEP_S:
+def _timestamps(tried: _Tried) -> Capability:
+    if tried.step_s <= FINE_STEP_S:
         return Capability(name="timestamps", present=True, detail="fine")
+    steps = f"steps of {tried.step_s * 1000:.0f} ms" if tried.room else "no room to try them"
     return Capability(
         name="timestamps",
         present=False,
-        detail=f"steps of {step_s * 1000:.0f} ms: young documents are compared by their bytes",
+        detail=f"{steps}: young documents are compared by their bytes",
     )
 
 

@@ -7,7 +7,8 @@ V8  The newest sound backup of a document is never removed, and it is read and v
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -31,12 +32,14 @@ QUARANTINE_BYTES_MAX: Final = 32 << 20
 class Rotation:
     """Discards backups and bounds the quarantine. Only the writer's thread comes here.
 
-    `leased` names the backups that a restore or an export is reading.
+    `leased` names the backups that a restore or an export is reading; `freed` hears the size of
+    each one that went.
     """
 
     ground: Ground
     judging: Judging
     shelves: dict[str, Shelf]
+    freed: Callable[[int], None]
     leased: set[str] = field(default_factory=set[str])
 
     def rotate(
@@ -64,15 +67,24 @@ class Rotation:
         return bool(self.rotate(key, retain))
 
     def purge(self, key: DocumentKey) -> None:
-        """Erase every backup and quarantined copy of a document, durably (`unguarded`)."""
-        with self.shelves[key.owner]:
-            for backup in self.shelves[key.owner].of(key.name):
-                self._unlink(key, backup)
+        """Erase every backup and quarantined copy of a document, durably (`unguarded`).
+
+        One that the disk does not let go of keeps no other one. Raises OSError, StorageError.
+        """
+        failed: list[OSError] = []
+        with self.shelves[key.owner] as shelf:
+            for backup in shelf.of(key.name):
+                with _noting(failed):
+                    self._unlink(key, backup)
         for item in self.quarantine():
             if item.document == key.name:
-                disk.unlink(self.ground.quarantine, item.name, missing_ok=True)
-        disk.sync(self.ground.backups(key.owner))
-        disk.sync(self.ground.quarantine)
+                with _noting(failed):
+                    disk.unlink(self.ground.quarantine, item.name, missing_ok=True)
+        for directory in (self.ground.backups(key.owner), self.ground.quarantine):
+            with _noting(failed):
+                disk.sync(directory)
+        for error in failed:
+            raise error
 
     def bound_quarantine(self) -> None:
         """Let the oldest quarantined bytes go beyond the bounds, keeping each document's newest."""
@@ -103,3 +115,13 @@ class Rotation:
     def _unlink(self, key: DocumentKey, backup: Backup) -> None:
         disk.unlink(self.ground.backups(key.owner), backup.name, missing_ok=True)
         self.shelves[key.owner].removed(backup)
+        self.freed(backup.size_bytes)
+
+
+@contextmanager
+def _noting(failed: list[OSError]) -> Generator[None]:
+    """Go on after an error of the disk, which is raised later."""
+    try:
+        yield
+    except OSError as error:
+        failed.append(error)

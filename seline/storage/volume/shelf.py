@@ -73,11 +73,12 @@ class Shelf:
             self._turns += 1
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End the writer's turn. What a turn that failed left there is listed anew."""
         with self._lock:
             self._turns -= 1
             if not self._turns:
-                self._listed_at = self._stamp_of_directory()
+                self._listed_at = self._stamp_of_directory() if kind is None else (-1, -1)
 
     def _stamp_of_directory(self) -> tuple[int, int]:
         status = os.fstat(self._directory)

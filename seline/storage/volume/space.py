@@ -64,12 +64,16 @@ class Space:
                 own_mount=self._own_mount,
             )
 
-    def moved(self, grown_bytes: int, backups_bytes: int) -> None:
+    def moved(self, documents_bytes: int, backups_bytes: int) -> None:
         """Take note of what a commit added (or took, negative), until the next walk."""
         with self._lock:
-            self._documents_bytes += grown_bytes
+            self._documents_bytes += documents_bytes
             self._backups_bytes += backups_bytes
-            self._files_bytes += grown_bytes + backups_bytes
+            self._files_bytes += documents_bytes + backups_bytes
+
+    def discarded(self, size_bytes: int) -> None:
+        """Take note of a backup that went, until the next walk."""
+        self.moved(0, -blocks(size_bytes))
 
     def release_reserve(self) -> bool:
         """Give the reserve's blocks back to the volume; False if there was none."""
@@ -109,6 +113,11 @@ class Space:
         self._documents_bytes, self._backups_bytes = documents, backups
         self._files_bytes = documents + backups + quarantine + state + other + state_other
         self._walked_at = time.monotonic()
+
+
+def blocks(size_bytes: int) -> int:
+    """Return what so many bytes take on the disk."""
+    return 0 if size_bytes <= 0 else -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
 
 
 def _sizes(directory: int) -> tuple[int, int]:

@@ -37,7 +37,6 @@ from seline.errors import (
     SelineError,
     StoreClosed,
     VolumeFailed,
-    VolumeReadOnly,
 )
 from seline.ports.store import (
     Atom,
@@ -153,7 +152,7 @@ class VolumeStore:
         self._judging = _judging(ground, options, self._probed, clock)
         self._shelves = {owner: Shelf(ground.backups(owner)) for owner in (BOT, SELINE)}
         self._finding = Finding(judging=self._judging, shelves=self._shelves)
-        self._leases = Leases(ground, self._judging, rescue=self.rescue)
+        self._leases = Leases(ground, self._finding)
         self._turns = self._make_turns(options)
         self._turns.mending.run(clock.now())
         self._turns.count_documents(len(self._names(BOT)))
@@ -175,7 +174,12 @@ class VolumeStore:
             ground=self._ground,
             finding=self._finding,
             committer=committer,
-            rotation=Rotation(ground=self._ground, judging=self._judging, shelves=self._shelves),
+            rotation=Rotation(
+                ground=self._ground,
+                judging=self._judging,
+                shelves=self._shelves,
+                freed=self._space.discarded,
+            ),
             mending=Mending(
                 self._ground,
                 self._judging,
@@ -232,9 +236,10 @@ class VolumeStore:
         return 0.0 if since is None else self._clock.monotonic() - since
 
     def later(self, work: Callable[[], _T]) -> Future[_T]:
-        if self._closed:
-            raise StoreClosed
-        return self._readers.submit(work)
+        try:
+            return self._readers.submit(self._unless_closed, work)
+        except RuntimeError as error:  # closed, or the interpreter is going down
+            raise StoreClosed from error
 
     def rescue(self, key: DocumentKey) -> Content | None:
         self._ground.check_usable()
@@ -359,10 +364,7 @@ class VolumeStore:
         return list(self._incidents)
 
     def trouble(self) -> SelineError | None:
-        trouble = self._turns.failure or self._ground.lost()
-        if trouble is None and self._ground.is_read_only():
-            return VolumeReadOnly(f"{self._ground.path} is mounted read-only.")
-        return trouble
+        return self._turns.failure or self._ground.lost() or self._ground.read_only()
 
     def close(self) -> None:
         with self._closing:
@@ -370,10 +372,17 @@ class VolumeStore:
                 return
             self._closed = True
             self._writer.close()
-            self._readers.shutdown(wait=True, cancel_futures=True)
+            self._turns.committer.close()
+            self._readers.shutdown()
             self._ground.close()
 
     # parts
+
+    def _unless_closed(self, work: Callable[[], _T]) -> _T:
+        """Work on a reader thread; who still waits for one at the close is told so by name."""
+        if self._closed:
+            raise StoreClosed
+        return work()
 
     def _notice(self, key: DocumentKey, outcome: Outcome) -> None:
         for watcher in list(self._watchers):

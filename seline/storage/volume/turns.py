@@ -52,7 +52,7 @@ from seline.storage.volume.ground import Ground
 from seline.storage.volume.opening import Mending
 from seline.storage.volume.rotation import Rotation
 from seline.storage.volume.shelf import Shelf
-from seline.storage.volume.space import BLOCK_BYTES, Space
+from seline.storage.volume.space import Space, blocks
 from seline.storage.volume.writer import Pending
 
 REOPEN_EVERY_S: Final = 30.0
@@ -95,9 +95,16 @@ class Turns:
     counting: Counting = field(default_factory=Counting)
 
     def commit(self, batch: Sequence[Pending]) -> None:
-        """Settle every pending atom, in order, in as few commits as can be."""
+        """Settle every pending atom, in order, in as few commits as can be.
+
+        After a failure nothing is planned before the reopening: what lies there may be what the
+        disk has not kept, and saving it once more would be told that it is current already.
+        """
         rest = list(batch)
         while rest:
+            if self.failure is not None and not self._reopen_if_due():
+                self._refuse(rest, self.failure)
+                return
             now = self.clock.now()
             try:
                 planner = Planner(self.finding.find, self.finding.backups, now)
@@ -200,7 +207,7 @@ class Turns:
         room = room_for(growth, self.space.usage())
         if room is Room.FREE:
             return
-        if self._shed(growth):
+        if self._shed(growth) or room is Room.REFUSE:
             room = room_for(growth, self.space.usage(fresh=True))
         if room is Room.REFUSE and not all(map(_is_emergency, plan.publishes)):
             usage = self.space.usage()
@@ -222,6 +229,7 @@ class Turns:
     def _shed(self, wanted_bytes: int) -> bool:
         """Discard old backups for room, each document's newest sound one excepted (V8).
 
+        One that must not go after all (it is the newest sound one, or in use) is passed over.
         After a vain attempt, which looked at every document, the next one waits a while.
         """
         now_s = self.clock.monotonic()
@@ -231,13 +239,14 @@ class Turns:
         by_document = {
             document: self.marked(document, shelf.of(document)) for document in shelf.counts()
         }
-        shed = [
-            dropped
-            for dropped in plan_shedding(
-                by_document, bytes_to_free=max(wanted_bytes, SHED_BYTES_MIN)
-            )
-            if self._discard(dropped)
-        ]
+        shed: list[Dropped] = []
+        missing_bytes = max(wanted_bytes, SHED_BYTES_MIN)
+        for dropped in plan_shedding(by_document):
+            if missing_bytes <= 0:
+                break
+            if self._discard(dropped):
+                shed.append(dropped)
+                missing_bytes -= blocks(dropped.backup.size_bytes)
         if not shed:
             self._shed_again_at = now_s + SHED_AGAIN_S
         self._tell_shed(shed, now_s)
@@ -277,22 +286,33 @@ class Turns:
             self._count[publish.key.owner] = self._count.get(publish.key.owner, 0) + _count_change(
                 publish
             )
-            self._rotate(publish, committed.made.get(publish.key, []))
+            self._rotate(publish, committed)
             if publish.found.broken or publish.found.repair:
                 self._tell_repair(publish, now)
         if any(publish.found.broken for publish in current):
             self._quietly(self.rotation.bound_quarantine)
-        self.space.moved(sum(map(_size_change, current)), 0)
+        made = (backup for move in current for backup in committed.made.get(move.key, []))
+        self.space.moved(
+            sum(map(_size_change, current)), sum(blocks(backup.size_bytes) for backup in made)
+        )
         if self.after_commit is not None:
             self.after_commit(current)
 
-    def _rotate(self, publish: Publish, made: list[Backup]) -> None:
-        retain = publish.retain
+    def _rotate(self, publish: Publish, committed: Committed) -> None:
+        retain, made = publish.retain, committed.made.get(publish.key, [])
         if publish.purge:
-            self._quietly(lambda: self.rotation.purge(publish.key))
+            self._erase(publish.key, committed)
         elif retain is not None and made:
             names = [backup.name for backup in made]
             self._quietly(lambda: self.rotation.rotate(publish.key, retain, just_made=names))
+
+    def _erase(self, key: DocumentKey, committed: Committed) -> None:
+        """Erase what a purged document leaves; who asked for it hears what the disk kept."""
+        try:
+            self.rotation.purge(key)
+        except (OSError, StorageError) as error:
+            self._note_disk_error(error, "Erasing backups")
+            committed.unerased[key] = _said(error)
 
     def _quietly(self, tidy: Callable[[], object]) -> None:
         """Tidying may fail without the change failing: it is durable already."""
@@ -328,7 +348,11 @@ class Turns:
                 if outcome.changed:
                     self.counting.answered(now_s - pending.queued_at_s)
                     self.notice(step.key, outcome)
-            pending.future.set_result(outcomes)
+            unerased = [step.key for step in steps if step.key in committed.unerased]
+            if unerased:
+                self._refuse([pending], _half_purged(unerased[0], committed))
+            else:
+                pending.future.set_result(outcomes)
 
     def _refuse(self, waiting: Sequence[Pending], error: SelineError) -> None:
         self.counting.refused[error.code] += len(waiting)
@@ -357,7 +381,7 @@ class Turns:
         self._note_disk_error(error, doing)
 
     def _note_disk_error(self, error: OSError | StorageError, doing: str) -> None:
-        what = describe(error) if isinstance(error, OSError) else error.message
+        what = _said(error)
         _log.error("%s: %s", doing, what)
         self.tell(
             Incident(
@@ -391,7 +415,7 @@ class Turns:
         for key in keys:
             disk.drop_cached_pages(self.ground.documents(key.owner), key.name)
         now = self.clock.now()
-        self.mending.run(now)
+        self.mending.run(now, again=True)
         again = [replace(self.finding.find(key), repair=True) for key in sorted(keys)]
         publishes = tuple(
             Publish(
@@ -402,9 +426,25 @@ class Turns:
             if found.content is not None
         )  # fmt: skip
         if publishes:
-            self.committer.run(Plan(publishes=publishes, taken=(), atomic=False), now=now)
-        else:
-            disk.touch_and_sync(self.ground.top)
+            plan = Plan(publishes=publishes, taken=(), atomic=False)
+            for refused in self.committer.run(plan, now=now).refused.values():
+                raise refused
+        for owner in (BOT, SELINE):
+            disk.touch_and_sync(self.ground.documents(owner))
+        for found in again:
+            self.notice(found.key, Outcome(content=found.content, changed=True))
+
+
+def _said(error: OSError | StorageError) -> str:
+    return describe(error) if isinstance(error, OSError) else error.message
+
+
+def _half_purged(key: DocumentKey, committed: Committed) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"{key.name} is deleted, but the disk did not let go of all of its backups and quarantined "
+        f"bytes: {committed.unerased[key]}.",
+        hint=f"Purge it again, which erases what is left: `seline delete {key.name} --purge`.",
+    )
 
 
 def _first_that_works(ways: list[Callable[[], bool]]) -> bool:
@@ -416,11 +456,7 @@ def _first_that_works(ways: list[Callable[[], bool]]) -> bool:
 
 
 def _growth(plan: Plan) -> int:
-    return sum(_blocks(publish.growth_bytes) for publish in plan.publishes)
-
-
-def _blocks(size_bytes: int) -> int:
-    return 0 if size_bytes <= 0 else -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
+    return sum(blocks(publish.growth_bytes) for publish in plan.publishes)
 
 
 def _is_emergency(publish: Publish) -> bool:
@@ -439,12 +475,11 @@ def _count_change(publish: Publish) -> int:
 
 
 def _size_change(publish: Publish) -> int:
-    before = publish.found.judged.content
-    return _size(publish.content) - (0 if publish.backup else _size(before))
+    return _size(publish.content) - _size(publish.found.judged.content)
 
 
 def _size(content: Content | None) -> int:
-    return 0 if content is None else _blocks(content.size_bytes)
+    return 0 if content is None else blocks(content.size_bytes)
 
 
 def _recovered(publish: Publish, now: datetime) -> Incident:
