@@ -40,4 +40,9 @@ def instant_text(instant: datetime) -> str:
 def parse_instant(text: str) -> datetime:
     """Read an ISO 8601 instant; without an offset it is UTC. Raises ValueError."""
     instant = datetime.fromisoformat(text)
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    if instant.tzinfo is None:
+        return instant.replace(tzinfo=UTC)
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{text} is no instant of the years 1 to 9999 in UTC") from error

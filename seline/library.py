@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 from seline.errors import SelineError
 from seline.manager import DataManager, ManagerOptions
 from seline.ports.store import DocumentStore
-from seline.ports.waiting import run_without_loop
+from seline.ports.waiting import refuse_in_turn, run_without_loop
 from seline.services.lessons_learned import LessonsLearned
 from seline.services.user_profile import UserProfile
 from seline.settings import Settings, load_settings
@@ -40,13 +40,17 @@ class Seline:
 
         It goes on where the caller is cancelled, and another call waits for it.
         """
+        refuse_in_turn()
         _forget(self)
         await self.data.close()
 
-    def abandon(self) -> None:
-        """Let go of what is being opened, or will be: nobody waits for it any more."""
+    def begin_to_close(self) -> Future[None]:
+        """Close on a thread of its own, whether or not anybody waits for it.
+
+        What is being opened just now is closed, too.
+        """
         _forget(self)
-        self.data.begin_to_close()
+        return self.data.begin_to_close()
 
 
 class Opening:
@@ -80,7 +84,7 @@ class Opening:
         try:
             await seline.data.open_store()
         except BaseException:
-            seline.abandon()
+            seline.begin_to_close()
             raise
         return seline
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from seline.domain.document import NAME_CHARACTERS_MAX, Revision
+from seline.domain.document import Revision, is_document_name
 
 _BACKUP = re.compile(r"(?P<stem>.+)_(?P<at>\d{8}_\d{6})(?:_(?P<counter>\d+))?\.json\Z", re.ASCII)
 
@@ -57,7 +57,7 @@ def backup_name(document: str, stamp: Stamp) -> str:
 def parse_backup_name(name: str) -> tuple[str, Stamp] | None:
     """Return the document and the stamp that a backup's file name tells, None if it is no such."""
     match = _BACKUP.match(name)
-    if match is None or len(match["stem"]) + len(".json") > NAME_CHARACTERS_MAX:
+    if match is None or not is_document_name(f"{match['stem']}.json"):
         return None
     try:
         instant = datetime.strptime(match["at"], "%Y%m%d_%H%M%S").replace(tzinfo=UTC)

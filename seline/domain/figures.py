@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from seline.errors import SelineError
+
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """The upper bounds of the latency histogram; one more bucket holds what took longer."""
 
@@ -45,6 +47,11 @@ class Counting:
         self.changes += 1
         self._waits[bisect_left(SECONDS, waited_s)] += 1
         self._waited_s += waited_s
+
+    def refuse(self, error: BaseException, times: int = 1) -> None:
+        """Count refusals by the error's code; what a caller's own function raised is none."""
+        if isinstance(error, SelineError):
+            self.refused[error.code] += times
 
     def figures(self, *, queued: int = 0, flushes: int = 0) -> Figures:
         """Return what was counted."""

@@ -13,6 +13,7 @@ from typing import Final, cast
 
 from seline.clock import instant_text, parse_instant
 from seline.domain.document import Json, Revision
+from seline.errors import DocumentUnrecoverable
 
 BLANK_PINS_MAX: Final = 5
 BY_HAND: Final = "by hand"
@@ -31,10 +32,17 @@ class Pin:
 
 
 def read_pins(value: Json) -> tuple[Pin, ...]:
-    """Return the pins of `pins.json`. Raises ValueError where it has another shape."""
-    if not isinstance(value, dict) or not isinstance(value.get("pins"), list):
-        raise ValueError("pins.json has another shape")  # noqa: TRY004
-    return tuple(_read(item) for item in cast("list[Json]", value["pins"]))
+    """Return the pins of `pins.json`. Raises DocumentUnrecoverable where it has another shape."""
+    try:
+        if not isinstance(value, dict) or not isinstance(value.get("pins"), list):
+            raise ValueError("it holds no list of pins")  # noqa: TRY004
+        return tuple(_read(item) for item in cast("list[Json]", value["pins"]))
+    except (ValueError, KeyError, OverflowError) as error:
+        raise DocumentUnrecoverable(
+            f"The pins cannot be read: pins.json has another shape ({error}).",
+            hint="Mend .seline/pins.json by hand, or remove it with all of its pins.",
+            document="pins.json",
+        ) from error
 
 
 def write_pins(pins: Iterable[Pin]) -> Json:

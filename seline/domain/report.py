@@ -47,7 +47,8 @@ class Finding:
 
     `document` names it, `backup` the backup if it is one. `verdict` is the verdict's word;
     `outcome`: `recovered`, `adopted`, `unrecoverable`, `unreadable`, `unsettled`, `marked` (a
-    broken backup). `lost` says in plain words what was lost, empty when nothing was.
+    broken backup). `lost` says in plain words what was lost, empty when nothing was. `found_at`
+    stays when a later report takes the finding over from an earlier one.
     """
 
     document: str
@@ -55,6 +56,7 @@ class Finding:
     verdict: str
     outcome: str
     detail: str
+    found_at: datetime
     lost: str = ""
 
 

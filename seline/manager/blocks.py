@@ -62,11 +62,12 @@ class Edit:
             change = self._data.save_change(
                 self._key, content, backup=self._backup, if_match=self._base
             )
-            future = self._data.submit(Atom((change,)))
+            future = self._data.holds.commit(
+                (self._hold,), lambda: self._data.submit(Atom((change,)))
+            )
         except BaseException:
             self._data.holds.release(self._hold)
             raise
-        self._data.holds.release_after(self._hold, future)
         await settled(future)
 
 
@@ -149,12 +150,12 @@ class Transaction:
             for name in sorted({*self._changes} - {*self._bases}):
                 self._holds.append(await self._data.holds.hold(name))
             atom = Atom(tuple(self._atom()))
-            future = self._data.submit(atom) if atom.changes else _nothing()
+            future = self._data.holds.commit(
+                self._holds, lambda: self._data.submit(atom) if atom.changes else _nothing()
+            )
         except BaseException:
             self._release()
             raise
-        for hold in self._holds:
-            self._data.holds.release_after(hold, future)
         await settled(future)
 
     def _atom(self) -> Iterator[Change]:
@@ -182,9 +183,8 @@ class Transaction:
 
 async def read_held(data: DataManager, key: DocumentKey, default: Json) -> tuple[Any, IfMatch]:
     """Return a held document's value and revision, after everything that was queued before."""
-    store = await data.open_store()
     change = Change(key, changes.look, retain=data.keeping.retain(key))
-    content = (await settled(store.submit(Atom((change,)))))[0].content
+    content = (await settled(data.submit(Atom((change,)))))[0].content
     if content is None:
         return copy.deepcopy(default), ABSENT
     return decode(content.data), content.revision

@@ -24,6 +24,7 @@ from seline.errors import (
     RevisionMismatch,
 )
 from seline.ports.store import Change, Current, Decision, Leave, Put, Remove
+from seline.ports.waiting import turn
 
 Decide = Callable[[Current], Decision]
 
@@ -132,7 +133,8 @@ def update(
 
     def decide(current: Current) -> Decision:
         before = current.sound()
-        value = function(None if before is None else decode(before.data))
+        with turn():
+            value = function(None if before is None else decode(before.data))
         return Put(content=encoding.content(value), always=always)
 
     return decide

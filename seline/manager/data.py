@@ -6,7 +6,6 @@ Each method orders itself (`holds`), hands the store a pure function (`changes`)
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
@@ -69,7 +68,7 @@ from seline.ports.store import (
     QuarantineItem,
     Snapshot,
 )
-from seline.ports.waiting import in_loop, settled
+from seline.ports.waiting import in_loop, refuse_in_turn, settled
 
 _log = logging.getLogger("seline.manager")
 NOTED_FOR: Final = timedelta(days=1)
@@ -218,7 +217,8 @@ class DataManager:
     async def update_json(self, name: str, function: Callable[[Json], Json]) -> Json:
         """Apply a pure function to a document's value (`{}` if there is none); return the new one.
 
-        The function runs in the store's turn and may run more than once.
+        The function runs in the store's turn and may run more than once. It may load documents;
+        what would wait for its own end (a save, a recovery) raises NestedEdit in it.
         """
         decide = changes.update(
             lambda value: function({} if value is None else value), self.encoding
@@ -402,7 +402,7 @@ class DataManager:
         asked = store.snapshot(BOT)
         try:
             holding = await settled(asked)
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, or interrupted
             asked.add_done_callback(_let_go)
             raise
         with holding as snapshot:
@@ -546,16 +546,23 @@ class DataManager:
         """Assemble what works over the store, on the thread that opened it; then let callers in."""
         try:
             store = opening.result()
+            self._assemble(store)
+        except BaseException as error:  # noqa: BLE001  # every waiting caller hears it
+            self._ready.set_exception(error)
+        else:
+            self._ready.set_result(store)
+
+    def _assemble(self, store: DocumentStore) -> None:
+        try:
             keeping = Keeping(store, self.options, self.encoding, self.clock)
             keeping.load()
             self._keeping = keeping
             self._health = Health(self, store)
             store.watch(self._hear)
             self._store = store
-        except BaseException as error:  # noqa: BLE001  # every waiting caller hears it
-            self._ready.set_exception(error)
-        else:
-            self._ready.set_result(store)
+        except BaseException:
+            store.close()  # nobody else can: it was handed to no one
+            raise
 
     # how a read and a change are done
 
@@ -568,15 +575,16 @@ class DataManager:
 
     async def change(self, key: DocumentKey, decide: Callable[[Current], Decision]) -> Outcome:
         """Have one document changed in its turn; return what became of it."""
-        store = await self.open_store()
+        await self.open_store()
         change = Change(key, decide, retain=self.keeping.retain(key))
         if key.owner != BOT:
-            return (await settled(store.submit(Atom((change,)))))[0]
-        future = await self.holds.through(key.name, lambda: store.submit(Atom((change,))))
+            return (await settled(self.submit(Atom((change,)))))[0]
+        future = await self.holds.through(key.name, lambda: self.submit(Atom((change,))))
         return (await settled(future))[0]
 
     def submit(self, atom: Atom) -> Future[tuple[Outcome, ...]]:
-        """Queue an atom for the open store."""
+        """Queue an atom for the open store. Raises NestedEdit from inside its turn."""
+        refuse_in_turn()
         assert self._store is not None
         return self._store.submit(atom)
 
@@ -609,9 +617,10 @@ class DataManager:
         *,
         shrink: bool = False,
     ) -> Outcome:
-        store = self._store or await self.open_store()
+        if self._store is None:
+            await self.open_store()
         change = self.save_change(key, content, backup=backup, if_match=if_match, shrink=shrink)
-        future = await self.holds.through(key.name, lambda: store.submit(Atom((change,))))
+        future = await self.holds.through(key.name, lambda: self.submit(Atom((change,))))
         return (await settled(future))[0]
 
     async def _content(self, key: DocumentKey) -> Content | None:
@@ -672,7 +681,7 @@ class DataManager:
         """Recover or adopt in the store's turn; where nothing can be written, serve from memory."""
         change = Change(key, changes.look, retain=self.keeping.retain(key))
         try:
-            return (await settled(store.submit(Atom((change,)))))[0].content
+            return (await settled(self.submit(Atom((change,)))))[0].content
         except StorageError as error:
             content = otherwise or await self.reading(lambda: store.rescue(key))
             if content is None:
@@ -731,8 +740,8 @@ class DataManager:
     async def _change_pins(
         self, function: Callable[[tuple[pinning.Pin, ...]], tuple[pinning.Pin, ...]]
     ) -> None:
-        store = await self.open_store()
-        await settled(store.submit(Atom((self.keeping.change(function),))))
+        await self.open_store()
+        await settled(self.submit(Atom((self.keeping.change(function),))))
 
     def _imported(self, name: str, value: Json) -> Content:
         try:
@@ -760,13 +769,11 @@ class DataManager:
             for name in names:
                 taken.append(await self.holds.hold(name))  # noqa: PERF401  # awaited in order
             atom = Atom(tuple(self._import_change(name, contents.get(name)) for name in names))
-            future = self.submit(atom)
+            future = self.holds.commit(taken, lambda: self.submit(atom))
         except BaseException:
             for hold in taken:
                 self.holds.release(hold)
             raise
-        for hold in taken:
-            self.holds.release_after(hold, future)
         await settled(future)
 
     def _import_change(self, name: str, content: Content | None) -> Change:

@@ -15,14 +15,15 @@ import logging
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from seline.clock import Clock, instant_text
-from seline.errors import DocumentBusy, NestedEdit
-from seline.ports.waiting import settled
+from seline.errors import DocumentBusy, NestedEdit, RevisionMismatch
+from seline.ports.waiting import refuse_in_turn, settled
 
 LONG_HOLD_S: Final = 5.0
 TRANSACTION: Final = "\0transaction"
@@ -71,8 +72,6 @@ class Holds:
 
         Raises NestedEdit where this task holds it itself, DocumentBusy after `wait_s`.
         """
-        if not self._lines:  # the usual case: nobody holds anything
-            return start()
         self._refuse_nested(name)
         with self._lock:
             line = self._lines.get(name)
@@ -111,11 +110,25 @@ class Holds:
         if held_s > LONG_HOLD_S and hold.name != TRANSACTION:
             _log.warning("%s was held for %.1f s by the block at %s", hold.name, held_s, hold.place)
 
-    def release_after(self, hold: Hold, future: Future[Any]) -> None:
-        """End a hold when a commit has ended."""
-        future.add_done_callback(lambda _: self.release(hold))
+    def commit(self, holds: Sequence[Hold], start: Callable[[], Future[T]]) -> Future[T]:
+        """Start the commit that ends these holds. Raises RevisionMismatch where one was lost.
+
+        Who was let in after a lost hold commits next, on the revision that it has read.
+        """
+        with self._lock:
+            for hold in holds:
+                if not hold.active:
+                    raise _lost(hold)
+            future = start()
+        for hold in holds:
+            future.add_done_callback(partial(self._ended, hold))
+        return future
+
+    def _ended(self, hold: Hold, _future: Future[Any]) -> None:
+        self.release(hold)
 
     def _refuse_nested(self, name: str) -> None:
+        refuse_in_turn()
         for hold in _held.get():
             if hold.active and hold.name == name and self._lines.get(name) is hold.line:
                 what = "a transaction" if name == TRANSACTION else name
@@ -188,6 +201,15 @@ class Holds:
         )
         line.holder = hold
         return hold
+
+
+def _lost(hold: Hold) -> RevisionMismatch:
+    what = "This transaction" if hold.name == TRANSACTION else f"This edit of {hold.name}"
+    return RevisionMismatch(
+        f"{what} was open for too long and lost its turn to another; nothing was written.",
+        hint="Read again and try again; keep `edit` and `transaction` blocks short.",
+        document="" if hold.name == TRANSACTION else hold.name,
+    )
 
 
 def _start(waiter: _Waiter) -> None:

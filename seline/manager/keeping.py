@@ -11,12 +11,13 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from seline.clock import Clock
+from seline.clock import Clock, parse_instant
 from seline.domain import pins as pinning
 from seline.domain.backup import Backup
+from seline.domain.deleted import STEP_MAX
 from seline.domain.document import BOT, SELINE, Content, DocumentKey, Json, Revision
 from seline.domain.integrity import Verdict
-from seline.domain.json_text import decode
+from seline.domain.json_text import NotJson, decode
 from seline.domain.pins import Pin
 from seline.domain.retention import Kept, RetentionPlan, RetentionPolicy, plan_retention
 from seline.errors import SelineError, StorageError
@@ -39,7 +40,7 @@ class Keeping:
         self._options = options
         self._encoding = encoding
         self._clock = clock
-        self._opened = clock.now(), clock.monotonic()
+        self._opened = _no_later_than_likely(clock.now(), store), clock.monotonic()
         self._pins: tuple[Pin, ...] = ()
         self.unreadable: SelineError | None = None
         store.watch(self._notice)
@@ -157,7 +158,8 @@ class Keeping:
     def _lived_until(self) -> datetime:
         """Return the present, but no later than this process can have lived to see it.
 
-        A clock that jumps far ahead and comes back has ended no pin (FAULTS 27).
+        A clock that jumps far ahead and comes back has ended no pin (FAULTS 27), nor has one that
+        was wrong at the start.
         """
         opened_at, opened_s = self._opened
         lived = timedelta(seconds=self._clock.monotonic() - opened_s)
@@ -170,3 +172,16 @@ class Keeping:
     def _take(self, content: Content | None) -> None:
         self._pins = () if content is None else pinning.read_pins(decode(content.data))
         self.unreadable = None
+
+
+def _no_later_than_likely(now: datetime, store: DocumentStore) -> datetime:
+    """Return `now`, or a week after the last change that was reported if that is earlier.
+
+    After a longer stop pins hold somewhat longer: that does no harm.
+    """
+    try:
+        report = decode(store.read_report() or b"{}")
+        last = parse_instant(str(report["last_updated"])) if isinstance(report, dict) else now
+        return min(now, last + STEP_MAX)
+    except (NotJson, KeyError, ValueError, OverflowError):
+        return now

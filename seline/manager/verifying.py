@@ -137,6 +137,7 @@ class _Pass:
                 verdict=str(judged.verdict),
                 outcome=outcome,
                 detail=detail,
+                found_at=self._data.clock.now(),
                 lost=lost,
             )
         )
@@ -149,6 +150,7 @@ class _Pass:
                 verdict=str(Verdict.UNSETTLED),
                 outcome="unsettled",
                 detail="it is being written just now; it was left alone",
+                found_at=self._data.clock.now(),
             )
         )
 
@@ -172,6 +174,7 @@ class _Pass:
                         verdict=str(judged.verdict),
                         outcome="marked",
                         detail=judged.reason or "it cannot be used",
+                        found_at=self._data.clock.now(),
                     )
                 )
 

@@ -9,6 +9,7 @@ nothing back: the future runs to its end.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import weakref
 from collections import deque
@@ -17,13 +18,21 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from seline.errors import NestedEdit
+
 T = TypeVar("T")
+
+_in_turn: contextvars.ContextVar[bool] = contextvars.ContextVar("seline_in_turn", default=False)
 
 
 async def settled(future: Future[T], *, timeout_s: float | None = None) -> T:
-    """Return the future's result. Raises TimeoutError after `timeout_s`, leaving the future be."""
+    """Return the future's result. Raises TimeoutError after `timeout_s`, leaving the future be.
+
+    Raises NestedEdit where waiting would have a turn wait for itself.
+    """
     if future.done():
         return future.result()
+    refuse_in_turn()
     if not in_loop():
         return future.result(timeout_s)
     loop = asyncio.get_running_loop()
@@ -47,6 +56,26 @@ def in_loop() -> bool:
     return True
 
 
+@contextmanager
+def turn() -> Generator[None]:
+    """Run a caller's function in the store's turn: until it returns, nothing else is carried out."""
+    token = _in_turn.set(True)
+    try:
+        yield
+    finally:
+        _in_turn.reset(token)
+
+
+def refuse_in_turn() -> None:
+    """Raise NestedEdit inside the store's turn: what is asked for has to wait for its end."""
+    if _in_turn.get():
+        raise NestedEdit(
+            "A function that runs in the store's turn asked for something that waits for its end.",
+            hint="Read before `update_json` what its function needs, or use `edit` or "
+            "`transaction`.",
+        )
+
+
 def run_without_loop(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine whose waits all go through `settled`, in a thread without a loop."""
     try:
@@ -59,10 +88,14 @@ def run_without_loop(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class _Mailbox:
-    """Wakes the waiters of one loop, a whole batch with one call into the loop."""
+    """Wakes the waiters of one loop, a whole batch with one call into the loop.
+
+    Only what will deliver to it, or is delivered, holds it: whatever a loop that was closed has
+    left unheard goes with the loop.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = weakref.ref(loop)
+        self._loop = loop
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._called = False
         self._lock = threading.Lock()
@@ -82,10 +115,8 @@ class _Mailbox:
             if self._called:
                 return
             self._called = True
-        loop = self._loop()
         try:
-            if loop is not None:
-                loop.call_soon_threadsafe(self._empty)
+            self._loop.call_soon_threadsafe(self._empty)
         except RuntimeError:
             self._waiters.clear()
 
@@ -122,13 +153,11 @@ def together() -> Generator[None]:
             mailbox.wake()
 
 
-_mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = (
-    weakref.WeakKeyDictionary()
-)
+_mailboxes: weakref.WeakValueDictionary[int, _Mailbox] = weakref.WeakValueDictionary()
 
 
 def _mailbox_of(loop: asyncio.AbstractEventLoop) -> _Mailbox:
-    mailbox = _mailboxes.get(loop)
+    mailbox = _mailboxes.get(id(loop))  # it holds its loop, so the number is that loop's alone
     if mailbox is None:
-        mailbox = _mailboxes[loop] = _Mailbox(loop)
+        mailbox = _mailboxes[id(loop)] = _Mailbox(loop)
     return mailbox

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import logging
@@ -23,11 +24,11 @@ async def listen(runner: web.AppRunner, host: str | None, port: int) -> str:
     Raises SettingsError.
     """
     try:
-        await web.TCPSite(runner, host, port).start()
+        await _start(web.TCPSite(runner, host, port))
     except OSError as error:
         if host is not None or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             raise _cannot_listen(error, host, port) from error
-        await web.TCPSite(runner, "0.0.0.0", port).start()  # noqa: S104  # no IPv6 here
+        await _start(web.TCPSite(runner, "0.0.0.0", port))  # noqa: S104  # no IPv6 here
     listening = next(iter(runner.addresses))
     return f"http://{_shown_host(host)}:{listening[1]}"
 
@@ -39,10 +40,28 @@ async def listen_on_control_socket(runner: web.AppRunner, data_dir: str) -> None
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         try:
-            await web.UnixSite(runner, path).start()
+            await _start(web.UnixSite(runner, path))
             os.chmod(path, 0o600)
         except OSError as error:
             _log.warning("no control socket: %s; use the address and a token", error)
+
+
+async def _start(site: web.BaseSite) -> None:
+    """Begin to listen, to the end: who is cancelled meanwhile hears of it when it is done.
+
+    Cancelled half-way, asyncio leaves a socket that listens and that nobody can close.
+    """
+    starting = asyncio.ensure_future(site.start())
+    cancelled: asyncio.CancelledError | None = None
+    while not starting.done():
+        try:
+            await asyncio.wait({starting})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        starting.exception()  # nobody else will ask
+        raise cancelled
+    starting.result()
 
 
 def control_socket_path(data_dir: str) -> str:

@@ -28,6 +28,7 @@ from seline.errors import SelineError, StoreClosed
 from seline.http.app import build_app
 from seline.http.doors import Doors
 from seline.outbound.folder import Folder
+from seline.ports.waiting import settled
 from seline.server.alarm import Alarm
 from seline.server.listening import listen, listen_on_control_socket
 from seline.services.custody import Custody
@@ -79,6 +80,7 @@ class Serving:
         self._lock_wait_s = settings.storage.lock_wait_s if lock_wait_s is None else lock_wait_s
         self._data_dir = os.path.abspath(settings.data_dir)
         self._closing = False
+        self._stopping: asyncio.Task[None] | None = None
         self._waiting: SelineError = StoreClosed("The store is being opened.")
         self._opened = False
         self._since = SystemClock().now()
@@ -127,13 +129,12 @@ class Serving:
             lingering_time=LINGERING_S,
             access_log=None,
         )
-        await self._runner.setup()
         self._listening = asyncio.Event()
-        if self._network:
-            self._alarm.start()
         self._opening = asyncio.ensure_future(self._open())
         try:
+            await self._runner.setup()
             if self._network:
+                self._alarm.start()
                 self.address = await listen(self._runner, *self.settings.bind)
             self._listening.set()
         except BaseException:
@@ -161,24 +162,14 @@ class Serving:
         await asyncio.shield(self._opening)
 
     async def close(self) -> None:
-        """Stop in order; idempotent."""
-        if self._closing:
-            return
+        """Stop in order; idempotent.
+
+        It goes on where the caller is cancelled, and another call waits for it.
+        """
         self._closing = True
-        await asyncio.gather(self._runner.cleanup(), self._worker.stop())
-        await self._alarm.close()
-        if not self._opening.done():
-            self._opening.cancel()
-        with contextlib.suppress(SelineError, asyncio.CancelledError):
-            await self._opening
-        closing = asyncio.ensure_future(self._seline.close())
-        await asyncio.wait({closing}, timeout=CLOSE_S)
-        if closing.done():
-            closing.result()
-        else:
-            self.left_behind = True
-            _log.error("the disk does not answer: the store is left as it is, nothing is lost")
-        self._audit.close()
+        if self._stopping is None:
+            self._stopping = asyncio.ensure_future(self._stop())
+        await asyncio.shield(self._stopping)
 
     async def __aenter__(self) -> Serving:  # noqa: PYI034  # never subclassed
         return await self.start()
@@ -193,6 +184,34 @@ class Serving:
 
     def __await__(self) -> Generator[Any, None, Serving]:
         return self.start().__await__()
+
+    # stopping
+
+    async def _stop(self) -> None:
+        """Take every step, whatever became of the one before; the last one noted is the first."""
+        async with contextlib.AsyncExitStack() as steps:
+            steps.callback(self._audit.close)
+            steps.push_async_callback(self._let_go)
+            steps.push_async_callback(self._alarm.close)
+            steps.push_async_callback(self._finish)
+            steps.push_async_callback(self._end_opening)
+
+    async def _end_opening(self) -> None:
+        """Begin nothing more: what is opened from now on is only closed again."""
+        self._opening.cancel()
+        await asyncio.wait({self._opening})
+        with contextlib.suppress(SelineError, asyncio.CancelledError):
+            self._opening.result()
+
+    async def _finish(self) -> None:
+        await asyncio.gather(self._runner.cleanup(), self._worker.stop())
+
+    async def _let_go(self) -> None:
+        try:
+            await settled(self._seline.begin_to_close(), timeout_s=CLOSE_S)
+        except TimeoutError:
+            self.left_behind = True
+            _log.error("the disk does not answer: the store is left as it is, nothing is lost")
 
     # parts
 

@@ -120,7 +120,7 @@ def alerts_from_report(report: VerifyReport) -> list[Sighting]:
             type=kind,
             subject=finding.document,
             details={"verdict": finding.verdict, "what": finding.detail},
-            at=report.ended_at,
+            at=finding.found_at,
         )
         for finding in report.findings
         if (kind := TYPE_OF_OUTCOME.get(finding.outcome)) is not None
@@ -227,8 +227,8 @@ class Watch:
         yield from alerts_from(incidents)
         if report is not None and report is not self._told_of:
             self._told_of = report
-            if now - report.ended_at <= LOOKS_BACK:
-                yield from islice(alerts_from_report(report), FINDINGS_MAX)
+            news = (seen for seen in alerts_from_report(report) if _is_of_late(seen, now))
+            yield from islice(news, FINDINGS_MAX)
         yield from alerts_from_pins(self._data.keeping.pins(), now)
         yield from alerts_from_capabilities(store.capabilities())
         yield from alerts_from_trouble(store.trouble() or _hanging(store))
@@ -240,6 +240,10 @@ class Watch:
             return []
         self._mended_due_s = self._data.clock.monotonic() + OVER_EVERY_S
         return await self._data.reading(lambda: _over(store, suspects))
+
+
+def _is_of_late(seen: Sighting, now: datetime) -> bool:
+    return seen.at is None or now - seen.at <= LOOKS_BACK
 
 
 def _hanging(store: DocumentStore) -> SelineError | None:
@@ -289,8 +293,9 @@ def _damaged_backups(report: VerifyReport) -> Iterator[Sighting]:
     for document, findings in by_document.items():
         names: list[Json] = [finding.backup for finding in findings if finding.backup]
         details: dict[str, Json] = {"backups": len(names), "backup": names[0], "names": names}
+        found_at = max(finding.found_at for finding in findings)
         yield Sighting(
-            type=AlertType.BACKUP_DAMAGED, subject=document, details=details, at=report.ended_at
+            type=AlertType.BACKUP_DAMAGED, subject=document, details=details, at=found_at
         )
 
 

@@ -3,7 +3,8 @@
 V2  Changes of one document that commit together leave one backup, of the content before them.
 V5  An atom's changes are taken all or none; one refusal and none of them is in the plan.
 V6  Order of submission is order of effect.
-V7  A change that cannot be made fails alone: the others are planned as if it had not been there.
+V7  A change that cannot be made fails alone, whatever it raised: the others are planned as if it
+    had not been there.
 
 Pure but for `look`, which each document is asked once. Every backend decides with this.
 """
@@ -96,7 +97,7 @@ class Step(msgspec.Struct, frozen=True):
         )
 
 
-Verdicts: TypeAlias = "tuple[Step, ...] | SelineError"
+Verdicts: TypeAlias = "tuple[Step, ...] | BaseException"
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,7 +157,7 @@ class Planner:
             except _Split:
                 assert taken, "an atom may change each document once"
                 break
-            except SelineError as refusal:
+            except BaseException as refusal:  # noqa: BLE001  # a caller's function may raise anything
                 taken.append(refusal)
                 continue
             taken.append(steps)
@@ -215,7 +216,7 @@ def _put(standing: _Standing, change: Change, put: Put) -> Step:
         raise _Split
     standing.content = put.content
     standing.backup = standing.backup or put.backup
-    standing.always = standing.always or put.always
+    standing.always = put.always
     _touch(standing, change)
     return Step(change.key, put.content, True, put.answer)
 

@@ -6,13 +6,15 @@ import asyncio
 import decimal
 import enum
 import json
+import threading
 import uuid
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from seline import ABSENT, open_seline
+from seline import ABSENT, blocking, open_seline
 from seline.errors import (
     BackupNotFound,
     DocumentBusy,
@@ -28,6 +30,8 @@ from seline.errors import (
     StoreClosed,
 )
 from seline.library import Seline
+from seline.manager.keeping import Keeping
+from seline.ports.waiting import run_without_loop
 
 PROFILE = "user_profile.json"
 LONG = {f"field_{number}": "a value of some length" for number in range(40)}
@@ -151,6 +155,41 @@ async def test_concurrent_field_updates_leave_every_effect(seline: Seline) -> No
     assert await seline.data.load_json(PROFILE) == {f"k{n}": n for n in range(160)}
 
 
+def test_a_function_in_the_stores_turn_reads_but_what_would_wait_for_its_end_is_refused(
+    tmp_path: Path,
+) -> None:
+    with blocking.open_seline(tmp_path, storage__settle_s=0) as seline:
+        data = seline.data
+        data.save_json("prices.json", {"p": 5})
+        data.save_json("edited.json", {"p": 5})
+        backup = data.backups("edited.json")
+        (tmp_path / "edited.json").write_text('{"p": 6}')
+
+        def export() -> object:
+            with data.exported() as snapshot:
+                return snapshot.names
+
+        assert data.update_json(PROFILE, lambda _: data.load_json("prices.json")) == {"p": 5}
+        for waits in (
+            lambda: data.save_json("other.json", {}),
+            lambda: data.update_json("other.json", lambda value: value),
+            lambda: data.load_json("edited.json"),
+            lambda: data.edit("other.json").__enter__(),
+            lambda: data.transaction("other.json").__enter__(),
+            lambda: data.import_data({"files": {"other.json": {}}}),
+            lambda: data.delete("prices.json"),
+            export,
+            seline.close,
+        ):
+            with pytest.raises(NestedEdit):
+                data.update_json(PROFILE, lambda _, waits=waits: waits())
+
+        assert backup == []
+        assert data.load_json("edited.json") == {"p": 6}
+        assert data.save_json(PROFILE, {"after": True})
+        assert "other.json" not in {info.name for info in data.documents()}
+
+
 async def test_a_list_has_no_fields(seline: Seline) -> None:
     await seline.data.save_json("list.json", [1])
     with pytest.raises(NotAnObject):
@@ -259,6 +298,53 @@ async def test_a_hold_that_was_lost_can_do_no_harm(tmp_path: Path) -> None:
                 profile["by"] = "the one who slept"
                 await _in_fresh_context(seline.data.save_json(PROFILE, {"by": "the other"}))
         assert await seline.data.load_json(PROFILE) == {"by": "the other"}
+
+
+async def test_a_hold_that_was_lost_takes_nothing_from_who_was_let_in_after_it(
+    tmp_path: Path,
+) -> None:
+    async with open_seline(tmp_path, storage__edit_limit_s=1) as seline:
+
+        async def rightful() -> None:
+            async with seline.data.edit(PROFILE) as profile:
+                let_in.set()
+                await lost.wait()
+                profile["by"] = "who was let in"
+
+        let_in, lost = asyncio.Event(), asyncio.Event()
+        with pytest.raises(RevisionMismatch):
+            async with seline.data.edit(PROFILE) as profile:
+                waiting = asyncio.ensure_future(_in_fresh_context(rightful()))
+                await let_in.wait()
+                profile["by"] = "the one who slept"
+        lost.set()
+        await waiting
+        assert await seline.data.load_json(PROFILE) == {"by": "who was let in"}
+
+
+async def test_nobody_holds_a_document_between_a_change_being_let_in_and_queued(
+    seline: Seline,
+) -> None:
+    holds = seline.data.holds
+    being_queued, held = threading.Event(), threading.Event()
+    overtaken: list[bool] = []
+
+    def queue() -> Future[None]:
+        being_queued.set()
+        overtaken.append(held.wait(0.2))
+        future: Future[None] = Future()
+        future.set_result(None)
+        return future
+
+    saver = threading.Thread(target=lambda: run_without_loop(holds.through(PROFILE, queue)))
+    saver.start()
+    assert being_queued.wait(5)
+    hold = await holds.hold(PROFILE)
+    held.set()
+    holds.release(hold)
+    saver.join()
+
+    assert overtaken == [False]
 
 
 async def test_a_transaction_changes_all_or_nothing(seline: Seline) -> None:
@@ -474,6 +560,45 @@ async def test_what_was_saved_is_there_after_reopening(tmp_path: Path) -> None:
     assert metadata["schema_version"] == "1.0.0"
     assert metadata["total_writes"] == 1
     assert health["status"] in ("healthy", "warning")
+
+
+@pytest.mark.parametrize("place", ["metadata.json", ".seline/pins.json"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"created_at": "0001-01-01T00:00:00+05:00", "last_backup": "0001-01-01T00:00:00+05:00"}',
+        '{"created_at": 5, "last_updated": [], "total_writes": "many"}',
+        '{"pins": [{"document": "a.json", "revision": "x",'
+        ' "pinned_at": "9999-12-31T23:59:59-05:00"}]}',
+        "[]",
+        "null",
+    ],
+)
+async def test_whatever_stands_in_seline_s_own_files_the_store_opens(
+    tmp_path: Path, place: str, text: str
+) -> None:
+    async with open_seline(tmp_path) as first:
+        await first.data.save_json(PROFILE, {"n": 1})
+    (tmp_path / place).write_text(text)
+
+    async with open_seline(tmp_path) as second:
+        assert await second.data.load_json(PROFILE) == {"n": 1}
+        assert await second.data.save_json(PROFILE, {"n": 2})
+
+
+async def test_a_store_over_which_nothing_can_be_assembled_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeping, "load", fail)
+        with pytest.raises(MemoryError):
+            await open_seline(tmp_path)
+
+    async with open_seline(tmp_path, lock_wait_s=0) as seline:
+        assert await seline.data.load_json(PROFILE) == {}
 
 
 async def test_storage_info_has_the_seeds_shape(seline: Seline) -> None:

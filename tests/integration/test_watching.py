@@ -178,8 +178,9 @@ def a_report(*findings: Finding) -> VerifyReport:
 
 def a_finding(outcome: str, *, document: str = NAME, backup: str | None = None) -> Finding:
     return Finding(
-        document=document, backup=backup, verdict="altered", outcome=outcome, detail="So it is."
-    )
+        document=document, backup=backup, verdict="altered", outcome=outcome, detail="So it is.",
+        found_at=NOW,
+    )  # fmt: skip
 
 
 def a_pin(because: str = "before a blank save of 2025-01-06", *, age: timedelta = DAY) -> Pin:
@@ -531,6 +532,42 @@ async def test_damaged_backups_are_told_once_and_when_they_are_gone(place: Place
 
     [over] = await place.look(times=3)
     assert (over.state, over.id) == ("resolved", told.id)
+
+
+async def test_a_backup_that_rots_after_the_alert_of_another_ended_is_told(place: Place) -> None:
+    await place.save(versions=3)
+    newer, older = place.backups()
+    place.flip(newer)
+    await place.data.verify()
+    await place.look()
+    newer.unlink()
+    place.clock.advance(OVER_EVERY_S)
+    [over] = await place.look()
+    assert over.state == "resolved"
+    place.clock.advance(DAY_S + HOUR_S)
+    place.flip(older)
+    since = place.clock.now() - 2 * DAY
+    await place.data.verify(changed_since=since)
+
+    [told] = await place.look(times=20)
+
+    assert (told.type, told.state) == (AlertType.BACKUP_DAMAGED, "open")
+    assert told.details["names"] == [older.name]
+
+
+async def test_what_an_earlier_pass_found_is_not_news_to_each_later_one(place: Place) -> None:
+    await place.save(versions=2)
+    place.flip(place.backups()[0])
+    await place.data.verify()
+    [found] = place.data.last_verify.findings if place.data.last_verify else ()
+    await place.look()
+    for _ in range(5):
+        place.clock.advance(HOUR_S)
+        await place.data.verify(changed_since=place.clock.now())
+
+    assert place.data.last_verify is not None
+    assert place.data.last_verify.findings == (found,)
+    assert await place.look(times=3) == []
 
 
 # a blank save

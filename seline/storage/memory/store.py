@@ -97,11 +97,11 @@ class MemoryStore:
             plan = Planner(self._find, self._judged_backups, self._clock.now()).plan([atom])
             steps = plan.taken[0]
             try:
-                if isinstance(steps, SelineError):
+                if isinstance(steps, BaseException):
                     raise steps
                 self._check_count(plan.publishes)
-            except SelineError as refusal:
-                self._counting.refused[refusal.code] += 1
+            except BaseException as refusal:  # noqa: BLE001  # a caller's function may raise anything
+                self._counting.refuse(refusal)
                 future.set_exception(refusal)
                 return future
             made = {publish.key: self._publish(publish) for publish in plan.publishes}

@@ -12,8 +12,8 @@ The order, which is the whole point:
   keep      link each judged inode into backups/ (or quarantine/); what cannot be linked is copied
   sync      the staged files, then backups/ and quarantine/
   record    several documents: staging/, the record, .seline/  -- the commit point
-  publish   exchange each staged file with the live one; sync the documents' directory, and before
-            it staging/ where what came out bears no other name
+  publish   exchange each staged file with the live one; keep what came out and bears no other name;
+            sync the documents' directory
   finish    remove the record, look at what came out, forget the overlay
 
 From the first rename until the directory is synced, readers are answered from the overlay.
@@ -36,8 +36,9 @@ import msgspec
 
 from seline.domain.backup import Backup, Stamp, backup_name
 from seline.domain.document import Content, DocumentKey
-from seline.domain.integrity import Verdict, checksum_of, encode_checksum
+from seline.domain.integrity import Verdict
 from seline.domain.json_text import why_not_json
+from seline.errors import SelineError
 from seline.ports.store import Incident
 from seline.storage.batch import Plan, Publish
 from seline.storage.volume import disk
@@ -54,7 +55,8 @@ _NO_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errn
 SYNCFS_FILES_MIN: Final = 6
 """From this many staged files on, one sync of the whole file system is the quicker one."""
 
-Overlay: TypeAlias = "dict[DocumentKey, Content | None]"
+Overlay: TypeAlias = "dict[DocumentKey, Content | SelineError | None]"
+"""What readers are answered: a content, None where there is no document, or why none is served."""
 
 
 class StagingFailed(Exception):
@@ -100,7 +102,9 @@ class _Move:
     key: DocumentKey
     staged: str = ""
     descriptor: int = -1
-    copies: list[tuple[str, int, Backup]] = field(default_factory=list[tuple[str, int, Backup]])
+    mtime_ns: int = 0
+    copies: list[tuple[str, Backup]] = field(default_factory=list[tuple[str, Backup]])
+    descriptors: list[int] = field(default_factory=list[int])
     links: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
     backups: list[Backup] = field(default_factory=list[Backup])
     set_aside: bool = False
@@ -132,7 +136,7 @@ class Committer:
     tell: Callable[[Incident], None]
     release_reserve: Callable[[], bool]
     before_replacing: Callable[[DocumentKey], None]
-    overlay: Overlay = field(default_factory=dict[DocumentKey, "Content | None"])
+    overlay: Overlay = field(default_factory=dict[DocumentKey, "Content | SelineError | None"])
     _litter: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
     _unseen: list[_Move] = field(default_factory=list[_Move])
     _pool: ThreadPoolExecutor | None = None
@@ -146,19 +150,12 @@ class Committer:
         moves = [_Move(publish, publish.key) for publish in plan.publishes]
         self._sweep_litter(now)
         try:
-            self._stage_and_keep(moves, now)
-            self._sync(moves)
-            if plan.atomic:
-                self._record(moves)
-            self._publish(moves, atomic=plan.atomic)
+            self._prepare(moves, now, atomic=plan.atomic)
+            self._publish(moves, now, atomic=plan.atomic)
             self._remember(moves)
-        except InDoubt:
-            raise  # what is staged and linked is what the reopening mends with
-        except BaseException:
-            self._undo(moves)
-            raise
         finally:
-            _close(move.descriptor for move in moves if move.descriptor >= 0)
+            for move in moves:
+                _close(move.descriptors)
         self._finish(moves, now)
         return _committed(moves)
 
@@ -166,6 +163,19 @@ class Committer:
         """End the threads that sync; idempotent. No commit runs any more."""
         if self._pool is not None:
             self._pool.shutdown()
+
+    def _prepare(self, moves: Sequence[_Move], now: datetime, *, atomic: bool) -> None:
+        """Do all that comes before the first document becomes visible, or undo it."""
+        try:
+            self._stage_and_keep(moves, now)
+            self._sync(moves)
+            if atomic:
+                self._record(moves)
+        except InDoubt:
+            raise  # what is staged and linked is what the reopening mends with
+        except BaseException:
+            self._undo(moves)
+            raise
 
     # stage and keep
 
@@ -183,14 +193,14 @@ class Committer:
         if content is None:
             return
         move.staged = self._staging_name()
-        move.descriptor = self._write_staged(move.staged, move.key, content)
+        move.descriptor, move.mtime_ns = self._write_staged(move, move.staged, content)
 
-    def _write_staged(self, name: str, key: DocumentKey, content: Content) -> int:
-        mtime_ns = time.time_ns()
-        attribute = (
-            encode_checksum(checksum_of(key, content, mtime_ns)) if self.probed.checksums else None
-        )
-        return disk.stage(self.ground.staging, name, content.data, attribute, mtime_ns)
+    def _write_staged(self, move: _Move, name: str, content: Content) -> tuple[int, int]:
+        """Write a content, to be synced with the others; return its descriptor and its mtime."""
+        attribute, mtime_ns = self.probed.mark(move.key, content)
+        descriptor = disk.stage(self.ground.staging, name, content.data, attribute, mtime_ns)
+        move.descriptors.append(descriptor)
+        return descriptor, mtime_ns
 
     def _staging_name(self) -> str:
         self._sequence += 1
@@ -232,7 +242,7 @@ class Committer:
         target = self.ground.backups(move.key.owner)
         try:
             disk.link(self.ground.documents(move.key.owner), move.key.name, target, backup.name)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, FileExistsError) as error:
             raise LookAgain from error
         except OSError:
             return False
@@ -251,8 +261,8 @@ class Committer:
         """Stage a copy that `_sync` moves into backups/ once it is durable."""
         backup = self._next_backup(move, content, now)
         name = self._staging_name()
-        descriptor = self._write_staged(name, move.key, content)
-        move.copies.append((name, descriptor, backup))
+        self._write_staged(move, name, content)
+        move.copies.append((name, backup))
         move.backups.append(backup)
 
     def _set_aside(self, move: _Move, now: datetime) -> None:
@@ -261,21 +271,23 @@ class Committer:
         What cannot be linked, or read, is moved there once it has come out.
         """
         broken = move.publish.found.judged.content
-        if broken is not None and is_set_aside(self.ground, move.key.name, broken):
+        if broken is not None and is_set_aside(self.ground, move.key, broken):
             return
-        name = free_aside_name(self.ground, move.key.name, now)
+        name = free_aside_name(self.ground, move.key, now)
         if broken is None:
             move.set_aside = True
             return
         documents = self.ground.documents(move.key.owner)
         try:
             disk.link(documents, move.key.name, self.ground.quarantine, name)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, FileExistsError) as error:
             raise LookAgain from error
         except OSError:
             self._set_aside_otherwise(move, name)
         else:
             move.links.append((self.ground.quarantine, name))
+            if not self._is_judged(move, self.ground.quarantine, name):
+                raise LookAgain
 
     def _set_aside_otherwise(self, move: _Move, name: str) -> None:
         """Where the broken inode cannot be linked: move it once it comes out, else copy it now."""
@@ -293,9 +305,12 @@ class Committer:
     # sync
 
     def _sync(self, moves: Sequence[_Move]) -> None:
-        descriptors = [move.descriptor for move in moves if move.descriptor >= 0]
-        descriptors += [descriptor for move in moves for _, descriptor, _ in move.copies]
-        whole = self.probed.own_mount and len(descriptors) >= SYNCFS_FILES_MIN
+        descriptors = [descriptor for move in moves for descriptor in move.descriptors]
+        whole = (
+            self.probed.own_mount
+            and len(descriptors) >= SYNCFS_FILES_MIN
+            and disk.syncs_filesystems()
+        )
         try:
             if whole:
                 disk.sync_filesystem(self.ground.top)
@@ -328,13 +343,23 @@ class Committer:
         targets: set[int] = set()
         for move in moves:
             target = self.ground.backups(move.key.owner)
-            for name, descriptor, backup in move.copies:
-                os.close(descriptor)
-                disk.rename(self.ground.staging, name, target, backup.name)
+            while move.copies:
+                name, backup = move.copies[0]
+                self._shelve(name, target, backup)
                 move.links.append((target, backup.name))
+                move.copies.pop(0)
                 targets.add(target)
-            move.copies.clear()
         return targets
+
+    def _shelve(self, name: str, target: int, backup: Backup) -> None:
+        """Move a copy to its name among the backups; never over one that bears it already."""
+        if not self.probed.exchange:
+            disk.rename(self.ground.staging, name, target, backup.name)
+            return
+        try:
+            disk.rename_new(self.ground.staging, name, target, backup.name)
+        except FileExistsError as error:
+            raise LookAgain from error
 
     def _sync_directories(self, directories: Iterable[int], doing: str) -> None:
         for directory in directories:
@@ -376,9 +401,9 @@ class Committer:
 
     # publish
 
-    def _publish(self, moves: Sequence[_Move], *, atomic: bool) -> None:
+    def _publish(self, moves: Sequence[_Move], now: datetime, *, atomic: bool) -> None:
         for move in moves:
-            self.overlay[move.key] = move.publish.found.content
+            self.overlay[move.key] = move.publish.found.trouble or move.publish.found.content
         for move in moves:
             try:
                 self._rename_with_reserve(move, atomic=atomic)
@@ -386,7 +411,7 @@ class Committer:
                 if atomic:
                     raise InDoubt(error, f"Publishing {move.key.name}", committed=True) from error
                 move.refused = error
-        self._hold_what_came_out(moves, committed=atomic)
+        self._keep_what_came_out(moves, now, atomic=atomic)
         self._sync_documents(moves, committed=atomic)
         if atomic:
             self._forget_record()
@@ -433,16 +458,26 @@ class Committer:
         except FileNotFoundError:
             disk.rename(self.ground.staging, move.staged, documents, name)
 
-    def _hold_what_came_out(self, moves: Sequence[_Move], *, committed: bool) -> None:
-        """Make the place durable of what bears no other name: a hand edit, or broken bytes.
+    def _keep_what_came_out(self, moves: Sequence[_Move], now: datetime, *, atomic: bool) -> None:
+        """Keep a hand edit, or broken bytes, before the sync that lets go of their old name.
 
-        It was moved there from the documents' directory, whose sync lets go of the name before.
+        Where that cannot be done now, their new name is synced, unless a record needs what the disk
+        may still have under it: the content that was staged there.
         """
+        for move in moves:
+            try:
+                if move.displaced and self._is_only_there(move):
+                    self._see_out(move, now)
+                    move.displaced = False
+            except OSError:
+                if not atomic:
+                    self._hold_what_came_out()
+
+    def _hold_what_came_out(self) -> None:
         try:
-            if any(move.displaced and self._is_only_there(move) for move in moves):
-                disk.sync(self.ground.staging)
+            disk.sync(self.ground.staging)
         except OSError as error:
-            raise InDoubt(error, "Syncing what came out", committed=committed) from error
+            raise InDoubt(error, "Syncing what came out", committed=False) from error
 
     def _is_only_there(self, move: _Move) -> bool:
         return move.set_aside or not self._is_judged(move, self.ground.staging, move.staged)
@@ -471,14 +506,18 @@ class Committer:
             if content is None:
                 self.judging.forget(move.key)
             else:
-                identity = Identity.of(os.fstat(move.descriptor))
-                self.judging.remember(move.key, identity, content)
+                self.judging.remember(move.key, self._as_staged(move, content), content)
+
+    def _as_staged(self, move: _Move, content: Content) -> Identity:
+        """Return what the file is known by, as it was written: an edit of this moment differs."""
+        identity = Identity.of(os.fstat(move.descriptor))
+        return identity._replace(mtime_ns=move.mtime_ns, size_bytes=content.size_bytes)
 
     def _finish(self, moves: Sequence[_Move], now: datetime) -> None:
         for move in moves:
             if move.refused is not None:
                 self._take_back_links(move)
-                disk.unlink(self.ground.staging, move.staged, missing_ok=True)
+                self._unlink_quietly(self.ground.staging, move.staged)
                 self.overlay.pop(move.key, None)
                 continue
             for backup in move.backups:
@@ -497,8 +536,10 @@ class Committer:
 
     def _see_out(self, move: _Move, now: datetime) -> None:
         """Deal with the file that came out of the live name."""
-        if move.set_aside:
-            aside = free_aside_name(self.ground, move.key.name, now)
+        if move.publish.purge:
+            disk.unlink(self.ground.staging, move.staged)  # whatever it is by now: it is to go
+        elif move.set_aside:
+            aside = free_aside_name(self.ground, move.key, now)
             self._rename_aside(move.staged, aside)
         elif self._is_judged(move, self.ground.staging, move.staged):
             disk.unlink(self.ground.staging, move.staged)
@@ -515,17 +556,17 @@ class Committer:
         raw = disk.read_whole(self.ground.staging, move.staged, size_max=1 << 40)
         content = Content.of(raw.data)
         if why_not_json(raw.data) is not None:
-            self._rename_aside(move.staged, free_aside_name(self.ground, key.name, now))
+            self._rename_aside(move.staged, free_aside_name(self.ground, key, now))
             place = "quarantine"
         else:
             target = self.ground.backups(key.owner)
             backup = self._next_backup(move, content, now)
             name = self._staging_name()
-            descriptor = self._write_staged(name, key, content)
+            descriptor, _ = self._write_staged(move, name, content)
             try:
                 disk.sync(descriptor)
             finally:
-                os.close(descriptor)
+                os.close(move.descriptors.pop())
             disk.rename(self.ground.staging, name, target, backup.name)
             disk.sync(target)
             disk.unlink(self.ground.staging, move.staged)
@@ -546,8 +587,7 @@ class Committer:
 
     def _undo(self, moves: Sequence[_Move]) -> None:
         for move in moves:
-            for name, descriptor, _ in move.copies:
-                _close([descriptor])
+            for name, _ in move.copies:
                 self._unlink_quietly(self.ground.staging, name)
             self._take_back_links(move)
             if move.staged:

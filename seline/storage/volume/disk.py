@@ -9,9 +9,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Final, NamedTuple
 
 from seline.domain.integrity import ATTRIBUTE
@@ -196,7 +198,19 @@ def flushes() -> int:
 
 
 def sync(descriptor: int) -> None:
-    """Make a file or directory durable. On failure it must never be called again for that file."""
+    """Make a file or directory durable. On failure it must never be called again for that file.
+
+    Where a file system knows no sync of directories, none is made: the probe has said so.
+    """
+    try:
+        flush(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise
+
+
+def flush(descriptor: int) -> None:
+    """As `sync`, but a directory that cannot be synced is refused: for the probe."""
     _Flushes.count += 1
     if sys.platform == "darwin":
         import fcntl
@@ -285,9 +299,15 @@ def sync_filesystem(descriptor: int) -> None:
         _raise_errno()
 
 
-def has_exchange() -> bool:
-    """Whether this machine's C library offers renameat2 (the kernel and file system may not)."""
-    return _rename2 is not None
+def syncs_filesystems() -> bool:
+    """Whether `sync_filesystem` can be relied on: before Linux 5.8 it is silent about failures."""
+    return _syncfs is not None and _kernel_version() >= (5, 8)
+
+
+@cache
+def _kernel_version() -> tuple[int, int]:
+    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _renameat2(source: int, name: str, target: int, new_name: str, flags: int) -> None:

@@ -18,7 +18,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from seline.clock import Clock, instant_text
 from seline.domain.document import BOT, SELINE
@@ -43,6 +43,14 @@ _NO_DIRECTORY_LOCK: Final = frozenset(
 )
 _open_grounds: weakref.WeakSet[Ground] = weakref.WeakSet()
 _grounds_lock = threading.Lock()
+
+
+class _Inner(NamedTuple):
+    """A directory of ours, by its name in another held one."""
+
+    name: str
+    inside: int
+    descriptor: int
 
 
 class Ground:
@@ -71,19 +79,32 @@ class Ground:
         self._forked = False
         self._device_and_inode = _device_and_inode(os.fstat(top))
         self.remade: list[str] = []
-        self.seline = self._inner(".seline", top)
-        self._check_format()
-        self.staging = self._inner("staging", self.seline)
-        self.exports = self._inner("exports", self.seline)
-        self.quarantine = self._inner("quarantine", top)
-        self._backups = {
-            BOT: self._inner("backups", top),
-            SELINE: self._inner("backups", self.seline),
-        }
-        self._documents = {BOT: top, SELINE: self.seline}
-        self.remade.clear()
+        self._inner_ones: list[_Inner] = []
+        try:
+            self._open_inner_ones()
+        except BaseException:
+            self._close_inner_ones()
+            raise
         with _grounds_lock:
             _open_grounds.add(self)
+
+    def _open_inner_ones(self) -> None:
+        self.seline = self._open_inner(".seline", self.top)
+        self._check_format()
+        self.staging = self._open_inner("staging", self.seline)
+        self.exports = self._open_inner("exports", self.seline)
+        self.quarantine = self._open_inner("quarantine", self.top)
+        self._backups = {
+            BOT: self._open_inner("backups", self.top),
+            SELINE: self._open_inner("backups", self.seline),
+        }
+        self._documents = {BOT: self.top, SELINE: self.seline}
+        self.remade.clear()
+
+    def _open_inner(self, name: str, inside: int) -> int:
+        descriptor = self._inner(name, inside)
+        self._inner_ones.append(_Inner(name, inside, descriptor))
+        return descriptor
 
     @property
     def device_and_inode(self) -> tuple[int, int]:
@@ -99,8 +120,12 @@ class Ground:
 
     @property
     def directories(self) -> tuple[int, ...]:
-        """The descriptors of the directories whose names must outlive a power cut."""
-        return (self.top, self.seline, self.staging, self.quarantine, *self._backups.values())
+        """The descriptors of the directories whose names must outlive a power cut.
+
+        Not staging/: the disk may have there what a record promises, under a name that bears
+        something else by now.
+        """
+        return (self.top, self.seline, self.quarantine, *self._backups.values())
 
     @property
     def leaving(self) -> bool:
@@ -139,20 +164,22 @@ class Ground:
 
     def read_only(self) -> VolumeReadOnly | None:
         """Say that the volume takes no writes, as mounted now; None while it does."""
-        if os.fstatvfs(self.top).f_flag & os.ST_RDONLY:
+        try:
+            flags = os.fstatvfs(self.top).f_flag
+        except OSError:
+            return None  # whether it takes them shows when they are made
+        if flags & os.ST_RDONLY:
             return VolumeReadOnly(f"{self.path} is mounted read-only; nothing was written.")
         return None
 
     def _remake_removed(self) -> None:
-        for name, inside, descriptor in (
-            ("backups", self.top, self._backups[BOT]),
-            ("quarantine", self.top, self.quarantine),
-            (".seline", self.top, self.seline),
-            ("staging", self.seline, self.staging),
-            ("exports", self.seline, self.exports),
-            ("backups", self.seline, self._backups[SELINE]),
-        ):
-            if os.fstat(descriptor).st_nlink == 0:
+        """Go on in the directories that bear our names now: what was moved away is not ours."""
+        for name, inside, descriptor in self._inner_ones:
+            try:
+                there = os.stat(name, dir_fd=inside, follow_symlinks=False)
+            except OSError:
+                there = None
+            if there is None or not os.path.samestat(there, os.fstat(descriptor)):
                 self._replace(descriptor, self._inner(name, inside))
 
     def _replace(self, old: int, new: int) -> None:
@@ -181,7 +208,10 @@ class Ground:
         except OSError as error:
             raise named(error, f"Reading the volume's format in {self.path}") from error
         if not found:
-            self._write_small("format", f"{VOLUME_FORMAT}\n".encode(), durable=True)
+            try:
+                self._write_small("format", f"{VOLUME_FORMAT}\n".encode(), durable=True)
+            except OSError as error:
+                raise named(error, f"Writing the volume's format in {self.path}") from error
         elif not found.isdigit() or int(found) > VOLUME_FORMAT:
             raise UnsupportedFormat(
                 f"The volume at {self.path} has format {found.decode(errors='replace')}; "
@@ -226,16 +256,18 @@ class Ground:
             self._close_descriptors()
 
     def _close_descriptors(self) -> None:
-        for descriptor in (
-            self.staging, self.exports, self.quarantine, *self._backups.values(),
-            self.seline, self.lock_file, self.top,
-        ):  # fmt: skip
-            if descriptor is not None:
-                os.close(descriptor)
+        self._close_inner_ones()
+        if self.lock_file is not None:
+            os.close(self.lock_file)
+        os.close(self.top)
+
+    def _close_inner_ones(self) -> None:
+        while self._inner_ones:
+            os.close(self._inner_ones.pop().descriptor)
 
     def _abandon_in_child(self) -> None:
         if not self._closed and not self._forked:
-            self._forked = True
+            self._closed = self._forked = True
             self._close_descriptors()
 
 
@@ -252,10 +284,13 @@ def hold(
     `on_wait` hears once per holder who is waited for. Raises VolumeLocked naming the holder.
     """
     top = _open_top(path)
+    lock_file: int | None = None
     try:
         lock_file = _wait_for_lock(path, top, wait_s, on_wait, give_up)
         ground = Ground(path, top, lock_file=lock_file, clock=clock, given_up=give_up)
     except BaseException:
+        if lock_file is not None:
+            os.close(lock_file)
         os.close(top)
         raise
     ground.announce()
@@ -301,7 +336,7 @@ def _wait_for_lock(
         held, lock_file = _try_lock(top)
         if held:
             return lock_file
-        refusal = _locked(path)
+        refusal = _locked(path, top)
         if on_wait is not None and refusal.message != told:
             told = refusal.message
             on_wait(refusal)
@@ -336,9 +371,9 @@ def _try_lock_file(top: int) -> tuple[bool, int | None]:
     return True, lock_file
 
 
-def _locked(path: str) -> VolumeLocked:
+def _locked(path: str, top: int) -> VolumeLocked:
     holder = read_holder(path)
-    if _is_own(holder):
+    if _is_open_here(top):
         return VolumeLocked(
             f"{path} is held by this process already.",
             hint="Use get_data_manager(), which gives the instance that is open.",
@@ -352,16 +387,20 @@ def _locked(path: str) -> VolumeLocked:
     return VolumeLocked(f"{path} is held by {who}.", holder=holder)
 
 
+def _is_open_here(top: int) -> bool:
+    """Whether it is this process that holds the directory: pids and hosts repeat in containers."""
+    return bool(_open_here(top))
+
+
 def _stays_open_here(top: int) -> bool:
     """Whether this process holds the directory, and nobody has begun to close it."""
+    return any(not one.leaving for one in _open_here(top))
+
+
+def _open_here(top: int) -> list[Ground]:
     there = _device_and_inode(os.fstat(top))
     with _grounds_lock:
-        grounds = list(_open_grounds)
-    return any(one.device_and_inode == there and not one.leaving for one in grounds)
-
-
-def _is_own(holder: dict[str, object]) -> bool:
-    return holder.get("pid") == os.getpid() and holder.get("host") == socket.gethostname()
+        return [one for one in _open_grounds if one.device_and_inode == there]
 
 
 def read_holder(path: str) -> dict[str, object]:

@@ -131,6 +131,8 @@ class Judging:
                 key.name, dir_fd=self._ground.documents(key.owner), follow_symlinks=False
             )
         except FileNotFoundError:
+            if self.cache.get(key) or key in self._edits:
+                self.forget(key)  # once it was seen to be gone, nothing older is its last content
             return Verdict.MISSING
         except OSError:
             return None

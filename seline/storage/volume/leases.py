@@ -6,12 +6,12 @@ that is about to replace a listed document first links its inode under `.seline/
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from io import FileIO
 
 from seline.domain.document import Content, DocumentKey
 from seline.errors import DocumentUnrecoverable
@@ -49,7 +49,8 @@ class Lease:
         """Yield the document's bytes, judged whole before the first piece (port `Snapshot`)."""
         key = DocumentKey(self.owner, name)
         content: Content | None = None
-        for directory in self._places(name):
+        places = self._places(name)
+        for directory in places:
             try:
                 found = self._judged(key, directory)
                 if found is not None:
@@ -59,6 +60,8 @@ class Lease:
                 continue
             except OSError as error:
                 raise named(error, f"Reading {name}") from error
+        if content is None and self._places(name) != places:
+            return self.open(name)  # a commit has just moved it where this export keeps it
         content = content or self.leases.finding.rescue(key)
         if content is None:
             raise DocumentUnrecoverable(f"{name} is broken and has no sound backup.", document=name)
@@ -101,17 +104,17 @@ class Lease:
     def _pieces(
         self, key: DocumentKey, directory: int, identity: Identity
     ) -> Generator[bytes] | None:
-        descriptor = disk.open_to_read(directory, key.name)
+        file = os.fdopen(disk.open_to_read(directory, key.name), "rb", buffering=0)
         try:
-            if not Identity.of(os.fstat(descriptor)).same_bytes(identity):
+            if not Identity.of(os.fstat(file.fileno())).same_bytes(identity):
                 raise FileNotFoundError(key.name)
-            sound = self.judging.judge_in_pieces(key, descriptor)
+            sound = self.judging.judge_in_pieces(key, file.fileno())
         except BaseException:
-            os.close(descriptor)
+            file.close()
             raise
         if sound:
-            return _read_pieces(descriptor)
-        os.close(descriptor)
+            return _read_pieces(file)
+        file.close()
         return None
 
 
@@ -123,6 +126,7 @@ class Leases:
         self._judging = finding.judging
         self.finding = finding
         self._open: dict[str, Lease] = {}
+        self._left: list[str] = []
         self._sequence = 0
         self.lock = threading.Lock()
 
@@ -145,9 +149,10 @@ class Leases:
 
     def before_replacing(self, key: DocumentKey) -> None:
         """Keep a document's inode for the exports that still need it. Raises OSError."""
-        if not self._open:
+        if not self._open and not self._left:
             return
         with self.lock:
+            self._tidy()
             for lease in self._open.values():
                 if lease.owner == key.owner and key.name in lease.held:
                     self._link(lease, key)
@@ -157,12 +162,30 @@ class Leases:
         with self.lock:
             if self._open.pop(lease.name, None) is None or lease.directory is None:
                 return
-            with contextlib.suppress(OSError):
-                for name in disk.names(lease.directory):
-                    disk.unlink(lease.directory, name, missing_ok=True)
-                os.rmdir(lease.name, dir_fd=self._ground.exports)
             os.close(lease.directory)
             lease.directory = None
+            self._left.append(lease.name)
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Take away what ended exports held; what the disk keeps goes before a later change."""
+        left, self._left = self._left, []
+        for name in left:
+            try:
+                self._take_away(name)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                self._left.append(name)
+
+    def _take_away(self, name: str) -> None:
+        directory = disk.open_directory(name, inside=self._ground.exports)
+        try:
+            for held in disk.names(directory):
+                disk.unlink(directory, held, missing_ok=True)
+        finally:
+            os.close(directory)
+        os.rmdir(name, dir_fd=self._ground.exports)
 
     def _link(self, lease: Lease, key: DocumentKey) -> None:
         if key.name in lease.linked:
@@ -192,10 +215,9 @@ class Leases:
         lease.linked.add(key.name)
 
 
-def _read_pieces(descriptor: int) -> Generator[bytes]:
-    try:
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        while piece := os.read(descriptor, PIECE_BYTES):
+def _read_pieces(file: FileIO) -> Generator[bytes]:
+    """Read a file from its beginning; one that nobody reads is closed with the last reference."""
+    with file:
+        file.seek(0)
+        while piece := file.read(PIECE_BYTES):
             yield piece
-    finally:
-        os.close(descriptor)

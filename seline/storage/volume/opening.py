@@ -19,9 +19,7 @@ from seline.domain.document import BOT, SELINE, Content, DocumentKey
 from seline.domain.integrity import (
     NewerFormat,
     Verdict,
-    checksum_of,
     decode_checksum,
-    encode_checksum,
 )
 from seline.domain.json_text import why_not_json
 from seline.errors import UnsupportedFormat
@@ -39,6 +37,7 @@ from seline.storage.volume.journal import (
     encode_record,
 )
 from seline.storage.volume.judging import Judging
+from seline.storage.volume.probe import Probed
 from seline.storage.volume.quarantine import free_aside_name
 from seline.storage.volume.shelf import Shelf
 
@@ -55,13 +54,13 @@ class Mending:
         shelves: dict[str, Shelf],
         tell: Callable[[Incident], None],
         *,
-        checksums: bool,
+        probed: Probed,
     ) -> None:
         self._ground = ground
         self._judging = judging
         self._shelves = shelves
         self._tell = tell
-        self._checksums = checksums
+        self._probed = probed
 
     def run(self, now: datetime, *, again: bool = False) -> None:
         """Hold what is seen, roll forward, then sweep. Raises StorageError where the disk refuses.
@@ -72,7 +71,8 @@ class Mending:
             self._hold_names()
             self._roll_forward(now, again=again)
             self._sweep_staging(now)
-            self._sweep_exports()
+            if not again:  # what lies there else is held by exports under way
+                self._sweep_exports()
             self._sweep_twins()
         except OSError as error:
             raise named(error, "Mending the volume at start") from error
@@ -214,7 +214,7 @@ class Mending:
     def _set_record_aside(
         self, now: datetime, why: str, outcome: str = "may be there in part"
     ) -> None:
-        name = free_aside_name(self._ground, "seline.journal.json", now)
+        name = free_aside_name(self._ground, DocumentKey(SELINE, "journal.json"), now)
         disk.rename(self._ground.seline, RECORD_NAME, self._ground.quarantine, name)
         disk.sync(self._ground.quarantine)
         disk.sync(self._ground.seline)
@@ -249,7 +249,7 @@ class Mending:
         The attribute is set before the first byte. What parses without matching it is a hand
         edit that was swapped out in the very moment of a save.
         """
-        if not self._checksums or not data.strip(b"\0"):
+        if not self._probed.checksums or not data.strip(b"\0"):
             return True
         try:
             checksum = decode_checksum(attribute) if attribute is not None else None
@@ -260,7 +260,7 @@ class Mending:
         return checksum.revision == Content.of(data).revision or why_not_json(data) is not None
 
     def _move_aside(self, name: str, now: datetime) -> None:
-        aside = free_aside_name(self._ground, "seline.staging.json", now)
+        aside = free_aside_name(self._ground, DocumentKey(SELINE, "staging.json"), now)
         disk.rename(self._ground.staging, name, self._ground.quarantine, aside)
         disk.sync(self._ground.quarantine)
 
@@ -290,7 +290,7 @@ class Mending:
     ) -> None:
         """Keep what a person wrote between the crash and this start, before it is replaced."""
         if not sound_json:
-            aside = free_aside_name(self._ground, key.name, now)
+            aside = free_aside_name(self._ground, key, now)
             self._keep_as(self._ground.quarantine, aside, key, content)
             return
         shelf = self._shelves[key.owner]
@@ -312,11 +312,7 @@ class Mending:
 
     def _write(self, directory: int, name: str, key: DocumentKey, content: Content) -> None:
         """Write and sync a content under a new name."""
-        mtime_ns = time.time_ns()
-        attribute = encode_checksum(checksum_of(key, content, mtime_ns))
-        self._write_bytes(
-            directory, name, content.data, attribute if self._checksums else None, mtime_ns
-        )
+        self._write_bytes(directory, name, content.data, *self._probed.mark(key, content))
 
     def _write_bytes(
         self, directory: int, name: str, data: bytes, attribute: bytes | None, mtime_ns: int

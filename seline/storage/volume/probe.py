@@ -1,4 +1,7 @@
-"""What this volume can do, tried at open: links, exchange, attributes, directory sync, clocks."""
+"""What this volume can do, tried at open: links, exchange, attributes, directory sync, clocks.
+
+And the mark that a new file gets there: its checksum, with an mtime that the volume keeps exactly.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,13 @@ import time
 from dataclasses import dataclass
 from typing import Final, Self
 
-from seline.domain.integrity import ATTRIBUTE, ATTRIBUTE_BYTES_MAX
+from seline.domain.document import Content, DocumentKey
+from seline.domain.integrity import (
+    ATTRIBUTE,
+    ATTRIBUTE_BYTES_MAX,
+    checksum_of,
+    encode_checksum,
+)
 from seline.ports.store import Capability
 from seline.storage.volume import disk
 from seline.storage.volume.failures import describe, is_full
@@ -17,6 +26,9 @@ from seline.storage.volume.mounts import NETWORK_KINDS, Mount, journal_missing, 
 
 _STEP_WAIT_S: Final = 0.03
 FINE_STEP_S: Final = 0.000_5
+_ODD_NS: Final = 1_736_173_823_123_456_789
+_MTIME_STEPS_NS: Final = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
+"""ext4 with small inodes keeps seconds, FAT two of them, NTFS 100 ns."""
 _NO_ANSWER: Final = frozenset(
     {
         errno.EIO, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EINTR, errno.ENOMEM,
@@ -35,8 +47,21 @@ class Probed:
     links: bool
     exchange: bool
     fine_timestamps: bool
+    mtime_step_ns: int
     own_mount: bool
     capabilities: tuple[Capability, ...]
+
+    def mark(self, key: DocumentKey, content: Content) -> tuple[bytes | None, int]:
+        """Return the attribute (None where there are none) and the mtime in ns of a new file.
+
+        Where mtimes are coarse it is one step ago: an edit within the step moves it, too.
+        """
+        mtime_ns = time.time_ns()
+        if self.mtime_step_ns > 1:
+            mtime_ns -= mtime_ns % self.mtime_step_ns + self.mtime_step_ns
+        if not self.checksums:
+            return None, mtime_ns
+        return encode_checksum(checksum_of(key, content, mtime_ns)), mtime_ns
 
 
 def probe(ground: Ground) -> Probed:
@@ -54,6 +79,7 @@ def probe(ground: Ground) -> Probed:
         links=tried.links is None,
         exchange=tried.exchange is None,
         fine_timestamps=tried.step_s <= FINE_STEP_S,
+        mtime_step_ns=tried.mtime_step_ns,
         own_mount=own_mount,
         capabilities=(
             _capability(
@@ -79,6 +105,7 @@ class _Tried:
     exchange: str | None
     attributes: str | None
     step_s: float
+    mtime_step_ns: int
     room: bool = True
 
 
@@ -90,12 +117,18 @@ def _try(directory: int) -> _Tried:
                 exchange=scratch.works(scratch.try_exchange),
                 attributes=scratch.works(scratch.try_attribute),
                 step_s=scratch.timestamp_step_s(),
+                mtime_step_ns=scratch.mtime_step_ns(),
             )
     except OSError as error:
         if not is_full(error):
             raise
     return _Tried(
-        links=None, exchange=None, attributes=_ask(directory), step_s=_STEP_WAIT_S, room=False
+        links=None,
+        exchange=None,
+        attributes=_ask(directory),
+        step_s=_STEP_WAIT_S,
+        mtime_step_ns=_mtime_step_ns(os.fstat(directory).st_mtime_ns),
+        room=False,
     )
 
 
@@ -156,6 +189,11 @@ class _Scratch:
         finally:
             os.close(descriptor)
 
+    def mtime_step_ns(self) -> int:
+        """Return in which steps an mtime is kept: 1, where it is kept as it was set."""
+        os.utime("probe-a", ns=(_ODD_NS, _ODD_NS), dir_fd=self._directory)
+        return _mtime_step_ns(os.stat("probe-a", dir_fd=self._directory).st_mtime_ns)
+
     def timestamp_step_s(self) -> float:
         """Return how long two changes may share one ctime."""
         started = time.monotonic()
@@ -167,9 +205,14 @@ class _Scratch:
         return waited_s
 
 
+def _mtime_step_ns(kept_ns: int) -> int:
+    """Return the finest step that an mtime seen on the volume is a multiple of."""
+    return max(step_ns for step_ns in _MTIME_STEPS_NS if kept_ns % step_ns == 0)
+
+
 def _works_directory_sync(directory: int) -> str | None:
     try:
-        disk.sync(directory)
+        disk.flush(directory)
     except OSError as error:
         return _no(error)
     return None

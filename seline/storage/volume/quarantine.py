@@ -1,12 +1,15 @@
-"""What lies in quarantine/: broken bytes that were set aside, for a person to look at."""
+"""What lies in quarantine/: broken bytes that were set aside, for a person to look at.
+
+Ordered as backups are: what was set aside later comes later, whatever the clock says.
+"""
 
 from __future__ import annotations
 
 import os
 from datetime import datetime
 
-from seline.domain.backup import Stamp, backup_name, parse_backup_name
-from seline.domain.document import Content
+from seline.domain.backup import Stamp, backup_name, next_stamp, parse_backup_name
+from seline.domain.document import SELINE, Content, DocumentKey
 from seline.ports.store import QuarantineItem
 from seline.storage.volume import disk
 from seline.storage.volume.ground import Ground
@@ -14,7 +17,7 @@ from seline.storage.volume.ground import Ground
 
 def list_quarantine(ground: Ground) -> list[QuarantineItem]:
     """List what was set aside, newest first; files that are not ours are left out."""
-    items: list[QuarantineItem] = []
+    items: list[tuple[Stamp, QuarantineItem]] = []
     for name in disk.names(ground.quarantine):
         parsed = parse_backup_name(name)
         if parsed is None:
@@ -24,25 +27,30 @@ def list_quarantine(ground: Ground) -> list[QuarantineItem]:
             status = os.stat(name, dir_fd=ground.quarantine, follow_symlinks=False)
         except FileNotFoundError:
             continue
-        items.append(
-            QuarantineItem(
-                name=name, document=document, taken_at=stamp.instant, size_bytes=status.st_size
-            )
+        item = QuarantineItem(
+            name=name, document=document, taken_at=stamp.instant, size_bytes=status.st_size
         )
-    return sorted(items, key=lambda item: (item.taken_at, item.name), reverse=True)
+        items.append((stamp, item))
+    items.sort(key=lambda one: (one[0], one[1].name), reverse=True)
+    return [item for _, item in items]
 
 
-def free_aside_name(ground: Ground, document: str, now: datetime) -> str:
-    """Return a name in quarantine/ that nothing bears yet."""
-    taken = set(disk.names(ground.quarantine))
-    counter = 0
-    while (name := backup_name(document, Stamp(now, counter))) in taken:
-        counter += 1
-    return name
+def aside_document(key: DocumentKey) -> str:
+    """Return the name under which a document is known in quarantine/, which all owners share."""
+    return f"seline.{key.name}" if key.owner == SELINE else key.name
 
 
-def is_set_aside(ground: Ground, document: str, content: Content) -> bool:
+def free_aside_name(ground: Ground, key: DocumentKey, now: datetime) -> str:
+    """Return a name in quarantine/ that comes after all others of the document."""
+    document = aside_document(key)
+    parsed = (parse_backup_name(name) for name in disk.names(ground.quarantine))
+    stamps = [one[1] for one in parsed if one is not None and one[0] == document]
+    return backup_name(document, next_stamp(max(stamps, default=None), now))
+
+
+def is_set_aside(ground: Ground, key: DocumentKey, content: Content) -> bool:
     """Whether these bytes of this document lie there already, in a file of their own."""
+    document = aside_document(key)
     for item in list_quarantine(ground):
         if item.document != document or item.size_bytes != content.size_bytes:
             continue

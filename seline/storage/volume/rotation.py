@@ -21,7 +21,7 @@ from seline.ports.store import QuarantineItem, Retain
 from seline.storage.volume import disk
 from seline.storage.volume.ground import Ground
 from seline.storage.volume.judging import Judging
-from seline.storage.volume.quarantine import list_quarantine
+from seline.storage.volume.quarantine import aside_document, list_quarantine
 from seline.storage.volume.shelf import Shelf
 
 QUARANTINE_ITEMS_MAX: Final = 100
@@ -77,7 +77,7 @@ class Rotation:
                 with _noting(failed):
                     self._unlink(key, backup)
         for item in self.quarantine():
-            if item.document == key.name:
+            if item.document == aside_document(key):
                 with _noting(failed):
                     disk.unlink(self.ground.quarantine, item.name, missing_ok=True)
         for directory in (self.ground.backups(key.owner), self.ground.quarantine):

@@ -39,18 +39,20 @@ class Space:
         self._documents_bytes = 0
         self._backups_bytes = 0
         self._files_bytes = 0
+        self._status = os.fstatvfs(ground.top)
 
     def usage(self, *, fresh: bool = False) -> Usage:
         """Measure the volume; the walk over our files is at most a minute old unless `fresh`.
 
-        What cannot be listed counts as it was last seen.
+        What cannot be asked or listed counts as it was last seen.
         """
         with self._lock:
             if fresh or time.monotonic() - self._walked_at > _WALK_EVERY_S:
                 with contextlib.suppress(OSError):
                     self._walk()
-            status = os.fstatvfs(self._ground.top)
-            unit = status.f_frsize
+            with contextlib.suppress(OSError):
+                self._status = os.fstatvfs(self._ground.top)
+            status, unit = self._status, self._status.f_frsize
             return Usage(
                 capacity_bytes=status.f_blocks * unit,
                 used_bytes=(status.f_blocks - status.f_bfree) * unit,

@@ -185,7 +185,7 @@ class VolumeStore:
                 self._judging,
                 self._shelves,
                 self._incidents.append,
-                checksums=self._probed.checksums,
+                probed=self._probed,
             ),
             shelves=self._shelves,
             space=self._space,
@@ -210,32 +210,37 @@ class VolumeStore:
     def peek(self, key: DocumentKey) -> Content | Verdict | None:
         self._ground.check_usable()
         found = self._judging.peek(key)
-        if self._overlay and key in self._overlay:
-            return self._overlay[key] or Verdict.MISSING
+        if found is Verdict.MISSING:
+            self._ground.check_usable()  # closed meanwhile: the number may be another directory's
         if key in self._turns.doubtful:
             return None
-        return found
+        if not self._overlay:
+            return found
+        try:
+            held = self._overlay[key]
+        except KeyError:
+            return found
+        return None if isinstance(held, SelineError) else held or Verdict.MISSING
 
     def look(self, key: DocumentKey) -> tuple[Judged, datetime | None]:
         self._ground.check_usable()
         sight = self._judging.look(key)
-        if key in self._turns.doubtful:
-            raise VolumeFailed(
-                f"Whether the last change of {key.name} was made is not known yet: the disk failed "
-                "and is being read again.",
-                hint="Try again in half a minute.",
-            )
-        if key in self._overlay:
-            content = self._overlay[key]
-            verdict = Verdict.MISSING if content is None else Verdict.SOUND
-            return Judged(verdict, content), sight.updated_at or self._clock.now()
-        return sight.judged, sight.updated_at
+        self._check_known(key)
+        try:
+            held = self._overlay[key]
+        except KeyError:
+            return sight.judged, sight.updated_at
+        if isinstance(held, SelineError):
+            raise held
+        verdict = Verdict.MISSING if held is None else Verdict.SOUND
+        return Judged(verdict, held), sight.updated_at or self._clock.now()
 
     def busy_s(self) -> float:
         since = self._turns.busy_since_s
         return 0.0 if since is None else self._clock.monotonic() - since
 
     def later(self, work: Callable[[], _T]) -> Future[_T]:
+        self._ground.check_usable()
         try:
             return self._readers.submit(self._unless_closed, work)
         except RuntimeError as error:  # closed, or the interpreter is going down
@@ -294,6 +299,7 @@ class VolumeStore:
     def raw(self, key: DocumentKey) -> bytes:
         self._ground.check_usable()
         judged = self._judging.look(key).judged
+        self._check_known(key)
         if judged.verdict is Verdict.MISSING:
             raise DocumentNotFound(f"There is no document {key.name}.", document=key.name)
         if judged.content is None:
@@ -388,6 +394,15 @@ class VolumeStore:
         for watcher in list(self._watchers):
             watcher(key, outcome)
 
+    def _check_known(self, key: DocumentKey) -> None:
+        """Refuse what may lie there without being durable, until the volume was reopened."""
+        if key in self._turns.doubtful:
+            raise VolumeFailed(
+                f"Whether the last change of {key.name} was made is not known yet: the disk failed "
+                "and is being read again.",
+                hint="Try again in half a minute.",
+            )
+
     def _names(self, owner: str) -> list[str]:
         try:
             names = disk.names(self._ground.documents(owner))
@@ -418,6 +433,8 @@ class VolumeStore:
         )
 
     def _hold_still(self, owner: str) -> AbstractContextManager[Snapshot]:
+        if self._turns.failure is not None and (self._turns.doubtful or self._overlay):
+            raise self._turns.failure  # what lies there may not be what is, or will be, current
         directory = self._ground.documents(owner)
         held: dict[str, Identity] = {}
         for name in self._names(owner):

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from seline.clock import Clock
 from seline.domain.backup import Backup
-from seline.domain.document import BOT, SELINE, Content, DocumentKey
+from seline.domain.document import BOT, SELINE, Content, DocumentKey, is_document_name
 from seline.domain.figures import Counting
 from seline.domain.integrity import Verdict
 from seline.domain.retention import Dropped, plan_shedding
@@ -106,12 +106,8 @@ class Turns:
                 self._refuse(rest, self.failure)
                 return
             now = self.clock.now()
-            try:
-                planner = Planner(self.finding.find, self.finding.backups, now)
-                plan = planner.plan([pending.atom for pending in rest])
-            except StorageError as error:
-                self._refuse(rest, error)
-                return
+            planner = Planner(self.finding.find, self.finding.backups, now)
+            plan = planner.plan([pending.atom for pending in rest])
             taken, rest = rest[: len(plan.taken)], rest[len(plan.taken) :]
             self._run(plan, taken, now)
 
@@ -146,7 +142,7 @@ class Turns:
         try:
             with self.shelves[BOT], self.shelves[SELINE]:
                 committed = self._commit(plan, now)
-                self._after(plan, committed, now)
+                self._quietly(lambda: self._after(plan, committed, now))
         except LookAgain:
             self._look_again(taken)
         except SelineError as error:
@@ -155,7 +151,11 @@ class Turns:
                     self.commit([pending])
             else:
                 self._refuse(taken, error)
+        except Exception as error:  # noqa: BLE001  # a defect of ours: whoever waits hears of it
+            self._refuse(taken, self._in_doubt(plan, _unforeseen(error)))
         else:
+            if self.after_commit is not None:
+                self.after_commit(plan.publishes)
             self._answer(plan, taken, committed)
 
     def _look_again(self, taken: Sequence[Pending]) -> None:
@@ -205,6 +205,8 @@ class Turns:
         self._check_count(plan)
         growth = _growth(plan)
         room = room_for(growth, self.space.usage())
+        if room is not Room.FREE and self._may_shed():  # no backup goes for what was counted before
+            room = room_for(growth, self.space.usage(fresh=True))
         if room is Room.FREE:
             return
         if self._shed(growth) or room is Room.REFUSE:
@@ -220,11 +222,21 @@ class Turns:
     def _check_count(self, plan: Plan) -> None:
         new = sum(_count_change(publish) for publish in plan.publishes)
         if new > 0 and self._count.get(BOT, 0) + new > self.documents_max:
+            self._count_anew()
+        if new > 0 and self._count.get(BOT, 0) + new > self.documents_max:
             raise VolumeFull(
                 f"There are {self._count[BOT]} documents; `storage.documents_max` allows "
                 f"{self.documents_max}.",
                 hint="Delete documents, or put several things into one.",
             )
+
+    def _count_anew(self) -> None:
+        """Count the documents: some may have come or gone by hand."""
+        try:
+            names = disk.names(self.ground.documents(BOT))
+        except OSError as error:
+            raise named(error, "Listing the documents") from error
+        self.count_documents(sum(map(is_document_name, names)))
 
     def _shed(self, wanted_bytes: int) -> bool:
         """Discard old backups for room, each document's newest sound one excepted (V8).
@@ -232,9 +244,9 @@ class Turns:
         One that must not go after all (it is the newest sound one, or in use) is passed over.
         After a vain attempt, which looked at every document, the next one waits a while.
         """
-        now_s = self.clock.monotonic()
-        if now_s < self._shed_again_at:
+        if not self._may_shed():
             return False
+        now_s = self.clock.monotonic()
         shelf = self.shelves[BOT]
         by_document = {
             document: self.marked(document, shelf.of(document)) for document in shelf.counts()
@@ -251,6 +263,9 @@ class Turns:
             self._shed_again_at = now_s + SHED_AGAIN_S
         self._tell_shed(shed, now_s)
         return bool(shed)
+
+    def _may_shed(self) -> bool:
+        return self.clock.monotonic() >= self._shed_again_at
 
     def _discard(self, dropped: Dropped) -> bool:
         try:
@@ -295,8 +310,6 @@ class Turns:
         self.space.moved(
             sum(map(_size_change, current)), sum(blocks(backup.size_bytes) for backup in made)
         )
-        if self.after_commit is not None:
-            self.after_commit(current)
 
     def _rotate(self, publish: Publish, committed: Committed) -> None:
         retain, made = publish.retain, committed.made.get(publish.key, [])
@@ -336,7 +349,7 @@ class Turns:
     def _settle(self, plan: Plan, taken: Sequence[Pending], committed: Committed) -> None:
         now_s = time.monotonic()
         for pending, steps in zip(taken, plan.taken, strict=True):
-            if isinstance(steps, SelineError):
+            if isinstance(steps, BaseException):
                 self._refuse([pending], steps)
                 continue
             refusals = [committed.refused[s.key] for s in steps if s.key in committed.refused]
@@ -347,28 +360,35 @@ class Turns:
             for step, outcome in zip(steps, outcomes, strict=True):
                 if outcome.changed:
                     self.counting.answered(now_s - pending.queued_at_s)
-                    self.notice(step.key, outcome)
+                    self._tell_watchers(step.key, outcome)
             unerased = [step.key for step in steps if step.key in committed.unerased]
             if unerased:
                 self._refuse([pending], _half_purged(unerased[0], committed))
             else:
                 pending.future.set_result(outcomes)
 
-    def _refuse(self, waiting: Sequence[Pending], error: SelineError) -> None:
-        self.counting.refused[error.code] += len(waiting)
+    def _refuse(self, waiting: Sequence[Pending], error: BaseException) -> None:
+        self.counting.refuse(error, len(waiting))
         for pending in waiting:
             pending.future.set_exception(error)
+
+    def _tell_watchers(self, key: DocumentKey, outcome: Outcome) -> None:
+        try:
+            self.notice(key, outcome)
+        except Exception:  # noqa: BLE001  # the change is durable, whatever its watchers make of it
+            _log.exception("a change of %s was not taken note of", key.name)
 
     # failure and reopening (SPEC §10)
 
     def _in_doubt(self, plan: Plan, doubt: InDoubt) -> OutcomeUnknown:
         overlay = self.committer.overlay
         keys = frozenset(publish.key for publish in plan.publishes)
-        for publish in plan.publishes:
-            overlay.pop(publish.key, None)
+        self._fail(doubt.error, doubt.doing, keys if not doubt.committed else frozenset())
+        for publish in plan.publishes:  # only now: what is doubtful is at no moment served
             if doubt.committed:
                 overlay[publish.key] = publish.content
-        self._fail(doubt.error, doubt.doing, keys if not doubt.committed else frozenset())
+            else:
+                overlay.pop(publish.key, None)
         return OutcomeUnknown(f"{doubt.doing}: {describe(doubt.error)}.")
 
     def _fail(self, error: OSError, doing: str, doubtful: frozenset[DocumentKey]) -> None:
@@ -399,8 +419,8 @@ class Turns:
         self._reopen_at = self.clock.monotonic() + REOPEN_EVERY_S
         try:
             self._reopen()
-        except (SelineError, OSError, InDoubt, DirectoryFailed, StagingFailed, LookAgain) as error:
-            _log.error("reopening the volume failed: %s", error)
+        except Exception:  # noqa: BLE001  # whatever stands in the way is tried again
+            _log.exception("reopening the volume failed")
             return False
         self.failure, self.doubtful = None, frozenset()
         self.committer.overlay.clear()
@@ -432,7 +452,14 @@ class Turns:
         for owner in (BOT, SELINE):
             disk.touch_and_sync(self.ground.documents(owner))
         for found in again:
-            self.notice(found.key, Outcome(content=found.content, changed=True))
+            self._tell_watchers(found.key, Outcome(content=found.content, changed=True))
+
+
+def _unforeseen(error: Exception) -> InDoubt:
+    """Return the doubt after an error that nobody thought of: as after one of the disk's."""
+    _log.critical("a commit ended unexpectedly", exc_info=error)
+    cause = error if isinstance(error, OSError) else OSError(repr(error))
+    return InDoubt(cause, "Committing", committed=False)
 
 
 def _said(error: OSError | StorageError) -> str:

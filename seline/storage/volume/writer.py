@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-from seline.errors import OutcomeUnknown, SelineError, StoreClosed, VolumeBusy, VolumeFailed
+from seline.errors import OutcomeUnknown, StoreClosed, VolumeBusy, VolumeFailed
 from seline.ports.store import Atom, Outcome
 
 QUEUED_ATOMS_MAX: Final = 4096
@@ -146,6 +146,7 @@ class Writer:
                 else:
                     batch = work
                     self._commit(work)
+                work, batch = None, []  # nothing of it is held while nothing is to be done
         except BaseException as error:  # noqa: BLE001  # whatever ends this thread, callers hear it
             self._die(error, batch)
 
@@ -194,10 +195,7 @@ class Writer:
 def _carry_out(task: Task) -> None:
     try:
         result = task.work()
-    except (SelineError, OSError) as error:
+    except BaseException as error:  # noqa: BLE001  # its caller hears it; the next one has its turn
         task.future.set_exception(error)
-    except BaseException as error:
-        task.future.set_exception(error)
-        raise
     else:
         task.future.set_result(result)

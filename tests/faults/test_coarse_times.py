@@ -1,0 +1,64 @@
+"""A volume that keeps mtimes in whole seconds: a flip is told from an edit there, too (SPEC §3)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from seline.blocking import open_seline
+
+NAME = "user_profile.json"
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Iterator[Path]:
+    """Mount an ext4 with inodes too small for more than seconds, as small volumes once had."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a file system")
+    image, point = tmp_path / "image", tmp_path / "volume"
+    point.mkdir()
+    with image.open("wb") as file:
+        file.truncate(32 << 20)
+    try:
+        run("mkfs.ext4", "-q", "-F", "-I", "128", str(image))
+        run("mount", "-o", "loop", str(image), str(point))
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no such file system can be made here: {error}")
+    yield point
+    run("umount", "--lazy", str(point))
+
+
+def run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def test_a_flipped_bit_is_found_and_recovered(volume: Path) -> None:
+    with open_seline(volume, storage__settle_s=0) as seline:
+        for balance in (1000, 2000):
+            seline.data.save_json(NAME, {"balance": balance})
+    flip(volume / NAME)
+
+    with open_seline(volume, storage__settle_s=0) as seline:
+        assert seline.data.load_json(NAME) == {"balance": 1000}
+        assert len(seline.data.quarantine()) == 1
+
+
+def flip(path: Path) -> None:
+    """Flip a bit as a bad disk does: the mtime stays."""
+    before = path.stat()
+    path.write_bytes(path.read_bytes().replace(b"2000", b"3000"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_an_edit_within_the_second_of_the_save_is_an_edit(volume: Path) -> None:
+    with open_seline(volume, storage__settle_s=0) as seline:
+        seline.data.save_json(NAME, {"balance": 1000})
+
+        (volume / NAME).write_text('{"balance": 5}')
+
+        assert seline.data.load_json(NAME) == {"balance": 5}
+        assert seline.data.quarantine() == []

@@ -1,0 +1,51 @@
+"""An export shows one instant, whatever is saved, broken or left unread while it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from seline import open_seline
+from seline.storage.volume.leases import WHOLE_BYTES_MAX, Lease
+
+NAME = "a.json"
+
+
+async def test_a_save_in_the_moment_of_the_look_does_not_get_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_seline(tmp_path) as seline:
+        await seline.data.save_json(NAME, {"of": "the instant"})
+        loop = asyncio.get_running_loop()
+
+        def save_after(self: Lease, name: str) -> list[int]:
+            places = real(self, name)
+            monkeypatch.setattr(Lease, "_places", real)
+            saving = seline.data.save_json(NAME, {"of": "later"})
+            asyncio.run_coroutine_threadsafe(saving, loop).result(10)
+            return places
+
+        real = Lease._places
+        monkeypatch.setattr(Lease, "_places", save_after)
+
+        async with seline.data.exported() as snapshot:
+            exported = await asyncio.to_thread(lambda: b"".join(snapshot.open(NAME)))
+
+        assert b"the instant" in exported
+        assert await seline.data.load_json(NAME) == {"of": "later"}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_large_document_that_nobody_reads_is_not_left_open(tmp_path: Path) -> None:
+    async with open_seline(tmp_path) as seline:
+        await seline.data.save_json(NAME, "x" * (2 * WHOLE_BYTES_MAX))
+        async with seline.data.exported() as snapshot:
+            before = len(os.listdir("/proc/self/fd"))
+
+            for _ in range(20):
+                snapshot.open(NAME)
+
+            assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,62 @@
+"""What was set aside: in order whatever the clock says, apart by owner, and nothing but that."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from seline.blocking import Seline, open_seline
+from seline.domain.document import BOT, SELINE, DocumentKey
+from seline.errors import DocumentNotFound
+from seline.storage.volume.ground import hold
+from seline.storage.volume.quarantine import free_aside_name, list_quarantine
+from tests.clocks import FakeClock
+
+NAME = "a.json"
+
+
+def test_what_is_set_aside_later_comes_later_whatever_the_clock_says(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    key = DocumentKey(BOT, NAME)
+    ground = hold(str(tmp_path), wait_s=0, clock=clock)
+    try:
+        names = []
+        for number in range(120):
+            names.append(free_aside_name(ground, key, clock.now() - timedelta(days=number % 2)))
+            (tmp_path / "quarantine" / names[-1]).touch()
+
+        assert [item.name for item in list_quarantine(ground)] == names[::-1]
+        assert names[-1].endswith("_119.json")
+    finally:
+        ground.close()
+
+
+def test_a_document_of_the_bot_and_one_of_ours_lie_apart(tmp_path: Path, clock: FakeClock) -> None:
+    ground = hold(str(tmp_path), wait_s=0, clock=clock)
+    try:
+        names = {
+            free_aside_name(ground, DocumentKey(owner, "pins.json"), clock.now())
+            for owner in (BOT, SELINE)
+        }
+        assert len(names) == 2
+    finally:
+        ground.close()
+
+
+@pytest.fixture
+def seline(tmp_path: Path) -> Seline:
+    return open_seline(tmp_path / "data")
+
+
+def test_no_item_name_leads_out_of_quarantine(seline: Seline) -> None:
+    with seline:
+        for number in range(2):
+            seline.data.save_json(NAME, {"n": number})
+        [backup] = seline.data.backups(NAME)
+
+        for item in (f"../backups/{backup.name}", f"..\\{backup.name}", "../a.json", NAME, ""):
+            with pytest.raises(DocumentNotFound):
+                seline.data.read_quarantine(item)
