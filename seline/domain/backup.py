@@ -56,7 +56,7 @@ def backup_name(document: str, stamp: Stamp) -> str:
 
 def parse_backup_name(name: str) -> tuple[str, Stamp] | None:
     """Return the document and the stamp that a backup's file name tells, None if it is no such."""
-    match = _BACKUP.match(name)
+    match = _BACKUP.match(name) if isinstance(name, str) else None
     if match is None or not is_document_name(f"{match['stem']}.json"):
         return None
     try:

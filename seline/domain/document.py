@@ -93,12 +93,19 @@ class DocumentInfo:
     backup_count: int
 
 
-@lru_cache(maxsize=16_384)
 def check_document_name(name: str) -> str:
     """Return `name` if a document may bear it; raise InvalidDocumentName saying why not.
 
     Source: SPEC §3. Cached, because every call of the library passes through here.
     """
+    try:
+        return _checked(name)
+    except TypeError:  # a list, for one, which no cache can hold
+        return _checked.__wrapped__(name)
+
+
+@lru_cache(maxsize=16_384)
+def _checked(name: str) -> str:
     why = _what_is_wrong(name)
     if why:
         raise InvalidDocumentName(f"{name!r} is not a document's name: {why}.", name=str(name))

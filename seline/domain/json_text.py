@@ -41,14 +41,16 @@ def encode(value: object, *, depth_max: int = DEPTH_MAX) -> bytes:
     """Return a value as a document's bytes.
 
     Raises NotSerializable naming the path and the kind of value, with the cure as its hint. A
-    value that contains itself is nested too deeply.
+    value that contains itself is nested too deeply; one that changes meanwhile is refused, too.
     """
     try:
         if not _is_plain((value,), depth_max):
             return _encode_wide(value, depth_max)
         return msgspec.json.format(_ENCODER.encode(value), indent=2) + b"\n"
     except (UnicodeEncodeError, RecursionError):
-        _refuse(find_flaw(value, depth_max) or _OUT_OF_STACK)
+        _refuse(_flaw_in(value, depth_max) or _OUT_OF_STACK)
+    except RuntimeError:
+        _refuse(_CHANGING)
 
 
 def encode_decoded(value: Json) -> bytes:
@@ -140,6 +142,13 @@ def _encode_wide(value: object, depth_max: int) -> bytes:
     return json.dumps(value, ensure_ascii=False, indent=2).encode() + b"\n"
 
 
+def _flaw_in(value: object, depth_max: int) -> Flaw | None:
+    try:
+        return find_flaw(value, depth_max)
+    except RuntimeError:
+        return _CHANGING
+
+
 def _refuse(flaw: Flaw) -> NoReturn:
     raise NotSerializable(
         f"{flaw.where}: {flaw.what}. Nothing was written.", hint=flaw.cure, path=flaw.where
@@ -150,6 +159,11 @@ _OUT_OF_STACK: Final = Flaw(
     "$",
     "nested too deeply for the program's stack",
     "Save from a place that is itself less deep in calls, or flatten the value.",
+)
+_CHANGING: Final = Flaw(
+    "$",
+    "another thread changed the value while it was being written",
+    "Save a copy that nobody else changes.",
 )
 
 # reading

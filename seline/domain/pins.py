@@ -85,12 +85,12 @@ def with_blank_pin(
     pin_days: int,
     ended_by: datetime,
 ) -> tuple[Pin, ...]:
-    """Return the pins with a blank save's added, its document's oldest such released first.
+    """Return the pins with a blank save's added; the oldest such are released over five in all.
 
     Pins that no longer hold at `ended_by` are left out.
     """
     kept = list(current(pins, ended_by))
-    blank = [pin for pin in kept if pin.document == document and pin.because.startswith(BLANK)]
+    blank = [pin for pin in kept if pin.because.startswith(BLANK)]
     for released in blank[: max(0, len(blank) - BLANK_PINS_MAX + 1)]:
         kept.remove(released)
     kept.append(

@@ -76,8 +76,8 @@ class Changes(MutableMapping[str, Any]):
 
     def __init__(self, loaded: dict[str, Any]) -> None:
         """Hold the loaded values."""
-        self._loaded = loaded
         self._values = dict(loaded)
+        self._assigned: set[str] = set()
         self._deleted: set[str] = set()
 
     def __getitem__(self, name: str) -> Any:
@@ -92,6 +92,7 @@ class Changes(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._values[check_document_name(name)] = value
+        self._assigned.add(name)
         self._deleted.discard(name)
 
     def __delitem__(self, name: str) -> None:
@@ -104,6 +105,10 @@ class Changes(MutableMapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._values)
+
+    def is_untouched(self, name: str) -> bool:
+        """Whether a document that was not there is still as it was loaded: `{}`."""
+        return name not in self._assigned and self._values[name] == {}
 
     @property
     def deleted(self) -> frozenset[str]:
@@ -167,8 +172,8 @@ class Transaction:
                 yield Change(key, decide, retain=self._data.keeping.retain(key))
         for name in sorted(self._changes):
             base = self._bases.get(name)
-            if base is ABSENT and self._changes[name] == {}:
-                continue  # it was not there, and was left untouched
+            if base is ABSENT and self._changes.is_untouched(name):
+                continue
             yield self._data.save_change(
                 DocumentKey(BOT, name),
                 self._data.encoding.content(self._changes[name]),

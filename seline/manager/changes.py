@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeAlias
+
+import msgspec
 
 from seline.domain.backup import Backup
 from seline.domain.blank import blank_save
@@ -28,13 +31,21 @@ from seline.ports.waiting import turn
 
 Decide = Callable[[Current], Decision]
 
+Guard: TypeAlias = Callable[[str, str, datetime], tuple[Change, ...]]
+"""Gets (document, revision before, now) of a blank save and returns the changes that pin that
+revision, none where a pin of today stands already (V11)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlankSaved:
-    """The answer of a save that removed most of a document (V11)."""
+    """The answer of a save that removed most of a document (V11).
+
+    `pinned`: it asked for a pin; a content of the same day may have one already.
+    """
 
     document: str
     reason: str
+    pinned: bool
     revision_before: str
 
 
@@ -71,37 +82,26 @@ def save(
     *,
     if_match: IfMatch = None,
     backup: bool = True,
-    guard: Callable[[str, str, datetime], tuple[Change, ...]] | None = None,
+    guard: Guard | None = None,
 ) -> Decide:
-    """Make `content` the document's.
-
-    `guard` gets (document, revision before, now) of a blank save and returns the changes that pin
-    that revision, none where a pin of today stands already.
-    """
+    """Make `content` the document's."""
 
     def decide(current: Current) -> Decision:
-        before = current.sound()
+        current.sound()
         check_match(current, if_match)
-        reason = blank_save(before.data, content.data) if guard and before else None
-        if reason is None or before is None or guard is None:
-            return Put(content=content, backup=backup)
-        also = guard(current.key.name, before.revision, current.now)
-        answer = BlankSaved(
-            document=current.key.name, reason=reason, revision_before=before.revision
-        )
-        return Put(
-            content=content,
-            backup=backup or bool(also),
-            alone=bool(also),
-            also=also,
-            answer=answer,
-        )
+        return _guarded(current, Put(content=content, backup=backup), guard)
 
     return decide
 
 
 def update_field(
-    field: str, value: Json, encoding: Encoding, *, if_match: IfMatch = None, backup: bool = True
+    field: str,
+    value: Json,
+    encoding: Encoding,
+    *,
+    if_match: IfMatch = None,
+    backup: bool = True,
+    guard: Guard | None = None,
 ) -> Decide:
     """Set one field of an object; a missing document is created.
 
@@ -118,13 +118,18 @@ def update_field(
                 document=current.key.name,
             )
         document[field] = value
-        return Put(content=encoding.checked(encode_decoded(document)), backup=backup)
+        content = encoding.checked(encode_decoded(document))
+        return _guarded(current, Put(content=content, backup=backup), guard)
 
     return decide
 
 
 def update(
-    function: Callable[[Json | None], Json], encoding: Encoding, *, always: bool = False
+    function: Callable[[Json | None], Json],
+    encoding: Encoding,
+    *,
+    always: bool = False,
+    guard: Guard | None = None,
 ) -> Decide:
     """Apply a pure function to the value (None where there is no document).
 
@@ -135,7 +140,7 @@ def update(
         before = current.sound()
         with turn():
             value = function(None if before is None else decode(before.data))
-        return Put(content=encoding.content(value), always=always)
+        return _guarded(current, Put(content=encoding.content(value), always=always), guard)
 
     return decide
 
@@ -224,6 +229,25 @@ def check_match(current: Current, if_match: IfMatch) -> None:
             document=name,
             current=revision,
         )
+
+
+def _guarded(current: Current, put: Put, guard: Guard | None) -> Put:
+    """Return the put; one that removes most of the document keeps and pins what it removes (V11).
+
+    `alone`: what it removes may come from the same batch, and is kept all the same.
+    """
+    before = current.content
+    if guard is None or before is None:
+        return put
+    reason = blank_save(before.data, put.content.data)
+    if reason is None:
+        return put
+    document, revision = current.key.name, before.revision
+    also = guard(document, revision, current.now)
+    answer = BlankSaved(
+        document=document, reason=reason, pinned=bool(also), revision_before=revision
+    )
+    return msgspec.structs.replace(put, backup=True, alone=True, also=also, answer=answer)
 
 
 def _refuse_unreadable(current: Current) -> None:

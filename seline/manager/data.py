@@ -16,6 +16,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
+import msgspec
+
 from seline.clock import Clock, SystemClock, instant_text
 from seline.domain import pins as pinning
 from seline.domain.backup import Backup
@@ -31,13 +33,14 @@ from seline.domain.document import (
     Revision,
     check_document_name,
 )
-from seline.domain.exported import ImportReport, parse_export, parse_mode, plan_import
+from seline.domain.exported import ImportMode, ImportReport, parse_export, parse_mode, plan_import
 from seline.domain.integrity import REMEDY_FOR, Judged, Remedy, Verdict, of_another
 from seline.domain.json_text import NotJson, decode, decode_strict
 from seline.domain.report import Check, Deleted, Pruned, Reset, Restored, VerifyReport
 from seline.domain.trend import Forecast
 from seline.errors import (
     BackupNotFound,
+    DocumentBusy,
     DocumentUnreadable,
     DocumentUnrecoverable,
     ImportRefused,
@@ -49,7 +52,7 @@ from seline.errors import (
 )
 from seline.manager import changes
 from seline.manager.blocks import Edit, Transaction
-from seline.manager.changes import BlankSaved, Encoding, not_found
+from seline.manager.changes import BlankSaved, Encoding, Guard, not_found
 from seline.manager.health import Health
 from seline.manager.holds import Holds
 from seline.manager.keeping import Keeping
@@ -74,6 +77,7 @@ _log = logging.getLogger("seline.manager")
 NOTED_FOR: Final = timedelta(days=1)
 SLOW_READ_S: Final = 10.0
 LISTINGS_MAX: Final = 3
+IMPORT_TRIES: Final = 10
 _MISSING: Final[Any] = object()
 T = TypeVar("T")
 
@@ -202,28 +206,44 @@ class DataManager:
         value: object,
         backup: bool = True,  # the seed's signature
         if_match: IfMatch = None,
+        *,
+        shrink: bool = False,
     ) -> Revision:
         """Set one field of an object, whatever others do meanwhile (V6); return the revision.
 
-        A missing document is created. Raises NotAnObject for a list or a plain value.
+        A missing document is created. `shrink=True` as in `save_json`. Raises NotAnObject for a
+        list or a plain value.
         """
         key = self._key(name)
         if not isinstance(field, str):
             raise InvalidRequest(f"A field's name is text, not {type(field).__name__}.")
         held = cast("dict[str, Json]", decode(self.encoding.content({field: value}).data))[field]
-        decide = changes.update_field(field, held, self.encoding, if_match=if_match, backup=backup)
+        decide = changes.update_field(
+            field,
+            held,
+            self.encoding,
+            if_match=if_match,
+            backup=backup,
+            guard=self._guard(key, shrink=shrink),
+        )
         return _revision(await self.change(key, decide))
 
-    async def update_json(self, name: str, function: Callable[[Json], Json]) -> Json:
+    async def update_json(
+        self, name: str, function: Callable[[Json], Json], *, shrink: bool = False
+    ) -> Json:
         """Apply a pure function to a document's value (`{}` if there is none); return the new one.
 
+        `shrink=True` as in `save_json`.
         The function runs in the store's turn and may run more than once. It may load documents;
         what would wait for its own end (a save, a recovery) raises NestedEdit in it.
         """
+        key = self._key(name)
         decide = changes.update(
-            lambda value: function({} if value is None else value), self.encoding
+            lambda value: function({} if value is None else value),
+            self.encoding,
+            guard=self._guard(key, shrink=shrink),
         )
-        outcome = await self.change(self._key(name), decide)
+        outcome = await self.change(key, decide)
         assert outcome.content is not None
         return decode(outcome.content.data)
 
@@ -419,15 +439,23 @@ class DataManager:
         way = parse_mode(mode)
         files = parse_export(cast("Json", export))
         contents = {name: self._imported(name, value) for name, value in files.items()}
-        current = {
-            info.name: info.revision if info.verdict == "sound" else None
-            for info in await self._judged_documents(set(contents))
-        }
         incoming = {name: content.revision for name, content in contents.items()}
-        report = plan_import(current, incoming, way, dry_run=dry_run)
-        if not dry_run:
-            await self._import(contents, report)
-        return report
+        for tries_left in reversed(range(IMPORT_TRIES)):
+            current = {
+                info.name: info.revision if info.verdict == "sound" else None
+                for info in await self._judged_documents(set(contents))
+            }
+            report = plan_import(current, incoming, way, dry_run=dry_run)
+            if dry_run:
+                return report
+            try:
+                await self._import(contents, report, whole=way is ImportMode.REPLACE)
+            except DocumentBusy as busy:
+                if "created" not in busy.details or not tries_left:
+                    raise
+            else:
+                return report
+        raise AssertionError("the last try returns or raises")
 
     async def verify(self, *, changed_since: datetime | None = None) -> VerifyReport:
         """Check every document and backup by checksum now; recover, adopt, and report.
@@ -598,13 +626,8 @@ class DataManager:
         shrink: bool = False,
     ) -> Change:
         """Return the change that saves a content, guarded against blank saves (V11)."""
-        guarded = not shrink and key.name not in self.options.blank_guard_except
-        decide = changes.save(
-            content,
-            if_match=if_match,
-            backup=backup,
-            guard=self.keeping.guard if guarded else None,
-        )
+        guard = self._guard(key, shrink=shrink)
+        decide = changes.save(content, if_match=if_match, backup=backup, guard=guard)
         retain = self.keeping.retain(key)
         return Change(key, decide, retain=retain, size_hint=content.size_bytes)
 
@@ -721,14 +744,24 @@ class DataManager:
     def _hear(self, _key: DocumentKey, outcome: Outcome) -> None:
         blank = outcome.answer
         if isinstance(blank, BlankSaved):
+            readable = self.keeping.unreadable is None
+            pinned = readable and blank.pinned
+            kept = f"is kept for {self.options.pin_days} days" if pinned else "is its newest backup"
             self.note(
-                "blank_save",
+                "blank_save" if readable else "blank_save_unpinned",
                 blank.document,
                 f"A save removed most of {blank.document} ({blank.reason}); the content before "
-                f"it is kept for {self.options.pin_days} days.",
+                f"it {kept}.",
             )
 
     # parts
+
+    def _guard(self, key: DocumentKey, *, shrink: bool) -> Guard | None:
+        meant = shrink or key.name in self.options.blank_guard_except
+        return None if meant else self._pin_blank
+
+    def _pin_blank(self, document: str, revision: Revision, now: datetime) -> tuple[Change, ...]:
+        return self.keeping.guard(document, revision, now)
 
     def _key(self, name: str) -> DocumentKey:
         return DocumentKey(BOT, check_document_name(name))
@@ -762,19 +795,41 @@ class DataManager:
 
         return await self.reading(listing)
 
-    async def _import(self, contents: dict[str, Content], report: ImportReport) -> None:
+    async def _import(
+        self, contents: dict[str, Content], report: ImportReport, *, whole: bool
+    ) -> None:
+        """Commit an import. `whole`: raises DocumentBusy where there is more than it replaces."""
         names = sorted({*contents, *report.deleted})
         taken = []
         try:
             for name in names:
                 taken.append(await self.holds.hold(name))  # noqa: PERF401  # awaited in order
-            atom = Atom(tuple(self._import_change(name, contents.get(name)) for name in names))
+            decided = [self._import_change(name, contents.get(name)) for name in names]
+            if whole and decided:
+                decided[0] = self._if_nothing_else(decided[0], frozenset(names))
+            atom = Atom(tuple(decided))
             future = self.holds.commit(taken, lambda: self.submit(atom))
         except BaseException:
             for hold in taken:
                 self.holds.release(hold)
             raise
         await settled(future)
+
+    def _if_nothing_else(self, change: Change, names: frozenset[str]) -> Change:
+        """Return the change, refused in its turn where there are documents beside `names`."""
+
+        def decide(current: Current) -> Decision:
+            assert self._store is not None
+            created = {info.name for info in self._store.documents(BOT)} - names
+            if created:
+                raise DocumentBusy(
+                    f"{min(created)} was created meanwhile; nothing was changed.",
+                    hint="Import again while nothing else creates documents.",
+                    created=sorted(created),
+                )
+            return change.decide(current)
+
+        return msgspec.structs.replace(change, decide=decide)
 
     def _import_change(self, name: str, content: Content | None) -> Change:
         key = DocumentKey(BOT, name)

@@ -326,11 +326,14 @@ def _usage(usage: Usage, forecast: Forecast | None) -> Check:
 def _inodes(usage: Usage) -> Check:
     if not usage.inodes_total or usage.inodes_free is None:
         return Check(name="inodes", status=Status.OK, detail="not limited here")
-    free = usage.inodes_free / usage.inodes_total
+    status = _STATUS_OF_LEVEL[level_of(usage.inodes_ratio)]
     return Check(
         name="inodes",
-        status=Status.WARNING if free < 0.1 else Status.OK,
+        status=status,
         detail=f"{usage.inodes_free} of {usage.inodes_total} files can still be made",
+        fix="Keep fewer backups, delete documents or other files, or enlarge the volume."
+        if status not in (Status.OK, Status.INFO)
+        else "",
     )
 
 

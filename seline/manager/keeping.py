@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
+import msgspec
+
 from seline.clock import Clock, parse_instant
 from seline.domain import pins as pinning
 from seline.domain.backup import Backup
@@ -23,7 +25,16 @@ from seline.domain.retention import Kept, RetentionPlan, RetentionPolicy, plan_r
 from seline.errors import SelineError, StorageError
 from seline.manager.changes import Encoding, look, update
 from seline.manager.options import ManagerOptions
-from seline.ports.store import Atom, Change, DocumentStore, Outcome, Retain
+from seline.ports.store import (
+    Atom,
+    Change,
+    Current,
+    Decision,
+    DocumentStore,
+    Leave,
+    Outcome,
+    Retain,
+)
 
 PINS: Final = DocumentKey(SELINE, "pins.json")
 CLOCK_SLACK: Final = timedelta(days=1)
@@ -118,7 +129,10 @@ class Keeping:
         return None if judged.content is None else judged.content.revision
 
     def guard(self, document: str, revision: str, now: datetime) -> tuple[Change, ...]:
-        """Return the change that pins what a blank save removes, none where today has one (V11)."""
+        """Return the change that pins what a blank save removes, none where today has one (V11).
+
+        Pins that cannot be read refuse no save: nothing is rotated then, so its backup stays.
+        """
         if not pinning.wants_blank_pin(self.pins(), document, now):
             return ()
         add = partial(
@@ -129,7 +143,16 @@ class Keeping:
             pin_days=self._options.pin_days,
             ended_by=self._lived_until(),
         )
-        return (self.change(add),)
+        pin = self.change(add)
+
+        def decide(current: Current) -> Decision:
+            try:
+                return pin.decide(current)
+            except SelineError as error:
+                self.unreadable = error
+                return Leave()
+
+        return (msgspec.structs.replace(pin, decide=decide),)
 
     def change(self, function: Callable[[tuple[Pin, ...]], tuple[Pin, ...]]) -> Change:
         """Return a change of the pins. A full volume takes it: a shrinking save may need one."""

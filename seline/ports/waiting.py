@@ -58,7 +58,7 @@ def in_loop() -> bool:
 
 @contextmanager
 def turn() -> Generator[None]:
-    """Run a caller's function in the store's turn: until it returns, nothing else is carried out."""
+    """Run a caller's function in the store's turn: nothing else is carried out meanwhile."""
     token = _in_turn.set(True)
     try:
         yield

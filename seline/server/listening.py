@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import logging
 import os
 from collections.abc import Generator
 from typing import Final
@@ -15,7 +14,7 @@ from aiohttp import web
 from seline.errors import SettingsError
 
 SOCKET_PATH_MAX: Final = 100
-_log = logging.getLogger("seline.server")
+CONTROL_SOCKET: Final = "control.sock"
 
 
 async def listen(runner: web.AppRunner, host: str | None, port: int) -> str:
@@ -33,17 +32,25 @@ async def listen(runner: web.AppRunner, host: str | None, port: int) -> str:
     return f"http://{_shown_host(host)}:{listening[1]}"
 
 
-async def listen_on_control_socket(runner: web.AppRunner, data_dir: str) -> None:
-    """Listen beside the documents, replacing a socket that a crash left: we hold the volume."""
+async def listen_on_control_socket(runner: web.AppRunner, data_dir: str) -> str:
+    """Listen beside the documents, replacing a socket that a crash left: we hold the volume.
+
+    Return why it cannot be: a full volume may have no room for one more name.
+    """
     with _short_path(data_dir) as directory:
-        path = os.path.join(directory, "control.sock")
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
         try:
-            await _start(web.UnixSite(runner, path))
-            os.chmod(path, 0o600)
+            await listen_on_socket(runner, os.path.join(directory, CONTROL_SOCKET))
         except OSError as error:
-            _log.warning("no control socket: %s; use the address and a token", error)
+            return str(error)
+    return ""
+
+
+async def listen_on_socket(runner: web.AppRunner, path: str) -> None:
+    """Listen on a socket that only its owner may open. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    await _start(web.UnixSite(runner, path))
+    os.chmod(path, 0o600)
 
 
 async def _start(site: web.BaseSite) -> None:
@@ -66,7 +73,7 @@ async def _start(site: web.BaseSite) -> None:
 
 def control_socket_path(data_dir: str) -> str:
     """Return where a holder's control socket lies."""
-    return os.path.join(data_dir, ".seline", "control.sock")
+    return os.path.join(data_dir, ".seline", CONTROL_SOCKET)
 
 
 def _cannot_listen(error: OSError, host: str | None, port: int) -> SettingsError:

@@ -62,12 +62,12 @@ class LessonsLearned:
             gone = rest is not None
             return document if rest is None else rest
 
-        await self._change(without)
+        await self._change(without, shrink=True)
         return gone
 
     async def format_lessons_for_prompt(self, max_lessons: int = 10) -> str:
         """Return the most frequent lessons as lines for a prompt."""
         return format_lessons(await self._data.load_json(LESSONS_NAME), max_lessons=max_lessons)
 
-    async def _change(self, function: Callable[[Json], Json]) -> Json:
-        return await self._data.update_json(LESSONS_NAME, function)
+    async def _change(self, function: Callable[[Json], Json], *, shrink: bool = False) -> Json:
+        return await self._data.update_json(LESSONS_NAME, function, shrink=shrink)

@@ -49,10 +49,13 @@ TYPE_OF_INCIDENT: Final[Mapping[str, AlertType | None]] = {
     "journal_broken": AlertType.JOURNAL_DAMAGED,
     "disk_error": AlertType.DISK_ERROR,
     "blank_save": AlertType.BLANK_SAVE,
+    "blank_save_unpinned": AlertType.BLANK_SAVE,
     "state_not_kept": None,
     "adopted": None,
     "edited_meanwhile": None,
     "set_aside": None,
+    "remade": None,
+    "shed": None,
 }
 """None: a person did it and knows, or it is told otherwise (a full volume, as usage). What is not
 here is told as a disk error."""

@@ -5,6 +5,7 @@ A signal that can be heard ends the process in order and within bounds, with no 
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import select
@@ -15,16 +16,19 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from http.client import HTTPException
+from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
-from seline.blocking import open_seline
+from seline.blocking import Seline, open_seline
 from tests.command_line import Line, line_at
+from tests.proof.history import Read, Stopped, Write, check
 from tests.proof.judge import stray
 
 ADMIN: Final = "an-admin-token-for-tests"
@@ -33,15 +37,24 @@ DOCUMENTS: Final = 60
 ENDS_WITHIN_S: Final = 30.0
 SAVES: Final = 5
 HEARD: Final = (signal.SIGTERM, signal.SIGINT)
+GONE: Final = (OSError, HTTPException, AssertionError)
+"""What a call meets when the server goes away before or in the middle of its answer."""
 
 
 @dataclass
 class Life:
-    """One server, what it said, and what it acknowledged."""
+    """One server, what it said, and what it was asked to save and acknowledged."""
 
     process: subprocess.Popen[bytes]
     out: Path
-    acknowledged: dict[str, int] = field(default_factory=dict)
+    saves: dict[str, Write] = field(default_factory=dict)
+    """By their states, which are the numbers saved behind the document's name."""
+
+    @property
+    def acknowledged(self) -> set[str]:
+        """The documents of which a save was answered."""
+        told = [one for one in list(self.saves.values()) if one.outcome == "acknowledged"]
+        return {name for one in told for name in one.changes}
 
     @property
     def said(self) -> str:
@@ -70,13 +83,14 @@ class Life:
 
 
 def save_without_end(life: Life, name: str) -> None:
-    """Save until the server is gone; a number counts once its save was answered."""
-    number = 0
-    with suppress(OSError, AssertionError):
-        while True:
-            number += 1
-            life.call("PUT", f"/documents/{name}", {"n": number})
-            life.acknowledged[name] = number
+    """Save until the server is gone, and note what was asked for and answered."""
+    with suppress(*GONE):
+        for number in count(1):
+            state = f"{name} {number}"
+            asked = Write(changes={name: state}, began=time.monotonic())
+            life.saves[state] = asked
+            life.call("PUT", f"/documents/{name}", {"by": state})
+            life.saves[state] = replace(asked, ended=time.monotonic(), outcome="acknowledged")
 
 
 def at_once(_life: Life) -> None:
@@ -107,7 +121,7 @@ def while_a_job_runs(life: Life) -> None:
 
 def while_an_export_streams(life: Life) -> None:
     def export() -> None:
-        with suppress(OSError, AssertionError):
+        with suppress(*GONE):
             life.call("GET", "/export?form=folder")
 
     life.url()
@@ -172,19 +186,24 @@ def test_a_signal_in_any_phase_loses_nothing(
     assert "Traceback" not in life.said
     if number in HEARD and phase not in ("importing", "stopping"):
         assert code == 0, life.said
-    _check(tmp_path / "data", life.acknowledged)
+    _check(tmp_path / "data", life)
 
 
-def _check(directory: Path, acknowledged: Mapping[str, int]) -> None:
+def _check(directory: Path, life: Life) -> None:
+    stopped = Stopped(at=time.monotonic())
     with open_seline(directory) as seline:
-        for name, number in acknowledged.items():
-            value = seline.data.load_json(name)
-            assert isinstance(value, dict)
-            assert isinstance(value["n"], int)
-            assert value["n"] >= number, name
+        read = _read(seline, sorted(life.acknowledged))
+        assert check([*life.saves.values(), stopped, read]) == []
         assert len(seline.data.documents()) >= DOCUMENTS
         assert seline.data.verify().findings == ()
     assert stray(directory) == []
+
+
+def _read(seline: Seline, names: Sequence[str]) -> Read:
+    began = time.monotonic()
+    files: Any = seline.data.export_all_data()["files"]
+    found = {name: files[name]["by"] if name in files else None for name in names}
+    return Read(found=found, began=began, ended=time.monotonic())
 
 
 @contextmanager
@@ -235,9 +254,13 @@ def test_a_new_container_polls_only_once_the_old_one_let_go(
             assert heard == [], "it polls while another holds the data"
             old.process.send_signal(number)
             old.process.wait(ENDS_WITHIN_S)
+            stopped = time.monotonic()
             word, _, value = new.stdout.readline().partition(" ")
             assert word == "polling"
-            assert int(re.findall(r"\d+", value)[0]) >= old.acknowledged["saved0.json"] > 0
+            found = {"saved0.json": ast.literal_eval(value)["by"]}
+            read = Read(found=found, began=stopped, ended=time.monotonic())
+            assert check([*old.saves.values(), Stopped(at=stopped), read]) == []
+            assert old.acknowledged
             assert new.wait(ENDS_WITHIN_S) == 0
         finally:
             new.kill()

@@ -156,6 +156,11 @@ class FailingDisk:
         _hold(self.filesystem.path / BAD)
         (self.filesystem.path / "sound-blocks").unlink()
 
+    def remount(self) -> None:
+        """Mount it again: what is shown then is what the disk holds."""
+        self.filesystem.remount()
+        _take_everything_for_us(self.filesystem)
+
     def change_beneath(self, path: Path, old: bytes, new: bytes) -> None:
         """Change a file's bytes on the disk, behind the back of the kernel's pages."""
         os.sync()
@@ -187,16 +192,16 @@ def failing_disk(place: Path, code: str = "EIO") -> Generator[FailingDisk]:
         except NotAllowed as reason:
             pytest.skip(str(reason))
         filesystem = SmallFilesystem(path=place / "disk", kind="ext4", device=device)
-        _take_everything_for_us(device)
+        _take_everything_for_us(filesystem)
         _hold_upper_part(filesystem)
         yield FailingDisk(filesystem=filesystem, code=code, _image=image, _thin=thin)
 
 
-def _take_everything_for_us(device: str) -> None:
+def _take_everything_for_us(filesystem: SmallFilesystem) -> None:
     """Let ext4 keep no blocks for itself: those it would give after all others are sound ones."""
-    name = os.path.basename(device)
-    with contextlib.suppress(OSError):
-        Path(f"/sys/fs/ext4/{name}/reserved_clusters").write_text("0", encoding="ascii")
+    assert filesystem.device is not None
+    name = os.path.basename(filesystem.device)
+    Path(f"/sys/fs/ext4/{name}/reserved_clusters").write_text("0", encoding="ascii")
 
 
 def _hold_upper_part(filesystem: SmallFilesystem) -> None:

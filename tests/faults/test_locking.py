@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ import pytest
 from seline import blocking
 from seline.errors import ForkedStore, SelineError, VolumeLocked, VolumeNotMounted
 from seline.storage.volume.mounts import check_place
+from tests.faults.small_filesystem import NotAllowed, run
 
 HOLDER = """
 import sys, time
@@ -81,6 +85,66 @@ def test_who_waits_gets_in_when_the_holder_ends(tmp_path: Path) -> None:
     with blocking.open_seline(tmp_path, lock_wait_s=10) as seline:
         assert seline.data.load_json("held.json") == {"n": 1}
     end(holder)
+
+
+@contextmanager
+def by_a_link(directory: Path) -> Iterator[Path]:
+    link = directory.with_name("link")
+    link.symlink_to(directory)
+    yield link
+
+
+@contextmanager
+def by_a_second_mount(directory: Path) -> Iterator[Path]:
+    point = directory.with_name("mounted")
+    point.mkdir()
+    try:
+        run("mount", "--bind", str(directory), str(point))
+    except NotAllowed as reason:
+        pytest.skip(str(reason))
+    try:
+        yield point
+    finally:
+        run("umount", str(point))
+
+
+@pytest.mark.parametrize("way", [by_a_link, by_a_second_mount])
+def test_a_held_volume_is_held_whatever_path_leads_to_it(
+    tmp_path: Path, way: Callable[[Path], AbstractContextManager[Path]]
+) -> None:
+    directory = tmp_path / "data"
+    directory.mkdir()
+    with way(directory) as path:
+        holder = start_holder(directory)
+        try:
+            with pytest.raises(VolumeLocked, match=str(holder.pid)):
+                blocking.open_seline(path, lock_wait_s=0)
+        finally:
+            end(holder)
+        with blocking.open_seline(directory), pytest.raises(VolumeLocked, match="this process"):
+            blocking.open_seline(path, lock_wait_s=0)
+
+
+def test_a_holder_whose_name_rotted_still_holds(tmp_path: Path) -> None:
+    holder = start_holder(tmp_path)
+    try:
+        for rotten in (b"", bytes(40), b"[1]", b'{"pid": '):
+            (tmp_path / ".seline" / "server.json").write_bytes(rotten)
+            with pytest.raises(VolumeLocked, match="unknown"):
+                blocking.open_seline(tmp_path, lock_wait_s=0)
+    finally:
+        end(holder)
+
+
+def test_who_removes_our_directory_by_hand_lets_nobody_in(tmp_path: Path) -> None:
+    """The lock lies on the data directory itself: there is no file to delete."""
+    with blocking.open_seline(tmp_path) as seline:
+        seline.data.save_json("a.json", {"n": 1})
+        shutil.rmtree(tmp_path / ".seline")
+        with pytest.raises(VolumeLocked):
+            blocking.open_seline(tmp_path, lock_wait_s=0)
+        seline.data.save_json("a.json", {"n": 2})
+        assert seline.data.load_json("a.json") == {"n": 2}
 
 
 def test_the_same_process_is_told_to_use_the_open_instance(tmp_path: Path) -> None:

@@ -112,7 +112,8 @@ async def test_a_document_over_the_limit_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     ["../evil.json", "a/b.json", "metadata.json", "x.txt", ".hidden.json", "", "a b.json",
-     "x" * 200 + ".json", "é.json", "a.json\n", "a\0.json", "\\x.json"],
+     "x" * 200 + ".json", "é.json", "a.json\n", "a\0.json", "\\x.json", None, 5, b"a.json",
+     ["a.json"], {"a.json"}],
 )  # fmt: skip
 async def test_a_wrong_name_is_refused_everywhere(
     seline: Seline, tmp_path: Path, name: str
@@ -371,6 +372,17 @@ async def test_a_transaction_loads_only_what_it_names(seline: Seline) -> None:
             change["../x.json"] = {}
 
 
+async def test_a_transaction_creates_what_it_assigns_and_nothing_that_it_only_loads(
+    seline: Seline,
+) -> None:
+    async with seline.data.transaction("assigned.json", "loaded.json", "again.json") as change:
+        change["assigned.json"] = {}
+        assert change["loaded.json"] == {}
+        del change["again.json"]
+        change["again.json"] = {}
+    assert [info.name for info in await seline.data.documents()] == ["again.json", "assigned.json"]
+
+
 async def test_one_transaction_at_a_time(seline: Seline) -> None:
     async def move() -> None:
         async with seline.data.transaction("a.json", "b.json") as change:
@@ -432,6 +444,16 @@ async def test_a_restore_without_a_backup_says_what_was_tried(seline: Seline) ->
         await seline.data.restore(PROFILE, "../../etc/passwd")
 
 
+@pytest.mark.parametrize("name", [None, 5, b"x", "", "a.json"])
+async def test_what_is_no_backups_name_is_not_found(seline: Seline, name: str) -> None:
+    await seline.data.save_json(PROFILE, {"n": 1})
+    for attempt in (seline.data.read_backup(PROFILE, name), seline.data.pin(PROFILE, name)):
+        with pytest.raises(BackupNotFound):
+            await attempt
+    with pytest.raises(DocumentNotFound):
+        await seline.data.read_quarantine(name)
+
+
 async def test_a_pinned_backup_stays_outside_rotation(seline: Seline) -> None:
     for number in range(2):
         await seline.data.save_json(PROFILE, {"n": number})
@@ -465,6 +487,87 @@ async def test_a_blank_save_is_pinned_even_without_a_backup(seline: Seline) -> N
     assert [backup.pinned for backup in await seline.data.backups(PROFILE)] == [True]
 
 
+@pytest.mark.parametrize("verb", ["field", "update", "edit", "transaction"])
+async def test_whatever_verb_removes_most_of_a_document_what_it_removed_is_pinned(
+    seline: Seline, verb: str
+) -> None:
+    data, before = seline.data, {"profile": LONG, "v": 1}
+    await data.save_json(PROFILE, before)
+
+    if verb == "field":
+        await data.update_field(PROFILE, "profile", {}, backup=False)
+    elif verb == "update":
+        await data.update_json(PROFILE, lambda _: {})
+    elif verb == "edit":
+        async with data.edit(PROFILE, backup=False) as profile:
+            profile.clear()
+    else:
+        async with data.transaction(PROFILE, backup=False) as change:
+            change[PROFILE] = {}
+
+    [kept] = await data.backups(PROFILE)
+    assert kept.pinned
+    assert await data.read_backup(PROFILE, kept.name) == before
+
+
+async def test_a_field_or_an_update_that_shrinks_a_document_may_be_meant(seline: Seline) -> None:
+    await seline.data.save_json(PROFILE, {"profile": LONG})
+    await seline.data.update_field(PROFILE, "profile", {}, shrink=True)
+    await seline.data.save_json(PROFILE, {"profile": LONG})
+    await seline.data.update_json(PROFILE, lambda _: {}, shrink=True)
+    await seline.lessons.add_lesson("a", "b", "c" * 600)
+    await seline.lessons.delete_lesson(0)
+    assert seline.data.keeping.pins() == ()
+
+
+async def test_a_second_blank_save_of_a_day_keeps_what_it_removes_as_a_backup(
+    seline: Seline,
+) -> None:
+    await seline.data.save_json(PROFILE, LONG)
+    await seline.data.save_json(PROFILE, {})
+    await seline.data.save_json(PROFILE, {**LONG, "again": True}, backup=False)
+    await seline.data.save_json(PROFILE, {}, backup=False)
+
+    newest, *_ = backups = await seline.data.backups(PROFILE)
+    assert await seline.data.read_backup(PROFILE, newest.name) == {**LONG, "again": True}
+    assert sum(backup.pinned for backup in backups) == 1
+
+
+async def test_blank_saves_pin_five_contents_in_all_the_oldest_is_released(
+    seline: Seline,
+) -> None:
+    names = [f"user_{number}.json" for number in range(7)]
+    for name in names:
+        await seline.data.save_json(name, LONG)
+        await seline.data.save_json(name, {})
+
+    assert [pin.document for pin in seline.data.keeping.pins()] == names[2:]
+    assert len(await seline.data.backups(names[0])) == 1
+
+
+@pytest.mark.parametrize("pins", ["a directory", "another shape"])
+async def test_a_blank_save_is_stored_and_told_where_the_pins_cannot_be_read(
+    seline: Seline, tmp_path: Path, pins: str
+) -> None:
+    data, place = seline.data, tmp_path / "data" / ".seline" / "pins.json"
+    await data.save_json(PROFILE, LONG)
+    if pins == "a directory":
+        place.mkdir()
+    else:
+        place.write_text("[]")
+
+    await data.save_json(PROFILE, {}, backup=False)
+
+    assert await data.load_json(PROFILE) == {}
+    for number in range(8):
+        await data.save_json(PROFILE, {"n": number})
+    oldest = (await data.backups(PROFILE))[-1]
+    assert await data.read_backup(PROFILE, oldest.name) == LONG
+    told = {check["name"]: check["detail"] for check in (await data.health())["checks"]}  # type: ignore[union-attr,index,call-overload]
+    assert "is its newest backup" in told["blank_save_unpinned"]  # type: ignore[operator]
+    assert "no backup is rotated" in told["pins"]  # type: ignore[operator]
+
+
 async def test_blank_saves_together_with_others_still_pin_what_they_remove(seline: Seline) -> None:
     await seline.data.save_json(PROFILE, {"start": 1})
     await asyncio.gather(
@@ -495,6 +598,53 @@ async def test_an_export_goes_back_in_whole(seline: Seline, tmp_path: Path) -> N
         assert (report.unchanged, report.deleted) == (("a.json", "b.json"), ("c.json",))
         again = await second.data.export_all_data()
     assert again["files"] == export["files"]
+
+
+async def test_replacing_everything_leaves_no_document_that_was_saved_meanwhile(
+    seline: Seline,
+) -> None:
+    data = seline.data
+    await data.save_json("a.json", {"n": 1})
+    entered, go = asyncio.Event(), asyncio.Event()
+
+    async def edit() -> None:
+        async with data.edit("a.json"):
+            entered.set()
+            await go.wait()
+
+    editing = asyncio.ensure_future(_in_fresh_context(edit()))
+    await entered.wait()
+    importing = asyncio.ensure_future(
+        _in_fresh_context(data.import_data({"files": {"a.json": {"n": 2}}}, mode="replace"))
+    )
+    await asyncio.sleep(0.05)  # it knows what is there, and waits for the edit
+    await data.save_json("meanwhile.json", {"n": 3})
+    go.set()
+    await editing
+    report = await importing
+
+    assert report.deleted == ("meanwhile.json",)  # type: ignore[attr-defined]
+    assert [info.name for info in await data.documents()] == ["a.json"]
+    assert len(await data.backups("meanwhile.json")) == 1
+
+
+async def test_an_import_that_others_always_forestall_gives_up_and_changes_nothing(
+    seline: Seline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, hold = seline.data, seline.data.holds.hold
+
+    async def forestalled(name: str) -> object:
+        await data.save_json(f"another_{uuid.uuid4().hex}.json", {})
+        return await hold(name)
+
+    await data.save_json("a.json", {"n": 1})
+    monkeypatch.setattr(data.holds, "hold", forestalled)
+
+    with pytest.raises(DocumentBusy):
+        await data.import_data({"files": {"a.json": {"n": 2}}}, mode="replace")
+
+    assert await data.load_json("a.json") == {"n": 1}
+    assert len(await data.documents()) > 1
 
 
 async def test_a_dry_run_changes_nothing(seline: Seline) -> None:
@@ -568,8 +718,7 @@ async def test_what_was_saved_is_there_after_reopening(tmp_path: Path) -> None:
     [
         '{"created_at": "0001-01-01T00:00:00+05:00", "last_backup": "0001-01-01T00:00:00+05:00"}',
         '{"created_at": 5, "last_updated": [], "total_writes": "many"}',
-        '{"pins": [{"document": "a.json", "revision": "x",'
-        ' "pinned_at": "9999-12-31T23:59:59-05:00"}]}',
+        '{"pins": [{"document": "a", "revision": "x", "pinned_at": "9999-12-31T23:59:59-05:00"}]}',
         "[]",
         "null",
     ],

@@ -43,7 +43,8 @@ class Expected:
 def expect(operation: Operation, scratch: Path) -> Expected:
     """Do an operation undisturbed, and say what it does."""
     prepare(operation, scratch)
-    before = {name: value(name, 2) if name != NEW else None for name in NAMES}
+    there = frozenset[str]() if operation.first else frozenset(NAMES) - {NEW}
+    before = {name: value(name, 2) if name in there else None for name in NAMES}
     act(operation, scratch)
     with opened(scratch) as seline:
         after = _values(seline)
@@ -70,7 +71,7 @@ def stray(directory: Path) -> list[str]:
     """Return what lies in a closed volume and has no business there."""
     inner = directory / ".seline"
     left = [str(path) for part in ("staging", "exports") for path in (inner / part).iterdir()]
-    left += [str(path) for path in inner.glob("journal*")]
+    left += [str(path) for name in ("journal*", "*.new", ".*") for path in inner.glob(name)]
     known = {".seline", "backups", "quarantine", "metadata.json", "lost+found"}
     return left + [
         path.name
@@ -101,8 +102,8 @@ def _backed_up(seline: Seline, expected: Expected, found: Values) -> list[str]:
     kept = {backup.document for backup in seline.data.all_backups()}
     return [
         f"V8: {name} has no backup left"
-        for name in (A, B, C, STILL)
-        if name not in kept and not (purged and name == A)
+        for name, value in expected.before.items()
+        if value is not None and name not in kept and not (purged and name == A)
     ]
 
 

@@ -6,9 +6,11 @@ and says `done` once the act was acknowledged. Every volume holds the same docum
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from seline.storage.volume import commit
 A, B, C, NEW, STILL = "a.json", "b.json", "c.json", "new.json", "still.json"
 DONE = "done"
 CRASHED = 9
+SETTLE_S = 0.01
 
 
 def as_it_is(_directory: Path) -> None:
@@ -35,6 +38,7 @@ class Operation:
 
     `prepare` comes after the documents were saved; the volume is closed in between. `certain`:
     what it changes is decided before it begins, so whatever fails, nothing else is ever served.
+    `first`: there is no volume yet.
     """
 
     name: str
@@ -42,6 +46,7 @@ class Operation:
     prepare: Callable[[Path], None] = as_it_is
     changes: frozenset[str] = frozenset()
     certain: bool = False
+    first: bool = False
 
 
 def documents(directory: Path) -> None:
@@ -60,13 +65,16 @@ def value(name: str, number: Json) -> dict[str, Json]:
 def opened(directory: Path) -> Seline:
     """Open a volume as the operations do."""
     return open_seline(
-        directory, lock_wait_s=0, storage__settle_s=0.01, storage__volume_limit_mb=200
+        directory, lock_wait_s=0, storage__settle_s=SETTLE_S, storage__volume_limit_mb=200
     )
 
 
 def prepare(operation: Operation, directory: Path) -> None:
     """Make the volume that an operation finds."""
-    documents(directory)
+    if operation.first:
+        directory.mkdir(parents=True)
+    else:
+        documents(directory)
     operation.prepare(directory)
 
 
@@ -86,6 +94,31 @@ def _transaction(data: DataManager) -> None:
 def _edit(data: DataManager) -> None:
     with data.edit(A) as value:
         value["n"] = "new"
+
+
+def _delete_and_change(data: DataManager) -> None:
+    with data.transaction(A, B) as change:
+        del change[A]
+        change[B] = value(B, "new")
+
+
+def _save_beside_an_export(data: DataManager) -> None:
+    with data.exported() as snapshot:
+        data.save_json(A, value(A, "new"))
+        old = b"".join(snapshot.open(A))
+    assert json.loads(old) == value(A, 2), "an export of one instant saw a later one"
+
+
+def _edit_by_hand(directory: Path) -> None:
+    (directory / A).write_text(json.dumps(value(A, "by hand")), encoding="utf-8")
+
+
+def _adopt(data: DataManager) -> None:
+    """Read until what was edited has settled, and is the store's own."""
+    for _ in range(2):
+        data.load_json(A)
+        time.sleep(3 * SETTLE_S)
+    data.load_json(A)
 
 
 def _flip(directory: Path) -> None:
@@ -204,6 +237,48 @@ OPERATIONS = {
 }
 
 
+MORE = {
+    operation.name: operation
+    for operation in (
+        Operation(
+            name="first start",
+            act=lambda seline, _: seline.data.save_json(NEW, value(NEW, "new")) and None,
+            changes=frozenset({NEW}),
+            first=True,
+        ),
+        Operation(
+            name="transaction that deletes",
+            act=lambda seline, _: _delete_and_change(seline.data),
+            changes=frozenset({A, B}),
+        ),
+        Operation(
+            name="import that replaces",
+            act=lambda seline, _: (
+                seline.data.import_data(
+                    {"files": {A: value(A, "new"), STILL: value(STILL, 2)}}, mode="replace"
+                )
+                and None
+            ),
+            changes=frozenset({A, B, C}),
+        ),
+        Operation(
+            name="save beside an export",
+            act=lambda seline, _: _save_beside_an_export(seline.data),
+            changes=frozenset({A}),
+        ),
+        Operation(
+            name="adoption of a hand edit",
+            act=lambda seline, _: _adopt(seline.data),
+            prepare=_edit_by_hand,
+            changes=frozenset({A}),
+            certain=True,
+        ),
+    )
+}
+"""What only the suites of single calls break."""
+EVERY = OPERATIONS | MORE
+
+
 def _more_backups_than_are_kept(directory: Path) -> None:
     """Save under a policy that keeps many, so that the usual one has something to discard."""
     with open_seline(directory, lock_wait_s=0, backups__keep_newest=20) as seline:
@@ -214,7 +289,7 @@ def _more_backups_than_are_kept(directory: Path) -> None:
 
 def main(name: str, half: str, directory: str) -> None:
     """Do one half of an operation; `crash` dies after the commit point, before publishing."""
-    operation = OPERATIONS[name]
+    operation = EVERY[name]
     if half == "crash":
         commit.Committer._publish = _die  # type: ignore[method-assign]
     if half == "prepare":

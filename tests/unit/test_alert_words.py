@@ -74,8 +74,9 @@ def a_report(*findings: Finding) -> VerifyReport:
 
 def a_finding(outcome: str, *, verdict: str = "altered", backup: str | None = None) -> Finding:
     return Finding(
-        document=NAME, backup=backup, verdict=verdict, outcome=outcome, detail="So it is."
-    )
+        document=NAME, backup=backup, verdict=verdict, outcome=outcome, detail="So it is.",
+        found_at=NOON,
+    )  # fmt: skip
 
 
 def a_pin(*, until_days: int | None) -> Pin:

@@ -10,6 +10,7 @@ import decimal
 import enum
 import json
 import sys
+import types
 import uuid
 from typing import Any, NamedTuple
 
@@ -213,6 +214,27 @@ def test_a_limit_above_the_stack_is_no_recursion_error() -> None:
     deep = nested(sys.getrecursionlimit() * 3)
 
     assert "too deeply" in refused(deep, depth_max=10**6).message
+
+
+@pytest.mark.parametrize("module", ["json_text.py", "json_flaws.py"])
+def test_a_value_that_another_thread_changes_meanwhile_is_refused_by_name(module: str) -> None:
+    value: dict[str, Any] = {"a": 1, "b": "\ud800" if module == "json_flaws.py" else 2}
+
+    def meanwhile(frame: types.FrameType, _event: str, _arg: object) -> Any:
+        """Be the other thread: it may have its turn between any two lines."""
+        if frame.f_code.co_filename.endswith(module):
+            value[f"n{len(value)}"] = 1
+        return meanwhile
+
+    before = sys.gettrace()
+    sys.settrace(meanwhile)
+    try:
+        with pytest.raises(NotSerializable) as refused:
+            encode(value)
+    finally:
+        sys.settrace(before)
+    assert "changed" in refused.value.message
+    assert "copy" in refused.value.hint
 
 
 def test_a_refused_value_is_left_as_it_was() -> None:

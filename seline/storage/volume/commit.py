@@ -40,9 +40,10 @@ from seline.domain.integrity import Verdict
 from seline.domain.json_text import why_not_json
 from seline.errors import SelineError
 from seline.ports.store import Incident
-from seline.storage.batch import Plan, Publish
+from seline.storage.batch import Found, Plan, Publish
 from seline.storage.volume import disk
 from seline.storage.volume.disk import Identity
+from seline.storage.volume.failures import describe
 from seline.storage.volume.ground import Ground
 from seline.storage.volume.journal import RECORD_NAME, Entry, encode_record
 from seline.storage.volume.judging import Judging
@@ -109,6 +110,7 @@ class _Move:
     backups: list[Backup] = field(default_factory=list[Backup])
     set_aside: bool = False
     displaced: bool = False
+    left: str = ""
     refused: OSError | None = None
 
 
@@ -137,6 +139,7 @@ class Committer:
     release_reserve: Callable[[], bool]
     before_replacing: Callable[[DocumentKey], None]
     overlay: Overlay = field(default_factory=dict[DocumentKey, "Content | SelineError | None"])
+    _durable: dict[DocumentKey, Identity] = field(default_factory=dict[DocumentKey, Identity])
     _litter: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
     _unseen: list[_Move] = field(default_factory=list[_Move])
     _pool: ThreadPoolExecutor | None = None
@@ -158,6 +161,29 @@ class Committer:
                 _close(move.descriptors)
         self._finish(moves, now)
         return _committed(moves)
+
+    def hold(self, found: Found) -> None:
+        """Sync a sound file that this process did not write, before anything rests on it (V2).
+
+        Raises StagingFailed, DirectoryFailed.
+        """
+        key, identity = found.key, found.token
+        if found.judged.verdict is not Verdict.SOUND or self._durable.get(key) == identity:
+            return
+        assert isinstance(identity, Identity)
+        documents = self.ground.documents(key.owner)
+        try:
+            descriptor = disk.open_to_read(documents, key.name)
+        except FileNotFoundError:
+            return  # it went just now: what was found was there a moment ago
+        except OSError as error:
+            raise StagingFailed(error, f"Opening {key.name}") from error
+        try:
+            if identity.same_bytes(Identity.of(os.fstat(descriptor))):
+                self._sync_directories((descriptor, documents), f"Syncing {key.name}")
+                self._durable[key] = identity
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
         """End the threads that sync; idempotent. No commit runs any more."""
@@ -505,8 +531,10 @@ class Committer:
                 continue
             if content is None:
                 self.judging.forget(move.key)
+                self._durable.pop(move.key, None)
             else:
-                self.judging.remember(move.key, self._as_staged(move, content), content)
+                identity = self._durable[move.key] = self._as_staged(move, content)
+                self.judging.remember(move.key, identity, content)
 
     def _as_staged(self, move: _Move, content: Content) -> Identity:
         """Return what the file is known by, as it was written: an edit of this moment differs."""
@@ -531,13 +559,14 @@ class Committer:
             self._see_out(move, now)
         except FileNotFoundError:
             return  # a reopening has dealt with it
-        except OSError:
+        except OSError as error:
+            move.left = describe(error)
             self._unseen.append(move)
 
     def _see_out(self, move: _Move, now: datetime) -> None:
         """Deal with the file that came out of the live name."""
         if move.publish.purge:
-            disk.unlink(self.ground.staging, move.staged)  # whatever it is by now: it is to go
+            self._erase(move, now)
         elif move.set_aside:
             aside = free_aside_name(self.ground, move.key, now)
             self._rename_aside(move.staged, aside)
@@ -545,6 +574,13 @@ class Committer:
             disk.unlink(self.ground.staging, move.staged)
         else:
             self._keep_stranger(move, now)
+
+    def _erase(self, move: _Move, now: datetime) -> None:
+        """Erase what a purged document was by now; a directory, never ours, is set aside."""
+        try:
+            disk.unlink(self.ground.staging, move.staged)
+        except IsADirectoryError:
+            self._rename_aside(move.staged, free_aside_name(self.ground, move.key, now))
 
     def _rename_aside(self, staged: str, name: str) -> None:
         disk.rename(self.ground.staging, staged, self.ground.quarantine, name)
@@ -630,6 +666,7 @@ def _committed(moves: Sequence[_Move]) -> Committed:
         backups={move.key: _undo_backup(move) for move in current if _undo_backup(move)},
         made={move.key: move.backups for move in current},
         refused={move.key: move.refused for move in moves if move.refused is not None},
+        unerased={move.key: move.left for move in current if move.left and move.publish.purge},
     )
 
 

@@ -13,7 +13,6 @@ import re
 import stat
 import sys
 from collections.abc import Callable
-from functools import cache
 from typing import Final, NamedTuple
 
 from seline.domain.integrity import ATTRIBUTE
@@ -304,7 +303,6 @@ def syncs_filesystems() -> bool:
     return _syncfs is not None and _kernel_version() >= (5, 8)
 
 
-@cache
 def _kernel_version() -> tuple[int, int]:
     found = re.match(r"(\d+)\.(\d+)", os.uname().release)
     return (int(found[1]), int(found[2])) if found else (0, 0)

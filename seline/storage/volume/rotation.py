@@ -1,15 +1,15 @@
 """The only way in which a backup is removed, and the rule it keeps.
 
 V8  The newest sound backup of a document is never removed, and it is read and verified before
-    anything else is unlinked; backups in use are left; after a failed listing nothing goes. Two
-    exceptions: a purge, and the backups of documents deleted long ago (`unguarded`).
+    anything else is unlinked; after a failed listing nothing goes. Two exceptions: a purge, and the
+    backups of documents deleted long ago (`unguarded`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -17,6 +17,7 @@ from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentKey
 from seline.domain.integrity import Verdict
 from seline.domain.retention import Dropped, plan_without, verified_plan
+from seline.errors import StorageError, VolumeFailed
 from seline.ports.store import QuarantineItem, Retain
 from seline.storage.volume import disk
 from seline.storage.volume.ground import Ground
@@ -32,15 +33,13 @@ QUARANTINE_BYTES_MAX: Final = 32 << 20
 class Rotation:
     """Discards backups and bounds the quarantine. Only the writer's thread comes here.
 
-    `leased` names the backups that a restore or an export is reading; `freed` hears the size of
-    each one that went.
+    `freed` hears the size of each backup that went.
     """
 
     ground: Ground
     judging: Judging
     shelves: dict[str, Shelf]
     freed: Callable[[int], None]
-    leased: set[str] = field(default_factory=set[str])
 
     def rotate(
         self, key: DocumentKey, retain: Retain, *, just_made: Iterable[str] = ()
@@ -71,7 +70,7 @@ class Rotation:
 
         One that the disk does not let go of keeps no other one. Raises OSError, StorageError.
         """
-        failed: list[OSError] = []
+        failed: list[OSError | StorageError] = []
         with self.shelves[key.owner] as shelf:
             for backup in shelf.of(key.name):
                 with _noting(failed):
@@ -79,7 +78,7 @@ class Rotation:
         for item in self.quarantine():
             if item.document == aside_document(key):
                 with _noting(failed):
-                    disk.unlink(self.ground.quarantine, item.name, missing_ok=True)
+                    self._erase_aside(item.name)
         for directory in (self.ground.backups(key.owner), self.ground.quarantine):
             with _noting(failed):
                 disk.sync(directory)
@@ -95,11 +94,21 @@ class Rotation:
             size_bytes += item.size_bytes
             over = count > QUARANTINE_ITEMS_MAX or size_bytes > QUARANTINE_BYTES_MAX
             if over and newest_of[item.document] != item.name:
-                disk.unlink(self.ground.quarantine, item.name, missing_ok=True)
+                with suppress(IsADirectoryError):
+                    disk.unlink(self.ground.quarantine, item.name, missing_ok=True)
 
     def quarantine(self) -> list[QuarantineItem]:
         """List what was set aside, newest first."""
         return list_quarantine(self.ground)
+
+    def _erase_aside(self, name: str) -> None:
+        try:
+            disk.unlink(self.ground.quarantine, name, missing_ok=True)
+        except IsADirectoryError as error:
+            raise VolumeFailed(
+                f"quarantine/{name} is a directory that Seline did not make and does not erase; "
+                "remove it by hand"
+            ) from error
 
     def _verdict_of(self, key: DocumentKey, just_made: Collection[str], backup: Backup) -> str:
         if backup.name in just_made:
@@ -107,10 +116,9 @@ class Rotation:
         return str(self.judging.look_at_backup(key, backup.name).judged.verdict)
 
     def _discard(self, key: DocumentKey, dropped: Sequence[Dropped]) -> list[Dropped]:
-        discarded = [one for one in dropped if one.backup.name not in self.leased]
-        for one in discarded:
+        for one in dropped:
             self._unlink(key, one.backup)
-        return discarded
+        return list(dropped)
 
     def _unlink(self, key: DocumentKey, backup: Backup) -> None:
         disk.unlink(self.ground.backups(key.owner), backup.name, missing_ok=True)
@@ -119,9 +127,9 @@ class Rotation:
 
 
 @contextmanager
-def _noting(failed: list[OSError]) -> Generator[None]:
+def _noting(failed: list[OSError | StorageError]) -> Generator[None]:
     """Go on after an error of the disk, which is raised later."""
     try:
         yield
-    except OSError as error:
+    except (OSError, StorageError) as error:
         failed.append(error)

@@ -20,6 +20,9 @@ from seline.storage.volume import disk
 from seline.storage.volume.ground import Ground
 
 RESERVE_NAME: Final = "reserve"
+RESERVED_FILES: Final = ("reserve-1", "reserve-2", "reserve-3")
+"""A blank save takes four files: what it stages of the document, of the pins, and the record; and
+a copy, where links are refused."""
 BLOCK_BYTES: Final = 4096
 _WALK_EVERY_S: Final = 60.0
 
@@ -78,22 +81,27 @@ class Space:
         self.moved(0, -blocks(size_bytes))
 
     def release_reserve(self) -> bool:
-        """Give the reserve's blocks back to the volume; False if there was none."""
-        try:
-            disk.unlink(self._ground.seline, RESERVE_NAME)
-        except OSError:
-            return False
-        return True
+        """Give the reserve's blocks and inodes back to the volume; False if there was none."""
+        released = False
+        for name in (RESERVE_NAME, *RESERVED_FILES):
+            with contextlib.suppress(OSError):
+                disk.unlink(self._ground.seline, name)
+                released = True
+        return released
 
     def rebuild_reserve(self) -> None:
         """Make the reserve again if it is missing and there is plenty of room for it."""
-        if self.has_reserve():
-            return
         with contextlib.suppress(OSError):
             status = os.fstatvfs(self._ground.top)
             wanted = reserve_bytes(self._reserve_base(status), self._reserve_percent)
-            if status.f_bavail * status.f_frsize > 4 * wanted:
+            if not self.has_reserve() and status.f_bavail * status.f_frsize > 4 * wanted:
                 disk.reserve(self._ground.seline, RESERVE_NAME, wanted)
+            for name in RESERVED_FILES:
+                self._reserve_file(name)
+
+    def _reserve_file(self, name: str) -> None:
+        with contextlib.suppress(FileExistsError):
+            os.close(disk.stage(self._ground.seline, name, b"", None, time.time_ns()))
 
     def has_reserve(self) -> bool:
         """Whether the reserve is there."""

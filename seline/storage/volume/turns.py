@@ -58,6 +58,9 @@ from seline.storage.volume.writer import Pending
 REOPEN_EVERY_S: Final = 30.0
 LOOKS_MAX: Final = 5
 SHED_BYTES_MIN: Final = 1 << 20
+SHED_FILES_MIN: Final = 16
+FILES_OF_A_CHANGE: Final = 2
+"""What is staged of one document: its new content, and a copy where its old one cannot be linked."""
 SHED_AGAIN_S: Final = 5.0
 TELL_SHED_EVERY_S: Final = 3600.0
 
@@ -106,7 +109,7 @@ class Turns:
                 self._refuse(rest, self.failure)
                 return
             now = self.clock.now()
-            planner = Planner(self.finding.find, self.finding.backups, now)
+            planner = Planner(self._find, self.finding.backups, now)
             plan = planner.plan([pending.atom for pending in rest])
             taken, rest = rest[: len(plan.taken)], rest[len(plan.taken) :]
             self._run(plan, taken, now)
@@ -122,7 +125,7 @@ class Turns:
 
     def rotate(self, key: DocumentKey, retain: Retain) -> Sequence[Dropped]:
         """Discard what `retain` drops. Raises StorageError."""
-        self.ground.check_place()
+        self._check_place()
         try:
             return self.rotation.rotate(key, retain)
         except OSError as error:
@@ -134,6 +137,18 @@ class Turns:
         self._count[BOT] = count
 
     # one commit
+
+    def _find(self, key: DocumentKey) -> Found:
+        """Find what a change starts from. Raises StorageError where it cannot be made durable."""
+        found = self.finding.find(key)
+        try:
+            self.committer.hold(found)
+        except StagingFailed as error:
+            raise named(error.error, error.doing) from error
+        except DirectoryFailed as error:
+            self._fail(error.error, error.doing, frozenset((key,)))
+            raise named(error.error, error.doing) from error
+        return found
 
     def _run(self, plan: Plan, taken: Sequence[Pending], now: datetime) -> None:
         if not plan.publishes:
@@ -185,18 +200,33 @@ class Turns:
     def _commit_or_make_room(self, plan: Plan, now: datetime) -> Committed:
         """Commit; where the disk is full, shed backups, then draw on the reserve if that may be."""
         may_draw = all(_is_emergency(publish) for publish in plan.publishes)
-        ways = [lambda: self._shed(_growth(plan))] + [self.space.release_reserve] * may_draw
+        ways = [lambda: self._shed(plan)] + [self.space.release_reserve] * may_draw
         while True:
             try:
                 return self.committer.run(plan, now=now)
             except StagingFailed as error:
-                if is_full(error.error) and _first_that_works(ways):
+                if not is_full(error.error):
+                    self._note_disk_error(error.error, error.doing)
+                elif _first_that_works(ways):
                     continue
-                self._note_disk_error(error.error, error.doing)
                 raise named(error.error, error.doing) from error
 
-    def _check_open(self) -> None:
+    def _check_place(self) -> None:
         self.ground.check_place()
+        while self.ground.remade:
+            name = self.ground.remade.pop()
+            self.tell(
+                Incident(
+                    kind="remade",
+                    document="",
+                    at=self.clock.now(),
+                    summary=f"{name}/ was removed, or moved away, while Seline was running; it was "
+                    "made again, empty.",
+                )
+            )
+
+    def _check_open(self) -> None:
+        self._check_place()
         if self.failure is not None and not self._reopen_if_due():
             raise self.failure
 
@@ -209,7 +239,7 @@ class Turns:
             room = room_for(growth, self.space.usage(fresh=True))
         if room is Room.FREE:
             return
-        if self._shed(growth) or room is Room.REFUSE:
+        if self._shed(plan) or room is Room.REFUSE:
             room = room_for(growth, self.space.usage(fresh=True))
         if room is Room.REFUSE and not all(map(_is_emergency, plan.publishes)):
             usage = self.space.usage()
@@ -238,13 +268,14 @@ class Turns:
             raise named(error, "Listing the documents") from error
         self.count_documents(sum(map(is_document_name, names)))
 
-    def _shed(self, wanted_bytes: int) -> bool:
+    def _shed(self, plan: Plan) -> bool:
         """Discard old backups for room, each document's newest sound one excepted (V8).
 
         One that must not go after all (it is the newest sound one, or in use) is passed over.
-        After a vain attempt, which looked at every document, the next one waits a while.
+        After a vain attempt, which looked at every document, the next one waits a while. Nothing
+        goes for what Seline alone keeps, such as when a job last ran.
         """
-        if not self._may_shed():
+        if not self._may_shed() or not any(map(_is_for_documents, plan.publishes)):
             return False
         now_s = self.clock.monotonic()
         shelf = self.shelves[BOT]
@@ -252,17 +283,27 @@ class Turns:
             document: self.marked(document, shelf.of(document)) for document in shelf.counts()
         }
         shed: list[Dropped] = []
-        missing_bytes = max(wanted_bytes, SHED_BYTES_MIN)
+        missing_bytes, missing_files = self._missing(plan)
         for dropped in plan_shedding(by_document):
-            if missing_bytes <= 0:
+            if missing_bytes <= 0 and missing_files <= 0:
                 break
             if self._discard(dropped):
                 shed.append(dropped)
                 missing_bytes -= blocks(dropped.backup.size_bytes)
+                missing_files -= 1
         if not shed:
             self._shed_again_at = now_s + SHED_AGAIN_S
         self._tell_shed(shed, now_s)
         return bool(shed)
+
+    def _missing(self, plan: Plan) -> tuple[int, int]:
+        """Return how many bytes, and how many files, a change is to find room for."""
+        usage, growth = self.space.usage(), _growth(plan)
+        wanted_files = FILES_OF_A_CHANGE * len(plan.publishes) + SHED_FILES_MIN
+        lacks_files = usage.inodes_free is not None and usage.inodes_free < wanted_files
+        if lacks_files and room_for(growth, usage) is Room.FREE:
+            return 0, wanted_files
+        return max(growth, SHED_BYTES_MIN), wanted_files if lacks_files else 0
 
     def _may_shed(self) -> bool:
         return self.clock.monotonic() >= self._shed_again_at
@@ -429,7 +470,7 @@ class Turns:
 
     def _reopen(self) -> None:
         """Drop what the page cache says, mend, and commit anew what was in doubt."""
-        self.ground.check_place()
+        self._check_place()
         keys = self.doubtful | frozenset(self.committer.overlay)
         self.committer.judging.cache.clear()
         for key in keys:
@@ -484,6 +525,10 @@ def _first_that_works(ways: list[Callable[[], bool]]) -> bool:
 
 def _growth(plan: Plan) -> int:
     return sum(blocks(publish.growth_bytes) for publish in plan.publishes)
+
+
+def _is_for_documents(publish: Publish) -> bool:
+    return publish.key.owner == BOT or publish.always
 
 
 def _is_emergency(publish: Publish) -> bool:

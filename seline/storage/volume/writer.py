@@ -121,11 +121,6 @@ class Writer:
         """How many changes and tasks wait."""
         return len(self._queue)
 
-    @property
-    def on_thread(self) -> bool:
-        """Whether the caller runs on the writer's own thread."""
-        return threading.current_thread() is self._thread
-
     def _check_open(self) -> None:
         if self._dead is not None:
             raise VolumeFailed("The writer has ended; nothing can be written any more.") from (

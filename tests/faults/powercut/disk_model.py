@@ -10,7 +10,8 @@ last synced. After a cut each shows one of them, whichever it is and whatever th
 - size, attributes and mtime are one inode, so they persist in the order in which they were set,
   or are lost together; the bytes behind a size may be missing (zeros, or what was there before),
   in whole or from the middle on;
-- what a failed `fsync` did not write is never written by repeating it.
+- what a failed `fsync` did not write is never written by repeating it: a file of which one failed
+  is as durable as it was, and so are the names that were not durable then, until they change.
 """
 
 from __future__ import annotations
@@ -109,8 +110,22 @@ class Disk:
     files: dict[Inode, list[Version]] = field(default_factory=dict[Inode, "list[Version]"])
     directories: set[Inode] = field(default_factory=lambda: {ROOT})
     acknowledged: int = 0
-    _taken: set[tuple[Place, Inode]] = field(default_factory=set[tuple[Place, Inode]])
+    _taken: dict[tuple[Place, Inode], list[Inode | None]] = field(
+        default_factory=dict[tuple[Place, Inode], "list[int | None]"]
+    )
     _failed: set[Inode] = field(default_factory=set[Inode])
+    _stuck: set[Place] = field(default_factory=set[Place])
+
+    def copy(self) -> Disk:
+        """Return the same disk, to go on from twice; nothing is acknowledged on it yet."""
+        return Disk(
+            names={place: list(versions) for place, versions in self.names.items()},
+            files={inode: list(versions) for inode, versions in self.files.items()},
+            directories=set(self.directories),
+            _taken={taken: list(after) for taken, after in self._taken.items()},
+            _failed=set(self._failed),
+            _stuck=set(self._stuck),
+        )
 
     # what a power cut may leave
 
@@ -156,9 +171,14 @@ class Disk:
         }
 
     def allows(self, shown: Shown) -> bool:
-        """Whether no file has lost all its names that had a durable one and was never unlinked."""
+        """Whether no file has lost all its names that had a durable one and was never unlinked.
+
+        It was unlinked where its place shows what came after that.
+        """
         there = set(shown.names.values())
-        taken = {inode for _, inode in self._taken}
+        taken = {
+            inode for (place, inode), after in self._taken.items() if shown.names[place] in after
+        }
         return all(
             versions[0] is None or versions[0] in there or versions[0] in taken
             for versions in self.names.values()
@@ -197,13 +217,16 @@ class Disk:
     def put(self, place: Place, inode: Inode | None) -> None:
         """Give a name to an inode, or to none."""
         self.names.setdefault(place, [None]).append(inode)
-        self._failed.discard(place.directory)
+        self._stuck.discard(place)
+        for (taken, _), after in self._taken.items():
+            if taken == place:
+                after.append(inode)
 
     def take(self, place: Place) -> None:
         """Take a name away from whatever bears it, for good."""
         inode = self.at(place)
         if inode is not None:
-            self._taken.add((place, inode))
+            self._taken.setdefault((place, inode), [])
 
     def alter(self, inode: Inode, version: Version) -> None:
         """Add a file's newest version."""
@@ -215,13 +238,19 @@ class Disk:
             return
         if inode in self.files:
             del self.files[inode][:-1]
-        for place in [place for place in self.names if place.directory == inode]:
+        for place in self._inside(inode) - self._stuck:
             del self.names[place][:-1]
-            self._taken = {taken for taken in self._taken if taken[0] != place}
+            for taken in [taken for taken in self._taken if taken[0] == place]:
+                del self._taken[taken]
 
     def fail(self, inode: Inode) -> None:
         """Remember that a sync failed: repeating it writes nothing more."""
-        self._failed.add(inode)
+        if inode in self.files:
+            self._failed.add(inode)
+        self._stuck |= {place for place in self._inside(inode) if len(self.names[place]) > 1}
+
+    def _inside(self, directory: Inode) -> set[Place]:
+        return {place for place in self.names if place.directory == directory}
 
 
 def _half_written(before: Version, after: Version) -> Iterator[Version]:

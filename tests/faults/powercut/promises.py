@@ -1,7 +1,8 @@
 """Seline opened on what a power cut left, and every promise that is broken there.
 
-The shared judge looks at what is served; here is added what only the files can tell: that what was
-replaced, set aside, pinned or purged is where it must be (V2, V4, V11).
+`BySteps` adds to the shared judge what only the files can tell: that what was replaced, set aside,
+pinned or purged is where it must be (V2, V4, V11). `Keeping` judges what is no plain operation:
+what may be served after each acknowledgement, and which bytes must still be somewhere.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import os
 import shutil
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import pytest
 
@@ -23,12 +24,25 @@ from seline.domain.json_text import encode
 from seline.storage.volume import probe
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.states import Cut, write
-from tests.proof.judge import Expected, Outcome, judge
-from tests.proof.operations import A, Operation
+from tests.proof.judge import Expected, Outcome, Values, _values, _works, judge
+from tests.proof.operations import A, Operation, opened
 
 SET_ASIDE: Final = "V4: something sound was put into quarantine"
 """Where a disk loses an attribute and keeps the bytes, a leftover cannot be told from a hand edit:
 it is set aside for a person to look at, and that is all that may happen."""
+
+
+PROMISED: Final = 1_000
+"""So many changes are acknowledged where everything was promised."""
+Judge: TypeAlias = Callable[[Cut, Path], list[str]]
+"""Opens one state, written to a directory, with Seline, and returns what is broken there."""
+
+
+class State(NamedTuple):
+    """What a cut left, and who judges it."""
+
+    cut: Cut
+    judge: Judge
 
 
 class Flagged(NamedTuple):
@@ -38,43 +52,112 @@ class Flagged(NamedTuple):
     broken: Sequence[str]
 
 
-def flagged(
-    cuts: Iterable[Cut], steps: Sequence[Expected], directory: Path
-) -> Generator[Flagged | None]:
-    """Open each state with Seline and yield what it broke, None where nothing is broken.
-
-    `steps` are the changes that were recorded, in order, each to be acknowledged by itself.
-    """
+def flagged(states: Iterable[State], directory: Path) -> Generator[Flagged | None]:
+    """Open each state and yield what is broken in it, None where nothing is."""
     with unhurried():
-        for number, cut in enumerate(cuts):
+        for number, state in enumerate(states):
             place = directory / str(number)
-            write(cut.tree, place)
-            broken = _broken(cut, steps, place)
+            write(state.cut.tree, place)
+            broken = _broken(state, place)
             shutil.rmtree(place)
-            yield Flagged(str(cut), broken) if broken else None
+            yield Flagged(str(state.cut), broken) if broken else None
 
 
-def all_flagged(cuts: Sequence[Cut], steps: Sequence[Expected], directory: Path) -> list[Flagged]:
+def all_flagged(states: Sequence[State], directory: Path) -> list[Flagged]:
     """Do `flagged` in a process of its own."""
     place = directory / str(os.getpid())
-    return [one for one in flagged(cuts, steps, place) if one is not None]
+    return [one for one in flagged(states, place) if one is not None]
 
 
-def _broken(cut: Cut, steps: Sequence[Expected], directory: Path) -> list[str]:
-    done = cut.acknowledged >= len(steps)
-    expected = steps[-1] if done else steps[cut.acknowledged]
-    broken = broken_promises(directory, expected, "acknowledged" if done else "unknown")
-    return [one for one in broken if not (cut.bare and one == SET_ASIDE)]
-
-
-def broken_promises(directory: Path, expected: Expected, outcome: Outcome) -> list[str]:
+def _broken(state: State, directory: Path) -> list[str]:
     """Judge what a cut left; a volume that cannot be opened or used is a broken promise too."""
-    look = ALSO.get(expected.operation.name, _lost_backups)
     try:
-        broken = judge(directory, expected, outcome)
-        return broken + look(directory, expected, outcome)
+        return state.judge(state.cut, directory)
     except Exception as error:
         return [f"V7: {type(error).__name__}: {error}"]
+
+
+@dataclass(frozen=True, slots=True)
+class BySteps:
+    """Judges changes of one session, in order, each acknowledged by itself."""
+
+    steps: Sequence[Expected]
+
+    @classmethod
+    def of(cls, *steps: Expected) -> BySteps:
+        """Return the judge in a form that can be sent to another process."""
+        return cls(tuple(map(_portable, steps)))
+
+    def __call__(self, cut: Cut, directory: Path) -> list[str]:
+        done = cut.acknowledged >= len(self.steps)
+        expected = self.steps[-1] if done else self.steps[cut.acknowledged]
+        outcome: Outcome = "acknowledged" if done else "unknown"
+        broken = judge(directory, expected, outcome)
+        look = ALSO.get(expected.operation.name, _lost_backups)
+        broken += look(directory, expected, outcome)
+        return [one for one in broken if not (cut.bare and one == SET_ASIDE)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """Judges by what may be served and what must be kept, on the volume `inside` a state.
+
+    `served[n]` may be served once n changes were acknowledged. Of the bytes in `kept`, each is
+    somewhere on the volume from that many acknowledgements on; those in `replaced`, once the last
+    values are served; of those in `erased`, no copy is left once all is acknowledged.
+    """
+
+    served: Sequence[Sequence[Values]]
+    kept: Mapping[bytes, int] = field(default_factory=dict[bytes, int])
+    replaced: Sequence[bytes] = ()
+    erased: Sequence[bytes] = ()
+    inside: str = "."
+    has_format: bool = False
+
+    def __call__(self, cut: Cut, directory: Path) -> list[str]:
+        volume, done = directory / self.inside, min(cut.acknowledged, len(self.served) - 1)
+        broken = self._format(volume) if self.has_format and done else []
+        with opened(volume) as seline:
+            found = _values(seline)
+            if found not in self.served[done]:
+                broken.append(f"V1, V3, V5: {done} acknowledged, and there is {found}"[:400])
+            broken += _works(seline, found)
+        there = _files(volume)
+        due = [data for data, since in self.kept.items() if done >= since]
+        due += self.replaced if found == self.served[-1][-1] else ()
+        broken += [f"V2, V4: {data[:60]!r} is lost" for data in due if data not in there]
+        if done == len(self.served) - 1:
+            broken += [f"V8: {data[:60]!r} is left" for data in self.erased if data in there]
+        return broken
+
+    def _format(self, volume: Path) -> list[str]:
+        """Say if the volume does not tell its format, for a later Seline, or an earlier one."""
+        path = volume / ".seline" / "format"
+        found = path.read_bytes() if path.exists() else b""
+        return [] if found.strip(b"\0\n").isdigit() else ["the volume's format is not known"]
+
+
+@dataclass(frozen=True, slots=True)
+class AfterKill:
+    """Judges a start after a kill: whole by `judge` until it is done, then what was `seen` stays.
+
+    `acknowledged`: how many changes were, before the kill.
+    """
+
+    judge: Judge
+    acknowledged: int
+    seen: Values
+
+    def __call__(self, cut: Cut, directory: Path) -> list[str]:
+        if cut.acknowledged:
+            return Keeping(served=[(self.seen,)])(cut, directory)
+        return self.judge(replace(cut, acknowledged=self.acknowledged), directory)
+
+
+def _files(volume: Path) -> list[bytes]:
+    """Return what lies among the documents, the backups and in quarantine."""
+    places = (volume, volume / "backups", volume / "quarantine")
+    return [path.read_bytes() for place in places for path in place.iterdir() if path.is_file()]
 
 
 @contextmanager
@@ -95,8 +178,8 @@ def unhurried() -> Generator[None]:
             logging.disable(logging.NOTSET)
 
 
-def portable(expected: Expected) -> Expected:
-    """Return what is expected in a form that can be sent to another process."""
+def _portable(expected: Expected) -> Expected:
+    """Return what is expected without what cannot be sent to another process."""
     operation = expected.operation
     return replace(
         expected,

@@ -41,6 +41,7 @@ from tests.faults.powercut.disk_model import (
     Synced,
     SyncedAll,
     Timed,
+    Tree,
     Unlinked,
     Version,
     Wrote,
@@ -102,10 +103,20 @@ def record_opening(directory: Path) -> Recording:
     return made
 
 
+def tree_of(directory: Path) -> Tree:
+    """Return what lies in a directory as one value, to be written elsewhere."""
+    there = _Recorder(directory).recording.before
+    return there.tree(there.current())
+
+
 @contextmanager
-def recording(root: Path) -> Generator[Recording]:
-    """Record every call below `root` until the block ends."""
-    recorder = _Recorder(root)
+def recording(root: Path, before: Disk | None = None) -> Generator[Recording]:
+    """Record every call below `root` until the block ends.
+
+    What lies there is taken for durable, unless `before` tells what a process that was killed left:
+    what lies there is then what that disk shows now.
+    """
+    recorder = _Recorder(root, before)
     with pytest.MonkeyPatch.context() as patch:
         recorder.wrap_calls(patch)
         yield recorder.recording
@@ -114,14 +125,27 @@ def recording(root: Path) -> Generator[Recording]:
 class _Recorder:
     """Turns calls into changes: descriptors and paths become inodes and names."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, before: Disk | None = None) -> None:
         self._root = os.path.realpath(root)
         self._lock = threading.RLock()
-        self._inodes: dict[IdentityOf, Inode] = {}
-        self._count = ROOT
-        self.recording = Recording(Disk())
-        self._inodes[_identity(os.stat(root))] = ROOT
-        self._scan(ROOT, self._root)
+        self._inodes: dict[IdentityOf, Inode] = {_identity(os.stat(root)): ROOT}
+        if before is None:
+            self._count = ROOT
+            self.recording = Recording(Disk())
+            self._scan(ROOT, self._root)
+        else:
+            self._count = max([*before.directories, *before.files])
+            self.recording = Recording(before)
+            self._find(ROOT, self._root)
+
+    def _find(self, directory: Inode, path: str) -> None:
+        """Learn which inode of the model is which one here."""
+        for entry in os.scandir(path):
+            inode = self.recording.before.at(Place(directory, entry.name))
+            assert inode is not None, f"{entry.path} is not on the disk"
+            self._inodes[_identity(entry.stat(follow_symlinks=False))] = inode
+            if entry.is_dir(follow_symlinks=False):
+                self._find(inode, entry.path)
 
     def _scan(self, directory: Inode, path: str) -> None:
         for entry in sorted(os.scandir(path), key=lambda entry: entry.name):

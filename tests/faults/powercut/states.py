@@ -19,9 +19,21 @@ from typing import Final, TypeAlias
 from tests.faults.powercut.disk_model import Disk, Inode, Place, Shown, Tree, Version
 from tests.faults.powercut.recorder import Recording
 
-COMBINATIONS_MAX: Final = 64
 DRAWN: Final = 16
 Names: TypeAlias = Mapping[Place, Sequence[Inode | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cutting:
+    """How many states are wanted: of each cut every combination of names up to so many, else a few.
+
+    Of all that are found so, a `share` is built, by lot, always the same one; and of the sudden
+    ends that are followed by a start, a share in `starts` is.
+    """
+
+    combinations_max: int = 64
+    share: float = 1.0
+    starts: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +53,16 @@ class Cut:
         return f"cut after {self.after} ({self.acknowledged} acknowledged): {self.shows}"
 
 
-def cuts(recording: Recording) -> list[Cut]:
+EVERY: Final = Cutting()
+
+
+def cuts(recording: Recording, cutting: Cutting = EVERY) -> list[Cut]:
     """Return every distinct state of a recording, in the order in which they become possible."""
     found: dict[Tree, Cut] = {}
     chance = random.Random(len(recording.calls))
     for after, disk in recording.disks():
-        for shows, shown, bare in _marked(disk, chance):
-            if not disk.allows(shown):
+        for shows, shown, bare in _marked(disk, chance, cutting.combinations_max):
+            if chance.random() >= cutting.share or not disk.allows(shown):
                 continue
             tree = disk.tree(shown)
             same = found.get(tree)
@@ -58,14 +73,16 @@ def cuts(recording: Recording) -> list[Cut]:
     return list(found.values())
 
 
-def _marked(disk: Disk, chance: random.Random) -> Iterator[tuple[str, Shown, bool]]:
+def _marked(
+    disk: Disk, chance: random.Random, combinations_max: int
+) -> Iterator[tuple[str, Shown, bool]]:
     durable, current = disk.durable(), disk.current()
     yield "nothing unsynced", durable, False
     yield "everything", current, False
     names, files = disk.loose_names(), disk.loose_files()
     shown = itertools.chain(
         _names_apart(names, durable, current),
-        _names_combined(names, durable, current, chance),
+        _names_combined(_combinations(names, chance, combinations_max), durable, current),
         _files_apart(files, names, durable, current),
     )
     yield from ((shows, one, False) for shows, one in shown)
@@ -91,16 +108,18 @@ def _names_apart(names: Names, durable: Shown, current: Shown) -> Iterator[tuple
 
 
 def _names_combined(
-    names: Names, durable: Shown, current: Shown, chance: random.Random
+    combinations: Iterable[Mapping[Place, Inode | None]], durable: Shown, current: Shown
 ) -> Iterator[tuple[str, Shown]]:
     """Yield every combination of names, or some drawn by lot where there are too many."""
-    for combination in _combinations(names, chance):
+    for combination in combinations:
         yield "some names, all bytes", current.but(names=combination)
         yield "some names, no bytes", durable.but(names=combination)
 
 
-def _combinations(names: Names, chance: random.Random) -> Iterable[Mapping[Place, Inode | None]]:
-    if prod(map(len, names.values())) <= COMBINATIONS_MAX:
+def _combinations(
+    names: Names, chance: random.Random, combinations_max: int
+) -> Iterable[Mapping[Place, Inode | None]]:
+    if prod(map(len, names.values())) <= combinations_max:
         every = itertools.product(*names.values())
     else:
         every = (tuple(map(chance.choice, names.values())) for _ in range(DRAWN))  # type: ignore[assignment]

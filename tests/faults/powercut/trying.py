@@ -8,21 +8,16 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from seline.blocking import Seline
 from seline.domain.integrity import ATTRIBUTE
 from seline.storage.volume.mounts import mount_of
-from tests.faults.powercut.promises import Flagged, all_flagged, flagged, portable
-from tests.faults.powercut.states import Cut
-from tests.proof.judge import Expected, _values
-from tests.proof.operations import DONE, Operation, as_it_is, opened
-from tests.proof.operations import prepare as prepare_operation
+from tests.faults.powercut.promises import Flagged, State, all_flagged, flagged
 
 WORKERS: Final = 2
 CHUNK: Final = 25
@@ -30,84 +25,55 @@ FREE_BYTES_MIN: Final = 64 << 20
 MEMORY: Final = "/dev/shm"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One change of several in one session; `certain` as an operation's."""
-
-    act: Callable[[Seline, Path], object]
-    certain: bool = False
-
-
-def in_steps(name: str, *steps: Step, prepare: Callable[[Path], None] | None = None) -> Operation:
-    """Return an operation of several changes, each acknowledged by itself."""
-
-    def act(seline: Seline, directory: Path) -> None:
-        for step in steps[:-1]:
-            step.act(seline, directory)
-            os.write(1, DONE.encode())
-        steps[-1].act(seline, directory)
-
-    return Operation(name=name, act=act, prepare=prepare or as_it_is)
-
-
-def expect_steps(operation: Operation, steps: Sequence[Step], scratch: Path) -> list[Expected]:
-    """Do the steps undisturbed and say what each does."""
-    expected: list[Expected] = []
-    prepare_operation(operation, scratch)
-    with opened(scratch) as seline:
-        before = after = _values(seline)
-        for step in steps:
-            before, after = after, _values_after(step, seline, scratch)
-            changes = frozenset(name for name in before if before[name] != after[name])
-            what = Operation(
-                name=operation.name, act=operation.act, changes=changes, certain=step.certain
-            )
-            expected.append(Expected(operation=what, before=before, after=after))
-    return expected
-
-
-def _values_after(step: Step, seline: Seline, directory: Path) -> dict[str, object]:
-    step.act(seline, directory)
-    return _values(seline)  # type: ignore[return-value]
-
-
-def sample(cuts: Sequence[Cut], count: int) -> list[Cut]:
+def sample(states: Sequence[State], count: int) -> list[State]:
     """Return the same few states each time: half of them after an acknowledgement, if they are."""
     chance = random.Random(count)
-    done = [cut for cut in cuts if cut.acknowledged]
-    rest = [cut for cut in cuts if not cut.acknowledged]
+    done = [state for state in states if state.cut.acknowledged]
+    rest = [state for state in states if not state.cut.acknowledged]
     first = chance.sample(done, min(len(done), count // 2))
     return first + chance.sample(rest, min(len(rest), count - len(first)))
 
 
-def try_some(cuts: Sequence[Cut], steps: Sequence[Expected], place: Path) -> list[Flagged]:
+def try_some(states: Iterable[State], place: Path) -> list[Flagged]:
     """Open these states in this process; return those in which a promise is broken."""
-    return [one for one in flagged(cuts, steps, place) if one is not None]
+    return [one for one in flagged(states, place) if one is not None]
 
 
-def try_all(
-    cuts: Sequence[Cut], steps: Sequence[Expected], place: Path, *, until_s: float
-) -> tuple[int, list[Flagged]]:
-    """Open states by two workers until the time is over; return how many, and what was broken.
+@dataclass(slots=True)
+class Workers:
+    """Two processes that open states, for as many rounds as there are."""
 
-    They come shuffled, so that those for which there was no time are none in particular.
-    """
-    shuffled = random.Random(len(cuts)).sample(cuts, len(cuts))
-    chunks = [shuffled[start : start + CHUNK] for start in range(0, len(cuts), CHUNK)]
-    sent = [portable(step) for step in steps]
-    context = multiprocessing.get_context("spawn")
-    found: list[Flagged] = []
-    tried = 0
-    with ProcessPoolExecutor(WORKERS, mp_context=context) as workers:
-        waiting = {workers.submit(all_flagged, chunk, sent, place): chunk for chunk in chunks}
+    pool: ProcessPoolExecutor
+
+    def try_all(
+        self, states: Sequence[State], place: Path, *, until_s: float
+    ) -> tuple[int, list[Flagged]]:
+        """Open states until the time is over; return how many, and what was broken.
+
+        They come shuffled, so that those for which there was no time are none in particular.
+        """
+        shuffled = random.Random(len(states)).sample(states, len(states))
+        chunks = [shuffled[start : start + CHUNK] for start in range(0, len(states), CHUNK)]
+        waiting = {self.pool.submit(all_flagged, chunk, place): len(chunk) for chunk in chunks}
+        found: list[Flagged] = []
+        tried = 0
         for done in as_completed(waiting):
             if done.cancelled():
                 continue
             found += done.result()
-            tried += len(waiting[done])
+            tried += waiting[done]
             if time.monotonic() > until_s:
-                workers.shutdown(wait=False, cancel_futures=True)
-    return tried, found
+                for late in waiting:
+                    late.cancel()
+        return tried, found
+
+
+@contextmanager
+def workers() -> Generator[Workers]:
+    """Give the two processes."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(WORKERS, mp_context=context) as pool:
+        yield Workers(pool)
 
 
 @contextmanager

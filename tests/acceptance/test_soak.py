@@ -1,0 +1,619 @@
+"""A soak: everything at once, for minutes, under every fault, beside a model of it (V1 to V9).
+
+A process as a bot would run it works on a small volume of its own (`soaking`). It is killed now
+and then, bits are flipped in its files, the volume is filled by a stranger and freed again. What
+it was told and what it read is judged by the history checker, life after life:
+
+- what was acknowledged is there, or was replaced; transactions and imports are whole;
+- no flipped byte is ever served; a file that was broken is found, set aside and recovered, and a
+  document goes back only where its file was broken while no process remembered it;
+- on a full volume reads go on, growing writes are refused and nothing else is; it ends by itself;
+- memory, descriptors, threads and disk are flat, within a long life and from life to life.
+
+Ten minutes; SELINE_SOAK_MINUTES says otherwise. It ends with one line. What it has found stands
+below as tests of their own, which need no luck.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import select
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from seline import blocking, open_seline
+from seline.cli.flipping import Flip, flip_in_place
+from seline.domain.backup import parse_backup_name
+from seline.domain.document import ABSENT
+from seline.library import Seline
+from seline.storage.volume.mounts import mount_of
+from tests.acceptance.saver import noted, noted_lines, state_of, states_in
+from tests.acceptance.soaking import EVERYTHING, KEEP_NEWEST
+from tests.faults.small_filesystem import SmallFilesystem, small_filesystem
+from tests.proof.figures import note
+from tests.proof.history import Event, Read, Rotten, State, Stopped, Write, check
+from tests.proof.judge import stray
+
+SIZE_MB: Final = 64
+STARTS_WITHIN_S: Final = 60.0
+STOPS_WITHIN_S: Final = 30.0
+STEP_S: Final = 0.25
+FLIPS, FILLS, KILLS, JUDGED = 0.1, 0.02, 0.8, 0.7
+"""How likely at each step: a flip, a full volume; at each end: a kill, a look at everything."""
+SHORT_LIFE_S: Final = (0.5, 9.0)
+LONG_LIFE_SHARE: Final = 0.5
+FULL_S: Final = (0.5, 4.0)
+FOREIGN: Final = "foreign.bin"
+FREE_AGAIN_S: Final = 2.0
+"""How long after the room came back a write that was begun before may still be refused."""
+SERVES_AGAIN_S: Final = 10.0
+NOBODYS_FAULT: Final = frozenset({"document_not_found", "backup_not_found"})
+"""Refusals of a delete or restore that came after another delete."""
+WARM_SHARE: Final = 0.2
+"""The beginning of a life, in which caches and pools are filled; it is left out of its trends."""
+GAUGES_MIN: Final = 4
+SAME_AGE_S: Final = 3.0
+MINUTES: Final = float(os.environ.get("SELINE_SOAK_MINUTES") or 10)
+SEED: Final = 20250106
+
+
+@pytest.mark.prove(share=30)
+@pytest.mark.timeout(MINUTES * 60 + 300)
+def test_a_soak_loses_nothing_and_stays_flat(tmp_path: Path, share_s: float) -> None:
+    with place(tmp_path) as (volume, where):
+        done = Soak(tmp_path, volume)
+        done.run(min(share_s, MINUTES * 60))
+
+    within = trends(done.lives[-1].gauges[int(len(done.lives[-1].gauges) * WARM_SHARE) :])
+    between = trends(at_the_same_age(done.lives))
+    failures = done.broken + [f"{one} is not flat" for one in (*within, *between) if one.rises]
+    counted = done.counted
+    note(
+        "soak",
+        f"{sum(life.lived_s for life in done.lives) / 60:.1f} minutes of everything at once",
+        tried=sum(counted[fault] for fault in ("kills", "flips", "full volumes")),
+        failures=len(failures),
+        where=where,
+        seed=SEED,
+        **counted,
+        **{one.what: one.span for one in within},
+    )
+    assert failures == []
+
+
+@contextmanager
+def place(folder: Path) -> Iterator[tuple[Volume, str]]:
+    """Give a small volume, and say of which kind; where nothing may be mounted, a directory."""
+    with ExitStack() as stack:
+        try:
+            small = stack.enter_context(small_filesystem(folder / "small", size_mb=SIZE_MB))
+            yield Volume(small.path, small), small.kind
+        except pytest.skip.Exception as reason:
+            print(f"The volume is never full in this soak: {reason}")
+            mount = mount_of(str(folder))
+            yield Volume(folder / "data", None), f"{mount.kind if mount else '?'} (never full)"
+
+
+# the volume, as strangers and a bad disk have it
+
+
+class Volume:
+    """A data directory in which bits flip, and which a stranger fills."""
+
+    def __init__(self, path: Path, filesystem: SmallFilesystem | None) -> None:
+        self.path = path
+        self._filesystem = filesystem
+        self._flipped: set[tuple[int, int]] = set()
+        self.full: list[tuple[float, float]] = []
+        """From when to when it was full, or will be."""
+
+    # full
+
+    @property
+    def can_be_full(self) -> bool:
+        return self._filesystem is not None
+
+    @property
+    def is_full(self) -> bool:
+        return (self.path / FOREIGN).exists()
+
+    def fill(self, for_s: float, *, leave_bytes: int) -> None:
+        """Let a stranger take all room, or all but a little."""
+        assert self._filesystem is not None
+        now = time.monotonic()
+        self.full.append((now, now + for_s))
+        self._filesystem.fill(FOREIGN, leave_bytes=leave_bytes)
+
+    def free(self) -> None:
+        """Take the stranger's file away, if it is there."""
+        if self.is_full:
+            (self.path / FOREIGN).unlink()
+            self.full[-1] = (self.full[-1][0], time.monotonic())
+
+    # broken
+
+    def flip(self, path: Path, chance: random.Random) -> None:
+        """Flip one bit, and leave the file's time as it is."""
+        data = path.read_bytes()
+        offset, bit = chance.randrange(len(data)), chance.randrange(8)
+        flip = Flip(offset=offset, bit=bit, before=data[offset], stays_json=False)
+        flip_in_place(str(path), flip)
+        self._flipped.add(_identity(path))
+
+    def was_flipped(self, path: Path) -> bool:
+        return _identity(path) in self._flipped
+
+    def documents(self) -> list[Path]:
+        return [path for name in EVERYTHING if (path := self.path / name).exists()]
+
+    def broken(self) -> list[str]:
+        """Return which documents are broken, as they lie there."""
+        return [path.name for path in self.documents() if not holds(path)]
+
+    def backups(self, document: str) -> list[Path]:
+        parsed = ((path, parse_backup_name(path.name)) for path in self.path.glob("backups/*"))
+        return [path for path, one in parsed if one is not None and one[0] == document]
+
+    def sound_backups(self, document: str) -> list[Path]:
+        return [path for path in self.backups(document) if holds(path)]
+
+    def kept_mb(self) -> float:
+        """Return what everything takes that should not grow: not the quarantine, no strangers."""
+        return sum(_blocks(folder, names) for folder, _, names in os.walk(self.path)) / 2**20
+
+
+def holds(path: Path) -> bool:
+    """Whether a file holds what somebody wrote, whole; judged without Seline."""
+    try:
+        state = state_of(json.loads(path.read_bytes()))
+    except ValueError:
+        return False
+    return state is not None and not state.startswith("what nobody")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
+
+
+def _blocks(folder: str, names: Sequence[str]) -> int:
+    if os.path.basename(folder) == "quarantine":
+        return 0
+    size_bytes = 0
+    for name in set(names) - {FOREIGN, "reserve"}:
+        with suppress(FileNotFoundError):
+            size_bytes += os.stat(os.path.join(folder, name)).st_blocks * 512
+    return size_bytes
+
+
+# one life
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauge:
+    """What a process and its volume take at one moment."""
+
+    age_s: float
+    memory_mb: float
+    descriptors: int
+    threads: int
+    disk_mb: float
+
+
+@dataclass(slots=True)
+class Life:
+    """One process, from its start to its end."""
+
+    process: subprocess.Popen[str]
+    notebook: Path
+    errors: Path
+    address: str
+    ready_at: float
+    lived_s: float = 0.0
+    gauges: list[Gauge] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, number: int, volume: Volume, folder: Path) -> Life:
+        """Start a process on a volume, and wait until it is ready."""
+        notebook, errors = folder / f"notes{number}", folder / f"errors{number}"
+        command = [sys.executable, "-m", "tests.acceptance.soaking", str(volume.path)]
+        with errors.open("wb") as stderr:
+            process = subprocess.Popen(
+                [*command, str(number), str(notebook), str(folder / "exports")],
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
+        assert process.stdout is not None
+        heard, _, _ = select.select([process.stdout], [], [], STARTS_WITHIN_S)
+        word, _, address = (process.stdout.readline() if heard else "").partition(" ")
+        if word != "ready":
+            process.kill()
+            process.wait()
+            raise AssertionError(f"it was never ready: {errors.read_text()[-2000:]}")
+        return cls(process, notebook, errors, address.strip(), time.monotonic())
+
+    @property
+    def lives(self) -> bool:
+        return self.process.poll() is None
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Stop it for a moment: what a bad disk does at once takes us several calls."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            while self.lives and not self._stands_still():
+                time.sleep(0.0005)
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+    def _stands_still(self) -> bool:
+        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
+        return all(") T " in task.read_text() for task in tasks)
+
+    def is_ready(self) -> bool:
+        """Whether its probe says so, as a platform would ask it."""
+        try:
+            with urllib.request.urlopen(f"{self.address}/readyz", timeout=10) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def gauge(self, disk_mb: float) -> None:
+        """Take its measure."""
+        proc = Path(f"/proc/{self.process.pid}")
+        said = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
+        self.gauges.append(
+            Gauge(
+                age_s=time.monotonic() - self.ready_at,
+                memory_mb=int(said["VmRSS"].split()[0]) / 1024,
+                descriptors=len(os.listdir(proc / "fd")),
+                threads=int(said["Threads"]),
+                disk_mb=disk_mb,
+            )
+        )
+
+    def end(self, number: signal.Signals) -> Iterator[str]:
+        """End it, and say what was wrong with that."""
+        by_itself = not self.lives
+        self.process.send_signal(number)
+        code = self.process.wait(STOPS_WITHIN_S)
+        self.lived_s = time.monotonic() - self.ready_at
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        said = self.errors.read_text()[-2000:]
+        if by_itself or code != (-signal.SIGKILL if number == signal.SIGKILL else 0):
+            yield f"it ended with {code} ({number.name}): {said}"
+        elif "Traceback" in said:
+            yield f"it left a traceback: {said}"
+
+
+# the model
+
+
+class Model:
+    """What is known of the documents, and what the lives since the last look have noted."""
+
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+        self._current: Mapping[str, State] = {}
+        self._older: dict[str, set[State]] = {name: set() for name in EVERYTHING}
+        self._events: list[Event] = []
+        self._notebooks: list[Path] = []
+        self._had_backup: set[str] = set()
+        self.counted: Counter[str] = Counter()
+
+    def take_over(self, notebook: Path) -> Iterator[str]:
+        """Take over what a life noted, and return what no judge is needed for."""
+        lines = noted_lines(notebook)
+        self._notebooks.append(notebook)
+        self._events += [*noted(notebook), Stopped(at=time.monotonic())]
+        self.note_broken()
+        told = [one for one in lines if one[0] == "told"]
+        self.counted["exports"] += sum(one[0] == "exported" for one in lines)
+        self.counted["integrity passes"] += sum(one[0] == "verified" for one in lines)
+        self.counted["refusals"] += sum(one[3] == "refused" for one in told)
+        yield from (one[1] for one in lines if one[0] == "wrong")
+        yield from self._wrongly_refused(told)
+        yield from self._idle(lines)
+
+    def note_broken(self) -> None:
+        """Take note of which files are broken, while nobody uses them."""
+        now = time.monotonic()
+        self._events += [Rotten(document=name, at=now) for name in self._volume.broken()]
+
+    def _wrongly_refused(self, told: Sequence[Sequence[Any]]) -> Iterator[str]:
+        """Find refusals for want of room while there was room, and those that nothing explains."""
+        for _, _, at, outcome, code in told:
+            if outcome != "refused" or code in NOBODYS_FAULT:
+                continue
+            full = any(start <= at <= end + FREE_AGAIN_S for start, end in self._volume.full)
+            if code != "volume_full" or not full:
+                yield f"V9: a write was refused without need: {code}"
+
+    def _idle(self, lines: Sequence[Sequence[Any]]) -> Iterator[str]:
+        """Find full volumes on which nobody could read, or on which nobody could write again."""
+        reads = [line[2] for line in lines if line[0] == "read"]
+        done = [line[2] for line in lines if line[0] == "told" and line[3] == "acknowledged"]
+        first, last = min(reads, default=0.0), max(reads, default=0.0)
+        for start, end in self._volume.full:
+            if first < start and start + 1 < end < last and not _any_between(reads, start, end):
+                yield "V9: nothing was read while the volume was full"
+            again = end + SERVES_AGAIN_S
+            if first < end and again < last and not _any_between(done, end, again):
+                yield "V9: nothing was written once there was room again"
+
+    def judge(self) -> Iterator[str]:
+        """Open what is there, and return how it differs from what was told and read."""
+        with blocking.open_seline(
+            self._volume.path, lock_wait_s=5, backups__keep_newest=KEEP_NEWEST
+        ) as seline:
+            self._export(seline)
+            for name in EVERYTHING:
+                self._load(seline, name)
+            yield from self._verify(seline)
+            found = self._export(seline)
+            yield from self._look_at_backups(seline)
+        yield from check(self._events, start=self._current, older=self._older)
+        yield from (f"V7: {name} is stray" for name in stray(self._volume.path))
+        self.counted["writes"] += sum(isinstance(one, Write) for one in self._events)
+        self.counted["reads"] += sum(isinstance(one, Read) for one in self._events)
+        self._current = found
+
+    def begin_again(self) -> None:
+        """Let the history begin where it stands: all was judged, and nothing is under way."""
+        for one in self._events:
+            if isinstance(one, Write) and one.outcome != "refused":
+                for name, state in one.changes.items():
+                    self._older[name].add(state)
+        for notebook in self._notebooks:
+            notebook.unlink()
+        self._events.clear()
+        self._notebooks.clear()
+        self._volume.full.clear()
+
+    def _export(self, seline: blocking.Seline) -> Mapping[str, State]:
+        began = time.monotonic()
+        found = states_in(seline.data.export_all_data()["files"], EVERYTHING)
+        self._events.append(Read(found=found, began=began, ended=time.monotonic()))
+        return found
+
+    def _load(self, seline: blocking.Seline, name: str) -> None:
+        began = time.monotonic()
+        found = {name: state_of(seline.data.load_json(name, default=ABSENT))}
+        self._events.append(Read(found=found, began=began, ended=time.monotonic()))
+
+    def _verify(self, seline: blocking.Seline) -> Iterator[str]:
+        """What verify finds must be what we broke; after it every document is whole."""
+        for one in seline.data.verify().findings:
+            backup = self._volume.path / "backups" / (one.backup or "")
+            if one.backup is None:
+                yield f"V4: {one}, though it had been read"
+            elif backup.exists() and not self._volume.was_flipped(backup):
+                yield f"V4: {one}, though nobody broke it"
+        for item in self._volume.path.glob("quarantine/*"):
+            if holds(item):
+                yield f"V4: {item.name} was set aside and is sound"
+        yield from (f"V4: {name} was not mended" for name in self._volume.broken())
+
+    def _look_at_backups(self, seline: blocking.Seline) -> Iterator[str]:
+        """Every document keeps a sound backup, and no more backups than it should (V2, V8)."""
+        seline.data.prune()
+        kept = Counter(one.document for one in seline.data.all_backups() if not one.pinned)
+        for name in EVERYTHING:
+            sound = len(self._volume.sound_backups(name))
+            if name in self._had_backup and not sound:
+                yield f"V8: {name} has no sound backup left"
+            if sound:
+                self._had_backup.add(name)
+            if kept[name] > KEEP_NEWEST + len(self._volume.backups(name)) - sound:
+                yield f"V2: {name} keeps {kept[name]} backups"
+
+
+def _any_between(instants: Sequence[float], start: float, end: float) -> bool:
+    return any(start < at < end for at in instants)
+
+
+# the soak
+
+
+class Soak:
+    """Lives, and the faults during them and between them."""
+
+    def __init__(self, folder: Path, volume: Volume) -> None:
+        self._folder = folder
+        self._volume = volume
+        self._model = Model(volume)
+        self._chance = random.Random(SEED)
+        self.counted = self._model.counted
+        self.lives: list[Life] = []
+        self.broken: list[str] = []
+
+    def run(self, for_s: float) -> None:
+        """Live and die until the time is over or something broke; the last life is a long one."""
+        ends_at = time.monotonic() + for_s
+        long_from = ends_at - for_s * LONG_LIFE_SHARE
+        while not self.broken and time.monotonic() < long_from:
+            self._live(self._chance.uniform(*SHORT_LIFE_S), judged=self._chance.random() < JUDGED)
+        if not self.broken:
+            self._live(ends_at - time.monotonic(), judged=True)
+
+    def _live(self, for_s: float, *, judged: bool) -> None:
+        life = Life.start(len(self.lives) + 1, self._volume, self._folder)
+        self.lives.append(life)
+        kill = self._chance.random() < KILLS
+        try:
+            self._live_on(life, for_s)
+        finally:
+            self.broken += life.end(signal.SIGKILL if kill else signal.SIGTERM)
+        self.counted["kills" if kill else "stops"] += 1
+        self.broken += self._model.take_over(life.notebook)
+        if judged or self.broken:
+            self._volume.free()
+            self.broken += self._model.judge()
+        if judged and not self.broken:
+            self._model.begin_again()
+            self._flip_at_rest()
+
+    def _live_on(self, life: Life, for_s: float) -> None:
+        while time.monotonic() < life.ready_at + for_s and life.lives:
+            time.sleep(STEP_S)
+            self._fill_or_free()
+            if self._chance.random() < FLIPS:
+                with life.standing_still():
+                    self._flip(self._chance.choice(self._volume.documents()))
+            if life.lives:
+                life.gauge(self._volume.kept_mb())
+                if not life.is_ready():
+                    self.broken.append("V9: it is not ready")
+                    return
+
+    def _fill_or_free(self) -> None:
+        if self._volume.is_full:
+            if time.monotonic() > self._volume.full[-1][1]:
+                self._volume.free()
+        elif self._volume.can_be_full and self._chance.random() < FILLS:
+            leave_bytes = self._chance.choice([0, 0, 8_192, 300_000])
+            self._volume.fill(self._chance.uniform(*FULL_S), leave_bytes=leave_bytes)
+            self.counted["full volumes"] += 1
+
+    def _flip_at_rest(self) -> None:
+        """Flip bits of files that no process remembers, but never of a last sound copy."""
+        for name in self._chance.sample(EVERYTHING, 2):
+            sound = self._volume.sound_backups(name)
+            if len(sound) > 1:
+                self._flip(self._chance.choice(sound))
+            if sound and (self._volume.path / name).exists():
+                self._flip(self._volume.path / name)
+        self._model.note_broken()
+
+    def _flip(self, path: Path) -> None:
+        self._volume.flip(path, self._chance)
+        self.counted["flips"] += 1
+
+
+# flat or not
+
+
+MEASURES: Final = {
+    "memory_mb": ("memory", "MiB", 8.0),
+    "descriptors": ("descriptors", "", 8.0),
+    "threads": ("threads", "", 4.0),
+    "disk_mb": ("disk", "MiB", 4.0),
+}
+"""What is measured, how it is called, and what it may rise by: an arena of the allocator; the
+connections and the files that are open just then; the pools' last threads, which begin late; a few
+of the largest documents with their backups, as chance has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trend:
+    """A measure in the first third and in the last, and how much it may rise."""
+
+    what: str
+    unit: str
+    first: float
+    last: float
+    allowed: float
+
+    @property
+    def rises(self) -> bool:
+        return self.last > self.first + self.allowed
+
+    @property
+    def span(self) -> str:
+        return f"{self.first:.0f} to {self.last:.0f} {self.unit}".strip()
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.span}"
+
+
+def trends(gauges: Sequence[Gauge]) -> list[Trend]:
+    """Compare the last third with the first, by their medians, so that no moment decides."""
+    third = len(gauges) // 3
+    if third < GAUGES_MIN:
+        return []
+    return [
+        Trend(
+            what=what,
+            unit=unit,
+            first=statistics.median(getattr(one, name) for one in gauges[:third]),
+            last=statistics.median(getattr(one, name) for one in gauges[-third:]),
+            allowed=allowed,
+        )
+        for name, (what, unit, allowed) in MEASURES.items()
+    ]
+
+
+def at_the_same_age(lives: Sequence[Life]) -> list[Gauge]:
+    """Return one gauge of each life that became old enough."""
+    grown = ([one for one in life.gauges if one.age_s >= SAME_AGE_S] for life in lives)
+    return [gauges[0] for gauges in grown if gauges]
+
+
+# what it has found
+
+
+NAME: Final = "profile.json"
+
+
+async def test_an_export_is_of_one_instant_though_a_file_broke_and_was_replaced_meanwhile(
+    tmp_path: Path,
+) -> None:
+    async with open_seline(tmp_path) as seline:
+        await _move(seline, 0)
+        async with seline.data.exported() as snapshot:
+            Volume(tmp_path, None).flip(tmp_path / "b.json", random.Random(SEED))
+            await _move(seline, 1)
+            found = [json.loads(b"".join(snapshot.open(name))) for name in snapshot.names]
+
+    assert found == [_moved(0), _moved(0)]
+
+
+async def _move(seline: Seline, number: int) -> None:
+    async with seline.data.transaction("a.json", "b.json") as change:
+        change["a.json"] = change["b.json"] = _moved(number)
+
+
+def _moved(number: int) -> dict[str, Any]:
+    return {"n": number, "filler": "x" * 200}
+
+
+def test_backups_are_listed_while_they_are_rotated_away(tmp_path: Path) -> None:
+    with blocking.open_seline(tmp_path, backups__keep_newest=1) as seline:
+        for number in range(2):
+            seline.data.save_json(NAME, {"n": number})
+        stop = threading.Event()
+        saving = threading.Thread(target=_save_until, args=(seline, stop))
+        saving.start()
+        try:
+            listed = [seline.data.backups(NAME) for _ in range(300)]
+        finally:
+            stop.set()
+            saving.join()
+
+    assert all(one.verdict == "sound" for backups in listed for one in backups)
+    assert any(listed)
+
+
+def _save_until(seline: blocking.Seline, stop: threading.Event) -> None:
+    number = 2
+    while not stop.is_set():
+        number += 1
+        seline.data.save_json(NAME, {"n": number})

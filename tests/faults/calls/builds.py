@@ -1,0 +1,143 @@
+"""Other ways that a commit may take, and builds that are wrong on purpose, to be flagged."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final, NoReturn, TypeAlias
+
+import pytest
+
+from seline.domain.document import DocumentKey
+from seline.storage.volume import commit, disk, journal, opening, shelf, turns
+from seline.storage.volume.opening import Mending
+from tests.proof.operations import A
+
+Plant: TypeAlias = Callable[[pytest.MonkeyPatch], None]
+AS_IT_IS: Final = "as it is"
+
+
+def _refused(*_: object) -> NoReturn:
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def _unknown(*_: object) -> NoReturn:
+    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+def _nothing(*_args: object, **_kwargs: object) -> None:
+    return
+
+
+def _without_exchange(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(disk, "exchange", _unknown)
+    patch.setattr(disk, "rename_new", _unknown)
+
+
+def _sync_as_a_whole(patch: pytest.MonkeyPatch) -> None:
+    def sync(self: commit.Committer, moves: Sequence[commit._Move]) -> None:
+        self.probed = replace(self.probed, own_mount=True)
+        real(self, moves)
+
+    real = commit.Committer._sync
+    patch.setattr(commit, "SYNCFS_FILES_MIN", 1)
+    patch.setattr(commit.Committer, "_sync", sync)
+
+
+WAYS: Final[Mapping[str, Plant]] = {
+    "links refused": lambda patch: patch.setattr(disk, "link", _refused),
+    "no exchange of names": lambda patch: _without_exchange(patch),
+    "synced as a whole": _sync_as_a_whole,
+}
+"""What the commit does on other file systems, or for more documents."""
+
+
+def _sync_again(patch: pytest.MonkeyPatch) -> None:
+    def sync(descriptor: int) -> None:
+        try:
+            real(descriptor)
+        except OSError:
+            real(descriptor)
+
+    real = disk.sync
+    patch.setattr(disk, "sync", sync)
+
+
+def _say_nothing_of_what_is_left(patch: pytest.MonkeyPatch) -> None:
+    def erase(self: turns.Turns, key: DocumentKey, _committed: commit.Committed) -> None:
+        self._quietly(lambda: self.rotation.purge(key))
+
+    patch.setattr(turns.Turns, "_erase", erase)
+
+
+def _trust_the_list(patch: pytest.MonkeyPatch) -> None:
+    def leave(self: shelf.Shelf, *_: object) -> None:
+        real(self, None)
+
+    real = shelf.Shelf.__exit__
+    patch.setattr(shelf.Shelf, "__exit__", leave)
+
+
+def _tell_nobody_of_what_was_in_doubt(patch: pytest.MonkeyPatch) -> None:
+    def reopen(self: turns.Turns) -> None:
+        notice, self.notice = self.notice, _nothing
+        try:
+            real(self)
+        finally:
+            self.notice = notice
+
+    real = turns.Turns._reopen
+    patch.setattr(turns.Turns, "_reopen", reopen)
+
+
+def _forget_the_record(patch: pytest.MonkeyPatch) -> None:
+    def forget(self: Mending, _now: object, **_: object) -> None:
+        disk.unlink(self._ground.seline, journal.RECORD_NAME, missing_ok=True)
+
+    patch.setattr(opening.Mending, "_roll_forward", forget)
+
+
+def _move_the_backup(patch: pytest.MonkeyPatch) -> None:
+    """The backup is the document's name moved away: for a moment there is no document."""
+
+    def move(source: int, name: str, target: int, new_name: str) -> None:
+        if name == A:
+            os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
+        else:
+            real(source, name, target, new_name)
+
+    real = disk.link
+    patch.setattr(disk, "link", move)
+
+
+WRONG_WHEN_A_CALL_FAILS: Final[Mapping[str, tuple[str, Plant]]] = {
+    "nothing is undone": (
+        "save",
+        lambda patch: patch.setattr(commit.Committer, "_undo", _nothing),
+    ),
+    "a sync that failed is made again": ("save", _sync_again),
+    "what the disk says is not named": (
+        "save",
+        lambda patch: patch.setattr(turns, "named", lambda error, _doing: error),
+    ),
+    "a purge does not say what is left": ("purge", _say_nothing_of_what_is_left),
+    "backups of a failed commit are not listed": ("transaction", _trust_the_list),
+    "a pin that was in doubt is not heeded": ("blank save", _tell_nobody_of_what_was_in_doubt),
+}
+"""Each with the operation that shows it."""
+WRONG_WHEN_KILLED: Final[Mapping[str, tuple[str, Plant]]] = {
+    "staging is not swept at start": (
+        "save",
+        lambda patch: patch.setattr(opening.Mending, "_sweep_staging", _nothing),
+    ),
+    "a transaction's record is thrown away": ("transaction", _forget_the_record),
+    "the backup is moved, not linked": ("save", _move_the_backup),
+}
+BUILDS: Final[Mapping[str, Plant]] = {
+    AS_IT_IS: _nothing,
+    **WAYS,
+    **{name: plant for name, (_, plant) in WRONG_WHEN_A_CALL_FAILS.items()},
+    **{name: plant for name, (_, plant) in WRONG_WHEN_KILLED.items()},
+}

@@ -1,0 +1,248 @@
+"""One operation in a process of its own, with one fault; and all that its caller was told.
+
+The process is forked from a warm one that has no other thread: a case costs tens of milliseconds.
+After a call that failed the same process goes on: the next change works, or is refused with the
+reason until the volume was reopened; what it then serves, the next opening serves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+from seline.blocking import Seline
+from seline.clock import SystemClock
+from seline.domain.document import Json
+from seline.errors import OutcomeUnknown, SelineError
+from tests.faults.calls.failing import Calls, Fault
+from tests.proof.judge import NAMES, Expected, Outcome, Values, _values, stray
+from tests.proof.operations import DONE, act, opened, value
+
+NEXT: Final = "next.json"
+HANGS_AFTER_S: Final = 30
+SETTLED_AFTER_S: Final = 0.5
+REOPENED_AFTER_S: Final = 60.0
+"""By then a volume that failed has tried to reopen, as long as the disk works again."""
+
+
+@dataclass(kw_only=True)
+class Told:
+    """What came of one try. `defects` are broken promises that only the process itself can see.
+
+    `fired` is the call that met the fault, empty if none did; `calls` all that were made.
+    """
+
+    outcome: Outcome = "unknown"
+    error: str = ""
+    fired: str = ""
+    calls: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    defects: list[str] = field(default_factory=list[str])
+
+
+def fail(expected: Expected, directory: Path, fault: Fault | None) -> Told:
+    """Do an operation with a call that fails, go on in the same process, open once more."""
+    said, status = _forked(lambda told: _go_on_after(expected, directory, fault, told))
+    if not said:
+        return Told(defects=[f"V7: the process ended by itself: {_ending(status)}"])
+    return Told(**json.loads(said))
+
+
+def kill(expected: Expected, directory: Path, fault: Fault) -> Told:
+    """Do an operation until a call at which the process is killed."""
+    said, status = _forked(lambda told: _until_the_kill(expected, directory, fault, told))
+    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    if not killed and status != 0:
+        return Told(defects=[f"V7: the process ended by itself: {_ending(status)}"])
+    return Told(
+        outcome="acknowledged" if DONE.encode() in said else "unknown",
+        fired=str(fault) if killed else "",
+    )
+
+
+def _forked(work: Callable[[int], None]) -> tuple[bytes, int]:
+    """Do work in a child, which never comes back; return what it wrote and how it ended."""
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(HANGS_AFTER_S)
+            work(tell)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(tell)
+    with os.fdopen(told, "rb") as pipe:
+        said = pipe.read()
+    return said, os.waitpid(child, 0)[1]
+
+
+def _ending(status: int) -> str:
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
+        return f"it hung for {HANGS_AFTER_S} s"
+    return f"status {status}"
+
+
+def _until_the_kill(expected: Expected, directory: Path, fault: Fault, tell: int) -> None:
+    os.dup2(tell, 1)
+    Calls(fault).wrap()
+    act(expected.operation, directory)
+
+
+def _go_on_after(expected: Expected, directory: Path, fault: Fault | None, tell: int) -> None:
+    calls, told = Calls(fault), Told()
+    threading.excepthook = lambda died: told.defects.append(f"V7: a thread: {died.exc_value!r}")
+    calls.wrap()
+    try:
+        again = fault is not None and fault.again
+        _Going(expected, directory, calls, told, again=again).go()
+    except BaseException as error:  # whatever is raised is what the caller heard
+        told.defects.append(f"V7: {type(error).__name__} reached the caller: {error}")
+    told.defects += [f"SPEC 10: {name} was synced again" for name in calls.synced_again]
+    told.fired = str(calls.fired or "")
+    os.write(tell, json.dumps(asdict(told)).encode())
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a process serves: the documents, and which backups there are, with their pins."""
+
+    values: Values
+    backups: dict[str, bool]
+
+
+class _Going:
+    """The steps of one process: the operation, a look, the next change, a look, an opening."""
+
+    def __init__(
+        self, expected: Expected, directory: Path, calls: Calls, told: Told, *, again: bool
+    ) -> None:
+        self._expected = expected
+        self._directory = directory
+        self._calls = calls
+        self._told = told
+        self._again = again
+
+    def go(self) -> None:
+        """Do all of it. Raises whatever reaches the caller and is no SelineError."""
+        served = None
+        with self._opened() as seline:
+            if not self._told.error:
+                self._operate(seline)
+            if self._calls.fired:
+                served = self._go_on(seline)
+        self._told.calls = [tuple(made) for made in self._calls.made]
+        with opened(self._directory) as anew:
+            if served is not None:
+                self._compare(served, _seen(anew))
+
+    def _opened(self) -> Seline:
+        try:
+            return opened(self._directory)
+        except SelineError as error:
+            self._told.outcome, self._told.error = "refused", repr(error)
+            return opened(self._directory)
+
+    def _operate(self, seline: Seline) -> None:
+        try:
+            self._expected.operation.act(seline, self._directory)
+        except OutcomeUnknown as error:
+            self._told.error = repr(error)
+        except SelineError as error:
+            self._told.outcome, self._told.error = "refused", repr(error)
+        else:
+            self._told.outcome = "acknowledged"
+
+    def _go_on(self, seline: Seline) -> _Seen:
+        """Read, and make the next change: at once, or once the volume was reopened, as it says."""
+        read = _readable(seline)
+        self._check_read(read)
+        self._check_listed(seline)
+        again = self._again and self._told.outcome == "refused"
+        change = self._operate_again if again else _change_another
+        try:
+            change(seline)
+        except SelineError as refusal:
+            if seline.data.health()["status"] == "healthy":
+                self._told.defects.append(f"health is healthy, and a change is refused: {refusal}")
+            _let_pass(REOPENED_AFTER_S)
+            _change_another(seline)
+            if again:
+                change(seline)
+        seen = _seen(seline)
+        if not again and any(seen.values[name] != value for name, value in read.items()):
+            self._told.defects.append(f"V6: it served {read}, and then {seen.values}")
+        self._told.defects += [f"stray, without a restart: {name}" for name in self._stray()]
+        return seen
+
+    def _stray(self) -> list[str]:
+        """Return what is left once nothing is under way: a report is written beside changes."""
+        ends_s = time.monotonic() + SETTLED_AFTER_S
+        while (left := stray(self._directory)) and time.monotonic() < ends_s:
+            time.sleep(SETTLED_AFTER_S / 10)
+        return left
+
+    def _check_read(self, read: Values) -> None:
+        """Each document that can be read at once holds what the caller was told."""
+        expected, outcome = self._expected, self._told.outcome
+        allowed = [
+            values
+            for values, told in ((expected.before, "refused"), (expected.after, "acknowledged"))
+            if outcome in ("unknown", told) or (expected.operation.certain and told != "refused")
+        ]
+        for name, found in read.items():
+            if found not in [values[name] for values in allowed]:
+                self._told.defects.append(f"V1, V3: {outcome}, and it served {found} as {name}")
+
+    def _check_listed(self, seline: Seline) -> None:
+        """The backups that are listed at once are those that lie there (V2)."""
+        listed = {backup.name for backup in seline.data.all_backups()}
+        there = {path.name for path in (self._directory / "backups").glob("*.json")}
+        if listed != there:
+            self._told.defects.append(f"V2: backups not listed as they lie there: {listed ^ there}")
+
+    def _operate_again(self, seline: Seline) -> None:
+        self._expected.operation.act(seline, self._directory)
+        self._told.outcome = "acknowledged"
+
+    def _compare(self, served: _Seen, found: _Seen) -> None:
+        """What was served is allowed, and the next opening serves the same: no read goes back."""
+        if not self._expected.allows(served.values, self._told.outcome):
+            self._told.defects.append(f"V1, V3: {self._told.outcome}, and it served {served}")
+        if served.values != found.values:
+            self._told.defects.append(f"V3: it served {served}, and after a restart {found}")
+        if served.backups != found.backups:
+            before, after = served.backups.items(), found.backups.items()
+            self._told.defects.append(
+                f"V2, V11: backups (pinned?) {before - after} became {after - before} by a restart"
+            )
+
+
+def _change_another(seline: Seline) -> None:
+    seline.data.save_json(NEXT, value(NEXT, 1))
+
+
+def _readable(seline: Seline) -> dict[str, Json]:
+    """Return what can be read now; a document in doubt may be refused, by name."""
+    read: dict[str, Json] = {}
+    for name in NAMES:
+        with contextlib.suppress(SelineError):
+            read[name] = seline.data.load_json(name, default=None)
+    return read
+
+
+def _seen(seline: Seline) -> _Seen:
+    backups = {backup.name: backup.pinned for backup in seline.data.all_backups()}
+    return _Seen(_values(seline), backups)
+
+
+def _let_pass(seconds: float) -> None:
+    """Let monotonic time pass at once."""
+    SystemClock.monotonic = lambda _: time.monotonic() + seconds  # type: ignore[method-assign]

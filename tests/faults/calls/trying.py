@@ -1,0 +1,232 @@
+"""Cases: a prepared volume is copied, an operation done on it with one fault, and all of it judged.
+
+A worker process of its own prepares, forks and judges, so that what is forked has one thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from concurrent.futures import as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+
+import pytest
+
+from seline.outbound.folder import Folder
+from seline.services.exporting import read_back
+from tests.faults.calls.builds import AS_IT_IS, BUILDS
+from tests.faults.calls.doing import Told, fail, kill
+from tests.faults.calls.failing import KILLS, Fault, Made, refusals
+from tests.faults.powercut.promises import ALSO, SET_ASIDE, _lost_backups, unhurried
+from tests.faults.powercut.trying import Workers
+from tests.proof.judge import Expected, Outcome, Values, expect, judge
+from tests.proof.operations import EVERY, A, prepare
+
+CHUNK: Final = 10
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """An operation with the volume that it finds, what it changes, and the calls that it makes.
+
+    It names the operation and the build, so that it can be sent to a worker.
+    """
+
+    name: str
+    build: str
+    volume: Path
+    before: Values
+    after: Values
+    calls: Sequence[Made] = ()
+
+    def expected(self) -> Expected:
+        """Return what the judge wants to know."""
+        return Expected(operation=EVERY[self.name], before=self.before, after=self.after)
+
+    def failures(self) -> list[Case]:
+        """Return every way in which a call of the operation may fail."""
+        every = ((at, how) for at, made in enumerate(self.calls, 1) for how in refusals(made))
+        return [
+            Case(self, Fault(at=at, how=how, again=number % 2 == 1))
+            for number, (at, how) in enumerate(every)
+        ]
+
+    def kills(self) -> list[Case]:
+        """Return every moment between two calls at which the process may be killed."""
+        moments = range(1, len(self.calls) + 1)
+        return [Case(self, Fault(at=at, how=how)) for at in moments for how in KILLS]
+
+
+class Case(NamedTuple):
+    """An operation with the fault that it meets."""
+
+    operation: Prepared
+    fault: Fault
+
+
+class Flagged(NamedTuple):
+    """A case in which promises were broken."""
+
+    case: str
+    broken: Sequence[str]
+
+
+class Tried(NamedTuple):
+    """How many faults were met, and what they broke."""
+
+    count: int
+    flagged: Sequence[Flagged]
+
+
+def prepared(name: str, scratch: Path, place: Path, build: str = AS_IT_IS) -> Prepared:
+    """Prepare an operation's volume; learn what the operation does, and by which calls.
+
+    What is tried will lie in `place`.
+    """
+    for directory in (scratch, place):
+        directory.mkdir(parents=True, exist_ok=True)
+    with unhurried():
+        expected = expect(EVERY[name], scratch / "expected")
+        prepare(EVERY[name], scratch / "volume")
+        volume = copied(scratch / "volume", place / "volume")
+        with built(build):
+            counted = fail(expected, copied(volume, place / "counted"), None)
+    assert counted.outcome == "acknowledged", counted
+    return Prepared(
+        name=name,
+        build=build,
+        volume=volume,
+        before=expected.before,
+        after=expected.after,
+        calls=[Made(*made) for made in counted.calls],
+    )
+
+
+def attempt(cases: Sequence[Case]) -> Tried:
+    """Try each case on a fresh copy; a fault that no call met counts for nothing."""
+    with unhurried():
+        return gathered([_one(operation, fault) for operation, fault in cases])
+
+
+def attempt_some(
+    name: str, scratch: Path, place: Path, cases: Callable[[Prepared], list[Case]], count: int
+) -> Tried:
+    """Prepare an operation and try the same few cases each time."""
+    return attempt(random.Random(name).sample(cases(prepared(name, scratch, place)), count))
+
+
+def attempt_all(
+    workers: Workers,
+    work: Callable[[Sequence[T]], Tried],
+    cases: Sequence[T],
+    *,
+    until_s: float,
+    chunk: int = CHUNK,
+) -> Tried:
+    """Have cases tried until the time is over: shuffled, so that no kind of them is left out."""
+    shuffled = random.Random(len(cases)).sample(cases, len(cases))
+    waiting = [
+        workers.pool.submit(work, shuffled[start : start + chunk])
+        for start in range(0, len(shuffled), chunk)
+    ]
+    done: list[Tried] = []
+    for one in as_completed(waiting):
+        if not one.cancelled():
+            done.append(one.result())
+        if time.monotonic() > until_s:
+            for late in waiting:
+                late.cancel()
+    return together(done)
+
+
+def together(parts: Sequence[Tried]) -> Tried:
+    """Add up."""
+    return Tried(sum(part.count for part in parts), [one for part in parts for one in part.flagged])
+
+
+def gathered(tried: Sequence[Flagged | None]) -> Tried:
+    """Count what was met, and keep what broke a promise."""
+    met = [one for one in tried if one is not None]
+    return Tried(len(met), [one for one in met if one.broken])
+
+
+def broken_promises(directory: Path, expected: Expected, outcome: Outcome) -> list[str]:
+    """Judge what is left; a volume that cannot be opened or used is a broken promise too."""
+    name = expected.operation.name
+    look = LOOKS.get(name, ALSO.get(name, _lost_backups))
+    try:
+        broken = [*judge(directory, expected, outcome), *look(directory, expected, outcome)]
+        return [one for one in broken if one not in ALLOWED.get(name, ())]
+    except Exception as error:
+        return [f"V7: {type(error).__name__}: {error}"]
+
+
+def _broken_exports(directory: Path, _expected: Expected, outcome: Outcome) -> list[str]:
+    """Every export that has a manifest is whole; if one was acknowledged, it is there."""
+    target = Folder("beside", f"{directory}-exports")
+
+    async def whole() -> int:
+        exports = await target.exports()
+        for export in exports:
+            await read_back(target, export)
+        return len(exports)
+
+    lost = asyncio.run(whole()) == 0 and outcome == "acknowledged"
+    return ["V3: an export was acknowledged, and there is none"] if lost else []
+
+
+def _nothing_more(*_: object) -> list[str]:
+    return []
+
+
+LOOKS: Final[Mapping[str, Callable[[Path, Expected, Outcome], list[str]]]] = {
+    "export to a folder": _broken_exports,
+    "adoption of a hand edit": _nothing_more,
+}
+"""What is looked at besides the judge's part. The content before an edit that was made while
+nobody looked is not known to Seline, so it cannot be kept."""
+ALLOWED: Final[Mapping[str, Collection[str]]] = {
+    "adoption of a hand edit": (f"V4: {A}  is edited", SET_ASIDE),
+}
+"""An edit may be adopted later, and its file be set aside once its content is the store's own."""
+
+
+def copied(volume: Path, to: Path) -> Path:
+    """Copy a volume with attributes, times and names that share an inode."""
+    subprocess.run(["cp", "-a", os.fspath(volume), os.fspath(to)], check=True)
+    return to
+
+
+@contextmanager
+def built(build: str) -> Generator[None]:
+    """Work with another build for a while."""
+    with pytest.MonkeyPatch.context() as patch:
+        BUILDS[build](patch)
+        yield
+
+
+def _one(operation: Prepared, fault: Fault) -> Flagged | None:
+    expected, volume = operation.expected(), operation.volume
+    with (
+        built(operation.build),
+        tempfile.TemporaryDirectory(prefix="case-", dir=volume.parent) as place,
+    ):
+        directory = copied(volume, Path(place) / "volume")
+        told = (kill if fault.how in KILLS else fail)(expected, directory, fault)
+        if not told.fired and not told.defects:
+            return None
+        broken = [*told.defects, *broken_promises(directory, expected, told.outcome)]
+        return Flagged(_in_words(expected, fault, told), broken)
+
+
+def _in_words(expected: Expected, fault: Fault, told: Told) -> str:
+    return f"{expected.operation.name}: {fault} ({told.fired}), {told.outcome} {told.error}".strip()

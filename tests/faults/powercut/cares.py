@@ -1,0 +1,174 @@
+"""Where the volume store makes things durable, links, marks or checks them: found, and changed.
+
+`sites` reads them from the source, so that a new one cannot be forgotten; `instead` makes a build
+in which one of them is something else, and nothing but that.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import CodeType, ModuleType
+from typing import Final, TypeAlias
+
+import pytest
+
+VOLUME: Final = (
+    "commit", "turns", "opening", "finding", "judging", "journal", "ground", "leases", "rotation",
+    "shelf", "quarantine", "disk",
+)  # fmt: skip
+MODULES: Final = {name: f"seline.storage.volume.{name}" for name in VOLUME} | {
+    "integrity": "seline.domain.integrity"
+}
+DURABLE: Final = frozenset(
+    {
+        "sync", "fsync", "sync_filesystem", "touch_and_sync", "make_directory", "link",
+        "_sync_directories", "setxattr", "utime", "_record",
+    }
+)  # fmt: skip
+"""What makes bytes, names or attributes durable, gives an inode a second name, or marks it."""
+CHECKS: Final = frozenset(
+    {
+        "judge", "decode_record", "decode_checksum", "why_not_json", "same_bytes", "is_set_aside",
+        "stands_in", "look_at_backup", "look_in", "judge_in_pieces", "_is_judged", "_is_staged",
+        "_is_ours",
+    }
+)  # fmt: skip
+"""What says whether bytes, or an inode, are the ones that they should be."""
+COMPARED: Final = frozenset({"revision", "digest", "hexdigest", "name_hash", "st_ino", "data"})
+"""What is compared to the same end."""
+Function: TypeAlias = ast.FunctionDef
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Site:
+    """One place: the module, the function in it, the code, and which one of several alike."""
+
+    module: str
+    function: str
+    code: str
+    number: int = 1
+
+    def __str__(self) -> str:
+        which = f" ({self.number})" if self.number > 1 else ""
+        return f"{self.module}.{self.function}: {self.code}{which}"
+
+
+def sites() -> set[Site]:
+    """Return every place in the store's code that needs a row in the table of wrong builds."""
+    found: set[Site] = set()
+    for name in MODULES:
+        for path, function in _functions(_tree(_module(name))):
+            for code, number, _ in _cares(function):
+                found.add(Site(name, path, code, number))
+    return found
+
+
+def instead(patch: pytest.MonkeyPatch, changes: Mapping[Site, str], **names: object) -> None:
+    """Put other code in some places: expressions in the scope of the function that each is in.
+
+    `names` are what they may use besides.
+    """
+    places = {(site.module, site.function) for site in changes}
+    for name, path in places:
+        module = _module(name)
+        function = dict(_functions(_tree(module)))[path]
+        for site, code in changes.items():
+            if (site.module, site.function) == (name, path):
+                _replace(function, site, code)
+        for known, what in names.items():
+            patch.setattr(module, known, what, raising=False)
+        for owner, attribute in _owners(module, path):
+            patch.setattr(owner, attribute, _compiled(function, module))
+
+
+def _replace(function: Function, site: Site, code: str) -> None:
+    alike = [node for node in ast.walk(function) if isinstance(node, ast.expr)]
+    alike = [node for node in alike if ast.unparse(node) == site.code]
+    alike.sort(key=lambda node: (node.lineno, node.col_offset))
+    assert len(alike) >= site.number, f"there is no {site}"
+    new = ast.parse(code, mode="eval").body
+    for node in ast.walk(new):
+        ast.copy_location(node, alike[site.number - 1])
+    _Replacing(alike[site.number - 1], new).visit(function)
+
+
+def _cares(function: Function) -> Iterator[tuple[str, int, ast.expr]]:
+    """Yield the cares of one function in the order of the text, numbered where they are alike."""
+    seen: dict[str, int] = {}
+    nodes = [node for node in ast.walk(function) if isinstance(node, ast.expr) and _is_care(node)]
+    for node in sorted(nodes, key=lambda node: (node.lineno, node.col_offset)):
+        text = ast.unparse(node)
+        seen[text] = seen.get(text, 0) + 1
+        yield text, seen[text], node
+
+
+def _is_care(node: ast.expr) -> bool:
+    match node:
+        case ast.Attribute(attr=name) | ast.Name(id=name):
+            return name in DURABLE or name in CHECKS
+        case ast.Compare(ops=[ast.Eq() | ast.NotEq() | ast.In() | ast.NotIn()]):
+            return any(
+                isinstance(inner, ast.Attribute) and inner.attr in COMPARED
+                for inner in ast.walk(node)
+            )
+        case _:
+            return False
+
+
+class _Replacing(ast.NodeTransformer):
+    """Replaces one node."""
+
+    def __init__(self, old: ast.expr, new: ast.expr) -> None:
+        self._old = old
+        self._new = new
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        """Return the new node for the old one."""
+        return self._new if node is self._old else super().visit(node)  # type: ignore[no-any-return]
+
+
+def _compiled(function: Function, module: ModuleType) -> object:
+    """Return the function as the module would have made it."""
+    made: dict[str, object] = {}
+    parsed = ast.fix_missing_locations(ast.Module([function], []))
+    flags = importlib.import_module("__future__").annotations.compiler_flag
+    code = compile(parsed, f"<{module.__name__} without a care>", "exec", flags)
+    assert isinstance(code, CodeType)
+    exec(code, module.__dict__, made)
+    return made[function.name]
+
+
+def _functions(tree: ast.Module) -> Iterator[tuple[str, Function]]:
+    """Yield each function, and each method by the name of its class."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            yield node.name, node
+        elif isinstance(node, ast.ClassDef):
+            for inner in node.body:
+                if isinstance(inner, ast.FunctionDef):
+                    yield f"{node.name}.{inner.name}", inner
+
+
+def _owners(module: ModuleType, path: str) -> Iterator[tuple[object, str]]:
+    """Yield where a function stands: in its class, or wherever it was imported to."""
+    *classes, name = path.split(".")
+    if classes:
+        yield getattr(module, classes[0]), name
+        return
+    function = getattr(module, name)
+    for known in list(sys.modules.values()):
+        if known.__name__.startswith("seline") and getattr(known, name, None) is function:
+            yield known, name
+
+
+def _tree(module: ModuleType) -> ast.Module:
+    return ast.parse(inspect.getsource(module))
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(MODULES[name])

@@ -1,0 +1,463 @@
+"""What the checks of digests and inodes are there for: rot, hand edits, mix-ups, without any cut.
+
+Each case does something to a volume that only one check can tell, and returns the promises that are
+broken after it: none with the store as it is, some with a build that lacks the check.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import pytest
+
+from seline.blocking import Seline, open_seline
+from seline.domain.document import Json
+from seline.domain.json_text import encode
+from seline.errors import DocumentUnrecoverable, SelineError
+from seline.storage.volume import disk, store
+from seline.storage.volume.journal import decode_record
+from tests.clocks import FakeClock
+from tests.faults.powercut.promises import unhurried
+from tests.faults.powercut.scenarios import crash, transaction
+from tests.proof.operations import STILL, A, B, C, documents, opened, value
+
+Case: TypeAlias = Callable[[Path], list[str]]
+SETTLED_S: Final = 0.03
+"""Longer than `opened` lets a hand edit settle."""
+LARGE: Final[Json] = {"n": 0, "filler": "x" * (2 << 20)}
+"""Too large to be judged in one piece by an export."""
+
+
+def broken_by(case: Case, volume: Path) -> list[str]:
+    """Return what a case finds broken; an error that Seline gives where it must not is so, too."""
+    with unhurried():
+        try:
+            return case(volume)
+        except SelineError as error:
+            return [f"V7: {type(error).__name__}: {error}"]
+
+
+# rot
+
+
+def flip(path: Path, old: bytes = b"xxx", new: bytes = b"xyx") -> bytes:
+    """Change some bytes as a bad disk does, the mtime kept; return what lies there now."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        data = file.read().replace(old, new, 1)
+        file.seek(0)
+        file.write(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    return data
+
+
+def a_flipped_document(volume: Path) -> list[str]:
+    """V4: it is not served, its bytes are kept, and its newest backup takes its place."""
+    documents(volume)
+    broken = flip(volume / A)
+    with opened(volume) as seline:
+        found = _expect(seline, value(A, 1))
+        found += [f"V4: {one.verdict}" for one in seline.data.verify().findings]
+        kept = [seline.data.read_quarantine(one.name) for one in seline.data.quarantine()]
+    return found + ["V4: the broken bytes are not kept, once"] * (kept != [broken])
+
+
+def a_flipped_document_and_backup(volume: Path) -> list[str]:
+    """V4: a backup is checked as its document is; the next older sound one takes its place."""
+    documents(volume)
+    flip(volume / A)
+    flip(_backups(volume)[-1])
+    with opened(volume) as seline:
+        return _expect(seline, value(A, 0))
+
+
+def a_backup_in_the_place_of_another(volume: Path) -> list[str]:
+    """V4: a backup of another document never takes a document's place."""
+    documents(volume)
+    flip(volume / A)
+    shutil.copy2(_backups(volume, STILL)[-1], _backups(volume)[-1])
+    with opened(volume) as seline:
+        return _expect(seline, value(A, 0))
+
+
+def a_restore_of_the_backup_of_another(volume: Path) -> list[str]:
+    """The same on request."""
+    documents(volume)
+    theirs = _backups(volume)[-1]
+    shutil.copy2(_backups(volume, STILL)[-1], theirs)
+    with opened(volume) as seline:
+        try:
+            seline.data.restore(A, theirs.name)
+        except SelineError:
+            return _expect(seline, value(A, 2))
+    return ["V4: the backup of another document was restored"]
+
+
+def a_flipped_document_and_every_backup(volume: Path) -> list[str]:
+    """V4: where nothing sound is left, nothing is served."""
+    documents(volume)
+    for path in (volume / A, *_backups(volume)):
+        flip(path)
+    with opened(volume) as seline:
+        try:
+            return [f"V4: {str(seline.data.load_json(A))[:40]} was served"]
+        except DocumentUnrecoverable:
+            return []
+
+
+def two_rots_of_one_size(volume: Path) -> list[str]:
+    """V4: all broken bytes are kept, the same ones once."""
+    documents(volume)
+    broken: set[bytes] = set()
+    with opened(volume) as seline:
+        for new in (b"xyx", b"xzx", b"xzx"):
+            seline.data.save_json(A, value(A, 9))
+            broken.add(flip(volume / A, new=new))
+            seline.data.load_json(A)
+        kept = [seline.data.read_quarantine(one.name) for one in seline.data.quarantine()]
+    return [] if sorted(kept) == sorted(broken) else [f"V4: of 2 broken contents {len(kept)} lie"]
+
+
+def rotation_past_a_broken_backup(volume: Path) -> list[str]:
+    """V8: the backup that is kept was looked at."""
+    documents(volume)
+    flip(_backups(volume)[-1])
+    with open_seline(volume, lock_wait_s=0, backups__keep_newest=1) as seline:
+        seline.data.prune()
+        left = [seline.data.read_backup(A, one.name) for one in _sound(seline)]
+    return [] if value(A, 0) in left else ["V8: the newest sound backup went"]
+
+
+def _sound(seline: Seline) -> list[object]:
+    found = seline.data.verify().findings
+    broken = {one.backup for one in found}
+    return [one for one in seline.data.backups(A) if one.name not in broken]
+
+
+# edits by hand
+
+
+def edit(path: Path, data: bytes) -> None:
+    """Put a file in place as an editor does; it carries no attribute."""
+    staged = path.with_name("edit.tmp")
+    staged.write_bytes(data)
+    staged.rename(path)
+
+
+def an_edit(volume: Path) -> list[str]:
+    """It is served at once, and adopted; what was there before is kept."""
+    documents(volume)
+    with opened(volume) as seline:
+        seline.data.load_json(A)
+        edit(volume / A, encode({"by": "hand"}))
+        found = _expect(seline, {"by": "hand"})
+        _adopt(seline)
+        kept = [seline.data.read_backup(A, one.name) for one in seline.data.backups(A)]
+    return found + ([] if value(A, 2) in kept else ["V2: what an edit replaced is lost"])
+
+
+def a_torn_edit(volume: Path) -> list[str]:
+    """It is set aside once it has settled, and what it replaced is served, then and before."""
+    documents(volume)
+    with opened(volume) as seline:
+        seline.data.load_json(A)
+        edit(volume / A, b'{"by": "ha')
+        found = _expect(seline, value(A, 2))
+        _adopt(seline)
+        kept = [seline.data.read_quarantine(one.name) for one in seline.data.quarantine()]
+    return found + ["V4: a torn edit is not kept"] * (kept != [b'{"by": "ha'])
+
+
+def an_edit_that_changes_nothing(volume: Path) -> list[str]:
+    """A backup with the content of its document is none."""
+    documents(volume)
+    with opened(volume) as seline:
+        seline.data.load_json(A)
+        edit(volume / A, (volume / A).read_bytes())
+        _adopt(seline)
+        kept = [seline.data.read_backup(A, one.name) for one in seline.data.backups(A)]
+    return ["V8: a backup has the content of its document"] * (value(A, 2) in kept)
+
+
+def an_edit_of_what_is_the_newest_backup_too(volume: Path) -> list[str]:
+    """A backup with the content of a newer one is none."""
+    documents(volume)
+    with opened(volume) as seline:
+        seline.data.save_json(A, value(A, 3))
+        seline.data.save_json(A, value(A, 2), backup=False)
+        edit(volume / A, encode({"by": "hand"}))
+        _adopt(seline)
+        kept = [seline.data.read_backup(A, one.name) for one in seline.data.backups(A)]
+    return ["V8: two backups have one content"] * (kept.count(value(A, 2)) > 1)
+
+
+def a_copy_back_by_hand_that_rots(volume: Path) -> list[str]:
+    """V4: `nothing is lost` is said of what the file held last, and of nothing else."""
+    documents(volume)
+    with opened(volume) as seline:
+        seline.data.load_json(A)
+        shutil.copy2(_backups(volume)[-1], volume / A)
+        flip(volume / A)
+        return _expect(seline, value(A, 1))
+
+
+def a_slow_upload(volume: Path) -> list[str]:
+    """A file that still changes is left alone, however long it takes."""
+    clock = FakeClock()
+    documents(volume)
+    with _by(clock), opened(volume) as seline:
+        seline.data.load_json(A)
+        for size in (10, 20, 30):
+            (volume / A).write_bytes(encode(value(A, "slow"))[:size])
+            seline.data.load_json(A)
+            clock.advance(0.008)
+        return ["an upload was undone"] * bool(seline.data.quarantine())
+
+
+def an_edit_in_place_under_a_read(volume: Path) -> list[str]:
+    """V1: what was read while it was written is no content."""
+    documents(volume)
+    edit(volume / A, b'{"a": 1, "b": 1}')
+
+    def read_all(descriptor: int, size_bytes: int) -> bytes:
+        half = os.read(descriptor, size_bytes // 2)
+        if left:
+            left.pop()
+            (volume / A).write_bytes(b'{"a": 2, "b": 2}')
+        return half + os.read(descriptor, size_bytes)
+
+    left = [True]
+    with opened(volume) as seline, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disk, "_read_all", read_all)
+        seen = seline.data.load_json(A)
+    return [f"V1: {seen} was served"] * (seen not in ({"a": 1, "b": 1}, {"a": 2, "b": 2}))
+
+
+# exports
+
+
+def an_export_beside_a_save(volume: Path) -> list[str]:
+    """An export holds the contents of its instant."""
+    documents(volume)
+    with opened(volume) as seline, seline.data.exported() as snapshot:
+        seline.data.save_json(A, value(A, "new"))
+        return _exported(snapshot, encode(value(A, 2)))
+
+
+def an_export_that_meets_a_save(volume: Path) -> list[str]:
+    """The same where the save comes in the very moment in which the document is opened."""
+    documents(volume)
+    return _met_by_a_save(volume, value(A, 2))
+
+
+def an_export_of_a_large_one_that_meets_a_save(volume: Path) -> list[str]:
+    """The same for one that is too large to be read in one piece."""
+    documents(volume)
+    with opened(volume) as seline:
+        seline.data.save_json(A, LARGE)
+    return _met_by_a_save(volume, LARGE)
+
+
+def an_export_of_a_flipped_document_that_meets_two_saves(volume: Path) -> list[str]:
+    """The same where the disk has broken it, and memory knows what it was."""
+    documents(volume)
+    return _met_by_a_save(volume, value(A, 2), flipped=True)
+
+
+def an_export_of_an_edited_document_that_meets_a_save(volume: Path) -> list[str]:
+    """What was of the instant is gone by an edit: the export takes what there is, never nothing."""
+    documents(volume)
+    with opened(volume) as seline, seline.data.exported() as snapshot:
+        edit(volume / A, encode({"by": "hand"}))
+        seline.data.save_json(A, value(A, "new"))
+        return _exported(snapshot, encode(value(A, "new")))
+
+
+def _met_by_a_save(volume: Path, held: Json, *, flipped: bool = False) -> list[str]:
+    """Save just before the export opens the document, a flipped one for the second time."""
+    comes = iter([False, True] if flipped else [True])
+    real = disk.open_to_read
+
+    def open_to_read(directory: int, name: str) -> int:
+        if name == A and next(comes, False):
+            seline.data.save_json(A, value(A, "new"))
+            seline.data.save_json(A, value(A, "newer"))
+        return real(directory, name)
+
+    with opened(volume) as seline:
+        seline.data.load_json(A)
+        if flipped:
+            flip(volume / A)
+        with seline.data.exported() as snapshot, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(disk, "open_to_read", open_to_read)
+            return _exported(snapshot, encode(held))
+
+
+def an_export_of_a_flipped_document(volume: Path) -> list[str]:
+    """V4: what is broken is not taken away as if it were sound."""
+    documents(volume)
+    flip(volume / A)
+    with opened(volume) as seline, seline.data.exported() as snapshot:
+        return _exported(snapshot, encode(value(A, 1)))
+
+
+def an_export_of_a_large_flipped_document(volume: Path) -> list[str]:
+    """The same for one that is too large to be read in one piece."""
+    documents(volume)
+    with opened(volume) as seline:
+        seline.data.save_json(A, LARGE)
+    flip(volume / A)
+    with opened(volume) as seline, seline.data.exported() as snapshot:
+        return _exported(snapshot, encode(value(A, 2)))
+
+
+def _exported(snapshot: object, held: bytes) -> list[str]:
+    found = b"".join(snapshot.open(A))  # type: ignore[attr-defined]
+    return [] if found == held else [f"V4: {found[:60]!r}… was exported"]
+
+
+# what is left after a kill, a full disk, a failing one
+
+
+def a_kill_between_the_link_and_the_exchange(volume: Path) -> list[str]:
+    """A backup that is its document's own inode is none."""
+    documents(volume)
+    os.link(volume / A, volume / "backups" / "a_20990101_000000.json")
+    with opened(volume) as seline:
+        twins = [one for one in seline.data.backups(A) if one.name.startswith("a_2099")]
+        kept = [seline.data.read_backup(A, one.name) for one in seline.data.backups(A)]
+    return ["V8: a document counts as its backup"] * bool(twins) + (
+        [] if value(A, 1) in kept else ["V8: a backup went"]
+    )
+
+
+def a_start_after_a_crash_and_rot_in_staging(volume: Path) -> list[str]:
+    """V5: a transaction of which a part has rotted is not made at all."""
+    documents(volume)
+    crash(volume, transaction)
+    _flip_staged(volume, B)
+    return _served(volume, {A: 2, B: 2, C: 2})
+
+
+def a_start_after_a_crash_past_the_first_exchange_and_rot_in_staging(volume: Path) -> list[str]:
+    """V5: where a part of it is there already, the rest comes, but for what has rotted."""
+    documents(volume)
+    crash(volume, transaction, exchanges=1)
+    _flip_staged(volume, B)
+    return _served(volume, {A: "new", B: 2, C: "new"})
+
+
+def _flip_staged(volume: Path, name: str) -> None:
+    inner = volume / ".seline"
+    entries = decode_record((inner / "journal").read_bytes()).entries
+    [staged] = [entry.staged for entry in entries if entry.name == name]
+    assert staged is not None
+    flip(inner / "staging" / staged)
+
+
+def _served(volume: Path, wanted: Mapping[str, Json]) -> list[str]:
+    with opened(volume) as seline:
+        found = {name: seline.data.load_json(name) for name in wanted}
+    return [
+        f"V5: {str(found[name])[:60]} was served"
+        for name, number in wanted.items()
+        if found[name] != value(name, number)
+    ]
+
+
+def a_pin_and_many_saves(volume: Path) -> list[str]:
+    """V11: what a blank save removed is kept, in the next session too."""
+    documents(volume)
+    with opened(volume) as seline:
+        seline.data.save_json(A, {})
+    with opened(volume) as seline:
+        for number in range(7):
+            seline.data.save_json(A, {"n": number})
+        kept = [seline.data.read_backup(A, one.name) for one in seline.data.backups(A)]
+    return [] if value(A, 2) in kept else ["V11: what a blank save removed is lost"]
+
+
+def a_disk_whose_directories_fail(volume: Path) -> list[str]:
+    """A volume that cannot be synced is not said to be well again."""
+    clock = FakeClock()
+    documents(volume)
+
+    def fsync(descriptor: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(5, os.strerror(5))
+
+    with _by(clock), opened(volume) as seline, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        for _ in range(2):
+            with pytest.raises(SelineError):
+                seline.data.save_json(A, value(A, "new"))
+            clock.advance(60)
+        try:
+            seline.data.save_json(STILL, value(STILL, 2))
+        except SelineError:
+            return []
+        return ["V3: the volume is said to be well again"]
+
+
+CASES: Final[Mapping[str, Case]] = {
+    case.__name__.replace("_", " "): case
+    for case in (
+        a_flipped_document,
+        a_flipped_document_and_backup,
+        a_backup_in_the_place_of_another,
+        a_restore_of_the_backup_of_another,
+        a_flipped_document_and_every_backup,
+        two_rots_of_one_size,
+        rotation_past_a_broken_backup,
+        an_edit,
+        a_torn_edit,
+        an_edit_that_changes_nothing,
+        an_edit_of_what_is_the_newest_backup_too,
+        a_copy_back_by_hand_that_rots,
+        a_slow_upload,
+        an_edit_in_place_under_a_read,
+        an_export_beside_a_save,
+        an_export_that_meets_a_save,
+        an_export_of_a_large_one_that_meets_a_save,
+        an_export_of_a_flipped_document_that_meets_two_saves,
+        an_export_of_an_edited_document_that_meets_a_save,
+        an_export_of_a_flipped_document,
+        an_export_of_a_large_flipped_document,
+        a_kill_between_the_link_and_the_exchange,
+        a_start_after_a_crash_and_rot_in_staging,
+        a_start_after_a_crash_past_the_first_exchange_and_rot_in_staging,
+        a_pin_and_many_saves,
+        a_disk_whose_directories_fail,
+    )
+}
+
+
+def _expect(seline: Seline, wanted: Json) -> list[str]:
+    found = seline.data.load_json(A)
+    return [] if found == wanted else [f"V4: {str(found)[:60]} was served"]
+
+
+def _backups(volume: Path, name: str = A) -> list[Path]:
+    """Return a document's backups, the newest last."""
+    return sorted((volume / "backups").glob(f"{Path(name).stem}_[0-9]*.json"))
+
+
+def _adopt(seline: Seline) -> None:
+    """Read until a hand edit has settled and was taken over."""
+    seline.data.load_json(A)
+    time.sleep(SETTLED_S)
+    seline.data.load_json(A)
+
+
+@contextmanager
+def _by(clock: FakeClock) -> Generator[None]:
+    """Open volumes by this clock."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "SystemClock", lambda: clock)
+        yield

@@ -1,0 +1,835 @@
+"""What is recorded and then cut: every operation, sequences of them, and what befalls a volume.
+
+A scenario makes a volume, says what may be found on it (a `Judge`), and does something to it that
+is recorded; its `way` is what the disk, or a person beside the store, does meanwhile.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import functools
+import itertools
+import os
+import random
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, NoReturn, TypeAlias
+
+import pytest
+
+from seline.blocking import Seline
+from seline.clock import SystemClock
+from seline.domain.document import Json
+from seline.domain.json_text import encode
+from seline.errors import OutcomeUnknown, SelineError
+from seline.storage.volume import commit, disk, ground, store
+from tests.faults.powercut.disk_model import Tree
+from tests.faults.powercut.promises import (
+    PROMISED,
+    AfterKill,
+    BySteps,
+    Judge,
+    Keeping,
+    State,
+    holds_a_record,
+    unhurried,
+)
+from tests.faults.powercut.recorder import Recording, recording, tree_of
+from tests.faults.powercut.states import EVERY, Cut, Cutting, cuts, write
+from tests.proof.judge import NAMES, Expected, Values, _values, expect
+from tests.proof.operations import (
+    DONE,
+    NEW,
+    OPERATIONS,
+    STILL,
+    A,
+    B,
+    C,
+    Operation,
+    documents,
+    opened,
+    prepare,
+    value,
+)
+from tests.proof.operations import act as act_and_say
+
+Way: TypeAlias = Callable[[pytest.MonkeyPatch], None]
+EDIT: Final[Json] = {"by": "hand"}
+TORN: Final = b'{"by": "ha'
+LEFT: Final = "00000001"
+"""The name in staging/ under which an exchange leaves what came out."""
+
+
+def as_usual(_patch: pytest.MonkeyPatch) -> None:
+    """Change nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """What is done to a volume, and by which judge what is left of it is judged.
+
+    `killed`: the process is killed after each call that this matches, a store is started on what it
+    left, and that is cut. `cut_again`: so many first cuts are followed by a start that is cut.
+    """
+
+    name: str
+    prepare: Callable[[Path], Judge]
+    act: Callable[[Path], None]
+    way: Way = as_usual
+    killed: str = ""
+    cut_again: int = 0
+
+
+def states_of(
+    name: str, place: Path, plant: Way = as_usual, cutting: Cutting = EVERY
+) -> list[State]:
+    """Return the states that cuts leave of what a scenario does with a build that `plant` makes."""
+    scenario = SCENARIOS[name]
+    tree, judge = _prepared(name)
+    with unhurried(), pytest.MonkeyPatch.context() as patch:
+        scenario.way(patch)
+        plant(patch)
+        with _laid_out(tree, place) as volume, recording(volume) as made:
+            scenario.act(volume)
+        if scenario.killed:
+            return list(_after_kills(made, scenario.killed, judge, place, cutting))
+        if scenario.cut_again:
+            count = max(1, round(scenario.cut_again * cutting.starts))
+            return list(_cut_again(cuts(made), judge, count, place, cutting))
+        return [State(cut, judge) for cut in cuts(made, cutting)]
+
+
+@contextmanager
+def _laid_out(tree: Tree, place: Path) -> Generator[Path]:
+    """Give a directory with what a tree holds, for a while."""
+    volume = place / "volume"
+    write(tree, volume)
+    try:
+        yield volume
+    finally:
+        shutil.rmtree(volume)
+
+
+def _after_kills(
+    made: Recording, where: str, judge: Judge, place: Path, cutting: Cutting
+) -> Iterator[State]:
+    """Yield the states after a cut in the start after a kill: what was read there stays so."""
+    chance = random.Random(len(made.calls))
+    for after, killed in made.disks():
+        if not re.match(where, after) or chance.random() >= cutting.starts:
+            continue
+        left = killed.copy()
+        with (
+            _laid_out(left.tree(left.current()), place) as volume,
+            recording(volume, left) as starting,
+            opened(volume) as seline,
+        ):
+            seen = _values(seline)
+            _say()
+        whole = AfterKill(judge, killed.acknowledged, seen)
+        for cut in cuts(starting, cutting):
+            yield State(replace(cut, after=f"kill after {after}; {cut.after}"), whole)
+
+
+def _cut_again(
+    states: Sequence[Cut], judge: Judge, count: int, place: Path, cutting: Cutting
+) -> Iterator[State]:
+    """Yield the states after a cut in the start after a cut. A record in place is a promise."""
+    for first in _with_and_without_record(states, count):
+        with (
+            _laid_out(first.tree, place) as volume,
+            recording(volume) as starting,
+            opened(volume),
+        ):
+            pass
+        done = PROMISED if holds_a_record(first.tree) else first.acknowledged
+        for cut in cuts(starting, cutting):
+            after = f"{first}; {cut.after}"
+            again = replace(cut, after=after, acknowledged=done, bare=first.bare)
+            yield State(again, judge)
+
+
+def _with_and_without_record(states: Sequence[Cut], count: int) -> list[Cut]:
+    """Return some states that a start has much to do with: most hold a transaction's record."""
+    chance = random.Random(count)
+    with_record = [cut for cut in states if holds_a_record(cut.tree)]
+    rest = [cut for cut in states if not holds_a_record(cut.tree)]
+    return [
+        cut for some in (with_record, rest) for cut in chance.sample(some, min(len(some), count))
+    ]
+
+
+@functools.cache
+def _prepared(name: str) -> tuple[Tree, Judge]:
+    """Return the volume that a scenario begins with, and its judge; once in a process."""
+    with tempfile.TemporaryDirectory(prefix="seline-scenario-") as scratch, unhurried():
+        volume = Path(scratch) / "volume"
+        judge = SCENARIOS[name].prepare(volume)
+        return tree_of(volume), judge
+
+
+# one operation, or several in one session
+
+
+def _of_operation(operation: Operation, way: Way = as_usual, also: str = "") -> Scenario:
+    def ready(volume: Path) -> Judge:
+        expected = expect(operation, volume.with_name("expected"))
+        prepare(operation, volume)
+        return BySteps.of(expected)
+
+    name = f"{operation.name}, {also}" if also else operation.name
+    return Scenario(
+        name=name, prepare=ready, act=functools.partial(act_and_say, operation), way=way
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One change of several in one session; `certain` as an operation's."""
+
+    act: Callable[[Seline, Path], object]
+    certain: bool = False
+
+
+def _of_steps(
+    name: str, *steps: Step, before: Callable[[Path], None] = lambda _volume: None
+) -> Scenario:
+    def ready(volume: Path) -> Judge:
+        judge = BySteps.of(*_expected(name, steps, before, volume.with_name("expected")))
+        documents(volume)
+        before(volume)
+        return judge
+
+    def act(volume: Path) -> None:
+        with opened(volume) as seline:
+            for step in steps:
+                step.act(seline, volume)
+                _say()
+
+    return Scenario(name=name, prepare=ready, act=act)
+
+
+def _expected(
+    name: str, steps: Sequence[Step], before: Callable[[Path], None], scratch: Path
+) -> Iterator[Expected]:
+    """Do the steps undisturbed and yield what each does."""
+    documents(scratch)
+    before(scratch)
+    with opened(scratch) as seline:
+        old = _values(seline)
+        for step in steps:
+            step.act(seline, scratch)
+            new = _values(seline)
+            operation = Operation(
+                name=name,
+                act=lambda *_: None,
+                changes=frozenset(name for name in old if old[name] != new[name]),
+                certain=step.certain,
+            )
+            yield Expected(operation=operation, before=old, after=new)
+            old = new
+
+
+def _say() -> None:
+    """Say that one change is done."""
+    os.write(1, DONE.encode())
+
+
+def _save(number: Json, name: str = A) -> Step:
+    return Step(act=lambda seline, _: seline.data.save_json(name, value(name, number)))
+
+
+def transaction(seline: Seline, _volume: Path) -> None:
+    with seline.data.transaction(A, B, C) as change:
+        for name in (A, B, C):
+            change[name] = value(name, "new")
+
+
+def _delete_and_change(seline: Seline, _volume: Path) -> None:
+    with seline.data.transaction(A, B) as change:
+        del change[A]
+        change[B] = value(B, "new")
+
+
+def _save_during_an_export(seline: Seline, _volume: Path) -> None:
+    with seline.data.exported():
+        seline.data.save_json(A, value(A, "new"))
+
+
+SEQUENCES: Final = (
+    _of_steps("seven saves", *map(_save, range(10, 17))),
+    _of_steps("transaction, then a save", Step(act=transaction), _save("newer")),
+    _of_steps(
+        "transaction that deletes, then the same save again",
+        Step(act=_delete_and_change),
+        _save(2),
+    ),
+    _of_steps(
+        "start after a crash, then a save",
+        Step(act=lambda _seline, _volume: None, certain=True),
+        _save("newer"),
+        before=OPERATIONS["start after a crash"].prepare,
+    ),
+    _of_steps(
+        "delete, then a save",
+        Step(act=lambda seline, _: seline.data.delete(A)),
+        _save("newer"),
+    ),
+    _of_steps("save during an export", Step(act=_save_during_an_export)),
+)
+"""Changes of one session, each acknowledged by itself: what the earlier one left must not come back
+over the later one."""
+
+
+# the ways of the commit on other file systems, or in other circumstances
+
+
+def _refused(*_: object) -> NoReturn:
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def _no_links(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(disk, "link", _refused)
+
+
+def _no_exchange(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(disk, "exchange", _refused)
+
+
+def _neither(patch: pytest.MonkeyPatch) -> None:
+    _no_links(patch)
+    _no_exchange(patch)
+
+
+def _linked_no_more(patch: pytest.MonkeyPatch) -> None:
+    """Links work when the volume is opened, and are refused for what others have made."""
+
+    def link(source: int, name: str, target: int, new_name: str) -> None:
+        if name == A:
+            _refused()
+        real(source, name, target, new_name)
+
+    real = disk.link
+    patch.setattr(disk, "link", link)
+
+
+def _as_a_whole(patch: pytest.MonkeyPatch) -> None:
+    def sync(self: commit.Committer, moves: Sequence[commit._Move]) -> None:
+        self.probed = replace(self.probed, own_mount=True)
+        real(self, moves)
+
+    real = commit.Committer._sync
+    patch.setattr(commit, "SYNCFS_FILES_MIN", 1)
+    patch.setattr(commit.Committer, "_sync", sync)
+
+
+class _GoingDown:
+    """A pool of threads that takes no work, as all do while the interpreter goes down."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def submit(self, *_: object) -> Future[None]:
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    def shutdown(self) -> None:
+        pass
+
+
+def _going_down(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(commit, "ThreadPoolExecutor", _GoingDown)
+
+
+WAYS: Final = (
+    *(
+        _of_operation(OPERATIONS[name], way, also)
+        for also, way in {
+            "links refused": _no_links,
+            "no exchange of names": _no_exchange,
+            "neither links nor exchange": _neither,
+            "synced as a whole": _as_a_whole,
+        }.items()
+        for name in ("save", "delete", "transaction", "recovery")
+    ),
+    _of_operation(OPERATIONS["recovery"], _linked_no_more, "its link refused"),
+    _of_operation(OPERATIONS["transaction"], _going_down, "while the interpreter goes down"),
+)
+
+
+# a disk that fails a sync once, and a store that must not take the next one for an answer
+
+
+@dataclass(slots=True)
+class _FailsOnce:
+    """A disk that fails one sync of what `where` matches, once `armed`; the next one it affirms."""
+
+    where: str
+    armed: bool = False
+
+    def way(self, patch: pytest.MonkeyPatch) -> None:
+        """Be the disk."""
+        patch.setattr(os, "fsync", self._fsync)
+
+    def _fsync(self, descriptor: int) -> None:
+        if self.armed and re.search(self.where, os.readlink(f"/proc/self/fd/{descriptor}")):
+            self.armed = False
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def _try(change: Callable[[], object]) -> bool:
+    """Make a change; say so if it was made."""
+    try:
+        change()
+    except SelineError:
+        return False
+    _say()
+    return True
+
+
+def _make_sure(seline: Seline) -> None:
+    """Let the store sync what it found before the disk fails: saves that change nothing."""
+    for name in (A, B, C):
+        seline.data.save_json(name, value(name, 2))
+
+
+def _of_failing_sync(what: str, where: str, operation: str = "save") -> Scenario:
+    """A change whose sync fails, made again where that is let."""
+    failing = _FailsOnce(where)
+
+    def act(volume: Path) -> None:
+        with opened(volume) as seline:
+            change = functools.partial(OPERATIONS[operation].act, seline, volume)
+            _make_sure(seline)
+            failing.armed = True
+            _try(change) or _try(change)
+
+    usual = _of_operation(OPERATIONS[operation], failing.way)
+    return replace(usual, name=f"{operation}, {what} fails to sync", act=act)
+
+
+class _Forward(SystemClock):
+    """A clock a minute ahead, from the moment when that is wanted."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead_s
+
+
+def _of_reopening(name: str, where: str, change: Callable[[Seline, Path], object]) -> Scenario:
+    """A change whose outcome is unknown, and a save of another document that reopens the store."""
+    failing = _FailsOnce(where)
+
+    def ready(volume: Path) -> Judge:
+        documents(volume)
+        before = _before(volume)
+        with opened(shutil.copytree(volume, volume.with_name("expected"))) as seline:
+            change(seline, volume)
+            made = _values(seline)
+        still = {STILL: value(STILL, "new")}
+        return Keeping(served=[(before, made, {**made, **still}), ({**made, **still},)])
+
+    def act(volume: Path) -> None:
+        clock = _Forward()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(store, "SystemClock", lambda: clock)
+            with opened(volume) as seline:
+                _make_sure(seline)
+                failing.armed = True
+                with pytest.raises(OutcomeUnknown):
+                    change(seline, volume)
+                clock.ahead_s = 60.0
+                assert _try(lambda: seline.data.save_json(STILL, value(STILL, "new")))
+
+    return Scenario(name=name, prepare=ready, act=act, way=failing.way)
+
+
+FAILING: Final = (
+    _of_failing_sync("the staged file", r"staging/\w"),
+    _of_failing_sync("backups/", "volume/backups$"),
+    _of_failing_sync("the documents' directory", "volume$"),
+    _of_failing_sync("a staged file", r"staging/\w", "transaction"),
+    _of_failing_sync("the record", "journal", "transaction"),
+    _of_failing_sync("the directory of the record", "seline$", "transaction"),
+    _of_reopening(
+        "save, the documents' directory fails to sync, then the reopening",
+        "volume$",
+        OPERATIONS["save"].act,
+    ),
+    _of_reopening(
+        "delete, the documents' directory fails to sync, then the reopening",
+        "volume$",
+        OPERATIONS["delete"].act,
+    ),
+    _of_reopening(
+        "transaction that deletes, the documents' directory fails to sync, then the reopening",
+        "volume$",
+        _delete_and_change,
+    ),
+    _of_reopening(
+        "transaction, the documents' directory fails to sync, then the reopening",
+        "volume$",
+        transaction,
+    ),
+    _of_reopening(
+        "transaction, the directory of the record fails to sync, then the reopening",
+        "seline$",
+        transaction,
+    ),
+)
+
+
+# the first start, and what was removed under a running store
+
+
+def _nothing_there(volume: Path) -> Judge:
+    volume.mkdir()
+    nothing: Values = dict.fromkeys(NAMES)
+    new = {**nothing, NEW: value(NEW, "new")}
+    return Keeping(served=[(nothing, new), (new,)], inside="data", has_format=True)
+
+
+def _first_save(volume: Path) -> None:
+    with opened(volume / "data") as seline:
+        seline.data.save_json(NEW, value(NEW, "new"))
+        _say()
+
+
+def _files_of_an_older_bot(volume: Path) -> Judge:
+    volume.mkdir()
+    before: Values = {**dict.fromkeys(NAMES), **{name: value(name, 2) for name in (A, B, C)}}
+    for name in (A, B, C):
+        (volume / name).write_bytes(encode(before[name]))
+    after = {**before, **{name: value(name, "new") for name in (A, B, C)}}
+    return Keeping(
+        served=[(before, after), (after,)],
+        kept={encode(before[name]): 0 for name in (A, B, C)},
+        has_format=True,
+    )
+
+
+def _first_transaction(volume: Path) -> None:
+    with opened(volume) as seline:
+        transaction(seline, volume)
+        _say()
+
+
+def _no_lock_on_directories(patch: pytest.MonkeyPatch) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        real(descriptor, operation)
+
+    real = fcntl.flock
+    patch.setattr(ground.fcntl, "flock", flock)
+
+
+def _saved_before(volume: Path) -> Judge:
+    documents(volume)
+    before = _before(volume)
+    after = {**before, A: value(A, "new")}
+    return Keeping(served=[(before, after), (after,)], kept={encode(before[A]): 0})
+
+
+def _save_without_backups(volume: Path) -> None:
+    with opened(volume) as seline:
+        shutil.rmtree(volume / "backups")
+        seline.data.save_json(A, value(A, "new"))
+        _say()
+
+
+STARTS: Final = (
+    Scenario(name="first start, and a save", prepare=_nothing_there, act=_first_save),
+    Scenario(
+        name="first start over an older bot's files, and a transaction",
+        prepare=_files_of_an_older_bot,
+        act=_first_transaction,
+    ),
+    Scenario(
+        name="first start where directories cannot be locked, and a transaction",
+        prepare=_files_of_an_older_bot,
+        act=_first_transaction,
+        way=_no_lock_on_directories,
+    ),
+    Scenario(
+        name="backups/ removed by hand, then a save",
+        prepare=_saved_before,
+        act=_save_without_backups,
+    ),
+)
+
+
+# a person at work beside the store, or between a crash and the next start
+
+
+def _edit(volume: Path, data: bytes) -> None:
+    """Put an edit in place as a careful editor does, durably; say so."""
+    staged = os.path.join(volume, "edit.tmp")
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    os.write(descriptor, data)
+    os.fsync(descriptor)
+    os.close(descriptor)
+    os.rename(staged, os.path.join(volume, A))
+    top = os.open(volume, os.O_RDONLY)
+    os.fsync(top)
+    os.close(top)
+    _say()
+
+
+def _edited_at(call: str, data: bytes, then: Way = as_usual) -> Way:
+    """Let the edit come just before the store's call of that name on the document."""
+
+    def way(patch: pytest.MonkeyPatch) -> None:
+        def edited(source: int, name: str, target: int, new_name: str) -> None:
+            if A in (name, new_name) and left:
+                left.pop()
+                documents = source if name == A else target
+                _edit(Path(os.readlink(f"/proc/self/fd/{documents}")), data)
+                then(patch)
+            real(source, name, target, new_name)
+
+        left = [True]
+        real = getattr(disk, call)
+        patch.setattr(disk, call, edited)
+
+    return way
+
+
+def _full_for_one_file(patch: pytest.MonkeyPatch) -> None:
+    def stage(*args: object) -> int:
+        if left:
+            left.pop()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*args)  # type: ignore[arg-type]
+
+    left = [True]
+    real = disk.stage
+    patch.setattr(disk, "stage", stage)
+
+
+def _to_be_edited(edit: bytes, saves: int = 1) -> Callable[[Path], Judge]:
+    """Judge saves beside an edit: whatever is served, neither the edit nor what it met is lost."""
+
+    def ready(volume: Path) -> Judge:
+        documents(volume)
+        before = _before(volume)
+        edited = {**before, A: EDIT}
+        new = [{**before, A: value(A, number)} for number in range(10, 10 + saves)]
+        # a torn edit is answered by the newest backup, which is older until the link is made
+        older = {**before, A: value(A, 1)}
+        between = (edited, new[0]) if edit != TORN else (before, older, new[0])
+        steps = list(itertools.pairwise(new))
+        return Keeping(
+            served=[(before, *between), between, *steps, (new[-1],)],
+            kept={edit: 1},
+            replaced=[encode(before[A])],
+        )
+
+    return ready
+
+
+def _to_be_edited_in_a_transaction(volume: Path) -> Judge:
+    documents(volume)
+    before = _before(volume)
+    edited = {**before, A: EDIT}
+    after = {**before, **{name: value(name, "new") for name in (A, B, C)}}
+    return Keeping(
+        served=[(before, edited, after), (edited, after), (after,)],
+        kept={encode(EDIT): 1},
+        replaced=[encode(before[A])],
+    )
+
+
+def _saves(count: int) -> Callable[[Path], None]:
+    def act(volume: Path) -> None:
+        with opened(volume) as seline:
+            for number in range(10, 10 + count):
+                seline.data.save_json(A, value(A, number))
+                _say()
+
+    return act
+
+
+def crash(volume: Path, change: Callable[[Seline, Path], None], *, exchanges: int = 0) -> None:
+    """Leave what a kill leaves after a transaction's commit point and so many exchanges."""
+    with recording(volume) as made, opened(volume) as seline:
+        change(seline, volume)
+    to_come = ["renameat .seline/journal", *(["renameat2"] * exchanges or ["fsync .seline"])]
+    for after, there in made.disks():
+        if after.startswith(to_come[0]):
+            to_come.pop(0)
+        if not to_come:
+            shutil.rmtree(volume)
+            write(there.tree(there.current()), volume)
+            return
+    raise AssertionError("the change has no such moment")
+
+
+def _edited_after(
+    edit: bytes, change: Callable[[Seline, Path], None] = transaction, *, exchanges: int = 0
+) -> Callable[[Path], Judge]:
+    """A crash in a transaction, an edit by hand, and a start: all of it is there, or was kept."""
+
+    def ready(volume: Path) -> Judge:
+        documents(volume)
+        with opened(shutil.copytree(volume, volume.with_name("expected"))) as seline:
+            change(seline, volume)
+            after = _values(seline)
+        crash(volume, change, exchanges=exchanges)
+        (volume / A).unlink()
+        (volume / A).write_bytes(edit)
+        if after[A] is None:
+            after = {**after, A: EDIT}
+        return Keeping(served=[(after,), (after,)], kept={edit: 0})
+
+    return ready
+
+
+def _left_in_staging(volume: Path) -> Judge:
+    """An edit that an exchange took out, and that a crash left there."""
+    documents(volume)
+    before = _before(volume)
+    (volume / ".seline" / "staging" / LEFT).write_bytes(encode(EDIT))
+    after = {**before, **{name: value(name, "new") for name in (A, B, C)}}
+    return Keeping(served=[(before, after), (after,)], kept={encode(EDIT): 0})
+
+
+def _broken_record(volume: Path) -> Judge:
+    documents(volume)
+    before = _before(volume)
+    OPERATIONS["start after a crash"].prepare(volume)
+    journal = volume / ".seline" / "journal"
+    journal.write_bytes(rotten := journal.read_bytes().replace(b'"a.json"', b'"q.json"'))
+    return Keeping(served=[(before,), (before,)], kept={rotten: 0})
+
+
+def _start(volume: Path) -> None:
+    with opened(volume):
+        _say()
+
+
+def _recovered(volume: Path) -> Judge:
+    documents(volume)
+    OPERATIONS["recovery"].prepare(volume)
+    broken = (volume / A).read_bytes()
+    with opened(volume) as seline:
+        seline.data.load_json(A)
+    before = _before(volume)
+    erased = [broken, *(encode(value(A, number)) for number in range(3))]
+    after = {**before, A: None}
+    return Keeping(served=[(before, after), (after,)], erased=erased)
+
+
+def _purge(volume: Path) -> None:
+    with opened(volume) as seline:
+        seline.data.delete(A, purge=True)
+        _say()
+
+
+def _before(volume: Path) -> Values:
+    with opened(volume) as seline:
+        return _values(seline)
+
+
+BESIDE: Final = (
+    Scenario(
+        name="save, edited by hand before the link",
+        prepare=_to_be_edited(encode(EDIT)),
+        act=_saves(1),
+        way=_edited_at("link", encode(EDIT)),
+    ),
+    Scenario(
+        name="save, edited by hand before the exchange",
+        prepare=_to_be_edited(encode(EDIT)),
+        act=_saves(1),
+        way=_edited_at("exchange", encode(EDIT)),
+    ),
+    Scenario(
+        name="save, edited by hand before the exchange, torn",
+        prepare=_to_be_edited(TORN),
+        act=_saves(1),
+        way=_edited_at("exchange", TORN),
+    ),
+    Scenario(
+        name="two saves, edited by hand before the first exchange, with no room for the edit",
+        prepare=_to_be_edited(encode(EDIT), saves=2),
+        act=_saves(2),
+        way=_edited_at("exchange", encode(EDIT), _full_for_one_file),
+    ),
+    Scenario(
+        name="transaction, edited by hand before the exchange",
+        prepare=_to_be_edited_in_a_transaction,
+        act=_first_transaction,
+        way=_edited_at("exchange", encode(EDIT)),
+    ),
+    Scenario(
+        name="start after a crash and an edit by hand",
+        prepare=_edited_after(encode(EDIT)),
+        act=_start,
+    ),
+    Scenario(
+        name="start after a crash and an edit by hand, torn",
+        prepare=_edited_after(TORN),
+        act=_start,
+    ),
+    Scenario(
+        name="start after a crash past the exchange, and an edit by hand, torn",
+        prepare=_edited_after(TORN, exchanges=1),
+        act=_start,
+    ),
+    Scenario(
+        name="start after a crash of a removal, and an edit by hand",
+        prepare=_edited_after(encode(EDIT), _delete_and_change),
+        act=_start,
+    ),
+    Scenario(
+        name="start with an edit left in staging/, and a transaction",
+        prepare=_left_in_staging,
+        act=_first_transaction,
+    ),
+    Scenario(name="start with a rotten record", prepare=_broken_record, act=_start),
+    Scenario(name="purge of a recovered document", prepare=_recovered, act=_purge),
+)
+
+ENDS: Final = (
+    *(
+        replace(
+            _of_operation(OPERATIONS[name]), name=f"{name}, killed{at}, then a start", killed=where
+        )
+        for name, at, where in (
+            ("save", "", "."),
+            ("transaction", "", "."),
+            ("recovery", "", "."),
+            ("save", " after the exchange", "renameat2 a.json"),
+            ("transaction", " before its record is durable", "renameat .seline/journal"),
+        )
+    ),
+    *(
+        replace(
+            _of_operation(OPERATIONS[name]), name=f"{name}, and the start after it", cut_again=8
+        )
+        for name in ("blank save", "transaction", "import", "recovery", "start after a crash")
+    ),
+)
+"""Two sudden ends in a row."""
+
+SCENARIOS: Final = {
+    scenario.name: scenario
+    for scenario in (
+        *map(_of_operation, OPERATIONS.values()),
+        *SEQUENCES,
+        *WAYS,
+        *FAILING,
+        *STARTS,
+        *BESIDE,
+        *ENDS,
+    )
+}

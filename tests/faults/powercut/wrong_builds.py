@@ -1,0 +1,632 @@
+"""Builds of the store that are wrong on purpose: each lacks one care, and is to be flagged for it.
+
+A row names the places in the code that it changes (`cares.sites` says which must have one), what it
+puts there, and by what it is tried: a scenario whose states are opened (`scenarios`), or a case
+without a cut (`damages`). `needless` says of a build why nothing can tell it from the right one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from seline.domain.document import Content, DocumentKey
+from seline.domain.integrity import ATTRIBUTE, Judged, Verdict
+from seline.storage.volume import commit, disk
+from seline.storage.volume.journal import Record
+from seline.storage.volume.judging import Sight
+from tests.faults.powercut.cares import Site, instead
+from tests.faults.powercut.scenarios import Way, as_usual
+
+NOTHING: Final = "(lambda *_, **__: None)"
+YES: Final = "(lambda *_: True)"
+NO: Final = "(lambda *_: False)"
+NEVER: Final = "False"
+ALWAYS: Final = "True"
+MOVED: Final = "disk.rename"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrongBuild:
+    """A build without one care: what it changes, and by what it is tried."""
+
+    tried: str
+    changes: Mapping[Site, str] = field(default_factory=dict[Site, str])
+    also: Way = as_usual
+    needless: str = ""
+
+    def plant(self, patch: pytest.MonkeyPatch) -> None:
+        """Make the build."""
+        instead(patch, self.changes, **HELPERS)
+        self.also(patch)
+
+
+# what stands in the place of a care
+
+
+def believing(look: Callable[..., Sight]) -> Callable[..., Sight]:
+    """Return a look that finds everything sound."""
+
+    def believe(*args: object) -> Sight:
+        seen = look(*args)
+        content = seen.judged.content
+        return seen if content is None else Sight(Judged(Verdict.SOUND, content), seen.identity)
+
+    return believe
+
+
+def judged_sound(_key: DocumentKey, content: Content, recorded: Any, **_: object) -> Judged:
+    """Find everything sound that could be read."""
+    return Judged(Verdict.SOUND, content, recorded)
+
+
+def unchecked(data: bytes) -> Record:
+    """Return a record whatever its digest."""
+    return msgspec.json.decode(data.partition(b"\n")[0], type=Record)
+
+
+def moved(name: str, new: str, *, follow_symlinks: bool, **places: int) -> None:
+    """Move a name instead of giving a second one; the probe is not to hear of it."""
+    if name.startswith("probe"):
+        os.link(name, new, follow_symlinks=follow_symlinks, **places)
+    else:
+        os.rename(name, new, **places)
+
+
+def made(name: str, inside: int) -> bool:
+    """Make a directory without syncing where its name stands."""
+    try:
+        os.mkdir(name, disk.DIRECTORY_MODE, dir_fd=inside)
+    except FileExistsError:
+        return False
+    return True
+
+
+HELPERS: Final = {
+    helper.__name__: helper for helper in (believing, judged_sound, unchecked, moved, made)
+}
+
+
+def _repeated(patch: pytest.MonkeyPatch) -> None:
+    """A sync that failed is tried once more, and its second answer believed."""
+
+    def sync(descriptor: int) -> None:
+        try:
+            os.fsync(descriptor)
+        except OSError:
+            os.fsync(descriptor)
+
+    patch.setattr(disk, "sync", sync)
+
+
+def _overlooked(patch: pytest.MonkeyPatch) -> None:
+    """A sync that failed is taken for one that was made."""
+
+    def sync(descriptor: int) -> None:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+
+    patch.setattr(disk, "sync", sync)
+
+
+def _attribute_after_the_exchange(patch: pytest.MonkeyPatch) -> None:
+    """The checksum is set on the published file, when its syncs are over."""
+
+    def stage(directory: int, name: str, data: bytes, attribute: bytes | None, mtime: int) -> int:
+        if attribute is not None:
+            late.append(attribute)
+        return real_stage(directory, name, data, None, mtime)
+
+    def sync(self: commit.Committer, moves: Sequence[commit._Move], *, committed: bool) -> None:
+        real_sync(self, moves, committed=committed)
+        for move, attribute in zip(moves, late, strict=False):
+            descriptor = os.open(move.key.name, os.O_RDONLY, dir_fd=self.ground.top)
+            os.setxattr(descriptor, ATTRIBUTE, attribute)
+            os.close(descriptor)
+
+    late: list[bytes] = []
+    real_stage, real_sync = disk.stage, commit.Committer._sync_documents
+    patch.setattr(disk, "stage", stage)
+    patch.setattr(commit.Committer, "_sync_documents", sync)
+
+
+def _attribute_after_the_bytes(patch: pytest.MonkeyPatch) -> None:
+    """The checksum is set when the bytes are written: a half-written file bears none."""
+
+    def stage(directory: int, name: str, data: bytes, attribute: bytes | None, mtime: int) -> int:
+        descriptor = real(directory, name, data, None, mtime)
+        if attribute is not None:
+            os.setxattr(descriptor, ATTRIBUTE, attribute)
+        return descriptor
+
+    real = disk.stage
+    patch.setattr(disk, "stage", stage)
+
+
+# how a row is written
+
+
+def _row(module: str, where: str, code: str, new: str, tried: str, number: int = 1) -> WrongBuild:
+    return WrongBuild(changes={Site(module, where, code, number): new}, tried=tried)
+
+
+_commit = functools.partial(_row, "commit")
+_opening = functools.partial(_row, "opening")
+_finding = functools.partial(_row, "finding")
+_judging = functools.partial(_row, "judging")
+_leases = functools.partial(_row, "leases")
+_disk = functools.partial(_row, "disk")
+
+
+def _unsynced(module: str, where: str, tried: str, number: int = 1) -> WrongBuild:
+    return _row(module, where, "disk.sync", NOTHING, tried, number)
+
+
+def _all_but(directory: str) -> str:
+    """Return the sync of directories without this one."""
+    return (
+        "(lambda directories, doing: self._sync_directories("
+        f"[one for one in directories if one != {directory}], doing))"
+    )
+
+
+def _only(test: str) -> str:
+    """Return the sync of a directory where this holds of it."""
+    return f"(lambda one: disk.sync(one) if {test} else None)"
+
+
+KILLED_AFTER_THE_EXCHANGE: Final = "save, killed after the exchange, then a start"
+KILLED_WITH_A_RECORD: Final = "transaction, killed before its record is durable, then a start"
+BEFORE_EXCHANGE: Final = "save, edited by hand before the exchange"
+NO_ROOM: Final = "two saves, edited by hand before the first exchange, with no room for the edit"
+
+SYNCS: Final[Mapping[str, WrongBuild]] = {
+    "nothing is synced": _disk("flush", "os.fsync", NOTHING, "save"),
+    "one staged file is not synced": _unsynced("commit", "Committer._sync_each", "save"),
+    "several staged files are not synced": _unsynced(
+        "commit", "Committer._sync_each", "transaction", number=2
+    ),
+    "staged files are not synced while the interpreter goes down": _unsynced(
+        "commit", "Committer._sync_each", "transaction, while the interpreter goes down", number=3
+    ),
+    "the file system is not synced where that stands for every file": _commit(
+        "Committer._sync", "disk.sync_filesystem", NOTHING, "save, synced as a whole"
+    ),
+    "no directory is synced before the exchange": _unsynced(
+        "commit", "Committer._sync_directories", "save"
+    ),
+    "backups/ is not synced after a link": _commit(
+        "Committer._sync", "self._sync_directories", _all_but("self.ground.backups('')"), "save"
+    ),
+    "backups/ is not synced after a copy": _commit(
+        "Committer._sync",
+        "self._sync_directories",
+        _all_but("self.ground.backups('')"),
+        "save, links refused",
+    ),
+    "quarantine/ is not synced after a link": _commit(
+        "Committer._sync",
+        "self._sync_directories",
+        _all_but("self.ground.quarantine"),
+        "recovery",
+    ),
+    "a copy in quarantine/ is not synced": _unsynced(
+        "commit", "Committer._set_aside_otherwise", "recovery, neither links nor exchange"
+    ),
+    "staging/ is not synced before the record": _commit(
+        "Committer._record", "self._sync_directories", NOTHING, "transaction"
+    ),
+    "the record is not synced": _unsynced("commit", "Committer._record", "transaction"),
+    ".seline/ is not synced after the record": _unsynced(
+        "commit", "Committer._record", "transaction", number=2
+    ),
+    "the documents' directory is not synced": _unsynced(
+        "commit", "Committer._sync_documents", "save"
+    ),
+    "the removal of the record is not synced": _unsynced(
+        "commit", "Committer._forget_record", "transaction that deletes, then the same save again"
+    ),
+    "the record is removed before the documents' directory is synced": WrongBuild(
+        changes={
+            Site("commit", "Committer._publish", "self._forget_record"): NOTHING,
+            Site("commit", "Committer._publish", "self._sync_documents"): (
+                "(lambda moves, committed: (committed and self._forget_record(), "
+                "self._sync_documents(moves, committed=committed)))"
+            ),
+        },
+        tried="transaction",
+    ),
+    "quarantine/ is not synced after a move": _unsynced(
+        "commit", "Committer._rename_aside", "recovery, its link refused"
+    ),
+    "the copy of a hand edit is not synced": _unsynced(
+        "commit", "Committer._keep_stranger", BEFORE_EXCHANGE
+    ),
+    "backups/ is not synced after the copy of a hand edit": _unsynced(
+        "commit", "Committer._keep_stranger", BEFORE_EXCHANGE, number=2
+    ),
+    "a hand edit is kept only after the sync that lets go of its name": _commit(
+        "Committer._publish", "self._keep_what_came_out", NOTHING, BEFORE_EXCHANGE
+    ),
+    "staging/ is not synced where a hand edit must stay there": _unsynced(
+        "commit", "Committer._hold_what_came_out", NO_ROOM
+    ),
+    "the removal of purged backups is not synced": _row(
+        "rotation", "Rotation.purge", "disk.sync", _only("one == self.ground.quarantine"), "purge"
+    ),
+    "the removal of purged quarantine is not synced": _row(
+        "rotation",
+        "Rotation.purge",
+        "disk.sync",
+        _only("one != self.ground.quarantine"),
+        "purge of a recovered document",
+    ),
+    "what a killed process renamed is not synced at the start": _opening(
+        "Mending._hold_names",
+        "disk.touch_and_sync",
+        NOTHING,
+        KILLED_AFTER_THE_EXCHANGE,
+    ),
+    "a sync that changes something is none": _disk(
+        "touch_and_sync", "sync", NOTHING, "start after a crash"
+    ),
+    "the record of a killed process is not made durable before it is rolled forward": _opening(
+        "Mending._hold_record",
+        "disk.sync",
+        NOTHING,
+        KILLED_WITH_A_RECORD,
+    ),
+    "documents that were rolled forward are not synced": _opening(
+        "Mending._complete", "disk.touch_and_sync", NOTHING, "start after a crash"
+    ),
+    "the removal of a record that was rolled forward is not synced": _unsynced(
+        "opening", "Mending._roll_forward", "start after a crash, then a save"
+    ),
+    "quarantine/ is not synced after a broken record": _unsynced(
+        "opening", "Mending._set_record_aside", "start with a rotten record"
+    ),
+    ".seline/ is not synced after a broken record": _unsynced(
+        "opening", "Mending._set_record_aside", "start with a rotten record", number=2
+    ),
+    "quarantine/ is not synced after a leftover": _unsynced(
+        "opening", "Mending._move_aside", "start with an edit left in staging/, and a transaction"
+    ),
+    "the copy of an edit before the start is not synced": _unsynced(
+        "opening", "Mending._write_bytes", "start after a crash and an edit by hand"
+    ),
+    "backups/ is not synced after an edit before the start": _unsynced(
+        "opening", "Mending._keep_as", "start after a crash and an edit by hand"
+    ),
+    "quarantine/ is not synced after a torn edit before the start": _unsynced(
+        "opening", "Mending._keep_as", "start after a crash and an edit by hand, torn"
+    ),
+    "the reopening does not try the directories": _row(
+        "turns", "Turns._reopen", "disk.touch_and_sync", NOTHING, "a disk whose directories fail"
+    ),
+    "the reopening commits nothing anew": _row(
+        "turns",
+        "Turns._reopen",
+        "self.committer.run",
+        "(lambda plan, now: Committed(backups={}, made={}, refused={}))",
+        "save, the documents' directory fails to sync, then the reopening",
+    ),
+    "the name of the data directory is not synced": _row(
+        "ground", "_make_the_way", "disk.make_directory", "made", "first start, and a save"
+    ),
+    "the name of a directory made anew is not synced": _row(
+        "ground",
+        "Ground._inner",
+        "disk.make_directory",
+        "made",
+        "backups/ removed by hand, then a save",
+    ),
+    "names of new directories are not synced": _disk(
+        "make_directory",
+        "sync",
+        NOTHING,
+        "first start over an older bot's files, and a transaction",
+    ),
+    "the directory of the lock is not synced": _row(
+        "ground",
+        "_try_lock_file",
+        "disk.make_directory",
+        "made",
+        "first start where directories cannot be locked, and a transaction",
+    ),
+    "the format is not synced": _unsynced(
+        "ground", "Ground._write_small", "first start, and a save"
+    ),
+    "the name of the format is not synced": _unsynced(
+        "ground", "Ground._write_small", "first start, and a save", number=2
+    ),
+} | {
+    f"a failed sync of {what} is {how}": WrongBuild(
+        changes={}, also=also, tried=f"{operation}, {what} fails to sync"
+    )
+    for how, also in {"repeated": _repeated, "overlooked": _overlooked}.items()
+    for what, operation in {
+        "the staged file": "save",
+        "backups/": "save",
+        "the documents' directory": "save",
+        "a staged file": "transaction",
+        "the record": "transaction",
+        "the directory of the record": "transaction",
+    }.items()
+}
+
+LINKS: Final[Mapping[str, WrongBuild]] = {
+    "the backup is moved there, not linked": _commit("Committer._link", "disk.link", MOVED, "save"),
+    "broken bytes are moved aside before the exchange": _commit(
+        "Committer._set_aside", "disk.link", MOVED, "recovery"
+    ),
+    "an export takes a document away": _leases(
+        "Leases._link", "disk.link", MOVED, "save during an export"
+    ),
+    "an export keeps no document of its instant": _leases(
+        "Leases._link", "disk.link", NOTHING, "an export beside a save"
+    ),
+    "every link is a move": _disk("link", "os.link", "moved", "save"),
+    "a transaction has no record": WrongBuild(
+        changes={
+            Site("commit", "Committer._prepare", "self._record"): NOTHING,
+            Site("commit", "Committer._publish", "self._forget_record"): NOTHING,
+        },
+        tried="transaction",
+    ),
+    "the checksum is set when all is done": WrongBuild(
+        also=_attribute_after_the_exchange, tried="save"
+    ),
+    "the checksum is set after the bytes": WrongBuild(
+        also=_attribute_after_the_bytes, tried="save"
+    ),
+    "there is no checksum": _disk("stage", "os.setxattr", NOTHING, "a flipped document"),
+    "the mtime is not set": _disk("stage", "os.utime", NOTHING, "a flipped document"),
+}
+
+CHECKS: Final[Mapping[str, WrongBuild]] = {
+    # of inodes
+    "what was linked is not compared with what was judged": _commit(
+        "Committer._link", "self._is_judged", YES, "save, edited by hand before the link"
+    ),
+    "what came out is taken for what was judged": _commit(
+        "Committer._see_out", "self._is_judged", YES, BEFORE_EXCHANGE
+    ),
+    "what came out is looked at too late": _commit(
+        "Committer._is_only_there", "self._is_judged", YES, BEFORE_EXCHANGE
+    ),
+    "any inode is taken for the judged one": _commit(
+        "Committer._is_judged", "token.same_bytes", YES, BEFORE_EXCHANGE
+    ),
+    "a torn edit becomes a backup": _commit(
+        "Committer._keep_stranger", "why_not_json", NOTHING, f"{BEFORE_EXCHANGE}, torn"
+    ),
+    "a file that changes under a read is taken as it was read": _disk(
+        "read_whole",
+        "Identity.of(os.fstat(descriptor)).same_bytes",
+        YES,
+        "an edit in place under a read",
+    ),
+    "a remembered content is served whatever lies there": _judging(
+        "Judging.peek",
+        "entry[0] != (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)",
+        NEVER,
+        "an edit",
+    ),
+    "a file that still changes counts as settled": _judging(
+        "Judging._settled", "seen[0].same_bytes", YES, "a slow upload"
+    ),
+    "an export takes what lies there now": _leases(
+        "Lease._judged", "sight.identity.same_bytes", YES, "an export that meets a save"
+    ),
+    "an export takes what lies there now, of a large document": _leases(
+        "Lease._pieces",
+        "Identity.of(os.fstat(file.fileno())).same_bytes",
+        YES,
+        "an export of a large one that meets a save",
+    ),
+    "an export takes what lies there now for what was broken": _leases(
+        "Lease._remembered",
+        "Identity.of(os.fstat(descriptor)).same_bytes",
+        YES,
+        "an export of a flipped document that meets two saves",
+    ),
+    "an export holds what lies there now": _leases(
+        "Leases._link",
+        "Identity.of(status).same_bytes",
+        YES,
+        "an export of an edited document that meets a save",
+    ),
+    "a document counts as its own backup": _opening(
+        "Mending._sweep_twin",
+        "(live.st_dev, live.st_ino) == (kept.st_dev, kept.st_ino)",
+        NEVER,
+        "a kill between the link and the exchange",
+    ),
+    "every newest backup is taken for its document": _opening(
+        "Mending._sweep_twin",
+        "(live.st_dev, live.st_ino) == (kept.st_dev, kept.st_ino)",
+        ALWAYS,
+        "a flipped document",
+    ),
+    # of digests
+    "no document is judged": _judging(
+        "Judging._see", "judge", "judged_sound", "a flipped document"
+    ),
+    "any bytes have the recorded digest": _row(
+        "integrity", "judge", "recorded.revision == content.revision", ALWAYS, "a flipped document"
+    ),
+    "a checksum is every document's": _row(
+        "integrity",
+        "judge",
+        "recorded.name_hash == name_hash(key)",
+        ALWAYS,
+        "a backup in the place of another",
+    ),
+    "a checksum is every document's, to a check": _row(
+        "integrity",
+        "of_another",
+        "judged.recorded.name_hash != name_hash(key)",
+        NEVER,
+        "a restore of the backup of another",
+    ),
+    "everything parses": _row("integrity", "judge", "why_not_json", NOTHING, "a torn edit"),
+    "no checksum is read": _judging("_checksum", "decode_checksum", NOTHING, "a flipped document"),
+    "a large document is exported unchecked": _judging(
+        "Judging.judge_in_pieces",
+        "checksum.digest == digest.digest()",
+        ALWAYS,
+        "an export of a large flipped document",
+    ),
+    "a large document of another name is exported as it is": _judging(
+        "Judging.judge_in_pieces",
+        "checksum.name_hash != name_hash(key)",
+        NEVER,
+        "an export of a large flipped document",
+    ),
+    "a checksum of another document says what was there": _judging(
+        "Judging.recorded",
+        "checksum.name_hash != name_hash(key)",
+        NEVER,
+        "an export of a flipped document that meets two saves",
+    ),
+    "an export judges no document": _leases(
+        "Lease._judged",
+        "self.judging.look_in",
+        "believing(self.judging.look_in)",
+        "an export of a flipped document",
+    ),
+    "an export judges no large document": _leases(
+        "Lease._pieces",
+        "self.judging.judge_in_pieces",
+        YES,
+        "an export of a large flipped document",
+    ),
+    "an edit is taken for what is known": _finding(
+        "Finding._content_before_edit", "entry[1].revision == edit.revision", ALWAYS, "an edit"
+    ),
+    "an edit that changes nothing replaces something": _finding(
+        "Finding._content_before_edit",
+        "entry[1].revision == edit.revision",
+        NEVER,
+        "an edit that changes nothing",
+    ),
+    "what an edit replaces is kept twice": _finding(
+        "Finding._content_before_edit",
+        "newest.revision == entry[1].revision",
+        NEVER,
+        "an edit of what is the newest backup too",
+    ),
+    "memory stands in for any broken file": _finding(
+        "Finding._remembered",
+        "entry[1].revision not in known",
+        NEVER,
+        "a copy back by hand that rots",
+    ),
+    "any content in memory is the one of an instant": _finding(
+        "Finding.recall",
+        "entry[1].revision == revision",
+        ALWAYS,
+        "an export of a flipped document that meets two saves",
+    ),
+    "any backup is the content of an instant": _finding(
+        "Finding.recall",
+        "one.revision == revision",
+        ALWAYS,
+        "an export of a flipped document that meets two saves",
+    ),
+    "broken backups stand in where no sound one is": _finding(
+        "Finding._way_back", "stands_in", YES, "a flipped document and every backup"
+    ),
+    "backups are not judged in a recovery": _finding(
+        "Finding.backups",
+        "self.judging.look_at_backup",
+        "believing(self.judging.look_at_backup)",
+        "a flipped document and backup",
+    ),
+    "backups are not judged in a rotation": _row(
+        "rotation",
+        "Rotation._verdict_of",
+        "self.judging.look_at_backup",
+        "believing(self.judging.look_at_backup)",
+        "rotation past a broken backup",
+    ),
+    "backups are listed without their digests": _row(
+        "shelf", "Shelf._measured", "decode_checksum", NOTHING, "a pin and many saves"
+    ),
+    "broken bytes are said to be set aside already": _commit(
+        "Committer._set_aside", "is_set_aside", YES, "recovery"
+    ),
+    "broken bytes of one size are one": _row(
+        "quarantine", "is_set_aside", "raw.data == content.data", ALWAYS, "two rots of one size"
+    ),
+    "the same broken bytes are set aside again": _row(
+        "quarantine", "is_set_aside", "raw.data == content.data", NEVER, "two rots of one size"
+    ),
+    "a record is rolled forward without its digest": _opening(
+        "Mending._roll_forward", "decode_record", "unchecked", "start with a rotten record"
+    ),
+    "any digest of a record will do": _row(
+        "journal",
+        "decode_record",
+        "rest.strip() != hashlib.sha256(line).hexdigest().encode()",
+        NEVER,
+        "start with a rotten record",
+    ),
+    "whatever lies in staging/ is rolled forward": _opening(
+        "Mending._complete_put", "self._is_staged", YES, "transaction"
+    ),
+    "an edit after a crash is rolled over": _opening(
+        "Mending._complete_put",
+        "live.content.revision not in (entry.before, entry.after)",
+        NEVER,
+        "start after a crash and an edit by hand",
+    ),
+    "what lies in place is taken for what was promised": _opening(
+        "Mending._complete_put",
+        "live.content.revision != entry.after",
+        NEVER,
+        "start after a crash past the exchange, and an edit by hand, torn",
+    ),
+    "everything is in place already": _opening(
+        "Mending._is_in_place",
+        "live.content.revision == entry.after",
+        ALWAYS,
+        "a start after a crash and rot in staging",
+    ),
+    "nothing is in place yet": _opening(
+        "Mending._is_in_place",
+        "live.content.revision == entry.after",
+        NEVER,
+        "a start after a crash past the first exchange and rot in staging",
+    ),
+    "an edit after a crash is removed": _opening(
+        "Mending._complete_removal",
+        "live.content.revision == entry.before",
+        ALWAYS,
+        "start after a crash of a removal, and an edit by hand",
+    ),
+    "whatever lies in staging/ is Seline's": _opening(
+        "Mending._sweep_staging",
+        "self._is_ours",
+        YES,
+        "start with an edit left in staging/, and a transaction",
+    ),
+    "nothing in staging/ is known by its digest": _opening(
+        "Mending._is_ours", "checksum.revision == Content.of(data).revision", NEVER, "save"
+    ),
+    "nothing half-written in staging/ is known": _opening(
+        "Mending._is_ours", "why_not_json", NOTHING, "save"
+    ),
+    "no checksum in staging/ is read": _opening(
+        "Mending._is_ours", "decode_checksum", NOTHING, "save"
+    ),
+}
+
+WRONG_BUILDS: Final[Mapping[str, WrongBuild]] = {**SYNCS, **LINKS, **CHECKS}
