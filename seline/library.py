@@ -8,21 +8,24 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, cast
 
-from seline.errors import SelineError
+from seline.errors import SelineError, VolumeFailed, VolumeReadOnly
 from seline.manager import DataManager, ManagerOptions
 from seline.ports.store import DocumentStore
 from seline.ports.waiting import refuse_in_turn, run_without_loop
 from seline.services.lessons_learned import LessonsLearned
 from seline.services.user_profile import UserProfile
 from seline.settings import Settings, load_settings
-from seline.storage.volume.store import VolumeOptions, open_volume
+from seline.storage.volume.store import VolumeOptions, VolumeStore, open_volume
 
 LOCK_WAIT_S: Final = 5.0
+TRY_AGAIN_S: Final = 5.0
 
 
 class Seline:
@@ -119,10 +122,14 @@ def start(
     *,
     lock_wait_s: float,
     mount_wait_s: float = 0.0,
+    keep_trying: bool = False,
     on_wait: Callable[[SelineError], None] | None = None,
     give_up: Callable[[], bool] = lambda: False,
 ) -> Seline:
-    """Begin opening on a thread of its own; every call on the result waits for that."""
+    """Begin opening on a thread of its own; every call on the result waits for that.
+
+    `keep_trying`: a disk that is read-only or fails is tried again, until `give_up`.
+    """
     opening: Future[DocumentStore] = Future()
     opening.set_running_or_notify_cancel()
     options = volume_options(settings, lock_wait_s=lock_wait_s, mount_wait_s=mount_wait_s)
@@ -132,7 +139,8 @@ def start(
 
     def run() -> None:
         try:
-            store = open_volume(options, on_wait=on_wait, give_up=not_wanted)
+            attempt = partial(open_volume, options, on_wait=on_wait, give_up=not_wanted)
+            store = _tried_again(attempt, on_wait, not_wanted) if keep_trying else attempt()
         except BaseException as error:  # noqa: BLE001  # every waiting caller hears it
             opening.set_exception(error)
         else:
@@ -143,6 +151,26 @@ def start(
         _open.append(seline)
     threading.Thread(target=run, name="seline-opening", daemon=True).start()
     return seline
+
+
+def _tried_again(
+    attempt: Callable[[], VolumeStore],
+    on_wait: Callable[[SelineError], None] | None,
+    give_up: Callable[[], bool],
+) -> VolumeStore:
+    told = ""
+    while True:
+        try:
+            return attempt()
+        except (VolumeReadOnly, VolumeFailed) as error:
+            if on_wait is not None and error.message != told:
+                told = error.message
+                on_wait(error)
+            again_s = time.monotonic() + TRY_AGAIN_S
+            while time.monotonic() < again_s:
+                if give_up():
+                    raise
+                time.sleep(0.05)
 
 
 def get_data_manager() -> DataManager:

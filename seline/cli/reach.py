@@ -132,7 +132,7 @@ async def _here(stack: AsyncExitStack, settings: Settings) -> Door:
             where = f"the process that holds {settings.data_dir}"
             return Door(where=where, base=_NAME, socket=path)
         try:
-            await stack.enter_async_context(alone(settings))
+            running = await stack.enter_async_context(alone(settings))
         except VolumeLocked as locked:
             door = _door_of_holder(locked, settings)
             if door is not None:
@@ -141,7 +141,8 @@ async def _here(stack: AsyncExitStack, settings: Settings) -> Door:
                 raise _without_a_door(locked) from locked
             await asyncio.sleep(_POLL_S)
         else:
-            path = stack.enter_context(_control_socket(settings.data_dir))
+            beside = stack.enter_context(_control_socket(settings.data_dir))
+            path = running.socket_elsewhere or beside
             return Door(
                 where=f"{settings.data_dir}, opened for this command",
                 base=_NAME,

@@ -230,16 +230,25 @@ WORDS: Final[Mapping[str, Mapping[Language, Words]]] = {
     },
     "writes_refused": {
         "en": Words(
-            happened=("The volume takes no changes at the moment; reads go on.", "Detail: {what}"),
-            fix="Seline goes on trying by itself; look at `seline status`, and at the disk.",
+            happened=(
+                "The volume takes no changes at the moment.",
+                "[reads]Reads go on.",
+                "[unopened]It could not be opened, so nothing is read either.",
+                "[retries]Seline goes on trying by itself.",
+                "Detail: {what}",
+            ),
+            fix="Look at `seline status`, and at the disk.",
             over="The volume takes changes again.",
         ),
         "fr": Words(
             happened=(
-                "Le volume n'accepte aucun changement en ce moment ; les lectures continuent.",
+                "Le volume n'accepte aucun changement en ce moment.",
+                "[reads]Les lectures continuent.",
+                "[unopened]Il n'a pas pu être ouvert : rien n'est lu non plus.",
+                "[retries]Seline continue d'essayer tout seul.",
                 "Détail : {what}",
             ),
-            fix="Seline continue d'essayer tout seul ; voyez `seline status`, et le disque.",
+            fix="Voyez `seline status`, et le disque.",
             over="Le volume accepte de nouveau les changements.",
         ),
     },

@@ -6,11 +6,10 @@ from typing import Final
 
 from aiohttp import web
 
-from seline.errors import SelineError, VolumeNotMounted
+from seline.errors import SelineError, VolumeBusy, VolumeNotMounted
 from seline.http.doors import doors
 from seline.http.rendering import answer
 from seline.manager import DataManager
-from seline.ports.waiting import settled
 
 LOOK_S: Final = 1.0
 """How long the path's disk may take to answer: a slow one is no lost one."""
@@ -37,8 +36,8 @@ async def _lost(data: DataManager) -> SelineError | None:
     """Say that the path leads to the volume no more, as at a start without it (V12)."""
     try:
         store = await data.open_store()
-        trouble = await settled(store.later(store.trouble), timeout_s=LOOK_S)
-    except TimeoutError:
+        trouble = await data.reading(store.trouble, limit_s=LOOK_S)
+    except VolumeBusy:
         return None
     except SelineError as closing:
         return closing

@@ -7,6 +7,7 @@ Each method orders itself (`holds`), hands the store a pure function (`changes`)
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -71,11 +72,15 @@ from seline.ports.store import (
     QuarantineItem,
     Snapshot,
 )
-from seline.ports.waiting import in_loop, refuse_in_turn, settled
+from seline.ports.waiting import in_loop, in_turn, refuse_in_turn, settled
 
 _log = logging.getLogger("seline.manager")
 NOTED_FOR: Final = timedelta(days=1)
-SLOW_READ_S: Final = 10.0
+READ_S: Final = 10.0
+"""How long a read may take before nobody waits for it any more; the disk may never answer."""
+LISTING_S: Final = 60.0
+"""The same for what may read everything there is."""
+HEALTH_S: Final = 3.0
 LISTINGS_MAX: Final = 3
 IMPORT_TRIES: Final = 10
 _MISSING: Final[Any] = object()
@@ -110,6 +115,8 @@ class DataManager:
         self._keeping: Keeping | None = None
         self._health: Health | None = None
         self._closed = False
+        self._reads: dict[object, float] = {}
+        """Since when each read under way is owed an answer."""
         self.incidents: list[Incident] = []
         self.last_verify: VerifyReport | None = None
         self.last_export_at: datetime | None = None
@@ -317,13 +324,13 @@ class DataManager:
     async def documents(self) -> list[DocumentInfo]:
         """List the documents, sorted by name."""
         store = await self.open_store()
-        return list(await self.reading(lambda: store.documents(BOT)))
+        return list(await self.reading(lambda: store.documents(BOT), limit_s=LISTING_S))
 
     async def backups(self, name: str) -> list[Backup]:
         """List a document's backups, newest first, each judged, with the reason why it is kept."""
         key = self._key(name)
         store = await self.open_store()
-        listed = await self.reading(lambda: _judged(store, key))
+        listed = await self.reading(lambda: _judged(store, key), limit_s=LISTING_S)
         if not listed and not await self._exists(key):
             raise not_found(name)
         return await self.reading(lambda: self.keeping.reasoned(key, listed))
@@ -338,7 +345,7 @@ class DataManager:
                 backup for key in keys for backup in self.keeping.reasoned(key, store.backups(key))
             ]
 
-        return await self.reading(listing)
+        return await self.reading(listing, limit_s=LISTING_S)
 
     async def read_backup(self, name: str, backup: str) -> Json:
         """Return a backup's value. Raises BackupNotFound, also for one that is not sound."""
@@ -473,7 +480,10 @@ class DataManager:
         store = await self.open_store()
         assert self._health is not None
         health = self._health
-        return await self.reading(lambda: health.report(store))
+        try:
+            return await self.reading(lambda: health.report(store), limit_s=HEALTH_S)
+        except VolumeBusy:
+            return health.from_memory(store)
 
     async def storage_info(self) -> dict[str, Json]:
         """Say what lies on the volume: the body of `GET /storage-info` (SPEC §6)."""
@@ -594,12 +604,48 @@ class DataManager:
 
     # how a read and a change are done
 
-    async def reading(self, work: Callable[[], T]) -> T:
-        """Run blocking reading work: in this thread without a loop, else on the reader threads."""
-        if not in_loop():
+    async def reading(self, work: Callable[[], T], *, limit_s: float | None = None) -> T:
+        """Run blocking reading work on the reader threads, for `limit_s` (READ_S) at most.
+
+        Raises VolumeBusy where it takes longer. Without a loop it is done in this thread, unless
+        the disk is known not to answer.
+        """
+        limit_s = READ_S if limit_s is None else limit_s
+        work = partial(self._watched, work, limit_s)
+        if in_turn() or not (in_loop() or self.busy_s() > SLOW_S):
             return work()
         store = await self.open_store()
-        return await settled(cast("Future[T]", store.later(work)))
+        try:
+            future = cast("Future[T]", store.later(work))
+        except StoreClosed:
+            if self._closed:
+                raise
+            return work()  # the interpreter goes down, and starts no thread any more
+        try:
+            return await settled(future, timeout_s=None if limit_s == math.inf else limit_s)
+        except TimeoutError as error:
+            if not future.cancel() and future.done():
+                raise
+            raise VolumeBusy(
+                f"The disk has not answered for {limit_s:.0f} s; nothing was read.",
+                hint="Wait; if it stays so, the volume hangs: ask its provider.",
+            ) from error
+
+    def _watched(self, work: Callable[[], T], limit_s: float) -> T:
+        """Do reading work, which the disk owes an answer to meanwhile; a listing's counts later."""
+        token = object()
+        allowed_s = max(0.0, limit_s - READ_S)
+        self._reads[token] = self.clock.monotonic() + allowed_s
+        try:
+            return work()
+        finally:
+            del self._reads[token]
+
+    def busy_s(self) -> float:
+        """Return for how many seconds the disk has owed an answer, to a change or a read."""
+        now = self.clock.monotonic()
+        changing_s = 0.0 if self._store is None else self._store.busy_s()
+        return max([changing_s, *(now - since for since in list(self._reads.values()))])
 
     async def change(self, key: DocumentKey, decide: Callable[[Current], Decision]) -> Outcome:
         """Have one document changed in its turn; return what became of it."""
@@ -649,7 +695,8 @@ class DataManager:
     async def _content(self, key: DocumentKey) -> Content | None:
         """Return a document's sound content, doing what its verdict asks for (V4)."""
         store = self._store or await self.open_store()
-        known = await self._peek_slowly(store, key) if store.busy_s() > SLOW_S else store.peek(key)
+        slow = self.busy_s() > SLOW_S and not in_turn()
+        known = await self.reading(partial(store.peek, key)) if slow else store.peek(key)
         if isinstance(known, Content):
             return known
         if known is Verdict.MISSING:
@@ -661,18 +708,6 @@ class DataManager:
             kind = "disk_error" if isinstance(error, DocumentUnreadable) else "unrecoverable"
             self.note(kind, key.name, error.message)
             raise
-
-    async def _peek_slowly(
-        self, store: DocumentStore, key: DocumentKey
-    ) -> Content | Verdict | None:
-        """Ask a disk that does not answer from another thread, and not for ever."""
-        try:
-            return await settled(store.later(lambda: store.peek(key)), timeout_s=SLOW_READ_S)
-        except TimeoutError as error:
-            raise VolumeBusy(
-                f"The disk has not answered for {SLOW_READ_S:.0f} s; {key.name} was not read.",
-                hint="Wait; if it stays so, the volume hangs: ask its provider.",
-            ) from error
 
     async def content_of(
         self, store: DocumentStore, key: DocumentKey, judged: Judged
@@ -793,7 +828,7 @@ class DataManager:
                 store.look(DocumentKey(BOT, name))
             return list(store.documents(BOT))
 
-        return await self.reading(listing)
+        return await self.reading(listing, limit_s=LISTING_S)
 
     async def _import(
         self, contents: dict[str, Content], report: ImportReport, *, whole: bool

@@ -58,24 +58,32 @@ class Health:
         self._last_updated: datetime | None = None
         self.last_backup_at: datetime | None = None
         self._created_at, self._writes = self._remembered(store)
+        self._usage, self._backup_count = store.usage(), 0
         store.watch(self._notice)
         self._store = store
         self.write_report(store)
 
     def report(self, store: DocumentStore) -> dict[str, Json]:
-        """Return the body of `GET /health`."""
-        usage = store.usage()
-        checks = list(self._checks(store, usage))
+        """Return the body of `GET /health`. Blocks."""
+        self._usage = store.usage()
+        self._backup_count = sum(store.backup_counts(BOT).values())
+        return self._body(self._usage, list(self._checks(store, self._usage)))
+
+    def from_memory(self, store: DocumentStore) -> dict[str, Json]:
+        """Return the same while the disk does not answer: what is known without asking it."""
+        checks = [_unanswered(self._data.busy_s()), *self._known_checks(store, self._usage)]
+        return self._body(self._usage, checks)
+
+    def _body(self, usage: Usage, checks: Sequence[Check]) -> dict[str, Json]:
         worst = max((check.status for check in checks), key=_RANK.index)
-        counts = store.backup_counts(BOT)
         verified_at = self._data.last_verified_at
         now = self._data.clock.now()
         return {
             "status": _WORD.get(worst, "healthy"),
-            "mount_path": store.place,
+            "mount_path": self._store.place,
             "total_size_mb": _mb(usage.files_bytes),
             "backup_size_mb": _mb(usage.backups_bytes),
-            "backup_count": sum(counts.values()),
+            "backup_count": self._backup_count,
             "metadata": self.metadata(usage),
             "usage_percent": round(usage.usage_ratio * 100, 2),
             "checks": [asdict(check) for check in checks],
@@ -186,15 +194,9 @@ class Health:
 
     def _checks(self, store: DocumentStore, usage: Usage) -> Iterator[Check]:
         yield self._writing(store)
-        yield _usage(usage, self._data.forecast)
-        yield _inodes(usage)
+        yield from self._known_checks(store, usage)
         yield self._documents(store)
-        yield from self._incidents(store)
         yield self._quarantine(store)
-        yield self._pins()
-        yield self._integrity()
-        yield from (check() for check in self._data.more_checks)
-        yield _capabilities(store)
         if not store.has_reserve():
             yield Check(
                 name="reserve",
@@ -203,15 +205,20 @@ class Health:
                 fix="Free space with `seline prune`, or enlarge the volume.",
             )
 
+    def _known_checks(self, store: DocumentStore, usage: Usage) -> Iterator[Check]:
+        """Yield what is said without asking the disk."""
+        yield _usage(usage, self._data.forecast)
+        yield _inodes(usage)
+        yield from self._incidents(store)
+        yield self._pins()
+        yield self._integrity()
+        yield from (check() for check in self._data.more_checks)
+        yield _capabilities(store)
+
     def _writing(self, store: DocumentStore) -> Check:
-        trouble, busy_s = store.trouble(), store.busy_s()
+        trouble, busy_s = store.trouble(), self._data.busy_s()
         if trouble is None and busy_s > SLOW_S:
-            return Check(
-                name="writing",
-                status=Status.WARNING if busy_s < HANGING_S else Status.CRITICAL,
-                detail=f"the disk has not answered for {busy_s:.0f} s; changes wait",
-                fix="Wait; if it stays so, the volume hangs: ask its provider.",
-            )
+            return _unanswered(busy_s)
         if trouble is None:
             return Check(name="writing", status=Status.OK, detail="changes are taken")
         return Check(
@@ -305,6 +312,15 @@ def _incident(incident: Incident) -> Check:
         fix="Look at what was set aside with `seline quarantine`."
         if incident.kind in ("recovered", "set_aside", "journal_broken")
         else "",
+    )
+
+
+def _unanswered(busy_s: float) -> Check:
+    return Check(
+        name="writing",
+        status=Status.WARNING if busy_s < HANGING_S else Status.CRITICAL,
+        detail=f"the disk has not answered for {busy_s:.0f} s; what needs it waits",
+        fix="Wait; if it stays so, the volume hangs: ask its provider.",
     )
 
 

@@ -7,6 +7,7 @@ is what goes, unless something changes in between. After a listing that failed n
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
@@ -32,7 +33,7 @@ _log = logging.getLogger("seline.manager")
 async def prune(data: DataManager, store: DocumentStore, *, dry_run: bool) -> list[Pruned]:
     """Plan every document's rotation, and carry it out unless `dry_run`. Raises StorageError."""
     gone = await _look_for_deleted(data, store, dry_run=dry_run)
-    plans = await data.reading(partial(_plans, data, store, gone))
+    plans = await data.reading(partial(_plans, data, store, gone), limit_s=math.inf)
     pruned: list[Pruned] = []
     for key, plan in plans:
         dropped: Sequence[Dropped] = plan.drop
@@ -56,7 +57,7 @@ async def _look_for_deleted(
         documents = sorted(store.backup_counts(BOT))
         return [one for one in documents if store.peek(DocumentKey(BOT, one)) is Verdict.MISSING]
 
-    names = await data.reading(missing)
+    names = await data.reading(missing, limit_s=math.inf)
     try:
         state = await data.load_state(DELETED, {"deleted": {}})
         known = read_gone(state)

@@ -17,7 +17,7 @@ from seline.domain.backup import Backup
 from seline.domain.document import BOT, SELINE, DocumentKey
 from seline.domain.integrity import Judged, Verdict, of_another
 from seline.domain.report import Finding, VerifyReport
-from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError
+from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError, VolumeFull
 from seline.ports.store import DocumentStore
 from seline.ports.waiting import in_loop
 
@@ -97,7 +97,8 @@ class _Pass:
         except DocumentUnrecoverable as error:
             self._data.note("unrecoverable", key.name, error.message)
         except SelineError as error:
-            self._data.note("disk_error", key.name, error.message)
+            kind = "no_room" if isinstance(error, VolumeFull) else "disk_error"
+            self._data.note(kind, key.name, error.message)
 
     async def _give_way(self) -> None:
         """Let changes go first, for a moment."""

@@ -41,9 +41,13 @@ async def settled(future: Future[T], *, timeout_s: float | None = None) -> T:
     future.add_done_callback(lambda _: mailbox.deliver(waiter))
     if timeout_s is None:
         await waiter
-    else:
+        return future.result()
+    try:
         async with asyncio.timeout(timeout_s):
             await waiter
+    except TimeoutError:
+        if not future.done():  # else only this loop stood still
+            raise
     return future.result()
 
 
@@ -66,9 +70,14 @@ def turn() -> Generator[None]:
         _in_turn.reset(token)
 
 
+def in_turn() -> bool:
+    """Whether the caller runs in the store's turn."""
+    return _in_turn.get()
+
+
 def refuse_in_turn() -> None:
     """Raise NestedEdit inside the store's turn: what is asked for has to wait for its end."""
-    if _in_turn.get():
+    if in_turn():
         raise NestedEdit(
             "A function that runs in the store's turn asked for something that waits for its end.",
             hint="Read before `update_json` what its function needs, or use `edit` or "

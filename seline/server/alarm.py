@@ -113,7 +113,7 @@ class Alarm:
 
     async def last_words(self, error: SelineError) -> None:
         """Say why the store cannot be opened, before the process gives up."""
-        await self.alerts.take(alerts_from_trouble(error))
+        await self.alerts.take(alerts_from_trouble(error, opened=False))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
                 await self.alerts.deliver_due()

@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import socket
+import tempfile
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping
 from dataclasses import dataclass
@@ -30,7 +31,12 @@ from seline.http.doors import Doors
 from seline.outbound.folder import Folder
 from seline.ports.waiting import settled
 from seline.server.alarm import Alarm
-from seline.server.listening import listen, listen_on_control_socket
+from seline.server.listening import (
+    CONTROL_SOCKET,
+    listen,
+    listen_on_control_socket,
+    listen_on_socket,
+)
 from seline.services.custody import Custody
 from seline.services.exporting import Destination, Exporting
 from seline.services.tokens import Tokens
@@ -86,6 +92,9 @@ class Serving:
         self._since = SystemClock().now()
         self._started_s = time.monotonic()
         self.address = ""
+        self.socket_elsewhere = ""
+        """Where the control socket is, if not beside the documents."""
+        self._scratch = contextlib.ExitStack()
         self.left_behind = False
         """Whether the disk hung so that the store could not be closed."""
         self.started: Started | None = None
@@ -96,6 +105,7 @@ class Serving:
             self.settings,
             lock_wait_s=self._lock_wait_s,
             mount_wait_s=math.inf if self._network else 0.0,
+            keep_trying=self._network,
             on_wait=self._on_wait,
             give_up=lambda: self._closing,
         )
@@ -190,6 +200,7 @@ class Serving:
     async def _stop(self) -> None:
         """Take every step, whatever became of the one before; the last one noted is the first."""
         async with contextlib.AsyncExitStack() as steps:
+            steps.callback(self._scratch.close)
             steps.callback(self._audit.close)
             steps.push_async_callback(self._let_go)
             steps.push_async_callback(self._alarm.close)
@@ -267,7 +278,7 @@ class Serving:
             await self.exporting.remember()
             await self._alarm.take_up(self._worker.jobs())
             await self._worker.start(scheduled=self._network)
-            await listen_on_control_socket(self._runner, self.settings.data_dir)
+            await self._listen_to_commands()
         except SelineError as error:
             self._waiting = error
             if self._network:
@@ -281,6 +292,19 @@ class Serving:
             anyone_can_come_in=self.tokens.any_known,
         )
         self._opened = True
+
+    async def _listen_to_commands(self) -> None:
+        """Listen beside the documents; for one command, where a full volume has no room, elsewhere.
+
+        Whoever wants to make room must get in (V9).
+        """
+        refusal = await listen_on_control_socket(self._runner, self.settings.data_dir)
+        if refusal and self._network:
+            _log.warning("no control socket: %s; use the address and a token", refusal)
+        elif refusal:
+            scratch = self._scratch.enter_context(tempfile.TemporaryDirectory(prefix="seline-"))
+            self.socket_elsewhere = os.path.join(scratch, CONTROL_SOCKET)
+            await listen_on_socket(self._runner, self.socket_elsewhere)
 
     async def _first_secret(self) -> str | None:
         """Make the first token, where nobody could come in and the server is this machine's own.

@@ -7,10 +7,12 @@ exports go, never the only whole one. What did not change is not exported again.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
+import math
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from seline.clock import instant_text, parse_instant
@@ -176,7 +178,7 @@ class Exporting:
             for name in snapshot.names:
                 for pack, data in await self._document(making, name):
                     yield export, pack.name, data
-            for pack, data in await self._data.reading(lambda: list(making.packer.finish())):
+            for pack, data in await self._packing(making.packer.finish):
                 yield export, pack.name, data
         yield export, MANIFEST_NAME, encode_manifest(self._manifest(making))
 
@@ -227,7 +229,13 @@ class Exporting:
     async def _add(
         self, making: _Making, member: str, content: Content
     ) -> list[tuple[Pack, bytes]]:
-        return await self._data.reading(lambda: list(making.packer.add(member, content.data)))
+        return await self._packing(partial(making.packer.add, member, content.data))
+
+    async def _packing(
+        self, pack: Callable[[], Iterable[tuple[Pack, bytes]]]
+    ) -> list[tuple[Pack, bytes]]:
+        """Pack on a thread; it asks no disk, so no time is too long."""
+        return await self._data.reading(lambda: list(pack()), limit_s=math.inf)
 
     async def _backups(self, name: str) -> AsyncGenerator[tuple[str, Content]]:
         """Yield a document's sound backups; what is rotated away meanwhile is left out."""

@@ -27,6 +27,7 @@ from seline.errors import (
     VolumeReadOnly,
 )
 from seline.manager import DataManager
+from seline.manager.data import LISTING_S
 from seline.ports.store import HANGING_S, Capability, DocumentStore, Incident
 from seline.services.alerts import Alerts
 
@@ -56,6 +57,7 @@ TYPE_OF_INCIDENT: Final[Mapping[str, AlertType | None]] = {
     "set_aside": None,
     "remade": None,
     "shed": None,
+    "no_room": None,
 }
 """None: a person did it and knows, or it is told otherwise (a full volume, as usage). What is not
 here is told as a disk error."""
@@ -139,11 +141,18 @@ def alerts_from_capabilities(capabilities: Iterable[Capability]) -> list[Signal]
     return [Sighting(type=kind) if missing else Cleared(type=kind)]
 
 
-def alerts_from_trouble(trouble: SelineError | None) -> list[Signal]:
-    """Tell why nothing is written, and that it is over where `trouble` is None."""
+def alerts_from_trouble(trouble: SelineError | None, *, opened: bool = True) -> list[Signal]:
+    """Tell why nothing is written, and that it is over where `trouble` is None.
+
+    `opened`: the store is open, so that reads go on.
+    """
     kind = None if trouble is None else TYPE_OF_TROUBLE.get(type(trouble))
     if trouble is not None and kind is not None:
-        return [Sighting(type=kind, details={"what": trouble.message})]
+        details: dict[str, Json] = {"what": trouble.message}
+        if kind is AlertType.WRITES_REFUSED:
+            retries = not isinstance(trouble, UnsupportedFormat)
+            details |= {"reads": opened, "unopened": not opened, "retries": retries}
+        return [Sighting(type=kind, details=details)]
     over = sorted(set(TYPE_OF_TROUBLE.values())) if trouble is None else []
     return [Cleared(type=one) for one in over]
 
@@ -215,7 +224,7 @@ class Watch:
         """Let the alerts know what stands, what happened, and what is over."""
         trouble = self._trouble()
         if trouble is not None:
-            await self._alerts.take(alerts_from_trouble(trouble))
+            await self._alerts.take(alerts_from_trouble(trouble, opened=False))
             return
         store = await self._data.open_store()
         await self._alerts.take([*self._seen(store), *await self._mended(store)])
@@ -234,7 +243,7 @@ class Watch:
             yield from islice(news, FINDINGS_MAX)
         yield from alerts_from_pins(self._data.keeping.pins(), now)
         yield from alerts_from_capabilities(store.capabilities())
-        yield from alerts_from_trouble(store.trouble() or _hanging(store))
+        yield from alerts_from_trouble(store.trouble() or _hanging(self._data))
 
     async def _mended(self, store: DocumentStore) -> list[Signal]:
         """Return what is said of documents and is not so any more, asked now and then."""
@@ -242,16 +251,16 @@ class Watch:
         if not suspects or self._data.clock.monotonic() < self._mended_due_s:
             return []
         self._mended_due_s = self._data.clock.monotonic() + OVER_EVERY_S
-        return await self._data.reading(lambda: _over(store, suspects))
+        return await self._data.reading(lambda: _over(store, suspects), limit_s=LISTING_S)
 
 
 def _is_of_late(seen: Sighting, now: datetime) -> bool:
     return seen.at is None or now - seen.at <= LOOKS_BACK
 
 
-def _hanging(store: DocumentStore) -> SelineError | None:
+def _hanging(data: DataManager) -> SelineError | None:
     """Say that the disk does not answer, once it is too long to be slowness."""
-    if store.busy_s() < HANGING_S:
+    if data.busy_s() < HANGING_S:
         return None
     return VolumeFailed(f"The disk has not answered for {HANGING_S:.0f} s; changes wait for it.")
 

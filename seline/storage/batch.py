@@ -103,12 +103,14 @@ Verdicts: TypeAlias = "tuple[Step, ...] | BaseException"
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What a batch does: `taken[i]` is what became of atom i; later atoms were not looked at.
 
-    `atomic`: the publishes must become current all or none.
+    `atomic`: the publishes must become current all or none. `rests_on`: what was found there
+    answered a change that brought the same bytes, so it must be durable before that is said.
     """
 
     publishes: tuple[Publish, ...]
     taken: tuple[Verdicts, ...]
     atomic: bool
+    rests_on: tuple[Found, ...] = ()
 
 
 @dataclass(slots=True)
@@ -123,11 +125,12 @@ class _Standing:
     purge: bool = False
     always: bool = False
     retain: Retain | None = None
+    rested_on: bool = False
 
     def copy(self) -> _Standing:
         return _Standing(
             self.found, self.content, self.trouble, self.touched, self.backup, self.purge,
-            self.always, self.retain,
+            self.always, self.retain, self.rested_on,
         )  # fmt: skip
 
 
@@ -164,7 +167,12 @@ class Planner:
             bytes_brought += sum(step.content.size_bytes for step in steps if step.content)
             atomic = atomic or len({step.key for step in steps if step.changed}) > 1
         publishes = tuple(_publishes(self._standings.values()))
-        return Plan(publishes=publishes, taken=tuple(taken), atomic=atomic and len(publishes) > 1)
+        return Plan(
+            publishes=publishes,
+            taken=tuple(taken),
+            atomic=atomic and len(publishes) > 1,
+            rests_on=tuple(one.found for one in self._standings.values() if one.rested_on),
+        )
 
     def _take(self, atom: Atom) -> tuple[Step, ...]:
         trial: dict[DocumentKey, _Standing] = {}
@@ -211,6 +219,7 @@ def _apply(standing: _Standing, change: Change, decision: Decision) -> Step:
 
 def _put(standing: _Standing, change: Change, put: Put) -> Step:
     if _already(standing, put.content):
+        standing.rested_on = standing.rested_on or not standing.touched
         return Step(change.key, standing.content, False, put.answer)
     if put.alone and standing.touched:
         raise _Split

@@ -18,14 +18,13 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count
 from typing import Any, Final, TypeAlias
 
 from seline.errors import BackupNotFound, DocumentNotFound, RevisionMismatch
 from seline.manager import DataManager
 
-GONE_WITHIN_S: Final = 2.0
+GONE_WITHIN_S: Final = 10.0
 """How long a thread that carries something to its end may take; far more than it needs."""
 
 
@@ -98,21 +97,24 @@ class Caller:
         return await self
 
     def __await__(self) -> Generator[Any, Any, object]:
-        go_on: Callable[[], Any] = partial(self._coroutine.send, None)
+        thrown: BaseException | None = None
         while True:
             try:
-                awaited = go_on()
+                awaited = self._go_on(thrown)
             except StopIteration as stop:
                 return stop.value
+            finally:
+                thrown = None  # it knows this frame, and would keep what the caller had
             self.waits += 1
             if self.waits in self._struck_at:
                 self._strike(awaited)
             try:
                 yield awaited
             except BaseException as error:
-                go_on = partial(self._coroutine.throw, error)
-            else:
-                go_on = partial(self._coroutine.send, None)
+                thrown = error
+
+    def _go_on(self, thrown: BaseException | None) -> asyncio.Future[Any] | None:
+        return self._coroutine.send(None) if thrown is None else self._coroutine.throw(thrown)
 
     def _strike(self, awaited: asyncio.Future[Any] | None) -> None:
         task = asyncio.current_task()
@@ -151,10 +153,9 @@ class Traces:
 
     def _waits(self) -> Iterator[float]:
         until = time.monotonic() + GONE_WITHIN_S
-        if self.more():
-            gc.collect()  # a pool's threads end with the pool
         while left := self.more():
             assert time.monotonic() < until, f"left behind: {left}"
+            gc.collect()  # a pool's threads end with the pool
             yield 0.002
 
 

@@ -77,12 +77,12 @@ class SmallFilesystem:
     def use_up_inodes(self, name: str, *, leave: int = 0) -> Path:
         """Let foreign files take every inode but `leave`; return the directory they lie in."""
         directory = self.path / name
-        directory.mkdir(exist_ok=True)
-        number = len(os.listdir(directory))
         with contextlib.suppress(OSError):
-            while os.statvfs(self.path).f_favail > leave:
+            directory.mkdir(exist_ok=True)
+            for number in itertools.count(len(os.listdir(directory))):
+                if os.statvfs(self.path).f_favail <= leave:
+                    break
                 (directory / str(number)).touch()
-                number += 1
         return directory
 
 

@@ -73,9 +73,9 @@ from tests.proof.judge import NAMES, stray
 from tests.proof.operations import NEW, OPERATIONS, STILL, A, B, C, value
 
 SUITE: Final = "cancellation"
-LONG_S: Final = 60.0
-AT_ONCE_S: Final = 2.0
-"""Far less than a hold may last, far more than an answer takes."""
+LONG_S: Final = 120.0
+AT_ONCE_S: Final = 10.0
+"""Less than anybody waits for a hold (30 s), far more than an answer takes on a busy machine."""
 SYNC_S: Final = 0.0005
 MEMORY: Final = "/dev/shm"
 RESERVE_PERCENT: Final = 0.001
@@ -186,7 +186,8 @@ async def _stream(seline: Seline, _directory: Path) -> None:
 
 
 async def _export_to_a_folder(seline: Seline, directory: Path) -> None:
-    target = Folder("beside", str(directory.with_name("exports")))
+    """Export to a folder where nothing lies yet: what did not change is not exported again."""
+    target = Folder("beside", tempfile.mkdtemp(dir=directory.parent))
     destinations = [Destination(target=target, keep=2)]
     await Exporting(seline.data, destinations, version=__version__).run()
 
@@ -330,7 +331,9 @@ BEHIND: Final = [
 READING: Final = {name for name, doing in DOINGS.items() if not doing.changes}
 
 
-@pytest.mark.parametrize(("name", "held"), BEHIND)
+@pytest.mark.parametrize(
+    ("name", "held"), [one for one in BEHIND if one != ("streamed export", ALONE)]
+)
 async def test_a_caller_cancelled_at_any_await_leaves_a_change_whole_or_absent(
     volume: Path, name: str, held: str
 ) -> None:
@@ -358,21 +361,22 @@ async def test_a_client_that_leaves_an_export_lets_go_of_it(volume: Path) -> Non
     async with serving(served(volume)) as running:
         await running.acquired()
         for name in (A, B):
-            await running.data.save_json(name, "x" * (2 * WHOLE_BYTES_MAX))
+            await running.data.save_json(name, "x" * (8 * WHOLE_BYTES_MAX))
         before = Traces.now(threads=False)
-        for form, bytes_read in (("json", 1), ("json", 1_500_000), ("folder", 1)):
-            await leave_an_export(running, form, bytes_read)
+        for bytes_read in (1, 1_500_000):
+            await leave_an_export(running, volume, bytes_read)
             await before.gone()
             assert stray(volume) == []
 
 
-async def leave_an_export(running: Serving, form: str, bytes_read: int) -> None:
-    """Read the beginning of an export, and hang up; documents are replaced meanwhile."""
-    address = f"{running.address}{PREFIX}/export?form={form}"
+async def leave_an_export(running: Serving, directory: Path, bytes_read: int) -> None:
+    """Read the beginning of an export, and hang up; a document was replaced meanwhile."""
+    address = f"{running.address}{PREFIX}/export"
     headers = {"Authorization": f"Bearer {ADMIN}"}
     async with aiohttp.ClientSession() as session, session.get(address, headers=headers) as got:
         await got.content.readexactly(bytes_read)
         await running.data.update_json(A, lambda text: f"{text}!")
+        assert stray(directory) != [], "the export was at its end already"
         got.close()
 
 
@@ -767,21 +771,26 @@ async def test_every_way_to_cancel_at_every_await(volume: Path, share_s: float) 
     rounds = [(strike, way) for strike in STRIKES for way in WAYS.values()]
     random.Random(0).shuffle(rounds)
     until_s = time.monotonic() + min(share_s, LONG_S)
-    tried = 0
-    for number, (strike, way) in enumerate(rounds):
-        tried += await strike(volume.with_name(f"data{number}"), way)
+    broken: list[str] = []
+    tried = begun = 0
+    for strike, way in rounds:
+        begun += 1
+        try:
+            tried += await strike(volume.with_name(f"data{begun}"), way)
+        except (AssertionError, SelineError, TimeoutError) as error:
+            broken.append(f"{strike.args} {way}: {error!r}")
         if time.monotonic() > until_s:
             break
-    note(SUITE, "callers cancelled at every await", tried=tried, failures=0,
-         where=kind_of(volume.parent), rounds=number + 1, possible=len(rounds))  # fmt: skip
-    assert tried
+    note(SUITE, "callers cancelled at every await", tried=tried, failures=len(broken),
+         where=kind_of(volume.parent), rounds=begun, possible=len(rounds))  # fmt: skip
+    assert not broken, broken[:5]
 
 
 async def _strike_a_doing(name: str, held: str, directory: Path, way: Way) -> int:
     return sum(await strike_everywhere(directory, DOINGS[name], [way], held))
 
 
-STRIKES: Final[list[Callable[[Path, Way], Awaitable[int]]]] = [
+STRIKES: Final[list[partial[Coroutine[Any, Any, int]]]] = [
     *(partial(_strike_a_doing, name, held) for name, held in BEHIND),
     *(partial(strike_a_life, life) for life in LIVES),
     *(partial(strike_a_service, life) for life in SERVICES),

@@ -206,6 +206,22 @@ def test_what_the_process_did_not_write_is_synced_before_it_becomes_a_backup(
     assert foreign in [inode(path) for path in (directory / "backups").iterdir()]
 
 
+def test_what_cannot_be_synced_is_copied_to_become_a_backup(
+    opened: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        opened.data.save_json(A, {"n": number})
+    [backup] = opened.data.backups(A)
+    put_there_by_hand(directory / "backups" / backup.name, directory / A)
+    foreign = inode(directory / A)
+    watch_syncs(monkeypatch, failing=foreign)
+
+    opened.data.save_json(A, {"n": 3})
+
+    assert in_backups(opened) == [{"n": 1}]
+    assert foreign not in [inode(path) for path in (directory / "backups").iterdir()]
+
+
 def test_what_cannot_be_synced_is_written_anew_at_the_reopening(
     opened: Seline, directory: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,13 +11,18 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
+from seline import blocking, library
+from seline.domain.document import BOT, DocumentKey
 from seline.errors import DocumentTooLarge, OutcomeUnknown, VolumeBusy, VolumeFailed
+from seline.ports.waiting import run_without_loop
 from seline.server import Serving, serving
 from seline.storage.volume import disk, writer
+from seline.storage.volume.store import READER_THREADS
 from tests.integration.test_http import ADMIN, Client, settings_for
 
 NAME = "user_profile.json"
@@ -114,6 +119,71 @@ async def test_probes_reads_and_health_answer_while_the_disk_does_not(
         gate.open()
         await saving
         assert (await client.call("GET", f"/documents/{NAME}"))[1] == {"n": 2}
+
+
+async def test_reads_that_hang_have_an_end_and_health_says_how_long_the_disk_owes_an_answer(
+    server: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit in ("READ_S", "LISTING_S", "HEALTH_S"):
+        monkeypatch.setattr(f"seline.manager.data.{limit}", 0.2)
+    monkeypatch.setattr("seline.manager.health.SLOW_S", 0.1)
+    data, names = server.data, [f"d{number}.json" for number in range(READER_THREADS)]
+    for name in names:
+        await data.save_json(name, {"n": 1})
+    release, read_whole = threading.Event(), disk.read_whole
+
+    def hang(*arguments: Any, **named: Any) -> Any:
+        release.wait(30)
+        return read_whole(*arguments, **named)
+
+    store = await data.open_store()
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "read_whole", hang)
+        for name in names:
+            store.drop_cached_pages(DocumentKey(BOT, name))
+        try:
+            reads = await asyncio.gather(*map(data.load_json, names), return_exceptions=True)
+            with pytest.raises(VolumeBusy):
+                await data.documents()
+            async with asyncio.timeout(5):
+                health = await data.health()
+            owed_s = data.busy_s()
+        finally:
+            release.set()
+
+    assert [type(read) for read in reads] == [VolumeBusy] * len(names)
+    assert owed_s > 0.2
+    assert health["status"] != "healthy"
+    [said] = [check for check in health["checks"] if check["name"] == "writing"]  # type: ignore[union-attr,index,call-overload]
+    assert "has not answered" in str(said["detail"])  # type: ignore[index,call-overload]
+    assert [await data.load_json(name) for name in names] == [{"n": 1}] * len(names)
+    async with asyncio.timeout(5):
+        while data.busy_s():
+            await asyncio.sleep(0.01)
+
+
+def test_a_read_that_hangs_holds_up_no_other_thread_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit in ("READ_S", "SLOW_S"):
+        monkeypatch.setattr(f"seline.manager.data.{limit}", 0.1)
+    release = threading.Event()
+    with blocking.open_seline(tmp_path) as seline:
+        data = seline.data
+        data.save_json(NAME, {"n": 1})
+        awaited = library.get_data_manager()
+        hung = threading.Thread(
+            target=lambda: run_without_loop(awaited.reading(lambda: release.wait(30)))
+        )
+        hung.start()
+        time.sleep(0.2)
+        try:
+            assert data.load_json(NAME) == {"n": 1}, "a thread of the reading pool is free"
+            with pytest.raises(VolumeBusy):
+                run_without_loop(awaited.reading(lambda: release.wait(30)))
+        finally:
+            release.set()
+            hung.join()
 
 
 async def test_who_waits_takes_effect_in_order_and_the_queue_has_an_end(

@@ -418,6 +418,23 @@ async def test_a_volume_of_a_newer_seline_is_told_before_the_process_gives_up(
     assert "has format 99" in heard["details"]["summary"]
 
 
+async def test_a_server_whose_volume_cannot_be_opened_tells_and_tries_until_it_can(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seline.library.TRY_AGAIN_S", 0.05)
+    data_dir = tmp_path / "data"
+    data_dir.write_text("a file stands where the directory shall be")
+    async with waiting(data_dir, receiver) as place:
+        [heard] = await until(lambda: told(receiver, "writes_refused"))
+        data_dir.unlink()
+        await place.server.acquired()
+        assert await place.server.data.save_json("a.json", {})
+        [over] = await until(lambda: told(receiver, "writes_refused", state="resolved"))
+
+    assert "nothing is read either" in heard["details"]["summary"]
+    assert over["id"] == heard["id"]
+
+
 async def test_last_words_to_nobody_take_not_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

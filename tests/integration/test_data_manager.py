@@ -6,6 +6,8 @@ import asyncio
 import decimal
 import enum
 import json
+import subprocess
+import sys
 import threading
 import uuid
 from concurrent.futures import Future
@@ -35,6 +37,29 @@ from seline.ports.waiting import run_without_loop
 
 PROFILE = "user_profile.json"
 LONG = {f"field_{number}": "a value of some length" for number in range(40)}
+
+
+AT_EXIT = """
+import asyncio, atexit, sys
+from seline import open_seline
+from seline.domain.document import DocumentKey
+
+async def last_words():
+    async with seline.data.edit("a.json") as value:
+        value["n"] += 1
+    store = await seline.data.open_store()
+    store.drop_cached_pages(DocumentKey("", "a.json"))
+    print(await seline.data.load_json("a.json"), len(await seline.data.documents()))
+    await seline.close()
+
+async def begin():
+    seline = await open_seline(sys.argv[1])
+    await seline.data.save_json("a.json", {"n": 1})
+    return seline
+
+seline = asyncio.run(begin())
+atexit.register(lambda: asyncio.run(last_words()))
+"""
 
 
 class Colour(enum.Enum):
@@ -697,6 +722,14 @@ async def test_after_close_every_call_says_so(seline: Seline) -> None:
     for attempt in (seline.data.load_json(PROFILE), seline.data.save_json(PROFILE, {})):
         with pytest.raises(StoreClosed):
             await attempt
+
+
+def test_while_the_interpreter_goes_down_loads_work_as_saves_do(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", AT_EXIT, str(tmp_path)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (ended.stdout, ended.stderr) == ("{'n': 2} 1\n", "")
 
 
 async def test_what_was_saved_is_there_after_reopening(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import cast
 import pytest
 
 from seline.domain.alert import Alert, AlertType, Cleared, Severity, Sighting, Signal
+from seline.domain.alert_words import wording
 from seline.domain.pins import BY_HAND, Pin
 from seline.domain.report import Finding, VerifyReport
 from seline.domain.usage import LEVELS, UsageLevel
@@ -296,7 +297,25 @@ def test_only_missing_checksums_are_told() -> None:
 def test_a_trouble_is_told_in_its_own_words(trouble: SelineError, type: AlertType) -> None:
     seen = only(alerts_from_trouble(trouble))
 
-    assert (seen.type, seen.details) == (type, {"what": "it is elsewhere"})
+    assert (seen.type, seen.details["what"]) == (type, "it is elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "opened", "said", "not_said"),
+    [
+        (VolumeReadOnly("So it is."), True, "Reads go on. Seline goes on trying", "not be opened"),
+        (VolumeReadOnly("So it is."), False, "not be opened, so nothing is read", "Reads go on"),
+        (UnsupportedFormat("So it is."), False, "not be opened", "goes on trying"),
+    ],
+)
+def test_of_a_volume_that_takes_no_changes_nothing_untrue_is_said(
+    trouble: SelineError, opened: bool, said: str, not_said: str
+) -> None:
+    seen = only(alerts_from_trouble(trouble, opened=opened))
+    summary, fix = wording(seen.type, seen.details, "en")
+
+    assert said in summary
+    assert not_said not in summary + fix
 
 
 def test_waiting_for_another_process_neither_is_told_nor_ends_anything() -> None:
@@ -650,6 +669,26 @@ async def test_a_disk_that_fails_is_told_and_that_changes_are_taken_again(
 
     [over] = await place.look(times=3)
     assert (over.type, over.state) == (AlertType.WRITES_REFUSED, "resolved")
+
+
+async def test_a_volume_without_room_is_no_disk_error(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await place.save(versions=7)
+    unlink = os.unlink
+
+    def refuse(path: str, **where: int) -> None:
+        """Refuse to discard a backup, as where a discarded name still needs a block (or a quota)."""
+        if str(path).startswith("user_profile_"):
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        unlink(path, **where)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        await place.save()
+
+    assert "no_room" in {incident.kind for incident in place.store.incidents()}
+    assert await place.look(times=3) == []
 
 
 async def test_a_disk_that_hangs_is_told_and_that_it_answers_again(

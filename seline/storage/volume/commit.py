@@ -162,28 +162,34 @@ class Committer:
         self._finish(moves, now)
         return _committed(moves)
 
-    def hold(self, found: Found) -> None:
-        """Sync a sound file that this process did not write, before anything rests on it (V2).
+    def hold(self, found: Sequence[Found]) -> None:
+        """Make durable what lies there and is not known to be so, before it is relied on (V3).
 
-        Raises StagingFailed, DirectoryFailed.
+        Raises DirectoryFailed.
         """
-        key, identity = found.key, found.token
-        if found.judged.verdict is not Verdict.SOUND or self._durable.get(key) == identity:
-            return
-        assert isinstance(identity, Identity)
-        documents = self.ground.documents(key.owner)
+        strange = [one for one in found if not self._is_durable(one)]
         try:
-            descriptor = disk.open_to_read(documents, key.name)
-        except FileNotFoundError:
-            return  # it went just now: what was found was there a moment ago
+            for one in strange:
+                self._sync_found(one)
         except OSError as error:
-            raise StagingFailed(error, f"Opening {key.name}") from error
-        try:
-            if identity.same_bytes(Identity.of(os.fstat(descriptor))):
-                self._sync_directories((descriptor, documents), f"Syncing {key.name}")
-                self._durable[key] = identity
-        finally:
-            os.close(descriptor)
+            raise DirectoryFailed(error, "Syncing what lies there") from error
+        owners = {one.key.owner for one in strange}
+        self._sync_directories(map(self.ground.documents, owners), "Syncing the documents")
+        for one in strange:
+            if isinstance(one.token, Identity):
+                self._durable[one.key] = one.token
+
+    def _is_durable(self, found: Found) -> bool:
+        """Whether this process wrote the file, or has synced it: `cp -a` and `mv` do not."""
+        return self._durable.get(found.key) == found.token
+
+    def _sync_found(self, found: Found) -> None:
+        with contextlib.suppress(FileNotFoundError):  # it was there a moment ago
+            descriptor = disk.open_to_read(self.ground.documents(found.key.owner), found.key.name)
+            try:
+                disk.sync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def close(self) -> None:
         """End the threads that sync; idempotent. No commit runs any more."""
@@ -261,12 +267,14 @@ class Committer:
         )
 
     def _link(self, move: _Move, content: Content, now: datetime) -> bool:
-        """Link the judged inode into backups/; False where links are refused."""
+        """Link the judged inode into backups/; False where it cannot be linked, or synced."""
         if not self.probed.links:
             return False
         backup = self._next_backup(move, content, now)
         target = self.ground.backups(move.key.owner)
         try:
+            if not self._is_durable(move.publish.found):
+                self._sync_found(move.publish.found)
             disk.link(self.ground.documents(move.key.owner), move.key.name, target, backup.name)
         except (FileNotFoundError, FileExistsError) as error:
             raise LookAgain from error

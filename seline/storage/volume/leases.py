@@ -219,5 +219,5 @@ def _read_pieces(file: FileIO) -> Generator[bytes]:
     """Read a file from its beginning; one that nobody reads is closed with the last reference."""
     with file:
         file.seek(0)
-        while piece := file.read(PIECE_BYTES):
+        while piece := os.read(file.fileno(), PIECE_BYTES):
             yield piece

@@ -42,6 +42,8 @@ from seline.storage.volume.quarantine import free_aside_name
 from seline.storage.volume.shelf import Shelf
 
 _ANY_SIZE: Final = 1 << 40
+AGAIN: Final = "again"
+"""The name in staging/ of what is put in place once more."""
 
 
 class Mending:
@@ -62,20 +64,22 @@ class Mending:
         self._tell = tell
         self._probed = probed
 
-    def run(self, now: datetime, *, again: bool = False) -> None:
-        """Hold what is seen, roll forward, then sweep. Raises StorageError where the disk refuses.
+    def run(self, now: datetime, *, again: bool = False) -> frozenset[DocumentKey]:
+        """Hold what is seen, roll forward, then sweep; return what was rolled forward.
 
-        `again`: not at the start, but after a sync that failed.
+        `again`: not at the start, but after a sync that failed. Raises StorageError where the disk
+        refuses.
         """
         try:
             self._hold_names()
-            self._roll_forward(now, again=again)
+            completed = self._roll_forward(now, again=again)
             self._sweep_staging(now)
             if not again:  # what lies there else is held by exports under way
                 self._sweep_exports()
             self._sweep_twins()
         except OSError as error:
             raise named(error, "Mending the volume at start") from error
+        return completed
 
     def _hold_names(self) -> None:
         """Make every name durable before it is served, or a save finds its bytes current (V3).
@@ -85,20 +89,20 @@ class Mending:
         for directory in self._ground.directories:
             disk.touch_and_sync(directory)
 
-    def _roll_forward(self, now: datetime, *, again: bool) -> None:
+    def _roll_forward(self, now: datetime, *, again: bool) -> frozenset[DocumentKey]:
         seline = self._ground.seline
         disk.unlink(seline, f"{RECORD_NAME}.new", missing_ok=True)
         try:
             data = disk.read_whole(seline, RECORD_NAME, size_max=_ANY_SIZE).data
         except FileNotFoundError:
             if not again:
-                return
+                return frozenset()
             data = encode_record(())  # the disk may hold the one before: this one takes its place
         try:
             record = decode_record(data)
         except BrokenRecord as broken:
             self._set_record_aside(now, str(broken))
-            return
+            return frozenset()
         if record.format > RECORD_FORMAT:
             raise UnsupportedFormat(f"The journal has format {record.format}, from a newer Seline.")
         damaged = [entry for entry in record.entries if self._is_damaged(entry)]
@@ -108,9 +112,10 @@ class Mending:
             self._complete(record, now)
         if damaged:
             self._give_up(damaged, now, begun=begun)
-            return
-        disk.unlink(seline, RECORD_NAME, missing_ok=True)
-        disk.sync(seline)
+        else:
+            disk.unlink(seline, RECORD_NAME, missing_ok=True)
+            disk.sync(seline)
+        return frozenset(DocumentKey(entry.owner, entry.name) for entry in record.entries)
 
     def _hold_record(self, data: bytes) -> None:
         """Make the record durable by a change of its own, before anything is published by it.
@@ -174,7 +179,7 @@ class Mending:
         if staged is None or not self._is_staged(entry):
             if live.content is None or live.content.revision != entry.after:
                 return
-            staged = f"again-{entry.staged}"
+            staged = f"{AGAIN}-{entry.staged}"
             if not self._stage_again(staged, key, live.content):
                 return
         elif live.content is not None and live.content.revision not in (entry.before, entry.after):
@@ -198,6 +203,23 @@ class Mending:
         live = self._judging.look(key).judged
         if live.content is not None and live.content.revision == entry.before:
             disk.unlink(self._ground.documents(entry.owner), entry.name, missing_ok=True)
+        elif live.verdict is Verdict.MISSING:
+            self.remove_again(key)
+
+    def remove_again(self, key: DocumentKey) -> None:
+        """Take a document's name away by a change of its own; the caller syncs the directory.
+
+        That it is gone may be so in the page cache alone. Its newest sound backup, which it held
+        last, bears the name for a moment: a sudden end then leaves it as if it had never gone.
+        """
+        staging, documents = self._ground.staging, self._ground.documents(key.owner)
+        backups = self._shelves[key.owner].of(key.name)
+        looks = (self._judging.look_at_backup(key, backup.name).judged for backup in backups)
+        sound = (one.content for one in looks if one.verdict is Verdict.SOUND)
+        content = next((one for one in sound if one is not None), None)
+        if content is not None and self._stage_again(AGAIN, key, content):
+            disk.rename(staging, AGAIN, documents, key.name)
+            disk.unlink(documents, key.name, missing_ok=True)
 
     def _is_staged(self, entry: Entry) -> bool:
         """Whether the staged file holds the recorded content (after an exchange it does not)."""

@@ -60,7 +60,7 @@ LOOKS_MAX: Final = 5
 SHED_BYTES_MIN: Final = 1 << 20
 SHED_FILES_MIN: Final = 16
 FILES_OF_A_CHANGE: Final = 2
-"""What is staged of one document: its new content, and a copy where its old one cannot be linked."""
+"""What is staged of one document: the new content, and a copy where the old one has no link."""
 SHED_AGAIN_S: Final = 5.0
 TELL_SHED_EVERY_S: Final = 3600.0
 
@@ -109,7 +109,7 @@ class Turns:
                 self._refuse(rest, self.failure)
                 return
             now = self.clock.now()
-            planner = Planner(self._find, self.finding.backups, now)
+            planner = Planner(self.finding.find, self.finding.backups, now)
             plan = planner.plan([pending.atom for pending in rest])
             taken, rest = rest[: len(plan.taken)], rest[len(plan.taken) :]
             self._run(plan, taken, now)
@@ -138,19 +138,13 @@ class Turns:
 
     # one commit
 
-    def _find(self, key: DocumentKey) -> Found:
-        """Find what a change starts from. Raises StorageError where it cannot be made durable."""
-        found = self.finding.find(key)
-        try:
-            self.committer.hold(found)
-        except StagingFailed as error:
-            raise named(error.error, error.doing) from error
-        except DirectoryFailed as error:
-            self._fail(error.error, error.doing, frozenset((key,)))
-            raise named(error.error, error.doing) from error
-        return found
-
     def _run(self, plan: Plan, taken: Sequence[Pending], now: datetime) -> None:
+        try:
+            self.committer.hold(plan.rests_on)
+        except DirectoryFailed as error:
+            self._fail(error.error, error.doing, frozenset(one.key for one in plan.rests_on))
+            self._refuse(taken, named(error.error, error.doing))
+            return
         if not plan.publishes:
             self._answer(plan, taken, Committed(backups={}, made={}, refused={}))
             return
@@ -347,7 +341,9 @@ class Turns:
                 self._tell_repair(publish, now)
         if any(publish.found.broken for publish in current):
             self._quietly(self.rotation.bound_quarantine)
-        made = (backup for move in current for backup in committed.made.get(move.key, []))
+        made = [backup for move in current for backup in committed.made.get(move.key, [])]
+        if made:
+            self._shed_again_at = 0.0  # what they succeed may go
         self.space.moved(
             sum(map(_size_change, current)), sum(blocks(backup.size_bytes) for backup in made)
         )
@@ -446,7 +442,7 @@ class Turns:
         _log.error("%s: %s", doing, what)
         self.tell(
             Incident(
-                kind="disk_error",
+                kind="no_room" if _is_full(error) else "disk_error",
                 document="",
                 at=self.clock.now(),
                 summary=f"{doing}: {what}",
@@ -476,7 +472,7 @@ class Turns:
         for key in keys:
             disk.drop_cached_pages(self.ground.documents(key.owner), key.name)
         now = self.clock.now()
-        self.mending.run(now, again=True)
+        completed = self.mending.run(now, again=True)
         again = [replace(self.finding.find(key), repair=True) for key in sorted(keys)]
         publishes = tuple(
             Publish(
@@ -490,6 +486,9 @@ class Turns:
             plan = Plan(publishes=publishes, taken=(), atomic=False)
             for refused in self.committer.run(plan, now=now).refused.values():
                 raise refused
+        for found in again:
+            if found.judged.verdict is Verdict.MISSING and found.key not in completed:
+                self.mending.remove_again(found.key)
         for owner in (BOT, SELINE):
             disk.touch_and_sync(self.ground.documents(owner))
         for found in again:
@@ -501,6 +500,10 @@ def _unforeseen(error: Exception) -> InDoubt:
     _log.critical("a commit ended unexpectedly", exc_info=error)
     cause = error if isinstance(error, OSError) else OSError(repr(error))
     return InDoubt(cause, "Committing", committed=False)
+
+
+def _is_full(error: OSError | StorageError) -> bool:
+    return is_full(error) if isinstance(error, OSError) else isinstance(error, VolumeFull)
 
 
 def _said(error: OSError | StorageError) -> str:

@@ -475,6 +475,11 @@ FAILING: Final = (
         _delete_and_change,
     ),
     _of_reopening(
+        "transaction that deletes, the directory of the record fails to sync, then the reopening",
+        "seline$",
+        _delete_and_change,
+    ),
+    _of_reopening(
         "transaction, the documents' directory fails to sync, then the reopening",
         "volume$",
         transaction,

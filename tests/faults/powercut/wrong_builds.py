@@ -183,7 +183,9 @@ def _only(test: str) -> str:
 
 
 KILLED_AFTER_THE_EXCHANGE: Final = "save, killed after the exchange, then a start"
-KILLED_WITH_A_RECORD: Final = "transaction, killed before its record is durable, then a start"
+RECORD_IN_DOUBT: Final = (
+    "transaction, the directory of the record fails to sync, then the reopening"
+)
 BEFORE_EXCHANGE: Final = "save, edited by hand before the exchange"
 NO_ROOM: Final = "two saves, edited by hand before the first exchange, with no room for the edit"
 
@@ -281,7 +283,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "Mending._hold_record",
         "disk.sync",
         NOTHING,
-        KILLED_WITH_A_RECORD,
+        RECORD_IN_DOUBT,
     ),
     "documents that were rolled forward are not synced": _opening(
         "Mending._complete", "disk.touch_and_sync", NOTHING, "start after a crash"
