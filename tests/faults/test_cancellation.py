@@ -45,6 +45,7 @@ from seline.http.routes import PREFIX
 from seline.library import Opening, Seline
 from seline.manager.holds import TRANSACTION
 from seline.outbound.folder import Folder
+from seline.ports.store import Snapshot
 from seline.server import Serving, serving
 from seline.services.exporting import Destination, Exporting
 from seline.settings import Settings
@@ -351,10 +352,15 @@ async def test_a_large_document_that_was_opened_for_nobody_is_closed(volume: Pat
         before = Traces.now(threads=False)
         for way in WAYS.values():
             async with seline.data.exported() as snapshot:
-                ended = await struck(seline.data.reading(lambda: snapshot.open(A)), 1, way)
+                ended = await struck(seline.data.reading(partial(open_slowly, snapshot)), 1, way)
             assert ended.cancelled
             await before.gone()
         assert stray(volume) == []
+
+
+def open_slowly(snapshot: Snapshot) -> Iterator[bytes]:
+    time.sleep(0.01)
+    return snapshot.open(A)
 
 
 async def test_a_client_that_leaves_an_export_lets_go_of_it(volume: Path) -> None:

@@ -1,97 +1,36 @@
 """The power-cut suite is checked: builds that are wrong on purpose must be flagged by it.
 
-Each takes one care away from the commit. A suite that finds nothing here would find nothing.
+Each row of `powercut.wrong_builds` takes one care away from the store: a sync, a link, a checksum,
+a check. A suite that does not tell such a build from the right one would find nothing anywhere. And
+every such place in the code has its row, so a new care brings its wrong build.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from seline.domain.integrity import ATTRIBUTE
-from seline.storage.volume import commit, disk
-from tests.faults.powercut.recorder import record
-from tests.faults.powercut.states import cuts
+from tests.faults.powercut.cares import sites
+from tests.faults.powercut.damages import CASES, broken_by
+from tests.faults.powercut.promises import Flagged, State, flagged
+from tests.faults.powercut.scenarios import SCENARIOS, states_of
+from tests.faults.powercut.states import EVERY, Cutting
 from tests.faults.powercut.trying import fast_place, kind_of, sample, try_some
+from tests.faults.powercut.wrong_builds import WRONG_BUILDS, WrongBuild
+from tests.faults.powercut.wrong_stores import RIGHT, WRONG, seven_saves
 from tests.proof.figures import note
-from tests.proof.judge import expect
-from tests.proof.operations import OPERATIONS, A, prepare
 
-SAMPLE: Final = 100
-
-
-def _nothing(*_args: object, **_kwargs: object) -> None:
-    return
-
-
-def _no_sync_of_files(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(commit.Committer, "_sync_each", _nothing)
-
-
-def _no_sync_of_backups(patch: pytest.MonkeyPatch) -> None:
-    def sync(self: commit.Committer, directories: Iterable[int], doing: str) -> None:
-        if doing != "Syncing the backups":
-            real(self, directories, doing)
-
-    real = commit.Committer._sync_directories
-    patch.setattr(commit.Committer, "_sync_directories", sync)
-
-
-def _no_link(patch: pytest.MonkeyPatch) -> None:
-    """The backup is the old name moved away: for a moment the document is nowhere."""
-
-    def rename(source: int, name: str, target: int, new_name: str) -> None:
-        if name == A:
-            os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
-        else:
-            real(source, name, target, new_name)
-
-    real = disk.link
-    patch.setattr(disk, "link", rename)
-
-
-def _no_sync_of_documents(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(commit.Committer, "_sync_documents", _nothing)
-
-
-def _attribute_last(patch: pytest.MonkeyPatch) -> None:
-    """The checksum is set on the published file, when its syncs are over."""
-
-    def stage(directory: int, name: str, data: bytes, attribute: bytes | None, mtime: int) -> int:
-        if attribute is not None:
-            late.append(attribute)
-        return real_stage(directory, name, data, None, mtime)
-
-    def sync(self: commit.Committer, moves: Sequence[commit._Move], *, committed: bool) -> None:
-        real_sync(self, moves, committed=committed)
-        for move, attribute in zip(moves, late, strict=False):
-            descriptor = os.open(move.key.name, os.O_RDONLY, dir_fd=self.ground.top)
-            os.setxattr(descriptor, ATTRIBUTE, attribute)
-            os.close(descriptor)
-
-    late: list[bytes] = []
-    real_stage, real_sync = disk.stage, commit.Committer._sync_documents
-    patch.setattr(disk, "stage", stage)
-    patch.setattr(commit.Committer, "_sync_documents", sync)
-
-
-def _no_record(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(commit.Committer, "_record", _nothing)
-    patch.setattr(commit.Committer, "_forget_record", _nothing)
-
-
-CONTROLS: Final[Mapping[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]]] = {
-    "staged files are not synced": ("save", _no_sync_of_files),
-    "backups/ is not synced": ("save", _no_sync_of_backups),
-    "the backup is moved, not linked": ("save", _no_link),
-    "the documents' directory is not synced": ("save", _no_sync_of_documents),
-    "the checksum is set last": ("save", _attribute_last),
-    "a transaction has no record": ("transaction", _no_record),
-}
+SUITE: Final = "negative control"
+SHARE: Final = Cutting(share=0.25)
+NEEDLESS: Final = {name: build for name, build in WRONG_BUILDS.items() if build.needless}
+NEEDED: Final = {name: build for name, build in WRONG_BUILDS.items() if not build.needless}
+ALL_MAX: Final = 400
+FIRST_MAX: Final = 1_000
+HARNESS_ERRORS: Final = ("NameError", "TypeError", "AttributeError", "UnboundLocalError")
 
 
 @pytest.fixture
@@ -101,34 +40,108 @@ def place(tmp_path: Path) -> Iterator[Path]:
         yield fast
 
 
-@pytest.mark.parametrize("wrong", CONTROLS)
+def test_every_care_in_the_code_has_its_wrong_build() -> None:
+    """A new sync, link, attribute or check brings a row in `wrong_builds.py`."""
+    named = {site for build in WRONG_BUILDS.values() for site in build.changes}
+
+    assert sites() - named == set()
+
+
+def test_every_wrong_build_is_tried_by_what_there_is() -> None:
+    tried = {build.tried for build in WRONG_BUILDS.values()}
+
+    assert tried <= SCENARIOS.keys() | CASES.keys()
+    assert CASES.keys() <= tried
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_case_without_a_cut_breaks_a_promise(name: str, place: Path) -> None:
+    assert broken_by(CASES[name], place / "volume") == []
+
+
+@pytest.mark.parametrize("name", NEEDED)
 def test_a_build_without_one_care_is_flagged(
-    wrong: str, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, flagged = _tried(wrong, tmp_path, place, monkeypatch, count=SAMPLE)
-    assert flagged > 0
+    broken = _first_flagged(WRONG_BUILDS[name], place, monkeypatch)
+
+    assert broken != []
+    assert not any(error in one for one in broken for error in HARNESS_ERRORS)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_store_that_is_wrong_on_purpose_loses_saves(name: str, place: Path) -> None:
+    states = seven_saves(name, place)
+
+    assert try_some(states, place / "states") != []
+
+
+def test_a_small_store_that_takes_every_care_loses_none(place: Path) -> None:
+    [small, _seline] = RIGHT
+
+    assert try_some(seven_saves(small, place), place / "states") == []
 
 
 @pytest.mark.prove
-@pytest.mark.parametrize("wrong", CONTROLS)
+@pytest.mark.parametrize("name", WRONG)
+def test_how_often_a_wrong_store_loses_a_save(name: str, place: Path) -> None:
+    states = seven_saves(name, place)
+
+    lost = try_some(states, place / "states")
+
+    note(SUITE, name, tried=len(states), failures=len(lost), where=kind_of(place), kind="store")
+    assert len(lost) > 0
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("name", NEEDED)
 def test_how_often_a_build_without_one_care_is_flagged(
-    wrong: str, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried, flagged = _tried(wrong, tmp_path, place, monkeypatch, count=10 * SAMPLE)
-    note("negative control", wrong, tried=tried, failures=flagged, where=kind_of(place))
-    assert flagged > 0
+    tried, lost = _all_flagged(WRONG_BUILDS[name], place, monkeypatch)
+
+    note(SUITE, name, tried=tried, failures=lost, where=kind_of(place), kind="build")
+    assert lost > 0
 
 
-def _tried(
-    wrong: str, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch, *, count: int
-) -> tuple[int, int]:
-    """Return how many states of a wrong build were tried, and in how many a promise is broken."""
-    name, plant = CONTROLS[wrong]
-    steps = [expect(OPERATIONS[name], tmp_path / "expected")]
-    prepare(OPERATIONS[name], tmp_path / "volume")
-    monkeypatch.setenv("SELINE_STRICT", "")
+@pytest.mark.prove
+@pytest.mark.parametrize("name", NEEDLESS)
+def test_a_care_that_is_said_to_be_needless_is_so(
+    name: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, lost = _all_flagged(WRONG_BUILDS[name], place, monkeypatch)
+
+    assert lost == 0
+
+
+def _first_flagged(
+    build: WrongBuild, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> Sequence[str]:
+    """Return what is broken in the first state of a build that shows it."""
     with monkeypatch.context() as patch:
-        plant(patch)
-        states = cuts(record(OPERATIONS[name], tmp_path / "volume"))
-    tried = sample(states, count)
-    return len(tried), len(try_some(tried, steps, place))
+        if build.tried in CASES:
+            build.plant(patch)
+            return broken_by(CASES[build.tried], place / "volume")
+        states = states_of(build.tried, place, build.plant, SHARE)
+        build.plant(patch)
+        found = (one for one in flagged(_drawn(states, FIRST_MAX), place / "states") if one)
+        first = next(found, Flagged("", ()))
+        found.close()
+        return first.broken
+
+
+def _all_flagged(
+    build: WrongBuild, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[int, int]:
+    """Return how many states of a build were tried, and in how many of them a promise is broken."""
+    with monkeypatch.context() as patch:
+        if build.tried in CASES:
+            build.plant(patch)
+            return 1, bool(broken_by(CASES[build.tried], place / "volume"))
+        states = sample(states_of(build.tried, place, build.plant, EVERY), ALL_MAX)
+        build.plant(patch)
+        return len(states), len(try_some(states, place / "states"))
+
+
+def _drawn(states: Sequence[State], count: int) -> list[State]:
+    return random.Random(count).sample(states, min(count, len(states)))

@@ -678,7 +678,7 @@ async def test_a_volume_without_room_is_no_disk_error(
     unlink = os.unlink
 
     def refuse(path: str, **where: int) -> None:
-        """Refuse to discard a backup, as where a discarded name still needs a block (or a quota)."""
+        """Refuse to discard a backup, as where even that needs a block (or a quota)."""
         if str(path).startswith("user_profile_"):
             raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
         unlink(path, **where)  # type: ignore[arg-type]

@@ -7,6 +7,8 @@ in which one of them is something else, and nothing but that.
 from __future__ import annotations
 
 import ast
+import copy
+import functools
 import importlib
 import inspect
 import sys
@@ -76,7 +78,7 @@ def instead(patch: pytest.MonkeyPatch, changes: Mapping[Site, str], **names: obj
     places = {(site.module, site.function) for site in changes}
     for name, path in places:
         module = _module(name)
-        function = dict(_functions(_tree(module)))[path]
+        function = copy.deepcopy(dict(_functions(_tree(module)))[path])
         for site, code in changes.items():
             if (site.module, site.function) == (name, path):
                 _replace(function, site, code)
@@ -166,6 +168,7 @@ def _owners(module: ModuleType, path: str) -> Iterator[tuple[object, str]]:
             yield known, name
 
 
+@functools.cache
 def _tree(module: ModuleType) -> ast.Module:
     return ast.parse(inspect.getsource(module))
 

@@ -21,7 +21,7 @@ import pytest
 
 from seline.domain.document import Content, Json
 from seline.domain.json_text import encode
-from seline.storage.volume import probe
+from seline.storage.volume import disk, probe
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.states import Cut, write
 from tests.proof.judge import Expected, Outcome, Values, _values, _works, judge
@@ -104,13 +104,15 @@ class Keeping:
 
     `served[n]` may be served once n changes were acknowledged. Of the bytes in `kept`, each is
     somewhere on the volume from that many acknowledgements on; those in `replaced`, once the last
-    values are served; of those in `erased`, no copy is left once all is acknowledged.
+    values are served; of those in `erased`, no copy is left once all is acknowledged, and of those
+    in `once` not two.
     """
 
     served: Sequence[Sequence[Values]]
     kept: Mapping[bytes, int] = field(default_factory=dict[bytes, int])
     replaced: Sequence[bytes] = ()
     erased: Sequence[bytes] = ()
+    once: Sequence[bytes] = ()
     inside: str = "."
     has_format: bool = False
 
@@ -128,6 +130,7 @@ class Keeping:
         broken += [f"V2, V4: {data[:60]!r} is lost" for data in due if data not in there]
         if done == len(self.served) - 1:
             broken += [f"V8: {data[:60]!r} is left" for data in self.erased if data in there]
+            broken += [f"V4: {data[:60]!r} twice" for data in self.once if there.count(data) > 1]
         return broken
 
     def _format(self, volume: Path) -> list[str]:
@@ -168,6 +171,7 @@ def unhurried() -> Generator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _descriptor: None)
+        patch.setattr(disk, "_syncfs", lambda _descriptor: 0)
         patch.setattr(os, "posix_fadvise", lambda *_: None)
         patch.setattr(probe, "mount_of", lambda _path: None)
         patch.setenv("SELINE_STRICT", "")

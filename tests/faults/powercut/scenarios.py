@@ -15,6 +15,7 @@ import random
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -26,7 +27,8 @@ import pytest
 
 from seline.blocking import Seline
 from seline.clock import SystemClock
-from seline.domain.document import Json
+from seline.domain.document import BOT, Content, DocumentKey, Json
+from seline.domain.integrity import checksum_of, encode_checksum
 from seline.domain.json_text import encode
 from seline.errors import OutcomeUnknown, SelineError
 from seline.storage.volume import commit, disk, ground, store
@@ -102,7 +104,8 @@ def states_of(
             return list(_after_kills(made, scenario.killed, judge, place, cutting))
         if scenario.cut_again:
             count = max(1, round(scenario.cut_again * cutting.starts))
-            return list(_cut_again(cuts(made), judge, count, place, cutting))
+            first = cuts(made, replace(cutting, share=max(cutting.share, 0.1)))
+            return list(_cut_again(first, judge, count, place, cutting))
         return [State(cut, judge) for cut in cuts(made, cutting)]
 
 
@@ -414,6 +417,20 @@ def _of_failing_sync(what: str, where: str, operation: str = "save") -> Scenario
     return replace(usual, name=f"{operation}, {what} fails to sync", act=act)
 
 
+def _rot_newest_backup(volume: Path) -> None:
+    """Put a flipped byte into a backup as a bad disk does: for good, and the mtime stays."""
+    path = max((volume / "backups").glob("a_*.json"))
+    backups = os.open(path.parent, os.O_RDONLY)
+    raw = disk.read_whole(backups, path.name, size_max=1 << 20)
+    rotten = raw.data.replace(b"xxx", b"xyx", 1)
+    descriptor = disk.stage(backups, "rot.tmp", rotten, raw.attribute, raw.identity.mtime_ns)
+    os.fsync(descriptor)
+    os.close(descriptor)
+    disk.rename(backups, "rot.tmp", backups, path.name)
+    os.fsync(backups)
+    os.close(backups)
+
+
 class _Forward(SystemClock):
     """A clock a minute ahead, from the moment when that is wanted."""
 
@@ -424,7 +441,12 @@ class _Forward(SystemClock):
         return super().monotonic() + self.ahead_s
 
 
-def _of_reopening(name: str, where: str, change: Callable[[Seline, Path], object]) -> Scenario:
+def _of_reopening(
+    name: str,
+    where: str,
+    change: Callable[[Seline, Path], object],
+    meanwhile: Callable[[Path], None] = lambda _volume: None,
+) -> Scenario:
     """A change whose outcome is unknown, and a save of another document that reopens the store."""
     failing = _FailsOnce(where)
 
@@ -434,8 +456,9 @@ def _of_reopening(name: str, where: str, change: Callable[[Seline, Path], object
         with opened(shutil.copytree(volume, volume.with_name("expected"))) as seline:
             change(seline, volume)
             made = _values(seline)
-        still = {STILL: value(STILL, "new")}
-        return Keeping(served=[(before, made, {**made, **still}), ({**made, **still},)])
+        older = {**before, A: value(A, 1)}  # where the newest backup has rotted
+        both = {**made, STILL: value(STILL, "new")}
+        return Keeping(served=[(before, older, made, both), (both,)])
 
     def act(volume: Path) -> None:
         clock = _Forward()
@@ -446,6 +469,7 @@ def _of_reopening(name: str, where: str, change: Callable[[Seline, Path], object
                 failing.armed = True
                 with pytest.raises(OutcomeUnknown):
                     change(seline, volume)
+                meanwhile(volume)
                 clock.ahead_s = 60.0
                 assert _try(lambda: seline.data.save_json(STILL, value(STILL, "new")))
 
@@ -468,6 +492,12 @@ FAILING: Final = (
         "delete, the documents' directory fails to sync, then the reopening",
         "volume$",
         OPERATIONS["delete"].act,
+    ),
+    _of_reopening(
+        "delete, the documents' directory fails to sync, then rot and the reopening",
+        "volume$",
+        OPERATIONS["delete"].act,
+        meanwhile=_rot_newest_backup,
     ),
     _of_reopening(
         "transaction that deletes, the documents' directory fails to sync, then the reopening",
@@ -653,6 +683,20 @@ def _to_be_edited_in_a_transaction(volume: Path) -> Judge:
     )
 
 
+def _to_be_edited_in_a_recovery(volume: Path) -> Judge:
+    documents(volume)
+    before = _before(volume)
+    OPERATIONS["recovery"].prepare(volume)
+    recovered, edited = {**before, A: value(A, 1)}, {**before, A: EDIT}
+    return Keeping(served=[(recovered, edited), (edited,), (edited,)], kept={encode(EDIT): 1})
+
+
+def _load(volume: Path) -> None:
+    with opened(volume) as seline:
+        seline.data.load_json(A)
+        _say()
+
+
 def _saves(count: int) -> Callable[[Path], None]:
     def act(volume: Path) -> None:
         with opened(volume) as seline:
@@ -693,6 +737,8 @@ def _edited_after(
         (volume / A).write_bytes(edit)
         if after[A] is None:
             after = {**after, A: EDIT}
+        elif exchanges:  # what was published there went with the edit
+            after = {**after, A: value(A, 2)}
         return Keeping(served=[(after,), (after,)], kept={edit: 0})
 
     return ready
@@ -713,7 +759,32 @@ def _broken_record(volume: Path) -> Judge:
     OPERATIONS["start after a crash"].prepare(volume)
     journal = volume / ".seline" / "journal"
     journal.write_bytes(rotten := journal.read_bytes().replace(b'"a.json"', b'"q.json"'))
-    return Keeping(served=[(before,), (before,)], kept={rotten: 0})
+    return Keeping(served=[(before,), (before,)], kept={rotten: 0}, once=[rotten])
+
+
+def _copied_in(volume: Path) -> Judge:
+    documents(volume)
+    before = _before(volume)
+    theirs, new = {**before, A: value(A, "theirs")}, {**before, A: value(A, "new")}
+    older = {**before, A: value(A, 1)}  # what takes the place of a torn copy
+    return Keeping(
+        served=[(before, older, theirs, new), (theirs, new), (new,)],
+        replaced=[encode(theirs[A])],
+    )
+
+
+def _copy_in(volume: Path) -> None:
+    """A document with its checksum comes by `cp -a` and `mv`; it is saved as it is, then anew."""
+    content, mtime_ns = Content.of(encode(value(A, "theirs"))), time.time_ns()
+    attribute = encode_checksum(checksum_of(DocumentKey(BOT, A), content, mtime_ns))
+    with opened(volume) as seline:
+        top = os.open(volume, os.O_RDONLY)
+        os.close(disk.stage(top, "copy.tmp", content.data, attribute, mtime_ns))
+        disk.rename(top, "copy.tmp", top, A)
+        os.close(top)
+        for number in ("theirs", "new"):
+            seline.data.save_json(A, value(A, number))
+            _say()
 
 
 def _start(volume: Path) -> None:
@@ -746,6 +817,11 @@ def _before(volume: Path) -> Values:
 
 BESIDE: Final = (
     Scenario(
+        name="the same saved and a save, over a copy by hand",
+        prepare=_copied_in,
+        act=_copy_in,
+    ),
+    Scenario(
         name="save, edited by hand before the link",
         prepare=_to_be_edited(encode(EDIT)),
         act=_saves(1),
@@ -774,6 +850,12 @@ BESIDE: Final = (
         prepare=_to_be_edited_in_a_transaction,
         act=_first_transaction,
         way=_edited_at("exchange", encode(EDIT)),
+    ),
+    Scenario(
+        name="recovery, edited by hand before the link",
+        prepare=_to_be_edited_in_a_recovery,
+        act=_load,
+        way=_edited_at("link", encode(EDIT)),
     ),
     Scenario(
         name="start after a crash and an edit by hand",

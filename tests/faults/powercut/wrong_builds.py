@@ -11,7 +11,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgspec
@@ -169,6 +169,11 @@ def _unsynced(module: str, where: str, tried: str, number: int = 1) -> WrongBuil
     return _row(module, where, "disk.sync", NOTHING, tried, number)
 
 
+def _needless(row: WrongBuild, why: str) -> WrongBuild:
+    """Return a row of a care whose lack nobody can tell."""
+    return replace(row, needless=why)
+
+
 def _all_but(directory: str) -> str:
     """Return the sync of directories without this one."""
     return (
@@ -186,6 +191,7 @@ KILLED_AFTER_THE_EXCHANGE: Final = "save, killed after the exchange, then a star
 RECORD_IN_DOUBT: Final = (
     "transaction, the directory of the record fails to sync, then the reopening"
 )
+COPIED_IN: Final = "the same saved and a save, over a copy by hand"
 BEFORE_EXCHANGE: Final = "save, edited by hand before the exchange"
 NO_ROOM: Final = "two saves, edited by hand before the first exchange, with no room for the edit"
 
@@ -309,8 +315,27 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     "quarantine/ is not synced after a torn edit before the start": _unsynced(
         "opening", "Mending._keep_as", "start after a crash and an edit by hand, torn"
     ),
-    "the reopening does not try the directories": _row(
-        "turns", "Turns._reopen", "disk.touch_and_sync", NOTHING, "a disk whose directories fail"
+    "a file that was copied in is not synced before it is relied on": _unsynced(
+        "commit", "Committer._sync_found", COPIED_IN
+    ),
+    "the name of a file that was copied in is not synced": _commit(
+        "Committer.hold", "self._sync_directories", NOTHING, COPIED_IN
+    ),
+    "the reopening does not try every directory": _opening(
+        "Mending._hold_names",
+        "disk.touch_and_sync",
+        NOTHING,
+        "a directory that cannot be synced",
+    ),
+    "the reopening does not try the documents' directories once more": _needless(
+        _row(
+            "turns",
+            "Turns._reopen",
+            "disk.touch_and_sync",
+            NOTHING,
+            "a directory that cannot be synced",
+        ),
+        "the mending before it syncs the names of every directory, and fails where it cannot",
     ),
     "the reopening commits nothing anew": _row(
         "turns",
@@ -330,23 +355,24 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "backups/ removed by hand, then a save",
     ),
     "names of new directories are not synced": _disk(
-        "make_directory",
-        "sync",
-        NOTHING,
-        "first start over an older bot's files, and a transaction",
+        "make_directory", "sync", NOTHING, "first start, and a save"
     ),
-    "the directory of the lock is not synced": _row(
-        "ground",
-        "_try_lock_file",
-        "disk.make_directory",
-        "made",
-        "first start where directories cannot be locked, and a transaction",
+    "the directory of the lock is not synced": _needless(
+        _row(
+            "ground",
+            "_try_lock_file",
+            "disk.make_directory",
+            "made",
+            "first start where directories cannot be locked, and a transaction",
+        ),
+        "every start syncs the names of every directory before anything rests on them",
     ),
     "the format is not synced": _unsynced(
         "ground", "Ground._write_small", "first start, and a save"
     ),
-    "the name of the format is not synced": _unsynced(
-        "ground", "Ground._write_small", "first start, and a save", number=2
+    "the name of the format is not synced": _needless(
+        _unsynced("ground", "Ground._write_small", "first start, and a save", number=2),
+        "every start syncs the names of every directory before anything rests on them",
     ),
 } | {
     f"a failed sync of {what} is {how}": WrongBuild(
@@ -397,6 +423,9 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     "what was linked is not compared with what was judged": _commit(
         "Committer._link", "self._is_judged", YES, "save, edited by hand before the link"
     ),
+    "what was set aside is not compared with what was judged": _commit(
+        "Committer._set_aside", "self._is_judged", YES, "recovery, edited by hand before the link"
+    ),
     "what came out is taken for what was judged": _commit(
         "Committer._see_out", "self._is_judged", YES, BEFORE_EXCHANGE
     ),
@@ -439,11 +468,14 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         YES,
         "an export of a flipped document that meets two saves",
     ),
-    "an export holds what lies there now": _leases(
-        "Leases._link",
-        "Identity.of(status).same_bytes",
-        YES,
-        "an export of an edited document that meets a save",
+    "an export holds what lies there now": _needless(
+        _leases(
+            "Leases._link",
+            "Identity.of(status).same_bytes",
+            YES,
+            "an export of an edited document that meets a save",
+        ),
+        "whoever reads it looks at its inode, and takes the newest content where it is another",
     ),
     "a document counts as its own backup": _opening(
         "Mending._sweep_twin",
@@ -486,17 +518,23 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         ALWAYS,
         "an export of a large flipped document",
     ),
-    "a large document of another name is exported as it is": _judging(
-        "Judging.judge_in_pieces",
-        "checksum.name_hash != name_hash(key)",
-        NEVER,
-        "an export of a large flipped document",
+    "a large document of another name is exported as it is": _needless(
+        _judging(
+            "Judging.judge_in_pieces",
+            "checksum.name_hash != name_hash(key)",
+            NEVER,
+            "an export of a large flipped document",
+        ),
+        "one with the checksum of another is taken for an edit, and exported all the same",
     ),
-    "a checksum of another document says what was there": _judging(
-        "Judging.recorded",
-        "checksum.name_hash != name_hash(key)",
-        NEVER,
-        "an export of a flipped document that meets two saves",
+    "a checksum of another document says what was there": _needless(
+        _judging(
+            "Judging.recorded",
+            "checksum.name_hash != name_hash(key)",
+            NEVER,
+            "an export of a flipped document that meets two saves",
+        ),
+        "what a digest names is looked for among the contents of this document alone",
     ),
     "an export judges no document": _leases(
         "Lease._judged",
@@ -552,6 +590,12 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "believing(self.judging.look_at_backup)",
         "a flipped document and backup",
     ),
+    "backups are not judged when a removal is made again": _opening(
+        "Mending.remove_again",
+        "self._judging.look_at_backup",
+        "believing(self._judging.look_at_backup)",
+        "delete, the documents' directory fails to sync, then rot and the reopening",
+    ),
     "backups are not judged in a rotation": _row(
         "rotation",
         "Rotation._verdict_of",
@@ -560,7 +604,7 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "rotation past a broken backup",
     ),
     "backups are listed without their digests": _row(
-        "shelf", "Shelf._measured", "decode_checksum", NOTHING, "a pin and many saves"
+        "shelf", "Shelf._measured", "decode_checksum", NOTHING, "a switch between two contents"
     ),
     "broken bytes are said to be set aside already": _commit(
         "Committer._set_aside", "is_set_aside", YES, "recovery"
