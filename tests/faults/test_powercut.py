@@ -25,8 +25,8 @@ from tests.proof.figures import note
 from tests.proof.operations import OPERATIONS, Operation, prepare
 
 SUITE: Final = "power cut"
-SAMPLE: Final = 12
-FEW: Final = Cutting(share=0.05, starts=0.04)
+SAMPLE: Final = 6
+FEW: Final = Cutting(moments=0.2, share=0.1, starts=0.04)
 ALL: Final = Cutting(combinations_max=1024)
 DRAWN: Final = Cutting(share=0.1)
 """After a kill at every call there are too many: one in ten, drawn by lot."""

@@ -747,6 +747,29 @@ def _in_one_batch(seline: Seline, changes: Sequence[Callable[[], object]]) -> li
     return futures
 
 
+def test_a_document_whose_sync_failed_is_copied_from_then_on(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    """One that was put there by hand is synced before it becomes a backup: once (SPEC V2, §10)."""
+    volume = tmp_path / "volume"
+    with watched(volume) as syncs, opened(volume) as seline:
+        seline.data.save_json(A, value(A, "old"))
+        os.rename(volume / A, tmp_path / "away")
+        assert seline.data.load_json(A) == {}
+        os.rename(tmp_path / "away", volume / A)
+        syncs.refuse = lambda name: name == A or (name.endswith("2") and "staging" in name)
+        for number in range(3):
+            with contextlib.suppress(VolumeFailed):
+                seline.data.save_json(A, value(A, number))
+        syncs.refuse = lambda _: False
+        seline.data.save_json(A, value(A, "new"))
+
+        kept = [seline.data.read_backup(A, one.name) for one in seline.data.backups(A)]
+        assert value(A, "old") in kept
+        assert A in syncs.failed
+        assert syncs.again == []
+
+
 # a power cut after the reopening: what was made up for must be on the disk
 
 

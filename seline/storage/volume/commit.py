@@ -140,8 +140,8 @@ class Committer:
     before_replacing: Callable[[DocumentKey], None]
     overlay: Overlay = field(default_factory=dict[DocumentKey, "Content | SelineError | None"])
     _durable: dict[DocumentKey, Identity] = field(default_factory=dict[DocumentKey, Identity])
-    _refused_sync: dict[DocumentKey, tuple[Identity, OSError]] = field(
-        default_factory=dict[DocumentKey, "tuple[Identity, OSError]"]
+    _refused_syncs: dict[tuple[int, int], OSError] = field(
+        default_factory=dict[tuple[int, int], OSError]
     )
     _litter: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
     _unseen: list[_Move] = field(default_factory=list[_Move])
@@ -188,15 +188,17 @@ class Committer:
 
     def _sync_found(self, found: Found) -> None:
         """Sync a file as it lies there, once: after a failure its sync would say nothing."""
-        refused, token = self._refused_sync.get(found.key), found.token
-        if refused is not None and isinstance(token, Identity) and refused[0].same_bytes(token):
-            raise refused[1]
+        if not isinstance(found.token, Identity):
+            return  # nothing lies there
+        file = found.token.inode, found.token.mtime_ns
+        if (refusal := self._refused_syncs.get(file)) is not None:
+            raise refusal
         with contextlib.suppress(FileNotFoundError):  # it was there a moment ago
             descriptor = disk.open_to_read(self.ground.documents(found.key.owner), found.key.name)
             try:
                 disk.sync(descriptor)
             except OSError as error:
-                self._refused_sync[found.key] = Identity.of(os.fstat(descriptor)), error
+                self._refused_syncs[file] = error
                 raise
             finally:
                 os.close(descriptor)

@@ -165,7 +165,7 @@ def _files(volume: Path) -> list[bytes]:
 
 @contextmanager
 def unhurried() -> Generator[None]:
-    """Do without syncs, strict mode, talk and mounts, which cost time and show nothing here.
+    """Do without syncs, strict mode, talk, mounts and settings: they cost time, show nothing here.
 
     What shares a mount with others is counted by its own files, so that a busy one is as good.
     """
@@ -175,6 +175,7 @@ def unhurried() -> Generator[None]:
         patch.setattr(os, "posix_fadvise", lambda *_: None)
         patch.setattr(probe, "mount_of", lambda _path: None)
         patch.setenv("SELINE_STRICT", "")
+        patch.setenv("SELINE_CONFIG", os.devnull)
         logging.disable(logging.CRITICAL)
         try:
             yield

@@ -94,10 +94,10 @@ def states_of(
 ) -> list[State]:
     """Return the states that cuts leave of what a scenario does with a build that `plant` makes."""
     scenario = SCENARIOS[name]
-    tree, judge = _prepared(name)
+    tree, judge = _prepared(scenario.prepare)
     with unhurried(), pytest.MonkeyPatch.context() as patch:
-        scenario.way(patch)
         plant(patch)
+        scenario.way(patch)
         with _laid_out(tree, place) as volume, recording(volume) as made:
             scenario.act(volume)
         if scenario.killed:
@@ -170,26 +170,35 @@ def _with_and_without_record(states: Sequence[Cut], count: int) -> list[Cut]:
 
 
 @functools.cache
-def _prepared(name: str) -> tuple[Tree, Judge]:
-    """Return the volume that a scenario begins with, and its judge; once in a process."""
+def _prepared(prepare: Callable[[Path], Judge]) -> tuple[Tree, Judge]:
+    """Return the volume that scenarios begin with, and its judge; made once in a process."""
     with tempfile.TemporaryDirectory(prefix="seline-scenario-") as scratch, unhurried():
         volume = Path(scratch) / "volume"
-        judge = SCENARIOS[name].prepare(volume)
+        judge = prepare(volume)
         return tree_of(volume), judge
 
 
 # one operation, or several in one session
 
 
-def _of_operation(operation: Operation, way: Way = as_usual, also: str = "") -> Scenario:
+@functools.cache
+def _ready_for(operation: str) -> Callable[[Path], Judge]:
+    """Return what makes an operation's volume, the same for every way to do it."""
+
     def ready(volume: Path) -> Judge:
-        expected = expect(operation, volume.with_name("expected"))
-        prepare(operation, volume)
+        expected = expect(OPERATIONS[operation], volume.with_name("expected"))
+        prepare(OPERATIONS[operation], volume)
         return BySteps.of(expected)
 
-    name = f"{operation.name}, {also}" if also else operation.name
+    return ready
+
+
+def _of_operation(operation: Operation, way: Way = as_usual, also: str = "") -> Scenario:
     return Scenario(
-        name=name, prepare=ready, act=functools.partial(act_and_say, operation), way=way
+        name=f"{operation.name}, {also}" if also else operation.name,
+        prepare=_ready_for(operation.name),
+        act=functools.partial(act_and_say, operation),
+        way=way,
     )
 
 

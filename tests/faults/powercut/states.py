@@ -27,11 +27,12 @@ Names: TypeAlias = Mapping[Place, Sequence[Inode | None]]
 class Cutting:
     """How many states are wanted: of each cut every combination of names up to so many, else a few.
 
-    Of all that are found so, a `share` is built, by lot, always the same one; and of the sudden
-    ends that are followed by a start, a share in `starts` is.
+    Of the moments of a cut, and of what is found at each, a share is built, by lot, always the same
+    one; and of the sudden ends that are followed by a start, a share in `starts` is.
     """
 
     combinations_max: int = 64
+    moments: float = 1.0
     share: float = 1.0
     starts: float = 1.0
 
@@ -61,6 +62,8 @@ def cuts(recording: Recording, cutting: Cutting = EVERY) -> list[Cut]:
     found: dict[Tree, Cut] = {}
     chance = random.Random(len(recording.calls))
     for after, disk in recording.disks():
+        if chance.random() >= cutting.moments:
+            continue
         for shows, shown, bare in _marked(disk, chance, cutting.combinations_max):
             if chance.random() >= cutting.share or not disk.allows(shown):
                 continue

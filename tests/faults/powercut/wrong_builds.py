@@ -3,6 +3,7 @@
 A row names the places in the code that it changes (`cares.sites` says which must have one), what it
 puts there, and by what it is tried: a scenario whose states are opened (`scenarios`), or a case
 without a cut (`damages`). `needless` says of a build why nothing can tell it from the right one.
+`seldom`: in so few states does it show that the long tier alone looks for them.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class WrongBuild:
     changes: Mapping[Site, str] = field(default_factory=dict[Site, str])
     also: Way = as_usual
     needless: str = ""
+    seldom: bool = False
 
     def plant(self, patch: pytest.MonkeyPatch) -> None:
         """Make the build."""
@@ -169,6 +171,11 @@ def _unsynced(module: str, where: str, tried: str, number: int = 1) -> WrongBuil
     return _row(module, where, "disk.sync", NOTHING, tried, number)
 
 
+def _seldom(row: WrongBuild) -> WrongBuild:
+    """Return a row of a care whose lack shows in few states."""
+    return replace(row, seldom=True)
+
+
 def _needless(row: WrongBuild, why: str) -> WrongBuild:
     """Return a row of a care whose lack nobody can tell."""
     return replace(row, needless=why)
@@ -232,8 +239,8 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "Committer._record", "self._sync_directories", NOTHING, "transaction"
     ),
     "the record is not synced": _unsynced("commit", "Committer._record", "transaction"),
-    ".seline/ is not synced after the record": _unsynced(
-        "commit", "Committer._record", "transaction", number=2
+    ".seline/ is not synced after the record": _seldom(
+        _unsynced("commit", "Committer._record", "transaction", number=2)
     ),
     "the documents' directory is not synced": _unsynced(
         "commit", "Committer._sync_documents", "save"
@@ -250,6 +257,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
             ),
         },
         tried="transaction",
+        seldom=True,
     ),
     "quarantine/ is not synced after a move": _unsynced(
         "commit", "Committer._rename_aside", "recovery, its link refused"
@@ -285,11 +293,13 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     "a sync that changes something is none": _disk(
         "touch_and_sync", "sync", NOTHING, "start after a crash"
     ),
-    "the record of a killed process is not made durable before it is rolled forward": _opening(
-        "Mending._hold_record",
-        "disk.sync",
-        NOTHING,
-        RECORD_IN_DOUBT,
+    "the record of a killed process is not made durable before it is rolled forward": _seldom(
+        _opening(
+            "Mending._hold_record",
+            "disk.sync",
+            NOTHING,
+            RECORD_IN_DOUBT,
+        )
     ),
     "documents that were rolled forward are not synced": _opening(
         "Mending._complete", "disk.touch_and_sync", NOTHING, "start after a crash"
@@ -344,18 +354,20 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "(lambda plan, now: Committed(backups={}, made={}, refused={}))",
         "save, the documents' directory fails to sync, then the reopening",
     ),
-    "the name of the data directory is not synced": _row(
-        "ground", "_make_the_way", "disk.make_directory", "made", "first start, and a save"
+    "the name of the data directory is not synced": _seldom(
+        _row("ground", "_make_the_way", "disk.make_directory", "made", "first start, and a save")
     ),
-    "the name of a directory made anew is not synced": _row(
-        "ground",
-        "Ground._inner",
-        "disk.make_directory",
-        "made",
-        "backups/ removed by hand, then a save",
+    "the name of a directory made anew is not synced": _seldom(
+        _row(
+            "ground",
+            "Ground._inner",
+            "disk.make_directory",
+            "made",
+            "backups/ removed by hand, then a save",
+        )
     ),
-    "names of new directories are not synced": _disk(
-        "make_directory", "sync", NOTHING, "first start, and a save"
+    "names of new directories are not synced": _seldom(
+        _disk("make_directory", "sync", NOTHING, "first start, and a save")
     ),
     "the directory of the lock is not synced": _needless(
         _row(
@@ -376,7 +388,9 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     ),
 } | {
     f"a failed sync of {what} is {how}": WrongBuild(
-        changes={}, also=also, tried=f"{operation}, {what} fails to sync"
+        also=also,
+        tried=f"{operation}, {what} fails to sync",
+        seldom=what == "the directory of the record",
     )
     for how, also in {"repeated": _repeated, "overlooked": _overlooked}.items()
     for what, operation in {
@@ -411,8 +425,8 @@ LINKS: Final[Mapping[str, WrongBuild]] = {
     "the checksum is set when all is done": WrongBuild(
         also=_attribute_after_the_exchange, tried="save"
     ),
-    "the checksum is set after the bytes": WrongBuild(
-        also=_attribute_after_the_bytes, tried="save"
+    "the checksum is set after the bytes": _seldom(
+        WrongBuild(also=_attribute_after_the_bytes, tried="save")
     ),
     "there is no checksum": _disk("stage", "os.setxattr", NOTHING, "a flipped document"),
     "the mtime is not set": _disk("stage", "os.utime", NOTHING, "a flipped document"),
@@ -667,8 +681,8 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     "nothing in staging/ is known by its digest": _opening(
         "Mending._is_ours", "checksum.revision == Content.of(data).revision", NEVER, "save"
     ),
-    "nothing half-written in staging/ is known": _opening(
-        "Mending._is_ours", "why_not_json", NOTHING, "save"
+    "nothing half-written in staging/ is known": _seldom(
+        _opening("Mending._is_ours", "why_not_json", NOTHING, "save")
     ),
     "no checksum in staging/ is read": _opening(
         "Mending._is_ours", "decode_checksum", NOTHING, "save"
