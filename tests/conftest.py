@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,12 @@ from tests.clocks import FakeClock
 
 os.environ["SELINE_STRICT"] = "1"
 PROVE_UNTIL = time.monotonic() + 60 * float(os.environ.pop("SELINE_PROVE_MINUTES", "") or math.inf)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Draw the rounds of a slice by lot, anew each day, so that no suite is the one left out."""
+    if math.isfinite(PROVE_UNTIL):
+        random.Random(f"{datetime.now(UTC):%Y-%m-%d}").shuffle(items)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

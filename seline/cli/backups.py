@@ -10,6 +10,7 @@ from seline.cli import talk
 from seline.cli.front import front
 from seline.cli.problem import Problem
 from seline.cli.verbs import agreed, api_verb, dry_run_option, yes_option
+from seline.domain.counting import counted
 
 if TYPE_CHECKING:
     from seline.cli.client import Api
@@ -207,7 +208,7 @@ def _show_pruned(api: Api, report: dict[str, Any]) -> None:
 
 def _freed(report: dict[str, Any], what: str) -> str:
     size = sum(one["size_bytes"] for one in report["pruned"])
-    count = talk.count_text(len(report["pruned"]), "backup")
+    count = counted(len(report["pruned"]), "backup")
     return f"{count} of {talk.size_text(size)} {what}."
 
 

@@ -10,6 +10,7 @@ from seline.cli import talk
 from seline.cli.exits import Exit
 from seline.cli.front import front
 from seline.cli.verbs import agreed, api_verb, dry_run_option, yes_option
+from seline.domain.counting import counted
 
 if TYPE_CHECKING:
     from seline.cli.client import Api
@@ -116,8 +117,8 @@ def _show(report: dict[str, Any]) -> None:
 
 
 def _tell(report: dict[str, Any]) -> None:
-    documents = talk.count_text(report["documents"], "document")
-    backups = talk.count_text(report["backups"], "backup")
+    documents = counted(report["documents"], "document")
+    backups = counted(report["backups"], "backup")
     size = talk.size_text(report["bytes_read"])
     talk.say(f"{documents} and {backups} were read ({size}).")
     if report["damage"]:
@@ -127,7 +128,7 @@ def _tell(report: dict[str, Any]) -> None:
 
 
 def _why(found: dict[str, Any]) -> str:
-    lost = f" Lost: {found['lost']}." if found["lost"] else ""
+    lost = f"; lost: {found['lost']}" if found["lost"] else ""
     return f"{found['detail']}{lost}"
 
 

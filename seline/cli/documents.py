@@ -19,6 +19,7 @@ from seline.cli.verbs import (
     with_api,
     yes_option,
 )
+from seline.domain.counting import counted
 
 if TYPE_CHECKING:
     from seline.cli.client import Api
@@ -156,7 +157,7 @@ async def _delete_plan(api: Api, name: str, *, purge: bool) -> str:
     from seline.cli.client import document_path
 
     kept = len((await api.get(document_path(name, "backups")))["backups"])
-    backups = talk.count_text(kept, "backup")
+    backups = counted(kept, "backup")
     if purge:
         return f"{name}, its {backups} and its quarantined bytes are erased for good."
     return f"{name} is deleted; its content is kept as its newest backup (it has {backups} now)."

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 from seline.cli import talk
 from seline.cli.exits import Exit
+from seline.domain.counting import counted
 from seline.domain.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -73,8 +74,8 @@ def _members(tar: IO[bytes]) -> Iterator[tuple[str, str, bytes]]:
 
 
 def _told(manifest: Manifest) -> Exit:
-    documents = talk.count_text(len(manifest.documents), "document")
-    backups = talk.count_text(sum(len(one.backups) for one in manifest.documents), "backup")
+    documents = counted(len(manifest.documents), "document")
+    backups = counted(sum(len(one.backups) for one in manifest.documents), "backup")
     talk.say(f"The export is whole and was read back: {documents}, {backups}.")
     if not manifest.unrecoverable:
         return Exit.DONE
@@ -93,6 +94,12 @@ def export_in(source: str) -> str | None:
     inside = [name for name in os.listdir(source) if parse_export_name(name) is not None]
     found = [path for name in sorted(inside) if _is_export(path := os.path.join(source, name))]
     return found[-1] if found else None
+
+
+def has_unfinished_export(source: str) -> bool:
+    """Whether a directory is, or holds, an export that has no manifest."""
+    own = os.path.basename(os.path.abspath(source))
+    return any(parse_export_name(name) is not None for name in (own, *os.listdir(source)))
 
 
 def _is_export(directory: str) -> bool:

@@ -17,6 +17,7 @@ from seline.cli.exits import Exit
 from seline.cli.front import front
 from seline.cli.problem import Problem
 from seline.cli.verbs import Asked, agreed, dry_run_option, own_verb, with_api, yes_option
+from seline.domain.counting import counted
 
 if TYPE_CHECKING:
     from seline.cli.client import Api
@@ -125,17 +126,25 @@ def _shortened(names: list[str]) -> str:
 
 def _folder_body(source: str, *, skip_broken: bool) -> bytes:
     """Return a folder as an export. Raises Problem where a file cannot be used."""
+    from seline.cli.export_folder import has_unfinished_export
     from seline.cli.folder import as_export, look_through
+    from seline.domain.manifest import MANIFEST_NAME
 
     with talk.busy("Reading the folder"):
         found = look_through(source)
     _tell(found, skip_broken=skip_broken)
     if found.unusable and not skip_broken:
-        count = talk.count_text(len(found.unusable), "file")
+        count = counted(len(found.unusable), "file")
         raise Problem(
             f"{count} of {source} cannot be taken; nothing was imported, and nothing was touched.",
             "Mend what is named above, or leave it out with --skip-broken.",
             code="import_refused",
+        )
+    if not found.usable and has_unfinished_export(source):
+        raise Problem(
+            f"The export {source} is not whole: it has no {MANIFEST_NAME}.",
+            "Take another export: the manifest is written last, so this one was never finished.",
+            code="export_damaged",
         )
     if not found.usable:
         raise Problem(

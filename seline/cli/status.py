@@ -8,6 +8,7 @@ from seline.cli import talk
 from seline.cli.exits import EXIT_FOR_CHECK, Exit
 from seline.cli.front import front
 from seline.cli.verbs import api_verb
+from seline.domain.counting import counted
 
 if TYPE_CHECKING:
     from seline.cli.client import Api
@@ -40,8 +41,8 @@ async def status(api: Api) -> Exit:
 
 
 def _show(health: dict[str, Any], documents: list[dict[str, Any]], *, served_by: str) -> None:
-    count = talk.count_text(len(documents), "document")
-    backups = talk.count_text(health["backup_count"], "backup")
+    count = counted(len(documents), "document")
+    backups = counted(health["backup_count"], "backup")
     talk.out(f"{health['status'].upper()}: {count}, {backups}")
     talk.out(f"  in {health['mount_path']} ({served_by})")
     talk.out(f"  {health['total_size_mb']} MB, {health['usage_percent']} % of the volume is used")

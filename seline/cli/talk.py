@@ -122,11 +122,6 @@ def size_text(size_bytes: float) -> str:
     raise AssertionError("the last unit takes every size")
 
 
-def count_text(count: int, noun: str) -> str:
-    """Return `1 document`, `2 documents`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def flush() -> None:
     """Let what was printed be seen now, also through a pipe."""
     sys.stdout.flush()

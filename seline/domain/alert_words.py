@@ -220,7 +220,7 @@ WORDS: Final[Mapping[str, Mapping[Language, Words]]] = {
             happened=(
                 "Le disque a signalé une erreur.",
                 "Elle concerne {document}.",
-                "Détail : {what}",
+                "Détail (en anglais) : {what}",
             ),
             fix=(
                 "Faites un export maintenant avec `seline export`, et interrogez le fournisseur "
@@ -246,7 +246,7 @@ WORDS: Final[Mapping[str, Mapping[Language, Words]]] = {
                 "[reads]Les lectures continuent.",
                 "[unopened]Il n'a pas pu être ouvert : rien n'est lu non plus.",
                 "[retries]Seline continue d'essayer tout seul.",
-                "Détail : {what}",
+                "Détail (en anglais) : {what}",
             ),
             fix="Voyez `seline status`, et le disque.",
             over="Le volume accepte de nouveau les changements.",
@@ -273,7 +273,7 @@ WORDS: Final[Mapping[str, Mapping[Language, Words]]] = {
                     "Le répertoire des données n'est pas sur le volume monté ; rien n'est écrit, "
                     "car tout serait perdu avec le conteneur."
                 ),
-                "Détail : {what}",
+                "Détail (en anglais) : {what}",
             ),
             fix=(
                 "Montez le volume là où se trouve le répertoire des données, ou mettez "
@@ -381,7 +381,7 @@ WORDS: Final[Mapping[str, Mapping[Language, Words]]] = {
             over="The job `{job}` succeeds again.",
         ),
         "fr": Words(
-            happened=("La tâche `{job}` n'a pas réussi.", "Détail : {what}"),
+            happened=("La tâche `{job}` n'a pas réussi.", "Détail (en anglais) : {what}"),
             fix="Voyez `seline jobs` ; relancez-la avec `seline jobs run {job}`.",
             over="La tâche `{job}` réussit de nouveau.",
         ),

@@ -14,6 +14,7 @@ from itertools import combinations
 from typing import Final
 
 from seline.clock import instant_text, parse_instant
+from seline.domain.counting import counted
 from seline.domain.document import Json
 
 POINT_EVERY: Final = timedelta(hours=1)
@@ -22,6 +23,7 @@ KEPT_FOR: Final = timedelta(days=30)
 SPAN_MIN: Final = timedelta(days=1)
 POINTS_MIN: Final = 6
 DAYS_MAX: Final = 3650.0
+DAYS_WARN: Final = 14.0
 _LOW, _HIGH = 0.1, 0.9
 
 
@@ -81,7 +83,8 @@ def forecast(points: Sequence[Point], *, room_bytes: int) -> Forecast | None:
 def in_words(found: Forecast) -> str:
     """Say a forecast: `in about 12 days (9 to 20)`."""
     latest = "never" if found.latest is None else f"{found.latest:.0f}"
-    return f"in about {found.days:.0f} days ({found.earliest:.0f} to {latest})"
+    days = counted(round(found.days), "day")
+    return f"in about {days} ({found.earliest:.0f} to {latest})"
 
 
 def write_points(points: Iterable[Point]) -> Json:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 from seline.clock import instant_text, parse_instant
 from seline.domain.backup import Backup
+from seline.domain.counting import counted
 from seline.domain.document import BOT, DocumentInfo, DocumentKey, Json
 from seline.domain.json_text import NotJson, decode, encode
 from seline.domain.report import Check, Status
-from seline.domain.trend import Forecast, in_words
+from seline.domain.trend import DAYS_WARN, Forecast, in_words
 from seline.domain.usage import Usage, UsageLevel, level_of
 from seline.errors import SelineError
 from seline.ports.store import HANGING_S, SLOW_S, DocumentStore, Incident, Outcome
@@ -259,14 +260,15 @@ class Health:
         return Check(
             name="quarantine",
             status=Status.WARNING,
-            detail=f"{len(lately)} broken files were set aside within a day: {names}",
+            detail=f"{counted(len(lately), 'broken file')} set aside within a day: {names}",
             fix="Look at them with `seline quarantine`, and ask the volume's provider.",
         )
 
     def _pins(self) -> Check:
         if self._data.keeping.unreadable is None:
             count = len(self._data.keeping.pins())
-            return Check(name="pins", status=Status.OK, detail=f"{count} contents are pinned")
+            detail = f"{counted(count, 'content')} pinned"
+            return Check(name="pins", status=Status.OK, detail=detail)
         return Check(
             name="pins",
             status=Status.WARNING,
@@ -285,12 +287,13 @@ class Health:
             )
         marked = [found for found in verified.findings if found.outcome == "marked"]
         if not marked:
-            detail = f"{verified.documents} documents and {verified.backups} backups were verified"
+            documents = counted(verified.documents, "document")
+            detail = f"{documents} and {counted(verified.backups, 'backup')} verified"
             return Check(name="integrity", status=Status.OK, detail=detail)
         return Check(
             name="integrity",
             status=Status.WARNING,
-            detail=f"{len(marked)} backups are damaged and not counted",
+            detail=f"{counted(len(marked), 'damaged backup')}, not counted any more",
             fix="They are replaced as the documents are saved; `seline backups NAME` shows them.",
         )
 
@@ -328,13 +331,14 @@ def _usage(usage: Usage, forecast: Forecast | None) -> Check:
     percent = f"{usage.usage_ratio:.1%} of the volume is used"
     if forecast is not None:
         percent += f"; full {in_words(forecast)}"
-    level = level_of(usage.usage_ratio)
+    soon = Status.WARNING if forecast is not None and forecast.days < DAYS_WARN else Status.OK
+    status = max(_STATUS_OF_LEVEL[level_of(usage.usage_ratio)], soon, key=_RANK.index)
     return Check(
         name="usage",
-        status=_STATUS_OF_LEVEL[level],
+        status=status,
         detail=percent,
         fix="Free space with `seline prune`, delete documents, or enlarge the volume."
-        if _STATUS_OF_LEVEL[level] is not Status.OK
+        if status is not Status.OK
         else "",
     )
 

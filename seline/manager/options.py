@@ -20,4 +20,3 @@ class ManagerOptions:
     settle_s: float = 2.0
     edit_wait_s: float = 30.0
     edit_limit_s: float = 300.0
-    volume_limit_mb: int | None = None

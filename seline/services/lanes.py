@@ -15,6 +15,7 @@ from typing import Final
 
 from seline.clock import Clock
 from seline.domain.alert import Alert
+from seline.domain.counting import counted
 from seline.domain.delivery import backoff_s, bounded
 from seline.ports.alerts import AlertSink, Delivery, SinkStatus
 
@@ -130,10 +131,10 @@ class Lane:
         level = logging.WARNING if self._failures == 1 else logging.DEBUG
         _log.log(
             level,
-            "the alert sink %s fails: %s; %d alerts wait, the next try is in %.0f s",
+            "the alert sink %s fails: %s; %s waiting, the next try is in %.0f s",
             self.sink.name,
             delivery.detail,
-            len(self._waiting),
+            counted(len(self._waiting), "alert"),
             again_s,
         )
 

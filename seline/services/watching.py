@@ -18,6 +18,7 @@ from seline.domain.document import BOT, DocumentKey, Json
 from seline.domain.integrity import Verdict
 from seline.domain.pins import BLANK, Pin
 from seline.domain.report import Finding, VerifyReport
+from seline.domain.trend import DAYS_WARN
 from seline.domain.usage import LEVELS, UsageLevel
 from seline.errors import (
     SelineError,
@@ -38,9 +39,8 @@ FINDINGS_MAX: Final = 1000
 """Of one report; where there are more, the alert of many says so long before."""
 OVER_EVERY_S: Final = 30.0
 """How often broken files are looked at again, to see whether they were mended: it reads them."""
-DAYS_WARN: Final = 14.0
 DAYS_OVER: Final = 16.0
-"""A guess wavers: between these two nothing new is said, and nothing is over."""
+"""A guess wavers: between DAYS_WARN and this nothing new is said, and nothing is over."""
 DAYS_CRITICAL: Final = 3.0
 
 TYPE_OF_INCIDENT: Final[Mapping[str, AlertType | None]] = {

@@ -34,7 +34,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import aiohttp
 import pytest
 
 from seline import __version__, blocking, library, open_seline
@@ -352,15 +351,21 @@ async def test_a_large_document_that_was_opened_for_nobody_is_closed(volume: Pat
         before = Traces.now(threads=False)
         for way in WAYS.values():
             async with seline.data.exported() as snapshot:
-                ended = await struck(seline.data.reading(partial(open_slowly, snapshot)), 1, way)
+                ended = await struck(_open_once_it_waits(seline, snapshot), 1, way)
             assert ended.cancelled
             await before.gone()
         assert stray(volume) == []
 
 
-def open_slowly(snapshot: Snapshot) -> Iterator[bytes]:
-    time.sleep(0.01)
-    return snapshot.open(A)
+async def _open_once_it_waits(seline: Seline, snapshot: Snapshot) -> None:
+    waiting = threading.Event()
+
+    def work() -> Iterator[bytes]:
+        waiting.wait()
+        return snapshot.open(A)
+
+    asyncio.get_running_loop().call_soon(waiting.set)
+    await seline.data.reading(work)
 
 
 async def test_a_client_that_leaves_an_export_lets_go_of_it(volume: Path) -> None:
@@ -377,13 +382,24 @@ async def test_a_client_that_leaves_an_export_lets_go_of_it(volume: Path) -> Non
 
 async def leave_an_export(running: Serving, directory: Path, bytes_read: int) -> None:
     """Read the beginning of an export, and hang up; a document was replaced meanwhile."""
-    address = f"{running.address}{PREFIX}/export"
-    headers = {"Authorization": f"Bearer {ADMIN}"}
-    async with aiohttp.ClientSession() as session, session.get(address, headers=headers) as got:
-        await got.content.readexactly(bytes_read)
-        await running.data.update_json(A, lambda text: f"{text}!")
-        assert stray(directory) != [], "the export was at its end already"
-        got.close()
+    reader, writer = await a_narrow_connection(running.address)
+    request = f"GET {PREFIX}/export HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {ADMIN}\r\n\r\n"
+    writer.write(request.encode())
+    await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(bytes_read)
+    await running.data.update_json(A, lambda text: f"{text}!")
+    assert stray(directory) != [], "the export was at its end already"
+    writer.transport.abort()
+
+
+async def a_narrow_connection(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect so that the kernel takes little of what is not read."""
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    narrow.setblocking(False)
+    host, port = address.removeprefix("http://").split(":")
+    await asyncio.get_running_loop().sock_connect(narrow, (host, int(port)))
+    return await asyncio.open_connection(sock=narrow)
 
 
 # one writer after another

@@ -15,8 +15,11 @@ import pytest
 from seline.blocking import open_seline
 from seline.domain.integrity import Verdict
 from seline.storage.volume import commit, disk, judging
+from tests.faults.powercut.trying import kind_of
+from tests.proof.figures import note
 
 NAME = "user_profile.json"
+KILLS = 100
 
 IN_PLACE = """
 import json, sys
@@ -31,21 +34,36 @@ while True:
 
 def test_in_place_writes_are_torn_by_kills(tmp_path: Path) -> None:
     """The predecessor's way before it had a temporary file: the kill harness sees it at once."""
+    assert _torn_by_kills(tmp_path, 12) > 0
+
+
+@pytest.mark.prove
+def test_how_often_in_place_writes_are_torn_by_kills(tmp_path: Path) -> None:
+    torn = _torn_by_kills(tmp_path, KILLS)
+
+    note(
+        "negative control", "writes in place, killed at random", tried=KILLS, failures=torn,
+        where=kind_of(tmp_path),
+    )  # fmt: skip
+    assert torn > 0
+
+
+def _torn_by_kills(directory: Path, kills: int) -> int:
+    """Kill a store that writes in place so often; return how often its document is torn."""
     torn = 0
-    for number in range(12):
-        path = tmp_path / f"{number}.json"
+    for number in range(kills):
+        path = directory / f"{number}.json"
         writer = subprocess.Popen(
             [sys.executable, "-c", IN_PLACE, str(path)], stdout=subprocess.PIPE
         )
         assert writer.stdout is not None
         writer.stdout.readline()
-        time.sleep(0.03 + number * 0.003)
+        time.sleep(0.03 + number % 12 * 0.003)
         writer.send_signal(signal.SIGKILL)
         writer.wait()
         writer.stdout.close()
-        data = path.read_bytes()
-        torn += not data.endswith(b"}")
-    assert torn > 0
+        torn += not path.read_bytes().endswith(b"}")
+    return torn
 
 
 def test_a_store_that_ignores_checksums_serves_a_flipped_byte(

@@ -132,6 +132,17 @@ def test_a_folder_without_json_is_refused(line: Line, tmp_path: Path) -> None:
     assert line("import", "not-there", "--yes").code == 1
 
 
+def test_an_export_without_its_manifest_is_not_whole(line: Line, tmp_path: Path) -> None:
+    export = tmp_path / "exports" / "seline-20250106T143022Z"
+    export.mkdir(parents=True)
+    write(export, "pack-0001.tar.zst", b"packed")
+
+    for source in (export, export.parent):
+        refused = line("import", str(source), "--yes")
+        assert refused.code == 3
+        assert "is not whole: it has no manifest.json" in refused.err
+
+
 @pytest.mark.parametrize(
     ("content", "why", "cure"),
     [

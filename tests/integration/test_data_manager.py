@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from seline import ABSENT, blocking, open_seline
+from seline.domain.trend import Forecast
 from seline.errors import (
     BackupNotFound,
     DocumentBusy,
@@ -781,6 +782,26 @@ async def test_a_store_over_which_nothing_can_be_assembled_is_let_go(
 
     async with open_seline(tmp_path, lock_wait_s=0) as seline:
         assert await seline.data.load_json(PROFILE) == {}
+
+
+async def test_a_volume_that_is_full_within_two_weeks_is_a_warning_in_health(
+    seline: Seline,
+) -> None:
+    for days, status in ((13.9, "warning"), (14.0, "ok")):
+        seline.data.forecast = Forecast(days=days, earliest=1.0, latest=None, bytes_per_day=1)
+        [usage] = [one for one in (await seline.data.health())["checks"] if one["name"] == "usage"]  # type: ignore[union-attr,index,call-overload]
+        assert (usage["status"], bool(usage["fix"])) == (status, status == "warning")  # type: ignore[index,call-overload]
+
+
+async def test_health_counts_one_as_one(seline: Seline) -> None:
+    await seline.data.save_json(PROFILE, {"n": 1})
+    await seline.data.save_json(PROFILE, {"n": 2})
+    [backup] = await seline.data.backups(PROFILE)
+    await seline.data.pin(PROFILE, backup.name)
+    await seline.data.verify()
+    said = " ".join(str(one["detail"]) for one in (await seline.data.health())["checks"])  # type: ignore[union-attr,index,call-overload]
+    assert "1 document and 1 backup verified" in said
+    assert "1 content pinned" in said
 
 
 async def test_storage_info_has_the_seeds_shape(seline: Seline) -> None:

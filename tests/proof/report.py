@@ -71,8 +71,8 @@ SUITES: Final[Mapping[str, str]] = {
 
 HOW_TO_READ: Final = """\
 Written by `make prove` from its own output; nothing here is typed by hand. Every number under
-*tried* is a fault that was made on purpose, after which all of the promises were checked that
-can be seen from outside: nothing acknowledged is lost, nothing broken is served as if it were sound,
+*tried* is a fault that was made on purpose, after which every promise was checked that can be
+seen from outside: nothing acknowledged is lost, nothing broken is served as if it were sound,
 changes of several documents are whole, backups are kept, nothing is left lying about, the next
 operation works. *Broken* counts the faults after which one of them did not hold.
 """
@@ -82,20 +82,25 @@ CONTROLS: Final = """\
 A suite that finds nothing could be blind. So each is turned on stores that are wrong on purpose,
 and has to flag every one of them.
 """
-KINDS: Final[Mapping[str, tuple[str, str]]] = {
-    "store": (
-        "Whole stores that are wrong",
-        "Seven saves in a row, and a power cut at every step of them: in so many of the states an "
-        "acknowledged save is lost, or broken bytes are all that is left.",
-    ),
-    "build": (
-        "Seline without one care",
-        "Each line is a build of Seline that lacks one sync, link, checksum or check. A place in "
-        "the code that has no such build fails the tests.",
-    ),
-    "": ("Other wrong stores", "The checks of the other suites, tried in the same way."),
-}
-"""Kinds of negative controls: a heading and a sentence for each."""
+STORES: Final = """\
+### Whole stores that are wrong
+
+Seven saves in a row, and a power cut at every step of them: in so many of the states an
+acknowledged save is lost, or broken bytes are all that is left.
+"""
+BUILDS: Final = """\
+### Seline without one care
+
+Each line is a build of Seline that lacks one sync, link, checksum or check. A place in the code
+that has no such build fails the tests.
+"""
+OTHERS: Final = """\
+### Other wrong stores
+
+The checks of the other suites, tried in the same way.
+"""
+KINDS: Final[Mapping[str, str]] = {"store": STORES, "build": BUILDS, "": OTHERS}
+"""Kinds of negative controls, each with what stands above it."""
 SHOWN_APART: Final = frozenset(
     {"suite", "what", "tried", "failures", "where", "date", "possible", "kind"}
 )
@@ -174,10 +179,10 @@ def _by_suite(faults: Sequence[Figure]) -> Iterator[tuple[str, list[Figure]]]:
 
 
 def _control_sections(controls: Sequence[Figure]) -> Iterator[str]:
-    for kind, (title, sentence) in KINDS.items():
+    for kind, above in KINDS.items():
         of_kind = [one for one in controls if one.get("kind", "") == kind]
         if of_kind:
-            yield f"### {title}\n\n{sentence}\n\n{_table(of_kind, 'flagged')}"
+            yield f"{above}\n{_table(of_kind, 'flagged')}"
 
 
 def _table(rounds: Sequence[Figure], counted: str) -> str:

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from seline.domain.trend import (
     KEPT_FOR,
     POINT_EVERY,
+    Forecast,
     Point,
     forecast,
+    in_words,
     read_points,
     with_point,
     write_points,
@@ -69,6 +71,13 @@ def test_a_full_volume_is_full_today() -> None:
     found = forecast(series(72, lambda hour: hour * MB), room_bytes=-5)
     assert found is not None
     assert found.days == 0
+
+
+@pytest.mark.parametrize(
+    ("days", "said"), [(1.2, "in about 1 day (1 to 3)"), (12.4, "in about 12 days (1 to 3)")]
+)
+def test_a_day_is_said_otherwise_than_days(days: float, said: str) -> None:
+    assert in_words(Forecast(days=days, earliest=1.0, latest=3.0, bytes_per_day=1)) == said
 
 
 def test_a_month_of_hours_stays_small() -> None:

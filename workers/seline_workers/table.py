@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from seline.domain.counting import counted
 from seline.services.custody import Custody
 
 Work: TypeAlias = Callable[[Custody], Awaitable[str]]
@@ -28,13 +29,15 @@ async def integrity(custody: Custody) -> str:
     """Check what changed, everything once a day; recover and report."""
     report = await custody.check_integrity()
     found = f"; {len(report.findings)} found" if report.findings else ""
-    return f"{report.documents} documents and {report.backups} backups checked{found}"
+    documents, backups = counted(report.documents, "document"), counted(report.backups, "backup")
+    return f"{documents} and {backups} checked{found}"
 
 
 async def rotation(custody: Custody) -> str:
     """Let go of what the policy drops, everywhere."""
     report = await custody.rotate()
-    return f"{report.backups} backups dropped, {report.freed_bytes} bytes freed"
+    backups, freed = counted(report.backups, "backup"), counted(report.freed_bytes, "byte")
+    return f"{backups} dropped, {freed} freed"
 
 
 async def usage(custody: Custody) -> str:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from seline.domain.backup import Backup
+from seline.domain.counting import counted
 from seline.domain.document import Content, DocumentKey, Revision
 from seline.domain.integrity import Judged, Verdict
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError
@@ -147,9 +148,9 @@ def _unrecoverable(found: Found, backups: list[dict[str, str]]) -> SelineError:
             document=name,
             backups=backups,
         )
-    tried = f"{len(backups)} backups were tried" if backups else "it has no backup"
+    tried = f"{counted(len(backups), 'backup')} tried in vain" if backups else "it has no backup"
     return DocumentUnrecoverable(
-        f"{name} is broken ({found.judged.reason}) and {tried}; nothing was overwritten.",
+        f"{name} is broken ({found.judged.reason}), {tried}; nothing was overwritten.",
         document=name,
         backups=backups,
     )

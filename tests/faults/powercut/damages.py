@@ -18,7 +18,8 @@ from typing import Final, TypeAlias
 import pytest
 
 from seline.blocking import Seline, open_seline
-from seline.domain.document import Json
+from seline.domain.backup import Backup
+from seline.domain.document import Content, Json
 from seline.domain.json_text import NotJson, encode
 from seline.errors import DocumentUnrecoverable, SelineError
 from seline.storage.volume import disk, store
@@ -135,7 +136,28 @@ def rotation_past_a_broken_backup(volume: Path) -> list[str]:
     return [] if value(A, 0) in left else ["V8: the newest sound backup went"]
 
 
-def _sound(seline: Seline) -> list[object]:
+def a_look_at_a_flipped_backup(volume: Path) -> list[str]:
+    """V4: a broken backup is not given away as if it were sound."""
+    documents(volume)
+    flip(_backups(volume)[-1])
+    with opened(volume) as seline:
+        try:
+            found = seline.data.read_backup(A, _backups(volume)[-1].name)
+        except SelineError:
+            return []
+    return [f"V4: {str(found)[:60]} was given"]
+
+
+def a_listing_of_what_was_not_read_yet(volume: Path) -> list[str]:
+    """What is listed without being read has the revision that it was saved with."""
+    documents(volume)
+    with opened(volume) as seline:
+        [listed] = [one.revision for one in seline.data.documents() if one.name == A]
+    saved = Content.of(encode(value(A, 2))).revision
+    return [] if listed == saved else [f"a document is listed with the revision {listed}"]
+
+
+def _sound(seline: Seline) -> list[Backup]:
     found = seline.data.verify().findings
     broken = {one.backup for one in found}
     return [one for one in seline.data.backups(A) if one.name not in broken]
@@ -413,6 +435,8 @@ CASES: Final[Mapping[str, Case]] = {
         a_flipped_document_and_every_backup,
         two_rots_of_one_size,
         rotation_past_a_broken_backup,
+        a_look_at_a_flipped_backup,
+        a_listing_of_what_was_not_read_yet,
         an_edit,
         a_torn_edit,
         an_edit_that_changes_nothing,

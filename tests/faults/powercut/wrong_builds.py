@@ -617,6 +617,20 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "believing(self.judging.look_at_backup)",
         "rotation past a broken backup",
     ),
+    "backups are not judged when they are looked at": _row(
+        "store",
+        "VolumeStore.read_backup",
+        "self._judging.look_at_backup",
+        "believing(self._judging.look_at_backup)",
+        "a look at a flipped backup",
+    ),
+    "documents are listed without their digests": _row(
+        "store",
+        "_recorded_revision",
+        "decode_checksum",
+        NOTHING,
+        "a listing of what was not read yet",
+    ),
     "backups are listed without their digests": _row(
         "shelf", "Shelf._measured", "decode_checksum", NOTHING, "a switch between two contents"
     ),

@@ -144,7 +144,7 @@ def _seline_saves(volume: Path, value: Json) -> None:
 
 def _seline_loads(volume: Path) -> Json:
     with opened(volume / "data") as seline:
-        return seline.data.load_json(A)  # type: ignore[no-any-return]
+        return seline.data.load_json(A)
 
 
 WRONG: Final[Mapping[str, Store]] = {

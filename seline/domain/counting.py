@@ -1,0 +1,8 @@
+"""Counts as a person says them."""
+
+from __future__ import annotations
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 document`, `2 documents`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
