@@ -383,9 +383,13 @@ async def test_a_client_that_leaves_an_export_lets_go_of_it(volume: Path) -> Non
 async def leave_an_export(running: Serving, directory: Path, bytes_read: int) -> None:
     """Read the beginning of an export, and hang up; a document was replaced meanwhile."""
     reader, writer = await a_narrow_connection(running.address)
-    request = f"GET {PREFIX}/export HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {ADMIN}\r\n\r\n"
+    request = (
+        f"GET {PREFIX}/export HTTP/1.1\r\n"
+        f"Host: {running.address.removeprefix('http://')}\r\n"
+        f"Authorization: Bearer {ADMIN}\r\n\r\n"
+    )
     writer.write(request.encode())
-    await reader.readuntil(b"\r\n\r\n")
+    assert b" 200 OK" in await reader.readuntil(b"\r\n\r\n")
     await reader.readexactly(bytes_read)
     await running.data.update_json(A, lambda text: f"{text}!")
     assert stray(directory) != [], "the export was at its end already"

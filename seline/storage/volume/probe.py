@@ -191,8 +191,12 @@ class _Scratch:
 
     def mtime_step_ns(self) -> int:
         """Return in which steps an mtime is kept: 1, where it is kept as it was set."""
-        os.utime("probe-a", ns=(_ODD_NS, _ODD_NS), dir_fd=self._directory)
-        return _mtime_step_ns(os.stat("probe-a", dir_fd=self._directory).st_mtime_ns)
+        descriptor = os.open("probe-a", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._directory)
+        try:
+            os.utime(descriptor, ns=(_ODD_NS, _ODD_NS))
+            return _mtime_step_ns(os.fstat(descriptor).st_mtime_ns)
+        finally:
+            os.close(descriptor)
 
     def timestamp_step_s(self) -> float:
         """Return how long two changes may share one ctime."""
