@@ -71,7 +71,9 @@ def probe(ground: Ground) -> Probed:
     Raises OSError where the disk fails rather than answers.
     """
     tried = _try(ground.staging)
-    directory_sync = _works_directory_sync(ground.staging)
+    # Not in staging/: where a kill left an exchange half on the disk, a staged file that a record
+    # promises may lie there under a name that bears something else by now.
+    directory_sync = _works_directory_sync(ground.exports)
     mount = mount_of(ground.path)
     own_mount = mount is not None and mount.point != "/"
     return Probed(
