@@ -288,6 +288,9 @@ class Mending:
 
     def _sweep_exports(self) -> None:
         for name in disk.names(self._ground.exports):
+            with contextlib.suppress(OSError):
+                disk.unlink(self._ground.exports, name)  # what the probe left
+                continue
             shutil.rmtree(name, ignore_errors=True, dir_fd=self._ground.exports)
 
     def _sweep_twins(self) -> None:

@@ -65,12 +65,12 @@ class Probed:
 
 
 def probe(ground: Ground) -> Probed:
-    """Try everything once in the staging directory, leaving nothing there.
+    """Try everything once in `.seline/exports/`, leaving nothing there.
 
     A volume without room to try opens all the same (V9): it is taken for a local file system.
     Raises OSError where the disk fails rather than answers.
     """
-    tried = _try(ground.staging)
+    tried = _try(ground.exports)
     # Not in staging/: where a kill left an exchange half on the disk, a staged file that a record
     # promises may lie there under a name that bears something else by now.
     directory_sync = _works_directory_sync(ground.exports)
