@@ -251,7 +251,7 @@ def test_of_one_and_of_many_the_same_sentence_is_right(language: Language) -> No
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_what_an_error_says_is_set_apart_and_ends_like_a_sentence(language: Language) -> None:
-    label = {"en": "Detail: ", "fr": "Détail : "}[language]
+    label = {"en": "Detail: ", "fr": "Détail (en anglais) : "}[language]
     for detail in ("no room", "no room."):
         failed = alerts_from_run("usage", succeeded=False, detail=detail)
         assert said_of(failed, language).endswith(f"{label}no room.")
