@@ -11,12 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from seline import open_seline
 from seline.library import Seline
 from tests.clocks import FakeClock
 
 os.environ["SELINE_STRICT"] = "1"
+settings.register_profile("seline", deadline=None)  # a busy machine is not a defect
+settings.load_profile("seline")
 PROVE_UNTIL = time.monotonic() + 60 * float(os.environ.pop("SELINE_PROVE_MINUTES", "") or math.inf)
 
 
