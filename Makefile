@@ -30,7 +30,7 @@ test-lowest: $(LOWEST)/.installed ## the tests without kills and faults, on the 
 
 prove: $(VENV)/.installed-dev ## the long rounds and the benchmarks; SELINE_PROVE_MINUTES bounds the rounds
 	@rm -f .prove/figures.jsonl
-	@$(BIN)/python -m pytest -m prove -rs --timeout=1800 $(ARGS) || \
+	@$(BIN)/python -m pytest -m prove -rfEs --timeout=1800 $(ARGS) || \
 	    { code=$$?; [ $$code -eq 5 ] && echo "No long rounds yet." || exit $$code; }
 	@$(BIN)/python -m tests.proof.report
 	@$(BIN)/python -m tests.benchmarks
