@@ -22,19 +22,22 @@ class _Fields(NamedTuple):
     anywhere: int
 
 
-def blank_save(before: bytes, after: bytes) -> str | None:
+def blank_save(before: bytes, after: bytes, changed: tuple[Json, Json] | None = None) -> str | None:
     """Return in plain words why `after` removes most of `before`, None if it does not.
 
     Most is more than half of the bytes, or of the fields that hold something, or all of them.
     Fields are counted twice, and either count suffices: at the top, where four of five settings
     may go beside one large one that stays; and at any depth, where a profile may go blank inside
     the one object that wraps it. A list of plain values is one field, however long. null, "", []
-    and {} hold nothing; 0 and false do. Under 512 bytes nothing is guarded.
+    and {} hold nothing; 0 and false do. Under 512 bytes nothing is guarded. `changed` is
+    the only field that differs, as it was and as it shall be, where that is known.
     """
     if len(before) < GUARDED_BYTES_MIN:
         return None
     if len(after) < len(before) * LEFT_RATIO_MIN:
         return f"it shrank from {len(before)} to {len(after)} bytes"
+    if changed is not None and _fields_in(changed[1]) >= _fields_in(changed[0]):
+        return None
     try:
         old_value, new_value = decode(before), decode(after)
     except NotJson:

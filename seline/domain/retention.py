@@ -100,7 +100,7 @@ def plan_retention(
 
 def verified_plan(
     backups: Sequence[Backup],
-    retain: Callable[[Sequence[Backup]], RetentionPlan],
+    retain: Callable[[Sequence[Backup], Revision | None], RetentionPlan],
     *,
     verdict_of: Callable[[Backup], str],
     current_revision: Revision | None = None,
@@ -108,10 +108,11 @@ def verified_plan(
     """Return what `retain` plans once the backup to rely on was looked at and found sound (V8).
 
     `verdict_of` looks at one. If it is not sound, it is planned anew with that known. Where none
-    is sound, or `retain` drops the newest that is, nothing goes.
+    is sound, or `retain` drops the newest that is, nothing goes. `current_revision` is the
+    document's own.
     """
     known = sorted(backups, key=_order, reverse=True)
-    while (plan := retain(known)).drop and not plan.unguarded:
+    while (plan := retain(known, current_revision)).drop and not plan.unguarded:
         guarded = _newest_sound(known, current_revision)
         if guarded is None:
             return _nothing_goes(known, "there is no sound one")
@@ -125,7 +126,13 @@ def verified_plan(
     return plan
 
 
-def plan_without(unwanted: Backup, backups: Sequence[Backup], *, because: str) -> RetentionPlan:
+def plan_without(
+    unwanted: Backup,
+    backups: Sequence[Backup],
+    _current_revision: Revision | None = None,
+    *,
+    because: str,
+) -> RetentionPlan:
     """Plan to drop one backup."""
     return RetentionPlan(
         tuple(Kept(backup, "kept") for backup in backups if backup.name != unwanted.name),
@@ -191,13 +198,14 @@ def _newest_sound(
     newest_first: Sequence[Backup], current_revision: Revision | None
 ) -> Backup | None:
     """Return the one never to remove: the document's own content only if there is no other."""
-    sound = [backup for backup in newest_first if _counts(backup)]
-    others = (backup for backup in sound if not _is_content(backup, current_revision))
-    return next(chain(others, sound), None)
-
-
-def _is_content(backup: Backup, revision: Revision | None) -> bool:
-    return revision is not None and backup.revision == revision
+    fallback: Backup | None = None
+    for backup in newest_first:
+        if not _counts(backup):
+            continue
+        if current_revision is None or backup.revision != current_revision:
+            return backup
+        fallback = fallback or backup
+    return fallback
 
 
 @dataclass(slots=True)
@@ -219,14 +227,14 @@ class _Rule:
 
 
 def _rules(policy: RetentionPolicy) -> tuple[_Rule, ...]:
-    rules = (
-        _Rule(f"newest {policy.keep_newest}", lambda b: b.name, policy.keep_newest),
-        _Rule("hourly", lambda b: (b.taken_at.date(), b.taken_at.hour), policy.keep_hourly),
-        _Rule("daily", lambda b: b.taken_at.date(), policy.keep_daily),
-        _Rule("weekly", lambda b: b.taken_at.isocalendar()[:2], policy.keep_weekly),
-        _Rule("monthly", lambda b: (b.taken_at.year, b.taken_at.month), policy.keep_monthly),
+    wanted: tuple[tuple[int, str, Callable[[Backup], object]], ...] = (
+        (policy.keep_newest, f"newest {policy.keep_newest}", lambda b: b.name),
+        (policy.keep_hourly, "hourly", lambda b: (b.taken_at.date(), b.taken_at.hour)),
+        (policy.keep_daily, "daily", lambda b: b.taken_at.date()),
+        (policy.keep_weekly, "weekly", lambda b: b.taken_at.isocalendar()[:2]),
+        (policy.keep_monthly, "monthly", lambda b: (b.taken_at.year, b.taken_at.month)),
     )
-    return tuple(rule for rule in rules if rule.left)
+    return tuple(_Rule(because, period_of, left) for left, because, period_of in wanted if left)
 
 
 def _sorted_out(

@@ -60,8 +60,18 @@ class Encoding:
         """Return a value's content. Raises NotSerializable, DocumentTooLarge."""
         return self.checked(encode(value, depth_max=self.depth_max))
 
+    def held(self, value: object) -> Json:
+        """Return a copy of a value as it will be read again. Raises as `content` does."""
+        data = encode(value, depth_max=self.depth_max)
+        self._check_size(data)
+        return decode(data)
+
     def checked(self, data: bytes) -> Content:
         """Return the content of bytes already encoded. Raises DocumentTooLarge."""
+        self._check_size(data)
+        return Content.of(data)
+
+    def _check_size(self, data: bytes) -> None:
         if len(data) > self.document_bytes_max:
             raise DocumentTooLarge(
                 f"The document would have {len(data)} bytes; {self.document_bytes_max} are "
@@ -69,7 +79,6 @@ class Encoding:
                 size_bytes=len(data),
                 size_bytes_max=self.document_bytes_max,
             )
-        return Content.of(data)
 
 
 def look(current: Current) -> Decision:
@@ -111,15 +120,16 @@ def update_field(
     def decide(current: Current) -> Decision:
         before = current.sound()
         check_match(current, if_match)
-        document = {} if before is None else decode(before.data)
-        if not isinstance(document, dict):
+        old = {} if before is None else current.value()
+        if not isinstance(old, dict):
             raise NotAnObject(
-                f"{current.key.name} holds a {_kind(document)}, which has no field {field!r}.",
+                f"{current.key.name} holds a {_kind(old)}, which has no field {field!r}.",
                 document=current.key.name,
             )
-        document[field] = value
-        content = encoding.checked(encode_decoded(document))
-        return _guarded(current, Put(content=content, backup=backup), guard)
+        new: Json = {**old, field: value}
+        content = encoding.checked(encode_decoded(new))
+        put = Put(content=content, decoded=new, backup=backup)
+        return _guarded(current, put, guard, changed=(old.get(field), value))
 
     return decide
 
@@ -231,7 +241,9 @@ def check_match(current: Current, if_match: IfMatch) -> None:
         )
 
 
-def _guarded(current: Current, put: Put, guard: Guard | None) -> Put:
+def _guarded(
+    current: Current, put: Put, guard: Guard | None, changed: tuple[Json, Json] | None = None
+) -> Put:
     """Return the put; one that removes most of the document keeps and pins what it removes (V11).
 
     `alone`: what it removes may come from the same batch, and is kept all the same.
@@ -239,7 +251,7 @@ def _guarded(current: Current, put: Put, guard: Guard | None) -> Put:
     before = current.content
     if guard is None or before is None:
         return put
-    reason = blank_save(before.data, put.content.data)
+    reason = blank_save(before.data, put.content.data, changed)
     if reason is None:
         return put
     document, revision = current.key.name, before.revision

@@ -66,13 +66,15 @@ class Keeping:
 
     def pins(self) -> tuple[Pin, ...]:
         """Return the pins that hold now."""
-        return pinning.current(self._pins, self._lived_until())
+        return pinning.current(self._pins, self._lived_until()) if self._pins else ()
 
     def retain(self, key: DocumentKey) -> Retain:
         """Return the function that plans a document's rotation."""
-        return lambda backups: self.plan(key, backups)
+        return partial(self.plan, key)
 
-    def plan(self, key: DocumentKey, backups: Sequence[Backup]) -> RetentionPlan:
+    def plan(
+        self, key: DocumentKey, backups: Sequence[Backup], current_revision: Revision | None
+    ) -> RetentionPlan:
         """Plan a document's rotation with reasons."""
         if key.owner == SELINE:
             return plan_retention(backups, _STATE_POLICY, now=self._clock.now())
@@ -80,18 +82,17 @@ class Keeping:
             return RetentionPlan(
                 tuple(Kept(backup, "the pins cannot be read") for backup in backups), ()
             )
-        known = self._store.peek(key)
-        revision = known.revision if isinstance(known, Content) else None
         return plan_retention(
             self.marked(key.name, backups),
             self._options.retention,
             now=self._clock.now(),
-            current_revision=revision,
+            current_revision=current_revision,
         )
 
     def reasoned(self, key: DocumentKey, backups: Sequence[Backup]) -> list[Backup]:
         """Return the backups with their pins, and why each one stays, or goes."""
-        plan = self.plan(key, backups)
+        known = self._store.peek(key)
+        plan = self.plan(key, backups, known.revision if isinstance(known, Content) else None)
         because = {kept.backup.name: kept.because for kept in plan.keep}
         because |= {
             dropped.backup.name: f"goes at the next rotation: {dropped.because}"

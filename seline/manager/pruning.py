@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from seline.domain.backup import Backup
 from seline.domain.deleted import Gone, read_gone, with_look, write_gone
-from seline.domain.document import BOT, Content, DocumentKey
+from seline.domain.document import BOT, Content, DocumentKey, Revision
 from seline.domain.integrity import Verdict
 from seline.domain.report import Pruned
 from seline.domain.retention import Dropped, RetentionPlan, plan_deleted, verified_plan
@@ -101,10 +101,10 @@ def _retain(
 ) -> Retain:
     """Return the function that plans a document's rotation, also of one deleted long ago."""
 
-    def retain(backups: Sequence[Backup]) -> RetentionPlan:
+    def retain(backups: Sequence[Backup], current_revision: Revision | None) -> RetentionPlan:
         if store.peek(key) is Verdict.MISSING and _deleted_long_ago(data, key, gone, backups):
             return plan_deleted(data.keeping.marked(key.name, backups))
-        return data.keeping.plan(key, backups)
+        return data.keeping.plan(key, backups, current_revision)
 
     return retain
 

@@ -20,9 +20,10 @@ from typing import Final, Protocol, TypeAlias, TypeVar
 import msgspec
 
 from seline.domain.backup import Backup
-from seline.domain.document import Content, DocumentInfo, DocumentKey, Json
+from seline.domain.document import Content, DocumentInfo, DocumentKey, Json, Revision
 from seline.domain.figures import Figures
 from seline.domain.integrity import Judged, Verdict
+from seline.domain.json_text import decode
 from seline.domain.retention import Dropped, RetentionPlan
 from seline.domain.usage import Usage
 from seline.errors import SelineError
@@ -46,6 +47,7 @@ class Current(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: datetime | None
     now: datetime
     backups: Callable[[], Iterator[tuple[Backup, Judged]]]
+    decoded: Json | msgspec.UnsetType = msgspec.UNSET
 
     def sound(self) -> Content | None:
         """Return the content, None if there is no document; raise the trouble if there is one."""
@@ -53,8 +55,14 @@ class Current(msgspec.Struct, frozen=True, kw_only=True):
             raise self.trouble
         return self.content
 
+    def value(self) -> Json:
+        """Return what the content holds. It may be another change's too: it is never altered."""
+        assert self.content is not None
+        return decode(self.content.data) if self.decoded is msgspec.UNSET else self.decoded
 
-Retain: TypeAlias = Callable[[Sequence[Backup]], RetentionPlan]
+
+Retain: TypeAlias = Callable[[Sequence[Backup], Revision | None], RetentionPlan]
+"""Plans the rotation of one document's backups, given which revision is current there."""
 
 
 class Put(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,9 +72,12 @@ class Put(msgspec.Struct, frozen=True, kw_only=True):
     it be a published one, so that it can be kept (a blank save's). `always` marks changes that
     emergencies may draw on the reserve for, whatever their size: restores and recoveries.
     `also` adds changes to the same atom, decided after this one. `answer` is handed back.
+    `decoded` is what `content` holds, where it is at hand and nobody alters it any more: it saves
+    the next change of the batch from decoding it.
     """
 
     content: Content
+    decoded: Json | msgspec.UnsetType = msgspec.UNSET
     backup: bool = True
     alone: bool = False
     always: bool = False

@@ -33,9 +33,9 @@ async def settled(future: Future[T], *, timeout_s: float | None = None) -> T:
     if future.done():
         return future.result()
     refuse_in_turn()
-    if not in_loop():
+    loop = _running_loop()
+    if loop is None:
         return future.result(timeout_s)
-    loop = asyncio.get_running_loop()
     waiter = loop.create_future()
     mailbox = _mailbox_of(loop)
     future.add_done_callback(lambda _: mailbox.deliver(waiter))
@@ -53,11 +53,14 @@ async def settled(future: Future[T], *, timeout_s: float | None = None) -> T:
 
 def in_loop() -> bool:
     """Whether an event loop runs in this thread."""
+    return _running_loop() is not None
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
-        asyncio.get_running_loop()
+        return asyncio.get_running_loop()
     except RuntimeError:
-        return False
-    return True
+        return None
 
 
 @contextmanager

@@ -11,6 +11,7 @@ Pure but for `look`, which each document is asked once. Every backend decides wi
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,7 +20,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from seline.domain.backup import Backup
-from seline.domain.document import Content, DocumentKey
+from seline.domain.document import Content, DocumentKey, Json
 from seline.domain.integrity import Judged, Verdict
 from seline.errors import SelineError
 from seline.ports.store import (
@@ -126,11 +127,12 @@ class _Standing:
     always: bool = False
     retain: Retain | None = None
     rested_on: bool = False
+    decoded: Json | msgspec.UnsetType = msgspec.UNSET
 
     def copy(self) -> _Standing:
         return _Standing(
             self.found, self.content, self.trouble, self.touched, self.backup, self.purge,
-            self.always, self.retain, self.rested_on,
+            self.always, self.retain, self.rested_on, self.decoded,
         )  # fmt: skip
 
 
@@ -177,9 +179,9 @@ class Planner:
     def _take(self, atom: Atom) -> tuple[Step, ...]:
         trial: dict[DocumentKey, _Standing] = {}
         steps: list[Step] = []
-        changes = list(atom.changes)
+        changes = deque(atom.changes)
         while changes:
-            change = changes.pop(0)
+            change = changes.popleft()
             standing = trial.get(change.key)
             if standing is None:
                 standing = trial[change.key] = self._standing(change.key).copy()
@@ -206,6 +208,7 @@ class Planner:
             updated_at=self.now if standing.touched else standing.found.updated_at,
             now=self.now,
             backups=lambda: self.judged_backups(key),
+            decoded=standing.decoded,
         )
 
 
@@ -223,7 +226,7 @@ def _put(standing: _Standing, change: Change, put: Put) -> Step:
         return Step(change.key, standing.content, False, put.answer)
     if put.alone and standing.touched:
         raise _Split
-    standing.content = put.content
+    standing.content, standing.decoded = put.content, put.decoded
     standing.backup = standing.backup or put.backup
     standing.always = put.always
     _touch(standing, change)
@@ -240,7 +243,7 @@ def _already(standing: _Standing, content: Content) -> bool:
 def _remove(standing: _Standing, change: Change, remove: Remove) -> Step:
     if standing.touched:
         raise _Split
-    standing.content = None
+    standing.content, standing.decoded = None, msgspec.UNSET
     standing.backup = True
     standing.always = True
     standing.purge = remove.purge

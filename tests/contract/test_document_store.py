@@ -50,7 +50,7 @@ def content(value: object) -> Content:
     return Content.of(encode(value))
 
 
-def retain_five(backups: list[Backup]) -> RetentionPlan:
+def retain_five(backups: list[Backup], _current: str | None) -> RetentionPlan:
     return plan_retention(backups, RetentionPolicy(), now=FakeClock().now())
 
 

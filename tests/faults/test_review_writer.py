@@ -161,7 +161,7 @@ def test_an_error_that_nobody_thought_of_leaves_the_outcome_unknown_until_the_re
 
 
 def test_work_between_two_batches_that_fails_is_told_to_its_caller_alone(opened: Seline) -> None:
-    def fail(_: object) -> NoReturn:
+    def fail(*_: object) -> NoReturn:
         raise KeyError("a plan that is wrong")
 
     with pytest.raises(KeyError):

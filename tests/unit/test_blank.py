@@ -150,3 +150,16 @@ def test_the_short_cut_decides_as_the_full_count_does(
     sizes = [len(encode(value)) for value in (before, after, old, new)]
     if sizes[1] * 2 >= sizes[0] and sizes[3] * 2 >= sizes[2]:
         assert judged(before, after) == judged(old, new)
+
+
+@given(json_values, json_values, st.integers(0, 3))
+def test_where_the_one_changed_field_is_known_it_is_judged_alike(
+    first: Json, second: Json, copies: int
+) -> None:
+    others: dict[str, Json] = {
+        "filler": "x" * GUARDED_BYTES_MIN,
+        **{f"n{i}": 1 for i in range(copies)},
+    }
+    before, after = encode({**others, "field": first}), encode({**others, "field": second})
+
+    assert blank_save(before, after, changed=(first, second)) == blank_save(before, after)

@@ -32,11 +32,11 @@ _log = logging.getLogger("seline.storage")
 Answer: TypeAlias = "tuple[Outcome, ...]"
 
 
-def _uncancellable() -> Future[Any]:
-    """Return a promise that its caller cannot take back: what is queued runs to its end."""
-    future: Future[Any] = Future()
-    future.set_running_or_notify_cancel()
-    return future
+class _Promise(Future[Any]):
+    """A future that its caller cannot take back: what is queued runs to its end."""
+
+    def cancel(self) -> bool:
+        return False
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class Pending:
     atom: Atom
     size_bytes: int
     looks: int = 0
-    future: Future[Answer] = field(default_factory=_uncancellable)
+    future: Future[Answer] = field(default_factory=_Promise)
     queued_at_s: float = field(default_factory=time.monotonic)
 
 
@@ -55,7 +55,7 @@ class Task:
     """Work that must happen between two batches."""
 
     work: Callable[[], Any]
-    future: Future[Any] = field(default_factory=_uncancellable)
+    future: Future[Any] = field(default_factory=_Promise)
 
 
 class Writer:

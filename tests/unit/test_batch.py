@@ -1,0 +1,103 @@
+"""A batch decides for many changes of one document as if each had come alone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seline.domain.document import BOT, Content, DocumentKey, Json
+from seline.domain.integrity import Judged, Verdict
+from seline.domain.json_text import DEPTH_MAX, encode
+from seline.errors import NotAnObject
+from seline.manager import changes
+from seline.manager.changes import Decide, Encoding
+from seline.ports.store import Atom, Change
+from seline.storage.batch import Found, Plan, Planner
+
+KEY = DocumentKey(BOT, "document.json")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ENCODING = Encoding(document_bytes_max=1 << 20, depth_max=DEPTH_MAX)
+SAVED: tuple[Json, ...] = ({}, {"a": {"n": 1}}, [1, 2], None)
+
+Verb: TypeAlias = tuple[str, str, int]
+
+verbs = st.lists(
+    st.tuples(
+        st.sampled_from(["set a field", "change in place", "spoil and fail", "save", "delete"]),
+        st.sampled_from("abc"),
+        st.integers(0, 3),
+    ),
+    max_size=12,
+)
+
+
+def decide(verb: Verb) -> Decide:
+    what, field, number = verb
+    if what == "set a field":
+        return changes.update_field(field, {"n": number}, ENCODING, guard=lambda *_: ())
+    if what == "change in place":
+        return changes.update(lambda value: changed_in_place(value, field, number), ENCODING)
+    if what == "spoil and fail":
+        return changes.update(lambda value: spoiled(value, field), ENCODING)
+    if what == "save":
+        return changes.save(ENCODING.content(SAVED[number]))
+    return changes.delete_if_there
+
+
+def changed_in_place(value: Json | None, field: str, number: int) -> Json:
+    """Alter every object of a value, as the caller of `update_json` may."""
+    if not isinstance(value, dict):
+        return {}
+    for member in value.values():
+        if isinstance(member, dict):
+            member["n"] = -number
+    value[field] = {"n": number}
+    return value
+
+
+def spoiled(value: Json | None, field: str) -> Json:
+    """Alter the value, as a caller's function may, before it fails."""
+    changed_in_place(value, field, 99)
+    raise LookupError(field)
+
+
+def planned(content: Content | None, verbs: list[Verb]) -> Plan:
+    verdict = Verdict.MISSING if content is None else Verdict.SOUND
+    found = Found(key=KEY, judged=Judged(verdict, content), content=content, updated_at=None)
+    atoms = [Atom((Change(KEY, decide(verb)),)) for verb in verbs]
+    return Planner(lambda _: found, lambda _: iter(()), NOW).plan(atoms)
+
+
+@given(verbs)
+def test_many_changes_of_one_document_are_decided_as_one_after_another(verbs: list[Verb]) -> None:
+    start = Content.of(encode({"a": {"n": 0}}))
+    plan = planned(start, verbs)
+    content: Content | None = start
+    for verb, taken in zip(verbs, plan.taken, strict=False):
+        (alone,) = planned(content, [verb]).taken
+        if isinstance(alone, BaseException):
+            assert isinstance(alone, (NotAnObject, LookupError))
+            assert type(taken) is type(alone)
+        else:
+            content = alone[0].content
+            assert not isinstance(taken, BaseException)
+            assert taken[0].content == content
+            assert taken[0].changed == alone[0].changed
+
+
+def test_a_function_that_alters_its_value_and_fails_leaves_nothing_behind() -> None:
+    verbs: list[Verb] = [
+        ("set a field", "b", 1),
+        ("spoil and fail", "a", 0),
+        ("set a field", "c", 2),
+    ]
+
+    first, second, third = planned(Content.of(encode({"a": {"n": 0}})), verbs).taken
+
+    assert isinstance(second, LookupError)
+    assert not isinstance(first, BaseException)
+    assert not isinstance(third, BaseException)
+    assert third[0].content == Content.of(encode({"a": {"n": 0}, "b": {"n": 1}, "c": {"n": 2}}))
