@@ -1,13 +1,14 @@
-"""`python -m tests.benchmarks [NAME …]`: print each measure of the project, with its goal.
+"""`python -m tests.benchmarks [NAME …] [--iops N]`: print each measure, with its goal.
 
 Each ratio sets Seline against raw system calls in the same run on the same file system. Nothing
-is asserted: machines differ, ratios are for people.
+is asserted: machines differ, ratios are for people. `--iops 3000` bounds the volume to as many
+writes in a second, which is what some hosts give.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,12 +29,17 @@ MEASURES: dict[str, Callable[[Path], None]] = {
 
 def main() -> None:
     """Run the measures named, else every one, and print them."""
-    unknown = sorted(set(sys.argv[1:]) - set(MEASURES))
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
+    parser.add_argument("measures", nargs="*", metavar="NAME", help=f"of {', '.join(MEASURES)}")
+    parser.add_argument("--iops", type=int, help="how many writes the volume takes in a second")
+    asked = parser.parse_args()
+    unknown = sorted(set(asked.measures) - set(MEASURES))
     if unknown:
-        sys.exit(f"There is no measure {unknown[0]}; there are: {', '.join(MEASURES)}.")
-    with place() as here:
-        print(f"Seline's measures, on {describe(here)}; medians of {ROUNDS} rounds")
-        for name in sys.argv[1:] or MEASURES:
+        parser.error(f"there is no measure {unknown[0]}; there are: {', '.join(MEASURES)}")
+    with place(iops=asked.iops) as here:
+        bound = f" bounded to {asked.iops} writes/s" if asked.iops else ""
+        print(f"Seline's measures, on {describe(here)}{bound}; medians of {ROUNDS} rounds")
+        for name in asked.measures or MEASURES:
             MEASURES[name](here)
 
 

@@ -1,4 +1,8 @@
-"""Where the benchmarks run: a journaled ext4 of their own where mounting is allowed."""
+"""Where the benchmarks run: a journaled ext4 of their own where mounting is allowed.
+
+A host's volume takes a bounded number of writes in a second, which a loop device over a fast disk
+does not; the kernel can be asked to bound it alike.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,15 +18,20 @@ from pathlib import Path
 from seline.storage.volume.mounts import journal_missing, mount_of
 
 IMAGE_BYTES = 2 << 30
+THROTTLE = Path("/sys/fs/cgroup/blkio/blkio.throttle.write_iops_device")
 
 
 @contextlib.contextmanager
-def place() -> Iterator[Path]:
-    """Give a directory on a loop-mounted journaled ext4, else a temporary one."""
+def place(*, iops: int | None = None) -> Iterator[Path]:
+    """Give a directory on a loop-mounted journaled ext4, else a temporary one.
+
+    `iops` bounds the writes of a second; exits where that cannot be done.
+    """
     with tempfile.TemporaryDirectory(prefix="seline-bench-") as scratch:
         mounted = _mount(Path(scratch))
         try:
-            yield mounted or Path(scratch)
+            with _bounded(mounted, iops):
+                yield mounted or Path(scratch)
         finally:
             if mounted is not None:
                 subprocess.run(["umount", "--lazy", str(mounted)], check=False)
@@ -33,6 +43,22 @@ def describe(path: Path) -> str:
     if mount is None:
         return "unknown file system"
     return mount.kind + (" without a journal" if journal_missing(mount) else "")
+
+
+@contextlib.contextmanager
+def _bounded(mounted: Path | None, iops: int | None) -> Iterator[None]:
+    if iops is None:
+        yield
+        return
+    if mounted is None or not THROTTLE.exists():
+        sys.exit("Writes can be bounded where a volume can be mounted and cgroup v1 has blkio.")
+    device = mounted.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    THROTTLE.write_text(f"{number} {iops}")
+    try:
+        yield
+    finally:
+        THROTTLE.write_text(f"{number} 0")
 
 
 def _mount(scratch: Path) -> Path | None:
