@@ -1,25 +1,21 @@
 """The DataManager: everything a bot and its operator do with documents, awaited (SPEC §5).
 
-Each method orders itself (`holds`), hands the store a pure function (`changes`) and waits for it
-(`waiting`). Nothing here touches a disk, and no `await` stands inside a commit.
+A change orders itself (`holds`), hands the store a pure function (`changes`) and waits for it
+(`waiting`); a read comes by `reading`, and both by the store that `lifetime` opens and closes.
+Nothing here touches a disk, and no `await` stands inside a commit.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-import threading
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, asynccontextmanager
-from dataclasses import replace
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
-import msgspec
-
-from seline.clock import Clock, SystemClock, instant_text
+from seline.clock import Clock, SystemClock
 from seline.domain import pins as pinning
 from seline.domain.backup import Backup
 from seline.domain.document import (
@@ -34,34 +30,25 @@ from seline.domain.document import (
     Revision,
     check_document_name,
 )
-from seline.domain.exported import ImportMode, ImportReport, parse_export, parse_mode, plan_import
-from seline.domain.integrity import REMEDY_FOR, Judged, Remedy, Verdict, of_another
+from seline.domain.exported import ImportReport, parse_mode
+from seline.domain.integrity import Judged, Verdict
 from seline.domain.json_text import NotJson, decode, decode_strict
 from seline.domain.report import Check, Deleted, Pruned, Reset, Restored, VerifyReport
 from seline.domain.trend import Forecast
-from seline.errors import (
-    BackupNotFound,
-    DocumentBusy,
-    DocumentUnreadable,
-    DocumentUnrecoverable,
-    ImportRefused,
-    InvalidRequest,
-    SelineError,
-    StorageError,
-    StoreClosed,
-    VolumeBusy,
-)
-from seline.manager import changes
+from seline.errors import BackupNotFound, InvalidRequest, VolumeBusy
+from seline.manager import changes, looking_back
 from seline.manager.blocks import Edit, Transaction
 from seline.manager.changes import BlankSaved, Encoding, Guard, not_found
+from seline.manager.exchanging import Import, contents_of, export_of, held_still
 from seline.manager.health import Health
 from seline.manager.holds import Holds
 from seline.manager.keeping import Keeping
+from seline.manager.lifetime import Lifetime
 from seline.manager.options import ManagerOptions
 from seline.manager.pruning import prune
+from seline.manager.reading import Reads, Serving
 from seline.manager.verifying import verify
 from seline.ports.store import (
-    SLOW_S,
     Atom,
     Change,
     Current,
@@ -72,17 +59,11 @@ from seline.ports.store import (
     QuarantineItem,
     Snapshot,
 )
-from seline.ports.waiting import in_loop, in_turn, refuse_in_turn, settled
+from seline.ports.waiting import refuse_in_turn, settled
 
 _log = logging.getLogger("seline.manager")
 NOTED_FOR: Final = timedelta(days=1)
-READ_S: Final = 10.0
-"""How long a read may take before nobody waits for it any more; the disk may never answer."""
-LISTING_S: Final = 60.0
-"""The same for what may read everything there is."""
 HEALTH_S: Final = 3.0
-LISTINGS_MAX: Final = 3
-IMPORT_TRIES: Final = 10
 _MISSING: Final[Any] = object()
 T = TypeVar("T")
 
@@ -109,14 +90,12 @@ class DataManager:
         self.holds = Holds(
             self.clock, wait_s=self.options.edit_wait_s, limit_s=self.options.edit_limit_s
         )
-        self._ready: Future[DocumentStore] = Future()
-        self._ready.set_running_or_notify_cancel()
         self._store: DocumentStore | None = None
         self._keeping: Keeping | None = None
         self._health: Health | None = None
-        self._closed = False
-        self._reads: dict[object, float] = {}
-        """Since when each read under way is owed an answer."""
+        self._lifetime = Lifetime(self._assemble)
+        self._reads = Reads(self.clock, self._lifetime)
+        self._serving = Serving(self._lifetime, self._reads, look=self._look, note=self.note)
         self.incidents: list[Incident] = []
         self.last_verify: VerifyReport | None = None
         self.last_export_at: datetime | None = None
@@ -125,7 +104,7 @@ class DataManager:
         self.more_checks: list[Callable[[], Check]] = []
         """What others add to health."""
         self.forecast: Forecast | None = None
-        opening.add_done_callback(self._opened)
+        opening.add_done_callback(self._lifetime.opened)
 
     # saving and loading
 
@@ -180,7 +159,7 @@ class DataManager:
     async def load_json(self, name: str, default: Json = _MISSING) -> Json:
         """Return a document's value; `default` (else `{}`) only if it does not exist (V4)."""
         key = self._key(name)
-        content = await self._content(key)
+        content = await self._serving.content(key)
         if content is not None:
             return decode(content.data)
         return {} if default is _MISSING else default
@@ -199,7 +178,7 @@ class DataManager:
     async def read_content(self, name: str) -> tuple[Content, datetime]:
         """Return the bytes as they are stored, and since when. Raises DocumentNotFound."""
         key = self._key(name)
-        content = await self._content(key)
+        content = await self._serving.content(key)
         if content is None:
             raise not_found(name)
         store = await self.open_store()
@@ -224,7 +203,7 @@ class DataManager:
         key = self._key(name)
         if not isinstance(field, str):
             raise InvalidRequest(f"A field's name is text, not {type(field).__name__}.")
-        held = cast("dict[str, Json]", decode(self.encoding.content({field: value}).data))[field]
+        held = cast("dict[str, Json]", self.encoding.held({field: value}))[field]
         decide = changes.update_field(
             field,
             held,
@@ -278,7 +257,7 @@ class DataManager:
         key = self._key(name)
         store = await self.open_store()
         if purge:
-            has_backups = await self.reading(lambda: _has_copies(store, key))
+            has_backups = await self.reading(lambda: looking_back.has_copies(store, key))
             forget = self.keeping.change(lambda pins: pinning.without_document(pins, name))
             also = (forget,) if any(pin.document == name for pin in self.keeping.pins()) else ()
             decide = changes.purge(has_backups=has_backups, if_match=if_match, also=also)
@@ -324,13 +303,13 @@ class DataManager:
     async def documents(self) -> list[DocumentInfo]:
         """List the documents, sorted by name."""
         store = await self.open_store()
-        return list(await self.reading(lambda: store.documents(BOT), limit_s=LISTING_S))
+        return list(await self._reads.listing(lambda: store.documents(BOT)))
 
     async def backups(self, name: str) -> list[Backup]:
         """List a document's backups, newest first, each judged, with the reason why it is kept."""
         key = self._key(name)
         store = await self.open_store()
-        listed = await self.reading(lambda: _judged(store, key), limit_s=LISTING_S)
+        listed = await self._reads.listing(lambda: looking_back.judged_backups(store, key))
         if not listed and not await self._exists(key):
             raise not_found(name)
         return await self.reading(lambda: self.keeping.reasoned(key, listed))
@@ -338,14 +317,7 @@ class DataManager:
     async def all_backups(self) -> list[Backup]:
         """List every document's backups, newest first, unjudged, each with its reason."""
         store = await self.open_store()
-
-        def listing() -> list[Backup]:
-            keys = [DocumentKey(BOT, document) for document in sorted(store.backup_counts(BOT))]
-            return [
-                backup for key in keys for backup in self.keeping.reasoned(key, store.backups(key))
-            ]
-
-        return await self.reading(listing, limit_s=LISTING_S)
+        return await self._reads.listing(lambda: looking_back.every_backup(store, self.keeping))
 
     async def read_backup(self, name: str, backup: str) -> Json:
         """Return a backup's value. Raises BackupNotFound, also for one that is not sound."""
@@ -355,15 +327,7 @@ class DataManager:
         """Return a backup's bytes. Raises BackupNotFound, also for one that is not sound."""
         key = self._key(name)
         store = await self.open_store()
-        judged = await self.reading(lambda: store.read_backup(key, backup))
-        if judged.content is None or not changes.usable_backup(key, judged):
-            raise BackupNotFound(
-                f"The backup {backup} is {judged.verdict}: {judged.reason}.",
-                document=name,
-                backup=backup,
-                verdict=str(judged.verdict),
-            )
-        return judged.content
+        return await self.reading(lambda: looking_back.backup_content(store, key, backup))
 
     async def pin(self, name: str, backup: str, because: str = pinning.BY_HAND) -> None:
         """Keep a backup outside rotation until it is unpinned. Raises BackupNotFound."""
@@ -375,12 +339,9 @@ class DataManager:
         """Give a backup back to rotation, a broken one too. Raises BackupNotFound."""
         key = self._key(name)
         store = await self.open_store()
-
-        def recorded() -> Revision | None:
-            listed = {one.name: one for one in store.backups(key)}
-            return self.keeping.revision_of(listed[backup]) if backup in listed else None
-
-        revision = await self.reading(recorded)
+        revision = await self.reading(
+            lambda: looking_back.backup_revision(store, self.keeping, key, backup)
+        )
         if revision is None:
             revision = (await self.read_backup_content(name, backup)).revision
         await self._change_pins(lambda pins: pinning.without_pin(pins, name, revision))
@@ -408,31 +369,13 @@ class DataManager:
 
         Documents that are broken without a sound backup are named in `unrecoverable`.
         """
-        files: dict[str, Json] = {}
-        broken: list[Json] = []
         async with self.exported() as snapshot:
-            for name in snapshot.names:
-                try:
-                    files[name] = await self.reading(partial(_value, snapshot, name))
-                except DocumentUnrecoverable:
-                    broken.append(name)
-            taken_at = snapshot.taken_at
-        export: dict[str, Json] = {"exported_at": instant_text(taken_at), "files": files}
-        if broken:
-            export["unrecoverable"] = broken
-        return export
+            return await export_of(snapshot, self._reads)
 
     @asynccontextmanager
     async def exported(self) -> AsyncGenerator[Snapshot]:
         """Hold every document's content of one instant still while the block is open."""
-        store = await self.open_store()
-        asked = store.snapshot(BOT)
-        try:
-            holding = await settled(asked)
-        except BaseException:  # cancelled, or interrupted
-            asked.add_done_callback(_let_go)
-            raise
-        with holding as snapshot:
+        with await held_still(await self.open_store()) as snapshot:
             yield snapshot
 
     async def import_data(
@@ -443,26 +386,16 @@ class DataManager:
         merge: named documents are replaced whole, others stay; replace: the others are deleted,
         with backups. Raises ImportRefused, NotSerializable, DocumentTooLarge.
         """
-        way = parse_mode(mode)
-        files = parse_export(cast("Json", export))
-        contents = {name: self._imported(name, value) for name, value in files.items()}
-        incoming = {name: content.revision for name, content in contents.items()}
-        for tries_left in reversed(range(IMPORT_TRIES)):
-            current = {
-                info.name: info.revision if info.verdict == "sound" else None
-                for info in await self._judged_documents(set(contents))
-            }
-            report = plan_import(current, incoming, way, dry_run=dry_run)
-            if dry_run:
-                return report
-            try:
-                await self._import(contents, report, whole=way is ImportMode.REPLACE)
-            except DocumentBusy as busy:
-                if "created" not in busy.details or not tries_left:
-                    raise
-            else:
-                return report
-        raise AssertionError("the last try returns or raises")
+        one = Import(
+            mode=parse_mode(mode),
+            contents=contents_of(cast("Json", export), self.encoding),
+            store=await self.open_store(),
+            reads=self._reads,
+            holds=self.holds,
+            retain=self.keeping.retain,
+            submit=self.submit,
+        )
+        return await one.run(dry_run=dry_run)
 
     async def verify(self, *, changed_since: datetime | None = None) -> VerifyReport:
         """Check every document and backup by checksum now; recover, adopt, and report.
@@ -497,7 +430,7 @@ class DataManager:
 
     async def load_state(self, name: str, default: Json) -> Json:
         """Return one of Seline's own documents, `default` where there is none."""
-        content = await self._content(DocumentKey(SELINE, name))
+        content = await self._serving.content(DocumentKey(SELINE, name))
         return default if content is None else decode(content.data)
 
     async def update_state(self, name: str, function: Callable[[Json | None], Json]) -> Json:
@@ -524,83 +457,40 @@ class DataManager:
     @property
     def failed_to_open(self) -> bool:
         """Whether the store could not be opened, or was closed."""
-        failed = self._ready.done() and self._ready.exception() is not None
-        return failed or self._closed
+        return self._lifetime.failed()
 
     async def open_store(self) -> DocumentStore:
         """Return the store, waiting for it to open. Raises what its opening raised."""
-        if self._store is not None:
-            if self._closed:
-                raise StoreClosed
-            return self._store
-        return await settled(self._ready)
+        return await self._lifetime.open_store()
 
     @property
     def closing(self) -> bool:
         """Whether it was closed, or is about to be: nobody needs the store any more."""
-        return self._closed
+        return self._lifetime.closed
 
     async def close(self) -> None:
         """Carry out what is queued and let go of the store; idempotent.
 
         It goes on where the caller is cancelled, and another call waits for it.
         """
-        if in_loop():
-            await settled(self.begin_to_close())
-        else:
-            self._closed = True
-            self._close()
+        await self._lifetime.close()
 
     def begin_to_close(self) -> Future[None]:
         """Close on a thread of its own, whether or not anybody waits for it.
 
         What is being opened just now is closed, too.
         """
-        self._closed = True
-        closed: Future[None] = Future()
-        closed.set_running_or_notify_cancel()
+        return self._lifetime.begin_to_close()
 
-        def run() -> None:
-            try:
-                self._close()
-            except BaseException as error:  # noqa: BLE001  # the waiting caller hears it
-                closed.set_exception(error)
-            else:
-                closed.set_result(None)
-
-        threading.Thread(target=run, name="seline-close", daemon=True).start()
-        return closed
-
-    def _close(self) -> None:
-        try:
-            store = self._ready.result()
-        except SelineError:
-            return
-        if self._health is not None:
-            self._health.write_report(store, at_close=True)
-        store.close()
-
-    def _opened(self, opening: Future[DocumentStore]) -> None:
-        """Assemble what works over the store, on the thread that opened it; then let callers in."""
-        try:
-            store = opening.result()
-            self._assemble(store)
-        except BaseException as error:  # noqa: BLE001  # every waiting caller hears it
-            self._ready.set_exception(error)
-        else:
-            self._ready.set_result(store)
-
-    def _assemble(self, store: DocumentStore) -> None:
-        try:
-            keeping = Keeping(store, self.options, self.encoding, self.clock)
-            keeping.load()
-            self._keeping = keeping
-            self._health = Health(self, store)
-            store.watch(self._hear)
-            self._store = store
-        except BaseException:
-            store.close()  # nobody else can: it was handed to no one
-            raise
+    def _assemble(self, store: DocumentStore) -> Callable[[], None]:
+        """Make what works over the store; return what is done before it is closed."""
+        keeping = Keeping(store, self.options, self.encoding, self.clock)
+        keeping.load()
+        self._keeping = keeping
+        self._health = health = Health(self, store)
+        store.watch(self._hear)
+        self._store = store
+        return partial(health.write_report, store, at_close=True)
 
     # how a read and a change are done
 
@@ -610,42 +500,17 @@ class DataManager:
         Raises VolumeBusy where it takes longer. Without a loop it is done in this thread, unless
         the disk is known not to answer.
         """
-        limit_s = READ_S if limit_s is None else limit_s
-        work = partial(self._watched, work, limit_s)
-        if in_turn() or not (in_loop() or self.busy_s() > SLOW_S):
-            return work()
-        store = await self.open_store()
-        try:
-            future = cast("Future[T]", store.later(work))
-        except StoreClosed:
-            if self._closed:
-                raise
-            return work()  # the interpreter goes down, and starts no thread any more
-        try:
-            return await settled(future, timeout_s=None if limit_s == math.inf else limit_s)
-        except TimeoutError as error:
-            if not future.cancel() and future.done():
-                raise
-            raise VolumeBusy(
-                f"The disk has not answered for {limit_s:.0f} s; nothing was read.",
-                hint="Wait; if it stays so, the volume hangs: ask its provider.",
-            ) from error
-
-    def _watched(self, work: Callable[[], T], limit_s: float) -> T:
-        """Do reading work, which the disk owes an answer to meanwhile; a listing's counts later."""
-        token = object()
-        allowed_s = max(0.0, limit_s - READ_S)
-        self._reads[token] = self.clock.monotonic() + allowed_s
-        try:
-            return work()
-        finally:
-            del self._reads[token]
+        return await self._reads.bounded(work, limit_s=limit_s)
 
     def busy_s(self) -> float:
         """Return for how many seconds the disk has owed an answer, to a change or a read."""
-        now = self.clock.monotonic()
-        changing_s = 0.0 if self._store is None else self._store.busy_s()
-        return max([changing_s, *(now - since for since in list(self._reads.values()))])
+        return self._reads.busy_s()
+
+    async def content_of(
+        self, store: DocumentStore, key: DocumentKey, judged: Judged
+    ) -> Content | None:
+        """Return the content that a verdict allows to be served, after its remedy."""
+        return await self._serving.content_of(store, key, judged)
 
     async def change(self, key: DocumentKey, decide: Callable[[Current], Decision]) -> Outcome:
         """Have one document changed in its turn; return what became of it."""
@@ -692,78 +557,9 @@ class DataManager:
         future = await self.holds.through(key.name, lambda: self.submit(Atom((change,))))
         return (await settled(future))[0]
 
-    async def _content(self, key: DocumentKey) -> Content | None:
-        """Return a document's sound content, doing what its verdict asks for (V4)."""
-        store = self._store or await self.open_store()
-        slow = self.busy_s() > SLOW_S and not in_turn()
-        known = await self.reading(partial(store.peek, key)) if slow else store.peek(key)
-        if isinstance(known, Content):
-            return known
-        if known is Verdict.MISSING:
-            return None
-        judged, _ = await self.reading(lambda: store.look(key))
-        try:
-            return await self.content_of(store, key, judged)
-        except (DocumentUnrecoverable, DocumentUnreadable) as error:
-            kind = "disk_error" if isinstance(error, DocumentUnreadable) else "unrecoverable"
-            self.note(kind, key.name, error.message)
-            raise
-
-    async def content_of(
-        self, store: DocumentStore, key: DocumentKey, judged: Judged
-    ) -> Content | None:
-        """Return the content that a verdict allows to be served, after its remedy."""
-        match REMEDY_FOR[judged.verdict]:
-            case Remedy.SERVE:
-                return judged.content
-            case Remedy.DEFAULT:
-                return None
-            case Remedy.ADOPT:
-                if judged.settled:
-                    await self._mend(store, key, otherwise=judged.content)
-                return judged.content
-            case Remedy.LAST_KNOWN:
-                return await self._last_known(store, key, judged)
-            case Remedy.RECOVER:
-                return await self._mend(store, key, otherwise=None)
-            case Remedy.REFUSE:
-                raise DocumentUnreadable(
-                    f"{key.name} cannot be read: {judged.reason}.",
-                    document=key.name,
-                    reason=judged.reason,
-                )
-
-    async def _mend(
-        self, store: DocumentStore, key: DocumentKey, *, otherwise: Content | None
-    ) -> Content | None:
-        """Recover or adopt in the store's turn; where nothing can be written, serve from memory."""
-        change = Change(key, changes.look, retain=self.keeping.retain(key))
-        try:
-            return (await settled(self.submit(Atom((change,)))))[0].content
-        except StorageError as error:
-            content = otherwise or await self.reading(lambda: store.rescue(key))
-            if content is None:
-                raise
-            self.note(
-                "served_from_memory",
-                key.name,
-                f"{key.name} is broken on the volume and nothing can be written "
-                f"({error.message}); its sound content is served from memory.",
-            )
-            return content
-
-    async def _last_known(
-        self, store: DocumentStore, key: DocumentKey, judged: Judged
-    ) -> Content | None:
-        content = await self.reading(lambda: store.rescue(key))
-        if content is None:
-            raise DocumentUnrecoverable(
-                f"{key.name} is being written just now ({judged.reason}), and no earlier content "
-                "of it is known.",
-                hint="Read it again in a few seconds.",
-                document=key.name,
-            )
-        return content
+    def _look(self, key: DocumentKey) -> Future[tuple[Outcome, ...]]:
+        """Look at a document in its turn, where it is mended first if it has to be."""
+        return self.submit(Atom((Change(key, changes.look, retain=self.keeping.retain(key)),)))
 
     def note(self, kind: str, document: str, summary: str, *, lost: str = "") -> None:
         """Remember what a person should hear of, once a day per kind and document."""
@@ -810,105 +606,6 @@ class DataManager:
     ) -> None:
         await self.open_store()
         await settled(self.submit(Atom((self.keeping.change(function),))))
-
-    def _imported(self, name: str, value: Json) -> Content:
-        try:
-            return self.encoding.content(value)
-        except SelineError as error:
-            raise ImportRefused(
-                f"$.files[{name!r}]: {error.message}", hint=error.hint, document=name
-            ) from error
-
-    async def _judged_documents(self, named: Iterable[str]) -> Sequence[DocumentInfo]:
-        """List the documents; those named are read, so that their revision is certain."""
-        store = await self.open_store()
-
-        def listing() -> list[DocumentInfo]:
-            for name in named:
-                store.look(DocumentKey(BOT, name))
-            return list(store.documents(BOT))
-
-        return await self.reading(listing, limit_s=LISTING_S)
-
-    async def _import(
-        self, contents: dict[str, Content], report: ImportReport, *, whole: bool
-    ) -> None:
-        """Commit an import. `whole`: raises DocumentBusy where there is more than it replaces."""
-        names = sorted({*contents, *report.deleted})
-        taken = []
-        try:
-            for name in names:
-                taken.append(await self.holds.hold(name))  # noqa: PERF401  # awaited in order
-            decided = [self._import_change(name, contents.get(name)) for name in names]
-            if whole and decided:
-                decided[0] = self._if_nothing_else(decided[0], frozenset(names))
-            atom = Atom(tuple(decided))
-            future = self.holds.commit(taken, lambda: self.submit(atom))
-        except BaseException:
-            for hold in taken:
-                self.holds.release(hold)
-            raise
-        await settled(future)
-
-    def _if_nothing_else(self, change: Change, names: frozenset[str]) -> Change:
-        """Return the change, refused in its turn where there are documents beside `names`."""
-
-        def decide(current: Current) -> Decision:
-            assert self._store is not None
-            created = {info.name for info in self._store.documents(BOT)} - names
-            if created:
-                raise DocumentBusy(
-                    f"{min(created)} was created meanwhile; nothing was changed.",
-                    hint="Import again while nothing else creates documents.",
-                    created=sorted(created),
-                )
-            return change.decide(current)
-
-        return msgspec.structs.replace(change, decide=decide)
-
-    def _import_change(self, name: str, content: Content | None) -> Change:
-        key = DocumentKey(BOT, name)
-        decide = changes.delete_if_there if content is None else changes.put_imported(content)
-        size = 0 if content is None else content.size_bytes
-        return Change(key, decide, retain=self.keeping.retain(key), size_hint=size)
-
-
-def _value(snapshot: Snapshot, name: str) -> Json:
-    return decode(b"".join(snapshot.open(name)))
-
-
-def _let_go(asked: Future[AbstractContextManager[Snapshot]]) -> None:
-    """Release what nobody waits for any more."""
-    if not asked.cancelled() and asked.exception() is None:
-        with asked.result():
-            pass
-
-
-def _judged(store: DocumentStore, key: DocumentKey) -> list[Backup]:
-    """Judge the backups that are listed, anew where some were rotated away meanwhile."""
-    judged: list[Backup] = []
-    for _ in range(LISTINGS_MAX):
-        listed = store.backups(key)
-        judged = [one for one in (_judged_backup(store, key, each) for each in listed) if one]
-        if len(judged) == len(listed):
-            break
-    return judged
-
-
-def _judged_backup(store: DocumentStore, key: DocumentKey, backup: Backup) -> Backup | None:
-    try:
-        verdict = store.read_backup(key, backup.name)
-    except BackupNotFound:
-        return None
-    word = "foreign" if of_another(key, verdict) else str(verdict.verdict)
-    if verdict.verdict is Verdict.EDITED and verdict.recorded is None:
-        word = "unchecked"
-    return replace(backup, verdict=word)
-
-
-def _has_copies(store: DocumentStore, key: DocumentKey) -> bool:
-    """Whether anything of a document is kept beside it: what a purge would erase."""
-    return bool(store.backups(key)) or any(item.document == key.name for item in store.quarantine())
 
 
 def _revision(outcome: Outcome) -> Revision:

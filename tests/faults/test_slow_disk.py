@@ -124,8 +124,8 @@ async def test_probes_reads_and_health_answer_while_the_disk_does_not(
 async def test_reads_that_hang_have_an_end_and_health_says_how_long_the_disk_owes_an_answer(
     server: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for limit in ("READ_S", "LISTING_S", "HEALTH_S"):
-        monkeypatch.setattr(f"seline.manager.data.{limit}", 0.2)
+    for limit in ("reading.READ_S", "reading.LISTING_S", "data.HEALTH_S"):
+        monkeypatch.setattr(f"seline.manager.{limit}", 0.2)
     monkeypatch.setattr("seline.manager.health.SLOW_S", 0.1)
     data, names = server.data, [f"d{number}.json" for number in range(READER_THREADS)]
     for name in names:
@@ -166,7 +166,7 @@ def test_a_read_that_hangs_holds_up_no_other_thread_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for limit in ("READ_S", "SLOW_S"):
-        monkeypatch.setattr(f"seline.manager.data.{limit}", 0.1)
+        monkeypatch.setattr(f"seline.manager.reading.{limit}", 0.1)
     release = threading.Event()
     with blocking.open_seline(tmp_path) as seline:
         data = seline.data

@@ -1,0 +1,88 @@
+"""One store's lifetime: who needs it waits until it is open, and it is closed to its end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from seline.errors import SelineError, StoreClosed
+from seline.ports.store import DocumentStore
+from seline.ports.waiting import in_loop, settled
+
+
+class Lifetime:
+    """The store of one manager: being opened, open, closed. Any thread."""
+
+    def __init__(self, assemble: Callable[[DocumentStore], Callable[[], None]]) -> None:
+        """Have `assemble` make what works over the store; it returns what a close does first."""
+        self.store: DocumentStore | None = None
+        self.closed = False
+        self._assemble = assemble
+        self._before_close: Callable[[], None] = lambda: None
+        self._ready: Future[DocumentStore] = Future()
+        self._ready.set_running_or_notify_cancel()
+
+    def opened(self, opening: Future[DocumentStore]) -> None:
+        """Assemble what works over the store, on the thread that opened it; then let callers in."""
+        try:
+            store = opening.result()
+            self._take(store)
+        except BaseException as error:  # noqa: BLE001  # every waiting caller hears it
+            self._ready.set_exception(error)
+        else:
+            self._ready.set_result(store)
+
+    def failed(self) -> bool:
+        """Whether the store could not be opened, or was closed."""
+        failed = self._ready.done() and self._ready.exception() is not None
+        return failed or self.closed
+
+    async def open_store(self) -> DocumentStore:
+        """Return the store, waiting for it to open. Raises what its opening raised."""
+        if self.store is not None:
+            if self.closed:
+                raise StoreClosed
+            return self.store
+        return await settled(self._ready)
+
+    async def close(self) -> None:
+        """Close, to the end even where the caller is cancelled."""
+        if in_loop():
+            await settled(self.begin_to_close())
+        else:
+            self.closed = True
+            self._close()
+
+    def begin_to_close(self) -> Future[None]:
+        """Close on a thread of its own, whether or not anybody waits for it."""
+        self.closed = True
+        closed: Future[None] = Future()
+        closed.set_running_or_notify_cancel()
+
+        def run() -> None:
+            try:
+                self._close()
+            except BaseException as error:  # noqa: BLE001  # the waiting caller hears it
+                closed.set_exception(error)
+            else:
+                closed.set_result(None)
+
+        threading.Thread(target=run, name="seline-close", daemon=True).start()
+        return closed
+
+    def _take(self, store: DocumentStore) -> None:
+        try:
+            self._before_close = self._assemble(store)
+            self.store = store
+        except BaseException:
+            store.close()  # nobody else can: it was handed to no one
+            raise
+
+    def _close(self) -> None:
+        try:
+            store = self._ready.result()
+        except SelineError:
+            return
+        self._before_close()
+        store.close()
