@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, cast
@@ -122,17 +123,22 @@ def start(
     *,
     lock_wait_s: float,
     mount_wait_s: float = 0.0,
+    serves_commands: bool = False,
     keep_trying: bool = False,
     on_wait: Callable[[SelineError], None] | None = None,
     give_up: Callable[[], bool] = lambda: False,
 ) -> Seline:
     """Begin opening on a thread of its own; every call on the result waits for that.
 
+    `serves_commands`: other processes are told that this one will have a door for them.
     `keep_trying`: a disk that is read-only or fails is tried again, until `give_up`.
     """
     opening: Future[DocumentStore] = Future()
     opening.set_running_or_notify_cancel()
-    options = volume_options(settings, lock_wait_s=lock_wait_s, mount_wait_s=mount_wait_s)
+    options = replace(
+        volume_options(settings, lock_wait_s=lock_wait_s, mount_wait_s=mount_wait_s),
+        serves_commands=serves_commands,
+    )
 
     def not_wanted() -> bool:
         return give_up() or seline.data.closing

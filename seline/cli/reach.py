@@ -3,6 +3,8 @@
 1. `--url` or SELINE_URL: a server elsewhere, with SELINE_TOKEN or SELINE_ADMIN_TOKEN.
 2. Whoever holds the data directory: its control socket, else its loopback address.
 3. Nobody holds it: it is opened here for the one command, and served on the same socket.
+
+Whoever is opening it or letting it go is waited for (`patience`).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -24,12 +26,12 @@ import aiohttp
 from seline.cli import talk
 from seline.cli.client import ANSWER_S, CONNECT_S, Api, Door
 from seline.cli.exits import Exit
+from seline.cli.patience import Patience, serves_commands
 from seline.cli.problem import Problem
 from seline.cli.verbs import Asked
 from seline.errors import VolumeLocked
 from seline.settings import Settings, load_settings
 
-LOCK_WAIT_S: Final = 5.0
 _POLL_S: Final = 0.1
 _SOCKET_PATH_MAX: Final = 100
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -125,7 +127,7 @@ async def _here(stack: AsyncExitStack, settings: Settings) -> Door:
     from seline.server import alone
 
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="seline: %(message)s")
-    deadline = time.monotonic() + LOCK_WAIT_S
+    patience = Patience()
     while True:
         path = stack.enter_context(_control_socket(settings.data_dir))
         if await _answers(path):
@@ -134,11 +136,14 @@ async def _here(stack: AsyncExitStack, settings: Settings) -> Door:
         try:
             running = await stack.enter_async_context(alone(settings))
         except VolumeLocked as locked:
-            door = _door_of_holder(locked, settings)
-            if door is not None:
-                return door
-            if time.monotonic() > deadline:
-                raise _without_a_door(locked) from locked
+            holder = cast("dict[str, Any]", locked.details.get("holder") or {})
+            now_s = time.monotonic()
+            if patience.sees(holder, now_s=now_s):
+                door = _door_of_holder(locked, holder, settings)
+                if door is not None:
+                    return door
+            if patience.is_over(now_s=now_s):
+                raise _without_a_door(locked, holder) from locked
             await asyncio.sleep(_POLL_S)
         else:
             beside = stack.enter_context(_control_socket(settings.data_dir))
@@ -167,7 +172,13 @@ def _check_data_dir(settings: Settings, *, makes: bool) -> None:
     )
 
 
-def _without_a_door(locked: VolumeLocked) -> Problem:
+def _without_a_door(locked: VolumeLocked, holder: Mapping[str, Any]) -> Problem:
+    if serves_commands(holder):
+        return Problem(
+            f"{locked.message} It has not opened its door for commands.",
+            "It is starting or stopping, or its disk hangs: look at its log, then try again.",
+            code=locked.code,
+        )
     return Problem(
         f"{locked.message} It has no door for commands.",
         "Stop it, or let the bot open its data with `seline.server.serving`, then try again.",
@@ -175,9 +186,10 @@ def _without_a_door(locked: VolumeLocked) -> Problem:
     )
 
 
-def _door_of_holder(locked: VolumeLocked, settings: Settings) -> Door | None:
+def _door_of_holder(
+    locked: VolumeLocked, holder: Mapping[str, Any], settings: Settings
+) -> Door | None:
     """Return the holder's address, None while it may still open its socket."""
-    holder = cast("dict[str, Any]", locked.details.get("holder") or {})
     if holder.get("host") not in (None, socket.gethostname()):
         raise Problem(
             f"{locked.message} That is another container or machine, out of this one's reach.",

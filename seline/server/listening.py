@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Generator
 from typing import Final
 
@@ -15,6 +16,9 @@ from seline.errors import SettingsError
 
 SOCKET_PATH_MAX: Final = 100
 CONTROL_SOCKET: Final = "control.sock"
+_LOOK_S: Final = 0.02
+_ACCEPTING_TURNS: Final = 5
+"""Turns of the loop after which whoever was accepted before is among the connections."""
 
 
 async def listen(runner: web.AppRunner, host: str | None, port: int) -> str:
@@ -51,6 +55,41 @@ async def listen_on_socket(runner: web.AppRunner, path: str) -> None:
         os.unlink(path)
     await _start(web.UnixSite(runner, path))
     os.chmod(path, 0o600)
+
+
+async def hang_up(runner: web.AppRunner, *, answer_s: float) -> None:
+    """Listen no more, answer for `answer_s` what is on its way, and end every connection.
+
+    A connection that came in this very moment is unknown to aiohttp's own hanging up, which then
+    waits all of its time-out for a request that nobody would read: it is told until it hears.
+    """
+    listening = list(runner.sites)
+    for site in listening:
+        await site.stop()
+    if listening and answer_s > 0:
+        await _last_answers(runner, answer_s)
+    ending = asyncio.ensure_future(runner.cleanup())
+    try:
+        while not ending.done():
+            for connection in _connections(runner):
+                connection.close()
+            await asyncio.wait({ending}, timeout=_LOOK_S)
+        ending.result()
+    finally:
+        ending.cancel()
+
+
+async def _last_answers(runner: web.AppRunner, answer_s: float) -> None:
+    """Wait for those who are connected to ask, hear and go; who does not ask is not waited for."""
+    until_s = time.monotonic() + answer_s
+    for _ in range(_ACCEPTING_TURNS):
+        await asyncio.sleep(0)
+    while _connections(runner) and time.monotonic() < until_s:  # noqa: ASYNC110  # none tells
+        await asyncio.sleep(_LOOK_S)
+
+
+def _connections(runner: web.AppRunner) -> list[web.RequestHandler]:
+    return list(runner.server.connections) if runner.server is not None else []
 
 
 async def _start(site: web.BaseSite) -> None:

@@ -33,6 +33,7 @@ from seline.ports.waiting import settled
 from seline.server.alarm import Alarm
 from seline.server.listening import (
     CONTROL_SOCKET,
+    hang_up,
     listen,
     listen_on_control_socket,
     listen_on_socket,
@@ -45,6 +46,8 @@ from seline.storage.volume.audit import AuditLog
 from seline_workers import Worker
 
 SHUTDOWN_S: Final = 8.0
+LAST_ANSWERS_S: Final = 1.0
+"""How long a command that is over waits for those that are asking it, to send them on."""
 CLOSE_S: Final = 3.0
 """How long a disk may take to let go; nothing that was answered depends on it."""
 LINGERING_S: Final = 1.0
@@ -105,6 +108,7 @@ class Serving:
             self.settings,
             lock_wait_s=self._lock_wait_s,
             mount_wait_s=math.inf if self._network else 0.0,
+            serves_commands=True,
             keep_trying=self._network,
             on_wait=self._on_wait,
             give_up=lambda: self._closing,
@@ -215,7 +219,8 @@ class Serving:
             self._opening.result()
 
     async def _finish(self) -> None:
-        await asyncio.gather(self._runner.cleanup(), self._worker.stop())
+        answer_s = 0.0 if self._network else LAST_ANSWERS_S
+        await asyncio.gather(hang_up(self._runner, answer_s=answer_s), self._worker.stop())
 
     async def _let_go(self) -> None:
         try:

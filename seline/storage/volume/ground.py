@@ -63,6 +63,7 @@ class Ground:
         *,
         lock_file: int | None,
         clock: Clock,
+        serves_commands: bool,
         given_up: Callable[[], bool],
     ) -> None:
         """Take over the locked descriptor `top` of `path` and open what lies below.
@@ -74,6 +75,7 @@ class Ground:
         self.top = top
         self.lock_file = lock_file
         self._clock = clock
+        self._serves_commands = serves_commands
         self._given_up = given_up
         self._closed = False
         self._forked = False
@@ -220,7 +222,8 @@ class Ground:
 
     def announce(self, **fields: object) -> None:
         """Tell other processes who holds the volume (`.seline/server.json`); best effort."""
-        text = json.dumps({**_self_portrait(self._clock), **fields}, indent=2) + "\n"
+        portrait = {**_self_portrait(self._clock), "serves_commands": self._serves_commands}
+        text = json.dumps({**portrait, **fields}, indent=2) + "\n"
         with contextlib.suppress(OSError):
             self._write_small("server.json", text.encode())
 
@@ -276,18 +279,27 @@ def hold(
     *,
     wait_s: float,
     clock: Clock,
+    serves_commands: bool = False,
     on_wait: Callable[[VolumeLocked], None] | None = None,
     give_up: Callable[[], bool] = lambda: False,
 ) -> Ground:
     """Become the one owner of a data directory, waiting up to `wait_s` for the one before.
 
-    `on_wait` hears once per holder who is waited for. Raises VolumeLocked naming the holder.
+    `serves_commands` is said to whoever comes meanwhile: there will be a door. `on_wait` hears
+    once per holder who is waited for. Raises VolumeLocked naming the holder.
     """
     top = _open_top(path)
     lock_file: int | None = None
     try:
         lock_file = _wait_for_lock(path, top, wait_s, on_wait, give_up)
-        ground = Ground(path, top, lock_file=lock_file, clock=clock, given_up=give_up)
+        ground = Ground(
+            path,
+            top,
+            lock_file=lock_file,
+            clock=clock,
+            serves_commands=serves_commands,
+            given_up=give_up,
+        )
     except BaseException:
         if lock_file is not None:
             os.close(lock_file)

@@ -79,6 +79,7 @@ class VolumeOptions:
 
     data_dir: str
     lock_wait_s: float = 5.0
+    serves_commands: bool = False
     mount_wait_s: float = 0.0
     mount_required: bool = False
     mount_expected_under: str | None = None
@@ -117,6 +118,7 @@ def open_volume(
         os.path.abspath(options.data_dir),
         wait_s=options.lock_wait_s,
         clock=clock,
+        serves_commands=options.serves_commands,
         on_wait=on_wait,
         give_up=give_up,
     )
