@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from seline.server.memory import give_memory_back
 from seline.server.serving import Serving, Started
 from seline.settings import Settings
 
@@ -21,6 +22,7 @@ _log = logging.getLogger("seline.server")
 
 async def run_server(settings: Settings, *, announce: Callable[[Started], None]) -> None:
     """Serve until SIGTERM or SIGINT. Raises the typed error where the volume cannot be held."""
+    give_memory_back()
     for warning in settings.warnings:
         _log.warning("%s", warning)
     stop = asyncio.Event()

@@ -26,6 +26,7 @@ from seline import DataManager
 from seline.domain.manifest import MANIFEST_NAME, decode_manifest
 from seline.errors import BackupNotFound, DocumentNotFound, SelineError
 from seline.server import serving
+from seline.server.memory import give_memory_back
 from seline.services.packing import DOCUMENTS, check_documents, members_of
 from seline.settings import Settings, load_settings
 from tests.acceptance.saver import (
@@ -67,6 +68,7 @@ ENVIRONMENT: Final = {
 
 def main(data_dir: str, life: str, notebook: str, exports: str) -> None:
     """Soak until killed or told to stop."""
+    give_memory_back()
     asyncio.run(_soak(_settings(data_dir, exports), Notebook(Path(notebook)), life))
 
 
