@@ -25,12 +25,16 @@ from seline.services.exporting import read_back
 from tests.faults.calls.builds import AS_IT_IS, BUILDS
 from tests.faults.calls.doing import Told, fail, kill
 from tests.faults.calls.failing import KILLS, Fault, Made, refusals
-from tests.faults.powercut.promises import ALSO, SET_ASIDE, _lost_backups, unhurried
-from tests.faults.powercut.trying import Workers
+from tests.faults.looks import SET_ASIDE, Look, look_after
+from tests.faults.powercut.promises import unhurried
+from tests.faults.powercut.trying import Workers, kind_of
+from tests.proof.figures import note
 from tests.proof.judge import Expected, Outcome, Values, expect, judge
 from tests.proof.operations import EVERY, A, prepare
 
 CHUNK: Final = 10
+ALSO_BUILT: Final = ("save", "delete", "transaction", "recovery")
+"""What is tried on other file systems, too."""
 T = TypeVar("T")
 
 
@@ -111,6 +115,14 @@ def prepared(name: str, scratch: Path, place: Path, build: str = AS_IT_IS) -> Pr
     )
 
 
+def prepared_by(way: str, scratch: Path, place: Path, workers: Workers) -> list[Prepared]:
+    """Have the operations that are `ALSO_BUILT` prepared on another file system."""
+    return [
+        workers.pool.submit(prepared, name, scratch / name, place / name, way).result()
+        for name in ALSO_BUILT
+    ]
+
+
 def attempt(cases: Sequence[Case]) -> Tried:
     """Try each case on a fresh copy; a fault that no call met counts for nothing."""
     with unhurried():
@@ -159,10 +171,16 @@ def gathered(tried: Sequence[Flagged | None]) -> Tried:
     return Tried(len(met), [one for one in met if one.broken])
 
 
+def noted(suite: str, what: str, tried: Tried, place: Path, **more: object) -> None:
+    """Put what was tried among the figures."""
+    where = kind_of(place)
+    note(suite, what, tried=tried.count, failures=len(tried.flagged), where=where, **more)
+
+
 def broken_promises(directory: Path, expected: Expected, outcome: Outcome) -> list[str]:
     """Judge what is left; a volume that cannot be opened or used is a broken promise too."""
     name = expected.operation.name
-    look = LOOKS.get(name, ALSO.get(name, _lost_backups))
+    look = LOOKS.get(name, look_after(name))
     try:
         broken = [*judge(directory, expected, outcome), *look(directory, expected, outcome)]
         return [one for one in broken if one not in ALLOWED.get(name, ())]
@@ -188,7 +206,7 @@ def _nothing_more(*_: object) -> list[str]:
     return []
 
 
-LOOKS: Final[Mapping[str, Callable[[Path, Expected, Outcome], list[str]]]] = {
+LOOKS: Final[Mapping[str, Look]] = {
     "export to a folder": _broken_exports,
     "adoption of a hand edit": _nothing_more,
 }

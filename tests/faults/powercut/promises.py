@@ -1,13 +1,12 @@
 """Seline opened on what a power cut left, and every promise that is broken there.
 
-`BySteps` adds to the shared judge what only the files can tell: that what was replaced, set aside,
-pinned or purged is where it must be (V2, V4, V11). `Keeping` judges what is no plain operation:
-what may be served after each acknowledgement, and which bytes must still be somewhere.
+`BySteps` adds to the shared judge what only the files can tell (`tests.faults.looks`). `Keeping`
+judges what is no plain operation: what may be served after each acknowledgement, and which bytes
+must still be somewhere.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -19,18 +18,12 @@ from typing import Final, NamedTuple, TypeAlias
 
 import pytest
 
-from seline.domain.document import Content, Json
-from seline.domain.json_text import encode
 from seline.storage.volume import disk, probe
+from tests.faults.looks import SET_ASIDE, look_after
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.states import Cut, write
 from tests.proof.judge import Expected, Outcome, Values, _values, _works, judge
-from tests.proof.operations import A, Operation, opened
-
-SET_ASIDE: Final = "V4: something sound was put into quarantine"
-"""Where a disk loses an attribute and keeps the bytes, a leftover cannot be told from a hand edit:
-it is set aside for a person to look at, and that is all that may happen."""
-
+from tests.proof.operations import Operation, opened
 
 PROMISED: Final = 1_000
 """So many changes are acknowledged where everything was promised."""
@@ -93,8 +86,7 @@ class BySteps:
         expected = self.steps[-1] if done else self.steps[cut.acknowledged]
         outcome: Outcome = "acknowledged" if done else "unknown"
         broken = judge(directory, expected, outcome)
-        look = ALSO.get(expected.operation.name, _lost_backups)
-        broken += look(directory, expected, outcome)
+        broken += look_after(expected.operation.name)(directory, expected, outcome)
         return [one for one in broken if not (cut.bare and one == SET_ASIDE)]
 
 
@@ -201,61 +193,3 @@ def _nothing(*_: object) -> None:
 def holds_a_record(tree: Tree) -> bool:
     """Whether a transaction has passed its commit point in this state."""
     return any(path == ".seline/journal" for path, _ in tree.files)
-
-
-# what the judge cannot see. It has saved every document once more by now: what was current then
-# is the newest backup, and a change that was not made has its content before among the backups.
-
-
-def _lost_backups(directory: Path, expected: Expected, _outcome: Outcome) -> list[str]:
-    """V2: what was replaced is among the backups, in every state."""
-    return [
-        f"V2: the content of {name} before the change is not among its backups"
-        for name in sorted(expected.operation.changes)
-        if expected.before[name] is not None
-        and expected.before[name] not in _backups(directory, name)
-    ]
-
-
-def _lost_pins(directory: Path, expected: Expected, outcome: Outcome) -> list[str]:
-    """V11: once the blank save is there, the content before it is pinned."""
-    broken = _lost_backups(directory, expected, outcome)
-    if expected.after[A] not in _backups(directory, A):
-        return broken
-    try:
-        pins = json.loads((directory / ".seline" / "pins.json").read_text(encoding="utf-8"))["pins"]
-    except FileNotFoundError:
-        pins = []
-    revision = Content.of(encode(expected.before[A])).revision
-    if not any(pin["revision"] == revision for pin in pins):
-        broken.append("V11: what the blank save removed is not pinned")
-    return broken
-
-
-def _lost_quarantine(directory: Path, _expected: Expected, _outcome: Outcome) -> list[str]:
-    """V4: a broken content that was recovered lies in quarantine, whenever that was."""
-    kept = [path.read_bytes() for path in (directory / "quarantine").iterdir()]
-    return [] if any(b"xyx" in data for data in kept) else ["V4: the broken bytes are not kept"]
-
-
-def _purged(directory: Path, _expected: Expected, outcome: Outcome) -> list[str]:
-    """V3: once a purge was acknowledged, no backup comes back."""
-    left = _backups(directory, A)
-    return ["V3: a purged backup is there again"] if outcome == "acknowledged" and left else []
-
-
-def _none(*_: object) -> list[str]:
-    return []
-
-
-ALSO: Final[Mapping[str, Callable[[Path, Expected, Outcome], list[str]]]] = {
-    "blank save": _lost_pins,
-    "recovery": _lost_quarantine,
-    "purge": _purged,
-    "save without a backup": _none,
-}
-
-
-def _backups(directory: Path, name: str) -> list[Json]:
-    found = (directory / "backups").glob(f"{name.removesuffix('.json')}_[0-9]*.json")
-    return [json.loads(path.read_text(encoding="utf-8")) for path in found]
