@@ -11,6 +11,7 @@ import pytest
 from seline import errors
 from seline.blocking import open_seline
 from seline.storage.volume import probe
+from tests.faults.moments import in_backups, told_of
 from tests.faults.powercut.trying import fast_place
 
 NAME = "user_profile.json"
@@ -288,7 +289,9 @@ def test_foreign_files_are_counted_and_never_touched(directory: Path) -> None:
     assert (directory / "backups" / "readme").read_text() == "mine"
 
 
-def test_backups_deleted_while_running_are_made_again(directory: Path) -> None:
+def test_a_directory_that_was_removed_while_running_is_made_again_and_told(
+    directory: Path,
+) -> None:
     import shutil
 
     with open_seline(directory) as seline:
@@ -297,7 +300,9 @@ def test_backups_deleted_while_running_are_made_again(directory: Path) -> None:
         shutil.rmtree(directory / "backups")
         seline.data.save_json(NAME, {**VALUE, "n": 7})
         assert [b.verdict for b in seline.data.backups(NAME)] == ["sound"]
+        assert in_backups(seline, NAME) == [{**VALUE, "n": 2}]
         assert seline.data.load_json(NAME)["n"] == 7
+        assert "remade" in told_of(seline)
 
 
 def test_a_replaced_data_directory_is_never_written(directory: Path) -> None:

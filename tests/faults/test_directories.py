@@ -6,16 +6,19 @@ V10 What a store has opened is closed once, by whoever opened it.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from seline.blocking import open_seline
-from seline.errors import StoreClosed, UnsupportedFormat
+from seline.blocking import Seline, open_seline
+from seline.errors import StoreClosed, UnsupportedFormat, VolumeFull
+from seline.storage.volume import disk
 from seline.storage.volume.ground import Ground
 
 NAME = "user_profile.json"
@@ -137,3 +140,24 @@ def test_a_forked_child_that_closes_the_store_closes_nothing_of_its_own(tmp_path
 
         assert os.waitstatus_to_exitcode(status) == 0
         assert seline.data.load_json(NAME) == {"n": 1}
+
+
+def test_a_failed_commit_closes_nothing_that_is_not_its_own(
+    opened: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened.data.save_json(NAME, {"n": 1})
+    (directory / NAME).write_text('{"n": "by hand"}')
+    others: list[int] = []
+
+    def refuse(*_: object) -> NoReturn:
+        others.append(os.open(os.devnull, os.O_RDONLY))  # takes a number that was just freed
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(disk, "rename_new", refuse)
+    with pytest.raises(VolumeFull):
+        opened.data.save_json(NAME, {"n": 2})
+
+    assert others
+    for descriptor in others:
+        os.close(descriptor)
+    assert list((directory / ".seline" / "staging").iterdir()) == []

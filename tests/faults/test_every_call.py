@@ -12,63 +12,39 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from seline.blocking import Seline
-from seline.errors import OutcomeUnknown
-from seline.storage.volume import disk
 from tests.faults.calls import injected
 from tests.faults.calls.builds import WAYS, WRONG_WHEN_A_CALL_FAILS
 from tests.faults.calls.trying import (
+    ALSO_BUILT,
     Prepared,
     Tried,
     attempt,
     attempt_all,
     attempt_some,
+    noted,
     prepared,
+    prepared_by,
     together,
 )
 from tests.faults.powercut.recorder import record
-from tests.faults.powercut.trying import Workers, fast_place, kind_of, workers
-from tests.proof.figures import note
-from tests.proof.operations import EVERY, OPERATIONS, A, documents, opened, prepare
+from tests.faults.powercut.trying import Workers
+from tests.proof.operations import EVERY, OPERATIONS, prepare
 
 SUITE: Final = "every call fails once"
 SAMPLE: Final = 4
 WRONG_SAMPLE: Final = 60
 LIMIT_S: Final = 90.0
 KERNEL_LIMIT_S: Final = 900.0
-ALSO_BUILT: Final = ("save", "delete", "transaction", "recovery")
 AS_KERNEL: Final = {
     "open": "openat", "setxattr": "fsetxattr", "utime": "utimensat", "mkdir": "mkdirat",
     "link": "linkat", "rename": "renameat", "replace": "renameat", "unlink": "unlinkat",
     "rmdir": "unlinkat", "posix_fallocate": "fallocate",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def hands() -> Iterator[Workers]:
-    """Give the processes that try."""
-    with workers() as two:
-        yield two
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    """Give a fast directory for the cases."""
-    (tmp_path / "cases").mkdir()
-    with fast_place(tmp_path / "cases") as fast:
-        yield fast
-
-
-@pytest.fixture
-def until_s(share_s: float) -> float:
-    """Give the monotonic instant until which a test may go on."""
-    return time.monotonic() + min(LIMIT_S, max(3.0, share_s))
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -78,24 +54,6 @@ def test_a_call_that_fails_breaks_no_promise(
     few = hands.pool.submit(attempt_some, name, tmp_path, place, Prepared.failures, SAMPLE)
 
     assert few.result() == Tried(SAMPLE, [])
-
-
-def test_a_purge_that_leaves_something_says_so_and_can_be_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Who asks to be forgotten is not told "done" while a copy is left."""
-    documents(tmp_path)
-    with opened(tmp_path) as seline:
-        with monkeypatch.context() as patch:
-            patch.setattr(disk, "unlink", _failing_for(A.removesuffix(".json"), disk.unlink))
-            with pytest.raises(OutcomeUnknown, match="did not let go"):
-                seline.data.delete(A, purge=True)
-        left = _copies(seline)
-
-        seline.data.delete(A, purge=True)
-
-        assert left > 0
-        assert _copies(seline) == 0
 
 
 @pytest.mark.prove
@@ -108,7 +66,7 @@ def test_no_call_that_fails_breaks_a_promise(
 
     tried = attempt_all(hands, attempt, cases, until_s=until_s)
 
-    _note(name, tried, place, calls=len(operation.calls), possible=len(cases))
+    noted(SUITE, name, tried, place, calls=len(operation.calls), possible=len(cases))
     assert tried.flagged == []
 
 
@@ -134,15 +92,12 @@ def test_every_call_that_is_recorded_is_among_those_that_fail(
 def test_no_call_that_fails_on_another_file_system_breaks_a_promise(
     way: str, tmp_path: Path, place: Path, hands: Workers, until_s: float
 ) -> None:
-    operations = [
-        hands.pool.submit(prepared, name, tmp_path / name, place / name, way).result()
-        for name in ALSO_BUILT
-    ]
+    operations = prepared_by(way, tmp_path, place, hands)
     cases = [case for operation in operations for case in operation.failures()]
 
     tried = attempt_all(hands, attempt, cases, until_s=until_s)
 
-    _note(f"{', '.join(ALSO_BUILT)}: {way}", tried, place, possible=len(cases))
+    noted(SUITE, f"{', '.join(ALSO_BUILT)}: {way}", tried, place, possible=len(cases))
     assert tried.flagged == []
 
 
@@ -168,7 +123,7 @@ def test_no_call_that_the_kernel_refuses_breaks_a_promise(
 
     tried = together(found)
 
-    _note("refused by the kernel (strace)", tried, tmp_path, operations=len(found))
+    noted(SUITE, "refused by the kernel (strace)", tried, tmp_path, operations=len(found))
     assert tried.flagged == []
     assert tried.count > 0
 
@@ -183,30 +138,5 @@ def test_a_build_that_is_wrong_when_a_call_fails_is_flagged(
 
     tried = hands.pool.submit(attempt, operation.failures()[-WRONG_SAMPLE:]).result()
 
-    note(
-        "negative control", wrong, tried=tried.count, failures=len(tried.flagged),
-        where=kind_of(place),
-    )  # fmt: skip
+    noted("negative control", wrong, tried, place)
     assert tried.flagged
-
-
-def _failing_for(document: str, call: Callable[..., None]) -> Callable[..., None]:
-    """Let the first removal of something of a document fail."""
-    failed: list[str] = []
-
-    def unlink(directory: int, name: str, *, missing_ok: bool = False) -> None:
-        if name.startswith(f"{document}_") and not failed:
-            failed.append(name)
-            raise OSError(5, "Input/output error")
-        call(directory, name, missing_ok=missing_ok)
-
-    return unlink
-
-
-def _copies(seline: Seline) -> int:
-    kept = [*seline.data.all_backups(), *seline.data.quarantine()]
-    return sum(copy.document == A for copy in kept)
-
-
-def _note(what: str, tried: Tried, place: Path, **more: object) -> None:
-    note(SUITE, what, tried=tried.count, failures=len(tried.flagged), where=kind_of(place), **more)

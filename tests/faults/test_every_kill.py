@@ -7,43 +7,29 @@ default tier tries the same few moments each time, the long one all of them.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from tests.faults.calls.builds import WAYS, WRONG_WHEN_KILLED
-from tests.faults.calls.trying import Prepared, Tried, attempt, attempt_all, attempt_some, prepared
-from tests.faults.powercut.trying import Workers, fast_place, kind_of, workers
-from tests.proof.figures import note
+from tests.faults.calls.trying import (
+    ALSO_BUILT,
+    Prepared,
+    Tried,
+    attempt,
+    attempt_all,
+    attempt_some,
+    noted,
+    prepared,
+    prepared_by,
+)
+from tests.faults.powercut.trying import Workers
 from tests.proof.operations import EVERY, OPERATIONS
 
+SUITE: Final = "kill -9"
 SAMPLE: Final = 3
 LIMIT_S: Final = 60.0
-ALSO_BUILT: Final = ("save", "delete", "transaction", "recovery")
-
-
-@pytest.fixture(scope="module")
-def hands() -> Iterator[Workers]:
-    """Give the processes that try."""
-    with workers() as two:
-        yield two
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    """Give a fast directory for the cases."""
-    (tmp_path / "cases").mkdir()
-    with fast_place(tmp_path / "cases") as fast:
-        yield fast
-
-
-@pytest.fixture
-def until_s(share_s: float) -> float:
-    """Give the monotonic instant until which a test may go on."""
-    return time.monotonic() + min(LIMIT_S, max(3.0, share_s))
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -64,7 +50,7 @@ def test_no_kill_between_two_calls_breaks_a_promise(
 
     tried = attempt_all(hands, attempt, cases, until_s=until_s)
 
-    _note(f"at every call of {name}", tried, place, possible=len(cases))
+    noted(SUITE, f"at every call of {name}", tried, place, possible=len(cases))
     assert tried.flagged == []
 
 
@@ -73,16 +59,13 @@ def test_no_kill_between_two_calls_breaks_a_promise(
 def test_no_kill_on_another_file_system_breaks_a_promise(
     way: str, tmp_path: Path, place: Path, hands: Workers, until_s: float
 ) -> None:
-    operations = [
-        hands.pool.submit(prepared, name, tmp_path / name, place / name, way).result()
-        for name in ALSO_BUILT
-    ]
+    operations = prepared_by(way, tmp_path, place, hands)
     cases = [case for operation in operations for case in operation.kills()]
 
     tried = attempt_all(hands, attempt, cases, until_s=until_s)
 
     what = f"at every call of {', '.join(ALSO_BUILT)}: {way}"
-    _note(what, tried, place, possible=len(cases))
+    noted(SUITE, what, tried, place, possible=len(cases))
     assert tried.flagged == []
 
 
@@ -96,13 +79,5 @@ def test_a_build_that_is_wrong_when_killed_is_flagged(
 
     tried = hands.pool.submit(attempt, operation.kills()).result()
 
-    note(
-        "negative control", wrong, tried=tried.count, failures=len(tried.flagged),
-        where=kind_of(place),
-    )  # fmt: skip
+    noted("negative control", wrong, tried, place)
     assert tried.flagged
-
-
-def _note(what: str, tried: Tried, place: Path, **more: object) -> None:
-    where = kind_of(place)
-    note("kill -9", what, tried=tried.count, failures=len(tried.flagged), where=where, **more)

@@ -9,9 +9,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import random
 import re
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -24,14 +27,16 @@ import pytest
 from seline import __version__
 from seline import open_seline as open_awaited
 from seline.blocking import Seline, open_seline
-from seline.domain.document import Json
+from seline.domain.document import BOT, Content, DocumentKey, Json
 from seline.errors import VolumeFull
 from seline.outbound.folder import Folder
+from seline.ports.store import Atom, Change, Decision, Put, Remove
 from seline.server import serving
 from seline.services.exporting import Exporting, read_back
 from seline.storage.volume import turns
 from seline.storage.volume.mounts import mount_of
 from tests.command_line import line_at
+from tests.faults.moments import in_backups, store_of, told_of
 from tests.faults.small_filesystem import SmallFilesystem, free_bytes, small_filesystem
 from tests.integration.test_http import Client, settings_for
 from tests.proof.figures import note
@@ -442,6 +447,53 @@ def test_no_save_is_refused_for_what_rotation_has_long_taken_away(tmp_path: Path
             seline.data.save_json("a.json", value(number, 200_000 + number))
             assert seline.data.health()["usage_percent"] < 9  # type: ignore[operator]
         assert len(backups_of_one(seline, "a.json")) == 2
+
+
+def test_a_growing_save_beside_a_delete_is_refused_on_a_full_volume(tmp_path: Path) -> None:
+    with open_seline(tmp_path, lock_wait_s=0, storage__volume_limit_mb=4) as seline:
+        seline.data.save_json("a.json", {"n": 1})
+        with contextlib.suppress(VolumeFull):
+            for number in range(100):
+                seline.data.save_json(f"f{number}.json", {"b": "x" * 200_000}, backup=False)
+        large = {"b": "y" * 900_000}
+        with pytest.raises(VolumeFull):
+            seline.data.save_json("a.json", large)
+
+        deleted, saved = _in_one_batch(
+            seline, Remove(), Put(content=Content.of(json.dumps(large).encode()))
+        )
+
+        assert deleted is None
+        assert saved is VolumeFull
+
+
+def _in_one_batch(seline: Seline, *decisions: Decision) -> list[type[BaseException] | None]:
+    """Make decisions about one document in one batch; return which error each met."""
+    store, begin = store_of(seline), threading.Event()
+    held = store._writer.between(begin.wait)
+    atoms = [
+        Atom((Change(DocumentKey(BOT, "a.json"), lambda _, one=one: one),)) for one in decisions
+    ]  # type: ignore[misc]
+    futures = [store.submit(atom) for atom in atoms]
+    begin.set()
+    held.result(10)
+    errors = [future.exception(10) for future in futures]
+    return [None if error is None else type(error) for error in errors]
+
+
+def test_no_backup_goes_for_room_that_was_made_by_hand(tmp_path: Path) -> None:
+    """The measure may be a minute old: it is taken anew before any backup goes."""
+    with open_seline(tmp_path, lock_wait_s=0, storage__volume_limit_mb=4) as seline:
+        for number in range(4):
+            seline.data.save_json("a.json", {"n": number})
+        (tmp_path / "by hand").write_bytes(os.urandom(4 << 20))
+        store_of(seline)._space.usage(fresh=True)
+        (tmp_path / "by hand").unlink()
+
+        seline.data.save_json("a.json", {"n": 4})
+
+        assert in_backups(seline, "a.json") == [{"n": 3}, {"n": 2}, {"n": 1}, {"n": 0}]
+        assert "shed" not in told_of(seline)
 
 
 # the reserve

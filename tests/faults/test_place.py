@@ -724,6 +724,17 @@ async def _is_full(data: Any) -> None:
     await data.save_json("one_more.json", {})
 
 
+def test_documents_that_were_removed_by_hand_make_room_for_others(tmp_path: Path) -> None:
+    with open_seline(tmp_path, lock_wait_s=0, storage__documents_max=3) as seline:
+        for number in range(5):
+            seline.data.save_json(OTHER, {"n": number})
+            (tmp_path / OTHER).unlink()
+        for name in ("c.json", "d.json", "e.json"):
+            seline.data.save_json(name, {"n": 1})
+        with pytest.raises(VolumeFull):
+            seline.data.save_json("f.json", {"n": 1})
+
+
 @contextmanager
 def _timed(took: dict[str, float], what: str) -> Iterator[None]:
     started = time.perf_counter()

@@ -8,8 +8,7 @@ time, the long one all of them.
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +18,7 @@ from tests.faults.powercut import kernel
 from tests.faults.powercut.promises import Flagged
 from tests.faults.powercut.scenarios import SCENARIOS, states_of
 from tests.faults.powercut.states import Cutting
-from tests.faults.powercut.trying import Workers, fast_place, kind_of, sample, try_some, workers
+from tests.faults.powercut.trying import Workers, kind_of, sample, try_some
 from tests.faults.powercut.wrong_stores import RIGHT, seven_saves
 from tests.proof.figures import note
 from tests.proof.operations import OPERATIONS, Operation, prepare
@@ -31,26 +30,6 @@ ALL: Final = Cutting(combinations_max=1024)
 DRAWN: Final = Cutting(share=0.1)
 """After a kill at every call there are too many: one in ten, drawn by lot."""
 LIMIT_S: Final = 150.0
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    """Give a fast directory for the states."""
-    with fast_place(tmp_path / "states") as fast:
-        yield fast
-
-
-@pytest.fixture
-def until_s(share_s: float) -> float:
-    """Give the monotonic instant until which a test may go on."""
-    return time.monotonic() + min(LIMIT_S, max(3.0, share_s))
-
-
-@pytest.fixture(scope="module")
-def two() -> Iterator[Workers]:
-    """Give two processes that open states."""
-    with workers() as pool:
-        yield pool
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -65,12 +44,12 @@ def test_some_states_after_a_cut_break_no_promise(name: str, place: Path) -> Non
 @pytest.mark.prove(share=2)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_no_state_after_a_cut_breaks_a_promise(
-    name: str, place: Path, until_s: float, two: Workers
+    name: str, place: Path, until_s: float, hands: Workers
 ) -> None:
     drawn = SCENARIOS[name].killed == "."
     states = states_of(name, place, cutting=DRAWN if drawn else ALL)
 
-    tried, broken = two.try_all(states, place / "states", until_s=until_s)
+    tried, broken = hands.try_all(states, place / "states", until_s=until_s)
 
     note(
         SUITE, name, tried=tried, failures=len(broken), where=kind_of(place), possible=len(states),
@@ -82,12 +61,12 @@ def test_no_state_after_a_cut_breaks_a_promise(
 @pytest.mark.prove
 @pytest.mark.parametrize("name", RIGHT)
 def test_no_state_of_a_store_that_takes_care_loses_a_save(
-    name: str, place: Path, until_s: float, two: Workers
+    name: str, place: Path, until_s: float, hands: Workers
 ) -> None:
     """What flags the wrong stores flags none that is right, be it Seline or a much smaller one."""
     states = seven_saves(name, place)
 
-    tried, broken = two.try_all(states, place / "states", until_s=until_s)
+    tried, broken = hands.try_all(states, place / "states", until_s=until_s)
 
     note(
         SUITE, f"seven saves, by the judge of the wrong stores: {name}", tried=tried,
