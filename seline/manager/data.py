@@ -514,7 +514,8 @@ class DataManager:
 
     async def change(self, key: DocumentKey, decide: Callable[[Current], Decision]) -> Outcome:
         """Have one document changed in its turn; return what became of it."""
-        await self.open_store()
+        if self._store is None:
+            await self.open_store()
         change = Change(key, decide, retain=self.keeping.retain(key))
         if key.owner != BOT:
             return (await settled(self.submit(Atom((change,)))))[0]
