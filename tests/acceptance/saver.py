@@ -32,6 +32,7 @@ from seline.manager.holds import Hold, Holds, _Line
 from seline.ports.store import Atom, Outcome
 from seline.storage.batch import Plan
 from seline.storage.volume.commit import Committed, Committer
+from seline.storage.volume.staging import Move, Staging
 from tests.proof.history import Event, Read, State, Write
 from tests.proof.history import Outcome as Told
 
@@ -275,17 +276,17 @@ def _answers_early() -> None:
 
 def _records_nothing() -> None:
     """Publish the documents of a transaction one after another, with no record of them all."""
-    run, rename = Committer.run, Committer._rename
+    run, put_in_place = Committer.run, Staging.put_in_place
 
     def run_without_record(self: Committer, plan: Plan, *, now: datetime) -> Committed:
         return run(self, struct_replace(plan, atomic=False), now=now)
 
-    def rename_slowly(self: Committer, move: Any) -> None:
+    def put_in_place_slowly(self: Staging, move: Move) -> None:
         time.sleep(0.003)  # a disk that takes its time, so that fewer kills are needed
-        rename(self, move)
+        put_in_place(self, move)
 
     Committer.run = run_without_record  # type: ignore[method-assign]
-    Committer._rename = rename_slowly  # type: ignore[method-assign]
+    Staging.put_in_place = put_in_place_slowly  # type: ignore[method-assign]
 
 
 def _holds_nothing() -> None:

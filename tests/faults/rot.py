@@ -458,7 +458,7 @@ def crash(filled: Filled, place: Path) -> list[Crashed]:
     with pytest.MonkeyPatch.context() as patch, opened(directory) as seline:
         _call_first(patch, "_publish", keep)
         _call_first(patch, "_sync_documents", keep)
-        _call_after(patch, "_rename_with_reserve", keep_in_the_middle)
+        _call_after(patch, "_publish_with_reserve", keep_in_the_middle)
         with seline.data.transaction(*CHANGED) as change:
             for name in CHANGED:
                 change[name] = {"in": "the transaction", "name": name}

@@ -50,9 +50,9 @@ from seline.services.custody import Custody
 from seline.services.remembering import remembered
 from seline.services.tokens import Tokens
 from seline.storage.volume import judging, probe
-from seline.storage.volume.commit import Committer
+from seline.storage.volume.old_bytes import OldBytes
 from seline.storage.volume.opening import Mending
-from seline.storage.volume.turns import Turns
+from seline.storage.volume.telling import Telling
 from tests.faults.powercut.trying import fast_place, kind_of
 from tests.faults.rot import (
     ALERTS,
@@ -624,11 +624,11 @@ def _takes_any_backup(patch: pytest.MonkeyPatch) -> None:
 
 
 def _recovers_and_says_nothing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Turns, "_tell_repair", lambda *_: None)
+    patch.setattr(Telling, "repaired", lambda *_: False)
 
 
 def _throws_broken_bytes_away(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Committer, "_set_aside", lambda *_: None)
+    patch.setattr(OldBytes, "_set_aside", lambda *_: None)
 
 
 def _believes_what_was_staged(patch: pytest.MonkeyPatch) -> None:

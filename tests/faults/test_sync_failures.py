@@ -42,7 +42,7 @@ from seline.errors import (
     VolumeFull,
 )
 from seline.storage.volume import disk
-from seline.storage.volume.turns import REOPEN_EVERY_S
+from seline.storage.volume.reopening import REOPEN_EVERY_S
 from tests.clocks import FakeClock
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.recorder import recording, tree_of
@@ -634,7 +634,7 @@ def test_a_reopening_that_fails_is_tried_again_only_after_its_time(
 def test_the_volume_is_reopened_by_itself_when_nobody_asks(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seline.storage.volume.turns.REOPEN_EVERY_S", 0.02)
+    monkeypatch.setattr("seline.storage.volume.reopening.REOPEN_EVERY_S", 0.02)
     volume = tmp_path / "volume"
     with watched(volume) as syncs, opened(volume) as seline:
         seline.data.save_json(A, value(A, 1))

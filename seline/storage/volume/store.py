@@ -48,6 +48,7 @@ from seline.ports.store import (
     Snapshot,
 )
 from seline.storage.volume import disk
+from seline.storage.volume.admission import Admission
 from seline.storage.volume.commit import Committer
 from seline.storage.volume.disk import Identity
 from seline.storage.volume.failures import named
@@ -59,10 +60,12 @@ from seline.storage.volume.mounts import wait_for_place
 from seline.storage.volume.opening import Mending
 from seline.storage.volume.probe import Probed, probe
 from seline.storage.volume.quarantine import list_quarantine
+from seline.storage.volume.reopening import Reopening
 from seline.storage.volume.rotation import Rotation
 from seline.storage.volume.shelf import Shelf
 from seline.storage.volume.space import Space
 from seline.storage.volume.strict import verify_after_commit
+from seline.storage.volume.telling import Telling
 from seline.storage.volume.turns import Turns
 from seline.storage.volume.writer import Writer
 
@@ -155,14 +158,20 @@ class VolumeStore:
         self._shelves = {owner: Shelf(ground.backups(owner)) for owner in (BOT, SELINE)}
         self._finding = Finding(judging=self._judging, shelves=self._shelves)
         self._leases = Leases(ground, self._finding)
-        self._turns = self._make_turns(options)
-        self._turns.mending.run(clock.now())
-        self._turns.count_documents(len(self._names(BOT)))
+        self._mending = Mending(
+            ground, self._judging, self._shelves, self._incidents.append, probed=self._probed
+        )
+        committer = self._make_committer()
+        self._overlay = committer.overlay
+        self._turns = self._make_turns(options, committer)
+        self._reopening = self._turns.reopening
+        self._mending.run(clock.now())
+        self._turns.admission.documents = len(self._names(BOT))
         self._space.rebuild_reserve()
         self._writer = Writer(self._turns.commit, idle=self._turns.idle)
 
-    def _make_turns(self, options: VolumeOptions) -> Turns:
-        committer = Committer(
+    def _make_committer(self) -> Committer:
+        return Committer(
             ground=self._ground,
             probed=self._probed,
             judging=self._judging,
@@ -171,30 +180,39 @@ class VolumeStore:
             release_reserve=self._space.release_reserve,
             before_replacing=self._leases.before_replacing,
         )
-        self._overlay = committer.overlay
-        return Turns(
+
+    def _make_turns(self, options: VolumeOptions, committer: Committer) -> Turns:
+        rotation = Rotation(
             ground=self._ground,
+            judging=self._judging,
+            shelves=self._shelves,
+            freed=self._space.discarded,
+        )
+        telling = Telling(self._clock, self._incidents.append, self._notice)
+        return Turns(
             finding=self._finding,
             committer=committer,
-            rotation=Rotation(
-                ground=self._ground,
-                judging=self._judging,
-                shelves=self._shelves,
-                freed=self._space.discarded,
-            ),
-            mending=Mending(
-                self._ground,
-                self._judging,
-                self._shelves,
-                self._incidents.append,
-                probed=self._probed,
-            ),
+            rotation=rotation,
             shelves=self._shelves,
             space=self._space,
             clock=self._clock,
-            documents_max=options.documents_max,
-            tell=self._incidents.append,
-            notice=self._notice,
+            telling=telling,
+            admission=Admission(
+                ground=self._ground,
+                rotation=rotation,
+                space=self._space,
+                clock=self._clock,
+                documents_max=options.documents_max,
+                telling=telling,
+            ),
+            reopening=Reopening(
+                ground=self._ground,
+                finding=self._finding,
+                committer=committer,
+                mending=self._mending,
+                clock=self._clock,
+                telling=telling,
+            ),
             after_commit=self._verify_everything if options.strict else None,
         )
 
@@ -214,7 +232,7 @@ class VolumeStore:
         found = self._judging.peek(key)
         if found is Verdict.MISSING:
             self._ground.check_usable()  # closed meanwhile: the number may be another directory's
-        if key in self._turns.doubtful:
+        if key in self._reopening.doubtful:
             return None
         if not self._overlay:
             return found
@@ -327,7 +345,7 @@ class VolumeStore:
         return self._writer.between(lambda: self._turns.rotate(key, retain))
 
     def heed_pins(self, marked: Callable[[str, Sequence[Backup]], Sequence[Backup]]) -> None:
-        self._turns.marked = marked
+        self._turns.admission.marked = marked
 
     def snapshot(self, owner: str) -> Future[AbstractContextManager[Snapshot]]:
         self._ground.check_usable()
@@ -372,7 +390,7 @@ class VolumeStore:
         return list(self._incidents)
 
     def trouble(self) -> SelineError | None:
-        return self._turns.failure or self._ground.lost() or self._ground.read_only()
+        return self._reopening.failure or self._ground.lost() or self._ground.read_only()
 
     def close(self) -> None:
         with self._closing:
@@ -398,7 +416,7 @@ class VolumeStore:
 
     def _check_known(self, key: DocumentKey) -> None:
         """Refuse what may lie there without being durable, until the volume was reopened."""
-        if key in self._turns.doubtful:
+        if key in self._reopening.doubtful:
             raise VolumeFailed(
                 f"Whether the last change of {key.name} was made is not known yet: the disk failed "
                 "and is being read again.",
@@ -435,8 +453,8 @@ class VolumeStore:
         )
 
     def _hold_still(self, owner: str) -> AbstractContextManager[Snapshot]:
-        if self._turns.failure is not None and (self._turns.doubtful or self._overlay):
-            raise self._turns.failure  # what lies there may not be what is, or will be, current
+        if self._reopening.failure is not None and (self._reopening.doubtful or self._overlay):
+            raise self._reopening.failure  # what lies there may not be what is, or will be, current
         directory = self._ground.documents(owner)
         held: dict[str, Identity] = {}
         for name in self._names(owner):

@@ -11,7 +11,16 @@ from typing import Final, NoReturn, TypeAlias
 import pytest
 
 from seline.domain.document import DocumentKey
-from seline.storage.volume import commit, disk, journal, opening, shelf, turns
+from seline.storage.volume import (
+    commit,
+    disk,
+    journal,
+    opening,
+    reopening,
+    shelf,
+    staging,
+    turns,
+)
 from seline.storage.volume.opening import Mending
 from tests.proof.operations import A
 
@@ -37,8 +46,8 @@ def _without_exchange(patch: pytest.MonkeyPatch) -> None:
 
 
 def _sync_as_a_whole(patch: pytest.MonkeyPatch) -> None:
-    def sync(self: commit.Committer, moves: Sequence[commit._Move]) -> None:
-        self.probed = replace(self.probed, own_mount=True)
+    def sync(self: commit.Committer, moves: Sequence[staging.Move]) -> None:
+        self._staging.probed = replace(self._staging.probed, own_mount=True)
         real(self, moves)
 
     real = commit.Committer._sync
@@ -81,15 +90,15 @@ def _trust_the_list(patch: pytest.MonkeyPatch) -> None:
 
 
 def _tell_nobody_of_what_was_in_doubt(patch: pytest.MonkeyPatch) -> None:
-    def reopen(self: turns.Turns) -> None:
-        notice, self.notice = self.notice, _nothing
+    def reopen(self: reopening.Reopening) -> None:
+        notice, self.telling.notice = self.telling.notice, _nothing
         try:
             real(self)
         finally:
-            self.notice = notice
+            self.telling.notice = notice
 
-    real = turns.Turns._reopen
-    patch.setattr(turns.Turns, "_reopen", reopen)
+    real = reopening.Reopening._reopen
+    patch.setattr(reopening.Reopening, "_reopen", reopen)
 
 
 def _forget_the_record(patch: pytest.MonkeyPatch) -> None:

@@ -34,14 +34,21 @@ MODULES: Final = {
 DURABLE: Final = frozenset(
     {
         "sync", "fsync", "sync_filesystem", "touch_and_sync", "make_directory", "link",
-        "_sync_directories", "setxattr", "utime", "_record",
+        "sync_directories", "setxattr", "utime",
     }
 )  # fmt: skip
 """What makes bytes, names or attributes durable, gives an inode a second name, or marks it."""
+STEPS: Final = frozenset(
+    {
+        "run", "make_durable", "make_file_durable", "_record", "keep_what_came_out",
+        "_sync_documents", "_forget_record",
+    }
+)  # fmt: skip
+"""What takes such cares together: whether it is done at all, and when, is a care of its own."""
 CHECKS: Final = frozenset(
     {
         "judge", "decode_record", "decode_checksum", "why_not_json", "same_bytes", "is_set_aside",
-        "stands_in", "look_at_backup", "look_in", "judge_in_pieces", "_is_judged", "_is_staged",
+        "stands_in", "look_at_backup", "look_in", "judge_in_pieces", "is_judged", "_is_staged",
         "_is_ours",
     }
 )  # fmt: skip
@@ -117,7 +124,7 @@ def _cares(function: Function) -> Iterator[tuple[str, int, ast.expr]]:
 def _is_care(node: ast.expr) -> bool:
     match node:
         case ast.Attribute(attr=name) | ast.Name(id=name):
-            return name in DURABLE or name in CHECKS
+            return name in DURABLE or name in STEPS or name in CHECKS
         case ast.Compare(ops=[ast.Eq() | ast.NotEq() | ast.In() | ast.NotIn()]):
             return any(
                 isinstance(inner, ast.Attribute) and inner.attr in COMPARED

@@ -31,7 +31,7 @@ from seline.domain.document import BOT, Content, DocumentKey, Json
 from seline.domain.integrity import checksum_of, encode_checksum
 from seline.domain.json_text import encode
 from seline.errors import OutcomeUnknown, SelineError
-from seline.storage.volume import commit, disk, ground, store
+from seline.storage.volume import commit, disk, durability, ground, staging, store
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.promises import (
     PROMISED,
@@ -333,8 +333,8 @@ def _linked_no_more(patch: pytest.MonkeyPatch) -> None:
 
 
 def _as_a_whole(patch: pytest.MonkeyPatch) -> None:
-    def sync(self: commit.Committer, moves: Sequence[commit._Move]) -> None:
-        self.probed = replace(self.probed, own_mount=True)
+    def sync(self: commit.Committer, moves: Sequence[staging.Move]) -> None:
+        self._staging.probed = replace(self._staging.probed, own_mount=True)
         real(self, moves)
 
     real = commit.Committer._sync
@@ -356,7 +356,7 @@ class _GoingDown:
 
 
 def _going_down(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(commit, "ThreadPoolExecutor", _GoingDown)
+    patch.setattr(durability, "ThreadPoolExecutor", _GoingDown)
 
 
 WAYS: Final = (
@@ -771,19 +771,19 @@ def _broken_record(volume: Path) -> Judge:
     return Keeping(served=[(before,), (before,)], kept={rotten: 0}, once=[rotten])
 
 
-def _copied_in(volume: Path) -> Judge:
+def _copied_in(volume: Path, *, saved_as_it_is: bool) -> Judge:
     documents(volume)
     before = _before(volume)
     theirs, new = {**before, A: value(A, "theirs")}, {**before, A: value(A, "new")}
     older = {**before, A: value(A, 1)}  # what takes the place of a torn copy
     return Keeping(
-        served=[(before, older, theirs, new), (theirs, new), (new,)],
+        served=[(before, older, theirs, new), *[(theirs, new)] * saved_as_it_is, (new,)],
         replaced=[encode(theirs[A])],
     )
 
 
-def _copy_in(volume: Path) -> None:
-    """A document with its checksum comes by `cp -a` and `mv`; it is saved as it is, then anew."""
+def _copy_in(volume: Path, *, saved_as_it_is: bool) -> None:
+    """A document comes, with its checksum, by `cp -a` and `mv`; it is saved, as it is or anew."""
     content, mtime_ns = Content.of(encode(value(A, "theirs"))), time.time_ns()
     attribute = encode_checksum(checksum_of(DocumentKey(BOT, A), content, mtime_ns))
     with opened(volume) as seline:
@@ -791,7 +791,7 @@ def _copy_in(volume: Path) -> None:
         os.close(disk.stage(top, "copy.tmp", content.data, attribute, mtime_ns))
         disk.rename(top, "copy.tmp", top, A)
         os.close(top)
-        for number in ("theirs", "new"):
+        for number in ("theirs", "new") if saved_as_it_is else ("new",):
             seline.data.save_json(A, value(A, number))
             _say()
 
@@ -827,8 +827,13 @@ def _before(volume: Path) -> Values:
 BESIDE: Final = (
     Scenario(
         name="the same saved and a save, over a copy by hand",
-        prepare=_copied_in,
-        act=_copy_in,
+        prepare=functools.partial(_copied_in, saved_as_it_is=True),
+        act=functools.partial(_copy_in, saved_as_it_is=True),
+    ),
+    Scenario(
+        name="save, over a copy by hand",
+        prepare=functools.partial(_copied_in, saved_as_it_is=False),
+        act=functools.partial(_copy_in, saved_as_it_is=False),
     ),
     Scenario(
         name="save, edited by hand before the link",

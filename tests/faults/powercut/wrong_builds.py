@@ -23,6 +23,7 @@ from seline.domain.integrity import ATTRIBUTE, Judged, Verdict
 from seline.storage.volume import commit, disk
 from seline.storage.volume.journal import Record
 from seline.storage.volume.judging import Sight
+from seline.storage.volume.staging import Move
 from tests.faults.powercut.cares import Site, instead
 from tests.faults.powercut.scenarios import Way, as_usual
 
@@ -32,6 +33,7 @@ NO: Final = "(lambda *_: False)"
 NEVER: Final = "False"
 ALWAYS: Final = "True"
 MOVED: Final = "disk.rename"
+COMMITS_NOTHING: Final = "(lambda plan, now: Committed(backups={}, made={}, refused={}))"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,8 @@ def made(name: str, inside: int) -> bool:
 
 
 HELPERS: Final = {
-    helper.__name__: helper for helper in (believing, judged_sound, unchecked, moved, made)
+    helper.__name__: helper
+    for helper in (believing, judged_sound, unchecked, moved, made, commit.Committed)
 }
 
 
@@ -126,10 +129,10 @@ def _attribute_after_the_exchange(patch: pytest.MonkeyPatch) -> None:
             late.append(attribute)
         return real_stage(directory, name, data, None, mtime)
 
-    def sync(self: commit.Committer, moves: Sequence[commit._Move], *, committed: bool) -> None:
+    def sync(self: commit.Committer, moves: Sequence[Move], *, committed: bool) -> None:
         real_sync(self, moves, committed=committed)
         for move, attribute in zip(moves, late, strict=False):
-            descriptor = os.open(move.key.name, os.O_RDONLY, dir_fd=self.ground.top)
+            descriptor = os.open(move.key.name, os.O_RDONLY, dir_fd=self._ground.top)
             os.setxattr(descriptor, ATTRIBUTE, attribute)
             os.close(descriptor)
 
@@ -160,6 +163,8 @@ def _row(module: str, where: str, code: str, new: str, tried: str, number: int =
 
 
 _commit = functools.partial(_row, "commit")
+_durability = functools.partial(_row, "durability")
+_old_bytes = functools.partial(_row, "old_bytes")
 _opening = functools.partial(_row, "opening")
 _finding = functools.partial(_row, "finding")
 _judging = functools.partial(_row, "judging")
@@ -184,7 +189,7 @@ def _needless(row: WrongBuild, why: str) -> WrongBuild:
 def _all_but(directory: str) -> str:
     """Return the sync of directories without this one."""
     return (
-        "(lambda directories, doing: self._sync_directories("
+        "(lambda directories, doing: self._durability.sync_directories("
         f"[one for one in directories if one != {directory}], doing))"
     )
 
@@ -204,39 +209,45 @@ NO_ROOM: Final = "two saves, edited by hand before the first exchange, with no r
 
 SYNCS: Final[Mapping[str, WrongBuild]] = {
     "nothing is synced": _disk("flush", "os.fsync", NOTHING, "save"),
-    "one staged file is not synced": _unsynced("commit", "Committer._sync_each", "save"),
+    "one staged file is not synced": _unsynced("durability", "Durability.sync_files", "save"),
     "several staged files are not synced": _unsynced(
-        "commit", "Committer._sync_each", "transaction", number=2
+        "durability", "Durability.sync_files", "transaction", number=2
     ),
     "staged files are not synced while the interpreter goes down": _unsynced(
-        "commit", "Committer._sync_each", "transaction, while the interpreter goes down", number=3
+        "durability",
+        "Durability.sync_files",
+        "transaction, while the interpreter goes down",
+        number=3,
     ),
     "the file system is not synced where that stands for every file": _commit(
         "Committer._sync", "disk.sync_filesystem", NOTHING, "save, synced as a whole"
     ),
     "no directory is synced before the exchange": _unsynced(
-        "commit", "Committer._sync_directories", "save"
+        "durability", "Durability.sync_directories", "save"
     ),
     "backups/ is not synced after a link": _commit(
-        "Committer._sync", "self._sync_directories", _all_but("self.ground.backups('')"), "save"
+        "Committer._sync",
+        "self._durability.sync_directories",
+        _all_but("self._ground.backups('')"),
+        "save",
     ),
     "backups/ is not synced after a copy": _commit(
         "Committer._sync",
-        "self._sync_directories",
-        _all_but("self.ground.backups('')"),
+        "self._durability.sync_directories",
+        _all_but("self._ground.backups('')"),
         "save, links refused",
     ),
     "quarantine/ is not synced after a link": _commit(
         "Committer._sync",
-        "self._sync_directories",
-        _all_but("self.ground.quarantine"),
+        "self._durability.sync_directories",
+        _all_but("self._ground.quarantine"),
         "recovery",
     ),
     "a copy in quarantine/ is not synced": _unsynced(
-        "commit", "Committer._set_aside_otherwise", "recovery, neither links nor exchange"
+        "old_bytes", "OldBytes._set_aside_otherwise", "recovery, neither links nor exchange"
     ),
     "staging/ is not synced before the record": _commit(
-        "Committer._record", "self._sync_directories", NOTHING, "transaction"
+        "Committer._record", "self._durability.sync_directories", NOTHING, "transaction"
     ),
     "the record is not synced": _unsynced("commit", "Committer._record", "transaction"),
     ".seline/ is not synced after the record": _seldom(
@@ -260,19 +271,19 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         seldom=True,
     ),
     "quarantine/ is not synced after a move": _unsynced(
-        "commit", "Committer._rename_aside", "recovery, its link refused"
+        "old_bytes", "OldBytes._move_aside", "recovery, its link refused"
     ),
     "the copy of a hand edit is not synced": _unsynced(
-        "commit", "Committer._keep_stranger", BEFORE_EXCHANGE
+        "old_bytes", "OldBytes._keep_edit", BEFORE_EXCHANGE
     ),
     "backups/ is not synced after the copy of a hand edit": _unsynced(
-        "commit", "Committer._keep_stranger", BEFORE_EXCHANGE, number=2
+        "old_bytes", "OldBytes._keep_edit", BEFORE_EXCHANGE, number=2
     ),
     "a hand edit is kept only after the sync that lets go of its name": _commit(
-        "Committer._publish", "self._keep_what_came_out", NOTHING, BEFORE_EXCHANGE
+        "Committer._publish", "self._old_bytes.keep_what_came_out", NOTHING, BEFORE_EXCHANGE
     ),
     "staging/ is not synced where a hand edit must stay there": _unsynced(
-        "commit", "Committer._hold_what_came_out", NO_ROOM
+        "old_bytes", "OldBytes._hold_what_came_out", NO_ROOM
     ),
     "the removal of purged backups is not synced": _row(
         "rotation", "Rotation.purge", "disk.sync", _only("one == self.ground.quarantine"), "purge"
@@ -326,10 +337,25 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "opening", "Mending._keep_as", "start after a crash and an edit by hand, torn"
     ),
     "a file that was copied in is not synced before it is relied on": _unsynced(
-        "commit", "Committer._sync_found", COPIED_IN
+        "durability", "Durability.make_file_durable", COPIED_IN
     ),
-    "the name of a file that was copied in is not synced": _commit(
-        "Committer.hold", "self._sync_directories", NOTHING, COPIED_IN
+    "nothing that was copied in is made durable before it is relied on": _row(
+        "turns", "Turns._run", "self.committer.make_durable", NOTHING, COPIED_IN
+    ),
+    "the commit makes nothing durable that was copied in": _commit(
+        "Committer.make_durable", "self._durability.make_durable", NOTHING, COPIED_IN
+    ),
+    "only the name of what was copied in is made durable": _durability(
+        "Durability.make_durable", "self.make_file_durable", NOTHING, COPIED_IN
+    ),
+    "a file that was copied in is linked as it lies there": _old_bytes(
+        "OldBytes._link",
+        "self.durability.make_file_durable",
+        NOTHING,
+        "save, over a copy by hand",
+    ),
+    "the name of a file that was copied in is not synced": _durability(
+        "Durability.make_durable", "self.sync_directories", NOTHING, COPIED_IN
     ),
     "the reopening does not try every directory": _opening(
         "Mending._hold_names",
@@ -339,19 +365,32 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     ),
     "the reopening does not try the documents' directories once more": _needless(
         _row(
-            "turns",
-            "Turns._reopen",
+            "reopening",
+            "Reopening._reopen",
             "disk.touch_and_sync",
             NOTHING,
             "a directory that cannot be synced",
         ),
         "the mending before it syncs the names of every directory, and fails where it cannot",
     ),
+    "nothing is mended at the start": _row(
+        "store", "VolumeStore.__init__", "self._mending.run", NOTHING, "transaction"
+    ),
+    "nothing is mended at the reopening": _row(
+        "reopening",
+        "Reopening._reopen",
+        "self.mending.run",
+        "(lambda now, again: frozenset())",
+        RECORD_IN_DOUBT,
+    ),
+    "nothing is committed": _row(
+        "turns", "Turns._commit_or_make_room", "self.committer.run", COMMITS_NOTHING, "save"
+    ),
     "the reopening commits nothing anew": _row(
-        "turns",
-        "Turns._reopen",
+        "reopening",
+        "Reopening._reopen",
         "self.committer.run",
-        "(lambda plan, now: Committed(backups={}, made={}, refused={}))",
+        COMMITS_NOTHING,
         "save, the documents' directory fails to sync, then the reopening",
     ),
     "the name of the data directory is not synced": _seldom(
@@ -404,9 +443,11 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
 }
 
 LINKS: Final[Mapping[str, WrongBuild]] = {
-    "the backup is moved there, not linked": _commit("Committer._link", "disk.link", MOVED, "save"),
-    "broken bytes are moved aside before the exchange": _commit(
-        "Committer._set_aside", "disk.link", MOVED, "recovery"
+    "the backup is moved there, not linked": _old_bytes(
+        "OldBytes._link", "disk.link", MOVED, "save"
+    ),
+    "broken bytes are moved aside before the exchange": _old_bytes(
+        "OldBytes._set_aside", "disk.link", MOVED, "recovery"
     ),
     "an export takes a document away": _leases(
         "Leases._link", "disk.link", MOVED, "save during an export"
@@ -434,23 +475,23 @@ LINKS: Final[Mapping[str, WrongBuild]] = {
 
 CHECKS: Final[Mapping[str, WrongBuild]] = {
     # of inodes
-    "what was linked is not compared with what was judged": _commit(
-        "Committer._link", "self._is_judged", YES, "save, edited by hand before the link"
+    "what was linked is not compared with what was judged": _old_bytes(
+        "OldBytes._link", "move.is_judged", YES, "save, edited by hand before the link"
     ),
-    "what was set aside is not compared with what was judged": _commit(
-        "Committer._set_aside", "self._is_judged", YES, "recovery, edited by hand before the link"
+    "what was set aside is not compared with what was judged": _old_bytes(
+        "OldBytes._set_aside", "move.is_judged", YES, "recovery, edited by hand before the link"
     ),
-    "what came out is taken for what was judged": _commit(
-        "Committer._see_out", "self._is_judged", YES, BEFORE_EXCHANGE
+    "what came out is taken for what was judged": _old_bytes(
+        "OldBytes._see_out", "move.is_judged", YES, BEFORE_EXCHANGE
     ),
-    "what came out is looked at too late": _commit(
-        "Committer._is_only_there", "self._is_judged", YES, BEFORE_EXCHANGE
+    "what came out is looked at too late": _old_bytes(
+        "OldBytes._is_only_there", "move.is_judged", YES, BEFORE_EXCHANGE
     ),
-    "any inode is taken for the judged one": _commit(
-        "Committer._is_judged", "token.same_bytes", YES, BEFORE_EXCHANGE
+    "any inode is taken for the judged one": _row(
+        "staging", "Move.is_judged", "token.same_bytes", YES, BEFORE_EXCHANGE
     ),
-    "a torn edit becomes a backup": _commit(
-        "Committer._keep_stranger", "why_not_json", NOTHING, f"{BEFORE_EXCHANGE}, torn"
+    "a torn edit becomes a backup": _old_bytes(
+        "OldBytes._keep_stranger", "why_not_json", NOTHING, f"{BEFORE_EXCHANGE}, torn"
     ),
     "a file that changes under a read is taken as it was read": _disk(
         "read_whole",
@@ -634,8 +675,8 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     "backups are listed without their digests": _row(
         "shelf", "Shelf._measured", "decode_checksum", NOTHING, "a switch between two contents"
     ),
-    "broken bytes are said to be set aside already": _commit(
-        "Committer._set_aside", "is_set_aside", YES, "recovery"
+    "broken bytes are said to be set aside already": _old_bytes(
+        "OldBytes._set_aside", "is_set_aside", YES, "recovery"
     ),
     "broken bytes of one size are one": _row(
         "quarantine", "is_set_aside", "raw.data == content.data", ALWAYS, "two rots of one size"

@@ -1,0 +1,197 @@
+"""Who may still write: refuse what would fill the volume, and make room by old backups.
+
+V8  What is shed is never a document's newest sound backup.
+V9  Growing writes are refused before the disk is full; emergencies draw on the reserve.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from seline.clock import Clock
+from seline.domain.backup import Backup
+from seline.domain.document import BOT, Content, DocumentKey, is_document_name
+from seline.domain.integrity import Verdict
+from seline.domain.retention import Dropped, plan_shedding
+from seline.domain.usage import Room, room_for
+from seline.errors import VolumeFull
+from seline.storage.batch import Plan, Publish
+from seline.storage.volume import disk
+from seline.storage.volume.failures import named
+from seline.storage.volume.ground import Ground
+from seline.storage.volume.rotation import Rotation
+from seline.storage.volume.space import Space, blocks
+from seline.storage.volume.telling import Telling
+
+SHED_BYTES_MIN: Final = 1 << 20
+SHED_FILES_MIN: Final = 16
+FILES_OF_A_CHANGE: Final = 2
+"""What is staged of one document: the new content, and a copy where the old one has no link."""
+SHED_AGAIN_S: Final = 5.0
+TELL_SHED_EVERY_S: Final = 3600.0
+
+_log = logging.getLogger("seline.storage")
+
+
+def _unmarked(_document: str, backups: Sequence[Backup]) -> Sequence[Backup]:
+    return backups
+
+
+@dataclass(slots=True, kw_only=True)
+class Admission:
+    """Lets batches in. `documents` is how many the bot has; `marked` knows which are pinned."""
+
+    ground: Ground
+    rotation: Rotation
+    space: Space
+    clock: Clock
+    documents_max: int
+    telling: Telling
+    documents: int = 0
+    marked: Callable[[str, Sequence[Backup]], Sequence[Backup]] = _unmarked
+    _shed_again_at: float = 0.0
+    _tell_shed_again_at: float = 0.0
+
+    def admit(self, plan: Plan) -> None:
+        """Refuse what would fill the volume; shed backups first (V9). Raises VolumeFull."""
+        self._check_count(plan)
+        growth = _growth(plan)
+        room = room_for(growth, self.space.usage())
+        if room is not Room.FREE and self._may_shed():  # no backup goes for what was counted before
+            room = room_for(growth, self.space.usage(fresh=True))
+        if room is Room.FREE:
+            return
+        if self._shed(plan) or room is Room.REFUSE:
+            room = room_for(growth, self.space.usage(fresh=True))
+        if room is Room.REFUSE and not all(map(_is_emergency, plan.publishes)):
+            usage = self.space.usage()
+            raise VolumeFull(
+                f"The volume is {usage.usage_ratio:.0%} full, and writes that would take it to "
+                "95 % are refused. Nothing was written.",
+                usage_percent=round(usage.usage_ratio * 100, 2),
+            )
+
+    def ways_to_make_room(self, plan: Plan) -> list[Callable[[], bool]]:
+        """Return what may be tried, once each, where the disk is full all the same.
+
+        Backups are shed, then the reserve is drawn on if that may be.
+        """
+        may_draw = all(map(_is_emergency, plan.publishes))
+        return [lambda: self._shed(plan)] + [self.space.release_reserve] * may_draw
+
+    def took(self, current: Sequence[Publish], made: Sequence[Backup]) -> None:
+        """Take note of what is current now, and of the backups that were made of it."""
+        self.documents += sum(map(_count_change, current))
+        if made:
+            self._shed_again_at = 0.0  # what they succeed may go
+        self.space.moved(
+            sum(map(_size_change, current)), sum(blocks(backup.size_bytes) for backup in made)
+        )
+
+    def _check_count(self, plan: Plan) -> None:
+        new = sum(map(_count_change, plan.publishes))
+        if new > 0 and self.documents + new > self.documents_max:
+            self._count_anew()
+        if new > 0 and self.documents + new > self.documents_max:
+            raise VolumeFull(
+                f"There are {self.documents} documents; `storage.documents_max` allows "
+                f"{self.documents_max}.",
+                hint="Delete documents, or put several things into one.",
+            )
+
+    def _count_anew(self) -> None:
+        """Count the documents: some may have come or gone by hand."""
+        try:
+            names = disk.names(self.ground.documents(BOT))
+        except OSError as error:
+            raise named(error, "Listing the documents") from error
+        self.documents = sum(map(is_document_name, names))
+
+    def _shed(self, plan: Plan) -> bool:
+        """Discard old backups for room, each document's newest sound one excepted (V8).
+
+        One that must not go after all (it is the newest sound one, or in use) is passed over.
+        After a vain attempt, which looked at every document, the next one waits a while. Nothing
+        goes for what Seline alone keeps, such as when a job last ran.
+        """
+        if not self._may_shed() or not any(map(_is_for_documents, plan.publishes)):
+            return False
+        now_s = self.clock.monotonic()
+        shelf = self.rotation.shelves[BOT]
+        by_document = {
+            document: self.marked(document, shelf.of(document)) for document in shelf.counts()
+        }
+        shed: list[Dropped] = []
+        missing_bytes, missing_files = self._missing(plan)
+        for dropped in plan_shedding(by_document):
+            if missing_bytes <= 0 and missing_files <= 0:
+                break
+            if self._discard(dropped):
+                shed.append(dropped)
+                missing_bytes -= blocks(dropped.backup.size_bytes)
+                missing_files -= 1
+        if not shed:
+            self._shed_again_at = now_s + SHED_AGAIN_S
+        self._tell_shed(shed, now_s)
+        return bool(shed)
+
+    def _missing(self, plan: Plan) -> tuple[int, int]:
+        """Return how many bytes, and how many files, a change is to find room for."""
+        usage, growth = self.space.usage(), _growth(plan)
+        wanted_files = FILES_OF_A_CHANGE * len(plan.publishes) + SHED_FILES_MIN
+        lacks_files = usage.inodes_free is not None and usage.inodes_free < wanted_files
+        if lacks_files and room_for(growth, usage) is Room.FREE:
+            return 0, wanted_files
+        return max(growth, SHED_BYTES_MIN), wanted_files if lacks_files else 0
+
+    def _may_shed(self) -> bool:
+        return self.clock.monotonic() >= self._shed_again_at
+
+    def _discard(self, dropped: Dropped) -> bool:
+        try:
+            return self.rotation.discard(DocumentKey(BOT, dropped.backup.document), dropped)
+        except OSError as error:
+            self.telling.disk_error(error, "Discarding backups")
+            return False
+
+    def _tell_shed(self, shed: Sequence[Dropped], now_s: float) -> None:
+        """Log each one with its reason; tell a person of the first ones of an hour."""
+        for dropped in shed:
+            _log.warning("%s was discarded: %s", dropped.backup.name, dropped.because)
+        if shed and now_s >= self._tell_shed_again_at:
+            self._tell_shed_again_at = now_s + TELL_SHED_EVERY_S
+            self.telling.shed(shed)
+
+
+def _growth(plan: Plan) -> int:
+    return sum(blocks(publish.growth_bytes) for publish in plan.publishes)
+
+
+def _is_for_documents(publish: Publish) -> bool:
+    return publish.key.owner == BOT or publish.always
+
+
+def _is_emergency(publish: Publish) -> bool:
+    """What a full volume still lets in: restores, recoveries, deletes and shrinking writes."""
+    before, after = publish.found.content, publish.content
+    if publish.always or after is None:
+        return True
+    return before is not None and after.size_bytes <= before.size_bytes
+
+
+def _count_change(publish: Publish) -> int:
+    if publish.key.owner != BOT:
+        return 0
+    was_there = publish.found.judged.verdict is not Verdict.MISSING
+    return (publish.content is not None) - was_there
+
+
+def _size_change(publish: Publish) -> int:
+    return _size(publish.content) - _size(publish.found.judged.content)
+
+
+def _size(content: Content | None) -> int:
+    return 0 if content is None else blocks(content.size_bytes)

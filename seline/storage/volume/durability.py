@@ -1,0 +1,102 @@
+"""Sync what a commit wrote and what it found, and know what is durable already.
+
+V3  What a change rests on, or a backup is linked from, was written or synced by this process.
+After a failed sync of a file no other one of it is believed: it would say nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+from seline.domain.document import DocumentKey
+from seline.storage.batch import Found
+from seline.storage.volume import disk
+from seline.storage.volume.disk import Identity
+from seline.storage.volume.failures import DirectoryFailed
+from seline.storage.volume.ground import Ground
+
+SYNC_THREADS: Final = 16
+
+
+@dataclass(slots=True)
+class Durability:
+    """Syncs on one ground. `known` is what each document is known by that is durable."""
+
+    ground: Ground
+    known: dict[DocumentKey, Identity] = field(default_factory=dict[DocumentKey, Identity])
+    _refused: dict[tuple[int, int], OSError] = field(default_factory=dict[tuple[int, int], OSError])
+    _pool: ThreadPoolExecutor | None = None
+
+    def make_durable(self, found: Sequence[Found]) -> None:
+        """Make durable what lies there and is not known to be so, with its name.
+
+        Raises DirectoryFailed.
+        """
+        strange = [one for one in found if not self._is_known(one)]
+        try:
+            for one in strange:
+                self.make_file_durable(one)
+        except OSError as error:
+            raise DirectoryFailed(error, "Syncing what lies there") from error
+        owners = {one.key.owner for one in strange}
+        self.sync_directories(map(self.ground.documents, owners), "Syncing the documents")
+        for one in strange:
+            if isinstance(one.token, Identity):
+                self.known[one.key] = one.token
+
+    def make_file_durable(self, found: Found) -> None:
+        """Sync a file as it lies there, unless that is needless; once, whatever came of it."""
+        if self._is_known(found) or not isinstance(found.token, Identity):
+            return
+        file = found.token.inode, found.token.mtime_ns
+        if (refusal := self._refused.get(file)) is not None:
+            raise refusal
+        with contextlib.suppress(FileNotFoundError):  # it was there a moment ago
+            descriptor = disk.open_to_read(self.ground.documents(found.key.owner), found.key.name)
+            try:
+                disk.sync(descriptor)
+            except OSError as error:
+                self._refused[file] = error
+                raise
+            finally:
+                os.close(descriptor)
+
+    def _is_known(self, found: Found) -> bool:
+        """Whether this process wrote the file, or has synced it: `cp -a` and `mv` do not."""
+        return self.known.get(found.key) == found.token
+
+    def sync_files(self, descriptors: Sequence[int]) -> None:
+        """Sync files together: where there are several, the file system merges its commits."""
+        if len(descriptors) < 2:
+            for descriptor in descriptors:
+                disk.sync(descriptor)
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="seline-sync")
+        try:
+            pending = [self._pool.submit(disk.sync, descriptor) for descriptor in descriptors]
+        except RuntimeError:  # the interpreter is going down and takes no work any more
+            pending = []
+            for descriptor in descriptors:
+                disk.sync(descriptor)
+        failures = [error for future in pending if (error := future.exception()) is not None]
+        if failures:
+            raise failures[0]
+
+    def sync_directories(self, directories: Iterable[int], doing: str) -> None:
+        """Sync directories, of which nothing is visible yet. Raises DirectoryFailed."""
+        for directory in directories:
+            try:
+                disk.sync(directory)
+            except OSError as error:
+                raise DirectoryFailed(error, doing) from error
+
+    def close(self) -> None:
+        """End the threads that sync; idempotent. No commit runs any more."""
+        if self._pool is not None:
+            self._pool.shutdown()

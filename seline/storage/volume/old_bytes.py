@@ -1,0 +1,234 @@
+"""Keep a document's old bytes before its new ones are visible; look at what came out of its name.
+
+V2  The old bytes have a name among the backups, or in quarantine/, that the commit syncs first.
+V4  Broken bytes go to quarantine, and only bytes that were judged sound become a backup.
+An edit of the very moment is kept, too: what comes out and is not the inode that was judged.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from seline.domain.document import Content
+from seline.domain.integrity import Verdict
+from seline.domain.json_text import why_not_json
+from seline.ports.store import Incident
+from seline.storage.volume import disk
+from seline.storage.volume.durability import Durability
+from seline.storage.volume.failures import InDoubt, LookAgain, describe
+from seline.storage.volume.ground import Ground
+from seline.storage.volume.quarantine import free_aside_name, is_set_aside
+from seline.storage.volume.shelf import Shelf
+from seline.storage.volume.staging import Move, Staging
+
+
+@dataclass(slots=True)
+class OldBytes:
+    """Keeps what the documents of one ground were. Raises OSError as the disk gave it."""
+
+    ground: Ground
+    staging: Staging
+    durability: Durability
+    shelves: dict[str, Shelf]
+    tell: Callable[[Incident], None]
+    _unseen: list[Move] = field(default_factory=list[Move])
+
+    # before anything is visible
+
+    def keep(self, move: Move, now: datetime) -> None:
+        """Link what was judged into backups/ or quarantine/; stage a copy where that cannot be.
+
+        Raises LookAgain.
+        """
+        publish, found = move.publish, move.publish.found
+        if publish.purge:
+            return
+        if found.unsaved is not None:
+            self._copy(move, found.unsaved, now)
+        if found.broken:
+            self._set_aside(move, now)
+            if publish.backup and found.content is not None and found.source is None:
+                self._copy(move, found.content, now)
+        elif publish.backup and found.content is not None:
+            if found.judged.verdict is Verdict.SOUND and self._link(move, found.content, now):
+                return
+            self._copy(move, found.content, now)
+
+    def _link(self, move: Move, content: Content, now: datetime) -> bool:
+        """Link the judged inode into backups/; False where it cannot be linked, or synced."""
+        if not self.staging.probed.links:
+            return False
+        backup = move.next_backup(self.shelves[move.key.owner], content, now)
+        target = self.ground.backups(move.key.owner)
+        try:
+            self.durability.make_file_durable(move.publish.found)
+            disk.link(self.ground.documents(move.key.owner), move.key.name, target, backup.name)
+        except (FileNotFoundError, FileExistsError) as error:
+            raise LookAgain from error
+        except OSError:
+            return False
+        move.links.append((target, backup.name))
+        if not move.is_judged(target, backup.name):
+            raise LookAgain
+        move.backups.append(backup)
+        return True
+
+    def _copy(self, move: Move, content: Content, now: datetime) -> None:
+        """Stage a copy that `shelve_copies` moves into backups/ once it is durable."""
+        backup = move.next_backup(self.shelves[move.key.owner], content, now)
+        name = self.staging.free_name()
+        self.staging.write(move, name, content)
+        move.copies.append((name, backup))
+        move.backups.append(backup)
+
+    def shelve_copies(self, moves: Sequence[Move]) -> set[int]:
+        """Move the copies, which are durable now, into backups/; return which directories."""
+        targets: set[int] = set()
+        for move in moves:
+            target = self.ground.backups(move.key.owner)
+            while move.copies:
+                name, backup = move.copies[0]
+                self.staging.shelve(name, target, backup)
+                move.links.append((target, backup.name))
+                move.copies.pop(0)
+                targets.add(target)
+        return targets
+
+    def _set_aside(self, move: Move, now: datetime) -> None:
+        """Link the broken inode into quarantine/, the same bytes once (V4).
+
+        What cannot be linked, or read, is moved there once it has come out.
+        """
+        broken = move.publish.found.judged.content
+        if broken is not None and is_set_aside(self.ground, move.key, broken):
+            return
+        name = free_aside_name(self.ground, move.key, now)
+        if broken is None:
+            move.set_aside = True
+            return
+        documents = self.ground.documents(move.key.owner)
+        try:
+            disk.link(documents, move.key.name, self.ground.quarantine, name)
+        except (FileNotFoundError, FileExistsError) as error:
+            raise LookAgain from error
+        except OSError:
+            self._set_aside_otherwise(move, name, broken)
+        else:
+            move.links.append((self.ground.quarantine, name))
+            if not move.is_judged(self.ground.quarantine, name):
+                raise LookAgain
+
+    def _set_aside_otherwise(self, move: Move, name: str, broken: Content) -> None:
+        """Where the broken inode cannot be linked: move it once it comes out, else copy it now."""
+        if self.staging.probed.exchange or move.publish.content is None:
+            move.set_aside = True
+            return
+        descriptor = disk.stage(self.ground.quarantine, name, broken.data, None, time.time_ns())
+        move.links.append((self.ground.quarantine, name))
+        try:
+            disk.sync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    # what came out of the live name
+
+    def keep_what_came_out(self, moves: Sequence[Move], now: datetime, *, atomic: bool) -> None:
+        """Keep a hand edit, or broken bytes, before the sync that lets go of their old name.
+
+        Where that cannot be done now, their new name is synced, unless a record needs what the disk
+        may still have under it: the content that was staged there. Raises InDoubt.
+        """
+        for move in moves:
+            try:
+                if move.displaced and self._is_only_there(move):
+                    self._see_out(move, now)
+                    move.displaced = False
+            except OSError:
+                if not atomic:
+                    self._hold_what_came_out()
+
+    def _hold_what_came_out(self) -> None:
+        try:
+            disk.sync(self.ground.staging)
+        except OSError as error:
+            raise InDoubt(error, "Syncing what came out", committed=False) from error
+
+    def _is_only_there(self, move: Move) -> bool:
+        return move.set_aside or not move.is_judged(self.ground.staging, move.staged)
+
+    def see_out(self, move: Move, now: datetime) -> None:
+        """Deal with what came out, now that everything is durable; what fails is tried again."""
+        try:
+            self._see_out(move, now)
+        except FileNotFoundError:
+            return  # a reopening has dealt with it
+        except OSError as error:
+            move.left = describe(error)
+            self._unseen.append(move)
+
+    def see_out_the_rest(self, now: datetime) -> None:
+        """Try again what failed after an earlier commit; the next start would do it, too."""
+        unseen, self._unseen = self._unseen, []
+        for move in unseen:
+            self.see_out(move, now)
+
+    def _see_out(self, move: Move, now: datetime) -> None:
+        if move.publish.purge:
+            self._erase(move, now)
+        elif move.set_aside:
+            self._move_aside(move, now)
+        elif move.is_judged(self.ground.staging, move.staged):
+            disk.unlink(self.ground.staging, move.staged)
+        else:
+            self._keep_stranger(move, now)
+
+    def _erase(self, move: Move, now: datetime) -> None:
+        """Erase what a purged document was by now; a directory, never ours, is set aside."""
+        try:
+            disk.unlink(self.ground.staging, move.staged)
+        except IsADirectoryError:
+            self._move_aside(move, now)
+
+    def _move_aside(self, move: Move, now: datetime) -> None:
+        aside = free_aside_name(self.ground, move.key, now)
+        disk.rename(self.ground.staging, move.staged, self.ground.quarantine, aside)
+        disk.sync(self.ground.quarantine)
+
+    def _keep_stranger(self, move: Move, now: datetime) -> None:
+        """Someone edited the document in the very moment of the save: keep what they wrote."""
+        raw = disk.read_whole(self.ground.staging, move.staged, size_max=1 << 40)
+        if why_not_json(raw.data) is not None:
+            self._move_aside(move, now)
+            place = "quarantine"
+        else:
+            place = f"backup {self._keep_edit(move, Content.of(raw.data), now)}"
+        self.tell(
+            Incident(
+                kind="edited_meanwhile",
+                document=move.key.name,
+                at=now,
+                summary=f"{move.key.name} was edited by hand while it was saved; the edit is kept "
+                f"as {place}.",
+            )
+        )
+
+    def _keep_edit(self, move: Move, content: Content, now: datetime) -> str:
+        """Make a durable backup, with a checksum, of a hand edit; return its name."""
+        target, shelf = self.ground.backups(move.key.owner), self.shelves[move.key.owner]
+        backup = move.next_backup(shelf, content, now)
+        name = self.staging.free_name()
+        descriptor, _ = self.staging.write(move, name, content)
+        try:
+            disk.sync(descriptor)
+        finally:
+            os.close(move.descriptors.pop())
+        disk.rename(self.ground.staging, name, target, backup.name)
+        disk.sync(target)
+        disk.unlink(self.ground.staging, move.staged)
+        move.backups.append(backup)
+        shelf.added(backup)
+        return backup.name

@@ -1,0 +1,130 @@
+"""What is in doubt after a failed sync, and the reopening that ends it (SPEC §10).
+
+V3  After a failed sync of a directory or the journal no write is taken until the volume was
+    reopened: cached pages dropped, the record rolled forward, what is in doubt committed anew.
+V10 Before each commit the path must still lead to the held directory.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+from msgspec.structs import replace
+
+from seline.clock import Clock
+from seline.domain.document import BOT, SELINE, DocumentKey
+from seline.domain.integrity import Verdict
+from seline.errors import OutcomeUnknown, SelineError, VolumeFailed
+from seline.ports.store import Outcome
+from seline.storage.batch import Plan, Publish
+from seline.storage.volume import disk
+from seline.storage.volume.commit import Committer
+from seline.storage.volume.failures import InDoubt, describe
+from seline.storage.volume.finding import Finding
+from seline.storage.volume.ground import Ground
+from seline.storage.volume.opening import Mending
+from seline.storage.volume.telling import Telling
+
+REOPEN_EVERY_S: Final = 30.0
+
+_log = logging.getLogger("seline.storage")
+
+
+@dataclass(slots=True, kw_only=True)
+class Reopening:
+    """Says whether writes are taken; `failure` is why not, and `doubtful` is not served."""
+
+    ground: Ground
+    finding: Finding
+    committer: Committer
+    mending: Mending
+    clock: Clock
+    telling: Telling
+    failure: SelineError | None = None
+    doubtful: frozenset[DocumentKey] = frozenset()
+    _reopen_at: float = 0.0
+
+    def check_open(self) -> None:
+        """Raise unless writes are taken, where the path leads to the held directory (V10)."""
+        self.check_place()
+        if (refusal := self.refusal()) is not None:
+            raise refusal
+
+    def refusal(self) -> SelineError | None:
+        """Return why no writes are taken, None where they are; reopen first where that is due."""
+        return None if self.failure is None or self._reopen_if_due() else self.failure
+
+    def check_place(self) -> None:
+        """Raise unless the path leads to the held directory; tell what was made again in it."""
+        self.ground.check_place()
+        while self.ground.remade:
+            self.telling.remade(self.ground.remade.pop())
+
+    def in_doubt(self, plan: Plan, doubt: InDoubt) -> OutcomeUnknown:
+        """Take no writes, and serve nothing that may not be; return the error for who waits."""
+        overlay = self.committer.overlay
+        keys = frozenset(publish.key for publish in plan.publishes)
+        self.fail(doubt.error, doubt.doing, keys if not doubt.committed else frozenset())
+        for publish in plan.publishes:  # only now: what is doubtful is at no moment served
+            if doubt.committed:
+                overlay[publish.key] = publish.content
+            else:
+                overlay.pop(publish.key, None)
+        return OutcomeUnknown(f"{doubt.doing}: {describe(doubt.error)}.")
+
+    def fail(self, error: OSError, doing: str, doubtful: frozenset[DocumentKey]) -> None:
+        """Take no writes until the volume was reopened, which is tried from a second on."""
+        self.failure = VolumeFailed(
+            f"{doing}: {describe(error)}. No writes are taken until the volume was reopened, "
+            f"which is tried every {REOPEN_EVERY_S:.0f} s."
+        )
+        self.doubtful |= doubtful
+        self._reopen_at = self.clock.monotonic() + 1.0
+        self.telling.disk_error(error, doing)
+
+    def _reopen_if_due(self) -> bool:
+        """Try to reopen after a failure, at most every 30 s; return whether writes are taken."""
+        if self.clock.monotonic() < self._reopen_at:
+            return False
+        self._reopen_at = self.clock.monotonic() + REOPEN_EVERY_S
+        try:
+            self._reopen()
+        except Exception:  # noqa: BLE001  # whatever stands in the way is tried again
+            _log.exception("reopening the volume failed")
+            return False
+        self.failure, self.doubtful = None, frozenset()
+        self.committer.overlay.clear()
+        _log.warning("the volume was reopened; writes are taken again")
+        return True
+
+    def _reopen(self) -> None:
+        """Drop what the page cache says, mend, and commit anew what was in doubt."""
+        self.check_place()
+        keys = self.doubtful | frozenset(self.committer.overlay)
+        self.finding.judging.cache.clear()
+        for key in keys:
+            disk.drop_cached_pages(self.ground.documents(key.owner), key.name)
+        now = self.clock.now()
+        completed = self.mending.run(now, again=True)
+        again = [replace(self.finding.find(key), repair=True) for key in sorted(keys)]
+        publishes = tuple(
+            Publish(
+                found=found, content=found.content, backup=False, purge=False, always=True,
+                retain=None,
+            )
+            for found in again
+            if found.content is not None
+        )  # fmt: skip
+        if publishes:
+            plan = Plan(publishes=publishes, taken=(), atomic=False)
+            for refused in self.committer.run(plan, now=now).refused.values():
+                raise refused
+        for found in again:
+            if found.judged.verdict is Verdict.MISSING and found.key not in completed:
+                self.mending.remove_again(found.key)
+        for owner in (BOT, SELINE):
+            disk.touch_and_sync(self.ground.documents(owner))
+        for found in again:
+            self.telling.changed(found.key, Outcome(content=found.content, changed=True))
