@@ -1,21 +1,23 @@
 """`python -m tests.benchmarks [NAME …] [--iops N]`: print each measure, with its goal.
 
 Each ratio sets Seline against raw system calls in the same run on the same file system. Nothing
-is asserted: machines differ, ratios are for people. `--iops 3000` bounds the volume to as many
-writes in a second, which is what some hosts give.
+is asserted: machines differ, ratios are for people. The saves are measured once more on a volume
+that takes 3,000 writes in a second, as Railway's do, where the kernel can bound one; `--iops N`
+bounds everything.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.benchmarks import checking, serving, storing
-from tests.benchmarks.place import describe, place
+from tests.benchmarks.place import can_be_bounded, describe, place
 from tests.benchmarks.printing import ROUNDS
 
+HOST_IOPS = 3000
 MEASURES: dict[str, Callable[[Path], None]] = {
     "saves": lambda here: asyncio.run(storing.saves(here)),
     "reads": lambda here: asyncio.run(storing.reads(here)),
@@ -36,10 +38,21 @@ def main() -> None:
     unknown = sorted(set(asked.measures) - set(MEASURES))
     if unknown:
         parser.error(f"there is no measure {unknown[0]}; there are: {', '.join(MEASURES)}")
-    with place(iops=asked.iops) as here:
-        bound = f" bounded to {asked.iops} writes/s" if asked.iops else ""
+    measures = asked.measures or list(MEASURES)
+    if asked.iops or not can_be_bounded():
+        _run(measures, iops=asked.iops)
+    else:
+        _run(measures, iops=None)
+        _run([name for name in measures if name == "saves"], iops=HOST_IOPS)
+
+
+def _run(measures: Sequence[str], *, iops: int | None) -> None:
+    if not measures:
+        return
+    with place(iops=iops) as here:
+        bound = f" bounded to {iops:,} writes/s" if iops else ""
         print(f"Seline's measures, on {describe(here)}{bound}; medians of {ROUNDS} rounds")
-        for name in asked.measures or MEASURES:
+        for name in measures:
             MEASURES[name](here)
 
 

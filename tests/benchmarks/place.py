@@ -45,6 +45,11 @@ def describe(path: Path) -> str:
     return mount.kind + (" without a journal" if journal_missing(mount) else "")
 
 
+def can_be_bounded() -> bool:
+    """Whether the kernel can bound the writes of a volume of our own."""
+    return os.geteuid() == 0 and shutil.which("mkfs.ext4") is not None and THROTTLE.exists()
+
+
 @contextlib.contextmanager
 def _bounded(mounted: Path | None, iops: int | None) -> Iterator[None]:
     if iops is None:
