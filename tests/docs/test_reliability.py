@@ -14,6 +14,7 @@ from tests.docs.blocks import ROOT
 from tests.proof import report
 from tests.proof.report import CONTROL, DOCUMENT, SUITES, document, headline, read
 
+NOTING = frozenset({"note", "noted"})
 FIGURES = [
     {"suite": "power cut", "what": "save", "tried": 1500, "failures": 0, "where": "tmpfs",
      "date": "2026-11-24", "possible": 1500},
@@ -115,7 +116,7 @@ def _noted_suites() -> Iterator[str]:
             and isinstance(node.value, ast.Constant)
         }
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "note" and node.args:
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in NOTING and node.args:
                 suite = node.args[0]
                 value = suite.value if isinstance(suite, ast.Constant) else None
                 named = names.get(ast.unparse(suite), value)
