@@ -28,7 +28,7 @@ _FORKS.set_forkserver_preload(
     ["seline.cli", "seline.cli.client", "seline.server", "tests.command_line"]
 )
 _STARTS_PYTHON: Final = ("PYTHON", "LANG", "LC_")
-_PASSED_ON: Final = ("PATH", "PYTHONPATH", "LANG", "TMPDIR", "VIRTUAL_ENV")
+_PASSED_ON: Final = ("PATH", "PYTHONPATH", "LANG", "VIRTUAL_ENV")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,9 +121,12 @@ def _run(
 
 
 def line_at(folder: Path, **environ: str) -> Line:
-    """Return a command line whose data directory is `folder/data`."""
+    """Return a command line whose data directory is `folder/data`; it leaves nothing elsewhere."""
+    scratch = folder / "scratch"
+    scratch.mkdir(exist_ok=True)
     passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return Line(folder=folder, environ={**passed_on, "SELINE_DATA_DIR": "data", **environ})
+    own = {"SELINE_DATA_DIR": "data", "TMPDIR": str(scratch)}
+    return Line(folder=folder, environ={**passed_on, **own, **environ})
 
 
 @contextmanager
