@@ -3,7 +3,7 @@
 Each holder is waited for anew: commands that come together follow one another, and the last one
 has to outwait them all. Who serves commands has a door in a moment: it is opening the volume or
 letting go of it, and on a busy disk that takes longer; who has said nothing yet is just beginning.
-Who says that it serves none will be in the way for good.
+Who says that it serves none will be in the way for good. However many they are, there is an end.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any, Final
 HOLDER_WAIT_S: Final = 5.0
 SERVER_WAIT_S: Final = 30.0
 """Longer than a server may take to stop (8 s for its requests, 3 s for the disk)."""
+WAIT_S_MAX: Final = 120.0
+SAYS_AFTER_S: Final = 2.0
 
 
 class Patience:
@@ -22,7 +24,9 @@ class Patience:
     def __init__(self) -> None:
         """Begin with nobody seen."""
         self._holder: Mapping[str, Any] | None = None
+        self._since_s = 0.0
         self._until_s = 0.0
+        self._has_said = False
 
     def sees(self, holder: Mapping[str, Any], *, now_s: float) -> bool:
         """Note who holds the directory; return whether it was the same one at the look before.
@@ -32,14 +36,22 @@ class Patience:
         """
         if holder == self._holder:
             return True
+        if self._holder is None:
+            self._since_s = now_s
         self._holder = holder
         waits = not holder or serves_commands(holder)
         self._until_s = now_s + (SERVER_WAIT_S if waits else HOLDER_WAIT_S)
         return False
 
     def is_over(self, *, now_s: float) -> bool:
-        """Whether this holder was waited for long enough."""
-        return now_s > self._until_s
+        """Whether this holder was waited for long enough, or all of them were."""
+        return now_s > min(self._until_s, self._since_s + WAIT_S_MAX)
+
+    def is_tried(self, *, now_s: float) -> bool:
+        """Whether it is time to say that somebody is waited for: true once."""
+        says = not self._has_said and now_s > self._since_s + SAYS_AFTER_S
+        self._has_said = self._has_said or says
+        return says
 
 
 def serves_commands(holder: Mapping[str, Any]) -> bool:

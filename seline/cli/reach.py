@@ -129,8 +129,8 @@ async def _here(stack: AsyncExitStack, settings: Settings) -> Door:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="seline: %(message)s")
     patience = Patience()
     while True:
-        path = stack.enter_context(_control_socket(settings.data_dir))
-        if await _answers(path):
+        if await _listens(settings.data_dir):
+            path = stack.enter_context(_control_socket(settings.data_dir))
             where = f"the process that holds {settings.data_dir}"
             return Door(where=where, base=_NAME, socket=path)
         try:
@@ -144,6 +144,8 @@ async def _here(stack: AsyncExitStack, settings: Settings) -> Door:
                     return door
             if patience.is_over(now_s=now_s):
                 raise _without_a_door(locked, holder) from locked
+            if patience.is_tried(now_s=now_s):
+                talk.say(f"seline: waiting for whoever holds {settings.data_dir} …")
             await asyncio.sleep(_POLL_S)
         else:
             beside = stack.enter_context(_control_socket(settings.data_dir))
@@ -222,12 +224,13 @@ def _control_socket(data_dir: str) -> Generator[str]:
         os.close(descriptor)
 
 
-async def _answers(path: str) -> bool:
-    """Whether somebody listens on a socket; a crash may have left one where nobody does."""
-    try:
-        _, writer = await asyncio.wait_for(asyncio.open_unix_connection(path), CONNECT_S)
-    except (OSError, TimeoutError):
-        return False
+async def _listens(data_dir: str) -> bool:
+    """Whether somebody listens beside the documents; a crash may leave a socket where none does."""
+    with _control_socket(data_dir) as path:
+        try:
+            _, writer = await asyncio.wait_for(asyncio.open_unix_connection(path), CONNECT_S)
+        except (OSError, TimeoutError):
+            return False
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
+from msgspec import UNSET
 
 from seline.domain.backup import Backup
 from seline.domain.blank import blank_save
@@ -28,6 +29,9 @@ from seline.errors import (
 )
 from seline.ports.store import Change, Current, Decision, Leave, Put, Remove
 from seline.ports.waiting import turn
+
+HANDED_ON_BYTES_MAX: Final = 64 << 10
+"""Up to here a batch holds the decoded value beside the bytes: it takes several times as much."""
 
 Decide = Callable[[Current], Decision]
 
@@ -128,7 +132,8 @@ def update_field(
             )
         new: Json = {**old, field: value}
         content = encoding.checked(encode_decoded(new))
-        put = Put(content=content, decoded=new, backup=backup)
+        small = content.size_bytes <= HANDED_ON_BYTES_MAX
+        put = Put(content=content, decoded=new if small else UNSET, backup=backup)
         return _guarded(current, put, guard, changed=(old.get(field), value))
 
     return decide

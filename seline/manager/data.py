@@ -46,7 +46,7 @@ from seline.manager.keeping import Keeping
 from seline.manager.lifetime import Lifetime
 from seline.manager.options import ManagerOptions
 from seline.manager.pruning import prune
-from seline.manager.reading import Reads, Serving
+from seline.manager.reading import Reads, SoundContent
 from seline.manager.verifying import verify
 from seline.ports.store import (
     Atom,
@@ -90,12 +90,11 @@ class DataManager:
         self.holds = Holds(
             self.clock, wait_s=self.options.edit_wait_s, limit_s=self.options.edit_limit_s
         )
-        self._store: DocumentStore | None = None
         self._keeping: Keeping | None = None
         self._health: Health | None = None
         self._lifetime = Lifetime(self._assemble)
         self._reads = Reads(self.clock, self._lifetime)
-        self._serving = Serving(self._lifetime, self._reads, look=self._look, note=self.note)
+        self._sound = SoundContent(self._lifetime, self._reads, look=self._look, note=self.note)
         self.incidents: list[Incident] = []
         self.last_verify: VerifyReport | None = None
         self.last_export_at: datetime | None = None
@@ -159,7 +158,7 @@ class DataManager:
     async def load_json(self, name: str, default: Json = _MISSING) -> Json:
         """Return a document's value; `default` (else `{}`) only if it does not exist (V4)."""
         key = self._key(name)
-        content = await self._serving.content(key)
+        content = await self._sound.content(key)
         if content is not None:
             return decode(content.data)
         return {} if default is _MISSING else default
@@ -178,7 +177,7 @@ class DataManager:
     async def read_content(self, name: str) -> tuple[Content, datetime]:
         """Return the bytes as they are stored, and since when. Raises DocumentNotFound."""
         key = self._key(name)
-        content = await self._serving.content(key)
+        content = await self._sound.content(key)
         if content is None:
             raise not_found(name)
         store = await self.open_store()
@@ -430,7 +429,7 @@ class DataManager:
 
     async def load_state(self, name: str, default: Json) -> Json:
         """Return one of Seline's own documents, `default` where there is none."""
-        content = await self._serving.content(DocumentKey(SELINE, name))
+        content = await self._sound.content(DocumentKey(SELINE, name))
         return default if content is None else decode(content.data)
 
     async def update_state(self, name: str, function: Callable[[Json | None], Json]) -> Json:
@@ -489,7 +488,6 @@ class DataManager:
         self._keeping = keeping
         self._health = health = Health(self, store)
         store.watch(self._hear)
-        self._store = store
         return partial(health.write_report, store, at_close=True)
 
     # how a read and a change are done
@@ -510,11 +508,11 @@ class DataManager:
         self, store: DocumentStore, key: DocumentKey, judged: Judged
     ) -> Content | None:
         """Return the content that a verdict allows to be served, after its remedy."""
-        return await self._serving.content_of(store, key, judged)
+        return await self._sound.content_of(store, key, judged)
 
     async def change(self, key: DocumentKey, decide: Callable[[Current], Decision]) -> Outcome:
         """Have one document changed in its turn; return what became of it."""
-        if self._store is None:
+        if not self._lifetime.is_open:
             await self.open_store()
         change = Change(key, decide, retain=self.keeping.retain(key))
         if key.owner != BOT:
@@ -525,8 +523,8 @@ class DataManager:
     def submit(self, atom: Atom) -> Future[tuple[Outcome, ...]]:
         """Queue an atom for the open store. Raises NestedEdit from inside its turn."""
         refuse_in_turn()
-        assert self._store is not None
-        return self._store.submit(atom)
+        assert self._lifetime.store is not None
+        return self._lifetime.store.submit(atom)
 
     def save_change(
         self,
@@ -552,7 +550,7 @@ class DataManager:
         *,
         shrink: bool = False,
     ) -> Outcome:
-        if self._store is None:
+        if not self._lifetime.is_open:
             await self.open_store()
         change = self.save_change(key, content, backup=backup, if_match=if_match, shrink=shrink)
         future = await self.holds.through(key.name, lambda: self.submit(Atom((change,))))

@@ -33,6 +33,11 @@ class Lifetime:
         else:
             self._ready.set_result(store)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open, and nobody has begun to close it."""
+        return self.store is not None and not self.closed
+
     def failed(self) -> bool:
         """Whether the store could not be opened, or was closed."""
         failed = self._ready.done() and self._ready.exception() is not None
@@ -40,11 +45,11 @@ class Lifetime:
 
     async def open_store(self) -> DocumentStore:
         """Return the store, waiting for it to open. Raises what its opening raised."""
-        if self.store is not None:
-            if self.closed:
-                raise StoreClosed
-            return self.store
-        return await settled(self._ready)
+        if self.store is None:
+            return await settled(self._ready)
+        if self.closed:
+            raise StoreClosed
+        return self.store
 
     async def close(self) -> None:
         """Close, to the end even where the caller is cancelled."""

@@ -1,6 +1,6 @@
 """Sound content is served, broken content is mended first, and no disk is waited for forever (V4).
 
-`Serving` does what a document's verdict asks for; `Reads` does everything that may block.
+`SoundContent` does what a document's verdict asks for; `Reads` does everything that may block.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LISTING_S: Final = 60.0
 T = TypeVar("T")
 
 
-class Serving:
+class SoundContent:
     """What may be served of each document: its sound content, after its verdict's remedy."""
 
     def __init__(

@@ -8,7 +8,7 @@ import errno
 import os
 import time
 from collections.abc import Generator
-from typing import Final
+from typing import Final, NamedTuple
 
 from aiohttp import web
 
@@ -17,8 +17,31 @@ from seline.errors import SettingsError
 SOCKET_PATH_MAX: Final = 100
 CONTROL_SOCKET: Final = "control.sock"
 _LOOK_S: Final = 0.02
-_ACCEPTING_TURNS: Final = 5
-"""Turns of the loop after which whoever was accepted before is among the connections."""
+_TURNS: Final = 5
+"""Turns of the loop in which who has come is among the connections, and what was sent is begun."""
+
+
+class SocketName(NamedTuple):
+    """The name of a socket that this process made."""
+
+    path: str
+    identity: tuple[int, int]
+
+    @classmethod
+    def of(cls, path: str) -> SocketName:
+        """Take note of a socket just made."""
+        return cls(path, _identity(path))
+
+    def remove(self) -> None:
+        """Take the name away, unless it is another socket's by now."""
+        with contextlib.suppress(OSError):
+            if _identity(self.path) == self.identity:
+                os.unlink(self.path)
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.stat(path, follow_symlinks=False)
+    return status.st_dev, status.st_ino
 
 
 async def listen(runner: web.AppRunner, host: str | None, port: int) -> str:
@@ -36,37 +59,44 @@ async def listen(runner: web.AppRunner, host: str | None, port: int) -> str:
     return f"http://{_shown_host(host)}:{listening[1]}"
 
 
-async def listen_on_control_socket(runner: web.AppRunner, data_dir: str) -> str:
+async def listen_on_control_socket(runner: web.AppRunner, data_dir: str) -> SocketName:
     """Listen beside the documents, replacing a socket that a crash left: we hold the volume.
 
-    Return why it cannot be: a full volume may have no room for one more name.
+    Raises OSError: a full volume may have no room for one more name.
     """
     with _short_path(data_dir) as directory:
-        try:
-            await listen_on_socket(runner, os.path.join(directory, CONTROL_SOCKET))
-        except OSError as error:
-            return str(error)
-    return ""
+        made = await listen_on_socket(runner, os.path.join(directory, CONTROL_SOCKET))
+    return made._replace(path=control_socket_path(data_dir))
 
 
-async def listen_on_socket(runner: web.AppRunner, path: str) -> None:
+async def listen_on_socket(runner: web.AppRunner, path: str) -> SocketName:
     """Listen on a socket that only its owner may open. Raises OSError."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     await _start(web.UnixSite(runner, path))
     os.chmod(path, 0o600)
+    return SocketName.of(path)
 
 
-async def hang_up(runner: web.AppRunner, *, answer_s: float) -> None:
-    """Listen no more, answer for `answer_s` what is on its way, and end every connection.
+async def hang_up(
+    runner: web.AppRunner, *, socket: SocketName | None = None, answer_s: float = 0.0
+) -> None:
+    """Listen no more, answer what is on its way, and end every connection.
 
-    A connection that came in this very moment is unknown to aiohttp's own hanging up, which then
-    waits all of its time-out for a request that nobody would read: it is told until it hears.
+    The name of the socket goes first: who comes later finds nobody, and who has come is let in
+    before nobody listens. Who is connected has `answer_s` to ask, hear and go.
+
+    A connection that comes all the same is unknown to aiohttp's own hanging up, which then waits
+    all of its time-out for a request that nobody would read: it is told until it hears.
     """
     listening = list(runner.sites)
+    if socket is not None:
+        socket.remove()
+    await _take_turns()
     for site in listening:
         await site.stop()
-    if listening and answer_s > 0:
+    await _take_turns()
+    if listening:
         await _last_answers(runner, answer_s)
     ending = asyncio.ensure_future(runner.cleanup())
     try:
@@ -79,11 +109,13 @@ async def hang_up(runner: web.AppRunner, *, answer_s: float) -> None:
         ending.cancel()
 
 
-async def _last_answers(runner: web.AppRunner, answer_s: float) -> None:
-    """Wait for those who are connected to ask, hear and go; who does not ask is not waited for."""
-    until_s = time.monotonic() + answer_s
-    for _ in range(_ACCEPTING_TURNS):
+async def _take_turns() -> None:
+    for _ in range(_TURNS):
         await asyncio.sleep(0)
+
+
+async def _last_answers(runner: web.AppRunner, answer_s: float) -> None:
+    until_s = time.monotonic() + answer_s
     while _connections(runner) and time.monotonic() < until_s:  # noqa: ASYNC110  # none tells
         await asyncio.sleep(_LOOK_S)
 

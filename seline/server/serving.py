@@ -33,6 +33,7 @@ from seline.ports.waiting import settled
 from seline.server.alarm import Alarm
 from seline.server.listening import (
     CONTROL_SOCKET,
+    SocketName,
     hang_up,
     listen,
     listen_on_control_socket,
@@ -98,6 +99,7 @@ class Serving:
         self.socket_elsewhere = ""
         """Where the control socket is, if not beside the documents."""
         self._scratch = contextlib.ExitStack()
+        self._socket: SocketName | None = None
         self.left_behind = False
         """Whether the disk hung so that the store could not be closed."""
         self.started: Started | None = None
@@ -220,7 +222,8 @@ class Serving:
 
     async def _finish(self) -> None:
         answer_s = 0.0 if self._network else LAST_ANSWERS_S
-        await asyncio.gather(hang_up(self._runner, answer_s=answer_s), self._worker.stop())
+        hanging_up = hang_up(self._runner, socket=self._socket, answer_s=answer_s)
+        await asyncio.gather(hanging_up, self._worker.stop())
 
     async def _let_go(self) -> None:
         try:
@@ -303,13 +306,15 @@ class Serving:
 
         Whoever wants to make room must get in (V9).
         """
-        refusal = await listen_on_control_socket(self._runner, self.settings.data_dir)
-        if refusal and self._network:
-            _log.warning("no control socket: %s; use the address and a token", refusal)
-        elif refusal:
+        try:
+            self._socket = await listen_on_control_socket(self._runner, self.settings.data_dir)
+        except OSError as refusal:
+            if self._network:
+                _log.warning("no control socket: %s; use the address and a token", refusal)
+                return
             scratch = self._scratch.enter_context(tempfile.TemporaryDirectory(prefix="seline-"))
             self.socket_elsewhere = os.path.join(scratch, CONTROL_SOCKET)
-            await listen_on_socket(self._runner, self.socket_elsewhere)
+            self._socket = await listen_on_socket(self._runner, self.socket_elsewhere)
 
     async def _first_secret(self) -> str | None:
         """Make the first token, where nobody could come in and the server is this machine's own.

@@ -85,7 +85,7 @@ def test_a_volume_is_read_without_seline(tmp_path: Path) -> None:
     [code] = blocks("docs/reading-a-volume.md", "python")
     assert "seline import" not in code.replace("user.seline", "")
     with open_seline(tmp_path / "data") as seline:
-        if not next(c for c in seline._awaited.data._store.capabilities()).present:
+        if not next(c for c in seline._awaited.data._lifetime.store.capabilities()).present:
             pytest.skip("this file system keeps no extended attributes")
         seline.data.save_json("a.json", {"n": 1})
         seline.data.save_json("b.json", {"n": 1})

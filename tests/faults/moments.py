@@ -23,7 +23,7 @@ REOPENED_AFTER_S = 60.0
 
 
 def store_of(seline: Seline) -> VolumeStore:
-    return seline._awaited.data._store  # type: ignore[return-value]
+    return seline._awaited.data._lifetime.store  # type: ignore[return-value]
 
 
 def told_of(seline: Seline) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 from seline import errors
 from seline.blocking import open_seline
 from seline.storage.volume import probe
-from tests.faults.moments import in_backups, told_of
+from tests.faults.moments import in_backups, store_of, told_of
 from tests.faults.powercut.trying import fast_place
 
 NAME = "user_profile.json"
@@ -61,7 +61,7 @@ def test_every_flipped_bit_is_found_and_nothing_is_lost_while_it_is_remembered(
         for bit in range((directory / NAME).stat().st_size * 8):
             flip(directory / NAME, bit)
             assert seline.data.load_json(NAME) == VALUE, bit
-        assert all(not incident.lost for incident in seline._awaited.data._store.incidents())
+        assert all(not incident.lost for incident in store_of(seline).incidents())
         assert len(seline.data.quarantine()) > 50
 
 

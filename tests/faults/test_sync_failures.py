@@ -43,6 +43,7 @@ from seline.errors import (
 )
 from seline.storage.volume import disk
 from seline.storage.volume.reopening import REOPEN_EVERY_S
+from seline.storage.volume.writer import IDLE_AFTER_S
 from tests.clocks import FakeClock
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.recorder import recording, tree_of
@@ -425,7 +426,7 @@ def _outcome(expected: Expected, seline: Seline, failing: FailingDisk) -> Outcom
 
 def _settle(seline: Seline) -> None:
     """Wait until nothing is written any more: it would free blocks, sound ones."""
-    store: Any = seline.data._awaited._store
+    store: Any = seline.data._awaited._lifetime.store
     store._writer.between(lambda: None).result()
 
 
@@ -634,7 +635,7 @@ def test_a_reopening_that_fails_is_tried_again_only_after_its_time(
 def test_the_volume_is_reopened_by_itself_when_nobody_asks(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seline.storage.volume.reopening.REOPEN_EVERY_S", 0.02)
+    monkeypatch.setattr("seline.storage.volume.turns.REOPEN_EVERY_S", 0.02)
     volume = tmp_path / "volume"
     with watched(volume) as syncs, opened(volume) as seline:
         seline.data.save_json(A, value(A, 1))
@@ -642,6 +643,7 @@ def test_the_volume_is_reopened_by_itself_when_nobody_asks(
         with pytest.raises(OutcomeUnknown):
             seline.data.save_json(A, value(A, 2))
 
+        time.sleep(4 * IDLE_AFTER_S)  # the first look came too early; another one has to follow
         clock.advance(60)
         _wait_until(lambda: seline.data.health()["status"] != "critical")
 
@@ -724,7 +726,7 @@ def test_one_failed_sync_in_a_group_costs_nobody_anything(tmp_path: Path, clock:
 
 def _in_one_batch(seline: Seline, changes: Sequence[Callable[[], object]]) -> list[Future[object]]:
     """Make changes while the writer is held up, so that it takes them together."""
-    store: Any = seline.data._awaited._store
+    store: Any = seline.data._awaited._lifetime.store
     go, futures = threading.Event(), [Future[object]() for _ in changes]
     held = store._writer.between(go.wait)
 
@@ -996,4 +998,4 @@ def _wait_until(is_so: Callable[[], bool], limit_s: float = 10.0) -> None:
 
 def _told_of(seline: Seline, kind: str) -> bool:
     data: Any = seline.data._awaited
-    return kind in [incident.kind for incident in (*data._store.incidents(), *data.incidents)]
+    return kind in [one.kind for one in (*data._lifetime.store.incidents(), *data.incidents)]

@@ -10,12 +10,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from seline.blocking import Seline, open_seline
+from seline.domain.backup import Backup
+from seline.domain.document import BOT, DocumentKey, Revision
 from seline.domain.integrity import ATTRIBUTE
+from seline.domain.retention import Dropped, Kept, RetentionPlan
 from seline.errors import OutcomeUnknown, VolumeFailed
 from seline.storage.volume import disk
 from tests.clocks import FakeClock
@@ -74,6 +78,30 @@ def test_what_cannot_be_synced_is_written_anew_at_the_reopening(
 
     assert synced.count(foreign) == 1
     assert inode(directory / A) != foreign
+
+
+def test_no_backup_goes_for_what_may_not_be_durable(
+    opened: Seline, directory: Path, still: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The document's own content, say, of which the disk may have kept nothing."""
+    foreign = copied_back(opened, directory)
+    watch_syncs(monkeypatch, failing=foreign)
+    with pytest.raises(VolumeFailed):
+        opened.data.save_json(A, {"n": 1})
+
+    with pytest.raises(VolumeFailed):
+        store_of(opened).rotate(DocumentKey(BOT, A), everything_goes).result(10)
+    still.advance(REOPENED_AFTER_S)
+
+    assert store_of(opened).rotate(DocumentKey(BOT, A), nothing_goes).result(10) == []
+
+
+def everything_goes(backups: Sequence[Backup], _current: Revision | None) -> RetentionPlan:
+    return RetentionPlan((), tuple(Dropped(one, "a test") for one in backups))
+
+
+def nothing_goes(backups: Sequence[Backup], _current: Revision | None) -> RetentionPlan:
+    return RetentionPlan(tuple(Kept(one, "a test") for one in backups), ())
 
 
 def test_what_may_not_be_durable_is_neither_exported_nor_given_raw(

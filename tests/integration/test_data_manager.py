@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import decimal
 import enum
 import json
@@ -723,6 +724,29 @@ async def test_after_close_every_call_says_so(seline: Seline) -> None:
     for attempt in (seline.data.load_json(PROFILE), seline.data.save_json(PROFILE, {})):
         with pytest.raises(StoreClosed):
             await attempt
+
+
+async def test_a_change_that_comes_after_a_close_has_begun_waits_for_nobody(seline: Seline) -> None:
+    await seline.data.save_json(PROFILE, {"n": 1})
+    closing = asyncio.Event()
+
+    async def too_late() -> None:
+        await closing.wait()
+        for change in (
+            seline.data.update_field(PROFILE, "n", 2),
+            seline.data.save_json(PROFILE, {"n": 2}),
+            seline.data.restore(PROFILE),
+        ):
+            with pytest.raises(StoreClosed):
+                await asyncio.wait_for(change, 5)
+
+    late = asyncio.ensure_future(too_late())
+    with contextlib.suppress(StoreClosed):  # the block's own save may still be in time
+        async with seline.data.edit(PROFILE):
+            ended = seline.data.begin_to_close()
+            closing.set()
+            await late
+    assert await asyncio.to_thread(ended.result, 10) is None
 
 
 def test_while_the_interpreter_goes_down_loads_work_as_saves_do(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from seline.cli.problem import Problem
 from seline.cli.reach import reached
 from seline.cli.verbs import Asked
 from seline.server import alone, control_socket_path, serving
-from seline.server.listening import hang_up
+from seline.server.listening import hang_up, listen_on_socket
 from seline.settings import load_settings
 
 HANGS_S: Final = 3_600.0
@@ -168,7 +168,7 @@ async def test_who_connects_in_the_moment_of_the_end_does_not_hold_it_up() -> No
     runner = web.AppRunner(app, shutdown_timeout=HANGS_S)
     await runner.setup()
 
-    await hang_up(runner, answer_s=0)
+    await hang_up(runner)
 
     assert there.recv(1) == b""
     there.close()
@@ -192,3 +192,82 @@ async def test_who_is_connected_when_a_command_ends_is_sent_on(
     assert b"store_closed" in answer
     await ending
     writer.close()
+
+
+@pytest.mark.parametrize("turns", range(7))
+async def test_who_came_to_a_command_before_its_end_is_answered(tmp_path: Path, turns: int) -> None:
+    """In the very moment, too: not accepted yet, accepted, or a connection already."""
+    runner = await says_hello()
+    path = tmp_path / "socket"
+    name = await listen_on_socket(runner, str(path))
+    with socket.socket(socket.AF_UNIX) as there:
+        there.connect(str(path))
+        there.sendall(REQUEST)
+        there.setblocking(False)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+        await hang_up(runner, socket=name, answer_s=HANGS_S)
+
+        assert there.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+async def says_hello() -> web.AppRunner:
+    async def hello(_: web.Request) -> web.Response:
+        return web.Response(text="hello")
+
+    app = web.Application()
+    app.router.add_get("/{any:.*}", hello)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    return runner
+
+
+async def test_what_a_waiting_connection_sent_before_the_stop_is_answered() -> None:
+    """A server that a client knows already: the next request is there, and nobody has read it."""
+
+    runner = await says_hello()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    reader, writer = await asyncio.open_connection(*runner.addresses[0])
+    asked = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    writer.write(asked)
+    assert b"hello" in await reader.readuntil(b"hello")
+    os.write(writer.get_extra_info("socket").fileno(), asked)
+
+    await hang_up(runner)
+
+    assert b"hello" in await reader.read()
+    writer.close()
+
+
+async def test_the_socket_of_a_command_goes_with_it_unless_it_is_anothers(data: Path) -> None:
+    path = Path(control_socket_path(str(data)))
+    async with alone(settings_for(data)):
+        assert path.is_socket()
+    assert not path.exists()
+
+    async with alone(settings_for(data)):
+        path.unlink()
+        path.write_text("somebody else's")
+    assert path.read_text() == "somebody else's"
+
+
+async def test_waiting_on_a_long_path_takes_no_descriptors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / ("long" * 30) / "data"
+    monkeypatch.setattr("seline.cli.reach._POLL_S", 0.01)
+    open_now: list[int] = []
+    with held(data) as let_go:
+        say(data, serves_commands=True)
+
+        def look(number: int) -> None:
+            open_now.append(len(os.listdir("/proc/self/fd")))
+            if number == 20:
+                let_go()
+
+        at_each_look(monkeypatch, look)
+        async with reached(Asked(data_dir=str(data)), makes=False):
+            pass
+
+    assert open_now[-1] == open_now[5]

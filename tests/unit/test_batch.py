@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TypeAlias
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from seline.domain.document import BOT, Content, DocumentKey, Json
 from seline.domain.integrity import Judged, Verdict
@@ -14,7 +16,7 @@ from seline.domain.json_text import DEPTH_MAX, encode
 from seline.errors import NotAnObject
 from seline.manager import changes
 from seline.manager.changes import Decide, Encoding
-from seline.ports.store import Atom, Change
+from seline.ports.store import Atom, Change, Current, Leave
 from seline.storage.batch import Found, Plan, Planner
 
 KEY = DocumentKey(BOT, "document.json")
@@ -101,3 +103,19 @@ def test_a_function_that_alters_its_value_and_fails_leaves_nothing_behind() -> N
     assert not isinstance(first, BaseException)
     assert not isinstance(third, BaseException)
     assert third[0].content == Content.of(encode({"a": {"n": 0}, "b": {"n": 1}, "c": {"n": 2}}))
+
+
+@pytest.mark.parametrize(("size_bytes", "handed_on"), [(1_000, True), (100_000, False)])
+def test_a_batch_holds_no_large_value_beside_its_bytes(size_bytes: int, handed_on: bool) -> None:
+    found = Found(key=KEY, judged=Judged(Verdict.MISSING), content=None, updated_at=None)
+    planner = Planner(lambda _: found, lambda _: iter(()), NOW)
+    seen: list[bool] = []
+
+    def look(current: Current) -> Leave:
+        seen.append(current.decoded is not UNSET)
+        return Leave()
+
+    update = changes.update_field("text", "x" * size_bytes, ENCODING)
+    planner.plan([Atom((Change(KEY, decide),)) for decide in (update, look)])
+
+    assert seen == [handed_on]

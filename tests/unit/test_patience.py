@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from seline.cli.patience import HOLDER_WAIT_S, SERVER_WAIT_S, Patience
+from seline.cli.patience import (
+    HOLDER_WAIT_S,
+    SAYS_AFTER_S,
+    SERVER_WAIT_S,
+    WAIT_S_MAX,
+    Patience,
+)
 from seline.server.serving import CLOSE_S, SHUTDOWN_S
 
 BOT = {"pid": 7, "serves_commands": False}
@@ -49,3 +55,24 @@ def test_looking_again_at_the_same_holder_gives_it_no_more_time() -> None:
 
     assert seen == [False, True, True]
     assert patience.is_over(now_s=HOLDER_WAIT_S + 0.1)
+
+
+def test_holders_that_follow_one_another_without_end_are_not_waited_for_without_end() -> None:
+    patience = Patience()
+    for number in range(100):
+        patience.sees({"pid": number, "serves_commands": True}, now_s=number * 2.0)
+
+    assert WAIT_S_MAX < 100 * 2.0
+    assert patience.is_over(now_s=99 * 2.0)
+
+
+def test_a_wait_that_lasts_is_told_once() -> None:
+    patience = Patience()
+    looks = [0.0, SAYS_AFTER_S, SAYS_AFTER_S + 0.1, SAYS_AFTER_S + 0.2]
+
+    told = []
+    for now_s in looks:
+        patience.sees(BOT, now_s=now_s)
+        told.append(patience.is_tried(now_s=now_s))
+
+    assert told == [False, False, True, False]

@@ -75,8 +75,8 @@ class Turns:
                 self._refuse(rest, refusal)
                 return
             now = self.clock.now()
-            planner = Planner(self.finding.find, self.finding.backups, now)
-            plan = planner.plan([pending.atom for pending in rest])
+            atoms = [pending.atom for pending in rest]
+            plan = Planner(self.finding.find, self.finding.backups, now).plan(atoms)
             taken, rest = rest[: len(plan.taken)], rest[len(plan.taken) :]
             self._run(plan, taken, now)
 
@@ -91,7 +91,7 @@ class Turns:
 
     def rotate(self, key: DocumentKey, retain: Retain) -> Sequence[Dropped]:
         """Discard what `retain` drops. Raises StorageError."""
-        self.reopening.check_place()
+        self.reopening.check_open()
         try:
             return self.rotation.rotate(key, retain)
         except OSError as error:
@@ -170,14 +170,14 @@ class Turns:
 
     def _after(self, plan: Plan, committed: Committed, now: datetime) -> None:
         current = [move for move in plan.publishes if move.key not in committed.refused]
+        made = [backup for move in current for backup in committed.made.get(move.key, [])]
+        self.admission.took(current, made)
         for publish in current:
             self._rotate(publish, committed)
             if publish.found.broken or publish.found.repair:
                 self.counting.recoveries += self.telling.repaired(publish, now)
         if any(publish.found.broken for publish in current):
             self._quietly(self.rotation.bound_quarantine)
-        made = [backup for move in current for backup in committed.made.get(move.key, [])]
-        self.admission.took(current, made)
 
     def _rotate(self, publish: Publish, committed: Committed) -> None:
         retain, made = publish.retain, committed.made.get(publish.key, [])

@@ -29,7 +29,6 @@ from tests.faults.powercut.scenarios import Way, as_usual
 
 NOTHING: Final = "(lambda *_, **__: None)"
 YES: Final = "(lambda *_: True)"
-NO: Final = "(lambda *_: False)"
 NEVER: Final = "False"
 ALWAYS: Final = "True"
 MOVED: Final = "disk.rename"
