@@ -84,7 +84,7 @@ class RevisionMismatch(DocumentError):
 class DocumentUnrecoverable(DocumentError):
     """The document is broken and no sound backup of it exists; nothing was overwritten."""
 
-    hint = "Look at the bytes with `seline quarantine`, then restore, import, delete or `reset` it."
+    hint = "Restore or import it, or give it up with `seline reset`: its bytes go to quarantine."
 
 
 class DocumentUnreadable(DocumentError):

@@ -123,8 +123,8 @@ WORDS: Final[Mapping[str, Mapping[Language, Words]]] = {
                 "Nothing was overwritten.",
             ),
             fix=(
-                "Look at its bytes with `seline quarantine`, then restore, import or delete "
-                "{document}, or give it up with `seline reset {document}`."
+                "Restore or import {document}, or give it up with `seline reset {document}`: its "
+                "bytes go to quarantine."
             ),
             over="{document} can be served again.",
         ),
@@ -138,8 +138,8 @@ WORDS: Final[Mapping[str, Mapping[Language, Words]]] = {
                 "Rien n'a été écrasé.",
             ),
             fix=(
-                "Regardez ses octets avec `seline quarantine`, puis restaurez, importez ou "
-                "supprimez {document}, ou abandonnez-le avec `seline reset {document}`."
+                "Restaurez ou importez {document}, ou abandonnez-le avec "
+                "`seline reset {document}` : ses octets vont en quarantaine."
             ),
             over="{document} peut de nouveau être servi.",
         ),

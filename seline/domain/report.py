@@ -59,6 +59,11 @@ class Finding:
     found_at: datetime
     lost: str = ""
 
+    @property
+    def is_unserved(self) -> bool:
+        """Whether it is a document that cannot be served."""
+        return self.backup is None and self.outcome in ("unrecoverable", "unreadable", "failed")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:

@@ -20,7 +20,8 @@ from seline.domain.json_text import NotJson, decode, encode
 from seline.domain.report import Check, Status
 from seline.domain.trend import DAYS_WARN, Forecast, in_words
 from seline.domain.usage import Usage, UsageLevel, level_of
-from seline.errors import SelineError
+from seline.errors import DocumentUnrecoverable, SelineError
+from seline.manager import unserved
 from seline.ports.store import HANGING_S, SLOW_S, DocumentStore, Incident, Outcome
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _STATUS_OF_LEVEL: Final = {
     UsageLevel.CRITICAL: Status.CRITICAL,
 }
 
+_UNSERVED: Final = frozenset({"unrecoverable", "disk_error"})
 _STATUS_OF_INCIDENT: Final = {
     "adopted": Status.INFO,
     "set_aside": Status.INFO,
@@ -228,21 +230,25 @@ class Health:
 
     def _documents(self, store: DocumentStore) -> Check:
         """Name the documents that cannot be served; each was found by a read or a verify."""
-        broken = [
-            found
-            for found in (self._data.last_verify.findings if self._data.last_verify else ())
-            if found.backup is None and found.outcome in ("unrecoverable", "unreadable", "failed")
-        ]
-        still = [found for found in broken if _still_broken(store, found.document)]
+        still = [name for name in sorted(self._suspects(store)) if _still_broken(store, name)]
         if not still:
             return Check(name="documents", status=Status.OK, detail="none is known to be broken")
-        names = ", ".join(found.document for found in still[:10])
         return Check(
             name="documents",
             status=Status.CRITICAL,
-            detail=f"cannot be served: {names}",
-            fix="Look with `seline quarantine`, then restore, import, delete or reset each.",
+            detail=f"cannot be served: {', '.join(still[:10])}",
+            fix=DocumentUnrecoverable.hint,
         )
+
+    def _suspects(self, store: DocumentStore) -> set[str]:
+        """Return what could not be served, by a read of this process or by the last verify."""
+        verified = self._data.last_verify
+        found = (
+            unserved.remembered(store)
+            if verified is None
+            else {one.document for one in verified.findings if one.is_unserved}
+        )
+        return {*found, *(one.document for one in self._data.incidents if one.kind in _UNSERVED)}
 
     def _incidents(self, store: DocumentStore) -> Iterator[Check]:
         since = self._data.clock.now() - RECENT

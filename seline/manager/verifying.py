@@ -18,6 +18,7 @@ from seline.domain.document import BOT, SELINE, DocumentKey
 from seline.domain.integrity import Judged, Verdict, of_another
 from seline.domain.report import Finding, VerifyReport
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError, VolumeFull
+from seline.manager import unserved
 from seline.ports.store import DocumentStore
 from seline.ports.waiting import in_loop
 
@@ -212,6 +213,8 @@ async def verify(
     data.last_verify = report if changed_since is None else one.added_to(data.last_verify, report)
     if changed_since is None:
         data.last_verified_at = report.ended_at
+    found = {one.document for one in data.last_verify.findings if one.is_unserved}
+    await unserved.remember(data, found)
     return report
 
 

@@ -7,6 +7,7 @@ import contextlib
 import decimal
 import enum
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from seline.errors import (
     DocumentBusy,
     DocumentNotFound,
     DocumentTooLarge,
+    DocumentUnrecoverable,
     ImportRefused,
     InvalidDocumentName,
     InvalidRequest,
@@ -32,6 +34,7 @@ from seline.errors import (
     NotSerializable,
     RevisionMismatch,
     StoreClosed,
+    VolumeFailed,
 )
 from seline.library import Seline
 from seline.manager.keeping import Keeping
@@ -870,3 +873,59 @@ async def test_an_empty_store_takes_next_to_nothing(seline: Seline) -> None:
     health = await seline.data.health()
     assert isinstance(health["total_size_mb"], float)
     assert health["total_size_mb"] < 0.2
+
+
+async def test_what_cannot_be_served_is_known_to_the_next_process_until_it_can(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "data"
+    async with open_seline(path) as seline:
+        await seline.data.save_json(PROFILE, {"n": 1})
+    (path / PROFILE).write_bytes(b'{"n": 1')
+    os.utime(path / PROFILE, (0, 0))
+    async with open_seline(path) as seline:
+        report = await seline.data.verify()
+        assert [one.outcome for one in report.findings] == ["unrecoverable"]
+
+    async with open_seline(path) as seline:
+        health = await seline.data.health()
+        assert health["status"] == "critical"
+        [documents] = [one for one in health["checks"] if one["name"] == "documents"]
+        assert documents["detail"] == f"cannot be served: {PROFILE}"
+
+        await seline.data.reset(PROFILE)
+        assert (await seline.data.health())["status"] != "critical"
+        await seline.data.verify()
+
+    async with open_seline(path) as seline:
+        assert (await seline.data.load_state("unserved.json", None)) == {"documents": []}
+
+
+async def test_what_a_read_could_not_serve_is_named_in_health_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    async with open_seline(path) as seline:
+        await seline.data.save_json(PROFILE, {"n": 1})
+    (path / PROFILE).write_bytes(b'{"n": 1')
+    os.utime(path / PROFILE, (0, 0))
+    async with open_seline(path, storage__settle_s=0) as seline:
+        with pytest.raises(DocumentUnrecoverable):
+            await seline.data.load_json(PROFILE)
+
+        [documents] = [
+            one for one in (await seline.data.health())["checks"] if one["name"] == "documents"
+        ]
+        assert documents["status"] == "critical"
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+async def test_a_file_where_the_data_directory_should_be_is_named(
+    tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "file").write_text("not a directory")
+
+    with pytest.raises(VolumeFailed, match="not a directory") as told:
+        async with open_seline(tmp_path / place):
+            pass
+
+    assert "SELINE_DATA_DIR" in told.value.hint
+    assert (tmp_path / "file").read_text() == "not a directory"

@@ -313,9 +313,10 @@ def _open_top(path: str) -> int:
     try:
         _make_the_way(path)
         return disk.open_directory(path)
-    except FileExistsError as error:
+    except (FileExistsError, NotADirectoryError) as error:
         raise VolumeFailed(
-            f"{path} is not a directory.", hint="Name a directory with SELINE_DATA_DIR."
+            f"{path} is not a directory, or leads through a file.",
+            hint="Name a directory with --data-dir or SELINE_DATA_DIR; it is made if need be.",
         ) from error
     except OSError as error:
         raise named(error, f"Opening the data directory {path}") from error
