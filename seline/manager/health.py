@@ -371,7 +371,7 @@ def _capabilities(store: DocumentStore) -> Check:
         name="volume",
         status=Status.WARNING,
         detail="; ".join(f"{missed.name}: {missed.detail}" for missed in missing),
-        fix="Put the data directory on a local ext4, xfs or btrfs volume.",
+        fix="Put the data directory on a local ext4 (with its journal), xfs or btrfs volume.",
     )
 
 
