@@ -7,7 +7,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Final, NamedTuple
 
 from aiohttp import web
@@ -49,14 +49,37 @@ async def listen(runner: web.AppRunner, host: str | None, port: int) -> str:
 
     Raises SettingsError.
     """
-    try:
+
+    async def begin(host: str | None) -> None:
         await _start(web.TCPSite(runner, host, port))
+
+    await _at(host, port, begin)
+    listening = next(iter(runner.addresses))
+    return f"http://{_shown_host(host)}:{listening[1]}"
+
+
+async def check_address(host: str | None, port: int) -> None:
+    """See that an address can be had, without listening: who calls meanwhile finds nobody.
+
+    Raises SettingsError.
+    """
+    loop = asyncio.get_running_loop()
+
+    async def begin(host: str | None) -> None:
+        server = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)
+        server.close()
+
+    await _at(host, port, begin)
+
+
+async def _at(host: str | None, port: int, begin: Callable[[str | None], Awaitable[None]]) -> None:
+    """Begin at a host; at every IPv4 address where every address is meant and IPv6 is missing."""
+    try:
+        await begin(host)
     except OSError as error:
         if host is not None or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             raise _cannot_listen(error, host, port) from error
-        await _start(web.TCPSite(runner, "0.0.0.0", port))  # noqa: S104  # no IPv6 here
-    listening = next(iter(runner.addresses))
-    return f"http://{_shown_host(host)}:{listening[1]}"
+        await _at("0.0.0.0", port, begin)  # noqa: S104  # no IPv6 here
 
 
 async def listen_on_control_socket(runner: web.AppRunner, data_dir: str) -> SocketName:

@@ -44,6 +44,8 @@ async def run_server(settings: Settings, *, announce: Callable[[Started], None])
             acquiring.cancel()
         stopping.cancel()
         _log.info("stopping")
+    if not running.left_behind:
+        _log.info("stopped; everything that was answered is on the disk")
     _end_soon(1 if running.left_behind else 0)
 
 

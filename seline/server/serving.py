@@ -34,6 +34,7 @@ from seline.server.alarm import Alarm
 from seline.server.listening import (
     CONTROL_SOCKET,
     SocketName,
+    check_address,
     hang_up,
     listen,
     listen_on_control_socket,
@@ -105,7 +106,12 @@ class Serving:
         self.started: Started | None = None
 
     async def start(self) -> Serving:
-        """Serve the probes and begin to open the volume."""
+        """Serve the probes and begin to open the volume.
+
+        Where the address cannot be had, nothing of the volume is touched. Raises SettingsError.
+        """
+        if self._network:
+            await check_address(*self.settings.bind)
         self._seline = library.start(
             self.settings,
             lock_wait_s=self._lock_wait_s,
@@ -144,6 +150,7 @@ class Serving:
             shutdown_timeout=SHUTDOWN_S,
             lingering_time=LINGERING_S,
             access_log=None,
+            auto_decompress=False,  # it would be done before the token is asked for
         )
         self._listening = asyncio.Event()
         self._opening = asyncio.ensure_future(self._open())

@@ -22,12 +22,14 @@ from dataclasses import dataclass, field, replace
 from http.client import HTTPException
 from itertools import count
 from pathlib import Path
+from textwrap import indent
 from typing import Any, Final
 
 import pytest
 
 from seline.blocking import Seline, open_seline
 from tests.command_line import Line, line_at
+from tests.docs.blocks import blocks
 from tests.proof.history import Read, Stopped, Write, check
 from tests.proof.judge import stray
 
@@ -186,6 +188,7 @@ def test_a_signal_in_any_phase_loses_nothing(
     assert "Traceback" not in life.said
     if number in HEARD and phase not in ("importing", "stopping"):
         assert code == 0, life.said
+        assert "stopped; everything that was answered is on the disk" in life.said.splitlines()[-1]
     _check(tmp_path / "data", life)
 
 
@@ -210,6 +213,41 @@ def _read(seline: Seline, names: Sequence[str]) -> Read:
 def _holder(directory: Path) -> Iterator[None]:
     with open_seline(directory):
         yield
+
+
+STOPPED: Final = """
+import asyncio, contextlib, signal
+from seline.server import serving
+
+class bot:
+    async def run():
+        print("polling", flush=True)
+        await asyncio.Event().wait()
+
+async def main():
+{lines}
+    print("stopped in order", flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_a_bot_with_the_lines_of_the_documents_stops_in_order(tmp_path: Path) -> None:
+    [lines] = blocks("docs/deploy.md", "python")
+    code = STOPPED.format(lines=indent(lines, "    "))
+    line = line_at(tmp_path, PORT="0", SELINE_SERVER__HOST="127.0.0.1")
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, env=line.environ, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "polling\n"
+        process.terminate()
+        assert process.wait(ENDS_WITHIN_S) == 0
+        assert process.stdout.read() == "stopped in order\n"
+    finally:
+        process.kill()
+        process.wait()
 
 
 BOT: Final = """
