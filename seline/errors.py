@@ -155,6 +155,12 @@ class RequestTooLarge(RequestError):
     hint = "Send a smaller body, or raise `storage.document_bytes_max`."
 
 
+class UnsupportedCoding(RequestError):
+    """The request's body is compressed or coded, which is not undone here; nothing was changed."""
+
+    hint = "Send the body as it is, without `Content-Encoding`."
+
+
 class RouteNotFound(RequestError):
     """There is no such address."""
 

@@ -19,7 +19,7 @@ from aiohttp import web
 from seline.errors import Forbidden, InvalidRequest, RouteNotFound
 from seline.http.doors import doors
 from seline.http.metrics import REQUESTS
-from seline.http.requests import check_query
+from seline.http.requests import check_coding, check_query
 from seline.http.routes import PREFIX, Route
 from seline.logs import logged_with
 from seline.services.tokens import Admission
@@ -56,6 +56,7 @@ async def access(request: web.Request, handler: _Handler) -> web.StreamResponse:
         raise trouble
     if route is not None:
         check_query(request, route.query)
+        check_coding(request)
     if request.method in _SAFE:
         return await handler(request)
     return await _audited(request, handler, admission)
@@ -133,8 +134,9 @@ def _admit(request: web.Request, route: Route | None) -> Admission:
     )
     if route is not None and route.scope == "control":
         raise RouteNotFound(
-            f"{request.path} is served on the control socket alone.",
-            hint="Run `seline` on the machine of the data directory (`railway ssh`).",
+            f"{request.path} is answered on the server's own machine alone, on its control socket.",
+            hint="On the machine itself: `seline token list` beside the server; "
+            "on Railway: `railway ssh` first.",
         )
     return admission
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 from aiohttp import web
 
 from seline.domain.backup import Backup
-from seline.domain.document import Json
+from seline.domain.document import IfMatch, Json
+from seline.errors import RevisionMismatch
 from seline.http.doors import data, doors
 from seline.http.rendering import answer, as_it_is, plain
 from seline.http.requests import (
+    Precondition,
     etag,
     flag,
-    if_match,
     not_modified,
+    precondition,
     read_body,
     read_object,
     text_field,
 )
+
+_Changed = TypeVar("_Changed")
 
 
 async def list_documents(request: web.Request) -> web.StreamResponse:
@@ -33,21 +40,22 @@ async def get_document(request: web.Request) -> web.StreamResponse:
     response = web.Response(
         body=content.data, content_type="application/json", charset="utf-8", headers=headers
     )
-    response.last_modified = updated_at
+    # Never later than Date (RFC 9110, 8.8.2.1); aiohttp would round up.
+    response.last_modified = min(updated_at, data(request).clock.now()).replace(microsecond=0)
     return response
 
 
 async def put_document(request: web.Request) -> web.StreamResponse:
     """Save the body as the document."""
     name = request.match_info["name"]
-    keep, expected = flag(request, "backup", default=True), if_match(request)
+    keep, shrink = flag(request, "backup", default=True), flag(request, "shrink", default=False)
+    asked = precondition(request)
     body = await read_body(request, doors(request).body_bytes_max)
-    revision, created = await data(request).save_text(
-        name,
-        body,
-        backup=keep,
-        if_match=expected,
-        shrink=flag(request, "shrink", default=False),
+    revision, created = await _under(
+        asked,
+        lambda expected: data(request).save_text(
+            name, body, backup=keep, if_match=expected, shrink=shrink
+        ),
     )
     return answer(
         {"success": True, "name": name, "revision": revision, "created": created},
@@ -58,10 +66,10 @@ async def put_document(request: web.Request) -> web.StreamResponse:
 
 async def delete_document(request: web.Request) -> web.StreamResponse:
     """Delete the document; its content stays as its newest backup, unless it is purged."""
-    deleted = await data(request).delete(
-        request.match_info["name"],
-        purge=flag(request, "purge", default=False),
-        if_match=if_match(request),
+    name, purge = request.match_info["name"], flag(request, "purge", default=False)
+    deleted = await _under(
+        precondition(request),
+        lambda expected: data(request).delete(name, purge=purge, if_match=expected),
     )
     return answer({"success": True, **_object(plain(deleted))})
 
@@ -127,6 +135,30 @@ def shown(backup: Backup) -> dict[str, Json]:
         "pinned": backup.pinned,
         "because": backup.because,
     }
+
+
+async def _under(asked: Precondition, change: Callable[[IfMatch], Awaitable[_Changed]]) -> _Changed:
+    """Make a change under its precondition.
+
+    The store judges one revision, in the change's turn. Where another one is there that the caller
+    takes as well, that one is asked for: again only if somebody else was quicker.
+    """
+    expected = asked.first
+    while True:
+        try:
+            return await change(expected)
+        except RevisionMismatch as refusal:
+            current = refusal.details.get("current")
+            if current is None and asked.any_there:
+                raise RevisionMismatch(
+                    "`If-Match: *` asks for a sound document, and there is none. "
+                    "Nothing was written.",
+                    hint="To create it, send `If-None-Match: *` instead, or neither.",
+                    **refusal.details,
+                ) from refusal
+            if current is None or not asked.takes(current):
+                raise
+            expected = current
 
 
 def _object(value: Json) -> dict[str, Json]:

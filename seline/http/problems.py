@@ -28,6 +28,7 @@ STATUS_FOR: Final[Mapping[type[SelineError], int]] = {
     errors.InvalidRequest: 422,
     errors.DocumentTooLarge: 413,
     errors.RequestTooLarge: 413,
+    errors.UnsupportedCoding: 415,
     errors.RevisionMismatch: 412,
     errors.Unauthorized: 401,
     errors.Forbidden: 403,
@@ -79,6 +80,8 @@ def problem(error: SelineError) -> web.Response:
     )
     if isinstance(error, errors.Unauthorized):
         response.headers["WWW-Authenticate"] = 'Bearer realm="seline"'
+    if isinstance(error, errors.UnsupportedCoding):
+        response.headers["Accept-Encoding"] = "identity"  # what would be taken (RFC 9110, 15.5.16)
     if isinstance(error, errors.TooManyRequests):
         response.headers["Retry-After"] = str(error.details.get("retry_after_s", 60))
     return response

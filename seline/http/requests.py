@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
 
-from seline.domain.document import ABSENT, IfMatch, Json
+from seline.domain.document import ABSENT, IfMatch, Json, Revision
 from seline.domain.json_text import NotJson, decode_strict
-from seline.errors import InvalidRequest, RequestTooLarge
+from seline.errors import InvalidRequest, RequestTooLarge, UnsupportedCoding
 
 _TRUTH: Final[Mapping[str, bool]] = {"true": True, "1": True, "false": False, "0": False}
-REVISION_CHARACTERS: Final = 64
+_ANY: Final = "*"
+_BARE_REVISION: Final = re.compile(r"[0-9a-f]{64}")
+_TAG: Final = r'"[\x21\x23-\x7e\x80-\U0010ffff]*"'
+_TAGS: Final = re.compile(rf"{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
 
 
 def check_query(request: web.Request, allowed: frozenset[str]) -> None:
@@ -29,6 +34,17 @@ def check_query(request: web.Request, allowed: frozenset[str]) -> None:
         raise InvalidRequest(f"{', '.join(repeated)} stands more than once.", fields=repeated)
 
 
+def check_coding(request: web.Request) -> None:
+    """Refuse a body that is coded: none is decoded here, and none is stored as it came."""
+    named = (_field(request, "Content-Encoding") or "").split(",")
+    codings = [coding for one in named if (coding := one.strip()).lower() not in ("", "identity")]
+    if codings and request.body_exists:
+        raise UnsupportedCoding(
+            f"The body is coded as {', '.join(codings)[:80]}; this server takes it as it is. "
+            "Nothing was changed."
+        )
+
+
 def flag(request: web.Request, name: str, *, default: bool) -> bool:
     """Return a query parameter that is true or false."""
     text = request.query.get(name)
@@ -40,7 +56,10 @@ def flag(request: web.Request, name: str, *, default: bool) -> bool:
 
 
 async def read_body(request: web.Request, bytes_max: int) -> bytes:
-    """Return the body. Raises RequestTooLarge as soon as it is known to be too large."""
+    """Return the body. Raises InvalidRequest for an empty one.
+
+    Raises RequestTooLarge as soon as it is known to be too large.
+    """
     if (request.content_length or 0) > bytes_max:
         raise _too_large(request.content_length, bytes_max)
     body = bytearray()
@@ -48,6 +67,11 @@ async def read_body(request: web.Request, bytes_max: int) -> bytes:
         body += piece
         if len(body) > bytes_max:
             raise _too_large(None, bytes_max)
+    if not body:
+        raise InvalidRequest(
+            "The request has an empty body; this route takes JSON. Nothing was changed.",
+            hint="Send the JSON as the body (`curl --data-binary @FILE`).",
+        )
     return bytes(body)
 
 
@@ -59,8 +83,6 @@ async def read_json(request: web.Request, bytes_max: int) -> Json:
             hint="Send `Content-Type: application/json`.",
         )
     body = await read_body(request, bytes_max)
-    if not body:
-        raise InvalidRequest("The request needs a JSON body.")
     try:
         return decode_strict(body)
     except NotJson as error:
@@ -93,14 +115,38 @@ def text_field(value: dict[str, Json], name: str) -> str | None:
     return field
 
 
-def if_match(request: web.Request) -> IfMatch:
-    """Return the precondition of a change: If-Match, or If-None-Match: * to create only."""
-    expected = request.headers.get("If-Match")
-    if request.headers.get("If-None-Match") is not None:
-        if request.headers["If-None-Match"].strip() != "*" or expected is not None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precondition:
+    """What a change asks of what is there.
+
+    `first` is asked for; where it is refused, `revisions` and `any_there` say which other
+    revisions the caller takes as well.
+    """
+
+    first: IfMatch = None
+    revisions: frozenset[Revision] = frozenset()
+    any_there: bool = False
+
+    def takes(self, revision: Revision) -> bool:
+        """Whether the caller means to change this revision."""
+        return self.any_there or revision in self.revisions
+
+
+def precondition(request: web.Request) -> Precondition:
+    """Return what a change asks: If-Match, or If-None-Match: * to create only (RFC 9110, 13.1)."""
+    expected = _field(request, "If-Match")
+    unexpected = _field(request, "If-None-Match")
+    if unexpected is not None:
+        if unexpected != _ANY or expected is not None:
             raise InvalidRequest("A change takes `If-None-Match: *` or `If-Match`, not both.")
-        return ABSENT
-    return None if expected is None else _revision(expected)
+        return Precondition(first=ABSENT)
+    if expected is None:
+        return Precondition()
+    if expected == _ANY:
+        # No revision is called so: the store's refusal says, in the change's turn, which is there.
+        return Precondition(first=_ANY, any_there=True)
+    tags = _tags(expected)
+    return Precondition(first=tags[0], revisions=frozenset(tags))
 
 
 def not_modified(request: web.Request, revision: str) -> bool:
@@ -117,15 +163,22 @@ def etag(revision: str) -> str:
     return f'"{revision}"'
 
 
-def _revision(tag: str) -> str:
-    text = tag.strip()
-    bare = text.strip('"')
-    if len(bare) != REVISION_CHARACTERS or text not in (bare, f'"{bare}"'):
+def _field(request: web.Request, name: str) -> str | None:
+    """Return a header that may stand on several lines, which are one list."""
+    lines = request.headers.getall(name, None)
+    return None if lines is None else ", ".join(lines).strip()
+
+
+def _tags(text: str) -> list[Revision]:
+    """Return the revisions of a list of ETags; one revision may stand without its quotes."""
+    if _BARE_REVISION.fullmatch(text):
+        return [text]
+    if not _TAGS.fullmatch(text):
         raise InvalidRequest(
-            f"If-Match takes one ETag as this API gives them, not {text[:80]!r}.",
-            hint="Send the ETag of the read on which the change is based.",
+            f"If-Match takes `*` or strong ETags in double quotes, not {text[:80]!r}.",
+            hint="Send the ETag of the read on which the change is based, without `W/`.",
         )
-    return bare
+    return [tag.strip('"') for tag in re.findall(_TAG, text)]
 
 
 def _too_large(size_bytes: int | None, bytes_max: int) -> RequestTooLarge:

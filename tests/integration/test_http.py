@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +148,116 @@ async def test_etags_and_preconditions(client: Client) -> None:
     assert (await client.call("PUT", path, {"n": 3}, If_Match='W/"x"'))[0] == 422
     assert (await client.call("DELETE", path, If_Match=first))[0] == 412
     assert (await client.call("DELETE", path, If_Match=headers["ETag"]))[0] == 200
+
+
+async def test_if_match_with_a_star_asks_that_the_document_is_there(client: Client) -> None:
+    path = f"/documents/{NAME}"
+    status, body, _ = await client.call("PUT", path, {"n": 1}, If_Match="*")
+    assert (status, body["code"], "current" in body) == (412, "revision_mismatch", False)
+    assert "If-None-Match: *" in body["hint"]
+    assert (await client.call("GET", path))[0] == 404
+    await client.call("PUT", path, {"n": 1})
+    assert (await client.call("PUT", path, {"n": 2}, If_Match="*"))[0] == 200
+    puts = [client.call("PUT", path, {"n": number}, If_Match="*") for number in range(20)]
+    assert {answer[0] for answer in await asyncio.gather(*puts)} == {200}
+    assert (await client.call("DELETE", path, If_Match="*"))[0] == 200
+    assert (await client.call("DELETE", path, If_Match="*"))[0] == 404
+
+
+@pytest.mark.parametrize("tag", ['"abc"', '"*"', '""', '"a,b", "c"', '"' + "0" * 64 + '"'])
+async def test_an_etag_that_is_not_the_current_one_is_judged(client: Client, tag: str) -> None:
+    path = f"/documents/{NAME}"
+    assert (await client.call("PUT", path, {"n": 1}, If_Match=tag))[0] == 412
+    _, saved, _ = await client.call("PUT", path, {"n": 1})
+    for method, content in (("PUT", {"n": 2}), ("DELETE", None)):
+        status, body, _ = await client.call(method, path, content, If_Match=tag)
+        assert (status, body["current"]) == (412, saved["revision"])
+    assert (await client.call("GET", path))[1] == {"n": 1}
+
+
+async def test_one_of_several_etags_is_enough(client: Client) -> None:
+    path = f"/documents/{NAME}"
+    tag = (await client.call("PUT", path, {"n": 1}))[2]["ETag"]
+    assert (await client.call("PUT", path, {"n": 2}, If_Match=f'"abc" , {tag}'))[0] == 200
+    assert (await client.call("PUT", path, {"n": 3}, If_Match=f'"abc", {tag}'))[0] == 412
+
+
+@pytest.mark.parametrize("tag", ["abc", 'W/"x"', '"abc', '"a" "b"', "*, *", '"a", *', ""])
+async def test_what_is_no_etag_is_refused_and_said(client: Client, tag: str) -> None:
+    status, body, _ = await client.call("PUT", f"/documents/{NAME}", {"n": 1}, If_Match=tag)
+    assert (status, body["code"]) == (422, "invalid_request")
+    assert "If-Match" in body["detail"]
+
+
+async def test_last_modified_is_never_later_than_date(client: Client, tmp_path: Path) -> None:
+    path = f"/documents/{NAME}"
+    await client.call("PUT", path, {"n": 1})
+    _, _, headers = await client.call("GET", path)
+    assert _instant(headers["Last-Modified"]) <= _instant(headers["Date"])
+    ahead_s = time.time() + 3600
+    os.utime(tmp_path / "data" / NAME, (ahead_s, ahead_s))
+    _, _, headers = await client.call("GET", path)
+    assert _instant(headers["Last-Modified"]) <= _instant(headers["Date"])
+
+
+def _instant(header: str) -> datetime:
+    return parsedate_to_datetime(header)
+
+
+CODINGS = ("gzip", "GZIP", "deflate", "br", "zstd", "unknown", "identity, gzip")
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("body", [b'{"a": 1}', gzip.compress(b'{"a": 1}')], ids=["plain", "gzip"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("PUT", f"/documents/{NAME}"),
+        ("POST", "/import"),
+        ("POST", "/verify"),
+    ],
+)
+async def test_a_coded_body_is_refused_after_the_token_and_logs_no_traceback(
+    client: Client,
+    caplog: pytest.LogCaptureFixture,
+    method: str,
+    path: str,
+    body: bytes,
+    coding: str,
+) -> None:
+    headers, url = {"Content-Encoding": coding}, client.base + path
+    async with client.session.request(method, url, data=body, headers=headers) as answer:
+        assert answer.status == 401
+        assert (await answer.json())["code"] == "unauthorized"
+    status, problem, told = await client.call(method, path, body, Content_Encoding=coding)
+    assert (status, problem["code"]) == (415, "unsupported_coding")
+    assert told["Content-Type"].startswith("application/problem+json")
+    assert told["Accept-Encoding"] == "identity"
+    assert "Content-Encoding" in problem["hint"]
+    assert (await client.call("GET", "/documents"))[1] == {"documents": []}
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+async def test_a_body_that_is_coded_as_it_is_is_taken(client: Client) -> None:
+    path = f"/documents/{NAME}"
+    assert (await client.call("PUT", path, {"n": 1}, Content_Encoding="Identity"))[0] == 201
+    assert (await client.call("GET", path, Content_Encoding="gzip"))[1] == {"n": 1}
+
+
+@pytest.mark.parametrize("path", [f"/documents/{NAME}", "/import"])
+async def test_an_empty_body_is_called_one(client: Client, path: str) -> None:
+    method = "PUT" if path.startswith("/documents") else "POST"
+    status, body, _ = await client.call(method, path, b"")
+    assert status == 422
+    assert "empty body" in body["detail"]
+    assert "file" not in body["detail"]
+
+
+async def test_a_route_of_the_machine_itself_says_where_it_is_answered(client: Client) -> None:
+    status, body, _ = await client.call("GET", "/tokens")
+    assert (status, body["code"]) == (404, "route_not_found")
+    assert "the machine itself: `seline token list` beside the server" in body["hint"]
+    assert "on Railway: `railway ssh`" in body["hint"]
 
 
 async def test_backups_can_be_looked_at_and_pinned(client: Client) -> None:
@@ -417,6 +531,16 @@ async def test_a_port_in_use_is_named(server: Serving, tmp_path: Path) -> None:
     port = int(server.address.rsplit(":", 1)[-1])
     with pytest.raises(SettingsError, match=str(port)):
         await serving(settings_for(tmp_path / "other", server__port=port))
+    assert not (tmp_path / "other").exists()
+
+
+async def test_a_port_in_use_is_named_before_a_volume_in_use(
+    server: Serving, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = int(server.address.rsplit(":", 1)[-1])
+    with pytest.raises(SettingsError, match=str(port)):
+        await serving(settings_for(tmp_path / "data", server__port=port))
+    assert "waiting for the volume" not in caplog.text
 
 
 async def test_every_changing_call_leaves_a_line_of_audit(
