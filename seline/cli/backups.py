@@ -84,20 +84,24 @@ async def unpin(api: Api, name: str, backup: str) -> None:
     examples="""
     seline restore user_profile.json --dry-run
     seline restore user_profile.json
-    seline restore user_profile.json --backup user_profile_20250106_143022.json --yes
+    seline restore user_profile.json user_profile_20250106_143022.json --yes
     """,
 )
 @click.argument("name")
-@click.option(
-    "--backup", metavar="BACKUP", help="Go back to this one, not to the newest sound one."
-)
+@click.argument("backup", required=False)
+@click.option("--backup", "named", metavar="BACKUP", help="The same as BACKUP.")
 @dry_run_option
 @yes_option
-async def restore(api: Api, name: str, backup: str | None, dry_run: bool, yes: bool) -> None:
+async def restore(
+    api: Api, name: str, backup: str | None, named: str | None, dry_run: bool, yes: bool
+) -> None:
     """Go back to a backup; what is current now becomes a backup itself.
 
-    Without --backup it is the newest sound one that differs from what is current.
+    Without BACKUP it is the newest sound one that differs from what is current.
     """
+    if backup and named and backup != named:
+        raise click.UsageError(f"{backup} and --backup {named} name two backups: give one.")
+    backup = backup or named
     plan = await _restore_plan(api, name, backup)
     if not await agreed(plan, dry_run=dry_run, yes=yes):
         return
@@ -154,6 +158,8 @@ async def _restore_plan(api: Api, name: str, backup: str | None) -> str:
     from seline.cli.client import document_path
 
     listed: list[dict[str, Any]] = (await api.get(document_path(name, "backups")))["backups"]
+    documents = (await api.get("/documents"))["documents"]
+    current = next((one for one in documents if one["name"] == name), None)
     if backup is None:
         if not listed:
             raise Problem(
@@ -161,19 +167,30 @@ async def _restore_plan(api: Api, name: str, backup: str | None) -> str:
                 "`seline documents` lists what there is; a document's next change makes a backup.",
                 code="backup_not_found",
             )
-        what = await _candidate(api, name, listed)
+        what = _candidate(listed, current)
     else:
         _named(listed, name, backup)
         what = backup
-    return f"{name} goes back to {what}; what is current now becomes a backup, so it can be undone."
+    return f"{name} would go back to {what}; {_undoing(name, current)}"
 
 
-async def _candidate(api: Api, name: str, listed: list[dict[str, Any]]) -> str:
+def _undoing(name: str, current: dict[str, Any] | None) -> str:
+    """Say what would become of what is current now."""
+    if current is None:
+        return f"there is no {name} now, so nothing would be replaced."
+    if current["verdict"] == "sound":
+        return "what is current now would become a backup, so it could be undone."
+    return (
+        "what is current now would become a backup, so it could be undone; broken bytes would go "
+        "to quarantine/."
+    )
+
+
+def _candidate(listed: list[dict[str, Any]], current: dict[str, Any] | None) -> str:
     """Return the newest sound backup that differs from what is current."""
-    documents = (await api.get("/documents"))["documents"]
-    current = next((one["revision"] for one in documents if one["name"] == name), None)
+    revision = None if current is None else current["revision"]
     for backup in listed:
-        if backup["verdict"] == "sound" and backup["sha256"] != current:
+        if backup["verdict"] == "sound" and backup["sha256"] != revision:
             return f"{backup['name']} (taken {backup['taken_at']})"
     return "its newest sound backup that differs from what is current"
 

@@ -20,13 +20,44 @@ from yarl import URL
 from seline.cli.problem import Problem
 from seline.cli.verbs import Asked
 from seline.domain.document import check_document_name
-from seline.errors import OutcomeUnknown, StoreClosed
+from seline.errors import (
+    InvalidRequest,
+    MethodNotAllowed,
+    OutcomeUnknown,
+    RequestTooLarge,
+    RouteNotFound,
+    StoreClosed,
+    TooManyRequests,
+    Unauthorized,
+)
 from seline.settings import Settings
 
 PREFIX: Final = "/api/v1/data-admin"
 CONNECT_S: Final = 10.0
 ANSWER_S: Final = 600.0
 _PIECE_BYTES: Final = 1 << 16
+_NOT_KNOWN_THERE: Final = (
+    "SELINE_TOKEN (else SELINE_ADMIN_TOKEN) holds the token that was sent: copy the right one, or "
+    "make one on the server's machine with `seline token create`."
+)
+_HINTS: Final[Mapping[str, tuple[str, str]]] = {
+    kind.code: (kind.hint, here)
+    for kind, here in (
+        (
+            Unauthorized,
+            "Set SELINE_TOKEN to a token; `seline token create` on the server's machine makes one.",
+        ),
+        (TooManyRequests, "Wait a minute, then try again; a right token is let in at any time."),
+        (InvalidRequest, "Mend what is named; the verb's --help shows what it takes."),
+        (
+            RequestTooLarge,
+            "Split it into several documents, or raise `storage.document_bytes_max`.",
+        ),
+        (RouteNotFound, "Check --url, and that the server there is no older Seline."),
+        (MethodNotAllowed, "Check --url, and that the server there is no older Seline."),
+    )
+}
+"""For each code the hint that speaks of HTTP, and what to do at the command line instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +102,10 @@ class Way(Protocol):
 
     async def found_again(self) -> bool:
         """Find the door again after it shut: the holder ended, or another one came."""
+        ...
+
+    def has_said(self, message: str) -> bool:
+        """Whether the store, opened for this command, has said these words already."""
         ...
 
 
@@ -144,8 +179,17 @@ class Api:
             if response.status < HTTPStatus.MULTIPLE_CHOICES:
                 return response
             problem = problem_of(response.status, await response.read(), self.door.where)
+            problem.hint = self._hint(problem)
+            problem.is_told = self._way.has_said(problem.message)
             if problem.code != StoreClosed.code or not await self._way.found_again():
                 raise problem
+
+    def _hint(self, problem: Problem) -> str:
+        """Return the next step at the command line, where the server named one for HTTP."""
+        if problem.code == Unauthorized.code and self.door.token is not None:
+            return _NOT_KNOWN_THERE
+        general, here = _HINTS.get(problem.code, ("", ""))
+        return here if general and problem.hint == general else problem.hint
 
     @contextmanager
     def _in_plain_words(self, *, changes: bool) -> Generator[None]:

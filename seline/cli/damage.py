@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -9,8 +11,10 @@ import click
 from seline.cli import talk
 from seline.cli.exits import Exit
 from seline.cli.front import front
+from seline.cli.problem import Problem
 from seline.cli.verbs import agreed, api_verb, dry_run_option, yes_option
 from seline.domain.counting import counted
+from seline.errors import DocumentNotFound, InvalidRequest
 
 if TYPE_CHECKING:
     from seline.cli.client import Api
@@ -61,7 +65,8 @@ async def quarantine(api: Api, item: str | None) -> None:
     from seline.cli.client import segment
 
     if item is not None:
-        talk.out_bytes((await api.request("GET", f"/quarantine/{segment(item)}")).data)
+        with _named_item(item):
+            talk.out_bytes((await api.request("GET", f"/quarantine/{segment(item)}")).data)
         return
     listed = await api.get("/quarantine")
     if api.asked.json:
@@ -95,15 +100,40 @@ async def reset(api: Api, name: str, dry_run: bool, yes: bool) -> None:
     Then the name is free again, and the bot starts with an empty document.
     """
     from seline.cli.client import document_path
+    from seline.cli.standing import is_broken
 
     path = document_path(name, "reset")
-    plan = f"{name} is given up: its broken bytes stay in quarantine, and the name is free again."
+    if not await is_broken(api, name):
+        raise Problem(
+            f"{name} is sound; `reset` only gives up a broken document.",
+            f"`seline delete {name}` removes it; `seline restore {name}` goes back to a backup.",
+            code=InvalidRequest.code,
+        )
+    plan = (
+        f"{name} would be given up: its broken bytes would be kept in quarantine/, and the name "
+        "would be free again."
+    )
     if not await agreed(plan, dry_run=dry_run, yes=yes):
         return
     answer = (await api.request("POST", path)).value()
     if api.asked.json:
         talk.out_json(answer)
     talk.say(f"{name} is reset. Look at its bytes: seline quarantine")
+
+
+@contextmanager
+def _named_item(item: str) -> Generator[None]:
+    """Point from an item that is not there to the list of those that are."""
+    try:
+        yield
+    except Problem as problem:
+        if problem.code != DocumentNotFound.code:
+            raise
+        raise Problem(
+            f"Nothing of the name {item} lies in quarantine.",
+            "`seline quarantine` lists what was set aside.",
+            code=problem.code,
+        ) from problem
 
 
 def _show(report: dict[str, Any]) -> None:

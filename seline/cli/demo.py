@@ -121,11 +121,13 @@ async def _flip_for_real(asked: Asked, name: str, *, dry_run: bool) -> Exit | No
         else "It is no longer valid JSON."
     )
     talk.out()
-    talk.out(_forecast(name, [one for one in backups if one["verdict"] == "sound"], alone=alone))
-    talk.out(f"The sound bytes were copied: `seline save {name} {copy}` brings them back.")
+    sound_backups = [one for one in backups if one["verdict"] == "sound"]
+    talk.out(_forecast(name, sound_backups, alone=alone))
+    talk.out(_way_back(name, copy, is_lost=alone and not sound_backups))
     talk.out()
     talk.out("Next, whichever comes first:")
-    talk.out(f"  {f'seline load {name}':<36} reads it: found and mended before you see it")
+    load = _what_load_does(has_backup=bool(sound_backups), alone=alone)
+    talk.out(f"  {f'seline load {name}':<36} {load}")
     talk.out(f"  {'seline verify':<36} reads everything, and reports what it found")
     talk.out("Then:")
     talk.out(f"  {'seline status':<36} how everything stands, and what happened since the start")
@@ -151,6 +153,21 @@ def _forecast(name: str, backups: list[dict[str, Any]], *, alone: bool) -> str:
         f"{name} has no backup and no process holds it in memory: it cannot be recovered, and "
         "Seline will say so rather than serve something else."
     )
+
+
+def _way_back(name: str, copy: str, *, is_lost: bool) -> str:
+    """Say how the copy comes back: over what cannot be recovered only an explicit step goes."""
+    first = f"`seline reset {name}`, then " if is_lost else ""
+    brings = "bring" if is_lost else "brings"
+    return f"The sound bytes were copied: {first}`seline save {name} {copy}` {brings} them back."
+
+
+def _what_load_does(*, has_backup: bool, alone: bool) -> str:
+    if has_backup:
+        return "reads it: found and mended before you see it"
+    if alone:
+        return "finds it and refuses to print it (exit code 3)"
+    return "reads it: found and mended, as long as that process runs"
 
 
 def _copy_aside(name: str, sound: bytes) -> str:

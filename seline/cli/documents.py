@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -10,6 +13,7 @@ import click
 from seline.cli import talk
 from seline.cli.exits import Exit
 from seline.cli.front import front
+from seline.cli.problem import Problem
 from seline.cli.verbs import (
     Asked,
     agreed,
@@ -20,12 +24,14 @@ from seline.cli.verbs import (
     yes_option,
 )
 from seline.domain.counting import counted
+from seline.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from seline.cli.client import Api
 
 SECTION: Final = "Documents"
 _ABSENT: Final = "absent"
+_REVISION: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @own_verb(
@@ -55,10 +61,11 @@ def save(asked: Asked, name: str, file: str, no_backup: bool, if_match: str | No
     from seline.domain.document import check_document_name
 
     check_document_name(name)
-    body = read_source(file)
-    query = {"backup": "false"} if no_backup else {}
     headers = condition(if_match)
-    return with_api(asked, lambda api: _save(api, name, body, query, headers), makes=True)
+    query = {"backup": "false"} if no_backup else {}
+    body = read_source(file)
+    with told_of_source(file, body):
+        return with_api(asked, lambda api: _save(api, name, body, query, headers), makes=True)
 
 
 async def _save(
@@ -145,22 +152,34 @@ async def delete(api: Api, name: str, purge: bool, dry_run: bool, yes: bool) -> 
     if not await agreed(await _delete_plan(api, name, purge=purge), dry_run=dry_run, yes=yes):
         return
     query = {"purge": "true"} if purge else {}
-    answer = await api.request("DELETE", path, query=query)
+    answer = (await api.request("DELETE", path, query=query)).value()
     if api.asked.json:
-        talk.out_json(answer.value())
+        talk.out_json(answer)
     talk.say(f"{name} is {'erased' if purge else 'deleted'}.")
-    if not purge:
+    if answer["backup"] is not None:
         talk.say(f"To take it back: seline restore {name}")
+    elif not purge:
+        talk.say("Its broken bytes lie in quarantine/. To look at them: seline quarantine")
 
 
 async def _delete_plan(api: Api, name: str, *, purge: bool) -> str:
+    """Say what would be deleted, and what would be left of it."""
     from seline.cli.client import document_path
+    from seline.cli.standing import is_broken
 
     kept = len((await api.get(document_path(name, "backups")))["backups"])
     backups = counted(kept, "backup")
     if purge:
-        return f"{name}, its {backups} and its quarantined bytes are erased for good."
-    return f"{name} is deleted; its content is kept as its newest backup (it has {backups} now)."
+        return f"{name}, its {backups} and its quarantined bytes would be erased for good."
+    if await is_broken(api, name):
+        return (
+            f"{name} is broken, so no backup would be made of it: it would be deleted, and its "
+            f"bytes kept in quarantine/ (`seline quarantine`; it has {backups} now)."
+        )
+    return (
+        f"{name} would be deleted; its content would be kept as its newest backup "
+        f"(it has {backups} now)."
+    )
 
 
 def document_row(document: dict[str, Any]) -> tuple[str, ...]:
@@ -175,12 +194,37 @@ def document_row(document: dict[str, Any]) -> tuple[str, ...]:
 
 
 def condition(if_match: str | None) -> dict[str, str]:
-    """Return the headers that make a change conditional."""
+    """Return the headers that make a change conditional. Raises Problem for what is no revision."""
     if if_match is None:
         return {}
     if if_match == _ABSENT:
         return {"If-None-Match": "*"}
-    return {"If-Match": '"{}"'.format(if_match.strip('"'))}
+    revision = if_match.strip('"')
+    if not _REVISION.fullmatch(revision):
+        raise Problem(
+            f"--if-match takes a revision (64 hex digits) or `absent`, not {if_match[:80]!r}.",
+            "`seline documents --json` shows each document's revision; `seline save` prints it.",
+            exit=Exit.USAGE,
+        )
+    return {"If-Match": f'"{revision}"'}
+
+
+@contextmanager
+def told_of_source(file: str, body: bytes) -> Generator[None]:
+    """Where the body is refused for its JSON, name the file and the place in it."""
+    from seline.domain.json_text import why_not_json
+
+    try:
+        yield
+    except Problem as problem:
+        flaw = why_not_json(body) if problem.code == InvalidRequest.code else None
+        if flaw is None:
+            raise
+        from seline.cli.folder import cure
+
+        source = "What came on stdin" if file == "-" else file
+        message = f"{source} is not JSON: {flaw}. Nothing was changed."
+        raise Problem(message, cure(flaw), code=problem.code) from problem
 
 
 def read_source(file: str) -> bytes:

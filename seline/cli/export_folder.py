@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -109,8 +110,7 @@ def _is_export(directory: str) -> bool:
 
 def as_body(source: str) -> bytes:
     """Return an export folder's documents as the body of an import, every digest checked."""
-    with open(os.path.join(source, MANIFEST_NAME), "rb") as file:
-        manifest = decode_manifest(file.read())
+    manifest = _manifest(source)
     if manifest.encrypted:
         raise ExportDamaged("This export is encrypted; this Seline cannot read it.")
     documents: dict[str, bytes] = {}
@@ -137,3 +137,23 @@ def as_body(source: str) -> bytes:
         for document in manifest.documents
     )
     return b'{"files": {' + files + b"}}"
+
+
+def left_out(source: str) -> str:
+    """Say which backups an export folder holds, which no import takes, and how to look at them."""
+    manifest = _manifest(source)
+    count = sum(len(document.backups) for document in manifest.documents)
+    if not count:
+        return ""
+    held = "1 backup, which is" if count == 1 else f"{count:,} backups, which are"
+    packs = f"{shlex.quote(os.path.abspath(source))}/pack-*.tar.zst"
+    return (
+        f"The export holds {held} not imported: only documents are.\n"
+        "To look at them, in a folder of your own:\n"
+        f'  for pack in {packs}; do tar --zstd -xf "$pack"; done'
+    )
+
+
+def _manifest(source: str) -> Manifest:
+    with open(os.path.join(source, MANIFEST_NAME), "rb") as file:
+        return decode_manifest(file.read())

@@ -97,7 +97,7 @@ def _look(folder: str, file: str) -> Usable | Unusable:
         data = _read(path)
         decode_strict(data)
     except NotJson as error:
-        return Unusable(file=file, why=f"{error}.", cure=_cure(error.reason))
+        return Unusable(file=file, why=f"{error}.", cure=cure(error.reason))
     except _NoFile:
         return Unusable(
             file=file,
@@ -128,7 +128,8 @@ def _read(path: str) -> bytes:
         return source.read()
 
 
-def _cure(reason: str) -> str:
+def cure(reason: str) -> str:
+    """Return what helps against a reason for which bytes are not JSON."""
     return next((cure for start, cure in CURES.items() if reason.startswith(start)), _OTHER_CURE)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from seline.cli import talk
-from seline.cli.documents import read_source
+from seline.cli.documents import read_source, told_of_source
 from seline.cli.exits import Exit
 from seline.cli.front import front
 from seline.cli.problem import Problem
@@ -60,12 +60,16 @@ def import_source(
     newest), `-` for stdin, or a folder of .json files. Of a dated folder the documents are taken;
     its backups can be read by hand.
     """
-    body = _read(source, skip_broken=skip_broken)
-    return with_api(
-        asked,
-        lambda api: _plan_and_import(api, body, mode, dry_run=dry_run, yes=yes),
-        makes=True,
-    )
+    body, left_out = _read(source, skip_broken=skip_broken)
+    with told_of_source(source, body):
+        code = with_api(
+            asked,
+            lambda api: _plan_and_import(api, body, mode, dry_run=dry_run, yes=yes),
+            makes=True,
+        )
+    if left_out:
+        talk.say(left_out)
+    return code
 
 
 async def _plan_and_import(api: Api, body: bytes, mode: str, *, dry_run: bool, yes: bool) -> None:
@@ -85,18 +89,18 @@ async def _plan_and_import(api: Api, body: bytes, mode: str, *, dry_run: bool, y
     talk.say("The import is done; every content that was replaced is a backup now.")
 
 
-def _read(source: str, *, skip_broken: bool) -> bytes:
-    """Return the source as the body of an import."""
+def _read(source: str, *, skip_broken: bool) -> tuple[bytes, str]:
+    """Return the source as the body of an import, and words on what it holds besides."""
     if source != "-" and os.path.isdir(source):
-        from seline.cli.export_folder import as_body, export_in
+        from seline.cli.export_folder import as_body, export_in, left_out
 
         export = export_in(source)
         if export is not None:
             talk.say(f"The export {export}:")
             with talk.busy("Checking the export"):
-                return as_body(export)
-        return _folder_body(source, skip_broken=skip_broken)
-    return read_source(source)
+                return as_body(export), left_out(export)
+        return _folder_body(source, skip_broken=skip_broken), ""
+    return read_source(source), ""
 
 
 async def _import(api: Api, body: bytes, mode: str, *, dry_run: bool) -> dict[str, Any]:
@@ -108,7 +112,7 @@ async def _import(api: Api, body: bytes, mode: str, *, dry_run: bool) -> dict[st
 
 
 def _plan_text(plan: dict[str, Any]) -> str:
-    lines = ["The import, all of it or nothing:"]
+    lines = ["The import would do this, all of it or nothing:"]
     for outcome in ("created", "changed", "unchanged", "deleted"):
         names = plan[outcome]
         if names:

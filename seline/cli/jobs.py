@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from seline.cli.client import Api
 
 LOOK_EVERY_S: Final = 0.2
+_INTEGRITY: Final = "integrity"
 
 
 @api_verb(
@@ -33,7 +34,8 @@ LOOK_EVERY_S: Final = 0.2
 async def jobs(api: Api, action: str | None, name: str | None) -> Exit:
     """Show the jobs that run by the clock; `run NAME` runs one now, `runs NAME` lists its runs.
 
-    Running one waits for its end, and exits 1 if it failed.
+    Running one waits for its end, and exits 1 if it failed, 3 if `integrity` ends with a document
+    broken beyond recovery.
     """
     if action is None:
         _show(api, await api.get("/jobs"))
@@ -56,11 +58,24 @@ async def _run(api: Api, name: str) -> Exit:
     started = (await api.request("POST", f"/jobs/{segment(name)}/run")).value()
     with talk.busy(f"Running {name}"):
         run = await _ended(api, name, started["run"])
+    broken = await _broken(api) if name == _INTEGRITY and run["outcome"] == "ok" else None
     if api.asked.json:
         talk.out_json(run)
     else:
-        talk.out(f"{name}: {run['outcome']}. {run['detail']}")
+        came_to = "something is broken" if broken else run["outcome"]
+        talk.out(f"{name}: {came_to}. {run['detail']}")
+    if broken:
+        talk.complain(broken["detail"], broken["fix"])
+        return Exit.DAMAGE
     return Exit.DONE if run["outcome"] == "ok" else Exit.FAILED
+
+
+async def _broken(api: Api) -> dict[str, Any] | None:
+    """Return what health says of broken documents: the check has run well, what it found is not."""
+    checks: list[dict[str, Any]] = (await api.get("/health"))["checks"]
+    return next(
+        (one for one in checks if one["name"] == "documents" and one["status"] == "critical"), None
+    )
 
 
 async def _ended(api: Api, name: str, run: str) -> dict[str, Any]:

@@ -21,7 +21,10 @@ from seline.errors import SelineError
 
 
 class Problem(Exception):
-    """An error with its code, message and next step; `exit` overrules the code's row."""
+    """An error with its code, message and next step; `exit` overrules the code's row.
+
+    `is_told`: its message stands on stderr already.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class Problem(Exception):
         self.code = code
         self.exit = exit_for(code) if exit is None else exit
         self.details = details or {}
+        self.is_told = False
         super().__init__(message)
 
     @classmethod
@@ -77,7 +81,10 @@ def _told(error: Exception) -> Exit:
         _let_stdout_go()
         return Exit.PIPE_CLOSED
     problem = _problem_of(error)
-    talk.complain(problem.message, problem.hint)
+    if problem.is_told:
+        talk.advise(problem.hint)
+    else:
+        talk.complain(problem.message, problem.hint)
     return problem.exit
 
 

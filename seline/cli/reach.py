@@ -70,6 +70,9 @@ class _Way:
         self._settings = settings
         self.door = door
         self.session = _session(door)
+        self._said = _Said()
+        logging.getLogger("seline").addHandler(self._said)
+        stack.callback(logging.getLogger("seline").removeHandler, self._said)
         stack.push_async_callback(self.session.close)
 
     async def found_again(self) -> bool:
@@ -81,6 +84,21 @@ class _Way:
         self.session = _session(self.door)
         self._stack.push_async_callback(self.session.close)
         return True
+
+    def has_said(self, message: str) -> bool:
+        """Whether these words were logged since the door was opened: the log goes to stderr."""
+        return message in self._said.messages
+
+
+class _Said(logging.Handler):
+    """Remembers what was said by the log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.add(record.getMessage())
 
 
 def _session(door: Door) -> aiohttp.ClientSession:
@@ -127,6 +145,8 @@ async def _here(stack: AsyncExitStack, settings: Settings) -> Door:
     from seline.server import alone
 
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="seline: %(message)s")
+    # whom it would tell of waiting, and to stop the other process: here waiting is our own affair
+    logging.getLogger("seline.server").setLevel(logging.ERROR)
     patience = Patience()
     while True:
         if await _listens(settings.data_dir):

@@ -59,6 +59,11 @@ def say(text: str = "") -> None:
 def complain(message: str, hint: str = "") -> None:
     """Say what went wrong, and the next step."""
     say(f"seline: {message}")
+    advise(hint)
+
+
+def advise(hint: str) -> None:
+    """Name the next step, if there is one."""
     if hint:
         say(f"  Next: {hint}")
 

@@ -8,7 +8,17 @@ import click
 
 from seline.cli import talk
 from seline.cli.front import front
-from seline.cli.verbs import Verbs, agreed, api_verb, dry_run_option, in_section, yes_option
+from seline.cli.problem import Problem
+from seline.cli.verbs import (
+    Verbs,
+    WholeNumber,
+    agreed,
+    api_verb,
+    dry_run_option,
+    in_section,
+    yes_option,
+)
+from seline.errors import TokenNotFound
 
 if TYPE_CHECKING:
     from seline.cli.client import Api
@@ -47,7 +57,7 @@ in_section(token, "Server")
 @click.option("--label", default="", metavar="TEXT", help="What it is for.")
 @click.option(
     "--expires-days",
-    type=click.IntRange(1, EXPIRY_DAYS_MAX),
+    type=WholeNumber(1, EXPIRY_DAYS_MAX),
     metavar="DAYS",
     help="After how many days it ends (else never).",
 )
@@ -105,7 +115,9 @@ async def revoke(api: Api, identifier: str, dry_run: bool, yes: bool) -> None:
     from seline.cli.client import segment
 
     path = f"/tokens/{segment(identifier)}"
-    plan = f"Token {identifier} opens nothing any more; whoever uses it is refused."
+    if identifier not in [one["id"] for one in (await api.get("/tokens"))["tokens"]]:
+        raise Problem.of(TokenNotFound(f"There is no token {identifier!r}."))
+    plan = f"Token {identifier} would open nothing any more; whoever uses it would be refused."
     if not await agreed(plan, dry_run=dry_run, yes=yes):
         return
     answer = (await api.request("DELETE", path)).value()

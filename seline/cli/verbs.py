@@ -34,6 +34,16 @@ class Asked:
     json: bool = False
 
 
+class WholeNumber(click.IntRange):
+    """A whole number within bounds, both included; what is none is refused with the bounds."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is not a whole number from {self.min} to {self.max}.", param, ctx)
+
+
 Decorator: TypeAlias = Callable[[Callable[P, Any]], Callable[P, Any]]
 SECTIONS: Final = ("Server", "Documents", "Backups", "Damage", "Everything at once", "Commands")
 _SECTION: Final = "seline_section"

@@ -28,6 +28,7 @@ SELINE: Final = "seline"
 
 METADATA_NAME: Final = "metadata.json"
 NAME_CHARACTERS_MAX: Final = 100
+_OTHER_NAME: Final = "Choose another name: this one is Seline's own."
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
 
 
@@ -108,7 +109,10 @@ def check_document_name(name: str) -> str:
 def _checked(name: str) -> str:
     why = _what_is_wrong(name)
     if why:
-        raise InvalidDocumentName(f"{name!r} is not a document's name: {why}.", name=str(name))
+        hint = _OTHER_NAME if name == METADATA_NAME else None
+        raise InvalidDocumentName(
+            f"{name!r} is not a document's name: {why}.", hint=hint, name=str(name)
+        )
     return name
 
 

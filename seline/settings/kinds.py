@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ from seline.errors import SettingsError
 from seline.settings.values import Destination, Jobs
 
 TOKEN_CHARACTERS_MIN: Final = 16
+_NEAR: Final = 0.7
 SECRETS: Final = frozenset({"server.admin_token", "alerts.heartbeat_url", "alerts.sinks"})
 
 
@@ -51,14 +52,31 @@ def checked(name: str, value: object, origin: str) -> object:
 
 def unknown(name: str, origin: str, known: Mapping[str, object]) -> SettingsError:
     """Return the error for a setting or section that there is none of, with the nearest known."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    meant = f" Did you mean {near[0]}?" if near else ""
+    near = nearest(name, known)
+    meant = f" Did you mean {near}?" if near else ""
     return SettingsError(
         f"There is no setting {name} ({origin}).{meant}",
         hint="`seline config show` lists every setting.",
         field=name,
         origin=origin,
     )
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name of which this one may be a slip, None if none is really near.
+
+    The section that both begin with is left out: it makes any two keys of it look alike.
+    """
+    likeness = {one: _likeness(name, one) for one in known}
+    best = max(likeness, key=lambda one: likeness[one], default=None)
+    return best if best is not None and likeness[best] >= _NEAR else None
+
+
+def _likeness(name: str, known: str) -> float:
+    shared = f"{known.rpartition('.')[0]}."
+    if name.startswith(shared):
+        name, known = name.removeprefix(shared), known.removeprefix(shared)
+    return difflib.SequenceMatcher(None, name, known).ratio()
 
 
 def _number(

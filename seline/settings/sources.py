@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias, cast
 
 from seline.errors import SettingsError
-from seline.settings.kinds import SECRETS, unknown
+from seline.settings.kinds import SECRETS, nearest, unknown
 from seline.settings.values import SECTIONS
 
+_PREFIX: Final = "SELINE_"
 DEFAULT_CONFIG: Final = "config/seline.toml"
 Given: TypeAlias = tuple[str, object, str]
 """A setting's name, its value as given, and where it was given."""
@@ -109,6 +109,9 @@ def _secret(variable: str, path: str) -> str:
 
 
 def _warning(variable: str) -> str:
-    near = difflib.get_close_matches(variable, _KNOWN_NAMES, n=1, cutoff=0.5)
-    meant = f"; did you mean {near[0]}?" if near else ""
+    known = {name.removeprefix(_PREFIX): name for name in sorted(_KNOWN_NAMES)}
+    near = nearest(variable.removeprefix(_PREFIX), known)
+    meant = (
+        f"; did you mean {known[near]}?" if near else "; `seline config show` lists the settings"
+    )
     return f"{variable} is not a setting of Seline and is ignored{meant}"

@@ -153,6 +153,108 @@ def test_a_deleted_document_comes_back_and_a_purged_one_does_not(filled: Line) -
     assert list((filled.data / "backups").iterdir()) == []
 
 
+def test_a_preview_says_what_would_happen(filled: Line) -> None:
+    planned = filled("delete", NAME).err
+    purged = filled("delete", NAME, "--purge", "--dry-run").err
+    filled("delete", NAME, "--yes")
+    back = filled("restore", NAME, "--dry-run").err
+    made = filled("token", "create", "--json").value()
+
+    assert f"{NAME} would be deleted; its content would be kept as its newest backup" in planned
+    assert "would be erased" in purged
+    assert f"there is no {NAME} now" in back
+    assert "becomes a backup" not in back
+    assert "would open nothing" in filled("token", "revoke", made["id"], "--dry-run").err
+
+
+def test_what_cannot_be_is_refused_before_it_is_asked_for(filled: Line) -> None:
+    unknown = filled("token", "revoke", "nope")
+    sound = filled("reset", NAME)
+
+    assert (unknown.code, sound.code) == (4, 5)
+    assert "There is no token 'nope'" in unknown.err
+    assert f"{NAME} is sound" in sound.err
+    assert filled("reset", "nope.json").code == 4
+
+
+def test_a_broken_document_is_deleted_into_quarantine_as_the_preview_says(line: Line) -> None:
+    line("save", NAME, stdin='{"userName": "Alex"}')
+    flip_first_letter(line.data / NAME)
+
+    planned = line("delete", NAME, "--dry-run")
+    reset = line("reset", NAME, "--dry-run")
+    done = line("delete", NAME, "--yes")
+
+    assert (planned.code, reset.code, done.code) == (0, 0, 0)
+    assert "bytes kept in quarantine/ (`seline quarantine`" in planned.err
+    assert f"{NAME} would be given up" in reset.err
+    assert "seline quarantine" in done.err
+    assert "seline restore" not in done.err
+    (item,) = line("quarantine", "--json").value()["quarantine"]
+    assert item["document"] == NAME
+
+
+def test_an_error_that_the_log_said_is_not_said_twice(line: Line) -> None:
+    line("save", NAME, stdin='{"userName": "Alex"}')
+    flip_first_letter(line.data / NAME)
+
+    refused = line("load", NAME)
+
+    assert refused.code == 3
+    assert refused.err.count(f"{NAME} is broken") == 1
+    assert refused.err.count("Next:") == 1
+
+
+def test_an_integrity_run_that_ends_with_something_broken_is_damage(line: Line) -> None:
+    line("save", NAME, stdin='{"userName": "Alex"}')
+    line("save", NAME, stdin='{"userName": "Alex", "location": "Lyon"}')
+    line("save", "sole.json", stdin='{"userName": "Alex"}')
+    well = line("jobs", "run", "integrity")
+    flip_first_letter(line.data / NAME)
+    mended = line("jobs", "run", "integrity")
+    flip_first_letter(line.data / "sole.json")
+    broken = line("jobs", "run", "integrity")
+
+    assert (well.code, mended.code, broken.code) == (0, 0, 3)
+    assert f"1 found: {NAME} recovered" in mended.out
+    assert "integrity: something is broken." in broken.out
+    assert "sole.json unrecoverable" in broken.out
+    assert "Next:" in broken.err
+
+
+def test_hints_speak_of_the_command_line(filled: Line) -> None:
+    (filled.folder / "bad.json").write_text('{"a": 1,\n "b": }', encoding="utf-8")
+
+    for refused, source in (
+        (filled("save", NAME, "bad.json"), "bad.json"),
+        (filled("save", NAME, stdin='{"a": 1,\n "b": }'), "What came on stdin"),
+        (filled("import", "bad.json"), "bad.json"),
+    ):
+        assert refused.code == 5
+        assert f"seline: {source} is not JSON: " in refused.err
+        assert "(line 2, column 7)" in refused.err
+        assert "Next: Mend it at the place named" in refused.err
+
+    no_revision = filled("save", NAME, "--if-match", "zzz", stdin="{}")
+    assert no_revision.code == 2
+    assert "--if-match takes a revision" in no_revision.err
+    assert "`seline documents --json`" in no_revision.err
+
+
+def test_a_hint_leads_to_the_list_that_helps(filled: Line) -> None:
+    assert "Next: `seline quarantine` lists" in filled("quarantine", "nosuch").err
+    assert "Next: Choose another name" in filled("load", "metadata.json").err
+    assert "Next: Use letters" in filled("load", "no-suffix").err
+
+
+def test_a_port_that_is_none_is_told_what_one_is(line: Line) -> None:
+    for given in ("abc", "99999"):
+        refused = line("serve", "--port", given)
+
+        assert refused.code == 2
+        assert f"'{given}' is not a whole number from 0 to 65535." in refused.err
+
+
 def test_a_pinned_backup_says_why_and_can_be_given_back(filled: Line) -> None:
     backup = filled("backups", NAME, "--json").value()["backups"][0]["name"]
 
@@ -376,7 +478,15 @@ def test_ctrl_c_while_stdin_is_awaited_ends_it_at_once(line: Line) -> None:
 def test_a_restore_names_the_backup_that_it_would_take(filled: Line) -> None:
     backup = filled("backups", NAME, "--json").value()["backups"][0]["name"]
 
-    assert f"goes back to {backup}" in filled("restore", NAME, "--dry-run").err
+    assert f"would go back to {backup}" in filled("restore", NAME, "--dry-run").err
+
+
+def test_a_restore_takes_the_backup_as_pin_does_or_as_an_option(filled: Line) -> None:
+    backup = filled("backups", NAME, "--json").value()["backups"][0]["name"]
+
+    for given in ((backup,), ("--backup", backup), (backup, "--backup", backup)):
+        assert f"would go back to {backup}" in filled("restore", NAME, *given, "--dry-run").err
+    assert filled("restore", NAME, backup, "--backup", "another.json", "--dry-run").code == 2
 
 
 def test_a_token_is_made_listed_and_revoked(line: Line) -> None:

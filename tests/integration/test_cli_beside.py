@@ -83,8 +83,12 @@ def test_a_server_elsewhere_wants_a_token_of_the_right_scope(line: Line, server:
     line("save", NAME, stdin='{"userName": "Alex"}')
     reader = line("token", "create", "--scope", "read").out.strip()
 
-    assert line("load", NAME, *elsewhere).code == 8
-    assert line("load", NAME, *elsewhere, SELINE_TOKEN="sel_wrong").code == 8
+    none = line("load", NAME, *elsewhere)
+    wrong = line("load", NAME, *elsewhere, SELINE_TOKEN="sel_wrong")
+    assert (none.code, wrong.code) == (8, 8)
+    assert "Next: Set SELINE_TOKEN" in none.err
+    assert "SELINE_TOKEN" in wrong.err
+    assert "Bearer" not in none.err + wrong.err
     assert line("load", NAME, *elsewhere, SELINE_TOKEN=reader).code == 0
     assert line("save", NAME, *elsewhere, stdin="{}", SELINE_TOKEN=reader).code == 8
     assert line("save", NAME, *elsewhere, stdin="{}", SELINE_TOKEN=server.token).code == 0
@@ -167,6 +171,7 @@ def test_a_holder_without_a_door_is_named_after_a_short_wait(tmp_path: Path) -> 
     assert refused.code == 7
     assert "is held by process 7" in refused.err
     assert "no door for commands" in refused.err
+    assert "Stop the other" not in refused.err
 
 
 def test_a_holder_without_a_socket_is_asked_at_its_address(line: Line, server: Served) -> None:
@@ -202,6 +207,7 @@ def test_commands_that_come_together_take_their_turns(tmp_path: Path) -> None:
         saved = list(pool.map(lambda name: line("save", name, stdin="{}"), names))
 
     assert [ran.code for ran in saved] == [0] * 6, [ran.err for ran in saved]
+    assert not any("Stop the other" in ran.err for ran in saved)
     listed = line("documents", "--json").value()["documents"]
     assert [document["name"] for document in listed] == names
 

@@ -71,10 +71,15 @@ def test_a_flip_without_a_backup_says_that_it_cannot_be_mended(line: Line) -> No
     flipped = line("demo", "--flip", NAME)
 
     assert "cannot be recovered" in flipped.out
+    assert "found and mended" not in flipped.out
+    assert "refuses to print it (exit code 3)" in flipped.out
     assert line("load", NAME).code == 3
-    copied = re.search(r"seline save \S+ (\S+)`", flipped.out)
+    copied = re.search(r"`seline reset (\S+)`, then `seline save \S+ (\S+)` bring", flipped.out)
     assert copied is not None
-    Path(copied[1]).unlink()
+    assert line("reset", copied[1], "--yes").code == 0
+    assert line("save", NAME, copied[2]).code == 0
+    assert line("load", NAME).value() == {"userName": "Alex"}
+    Path(copied[2]).unlink()
 
 
 def test_only_a_document_that_is_here_can_be_flipped(line: Line) -> None:

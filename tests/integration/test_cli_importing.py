@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def test_replace_deletes_what_is_not_named_and_keeps_it_as_a_backup(line: Line) 
         ('{"userName": "Alex"}', "an export holds its documents there"),
         ('{"files": {}, "more": 1}', "this is no part of an export"),
         ('{"files": {"a.json": {"x": 1,}}}', "line 1, column"),
-        ("", "needs a JSON body"),
+        ("", "What came on stdin is not JSON: empty file"),
     ],
 )
 def test_what_is_no_export_is_refused_and_changes_nothing(
@@ -130,6 +131,34 @@ def test_a_folder_without_json_is_refused(line: Line, tmp_path: Path) -> None:
 
     assert line("import", "empty", "--yes").code == 5
     assert line("import", "not-there", "--yes").code == 1
+
+
+def test_an_export_folders_backups_are_not_imported_and_that_is_said(line: Line) -> None:
+    for value in ("[1]", "[2]"):
+        line("save", "a.json", stdin=value)
+    line("save", "b.json", stdin="{}")
+    line("export", "exports")
+    line("delete", "a.json", "--purge", "--yes")
+
+    done = line("import", "exports", "--yes")
+
+    assert done.code == 0
+    assert line("backups", "a.json", "--json").value()["backups"] == []
+    assert "The export holds 1 backup, which is not imported" in done.err
+    by_hand = done.err.strip().splitlines()[-1]
+    looking = line.folder / "looking"
+    looking.mkdir()
+    subprocess.run(["bash", "-ec", by_hand], cwd=looking, check=True)
+    (backup,) = (looking / "backups").iterdir()
+    assert json.loads(backup.read_bytes()) == [1]
+
+
+def test_an_export_folder_without_backups_is_imported_without_more_words(line: Line) -> None:
+    line("save", "a.json", stdin="[1]")
+    line("export", "exports")
+    line("delete", "a.json", "--purge", "--yes")
+
+    assert "not imported" not in line("import", "exports", "--yes").err
 
 
 def test_an_export_without_its_manifest_is_not_whole(line: Line, tmp_path: Path) -> None:

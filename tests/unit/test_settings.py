@@ -170,6 +170,30 @@ def test_an_unknown_variable_warns_with_the_nearest_name() -> None:
     assert "SELINE_DATA_DIR" in warning
 
 
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("SELINE_STORAGE__SETLE_S", "Did you mean storage.settle_s?"),
+        ("SELINE_STORGE__DATA_DIR", "Did you mean storage.data_dir?"),
+        ("SELINE_STORAGE__FOO", ""),
+        ("SELINE_JOBS__INTEGRITY__FOO", ""),
+    ],
+)
+def test_only_a_setting_that_is_really_near_is_suggested(variable: str, meant: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load_settings(environ={variable: "1"})
+
+    assert refused.value.message.partition(").")[2].strip() == meant
+    assert "`seline config show`" in refused.value.hint
+
+
+def test_an_unknown_variable_that_is_near_to_none_leads_to_the_list() -> None:
+    (warning,) = load_settings(environ={"SELINE_FOO": "1"}).warnings
+
+    assert "did you mean" not in warning
+    assert "`seline config show`" in warning
+
+
 def test_a_broken_or_missing_file_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken.toml"
     broken.write_text("[storage\n")

@@ -5,13 +5,15 @@ When each runs, and for how long at most, is a setting (`jobs.<name>`).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from seline.domain.counting import counted
+from seline.domain.report import Finding
 from seline.services.custody import Custody
 
+NAMED_MAX: Final = 3
 Work: TypeAlias = Callable[[Custody], Awaitable[str]]
 """Does the job and returns one line on what was done; raises what made it fail."""
 
@@ -28,9 +30,19 @@ class Row:
 async def integrity(custody: Custody) -> str:
     """Check what changed, everything once a day; recover and report."""
     report = await custody.check_integrity()
-    found = f"; {len(report.findings)} found" if report.findings else ""
+    found = _found(report.findings)
     documents, backups = counted(report.documents, "document"), counted(report.backups, "backup")
     return f"{documents} and {backups} checked{found}"
+
+
+def _found(findings: Sequence[Finding]) -> str:
+    """Say of the first findings what became of each."""
+    if not findings:
+        return ""
+    named = [f"{one.backup or one.document} {one.outcome}" for one in findings[:NAMED_MAX]]
+    more = len(findings) - len(named)
+    others = f" and {more:,} more" if more else ""
+    return f"; {len(findings):,} found: {', '.join(named)}{others}"
 
 
 async def rotation(custody: Custody) -> str:
