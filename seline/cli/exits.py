@@ -48,7 +48,6 @@ EXIT_FOR: Final[Mapping[str, Exit]] = {
     "invalid_request": Exit.REFUSED,
     "request_too_large": Exit.REFUSED,
     "unsupported_coding": Exit.REFUSED,
-    "unsupported_coding": Exit.REFUSED,
     "route_not_found": Exit.FAILED,
     "method_not_allowed": Exit.FAILED,
     "storage_error": Exit.FAILED,
