@@ -100,10 +100,10 @@ async def reset(api: Api, name: str, dry_run: bool, yes: bool) -> None:
     Then the name is free again, and the bot starts with an empty document.
     """
     from seline.cli.client import document_path
-    from seline.cli.standing import is_broken
+    from seline.cli.standing import trouble_with
 
     path = document_path(name, "reset")
-    if not await is_broken(api, name):
+    if await trouble_with(api, name) is None:
         raise Problem(
             f"{name} is sound; `reset` only gives up a broken document.",
             f"`seline delete {name}` removes it; `seline restore {name}` goes back to a backup.",

@@ -24,7 +24,7 @@ from seline.cli.verbs import (
     yes_option,
 )
 from seline.domain.counting import counted
-from seline.errors import InvalidRequest
+from seline.errors import DocumentUnrecoverable, InvalidRequest
 
 if TYPE_CHECKING:
     from seline.cli.client import Api
@@ -165,13 +165,16 @@ async def delete(api: Api, name: str, purge: bool, dry_run: bool, yes: bool) -> 
 async def _delete_plan(api: Api, name: str, *, purge: bool) -> str:
     """Say what would be deleted, and what would be left of it."""
     from seline.cli.client import document_path
-    from seline.cli.standing import is_broken
+    from seline.cli.standing import trouble_with
 
     kept = len((await api.get(document_path(name, "backups")))["backups"])
     backups = counted(kept, "backup")
     if purge:
         return f"{name}, its {backups} and its quarantined bytes would be erased for good."
-    if await is_broken(api, name):
+    trouble = await trouble_with(api, name)
+    if trouble is not None:
+        if trouble.code != DocumentUnrecoverable.code:
+            raise trouble
         return (
             f"{name} is broken, so no backup would be made of it: it would be deleted, and its "
             f"bytes kept in quarantine/ (`seline quarantine`; it has {backups} now)."

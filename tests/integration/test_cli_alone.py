@@ -194,6 +194,16 @@ def test_a_broken_document_is_deleted_into_quarantine_as_the_preview_says(line: 
     assert item["document"] == NAME
 
 
+def test_a_document_that_cannot_be_read_is_reset_but_not_deleted(line: Line) -> None:
+    line("save", NAME, stdin="{}")
+    (line.data / NAME).unlink()
+    (line.data / NAME).mkdir()
+
+    assert line("delete", NAME, "--dry-run").code == 3
+    assert line("reset", NAME, "--yes").code == 0
+    assert line("load", NAME).code == 4
+
+
 def test_an_error_that_the_log_said_is_not_said_twice(line: Line) -> None:
     line("save", NAME, stdin='{"userName": "Alex"}')
     flip_first_letter(line.data / NAME)
