@@ -52,7 +52,6 @@ class _Pass:
         if unsettled:
             await _sleep(self._data.options.settle_s)
             for name in unsettled:
-                self.documents -= 1
                 if not await self._document(name):
                     self._unsettled(name)
         counts = await self._data.reading(lambda: self._store.backup_counts(BOT))
@@ -75,13 +74,13 @@ class _Pass:
         await self._give_way()
         judged = await self._data.reading(lambda: self._fresh(key))
         self._looked_at.add((name, None))
+        usable = judged.verdict in _USABLE
+        if not usable and (judged.verdict is Verdict.UNSETTLED or not judged.settled):
+            return False
         self.documents += 1
         self.bytes_read += len(judged.content.data) if judged.content else 0
-        if judged.verdict in _USABLE:
-            return True
-        if judged.verdict is Verdict.UNSETTLED or not judged.settled:
-            return False
-        await self._mend(key, judged)
+        if not usable:
+            await self._mend(key, judged)
         return True
 
     async def _state(self, key: DocumentKey) -> None:
@@ -145,6 +144,7 @@ class _Pass:
         )
 
     def _unsettled(self, name: str) -> None:
+        self.documents += 1
         self.findings.append(
             Finding(
                 document=name,

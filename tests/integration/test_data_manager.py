@@ -929,3 +929,13 @@ async def test_a_file_where_the_data_directory_should_be_is_named(
 
     assert "SELINE_DATA_DIR" in told.value.hint
     assert (tmp_path / "file").read_text() == "not a directory"
+
+
+async def test_what_verify_looks_at_twice_is_counted_once(tmp_path: Path) -> None:
+    async with open_seline(tmp_path, storage__settle_s=0.05) as seline:
+        await seline.data.save_json(PROFILE, {"n": 1})
+        (tmp_path / PROFILE).write_bytes(b'{"n": 22}\n')
+        report = await seline.data.verify()
+
+    assert (report.documents, report.backups, report.bytes_read) == (1, 1, 10 + 13)
+    assert [one.outcome for one in report.findings] == ["adopted"]
