@@ -237,8 +237,9 @@ def test_a_bot_with_the_lines_of_the_documents_stops_in_order(tmp_path: Path) ->
     code = STOPPED.format(lines=indent(lines, "    "))
     line = line_at(tmp_path, PORT="0", SELINE_SERVER__HOST="127.0.0.1")
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, env=line.environ, text=True
-    )
+        [sys.executable, "-c", code],
+        cwd=tmp_path, stdout=subprocess.PIPE, env=line.environ, text=True,
+    )  # fmt: skip
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "polling\n"
