@@ -22,7 +22,7 @@ from seline.domain.manifest import (
     decode_manifest,
     parse_export_name,
 )
-from seline.errors import ExportDamaged, ExportFailed
+from seline.errors import DocumentUnrecoverable, ExportDamaged, ExportFailed
 from seline.outbound.folder import Folder
 from seline.services.exporting import check_packs
 from seline.services.packing import DOCUMENTS, check_documents, members_of
@@ -83,7 +83,7 @@ def _told(manifest: Manifest) -> Exit:
     names = ", ".join(manifest.unrecoverable)
     talk.complain(
         f"It lacks what is broken and has no sound backup: {names}.",
-        "Look with `seline quarantine`, then restore, import, delete or reset each.",
+        DocumentUnrecoverable.hint,
     )
     return Exit.DAMAGE
 

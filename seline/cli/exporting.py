@@ -19,6 +19,7 @@ from seline.cli.exits import Exit
 from seline.cli.front import front
 from seline.cli.problem import Problem
 from seline.cli.verbs import api_verb
+from seline.errors import DocumentUnrecoverable
 
 if TYPE_CHECKING:
     from seline.cli.client import Api
@@ -92,7 +93,7 @@ def _told(tail: bytes, where: str) -> Exit:
     names = ", ".join(json.loads(found[1]))
     talk.complain(
         f"The export ({where}) lacks what is broken and has no sound backup: {names}.",
-        "Look with `seline quarantine`, then restore, import, delete or reset each.",
+        DocumentUnrecoverable.hint,
     )
     return Exit.DAMAGE
 

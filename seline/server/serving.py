@@ -121,37 +121,7 @@ class Serving:
             on_wait=self._on_wait,
             give_up=lambda: self._closing,
         )
-        self.tokens = Tokens(
-            self.data, admin_token=self.settings.server.admin_token, clock=self.data.clock
-        )
-        self._audit = AuditLog(self.settings.data_dir)
-        self.exporting = Exporting(
-            self.data, _destinations(self.settings), version=seline.__version__
-        )
-        self.custody = Custody(self.data, clock=self.data.clock, export=self.exporting.run)
-        self._alarm = Alarm(
-            self.data,
-            self.settings,
-            trouble=self._unopened,
-            measured=lambda: self.custody.measured,
-        )
-        self._worker = Worker(
-            self.data,
-            self.custody,
-            self.settings.jobs,
-            clock=self.data.clock,
-            heard=self._alarm.run_ended if self._network else None,
-            overdue=self._alarm.overdue,
-        )
-        self.data.more_checks.append(self.exporting.check)
-        self._runner = web.AppRunner(
-            build_app(self._doors()),
-            handle_signals=False,
-            shutdown_timeout=SHUTDOWN_S,
-            lingering_time=LINGERING_S,
-            access_log=None,
-            auto_decompress=False,  # it would be done before the token is asked for
-        )
+        self._assemble()
         self._listening = asyncio.Event()
         self._opening = asyncio.ensure_future(self._open())
         try:
@@ -240,6 +210,40 @@ class Serving:
             _log.error("the disk does not answer: the store is left as it is, nothing is lost")
 
     # parts
+
+    def _assemble(self) -> None:
+        """Make what works over the documents, and the application that serves it."""
+        self.tokens = Tokens(
+            self.data, admin_token=self.settings.server.admin_token, clock=self.data.clock
+        )
+        self._audit = AuditLog(self.settings.data_dir)
+        self.exporting = Exporting(
+            self.data, _destinations(self.settings), version=seline.__version__
+        )
+        self.custody = Custody(self.data, clock=self.data.clock, export=self.exporting.run)
+        self._alarm = Alarm(
+            self.data,
+            self.settings,
+            trouble=self._unopened,
+            measured=lambda: self.custody.measured,
+        )
+        self._worker = Worker(
+            self.data,
+            self.custody,
+            self.settings.jobs,
+            clock=self.data.clock,
+            heard=self._alarm.run_ended if self._network else None,
+            overdue=self._alarm.overdue,
+        )
+        self.data.more_checks.append(self.exporting.check)
+        self._runner = web.AppRunner(
+            build_app(self._doors()),
+            handle_signals=False,
+            shutdown_timeout=SHUTDOWN_S,
+            lingering_time=LINGERING_S,
+            access_log=None,
+            auto_decompress=False,  # it would be done before the token is asked for
+        )
 
     def _doors(self) -> Doors:
         storage = self.settings.storage
