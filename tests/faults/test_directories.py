@@ -19,7 +19,7 @@ import pytest
 from seline.blocking import Seline, open_seline
 from seline.errors import StoreClosed, UnsupportedFormat, VolumeFull
 from seline.storage.volume import disk
-from seline.storage.volume.ground import Ground
+from seline.storage.volume.directory import Ground
 
 NAME = "user_profile.json"
 

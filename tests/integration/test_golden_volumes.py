@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from seline.blocking import open_seline
-from seline.storage.volume.ground import VOLUME_FORMAT
+from seline.storage.volume.directory import VOLUME_FORMAT
 from tests.volumes import FOLDER, unpack
 
 PROFILE = "user_profile.json"

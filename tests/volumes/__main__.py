@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from seline.blocking import open_seline
-from seline.storage.volume.ground import VOLUME_FORMAT
+from seline.storage.volume.directory import VOLUME_FORMAT
 from tests.volumes import FOLDER, pack
 
 PROFILE = "user_profile.json"

@@ -20,8 +20,8 @@ from seline.domain.usage import Room, room_for
 from seline.errors import VolumeFull
 from seline.storage.batch import Plan, Publish
 from seline.storage.volume import disk
+from seline.storage.volume.directory import Ground
 from seline.storage.volume.failures import named
-from seline.storage.volume.ground import Ground
 from seline.storage.volume.rotation import Rotation
 from seline.storage.volume.space import Space, blocks
 from seline.storage.volume.telling import Telling

@@ -37,10 +37,10 @@ from seline.errors import SelineError
 from seline.ports.store import Incident
 from seline.storage.batch import Found, Plan
 from seline.storage.volume import disk
+from seline.storage.volume.directory import Ground
 from seline.storage.volume.disk import Identity
 from seline.storage.volume.durability import Durability
 from seline.storage.volume.failures import InDoubt, StagingFailed
-from seline.storage.volume.ground import Ground
 from seline.storage.volume.journal import RECORD_NAME, Entry, encode_record
 from seline.storage.volume.judging import Judging
 from seline.storage.volume.old_bytes import OldBytes

@@ -16,9 +16,9 @@ from typing import Final
 from seline.domain.document import DocumentKey
 from seline.storage.batch import Found
 from seline.storage.volume import disk
+from seline.storage.volume.directory import Ground
 from seline.storage.volume.disk import Identity
 from seline.storage.volume.failures import DirectoryFailed
-from seline.storage.volume.ground import Ground
 
 SYNC_THREADS: Final = 16
 

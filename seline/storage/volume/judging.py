@@ -30,9 +30,9 @@ from seline.domain.integrity import (
     name_hash,
 )
 from seline.storage.volume import disk
+from seline.storage.volume.directory import Ground
 from seline.storage.volume.disk import Identity
 from seline.storage.volume.failures import describe
-from seline.storage.volume.ground import Ground
 
 YOUNG_NS: Final = 2_000_000_000
 """Below this age a coarse timestamp cannot tell two contents apart."""

@@ -25,8 +25,8 @@ from seline.domain.json_text import why_not_json
 from seline.errors import UnsupportedFormat
 from seline.ports.store import Incident
 from seline.storage.volume import disk
+from seline.storage.volume.directory import Ground
 from seline.storage.volume.failures import is_full, named
-from seline.storage.volume.ground import Ground
 from seline.storage.volume.journal import (
     RECORD_FORMAT,
     RECORD_NAME,

@@ -12,7 +12,7 @@ from seline.domain.backup import Stamp, backup_name, next_stamp, parse_backup_na
 from seline.domain.document import SELINE, Content, DocumentKey
 from seline.ports.store import QuarantineItem
 from seline.storage.volume import disk
-from seline.storage.volume.ground import Ground
+from seline.storage.volume.directory import Ground
 
 
 def list_quarantine(ground: Ground) -> list[QuarantineItem]:

@@ -17,7 +17,7 @@ from typing import Final
 from seline.domain.document import BOT
 from seline.domain.usage import Usage, reserve_bytes
 from seline.storage.volume import disk
-from seline.storage.volume.ground import Ground
+from seline.storage.volume.directory import Ground
 
 RESERVE_NAME: Final = "reserve"
 RESERVED_FILES: Final = ("reserve-1", "reserve-2", "reserve-3")

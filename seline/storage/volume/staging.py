@@ -18,9 +18,9 @@ from seline.domain.document import Content, DocumentKey
 from seline.domain.integrity import Verdict
 from seline.storage.batch import Publish
 from seline.storage.volume import disk
+from seline.storage.volume.directory import Ground
 from seline.storage.volume.disk import Identity
 from seline.storage.volume.failures import LookAgain
-from seline.storage.volume.ground import Ground
 from seline.storage.volume.probe import Probed
 from seline.storage.volume.shelf import Shelf
 

@@ -50,10 +50,10 @@ from seline.ports.store import (
 from seline.storage.volume import disk
 from seline.storage.volume.admission import Admission
 from seline.storage.volume.commit import Committer
+from seline.storage.volume.directory import Ground, hold
 from seline.storage.volume.disk import Identity
 from seline.storage.volume.failures import named
 from seline.storage.volume.finding import Finding, unreadable
-from seline.storage.volume.ground import Ground, hold
 from seline.storage.volume.judging import Judging
 from seline.storage.volume.leases import Lease, Leases
 from seline.storage.volume.mounts import wait_for_place

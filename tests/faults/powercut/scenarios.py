@@ -31,7 +31,7 @@ from seline.domain.document import BOT, Content, DocumentKey, Json
 from seline.domain.integrity import checksum_of, encode_checksum
 from seline.domain.json_text import encode
 from seline.errors import OutcomeUnknown, SelineError
-from seline.storage.volume import commit, disk, durability, ground, staging, store
+from seline.storage.volume import commit, directory, disk, durability, staging, store
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.promises import (
     PROMISED,
@@ -573,7 +573,7 @@ def _no_lock_on_directories(patch: pytest.MonkeyPatch) -> None:
         real(descriptor, operation)
 
     real = fcntl.flock
-    patch.setattr(ground.fcntl, "flock", flock)
+    patch.setattr(directory.fcntl, "flock", flock)
 
 
 def _saved_before(volume: Path) -> Judge:

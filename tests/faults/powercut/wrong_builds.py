@@ -393,11 +393,11 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "save, the documents' directory fails to sync, then the reopening",
     ),
     "the name of the data directory is not synced": _seldom(
-        _row("ground", "_make_the_way", "disk.make_directory", "made", "first start, and a save")
+        _row("directory", "_make_the_way", "disk.make_directory", "made", "first start, and a save")
     ),
     "the name of a directory made anew is not synced": _seldom(
         _row(
-            "ground",
+            "directory",
             "Ground._inner",
             "disk.make_directory",
             "made",
@@ -409,7 +409,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     ),
     "the directory of the lock is not synced": _needless(
         _row(
-            "ground",
+            "directory",
             "_try_lock_file",
             "disk.make_directory",
             "made",
@@ -418,10 +418,10 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "every start syncs the names of every directory before anything rests on them",
     ),
     "the format is not synced": _unsynced(
-        "ground", "Ground._write_small", "first start, and a save"
+        "directory", "Ground._write_small", "first start, and a save"
     ),
     "the name of the format is not synced": _needless(
-        _unsynced("ground", "Ground._write_small", "first start, and a save", number=2),
+        _unsynced("directory", "Ground._write_small", "first start, and a save", number=2),
         "every start syncs the names of every directory before anything rests on them",
     ),
 } | {
