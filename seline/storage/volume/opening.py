@@ -25,6 +25,7 @@ from seline.domain.json_text import why_not_json
 from seline.errors import UnsupportedFormat
 from seline.ports.store import Incident
 from seline.storage.volume import disk
+from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.failures import is_full, named
 from seline.storage.volume.journal import (
@@ -39,7 +40,6 @@ from seline.storage.volume.journal import (
 from seline.storage.volume.judging import Judging
 from seline.storage.volume.probe import Probed
 from seline.storage.volume.quarantine import free_aside_name
-from seline.storage.volume.shelf import Shelf
 
 _ANY_SIZE: Final = 1 << 40
 AGAIN: Final = "again"

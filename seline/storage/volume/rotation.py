@@ -20,10 +20,10 @@ from seline.domain.retention import Dropped, plan_without, verified_plan
 from seline.errors import StorageError, VolumeFailed
 from seline.ports.store import QuarantineItem, Retain
 from seline.storage.volume import disk
+from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.judging import Judging
 from seline.storage.volume.quarantine import aside_document, list_quarantine
-from seline.storage.volume.shelf import Shelf
 
 QUARANTINE_ITEMS_MAX: Final = 100
 QUARANTINE_BYTES_MAX: Final = 32 << 20

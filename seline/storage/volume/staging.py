@@ -18,11 +18,11 @@ from seline.domain.document import Content, DocumentKey
 from seline.domain.integrity import Verdict
 from seline.storage.batch import Publish
 from seline.storage.volume import disk
+from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.disk import Identity
 from seline.storage.volume.failures import LookAgain
 from seline.storage.volume.probe import Probed
-from seline.storage.volume.shelf import Shelf
 
 _NO_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 

@@ -49,6 +49,7 @@ from seline.ports.store import (
 )
 from seline.storage.volume import disk
 from seline.storage.volume.admission import Admission
+from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.commit import Committer
 from seline.storage.volume.directory import Ground, hold
 from seline.storage.volume.disk import Identity
@@ -62,7 +63,6 @@ from seline.storage.volume.probe import Probed, probe
 from seline.storage.volume.quarantine import list_quarantine
 from seline.storage.volume.reopening import Reopening
 from seline.storage.volume.rotation import Rotation
-from seline.storage.volume.shelf import Shelf
 from seline.storage.volume.space import Space
 from seline.storage.volume.strict import verify_after_commit
 from seline.storage.volume.telling import Telling

@@ -12,12 +12,12 @@ import pytest
 
 from seline.domain.document import DocumentKey
 from seline.storage.volume import (
+    backup_index,
     commit,
     disk,
     journal,
     opening,
     reopening,
-    shelf,
     staging,
     turns,
 )
@@ -82,11 +82,11 @@ def _say_nothing_of_what_is_left(patch: pytest.MonkeyPatch) -> None:
 
 
 def _trust_the_list(patch: pytest.MonkeyPatch) -> None:
-    def leave(self: shelf.Shelf, *_: object) -> None:
+    def leave(self: backup_index.Shelf, *_: object) -> None:
         real(self, None)
 
-    real = shelf.Shelf.__exit__
-    patch.setattr(shelf.Shelf, "__exit__", leave)
+    real = backup_index.Shelf.__exit__
+    patch.setattr(backup_index.Shelf, "__exit__", leave)
 
 
 def _tell_nobody_of_what_was_in_doubt(patch: pytest.MonkeyPatch) -> None:

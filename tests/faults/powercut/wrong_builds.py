@@ -672,7 +672,7 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "a listing of what was not read yet",
     ),
     "backups are listed without their digests": _row(
-        "shelf", "Shelf._measured", "decode_checksum", NOTHING, "a switch between two contents"
+        "backup_index", "Shelf._measured", "decode_checksum", NOTHING, "a switch between two contents"
     ),
     "broken bytes are said to be set aside already": _old_bytes(
         "OldBytes._set_aside", "is_set_aside", YES, "recovery"
