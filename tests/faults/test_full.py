@@ -33,7 +33,7 @@ from seline.outbound.folder import Folder
 from seline.ports.store import Atom, Change, Decision, Put, Remove
 from seline.server import serving
 from seline.services.exporting import Exporting, read_back
-from seline.storage.volume import turns
+from seline.storage.volume import batches
 from seline.storage.volume.mounts import mount_of
 from tests.command_line import line_at
 from tests.faults.moments import in_backups, store_of, told_of
@@ -503,7 +503,7 @@ def test_no_backup_goes_for_room_that_was_made_by_hand(tmp_path: Path) -> None:
 def test_the_reserve_goes_in_an_emergency_and_comes_back_by_itself(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "REOPEN_EVERY_S", 0.02)
+    monkeypatch.setattr(batches, "REOPEN_EVERY_S", 0.02)
     with volume_to_fill(way, tmp_path) as volume, open_seline(volume.path) as seline:
         save_history(seline)
         foreign = FILLED[way](volume)

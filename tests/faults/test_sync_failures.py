@@ -635,7 +635,7 @@ def test_a_reopening_that_fails_is_tried_again_only_after_its_time(
 def test_the_volume_is_reopened_by_itself_when_nobody_asks(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seline.storage.volume.turns.REOPEN_EVERY_S", 0.02)
+    monkeypatch.setattr("seline.storage.volume.batches.REOPEN_EVERY_S", 0.02)
     volume = tmp_path / "volume"
     with watched(volume) as syncs, opened(volume) as seline:
         seline.data.save_json(A, value(A, 1))

@@ -50,6 +50,7 @@ from seline.ports.store import (
 from seline.storage.volume import disk
 from seline.storage.volume.admission import Admission
 from seline.storage.volume.backup_index import Shelf
+from seline.storage.volume.batches import Turns
 from seline.storage.volume.commit import Committer
 from seline.storage.volume.directory import Ground, hold
 from seline.storage.volume.disk import Identity
@@ -66,7 +67,6 @@ from seline.storage.volume.rotation import Rotation
 from seline.storage.volume.space import Space
 from seline.storage.volume.strict import verify_after_commit
 from seline.storage.volume.telling import Telling
-from seline.storage.volume.turns import Turns
 from seline.storage.volume.writer import Writer
 
 INCIDENTS_MAX: Final = 200

@@ -13,13 +13,13 @@ import pytest
 from seline.domain.document import DocumentKey
 from seline.storage.volume import (
     backup_index,
+    batches,
     commit,
     disk,
     journal,
     opening,
     reopening,
     staging,
-    turns,
 )
 from seline.storage.volume.opening import Mending
 from tests.proof.operations import A
@@ -75,10 +75,10 @@ def _sync_again(patch: pytest.MonkeyPatch) -> None:
 
 
 def _say_nothing_of_what_is_left(patch: pytest.MonkeyPatch) -> None:
-    def erase(self: turns.Turns, key: DocumentKey, _committed: commit.Committed) -> None:
+    def erase(self: batches.Turns, key: DocumentKey, _committed: commit.Committed) -> None:
         self._quietly(lambda: self.rotation.purge(key))
 
-    patch.setattr(turns.Turns, "_erase", erase)
+    patch.setattr(batches.Turns, "_erase", erase)
 
 
 def _trust_the_list(patch: pytest.MonkeyPatch) -> None:
@@ -129,7 +129,7 @@ WRONG_WHEN_A_CALL_FAILS: Final[Mapping[str, tuple[str, Plant]]] = {
     "a sync that failed is made again": ("save", _sync_again),
     "what the disk says is not named": (
         "save",
-        lambda patch: patch.setattr(turns, "named", lambda error, _doing: error),
+        lambda patch: patch.setattr(batches, "named", lambda error, _doing: error),
     ),
     "a purge does not say what is left": ("purge", _say_nothing_of_what_is_left),
     "backups of a failed commit are not listed": ("transaction", _trust_the_list),

@@ -339,7 +339,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "durability", "Durability.make_file_durable", COPIED_IN
     ),
     "nothing that was copied in is made durable before it is relied on": _row(
-        "turns", "Turns._run", "self.committer.make_durable", NOTHING, COPIED_IN
+        "batches", "Turns._run", "self.committer.make_durable", NOTHING, COPIED_IN
     ),
     "the commit makes nothing durable that was copied in": _commit(
         "Committer.make_durable", "self._durability.make_durable", NOTHING, COPIED_IN
@@ -383,7 +383,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         RECORD_IN_DOUBT,
     ),
     "nothing is committed": _row(
-        "turns", "Turns._commit_or_make_room", "self.committer.run", COMMITS_NOTHING, "save"
+        "batches", "Turns._commit_or_make_room", "self.committer.run", COMMITS_NOTHING, "save"
     ),
     "the reopening commits nothing anew": _row(
         "reopening",
