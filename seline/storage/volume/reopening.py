@@ -22,10 +22,10 @@ from seline.storage.batch import Plan, Publish
 from seline.storage.volume import disk
 from seline.storage.volume.commit import Committer
 from seline.storage.volume.directory import Ground
+from seline.storage.volume.events import Telling
 from seline.storage.volume.failures import InDoubt, describe
 from seline.storage.volume.finding import Finding
 from seline.storage.volume.opening import Mending
-from seline.storage.volume.telling import Telling
 
 REOPEN_EVERY_S: Final = 30.0
 

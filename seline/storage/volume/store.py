@@ -54,6 +54,7 @@ from seline.storage.volume.batches import Turns
 from seline.storage.volume.commit import Committer
 from seline.storage.volume.directory import Ground, hold
 from seline.storage.volume.disk import Identity
+from seline.storage.volume.events import Telling
 from seline.storage.volume.failures import named
 from seline.storage.volume.finding import Finding, unreadable
 from seline.storage.volume.judging import Judging
@@ -66,7 +67,6 @@ from seline.storage.volume.reopening import Reopening
 from seline.storage.volume.rotation import Rotation
 from seline.storage.volume.space import Space
 from seline.storage.volume.strict import verify_after_commit
-from seline.storage.volume.telling import Telling
 from seline.storage.volume.writer import Writer
 
 INCIDENTS_MAX: Final = 200
