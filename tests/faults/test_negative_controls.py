@@ -14,7 +14,7 @@ import pytest
 
 from seline.blocking import open_seline
 from seline.domain.integrity import Verdict
-from seline.storage.volume import commit, disk, judging
+from seline.storage.volume import commit, disk, inspect
 from tests.faults.powercut.trying import kind_of
 from tests.proof.figures import note
 
@@ -72,11 +72,11 @@ def test_a_store_that_ignores_checksums_serves_a_flipped_byte(
     def credulous(*args: object, **kwargs: object) -> object:
         judged = real(*args, **kwargs)  # type: ignore[arg-type]
         if judged.verdict is Verdict.ALTERED:
-            return judging.Judged(Verdict.SOUND, judged.content, judged.recorded)
+            return inspect.Judged(Verdict.SOUND, judged.content, judged.recorded)
         return judged
 
-    real = judging.judge
-    monkeypatch.setattr(judging, "judge", credulous)
+    real = inspect.judge
+    monkeypatch.setattr(inspect, "judge", credulous)
     with open_seline(tmp_path) as seline:
         seline.data.save_json(NAME, {"name": "Alex"})
         before = (tmp_path / NAME).stat()

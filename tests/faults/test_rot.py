@@ -49,7 +49,7 @@ from seline.services.alerts import Alerts
 from seline.services.custody import Custody
 from seline.services.remembering import remembered
 from seline.services.tokens import Tokens
-from seline.storage.volume import judging, probe
+from seline.storage.volume import inspect, probe
 from seline.storage.volume.events import Telling
 from seline.storage.volume.old_bytes import OldBytes
 from seline.storage.volume.opening import Mending
@@ -81,7 +81,7 @@ from tests.faults.rot import (
 from tests.integration.test_http import ADMIN, settings_for
 from tests.proof.figures import note
 
-LONG_AGO_NS: Final = judging.LONG_AGO_NS
+LONG_AGO_NS: Final = inspect.LONG_AGO_NS
 SUITE: Final = "rot"
 SEED: Final = 20250106
 FAULTS: Final = 1000
@@ -95,7 +95,7 @@ def long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
 
     And whatever else fills the fast directory's mount is none of this suite's.
     """
-    monkeypatch.setattr(judging, "LONG_AGO_NS", -1)
+    monkeypatch.setattr(inspect, "LONG_AGO_NS", -1)
     monkeypatch.setattr(probe, "mount_of", lambda _path: None)
 
 
@@ -167,7 +167,7 @@ def try_documents(filled: Filled, directory: Path, chance: random.Random) -> tup
 def _young(just_now: bool) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if just_now:
-            patch.setattr(judging, "LONG_AGO_NS", LONG_AGO_NS)
+            patch.setattr(inspect, "LONG_AGO_NS", LONG_AGO_NS)
         yield
 
 
@@ -608,18 +608,18 @@ def test_of_a_thousand_faults_none_is_served(subject: Subject, place: Path, shar
 
 
 def _believes_what_it_reads(patch: pytest.MonkeyPatch) -> None:
-    def credulous(*args: Any, **more: Any) -> judging.Judged:
+    def credulous(*args: Any, **more: Any) -> inspect.Judged:
         judged = real(*args, **more)
         if judged.verdict is not Verdict.ALTERED:
             return judged
-        return judging.Judged(Verdict.SOUND, judged.content, judged.recorded)
+        return inspect.Judged(Verdict.SOUND, judged.content, judged.recorded)
 
-    real = judging.judge
-    patch.setattr(judging, "judge", credulous)
+    real = inspect.judge
+    patch.setattr(inspect, "judge", credulous)
 
 
 def _takes_any_backup(patch: pytest.MonkeyPatch) -> None:
-    for module in (integrity, judging):
+    for module in (integrity, inspect):
         patch.setattr(module, "name_hash", lambda _key: bytes(16))
 
 

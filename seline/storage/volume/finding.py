@@ -24,7 +24,7 @@ from seline.domain.integrity import Judged, Verdict
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError
 from seline.storage.batch import Found
 from seline.storage.volume.backup_index import Shelf
-from seline.storage.volume.judging import Judging, Sight
+from seline.storage.volume.inspect import Judging, Sight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

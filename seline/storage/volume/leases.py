@@ -20,7 +20,7 @@ from seline.storage.volume.directory import Ground
 from seline.storage.volume.disk import Identity
 from seline.storage.volume.failures import named
 from seline.storage.volume.finding import Finding
-from seline.storage.volume.judging import Judging
+from seline.storage.volume.inspect import Judging
 
 PIECE_BYTES = 256 << 10
 WHOLE_BYTES_MAX = 1 << 20

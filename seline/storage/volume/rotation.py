@@ -22,7 +22,7 @@ from seline.ports.store import QuarantineItem, Retain
 from seline.storage.volume import disk
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.directory import Ground
-from seline.storage.volume.judging import Judging
+from seline.storage.volume.inspect import Judging
 from seline.storage.volume.quarantine import aside_document, list_quarantine
 
 QUARANTINE_ITEMS_MAX: Final = 100

@@ -57,7 +57,7 @@ from seline.storage.volume.disk import Identity
 from seline.storage.volume.events import Telling
 from seline.storage.volume.failures import named
 from seline.storage.volume.finding import Finding, unreadable
-from seline.storage.volume.judging import Judging
+from seline.storage.volume.inspect import Judging
 from seline.storage.volume.leases import Lease, Leases
 from seline.storage.volume.mounts import wait_for_place
 from seline.storage.volume.opening import Mending

@@ -21,8 +21,8 @@ import pytest
 from seline.domain.document import Content, DocumentKey
 from seline.domain.integrity import ATTRIBUTE, Judged, Verdict
 from seline.storage.volume import commit, disk
+from seline.storage.volume.inspect import Sight
 from seline.storage.volume.journal import Record
-from seline.storage.volume.judging import Sight
 from seline.storage.volume.staging import Move
 from tests.faults.powercut.cares import Site, instead
 from tests.faults.powercut.scenarios import Way, as_usual
@@ -166,7 +166,7 @@ _durability = functools.partial(_row, "durability")
 _old_bytes = functools.partial(_row, "old_bytes")
 _opening = functools.partial(_row, "opening")
 _finding = functools.partial(_row, "finding")
-_judging = functools.partial(_row, "judging")
+_judging = functools.partial(_row, "inspect")
 _leases = functools.partial(_row, "leases")
 _disk = functools.partial(_row, "disk")
 
