@@ -25,6 +25,7 @@ from seline.storage.batch import Plan, Planner, Publish
 from seline.storage.volume.admission import Admission
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.commit import Committed, Committer
+from seline.storage.volume.current import Finding
 from seline.storage.volume.events import Telling
 from seline.storage.volume.failures import (
     DirectoryFailed,
@@ -35,7 +36,6 @@ from seline.storage.volume.failures import (
     is_full,
     named,
 )
-from seline.storage.volume.finding import Finding
 from seline.storage.volume.reopening import REOPEN_EVERY_S, Reopening
 from seline.storage.volume.rotation import Rotation
 from seline.storage.volume.space import Space

@@ -16,10 +16,10 @@ from io import FileIO
 from seline.domain.document import Content, DocumentKey
 from seline.errors import DocumentUnrecoverable
 from seline.storage.volume import disk
+from seline.storage.volume.current import Finding
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.disk import Identity
 from seline.storage.volume.failures import named
-from seline.storage.volume.finding import Finding
 from seline.storage.volume.inspect import Judging
 
 PIECE_BYTES = 256 << 10

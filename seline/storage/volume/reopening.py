@@ -21,10 +21,10 @@ from seline.ports.store import Outcome
 from seline.storage.batch import Plan, Publish
 from seline.storage.volume import disk
 from seline.storage.volume.commit import Committer
+from seline.storage.volume.current import Finding
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.events import Telling
 from seline.storage.volume.failures import InDoubt, describe
-from seline.storage.volume.finding import Finding
 from seline.storage.volume.opening import Mending
 
 REOPEN_EVERY_S: Final = 30.0

@@ -52,11 +52,11 @@ from seline.storage.volume.admission import Admission
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.batches import Turns
 from seline.storage.volume.commit import Committer
+from seline.storage.volume.current import Finding, unreadable
 from seline.storage.volume.directory import Ground, hold
 from seline.storage.volume.disk import Identity
 from seline.storage.volume.events import Telling
 from seline.storage.volume.failures import named
-from seline.storage.volume.finding import Finding, unreadable
 from seline.storage.volume.inspect import Judging
 from seline.storage.volume.leases import Lease, Leases
 from seline.storage.volume.mounts import wait_for_place

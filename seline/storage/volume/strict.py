@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from seline.domain.document import BOT, DocumentKey
 from seline.domain.integrity import Verdict
 from seline.storage.volume import disk
+from seline.storage.volume.current import Finding
 from seline.storage.volume.directory import Ground
-from seline.storage.volume.finding import Finding
 from seline.storage.volume.journal import RECORD_NAME
 
 DOCUMENTS_MAX = 200
