@@ -42,7 +42,7 @@ from seline.errors import (
     VolumeFull,
 )
 from seline.storage.volume import disk
-from seline.storage.volume.reopening import REOPEN_EVERY_S
+from seline.storage.volume.reopen import REOPEN_EVERY_S
 from seline.storage.volume.writer import IDLE_AFTER_S
 from tests.clocks import FakeClock
 from tests.faults.powercut.disk_model import Tree

@@ -36,7 +36,7 @@ from seline.storage.volume.failures import (
     is_full,
     named,
 )
-from seline.storage.volume.reopening import REOPEN_EVERY_S, Reopening
+from seline.storage.volume.reopen import REOPEN_EVERY_S, Reopening
 from seline.storage.volume.rotation import Rotation
 from seline.storage.volume.space import Space
 from seline.storage.volume.writer import Pending

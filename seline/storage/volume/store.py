@@ -63,7 +63,7 @@ from seline.storage.volume.mounts import wait_for_place
 from seline.storage.volume.opening import Mending
 from seline.storage.volume.probe import Probed, probe
 from seline.storage.volume.quarantine import list_quarantine
-from seline.storage.volume.reopening import Reopening
+from seline.storage.volume.reopen import Reopening
 from seline.storage.volume.rotation import Rotation
 from seline.storage.volume.space import Space
 from seline.storage.volume.strict import verify_after_commit

@@ -18,7 +18,7 @@ from seline.storage.volume import (
     disk,
     journal,
     opening,
-    reopening,
+    reopen,
     staging,
 )
 from seline.storage.volume.opening import Mending
@@ -90,15 +90,15 @@ def _trust_the_list(patch: pytest.MonkeyPatch) -> None:
 
 
 def _tell_nobody_of_what_was_in_doubt(patch: pytest.MonkeyPatch) -> None:
-    def reopen(self: reopening.Reopening) -> None:
+    def reopen(self: reopen.Reopening) -> None:
         notice, self.telling.notice = self.telling.notice, _nothing
         try:
             real(self)
         finally:
             self.telling.notice = notice
 
-    real = reopening.Reopening._reopen
-    patch.setattr(reopening.Reopening, "_reopen", reopen)
+    real = reopen.Reopening._reopen
+    patch.setattr(reopen.Reopening, "_reopen", reopen)
 
 
 def _forget_the_record(patch: pytest.MonkeyPatch) -> None:

@@ -364,7 +364,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     ),
     "the reopening does not try the documents' directories once more": _needless(
         _row(
-            "reopening",
+            "reopen",
             "Reopening._reopen",
             "disk.touch_and_sync",
             NOTHING,
@@ -376,7 +376,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "store", "VolumeStore.__init__", "self._mending.run", NOTHING, "transaction"
     ),
     "nothing is mended at the reopening": _row(
-        "reopening",
+        "reopen",
         "Reopening._reopen",
         "self.mending.run",
         "(lambda now, again: frozenset())",
@@ -386,7 +386,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "batches", "Turns._commit_or_make_room", "self.committer.run", COMMITS_NOTHING, "save"
     ),
     "the reopening commits nothing anew": _row(
-        "reopening",
+        "reopen",
         "Reopening._reopen",
         "self.committer.run",
         COMMITS_NOTHING,
@@ -672,7 +672,11 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "a listing of what was not read yet",
     ),
     "backups are listed without their digests": _row(
-        "backup_index", "Shelf._measured", "decode_checksum", NOTHING, "a switch between two contents"
+        "backup_index",
+        "Shelf._measured",
+        "decode_checksum",
+        NOTHING,
+        "a switch between two contents",
     ),
     "broken bytes are said to be set aside already": _old_bytes(
         "OldBytes._set_aside", "is_set_aside", YES, "recovery"
