@@ -49,7 +49,7 @@ from seline.server import Serving, serving
 from seline.services.exporting import Destination, Exporting
 from seline.settings import Settings
 from seline.storage.volume import disk
-from seline.storage.volume.leases import WHOLE_BYTES_MAX
+from seline.storage.volume.snapshots import WHOLE_BYTES_MAX
 from tests.faults.cancelling import (
     ONCE,
     USUAL,

@@ -24,7 +24,7 @@ from seline.http.problems import STATUS_FOR
 from seline.http.routes import PREFIX, ROUTES
 from seline.server import Serving, alone, control_socket_path, serving
 from seline.settings import load_settings
-from seline.storage.volume.leases import PIECE_BYTES
+from seline.storage.volume.snapshots import PIECE_BYTES
 from tests.faults.test_locking import end, start_holder
 
 ADMIN = "an-admin-token-of-some-length"

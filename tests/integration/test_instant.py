@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from seline import open_seline
-from seline.storage.volume.leases import WHOLE_BYTES_MAX, Lease
+from seline.storage.volume.snapshots import WHOLE_BYTES_MAX, Lease
 
 NAME = "a.json"
 

@@ -58,13 +58,13 @@ from seline.storage.volume.disk import Identity
 from seline.storage.volume.events import Telling
 from seline.storage.volume.failures import named
 from seline.storage.volume.inspect import Judging
-from seline.storage.volume.leases import Lease, Leases
 from seline.storage.volume.mounts import wait_for_place
 from seline.storage.volume.opening import Mending
 from seline.storage.volume.probe import Probed, probe
 from seline.storage.volume.quarantine import list_quarantine
 from seline.storage.volume.reopen import Reopening
 from seline.storage.volume.rotation import Rotation
+from seline.storage.volume.snapshots import Lease, Leases
 from seline.storage.volume.space import Space
 from seline.storage.volume.strict import verify_after_commit
 from seline.storage.volume.writer import Writer

@@ -167,7 +167,7 @@ _old_bytes = functools.partial(_row, "old_bytes")
 _opening = functools.partial(_row, "opening")
 _finding = functools.partial(_row, "current")
 _judging = functools.partial(_row, "inspect")
-_leases = functools.partial(_row, "leases")
+_leases = functools.partial(_row, "snapshots")
 _disk = functools.partial(_row, "disk")
 
 
