@@ -22,7 +22,7 @@ from seline.storage.batch import Plan, Publish
 from seline.storage.volume import disk
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.events import Telling
-from seline.storage.volume.failures import named
+from seline.storage.volume.os_errors import named
 from seline.storage.volume.rotation import Rotation
 from seline.storage.volume.space import Space, blocks
 

@@ -16,7 +16,7 @@ from typing import Self
 from seline.domain.backup import Backup, Stamp, next_stamp, parse_backup_name
 from seline.domain.integrity import NewerFormat, decode_checksum
 from seline.storage.volume import disk
-from seline.storage.volume.failures import named
+from seline.storage.volume.os_errors import named
 
 
 class Shelf:

@@ -27,7 +27,7 @@ from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.commit import Committed, Committer
 from seline.storage.volume.current import Finding
 from seline.storage.volume.events import Telling
-from seline.storage.volume.failures import (
+from seline.storage.volume.os_errors import (
     DirectoryFailed,
     InDoubt,
     LookAgain,

@@ -41,10 +41,10 @@ from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.disk import Identity
 from seline.storage.volume.durability import Durability
-from seline.storage.volume.failures import InDoubt, StagingFailed
 from seline.storage.volume.inspect import Judging
 from seline.storage.volume.journal import RECORD_NAME, Entry, encode_record
 from seline.storage.volume.old_bytes import OldBytes
+from seline.storage.volume.os_errors import InDoubt, StagingFailed
 from seline.storage.volume.probe import Probed
 from seline.storage.volume.staging import Move, Staging
 

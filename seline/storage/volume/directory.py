@@ -32,7 +32,7 @@ from seline.errors import (
     VolumeReadOnly,
 )
 from seline.storage.volume import disk
-from seline.storage.volume.failures import describe, named
+from seline.storage.volume.os_errors import describe, named
 
 VOLUME_FORMAT: Final = 1
 _POLL_S: Final = 0.1

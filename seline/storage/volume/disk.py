@@ -1,7 +1,7 @@
 """Every call that changes the disk, and the one way to read a file whole: relative to held fds.
 
 Nothing here decides anything, and nothing here follows a symbolic link. Errors are OSError;
-`seline.storage.volume.failures` gives them their names.
+`seline.storage.volume.os_errors` gives them their names.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from seline.storage.batch import Found
 from seline.storage.volume import disk
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.disk import Identity
-from seline.storage.volume.failures import DirectoryFailed
+from seline.storage.volume.os_errors import DirectoryFailed
 
 SYNC_THREADS: Final = 16
 

@@ -32,7 +32,7 @@ from seline.domain.integrity import (
 from seline.storage.volume import disk
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.disk import Identity
-from seline.storage.volume.failures import describe
+from seline.storage.volume.os_errors import describe
 
 YOUNG_NS: Final = 2_000_000_000
 """Below this age a coarse timestamp cannot tell two contents apart."""

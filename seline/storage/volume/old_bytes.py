@@ -21,7 +21,7 @@ from seline.storage.volume import disk
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.durability import Durability
-from seline.storage.volume.failures import InDoubt, LookAgain, describe
+from seline.storage.volume.os_errors import InDoubt, LookAgain, describe
 from seline.storage.volume.quarantine import free_aside_name, is_set_aside
 from seline.storage.volume.staging import Move, Staging
 

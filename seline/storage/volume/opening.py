@@ -27,7 +27,6 @@ from seline.ports.store import Incident
 from seline.storage.volume import disk
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.directory import Ground
-from seline.storage.volume.failures import is_full, named
 from seline.storage.volume.inspect import Judging
 from seline.storage.volume.journal import (
     RECORD_FORMAT,
@@ -38,6 +37,7 @@ from seline.storage.volume.journal import (
     decode_record,
     encode_record,
 )
+from seline.storage.volume.os_errors import is_full, named
 from seline.storage.volume.probe import Probed
 from seline.storage.volume.quarantine import free_aside_name
 

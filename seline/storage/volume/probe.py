@@ -21,8 +21,8 @@ from seline.domain.integrity import (
 from seline.ports.store import Capability
 from seline.storage.volume import disk
 from seline.storage.volume.directory import Ground
-from seline.storage.volume.failures import describe, is_full
 from seline.storage.volume.mounts import NETWORK_KINDS, Mount, journal_missing, mount_of
+from seline.storage.volume.os_errors import describe, is_full
 
 _STEP_WAIT_S: Final = 0.03
 FINE_STEP_S: Final = 0.000_5

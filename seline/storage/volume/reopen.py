@@ -24,8 +24,8 @@ from seline.storage.volume.commit import Committer
 from seline.storage.volume.current import Finding
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.events import Telling
-from seline.storage.volume.failures import InDoubt, describe
 from seline.storage.volume.opening import Mending
+from seline.storage.volume.os_errors import InDoubt, describe
 
 REOPEN_EVERY_S: Final = 30.0
 

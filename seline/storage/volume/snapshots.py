@@ -19,8 +19,8 @@ from seline.storage.volume import disk
 from seline.storage.volume.current import Finding
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.disk import Identity
-from seline.storage.volume.failures import named
 from seline.storage.volume.inspect import Judging
+from seline.storage.volume.os_errors import named
 
 PIECE_BYTES = 256 << 10
 WHOLE_BYTES_MAX = 1 << 20

@@ -21,7 +21,7 @@ from seline.storage.volume import disk
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.disk import Identity
-from seline.storage.volume.failures import LookAgain
+from seline.storage.volume.os_errors import LookAgain
 from seline.storage.volume.probe import Probed
 
 _NO_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})

@@ -56,10 +56,10 @@ from seline.storage.volume.current import Finding, unreadable
 from seline.storage.volume.directory import Ground, hold
 from seline.storage.volume.disk import Identity
 from seline.storage.volume.events import Telling
-from seline.storage.volume.failures import named
 from seline.storage.volume.inspect import Judging
 from seline.storage.volume.mounts import wait_for_place
 from seline.storage.volume.opening import Mending
+from seline.storage.volume.os_errors import named
 from seline.storage.volume.probe import Probed, probe
 from seline.storage.volume.quarantine import list_quarantine
 from seline.storage.volume.reopen import Reopening
