@@ -31,7 +31,7 @@ from seline.ports.waiting import run_without_loop
 from seline.services.alerts import Alerts
 from seline.services.custody import Custody
 from seline.services.exporting import Exporting, read_back
-from seline.storage.volume import probe
+from seline.storage.volume import capabilities
 from seline.storage.volume.store import VolumeOptions, open_volume
 from tests.clocks import FakeClock
 from tests.faults.powercut.trying import fast_place, kind_of
@@ -92,7 +92,7 @@ class Volume:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Give a fast directory; what else fills its mount is none of this suite's."""
-    monkeypatch.setattr(probe, "mount_of", lambda _path: None)
+    monkeypatch.setattr(capabilities, "mount_of", lambda _path: None)
     with fast_place(tmp_path) as fast:
         yield fast
 

@@ -10,7 +10,7 @@ import pytest
 
 from seline import errors
 from seline.blocking import open_seline
-from seline.storage.volume import probe
+from seline.storage.volume import capabilities
 from tests.faults.moments import in_backups, store_of, told_of
 from tests.faults.powercut.trying import fast_place
 
@@ -21,7 +21,7 @@ VALUE = {"userName": "Alex", "n": 2, "é": [True, None, 1.5]}
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Give a fast directory; what else fills its mount is none of this suite's."""
-    monkeypatch.setattr(probe, "mount_of", lambda _path: None)
+    monkeypatch.setattr(capabilities, "mount_of", lambda _path: None)
     with fast_place(tmp_path) as place:
         yield place / "data"
 

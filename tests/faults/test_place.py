@@ -38,7 +38,7 @@ from seline.errors import (
     VolumeReadOnly,
 )
 from seline.server import Serving, alarm, serving
-from seline.storage.volume import probe
+from seline.storage.volume import capabilities
 from tests.faults.powercut.trying import fast_place, kind_of
 from tests.faults.small_filesystem import NotAllowed, SmallFilesystem, run, small_filesystem
 from tests.faults.test_damage import rewrite
@@ -670,7 +670,9 @@ async def test_ten_thousand_documents_are_quick_and_the_next_one_is_refused(
 ) -> None:
     if share_s < 60:
         pytest.skip("the slice leaves less than a minute")
-    monkeypatch.setattr(probe, "mount_of", lambda _path: None)  # its own files are what counts
+    monkeypatch.setattr(
+        capabilities, "mount_of", lambda _path: None
+    )  # its own files are what counts
     took: dict[str, float] = {}
     with fast_place(tmp_path) as place:
         await _save_many(place)

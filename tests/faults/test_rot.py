@@ -49,7 +49,7 @@ from seline.services.alerts import Alerts
 from seline.services.custody import Custody
 from seline.services.remembering import remembered
 from seline.services.tokens import Tokens
-from seline.storage.volume import inspect, probe
+from seline.storage.volume import capabilities, inspect
 from seline.storage.volume.events import Telling
 from seline.storage.volume.old_bytes import OldBytes
 from seline.storage.volume.opening import Mending
@@ -96,7 +96,7 @@ def long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     And whatever else fills the fast directory's mount is none of this suite's.
     """
     monkeypatch.setattr(inspect, "LONG_AGO_NS", -1)
-    monkeypatch.setattr(probe, "mount_of", lambda _path: None)
+    monkeypatch.setattr(capabilities, "mount_of", lambda _path: None)
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ from seline.ports.store import Incident
 from seline.storage.batch import Found, Plan
 from seline.storage.volume import disk
 from seline.storage.volume.backup_index import Shelf
+from seline.storage.volume.capabilities import Probed
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.disk import Identity
 from seline.storage.volume.durability import Durability
@@ -45,7 +46,6 @@ from seline.storage.volume.inspect import Judging
 from seline.storage.volume.journal import RECORD_NAME, Entry, encode_record
 from seline.storage.volume.old_bytes import OldBytes
 from seline.storage.volume.os_errors import InDoubt, StagingFailed
-from seline.storage.volume.probe import Probed
 from seline.storage.volume.staging import Move, Staging
 
 SYNCFS_FILES_MIN: Final = 6

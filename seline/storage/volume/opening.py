@@ -26,6 +26,7 @@ from seline.errors import UnsupportedFormat
 from seline.ports.store import Incident
 from seline.storage.volume import disk
 from seline.storage.volume.backup_index import Shelf
+from seline.storage.volume.capabilities import Probed
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.inspect import Judging
 from seline.storage.volume.journal import (
@@ -38,7 +39,6 @@ from seline.storage.volume.journal import (
     encode_record,
 )
 from seline.storage.volume.os_errors import is_full, named
-from seline.storage.volume.probe import Probed
 from seline.storage.volume.quarantine import free_aside_name
 
 _ANY_SIZE: Final = 1 << 40

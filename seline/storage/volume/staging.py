@@ -19,10 +19,10 @@ from seline.domain.integrity import Verdict
 from seline.storage.batch import Publish
 from seline.storage.volume import disk
 from seline.storage.volume.backup_index import Shelf
+from seline.storage.volume.capabilities import Probed
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.disk import Identity
 from seline.storage.volume.os_errors import LookAgain
-from seline.storage.volume.probe import Probed
 
 _NO_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 

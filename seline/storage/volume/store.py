@@ -51,6 +51,7 @@ from seline.storage.volume import disk
 from seline.storage.volume.admission import Admission
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.batches import Turns
+from seline.storage.volume.capabilities import Probed, probe
 from seline.storage.volume.commit import Committer
 from seline.storage.volume.current import Finding, unreadable
 from seline.storage.volume.directory import Ground, hold
@@ -60,7 +61,6 @@ from seline.storage.volume.inspect import Judging
 from seline.storage.volume.mounts import wait_for_place
 from seline.storage.volume.opening import Mending
 from seline.storage.volume.os_errors import named
-from seline.storage.volume.probe import Probed, probe
 from seline.storage.volume.quarantine import list_quarantine
 from seline.storage.volume.reopen import Reopening
 from seline.storage.volume.rotation import Rotation

@@ -23,7 +23,7 @@ import pytest
 VOLUME: Final = "seline.storage.volume"
 EXEMPT: Final = {
     "__init__": "it is empty",
-    "probe": "it tries what a volume can do; nothing rests on what it writes",
+    "capabilities": "it tries what a volume can do; nothing rests on what it writes",
     "audit": "it promises no line: one that cannot be written is logged",
 }
 MODULES: Final = {
