@@ -21,10 +21,10 @@ from seline.errors import VolumeFull
 from seline.storage.batch import Plan, Publish
 from seline.storage.volume import disk
 from seline.storage.volume.directory import Ground
+from seline.storage.volume.disk_usage import Space, blocks
 from seline.storage.volume.events import Telling
 from seline.storage.volume.os_errors import named
 from seline.storage.volume.rotation import Rotation
-from seline.storage.volume.space import Space, blocks
 
 SHED_BYTES_MIN: Final = 1 << 20
 SHED_FILES_MIN: Final = 16

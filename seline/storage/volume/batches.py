@@ -26,6 +26,7 @@ from seline.storage.volume.admission import Admission
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.commit import Committed, Committer
 from seline.storage.volume.current import Finding
+from seline.storage.volume.disk_usage import Space
 from seline.storage.volume.events import Telling
 from seline.storage.volume.os_errors import (
     DirectoryFailed,
@@ -38,7 +39,6 @@ from seline.storage.volume.os_errors import (
 )
 from seline.storage.volume.reopen import REOPEN_EVERY_S, Reopening
 from seline.storage.volume.rotation import Rotation
-from seline.storage.volume.space import Space
 from seline.storage.volume.writer import Pending
 
 LOOKS_MAX: Final = 5

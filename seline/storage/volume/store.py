@@ -56,6 +56,7 @@ from seline.storage.volume.commit import Committer
 from seline.storage.volume.current import Finding, unreadable
 from seline.storage.volume.directory import Ground, hold
 from seline.storage.volume.disk import Identity
+from seline.storage.volume.disk_usage import Space
 from seline.storage.volume.events import Telling
 from seline.storage.volume.inspect import Judging
 from seline.storage.volume.mounts import wait_for_place
@@ -65,7 +66,6 @@ from seline.storage.volume.quarantine import list_quarantine
 from seline.storage.volume.reopen import Reopening
 from seline.storage.volume.rotation import Rotation
 from seline.storage.volume.snapshots import Lease, Leases
-from seline.storage.volume.space import Space
 from seline.storage.volume.strict import verify_after_commit
 from seline.storage.volume.writer import Writer
 
