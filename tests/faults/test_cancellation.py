@@ -48,7 +48,7 @@ from seline.ports.store import Snapshot
 from seline.server import Serving, serving
 from seline.services.exporting import Destination, Exporting
 from seline.settings import Settings
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from seline.storage.volume.snapshots import WHOLE_BYTES_MAX
 from tests.faults.cancelling import (
     ONCE,
@@ -101,7 +101,7 @@ def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         time.sleep(SYNC_S)
         os.fsync(descriptor)
 
-    monkeypatch.setattr(disk, "sync", sync)
+    monkeypatch.setattr(files, "sync", sync)
     if not os.access(MEMORY, os.W_OK):
         yield tmp_path / "data"
         return
@@ -113,7 +113,7 @@ def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def gate(volume: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """Give what stands before every sync, and can hold the writer up."""
     gate = Gate()
-    monkeypatch.setattr(disk, "sync", gate)
+    monkeypatch.setattr(files, "sync", gate)
     yield gate
     gate.open()
 

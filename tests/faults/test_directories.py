@@ -18,7 +18,7 @@ import pytest
 
 from seline.blocking import Seline, open_seline
 from seline.errors import StoreClosed, UnsupportedFormat, VolumeFull
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from seline.storage.volume.directory import Ground
 
 NAME = "user_profile.json"
@@ -153,7 +153,7 @@ def test_a_failed_commit_closes_nothing_that_is_not_its_own(
         others.append(os.open(os.devnull, os.O_RDONLY))  # takes a number that was just freed
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(disk, "rename_new", refuse)
+    monkeypatch.setattr(files, "rename_new", refuse)
     with pytest.raises(VolumeFull):
         opened.data.save_json(NAME, {"n": 2})
 

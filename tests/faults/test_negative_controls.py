@@ -14,7 +14,7 @@ import pytest
 
 from seline.blocking import open_seline
 from seline.domain.integrity import Verdict
-from seline.storage.volume import commit, disk, inspect
+from seline.storage.volume import commit, files, inspect
 from tests.faults.powercut.trying import kind_of
 from tests.proof.figures import note
 
@@ -99,7 +99,7 @@ def test_a_store_that_does_not_sync_is_told_from_one_that_does(
             patch.setattr(os, "fsync", failing)
             with pytest.raises(Exception, match="EIO"):
                 seline.data.save_json(NAME, {"n": 2})
-    monkeypatch.setattr(disk, "sync", lambda _descriptor: None)
+    monkeypatch.setattr(files, "sync", lambda _descriptor: None)
     with open_seline(tmp_path / "careless") as seline:
         seline.data.save_json(NAME, {"n": 1})
         monkeypatch.setattr(os, "fsync", failing)
@@ -110,7 +110,7 @@ def test_a_commit_that_undoes_nothing_is_caught_by_the_strict_mode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(commit.Committer, "_undo", lambda *_: None)
-    real = disk.sync
+    real = files.sync
     failures = iter([True])
 
     def once(descriptor: int) -> None:
@@ -120,7 +120,7 @@ def test_a_commit_that_undoes_nothing_is_caught_by_the_strict_mode(
 
     with open_seline(tmp_path) as seline:
         seline.data.save_json(NAME, {"n": 1})
-        monkeypatch.setattr(disk, "sync", once)
+        monkeypatch.setattr(files, "sync", once)
         with pytest.raises(Exception, match="EIO"):
             seline.data.save_json(NAME, {"n": 2})
         with pytest.raises(Exception, match="AssertionError"):

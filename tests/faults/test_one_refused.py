@@ -17,7 +17,7 @@ import pytest
 from seline.blocking import Seline, open_seline
 from seline.domain.document import BOT, DocumentKey, Json
 from seline.errors import OutcomeUnknown, SelineError, VolumeFailed, VolumeReadOnly
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from tests.clocks import FakeClock
 from tests.faults.moments import REOPENED_AFTER_S, A, B, in_backups, refused, store_of
 
@@ -58,7 +58,7 @@ def test_a_rename_and_a_tidying_that_are_refused_refuse_one_save(
     with open_seline(directory, lock_wait_s=0) as seline:
         seline.data.save_json(A, {"n": 1})
         with monkeypatch.context() as patch:
-            patch.setattr(disk, "exchange", refused(errno.EROFS))
+            patch.setattr(files, "exchange", refused(errno.EROFS))
             patch.setattr(os, "unlink", refused(errno.EROFS))
             with pytest.raises(VolumeReadOnly):
                 seline.data.save_json(A, {"n": 2})
@@ -87,7 +87,7 @@ def test_an_error_that_nobody_thought_of_leaves_the_outcome_unknown_until_the_re
     """A defect of ours in the middle of a commit is no reason to take no change any more."""
     opened.data.save_json(A, {"n": 1})
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "exchange", lambda *_: 1 / 0)
+        patch.setattr(files, "exchange", lambda *_: 1 / 0)
         with pytest.raises(OutcomeUnknown):
             opened.data.save_json(A, {"n": 2})
     with pytest.raises(VolumeFailed):

@@ -11,7 +11,7 @@ import pytest
 
 from seline.blocking import Seline, open_seline
 from seline.errors import OutcomeUnknown
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from tests.faults.moments import refused
 from tests.proof import operations
 from tests.proof.operations import A
@@ -24,7 +24,7 @@ def test_a_purge_that_leaves_something_says_so_and_can_be_made_again(
     operations.documents(tmp_path)
     with operations.opened(tmp_path) as seline:
         with monkeypatch.context() as patch:
-            patch.setattr(disk, "unlink", _failing_for(A.removesuffix(".json"), disk.unlink))
+            patch.setattr(files, "unlink", _failing_for(A.removesuffix(".json"), files.unlink))
             with pytest.raises(OutcomeUnknown, match="did not let go"):
                 seline.data.delete(A, purge=True)
         left = _copies(seline)

@@ -21,7 +21,7 @@ from seline.domain.document import BOT, DocumentKey
 from seline.errors import DocumentTooLarge, OutcomeUnknown, VolumeBusy, VolumeFailed
 from seline.ports.waiting import run_without_loop
 from seline.server import Serving, serving
-from seline.storage.volume import disk, writer
+from seline.storage.volume import files, writer
 from seline.storage.volume.store import READER_THREADS
 from tests.integration.test_http import ADMIN, Client, settings_for
 
@@ -32,12 +32,12 @@ import asyncio, sys, threading
 import seline_workers.worker
 from seline.server import run_server, serving
 from seline.settings import load_settings
-from seline.storage.volume import disk
+from seline.storage.volume import files
 
 sys.modules["seline.server.serving"].SHUTDOWN_S = 0.5
 sys.modules["seline.server.serving"].CLOSE_S = 0.5
 sys.modules["seline_workers.worker"].DRAIN_S = 0.5
-real, hung = disk.sync, threading.Event()
+real, hung = files.sync, threading.Event()
 
 def sync(descriptor):
     if hung.is_set():
@@ -48,7 +48,7 @@ def announce(started):
     hung.set()
     print(started.address, flush=True)
 
-disk.sync = sync
+files.sync = sync
 environ = {"SELINE_DATA_DIR": sys.argv[1], "SELINE_SERVER__HOST": "127.0.0.1", "PORT": "0"}
 settings = load_settings(environ={**environ, "SELINE_ADMIN_TOKEN": sys.argv[2]})
 asyncio.run(run_server(settings, announce=announce))
@@ -79,7 +79,7 @@ class Gate:
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     gate = Gate()
-    monkeypatch.setattr(disk, "sync", gate)
+    monkeypatch.setattr(files, "sync", gate)
     yield gate
     gate.open()
 
@@ -130,7 +130,7 @@ async def test_reads_that_hang_have_an_end_and_health_says_how_long_the_disk_owe
     data, names = server.data, [f"d{number}.json" for number in range(READER_THREADS)]
     for name in names:
         await data.save_json(name, {"n": 1})
-    release, read_whole = threading.Event(), disk.read_whole
+    release, read_whole = threading.Event(), files.read_whole
 
     def hang(*arguments: Any, **named: Any) -> Any:
         release.wait(30)
@@ -138,7 +138,7 @@ async def test_reads_that_hang_have_an_end_and_health_says_how_long_the_disk_owe
 
     store = await data.open_store()
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "read_whole", hang)
+        patch.setattr(files, "read_whole", hang)
         for name in names:
             store.drop_cached_pages(DocumentKey(BOT, name))
         try:

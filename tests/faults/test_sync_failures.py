@@ -41,7 +41,7 @@ from seline.errors import (
     VolumeFailed,
     VolumeFull,
 )
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from seline.storage.volume.reopen import REOPEN_EVERY_S
 from seline.storage.volume.writer import IDLE_AFTER_S
 from tests.clocks import FakeClock
@@ -455,8 +455,8 @@ def _let_syncs_be_retried(patch: pytest.MonkeyPatch) -> None:
         except OSError:
             real(descriptor)
 
-    real = disk.sync
-    patch.setattr(disk, "sync", retried)
+    real = files.sync
+    patch.setattr(files, "sync", retried)
 
 
 # one sync fails at the system call

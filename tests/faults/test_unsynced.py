@@ -21,7 +21,7 @@ from seline.domain.document import BOT, DocumentKey, Revision
 from seline.domain.integrity import ATTRIBUTE
 from seline.domain.retention import Dropped, Kept, RetentionPlan
 from seline.errors import OutcomeUnknown, VolumeFailed
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from tests.clocks import FakeClock
 from tests.faults.moments import REOPENED_AFTER_S, A, B, in_backups, inode, store_of, watch_syncs
 
@@ -153,7 +153,7 @@ def test_a_sync_of_the_whole_file_system_is_relied_on_from_linux_5_8_on(
         os, "uname", lambda: os.uname_result((real[0], real[1], release, real[3], real[4]))
     )
 
-    assert disk.syncs_filesystems() is relied_on
+    assert files.syncs_filesystems() is relied_on
 
 
 def copied_back(seline: Seline, directory: Path) -> int:

@@ -27,7 +27,7 @@ from seline.http.routes import PREFIX
 from seline.library import Seline
 from seline.server import serving
 from seline.settings import load_settings
-from seline.storage.volume import disk
+from seline.storage.volume import files
 
 PROFILE = "user_profile.json"
 
@@ -215,17 +215,17 @@ class TestHomeAssistant:
     ) -> None:
         for number in range(7):
             await seline.data.save_json(PROFILE, {"n": number})
-        real = disk.stage
+        real = files.stage
 
         def failing(*args: object, **kwargs: object) -> int:
             raise OSError(errno.EIO, "Input/output error")
 
-        monkeypatch.setattr(disk, "stage", failing)
+        monkeypatch.setattr(files, "stage", failing)
         for _ in range(10):
             with pytest.raises(Exception, match="EIO"):
                 await seline.data.save_json(PROFILE, {"n": "never"})
             await seline.data.prune()
-        monkeypatch.setattr(disk, "stage", real)
+        monkeypatch.setattr(files, "stage", real)
         assert len(await seline.data.backups(PROFILE)) == 5
 
     async def test_a_default_save_was_not_durable(self, seline: Seline, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The volume store: documents as readable files in one directory, committed in groups.
 
-`disk` makes the calls, `ground` holds the directory, `judging` looks, `shelf` knows the backups,
-`commit` changes, `writer` queues, `opening` mends at start, `store` is the port's face.
+`files` makes the system calls, `directory` holds the directory, `inspect` reads and judges,
+`backup_index` lists the backups, `commit` writes, `writer` queues, `opening` repairs at start,
+`store` implements the port.
 """

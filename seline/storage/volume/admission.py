@@ -19,7 +19,7 @@ from seline.domain.retention import Dropped, plan_shedding
 from seline.domain.usage import Room, room_for
 from seline.errors import VolumeFull
 from seline.storage.batch import Plan, Publish
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.disk_usage import Space, blocks
 from seline.storage.volume.events import Telling
@@ -105,7 +105,7 @@ class Admission:
     def _count_anew(self) -> None:
         """Count the documents: some may have come or gone by hand."""
         try:
-            names = disk.names(self.ground.documents(BOT))
+            names = files.names(self.ground.documents(BOT))
         except OSError as error:
             raise named(error, "Listing the documents") from error
         self.documents = sum(map(is_document_name, names))

@@ -15,7 +15,7 @@ from typing import Self
 
 from seline.domain.backup import Backup, Stamp, next_stamp, parse_backup_name
 from seline.domain.integrity import NewerFormat, decode_checksum
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from seline.storage.volume.os_errors import named
 
 
@@ -108,7 +108,7 @@ class Shelf:
 
     def _names(self) -> list[str]:
         try:
-            return disk.names(self._directory)
+            return files.names(self._directory)
         except OSError as error:
             raise named(error, "Listing the backups") from error
 
@@ -134,7 +134,7 @@ class Shelf:
         except OSError:
             return replace(backup, size_bytes=0)
         try:
-            attribute = disk.read_attribute(descriptor)
+            attribute = files.read_attribute(descriptor)
             checksum = decode_checksum(attribute) if attribute is not None else None
             return replace(
                 backup,

@@ -19,7 +19,7 @@ from seline.domain.integrity import (
     encode_checksum,
 )
 from seline.ports.store import Capability
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.mounts import NETWORK_KINDS, Mount, journal_missing, mount_of
 from seline.storage.volume.os_errors import describe, is_full
@@ -155,7 +155,7 @@ class _Scratch:
         self._clean()
         try:
             for name in ("probe-a", "probe-b"):
-                os.close(disk.stage(self._directory, name, b"", None, time.time_ns()))
+                os.close(files.stage(self._directory, name, b"", None, time.time_ns()))
         except OSError:
             self._clean()
             raise
@@ -166,7 +166,7 @@ class _Scratch:
 
     def _clean(self) -> None:
         for name in ("probe-a", "probe-b", "probe-c"):
-            disk.unlink(self._directory, name, missing_ok=True)
+            files.unlink(self._directory, name, missing_ok=True)
 
     def works(self, attempt: object) -> str | None:
         """Return None if the attempt worked, else what the disk said."""
@@ -179,10 +179,10 @@ class _Scratch:
         return None
 
     def try_link(self) -> None:
-        disk.link(self._directory, "probe-a", self._directory, "probe-c")
+        files.link(self._directory, "probe-a", self._directory, "probe-c")
 
     def try_exchange(self) -> None:
-        disk.exchange(self._directory, "probe-a", self._directory, "probe-b")
+        files.exchange(self._directory, "probe-a", self._directory, "probe-b")
 
     def try_attribute(self) -> None:
         descriptor = os.open("probe-a", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._directory)
@@ -205,7 +205,7 @@ class _Scratch:
         started = time.monotonic()
         first = os.stat("probe-a", dir_fd=self._directory).st_ctime_ns
         while (waited_s := time.monotonic() - started) < _STEP_WAIT_S:
-            os.chmod("probe-a", disk.FILE_MODE, dir_fd=self._directory)
+            os.chmod("probe-a", files.FILE_MODE, dir_fd=self._directory)
             if os.stat("probe-a", dir_fd=self._directory).st_ctime_ns != first:
                 break
         return waited_s
@@ -218,7 +218,7 @@ def _mtime_step_ns(kept_ns: int) -> int:
 
 def _works_directory_sync(directory: int) -> str | None:
     try:
-        disk.flush(directory)
+        files.flush(directory)
     except OSError as error:
         return _no(error)
     return None

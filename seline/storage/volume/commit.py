@@ -36,12 +36,12 @@ from seline.domain.document import Content, DocumentKey
 from seline.errors import SelineError
 from seline.ports.store import Incident
 from seline.storage.batch import Found, Plan
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.capabilities import Probed
 from seline.storage.volume.directory import Ground
-from seline.storage.volume.disk import Identity
 from seline.storage.volume.durability import Durability
+from seline.storage.volume.files import Identity
 from seline.storage.volume.inspect import Judging
 from seline.storage.volume.journal import RECORD_NAME, Entry, encode_record
 from seline.storage.volume.old_bytes import OldBytes
@@ -151,11 +151,11 @@ class Committer:
         whole = (
             self._staging.probed.own_mount
             and len(descriptors) >= SYNCFS_FILES_MIN
-            and disk.syncs_filesystems()
+            and files.syncs_filesystems()
         )
         try:
             if whole:
-                disk.sync_filesystem(self._ground.top)
+                files.sync_filesystem(self._ground.top)
             else:
                 self._durability.sync_files(descriptors)
             moved = self._old_bytes.shelve_copies(moves)
@@ -180,18 +180,18 @@ class Committer:
         self._durability.sync_directories([self._ground.staging], "Syncing what was staged")
         name = f"{RECORD_NAME}.new"
         try:
-            disk.unlink(self._ground.seline, name, missing_ok=True)
+            files.unlink(self._ground.seline, name, missing_ok=True)
             data = encode_record(entries)
-            descriptor = disk.stage(self._ground.seline, name, data, None, time.time_ns())
+            descriptor = files.stage(self._ground.seline, name, data, None, time.time_ns())
             try:
-                disk.sync(descriptor)
+                files.sync(descriptor)
             finally:
                 os.close(descriptor)
-            disk.rename(self._ground.seline, name, self._ground.seline, RECORD_NAME)
+            files.rename(self._ground.seline, name, self._ground.seline, RECORD_NAME)
         except OSError as error:
             raise StagingFailed(error, "Writing the journal") from error
         try:
-            disk.sync(self._ground.seline)
+            files.sync(self._ground.seline)
         except OSError as error:
             raise InDoubt(error, "Syncing the journal", committed=False) from error
 
@@ -226,14 +226,14 @@ class Committer:
     def _sync_documents(self, moves: Sequence[Move], *, committed: bool) -> None:
         for directory in {self._ground.documents(move.key.owner) for move in moves}:
             try:
-                disk.sync(directory)
+                files.sync(directory)
             except OSError as error:
                 raise InDoubt(error, "Syncing the documents", committed=committed) from error
 
     def _forget_record(self) -> None:
         try:
-            disk.unlink(self._ground.seline, RECORD_NAME)
-            disk.sync(self._ground.seline)
+            files.unlink(self._ground.seline, RECORD_NAME)
+            files.sync(self._ground.seline)
         except OSError as error:
             raise InDoubt(error, "Removing the journal's record", committed=True) from error
 
@@ -285,7 +285,7 @@ class Committer:
 
     def _unlink_quietly(self, directory: int, name: str) -> None:
         try:
-            disk.unlink(directory, name, missing_ok=True)
+            files.unlink(directory, name, missing_ok=True)
         except OSError:
             self._litter.append((directory, name))
 

@@ -31,7 +31,7 @@ from seline.errors import (
     VolumeNotMounted,
     VolumeReadOnly,
 )
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from seline.storage.volume.os_errors import describe, named
 
 VOLUME_FORMAT: Final = 1
@@ -191,9 +191,9 @@ class Ground:
 
     def _inner(self, name: str, inside: int) -> int:
         try:
-            if disk.make_directory(name, inside):
+            if files.make_directory(name, inside):
                 self.remade.append(name)
-            return disk.open_directory(name, inside=inside)
+            return files.open_directory(name, inside=inside)
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
                 raise VolumeFailed(
@@ -204,7 +204,7 @@ class Ground:
 
     def _check_format(self) -> None:
         try:
-            found = disk.read_whole(self.seline, "format", size_max=64).data.strip(_BLANK)
+            found = files.read_whole(self.seline, "format", size_max=64).data.strip(_BLANK)
         except FileNotFoundError:
             found = b""
         except OSError as error:
@@ -236,21 +236,21 @@ class Ground:
     ) -> None:
         """Put a small file in place whole; not synced unless it matters after a power cut."""
         target = self.seline if directory is None else directory
-        disk.unlink(self.seline, f"{name}.new", missing_ok=True)
-        descriptor = disk.stage(self.seline, f"{name}.new", data, None, time.time_ns())
+        files.unlink(self.seline, f"{name}.new", missing_ok=True)
+        descriptor = files.stage(self.seline, f"{name}.new", data, None, time.time_ns())
         try:
             try:
                 if durable:
-                    disk.sync(descriptor)
+                    files.sync(descriptor)
             finally:
                 os.close(descriptor)
-            disk.rename(self.seline, f"{name}.new", target, name)
+            files.rename(self.seline, f"{name}.new", target, name)
         except BaseException:
             with contextlib.suppress(OSError):
-                disk.unlink(self.seline, f"{name}.new", missing_ok=True)
+                files.unlink(self.seline, f"{name}.new", missing_ok=True)
             raise
         if durable:
-            disk.sync(target)
+            files.sync(target)
 
     def close(self) -> None:
         """Let go of the volume; idempotent."""
@@ -312,7 +312,7 @@ def hold(
 def _open_top(path: str) -> int:
     try:
         _make_the_way(path)
-        return disk.open_directory(path)
+        return files.open_directory(path)
     except (FileExistsError, NotADirectoryError) as error:
         raise VolumeFailed(
             f"{path} is not a directory, or leads through a file.",
@@ -329,9 +329,9 @@ def _make_the_way(path: str) -> None:
     above = os.path.dirname(path)
     if above != path:
         _make_the_way(above)
-    held = disk.open_directory(above)
+    held = files.open_directory(above)
     try:
-        disk.make_directory(os.path.basename(path), held)
+        files.make_directory(os.path.basename(path), held)
     finally:
         os.close(held)
 
@@ -373,9 +373,9 @@ def _try_lock(top: int) -> tuple[bool, int | None]:
 
 def _try_lock_file(top: int) -> tuple[bool, int | None]:
     """Lock a never-deleted file, where a directory cannot be locked (network file systems)."""
-    disk.make_directory(".seline", top)
+    files.make_directory(".seline", top)
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    lock_file = os.open(".seline/lock", flags, disk.FILE_MODE, dir_fd=top)
+    lock_file = os.open(".seline/lock", flags, files.FILE_MODE, dir_fd=top)
     try:
         fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

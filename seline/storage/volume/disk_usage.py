@@ -16,7 +16,7 @@ from typing import Final
 
 from seline.domain.document import BOT
 from seline.domain.usage import Usage, reserve_bytes
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from seline.storage.volume.directory import Ground
 
 RESERVE_NAME: Final = "reserve"
@@ -85,7 +85,7 @@ class Space:
         released = False
         for name in (RESERVE_NAME, *RESERVED_FILES):
             with contextlib.suppress(OSError):
-                disk.unlink(self._ground.seline, name)
+                files.unlink(self._ground.seline, name)
                 released = True
         return released
 
@@ -95,13 +95,13 @@ class Space:
             status = os.fstatvfs(self._ground.top)
             wanted = reserve_bytes(self._reserve_base(status), self._reserve_percent)
             if not self.has_reserve() and status.f_bavail * status.f_frsize > 4 * wanted:
-                disk.reserve(self._ground.seline, RESERVE_NAME, wanted)
+                files.reserve(self._ground.seline, RESERVE_NAME, wanted)
             for name in RESERVED_FILES:
                 self._reserve_file(name)
 
     def _reserve_file(self, name: str) -> None:
         with contextlib.suppress(FileExistsError):
-            os.close(disk.stage(self._ground.seline, name, b"", None, time.time_ns()))
+            os.close(files.stage(self._ground.seline, name, b"", None, time.time_ns()))
 
     def has_reserve(self) -> bool:
         """Whether the reserve is there."""
@@ -136,7 +136,7 @@ def _sizes(directory: int) -> tuple[int, int]:
     The reserve is left out: it is room, kept free.
     """
     json_bytes = other_bytes = 0
-    for name in disk.names(directory):
+    for name in files.names(directory):
         try:
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except OSError:

@@ -15,9 +15,9 @@ from typing import Final
 
 from seline.domain.document import DocumentKey
 from seline.storage.batch import Found
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from seline.storage.volume.directory import Ground
-from seline.storage.volume.disk import Identity
+from seline.storage.volume.files import Identity
 from seline.storage.volume.os_errors import DirectoryFailed
 
 SYNC_THREADS: Final = 16
@@ -57,9 +57,9 @@ class Durability:
         if (refusal := self._refused.get(file)) is not None:
             raise refusal
         with contextlib.suppress(FileNotFoundError):  # it was there a moment ago
-            descriptor = disk.open_to_read(self.ground.documents(found.key.owner), found.key.name)
+            descriptor = files.open_to_read(self.ground.documents(found.key.owner), found.key.name)
             try:
-                disk.sync(descriptor)
+                files.sync(descriptor)
             except OSError as error:
                 self._refused[file] = error
                 raise
@@ -74,16 +74,16 @@ class Durability:
         """Sync files together: where there are several, the file system merges its commits."""
         if len(descriptors) < 2:
             for descriptor in descriptors:
-                disk.sync(descriptor)
+                files.sync(descriptor)
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="seline-sync")
         try:
-            pending = [self._pool.submit(disk.sync, descriptor) for descriptor in descriptors]
+            pending = [self._pool.submit(files.sync, descriptor) for descriptor in descriptors]
         except RuntimeError:  # the interpreter is going down and takes no work any more
             pending = []
             for descriptor in descriptors:
-                disk.sync(descriptor)
+                files.sync(descriptor)
         failures = [error for future in pending if (error := future.exception()) is not None]
         if failures:
             raise failures[0]
@@ -92,7 +92,7 @@ class Durability:
         """Sync directories, of which nothing is visible yet. Raises DirectoryFailed."""
         for directory in directories:
             try:
-                disk.sync(directory)
+                files.sync(directory)
             except OSError as error:
                 raise DirectoryFailed(error, doing) from error
 

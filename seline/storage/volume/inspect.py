@@ -29,9 +29,9 @@ from seline.domain.integrity import (
     judge,
     name_hash,
 )
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from seline.storage.volume.directory import Ground
-from seline.storage.volume.disk import Identity
+from seline.storage.volume.files import Identity
 from seline.storage.volume.os_errors import describe
 
 YOUNG_NS: Final = 2_000_000_000
@@ -188,7 +188,7 @@ class Judging:
     def recorded(self, key: DocumentKey, descriptor: int) -> Revision | None:
         """Return which content an open file was written with, whatever it holds now."""
         try:
-            checksum = _checksum(disk.read_attribute(descriptor))
+            checksum = _checksum(files.read_attribute(descriptor))
         except NewerFormat:
             return None
         if checksum is None or checksum.name_hash != name_hash(key):
@@ -198,11 +198,11 @@ class Judging:
     def judge_in_pieces(self, key: DocumentKey, descriptor: int) -> bool:
         """Return whether an open file is sound, without holding it in memory."""
         try:
-            checksum = _checksum(disk.read_attribute(descriptor))
+            checksum = _checksum(files.read_attribute(descriptor))
         except NewerFormat:
             return False
         digest = hashlib.sha256()
-        while piece := os.read(descriptor, disk.READ_PIECE_BYTES):
+        while piece := os.read(descriptor, files.READ_PIECE_BYTES):
             digest.update(piece)
         if checksum is None or checksum.name_hash != name_hash(key):
             return False
@@ -216,10 +216,10 @@ class Judging:
         settled: Callable[[DocumentKey, Identity], bool],
     ) -> Sight:
         try:
-            raw = disk.read_whole(directory, name, size_max=self._document_bytes_max)
+            raw = files.read_whole(directory, name, size_max=self._document_bytes_max)
         except FileNotFoundError:
             return Sight(Judged(Verdict.MISSING), None)
-        except disk.StillChanging as error:
+        except files.StillChanging as error:
             return Sight(Judged(Verdict.UNSETTLED, reason=str(error.strerror)), None)
         except OSError as error:
             return Sight(Judged(Verdict.UNREADABLE, reason=_reason(error)), None)
@@ -258,7 +258,7 @@ def _at_rest(_key: DocumentKey, _identity: Identity) -> bool:
 
 
 def _reason(error: OSError) -> str:
-    if isinstance(error, disk.NotARegularFile):
+    if isinstance(error, files.NotARegularFile):
         return "it is not a regular file"
     if error.errno == errno.EFBIG:
         return f"it has {error.strerror}"

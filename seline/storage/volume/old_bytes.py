@@ -17,7 +17,7 @@ from seline.domain.document import Content
 from seline.domain.integrity import Verdict
 from seline.domain.json_text import why_not_json
 from seline.ports.store import Incident
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.durability import Durability
@@ -66,7 +66,7 @@ class OldBytes:
         target = self.ground.backups(move.key.owner)
         try:
             self.durability.make_file_durable(move.publish.found)
-            disk.link(self.ground.documents(move.key.owner), move.key.name, target, backup.name)
+            files.link(self.ground.documents(move.key.owner), move.key.name, target, backup.name)
         except (FileNotFoundError, FileExistsError) as error:
             raise LookAgain from error
         except OSError:
@@ -112,7 +112,7 @@ class OldBytes:
             return
         documents = self.ground.documents(move.key.owner)
         try:
-            disk.link(documents, move.key.name, self.ground.quarantine, name)
+            files.link(documents, move.key.name, self.ground.quarantine, name)
         except (FileNotFoundError, FileExistsError) as error:
             raise LookAgain from error
         except OSError:
@@ -127,10 +127,10 @@ class OldBytes:
         if self.staging.probed.exchange or move.publish.content is None:
             move.set_aside = True
             return
-        descriptor = disk.stage(self.ground.quarantine, name, broken.data, None, time.time_ns())
+        descriptor = files.stage(self.ground.quarantine, name, broken.data, None, time.time_ns())
         move.links.append((self.ground.quarantine, name))
         try:
-            disk.sync(descriptor)
+            files.sync(descriptor)
         finally:
             os.close(descriptor)
 
@@ -153,7 +153,7 @@ class OldBytes:
 
     def _hold_what_came_out(self) -> None:
         try:
-            disk.sync(self.ground.staging)
+            files.sync(self.ground.staging)
         except OSError as error:
             raise InDoubt(error, "Syncing what came out", committed=False) from error
 
@@ -182,25 +182,25 @@ class OldBytes:
         elif move.set_aside:
             self._move_aside(move, now)
         elif move.is_judged(self.ground.staging, move.staged):
-            disk.unlink(self.ground.staging, move.staged)
+            files.unlink(self.ground.staging, move.staged)
         else:
             self._keep_stranger(move, now)
 
     def _erase(self, move: Move, now: datetime) -> None:
         """Erase what a purged document was by now; a directory, never ours, is set aside."""
         try:
-            disk.unlink(self.ground.staging, move.staged)
+            files.unlink(self.ground.staging, move.staged)
         except IsADirectoryError:
             self._move_aside(move, now)
 
     def _move_aside(self, move: Move, now: datetime) -> None:
         aside = free_aside_name(self.ground, move.key, now)
-        disk.rename(self.ground.staging, move.staged, self.ground.quarantine, aside)
-        disk.sync(self.ground.quarantine)
+        files.rename(self.ground.staging, move.staged, self.ground.quarantine, aside)
+        files.sync(self.ground.quarantine)
 
     def _keep_stranger(self, move: Move, now: datetime) -> None:
         """Someone edited the document in the very moment of the save: keep what they wrote."""
-        raw = disk.read_whole(self.ground.staging, move.staged, size_max=1 << 40)
+        raw = files.read_whole(self.ground.staging, move.staged, size_max=1 << 40)
         if why_not_json(raw.data) is not None:
             self._move_aside(move, now)
             place = "quarantine"
@@ -223,12 +223,12 @@ class OldBytes:
         name = self.staging.free_name()
         descriptor, _ = self.staging.write(move, name, content)
         try:
-            disk.sync(descriptor)
+            files.sync(descriptor)
         finally:
             os.close(move.descriptors.pop())
-        disk.rename(self.ground.staging, name, target, backup.name)
-        disk.sync(target)
-        disk.unlink(self.ground.staging, move.staged)
+        files.rename(self.ground.staging, name, target, backup.name)
+        files.sync(target)
+        files.unlink(self.ground.staging, move.staged)
         move.backups.append(backup)
         shelf.added(backup)
         return backup.name

@@ -24,7 +24,7 @@ from seline.domain.integrity import (
 from seline.domain.json_text import why_not_json
 from seline.errors import UnsupportedFormat
 from seline.ports.store import Incident
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.capabilities import Probed
 from seline.storage.volume.directory import Ground
@@ -87,13 +87,13 @@ class Mending:
         What a killed process renamed last may be so in the page cache alone.
         """
         for directory in self._ground.directories:
-            disk.touch_and_sync(directory)
+            files.touch_and_sync(directory)
 
     def _roll_forward(self, now: datetime, *, again: bool) -> frozenset[DocumentKey]:
         seline = self._ground.seline
-        disk.unlink(seline, f"{RECORD_NAME}.new", missing_ok=True)
+        files.unlink(seline, f"{RECORD_NAME}.new", missing_ok=True)
         try:
-            data = disk.read_whole(seline, RECORD_NAME, size_max=_ANY_SIZE).data
+            data = files.read_whole(seline, RECORD_NAME, size_max=_ANY_SIZE).data
         except FileNotFoundError:
             if not again:
                 return frozenset()
@@ -113,8 +113,8 @@ class Mending:
         if damaged:
             self._give_up(damaged, now, begun=begun)
         else:
-            disk.unlink(seline, RECORD_NAME, missing_ok=True)
-            disk.sync(seline)
+            files.unlink(seline, RECORD_NAME, missing_ok=True)
+            files.sync(seline)
         return frozenset(DocumentKey(entry.owner, entry.name) for entry in record.entries)
 
     def _hold_record(self, data: bytes) -> None:
@@ -126,12 +126,12 @@ class Mending:
         seline, name = self._ground.seline, f"{RECORD_NAME}.new"
         try:
             self._write_bytes(seline, name, data, None, time.time_ns())
-            disk.rename(seline, name, seline, RECORD_NAME)
+            files.rename(seline, name, seline, RECORD_NAME)
         except OSError as error:
-            disk.unlink(seline, name, missing_ok=True)
+            files.unlink(seline, name, missing_ok=True)
             if not is_full(error):
                 raise
-        disk.sync(seline)
+        files.sync(seline)
 
     def _is_damaged(self, entry: Entry) -> bool:
         """Whether what was staged has rotted: it is neither the new content nor what that replaced.
@@ -170,7 +170,7 @@ class Mending:
             else:
                 self._complete_put(entry, now)
         for owner in {entry.owner for entry in record.entries}:
-            disk.touch_and_sync(self._ground.documents(owner))
+            files.touch_and_sync(self._ground.documents(owner))
 
     def _complete_put(self, entry: Entry, now: datetime) -> None:
         key = DocumentKey(entry.owner, entry.name)
@@ -184,15 +184,15 @@ class Mending:
                 return
         elif live.content is not None and live.content.revision not in (entry.before, entry.after):
             self._keep_found(key, live.content, sound_json=live.usable, now=now)
-        disk.rename(self._ground.staging, staged, self._ground.documents(entry.owner), entry.name)
+        files.rename(self._ground.staging, staged, self._ground.documents(entry.owner), entry.name)
 
     def _stage_again(self, name: str, key: DocumentKey, content: Content) -> bool:
         """Write what is in place once more, to be put there anew; False where there is no room."""
-        disk.unlink(self._ground.staging, name, missing_ok=True)
+        files.unlink(self._ground.staging, name, missing_ok=True)
         try:
             self._write(self._ground.staging, name, key, content)
         except OSError as error:
-            disk.unlink(self._ground.staging, name, missing_ok=True)
+            files.unlink(self._ground.staging, name, missing_ok=True)
             if is_full(error):
                 return False
             raise
@@ -202,7 +202,7 @@ class Mending:
         key = DocumentKey(entry.owner, entry.name)
         live = self._judging.look(key).judged
         if live.content is not None and live.content.revision == entry.before:
-            disk.unlink(self._ground.documents(entry.owner), entry.name, missing_ok=True)
+            files.unlink(self._ground.documents(entry.owner), entry.name, missing_ok=True)
         elif live.verdict is Verdict.MISSING:
             self.remove_again(key)
 
@@ -218,8 +218,8 @@ class Mending:
         sound = (one.content for one in looks if one.verdict is Verdict.SOUND)
         content = next((one for one in sound if one is not None), None)
         if content is not None and self._stage_again(AGAIN, key, content):
-            disk.rename(staging, AGAIN, documents, key.name)
-            disk.unlink(documents, key.name, missing_ok=True)
+            files.rename(staging, AGAIN, documents, key.name)
+            files.unlink(documents, key.name, missing_ok=True)
 
     def _is_staged(self, entry: Entry) -> bool:
         """Whether the staged file holds the recorded content (after an exchange it does not)."""
@@ -228,7 +228,7 @@ class Mending:
 
     def _staged_revision(self, name: str) -> str | None:
         try:
-            raw = disk.read_whole(self._ground.staging, name, size_max=_ANY_SIZE)
+            raw = files.read_whole(self._ground.staging, name, size_max=_ANY_SIZE)
         except FileNotFoundError:
             return None
         return Content.of(raw.data).revision
@@ -237,9 +237,9 @@ class Mending:
         self, now: datetime, why: str, outcome: str = "may be there in part"
     ) -> None:
         name = free_aside_name(self._ground, DocumentKey(SELINE, "journal.json"), now)
-        disk.rename(self._ground.seline, RECORD_NAME, self._ground.quarantine, name)
-        disk.sync(self._ground.quarantine)
-        disk.sync(self._ground.seline)
+        files.rename(self._ground.seline, RECORD_NAME, self._ground.quarantine, name)
+        files.sync(self._ground.quarantine)
+        files.sync(self._ground.seline)
         self._tell(
             Incident(
                 kind="journal_broken",
@@ -254,14 +254,14 @@ class Mending:
 
     def _sweep_staging(self, now: datetime) -> None:
         """Sweep what a document, a backup or a commit that was never answered accounts for."""
-        for name in disk.names(self._ground.staging):
+        for name in files.names(self._ground.staging):
             try:
-                raw = disk.read_whole(self._ground.staging, name, size_max=_ANY_SIZE)
+                raw = files.read_whole(self._ground.staging, name, size_max=_ANY_SIZE)
             except OSError:
                 self._move_aside(name, now)
                 continue
             if self._is_ours(raw.attribute, raw.data):
-                disk.unlink(self._ground.staging, name, missing_ok=True)
+                files.unlink(self._ground.staging, name, missing_ok=True)
             else:
                 self._move_aside(name, now)
 
@@ -283,13 +283,13 @@ class Mending:
 
     def _move_aside(self, name: str, now: datetime) -> None:
         aside = free_aside_name(self._ground, DocumentKey(SELINE, "staging.json"), now)
-        disk.rename(self._ground.staging, name, self._ground.quarantine, aside)
-        disk.sync(self._ground.quarantine)
+        files.rename(self._ground.staging, name, self._ground.quarantine, aside)
+        files.sync(self._ground.quarantine)
 
     def _sweep_exports(self) -> None:
-        for name in disk.names(self._ground.exports):
+        for name in files.names(self._ground.exports):
             with contextlib.suppress(OSError):
-                disk.unlink(self._ground.exports, name)  # what the probe left
+                files.unlink(self._ground.exports, name)  # what the probe left
                 continue
             shutil.rmtree(name, ignore_errors=True, dir_fd=self._ground.exports)
 
@@ -307,7 +307,7 @@ class Mending:
         except FileNotFoundError:
             return
         if (live.st_dev, live.st_ino) == (kept.st_dev, kept.st_ino):
-            disk.unlink(self._ground.backups(owner), backup.name, missing_ok=True)
+            files.unlink(self._ground.backups(owner), backup.name, missing_ok=True)
             self._shelves[owner].removed(backup)
 
     def _keep_found(
@@ -333,7 +333,7 @@ class Mending:
     def _keep_as(self, directory: int, name: str, key: DocumentKey, content: Content) -> None:
         with contextlib.suppress(FileExistsError):
             self._write(directory, name, key, content)
-            disk.sync(directory)
+            files.sync(directory)
 
     def _write(self, directory: int, name: str, key: DocumentKey, content: Content) -> None:
         """Write and sync a content under a new name."""
@@ -342,8 +342,8 @@ class Mending:
     def _write_bytes(
         self, directory: int, name: str, data: bytes, attribute: bytes | None, mtime_ns: int
     ) -> None:
-        descriptor = disk.stage(directory, name, data, attribute, mtime_ns)
+        descriptor = files.stage(directory, name, data, attribute, mtime_ns)
         try:
-            disk.sync(descriptor)
+            files.sync(descriptor)
         finally:
             os.close(descriptor)

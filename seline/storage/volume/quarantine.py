@@ -11,14 +11,14 @@ from datetime import datetime
 from seline.domain.backup import Stamp, backup_name, next_stamp, parse_backup_name
 from seline.domain.document import SELINE, Content, DocumentKey
 from seline.ports.store import QuarantineItem
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from seline.storage.volume.directory import Ground
 
 
 def list_quarantine(ground: Ground) -> list[QuarantineItem]:
     """List what was set aside, newest first; files that are not ours are left out."""
     items: list[tuple[Stamp, QuarantineItem]] = []
-    for name in disk.names(ground.quarantine):
+    for name in files.names(ground.quarantine):
         parsed = parse_backup_name(name)
         if parsed is None:
             continue
@@ -43,7 +43,7 @@ def aside_document(key: DocumentKey) -> str:
 def free_aside_name(ground: Ground, key: DocumentKey, now: datetime) -> str:
     """Return a name in quarantine/ that comes after all others of the document."""
     document = aside_document(key)
-    parsed = (parse_backup_name(name) for name in disk.names(ground.quarantine))
+    parsed = (parse_backup_name(name) for name in files.names(ground.quarantine))
     stamps = [one[1] for one in parsed if one is not None and one[0] == document]
     return backup_name(document, next_stamp(max(stamps, default=None), now))
 
@@ -55,7 +55,7 @@ def is_set_aside(ground: Ground, key: DocumentKey, content: Content) -> bool:
         if item.document != document or item.size_bytes != content.size_bytes:
             continue
         try:
-            raw = disk.read_whole(ground.quarantine, item.name, size_max=item.size_bytes)
+            raw = files.read_whole(ground.quarantine, item.name, size_max=item.size_bytes)
         except OSError:
             continue
         if raw.data == content.data:

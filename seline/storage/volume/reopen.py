@@ -19,7 +19,7 @@ from seline.domain.integrity import Verdict
 from seline.errors import OutcomeUnknown, SelineError, VolumeFailed
 from seline.ports.store import Outcome
 from seline.storage.batch import Plan, Publish
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from seline.storage.volume.commit import Committer
 from seline.storage.volume.current import Finding
 from seline.storage.volume.directory import Ground
@@ -105,7 +105,7 @@ class Reopening:
         keys = self.doubtful | frozenset(self.committer.overlay)
         self.finding.judging.cache.clear()
         for key in keys:
-            disk.drop_cached_pages(self.ground.documents(key.owner), key.name)
+            files.drop_cached_pages(self.ground.documents(key.owner), key.name)
         now = self.clock.now()
         completed = self.mending.run(now, again=True)
         again = [replace(self.finding.find(key), repair=True) for key in sorted(keys)]
@@ -125,6 +125,6 @@ class Reopening:
             if found.judged.verdict is Verdict.MISSING and found.key not in completed:
                 self.mending.remove_again(found.key)
         for owner in (BOT, SELINE):
-            disk.touch_and_sync(self.ground.documents(owner))
+            files.touch_and_sync(self.ground.documents(owner))
         for found in again:
             self.telling.changed(found.key, Outcome(content=found.content, changed=True))

@@ -19,7 +19,7 @@ from seline.domain.integrity import Verdict
 from seline.domain.retention import Dropped, plan_without, verified_plan
 from seline.errors import StorageError, VolumeFailed
 from seline.ports.store import QuarantineItem, Retain
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.inspect import Judging
@@ -81,7 +81,7 @@ class Rotation:
                     self._erase_aside(item.name)
         for directory in (self.ground.backups(key.owner), self.ground.quarantine):
             with _noting(failed):
-                disk.sync(directory)
+                files.sync(directory)
         for error in failed:
             raise error
 
@@ -95,7 +95,7 @@ class Rotation:
             over = count > QUARANTINE_ITEMS_MAX or size_bytes > QUARANTINE_BYTES_MAX
             if over and newest_of[item.document] != item.name:
                 with suppress(IsADirectoryError):
-                    disk.unlink(self.ground.quarantine, item.name, missing_ok=True)
+                    files.unlink(self.ground.quarantine, item.name, missing_ok=True)
 
     def quarantine(self) -> list[QuarantineItem]:
         """List what was set aside, newest first."""
@@ -103,7 +103,7 @@ class Rotation:
 
     def _erase_aside(self, name: str) -> None:
         try:
-            disk.unlink(self.ground.quarantine, name, missing_ok=True)
+            files.unlink(self.ground.quarantine, name, missing_ok=True)
         except IsADirectoryError as error:
             raise VolumeFailed(
                 f"quarantine/{name} is a directory that Seline did not make and does not erase; "
@@ -121,7 +121,7 @@ class Rotation:
         return list(dropped)
 
     def _unlink(self, key: DocumentKey, backup: Backup) -> None:
-        disk.unlink(self.ground.backups(key.owner), backup.name, missing_ok=True)
+        files.unlink(self.ground.backups(key.owner), backup.name, missing_ok=True)
         self.shelves[key.owner].removed(backup)
         self.freed(backup.size_bytes)
 

@@ -15,10 +15,10 @@ from io import FileIO
 
 from seline.domain.document import Content, DocumentKey
 from seline.errors import DocumentUnrecoverable
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from seline.storage.volume.current import Finding
 from seline.storage.volume.directory import Ground
-from seline.storage.volume.disk import Identity
+from seline.storage.volume.files import Identity
 from seline.storage.volume.inspect import Judging
 from seline.storage.volume.os_errors import named
 
@@ -92,7 +92,7 @@ class Lease:
 
     def _remembered(self, key: DocumentKey, directory: int) -> Content | None:
         """Return what a broken file held: the document may hold something newer by now."""
-        descriptor = disk.open_to_read(directory, key.name)
+        descriptor = files.open_to_read(directory, key.name)
         try:
             if not Identity.of(os.fstat(descriptor)).same_bytes(self.held[key.name]):
                 raise FileNotFoundError(key.name)
@@ -104,7 +104,7 @@ class Lease:
     def _pieces(
         self, key: DocumentKey, directory: int, identity: Identity
     ) -> Generator[bytes] | None:
-        file = os.fdopen(disk.open_to_read(directory, key.name), "rb", buffering=0)
+        file = os.fdopen(files.open_to_read(directory, key.name), "rb", buffering=0)
         try:
             if not Identity.of(os.fstat(file.fileno())).same_bytes(identity):
                 raise FileNotFoundError(key.name)
@@ -179,10 +179,10 @@ class Leases:
                 self._left.append(name)
 
     def _take_away(self, name: str) -> None:
-        directory = disk.open_directory(name, inside=self._ground.exports)
+        directory = files.open_directory(name, inside=self._ground.exports)
         try:
-            for held in disk.names(directory):
-                disk.unlink(directory, held, missing_ok=True)
+            for held in files.names(directory):
+                files.unlink(directory, held, missing_ok=True)
         finally:
             os.close(directory)
         os.rmdir(name, dir_fd=self._ground.exports)
@@ -191,21 +191,21 @@ class Leases:
         if key.name in lease.linked:
             return
         if lease.directory is None:
-            os.mkdir(lease.name, disk.DIRECTORY_MODE, dir_fd=self._ground.exports)
-            lease.directory = disk.open_directory(lease.name, inside=self._ground.exports)
+            os.mkdir(lease.name, files.DIRECTORY_MODE, dir_fd=self._ground.exports)
+            lease.directory = files.open_directory(lease.name, inside=self._ground.exports)
         documents = self._ground.documents(key.owner)
         identity = lease.held[key.name]
         try:
             status = os.stat(key.name, dir_fd=documents, follow_symlinks=False)
             if not Identity.of(status).same_bytes(identity):
                 return
-            disk.link(documents, key.name, lease.directory, key.name)
+            files.link(documents, key.name, lease.directory, key.name)
         except FileNotFoundError:
             return
         except OSError:
-            raw = disk.read_whole(documents, key.name, size_max=identity.size_bytes)
+            raw = files.read_whole(documents, key.name, size_max=identity.size_bytes)
             os.close(
-                disk.stage(
+                files.stage(
                     lease.directory, key.name, raw.data, raw.attribute, raw.identity.mtime_ns
                 )
             )

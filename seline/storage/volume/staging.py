@@ -17,11 +17,11 @@ from seline.domain.backup import Backup, Stamp, backup_name
 from seline.domain.document import Content, DocumentKey
 from seline.domain.integrity import Verdict
 from seline.storage.batch import Publish
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.capabilities import Probed
 from seline.storage.volume.directory import Ground
-from seline.storage.volume.disk import Identity
+from seline.storage.volume.files import Identity
 from seline.storage.volume.os_errors import LookAgain
 
 _NO_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
@@ -83,7 +83,7 @@ class Staging:
     def write(self, move: Move, name: str, content: Content) -> tuple[int, int]:
         """Write a content, to be synced with the others; return its descriptor and its mtime."""
         attribute, mtime_ns = self.probed.mark(move.key, content)
-        descriptor = disk.stage(self.ground.staging, name, content.data, attribute, mtime_ns)
+        descriptor = files.stage(self.ground.staging, name, content.data, attribute, mtime_ns)
         move.descriptors.append(descriptor)
         return descriptor, mtime_ns
 
@@ -95,10 +95,10 @@ class Staging:
     def shelve(self, name: str, target: int, backup: Backup) -> None:
         """Move a copy to its name among the backups; never over one that bears it already."""
         if not self.probed.exchange:
-            disk.rename(self.ground.staging, name, target, backup.name)
+            files.rename(self.ground.staging, name, target, backup.name)
             return
         try:
-            disk.rename_new(self.ground.staging, name, target, backup.name)
+            files.rename_new(self.ground.staging, name, target, backup.name)
         except FileExistsError as error:
             raise LookAgain from error
 
@@ -111,7 +111,7 @@ class Staging:
         if move.publish.content is None:
             move.staged = self.free_name()
             with contextlib.suppress(FileNotFoundError):
-                disk.rename(documents, name, self.ground.staging, move.staged)
+                files.rename(documents, name, self.ground.staging, move.staged)
                 move.displaced = True
             return
         if self.probed.exchange:
@@ -123,16 +123,16 @@ class Staging:
                 self.probed = replace(self.probed, exchange=False)  # there was no room to probe it
             else:
                 return
-        disk.rename(self.ground.staging, move.staged, documents, name)
+        files.rename(self.ground.staging, move.staged, documents, name)
 
     def _exchange(self, move: Move, documents: int) -> None:
         name = move.key.name
         if move.publish.found.judged.verdict is Verdict.MISSING:
             with contextlib.suppress(FileExistsError):
-                disk.rename_new(self.ground.staging, move.staged, documents, name)
+                files.rename_new(self.ground.staging, move.staged, documents, name)
                 return
         try:
-            disk.exchange(self.ground.staging, move.staged, documents, name)
+            files.exchange(self.ground.staging, move.staged, documents, name)
             move.displaced = True
         except FileNotFoundError:
-            disk.rename(self.ground.staging, move.staged, documents, name)
+            files.rename(self.ground.staging, move.staged, documents, name)

@@ -47,7 +47,7 @@ from seline.ports.store import (
     Retain,
     Snapshot,
 )
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from seline.storage.volume.admission import Admission
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.batches import Turns
@@ -55,9 +55,9 @@ from seline.storage.volume.capabilities import Probed, probe
 from seline.storage.volume.commit import Committer
 from seline.storage.volume.current import Finding, unreadable
 from seline.storage.volume.directory import Ground, hold
-from seline.storage.volume.disk import Identity
 from seline.storage.volume.disk_usage import Space
 from seline.storage.volume.events import Telling
+from seline.storage.volume.files import Identity
 from seline.storage.volume.inspect import Judging
 from seline.storage.volume.mounts import wait_for_place
 from seline.storage.volume.opening import Mending
@@ -310,7 +310,7 @@ class VolumeStore:
         if parse_backup_name(item) is None:
             raise DocumentNotFound(f"{item!r} is not in quarantine.", item=item)
         try:
-            return disk.read_whole(self._ground.quarantine, item, size_max=1 << 40).data
+            return files.read_whole(self._ground.quarantine, item, size_max=1 << 40).data
         except FileNotFoundError as error:
             raise DocumentNotFound(f"{item} is not in quarantine.", item=item) from error
         except OSError as error:
@@ -330,9 +330,9 @@ class VolumeStore:
         """Make the next look at a document or backup ask the medium, not the memory."""
         if backup is None:
             self._judging.cache_miss_next(key)
-            disk.drop_cached_pages(self._ground.documents(key.owner), key.name)
+            files.drop_cached_pages(self._ground.documents(key.owner), key.name)
         else:
-            disk.drop_cached_pages(self._ground.backups(key.owner), backup)
+            files.drop_cached_pages(self._ground.backups(key.owner), backup)
 
     # changing
 
@@ -362,7 +362,7 @@ class VolumeStore:
     def read_report(self) -> bytes | None:
         """Return `metadata.json` as it lies there, None where there is none to be read."""
         try:
-            return disk.read_whole(self._ground.top, METADATA_NAME, size_max=1 << 20).data
+            return files.read_whole(self._ground.top, METADATA_NAME, size_max=1 << 20).data
         except OSError:
             return None
 
@@ -381,7 +381,7 @@ class VolumeStore:
         return self._space.has_reserve()
 
     def figures(self) -> Figures:
-        return self._turns.counting.figures(queued=self._writer.queued, flushes=disk.flushes())
+        return self._turns.counting.figures(queued=self._writer.queued, flushes=files.flushes())
 
     def capabilities(self) -> Sequence[Capability]:
         return self._probed.capabilities
@@ -425,7 +425,7 @@ class VolumeStore:
 
     def _names(self, owner: str) -> list[str]:
         try:
-            names = disk.names(self._ground.documents(owner))
+            names = files.names(self._ground.documents(owner))
         except OSError as error:
             raise named(error, "Listing the documents") from error
         reserved = _STATE_REPORTS if owner == SELINE else frozenset[str]()
@@ -501,11 +501,11 @@ def _limit_bytes(options: VolumeOptions, *, own_mount: bool) -> int | None:
 def _recorded_revision(directory: int, name: str) -> str | None:
     """Return the revision that the attribute records, without reading the bytes."""
     try:
-        descriptor = disk.open_to_read(directory, name)
+        descriptor = files.open_to_read(directory, name)
     except OSError:
         return None
     try:
-        attribute = disk.read_attribute(descriptor)
+        attribute = files.read_attribute(descriptor)
         checksum = decode_checksum(attribute) if attribute is not None else None
         same_mtime = checksum and checksum.mtime_ns == os.fstat(descriptor).st_mtime_ns
         return checksum.revision if checksum and same_mtime else None

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from seline.domain.document import BOT, DocumentKey
 from seline.domain.integrity import Verdict
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from seline.storage.volume.current import Finding
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.journal import RECORD_NAME
@@ -21,8 +21,8 @@ DOCUMENTS_MAX = 200
 
 def verify_after_commit(ground: Ground, finding: Finding, names: Sequence[str]) -> None:
     """Assert that nothing stray lies in staging/, no record is left, and backups are in order."""
-    assert not disk.names(ground.staging), "a commit left something in staging/"
-    assert RECORD_NAME not in disk.names(ground.seline), "a commit left its record"
+    assert not files.names(ground.staging), "a commit left something in staging/"
+    assert RECORD_NAME not in files.names(ground.seline), "a commit left its record"
     for name in names[:DOCUMENTS_MAX]:
         _verify(DocumentKey(BOT, name), finding)
 

@@ -15,7 +15,7 @@ from seline.storage.volume import (
     backup_index,
     batches,
     commit,
-    disk,
+    files,
     journal,
     opening,
     reopen,
@@ -41,8 +41,8 @@ def _nothing(*_args: object, **_kwargs: object) -> None:
 
 
 def _without_exchange(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(disk, "exchange", _unknown)
-    patch.setattr(disk, "rename_new", _unknown)
+    patch.setattr(files, "exchange", _unknown)
+    patch.setattr(files, "rename_new", _unknown)
 
 
 def _sync_as_a_whole(patch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,7 @@ def _sync_as_a_whole(patch: pytest.MonkeyPatch) -> None:
 
 
 WAYS: Final[Mapping[str, Plant]] = {
-    "links refused": lambda patch: patch.setattr(disk, "link", _refused),
+    "links refused": lambda patch: patch.setattr(files, "link", _refused),
     "no exchange of names": lambda patch: _without_exchange(patch),
     "synced as a whole": _sync_as_a_whole,
 }
@@ -70,8 +70,8 @@ def _sync_again(patch: pytest.MonkeyPatch) -> None:
         except OSError:
             real(descriptor)
 
-    real = disk.sync
-    patch.setattr(disk, "sync", sync)
+    real = files.sync
+    patch.setattr(files, "sync", sync)
 
 
 def _say_nothing_of_what_is_left(patch: pytest.MonkeyPatch) -> None:
@@ -103,7 +103,7 @@ def _tell_nobody_of_what_was_in_doubt(patch: pytest.MonkeyPatch) -> None:
 
 def _forget_the_record(patch: pytest.MonkeyPatch) -> None:
     def forget(self: Mending, _now: object, **_: object) -> None:
-        disk.unlink(self._ground.seline, journal.RECORD_NAME, missing_ok=True)
+        files.unlink(self._ground.seline, journal.RECORD_NAME, missing_ok=True)
 
     patch.setattr(opening.Mending, "_roll_forward", forget)
 
@@ -117,8 +117,8 @@ def _move_the_backup(patch: pytest.MonkeyPatch) -> None:
         else:
             real(source, name, target, new_name)
 
-    real = disk.link
-    patch.setattr(disk, "link", move)
+    real = files.link
+    patch.setattr(files, "link", move)
 
 
 WRONG_WHEN_A_CALL_FAILS: Final[Mapping[str, tuple[str, Plant]]] = {

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from seline.storage.volume import disk
+from seline.storage.volume import files
 
 KILLED_BEFORE: Final = "kill -9 before"
 KILLED_AFTER: Final = "kill -9 after"
@@ -102,9 +102,9 @@ class Calls:
         for name in ON_NAMES | ON_FILES:
             if hasattr(os, name):
                 setattr(os, name, self._wrapped(name, getattr(os, name)))
-        disk._renameat2 = _in_order(self._wrapped("renameat2", _as_rename(disk._renameat2)))
-        if disk._syncfs is not None:
-            disk._syncfs = _as_c(self._wrapped("syncfs", disk._syncfs))
+        files._renameat2 = _in_order(self._wrapped("renameat2", _as_rename(files._renameat2)))
+        if files._syncfs is not None:
+            files._syncfs = _as_c(self._wrapped("syncfs", files._syncfs))
         builtins.open = _opening(builtins.open)  # type: ignore[assignment]
 
     def _wrapped(self, name: str, call: Wrapped) -> Wrapped:

@@ -22,7 +22,7 @@ from seline.domain.backup import Backup
 from seline.domain.document import Content, Json
 from seline.domain.json_text import NotJson, encode
 from seline.errors import DocumentUnrecoverable, SelineError
-from seline.storage.volume import disk, store
+from seline.storage.volume import files, store
 from seline.storage.volume.journal import decode_record
 from tests.clocks import FakeClock
 from tests.faults.powercut.promises import unhurried
@@ -257,7 +257,7 @@ def an_edit_in_place_under_a_read(volume: Path) -> list[str]:
 
     left = [True]
     with opened(volume) as seline, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(disk, "_read_all", read_all)
+        patch.setattr(files, "_read_all", read_all)
         seen = seline.data.load_json(A)
     return [f"V1: {seen} was served"] * (seen not in ({"a": 1, "b": 1}, {"a": 2, "b": 2}))
 
@@ -305,7 +305,7 @@ def an_export_of_an_edited_document_that_meets_a_save(volume: Path) -> list[str]
 def _met_by_a_save(volume: Path, held: Json, *, flipped: bool = False) -> list[str]:
     """Save just before the export opens the document, a flipped one for the second time."""
     comes = iter([False, True] if flipped else [True])
-    real = disk.open_to_read
+    real = files.open_to_read
 
     def open_to_read(directory: int, name: str) -> int:
         if name == A and next(comes, False):
@@ -318,7 +318,7 @@ def _met_by_a_save(volume: Path, held: Json, *, flipped: bool = False) -> list[s
         if flipped:
             flip(volume / A)
         with seline.data.exported() as snapshot, pytest.MonkeyPatch.context() as patch:
-            patch.setattr(disk, "open_to_read", open_to_read)
+            patch.setattr(files, "open_to_read", open_to_read)
             return _exported(snapshot, encode(held))
 
 

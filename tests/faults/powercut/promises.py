@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import pytest
 
-from seline.storage.volume import capabilities, disk
+from seline.storage.volume import capabilities, files
 from tests.faults.looks import SET_ASIDE, look_after
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.states import Cut, write
@@ -163,7 +163,7 @@ def unhurried() -> Generator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _descriptor: None)
-        patch.setattr(disk, "_syncfs", lambda _descriptor: 0)
+        patch.setattr(files, "_syncfs", lambda _descriptor: 0)
         patch.setattr(os, "posix_fadvise", lambda *_: None)
         patch.setattr(capabilities, "mount_of", lambda _path: None)
         patch.setenv("SELINE_STRICT", "")

@@ -24,7 +24,7 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 
-from seline.storage.volume import disk
+from seline.storage.volume import files
 from tests.faults.powercut.disk_model import (
     ROOT,
     Acknowledged,
@@ -182,8 +182,8 @@ class _Recorder:
         for name in UNMODELLED:
             patch.setattr(os, name, functools.partial(self._refuse, name), raising=False)
         patch.setattr(builtins, "open", functools.partial(self._open_object, builtins.open))
-        patch.setattr(disk, "_renameat2", functools.partial(self._renameat2, disk._renameat2))
-        patch.setattr(disk, "_syncfs", functools.partial(self._syncfs, disk._syncfs))
+        patch.setattr(files, "_renameat2", functools.partial(self._renameat2, files._renameat2))
+        patch.setattr(files, "_syncfs", functools.partial(self._syncfs, files._syncfs))
 
     def _add(self, name: str, path: str, change: Change) -> None:
         self.recording.calls.append(Call(name, os.path.relpath(path, self._root), change))

@@ -31,7 +31,7 @@ from seline.domain.document import BOT, Content, DocumentKey, Json
 from seline.domain.integrity import checksum_of, encode_checksum
 from seline.domain.json_text import encode
 from seline.errors import OutcomeUnknown, SelineError
-from seline.storage.volume import commit, directory, disk, durability, staging, store
+from seline.storage.volume import commit, directory, durability, files, staging, store
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.promises import (
     PROMISED,
@@ -308,11 +308,11 @@ def _refused(*_: object) -> NoReturn:
 
 
 def _no_links(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(disk, "link", _refused)
+    patch.setattr(files, "link", _refused)
 
 
 def _no_exchange(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(disk, "exchange", _refused)
+    patch.setattr(files, "exchange", _refused)
 
 
 def _neither(patch: pytest.MonkeyPatch) -> None:
@@ -328,8 +328,8 @@ def _linked_no_more(patch: pytest.MonkeyPatch) -> None:
             _refused()
         real(source, name, target, new_name)
 
-    real = disk.link
-    patch.setattr(disk, "link", link)
+    real = files.link
+    patch.setattr(files, "link", link)
 
 
 def _as_a_whole(patch: pytest.MonkeyPatch) -> None:
@@ -430,12 +430,12 @@ def _rot_newest_backup(volume: Path) -> None:
     """Put a flipped byte into a backup as a bad disk does: for good, and the mtime stays."""
     path = max((volume / "backups").glob("a_*.json"))
     backups = os.open(path.parent, os.O_RDONLY)
-    raw = disk.read_whole(backups, path.name, size_max=1 << 20)
+    raw = files.read_whole(backups, path.name, size_max=1 << 20)
     rotten = raw.data.replace(b"xxx", b"xyx", 1)
-    descriptor = disk.stage(backups, "rot.tmp", rotten, raw.attribute, raw.identity.mtime_ns)
+    descriptor = files.stage(backups, "rot.tmp", rotten, raw.attribute, raw.identity.mtime_ns)
     os.fsync(descriptor)
     os.close(descriptor)
-    disk.rename(backups, "rot.tmp", backups, path.name)
+    files.rename(backups, "rot.tmp", backups, path.name)
     os.fsync(backups)
     os.close(backups)
 
@@ -641,8 +641,8 @@ def _edited_at(call: str, data: bytes, then: Way = as_usual) -> Way:
             real(source, name, target, new_name)
 
         left = [True]
-        real = getattr(disk, call)
-        patch.setattr(disk, call, edited)
+        real = getattr(files, call)
+        patch.setattr(files, call, edited)
 
     return way
 
@@ -655,8 +655,8 @@ def _full_for_one_file(patch: pytest.MonkeyPatch) -> None:
         return real(*args)  # type: ignore[arg-type]
 
     left = [True]
-    real = disk.stage
-    patch.setattr(disk, "stage", stage)
+    real = files.stage
+    patch.setattr(files, "stage", stage)
 
 
 def _to_be_edited(edit: bytes, saves: int = 1) -> Callable[[Path], Judge]:
@@ -788,8 +788,8 @@ def _copy_in(volume: Path, *, saved_as_it_is: bool) -> None:
     attribute = encode_checksum(checksum_of(DocumentKey(BOT, A), content, mtime_ns))
     with opened(volume) as seline:
         top = os.open(volume, os.O_RDONLY)
-        os.close(disk.stage(top, "copy.tmp", content.data, attribute, mtime_ns))
-        disk.rename(top, "copy.tmp", top, A)
+        os.close(files.stage(top, "copy.tmp", content.data, attribute, mtime_ns))
+        files.rename(top, "copy.tmp", top, A)
         os.close(top)
         for number in ("theirs", "new") if saved_as_it_is else ("new",):
             seline.data.save_json(A, value(A, number))

@@ -20,7 +20,7 @@ import pytest
 
 from seline.domain.document import Content, DocumentKey
 from seline.domain.integrity import ATTRIBUTE, Judged, Verdict
-from seline.storage.volume import commit, disk
+from seline.storage.volume import commit, files
 from seline.storage.volume.inspect import Sight
 from seline.storage.volume.journal import Record
 from seline.storage.volume.staging import Move
@@ -31,7 +31,7 @@ NOTHING: Final = "(lambda *_, **__: None)"
 YES: Final = "(lambda *_: True)"
 NEVER: Final = "False"
 ALWAYS: Final = "True"
-MOVED: Final = "disk.rename"
+MOVED: Final = "files.rename"
 COMMITS_NOTHING: Final = "(lambda plan, now: Committed(backups={}, made={}, refused={}))"
 
 
@@ -86,7 +86,7 @@ def moved(name: str, new: str, *, follow_symlinks: bool, **places: int) -> None:
 def made(name: str, inside: int) -> bool:
     """Make a directory without syncing where its name stands."""
     try:
-        os.mkdir(name, disk.DIRECTORY_MODE, dir_fd=inside)
+        os.mkdir(name, files.DIRECTORY_MODE, dir_fd=inside)
     except FileExistsError:
         return False
     return True
@@ -107,7 +107,7 @@ def _repeated(patch: pytest.MonkeyPatch) -> None:
         except OSError:
             os.fsync(descriptor)
 
-    patch.setattr(disk, "sync", sync)
+    patch.setattr(files, "sync", sync)
 
 
 def _overlooked(patch: pytest.MonkeyPatch) -> None:
@@ -117,7 +117,7 @@ def _overlooked(patch: pytest.MonkeyPatch) -> None:
         with contextlib.suppress(OSError):
             os.fsync(descriptor)
 
-    patch.setattr(disk, "sync", sync)
+    patch.setattr(files, "sync", sync)
 
 
 def _attribute_after_the_exchange(patch: pytest.MonkeyPatch) -> None:
@@ -136,8 +136,8 @@ def _attribute_after_the_exchange(patch: pytest.MonkeyPatch) -> None:
             os.close(descriptor)
 
     late: list[bytes] = []
-    real_stage, real_sync = disk.stage, commit.Committer._sync_documents
-    patch.setattr(disk, "stage", stage)
+    real_stage, real_sync = files.stage, commit.Committer._sync_documents
+    patch.setattr(files, "stage", stage)
     patch.setattr(commit.Committer, "_sync_documents", sync)
 
 
@@ -150,8 +150,8 @@ def _attribute_after_the_bytes(patch: pytest.MonkeyPatch) -> None:
             os.setxattr(descriptor, ATTRIBUTE, attribute)
         return descriptor
 
-    real = disk.stage
-    patch.setattr(disk, "stage", stage)
+    real = files.stage
+    patch.setattr(files, "stage", stage)
 
 
 # how a row is written
@@ -168,11 +168,11 @@ _opening = functools.partial(_row, "opening")
 _finding = functools.partial(_row, "current")
 _judging = functools.partial(_row, "inspect")
 _leases = functools.partial(_row, "snapshots")
-_disk = functools.partial(_row, "disk")
+_disk = functools.partial(_row, "files")
 
 
 def _unsynced(module: str, where: str, tried: str, number: int = 1) -> WrongBuild:
-    return _row(module, where, "disk.sync", NOTHING, tried, number)
+    return _row(module, where, "files.sync", NOTHING, tried, number)
 
 
 def _seldom(row: WrongBuild) -> WrongBuild:
@@ -195,7 +195,7 @@ def _all_but(directory: str) -> str:
 
 def _only(test: str) -> str:
     """Return the sync of a directory where this holds of it."""
-    return f"(lambda one: disk.sync(one) if {test} else None)"
+    return f"(lambda one: files.sync(one) if {test} else None)"
 
 
 KILLED_AFTER_THE_EXCHANGE: Final = "save, killed after the exchange, then a start"
@@ -219,7 +219,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         number=3,
     ),
     "the file system is not synced where that stands for every file": _commit(
-        "Committer._sync", "disk.sync_filesystem", NOTHING, "save, synced as a whole"
+        "Committer._sync", "files.sync_filesystem", NOTHING, "save, synced as a whole"
     ),
     "no directory is synced before the exchange": _unsynced(
         "durability", "Durability.sync_directories", "save"
@@ -285,18 +285,18 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "old_bytes", "OldBytes._hold_what_came_out", NO_ROOM
     ),
     "the removal of purged backups is not synced": _row(
-        "rotation", "Rotation.purge", "disk.sync", _only("one == self.ground.quarantine"), "purge"
+        "rotation", "Rotation.purge", "files.sync", _only("one == self.ground.quarantine"), "purge"
     ),
     "the removal of purged quarantine is not synced": _row(
         "rotation",
         "Rotation.purge",
-        "disk.sync",
+        "files.sync",
         _only("one != self.ground.quarantine"),
         "purge of a recovered document",
     ),
     "what a killed process renamed is not synced at the start": _opening(
         "Mending._hold_names",
-        "disk.touch_and_sync",
+        "files.touch_and_sync",
         NOTHING,
         KILLED_AFTER_THE_EXCHANGE,
     ),
@@ -306,13 +306,13 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     "the record of a killed process is not made durable before it is rolled forward": _seldom(
         _opening(
             "Mending._hold_record",
-            "disk.sync",
+            "files.sync",
             NOTHING,
             RECORD_IN_DOUBT,
         )
     ),
     "documents that were rolled forward are not synced": _opening(
-        "Mending._complete", "disk.touch_and_sync", NOTHING, "start after a crash"
+        "Mending._complete", "files.touch_and_sync", NOTHING, "start after a crash"
     ),
     "the removal of a record that was rolled forward is not synced": _unsynced(
         "opening", "Mending._roll_forward", "start after a crash, then a save"
@@ -358,7 +358,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     ),
     "the reopening does not try every directory": _opening(
         "Mending._hold_names",
-        "disk.touch_and_sync",
+        "files.touch_and_sync",
         NOTHING,
         "a directory that cannot be synced",
     ),
@@ -366,7 +366,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         _row(
             "reopen",
             "Reopening._reopen",
-            "disk.touch_and_sync",
+            "files.touch_and_sync",
             NOTHING,
             "a directory that cannot be synced",
         ),
@@ -393,13 +393,15 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "save, the documents' directory fails to sync, then the reopening",
     ),
     "the name of the data directory is not synced": _seldom(
-        _row("directory", "_make_the_way", "disk.make_directory", "made", "first start, and a save")
+        _row(
+            "directory", "_make_the_way", "files.make_directory", "made", "first start, and a save"
+        )
     ),
     "the name of a directory made anew is not synced": _seldom(
         _row(
             "directory",
             "Ground._inner",
-            "disk.make_directory",
+            "files.make_directory",
             "made",
             "backups/ removed by hand, then a save",
         )
@@ -411,7 +413,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         _row(
             "directory",
             "_try_lock_file",
-            "disk.make_directory",
+            "files.make_directory",
             "made",
             "first start where directories cannot be locked, and a transaction",
         ),
@@ -443,16 +445,16 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
 
 LINKS: Final[Mapping[str, WrongBuild]] = {
     "the backup is moved there, not linked": _old_bytes(
-        "OldBytes._link", "disk.link", MOVED, "save"
+        "OldBytes._link", "files.link", MOVED, "save"
     ),
     "broken bytes are moved aside before the exchange": _old_bytes(
-        "OldBytes._set_aside", "disk.link", MOVED, "recovery"
+        "OldBytes._set_aside", "files.link", MOVED, "recovery"
     ),
     "an export takes a document away": _leases(
-        "Leases._link", "disk.link", MOVED, "save during an export"
+        "Leases._link", "files.link", MOVED, "save during an export"
     ),
     "an export keeps no document of its instant": _leases(
-        "Leases._link", "disk.link", NOTHING, "an export beside a save"
+        "Leases._link", "files.link", NOTHING, "an export beside a save"
     ),
     "every link is a move": _disk("link", "os.link", "moved", "save"),
     "a transaction has no record": WrongBuild(
