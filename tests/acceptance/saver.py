@@ -31,8 +31,8 @@ from seline.manager import blocks
 from seline.manager.holds import Hold, Holds, _Line
 from seline.ports.store import Atom, Outcome
 from seline.storage.batch import Plan
-from seline.storage.volume.commit import Committed, Committer
-from seline.storage.volume.staging import Move, Staging
+from seline.storage.volume.commit.exchange_form import Committed, Committer
+from seline.storage.volume.commit.staging import Move, Staging
 from tests.proof.history import Event, Read, State, Write
 from tests.proof.history import Outcome as Told
 

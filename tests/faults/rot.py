@@ -32,8 +32,8 @@ from seline.services.alerts import Alerts
 from seline.services.custody import Custody
 from seline.services.remembering import remember
 from seline.services.tokens import Tokens
-from seline.storage.volume.commit import Committer
-from seline.storage.volume.journal import decode_record
+from seline.storage.volume.commit.exchange_form import Committer
+from seline.storage.volume.commit.record import decode_record
 
 BLOCK_BYTES: Final = 512
 PAGE_BYTES: Final = 4096

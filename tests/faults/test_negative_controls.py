@@ -14,7 +14,8 @@ import pytest
 
 from seline.blocking import open_seline
 from seline.domain.integrity import Verdict
-from seline.storage.volume import commit, files, inspect
+from seline.storage.volume import files, inspect
+from seline.storage.volume.commit import exchange_form
 from tests.faults.powercut.trying import kind_of
 from tests.proof.figures import note
 
@@ -109,7 +110,7 @@ def test_a_store_that_does_not_sync_is_told_from_one_that_does(
 def test_a_commit_that_undoes_nothing_is_caught_by_the_strict_mode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commit.Committer, "_undo", lambda *_: None)
+    monkeypatch.setattr(exchange_form.Committer, "_undo", lambda *_: None)
     real = files.sync
     failures = iter([True])
 

@@ -50,9 +50,9 @@ from seline.services.custody import Custody
 from seline.services.remembering import remembered
 from seline.services.tokens import Tokens
 from seline.storage.volume import capabilities, inspect
+from seline.storage.volume.commit.preserve import OldBytes
+from seline.storage.volume.commit.replay import Mending
 from seline.storage.volume.events import Telling
-from seline.storage.volume.old_bytes import OldBytes
-from seline.storage.volume.opening import Mending
 from tests.faults.powercut.trying import fast_place, kind_of
 from tests.faults.rot import (
     ALERTS,

@@ -270,7 +270,7 @@ async def test_a_writer_that_dies_answers_everybody_at_once(
     def die(*_: object) -> None:
         raise SystemError("the writer's own end")
 
-    monkeypatch.setattr("seline.storage.volume.commit.Committer.run", die)
+    monkeypatch.setattr("seline.storage.volume.commit.exchange_form.Committer.run", die)
     async with asyncio.timeout(10):
         answers = await asyncio.gather(
             *(server.data.save_json(f"d{number}.json", {"n": 1}) for number in range(8)),

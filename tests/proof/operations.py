@@ -20,7 +20,7 @@ from seline.blocking import DataManager, Seline, open_seline
 from seline.domain.document import Json
 from seline.outbound.folder import Folder
 from seline.services.exporting import Destination, Exporting
-from seline.storage.volume import commit
+from seline.storage.volume.commit import exchange_form
 
 A, B, C, NEW, STILL = "a.json", "b.json", "c.json", "new.json", "still.json"
 DONE = "done"
@@ -291,7 +291,7 @@ def main(name: str, half: str, directory: str) -> None:
     """Do one half of an operation; `crash` dies after the commit point, before publishing."""
     operation = EVERY[name]
     if half == "crash":
-        commit.Committer._publish = _die  # type: ignore[method-assign]
+        exchange_form.Committer._publish = _die  # type: ignore[method-assign]
     if half == "prepare":
         prepare(operation, Path(directory))
     else:

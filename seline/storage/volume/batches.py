@@ -24,7 +24,7 @@ from seline.ports.waiting import together
 from seline.storage.batch import Plan, Planner, Publish
 from seline.storage.volume.admission import Admission
 from seline.storage.volume.backup_index import Shelf
-from seline.storage.volume.commit import Committed, Committer
+from seline.storage.volume.commit.exchange_form import Committed, Committer
 from seline.storage.volume.current import Finding
 from seline.storage.volume.disk_usage import Space
 from seline.storage.volume.events import Telling

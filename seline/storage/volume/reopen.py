@@ -20,11 +20,11 @@ from seline.errors import OutcomeUnknown, SelineError, VolumeFailed
 from seline.ports.store import Outcome
 from seline.storage.batch import Plan, Publish
 from seline.storage.volume import files
-from seline.storage.volume.commit import Committer
+from seline.storage.volume.commit.exchange_form import Committer
+from seline.storage.volume.commit.replay import Mending
 from seline.storage.volume.current import Finding
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.events import Telling
-from seline.storage.volume.opening import Mending
 from seline.storage.volume.os_errors import InDoubt, describe
 
 REOPEN_EVERY_S: Final = 30.0

@@ -52,7 +52,8 @@ from seline.storage.volume.admission import Admission
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.batches import Turns
 from seline.storage.volume.capabilities import Probed, probe
-from seline.storage.volume.commit import Committer
+from seline.storage.volume.commit.exchange_form import Committer
+from seline.storage.volume.commit.replay import Mending
 from seline.storage.volume.current import Finding, unreadable
 from seline.storage.volume.directory import Ground, hold
 from seline.storage.volume.disk_usage import Space
@@ -60,7 +61,6 @@ from seline.storage.volume.events import Telling
 from seline.storage.volume.files import Identity
 from seline.storage.volume.inspect import Judging
 from seline.storage.volume.mounts import wait_for_place
-from seline.storage.volume.opening import Mending
 from seline.storage.volume.os_errors import named
 from seline.storage.volume.quarantine import list_quarantine
 from seline.storage.volume.reopen import Reopening

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from seline.domain.document import BOT, DocumentKey
 from seline.domain.integrity import Verdict
 from seline.storage.volume import files
+from seline.storage.volume.commit.record import RECORD_NAME
 from seline.storage.volume.current import Finding
 from seline.storage.volume.directory import Ground
-from seline.storage.volume.journal import RECORD_NAME
 
 DOCUMENTS_MAX = 200
 """Beyond this many documents a pass would take longer than the tests that ask for it."""

@@ -11,17 +11,9 @@ from typing import Final, NoReturn, TypeAlias
 import pytest
 
 from seline.domain.document import DocumentKey
-from seline.storage.volume import (
-    backup_index,
-    batches,
-    commit,
-    files,
-    journal,
-    opening,
-    reopen,
-    staging,
-)
-from seline.storage.volume.opening import Mending
+from seline.storage.volume import backup_index, batches, files, reopen
+from seline.storage.volume.commit import exchange_form, record, replay, staging
+from seline.storage.volume.commit.replay import Mending
 from tests.proof.operations import A
 
 Plant: TypeAlias = Callable[[pytest.MonkeyPatch], None]
@@ -46,13 +38,13 @@ def _without_exchange(patch: pytest.MonkeyPatch) -> None:
 
 
 def _sync_as_a_whole(patch: pytest.MonkeyPatch) -> None:
-    def sync(self: commit.Committer, moves: Sequence[staging.Move]) -> None:
+    def sync(self: exchange_form.Committer, moves: Sequence[staging.Move]) -> None:
         self._staging.probed = replace(self._staging.probed, own_mount=True)
         real(self, moves)
 
-    real = commit.Committer._sync
-    patch.setattr(commit, "SYNCFS_FILES_MIN", 1)
-    patch.setattr(commit.Committer, "_sync", sync)
+    real = exchange_form.Committer._sync
+    patch.setattr(exchange_form, "SYNCFS_FILES_MIN", 1)
+    patch.setattr(exchange_form.Committer, "_sync", sync)
 
 
 WAYS: Final[Mapping[str, Plant]] = {
@@ -75,7 +67,7 @@ def _sync_again(patch: pytest.MonkeyPatch) -> None:
 
 
 def _say_nothing_of_what_is_left(patch: pytest.MonkeyPatch) -> None:
-    def erase(self: batches.Turns, key: DocumentKey, _committed: commit.Committed) -> None:
+    def erase(self: batches.Turns, key: DocumentKey, _committed: exchange_form.Committed) -> None:
         self._quietly(lambda: self.rotation.purge(key))
 
     patch.setattr(batches.Turns, "_erase", erase)
@@ -103,9 +95,9 @@ def _tell_nobody_of_what_was_in_doubt(patch: pytest.MonkeyPatch) -> None:
 
 def _forget_the_record(patch: pytest.MonkeyPatch) -> None:
     def forget(self: Mending, _now: object, **_: object) -> None:
-        files.unlink(self._ground.seline, journal.RECORD_NAME, missing_ok=True)
+        files.unlink(self._ground.seline, record.RECORD_NAME, missing_ok=True)
 
-    patch.setattr(opening.Mending, "_roll_forward", forget)
+    patch.setattr(replay.Mending, "_roll_forward", forget)
 
 
 def _move_the_backup(patch: pytest.MonkeyPatch) -> None:
@@ -124,7 +116,7 @@ def _move_the_backup(patch: pytest.MonkeyPatch) -> None:
 WRONG_WHEN_A_CALL_FAILS: Final[Mapping[str, tuple[str, Plant]]] = {
     "nothing is undone": (
         "save",
-        lambda patch: patch.setattr(commit.Committer, "_undo", _nothing),
+        lambda patch: patch.setattr(exchange_form.Committer, "_undo", _nothing),
     ),
     "a sync that failed is made again": ("save", _sync_again),
     "what the disk says is not named": (
@@ -139,7 +131,7 @@ WRONG_WHEN_A_CALL_FAILS: Final[Mapping[str, tuple[str, Plant]]] = {
 WRONG_WHEN_KILLED: Final[Mapping[str, tuple[str, Plant]]] = {
     "staging is not swept at start": (
         "save",
-        lambda patch: patch.setattr(opening.Mending, "_sweep_staging", _nothing),
+        lambda patch: patch.setattr(replay.Mending, "_sweep_staging", _nothing),
     ),
     "a transaction's record is thrown away": ("transaction", _forget_the_record),
     "the backup is moved, not linked": ("save", _move_the_backup),

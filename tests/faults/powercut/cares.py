@@ -21,14 +21,15 @@ from typing import Final, TypeAlias
 import pytest
 
 VOLUME: Final = "seline.storage.volume"
+HERE: Final = Path(importlib.import_module(VOLUME).__file__ or "").parent
 EXEMPT: Final = {
     "__init__": "it is empty",
     "capabilities": "it tries what a volume can do; nothing rests on what it writes",
     "audit": "it promises no line: one that cannot be written is logged",
 }
 MODULES: Final = {
-    path.stem: f"{VOLUME}.{path.stem}"
-    for path in Path(importlib.import_module(VOLUME).__file__ or "").parent.glob("*.py")
+    path.stem: ".".join((VOLUME, *path.relative_to(HERE).with_suffix("").parts))
+    for path in HERE.rglob("*.py")
     if path.stem not in EXEMPT
 } | {"integrity": "seline.domain.integrity"}
 DURABLE: Final = frozenset(

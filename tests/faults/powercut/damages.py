@@ -23,7 +23,7 @@ from seline.domain.document import Content, Json
 from seline.domain.json_text import NotJson, encode
 from seline.errors import DocumentUnrecoverable, SelineError
 from seline.storage.volume import files, store
-from seline.storage.volume.journal import decode_record
+from seline.storage.volume.commit.record import decode_record
 from tests.clocks import FakeClock
 from tests.faults.powercut.promises import unhurried
 from tests.faults.powercut.scenarios import crash, transaction

@@ -31,7 +31,8 @@ from seline.domain.document import BOT, Content, DocumentKey, Json
 from seline.domain.integrity import checksum_of, encode_checksum
 from seline.domain.json_text import encode
 from seline.errors import OutcomeUnknown, SelineError
-from seline.storage.volume import commit, directory, durability, files, staging, store
+from seline.storage.volume import directory, files, store
+from seline.storage.volume.commit import exchange_form, staging, sync
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.promises import (
     PROMISED,
@@ -333,13 +334,13 @@ def _linked_no_more(patch: pytest.MonkeyPatch) -> None:
 
 
 def _as_a_whole(patch: pytest.MonkeyPatch) -> None:
-    def sync(self: commit.Committer, moves: Sequence[staging.Move]) -> None:
+    def sync(self: exchange_form.Committer, moves: Sequence[staging.Move]) -> None:
         self._staging.probed = replace(self._staging.probed, own_mount=True)
         real(self, moves)
 
-    real = commit.Committer._sync
-    patch.setattr(commit, "SYNCFS_FILES_MIN", 1)
-    patch.setattr(commit.Committer, "_sync", sync)
+    real = exchange_form.Committer._sync
+    patch.setattr(exchange_form, "SYNCFS_FILES_MIN", 1)
+    patch.setattr(exchange_form.Committer, "_sync", sync)
 
 
 class _GoingDown:
@@ -356,7 +357,7 @@ class _GoingDown:
 
 
 def _going_down(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(durability, "ThreadPoolExecutor", _GoingDown)
+    patch.setattr(sync, "ThreadPoolExecutor", _GoingDown)
 
 
 WAYS: Final = (

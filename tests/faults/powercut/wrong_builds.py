@@ -20,10 +20,11 @@ import pytest
 
 from seline.domain.document import Content, DocumentKey
 from seline.domain.integrity import ATTRIBUTE, Judged, Verdict
-from seline.storage.volume import commit, files
+from seline.storage.volume import files
+from seline.storage.volume.commit import exchange_form
+from seline.storage.volume.commit.record import Record
+from seline.storage.volume.commit.staging import Move
 from seline.storage.volume.inspect import Sight
-from seline.storage.volume.journal import Record
-from seline.storage.volume.staging import Move
 from tests.faults.powercut.cares import Site, instead
 from tests.faults.powercut.scenarios import Way, as_usual
 
@@ -94,7 +95,7 @@ def made(name: str, inside: int) -> bool:
 
 HELPERS: Final = {
     helper.__name__: helper
-    for helper in (believing, judged_sound, unchecked, moved, made, commit.Committed)
+    for helper in (believing, judged_sound, unchecked, moved, made, exchange_form.Committed)
 }
 
 
@@ -128,7 +129,7 @@ def _attribute_after_the_exchange(patch: pytest.MonkeyPatch) -> None:
             late.append(attribute)
         return real_stage(directory, name, data, None, mtime)
 
-    def sync(self: commit.Committer, moves: Sequence[Move], *, committed: bool) -> None:
+    def sync(self: exchange_form.Committer, moves: Sequence[Move], *, committed: bool) -> None:
         real_sync(self, moves, committed=committed)
         for move, attribute in zip(moves, late, strict=False):
             descriptor = os.open(move.key.name, os.O_RDONLY, dir_fd=self._ground.top)
@@ -136,9 +137,9 @@ def _attribute_after_the_exchange(patch: pytest.MonkeyPatch) -> None:
             os.close(descriptor)
 
     late: list[bytes] = []
-    real_stage, real_sync = files.stage, commit.Committer._sync_documents
+    real_stage, real_sync = files.stage, exchange_form.Committer._sync_documents
     patch.setattr(files, "stage", stage)
-    patch.setattr(commit.Committer, "_sync_documents", sync)
+    patch.setattr(exchange_form.Committer, "_sync_documents", sync)
 
 
 def _attribute_after_the_bytes(patch: pytest.MonkeyPatch) -> None:
@@ -161,10 +162,10 @@ def _row(module: str, where: str, code: str, new: str, tried: str, number: int =
     return WrongBuild(changes={Site(module, where, code, number): new}, tried=tried)
 
 
-_commit = functools.partial(_row, "commit")
-_durability = functools.partial(_row, "durability")
-_old_bytes = functools.partial(_row, "old_bytes")
-_opening = functools.partial(_row, "opening")
+_commit = functools.partial(_row, "exchange_form")
+_durability = functools.partial(_row, "sync")
+_old_bytes = functools.partial(_row, "preserve")
+_opening = functools.partial(_row, "replay")
 _finding = functools.partial(_row, "current")
 _judging = functools.partial(_row, "inspect")
 _leases = functools.partial(_row, "snapshots")
@@ -208,12 +209,12 @@ NO_ROOM: Final = "two saves, edited by hand before the first exchange, with no r
 
 SYNCS: Final[Mapping[str, WrongBuild]] = {
     "nothing is synced": _disk("flush", "os.fsync", NOTHING, "save"),
-    "one staged file is not synced": _unsynced("durability", "Durability.sync_files", "save"),
+    "one staged file is not synced": _unsynced("sync", "Durability.sync_files", "save"),
     "several staged files are not synced": _unsynced(
-        "durability", "Durability.sync_files", "transaction", number=2
+        "sync", "Durability.sync_files", "transaction", number=2
     ),
     "staged files are not synced while the interpreter goes down": _unsynced(
-        "durability",
+        "sync",
         "Durability.sync_files",
         "transaction, while the interpreter goes down",
         number=3,
@@ -222,7 +223,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "Committer._sync", "files.sync_filesystem", NOTHING, "save, synced as a whole"
     ),
     "no directory is synced before the exchange": _unsynced(
-        "durability", "Durability.sync_directories", "save"
+        "sync", "Durability.sync_directories", "save"
     ),
     "backups/ is not synced after a link": _commit(
         "Committer._sync",
@@ -243,25 +244,27 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "recovery",
     ),
     "a copy in quarantine/ is not synced": _unsynced(
-        "old_bytes", "OldBytes._set_aside_otherwise", "recovery, neither links nor exchange"
+        "preserve", "OldBytes._set_aside_otherwise", "recovery, neither links nor exchange"
     ),
     "staging/ is not synced before the record": _commit(
         "Committer._record", "self._durability.sync_directories", NOTHING, "transaction"
     ),
-    "the record is not synced": _unsynced("commit", "Committer._record", "transaction"),
+    "the record is not synced": _unsynced("exchange_form", "Committer._record", "transaction"),
     ".seline/ is not synced after the record": _seldom(
-        _unsynced("commit", "Committer._record", "transaction", number=2)
+        _unsynced("exchange_form", "Committer._record", "transaction", number=2)
     ),
     "the documents' directory is not synced": _unsynced(
-        "commit", "Committer._sync_documents", "save"
+        "exchange_form", "Committer._sync_documents", "save"
     ),
     "the removal of the record is not synced": _unsynced(
-        "commit", "Committer._forget_record", "transaction that deletes, then the same save again"
+        "exchange_form",
+        "Committer._forget_record",
+        "transaction that deletes, then the same save again",
     ),
     "the record is removed before the documents' directory is synced": WrongBuild(
         changes={
-            Site("commit", "Committer._publish", "self._forget_record"): NOTHING,
-            Site("commit", "Committer._publish", "self._sync_documents"): (
+            Site("exchange_form", "Committer._publish", "self._forget_record"): NOTHING,
+            Site("exchange_form", "Committer._publish", "self._sync_documents"): (
                 "(lambda moves, committed: (committed and self._forget_record(), "
                 "self._sync_documents(moves, committed=committed)))"
             ),
@@ -270,19 +273,19 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         seldom=True,
     ),
     "quarantine/ is not synced after a move": _unsynced(
-        "old_bytes", "OldBytes._move_aside", "recovery, its link refused"
+        "preserve", "OldBytes._move_aside", "recovery, its link refused"
     ),
     "the copy of a hand edit is not synced": _unsynced(
-        "old_bytes", "OldBytes._keep_edit", BEFORE_EXCHANGE
+        "preserve", "OldBytes._keep_edit", BEFORE_EXCHANGE
     ),
     "backups/ is not synced after the copy of a hand edit": _unsynced(
-        "old_bytes", "OldBytes._keep_edit", BEFORE_EXCHANGE, number=2
+        "preserve", "OldBytes._keep_edit", BEFORE_EXCHANGE, number=2
     ),
     "a hand edit is kept only after the sync that lets go of its name": _commit(
         "Committer._publish", "self._old_bytes.keep_what_came_out", NOTHING, BEFORE_EXCHANGE
     ),
     "staging/ is not synced where a hand edit must stay there": _unsynced(
-        "old_bytes", "OldBytes._hold_what_came_out", NO_ROOM
+        "preserve", "OldBytes._hold_what_came_out", NO_ROOM
     ),
     "the removal of purged backups is not synced": _row(
         "rotation", "Rotation.purge", "files.sync", _only("one == self.ground.quarantine"), "purge"
@@ -315,28 +318,28 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "Mending._complete", "files.touch_and_sync", NOTHING, "start after a crash"
     ),
     "the removal of a record that was rolled forward is not synced": _unsynced(
-        "opening", "Mending._roll_forward", "start after a crash, then a save"
+        "replay", "Mending._roll_forward", "start after a crash, then a save"
     ),
     "quarantine/ is not synced after a broken record": _unsynced(
-        "opening", "Mending._set_record_aside", "start with a rotten record"
+        "replay", "Mending._set_record_aside", "start with a rotten record"
     ),
     ".seline/ is not synced after a broken record": _unsynced(
-        "opening", "Mending._set_record_aside", "start with a rotten record", number=2
+        "replay", "Mending._set_record_aside", "start with a rotten record", number=2
     ),
     "quarantine/ is not synced after a leftover": _unsynced(
-        "opening", "Mending._move_aside", "start with an edit left in staging/, and a transaction"
+        "replay", "Mending._move_aside", "start with an edit left in staging/, and a transaction"
     ),
     "the copy of an edit before the start is not synced": _unsynced(
-        "opening", "Mending._write_bytes", "start after a crash and an edit by hand"
+        "replay", "Mending._write_bytes", "start after a crash and an edit by hand"
     ),
     "backups/ is not synced after an edit before the start": _unsynced(
-        "opening", "Mending._keep_as", "start after a crash and an edit by hand"
+        "replay", "Mending._keep_as", "start after a crash and an edit by hand"
     ),
     "quarantine/ is not synced after a torn edit before the start": _unsynced(
-        "opening", "Mending._keep_as", "start after a crash and an edit by hand, torn"
+        "replay", "Mending._keep_as", "start after a crash and an edit by hand, torn"
     ),
     "a file that was copied in is not synced before it is relied on": _unsynced(
-        "durability", "Durability.make_file_durable", COPIED_IN
+        "sync", "Durability.make_file_durable", COPIED_IN
     ),
     "nothing that was copied in is made durable before it is relied on": _row(
         "batches", "Turns._run", "self.committer.make_durable", NOTHING, COPIED_IN
@@ -459,8 +462,8 @@ LINKS: Final[Mapping[str, WrongBuild]] = {
     "every link is a move": _disk("link", "os.link", "moved", "save"),
     "a transaction has no record": WrongBuild(
         changes={
-            Site("commit", "Committer._prepare", "self._record"): NOTHING,
-            Site("commit", "Committer._publish", "self._forget_record"): NOTHING,
+            Site("exchange_form", "Committer._prepare", "self._record"): NOTHING,
+            Site("exchange_form", "Committer._publish", "self._forget_record"): NOTHING,
         },
         tried="transaction",
     ),
@@ -693,7 +696,7 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "Mending._roll_forward", "decode_record", "unchecked", "start with a rotten record"
     ),
     "any digest of a record will do": _row(
-        "journal",
+        "record",
         "decode_record",
         "rest.strip() != hashlib.sha256(line).hexdigest().encode()",
         NEVER,

@@ -19,11 +19,11 @@ from seline.domain.json_text import why_not_json
 from seline.ports.store import Incident
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import Shelf
+from seline.storage.volume.commit.staging import Move, Staging
+from seline.storage.volume.commit.sync import Durability
 from seline.storage.volume.directory import Ground
-from seline.storage.volume.durability import Durability
 from seline.storage.volume.os_errors import InDoubt, LookAgain, describe
 from seline.storage.volume.quarantine import free_aside_name, is_set_aside
-from seline.storage.volume.staging import Move, Staging
 
 
 @dataclass(slots=True)

@@ -27,9 +27,7 @@ from seline.ports.store import Incident
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.capabilities import Probed
-from seline.storage.volume.directory import Ground
-from seline.storage.volume.inspect import Judging
-from seline.storage.volume.journal import (
+from seline.storage.volume.commit.record import (
     RECORD_FORMAT,
     RECORD_NAME,
     BrokenRecord,
@@ -38,6 +36,8 @@ from seline.storage.volume.journal import (
     decode_record,
     encode_record,
 )
+from seline.storage.volume.directory import Ground
+from seline.storage.volume.inspect import Judging
 from seline.storage.volume.os_errors import is_full, named
 from seline.storage.volume.quarantine import free_aside_name
 

@@ -39,14 +39,14 @@ from seline.storage.batch import Found, Plan
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.capabilities import Probed
+from seline.storage.volume.commit.preserve import OldBytes
+from seline.storage.volume.commit.record import RECORD_NAME, Entry, encode_record
+from seline.storage.volume.commit.staging import Move, Staging
+from seline.storage.volume.commit.sync import Durability
 from seline.storage.volume.directory import Ground
-from seline.storage.volume.durability import Durability
 from seline.storage.volume.files import Identity
 from seline.storage.volume.inspect import Judging
-from seline.storage.volume.journal import RECORD_NAME, Entry, encode_record
-from seline.storage.volume.old_bytes import OldBytes
 from seline.storage.volume.os_errors import InDoubt, StagingFailed
-from seline.storage.volume.staging import Move, Staging
 
 SYNCFS_FILES_MIN: Final = 6
 """From this many staged files on, one sync of the whole file system is the quicker one."""
