@@ -30,7 +30,7 @@ from seline.errors import OutcomeUnknown, SelineError
 from seline.manager import blocks
 from seline.manager.holds import Hold, Holds, _Line
 from seline.ports.store import Atom, Outcome
-from seline.storage.batch import Plan
+from seline.storage.planner import Plan
 from seline.storage.volume.commit.exchange_form import Committed, Committer
 from seline.storage.volume.commit.staging import Move, Staging
 from tests.proof.history import Event, Read, State, Write

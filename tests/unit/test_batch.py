@@ -17,7 +17,7 @@ from seline.errors import NotAnObject
 from seline.manager import changes
 from seline.manager.changes import Decide, Encoding
 from seline.ports.store import Atom, Change, Current, Leave
-from seline.storage.batch import Found, Plan, Planner
+from seline.storage.planner import Found, Plan, Planner
 
 KEY = DocumentKey(BOT, "document.json")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

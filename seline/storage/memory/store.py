@@ -31,7 +31,7 @@ from seline.ports.store import (
     Retain,
     Snapshot,
 )
-from seline.storage.batch import Found, Planner, Publish
+from seline.storage.planner import Found, Planner, Publish
 
 T = TypeVar("T")
 

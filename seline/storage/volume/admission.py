@@ -18,7 +18,7 @@ from seline.domain.integrity import Verdict
 from seline.domain.retention import Dropped, plan_shedding
 from seline.domain.usage import Room, room_for
 from seline.errors import VolumeFull
-from seline.storage.batch import Plan, Publish
+from seline.storage.planner import Plan, Publish
 from seline.storage.volume import files
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.disk_usage import Space, blocks

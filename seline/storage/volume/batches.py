@@ -21,7 +21,7 @@ from seline.domain.retention import Dropped
 from seline.errors import OutcomeUnknown, SelineError, StorageError, VolumeBusy
 from seline.ports.store import Retain
 from seline.ports.waiting import together
-from seline.storage.batch import Plan, Planner, Publish
+from seline.storage.planner import Plan, Planner, Publish
 from seline.storage.volume.admission import Admission
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.commit.exchange_form import Committed, Committer

@@ -22,7 +22,7 @@ from seline.domain.counting import counted
 from seline.domain.document import Content, DocumentKey, Revision
 from seline.domain.integrity import Judged, Verdict
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError
-from seline.storage.batch import Found
+from seline.storage.planner import Found
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.inspect import Judging, Sight
 

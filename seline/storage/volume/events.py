@@ -13,7 +13,7 @@ from seline.domain.document import DocumentKey, Json
 from seline.domain.retention import Dropped
 from seline.errors import StorageError
 from seline.ports.store import Incident, Outcome
-from seline.storage.batch import Found, Publish
+from seline.storage.planner import Found, Publish
 from seline.storage.volume.os_errors import describe, is_full
 
 _log = logging.getLogger("seline.storage")

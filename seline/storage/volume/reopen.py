@@ -18,7 +18,7 @@ from seline.domain.document import BOT, SELINE, DocumentKey
 from seline.domain.integrity import Verdict
 from seline.errors import OutcomeUnknown, SelineError, VolumeFailed
 from seline.ports.store import Outcome
-from seline.storage.batch import Plan, Publish
+from seline.storage.planner import Plan, Publish
 from seline.storage.volume import files
 from seline.storage.volume.commit.exchange_form import Committer
 from seline.storage.volume.commit.replay import Mending

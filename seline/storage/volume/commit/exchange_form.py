@@ -35,7 +35,7 @@ from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentKey
 from seline.errors import SelineError
 from seline.ports.store import Incident
-from seline.storage.batch import Found, Plan
+from seline.storage.planner import Found, Plan
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.capabilities import Probed

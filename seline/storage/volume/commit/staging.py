@@ -16,7 +16,7 @@ from typing import Final
 from seline.domain.backup import Backup, Stamp, backup_name
 from seline.domain.document import Content, DocumentKey
 from seline.domain.integrity import Verdict
-from seline.storage.batch import Publish
+from seline.storage.planner import Publish
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.capabilities import Probed

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from seline.domain.document import DocumentKey
-from seline.storage.batch import Found
+from seline.storage.planner import Found
 from seline.storage.volume import files
 from seline.storage.volume.directory import Ground
 from seline.storage.volume.files import Identity
