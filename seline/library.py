@@ -18,8 +18,8 @@ from typing import Any, Final, cast
 
 from seline.errors import SelineError, VolumeFailed, VolumeReadOnly
 from seline.manager import DataManager, ManagerOptions
+from seline.ports.futures import refuse_in_turn, run_without_loop
 from seline.ports.store import DocumentStore
-from seline.ports.waiting import refuse_in_turn, run_without_loop
 from seline.services.lessons_learned import LessonsLearned
 from seline.services.user_profile import UserProfile
 from seline.settings import Settings, load_settings

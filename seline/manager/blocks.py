@@ -17,8 +17,8 @@ from seline.domain.json_text import decode
 from seline.errors import DocumentNotFound
 from seline.manager import changes
 from seline.manager.holds import TRANSACTION, Hold
+from seline.ports.futures import settled
 from seline.ports.store import Atom, Change
-from seline.ports.waiting import settled
 
 if TYPE_CHECKING:
     from seline.manager.data import DataManager

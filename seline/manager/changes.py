@@ -27,8 +27,8 @@ from seline.errors import (
     NotAnObject,
     RevisionMismatch,
 )
+from seline.ports.futures import turn
 from seline.ports.store import Change, Current, Decision, Leave, Put, Remove
-from seline.ports.waiting import turn
 
 HANDED_ON_BYTES_MAX: Final = 64 << 10
 """Up to here a batch holds the decoded value beside the bytes: it takes several times as much."""

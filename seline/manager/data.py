@@ -48,6 +48,7 @@ from seline.manager.options import ManagerOptions
 from seline.manager.pruning import prune
 from seline.manager.reading import Reads, SoundContent
 from seline.manager.verifying import verify
+from seline.ports.futures import refuse_in_turn, settled
 from seline.ports.store import (
     Atom,
     Change,
@@ -59,7 +60,6 @@ from seline.ports.store import (
     QuarantineItem,
     Snapshot,
 )
-from seline.ports.waiting import refuse_in_turn, settled
 
 _log = logging.getLogger("seline.manager")
 NOTED_FOR: Final = timedelta(days=1)

@@ -20,6 +20,7 @@ from seline.manager import changes
 from seline.manager.changes import Encoding
 from seline.manager.holds import Hold, Holds
 from seline.manager.reading import Reads
+from seline.ports.futures import settled
 from seline.ports.store import (
     Atom,
     Change,
@@ -30,7 +31,6 @@ from seline.ports.store import (
     Retain,
     Snapshot,
 )
-from seline.ports.waiting import settled
 
 IMPORT_TRIES: Final = 10
 

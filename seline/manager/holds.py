@@ -23,7 +23,7 @@ from typing import Any, Final, TypeVar
 
 from seline.clock import Clock, instant_text
 from seline.errors import DocumentBusy, NestedEdit, RevisionMismatch
-from seline.ports.waiting import refuse_in_turn, settled
+from seline.ports.futures import refuse_in_turn, settled
 
 LONG_HOLD_S: Final = 5.0
 TRANSACTION: Final = "\0transaction"

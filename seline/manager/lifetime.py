@@ -7,8 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from seline.errors import SelineError, StoreClosed
+from seline.ports.futures import in_loop, settled
 from seline.ports.store import DocumentStore
-from seline.ports.waiting import in_loop, settled
 
 
 class Lifetime:

@@ -20,8 +20,8 @@ from seline.domain.integrity import Verdict
 from seline.domain.report import Pruned
 from seline.domain.retention import Dropped, RetentionPlan, plan_deleted, verified_plan
 from seline.errors import BackupNotFound, SelineError
+from seline.ports.futures import settled
 from seline.ports.store import DocumentStore, Retain
-from seline.ports.waiting import settled
 
 if TYPE_CHECKING:
     from seline.manager.data import DataManager

@@ -22,8 +22,8 @@ from seline.errors import (
     VolumeBusy,
 )
 from seline.manager.lifetime import Lifetime
+from seline.ports.futures import in_loop, in_turn, settled
 from seline.ports.store import SLOW_S, DocumentStore, Outcome
-from seline.ports.waiting import in_loop, in_turn, settled
 
 READ_S: Final = 10.0
 """How long a read may take before nobody waits for it any more; the disk may never answer."""

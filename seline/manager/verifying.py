@@ -19,8 +19,8 @@ from seline.domain.integrity import Judged, Verdict, of_another
 from seline.domain.report import Finding, VerifyReport
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError, VolumeFull
 from seline.manager import unserved
+from seline.ports.futures import in_loop
 from seline.ports.store import DocumentStore
-from seline.ports.waiting import in_loop
 
 if TYPE_CHECKING:
     from seline.manager.data import DataManager

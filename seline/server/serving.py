@@ -29,7 +29,7 @@ from seline.errors import SelineError, StoreClosed
 from seline.http.app import build_app
 from seline.http.doors import Doors
 from seline.outbound.folder import Folder
-from seline.ports.waiting import settled
+from seline.ports.futures import settled
 from seline.server.alarm import Alarm
 from seline.server.listening import (
     CONTROL_SOCKET,

@@ -26,8 +26,8 @@ from seline.domain.retention import RetentionPolicy
 from seline.manager import DataManager, ManagerOptions
 from seline.outbound.folder import Folder
 from seline.ports.alerts import Delivery
+from seline.ports.futures import run_without_loop
 from seline.ports.store import DocumentStore
-from seline.ports.waiting import run_without_loop
 from seline.services.alerts import Alerts
 from seline.services.custody import Custody
 from seline.services.exporting import Exporting, read_back

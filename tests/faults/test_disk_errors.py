@@ -14,7 +14,7 @@ import pytest
 
 from seline import errors
 from seline.manager import DataManager, ManagerOptions
-from seline.ports.waiting import run_without_loop
+from seline.ports.futures import run_without_loop
 from seline.storage.volume.store import VolumeOptions, VolumeStore, open_volume
 from tests.clocks import FakeClock
 

@@ -409,7 +409,7 @@ def test_what_seline_keeps_for_itself_is_not_worth_a_backup(
 
 
 def _run(coroutine: Any) -> Any:
-    from seline.ports.waiting import run_without_loop
+    from seline.ports.futures import run_without_loop
 
     return run_without_loop(coroutine)
 

@@ -43,7 +43,7 @@ from seline.errors import (
 )
 from seline.http.routes import PREFIX
 from seline.library import Seline as AwaitedSeline
-from seline.ports.waiting import run_without_loop
+from seline.ports.futures import run_without_loop
 from seline.server import serving
 from seline.services.alerts import Alerts
 from seline.services.custody import Custody

@@ -19,7 +19,7 @@ import pytest
 from seline import blocking, library
 from seline.domain.document import BOT, DocumentKey
 from seline.errors import DocumentTooLarge, OutcomeUnknown, VolumeBusy, VolumeFailed
-from seline.ports.waiting import run_without_loop
+from seline.ports.futures import run_without_loop
 from seline.server import Serving, serving
 from seline.storage.volume import files, writer
 from seline.storage.volume.store import READER_THREADS

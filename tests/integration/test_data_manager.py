@@ -38,7 +38,7 @@ from seline.errors import (
 )
 from seline.library import Seline
 from seline.manager.keeping import Keeping
-from seline.ports.waiting import run_without_loop
+from seline.ports.futures import run_without_loop
 
 PROFILE = "user_profile.json"
 LONG = {f"field_{number}": "a value of some length" for number in range(40)}

@@ -19,8 +19,8 @@ from seline.domain.document import BOT, SELINE, DocumentKey
 from seline.domain.figures import Counting
 from seline.domain.retention import Dropped
 from seline.errors import OutcomeUnknown, SelineError, StorageError, VolumeBusy
+from seline.ports.futures import together
 from seline.ports.store import Retain
-from seline.ports.waiting import together
 from seline.storage.planner import Plan, Planner, Publish
 from seline.storage.volume.admission import Admission
 from seline.storage.volume.backup_index import Shelf
