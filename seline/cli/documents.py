@@ -215,7 +215,7 @@ def condition(if_match: str | None) -> dict[str, str]:
 @contextmanager
 def told_of_source(file: str, body: bytes) -> Generator[None]:
     """Where the body is refused for its JSON, name the file and the place in it."""
-    from seline.domain.json_text import why_not_json
+    from seline.domain.json_codec import why_not_json
 
     try:
         yield

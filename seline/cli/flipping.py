@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Final
 
 from seline.cli.problem import Problem
-from seline.domain.json_text import why_not_json
+from seline.domain.json_codec import why_not_json
 
 _TOKEN = re.compile(rb'"(?P<text>(?:[^"\\]|\\.)*)"(?P<is_key>\s*:)?|(?P<number>[0-9]+)')
 _LETTER = re.compile(rb"[A-Za-z0-9]")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from seline.domain.document import METADATA_NAME, NAME_CHARACTERS_MAX, is_document_name
-from seline.domain.json_text import NotJson, decode_strict
+from seline.domain.json_codec import NotJson, decode_strict
 
 _SUFFIX: Final = ".json"
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9_.-]+")

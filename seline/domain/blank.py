@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from seline.domain.document import Json
-from seline.domain.json_text import NotJson, decode
+from seline.domain.json_codec import NotJson, decode
 
 GUARDED_BYTES_MIN: Final = 512
 LEFT_RATIO_MIN: Final = 0.5

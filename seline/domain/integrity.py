@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from seline.domain.document import Content, DocumentKey
-from seline.domain.json_text import why_not_json
+from seline.domain.json_codec import why_not_json
 
 ATTRIBUTE: Final = "user.seline"
 ATTRIBUTE_FORMAT: Final = 1

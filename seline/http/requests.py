@@ -10,7 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from seline.domain.document import ABSENT, IfMatch, Json, Revision
-from seline.domain.json_text import NotJson, decode_strict
+from seline.domain.json_codec import NotJson, decode_strict
 from seline.errors import InvalidRequest, RequestTooLarge, UnsupportedCoding
 
 _TRUTH: Final[Mapping[str, bool]] = {"true": True, "1": True, "false": False, "0": False}

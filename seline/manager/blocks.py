@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from seline.domain.document import ABSENT, BOT, DocumentKey, IfMatch, Json, check_document_name
-from seline.domain.json_text import decode
+from seline.domain.json_codec import decode
 from seline.errors import DocumentNotFound
 from seline.manager import changes
 from seline.manager.holds import TRANSACTION, Hold

@@ -17,7 +17,7 @@ from seline.domain.backup import Backup
 from seline.domain.blank import blank_save
 from seline.domain.document import ABSENT, Content, DocumentKey, IfMatch, Json
 from seline.domain.integrity import Judged, Verdict, of_another
-from seline.domain.json_text import decode, encode, encode_decoded
+from seline.domain.json_codec import decode, encode, encode_decoded
 from seline.errors import (
     BackupNotFound,
     DocumentNotFound,

@@ -32,7 +32,7 @@ from seline.domain.document import (
 )
 from seline.domain.exported import ImportReport, parse_mode
 from seline.domain.integrity import Judged, Verdict
-from seline.domain.json_text import NotJson, decode, decode_strict
+from seline.domain.json_codec import NotJson, decode, decode_strict
 from seline.domain.report import Check, Deleted, Pruned, Reset, Restored, VerifyReport
 from seline.domain.trend import Forecast
 from seline.errors import BackupNotFound, InvalidRequest, VolumeBusy

@@ -19,7 +19,7 @@ from seline.domain.backup import Backup
 from seline.domain.deleted import STEP_MAX
 from seline.domain.document import BOT, SELINE, Content, DocumentKey, Json, Revision
 from seline.domain.integrity import Verdict
-from seline.domain.json_text import NotJson, decode
+from seline.domain.json_codec import NotJson, decode
 from seline.domain.pins import Pin
 from seline.domain.retention import Kept, RetentionPlan, RetentionPolicy, plan_retention
 from seline.errors import SelineError, StorageError

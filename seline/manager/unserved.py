@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from seline.domain.document import SELINE, DocumentKey, Json
-from seline.domain.json_text import NotJson, decode
+from seline.domain.json_codec import NotJson, decode
 from seline.errors import SelineError
 from seline.ports.store import DocumentStore
 

@@ -23,7 +23,7 @@ from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentInfo, DocumentKey, Json, Revision
 from seline.domain.figures import Figures
 from seline.domain.integrity import Judged, Verdict
-from seline.domain.json_text import decode
+from seline.domain.json_codec import decode
 from seline.domain.retention import Dropped, RetentionPlan
 from seline.domain.usage import Usage
 from seline.errors import SelineError

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from seline.domain.document import Content, Json
-from seline.domain.json_text import encode
+from seline.domain.json_codec import encode
 from tests.proof.judge import Expected, Outcome
 from tests.proof.operations import A
 

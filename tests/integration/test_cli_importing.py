@@ -10,7 +10,7 @@ import pytest
 
 from seline.cli.folder import CURES, as_export, look_through, valid_name
 from seline.domain.document import is_document_name
-from seline.domain.json_text import decode_strict
+from seline.domain.json_codec import decode_strict
 from tests.command_line import Line, line_at
 
 EXPORT = {"exported_at": "2025-01-06T14:30:22", "files": {"a.json": {"x": 1}, "b.json": [1, 2]}}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from seline.domain.blank import GUARDED_BYTES_MIN, blank_save
 from seline.domain.document import Json
-from seline.domain.json_text import encode
+from seline.domain.json_codec import encode
 from tests.unit.values import json_values
 
 BLANKS: tuple[Json, ...] = (None, "", [], {}, [None, ""], {"a": {"b": []}})

@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seline.domain.document import Json
+from seline.domain.json_codec import DEPTH_MAX, NotJson, decode, decode_strict, encode, why_not_json
 from seline.domain.json_flaws import path_text
-from seline.domain.json_text import DEPTH_MAX, NotJson, decode, decode_strict, encode, why_not_json
 from seline.errors import NotSerializable
 from tests.unit.values import json_values
 

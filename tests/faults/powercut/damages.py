@@ -20,7 +20,7 @@ import pytest
 from seline.blocking import Seline, open_seline
 from seline.domain.backup import Backup
 from seline.domain.document import Content, Json
-from seline.domain.json_text import NotJson, encode
+from seline.domain.json_codec import NotJson, encode
 from seline.errors import DocumentUnrecoverable, SelineError
 from seline.storage.volume import files, store
 from seline.storage.volume.commit.record import decode_record

@@ -29,7 +29,7 @@ from seline.blocking import Seline
 from seline.clock import SystemClock
 from seline.domain.document import BOT, Content, DocumentKey, Json
 from seline.domain.integrity import checksum_of, encode_checksum
-from seline.domain.json_text import encode
+from seline.domain.json_codec import encode
 from seline.errors import OutcomeUnknown, SelineError
 from seline.storage.volume import directory, files, store
 from seline.storage.volume.commit import exchange_form, staging, sync

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from seline.domain.document import Json
-from seline.domain.json_text import encode
+from seline.domain.json_codec import encode
 from tests.faults.powercut.promises import State, unhurried
 from tests.faults.powercut.recorder import recording
 from tests.faults.powercut.states import EVERY, Cut, Cutting, cuts

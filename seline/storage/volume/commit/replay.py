@@ -21,7 +21,7 @@ from seline.domain.integrity import (
     Verdict,
     decode_checksum,
 )
-from seline.domain.json_text import why_not_json
+from seline.domain.json_codec import why_not_json
 from seline.errors import UnsupportedFormat
 from seline.ports.store import Incident
 from seline.storage.volume import files
