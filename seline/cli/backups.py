@@ -10,7 +10,7 @@ from seline.cli import talk
 from seline.cli.front import front
 from seline.cli.problem import Problem
 from seline.cli.verbs import agreed, api_verb, dry_run_option, yes_option
-from seline.domain.counting import counted
+from seline.domain.plural import counted
 
 if TYPE_CHECKING:
     from seline.cli.client import Api

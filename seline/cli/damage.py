@@ -13,7 +13,7 @@ from seline.cli.exits import Exit
 from seline.cli.front import front
 from seline.cli.problem import Problem
 from seline.cli.verbs import agreed, api_verb, dry_run_option, yes_option
-from seline.domain.counting import counted
+from seline.domain.plural import counted
 from seline.errors import DocumentNotFound, InvalidRequest
 
 if TYPE_CHECKING:

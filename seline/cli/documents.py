@@ -23,7 +23,7 @@ from seline.cli.verbs import (
     with_api,
     yes_option,
 )
-from seline.domain.counting import counted
+from seline.domain.plural import counted
 from seline.errors import DocumentUnrecoverable, InvalidRequest
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ from typing import IO, TYPE_CHECKING
 
 from seline.cli import talk
 from seline.cli.exits import Exit
-from seline.domain.counting import counted
 from seline.domain.manifest import (
     MANIFEST_NAME,
     Manifest,
     decode_manifest,
     parse_export_name,
 )
+from seline.domain.plural import counted
 from seline.errors import DocumentUnrecoverable, ExportDamaged, ExportFailed
 from seline.outbound.folder import Folder
 from seline.services.exporting import check_packs

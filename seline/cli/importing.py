@@ -17,7 +17,7 @@ from seline.cli.exits import Exit
 from seline.cli.front import front
 from seline.cli.problem import Problem
 from seline.cli.verbs import Asked, agreed, dry_run_option, own_verb, with_api, yes_option
-from seline.domain.counting import counted
+from seline.domain.plural import counted
 
 if TYPE_CHECKING:
     from seline.cli.client import Api

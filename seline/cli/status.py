@@ -8,7 +8,7 @@ from seline.cli import talk
 from seline.cli.exits import EXIT_FOR_CHECK, Exit
 from seline.cli.front import front
 from seline.cli.verbs import api_verb
-from seline.domain.counting import counted
+from seline.domain.plural import counted
 
 if TYPE_CHECKING:
     from seline.cli.client import Api

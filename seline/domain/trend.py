@@ -14,8 +14,8 @@ from itertools import combinations
 from typing import Final
 
 from seline.clock import instant_text, parse_instant
-from seline.domain.counting import counted
 from seline.domain.document import Json
+from seline.domain.plural import counted
 
 POINT_EVERY: Final = timedelta(hours=1)
 HOURLY_FOR: Final = timedelta(days=3)

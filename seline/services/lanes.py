@@ -15,8 +15,8 @@ from typing import Final
 
 from seline.clock import Clock
 from seline.domain.alert import Alert
-from seline.domain.counting import counted
 from seline.domain.delivery import backoff_s, bounded
+from seline.domain.plural import counted
 from seline.ports.alerts import AlertSink, Delivery, SinkStatus
 
 SEND_S: Final = 30.0

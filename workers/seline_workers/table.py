@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from seline.domain.counting import counted
+from seline.domain.plural import counted
 from seline.domain.report import Finding
 from seline.services.custody import Custody
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from seline.domain.backup import Backup
-from seline.domain.counting import counted
 from seline.domain.document import Content, DocumentKey, Revision
 from seline.domain.integrity import Judged, Verdict
+from seline.domain.plural import counted
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError
 from seline.storage.planner import Found
 from seline.storage.volume.backup_index import Shelf
