@@ -16,7 +16,7 @@ import msgspec
 from seline.clock import Clock, parse_instant
 from seline.domain import pins as pinning
 from seline.domain.backup import Backup
-from seline.domain.deleted import STEP_MAX
+from seline.domain.deletion import STEP_MAX
 from seline.domain.document import BOT, SELINE, Content, DocumentKey, Json, Revision
 from seline.domain.integrity import Verdict
 from seline.domain.json_codec import NotJson, decode

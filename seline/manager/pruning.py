@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from seline.domain.backup import Backup
-from seline.domain.deleted import Gone, read_gone, with_look, write_gone
+from seline.domain.deletion import Gone, read_gone, with_look, write_gone
 from seline.domain.document import BOT, Content, DocumentKey, Revision
 from seline.domain.integrity import Verdict
 from seline.domain.report import Pruned
