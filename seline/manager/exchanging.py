@@ -13,8 +13,8 @@ import msgspec
 
 from seline.clock import instant_text
 from seline.domain.document import BOT, Content, DocumentInfo, DocumentKey, Json
-from seline.domain.exported import ImportMode, ImportReport, parse_export, plan_import
 from seline.domain.json_codec import decode
+from seline.domain.readable_export import ImportMode, ImportReport, parse_export, plan_import
 from seline.errors import DocumentBusy, DocumentUnrecoverable, ImportRefused, SelineError
 from seline.manager import changes
 from seline.manager.changes import Encoding

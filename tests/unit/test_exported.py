@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seline.domain.document import Json
-from seline.domain.exported import (
+from seline.domain.readable_export import (
     NAMES_SHOWN_MAX,
     ImportMode,
     parse_export,
