@@ -20,8 +20,8 @@ from typing import Final, Protocol, TypeAlias, TypeVar
 import msgspec
 
 from seline.domain.backup import Backup
+from seline.domain.counters import Figures
 from seline.domain.document import Content, DocumentInfo, DocumentKey, Json, Revision
-from seline.domain.figures import Figures
 from seline.domain.integrity import Judged, Verdict
 from seline.domain.json_codec import decode
 from seline.domain.retention import Dropped, RetentionPlan

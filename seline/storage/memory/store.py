@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from seline.clock import Clock, SystemClock
 from seline.domain.backup import Backup, backup_name, next_stamp
+from seline.domain.counters import Counting, Figures
 from seline.domain.document import BOT, Content, DocumentInfo, DocumentKey
-from seline.domain.figures import Counting, Figures
 from seline.domain.integrity import Judged, Verdict
 from seline.domain.retention import Dropped, verified_plan
 from seline.domain.usage import Usage

@@ -15,8 +15,8 @@ from datetime import datetime
 from typing import Final
 
 from seline.clock import Clock
+from seline.domain.counters import Counting
 from seline.domain.document import BOT, SELINE, DocumentKey
-from seline.domain.figures import Counting
 from seline.domain.retention import Dropped
 from seline.errors import OutcomeUnknown, SelineError, StorageError, VolumeBusy
 from seline.ports.futures import together

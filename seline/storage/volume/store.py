@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 
 from seline.clock import Clock, SystemClock
 from seline.domain.backup import Backup, parse_backup_name
+from seline.domain.counters import Figures
 from seline.domain.document import (
     BOT,
     METADATA_NAME,
@@ -27,7 +28,6 @@ from seline.domain.document import (
     DocumentKey,
     is_document_name,
 )
-from seline.domain.figures import Figures
 from seline.domain.integrity import Judged, NewerFormat, Verdict, decode_checksum
 from seline.domain.retention import Dropped
 from seline.domain.usage import Usage
