@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET
 
 from seline.domain.backup import Backup
-from seline.domain.blank import blank_save
+from seline.domain.blank_save import blank_save
 from seline.domain.document import ABSENT, Content, DocumentKey, IfMatch, Json
 from seline.domain.integrity import Judged, Verdict, of_another
 from seline.domain.json_codec import decode, encode, encode_decoded

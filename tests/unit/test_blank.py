@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seline.domain.blank import GUARDED_BYTES_MIN, blank_save
+from seline.domain.blank_save import GUARDED_BYTES_MIN, blank_save
 from seline.domain.document import Json
 from seline.domain.json_codec import encode
 from tests.unit.values import json_values
