@@ -30,11 +30,11 @@ from seline.domain.document import (
     Revision,
     check_document_name,
 )
+from seline.domain.forecast import Forecast
 from seline.domain.integrity import Judged, Verdict
 from seline.domain.json_codec import NotJson, decode, decode_strict
 from seline.domain.readable_export import ImportReport, parse_mode
 from seline.domain.report import Check, Deleted, Pruned, Reset, Restored, VerifyReport
-from seline.domain.trend import Forecast
 from seline.errors import BackupNotFound, InvalidRequest, VolumeBusy
 from seline.manager import changes, looking_back
 from seline.manager.blocks import Edit, Transaction

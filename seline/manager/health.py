@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Final
 from seline.clock import instant_text, parse_instant
 from seline.domain.backup import Backup
 from seline.domain.document import BOT, DocumentInfo, DocumentKey, Json
+from seline.domain.forecast import DAYS_WARN, Forecast, in_words
 from seline.domain.json_codec import NotJson, decode, encode
 from seline.domain.plural import counted
 from seline.domain.report import Check, Status
-from seline.domain.trend import DAYS_WARN, Forecast, in_words
 from seline.domain.usage import Usage, UsageLevel, level_of
 from seline.errors import DocumentUnrecoverable, SelineError
 from seline.manager import unserved

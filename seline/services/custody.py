@@ -9,8 +9,8 @@ from typing import Final
 
 from seline.clock import Clock, instant_text, parse_instant
 from seline.domain.document import Json
+from seline.domain.forecast import Forecast, Point, forecast, read_points, with_point, write_points
 from seline.domain.report import RotationReport, VerifyReport
-from seline.domain.trend import Forecast, Point, forecast, read_points, with_point, write_points
 from seline.domain.usage import Usage, UsageLevel, next_level
 from seline.manager import DataManager
 from seline.services.remembering import remember, remembered

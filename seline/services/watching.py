@@ -15,10 +15,10 @@ from seline.clock import instant_text
 from seline.domain.alert import QUIET, Alert, AlertType, Cleared, Severity, Sighting, Signal
 from seline.domain.backup import parse_backup_name
 from seline.domain.document import BOT, DocumentKey, Json
+from seline.domain.forecast import DAYS_WARN
 from seline.domain.integrity import Verdict
 from seline.domain.pins import BLANK, Pin
 from seline.domain.report import Finding, VerifyReport
-from seline.domain.trend import DAYS_WARN
 from seline.domain.usage import LEVELS, UsageLevel
 from seline.errors import (
     SelineError,

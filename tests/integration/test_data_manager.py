@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from seline import ABSENT, blocking, open_seline
-from seline.domain.trend import Forecast
+from seline.domain.forecast import Forecast
 from seline.errors import (
     BackupNotFound,
     DocumentBusy,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seline.domain.trend import (
+from seline.domain.forecast import (
     KEPT_FOR,
     POINT_EVERY,
     Forecast,
