@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final, Literal, cast
 
 from seline.clock import parse_instant
-from seline.domain.alert import Alert, AlertType, Severity, Standing
+from seline.domain.alerts.lifecycle import Alert, AlertType, Severity, Standing
 from seline.domain.document import Json
 
 FORMAT: Final = 1

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, cast
 from urllib.parse import urlsplit
 
-from seline.domain.alert import Severity
+from seline.domain.alerts.lifecycle import Severity
 
 NAME_CHARACTERS_MAX: Final = 40
 

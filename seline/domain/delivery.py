@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from seline.domain.alert import Alert
+from seline.domain.alerts.lifecycle import Alert
 
 BACKOFF_FIRST_S: Final = 2.0
 BACKOFF_MAX_S: Final = 300.0

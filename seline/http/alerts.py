@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from seline.domain.alert import Alert
+from seline.domain.alerts.lifecycle import Alert
 from seline.domain.document import Json
 from seline.errors import RouteNotFound
 from seline.http.doors import doors

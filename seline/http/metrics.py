@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from aiohttp import web
 
-from seline.domain.alert import Severity
+from seline.domain.alerts.lifecycle import Severity
 from seline.domain.counters import SECONDS, Figures
 from seline.domain.job import JobStatus
 from seline.http.doors import data, doors

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from seline.domain.alert import Alert, Severity
+from seline.domain.alerts.lifecycle import Alert, Severity
 from seline.ports.alerts import Delivery
 
 _LEVELS: Final[Mapping[Severity, int]] = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from seline.clock import instant_text
-from seline.domain.alert import Alert, Severity
+from seline.domain.alerts.lifecycle import Alert, Severity
 from seline.domain.document import Json
 from seline.outbound.posting import Envelope, post
 from seline.ports.alerts import Delivery

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from seline.domain.alert import Alert, Severity
+from seline.domain.alerts.lifecycle import Alert, Severity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

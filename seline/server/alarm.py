@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
-from seline.domain.alert import AlertType, Cleared, Signal
+from seline.domain.alerts.lifecycle import AlertType, Cleared, Signal
 from seline.domain.job import JobStatus, Record, Run, RunOutcome
 from seline.errors import SelineError
 from seline.manager import DataManager

@@ -16,7 +16,9 @@ from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 
 from seline.clock import Clock
-from seline.domain.alert import (
+from seline.domain.alert_record import read_record, write_record
+from seline.domain.alert_words import Language
+from seline.domain.alerts.lifecycle import (
     KIND_OF,
     Alert,
     AlertType,
@@ -35,8 +37,6 @@ from seline.domain.alert import (
     reworded,
     trial,
 )
-from seline.domain.alert_record import read_record, write_record
-from seline.domain.alert_words import Language
 from seline.domain.document import SELINE, DocumentKey, Json
 from seline.errors import DocumentUnrecoverable, SelineError
 from seline.manager import DataManager, changes

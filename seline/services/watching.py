@@ -12,7 +12,15 @@ from itertools import islice
 from typing import Final
 
 from seline.clock import instant_text
-from seline.domain.alert import QUIET, Alert, AlertType, Cleared, Severity, Sighting, Signal
+from seline.domain.alerts.lifecycle import (
+    QUIET,
+    Alert,
+    AlertType,
+    Cleared,
+    Severity,
+    Sighting,
+    Signal,
+)
 from seline.domain.backup import parse_backup_name
 from seline.domain.document import BOT, DocumentKey, Json
 from seline.domain.forecast import DAYS_WARN

@@ -22,7 +22,7 @@ import pytest
 from seline import open_seline
 from seline.blocking import Seline
 from seline.blocking import open_seline as open_blocking
-from seline.domain.alert import AlertType
+from seline.domain.alerts.lifecycle import AlertType
 from seline.domain.backup import parse_backup_name
 from seline.domain.document import Json
 from seline.domain.integrity import ATTRIBUTE

@@ -37,7 +37,7 @@ from typing import Any, Final
 import pytest
 
 from seline import __version__, blocking, library, open_seline
-from seline.domain.alert import AlertType, Severity
+from seline.domain.alerts.lifecycle import AlertType, Severity
 from seline.domain.document import ABSENT, Json
 from seline.errors import SelineError, StoreClosed
 from seline.http.routes import PREFIX

@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 import pytest
 
 from seline import __version__
-from seline.domain.alert import Alert, AlertType, Severity
+from seline.domain.alerts.lifecycle import Alert, AlertType, Severity
 from seline.domain.backup import parse_backup_name
 from seline.domain.document import Json
 from seline.domain.retention import RetentionPolicy

@@ -20,9 +20,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from seline.domain.alert import Alert, AlertType, Severity
 from seline.domain.alert_sink import SinkSpec
 from seline.domain.alert_words import Language
+from seline.domain.alerts.lifecycle import Alert, AlertType, Severity
 from seline.outbound import discord, ntfy, telegram
 from seline.outbound.heartbeat import ATTEMPTS, Heartbeat
 from seline.outbound.posting import open_session

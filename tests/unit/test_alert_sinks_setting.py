@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from seline.domain.alert import Severity
 from seline.domain.alert_sink import (
     NAME_CHARACTERS_MAX,
     NEEDS_OF,
@@ -17,6 +16,7 @@ from seline.domain.alert_sink import (
     is_web_address,
     read_sinks,
 )
+from seline.domain.alerts.lifecycle import Severity
 from seline.errors import SettingsError
 from seline.outbound.sinks import BUILD
 from seline.settings import Settings, load_settings, setting_names, shown

@@ -11,7 +11,17 @@ from typing import cast
 import pytest
 
 from seline.cli.front import front
-from seline.domain.alert import (
+from seline.domain.alert_message import body, cut, title
+from seline.domain.alert_words import (
+    LANGUAGES,
+    TEXT_CHARACTERS_MAX,
+    WORDS,
+    Language,
+    Words,
+    fields_of,
+    wording,
+)
+from seline.domain.alerts.lifecycle import (
     KIND_OF,
     Alert,
     AlertType,
@@ -22,16 +32,6 @@ from seline.domain.alert import (
     raised,
     resolved,
     trial,
-)
-from seline.domain.alert_message import body, cut, title
-from seline.domain.alert_words import (
-    LANGUAGES,
-    TEXT_CHARACTERS_MAX,
-    WORDS,
-    Language,
-    Words,
-    fields_of,
-    wording,
 )
 from seline.domain.document import Json
 from seline.domain.pins import Pin

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seline.domain.alert import Alert, Severity, trial
+from seline.domain.alerts.lifecycle import Alert, Severity, trial
 from seline.domain.delivery import (
     BACKOFF_FIRST_S,
     BACKOFF_MAX_S,

@@ -1,0 +1,1 @@
+"""Alerts as pure values: their lifecycle, their words, and when to retry."""
