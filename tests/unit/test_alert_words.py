@@ -11,7 +11,6 @@ from typing import cast
 import pytest
 
 from seline.cli.front import front
-from seline.domain.alert_message import body, cut, title
 from seline.domain.alert_words import (
     LANGUAGES,
     TEXT_CHARACTERS_MAX,
@@ -33,6 +32,7 @@ from seline.domain.alerts.lifecycle import (
     resolved,
     trial,
 )
+from seline.domain.alerts.message import body, cut, title
 from seline.domain.document import Json
 from seline.domain.pins import Pin
 from seline.domain.report import Finding, VerifyReport
