@@ -10,9 +10,9 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 
 from seline.clock import instant_text
-from seline.domain.alert_words import Language
 from seline.domain.alerts.lifecycle import Alert, Severity
 from seline.domain.alerts.message import body, cut, title
+from seline.domain.alerts.words import Language
 from seline.domain.document import Json
 from seline.outbound.posting import Envelope, field_of, post, seconds
 from seline.ports.alerts import Delivery

@@ -11,9 +11,9 @@ from typing import Final
 
 import aiohttp
 
-from seline.domain.alert_words import Language
 from seline.domain.alerts.lifecycle import Alert, Severity
 from seline.domain.alerts.message import body, cut, title
+from seline.domain.alerts.words import Language
 from seline.domain.document import Json
 from seline.outbound.posting import Envelope, field_of, post
 from seline.ports.alerts import Delivery

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 import aiohttp
 
 from seline.domain.alert_sink import SinkSpec
-from seline.domain.alert_words import Language
+from seline.domain.alerts.words import Language
 from seline.outbound.discord import DiscordSink
 from seline.outbound.log import LogSink
 from seline.outbound.ntfy import NtfySink

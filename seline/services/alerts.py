@@ -17,7 +17,6 @@ from typing import Final, TypeAlias
 
 from seline.clock import Clock
 from seline.domain.alert_record import read_record, write_record
-from seline.domain.alert_words import Language
 from seline.domain.alerts.lifecycle import (
     KIND_OF,
     Alert,
@@ -37,6 +36,7 @@ from seline.domain.alerts.lifecycle import (
     reworded,
     trial,
 )
+from seline.domain.alerts.words import Language
 from seline.domain.document import SELINE, DocumentKey, Json
 from seline.errors import DocumentUnrecoverable, SelineError
 from seline.manager import DataManager, changes

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
 from seline.domain.alert_sink import SinkSpec
-from seline.domain.alert_words import Language
+from seline.domain.alerts.words import Language
 from seline.domain.retention import RetentionPolicy
 
 DEFAULT_HOST: Final = "127.0.0.1"

@@ -17,8 +17,8 @@ from typing import Any, cast
 import pytest
 
 from seline import open_seline
-from seline.domain.alert_words import Language
 from seline.domain.alerts.lifecycle import Alert, AlertType, Cleared, Severity, Sighting
+from seline.domain.alerts.words import Language
 from seline.domain.delivery import WAITING_MAX
 from seline.domain.document import Json
 from seline.library import Seline

@@ -21,8 +21,8 @@ import pytest
 from aiohttp import web
 
 from seline.domain.alert_sink import SinkSpec
-from seline.domain.alert_words import Language
 from seline.domain.alerts.lifecycle import Alert, AlertType, Severity
+from seline.domain.alerts.words import Language
 from seline.outbound import discord, ntfy, telegram
 from seline.outbound.heartbeat import ATTEMPTS, Heartbeat
 from seline.outbound.posting import open_session

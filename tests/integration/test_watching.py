@@ -15,8 +15,8 @@ from typing import cast
 
 import pytest
 
-from seline.domain.alert_words import wording
 from seline.domain.alerts.lifecycle import Alert, AlertType, Cleared, Severity, Sighting, Signal
+from seline.domain.alerts.words import wording
 from seline.domain.pins import BY_HAND, Pin
 from seline.domain.report import Finding, VerifyReport
 from seline.domain.usage import LEVELS, UsageLevel

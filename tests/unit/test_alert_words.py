@@ -11,15 +11,6 @@ from typing import cast
 import pytest
 
 from seline.cli.front import front
-from seline.domain.alert_words import (
-    LANGUAGES,
-    TEXT_CHARACTERS_MAX,
-    WORDS,
-    Language,
-    Words,
-    fields_of,
-    wording,
-)
 from seline.domain.alerts.lifecycle import (
     KIND_OF,
     Alert,
@@ -33,6 +24,15 @@ from seline.domain.alerts.lifecycle import (
     trial,
 )
 from seline.domain.alerts.message import body, cut, title
+from seline.domain.alerts.words import (
+    LANGUAGES,
+    TEXT_CHARACTERS_MAX,
+    WORDS,
+    Language,
+    Words,
+    fields_of,
+    wording,
+)
 from seline.domain.document import Json
 from seline.domain.pins import Pin
 from seline.domain.report import Finding, VerifyReport

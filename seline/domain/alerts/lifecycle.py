@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Literal, TypeAlias
 
-from seline.domain.alert_words import Language, resolution, wording
+from seline.domain.alerts.words import Language, resolution, wording
 from seline.domain.document import Json
 
 QUIET: Final = timedelta(days=1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from seline.domain.alert_words import Language
 from seline.domain.alerts.lifecycle import KIND_OF, Alert, Course, Severity
+from seline.domain.alerts.words import Language
 
 _MARKS: Final[Mapping[str, str]] = {
     Severity.INFO: "ℹ️",
