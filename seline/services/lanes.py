@@ -15,7 +15,7 @@ from typing import Final
 
 from seline.clock import Clock
 from seline.domain.alerts.lifecycle import Alert
-from seline.domain.delivery import backoff_s, bounded
+from seline.domain.alerts.retry import backoff_s, bounded
 from seline.domain.plural import counted
 from seline.ports.alerts import AlertSink, Delivery, SinkStatus
 

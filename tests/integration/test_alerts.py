@@ -18,8 +18,8 @@ import pytest
 
 from seline import open_seline
 from seline.domain.alerts.lifecycle import Alert, AlertType, Cleared, Severity, Sighting
+from seline.domain.alerts.retry import WAITING_MAX
 from seline.domain.alerts.words import Language
-from seline.domain.delivery import WAITING_MAX
 from seline.domain.document import Json
 from seline.library import Seline
 from seline.manager import DataManager

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seline.domain.alerts.lifecycle import Alert, Severity, trial
-from seline.domain.delivery import (
+from seline.domain.alerts.retry import (
     BACKOFF_FIRST_S,
     BACKOFF_MAX_S,
     RETRY_AFTER_MAX_S,
