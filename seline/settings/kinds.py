@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
-from seline.domain.alert_sink import NEEDS_OF, SinkSpec, is_web_address, read_sinks
+from seline.domain.alerts.sink_spec import NEEDS_OF, SinkSpec, is_web_address, read_sinks
 from seline.domain.alerts.words import LANGUAGES
 from seline.domain.schedule import FORMS, parse_schedule
 from seline.errors import SettingsError

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
-from seline.domain.alert_sink import SinkSpec
+from seline.domain.alerts.sink_spec import SinkSpec
 from seline.domain.alerts.words import Language
 from seline.domain.retention import RetentionPolicy
 

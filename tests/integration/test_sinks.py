@@ -20,8 +20,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from seline.domain.alert_sink import SinkSpec
 from seline.domain.alerts.lifecycle import Alert, AlertType, Severity
+from seline.domain.alerts.sink_spec import SinkSpec
 from seline.domain.alerts.words import Language
 from seline.outbound import discord, ntfy, telegram
 from seline.outbound.heartbeat import ATTEMPTS, Heartbeat

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from seline.domain.alert_sink import (
+from seline.domain.alerts.lifecycle import Severity
+from seline.domain.alerts.sink_spec import (
     NAME_CHARACTERS_MAX,
     NEEDS_OF,
     SinkSpec,
     is_web_address,
     read_sinks,
 )
-from seline.domain.alerts.lifecycle import Severity
 from seline.errors import SettingsError
 from seline.outbound.sinks import BUILD
 from seline.settings import Settings, load_settings, setting_names, shown
