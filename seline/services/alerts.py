@@ -16,7 +16,6 @@ from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 
 from seline.clock import Clock
-from seline.domain.alert_record import read_record, write_record
 from seline.domain.alerts.lifecycle import (
     KIND_OF,
     Alert,
@@ -36,6 +35,7 @@ from seline.domain.alerts.lifecycle import (
     reworded,
     trial,
 )
+from seline.domain.alerts.record import read_record, write_record
 from seline.domain.alerts.words import Language
 from seline.domain.document import SELINE, DocumentKey, Json
 from seline.errors import DocumentUnrecoverable, SelineError

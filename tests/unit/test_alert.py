@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seline.domain.alert_record import read_record, write_record
 from seline.domain.alerts.lifecycle import (
     KIND_OF,
     OPEN_OF_A_TYPE_MAX,
@@ -35,6 +34,7 @@ from seline.domain.alerts.lifecycle import (
     reworded,
     trial,
 )
+from seline.domain.alerts.record import read_record, write_record
 from seline.domain.document import Json
 from tests.unit.values import NOON, json_values, texts
 
