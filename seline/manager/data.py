@@ -42,9 +42,9 @@ from seline.manager.changes import BlankSaved, Encoding, Guard, not_found
 from seline.manager.exchanging import Import, contents_of, export_of, held_still
 from seline.manager.health import Health
 from seline.manager.holds import Holds
-from seline.manager.keeping import Keeping
 from seline.manager.lifetime import Lifetime
 from seline.manager.options import ManagerOptions
+from seline.manager.pins import Keeping
 from seline.manager.pruning import prune
 from seline.manager.reading import Reads, SoundContent
 from seline.manager.verifying import verify

@@ -13,7 +13,7 @@ from seline.domain.document import BOT, Content, DocumentKey, Revision
 from seline.domain.integrity import Verdict, of_another
 from seline.errors import BackupNotFound
 from seline.manager.changes import usable_backup
-from seline.manager.keeping import Keeping
+from seline.manager.pins import Keeping
 from seline.ports.store import DocumentStore
 
 LISTINGS_MAX: Final = 3

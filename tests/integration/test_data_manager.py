@@ -37,7 +37,7 @@ from seline.errors import (
     VolumeFailed,
 )
 from seline.library import Seline
-from seline.manager.keeping import Keeping
+from seline.manager.pins import Keeping
 from seline.ports.futures import run_without_loop
 
 PROFILE = "user_profile.json"
