@@ -16,7 +16,7 @@ from seline.domain.document import ABSENT, BOT, DocumentKey, IfMatch, Json, chec
 from seline.domain.json_codec import decode
 from seline.errors import DocumentNotFound
 from seline.manager import changes
-from seline.manager.holds import TRANSACTION, Hold
+from seline.manager.locks import TRANSACTION, Hold
 from seline.ports.futures import settled
 from seline.ports.store import Atom, Change
 

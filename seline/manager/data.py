@@ -41,8 +41,8 @@ from seline.manager.blocks import Edit, Transaction
 from seline.manager.changes import BlankSaved, Encoding, Guard, not_found
 from seline.manager.exchanging import Import, contents_of, export_of, held_still
 from seline.manager.health import Health
-from seline.manager.holds import Holds
 from seline.manager.lifetime import Lifetime
+from seline.manager.locks import Holds
 from seline.manager.options import ManagerOptions
 from seline.manager.pins import Keeping
 from seline.manager.pruning import prune

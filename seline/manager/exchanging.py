@@ -18,7 +18,7 @@ from seline.domain.readable_export import ImportMode, ImportReport, parse_export
 from seline.errors import DocumentBusy, DocumentUnrecoverable, ImportRefused, SelineError
 from seline.manager import changes
 from seline.manager.changes import Encoding
-from seline.manager.holds import Hold, Holds
+from seline.manager.locks import Hold, Holds
 from seline.manager.reading import Reads
 from seline.ports.futures import settled
 from seline.ports.store import (

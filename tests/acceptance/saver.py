@@ -28,7 +28,7 @@ from seline import DataManager, open_seline
 from seline.domain.document import ABSENT, Content, DocumentKey
 from seline.errors import OutcomeUnknown, SelineError
 from seline.manager import blocks
-from seline.manager.holds import Hold, Holds, _Line
+from seline.manager.locks import Hold, Holds, _Line
 from seline.ports.store import Atom, Outcome
 from seline.storage.planner import Plan
 from seline.storage.volume.commit.exchange_form import Committed, Committer

@@ -42,7 +42,7 @@ from seline.domain.document import ABSENT, Json
 from seline.errors import SelineError, StoreClosed
 from seline.http.routes import PREFIX
 from seline.library import Opening, Seline
-from seline.manager.holds import TRANSACTION
+from seline.manager.locks import TRANSACTION
 from seline.outbound.folder import Folder
 from seline.ports.store import Snapshot
 from seline.server import Serving, serving
