@@ -36,7 +36,7 @@ from seline.domain.json_codec import NotJson, decode, decode_strict
 from seline.domain.readable_export import ImportReport, parse_mode
 from seline.domain.report import Check, Deleted, Pruned, Reset, Restored, VerifyReport
 from seline.errors import BackupNotFound, InvalidRequest, VolumeBusy
-from seline.manager import changes, looking_back
+from seline.manager import backups, changes
 from seline.manager.blocks import Edit, Transaction
 from seline.manager.changes import BlankSaved, Encoding, Guard, not_found
 from seline.manager.exchanging import Import, contents_of, export_of, held_still
@@ -256,7 +256,7 @@ class DataManager:
         key = self._key(name)
         store = await self.open_store()
         if purge:
-            has_backups = await self.reading(lambda: looking_back.has_copies(store, key))
+            has_backups = await self.reading(lambda: backups.has_copies(store, key))
             forget = self.keeping.change(lambda pins: pinning.without_document(pins, name))
             also = (forget,) if any(pin.document == name for pin in self.keeping.pins()) else ()
             decide = changes.purge(has_backups=has_backups, if_match=if_match, also=also)
@@ -308,7 +308,7 @@ class DataManager:
         """List a document's backups, newest first, each judged, with the reason why it is kept."""
         key = self._key(name)
         store = await self.open_store()
-        listed = await self._reads.listing(lambda: looking_back.judged_backups(store, key))
+        listed = await self._reads.listing(lambda: backups.judged_backups(store, key))
         if not listed and not await self._exists(key):
             raise not_found(name)
         return await self.reading(lambda: self.keeping.reasoned(key, listed))
@@ -316,7 +316,7 @@ class DataManager:
     async def all_backups(self) -> list[Backup]:
         """List every document's backups, newest first, unjudged, each with its reason."""
         store = await self.open_store()
-        return await self._reads.listing(lambda: looking_back.every_backup(store, self.keeping))
+        return await self._reads.listing(lambda: backups.every_backup(store, self.keeping))
 
     async def read_backup(self, name: str, backup: str) -> Json:
         """Return a backup's value. Raises BackupNotFound, also for one that is not sound."""
@@ -326,7 +326,7 @@ class DataManager:
         """Return a backup's bytes. Raises BackupNotFound, also for one that is not sound."""
         key = self._key(name)
         store = await self.open_store()
-        return await self.reading(lambda: looking_back.backup_content(store, key, backup))
+        return await self.reading(lambda: backups.backup_content(store, key, backup))
 
     async def pin(self, name: str, backup: str, because: str = pinning.BY_HAND) -> None:
         """Keep a backup outside rotation until it is unpinned. Raises BackupNotFound."""
@@ -339,7 +339,7 @@ class DataManager:
         key = self._key(name)
         store = await self.open_store()
         revision = await self.reading(
-            lambda: looking_back.backup_revision(store, self.keeping, key, backup)
+            lambda: backups.backup_revision(store, self.keeping, key, backup)
         )
         if revision is None:
             revision = (await self.read_backup_content(name, backup)).revision
