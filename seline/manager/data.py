@@ -39,7 +39,6 @@ from seline.errors import BackupNotFound, InvalidRequest, VolumeBusy
 from seline.manager import backups, changes
 from seline.manager.blocks import Edit, Transaction
 from seline.manager.changes import BlankSaved, Encoding, Guard, not_found
-from seline.manager.exchanging import Import, contents_of, export_of, held_still
 from seline.manager.health import Health
 from seline.manager.lifetime import Lifetime
 from seline.manager.locks import Holds
@@ -47,6 +46,7 @@ from seline.manager.options import ManagerOptions
 from seline.manager.pins import Keeping
 from seline.manager.pruning import prune
 from seline.manager.reading import Reads, SoundContent
+from seline.manager.transfer import Import, contents_of, export_of, held_still
 from seline.manager.verifying import verify
 from seline.ports.futures import refuse_in_turn, settled
 from seline.ports.store import (
