@@ -21,7 +21,7 @@ from seline.domain.plural import counted
 from seline.domain.report import Check, Status
 from seline.domain.usage import Usage, UsageLevel, level_of
 from seline.errors import DocumentUnrecoverable, SelineError
-from seline.manager import unserved
+from seline.manager import broken_documents
 from seline.ports.store import HANGING_S, SLOW_S, DocumentStore, Incident, Outcome
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ class Health:
         """Return what could not be served, by a read of this process or by the last verify."""
         verified = self._data.last_verify
         found = (
-            unserved.remembered(store)
+            broken_documents.remembered(store)
             if verified is None
             else {one.document for one in verified.findings if one.is_unserved}
         )

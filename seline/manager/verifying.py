@@ -18,7 +18,7 @@ from seline.domain.document import BOT, SELINE, DocumentKey
 from seline.domain.integrity import Judged, Verdict, of_another
 from seline.domain.report import Finding, VerifyReport
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError, VolumeFull
-from seline.manager import unserved
+from seline.manager import broken_documents
 from seline.ports.futures import in_loop
 from seline.ports.store import DocumentStore
 
@@ -214,7 +214,7 @@ async def verify(
     if changed_since is None:
         data.last_verified_at = report.ended_at
     found = {one.document for one in data.last_verify.findings if one.is_unserved}
-    await unserved.remember(data, found)
+    await broken_documents.remember(data, found)
     return report
 
 
