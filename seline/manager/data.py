@@ -45,7 +45,7 @@ from seline.manager.locks import Holds
 from seline.manager.options import ManagerOptions
 from seline.manager.pins import Keeping
 from seline.manager.pruning import prune
-from seline.manager.reading import Reads, SoundContent
+from seline.manager.reads import Reads, SoundContent
 from seline.manager.transfer import Import, contents_of, export_of, held_still
 from seline.manager.verifying import verify
 from seline.ports.futures import refuse_in_turn, settled

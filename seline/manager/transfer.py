@@ -19,7 +19,7 @@ from seline.errors import DocumentBusy, DocumentUnrecoverable, ImportRefused, Se
 from seline.manager import changes
 from seline.manager.changes import Encoding
 from seline.manager.locks import Hold, Holds
-from seline.manager.reading import Reads
+from seline.manager.reads import Reads
 from seline.ports.futures import settled
 from seline.ports.store import (
     Atom,

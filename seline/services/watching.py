@@ -36,7 +36,7 @@ from seline.errors import (
     VolumeReadOnly,
 )
 from seline.manager import DataManager
-from seline.manager.reading import LISTING_S
+from seline.manager.reads import LISTING_S
 from seline.ports.store import HANGING_S, Capability, DocumentStore, Incident
 from seline.services.alerts import Alerts
 

@@ -166,7 +166,7 @@ def test_a_read_that_hangs_holds_up_no_other_thread_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for limit in ("READ_S", "SLOW_S"):
-        monkeypatch.setattr(f"seline.manager.reading.{limit}", 0.1)
+        monkeypatch.setattr(f"seline.manager.reads.{limit}", 0.1)
     release = threading.Event()
     with blocking.open_seline(tmp_path) as seline:
         data = seline.data
