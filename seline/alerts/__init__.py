@@ -1,0 +1,1 @@
+"""Alerts: what happened becomes a notification, kept across restarts and delivered to each sink."""

@@ -1,0 +1,1 @@
+"""Services for the bot, in the words of the owner's document."""
