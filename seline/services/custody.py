@@ -13,7 +13,7 @@ from seline.domain.forecast import Forecast, Point, forecast, read_points, with_
 from seline.domain.report import RotationReport, VerifyReport
 from seline.domain.usage import Usage, UsageLevel, next_level
 from seline.manager import DataManager
-from seline.services.remembering import remember, remembered
+from seline.manager.state import remember, remembered
 
 FULL_EVERY: Final = timedelta(days=1)
 INTEGRITY_STATE: Final = "integrity.json"

@@ -19,7 +19,7 @@ from seline.clock import Clock, instant_text, parse_instant
 from seline.domain.document import Json
 from seline.errors import Forbidden, InvalidRequest, TokenNotFound, TooManyRequests, Unauthorized
 from seline.manager import DataManager
-from seline.services.remembering import remembered
+from seline.manager.state import remembered
 
 Scope: TypeAlias = Literal["read", "admin"]
 SCOPES: Final = ("read", "admin")
