@@ -17,11 +17,11 @@ from seline.domain.alerts.lifecycle import AlertType, Cleared, Signal
 from seline.domain.job import JobStatus, Record, Run, RunOutcome
 from seline.errors import SelineError
 from seline.manager import DataManager
+from seline.operations.custody import UsageReport
 from seline.outbound.heartbeat import Heartbeat
 from seline.outbound.posting import open_session
 from seline.outbound.sinks import Surroundings, build_sinks
 from seline.services.alerts import Alerts
-from seline.services.custody import UsageReport
 from seline.services.watching import (
     Watch,
     alerts_from_days,

@@ -29,8 +29,8 @@ from seline.domain.integrity import ATTRIBUTE
 from seline.domain.job import Record, Run, RunOutcome, write_records
 from seline.library import Seline as AwaitedSeline
 from seline.manager.state import remember
+from seline.operations.custody import Custody
 from seline.services.alerts import Alerts
-from seline.services.custody import Custody
 from seline.services.tokens import Tokens
 from seline.storage.volume.commit.exchange_form import Committer
 from seline.storage.volume.commit.record import decode_record

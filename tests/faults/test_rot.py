@@ -44,10 +44,10 @@ from seline.errors import (
 from seline.http.routes import PREFIX
 from seline.library import Seline as AwaitedSeline
 from seline.manager.state import remembered
+from seline.operations.custody import Custody
 from seline.ports.futures import run_without_loop
 from seline.server import serving
 from seline.services.alerts import Alerts
-from seline.services.custody import Custody
 from seline.services.tokens import Tokens
 from seline.storage.volume import capabilities, inspect
 from seline.storage.volume.commit.preserve import OldBytes

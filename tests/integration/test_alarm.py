@@ -19,10 +19,11 @@ from aiohttp import web
 
 from seline.domain.usage import LEVELS, UsageLevel
 from seline.errors import UnsupportedFormat, VolumeFull
+from seline.operations import custody
+from seline.operations.custody import Custody
 from seline.outbound import heartbeat as heartbeats
 from seline.server import Serving, alarm, alone, serving
-from seline.services import custody, watching
-from seline.services.custody import Custody
+from seline.services import watching
 from seline.services.watching import Watch
 from seline.storage.volume import mounts
 from tests.integration.test_http import Client, settings_for

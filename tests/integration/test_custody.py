@@ -13,7 +13,7 @@ from seline import open_seline
 from seline.clock import SystemClock
 from seline.domain.usage import UsageLevel
 from seline.library import Seline
-from seline.services.custody import Custody
+from seline.operations.custody import Custody
 from tests.faults.test_damage import flip
 
 NAME = "user_profile.json"

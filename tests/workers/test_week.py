@@ -19,7 +19,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from seline import open_seline
 from seline.domain.job import RUNS_KEPT
-from seline.services.custody import Custody
+from seline.operations.custody import Custody
 from seline.settings import Job, Jobs
 from seline_workers import Worker
 from seline_workers.table import Row

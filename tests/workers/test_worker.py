@@ -14,7 +14,7 @@ from seline.clock import SystemClock
 from seline.domain.job import Record, Run, RunOutcome
 from seline.errors import JobNotFound, StoreClosed, VolumeFull
 from seline.library import Seline
-from seline.services.custody import Custody
+from seline.operations.custody import Custody
 from seline.settings import Job, Jobs
 from seline_workers import Worker
 from seline_workers.table import JOBS, Row

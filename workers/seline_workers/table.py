@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 from seline.domain.plural import counted
 from seline.domain.report import Finding
-from seline.services.custody import Custody
+from seline.operations.custody import Custody
 
 NAMED_MAX: Final = 3
 Work: TypeAlias = Callable[[Custody], Awaitable[str]]

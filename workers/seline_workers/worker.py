@@ -20,7 +20,7 @@ from seline.domain.schedule import parse_schedule
 from seline.errors import SelineError
 from seline.manager import DataManager
 from seline.manager.state import remember, remembered
-from seline.services.custody import Custody
+from seline.operations.custody import Custody
 from seline.settings import Job, Jobs
 from seline_workers.runs import Runner, Task
 from seline_workers.table import JOBS, Row
