@@ -33,9 +33,9 @@ from seline.domain.report import Check, Status
 from seline.errors import BackupNotFound, DocumentError, ExportFailed, SelineError
 from seline.manager import DataManager
 from seline.manager.state import remember, remembered
+from seline.operations.packs import BACKUPS, DOCUMENTS, Packer, check_pack
 from seline.ports.destinations import ExportTarget
 from seline.ports.store import Snapshot
-from seline.services.packing import BACKUPS, DOCUMENTS, Packer, check_pack
 
 STATE: Final = "exports.json"
 LEFT_BEHIND_AFTER: Final = timedelta(days=1)

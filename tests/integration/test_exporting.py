@@ -16,9 +16,9 @@ from seline import __version__, open_seline
 from seline.domain.manifest import MANIFEST_NAME, decode_manifest
 from seline.errors import ExportDamaged, ExportFailed, SettingsError, UnsupportedFormat
 from seline.library import Seline
+from seline.operations.packs import members_of
 from seline.outbound.folder import Folder
 from seline.services.exporting import Destination, Exporting, read_back
-from seline.services.packing import members_of
 from seline.settings import load_settings
 from tests.command_line import Line, line_at, served
 from tests.faults.test_damage import flip
