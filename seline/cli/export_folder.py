@@ -23,9 +23,9 @@ from seline.domain.manifest import (
 )
 from seline.domain.plural import counted
 from seline.errors import DocumentUnrecoverable, ExportDamaged, ExportFailed
+from seline.operations.exports import check_packs
 from seline.operations.packs import DOCUMENTS, check_documents, members_of
 from seline.outbound.folder import Folder
-from seline.services.exporting import check_packs
 
 if TYPE_CHECKING:
     from seline.cli.client import Api

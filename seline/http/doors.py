@@ -10,9 +10,9 @@ from aiohttp import web
 from seline.domain.document import Json
 from seline.errors import SelineError
 from seline.manager import DataManager
+from seline.operations.exports import Exporting
 from seline.ports.alerts import AlertLog
 from seline.ports.jobs import JobBoard
-from seline.services.exporting import Exporting
 from seline.services.tokens import Tokens
 
 

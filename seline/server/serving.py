@@ -29,6 +29,7 @@ from seline.errors import SelineError, StoreClosed
 from seline.http.app import build_app
 from seline.http.doors import Doors
 from seline.operations.custody import Custody
+from seline.operations.exports import Destination, Exporting
 from seline.outbound.folder import Folder
 from seline.ports.futures import settled
 from seline.server.alarm import Alarm
@@ -41,7 +42,6 @@ from seline.server.listening import (
     listen_on_control_socket,
     listen_on_socket,
 )
-from seline.services.exporting import Destination, Exporting
 from seline.services.tokens import Tokens
 from seline.settings import Settings, load_settings
 from seline.storage.volume.audit import AuditLog

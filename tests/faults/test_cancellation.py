@@ -43,10 +43,10 @@ from seline.errors import SelineError, StoreClosed
 from seline.http.routes import PREFIX
 from seline.library import Opening, Seline
 from seline.manager.locks import TRANSACTION
+from seline.operations.exports import Destination, Exporting
 from seline.outbound.folder import Folder
 from seline.ports.store import Snapshot
 from seline.server import Serving, serving
-from seline.services.exporting import Destination, Exporting
 from seline.settings import Settings
 from seline.storage.volume import files
 from seline.storage.volume.snapshots import WHOLE_BYTES_MAX

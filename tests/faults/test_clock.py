@@ -25,12 +25,12 @@ from seline.domain.document import Json
 from seline.domain.retention import RetentionPolicy
 from seline.manager import DataManager, ManagerOptions
 from seline.operations.custody import Custody
+from seline.operations.exports import Exporting, read_back
 from seline.outbound.folder import Folder
 from seline.ports.alerts import Delivery
 from seline.ports.futures import run_without_loop
 from seline.ports.store import DocumentStore
 from seline.services.alerts import Alerts
-from seline.services.exporting import Exporting, read_back
 from seline.storage.volume import capabilities
 from seline.storage.volume.store import VolumeOptions, open_volume
 from tests.clocks import FakeClock

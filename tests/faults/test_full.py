@@ -29,10 +29,10 @@ from seline import open_seline as open_awaited
 from seline.blocking import Seline, open_seline
 from seline.domain.document import BOT, Content, DocumentKey, Json
 from seline.errors import VolumeFull
+from seline.operations.exports import Exporting, read_back
 from seline.outbound.folder import Folder
 from seline.ports.store import Atom, Change, Decision, Put, Remove
 from seline.server import serving
-from seline.services.exporting import Exporting, read_back
 from seline.storage.volume import batches
 from seline.storage.volume.mounts import mount_of
 from tests.command_line import line_at

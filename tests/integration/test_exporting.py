@@ -16,9 +16,9 @@ from seline import __version__, open_seline
 from seline.domain.manifest import MANIFEST_NAME, decode_manifest
 from seline.errors import ExportDamaged, ExportFailed, SettingsError, UnsupportedFormat
 from seline.library import Seline
+from seline.operations.exports import Destination, Exporting, read_back
 from seline.operations.packs import members_of
 from seline.outbound.folder import Folder
-from seline.services.exporting import Destination, Exporting, read_back
 from seline.settings import load_settings
 from tests.command_line import Line, line_at, served
 from tests.faults.test_damage import flip
@@ -142,7 +142,7 @@ async def test_an_export_that_is_cut_short_is_none(
     await next_second()
     await exporting(seline, nas).run()
     assert (len(await target.exports()), len(await target.leftovers())) == (1, 1), "may be running"
-    monkeypatch.setattr("seline.services.exporting.LEFT_BEHIND_AFTER", timedelta(0))
+    monkeypatch.setattr("seline.operations.exports.LEFT_BEHIND_AFTER", timedelta(0))
     await exporting(seline, nas).run()
     assert (len(await target.exports()), list(await target.leftovers())) == (1, [])
 

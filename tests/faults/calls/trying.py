@@ -20,8 +20,8 @@ from typing import Final, NamedTuple, TypeVar
 
 import pytest
 
+from seline.operations.exports import read_back
 from seline.outbound.folder import Folder
-from seline.services.exporting import read_back
 from tests.faults.calls.builds import AS_IT_IS, BUILDS
 from tests.faults.calls.doing import Told, fail, kill
 from tests.faults.calls.failing import KILLS, Fault, Made, refusals
