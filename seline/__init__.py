@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from seline.bot.user_profile import UserProfile
     from seline.domain.document import ABSENT, Document, Json, Revision
     from seline.errors import SelineError
     from seline.library import (
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     )
     from seline.manager import DataManager
     from seline.services.lessons_learned import LessonsLearned
-    from seline.services.user_profile import UserProfile
 
 __version__ = "0.1.0"
 
@@ -53,7 +53,7 @@ _HOMES: Final = {
     "Revision": "seline.domain.document",
     "Seline": "seline.library",
     "SelineError": "seline.errors",
-    "UserProfile": "seline.services.user_profile",
+    "UserProfile": "seline.bot.user_profile",
     "get_data_manager": "seline.library",
     "get_lessons_service": "seline.library",
     "get_user_profile": "seline.library",
