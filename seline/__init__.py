@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from seline.bot.lessons_learned import LessonsLearned
     from seline.bot.user_profile import UserProfile
     from seline.domain.document import ABSENT, Document, Json, Revision
     from seline.errors import SelineError
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
         open_seline,
     )
     from seline.manager import DataManager
-    from seline.services.lessons_learned import LessonsLearned
 
 __version__ = "0.1.0"
 
@@ -49,7 +49,7 @@ _HOMES: Final = {
     "DataManager": "seline.manager",
     "Document": "seline.domain.document",
     "Json": "seline.domain.document",
-    "LessonsLearned": "seline.services.lessons_learned",
+    "LessonsLearned": "seline.bot.lessons_learned",
     "Revision": "seline.domain.document",
     "Seline": "seline.library",
     "SelineError": "seline.errors",

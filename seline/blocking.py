@@ -15,13 +15,13 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from seline import library
+from seline.bot.lessons_learned import LessonsLearned as AwaitedLessonsLearned
 from seline.bot.user_profile import UserProfile as AwaitedUserProfile
 from seline.domain.document import ABSENT
 from seline.errors import CalledInEventLoop, SelineError
 from seline.manager import DataManager as AwaitedDataManager
 from seline.ports.futures import in_loop, run_without_loop
 from seline.ports.store import Snapshot
-from seline.services.lessons_learned import LessonsLearned as AwaitedLessonsLearned
 from seline.settings import Settings
 
 __all__ = [

@@ -16,12 +16,12 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, cast
 
+from seline.bot.lessons_learned import LessonsLearned
 from seline.bot.user_profile import UserProfile
 from seline.errors import SelineError, VolumeFailed, VolumeReadOnly
 from seline.manager import DataManager, ManagerOptions
 from seline.ports.futures import refuse_in_turn, run_without_loop
 from seline.ports.store import DocumentStore
-from seline.services.lessons_learned import LessonsLearned
 from seline.settings import Settings, load_settings
 from seline.storage.volume.store import VolumeOptions, VolumeStore, open_volume
 
