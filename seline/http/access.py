@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from seline.access.tokens import Admission
 from seline.errors import Forbidden, InvalidRequest, RouteNotFound
 from seline.http.doors import doors
 from seline.http.metrics import REQUESTS
 from seline.http.requests import check_coding, check_query
 from seline.http.routes import PREFIX, Route
 from seline.logs import logged_with
-from seline.services.tokens import Admission
 
 ROUTE = web.AppKey("routes", dict[tuple[str, str], Route])
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from seline.access.tokens import Tokens
 from seline.domain.document import Json
 from seline.errors import SelineError
 from seline.manager import DataManager
 from seline.operations.exports import Exporting
 from seline.ports.alerts import AlertLog
 from seline.ports.jobs import JobBoard
-from seline.services.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from aiohttp import web
 
 import seline
 from seline import library
+from seline.access.tokens import Tokens
 from seline.clock import SystemClock, instant_text
 from seline.domain.document import Json
 from seline.errors import SelineError, StoreClosed
@@ -42,7 +43,6 @@ from seline.server.listening import (
     listen_on_control_socket,
     listen_on_socket,
 )
-from seline.services.tokens import Tokens
 from seline.settings import Settings, load_settings
 from seline.storage.volume.audit import AuditLog
 from seline_workers import Worker

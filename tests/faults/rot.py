@@ -20,6 +20,7 @@ from typing import Any, Final, TypeAlias
 import pytest
 
 from seline import open_seline
+from seline.access.tokens import Tokens
 from seline.blocking import Seline
 from seline.blocking import open_seline as open_blocking
 from seline.domain.alerts.lifecycle import AlertType
@@ -31,7 +32,6 @@ from seline.library import Seline as AwaitedSeline
 from seline.manager.state import remember
 from seline.operations.custody import Custody
 from seline.services.alerts import Alerts
-from seline.services.tokens import Tokens
 from seline.storage.volume.commit.exchange_form import Committer
 from seline.storage.volume.commit.record import decode_record
 

@@ -29,6 +29,7 @@ import aiohttp
 import pytest
 
 from seline import open_seline
+from seline.access.tokens import Tokens
 from seline.blocking import Seline
 from seline.domain import integrity
 from seline.domain.document import Json
@@ -48,7 +49,6 @@ from seline.operations.custody import Custody
 from seline.ports.futures import run_without_loop
 from seline.server import serving
 from seline.services.alerts import Alerts
-from seline.services.tokens import Tokens
 from seline.storage.volume import capabilities, inspect
 from seline.storage.volume.commit.preserve import OldBytes
 from seline.storage.volume.commit.replay import Mending
