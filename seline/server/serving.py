@@ -23,6 +23,7 @@ from aiohttp import web
 
 import seline
 from seline import library
+from seline.access.audit import AuditLog
 from seline.access.tokens import Tokens
 from seline.clock import SystemClock, instant_text
 from seline.domain.document import Json
@@ -44,7 +45,6 @@ from seline.server.listening import (
     listen_on_socket,
 )
 from seline.settings import Settings, load_settings
-from seline.storage.volume.audit import AuditLog
 from seline_workers import Worker
 
 SHUTDOWN_S: Final = 8.0
