@@ -13,6 +13,15 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
+from seline.alerts.log import Alerts
+from seline.alerts.signals import (
+    Watch,
+    alerts_from_days,
+    alerts_from_lateness,
+    alerts_from_run,
+    alerts_from_trouble,
+    alerts_from_usage,
+)
 from seline.domain.alerts.lifecycle import AlertType, Cleared, Signal
 from seline.domain.job import JobStatus, Record, Run, RunOutcome
 from seline.errors import SelineError
@@ -21,15 +30,6 @@ from seline.operations.custody import UsageReport
 from seline.outbound.heartbeat import Heartbeat
 from seline.outbound.posting import open_session
 from seline.outbound.sinks import Surroundings, build_sinks
-from seline.services.alerts import Alerts
-from seline.services.watching import (
-    Watch,
-    alerts_from_days,
-    alerts_from_lateness,
-    alerts_from_run,
-    alerts_from_trouble,
-    alerts_from_usage,
-)
 from seline.settings import Settings
 
 LOOK_EVERY_S: Final = 2.0

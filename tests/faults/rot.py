@@ -21,6 +21,7 @@ import pytest
 
 from seline import open_seline
 from seline.access.tokens import Tokens
+from seline.alerts.log import Alerts
 from seline.blocking import Seline
 from seline.blocking import open_seline as open_blocking
 from seline.domain.alerts.lifecycle import AlertType
@@ -31,7 +32,6 @@ from seline.domain.job import Record, Run, RunOutcome, write_records
 from seline.library import Seline as AwaitedSeline
 from seline.manager.state import remember
 from seline.operations.custody import Custody
-from seline.services.alerts import Alerts
 from seline.storage.volume.commit.exchange_form import Committer
 from seline.storage.volume.commit.record import decode_record
 

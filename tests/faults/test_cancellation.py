@@ -762,7 +762,7 @@ async def test_a_server_closed_while_its_volume_opens_begins_nothing_more(
     volume: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sink that does not answer holds the close up; meanwhile the volume opens."""
-    monkeypatch.setattr("seline.services.alerts.STOP_WAIT_S", 0.3)
+    monkeypatch.setattr("seline.alerts.log.STOP_WAIT_S", 0.3)
     before = Traces.now()
     async with listening() as sink:
         sink.answering = for_ever(sink)

@@ -19,6 +19,7 @@ from typing import Any, Final, cast
 import pytest
 
 from seline import __version__
+from seline.alerts.log import Alerts
 from seline.domain.alerts.lifecycle import Alert, AlertType, Severity
 from seline.domain.backup import parse_backup_name
 from seline.domain.document import Json
@@ -30,7 +31,6 @@ from seline.outbound.folder import Folder
 from seline.ports.alerts import Delivery
 from seline.ports.futures import run_without_loop
 from seline.ports.store import DocumentStore
-from seline.services.alerts import Alerts
 from seline.storage.volume import capabilities
 from seline.storage.volume.store import VolumeOptions, open_volume
 from tests.clocks import FakeClock

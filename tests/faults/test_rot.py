@@ -30,6 +30,7 @@ import pytest
 
 from seline import open_seline
 from seline.access.tokens import Tokens
+from seline.alerts.log import Alerts
 from seline.blocking import Seline
 from seline.domain import integrity
 from seline.domain.document import Json
@@ -48,7 +49,6 @@ from seline.manager.state import remembered
 from seline.operations.custody import Custody
 from seline.ports.futures import run_without_loop
 from seline.server import serving
-from seline.services.alerts import Alerts
 from seline.storage.volume import capabilities, inspect
 from seline.storage.volume.commit.preserve import OldBytes
 from seline.storage.volume.commit.replay import Mending

@@ -212,7 +212,7 @@ async def test_who_waits_takes_effect_in_order_and_the_queue_has_an_end(
 async def test_a_hang_is_told_and_its_end_too(
     server: Serving, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seline.services.watching.HANGING_S", 0.01)
+    monkeypatch.setattr("seline.alerts.signals.HANGING_S", 0.01)
     monkeypatch.setattr("seline.server.alarm.LOOK_EVERY_S", 0.02)
     gate.close()
     saving = asyncio.ensure_future(server.data.save_json(NAME, {"n": 1}))

@@ -17,14 +17,14 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from seline.alerts import signals
+from seline.alerts.signals import Watch
 from seline.domain.usage import LEVELS, UsageLevel
 from seline.errors import UnsupportedFormat, VolumeFull
 from seline.operations import custody
 from seline.operations.custody import Custody
 from seline.outbound import heartbeat as heartbeats
 from seline.server import Serving, alarm, alone, serving
-from seline.services import watching
-from seline.services.watching import Watch
 from seline.storage.volume import mounts
 from tests.integration.test_http import Client, settings_for
 from tests.integration.test_metrics import scraped
@@ -440,7 +440,7 @@ async def test_last_words_to_nobody_take_not_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(alarm, "LAST_WORDS_S", 0.05)
-    monkeypatch.setattr("seline.services.alerts.STOP_WAIT_S", 0.05)
+    monkeypatch.setattr("seline.alerts.log.STOP_WAIT_S", 0.05)
     (tmp_path / ".seline").mkdir()
     (tmp_path / ".seline" / "format").write_text("99\n")
     async with listening() as silent:
@@ -474,7 +474,7 @@ async def test_there_is_no_sign_of_life_before_everything_is_sound_again(
     monkeypatch: pytest.MonkeyPatch,
     log: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(watching, "OVER_EVERY_S", 0.0)
+    monkeypatch.setattr(signals, "OVER_EVERY_S", 0.0)
     heartbeat = {"alerts__heartbeat_url": receiver.url + BEAT}
     async with running(tmp_path, receiver) as place:
         await place.save(versions=1)

@@ -17,6 +17,7 @@ from typing import Any, cast
 import pytest
 
 from seline import open_seline
+from seline.alerts.log import ALERTS_NAME, Alerts
 from seline.domain.alerts.lifecycle import Alert, AlertType, Cleared, Severity, Sighting
 from seline.domain.alerts.retry import WAITING_MAX
 from seline.domain.alerts.words import Language
@@ -25,7 +26,6 @@ from seline.library import Seline
 from seline.manager import DataManager
 from seline.ports.alerts import Delivery
 from seline.ports.store import DocumentStore
-from seline.services.alerts import ALERTS_NAME, Alerts
 from seline.storage.volume.store import VolumeOptions, open_volume
 from tests.clocks import FakeClock
 
@@ -370,7 +370,7 @@ async def test_a_sinks_wish_for_patience_is_heeded(
 async def test_a_dead_a_hanging_and_a_raising_sink_delay_no_other(
     seline: Seline, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seline.services.alerts.STOP_WAIT_S", 0.01)
+    monkeypatch.setattr("seline.alerts.log.STOP_WAIT_S", 0.01)
     dead, hanging, raising, alive = map(FakeSink, ("dead", "hanging", "raising", "alive"))
 
     async def hang(alert: Alert) -> Delivery:
@@ -407,7 +407,7 @@ async def test_a_dead_a_hanging_and_a_raising_sink_delay_no_other(
 async def test_a_sink_that_hangs_is_given_up_on_and_tried_again(
     alerts: Alerts, clock: FakeClock, sink: FakeSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seline.services.lanes.SEND_S", 0.02)
+    monkeypatch.setattr("seline.alerts.queue.SEND_S", 0.02)
 
     async def hang(alert: Alert) -> Delivery:
         await asyncio.sleep(60)
@@ -427,7 +427,7 @@ async def test_a_sink_that_hangs_is_given_up_on_and_tried_again(
 async def test_what_was_on_its_way_at_the_stop_is_delivered_by_the_next_process(
     tmp_path: Path, clock: FakeClock, sink: FakeSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seline.services.alerts.STOP_WAIT_S", 0.01)
+    monkeypatch.setattr("seline.alerts.log.STOP_WAIT_S", 0.01)
 
     async def hang(alert: Alert) -> Delivery:
         await asyncio.sleep(60)
@@ -618,7 +618,7 @@ async def test_alerts_are_delivered_where_the_store_cannot_be_written_and_kept_l
 async def test_a_disk_that_hangs_holds_up_an_alert_for_a_moment_only(
     disk: Disk, clock: FakeClock, sink: FakeSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seline.services.alerts.KEEP_WAIT_S", 0.02)
+    monkeypatch.setattr("seline.alerts.log.KEEP_WAIT_S", 0.02)
     alerts = over(disk.data, clock, sink)
     await alerts.load()
     with disk.hanging():
@@ -628,7 +628,7 @@ async def test_a_disk_that_hangs_holds_up_an_alert_for_a_moment_only(
         assert len(sink.got) == 3
 
     clock.advance(60)
-    monkeypatch.setattr("seline.services.alerts.KEEP_WAIT_S", 5.0)
+    monkeypatch.setattr("seline.alerts.log.KEEP_WAIT_S", 5.0)
     await alerts.deliver_due()
     assert await remembered(disk) == ["job 0", "job 1", "job 2"]
     await alerts.close()

@@ -15,26 +15,8 @@ from typing import cast
 
 import pytest
 
-from seline.domain.alerts.lifecycle import Alert, AlertType, Cleared, Severity, Sighting, Signal
-from seline.domain.alerts.words import wording
-from seline.domain.pins import BY_HAND, Pin
-from seline.domain.report import Finding, VerifyReport
-from seline.domain.usage import LEVELS, UsageLevel
-from seline.errors import (
-    DocumentUnrecoverable,
-    SelineError,
-    StorageError,
-    UnsupportedFormat,
-    VolumeFailed,
-    VolumeLocked,
-    VolumeNotMounted,
-    VolumeReadOnly,
-)
-from seline.manager import DataManager, ManagerOptions
-from seline.ports.alerts import Delivery
-from seline.ports.store import Capability, DocumentStore, Incident
-from seline.services.alerts import Alerts
-from seline.services.watching import (
+from seline.alerts.log import Alerts
+from seline.alerts.signals import (
     CHECKSUMS,
     DAYS_OVER,
     DAYS_WARN,
@@ -53,6 +35,24 @@ from seline.services.watching import (
     alerts_from_trouble,
     alerts_from_usage,
 )
+from seline.domain.alerts.lifecycle import Alert, AlertType, Cleared, Severity, Sighting, Signal
+from seline.domain.alerts.words import wording
+from seline.domain.pins import BY_HAND, Pin
+from seline.domain.report import Finding, VerifyReport
+from seline.domain.usage import LEVELS, UsageLevel
+from seline.errors import (
+    DocumentUnrecoverable,
+    SelineError,
+    StorageError,
+    UnsupportedFormat,
+    VolumeFailed,
+    VolumeLocked,
+    VolumeNotMounted,
+    VolumeReadOnly,
+)
+from seline.manager import DataManager, ManagerOptions
+from seline.ports.alerts import Delivery
+from seline.ports.store import Capability, DocumentStore, Incident
 from seline.storage.volume.store import VolumeOptions, open_volume
 from tests.clocks import FakeClock
 
@@ -694,7 +694,7 @@ async def test_a_volume_without_room_is_no_disk_error(
 async def test_a_disk_that_hangs_is_told_and_that_it_answers_again(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seline.services.alerts.KEEP_WAIT_S", 0.02)
+    monkeypatch.setattr("seline.alerts.log.KEEP_WAIT_S", 0.02)
     release, fsync = threading.Event(), os.fsync
 
     def hang(descriptor: int) -> None:

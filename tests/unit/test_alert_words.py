@@ -10,6 +10,19 @@ from typing import cast
 
 import pytest
 
+from seline.alerts.signals import (
+    CHECKSUMS,
+    TYPE_OF_INCIDENT,
+    alerts_from,
+    alerts_from_capabilities,
+    alerts_from_days,
+    alerts_from_lateness,
+    alerts_from_pins,
+    alerts_from_report,
+    alerts_from_run,
+    alerts_from_trouble,
+    alerts_from_usage,
+)
 from seline.cli.front import front
 from seline.domain.alerts.lifecycle import (
     KIND_OF,
@@ -39,19 +52,6 @@ from seline.domain.report import Finding, VerifyReport
 from seline.domain.usage import LEVELS, UsageLevel
 from seline.errors import DocumentUnrecoverable, VolumeFailed, VolumeNotMounted
 from seline.ports.store import Capability, Incident
-from seline.services.watching import (
-    CHECKSUMS,
-    TYPE_OF_INCIDENT,
-    alerts_from,
-    alerts_from_capabilities,
-    alerts_from_days,
-    alerts_from_lateness,
-    alerts_from_pins,
-    alerts_from_report,
-    alerts_from_run,
-    alerts_from_trouble,
-    alerts_from_usage,
-)
 from seline.settings import setting_names
 from tests.unit.values import NOON
 

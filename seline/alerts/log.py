@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 
+from seline.alerts.queue import Lane, attempt
 from seline.clock import Clock
 from seline.domain.alerts.lifecycle import (
     KIND_OF,
@@ -41,7 +42,6 @@ from seline.domain.document import SELINE, DocumentKey, Json
 from seline.errors import DocumentUnrecoverable, SelineError
 from seline.manager import DataManager, changes
 from seline.ports.alerts import AlertSink, Delivery, SinkStatus
-from seline.services.lanes import Lane, attempt
 
 ALERTS_NAME: Final = "alerts.json"
 RENOTIFY_H: Final = 24.0

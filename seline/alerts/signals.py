@@ -11,6 +11,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Final
 
+from seline.alerts.log import Alerts
 from seline.clock import instant_text
 from seline.domain.alerts.lifecycle import (
     QUIET,
@@ -38,7 +39,6 @@ from seline.errors import (
 from seline.manager import DataManager
 from seline.manager.reads import LISTING_S
 from seline.ports.store import HANGING_S, Capability, DocumentStore, Incident
-from seline.services.alerts import Alerts
 
 CHECKSUMS: Final = "checksums"
 LOOKS_BACK: Final = QUIET

@@ -1,1 +1,0 @@
-"""What speaks the bot's language, and what speaks the operator's."""
