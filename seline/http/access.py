@@ -18,7 +18,7 @@ from aiohttp import web
 
 from seline.access.tokens import Admission
 from seline.errors import Forbidden, InvalidRequest, RouteNotFound
-from seline.http.doors import doors
+from seline.http.context import doors
 from seline.http.metrics import REQUESTS
 from seline.http.requests import check_coding, check_query
 from seline.http.routes import PREFIX, Route

@@ -7,7 +7,7 @@ from aiohttp import web
 from seline.domain.alerts.lifecycle import Alert
 from seline.domain.document import Json
 from seline.errors import RouteNotFound
-from seline.http.doors import doors
+from seline.http.context import doors
 from seline.http.rendering import answer, plain
 from seline.ports.alerts import AlertLog
 

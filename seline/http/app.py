@@ -7,7 +7,7 @@ from collections import Counter
 from aiohttp import web
 
 from seline.http.access import ROUTE, access, secure_headers, traced
-from seline.http.doors import DOORS, Doors
+from seline.http.context import DOORS, Doors
 from seline.http.metrics import REQUESTS
 from seline.http.problems import problems
 from seline.http.routes import ROUTES

@@ -10,7 +10,7 @@ from aiohttp import web
 from seline.domain.backup import Backup
 from seline.domain.document import IfMatch, Json
 from seline.errors import RevisionMismatch
-from seline.http.doors import data, doors
+from seline.http.context import data, doors
 from seline.http.rendering import answer, as_it_is, plain
 from seline.http.requests import (
     Precondition,

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from seline.clock import instant_text
 from seline.errors import DocumentUnrecoverable, InvalidRequest, SelineError
-from seline.http.doors import data, doors
+from seline.http.context import data, doors
 from seline.ports.store import Snapshot
 
 STALLED_S: Final = 60.0

@@ -17,7 +17,7 @@ from aiohttp import web
 from seline.domain.alerts.lifecycle import Severity
 from seline.domain.counters import SECONDS, Figures
 from seline.domain.job import JobStatus
-from seline.http.doors import data, doors
+from seline.http.context import data, doors
 from seline.manager import DataManager
 from seline.ports.alerts import AlertLog
 from seline.ports.store import DocumentStore

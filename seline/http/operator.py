@@ -8,7 +8,7 @@ from aiohttp import web
 
 from seline.clock import parse_instant
 from seline.errors import InvalidRequest
-from seline.http.doors import data, doors
+from seline.http.context import data, doors
 from seline.http.rendering import answer, as_it_is, plain
 from seline.http.requests import flag, read_json, read_object, text_field
 

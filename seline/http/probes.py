@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from seline.errors import SelineError, VolumeBusy, VolumeNotMounted
-from seline.http.doors import doors
+from seline.http.context import doors
 from seline.http.rendering import answer
 from seline.manager import DataManager
 

@@ -29,7 +29,7 @@ from seline.clock import SystemClock, instant_text
 from seline.domain.document import Json
 from seline.errors import SelineError, StoreClosed
 from seline.http.app import build_app
-from seline.http.doors import Doors
+from seline.http.context import Doors
 from seline.operations.custody import Custody
 from seline.operations.exports import Destination, Exporting
 from seline.outbound.folder import Folder
