@@ -12,7 +12,7 @@ from typing import Final
 
 import aiohttp
 
-from seline.outbound.posting import Envelope, ping
+from seline.outbound.http_client import Envelope, ping
 from seline.ports.alerts import Delivery
 
 ATTEMPTS: Final = 3

@@ -14,7 +14,7 @@ from seline.domain.alerts.lifecycle import Alert, Severity
 from seline.domain.alerts.message import body, cut, title
 from seline.domain.alerts.words import Language
 from seline.domain.document import Json
-from seline.outbound.posting import Envelope, field_of, post, seconds
+from seline.outbound.http_client import Envelope, field_of, post, seconds
 from seline.ports.alerts import Delivery
 
 API: Final = "https://api.telegram.org"

@@ -13,7 +13,7 @@ import aiohttp
 from seline.clock import instant_text
 from seline.domain.alerts.lifecycle import Alert, Severity
 from seline.domain.document import Json
-from seline.outbound.posting import Envelope, post
+from seline.outbound.http_client import Envelope, post
 from seline.ports.alerts import Delivery
 
 

@@ -28,7 +28,7 @@ from seline.errors import SelineError
 from seline.manager import DataManager
 from seline.operations.custody import UsageReport
 from seline.outbound.heartbeat import Heartbeat
-from seline.outbound.posting import open_session
+from seline.outbound.http_client import open_session
 from seline.outbound.sinks import Surroundings, build_sinks
 from seline.settings import Settings
 
