@@ -27,9 +27,9 @@ from seline.domain.job import JobStatus, Record, Run, RunOutcome
 from seline.errors import SelineError
 from seline.manager import DataManager
 from seline.operations.custody import UsageReport
+from seline.outbound.alert_sinks import Surroundings, build_sinks
 from seline.outbound.heartbeat import Heartbeat
 from seline.outbound.http_client import open_session
-from seline.outbound.sinks import Surroundings, build_sinks
 from seline.settings import Settings
 
 LOOK_EVERY_S: Final = 2.0

@@ -24,9 +24,9 @@ from seline.domain.alerts.lifecycle import Alert, AlertType, Severity
 from seline.domain.alerts.sink_spec import SinkSpec
 from seline.domain.alerts.words import Language
 from seline.outbound import discord, ntfy, telegram
+from seline.outbound.alert_sinks import BUILD, Surroundings, build_sinks
 from seline.outbound.heartbeat import ATTEMPTS, Heartbeat
 from seline.outbound.http_client import open_session
-from seline.outbound.sinks import BUILD, Surroundings, build_sinks
 from seline.ports.alerts import AlertSink, Delivery
 from tests.unit.values import NOON
 

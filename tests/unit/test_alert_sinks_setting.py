@@ -18,7 +18,7 @@ from seline.domain.alerts.sink_spec import (
     read_sinks,
 )
 from seline.errors import SettingsError
-from seline.outbound.sinks import BUILD
+from seline.outbound.alert_sinks import BUILD
 from seline.settings import Settings, load_settings, setting_names, shown
 
 SECRET = "s3cret-0123456789"
