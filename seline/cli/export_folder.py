@@ -25,7 +25,7 @@ from seline.domain.plural import counted
 from seline.errors import DocumentUnrecoverable, ExportDamaged, ExportFailed
 from seline.operations.exports import check_packs
 from seline.operations.packs import DOCUMENTS, check_documents, members_of
-from seline.outbound.folder import Folder
+from seline.outbound.destinations.folder import Folder
 
 if TYPE_CHECKING:
     from seline.cli.client import Api

@@ -32,7 +32,7 @@ from seline.http.app import build_app
 from seline.http.context import Doors
 from seline.operations.custody import Custody
 from seline.operations.exports import Destination, Exporting
-from seline.outbound.folder import Folder
+from seline.outbound.destinations.folder import Folder
 from seline.ports.futures import settled
 from seline.server.alarm import Alarm
 from seline.server.listening import (

@@ -44,7 +44,7 @@ from seline.http.routes import PREFIX
 from seline.library import Opening, Seline
 from seline.manager.locks import TRANSACTION
 from seline.operations.exports import Destination, Exporting
-from seline.outbound.folder import Folder
+from seline.outbound.destinations.folder import Folder
 from seline.ports.store import Snapshot
 from seline.server import Serving, serving
 from seline.settings import Settings

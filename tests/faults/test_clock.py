@@ -27,7 +27,7 @@ from seline.domain.retention import RetentionPolicy
 from seline.manager import DataManager, ManagerOptions
 from seline.operations.custody import Custody
 from seline.operations.exports import Exporting, read_back
-from seline.outbound.folder import Folder
+from seline.outbound.destinations.folder import Folder
 from seline.ports.alerts import Delivery
 from seline.ports.futures import run_without_loop
 from seline.ports.store import DocumentStore

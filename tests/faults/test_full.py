@@ -30,7 +30,7 @@ from seline.blocking import Seline, open_seline
 from seline.domain.document import BOT, Content, DocumentKey, Json
 from seline.errors import VolumeFull
 from seline.operations.exports import Exporting, read_back
-from seline.outbound.folder import Folder
+from seline.outbound.destinations.folder import Folder
 from seline.ports.store import Atom, Change, Decision, Put, Remove
 from seline.server import serving
 from seline.storage.volume import batches

@@ -18,7 +18,7 @@ from seline.errors import ExportDamaged, ExportFailed, SettingsError, Unsupporte
 from seline.library import Seline
 from seline.operations.exports import Destination, Exporting, read_back
 from seline.operations.packs import members_of
-from seline.outbound.folder import Folder
+from seline.outbound.destinations.folder import Folder
 from seline.settings import load_settings
 from tests.command_line import Line, line_at, served
 from tests.faults.test_damage import flip

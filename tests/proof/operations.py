@@ -19,7 +19,7 @@ from seline import __version__
 from seline.blocking import DataManager, Seline, open_seline
 from seline.domain.document import Json
 from seline.operations.exports import Destination, Exporting
-from seline.outbound.folder import Folder
+from seline.outbound.destinations.folder import Folder
 from seline.storage.volume.commit import exchange_form
 
 A, B, C, NEW, STILL = "a.json", "b.json", "c.json", "new.json", "still.json"

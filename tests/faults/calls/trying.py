@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, TypeVar
 import pytest
 
 from seline.operations.exports import read_back
-from seline.outbound.folder import Folder
+from seline.outbound.destinations.folder import Folder
 from tests.faults.calls.builds import AS_IT_IS, BUILDS
 from tests.faults.calls.doing import Told, fail, kill
 from tests.faults.calls.failing import KILLS, Fault, Made, refusals

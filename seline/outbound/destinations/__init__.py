@@ -1,0 +1,1 @@
+"""Where exports go, one module per kind of destination."""
