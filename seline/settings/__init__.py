@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from seline.errors import SettingsError
-from seline.settings.kinds import KINDS, SECRETS, checked, truth
+from seline.settings.rules import KINDS, SECRETS, checked, truth
 from seline.settings.sources import from_arguments, from_environment, from_file, from_short_names
 from seline.settings.values import (
     SECTIONS,

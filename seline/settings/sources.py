@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, TypeAlias, cast
 
 from seline.errors import SettingsError
-from seline.settings.kinds import SECRETS, nearest, unknown
+from seline.settings.rules import SECRETS, nearest, unknown
 from seline.settings.values import SECTIONS
 
 _PREFIX: Final = "SELINE_"
