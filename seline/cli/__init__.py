@@ -17,7 +17,7 @@ from seline.cli import (
     jobs,
     serving,
     status,
-    talk,
+    terminal,
     tokens,
 )
 from seline.cli.front import front
@@ -45,5 +45,5 @@ def main() -> None:
     """Run the command line and exit with its code."""
     if sys.platform == "win32":
         sys.exit("seline: Seline needs Linux. Next: run it inside WSL.")
-    talk.speak_plainly()
+    terminal.speak_plainly()
     front(prog_name="seline")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from seline.cli import talk
+from seline.cli import terminal
 from seline.cli.exits import Exit
 from seline.cli.front import front
 from seline.cli.verbs import api_verb
@@ -35,18 +35,18 @@ async def alerts(api: Api, action: str | None) -> Exit:
         return await _test(api)
     listed = await api.get("/alerts")
     if api.asked.json:
-        talk.out_json(listed)
+        terminal.out_json(listed)
     else:
         _show(listed)
     return Exit.DONE
 
 
 async def _test(api: Api) -> Exit:
-    with talk.busy("Sending the test alert"):
+    with terminal.busy("Sending the test alert"):
         answered = (await api.request("POST", "/alerts/test")).value()
     deliveries: list[dict[str, Any]] = answered["deliveries"]
     if api.asked.json:
-        talk.out_json(answered)
+        terminal.out_json(answered)
     else:
         rows = [
             (
@@ -57,21 +57,23 @@ async def _test(api: Api) -> Exit:
             )
             for one in deliveries
         ]
-        talk.out_table(("SINK", "KIND", "TEST", "DETAIL"), rows)
+        terminal.out_table(("SINK", "KIND", "TEST", "DETAIL"), rows)
     if [one["kind"] for one in deliveries] == ["log"]:
-        talk.say("Only the log hears of alerts. Set alerts.sinks, so that somebody is told.")
+        terminal.say("Only the log hears of alerts. Set alerts.sinks, so that somebody is told.")
     return Exit.DONE if all(one["delivered"] for one in deliveries) else Exit.FAILED
 
 
 def _show(listed: dict[str, Any]) -> None:
     for alert in listed["alerts"]:
         often = f", {alert['count']} times" if alert["count"] > 1 else ""
-        talk.out(f"{alert['state']} {alert['severity']} {alert['type']} {alert['last_at']}{often}")
-        talk.out(f"    {alert['summary']}")
+        terminal.out(
+            f"{alert['state']} {alert['severity']} {alert['type']} {alert['last_at']}{often}"
+        )
+        terminal.out(f"    {alert['summary']}")
         if alert["fix"]:
-            talk.out(f"    Next: {alert['fix']}")
+            terminal.out(f"    Next: {alert['fix']}")
     if not listed["alerts"]:
-        talk.say("There are no alerts.")
+        terminal.say("There are no alerts.")
     rows = [
         (
             sink["name"],
@@ -82,4 +84,4 @@ def _show(listed: dict[str, Any]) -> None:
         )
         for sink in listed["sinks"]
     ]
-    talk.out_table(("SINK", "KIND", "HEARS FROM", "WAITING", "LAST"), rows)
+    terminal.out_table(("SINK", "KIND", "HEARS FROM", "WAITING", "LAST"), rows)

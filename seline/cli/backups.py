@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from seline.cli import talk
+from seline.cli import terminal
 from seline.cli.front import front
 from seline.cli.problem import Problem
 from seline.cli.verbs import agreed, api_verb, dry_run_option, yes_option
@@ -35,12 +35,12 @@ async def backups(api: Api, name: str) -> None:
 
     listed = await api.get(document_path(name, "backups"))
     if api.asked.json:
-        talk.out_json(listed)
+        terminal.out_json(listed)
         return
     rows = [_row(backup) for backup in listed["backups"]]
-    talk.out_table(("BACKUP", "TAKEN", "SIZE", "STATE", "PINNED", "KEPT BECAUSE"), rows)
+    terminal.out_table(("BACKUP", "TAKEN", "SIZE", "STATE", "PINNED", "KEPT BECAUSE"), rows)
     if not rows:
-        talk.say(f"{name} has no backup yet: its next change makes one.")
+        terminal.say(f"{name} has no backup yet: its next change makes one.")
 
 
 @api_verb(
@@ -58,7 +58,7 @@ async def backups(api: Api, name: str) -> None:
 async def pin(api: Api, name: str, backup: str, because: str | None) -> None:
     """Keep a backup outside rotation until it is unpinned."""
     await _change_pin(api, "PUT", name, backup, {"because": because} if because else None)
-    talk.say(f"{backup} is kept until `seline unpin {name} {backup}`.")
+    terminal.say(f"{backup} is kept until `seline unpin {name} {backup}`.")
 
 
 @api_verb(
@@ -74,7 +74,7 @@ async def pin(api: Api, name: str, backup: str, because: str | None) -> None:
 async def unpin(api: Api, name: str, backup: str) -> None:
     """Give a pinned backup back to rotation."""
     await _change_pin(api, "DELETE", name, backup)
-    talk.say(f"{backup} goes when its turn comes.")
+    terminal.say(f"{backup} goes when its turn comes.")
 
 
 @api_verb(
@@ -108,11 +108,11 @@ async def restore(
     body = {"filename": name} if backup is None else {"filename": name, "backup": backup}
     answer = (await api.request("POST", "/restore-backup", body=body)).value()
     if api.asked.json:
-        talk.out_json(answer)
+        terminal.out_json(answer)
     restored, undo = answer["restored"], answer.get("undo")
-    talk.say(f"{name} is back at {restored['backup']} (taken {restored['taken_at']}).")
+    terminal.say(f"{name} is back at {restored['backup']} (taken {restored['taken_at']}).")
     if undo:
-        talk.say(f"To undo: seline restore {name} --backup {undo['backup']}")
+        terminal.say(f"To undo: seline restore {name} --backup {undo['backup']}")
 
 
 @api_verb(
@@ -133,13 +133,13 @@ async def prune(api: Api, dry_run: bool, yes: bool) -> None:
     """
     planned = await _prune(api, dry_run=True)
     if not planned["pruned"]:
-        talk.say("Nothing to prune: every backup is kept for a reason (`seline backups NAME`).")
+        terminal.say("Nothing to prune: every backup is kept for a reason (`seline backups NAME`).")
         _show_pruned(api, planned)
         return
     _show_pruned(api, planned)
     if await agreed(_freed(planned, "would be discarded"), dry_run=dry_run, yes=yes):
         done = await _prune(api, dry_run=False)
-        talk.say(_freed(done, "are discarded"))
+        terminal.say(_freed(done, "are discarded"))
 
 
 async def _change_pin(
@@ -150,7 +150,7 @@ async def _change_pin(
     path = document_path(name, "backups", backup, "pin")
     answer = await api.request(method, path, body=body)
     if api.asked.json and answer.data:
-        talk.out_json(answer.value())
+        terminal.out_json(answer.value())
 
 
 async def _restore_plan(api: Api, name: str, backup: str | None) -> str:
@@ -207,33 +207,33 @@ def _named(listed: list[dict[str, Any]], name: str, backup: str) -> None:
 
 async def _prune(api: Api, *, dry_run: bool) -> Any:
     query = {"dry_run": "true" if dry_run else "false"}
-    with talk.busy("Looking through the backups"):
+    with terminal.busy("Looking through the backups"):
         return (await api.request("POST", "/prune", query=query)).value()
 
 
 def _show_pruned(api: Api, report: dict[str, Any]) -> None:
     if api.asked.json:
-        talk.out_json(report)
+        terminal.out_json(report)
         return
     rows = [
-        (one["backup"], talk.size_text(one["size_bytes"]), one["because"])
+        (one["backup"], terminal.size_text(one["size_bytes"]), one["because"])
         for one in report["pruned"]
     ]
     if rows:
-        talk.out_table(("BACKUP", "SIZE", "BECAUSE"), rows)
+        terminal.out_table(("BACKUP", "SIZE", "BECAUSE"), rows)
 
 
 def _freed(report: dict[str, Any], what: str) -> str:
     size = sum(one["size_bytes"] for one in report["pruned"])
     count = counted(len(report["pruned"]), "backup")
-    return f"{count} of {talk.size_text(size)} {what}."
+    return f"{count} of {terminal.size_text(size)} {what}."
 
 
 def _row(backup: dict[str, Any]) -> tuple[str, ...]:
     return (
         backup["name"],
         backup["taken_at"],
-        talk.size_text(backup["size_bytes"]),
+        terminal.size_text(backup["size_bytes"]),
         backup["verdict"],
         "yes" if backup["pinned"] else "",
         backup["because"],

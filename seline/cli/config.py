@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from seline.cli import talk
+from seline.cli import terminal
 from seline.cli.front import front
 from seline.cli.verbs import Asked, Verbs, in_section, own_verb
 
@@ -38,11 +38,11 @@ def show(asked: Asked, origin: bool) -> None:
 
     settings = settings_of(asked)
     if asked.json:
-        talk.out_json(_as_json(settings, origin=origin))
+        terminal.out_json(_as_json(settings, origin=origin))
     else:
         _show(settings, origin=origin)
     for warning in settings.warnings:
-        talk.say(f"seline: {warning}")
+        terminal.say(f"seline: {warning}")
 
 
 def _show(settings: Settings, *, origin: bool) -> None:
@@ -51,7 +51,7 @@ def _show(settings: Settings, *, origin: bool) -> None:
         (name, _text(value), settings.origins[name]) for name, value in _values(settings).items()
     ]
     columns = 3 if origin else 2
-    talk.out_table(heads[:columns], [row[:columns] for row in rows])
+    terminal.out_table(heads[:columns], [row[:columns] for row in rows])
 
 
 def _as_json(settings: Settings, *, origin: bool) -> dict[str, Any]:

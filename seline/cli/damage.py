@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from seline.cli import talk
+from seline.cli import terminal
 from seline.cli.exits import Exit
 from seline.cli.front import front
 from seline.cli.problem import Problem
@@ -38,13 +38,13 @@ async def verify(api: Api, sums: bool) -> Exit:
 
     What is broken is recovered where a sound content exists. Exits 3 if anything was damaged.
     """
-    with talk.busy("Reading every document and backup"):
+    with terminal.busy("Reading every document and backup"):
         report = (await api.request("POST", "/verify")).value()
     if sums:
         await _print_sums(api)
         _tell(report)
     elif api.asked.json:
-        talk.out_json(report)
+        terminal.out_json(report)
     else:
         _show(report)
     return Exit.DAMAGE if report["damage"] else Exit.DONE
@@ -66,20 +66,20 @@ async def quarantine(api: Api, item: str | None) -> None:
 
     if item is not None:
         with _named_item(item):
-            talk.out_bytes((await api.request("GET", f"/quarantine/{segment(item)}")).data)
+            terminal.out_bytes((await api.request("GET", f"/quarantine/{segment(item)}")).data)
         return
     listed = await api.get("/quarantine")
     if api.asked.json:
-        talk.out_json(listed)
+        terminal.out_json(listed)
         return
     rows = [
-        (one["name"], one["document"], one["taken_at"], talk.size_text(one["size_bytes"]))
+        (one["name"], one["document"], one["taken_at"], terminal.size_text(one["size_bytes"]))
         for one in listed["quarantine"]
     ]
     if rows:
-        talk.out_table(("ITEM", "DOCUMENT", "SET ASIDE", "SIZE"), rows)
+        terminal.out_table(("ITEM", "DOCUMENT", "SET ASIDE", "SIZE"), rows)
     else:
-        talk.say("Nothing was set aside.")
+        terminal.say("Nothing was set aside.")
 
 
 @api_verb(
@@ -117,8 +117,8 @@ async def reset(api: Api, name: str, dry_run: bool, yes: bool) -> None:
         return
     answer = (await api.request("POST", path)).value()
     if api.asked.json:
-        talk.out_json(answer)
-    talk.say(f"{name} is reset. Look at its bytes: seline quarantine")
+        terminal.out_json(answer)
+    terminal.say(f"{name} is reset. Look at its bytes: seline quarantine")
 
 
 @contextmanager
@@ -142,19 +142,19 @@ def _show(report: dict[str, Any]) -> None:
         for found in report["findings"]
     ]
     if rows:
-        talk.out_table(("FOUND", "STATE", "OUTCOME", "WHY"), rows)
+        terminal.out_table(("FOUND", "STATE", "OUTCOME", "WHY"), rows)
     _tell(report)
 
 
 def _tell(report: dict[str, Any]) -> None:
     documents = counted(report["documents"], "document")
     backups = counted(report["backups"], "backup")
-    size = talk.size_text(report["bytes_read"])
-    talk.say(f"{documents} and {backups} were read ({size}).")
+    size = terminal.size_text(report["bytes_read"])
+    terminal.say(f"{documents} and {backups} were read ({size}).")
     if report["damage"]:
-        talk.say("Damage was found. Next: `seline status` says what was lost, if anything.")
+        terminal.say("Damage was found. Next: `seline status` says what was lost, if anything.")
     else:
-        talk.say("No damage.")
+        terminal.say("No damage.")
 
 
 def _why(found: dict[str, Any]) -> str:
@@ -169,9 +169,9 @@ async def _print_sums(api: Api) -> None:
     documents = (await api.get("/documents"))["documents"]
     for document in documents:
         if document["verdict"] == "sound":
-            talk.out(f"{document['revision']}  {document['name']}")
+            terminal.out(f"{document['revision']}  {document['name']}")
     kept = (await api.get("/storage-info"))["backups"]
     for name in sorted({backup["document"] for backup in kept}):
         for backup in (await api.get(document_path(name, "backups")))["backups"]:
             if backup["verdict"] == "sound":
-                talk.out(f"{backup['sha256']}  backups/{backup['name']}")
+                terminal.out(f"{backup['sha256']}  backups/{backup['name']}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from seline.cli import talk
+from seline.cli import terminal
 from seline.cli.exits import Exit
 from seline.cli.front import front
 from seline.cli.problem import Problem
@@ -61,34 +61,34 @@ async def _show(scratch: str) -> None:
     elsewhere: dict[str, Any] = {"storage.require_mount": False}
     async with reached(Asked(data_dir=scratch), makes=True, **elsewhere) as api:
         path = os.path.join(scratch, NAME)
-        talk.out(f"1. Save. Two saves of {NAME} in {scratch}:")
+        terminal.out(f"1. Save. Two saves of {NAME} in {scratch}:")
         await _save(api, _FIRST)
         await _save(api, _SECOND)
         backup = (await _backups(api))[0]["name"]
-        talk.out(f"   Before the second one, the first became a backup: backups/{backup}")
+        terminal.out(f"   Before the second one, the first became a backup: backups/{backup}")
 
         flip = choose_flip(_bytes_of(path))
         flip_in_place(path, flip)
-        talk.out()
-        talk.out(f"2. Flip. One bit on the disk, the file's time kept: {_flip_text(flip)}.")
-        talk.out(f"   The file now says {_on_one_line(_bytes_of(path))}")
-        talk.out("   It is valid JSON: a program that only parses it serves the wrong value.")
+        terminal.out()
+        terminal.out(f"2. Flip. One bit on the disk, the file's time kept: {_flip_text(flip)}.")
+        terminal.out(f"   The file now says {_on_one_line(_bytes_of(path))}")
+        terminal.out("   It is valid JSON: a program that only parses it serves the wrong value.")
 
-        talk.out()
-        talk.out("3. Detection and recovery. The next read compares the checksum:")
+        terminal.out()
+        terminal.out("3. Detection and recovery. The next read compares the checksum:")
         value = (await api.request("GET", f"/documents/{NAME}")).data
-        talk.out(f"   Seline answers {_on_one_line(value)}")
-        talk.out(f"   The file says  {_on_one_line(_bytes_of(path))}")
+        terminal.out(f"   Seline answers {_on_one_line(value)}")
+        terminal.out(f"   The file says  {_on_one_line(_bytes_of(path))}")
 
-        talk.out()
-        talk.out("4. Nothing is hidden. Health says:")
+        terminal.out()
+        terminal.out("4. Nothing is hidden. Health says:")
         for check in await _warnings(api):
-            talk.out(f"   {check['name']}: {check['detail']}")
+            terminal.out(f"   {check['name']}: {check['detail']}")
         for item in (await api.get("/quarantine"))["quarantine"]:
-            talk.out(f"   The broken bytes are kept: quarantine/{item['name']}")
-    talk.out()
-    talk.out("The scratch directory is gone again.")
-    talk.out("Next, for real: `seline demo --flip NAME` on a document of yours, then `verify`.")
+            terminal.out(f"   The broken bytes are kept: quarantine/{item['name']}")
+    terminal.out()
+    terminal.out("The scratch directory is gone again.")
+    terminal.out("Next, for real: `seline demo --flip NAME` on a document of yours, then `verify`.")
 
 
 async def _flip_for_real(asked: Asked, name: str, *, dry_run: bool) -> Exit | None:
@@ -110,28 +110,32 @@ async def _flip_for_real(asked: Asked, name: str, *, dry_run: bool) -> Exit | No
     flip = choose_flip(sound)
     file = os.path.join(data_dir, name)
     if dry_run:
-        talk.out(f"This would flip {_flip_text(flip)} of {file}. Nothing was changed (--dry-run).")
+        terminal.out(
+            f"This would flip {_flip_text(flip)} of {file}. Nothing was changed (--dry-run)."
+        )
         return None
     copy = _copy_aside(name, sound)
     flip_in_place(file, flip)
-    talk.out(f"Flipped {_flip_text(flip)} of {file}; the file's time is as before.")
-    talk.out(
+    terminal.out(f"Flipped {_flip_text(flip)} of {file}; the file's time is as before.")
+    terminal.out(
         "It is still valid JSON: only the checksum can tell."
         if flip.stays_json
         else "It is no longer valid JSON."
     )
-    talk.out()
+    terminal.out()
     sound_backups = [one for one in backups if one["verdict"] == "sound"]
-    talk.out(_forecast(name, sound_backups, alone=alone))
-    talk.out(_way_back(name, copy, is_lost=alone and not sound_backups))
-    talk.out()
-    talk.out("Next, whichever comes first:")
+    terminal.out(_forecast(name, sound_backups, alone=alone))
+    terminal.out(_way_back(name, copy, is_lost=alone and not sound_backups))
+    terminal.out()
+    terminal.out("Next, whichever comes first:")
     load = _what_load_does(has_backup=bool(sound_backups), alone=alone)
-    talk.out(f"  {f'seline load {name}':<36} {load}")
-    talk.out(f"  {'seline verify':<36} reads everything, and reports what it found")
-    talk.out("Then:")
-    talk.out(f"  {'seline status':<36} how everything stands, and what happened since the start")
-    talk.out(f"  {'seline quarantine':<36} the broken bytes, kept for you to look at")
+    terminal.out(f"  {f'seline load {name}':<36} {load}")
+    terminal.out(f"  {'seline verify':<36} reads everything, and reports what it found")
+    terminal.out("Then:")
+    terminal.out(
+        f"  {'seline status':<36} how everything stands, and what happened since the start"
+    )
+    terminal.out(f"  {'seline quarantine':<36} the broken bytes, kept for you to look at")
     return None
 
 
@@ -186,7 +190,7 @@ def _flip_text(flip: Flip) -> str:
 
 async def _save(api: Api, value: object) -> None:
     answer = await api.request("PUT", f"/documents/{NAME}", body=value)
-    talk.out(f"   {value}  revision {answer.revision[:12]}…")
+    terminal.out(f"   {value}  revision {answer.revision[:12]}…")
 
 
 async def _backups(api: Api, name: str = NAME) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from seline.cli import talk
+from seline.cli import terminal
 from seline.cli.exits import Exit
 from seline.cli.front import front
 from seline.cli.problem import Problem
@@ -76,10 +76,10 @@ async def _save(
     answer = await api.request("PUT", document_path(name), query=query, body=body, headers=headers)
     saved = answer.value()
     if api.asked.json:
-        talk.out_json(saved)
+        terminal.out_json(saved)
     else:
-        talk.out(answer.revision)
-    talk.say(f"{name} is saved{' (new)' if saved['created'] else ''}.")
+        terminal.out(answer.revision)
+    terminal.say(f"{name} is saved{' (new)' if saved['created'] else ''}.")
 
 
 @api_verb(
@@ -103,7 +103,7 @@ async def load(api: Api, name: str, backup: str | None) -> None:
 
     rest = () if backup is None else ("backups", backup)
     answer = await api.request("GET", document_path(name, *rest))
-    talk.out_bytes(answer.data)
+    terminal.out_bytes(answer.data)
 
 
 @api_verb(
@@ -119,12 +119,12 @@ async def documents(api: Api) -> None:
     """List the documents: size, age, backups, and whether each is sound."""
     listed = await api.get("/documents")
     if api.asked.json:
-        talk.out_json(listed)
+        terminal.out_json(listed)
         return
     rows = [document_row(document) for document in listed["documents"]]
-    talk.out_table(("NAME", "SIZE", "UPDATED", "STATE", "BACKUPS"), rows)
+    terminal.out_table(("NAME", "SIZE", "UPDATED", "STATE", "BACKUPS"), rows)
     if not rows:
-        talk.say("There are no documents yet. Next: `seline save NAME FILE`.")
+        terminal.say("There are no documents yet. Next: `seline save NAME FILE`.")
 
 
 @api_verb(
@@ -154,12 +154,12 @@ async def delete(api: Api, name: str, purge: bool, dry_run: bool, yes: bool) -> 
     query = {"purge": "true"} if purge else {}
     answer = (await api.request("DELETE", path, query=query)).value()
     if api.asked.json:
-        talk.out_json(answer)
-    talk.say(f"{name} is {'erased' if purge else 'deleted'}.")
+        terminal.out_json(answer)
+    terminal.say(f"{name} is {'erased' if purge else 'deleted'}.")
     if answer["backup"] is not None:
-        talk.say(f"To take it back: seline restore {name}")
+        terminal.say(f"To take it back: seline restore {name}")
     elif not purge:
-        talk.say("Its broken bytes lie in quarantine/. To look at them: seline quarantine")
+        terminal.say("Its broken bytes lie in quarantine/. To look at them: seline quarantine")
 
 
 async def _delete_plan(api: Api, name: str, *, purge: bool) -> str:
@@ -189,7 +189,7 @@ def document_row(document: dict[str, Any]) -> tuple[str, ...]:
     """Return a document as a line of the list."""
     return (
         document["name"],
-        talk.size_text(document["size_bytes"]),
+        terminal.size_text(document["size_bytes"]),
         document["updated_at"],
         document["verdict"],
         str(document["backup_count"]),
@@ -236,5 +236,5 @@ def read_source(file: str) -> bytes:
         with open(file, "rb") as source:
             return source.read()
     if sys.stdin.isatty():
-        talk.say("Type or paste JSON, then end with Ctrl-D.")
+        terminal.say("Type or paste JSON, then end with Ctrl-D.")
     return sys.stdin.buffer.read()

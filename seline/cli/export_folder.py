@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING
 
-from seline.cli import talk
+from seline.cli import terminal
 from seline.cli.exits import Exit
 from seline.domain.manifest import (
     MANIFEST_NAME,
@@ -46,14 +46,14 @@ async def export_folder(api: Api, directory: str) -> Exit:
     manifest = decode_manifest(content)
     await check_packs(target, manifest)
     await target.put(name, MANIFEST_NAME, content)
-    talk.out(os.path.join(directory, name))
+    terminal.out(os.path.join(directory, name))
     return _told(manifest)
 
 
 async def _receive(api: Api, tar: IO[bytes]) -> None:
     from seline.cli.client import pieces
 
-    with talk.progress("Exporting", None) as advance:
+    with terminal.progress("Exporting", None) as advance:
         async with api.stream("GET", "/export", query={"form": "folder"}) as response:
             async for piece in pieces(response):
                 tar.write(piece)
@@ -77,11 +77,11 @@ def _members(tar: IO[bytes]) -> Iterator[tuple[str, str, bytes]]:
 def _told(manifest: Manifest) -> Exit:
     documents = counted(len(manifest.documents), "document")
     backups = counted(sum(len(one.backups) for one in manifest.documents), "backup")
-    talk.say(f"The export is whole and was read back: {documents}, {backups}.")
+    terminal.say(f"The export is whole and was read back: {documents}, {backups}.")
     if not manifest.unrecoverable:
         return Exit.DONE
     names = ", ".join(manifest.unrecoverable)
-    talk.complain(
+    terminal.complain(
         f"It lacks what is broken and has no sound backup: {names}.",
         DocumentUnrecoverable.hint,
     )
@@ -128,7 +128,7 @@ def as_body(source: str) -> bytes:
     check_documents(manifest, documents)
     if manifest.unrecoverable:
         names = ", ".join(manifest.unrecoverable)
-        talk.complain(
+        terminal.complain(
             f"This export lacks what was broken when it was made: {names}.",
             "An older export beside it may hold that: name its folder.",
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from seline.cli import talk
+from seline.cli import terminal
 from seline.cli.exits import Exit
 from seline.cli.front import front
 from seline.cli.problem import Problem
@@ -54,7 +54,7 @@ async def export(api: Api, file: str, force: bool) -> Exit:
 
         return await export_folder(api, file)
     if file == "-":
-        return _told(await _receive(api, talk.out_bytes), "stdout")
+        return _told(await _receive(api, terminal.out_bytes), "stdout")
     _check_free(file, force=force)
     with _whole_file(file, replace=force) as write:
         tail = await _receive(api, write)
@@ -75,7 +75,7 @@ async def _receive(api: Api, write: Callable[[bytes], object]) -> bytes:
     from seline.cli.client import pieces
 
     tail = b""
-    with talk.progress("Exporting", None) as advance:
+    with terminal.progress("Exporting", None) as advance:
         async with api.stream("GET", "/export") as response:
             async for piece in pieces(response):
                 write(piece)
@@ -88,10 +88,10 @@ def _told(tail: bytes, where: str) -> Exit:
     """Say how it went; name the documents that could not be exported."""
     found = _UNRECOVERABLE.search(tail)
     if found is None:
-        talk.say(f"The export is whole ({where}).")
+        terminal.say(f"The export is whole ({where}).")
         return Exit.DONE
     names = ", ".join(json.loads(found[1]))
-    talk.complain(
+    terminal.complain(
         f"The export ({where}) lacks what is broken and has no sound backup: {names}.",
         DocumentUnrecoverable.hint,
     )

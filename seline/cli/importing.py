@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from seline.cli import talk
+from seline.cli import terminal
 from seline.cli.documents import read_source, told_of_source
 from seline.cli.exits import Exit
 from seline.cli.front import front
@@ -68,25 +68,25 @@ def import_source(
             makes=True,
         )
     if left_out:
-        talk.say(left_out)
+        terminal.say(left_out)
     return code
 
 
 async def _plan_and_import(api: Api, body: bytes, mode: str, *, dry_run: bool, yes: bool) -> None:
     plan = await _import(api, body, mode, dry_run=True)
     if api.asked.json and dry_run:
-        talk.out_json(plan)
+        terminal.out_json(plan)
     if not any(plan[outcome] for outcome in ("created", "changed", "deleted")):
-        talk.say(f"{_plan_text(plan)}\nThere is nothing to change.")
+        terminal.say(f"{_plan_text(plan)}\nThere is nothing to change.")
         if api.asked.json and not dry_run:
-            talk.out_json({**plan, "dry_run": False})
+            terminal.out_json({**plan, "dry_run": False})
         return
     if not await agreed(_plan_text(plan), dry_run=dry_run, yes=yes):
         return
     done = await _import(api, body, mode, dry_run=False)
     if api.asked.json:
-        talk.out_json(done)
-    talk.say("The import is done; every content that was replaced is a backup now.")
+        terminal.out_json(done)
+    terminal.say("The import is done; every content that was replaced is a backup now.")
 
 
 def _read(source: str, *, skip_broken: bool) -> tuple[bytes, str]:
@@ -96,8 +96,8 @@ def _read(source: str, *, skip_broken: bool) -> tuple[bytes, str]:
 
         export = export_in(source)
         if export is not None:
-            talk.say(f"The export {export}:")
-            with talk.busy("Checking the export"):
+            terminal.say(f"The export {export}:")
+            with terminal.busy("Checking the export"):
                 return as_body(export), left_out(export)
         return _folder_body(source, skip_broken=skip_broken), ""
     return read_source(source), ""
@@ -105,7 +105,7 @@ def _read(source: str, *, skip_broken: bool) -> tuple[bytes, str]:
 
 async def _import(api: Api, body: bytes, mode: str, *, dry_run: bool) -> dict[str, Any]:
     query = {"mode": mode, "dry_run": "true" if dry_run else "false"}
-    with talk.busy("Checking the import" if dry_run else "Importing"):
+    with terminal.busy("Checking the import" if dry_run else "Importing"):
         answer = await api.request("POST", "/import", query=query, body=body)
     report: dict[str, Any] = answer.value()
     return report
@@ -134,7 +134,7 @@ def _folder_body(source: str, *, skip_broken: bool) -> bytes:
     from seline.cli.folder import as_export, look_through
     from seline.domain.manifest import MANIFEST_NAME
 
-    with talk.busy("Reading the folder"):
+    with terminal.busy("Reading the folder"):
         found = look_through(source)
     _tell(found, skip_broken=skip_broken)
     if found.unusable and not skip_broken:
@@ -162,10 +162,10 @@ def _folder_body(source: str, *, skip_broken: bool) -> bytes:
 def _tell(found: Found, *, skip_broken: bool) -> None:
     for usable in found.usable:
         if usable.file != usable.name:
-            talk.say(f"renamed: {usable.file} becomes {usable.name}")
+            terminal.say(f"renamed: {usable.file} becomes {usable.name}")
     for unusable in found.unusable:
         word = "left out" if skip_broken else "unusable"
-        talk.say(f"{word}: {unusable.file}: {unusable.why}")
-        talk.say(f"  {unusable.cure}")
+        terminal.say(f"{word}: {unusable.file}: {unusable.why}")
+        terminal.say(f"  {unusable.cure}")
     for file in found.passed_over:
-        talk.say(f"passed over: {file} (Seline makes its own)")
+        terminal.say(f"passed over: {file} (Seline makes its own)")

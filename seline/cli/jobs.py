@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from seline.cli import talk
+from seline.cli import terminal
 from seline.cli.exits import Exit
 from seline.cli.front import front
 from seline.cli.problem import Problem
@@ -56,16 +56,16 @@ async def _run(api: Api, name: str) -> Exit:
     from seline.cli.client import segment
 
     started = (await api.request("POST", f"/jobs/{segment(name)}/run")).value()
-    with talk.busy(f"Running {name}"):
+    with terminal.busy(f"Running {name}"):
         run = await _ended(api, name, started["run"])
     broken = await _broken(api) if name == _INTEGRITY and run["outcome"] == "ok" else None
     if api.asked.json:
-        talk.out_json(run)
+        terminal.out_json(run)
     else:
         came_to = "something is broken" if broken else run["outcome"]
-        talk.out(f"{name}: {came_to}. {run['detail']}")
+        terminal.out(f"{name}: {came_to}. {run['detail']}")
     if broken:
-        talk.complain(broken["detail"], broken["fix"])
+        terminal.complain(broken["detail"], broken["fix"])
         return Exit.DAMAGE
     return Exit.DONE if run["outcome"] == "ok" else Exit.FAILED
 
@@ -97,7 +97,7 @@ async def _runs(api: Api, name: str) -> list[dict[str, Any]]:
 
 def _show(api: Api, listed: dict[str, Any]) -> None:
     if api.asked.json:
-        talk.out_json(listed)
+        terminal.out_json(listed)
         return
     rows = [
         (
@@ -109,15 +109,15 @@ def _show(api: Api, listed: dict[str, Any]) -> None:
         )
         for job in listed["jobs"]
     ]
-    talk.out_table(("JOB", "SCHEDULE (UTC)", "NEXT RUN", "LAST RUN", "WHAT IT DID"), rows)
+    terminal.out_table(("JOB", "SCHEDULE (UTC)", "NEXT RUN", "LAST RUN", "WHAT IT DID"), rows)
 
 
 def _show_runs(api: Api, runs: list[dict[str, Any]]) -> None:
     if api.asked.json:
-        talk.out_json({"runs": runs})
+        terminal.out_json({"runs": runs})
         return
     rows = [(run["started_at"], run["outcome"] or "running", run["detail"]) for run in runs]
     if rows:
-        talk.out_table(("STARTED", "OUTCOME", "WHAT IT DID"), rows)
+        terminal.out_table(("STARTED", "OUTCOME", "WHAT IT DID"), rows)
     else:
-        talk.say("It has not run yet.")
+        terminal.say("It has not run yet.")

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import click
 
-from seline.cli import talk
+from seline.cli import terminal
 from seline.cli.exits import Exit, exit_for
 from seline.errors import SelineError
 
@@ -68,8 +68,10 @@ def way_out() -> Generator[None]:
     except Stopped as stopped:
         _flush_and_leave(stopped.exit)
     except (KeyboardInterrupt, click.Abort):
-        talk.say()
-        talk.complain("Interrupted.", "What was answered is done; `seline status` shows the state.")
+        terminal.say()
+        terminal.complain(
+            "Interrupted.", "What was answered is done; `seline status` shows the state."
+        )
         _leave(Exit.INTERRUPTED)
     except Exception as error:  # noqa: BLE001  # the border of the process: nothing lies beyond
         _leave(_told(error))
@@ -82,9 +84,9 @@ def _told(error: Exception) -> Exit:
         return Exit.PIPE_CLOSED
     problem = _problem_of(error)
     if problem.is_told:
-        talk.advise(problem.hint)
+        terminal.advise(problem.hint)
     else:
-        talk.complain(problem.message, problem.hint)
+        terminal.complain(problem.message, problem.hint)
     return problem.exit
 
 

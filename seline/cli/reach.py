@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from seline.cli import talk
+from seline.cli import terminal
 from seline.cli.client import ANSWER_S, CONNECT_S, Api, Door
 from seline.cli.exits import Exit
 from seline.cli.patience import Patience, serves_commands
@@ -125,7 +125,7 @@ def _elsewhere(asked: Asked, settings: Settings) -> Door | None:
         )
     token = _token(settings)
     if parts.scheme == "http" and token and parts.hostname not in _LOOPBACK:
-        talk.say(f"seline: the token goes to {parts.hostname} unencrypted; https:// hides it.")
+        terminal.say(f"seline: the token goes to {parts.hostname} unencrypted; https:// hides it.")
     return Door(where=url, base=url.rstrip("/"), token=token)
 
 
@@ -165,7 +165,7 @@ async def _here(stack: AsyncExitStack, settings: Settings) -> Door:
             if patience.is_over(now_s=now_s):
                 raise _without_a_door(locked, holder) from locked
             if patience.is_tried(now_s=now_s):
-                talk.say(f"seline: waiting for whoever holds {settings.data_dir} …")
+                terminal.say(f"seline: waiting for whoever holds {settings.data_dir} …")
             await asyncio.sleep(_POLL_S)
         else:
             beside = stack.enter_context(_control_socket(settings.data_dir))

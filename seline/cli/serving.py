@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from seline.cli import talk
+from seline.cli import terminal
 from seline.cli.front import front
 from seline.cli.verbs import Asked, WholeNumber, own_verb
 
@@ -73,5 +73,5 @@ def _announce(started: Started) -> None:
     else:
         lines += ["Nobody can come in yet. Next: set SELINE_ADMIN_TOKEN, or `seline token create`."]
     for line in (*lines, ""):
-        talk.out(line)
-    talk.flush()
+        terminal.out(line)
+    terminal.flush()

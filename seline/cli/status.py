@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from seline.cli import talk
+from seline.cli import terminal
 from seline.cli.exits import EXIT_FOR_CHECK, Exit
 from seline.cli.front import front
 from seline.cli.verbs import api_verb
@@ -33,7 +33,7 @@ async def status(api: Api) -> Exit:
     """
     health = await api.get("/health")
     if api.asked.json:
-        talk.out_json(health)
+        terminal.out_json(health)
     else:
         documents = (await api.get("/documents"))["documents"]
         _show(health, documents, served_by=await _served_by(api))
@@ -43,14 +43,16 @@ async def status(api: Api) -> Exit:
 def _show(health: dict[str, Any], documents: list[dict[str, Any]], *, served_by: str) -> None:
     count = counted(len(documents), "document")
     backups = counted(health["backup_count"], "backup")
-    talk.out(f"{health['status'].upper()}: {count}, {backups}")
-    talk.out(f"  in {health['mount_path']} ({served_by})")
-    talk.out(f"  {health['total_size_mb']} MB, {health['usage_percent']} % of the volume is used")
-    talk.out()
+    terminal.out(f"{health['status'].upper()}: {count}, {backups}")
+    terminal.out(f"  in {health['mount_path']} ({served_by})")
+    terminal.out(
+        f"  {health['total_size_mb']} MB, {health['usage_percent']} % of the volume is used"
+    )
+    terminal.out()
     for check in health["checks"]:
-        talk.out(f"  {_MARKS[check['status']]}  {check['name']}: {check['detail']}")
+        terminal.out(f"  {_MARKS[check['status']]}  {check['name']}: {check['detail']}")
         if check["fix"] and check["status"] != "ok":
-            talk.out(f"        {check['fix']}")
+            terminal.out(f"        {check['fix']}")
 
 
 async def _served_by(api: Api) -> str:

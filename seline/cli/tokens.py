@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from seline.cli import talk
+from seline.cli import terminal
 from seline.cli.front import front
 from seline.cli.problem import Problem
 from seline.cli.verbs import (
@@ -68,11 +68,11 @@ async def create(api: Api, scope: str, label: str, expires_days: int | None) -> 
         body["expires_at"] = _in_days(expires_days)
     made = (await api.request("POST", "/tokens", body=body)).value()
     if api.asked.json:
-        talk.out_json(made)
+        terminal.out_json(made)
     else:
-        talk.out(made["token"])
-    talk.say(f"Token {made['id']} (scope {made['scope']}). Keep it now: it is not shown again.")
-    talk.say("Send it as `Authorization: Bearer …`, or set SELINE_TOKEN for `seline --url`.")
+        terminal.out(made["token"])
+    terminal.say(f"Token {made['id']} (scope {made['scope']}). Keep it now: it is not shown again.")
+    terminal.say("Send it as `Authorization: Bearer …`, or set SELINE_TOKEN for `seline --url`.")
 
 
 @api_verb(
@@ -87,16 +87,16 @@ async def list_tokens(api: Api) -> None:
     """List the tokens; their secrets are not known to anyone but their bearers."""
     listed = await api.get("/tokens")
     if api.asked.json:
-        talk.out_json(listed)
+        terminal.out_json(listed)
         return
     rows = [
         (one["id"], one["scope"], one["created_at"], one["expires_at"] or "never", one["label"])
         for one in listed["tokens"]
     ]
     if rows:
-        talk.out_table(("ID", "SCOPE", "MADE", "EXPIRES", "LABEL"), rows)
+        terminal.out_table(("ID", "SCOPE", "MADE", "EXPIRES", "LABEL"), rows)
     else:
-        talk.say("There is no token yet. Next: `seline token create`.")
+        terminal.say("There is no token yet. Next: `seline token create`.")
 
 
 @api_verb(
@@ -122,8 +122,8 @@ async def revoke(api: Api, identifier: str, dry_run: bool, yes: bool) -> None:
         return
     answer = (await api.request("DELETE", path)).value()
     if api.asked.json:
-        talk.out_json(answer)
-    talk.say(f"Token {identifier} is revoked.")
+        terminal.out_json(answer)
+    terminal.say(f"Token {identifier} is revoked.")
 
 
 def _in_days(days: int) -> str:

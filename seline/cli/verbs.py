@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeAlias,
 
 import click
 
-from seline.cli import talk
+from seline.cli import terminal
 from seline.cli.exits import Exit
 from seline.cli.problem import Problem, Stopped, way_out
 
@@ -199,19 +199,19 @@ async def agreed(what: str, *, dry_run: bool, yes: bool) -> bool:
 
     Without a terminal nobody can be asked: `--yes` is needed, else this is wrong usage.
     """
-    talk.say(what)
+    terminal.say(what)
     if dry_run:
-        talk.say("Nothing was changed (--dry-run).")
+        terminal.say("Nothing was changed (--dry-run).")
         return False
     if yes:
         return True
-    if not talk.on_a_terminal():
+    if not terminal.on_a_terminal():
         raise Problem(
             "There is no terminal to ask on, so nothing was changed.",
             "Run the same command with --yes to do it, or with --dry-run to look first.",
             exit=Exit.USAGE,
         )
-    if not await talk.ask("Go ahead?"):
-        talk.say("Nothing was changed.")
+    if not await terminal.ask("Go ahead?"):
+        terminal.say("Nothing was changed.")
         raise Stopped(Exit.FAILED)
     return True
