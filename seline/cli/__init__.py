@@ -20,7 +20,7 @@ from seline.cli import (
     terminal,
     tokens,
 )
-from seline.cli.front import front
+from seline.cli.group import front
 
 __all__ = ["VERB_MODULES", "main"]
 

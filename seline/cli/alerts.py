@@ -8,7 +8,7 @@ import click
 
 from seline.cli import terminal
 from seline.cli.exits import Exit
-from seline.cli.front import front
+from seline.cli.group import front
 from seline.cli.verbs import api_verb
 
 if TYPE_CHECKING:

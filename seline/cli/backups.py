@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from seline.cli import terminal
-from seline.cli.front import front
+from seline.cli.group import front
 from seline.cli.problem import Problem
 from seline.cli.verbs import agreed, api_verb, dry_run_option, yes_option
 from seline.domain.plural import counted

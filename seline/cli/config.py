@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from seline.cli import terminal
-from seline.cli.front import front
+from seline.cli.group import front
 from seline.cli.verbs import Asked, Verbs, in_section, own_verb
 
 if TYPE_CHECKING:

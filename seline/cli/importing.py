@@ -14,7 +14,7 @@ import click
 from seline.cli import terminal
 from seline.cli.documents import read_source, told_of_source
 from seline.cli.exits import Exit
-from seline.cli.front import front
+from seline.cli.group import front
 from seline.cli.problem import Problem
 from seline.cli.verbs import Asked, agreed, dry_run_option, own_verb, with_api, yes_option
 from seline.domain.plural import counted

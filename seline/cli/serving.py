@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from seline.cli import terminal
-from seline.cli.front import front
+from seline.cli.group import front
 from seline.cli.verbs import Asked, WholeNumber, own_verb
 
 if TYPE_CHECKING:

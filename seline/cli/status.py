@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from seline.cli import terminal
 from seline.cli.exits import EXIT_FOR_CHECK, Exit
-from seline.cli.front import front
+from seline.cli.group import front
 from seline.cli.verbs import api_verb
 from seline.domain.plural import counted
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from seline import cli, errors
 from seline.cli.client import problem_of
 from seline.cli.exits import EXIT_FOR, Exit, exit_for
-from seline.cli.front import front
+from seline.cli.group import front
 from seline.cli.problem import Problem, way_out
 from seline.errors import SelineError
 
@@ -148,7 +148,7 @@ def test_the_help_needs_neither_the_store_nor_the_web() -> None:
     script = (
         "import sys\n"
         "from click.testing import CliRunner\n"
-        "from seline.cli.front import front\n"
+        "from seline.cli.group import front\n"
         "import seline.cli\n"
         "assert CliRunner().invoke(front, ['--help']).exit_code == 0\n"
         f"print([name for name in {heavy} if name in sys.modules])\n"

@@ -23,7 +23,7 @@ from seline.alerts.signals import (
     alerts_from_trouble,
     alerts_from_usage,
 )
-from seline.cli.front import front
+from seline.cli.group import front
 from seline.domain.alerts.lifecycle import (
     KIND_OF,
     Alert,
