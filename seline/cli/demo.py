@@ -14,8 +14,8 @@ from seline.cli.problem import Problem
 from seline.cli.verbs import Asked, own_verb, run_to_its_end
 
 if TYPE_CHECKING:
+    from seline.cli.bit_flip import Flip
     from seline.cli.client import Api
-    from seline.cli.flipping import Flip
 
 NAME: Final = "user_profile.json"
 _FIRST: Final = {"userName": "Alex", "location": "Paris"}
@@ -54,7 +54,7 @@ def demo(asked: Asked, flip: str | None, dry_run: bool) -> Exit | None:
 async def _show(scratch: str) -> None:
     import logging
 
-    from seline.cli.flipping import choose_flip, flip_in_place
+    from seline.cli.bit_flip import choose_flip, flip_in_place
     from seline.cli.reach import reached
 
     logging.getLogger("seline").setLevel(logging.ERROR)
@@ -92,8 +92,8 @@ async def _show(scratch: str) -> None:
 
 
 async def _flip_for_real(asked: Asked, name: str, *, dry_run: bool) -> Exit | None:
+    from seline.cli.bit_flip import choose_flip, flip_in_place
     from seline.cli.client import document_path
-    from seline.cli.flipping import choose_flip, flip_in_place
     from seline.cli.reach import reached, settings_of
 
     path = document_path(name)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seline.cli.flipping import choose_flip, flip_in_place
+from seline.cli.bit_flip import choose_flip, flip_in_place
 from seline.domain.json_codec import decode_strict, encode
 from tests.command_line import Line, line_at
 
