@@ -223,7 +223,7 @@ def told_of_source(file: str, body: bytes) -> Generator[None]:
         flaw = why_not_json(body) if problem.code == InvalidRequest.code else None
         if flaw is None:
             raise
-        from seline.cli.folder import cure
+        from seline.cli.legacy_folder import cure
 
         source = "What came on stdin" if file == "-" else file
         message = f"{source} is not JSON: {flaw}. Nothing was changed."

@@ -21,7 +21,7 @@ from seline.domain.plural import counted
 
 if TYPE_CHECKING:
     from seline.cli.client import Api
-    from seline.cli.folder import Found
+    from seline.cli.legacy_folder import Found
 
 _NAMES_SHOWN_MAX: Final = 20
 
@@ -131,7 +131,7 @@ def _shortened(names: list[str]) -> str:
 def _folder_body(source: str, *, skip_broken: bool) -> bytes:
     """Return a folder as an export. Raises Problem where a file cannot be used."""
     from seline.cli.export_folder import has_unfinished_export
-    from seline.cli.folder import as_export, look_through
+    from seline.cli.legacy_folder import as_export, look_through
     from seline.domain.manifest import MANIFEST_NAME
 
     with terminal.busy("Reading the folder"):

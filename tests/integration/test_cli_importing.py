@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seline.cli.folder import CURES, as_export, look_through, valid_name
+from seline.cli.legacy_folder import CURES, as_export, look_through, valid_name
 from seline.domain.document import is_document_name
 from seline.domain.json_codec import decode_strict
 from tests.command_line import Line, line_at
