@@ -19,7 +19,7 @@ import pytest
 from seline.blocking import Seline, open_seline
 from seline.errors import StoreClosed, UnsupportedFormat, VolumeFull
 from seline.storage.volume import files
-from seline.storage.volume.directory import Ground
+from seline.storage.volume.directory import VolumeDirectory
 
 NAME = "user_profile.json"
 
@@ -98,14 +98,14 @@ def test_a_read_that_the_end_overtakes_is_refused_never_empty(
 def pausing(patch: pytest.MonkeyPatch, asked: threading.Event, go_on: threading.Event) -> None:
     """Hold the first read up behind the question whether the store is open."""
 
-    def paused(self: Ground) -> None:
+    def paused(self: VolumeDirectory) -> None:
         real(self)
         if threading.current_thread() is not threading.main_thread() and not asked.is_set():
             asked.set()
             go_on.wait(10)
 
-    real = Ground.check_usable
-    patch.setattr(Ground, "check_usable", paused)
+    real = VolumeDirectory.check_usable
+    patch.setattr(VolumeDirectory, "check_usable", paused)
 
 
 def attempt(load: Callable[[str], object]) -> object:

@@ -21,29 +21,29 @@ def test_what_is_set_aside_later_comes_later_whatever_the_clock_says(
     tmp_path: Path, clock: FakeClock
 ) -> None:
     key = DocumentKey(BOT, NAME)
-    ground = hold(str(tmp_path), wait_s=0, clock=clock)
+    volume = hold(str(tmp_path), wait_s=0, clock=clock)
     try:
         names = []
         for number in range(120):
-            names.append(free_aside_name(ground, key, clock.now() - timedelta(days=number % 2)))
+            names.append(free_aside_name(volume, key, clock.now() - timedelta(days=number % 2)))
             (tmp_path / "quarantine" / names[-1]).touch()
 
-        assert [item.name for item in list_quarantine(ground)] == names[::-1]
+        assert [item.name for item in list_quarantine(volume)] == names[::-1]
         assert names[-1].endswith("_119.json")
     finally:
-        ground.close()
+        volume.close()
 
 
 def test_a_document_of_the_bot_and_one_of_ours_lie_apart(tmp_path: Path, clock: FakeClock) -> None:
-    ground = hold(str(tmp_path), wait_s=0, clock=clock)
+    volume = hold(str(tmp_path), wait_s=0, clock=clock)
     try:
         names = {
-            free_aside_name(ground, DocumentKey(owner, "pins.json"), clock.now())
+            free_aside_name(volume, DocumentKey(owner, "pins.json"), clock.now())
             for owner in (BOT, SELINE)
         }
         assert len(names) == 2
     finally:
-        ground.close()
+        volume.close()
 
 
 @pytest.fixture

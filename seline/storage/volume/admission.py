@@ -20,7 +20,7 @@ from seline.domain.usage import Room, room_for
 from seline.errors import VolumeFull
 from seline.storage.planner import Plan, Publish
 from seline.storage.volume import files
-from seline.storage.volume.directory import Ground
+from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.disk_usage import Space, blocks
 from seline.storage.volume.events import Telling
 from seline.storage.volume.os_errors import named
@@ -44,7 +44,7 @@ def _unmarked(_document: str, backups: Sequence[Backup]) -> Sequence[Backup]:
 class Admission:
     """Lets batches in. `documents` is how many the bot has; `marked` knows which are pinned."""
 
-    ground: Ground
+    volume: VolumeDirectory
     rotation: Rotation
     space: Space
     clock: Clock
@@ -105,7 +105,7 @@ class Admission:
     def _count_anew(self) -> None:
         """Count the documents: some may have come or gone by hand."""
         try:
-            names = files.names(self.ground.documents(BOT))
+            names = files.names(self.volume.documents(BOT))
         except OSError as error:
             raise named(error, "Listing the documents") from error
         self.documents = sum(map(is_document_name, names))

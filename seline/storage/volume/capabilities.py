@@ -20,7 +20,7 @@ from seline.domain.integrity import (
 )
 from seline.ports.store import Capability
 from seline.storage.volume import files
-from seline.storage.volume.directory import Ground
+from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.mounts import NETWORK_KINDS, Mount, journal_missing, mount_of
 from seline.storage.volume.os_errors import describe, is_full
 
@@ -64,17 +64,17 @@ class Probed:
         return encode_checksum(checksum_of(key, content, mtime_ns)), mtime_ns
 
 
-def probe(ground: Ground) -> Probed:
+def probe(volume: VolumeDirectory) -> Probed:
     """Try everything once in `.seline/exports/`, leaving nothing there.
 
     A volume without room to try opens all the same (V9): it is taken for a local file system.
     Raises OSError where the disk fails rather than answers.
     """
-    tried = _try(ground.exports)
+    tried = _try(volume.exports)
     # Not in staging/: where a kill left an exchange half on the disk, a staged file that a record
     # promises may lie there under a name that bears something else by now.
-    directory_sync = _works_directory_sync(ground.exports)
-    mount = mount_of(ground.path)
+    directory_sync = _works_directory_sync(volume.exports)
+    mount = mount_of(volume.path)
     own_mount = mount is not None and mount.point != "/"
     return Probed(
         checksums=tried.attributes is None,
@@ -92,7 +92,7 @@ def probe(ground: Ground) -> Probed:
                 "exchange", tried.exchange, "a hand edit in the very moment of a save is lost"
             ),
             _capability("directory sync", directory_sync, "renames may be lost in a power cut"),
-            _lock_capability(ground),
+            _lock_capability(volume),
             _timestamps(tried),
             _filesystem(mount),
         ),
@@ -236,8 +236,8 @@ def _capability(name: str, refused: str | None, meaning: str) -> Capability:
     return Capability(name=name, present=refused is None, detail=detail)
 
 
-def _lock_capability(ground: Ground) -> Capability:
-    if ground.lock_file is None:
+def _lock_capability(volume: VolumeDirectory) -> Capability:
+    if volume.lock_file is None:
         return Capability(name="lock", present=True, detail="on the directory itself")
     return Capability(
         name="lock", present=False, detail="on a file: exclusion is not guaranteed here"

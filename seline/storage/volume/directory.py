@@ -41,8 +41,8 @@ _BLANK: Final = b" \t\r\n\0"
 _NO_DIRECTORY_LOCK: Final = frozenset(
     {errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EISDIR}
 )
-_open_grounds: weakref.WeakSet[Ground] = weakref.WeakSet()
-_grounds_lock = threading.Lock()
+_open_volumes: weakref.WeakSet[VolumeDirectory] = weakref.WeakSet()
+_open_volumes_lock = threading.Lock()
 
 
 class _Inner(NamedTuple):
@@ -53,7 +53,7 @@ class _Inner(NamedTuple):
     descriptor: int
 
 
-class Ground:
+class VolumeDirectory:
     """A data directory held by this process, with its sub-directories open."""
 
     def __init__(
@@ -87,8 +87,8 @@ class Ground:
         except BaseException:
             self._close_inner_ones()
             raise
-        with _grounds_lock:
-            _open_grounds.add(self)
+        with _open_volumes_lock:
+            _open_volumes.add(self)
 
     def _open_inner_ones(self) -> None:
         self.seline = self._open_inner(".seline", self.top)
@@ -282,7 +282,7 @@ def hold(
     serves_commands: bool = False,
     on_wait: Callable[[VolumeLocked], None] | None = None,
     give_up: Callable[[], bool] = lambda: False,
-) -> Ground:
+) -> VolumeDirectory:
     """Become the one owner of a data directory, waiting up to `wait_s` for the one before.
 
     `serves_commands` is said to whoever comes meanwhile: there will be a door. `on_wait` hears
@@ -292,7 +292,7 @@ def hold(
     lock_file: int | None = None
     try:
         lock_file = _wait_for_lock(path, top, wait_s, on_wait, give_up)
-        ground = Ground(
+        volume = VolumeDirectory(
             path,
             top,
             lock_file=lock_file,
@@ -305,8 +305,8 @@ def hold(
             os.close(lock_file)
         os.close(top)
         raise
-    ground.announce()
-    return ground
+    volume.announce()
+    return volume
 
 
 def _open_top(path: str) -> int:
@@ -410,10 +410,10 @@ def _stays_open_here(top: int) -> bool:
     return any(not one.leaving for one in _open_here(top))
 
 
-def _open_here(top: int) -> list[Ground]:
+def _open_here(top: int) -> list[VolumeDirectory]:
     there = _device_and_inode(os.fstat(top))
-    with _grounds_lock:
-        return [one for one in _open_grounds if one.device_and_inode == there]
+    with _open_volumes_lock:
+        return [one for one in _open_volumes if one.device_and_inode == there]
 
 
 def read_holder(path: str) -> dict[str, object]:
@@ -441,8 +441,8 @@ def _device_and_inode(status: os.stat_result) -> tuple[int, int]:
 
 
 def _abandon_in_child() -> None:
-    for ground in list(_open_grounds):
-        ground._abandon_in_child()  # noqa: SLF001  # one module, two halves of one promise
+    for volume in list(_open_volumes):
+        volume._abandon_in_child()  # noqa: SLF001  # one module, two halves of one promise
 
 
 if hasattr(os, "register_at_fork"):

@@ -17,7 +17,7 @@ from typing import Final
 from seline.domain.document import BOT
 from seline.domain.usage import Usage, reserve_bytes
 from seline.storage.volume import files
-from seline.storage.volume.directory import Ground
+from seline.storage.volume.directory import VolumeDirectory
 
 RESERVE_NAME: Final = "reserve"
 RESERVED_FILES: Final = ("reserve-1", "reserve-2", "reserve-3")
@@ -31,9 +31,14 @@ class Space:
     """Measures one ground. `usage` may be asked from any thread."""
 
     def __init__(
-        self, ground: Ground, *, limit_bytes: int | None, reserve_percent: float, own_mount: bool
+        self,
+        volume: VolumeDirectory,
+        *,
+        limit_bytes: int | None,
+        reserve_percent: float,
+        own_mount: bool,
     ) -> None:
-        self._ground = ground
+        self._volume = volume
         self._limit_bytes = limit_bytes
         self._reserve_percent = reserve_percent
         self._own_mount = own_mount
@@ -42,7 +47,7 @@ class Space:
         self._documents_bytes = 0
         self._backups_bytes = 0
         self._files_bytes = 0
-        self._status = os.fstatvfs(ground.top)
+        self._status = os.fstatvfs(volume.top)
 
     def usage(self, *, fresh: bool = False) -> Usage:
         """Measure the volume; the walk over our files is at most a minute old unless `fresh`.
@@ -54,7 +59,7 @@ class Space:
                 with contextlib.suppress(OSError):
                     self._walk()
             with contextlib.suppress(OSError):
-                self._status = os.fstatvfs(self._ground.top)
+                self._status = os.fstatvfs(self._volume.top)
             status, unit = self._status, self._status.f_frsize
             return Usage(
                 capacity_bytes=status.f_blocks * unit,
@@ -85,28 +90,28 @@ class Space:
         released = False
         for name in (RESERVE_NAME, *RESERVED_FILES):
             with contextlib.suppress(OSError):
-                files.unlink(self._ground.seline, name)
+                files.unlink(self._volume.seline, name)
                 released = True
         return released
 
     def rebuild_reserve(self) -> None:
         """Make the reserve again if it is missing and there is plenty of room for it."""
         with contextlib.suppress(OSError):
-            status = os.fstatvfs(self._ground.top)
+            status = os.fstatvfs(self._volume.top)
             wanted = reserve_bytes(self._reserve_base(status), self._reserve_percent)
             if not self.has_reserve() and status.f_bavail * status.f_frsize > 4 * wanted:
-                files.reserve(self._ground.seline, RESERVE_NAME, wanted)
+                files.reserve(self._volume.seline, RESERVE_NAME, wanted)
             for name in RESERVED_FILES:
                 self._reserve_file(name)
 
     def _reserve_file(self, name: str) -> None:
         with contextlib.suppress(FileExistsError):
-            os.close(files.stage(self._ground.seline, name, b"", None, time.time_ns()))
+            os.close(files.stage(self._volume.seline, name, b"", None, time.time_ns()))
 
     def has_reserve(self) -> bool:
         """Whether the reserve is there."""
         try:
-            os.stat(RESERVE_NAME, dir_fd=self._ground.seline, follow_symlinks=False)
+            os.stat(RESERVE_NAME, dir_fd=self._volume.seline, follow_symlinks=False)
         except OSError:
             return False
         return True
@@ -116,10 +121,10 @@ class Space:
         return min(capacity, self._limit_bytes) if self._limit_bytes else capacity
 
     def _walk(self) -> None:
-        documents, other = _sizes(self._ground.top)
-        backups, _ = _sizes(self._ground.backups(BOT))
-        quarantine, _ = _sizes(self._ground.quarantine)
-        state, state_other = _sizes(self._ground.seline)
+        documents, other = _sizes(self._volume.top)
+        backups, _ = _sizes(self._volume.backups(BOT))
+        quarantine, _ = _sizes(self._volume.quarantine)
+        state, state_other = _sizes(self._volume.seline)
         self._documents_bytes, self._backups_bytes = documents, backups
         self._files_bytes = documents + backups + quarantine + state + other + state_other
         self._walked_at = time.monotonic()

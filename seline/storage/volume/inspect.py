@@ -30,7 +30,7 @@ from seline.domain.integrity import (
     name_hash,
 )
 from seline.storage.volume import files
-from seline.storage.volume.directory import Ground
+from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import Identity
 from seline.storage.volume.os_errors import describe
 
@@ -105,7 +105,7 @@ class Judging:
 
     def __init__(
         self,
-        ground: Ground,
+        volume: VolumeDirectory,
         *,
         clock: Clock,
         settle_s: float,
@@ -114,7 +114,7 @@ class Judging:
         checksums: bool,
         fine_timestamps: bool,
     ) -> None:
-        self._ground = ground
+        self._volume = volume
         self._clock = clock
         self._settle_s = settle_s
         self._document_bytes_max = document_bytes_max
@@ -128,7 +128,7 @@ class Judging:
         """Return the content if one stat shows that the remembered one is current (SPEC §3)."""
         try:
             status = os.stat(
-                key.name, dir_fd=self._ground.documents(key.owner), follow_symlinks=False
+                key.name, dir_fd=self._volume.documents(key.owner), follow_symlinks=False
             )
         except FileNotFoundError:
             if self.cache.get(key) or key in self._edits:
@@ -147,7 +147,7 @@ class Judging:
 
     def look(self, key: DocumentKey) -> Sight:
         """Read and judge a document now, and remember it if it is sound."""
-        sight = self._see(key, self._ground.documents(key.owner), key.name, self._settled)
+        sight = self._see(key, self._volume.documents(key.owner), key.name, self._settled)
         judged = sight.judged
         if judged.verdict is Verdict.SOUND and sight.identity and judged.content:
             self.remember(key, sight.identity, judged.content)
@@ -179,7 +179,7 @@ class Judging:
 
     def look_at_backup(self, key: DocumentKey, backup: str) -> Sight:
         """Read and judge one backup of a document; it is given no time to settle."""
-        return self._see(key, self._ground.backups(key.owner), backup, _at_rest)
+        return self._see(key, self._volume.backups(key.owner), backup, _at_rest)
 
     def look_in(self, key: DocumentKey, directory: int) -> Sight:
         """Read and judge a document where an export holds it."""

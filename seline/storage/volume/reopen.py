@@ -23,7 +23,7 @@ from seline.storage.volume import files
 from seline.storage.volume.commit.exchange_form import Committer
 from seline.storage.volume.commit.replay import Mending
 from seline.storage.volume.current import Finding
-from seline.storage.volume.directory import Ground
+from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.events import Telling
 from seline.storage.volume.os_errors import InDoubt, describe
 
@@ -36,7 +36,7 @@ _log = logging.getLogger("seline.storage")
 class Reopening:
     """Says whether writes are taken; `failure` is why not, and `doubtful` is not served."""
 
-    ground: Ground
+    volume: VolumeDirectory
     finding: Finding
     committer: Committer
     mending: Mending
@@ -58,9 +58,9 @@ class Reopening:
 
     def check_place(self) -> None:
         """Raise unless the path leads to the held directory; tell what was made again in it."""
-        self.ground.check_place()
-        while self.ground.remade:
-            self.telling.remade(self.ground.remade.pop())
+        self.volume.check_place()
+        while self.volume.remade:
+            self.telling.remade(self.volume.remade.pop())
 
     def in_doubt(self, plan: Plan, doubt: InDoubt) -> OutcomeUnknown:
         """Take no writes, and serve nothing that may not be; return the error for who waits."""
@@ -105,7 +105,7 @@ class Reopening:
         keys = self.doubtful | frozenset(self.committer.overlay)
         self.finding.judging.cache.clear()
         for key in keys:
-            files.drop_cached_pages(self.ground.documents(key.owner), key.name)
+            files.drop_cached_pages(self.volume.documents(key.owner), key.name)
         now = self.clock.now()
         completed = self.mending.run(now, again=True)
         again = [replace(self.finding.find(key), repair=True) for key in sorted(keys)]
@@ -125,6 +125,6 @@ class Reopening:
             if found.judged.verdict is Verdict.MISSING and found.key not in completed:
                 self.mending.remove_again(found.key)
         for owner in (BOT, SELINE):
-            files.touch_and_sync(self.ground.documents(owner))
+            files.touch_and_sync(self.volume.documents(owner))
         for found in again:
             self.telling.changed(found.key, Outcome(content=found.content, changed=True))

@@ -21,7 +21,7 @@ from seline.errors import StorageError, VolumeFailed
 from seline.ports.store import QuarantineItem, Retain
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import Shelf
-from seline.storage.volume.directory import Ground
+from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.inspect import Judging
 from seline.storage.volume.quarantine import aside_document, list_quarantine
 
@@ -36,7 +36,7 @@ class Rotation:
     `freed` hears the size of each backup that went.
     """
 
-    ground: Ground
+    volume: VolumeDirectory
     judging: Judging
     shelves: dict[str, Shelf]
     freed: Callable[[int], None]
@@ -79,7 +79,7 @@ class Rotation:
             if item.document == aside_document(key):
                 with _noting(failed):
                     self._erase_aside(item.name)
-        for directory in (self.ground.backups(key.owner), self.ground.quarantine):
+        for directory in (self.volume.backups(key.owner), self.volume.quarantine):
             with _noting(failed):
                 files.sync(directory)
         for error in failed:
@@ -95,15 +95,15 @@ class Rotation:
             over = count > QUARANTINE_ITEMS_MAX or size_bytes > QUARANTINE_BYTES_MAX
             if over and newest_of[item.document] != item.name:
                 with suppress(IsADirectoryError):
-                    files.unlink(self.ground.quarantine, item.name, missing_ok=True)
+                    files.unlink(self.volume.quarantine, item.name, missing_ok=True)
 
     def quarantine(self) -> list[QuarantineItem]:
         """List what was set aside, newest first."""
-        return list_quarantine(self.ground)
+        return list_quarantine(self.volume)
 
     def _erase_aside(self, name: str) -> None:
         try:
-            files.unlink(self.ground.quarantine, name, missing_ok=True)
+            files.unlink(self.volume.quarantine, name, missing_ok=True)
         except IsADirectoryError as error:
             raise VolumeFailed(
                 f"quarantine/{name} is a directory that Seline did not make and does not erase; "
@@ -121,7 +121,7 @@ class Rotation:
         return list(dropped)
 
     def _unlink(self, key: DocumentKey, backup: Backup) -> None:
-        files.unlink(self.ground.backups(key.owner), backup.name, missing_ok=True)
+        files.unlink(self.volume.backups(key.owner), backup.name, missing_ok=True)
         self.shelves[key.owner].removed(backup)
         self.freed(backup.size_bytes)
 

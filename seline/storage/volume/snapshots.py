@@ -17,7 +17,7 @@ from seline.domain.document import Content, DocumentKey
 from seline.errors import DocumentUnrecoverable
 from seline.storage.volume import files
 from seline.storage.volume.current import Finding
-from seline.storage.volume.directory import Ground
+from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import Identity
 from seline.storage.volume.inspect import Judging
 from seline.storage.volume.os_errors import named
@@ -31,7 +31,7 @@ WHOLE_BYTES_MAX = 1 << 20
 class Lease:
     """One export's hold on the documents of its instant: a port `Snapshot`."""
 
-    ground: Ground
+    volume: VolumeDirectory
     judging: Judging
     leases: Leases
     name: str
@@ -74,7 +74,7 @@ class Lease:
 
     def _places(self, name: str) -> list[int]:
         with self.leases.lock:
-            live = self.ground.documents(self.owner)
+            live = self.volume.documents(self.owner)
             if name in self.linked and self.directory is not None:
                 return [self.directory]
             return [live] if self.directory is None else [live, self.directory]
@@ -121,8 +121,8 @@ class Lease:
 class Leases:
     """The exports under way. Lists change between batches, reads come from any thread."""
 
-    def __init__(self, ground: Ground, finding: Finding) -> None:
-        self._ground = ground
+    def __init__(self, volume: VolumeDirectory, finding: Finding) -> None:
+        self._volume = volume
         self._judging = finding.judging
         self.finding = finding
         self._open: dict[str, Lease] = {}
@@ -136,7 +136,7 @@ class Leases:
             self._sequence += 1
             name = f"{os.getpid()}-{self._sequence}"
             lease = Lease(
-                ground=self._ground,
+                volume=self._volume,
                 judging=self._judging,
                 leases=self,
                 name=name,
@@ -179,21 +179,21 @@ class Leases:
                 self._left.append(name)
 
     def _take_away(self, name: str) -> None:
-        directory = files.open_directory(name, inside=self._ground.exports)
+        directory = files.open_directory(name, inside=self._volume.exports)
         try:
             for held in files.names(directory):
                 files.unlink(directory, held, missing_ok=True)
         finally:
             os.close(directory)
-        os.rmdir(name, dir_fd=self._ground.exports)
+        os.rmdir(name, dir_fd=self._volume.exports)
 
     def _link(self, lease: Lease, key: DocumentKey) -> None:
         if key.name in lease.linked:
             return
         if lease.directory is None:
-            os.mkdir(lease.name, files.DIRECTORY_MODE, dir_fd=self._ground.exports)
-            lease.directory = files.open_directory(lease.name, inside=self._ground.exports)
-        documents = self._ground.documents(key.owner)
+            os.mkdir(lease.name, files.DIRECTORY_MODE, dir_fd=self._volume.exports)
+            lease.directory = files.open_directory(lease.name, inside=self._volume.exports)
+        documents = self._volume.documents(key.owner)
         identity = lease.held[key.name]
         try:
             status = os.stat(key.name, dir_fd=documents, follow_symlinks=False)

@@ -55,7 +55,7 @@ from seline.storage.volume.capabilities import Probed, probe
 from seline.storage.volume.commit.exchange_form import Committer
 from seline.storage.volume.commit.replay import Mending
 from seline.storage.volume.current import Finding, unreadable
-from seline.storage.volume.directory import Ground, hold
+from seline.storage.volume.directory import VolumeDirectory, hold
 from seline.storage.volume.disk_usage import Space
 from seline.storage.volume.events import Telling
 from seline.storage.volume.files import Identity
@@ -117,7 +117,7 @@ def open_volume(
         on_wait=on_wait,
         give_up=give_up,
     )
-    ground = hold(
+    volume = hold(
         os.path.abspath(options.data_dir),
         wait_s=options.lock_wait_s,
         clock=clock,
@@ -126,40 +126,40 @@ def open_volume(
         give_up=give_up,
     )
     try:
-        return VolumeStore(ground, options, clock=clock)
+        return VolumeStore(volume, options, clock=clock)
     except OSError as error:
-        ground.close()
+        volume.close()
         raise named(error, f"Opening the volume at {options.data_dir}") from error
     except BaseException:
-        ground.close()
+        volume.close()
         raise
 
 
 class VolumeStore:
     """Documents as readable files in one directory (the port's docstrings are the law)."""
 
-    def __init__(self, ground: Ground, options: VolumeOptions, *, clock: Clock) -> None:
+    def __init__(self, volume: VolumeDirectory, options: VolumeOptions, *, clock: Clock) -> None:
         """Build the store on a held ground and mend it. Use `open_volume`."""
-        self._ground = ground
+        self._volume = volume
         self._clock = clock
-        self._probed = probe(ground)
+        self._probed = probe(volume)
         self._incidents: deque[Incident] = deque(maxlen=INCIDENTS_MAX)
         self._watchers: list[Callable[[DocumentKey, Outcome], None]] = []
         self._closed = False
         self._closing = threading.Lock()
         self._readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="seline-reader")
         self._space = Space(
-            ground,
+            volume,
             limit_bytes=_limit_bytes(options, own_mount=self._probed.own_mount),
             reserve_percent=options.reserve_percent,
             own_mount=self._probed.own_mount,
         )
-        self._judging = _judging(ground, options, self._probed, clock)
-        self._shelves = {owner: Shelf(ground.backups(owner)) for owner in (BOT, SELINE)}
+        self._judging = _judging(volume, options, self._probed, clock)
+        self._shelves = {owner: Shelf(volume.backups(owner)) for owner in (BOT, SELINE)}
         self._finding = Finding(judging=self._judging, shelves=self._shelves)
-        self._leases = Leases(ground, self._finding)
+        self._leases = Leases(volume, self._finding)
         self._mending = Mending(
-            ground, self._judging, self._shelves, self._incidents.append, probed=self._probed
+            volume, self._judging, self._shelves, self._incidents.append, probed=self._probed
         )
         committer = self._make_committer()
         self._overlay = committer.overlay
@@ -172,7 +172,7 @@ class VolumeStore:
 
     def _make_committer(self) -> Committer:
         return Committer(
-            ground=self._ground,
+            volume=self._volume,
             probed=self._probed,
             judging=self._judging,
             shelves=self._shelves,
@@ -183,7 +183,7 @@ class VolumeStore:
 
     def _make_turns(self, options: VolumeOptions, committer: Committer) -> Turns:
         rotation = Rotation(
-            ground=self._ground,
+            volume=self._volume,
             judging=self._judging,
             shelves=self._shelves,
             freed=self._space.discarded,
@@ -198,7 +198,7 @@ class VolumeStore:
             clock=self._clock,
             telling=telling,
             admission=Admission(
-                ground=self._ground,
+                volume=self._volume,
                 rotation=rotation,
                 space=self._space,
                 clock=self._clock,
@@ -206,7 +206,7 @@ class VolumeStore:
                 telling=telling,
             ),
             reopening=Reopening(
-                ground=self._ground,
+                volume=self._volume,
                 finding=self._finding,
                 committer=committer,
                 mending=self._mending,
@@ -220,18 +220,18 @@ class VolumeStore:
 
     @property
     def place(self) -> str:
-        return self._ground.path
+        return self._volume.path
 
     @property
     def device_and_inode(self) -> tuple[int, int]:
         """What tells this data directory from any other on this machine."""
-        return self._ground.device_and_inode
+        return self._volume.device_and_inode
 
     def peek(self, key: DocumentKey) -> Content | Verdict | None:
-        self._ground.check_usable()
+        self._volume.check_usable()
         found = self._judging.peek(key)
         if found is Verdict.MISSING:
-            self._ground.check_usable()  # closed meanwhile: the number may be another directory's
+            self._volume.check_usable()  # closed meanwhile: the number may be another directory's
         if key in self._reopening.doubtful:
             return None
         if not self._overlay:
@@ -243,7 +243,7 @@ class VolumeStore:
         return None if isinstance(held, SelineError) else held or Verdict.MISSING
 
     def look(self, key: DocumentKey) -> tuple[Judged, datetime | None]:
-        self._ground.check_usable()
+        self._volume.check_usable()
         sight = self._judging.look(key)
         self._check_known(key)
         try:
@@ -260,32 +260,32 @@ class VolumeStore:
         return 0.0 if since is None else self._clock.monotonic() - since
 
     def later(self, work: Callable[[], _T]) -> Future[_T]:
-        self._ground.check_usable()
+        self._volume.check_usable()
         try:
             return self._readers.submit(self._unless_closed, work)
         except RuntimeError as error:  # closed, or the interpreter is going down
             raise StoreClosed from error
 
     def rescue(self, key: DocumentKey) -> Content | None:
-        self._ground.check_usable()
+        self._volume.check_usable()
         return self._finding.rescue(key)
 
     def documents(self, owner: str) -> Sequence[DocumentInfo]:
-        self._ground.check_usable()
+        self._volume.check_usable()
         counts = self.backup_counts(owner)
         infos = (self._info(DocumentKey(owner, name), counts) for name in self._names(owner))
         return [info for info in infos if info is not None]
 
     def backups(self, key: DocumentKey) -> Sequence[Backup]:
-        self._ground.check_usable()
+        self._volume.check_usable()
         return self._shelves[key.owner].of(key.name)
 
     def backup_counts(self, owner: str) -> dict[str, int]:
-        self._ground.check_usable()
+        self._volume.check_usable()
         return self._shelves[owner].counts()
 
     def read_backup(self, key: DocumentKey, backup: str) -> Judged:
-        self._ground.check_usable()
+        self._volume.check_usable()
         parsed = parse_backup_name(backup)
         if parsed is None or parsed[0] != key.name:
             raise BackupNotFound(
@@ -299,25 +299,25 @@ class VolumeStore:
         return judged
 
     def quarantine(self) -> Sequence[QuarantineItem]:
-        self._ground.check_usable()
+        self._volume.check_usable()
         try:
-            return list_quarantine(self._ground)
+            return list_quarantine(self._volume)
         except OSError as error:
             raise named(error, "Listing the quarantine") from error
 
     def read_quarantine(self, item: str) -> bytes:
-        self._ground.check_usable()
+        self._volume.check_usable()
         if parse_backup_name(item) is None:
             raise DocumentNotFound(f"{item!r} is not in quarantine.", item=item)
         try:
-            return files.read_whole(self._ground.quarantine, item, size_max=1 << 40).data
+            return files.read_whole(self._volume.quarantine, item, size_max=1 << 40).data
         except FileNotFoundError as error:
             raise DocumentNotFound(f"{item} is not in quarantine.", item=item) from error
         except OSError as error:
             raise named(error, f"Reading {item} in quarantine") from error
 
     def raw(self, key: DocumentKey) -> bytes:
-        self._ground.check_usable()
+        self._volume.check_usable()
         judged = self._judging.look(key).judged
         self._check_known(key)
         if judged.verdict is Verdict.MISSING:
@@ -330,25 +330,25 @@ class VolumeStore:
         """Make the next look at a document or backup ask the medium, not the memory."""
         if backup is None:
             self._judging.cache_miss_next(key)
-            files.drop_cached_pages(self._ground.documents(key.owner), key.name)
+            files.drop_cached_pages(self._volume.documents(key.owner), key.name)
         else:
-            files.drop_cached_pages(self._ground.backups(key.owner), backup)
+            files.drop_cached_pages(self._volume.backups(key.owner), backup)
 
     # changing
 
     def submit(self, atom: Atom) -> Future[tuple[Outcome, ...]]:
-        self._ground.check_usable()
+        self._volume.check_usable()
         return self._writer.submit(atom)
 
     def rotate(self, key: DocumentKey, retain: Retain) -> Future[Sequence[Dropped]]:
-        self._ground.check_usable()
+        self._volume.check_usable()
         return self._writer.between(lambda: self._turns.rotate(key, retain))
 
     def heed_pins(self, marked: Callable[[str, Sequence[Backup]], Sequence[Backup]]) -> None:
         self._turns.admission.marked = marked
 
     def snapshot(self, owner: str) -> Future[AbstractContextManager[Snapshot]]:
-        self._ground.check_usable()
+        self._volume.check_usable()
         return self._writer.between(lambda: self._hold_still(owner))
 
     def watch(self, notice: Callable[[DocumentKey, Outcome], None]) -> Callable[[], None]:
@@ -357,23 +357,23 @@ class VolumeStore:
 
     def write_report(self, data: bytes) -> Future[None]:
         """Put `metadata.json` in place: a report, whole but not synced (SPEC §3)."""
-        return self._writer.between(lambda: self._ground.write_report(METADATA_NAME, data))
+        return self._writer.between(lambda: self._volume.write_report(METADATA_NAME, data))
 
     def read_report(self) -> bytes | None:
         """Return `metadata.json` as it lies there, None where there is none to be read."""
         try:
-            return files.read_whole(self._ground.top, METADATA_NAME, size_max=1 << 20).data
+            return files.read_whole(self._volume.top, METADATA_NAME, size_max=1 << 20).data
         except OSError:
             return None
 
     def announce(self, **fields: object) -> None:
         """Tell other processes where this one can be reached (`.seline/server.json`)."""
-        self._ground.announce(**fields)
+        self._volume.announce(**fields)
 
     # state
 
     def usage(self) -> Usage:
-        self._ground.check_usable()
+        self._volume.check_usable()
         return self._space.usage()
 
     def has_reserve(self) -> bool:
@@ -390,7 +390,7 @@ class VolumeStore:
         return list(self._incidents)
 
     def trouble(self) -> SelineError | None:
-        return self._reopening.failure or self._ground.lost() or self._ground.read_only()
+        return self._reopening.failure or self._volume.lost() or self._volume.read_only()
 
     def close(self) -> None:
         with self._closing:
@@ -400,7 +400,7 @@ class VolumeStore:
             self._writer.close()
             self._turns.committer.close()
             self._readers.shutdown()
-            self._ground.close()
+            self._volume.close()
 
     # parts
 
@@ -425,7 +425,7 @@ class VolumeStore:
 
     def _names(self, owner: str) -> list[str]:
         try:
-            names = files.names(self._ground.documents(owner))
+            names = files.names(self._volume.documents(owner))
         except OSError as error:
             raise named(error, "Listing the documents") from error
         reserved = _STATE_REPORTS if owner == SELINE else frozenset[str]()
@@ -433,7 +433,7 @@ class VolumeStore:
 
     def _info(self, key: DocumentKey, counts: dict[str, int]) -> DocumentInfo | None:
         known = self.peek(key)
-        directory = self._ground.documents(key.owner)
+        directory = self._volume.documents(key.owner)
         try:
             status = os.stat(key.name, dir_fd=directory, follow_symlinks=False)
         except OSError:
@@ -455,7 +455,7 @@ class VolumeStore:
     def _hold_still(self, owner: str) -> AbstractContextManager[Snapshot]:
         if self._reopening.failure is not None and (self._reopening.doubtful or self._overlay):
             raise self._reopening.failure  # what lies there may not be what is, or will be, current
-        directory = self._ground.documents(owner)
+        directory = self._volume.documents(owner)
         held: dict[str, Identity] = {}
         for name in self._names(owner):
             try:
@@ -465,7 +465,7 @@ class VolumeStore:
         return _holding(self._leases, self._leases.take(owner, held, self._clock.now()))
 
     def _verify_everything(self, _: Sequence[object]) -> None:
-        verify_after_commit(self._ground, self._finding, self._names(BOT))
+        verify_after_commit(self._volume, self._finding, self._names(BOT))
 
 
 _STATE_REPORTS: Final = frozenset({"server.json"})
@@ -479,9 +479,11 @@ def _holding(leases: Leases, lease: Lease) -> Generator[Snapshot]:
         leases.release(lease)
 
 
-def _judging(ground: Ground, options: VolumeOptions, probed: Probed, clock: Clock) -> Judging:
+def _judging(
+    volume: VolumeDirectory, options: VolumeOptions, probed: Probed, clock: Clock
+) -> Judging:
     return Judging(
-        ground,
+        volume,
         clock=clock,
         settle_s=options.settle_s,
         document_bytes_max=options.document_bytes_max,

@@ -13,16 +13,16 @@ from seline.domain.integrity import Verdict
 from seline.storage.volume import files
 from seline.storage.volume.commit.record import RECORD_NAME
 from seline.storage.volume.current import Finding
-from seline.storage.volume.directory import Ground
+from seline.storage.volume.directory import VolumeDirectory
 
 DOCUMENTS_MAX = 200
 """Beyond this many documents a pass would take longer than the tests that ask for it."""
 
 
-def verify_after_commit(ground: Ground, finding: Finding, names: Sequence[str]) -> None:
+def verify_after_commit(volume: VolumeDirectory, finding: Finding, names: Sequence[str]) -> None:
     """Assert that nothing stray lies in staging/, no record is left, and backups are in order."""
-    assert not files.names(ground.staging), "a commit left something in staging/"
-    assert RECORD_NAME not in files.names(ground.seline), "a commit left its record"
+    assert not files.names(volume.staging), "a commit left something in staging/"
+    assert RECORD_NAME not in files.names(volume.seline), "a commit left its record"
     for name in names[:DOCUMENTS_MAX]:
         _verify(DocumentKey(BOT, name), finding)
 

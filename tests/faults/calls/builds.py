@@ -95,7 +95,7 @@ def _tell_nobody_of_what_was_in_doubt(patch: pytest.MonkeyPatch) -> None:
 
 def _forget_the_record(patch: pytest.MonkeyPatch) -> None:
     def forget(self: Mending, _now: object, **_: object) -> None:
-        files.unlink(self._ground.seline, record.RECORD_NAME, missing_ok=True)
+        files.unlink(self._volume.seline, record.RECORD_NAME, missing_ok=True)
 
     patch.setattr(replay.Mending, "_roll_forward", forget)
 

@@ -132,7 +132,7 @@ def _attribute_after_the_exchange(patch: pytest.MonkeyPatch) -> None:
     def sync(self: exchange_form.Committer, moves: Sequence[Move], *, committed: bool) -> None:
         real_sync(self, moves, committed=committed)
         for move, attribute in zip(moves, late, strict=False):
-            descriptor = os.open(move.key.name, os.O_RDONLY, dir_fd=self._ground.top)
+            descriptor = os.open(move.key.name, os.O_RDONLY, dir_fd=self._volume.top)
             os.setxattr(descriptor, ATTRIBUTE, attribute)
             os.close(descriptor)
 
@@ -228,19 +228,19 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     "backups/ is not synced after a link": _commit(
         "Committer._sync",
         "self._durability.sync_directories",
-        _all_but("self._ground.backups('')"),
+        _all_but("self._volume.backups('')"),
         "save",
     ),
     "backups/ is not synced after a copy": _commit(
         "Committer._sync",
         "self._durability.sync_directories",
-        _all_but("self._ground.backups('')"),
+        _all_but("self._volume.backups('')"),
         "save, links refused",
     ),
     "quarantine/ is not synced after a link": _commit(
         "Committer._sync",
         "self._durability.sync_directories",
-        _all_but("self._ground.quarantine"),
+        _all_but("self._volume.quarantine"),
         "recovery",
     ),
     "a copy in quarantine/ is not synced": _unsynced(
@@ -288,13 +288,13 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "preserve", "OldBytes._hold_what_came_out", NO_ROOM
     ),
     "the removal of purged backups is not synced": _row(
-        "rotation", "Rotation.purge", "files.sync", _only("one == self.ground.quarantine"), "purge"
+        "rotation", "Rotation.purge", "files.sync", _only("one == self.volume.quarantine"), "purge"
     ),
     "the removal of purged quarantine is not synced": _row(
         "rotation",
         "Rotation.purge",
         "files.sync",
-        _only("one != self.ground.quarantine"),
+        _only("one != self.volume.quarantine"),
         "purge of a recovered document",
     ),
     "what a killed process renamed is not synced at the start": _opening(
@@ -403,7 +403,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     "the name of a directory made anew is not synced": _seldom(
         _row(
             "directory",
-            "Ground._inner",
+            "VolumeDirectory._inner",
             "files.make_directory",
             "made",
             "backups/ removed by hand, then a save",
@@ -423,10 +423,10 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "every start syncs the names of every directory before anything rests on them",
     ),
     "the format is not synced": _unsynced(
-        "directory", "Ground._write_small", "first start, and a save"
+        "directory", "VolumeDirectory._write_small", "first start, and a save"
     ),
     "the name of the format is not synced": _needless(
-        _unsynced("directory", "Ground._write_small", "first start, and a save", number=2),
+        _unsynced("directory", "VolumeDirectory._write_small", "first start, and a save", number=2),
         "every start syncs the names of every directory before anything rests on them",
     ),
 } | {

@@ -43,7 +43,7 @@ from seline.storage.volume.commit.preserve import OldBytes
 from seline.storage.volume.commit.record import RECORD_NAME, Entry, encode_record
 from seline.storage.volume.commit.staging import Move, Staging
 from seline.storage.volume.commit.sync import Durability
-from seline.storage.volume.directory import Ground
+from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import Identity
 from seline.storage.volume.inspect import Judging
 from seline.storage.volume.os_errors import InDoubt, StagingFailed
@@ -74,7 +74,7 @@ class Committer:
     def __init__(
         self,
         *,
-        ground: Ground,
+        volume: VolumeDirectory,
         probed: Probed,
         judging: Judging,
         shelves: dict[str, Shelf],
@@ -88,14 +88,14 @@ class Committer:
         room, once, for what must go on.
         """
         self.overlay: Overlay = {}
-        self._ground = ground
+        self._volume = volume
         self._judging = judging
         self._shelves = shelves
         self._release_reserve = release_reserve
         self._before_replacing = before_replacing
-        self._staging = Staging(ground, probed)
-        self._durability = Durability(ground)
-        self._old_bytes = OldBytes(ground, self._staging, self._durability, shelves, tell)
+        self._staging = Staging(volume, probed)
+        self._durability = Durability(volume)
+        self._old_bytes = OldBytes(volume, self._staging, self._durability, shelves, tell)
         self._litter: list[tuple[int, str]] = []
 
     def run(self, plan: Plan, *, now: datetime) -> Committed:
@@ -155,7 +155,7 @@ class Committer:
         )
         try:
             if whole:
-                files.sync_filesystem(self._ground.top)
+                files.sync_filesystem(self._volume.top)
             else:
                 self._durability.sync_files(descriptors)
             moved = self._old_bytes.shelve_copies(moves)
@@ -177,21 +177,21 @@ class Committer:
             )
             for move in moves
         ]
-        self._durability.sync_directories([self._ground.staging], "Syncing what was staged")
+        self._durability.sync_directories([self._volume.staging], "Syncing what was staged")
         name = f"{RECORD_NAME}.new"
         try:
-            files.unlink(self._ground.seline, name, missing_ok=True)
+            files.unlink(self._volume.seline, name, missing_ok=True)
             data = encode_record(entries)
-            descriptor = files.stage(self._ground.seline, name, data, None, time.time_ns())
+            descriptor = files.stage(self._volume.seline, name, data, None, time.time_ns())
             try:
                 files.sync(descriptor)
             finally:
                 os.close(descriptor)
-            files.rename(self._ground.seline, name, self._ground.seline, RECORD_NAME)
+            files.rename(self._volume.seline, name, self._volume.seline, RECORD_NAME)
         except OSError as error:
             raise StagingFailed(error, "Writing the journal") from error
         try:
-            files.sync(self._ground.seline)
+            files.sync(self._volume.seline)
         except OSError as error:
             raise InDoubt(error, "Syncing the journal", committed=False) from error
 
@@ -224,7 +224,7 @@ class Committer:
             self._staging.put_in_place(move)
 
     def _sync_documents(self, moves: Sequence[Move], *, committed: bool) -> None:
-        for directory in {self._ground.documents(move.key.owner) for move in moves}:
+        for directory in {self._volume.documents(move.key.owner) for move in moves}:
             try:
                 files.sync(directory)
             except OSError as error:
@@ -232,8 +232,8 @@ class Committer:
 
     def _forget_record(self) -> None:
         try:
-            files.unlink(self._ground.seline, RECORD_NAME)
-            files.sync(self._ground.seline)
+            files.unlink(self._volume.seline, RECORD_NAME)
+            files.sync(self._volume.seline)
         except OSError as error:
             raise InDoubt(error, "Removing the journal's record", committed=True) from error
 
@@ -260,7 +260,7 @@ class Committer:
         for move in moves:
             if move.refused is not None:
                 self._take_back_links(move)
-                self._unlink_quietly(self._ground.staging, move.staged)
+                self._unlink_quietly(self._volume.staging, move.staged)
                 self.overlay.pop(move.key, None)
                 continue
             for backup in move.backups:
@@ -273,11 +273,11 @@ class Committer:
     def _undo(self, moves: Sequence[Move]) -> None:
         for move in moves:
             for name, _ in move.copies:
-                self._unlink_quietly(self._ground.staging, name)
+                self._unlink_quietly(self._volume.staging, name)
             self._take_back_links(move)
             if move.staged:
-                self._unlink_quietly(self._ground.staging, move.staged)
-        self._unlink_quietly(self._ground.seline, f"{RECORD_NAME}.new")
+                self._unlink_quietly(self._volume.staging, move.staged)
+        self._unlink_quietly(self._volume.seline, f"{RECORD_NAME}.new")
 
     def _take_back_links(self, move: Move) -> None:
         for directory, name in move.links:

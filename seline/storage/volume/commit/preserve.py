@@ -21,7 +21,7 @@ from seline.storage.volume import files
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.commit.staging import Move, Staging
 from seline.storage.volume.commit.sync import Durability
-from seline.storage.volume.directory import Ground
+from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.os_errors import InDoubt, LookAgain, describe
 from seline.storage.volume.quarantine import free_aside_name, is_set_aside
 
@@ -30,7 +30,7 @@ from seline.storage.volume.quarantine import free_aside_name, is_set_aside
 class OldBytes:
     """Keeps what the documents of one ground were. Raises OSError as the disk gave it."""
 
-    ground: Ground
+    volume: VolumeDirectory
     staging: Staging
     durability: Durability
     shelves: dict[str, Shelf]
@@ -63,10 +63,10 @@ class OldBytes:
         if not self.staging.probed.links:
             return False
         backup = move.next_backup(self.shelves[move.key.owner], content, now)
-        target = self.ground.backups(move.key.owner)
+        target = self.volume.backups(move.key.owner)
         try:
             self.durability.make_file_durable(move.publish.found)
-            files.link(self.ground.documents(move.key.owner), move.key.name, target, backup.name)
+            files.link(self.volume.documents(move.key.owner), move.key.name, target, backup.name)
         except (FileNotFoundError, FileExistsError) as error:
             raise LookAgain from error
         except OSError:
@@ -89,7 +89,7 @@ class OldBytes:
         """Move the copies, which are durable now, into backups/; return which directories."""
         targets: set[int] = set()
         for move in moves:
-            target = self.ground.backups(move.key.owner)
+            target = self.volume.backups(move.key.owner)
             while move.copies:
                 name, backup = move.copies[0]
                 self.staging.shelve(name, target, backup)
@@ -104,22 +104,22 @@ class OldBytes:
         What cannot be linked, or read, is moved there once it has come out.
         """
         broken = move.publish.found.judged.content
-        if broken is not None and is_set_aside(self.ground, move.key, broken):
+        if broken is not None and is_set_aside(self.volume, move.key, broken):
             return
-        name = free_aside_name(self.ground, move.key, now)
+        name = free_aside_name(self.volume, move.key, now)
         if broken is None:
             move.set_aside = True
             return
-        documents = self.ground.documents(move.key.owner)
+        documents = self.volume.documents(move.key.owner)
         try:
-            files.link(documents, move.key.name, self.ground.quarantine, name)
+            files.link(documents, move.key.name, self.volume.quarantine, name)
         except (FileNotFoundError, FileExistsError) as error:
             raise LookAgain from error
         except OSError:
             self._set_aside_otherwise(move, name, broken)
         else:
-            move.links.append((self.ground.quarantine, name))
-            if not move.is_judged(self.ground.quarantine, name):
+            move.links.append((self.volume.quarantine, name))
+            if not move.is_judged(self.volume.quarantine, name):
                 raise LookAgain
 
     def _set_aside_otherwise(self, move: Move, name: str, broken: Content) -> None:
@@ -127,8 +127,8 @@ class OldBytes:
         if self.staging.probed.exchange or move.publish.content is None:
             move.set_aside = True
             return
-        descriptor = files.stage(self.ground.quarantine, name, broken.data, None, time.time_ns())
-        move.links.append((self.ground.quarantine, name))
+        descriptor = files.stage(self.volume.quarantine, name, broken.data, None, time.time_ns())
+        move.links.append((self.volume.quarantine, name))
         try:
             files.sync(descriptor)
         finally:
@@ -153,12 +153,12 @@ class OldBytes:
 
     def _hold_what_came_out(self) -> None:
         try:
-            files.sync(self.ground.staging)
+            files.sync(self.volume.staging)
         except OSError as error:
             raise InDoubt(error, "Syncing what came out", committed=False) from error
 
     def _is_only_there(self, move: Move) -> bool:
-        return move.set_aside or not move.is_judged(self.ground.staging, move.staged)
+        return move.set_aside or not move.is_judged(self.volume.staging, move.staged)
 
     def see_out(self, move: Move, now: datetime) -> None:
         """Deal with what came out, now that everything is durable; what fails is tried again."""
@@ -181,26 +181,26 @@ class OldBytes:
             self._erase(move, now)
         elif move.set_aside:
             self._move_aside(move, now)
-        elif move.is_judged(self.ground.staging, move.staged):
-            files.unlink(self.ground.staging, move.staged)
+        elif move.is_judged(self.volume.staging, move.staged):
+            files.unlink(self.volume.staging, move.staged)
         else:
             self._keep_stranger(move, now)
 
     def _erase(self, move: Move, now: datetime) -> None:
         """Erase what a purged document was by now; a directory, never ours, is set aside."""
         try:
-            files.unlink(self.ground.staging, move.staged)
+            files.unlink(self.volume.staging, move.staged)
         except IsADirectoryError:
             self._move_aside(move, now)
 
     def _move_aside(self, move: Move, now: datetime) -> None:
-        aside = free_aside_name(self.ground, move.key, now)
-        files.rename(self.ground.staging, move.staged, self.ground.quarantine, aside)
-        files.sync(self.ground.quarantine)
+        aside = free_aside_name(self.volume, move.key, now)
+        files.rename(self.volume.staging, move.staged, self.volume.quarantine, aside)
+        files.sync(self.volume.quarantine)
 
     def _keep_stranger(self, move: Move, now: datetime) -> None:
         """Someone edited the document in the very moment of the save: keep what they wrote."""
-        raw = files.read_whole(self.ground.staging, move.staged, size_max=1 << 40)
+        raw = files.read_whole(self.volume.staging, move.staged, size_max=1 << 40)
         if why_not_json(raw.data) is not None:
             self._move_aside(move, now)
             place = "quarantine"
@@ -218,7 +218,7 @@ class OldBytes:
 
     def _keep_edit(self, move: Move, content: Content, now: datetime) -> str:
         """Make a durable backup, with a checksum, of a hand edit; return its name."""
-        target, shelf = self.ground.backups(move.key.owner), self.shelves[move.key.owner]
+        target, shelf = self.volume.backups(move.key.owner), self.shelves[move.key.owner]
         backup = move.next_backup(shelf, content, now)
         name = self.staging.free_name()
         descriptor, _ = self.staging.write(move, name, content)
@@ -226,9 +226,9 @@ class OldBytes:
             files.sync(descriptor)
         finally:
             os.close(move.descriptors.pop())
-        files.rename(self.ground.staging, name, target, backup.name)
+        files.rename(self.volume.staging, name, target, backup.name)
         files.sync(target)
-        files.unlink(self.ground.staging, move.staged)
+        files.unlink(self.volume.staging, move.staged)
         move.backups.append(backup)
         shelf.added(backup)
         return backup.name

@@ -36,7 +36,7 @@ from seline.storage.volume.commit.record import (
     decode_record,
     encode_record,
 )
-from seline.storage.volume.directory import Ground
+from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.inspect import Judging
 from seline.storage.volume.os_errors import is_full, named
 from seline.storage.volume.quarantine import free_aside_name
@@ -51,14 +51,14 @@ class Mending:
 
     def __init__(
         self,
-        ground: Ground,
+        volume: VolumeDirectory,
         judging: Judging,
         shelves: dict[str, Shelf],
         tell: Callable[[Incident], None],
         *,
         probed: Probed,
     ) -> None:
-        self._ground = ground
+        self._volume = volume
         self._judging = judging
         self._shelves = shelves
         self._tell = tell
@@ -86,11 +86,11 @@ class Mending:
 
         What a killed process renamed last may be so in the page cache alone.
         """
-        for directory in self._ground.directories:
+        for directory in self._volume.directories:
             files.touch_and_sync(directory)
 
     def _roll_forward(self, now: datetime, *, again: bool) -> frozenset[DocumentKey]:
-        seline = self._ground.seline
+        seline = self._volume.seline
         files.unlink(seline, f"{RECORD_NAME}.new", missing_ok=True)
         try:
             data = files.read_whole(seline, RECORD_NAME, size_max=_ANY_SIZE).data
@@ -123,7 +123,7 @@ class Mending:
         After a kill, or a failed sync, it may lie in the page cache alone: a power cut would take
         it, and leave a part of what it promises. Where there is no room the sync alone must do.
         """
-        seline, name = self._ground.seline, f"{RECORD_NAME}.new"
+        seline, name = self._volume.seline, f"{RECORD_NAME}.new"
         try:
             self._write_bytes(seline, name, data, None, time.time_ns())
             files.rename(seline, name, seline, RECORD_NAME)
@@ -170,7 +170,7 @@ class Mending:
             else:
                 self._complete_put(entry, now)
         for owner in {entry.owner for entry in record.entries}:
-            files.touch_and_sync(self._ground.documents(owner))
+            files.touch_and_sync(self._volume.documents(owner))
 
     def _complete_put(self, entry: Entry, now: datetime) -> None:
         key = DocumentKey(entry.owner, entry.name)
@@ -184,15 +184,15 @@ class Mending:
                 return
         elif live.content is not None and live.content.revision not in (entry.before, entry.after):
             self._keep_found(key, live.content, sound_json=live.usable, now=now)
-        files.rename(self._ground.staging, staged, self._ground.documents(entry.owner), entry.name)
+        files.rename(self._volume.staging, staged, self._volume.documents(entry.owner), entry.name)
 
     def _stage_again(self, name: str, key: DocumentKey, content: Content) -> bool:
         """Write what is in place once more, to be put there anew; False where there is no room."""
-        files.unlink(self._ground.staging, name, missing_ok=True)
+        files.unlink(self._volume.staging, name, missing_ok=True)
         try:
-            self._write(self._ground.staging, name, key, content)
+            self._write(self._volume.staging, name, key, content)
         except OSError as error:
-            files.unlink(self._ground.staging, name, missing_ok=True)
+            files.unlink(self._volume.staging, name, missing_ok=True)
             if is_full(error):
                 return False
             raise
@@ -202,7 +202,7 @@ class Mending:
         key = DocumentKey(entry.owner, entry.name)
         live = self._judging.look(key).judged
         if live.content is not None and live.content.revision == entry.before:
-            files.unlink(self._ground.documents(entry.owner), entry.name, missing_ok=True)
+            files.unlink(self._volume.documents(entry.owner), entry.name, missing_ok=True)
         elif live.verdict is Verdict.MISSING:
             self.remove_again(key)
 
@@ -212,7 +212,7 @@ class Mending:
         That it is gone may be so in the page cache alone. Its newest sound backup, which it held
         last, bears the name for a moment: a sudden end then leaves it as if it had never gone.
         """
-        staging, documents = self._ground.staging, self._ground.documents(key.owner)
+        staging, documents = self._volume.staging, self._volume.documents(key.owner)
         backups = self._shelves[key.owner].of(key.name)
         looks = (self._judging.look_at_backup(key, backup.name).judged for backup in backups)
         sound = (one.content for one in looks if one.verdict is Verdict.SOUND)
@@ -228,7 +228,7 @@ class Mending:
 
     def _staged_revision(self, name: str) -> str | None:
         try:
-            raw = files.read_whole(self._ground.staging, name, size_max=_ANY_SIZE)
+            raw = files.read_whole(self._volume.staging, name, size_max=_ANY_SIZE)
         except FileNotFoundError:
             return None
         return Content.of(raw.data).revision
@@ -236,10 +236,10 @@ class Mending:
     def _set_record_aside(
         self, now: datetime, why: str, outcome: str = "may be there in part"
     ) -> None:
-        name = free_aside_name(self._ground, DocumentKey(SELINE, "journal.json"), now)
-        files.rename(self._ground.seline, RECORD_NAME, self._ground.quarantine, name)
-        files.sync(self._ground.quarantine)
-        files.sync(self._ground.seline)
+        name = free_aside_name(self._volume, DocumentKey(SELINE, "journal.json"), now)
+        files.rename(self._volume.seline, RECORD_NAME, self._volume.quarantine, name)
+        files.sync(self._volume.quarantine)
+        files.sync(self._volume.seline)
         self._tell(
             Incident(
                 kind="journal_broken",
@@ -254,14 +254,14 @@ class Mending:
 
     def _sweep_staging(self, now: datetime) -> None:
         """Sweep what a document, a backup or a commit that was never answered accounts for."""
-        for name in files.names(self._ground.staging):
+        for name in files.names(self._volume.staging):
             try:
-                raw = files.read_whole(self._ground.staging, name, size_max=_ANY_SIZE)
+                raw = files.read_whole(self._volume.staging, name, size_max=_ANY_SIZE)
             except OSError:
                 self._move_aside(name, now)
                 continue
             if self._is_ours(raw.attribute, raw.data):
-                files.unlink(self._ground.staging, name, missing_ok=True)
+                files.unlink(self._volume.staging, name, missing_ok=True)
             else:
                 self._move_aside(name, now)
 
@@ -282,16 +282,16 @@ class Mending:
         return checksum.revision == Content.of(data).revision or why_not_json(data) is not None
 
     def _move_aside(self, name: str, now: datetime) -> None:
-        aside = free_aside_name(self._ground, DocumentKey(SELINE, "staging.json"), now)
-        files.rename(self._ground.staging, name, self._ground.quarantine, aside)
-        files.sync(self._ground.quarantine)
+        aside = free_aside_name(self._volume, DocumentKey(SELINE, "staging.json"), now)
+        files.rename(self._volume.staging, name, self._volume.quarantine, aside)
+        files.sync(self._volume.quarantine)
 
     def _sweep_exports(self) -> None:
-        for name in files.names(self._ground.exports):
+        for name in files.names(self._volume.exports):
             with contextlib.suppress(OSError):
-                files.unlink(self._ground.exports, name)  # what the probe left
+                files.unlink(self._volume.exports, name)  # what the probe left
                 continue
-            shutil.rmtree(name, ignore_errors=True, dir_fd=self._ground.exports)
+            shutil.rmtree(name, ignore_errors=True, dir_fd=self._volume.exports)
 
     def _sweep_twins(self) -> None:
         """Remove a backup that is its document's own inode: a crash between link and rename."""
@@ -302,12 +302,12 @@ class Mending:
 
     def _sweep_twin(self, owner: str, document: str, backup: Backup) -> None:
         try:
-            live = os.stat(document, dir_fd=self._ground.documents(owner), follow_symlinks=False)
-            kept = os.stat(backup.name, dir_fd=self._ground.backups(owner), follow_symlinks=False)
+            live = os.stat(document, dir_fd=self._volume.documents(owner), follow_symlinks=False)
+            kept = os.stat(backup.name, dir_fd=self._volume.backups(owner), follow_symlinks=False)
         except FileNotFoundError:
             return
         if (live.st_dev, live.st_ino) == (kept.st_dev, kept.st_ino):
-            files.unlink(self._ground.backups(owner), backup.name, missing_ok=True)
+            files.unlink(self._volume.backups(owner), backup.name, missing_ok=True)
             self._shelves[owner].removed(backup)
 
     def _keep_found(
@@ -315,8 +315,8 @@ class Mending:
     ) -> None:
         """Keep what a person wrote between the crash and this start, before it is replaced."""
         if not sound_json:
-            aside = free_aside_name(self._ground, key, now)
-            self._keep_as(self._ground.quarantine, aside, key, content)
+            aside = free_aside_name(self._volume, key, now)
+            self._keep_as(self._volume.quarantine, aside, key, content)
             return
         shelf = self._shelves[key.owner]
         stamp = shelf.next_stamp(key.name, now)
@@ -327,7 +327,7 @@ class Mending:
             size_bytes=content.size_bytes,
             revision=content.revision,
         )
-        self._keep_as(self._ground.backups(key.owner), backup.name, key, content)
+        self._keep_as(self._volume.backups(key.owner), backup.name, key, content)
         shelf.added(backup)
 
     def _keep_as(self, directory: int, name: str, key: DocumentKey, content: Content) -> None:

@@ -20,7 +20,7 @@ from seline.storage.planner import Publish
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import Shelf
 from seline.storage.volume.capabilities import Probed
-from seline.storage.volume.directory import Ground
+from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import Identity
 from seline.storage.volume.os_errors import LookAgain
 
@@ -70,7 +70,7 @@ class Move:
 class Staging:
     """Writes into the staging/ of one ground, and moves out of it. `probed` says in which way."""
 
-    ground: Ground
+    volume: VolumeDirectory
     probed: Probed
     _sequence: int = 0
 
@@ -83,7 +83,7 @@ class Staging:
     def write(self, move: Move, name: str, content: Content) -> tuple[int, int]:
         """Write a content, to be synced with the others; return its descriptor and its mtime."""
         attribute, mtime_ns = self.probed.mark(move.key, content)
-        descriptor = files.stage(self.ground.staging, name, content.data, attribute, mtime_ns)
+        descriptor = files.stage(self.volume.staging, name, content.data, attribute, mtime_ns)
         move.descriptors.append(descriptor)
         return descriptor, mtime_ns
 
@@ -95,10 +95,10 @@ class Staging:
     def shelve(self, name: str, target: int, backup: Backup) -> None:
         """Move a copy to its name among the backups; never over one that bears it already."""
         if not self.probed.exchange:
-            files.rename(self.ground.staging, name, target, backup.name)
+            files.rename(self.volume.staging, name, target, backup.name)
             return
         try:
-            files.rename_new(self.ground.staging, name, target, backup.name)
+            files.rename_new(self.volume.staging, name, target, backup.name)
         except FileExistsError as error:
             raise LookAgain from error
 
@@ -107,11 +107,11 @@ class Staging:
 
         What bore the name before comes out under `move.staged`, which `displaced` says.
         """
-        documents, name = self.ground.documents(move.key.owner), move.key.name
+        documents, name = self.volume.documents(move.key.owner), move.key.name
         if move.publish.content is None:
             move.staged = self.free_name()
             with contextlib.suppress(FileNotFoundError):
-                files.rename(documents, name, self.ground.staging, move.staged)
+                files.rename(documents, name, self.volume.staging, move.staged)
                 move.displaced = True
             return
         if self.probed.exchange:
@@ -123,16 +123,16 @@ class Staging:
                 self.probed = replace(self.probed, exchange=False)  # there was no room to probe it
             else:
                 return
-        files.rename(self.ground.staging, move.staged, documents, name)
+        files.rename(self.volume.staging, move.staged, documents, name)
 
     def _exchange(self, move: Move, documents: int) -> None:
         name = move.key.name
         if move.publish.found.judged.verdict is Verdict.MISSING:
             with contextlib.suppress(FileExistsError):
-                files.rename_new(self.ground.staging, move.staged, documents, name)
+                files.rename_new(self.volume.staging, move.staged, documents, name)
                 return
         try:
-            files.exchange(self.ground.staging, move.staged, documents, name)
+            files.exchange(self.volume.staging, move.staged, documents, name)
             move.displaced = True
         except FileNotFoundError:
-            files.rename(self.ground.staging, move.staged, documents, name)
+            files.rename(self.volume.staging, move.staged, documents, name)

@@ -16,7 +16,7 @@ from typing import Final
 from seline.domain.document import DocumentKey
 from seline.storage.planner import Found
 from seline.storage.volume import files
-from seline.storage.volume.directory import Ground
+from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import Identity
 from seline.storage.volume.os_errors import DirectoryFailed
 
@@ -27,7 +27,7 @@ SYNC_THREADS: Final = 16
 class Durability:
     """Syncs on one ground. `known` is what each document is known by that is durable."""
 
-    ground: Ground
+    volume: VolumeDirectory
     known: dict[DocumentKey, Identity] = field(default_factory=dict[DocumentKey, Identity])
     _refused: dict[tuple[int, int], OSError] = field(default_factory=dict[tuple[int, int], OSError])
     _pool: ThreadPoolExecutor | None = None
@@ -44,7 +44,7 @@ class Durability:
         except OSError as error:
             raise DirectoryFailed(error, "Syncing what lies there") from error
         owners = {one.key.owner for one in strange}
-        self.sync_directories(map(self.ground.documents, owners), "Syncing the documents")
+        self.sync_directories(map(self.volume.documents, owners), "Syncing the documents")
         for one in strange:
             if isinstance(one.token, Identity):
                 self.known[one.key] = one.token
@@ -57,7 +57,7 @@ class Durability:
         if (refusal := self._refused.get(file)) is not None:
             raise refusal
         with contextlib.suppress(FileNotFoundError):  # it was there a moment ago
-            descriptor = files.open_to_read(self.ground.documents(found.key.owner), found.key.name)
+            descriptor = files.open_to_read(self.volume.documents(found.key.owner), found.key.name)
             try:
                 files.sync(descriptor)
             except OSError as error:
