@@ -238,12 +238,12 @@ class Volume:
     def backups_of(self, document: str) -> list[str]:
         """Return the paths of a document's backups, newest first."""
         inside, _, name = document.rpartition("/")
-        shelf = f"{inside}/backups/" if inside else "backups/"
+        backup_index = f"{inside}/backups/" if inside else "backups/"
         stamps = {
             path: parsed[1]
             for path in self.files
-            if path.startswith(shelf)
-            and (parsed := parse_backup_name(path.removeprefix(shelf)))
+            if path.startswith(backup_index)
+            and (parsed := parse_backup_name(path.removeprefix(backup_index)))
             and parsed[0] == name
         }
         return sorted(stamps, key=lambda path: stamps[path], reverse=True)

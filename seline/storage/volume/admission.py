@@ -120,9 +120,10 @@ class Admission:
         if not self._may_shed() or not any(map(_is_for_documents, plan.publishes)):
             return False
         now_s = self.clock.monotonic()
-        shelf = self.rotation.shelves[BOT]
+        backup_index = self.rotation.backup_indexes[BOT]
         by_document = {
-            document: self.marked(document, shelf.of(document)) for document in shelf.counts()
+            document: self.marked(document, backup_index.of(document))
+            for document in backup_index.counts()
         }
         shed: list[Dropped] = []
         missing_bytes, missing_files = self._missing(plan)

@@ -19,7 +19,7 @@ from seline.storage.volume import files
 from seline.storage.volume.os_errors import named
 
 
-class Shelf:
+class BackupIndex:
     """What lies in one owner's backups directory. Any thread; writes nothing."""
 
     def __init__(self, directory: int) -> None:

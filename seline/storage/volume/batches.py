@@ -23,7 +23,7 @@ from seline.ports.futures import together
 from seline.ports.store import Retain
 from seline.storage.planner import Plan, Planner, Publish
 from seline.storage.volume.admission import Admission
-from seline.storage.volume.backup_index import Shelf
+from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.commit.exchange_form import Committed, Committer
 from seline.storage.volume.current import Finding
 from seline.storage.volume.disk_usage import Space
@@ -53,7 +53,7 @@ class Turns:
     finding: Finding
     committer: Committer
     rotation: Rotation
-    shelves: dict[str, Shelf]
+    backup_indexes: dict[str, BackupIndex]
     space: Space
     clock: Clock
     telling: Telling
@@ -112,7 +112,7 @@ class Turns:
             self._answer(plan, taken, Committed(backups={}, made={}, refused={}))
             return
         try:
-            with self.shelves[BOT], self.shelves[SELINE]:
+            with self.backup_indexes[BOT], self.backup_indexes[SELINE]:
                 committed = self._commit(plan, now)
                 self._quietly(lambda: self._after(plan, committed, now))
         except LookAgain:

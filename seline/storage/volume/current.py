@@ -23,7 +23,7 @@ from seline.domain.integrity import Judged, Verdict
 from seline.domain.plural import counted
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError
 from seline.storage.planner import Found
-from seline.storage.volume.backup_index import Shelf
+from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.inspect import Judging, Sight
 
 
@@ -32,7 +32,7 @@ class Finding:
     """Looks at documents with what the volume remembers of them. Any thread; writes nothing."""
 
     judging: Judging
-    shelves: dict[str, Shelf]
+    backup_indexes: dict[str, BackupIndex]
 
     def find(self, key: DocumentKey) -> Found:
         """Return what a change of this document starts from."""
@@ -71,7 +71,7 @@ class Finding:
 
     def backups(self, key: DocumentKey) -> Iterator[tuple[Backup, Judged]]:
         """Judge a document's backups from the newest to the oldest, each when it is asked for."""
-        for backup in self.shelves[key.owner].of(key.name):
+        for backup in self.backup_indexes[key.owner].of(key.name):
             yield backup, self.judging.look_at_backup(key, backup.name).judged
 
     def _sight(self, key: DocumentKey) -> Sight:
@@ -86,7 +86,7 @@ class Finding:
         entry = self.judging.cache.get(key)
         if entry is None or (edit and entry[1].revision == edit.revision):
             return None
-        newest = next(iter(self.shelves[key.owner].of(key.name)), None)
+        newest = next(iter(self.backup_indexes[key.owner].of(key.name)), None)
         if newest is not None and newest.revision == entry[1].revision:
             return None
         return entry[1]

@@ -20,7 +20,7 @@ from seline.domain.retention import Dropped, plan_without, verified_plan
 from seline.errors import StorageError, VolumeFailed
 from seline.ports.store import QuarantineItem, Retain
 from seline.storage.volume import files
-from seline.storage.volume.backup_index import Shelf
+from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.inspect import Judging
 from seline.storage.volume.quarantine import aside_document, list_quarantine
@@ -38,7 +38,7 @@ class Rotation:
 
     volume: VolumeDirectory
     judging: Judging
-    shelves: dict[str, Shelf]
+    backup_indexes: dict[str, BackupIndex]
     freed: Callable[[int], None]
 
     def rotate(
@@ -50,10 +50,10 @@ class Rotation:
         StorageError where the directory cannot be listed: then nothing was discarded; OSError
         where one cannot be unlinked: then only some were.
         """
-        with self.shelves[key.owner] as shelf:
+        with self.backup_indexes[key.owner] as backup_index:
             known = self.judging.peek(key)
             plan = verified_plan(
-                shelf.of(key.name),
+                backup_index.of(key.name),
                 retain,
                 verdict_of=partial(self._verdict_of, key, frozenset(just_made)),
                 current_revision=known.revision if isinstance(known, Content) else None,
@@ -71,8 +71,8 @@ class Rotation:
         One that the disk does not let go of keeps no other one. Raises OSError, StorageError.
         """
         failed: list[OSError | StorageError] = []
-        with self.shelves[key.owner] as shelf:
-            for backup in shelf.of(key.name):
+        with self.backup_indexes[key.owner] as backup_index:
+            for backup in backup_index.of(key.name):
                 with _noting(failed):
                     self._unlink(key, backup)
         for item in self.quarantine():
@@ -122,7 +122,7 @@ class Rotation:
 
     def _unlink(self, key: DocumentKey, backup: Backup) -> None:
         files.unlink(self.volume.backups(key.owner), backup.name, missing_ok=True)
-        self.shelves[key.owner].removed(backup)
+        self.backup_indexes[key.owner].removed(backup)
         self.freed(backup.size_bytes)
 
 

@@ -49,7 +49,7 @@ from seline.ports.store import (
 )
 from seline.storage.volume import files
 from seline.storage.volume.admission import Admission
-from seline.storage.volume.backup_index import Shelf
+from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.batches import Turns
 from seline.storage.volume.capabilities import Probed, probe
 from seline.storage.volume.commit.exchange_form import Committer
@@ -155,11 +155,13 @@ class VolumeStore:
             own_mount=self._probed.own_mount,
         )
         self._judging = _judging(volume, options, self._probed, clock)
-        self._shelves = {owner: Shelf(volume.backups(owner)) for owner in (BOT, SELINE)}
-        self._finding = Finding(judging=self._judging, shelves=self._shelves)
+        self._backup_indexes = {
+            owner: BackupIndex(volume.backups(owner)) for owner in (BOT, SELINE)
+        }
+        self._finding = Finding(judging=self._judging, backup_indexes=self._backup_indexes)
         self._leases = Leases(volume, self._finding)
         self._mending = Mending(
-            volume, self._judging, self._shelves, self._incidents.append, probed=self._probed
+            volume, self._judging, self._backup_indexes, self._incidents.append, probed=self._probed
         )
         committer = self._make_committer()
         self._overlay = committer.overlay
@@ -175,7 +177,7 @@ class VolumeStore:
             volume=self._volume,
             probed=self._probed,
             judging=self._judging,
-            shelves=self._shelves,
+            backup_indexes=self._backup_indexes,
             tell=self._incidents.append,
             release_reserve=self._space.release_reserve,
             before_replacing=self._leases.before_replacing,
@@ -185,7 +187,7 @@ class VolumeStore:
         rotation = Rotation(
             volume=self._volume,
             judging=self._judging,
-            shelves=self._shelves,
+            backup_indexes=self._backup_indexes,
             freed=self._space.discarded,
         )
         telling = Telling(self._clock, self._incidents.append, self._notice)
@@ -193,7 +195,7 @@ class VolumeStore:
             finding=self._finding,
             committer=committer,
             rotation=rotation,
-            shelves=self._shelves,
+            backup_indexes=self._backup_indexes,
             space=self._space,
             clock=self._clock,
             telling=telling,
@@ -278,11 +280,11 @@ class VolumeStore:
 
     def backups(self, key: DocumentKey) -> Sequence[Backup]:
         self._volume.check_usable()
-        return self._shelves[key.owner].of(key.name)
+        return self._backup_indexes[key.owner].of(key.name)
 
     def backup_counts(self, owner: str) -> dict[str, int]:
         self._volume.check_usable()
-        return self._shelves[owner].counts()
+        return self._backup_indexes[owner].counts()
 
     def read_backup(self, key: DocumentKey, backup: str) -> Judged:
         self._volume.check_usable()

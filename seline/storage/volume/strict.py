@@ -31,6 +31,6 @@ def _verify(key: DocumentKey, finding: Finding) -> None:
     found = finding.find(key)
     if found.judged.verdict is not Verdict.SOUND or found.content is None:
         return
-    backups = finding.shelves[key.owner].of(key.name)
+    backups = finding.backup_indexes[key.owner].of(key.name)
     stamps = [backup.stamp for backup in backups]
     assert stamps == sorted(stamps, reverse=True), f"{key.name}: backups out of order"

@@ -74,11 +74,11 @@ def _say_nothing_of_what_is_left(patch: pytest.MonkeyPatch) -> None:
 
 
 def _trust_the_list(patch: pytest.MonkeyPatch) -> None:
-    def leave(self: backup_index.Shelf, *_: object) -> None:
+    def leave(self: backup_index.BackupIndex, *_: object) -> None:
         real(self, None)
 
-    real = backup_index.Shelf.__exit__
-    patch.setattr(backup_index.Shelf, "__exit__", leave)
+    real = backup_index.BackupIndex.__exit__
+    patch.setattr(backup_index.BackupIndex, "__exit__", leave)
 
 
 def _tell_nobody_of_what_was_in_doubt(patch: pytest.MonkeyPatch) -> None:

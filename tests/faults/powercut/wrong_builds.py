@@ -678,7 +678,7 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     ),
     "backups are listed without their digests": _row(
         "backup_index",
-        "Shelf._measured",
+        "BackupIndex._measured",
         "decode_checksum",
         NOTHING,
         "a switch between two contents",

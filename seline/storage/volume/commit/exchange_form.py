@@ -37,7 +37,7 @@ from seline.errors import SelineError
 from seline.ports.store import Incident
 from seline.storage.planner import Found, Plan
 from seline.storage.volume import files
-from seline.storage.volume.backup_index import Shelf
+from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.capabilities import Probed
 from seline.storage.volume.commit.preserve import OldBytes
 from seline.storage.volume.commit.record import RECORD_NAME, Entry, encode_record
@@ -77,7 +77,7 @@ class Committer:
         volume: VolumeDirectory,
         probed: Probed,
         judging: Judging,
-        shelves: dict[str, Shelf],
+        backup_indexes: dict[str, BackupIndex],
         tell: Callable[[Incident], None],
         release_reserve: Callable[[], bool],
         before_replacing: Callable[[DocumentKey], None],
@@ -90,12 +90,12 @@ class Committer:
         self.overlay: Overlay = {}
         self._volume = volume
         self._judging = judging
-        self._shelves = shelves
+        self._backup_indexes = backup_indexes
         self._release_reserve = release_reserve
         self._before_replacing = before_replacing
         self._staging = Staging(volume, probed)
         self._durability = Durability(volume)
-        self._old_bytes = OldBytes(volume, self._staging, self._durability, shelves, tell)
+        self._old_bytes = OldBytes(volume, self._staging, self._durability, backup_indexes, tell)
         self._litter: list[tuple[int, str]] = []
 
     def run(self, plan: Plan, *, now: datetime) -> Committed:
@@ -264,7 +264,7 @@ class Committer:
                 self.overlay.pop(move.key, None)
                 continue
             for backup in move.backups:
-                self._shelves[move.key.owner].added(backup)
+                self._backup_indexes[move.key.owner].added(backup)
             if move.displaced:
                 self._old_bytes.see_out(move, now)
 

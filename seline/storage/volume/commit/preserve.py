@@ -18,7 +18,7 @@ from seline.domain.integrity import Verdict
 from seline.domain.json_codec import why_not_json
 from seline.ports.store import Incident
 from seline.storage.volume import files
-from seline.storage.volume.backup_index import Shelf
+from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.commit.staging import Move, Staging
 from seline.storage.volume.commit.sync import Durability
 from seline.storage.volume.directory import VolumeDirectory
@@ -33,7 +33,7 @@ class OldBytes:
     volume: VolumeDirectory
     staging: Staging
     durability: Durability
-    shelves: dict[str, Shelf]
+    backup_indexes: dict[str, BackupIndex]
     tell: Callable[[Incident], None]
     _unseen: list[Move] = field(default_factory=list[Move])
 
@@ -62,7 +62,7 @@ class OldBytes:
         """Link the judged inode into backups/; False where it cannot be linked, or synced."""
         if not self.staging.probed.links:
             return False
-        backup = move.next_backup(self.shelves[move.key.owner], content, now)
+        backup = move.next_backup(self.backup_indexes[move.key.owner], content, now)
         target = self.volume.backups(move.key.owner)
         try:
             self.durability.make_file_durable(move.publish.found)
@@ -79,7 +79,7 @@ class OldBytes:
 
     def _copy(self, move: Move, content: Content, now: datetime) -> None:
         """Stage a copy that `shelve_copies` moves into backups/ once it is durable."""
-        backup = move.next_backup(self.shelves[move.key.owner], content, now)
+        backup = move.next_backup(self.backup_indexes[move.key.owner], content, now)
         name = self.staging.free_name()
         self.staging.write(move, name, content)
         move.copies.append((name, backup))
@@ -218,8 +218,11 @@ class OldBytes:
 
     def _keep_edit(self, move: Move, content: Content, now: datetime) -> str:
         """Make a durable backup, with a checksum, of a hand edit; return its name."""
-        target, shelf = self.volume.backups(move.key.owner), self.shelves[move.key.owner]
-        backup = move.next_backup(shelf, content, now)
+        target, backup_index = (
+            self.volume.backups(move.key.owner),
+            self.backup_indexes[move.key.owner],
+        )
+        backup = move.next_backup(backup_index, content, now)
         name = self.staging.free_name()
         descriptor, _ = self.staging.write(move, name, content)
         try:
@@ -230,5 +233,5 @@ class OldBytes:
         files.sync(target)
         files.unlink(self.volume.staging, move.staged)
         move.backups.append(backup)
-        shelf.added(backup)
+        backup_index.added(backup)
         return backup.name

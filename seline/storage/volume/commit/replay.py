@@ -25,7 +25,7 @@ from seline.domain.json_codec import why_not_json
 from seline.errors import UnsupportedFormat
 from seline.ports.store import Incident
 from seline.storage.volume import files
-from seline.storage.volume.backup_index import Shelf
+from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.capabilities import Probed
 from seline.storage.volume.commit.record import (
     RECORD_FORMAT,
@@ -53,14 +53,14 @@ class Mending:
         self,
         volume: VolumeDirectory,
         judging: Judging,
-        shelves: dict[str, Shelf],
+        backup_indexes: dict[str, BackupIndex],
         tell: Callable[[Incident], None],
         *,
         probed: Probed,
     ) -> None:
         self._volume = volume
         self._judging = judging
-        self._shelves = shelves
+        self._backup_indexes = backup_indexes
         self._tell = tell
         self._probed = probed
 
@@ -213,7 +213,7 @@ class Mending:
         last, bears the name for a moment: a sudden end then leaves it as if it had never gone.
         """
         staging, documents = self._volume.staging, self._volume.documents(key.owner)
-        backups = self._shelves[key.owner].of(key.name)
+        backups = self._backup_indexes[key.owner].of(key.name)
         looks = (self._judging.look_at_backup(key, backup.name).judged for backup in backups)
         sound = (one.content for one in looks if one.verdict is Verdict.SOUND)
         content = next((one for one in sound if one is not None), None)
@@ -296,8 +296,8 @@ class Mending:
     def _sweep_twins(self) -> None:
         """Remove a backup that is its document's own inode: a crash between link and rename."""
         for owner in (BOT, SELINE):
-            for document in self._shelves[owner].counts():
-                for backup in self._shelves[owner].of(document)[:1]:
+            for document in self._backup_indexes[owner].counts():
+                for backup in self._backup_indexes[owner].of(document)[:1]:
                     self._sweep_twin(owner, document, backup)
 
     def _sweep_twin(self, owner: str, document: str, backup: Backup) -> None:
@@ -308,7 +308,7 @@ class Mending:
             return
         if (live.st_dev, live.st_ino) == (kept.st_dev, kept.st_ino):
             files.unlink(self._volume.backups(owner), backup.name, missing_ok=True)
-            self._shelves[owner].removed(backup)
+            self._backup_indexes[owner].removed(backup)
 
     def _keep_found(
         self, key: DocumentKey, content: Content, *, sound_json: bool, now: datetime
@@ -318,8 +318,8 @@ class Mending:
             aside = free_aside_name(self._volume, key, now)
             self._keep_as(self._volume.quarantine, aside, key, content)
             return
-        shelf = self._shelves[key.owner]
-        stamp = shelf.next_stamp(key.name, now)
+        backup_index = self._backup_indexes[key.owner]
+        stamp = backup_index.next_stamp(key.name, now)
         backup = Backup(
             name=backup_name(key.name, stamp),
             document=key.name,
@@ -328,7 +328,7 @@ class Mending:
             revision=content.revision,
         )
         self._keep_as(self._volume.backups(key.owner), backup.name, key, content)
-        shelf.added(backup)
+        backup_index.added(backup)
 
     def _keep_as(self, directory: int, name: str, key: DocumentKey, content: Content) -> None:
         with contextlib.suppress(FileExistsError):

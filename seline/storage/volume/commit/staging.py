@@ -18,7 +18,7 @@ from seline.domain.document import Content, DocumentKey
 from seline.domain.integrity import Verdict
 from seline.storage.planner import Publish
 from seline.storage.volume import files
-from seline.storage.volume.backup_index import Shelf
+from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.capabilities import Probed
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import Identity
@@ -51,11 +51,11 @@ class Move:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         return isinstance(token, Identity) and token.same_bytes(Identity.of(status))
 
-    def next_backup(self, shelf: Shelf, content: Content, now: datetime) -> Backup:
+    def next_backup(self, backup_index: BackupIndex, content: Content, now: datetime) -> Backup:
         """Return the backup that a content becomes, after every one that there is."""
         document = self.key.name
         after: Stamp | None = self.backups[-1].stamp if self.backups else None
-        stamp = shelf.next_stamp(document, now, after=after)
+        stamp = backup_index.next_stamp(document, now, after=after)
         return Backup(
             name=backup_name(document, stamp),
             document=document,
