@@ -52,7 +52,7 @@ from seline.server import serving
 from seline.storage.volume import capabilities, inspect
 from seline.storage.volume.commit.preserve import OldBytes
 from seline.storage.volume.commit.replay import Mending
-from seline.storage.volume.events import Telling
+from seline.storage.volume.events import Events
 from tests.faults.powercut.trying import fast_place, kind_of
 from tests.faults.rot import (
     ALERTS,
@@ -624,7 +624,7 @@ def _takes_any_backup(patch: pytest.MonkeyPatch) -> None:
 
 
 def _recovers_and_says_nothing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Telling, "repaired", lambda *_: False)
+    patch.setattr(Events, "repaired", lambda *_: False)
 
 
 def _throws_broken_bytes_away(patch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from seline.storage.planner import Plan, Publish
 from seline.storage.volume import files
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.disk_usage import Space, blocks
-from seline.storage.volume.events import Telling
+from seline.storage.volume.events import Events
 from seline.storage.volume.os_errors import named
 from seline.storage.volume.rotation import Rotation
 
@@ -49,7 +49,7 @@ class Admission:
     space: Space
     clock: Clock
     documents_max: int
-    telling: Telling
+    events: Events
     documents: int = 0
     marked: Callable[[str, Sequence[Backup]], Sequence[Backup]] = _unmarked
     _shed_again_at: float = 0.0
@@ -155,7 +155,7 @@ class Admission:
         try:
             return self.rotation.discard(DocumentKey(BOT, dropped.backup.document), dropped)
         except OSError as error:
-            self.telling.disk_error(error, "Discarding backups")
+            self.events.disk_error(error, "Discarding backups")
             return False
 
     def _tell_shed(self, shed: Sequence[Dropped], now_s: float) -> None:
@@ -164,7 +164,7 @@ class Admission:
             _log.warning("%s was discarded: %s", dropped.backup.name, dropped.because)
         if shed and now_s >= self._tell_shed_again_at:
             self._tell_shed_again_at = now_s + TELL_SHED_EVERY_S
-            self.telling.shed(shed)
+            self.events.shed(shed)
 
 
 def _growth(plan: Plan) -> int:

@@ -27,7 +27,7 @@ from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.commit.exchange_form import Committed, Committer
 from seline.storage.volume.current import Finding
 from seline.storage.volume.disk_usage import Space
-from seline.storage.volume.events import Telling
+from seline.storage.volume.events import Events
 from seline.storage.volume.os_errors import (
     DirectoryFailed,
     InDoubt,
@@ -56,7 +56,7 @@ class Turns:
     backup_indexes: dict[str, BackupIndex]
     space: Space
     clock: Clock
-    telling: Telling
+    events: Events
     admission: Admission
     reopening: Reopening
     after_commit: Callable[[Sequence[Publish]], None] | None = None
@@ -95,7 +95,7 @@ class Turns:
         try:
             return self.rotation.rotate(key, retain)
         except OSError as error:
-            self.telling.disk_error(error, "Discarding backups")
+            self.events.disk_error(error, "Discarding backups")
             raise named(error, "Discarding backups") from error
 
     # one commit
@@ -161,7 +161,7 @@ class Turns:
                 return self.committer.run(plan, now=now)
             except StagingFailed as error:
                 if not is_full(error.error):
-                    self.telling.disk_error(error.error, error.doing)
+                    self.events.disk_error(error.error, error.doing)
                 elif _first_that_works(ways):
                     continue
                 raise named(error.error, error.doing) from error
@@ -175,7 +175,7 @@ class Turns:
         for publish in current:
             self._rotate(publish, committed)
             if publish.found.broken or publish.found.repair:
-                self.counting.recoveries += self.telling.repaired(publish, now)
+                self.counting.recoveries += self.events.repaired(publish, now)
         if any(publish.found.broken for publish in current):
             self._quietly(self.rotation.bound_quarantine)
 
@@ -192,7 +192,7 @@ class Turns:
         try:
             self.rotation.purge(key)
         except (OSError, StorageError) as error:
-            self.telling.disk_error(error, "Erasing backups")
+            self.events.disk_error(error, "Erasing backups")
             committed.unerased[key] = describe(error)
 
     def _quietly(self, tidy: Callable[[], object]) -> None:
@@ -200,7 +200,7 @@ class Turns:
         try:
             tidy()
         except (OSError, StorageError) as error:
-            self.telling.disk_error(error, "Tidying up")
+            self.events.disk_error(error, "Tidying up")
 
     def _answer(self, plan: Plan, taken: Sequence[Pending], committed: Committed) -> None:
         self.counting.batches += bool(plan.publishes)
@@ -221,7 +221,7 @@ class Turns:
             for step, outcome in zip(steps, outcomes, strict=True):
                 if outcome.changed:
                     self.counting.answered(now_s - pending.queued_at_s)
-                    self.telling.changed(step.key, outcome)
+                    self.events.changed(step.key, outcome)
             unerased = [step.key for step in steps if step.key in committed.unerased]
             if unerased:
                 self._refuse([pending], _half_purged(unerased[0], committed))

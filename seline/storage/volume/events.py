@@ -20,7 +20,7 @@ _log = logging.getLogger("seline.storage")
 
 
 @dataclass(slots=True)
-class Telling:
+class Events:
     """Tells what happens on the writer's thread."""
 
     clock: Clock

@@ -24,7 +24,7 @@ from seline.storage.volume.commit.exchange_form import Committer
 from seline.storage.volume.commit.replay import Mending
 from seline.storage.volume.current import Finding
 from seline.storage.volume.directory import VolumeDirectory
-from seline.storage.volume.events import Telling
+from seline.storage.volume.events import Events
 from seline.storage.volume.os_errors import InDoubt, describe
 
 REOPEN_EVERY_S: Final = 30.0
@@ -41,7 +41,7 @@ class Reopening:
     committer: Committer
     mending: Mending
     clock: Clock
-    telling: Telling
+    events: Events
     failure: SelineError | None = None
     doubtful: frozenset[DocumentKey] = frozenset()
     _reopen_at: float = 0.0
@@ -60,7 +60,7 @@ class Reopening:
         """Raise unless the path leads to the held directory; tell what was made again in it."""
         self.volume.check_place()
         while self.volume.remade:
-            self.telling.remade(self.volume.remade.pop())
+            self.events.remade(self.volume.remade.pop())
 
     def in_doubt(self, plan: Plan, doubt: InDoubt) -> OutcomeUnknown:
         """Take no writes, and serve nothing that may not be; return the error for who waits."""
@@ -82,7 +82,7 @@ class Reopening:
         )
         self.doubtful |= doubtful
         self._reopen_at = self.clock.monotonic() + 1.0
-        self.telling.disk_error(error, doing)
+        self.events.disk_error(error, doing)
 
     def _reopen_if_due(self) -> bool:
         """Try to reopen after a failure, at most every 30 s; return whether writes are taken."""
@@ -127,4 +127,4 @@ class Reopening:
         for owner in (BOT, SELINE):
             files.touch_and_sync(self.volume.documents(owner))
         for found in again:
-            self.telling.changed(found.key, Outcome(content=found.content, changed=True))
+            self.events.changed(found.key, Outcome(content=found.content, changed=True))

@@ -57,7 +57,7 @@ from seline.storage.volume.commit.replay import Mending
 from seline.storage.volume.current import Finding, unreadable
 from seline.storage.volume.directory import VolumeDirectory, hold
 from seline.storage.volume.disk_usage import Space
-from seline.storage.volume.events import Telling
+from seline.storage.volume.events import Events
 from seline.storage.volume.files import Identity
 from seline.storage.volume.inspect import Judging
 from seline.storage.volume.mounts import wait_for_place
@@ -190,7 +190,7 @@ class VolumeStore:
             backup_indexes=self._backup_indexes,
             freed=self._space.discarded,
         )
-        telling = Telling(self._clock, self._incidents.append, self._notice)
+        events = Events(self._clock, self._incidents.append, self._notice)
         return Turns(
             finding=self._finding,
             committer=committer,
@@ -198,14 +198,14 @@ class VolumeStore:
             backup_indexes=self._backup_indexes,
             space=self._space,
             clock=self._clock,
-            telling=telling,
+            events=events,
             admission=Admission(
                 volume=self._volume,
                 rotation=rotation,
                 space=self._space,
                 clock=self._clock,
                 documents_max=options.documents_max,
-                telling=telling,
+                events=events,
             ),
             reopening=Reopening(
                 volume=self._volume,
@@ -213,7 +213,7 @@ class VolumeStore:
                 committer=committer,
                 mending=self._mending,
                 clock=self._clock,
-                telling=telling,
+                events=events,
             ),
             after_commit=self._verify_everything if options.strict else None,
         )

@@ -83,11 +83,11 @@ def _trust_the_list(patch: pytest.MonkeyPatch) -> None:
 
 def _tell_nobody_of_what_was_in_doubt(patch: pytest.MonkeyPatch) -> None:
     def reopen(self: reopen.Reopening) -> None:
-        notice, self.telling.notice = self.telling.notice, _nothing
+        notice, self.events.notice = self.events.notice, _nothing
         try:
             real(self)
         finally:
-            self.telling.notice = notice
+            self.events.notice = notice
 
     real = reopen.Reopening._reopen
     patch.setattr(reopen.Reopening, "_reopen", reopen)
