@@ -155,7 +155,7 @@ async def test_a_broken_document_is_named_and_the_rest_is_exported(
     before = path.stat()
     path.write_bytes(b"\0" * before.st_size)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    seline.data._lifetime.store._judging.cache.clear()  # type: ignore[union-attr]
+    seline.data._lifetime.store._inspector.cache.clear()  # type: ignore[union-attr]
     assert "it lacks bad.json" in await exporting(seline, tmp_path / "nas").run()
 
 

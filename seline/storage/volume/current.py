@@ -24,27 +24,27 @@ from seline.domain.plural import counted
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError
 from seline.storage.planner import Found
 from seline.storage.volume.backup_index import BackupIndex
-from seline.storage.volume.inspect import Judging, Sight
+from seline.storage.volume.inspect import Inspection, Inspector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """Looks at documents with what the volume remembers of them. Any thread; writes nothing."""
 
-    judging: Judging
+    inspector: Inspector
     backup_indexes: dict[str, BackupIndex]
 
     def find(self, key: DocumentKey) -> Found:
         """Return what a change of this document starts from."""
-        sight = self._sight(key)
-        judged = sight.judged
+        inspection = self._sight(key)
+        judged = inspection.judged
         sound = judged.content if judged.verdict is Verdict.SOUND else None
         found = Found(
             key=key,
             judged=judged,
             content=sound,
-            updated_at=sight.updated_at,
-            token=sight.identity,
+            updated_at=inspection.updated_at,
+            token=inspection.identity,
         )
         match judged.verdict:
             case Verdict.MISSING | Verdict.SOUND:
@@ -63,7 +63,7 @@ class Finding:
 
     def recall(self, key: DocumentKey, revision: Revision) -> Content | None:
         """Return an earlier content by its revision, from memory or a sound backup; else None."""
-        entry = self.judging.cache.get(key)
+        entry = self.inspector.cache.get(key)
         if entry is not None and entry[1].revision == revision:
             return entry[1]
         sound = (one.content for _, one in self.backups(key) if one.verdict is Verdict.SOUND)
@@ -72,18 +72,18 @@ class Finding:
     def backups(self, key: DocumentKey) -> Iterator[tuple[Backup, Judged]]:
         """Judge a document's backups from the newest to the oldest, each when it is asked for."""
         for backup in self.backup_indexes[key.owner].of(key.name):
-            yield backup, self.judging.look_at_backup(key, backup.name).judged
+            yield backup, self.inspector.look_at_backup(key, backup.name).judged
 
-    def _sight(self, key: DocumentKey) -> Sight:
-        known = self.judging.peek(key)
+    def _sight(self, key: DocumentKey) -> Inspection:
+        known = self.inspector.peek(key)
         if isinstance(known, Content):
-            entry = self.judging.cache.get(key)
+            entry = self.inspector.cache.get(key)
             if entry is not None:
-                return Sight(Judged(Verdict.SOUND, entry[1]), entry[0])
-        return self.judging.look(key)
+                return Inspection(Judged(Verdict.SOUND, entry[1]), entry[0])
+        return self.inspector.look(key)
 
     def _content_before_edit(self, key: DocumentKey, edit: Content | None) -> Content | None:
-        entry = self.judging.cache.get(key)
+        entry = self.inspector.cache.get(key)
         if entry is None or (edit and entry[1].revision == edit.revision):
             return None
         newest = next(iter(self.backup_indexes[key.owner].of(key.name)), None)
@@ -94,7 +94,7 @@ class Finding:
     def _way_back(self, found: Found) -> Found:
         settled = found.judged.verdict is not Verdict.UNSETTLED
         found = replace(found, broken=True, repair=settled)
-        edit = self.judging.last_edit(found.key)
+        edit = self.inspector.last_edit(found.key)
         if edit is not None:
             before = self._content_before_edit(found.key, edit)
             return replace(found, content=edit, unsaved=before)
@@ -118,7 +118,7 @@ class Finding:
 
         Where the file holds these very bytes, it is the record of them that is damaged.
         """
-        entry = self.judging.cache.get(found.key)
+        entry = self.inspector.cache.get(found.key)
         if entry is None:
             return None
         there, recorded = found.judged.content, found.judged.recorded

@@ -40,7 +40,7 @@ YOUNG_NS: Final = 2_000_000_000
 LONG_AGO_NS: Final = 120_000_000_000
 
 
-class Sight(msgspec.Struct, frozen=True):
+class Inspection(msgspec.Struct, frozen=True):
     """A verdict with the identity of the file it was passed on, None where there is no file."""
 
     judged: Judged
@@ -100,7 +100,7 @@ class Cache:
             self._bytes -= entry[1].size_bytes
 
 
-class Judging:
+class Inspector:
     """Looks at documents and backups of one ground. Any thread; writes nothing."""
 
     def __init__(
@@ -145,15 +145,15 @@ class Judging:
             return None
         return entry[1]
 
-    def look(self, key: DocumentKey) -> Sight:
+    def look(self, key: DocumentKey) -> Inspection:
         """Read and judge a document now, and remember it if it is sound."""
-        sight = self._see(key, self._volume.documents(key.owner), key.name, self._settled)
-        judged = sight.judged
-        if judged.verdict is Verdict.SOUND and sight.identity and judged.content:
-            self.remember(key, sight.identity, judged.content)
+        inspection = self._see(key, self._volume.documents(key.owner), key.name, self._settled)
+        judged = inspection.judged
+        if judged.verdict is Verdict.SOUND and inspection.identity and judged.content:
+            self.remember(key, inspection.identity, judged.content)
         elif judged.verdict is Verdict.EDITED and judged.content:
             self._edits[key] = judged.content
-        return sight
+        return inspection
 
     def remember(self, key: DocumentKey, identity: Identity, content: Content) -> None:
         """Take note of what is current and sound; no edit is under way then."""
@@ -177,11 +177,11 @@ class Judging:
         if entry is not None:
             self.cache.put(key, entry[0]._replace(ctime_ns=-1), entry[1])
 
-    def look_at_backup(self, key: DocumentKey, backup: str) -> Sight:
+    def look_at_backup(self, key: DocumentKey, backup: str) -> Inspection:
         """Read and judge one backup of a document; it is given no time to settle."""
         return self._see(key, self._volume.backups(key.owner), backup, _at_rest)
 
-    def look_in(self, key: DocumentKey, directory: int) -> Sight:
+    def look_in(self, key: DocumentKey, directory: int) -> Inspection:
         """Read and judge a document where an export holds it."""
         return self._see(key, directory, key.name, _at_rest)
 
@@ -214,20 +214,20 @@ class Judging:
         directory: int,
         name: str,
         settled: Callable[[DocumentKey, Identity], bool],
-    ) -> Sight:
+    ) -> Inspection:
         try:
             raw = files.read_whole(directory, name, size_max=self._document_bytes_max)
         except FileNotFoundError:
-            return Sight(Judged(Verdict.MISSING), None)
+            return Inspection(Judged(Verdict.MISSING), None)
         except files.StillChanging as error:
-            return Sight(Judged(Verdict.UNSETTLED, reason=str(error.strerror)), None)
+            return Inspection(Judged(Verdict.UNSETTLED, reason=str(error.strerror)), None)
         except OSError as error:
-            return Sight(Judged(Verdict.UNREADABLE, reason=_reason(error)), None)
+            return Inspection(Judged(Verdict.UNREADABLE, reason=_reason(error)), None)
         content = Content.of(raw.data)
         try:
             recorded = _checksum(raw.attribute)
         except NewerFormat as newer:
-            return Sight(Judged(Verdict.UNREADABLE, content, reason=str(newer)), raw.identity)
+            return Inspection(Judged(Verdict.UNREADABLE, content, reason=str(newer)), raw.identity)
         judged = judge(
             key,
             content,
@@ -236,7 +236,7 @@ class Judging:
             settled=settled(key, raw.identity),
             checksums=self._checksums,
         )
-        return Sight(judged, raw.identity)
+        return Inspection(judged, raw.identity)
 
     def _settled(self, key: DocumentKey, identity: Identity) -> bool:
         """Whether the file has come to rest: seen unchanged for `settle_s` by monotonic time.

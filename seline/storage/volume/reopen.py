@@ -103,7 +103,7 @@ class Reopening:
         """Drop what the page cache says, mend, and commit anew what was in doubt."""
         self.check_place()
         keys = self.doubtful | frozenset(self.committer.overlay)
-        self.finding.judging.cache.clear()
+        self.finding.inspector.cache.clear()
         for key in keys:
             files.drop_cached_pages(self.volume.documents(key.owner), key.name)
         now = self.clock.now()

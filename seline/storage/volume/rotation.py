@@ -22,7 +22,7 @@ from seline.ports.store import QuarantineItem, Retain
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.directory import VolumeDirectory
-from seline.storage.volume.inspect import Judging
+from seline.storage.volume.inspect import Inspector
 from seline.storage.volume.quarantine import aside_document, list_quarantine
 
 QUARANTINE_ITEMS_MAX: Final = 100
@@ -37,7 +37,7 @@ class Rotation:
     """
 
     volume: VolumeDirectory
-    judging: Judging
+    inspector: Inspector
     backup_indexes: dict[str, BackupIndex]
     freed: Callable[[int], None]
 
@@ -51,7 +51,7 @@ class Rotation:
         where one cannot be unlinked: then only some were.
         """
         with self.backup_indexes[key.owner] as backup_index:
-            known = self.judging.peek(key)
+            known = self.inspector.peek(key)
             plan = verified_plan(
                 backup_index.of(key.name),
                 retain,
@@ -113,7 +113,7 @@ class Rotation:
     def _verdict_of(self, key: DocumentKey, just_made: Collection[str], backup: Backup) -> str:
         if backup.name in just_made:
             return str(Verdict.SOUND)
-        return str(self.judging.look_at_backup(key, backup.name).judged.verdict)
+        return str(self.inspector.look_at_backup(key, backup.name).judged.verdict)
 
     def _discard(self, key: DocumentKey, dropped: Sequence[Dropped]) -> list[Dropped]:
         for one in dropped:

@@ -19,7 +19,7 @@ from seline.storage.volume import files
 from seline.storage.volume.current import Finding
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import Identity
-from seline.storage.volume.inspect import Judging
+from seline.storage.volume.inspect import Inspector
 from seline.storage.volume.os_errors import named
 
 PIECE_BYTES = 256 << 10
@@ -32,7 +32,7 @@ class Lease:
     """One export's hold on the documents of its instant: a port `Snapshot`."""
 
     volume: VolumeDirectory
-    judging: Judging
+    inspector: Inspector
     leases: Leases
     name: str
     owner: str
@@ -83,11 +83,11 @@ class Lease:
         """Return the pieces if the file of the instant lies there and is sound."""
         identity = self.held[key.name]
         if identity.size_bytes <= WHOLE_BYTES_MAX:
-            sight = self.judging.look_in(key, directory)
-            if sight.identity is None or not sight.identity.same_bytes(identity):
+            inspection = self.inspector.look_in(key, directory)
+            if inspection.identity is None or not inspection.identity.same_bytes(identity):
                 raise FileNotFoundError(key.name)
-            content = sight.judged.content
-            return iter((content.data,)) if sight.judged.usable and content else None
+            content = inspection.judged.content
+            return iter((content.data,)) if inspection.judged.usable and content else None
         return self._pieces(key, directory, identity)
 
     def _remembered(self, key: DocumentKey, directory: int) -> Content | None:
@@ -96,7 +96,7 @@ class Lease:
         try:
             if not Identity.of(os.fstat(descriptor)).same_bytes(self.held[key.name]):
                 raise FileNotFoundError(key.name)
-            revision = self.judging.recorded(key, descriptor)
+            revision = self.inspector.recorded(key, descriptor)
         finally:
             os.close(descriptor)
         return None if revision is None else self.leases.finding.recall(key, revision)
@@ -108,7 +108,7 @@ class Lease:
         try:
             if not Identity.of(os.fstat(file.fileno())).same_bytes(identity):
                 raise FileNotFoundError(key.name)
-            sound = self.judging.judge_in_pieces(key, file.fileno())
+            sound = self.inspector.judge_in_pieces(key, file.fileno())
         except BaseException:
             file.close()
             raise
@@ -123,7 +123,7 @@ class Leases:
 
     def __init__(self, volume: VolumeDirectory, finding: Finding) -> None:
         self._volume = volume
-        self._judging = finding.judging
+        self._inspector = finding.inspector
         self.finding = finding
         self._open: dict[str, Lease] = {}
         self._left: list[str] = []
@@ -137,7 +137,7 @@ class Leases:
             name = f"{os.getpid()}-{self._sequence}"
             lease = Lease(
                 volume=self._volume,
-                judging=self._judging,
+                inspector=self._inspector,
                 leases=self,
                 name=name,
                 owner=owner,

@@ -59,7 +59,7 @@ from seline.storage.volume.directory import VolumeDirectory, hold
 from seline.storage.volume.disk_usage import Space
 from seline.storage.volume.events import Events
 from seline.storage.volume.files import Identity
-from seline.storage.volume.inspect import Judging
+from seline.storage.volume.inspect import Inspector
 from seline.storage.volume.mounts import wait_for_place
 from seline.storage.volume.os_errors import named
 from seline.storage.volume.quarantine import list_quarantine
@@ -154,14 +154,18 @@ class VolumeStore:
             reserve_percent=options.reserve_percent,
             own_mount=self._probed.own_mount,
         )
-        self._judging = _judging(volume, options, self._probed, clock)
+        self._inspector = _inspector(volume, options, self._probed, clock)
         self._backup_indexes = {
             owner: BackupIndex(volume.backups(owner)) for owner in (BOT, SELINE)
         }
-        self._finding = Finding(judging=self._judging, backup_indexes=self._backup_indexes)
+        self._finding = Finding(inspector=self._inspector, backup_indexes=self._backup_indexes)
         self._leases = Leases(volume, self._finding)
         self._mending = Mending(
-            volume, self._judging, self._backup_indexes, self._incidents.append, probed=self._probed
+            volume,
+            self._inspector,
+            self._backup_indexes,
+            self._incidents.append,
+            probed=self._probed,
         )
         committer = self._make_committer()
         self._overlay = committer.overlay
@@ -176,7 +180,7 @@ class VolumeStore:
         return Committer(
             volume=self._volume,
             probed=self._probed,
-            judging=self._judging,
+            inspector=self._inspector,
             backup_indexes=self._backup_indexes,
             tell=self._incidents.append,
             release_reserve=self._space.release_reserve,
@@ -186,7 +190,7 @@ class VolumeStore:
     def _make_turns(self, options: VolumeOptions, committer: Committer) -> Turns:
         rotation = Rotation(
             volume=self._volume,
-            judging=self._judging,
+            inspector=self._inspector,
             backup_indexes=self._backup_indexes,
             freed=self._space.discarded,
         )
@@ -231,7 +235,7 @@ class VolumeStore:
 
     def peek(self, key: DocumentKey) -> Content | Verdict | None:
         self._volume.check_usable()
-        found = self._judging.peek(key)
+        found = self._inspector.peek(key)
         if found is Verdict.MISSING:
             self._volume.check_usable()  # closed meanwhile: the number may be another directory's
         if key in self._reopening.doubtful:
@@ -246,16 +250,16 @@ class VolumeStore:
 
     def look(self, key: DocumentKey) -> tuple[Judged, datetime | None]:
         self._volume.check_usable()
-        sight = self._judging.look(key)
+        inspection = self._inspector.look(key)
         self._check_known(key)
         try:
             held = self._overlay[key]
         except KeyError:
-            return sight.judged, sight.updated_at
+            return inspection.judged, inspection.updated_at
         if isinstance(held, SelineError):
             raise held
         verdict = Verdict.MISSING if held is None else Verdict.SOUND
-        return Judged(verdict, held), sight.updated_at or self._clock.now()
+        return Judged(verdict, held), inspection.updated_at or self._clock.now()
 
     def busy_s(self) -> float:
         since = self._turns.busy_since_s
@@ -293,7 +297,7 @@ class VolumeStore:
             raise BackupNotFound(
                 f"{backup!r} is not a backup of {key.name}.", document=key.name, backup=backup
             )
-        judged = self._judging.look_at_backup(key, backup).judged
+        judged = self._inspector.look_at_backup(key, backup).judged
         if judged.verdict is Verdict.MISSING:
             raise BackupNotFound(
                 f"{key.name} has no backup {backup}.", document=key.name, backup=backup
@@ -320,7 +324,7 @@ class VolumeStore:
 
     def raw(self, key: DocumentKey) -> bytes:
         self._volume.check_usable()
-        judged = self._judging.look(key).judged
+        judged = self._inspector.look(key).judged
         self._check_known(key)
         if judged.verdict is Verdict.MISSING:
             raise DocumentNotFound(f"There is no document {key.name}.", document=key.name)
@@ -331,7 +335,7 @@ class VolumeStore:
     def drop_cached_pages(self, key: DocumentKey, backup: str | None = None) -> None:
         """Make the next look at a document or backup ask the medium, not the memory."""
         if backup is None:
-            self._judging.cache_miss_next(key)
+            self._inspector.cache_miss_next(key)
             files.drop_cached_pages(self._volume.documents(key.owner), key.name)
         else:
             files.drop_cached_pages(self._volume.backups(key.owner), backup)
@@ -481,10 +485,10 @@ def _holding(leases: Leases, lease: Lease) -> Generator[Snapshot]:
         leases.release(lease)
 
 
-def _judging(
+def _inspector(
     volume: VolumeDirectory, options: VolumeOptions, probed: Probed, clock: Clock
-) -> Judging:
-    return Judging(
+) -> Inspector:
+    return Inspector(
         volume,
         clock=clock,
         settle_s=options.settle_s,

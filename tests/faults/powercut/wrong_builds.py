@@ -24,7 +24,7 @@ from seline.storage.volume import files
 from seline.storage.volume.commit import exchange_form
 from seline.storage.volume.commit.record import Record
 from seline.storage.volume.commit.staging import Move
-from seline.storage.volume.inspect import Sight
+from seline.storage.volume.inspect import Inspection
 from tests.faults.powercut.cares import Site, instead
 from tests.faults.powercut.scenarios import Way, as_usual
 
@@ -55,13 +55,15 @@ class WrongBuild:
 # what stands in the place of a care
 
 
-def believing(look: Callable[..., Sight]) -> Callable[..., Sight]:
+def believing(look: Callable[..., Inspection]) -> Callable[..., Inspection]:
     """Return a look that finds everything sound."""
 
-    def believe(*args: object) -> Sight:
+    def believe(*args: object) -> Inspection:
         seen = look(*args)
         content = seen.judged.content
-        return seen if content is None else Sight(Judged(Verdict.SOUND, content), seen.identity)
+        return (
+            seen if content is None else Inspection(Judged(Verdict.SOUND, content), seen.identity)
+        )
 
     return believe
 
@@ -167,7 +169,7 @@ _durability = functools.partial(_row, "sync")
 _old_bytes = functools.partial(_row, "preserve")
 _opening = functools.partial(_row, "replay")
 _finding = functools.partial(_row, "current")
-_judging = functools.partial(_row, "inspect")
+_inspector = functools.partial(_row, "inspect")
 _leases = functools.partial(_row, "snapshots")
 _disk = functools.partial(_row, "files")
 
@@ -503,17 +505,17 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         YES,
         "an edit in place under a read",
     ),
-    "a remembered content is served whatever lies there": _judging(
-        "Judging.peek",
+    "a remembered content is served whatever lies there": _inspector(
+        "Inspector.peek",
         "entry[0] != (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)",
         NEVER,
         "an edit",
     ),
-    "a file that still changes counts as settled": _judging(
-        "Judging._settled", "seen[0].same_bytes", YES, "a slow upload"
+    "a file that still changes counts as settled": _inspector(
+        "Inspector._settled", "seen[0].same_bytes", YES, "a slow upload"
     ),
     "an export takes what lies there now": _leases(
-        "Lease._judged", "sight.identity.same_bytes", YES, "an export that meets a save"
+        "Lease._judged", "inspection.identity.same_bytes", YES, "an export that meets a save"
     ),
     "an export takes what lies there now, of a large document": _leases(
         "Lease._pieces",
@@ -549,8 +551,8 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "a flipped document",
     ),
     # of digests
-    "no document is judged": _judging(
-        "Judging._see", "judge", "judged_sound", "a flipped document"
+    "no document is judged": _inspector(
+        "Inspector._see", "judge", "judged_sound", "a flipped document"
     ),
     "any bytes have the recorded digest": _row(
         "integrity", "judge", "recorded.revision == content.revision", ALWAYS, "a flipped document"
@@ -570,16 +572,18 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "a restore of the backup of another",
     ),
     "everything parses": _row("integrity", "judge", "why_not_json", NOTHING, "a torn edit"),
-    "no checksum is read": _judging("_checksum", "decode_checksum", NOTHING, "a flipped document"),
-    "a large document is exported unchecked": _judging(
-        "Judging.judge_in_pieces",
+    "no checksum is read": _inspector(
+        "_checksum", "decode_checksum", NOTHING, "a flipped document"
+    ),
+    "a large document is exported unchecked": _inspector(
+        "Inspector.judge_in_pieces",
         "checksum.digest == digest.digest()",
         ALWAYS,
         "an export of a large flipped document",
     ),
     "a large document of another name is exported as it is": _needless(
-        _judging(
-            "Judging.judge_in_pieces",
+        _inspector(
+            "Inspector.judge_in_pieces",
             "checksum.name_hash != name_hash(key)",
             NEVER,
             "an export of a large flipped document",
@@ -587,8 +591,8 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "one with the checksum of another is taken for an edit, and exported all the same",
     ),
     "a checksum of another document says what was there": _needless(
-        _judging(
-            "Judging.recorded",
+        _inspector(
+            "Inspector.recorded",
             "checksum.name_hash != name_hash(key)",
             NEVER,
             "an export of a flipped document that meets two saves",
@@ -597,13 +601,13 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     ),
     "an export judges no document": _leases(
         "Lease._judged",
-        "self.judging.look_in",
-        "believing(self.judging.look_in)",
+        "self.inspector.look_in",
+        "believing(self.inspector.look_in)",
         "an export of a flipped document",
     ),
     "an export judges no large document": _leases(
         "Lease._pieces",
-        "self.judging.judge_in_pieces",
+        "self.inspector.judge_in_pieces",
         YES,
         "an export of a large flipped document",
     ),
@@ -645,28 +649,28 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     ),
     "backups are not judged in a recovery": _finding(
         "Finding.backups",
-        "self.judging.look_at_backup",
-        "believing(self.judging.look_at_backup)",
+        "self.inspector.look_at_backup",
+        "believing(self.inspector.look_at_backup)",
         "a flipped document and backup",
     ),
     "backups are not judged when a removal is made again": _opening(
         "Mending.remove_again",
-        "self._judging.look_at_backup",
-        "believing(self._judging.look_at_backup)",
+        "self._inspector.look_at_backup",
+        "believing(self._inspector.look_at_backup)",
         "delete, the documents' directory fails to sync, then rot and the reopening",
     ),
     "backups are not judged in a rotation": _row(
         "rotation",
         "Rotation._verdict_of",
-        "self.judging.look_at_backup",
-        "believing(self.judging.look_at_backup)",
+        "self.inspector.look_at_backup",
+        "believing(self.inspector.look_at_backup)",
         "rotation past a broken backup",
     ),
     "backups are not judged when they are looked at": _row(
         "store",
         "VolumeStore.read_backup",
-        "self._judging.look_at_backup",
-        "believing(self._judging.look_at_backup)",
+        "self._inspector.look_at_backup",
+        "believing(self._inspector.look_at_backup)",
         "a look at a flipped backup",
     ),
     "documents are listed without their digests": _row(

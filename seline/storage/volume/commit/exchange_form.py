@@ -45,7 +45,7 @@ from seline.storage.volume.commit.staging import Move, Staging
 from seline.storage.volume.commit.sync import Durability
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import Identity
-from seline.storage.volume.inspect import Judging
+from seline.storage.volume.inspect import Inspector
 from seline.storage.volume.os_errors import InDoubt, StagingFailed
 
 SYNCFS_FILES_MIN: Final = 6
@@ -76,7 +76,7 @@ class Committer:
         *,
         volume: VolumeDirectory,
         probed: Probed,
-        judging: Judging,
+        inspector: Inspector,
         backup_indexes: dict[str, BackupIndex],
         tell: Callable[[Incident], None],
         release_reserve: Callable[[], bool],
@@ -89,7 +89,7 @@ class Committer:
         """
         self.overlay: Overlay = {}
         self._volume = volume
-        self._judging = judging
+        self._inspector = inspector
         self._backup_indexes = backup_indexes
         self._release_reserve = release_reserve
         self._before_replacing = before_replacing
@@ -245,11 +245,11 @@ class Committer:
             if move.refused is not None:
                 continue
             if content is None:
-                self._judging.forget(move.key)
+                self._inspector.forget(move.key)
                 self._durability.known.pop(move.key, None)
             else:
                 identity = self._durability.known[move.key] = self._as_staged(move, content)
-                self._judging.remember(move.key, identity, content)
+                self._inspector.remember(move.key, identity, content)
 
     def _as_staged(self, move: Move, content: Content) -> Identity:
         """Return what the file is known by, as it was written: an edit of this moment differs."""

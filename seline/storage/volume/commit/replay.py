@@ -37,7 +37,7 @@ from seline.storage.volume.commit.record import (
     encode_record,
 )
 from seline.storage.volume.directory import VolumeDirectory
-from seline.storage.volume.inspect import Judging
+from seline.storage.volume.inspect import Inspector
 from seline.storage.volume.os_errors import is_full, named
 from seline.storage.volume.quarantine import free_aside_name
 
@@ -52,14 +52,14 @@ class Mending:
     def __init__(
         self,
         volume: VolumeDirectory,
-        judging: Judging,
+        inspector: Inspector,
         backup_indexes: dict[str, BackupIndex],
         tell: Callable[[Incident], None],
         *,
         probed: Probed,
     ) -> None:
         self._volume = volume
-        self._judging = judging
+        self._inspector = inspector
         self._backup_indexes = backup_indexes
         self._tell = tell
         self._probed = probed
@@ -144,7 +144,7 @@ class Mending:
         return not self._is_in_place(entry)
 
     def _is_in_place(self, entry: Entry) -> bool:
-        live = self._judging.look(DocumentKey(entry.owner, entry.name)).judged
+        live = self._inspector.look(DocumentKey(entry.owner, entry.name)).judged
         if entry.after is None:
             return live.verdict is Verdict.MISSING and entry.before is not None
         return live.content is not None and live.content.revision == entry.after
@@ -174,7 +174,7 @@ class Mending:
 
     def _complete_put(self, entry: Entry, now: datetime) -> None:
         key = DocumentKey(entry.owner, entry.name)
-        live = self._judging.look(key).judged
+        live = self._inspector.look(key).judged
         staged = entry.staged
         if staged is None or not self._is_staged(entry):
             if live.content is None or live.content.revision != entry.after:
@@ -200,7 +200,7 @@ class Mending:
 
     def _complete_removal(self, entry: Entry) -> None:
         key = DocumentKey(entry.owner, entry.name)
-        live = self._judging.look(key).judged
+        live = self._inspector.look(key).judged
         if live.content is not None and live.content.revision == entry.before:
             files.unlink(self._volume.documents(entry.owner), entry.name, missing_ok=True)
         elif live.verdict is Verdict.MISSING:
@@ -214,7 +214,7 @@ class Mending:
         """
         staging, documents = self._volume.staging, self._volume.documents(key.owner)
         backups = self._backup_indexes[key.owner].of(key.name)
-        looks = (self._judging.look_at_backup(key, backup.name).judged for backup in backups)
+        looks = (self._inspector.look_at_backup(key, backup.name).judged for backup in backups)
         sound = (one.content for one in looks if one.verdict is Verdict.SOUND)
         content = next((one for one in sound if one is not None), None)
         if content is not None and self._stage_again(AGAIN, key, content):
