@@ -216,11 +216,13 @@ class Found:
         report = self._data.verify()
         found = {(one.document, one.backup): one.outcome for one in report.findings}
         must = {
-            key: outcome for path in self._damages for key, outcome in self._finding(path).items()
+            key: outcome
+            for path in self._damages
+            for key, outcome in self._current_documents(path).items()
         }
         return [] if found == must else [f"verify found {found}, not {must}"]
 
-    def _finding(self, path: str) -> dict[tuple[str, str | None], str]:
+    def _current_documents(self, path: str) -> dict[tuple[str, str | None], str]:
         belief, name = self._damages[path].belief, path
         if path.startswith("backups/"):
             backup = path.removeprefix("backups/")

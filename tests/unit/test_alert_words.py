@@ -262,9 +262,9 @@ def test_of_a_document_that_is_lost_nothing_is_said_twice(language: Language) ->
     error = DocumentUnrecoverable(
         f"{NAME} is broken and it has no backup; nothing was overwritten."
     )
-    finding = replace(a_finding("unrecoverable"), detail=error.message)
+    current_documents = replace(a_finding("unrecoverable"), detail=error.message)
 
-    text = said_of(alerts_from_report(a_report(finding)), language)
+    text = said_of(alerts_from_report(a_report(current_documents)), language)
 
     assert text.count(NAME) == 1
     assert "nothing was overwritten" not in text

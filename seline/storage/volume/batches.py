@@ -50,7 +50,7 @@ _log = logging.getLogger("seline.storage")
 class Turns:
     """Everything that happens on the writer's thread. Nobody else calls `commit`."""
 
-    finding: Finding
+    current_documents: Finding
     committer: Committer
     rotation: Rotation
     backup_indexes: dict[str, BackupIndex]
@@ -76,7 +76,9 @@ class Turns:
                 return
             now = self.clock.now()
             atoms = [pending.atom for pending in rest]
-            plan = Planner(self.finding.find, self.finding.backups, now).plan(atoms)
+            plan = Planner(self.current_documents.find, self.current_documents.backups, now).plan(
+                atoms
+            )
             taken, rest = rest[: len(plan.taken)], rest[len(plan.taken) :]
             self._run(plan, taken, now)
 

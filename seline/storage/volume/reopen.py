@@ -37,7 +37,7 @@ class Reopening:
     """Says whether writes are taken; `failure` is why not, and `doubtful` is not served."""
 
     volume: VolumeDirectory
-    finding: Finding
+    current_documents: Finding
     committer: Committer
     mending: Mending
     clock: Clock
@@ -103,12 +103,12 @@ class Reopening:
         """Drop what the page cache says, mend, and commit anew what was in doubt."""
         self.check_place()
         keys = self.doubtful | frozenset(self.committer.overlay)
-        self.finding.inspector.cache.clear()
+        self.current_documents.inspector.cache.clear()
         for key in keys:
             files.drop_cached_pages(self.volume.documents(key.owner), key.name)
         now = self.clock.now()
         completed = self.mending.run(now, again=True)
-        again = [replace(self.finding.find(key), repair=True) for key in sorted(keys)]
+        again = [replace(self.current_documents.find(key), repair=True) for key in sorted(keys)]
         publishes = tuple(
             Publish(
                 found=found, content=found.content, backup=False, purge=False, always=True,

@@ -62,7 +62,7 @@ class Lease:
                 raise named(error, f"Reading {name}") from error
         if content is None and self._places(name) != places:
             return self.open(name)  # a commit has just moved it where this export keeps it
-        content = content or self.leases.finding.rescue(key)
+        content = content or self.leases.current_documents.rescue(key)
         if content is None:
             raise DocumentUnrecoverable(f"{name} is broken and has no sound backup.", document=name)
         return iter((content.data,))
@@ -99,7 +99,7 @@ class Lease:
             revision = self.inspector.recorded(key, descriptor)
         finally:
             os.close(descriptor)
-        return None if revision is None else self.leases.finding.recall(key, revision)
+        return None if revision is None else self.leases.current_documents.recall(key, revision)
 
     def _pieces(
         self, key: DocumentKey, directory: int, identity: Identity
@@ -121,10 +121,10 @@ class Lease:
 class Leases:
     """The exports under way. Lists change between batches, reads come from any thread."""
 
-    def __init__(self, volume: VolumeDirectory, finding: Finding) -> None:
+    def __init__(self, volume: VolumeDirectory, current_documents: Finding) -> None:
         self._volume = volume
-        self._inspector = finding.inspector
-        self.finding = finding
+        self._inspector = current_documents.inspector
+        self.current_documents = current_documents
         self._open: dict[str, Lease] = {}
         self._left: list[str] = []
         self._sequence = 0

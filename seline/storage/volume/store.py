@@ -158,8 +158,10 @@ class VolumeStore:
         self._backup_indexes = {
             owner: BackupIndex(volume.backups(owner)) for owner in (BOT, SELINE)
         }
-        self._finding = Finding(inspector=self._inspector, backup_indexes=self._backup_indexes)
-        self._leases = Leases(volume, self._finding)
+        self._current_documents = Finding(
+            inspector=self._inspector, backup_indexes=self._backup_indexes
+        )
+        self._leases = Leases(volume, self._current_documents)
         self._mending = Mending(
             volume,
             self._inspector,
@@ -196,7 +198,7 @@ class VolumeStore:
         )
         events = Events(self._clock, self._incidents.append, self._notice)
         return Turns(
-            finding=self._finding,
+            current_documents=self._current_documents,
             committer=committer,
             rotation=rotation,
             backup_indexes=self._backup_indexes,
@@ -213,7 +215,7 @@ class VolumeStore:
             ),
             reopening=Reopening(
                 volume=self._volume,
-                finding=self._finding,
+                current_documents=self._current_documents,
                 committer=committer,
                 mending=self._mending,
                 clock=self._clock,
@@ -274,7 +276,7 @@ class VolumeStore:
 
     def rescue(self, key: DocumentKey) -> Content | None:
         self._volume.check_usable()
-        return self._finding.rescue(key)
+        return self._current_documents.rescue(key)
 
     def documents(self, owner: str) -> Sequence[DocumentInfo]:
         self._volume.check_usable()
@@ -471,7 +473,7 @@ class VolumeStore:
         return _holding(self._leases, self._leases.take(owner, held, self._clock.now()))
 
     def _verify_everything(self, _: Sequence[object]) -> None:
-        verify_after_commit(self._volume, self._finding, self._names(BOT))
+        verify_after_commit(self._volume, self._current_documents, self._names(BOT))
 
 
 _STATE_REPORTS: Final = frozenset({"server.json"})

@@ -19,18 +19,20 @@ DOCUMENTS_MAX = 200
 """Beyond this many documents a pass would take longer than the tests that ask for it."""
 
 
-def verify_after_commit(volume: VolumeDirectory, finding: Finding, names: Sequence[str]) -> None:
+def verify_after_commit(
+    volume: VolumeDirectory, current_documents: Finding, names: Sequence[str]
+) -> None:
     """Assert that nothing stray lies in staging/, no record is left, and backups are in order."""
     assert not files.names(volume.staging), "a commit left something in staging/"
     assert RECORD_NAME not in files.names(volume.seline), "a commit left its record"
     for name in names[:DOCUMENTS_MAX]:
-        _verify(DocumentKey(BOT, name), finding)
+        _verify(DocumentKey(BOT, name), current_documents)
 
 
-def _verify(key: DocumentKey, finding: Finding) -> None:
-    found = finding.find(key)
+def _verify(key: DocumentKey, current_documents: Finding) -> None:
+    found = current_documents.find(key)
     if found.judged.verdict is not Verdict.SOUND or found.content is None:
         return
-    backups = finding.backup_indexes[key.owner].of(key.name)
+    backups = current_documents.backup_indexes[key.owner].of(key.name)
     stamps = [backup.stamp for backup in backups]
     assert stamps == sorted(stamps, reverse=True), f"{key.name}: backups out of order"
