@@ -25,7 +25,7 @@ from seline.storage.planner import Plan, Planner, Publish
 from seline.storage.volume.admission import Admission
 from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.commit.exchange_form import Committed, Committer
-from seline.storage.volume.current import Finding
+from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.disk_usage import Space
 from seline.storage.volume.events import Events
 from seline.storage.volume.os_errors import (
@@ -50,7 +50,7 @@ _log = logging.getLogger("seline.storage")
 class Turns:
     """Everything that happens on the writer's thread. Nobody else calls `commit`."""
 
-    current_documents: Finding
+    current_documents: CurrentDocuments
     committer: Committer
     rotation: Rotation
     backup_indexes: dict[str, BackupIndex]

@@ -28,7 +28,7 @@ from seline.storage.volume.inspect import Inspection, Inspector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class CurrentDocuments:
     """Looks at documents with what the volume remembers of them. Any thread; writes nothing."""
 
     inspector: Inspector

@@ -22,7 +22,7 @@ from seline.storage.planner import Plan, Publish
 from seline.storage.volume import files
 from seline.storage.volume.commit.exchange_form import Committer
 from seline.storage.volume.commit.replay import Mending
-from seline.storage.volume.current import Finding
+from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.events import Events
 from seline.storage.volume.os_errors import InDoubt, describe
@@ -37,7 +37,7 @@ class Reopening:
     """Says whether writes are taken; `failure` is why not, and `doubtful` is not served."""
 
     volume: VolumeDirectory
-    current_documents: Finding
+    current_documents: CurrentDocuments
     committer: Committer
     mending: Mending
     clock: Clock

@@ -16,7 +16,7 @@ from io import FileIO
 from seline.domain.document import Content, DocumentKey
 from seline.errors import DocumentUnrecoverable
 from seline.storage.volume import files
-from seline.storage.volume.current import Finding
+from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import Identity
 from seline.storage.volume.inspect import Inspector
@@ -121,7 +121,7 @@ class Lease:
 class Leases:
     """The exports under way. Lists change between batches, reads come from any thread."""
 
-    def __init__(self, volume: VolumeDirectory, current_documents: Finding) -> None:
+    def __init__(self, volume: VolumeDirectory, current_documents: CurrentDocuments) -> None:
         self._volume = volume
         self._inspector = current_documents.inspector
         self.current_documents = current_documents

@@ -54,7 +54,7 @@ from seline.storage.volume.batches import Turns
 from seline.storage.volume.capabilities import Probed, probe
 from seline.storage.volume.commit.exchange_form import Committer
 from seline.storage.volume.commit.replay import Mending
-from seline.storage.volume.current import Finding, unreadable
+from seline.storage.volume.current import CurrentDocuments, unreadable
 from seline.storage.volume.directory import VolumeDirectory, hold
 from seline.storage.volume.disk_usage import Space
 from seline.storage.volume.events import Events
@@ -158,7 +158,7 @@ class VolumeStore:
         self._backup_indexes = {
             owner: BackupIndex(volume.backups(owner)) for owner in (BOT, SELINE)
         }
-        self._current_documents = Finding(
+        self._current_documents = CurrentDocuments(
             inspector=self._inspector, backup_indexes=self._backup_indexes
         )
         self._leases = Leases(volume, self._current_documents)

@@ -12,7 +12,7 @@ from seline.domain.document import BOT, DocumentKey
 from seline.domain.integrity import Verdict
 from seline.storage.volume import files
 from seline.storage.volume.commit.record import RECORD_NAME
-from seline.storage.volume.current import Finding
+from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
 
 DOCUMENTS_MAX = 200
@@ -20,7 +20,7 @@ DOCUMENTS_MAX = 200
 
 
 def verify_after_commit(
-    volume: VolumeDirectory, current_documents: Finding, names: Sequence[str]
+    volume: VolumeDirectory, current_documents: CurrentDocuments, names: Sequence[str]
 ) -> None:
     """Assert that nothing stray lies in staging/, no record is left, and backups are in order."""
     assert not files.names(volume.staging), "a commit left something in staging/"
@@ -29,7 +29,7 @@ def verify_after_commit(
         _verify(DocumentKey(BOT, name), current_documents)
 
 
-def _verify(key: DocumentKey, current_documents: Finding) -> None:
+def _verify(key: DocumentKey, current_documents: CurrentDocuments) -> None:
     found = current_documents.find(key)
     if found.judged.verdict is not Verdict.SOUND or found.content is None:
         return

@@ -612,43 +612,46 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "an export of a large flipped document",
     ),
     "an edit is taken for what is known": _current_documents(
-        "Finding._content_before_edit", "entry[1].revision == edit.revision", ALWAYS, "an edit"
+        "CurrentDocuments._content_before_edit",
+        "entry[1].revision == edit.revision",
+        ALWAYS,
+        "an edit",
     ),
     "an edit that changes nothing replaces something": _current_documents(
-        "Finding._content_before_edit",
+        "CurrentDocuments._content_before_edit",
         "entry[1].revision == edit.revision",
         NEVER,
         "an edit that changes nothing",
     ),
     "what an edit replaces is kept twice": _current_documents(
-        "Finding._content_before_edit",
+        "CurrentDocuments._content_before_edit",
         "newest.revision == entry[1].revision",
         NEVER,
         "an edit of what is the newest backup too",
     ),
     "memory stands in for any broken file": _current_documents(
-        "Finding._remembered",
+        "CurrentDocuments._remembered",
         "entry[1].revision not in known",
         NEVER,
         "a copy back by hand that rots",
     ),
     "any content in memory is the one of an instant": _current_documents(
-        "Finding.recall",
+        "CurrentDocuments.recall",
         "entry[1].revision == revision",
         ALWAYS,
         "an export of a flipped document that meets two saves",
     ),
     "any backup is the content of an instant": _current_documents(
-        "Finding.recall",
+        "CurrentDocuments.recall",
         "one.revision == revision",
         ALWAYS,
         "an export of a flipped document that meets two saves",
     ),
     "broken backups stand in where no sound one is": _current_documents(
-        "Finding._way_back", "stands_in", YES, "a flipped document and every backup"
+        "CurrentDocuments._way_back", "stands_in", YES, "a flipped document and every backup"
     ),
     "backups are not judged in a recovery": _current_documents(
-        "Finding.backups",
+        "CurrentDocuments.backups",
         "self.inspector.look_at_backup",
         "believing(self.inspector.look_at_backup)",
         "a flipped document and backup",
