@@ -51,7 +51,7 @@ from seline.ports.futures import run_without_loop
 from seline.server import serving
 from seline.storage.volume import capabilities, inspect
 from seline.storage.volume.commit.preserve import OldBytes
-from seline.storage.volume.commit.replay import Mending
+from seline.storage.volume.commit.replay import Replay
 from seline.storage.volume.events import Events
 from tests.faults.powercut.trying import fast_place, kind_of
 from tests.faults.rot import (
@@ -634,7 +634,7 @@ def _throws_broken_bytes_away(patch: pytest.MonkeyPatch) -> None:
 
 
 def _believes_what_was_staged(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Mending, "_is_damaged", lambda *_: False)
+    patch.setattr(Replay, "_is_damaged", lambda *_: False)
 
 
 CONTROLS: Final[Mapping[str, tuple[Callable[[pytest.MonkeyPatch], None], Subject]]] = {

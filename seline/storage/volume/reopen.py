@@ -21,7 +21,7 @@ from seline.ports.store import Outcome
 from seline.storage.planner import Plan, Publish
 from seline.storage.volume import files
 from seline.storage.volume.commit.exchange_form import Committer
-from seline.storage.volume.commit.replay import Mending
+from seline.storage.volume.commit.replay import Replay
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.events import Events
@@ -39,7 +39,7 @@ class Reopening:
     volume: VolumeDirectory
     current_documents: CurrentDocuments
     committer: Committer
-    mending: Mending
+    replay: Replay
     clock: Clock
     events: Events
     failure: SelineError | None = None
@@ -107,7 +107,7 @@ class Reopening:
         for key in keys:
             files.drop_cached_pages(self.volume.documents(key.owner), key.name)
         now = self.clock.now()
-        completed = self.mending.run(now, again=True)
+        completed = self.replay.run(now, again=True)
         again = [replace(self.current_documents.find(key), repair=True) for key in sorted(keys)]
         publishes = tuple(
             Publish(
@@ -123,7 +123,7 @@ class Reopening:
                 raise refused
         for found in again:
             if found.judged.verdict is Verdict.MISSING and found.key not in completed:
-                self.mending.remove_again(found.key)
+                self.replay.remove_again(found.key)
         for owner in (BOT, SELINE):
             files.touch_and_sync(self.volume.documents(owner))
         for found in again:

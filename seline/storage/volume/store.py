@@ -53,7 +53,7 @@ from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.batches import Turns
 from seline.storage.volume.capabilities import Probed, probe
 from seline.storage.volume.commit.exchange_form import Committer
-from seline.storage.volume.commit.replay import Mending
+from seline.storage.volume.commit.replay import Replay
 from seline.storage.volume.current import CurrentDocuments, unreadable
 from seline.storage.volume.directory import VolumeDirectory, hold
 from seline.storage.volume.disk_usage import Space
@@ -162,7 +162,7 @@ class VolumeStore:
             inspector=self._inspector, backup_indexes=self._backup_indexes
         )
         self._leases = Leases(volume, self._current_documents)
-        self._mending = Mending(
+        self._replay = Replay(
             volume,
             self._inspector,
             self._backup_indexes,
@@ -173,7 +173,7 @@ class VolumeStore:
         self._overlay = committer.overlay
         self._turns = self._make_turns(options, committer)
         self._reopening = self._turns.reopening
-        self._mending.run(clock.now())
+        self._replay.run(clock.now())
         self._turns.admission.documents = len(self._names(BOT))
         self._space.rebuild_reserve()
         self._writer = Writer(self._turns.commit, idle=self._turns.idle)
@@ -217,7 +217,7 @@ class VolumeStore:
                 volume=self._volume,
                 current_documents=self._current_documents,
                 committer=committer,
-                mending=self._mending,
+                replay=self._replay,
                 clock=self._clock,
                 events=events,
             ),

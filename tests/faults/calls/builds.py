@@ -13,7 +13,7 @@ import pytest
 from seline.domain.document import DocumentKey
 from seline.storage.volume import backup_index, batches, files, reopen
 from seline.storage.volume.commit import exchange_form, record, replay, staging
-from seline.storage.volume.commit.replay import Mending
+from seline.storage.volume.commit.replay import Replay
 from tests.proof.operations import A
 
 Plant: TypeAlias = Callable[[pytest.MonkeyPatch], None]
@@ -94,10 +94,10 @@ def _tell_nobody_of_what_was_in_doubt(patch: pytest.MonkeyPatch) -> None:
 
 
 def _forget_the_record(patch: pytest.MonkeyPatch) -> None:
-    def forget(self: Mending, _now: object, **_: object) -> None:
+    def forget(self: Replay, _now: object, **_: object) -> None:
         files.unlink(self._volume.seline, record.RECORD_NAME, missing_ok=True)
 
-    patch.setattr(replay.Mending, "_roll_forward", forget)
+    patch.setattr(replay.Replay, "_roll_forward", forget)
 
 
 def _move_the_backup(patch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ WRONG_WHEN_A_CALL_FAILS: Final[Mapping[str, tuple[str, Plant]]] = {
 WRONG_WHEN_KILLED: Final[Mapping[str, tuple[str, Plant]]] = {
     "staging is not swept at start": (
         "save",
-        lambda patch: patch.setattr(replay.Mending, "_sweep_staging", _nothing),
+        lambda patch: patch.setattr(replay.Replay, "_sweep_staging", _nothing),
     ),
     "a transaction's record is thrown away": ("transaction", _forget_the_record),
     "the backup is moved, not linked": ("save", _move_the_backup),

@@ -300,7 +300,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "purge of a recovered document",
     ),
     "what a killed process renamed is not synced at the start": _opening(
-        "Mending._hold_names",
+        "Replay._hold_names",
         "files.touch_and_sync",
         NOTHING,
         KILLED_AFTER_THE_EXCHANGE,
@@ -310,35 +310,35 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     ),
     "the record of a killed process is not made durable before it is rolled forward": _seldom(
         _opening(
-            "Mending._hold_record",
+            "Replay._hold_record",
             "files.sync",
             NOTHING,
             RECORD_IN_DOUBT,
         )
     ),
     "documents that were rolled forward are not synced": _opening(
-        "Mending._complete", "files.touch_and_sync", NOTHING, "start after a crash"
+        "Replay._complete", "files.touch_and_sync", NOTHING, "start after a crash"
     ),
     "the removal of a record that was rolled forward is not synced": _unsynced(
-        "replay", "Mending._roll_forward", "start after a crash, then a save"
+        "replay", "Replay._roll_forward", "start after a crash, then a save"
     ),
     "quarantine/ is not synced after a broken record": _unsynced(
-        "replay", "Mending._set_record_aside", "start with a rotten record"
+        "replay", "Replay._set_record_aside", "start with a rotten record"
     ),
     ".seline/ is not synced after a broken record": _unsynced(
-        "replay", "Mending._set_record_aside", "start with a rotten record", number=2
+        "replay", "Replay._set_record_aside", "start with a rotten record", number=2
     ),
     "quarantine/ is not synced after a leftover": _unsynced(
-        "replay", "Mending._move_aside", "start with an edit left in staging/, and a transaction"
+        "replay", "Replay._move_aside", "start with an edit left in staging/, and a transaction"
     ),
     "the copy of an edit before the start is not synced": _unsynced(
-        "replay", "Mending._write_bytes", "start after a crash and an edit by hand"
+        "replay", "Replay._write_bytes", "start after a crash and an edit by hand"
     ),
     "backups/ is not synced after an edit before the start": _unsynced(
-        "replay", "Mending._keep_as", "start after a crash and an edit by hand"
+        "replay", "Replay._keep_as", "start after a crash and an edit by hand"
     ),
     "quarantine/ is not synced after a torn edit before the start": _unsynced(
-        "replay", "Mending._keep_as", "start after a crash and an edit by hand, torn"
+        "replay", "Replay._keep_as", "start after a crash and an edit by hand, torn"
     ),
     "a file that was copied in is not synced before it is relied on": _unsynced(
         "sync", "Durability.make_file_durable", COPIED_IN
@@ -362,7 +362,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "Durability.make_durable", "self.sync_directories", NOTHING, COPIED_IN
     ),
     "the reopening does not try every directory": _opening(
-        "Mending._hold_names",
+        "Replay._hold_names",
         "files.touch_and_sync",
         NOTHING,
         "a directory that cannot be synced",
@@ -375,15 +375,15 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
             NOTHING,
             "a directory that cannot be synced",
         ),
-        "the mending before it syncs the names of every directory, and fails where it cannot",
+        "the replay before it syncs the names of every directory, and fails where it cannot",
     ),
     "nothing is mended at the start": _row(
-        "store", "VolumeStore.__init__", "self._mending.run", NOTHING, "transaction"
+        "store", "VolumeStore.__init__", "self._replay.run", NOTHING, "transaction"
     ),
     "nothing is mended at the reopening": _row(
         "reopen",
         "Reopening._reopen",
-        "self.mending.run",
+        "self.replay.run",
         "(lambda now, again: frozenset())",
         RECORD_IN_DOUBT,
     ),
@@ -539,13 +539,13 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "whoever reads it looks at its inode, and takes the newest content where it is another",
     ),
     "a document counts as its own backup": _opening(
-        "Mending._sweep_twin",
+        "Replay._sweep_twin",
         "(live.st_dev, live.st_ino) == (kept.st_dev, kept.st_ino)",
         NEVER,
         "a kill between the link and the exchange",
     ),
     "every newest backup is taken for its document": _opening(
-        "Mending._sweep_twin",
+        "Replay._sweep_twin",
         "(live.st_dev, live.st_ino) == (kept.st_dev, kept.st_ino)",
         ALWAYS,
         "a flipped document",
@@ -657,7 +657,7 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "a flipped document and backup",
     ),
     "backups are not judged when a removal is made again": _opening(
-        "Mending.remove_again",
+        "Replay.remove_again",
         "self._inspector.look_at_backup",
         "believing(self._inspector.look_at_backup)",
         "delete, the documents' directory fails to sync, then rot and the reopening",
@@ -700,7 +700,7 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "quarantine", "is_set_aside", "raw.data == content.data", NEVER, "two rots of one size"
     ),
     "a record is rolled forward without its digest": _opening(
-        "Mending._roll_forward", "decode_record", "unchecked", "start with a rotten record"
+        "Replay._roll_forward", "decode_record", "unchecked", "start with a rotten record"
     ),
     "any digest of a record will do": _row(
         "record",
@@ -710,52 +710,52 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "start with a rotten record",
     ),
     "whatever lies in staging/ is rolled forward": _opening(
-        "Mending._complete_put", "self._is_staged", YES, "transaction"
+        "Replay._complete_put", "self._is_staged", YES, "transaction"
     ),
     "an edit after a crash is rolled over": _opening(
-        "Mending._complete_put",
+        "Replay._complete_put",
         "live.content.revision not in (entry.before, entry.after)",
         NEVER,
         "start after a crash and an edit by hand",
     ),
     "what lies in place is taken for what was promised": _opening(
-        "Mending._complete_put",
+        "Replay._complete_put",
         "live.content.revision != entry.after",
         NEVER,
         "start after a crash past the exchange, and an edit by hand, torn",
     ),
     "everything is in place already": _opening(
-        "Mending._is_in_place",
+        "Replay._is_in_place",
         "live.content.revision == entry.after",
         ALWAYS,
         "a start after a crash and rot in staging",
     ),
     "nothing is in place yet": _opening(
-        "Mending._is_in_place",
+        "Replay._is_in_place",
         "live.content.revision == entry.after",
         NEVER,
         "a start after a crash past the first exchange and rot in staging",
     ),
     "an edit after a crash is removed": _opening(
-        "Mending._complete_removal",
+        "Replay._complete_removal",
         "live.content.revision == entry.before",
         ALWAYS,
         "start after a crash of a removal, and an edit by hand",
     ),
     "whatever lies in staging/ is Seline's": _opening(
-        "Mending._sweep_staging",
+        "Replay._sweep_staging",
         "self._is_ours",
         YES,
         "start with an edit left in staging/, and a transaction",
     ),
     "nothing in staging/ is known by its digest": _opening(
-        "Mending._is_ours", "checksum.revision == Content.of(data).revision", NEVER, "save"
+        "Replay._is_ours", "checksum.revision == Content.of(data).revision", NEVER, "save"
     ),
     "nothing half-written in staging/ is known": _seldom(
-        _opening("Mending._is_ours", "why_not_json", NOTHING, "save")
+        _opening("Replay._is_ours", "why_not_json", NOTHING, "save")
     ),
     "no checksum in staging/ is read": _opening(
-        "Mending._is_ours", "decode_checksum", NOTHING, "save"
+        "Replay._is_ours", "decode_checksum", NOTHING, "save"
     ),
 }
 

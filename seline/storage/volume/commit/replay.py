@@ -46,7 +46,7 @@ AGAIN: Final = "again"
 """The name in staging/ of what is put in place once more."""
 
 
-class Mending:
+class Replay:
     """Brings a ground to where every acknowledged change is in place and nothing is stray."""
 
     def __init__(
