@@ -2,7 +2,7 @@
 
 V2  Rotation is done when the save returns.
 V7  One change that cannot be made fails alone; nothing is answered before the batch is durable.
-Who may write is the matter of `admission`; what follows a failure, of `reopening`.
+Who may write is the matter of `admission`; what follows a failure, of `reopener`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from seline.storage.volume.os_errors import (
     is_full,
     named,
 )
-from seline.storage.volume.reopen import REOPEN_EVERY_S, Reopening
+from seline.storage.volume.reopen import REOPEN_EVERY_S, Reopener
 from seline.storage.volume.rotation import Rotation
 from seline.storage.volume.writer import Pending
 
@@ -58,7 +58,7 @@ class Turns:
     clock: Clock
     events: Events
     admission: Admission
-    reopening: Reopening
+    reopener: Reopener
     after_commit: Callable[[Sequence[Publish]], None] | None = None
     busy_since_s: float | None = None
     counting: Counting = field(default_factory=Counting)
@@ -71,7 +71,7 @@ class Turns:
         """
         rest = list(batch)
         while rest:
-            if (refusal := self.reopening.refusal()) is not None:
+            if (refusal := self.reopener.refusal()) is not None:
                 self._refuse(rest, refusal)
                 return
             now = self.clock.now()
@@ -84,8 +84,8 @@ class Turns:
 
     def idle(self) -> float | None:
         """Mend what can be mended while nothing is queued; return when to come back, in s."""
-        if self.reopening.failure is not None:
-            return None if self.reopening.refusal() is None else REOPEN_EVERY_S
+        if self.reopener.failure is not None:
+            return None if self.reopener.refusal() is None else REOPEN_EVERY_S
         if not self.space.has_reserve():
             self.space.rebuild_reserve()
             return None if self.space.has_reserve() else REOPEN_EVERY_S
@@ -93,7 +93,7 @@ class Turns:
 
     def rotate(self, key: DocumentKey, retain: Retain) -> Sequence[Dropped]:
         """Discard what `retain` drops. Raises StorageError."""
-        self.reopening.check_open()
+        self.reopener.check_open()
         try:
             return self.rotation.rotate(key, retain)
         except OSError as error:
@@ -107,7 +107,7 @@ class Turns:
             self.committer.make_durable(plan.rests_on)
         except DirectoryFailed as error:
             doubtful = frozenset(one.key for one in plan.rests_on)
-            self.reopening.fail(error.error, error.doing, doubtful)
+            self.reopener.fail(error.error, error.doing, doubtful)
             self._refuse(taken, named(error.error, error.doing))
             return
         if not plan.publishes:
@@ -120,13 +120,13 @@ class Turns:
         except LookAgain:
             self._look_again(taken)
         except SelineError as error:
-            if len(taken) > 1 and self.reopening.failure is None:
+            if len(taken) > 1 and self.reopener.failure is None:
                 for pending in taken:
                     self.commit([pending])
             else:
                 self._refuse(taken, error)
         except Exception as error:  # noqa: BLE001  # a defect of ours: whoever waits hears of it
-            self._refuse(taken, self.reopening.in_doubt(plan, _unforeseen(error)))
+            self._refuse(taken, self.reopener.in_doubt(plan, _unforeseen(error)))
         else:
             if self.after_commit is not None:
                 self.after_commit(plan.publishes)
@@ -145,14 +145,14 @@ class Turns:
     def _commit(self, plan: Plan, now: datetime) -> Committed:
         self.busy_since_s = self.clock.monotonic()
         try:
-            self.reopening.check_open()
+            self.reopener.check_open()
             self.admission.admit(plan)
             return self._commit_or_make_room(plan, now)
         except DirectoryFailed as error:
-            self.reopening.fail(error.error, error.doing, frozenset())
+            self.reopener.fail(error.error, error.doing, frozenset())
             raise named(error.error, error.doing) from error
         except InDoubt as error:
-            raise self.reopening.in_doubt(plan, error) from error
+            raise self.reopener.in_doubt(plan, error) from error
         finally:
             self.busy_since_s = None
 

@@ -33,7 +33,7 @@ _log = logging.getLogger("seline.storage")
 
 
 @dataclass(slots=True, kw_only=True)
-class Reopening:
+class Reopener:
     """Says whether writes are taken; `failure` is why not, and `doubtful` is not served."""
 
     volume: VolumeDirectory

@@ -63,7 +63,7 @@ from seline.storage.volume.inspect import Inspector
 from seline.storage.volume.mounts import wait_for_place
 from seline.storage.volume.os_errors import named
 from seline.storage.volume.quarantine import list_quarantine
-from seline.storage.volume.reopen import Reopening
+from seline.storage.volume.reopen import Reopener
 from seline.storage.volume.rotation import Rotation
 from seline.storage.volume.snapshots import Lease, Leases
 from seline.storage.volume.strict import verify_after_commit
@@ -172,7 +172,7 @@ class VolumeStore:
         committer = self._make_committer()
         self._overlay = committer.overlay
         self._turns = self._make_turns(options, committer)
-        self._reopening = self._turns.reopening
+        self._reopener = self._turns.reopener
         self._replay.run(clock.now())
         self._turns.admission.documents = len(self._names(BOT))
         self._space.rebuild_reserve()
@@ -213,7 +213,7 @@ class VolumeStore:
                 documents_max=options.documents_max,
                 events=events,
             ),
-            reopening=Reopening(
+            reopener=Reopener(
                 volume=self._volume,
                 current_documents=self._current_documents,
                 committer=committer,
@@ -240,7 +240,7 @@ class VolumeStore:
         found = self._inspector.peek(key)
         if found is Verdict.MISSING:
             self._volume.check_usable()  # closed meanwhile: the number may be another directory's
-        if key in self._reopening.doubtful:
+        if key in self._reopener.doubtful:
             return None
         if not self._overlay:
             return found
@@ -398,7 +398,7 @@ class VolumeStore:
         return list(self._incidents)
 
     def trouble(self) -> SelineError | None:
-        return self._reopening.failure or self._volume.lost() or self._volume.read_only()
+        return self._reopener.failure or self._volume.lost() or self._volume.read_only()
 
     def close(self) -> None:
         with self._closing:
@@ -424,7 +424,7 @@ class VolumeStore:
 
     def _check_known(self, key: DocumentKey) -> None:
         """Refuse what may lie there without being durable, until the volume was reopened."""
-        if key in self._reopening.doubtful:
+        if key in self._reopener.doubtful:
             raise VolumeFailed(
                 f"Whether the last change of {key.name} was made is not known yet: the disk failed "
                 "and is being read again.",
@@ -461,8 +461,8 @@ class VolumeStore:
         )
 
     def _hold_still(self, owner: str) -> AbstractContextManager[Snapshot]:
-        if self._reopening.failure is not None and (self._reopening.doubtful or self._overlay):
-            raise self._reopening.failure  # what lies there may not be what is, or will be, current
+        if self._reopener.failure is not None and (self._reopener.doubtful or self._overlay):
+            raise self._reopener.failure  # what lies there may not be what is, or will be, current
         directory = self._volume.documents(owner)
         held: dict[str, Identity] = {}
         for name in self._names(owner):

@@ -82,15 +82,15 @@ def _trust_the_list(patch: pytest.MonkeyPatch) -> None:
 
 
 def _tell_nobody_of_what_was_in_doubt(patch: pytest.MonkeyPatch) -> None:
-    def reopen(self: reopen.Reopening) -> None:
+    def reopen(self: reopen.Reopener) -> None:
         notice, self.events.notice = self.events.notice, _nothing
         try:
             real(self)
         finally:
             self.events.notice = notice
 
-    real = reopen.Reopening._reopen
-    patch.setattr(reopen.Reopening, "_reopen", reopen)
+    real = reopen.Reopener._reopen
+    patch.setattr(reopen.Reopener, "_reopen", reopen)
 
 
 def _forget_the_record(patch: pytest.MonkeyPatch) -> None:

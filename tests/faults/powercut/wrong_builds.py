@@ -361,16 +361,16 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     "the name of a file that was copied in is not synced": _durability(
         "Durability.make_durable", "self.sync_directories", NOTHING, COPIED_IN
     ),
-    "the reopening does not try every directory": _opening(
+    "the reopener does not try every directory": _opening(
         "Replay._hold_names",
         "files.touch_and_sync",
         NOTHING,
         "a directory that cannot be synced",
     ),
-    "the reopening does not try the documents' directories once more": _needless(
+    "the reopener does not try the documents' directories once more": _needless(
         _row(
             "reopen",
-            "Reopening._reopen",
+            "Reopener._reopen",
             "files.touch_and_sync",
             NOTHING,
             "a directory that cannot be synced",
@@ -380,9 +380,9 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     "nothing is mended at the start": _row(
         "store", "VolumeStore.__init__", "self._replay.run", NOTHING, "transaction"
     ),
-    "nothing is mended at the reopening": _row(
+    "nothing is mended at the reopener": _row(
         "reopen",
-        "Reopening._reopen",
+        "Reopener._reopen",
         "self.replay.run",
         "(lambda now, again: frozenset())",
         RECORD_IN_DOUBT,
@@ -390,9 +390,9 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     "nothing is committed": _row(
         "batches", "Turns._commit_or_make_room", "self.committer.run", COMMITS_NOTHING, "save"
     ),
-    "the reopening commits nothing anew": _row(
+    "the reopener commits nothing anew": _row(
         "reopen",
-        "Reopening._reopen",
+        "Reopener._reopen",
         "self.committer.run",
         COMMITS_NOTHING,
         "save, the documents' directory fails to sync, then the reopening",
