@@ -468,11 +468,11 @@ async def test_a_client_that_takes_nothing_does_not_hold_an_export_for_ever(
     stalled.connect((host, int(port)))
     ask = f"GET {PREFIX}/export HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {ADMIN}\r\n\r\n"
     stalled.sendall(ask.encode())
-    leases = tmp_path / "data" / ".seline" / "exports"
+    snapshots = tmp_path / "data" / ".seline" / "exports"
     async with asyncio.timeout(10):
-        while not list(leases.rglob("*.json")):
+        while not list(snapshots.rglob("*.json")):
             await client.call("PUT", "/documents/d7.json", os.urandom(8).hex())
-        while any(leases.iterdir()):
+        while any(snapshots.iterdir()):
             await asyncio.sleep(0.02)
     stalled.close()
 

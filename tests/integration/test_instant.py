@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from seline import open_seline
-from seline.storage.volume.snapshots import WHOLE_BYTES_MAX, Lease
+from seline.storage.volume.snapshots import WHOLE_BYTES_MAX, VolumeSnapshot
 
 NAME = "a.json"
 
@@ -21,15 +21,15 @@ async def test_a_save_in_the_moment_of_the_look_does_not_get_in(
         await seline.data.save_json(NAME, {"of": "the instant"})
         loop = asyncio.get_running_loop()
 
-        def save_after(self: Lease, name: str) -> list[int]:
+        def save_after(self: VolumeSnapshot, name: str) -> list[int]:
             places = real(self, name)
-            monkeypatch.setattr(Lease, "_places", real)
+            monkeypatch.setattr(VolumeSnapshot, "_places", real)
             saving = seline.data.save_json(NAME, {"of": "later"})
             asyncio.run_coroutine_threadsafe(saving, loop).result(10)
             return places
 
-        real = Lease._places
-        monkeypatch.setattr(Lease, "_places", save_after)
+        real = VolumeSnapshot._places
+        monkeypatch.setattr(VolumeSnapshot, "_places", save_after)
 
         async with seline.data.exported() as snapshot:
             exported = await asyncio.to_thread(lambda: b"".join(snapshot.open(NAME)))

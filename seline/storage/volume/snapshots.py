@@ -28,12 +28,12 @@ WHOLE_BYTES_MAX = 1 << 20
 
 
 @dataclass(slots=True, kw_only=True)
-class Lease:
+class VolumeSnapshot:
     """One export's hold on the documents of its instant: a port `Snapshot`."""
 
     volume: VolumeDirectory
     inspector: Inspector
-    leases: Leases
+    snapshots: Snapshots
     name: str
     owner: str
     taken_at: datetime
@@ -62,18 +62,18 @@ class Lease:
                 raise named(error, f"Reading {name}") from error
         if content is None and self._places(name) != places:
             return self.open(name)  # a commit has just moved it where this export keeps it
-        content = content or self.leases.current_documents.rescue(key)
+        content = content or self.snapshots.current_documents.rescue(key)
         if content is None:
             raise DocumentUnrecoverable(f"{name} is broken and has no sound backup.", document=name)
         return iter((content.data,))
 
     def done_with(self, name: str) -> None:
         """Let a document go that has been read."""
-        with self.leases.lock:
+        with self.snapshots.lock:
             self.held.pop(name, None)
 
     def _places(self, name: str) -> list[int]:
-        with self.leases.lock:
+        with self.snapshots.lock:
             live = self.volume.documents(self.owner)
             if name in self.linked and self.directory is not None:
                 return [self.directory]
@@ -99,7 +99,7 @@ class Lease:
             revision = self.inspector.recorded(key, descriptor)
         finally:
             os.close(descriptor)
-        return None if revision is None else self.leases.current_documents.recall(key, revision)
+        return None if revision is None else self.snapshots.current_documents.recall(key, revision)
 
     def _pieces(
         self, key: DocumentKey, directory: int, identity: Identity
@@ -118,34 +118,34 @@ class Lease:
         return None
 
 
-class Leases:
+class Snapshots:
     """The exports under way. Lists change between batches, reads come from any thread."""
 
     def __init__(self, volume: VolumeDirectory, current_documents: CurrentDocuments) -> None:
         self._volume = volume
         self._inspector = current_documents.inspector
         self.current_documents = current_documents
-        self._open: dict[str, Lease] = {}
+        self._open: dict[str, VolumeSnapshot] = {}
         self._left: list[str] = []
         self._sequence = 0
         self.lock = threading.Lock()
 
-    def take(self, owner: str, identities: dict[str, Identity], now: datetime) -> Lease:
+    def take(self, owner: str, identities: dict[str, Identity], now: datetime) -> VolumeSnapshot:
         """Hold these documents still; only the writer's thread, between two batches."""
         with self.lock:
             self._sequence += 1
             name = f"{os.getpid()}-{self._sequence}"
-            lease = Lease(
+            snapshot = VolumeSnapshot(
                 volume=self._volume,
                 inspector=self._inspector,
-                leases=self,
+                snapshots=self,
                 name=name,
                 owner=owner,
                 taken_at=now,
                 held=identities,
             )
-            self._open[name] = lease
-            return lease
+            self._open[name] = snapshot
+            return snapshot
 
     def before_replacing(self, key: DocumentKey) -> None:
         """Keep a document's inode for the exports that still need it. Raises OSError."""
@@ -153,18 +153,18 @@ class Leases:
             return
         with self.lock:
             self._tidy()
-            for lease in self._open.values():
-                if lease.owner == key.owner and key.name in lease.held:
-                    self._link(lease, key)
+            for snapshot in self._open.values():
+                if snapshot.owner == key.owner and key.name in snapshot.held:
+                    self._link(snapshot, key)
 
-    def release(self, lease: Lease) -> None:
+    def release(self, snapshot: VolumeSnapshot) -> None:
         """Let go of everything an export held; idempotent."""
         with self.lock:
-            if self._open.pop(lease.name, None) is None or lease.directory is None:
+            if self._open.pop(snapshot.name, None) is None or snapshot.directory is None:
                 return
-            os.close(lease.directory)
-            lease.directory = None
-            self._left.append(lease.name)
+            os.close(snapshot.directory)
+            snapshot.directory = None
+            self._left.append(snapshot.name)
             self._tidy()
 
     def _tidy(self) -> None:
@@ -187,32 +187,32 @@ class Leases:
             os.close(directory)
         os.rmdir(name, dir_fd=self._volume.exports)
 
-    def _link(self, lease: Lease, key: DocumentKey) -> None:
-        if key.name in lease.linked:
+    def _link(self, snapshot: VolumeSnapshot, key: DocumentKey) -> None:
+        if key.name in snapshot.linked:
             return
-        if lease.directory is None:
-            os.mkdir(lease.name, files.DIRECTORY_MODE, dir_fd=self._volume.exports)
-            lease.directory = files.open_directory(lease.name, inside=self._volume.exports)
+        if snapshot.directory is None:
+            os.mkdir(snapshot.name, files.DIRECTORY_MODE, dir_fd=self._volume.exports)
+            snapshot.directory = files.open_directory(snapshot.name, inside=self._volume.exports)
         documents = self._volume.documents(key.owner)
-        identity = lease.held[key.name]
+        identity = snapshot.held[key.name]
         try:
             status = os.stat(key.name, dir_fd=documents, follow_symlinks=False)
             if not Identity.of(status).same_bytes(identity):
                 return
-            files.link(documents, key.name, lease.directory, key.name)
+            files.link(documents, key.name, snapshot.directory, key.name)
         except FileNotFoundError:
             return
         except OSError:
             raw = files.read_whole(documents, key.name, size_max=identity.size_bytes)
             os.close(
                 files.stage(
-                    lease.directory, key.name, raw.data, raw.attribute, raw.identity.mtime_ns
+                    snapshot.directory, key.name, raw.data, raw.attribute, raw.identity.mtime_ns
                 )
             )
-            lease.held[key.name] = Identity.of(
-                os.stat(key.name, dir_fd=lease.directory, follow_symlinks=False)
+            snapshot.held[key.name] = Identity.of(
+                os.stat(key.name, dir_fd=snapshot.directory, follow_symlinks=False)
             )
-        lease.linked.add(key.name)
+        snapshot.linked.add(key.name)
 
 
 def _read_pieces(file: FileIO) -> Generator[bytes]:

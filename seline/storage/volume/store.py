@@ -65,7 +65,7 @@ from seline.storage.volume.os_errors import named
 from seline.storage.volume.quarantine import list_quarantine
 from seline.storage.volume.reopen import Reopener
 from seline.storage.volume.rotation import Rotation
-from seline.storage.volume.snapshots import Lease, Leases
+from seline.storage.volume.snapshots import Snapshots, VolumeSnapshot
 from seline.storage.volume.strict import verify_after_commit
 from seline.storage.volume.writer import Writer
 
@@ -161,7 +161,7 @@ class VolumeStore:
         self._current_documents = CurrentDocuments(
             inspector=self._inspector, backup_indexes=self._backup_indexes
         )
-        self._leases = Leases(volume, self._current_documents)
+        self._snapshots = Snapshots(volume, self._current_documents)
         self._replay = Replay(
             volume,
             self._inspector,
@@ -186,7 +186,7 @@ class VolumeStore:
             backup_indexes=self._backup_indexes,
             tell=self._incidents.append,
             release_reserve=self._space.release_reserve,
-            before_replacing=self._leases.before_replacing,
+            before_replacing=self._snapshots.before_replacing,
         )
 
     def _make_turns(self, options: VolumeOptions, committer: Committer) -> Turns:
@@ -470,7 +470,7 @@ class VolumeStore:
                 held[name] = Identity.of(os.stat(name, dir_fd=directory, follow_symlinks=False))
             except FileNotFoundError:
                 continue
-        return _holding(self._leases, self._leases.take(owner, held, self._clock.now()))
+        return _holding(self._snapshots, self._snapshots.take(owner, held, self._clock.now()))
 
     def _verify_everything(self, _: Sequence[object]) -> None:
         verify_after_commit(self._volume, self._current_documents, self._names(BOT))
@@ -480,11 +480,11 @@ _STATE_REPORTS: Final = frozenset({"server.json"})
 
 
 @contextmanager
-def _holding(leases: Leases, lease: Lease) -> Generator[Snapshot]:
+def _holding(snapshots: Snapshots, snapshot: VolumeSnapshot) -> Generator[Snapshot]:
     try:
-        yield lease
+        yield snapshot
     finally:
-        leases.release(lease)
+        snapshots.release(snapshot)
 
 
 def _inspector(

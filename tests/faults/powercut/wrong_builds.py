@@ -170,7 +170,7 @@ _old_bytes = functools.partial(_row, "preserve")
 _opening = functools.partial(_row, "replay")
 _current_documents = functools.partial(_row, "current")
 _inspector = functools.partial(_row, "inspect")
-_leases = functools.partial(_row, "snapshots")
+_snapshots = functools.partial(_row, "snapshots")
 _disk = functools.partial(_row, "files")
 
 
@@ -455,11 +455,11 @@ LINKS: Final[Mapping[str, WrongBuild]] = {
     "broken bytes are moved aside before the exchange": _old_bytes(
         "OldBytes._set_aside", "files.link", MOVED, "recovery"
     ),
-    "an export takes a document away": _leases(
-        "Leases._link", "files.link", MOVED, "save during an export"
+    "an export takes a document away": _snapshots(
+        "Snapshots._link", "files.link", MOVED, "save during an export"
     ),
-    "an export keeps no document of its instant": _leases(
-        "Leases._link", "files.link", NOTHING, "an export beside a save"
+    "an export keeps no document of its instant": _snapshots(
+        "Snapshots._link", "files.link", NOTHING, "an export beside a save"
     ),
     "every link is a move": _disk("link", "os.link", "moved", "save"),
     "a transaction has no record": WrongBuild(
@@ -514,24 +514,27 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     "a file that still changes counts as settled": _inspector(
         "Inspector._settled", "seen[0].same_bytes", YES, "a slow upload"
     ),
-    "an export takes what lies there now": _leases(
-        "Lease._judged", "inspection.identity.same_bytes", YES, "an export that meets a save"
+    "an export takes what lies there now": _snapshots(
+        "VolumeSnapshot._judged",
+        "inspection.identity.same_bytes",
+        YES,
+        "an export that meets a save",
     ),
-    "an export takes what lies there now, of a large document": _leases(
-        "Lease._pieces",
+    "an export takes what lies there now, of a large document": _snapshots(
+        "VolumeSnapshot._pieces",
         "Identity.of(os.fstat(file.fileno())).same_bytes",
         YES,
         "an export of a large one that meets a save",
     ),
-    "an export takes what lies there now for what was broken": _leases(
-        "Lease._remembered",
+    "an export takes what lies there now for what was broken": _snapshots(
+        "VolumeSnapshot._remembered",
         "Identity.of(os.fstat(descriptor)).same_bytes",
         YES,
         "an export of a flipped document that meets two saves",
     ),
     "an export holds what lies there now": _needless(
-        _leases(
-            "Leases._link",
+        _snapshots(
+            "Snapshots._link",
             "Identity.of(status).same_bytes",
             YES,
             "an export of an edited document that meets a save",
@@ -599,14 +602,14 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         ),
         "what a digest names is looked for among the contents of this document alone",
     ),
-    "an export judges no document": _leases(
-        "Lease._judged",
+    "an export judges no document": _snapshots(
+        "VolumeSnapshot._judged",
         "self.inspector.look_in",
         "believing(self.inspector.look_in)",
         "an export of a flipped document",
     ),
-    "an export judges no large document": _leases(
-        "Lease._pieces",
+    "an export judges no large document": _snapshots(
+        "VolumeSnapshot._pieces",
         "self.inspector.judge_in_pieces",
         YES,
         "an export of a large flipped document",
