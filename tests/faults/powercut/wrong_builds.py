@@ -165,7 +165,7 @@ def _row(module: str, where: str, code: str, new: str, tried: str, number: int =
 
 
 _commit = functools.partial(_row, "exchange_form")
-_durability = functools.partial(_row, "sync")
+_syncer = functools.partial(_row, "sync")
 _old_bytes = functools.partial(_row, "preserve")
 _opening = functools.partial(_row, "replay")
 _current_documents = functools.partial(_row, "current")
@@ -191,7 +191,7 @@ def _needless(row: WrongBuild, why: str) -> WrongBuild:
 def _all_but(directory: str) -> str:
     """Return the sync of directories without this one."""
     return (
-        "(lambda directories, doing: self._durability.sync_directories("
+        "(lambda directories, doing: self._syncer.sync_directories("
         f"[one for one in directories if one != {directory}], doing))"
     )
 
@@ -211,13 +211,13 @@ NO_ROOM: Final = "two saves, edited by hand before the first exchange, with no r
 
 SYNCS: Final[Mapping[str, WrongBuild]] = {
     "nothing is synced": _disk("flush", "os.fsync", NOTHING, "save"),
-    "one staged file is not synced": _unsynced("sync", "Durability.sync_files", "save"),
+    "one staged file is not synced": _unsynced("sync", "Syncer.sync_files", "save"),
     "several staged files are not synced": _unsynced(
-        "sync", "Durability.sync_files", "transaction", number=2
+        "sync", "Syncer.sync_files", "transaction", number=2
     ),
     "staged files are not synced while the interpreter goes down": _unsynced(
         "sync",
-        "Durability.sync_files",
+        "Syncer.sync_files",
         "transaction, while the interpreter goes down",
         number=3,
     ),
@@ -225,23 +225,23 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "Committer._sync", "files.sync_filesystem", NOTHING, "save, synced as a whole"
     ),
     "no directory is synced before the exchange": _unsynced(
-        "sync", "Durability.sync_directories", "save"
+        "sync", "Syncer.sync_directories", "save"
     ),
     "backups/ is not synced after a link": _commit(
         "Committer._sync",
-        "self._durability.sync_directories",
+        "self._syncer.sync_directories",
         _all_but("self._volume.backups('')"),
         "save",
     ),
     "backups/ is not synced after a copy": _commit(
         "Committer._sync",
-        "self._durability.sync_directories",
+        "self._syncer.sync_directories",
         _all_but("self._volume.backups('')"),
         "save, links refused",
     ),
     "quarantine/ is not synced after a link": _commit(
         "Committer._sync",
-        "self._durability.sync_directories",
+        "self._syncer.sync_directories",
         _all_but("self._volume.quarantine"),
         "recovery",
     ),
@@ -249,7 +249,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "preserve", "OldBytes._set_aside_otherwise", "recovery, neither links nor exchange"
     ),
     "staging/ is not synced before the record": _commit(
-        "Committer._record", "self._durability.sync_directories", NOTHING, "transaction"
+        "Committer._record", "self._syncer.sync_directories", NOTHING, "transaction"
     ),
     "the record is not synced": _unsynced("exchange_form", "Committer._record", "transaction"),
     ".seline/ is not synced after the record": _seldom(
@@ -341,25 +341,25 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "replay", "Replay._keep_as", "start after a crash and an edit by hand, torn"
     ),
     "a file that was copied in is not synced before it is relied on": _unsynced(
-        "sync", "Durability.make_file_durable", COPIED_IN
+        "sync", "Syncer.make_file_durable", COPIED_IN
     ),
     "nothing that was copied in is made durable before it is relied on": _row(
         "batches", "Turns._run", "self.committer.make_durable", NOTHING, COPIED_IN
     ),
     "the commit makes nothing durable that was copied in": _commit(
-        "Committer.make_durable", "self._durability.make_durable", NOTHING, COPIED_IN
+        "Committer.make_durable", "self._syncer.make_durable", NOTHING, COPIED_IN
     ),
-    "only the name of what was copied in is made durable": _durability(
-        "Durability.make_durable", "self.make_file_durable", NOTHING, COPIED_IN
+    "only the name of what was copied in is made durable": _syncer(
+        "Syncer.make_durable", "self.make_file_durable", NOTHING, COPIED_IN
     ),
     "a file that was copied in is linked as it lies there": _old_bytes(
         "OldBytes._link",
-        "self.durability.make_file_durable",
+        "self.syncer.make_file_durable",
         NOTHING,
         "save, over a copy by hand",
     ),
-    "the name of a file that was copied in is not synced": _durability(
-        "Durability.make_durable", "self.sync_directories", NOTHING, COPIED_IN
+    "the name of a file that was copied in is not synced": _syncer(
+        "Syncer.make_durable", "self.sync_directories", NOTHING, COPIED_IN
     ),
     "the reopener does not try every directory": _opening(
         "Replay._hold_names",

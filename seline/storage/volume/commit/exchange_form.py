@@ -15,7 +15,7 @@ The order, which is the whole point:
             sync the documents' directory
   finish    remove the record, look at what came out, forget the overlay
 
-How each is done is said in `staging`, `old_bytes` (V4) and `durability`; the order is kept here.
+How each is done is said in `staging`, `old_bytes` (V4) and `syncer`; the order is kept here.
 From the first rename until the directory is synced, readers are answered from the overlay.
 Nothing awaits here, and only the writer's thread comes here.
 """
@@ -42,7 +42,7 @@ from seline.storage.volume.capabilities import Probed
 from seline.storage.volume.commit.preserve import OldBytes
 from seline.storage.volume.commit.record import RECORD_NAME, Entry, encode_record
 from seline.storage.volume.commit.staging import Move, Staging
-from seline.storage.volume.commit.sync import Durability
+from seline.storage.volume.commit.sync import Syncer
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import Identity
 from seline.storage.volume.inspect import Inspector
@@ -94,8 +94,8 @@ class Committer:
         self._release_reserve = release_reserve
         self._before_replacing = before_replacing
         self._staging = Staging(volume, probed)
-        self._durability = Durability(volume)
-        self._old_bytes = OldBytes(volume, self._staging, self._durability, backup_indexes, tell)
+        self._syncer = Syncer(volume)
+        self._old_bytes = OldBytes(volume, self._staging, self._syncer, backup_indexes, tell)
         self._litter: list[tuple[int, str]] = []
 
     def run(self, plan: Plan, *, now: datetime) -> Committed:
@@ -118,11 +118,11 @@ class Committer:
 
     def make_durable(self, found: Sequence[Found]) -> None:
         """Make durable what lies there, before it is relied on (V3). Raises DirectoryFailed."""
-        self._durability.make_durable(found)
+        self._syncer.make_durable(found)
 
     def close(self) -> None:
         """End the threads that sync; idempotent. No commit runs any more."""
-        self._durability.close()
+        self._syncer.close()
 
     def _prepare(self, moves: Sequence[Move], now: datetime, *, atomic: bool) -> None:
         """Do all that comes before the first document becomes visible, or undo it."""
@@ -157,12 +157,12 @@ class Committer:
             if whole:
                 files.sync_filesystem(self._volume.top)
             else:
-                self._durability.sync_files(descriptors)
+                self._syncer.sync_files(descriptors)
             moved = self._old_bytes.shelve_copies(moves)
         except OSError as error:
             raise StagingFailed(error, "Syncing what was written") from error
         directories = moved if whole else {target for move in moves for target, _ in move.links}
-        self._durability.sync_directories(directories | moved, "Syncing the backups")
+        self._syncer.sync_directories(directories | moved, "Syncing the backups")
 
     # record: the commit point of several documents
 
@@ -177,7 +177,7 @@ class Committer:
             )
             for move in moves
         ]
-        self._durability.sync_directories([self._volume.staging], "Syncing what was staged")
+        self._syncer.sync_directories([self._volume.staging], "Syncing what was staged")
         name = f"{RECORD_NAME}.new"
         try:
             files.unlink(self._volume.seline, name, missing_ok=True)
@@ -246,9 +246,9 @@ class Committer:
                 continue
             if content is None:
                 self._inspector.forget(move.key)
-                self._durability.known.pop(move.key, None)
+                self._syncer.known.pop(move.key, None)
             else:
-                identity = self._durability.known[move.key] = self._as_staged(move, content)
+                identity = self._syncer.known[move.key] = self._as_staged(move, content)
                 self._inspector.remember(move.key, identity, content)
 
     def _as_staged(self, move: Move, content: Content) -> Identity:

@@ -20,7 +20,7 @@ from seline.ports.store import Incident
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.commit.staging import Move, Staging
-from seline.storage.volume.commit.sync import Durability
+from seline.storage.volume.commit.sync import Syncer
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.os_errors import InDoubt, LookAgain, describe
 from seline.storage.volume.quarantine import free_aside_name, is_set_aside
@@ -32,7 +32,7 @@ class OldBytes:
 
     volume: VolumeDirectory
     staging: Staging
-    durability: Durability
+    syncer: Syncer
     backup_indexes: dict[str, BackupIndex]
     tell: Callable[[Incident], None]
     _unseen: list[Move] = field(default_factory=list[Move])
@@ -65,7 +65,7 @@ class OldBytes:
         backup = move.next_backup(self.backup_indexes[move.key.owner], content, now)
         target = self.volume.backups(move.key.owner)
         try:
-            self.durability.make_file_durable(move.publish.found)
+            self.syncer.make_file_durable(move.publish.found)
             files.link(self.volume.documents(move.key.owner), move.key.name, target, backup.name)
         except (FileNotFoundError, FileExistsError) as error:
             raise LookAgain from error

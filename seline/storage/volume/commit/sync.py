@@ -24,7 +24,7 @@ SYNC_THREADS: Final = 16
 
 
 @dataclass(slots=True)
-class Durability:
+class Syncer:
     """Syncs on one ground. `known` is what each document is known by that is durable."""
 
     volume: VolumeDirectory
