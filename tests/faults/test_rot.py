@@ -50,7 +50,7 @@ from seline.operations.custody import Custody
 from seline.ports.futures import run_without_loop
 from seline.server import serving
 from seline.storage.volume import capabilities, inspect
-from seline.storage.volume.commit.preserve import OldBytes
+from seline.storage.volume.commit.preserve import Preserver
 from seline.storage.volume.commit.replay import Replay
 from seline.storage.volume.events import Events
 from tests.faults.powercut.trying import fast_place, kind_of
@@ -630,7 +630,7 @@ def _recovers_and_says_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 def _throws_broken_bytes_away(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(OldBytes, "_set_aside", lambda *_: None)
+    patch.setattr(Preserver, "_set_aside", lambda *_: None)
 
 
 def _believes_what_was_staged(patch: pytest.MonkeyPatch) -> None:

@@ -166,7 +166,7 @@ def _row(module: str, where: str, code: str, new: str, tried: str, number: int =
 
 _commit = functools.partial(_row, "exchange_form")
 _syncer = functools.partial(_row, "sync")
-_old_bytes = functools.partial(_row, "preserve")
+_preserver = functools.partial(_row, "preserve")
 _opening = functools.partial(_row, "replay")
 _current_documents = functools.partial(_row, "current")
 _inspector = functools.partial(_row, "inspect")
@@ -246,7 +246,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "recovery",
     ),
     "a copy in quarantine/ is not synced": _unsynced(
-        "preserve", "OldBytes._set_aside_otherwise", "recovery, neither links nor exchange"
+        "preserve", "Preserver._set_aside_otherwise", "recovery, neither links nor exchange"
     ),
     "staging/ is not synced before the record": _commit(
         "Committer._record", "self._syncer.sync_directories", NOTHING, "transaction"
@@ -275,19 +275,19 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         seldom=True,
     ),
     "quarantine/ is not synced after a move": _unsynced(
-        "preserve", "OldBytes._move_aside", "recovery, its link refused"
+        "preserve", "Preserver._move_aside", "recovery, its link refused"
     ),
     "the copy of a hand edit is not synced": _unsynced(
-        "preserve", "OldBytes._keep_edit", BEFORE_EXCHANGE
+        "preserve", "Preserver._keep_edit", BEFORE_EXCHANGE
     ),
     "backups/ is not synced after the copy of a hand edit": _unsynced(
-        "preserve", "OldBytes._keep_edit", BEFORE_EXCHANGE, number=2
+        "preserve", "Preserver._keep_edit", BEFORE_EXCHANGE, number=2
     ),
     "a hand edit is kept only after the sync that lets go of its name": _commit(
-        "Committer._publish", "self._old_bytes.keep_what_came_out", NOTHING, BEFORE_EXCHANGE
+        "Committer._publish", "self._preserver.keep_what_came_out", NOTHING, BEFORE_EXCHANGE
     ),
     "staging/ is not synced where a hand edit must stay there": _unsynced(
-        "preserve", "OldBytes._hold_what_came_out", NO_ROOM
+        "preserve", "Preserver._hold_what_came_out", NO_ROOM
     ),
     "the removal of purged backups is not synced": _row(
         "rotation", "Rotation.purge", "files.sync", _only("one == self.volume.quarantine"), "purge"
@@ -352,8 +352,8 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     "only the name of what was copied in is made durable": _syncer(
         "Syncer.make_durable", "self.make_file_durable", NOTHING, COPIED_IN
     ),
-    "a file that was copied in is linked as it lies there": _old_bytes(
-        "OldBytes._link",
+    "a file that was copied in is linked as it lies there": _preserver(
+        "Preserver._link",
         "self.syncer.make_file_durable",
         NOTHING,
         "save, over a copy by hand",
@@ -449,11 +449,11 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
 }
 
 LINKS: Final[Mapping[str, WrongBuild]] = {
-    "the backup is moved there, not linked": _old_bytes(
-        "OldBytes._link", "files.link", MOVED, "save"
+    "the backup is moved there, not linked": _preserver(
+        "Preserver._link", "files.link", MOVED, "save"
     ),
-    "broken bytes are moved aside before the exchange": _old_bytes(
-        "OldBytes._set_aside", "files.link", MOVED, "recovery"
+    "broken bytes are moved aside before the exchange": _preserver(
+        "Preserver._set_aside", "files.link", MOVED, "recovery"
     ),
     "an export takes a document away": _snapshots(
         "Snapshots._link", "files.link", MOVED, "save during an export"
@@ -481,23 +481,23 @@ LINKS: Final[Mapping[str, WrongBuild]] = {
 
 CHECKS: Final[Mapping[str, WrongBuild]] = {
     # of inodes
-    "what was linked is not compared with what was judged": _old_bytes(
-        "OldBytes._link", "move.is_judged", YES, "save, edited by hand before the link"
+    "what was linked is not compared with what was judged": _preserver(
+        "Preserver._link", "move.is_judged", YES, "save, edited by hand before the link"
     ),
-    "what was set aside is not compared with what was judged": _old_bytes(
-        "OldBytes._set_aside", "move.is_judged", YES, "recovery, edited by hand before the link"
+    "what was set aside is not compared with what was judged": _preserver(
+        "Preserver._set_aside", "move.is_judged", YES, "recovery, edited by hand before the link"
     ),
-    "what came out is taken for what was judged": _old_bytes(
-        "OldBytes._see_out", "move.is_judged", YES, BEFORE_EXCHANGE
+    "what came out is taken for what was judged": _preserver(
+        "Preserver._see_out", "move.is_judged", YES, BEFORE_EXCHANGE
     ),
-    "what came out is looked at too late": _old_bytes(
-        "OldBytes._is_only_there", "move.is_judged", YES, BEFORE_EXCHANGE
+    "what came out is looked at too late": _preserver(
+        "Preserver._is_only_there", "move.is_judged", YES, BEFORE_EXCHANGE
     ),
     "any inode is taken for the judged one": _row(
         "staging", "Move.is_judged", "token.same_bytes", YES, BEFORE_EXCHANGE
     ),
-    "a torn edit becomes a backup": _old_bytes(
-        "OldBytes._keep_stranger", "why_not_json", NOTHING, f"{BEFORE_EXCHANGE}, torn"
+    "a torn edit becomes a backup": _preserver(
+        "Preserver._keep_stranger", "why_not_json", NOTHING, f"{BEFORE_EXCHANGE}, torn"
     ),
     "a file that changes under a read is taken as it was read": _disk(
         "read_whole",
@@ -693,8 +693,8 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         NOTHING,
         "a switch between two contents",
     ),
-    "broken bytes are said to be set aside already": _old_bytes(
-        "OldBytes._set_aside", "is_set_aside", YES, "recovery"
+    "broken bytes are said to be set aside already": _preserver(
+        "Preserver._set_aside", "is_set_aside", YES, "recovery"
     ),
     "broken bytes of one size are one": _row(
         "quarantine", "is_set_aside", "raw.data == content.data", ALWAYS, "two rots of one size"

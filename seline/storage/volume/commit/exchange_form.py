@@ -15,7 +15,7 @@ The order, which is the whole point:
             sync the documents' directory
   finish    remove the record, look at what came out, forget the overlay
 
-How each is done is said in `staging`, `old_bytes` (V4) and `syncer`; the order is kept here.
+How each is done is said in `staging`, `preserver` (V4) and `syncer`; the order is kept here.
 From the first rename until the directory is synced, readers are answered from the overlay.
 Nothing awaits here, and only the writer's thread comes here.
 """
@@ -39,7 +39,7 @@ from seline.storage.planner import Found, Plan
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.capabilities import Probed
-from seline.storage.volume.commit.preserve import OldBytes
+from seline.storage.volume.commit.preserve import Preserver
 from seline.storage.volume.commit.record import RECORD_NAME, Entry, encode_record
 from seline.storage.volume.commit.staging import Move, Staging
 from seline.storage.volume.commit.sync import Syncer
@@ -95,7 +95,7 @@ class Committer:
         self._before_replacing = before_replacing
         self._staging = Staging(volume, probed)
         self._syncer = Syncer(volume)
-        self._old_bytes = OldBytes(volume, self._staging, self._syncer, backup_indexes, tell)
+        self._preserver = Preserver(volume, self._staging, self._syncer, backup_indexes, tell)
         self._litter: list[tuple[int, str]] = []
 
     def run(self, plan: Plan, *, now: datetime) -> Committed:
@@ -105,7 +105,7 @@ class Committer:
         """
         moves = [Move(publish, publish.key) for publish in plan.publishes]
         self._sweep_litter()
-        self._old_bytes.see_out_the_rest(now)
+        self._preserver.see_out_the_rest(now)
         try:
             self._prepare(moves, now, atomic=plan.atomic)
             self._publish(moves, now, atomic=plan.atomic)
@@ -141,7 +141,7 @@ class Committer:
         for move in moves:
             try:
                 self._staging.stage(move)
-                self._old_bytes.keep(move, now)
+                self._preserver.keep(move, now)
                 self._before_replacing(move.key)
             except OSError as error:
                 raise StagingFailed(error, f"Writing {move.key.name}") from error
@@ -158,7 +158,7 @@ class Committer:
                 files.sync_filesystem(self._volume.top)
             else:
                 self._syncer.sync_files(descriptors)
-            moved = self._old_bytes.shelve_copies(moves)
+            moved = self._preserver.shelve_copies(moves)
         except OSError as error:
             raise StagingFailed(error, "Syncing what was written") from error
         directories = moved if whole else {target for move in moves for target, _ in move.links}
@@ -207,7 +207,7 @@ class Committer:
                 if atomic:
                     raise InDoubt(error, f"Publishing {move.key.name}", committed=True) from error
                 move.refused = error
-        self._old_bytes.keep_what_came_out(moves, now, atomic=atomic)
+        self._preserver.keep_what_came_out(moves, now, atomic=atomic)
         self._sync_documents(moves, committed=atomic)
         if atomic:
             self._forget_record()
@@ -266,7 +266,7 @@ class Committer:
             for backup in move.backups:
                 self._backup_indexes[move.key.owner].added(backup)
             if move.displaced:
-                self._old_bytes.see_out(move, now)
+                self._preserver.see_out(move, now)
 
     # undo: nothing is visible yet
 

@@ -27,7 +27,7 @@ from seline.storage.volume.quarantine import free_aside_name, is_set_aside
 
 
 @dataclass(slots=True)
-class OldBytes:
+class Preserver:
     """Keeps what the documents of one ground were. Raises OSError as the disk gave it."""
 
     volume: VolumeDirectory
