@@ -47,7 +47,7 @@ _log = logging.getLogger("seline.storage")
 
 
 @dataclass(slots=True, kw_only=True)
-class Turns:
+class Batches:
     """Everything that happens on the writer's thread. Nobody else calls `commit`."""
 
     current_documents: CurrentDocuments

@@ -50,7 +50,7 @@ from seline.ports.store import (
 from seline.storage.volume import files
 from seline.storage.volume.admission import Admission
 from seline.storage.volume.backup_index import BackupIndex
-from seline.storage.volume.batches import Turns
+from seline.storage.volume.batches import Batches
 from seline.storage.volume.capabilities import Probed, probe
 from seline.storage.volume.commit.exchange_form import Committer
 from seline.storage.volume.commit.replay import Replay
@@ -171,12 +171,12 @@ class VolumeStore:
         )
         committer = self._make_committer()
         self._overlay = committer.overlay
-        self._turns = self._make_turns(options, committer)
-        self._reopener = self._turns.reopener
+        self._batches = self._make_turns(options, committer)
+        self._reopener = self._batches.reopener
         self._replay.run(clock.now())
-        self._turns.admission.documents = len(self._names(BOT))
+        self._batches.admission.documents = len(self._names(BOT))
         self._space.rebuild_reserve()
-        self._writer = Writer(self._turns.commit, idle=self._turns.idle)
+        self._writer = Writer(self._batches.commit, idle=self._batches.idle)
 
     def _make_committer(self) -> Committer:
         return Committer(
@@ -189,7 +189,7 @@ class VolumeStore:
             before_replacing=self._snapshots.before_replacing,
         )
 
-    def _make_turns(self, options: VolumeOptions, committer: Committer) -> Turns:
+    def _make_turns(self, options: VolumeOptions, committer: Committer) -> Batches:
         rotation = Rotation(
             volume=self._volume,
             inspector=self._inspector,
@@ -197,7 +197,7 @@ class VolumeStore:
             freed=self._space.discarded,
         )
         events = Events(self._clock, self._incidents.append, self._notice)
-        return Turns(
+        return Batches(
             current_documents=self._current_documents,
             committer=committer,
             rotation=rotation,
@@ -264,7 +264,7 @@ class VolumeStore:
         return Judged(verdict, held), inspection.updated_at or self._clock.now()
 
     def busy_s(self) -> float:
-        since = self._turns.busy_since_s
+        since = self._batches.busy_since_s
         return 0.0 if since is None else self._clock.monotonic() - since
 
     def later(self, work: Callable[[], _T]) -> Future[_T]:
@@ -350,10 +350,10 @@ class VolumeStore:
 
     def rotate(self, key: DocumentKey, retain: Retain) -> Future[Sequence[Dropped]]:
         self._volume.check_usable()
-        return self._writer.between(lambda: self._turns.rotate(key, retain))
+        return self._writer.between(lambda: self._batches.rotate(key, retain))
 
     def heed_pins(self, marked: Callable[[str, Sequence[Backup]], Sequence[Backup]]) -> None:
-        self._turns.admission.marked = marked
+        self._batches.admission.marked = marked
 
     def snapshot(self, owner: str) -> Future[AbstractContextManager[Snapshot]]:
         self._volume.check_usable()
@@ -389,7 +389,7 @@ class VolumeStore:
         return self._space.has_reserve()
 
     def figures(self) -> Figures:
-        return self._turns.counting.figures(queued=self._writer.queued, flushes=files.flushes())
+        return self._batches.counting.figures(queued=self._writer.queued, flushes=files.flushes())
 
     def capabilities(self) -> Sequence[Capability]:
         return self._probed.capabilities
@@ -406,7 +406,7 @@ class VolumeStore:
                 return
             self._closed = True
             self._writer.close()
-            self._turns.committer.close()
+            self._batches.committer.close()
             self._readers.shutdown()
             self._volume.close()
 

@@ -67,10 +67,10 @@ def _sync_again(patch: pytest.MonkeyPatch) -> None:
 
 
 def _say_nothing_of_what_is_left(patch: pytest.MonkeyPatch) -> None:
-    def erase(self: batches.Turns, key: DocumentKey, _committed: exchange_form.Committed) -> None:
+    def erase(self: batches.Batches, key: DocumentKey, _committed: exchange_form.Committed) -> None:
         self._quietly(lambda: self.rotation.purge(key))
 
-    patch.setattr(batches.Turns, "_erase", erase)
+    patch.setattr(batches.Batches, "_erase", erase)
 
 
 def _trust_the_list(patch: pytest.MonkeyPatch) -> None:

@@ -344,7 +344,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "sync", "Syncer.make_file_durable", COPIED_IN
     ),
     "nothing that was copied in is made durable before it is relied on": _row(
-        "batches", "Turns._run", "self.committer.make_durable", NOTHING, COPIED_IN
+        "batches", "Batches._run", "self.committer.make_durable", NOTHING, COPIED_IN
     ),
     "the commit makes nothing durable that was copied in": _commit(
         "Committer.make_durable", "self._syncer.make_durable", NOTHING, COPIED_IN
@@ -388,7 +388,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         RECORD_IN_DOUBT,
     ),
     "nothing is committed": _row(
-        "batches", "Turns._commit_or_make_room", "self.committer.run", COMMITS_NOTHING, "save"
+        "batches", "Batches._commit_or_make_room", "self.committer.run", COMMITS_NOTHING, "save"
     ),
     "the reopener commits nothing anew": _row(
         "reopen",
