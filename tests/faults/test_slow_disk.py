@@ -124,7 +124,7 @@ async def test_probes_reads_and_health_answer_while_the_disk_does_not(
 async def test_reads_that_hang_have_an_end_and_health_says_how_long_the_disk_owes_an_answer(
     server: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for limit in ("reading.READ_S", "reading.LISTING_S", "data.HEALTH_S"):
+    for limit in ("reads.READ_S", "reads.LISTING_S", "data.HEALTH_S"):
         monkeypatch.setattr(f"seline.manager.{limit}", 0.2)
     monkeypatch.setattr("seline.manager.health.SLOW_S", 0.1)
     data, names = server.data, [f"d{number}.json" for number in range(READER_THREADS)]

@@ -216,7 +216,7 @@ def test_a_limit_above_the_stack_is_no_recursion_error() -> None:
     assert "too deeply" in refused(deep, depth_max=10**6).message
 
 
-@pytest.mark.parametrize("module", ["json_text.py", "json_flaws.py"])
+@pytest.mark.parametrize("module", ["json_codec.py", "json_flaws.py"])
 def test_a_value_that_another_thread_changes_meanwhile_is_refused_by_name(module: str) -> None:
     value: dict[str, Any] = {"a": 1, "b": "\ud800" if module == "json_flaws.py" else 2}
 
