@@ -487,7 +487,7 @@ def test_no_backup_goes_for_room_that_was_made_by_hand(tmp_path: Path) -> None:
         for number in range(4):
             seline.data.save_json("a.json", {"n": number})
         (tmp_path / "by hand").write_bytes(os.urandom(4 << 20))
-        store_of(seline)._space.usage(fresh=True)
+        store_of(seline)._disk_usage.usage(fresh=True)
         (tmp_path / "by hand").unlink()
 
         seline.data.save_json("a.json", {"n": 4})

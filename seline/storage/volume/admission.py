@@ -21,7 +21,7 @@ from seline.errors import VolumeFull
 from seline.storage.planner import Plan, Publish
 from seline.storage.volume import files
 from seline.storage.volume.directory import VolumeDirectory
-from seline.storage.volume.disk_usage import Space, blocks
+from seline.storage.volume.disk_usage import DiskUsage, blocks
 from seline.storage.volume.events import Events
 from seline.storage.volume.os_errors import named
 from seline.storage.volume.rotation import Rotation
@@ -46,7 +46,7 @@ class Admission:
 
     volume: VolumeDirectory
     rotation: Rotation
-    space: Space
+    disk_usage: DiskUsage
     clock: Clock
     documents_max: int
     events: Events
@@ -59,15 +59,15 @@ class Admission:
         """Refuse what would fill the volume; shed backups first (V9). Raises VolumeFull."""
         self._check_count(plan)
         growth = _growth(plan)
-        room = room_for(growth, self.space.usage())
+        room = room_for(growth, self.disk_usage.usage())
         if room is not Room.FREE and self._may_shed():  # no backup goes for what was counted before
-            room = room_for(growth, self.space.usage(fresh=True))
+            room = room_for(growth, self.disk_usage.usage(fresh=True))
         if room is Room.FREE:
             return
         if self._shed(plan) or room is Room.REFUSE:
-            room = room_for(growth, self.space.usage(fresh=True))
+            room = room_for(growth, self.disk_usage.usage(fresh=True))
         if room is Room.REFUSE and not all(map(_is_emergency, plan.publishes)):
-            usage = self.space.usage()
+            usage = self.disk_usage.usage()
             raise VolumeFull(
                 f"The volume is {usage.usage_ratio:.0%} full, and writes that would take it to "
                 "95 % are refused. Nothing was written.",
@@ -80,14 +80,14 @@ class Admission:
         Backups are shed, then the reserve is drawn on if that may be.
         """
         may_draw = all(map(_is_emergency, plan.publishes))
-        return [lambda: self._shed(plan)] + [self.space.release_reserve] * may_draw
+        return [lambda: self._shed(plan)] + [self.disk_usage.release_reserve] * may_draw
 
     def took(self, current: Sequence[Publish], made: Sequence[Backup]) -> None:
         """Take note of what is current now, and of the backups that were made of it."""
         self.documents += sum(map(_count_change, current))
         if made:
             self._shed_again_at = 0.0  # what they succeed may go
-        self.space.moved(
+        self.disk_usage.moved(
             sum(map(_size_change, current)), sum(blocks(backup.size_bytes) for backup in made)
         )
 
@@ -141,7 +141,7 @@ class Admission:
 
     def _missing(self, plan: Plan) -> tuple[int, int]:
         """Return how many bytes, and how many files, a change is to find room for."""
-        usage, growth = self.space.usage(), _growth(plan)
+        usage, growth = self.disk_usage.usage(), _growth(plan)
         wanted_files = FILES_OF_A_CHANGE * len(plan.publishes) + SHED_FILES_MIN
         lacks_files = usage.inodes_free is not None and usage.inodes_free < wanted_files
         if lacks_files and room_for(growth, usage) is Room.FREE:

@@ -26,7 +26,7 @@ from seline.storage.volume.admission import Admission
 from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.commit.exchange_form import Committed, Committer
 from seline.storage.volume.current import CurrentDocuments
-from seline.storage.volume.disk_usage import Space
+from seline.storage.volume.disk_usage import DiskUsage
 from seline.storage.volume.events import Events
 from seline.storage.volume.os_errors import (
     DirectoryFailed,
@@ -54,7 +54,7 @@ class Batches:
     committer: Committer
     rotation: Rotation
     backup_indexes: dict[str, BackupIndex]
-    space: Space
+    disk_usage: DiskUsage
     clock: Clock
     events: Events
     admission: Admission
@@ -86,9 +86,9 @@ class Batches:
         """Mend what can be mended while nothing is queued; return when to come back, in s."""
         if self.reopener.failure is not None:
             return None if self.reopener.refusal() is None else REOPEN_EVERY_S
-        if not self.space.has_reserve():
-            self.space.rebuild_reserve()
-            return None if self.space.has_reserve() else REOPEN_EVERY_S
+        if not self.disk_usage.has_reserve():
+            self.disk_usage.rebuild_reserve()
+            return None if self.disk_usage.has_reserve() else REOPEN_EVERY_S
         return None
 
     def rotate(self, key: DocumentKey, retain: Retain) -> Sequence[Dropped]:

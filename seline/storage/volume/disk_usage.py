@@ -27,7 +27,7 @@ BLOCK_BYTES: Final = 4096
 _WALK_EVERY_S: Final = 60.0
 
 
-class Space:
+class DiskUsage:
     """Measures one ground. `usage` may be asked from any thread."""
 
     def __init__(

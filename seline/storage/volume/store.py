@@ -56,7 +56,7 @@ from seline.storage.volume.commit.exchange_form import Committer
 from seline.storage.volume.commit.replay import Replay
 from seline.storage.volume.current import CurrentDocuments, unreadable
 from seline.storage.volume.directory import VolumeDirectory, hold
-from seline.storage.volume.disk_usage import Space
+from seline.storage.volume.disk_usage import DiskUsage
 from seline.storage.volume.events import Events
 from seline.storage.volume.files import Identity
 from seline.storage.volume.inspect import Inspector
@@ -148,7 +148,7 @@ class VolumeStore:
         self._closed = False
         self._closing = threading.Lock()
         self._readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="seline-reader")
-        self._space = Space(
+        self._disk_usage = DiskUsage(
             volume,
             limit_bytes=_limit_bytes(options, own_mount=self._probed.own_mount),
             reserve_percent=options.reserve_percent,
@@ -175,7 +175,7 @@ class VolumeStore:
         self._reopener = self._batches.reopener
         self._replay.run(clock.now())
         self._batches.admission.documents = len(self._names(BOT))
-        self._space.rebuild_reserve()
+        self._disk_usage.rebuild_reserve()
         self._writer = Writer(self._batches.commit, idle=self._batches.idle)
 
     def _make_committer(self) -> Committer:
@@ -185,7 +185,7 @@ class VolumeStore:
             inspector=self._inspector,
             backup_indexes=self._backup_indexes,
             tell=self._incidents.append,
-            release_reserve=self._space.release_reserve,
+            release_reserve=self._disk_usage.release_reserve,
             before_replacing=self._snapshots.before_replacing,
         )
 
@@ -194,7 +194,7 @@ class VolumeStore:
             volume=self._volume,
             inspector=self._inspector,
             backup_indexes=self._backup_indexes,
-            freed=self._space.discarded,
+            freed=self._disk_usage.discarded,
         )
         events = Events(self._clock, self._incidents.append, self._notice)
         return Batches(
@@ -202,13 +202,13 @@ class VolumeStore:
             committer=committer,
             rotation=rotation,
             backup_indexes=self._backup_indexes,
-            space=self._space,
+            disk_usage=self._disk_usage,
             clock=self._clock,
             events=events,
             admission=Admission(
                 volume=self._volume,
                 rotation=rotation,
-                space=self._space,
+                disk_usage=self._disk_usage,
                 clock=self._clock,
                 documents_max=options.documents_max,
                 events=events,
@@ -382,11 +382,11 @@ class VolumeStore:
 
     def usage(self) -> Usage:
         self._volume.check_usable()
-        return self._space.usage()
+        return self._disk_usage.usage()
 
     def has_reserve(self) -> bool:
         """Whether the emergency space is there."""
-        return self._space.has_reserve()
+        return self._disk_usage.has_reserve()
 
     def figures(self) -> Figures:
         return self._batches.counting.figures(queued=self._writer.queued, flushes=files.flushes())
