@@ -40,7 +40,7 @@ checksums, for one error, would be worse than an opening that fails by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Probed:
+class Capabilities:
     """What the store's way of working depends on, with the words for health."""
 
     checksums: bool
@@ -49,7 +49,7 @@ class Probed:
     fine_timestamps: bool
     mtime_step_ns: int
     own_mount: bool
-    capabilities: tuple[Capability, ...]
+    reported: tuple[Capability, ...]
 
     def mark(self, key: DocumentKey, content: Content) -> tuple[bytes | None, int]:
         """Return the attribute (None where there are none) and the mtime in ns of a new file.
@@ -64,7 +64,7 @@ class Probed:
         return encode_checksum(checksum_of(key, content, mtime_ns)), mtime_ns
 
 
-def probe(volume: VolumeDirectory) -> Probed:
+def probe(volume: VolumeDirectory) -> Capabilities:
     """Try everything once in `.seline/exports/`, leaving nothing there.
 
     A volume without room to try opens all the same (V9): it is taken for a local file system.
@@ -76,14 +76,14 @@ def probe(volume: VolumeDirectory) -> Probed:
     directory_sync = _works_directory_sync(volume.exports)
     mount = mount_of(volume.path)
     own_mount = mount is not None and mount.point != "/"
-    return Probed(
+    return Capabilities(
         checksums=tried.attributes is None,
         links=tried.links is None,
         exchange=tried.exchange is None,
         fine_timestamps=tried.step_s <= FINE_STEP_S,
         mtime_step_ns=tried.mtime_step_ns,
         own_mount=own_mount,
-        capabilities=(
+        reported=(
             _capability(
                 "checksums", tried.attributes, "checksums: unsupported; only syntax is checked"
             ),

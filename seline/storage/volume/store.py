@@ -51,7 +51,7 @@ from seline.storage.volume import files
 from seline.storage.volume.admission import Admission
 from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.batches import Batches
-from seline.storage.volume.capabilities import Probed, probe
+from seline.storage.volume.capabilities import Capabilities, probe
 from seline.storage.volume.commit.exchange_form import Committer
 from seline.storage.volume.commit.replay import Replay
 from seline.storage.volume.current import CurrentDocuments, unreadable
@@ -142,7 +142,7 @@ class VolumeStore:
         """Build the store on a held ground and mend it. Use `open_volume`."""
         self._volume = volume
         self._clock = clock
-        self._probed = probe(volume)
+        self._capabilities = probe(volume)
         self._incidents: deque[Incident] = deque(maxlen=INCIDENTS_MAX)
         self._watchers: list[Callable[[DocumentKey, Outcome], None]] = []
         self._closed = False
@@ -150,11 +150,11 @@ class VolumeStore:
         self._readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="seline-reader")
         self._disk_usage = DiskUsage(
             volume,
-            limit_bytes=_limit_bytes(options, own_mount=self._probed.own_mount),
+            limit_bytes=_limit_bytes(options, own_mount=self._capabilities.own_mount),
             reserve_percent=options.reserve_percent,
-            own_mount=self._probed.own_mount,
+            own_mount=self._capabilities.own_mount,
         )
-        self._inspector = _inspector(volume, options, self._probed, clock)
+        self._inspector = _inspector(volume, options, self._capabilities, clock)
         self._backup_indexes = {
             owner: BackupIndex(volume.backups(owner)) for owner in (BOT, SELINE)
         }
@@ -167,7 +167,7 @@ class VolumeStore:
             self._inspector,
             self._backup_indexes,
             self._incidents.append,
-            probed=self._probed,
+            capabilities=self._capabilities,
         )
         committer = self._make_committer()
         self._overlay = committer.overlay
@@ -181,7 +181,7 @@ class VolumeStore:
     def _make_committer(self) -> Committer:
         return Committer(
             volume=self._volume,
-            probed=self._probed,
+            capabilities=self._capabilities,
             inspector=self._inspector,
             backup_indexes=self._backup_indexes,
             tell=self._incidents.append,
@@ -392,7 +392,7 @@ class VolumeStore:
         return self._batches.counting.figures(queued=self._writer.queued, flushes=files.flushes())
 
     def capabilities(self) -> Sequence[Capability]:
-        return self._probed.capabilities
+        return self._capabilities.reported
 
     def incidents(self) -> Sequence[Incident]:
         return list(self._incidents)
@@ -488,7 +488,7 @@ def _holding(snapshots: Snapshots, snapshot: VolumeSnapshot) -> Generator[Snapsh
 
 
 def _inspector(
-    volume: VolumeDirectory, options: VolumeOptions, probed: Probed, clock: Clock
+    volume: VolumeDirectory, options: VolumeOptions, capabilities: Capabilities, clock: Clock
 ) -> Inspector:
     return Inspector(
         volume,
@@ -496,8 +496,8 @@ def _inspector(
         settle_s=options.settle_s,
         document_bytes_max=options.document_bytes_max,
         cache_bytes_max=options.cache_bytes_max,
-        checksums=probed.checksums,
-        fine_timestamps=probed.fine_timestamps,
+        checksums=capabilities.checksums,
+        fine_timestamps=capabilities.fine_timestamps,
     )
 
 

@@ -39,7 +39,7 @@ def _without_exchange(patch: pytest.MonkeyPatch) -> None:
 
 def _sync_as_a_whole(patch: pytest.MonkeyPatch) -> None:
     def sync(self: exchange_form.Committer, moves: Sequence[staging.Move]) -> None:
-        self._staging.probed = replace(self._staging.probed, own_mount=True)
+        self._staging.capabilities = replace(self._staging.capabilities, own_mount=True)
         real(self, moves)
 
     real = exchange_form.Committer._sync

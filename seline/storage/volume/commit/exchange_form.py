@@ -38,7 +38,7 @@ from seline.ports.store import Incident
 from seline.storage.planner import Found, Plan
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import BackupIndex
-from seline.storage.volume.capabilities import Probed
+from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.commit.preserve import Preserver
 from seline.storage.volume.commit.record import RECORD_NAME, Entry, encode_record
 from seline.storage.volume.commit.staging import Move, Staging
@@ -75,7 +75,7 @@ class Committer:
         self,
         *,
         volume: VolumeDirectory,
-        probed: Probed,
+        capabilities: Capabilities,
         inspector: Inspector,
         backup_indexes: dict[str, BackupIndex],
         tell: Callable[[Incident], None],
@@ -93,7 +93,7 @@ class Committer:
         self._backup_indexes = backup_indexes
         self._release_reserve = release_reserve
         self._before_replacing = before_replacing
-        self._staging = Staging(volume, probed)
+        self._staging = Staging(volume, capabilities)
         self._syncer = Syncer(volume)
         self._preserver = Preserver(volume, self._staging, self._syncer, backup_indexes, tell)
         self._litter: list[tuple[int, str]] = []
@@ -149,7 +149,7 @@ class Committer:
     def _sync(self, moves: Sequence[Move]) -> None:
         descriptors = [descriptor for move in moves for descriptor in move.descriptors]
         whole = (
-            self._staging.probed.own_mount
+            self._staging.capabilities.own_mount
             and len(descriptors) >= SYNCFS_FILES_MIN
             and files.syncs_filesystems()
         )

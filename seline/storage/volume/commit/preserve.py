@@ -60,7 +60,7 @@ class Preserver:
 
     def _link(self, move: Move, content: Content, now: datetime) -> bool:
         """Link the judged inode into backups/; False where it cannot be linked, or synced."""
-        if not self.staging.probed.links:
+        if not self.staging.capabilities.links:
             return False
         backup = move.next_backup(self.backup_indexes[move.key.owner], content, now)
         target = self.volume.backups(move.key.owner)
@@ -124,7 +124,7 @@ class Preserver:
 
     def _set_aside_otherwise(self, move: Move, name: str, broken: Content) -> None:
         """Where the broken inode cannot be linked: move it once it comes out, else copy it now."""
-        if self.staging.probed.exchange or move.publish.content is None:
+        if self.staging.capabilities.exchange or move.publish.content is None:
             move.set_aside = True
             return
         descriptor = files.stage(self.volume.quarantine, name, broken.data, None, time.time_ns())

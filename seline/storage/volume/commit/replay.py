@@ -26,7 +26,7 @@ from seline.errors import UnsupportedFormat
 from seline.ports.store import Incident
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import BackupIndex
-from seline.storage.volume.capabilities import Probed
+from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.commit.record import (
     RECORD_FORMAT,
     RECORD_NAME,
@@ -56,13 +56,13 @@ class Replay:
         backup_indexes: dict[str, BackupIndex],
         tell: Callable[[Incident], None],
         *,
-        probed: Probed,
+        capabilities: Capabilities,
     ) -> None:
         self._volume = volume
         self._inspector = inspector
         self._backup_indexes = backup_indexes
         self._tell = tell
-        self._probed = probed
+        self._capabilities = capabilities
 
     def run(self, now: datetime, *, again: bool = False) -> frozenset[DocumentKey]:
         """Hold what is seen, roll forward, then sweep; return what was rolled forward.
@@ -271,7 +271,7 @@ class Replay:
         The attribute is set before the first byte. What parses without matching it is a hand
         edit that was swapped out in the very moment of a save.
         """
-        if not self._probed.checksums or not data.strip(b"\0"):
+        if not self._capabilities.checksums or not data.strip(b"\0"):
             return True
         try:
             checksum = decode_checksum(attribute) if attribute is not None else None
@@ -337,7 +337,7 @@ class Replay:
 
     def _write(self, directory: int, name: str, key: DocumentKey, content: Content) -> None:
         """Write and sync a content under a new name."""
-        self._write_bytes(directory, name, content.data, *self._probed.mark(key, content))
+        self._write_bytes(directory, name, content.data, *self._capabilities.mark(key, content))
 
     def _write_bytes(
         self, directory: int, name: str, data: bytes, attribute: bytes | None, mtime_ns: int

@@ -19,7 +19,7 @@ from seline.domain.integrity import Verdict
 from seline.storage.planner import Publish
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import BackupIndex
-from seline.storage.volume.capabilities import Probed
+from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import Identity
 from seline.storage.volume.os_errors import LookAgain
@@ -71,7 +71,7 @@ class Staging:
     """Writes into the staging/ of one ground, and moves out of it. `probed` says in which way."""
 
     volume: VolumeDirectory
-    probed: Probed
+    capabilities: Capabilities
     _sequence: int = 0
 
     def stage(self, move: Move) -> None:
@@ -82,7 +82,7 @@ class Staging:
 
     def write(self, move: Move, name: str, content: Content) -> tuple[int, int]:
         """Write a content, to be synced with the others; return its descriptor and its mtime."""
-        attribute, mtime_ns = self.probed.mark(move.key, content)
+        attribute, mtime_ns = self.capabilities.mark(move.key, content)
         descriptor = files.stage(self.volume.staging, name, content.data, attribute, mtime_ns)
         move.descriptors.append(descriptor)
         return descriptor, mtime_ns
@@ -94,7 +94,7 @@ class Staging:
 
     def shelve(self, name: str, target: int, backup: Backup) -> None:
         """Move a copy to its name among the backups; never over one that bears it already."""
-        if not self.probed.exchange:
+        if not self.capabilities.exchange:
             files.rename(self.volume.staging, name, target, backup.name)
             return
         try:
@@ -114,13 +114,15 @@ class Staging:
                 files.rename(documents, name, self.volume.staging, move.staged)
                 move.displaced = True
             return
-        if self.probed.exchange:
+        if self.capabilities.exchange:
             try:
                 self._exchange(move, documents)
             except OSError as error:
                 if error.errno not in _NO_EXCHANGE:
                     raise
-                self.probed = replace(self.probed, exchange=False)  # there was no room to probe it
+                self.capabilities = replace(
+                    self.capabilities, exchange=False
+                )  # there was no room to probe it
             else:
                 return
         files.rename(self.volume.staging, move.staged, documents, name)
