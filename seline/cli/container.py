@@ -20,14 +20,14 @@ USER_ID: Final = 10001
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ProcessUser:
     """Who a process is, or a directory's owner."""
 
     uid: int
     gid: int
 
 
-def must_hand_over(process: Identity, owner: Identity, target: Identity) -> bool:
+def must_hand_over(process: ProcessUser, owner: ProcessUser, target: ProcessUser) -> bool:
     """Whether the mount's directory has to change hands: only root can, and only if it differs."""
     return process.uid == 0 and owner != target
 
@@ -40,7 +40,7 @@ def data_dir(environ: Mapping[str, str]) -> str | None:
         return None
 
 
-def hand_over(directory: str, target: Identity) -> bool:
+def hand_over(directory: str, target: ProcessUser) -> bool:
     """Give a directory to `target` if it is another's; whether it changed hands.
 
     Raises OSError where it is a link or no directory.
@@ -49,8 +49,8 @@ def hand_over(directory: str, target: Identity) -> bool:
     descriptor = os.open(directory, flags)
     try:
         status = os.fstat(descriptor)
-        owner = Identity(status.st_uid, status.st_gid)
-        if not must_hand_over(Identity(os.getuid(), os.getgid()), owner, target):
+        owner = ProcessUser(status.st_uid, status.st_gid)
+        if not must_hand_over(ProcessUser(os.getuid(), os.getgid()), owner, target):
             return False
         os.fchown(descriptor, target.uid, target.gid)
         return True
@@ -58,7 +58,7 @@ def hand_over(directory: str, target: Identity) -> bool:
         os.close(descriptor)
 
 
-def become(target: Identity) -> None:
+def become(target: ProcessUser) -> None:
     """Give up root's rights for good; nothing to do for anybody else."""
     if os.getuid() != 0:
         return
@@ -67,7 +67,7 @@ def become(target: Identity) -> None:
     os.setuid(target.uid)
 
 
-def start(arguments: Sequence[str], target: Identity) -> NoReturn:
+def start(arguments: Sequence[str], target: ProcessUser) -> NoReturn:
     """Hand over, become, and be `seline` with these arguments."""
     directory = data_dir(os.environ)
     if directory is not None and os.path.isdir(directory) and os.getuid() == 0:
@@ -82,4 +82,4 @@ def start(arguments: Sequence[str], target: Identity) -> NoReturn:
 
 
 if __name__ == "__main__":
-    start(sys.argv[1:] or ["serve"], Identity(USER_ID, USER_ID))
+    start(sys.argv[1:] or ["serve"], ProcessUser(USER_ID, USER_ID))

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from seline.cli.container import USER_ID, Identity, data_dir, hand_over, must_hand_over
+from seline.cli.container import USER_ID, ProcessUser, data_dir, hand_over, must_hand_over
 from seline.settings import Storage
 
 ROOT = Path(__file__).parents[2]
-ROOTS, OURS, OTHERS = Identity(0, 0), Identity(USER_ID, USER_ID), Identity(1000, 1000)
+ROOTS, OURS, OTHERS = ProcessUser(0, 0), ProcessUser(USER_ID, USER_ID), ProcessUser(1000, 1000)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="handing over a mount needs root")
 
 
@@ -26,7 +26,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="handing over a mount 
     [(ROOTS, ROOTS, True), (ROOTS, OTHERS, True), (ROOTS, OURS, False), (OTHERS, ROOTS, False)],
 )
 def test_only_root_hands_over_and_only_what_is_anothers(
-    process: Identity, owner: Identity, expected: bool
+    process: ProcessUser, owner: ProcessUser, expected: bool
 ) -> None:
     assert must_hand_over(process, owner, OURS) is expected
 

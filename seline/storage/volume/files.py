@@ -29,7 +29,7 @@ TOUCH_NAME: Final = ".seline-touch"
 """Comes and goes to change a directory; where a kill left it, it goes at the next start."""
 
 
-class Identity(NamedTuple):
+class FileIdentity(NamedTuple):
     """What tells that a file is still the one that was seen, byte for byte.
 
     A flip that keeps the mtime still moves the ctime; linking moves the ctime too.
@@ -41,10 +41,10 @@ class Identity(NamedTuple):
     size_bytes: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> Identity:
+    def of(cls, status: os.stat_result) -> FileIdentity:
         return cls(status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
 
-    def same_bytes(self, other: Identity) -> bool:
+    def same_bytes(self, other: FileIdentity) -> bool:
         """Whether only links came or went in between."""
         return (self.inode, self.mtime_ns, self.size_bytes) == (
             other.inode,
@@ -58,7 +58,7 @@ class RawFile(NamedTuple):
 
     data: bytes
     attribute: bytes | None
-    identity: Identity
+    identity: FileIdentity
 
 
 class NotARegularFile(OSError):
@@ -78,12 +78,12 @@ def read_whole(directory: int, name: str, *, size_max: int) -> RawFile:
     for _ in range(3):
         descriptor = open_to_read(directory, name)
         try:
-            before = Identity.of(os.fstat(descriptor))
+            before = FileIdentity.of(os.fstat(descriptor))
             if before.size_bytes > size_max:
                 raise OSError(errno.EFBIG, f"{before.size_bytes} bytes, {size_max} are allowed")
             data = _read_all(descriptor, before.size_bytes)
             attribute = read_attribute(descriptor)
-            if Identity.of(os.fstat(descriptor)).same_bytes(before) and len(data) == before[3]:
+            if FileIdentity.of(os.fstat(descriptor)).same_bytes(before) and len(data) == before[3]:
                 return RawFile(data, attribute, before)
         finally:
             os.close(descriptor)

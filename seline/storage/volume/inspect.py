@@ -31,7 +31,7 @@ from seline.domain.integrity import (
 )
 from seline.storage.volume import files
 from seline.storage.volume.directory import VolumeDirectory
-from seline.storage.volume.files import Identity
+from seline.storage.volume.files import FileIdentity
 from seline.storage.volume.os_errors import describe
 
 YOUNG_NS: Final = 2_000_000_000
@@ -44,7 +44,7 @@ class Inspection(msgspec.Struct, frozen=True):
     """A verdict with the identity of the file it was passed on, None where there is no file."""
 
     judged: Judged
-    identity: Identity | None
+    identity: FileIdentity | None
 
     @property
     def updated_at(self) -> datetime | None:
@@ -59,10 +59,10 @@ class Cache:
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._bytes = 0
-        self._entries: OrderedDict[DocumentKey, tuple[Identity, Content]] = OrderedDict()
+        self._entries: OrderedDict[DocumentKey, tuple[FileIdentity, Content]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: DocumentKey) -> tuple[Identity, Content] | None:
+    def get(self, key: DocumentKey) -> tuple[FileIdentity, Content] | None:
         """Return what is remembered of a document, current or not."""
         entry = self._entries.get(key)
         if entry is not None:
@@ -72,7 +72,7 @@ class Cache:
                 return entry
         return entry
 
-    def put(self, key: DocumentKey, identity: Identity, content: Content) -> None:
+    def put(self, key: DocumentKey, identity: FileIdentity, content: Content) -> None:
         """Remember a sound content, unless it alone would not fit."""
         with self._lock:
             self._forget(key)
@@ -120,7 +120,7 @@ class Inspector:
         self._document_bytes_max = document_bytes_max
         self._checksums = checksums
         self._fine_timestamps = fine_timestamps
-        self._unsettled: dict[DocumentKey, tuple[Identity, float]] = {}
+        self._unsettled: dict[DocumentKey, tuple[FileIdentity, float]] = {}
         self._edits: dict[DocumentKey, Content] = {}
         self.cache = Cache(cache_bytes_max)
 
@@ -155,7 +155,7 @@ class Inspector:
             self._edits[key] = judged.content
         return inspection
 
-    def remember(self, key: DocumentKey, identity: Identity, content: Content) -> None:
+    def remember(self, key: DocumentKey, identity: FileIdentity, content: Content) -> None:
         """Take note of what is current and sound; no edit is under way then."""
         self.cache.put(key, identity, content)
         self._unsettled.pop(key, None)
@@ -213,7 +213,7 @@ class Inspector:
         key: DocumentKey,
         directory: int,
         name: str,
-        settled: Callable[[DocumentKey, Identity], bool],
+        settled: Callable[[DocumentKey, FileIdentity], bool],
     ) -> Inspection:
         try:
             raw = files.read_whole(directory, name, size_max=self._document_bytes_max)
@@ -238,7 +238,7 @@ class Inspector:
         )
         return Inspection(judged, raw.identity)
 
-    def _settled(self, key: DocumentKey, identity: Identity) -> bool:
+    def _settled(self, key: DocumentKey, identity: FileIdentity) -> bool:
         """Whether the file has come to rest: seen unchanged for `settle_s` by monotonic time.
 
         A file whose ctime (which nobody can set) is minutes old needs no such proof.
@@ -253,7 +253,7 @@ class Inspector:
         return now - seen[1] >= self._settle_s
 
 
-def _at_rest(_key: DocumentKey, _identity: Identity) -> bool:
+def _at_rest(_key: DocumentKey, _identity: FileIdentity) -> bool:
     return True
 
 

@@ -18,7 +18,7 @@ from seline.errors import DocumentUnrecoverable
 from seline.storage.volume import files
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
-from seline.storage.volume.files import Identity
+from seline.storage.volume.files import FileIdentity
 from seline.storage.volume.inspect import Inspector
 from seline.storage.volume.os_errors import named
 
@@ -37,7 +37,7 @@ class VolumeSnapshot:
     name: str
     owner: str
     taken_at: datetime
-    held: dict[str, Identity]
+    held: dict[str, FileIdentity]
     linked: set[str] = field(default_factory=set[str])
     directory: int | None = None
 
@@ -94,7 +94,7 @@ class VolumeSnapshot:
         """Return what a broken file held: the document may hold something newer by now."""
         descriptor = files.open_to_read(directory, key.name)
         try:
-            if not Identity.of(os.fstat(descriptor)).same_bytes(self.held[key.name]):
+            if not FileIdentity.of(os.fstat(descriptor)).same_bytes(self.held[key.name]):
                 raise FileNotFoundError(key.name)
             revision = self.inspector.recorded(key, descriptor)
         finally:
@@ -102,11 +102,11 @@ class VolumeSnapshot:
         return None if revision is None else self.snapshots.current_documents.recall(key, revision)
 
     def _pieces(
-        self, key: DocumentKey, directory: int, identity: Identity
+        self, key: DocumentKey, directory: int, identity: FileIdentity
     ) -> Generator[bytes] | None:
         file = os.fdopen(files.open_to_read(directory, key.name), "rb", buffering=0)
         try:
-            if not Identity.of(os.fstat(file.fileno())).same_bytes(identity):
+            if not FileIdentity.of(os.fstat(file.fileno())).same_bytes(identity):
                 raise FileNotFoundError(key.name)
             sound = self.inspector.judge_in_pieces(key, file.fileno())
         except BaseException:
@@ -130,7 +130,9 @@ class Snapshots:
         self._sequence = 0
         self.lock = threading.Lock()
 
-    def take(self, owner: str, identities: dict[str, Identity], now: datetime) -> VolumeSnapshot:
+    def take(
+        self, owner: str, identities: dict[str, FileIdentity], now: datetime
+    ) -> VolumeSnapshot:
         """Hold these documents still; only the writer's thread, between two batches."""
         with self.lock:
             self._sequence += 1
@@ -197,7 +199,7 @@ class Snapshots:
         identity = snapshot.held[key.name]
         try:
             status = os.stat(key.name, dir_fd=documents, follow_symlinks=False)
-            if not Identity.of(status).same_bytes(identity):
+            if not FileIdentity.of(status).same_bytes(identity):
                 return
             files.link(documents, key.name, snapshot.directory, key.name)
         except FileNotFoundError:
@@ -209,7 +211,7 @@ class Snapshots:
                     snapshot.directory, key.name, raw.data, raw.attribute, raw.identity.mtime_ns
                 )
             )
-            snapshot.held[key.name] = Identity.of(
+            snapshot.held[key.name] = FileIdentity.of(
                 os.stat(key.name, dir_fd=snapshot.directory, follow_symlinks=False)
             )
         snapshot.linked.add(key.name)

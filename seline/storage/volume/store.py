@@ -58,7 +58,7 @@ from seline.storage.volume.current import CurrentDocuments, unreadable
 from seline.storage.volume.directory import VolumeDirectory, hold
 from seline.storage.volume.disk_usage import DiskUsage
 from seline.storage.volume.events import Events
-from seline.storage.volume.files import Identity
+from seline.storage.volume.files import FileIdentity
 from seline.storage.volume.inspect import Inspector
 from seline.storage.volume.mounts import wait_for_place
 from seline.storage.volume.os_errors import named
@@ -464,10 +464,10 @@ class VolumeStore:
         if self._reopener.failure is not None and (self._reopener.doubtful or self._overlay):
             raise self._reopener.failure  # what lies there may not be what is, or will be, current
         directory = self._volume.documents(owner)
-        held: dict[str, Identity] = {}
+        held: dict[str, FileIdentity] = {}
         for name in self._names(owner):
             try:
-                held[name] = Identity.of(os.stat(name, dir_fd=directory, follow_symlinks=False))
+                held[name] = FileIdentity.of(os.stat(name, dir_fd=directory, follow_symlinks=False))
             except FileNotFoundError:
                 continue
         return _holding(self._snapshots, self._snapshots.take(owner, held, self._clock.now()))

@@ -501,7 +501,7 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     ),
     "a file that changes under a read is taken as it was read": _disk(
         "read_whole",
-        "Identity.of(os.fstat(descriptor)).same_bytes",
+        "FileIdentity.of(os.fstat(descriptor)).same_bytes",
         YES,
         "an edit in place under a read",
     ),
@@ -522,20 +522,20 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     ),
     "an export takes what lies there now, of a large document": _snapshots(
         "VolumeSnapshot._pieces",
-        "Identity.of(os.fstat(file.fileno())).same_bytes",
+        "FileIdentity.of(os.fstat(file.fileno())).same_bytes",
         YES,
         "an export of a large one that meets a save",
     ),
     "an export takes what lies there now for what was broken": _snapshots(
         "VolumeSnapshot._remembered",
-        "Identity.of(os.fstat(descriptor)).same_bytes",
+        "FileIdentity.of(os.fstat(descriptor)).same_bytes",
         YES,
         "an export of a flipped document that meets two saves",
     ),
     "an export holds what lies there now": _needless(
         _snapshots(
             "Snapshots._link",
-            "Identity.of(status).same_bytes",
+            "FileIdentity.of(status).same_bytes",
             YES,
             "an export of an edited document that meets a save",
         ),

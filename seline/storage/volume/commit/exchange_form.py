@@ -44,7 +44,7 @@ from seline.storage.volume.commit.record import RECORD_NAME, Entry, encode_recor
 from seline.storage.volume.commit.staging import Move, Staging
 from seline.storage.volume.commit.sync import Syncer
 from seline.storage.volume.directory import VolumeDirectory
-from seline.storage.volume.files import Identity
+from seline.storage.volume.files import FileIdentity
 from seline.storage.volume.inspect import Inspector
 from seline.storage.volume.os_errors import InDoubt, StagingFailed
 
@@ -251,9 +251,9 @@ class Committer:
                 identity = self._syncer.known[move.key] = self._as_staged(move, content)
                 self._inspector.remember(move.key, identity, content)
 
-    def _as_staged(self, move: Move, content: Content) -> Identity:
+    def _as_staged(self, move: Move, content: Content) -> FileIdentity:
         """Return what the file is known by, as it was written: an edit of this moment differs."""
-        identity = Identity.of(os.fstat(move.descriptor))
+        identity = FileIdentity.of(os.fstat(move.descriptor))
         return identity._replace(mtime_ns=move.mtime_ns, size_bytes=content.size_bytes)
 
     def _finish(self, moves: Sequence[Move], now: datetime) -> None:

@@ -21,7 +21,7 @@ from seline.storage.volume import files
 from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.directory import VolumeDirectory
-from seline.storage.volume.files import Identity
+from seline.storage.volume.files import FileIdentity
 from seline.storage.volume.os_errors import LookAgain
 
 _NO_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
@@ -49,7 +49,7 @@ class Move:
         """Whether what bears this name is the very inode that was judged, unchanged."""
         token = self.publish.found.token
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        return isinstance(token, Identity) and token.same_bytes(Identity.of(status))
+        return isinstance(token, FileIdentity) and token.same_bytes(FileIdentity.of(status))
 
     def next_backup(self, backup_index: BackupIndex, content: Content, now: datetime) -> Backup:
         """Return the backup that a content becomes, after every one that there is."""

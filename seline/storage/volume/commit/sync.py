@@ -17,7 +17,7 @@ from seline.domain.document import DocumentKey
 from seline.storage.planner import Found
 from seline.storage.volume import files
 from seline.storage.volume.directory import VolumeDirectory
-from seline.storage.volume.files import Identity
+from seline.storage.volume.files import FileIdentity
 from seline.storage.volume.os_errors import DirectoryFailed
 
 SYNC_THREADS: Final = 16
@@ -28,7 +28,7 @@ class Syncer:
     """Syncs on one ground. `known` is what each document is known by that is durable."""
 
     volume: VolumeDirectory
-    known: dict[DocumentKey, Identity] = field(default_factory=dict[DocumentKey, Identity])
+    known: dict[DocumentKey, FileIdentity] = field(default_factory=dict[DocumentKey, FileIdentity])
     _refused: dict[tuple[int, int], OSError] = field(default_factory=dict[tuple[int, int], OSError])
     _pool: ThreadPoolExecutor | None = None
 
@@ -46,12 +46,12 @@ class Syncer:
         owners = {one.key.owner for one in strange}
         self.sync_directories(map(self.volume.documents, owners), "Syncing the documents")
         for one in strange:
-            if isinstance(one.token, Identity):
+            if isinstance(one.token, FileIdentity):
                 self.known[one.key] = one.token
 
     def make_file_durable(self, found: Found) -> None:
         """Sync a file as it lies there, unless that is needless; once, whatever came of it."""
-        if self._is_known(found) or not isinstance(found.token, Identity):
+        if self._is_known(found) or not isinstance(found.token, FileIdentity):
             return
         file = found.token.inode, found.token.mtime_ns
         if (refusal := self._refused.get(file)) is not None:
