@@ -20,7 +20,7 @@ from seline.ports.alerts import AlertSink
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class SinkContext:
     """What every sink shares: the session, and what alerts are about.
 
     `service` is what a person calls this process (several bots may write to one chat), `place`
@@ -33,7 +33,7 @@ class Surroundings:
     language: Language
 
 
-def build_sinks(specs: Sequence[SinkSpec], around: Surroundings) -> tuple[AlertSink, ...]:
+def build_sinks(specs: Sequence[SinkSpec], around: SinkContext) -> tuple[AlertSink, ...]:
     """Return the sinks, in order; the log comes first where it is not named."""
     sinks = tuple(BUILD[spec.kind](spec, around) for spec in specs)
     logged = any(spec.kind == "log" for spec in specs)
@@ -47,11 +47,11 @@ def _free_name(specs: Sequence[SinkSpec]) -> str:
     return next(name for name in chain(("log",), numbered) if name not in taken)
 
 
-def _log(spec: SinkSpec, _around: Surroundings) -> AlertSink:
+def _log(spec: SinkSpec, _around: SinkContext) -> AlertSink:
     return LogSink(name=spec.name, min_severity=spec.min_severity)
 
 
-def _webhook(spec: SinkSpec, around: Surroundings) -> AlertSink:
+def _webhook(spec: SinkSpec, around: SinkContext) -> AlertSink:
     return WebhookSink(
         name=spec.name,
         min_severity=spec.min_severity,
@@ -63,7 +63,7 @@ def _webhook(spec: SinkSpec, around: Surroundings) -> AlertSink:
     )
 
 
-def _telegram(spec: SinkSpec, around: Surroundings) -> AlertSink:
+def _telegram(spec: SinkSpec, around: SinkContext) -> AlertSink:
     return TelegramSink(
         name=spec.name,
         min_severity=spec.min_severity,
@@ -76,7 +76,7 @@ def _telegram(spec: SinkSpec, around: Surroundings) -> AlertSink:
     )
 
 
-def _discord(spec: SinkSpec, around: Surroundings) -> AlertSink:
+def _discord(spec: SinkSpec, around: SinkContext) -> AlertSink:
     return DiscordSink(
         name=spec.name,
         min_severity=spec.min_severity,
@@ -87,7 +87,7 @@ def _discord(spec: SinkSpec, around: Surroundings) -> AlertSink:
     )
 
 
-def _ntfy(spec: SinkSpec, around: Surroundings) -> AlertSink:
+def _ntfy(spec: SinkSpec, around: SinkContext) -> AlertSink:
     return NtfySink(
         name=spec.name,
         min_severity=spec.min_severity,
@@ -99,7 +99,7 @@ def _ntfy(spec: SinkSpec, around: Surroundings) -> AlertSink:
     )
 
 
-_Build: TypeAlias = Callable[[SinkSpec, Surroundings], AlertSink]
+_Build: TypeAlias = Callable[[SinkSpec, SinkContext], AlertSink]
 BUILD: Final[Mapping[str, _Build]] = {
     "log": _log,
     "webhook": _webhook,

@@ -27,7 +27,7 @@ from seline.domain.job import JobStatus, Record, Run, RunOutcome
 from seline.errors import SelineError
 from seline.manager import DataManager
 from seline.operations.custody import UsageReport
-from seline.outbound.alert_sinks import Surroundings, build_sinks
+from seline.outbound.alert_sinks import SinkContext, build_sinks
 from seline.outbound.heartbeat import Heartbeat
 from seline.outbound.http_client import open_session
 from seline.settings import Settings
@@ -61,7 +61,7 @@ class Alarm:
         self._data = data
         self._measured = measured
         self._session = open_session()
-        around = Surroundings(
+        around = SinkContext(
             session=self._session,
             service=settings.service,
             place=settings.data_dir,

@@ -24,7 +24,7 @@ from seline.domain.alerts.lifecycle import Alert, AlertType, Severity
 from seline.domain.alerts.sink_spec import SinkSpec
 from seline.domain.alerts.words import Language
 from seline.outbound import discord, ntfy, telegram
-from seline.outbound.alert_sinks import BUILD, Surroundings, build_sinks
+from seline.outbound.alert_sinks import BUILD, SinkContext, build_sinks
 from seline.outbound.heartbeat import ATTEMPTS, Heartbeat
 from seline.outbound.http_client import open_session
 from seline.ports.alerts import AlertSink, Delivery
@@ -184,8 +184,8 @@ def a_spec(kind: str, base: str, **given: Any) -> SinkSpec:
 
 def around(
     session: aiohttp.ClientSession, *, service: str = SERVICE, language: Language = "en"
-) -> Surroundings:
-    return Surroundings(session=session, service=service, place=PLACE, language=language)
+) -> SinkContext:
+    return SinkContext(session=session, service=service, place=PLACE, language=language)
 
 
 def a_sink(
