@@ -14,7 +14,7 @@ from seline.domain.alerts.lifecycle import Alert, Severity
 from seline.domain.alerts.message import body, cut, title
 from seline.domain.alerts.words import Language
 from seline.domain.document import Json
-from seline.outbound.http_client import Envelope, field_of, post, seconds
+from seline.outbound.http_client import Recipient, field_of, post, seconds
 from seline.ports.alerts import Delivery
 
 TITLE_CHARACTERS_MAX: Final = 256
@@ -53,7 +53,7 @@ class DiscordSink:
             self.session,
             _waiting(self.url),
             payload,
-            Envelope(sink=self.name, kind=self.kind, secrets=_secrets(self.url)),
+            Recipient(sink=self.name, kind=self.kind, secrets=_secrets(self.url)),
             said=_message,
             patience=lambda answer: seconds(field_of(answer, "retry_after")),
         )

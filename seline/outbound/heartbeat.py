@@ -12,7 +12,7 @@ from typing import Final
 
 import aiohttp
 
-from seline.outbound.http_client import Envelope, ping
+from seline.outbound.http_client import Recipient, ping
 from seline.ports.alerts import Delivery
 
 ATTEMPTS: Final = 3
@@ -38,5 +38,5 @@ class Heartbeat:
         return delivery
 
     async def _attempt(self) -> Delivery:
-        envelope = Envelope(sink="heartbeat", kind="heartbeat", secrets=(self.url,))
+        envelope = Recipient(sink="heartbeat", kind="heartbeat", secrets=(self.url,))
         return await ping(self.session, self.url, envelope)

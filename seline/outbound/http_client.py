@@ -52,7 +52,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Envelope:
+class Recipient:
     """Whom a delivery is for. `secrets` are never repeated, whatever the other side echoes."""
 
     sink: str
@@ -64,7 +64,7 @@ async def post(
     session: aiohttp.ClientSession,
     url: str,
     payload: Json,
-    envelope: Envelope,
+    envelope: Recipient,
     *,
     headers: Mapping[str, str] | None = None,
     said: Callable[[Json], str] = lambda _: "",
@@ -86,7 +86,7 @@ async def post(
     return replace(delivery, took_ms=round((time.monotonic() - started_s) * 1000, 1))
 
 
-async def ping(session: aiohttp.ClientSession, url: str, envelope: Envelope) -> Delivery:
+async def ping(session: aiohttp.ClientSession, url: str, envelope: Recipient) -> Delivery:
     """Ask for an address once; every success is one."""
     started_s = time.monotonic()
     try:
@@ -156,7 +156,7 @@ def _retry_after(text: str) -> float | None:
 
 def _judged(
     answer: Answer,
-    envelope: Envelope,
+    envelope: Recipient,
     *,
     said: Callable[[Json], str] = lambda _: "",
     patience: Callable[[Json], float | None] = lambda _: None,
@@ -175,7 +175,7 @@ def _judged(
     )
 
 
-def _failed(envelope: Envelope, detail: str) -> Delivery:
+def _failed(envelope: Recipient, detail: str) -> Delivery:
     return Delivery(sink=envelope.sink, kind=envelope.kind, delivered=False, detail=detail)
 
 

@@ -15,7 +15,7 @@ from seline.domain.alerts.lifecycle import Alert, Severity
 from seline.domain.alerts.message import body, cut, title
 from seline.domain.alerts.words import Language
 from seline.domain.document import Json
-from seline.outbound.http_client import Envelope, field_of, post
+from seline.outbound.http_client import Recipient, field_of, post
 from seline.ports.alerts import Delivery
 
 TEXT_CHARACTERS_MAX: Final = 1024
@@ -56,7 +56,7 @@ class NtfySink:
             self.session,
             f"{server}/",
             payload,
-            Envelope(sink=self.name, kind=self.kind, secrets=secrets),
+            Recipient(sink=self.name, kind=self.kind, secrets=secrets),
             headers={"Authorization": f"Bearer {self.token}"} if self.token else {},
             said=_error,
         )

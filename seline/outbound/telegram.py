@@ -14,7 +14,7 @@ from seline.domain.alerts.lifecycle import Alert, Severity
 from seline.domain.alerts.message import body, cut, title
 from seline.domain.alerts.words import Language
 from seline.domain.document import Json
-from seline.outbound.http_client import Envelope, field_of, post, seconds
+from seline.outbound.http_client import Recipient, field_of, post, seconds
 from seline.ports.alerts import Delivery
 
 API: Final = "https://api.telegram.org"
@@ -49,7 +49,7 @@ class TelegramSink:
             self.session,
             f"{self.url.rstrip('/')}/bot{self.token}/sendMessage",
             payload,
-            Envelope(sink=self.name, kind=self.kind, secrets=(self.token, self.chat_id)),
+            Recipient(sink=self.name, kind=self.kind, secrets=(self.token, self.chat_id)),
             said=_description,
             patience=lambda answer: seconds(field_of(answer, "parameters", "retry_after")),
             accepted=lambda answer: field_of(answer, "ok") is True,

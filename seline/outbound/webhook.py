@@ -13,7 +13,7 @@ import aiohttp
 from seline.clock import instant_text
 from seline.domain.alerts.lifecycle import Alert, Severity
 from seline.domain.document import Json
-from seline.outbound.http_client import Envelope, post
+from seline.outbound.http_client import Recipient, post
 from seline.ports.alerts import Delivery
 
 
@@ -33,7 +33,7 @@ class WebhookSink:
     async def send(self, alert: Alert) -> Delivery:
         """Post one alert; every status of success is one."""
         secrets = (self.url, self.token) if self.token else (self.url,)
-        envelope = Envelope(sink=self.name, kind=self.kind, secrets=secrets)
+        envelope = Recipient(sink=self.name, kind=self.kind, secrets=secrets)
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         payload = webhook_payload(alert, service=self.service, place=self.place)
         return await post(self.session, self.url, payload, envelope, headers=headers)
