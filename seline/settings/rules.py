@@ -20,7 +20,7 @@ _NEAR: Final = 0.7
 SECRETS: Final = frozenset({"server.admin_token", "alerts.heartbeat_url", "alerts.sinks"})
 
 
-class Explained(ValueError):
+class InvalidValue(ValueError):
     """What is wrong with a value, in words that show none of it."""
 
 
@@ -41,7 +41,7 @@ def checked(name: str, value: object, origin: str) -> object:
         return kind.read(value)
     except (ValueError, TypeError) as error:
         shown_value = "the value given" if name in SECRETS else repr(str(value))
-        why = f"{error}; " if isinstance(error, Explained) else ""
+        why = f"{error}; " if isinstance(error, InvalidValue) else ""
         raise SettingsError(
             f"{name} = {shown_value} ({origin}) is not allowed: {why}it must be {kind.allowed}.",
             hint=f"Set {name} to {kind.allowed}, or leave it out for its default.",
@@ -175,7 +175,7 @@ def _sinks(value: object) -> tuple[SinkSpec, ...]:
     try:
         return read_sinks(value)
     except ValueError as error:
-        raise Explained(str(error)) from None  # what it stands on may hold a secret
+        raise InvalidValue(str(error)) from None  # what it stands on may hold a secret
 
 
 def _address(value: object) -> str:
