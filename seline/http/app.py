@@ -7,13 +7,13 @@ from collections import Counter
 from aiohttp import web
 
 from seline.http.access import ROUTE, access, secure_headers, traced
-from seline.http.context import DOORS, Doors
+from seline.http.context import DOORS, AppContext
 from seline.http.metrics import REQUESTS
 from seline.http.problems import problems
 from seline.http.routes import ROUTES
 
 
-def build_app(doors: Doors) -> web.Application:
+def build_app(doors: AppContext) -> web.Application:
     """Return the app: traced, its errors rendered, its doors guarded."""
     app = web.Application(middlewares=[traced, problems, access])
     app[DOORS] = doors

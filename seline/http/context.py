@@ -17,7 +17,7 @@ from seline.ports.jobs import JobBoard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Doors:
+class AppContext:
     """Everything an app needs.
 
     `trouble` says why nothing can be served yet, None once the store is open. `about` describes
@@ -40,10 +40,10 @@ class Doors:
     extra: Mapping[str, Json] = field(default_factory=dict[str, Json])
 
 
-DOORS = web.AppKey("doors", Doors)
+DOORS = web.AppKey("doors", AppContext)
 
 
-def doors(request: web.Request) -> Doors:
+def doors(request: web.Request) -> AppContext:
     """Return the doors of the request's app."""
     return request.config_dict[DOORS]
 

@@ -29,7 +29,7 @@ from seline.clock import SystemClock, instant_text
 from seline.domain.document import Json
 from seline.errors import SelineError, StoreClosed
 from seline.http.app import build_app
-from seline.http.context import Doors
+from seline.http.context import AppContext
 from seline.operations.custody import Custody
 from seline.operations.exports import Destination, Exporting
 from seline.outbound.destinations.folder import Folder
@@ -245,9 +245,9 @@ class Serving:
             auto_decompress=False,  # it would be done before the token is asked for
         )
 
-    def _doors(self) -> Doors:
+    def _doors(self) -> AppContext:
         storage = self.settings.storage
-        return Doors(
+        return AppContext(
             data=self.data,
             tokens=self.tokens,
             trouble=self._trouble,
