@@ -18,7 +18,7 @@ from aiohttp import web
 
 from seline.access.tokens import Admission
 from seline.errors import Forbidden, InvalidRequest, RouteNotFound
-from seline.http.context import doors
+from seline.http.context import context
 from seline.http.metrics import REQUESTS
 from seline.http.requests import check_coding, check_query
 from seline.http.routes import PREFIX, Route
@@ -51,7 +51,7 @@ async def access(request: web.Request, handler: _Handler) -> web.StreamResponse:
         return await handler(request)
     _check_browser(request)
     admission = _admit(request, route)
-    trouble = doors(request).trouble()
+    trouble = context(request).trouble()
     if trouble is not None:
         raise trouble
     if route is not None:
@@ -96,7 +96,7 @@ def _say(request: web.Request, response: web.StreamResponse, *, took_ms: float) 
 
 
 def _is_open(request: web.Request, route: Route) -> bool:
-    return route.scope == "open" or (route.path == "/metrics" and doors(request).metrics_open)
+    return route.scope == "open" or (route.path == "/metrics" and context(request).metrics_open)
 
 
 async def secure_headers(_request: web.Request, response: web.StreamResponse) -> None:
@@ -129,7 +129,7 @@ def _admit(request: web.Request, route: Route | None) -> Admission:
             hint="Send it as `Authorization: Bearer …`, and revoke this one.",
         )
     scope = "read" if route is not None and route.scope == "read" else "admin"
-    admission = doors(request).tokens.admit(
+    admission = context(request).tokens.admit(
         _bearer(request), client=_client(request), needs="read" if scope == "read" else "admin"
     )
     if route is not None and route.scope == "control":
@@ -147,7 +147,7 @@ def _bearer(request: web.Request) -> str | None:
 
 
 def _client(request: web.Request) -> str:
-    if doors(request).trust_proxy and request.headers.get("X-Forwarded-For"):
+    if context(request).trust_proxy and request.headers.get("X-Forwarded-For"):
         return request.headers["X-Forwarded-For"].rsplit(",", 1)[-1].strip()
     return request.remote or "unknown"
 
@@ -157,7 +157,7 @@ def _check_browser(request: web.Request) -> None:
     if is_control(request):
         return
     host = urlsplit(f"//{request.headers.get('Host', '')}").hostname
-    if doors(request).loopback_only and host not in _LOOPBACK:
+    if context(request).loopback_only and host not in _LOOPBACK:
         raise Forbidden(
             "This server listens on this machine alone, and answers to its loopback names only.",
             hint="Call it as http://127.0.0.1, or set server.host.",
@@ -181,7 +181,7 @@ async def _audited(
         outcome = getattr(error, "code", type(error).__name__)
         raise
     finally:
-        doors(request).audit(
+        context(request).audit(
             {
                 "who": admission.who,
                 "what": f"{request.method} {request.path}",

@@ -7,7 +7,7 @@ from aiohttp import web
 from seline.domain.alerts.lifecycle import Alert
 from seline.domain.document import Json
 from seline.errors import RouteNotFound
-from seline.http.context import doors
+from seline.http.context import context
 from seline.http.rendering import answer, plain
 from seline.ports.alerts import AlertLog
 
@@ -25,7 +25,7 @@ async def test_alerts(request: web.Request) -> web.StreamResponse:
 
 
 def _log(request: web.Request) -> AlertLog:
-    log = doors(request).alerts
+    log = context(request).alerts
     if log is None:
         raise RouteNotFound("This process keeps no alerts.")
     return log

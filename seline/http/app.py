@@ -7,16 +7,16 @@ from collections import Counter
 from aiohttp import web
 
 from seline.http.access import ROUTE, access, secure_headers, traced
-from seline.http.context import DOORS, AppContext
+from seline.http.context import CONTEXT, AppContext
 from seline.http.metrics import REQUESTS
 from seline.http.problems import problems
 from seline.http.routes import ROUTES
 
 
-def build_app(doors: AppContext) -> web.Application:
+def build_app(context: AppContext) -> web.Application:
     """Return the app: traced, its errors rendered, its doors guarded."""
     app = web.Application(middlewares=[traced, problems, access])
-    app[DOORS] = doors
+    app[CONTEXT] = context
     app[REQUESTS] = Counter()
     app[ROUTE] = {(route.method, route.path): route for route in ROUTES}
     for route in ROUTES:

@@ -40,14 +40,14 @@ class AppContext:
     extra: Mapping[str, Json] = field(default_factory=dict[str, Json])
 
 
-DOORS = web.AppKey("doors", AppContext)
+CONTEXT = web.AppKey("doors", AppContext)
 
 
-def doors(request: web.Request) -> AppContext:
+def context(request: web.Request) -> AppContext:
     """Return the doors of the request's app."""
-    return request.config_dict[DOORS]
+    return request.config_dict[CONTEXT]
 
 
 def data(request: web.Request) -> DataManager:
     """Return the documents."""
-    return doors(request).data
+    return context(request).data

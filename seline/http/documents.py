@@ -10,7 +10,7 @@ from aiohttp import web
 from seline.domain.backup import Backup
 from seline.domain.document import IfMatch, Json
 from seline.errors import RevisionMismatch
-from seline.http.context import data, doors
+from seline.http.context import context, data
 from seline.http.rendering import answer, as_it_is, plain
 from seline.http.requests import (
     Precondition,
@@ -50,7 +50,7 @@ async def put_document(request: web.Request) -> web.StreamResponse:
     name = request.match_info["name"]
     keep, shrink = flag(request, "backup", default=True), flag(request, "shrink", default=False)
     asked = precondition(request)
-    body = await read_body(request, doors(request).body_bytes_max)
+    body = await read_body(request, context(request).body_bytes_max)
     revision, created = await _under(
         asked,
         lambda expected: data(request).save_text(

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from seline.clock import instant_text
 from seline.errors import DocumentUnrecoverable, InvalidRequest, SelineError
-from seline.http.context import data, doors
+from seline.http.context import context, data
 from seline.ports.store import Snapshot
 
 STALLED_S: Final = 60.0
@@ -94,7 +94,7 @@ PIECE_BYTES: Final = 256 << 10
 
 async def _tar(request: web.Request) -> AsyncGenerator[bytes]:
     """Yield the export folder as a tar file, the manifest last."""
-    async with aclosing(doors(request).exporting.files()) as files:
+    async with aclosing(context(request).exporting.files()) as files:
         async for folder, file, content in files:
             info = tarfile.TarInfo(f"{folder}/{file}")
             info.size, info.mode = len(content), 0o600

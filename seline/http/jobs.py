@@ -7,7 +7,7 @@ from aiohttp import web
 from seline.domain.document import Json
 from seline.domain.job import JobStatus, Run
 from seline.errors import RouteNotFound
-from seline.http.context import doors
+from seline.http.context import context
 from seline.http.rendering import answer, plain
 from seline.ports.jobs import JobBoard
 
@@ -32,7 +32,7 @@ async def list_runs(request: web.Request) -> web.StreamResponse:
 
 
 def _board(request: web.Request) -> JobBoard:
-    board = doors(request).jobs
+    board = context(request).jobs
     if board is None:
         raise RouteNotFound("This process runs no jobs.")
     return board

@@ -17,7 +17,7 @@ from aiohttp import web
 from seline.domain.alerts.lifecycle import Severity
 from seline.domain.counters import SECONDS, Figures
 from seline.domain.job import JobStatus
-from seline.http.context import data, doors
+from seline.http.context import context, data
 from seline.manager import DataManager
 from seline.ports.alerts import AlertLog
 from seline.ports.store import DocumentStore
@@ -35,7 +35,7 @@ async def metrics(request: web.Request) -> web.StreamResponse:
     from prometheus_client import CollectorRegistry, generate_latest
 
     manager = data(request)
-    trouble = doors(request).trouble()
+    trouble = context(request).trouble()
     if trouble is not None:
         raise trouble
     store = await manager.open_store()
@@ -64,10 +64,10 @@ def _of_process(
     """Gather what the event loop counts, on the event loop."""
     yield from _of_store(store.figures())
     yield from _of_ages(manager)
-    board = doors(request).jobs
+    board = context(request).jobs
     if board is not None:
         yield from _of_jobs(board.jobs())
-    log = doors(request).alerts
+    log = context(request).alerts
     if log is not None:
         yield from _of_alerts(log)
     yield _counter(

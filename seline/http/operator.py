@@ -8,7 +8,7 @@ from aiohttp import web
 
 from seline.clock import parse_instant
 from seline.errors import InvalidRequest
-from seline.http.context import data, doors
+from seline.http.context import context, data
 from seline.http.rendering import answer, as_it_is, plain
 from seline.http.requests import flag, read_json, read_object, text_field
 
@@ -54,7 +54,7 @@ async def import_documents(request: web.Request) -> web.StreamResponse:
     """Take an export back in, all of it or nothing."""
     mode = request.query.get("mode", "merge")
     dry_run = flag(request, "dry_run", default=False)
-    export = await read_json(request, doors(request).export_bytes_max)
+    export = await read_json(request, context(request).export_bytes_max)
     report = await data(request).import_data(export, mode=mode, dry_run=dry_run)
     shown = plain(report)
     assert isinstance(shown, dict)
@@ -90,7 +90,7 @@ async def get_quarantined(request: web.Request) -> web.StreamResponse:
 
 async def status(request: web.Request) -> web.StreamResponse:
     """Answer which process this is."""
-    return answer(doors(request).about())
+    return answer(context(request).about())
 
 
 async def create_token(request: web.Request) -> web.StreamResponse:
@@ -105,7 +105,7 @@ async def create_token(request: web.Request) -> web.StreamResponse:
         raise InvalidRequest(
             f"expires_at is an instant such as 2027-01-06T14:30:22Z, not {expires!r}."
         ) from error
-    made = await doors(request).tokens.create(
+    made = await context(request).tokens.create(
         scope=text_field(body, "scope") or "admin",
         label=text_field(body, "label") or "",
         expires_at=expires_at,
@@ -124,7 +124,7 @@ async def create_token(request: web.Request) -> web.StreamResponse:
 
 async def list_tokens(request: web.Request) -> web.StreamResponse:
     """Answer the tokens, without their hashes."""
-    tokens = await doors(request).tokens.listed()
+    tokens = await context(request).tokens.listed()
     return answer(
         {
             "tokens": [
@@ -143,5 +143,5 @@ async def list_tokens(request: web.Request) -> web.StreamResponse:
 
 async def revoke_token(request: web.Request) -> web.StreamResponse:
     """Take a token back."""
-    token = await doors(request).tokens.revoke(request.match_info["id"])
+    token = await context(request).tokens.revoke(request.match_info["id"])
     return answer({"success": True, "id": token.id})

@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from seline.errors import SelineError, VolumeBusy, VolumeNotMounted
-from seline.http.context import doors
+from seline.http.context import context
 from seline.http.rendering import answer
 from seline.manager import DataManager
 
@@ -22,7 +22,7 @@ async def livez(_request: web.Request) -> web.StreamResponse:
 
 async def readyz(request: web.Request) -> web.StreamResponse:
     """Answer whether the volume is held, in its place, and open; a full one stays ready."""
-    trouble = doors(request).trouble() or await _lost(doors(request).data)
+    trouble = context(request).trouble() or await _lost(context(request).data)
     body: dict[str, object] = {"status": "ok" if trouble is None else "unavailable"}
     if "verbose" in request.query:
         body["checks"] = [
