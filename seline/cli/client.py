@@ -18,7 +18,7 @@ import aiohttp
 from yarl import URL
 
 from seline.cli.problem import Problem
-from seline.cli.verbs import Asked
+from seline.cli.verbs import GlobalOptions
 from seline.domain.document import check_document_name
 from seline.errors import (
     InvalidRequest,
@@ -112,7 +112,7 @@ class Way(Protocol):
 class Api:
     """The admin API through an open door. `asked` and `settings` are the verb's own."""
 
-    def __init__(self, way: Way, asked: Asked, settings: Settings) -> None:
+    def __init__(self, way: Way, asked: GlobalOptions, settings: Settings) -> None:
         self._way = way
         self.asked = asked
         self.settings = settings

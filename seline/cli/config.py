@@ -8,7 +8,7 @@ import click
 
 from seline.cli import terminal
 from seline.cli.group import front
-from seline.cli.verbs import Asked, Verbs, in_section, own_verb
+from seline.cli.verbs import GlobalOptions, Verbs, in_section, own_verb
 
 if TYPE_CHECKING:
     from seline.settings import Settings
@@ -32,7 +32,7 @@ in_section(config, "Server")
     """,
 )
 @click.option("--origin", is_flag=True, help="Say where each value comes from.")
-def show(asked: Asked, origin: bool) -> None:
+def show(asked: GlobalOptions, origin: bool) -> None:
     """Print every setting as this command would use it; secrets are masked."""
     from seline.cli.reach import settings_of
 

@@ -11,7 +11,7 @@ from seline.cli import terminal
 from seline.cli.exits import Exit
 from seline.cli.group import front
 from seline.cli.problem import Problem
-from seline.cli.verbs import Asked, own_verb, run_to_its_end
+from seline.cli.verbs import GlobalOptions, own_verb, run_to_its_end
 
 if TYPE_CHECKING:
     from seline.cli.bit_flip import Flip
@@ -34,7 +34,7 @@ _SECOND: Final = {"userName": "Alex", "location": "Lyon"}
 )
 @click.option("--flip", metavar="NAME", help="Flip one bit of this real document.")
 @click.option("--dry-run", is_flag=True, help="With --flip: only say which bit it would be.")
-def demo(asked: Asked, flip: str | None, dry_run: bool) -> Exit | None:
+def demo(asked: GlobalOptions, flip: str | None, dry_run: bool) -> Exit | None:
     """Show save, bit flip, detection and recovery in a scratch directory.
 
     With --flip NAME one bit of a real document is flipped in its file, as a bad disk does; the
@@ -59,7 +59,7 @@ async def _show(scratch: str) -> None:
 
     logging.getLogger("seline").setLevel(logging.ERROR)
     elsewhere: dict[str, Any] = {"storage.require_mount": False}
-    async with reached(Asked(data_dir=scratch), makes=True, **elsewhere) as api:
+    async with reached(GlobalOptions(data_dir=scratch), makes=True, **elsewhere) as api:
         path = os.path.join(scratch, NAME)
         terminal.out(f"1. Save. Two saves of {NAME} in {scratch}:")
         await _save(api, _FIRST)
@@ -91,7 +91,7 @@ async def _show(scratch: str) -> None:
     terminal.out("Next, for real: `seline demo --flip NAME` on a document of yours, then `verify`.")
 
 
-async def _flip_for_real(asked: Asked, name: str, *, dry_run: bool) -> Exit | None:
+async def _flip_for_real(asked: GlobalOptions, name: str, *, dry_run: bool) -> Exit | None:
     from seline.cli.bit_flip import choose_flip, flip_in_place
     from seline.cli.client import document_path
     from seline.cli.reach import reached, settings_of

@@ -15,7 +15,7 @@ from seline.cli.exits import Exit
 from seline.cli.group import front
 from seline.cli.problem import Problem
 from seline.cli.verbs import (
-    Asked,
+    GlobalOptions,
     agreed,
     api_verb,
     dry_run_option,
@@ -53,7 +53,9 @@ _REVISION: Final = re.compile(r"[0-9a-f]{64}")
     metavar="REVISION",
     help="Save only if this revision is current; `absent`: only if there is no document.",
 )
-def save(asked: Asked, name: str, file: str, no_backup: bool, if_match: str | None) -> Exit | None:
+def save(
+    asked: GlobalOptions, name: str, file: str, no_backup: bool, if_match: str | None
+) -> Exit | None:
     """Save a document from a file, or from stdin.
 
     Prints the revision (the SHA-256 of the stored bytes) once the document is durable.

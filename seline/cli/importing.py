@@ -16,7 +16,7 @@ from seline.cli.documents import read_source, told_of_source
 from seline.cli.exits import Exit
 from seline.cli.group import front
 from seline.cli.problem import Problem
-from seline.cli.verbs import Asked, agreed, dry_run_option, own_verb, with_api, yes_option
+from seline.cli.verbs import GlobalOptions, agreed, dry_run_option, own_verb, with_api, yes_option
 from seline.domain.plural import counted
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ _NAMES_SHOWN_MAX: Final = 20
 @dry_run_option
 @yes_option
 def import_source(
-    asked: Asked, source: str, mode: str, skip_broken: bool, dry_run: bool, yes: bool
+    asked: GlobalOptions, source: str, mode: str, skip_broken: bool, dry_run: bool, yes: bool
 ) -> Exit | None:
     """Take in an export, or a folder of .json files from an older bot; all of it or nothing.
 

@@ -28,7 +28,7 @@ from seline.cli.client import ANSWER_S, CONNECT_S, Api, Door
 from seline.cli.exits import Exit
 from seline.cli.patience import Patience, serves_commands
 from seline.cli.problem import Problem
-from seline.cli.verbs import Asked
+from seline.cli.verbs import GlobalOptions
 from seline.errors import VolumeLocked
 from seline.settings import Settings, load_settings
 
@@ -37,14 +37,14 @@ _SOCKET_PATH_MAX: Final = 100
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def settings_of(asked: Asked, **arguments: object) -> Settings:
+def settings_of(asked: GlobalOptions, **arguments: object) -> Settings:
     """Return the settings under the command's options. Raises SettingsError."""
     given = {"storage.data_dir": asked.data_dir, **arguments}
     return load_settings(config=asked.config, arguments=given)
 
 
 @asynccontextmanager
-async def reached(asked: Asked, *, makes: bool, **arguments: object) -> AsyncGenerator[Api]:
+async def reached(asked: GlobalOptions, *, makes: bool, **arguments: object) -> AsyncGenerator[Api]:
     """Give the API, whoever serves it. `makes` allows a new data directory.
 
     `arguments` are settings by their sectioned names. Raises Problem, SettingsError, VolumeLocked
@@ -107,7 +107,7 @@ def _session(door: Door) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=door.connector(), timeout=timeout, headers=headers)
 
 
-def _elsewhere(asked: Asked, settings: Settings) -> Door | None:
+def _elsewhere(asked: GlobalOptions, settings: Settings) -> Door | None:
     """Return the door to a server elsewhere, None where this machine's data is meant."""
     if asked.url and asked.data_dir:
         raise Problem(

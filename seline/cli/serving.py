@@ -9,7 +9,7 @@ import click
 
 from seline.cli import terminal
 from seline.cli.group import front
-from seline.cli.verbs import Asked, WholeNumber, own_verb
+from seline.cli.verbs import GlobalOptions, WholeNumber, own_verb
 
 if TYPE_CHECKING:
     from seline.server import Started
@@ -33,7 +33,7 @@ PORT_MAX: Final = 65_535
     help="Listen there (else on this machine alone; everywhere if PORT is in the environment).",
 )
 @click.option("--port", type=WholeNumber(0, PORT_MAX), metavar="PORT", help="Else PORT or 8080.")
-def serve(asked: Asked, host: str | None, port: int | None) -> None:
+def serve(asked: GlobalOptions, host: str | None, port: int | None) -> None:
     """Run the server on the data directory until it is stopped.
 
     At the first start on this machine's own address it makes an admin token and prints it, once,

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class GlobalOptions:
     """What was asked for besides the verb: where the store is, and how to answer."""
 
     data_dir: str | None = None
@@ -124,7 +124,7 @@ def api_verb(
     def decorate(
         work: Callable[Concatenate[Api, P], Coroutine[Any, Any, Exit | None]],
     ) -> Callable[P, None]:
-        def run(asked: Asked, /, *args: P.args, **kwargs: P.kwargs) -> Exit | None:
+        def run(asked: GlobalOptions, /, *args: P.args, **kwargs: P.kwargs) -> Exit | None:
             return with_api(asked, lambda api: work(api, *args, **kwargs), makes=makes)
 
         functools.update_wrapper(run, work)
@@ -135,14 +135,14 @@ def api_verb(
 
 def own_verb(
     group: click.Group, name: str, *, section: str = "Commands", examples: str
-) -> Callable[[Callable[Concatenate[Asked, P], Exit | None]], Callable[P, None]]:
+) -> Callable[[Callable[Concatenate[GlobalOptions, P], Exit | None]], Callable[P, None]]:
     """Make a verb of a function; what it returns is the exit code, None is done."""
 
-    def decorate(work: Callable[Concatenate[Asked, P], Exit | None]) -> Callable[P, None]:
+    def decorate(work: Callable[Concatenate[GlobalOptions, P], Exit | None]) -> Callable[P, None]:
         @functools.wraps(work)
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
             given: dict[str, Any] = click.get_current_context().obj or {}
-            asked = Asked(**given)
+            asked = GlobalOptions(**given)
             with way_out():
                 code = work(asked, *args, **kwargs)
                 if code:
@@ -156,7 +156,10 @@ def own_verb(
 
 
 def with_api(
-    asked: Asked, work: Callable[[Api], Coroutine[Any, Any, Exit | None]], *, makes: bool = False
+    asked: GlobalOptions,
+    work: Callable[[Api], Coroutine[Any, Any, Exit | None]],
+    *,
+    makes: bool = False,
 ) -> Exit | None:
     """Reach the admin API, wherever it is, and do one verb's work with it."""
     from seline.cli.reach import reached

@@ -80,12 +80,12 @@ class Notebook:
         self._count = 0
 
     @contextmanager
-    def asking(self) -> Iterator[Asked]:
+    def asking(self) -> Iterator[GlobalOptions]:
         """Note one write, once `writes` says which, and what became of it.
 
         A typed error is noted as a refusal and goes no further.
         """
-        asked = Asked(self, time.monotonic())
+        asked = GlobalOptions(self, time.monotonic())
         try:
             yield asked
         except OutcomeUnknown:
@@ -112,7 +112,7 @@ class Notebook:
 
 
 @dataclass(slots=True)
-class Asked:
+class GlobalOptions:
     """A write that a block is about."""
 
     notes: Notebook

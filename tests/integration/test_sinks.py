@@ -45,7 +45,7 @@ State = Literal["open", "resolved"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class GlobalOptions:
     """One request that a receiver got."""
 
     method: str
@@ -61,7 +61,7 @@ class Receiver:
     """A service elsewhere, on a socket of this machine: notes what it gets, answers as told."""
 
     def __init__(self) -> None:
-        self.asked: list[Asked] = []
+        self.asked: list[GlobalOptions] = []
         self.answering: Answering = fine
         self.over = asyncio.Event()
         self._socket = socket.socket()
@@ -97,7 +97,7 @@ class Receiver:
 
     async def _take(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(
-            Asked(
+            GlobalOptions(
                 method=request.method,
                 path=request.raw_path,
                 headers=dict(request.headers),

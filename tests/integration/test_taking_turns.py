@@ -24,7 +24,7 @@ from seline import open_seline, server
 from seline.cli import patience
 from seline.cli.problem import Problem
 from seline.cli.reach import reached
-from seline.cli.verbs import Asked
+from seline.cli.verbs import GlobalOptions
 from seline.server import alone, control_socket_path, serving
 from seline.server.listening import hang_up, listen_on_socket
 from seline.settings import load_settings
@@ -94,7 +94,7 @@ async def test_a_command_outwaits_every_holder_that_follows_another(
 
         at_each_look(monkeypatch, follow)
 
-        async with reached(Asked(data_dir=str(data)), makes=False) as api:
+        async with reached(GlobalOptions(data_dir=str(data)), makes=False) as api:
             assert api.door.alone
 
 
@@ -105,7 +105,7 @@ async def test_a_holder_that_stays_is_named_when_patience_is_over(
     say(data)
 
     with held(data), pytest.raises(Problem, match=r"process 7.*no door for commands"):
-        async with reached(Asked(data_dir=str(data)), makes=False):
+        async with reached(GlobalOptions(data_dir=str(data)), makes=False):
             pass
 
 
@@ -116,7 +116,7 @@ async def test_a_server_that_never_opens_its_door_is_not_told_to_get_one(
     say(data, serves_commands=True)
 
     with held(data), pytest.raises(Problem, match="has not opened its door") as told:
-        async with reached(Asked(data_dir=str(data)), makes=False):
+        async with reached(GlobalOptions(data_dir=str(data)), makes=False):
             pass
 
     assert "starting or stopping" in told.value.hint
@@ -135,7 +135,7 @@ async def test_the_portrait_of_the_holder_before_is_not_taken_for_the_new_one(
 
         at_each_look(monkeypatch, follow)
 
-        async with reached(Asked(data_dir=str(data)), makes=False) as api:
+        async with reached(GlobalOptions(data_dir=str(data)), makes=False) as api:
             assert api.door.alone
 
 
@@ -267,7 +267,7 @@ async def test_waiting_on_a_long_path_takes_no_descriptors(
                 let_go()
 
         at_each_look(monkeypatch, look)
-        async with reached(Asked(data_dir=str(data)), makes=False):
+        async with reached(GlobalOptions(data_dir=str(data)), makes=False):
             pass
 
     assert open_now[-1] <= open_now[5] + 2  # others in this process open and close theirs
