@@ -34,7 +34,7 @@ async def alerts(api: Api, action: str | None) -> Exit:
     if action == "test":
         return await _test(api)
     listed = await api.get("/alerts")
-    if api.asked.json:
+    if api.options.json:
         terminal.out_json(listed)
     else:
         _show(listed)
@@ -45,7 +45,7 @@ async def _test(api: Api) -> Exit:
     with terminal.busy("Sending the test alert"):
         answered = (await api.request("POST", "/alerts/test")).value()
     deliveries: list[dict[str, Any]] = answered["deliveries"]
-    if api.asked.json:
+    if api.options.json:
         terminal.out_json(answered)
     else:
         rows = [

@@ -34,7 +34,7 @@ async def backups(api: Api, name: str) -> None:
     from seline.cli.client import document_path
 
     listed = await api.get(document_path(name, "backups"))
-    if api.asked.json:
+    if api.options.json:
         terminal.out_json(listed)
         return
     rows = [_row(backup) for backup in listed["backups"]]
@@ -107,7 +107,7 @@ async def restore(
         return
     body = {"filename": name} if backup is None else {"filename": name, "backup": backup}
     answer = (await api.request("POST", "/restore-backup", body=body)).value()
-    if api.asked.json:
+    if api.options.json:
         terminal.out_json(answer)
     restored, undo = answer["restored"], answer.get("undo")
     terminal.say(f"{name} is back at {restored['backup']} (taken {restored['taken_at']}).")
@@ -149,7 +149,7 @@ async def _change_pin(
 
     path = document_path(name, "backups", backup, "pin")
     answer = await api.request(method, path, body=body)
-    if api.asked.json and answer.data:
+    if api.options.json and answer.data:
         terminal.out_json(answer.value())
 
 
@@ -212,7 +212,7 @@ async def _prune(api: Api, *, dry_run: bool) -> Any:
 
 
 def _show_pruned(api: Api, report: dict[str, Any]) -> None:
-    if api.asked.json:
+    if api.options.json:
         terminal.out_json(report)
         return
     rows = [

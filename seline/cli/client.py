@@ -112,9 +112,9 @@ class Way(Protocol):
 class Api:
     """The admin API through an open door. `asked` and `settings` are the verb's own."""
 
-    def __init__(self, way: Way, asked: GlobalOptions, settings: Settings) -> None:
+    def __init__(self, way: Way, options: GlobalOptions, settings: Settings) -> None:
         self._way = way
-        self.asked = asked
+        self.options = options
         self.settings = settings
 
     @property

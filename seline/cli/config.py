@@ -32,12 +32,12 @@ in_section(config, "Server")
     """,
 )
 @click.option("--origin", is_flag=True, help="Say where each value comes from.")
-def show(asked: GlobalOptions, origin: bool) -> None:
+def show(options: GlobalOptions, origin: bool) -> None:
     """Print every setting as this command would use it; secrets are masked."""
     from seline.cli.reach import settings_of
 
-    settings = settings_of(asked)
-    if asked.json:
+    settings = settings_of(options)
+    if options.json:
         terminal.out_json(_as_json(settings, origin=origin))
     else:
         _show(settings, origin=origin)

@@ -43,7 +43,7 @@ async def verify(api: Api, sums: bool) -> Exit:
     if sums:
         await _print_sums(api)
         _tell(report)
-    elif api.asked.json:
+    elif api.options.json:
         terminal.out_json(report)
     else:
         _show(report)
@@ -69,7 +69,7 @@ async def quarantine(api: Api, item: str | None) -> None:
             terminal.out_bytes((await api.request("GET", f"/quarantine/{segment(item)}")).data)
         return
     listed = await api.get("/quarantine")
-    if api.asked.json:
+    if api.options.json:
         terminal.out_json(listed)
         return
     rows = [
@@ -116,7 +116,7 @@ async def reset(api: Api, name: str, dry_run: bool, yes: bool) -> None:
     if not await agreed(plan, dry_run=dry_run, yes=yes):
         return
     answer = (await api.request("POST", path)).value()
-    if api.asked.json:
+    if api.options.json:
         terminal.out_json(answer)
     terminal.say(f"{name} is reset. Look at its bytes: seline quarantine")
 

@@ -34,7 +34,7 @@ _SECOND: Final = {"userName": "Alex", "location": "Lyon"}
 )
 @click.option("--flip", metavar="NAME", help="Flip one bit of this real document.")
 @click.option("--dry-run", is_flag=True, help="With --flip: only say which bit it would be.")
-def demo(asked: GlobalOptions, flip: str | None, dry_run: bool) -> Exit | None:
+def demo(options: GlobalOptions, flip: str | None, dry_run: bool) -> Exit | None:
     """Show save, bit flip, detection and recovery in a scratch directory.
 
     With --flip NAME one bit of a real document is flipped in its file, as a bad disk does; the
@@ -43,7 +43,7 @@ def demo(asked: GlobalOptions, flip: str | None, dry_run: bool) -> Exit | None:
     import tempfile
 
     if flip is not None:
-        return run_to_its_end(_flip_for_real(asked, flip, dry_run=dry_run))
+        return run_to_its_end(_flip_for_real(options, flip, dry_run=dry_run))
     if dry_run:
         raise click.UsageError("--dry-run goes with --flip NAME.")
     with tempfile.TemporaryDirectory(prefix="seline-demo-") as scratch:
@@ -91,19 +91,19 @@ async def _show(scratch: str) -> None:
     terminal.out("Next, for real: `seline demo --flip NAME` on a document of yours, then `verify`.")
 
 
-async def _flip_for_real(asked: GlobalOptions, name: str, *, dry_run: bool) -> Exit | None:
+async def _flip_for_real(options: GlobalOptions, name: str, *, dry_run: bool) -> Exit | None:
     from seline.cli.bit_flip import choose_flip, flip_in_place
     from seline.cli.client import document_path
     from seline.cli.reach import reached, settings_of
 
     path = document_path(name)
-    if asked.url or (settings_of(asked).url and not asked.data_dir):
+    if options.url or (settings_of(options).url and not options.data_dir):
         raise Problem(
             "A bit can be flipped only on the machine of the data directory.",
             "Run it there, without --url and SELINE_URL.",
             exit=Exit.USAGE,
         )
-    async with reached(asked, makes=False) as api:
+    async with reached(options, makes=False) as api:
         sound = (await api.request("GET", path)).data
         backups = await _backups(api, name)
         data_dir, alone = api.settings.data_dir, api.door.alone

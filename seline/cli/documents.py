@@ -54,7 +54,7 @@ _REVISION: Final = re.compile(r"[0-9a-f]{64}")
     help="Save only if this revision is current; `absent`: only if there is no document.",
 )
 def save(
-    asked: GlobalOptions, name: str, file: str, no_backup: bool, if_match: str | None
+    options: GlobalOptions, name: str, file: str, no_backup: bool, if_match: str | None
 ) -> Exit | None:
     """Save a document from a file, or from stdin.
 
@@ -67,7 +67,7 @@ def save(
     query = {"backup": "false"} if no_backup else {}
     body = read_source(file)
     with told_of_source(file, body):
-        return with_api(asked, lambda api: _save(api, name, body, query, headers), makes=True)
+        return with_api(options, lambda api: _save(api, name, body, query, headers), makes=True)
 
 
 async def _save(
@@ -77,7 +77,7 @@ async def _save(
 
     answer = await api.request("PUT", document_path(name), query=query, body=body, headers=headers)
     saved = answer.value()
-    if api.asked.json:
+    if api.options.json:
         terminal.out_json(saved)
     else:
         terminal.out(answer.revision)
@@ -120,7 +120,7 @@ async def load(api: Api, name: str, backup: str | None) -> None:
 async def documents(api: Api) -> None:
     """List the documents: size, age, backups, and whether each is sound."""
     listed = await api.get("/documents")
-    if api.asked.json:
+    if api.options.json:
         terminal.out_json(listed)
         return
     rows = [document_row(document) for document in listed["documents"]]
@@ -155,7 +155,7 @@ async def delete(api: Api, name: str, purge: bool, dry_run: bool, yes: bool) -> 
         return
     query = {"purge": "true"} if purge else {}
     answer = (await api.request("DELETE", path, query=query)).value()
-    if api.asked.json:
+    if api.options.json:
         terminal.out_json(answer)
     terminal.say(f"{name} is {'erased' if purge else 'deleted'}.")
     if answer["backup"] is not None:

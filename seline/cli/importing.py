@@ -52,7 +52,7 @@ _NAMES_SHOWN_MAX: Final = 20
 @dry_run_option
 @yes_option
 def import_source(
-    asked: GlobalOptions, source: str, mode: str, skip_broken: bool, dry_run: bool, yes: bool
+    options: GlobalOptions, source: str, mode: str, skip_broken: bool, dry_run: bool, yes: bool
 ) -> Exit | None:
     """Take in an export, or a folder of .json files from an older bot; all of it or nothing.
 
@@ -63,7 +63,7 @@ def import_source(
     body, left_out = _read(source, skip_broken=skip_broken)
     with told_of_source(source, body):
         code = with_api(
-            asked,
+            options,
             lambda api: _plan_and_import(api, body, mode, dry_run=dry_run, yes=yes),
             makes=True,
         )
@@ -74,17 +74,17 @@ def import_source(
 
 async def _plan_and_import(api: Api, body: bytes, mode: str, *, dry_run: bool, yes: bool) -> None:
     plan = await _import(api, body, mode, dry_run=True)
-    if api.asked.json and dry_run:
+    if api.options.json and dry_run:
         terminal.out_json(plan)
     if not any(plan[outcome] for outcome in ("created", "changed", "deleted")):
         terminal.say(f"{_plan_text(plan)}\nThere is nothing to change.")
-        if api.asked.json and not dry_run:
+        if api.options.json and not dry_run:
             terminal.out_json({**plan, "dry_run": False})
         return
     if not await agreed(_plan_text(plan), dry_run=dry_run, yes=yes):
         return
     done = await _import(api, body, mode, dry_run=False)
-    if api.asked.json:
+    if api.options.json:
         terminal.out_json(done)
     terminal.say("The import is done; every content that was replaced is a backup now.")
 

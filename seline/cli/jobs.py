@@ -59,7 +59,7 @@ async def _run(api: Api, name: str) -> Exit:
     with terminal.busy(f"Running {name}"):
         run = await _ended(api, name, started["run"])
     broken = await _broken(api) if name == _INTEGRITY and run["outcome"] == "ok" else None
-    if api.asked.json:
+    if api.options.json:
         terminal.out_json(run)
     else:
         came_to = "something is broken" if broken else run["outcome"]
@@ -96,7 +96,7 @@ async def _runs(api: Api, name: str) -> list[dict[str, Any]]:
 
 
 def _show(api: Api, listed: dict[str, Any]) -> None:
-    if api.asked.json:
+    if api.options.json:
         terminal.out_json(listed)
         return
     rows = [
@@ -113,7 +113,7 @@ def _show(api: Api, listed: dict[str, Any]) -> None:
 
 
 def _show_runs(api: Api, runs: list[dict[str, Any]]) -> None:
-    if api.asked.json:
+    if api.options.json:
         terminal.out_json({"runs": runs})
         return
     rows = [(run["started_at"], run["outcome"] or "running", run["detail"]) for run in runs]

@@ -37,26 +37,28 @@ _SOCKET_PATH_MAX: Final = 100
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def settings_of(asked: GlobalOptions, **arguments: object) -> Settings:
+def settings_of(options: GlobalOptions, **arguments: object) -> Settings:
     """Return the settings under the command's options. Raises SettingsError."""
-    given = {"storage.data_dir": asked.data_dir, **arguments}
-    return load_settings(config=asked.config, arguments=given)
+    given = {"storage.data_dir": options.data_dir, **arguments}
+    return load_settings(config=options.config, arguments=given)
 
 
 @asynccontextmanager
-async def reached(asked: GlobalOptions, *, makes: bool, **arguments: object) -> AsyncGenerator[Api]:
+async def reached(
+    options: GlobalOptions, *, makes: bool, **arguments: object
+) -> AsyncGenerator[Api]:
     """Give the API, whoever serves it. `makes` allows a new data directory.
 
     `arguments` are settings by their sectioned names. Raises Problem, SettingsError, VolumeLocked
     and what opening a volume raises.
     """
-    settings = settings_of(asked, **arguments)
+    settings = settings_of(options, **arguments)
     async with AsyncExitStack() as stack:
-        door = _elsewhere(asked, settings)
+        door = _elsewhere(options, settings)
         if door is None:
             _check_data_dir(settings, makes=makes)
             door = await _here(stack, settings)
-        yield Api(_Way(stack, door, settings), asked, settings)
+        yield Api(_Way(stack, door, settings), options, settings)
 
 
 class _Way:
@@ -107,13 +109,13 @@ def _session(door: Door) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=door.connector(), timeout=timeout, headers=headers)
 
 
-def _elsewhere(asked: GlobalOptions, settings: Settings) -> Door | None:
+def _elsewhere(options: GlobalOptions, settings: Settings) -> Door | None:
     """Return the door to a server elsewhere, None where this machine's data is meant."""
-    if asked.url and asked.data_dir:
+    if options.url and options.data_dir:
         raise Problem(
             "--url and --data-dir name two places.", "Give the one you mean.", exit=Exit.USAGE
         )
-    url = asked.url or (None if asked.data_dir else settings.url)
+    url = options.url or (None if options.data_dir else settings.url)
     if url is None:
         return None
     parts = urlsplit(url)

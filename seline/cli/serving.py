@@ -33,7 +33,7 @@ PORT_MAX: Final = 65_535
     help="Listen there (else on this machine alone; everywhere if PORT is in the environment).",
 )
 @click.option("--port", type=WholeNumber(0, PORT_MAX), metavar="PORT", help="Else PORT or 8080.")
-def serve(asked: GlobalOptions, host: str | None, port: int | None) -> None:
+def serve(options: GlobalOptions, host: str | None, port: int | None) -> None:
     """Run the server on the data directory until it is stopped.
 
     At the first start on this machine's own address it makes an admin token and prints it, once,
@@ -45,7 +45,7 @@ def serve(asked: GlobalOptions, host: str | None, port: int | None) -> None:
     from seline.cli.reach import settings_of
     from seline.server import run_server
 
-    settings = settings_of(asked, **{"server.host": host, "server.port": port})
+    settings = settings_of(options, **{"server.host": host, "server.port": port})
     logs.configure(level=settings.log.level, form=settings.log.format)
     asyncio.run(run_server(settings, announce=_announce))
 

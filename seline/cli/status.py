@@ -32,7 +32,7 @@ async def status(api: Api) -> Exit:
     Exits 0 while nothing is critical; 3 if documents are broken, 6 if the volume is full.
     """
     health = await api.get("/health")
-    if api.asked.json:
+    if api.options.json:
         terminal.out_json(health)
     else:
         documents = (await api.get("/documents"))["documents"]

@@ -67,7 +67,7 @@ async def create(api: Api, scope: str, label: str, expires_days: int | None) -> 
     if expires_days is not None:
         body["expires_at"] = _in_days(expires_days)
     made = (await api.request("POST", "/tokens", body=body)).value()
-    if api.asked.json:
+    if api.options.json:
         terminal.out_json(made)
     else:
         terminal.out(made["token"])
@@ -86,7 +86,7 @@ async def create(api: Api, scope: str, label: str, expires_days: int | None) -> 
 async def list_tokens(api: Api) -> None:
     """List the tokens; their secrets are not known to anyone but their bearers."""
     listed = await api.get("/tokens")
-    if api.asked.json:
+    if api.options.json:
         terminal.out_json(listed)
         return
     rows = [
@@ -121,7 +121,7 @@ async def revoke(api: Api, identifier: str, dry_run: bool, yes: bool) -> None:
     if not await agreed(plan, dry_run=dry_run, yes=yes):
         return
     answer = (await api.request("DELETE", path)).value()
-    if api.asked.json:
+    if api.options.json:
         terminal.out_json(answer)
     terminal.say(f"Token {identifier} is revoked.")
 

@@ -124,8 +124,8 @@ def api_verb(
     def decorate(
         work: Callable[Concatenate[Api, P], Coroutine[Any, Any, Exit | None]],
     ) -> Callable[P, None]:
-        def run(asked: GlobalOptions, /, *args: P.args, **kwargs: P.kwargs) -> Exit | None:
-            return with_api(asked, lambda api: work(api, *args, **kwargs), makes=makes)
+        def run(options: GlobalOptions, /, *args: P.args, **kwargs: P.kwargs) -> Exit | None:
+            return with_api(options, lambda api: work(api, *args, **kwargs), makes=makes)
 
         functools.update_wrapper(run, work)
         return own_verb(group, name, section=section, examples=examples)(run)
@@ -142,9 +142,9 @@ def own_verb(
         @functools.wraps(work)
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
             given: dict[str, Any] = click.get_current_context().obj or {}
-            asked = GlobalOptions(**given)
+            options = GlobalOptions(**given)
             with way_out():
-                code = work(asked, *args, **kwargs)
+                code = work(options, *args, **kwargs)
                 if code:
                     raise Stopped(code)
 
@@ -156,7 +156,7 @@ def own_verb(
 
 
 def with_api(
-    asked: GlobalOptions,
+    options: GlobalOptions,
     work: Callable[[Api], Coroutine[Any, Any, Exit | None]],
     *,
     makes: bool = False,
@@ -165,7 +165,7 @@ def with_api(
     from seline.cli.reach import reached
 
     async def reach_and_work() -> Exit | None:
-        async with reached(asked, makes=makes) as api:
+        async with reached(options, makes=makes) as api:
             return await work(api)
 
     return run_to_its_end(reach_and_work())
