@@ -23,8 +23,8 @@ from seline.domain.alerts.lifecycle import (
     AlertType,
     Cleared,
     Course,
+    Raised,
     Severity,
-    Sighting,
     Signal,
     Standing,
     Step,
@@ -117,7 +117,7 @@ class Alerts:
         at: datetime | None = None,
     ) -> None:
         """Say that something was seen; `at` tells occurrences of an event apart (else now)."""
-        seen = Sighting(type=type, subject=subject, severity=severity, details=details or {}, at=at)
+        seen = Raised(type=type, subject=subject, severity=severity, details=details or {}, at=at)
         await self.take((seen,))
 
     async def resolve(self, type: AlertType, subject: str = "") -> None:

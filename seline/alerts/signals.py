@@ -18,8 +18,8 @@ from seline.domain.alerts.lifecycle import (
     Alert,
     AlertType,
     Cleared,
+    Raised,
     Severity,
-    Sighting,
     Signal,
 )
 from seline.domain.backup import parse_backup_name
@@ -100,7 +100,7 @@ SEVERITY_OF_LEVEL: Final[Mapping[UsageLevel, Severity]] = {
 def alerts_from(incidents: Iterable[Incident]) -> list[Signal]:
     """Translate what the store and the manager collected, oldest first."""
     return [
-        Sighting(
+        Raised(
             type=kind,
             subject=incident.document,
             severity=Severity.CRITICAL if kind is AlertType.RECOVERY and incident.lost else None,
@@ -115,7 +115,7 @@ def alerts_from(incidents: Iterable[Incident]) -> list[Signal]:
 def alerts_from_pins(pins: Iterable[Pin], now: datetime) -> list[Signal]:
     """Tell of the blank saves of the last day (V11), each by the pin that it left."""
     return [
-        Sighting(
+        Raised(
             type=AlertType.BLANK_SAVE,
             subject=pin.document,
             details={} if pin.until is None else {"until": f"{pin.until:%Y-%m-%d}"},
@@ -126,10 +126,10 @@ def alerts_from_pins(pins: Iterable[Pin], now: datetime) -> list[Signal]:
     ]
 
 
-def alerts_from_report(report: VerifyReport) -> list[Sighting]:
+def alerts_from_report(report: VerifyReport) -> list[Raised]:
     """Tell of what verify found and no incident tells."""
     found = [
-        Sighting(
+        Raised(
             type=kind,
             subject=finding.document,
             details={"verdict": finding.verdict, "what": finding.detail},
@@ -146,7 +146,7 @@ def alerts_from_capabilities(capabilities: Iterable[Capability]) -> list[Signal]
     """Tell where the volume keeps no checksums."""
     missing = any(one.name == CHECKSUMS and not one.present for one in capabilities)
     kind = AlertType.CHECKSUMS_UNSUPPORTED
-    return [Sighting(type=kind) if missing else Cleared(type=kind)]
+    return [Raised(type=kind) if missing else Cleared(type=kind)]
 
 
 def alerts_from_trouble(trouble: SelineError | None, *, opened: bool = True) -> list[Signal]:
@@ -160,7 +160,7 @@ def alerts_from_trouble(trouble: SelineError | None, *, opened: bool = True) -> 
         if kind is AlertType.WRITES_REFUSED:
             retries = not isinstance(trouble, UnsupportedFormat)
             details |= {"reads": opened, "unopened": not opened, "retries": retries}
-        return [Sighting(type=kind, details=details)]
+        return [Raised(type=kind, details=details)]
     over = sorted(set(TYPE_OF_TROUBLE.values())) if trouble is None else []
     return [Cleared(type=one) for one in over]
 
@@ -181,7 +181,7 @@ def alerts_from_usage(level: UsageLevel, ratio: float, *, of_files: bool = False
         "sheds": level is UsageLevel.HIGH and not of_files,
         "refuses": level is UsageLevel.CRITICAL and not of_files,
     }
-    return [Sighting(type=AlertType.USAGE, severity=SEVERITY_OF_LEVEL[level], details=details)]
+    return [Raised(type=AlertType.USAGE, severity=SEVERITY_OF_LEVEL[level], details=details)]
 
 
 def alerts_from_days(days_until_full: float | None) -> list[Signal]:
@@ -192,9 +192,7 @@ def alerts_from_days(days_until_full: float | None) -> list[Signal]:
     if days_until_full >= DAYS_WARN:
         return []
     severity = Severity.CRITICAL if days_until_full < DAYS_CRITICAL else Severity.WARNING
-    return [
-        Sighting(type=kind, severity=severity, details={"days": max(1, round(days_until_full))})
-    ]
+    return [Raised(type=kind, severity=severity, details={"days": max(1, round(days_until_full))})]
 
 
 def alerts_from_run(job: str, *, succeeded: bool, detail: str = "") -> list[Signal]:
@@ -204,7 +202,7 @@ def alerts_from_run(job: str, *, succeeded: bool, detail: str = "") -> list[Sign
             Cleared(type=AlertType.JOB_FAILED, subject=job),
             Cleared(type=AlertType.JOB_OVERDUE, subject=job),
         ]
-    return [Sighting(type=AlertType.JOB_FAILED, subject=job, details={"what": detail})]
+    return [Raised(type=AlertType.JOB_FAILED, subject=job, details={"what": detail})]
 
 
 def alerts_from_lateness(job: str, last_success: datetime | None) -> list[Signal]:
@@ -212,7 +210,7 @@ def alerts_from_lateness(job: str, last_success: datetime | None) -> list[Signal
     details: dict[str, Json] = (
         {} if last_success is None else {"last_success": instant_text(last_success)}
     )
-    return [Sighting(type=AlertType.JOB_OVERDUE, subject=job, details=details)]
+    return [Raised(type=AlertType.JOB_OVERDUE, subject=job, details=details)]
 
 
 class Watch:
@@ -262,7 +260,7 @@ class Watch:
         return await self._data.reading(lambda: _over(store, suspects), limit_s=LISTING_S)
 
 
-def _is_of_late(seen: Sighting, now: datetime) -> bool:
+def _is_of_late(seen: Raised, now: datetime) -> bool:
     return seen.at is None or now - seen.at <= LOOKS_BACK
 
 
@@ -305,7 +303,7 @@ _IS_OVER: Final[
 }
 
 
-def _damaged_backups(report: VerifyReport) -> Iterator[Sighting]:
+def _damaged_backups(report: VerifyReport) -> Iterator[Raised]:
     by_document: dict[str, list[Finding]] = {}
     for finding in report.findings:
         if TYPE_OF_OUTCOME.get(finding.outcome) is AlertType.BACKUP_DAMAGED:
@@ -314,9 +312,7 @@ def _damaged_backups(report: VerifyReport) -> Iterator[Sighting]:
         names: list[Json] = [finding.backup for finding in findings if finding.backup]
         details: dict[str, Json] = {"backups": len(names), "backup": names[0], "names": names}
         found_at = max(finding.found_at for finding in findings)
-        yield Sighting(
-            type=AlertType.BACKUP_DAMAGED, subject=document, details=details, at=found_at
-        )
+        yield Raised(type=AlertType.BACKUP_DAMAGED, subject=document, details=details, at=found_at)
 
 
 def _details(kind: AlertType, incident: Incident) -> dict[str, Json]:

@@ -18,7 +18,7 @@ import pytest
 
 from seline import open_seline
 from seline.alerts.log import ALERTS_NAME, Alerts
-from seline.domain.alerts.lifecycle import Alert, AlertType, Cleared, Severity, Sighting
+from seline.domain.alerts.lifecycle import Alert, AlertType, Cleared, Raised, Severity
 from seline.domain.alerts.retry import WAITING_MAX
 from seline.domain.alerts.words import Language
 from seline.domain.document import Json
@@ -180,7 +180,7 @@ async def test_the_list_shows_open_ones_first_and_the_latest_of_them(
 
 
 async def test_several_signals_are_taken_in_their_order(alerts: Alerts, sink: FakeSink) -> None:
-    failed = Sighting(type=AlertType.JOB_FAILED, subject="usage")
+    failed = Raised(type=AlertType.JOB_FAILED, subject="usage")
     done = Cleared(type=AlertType.JOB_FAILED, subject="usage")
 
     await alerts.take([failed, failed, done, done])
@@ -474,7 +474,7 @@ async def test_more_than_can_wait_is_given_up_the_least_severe_first_and_said(
     sink.alive = False
     await alerts.raise_alert(AlertType.WRONG_MOUNT)
     for _ in range(WAITING_MAX // 20):
-        for signal in (Sighting, Cleared):
+        for signal in (Raised, Cleared):
             jobs = [f"job {number}" for number in range(20)]
             await alerts.take(signal(type=AlertType.JOB_FAILED, subject=job) for job in jobs)
         clock.advance(1)
@@ -715,19 +715,19 @@ async def test_a_week_tells_what_it_should_and_remembers_little(
     alerts: Alerts, clock: FakeClock, sink: FakeSink, seline: Seline
 ) -> None:
     """A look every ten minutes; a sink that is dead for two days of the seven."""
-    recoveries: list[Sighting] = []
+    recoveries: list[Raised] = []
     for look in range(7 * 144):
         sink.alive = not 288 <= look < 576
         if look % 40 == 0:
-            recoveries.append(Sighting(type=AlertType.RECOVERY, subject=NAME, at=clock.now()))
+            recoveries.append(Raised(type=AlertType.RECOVERY, subject=NAME, at=clock.now()))
         ratio_percent = 80 if look % 3 else 50
         level = Severity.WARNING if look % 3 else Severity.INFO
         usage = {"percent": ratio_percent, "level_percent": ratio_percent}
         await alerts.take(
             [
                 *recoveries[-4:],
-                Sighting(type=AlertType.USAGE, severity=level, details=usage),
-                Sighting(type=AlertType.CHECKSUMS_UNSUPPORTED),
+                Raised(type=AlertType.USAGE, severity=level, details=usage),
+                Raised(type=AlertType.CHECKSUMS_UNSUPPORTED),
                 Cleared(type=AlertType.WRONG_MOUNT),
             ]
         )
@@ -754,7 +754,7 @@ async def test_a_disk_that_fails_as_a_whole_is_told_in_few_words(
         for kind in (AlertType.RECOVERY, AlertType.UNRECOVERABLE_DOCUMENT):
             at = clock.now()
             await alerts.take(
-                Sighting(type=kind, subject=f"d{number}.json", at=at) for number in range(1000)
+                Raised(type=kind, subject=f"d{number}.json", at=at) for number in range(1000)
             )
         clock.advance(60)
     await alerts.deliver_due()

@@ -35,7 +35,7 @@ from seline.alerts.signals import (
     alerts_from_trouble,
     alerts_from_usage,
 )
-from seline.domain.alerts.lifecycle import Alert, AlertType, Cleared, Severity, Sighting, Signal
+from seline.domain.alerts.lifecycle import Alert, AlertType, Cleared, Raised, Severity, Signal
 from seline.domain.alerts.words import wording
 from seline.domain.pins import BY_HAND, Pin
 from seline.domain.report import Finding, VerifyReport
@@ -188,10 +188,10 @@ def a_pin(because: str = "before a blank save of 2025-01-06", *, age: timedelta 
     return Pin(document=NAME, revision="0", because=because, pinned_at=NOW - age, until=NOW + DAY)
 
 
-def only(signals: Iterable[Signal]) -> Sighting:
+def only(signals: Iterable[Signal]) -> Raised:
     """Return the one thing that was seen."""
     [seen] = signals
-    assert isinstance(seen, Sighting)
+    assert isinstance(seen, Raised)
     return seen
 
 
@@ -225,7 +225,7 @@ def test_an_incident_of_an_unknown_kind_is_told_all_the_same() -> None:
 def test_incidents_are_told_oldest_first() -> None:
     told = alerts_from(an_incident("disk_error", at_s=second) for second in (5, 1, 3))
 
-    ages = [cast("Sighting", seen).at for seen in told]
+    ages = [cast("Raised", seen).at for seen in told]
     assert ages == sorted(ages, key=lambda at: at or NOW)
 
 

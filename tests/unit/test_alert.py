@@ -21,8 +21,8 @@ from seline.domain.alerts.lifecycle import (
     Alert,
     AlertType,
     Course,
+    Raised,
     Severity,
-    Sighting,
     Standing,
     Step,
     crowded,
@@ -64,7 +64,7 @@ class Listener:
         **details: Json,
     ) -> list[Alert]:
         """Let something be seen; return what is told of it now."""
-        seen = Sighting(type=type, subject=subject, severity=severity, details=details, at=at)
+        seen = Raised(type=type, subject=subject, severity=severity, details=details, at=at)
         seen = crowded(self.standings, seen)
         before = self.standings.get((seen.type, seen.subject))
         return self._take(raised(before, seen, now=self.now, renotify=RENOTIFY))
@@ -595,7 +595,7 @@ def test_a_record_reads_back_as_it_was_written(moves: list[Move]) -> None:
 @patient
 @given(st.dictionaries(texts, json_values, max_size=4), texts)
 def test_any_details_and_subject_can_be_remembered(details: dict[str, Json], subject: str) -> None:
-    seen = Sighting(type=AlertType.DISK_ERROR, subject=subject, details=details)
+    seen = Raised(type=AlertType.DISK_ERROR, subject=subject, details=details)
     standing = raised(None, seen, now=NOON, renotify=RENOTIFY).standing
 
     value = json.loads(json.dumps(write_record([standing], {})))
@@ -605,7 +605,7 @@ def test_any_details_and_subject_can_be_remembered(details: dict[str, Json], sub
 
 def test_instants_are_remembered_to_the_microsecond() -> None:
     at = datetime(2025, 1, 6, 12, 0, 0, 123_456, tzinfo=UTC)
-    seen = Sighting(type=AlertType.RECOVERY, subject=NAME, at=at)
+    seen = Raised(type=AlertType.RECOVERY, subject=NAME, at=at)
     standing = raised(None, seen, now=at, renotify=RENOTIFY).standing
 
     [[read], _] = read_record(write_record([standing], {}))

@@ -29,8 +29,8 @@ from seline.domain.alerts.lifecycle import (
     Alert,
     AlertType,
     Course,
+    Raised,
     Severity,
-    Sighting,
     Signal,
     raised,
     resolved,
@@ -112,25 +112,25 @@ def everything() -> Iterator[Signal]:
     yield from alerts_from_run("usage", succeeded=False)
     yield from alerts_from_lateness("export", NOON)
     yield from alerts_from_lateness("export", None)
-    yield Sighting(type=AlertType.MANY, subject=AlertType.RECOVERY)
-    yield Sighting(type=AlertType.TEST)
+    yield Raised(type=AlertType.MANY, subject=AlertType.RECOVERY)
+    yield Raised(type=AlertType.TEST)
 
 
-SIGHTINGS = [signal for signal in everything() if isinstance(signal, Sighting)]
+SIGHTINGS = [signal for signal in everything() if isinstance(signal, Raised)]
 
 
-def told(seen: Sighting, language: Language = "en") -> Alert:
+def told(seen: Raised, language: Language = "en") -> Alert:
     step = raised(None, seen, now=NOON, renotify=DAY, language=language)
     return step.standing.alert
 
 
-def ended(seen: Sighting, language: Language = "en") -> Alert:
+def ended(seen: Raised, language: Language = "en") -> Alert:
     opened = raised(None, seen, now=NOON, renotify=DAY, language=language).standing
     return resolved(opened, now=NOON + DAY, language=language).standing.alert
 
 
 def said_of(signals: Iterable[Signal], language: Language = "en") -> str:
-    [seen] = [signal for signal in signals if isinstance(signal, Sighting)]
+    [seen] = [signal for signal in signals if isinstance(signal, Raised)]
     return told(seen, language).summary
 
 
@@ -201,7 +201,7 @@ def test_everything_that_can_be_told_is_tried_here() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("seen", SIGHTINGS, ids=lambda seen: str(seen.type))
-def test_every_alert_is_said_in_whole_sentences(seen: Sighting, language: Language) -> None:
+def test_every_alert_is_said_in_whole_sentences(seen: Raised, language: Language) -> None:
     opened, over = told(seen, language), ended(seen, language)
 
     for text in (opened.summary, opened.fix, over.summary):
@@ -305,7 +305,7 @@ def test_a_long_detail_is_cut() -> None:
 
 
 def test_a_sentence_whose_detail_is_empty_is_left_out() -> None:
-    [seen] = cast("list[Sighting]", alerts_from_lateness("export", None))
+    [seen] = cast("list[Raised]", alerts_from_lateness("export", None))
     full = wording(seen.type, {"job": "export", "last_success": "2025-01-06"}, "en")[0]
 
     nothing: list[Json] = [None, "", False, [], {}]
@@ -330,7 +330,7 @@ def test_a_title_names_the_service_and_how_much_it_matters(
 
 
 def test_a_resolved_alert_is_titled_so_whatever_its_severity() -> None:
-    over = ended(Sighting(type=AlertType.WRONG_MOUNT))
+    over = ended(Raised(type=AlertType.WRONG_MOUNT))
 
     assert title(over, "my-bot", "en") == "✅ my-bot: resolved"
     assert title(over, "my-bot", "fr") == "✅ my-bot : résolu"
@@ -338,7 +338,7 @@ def test_a_resolved_alert_is_titled_so_whatever_its_severity() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_body_says_what_how_often_and_what_next(language: Language) -> None:
-    alert = replace(told(Sighting(type=AlertType.RECOVERY, subject=NAME), language), count=3)
+    alert = replace(told(Raised(type=AlertType.RECOVERY, subject=NAME), language), count=3)
 
     first, second, third = body(alert, language).splitlines()
 
@@ -349,7 +349,7 @@ def test_a_body_says_what_how_often_and_what_next(language: Language) -> None:
 
 
 def test_what_stands_has_a_beginning_and_no_number() -> None:
-    standing = replace(told(Sighting(type=AlertType.WRONG_MOUNT)), count=4)
+    standing = replace(told(Raised(type=AlertType.WRONG_MOUNT)), count=4)
 
     english, french = (body(standing, language).splitlines()[1] for language in LANGUAGES)
 
@@ -359,7 +359,7 @@ def test_what_stands_has_a_beginning_and_no_number() -> None:
 
 
 def test_what_is_over_asks_for_nothing_more() -> None:
-    over = ended(Sighting(type=AlertType.WRONG_MOUNT))
+    over = ended(Raised(type=AlertType.WRONG_MOUNT))
 
     assert body(over, "en") == over.summary
 

@@ -142,7 +142,7 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sighting:
+class Raised:
     """Something that a person should hear of was seen. `severity` None: the type's usual one.
 
     `at` tells occurrences apart: an event that is not later than the last one known is the same,
@@ -164,7 +164,7 @@ class Cleared:
     subject: str = ""
 
 
-Signal: TypeAlias = Sighting | Cleared
+Signal: TypeAlias = Raised | Cleared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +201,7 @@ class Step:
 
 def raised(
     before: Standing | None,
-    seen: Sighting,
+    seen: Raised,
     *,
     now: datetime,
     renotify: timedelta,
@@ -255,7 +255,7 @@ def resolved(standing: Standing, *, now: datetime, language: Language = "en") ->
     return Step(replace(standing, alert=alert, told_at=now), told=True)
 
 
-def crowded(standings: Mapping[tuple[AlertType, str], Standing], seen: Sighting) -> Sighting:
+def crowded(standings: Mapping[tuple[AlertType, str], Standing], seen: Raised) -> Raised:
     """Return the sighting, or one of `many` where too many of its type are open already."""
     known = standings.get((seen.type, seen.subject))
     if known is not None and known.open:
@@ -263,7 +263,7 @@ def crowded(standings: Mapping[tuple[AlertType, str], Standing], seen: Sighting)
     count = sum(one.open and one.alert.type is seen.type for one in standings.values())
     if count < OPEN_OF_A_TYPE_MAX:
         return seen
-    return Sighting(type=AlertType.MANY, subject=seen.type.value, at=seen.at)
+    return Raised(type=AlertType.MANY, subject=seen.type.value, at=seen.at)
 
 
 def forgotten(standings: Mapping[tuple[AlertType, str], Standing], now: datetime) -> set[str]:
@@ -281,7 +281,7 @@ def forgotten(standings: Mapping[tuple[AlertType, str], Standing], now: datetime
 
 def trial(now: datetime, language: Language = "en") -> Alert:
     """Return the test alert."""
-    return _opened(Sighting(type=AlertType.TEST), now, now, language).alert
+    return _opened(Raised(type=AlertType.TEST), now, now, language).alert
 
 
 def rank_of(alert: Alert) -> int:
@@ -298,7 +298,7 @@ def reworded(alert: Alert, language: Language) -> Alert:
     return replace(alert, summary=summary, fix=fix)
 
 
-def _opened(seen: Sighting, at: datetime, now: datetime, language: Language) -> Standing:
+def _opened(seen: Raised, at: datetime, now: datetime, language: Language) -> Standing:
     kind = KIND_OF[seen.type]
     severity = seen.severity or kind.severity
     summary, fix = wording(seen.type, _details(seen), language)
@@ -381,12 +381,12 @@ def _worded(
     )
 
 
-def _details(seen: Sighting) -> Mapping[str, Json]:
+def _details(seen: Raised) -> Mapping[str, Json]:
     """Return the details with the subject under the name of what it is."""
     about = KIND_OF[seen.type].about
     return {**seen.details, about: seen.subject} if about and seen.subject else seen.details
 
 
-def _id(seen: Sighting, now: datetime) -> str:
+def _id(seen: Raised, now: datetime) -> str:
     text = f"{seen.type}\n{seen.subject}\n{now.isoformat()}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
