@@ -20,13 +20,13 @@ from seline.clock import Clock
 from seline.domain.alerts.lifecycle import (
     KIND_OF,
     Alert,
+    AlertState,
     AlertType,
     Cleared,
     Course,
     Raised,
     Severity,
     Signal,
-    Standing,
     Step,
     crowded,
     forgotten,
@@ -74,7 +74,7 @@ class Alerts:
         self._clock = clock or data.clock
         self._language: Language = language
         self._renotify = timedelta(hours=renotify_h)
-        self._standings: dict[_Key, Standing] = {}
+        self._standings: dict[_Key, AlertState] = {}
         self._lanes = [
             Lane(sink, clock=self._clock, jitter=jitter, moved=self._keep) for sink in sinks
         ]
@@ -192,7 +192,7 @@ class Alerts:
             told.append(step.standing.alert)
 
     async def _tell(
-        self, told: Sequence[Alert], before: Mapping[_Key, Standing], now: datetime
+        self, told: Sequence[Alert], before: Mapping[_Key, AlertState], now: datetime
     ) -> None:
         """Have alerts delivered, and keep what is worth it."""
         for lane in self._lanes:
@@ -230,7 +230,7 @@ class Alerts:
         waiting = {lane.sink.name: lane.waiting for lane in self._lanes if lane.waiting}
         return write_record(self._standings.values(), waiting)
 
-    async def _remembered(self) -> tuple[list[Standing], dict[str, list[Alert]]]:
+    async def _remembered(self) -> tuple[list[AlertState], dict[str, list[Alert]]]:
         try:
             value = await self._data.load_state(ALERTS_NAME, None)
             return ([], {}) if value is None else read_record(value)
@@ -245,7 +245,7 @@ class Alerts:
 _Key: TypeAlias = tuple[AlertType, str]
 
 
-def _worth_keeping(before: Mapping[_Key, Standing], after: Mapping[_Key, Standing]) -> bool:
+def _worth_keeping(before: Mapping[_Key, AlertState], after: Mapping[_Key, AlertState]) -> bool:
     """Whether something happened; that something still stands is not written each time."""
     return any(
         known is None
@@ -256,7 +256,7 @@ def _worth_keeping(before: Mapping[_Key, Standing], after: Mapping[_Key, Standin
     )
 
 
-def _in_language(standing: Standing, language: Language) -> Standing:
+def _in_language(standing: AlertState, language: Language) -> AlertState:
     return replace(standing, alert=reworded(standing.alert, language))
 
 

@@ -19,11 +19,11 @@ from seline.domain.alerts.lifecycle import (
     RESOLVED_KEPT_FOR,
     RESOLVED_KEPT_MAX,
     Alert,
+    AlertState,
     AlertType,
     Course,
     Raised,
     Severity,
-    Standing,
     Step,
     crowded,
     forgotten,
@@ -51,7 +51,7 @@ class Listener:
 
     def __init__(self) -> None:
         self.now = NOON
-        self.standings: dict[tuple[AlertType, str], Standing] = {}
+        self.standings: dict[tuple[AlertType, str], AlertState] = {}
         self.heard: list[Alert] = []
 
     def see(
@@ -506,7 +506,7 @@ class Recorder(Listener):
             self._check(step.standing, alert)
         return told
 
-    def _check(self, standing: Standing, alert: Alert) -> None:
+    def _check(self, standing: AlertState, alert: Alert) -> None:
         at, before = self.last.get(standing.key, (None, None))
         again = before is not None and before.id == alert.id
         if before is not None and before.state == "resolved":

@@ -168,7 +168,7 @@ Signal: TypeAlias = Raised | Cleared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class AlertState:
     """What is remembered of one (type, subject): the alert, and what was told of it.
 
     `told_at`, `told_count` and `told_rank` belong to the last telling; `worst` is the gravest
@@ -195,12 +195,12 @@ class Standing:
 class Step:
     """What becomes of a standing, and whether a person hears of it now."""
 
-    standing: Standing
+    standing: AlertState
     told: bool
 
 
 def raised(
-    before: Standing | None,
+    before: AlertState | None,
     seen: Raised,
     *,
     now: datetime,
@@ -228,7 +228,7 @@ def raised(
     return repeated(standing, now=now, renotify=renotify)
 
 
-def repeated(standing: Standing, *, now: datetime, renotify: timedelta) -> Step:
+def repeated(standing: AlertState, *, now: datetime, renotify: timedelta) -> Step:
     """Tell an open alert again if it is due; end an event after a quiet day."""
     if not standing.open:
         return Step(standing, told=False)
@@ -240,7 +240,7 @@ def repeated(standing: Standing, *, now: datetime, renotify: timedelta) -> Step:
     return Step(standing, told=False)
 
 
-def resolved(standing: Standing, *, now: datetime, language: Language = "en") -> Step:
+def resolved(standing: AlertState, *, now: datetime, language: Language = "en") -> Step:
     """End an alert; whoever heard of it hears of the end. An event only ends by itself."""
     if not standing.open or KIND_OF[standing.alert.type].course is Course.EVENT:
         return Step(standing, told=False)
@@ -255,7 +255,7 @@ def resolved(standing: Standing, *, now: datetime, language: Language = "en") ->
     return Step(replace(standing, alert=alert, told_at=now), told=True)
 
 
-def crowded(standings: Mapping[tuple[AlertType, str], Standing], seen: Raised) -> Raised:
+def crowded(standings: Mapping[tuple[AlertType, str], AlertState], seen: Raised) -> Raised:
     """Return the sighting, or one of `many` where too many of its type are open already."""
     known = standings.get((seen.type, seen.subject))
     if known is not None and known.open:
@@ -266,7 +266,7 @@ def crowded(standings: Mapping[tuple[AlertType, str], Standing], seen: Raised) -
     return Raised(type=AlertType.MANY, subject=seen.type.value, at=seen.at)
 
 
-def forgotten(standings: Mapping[tuple[AlertType, str], Standing], now: datetime) -> set[str]:
+def forgotten(standings: Mapping[tuple[AlertType, str], AlertState], now: datetime) -> set[str]:
     """Return the ids of resolved alerts that are old, or too many to keep, the oldest first."""
     ended = sorted(
         (one for one in standings.values() if not one.open), key=lambda one: one.alert.last_at
@@ -298,7 +298,7 @@ def reworded(alert: Alert, language: Language) -> Alert:
     return replace(alert, summary=summary, fix=fix)
 
 
-def _opened(seen: Raised, at: datetime, now: datetime, language: Language) -> Standing:
+def _opened(seen: Raised, at: datetime, now: datetime, language: Language) -> AlertState:
     kind = KIND_OF[seen.type]
     severity = seen.severity or kind.severity
     summary, fix = wording(seen.type, _details(seen), language)
@@ -315,7 +315,7 @@ def _opened(seen: Raised, at: datetime, now: datetime, language: Language) -> St
         last_at=at,
         count=1,
     )
-    return Standing(
+    return AlertState(
         subject=seen.subject,
         alert=alert,
         told_at=now,
@@ -325,12 +325,12 @@ def _opened(seen: Raised, at: datetime, now: datetime, language: Language) -> St
     )
 
 
-def _is_known(standing: Standing, at: datetime, now: datetime) -> bool:
+def _is_known(standing: AlertState, at: datetime, now: datetime) -> bool:
     """Whether an occurrence was told of; one ahead of now was, before the clock was set back."""
     return at > now or at <= standing.alert.last_at <= now
 
 
-def _due(standing: Standing, now: datetime, renotify: timedelta) -> bool:
+def _due(standing: AlertState, now: datetime, renotify: timedelta) -> bool:
     """Whether to tell it again. What only informs is told once; a clock set back tells again."""
     alert = standing.alert
     if timedelta(0) <= now - standing.told_at < renotify:
@@ -340,7 +340,7 @@ def _due(standing: Standing, now: datetime, renotify: timedelta) -> bool:
     return KIND_OF[alert.type].course is Course.STANDS and alert.severity is not Severity.INFO
 
 
-def _told(standing: Standing, now: datetime, *, again: bool) -> Standing:
+def _told(standing: AlertState, now: datetime, *, again: bool) -> AlertState:
     """Return the standing as just told; `again` counts the telling of what stands."""
     alert = standing.alert
     if again:

@@ -11,14 +11,14 @@ from datetime import datetime
 from typing import Final, Literal, cast
 
 from seline.clock import parse_instant
-from seline.domain.alerts.lifecycle import Alert, AlertType, Severity, Standing
+from seline.domain.alerts.lifecycle import Alert, AlertState, AlertType, Severity
 from seline.domain.document import Json
 
 FORMAT: Final = 1
 
 
 def write_record(
-    standings: Iterable[Standing], waiting: Mapping[str, Iterable[Alert]]
+    standings: Iterable[AlertState], waiting: Mapping[str, Iterable[Alert]]
 ) -> dict[str, Json]:
     """Return the document's value; `waiting` goes by the sinks' names, in order of delivery."""
     return {
@@ -30,7 +30,7 @@ def write_record(
     }
 
 
-def read_record(value: Json) -> tuple[list[Standing], dict[str, list[Alert]]]:
+def read_record(value: Json) -> tuple[list[AlertState], dict[str, list[Alert]]]:
     """Return the standings, and what waits by the sink's name."""
     record = _object(value)
     if record.get("format") != FORMAT:
@@ -45,7 +45,7 @@ def read_record(value: Json) -> tuple[list[Standing], dict[str, list[Alert]]]:
     )
 
 
-def _write_standing(standing: Standing) -> Json:
+def _write_standing(standing: AlertState) -> Json:
     return {
         "subject": standing.subject,
         "alert": _write_alert(standing.alert),
@@ -56,8 +56,8 @@ def _write_standing(standing: Standing) -> Json:
     }
 
 
-def _read_standing(item: dict[str, Json]) -> Standing:
-    return Standing(
+def _read_standing(item: dict[str, Json]) -> AlertState:
+    return AlertState(
         subject=str(item["subject"]),
         alert=_read_alert(_object(item["alert"])),
         told_at=_instant(item["told_at"]),
