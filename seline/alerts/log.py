@@ -27,7 +27,7 @@ from seline.domain.alerts.lifecycle import (
     Raised,
     Severity,
     Signal,
-    Step,
+    Transition,
     crowded,
     forgotten,
     raised,
@@ -168,7 +168,7 @@ class Alerts:
 
     # what a signal does
 
-    def _step(self, signal: Signal, now: datetime) -> Step | None:
+    def _step(self, signal: Signal, now: datetime) -> Transition | None:
         """Return what a signal makes of its standing, None where there is none."""
         if isinstance(signal, Cleared):
             known = self._standings.get((signal.type, signal.subject))
@@ -184,7 +184,7 @@ class Alerts:
             language=self._language,
         )
 
-    def _note(self, step: Step | None, told: list[Alert]) -> None:
+    def _note(self, step: Transition | None, told: list[Alert]) -> None:
         if step is None:
             return
         self._standings[step.standing.key] = step.standing

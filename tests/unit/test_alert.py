@@ -24,7 +24,7 @@ from seline.domain.alerts.lifecycle import (
     Course,
     Raised,
     Severity,
-    Step,
+    Transition,
     crowded,
     forgotten,
     raised,
@@ -85,7 +85,7 @@ class Listener:
     def alert(self, type: AlertType, subject: str = "") -> Alert:
         return self.standings[type, subject].alert
 
-    def _take(self, step: Step) -> list[Alert]:
+    def _take(self, step: Transition) -> list[Alert]:
         self.standings[step.standing.key] = step.standing
         told = [step.standing.alert] if step.told else []
         self.heard += told
@@ -500,7 +500,7 @@ class Recorder(Listener):
         super().__init__()
         self.last: dict[tuple[AlertType, str], tuple[datetime, Alert]] = {}
 
-    def _take(self, step: Step) -> list[Alert]:
+    def _take(self, step: Transition) -> list[Alert]:
         told = super()._take(step)
         for alert in told:
             self._check(step.standing, alert)

@@ -192,7 +192,7 @@ class AlertState:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Transition:
     """What becomes of a standing, and whether a person hears of it now."""
 
     standing: AlertState
@@ -206,14 +206,14 @@ def raised(
     now: datetime,
     renotify: timedelta,
     language: Language = "en",
-) -> Step:
+) -> Transition:
     """Return what a sighting makes of what was known of its (type, subject)."""
     at = seen.at or now
     event = KIND_OF[seen.type].course is Course.EVENT
     if before is not None and (event or not before.open) and _is_known(before, at, now):
-        return Step(before, told=False)
+        return Transition(before, told=False)
     if before is None or not before.open:
-        return Step(_opened(seen, at, now, language), told=True)
+        return Transition(_opened(seen, at, now, language), told=True)
     alert = _worded(
         before.alert,
         severity=seen.severity or KIND_OF[seen.type].severity,
@@ -224,26 +224,28 @@ def raised(
     )
     standing = replace(before, alert=alert)
     if rank_of(alert) > before.told_rank:
-        return Step(_told(standing, now, again=not event), told=True)
+        return Transition(_told(standing, now, again=not event), told=True)
     return repeated(standing, now=now, renotify=renotify)
 
 
-def repeated(standing: AlertState, *, now: datetime, renotify: timedelta) -> Step:
+def repeated(standing: AlertState, *, now: datetime, renotify: timedelta) -> Transition:
     """Tell an open alert again if it is due; end an event after a quiet day."""
     if not standing.open:
-        return Step(standing, told=False)
+        return Transition(standing, told=False)
     event = KIND_OF[standing.alert.type].course is Course.EVENT
     if _due(standing, now, renotify):
-        return Step(_told(standing, now, again=not event), told=True)
+        return Transition(_told(standing, now, again=not event), told=True)
     if event and now - standing.alert.last_at >= max(QUIET, renotify):
-        return Step(replace(standing, alert=replace(standing.alert, state="resolved")), told=False)
-    return Step(standing, told=False)
+        return Transition(
+            replace(standing, alert=replace(standing.alert, state="resolved")), told=False
+        )
+    return Transition(standing, told=False)
 
 
-def resolved(standing: AlertState, *, now: datetime, language: Language = "en") -> Step:
+def resolved(standing: AlertState, *, now: datetime, language: Language = "en") -> Transition:
     """End an alert; whoever heard of it hears of the end. An event only ends by itself."""
     if not standing.open or KIND_OF[standing.alert.type].course is Course.EVENT:
-        return Step(standing, told=False)
+        return Transition(standing, told=False)
     alert = replace(
         standing.alert,
         state="resolved",
@@ -252,7 +254,7 @@ def resolved(standing: AlertState, *, now: datetime, language: Language = "en") 
         fix="",
         last_at=_later(standing.alert.last_at, now, now),
     )
-    return Step(replace(standing, alert=alert, told_at=now), told=True)
+    return Transition(replace(standing, alert=alert, told_at=now), told=True)
 
 
 def crowded(standings: Mapping[tuple[AlertType, str], AlertState], seen: Raised) -> Raised:
