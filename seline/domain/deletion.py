@@ -22,28 +22,31 @@ STEP_MAX: Final = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gone:
+class DeletedFor:
     """A document that is not there: for how long, as seen at `seen_at`."""
 
     seen_at: datetime
     age: timedelta = timedelta()
 
-    def seen_again(self, now: datetime) -> Gone:
+    def seen_again(self, now: datetime) -> DeletedFor:
         """Return this after another look; a clock that went back only begins anew from there."""
         passed = now - self.seen_at
         if timedelta() <= passed < STEP_MIN:
             return self
-        return Gone(seen_at=now, age=self.age + min(max(passed, timedelta()), STEP_MAX))
+        return DeletedFor(seen_at=now, age=self.age + min(max(passed, timedelta()), STEP_MAX))
 
 
-def with_look(gone: Mapping[str, Gone], missing: Iterable[str], now: datetime) -> dict[str, Gone]:
+def with_look(
+    gone: Mapping[str, DeletedFor], missing: Iterable[str], now: datetime
+) -> dict[str, DeletedFor]:
     """Return what is known after a look that found `missing`; what is there again is forgotten."""
     return {
-        name: gone[name].seen_again(now) if name in gone else Gone(seen_at=now) for name in missing
+        name: gone[name].seen_again(now) if name in gone else DeletedFor(seen_at=now)
+        for name in missing
     }
 
 
-def read_gone(state: Json) -> dict[str, Gone]:
+def read_gone(state: Json) -> dict[str, DeletedFor]:
     """Return what `deleted.json` holds. Raises ValueError where it has another shape."""
     if not isinstance(state, dict) or not isinstance(state.get("deleted"), dict):
         raise ValueError("deleted.json has another shape")  # noqa: TRY004
@@ -52,7 +55,7 @@ def read_gone(state: Json) -> dict[str, Gone]:
     return {name: _read(item) for name, item in found.items()}
 
 
-def write_gone(gone: Mapping[str, Gone]) -> Json:
+def write_gone(gone: Mapping[str, DeletedFor]) -> Json:
     """Return the value of `deleted.json`."""
     return {
         "deleted": {
@@ -62,7 +65,7 @@ def write_gone(gone: Mapping[str, Gone]) -> Json:
     }
 
 
-def _read(item: Json) -> Gone:
+def _read(item: Json) -> DeletedFor:
     if not isinstance(item, dict) or not isinstance(age_s := item.get("age_s"), int | float):
         raise ValueError("a deleted document has an age")  # noqa: TRY004
-    return Gone(seen_at=parse_instant(str(item["seen_at"])), age=timedelta(seconds=age_s))
+    return DeletedFor(seen_at=parse_instant(str(item["seen_at"])), age=timedelta(seconds=age_s))

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from seline.domain.backup import Backup
-from seline.domain.deletion import Gone, read_gone, with_look, write_gone
+from seline.domain.deletion import DeletedFor, read_gone, with_look, write_gone
 from seline.domain.document import BOT, Content, DocumentKey, Revision
 from seline.domain.integrity import Verdict
 from seline.domain.report import Pruned
@@ -47,7 +47,7 @@ async def prune(data: DataManager, store: DocumentStore, *, dry_run: bool) -> li
 
 async def _look_for_deleted(
     data: DataManager, store: DocumentStore, *, dry_run: bool
-) -> Mapping[str, Gone]:
+) -> Mapping[str, DeletedFor]:
     """Return which documents with backups are gone, and for how long; write it down if it moved.
 
     What cannot be read or written down makes nothing older: then their backups stay for now.
@@ -72,7 +72,7 @@ async def _look_for_deleted(
 
 
 def _plans(
-    data: DataManager, store: DocumentStore, gone: Mapping[str, Gone]
+    data: DataManager, store: DocumentStore, gone: Mapping[str, DeletedFor]
 ) -> list[tuple[DocumentKey, RetentionPlan]]:
     """Return what rotation would do with each document's backups now."""
     plans = []
@@ -97,7 +97,7 @@ def _verdict_of(store: DocumentStore, key: DocumentKey, backup: Backup) -> str:
 
 
 def _retain(
-    data: DataManager, store: DocumentStore, key: DocumentKey, gone: Mapping[str, Gone]
+    data: DataManager, store: DocumentStore, key: DocumentKey, gone: Mapping[str, DeletedFor]
 ) -> Retain:
     """Return the function that plans a document's rotation, also of one deleted long ago."""
 
@@ -110,7 +110,7 @@ def _retain(
 
 
 def _deleted_long_ago(
-    data: DataManager, key: DocumentKey, gone: Mapping[str, Gone], backups: Sequence[Backup]
+    data: DataManager, key: DocumentKey, gone: Mapping[str, DeletedFor], backups: Sequence[Backup]
 ) -> bool:
     """Whether it was seen to be gone for `deleted_days`, and even its newest backup is as old."""
     days = timedelta(days=data.options.deleted_days)
