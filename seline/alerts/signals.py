@@ -1,7 +1,7 @@
 """From what Seline knows to alerts: incidents, findings, pins, usage, jobs, the volume itself.
 
 The functions are pure and may be asked as often as one likes: what was told is not told again,
-because each occurrence carries its instant and each standing trouble its name. `Watch` asks them.
+because each occurrence carries its instant and each standing trouble its name. `Watcher` asks them.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ def alerts_from_lateness(job: str, last_success: datetime | None) -> list[Signal
     return [Raised(type=AlertType.JOB_OVERDUE, subject=job, details=details)]
 
 
-class Watch:
+class Watcher:
     """Looks at one store, and lets its alerts know. `look` may be called at any interval."""
 
     def __init__(

@@ -15,7 +15,7 @@ from typing import Final
 
 from seline.alerts.log import Alerts
 from seline.alerts.signals import (
-    Watch,
+    Watcher,
     alerts_from_days,
     alerts_from_lateness,
     alerts_from_run,
@@ -73,7 +73,7 @@ class Alarm:
             language=chosen.language,
             renotify_h=chosen.renotify_h,
         )
-        self._watch = Watch(data, self.alerts, trouble=trouble)
+        self._watch = Watcher(data, self.alerts, trouble=trouble)
         self._heartbeat = (
             None
             if chosen.heartbeat_url is None

@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 
 from seline.alerts import signals
-from seline.alerts.signals import Watch
+from seline.alerts.signals import Watcher
 from seline.domain.usage import LEVELS, UsageLevel
 from seline.errors import UnsupportedFormat, VolumeFull
 from seline.operations import custody
@@ -244,12 +244,12 @@ async def test_what_happens_right_before_the_stop_is_not_forgotten(
 async def test_a_look_that_takes_long_does_not_hold_up_the_stop(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def for_ever(_watch: Watch) -> None:
+    async def for_ever(_watch: Watcher) -> None:
         await asyncio.Event().wait()
 
     monkeypatch.setattr(alarm, "LAST_LOOK_S", 0.05)
     async with running(tmp_path, receiver) as place:
-        monkeypatch.setattr(Watch, "look", for_ever)
+        monkeypatch.setattr(Watcher, "look", for_ever)
         async with asyncio.timeout(LIMIT_S):
             await place.server.close()
 
@@ -260,12 +260,12 @@ async def test_a_look_that_fails_ends_no_alerts(
     monkeypatch: pytest.MonkeyPatch,
     log: pytest.LogCaptureFixture,
 ) -> None:
-    def broken(_watch: Watch, _store: object) -> None:
+    def broken(_watch: Watcher, _store: object) -> None:
         raise RuntimeError("a defect")
 
     async with running(tmp_path, receiver) as place:
         with monkeypatch.context() as patch:
-            patch.setattr(Watch, "_seen", broken)
+            patch.setattr(Watcher, "_seen", broken)
             await until(lambda: "could not be looked at" in log.text)
         await place.recover()
         await until(lambda: told(receiver, "recovery"))
@@ -407,7 +407,7 @@ async def test_a_server_that_is_stopped_before_its_volume_came_stops_at_once(
 async def test_a_volume_of_a_newer_seline_is_told_before_the_process_gives_up(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Watch, "look", idle)
+    monkeypatch.setattr(Watcher, "look", idle)
     (tmp_path / ".seline").mkdir()
     (tmp_path / ".seline" / "format").write_text("99\n")
     async with waiting(tmp_path, receiver) as place:
@@ -648,7 +648,7 @@ def always(level: UsageLevel) -> Callable[..., UsageLevel]:
     return lambda _before, _ratio: level
 
 
-async def idle(_watch: Watch) -> None:
+async def idle(_watch: Watcher) -> None:
     return
 
 

@@ -24,7 +24,7 @@ from seline.alerts.signals import (
     TYPE_OF_INCIDENT,
     TYPE_OF_OUTCOME,
     TYPE_OF_TROUBLE,
-    Watch,
+    Watcher,
     alerts_from,
     alerts_from_capabilities,
     alerts_from_days,
@@ -94,7 +94,7 @@ class Place:
         self.data = DataManager(opening, ManagerOptions(settle_s=0.0), clock=self.clock)
         self.ear = Ear()
         self.alerts = Alerts(self.data, [self.ear], clock=self.clock)
-        self.watch = Watch(self.data, self.alerts, trouble=lambda: self.trouble)
+        self.watch = Watcher(self.data, self.alerts, trouble=lambda: self.trouble)
 
     async def close(self) -> None:
         await self.alerts.close()
@@ -638,7 +638,7 @@ async def test_a_volume_that_is_not_mounted_is_told_and_its_return_too(place: Pl
 async def test_a_store_that_is_not_open_yet_is_not_asked(tmp_path: Path, clock: FakeClock) -> None:
     data, ear = DataManager(Future(), clock=clock), Ear()
     alerts = Alerts(data, [ear])
-    watch = Watch(data, alerts, trouble=lambda: VolumeLocked())
+    watch = Watcher(data, alerts, trouble=lambda: VolumeLocked())
 
     await watch.look()
     await alerts.deliver_due()
