@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 
-from seline.alerts.queue import Lane, attempt
+from seline.alerts.queue import SinkQueue, attempt
 from seline.clock import Clock
 from seline.domain.alerts.lifecycle import (
     KIND_OF,
@@ -75,8 +75,8 @@ class Alerts:
         self._language: Language = language
         self._renotify = timedelta(hours=renotify_h)
         self._standings: dict[_Key, AlertState] = {}
-        self._lanes = [
-            Lane(sink, clock=self._clock, jitter=jitter, moved=self._keep) for sink in sinks
+        self._queues = [
+            SinkQueue(sink, clock=self._clock, jitter=jitter, moved=self._keep) for sink in sinks
         ]
         self._loaded = False
         self._unread = False
@@ -99,8 +99,8 @@ class Alerts:
         for standing in standings:
             worded = _in_language(standing, self._language)
             self._standings.setdefault(standing.key, worded)
-        for lane in self._lanes:
-            lane.add(waiting.get(lane.sink.name, ()), first=True)
+        for queue in self._queues:
+            queue.add(waiting.get(queue.sink.name, ()), first=True)
         self._loaded = True
         if self._unwritten:
             await self._keep()
@@ -138,7 +138,7 @@ class Alerts:
         return sorted(alerts, key=lambda alert: alert.state)
 
     def sinks(self) -> Sequence[SinkStatus]:
-        return [lane.status() for lane in self._lanes]
+        return [queue.status() for queue in self._queues]
 
     async def deliver_due(self, *, wait_s: float = DELIVER_WAIT_S) -> None:
         """Tell again what stands, and try every sink that it is time for; a dead one delays none.
@@ -158,11 +158,11 @@ class Alerts:
 
     async def test(self) -> Sequence[Delivery]:
         alert = trial(self._clock.now(), self._language)
-        return await asyncio.gather(*(attempt(lane.sink, alert) for lane in self._lanes))
+        return await asyncio.gather(*(attempt(queue.sink, alert) for queue in self._queues))
 
     async def close(self) -> None:
         """Let deliveries end, for a moment; what they carried is kept. Idempotent."""
-        await asyncio.gather(*(lane.stop(wait_s=STOP_WAIT_S) for lane in self._lanes))
+        await asyncio.gather(*(queue.stop(wait_s=STOP_WAIT_S) for queue in self._queues))
         if self._unwritten:
             await self._keep()
 
@@ -195,8 +195,8 @@ class Alerts:
         self, told: Sequence[Alert], before: Mapping[_Key, AlertState], now: datetime
     ) -> None:
         """Have alerts delivered, and keep what is worth it."""
-        for lane in self._lanes:
-            lane.add(told)
+        for queue in self._queues:
+            queue.add(told)
         self._start()
         gone = forgotten(self._standings, now)
         self._standings = {
@@ -206,7 +206,7 @@ class Alerts:
             await self._keep()
 
     def _start(self) -> list[asyncio.Task[None]]:
-        return [task for lane in self._lanes if (task := lane.start()) is not None]
+        return [task for queue in self._queues if (task := queue.start()) is not None]
 
     # the record
 
@@ -227,7 +227,7 @@ class Alerts:
             self._unwritten = False
 
     def _record(self) -> Json:
-        waiting = {lane.sink.name: lane.waiting for lane in self._lanes if lane.waiting}
+        waiting = {queue.sink.name: queue.waiting for queue in self._queues if queue.waiting}
         return write_record(self._standings.values(), waiting)
 
     async def _remembered(self) -> tuple[list[AlertState], dict[str, list[Alert]]]:

@@ -35,7 +35,7 @@ async def attempt(sink: AlertSink, alert: Alert) -> Delivery:
     return Delivery(sink=sink.name, kind=sink.kind, delivered=False, detail=detail)
 
 
-class Lane:
+class SinkQueue:
     """What waits for one sink."""
 
     def __init__(
