@@ -16,7 +16,7 @@ from seline.domain.document import ABSENT, BOT, DocumentKey, IfMatch, Json, chec
 from seline.domain.json_codec import decode
 from seline.errors import DocumentNotFound
 from seline.manager import changes
-from seline.manager.locks import TRANSACTION, Hold
+from seline.manager.locks import TRANSACTION, DocumentLock
 from seline.ports.futures import settled
 from seline.ports.store import Atom, Change
 
@@ -33,17 +33,17 @@ class Edit:
         self._key = key
         self._default = default
         self._backup = backup
-        self._hold: Hold | None = None
+        self._hold: DocumentLock | None = None
         self._value: Any = None
         self._base: IfMatch = None
 
     async def __aenter__(self) -> Any:
         await self._data.open_store()
-        self._hold = hold = await self._data.holds.hold(self._key.name)
+        self._hold = hold = await self._data.locks.hold(self._key.name)
         try:
             self._value, self._base = await read_held(self._data, self._key, self._default)
         except BaseException:
-            self._data.holds.release(hold)
+            self._data.locks.release(hold)
             raise
         return self._value
 
@@ -55,18 +55,18 @@ class Edit:
     ) -> None:
         assert self._hold is not None
         if error is not None:
-            self._data.holds.release(self._hold)
+            self._data.locks.release(self._hold)
             return
         try:
             content = self._data.encoding.content(self._value)
             change = self._data.save_change(
                 self._key, content, backup=self._backup, if_match=self._base
             )
-            future = self._data.holds.commit(
+            future = self._data.locks.commit(
                 (self._hold,), lambda: self._data.submit(Atom((change,)))
             )
         except BaseException:
-            self._data.holds.release(self._hold)
+            self._data.locks.release(self._hold)
             raise
         await settled(future)
 
@@ -124,7 +124,7 @@ class Transaction:
         self._data = data
         self._keys = sorted(set(keys))
         self._backup = backup
-        self._holds: list[Hold] = []
+        self._locks: list[DocumentLock] = []
         self._bases: dict[str, IfMatch] = {}
         self._changes = Changes({})
 
@@ -132,7 +132,7 @@ class Transaction:
         await self._data.open_store()
         try:
             for name in (TRANSACTION, *(key.name for key in self._keys)):
-                self._holds.append(await self._data.holds.hold(name))
+                self._locks.append(await self._data.locks.hold(name))
             loaded: dict[str, Any] = {}
             for key in self._keys:
                 loaded[key.name], self._bases[key.name] = await read_held(self._data, key, {})
@@ -153,10 +153,10 @@ class Transaction:
             return
         try:
             for name in sorted({*self._changes} - {*self._bases}):
-                self._holds.append(await self._data.holds.hold(name))
+                self._locks.append(await self._data.locks.hold(name))
             atom = Atom(tuple(self._atom()))
-            future = self._data.holds.commit(
-                self._holds, lambda: self._data.submit(atom) if atom.changes else _nothing()
+            future = self._data.locks.commit(
+                self._locks, lambda: self._data.submit(atom) if atom.changes else _nothing()
             )
         except BaseException:
             self._release()
@@ -182,8 +182,8 @@ class Transaction:
             )
 
     def _release(self) -> None:
-        for hold in reversed(self._holds):
-            self._data.holds.release(hold)
+        for hold in reversed(self._locks):
+            self._data.locks.release(hold)
 
 
 async def read_held(data: DataManager, key: DocumentKey, default: Json) -> tuple[Any, IfMatch]:

@@ -41,7 +41,7 @@ from seline.manager.blocks import Edit, Transaction
 from seline.manager.changes import BlankSaved, Encoding, Guard, not_found
 from seline.manager.health import Health
 from seline.manager.lifetime import Lifetime
-from seline.manager.locks import Holds
+from seline.manager.locks import DocumentLocks
 from seline.manager.options import ManagerOptions
 from seline.manager.pins import Keeping
 from seline.manager.pruning import prune
@@ -87,7 +87,7 @@ class DataManager:
         self.encoding = Encoding(
             document_bytes_max=self.options.document_bytes_max, depth_max=self.options.depth_max
         )
-        self.holds = Holds(
+        self.locks = DocumentLocks(
             self.clock, wait_s=self.options.edit_wait_s, limit_s=self.options.edit_limit_s
         )
         self._keeping: Keeping | None = None
@@ -390,7 +390,7 @@ class DataManager:
             contents=contents_of(cast("Json", export), self.encoding),
             store=await self.open_store(),
             reads=self._reads,
-            holds=self.holds,
+            locks=self.locks,
             retain=self.keeping.retain,
             submit=self.submit,
         )
@@ -517,7 +517,7 @@ class DataManager:
         change = Change(key, decide, retain=self.keeping.retain(key))
         if key.owner != BOT:
             return (await settled(self.submit(Atom((change,)))))[0]
-        future = await self.holds.through(key.name, lambda: self.submit(Atom((change,))))
+        future = await self.locks.through(key.name, lambda: self.submit(Atom((change,))))
         return (await settled(future))[0]
 
     def submit(self, atom: Atom) -> Future[tuple[Outcome, ...]]:
@@ -553,7 +553,7 @@ class DataManager:
         if not self._lifetime.is_open:
             await self.open_store()
         change = self.save_change(key, content, backup=backup, if_match=if_match, shrink=shrink)
-        future = await self.holds.through(key.name, lambda: self.submit(Atom((change,))))
+        future = await self.locks.through(key.name, lambda: self.submit(Atom((change,))))
         return (await settled(future))[0]
 
     def _look(self, key: DocumentKey) -> Future[tuple[Outcome, ...]]:

@@ -30,11 +30,13 @@ TRANSACTION: Final = "\0transaction"
 _log = logging.getLogger("seline.manager")
 T = TypeVar("T")
 
-_held: contextvars.ContextVar[tuple[Hold, ...]] = contextvars.ContextVar("seline_held", default=())
+_held: contextvars.ContextVar[tuple[DocumentLock, ...]] = contextvars.ContextVar(
+    "seline_held", default=()
+)
 
 
 @dataclass(slots=True, eq=False)
-class Hold:
+class DocumentLock:
     """One block's hold on one document."""
 
     name: str
@@ -53,11 +55,11 @@ class _Waiter:
 
 @dataclass(slots=True, eq=False)
 class _Line:
-    holder: Hold | None = None
+    holder: DocumentLock | None = None
     waiting: deque[_Waiter] = field(default_factory=deque[_Waiter])
 
 
-class Holds:
+class DocumentLocks:
     """The lines before the documents of one manager. Any thread."""
 
     def __init__(self, clock: Clock, *, wait_s: float, limit_s: float) -> None:
@@ -82,7 +84,7 @@ class Holds:
         future: Future[T] = await self._wait(name, line, waiter)
         return future
 
-    async def hold(self, name: str) -> Hold:
+    async def hold(self, name: str) -> DocumentLock:
         """Hold a document in its turn. Raises NestedEdit, DocumentBusy."""
         self._refuse_nested(name)
         place = _calling_place()
@@ -92,12 +94,12 @@ class Holds:
             line.waiting.append(waiter)
             if line.holder is None:
                 self._go_on(name, line)
-        hold: Hold = await self._wait(name, line, waiter)
+        hold: DocumentLock = await self._wait(name, line, waiter)
         hold.place = place
         _held.set((*(held for held in _held.get() if held.active), hold))
         return hold
 
-    def release(self, hold: Hold) -> None:
+    def release(self, hold: DocumentLock) -> None:
         """End a hold and let the line go on; idempotent, and nothing to a hold that was lost."""
         with self._lock:
             if not hold.active:
@@ -110,21 +112,21 @@ class Holds:
         if held_s > LONG_HOLD_S and hold.name != TRANSACTION:
             _log.warning("%s was held for %.1f s by the block at %s", hold.name, held_s, hold.place)
 
-    def commit(self, holds: Sequence[Hold], start: Callable[[], Future[T]]) -> Future[T]:
+    def commit(self, locks: Sequence[DocumentLock], start: Callable[[], Future[T]]) -> Future[T]:
         """Start the commit that ends these holds. Raises RevisionMismatch where one was lost.
 
         Who was let in after a lost hold commits next, on the revision that it has read.
         """
         with self._lock:
-            for hold in holds:
+            for hold in locks:
                 if not hold.active:
                     raise _lost(hold)
             future = start()
-        for hold in holds:
+        for hold in locks:
             future.add_done_callback(partial(self._ended, hold))
         return future
 
-    def _ended(self, hold: Hold, _future: Future[Any]) -> None:
+    def _ended(self, hold: DocumentLock, _future: Future[Any]) -> None:
         self.release(hold)
 
     def _refuse_nested(self, name: str) -> None:
@@ -159,7 +161,7 @@ class Holds:
                 self._leave(line, waiter)
                 raise
 
-    def _lose(self, hold: Hold) -> None:
+    def _lose(self, hold: DocumentLock) -> None:
         """Take a hold away that has lasted too long: its commit will be refused as stale."""
         _log.warning("%s was held for too long by the block at %s", hold.name, hold.place)
         self.release(hold)
@@ -175,7 +177,7 @@ class Holds:
         if waiter.start is None and waiter.granted.done() and not waiter.granted.exception():
             self.release(waiter.granted.result())
 
-    def _busy(self, name: str, holder: Hold | None) -> DocumentBusy:
+    def _busy(self, name: str, holder: DocumentLock | None) -> DocumentBusy:
         if holder is None:
             return DocumentBusy(f"{name} is waited for by too many.")
         what = "A transaction" if name == TRANSACTION else f"An edit of {name}"
@@ -195,15 +197,15 @@ class Holds:
         if line.holder is None and not line.waiting:
             self._lines.pop(name, None)
 
-    def _grant(self, name: str, line: _Line) -> Hold:
-        hold = Hold(
+    def _grant(self, name: str, line: _Line) -> DocumentLock:
+        hold = DocumentLock(
             name, self._clock.monotonic(), instant_text(self._clock.now()), "another task", line
         )
         line.holder = hold
         return hold
 
 
-def _lost(hold: Hold) -> RevisionMismatch:
+def _lost(hold: DocumentLock) -> RevisionMismatch:
     what = "This transaction" if hold.name == TRANSACTION else f"This edit of {hold.name}"
     return RevisionMismatch(
         f"{what} was open for too long and lost its turn to another; nothing was written.",

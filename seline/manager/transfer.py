@@ -18,7 +18,7 @@ from seline.domain.readable_export import ImportMode, ImportReport, parse_export
 from seline.errors import DocumentBusy, DocumentUnrecoverable, ImportRefused, SelineError
 from seline.manager import changes
 from seline.manager.changes import Encoding
-from seline.manager.locks import Hold, Holds
+from seline.manager.locks import DocumentLock, DocumentLocks
 from seline.manager.reads import Reads
 from seline.ports.futures import settled
 from seline.ports.store import (
@@ -73,7 +73,7 @@ class Import:
     contents: Mapping[str, Content]
     store: DocumentStore
     reads: Reads
-    holds: Holds
+    locks: DocumentLocks
     retain: Callable[[DocumentKey], Retain]
     submit: Callable[[Atom], Future[tuple[Outcome, ...]]]
 
@@ -106,18 +106,18 @@ class Import:
     async def _commit(self, report: ImportReport) -> None:
         """Commit it. Raises DocumentBusy where there is more than a whole import replaces."""
         names = sorted({*self.contents, *report.deleted})
-        taken: list[Hold] = []
+        taken: list[DocumentLock] = []
         try:
             for name in names:
-                taken.append(await self.holds.hold(name))  # noqa: PERF401  # awaited in order
+                taken.append(await self.locks.hold(name))  # noqa: PERF401  # awaited in order
             decided = [self._change(name, self.contents.get(name)) for name in names]
             if self.mode is ImportMode.REPLACE and decided:
                 decided[0] = self._if_nothing_else(decided[0], frozenset(names))
             atom = Atom(tuple(decided))
-            future = self.holds.commit(taken, lambda: self.submit(atom))
+            future = self.locks.commit(taken, lambda: self.submit(atom))
         except BaseException:
             for hold in taken:
-                self.holds.release(hold)
+                self.locks.release(hold)
             raise
         await settled(future)
 

@@ -28,7 +28,7 @@ from seline import DataManager, open_seline
 from seline.domain.document import ABSENT, Content, DocumentKey
 from seline.errors import OutcomeUnknown, SelineError
 from seline.manager import blocks
-from seline.manager.locks import Hold, Holds, _Line
+from seline.manager.locks import DocumentLock, DocumentLocks, _Line
 from seline.ports.store import Atom, Outcome
 from seline.storage.planner import Plan
 from seline.storage.volume.commit.exchange_form import Committed, Committer
@@ -297,7 +297,7 @@ def _holds_nothing() -> None:
         return (await read_held(*held))[0], None
 
     blocks.read_held = read_without_revision
-    Holds._grant = lambda self, name, _line: Hold(name, 0.0, "", "", _Line())  # type: ignore[method-assign]
+    DocumentLocks._grant = lambda self, name, _line: DocumentLock(name, 0.0, "", "", _Line())  # type: ignore[method-assign]
 
 
 WRONG: Final[Mapping[str, Callable[[], None]]] = {

@@ -167,21 +167,21 @@ class Volume:
 
     def broken(self) -> list[str]:
         """Return which documents are broken, as they lie there."""
-        return [path.name for path in self.documents() if not holds(path)]
+        return [path.name for path in self.documents() if not locks(path)]
 
     def backups(self, document: str) -> list[Path]:
         parsed = ((path, parse_backup_name(path.name)) for path in self.path.glob("backups/*"))
         return [path for path, one in parsed if one is not None and one[0] == document]
 
     def sound_backups(self, document: str) -> list[Path]:
-        return [path for path in self.backups(document) if holds(path)]
+        return [path for path in self.backups(document) if locks(path)]
 
     def kept_mb(self) -> float:
         """Return what everything takes that should not grow: not the quarantine, no strangers."""
         return sum(_blocks(folder, names) for folder, _, names in os.walk(self.path)) / 2**20
 
 
-def holds(path: Path) -> bool:
+def locks(path: Path) -> bool:
     """Whether a file holds what somebody wrote, whole; judged without Seline."""
     try:
         state = state_of(json.loads(path.read_bytes()))
@@ -410,7 +410,7 @@ class Model:
             elif backup.exists() and not self._volume.was_flipped(backup):
                 yield f"V4: {one}, though nobody broke it"
         for item in self._volume.path.glob("quarantine/*"):
-            if holds(item):
+            if locks(item):
                 yield f"V4: {item.name} was set aside and is sound"
         yield from (f"V4: {name} was not mended" for name in self._volume.broken())
 

@@ -160,7 +160,7 @@ class Syncs:
 
 @contextmanager
 def watched(root: Path) -> Iterator[Syncs]:
-    """Watcher the syncs below `root`, which need not be there yet, while the block lasts."""
+    """Watch the syncs below `root`, which need not be there yet, while the block lasts."""
     syncs = Syncs(Path(os.path.realpath(root)))
     real = os.fsync
     with pytest.MonkeyPatch.context() as patch:

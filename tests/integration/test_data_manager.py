@@ -356,7 +356,7 @@ async def test_a_hold_that_was_lost_takes_nothing_from_who_was_let_in_after_it(
 async def test_nobody_holds_a_document_between_a_change_being_let_in_and_queued(
     seline: Seline,
 ) -> None:
-    holds = seline.data.holds
+    locks = seline.data.locks
     being_queued, held = threading.Event(), threading.Event()
     overtaken: list[bool] = []
 
@@ -367,12 +367,12 @@ async def test_nobody_holds_a_document_between_a_change_being_let_in_and_queued(
         future.set_result(None)
         return future
 
-    saver = threading.Thread(target=lambda: run_without_loop(holds.through(PROFILE, queue)))
+    saver = threading.Thread(target=lambda: run_without_loop(locks.through(PROFILE, queue)))
     saver.start()
     assert being_queued.wait(5)
-    hold = await holds.hold(PROFILE)
+    hold = await locks.hold(PROFILE)
     held.set()
-    holds.release(hold)
+    locks.release(hold)
     saver.join()
 
     assert overtaken == [False]
@@ -661,14 +661,14 @@ async def test_replacing_everything_leaves_no_document_that_was_saved_meanwhile(
 async def test_an_import_that_others_always_forestall_gives_up_and_changes_nothing(
     seline: Seline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, hold = seline.data, seline.data.holds.hold
+    data, hold = seline.data, seline.data.locks.hold
 
     async def forestalled(name: str) -> object:
         await data.save_json(f"another_{uuid.uuid4().hex}.json", {})
         return await hold(name)
 
     await data.save_json("a.json", {"n": 1})
-    monkeypatch.setattr(data.holds, "hold", forestalled)
+    monkeypatch.setattr(data.locks, "hold", forestalled)
 
     with pytest.raises(DocumentBusy):
         await data.import_data({"files": {"a.json": {"n": 2}}}, mode="replace")

@@ -59,7 +59,7 @@ class Timetable:
         self.start()
 
     def stop(self) -> None:
-        """Watcher the clock no more; idempotent."""
+        """Watch the clock no more; idempotent."""
         if self._scheduler is not None:
             self._scheduler.shutdown(wait=False)
             self._scheduler = None
