@@ -38,7 +38,7 @@ class SoundContent:
     def __init__(
         self,
         lifetime: Lifetime,
-        reads: Reads,
+        reads: BoundedReads,
         *,
         look: Callable[[DocumentKey], Future[tuple[Outcome, ...]]],
         note: Callable[[str, str, str], None],
@@ -122,7 +122,7 @@ class SoundContent:
         return content
 
 
-class Reads:
+class BoundedReads:
     """The reads under way: each has an end for whoever waits, and how long it takes is known."""
 
     def __init__(self, clock: Clock, lifetime: Lifetime) -> None:

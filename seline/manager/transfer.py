@@ -19,7 +19,7 @@ from seline.errors import DocumentBusy, DocumentUnrecoverable, ImportRefused, Se
 from seline.manager import changes
 from seline.manager.changes import Encoding
 from seline.manager.locks import DocumentLock, DocumentLocks
-from seline.manager.reads import Reads
+from seline.manager.reads import BoundedReads
 from seline.ports.futures import settled
 from seline.ports.store import (
     Atom,
@@ -45,7 +45,7 @@ async def held_still(store: DocumentStore) -> AbstractContextManager[Snapshot]:
         raise
 
 
-async def export_of(snapshot: Snapshot, reads: Reads) -> dict[str, Json]:
+async def export_of(snapshot: Snapshot, reads: BoundedReads) -> dict[str, Json]:
     """Return the export of a snapshot; `unrecoverable` names what is broken without a backup."""
     files: dict[str, Json] = {}
     broken: list[Json] = []
@@ -72,7 +72,7 @@ class Import:
     mode: ImportMode
     contents: Mapping[str, Content]
     store: DocumentStore
-    reads: Reads
+    reads: BoundedReads
     locks: DocumentLocks
     retain: Callable[[DocumentKey], Retain]
     submit: Callable[[Atom], Future[tuple[Outcome, ...]]]
