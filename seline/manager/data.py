@@ -45,7 +45,7 @@ from seline.manager.locks import DocumentLocks
 from seline.manager.options import ManagerOptions
 from seline.manager.pins import Keeping
 from seline.manager.pruning import prune
-from seline.manager.reads import BoundedReads, SoundContent
+from seline.manager.reads import BoundedReads, ServedContent
 from seline.manager.transfer import Import, contents_of, export_of, held_still
 from seline.manager.verifying import verify
 from seline.ports.futures import refuse_in_turn, settled
@@ -94,7 +94,7 @@ class DataManager:
         self._health: Health | None = None
         self._lifetime = Lifetime(self._assemble)
         self._reads = BoundedReads(self.clock, self._lifetime)
-        self._sound = SoundContent(self._lifetime, self._reads, look=self._look, note=self.note)
+        self._sound = ServedContent(self._lifetime, self._reads, look=self._look, note=self.note)
         self.incidents: list[Incident] = []
         self.last_verify: VerifyReport | None = None
         self.last_export_at: datetime | None = None

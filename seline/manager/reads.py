@@ -32,7 +32,7 @@ LISTING_S: Final = 60.0
 T = TypeVar("T")
 
 
-class SoundContent:
+class ServedContent:
     """What may be served of each document: its sound content, after its verdict's remedy."""
 
     def __init__(
