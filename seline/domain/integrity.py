@@ -80,7 +80,7 @@ class Judged(msgspec.Struct, frozen=True):
     """A verdict with its ground: the content as read, and why it is not sound.
 
     `content` holds the bytes whenever they could be read, sound or not; `recorded` is the
-    attribute, None where there is none; `settled` whether the file has come to rest.
+    attribute, None where there is none; `wait_for` whether the file has come to rest.
     """
 
     verdict: Verdict
@@ -137,7 +137,7 @@ def judge(
 ) -> Judged:
     """Return the verdict on bytes that were read whole from one regular file.
 
-    `recorded` is the file's attribute, `mtime_ns` its mtime, `settled` whether it has been
+    `recorded` is the file's attribute, `mtime_ns` its mtime, `wait_for` whether it has been
     unchanged for `settle_s`; `checksums=False` where the volume keeps no attributes.
 
     A file that shrank with its mtime as we left it may be one that an editor truncates at this

@@ -17,7 +17,7 @@ from seline.domain.json_codec import decode
 from seline.errors import DocumentNotFound
 from seline.manager import changes
 from seline.manager.locks import TRANSACTION, DocumentLock
-from seline.ports.futures import settled
+from seline.ports.futures import wait_for
 from seline.ports.store import Atom, Change
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Edit:
         except BaseException:
             self._data.locks.release(self._hold)
             raise
-        await settled(future)
+        await wait_for(future)
 
 
 class Changes(MutableMapping[str, Any]):
@@ -161,7 +161,7 @@ class Transaction:
         except BaseException:
             self._release()
             raise
-        await settled(future)
+        await wait_for(future)
 
     def _atom(self) -> Iterator[Change]:
         for name in sorted(self._changes.deleted):
@@ -189,7 +189,7 @@ class Transaction:
 async def read_held(data: DataManager, key: DocumentKey, default: Json) -> tuple[Any, IfMatch]:
     """Return a held document's value and revision, after everything that was queued before."""
     change = Change(key, changes.look, retain=data.keeping.retain(key))
-    content = (await settled(data.submit(Atom((change,)))))[0].content
+    content = (await wait_for(data.submit(Atom((change,)))))[0].content
     if content is None:
         return copy.deepcopy(default), ABSENT
     return decode(content.data), content.revision

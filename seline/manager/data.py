@@ -48,7 +48,7 @@ from seline.manager.pruning import prune
 from seline.manager.reads import BoundedReads, ServedContent
 from seline.manager.transfer import Import, contents_of, export_of, held_still
 from seline.manager.verifying import verify
-from seline.ports.futures import refuse_in_turn, settled
+from seline.ports.futures import refuse_in_turn, wait_for
 from seline.ports.store import (
     Atom,
     Change,
@@ -516,9 +516,9 @@ class DataManager:
             await self.open_store()
         change = Change(key, decide, retain=self.keeping.retain(key))
         if key.owner != BOT:
-            return (await settled(self.submit(Atom((change,)))))[0]
+            return (await wait_for(self.submit(Atom((change,)))))[0]
         future = await self.locks.through(key.name, lambda: self.submit(Atom((change,))))
-        return (await settled(future))[0]
+        return (await wait_for(future))[0]
 
     def submit(self, atom: Atom) -> Future[tuple[Outcome, ...]]:
         """Queue an atom for the open store. Raises NestedEdit from inside its turn."""
@@ -554,7 +554,7 @@ class DataManager:
             await self.open_store()
         change = self.save_change(key, content, backup=backup, if_match=if_match, shrink=shrink)
         future = await self.locks.through(key.name, lambda: self.submit(Atom((change,))))
-        return (await settled(future))[0]
+        return (await wait_for(future))[0]
 
     def _look(self, key: DocumentKey) -> Future[tuple[Outcome, ...]]:
         """Look at a document in its turn, where it is mended first if it has to be."""
@@ -604,7 +604,7 @@ class DataManager:
         self, function: Callable[[tuple[pinning.Pin, ...]], tuple[pinning.Pin, ...]]
     ) -> None:
         await self.open_store()
-        await settled(self.submit(Atom((self.keeping.change(function),))))
+        await wait_for(self.submit(Atom((self.keeping.change(function),))))
 
 
 def _revision(outcome: Outcome) -> Revision:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from seline.errors import SelineError, StoreClosed
-from seline.ports.futures import in_loop, settled
+from seline.ports.futures import in_loop, wait_for
 from seline.ports.store import DocumentStore
 
 
@@ -46,7 +46,7 @@ class Lifetime:
     async def open_store(self) -> DocumentStore:
         """Return the store, waiting for it to open. Raises what its opening raised."""
         if self.store is None:
-            return await settled(self._ready)
+            return await wait_for(self._ready)
         if self.closed:
             raise StoreClosed
         return self.store
@@ -54,7 +54,7 @@ class Lifetime:
     async def close(self) -> None:
         """Close, to the end even where the caller is cancelled."""
         if in_loop():
-            await settled(self.begin_to_close())
+            await wait_for(self.begin_to_close())
         else:
             self.closed = True
             self._close()

@@ -23,7 +23,7 @@ from typing import Any, Final, TypeVar
 
 from seline.clock import Clock, instant_text
 from seline.errors import DocumentBusy, NestedEdit, RevisionMismatch
-from seline.ports.futures import refuse_in_turn, settled
+from seline.ports.futures import refuse_in_turn, wait_for
 
 LONG_HOLD_S: Final = 5.0
 TRANSACTION: Final = "\0transaction"
@@ -154,7 +154,7 @@ class DocumentLocks:
                     line.waiting.remove(waiter)
                     raise self._busy(name, holder)
             try:
-                return await settled(waiter.granted, timeout_s=max(min(left_s, expires_s), 0.0))
+                return await wait_for(waiter.granted, timeout_s=max(min(left_s, expires_s), 0.0))
             except TimeoutError:
                 continue
             except BaseException:

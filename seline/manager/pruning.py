@@ -20,7 +20,7 @@ from seline.domain.integrity import Verdict
 from seline.domain.report import Pruned
 from seline.domain.retention import Dropped, RetentionPlan, plan_deleted, verified_plan
 from seline.errors import BackupNotFound, SelineError
-from seline.ports.futures import settled
+from seline.ports.futures import wait_for
 from seline.ports.store import DocumentStore, Retain
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ async def prune(data: DataManager, store: DocumentStore, *, dry_run: bool) -> li
     for key, plan in plans:
         dropped: Sequence[Dropped] = plan.drop
         if dropped and not dry_run:
-            dropped = await settled(store.rotate(key, _retain(data, store, key, gone)))
+            dropped = await wait_for(store.rotate(key, _retain(data, store, key, gone)))
         if dropped and plan.unguarded and not dry_run:
             _log.warning("%s was deleted long ago: its backups are gone", key.name)
         pruned += [_pruned(key, one) for one in dropped]

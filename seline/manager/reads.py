@@ -22,7 +22,7 @@ from seline.errors import (
     VolumeBusy,
 )
 from seline.manager.lifetime import Lifetime
-from seline.ports.futures import in_loop, in_turn, settled
+from seline.ports.futures import in_loop, in_turn, wait_for
 from seline.ports.store import SLOW_S, DocumentStore, Outcome
 
 READ_S: Final = 10.0
@@ -95,7 +95,7 @@ class ServedContent:
     ) -> Content | None:
         """Recover or adopt in the store's turn; where nothing can be written, serve from memory."""
         try:
-            return (await settled(self._look(key)))[0].content
+            return (await wait_for(self._look(key)))[0].content
         except StorageError as error:
             content = otherwise or await self._reads.bounded(lambda: store.rescue(key))
             if content is None:
@@ -145,7 +145,7 @@ class BoundedReads:
                 raise
             return work()  # the interpreter goes down, and starts no thread any more
         try:
-            return await settled(future, timeout_s=None if limit_s == math.inf else limit_s)
+            return await wait_for(future, timeout_s=None if limit_s == math.inf else limit_s)
         except TimeoutError as error:
             if not future.cancel() and future.done():
                 raise

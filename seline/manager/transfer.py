@@ -20,7 +20,7 @@ from seline.manager import changes
 from seline.manager.changes import Encoding
 from seline.manager.locks import DocumentLock, DocumentLocks
 from seline.manager.reads import BoundedReads
-from seline.ports.futures import settled
+from seline.ports.futures import wait_for
 from seline.ports.store import (
     Atom,
     Change,
@@ -39,7 +39,7 @@ async def held_still(store: DocumentStore) -> AbstractContextManager[Snapshot]:
     """Return every document's content of one instant; whoever enters it lets it go."""
     asked = store.snapshot(BOT)
     try:
-        return await settled(asked)
+        return await wait_for(asked)
     except BaseException:  # cancelled, or interrupted
         asked.add_done_callback(_let_go)
         raise
@@ -119,7 +119,7 @@ class Import:
             for hold in taken:
                 self.locks.release(hold)
             raise
-        await settled(future)
+        await wait_for(future)
 
     def _if_nothing_else(self, change: Change, names: frozenset[str]) -> Change:
         """Return the change, refused in its turn where there are documents beside `names`."""

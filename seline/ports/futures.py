@@ -1,6 +1,6 @@
 """Wait for a store's future, with an event loop or without one.
 
-The manager is written once, as coroutines whose every wait goes through `settled`. Inside a loop
+The manager is written once, as coroutines whose every wait goes through `wait_for`. Inside a loop
 that awaits; without a loop it simply blocks, so `run_without_loop` can drive the same coroutine to
 its end in one step. No asyncio object outlives the loop that made it, and a cancelled caller takes
 nothing back: the future runs to its end.
@@ -25,7 +25,7 @@ T = TypeVar("T")
 _in_turn: contextvars.ContextVar[bool] = contextvars.ContextVar("seline_in_turn", default=False)
 
 
-async def settled(future: Future[T], *, timeout_s: float | None = None) -> T:
+async def wait_for(future: Future[T], *, timeout_s: float | None = None) -> T:
     """Return the future's result. Raises TimeoutError after `timeout_s`, leaving the future be.
 
     Raises NestedEdit where waiting would have a turn wait for itself.
@@ -89,14 +89,14 @@ def refuse_in_turn() -> None:
 
 
 def run_without_loop(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine whose waits all go through `settled`, in a thread without a loop."""
+    """Run a coroutine whose waits all go through `wait_for`, in a thread without a loop."""
     try:
         coroutine.send(None)
     except StopIteration as stop:
         value: T = stop.value
         return value
     coroutine.close()
-    raise AssertionError("a coroutine of the manager waited outside of `settled`")
+    raise AssertionError("a coroutine of the manager waited outside of `wait_for`")
 
 
 class _Mailbox:

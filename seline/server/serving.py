@@ -33,7 +33,7 @@ from seline.http.context import AppContext
 from seline.operations.custody import Custody
 from seline.operations.exports import Destination, Exporting
 from seline.outbound.destinations.folder import Folder
-from seline.ports.futures import settled
+from seline.ports.futures import wait_for
 from seline.server.alarm import Alarm
 from seline.server.listening import (
     CONTROL_SOCKET,
@@ -204,7 +204,7 @@ class Serving:
 
     async def _let_go(self) -> None:
         try:
-            await settled(self._seline.begin_to_close(), timeout_s=CLOSE_S)
+            await wait_for(self._seline.begin_to_close(), timeout_s=CLOSE_S)
         except TimeoutError:
             self.left_behind = True
             _log.error("the disk does not answer: the store is left as it is, nothing is lost")
