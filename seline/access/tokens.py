@@ -44,7 +44,7 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
+class Caller:
     """Who was let in, for the audit log, and how far."""
 
     who: str
@@ -82,7 +82,7 @@ class Tokens:
         """Whether anybody could come in."""
         return self._admin_digest is not None or bool(self._kept)
 
-    def admit(self, secret: str | None, *, client: str, needs: Scope) -> Admission:
+    def admit(self, secret: str | None, *, client: str, needs: Scope) -> Caller:
         """Return who bears this token.
 
         Raises Unauthorized, Forbidden (a read token for an admin's call), TooManyRequests (after
@@ -137,15 +137,15 @@ class Tokens:
 
         self._kept = tuple(_read_all(await self._data.update_state(TOKENS_NAME, change)))
 
-    def _known(self, secret: str) -> Admission | None:
+    def _known(self, secret: str) -> Caller | None:
         """Compare with every token, so that time tells nothing."""
         digest = _digest(secret)
-        found: Admission | None = None
+        found: Caller | None = None
         if self._admin_digest is not None and hmac.compare_digest(digest, self._admin_digest):
-            found = Admission(who="SELINE_ADMIN_TOKEN", scope="admin")
+            found = Caller(who="SELINE_ADMIN_TOKEN", scope="admin")
         for token in self._kept or ():
             if hmac.compare_digest(digest, token.digest) and self._holds(token):
-                found = Admission(who=f"token {token.id}", scope=token.scope)
+                found = Caller(who=f"token {token.id}", scope=token.scope)
         return found
 
     def _holds(self, token: Token) -> bool:

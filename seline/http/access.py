@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from seline.access.tokens import Admission
+from seline.access.tokens import Caller
 from seline.errors import Forbidden, InvalidRequest, RouteNotFound
 from seline.http.context import context
 from seline.http.metrics import REQUESTS
@@ -120,9 +120,9 @@ def _route_of(request: web.Request) -> Route | None:
     return request.config_dict[ROUTE].get((method, resource.canonical))
 
 
-def _admit(request: web.Request, route: Route | None) -> Admission:
+def _admit(request: web.Request, route: Route | None) -> Caller:
     if is_control(request):
-        return Admission(who="control socket", scope="admin")
+        return Caller(who="control socket", scope="admin")
     if "token" in request.query or "access_token" in request.query:
         raise InvalidRequest(
             "A token does not belong into an address, where it ends up in logs.",
@@ -170,7 +170,7 @@ def _check_browser(request: web.Request) -> None:
 
 
 async def _audited(
-    request: web.Request, handler: _Handler, admission: Admission
+    request: web.Request, handler: _Handler, admission: Caller
 ) -> web.StreamResponse:
     outcome = "failed"
     try:
