@@ -21,7 +21,7 @@ _log = logging.getLogger("seline.jobs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class JobTask:
     """A job as the runner sees it: what to await, and for how many seconds at most."""
 
     work: Callable[[], Awaitable[str]]
@@ -37,7 +37,7 @@ class Runner:
 
     def __init__(
         self,
-        tasks: Mapping[str, Task],
+        tasks: Mapping[str, JobTask],
         *,
         clock: Clock,
         ended: Callable[[Run, Record], Awaitable[None]],

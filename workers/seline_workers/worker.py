@@ -22,7 +22,7 @@ from seline.manager import DataManager
 from seline.manager.state import remember, remembered
 from seline.operations.custody import Custody
 from seline.settings import Job, Jobs
-from seline_workers.runs import Runner, Task
+from seline_workers.runs import JobTask, Runner
 from seline_workers.table import JOBS, Row
 from seline_workers.timetable import Timetable
 from seline_workers.watchdog import watch
@@ -150,8 +150,10 @@ class Worker:
 
     # what is kept
 
-    def _task(self, row: Row, custody: Custody) -> Task:
-        return Task(work=partial(row.work, custody), timeout_s=self._settings[row.name].timeout_s)
+    def _task(self, row: Row, custody: Custody) -> JobTask:
+        return JobTask(
+            work=partial(row.work, custody), timeout_s=self._settings[row.name].timeout_s
+        )
 
     async def _recorded(self) -> Mapping[str, Record]:
         try:

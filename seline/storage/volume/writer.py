@@ -51,7 +51,7 @@ class Pending:
 
 
 @dataclass(slots=True)
-class Task:
+class QueuedTask:
     """Work that must happen between two batches."""
 
     work: Callable[[], Any]
@@ -74,7 +74,7 @@ class Writer:
         """
         self._commit = commit
         self._idle = idle
-        self._queue: deque[Pending | Task] = deque()
+        self._queue: deque[Pending | QueuedTask] = deque()
         self._queued_bytes = 0
         self._wake = threading.Condition()
         self._closing = False
@@ -102,7 +102,7 @@ class Writer:
 
     def between(self, work: Callable[[], Any]) -> Future[Any]:
         """Queue work that runs between two batches, after what is queued now."""
-        task = Task(work)
+        task = QueuedTask(work)
         with self._wake:
             self._check_open()
             self._queue.append(task)
@@ -136,7 +136,7 @@ class Writer:
                 work = self._take()
                 if work is None:
                     return
-                if isinstance(work, Task):
+                if isinstance(work, QueuedTask):
                     _carry_out(work)
                 else:
                     batch = work
@@ -145,7 +145,7 @@ class Writer:
         except BaseException as error:  # noqa: BLE001  # whatever ends this thread, callers hear it
             self._die(error, batch)
 
-    def _take(self) -> Task | list[Pending] | None:
+    def _take(self) -> QueuedTask | list[Pending] | None:
         """Return a task, every atom up to the next task, or None at the end; `idle` meanwhile."""
         with self._wake:
             wait_s: float | None = IDLE_AFTER_S
@@ -154,9 +154,9 @@ class Writer:
                     return None
                 if not self._wake.wait(wait_s) and not self._queue:
                     wait_s = self._idle_without_lock()
-            if isinstance(self._queue[0], Task):
+            if isinstance(self._queue[0], QueuedTask):
                 task = self._queue.popleft()
-                assert isinstance(task, Task)
+                assert isinstance(task, QueuedTask)
                 return task
             batch: list[Pending] = []
             while self._queue and isinstance(pending := self._queue[0], Pending):
@@ -187,7 +187,7 @@ class Writer:
                 item.future.set_exception(refusal)
 
 
-def _carry_out(task: Task) -> None:
+def _carry_out(task: QueuedTask) -> None:
     try:
         result = task.work()
     except BaseException as error:  # noqa: BLE001  # its caller hears it; the next one has its turn
