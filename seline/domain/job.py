@@ -55,19 +55,19 @@ class JobStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class JobRecord:
     """What is remembered of one job: its newest runs, newest first, and its last success."""
 
     runs: tuple[Run, ...] = ()
     last_success: datetime | None = None
 
-    def with_run(self, run: Run) -> Record:
+    def with_run(self, run: Run) -> JobRecord:
         """Return the record with a run that has ended."""
         success = run.ended_at if run.outcome is RunOutcome.OK else self.last_success
-        return Record(runs=(run, *self.runs)[:RUNS_KEPT], last_success=success)
+        return JobRecord(runs=(run, *self.runs)[:RUNS_KEPT], last_success=success)
 
 
-Records = Mapping[str, Record]
+Records = Mapping[str, JobRecord]
 
 
 def write_records(records: Records) -> Json:
@@ -81,16 +81,16 @@ def write_records(records: Records) -> Json:
     }
 
 
-def read_records(value: Json) -> dict[str, Record]:
+def read_records(value: Json) -> dict[str, JobRecord]:
     """Read the value of `jobs.json`. Raises ValueError, KeyError or TypeError on another shape."""
     if not isinstance(value, dict):
         raise TypeError("jobs.json holds no object")
     return {name: _read_record(name, cast("dict[str, Json]", kept)) for name, kept in value.items()}
 
 
-def _read_record(name: str, kept: dict[str, Json]) -> Record:
+def _read_record(name: str, kept: dict[str, Json]) -> JobRecord:
     runs = cast("Sequence[dict[str, str]]", kept["runs"])
-    return Record(
+    return JobRecord(
         runs=tuple(_read_run(name, run) for run in runs),
         last_success=_instant(kept["last_success"]),
     )

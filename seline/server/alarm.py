@@ -23,7 +23,7 @@ from seline.alerts.signals import (
     alerts_from_usage,
 )
 from seline.domain.alerts.lifecycle import AlertType, Cleared, Signal
-from seline.domain.job import JobStatus, Record, Run, RunOutcome
+from seline.domain.job import JobRecord, JobStatus, Run, RunOutcome
 from seline.errors import SelineError
 from seline.manager import DataManager
 from seline.operations.custody import UsageReport
@@ -100,7 +100,7 @@ class Alarm:
         kinds = (AlertType.JOB_FAILED, AlertType.JOB_OVERDUE)
         self._heard += [Cleared(type=kind, subject=name) for name in off for kind in kinds]
 
-    async def run_ended(self, run: Run, record: Record) -> None:
+    async def run_ended(self, run: Run, record: JobRecord) -> None:
         """Hear what a run of a job came to. Raises nothing."""
         self._heard += self._told_by(run, record)
         await self._look()
@@ -148,7 +148,7 @@ class Alarm:
         except Exception:  # noqa: BLE001  # a defect here must not end the alerts that do work
             _log.exception("what there is to tell could not be looked at")
 
-    def _told_by(self, run: Run, record: Record) -> Sequence[Signal]:
+    def _told_by(self, run: Run, record: JobRecord) -> Sequence[Signal]:
         if run.outcome is RunOutcome.STOPPED:
             return ()
         if run.outcome is RunOutcome.SKIPPED:

@@ -28,7 +28,7 @@ from seline.domain.alerts.lifecycle import AlertType
 from seline.domain.backup import parse_backup_name
 from seline.domain.document import Json
 from seline.domain.integrity import ATTRIBUTE
-from seline.domain.job import Record, Run, RunOutcome, write_records
+from seline.domain.job import JobRecord, Run, RunOutcome, write_records
 from seline.library import Seline as AwaitedSeline
 from seline.manager.state import remember
 from seline.operations.custody import Custody
@@ -407,7 +407,7 @@ async def _fill_state(directory: Path) -> list[str]:
 def _a_record(seline: AwaitedSeline, number: int) -> Json:
     now = seline.data.clock.now()
     run = Run(id=str(number), job="usage", started_at=now, ended_at=now, outcome=RunOutcome.OK)
-    return write_records({"usage": Record().with_run(run)})
+    return write_records({"usage": JobRecord().with_run(run)})
 
 
 def opened(directory: Path, **settings: Any) -> Seline:

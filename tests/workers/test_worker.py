@@ -11,7 +11,7 @@ import pytest
 
 from seline import open_seline
 from seline.clock import SystemClock
-from seline.domain.job import Record, Run, RunOutcome
+from seline.domain.job import JobRecord, Run, RunOutcome
 from seline.errors import JobNotFound, StoreClosed, VolumeFull
 from seline.library import Seline
 from seline.operations.custody import Custody
@@ -35,7 +35,7 @@ def a_worker(
     seline: Seline,
     *rows: Row,
     settings: Jobs = SELDOM,
-    heard: Callable[[Run, Record], Awaitable[None]] | None = None,
+    heard: Callable[[Run, JobRecord], Awaitable[None]] | None = None,
 ) -> Worker:
     custody = Custody(seline.data, clock=SystemClock())
     table = {row.name: row for row in rows} if rows else JOBS
@@ -126,7 +126,7 @@ async def test_a_job_that_raises_is_recorded_and_the_next_run_happens(seline: Se
 
     heard: list[RunOutcome | None] = []
 
-    async def hear(run: Run, _record: Record) -> None:
+    async def hear(run: Run, _record: JobRecord) -> None:
         heard.append(run.outcome)
 
     worker = a_worker(seline, a_row(work), heard=hear)

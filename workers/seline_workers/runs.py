@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from seline.clock import Clock
-from seline.domain.job import Record, Run, RunOutcome
+from seline.domain.job import JobRecord, Run, RunOutcome
 from seline.errors import JobNotFound, SelineError, StoreClosed
 
 _log = logging.getLogger("seline.jobs")
@@ -40,27 +40,27 @@ class Runner:
         tasks: Mapping[str, JobTask],
         *,
         clock: Clock,
-        ended: Callable[[Run, Record], Awaitable[None]],
+        ended: Callable[[Run, JobRecord], Awaitable[None]],
     ) -> None:
         self._tasks = tasks
         self._clock = clock
         self._ended = ended
-        self._records: dict[str, Record] = {}
+        self._records: dict[str, JobRecord] = {}
         self._running: dict[str, Run] = {}
         self._tasks_under_way: set[asyncio.Task[None]] = set()
         self._ends: Counter[tuple[str, RunOutcome]] = Counter()
         self._closed = False
 
-    def remember(self, records: Mapping[str, Record]) -> None:
+    def remember(self, records: Mapping[str, JobRecord]) -> None:
         """Take over what earlier processes recorded."""
         self._records = {name: kept for name, kept in records.items() if name in self._tasks}
 
-    def record(self, name: str) -> Record:
+    def record(self, name: str) -> JobRecord:
         """Return what is remembered of a job. Raises JobNotFound."""
         self._check(name)
-        return self._records.get(name, Record())
+        return self._records.get(name, JobRecord())
 
-    def records(self) -> Mapping[str, Record]:
+    def records(self) -> Mapping[str, JobRecord]:
         """Return what is remembered of every job."""
         return dict(self._records)
 
@@ -99,7 +99,7 @@ class Runner:
         )  # fmt: skip
         self._ends[name, RunOutcome.SKIPPED] += 1
         _log.warning("job %s was skipped: %s", name, why)
-        self._records[name] = record = self._records.get(name, Record()).with_run(run)
+        self._records[name] = record = self._records.get(name, JobRecord()).with_run(run)
         if not self._closed:
             self._under_way(self._tell(run, record), name)
 
@@ -125,7 +125,7 @@ class Runner:
         self._records[run.job] = record = self.record(run.job).with_run(done)
         await self._tell(done, record)
 
-    async def _tell(self, run: Run, record: Record) -> None:
+    async def _tell(self, run: Run, record: JobRecord) -> None:
         try:
             await self._ended(run, record)
         except SelineError as error:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 
 from seline.clock import Clock
-from seline.domain.job import JobStatus, Record, Run, read_records, write_records
+from seline.domain.job import JobRecord, JobStatus, Run, read_records, write_records
 from seline.domain.schedule import parse_schedule
 from seline.errors import SelineError
 from seline.manager import DataManager
@@ -33,11 +33,11 @@ CATCH_UP_AFTER: Final = timedelta(seconds=5)
 """Missed runs begin a moment after the start, one after another."""
 
 _log = logging.getLogger("seline.jobs")
-Heard = Callable[[Run, Record], Awaitable[None]]
+Heard = Callable[[Run, JobRecord], Awaitable[None]]
 Overdue = Callable[[str, datetime | None], None]
 
 
-async def _nobody(_run: Run, _record: Record) -> None:
+async def _nobody(_run: Run, _record: JobRecord) -> None:
     return
 
 
@@ -155,14 +155,14 @@ class Worker:
             work=partial(row.work, custody), timeout_s=self._settings[row.name].timeout_s
         )
 
-    async def _recorded(self) -> Mapping[str, Record]:
+    async def _recorded(self) -> Mapping[str, JobRecord]:
         try:
             return read_records(await remembered(self._data, STATE, {}))
         except (SelineError, ValueError, KeyError, TypeError) as error:
             _log.warning("the jobs' records cannot be read and are begun anew: %s", error)
             return {}
 
-    async def _ended(self, run: Run, record: Record) -> None:
+    async def _ended(self, run: Run, record: JobRecord) -> None:
         await self._heard(run, record)
         await remember(self._data, STATE, write_records(self._runner.records()))
 

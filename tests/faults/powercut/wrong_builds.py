@@ -22,7 +22,7 @@ from seline.domain.document import Content, DocumentKey
 from seline.domain.integrity import ATTRIBUTE, Judged, Verdict
 from seline.storage.volume import files
 from seline.storage.volume.commit import exchange_form
-from seline.storage.volume.commit.record import Record
+from seline.storage.volume.commit.record import TransactionRecord
 from seline.storage.volume.commit.staging import Move
 from seline.storage.volume.inspect import Inspection
 from tests.faults.powercut.cares import Site, instead
@@ -73,9 +73,9 @@ def judged_sound(_key: DocumentKey, content: Content, recorded: Any, **_: object
     return Judged(Verdict.SOUND, content, recorded)
 
 
-def unchecked(data: bytes) -> Record:
+def unchecked(data: bytes) -> TransactionRecord:
     """Return a record whatever its digest."""
-    return msgspec.json.decode(data.partition(b"\n")[0], type=Record)
+    return msgspec.json.decode(data.partition(b"\n")[0], type=TransactionRecord)
 
 
 def moved(name: str, new: str, *, follow_symlinks: bool, **places: int) -> None:

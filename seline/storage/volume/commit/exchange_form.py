@@ -40,7 +40,7 @@ from seline.storage.volume import files
 from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.commit.preserve import Preserver
-from seline.storage.volume.commit.record import RECORD_NAME, Entry, encode_record
+from seline.storage.volume.commit.record import RECORD_NAME, RecordEntry, encode_record
 from seline.storage.volume.commit.staging import Move, Staging
 from seline.storage.volume.commit.sync import Syncer
 from seline.storage.volume.directory import VolumeDirectory
@@ -168,7 +168,7 @@ class Committer:
 
     def _record(self, moves: Sequence[Move]) -> None:
         entries = [
-            Entry(
+            RecordEntry(
                 owner=move.key.owner,
                 name=move.key.name,
                 staged=move.staged or None,

@@ -16,7 +16,7 @@ RECORD_NAME: Final = "journal"
 RECORD_FORMAT: Final = 1
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class RecordEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One document's part: digests in hex, None where there was, or will be, no document."""
 
     owner: str
@@ -26,29 +26,29 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     after: str | None
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class TransactionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that one commit point makes current."""
 
     format: int
-    entries: tuple[Entry, ...]
+    entries: tuple[RecordEntry, ...]
 
 
 class BrokenRecord(ValueError):
     """The record's bytes are not what was written."""
 
 
-def encode_record(entries: Sequence[Entry]) -> bytes:
+def encode_record(entries: Sequence[RecordEntry]) -> bytes:
     """Return the record's bytes."""
-    line = msgspec.json.encode(Record(format=RECORD_FORMAT, entries=tuple(entries)))
+    line = msgspec.json.encode(TransactionRecord(format=RECORD_FORMAT, entries=tuple(entries)))
     return line + b"\n" + hashlib.sha256(line).hexdigest().encode() + b"\n"
 
 
-def decode_record(data: bytes) -> Record:
+def decode_record(data: bytes) -> TransactionRecord:
     """Return the record. Raises BrokenRecord."""
     line, _, rest = data.partition(b"\n")
     if rest.strip() != hashlib.sha256(line).hexdigest().encode():
         raise BrokenRecord("its digest does not match")
     try:
-        return msgspec.json.decode(line, type=Record)
+        return msgspec.json.decode(line, type=TransactionRecord)
     except msgspec.MsgspecError as error:
         raise BrokenRecord(str(error)) from error

@@ -31,8 +31,8 @@ from seline.storage.volume.commit.record import (
     RECORD_FORMAT,
     RECORD_NAME,
     BrokenRecord,
-    Entry,
-    Record,
+    RecordEntry,
+    TransactionRecord,
     decode_record,
     encode_record,
 )
@@ -133,7 +133,7 @@ class Replay:
                 raise
         files.sync(seline)
 
-    def _is_damaged(self, entry: Entry) -> bool:
+    def _is_damaged(self, entry: RecordEntry) -> bool:
         """Whether what was staged has rotted: it is neither the new content nor what that replaced.
 
         A change whose record still lies there was never answered as made, so it may be given up.
@@ -143,13 +143,13 @@ class Replay:
             return False
         return not self._is_in_place(entry)
 
-    def _is_in_place(self, entry: Entry) -> bool:
+    def _is_in_place(self, entry: RecordEntry) -> bool:
         live = self._inspector.look(DocumentKey(entry.owner, entry.name)).judged
         if entry.after is None:
             return live.verdict is Verdict.MISSING and entry.before is not None
         return live.content is not None and live.content.revision == entry.after
 
-    def _give_up(self, damaged: Sequence[Entry], now: datetime, *, begun: bool) -> None:
+    def _give_up(self, damaged: Sequence[RecordEntry], now: datetime, *, begun: bool) -> None:
         """Let go of a record that can be completed in part, or not at all; keep what has rotted."""
         names = ", ".join(entry.name for entry in damaged)
         outcome = "is there without it" if begun else "was not made"
@@ -158,7 +158,7 @@ class Replay:
             if entry.staged is not None:
                 self._move_aside(entry.staged, now)
 
-    def _complete(self, record: Record, now: datetime) -> None:
+    def _complete(self, record: TransactionRecord, now: datetime) -> None:
         """Make each document current by a change of its own, then sync.
 
         What is in place already may be so in the page cache alone: a sync of it may have failed,
@@ -172,7 +172,7 @@ class Replay:
         for owner in {entry.owner for entry in record.entries}:
             files.touch_and_sync(self._volume.documents(owner))
 
-    def _complete_put(self, entry: Entry, now: datetime) -> None:
+    def _complete_put(self, entry: RecordEntry, now: datetime) -> None:
         key = DocumentKey(entry.owner, entry.name)
         live = self._inspector.look(key).judged
         staged = entry.staged
@@ -198,7 +198,7 @@ class Replay:
             raise
         return True
 
-    def _complete_removal(self, entry: Entry) -> None:
+    def _complete_removal(self, entry: RecordEntry) -> None:
         key = DocumentKey(entry.owner, entry.name)
         live = self._inspector.look(key).judged
         if live.content is not None and live.content.revision == entry.before:
@@ -221,7 +221,7 @@ class Replay:
             files.rename(staging, AGAIN, documents, key.name)
             files.unlink(documents, key.name, missing_ok=True)
 
-    def _is_staged(self, entry: Entry) -> bool:
+    def _is_staged(self, entry: RecordEntry) -> bool:
         """Whether the staged file holds the recorded content (after an exchange it does not)."""
         assert entry.staged is not None
         return self._staged_revision(entry.staged) == entry.after
