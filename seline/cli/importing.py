@@ -21,7 +21,7 @@ from seline.domain.plural import counted
 
 if TYPE_CHECKING:
     from seline.cli.client import Api
-    from seline.cli.legacy_folder import Found
+    from seline.cli.legacy_folder import LegacyFile
 
 _NAMES_SHOWN_MAX: Final = 20
 
@@ -159,7 +159,7 @@ def _folder_body(source: str, *, skip_broken: bool) -> bytes:
     return as_export(found.usable)
 
 
-def _tell(found: Found, *, skip_broken: bool) -> None:
+def _tell(found: LegacyFile, *, skip_broken: bool) -> None:
     for usable in found.usable:
         if usable.file != usable.name:
             terminal.say(f"renamed: {usable.file} becomes {usable.name}")

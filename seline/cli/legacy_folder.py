@@ -58,7 +58,7 @@ class Unusable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class LegacyFile:
     """What a folder holds. `passed_over` are reports that Seline makes itself."""
 
     usable: tuple[Usable, ...]
@@ -66,7 +66,7 @@ class Found:
     passed_over: tuple[str, ...]
 
 
-def look_through(folder: str) -> Found:
+def look_through(folder: str) -> LegacyFile:
     """Read every .json file right in the folder; sub-folders (backups) are left alone."""
     with os.scandir(folder) as entries:
         files = sorted(entry.name for entry in entries if _is_json_file(entry))
@@ -74,7 +74,7 @@ def look_through(folder: str) -> Found:
     looked_at = [_look(folder, file) for file in files if file != METADATA_NAME]
     named = _named([one for one in looked_at if isinstance(one, Usable)])
     unusable = [one for one in (*looked_at, *named) if isinstance(one, Unusable)]
-    return Found(
+    return LegacyFile(
         usable=tuple(one for one in named if isinstance(one, Usable)),
         unusable=tuple(sorted(unusable, key=lambda one: one.file)),
         passed_over=passed_over,
