@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from seline.errors import SettingsError
-from seline.settings.rules import KINDS, SECRETS, checked, truth
+from seline.settings.rules import RULES, SECRETS, checked, truth
 from seline.settings.sources import from_arguments, from_environment, from_file, from_short_names
 from seline.settings.values import (
     SECTIONS,
@@ -84,7 +84,7 @@ def load_settings(
 
 def setting_names() -> list[str]:
     """Return every setting by its sectioned name."""
-    return sorted(KINDS)
+    return sorted(RULES)
 
 
 def sections() -> dict[str, list[str]]:
@@ -124,7 +124,7 @@ def _resolved(
     data_dir, data_dir_origin = _data_dir(sections["storage"], origins, environ)
     origins["storage.data_dir"] = data_dir_origin
     _check_destinations(sections["exports"], data_dir, origins)
-    for name in KINDS:
+    for name in RULES:
         origins.setdefault(name, "default")
     require = sections["storage"].require_mount
     return Settings(

@@ -25,7 +25,7 @@ class InvalidValue(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class SettingRule:
     """How a setting is checked: `read` takes text or a value and raises ValueError or TypeError."""
 
     allowed: str
@@ -34,9 +34,9 @@ class Kind:
 
 def checked(name: str, value: object, origin: str) -> object:
     """Return a value as its setting holds it. Raises SettingsError."""
-    kind = KINDS.get(name)
+    kind = RULES.get(name)
     if kind is None:
-        raise unknown(name, origin, KINDS)
+        raise unknown(name, origin, RULES)
     try:
         return kind.read(value)
     except (ValueError, TypeError) as error:
@@ -81,7 +81,7 @@ def _likeness(name: str, known: str) -> float:
 
 def _number(
     low: float, high: float, *, whole: bool, optional: bool = False, unit: str = ""
-) -> Kind:
+) -> SettingRule:
     def read(value: object) -> object:
         if isinstance(value, bool):
             raise TypeError(value)
@@ -94,16 +94,16 @@ def _number(
 
     kind = "a whole number" if whole else "a number"
     what = f"{kind} from {low:,} to {high:,}{f' ({unit})' if unit else ''}"
-    return Kind(f"{what}, or left out" if optional else what, read)
+    return SettingRule(f"{what}, or left out" if optional else what, read)
 
 
-def _one_of(*words: str) -> Kind:
+def _one_of(*words: str) -> SettingRule:
     def read(value: object) -> object:
         if str(value).lower() not in words:
             raise ValueError(value)
         return str(value).lower()
 
-    return Kind(" or ".join(repr(word) for word in words), read)
+    return SettingRule(" or ".join(repr(word) for word in words), read)
 
 
 def truth(value: object) -> bool:
@@ -188,12 +188,12 @@ _BYTES_MAX: Final = 1 << 50
 _DAYS_MAX: Final = 36_500
 _KEEP_EXPORTS: Final = _number(1, 10_000, whole=True)
 _KEEP: Final = _number(0, 100_000, whole=True)
-_TRUTH: Final = Kind("true or false", truth)
-KINDS: Final[Mapping[str, Kind]] = {
-    "storage.data_dir": Kind("a path", _plain_text),
+_TRUTH: Final = SettingRule("true or false", truth)
+RULES: Final[Mapping[str, SettingRule]] = {
+    "storage.data_dir": SettingRule("a path", _plain_text),
     "storage.volume_limit_mb": _number(1, 1 << 30, whole=True, optional=True, unit="MB"),
     "storage.lock_wait_s": _number(0, 86_400, whole=False, unit="seconds"),
-    "storage.require_mount": Kind("'auto', true or false", _auto_or_truth),
+    "storage.require_mount": SettingRule("'auto', true or false", _auto_or_truth),
     "storage.reserve_percent": _number(0, 20, whole=False, unit="percent"),
     "storage.document_bytes_max": _number(1024, 1 << 30, whole=True, unit="bytes"),
     "storage.documents_max": _number(1, 1_000_000, whole=True),
@@ -210,10 +210,10 @@ KINDS: Final[Mapping[str, Kind]] = {
     "backups.bytes_max": _number(1, _BYTES_MAX, whole=True, optional=True, unit="bytes"),
     "backups.pin_days": _number(1, _DAYS_MAX, whole=True, unit="days"),
     "backups.deleted_days": _number(1, _DAYS_MAX, whole=True, unit="days"),
-    "backups.blank_guard_except": Kind("a list of document names", _names),
-    "server.host": Kind("an address or host name", _plain_text),
+    "backups.blank_guard_except": SettingRule("a list of document names", _names),
+    "server.host": SettingRule("an address or host name", _plain_text),
     "server.port": _number(0, 65_535, whole=True),
-    "server.admin_token": Kind(
+    "server.admin_token": SettingRule(
         f"at least {TOKEN_CHARACTERS_MIN} ASCII characters without spaces", _token
     ),
     "server.trust_proxy": _TRUTH,
@@ -222,19 +222,21 @@ KINDS: Final[Mapping[str, Kind]] = {
         f"jobs.{job.name}.{key}": kind
         for job in fields(Jobs)
         for key, kind in (
-            ("schedule", Kind(FORMS, _schedule)),
+            ("schedule", SettingRule(FORMS, _schedule)),
             ("timeout_s", _number(1, 86_400, whole=False, unit="seconds")),
             ("enabled", _TRUTH),
         )
     },
-    "exports.destinations": Kind(
+    "exports.destinations": SettingRule(
         "a list of tables with `name`, `url` (file:///…) and optionally `keep`", _destinations
     ),
     "exports.keep": _KEEP_EXPORTS,
     "alerts.language": _one_of(*LANGUAGES),
     "alerts.renotify_h": _number(0.1, 24 * 365, whole=False, unit="hours"),
-    "alerts.heartbeat_url": Kind("an address that begins with https:// or http://", _address),
-    "alerts.sinks": Kind(
+    "alerts.heartbeat_url": SettingRule(
+        "an address that begins with https:// or http://", _address
+    ),
+    "alerts.sinks": SettingRule(
         f"a list of tables, each with `kind` ({', '.join(NEEDS_OF)}) and what the kind needs",
         _sinks,
     ),

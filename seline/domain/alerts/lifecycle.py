@@ -77,7 +77,7 @@ About: TypeAlias = Literal["document", "job", "type", ""]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class AlertKind:
     """A row of the table: the usual severity, the course, and what the subject names.
 
     `rises_with` names a detail, a number, whose rise is news although the severity is the same.
@@ -89,34 +89,40 @@ class Kind:
     rises_with: str = ""
 
 
-KIND_OF: Final[Mapping[AlertType, Kind]] = {
-    AlertType.RECOVERY: Kind(severity=Severity.WARNING, course=Course.EVENT, about="document"),
-    AlertType.UNRECOVERABLE_DOCUMENT: Kind(
+KIND_OF: Final[Mapping[AlertType, AlertKind]] = {
+    AlertType.RECOVERY: AlertKind(severity=Severity.WARNING, course=Course.EVENT, about="document"),
+    AlertType.UNRECOVERABLE_DOCUMENT: AlertKind(
         severity=Severity.CRITICAL, course=Course.STANDS, about="document"
     ),
-    AlertType.SERVED_FROM_MEMORY: Kind(
+    AlertType.SERVED_FROM_MEMORY: AlertKind(
         severity=Severity.CRITICAL, course=Course.EVENT, about="document"
     ),
-    AlertType.BACKUP_DAMAGED: Kind(
+    AlertType.BACKUP_DAMAGED: AlertKind(
         severity=Severity.WARNING,
         course=Course.STANDS_QUIETLY,
         about="document",
         rises_with="backups",
     ),
-    AlertType.JOURNAL_DAMAGED: Kind(severity=Severity.CRITICAL, course=Course.EVENT),
-    AlertType.DISK_ERROR: Kind(severity=Severity.CRITICAL, course=Course.EVENT, about="document"),
-    AlertType.WRITES_REFUSED: Kind(severity=Severity.CRITICAL, course=Course.STANDS),
-    AlertType.WRONG_MOUNT: Kind(severity=Severity.CRITICAL, course=Course.STANDS),
-    AlertType.CHECKSUMS_UNSUPPORTED: Kind(severity=Severity.WARNING, course=Course.STANDS_QUIETLY),
-    AlertType.BLANK_SAVE: Kind(severity=Severity.WARNING, course=Course.EVENT, about="document"),
-    AlertType.USAGE: Kind(
+    AlertType.JOURNAL_DAMAGED: AlertKind(severity=Severity.CRITICAL, course=Course.EVENT),
+    AlertType.DISK_ERROR: AlertKind(
+        severity=Severity.CRITICAL, course=Course.EVENT, about="document"
+    ),
+    AlertType.WRITES_REFUSED: AlertKind(severity=Severity.CRITICAL, course=Course.STANDS),
+    AlertType.WRONG_MOUNT: AlertKind(severity=Severity.CRITICAL, course=Course.STANDS),
+    AlertType.CHECKSUMS_UNSUPPORTED: AlertKind(
+        severity=Severity.WARNING, course=Course.STANDS_QUIETLY
+    ),
+    AlertType.BLANK_SAVE: AlertKind(
+        severity=Severity.WARNING, course=Course.EVENT, about="document"
+    ),
+    AlertType.USAGE: AlertKind(
         severity=Severity.WARNING, course=Course.STANDS, rises_with="level_percent"
     ),
-    AlertType.DAYS_UNTIL_FULL: Kind(severity=Severity.WARNING, course=Course.STANDS),
-    AlertType.JOB_FAILED: Kind(severity=Severity.WARNING, course=Course.STANDS, about="job"),
-    AlertType.JOB_OVERDUE: Kind(severity=Severity.WARNING, course=Course.STANDS, about="job"),
-    AlertType.MANY: Kind(severity=Severity.CRITICAL, course=Course.EVENT, about="type"),
-    AlertType.TEST: Kind(severity=Severity.INFO, course=Course.EVENT),
+    AlertType.DAYS_UNTIL_FULL: AlertKind(severity=Severity.WARNING, course=Course.STANDS),
+    AlertType.JOB_FAILED: AlertKind(severity=Severity.WARNING, course=Course.STANDS, about="job"),
+    AlertType.JOB_OVERDUE: AlertKind(severity=Severity.WARNING, course=Course.STANDS, about="job"),
+    AlertType.MANY: AlertKind(severity=Severity.CRITICAL, course=Course.EVENT, about="type"),
+    AlertType.TEST: AlertKind(severity=Severity.INFO, course=Course.EVENT),
 }
 
 
