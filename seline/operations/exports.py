@@ -34,7 +34,7 @@ from seline.errors import BackupNotFound, DocumentError, ExportFailed, SelineErr
 from seline.manager import DataManager
 from seline.manager.state import remember, remembered
 from seline.operations.packs import BACKUPS, DOCUMENTS, Packer, check_pack
-from seline.ports.destinations import ExportTarget
+from seline.ports.destinations import Destination
 from seline.ports.store import Snapshot
 
 STATE: Final = "exports.json"
@@ -46,10 +46,10 @@ _NOTHING_TO_DO = "no destination is configured (`exports.destinations`)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Destination:
+class ConfiguredDestination:
     """A target, and how many exports it keeps."""
 
-    target: ExportTarget
+    target: Destination
     keep: int
 
 
@@ -80,7 +80,7 @@ class Exporting:
     def __init__(
         self,
         data: DataManager,
-        destinations: Sequence[Destination] = (),
+        destinations: Sequence[ConfiguredDestination] = (),
         *,
         version: str,
     ) -> None:
@@ -145,7 +145,7 @@ class Exporting:
             fix="Look at `seline jobs`." if late else "",
         )
 
-    async def export_to(self, target: ExportTarget, *, keep: int) -> Exported:
+    async def export_to(self, target: Destination, *, keep: int) -> Exported:
         """Write one verified export, unless nothing changed; keep the newest `keep`."""
         await self._sweep(target)
         whole = await target.exports()
@@ -162,7 +162,7 @@ class Exporting:
                 await target.remove(name)
         return exported
 
-    async def _sweep(self, target: ExportTarget) -> None:
+    async def _sweep(self, target: Destination) -> None:
         """Remove what crashes left, once it is old: a younger one may be under way elsewhere."""
         for leftover in await target.leftovers():
             begun_at = parse_export_name(leftover)
@@ -182,7 +182,7 @@ class Exporting:
                 yield export, pack.name, data
         yield export, MANIFEST_NAME, encode_manifest(self._manifest(making))
 
-    async def _write(self, target: ExportTarget, whole: Sequence[str]) -> Exported:
+    async def _write(self, target: Destination, whole: Sequence[str]) -> Exported:
         size_bytes, export, last = 0, "", b""
         async with aclosing(self.files()) as files:
             async for export, file, data in files:
@@ -257,7 +257,7 @@ class Exporting:
             unrecoverable=tuple(making.unrecoverable),
         )
 
-    async def _newest(self, target: ExportTarget, whole: Sequence[str]) -> Manifest | None:
+    async def _newest(self, target: Destination, whole: Sequence[str]) -> Manifest | None:
         """Return the newest export there, if all of it is still as it was written."""
         if not whole:
             return None
@@ -271,7 +271,7 @@ class Exporting:
         return {info.name: info.revision or "" for info in await self._data.documents()}
 
 
-async def _needed(target: ExportTarget, exports: Sequence[str], lacking: Sequence[str]) -> set[str]:
+async def _needed(target: Destination, exports: Sequence[str], lacking: Sequence[str]) -> set[str]:
     """Return, of exports given newest first, those that hold what the store itself has lost.
 
     For each such document the newest; one whose manifest cannot be read is kept, too.
@@ -290,14 +290,14 @@ async def _needed(target: ExportTarget, exports: Sequence[str], lacking: Sequenc
     return needed
 
 
-async def read_back(target: ExportTarget, export: str) -> Manifest:
+async def read_back(target: Destination, export: str) -> Manifest:
     """Check every pack of an export at its destination. Raises ExportDamaged, ExportFailed."""
     manifest = decode_manifest(await target.get(export, MANIFEST_NAME))
     await check_packs(target, manifest)
     return manifest
 
 
-async def check_packs(target: ExportTarget, manifest: Manifest) -> None:
+async def check_packs(target: Destination, manifest: Manifest) -> None:
     """Check that a destination holds the packs as they were made. Raises as `read_back`."""
     for pack in manifest.packs:
         check_pack(pack, await target.get(manifest.name, pack.name))

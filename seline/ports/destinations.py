@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 
-class ExportTarget(Protocol):
+class Destination(Protocol):
     """One destination. Every call may take long, and has its own limit of time.
 
     Raises ExportFailed with what the destination said; never its secrets.

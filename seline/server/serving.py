@@ -31,7 +31,7 @@ from seline.errors import SelineError, StoreClosed
 from seline.http.app import build_app
 from seline.http.context import AppContext
 from seline.operations.custody import Custody
-from seline.operations.exports import Destination, Exporting
+from seline.operations.exports import ConfiguredDestination, Exporting
 from seline.outbound.destinations.folder import Folder
 from seline.ports.futures import wait_for
 from seline.server.alarm import Alarm
@@ -354,8 +354,10 @@ async def alone(settings: Settings, *, lock_wait_s: float = 0.0) -> AsyncGenerat
         yield running
 
 
-def _destinations(settings: Settings) -> list[Destination]:
+def _destinations(settings: Settings) -> list[ConfiguredDestination]:
     return [
-        Destination(target=Folder(one.name, one.path), keep=one.keep or settings.exports.keep)
+        ConfiguredDestination(
+            target=Folder(one.name, one.path), keep=one.keep or settings.exports.keep
+        )
         for one in settings.exports.destinations
     ]

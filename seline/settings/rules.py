@@ -13,7 +13,7 @@ from seline.domain.alerts.sink_spec import NEEDS_OF, SinkSpec, is_web_address, r
 from seline.domain.alerts.words import LANGUAGES
 from seline.domain.schedule import FORMS, parse_schedule
 from seline.errors import SettingsError
-from seline.settings.values import Destination, Jobs
+from seline.settings.values import DestinationSettings, Jobs
 
 TOKEN_CHARACTERS_MIN: Final = 16
 _NEAR: Final = 0.7
@@ -137,7 +137,7 @@ def _schedule(value: object) -> str:
     return parse_schedule(_plain_text(value)).text
 
 
-def _destinations(value: object) -> tuple[Destination, ...]:
+def _destinations(value: object) -> tuple[DestinationSettings, ...]:
     """Read destinations; what is not understood is refused, never left unheeded."""
     tables = json.loads(value) if isinstance(value, str) else value
     if not isinstance(tables, list):
@@ -148,11 +148,11 @@ def _destinations(value: object) -> tuple[Destination, ...]:
     return found
 
 
-def _destination(table: object) -> Destination:
+def _destination(table: object) -> DestinationSettings:
     if not isinstance(table, dict):
         raise TypeError(table)
     given = cast("dict[str, object]", table)
-    one = Destination(**given)  # type: ignore[arg-type]  # an unknown key is a TypeError
+    one = DestinationSettings(**given)  # type: ignore[arg-type]  # an unknown key is a TypeError
     address = urlsplit(_plain_text(one.url))
     if address.scheme != "file" or address.netloc or not address.path.startswith("/"):
         raise ValueError(table)

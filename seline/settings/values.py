@@ -81,7 +81,7 @@ class Jobs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Destination:
+class DestinationSettings:
     """`[[exports.destinations]]`: where exports go, and how many are kept there."""
 
     name: str
@@ -99,7 +99,7 @@ class Exports:
     """`[exports]`: verified exports to places beyond this volume."""
 
     keep: int = 7
-    destinations: tuple[Destination, ...] = ()
+    destinations: tuple[DestinationSettings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

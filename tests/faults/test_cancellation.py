@@ -43,7 +43,7 @@ from seline.errors import SelineError, StoreClosed
 from seline.http.routes import PREFIX
 from seline.library import Opening, Seline
 from seline.manager.locks import TRANSACTION
-from seline.operations.exports import Destination, Exporting
+from seline.operations.exports import ConfiguredDestination, Exporting
 from seline.outbound.destinations.folder import Folder
 from seline.ports.store import Snapshot
 from seline.server import Serving, serving
@@ -188,7 +188,7 @@ async def _stream(seline: Seline, _directory: Path) -> None:
 async def _export_to_a_folder(seline: Seline, directory: Path) -> None:
     """Export to a folder where nothing lies yet: what did not change is not exported again."""
     target = Folder("beside", tempfile.mkdtemp(dir=directory.parent))
-    destinations = [Destination(target=target, keep=2)]
+    destinations = [ConfiguredDestination(target=target, keep=2)]
     await Exporting(seline.data, destinations, version=__version__).run()
 
 

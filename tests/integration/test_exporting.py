@@ -16,7 +16,7 @@ from seline import __version__, open_seline
 from seline.domain.manifest import MANIFEST_NAME, decode_manifest
 from seline.errors import ExportDamaged, ExportFailed, SettingsError, UnsupportedFormat
 from seline.library import Seline
-from seline.operations.exports import Destination, Exporting, read_back
+from seline.operations.exports import ConfiguredDestination, Exporting, read_back
 from seline.operations.packs import members_of
 from seline.outbound.destinations.folder import Folder
 from seline.settings import load_settings
@@ -37,7 +37,8 @@ async def seline(tmp_path: Path) -> AsyncIterator[Seline]:
 
 def exporting(seline: Seline, *folders: Path, keep: int = 7) -> Exporting:
     destinations = [
-        Destination(target=Folder(folder.name, str(folder)), keep=keep) for folder in folders
+        ConfiguredDestination(target=Folder(folder.name, str(folder)), keep=keep)
+        for folder in folders
     ]
     return Exporting(seline.data, destinations, version=__version__)
 
@@ -114,7 +115,7 @@ async def test_a_destination_that_loses_bytes_is_found_out(seline: Seline, tmp_p
 
     one = Exporting(
         seline.data,
-        [Destination(target=Lossy("lossy", str(tmp_path / "nas")), keep=7)],
+        [ConfiguredDestination(target=Lossy("lossy", str(tmp_path / "nas")), keep=7)],
         version=__version__,
     )
     with pytest.raises(ExportFailed, match="does not give"):
@@ -133,7 +134,9 @@ async def test_an_export_that_is_cut_short_is_none(
 
     nas = tmp_path / "nas"
     one = Exporting(
-        seline.data, [Destination(target=Dies("nas", str(nas)), keep=7)], version=__version__
+        seline.data,
+        [ConfiguredDestination(target=Dies("nas", str(nas)), keep=7)],
+        version=__version__,
     )
     with pytest.raises(asyncio.CancelledError):
         await one.run()

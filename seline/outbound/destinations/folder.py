@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Folder:
-    """A port `ExportTarget` in one directory, which is made when the first export comes."""
+    """A port `Destination` in one directory, which is made when the first export comes."""
 
     def __init__(self, name: str, path: str) -> None:
         self._name = name
