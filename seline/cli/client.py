@@ -61,7 +61,7 @@ _HINTS: Final[Mapping[str, tuple[str, str]]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ApiResponse:
     """What the server answered, already known to be no error."""
 
     status: int
@@ -129,11 +129,11 @@ class Api:
         query: Mapping[str, str] | None = None,
         body: object = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> ApiResponse:
         """Send one request and return its answer. `body` is bytes as they are, or a JSON value."""
         async with self.stream(method, path, query=query, body=body, headers=headers) as response:
             data = await response.read()
-            return Answer(status=response.status, headers=response.headers, data=data)
+            return ApiResponse(status=response.status, headers=response.headers, data=data)
 
     async def get(self, path: str, **query: str) -> Any:
         """Return the JSON value at a path."""

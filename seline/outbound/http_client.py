@@ -43,7 +43,7 @@ def open_session(timeout: aiohttp.ClientTimeout = TIMEOUT) -> aiohttp.ClientSess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class HttpReply:
     """What the other side answered: its status, its headers' wish, and its body if it is JSON."""
 
     status: int
@@ -118,14 +118,14 @@ def seconds(value: Json) -> float | None:
 
 async def _answer(
     session: aiohttp.ClientSession, url: str, payload: Json, headers: Mapping[str, str]
-) -> Answer:
+) -> HttpReply:
     sent = {"Content-Type": "application/json; charset=utf-8", **headers}
     data = json.dumps(payload, ensure_ascii=False).encode(errors="replace")
     async with session.post(url, data=data, headers=sent, allow_redirects=False) as response:
         return await _read(response)
 
 
-async def _read(response: aiohttp.ClientResponse) -> Answer:
+async def _read(response: aiohttp.ClientResponse) -> HttpReply:
     """Read an answer, and no more of it than can matter."""
     data = b""
     async for piece in response.content.iter_any():
@@ -137,7 +137,7 @@ async def _read(response: aiohttp.ClientResponse) -> Answer:
     except (ValueError, RecursionError):
         value = None
     retry_after_s = _retry_after(response.headers.get("Retry-After", ""))
-    return Answer(status=response.status, retry_after_s=retry_after_s, value=value)
+    return HttpReply(status=response.status, retry_after_s=retry_after_s, value=value)
 
 
 def _retry_after(text: str) -> float | None:
@@ -155,7 +155,7 @@ def _retry_after(text: str) -> float | None:
 
 
 def _judged(
-    answer: Answer,
+    answer: HttpReply,
     envelope: Recipient,
     *,
     said: Callable[[Json], str] = lambda _: "",
