@@ -115,7 +115,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(slots=True)
-class _Standing:
+class _Draft:
     """A document as the batch has it so far."""
 
     found: Found
@@ -129,8 +129,8 @@ class _Standing:
     rested_on: bool = False
     decoded: Json | msgspec.UnsetType = msgspec.UNSET
 
-    def copy(self) -> _Standing:
-        return _Standing(
+    def copy(self) -> _Draft:
+        return _Draft(
             self.found, self.content, self.trouble, self.touched, self.backup, self.purge,
             self.always, self.retain, self.rested_on, self.decoded,
         )  # fmt: skip
@@ -147,7 +147,7 @@ class Planner:
     look: Callable[[DocumentKey], Found]
     judged_backups: Callable[[DocumentKey], Iterator[tuple[Backup, Judged]]]
     now: datetime
-    _standings: dict[DocumentKey, _Standing] = field(default_factory=dict[DocumentKey, _Standing])
+    _drafts: dict[DocumentKey, _Draft] = field(default_factory=dict[DocumentKey, _Draft])
 
     def plan(self, atoms: Sequence[Atom]) -> Plan:
         """Plan as many of `atoms` as can commit together, the first one always."""
@@ -168,109 +168,109 @@ class Planner:
             taken.append(steps)
             bytes_brought += sum(step.content.size_bytes for step in steps if step.content)
             atomic = atomic or len({step.key for step in steps if step.changed}) > 1
-        publishes = tuple(_publishes(self._standings.values()))
+        publishes = tuple(_publishes(self._drafts.values()))
         return Plan(
             publishes=publishes,
             taken=tuple(taken),
             atomic=atomic and len(publishes) > 1,
-            rests_on=tuple(one.found for one in self._standings.values() if one.rested_on),
+            rests_on=tuple(one.found for one in self._drafts.values() if one.rested_on),
         )
 
     def _take(self, atom: Atom) -> tuple[Step, ...]:
-        trial: dict[DocumentKey, _Standing] = {}
+        trial: dict[DocumentKey, _Draft] = {}
         steps: list[Step] = []
         changes = deque(atom.changes)
         while changes:
             change = changes.popleft()
-            standing = trial.get(change.key)
-            if standing is None:
-                standing = trial[change.key] = self._standing(change.key).copy()
-            decision = change.decide(self._current(standing))
-            steps.append(_apply(standing, change, decision))
+            draft = trial.get(change.key)
+            if draft is None:
+                draft = trial[change.key] = self._draft(change.key).copy()
+            decision = change.decide(self._current(draft))
+            steps.append(_apply(draft, change, decision))
             if isinstance(decision, (Put, Remove)):
                 changes.extend(decision.also)
-        self._standings.update(trial)
+        self._drafts.update(trial)
         return tuple(steps)
 
-    def _standing(self, key: DocumentKey) -> _Standing:
-        standing = self._standings.get(key)
-        if standing is None:
+    def _draft(self, key: DocumentKey) -> _Draft:
+        draft = self._drafts.get(key)
+        if draft is None:
             found = self.look(key)
-            standing = self._standings[key] = _Standing(found, found.content, found.trouble)
-        return standing
+            draft = self._drafts[key] = _Draft(found, found.content, found.trouble)
+        return draft
 
-    def _current(self, standing: _Standing) -> Current:
-        key = standing.found.key
+    def _current(self, draft: _Draft) -> Current:
+        key = draft.found.key
         return Current(
             key=key,
-            content=standing.content,
-            trouble=standing.trouble,
-            updated_at=self.now if standing.touched else standing.found.updated_at,
+            content=draft.content,
+            trouble=draft.trouble,
+            updated_at=self.now if draft.touched else draft.found.updated_at,
             now=self.now,
             backups=lambda: self.judged_backups(key),
-            decoded=standing.decoded,
+            decoded=draft.decoded,
         )
 
 
-def _apply(standing: _Standing, change: Change, decision: Decision) -> Step:
+def _apply(draft: _Draft, change: Change, decision: Decision) -> Step:
     if isinstance(decision, Put):
-        return _put(standing, change, decision)
+        return _put(draft, change, decision)
     if isinstance(decision, Remove):
-        return _remove(standing, change, decision)
-    return Step(change.key, standing.content, False, decision.answer)
+        return _remove(draft, change, decision)
+    return Step(change.key, draft.content, False, decision.answer)
 
 
-def _put(standing: _Standing, change: Change, put: Put) -> Step:
-    if _already(standing, put.content):
-        standing.rested_on = standing.rested_on or not standing.touched
-        return Step(change.key, standing.content, False, put.answer)
-    if put.alone and standing.touched:
+def _put(draft: _Draft, change: Change, put: Put) -> Step:
+    if _already(draft, put.content):
+        draft.rested_on = draft.rested_on or not draft.touched
+        return Step(change.key, draft.content, False, put.answer)
+    if put.alone and draft.touched:
         raise _Split
-    standing.content, standing.decoded = put.content, put.decoded
-    standing.backup = standing.backup or put.backup
-    standing.always = put.always
-    _touch(standing, change)
+    draft.content, draft.decoded = put.content, put.decoded
+    draft.backup = draft.backup or put.backup
+    draft.always = put.always
+    _touch(draft, change)
     return Step(change.key, put.content, True, put.answer)
 
 
-def _already(standing: _Standing, content: Content) -> bool:
+def _already(draft: _Draft, content: Content) -> bool:
     """Whether these bytes are current and durable: a hand edit's are not known to be."""
-    durable = standing.touched or standing.found.judged.verdict is Verdict.SOUND
-    before = standing.content
+    durable = draft.touched or draft.found.judged.verdict is Verdict.SOUND
+    before = draft.content
     return durable and before is not None and before.revision == content.revision
 
 
-def _remove(standing: _Standing, change: Change, remove: Remove) -> Step:
-    if standing.touched:
+def _remove(draft: _Draft, change: Change, remove: Remove) -> Step:
+    if draft.touched:
         raise _Split
-    standing.content, standing.decoded = None, msgspec.UNSET
-    standing.backup = True
-    standing.always = True
-    standing.purge = remove.purge
-    _touch(standing, change)
+    draft.content, draft.decoded = None, msgspec.UNSET
+    draft.backup = True
+    draft.always = True
+    draft.purge = remove.purge
+    _touch(draft, change)
     return Step(change.key, None, True, remove.answer)
 
 
-def _touch(standing: _Standing, change: Change) -> None:
-    standing.trouble = None
-    standing.touched = True
-    standing.retain = change.retain or standing.retain
+def _touch(draft: _Draft, change: Change) -> None:
+    draft.trouble = None
+    draft.touched = True
+    draft.retain = change.retain or draft.retain
 
 
-def _publishes(standings: Iterable[_Standing]) -> Iterator[Publish]:
-    for standing in standings:
-        found = standing.found
-        if not (standing.touched or found.repair):
+def _publishes(drafts: Iterable[_Draft]) -> Iterator[Publish]:
+    for draft in drafts:
+        found = draft.found
+        if not (draft.touched or found.repair):
             continue
-        if not found.repair and not standing.purge and _same(found, standing.content):
+        if not found.repair and not draft.purge and _same(found, draft.content):
             continue
         yield Publish(
             found=found,
-            content=standing.content,
-            backup=standing.backup,
-            purge=standing.purge,
-            always=standing.always or not standing.touched,
-            retain=standing.retain,
+            content=draft.content,
+            backup=draft.backup,
+            purge=draft.purge,
+            always=draft.always or not draft.touched,
+            retain=draft.retain,
         )
 
 
