@@ -396,5 +396,5 @@ async def test_exports_follow_each_other_whatever_the_clock_says(
         revision = await volume.data.save_json(NAME, {"n": number})
         exported = await exporting.export_to(target, keep=3)
         manifest = await read_back(target, exported.export)
-        assert manifest.locks({NAME: revision})
+        assert manifest.holds({NAME: revision})
         assert len(await target.exports()) == min(number + 1, 3)
