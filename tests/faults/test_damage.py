@@ -11,7 +11,7 @@ import pytest
 from seline import errors
 from seline.blocking import open_seline
 from seline.storage.volume import capabilities
-from tests.faults.moments import in_backups, store_of, told_of
+from tests.faults.injection import in_backups, store_of, told_of
 from tests.faults.powercut.trying import fast_place
 
 NAME = "user_profile.json"

@@ -36,7 +36,7 @@ from seline.server import serving
 from seline.storage.volume import batches
 from seline.storage.volume.mounts import mount_of
 from tests.command_line import line_at
-from tests.faults.moments import in_backups, store_of, told_of
+from tests.faults.injection import in_backups, store_of, told_of
 from tests.faults.small_filesystem import SmallFilesystem, free_bytes, small_filesystem
 from tests.integration.test_http import Client, settings_for
 from tests.proof.figures import note

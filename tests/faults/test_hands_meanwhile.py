@@ -15,7 +15,7 @@ import pytest
 
 from seline.blocking import Seline
 from seline.errors import DocumentUnrecoverable
-from tests.faults.moments import A, at_the_sync, in_backups, inode, told_of
+from tests.faults.injection import A, at_the_sync, in_backups, inode, told_of
 
 
 def test_a_broken_document_is_never_blank_while_it_is_replaced(

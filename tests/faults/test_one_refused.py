@@ -19,7 +19,7 @@ from seline.domain.document import BOT, DocumentKey, Json
 from seline.errors import OutcomeUnknown, SelineError, VolumeFailed, VolumeReadOnly
 from seline.storage.volume import files
 from tests.clocks import FakeClock
-from tests.faults.moments import REOPENED_AFTER_S, A, B, in_backups, refused, store_of
+from tests.faults.injection import REOPENED_AFTER_S, A, B, in_backups, refused, store_of
 
 
 def test_what_a_caller_s_function_raises_reaches_that_caller_alone(opened: Seline) -> None:

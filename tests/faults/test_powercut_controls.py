@@ -14,9 +14,9 @@ from typing import Final
 
 import pytest
 
-from tests.faults.powercut.cares import sites
 from tests.faults.powercut.damages import CASES, broken_by
 from tests.faults.powercut.promises import Flagged, flagged
+from tests.faults.powercut.safeguards import patch_points
 from tests.faults.powercut.scenarios import SCENARIOS, states_of
 from tests.faults.powercut.states import EVERY, Cutting
 from tests.faults.powercut.trying import fast_place, kind_of, sample, try_some
@@ -44,7 +44,7 @@ def test_every_care_in_the_code_has_its_wrong_build() -> None:
     """A new sync, link, attribute or check has its row, and no row is of anything else."""
     named = {site for build in WRONG_BUILDS.values() for site in build.changes}
 
-    assert sites() == named
+    assert patch_points() == named
 
 
 def test_every_wrong_build_is_tried_by_what_there_is() -> None:

@@ -12,7 +12,7 @@ import pytest
 from seline.blocking import Seline, open_seline
 from seline.errors import OutcomeUnknown
 from seline.storage.volume import files
-from tests.faults.moments import refused
+from tests.faults.injection import refused
 from tests.proof import operations
 from tests.proof.operations import A
 

@@ -23,7 +23,7 @@ from seline.domain.retention import Dropped, Kept, RetentionPlan
 from seline.errors import OutcomeUnknown, VolumeFailed
 from seline.storage.volume import files
 from tests.clocks import FakeClock
-from tests.faults.moments import REOPENED_AFTER_S, A, B, in_backups, inode, store_of, watch_syncs
+from tests.faults.injection import REOPENED_AFTER_S, A, B, in_backups, inode, store_of, watch_syncs
 
 
 def test_what_the_process_did_not_write_is_synced_before_it_is_taken_for_current(

@@ -25,7 +25,7 @@ from seline.outbound.destinations.folder import Folder
 from tests.faults.calls.builds import AS_IT_IS, BUILDS
 from tests.faults.calls.doing import Told, fail, kill
 from tests.faults.calls.failing import KILLS, Fault, Made, refusals
-from tests.faults.looks import SET_ASIDE, Look, look_after
+from tests.faults.inspections import SET_ASIDE, Look, look_after
 from tests.faults.powercut.promises import unhurried
 from tests.faults.powercut.trying import Workers, kind_of
 from tests.proof.figures import note

@@ -1,8 +1,8 @@
 """Seline opened on what a power cut left, and every promise that is broken there.
 
-`BySteps` adds to the shared judge what only the files can tell (`tests.faults.looks`). `Keeping`
-judges what is no plain operation: what may be served after each acknowledgement, and which bytes
-must still be somewhere.
+`BySteps` adds to the shared judge what only the files show (`tests.faults.inspections`).
+`Keeping` judges what is no plain operation: what may be served after each acknowledgement, and
+which bytes must still be somewhere.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, TypeAlias
 import pytest
 
 from seline.storage.volume import capabilities, files
-from tests.faults.looks import SET_ASIDE, look_after
+from tests.faults.inspections import SET_ASIDE, look_after
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.states import Cut, write
 from tests.proof.judge import Expected, Outcome, Values, _values, _works, judge

@@ -25,7 +25,7 @@ from seline.storage.volume.commit import exchange_form
 from seline.storage.volume.commit.record import TransactionRecord
 from seline.storage.volume.commit.staging import Move
 from seline.storage.volume.inspect import Inspection
-from tests.faults.powercut.cares import Site, instead
+from tests.faults.powercut.safeguards import PatchPoint, instead
 from tests.faults.powercut.scenarios import Way, as_usual
 
 NOTHING: Final = "(lambda *_, **__: None)"
@@ -41,7 +41,7 @@ class WrongBuild:
     """A build without one care: what it changes, and by what it is tried."""
 
     tried: str
-    changes: Mapping[Site, str] = field(default_factory=dict[Site, str])
+    changes: Mapping[PatchPoint, str] = field(default_factory=dict[PatchPoint, str])
     also: Way = as_usual
     needless: str = ""
     seldom: bool = False
@@ -161,7 +161,7 @@ def _attribute_after_the_bytes(patch: pytest.MonkeyPatch) -> None:
 
 
 def _row(module: str, where: str, code: str, new: str, tried: str, number: int = 1) -> WrongBuild:
-    return WrongBuild(changes={Site(module, where, code, number): new}, tried=tried)
+    return WrongBuild(changes={PatchPoint(module, where, code, number): new}, tried=tried)
 
 
 _commit = functools.partial(_row, "exchange_form")
@@ -265,8 +265,8 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     ),
     "the record is removed before the documents' directory is synced": WrongBuild(
         changes={
-            Site("exchange_form", "Committer._publish", "self._forget_record"): NOTHING,
-            Site("exchange_form", "Committer._publish", "self._sync_documents"): (
+            PatchPoint("exchange_form", "Committer._publish", "self._forget_record"): NOTHING,
+            PatchPoint("exchange_form", "Committer._publish", "self._sync_documents"): (
                 "(lambda moves, committed: (committed and self._forget_record(), "
                 "self._sync_documents(moves, committed=committed)))"
             ),
@@ -464,8 +464,8 @@ LINKS: Final[Mapping[str, WrongBuild]] = {
     "every link is a move": _disk("link", "os.link", "moved", "save"),
     "a transaction has no record": WrongBuild(
         changes={
-            Site("exchange_form", "Committer._prepare", "self._record"): NOTHING,
-            Site("exchange_form", "Committer._publish", "self._forget_record"): NOTHING,
+            PatchPoint("exchange_form", "Committer._prepare", "self._record"): NOTHING,
+            PatchPoint("exchange_form", "Committer._publish", "self._forget_record"): NOTHING,
         },
         tried="transaction",
     ),

@@ -59,7 +59,7 @@ Function: TypeAlias = ast.FunctionDef
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Site:
+class PatchPoint:
     """One place: the module, the function in it, the code, and which one of several alike."""
 
     module: str
@@ -72,17 +72,17 @@ class Site:
         return f"{self.module}.{self.function}: {self.code}{which}"
 
 
-def sites() -> set[Site]:
+def patch_points() -> set[PatchPoint]:
     """Return every place in the store's code that needs a row in the table of wrong builds."""
-    found: set[Site] = set()
+    found: set[PatchPoint] = set()
     for name in MODULES:
         for path, function in _functions(_tree(_module(name))):
             for code, number, _ in _cares(function):
-                found.add(Site(name, path, code, number))
+                found.add(PatchPoint(name, path, code, number))
     return found
 
 
-def instead(patch: pytest.MonkeyPatch, changes: Mapping[Site, str], **names: object) -> None:
+def instead(patch: pytest.MonkeyPatch, changes: Mapping[PatchPoint, str], **names: object) -> None:
     """Put other code in some places: expressions in the scope of the function that each is in.
 
     `names` are what they may use besides.
@@ -100,7 +100,7 @@ def instead(patch: pytest.MonkeyPatch, changes: Mapping[Site, str], **names: obj
             patch.setattr(owner, attribute, _compiled(function, module))
 
 
-def _replace(function: Function, site: Site, code: str) -> None:
+def _replace(function: Function, site: PatchPoint, code: str) -> None:
     alike = [node for node in ast.walk(function) if isinstance(node, ast.expr)]
     alike = [node for node in alike if ast.unparse(node) == site.code]
     alike.sort(key=lambda node: (node.lineno, node.col_offset))
