@@ -1,4 +1,4 @@
-"""The DataManager on a real directory: what SPEC §5 promises, awaited."""
+"""Test the DataManager on a real directory: reads, changes, backups, pins, imports, health."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ import asyncio, atexit, sys
 from seline import open_seline
 from seline.domain.document import DocumentKey
 
-async def last_words():
+async def use_and_close():
     async with seline.data.edit("a.json") as value:
         value["n"] += 1
     store = await seline.data.open_store()
@@ -57,13 +57,13 @@ async def last_words():
     print(await seline.data.load_json("a.json"), len(await seline.data.documents()))
     await seline.close()
 
-async def begin():
+async def open_and_save():
     seline = await open_seline(sys.argv[1])
     await seline.data.save_json("a.json", {"n": 1})
     return seline
 
-seline = asyncio.run(begin())
-atexit.register(lambda: asyncio.run(last_words()))
+seline = asyncio.run(open_and_save())
+atexit.register(lambda: asyncio.run(use_and_close()))
 """
 
 
@@ -71,7 +71,7 @@ class Colour(enum.Enum):
     RED = "red"
 
 
-async def test_a_save_answers_the_revision_and_a_load_gives_a_fresh_value(seline: Seline) -> None:
+async def test_a_save_returns_the_revision_and_a_load_returns_a_fresh_value(seline: Seline) -> None:
     revision = await seline.data.save_json(PROFILE, {"visits": [1]}, backup=True)
     first = await seline.data.load_json(PROFILE)
     assert isinstance(first, dict)
@@ -80,7 +80,7 @@ async def test_a_save_answers_the_revision_and_a_load_gives_a_fresh_value(seline
     assert await seline.data.load_json(PROFILE) == {"visits": [1]}
 
 
-async def test_only_a_missing_document_loads_as_its_default(seline: Seline) -> None:
+async def test_only_a_missing_document_loads_as_the_default(seline: Seline) -> None:
     assert await seline.data.load_json(PROFILE) == {}
     assert await seline.data.load_json(PROFILE, default=None) is None
     await seline.data.save_json(PROFILE, [])
@@ -88,19 +88,19 @@ async def test_only_a_missing_document_loads_as_its_default(seline: Seline) -> N
 
 
 @pytest.mark.parametrize("value", [None, True, 0, 2**80, -1.5e300, "é☃", [], [1, [2]], {"a": {}}])
-async def test_any_json_value_is_a_document(seline: Seline, value: object) -> None:
+async def test_any_json_value_can_be_a_document(seline: Seline, value: object) -> None:
     await seline.data.save_json("any.json", value)
     assert await seline.data.load_json("any.json", default="missing") == value
 
 
-async def test_a_document_is_readable_text(seline: Seline, tmp_path: Path) -> None:
+async def test_a_document_is_stored_as_readable_text(seline: Seline, tmp_path: Path) -> None:
     await seline.data.save_json(PROFILE, {"nom": "Zoé", "n": 1})
     text = (tmp_path / "data" / PROFILE).read_text(encoding="utf-8")
     assert text == '{\n  "nom": "Zoé",\n  "n": 1\n}\n'
 
 
 @pytest.mark.parametrize(
-    ("value", "path", "cure"),
+    ("value", "path", "hint"),
     [
         ({"visits": [0, 1, 2, {"at": datetime(2025, 1, 6, tzinfo=UTC)}]}, "$.visits[3].at", "iso"),
         ({123456: "x"}, "$", "str(123456)"),
@@ -114,14 +114,14 @@ async def test_a_document_is_readable_text(seline: Seline, tmp_path: Path) -> No
         ({"odd key": object()}, '$["odd key"]', "onvert"),
     ],
 )
-async def test_what_json_cannot_hold_is_refused_with_path_and_cure(
-    seline: Seline, value: object, path: str, cure: str
+async def test_a_value_that_is_not_json_is_refused_with_its_path_and_a_hint(
+    seline: Seline, value: object, path: str, hint: str
 ) -> None:
     await seline.data.save_json(PROFILE, {"kept": True})
     with pytest.raises(NotSerializable) as refused:
         await seline.data.save_json(PROFILE, value)
     assert refused.value.details["path"] == path
-    assert cure in refused.value.hint
+    assert hint in refused.value.hint
     assert await seline.data.load_json(PROFILE) == {"kept": True}
 
 
@@ -133,7 +133,7 @@ async def test_nesting_over_the_limit_is_refused(seline: Seline) -> None:
         await seline.data.save_json(PROFILE, value)
 
 
-async def test_a_document_over_the_limit_is_refused(tmp_path: Path) -> None:
+async def test_a_document_over_the_size_limit_is_refused(tmp_path: Path) -> None:
     async with open_seline(tmp_path, storage__document_bytes_max=2048) as seline:
         with pytest.raises(DocumentTooLarge):
             await seline.data.save_json(PROFILE, "x" * 3000)
@@ -145,7 +145,7 @@ async def test_a_document_over_the_limit_is_refused(tmp_path: Path) -> None:
      "x" * 200 + ".json", "é.json", "a.json\n", "a\0.json", "\\x.json", None, 5, b"a.json",
      ["a.json"], {"a.json"}],
 )  # fmt: skip
-async def test_a_wrong_name_is_refused_everywhere(
+async def test_every_method_refuses_an_invalid_document_name(
     seline: Seline, tmp_path: Path, name: str
 ) -> None:
     for attempt in (
@@ -161,7 +161,7 @@ async def test_a_wrong_name_is_refused_everywhere(
     assert not (tmp_path / "evil.json").exists()
 
 
-async def test_if_match_refuses_a_stale_writer(seline: Seline) -> None:
+async def test_if_match_refuses_a_stale_revision(seline: Seline) -> None:
     first = await seline.data.save_json(PROFILE, {"n": 1}, if_match=ABSENT)
     second = await seline.data.save_json(PROFILE, {"n": 2}, if_match=first)
     with pytest.raises(RevisionMismatch) as refused:
@@ -172,7 +172,7 @@ async def test_if_match_refuses_a_stale_writer(seline: Seline) -> None:
     assert await seline.data.load_json(PROFILE) == {"n": 2}
 
 
-async def test_read_gives_revision_size_and_instant(seline: Seline) -> None:
+async def test_read_returns_revision_size_and_update_time(seline: Seline) -> None:
     revision = await seline.data.save_json(PROFILE, {"n": 1})
     document = await seline.data.read(PROFILE)
     assert (document.value, document.revision, document.size_bytes) == ({"n": 1}, revision, 13)
@@ -181,12 +181,12 @@ async def test_read_gives_revision_size_and_instant(seline: Seline) -> None:
         await seline.data.read("none.json")
 
 
-async def test_concurrent_field_updates_leave_every_effect(seline: Seline) -> None:
+async def test_concurrent_field_updates_are_all_kept(seline: Seline) -> None:
     await asyncio.gather(*(seline.data.update_field(PROFILE, f"k{n}", n) for n in range(160)))
     assert await seline.data.load_json(PROFILE) == {f"k{n}": n for n in range(160)}
 
 
-def test_a_function_in_the_stores_turn_reads_but_what_would_wait_for_its_end_is_refused(
+def test_an_update_function_may_load_but_not_wait_for_the_writer(
     tmp_path: Path,
 ) -> None:
     with blocking.open_seline(tmp_path, storage__settle_s=0) as seline:
@@ -201,7 +201,7 @@ def test_a_function_in_the_stores_turn_reads_but_what_would_wait_for_its_end_is_
                 return snapshot.names
 
         assert data.update_json(PROFILE, lambda _: data.load_json("prices.json")) == {"p": 5}
-        for waits in (
+        for call in (
             lambda: data.save_json("other.json", {}),
             lambda: data.update_json("other.json", lambda value: value),
             lambda: data.load_json("edited.json"),
@@ -213,7 +213,7 @@ def test_a_function_in_the_stores_turn_reads_but_what_would_wait_for_its_end_is_
             seline.close,
         ):
             with pytest.raises(NestedEdit):
-                data.update_json(PROFILE, lambda _, waits=waits: waits())
+                data.update_json(PROFILE, lambda _, call=call: call())
 
         assert backup == []
         assert data.load_json("edited.json") == {"p": 6}
@@ -221,7 +221,9 @@ def test_a_function_in_the_stores_turn_reads_but_what_would_wait_for_its_end_is_
         assert "other.json" not in {info.name for info in data.documents()}
 
 
-async def test_a_list_has_no_fields(seline: Seline) -> None:
+async def test_update_field_refuses_a_list_and_a_field_name_that_is_not_text(
+    seline: Seline,
+) -> None:
     await seline.data.save_json("list.json", [1])
     with pytest.raises(NotAnObject):
         await seline.data.update_field("list.json", "x", 1)
@@ -229,18 +231,18 @@ async def test_a_list_has_no_fields(seline: Seline) -> None:
         await seline.data.update_field("list.json", 5, 1)  # type: ignore[arg-type]
 
 
-async def test_edits_of_one_document_queue_behind_each_other(seline: Seline) -> None:
+async def test_edits_of_one_document_run_one_after_another(seline: Seline) -> None:
     async def visit() -> None:
         async with seline.data.edit(PROFILE) as profile:
-            seen = profile.get("visits", 0)
+            visits = profile.get("visits", 0)
             await asyncio.sleep(0)
-            profile["visits"] = seen + 1
+            profile["visits"] = visits + 1
 
     await asyncio.gather(*(visit() for _ in range(20)))
     assert await seline.data.load_json(PROFILE) == {"visits": 20}
 
 
-async def test_a_save_behind_an_edit_takes_effect_after_it(seline: Seline) -> None:
+async def test_a_save_during_an_edit_takes_effect_after_it(seline: Seline) -> None:
     async with seline.data.edit(PROFILE) as profile:
         profile["by"] = "edit"
         save = asyncio.ensure_future(_in_fresh_context(seline.data.save_json(PROFILE, {"by": "s"})))
@@ -251,6 +253,7 @@ async def test_a_save_behind_an_edit_takes_effect_after_it(seline: Seline) -> No
 
 
 async def _in_fresh_context(work: object) -> object:
+    """Run `work` in a context of its own, so that it does not count as nested in an edit."""
     import contextvars
 
     task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())  # type: ignore[arg-type]
@@ -264,7 +267,9 @@ async def test_reads_do_not_wait_for_an_edit(seline: Seline) -> None:
         assert await seline.data.load_json(PROFILE) == {"n": 1}
 
 
-async def test_an_edit_that_raises_changes_nothing_and_frees_the_document(seline: Seline) -> None:
+async def test_an_edit_that_raises_changes_nothing_and_releases_the_document(
+    seline: Seline,
+) -> None:
     await seline.data.save_json(PROFILE, {"n": 1})
     with pytest.raises(ZeroDivisionError):
         async with seline.data.edit(PROFILE) as profile:
@@ -273,7 +278,7 @@ async def test_an_edit_that_raises_changes_nothing_and_frees_the_document(seline
     assert await seline.data.load_json(PROFILE) == {"n": 1, "m": 2}
 
 
-async def test_an_edit_with_a_value_that_json_cannot_hold_frees_the_document(
+async def test_an_edit_with_a_value_that_is_not_json_releases_the_document(
     seline: Seline,
 ) -> None:
     with pytest.raises(NotSerializable):
@@ -283,7 +288,7 @@ async def test_an_edit_with_a_value_that_json_cannot_hold_frees_the_document(
 
 
 @pytest.mark.parametrize("call", ["save", "field", "edit", "delete", "restore", "transaction"])
-async def test_changing_a_held_document_from_inside_raises_at_once(
+async def test_a_nested_change_of_a_locked_document_raises_at_once(
     seline: Seline, call: str
 ) -> None:
     await seline.data.save_json(PROFILE, {"n": 1})
@@ -312,7 +317,7 @@ async def test_changing_a_held_document_from_inside_raises_at_once(
     assert await seline.data.load_json(PROFILE) == {"n": 3}
 
 
-async def test_a_waiter_gives_up_naming_since_when(tmp_path: Path) -> None:
+async def test_a_change_that_waits_too_long_raises_document_busy(tmp_path: Path) -> None:
     async with open_seline(tmp_path, storage__edit_wait_s=0.1) as seline:
         async with seline.data.edit(PROFILE) as profile:
             with pytest.raises(DocumentBusy) as busy:
@@ -322,38 +327,38 @@ async def test_a_waiter_gives_up_naming_since_when(tmp_path: Path) -> None:
         assert await seline.data.load_json(PROFILE) == {"n": 1}
 
 
-async def test_a_hold_that_was_lost_can_do_no_harm(tmp_path: Path) -> None:
+async def test_an_expired_edit_cannot_overwrite_a_newer_save(tmp_path: Path) -> None:
     async with open_seline(tmp_path, storage__edit_limit_s=1) as seline:
         with pytest.raises(RevisionMismatch):
             async with seline.data.edit(PROFILE) as profile:
-                profile["by"] = "the one who slept"
-                await _in_fresh_context(seline.data.save_json(PROFILE, {"by": "the other"}))
-        assert await seline.data.load_json(PROFILE) == {"by": "the other"}
+                profile["by"] = "expired edit"
+                await _in_fresh_context(seline.data.save_json(PROFILE, {"by": "newer save"}))
+        assert await seline.data.load_json(PROFILE) == {"by": "newer save"}
 
 
-async def test_a_hold_that_was_lost_takes_nothing_from_who_was_let_in_after_it(
+async def test_an_expired_edit_does_not_disturb_the_edit_after_it(
     tmp_path: Path,
 ) -> None:
     async with open_seline(tmp_path, storage__edit_limit_s=1) as seline:
 
-        async def rightful() -> None:
+        async def next_edit() -> None:
             async with seline.data.edit(PROFILE) as profile:
-                let_in.set()
-                await lost.wait()
-                profile["by"] = "who was let in"
+                entered.set()
+                await expired.wait()
+                profile["by"] = "next edit"
 
-        let_in, lost = asyncio.Event(), asyncio.Event()
+        entered, expired = asyncio.Event(), asyncio.Event()
         with pytest.raises(RevisionMismatch):
             async with seline.data.edit(PROFILE) as profile:
-                waiting = asyncio.ensure_future(_in_fresh_context(rightful()))
-                await let_in.wait()
-                profile["by"] = "the one who slept"
-        lost.set()
-        await waiting
-        assert await seline.data.load_json(PROFILE) == {"by": "who was let in"}
+                editing = asyncio.ensure_future(_in_fresh_context(next_edit()))
+                await entered.wait()
+                profile["by"] = "expired edit"
+        expired.set()
+        await editing
+        assert await seline.data.load_json(PROFILE) == {"by": "next edit"}
 
 
-async def test_nobody_holds_a_document_between_a_change_being_let_in_and_queued(
+async def test_a_document_cannot_be_locked_while_a_change_of_it_is_queued(
     seline: Seline,
 ) -> None:
     locks = seline.data.locks
@@ -393,7 +398,7 @@ async def test_a_transaction_changes_all_or_nothing(seline: Seline) -> None:
     assert files == {"a.json": {"coins": 0}, "b.json": {"coins": 5}, "c.json": {"log": "moved"}}
 
 
-async def test_a_transaction_loads_only_what_it_names(seline: Seline) -> None:
+async def test_a_transaction_loads_only_the_documents_it_names(seline: Seline) -> None:
     await seline.data.save_json("other.json", {"n": 1})
     async with seline.data.transaction("a.json") as change:
         with pytest.raises(DocumentNotFound):
@@ -402,7 +407,7 @@ async def test_a_transaction_loads_only_what_it_names(seline: Seline) -> None:
             change["../x.json"] = {}
 
 
-async def test_a_transaction_creates_what_it_assigns_and_nothing_that_it_only_loads(
+async def test_a_transaction_creates_assigned_documents_but_not_loaded_ones(
     seline: Seline,
 ) -> None:
     async with seline.data.transaction("assigned.json", "loaded.json", "again.json") as change:
@@ -413,7 +418,7 @@ async def test_a_transaction_creates_what_it_assigns_and_nothing_that_it_only_lo
     assert [info.name for info in await seline.data.documents()] == ["again.json", "assigned.json"]
 
 
-async def test_one_transaction_at_a_time(seline: Seline) -> None:
+async def test_transactions_run_one_at_a_time(seline: Seline) -> None:
     async def move() -> None:
         async with seline.data.transaction("a.json", "b.json") as change:
             before = change["a.json"].get("n", 0)
@@ -424,7 +429,7 @@ async def test_one_transaction_at_a_time(seline: Seline) -> None:
     assert await seline.data.load_json("b.json") == {"n": 10}
 
 
-async def test_a_cancelled_save_is_carried_to_its_end(seline: Seline) -> None:
+async def test_a_cancelled_save_still_completes(seline: Seline) -> None:
     task = asyncio.ensure_future(seline.data.save_json(PROFILE, {"n": 1}))
     await asyncio.sleep(0)
     task.cancel()
@@ -444,7 +449,9 @@ async def test_a_delete_can_be_undone(seline: Seline) -> None:
     assert await seline.data.load_json(PROFILE) == {"n": 1}
 
 
-async def test_a_purge_erases_document_backups_and_pins(seline: Seline, tmp_path: Path) -> None:
+async def test_a_purge_erases_a_document_with_its_backups_and_pins(
+    seline: Seline, tmp_path: Path
+) -> None:
     await seline.data.save_json(PROFILE, {"secret": "words"})
     await seline.data.save_json(PROFILE, {"secret": "more"})
     [backup] = await seline.data.backups(PROFILE)
@@ -455,7 +462,7 @@ async def test_a_purge_erases_document_backups_and_pins(seline: Seline, tmp_path
     assert await seline.data.restore_from_backup(PROFILE) is False
 
 
-async def test_a_restore_takes_the_newest_that_differs_and_can_be_undone(seline: Seline) -> None:
+async def test_a_restore_uses_the_newest_different_backup_and_can_be_undone(seline: Seline) -> None:
     for number in range(3):
         await seline.data.save_json(PROFILE, {"n": number})
     restored = await seline.data.restore(PROFILE)
@@ -465,7 +472,7 @@ async def test_a_restore_takes_the_newest_that_differs_and_can_be_undone(seline:
     assert await seline.data.load_json(PROFILE) == {"n": 2}
 
 
-async def test_a_restore_without_a_backup_says_what_was_tried(seline: Seline) -> None:
+async def test_a_restore_without_a_matching_backup_fails(seline: Seline) -> None:
     await seline.data.save_json(PROFILE, {"n": 1})
     assert await seline.data.restore_from_backup(PROFILE) is False
     with pytest.raises(BackupNotFound):
@@ -475,7 +482,7 @@ async def test_a_restore_without_a_backup_says_what_was_tried(seline: Seline) ->
 
 
 @pytest.mark.parametrize("name", [None, 5, b"x", "", "a.json"])
-async def test_what_is_no_backups_name_is_not_found(seline: Seline, name: str) -> None:
+async def test_an_invalid_backup_name_is_not_found(seline: Seline, name: str) -> None:
     await seline.data.save_json(PROFILE, {"n": 1})
     for attempt in (seline.data.read_backup(PROFILE, name), seline.data.pin(PROFILE, name)):
         with pytest.raises(BackupNotFound):
@@ -484,7 +491,7 @@ async def test_what_is_no_backups_name_is_not_found(seline: Seline, name: str) -
         await seline.data.read_quarantine(name)
 
 
-async def test_a_pinned_backup_stays_outside_rotation(seline: Seline) -> None:
+async def test_rotation_keeps_a_pinned_backup_until_it_is_unpinned(seline: Seline) -> None:
     for number in range(2):
         await seline.data.save_json(PROFILE, {"n": number})
     [first] = await seline.data.backups(PROFILE)
@@ -500,7 +507,7 @@ async def test_a_pinned_backup_stays_outside_rotation(seline: Seline) -> None:
     assert first.name not in {backup.name for backup in await seline.data.backups(PROFILE)}
 
 
-async def test_five_blank_saves_in_a_row_lose_nothing(seline: Seline) -> None:
+async def test_repeated_blank_saves_keep_the_content_before_them(seline: Seline) -> None:
     await seline.data.save_json(PROFILE, LONG)
     for number in range(8):
         await seline.data.save_json(PROFILE, {"blank": None, "n": number})
@@ -511,36 +518,36 @@ async def test_five_blank_saves_in_a_row_lose_nothing(seline: Seline) -> None:
     assert "blank_save" in json.dumps(health["checks"])
 
 
-async def test_a_blank_save_is_pinned_even_without_a_backup(seline: Seline) -> None:
+async def test_a_blank_save_without_backup_still_pins_the_content_before_it(seline: Seline) -> None:
     await seline.data.save_json(PROFILE, LONG)
     await seline.data.save_json(PROFILE, {}, backup=False)
     assert [backup.pinned for backup in await seline.data.backups(PROFILE)] == [True]
 
 
-@pytest.mark.parametrize("verb", ["field", "update", "edit", "transaction"])
-async def test_whatever_verb_removes_most_of_a_document_what_it_removed_is_pinned(
-    seline: Seline, verb: str
+@pytest.mark.parametrize("method", ["field", "update", "edit", "transaction"])
+async def test_every_method_that_blanks_a_document_pins_the_content_before_it(
+    seline: Seline, method: str
 ) -> None:
     data, before = seline.data, {"profile": LONG, "v": 1}
     await data.save_json(PROFILE, before)
 
-    if verb == "field":
+    if method == "field":
         await data.update_field(PROFILE, "profile", {}, backup=False)
-    elif verb == "update":
+    elif method == "update":
         await data.update_json(PROFILE, lambda _: {})
-    elif verb == "edit":
+    elif method == "edit":
         async with data.edit(PROFILE, backup=False) as profile:
             profile.clear()
     else:
         async with data.transaction(PROFILE, backup=False) as change:
             change[PROFILE] = {}
 
-    [kept] = await data.backups(PROFILE)
-    assert kept.pinned
-    assert await data.read_backup(PROFILE, kept.name) == before
+    [backup] = await data.backups(PROFILE)
+    assert backup.pinned
+    assert await data.read_backup(PROFILE, backup.name) == before
 
 
-async def test_a_field_or_an_update_that_shrinks_a_document_may_be_meant(seline: Seline) -> None:
+async def test_shrink_and_lesson_deletion_pin_nothing(seline: Seline) -> None:
     await seline.data.save_json(PROFILE, {"profile": LONG})
     await seline.data.update_field(PROFILE, "profile", {}, shrink=True)
     await seline.data.save_json(PROFILE, {"profile": LONG})
@@ -550,7 +557,7 @@ async def test_a_field_or_an_update_that_shrinks_a_document_may_be_meant(seline:
     assert seline.data.keeping.pins() == ()
 
 
-async def test_a_second_blank_save_of_a_day_keeps_what_it_removes_as_a_backup(
+async def test_a_second_blank_save_of_a_day_keeps_an_unpinned_backup(
     seline: Seline,
 ) -> None:
     await seline.data.save_json(PROFILE, LONG)
@@ -563,7 +570,7 @@ async def test_a_second_blank_save_of_a_day_keeps_what_it_removes_as_a_backup(
     assert sum(backup.pinned for backup in backups) == 1
 
 
-async def test_blank_saves_pin_five_contents_in_all_the_oldest_is_released(
+async def test_blank_saves_keep_five_pins_and_release_the_oldest(
     seline: Seline,
 ) -> None:
     names = [f"user_{number}.json" for number in range(7)]
@@ -576,15 +583,15 @@ async def test_blank_saves_pin_five_contents_in_all_the_oldest_is_released(
 
 
 @pytest.mark.parametrize("pins", ["a directory", "another shape"])
-async def test_a_blank_save_is_stored_and_told_where_the_pins_cannot_be_read(
+async def test_a_blank_save_with_unreadable_pins_is_stored_and_reported(
     seline: Seline, tmp_path: Path, pins: str
 ) -> None:
-    data, place = seline.data, tmp_path / "data" / ".seline" / "pins.json"
+    data, path = seline.data, tmp_path / "data" / ".seline" / "pins.json"
     await data.save_json(PROFILE, LONG)
     if pins == "a directory":
-        place.mkdir()
+        path.mkdir()
     else:
-        place.write_text("[]")
+        path.write_text("[]")
 
     await data.save_json(PROFILE, {}, backup=False)
 
@@ -593,12 +600,12 @@ async def test_a_blank_save_is_stored_and_told_where_the_pins_cannot_be_read(
         await data.save_json(PROFILE, {"n": number})
     oldest = (await data.backups(PROFILE))[-1]
     assert await data.read_backup(PROFILE, oldest.name) == LONG
-    told = {check["name"]: check["detail"] for check in (await data.health())["checks"]}  # type: ignore[union-attr,index,call-overload]
-    assert "is its newest backup" in told["blank_save_unpinned"]  # type: ignore[operator]
-    assert "no backup is rotated" in told["pins"]  # type: ignore[operator]
+    details = {check["name"]: check["detail"] for check in (await data.health())["checks"]}  # type: ignore[union-attr,index,call-overload]
+    assert "is its newest backup" in details["blank_save_unpinned"]  # type: ignore[operator]
+    assert "no backup is rotated" in details["pins"]  # type: ignore[operator]
 
 
-async def test_blank_saves_together_with_others_still_pin_what_they_remove(seline: Seline) -> None:
+async def test_a_blank_save_in_a_batch_still_pins_the_content_before_it(seline: Seline) -> None:
     await seline.data.save_json(PROFILE, {"start": 1})
     await asyncio.gather(
         seline.data.save_json(PROFILE, LONG), seline.data.save_json(PROFILE, {"n": None})
@@ -607,7 +614,7 @@ async def test_blank_saves_together_with_others_still_pin_what_they_remove(selin
     assert await seline.data.read_backup(PROFILE, pinned[0].name) == LONG
 
 
-async def test_shrink_clear_and_restore_are_meant(seline: Seline) -> None:
+async def test_shrink_clear_and_restore_pin_nothing(seline: Seline) -> None:
     await seline.profile.save(dict(LONG))
     await seline.profile.clear()
     await seline.data.restore(PROFILE)
@@ -615,7 +622,7 @@ async def test_shrink_clear_and_restore_are_meant(seline: Seline) -> None:
     assert not any(backup.pinned for backup in await seline.data.backups(PROFILE))
 
 
-async def test_an_export_goes_back_in_whole(seline: Seline, tmp_path: Path) -> None:
+async def test_an_export_can_be_imported_completely(seline: Seline, tmp_path: Path) -> None:
     await seline.data.save_json("a.json", {"n": 1})
     await seline.data.save_json("b.json", [1, 2])
     export = await seline.data.export_all_data()
@@ -630,45 +637,45 @@ async def test_an_export_goes_back_in_whole(seline: Seline, tmp_path: Path) -> N
     assert again["files"] == export["files"]
 
 
-async def test_replacing_everything_leaves_no_document_that_was_saved_meanwhile(
+async def test_a_replacing_import_deletes_a_document_saved_while_it_waited(
     seline: Seline,
 ) -> None:
     data = seline.data
     await data.save_json("a.json", {"n": 1})
-    entered, go = asyncio.Event(), asyncio.Event()
+    entered, finish = asyncio.Event(), asyncio.Event()
 
     async def edit() -> None:
         async with data.edit("a.json"):
             entered.set()
-            await go.wait()
+            await finish.wait()
 
     editing = asyncio.ensure_future(_in_fresh_context(edit()))
     await entered.wait()
     importing = asyncio.ensure_future(
         _in_fresh_context(data.import_data({"files": {"a.json": {"n": 2}}}, mode="replace"))
     )
-    await asyncio.sleep(0.05)  # it knows what is there, and waits for the edit
-    await data.save_json("meanwhile.json", {"n": 3})
-    go.set()
+    await asyncio.sleep(0.05)  # the import has listed the documents and waits for the edit
+    await data.save_json("late.json", {"n": 3})
+    finish.set()
     await editing
     report = await importing
 
-    assert report.deleted == ("meanwhile.json",)  # type: ignore[attr-defined]
+    assert report.deleted == ("late.json",)  # type: ignore[attr-defined]
     assert [info.name for info in await data.documents()] == ["a.json"]
-    assert len(await data.backups("meanwhile.json")) == 1
+    assert len(await data.backups("late.json")) == 1
 
 
-async def test_an_import_that_others_always_forestall_gives_up_and_changes_nothing(
+async def test_an_import_that_keeps_finding_new_documents_gives_up_and_changes_nothing(
     seline: Seline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, hold = seline.data, seline.data.locks.hold
 
-    async def forestalled(name: str) -> object:
+    async def hold_after_a_new_document(name: str) -> object:
         await data.save_json(f"another_{uuid.uuid4().hex}.json", {})
         return await hold(name)
 
     await data.save_json("a.json", {"n": 1})
-    monkeypatch.setattr(data.locks, "hold", forestalled)
+    monkeypatch.setattr(data.locks, "hold", hold_after_a_new_document)
 
     with pytest.raises(DocumentBusy):
         await data.import_data({"files": {"a.json": {"n": 2}}}, mode="replace")
@@ -677,7 +684,7 @@ async def test_an_import_that_others_always_forestall_gives_up_and_changes_nothi
     assert len(await data.documents()) > 1
 
 
-async def test_a_dry_run_changes_nothing(seline: Seline) -> None:
+async def test_an_import_dry_run_changes_nothing(seline: Seline) -> None:
     await seline.data.save_json("a.json", {"n": 1})
     report = await seline.data.import_data(
         {"files": {"a.json": {"n": 2}, "b.json": {}}}, mode="replace", dry_run=True
@@ -695,7 +702,7 @@ async def test_a_dry_run_changes_nothing(seline: Seline) -> None:
         {"success": True, "data": {"files": {}}, "more": 1},
     ],
 )  # fmt: skip
-async def test_a_wrong_import_is_refused_and_changes_nothing(
+async def test_an_invalid_import_is_refused_and_changes_nothing(
     seline: Seline, export: object
 ) -> None:
     with pytest.raises(ImportRefused):
@@ -703,25 +710,27 @@ async def test_a_wrong_import_is_refused_and_changes_nothing(
     assert await seline.data.documents() == []
 
 
-async def test_an_unknown_mode_is_refused(seline: Seline) -> None:
+async def test_an_unknown_import_mode_is_refused(seline: Seline) -> None:
     with pytest.raises(ImportRefused):
         await seline.data.import_data({"files": {}}, mode="overwrite")
 
 
-async def test_prune_says_first_and_does_then(seline: Seline, tmp_path: Path) -> None:
+async def test_a_prune_dry_run_lists_what_prune_then_deletes(
+    seline: Seline, tmp_path: Path
+) -> None:
     for number in range(6):
         await seline.data.save_json(PROFILE, {"n": number})
-    settings = tmp_path / "data"
+    path = tmp_path / "data"
     await seline.close()
-    async with open_seline(settings, backups__keep_newest=2) as tighter:
-        planned = await tighter.data.prune(dry_run=True)
+    async with open_seline(path, backups__keep_newest=2) as reopened:
+        planned = await reopened.data.prune(dry_run=True)
         assert len(planned) == 3
-        assert len(await tighter.data.backups(PROFILE)) == 5
-        assert await tighter.data.prune() == planned
-        assert len(await tighter.data.backups(PROFILE)) == 2
+        assert len(await reopened.data.backups(PROFILE)) == 5
+        assert await reopened.data.prune() == planned
+        assert len(await reopened.data.backups(PROFILE)) == 2
 
 
-async def test_after_close_every_call_says_so(seline: Seline) -> None:
+async def test_calls_after_close_raise_store_closed(seline: Seline) -> None:
     await seline.close()
     await seline.close()
     for attempt in (seline.data.load_json(PROFILE), seline.data.save_json(PROFILE, {})):
@@ -729,11 +738,11 @@ async def test_after_close_every_call_says_so(seline: Seline) -> None:
             await attempt
 
 
-async def test_a_change_that_comes_after_a_close_has_begun_waits_for_nobody(seline: Seline) -> None:
+async def test_a_change_during_close_raises_store_closed_without_waiting(seline: Seline) -> None:
     await seline.data.save_json(PROFILE, {"n": 1})
     closing = asyncio.Event()
 
-    async def too_late() -> None:
+    async def change_during_close() -> None:
         await closing.wait()
         for change in (
             seline.data.update_field(PROFILE, "n", 2),
@@ -743,24 +752,24 @@ async def test_a_change_that_comes_after_a_close_has_begun_waits_for_nobody(seli
             with pytest.raises(StoreClosed):
                 await asyncio.wait_for(change, 5)
 
-    late = asyncio.ensure_future(too_late())
-    with contextlib.suppress(StoreClosed):  # the block's own save may still be in time
+    changing = asyncio.ensure_future(change_during_close())
+    with contextlib.suppress(StoreClosed):  # the edit's own save may still succeed
         async with seline.data.edit(PROFILE):
             ended = seline.data.begin_to_close()
             closing.set()
-            await late
+            await changing
     assert await asyncio.to_thread(ended.result, 10) is None
 
 
-def test_while_the_interpreter_goes_down_loads_work_as_saves_do(tmp_path: Path) -> None:
-    ended = subprocess.run(
+def test_loads_and_saves_work_during_interpreter_shutdown(tmp_path: Path) -> None:
+    process = subprocess.run(
         [sys.executable, "-c", AT_EXIT, str(tmp_path)],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert (ended.stdout, ended.stderr) == ("{'n': 2} 1\n", "")
+    assert (process.stdout, process.stderr) == ("{'n': 2} 1\n", "")
 
 
-async def test_what_was_saved_is_there_after_reopening(tmp_path: Path) -> None:
+async def test_a_saved_document_is_there_after_reopening(tmp_path: Path) -> None:
     async with open_seline(tmp_path) as first:
         revision = await first.data.save_json(PROFILE, {"n": 1})
     async with open_seline(tmp_path) as second:
@@ -773,7 +782,7 @@ async def test_what_was_saved_is_there_after_reopening(tmp_path: Path) -> None:
     assert health["status"] in ("healthy", "warning")
 
 
-@pytest.mark.parametrize("place", ["metadata.json", ".seline/pins.json"])
+@pytest.mark.parametrize("file", ["metadata.json", ".seline/pins.json"])
 @pytest.mark.parametrize(
     "text",
     [
@@ -784,19 +793,19 @@ async def test_what_was_saved_is_there_after_reopening(tmp_path: Path) -> None:
         "null",
     ],
 )
-async def test_whatever_stands_in_seline_s_own_files_the_store_opens(
-    tmp_path: Path, place: str, text: str
+async def test_the_store_opens_with_any_content_in_its_own_files(
+    tmp_path: Path, file: str, text: str
 ) -> None:
     async with open_seline(tmp_path) as first:
         await first.data.save_json(PROFILE, {"n": 1})
-    (tmp_path / place).write_text(text)
+    (tmp_path / file).write_text(text)
 
     async with open_seline(tmp_path) as second:
         assert await second.data.load_json(PROFILE) == {"n": 1}
         assert await second.data.save_json(PROFILE, {"n": 2})
 
 
-async def test_a_store_over_which_nothing_can_be_assembled_is_let_go(
+async def test_a_failed_open_releases_the_volume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -811,27 +820,29 @@ async def test_a_store_over_which_nothing_can_be_assembled_is_let_go(
         assert await seline.data.load_json(PROFILE) == {}
 
 
-async def test_a_volume_that_is_full_within_two_weeks_is_a_warning_in_health(
+async def test_health_warns_when_the_volume_will_be_full_within_two_weeks(
     seline: Seline,
 ) -> None:
     for days, status in ((13.9, "warning"), (14.0, "ok")):
         seline.data.forecast = Forecast(days=days, earliest=1.0, latest=None, bytes_per_day=1)
-        [usage] = [one for one in (await seline.data.health())["checks"] if one["name"] == "usage"]  # type: ignore[union-attr,index,call-overload]
+        [usage] = [
+            check for check in (await seline.data.health())["checks"] if check["name"] == "usage"
+        ]  # type: ignore[union-attr,index,call-overload]
         assert (usage["status"], bool(usage["fix"])) == (status, status == "warning")  # type: ignore[index,call-overload]
 
 
-async def test_health_counts_one_as_one(seline: Seline) -> None:
+async def test_health_uses_the_singular_for_one_item(seline: Seline) -> None:
     await seline.data.save_json(PROFILE, {"n": 1})
     await seline.data.save_json(PROFILE, {"n": 2})
     [backup] = await seline.data.backups(PROFILE)
     await seline.data.pin(PROFILE, backup.name)
     await seline.data.verify()
-    said = " ".join(str(one["detail"]) for one in (await seline.data.health())["checks"])  # type: ignore[union-attr,index,call-overload]
-    assert "1 document and 1 backup verified" in said
-    assert "1 content pinned" in said
+    details = " ".join(str(check["detail"]) for check in (await seline.data.health())["checks"])  # type: ignore[union-attr,index,call-overload]
+    assert "1 document and 1 backup verified" in details
+    assert "1 content pinned" in details
 
 
-async def test_storage_info_has_the_seeds_shape(seline: Seline) -> None:
+async def test_storage_info_has_the_documented_shape(seline: Seline) -> None:
     await seline.data.save_json(PROFILE, {"n": 1})
     await seline.data.save_json(PROFILE, {"n": 2})
     info = await seline.data.storage_info()
@@ -845,10 +856,10 @@ async def test_storage_info_has_the_seeds_shape(seline: Seline) -> None:
     assert summary["volume_limit_mb"] == 500
 
 
-async def test_lessons_are_counted_when_they_come_again(seline: Seline) -> None:
+async def test_a_repeated_lesson_raises_its_occurrences(seline: Seline) -> None:
     await seline.lessons.add_lesson("messaging", "Messages trop longs", "Limiter")
-    again = await seline.lessons.add_lesson("Messaging", "MESSAGES TROP LONGS", "Couper")
-    assert again["occurrences"] == 2
+    repeated = await seline.lessons.add_lesson("Messaging", "MESSAGES TROP LONGS", "Couper")
+    assert repeated["occurrences"] == 2
     await seline.lessons.add_lesson("other", "p", "s")
     assert [lesson["category"] for lesson in await seline.lessons.get_lessons()] == [
         "messaging",
@@ -862,20 +873,20 @@ async def test_lessons_are_counted_when_they_come_again(seline: Seline) -> None:
     assert document["total_lessons"] == 1
 
 
-async def test_a_bare_list_of_lessons_loads(seline: Seline) -> None:
+async def test_lessons_stored_as_a_bare_list_load(seline: Seline) -> None:
     await seline.data.save_json("lessons_learned.json", [{"category": "a", "problem": "b"}])
     assert len(await seline.lessons.get_lessons()) == 1
     await seline.lessons.add_lesson("a", "b", "c")
     assert (await seline.lessons.get_lessons())[0]["occurrences"] == 2
 
 
-async def test_an_empty_store_takes_next_to_nothing(seline: Seline) -> None:
+async def test_an_empty_store_uses_little_space(seline: Seline) -> None:
     health = await seline.data.health()
     assert isinstance(health["total_size_mb"], float)
     assert health["total_size_mb"] < 0.2
 
 
-async def test_what_cannot_be_served_is_known_to_the_next_process_until_it_can(
+async def test_an_unrecoverable_document_stays_in_health_across_restarts_until_it_is_reset(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "data"
@@ -885,12 +896,12 @@ async def test_what_cannot_be_served_is_known_to_the_next_process_until_it_can(
     os.utime(path / PROFILE, (0, 0))
     async with open_seline(path) as seline:
         report = await seline.data.verify()
-        assert [one.outcome for one in report.findings] == ["unrecoverable"]
+        assert [finding.outcome for finding in report.findings] == ["unrecoverable"]
 
     async with open_seline(path) as seline:
         health = await seline.data.health()
         assert health["status"] == "critical"
-        [documents] = [one for one in health["checks"] if one["name"] == "documents"]
+        [documents] = [check for check in health["checks"] if check["name"] == "documents"]
         assert documents["detail"] == f"cannot be served: {PROFILE}"
 
         await seline.data.reset(PROFILE)
@@ -901,7 +912,7 @@ async def test_what_cannot_be_served_is_known_to_the_next_process_until_it_can(
         assert (await seline.data.load_state("unserved.json", None)) == {"documents": []}
 
 
-async def test_what_a_read_could_not_serve_is_named_in_health_at_once(tmp_path: Path) -> None:
+async def test_health_names_a_document_that_a_read_could_not_recover(tmp_path: Path) -> None:
     path = tmp_path / "data"
     async with open_seline(path) as seline:
         await seline.data.save_json(PROFILE, {"n": 1})
@@ -912,30 +923,32 @@ async def test_what_a_read_could_not_serve_is_named_in_health_at_once(tmp_path: 
             await seline.data.load_json(PROFILE)
 
         [documents] = [
-            one for one in (await seline.data.health())["checks"] if one["name"] == "documents"
+            check
+            for check in (await seline.data.health())["checks"]
+            if check["name"] == "documents"
         ]
         assert documents["status"] == "critical"
 
 
-@pytest.mark.parametrize("place", ["file", "file/below"])
-async def test_a_file_where_the_data_directory_should_be_is_named(
-    tmp_path: Path, place: str
+@pytest.mark.parametrize("path", ["file", "file/below"])
+async def test_a_data_directory_that_is_a_file_is_refused_with_a_hint(
+    tmp_path: Path, path: str
 ) -> None:
     (tmp_path / "file").write_text("not a directory")
 
-    with pytest.raises(VolumeFailed, match="not a directory") as told:
-        async with open_seline(tmp_path / place):
+    with pytest.raises(VolumeFailed, match="not a directory") as raised:
+        async with open_seline(tmp_path / path):
             pass
 
-    assert "SELINE_DATA_DIR" in told.value.hint
+    assert "SELINE_DATA_DIR" in raised.value.hint
     assert (tmp_path / "file").read_text() == "not a directory"
 
 
-async def test_what_verify_looks_at_twice_is_counted_once(tmp_path: Path) -> None:
+async def test_verify_counts_a_document_once_when_it_reads_it_twice(tmp_path: Path) -> None:
     async with open_seline(tmp_path, storage__settle_s=0.05) as seline:
         await seline.data.save_json(PROFILE, {"n": 1})
         (tmp_path / PROFILE).write_bytes(b'{"n": 22}\n')
         report = await seline.data.verify()
 
     assert (report.documents, report.backups, report.bytes_read) == (1, 1, 10 + 13)
-    assert [one.outcome for one in report.findings] == ["adopted"]
+    assert [finding.outcome for finding in report.findings] == ["adopted"]
