@@ -1,7 +1,7 @@
-"""A backup's name, its place in the order, and what is known of it.
+"""Backups: their file names, their order and their metadata.
 
-Backups are ordered by (instant, counter) as numbers, never by text; the next one always comes
-after every older one of its document, whatever the clock says (SPEC §3).
+Backups are ordered by (instant, counter), compared as numbers and never as text. A new backup sorts
+after every older one of its document, even if the clock went back.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _BACKUP = re.compile(r"(?P<stem>.+)_(?P<at>\d{8}_\d{6})(?:_(?P<counter>\d+))?\.j
 
 
 class Stamp(NamedTuple):
-    """A backup's place in the order of its document's backups."""
+    """A backup's position in the order of its document's backups."""
 
     instant: datetime
     counter: int
@@ -27,8 +27,9 @@ class Stamp(NamedTuple):
 class Backup:
     """One earlier content of a document.
 
-    `verdict` is the verdict's word, or `unchecked` while nobody has looked; `revision` is what
-    its checksum attribute records, None where there is none. `because` says why it is kept.
+    `verdict` is the text of a `Verdict`, or `unchecked` if the file was not read yet. `revision` is
+    the one in the checksum attribute, None without an attribute. `because` is the reason for which
+    it is pinned or kept.
     """
 
     name: str
@@ -46,7 +47,10 @@ class Backup:
 
 
 def backup_name(document: str, stamp: Stamp) -> str:
-    """Return `user_profile_20250106_143022.json`, with `_01` and so on within one second."""
+    """Return the file name, such as `user_profile_20250106_143022.json`.
+
+    Later backups in the same second have `_01`, `_02` and so on before `.json`.
+    """
     at = stamp.instant
     day = f"{at.year:04d}{at.month:02d}{at.day:02d}"
     second = f"{at.hour:02d}{at.minute:02d}{at.second:02d}"
@@ -55,7 +59,7 @@ def backup_name(document: str, stamp: Stamp) -> str:
 
 
 def parse_backup_name(name: str) -> tuple[str, Stamp] | None:
-    """Return the document and the stamp that a backup's file name tells, None if it is no such."""
+    """Return the document's name and the stamp, None if `name` is not a backup's file name."""
     match = _BACKUP.match(name) if isinstance(name, str) else None
     if match is None or not is_document_name(f"{match['stem']}.json"):
         return None
@@ -67,7 +71,7 @@ def parse_backup_name(name: str) -> tuple[str, Stamp] | None:
 
 
 def next_stamp(newest: Stamp | None, now: datetime) -> Stamp:
-    """Return a stamp after `newest`: now if that is later, else one more in newest's second."""
+    """Return a stamp after `newest`: this second if it is later, else the next counter."""
     this_second = now.astimezone(UTC).replace(microsecond=0)
     if newest is None or this_second > newest.instant:
         return Stamp(this_second, 0)

@@ -1,7 +1,4 @@
-"""Does this save remove most of a document? Then what was there is kept apart (V11).
-
-The owner's predecessor lost its profile to five blank saves in a row.
-"""
+"""Detect a save that removes most of a document, so that the content before it is pinned (V11)."""
 
 from __future__ import annotations
 
@@ -16,21 +13,21 @@ LEFT_RATIO_MIN: Final = 0.5
 
 
 class _Fields(NamedTuple):
-    """How many fields hold something: at the top of the document, and at any depth."""
+    """How many fields are not empty: at the top level, and at any depth."""
 
     at_top: int
-    anywhere: int
+    at_any_depth: int
 
 
 def blank_save(before: bytes, after: bytes, changed: tuple[Json, Json] | None = None) -> str | None:
-    """Return in plain words why `after` removes most of `before`, None if it does not.
+    """Return the reason if `after` removes most of `before`, else None.
 
-    Most is more than half of the bytes, or of the fields that hold something, or all of them.
-    Fields are counted twice, and either count suffices: at the top, where four of five settings
-    may go beside one large one that stays; and at any depth, where a profile may go blank inside
-    the one object that wraps it. A list of plain values is one field, however long. null, "", []
-    and {} hold nothing; 0 and false do. Under 512 bytes nothing is guarded. `changed` is
-    the only field that differs, as it was and as it shall be, where that is known.
+    That is: more than half of the bytes, or more than half of the fields that are not empty.
+    Fields are counted at the top level and at any depth, and either count suffices. The first
+    detects a save that removes four of five settings and keeps one large one; the second, a save
+    that blanks the one object that wraps a profile. A list of plain values is one field. null, "",
+    [] and {} are empty; 0 and false are not. A document under 512 bytes is never guarded.
+    `changed` is the old and the new value of the only field that differs, if known.
     """
     if len(before) < GUARDED_BYTES_MIN:
         return None
@@ -45,16 +42,16 @@ def blank_save(before: bytes, after: bytes, changed: tuple[Json, Json] | None = 
     if _loses_nothing(old_value, new_value):
         return None
     old, new = _fields(old_value), _fields(new_value)
-    if old.anywhere and not new.anywhere:
+    if old.at_any_depth and not new.at_any_depth:
         return "only blanks are left"
-    for held, left in zip(old, new, strict=True):
-        if left < held * LEFT_RATIO_MIN:
-            return f"{held - left} of {held} fields went"
+    for before_count, after_count in zip(old, new, strict=True):
+        if after_count < before_count * LEFT_RATIO_MIN:
+            return f"{before_count - after_count} of {before_count} fields were removed"
     return None
 
 
 def _loses_nothing(before: Json, after: Json) -> bool:
-    """Whether every member holds as many fields as it did: true of most saves, and soon told."""
+    """Whether no member has fewer fields than before: a fast check that settles most saves."""
     if not isinstance(before, dict) or not isinstance(after, dict):
         return False
     for key, value in before.items():
@@ -67,21 +64,21 @@ def _loses_nothing(before: Json, after: Json) -> bool:
 def _fields(document: Json) -> _Fields:
     if isinstance(document, (dict, list)):
         counts = [_fields_in(member) for member in _members(document)]
-        return _Fields(at_top=sum(map(bool, counts)), anywhere=sum(counts))
-    return _Fields(*2 * [int(_holds(document))])
+        return _Fields(at_top=sum(map(bool, counts)), at_any_depth=sum(counts))
+    return _Fields(*2 * [int(_is_filled(document))])
 
 
 def _fields_in(value: Json) -> int:
-    """Count the fields of one member, itself included if it is no object."""
+    """Count the fields in one member; a plain value, or a list's plain values together, is one."""
     if isinstance(value, dict):
         return sum(map(_fields_in, value.values()))
     if isinstance(value, list):
-        plain = any(_holds(item) for item in value if not isinstance(item, (dict, list)))
+        plain = any(_is_filled(item) for item in value if not isinstance(item, (dict, list)))
         return plain + sum(_fields_in(item) for item in value if isinstance(item, (dict, list)))
-    return _holds(value)
+    return _is_filled(value)
 
 
-def _holds(value: Json) -> bool:
+def _is_filled(value: Json) -> bool:
     return value is not None and value != ""
 
 

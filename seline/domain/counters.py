@@ -1,4 +1,4 @@
-"""What a store counted since it was opened: plain numbers, read when somebody asks."""
+"""What a store has counted since it was opened."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import Final
 from seline.errors import SelineError
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-"""The upper bounds of the latency histogram; one more bucket holds what took longer."""
+"""The upper bounds of the latency histogram's buckets; one more bucket counts slower changes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """Totals. `waits` counts the changes by how long they took from queue to answer.
+    """The totals of one store.
 
-    `queued` is how many wait just now; `refused` counts refusals by the error's code.
+    `waits` has one count per latency bucket: the time of a change from the queue to its answer.
+    `queued` is the number of changes in the queue now; `refused` counts refusals by error code.
     """
 
     changes: int = 0
@@ -32,7 +33,7 @@ class Figures:
 
 
 class Counting:
-    """Counts on the writer's thread alone; anybody may read."""
+    """Counts for one store. Only the writer's thread counts; any thread may read."""
 
     def __init__(self) -> None:
         self.changes = 0
@@ -43,18 +44,18 @@ class Counting:
         self._waited_s = 0.0
 
     def answered(self, waited_s: float) -> None:
-        """Count one change that was made durable."""
+        """Count one durable change."""
         self.changes += 1
         self._waits[bisect_left(SECONDS, waited_s)] += 1
         self._waited_s += waited_s
 
     def refuse(self, error: BaseException, times: int = 1) -> None:
-        """Count refusals by the error's code; what a caller's own function raised is none."""
+        """Count refusals by error code. An error of the caller's own function is not counted."""
         if isinstance(error, SelineError):
             self.refused[error.code] += times
 
     def figures(self, *, queued: int = 0, flushes: int = 0) -> Figures:
-        """Return what was counted."""
+        """Return the totals."""
         return Figures(
             changes=self.changes,
             batches=self.batches,

@@ -1,9 +1,9 @@
-"""For how long documents have been gone, whatever the clock does and whoever deleted them.
+"""How long documents have been deleted, measured safely against clock jumps.
 
-V8  The backups of a deleted document go only after `deleted_days`. A clock that jumps far ahead and
-    comes back must not make it so, nor may a document that somebody moved away a minute ago count
-    as gone since its last backup. So the days are added up as they are seen to pass: from one look
-    to the next counts at most a week.
+V8  The backups of a deleted document are removed only after `deleted_days`. A clock that jumps
+    ahead must not shorten that, and a document that was moved away a minute ago must not count as
+    deleted since its last backup. So the age is a sum of the intervals between observations, each
+    of which adds at most a week.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from seline.clock import instant_text, parse_instant
 from seline.domain.document import Json
 
 STEP_MIN: Final = timedelta(hours=12)
-"""What passes in less is added up later, so that not every look has to be written down."""
+"""Shorter intervals are not recorded yet, so that not every observation writes the state."""
 STEP_MAX: Final = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletedFor:
-    """A document that is not there: for how long, as seen at `seen_at`."""
+    """How long a document has been deleted, as of `seen_at`."""
 
     seen_at: datetime
     age: timedelta = timedelta()
 
     def seen_again(self, now: datetime) -> DeletedFor:
-        """Return this after another look; a clock that went back only begins anew from there."""
+        """Return the state after another observation. A clock that went back adds nothing."""
         passed = now - self.seen_at
         if timedelta() <= passed < STEP_MIN:
             return self
@@ -39,7 +39,7 @@ class DeletedFor:
 def with_look(
     gone: Mapping[str, DeletedFor], missing: Iterable[str], now: datetime
 ) -> dict[str, DeletedFor]:
-    """Return what is known after a look that found `missing`; what is there again is forgotten."""
+    """Return the state after an observation that found `missing`; other documents are dropped."""
     return {
         name: gone[name].seen_again(now) if name in gone else DeletedFor(seen_at=now)
         for name in missing
@@ -47,7 +47,7 @@ def with_look(
 
 
 def read_gone(state: Json) -> dict[str, DeletedFor]:
-    """Return what `deleted.json` holds. Raises ValueError where it has another shape."""
+    """Read the value of `deleted.json`. Raises ValueError if it has another shape."""
     if not isinstance(state, dict) or not isinstance(state.get("deleted"), dict):
         raise ValueError("deleted.json has another shape")  # noqa: TRY004
     found = state["deleted"]
@@ -59,8 +59,8 @@ def write_gone(gone: Mapping[str, DeletedFor]) -> Json:
     """Return the value of `deleted.json`."""
     return {
         "deleted": {
-            name: {"seen_at": instant_text(one.seen_at), "age_s": one.age.total_seconds()}
-            for name, one in sorted(gone.items())
+            name: {"seen_at": instant_text(item.seen_at), "age_s": item.age.total_seconds()}
+            for name, item in sorted(gone.items())
         }
     }
 

@@ -1,4 +1,4 @@
-"""What a document is: its name, its key, its content and its revision."""
+"""A document: its name, its key, its content and its revision."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import msgspec
 from seline.errors import InvalidDocumentName
 
 Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
-"""A user's JSON value, of any kind."""
+"""Any JSON value."""
 
 Revision: TypeAlias = str
-"""The SHA-256 of a document's bytes, in hex: always truthy, and the ETag in quotes."""
+"""The SHA-256 of a document's bytes, in hex. In quotes it is the HTTP ETag."""
 
 BOT: Final = ""
 """The owner of the bot's own documents (the data directory's top)."""
@@ -40,26 +40,26 @@ class DocumentKey(NamedTuple):
 
 
 class Absent(Enum):
-    """The type of `ABSENT`, which stands where a revision is asked for."""
+    """The type of `ABSENT`."""
 
     ABSENT = "absent"
 
 
 ABSENT: Final = Absent.ABSENT
-"""`if_match=ABSENT`: the document must not exist yet."""
+"""As `if_match`: the document must not exist yet."""
 
 IfMatch: TypeAlias = Revision | Absent | None
 
 
 class Content(msgspec.Struct, frozen=True):
-    """A document's bytes with their revision."""
+    """A document's bytes and their revision."""
 
     data: bytes
     revision: Revision
 
     @classmethod
     def of(cls, data: bytes) -> Content:
-        """Take bytes and compute their revision."""
+        """Return `data` with its revision."""
         return cls(data, hashlib.sha256(data).hexdigest())
 
     @property
@@ -69,7 +69,7 @@ class Content(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A document as it was read: a value of your own, and which content it came from."""
+    """A document as it was read: its value, which the caller may change, and its revision."""
 
     name: str
     value: Json
@@ -80,10 +80,10 @@ class Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentInfo:
-    """What is known of a document without its value.
+    """A document's metadata.
 
-    `verdict` is the verdict's word (`sound`, `torn`, …; SPEC §3); `revision` is None where the
-    content is not sound.
+    `verdict` is the text of a `Verdict` (`sound`, `torn`, …). `revision` is None if the content is
+    not sound.
     """
 
     name: str
@@ -95,33 +95,34 @@ class DocumentInfo:
 
 
 def check_document_name(name: str) -> str:
-    """Return `name` if a document may bear it; raise InvalidDocumentName saying why not.
+    """Return `name` if it is a valid document name. Raises InvalidDocumentName with the reason.
 
-    Source: SPEC §3. Cached, because every call of the library passes through here.
+    Results are cached, because every call of the library checks its name.
     """
     try:
         return _checked(name)
-    except TypeError:  # a list, for one, which no cache can hold
+    except TypeError:  # an unhashable name, such as a list, cannot be a key of the cache
         return _checked.__wrapped__(name)
 
 
 @lru_cache(maxsize=16_384)
 def _checked(name: str) -> str:
-    why = _what_is_wrong(name)
-    if why:
+    reason = _why_invalid(name)
+    if reason:
         hint = _OTHER_NAME if name == METADATA_NAME else None
         raise InvalidDocumentName(
-            f"{name!r} is not a document's name: {why}.", hint=hint, name=str(name)
+            f"{name!r} is not a document's name: {reason}.", hint=hint, name=str(name)
         )
     return name
 
 
 def is_document_name(name: str) -> bool:
-    """Whether a document may bear this name."""
-    return not _what_is_wrong(name)
+    """Whether `name` is a valid document name."""
+    return not _why_invalid(name)
 
 
-def _what_is_wrong(name: str) -> str:
+def _why_invalid(name: str) -> str:
+    """Return why `name` is not a valid document name; empty if it is one."""
     if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         return f"a name is text, not {type(name).__name__}"
     if name == METADATA_NAME:

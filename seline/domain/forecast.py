@@ -1,8 +1,7 @@
-"""How fast the volume fills, from few points kept small, and when it will be full, honestly.
+"""Forecast when the volume will be full, from a short history of its usage.
 
-The slope is the median of the slopes between every two points (Theil and Sen): a day on which a
-large file came and went does not bend it. What is uncertain is said as a range, and from less than
-a day nothing is guessed.
+The slope is the median of the slopes between every two points (Theil-Sen), so a large file that
+existed for a day does not change it. The forecast gives a range. It needs at least a day of points.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _LOW, _HIGH = 0.1, 0.9
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """How many bytes counted as used at an instant."""
+    """The bytes in use at an instant."""
 
     at: datetime
     used_bytes: int
@@ -39,8 +38,8 @@ class Point:
 class Forecast:
     """In how many days growing writes will be refused.
 
-    `days` is the best guess, `earliest` and `latest` what the points allow; `latest` is None where
-    they also allow that it never happens.
+    `days` is the estimate, `earliest` and `latest` its range. `latest` is None if the points do
+    not exclude that usage never reaches the limit.
     """
 
     days: float
@@ -50,10 +49,10 @@ class Forecast:
 
 
 def with_point(points: Sequence[Point], point: Point) -> tuple[Point, ...]:
-    """Return the points with a new one, thinned: hourly for three days, then daily for thirty.
+    """Return the points with a new one: hourly ones for three days, then daily ones for thirty.
 
-    Less than an hour after the newest it changes nothing. Points that a clock set back has left in
-    the future are dropped.
+    A point less than an hour after the newest is not added. Points in the future, which remain
+    after the clock went back, are dropped.
     """
     past = [kept for kept in points if kept.at < point.at]
     if past and point.at - past[-1].at < POINT_EVERY:
@@ -62,7 +61,7 @@ def with_point(points: Sequence[Point], point: Point) -> tuple[Point, ...]:
 
 
 def forecast(points: Sequence[Point], *, room_bytes: int) -> Forecast | None:
-    """Return when `room_bytes` more are used; None without growth, or with too little to go by."""
+    """Return when `room_bytes` more will be used; None without growth or with too few points."""
     if len(points) < POINTS_MIN or points[-1].at - points[0].at < SPAN_MIN:
         return None
     slopes = sorted(_slopes(points))
@@ -81,7 +80,7 @@ def forecast(points: Sequence[Point], *, room_bytes: int) -> Forecast | None:
 
 
 def in_words(found: Forecast) -> str:
-    """Say a forecast: `in about 12 days (9 to 20)`."""
+    """Return a forecast as text: `in about 12 days (9 to 20)`."""
     latest = "never" if found.latest is None else f"{found.latest:.0f}"
     days = counted(round(found.days), "day")
     return f"in about {days} ({found.earliest:.0f} to {latest})"
@@ -93,7 +92,7 @@ def write_points(points: Iterable[Point]) -> Json:
 
 
 def read_points(value: Json) -> tuple[Point, ...]:
-    """Read what `write_points` wrote; what is no point is left out, the rest sorted."""
+    """Read the value that `write_points` returned: the valid points, sorted by instant."""
     points = []
     for item in value if isinstance(value, list) else ():
         match item:
@@ -108,7 +107,7 @@ def read_points(value: Json) -> tuple[Point, ...]:
 
 
 def _thinned(points: Sequence[Point], now: datetime) -> Iterable[Point]:
-    """Yield what is kept, oldest first: the first of each day beyond the hourly ones."""
+    """Yield the points to keep, oldest first: recent ones, and the first of each earlier day."""
     days_seen: set[object] = set()
     for point in points:
         age = now - point.at
@@ -122,7 +121,7 @@ def _thinned(points: Sequence[Point], now: datetime) -> Iterable[Point]:
 
 
 def _slopes(points: Sequence[Point]) -> Iterable[float]:
-    """Yield the bytes per day between every two points."""
+    """Yield the growth between every two points, in bytes per day."""
     for earlier, later in combinations(points, 2):
         days = (later.at - earlier.at) / timedelta(days=1)
         yield (later.used_bytes - earlier.used_bytes) / days

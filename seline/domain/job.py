@@ -1,4 +1,4 @@
-"""Jobs as values: what each run came to, and what is remembered of the runs across restarts."""
+"""Jobs: their runs, their outcomes and their recorded history."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ RUNS_KEPT: Final = 20
 
 
 class RunOutcome(StrEnum):
-    """What a run came to."""
+    """How a run ended."""
 
     OK = "ok"
     FAILED = "failed"
     TIMEOUT = "timeout"
     SKIPPED = "skipped"
     STOPPED = "stopped"
-    """The process ended before the run did."""
+    """The process ended during the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run of a job; `ended_at` and `outcome` are None while it is under way."""
+    """One run of a job. `ended_at` and `outcome` are None while it runs."""
 
     id: str
     job: str
@@ -39,9 +39,9 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatus:
-    """How a job stands; `next_run` is None where it is off or nothing schedules it.
+    """A job's state. `next_run` is None if the job is disabled or no scheduler runs.
 
-    `ended` counts this process's runs by outcome.
+    `ended` counts the runs of this process by outcome.
     """
 
     name: str
@@ -56,13 +56,13 @@ class JobStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """What is remembered of one job: its newest runs, newest first, and its last success."""
+    """The recorded history of one job: its last runs, newest first, and its last success."""
 
     runs: tuple[Run, ...] = ()
     last_success: datetime | None = None
 
     def with_run(self, run: Run) -> JobRecord:
-        """Return the record with a run that has ended."""
+        """Return the record with an ended run added."""
         success = run.ended_at if run.outcome is RunOutcome.OK else self.last_success
         return JobRecord(runs=(run, *self.runs)[:RUNS_KEPT], last_success=success)
 
@@ -82,7 +82,7 @@ def write_records(records: Records) -> Json:
 
 
 def read_records(value: Json) -> dict[str, JobRecord]:
-    """Read the value of `jobs.json`. Raises ValueError, KeyError or TypeError on another shape."""
+    """Read the value of `jobs.json`. Raises ValueError, KeyError or TypeError for another shape."""
     if not isinstance(value, dict):
         raise TypeError("jobs.json holds no object")
     return {name: _read_record(name, cast("dict[str, Json]", kept)) for name, kept in value.items()}

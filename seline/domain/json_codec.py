@@ -1,9 +1,9 @@
-"""Strict JSON both ways: what cannot be held exactly is refused with its path and the cure.
+"""Encode and decode strict JSON: what JSON cannot represent exactly is refused with a reason.
 
-Written: UTF-8, 2-space indent, non-ASCII readable, final newline. Every value is walked before
-msgspec sees it, because msgspec writes NaN as null, bytes as base64, sets as lists and integer
-keys as text without a word. The walk stands in the way of every save, so it only says yes or no;
-what is wrong, and where, is looked for by `find_flaw`, once it said no.
+The output is UTF-8 with a 2-space indent, unescaped non-ASCII text and a final newline. Every value
+is checked before msgspec encodes it, because msgspec silently writes NaN as null, bytes as base64,
+sets as lists and integer keys as text. Every save pays for this check, so it only returns yes or
+no. If it fails, `find_flaw` finds the path, the reason and the fix.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class NotJson(ValueError):
 def encode(value: object, *, depth_max: int = DEPTH_MAX) -> bytes:
     """Return a value as a document's bytes.
 
-    Raises NotSerializable naming the path and the kind of value, with the cure as its hint. A
-    value that contains itself is nested too deeply; one that changes meanwhile is refused, too.
+    Raises NotSerializable with the path and the type of the value, and the fix as its hint. That
+    includes a value that contains itself, or that another thread changes during the call.
     """
     try:
         if not _is_plain((value,), depth_max):
             return _encode_wide(value, depth_max)
-        return msgspec.json.format(_ENCODER.encode(value), indent=2) + b"\n"
+        return encode_decoded(cast("Json", value))
     except (UnicodeEncodeError, RecursionError):
         _refuse(_flaw_in(value, depth_max) or _OUT_OF_STACK)
     except RuntimeError:
@@ -54,12 +54,12 @@ def encode(value: object, *, depth_max: int = DEPTH_MAX) -> bytes:
 
 
 def encode_decoded(value: Json) -> bytes:
-    """Return a value as bytes that was decoded here, so that nothing in it can be refused."""
+    """Return a value that `decode` returned as bytes, without the check that `encode` makes."""
     return msgspec.json.format(_ENCODER.encode(value), indent=2) + b"\n"
 
 
 def decode(data: bytes) -> Json:
-    """Return the value of bytes that are known to be sound. Raises NotJson."""
+    """Return the value of bytes that are known to be strict JSON. Raises NotJson."""
     try:
         return cast("Json", _DECODER.decode(data))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -70,8 +70,8 @@ def decode(data: bytes) -> Json:
 def decode_strict(data: bytes, *, depth_max: int = DEPTH_MAX) -> Json:
     """Return the value of bytes of unknown origin. Raises NotJson.
 
-    Refuses what a lenient reader lets through: duplicate keys, NaN and Infinity, numbers beyond
-    a float, lone surrogates, a byte order mark, nesting beyond `depth_max`.
+    Refuses what lenient decoders accept: duplicate keys, NaN and Infinity, numbers beyond a float,
+    lone surrogates, a byte order mark, nesting beyond `depth_max`.
     """
     text = _text(data)
     try:
@@ -79,9 +79,9 @@ def decode_strict(data: bytes, *, depth_max: int = DEPTH_MAX) -> Json:
         if _is_plain((value,), depth_max) and _is_unicode(text, value):
             return cast("Json", value)
     except json.JSONDecodeError as error:
-        raise NotJson(_in_plain_words(error, text), error.lineno, error.colno) from error
-    except _Repeated as error:
-        raise _repeated_key(text) from error
+        raise NotJson(_reason(error, text), error.lineno, error.colno) from error
+    except _DuplicateKey as error:
+        raise _find_duplicate_key(text) from error
     except RecursionError as error:
         raise NotJson(f"nested deeper than {depth_max} levels") from error
     except ValueError as error:
@@ -93,7 +93,7 @@ def decode_strict(data: bytes, *, depth_max: int = DEPTH_MAX) -> Json:
 
 
 def why_not_json(data: bytes) -> str | None:
-    """Return in plain words, with line and column, why bytes are not strict JSON; None if so."""
+    """Return why bytes are not strict JSON, with line and column; None if they are."""
     try:
         decode_strict(data)
     except NotJson as error:
@@ -105,7 +105,7 @@ def why_not_json(data: bytes) -> str | None:
 
 
 def _is_plain(items: Iterable[Any], depth_left: int) -> bool:
-    """Whether msgspec writes every item exactly; lone surrogates it refuses by itself."""
+    """Whether msgspec encodes every item exactly. It raises for lone surrogates itself."""
     for item in items:
         kind = type(item)  # pyright: ignore[reportUnknownVariableType]
         if kind is str or kind is bool or item is None:
@@ -132,9 +132,9 @@ def _is_plain_object(item: dict[Any, Any], depth_left: int) -> bool:
 
 
 def _encode_wide(value: object, depth_max: int) -> bytes:
-    """Write what has no flaw but integers over 64 bits, in the same layout.
+    """Encode a value with integers over 64 bits in the same layout, with the standard library.
 
-    By the standard library, which promises them exact; msgspec promises nothing beyond 64 bits.
+    The standard library encodes them exactly; msgspec does not guarantee that.
     """
     flaw = find_flaw(value, depth_max)
     if flaw is not None:
@@ -151,7 +151,7 @@ def _flaw_in(value: object, depth_max: int) -> Flaw | None:
 
 def _refuse(flaw: Flaw) -> NoReturn:
     raise NotSerializable(
-        f"{flaw.where}: {flaw.what}. Nothing was written.", hint=flaw.cure, path=flaw.where
+        f"{flaw.where}: {flaw.what}. Nothing was written.", hint=flaw.fix, path=flaw.where
     )
 
 
@@ -163,7 +163,7 @@ _OUT_OF_STACK: Final = Flaw(
 _CHANGING: Final = Flaw(
     "$",
     "another thread changed the value while it was being written",
-    "Save a copy that nobody else changes.",
+    "Save a copy that no other thread changes.",
 )
 
 # reading
@@ -173,7 +173,7 @@ _MARKS: Final[Mapping[bytes, str]] = {
     b"\xff\xfe": "UTF-16, not UTF-8",
     b"\xfe\xff": "UTF-16, not UTF-8",
 }
-_PLAIN_WORDS: Final[Mapping[str, str]] = {
+_REASONS: Final[Mapping[str, str]] = {
     "Expecting value": "a value is missing",
     "Expecting ',' delimiter": "a comma or a closing bracket is missing",
     "Expecting ':' delimiter": "a colon is missing",
@@ -190,12 +190,12 @@ _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _TOKEN = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*")(?P<is_key>\s*:)?|(?P<bracket>[{}])')
 
 
-class _Repeated(Exception):
+class _DuplicateKey(Exception):
     """An object has a key twice."""
 
 
 def _text(data: bytes) -> str:
-    """Return the bytes as text, refusing what is no text of one JSON value at all."""
+    """Return the bytes as text. Raises NotJson if they are empty, binary or not UTF-8."""
     if not data.strip(b" \t\r\n"):
         raise NotJson("only white space" if data else "empty file")
     for mark, reason in _MARKS.items():
@@ -215,7 +215,7 @@ def _text(data: bytes) -> str:
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        raise _Repeated
+        raise _DuplicateKey
     return value
 
 
@@ -224,7 +224,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _is_unicode(text: str, value: object) -> bool:
-    """Whether no lone surrogate came in as an escape; the raw text cannot hold one."""
+    """Whether no escape is a lone surrogate. Unescaped text cannot contain one."""
     if not _SURROGATE_ESCAPE.search(text):
         return True
     try:
@@ -234,14 +234,14 @@ def _is_unicode(text: str, value: object) -> bool:
     return True
 
 
-def _in_plain_words(error: json.JSONDecodeError, text: str) -> str:
+def _reason(error: json.JSONDecodeError, text: str) -> str:
     if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
         return "cut off: the text ends too early"
-    return _PLAIN_WORDS.get(error.msg.removesuffix(": "), error.msg)
+    return _REASONS.get(error.msg.removesuffix(": "), error.msg)
 
 
-def _repeated_key(text: str) -> NotJson:
-    """Name the first key that an object of this otherwise sound text has twice, and its place."""
+def _find_duplicate_key(text: str) -> NotJson:
+    """Return the error for the first duplicate key in valid JSON, with its line and column."""
     open_objects: list[set[str]] = []
     for token in _TOKEN.finditer(text):
         if token["bracket"] == "{":

@@ -1,7 +1,7 @@
-"""What JSON cannot hold: the first flaw in a value, its path and its cure.
+"""Find the first part of a value that JSON cannot represent, with its path and the fix.
 
-Called only after a value was found wanting, so it takes its time; it never recurses, so that a
-value which contains itself ends as one that is nested too deeply.
+Called only after a value failed the fast check, so it need not be fast. It does not recurse: a
+value that contains itself is reported as nested too deeply.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Path: TypeAlias = tuple[str | int, ...]
 
 _STEPS_SHOWN_MAX: Final = 5
 
-_CURES: Final[Mapping[str, str]] = {
+_FIXES: Final[Mapping[str, str]] = {
     "enum.Enum": "Use .value.",
     "numpy.ndarray": "Use .tolist().",
     "numpy.generic": "Use .item().",
@@ -49,9 +49,9 @@ _CURES: Final[Mapping[str, str]] = {
     "builtins.int": "Use int(value).",
     "builtins.float": "Use float(value).",
 }
-"""Cures by the name of a type or of one it derives from; the first that fits is named."""
+"""Fixes by the name of a type or of a base type; the first match is used."""
 
-_CURES_BY_MARK: Final[Mapping[str, str]] = {
+_FIXES_BY_ATTRIBUTE: Final[Mapping[str, str]] = {
     "__dataclass_fields__": "Use dataclasses.asdict(value).",
     "__attrs_attrs__": "Use attrs.asdict(value).",
     "__call__": "Call it and save the result, or leave it out.",
@@ -60,15 +60,15 @@ _ANY_OTHER: Final = "Convert it to text, a number, a list or a dict."
 
 
 class Flaw(NamedTuple):
-    """One thing that JSON cannot hold; `where` is a path such as `$.visits[3].at`."""
+    """One part of a value that JSON cannot represent; `where` is a path like `$.visits[3].at`."""
 
     where: str
     what: str
-    cure: str
+    fix: str
 
 
 def find_flaw(value: object, depth_max: int) -> Flaw | None:
-    """Return the first flaw of a value, in the order in which it would be written."""
+    """Return the first flaw of a value in the order of encoding, None if there is none."""
     waiting: list[tuple[Path, object]] = [((), value)]
     while waiting:
         path, item = waiting.pop()
@@ -80,7 +80,7 @@ def find_flaw(value: object, depth_max: int) -> Flaw | None:
 
 
 def path_text(path: Path) -> str:
-    """Return `$.visits[3].at`; keys that are no plain word stand in quotes."""
+    """Return a path as text, like `$.visits[3].at`; keys that are not identifiers are quoted."""
     return "$" + "".join(map(_step_text, path))
 
 
@@ -128,17 +128,19 @@ def _flaw_of_scalar(item: object, path: Path) -> Flaw | None:
         return None
     if kind not in _CHECKS:
         what = f"a value of type {kind.__name__} is not JSON"
-        return Flaw(path_text(path), what, _cure_for(item))
-    is_fine, what, cure = _CHECKS[kind]
-    return None if is_fine(item) else Flaw(path_text(path), what, cure)
+        return Flaw(path_text(path), what, _fix_for(item))
+    is_fine, what, fix = _CHECKS[kind]
+    return None if is_fine(item) else Flaw(path_text(path), what, fix)
 
 
-def _cure_for(value: object) -> str:
+def _fix_for(value: object) -> str:
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(value).__mro__}
-    for name, cure in _CURES.items():
+    for name, fix in _FIXES.items():
         if name in names:
-            return cure
-    return next((cure for mark, cure in _CURES_BY_MARK.items() if hasattr(value, mark)), _ANY_OTHER)
+            return fix
+    return next(
+        (fix for name, fix in _FIXES_BY_ATTRIBUTE.items() if hasattr(value, name)), _ANY_OTHER
+    )
 
 
 def _is_unicode(text: str) -> bool:
@@ -150,7 +152,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _is_writable(number: int) -> bool:
-    """Whether Python turns this integer into digits (by default up to 4300 of them)."""
+    """Whether Python can convert the integer to text (by default, up to 4300 digits)."""
     try:
         str(number)
     except ValueError:

@@ -1,9 +1,9 @@
-"""Lessons learned: what they look like, how one is added, and how they are told to a model.
+"""Lessons learned: read, add, delete, select and format them.
 
 `lessons_learned.json` is `{"lessons": [{category, problem, solution, context, learned_at,
-occurrences, last_seen?}], "last_updated", "total_lessons"}`; a bare list of lessons, written by an
-older bot, reads too. Fields that are not ours are kept, in the document and in each lesson. Nothing
-here changes the value that it is given.
+occurrences, last_seen?}], "last_updated", "total_lessons"}`. A bare list of lessons, as an older
+bot writes it, is read too. Unknown fields of the document and of each lesson are kept. No function
+here changes its arguments.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Lesson: TypeAlias = "dict[str, Json]"
 
 
 def read_lessons(value: Json) -> list[Lesson]:
-    """Return the lessons of a document, `{}` having none; each has all the fields named above.
+    """Return the lessons of a document, each with all the fields above; `{}` has none.
 
-    Raises NotAnObject naming the path where a document has another shape: what cannot be read is
-    not empty, and writing over it would lose it.
+    Raises NotAnObject with the path if the document has another shape: treating it as empty would
+    overwrite it.
     """
     return [{**_UNKNOWN, **lesson} for lesson in _stored(value)]
 
 
 def write_lessons(value: Json, lessons: list[Lesson], now: datetime) -> Json:
-    """Return the document with these lessons, its own other fields kept."""
+    """Return the document with these lessons and its other fields."""
     rest = value if isinstance(value, dict) else {}
     return {
         **rest,
@@ -44,19 +44,19 @@ def write_lessons(value: Json, lessons: list[Lesson], now: datetime) -> Json:
 def with_lesson(
     value: Json, *, category: str, problem: str, solution: str, context: Json = None, now: datetime
 ) -> Json:
-    """Return the document with a lesson added, or seen once more.
+    """Return the document with a lesson added or counted once more.
 
-    The same category and problem, whatever the case, raise `occurrences` and `last_seen`; the
-    latest solution stands, and the latest context if there is one. Raises NotAnObject.
+    If a lesson has the same category and problem, ignoring case, its `occurrences` and `last_seen`
+    are updated, and the new solution and context (unless None) replace the old. Raises NotAnObject.
     """
-    told: Lesson = (
+    update: Lesson = (
         {"solution": solution} if context is None else {"solution": solution, "context": context}
     )
     lessons = _stored(value)
     for position, lesson in enumerate(lessons):
         if _same(lesson, category, problem):
             again: Lesson = {"occurrences": occurrences(lesson) + 1, "last_seen": instant_text(now)}
-            lessons[position] = {**lesson, **told, **again}
+            lessons[position] = {**lesson, **update, **again}
             return write_lessons(value, lessons, now)
     new: Lesson = {
         "category": category,
@@ -70,7 +70,7 @@ def with_lesson(
 
 
 def without_lesson(value: Json, index: int, now: datetime) -> Json | None:
-    """Return the document without the lesson at `index` (as stored), None if there is none."""
+    """Return the document without the lesson at `index` (stored order), None if out of range."""
     lessons = _stored(value)
     if not 0 <= index < len(lessons):
         return None
@@ -80,7 +80,7 @@ def without_lesson(value: Json, index: int, now: datetime) -> Json | None:
 def select_lessons(
     value: Json, *, category: str | None = None, min_occurrences: int = 1
 ) -> list[Lesson]:
-    """Return the lessons, most frequent first, the older one first among equals."""
+    """Return the matching lessons, the most frequent first, equally frequent ones by age."""
     chosen = [
         lesson
         for lesson in read_lessons(value)
@@ -91,12 +91,12 @@ def select_lessons(
 
 
 def format_lessons(value: Json, *, max_lessons: int = 10) -> str:
-    """Return the most frequent lessons, one line each, for a prompt; empty where there are none."""
+    """Return the most frequent lessons as lines for a prompt; empty without lessons."""
     return "\n".join(map(_line, select_lessons(value)[: max(max_lessons, 0)]))
 
 
 def occurrences(lesson: Lesson) -> int:
-    """Return how often a lesson was learned, at least once."""
+    """Return how often a lesson was learned, at least 1."""
     count = lesson.get("occurrences", 1)
     return count if isinstance(count, int) and count > 0 else 1
 
@@ -135,7 +135,7 @@ def _refusal(path: Path, why: str) -> NotAnObject:
 
 
 def _line(lesson: Lesson) -> str:
-    """Return a lesson on one line, so that no text in it can pass for another line."""
+    """Return a lesson as one line. Line breaks in it become spaces, so that it cannot fake one."""
     category, problem, solution = (
         " ".join(str(lesson[field]).split()) for field in ("category", "problem", "solution")
     )

@@ -1,6 +1,7 @@
-"""What an export folder holds: packs, and the manifest that is written last (SPEC §7).
+"""The format of an export folder: packs, and the manifest that is written last.
 
-No manifest, no export. A folder is named after its instant; everything in it is checked by digest.
+A folder without a manifest is not an export. A folder is named after the instant of its export.
+The manifest has the SHA-256 of every pack, document and backup.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _INSTANT: Final = "%Y%m%dT%H%M%SZ"
 
 
 class Pack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One pack as it lies there, compressed."""
+    """One pack file; `size_bytes` and `sha256` are of the compressed file."""
 
     name: str
     size_bytes: int
@@ -49,7 +50,7 @@ class PackedDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A whole export. `unrecoverable` names documents that were broken and are not in it."""
+    """A whole export. `unrecoverable` names broken documents, which are not in it."""
 
     format: int
     taken_at: str
@@ -65,7 +66,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return export_name(parse_instant(self.taken_at))
 
     def holds(self, revisions: dict[str, str]) -> bool:
-        """Whether exactly these contents are in it, by document name."""
+        """Whether the export has exactly these documents, with these revisions by name."""
         return {document.name: document.sha256 for document in self.documents} == revisions
 
 
@@ -75,7 +76,7 @@ def export_name(taken_at: datetime) -> str:
 
 
 def parse_export_name(name: str) -> datetime | None:
-    """Return the instant that a folder's name tells, None if it is no export's."""
+    """Return the instant in a folder's name, None if it is not the name of an export."""
     match = _EXPORT.match(name)
     if match is None:
         return None
@@ -96,7 +97,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 
 def decode_manifest(data: bytes) -> Manifest:
-    """Read a manifest. Raises ExportDamaged, and UnsupportedFormat for one of a newer Seline."""
+    """Read a manifest. Raises ExportDamaged, or UnsupportedFormat if a newer Seline wrote it."""
     try:
         form = msgspec.json.decode(data, type=_Form).format
         if form > FORMAT:
@@ -115,12 +116,12 @@ class _Form(msgspec.Struct, frozen=True):
 
 
 def _check(manifest: Manifest) -> None:
-    """Refuse names that could lead out of the folder, and instants that are none."""
+    """Raise ExportDamaged for an invalid instant, or a name that could lead out of the folder."""
     try:
         instant_text(parse_instant(manifest.taken_at))
     except ValueError as error:
         raise ExportDamaged(f"{MANIFEST_NAME} names no instant: {error}.") from error
     wrong = [pack.name for pack in manifest.packs if not _PACK.match(pack.name)]
-    wrong += [one.name for one in manifest.documents if not is_document_name(one.name)]
+    wrong += [item.name for item in manifest.documents if not is_document_name(item.name)]
     if wrong:
         raise ExportDamaged(f"{MANIFEST_NAME} names what no export holds: {wrong[0]!r}.")

@@ -1,7 +1,7 @@
-"""Pinned backups: kept outside rotation, by a person or by the blank-save guard (V11).
+"""Pins: backups that rotation keeps, pinned by a person or by the blank-save guard (V11).
 
-A pin names a document and the revision that it keeps, not a file: it is made in the same commit
-as the save that it protects from, before the backup has a name.
+A pin names a document and a revision, not a file: it is written in the same commit as the blank
+save, before the backup has a file name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BLANK: Final = "before a blank save"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pin:
-    """One pinned content; `until` None stays until it is unpinned."""
+    """One pinned revision of a document. `until` None: pinned until a person unpins it."""
 
     document: str
     revision: Revision
@@ -32,7 +32,7 @@ class Pin:
 
 
 def read_pins(value: Json) -> tuple[Pin, ...]:
-    """Return the pins of `pins.json`. Raises DocumentUnrecoverable where it has another shape."""
+    """Read the value of `pins.json`. Raises DocumentUnrecoverable if it has another shape."""
     try:
         if not isinstance(value, dict) or not isinstance(value.get("pins"), list):
             raise ValueError("it holds no list of pins")  # noqa: TRY004
@@ -62,12 +62,12 @@ def write_pins(pins: Iterable[Pin]) -> Json:
 
 
 def current(pins: Iterable[Pin], now: datetime) -> tuple[Pin, ...]:
-    """Return the pins that still hold."""
+    """Return the pins that have not expired."""
     return tuple(pin for pin in pins if pin.until is None or pin.until > now)
 
 
 def wants_blank_pin(pins: Iterable[Pin], document: str, now: datetime) -> bool:
-    """Whether a blank save of this document makes a pin: at most one a day."""
+    """Whether a blank save of `document` adds a pin: at most one per day does."""
     return not any(
         pin.document == document
         and pin.because.startswith(BLANK)
@@ -85,9 +85,9 @@ def with_blank_pin(
     pin_days: int,
     ended_by: datetime,
 ) -> tuple[Pin, ...]:
-    """Return the pins with a blank save's added; the oldest such are released over five in all.
+    """Return the pins with one added for a blank save, without those expired at `ended_by`.
 
-    Pins that no longer hold at `ended_by` are left out.
+    At most `BLANK_PINS_MAX` such pins exist: beyond that the oldest are removed.
     """
     kept = list(current(pins, ended_by))
     blank = [pin for pin in kept if pin.because.startswith(BLANK)]
@@ -108,19 +108,19 @@ def with_blank_pin(
 def with_pin(
     pins: Iterable[Pin], document: str, revision: Revision, because: str, now: datetime
 ) -> tuple[Pin, ...]:
-    """Return the pins with one added by hand, in place of any on the same content."""
+    """Return the pins with one added by a person, which replaces any of the same revision."""
     kept = without_pin(pins, document, revision)
     pin = Pin(document=document, revision=revision, because=because, pinned_at=now, until=None)
     return (*kept, pin)
 
 
 def without_pin(pins: Iterable[Pin], document: str, revision: Revision) -> tuple[Pin, ...]:
-    """Return the pins without those on this content."""
+    """Return the pins without those of this revision."""
     return tuple(pin for pin in pins if (pin.document, pin.revision) != (document, revision))
 
 
 def without_document(pins: Iterable[Pin], document: str) -> tuple[Pin, ...]:
-    """Return the pins without those of a document (a purge)."""
+    """Return the pins without those of `document` (used by a purge)."""
     return tuple(pin for pin in pins if pin.document != document)
 
 

@@ -1,4 +1,4 @@
-"""Counts as a person says them."""
+"""Counts with their noun, for messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The readable export, and the way back in: one JSON object with every document."""
+"""The readable export, one JSON object with every document, and the plan of its import."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES_SHOWN_MAX: Final = 10
 
 
 class ImportMode(StrEnum):
-    """What happens to documents that an import does not name: they stay, or they are deleted."""
+    """Whether documents that the import does not name are kept (merge) or deleted (replace)."""
 
     MERGE = "merge"
     REPLACE = "replace"
@@ -25,7 +25,7 @@ class ImportMode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportReport:
-    """What an import did, or would do: document names, sorted."""
+    """What an import did, or would do in a dry run: sorted document names."""
 
     created: tuple[str, ...]
     changed: tuple[str, ...]
@@ -35,10 +35,10 @@ class ImportReport:
 
 
 def parse_export(value: Json) -> dict[str, Json]:
-    """Return the documents of an export, with or without `{success, data}` around it.
+    """Return the documents of an export, which may be wrapped in `{success, data}`.
 
-    `metadata.json` is left out: it is a report, made anew. Raises ImportRefused naming the path,
-    and every name that a document cannot bear.
+    `metadata.json` is left out, because Seline generates it. Raises ImportRefused with the path in
+    the export and all invalid document names.
     """
     path, export = _unwrapped(value)
     files = export.get("files")
@@ -57,7 +57,7 @@ def plan_import(
     *,
     dry_run: bool = False,
 ) -> ImportReport:
-    """Say what an import does to each document. A current revision None is a broken document."""
+    """Decide what an import does to each document. Revision None in `current`: it is broken."""
     known = sorted(name for name in incoming if name in current)
     gone = sorted(current.keys() - incoming.keys()) if mode is ImportMode.REPLACE else []
     return ImportReport(
@@ -70,7 +70,7 @@ def plan_import(
 
 
 def parse_mode(mode: str) -> ImportMode:
-    """Return the mode. Raises ImportRefused."""
+    """Return the mode named `mode`. Raises ImportRefused."""
     try:
         return ImportMode(mode)
     except ValueError as error:
@@ -80,7 +80,7 @@ def parse_mode(mode: str) -> ImportMode:
 
 
 def _unwrapped(value: Json) -> tuple[Path, dict[str, Json]]:
-    """Return the export and the path at which it lies in what was sent."""
+    """Return the export's path in `value`, and the export itself."""
     if not isinstance(value, dict):
         raise _refusal((), "an export is an object with `files`")
     if "files" in value or "data" not in value:

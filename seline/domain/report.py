@@ -1,4 +1,4 @@
-"""What the operator's verbs answer: frozen values that every door renders the same way."""
+"""The results of the operator's commands, as frozen values that every interface renders."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from seline.domain.document import Revision
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """A restore that was done. `undo` names the backup that takes it back, None if none was due.
+    """The result of a restore. `undo` names the backup of the content that was replaced.
 
-    `undo` is None where the document did not exist, or where only broken bytes were replaced
-    (those lie in quarantine).
+    `undo` is None if the document did not exist, or if its content was broken (the broken bytes are
+    in quarantine).
     """
 
     document: str
@@ -26,7 +26,7 @@ class Restored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deleted:
-    """A delete that was done; `backup` holds the last content (None when purged or broken)."""
+    """The result of a delete. `backup` has the last content; None if purged or broken."""
 
     document: str
     backup: str | None
@@ -35,7 +35,7 @@ class Deleted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reset:
-    """A broken document that was given up; `quarantined` tells whether its bytes were kept."""
+    """The result of a reset. `quarantined`: whether the broken bytes are in quarantine."""
 
     document: str
     quarantined: bool
@@ -45,10 +45,10 @@ class Reset:
 class Finding:
     """One document or backup that verify did not find sound.
 
-    `document` names it, `backup` the backup if it is one. `verdict` is the verdict's word;
-    `outcome`: `recovered`, `adopted`, `unrecoverable`, `unreadable`, `unsettled`, `marked` (a
-    broken backup). `lost` says in plain words what was lost, empty when nothing was. `found_at`
-    stays when a later report takes the finding over from an earlier one.
+    `backup` is None if the document itself is meant. `verdict` is the text of a `Verdict`.
+    `outcome` is `recovered`, `adopted`, `unrecoverable`, `unreadable`, `unsettled` or `marked` (a
+    broken backup). `lost` describes what was lost, empty if nothing. `found_at` is when it was
+    first found: a later report copies it.
     """
 
     document: str
@@ -67,7 +67,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
-    """What a pass over everything found."""
+    """The result of verify: what it read, and what was not sound."""
 
     started_at: datetime
     ended_at: datetime
@@ -78,20 +78,20 @@ class VerifyReport:
 
     @property
     def damage(self) -> bool:
-        """Whether anything was broken; a hand edit that was adopted is none."""
+        """Whether anything was broken. An adopted hand edit does not count."""
         return any(found.outcome not in ("adopted", "unsettled") for found in self.findings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotationReport:
-    """What a rotation of everything discarded."""
+    """The result of a rotation of all documents: the backups removed and the bytes freed."""
 
     backups: int
     freed_bytes: int
 
 
 class Status(StrEnum):
-    """How a check stands; `info` for what is not configured or not yet due."""
+    """The result of a health check. `info`: not configured, or not due yet."""
 
     OK = "ok"
     INFO = "info"
@@ -101,7 +101,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One line of health: what was looked at, how it stands, and what to do."""
+    """One health check: its name, its status, the detail, and how to fix it."""
 
     name: str
     status: Status
@@ -111,7 +111,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """What a prune dropped, or would drop: (document, backup, because, size_bytes)."""
+    """One backup that prune removed, or would remove in a dry run."""
 
     document: str
     backup: str

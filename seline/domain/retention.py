@@ -1,8 +1,8 @@
-"""Which backups of a document are kept, each with its reason.
+"""Decide which backups of a document are kept, each with its reason.
 
-V8  The newest sound backup is always kept, whatever the policy, the sizes and the clock. A backup
-    that nobody has looked at counts as sound here: whoever carries a plan out takes it from
-    `verified_plan`, which looks at the one that will be kept, and refuses a plan that drops it.
+V8  The newest sound backup is kept under every policy, size limit and clock. An unchecked backup
+    counts as sound here. So callers that delete use `verified_plan`: it reads the backup that
+    would be kept, and drops nothing if that one is not sound.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _COUNTED: Final = frozenset({"sound", "unchecked"})
 class RetentionPolicy:
     """How many backups of one document are kept; pinned ones are not counted.
 
-    `keep_hourly=24` keeps the newest backup of each of the last 24 hours that have one, and so on
-    for days, ISO weeks and months (UTC). `bytes_max` bounds what the unpinned ones take together.
+    `keep_hourly=24` keeps the newest backup of each of the last 24 hours that have one. Days, ISO
+    weeks and months work the same way (UTC). `bytes_max` limits the total size of unpinned backups.
     Raises ValueError for a negative number.
     """
 
@@ -44,14 +44,14 @@ class RetentionPolicy:
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """A backup that stays, and why."""
+    """A backup that is kept, and why."""
 
     backup: Backup
     because: str
 
 
 class Dropped(msgspec.Struct, frozen=True):
-    """A backup that goes, and why."""
+    """A backup that is dropped, and why."""
 
     backup: Backup
     because: str
@@ -60,8 +60,8 @@ class Dropped(msgspec.Struct, frozen=True):
 class RetentionPlan(msgspec.Struct, frozen=True):
     """Every backup of one document, either kept or dropped; both newest first.
 
-    `unguarded`: even the newest sound one may go. Only a document that has been gone for long is
-    planned so.
+    `unguarded`: the newest sound backup may be dropped too. Only the plan for a document that was
+    deleted long ago is unguarded.
     """
 
     keep: tuple[Kept, ...]
@@ -76,17 +76,18 @@ def plan_retention(
     now: datetime,  # noqa: ARG001  # order decides, never the clock
     current_revision: Revision | None = None,
 ) -> RetentionPlan:
-    """Decide for the backups of one document, in whatever order they come.
+    """Plan the backups of one document, given in any order.
 
-    Pinned ones stay and are not counted. Broken ones are not counted either, and stay until
-    `keep_newest` sound ones are there; without a sound one everything stays. One with the content
-    of its document (`current_revision`) or of a newer kept backup is none: it goes, and is not
-    counted, unless it is all there is. Over `bytes_max` broken ones go first, then the oldest.
+    Pinned backups are kept and not counted. Broken ones are not counted, and are kept until
+    there are `keep_newest` sound ones; without a sound backup everything is kept. A backup with the
+    same content as its document (`current_revision`) or as a newer kept backup is dropped and not
+    counted, unless it is the newest sound one. Over `bytes_max`, broken backups are dropped first,
+    then the oldest.
     """
     newest_first = sorted(backups, key=_order, reverse=True)
     guarded = _newest_sound(newest_first, current_revision)
     if guarded is None:
-        return _nothing_goes(newest_first, "there is no sound one")
+        return _keep_all(newest_first, "there is no sound one")
     keep, drop = _sorted_out(newest_first, policy, guarded, current_revision)
     if policy.bytes_max is not None:
         for backup in _over_budget(newest_first, keep, guarded, policy.bytes_max):
@@ -105,22 +106,22 @@ def verified_plan(
     verdict_of: Callable[[Backup], str],
     current_revision: Revision | None = None,
 ) -> RetentionPlan:
-    """Return what `retain` plans once the backup to rely on was looked at and found sound (V8).
+    """Return the plan of `retain` after reading the newest sound backup to confirm it (V8).
 
-    `verdict_of` looks at one. If it is not sound, it is planned anew with that known. Where none
-    is sound, or `retain` drops the newest that is, nothing goes. `current_revision` is the
-    document's own.
+    `verdict_of` reads a backup and returns its verdict. If the backup is not sound, `retain` plans
+    again with that verdict. If no backup is sound, or `retain` drops the newest sound one, nothing
+    is dropped. `current_revision` is the revision of the document.
     """
     known = sorted(backups, key=_order, reverse=True)
     while (plan := retain(known, current_revision)).drop and not plan.unguarded:
         guarded = _newest_sound(known, current_revision)
         if guarded is None:
-            return _nothing_goes(known, "there is no sound one")
+            return _keep_all(known, "there is no sound one")
         verdict = verdict_of(guarded)
         if verdict != "sound":
             known = [replace(b, verdict=verdict) if b is guarded else b for b in known]
         elif any(dropped.backup.name == guarded.name for dropped in plan.drop):
-            return _nothing_goes(known, "the newest sound one must not go")
+            return _keep_all(known, "the newest sound one must be kept")
         else:
             return plan
     return plan
@@ -141,7 +142,7 @@ def plan_without(
 
 
 def plan_deleted(backups: Sequence[Backup]) -> RetentionPlan:
-    """Plan for a document that has been gone for long: everything unpinned goes."""
+    """Plan for a document that was deleted long ago: drop everything that is not pinned."""
     return RetentionPlan(
         tuple(Kept(backup, _why_pinned(backup)) for backup in backups if backup.pinned),
         tuple(
@@ -156,10 +157,11 @@ def plan_deleted(backups: Sequence[Backup]) -> RetentionPlan:
 def plan_shedding(
     backups_by_document: Mapping[str, Sequence[Backup]], *, bytes_to_free: int | None = None
 ) -> tuple[Dropped, ...]:
-    """Decide what to discard for want of space: the oldest first across all documents.
+    """Return the backups to drop when space is short, the oldest across all documents first.
 
-    Unpinned ones before pinned ones; never a document's newest sound backup, nor anything of a
-    document that has no sound one. As many as free `bytes_to_free`, else all that may go.
+    Unpinned backups come before pinned ones. A document's newest sound backup is never dropped, nor
+    any backup of a document without a sound one. Stops when `bytes_to_free` are freed; None drops
+    all that may be dropped.
     """
     dropped: list[Dropped] = []
     freed_bytes = 0
@@ -172,7 +174,7 @@ def plan_shedding(
     return tuple(dropped)
 
 
-def _nothing_goes(backups: Sequence[Backup], because: str) -> RetentionPlan:
+def _keep_all(backups: Sequence[Backup], because: str) -> RetentionPlan:
     return RetentionPlan(tuple(Kept(backup, because) for backup in backups), ())
 
 
@@ -197,7 +199,7 @@ def _counts(backup: Backup) -> bool:
 def _newest_sound(
     newest_first: Sequence[Backup], current_revision: Revision | None
 ) -> Backup | None:
-    """Return the one never to remove: the document's own content only if there is no other."""
+    """Return the newest sound backup, preferably one that differs from the document's content."""
     fallback: Backup | None = None
     for backup in newest_first:
         if not _counts(backup):
@@ -210,18 +212,18 @@ def _newest_sound(
 
 @dataclass(slots=True)
 class _Rule:
-    """Wants the newest backup of each of the first `left` periods that it meets."""
+    """Keeps the newest backup of each of the first `left` periods."""
 
     because: str
     period_of: Callable[[Backup], object]
     left: int
-    met: set[object] = field(default_factory=set[object])
+    seen: set[object] = field(default_factory=set[object])
 
     def wants(self, backup: Backup) -> bool:
         period = self.period_of(backup)
-        if self.left == 0 or period in self.met:
+        if self.left == 0 or period in self.seen:
             return False
-        self.met.add(period)
+        self.seen.add(period)
         self.left -= 1
         return True
 
@@ -278,7 +280,7 @@ def _sorted_out(
 
 
 class _Holders:
-    """Which content is held already, by the document or by a newer backup that is kept."""
+    """The contents that the document or a newer kept backup already has."""
 
     def __init__(self, current_revision: Revision | None) -> None:
         self._by_revision: dict[Revision, tuple[str, str]] = {}
@@ -290,7 +292,10 @@ class _Holders:
             self._by_revision.setdefault(backup.revision, (backup.name, backup.verdict))
 
     def of(self, backup: Backup) -> str | None:
-        """Return who holds a backup's content; a verified one is not held by an unchecked one."""
+        """Return the name of the file with the same content, None if there is none.
+
+        An unchecked file does not count if this backup was verified.
+        """
         if backup.revision is None or backup.revision not in self._by_revision:
             return None
         name, verdict = self._by_revision[backup.revision]
@@ -300,12 +305,12 @@ class _Holders:
 def _over_budget(
     newest_first: Sequence[Backup], keep: Mapping[str, str], guarded: Backup, bytes_max: int
 ) -> list[Backup]:
-    """Return which of the kept ones go for want of bytes; pinned ones are not weighed."""
-    weighed = [b for b in newest_first if b.name in keep and not b.pinned]
-    weighed.sort(key=lambda backup: (backup is not guarded, not _counts(backup)))
-    totals = accumulate(backup.size_bytes for backup in weighed)
+    """Return the kept backups to drop so that the unpinned ones fit in `bytes_max`."""
+    unpinned = [b for b in newest_first if b.name in keep and not b.pinned]
+    unpinned.sort(key=lambda backup: (backup is not guarded, not _counts(backup)))
+    totals = accumulate(backup.size_bytes for backup in unpinned)
     return [
         backup
-        for backup, total_bytes in zip(weighed, totals, strict=True)
+        for backup, total_bytes in zip(unpinned, totals, strict=True)
         if total_bytes > bytes_max and backup is not guarded
     ]

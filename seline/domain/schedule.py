@@ -1,7 +1,4 @@
-"""When a job is due: `every 5 min`, `daily 03:00`, `weekly sun 04:30`, always in UTC.
-
-Pure: a schedule tells the next instant after a given one, and how long may pass between two runs.
-"""
+"""Schedules: `every 5 min`, `daily 03:00`, `weekly sun 04:30`, always in UTC."""
 
 from __future__ import annotations
 
@@ -20,7 +17,10 @@ _AT: Final = re.compile(r"(?:daily|weekly (mon|tue|wed|thu|fri|sat|sun)) (\d\d):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """A rhythm. `every` is set, or the time of day; `weekday` (Monday is 0) only for weekly."""
+    """When a job runs: either `every` so often, or daily or weekly at `hour`:`minute`.
+
+    `weekday` (Monday is 0) is set for a weekly schedule only.
+    """
 
     text: str
     every: timedelta | None = None
@@ -30,7 +30,7 @@ class Schedule:
 
     @property
     def period(self) -> timedelta:
-        """How long lies between two runs."""
+        """The time between two runs."""
         if self.every is not None:
             return self.every
         return timedelta(days=1 if self.weekday is None else 7)
@@ -45,14 +45,14 @@ class Schedule:
         return due if due > instant else due + self.period
 
     def is_overdue(self, last_success: datetime | None, now: datetime) -> bool:
-        """Whether a run was missed: one was due since, or the last is recorded in the future."""
+        """Whether a run was due since `last_success`, or `last_success` is in the future."""
         if last_success is None:
             return True
         return last_success > now or self.next_after(last_success) <= now
 
 
 def parse_schedule(text: str) -> Schedule:
-    """Read a schedule. Raises ValueError."""
+    """Parse a schedule in one of `FORMS`. Raises ValueError."""
     words = " ".join(text.lower().split())
     every, at = _EVERY.match(words), _AT.match(words)
     if every and int(every[1]) > 0:

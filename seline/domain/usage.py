@@ -1,4 +1,4 @@
-"""How full is full: usage against the volume and the limit, levels, and who may still write."""
+"""The volume's usage: its ratio and level, and which writes it still has room for."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ LEVEL_BACK_RATIO: Final = 0.02
 class Usage:
     """One measurement of the volume, in bytes as the file system counts them.
 
-    `used_bytes` is everything on the file system, `files_bytes` Seline's own files (documents,
-    backups, quarantine, state); `available_bytes` what is free to us, without root's share.
+    `used_bytes` counts everything on the file system, `files_bytes` only Seline's files (documents,
+    backups, quarantine, state). `available_bytes` excludes the blocks reserved for root.
     """
 
     capacity_bytes: int
@@ -34,28 +34,28 @@ class Usage:
 
     @property
     def usage_ratio(self) -> float:
-        """The larger of the volume's own ratio and that against the limit (SPEC §9).
+        """The larger of the volume's ratio and the ratio to `limit_bytes`.
 
-        On a mount of its own: used / (used + available to us), as `df` counts. Elsewhere only our
-        files count, against the limit; a disk with no room left is full all the same.
+        On its own mount, the volume's ratio is used / (used + available), as in `df`. On a shared
+        mount it is 1 if the disk has no room left, else 0: only the limit counts.
         """
         return max(self._ratio_of_volume, self._ratio_of_limit)
 
     @property
     def inodes_ratio(self) -> float:
-        """How many of the files that can be made there are, 0 where that is not limited."""
+        """The share of the inodes in use, 0 if the file system does not limit them."""
         if not self.inodes_total or self.inodes_free is None:
             return 0.0
         return 1 - self.inodes_free / self.inodes_total
 
     @property
     def counted_bytes(self) -> int:
-        """What counts as used: everything on a mount of its own, else Seline's files."""
+        """The bytes that count as used: all of them on its own mount, else Seline's files."""
         return self.used_bytes if self.own_mount else self._own_bytes
 
     @property
     def room_bytes(self) -> int:
-        """How many bytes more until growing writes are refused; negative beyond that."""
+        """How many more bytes fit before growing writes are refused; negative if over that."""
         rooms = [self.available_bytes - RESERVE_BYTES_MIN]
         if self.own_mount:
             reach_bytes = self.used_bytes + self.available_bytes
@@ -65,7 +65,7 @@ class Usage:
         return min(rooms)
 
     def grown(self, bytes_more: int) -> Usage:
-        """Return the usage after a write that takes `bytes_more`."""
+        """Return the usage after a write of `bytes_more`."""
         return replace(
             self,
             used_bytes=self.used_bytes + bytes_more,
@@ -92,7 +92,7 @@ class Usage:
 
 
 class UsageLevel(StrEnum):
-    """The levels at which a person hears of it."""
+    """The usage levels that raise alerts."""
 
     OK = "ok"
     HALF = "half"
@@ -108,11 +108,11 @@ LEVELS: Final[Mapping[UsageLevel, float]] = {
     UsageLevel.HALF: 0.50,
     UsageLevel.OK: 0.0,
 }
-"""The usage ratio from which each level holds, the highest first."""
+"""The usage ratio at which each level begins, the highest first."""
 
 
 class Room(StrEnum):
-    """What a growing write finds: room, room once old backups are shed, or none."""
+    """Whether a growing write fits: at once, after old backups are shed, or not."""
 
     FREE = "free"
     SHED = "shed"
@@ -125,7 +125,7 @@ def level_of(ratio: float) -> UsageLevel:
 
 
 def next_level(previous: UsageLevel, ratio: float) -> UsageLevel:
-    """Return the level after `previous`: up at the mark, down only two points below it."""
+    """Return the level after `previous`. It falls only two points below its threshold."""
     return max(
         level_of(ratio),
         min(previous, level_of(ratio + LEVEL_BACK_RATIO), key=LEVELS.__getitem__),
@@ -134,10 +134,10 @@ def next_level(previous: UsageLevel, ratio: float) -> UsageLevel:
 
 
 def room_for(growth_bytes: int, usage: Usage) -> Room:
-    """Say whether a write that needs `growth_bytes` more may go on (V9).
+    """Return whether a write that needs `growth_bytes` more fits (V9).
 
-    What does not grow is never refused. What would reach 90 % sheds old backups first; what would
-    reach 95 % is refused.
+    A write that does not grow always fits. One that would reach 90 % sheds old backups first; one
+    that would reach 95 % is refused.
     """
     if growth_bytes <= 0:
         return Room.FREE
@@ -148,5 +148,5 @@ def room_for(growth_bytes: int, usage: Usage) -> Room:
 
 
 def reserve_bytes(capacity_bytes: int, percent: float = 1.0) -> int:
-    """Return the size of the reserve: the larger of `percent` of the capacity and 1 MiB."""
+    """Return the reserve's size: the larger of `percent` of the capacity and 1 MiB."""
     return max(int(capacity_bytes * percent / 100), RESERVE_BYTES_MIN)

@@ -53,7 +53,7 @@ def test_more_than_half_of_the_fields_is_told_and_half_is_not() -> None:
 
     assert judged(before, held_by(before, {"a_long_text", *(f"f{n}" for n in range(4))})) is None
     assert judged(before, held_by(before, {"a_long_text", "f0", "f1", "f2"})) == (
-        "6 of 10 fields went"
+        "6 of 10 fields were removed"
     )
 
 
@@ -69,14 +69,14 @@ def test_a_profile_that_goes_blank_inside_its_wrapping_object_is_told() -> None:
 
     after: Json = {"version": 1, "kind": "p", "user": {f"field_{n}": None for n in range(40)}}
 
-    assert judged(before, after) == "40 of 42 fields went"
+    assert judged(before, after) == "40 of 42 fields were removed"
 
 
 def test_settings_that_go_beside_one_large_object_that_stays_are_told() -> None:
     large: Json = {f"key_{number}": "x" * 20 for number in range(50)}
     before: Json = {"cache": large, "a": 1, "b": 2, "c": 3, "d": 4}
 
-    assert judged(before, {"cache": large}) == "4 of 5 fields went"
+    assert judged(before, {"cache": large}) == "4 of 5 fields were removed"
 
 
 def test_a_list_of_plain_values_is_one_field_however_long() -> None:
@@ -89,7 +89,7 @@ def test_lists_of_plain_values_that_go_are_fields_that_went() -> None:
     before: Json = {"bio": "x" * 4000, "a": [1, 2], "b": [0], "c": ["x"], "d": [False]}
 
     assert judged(before, {"bio": "x" * 4000, "a": [], "b": [], "c": [""], "d": [None]}) == (
-        "4 of 5 fields went"
+        "4 of 5 fields were removed"
     )
 
 
