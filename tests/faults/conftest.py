@@ -1,4 +1,4 @@
-"""What the suites of faults share: processes that try cases, a fast place for them, one store."""
+"""Fixtures of the fault suites: worker processes, a fast directory, one open store, a clock."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from tests.faults.powercut.trying import Workers, fast_place, workers
 
 
 @pytest.fixture(scope="module")
-def hands() -> Iterator[Workers]:
-    """Give the processes that try."""
+def worker_processes() -> Iterator[Workers]:
+    """Yield the worker processes that run the cases."""
     with workers() as two:
         yield two
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    """Give a fast directory for the cases."""
+def workspace(tmp_path: Path) -> Iterator[Path]:
+    """Yield a directory for the cases, in memory where that is possible."""
     (tmp_path / "cases").mkdir()
     with fast_place(tmp_path / "cases") as fast:
         yield fast
 
 
 @pytest.fixture
-def until_s(request: pytest.FixtureRequest, share_s: float) -> float:
-    """Give the monotonic instant until which a test may go on: its suite's `LIMIT_S` at most."""
+def deadline_s(request: pytest.FixtureRequest, share_s: float) -> float:
+    """Return the monotonic time at which a long test stops, `LIMIT_S` from now at the latest."""
     return time.monotonic() + min(request.module.LIMIT_S, max(3.0, share_s))
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """Give the directory of the store that is `opened`."""
+    """Return the data directory of the fixture `seline`."""
     return tmp_path / "data"
 
 
 @pytest.fixture
-def opened(directory: Path) -> Iterator[Seline]:
-    """Give an open Seline that takes a hand edit for settled at once."""
-    with open_seline(directory, lock_wait_s=0, storage__settle_s=0) as seline:
-        yield seline
+def seline(directory: Path) -> Iterator[Seline]:
+    """Yield an open blocking Seline that adopts hand edits without waiting."""
+    with open_seline(directory, lock_wait_s=0, storage__settle_s=0) as opened:
+        yield opened
 
 
 @pytest.fixture
-def still(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    """Let monotonic time stand still for every store, until it is advanced."""
+def frozen_clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """Return the clock that every store reads: its monotonic time changes only by `advance`."""
     clock = FakeClock()
     monkeypatch.setattr(SystemClock, "monotonic", lambda _: clock.monotonic())
     return clock

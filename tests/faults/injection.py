@@ -1,8 +1,4 @@
-"""One store and the moments of its commits, for the suites in which a single system call matters.
-
-Only calls of the operating system are refused, or used as the moment in which somebody else
-changes a file.
-"""
+"""Helpers that make one system call fail, or change a file at one step of a commit."""
 
 from __future__ import annotations
 
@@ -26,30 +22,30 @@ def store_of(seline: Seline) -> VolumeStore:
     return seline._awaited.data._lifetime.store  # type: ignore[return-value]
 
 
-def told_of(seline: Seline) -> list[str]:
+def incident_kinds(seline: Seline) -> list[str]:
     return [incident.kind for incident in store_of(seline).incidents()]
 
 
-def in_backups(seline: Seline, name: str = A) -> list[Json]:
-    """Return what is in a document's backups, the newest first."""
-    return [seline.data.read_backup(name, one.name) for one in seline.data.backups(name)]
+def backup_values(seline: Seline, name: str = A) -> list[Json]:
+    """Return the values of a document's backups, newest first."""
+    return [seline.data.read_backup(name, backup.name) for backup in seline.data.backups(name)]
 
 
-def refused(number: int) -> Callable[..., Any]:
-    """Return a system call that fails."""
+def failing_call(number: int) -> Callable[..., Any]:
+    """Return a system call that fails with `number`."""
 
-    def refuse(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    return refuse
+    return fail
 
 
 def inode(path: Path) -> int:
     return path.stat().st_ino
 
 
-def watch_syncs(monkeypatch: pytest.MonkeyPatch, *, failing: int = 0) -> list[int]:
-    """Return the inodes that are synced from now on; the sync of one of them may fail, once."""
+def record_syncs(monkeypatch: pytest.MonkeyPatch, *, failing: int = 0) -> list[int]:
+    """Record the inode of every sync from now on; the first sync of inode `failing` fails."""
     synced: list[int] = []
     real = os.fsync
 
@@ -64,13 +60,13 @@ def watch_syncs(monkeypatch: pytest.MonkeyPatch, *, failing: int = 0) -> list[in
     return synced
 
 
-def at_the_sync(monkeypatch: pytest.MonkeyPatch, number: int, do: Callable[[], object]) -> None:
-    """Do something when an inode is synced next."""
-    real, left = os.fsync, [do]
+def run_at_sync(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], object]) -> None:
+    """Run `action` at the next sync of inode `number`."""
+    real, pending = os.fsync, [action]
 
     def sync(descriptor: int) -> None:
-        if left and os.fstat(descriptor).st_ino == number:
-            left.pop()()
+        if pending and os.fstat(descriptor).st_ino == number:
+            pending.pop()()
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", sync)

@@ -1,4 +1,4 @@
-"""A volume that keeps mtimes in whole seconds: a flip is told from an edit there, too (SPEC §3)."""
+"""V4: on a volume with mtimes in whole seconds, rot and hand edits are still told apart."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAME = "user_profile.json"
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Iterator[Path]:
-    """Mount an ext4 with inodes too small for more than seconds, as small volumes once had."""
+    """Mount an ext4 with 128-byte inodes, which hold no fraction of a second."""
     if os.geteuid() != 0:
         pytest.skip("only root may mount a file system")
     image, point = tmp_path / "image", tmp_path / "volume"
@@ -36,7 +36,7 @@ def run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-def test_a_flipped_bit_is_found_and_recovered(volume: Path) -> None:
+def test_a_changed_digit_is_found_and_recovered(volume: Path) -> None:
     with open_seline(volume, storage__settle_s=0) as seline:
         for balance in (1000, 2000):
             seline.data.save_json(NAME, {"balance": balance})
@@ -48,13 +48,13 @@ def test_a_flipped_bit_is_found_and_recovered(volume: Path) -> None:
 
 
 def flip(path: Path) -> None:
-    """Flip a bit as a bad disk does: the mtime stays."""
+    """Change a digit and keep the mtime, as a failing disk does."""
     before = path.stat()
     path.write_bytes(path.read_bytes().replace(b"2000", b"3000"))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def test_an_edit_within_the_second_of_the_save_is_an_edit(volume: Path) -> None:
+def test_an_edit_in_the_same_second_as_the_save_is_served(volume: Path) -> None:
     with open_seline(volume, storage__settle_s=0) as seline:
         seline.data.save_json(NAME, {"balance": 1000})
 

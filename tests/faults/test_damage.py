@@ -1,4 +1,4 @@
-"""Damaged content: found by the next read or verify, recovered from what is sound, never served."""
+"""V4: damaged content is found by the next read or verify, recovered, and never served."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from seline import errors
 from seline.blocking import open_seline
 from seline.storage.volume import capabilities
-from tests.faults.injection import in_backups, store_of, told_of
+from tests.faults.injection import backup_values, incident_kinds, store_of
 from tests.faults.powercut.trying import fast_place
 
 NAME = "user_profile.json"
@@ -20,21 +20,21 @@ VALUE = {"userName": "Alex", "n": 2, "é": [True, None, 1.5]}
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give a fast directory; what else fills its mount is none of this suite's."""
+    """Yield a fast directory whose usage is that of its own files, not of the mount."""
     monkeypatch.setattr(capabilities, "mount_of", lambda _path: None)
     with fast_place(tmp_path) as place:
         yield place / "data"
 
 
 def flip(path: Path, bit: int) -> None:
-    """Flip one bit and keep the mtime, as a bad disk does."""
+    """Flip one bit and keep the mtime, as a failing disk does."""
     data = bytearray(path.read_bytes())
     data[bit // 8] ^= 1 << (bit % 8)
     rewrite(path, bytes(data))
 
 
 def rewrite(path: Path, data: bytes) -> None:
-    """Put other bytes into the same inode and keep the mtime."""
+    """Write other bytes to the same inode and keep the mtime."""
     before = path.stat()
     with path.open("r+b") as file:
         file.write(data)
@@ -52,7 +52,7 @@ def newest_backup(directory: Path) -> Path:
     return max((directory / "backups").glob("user_profile_*.json"))
 
 
-def test_every_flipped_bit_is_found_and_nothing_is_lost_while_it_is_remembered(
+def test_every_flipped_bit_is_recovered_from_memory_without_loss(
     directory: Path,
 ) -> None:
     fill(directory)
@@ -65,7 +65,9 @@ def test_every_flipped_bit_is_found_and_nothing_is_lost_while_it_is_remembered(
         assert len(seline.data.quarantine()) > 50
 
 
-def test_every_flipped_bit_is_recovered_from_the_newest_backup(directory: Path) -> None:
+def test_every_flipped_bit_is_recovered_from_the_newest_backup_without_a_cache(
+    directory: Path,
+) -> None:
     fill(directory)
     size = (directory / NAME).stat().st_size
     with open_seline(directory, storage__cache_bytes_max=0) as seline:
@@ -78,34 +80,36 @@ def test_every_flipped_bit_is_recovered_from_the_newest_backup(directory: Path) 
     assert "lost: changes after" in recovered[-1]["detail"]
 
 
-def test_verify_finds_a_flip_that_nobody_reads(directory: Path) -> None:
+def test_verify_finds_and_recovers_a_flipped_bit(directory: Path) -> None:
     fill(directory)
     flip(directory / NAME, 77)
     with open_seline(directory) as seline:
-        [found] = seline.data.verify().findings
-        assert (found.document, found.verdict, found.outcome) == (NAME, "altered", "recovered") or (
-            found.verdict == "torn" and found.outcome == "recovered"
-        )
-        assert found.lost
+        [finding] = seline.data.verify().findings
+        assert (finding.document, finding.verdict, finding.outcome) == (
+            NAME,
+            "altered",
+            "recovered",
+        ) or (finding.verdict == "torn" and finding.outcome == "recovered")
+        assert finding.lost
         assert seline.data.verify().findings == ()
 
 
-def test_every_flipped_bit_of_a_backup_is_found_and_the_backup_is_not_counted(
+def test_verify_marks_a_backup_with_any_flipped_bit(
     directory: Path,
 ) -> None:
     fill(directory)
     backup = newest_backup(directory)
-    good = backup.read_bytes()
+    intact = backup.read_bytes()
     with open_seline(directory) as seline:
-        for bit in range(len(good) * 8):
+        for bit in range(len(intact) * 8):
             flip(backup, bit)
-            [found] = [f for f in seline.data.verify().findings if f.backup]
-            assert (found.backup, found.outcome) == (backup.name, "marked"), bit
-            rewrite(backup, good)
+            [finding] = [finding for finding in seline.data.verify().findings if finding.backup]
+            assert (finding.backup, finding.outcome) == (backup.name, "marked"), bit
+            rewrite(backup, intact)
         assert seline.data.load_json(NAME) == VALUE
 
 
-def test_a_broken_newest_backup_is_skipped(directory: Path) -> None:
+def test_recovery_skips_a_broken_newest_backup(directory: Path) -> None:
     fill(directory)
     flip(newest_backup(directory), 50)
     flip(directory / NAME, 50)
@@ -134,18 +138,22 @@ TORN = {
 
 
 @pytest.mark.parametrize("broken", TORN.values(), ids=TORN.keys())
-def test_a_torn_document_is_recovered_and_set_aside(directory: Path, broken: bytes) -> None:
+def test_a_torn_document_is_recovered_and_its_bytes_are_quarantined(
+    directory: Path, broken: bytes
+) -> None:
     fill(directory)
     rewrite(directory / NAME, broken)
     with open_seline(directory, storage__settle_s=0.0) as seline:
-        assert seline.data.load_json(NAME)["n"] == 1, "served right, though it may be truncated now"
+        assert seline.data.load_json(NAME)["n"] == 1, (
+            "the file may still look like an unsettled edit"
+        )
         assert seline.data.load_json(NAME)["n"] == 1
         [item] = seline.data.quarantine()
         assert seline.data.read_quarantine(item.name) == broken
         assert seline.data.health()["status"] == "warning"
 
 
-def test_a_save_over_a_torn_document_keeps_the_broken_bytes(directory: Path) -> None:
+def test_a_save_over_a_torn_document_quarantines_the_broken_bytes(directory: Path) -> None:
     fill(directory)
     rewrite(directory / NAME, b"{")
     with open_seline(directory) as seline:
@@ -153,49 +161,55 @@ def test_a_save_over_a_torn_document_keeps_the_broken_bytes(directory: Path) -> 
         [item] = seline.data.quarantine()
         assert seline.data.read_quarantine(item.name) == b"{"
         assert seline.data.load_json(NAME) == {"new": True}
-        values = [seline.data.read_backup(NAME, b.name)["n"] for b in seline.data.backups(NAME)]
+        values = [
+            seline.data.read_backup(NAME, backup.name)["n"] for backup in seline.data.backups(NAME)
+        ]
         assert values == [1, 0]
 
 
-def break_everything(directory: Path) -> None:
+def break_every_copy(directory: Path) -> None:
     fill(directory)
     for path in (directory / NAME, *(directory / "backups").glob("*.json")):
         rewrite(path, b"\0" * 30)
 
 
-def test_with_every_copy_broken_nothing_is_invented_or_overwritten(directory: Path) -> None:
-    break_everything(directory)
+def test_with_every_copy_broken_reads_and_saves_raise_document_unrecoverable(
+    directory: Path,
+) -> None:
+    break_every_copy(directory)
     with open_seline(directory) as seline:
-        for attempt in (
+        for call in (
             lambda: seline.data.load_json(NAME, default={"invented": True}),
             lambda: seline.data.save_json(NAME, {"n": 1}),
             lambda: seline.data.update_field(NAME, "n", 1),
         ):
             with pytest.raises(errors.DocumentUnrecoverable) as refused:
-                attempt()
+                call()
         assert len(refused.value.details["backups"]) == 2
         assert seline.data.raw(NAME) == b"\0" * 30
         assert seline.data.export_all_data()["unrecoverable"] == [NAME]
         assert seline.data.restore_from_backup(NAME) is False
 
 
-@pytest.mark.parametrize("way", ["reset", "delete", "import"])
-def test_an_unrecoverable_document_has_ways_out(directory: Path, way: str) -> None:
-    break_everything(directory)
+@pytest.mark.parametrize("operation", ["reset", "delete", "import"])
+def test_reset_delete_and_import_end_an_unrecoverable_state(
+    directory: Path, operation: str
+) -> None:
+    break_every_copy(directory)
     with open_seline(directory) as seline:
-        if way == "reset":
+        if operation == "reset":
             seline.data.reset(NAME)
-        elif way == "delete":
+        elif operation == "delete":
             seline.data.delete(NAME)
         else:
             seline.data.import_data({"files": {NAME: {"n": 9}}})
-        assert seline.data.load_json(NAME) == ({"n": 9} if way == "import" else {})
+        assert seline.data.load_json(NAME) == ({"n": 9} if operation == "import" else {})
         [item] = seline.data.quarantine()
         assert seline.data.read_quarantine(item.name) == b"\0" * 30
         seline.data.save_json(NAME, {"n": 10})
 
 
-def test_a_sound_document_is_not_given_up(directory: Path) -> None:
+def test_reset_refuses_a_sound_document(directory: Path) -> None:
     fill(directory)
     with open_seline(directory) as seline, pytest.raises(errors.InvalidRequest):
         seline.data.reset(NAME)
@@ -216,7 +230,10 @@ def test_backups_swapped_between_documents_are_never_used(directory: Path) -> No
     with open_seline(directory) as seline:
         with pytest.raises(errors.DocumentUnrecoverable):
             seline.data.load_json("a.json")
-        assert {f.outcome for f in seline.data.verify().findings} == {"unrecoverable", "marked"}
+        assert {finding.outcome for finding in seline.data.verify().findings} == {
+            "unrecoverable",
+            "marked",
+        }
 
 
 def test_a_backup_without_checksum_is_used_after_every_sound_one(directory: Path) -> None:
@@ -236,7 +253,7 @@ def test_a_backup_without_checksum_is_used_after_every_sound_one(directory: Path
         assert seline.data.load_json(NAME) == {"n": "copied in"}
 
 
-def test_metadata_is_a_report_and_is_made_again(directory: Path) -> None:
+def test_broken_metadata_is_rebuilt_and_not_exported(directory: Path) -> None:
     fill(directory)
     (directory / "metadata.json").write_bytes(b"\0")
     with open_seline(directory) as seline:
@@ -244,7 +261,7 @@ def test_metadata_is_a_report_and_is_made_again(directory: Path) -> None:
         assert "metadata.json" not in seline.data.export_all_data()["files"]
 
 
-def test_broken_pins_stop_rotation_and_are_told(directory: Path) -> None:
+def test_broken_pins_stop_rotation_and_show_in_health(directory: Path) -> None:
     fill(directory)
     with open_seline(directory) as seline:
         [backup, _] = seline.data.backups(NAME)
@@ -259,7 +276,7 @@ def test_broken_pins_stop_rotation_and_are_told(directory: Path) -> None:
         assert seline.data.health()["status"] != "healthy"
 
 
-def test_a_flip_in_the_journal_is_found(directory: Path) -> None:
+def test_a_broken_journal_shows_in_health_and_is_removed(directory: Path) -> None:
     fill(directory)
     (directory / ".seline" / "journal").write_bytes(b'{"format":1,"entries":[]}\nbad\n')
     with open_seline(directory) as seline:
@@ -267,7 +284,7 @@ def test_a_flip_in_the_journal_is_found(directory: Path) -> None:
         assert not (directory / ".seline" / "journal").exists()
 
 
-def test_a_newer_format_is_refused_and_not_touched(directory: Path) -> None:
+def test_a_newer_format_is_refused_and_no_file_changes(directory: Path) -> None:
     fill(directory)
     (directory / ".seline" / "format").write_text("2\n")
     before = sorted(path.name for path in directory.rglob("*"))
@@ -276,7 +293,7 @@ def test_a_newer_format_is_refused_and_not_touched(directory: Path) -> None:
     assert sorted(path.name for path in directory.rglob("*")) == before
 
 
-def test_foreign_files_are_counted_and_never_touched(directory: Path) -> None:
+def test_foreign_files_are_not_documents_and_are_never_changed(directory: Path) -> None:
     fill(directory)
     (directory / "lost+found").mkdir()
     (directory / "notes.txt").write_text("mine")
@@ -289,7 +306,7 @@ def test_foreign_files_are_counted_and_never_touched(directory: Path) -> None:
     assert (directory / "backups" / "readme").read_text() == "mine"
 
 
-def test_a_directory_that_was_removed_while_running_is_made_again_and_told(
+def test_a_backups_directory_removed_at_run_time_is_created_again_and_reported(
     directory: Path,
 ) -> None:
     import shutil
@@ -299,13 +316,13 @@ def test_a_directory_that_was_removed_while_running_is_made_again_and_told(
             seline.data.save_json(NAME, {**VALUE, "n": number})
         shutil.rmtree(directory / "backups")
         seline.data.save_json(NAME, {**VALUE, "n": 7})
-        assert [b.verdict for b in seline.data.backups(NAME)] == ["sound"]
-        assert in_backups(seline, NAME) == [{**VALUE, "n": 2}]
+        assert [backup.verdict for backup in seline.data.backups(NAME)] == ["sound"]
+        assert backup_values(seline, NAME) == [{**VALUE, "n": 2}]
         assert seline.data.load_json(NAME)["n"] == 7
-        assert "remade" in told_of(seline)
+        assert "remade" in incident_kinds(seline)
 
 
-def test_a_replaced_data_directory_is_never_written(directory: Path) -> None:
+def test_a_replaced_data_directory_is_never_written_to(directory: Path) -> None:
     with open_seline(directory) as seline:
         seline.data.save_json(NAME, VALUE)
         directory.rename(directory.with_name("moved"))

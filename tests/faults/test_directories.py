@@ -1,7 +1,7 @@
-"""The held directories: moved away under a running store, closed under a reader, refused, forked.
+"""The directories that a store holds open: moved, closed during a read, refused, forked.
 
-V4  A read that races with the end of its store is refused; it never takes `{}` for an answer.
-V10 What a store has opened is closed once, by whoever opened it.
+V4   A read during close raises StoreClosed; it never returns `{}`.
+V10  Each descriptor is closed once, by the code that opened it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def descriptors() -> set[int]:
 
 
 @contextmanager
-def opened_anew(count: int = 12) -> Iterator[set[int]]:
-    """Let other parts of the program open directories, as they do when numbers are free."""
+def reused_descriptors(count: int = 12) -> Iterator[set[int]]:
+    """Open directories, as other code of the process does, so that freed numbers are used again."""
     numbers = [os.open("/", os.O_RDONLY) for _ in range(count)]
     try:
         yield set(numbers)
@@ -39,7 +39,7 @@ def opened_anew(count: int = 12) -> Iterator[set[int]]:
             os.close(number)
 
 
-def test_backups_go_on_where_the_directory_bears_our_name(tmp_path: Path) -> None:
+def test_backups_are_written_to_the_directory_of_that_name_after_a_move(tmp_path: Path) -> None:
     with open_seline(tmp_path) as seline:
         for number in range(3):
             seline.data.save_json(NAME, {"n": number})
@@ -50,18 +50,18 @@ def test_backups_go_on_where_the_directory_bears_our_name(tmp_path: Path) -> Non
             seline.data.save_json(NAME, {"n": number})
 
         assert len(os.listdir(tmp_path / "backups.old")) == 2
-        assert [b["n"] for b in values(seline.data, NAME)] == [11, 10, 2]
+        assert [value["n"] for value in backup_values(seline.data, NAME)] == [11, 10, 2]
         assert (tmp_path / ".seline" / "staging").is_dir()
     with open_seline(tmp_path) as seline:
         assert len(seline.data.backups(NAME)) == 3
 
 
-def values(data: object, name: str) -> list[dict[str, int]]:
+def backup_values(data: object, name: str) -> list[dict[str, int]]:
     backups = data.backups(name)  # type: ignore[attr-defined]
     return [data.read_backup(name, backup.name) for backup in backups]  # type: ignore[attr-defined]
 
 
-def test_another_directory_in_place_of_backups_is_the_one_to_go_on_in(tmp_path: Path) -> None:
+def test_backups_are_written_to_a_new_directory_that_replaced_the_old_one(tmp_path: Path) -> None:
     with open_seline(tmp_path) as seline:
         for number in range(3):
             seline.data.save_json(NAME, {"n": number})
@@ -70,52 +70,56 @@ def test_another_directory_in_place_of_backups_is_the_one_to_go_on_in(tmp_path: 
 
         seline.data.save_json(NAME, {"n": 3})
 
-        assert [b["n"] for b in values(seline.data, NAME)] == [2]
+        assert [value["n"] for value in backup_values(seline.data, NAME)] == [2]
 
 
-def test_a_read_that_the_end_overtakes_is_refused_never_empty(
+def test_a_read_during_close_raises_store_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seline = open_seline(tmp_path)
     seline.data.save_json(NAME, {"profile": "precious"})
-    asked, closed = threading.Event(), threading.Event()
-    pausing(monkeypatch, asked, closed)
+    checked, closed = threading.Event(), threading.Event()
+    pause_first_read(monkeypatch, checked, closed)
     answers: list[object] = []
-    reader = threading.Thread(target=lambda: answers.append(attempt(seline.data.load_json)))
+    reader = threading.Thread(
+        target=lambda: answers.append(load_or_store_closed(seline.data.load_json))
+    )
 
     reader.start()
-    asked.wait(10)
+    checked.wait(10)
     before = descriptors()
     seline.close()
-    with opened_anew() as numbers:
-        assert numbers & before, "no number was taken anew, so this proves nothing"
+    with reused_descriptors() as numbers:
+        assert numbers & before, "no freed descriptor number was used again"
         closed.set()
         reader.join(10)
 
     assert answers == [StoreClosed]
 
 
-def pausing(patch: pytest.MonkeyPatch, asked: threading.Event, go_on: threading.Event) -> None:
-    """Hold the first read up behind the question whether the store is open."""
+def pause_first_read(
+    patch: pytest.MonkeyPatch, checked: threading.Event, resume: threading.Event
+) -> None:
+    """Pause the first read of another thread right after its check that the store is open."""
 
     def paused(self: VolumeDirectory) -> None:
         real(self)
-        if threading.current_thread() is not threading.main_thread() and not asked.is_set():
-            asked.set()
-            go_on.wait(10)
+        if threading.current_thread() is not threading.main_thread() and not checked.is_set():
+            checked.set()
+            resume.wait(10)
 
     real = VolumeDirectory.check_usable
     patch.setattr(VolumeDirectory, "check_usable", paused)
 
 
-def attempt(load: Callable[[str], object]) -> object:
+def load_or_store_closed(load: Callable[[str], object]) -> object:
     try:
         return load(NAME)
     except StoreClosed:
         return StoreClosed
 
 
-def test_a_volume_that_is_refused_leaves_nothing_open(tmp_path: Path) -> None:
+def test_an_unsupported_volume_leaves_no_descriptor_open(tmp_path: Path) -> None:
     with open_seline(tmp_path):
         pass
     (tmp_path / ".seline" / "format").write_text("2\n")
@@ -128,12 +132,14 @@ def test_a_volume_that_is_refused_leaves_nothing_open(tmp_path: Path) -> None:
     assert descriptors() == before
 
 
-def test_a_forked_child_that_closes_the_store_closes_nothing_of_its_own(tmp_path: Path) -> None:
+def test_close_in_a_forked_child_keeps_the_descriptors_that_the_child_opened(
+    tmp_path: Path,
+) -> None:
     with open_seline(tmp_path) as seline:
         seline.data.save_json(NAME, {"n": 1})
         child = os.fork()
         if child == 0:
-            with opened_anew() as numbers:
+            with reused_descriptors() as numbers:
                 seline.close()
                 os._exit(0 if numbers <= descriptors() else 1)
         _, status = os.waitpid(child, 0)
@@ -142,20 +148,20 @@ def test_a_forked_child_that_closes_the_store_closes_nothing_of_its_own(tmp_path
         assert seline.data.load_json(NAME) == {"n": 1}
 
 
-def test_a_failed_commit_closes_nothing_that_is_not_its_own(
-    opened: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_failed_commit_closes_only_its_own_descriptors(
+    seline: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened.data.save_json(NAME, {"n": 1})
+    seline.data.save_json(NAME, {"n": 1})
     (directory / NAME).write_text('{"n": "by hand"}')
     others: list[int] = []
 
     def refuse(*_: object) -> NoReturn:
-        others.append(os.open(os.devnull, os.O_RDONLY))  # takes a number that was just freed
+        others.append(os.open(os.devnull, os.O_RDONLY))  # reuses a number that was just freed
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(files, "rename_new", refuse)
     with pytest.raises(VolumeFull):
-        opened.data.save_json(NAME, {"n": 2})
+        seline.data.save_json(NAME, {"n": 2})
 
     assert others
     for descriptor in others:

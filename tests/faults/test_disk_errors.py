@@ -1,6 +1,6 @@
-"""A volume that takes no writes still reads and exports, and says so (FAULTS 7, V4).
+"""V4: a volume that refuses every write is still read and exported, and health reports it.
 
-That any single call may fail is in `test_every_call`.
+`test_every_call` makes each single call fail.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ A = "a.json"
 
 
 class Volume:
-    """A store with its manager, over a clock that stands still."""
+    """A store with its manager and a clock that does not advance."""
 
     def __init__(self, directory: Path) -> None:
         self.clock = FakeClock()
@@ -37,8 +37,8 @@ class Volume:
         return run_without_loop(coroutine)  # type: ignore[arg-type]
 
 
-def refuse_new_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answer as a read-only file system does."""
+def make_read_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every creation of a file fail, as on a read-only file system."""
     real = os.open
 
     def refuse(path: object, flags: int, *args: object, **kwargs: object) -> int:
@@ -49,12 +49,12 @@ def refuse_new_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "open", refuse)
 
 
-def test_a_read_only_volume_still_reads_and_exports(
+def test_a_read_only_volume_is_read_and_exported_and_refuses_saves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     volume = Volume(tmp_path)
     volume.run(volume.data.save_json(A, {"n": 1}))
-    refuse_new_files(monkeypatch)
+    make_read_only(monkeypatch)
     with pytest.raises(errors.VolumeReadOnly):
         volume.run(volume.data.save_json(A, {"n": 2}))
     assert volume.run(volume.data.load_json(A)) == {"n": 1}
@@ -76,7 +76,7 @@ def test_a_broken_document_on_a_read_only_volume_is_served_from_its_backup(
     (tmp_path / A).write_bytes(b"\0" * before.st_size)
     os.utime(tmp_path / A, ns=(before.st_atime_ns, before.st_mtime_ns))
     volume = Volume(tmp_path)
-    refuse_new_files(monkeypatch)
+    make_read_only(monkeypatch)
     assert volume.run(volume.data.load_json(A)) == {"n": 1}
     health = volume.run(volume.data.health())
     assert "served_from_memory" in {check["name"] for check in health["checks"]}  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""People edit documents by hand: left alone while they write, adopted once they have done."""
+"""Hand edits: Seline serves them, does not touch them while they are written, adopts them later."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ NAME = "user_profile.json"
 SETTLE_S = 0.3
 
 
-async def adopted(seline: Seline, name: str = NAME) -> None:
-    """Read until the edit has settled and was taken over."""
+async def read_until_adopted(seline: Seline, name: str = NAME) -> None:
+    """Read until the edit has settled and Seline has adopted it."""
     await seline.data.load_json(name)
     await asyncio.sleep(SETTLE_S * 1.5)
     await seline.data.load_json(name)
 
 
-async def test_an_edit_that_parses_is_seen_at_once_and_adopted_later(tmp_path: Path) -> None:
+async def test_an_edit_that_parses_is_served_at_once_and_adopted_when_it_has_settled(
+    tmp_path: Path,
+) -> None:
     async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
         await seline.data.save_json(NAME, {"by": "seline"})
         (tmp_path / NAME).write_text('{"by": "hand"}')
         inode = (tmp_path / NAME).stat().st_ino
         assert await seline.data.load_json(NAME) == {"by": "hand"}
         assert (tmp_path / NAME).stat().st_ino == inode
-        await adopted(seline)
+        await read_until_adopted(seline)
         assert (tmp_path / NAME).stat().st_ino != inode
         assert (tmp_path / NAME).read_text() == '{"by": "hand"}'
         [backup] = await seline.data.backups(NAME)
@@ -41,18 +43,18 @@ async def test_an_edit_that_parses_is_seen_at_once_and_adopted_later(tmp_path: P
         assert await seline.data.quarantine() == []
 
 
-async def test_an_edit_that_replaces_the_file_is_adopted_too(tmp_path: Path) -> None:
+async def test_an_edit_that_replaces_the_file_is_adopted(tmp_path: Path) -> None:
     async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
         await seline.data.save_json(NAME, {"by": "seline"})
         (tmp_path / "new").write_text('{"by": "mv"}')
         (tmp_path / "new").rename(tmp_path / NAME)
         assert await seline.data.load_json(NAME) == {"by": "mv"}
-        await adopted(seline)
+        await read_until_adopted(seline)
         assert (await seline.data.documents())[0].verdict == "sound"
 
 
-async def test_truncate_first_writers_are_left_to_finish(tmp_path: Path) -> None:
-    """Thirty slow uploads: each ends as it was meant, nothing is undone or set aside."""
+async def test_slow_uploads_that_truncate_first_are_not_undone(tmp_path: Path) -> None:
+    """Thirty slow uploads: reads return the previous or the new content, nothing is quarantined."""
     async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
         await seline.data.save_json(NAME, {"upload": -1})
         for number in range(30):
@@ -65,22 +67,22 @@ async def test_truncate_first_writers_are_left_to_finish(tmp_path: Path) -> None
                     assert isinstance(seen, dict)
                     assert seen["upload"] in (number - 1, number)
             if number % 5 == 4:
-                await adopted(seline)
+                await read_until_adopted(seline)
             assert (await seline.data.load_json(NAME))["upload"] == number  # type: ignore[index,call-overload]
         assert await seline.data.quarantine() == []
 
 
-async def test_an_edit_that_was_read_is_not_unread_while_the_next_one_is_written(
+async def test_a_served_edit_stays_current_while_the_next_edit_is_torn(
     tmp_path: Path,
 ) -> None:
-    """A read never goes back, and a second edit left torn goes back to the first one."""
+    """A read never returns older content, and recovery of the torn edit restores the first edit."""
     async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
         await seline.data.save_json(NAME, {"by": "seline"})
         (tmp_path / NAME).write_text('{"by": "hand"}')
         assert await seline.data.load_json(NAME) == {"by": "hand"}
         (tmp_path / NAME).write_text('{"by": ')
         assert await seline.data.load_json(NAME) == {"by": "hand"}
-        await adopted(seline)
+        await read_until_adopted(seline)
         assert await seline.data.load_json(NAME) == {"by": "hand"}
         backups = await seline.data.backups(NAME)
         values = [await seline.data.read_backup(NAME, backup.name) for backup in backups]
@@ -88,7 +90,7 @@ async def test_an_edit_that_was_read_is_not_unread_while_the_next_one_is_written
         assert len(await seline.data.quarantine()) == 1
 
 
-async def test_shell_redirections_while_the_bot_reads_are_never_undone(tmp_path: Path) -> None:
+async def test_shell_redirections_are_not_undone_while_the_bot_reads(tmp_path: Path) -> None:
     async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
         await seline.data.save_json(NAME, {"n": -1})
         script = (
@@ -103,39 +105,41 @@ async def test_shell_redirections_while_the_bot_reads_are_never_undone(tmp_path:
             await seline.data.load_json(NAME)
             await asyncio.sleep(0.001)
         assert await seline.data.load_json(NAME) == {"n": 99}
-        await adopted(seline)
+        await read_until_adopted(seline)
         assert await seline.data.load_json(NAME) == {"n": 99}
         assert await seline.data.quarantine() == []
 
 
-async def test_an_edit_that_stays_broken_is_set_aside_once_settled(tmp_path: Path) -> None:
+async def test_an_edit_that_stays_torn_is_quarantined_when_it_has_settled(tmp_path: Path) -> None:
     async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
         await seline.data.save_json(NAME, {"n": 1})
         (tmp_path / NAME).write_text('{"n": 2,')
         assert await seline.data.load_json(NAME) == {"n": 1}
         assert (tmp_path / NAME).read_text() == '{"n": 2,'
-        await adopted(seline)
+        await read_until_adopted(seline)
         assert await seline.data.load_json(NAME) == {"n": 1}
         [item] = await seline.data.quarantine()
         assert await seline.data.read_quarantine(item.name) == b'{"n": 2,'
 
 
-async def test_verify_waits_for_an_edit_to_settle(tmp_path: Path) -> None:
+async def test_verify_waits_until_a_torn_edit_has_settled(tmp_path: Path) -> None:
     async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
         await seline.data.save_json(NAME, {"n": 1})
         (tmp_path / NAME).write_text("{")
-        [found] = (await seline.data.verify()).findings
-        assert (found.verdict, found.outcome) == ("torn", "recovered")
+        [finding] = (await seline.data.verify()).findings
+        assert (finding.verdict, finding.outcome) == ("torn", "recovered")
 
 
-async def test_a_first_file_half_written_is_not_an_empty_document(tmp_path: Path) -> None:
+async def test_a_torn_first_file_is_unrecoverable_and_not_empty(tmp_path: Path) -> None:
     async with open_seline(tmp_path, storage__settle_s=60.0) as seline:
         (tmp_path / NAME).write_text("{")
         with pytest.raises(DocumentUnrecoverable):
             await seline.data.load_json(NAME)
 
 
-async def test_a_save_over_a_half_written_edit_keeps_both(tmp_path: Path) -> None:
+async def test_a_save_over_an_unsettled_edit_keeps_the_edit_and_the_previous_content(
+    tmp_path: Path,
+) -> None:
     async with open_seline(tmp_path, storage__settle_s=60.0) as seline:
         await seline.data.save_json(NAME, {"n": 1})
         (tmp_path / NAME).write_text('{"half')
@@ -147,7 +151,7 @@ async def test_a_save_over_a_half_written_edit_keeps_both(tmp_path: Path) -> Non
         assert await seline.data.read_backup(NAME, backup.name) == {"n": 1}
 
 
-async def test_a_save_over_an_edit_keeps_the_edit_and_what_was_before_it(tmp_path: Path) -> None:
+async def test_a_save_over_an_edit_keeps_the_edit_and_the_content_before_it(tmp_path: Path) -> None:
     async with open_seline(tmp_path) as seline:
         await seline.data.save_json(NAME, {"n": 1})
         (tmp_path / NAME).write_text('{"n": "hand"}')
@@ -159,8 +163,13 @@ async def test_a_save_over_an_edit_keeps_the_edit_and_what_was_before_it(tmp_pat
         assert values == [{"n": "hand"}, {"n": 1}]
 
 
-async def test_edits_in_the_very_moment_of_a_save_are_never_lost(tmp_path: Path) -> None:
-    """An editor replaces the file while the bot saves: each edit is current or kept somewhere."""
+async def test_edits_during_saves_are_kept_unless_the_next_edit_replaces_them(
+    tmp_path: Path,
+) -> None:
+    """An editor replaces the file while the bot saves: most edits are kept.
+
+    An edit that the next edit replaces before a save is lost, since Seline never sees it.
+    """
     async with open_seline(tmp_path, backups__keep_newest=100_000) as seline:
         await seline.data.save_json(NAME, {"by": "seline", "n": -1})
         script = (
@@ -199,7 +208,7 @@ async def test_an_edit_by_another_user_is_adopted(tmp_path: Path) -> None:
             check=True,
         )
         assert await seline.data.load_json(NAME) == {"by": "other"}
-        await adopted(seline)
+        await read_until_adopted(seline)
         os.chown(file, 65534, 65534)
         await seline.data.save_json(NAME, {"by": "seline again"})
         values = [

@@ -1,9 +1,9 @@
-"""Every file-changing call of every operation fails once, opening and closing included.
+"""Every file-changing call of every operation fails once, also during open and close.
 
-The caller hears a typed error or success; V1 to V9 hold, at once and after a restart; nothing stray
-is left, no failed sync is made again; the next change works, or health says why it cannot and it
-does once the volume was reopened. The default tier tries the same few each time, the long one all:
-first what the operating system answers to this process, then what `strace` has the kernel answer.
+The caller receives a typed error or success. V1 to V9 hold at once and after a restart: no stray
+file remains, and no failed sync is repeated. The next change succeeds, or health names the reason
+and the change succeeds after the reopening. The default tier tries the same few failures each time.
+The long tier tries all: first a call of the process raises, then `strace` makes the kernel refuse.
 """
 
 from __future__ import annotations
@@ -48,95 +48,101 @@ AS_KERNEL: Final = {
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_a_call_that_fails_breaks_no_promise(
-    name: str, tmp_path: Path, place: Path, hands: Workers
+def test_some_failing_calls_break_no_guarantee(
+    name: str, tmp_path: Path, workspace: Path, worker_processes: Workers
 ) -> None:
-    few = hands.pool.submit(attempt_some, name, tmp_path, place, Prepared.failures, SAMPLE)
+    tried = worker_processes.pool.submit(
+        attempt_some, name, tmp_path, workspace, Prepared.failures, SAMPLE
+    )
 
-    assert few.result() == Tried(SAMPLE, [])
+    assert tried.result() == Tried(SAMPLE, [])
 
 
 @pytest.mark.prove
 @pytest.mark.parametrize("name", EVERY)
-def test_no_call_that_fails_breaks_a_promise(
-    name: str, tmp_path: Path, place: Path, hands: Workers, until_s: float
+def test_no_failing_call_breaks_a_guarantee(
+    name: str, tmp_path: Path, workspace: Path, worker_processes: Workers, deadline_s: float
 ) -> None:
-    operation = hands.pool.submit(prepared, name, tmp_path, place).result()
+    operation = worker_processes.pool.submit(prepared, name, tmp_path, workspace).result()
     cases = operation.failures()
 
-    tried = attempt_all(hands, attempt, cases, until_s=until_s)
+    tried = attempt_all(worker_processes, attempt, cases, until_s=deadline_s)
 
-    noted(SUITE, name, tried, place, calls=len(operation.calls), possible=len(cases))
+    noted(SUITE, name, tried, workspace, calls=len(operation.calls), possible=len(cases))
     assert tried.flagged == []
 
 
 @pytest.mark.prove
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_every_call_that_is_recorded_is_among_those_that_fail(
-    name: str, tmp_path: Path, place: Path, hands: Workers
+def test_every_recorded_call_is_made_to_fail(
+    name: str, tmp_path: Path, workspace: Path, worker_processes: Workers
 ) -> None:
-    """What the recorder sees is what the kernel sees (`test_powercut` proves it by strace)."""
-    failing = hands.pool.submit(prepared, name, tmp_path / "failing", place).result()
+    """The recorder sees what the kernel sees, which `test_powercut` proves with strace."""
+    failing = worker_processes.pool.submit(prepared, name, tmp_path / "failing", workspace).result()
     prepare(OPERATIONS[name], tmp_path / "volume")
 
     recorded = record(OPERATIONS[name], tmp_path / "volume")
 
     seen = Counter(call.name for call in recorded.calls if call.name != "acknowledged")
     assert (
-        seen - Counter(AS_KERNEL.get(made.name, made.name) for made in failing.calls) == Counter()
+        seen - Counter(AS_KERNEL.get(call.name, call.name) for call in failing.calls) == Counter()
     )
 
 
 @pytest.mark.prove
-@pytest.mark.parametrize("way", WAYS)
-def test_no_call_that_fails_on_another_file_system_breaks_a_promise(
-    way: str, tmp_path: Path, place: Path, hands: Workers, until_s: float
+@pytest.mark.parametrize("variant", WAYS)
+def test_no_failing_call_breaks_a_guarantee_in_another_commit_variant(
+    variant: str, tmp_path: Path, workspace: Path, worker_processes: Workers, deadline_s: float
 ) -> None:
-    operations = prepared_by(way, tmp_path, place, hands)
+    operations = prepared_by(variant, tmp_path, workspace, worker_processes)
     cases = [case for operation in operations for case in operation.failures()]
 
-    tried = attempt_all(hands, attempt, cases, until_s=until_s)
+    tried = attempt_all(worker_processes, attempt, cases, until_s=deadline_s)
 
-    noted(SUITE, f"{', '.join(ALSO_BUILT)}: {way}", tried, place, possible=len(cases))
+    noted(SUITE, f"{', '.join(ALSO_BUILT)}: {variant}", tried, workspace, possible=len(cases))
     assert tried.flagged == []
 
 
 @pytest.mark.prove(share=5)
 @pytest.mark.timeout(1500)
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-def test_no_call_that_the_kernel_refuses_breaks_a_promise(
-    tmp_path: Path, hands: Workers, share_s: float
+def test_no_call_that_the_kernel_refuses_breaks_a_guarantee(
+    tmp_path: Path, worker_processes: Workers, share_s: float
 ) -> None:
-    """The same from outside: the process is a fresh one, and nothing in it was touched."""
-    ends_s = time.monotonic() + min(KERNEL_LIMIT_S, share_s)
+    """The kernel refuses the calls of a fresh process whose code is not patched."""
+    suite_deadline_s = time.monotonic() + min(KERNEL_LIMIT_S, share_s)
     names = random.Random(4).sample(list(EVERY), len(EVERY))
-    found: list[Tried] = []
-    for to_come in range(len(names), 0, -1):
-        left_s = ends_s - time.monotonic()
-        if left_s > 0:
-            place = tmp_path / str(to_come)
-            name = names[to_come - 1]
-            operation = hands.pool.submit(prepared, name, place / "scratch", place).result()
-            until_s = time.monotonic() + left_s / to_come
+    parts: list[Tried] = []
+    for remaining in range(len(names), 0, -1):
+        remaining_s = suite_deadline_s - time.monotonic()
+        if remaining_s > 0:
+            directory = tmp_path / str(remaining)
+            name = names[remaining - 1]
+            operation = worker_processes.pool.submit(
+                prepared, name, directory / "scratch", directory
+            ).result()
+            deadline_s = time.monotonic() + remaining_s / remaining
             cases = injected.refusals(operation)
-            found.append(attempt_all(hands, injected.attempt, cases, until_s=until_s, chunk=2))
+            parts.append(
+                attempt_all(worker_processes, injected.attempt, cases, until_s=deadline_s, chunk=2)
+            )
 
-    tried = together(found)
+    tried = together(parts)
 
-    noted(SUITE, "refused by the kernel (strace)", tried, tmp_path, operations=len(found))
+    noted(SUITE, "refused by the kernel (strace)", tried, tmp_path, operations=len(parts))
     assert tried.flagged == []
     assert tried.count > 0
 
 
 @pytest.mark.prove
-@pytest.mark.parametrize("wrong", WRONG_WHEN_A_CALL_FAILS)
-def test_a_build_that_is_wrong_when_a_call_fails_is_flagged(
-    wrong: str, tmp_path: Path, place: Path, hands: Workers
+@pytest.mark.parametrize("build", WRONG_WHEN_A_CALL_FAILS)
+def test_a_wrong_build_is_flagged_when_calls_fail(
+    build: str, tmp_path: Path, workspace: Path, worker_processes: Workers
 ) -> None:
-    name, _ = WRONG_WHEN_A_CALL_FAILS[wrong]
-    operation = hands.pool.submit(prepared, name, tmp_path, place, wrong).result()
+    name, _ = WRONG_WHEN_A_CALL_FAILS[build]
+    operation = worker_processes.pool.submit(prepared, name, tmp_path, workspace, build).result()
 
-    tried = hands.pool.submit(attempt, operation.failures()[-WRONG_SAMPLE:]).result()
+    tried = worker_processes.pool.submit(attempt, operation.failures()[-WRONG_SAMPLE:]).result()
 
-    noted("negative control", wrong, tried, place)
+    noted("negative control", build, tried, workspace)
     assert tried.flagged

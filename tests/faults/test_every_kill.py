@@ -1,8 +1,8 @@
-"""Kill -9 before and after every file-changing call of every operation (V1, V3, V5, FAULTS 12).
+"""V1, V3, V5: kill -9 before and after every file-changing call of every operation.
 
-What was acknowledged is there, what was not is there whole or not at all, the next start leaves
-nothing stray, and every document takes its next change. Opening and closing are killed, too. The
-default tier tries the same few moments each time, the long one all of them.
+Acknowledged changes are there, all others are whole or absent, the next start leaves no stray file,
+and every document accepts its next change. Open and close are killed too. The default tier tries
+the same few kills each time, the long tier all of them.
 """
 
 from __future__ import annotations
@@ -33,51 +33,53 @@ LIMIT_S: Final = 60.0
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_a_kill_between_two_calls_breaks_no_promise(
-    name: str, tmp_path: Path, place: Path, hands: Workers
+def test_some_kills_between_two_calls_break_no_guarantee(
+    name: str, tmp_path: Path, workspace: Path, worker_processes: Workers
 ) -> None:
-    few = hands.pool.submit(attempt_some, name, tmp_path, place, Prepared.kills, SAMPLE)
+    tried = worker_processes.pool.submit(
+        attempt_some, name, tmp_path, workspace, Prepared.kills, SAMPLE
+    )
 
-    assert few.result() == Tried(SAMPLE, [])
+    assert tried.result() == Tried(SAMPLE, [])
 
 
 @pytest.mark.prove
 @pytest.mark.parametrize("name", EVERY)
-def test_no_kill_between_two_calls_breaks_a_promise(
-    name: str, tmp_path: Path, place: Path, hands: Workers, until_s: float
+def test_no_kill_between_two_calls_breaks_a_guarantee(
+    name: str, tmp_path: Path, workspace: Path, worker_processes: Workers, deadline_s: float
 ) -> None:
-    cases = hands.pool.submit(prepared, name, tmp_path, place).result().kills()
+    cases = worker_processes.pool.submit(prepared, name, tmp_path, workspace).result().kills()
 
-    tried = attempt_all(hands, attempt, cases, until_s=until_s)
+    tried = attempt_all(worker_processes, attempt, cases, until_s=deadline_s)
 
-    noted(SUITE, f"at every call of {name}", tried, place, possible=len(cases))
+    noted(SUITE, f"at every call of {name}", tried, workspace, possible=len(cases))
     assert tried.flagged == []
 
 
 @pytest.mark.prove
-@pytest.mark.parametrize("way", WAYS)
-def test_no_kill_on_another_file_system_breaks_a_promise(
-    way: str, tmp_path: Path, place: Path, hands: Workers, until_s: float
+@pytest.mark.parametrize("variant", WAYS)
+def test_no_kill_breaks_a_guarantee_in_another_commit_variant(
+    variant: str, tmp_path: Path, workspace: Path, worker_processes: Workers, deadline_s: float
 ) -> None:
-    operations = prepared_by(way, tmp_path, place, hands)
+    operations = prepared_by(variant, tmp_path, workspace, worker_processes)
     cases = [case for operation in operations for case in operation.kills()]
 
-    tried = attempt_all(hands, attempt, cases, until_s=until_s)
+    tried = attempt_all(worker_processes, attempt, cases, until_s=deadline_s)
 
-    what = f"at every call of {', '.join(ALSO_BUILT)}: {way}"
-    noted(SUITE, what, tried, place, possible=len(cases))
+    what = f"at every call of {', '.join(ALSO_BUILT)}: {variant}"
+    noted(SUITE, what, tried, workspace, possible=len(cases))
     assert tried.flagged == []
 
 
 @pytest.mark.prove
-@pytest.mark.parametrize("wrong", WRONG_WHEN_KILLED)
-def test_a_build_that_is_wrong_when_killed_is_flagged(
-    wrong: str, tmp_path: Path, place: Path, hands: Workers
+@pytest.mark.parametrize("build", WRONG_WHEN_KILLED)
+def test_a_wrong_build_is_flagged_when_killed(
+    build: str, tmp_path: Path, workspace: Path, worker_processes: Workers
 ) -> None:
-    name, _ = WRONG_WHEN_KILLED[wrong]
-    operation = hands.pool.submit(prepared, name, tmp_path, place, wrong).result()
+    name, _ = WRONG_WHEN_KILLED[build]
+    operation = worker_processes.pool.submit(prepared, name, tmp_path, workspace, build).result()
 
-    tried = hands.pool.submit(attempt, operation.kills()).result()
+    tried = worker_processes.pool.submit(attempt, operation.kills()).result()
 
-    noted("negative control", wrong, tried, place)
+    noted("negative control", build, tried, workspace)
     assert tried.flagged

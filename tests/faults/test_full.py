@@ -1,10 +1,10 @@
-"""Full is not dead (V9): on a small file system of its own, filled by saves, backups, strangers.
+"""V9: a full volume still works. Each test fills a small file system of its own.
 
-- From 90 % on old backups make room, the oldest first, each with its reason, never a document's
-  newest sound one (V8); from 95 % on growing writes are `VolumeFull`, and nothing is written.
-- Full to the last byte, or the last inode: reads, deletes, shrinking writes, restores and exports
-  go on, from a reserve where they must, also for a process that was started on the full volume.
-- A full server is ready and says what is wrong; when there is room again all is as before.
+- From 90 %, Seline discards old backups, oldest first, each with a reason, and never the newest
+  sound backup of a document (V8). From 95 %, growing writes raise `VolumeFull` and write nothing.
+- With no free byte or inode, reads, deletes, shrinking writes, restores and exports work, from a
+  reserve if needed, also in a process that starts on the full volume.
+- A full server is ready and reports the state; the state ends when space returns.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from seline.server import serving
 from seline.storage.volume import batches
 from seline.storage.volume.mounts import mount_of
 from tests.command_line import line_at
-from tests.faults.injection import in_backups, store_of, told_of
+from tests.faults.injection import backup_values, incident_kinds, store_of
 from tests.faults.small_filesystem import SmallFilesystem, free_bytes, small_filesystem
 from tests.integration.test_http import Client, settings_for
 from tests.proof.figures import note
@@ -49,7 +49,7 @@ FOREIGN: Final = "core.dump"
 LONG: Final = 5_000
 
 
-# a volume, and the ways to fill it
+# a volume, and how it is filled
 
 
 def _to_96_percent(volume: SmallFilesystem) -> Path:
@@ -73,16 +73,16 @@ FILLED: Final[Mapping[str, Callable[[SmallFilesystem], Path]]] = {
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Iterator[SmallFilesystem]:
-    """Give a small file system of its own."""
+    """Yield a small file system."""
     with small_filesystem(tmp_path / "volume") as small:
         yield small
 
 
 @contextmanager
-def volume_to_fill(way: str, tmp_path: Path) -> Iterator[SmallFilesystem]:
-    """Give a volume that `way` can fill soon."""
+def volume_to_fill(level: str, tmp_path: Path) -> Iterator[SmallFilesystem]:
+    """Yield a small file system that can be filled to `level` quickly."""
     with small_filesystem(
-        tmp_path / "volume", inodes=128 if way == "to the last inode" else None
+        tmp_path / "volume", inodes=128 if level == "to the last inode" else None
     ) as small:
         yield small
 
@@ -91,15 +91,15 @@ def value(number: Json, length: int = LONG) -> dict[str, Json]:
     return {"n": number, "text": "x" * length}
 
 
-def save_history(seline: Seline, count: int = 2) -> None:
-    """Save the documents `count` times; with two, every backup is a newest sound one."""
+def save_versions(seline: Seline, count: int = 2) -> None:
+    """Save each document `count` times; with two, each backup is the newest sound one."""
     for number in range(count):
         for name in NAMES:
             seline.data.save_json(name, value(number))
 
 
-def make_room(foreign: Path) -> None:
-    """Take away what a stranger left."""
+def remove_foreign(foreign: Path) -> None:
+    """Delete foreign files."""
     if foreign.is_dir():
         for path in foreign.iterdir():
             path.unlink()
@@ -107,40 +107,40 @@ def make_room(foreign: Path) -> None:
         foreign.unlink(missing_ok=True)
 
 
-def strays(volume: SmallFilesystem) -> list[str]:
+def stray_files(volume: SmallFilesystem) -> list[str]:
     inner = volume.path / ".seline"
     return [*os.listdir(inner / "staging"), *(path.name for path in inner.glob("journal*"))]
 
 
-def backups_of(seline: Seline) -> dict[str, list[str]]:
-    """Return every document's backups, newest first."""
+def all_backups(seline: Seline) -> dict[str, list[str]]:
+    """Return the names of every document's backups, newest first."""
     return {name: [backup.name for backup in seline.data.backups(name)] for name in NAMES}
 
 
 def check_named(name: str, health: Any) -> Any:
-    """Return one check of health."""
+    """Return one check of a health report."""
     return next(check for check in health["checks"] if check["name"] == name)
 
 
-def shed_in(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return the backups that the log says were discarded for want of space, in order."""
-    said = [re.fullmatch(r"(\S+) was discarded: the volume is nearly full", line)
+def shed_backups(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the backups that were discarded to free space, in the order of the log."""
+    matches = [re.fullmatch(r"(\S+) was discarded: the volume is nearly full", line)
             for line in caplog.messages]  # fmt: skip
-    return [one[1] for one in said if one]
+    return [match[1] for match in matches if match]
 
 
 def has_reserve(volume: SmallFilesystem) -> bool:
     return (volume.path / ".seline" / "reserve").exists()
 
 
-def wait_until(is_so: Callable[[], bool], limit_s: float = 10.0) -> None:
+def wait_until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
     ends_at = time.monotonic() + limit_s
-    while not is_so():
-        assert time.monotonic() < ends_at, "it does not come about"
+    while not condition():
+        assert time.monotonic() < ends_at, "the condition did not become true"
         time.sleep(0.01)
 
 
-# what a full volume still does
+# what works on a full volume
 
 
 def _transaction(seline: Seline) -> None:
@@ -153,7 +153,7 @@ def _edit(seline: Seline) -> None:
         content["text"] = "short"
 
 
-GIVE_ROOM: Final[Mapping[str, tuple[Callable[[Seline], object], Json]]] = {
+NOT_GROWING: Final[Mapping[str, tuple[Callable[[Seline], object], Json]]] = {
     "a smaller save": (lambda s: s.data.save_json("a.json", value(2, 4_000)), value(2, 4_000)),
     "a save of the same size": (lambda s: s.data.save_json("a.json", value(2)), value(2)),
     "a blank save": (lambda s: s.data.save_json("a.json", {"n": 2}), {"n": 2}),
@@ -167,55 +167,63 @@ GIVE_ROOM: Final[Mapping[str, tuple[Callable[[Seline], object], Json]]] = {
     "a restore": (lambda s: s.data.restore("a.json"), value(0)),
     "a delete": (lambda s: s.data.delete("a.json"), None),
     "a purge": (lambda s: s.data.delete("a.json", purge=True), None),
-    "a pin": (lambda s: s.data.pin("a.json", backups_of_one(s, "a.json")[0]), value(1)),
+    "a pin": (lambda s: s.data.pin("a.json", backups_of(s, "a.json")[0]), value(1)),
 }
-"""What does not grow, with what a.json holds after it."""
-ALWAYS_TRIED: Final = ("a smaller save", "a blank save", "a transaction", "a restore", "a delete")
+"""Changes that do not grow the volume, each with the value of a.json afterwards."""
+SOME_NOT_GROWING: Final = (
+    "a smaller save",
+    "a blank save",
+    "a transaction",
+    "a restore",
+    "a delete",
+)
 
 
-@pytest.mark.parametrize("way", FILLED)
-def test_a_volume_that_is_full_at_the_start_takes_what_does_not_grow(
-    way: str, tmp_path: Path
+@pytest.mark.parametrize("level", FILLED)
+def test_a_volume_that_is_full_when_opened_accepts_some_changes_that_do_not_grow(
+    level: str, tmp_path: Path
 ) -> None:
-    _give_room_while_full(way, ALWAYS_TRIED, tmp_path)
+    _change_while_full(level, SOME_NOT_GROWING, tmp_path)
 
 
 @pytest.mark.prove
-def test_a_volume_that_is_full_at_the_start_takes_all_that_does_not_grow(tmp_path: Path) -> None:
+def test_a_volume_that_is_full_when_opened_accepts_every_change_that_does_not_grow(
+    tmp_path: Path,
+) -> None:
     kinds = {
-        _give_room_while_full(way, tuple(GIVE_ROOM), tmp_path / way.replace(" ", "-"))
-        for way in FILLED
+        _change_while_full(level, tuple(NOT_GROWING), tmp_path / level.replace(" ", "-"))
+        for level in FILLED
     }
     note(
         SUITE, "each change that does not grow, full at the start", where=", ".join(kinds),
-        tried=len(FILLED) * len(GIVE_ROOM), failures=0,
+        tried=len(FILLED) * len(NOT_GROWING), failures=0,
     )  # fmt: skip
 
 
-def _give_room_while_full(way: str, names: Sequence[str], place: Path) -> str:
-    """Do each on a volume of its own that was full before it was opened; return what kind it is."""
-    with volume_to_fill(way, place) as volume:
+def _change_while_full(level: str, names: Sequence[str], directory: Path) -> str:
+    """Do each change on a volume that was full before opening; return the file system's kind."""
+    with volume_to_fill(level, directory) as volume:
         for name in names:
-            act, after = GIVE_ROOM[name]
+            act, after = NOT_GROWING[name]
             with open_seline(volume.path) as seline:
-                save_history(seline)
-            foreign = FILLED[way](volume)
+                save_versions(seline)
+            foreign = FILLED[level](volume)
             with open_seline(volume.path) as seline:
                 assert seline.data.health()["status"] == "critical"
-                _check_that_nothing_grows(seline)
+                _check_full(seline)
                 act(seline)
                 assert seline.data.load_json("a.json", default=None) == after, name
-                assert strays(volume) == [], name
-                _check_that_nothing_grows(seline)
-                make_room(foreign)
+                assert stray_files(volume) == [], name
+                _check_full(seline)
+                remove_foreign(foreign)
                 seline.data.save_json("new.json", value(0, MB))
                 assert seline.data.load_json("a.json", default=None) == after, name
-                _begin_anew(seline)
+                _delete_all(seline)
     return volume.kind
 
 
-def _check_that_nothing_grows(seline: Seline) -> None:
-    """What grows is refused, and what lies there is shown."""
+def _check_full(seline: Seline) -> None:
+    """Check that a growing save is refused and that reads, exports and verify work."""
     with pytest.raises(VolumeFull):
         seline.data.save_json("new.json", value(0, 20 * MB))
     assert seline.data.load_json("b.json") != {}
@@ -223,23 +231,23 @@ def _check_that_nothing_grows(seline: Seline) -> None:
     assert seline.data.verify().findings == ()
 
 
-def _begin_anew(seline: Seline) -> None:
+def _delete_all(seline: Seline) -> None:
     for info in seline.data.documents():
         seline.data.delete(info.name, purge=True)
 
 
-async def test_an_export_leaves_a_full_volume_and_comes_back(tmp_path: Path) -> None:
-    """The readable JSON, and the folder on another disk, read back."""
-    for way, fill in FILLED.items():
-        place = tmp_path / way.replace(" ", "-")
-        place.mkdir()
-        with volume_to_fill(way, place) as volume:
+async def test_a_full_volume_can_be_exported_and_imported(tmp_path: Path) -> None:
+    """Test the readable export, and an export to a folder on another disk that is read back."""
+    for level, fill in FILLED.items():
+        directory = tmp_path / level.replace(" ", "-")
+        directory.mkdir()
+        with volume_to_fill(level, directory) as volume:
             async with open_awaited(volume.path) as seline:
                 for number in range(2):
                     await seline.data.save_json("a.json", value(number))
                 fill(volume)
 
-                target = Folder("beside", str(place / "exports"))
+                target = Folder("beside", str(directory / "exports"))
                 exporting = Exporting(seline.data, version=__version__)
                 exported = await exporting.export_to(target, keep=1)
                 readable = await seline.data.export_all_data()
@@ -253,25 +261,25 @@ async def test_an_export_leaves_a_full_volume_and_comes_back(tmp_path: Path) -> 
             assert [len(document.backups) for document in manifest.documents] == [1]
 
 
-@pytest.mark.parametrize("way", FILLED)
-async def test_a_full_server_is_ready_says_what_is_wrong_and_gets_well_by_itself(
-    way: str, tmp_path: Path
+@pytest.mark.parametrize("level", FILLED)
+async def test_a_full_server_is_ready_reports_critical_and_recovers_when_space_returns(
+    level: str, tmp_path: Path
 ) -> None:
-    with volume_to_fill(way, tmp_path) as volume:
+    with volume_to_fill(level, tmp_path) as volume:
         async with open_awaited(volume.path) as seline:
             for number in range(2):
                 for name in NAMES:
                     await seline.data.save_json(name, value(number))
-        foreign = FILLED[way](volume)
+        foreign = FILLED[level](volume)
         async with served(volume) as client:
-            assert await ready(client) == 200
+            assert await readiness(client) == 200
             status, health, _ = await client.call("GET", "/health")
             assert (status, health["status"]) == (200, "critical")
-            wrong = "inodes" if way == "to the last inode" else "usage"
+            wrong = "inodes" if level == "to the last inode" else "usage"
             assert check_named(wrong, health)["status"] == "critical"
             assert check_named(wrong, health)["fix"]
-            assert await puts(client, "new.json", value(0, MB)) == (507, "volume_full")
-            assert await puts(client, "a.json", value("short", 100)) == (200, None)
+            assert await put(client, "new.json", value(0, MB)) == (507, "volume_full")
+            assert await put(client, "a.json", value("short", 100)) == (200, None)
             for method, path, body in (
                 ("GET", "/documents/a.json", None),
                 ("GET", "/storage-info", None),
@@ -281,14 +289,14 @@ async def test_a_full_server_is_ready_says_what_is_wrong_and_gets_well_by_itself
                 ("POST", "/verify", None),
             ):
                 assert (await client.call(method, path, body))[0] == 200, path
-            assert await ready(client) == 200
+            assert await readiness(client) == 200
 
-            make_room(foreign)
+            remove_foreign(foreign)
 
-            assert await puts(client, "new.json", value(0, MB)) == (201, None)
+            assert await put(client, "new.json", value(0, MB)) == (201, None)
             _, health, _ = await client.call("GET", "/health")
             assert check_named(wrong, health)["status"] in ("ok", "info")
-            assert await ready(client) == 200
+            assert await readiness(client) == 200
 
 
 @asynccontextmanager
@@ -298,114 +306,123 @@ async def served(volume: SmallFilesystem) -> AsyncIterator[Client]:
         yield Client(session, running.address)
 
 
-async def ready(client: Client) -> int:
+async def readiness(client: Client) -> int:
     root = client.base.removesuffix("/api/v1/data-admin")
     async with client.session.get(f"{root}/readyz") as answer:
         return answer.status
 
 
-async def puts(client: Client, name: str, body: Json) -> tuple[int, str | None]:
+async def put(client: Client, name: str, body: Json) -> tuple[int, str | None]:
     status, answer, _ = await client.call("PUT", f"/documents/{name}", body)
     return status, answer.get("code")
 
 
-# by levels: 90 % and 95 %
+# levels: 90 % and 95 %
 
 
-def test_old_backups_go_from_ninety_percent_on_the_oldest_first_and_with_a_reason(
+def test_from_ninety_percent_the_oldest_backups_are_discarded_and_reported(
     volume: SmallFilesystem, caplog: pytest.LogCaptureFixture
 ) -> None:
     made: dict[str, list[str]] = {name: [] for name in NAMES}
     with open_seline(volume.path, backups__keep_newest=1000) as seline:
         for number in range(90):
             name = NAMES[number % 3]
-            gone, before = len(shed_in(caplog)), seline.data.health()["usage_percent"]
+            shed_before, percent_before = (
+                len(shed_backups(caplog)),
+                seline.data.health()["usage_percent"],
+            )
             seline.data.save_json(name, value(number, 300_000))
-            made[name] += [one for one in backups_of_one(seline, name)[:1] if one not in made[name]]
-            assert len(shed_in(caplog)) == gone or before > 88, "some went before their time"  # type: ignore[operator]
-        kept = backups_of(seline)
+            made[name] += [
+                backup for backup in backups_of(seline, name)[:1] if backup not in made[name]
+            ]
+            assert len(shed_backups(caplog)) == shed_before or percent_before > 88, (
+                "discarded too early"
+            )  # type: ignore[operator]
+        kept = all_backups(seline)
         health = seline.data.health()
         newest = [seline.data.read_backup(name, kept[name][0])["n"] for name in NAMES]  # type: ignore[index,call-overload]
 
-    shed = {name: [one for one in shed_in(caplog) if one in made[name]] for name in NAMES}
+    shed = {
+        name: [backup for backup in shed_backups(caplog) if backup in made[name]] for name in NAMES
+    }
     for name in NAMES:
         assert len(shed[name]) > 5
-        assert [*shed[name], *reversed(kept[name])] == made[name], "an older one was left"
+        assert [*shed[name], *reversed(kept[name])] == made[name], "an older backup was kept"
     assert newest == [84, 85, 86]
     assert max(map(len, shed.values())) - min(map(len, shed.values())) < 3
     assert health["usage_percent"] < 95  # type: ignore[operator]
-    told = check_named("shed", health)
-    assert told["status"] == "warning"
-    assert shed_in(caplog)[0] in told["detail"]
+    check = check_named("shed", health)
+    assert check["status"] == "warning"
+    assert shed_backups(caplog)[0] in check["detail"]
 
 
-def backups_of_one(seline: Seline, name: str) -> list[str]:
+def backups_of(seline: Seline, name: str) -> list[str]:
     return [backup.name for backup in seline.data.backups(name)]
 
 
-def test_a_backup_that_must_stay_does_not_keep_the_others_from_going(
+def test_a_backup_that_must_stay_does_not_protect_backups_of_other_documents(
     volume: SmallFilesystem,
 ) -> None:
-    """V8: the newest one of a.json is rotten, so an old one is the only one to rely on."""
+    """V8: the newest backup of a.json is broken, so the older one is its newest sound backup."""
     with open_seline(volume.path, backups__keep_newest=1000) as seline:
         for number in range(3):
             seline.data.save_json("a.json", value(number, 1_200_000))
-        rotten, relied_on = backups_of_one(seline, "a.json")
-    _flip(volume.path / "backups" / rotten)
+        broken, sound = backups_of(seline, "a.json")
+    _flip(volume.path / "backups" / broken)
     with open_seline(volume.path, backups__keep_newest=1000) as seline:
         for number in range(100):
             seline.data.save_json("b.json", value(number, 200_000))
 
-        assert len(backups_of_one(seline, "b.json")) < 80
+        assert len(backups_of(seline, "b.json")) < 80
         assert seline.data.health()["usage_percent"] < 91  # type: ignore[operator]
-        assert relied_on in backups_of_one(seline, "a.json")
-        assert seline.data.read_backup("a.json", relied_on) == value(0, 1_200_000)
+        assert sound in backups_of(seline, "a.json")
+        assert seline.data.read_backup("a.json", sound) == value(0, 1_200_000)
 
 
 def _flip(path: Path) -> None:
-    """Change a byte as a bad disk does: the mtime stays."""
+    """Change a byte and keep the mtime, as a failing disk does."""
     before = path.stat()
     path.write_bytes(path.read_bytes().replace(b"xxx", b"xyx", 1))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-@pytest.mark.parametrize("way", ["to 90 %", "to the last inode"])
-def test_no_more_backups_go_than_make_room(way: str, tmp_path: Path) -> None:
-    """Small ones take a block and an inode each, whatever their size."""
-    inodes = 128 if way == "to the last inode" else None
+@pytest.mark.parametrize("level", ["to 90 %", "to the last inode"])
+def test_no_more_backups_are_discarded_than_needed(level: str, tmp_path: Path) -> None:
+    """A small backup occupies one block and one inode, whatever its size."""
+    inodes = 128 if level == "to the last inode" else None
     with (
         small_filesystem(tmp_path / "volume", inodes=inodes) as volume,
         open_seline(volume.path, backups__keep_newest=1000) as seline,
     ):
         for number in range(60 if inodes else 320):
             seline.data.save_json("a.json", value(number, 300))
-        before = len(backups_of_one(seline, "a.json"))
+        before = len(backups_of(seline, "a.json"))
         if inodes:
             volume.use_up_inodes(FOREIGN)
         else:
             volume.fill_to(0.9, FOREIGN)
         for number in range(6):
             seline.data.save_json("a.json", value(f"again {number}", 300))
-        after = len(backups_of_one(seline, "a.json"))
+        after = len(backups_of(seline, "a.json"))
 
     freed = 16 + 2 if inodes else 256
     assert before + 6 - after <= freed + 4
     assert after >= 40
 
 
-def test_what_seline_keeps_for_itself_is_not_worth_a_backup(
+def test_no_backup_is_discarded_for_a_state_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for way, fill in FILLED.items():
-        place = tmp_path / way.replace(" ", "-")
-        with volume_to_fill(way, place) as volume, open_seline(volume.path) as seline:
-            save_history(seline, 4)
+    for level, fill in FILLED.items():
+        directory = tmp_path / level.replace(" ", "-")
+        with volume_to_fill(level, directory) as volume, open_seline(volume.path) as seline:
+            save_versions(seline, 4)
             fill(volume)
             awaited: Any = seline.data._awaited
             with pytest.raises(VolumeFull):
                 _run(awaited.update_state("jobs.json", lambda _: {"jobs": "x" * 9_000}))
-            assert [len(kept) for kept in backups_of(seline).values()] == [3, 3, 3]
-    assert shed_in(caplog) == []
+            assert [len(kept) for kept in all_backups(seline).values()] == [3, 3, 3]
+    assert shed_backups(caplog) == []
 
 
 def _run(coroutine: Any) -> Any:
@@ -414,16 +431,16 @@ def _run(coroutine: Any) -> Any:
     return run_without_loop(coroutine)
 
 
-def test_growing_saves_are_refused_from_ninety_five_percent_on(volume: SmallFilesystem) -> None:
+def test_from_ninety_five_percent_growing_saves_are_refused(volume: SmallFilesystem) -> None:
     with open_seline(volume.path) as seline:
-        save_history(seline, 1)
+        save_versions(seline, 1)
         volume.fill_to(0.94, FOREIGN)
-        room = int(free_bytes(volume.path) - _beyond_95_percent(volume))
+        bytes_left = int(free_bytes(volume.path) - _beyond_95_percent(volume))
 
         with pytest.raises(VolumeFull) as refused:
-            seline.data.save_json("new.json", "x" * (room + 40_000))
+            seline.data.save_json("new.json", "x" * (bytes_left + 40_000))
         assert seline.data.load_json("new.json", default=None) is None
-        seline.data.save_json("new.json", "x" * (room - 40_000))
+        seline.data.save_json("new.json", "x" * (bytes_left - 40_000))
 
     assert 93 < refused.value.details["usage_percent"] < 95  # type: ignore[operator]
     assert refused.value.hint
@@ -435,18 +452,18 @@ def _beyond_95_percent(volume: SmallFilesystem) -> float:
     return 0.05 * reach * status.f_frsize
 
 
-def test_no_save_is_refused_for_what_rotation_has_long_taken_away(tmp_path: Path) -> None:
-    """Where our own files are counted, those that went count no more."""
+def test_rotated_backups_no_longer_count_in_usage(tmp_path: Path) -> None:
+    """Where usage is the sum of Seline's own files, a deleted file no longer counts."""
     mount = mount_of(str(tmp_path))
     if mount is None or mount.point != "/":
-        pytest.skip("on a mount of its own the file system counts, not our files")
+        pytest.skip("on a separate mount, usage is that of the file system, not of Seline's files")
     with open_seline(
         tmp_path / "data", storage__volume_limit_mb=10, backups__keep_newest=2
     ) as seline:
         for number in range(60):
             seline.data.save_json("a.json", value(number, 200_000 + number))
             assert seline.data.health()["usage_percent"] < 9  # type: ignore[operator]
-        assert len(backups_of_one(seline, "a.json")) == 2
+        assert len(backups_of(seline, "a.json")) == 2
 
 
 def test_a_growing_save_beside_a_delete_is_refused_on_a_full_volume(tmp_path: Path) -> None:
@@ -468,21 +485,24 @@ def test_a_growing_save_beside_a_delete_is_refused_on_a_full_volume(tmp_path: Pa
 
 
 def _in_one_batch(seline: Seline, *decisions: Decision) -> list[type[BaseException] | None]:
-    """Make decisions about one document in one batch; return which error each met."""
-    store, begin = store_of(seline), threading.Event()
-    held = store._writer.between(begin.wait)
+    """Make decisions about one document in one batch; return the type of each error, or None."""
+    store, resume = store_of(seline), threading.Event()
+    paused = store._writer.between(resume.wait)
     atoms = [
-        Atom((Change(DocumentKey(BOT, "a.json"), lambda _, one=one: one),)) for one in decisions
+        Atom((Change(DocumentKey(BOT, "a.json"), lambda _, decision=decision: decision),))
+        for decision in decisions
     ]  # type: ignore[misc]
     futures = [store.submit(atom) for atom in atoms]
-    begin.set()
-    held.result(10)
+    resume.set()
+    paused.result(10)
     errors = [future.exception(10) for future in futures]
     return [None if error is None else type(error) for error in errors]
 
 
-def test_no_backup_goes_for_room_that_was_made_by_hand(tmp_path: Path) -> None:
-    """The measure may be a minute old: it is taken anew before any backup goes."""
+def test_no_backup_is_discarded_when_space_was_freed_since_the_last_measurement(
+    tmp_path: Path,
+) -> None:
+    """The last measurement may be a minute old, so Seline measures again before it discards."""
     with open_seline(tmp_path, lock_wait_s=0, storage__volume_limit_mb=4) as seline:
         for number in range(4):
             seline.data.save_json("a.json", {"n": number})
@@ -492,63 +512,63 @@ def test_no_backup_goes_for_room_that_was_made_by_hand(tmp_path: Path) -> None:
 
         seline.data.save_json("a.json", {"n": 4})
 
-        assert in_backups(seline, "a.json") == [{"n": 3}, {"n": 2}, {"n": 1}, {"n": 0}]
-        assert "shed" not in told_of(seline)
+        assert backup_values(seline, "a.json") == [{"n": 3}, {"n": 2}, {"n": 1}, {"n": 0}]
+        assert "shed" not in incident_kinds(seline)
 
 
 # the reserve
 
 
-@pytest.mark.parametrize("way", ["to the last byte", "to the last inode"])
-def test_the_reserve_goes_in_an_emergency_and_comes_back_by_itself(
-    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("level", ["to the last byte", "to the last inode"])
+def test_the_reserve_is_released_for_a_shrinking_save_and_rebuilt_when_space_returns(
+    level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "REOPEN_EVERY_S", 0.02)
-    with volume_to_fill(way, tmp_path) as volume, open_seline(volume.path) as seline:
-        save_history(seline)
-        foreign = FILLED[way](volume)
+    with volume_to_fill(level, tmp_path) as volume, open_seline(volume.path) as seline:
+        save_versions(seline)
+        foreign = FILLED[level](volume)
         assert has_reserve(volume)
         with pytest.raises(VolumeFull):
             seline.data.save_json("new.json", value(0, 9_000))
-        assert has_reserve(volume), "a growing save has drawn on it"
+        assert has_reserve(volume), "a growing save released the reserve"
 
         files = os.statvfs(volume.path).f_favail
         seline.data.save_json("a.json", value("short", 100), shrink=True)
 
-        if way == "to the last byte":
+        if level == "to the last byte":
             assert not has_reserve(volume)
             assert check_named("reserve", seline.data.health())["status"] == "warning"
         else:
             assert files == 0
-        make_room(foreign)
+        remove_foreign(foreign)
         wait_until(lambda: has_reserve(volume))
         assert "reserve" not in [check["name"] for check in seline.data.health()["checks"]]  # type: ignore[union-attr,call-overload,index]
         assert seline.data.load_json("a.json") == value("short", 100)
 
 
-def test_a_reserve_that_was_drawn_on_is_there_again_after_a_start_with_room(
+def test_a_released_reserve_is_rebuilt_by_the_next_start_with_free_space(
     volume: SmallFilesystem,
 ) -> None:
     with open_seline(volume.path) as seline:
-        save_history(seline)
+        save_versions(seline)
         foreign = volume.fill(FOREIGN)
         seline.data.restore("a.json")
         assert not has_reserve(volume)
     with open_seline(volume.path) as seline:
         assert not has_reserve(volume)
         assert seline.data.load_json("a.json") == value(0)
-    make_room(foreign)
+    remove_foreign(foreign)
     with open_seline(volume.path):
         assert has_reserve(volume)
 
 
-# who fills it
+# causes of a full volume
 
 
-def test_saves_fill_the_volume_and_it_stays_usable(volume: SmallFilesystem) -> None:
+def test_a_volume_filled_by_saves_stays_usable(volume: SmallFilesystem) -> None:
     with open_seline(volume.path) as seline:
         seline.data.save_json("small.json", {"n": 1})
-        count = _fill_by_saves(seline)
+        count = _save_until_full(seline)
         assert count > 20
         assert seline.data.health()["status"] != "healthy"
         assert seline.data.load_json("d0.json") == "x" * 200_000
@@ -561,86 +581,86 @@ def test_saves_fill_the_volume_and_it_stays_usable(volume: SmallFilesystem) -> N
         assert seline.data.save_json("more.json", "x" * 100_000)
         assert seline.data.health()["usage_percent"] < 80  # type: ignore[operator]
         assert seline.data.verify().findings == ()
-        assert strays(volume) == []
+        assert stray_files(volume) == []
 
 
-def _fill_by_saves(seline: Seline) -> int:
-    """Save ever new documents until the volume is full; return how many there are."""
+def _save_until_full(seline: Seline) -> int:
+    """Save new documents until the volume is full; return how many were saved."""
     for number in range(10_000):
         try:
             seline.data.save_json(f"d{number}.json", "x" * 200_000)
         except VolumeFull:
             return number
-    raise AssertionError("it was never full")
+    raise AssertionError("the volume was never full")
 
 
-def test_a_broken_document_on_a_full_volume_is_recovered(volume: SmallFilesystem) -> None:
+def test_a_broken_document_is_recovered_on_a_full_volume(volume: SmallFilesystem) -> None:
     with open_seline(volume.path, storage__cache_bytes_max=0) as seline:
-        save_history(seline)
+        save_versions(seline)
         volume.fill(FOREIGN)
         _flip(volume.path / "a.json")
 
         assert seline.data.load_json("a.json") == value(0)
         assert [item.document for item in seline.data.quarantine()] == ["a.json"]
-        assert strays(volume) == []
+        assert stray_files(volume) == []
 
 
-def test_prune_says_before_how_many_bytes_it_gives_back(volume: SmallFilesystem) -> None:
+def test_a_prune_preview_names_the_backups_and_bytes_that_prune_frees(
+    volume: SmallFilesystem,
+) -> None:
     with open_seline(volume.path, backups__keep_newest=20) as seline:
         for number in range(12):
             seline.data.save_json("a.json", value(number, 40_960))
         volume.fill(FOREIGN)
     with open_seline(volume.path, backups__keep_newest=3) as seline:
-        said = seline.data.prune(dry_run=True)
+        preview = seline.data.prune(dry_run=True)
         free = free_bytes(volume.path)
-        done = seline.data.prune()
+        pruned = seline.data.prune()
 
-    assert [one.backup for one in said] == [one.backup for one in done]
-    assert {one.because for one in said} == {"older than the policy keeps"}
-    blocks = sum(-(-one.size_bytes // 4096) * 4096 for one in said)
+    assert [dropped.backup for dropped in preview] == [dropped.backup for dropped in pruned]
+    assert {dropped.because for dropped in preview} == {"older than the policy keeps"}
+    blocks = sum(-(-dropped.size_bytes // 4096) * 4096 for dropped in preview)
     assert free_bytes(volume.path) - free == pytest.approx(blocks, rel=0.1)
-    assert len(said) == 11 - 3
+    assert len(preview) == 11 - 3
 
 
 @pytest.mark.prove
-@pytest.mark.parametrize("way", FILLED)
-def test_a_person_at_the_command_line_makes_room_on_a_full_volume(way: str, tmp_path: Path) -> None:
-    """No server runs; every command opens the volume for itself."""
-    inodes = 128 if way == "to the last inode" else None
+@pytest.mark.parametrize("level", FILLED)
+def test_the_command_line_works_on_a_full_volume(level: str, tmp_path: Path) -> None:
+    """No server runs; every command opens the volume itself."""
+    inodes = 128 if level == "to the last inode" else None
     with small_filesystem(tmp_path / "data", inodes=inodes) as volume:
         with open_seline(volume.path, backups__keep_newest=8) as seline:
-            save_history(seline, 8)
-        FILLED[way](volume)
+            save_versions(seline, 8)
+        FILLED[level](volume)
         run = line_at(tmp_path)
 
         status = run("status")
-        said = run("prune", "--dry-run")
+        preview = run("prune", "--dry-run")
         exported = run("export", str(tmp_path / "exports"))
         pruned = run("prune", "--yes")
         restored = run("restore", "a.json", "--yes")
         imported = run("import", str(tmp_path / "exports"), "--yes")
         deleted = run("delete", "c.json", "--yes")
-        taken_back = run("restore", "c.json", "--yes")
+        undeleted = run("restore", "c.json", "--yes")
 
         assert "CRIT" in status.out
-        assert "6 backups of 29.5 KB would be discarded" in said.err
-        assert "older than the policy keeps" in said.out
-        assert "Nothing was changed" in said.err
+        assert "6 backups of 29.5 KB would be discarded" in preview.err
+        assert "older than the policy keeps" in preview.out
+        assert "Nothing was changed" in preview.err
         assert "is whole and was read back" in exported.err
-        done = (said, exported, pruned, restored, imported, deleted, taken_back)
-        assert [one.code for one in done] == [0] * 7
+        results = (preview, exported, pruned, restored, imported, deleted, undeleted)
+        assert [result.code for result in results] == [0] * 7
         assert run("load", "a.json").value() == value(7)
         assert run("load", "c.json").value() == value(7)
 
 
-# again and again
+# filled repeatedly
 
 
 @pytest.mark.prove(share=3)
-def test_a_volume_that_is_full_again_and_again_loses_nothing(
-    tmp_path: Path, share_s: float
-) -> None:
-    """Random documents, sizes, policies and strangers; what was acknowledged is there."""
+def test_a_volume_that_fills_up_repeatedly_loses_nothing(tmp_path: Path, share_s: float) -> None:
+    """Random documents, sizes, policies and foreign files: acknowledged changes are kept (V3)."""
     seed = 20250106
     print(f"seed {seed}")
     ends_at = time.monotonic() + min(share_s, LIMIT_S)
@@ -650,103 +670,103 @@ def test_a_volume_that_is_full_again_and_again_loses_nothing(
     for number in range(200):
         if number and time.monotonic() > ends_at:
             break
-        chance = random.Random(seed + number)
-        inodes = chance.choice((None, None, 160))
-        size_mb = chance.choice((24, 32))
+        rng = random.Random(seed + number)
+        inodes = rng.choice((None, None, 160))
+        size_mb = rng.choice((24, 32))
         with small_filesystem(tmp_path / str(number), size_mb=size_mb, inodes=inodes) as volume:
-            round_of = _Round(volume, chance)
-            round_of.run()
-        tried, refused = tried + round_of.tried, refused + round_of.refused
-        broken += [f"seed {seed + number}: {one}" for one in round_of.broken]
+            trial = _FullVolumeRun(volume, rng)
+            trial.run()
+        tried, refused = tried + trial.tried, refused + trial.refused
+        broken += [f"seed {seed + number}: {failure}" for failure in trial.broken]
         kinds.add(volume.kind)
     note(
-        SUITE, "saves, backups and strangers that fill it, at random", tried=tried,
+        SUITE, "saves, backups and foreign files that fill it, at random", tried=tried,
         failures=len(broken), where=", ".join(sorted(kinds)), refused=refused, volumes=number,
     )  # fmt: skip
     assert tried > 0
     assert broken == []
 
 
-class _Round:
-    """One volume: changes of some documents until it is full, more of them, room, and an end."""
+class _FullVolumeRun:
+    """Saves on one volume until it is full, more saves, then free space and a last check."""
 
-    def __init__(self, volume: SmallFilesystem, chance: random.Random) -> None:
+    def __init__(self, volume: SmallFilesystem, rng: random.Random) -> None:
         self.volume = volume
-        self.chance = chance
-        self.held: dict[str, Json] = {}
+        self.rng = rng
+        self.expected: dict[str, Json] = {}
         self.backed_up: set[str] = set()
         self.tried = self.refused = 0
         self.broken: list[str] = []
 
     def run(self) -> None:
-        """Fill it in sessions, each with a policy of its own; then make room and look at all."""
+        """Fill the volume in three sessions, each with its own policy; free space and check."""
         foreign: list[Path] = []
         for session in range(3):
-            policy = self.chance.choice((2, 5, 1000))
+            policy = self.rng.choice((2, 5, 1000))
             with open_seline(self.volume.path, backups__keep_newest=policy) as seline:
                 for _ in range(40):
-                    self._change(seline)
-                foreign.append(self._stranger(session))
+                    self._save_some(seline)
+                foreign.append(self._foreign_file(session))
                 for _ in range(25):
-                    self._change(seline)
+                    self._save_some(seline)
                 self._shrink_everything(seline)
-                self._look(seline)
+                self._check(seline)
         for path in foreign:
-            make_room(path)
+            remove_foreign(path)
         with open_seline(self.volume.path) as seline:
             seline.data.prune()
-            self._must(seline, "room.json", value("room", 1000))
-            self._look(seline)
+            self._require_save(seline, "room.json", value("room", 1000))
+            self._check(seline)
             if check_named("writing", seline.data.health())["status"] != "ok":
-                self.broken.append("the state did not end by itself")
-        if strays(self.volume):
-            self.broken.append(f"stray: {strays(self.volume)}")
+                self.broken.append("health still reports that writing fails")
+        if stray_files(self.volume):
+            self.broken.append(f"stray: {stray_files(self.volume)}")
 
-    def _stranger(self, session: int) -> Path:
-        name = f"stranger-{session}"
+    def _foreign_file(self, session: int) -> Path:
+        name = f"foreign-{session}"
         if os.statvfs(self.volume.path).f_files < 200:
-            return self.volume.use_up_inodes(name, leave=self.chance.choice((0, 0, 2)))
-        ratio = self.chance.choice((0.85, 0.93, 0.97, None))
+            return self.volume.use_up_inodes(name, leave=self.rng.choice((0, 0, 2)))
+        ratio = self.rng.choice((0.85, 0.93, 0.97, None))
         return self.volume.fill(name) if ratio is None else self.volume.fill_to(ratio, name)
 
-    def _change(self, seline: Seline) -> None:
-        name = f"d{self.chance.randrange(8)}.json"
-        length = self.chance.choice((10, 500, 5_000, 60_000, 400_000))
-        new: Json = value(self.chance.random(), length)
-        backup = self.chance.random() < 0.8
+    def _save_some(self, seline: Seline) -> None:
+        name = f"d{self.rng.randrange(8)}.json"
+        length = self.rng.choice((10, 500, 5_000, 60_000, 400_000))
+        new: Json = value(self.rng.random(), length)
+        backup = self.rng.random() < 0.8
         self.tried += 1
         try:
-            seline.data.save_json(name, new, backup=backup, shrink=self.chance.random() < 0.5)
+            seline.data.save_json(name, new, backup=backup, shrink=self.rng.random() < 0.5)
         except VolumeFull:
             self.refused += 1
         else:
-            self.held[name] = new
+            self.expected[name] = new
 
     def _shrink_everything(self, seline: Seline) -> None:
-        """On whatever is left: deletes, restores and smaller contents are taken (V9)."""
-        for name in list(self.held):
+        """V9: a full volume accepts deletes and smaller contents."""
+        for name in list(self.expected):
             self.tried += 1
-            before: Any = self.held[name]
-            if self.chance.random() < 0.3:
+            before: Any = self.expected[name]
+            if self.rng.random() < 0.3:
                 seline.data.delete(name)
-                del self.held[name]
+                del self.expected[name]
             elif len(before["text"]) > 10:
-                self._must(seline, name, value("smaller", len(before["text"]) // 2))
+                self._require_save(seline, name, value("smaller", len(before["text"]) // 2))
 
-    def _must(self, seline: Seline, name: str, new: Json) -> None:
+    def _require_save(self, seline: Seline, name: str, new: Json) -> None:
         try:
             seline.data.save_json(name, new)
         except VolumeFull as error:
-            self.broken.append(f"V9: {name} was not taken: {error.message}")
+            self.broken.append(f"V9: {name} was refused: {error.message}")
         else:
-            self.held[name] = new
+            self.expected[name] = new
 
-    def _look(self, seline: Seline) -> None:
-        """Everything that was acknowledged is there, and every document has a sound backup."""
-        for name, kept in self.held.items():
+    def _check(self, seline: Seline) -> None:
+        """V3, V8: every acknowledged value is there, and every document keeps a sound backup."""
+        for name, kept in self.expected.items():
             if seline.data.load_json(name) != kept:
-                self.broken.append(f"V3: {name} is not as it was acknowledged")
-        self.broken += [f"V4: {one}" for one in seline.data.verify().findings]
+                self.broken.append(f"V3: {name} is not the acknowledged value")
+        self.broken += [f"V4: {finding}" for finding in seline.data.verify().findings]
         kept = {backup.document for backup in seline.data.all_backups()}
-        self.broken += [f"V8: {name} has no backup any more" for name in self.backed_up - kept]
+        self.broken += [f"V8: {name} has no backup left" for name in self.backed_up - kept]
         self.backed_up = kept

@@ -1,7 +1,7 @@
-"""Somebody else changes a file in the very moment of a commit, and neither side loses anything.
+"""Another program changes a file during a commit; neither its content nor Seline's is lost.
 
-V1  A reader never finds a document blank while it is replaced.
-V4  What a person put there meanwhile is served or kept, never overwritten or set aside.
+V1  A reader never finds a document missing while it is replaced.
+V4  Content that another program wrote during a commit is served or kept as a backup.
 """
 
 from __future__ import annotations
@@ -15,47 +15,47 @@ import pytest
 
 from seline.blocking import Seline
 from seline.errors import DocumentUnrecoverable
-from tests.faults.injection import A, at_the_sync, in_backups, inode, told_of
+from tests.faults.injection import A, backup_values, incident_kinds, inode, run_at_sync
 
 
-def test_a_broken_document_is_never_blank_while_it_is_replaced(
-    opened: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_torn_document_is_not_missing_while_an_import_replaces_it(
+    seline: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (directory / A).write_text("{torn")
     os.utime(directory / A, (1, 1))
-    broken: list[object] = []
+    errors: list[object] = []
     for _ in range(2):
         with pytest.raises(DocumentUnrecoverable):
-            opened.data.load_json(A)
-    at_the_sync(monkeypatch, inode(directory), lambda: broken.append(load_or_error(opened)))
+            seline.data.load_json(A)
+    run_at_sync(monkeypatch, inode(directory), lambda: errors.append(load_error(seline)))
 
-    opened.data.import_data({"exported_at": "2025-01-06T14:30:22Z", "files": {A: {"n": 1}}})
+    seline.data.import_data({"exported_at": "2025-01-06T14:30:22Z", "files": {A: {"n": 1}}})
 
-    assert broken == [DocumentUnrecoverable]
-    assert opened.data.load_json(A) == {"n": 1}
+    assert errors == [DocumentUnrecoverable]
+    assert seline.data.load_json(A) == {"n": 1}
 
 
-def test_a_hand_edit_while_the_directory_is_synced_is_served_and_what_was_saved_is_kept(
-    opened: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_hand_edit_during_the_directory_sync_is_served_and_the_saved_content_is_kept(
+    seline: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened.data.save_json(A, {"n": 1})
-    at_the_sync(
+    seline.data.save_json(A, {"n": 1})
+    run_at_sync(
         monkeypatch, inode(directory), lambda: (directory / A).write_text('{"n": "by hand"}')
     )
 
-    opened.data.save_json(A, {"n": 2})
+    seline.data.save_json(A, {"n": 2})
 
-    assert opened.data.load_json(A) == {"n": "by hand"}
-    opened.data.save_json(A, {"n": 3})
-    assert in_backups(opened) == [{"n": "by hand"}, {"n": 2}, {"n": 1}]
-    assert {one.verdict for one in opened.data.backups(A)} == {"sound"}
+    assert seline.data.load_json(A) == {"n": "by hand"}
+    seline.data.save_json(A, {"n": 3})
+    assert backup_values(seline) == [{"n": "by hand"}, {"n": 2}, {"n": 1}]
+    assert {backup.verdict for backup in seline.data.backups(A)} == {"sound"}
 
 
-def test_a_recovery_never_lands_on_the_good_file_that_a_person_just_put_there(
-    opened: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_recovery_does_not_overwrite_a_sound_file_that_replaced_the_broken_one(
+    seline: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in (1, 2):
-        opened.data.save_json(A, {"n": number})
+        seline.data.save_json(A, {"n": number})
     flipped = (directory / A).read_bytes().replace(b"2", b"3")
     status = (directory / A).stat()
     (directory / A).write_bytes(flipped)
@@ -70,38 +70,38 @@ def test_a_recovery_never_lands_on_the_good_file_that_a_person_just_put_there(
 
     monkeypatch.setattr(os, "link", link)
 
-    opened.data.load_json(A)
+    seline.data.load_json(A)
 
-    assert opened.data.load_json(A) == {"n": "by hand"}
-    assert (directory / A).read_text() == '{"n": "by hand"}' or "adopted" in told_of(opened)
-    assert opened.data.quarantine() == []
-    assert "recovered" not in told_of(opened)
+    assert seline.data.load_json(A) == {"n": "by hand"}
+    assert (directory / A).read_text() == '{"n": "by hand"}' or "adopted" in incident_kinds(seline)
+    assert seline.data.quarantine() == []
+    assert "recovered" not in incident_kinds(seline)
 
 
-def test_a_backup_never_replaces_what_bears_its_name(
-    opened: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_backup_does_not_replace_a_file_of_the_same_name(
+    seline: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name that the index does not know, because it came in this very moment."""
-    opened.data.save_json(A, {"n": 1})
+    """The index does not know the name, because the file is created just before the link."""
+    seline.data.save_json(A, {"n": 1})
     real = os.link
     taken: list[Path] = []
 
     def link(*arguments: Any, **options: Any) -> None:
         if not taken:
             taken.append(directory / "backups" / arguments[1])
-            taken[0].write_text('{"n": "of somebody else"}')
+            taken[0].write_text('{"n": "foreign"}')
         real(*arguments, **options)
 
     monkeypatch.setattr(os, "link", link)
 
-    opened.data.save_json(A, {"n": 2})
+    seline.data.save_json(A, {"n": 2})
 
-    assert taken[0].read_text() == '{"n": "of somebody else"}'
-    assert {"n": 1} in in_backups(opened)
+    assert taken[0].read_text() == '{"n": "foreign"}'
+    assert {"n": 1} in backup_values(seline)
 
 
-def load_or_error(seline: Seline) -> object:
-    """Load from a thread of its own: this may be the writer's."""
+def load_error(seline: Seline) -> object:
+    """Load in a separate thread, since the caller may be the writer; return the type of error."""
     with ThreadPoolExecutor(1) as pool:
         error = pool.submit(seline.data.load_json, A).exception(10)
     return type(error)

@@ -1,4 +1,4 @@
-"""One owner: a second process never writes the same volume, and says who holds it (V10)."""
+"""V10: one process owns a volume; every other opening is refused and names the holder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from seline import blocking
 from seline.errors import ForkedStore, SelineError, VolumeLocked, VolumeNotMounted
 from seline.storage.volume.mounts import check_place
-from tests.faults.small_filesystem import NotAllowed, run
+from tests.faults.small_filesystem import Unavailable, run
 
 HOLDER = """
 import sys, time
@@ -44,7 +44,7 @@ def start_holder(directory: Path) -> subprocess.Popen[str]:
     return holder
 
 
-def end(holder: subprocess.Popen[str]) -> None:
+def stop_holder(holder: subprocess.Popen[str]) -> None:
     holder.kill()
     holder.wait()
     assert holder.stdout is not None
@@ -61,10 +61,10 @@ def test_a_second_process_is_refused_naming_the_holder(tmp_path: Path) -> None:
         assert refused.value.details["holder"]["pid"] == holder.pid
         assert str(holder.pid) in refused.value.message
     finally:
-        end(holder)
+        stop_holder(holder)
 
 
-def test_a_stopped_holder_is_not_taken_over_and_a_killed_one_is_free_at_once(
+def test_a_stopped_holder_keeps_the_lock_and_a_killed_one_releases_it(
     tmp_path: Path,
 ) -> None:
     holder = start_holder(tmp_path)
@@ -75,32 +75,32 @@ def test_a_stopped_holder_is_not_taken_over_and_a_killed_one_is_free_at_once(
     holder.wait()
     with blocking.open_seline(tmp_path, lock_wait_s=2) as seline:
         assert seline.data.load_json("held.json") == {"n": 1}
-    end(holder)
+    stop_holder(holder)
 
 
-def test_who_waits_gets_in_when_the_holder_ends(tmp_path: Path) -> None:
+def test_a_waiting_process_opens_the_volume_when_the_holder_closes(tmp_path: Path) -> None:
     holder = start_holder(tmp_path)
     assert holder.stdin is not None
     threading.Timer(0.3, lambda: (holder.stdin.write("\n"), holder.stdin.flush())).start()  # type: ignore[union-attr]
     with blocking.open_seline(tmp_path, lock_wait_s=10) as seline:
         assert seline.data.load_json("held.json") == {"n": 1}
-    end(holder)
+    stop_holder(holder)
 
 
 @contextmanager
-def by_a_link(directory: Path) -> Iterator[Path]:
+def symlink_of(directory: Path) -> Iterator[Path]:
     link = directory.with_name("link")
     link.symlink_to(directory)
     yield link
 
 
 @contextmanager
-def by_a_second_mount(directory: Path) -> Iterator[Path]:
+def bind_mount_of(directory: Path) -> Iterator[Path]:
     point = directory.with_name("mounted")
     point.mkdir()
     try:
         run("mount", "--bind", str(directory), str(point))
-    except NotAllowed as reason:
+    except Unavailable as reason:
         pytest.skip(str(reason))
     try:
         yield point
@@ -108,24 +108,24 @@ def by_a_second_mount(directory: Path) -> Iterator[Path]:
         run("umount", str(point))
 
 
-@pytest.mark.parametrize("way", [by_a_link, by_a_second_mount])
-def test_a_held_volume_is_held_whatever_path_leads_to_it(
-    tmp_path: Path, way: Callable[[Path], AbstractContextManager[Path]]
+@pytest.mark.parametrize("second_path", [symlink_of, bind_mount_of])
+def test_a_held_volume_is_locked_through_every_path(
+    tmp_path: Path, second_path: Callable[[Path], AbstractContextManager[Path]]
 ) -> None:
     directory = tmp_path / "data"
     directory.mkdir()
-    with way(directory) as path:
+    with second_path(directory) as path:
         holder = start_holder(directory)
         try:
             with pytest.raises(VolumeLocked, match=str(holder.pid)):
                 blocking.open_seline(path, lock_wait_s=0)
         finally:
-            end(holder)
+            stop_holder(holder)
         with blocking.open_seline(directory), pytest.raises(VolumeLocked, match="this process"):
             blocking.open_seline(path, lock_wait_s=0)
 
 
-def test_a_holder_whose_name_rotted_still_holds(tmp_path: Path) -> None:
+def test_the_lock_holds_when_server_json_is_broken(tmp_path: Path) -> None:
     holder = start_holder(tmp_path)
     try:
         for rotten in (b"", bytes(40), b"[1]", b'{"pid": '):
@@ -133,11 +133,11 @@ def test_a_holder_whose_name_rotted_still_holds(tmp_path: Path) -> None:
             with pytest.raises(VolumeLocked, match="unknown"):
                 blocking.open_seline(tmp_path, lock_wait_s=0)
     finally:
-        end(holder)
+        stop_holder(holder)
 
 
-def test_who_removes_our_directory_by_hand_lets_nobody_in(tmp_path: Path) -> None:
-    """The lock lies on the data directory itself: there is no file to delete."""
+def test_the_lock_holds_after_the_seline_directory_is_removed(tmp_path: Path) -> None:
+    """The lock is on the data directory itself, so there is no lock file to delete."""
     with blocking.open_seline(tmp_path) as seline:
         seline.data.save_json("a.json", {"n": 1})
         shutil.rmtree(tmp_path / ".seline")
@@ -147,7 +147,7 @@ def test_who_removes_our_directory_by_hand_lets_nobody_in(tmp_path: Path) -> Non
         assert seline.data.load_json("a.json") == {"n": 2}
 
 
-def test_the_same_process_is_told_to_use_the_open_instance(tmp_path: Path) -> None:
+def test_a_second_opening_in_one_process_is_refused_at_once_with_a_hint(tmp_path: Path) -> None:
     with blocking.open_seline(tmp_path) as seline:
         started = time.monotonic()
         with pytest.raises(VolumeLocked, match="this process") as refused:
@@ -157,25 +157,25 @@ def test_the_same_process_is_told_to_use_the_open_instance(tmp_path: Path) -> No
         assert seline.data.save_json("a.json", {})
 
 
-def test_a_forked_child_can_do_nothing_and_unlocks_nothing(tmp_path: Path) -> None:
+def test_a_forked_child_can_neither_use_nor_unlock_the_store(tmp_path: Path) -> None:
     with blocking.open_seline(tmp_path) as seline:
         seline.data.save_json("a.json", {"n": 1})
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
-            said = b""
-            for attempt in (
+            outcomes = b""
+            for call in (
                 lambda: seline.data.load_json("a.json"),
                 lambda: seline.data.save_json("a.json", {"n": 2}),
             ):
                 try:
-                    attempt()
-                    said += b"done "
+                    call()
+                    outcomes += b"done "
                 except ForkedStore:
-                    said += b"forked "
+                    outcomes += b"forked "
                 except SelineError as error:
-                    said += error.code.encode()
-            os.write(writer, said)
+                    outcomes += error.code.encode()
+            os.write(writer, outcomes)
             os._exit(0)
         os.close(writer)
         os.waitpid(child, 0)
@@ -191,16 +191,16 @@ def test_a_forked_child_can_do_nothing_and_unlocks_nothing(tmp_path: Path) -> No
         assert seline.data.save_json("a.json", {"n": 3})
 
 
-def test_a_directory_that_must_be_a_mount_is_not_seeded(tmp_path: Path) -> None:
+def test_a_required_mount_that_is_missing_is_refused_and_not_created(tmp_path: Path) -> None:
     directory = tmp_path / "data"
-    if check_is_own_mount(tmp_path):
+    if is_own_mount(tmp_path):
         pytest.skip("the temporary directory is a mount of its own")
     with pytest.raises(VolumeNotMounted):
         blocking.open_seline(directory, storage__require_mount=True)
     assert not directory.exists()
 
 
-def check_is_own_mount(path: Path) -> bool:
+def is_own_mount(path: Path) -> bool:
     try:
         check_place(str(path), required=True, expected_under=None)
     except VolumeNotMounted:
@@ -208,9 +208,9 @@ def check_is_own_mount(path: Path) -> bool:
     return True
 
 
-def test_a_mount_is_accepted_and_the_wrong_one_is_not(tmp_path: Path) -> None:
+def test_only_the_expected_mount_is_accepted(tmp_path: Path) -> None:
     if not Path("/dev/shm").is_mount():
-        pytest.skip("there is no mount to try on")
+        pytest.skip("/dev/shm is not a mount")
     check_place("/dev/shm", required=True, expected_under=None)
     check_place("/dev/shm", required=True, expected_under="/dev/shm")
     with pytest.raises(VolumeNotMounted):

@@ -1,4 +1,4 @@
-"""The checks are checked: stores that are wrong on purpose must be flagged by the same harness."""
+"""Negative controls: the checks of the fault suites must detect stores that are wrong."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ while True:
 """
 
 
-def test_in_place_writes_are_torn_by_kills(tmp_path: Path) -> None:
-    """The predecessor's way before it had a temporary file: the kill harness sees it at once."""
-    assert _torn_by_kills(tmp_path, 12) > 0
+def test_kills_tear_documents_that_are_written_in_place(tmp_path: Path) -> None:
+    """Twelve kills suffice to tear a document that is not replaced by a rename."""
+    assert _count_torn(tmp_path, 12) > 0
 
 
 @pytest.mark.prove
-def test_how_often_in_place_writes_are_torn_by_kills(tmp_path: Path) -> None:
-    torn = _torn_by_kills(tmp_path, KILLS)
+def test_documents_written_in_place_and_torn_by_kills_are_counted(tmp_path: Path) -> None:
+    torn = _count_torn(tmp_path, KILLS)
 
     note(
         "negative control", "writes in place, killed at random", tried=KILLS, failures=torn,
@@ -49,8 +49,8 @@ def test_how_often_in_place_writes_are_torn_by_kills(tmp_path: Path) -> None:
     assert torn > 0
 
 
-def _torn_by_kills(directory: Path, kills: int) -> int:
-    """Kill a store that writes in place so often; return how often its document is torn."""
+def _count_torn(directory: Path, kills: int) -> int:
+    """Kill a program that writes in place `kills` times; return how many documents are torn."""
     torn = 0
     for number in range(kills):
         path = directory / f"{number}.json"
@@ -70,14 +70,14 @@ def _torn_by_kills(directory: Path, kills: int) -> int:
 def test_a_store_that_ignores_checksums_serves_a_flipped_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def credulous(*args: object, **kwargs: object) -> object:
+    def ignore_checksum(*args: object, **kwargs: object) -> object:
         judged = real(*args, **kwargs)  # type: ignore[arg-type]
         if judged.verdict is Verdict.ALTERED:
             return inspect.Judged(Verdict.SOUND, judged.content, judged.recorded)
         return judged
 
     real = inspect.judge
-    monkeypatch.setattr(inspect, "judge", credulous)
+    monkeypatch.setattr(inspect, "judge", ignore_checksum)
     with open_seline(tmp_path) as seline:
         seline.data.save_json(NAME, {"name": "Alex"})
         before = (tmp_path / NAME).stat()
@@ -86,42 +86,42 @@ def test_a_store_that_ignores_checksums_serves_a_flipped_byte(
         assert seline.data.load_json(NAME) == {"name": "Aley"}
 
 
-def test_a_store_that_does_not_sync_is_told_from_one_that_does(
+def test_a_store_that_does_not_sync_survives_failing_syncs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The failing-call harness fails every sync in turn: without syncs there is none to fail."""
+    """The suite that fails each sync in turn finds no sync to fail in such a store."""
 
-    def failing(_descriptor: int) -> None:
+    def fail(_descriptor: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     with open_seline(tmp_path / "honest") as seline:
         seline.data.save_json(NAME, {"n": 1})
         with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", failing)
+            patch.setattr(os, "fsync", fail)
             with pytest.raises(Exception, match="EIO"):
                 seline.data.save_json(NAME, {"n": 2})
     monkeypatch.setattr(files, "sync", lambda _descriptor: None)
     with open_seline(tmp_path / "careless") as seline:
         seline.data.save_json(NAME, {"n": 1})
-        monkeypatch.setattr(os, "fsync", failing)
+        monkeypatch.setattr(os, "fsync", fail)
         assert seline.data.save_json(NAME, {"n": 2})
 
 
-def test_a_commit_that_undoes_nothing_is_caught_by_the_strict_mode(
+def test_strict_mode_detects_a_commit_that_undoes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exchange_form.Committer, "_undo", lambda *_: None)
     real = files.sync
     failures = iter([True])
 
-    def once(descriptor: int) -> None:
+    def fail_once(descriptor: int) -> None:
         if next(failures, False):
             raise OSError(errno.EIO, "Input/output error")
         real(descriptor)
 
     with open_seline(tmp_path) as seline:
         seline.data.save_json(NAME, {"n": 1})
-        monkeypatch.setattr(files, "sync", once)
+        monkeypatch.setattr(files, "sync", fail_once)
         with pytest.raises(Exception, match="EIO"):
             seline.data.save_json(NAME, {"n": 2})
         with pytest.raises(Exception, match="AssertionError"):

@@ -1,9 +1,9 @@
-"""The place: a volume that goes away, turns read-only or knows no attributes, and strangers on it.
+"""Where the volume is: unmounted, replaced, read-only, without attributes, with foreign files.
 
-V1   Nothing is followed out of the volume, and nothing that is no file is taken for a document.
-V7   What cannot be written is refused by name, and the state ends by itself.
-V12  What stands in the volume's place is never written to, read or tidied.
-Real mounts where they are allowed; the skip says why where they are not.
+V1   No link leads out of the volume, and only a regular file is a document.
+V7   A refused write raises a named error, and the state ends when its cause ends.
+V12  Whatever else is mounted at the path is neither read nor changed.
+The tests use real mounts; where those are not permitted, a test is skipped with the reason.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from seline.errors import (
 from seline.server import Serving, alarm, serving
 from seline.storage.volume import capabilities
 from tests.faults.powercut.trying import fast_place, kind_of
-from tests.faults.small_filesystem import NotAllowed, SmallFilesystem, run, small_filesystem
+from tests.faults.small_filesystem import SmallFilesystem, Unavailable, run, small_filesystem
 from tests.faults.test_damage import rewrite
 from tests.integration.test_http import Client, settings_for
 from tests.proof.figures import note
@@ -63,56 +63,63 @@ def checks_of(seline: Seline) -> Mapping[str, Mapping[str, str]]:
 
 
 def tree(directory: Path) -> dict[str, tuple[int, int, int]]:
-    """Return everything below a directory with mode, size and time: what a write would change."""
+    """Return mode, size and mtime of everything below a directory, which any write would change."""
     below = [*directory.rglob("*"), directory]
-    status = {str(path.relative_to(directory)): path.lstat() for path in below}
-    return {name: (one.st_mode, one.st_size, one.st_mtime_ns) for name, one in status.items()}
+    statuses = {str(path.relative_to(directory)): path.lstat() for path in below}
+    return {
+        name: (status.st_mode, status.st_size, status.st_mtime_ns)
+        for name, status in statuses.items()
+    }
 
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Iterator[SmallFilesystem]:
-    """Give a small file system of its own."""
+    """Yield a small file system."""
     with small_filesystem(tmp_path / "volume") as mounted:
         yield mounted
 
 
-# gone from under a running server
+# the volume changes below a running server
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """A running server on a volume, and a client of its API."""
+class ServerUnderTest:
+    """A server that runs on a volume, and a client of its API."""
 
-    server: Serving
+    running: Serving
     session: aiohttp.ClientSession
     client: Client
 
     async def probe(self, path: str) -> int:
-        async with self.session.get(self.server.address + path) as got:
-            return got.status
+        async with self.session.get(self.running.address + path) as response:
+            return response.status
 
     async def call(self, method: str, path: str, body: Json = None) -> tuple[int, Any]:
         status, answer, _ = await self.client.call(method, path, body)
         return status, answer
 
-    async def alert(self, type: str, state: str) -> None:
-        """Wait until there is such an alert."""
+    async def wait_for_alert(self, type: str, state: str) -> None:
+        """Wait until an alert of this type is in this state."""
         async with asyncio.timeout(10):
             while (type, state) not in [
-                (one["type"], one["state"])
-                for one in (await self.call("GET", "/alerts"))[1]["alerts"]
+                (alert["type"], alert["state"])
+                for alert in (await self.call("GET", "/alerts"))[1]["alerts"]
             ]:
                 await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
-async def running(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
+async def start_server(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[ServerUnderTest]:
     monkeypatch.setattr(alarm, "LOOK_EVERY_S", 0.05)
-    async with serving(settings_for(directory)) as server, aiohttp.ClientSession() as session:
-        await server.acquired()
+    async with serving(settings_for(directory)) as running, aiohttp.ClientSession() as session:
+        await running.acquired()
         for number in range(2):
-            await server.data.save_json(NAME, {"n": number})
-        yield Place(server=server, session=session, client=Client(session, server.address))
+            await running.data.save_json(NAME, {"n": number})
+        yield ServerUnderTest(
+            running=running, session=session, client=Client(session, running.address)
+        )
 
 
 CHANGES: Final[tuple[tuple[str, str, Json], ...]] = (
@@ -124,133 +131,135 @@ CHANGES: Final[tuple[tuple[str, str, Json], ...]] = (
 )
 
 
-async def refuses_every_change(place: Place, code: str) -> None:
+async def assert_every_change_is_refused(server: ServerUnderTest, code: str) -> None:
     for method, path, body in CHANGES:
-        status, answer = await place.call(method, path, body)
+        status, answer = await server.call(method, path, body)
         assert (status, answer["code"]) == (503, code), (method, path)
 
 
-async def still_reads(place: Place, value: Json) -> None:
-    assert await place.call("GET", f"/documents/{NAME}") == (200, value)
-    assert (await place.call("GET", "/export"))[1]["data"]["files"][NAME] == value
-    assert (await place.call("POST", "/verify"))[1]["findings"] == []
-    status, health = await place.call("GET", "/health")
+async def assert_reads_work(server: ServerUnderTest, value: Json) -> None:
+    assert await server.call("GET", f"/documents/{NAME}") == (200, value)
+    assert (await server.call("GET", "/export"))[1]["data"]["files"][NAME] == value
+    assert (await server.call("POST", "/verify"))[1]["findings"] == []
+    status, health = await server.call("GET", "/health")
     assert (status, health["status"]) == (200, "critical")
-    assert await place.probe("/livez") == 200
+    assert await server.probe("/livez") == 200
 
 
 @pytest.mark.parametrize("inside", ["", "data"], ids=["the mount point", "a directory on it"])
-async def test_a_volume_unmounted_under_a_running_server_is_missed_and_taken_up_again(
+async def test_a_server_refuses_changes_while_its_volume_is_unmounted(
     volume: SmallFilesystem, inside: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if volume.device is None:
         pytest.skip("a tmpfs does not outlive its mount")
-    async with running(volume.path / inside, monkeypatch) as place:
+    async with start_server(volume.path / inside, monkeypatch) as server:
         run("umount", "--lazy", str(volume.path))
 
-        await refuses_every_change(place, "volume_not_mounted")
-        await still_reads(place, {"n": 1})
-        assert await place.probe("/readyz") == 503
-        await place.alert("wrong_mount", "open")
-        assert os.listdir(volume.path) == [], "nothing was written to what stands there"
+        await assert_every_change_is_refused(server, "volume_not_mounted")
+        await assert_reads_work(server, {"n": 1})
+        assert await server.probe("/readyz") == 503
+        await server.wait_for_alert("wrong_mount", "open")
+        assert os.listdir(volume.path) == [], "something was written below the mount point"
 
         run("mount", volume.device, str(volume.path))
-        assert (await place.call("PUT", f"/documents/{NAME}", {"n": 2}))[0] == 200
-        assert await place.probe("/readyz") == 200
-        await place.alert("wrong_mount", "resolved")
+        assert (await server.call("PUT", f"/documents/{NAME}", {"n": 2}))[0] == 200
+        assert await server.probe("/readyz") == 200
+        await server.wait_for_alert("wrong_mount", "resolved")
     async with open_awaited(volume.path / inside, lock_wait_s=0) as seline:
         assert await seline.data.load_json(NAME) == {"n": 2}
         assert (await seline.data.verify()).findings == ()
 
 
-async def test_another_volume_in_its_place_is_not_written_to(
+async def test_another_volume_at_the_mount_point_is_never_changed(
     volume: SmallFilesystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It even looks like ours: another one's documents, journal, log and socket lie there."""
+    """The other volume looks like Seline's: it has documents, a journal, a log and a socket."""
     other = tmp_path / "other"
     await asyncio.to_thread(fill, other)
     (other / ".seline" / "audit.jsonl").write_text("theirs\n")
     (other / ".seline" / "control.sock").write_text("theirs")
-    async with running(volume.path, monkeypatch) as place:
+    async with start_server(volume.path, monkeypatch) as server:
         before = tree(other)
         run("mount", "--bind", str(other), str(volume.path))
         try:
-            await refuses_every_change(place, "volume_not_mounted")
-            await still_reads(place, {"n": 1})
-            assert await place.probe("/readyz") == 503
-            await place.alert("wrong_mount", "open")
+            await assert_every_change_is_refused(server, "volume_not_mounted")
+            await assert_reads_work(server, {"n": 1})
+            assert await server.probe("/readyz") == 503
+            await server.wait_for_alert("wrong_mount", "open")
             assert tree(other) == before
         finally:
             run("umount", str(volume.path))
-        assert (await place.call("PUT", f"/documents/{NAME}", {"n": 2}))[0] == 200
+        assert (await server.call("PUT", f"/documents/{NAME}", {"n": 2}))[0] == 200
         run("mount", "--bind", str(other), str(volume.path))
     try:
-        assert tree(other) == before, "nor when the server ends"
+        assert tree(other) == before, "the server changed it while it closed"
     finally:
         run("umount", str(volume.path))
 
 
-async def test_a_server_waits_for_its_mount_and_seeds_nothing_meanwhile(
+async def test_a_server_that_waits_for_its_mount_writes_nothing(
     tmp_path: Path,
 ) -> None:
-    """Platforms may mount after the start (V12)."""
+    """V12: a platform may mount the volume after the server has started."""
     point = tmp_path / "volume"
     point.mkdir()
     if kind_of(point) != kind_of(Path("/")):
         pytest.skip("the temporary directory lies on a mount of its own")
     settings = settings_for(point, storage__require_mount=True)
-    async with serving(settings) as server, aiohttp.ClientSession() as session:
-        place = Place(server=server, session=session, client=Client(session, server.address))
+    async with serving(settings) as running, aiohttp.ClientSession() as session:
+        server = ServerUnderTest(
+            running=running, session=session, client=Client(session, running.address)
+        )
         await asyncio.sleep(0.2)
-        assert await place.probe("/livez") == 200
-        assert await place.probe("/readyz") == 503
+        assert await server.probe("/livez") == 200
+        assert await server.probe("/readyz") == 503
         assert os.listdir(point) == []
         with small_filesystem(point):
             async with asyncio.timeout(10):
-                await server.acquired()
-            assert await place.probe("/readyz") == 200
-            assert (await place.call("PUT", f"/documents/{NAME}", {"n": 1}))[0] == 201
-            await server.close()
+                await running.acquired()
+            assert await server.probe("/readyz") == 200
+            assert (await server.call("PUT", f"/documents/{NAME}", {"n": 1}))[0] == 201
+            await running.close()
         assert os.listdir(point) == []
 
 
 # read-only
 
 
-def remount(point: Path, how: str) -> None:
-    """Remount; what is open for writing at this very moment (a line of audit) makes it busy."""
+def remount(point: Path, mode: str) -> None:
+    """Remount; retry while an open file, such as the audit log, keeps the mount busy."""
     for _ in range(50):
         try:
-            run("mount", "-o", f"remount,{how}", str(point))
-        except NotAllowed as refused:
-            if "busy" not in str(refused):
-                pytest.skip(str(refused))
+            run("mount", "-o", f"remount,{mode}", str(point))
+        except Unavailable as reason:
+            if "busy" not in str(reason):
+                pytest.skip(str(reason))
             time.sleep(0.05)
         else:
             return
     raise AssertionError("the mount stayed busy")
 
 
-async def test_a_read_only_remount_refuses_changes_and_ends_by_itself(
+async def test_a_server_refuses_changes_while_its_volume_is_read_only(
     volume: SmallFilesystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running(volume.path, monkeypatch) as place:
+    async with start_server(volume.path, monkeypatch) as server:
         remount(volume.path, "ro")
 
-        await refuses_every_change(place, "volume_read_only")
-        await still_reads(place, {"n": 1})
-        assert await place.probe("/readyz") == 200, "a degraded volume stays ready"
-        await place.alert("writes_refused", "open")
+        await assert_every_change_is_refused(server, "volume_read_only")
+        await assert_reads_work(server, {"n": 1})
+        assert await server.probe("/readyz") == 200, "a read-only volume must stay ready"
+        await server.wait_for_alert("writes_refused", "open")
 
         remount(volume.path, "rw")
-        assert (await place.call("PUT", f"/documents/{NAME}", {"n": 2}))[0] == 200
-        await place.alert("writes_refused", "resolved")
-        health = (await place.call("GET", "/health"))[1]
-        assert health["status"] == "healthy", "a mount option is no disk error"
+        assert (await server.call("PUT", f"/documents/{NAME}", {"n": 2}))[0] == 200
+        await server.wait_for_alert("writes_refused", "resolved")
+        health = (await server.call("GET", "/health"))[1]
+        assert health["status"] == "healthy", "a read-only mount was reported as a disk error"
         assert os.listdir(volume.path / ".seline" / "staging") == []
 
 
-def test_what_is_broken_on_a_read_only_volume_is_served_and_mended_once_it_is_writable(
+def test_a_broken_document_on_a_read_only_volume_is_served_and_recovered_once_it_is_writable(
     volume: SmallFilesystem,
 ) -> None:
     with open_seline(volume.path, storage__cache_bytes_max=0, storage__settle_s=0.0) as seline:
@@ -260,7 +269,7 @@ def test_what_is_broken_on_a_read_only_volume_is_served_and_mended_once_it_is_wr
         remount(volume.path, "ro")
         for _ in range(2):
             assert seline.data.load_json(NAME) == {**VALUE, "n": 1}
-        assert [one.outcome for one in seline.data.verify().findings] == ["recovered"]
+        assert [finding.outcome for finding in seline.data.verify().findings] == ["recovered"]
         assert "served_from_memory" in checks_of(seline)
         assert (volume.path / NAME).read_bytes() == b"{"
 
@@ -271,7 +280,7 @@ def test_what_is_broken_on_a_read_only_volume_is_served_and_mended_once_it_is_wr
         assert seline.data.read_quarantine(item.name) == b"{"
 
 
-def test_a_read_only_volume_is_refused_by_name_at_the_start(volume: SmallFilesystem) -> None:
+def test_opening_a_read_only_volume_raises_volume_read_only(volume: SmallFilesystem) -> None:
     fill(volume.path)
     remount(volume.path, "ro")
     with pytest.raises(VolumeReadOnly):
@@ -281,17 +290,17 @@ def test_a_read_only_volume_is_refused_by_name_at_the_start(volume: SmallFilesys
         assert seline.data.load_json(NAME) == VALUE
 
 
-# without attributes
+# a file system without attributes
 
 
 @contextmanager
-def without_attributes(point: Path) -> Iterator[Path]:
-    """Mount a ramfs, which keeps no attributes and does not say how large it is."""
+def mounted_ramfs(point: Path) -> Iterator[Path]:
+    """Mount a ramfs, which has no attributes and reports no size."""
     point.mkdir()
     try:
         run("mount", "-t", "ramfs", "ramfs", str(point))
-    except NotAllowed as refused:
-        pytest.skip(str(refused))
+    except Unavailable as reason:
+        pytest.skip(str(reason))
     try:
         yield point
     finally:
@@ -299,13 +308,13 @@ def without_attributes(point: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def plain(tmp_path: Path) -> Iterator[Path]:
-    with without_attributes(tmp_path / "plain") as point:
+def ramfs(tmp_path: Path) -> Iterator[Path]:
+    with mounted_ramfs(tmp_path / "ramfs") as point:
         yield point
 
 
-def test_without_attributes_health_says_so_and_everything_else_works(plain: Path) -> None:
-    with open_seline(plain) as seline:
+def test_without_attributes_health_reports_it_and_every_operation_works(ramfs: Path) -> None:
+    with open_seline(ramfs) as seline:
         for number in range(12):
             seline.data.save_json(NAME, {**VALUE, "n": number})
         checks = checks_of(seline)
@@ -317,7 +326,7 @@ def test_without_attributes_health_says_so_and_everything_else_works(plain: Path
         for number in range(12):
             seline.data.save_json(NAME, {**VALUE, "later": number})
         kept = seline.data.backups(NAME)
-        assert [one.pinned for one in kept] == [False] * 5 + [True]
+        assert [backup.pinned for backup in kept] == [False] * 5 + [True]
         assert kept[-1].name == oldest.name
         assert seline.data.restore_from_backup(NAME)
         assert seline.data.load_json(NAME) == {**VALUE, "later": 10}
@@ -329,73 +338,73 @@ def test_without_attributes_health_says_so_and_everything_else_works(plain: Path
 @pytest.mark.parametrize(
     "broken", [b"", b'{\n  "userName"', b"\0" * 80], ids=["empty", "cut", "NULs"]
 )
-def test_without_attributes_what_is_torn_is_still_found_and_recovered(
-    plain: Path, broken: bytes
+def test_without_attributes_a_torn_document_is_found_and_recovered(
+    ramfs: Path, broken: bytes
 ) -> None:
-    fill(plain)
-    rewrite(plain / NAME, broken)
-    with open_seline(plain, storage__settle_s=0.0) as seline:
+    fill(ramfs)
+    rewrite(ramfs / NAME, broken)
+    with open_seline(ramfs, storage__settle_s=0.0) as seline:
         for _ in range(2):
             assert seline.data.load_json(NAME) == {**VALUE, "n": 1}
         [item] = seline.data.quarantine()
         assert seline.data.read_quarantine(item.name) == broken
 
 
-def test_without_attributes_what_a_crash_left_in_staging_is_swept(plain: Path) -> None:
-    fill(plain)
-    (plain / ".seline" / "staging" / "00000001").write_bytes(b'{"n": "never answ')
-    with open_seline(plain) as seline:
-        assert os.listdir(plain / ".seline" / "staging") == []
+def test_without_attributes_leftovers_in_staging_are_removed_at_the_start(ramfs: Path) -> None:
+    fill(ramfs)
+    (ramfs / ".seline" / "staging" / "00000001").write_bytes(b'{"n": "never answ')
+    with open_seline(ramfs) as seline:
+        assert os.listdir(ramfs / ".seline" / "staging") == []
         assert seline.data.load_json(NAME) == VALUE
 
 
-# strangers
+# foreign files, links and directories
 
 
 DIRECTORIES: Final = ("backups", "quarantine", ".seline", ".seline/staging", ".seline/backups")
 
 
-def a_link(path: Path) -> None:
+def dangling_link(path: Path) -> None:
     outside = path.parents[len(path.parents) - 1] / "nowhere"
     path.symlink_to(outside)
 
 
-def a_link_out(path: Path) -> None:
-    """Lead to a directory outside the volume, in which nothing may come to lie."""
-    outside = _outside(path)
+def link_out(path: Path) -> None:
+    """Create a link to a directory outside the volume; nothing may be written there."""
+    outside = outside_path(path)
     outside.mkdir()
     path.symlink_to(outside)
 
 
-def _outside(path: Path) -> Path:
-    return next(one for one in path.parents if one.name == "data").with_name("outside")
+def outside_path(path: Path) -> Path:
+    return next(parent for parent in path.parents if parent.name == "data").with_name("outside")
 
 
-STRANGERS: Final[Mapping[str, Callable[[Path], None]]] = {
+NOT_DIRECTORIES: Final[Mapping[str, Callable[[Path], None]]] = {
     "a file": Path.touch,
     "a FIFO": os.mkfifo,
-    "a dangling link": a_link,
-    "a link out of the volume": a_link_out,
+    "a dangling link": dangling_link,
+    "a link out of the volume": link_out,
 }
 
 
-@pytest.mark.parametrize("stranger", STRANGERS)
+@pytest.mark.parametrize("kind", NOT_DIRECTORIES)
 @pytest.mark.parametrize("name", DIRECTORIES)
-def test_what_is_no_directory_where_one_must_be_is_named_and_not_followed(
-    tmp_path: Path, name: str, stranger: str
+def test_a_file_or_link_in_place_of_a_directory_is_refused_and_not_followed(
+    tmp_path: Path, name: str, kind: str
 ) -> None:
     directory = tmp_path / "data"
     fill(directory)
     moved = tmp_path / "moved"
     (directory / name).rename(moved)
-    STRANGERS[stranger](directory / name)
+    NOT_DIRECTORIES[kind](directory / name)
     before = tree(directory)
 
     with pytest.raises(VolumeFailed, match=Path(name).name):
         open_seline(directory, lock_wait_s=0)
 
     assert tree(directory) == before
-    assert not any(_outside(directory / name).glob("*"))
+    assert not any(outside_path(directory / name).glob("*"))
     (directory / name).unlink()
     moved.rename(directory / name)
     with open_seline(directory, lock_wait_s=0) as seline:
@@ -403,7 +412,7 @@ def test_what_is_no_directory_where_one_must_be_is_named_and_not_followed(
         assert len(seline.data.backups(NAME)) == 2
 
 
-def test_a_link_put_in_the_place_of_backups_under_a_running_store_is_not_followed(
+def test_a_link_that_replaces_backups_at_run_time_is_not_followed(
     tmp_path: Path,
 ) -> None:
     directory = tmp_path / "data"
@@ -411,7 +420,7 @@ def test_a_link_put_in_the_place_of_backups_under_a_running_store_is_not_followe
         for number in range(3):
             seline.data.save_json(NAME, {**VALUE, "n": number})
         shutil.rmtree(directory / "backups")
-        a_link_out(directory / "backups")
+        link_out(directory / "backups")
 
         with pytest.raises(VolumeFailed, match="backups"):
             seline.data.save_json(NAME, {"n": "never"})
@@ -424,7 +433,7 @@ def test_a_link_put_in_the_place_of_backups_under_a_running_store_is_not_followe
         assert seline.data.read_backup(NAME, backup.name) == VALUE
 
 
-def a_socket(path: Path) -> None:
+def bind_socket(path: Path) -> None:
     held = os.open(path.parent, os.O_RDONLY)
     try:
         with socket.socket(socket.AF_UNIX) as listening:
@@ -433,35 +442,35 @@ def a_socket(path: Path) -> None:
         os.close(held)
 
 
-def a_link_to_a_file_outside(path: Path) -> None:
-    outside = _outside(path)
+def link_to_file_outside(path: Path) -> None:
+    outside = outside_path(path)
     outside.write_text('{"from": "outside"}')
     path.symlink_to(outside)
 
 
-ODD: Final[Mapping[str, Callable[[Path], None]]] = {
+NOT_FILES: Final[Mapping[str, Callable[[Path], None]]] = {
     "an empty directory": Path.mkdir,
     "a directory with files": lambda path: (path.mkdir(), (path / "x.json").write_text("{}")),  # type: ignore[func-returns-value]
-    "a dangling link": a_link,
+    "a dangling link": dangling_link,
     "a link to itself": lambda path: path.symlink_to(path.name),
     "a link to another document": lambda path: path.symlink_to(OTHER),
-    "a link to a file outside": a_link_to_a_file_outside,
-    "a socket": a_socket,
+    "a link to a file outside": link_to_file_outside,
+    "a socket": bind_socket,
     "a FIFO": os.mkfifo,
 }
 
 
-@pytest.mark.parametrize("odd", ODD)
-def test_what_is_no_file_where_a_document_must_be_is_neither_followed_nor_missing(
-    tmp_path: Path, odd: str
+@pytest.mark.parametrize("kind", NOT_FILES)
+def test_a_directory_or_link_in_place_of_a_document_is_unreadable(
+    tmp_path: Path, kind: str
 ) -> None:
     directory = tmp_path / "data"
     fill(directory)
     (directory / NAME).unlink()
-    ODD[odd](directory / NAME)
-    kind = stat.S_IFMT((directory / NAME).lstat().st_mode)
+    NOT_FILES[kind](directory / NAME)
+    file_type = stat.S_IFMT((directory / NAME).lstat().st_mode)
     with open_seline(directory, lock_wait_s=0) as seline:
-        for attempt in (
+        for call in (
             lambda: seline.data.load_json(NAME, default={"invented": True}),
             lambda: seline.data.save_json(NAME, {"n": 1}),
             lambda: seline.data.delete(NAME),
@@ -469,11 +478,11 @@ def test_what_is_no_file_where_a_document_must_be_is_neither_followed_nor_missin
             lambda: seline.data.import_data({"files": {NAME: {"n": 1}}}),
         ):
             with pytest.raises(DocumentUnreadable):
-                attempt()
+                call()
         export = seline.data.export_all_data()
         assert (export["files"], export["unrecoverable"]) == ({OTHER: {"n": 1}}, [NAME])
-        assert [one.outcome for one in seline.data.verify().findings] == ["unreadable"]
-        assert stat.S_IFMT((directory / NAME).lstat().st_mode) == kind
+        assert [finding.outcome for finding in seline.data.verify().findings] == ["unreadable"]
+        assert stat.S_IFMT((directory / NAME).lstat().st_mode) == file_type
 
         seline.data.reset(NAME)
         assert seline.data.restore_from_backup(NAME)
@@ -484,7 +493,7 @@ def test_what_is_no_file_where_a_document_must_be_is_neither_followed_nor_missin
     assert not outside.exists() or outside.read_text() == '{"from": "outside"}'
 
 
-def test_a_link_among_the_backups_is_never_taken_for_one(tmp_path: Path) -> None:
+def test_a_link_among_the_backups_is_not_used(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     fill(directory)
     outside = tmp_path / "outside.json"
@@ -499,7 +508,7 @@ def test_a_link_among_the_backups_is_never_taken_for_one(tmp_path: Path) -> None
     assert outside.read_text() == '{"from": "outside"}'
 
 
-def test_what_belongs_to_somebody_else_is_unreadable_and_not_missing(tmp_path: Path) -> None:
+def test_a_document_without_read_permission_is_unreadable(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root may become another user and come back")
     fill(tmp_path)
@@ -517,16 +526,16 @@ def test_what_belongs_to_somebody_else_is_unreadable_and_not_missing(tmp_path: P
         assert seline.data.load_json(NAME) == VALUE
 
 
-def test_lost_and_found_and_foreign_files_are_counted_and_never_touched(
+def test_foreign_files_count_in_usage_and_are_never_changed(
     volume: SmallFilesystem,
 ) -> None:
     fill(volume.path)
-    mine = volume.path / "video.mp4"
-    mine.write_bytes(bytes(3 << 20))
+    video = volume.path / "video.mp4"
+    video.write_bytes(bytes(3 << 20))
     lost = volume.path / "lost+found"
     lost.mkdir(exist_ok=True)
     (lost / "#12.json").write_text("{")
-    strangers = {path: path.lstat() for path in (mine, lost, lost / "#12.json")}
+    foreign = {path: path.lstat() for path in (video, lost, lost / "#12.json")}
     with open_seline(volume.path, storage__settle_s=0.0) as seline:
         assert seline.data.health()["total_size_mb"] > 3  # type: ignore[operator]
         seline.data.verify()
@@ -535,7 +544,7 @@ def test_lost_and_found_and_foreign_files_are_counted_and_never_touched(
         seline.data.import_data({"files": {NAME: {"n": 7}}}, mode="replace")
         assert [info.name for info in seline.data.documents()] == [NAME]
         assert set(seline.data.export_all_data()["files"]) == {NAME}  # type: ignore[arg-type]
-    for path, before in strangers.items():
+    for path, before in foreign.items():
         after = path.lstat()
         assert (after.st_ino, after.st_mtime_ns, after.st_mode) == (
             before.st_ino,
@@ -554,25 +563,25 @@ def nested(levels: int) -> Json:
     return value
 
 
-def test_two_hundred_levels_are_taken_and_one_more_is_refused_with_its_path(
+def test_two_hundred_levels_are_accepted_and_one_more_is_refused_with_its_path(
     tmp_path: Path,
 ) -> None:
     with open_seline(tmp_path, storage__settle_s=0.0) as seline:
         seline.data.save_json(NAME, nested(199))
         seline.data.save_json(NAME, nested(200))
         assert seline.data.load_json(NAME) == nested(200)
-        for attempt, kind in (
+        for call, error in (
             (lambda: seline.data.save_json(NAME, nested(201)), NotSerializable),
             (lambda: seline.data.save_json(NAME, {"a": nested(200)}), NotSerializable),
             (lambda: seline.data.import_data({"files": {NAME: nested(201)}}), ImportRefused),
         ):
-            with pytest.raises(kind, match=r"\$.*\[0\]\[0\].*deeper than 200"):
-                attempt()
+            with pytest.raises(error, match=r"\$.*\[0\]\[0\].*deeper than 200"):
+                call()
         assert seline.data.load_json(NAME) == nested(200)
 
 
 @pytest.mark.parametrize("levels", [201, 100_000])
-def test_a_hand_edit_that_is_too_deep_is_set_aside_and_recovered(
+def test_a_hand_edit_that_is_nested_too_deep_is_quarantined_and_recovered(
     tmp_path: Path, levels: int
 ) -> None:
     with open_seline(tmp_path, storage__settle_s=0.0) as seline:
@@ -587,11 +596,11 @@ def test_a_hand_edit_that_is_too_deep_is_set_aside_and_recovered(
 
 
 def text_of_size(size_bytes: int) -> str:
-    """Return a text whose document, in quotes and with a final newline, has so many bytes."""
+    """Return a string whose JSON, with quotes and a final newline, has `size_bytes`."""
     return "x" * (size_bytes - 3)
 
 
-def test_the_largest_document_is_taken_and_one_byte_more_is_refused_with_numbers(
+def test_the_largest_document_is_accepted_and_one_byte_more_is_refused_with_its_size(
     tmp_path: Path,
 ) -> None:
     limit = 1 << 16
@@ -636,7 +645,7 @@ with open_seline(sys.argv[1], storage__volume_limit_mb=500) as seline:
 
 @pytest.mark.prove
 @pytest.mark.timeout(300)
-def test_thirty_two_mebibytes_are_taken_in_bounded_memory(tmp_path: Path) -> None:
+def test_a_document_of_32_mib_needs_bounded_memory(tmp_path: Path) -> None:
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", LARGE, str(tmp_path)],
@@ -660,52 +669,52 @@ def test_thirty_two_mebibytes_are_taken_in_bounded_memory(tmp_path: Path) -> Non
 
 MANY: Final = 10_000
 OPEN_S, HEALTH_S, LIST_S, EXPORT_S = 10.0, 5.0, 10.0, 30.0
-"""Generous: what these tell is that nothing takes minutes, on a slow machine neither."""
+"""Generous limits: they detect work that takes minutes, also on a slow machine."""
 
 
 @pytest.mark.prove(share=2)
 @pytest.mark.timeout(600)
-async def test_ten_thousand_documents_are_quick_and_the_next_one_is_refused(
+async def test_ten_thousand_documents_are_fast_and_one_more_is_refused(
     tmp_path: Path, share_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if share_s < 60:
         pytest.skip("the slice leaves less than a minute")
     monkeypatch.setattr(
         capabilities, "mount_of", lambda _path: None
-    )  # its own files are what counts
-    took: dict[str, float] = {}
-    with fast_place(tmp_path) as place:
-        await _save_many(place)
-        with _timed(took, "open_s"):
-            seline = await open_awaited(place, lock_wait_s=0)
+    )  # usage is that of its own files
+    durations: dict[str, float] = {}
+    with fast_place(tmp_path) as workspace:
+        await save_many(workspace)
+        with timed(durations, "open_s"):
+            seline = await open_awaited(workspace, lock_wait_s=0)
         data = seline.data
-        for what, work in (
+        for name, work in (
             ("health_s", data.health),
             ("list_s", data.storage_info),
             ("verify_s", data.verify),
             ("export_s", data.export_all_data),
         ):
-            with _timed(took, what):
+            with timed(durations, name):
                 answer = await work()
         assert len(answer["files"]) == MANY  # type: ignore[index,arg-type]
-        await _is_full(data)
-        with _timed(took, "save_s"):
+        await assert_full(data)
+        with timed(durations, "save_s"):
             await data.save_json("d0.json", {"n": "later"})
         await seline.close()
-        where = kind_of(place)
-    shown = {name: f"{seconds:.2f}" for name, seconds in took.items()}
+        where = kind_of(workspace)
+    shown = {name: f"{seconds:.2f}" for name, seconds in durations.items()}
     what = "10,000 documents with a backup each"
     note(SUITE, what, tried=MANY, failures=0, where=where, **shown)
-    assert took["open_s"] < OPEN_S
-    assert took["health_s"] < HEALTH_S
-    assert took["list_s"] < LIST_S
-    assert took["export_s"] < EXPORT_S
-    assert took["save_s"] < 1
+    assert durations["open_s"] < OPEN_S
+    assert durations["health_s"] < HEALTH_S
+    assert durations["list_s"] < LIST_S
+    assert durations["export_s"] < EXPORT_S
+    assert durations["save_s"] < 1
 
 
-async def _save_many(place: Path) -> None:
-    """Save them all, and all of them once more."""
-    async with open_awaited(place, lock_wait_s=0) as seline:
+async def save_many(workspace: Path) -> None:
+    """Save every document twice."""
+    async with open_awaited(workspace, lock_wait_s=0) as seline:
         for start in range(0, 2 * MANY, 1000):
             await asyncio.gather(
                 *(
@@ -715,7 +724,7 @@ async def _save_many(place: Path) -> None:
             )
 
 
-async def _is_full(data: Any) -> None:
+async def assert_full(data: Any) -> None:
     with pytest.raises(VolumeFull, match="10000"):
         await data.save_json("one_more.json", {})
     await data.delete("d9999.json")
@@ -726,7 +735,7 @@ async def _is_full(data: Any) -> None:
     await data.save_json("one_more.json", {})
 
 
-def test_documents_that_were_removed_by_hand_make_room_for_others(tmp_path: Path) -> None:
+def test_documents_removed_by_hand_no_longer_count_towards_the_limit(tmp_path: Path) -> None:
     with open_seline(tmp_path, lock_wait_s=0, storage__documents_max=3) as seline:
         for number in range(5):
             seline.data.save_json(OTHER, {"n": number})
@@ -738,7 +747,7 @@ def test_documents_that_were_removed_by_hand_make_room_for_others(tmp_path: Path
 
 
 @contextmanager
-def _timed(took: dict[str, float], what: str) -> Iterator[None]:
+def timed(durations: dict[str, float], what: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
-    took[what] = time.perf_counter() - started
+    durations[what] = time.perf_counter() - started

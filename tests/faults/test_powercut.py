@@ -1,8 +1,8 @@
-"""A power cut after every call of every operation: whatever the disk kept, no promise is broken.
+"""A power cut after every call of every operation breaks no guarantee, whatever the disk kept.
 
-V1, V2, V3, V4, V5, V7, V8 and V11, on every state that `powercut.disk_model` allows, of everything
-that `powercut.scenarios` does. The default tier opens the same few states of each scenario every
-time, the long one all of them.
+Checks V1 to V5, V7, V8 and V11 in every state that `powercut.disk_model` allows, for every scenario
+of `powercut.scenarios`. The default tier opens the same few states of each scenario every time, the
+long tier all of them.
 """
 
 from __future__ import annotations
@@ -28,58 +28,58 @@ SAMPLE: Final = 6
 FEW: Final = Cutting(moments=0.2, share=0.1, starts=0.04)
 ALL: Final = Cutting(combinations_max=1024)
 DRAWN: Final = Cutting(share=0.1)
-"""After a kill at every call there are too many: one in ten, drawn by lot."""
+"""A kill at every call leaves too many states to open: one in ten is drawn at random."""
 LIMIT_S: Final = 150.0
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_some_states_after_a_cut_break_no_promise(name: str, place: Path) -> None:
-    states = states_of(name, place, cutting=FEW)
+def test_some_states_after_a_power_cut_break_no_guarantee(name: str, workspace: Path) -> None:
+    states = states_of(name, workspace, cutting=FEW)
 
-    broken = try_some(sample(states, SAMPLE), place / "states")
+    broken = try_some(sample(states, SAMPLE), workspace / "states")
 
     assert broken == []
 
 
 @pytest.mark.prove(share=2)
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_no_state_after_a_cut_breaks_a_promise(
-    name: str, place: Path, until_s: float, hands: Workers
+def test_no_state_after_a_power_cut_breaks_a_guarantee(
+    name: str, workspace: Path, deadline_s: float, worker_processes: Workers
 ) -> None:
     drawn = SCENARIOS[name].killed == "."
-    states = states_of(name, place, cutting=DRAWN if drawn else ALL)
+    states = states_of(name, workspace, cutting=DRAWN if drawn else ALL)
 
-    tried, broken = hands.try_all(states, place / "states", until_s=until_s)
+    tried, broken = worker_processes.try_all(states, workspace / "states", until_s=deadline_s)
 
     note(
-        SUITE, name, tried=tried, failures=len(broken), where=kind_of(place), possible=len(states),
-        **({"drawn": "1 in 10"} if drawn else {}),
+        SUITE, name, tried=tried, failures=len(broken), where=kind_of(workspace),
+        possible=len(states), **({"drawn": "1 in 10"} if drawn else {}),
     )  # fmt: skip
-    assert broken == [], _shortly(broken)
+    assert broken == [], _summary(broken)
 
 
 @pytest.mark.prove
 @pytest.mark.parametrize("name", RIGHT)
-def test_no_state_of_a_store_that_takes_care_loses_a_save(
-    name: str, place: Path, until_s: float, hands: Workers
+def test_no_state_of_a_correct_store_loses_a_save(
+    name: str, workspace: Path, deadline_s: float, worker_processes: Workers
 ) -> None:
-    """What flags the wrong stores flags none that is right, be it Seline or a much smaller one."""
-    states = seven_saves(name, place)
+    """The judge that flags the wrong stores flags neither a small correct store nor Seline."""
+    states = seven_saves(name, workspace)
 
-    tried, broken = hands.try_all(states, place / "states", until_s=until_s)
+    tried, broken = worker_processes.try_all(states, workspace / "states", until_s=deadline_s)
 
     note(
         SUITE, f"seven saves, by the judge of the wrong stores: {name}", tried=tried,
-        failures=len(broken), where=kind_of(place), possible=len(states),
+        failures=len(broken), where=kind_of(workspace), possible=len(states),
     )  # fmt: skip
-    assert broken == [], _shortly(broken)
+    assert broken == [], _summary(broken)
 
 
 @pytest.mark.prove
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=list(OPERATIONS))
 def test_no_file_changing_call_escapes_the_recorder(operation: Operation, tmp_path: Path) -> None:
-    """The recorder's list is what the kernel saw below the volume, call by call, in order."""
+    """The recorder lists the calls that the kernel made below the volume, in the same order."""
     volume, log = tmp_path / "volume", tmp_path / "log"
     prepare(operation, volume)
 
@@ -89,5 +89,5 @@ def test_no_file_changing_call_escapes_the_recorder(operation: Operation, tmp_pa
     assert len(recorded) > 20
 
 
-def _shortly(broken: Sequence[Flagged]) -> str:
-    return "\n".join(f"{one.cut}: {'; '.join(one.broken)}" for one in broken[:5])
+def _summary(broken: Sequence[Flagged]) -> str:
+    return "\n".join(f"{state.cut}: {'; '.join(state.broken)}" for state in broken[:5])

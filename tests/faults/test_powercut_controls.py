@@ -1,8 +1,8 @@
-"""The power-cut suite is checked: builds that are wrong on purpose must be flagged by it.
+"""Negative controls of the power-cut suite: it must flag builds and stores that are wrong.
 
-Each row of `powercut.wrong_builds` takes one care away from the store: a sync, a link, a checksum,
-a check. A suite that does not tell such a build from the right one would find nothing anywhere. And
-every such place in the code has its row, so a new care brings its wrong build.
+Each row of `powercut.wrong_builds` removes one safeguard from the store: a sync, a link, a
+checksum, a check. A suite that does not flag such a build would find no defect at all. Every
+safeguard in the code has a row, so a new safeguard requires a new wrong build.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ SUITE: Final = "negative control"
 SHARE: Final = Cutting(share=0.25)
 NEEDLESS: Final = {name: build for name, build in WRONG_BUILDS.items() if build.needless}
 NEEDED: Final = {name: build for name, build in WRONG_BUILDS.items() if not build.needless}
-OFTEN: Final = [name for name, build in NEEDED.items() if not build.seldom]
+QUICK: Final = [name for name, build in NEEDED.items() if not build.seldom]
 ALL_MAX: Final = 400
 HARNESS_ERRORS: Final = ("NameError", "TypeError", "AttributeError", "UnboundLocalError")
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    """Give a fast directory for the states."""
+def workspace(tmp_path: Path) -> Iterator[Path]:
+    """Yield a fast directory for the states."""
     with fast_place(tmp_path / "states") as fast:
         yield fast
 
 
-def test_every_care_in_the_code_has_its_wrong_build() -> None:
-    """A new sync, link, attribute or check has its row, and no row is of anything else."""
-    named = {site for build in WRONG_BUILDS.values() for site in build.changes}
+def test_every_safeguard_in_the_code_is_tried_by_a_wrong_build() -> None:
+    """Each sync, link, attribute and check has a row, and each row names one of them."""
+    named = {point for build in WRONG_BUILDS.values() for point in build.changes}
 
     assert patch_points() == named
 
 
-def test_every_wrong_build_is_tried_by_what_there_is() -> None:
+def test_every_wrong_build_is_tried_by_a_scenario_or_a_case() -> None:
     tried = {build.tried for build in WRONG_BUILDS.values()}
 
     assert tried <= SCENARIOS.keys() | CASES.keys()
@@ -55,92 +55,94 @@ def test_every_wrong_build_is_tried_by_what_there_is() -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_no_case_without_a_cut_breaks_a_promise(name: str, place: Path) -> None:
-    assert broken_by(CASES[name], place / "volume") == []
+def test_no_case_without_a_power_cut_breaks_a_guarantee(name: str, workspace: Path) -> None:
+    assert broken_by(CASES[name], workspace / "volume") == []
 
 
-@pytest.mark.parametrize("name", OFTEN)
-def test_a_build_without_one_care_is_flagged(
-    name: str, place: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", QUICK)
+def test_a_build_without_one_safeguard_is_flagged(
+    name: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = _first_flagged(WRONG_BUILDS[name], place, monkeypatch)
+    broken = _first_broken(WRONG_BUILDS[name], workspace, monkeypatch)
 
     assert len(broken) > 0
-    assert not any(error in one for one in broken for error in HARNESS_ERRORS)
+    assert not any(error in message for message in broken for error in HARNESS_ERRORS)
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_store_that_is_wrong_on_purpose_loses_saves(name: str, place: Path) -> None:
-    states = seven_saves(name, place, SHARE)
+def test_a_wrong_store_loses_saves(name: str, workspace: Path) -> None:
+    states = seven_saves(name, workspace, SHARE)
 
-    assert try_some(states, place / "states") != []
+    assert try_some(states, workspace / "states") != []
 
 
-def test_a_small_store_that_takes_every_care_loses_none(place: Path) -> None:
+def test_a_small_correct_store_loses_no_save(workspace: Path) -> None:
     [small, _seline] = RIGHT
 
-    assert try_some(seven_saves(small, place), place / "states") == []
+    assert try_some(seven_saves(small, workspace), workspace / "states") == []
 
 
 @pytest.mark.prove
 @pytest.mark.parametrize("name", WRONG)
-def test_how_often_a_wrong_store_loses_a_save(name: str, place: Path) -> None:
-    states = seven_saves(name, place)
+def test_the_states_in_which_a_wrong_store_loses_a_save_are_counted(
+    name: str, workspace: Path
+) -> None:
+    states = seven_saves(name, workspace)
 
-    lost = try_some(states, place / "states")
+    lost = try_some(states, workspace / "states")
 
-    note(SUITE, name, tried=len(states), failures=len(lost), where=kind_of(place), kind="store")
+    note(SUITE, name, tried=len(states), failures=len(lost), where=kind_of(workspace), kind="store")
     assert len(lost) > 0
 
 
 @pytest.mark.prove
 @pytest.mark.parametrize("name", NEEDED)
-def test_how_often_a_build_without_one_care_is_flagged(
-    name: str, place: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_states_in_which_a_wrong_build_is_flagged_are_counted(
+    name: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried, lost = _all_flagged(WRONG_BUILDS[name], place, monkeypatch)
+    tried, lost = _count_flagged(WRONG_BUILDS[name], workspace, monkeypatch)
 
-    note(SUITE, name, tried=tried, failures=lost, where=kind_of(place), kind="build")
+    note(SUITE, name, tried=tried, failures=lost, where=kind_of(workspace), kind="build")
     assert lost > 0
 
 
 @pytest.mark.prove
 @pytest.mark.parametrize("name", NEEDLESS)
-def test_a_care_that_is_said_to_be_needless_is_so(
-    name: str, place: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_build_without_a_needless_safeguard_is_not_flagged(
+    name: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, lost = _all_flagged(WRONG_BUILDS[name], place, monkeypatch)
+    _, lost = _count_flagged(WRONG_BUILDS[name], workspace, monkeypatch)
 
     assert lost == 0
 
 
-def _first_flagged(
-    build: WrongBuild, place: Path, monkeypatch: pytest.MonkeyPatch
+def _first_broken(
+    build: WrongBuild, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Sequence[str]:
-    """Return what is broken in the first state of a build that shows it."""
+    """Return what is broken in the first flagged state of a build."""
     with monkeypatch.context() as patch:
         if build.tried in CASES:
             build.plant(patch)
-            return broken_by(CASES[build.tried], place / "volume")
-        states = states_of(build.tried, place, build.plant, SHARE)
+            return broken_by(CASES[build.tried], workspace / "volume")
+        states = states_of(build.tried, workspace, build.plant, SHARE)
         build.plant(patch)
         shuffled = random.Random(len(states)).sample(states, len(states))
-        found = (one for one in flagged(shuffled, place / "states") if one)
-        first = next(found, Flagged("", ()))
-        found.close()
+        flagged_states = (state for state in flagged(shuffled, workspace / "states") if state)
+        first = next(flagged_states, Flagged("", ()))
+        flagged_states.close()
         return first.broken
 
 
-def _all_flagged(
-    build: WrongBuild, place: Path, monkeypatch: pytest.MonkeyPatch
+def _count_flagged(
+    build: WrongBuild, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[int, int]:
-    """Return how many states of a build were tried, and in how many of them a promise is broken."""
+    """Return how many states of a build were tried, and how many of them were flagged."""
     with monkeypatch.context() as patch:
         if build.tried in CASES:
             build.plant(patch)
-            return 1, bool(broken_by(CASES[build.tried], place / "volume"))
-        states = states_of(build.tried, place, build.plant, EVERY)
+            return 1, bool(broken_by(CASES[build.tried], workspace / "volume"))
+        states = states_of(build.tried, workspace, build.plant, EVERY)
         if not build.seldom:
             states = sample(states, ALL_MAX)
         build.plant(patch)
-        return len(states), len(try_some(states, place / "states"))
+        return len(states), len(try_some(states, workspace / "states"))

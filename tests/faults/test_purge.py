@@ -1,4 +1,4 @@
-"""A purge leaves nothing of a document, or says what is left and can be made again."""
+"""A purge erases every copy of a document, or raises and can be repeated."""
 
 from __future__ import annotations
 
@@ -12,36 +12,38 @@ import pytest
 from seline.blocking import Seline, open_seline
 from seline.errors import OutcomeUnknown
 from seline.storage.volume import files
-from tests.faults.injection import refused
+from tests.faults.injection import failing_call
 from tests.proof import operations
 from tests.proof.operations import A
 
 
-def test_a_purge_that_leaves_something_says_so_and_can_be_made_again(
+def test_an_incomplete_purge_raises_outcome_unknown_and_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who asks to be forgotten is not told "done" while a copy is left."""
+    """The caller must not receive success while a copy remains."""
     operations.documents(tmp_path)
     with operations.opened(tmp_path) as seline:
         with monkeypatch.context() as patch:
-            patch.setattr(files, "unlink", _failing_for(A.removesuffix(".json"), files.unlink))
+            patch.setattr(
+                files, "unlink", _fail_first_removal(A.removesuffix(".json"), files.unlink)
+            )
             with pytest.raises(OutcomeUnknown, match="did not let go"):
                 seline.data.delete(A, purge=True)
-        left = _copies(seline)
+        remaining = _copies_of_a(seline)
 
         seline.data.delete(A, purge=True)
 
-        assert left > 0
-        assert _copies(seline) == 0
+        assert remaining > 0
+        assert _copies_of_a(seline) == 0
 
 
-def test_a_purge_leaves_nothing_of_a_document_that_cannot_be_read(
+def test_a_purge_erases_a_document_that_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_seline(tmp_path, lock_wait_s=0, storage__cache_bytes_max=0) as seline:
         seline.data.save_json(A, {"secret": 1})
         with monkeypatch.context() as patch:
-            patch.setattr(os, "read", refused(errno.EIO))
+            patch.setattr(os, "read", failing_call(errno.EIO))
             seline.data.delete(A, purge=True)
     with open_seline(tmp_path, lock_wait_s=0) as seline:
         assert seline.data.quarantine() == []
@@ -50,31 +52,31 @@ def test_a_purge_leaves_nothing_of_a_document_that_cannot_be_read(
     ] == []
 
 
-def test_a_purge_names_a_directory_that_it_does_not_erase(opened: Seline, directory: Path) -> None:
+def test_a_purge_names_a_directory_that_it_keeps(seline: Seline, directory: Path) -> None:
     (directory / A).mkdir()
     (directory / A / "of a person").write_text("{}")
 
     with pytest.raises(OutcomeUnknown, match=r"quarantine/a_\w+\.json is a directory"):
-        opened.data.delete(A, purge=True)
+        seline.data.delete(A, purge=True)
 
     [kept] = (directory / "quarantine").iterdir()
     assert (kept / "of a person").exists()
     assert list((directory / ".seline" / "staging").iterdir()) == []
 
 
-def _failing_for(document: str, call: Callable[..., None]) -> Callable[..., None]:
-    """Let the first removal of something of a document fail."""
-    failed: list[str] = []
+def _fail_first_removal(document: str, remove: Callable[..., None]) -> Callable[..., None]:
+    """Return `remove` with a failure at the first removal of a copy of `document`."""
+    refused: list[str] = []
 
     def unlink(directory: int, name: str, *, missing_ok: bool = False) -> None:
-        if name.startswith(f"{document}_") and not failed:
-            failed.append(name)
+        if name.startswith(f"{document}_") and not refused:
+            refused.append(name)
             raise OSError(5, "Input/output error")
-        call(directory, name, missing_ok=missing_ok)
+        remove(directory, name, missing_ok=missing_ok)
 
     return unlink
 
 
-def _copies(seline: Seline) -> int:
+def _copies_of_a(seline: Seline) -> int:
     kept = [*seline.data.all_backups(), *seline.data.quarantine()]
     return sum(copy.document == A for copy in kept)

@@ -204,7 +204,7 @@ def test_the_kernel_takes_a_second_sync_for_done_and_the_disk_holds_something_el
 ) -> None:
     """Negative control: without this, the tests on a bad disk would prove nothing."""
     path = failing.filesystem.path / "plain"
-    failing.go_bad()
+    failing.fail_writes()
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
     os.write(descriptor, b"new " * 1000)
 
@@ -230,11 +230,11 @@ def test_many_documents_synced_as_one_are_refused_as_one(failing: FailingDisk) -
     names = [f"d{number}.json" for number in range(8)]
     with opened(failing.data) as seline:
         _save_together(seline, names, "old")
-        failing.go_bad()
+        failing.fail_writes()
         with pytest.raises(REFUSALS[failing.code]):
             _save_together(seline, names, "new")
         served = {name: seline.data.load_json(name) for name in names}
-        failing.heal()
+        failing.allow_writes()
         _save_together(seline, names[:6], "newer")
 
     failing.remount()
@@ -269,7 +269,7 @@ def test_what_is_served_after_the_reopening_is_what_the_disk_holds(
             syncs.fail(DOCUMENTS)
             with pytest.raises(OutcomeUnknown):
                 seline.data.save_json(A, value(A, "new"))
-            failing.change_beneath(failing.data / A, b'"new"', b'"odd"')
+            failing.change_on_disk(failing.data / A, b'"new"', b'"odd"')
             assert b'"new"' in (failing.data / A).read_bytes()
             clock.advance(2 * REOPEN_EVERY_S)
             seline.data.save_json(NEXT, value(NEXT, 1))
@@ -287,12 +287,12 @@ def test_a_hand_edit_that_the_disk_lost_is_not_taken_over(failing: FailingDisk) 
     """Adopting an edit writes its bytes anew and syncs them: the editor may never have done so."""
     with opened(failing.data) as seline:
         seline.data.save_json(A, value(A, "old"))
-        failing.go_bad()
+        failing.fail_writes()
         (failing.data / A).write_bytes((failing.data / A).read_bytes().replace(b"old", b"odd"))
         kind = "disk_error" if failing.code == "EIO" else "served_from_memory"
         _wait_until(lambda: seline.data.load_json(A) == value(A, "odd") and _told_of(seline, kind))
         assert not _told_of(seline, "adopted")
-        failing.heal()
+        failing.allow_writes()
         _wait_until(
             lambda: seline.data.load_json(A) == value(A, "odd") and _told_of(seline, "adopted")
         )
@@ -341,11 +341,11 @@ def test_a_disk_that_goes_bad_and_heals_again_and_again_loses_nothing(
             with watched(failing.data) as syncs, opened(failing.data) as seline:
                 held.update(_some_saves(seline, chance))
                 _settle(seline)
-                failing.go_bad()
+                failing.fail_writes()
                 refused = _some_saves(seline, chance)
                 broken += [f"{name} was acknowledged on a bad disk" for name in refused]
                 syncs.forget_files()
-                failing.heal()
+                failing.allow_writes()
                 held.update(_some_saves(seline, chance))
                 broken += [f"{name} was synced again" for name in syncs.again]
                 tried += len(syncs.failed)
@@ -383,11 +383,11 @@ def _changed_on_a_bad_disk(name: str, failing: FailingDisk) -> list[str]:
     with watched(failing.data) as syncs:
         with opened(failing.data) as seline:
             _settle(seline)
-            failing.go_bad()
+            failing.fail_writes()
             outcome = _outcome(expected, seline, failing)
             served = _values(seline)
             syncs.forget_files()
-            failing.heal()
+            failing.allow_writes()
             seline.data.save_json(NEXT, value(NEXT, 1))
         broken = [f"SPEC 10: {again} was synced again" for again in syncs.again]
         if name in WRITING and outcome == "acknowledged" and failing.code != "ENOSPC":

@@ -1,8 +1,8 @@
-"""Nothing is taken for durable that was not synced (V3), least of all what somebody else wrote.
+"""V3: content counts as durable only after a sync, also when another program wrote the file.
 
-A file that a person put there may be only in memory: it is synced before it is taken for current
-or becomes a backup; what cannot be synced is written anew, for a second sync would say that all is
-well. Where a kind of sync means nothing, another one is relied on.
+A file that another program wrote may exist only in memory. Seline syncs it before it counts as
+current or becomes a backup. If that sync fails, Seline writes a new file: a second sync of the same
+file would succeed although the bytes are lost. Where a kind of sync does nothing, another is used.
 """
 
 from __future__ import annotations
@@ -23,106 +23,114 @@ from seline.domain.retention import Dropped, Kept, RetentionPlan
 from seline.errors import OutcomeUnknown, VolumeFailed
 from seline.storage.volume import files
 from tests.clocks import FakeClock
-from tests.faults.injection import REOPENED_AFTER_S, A, B, in_backups, inode, store_of, watch_syncs
+from tests.faults.injection import (
+    REOPENED_AFTER_S,
+    A,
+    B,
+    backup_values,
+    inode,
+    record_syncs,
+    store_of,
+)
 
 
-def test_what_the_process_did_not_write_is_synced_before_it_is_taken_for_current(
-    opened: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_foreign_file_is_synced_before_a_save_of_the_same_value_returns(
+    seline: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    foreign = copied_back(opened, directory)
-    synced = watch_syncs(monkeypatch)
+    foreign = replace_by_copy_of_backup(seline, directory)
+    synced = record_syncs(monkeypatch)
 
-    opened.data.save_json(A, {"n": 1})
+    seline.data.save_json(A, {"n": 1})
     assert {foreign, inode(directory)} <= set(synced)
 
     synced.clear()
-    opened.data.save_json(A, {"n": 1})
+    seline.data.save_json(A, {"n": 1})
     assert synced == []
 
 
-def test_what_the_process_did_not_write_is_synced_before_it_becomes_a_backup(
-    opened: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_foreign_file_is_synced_before_it_becomes_a_backup(
+    seline: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    foreign = copied_back(opened, directory)
-    synced = watch_syncs(monkeypatch)
+    foreign = replace_by_copy_of_backup(seline, directory)
+    synced = record_syncs(monkeypatch)
 
-    opened.data.save_json(A, {"n": 3})
+    seline.data.save_json(A, {"n": 3})
 
     assert foreign in synced
     assert foreign in [inode(path) for path in (directory / "backups").iterdir()]
 
 
-def test_what_cannot_be_synced_is_copied_to_become_a_backup(
-    opened: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_foreign_file_that_cannot_be_synced_is_copied_to_the_backups(
+    seline: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    foreign = copied_back(opened, directory)
-    watch_syncs(monkeypatch, failing=foreign)
+    foreign = replace_by_copy_of_backup(seline, directory)
+    record_syncs(monkeypatch, failing=foreign)
 
-    opened.data.save_json(A, {"n": 3})
+    seline.data.save_json(A, {"n": 3})
 
-    assert in_backups(opened) == [{"n": 1}]
+    assert backup_values(seline) == [{"n": 1}]
     assert foreign not in [inode(path) for path in (directory / "backups").iterdir()]
 
 
-def test_what_cannot_be_synced_is_written_anew_at_the_reopening(
-    opened: Seline, directory: Path, still: FakeClock, monkeypatch: pytest.MonkeyPatch
+def test_the_reopening_rewrites_a_foreign_file_that_could_not_be_synced(
+    seline: Seline, directory: Path, frozen_clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second sync of the same file would say that all is well."""
-    foreign = copied_back(opened, directory)
-    synced = watch_syncs(monkeypatch, failing=foreign)
+    """A second sync of the same file would succeed although the bytes are lost."""
+    foreign = replace_by_copy_of_backup(seline, directory)
+    synced = record_syncs(monkeypatch, failing=foreign)
     with pytest.raises(VolumeFailed):
-        opened.data.save_json(A, {"n": 1})
+        seline.data.save_json(A, {"n": 1})
 
-    still.advance(REOPENED_AFTER_S)
-    opened.data.save_json(A, {"n": 1})
+    frozen_clock.advance(REOPENED_AFTER_S)
+    seline.data.save_json(A, {"n": 1})
 
     assert synced.count(foreign) == 1
     assert inode(directory / A) != foreign
 
 
-def test_no_backup_goes_for_what_may_not_be_durable(
-    opened: Seline, directory: Path, still: FakeClock, monkeypatch: pytest.MonkeyPatch
+def test_rotation_is_refused_while_the_current_content_may_not_be_durable(
+    seline: Seline, directory: Path, frozen_clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The document's own content, say, of which the disk may have kept nothing."""
-    foreign = copied_back(opened, directory)
-    watch_syncs(monkeypatch, failing=foreign)
+    """After a power cut the disk may hold nothing of the document's own content."""
+    foreign = replace_by_copy_of_backup(seline, directory)
+    record_syncs(monkeypatch, failing=foreign)
     with pytest.raises(VolumeFailed):
-        opened.data.save_json(A, {"n": 1})
+        seline.data.save_json(A, {"n": 1})
 
     with pytest.raises(VolumeFailed):
-        store_of(opened).rotate(DocumentKey(BOT, A), everything_goes).result(10)
-    still.advance(REOPENED_AFTER_S)
+        store_of(seline).rotate(DocumentKey(BOT, A), drop_all).result(10)
+    frozen_clock.advance(REOPENED_AFTER_S)
 
-    assert store_of(opened).rotate(DocumentKey(BOT, A), nothing_goes).result(10) == []
-
-
-def everything_goes(backups: Sequence[Backup], _current: Revision | None) -> RetentionPlan:
-    return RetentionPlan((), tuple(Dropped(one, "a test") for one in backups))
+    assert store_of(seline).rotate(DocumentKey(BOT, A), keep_all).result(10) == []
 
 
-def nothing_goes(backups: Sequence[Backup], _current: Revision | None) -> RetentionPlan:
-    return RetentionPlan(tuple(Kept(one, "a test") for one in backups), ())
+def drop_all(backups: Sequence[Backup], _current: Revision | None) -> RetentionPlan:
+    return RetentionPlan((), tuple(Dropped(backup, "a test") for backup in backups))
 
 
-def test_what_may_not_be_durable_is_neither_exported_nor_given_raw(
-    opened: Seline, directory: Path, still: FakeClock, monkeypatch: pytest.MonkeyPatch
+def keep_all(backups: Sequence[Backup], _current: Revision | None) -> RetentionPlan:
+    return RetentionPlan(tuple(Kept(backup, "a test") for backup in backups), ())
+
+
+def test_content_that_may_not_be_durable_is_neither_exported_nor_served_raw(
+    seline: Seline, directory: Path, frozen_clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened.data.save_json(A, {"n": 1})
+    seline.data.save_json(A, {"n": 1})
     with monkeypatch.context() as patch:
-        watch_syncs(patch, failing=inode(directory))
+        record_syncs(patch, failing=inode(directory))
         with pytest.raises(OutcomeUnknown):
-            opened.data.save_json(A, {"n": 2})
-        for ask in (lambda: opened.data.raw(A), opened.data.export_all_data):
+            seline.data.save_json(A, {"n": 2})
+        for read in (lambda: seline.data.raw(A), seline.data.export_all_data):
             with pytest.raises(VolumeFailed):
-                ask()
+                read()
 
-    still.advance(REOPENED_AFTER_S)
-    opened.data.save_json(B, {"n": 1})
+    frozen_clock.advance(REOPENED_AFTER_S)
+    seline.data.save_json(B, {"n": 1})
 
-    assert opened.data.export_all_data()["files"][A] == opened.data.load_json(A)  # type: ignore[index,call-overload]
+    assert seline.data.export_all_data()["files"][A] == seline.data.load_json(A)  # type: ignore[index,call-overload]
 
 
-def test_a_volume_that_cannot_sync_directories_opens_with_a_warning(
+def test_a_volume_without_directory_sync_opens_and_names_the_missing_capability(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.fsync
@@ -136,28 +144,32 @@ def test_a_volume_that_cannot_sync_directories_opens_with_a_warning(
 
     with open_seline(tmp_path / "data", lock_wait_s=0) as seline:
         seline.data.save_json(A, {"n": 1})
-        missing = [one.name for one in store_of(seline).capabilities() if not one.present]
+        missing = [
+            capability.name
+            for capability in store_of(seline).capabilities()
+            if not capability.present
+        ]
 
     assert "directory sync" in missing
 
 
 @pytest.mark.parametrize(
-    ("release", "relied_on"),
+    ("release", "used"),
     [("4.4.0", False), ("5.7.19-x", False), ("5.8.0", True), ("6.1", True)],
 )
-def test_a_sync_of_the_whole_file_system_is_relied_on_from_linux_5_8_on(
-    release: str, relied_on: bool, monkeypatch: pytest.MonkeyPatch
+def test_syncfs_is_used_from_linux_5_8_on(
+    release: str, used: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.uname()
     monkeypatch.setattr(
         os, "uname", lambda: os.uname_result((real[0], real[1], release, real[3], real[4]))
     )
 
-    assert files.syncs_filesystems() is relied_on
+    assert files.syncs_filesystems() is used
 
 
-def copied_back(seline: Seline, directory: Path) -> int:
-    """Put the backup of a document in its place, as `cp -a` and `mv` do; return its inode."""
+def replace_by_copy_of_backup(seline: Seline, directory: Path) -> int:
+    """Replace a document by a copy of its backup, as `cp -a` and `mv` do; return the new inode."""
     for number in (1, 2):
         seline.data.save_json(A, {"n": number})
     [backup] = seline.data.backups(A)

@@ -25,7 +25,7 @@ from seline.http.routes import PREFIX, ROUTES
 from seline.server import Serving, alone, control_socket_path, serving
 from seline.settings import load_settings
 from seline.storage.volume.snapshots import PIECE_BYTES
-from tests.faults.test_locking import end, start_holder
+from tests.faults.test_locking import start_holder, stop_holder
 
 ADMIN = "an-admin-token-of-some-length"
 NAME = "user_profile.json"
@@ -450,7 +450,7 @@ async def test_a_second_server_is_not_ready_and_takes_over(tmp_path: Path) -> No
         assert body["holder"]["pid"] == holder.pid
         async with session.get(second.address + "/livez") as answer:
             assert answer.status == 200
-        end(holder)
+        stop_holder(holder)
         await asyncio.wait_for(second.acquired(), 5)
         assert await second.data.load_json("held.json") == {"n": 1}
         assert (await client.call("GET", "/health"))[0] == 200
