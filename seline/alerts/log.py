@@ -37,8 +37,8 @@ from seline.domain.alerts.lifecycle import (
     trial,
 )
 from seline.domain.alerts.record import read_record, write_record
-from seline.domain.alerts.words import Language
 from seline.domain.document import SELINE, DocumentKey, Json
+from seline.domain.texts import Language
 from seline.errors import DocumentUnrecoverable, SelineError
 from seline.manager import DataManager, changes
 from seline.ports.alerts import AlertSink, Delivery, SinkStatus

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 import aiohttp
 
 from seline.domain.alerts.sink_spec import SinkSpec
-from seline.domain.alerts.words import Language
+from seline.domain.texts import Language
 from seline.outbound.discord import DiscordSink
 from seline.outbound.log import LogSink
 from seline.outbound.ntfy import NtfySink

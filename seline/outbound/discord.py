@@ -12,8 +12,8 @@ import aiohttp
 from seline.clock import instant_text
 from seline.domain.alerts.lifecycle import Alert, Severity
 from seline.domain.alerts.message import body, cut, title
-from seline.domain.alerts.words import Language
 from seline.domain.document import Json
+from seline.domain.texts import Language
 from seline.outbound.http_client import Recipient, field_of, post, seconds
 from seline.ports.alerts import Delivery
 

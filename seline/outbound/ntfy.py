@@ -13,8 +13,8 @@ import aiohttp
 
 from seline.domain.alerts.lifecycle import Alert, Severity
 from seline.domain.alerts.message import body, cut, title
-from seline.domain.alerts.words import Language
 from seline.domain.document import Json
+from seline.domain.texts import Language
 from seline.outbound.http_client import Recipient, field_of, post
 from seline.ports.alerts import Delivery
 

@@ -10,8 +10,8 @@ from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from seline.domain.alerts.sink_spec import NEEDS_OF, SinkSpec, is_web_address, read_sinks
-from seline.domain.alerts.words import LANGUAGES
 from seline.domain.schedule import FORMS, parse_schedule
+from seline.domain.texts import LANGUAGES
 from seline.errors import SettingsError
 from seline.settings.values import DestinationSettings, Jobs
 

@@ -20,8 +20,8 @@ from seline import open_seline
 from seline.alerts.log import ALERTS_NAME, Alerts
 from seline.domain.alerts.lifecycle import Alert, AlertType, Cleared, Raised, Severity
 from seline.domain.alerts.retry import WAITING_MAX
-from seline.domain.alerts.words import Language
 from seline.domain.document import Json
+from seline.domain.texts import Language
 from seline.library import Seline
 from seline.manager import DataManager
 from seline.ports.alerts import Delivery

@@ -22,7 +22,7 @@ from aiohttp import web
 
 from seline.domain.alerts.lifecycle import Alert, AlertType, Severity
 from seline.domain.alerts.sink_spec import SinkSpec
-from seline.domain.alerts.words import Language
+from seline.domain.texts import Language
 from seline.outbound import discord, ntfy, telegram
 from seline.outbound.alert_sinks import BUILD, SinkContext, build_sinks
 from seline.outbound.heartbeat import ATTEMPTS, Heartbeat

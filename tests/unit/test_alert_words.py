@@ -37,18 +37,11 @@ from seline.domain.alerts.lifecycle import (
     trial,
 )
 from seline.domain.alerts.message import body, cut, title
-from seline.domain.alerts.words import (
-    LANGUAGES,
-    TEXT_CHARACTERS_MAX,
-    WORDS,
-    Language,
-    Words,
-    fields_of,
-    wording,
-)
+from seline.domain.alerts.words import TEXT_CHARACTERS_MAX, AlertWords, texts, wording
 from seline.domain.document import Json
 from seline.domain.pins import Pin
 from seline.domain.report import Finding, VerifyReport
+from seline.domain.texts import LANGUAGES, Language, fields_of
 from seline.domain.usage import LEVELS, UsageLevel
 from seline.errors import DocumentUnrecoverable, VolumeFailed, VolumeNotMounted
 from seline.ports.store import Capability, Incident
@@ -134,40 +127,59 @@ def said_of(signals: Iterable[Signal], language: Language = "en") -> str:
     return told(seen, language).summary
 
 
-def sentences(words: Words) -> list[str]:
-    return [*words.happened, words.fix, words.over]
+def words(kind: AlertType, language: Language) -> AlertWords:
+    return texts(language).alerts[kind]
 
 
-# the table
+def sentences(words: AlertWords) -> list[str]:
+    return [*words.summary, words.fix, words.resolved]
 
 
-def test_every_type_has_words_in_every_language() -> None:
-    assert set(WORDS) == set(AlertType)
-    for kind in AlertType:
-        assert set(WORDS[kind]) == set(LANGUAGES), kind
+# the files
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_alert_type_has_its_texts(language: Language) -> None:
+    assert set(texts(language).alerts) == set(AlertType)
+
+
+def test_the_languages_have_the_same_keys() -> None:
+    english, french = texts("en"), texts("fr")
+
+    assert set(english.labels) == set(french.labels)
+    assert set(english.verdicts) == set(french.verdicts)
 
 
 @pytest.mark.parametrize("kind", AlertType)
-def test_the_languages_say_the_same_of_the_same_details(kind: AlertType) -> None:
-    english, french = (sentences(WORDS[kind][language]) for language in ("en", "fr"))
+def test_each_sentence_has_the_same_fields_in_every_language(kind: AlertType) -> None:
+    english, french = (sentences(words(kind, language)) for language in ("en", "fr"))
 
     assert list(map(fields_of, english)) == list(map(fields_of, french))
-    assert not [
-        one for one, other in zip(english, french, strict=True) if one and one == other
-    ] or (kind is AlertType.JOB_FAILED or "{what}" in english)
+    assert not [one for one, other in zip(english, french, strict=True) if one and one == other]
 
 
+def test_each_label_has_the_same_fields_in_every_language() -> None:
+    english, french = texts("en").labels, texts("fr").labels
+
+    for name, label in english.items():
+        assert fields_of(label) == fields_of(french[name]), name
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("kind", AlertType)
-def test_only_what_stands_has_words_for_its_end(kind: AlertType) -> None:
-    for words in WORDS[kind].values():
-        assert bool(words.over) == (KIND_OF[kind].course is not Course.EVENT)
+def test_only_a_condition_has_a_text_for_its_end(kind: AlertType, language: Language) -> None:
+    assert bool(words(kind, language).resolved) == (KIND_OF[kind].course is not Course.EVENT)
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("kind", AlertType)
-def test_a_first_sentence_and_the_next_step_need_nothing_but_the_subject(kind: AlertType) -> None:
-    for words in WORDS[kind].values():
-        for sentence in (words.happened[0], words.fix, words.over):
-            assert fields_of(sentence) <= {KIND_OF[kind].about} | _ALWAYS_GIVEN.get(kind, set())
+def test_a_first_sentence_and_the_next_step_need_only_details_that_are_always_given(
+    kind: AlertType, language: Language
+) -> None:
+    given = words(kind, language)
+
+    for sentence in (given.summary[0], given.fix, given.resolved):
+        assert fields_of(sentence) <= {KIND_OF[kind].about} | _ALWAYS_GIVEN.get(kind, set())
 
 
 _ALWAYS_GIVEN = {
@@ -180,7 +192,10 @@ _ALWAYS_GIVEN = {
 
 def test_the_commands_and_settings_named_are_there() -> None:
     text = " ".join(
-        sentence for by in WORDS.values() for words in by.values() for sentence in sentences(words)
+        sentence
+        for language in LANGUAGES
+        for kind in AlertType
+        for sentence in sentences(words(kind, language))
     )
 
     commands = set(re.findall(r"`seline (\w+)", text))

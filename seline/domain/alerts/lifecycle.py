@@ -15,8 +15,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Literal, TypeAlias
 
-from seline.domain.alerts.words import Language, resolution, wording
+from seline.domain.alerts.words import resolution, wording
 from seline.domain.document import Json
+from seline.domain.texts import Language
 
 QUIET: Final = timedelta(days=1)
 RESOLVED_KEPT_FOR: Final = timedelta(days=7)
