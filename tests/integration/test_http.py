@@ -1,4 +1,4 @@
-"""The admin API on a real socket: the seed's routes exactly, and everything closed by default."""
+"""Test the admin API on a real socket: routes, preconditions, authentication and limits."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Serving]:
 
 
 class Client:
-    """Calls one server with the admin token."""
+    """Call one server with the admin token."""
 
     def __init__(self, session: aiohttp.ClientSession, address: str) -> None:
         self.session = session
@@ -59,17 +59,19 @@ class Client:
     async def call(
         self, method: str, path: str, body: Any = None, **headers: str
     ) -> tuple[int, Any, Any]:
-        sent = {"Authorization": f"Bearer {ADMIN}"}
-        sent.update({name.replace("_", "-"): value for name, value in headers.items()})
+        request_headers = {"Authorization": f"Bearer {ADMIN}"}
+        request_headers.update({name.replace("_", "-"): value for name, value in headers.items()})
         data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
         if data is not None:
-            sent.setdefault("Content-Type", "application/json")
-        async with self.session.request(method, self.base + path, data=data, headers=sent) as got:
-            text = await got.read()
+            request_headers.setdefault("Content-Type", "application/json")
+        async with self.session.request(
+            method, self.base + path, data=data, headers=request_headers
+        ) as response:
+            text = await response.read()
             try:
-                return got.status, json.loads(text), got.headers
+                return response.status, json.loads(text), response.headers
             except ValueError:
-                return got.status, text, got.headers
+                return response.status, text, response.headers
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ async def client(server: Serving) -> AsyncIterator[Client]:
         yield Client(session, server.address)
 
 
-async def test_health_has_the_seeds_shape(client: Client, tmp_path: Path) -> None:
+async def test_health_has_the_documented_shape(client: Client, tmp_path: Path) -> None:
     status, body, headers = await client.call("GET", "/health")
     assert status == 200
     assert body["status"] in ("healthy", "warning", "critical")
@@ -90,7 +92,7 @@ async def test_health_has_the_seeds_shape(client: Client, tmp_path: Path) -> Non
     assert "Server" not in headers
 
 
-async def test_storage_info_has_the_seeds_shape(client: Client) -> None:
+async def test_storage_info_has_the_documented_shape(client: Client) -> None:
     await client.call("PUT", f"/documents/{NAME}", {"a": 1})
     await client.call("PUT", f"/documents/{NAME}", {"a": 2})
     _, body, _ = await client.call("GET", "/storage-info")
@@ -100,7 +102,7 @@ async def test_storage_info_has_the_seeds_shape(client: Client) -> None:
     assert {"total_size_mb", "usage_percent", "volume_limit_mb"} <= set(body["summary"])
 
 
-async def test_export_has_the_seeds_shape_and_goes_back_in(client: Client) -> None:
+async def test_export_has_the_documented_shape_and_can_be_imported(client: Client) -> None:
     await client.call("PUT", f"/documents/{NAME}", {"nom": "Zoé"})
     await client.call("PUT", "/documents/list.json", [1, 2])
     status, export, _ = await client.call("GET", "/export")
@@ -114,7 +116,7 @@ async def test_export_has_the_seeds_shape_and_goes_back_in(client: Client) -> No
     assert (await client.call("GET", "/documents/list.json"))[1] == [1, 2]
 
 
-async def test_restore_backup_has_the_seeds_shape_and_can_be_undone(client: Client) -> None:
+async def test_restore_backup_has_the_documented_shape_and_can_be_undone(client: Client) -> None:
     for number in range(2):
         await client.call("PUT", f"/documents/{NAME}", {"n": number})
     status, body, _ = await client.call("POST", "/restore-backup", {"filename": NAME})
@@ -133,7 +135,7 @@ async def test_a_restore_without_a_backup_is_404(client: Client) -> None:
     assert body["hint"]
 
 
-async def test_etags_and_preconditions(client: Client) -> None:
+async def test_etags_decide_conditional_requests(client: Client) -> None:
     path = f"/documents/{NAME}"
     status, _, headers = await client.call("PUT", path, {"n": 1}, If_None_Match="*")
     first = headers["ETag"]
@@ -150,7 +152,7 @@ async def test_etags_and_preconditions(client: Client) -> None:
     assert (await client.call("DELETE", path, If_Match=headers["ETag"]))[0] == 200
 
 
-async def test_if_match_with_a_star_asks_that_the_document_is_there(client: Client) -> None:
+async def test_if_match_star_requires_an_existing_document(client: Client) -> None:
     path = f"/documents/{NAME}"
     status, body, _ = await client.call("PUT", path, {"n": 1}, If_Match="*")
     assert (status, body["code"], "current" in body) == (412, "revision_mismatch", False)
@@ -159,13 +161,13 @@ async def test_if_match_with_a_star_asks_that_the_document_is_there(client: Clie
     await client.call("PUT", path, {"n": 1})
     assert (await client.call("PUT", path, {"n": 2}, If_Match="*"))[0] == 200
     puts = [client.call("PUT", path, {"n": number}, If_Match="*") for number in range(20)]
-    assert {answer[0] for answer in await asyncio.gather(*puts)} == {200}
+    assert {response[0] for response in await asyncio.gather(*puts)} == {200}
     assert (await client.call("DELETE", path, If_Match="*"))[0] == 200
     assert (await client.call("DELETE", path, If_Match="*"))[0] == 404
 
 
 @pytest.mark.parametrize("tag", ['"abc"', '"*"', '""', '"a,b", "c"', '"' + "0" * 64 + '"'])
-async def test_an_etag_that_is_not_the_current_one_is_judged(client: Client, tag: str) -> None:
+async def test_an_etag_other_than_the_current_one_is_412(client: Client, tag: str) -> None:
     path = f"/documents/{NAME}"
     assert (await client.call("PUT", path, {"n": 1}, If_Match=tag))[0] == 412
     _, saved, _ = await client.call("PUT", path, {"n": 1})
@@ -175,7 +177,7 @@ async def test_an_etag_that_is_not_the_current_one_is_judged(client: Client, tag
     assert (await client.call("GET", path))[1] == {"n": 1}
 
 
-async def test_one_of_several_etags_is_enough(client: Client) -> None:
+async def test_one_matching_etag_of_several_is_enough(client: Client) -> None:
     path = f"/documents/{NAME}"
     tag = (await client.call("PUT", path, {"n": 1}))[2]["ETag"]
     assert (await client.call("PUT", path, {"n": 2}, If_Match=f'"abc" , {tag}'))[0] == 200
@@ -183,7 +185,7 @@ async def test_one_of_several_etags_is_enough(client: Client) -> None:
 
 
 @pytest.mark.parametrize("tag", ["abc", 'W/"x"', '"abc', '"a" "b"', "*, *", '"a", *', ""])
-async def test_what_is_no_etag_is_refused_and_said(client: Client, tag: str) -> None:
+async def test_a_malformed_if_match_is_refused_and_named(client: Client, tag: str) -> None:
     status, body, _ = await client.call("PUT", f"/documents/{NAME}", {"n": 1}, If_Match=tag)
     assert (status, body["code"]) == (422, "invalid_request")
     assert "If-Match" in body["detail"]
@@ -217,7 +219,7 @@ CODINGS = ("gzip", "GZIP", "deflate", "br", "zstd", "unknown", "identity, gzip")
         ("POST", "/verify"),
     ],
 )
-async def test_a_coded_body_is_refused_after_the_token_and_logs_no_traceback(
+async def test_a_body_with_a_content_coding_is_refused_after_authentication(
     client: Client,
     caplog: pytest.LogCaptureFixture,
     method: str,
@@ -226,26 +228,26 @@ async def test_a_coded_body_is_refused_after_the_token_and_logs_no_traceback(
     coding: str,
 ) -> None:
     headers, url = {"Content-Encoding": coding}, client.base + path
-    async with client.session.request(method, url, data=body, headers=headers) as answer:
-        assert answer.status == 401
-        assert (await answer.json())["code"] == "unauthorized"
-    status, problem, told = await client.call(method, path, body, Content_Encoding=coding)
+    async with client.session.request(method, url, data=body, headers=headers) as response:
+        assert response.status == 401
+        assert (await response.json())["code"] == "unauthorized"
+    status, problem, answer_headers = await client.call(method, path, body, Content_Encoding=coding)
     assert (status, problem["code"]) == (415, "unsupported_coding")
-    assert told["Content-Type"].startswith("application/problem+json")
-    assert told["Accept-Encoding"] == "identity"
+    assert answer_headers["Content-Type"].startswith("application/problem+json")
+    assert answer_headers["Accept-Encoding"] == "identity"
     assert "Content-Encoding" in problem["hint"]
     assert (await client.call("GET", "/documents"))[1] == {"documents": []}
     assert [record for record in caplog.records if record.exc_info] == []
 
 
-async def test_a_body_that_is_coded_as_it_is_is_taken(client: Client) -> None:
+async def test_the_identity_content_coding_is_accepted(client: Client) -> None:
     path = f"/documents/{NAME}"
     assert (await client.call("PUT", path, {"n": 1}, Content_Encoding="Identity"))[0] == 201
     assert (await client.call("GET", path, Content_Encoding="gzip"))[1] == {"n": 1}
 
 
 @pytest.mark.parametrize("path", [f"/documents/{NAME}", "/import"])
-async def test_an_empty_body_is_called_one(client: Client, path: str) -> None:
+async def test_an_empty_body_is_reported_as_empty(client: Client, path: str) -> None:
     method = "PUT" if path.startswith("/documents") else "POST"
     status, body, _ = await client.call(method, path, b"")
     assert status == 422
@@ -253,14 +255,14 @@ async def test_an_empty_body_is_called_one(client: Client, path: str) -> None:
     assert "file" not in body["detail"]
 
 
-async def test_a_route_of_the_machine_itself_says_where_it_is_answered(client: Client) -> None:
+async def test_a_control_socket_route_explains_where_it_is_served(client: Client) -> None:
     status, body, _ = await client.call("GET", "/tokens")
     assert (status, body["code"]) == (404, "route_not_found")
     assert "the machine itself: `seline token list` beside the server" in body["hint"]
     assert "on Railway: `railway ssh`" in body["hint"]
 
 
-async def test_backups_can_be_looked_at_and_pinned(client: Client) -> None:
+async def test_backups_can_be_read_and_pinned(client: Client) -> None:
     for number in range(2):
         await client.call("PUT", f"/documents/{NAME}", {"n": number})
     _, body, _ = await client.call("GET", f"/documents/{NAME}/backups")
@@ -274,7 +276,9 @@ async def test_backups_can_be_looked_at_and_pinned(client: Client) -> None:
     assert (await client.call("GET", path.replace("_profile", "_other")))[0] == 404
 
 
-async def test_a_flipped_byte_is_found_recovered_and_told(client: Client, tmp_path: Path) -> None:
+async def test_a_flipped_byte_is_recovered_and_reported_in_health(
+    client: Client, tmp_path: Path
+) -> None:
     for number in range(2):
         await client.call("PUT", f"/documents/{NAME}", {"n": number, "text": "words"})
     file = tmp_path / "data" / NAME
@@ -291,7 +295,7 @@ async def test_a_flipped_byte_is_found_recovered_and_told(client: Client, tmp_pa
     assert (await client.call("GET", f"/quarantine/{item['name']}"))[1]["text"] == "wordt"
 
 
-async def test_an_unrecoverable_document_is_503_until_it_is_given_up(tmp_path: Path) -> None:
+async def test_an_unrecoverable_document_is_503_until_it_is_reset(tmp_path: Path) -> None:
     async with serving(settings_for(tmp_path)) as running:
         await running.acquired()
         await running.data.save_json(NAME, {"n": 1})
@@ -302,8 +306,8 @@ async def test_an_unrecoverable_document_is_503_until_it_is_given_up(tmp_path: P
     async with serving(settings_for(tmp_path)) as running, aiohttp.ClientSession() as session:
         await running.acquired()
         client = Client(session, running.address)
-        for attempt in (("GET", None), ("PUT", {"n": 2})):
-            status, body, _ = await client.call(attempt[0], f"/documents/{NAME}", attempt[1])
+        for request in (("GET", None), ("PUT", {"n": 2})):
+            status, body, _ = await client.call(request[0], f"/documents/{NAME}", request[1])
             assert (status, body["code"]) == (503, "document_unrecoverable")
         assert (await client.call("GET", f"/documents/{NAME}/raw"))[1] == b"\0" * before.st_size
         export = (await client.call("GET", "/export"))[1]
@@ -319,74 +323,76 @@ async def test_an_unrecoverable_document_is_503_until_it_is_given_up(tmp_path: P
         assert (await client.call("PUT", f"/documents/{NAME}", {"n": 2}))[0] == 201
 
 
-async def test_without_a_token_nothing_is_told(client: Client) -> None:
+async def test_every_closed_route_requires_a_token(client: Client) -> None:
     for route in ROUTES:
         if route.scope == "open":
             continue
         path = route.path.replace("{name}", NAME).replace("{backup}", "b").replace("{item}", "i")
-        address = client.base.removesuffix(PREFIX) + path.replace("{id}", "i")
-        async with client.session.request(route.method, address, data=b"{bad") as answer:
-            assert answer.status in (401, 429), route.path
+        url = client.base.removesuffix(PREFIX) + path.replace("{id}", "i")
+        async with client.session.request(route.method, url, data=b"{bad") as response:
+            assert response.status in (401, 429), route.path
 
 
-async def test_unknown_addresses_need_a_token_too(client: Client) -> None:
-    async with client.session.get(client.base + "/nothing") as answer:
-        assert answer.status == 401
+async def test_unknown_paths_require_a_token_too(client: Client) -> None:
+    async with client.session.get(client.base + "/nothing") as response:
+        assert response.status == 401
     assert (await client.call("GET", "/nothing"))[0] == 404
     status, _, headers = await client.call("PATCH", "/health")
     assert (status, "GET" in headers["Allow"]) == (405, True)
 
 
-async def test_wrong_tokens_are_slowed_down_and_a_right_one_is_not(client: Client) -> None:
+async def test_wrong_tokens_are_rate_limited_and_the_right_one_is_not(client: Client) -> None:
     statuses = []
     for _ in range(15):
         headers = {"Authorization": "Bearer sel_00000000_wrong"}
-        async with client.session.get(client.base + "/health", headers=headers) as answer:
-            statuses.append(answer.status)
-            assert answer.status != 429 or int(answer.headers["Retry-After"]) > 0
+        async with client.session.get(client.base + "/health", headers=headers) as response:
+            statuses.append(response.status)
+            assert response.status != 429 or int(response.headers["Retry-After"]) > 0
     assert statuses[0] == 401
     assert statuses[-1] == 429
     assert (await client.call("GET", "/health"))[0] == 200
 
 
-async def test_a_token_in_an_address_is_refused(client: Client) -> None:
+async def test_a_token_in_a_url_is_refused(client: Client) -> None:
     status, body, _ = await client.call("GET", f"/health?token={ADMIN}")
     assert status == 422
     assert ADMIN not in json.dumps(body)
 
 
-async def test_a_read_token_reads_only(client: Client, server: Serving) -> None:
-    made = await server.tokens.create(scope="read", label="dashboard")
-    headers = {"Authorization": f"Bearer {made.secret}"}
-    async with client.session.get(client.base + "/health", headers=headers) as answer:
-        assert answer.status == 200
-    async with client.session.post(client.base + "/verify", headers=headers) as answer:
-        assert answer.status == 403
-    await server.tokens.revoke(made.token.id)
-    async with client.session.get(client.base + "/health", headers=headers) as answer:
-        assert answer.status == 401
+async def test_a_read_token_may_only_read_until_it_is_revoked(
+    client: Client, server: Serving
+) -> None:
+    created = await server.tokens.create(scope="read", label="dashboard")
+    headers = {"Authorization": f"Bearer {created.secret}"}
+    async with client.session.get(client.base + "/health", headers=headers) as response:
+        assert response.status == 200
+    async with client.session.post(client.base + "/verify", headers=headers) as response:
+        assert response.status == 403
+    await server.tokens.revoke(created.token.id)
+    async with client.session.get(client.base + "/health", headers=headers) as response:
+        assert response.status == 401
 
 
-async def test_tokens_are_kept_hashed(server: Serving, tmp_path: Path) -> None:
-    made = await server.tokens.create()
-    secret = made.secret.split("_", 2)[-1].encode()
+async def test_tokens_are_stored_hashed(server: Serving, tmp_path: Path) -> None:
+    created = await server.tokens.create()
+    secret = created.secret.split("_", 2)[-1].encode()
     files = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
     assert not [path for path in files if secret in path.read_bytes()]
 
 
-async def test_a_stolen_page_and_a_rebound_name_are_refused(client: Client) -> None:
+async def test_a_foreign_origin_and_a_foreign_host_are_refused(client: Client) -> None:
     assert (await client.call("GET", "/health", Origin="https://evil.example"))[0] == 403
     assert (await client.call("GET", "/health", Host="evil.example"))[0] == 403
     assert (await client.call("GET", "/health", Host="localhost:8080"))[0] == 200
 
 
-async def test_probes_need_no_token_and_tell_no_data(client: Client) -> None:
+async def test_probes_need_no_token(client: Client) -> None:
     base = client.base.removesuffix(PREFIX)
     for path in ("/livez", "/readyz", "/readyz?verbose"):
         headers = {"Host": "healthcheck.railway.app"}
-        async with client.session.get(base + path, headers=headers) as answer:
-            assert answer.status == 200
-            assert (await answer.json())["status"] == "ok"
+        async with client.session.get(base + path, headers=headers) as response:
+            assert response.status == 200
+            assert (await response.json())["status"] == "ok"
 
 
 @pytest.mark.parametrize(
@@ -413,11 +419,11 @@ async def test_probes_need_no_token_and_tell_no_data(client: Client) -> None:
         ("GET", "/quarantine/..%2F..%2Fetc%2Fpasswd", None, 404),
     ],
 )
-async def test_bad_input_is_a_problem_and_changes_nothing(
+async def test_invalid_input_is_answered_with_a_problem_and_changes_nothing(
     client: Client, method: str, path: str, body: bytes | None, status: int
 ) -> None:
-    got, problem, headers = await client.call(method, path, body)
-    assert got == status
+    response_status, problem, headers = await client.call(method, path, body)
+    assert response_status == status
     assert headers["Content-Type"].startswith("application/problem+json")
     assert problem["status"] == status
     assert problem["hint"]
@@ -435,28 +441,28 @@ async def test_a_body_over_the_limit_is_413(tmp_path: Path) -> None:
         assert (status, body["code"]) == (413, "request_too_large")
 
 
-async def test_a_second_server_is_not_ready_and_takes_over(tmp_path: Path) -> None:
+async def test_a_second_server_is_not_ready_until_the_first_ends(tmp_path: Path) -> None:
     holder = start_holder(tmp_path)
     async with serving(settings_for(tmp_path)) as second, aiohttp.ClientSession() as session:
         client = Client(session, second.address)
         for _ in range(50):
-            async with session.get(second.address + "/readyz") as answer:
-                assert answer.status == 503
+            async with session.get(second.address + "/readyz") as response:
+                assert response.status == 503
             status, body, _ = await client.call("GET", "/health")
             if body["code"] == "volume_locked":
                 break
             await asyncio.sleep(0.05)
         assert (status, body["code"]) == (503, "volume_locked")
         assert body["holder"]["pid"] == holder.pid
-        async with session.get(second.address + "/livez") as answer:
-            assert answer.status == 200
+        async with session.get(second.address + "/livez") as response:
+            assert response.status == 200
         stop_holder(holder)
         await asyncio.wait_for(second.acquired(), 5)
         assert await second.data.load_json("held.json") == {"n": 1}
         assert (await client.call("GET", "/health"))[0] == 200
 
 
-async def test_a_client_that_takes_nothing_does_not_hold_an_export_for_ever(
+async def test_a_client_that_reads_nothing_does_not_keep_an_export_open(
     server: Serving, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporting, "STALLED_S", 0.2)
@@ -466,8 +472,10 @@ async def test_a_client_that_takes_nothing_does_not_hold_an_export_for_ever(
     stalled = socket.socket()
     stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     stalled.connect((host, int(port)))
-    ask = f"GET {PREFIX}/export HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {ADMIN}\r\n\r\n"
-    stalled.sendall(ask.encode())
+    request = (
+        f"GET {PREFIX}/export HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {ADMIN}\r\n\r\n"
+    )
+    stalled.sendall(request.encode())
     snapshots = tmp_path / "data" / ".seline" / "exports"
     async with asyncio.timeout(10):
         while not list(snapshots.rglob("*.json")):
@@ -477,7 +485,7 @@ async def test_a_client_that_takes_nothing_does_not_hold_an_export_for_ever(
     stalled.close()
 
 
-async def test_an_export_that_fails_half_way_is_aborted(
+async def test_a_failing_export_aborts_the_connection(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await client.call("PUT", "/documents/big.json", "x" * (2 << 20))
@@ -496,45 +504,51 @@ async def test_an_export_that_fails_half_way_is_aborted(
     assert (await client.call("GET", "/export"))[1]["success"] is True
 
 
-async def test_the_control_socket_admits_and_is_private(server: Serving, tmp_path: Path) -> None:
+async def test_the_control_socket_is_private_and_needs_no_token(
+    server: Serving, tmp_path: Path
+) -> None:
     path = control_socket_path(str(tmp_path / "data"))
     assert os.stat(path).st_mode & 0o777 == 0o600
     connector = aiohttp.UnixConnector(path=path)
     async with aiohttp.ClientSession(connector=connector) as session:
         base = "http://seline" + PREFIX
-        async with session.post(base + "/tokens", json={"scope": "read"}) as answer:
-            made = await answer.json()
-            assert made["token"].startswith("sel_")
-        async with session.get(base + "/tokens") as answer:
-            [listed] = (await answer.json())["tokens"]
-            assert made["token"] not in json.dumps(listed)
-        async with session.get(base + "/status") as answer:
-            assert (await answer.json())["pid"] == os.getpid()
+        async with session.post(base + "/tokens", json={"scope": "read"}) as response:
+            created = await response.json()
+            assert created["token"].startswith("sel_")
+        async with session.get(base + "/tokens") as response:
+            [listed] = (await response.json())["tokens"]
+            assert created["token"] not in json.dumps(listed)
+        async with session.get(base + "/status") as response:
+            assert (await response.json())["pid"] == os.getpid()
 
 
-async def test_a_command_alone_serves_the_same_api(tmp_path: Path) -> None:
+async def test_a_command_without_a_server_serves_the_same_api(tmp_path: Path) -> None:
     deep = tmp_path / ("x" * 90) / ("y" * 90)
     async with alone(settings_for(deep)) as running:
         assert running.address == ""
         connector = aiohttp.UnixConnector(path=_short(control_socket_path(str(deep))))
         url = "http://seline" + PREFIX + "/health"
-        async with aiohttp.ClientSession(connector=connector) as session, session.get(url) as got:
-            assert got.status == 200
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.get(url) as response,
+        ):
+            assert response.status == 200
 
 
 def _short(path: str) -> str:
+    """Return another path of the socket, short enough for a socket address."""
     directory = os.open(os.path.dirname(path), os.O_RDONLY)
     return f"/proc/self/fd/{directory}/control.sock"
 
 
-async def test_a_port_in_use_is_named(server: Serving, tmp_path: Path) -> None:
+async def test_a_port_in_use_is_refused_by_number(server: Serving, tmp_path: Path) -> None:
     port = int(server.address.rsplit(":", 1)[-1])
     with pytest.raises(SettingsError, match=str(port)):
         await serving(settings_for(tmp_path / "other", server__port=port))
     assert not (tmp_path / "other").exists()
 
 
-async def test_a_port_in_use_is_named_before_a_volume_in_use(
+async def test_a_port_in_use_is_reported_before_a_volume_in_use(
     server: Serving, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = int(server.address.rsplit(":", 1)[-1])
@@ -543,7 +557,7 @@ async def test_a_port_in_use_is_named_before_a_volume_in_use(
     assert "waiting for the volume" not in caplog.text
 
 
-async def test_every_changing_call_leaves_a_line_of_audit(
+async def test_every_mutating_request_is_audited(
     tmp_path: Path,
 ) -> None:
     async with serving(settings_for(tmp_path)) as running, aiohttp.ClientSession() as session:
@@ -557,15 +571,15 @@ async def test_every_changing_call_leaves_a_line_of_audit(
     assert all(entry["who"] == "SELINE_ADMIN_TOKEN" for entry in entries)
 
 
-def _all_errors(kind: type[SelineError]) -> Iterator[type[SelineError]]:
-    for child in kind.__subclasses__():
+def _all_errors(parent: type[SelineError]) -> Iterator[type[SelineError]]:
+    for child in parent.__subclasses__():
         yield child
         yield from _all_errors(child)
 
 
-def test_every_error_has_a_status() -> None:
-    groups = {
+def test_every_error_has_an_http_status() -> None:
+    bases = {
         errors.DocumentError, errors.AccessError, errors.RequestError, errors.StorageError,
     }  # fmt: skip
-    ours = {kind for kind in _all_errors(SelineError) if kind.__module__ == "seline.errors"}
-    assert ours - groups == set(STATUS_FOR)
+    defined = {error for error in _all_errors(SelineError) if error.__module__ == "seline.errors"}
+    assert defined - bases == set(STATUS_FOR)
