@@ -1,4 +1,4 @@
-"""Export folders: whole or absent, read back, skipped when nothing changed, taken back in."""
+"""Test export folders: complete or absent, verified, skipped when unchanged, imported again."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def exporting(seline: Seline, *folders: Path, keep: int = 7) -> Exporting:
     return Exporting(seline.data, destinations, version=__version__)
 
 
-def exports(folder: Path) -> list[str]:
+def entries(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -51,15 +51,15 @@ async def next_second() -> None:
     await asyncio.sleep(1.01)
 
 
-async def test_an_export_holds_documents_and_backups_and_reads_back(
+async def test_an_export_contains_documents_and_backups_and_can_be_read_back(
     seline: Seline, tmp_path: Path
 ) -> None:
     nas = tmp_path / "nas"
-    said = await exporting(seline, nas).run()
-    [name] = exports(nas)
-    assert name in said
+    detail = await exporting(seline, nas).run()
+    [name] = entries(nas)
+    assert name in detail
     manifest = await read_back(Folder("nas", str(nas)), name)
-    assert [(one.name, len(one.backups)) for one in manifest.documents] == [
+    assert [(document.name, len(document.backups)) for document in manifest.documents] == [
         ("list.json", 0), (NAME, 2),
     ]  # fmt: skip
     [pack] = manifest.packs
@@ -68,89 +68,93 @@ async def test_an_export_holds_documents_and_backups_and_reads_back(
     assert [
         json.loads(data)["n"] for member, data in sorted(members.items()) if "backups" in member
     ]
-    assert exports(nas / name) == [MANIFEST_NAME, pack.name]
+    assert entries(nas / name) == [MANIFEST_NAME, pack.name]
     assert (await seline.data.health())["export_age_s"] is not None
 
 
-async def test_nothing_is_exported_twice_and_a_change_is(seline: Seline, tmp_path: Path) -> None:
-    one = exporting(seline, tmp_path / "nas")
-    await one.run()
-    assert "nothing changed" in await one.run()
+async def test_a_new_export_is_written_only_after_a_change(seline: Seline, tmp_path: Path) -> None:
+    export = exporting(seline, tmp_path / "nas")
+    await export.run()
+    assert "nothing changed" in await export.run()
     await seline.data.save_json(NAME, {"n": 9})
     await next_second()
-    await one.run()
-    assert len(exports(tmp_path / "nas")) == 2
+    await export.run()
+    assert len(entries(tmp_path / "nas")) == 2
 
 
-async def test_only_the_newest_are_kept_and_strangers_are_left_alone(
+async def test_old_exports_are_deleted_and_foreign_folders_are_kept(
     seline: Seline, tmp_path: Path
 ) -> None:
     nas = tmp_path / "nas"
     (nas / "photos").mkdir(parents=True)
     (nas / "seline-20200101T000000Z").mkdir()
-    one = exporting(seline, nas, keep=1)
+    export = exporting(seline, nas, keep=1)
     for number in range(2):
         await seline.data.save_json(NAME, {"n": number})
-        await one.run()
+        await export.run()
         await next_second()
-    left = exports(nas)
-    assert len(left) == 2, "one export, and what is not ours"
+    left = entries(nas)
+    assert len(left) == 2, "one export and the foreign folder"
     assert "photos" in left
     assert "seline-20200101T000000Z" not in left, "a folder without a manifest is a leftover"
 
 
-async def test_a_destination_that_fails_does_not_stop_the_others(
+async def test_a_failing_destination_does_not_stop_the_others(
     seline: Seline, tmp_path: Path
 ) -> None:
-    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "file").write_text("a file, not a folder")
     with pytest.raises(ExportFailed, match="broken"):
         await exporting(seline, tmp_path / "file" / "broken", tmp_path / "nas").run()
-    assert len(exports(tmp_path / "nas")) == 1
+    assert len(entries(tmp_path / "nas")) == 1
 
 
-async def test_a_destination_that_loses_bytes_is_found_out(seline: Seline, tmp_path: Path) -> None:
+async def test_a_destination_that_loses_bytes_fails_the_export(
+    seline: Seline, tmp_path: Path
+) -> None:
     class Lossy(Folder):
         async def put(self, export: str, file: str, data: bytes) -> None:
             await super().put(export, file, data[:-1])
 
-    one = Exporting(
+    export = Exporting(
         seline.data,
         [ConfiguredDestination(target=Lossy("lossy", str(tmp_path / "nas")), keep=7)],
         version=__version__,
     )
     with pytest.raises(ExportFailed, match="does not give"):
-        await one.run()
-    assert exports(tmp_path / "nas") == [], "what cannot be trusted does not stay"
+        await export.run()
+    assert entries(tmp_path / "nas") == [], "an export that fails verification is deleted"
 
 
-async def test_an_export_that_is_cut_short_is_none(
+async def test_an_interrupted_export_is_ignored_and_deleted_later(
     seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Dies(Folder):
+    class Interrupted(Folder):
         async def put(self, export: str, file: str, data: bytes) -> None:
             if file == MANIFEST_NAME:
                 raise asyncio.CancelledError
             await super().put(export, file, data)
 
     nas = tmp_path / "nas"
-    one = Exporting(
+    export = Exporting(
         seline.data,
-        [ConfiguredDestination(target=Dies("nas", str(nas)), keep=7)],
+        [ConfiguredDestination(target=Interrupted("nas", str(nas)), keep=7)],
         version=__version__,
     )
     with pytest.raises(asyncio.CancelledError):
-        await one.run()
+        await export.run()
     target = Folder("nas", str(nas))
     assert (list(await target.exports()), len(await target.leftovers())) == ([], 1)
     await next_second()
     await exporting(seline, nas).run()
-    assert (len(await target.exports()), len(await target.leftovers())) == (1, 1), "may be running"
+    assert (len(await target.exports()), len(await target.leftovers())) == (1, 1), (
+        "the other export may still be running"
+    )
     monkeypatch.setattr("seline.operations.exports.LEFT_BEHIND_AFTER", timedelta(0))
     await exporting(seline, nas).run()
     assert (len(await target.exports()), list(await target.leftovers())) == (1, [])
 
 
-async def test_a_broken_document_is_named_and_the_rest_is_exported(
+async def test_an_export_names_the_broken_document_that_it_lacks(
     seline: Seline, tmp_path: Path
 ) -> None:
     await seline.data.save_json("bad.json", {"n": 1}, backup=False)
@@ -162,13 +166,13 @@ async def test_a_broken_document_is_named_and_the_rest_is_exported(
     assert "it lacks bad.json" in await exporting(seline, tmp_path / "nas").run()
 
 
-async def test_large_documents_go_into_packs_of_bounded_size(
+async def test_large_documents_fill_several_packs_of_bounded_size(
     seline: Seline, tmp_path: Path
 ) -> None:
     for number in range(3):
         await seline.data.save_json(f"big{number}.json", os.urandom(5 << 20).hex(), backup=False)
     await exporting(seline, tmp_path / "nas").run()
-    [name] = exports(tmp_path / "nas")
+    [name] = entries(tmp_path / "nas")
     manifest = decode_manifest((tmp_path / "nas" / name / MANIFEST_NAME).read_bytes())
     assert len(manifest.packs) > 1
     assert all(pack.size_bytes <= 16 << 20 for pack in manifest.packs)
@@ -182,9 +186,9 @@ def line(tmp_path: Path) -> Line:
     return line
 
 
-@pytest.mark.parametrize("beside", [False, True])
-def test_an_export_folder_is_written_and_taken_back_in(line: Line, beside: bool) -> None:
-    if beside:
+@pytest.mark.parametrize("with_server", [False, True])
+def test_an_export_folder_is_written_and_imported_again(line: Line, with_server: bool) -> None:
+    if with_server:
         with served(line):
             ran = line("export", "out")
     else:
@@ -206,23 +210,23 @@ def test_an_export_folder_is_written_and_taken_back_in(line: Line, beside: bool)
     assert unpacked.returncode != 0 or f"documents/{NAME}".encode() in unpacked.stdout
 
 
-def test_a_damaged_export_is_refused_by_name_and_changes_nothing(line: Line) -> None:
+def test_a_damaged_export_is_refused_and_changes_nothing(line: Line) -> None:
     folder = line("export", "out/").out.strip()
     pack = line.folder / folder / "pack-0001.tar.zst"
-    whole = pack.read_bytes()
+    intact = pack.read_bytes()
     flip(pack, 300)
     ran = line("import", folder, "--yes")
     assert (ran.code, "pack-0001.tar.zst" in ran.err) == (3, True)
     pack.unlink()
     assert "is missing" in line("import", folder, "--yes").err
-    pack.write_bytes(whole)
+    pack.write_bytes(intact)
     manifest = line.folder / folder / MANIFEST_NAME
     manifest.write_text(manifest.read_text().replace("pack-0001", "../pack"))
     assert line("import", folder, "--yes").code == 3
     assert line("load", NAME).value()["n"] == 2
 
 
-def test_a_manifest_of_a_newer_seline_is_refused() -> None:
+def test_a_newer_or_broken_manifest_is_refused() -> None:
     with pytest.raises(UnsupportedFormat):
         decode_manifest(b'{"format": 2, "what": "ever"}')
     for broken in (b"", b"{}", b'{"format": 1}', b"[]"):
@@ -243,12 +247,12 @@ def test_a_manifest_of_a_newer_seline_is_refused() -> None:
         "nonsense",
     ],
 )
-def test_a_destination_that_is_not_understood_refuses_to_start(value: str) -> None:
+def test_an_invalid_destination_is_refused(value: str) -> None:
     with pytest.raises(SettingsError, match=r"exports\.destinations"):
         load_settings(environ={"SELINE_EXPORTS__DESTINATIONS": value})
 
 
-def test_a_destination_inside_the_volume_refuses_to_start(tmp_path: Path) -> None:
+def test_a_destination_inside_the_volume_is_refused(tmp_path: Path) -> None:
     value = json.dumps([{"name": "x", "url": f"file://{tmp_path}/data/exports"}])
     with pytest.raises(SettingsError, match="inside the data directory"):
         load_settings(
