@@ -1,7 +1,7 @@
-"""A week in seconds, through the real scheduler: each job as often as it should, and nothing grows.
+"""Test a week of scheduled jobs in fifteen seconds: the number of runs, and that nothing grows.
 
-The wall clocks of the worker and of APScheduler run forty thousand times too fast; the event loop's
-own timers are shortened by as much.
+The clocks of the worker and of APScheduler run 40,000 times too fast; APScheduler's timers in the
+event loop are shortened by the same factor.
 """
 
 from __future__ import annotations
@@ -36,36 +36,36 @@ EXPECTED = {"integrity": 168, "rotation": 84, "usage": 336, "export": 7}
 START = datetime(2025, 1, 6, 14, 30, tzinfo=UTC)
 
 
-class Fast:
+class FastClock:
     """A clock on which a week takes fifteen seconds."""
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
+        self._started = time.monotonic()
 
     def now(self) -> datetime:
         return START + timedelta(seconds=self.monotonic())
 
     def monotonic(self) -> float:
-        return (time.monotonic() - self._began) * SPEED
+        return (time.monotonic() - self._started) * SPEED
 
 
 @pytest.mark.timeout(120)
-async def test_a_week_runs_each_job_as_often_as_it_should_and_nothing_grows(
+async def test_each_job_runs_as_often_as_scheduled_and_nothing_grows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = Fast()
-    _hurry(monkeypatch, clock)
-    counted: Counter[str] = Counter()
-    under_way: Counter[str] = Counter()
-    twice: list[str] = []
+    clock = FastClock()
+    _speed_up(monkeypatch, clock)
+    runs: Counter[str] = Counter()
+    running: Counter[str] = Counter()
+    overlapping: list[str] = []
 
     def work(name: str) -> Callable[[object], Awaitable[str]]:
         async def run(_custody: object) -> str:
-            under_way[name] += 1
-            twice.extend([name] if under_way[name] > 1 else [])
+            running[name] += 1
+            overlapping.extend([name] if running[name] > 1 else [])
             await asyncio.sleep(0)
-            counted[name] += 1
-            under_way[name] -= 1
+            runs[name] += 1
+            running[name] -= 1
             return "done"
 
         return run
@@ -79,33 +79,33 @@ async def test_a_week_runs_each_job_as_often_as_it_should_and_nothing_grows(
         while clock.now() < START + WEEK:
             await asyncio.sleep(1)
             gc.collect()
-            kept = (tmp_path / ".seline" / "jobs.json").stat().st_size
-            sizes.append((len(asyncio.all_tasks()), kept))
-        lived = (clock.now() - START) / WEEK
+            record_bytes = (tmp_path / ".seline" / "jobs.json").stat().st_size
+            sizes.append((len(asyncio.all_tasks()), record_bytes))
+        weeks = (clock.now() - START) / WEEK
         await worker.stop()
 
-    assert twice == []
+    assert overlapping == []
     for name, expected in EXPECTED.items():
-        # a run is planned from the instant of the one before it, which comes late by the noise
-        assert 0.2 * expected - 1 <= counted[name] <= lived * expected + 1, (name, lived, counted)
+        # each run is scheduled from the one before it, which starts late on a busy machine
+        assert 0.2 * expected - 1 <= runs[name] <= weeks * expected + 1, (name, weeks, runs)
         assert len(worker.runs(name)) <= RUNS_KEPT
     early, late = sizes[: len(sizes) // 2], sizes[len(sizes) // 2 :]
     idle = [min(tasks for tasks, _ in half) for half in (early, late)]
-    assert idle[1] <= idle[0] + len(EXPECTED), "tasks pile up"
-    assert max(kept for _, kept in late) < 20_000, "the records pile up"
+    assert idle[1] <= idle[0] + len(EXPECTED), "tasks accumulate"
+    assert max(record_bytes for _, record_bytes in late) < 20_000, "job records accumulate"
 
 
-def _hurry(monkeypatch: pytest.MonkeyPatch, clock: Fast) -> None:
-    class Hurried(datetime):
-        """What APScheduler takes for the wall clock."""
+def _speed_up(monkeypatch: pytest.MonkeyPatch, clock: FastClock) -> None:
+    class FastDatetime(datetime):
+        """The wall clock that APScheduler reads."""
 
         @classmethod
         def now(cls, tz: tzinfo | None = None) -> datetime:
             return clock.now().astimezone(tz)
 
-    def wait(self: AsyncIOScheduler, seconds: float | None) -> None:
-        real(self, None if seconds is None else seconds / SPEED)
+    def start_timer(self: AsyncIOScheduler, seconds: float | None) -> None:
+        start_real_timer(self, None if seconds is None else seconds / SPEED)
 
-    real = AsyncIOScheduler._start_timer
-    monkeypatch.setattr("apscheduler.schedulers.base.datetime", Hurried)
-    monkeypatch.setattr(AsyncIOScheduler, "_start_timer", wait)
+    start_real_timer = AsyncIOScheduler._start_timer
+    monkeypatch.setattr("apscheduler.schedulers.base.datetime", FastDatetime)
+    monkeypatch.setattr(AsyncIOScheduler, "_start_timer", start_timer)
