@@ -1,7 +1,6 @@
-"""What comparable systems lost or let through, each as a test to pass.
+"""Test that Seline does not repeat known failures of comparable systems.
 
-The predecessor: a bot's own `data_manager.py` (JSON and five backups). Home Assistant: its store
-and its backups. The rows say what happened there.
+Each test is named after what Seline does; its docstring gives the failure of the other system.
 """
 
 from __future__ import annotations
@@ -38,27 +37,30 @@ def break_file(path: Path, data: bytes) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-class TestThePredecessor:
-    """A bot's `data_manager.py`."""
+class TestFailuresOfAnOlderDataManager:
+    """Failures of a bot's own `data_manager.py`, which kept JSON files and five backups."""
 
-    async def test_nine_saves_within_a_second_left_one_backup(self, seline: Seline) -> None:
+    async def test_saves_within_one_second_leave_five_backups(self, seline: Seline) -> None:
+        """Known failure: nine saves within a second left one backup."""
         for number in range(9):
             await seline.data.save_json(PROFILE, {"n": number})
         assert len(await seline.data.backups(PROFILE)) == 5
 
-    async def test_user_json_was_recovered_with_user_profile_jsons_data(
+    async def test_a_document_is_not_recovered_from_backups_of_a_longer_name(
         self, seline: Seline, tmp_path: Path
     ) -> None:
+        """Known failure: `user.json` was recovered with the content of `user_profile.json`."""
         await seline.data.save_json("user.json", {"whose": "user"})
         for number in range(3):
             await seline.data.save_json(PROFILE, {"whose": "profile", "n": number})
         await seline.close()
         break_file(tmp_path / "data" / "user.json", b"")
-        async with open_seline(tmp_path / "data") as again:
+        async with open_seline(tmp_path / "data") as reopened:
             with pytest.raises(DocumentUnrecoverable):
-                await again.data.load_json("user.json")
+                await reopened.data.load_json("user.json")
 
-    def test_eight_threads_with_twenty_updates_kept_50_of_161_keys(self, tmp_path: Path) -> None:
+    def test_updates_from_eight_threads_are_all_kept(self, tmp_path: Path) -> None:
+        """Known failure: eight threads with twenty updates each kept 50 of 161 keys."""
         with blocking.open_seline(tmp_path) as seline:
             seline.data.save_json(PROFILE, {"first": 1})
 
@@ -75,54 +77,63 @@ class TestThePredecessor:
             assert isinstance(value, dict)
             assert len(value) == 161
 
-    async def test_a_broken_newest_backup_gave_an_empty_document(
+    async def test_recovery_skips_a_broken_newest_backup(
         self, seline: Seline, tmp_path: Path
     ) -> None:
+        """Known failure: a broken newest backup led to an empty document."""
         for number in range(3):
             await seline.data.save_json(PROFILE, {"n": number})
         await seline.close()
         newest = max((tmp_path / "data" / "backups").glob("user_profile_*"))
         break_file(newest, b"{")
         break_file(tmp_path / "data" / PROFILE, b"{")
-        async with open_seline(tmp_path / "data") as again:
-            assert await again.data.load_json(PROFILE) == {"n": 0}
+        async with open_seline(tmp_path / "data") as reopened:
+            assert await reopened.data.load_json(PROFILE) == {"n": 0}
 
-    async def test_invalid_utf8_was_never_recovered(self, seline: Seline, tmp_path: Path) -> None:
+    async def test_a_document_with_invalid_utf8_is_recovered(
+        self, seline: Seline, tmp_path: Path
+    ) -> None:
+        """Known failure: invalid UTF-8 was not recovered."""
         for number in range(2):
             await seline.data.save_json(PROFILE, {"n": number})
         break_file(tmp_path / "data" / PROFILE, b'{"n": "\xff"}')
         assert await seline.data.load_json(PROFILE) == {"n": 1}
 
-    async def test_lists_loaded_as_an_empty_object(self, seline: Seline) -> None:
+    async def test_a_list_loads_as_a_list(self, seline: Seline) -> None:
+        """Known failure: lists loaded as an empty object."""
         await seline.data.save_json("list.json", [1, 2, 3])
         assert await seline.data.load_json("list.json") == [1, 2, 3]
 
-    async def test_evil_json_was_written_outside(self, seline: Seline, tmp_path: Path) -> None:
+    async def test_a_name_with_a_path_is_refused(self, seline: Seline, tmp_path: Path) -> None:
+        """Known failure: `../evil.json` was written outside the data directory."""
         with pytest.raises(InvalidDocumentName):
             await seline.data.save_json("../evil.json", {})
         assert not (tmp_path / "evil.json").exists()
 
-    async def test_nan_was_written(self, seline: Seline) -> None:
+    async def test_nan_is_refused(self, seline: Seline) -> None:
+        """Known failure: NaN was written."""
         with pytest.raises(NotSerializable):
             await seline.data.save_json(PROFILE, {"x": math.nan})
 
-    async def test_nothing_was_synced(
+    async def test_a_save_syncs_the_file_and_both_directories(
         self, seline: Seline, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """Known failure: nothing was synced."""
         synced: list[int] = []
-        real = os.fsync
+        fsync = os.fsync
 
-        def watched(descriptor: int) -> None:
+        def recording_fsync(descriptor: int) -> None:
             synced.append(os.fstat(descriptor).st_mode & 0o170000)
-            real(descriptor)
+            fsync(descriptor)
 
         await seline.data.save_json(PROFILE, {"n": 1})
-        monkeypatch.setattr(os, "fsync", watched)
+        monkeypatch.setattr(os, "fsync", recording_fsync)
         await seline.data.save_json(PROFILE, {"n": 2})
         regular, directory = 0o100000, 0o040000
         assert synced == [regular, directory, directory]
 
-    async def test_the_export_was_open_to_the_world(self, tmp_path: Path) -> None:
+    async def test_an_export_requires_a_token(self, tmp_path: Path) -> None:
+        """Known failure: the export was open to everyone."""
         settings = load_settings(
             environ={},
             arguments={
@@ -131,17 +142,19 @@ class TestThePredecessor:
         )  # fmt: skip
         async with serving(settings) as running, aiohttp.ClientSession() as session:
             await running.acquired()
-            async with session.get(running.address + PREFIX + "/export") as answer:
-                assert answer.status == 401
+            async with session.get(running.address + PREFIX + "/export") as response:
+                assert response.status == 401
 
-    async def test_the_status_was_always_healthy(self, seline: Seline, tmp_path: Path) -> None:
+    async def test_damage_changes_the_health_status(self, seline: Seline, tmp_path: Path) -> None:
+        """Known failure: the status was always healthy."""
         for number in range(2):
             await seline.data.save_json(PROFILE, {"n": number})
         break_file(tmp_path / "data" / PROFILE, b"\0")
         await seline.data.verify()
         assert (await seline.data.health())["status"] != "healthy"
 
-    async def test_five_blank_saves_in_a_row_lost_everything(self, seline: Seline) -> None:
+    async def test_repeated_blank_saves_keep_the_content_before_them(self, seline: Seline) -> None:
+        """Known failure: five blank saves in a row lost everything."""
         profile = {f"field_{number}": "something that took months to learn" for number in range(30)}
         await seline.data.save_json(PROFILE, profile)
         for _ in range(5):
@@ -154,34 +167,36 @@ class TestThePredecessor:
         assert profile in kept
 
 
-class TestHomeAssistant:
-    """Its JSON store and its backups."""
+class TestFailuresOfHomeAssistant:
+    """Failures of Home Assistant's JSON store and of its backups."""
 
-    async def test_a_save_returned_normally_on_a_full_disk(
+    async def test_a_save_on_a_full_disk_raises_volume_full(
         self, seline: Seline, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """Known failure: a save returned normally on a full disk."""
         await seline.data.save_json(PROFILE, {"n": 1})
-        real = os.write
+        write = os.write
 
         def full(descriptor: int, data: bytes) -> int:
             if bytes(data[:1]) in (b"{", b"["):
                 raise OSError(errno.ENOSPC, "No space left on device")
-            return real(descriptor, data)
+            return write(descriptor, data)
 
         monkeypatch.setattr(os, "write", full)
         with pytest.raises(VolumeFull):
             await seline.data.save_json(PROFILE, {"n": 2})
 
-    async def test_a_failed_write_leaked_its_temporary_file_and_later_saves_were_lost(
+    async def test_a_failed_write_leaves_no_file_and_does_not_affect_later_saves(
         self, seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = os.write
+        """Known failure: a failed write left its temporary file, and later saves were lost."""
+        write = os.write
 
         def full(descriptor: int, data: bytes) -> int:
             if len(data) > 100:
-                real(descriptor, data[:50])
+                write(descriptor, data[:50])
                 raise OSError(errno.ENOSPC, "No space left on device")
-            return real(descriptor, data)
+            return write(descriptor, data)
 
         monkeypatch.setattr(os, "write", full)
         for _ in range(50):
@@ -192,30 +207,35 @@ class TestHomeAssistant:
         await seline.data.save_json(PROFILE, {"text": "x" * 1000})
         assert await seline.data.load_json(PROFILE) == {"text": "x" * 1000}
 
-    async def test_a_corrupt_store_started_empty(self, seline: Seline, tmp_path: Path) -> None:
+    async def test_a_broken_document_is_neither_loaded_as_empty_nor_overwritten(
+        self, seline: Seline, tmp_path: Path
+    ) -> None:
+        """Known failure: a corrupt store started empty."""
         await seline.data.save_json(PROFILE, {"n": 1})
         await seline.close()
         break_file(tmp_path / "data" / PROFILE, b"")
-        async with open_seline(tmp_path / "data") as again:
-            for attempt in (again.data.load_json(PROFILE), again.data.save_json(PROFILE, {})):
+        async with open_seline(tmp_path / "data") as reopened:
+            for attempt in (reopened.data.load_json(PROFILE), reopened.data.save_json(PROFILE, {})):
                 with pytest.raises(DocumentUnrecoverable):
                     await attempt
 
-    async def test_a_flip_that_stayed_valid_went_unnoticed_for_months(
+    async def test_a_flipped_bit_that_leaves_valid_json_is_recovered(
         self, seline: Seline, tmp_path: Path
     ) -> None:
+        """Known failure: a flipped bit that left valid JSON was not noticed for months."""
         for number in range(2):
             await seline.data.save_json(PROFILE, {"n": 10 + number})
         break_file(tmp_path / "data" / PROFILE, b'{\n  "n": 91\n}\n')
-        [found] = (await seline.data.verify()).findings
-        assert (found.verdict, found.outcome) == ("altered", "recovered")
+        [finding] = (await seline.data.verify()).findings
+        assert (finding.verdict, finding.outcome) == ("altered", "recovered")
 
-    async def test_retention_deleted_everything_while_saving_failed(
+    async def test_pruning_keeps_the_backups_while_saves_fail(
         self, seline: Seline, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """Known failure: retention deleted all backups while new ones could not be written."""
         for number in range(7):
             await seline.data.save_json(PROFILE, {"n": number})
-        real = files.stage
+        stage = files.stage
 
         def failing(*args: object, **kwargs: object) -> int:
             raise OSError(errno.EIO, "Input/output error")
@@ -225,11 +245,11 @@ class TestHomeAssistant:
             with pytest.raises(Exception, match="EIO"):
                 await seline.data.save_json(PROFILE, {"n": "never"})
             await seline.data.prune()
-        monkeypatch.setattr(files, "stage", real)
+        monkeypatch.setattr(files, "stage", stage)
         assert len(await seline.data.backups(PROFILE)) == 5
 
-    async def test_a_default_save_was_not_durable(self, seline: Seline, tmp_path: Path) -> None:
-        """Nothing is left to a delayed flush: what was answered is on the disk already."""
+    async def test_a_save_is_on_disk_when_it_returns(self, seline: Seline, tmp_path: Path) -> None:
+        """Known failure: a save with default options was written by a delayed flush."""
         await seline.data.save_json(PROFILE, {"n": 1})
         assert (tmp_path / "data" / PROFILE).read_bytes() == b'{\n  "n": 1\n}\n'
         await asyncio.sleep(0)
