@@ -1,4 +1,4 @@
-"""The container's first process, for real where there is root; and what the image is made of."""
+"""Test the container's entrypoint, as root where possible, and the contents of the image."""
 
 from __future__ import annotations
 
@@ -17,21 +17,32 @@ from seline.cli.container import USER_ID, ProcessUser, data_dir, hand_over, must
 from seline.settings import Storage
 
 ROOT = Path(__file__).parents[2]
-ROOTS, OURS, OTHERS = ProcessUser(0, 0), ProcessUser(USER_ID, USER_ID), ProcessUser(1000, 1000)
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="handing over a mount needs root")
+ROOT_USER, SELINE_USER, OTHER_USER = (
+    ProcessUser(0, 0),
+    ProcessUser(USER_ID, USER_ID),
+    ProcessUser(1000, 1000),
+)
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="changing the owner of a mount needs root"
+)
 
 
 @pytest.mark.parametrize(
     ("process", "owner", "expected"),
-    [(ROOTS, ROOTS, True), (ROOTS, OTHERS, True), (ROOTS, OURS, False), (OTHERS, ROOTS, False)],
+    [
+        (ROOT_USER, ROOT_USER, True),
+        (ROOT_USER, OTHER_USER, True),
+        (ROOT_USER, SELINE_USER, False),
+        (OTHER_USER, ROOT_USER, False),
+    ],
 )
-def test_only_root_hands_over_and_only_what_is_anothers(
+def test_only_root_hands_a_mount_over_and_only_a_foreign_one(
     process: ProcessUser, owner: ProcessUser, expected: bool
 ) -> None:
-    assert must_hand_over(process, owner, OURS) is expected
+    assert must_hand_over(process, owner, SELINE_USER) is expected
 
 
-def test_the_mount_is_where_the_environment_says() -> None:
+def test_the_data_directory_comes_from_the_environment() -> None:
     assert data_dir({"SELINE_STORAGE__DATA_DIR": "/e"}) == "/e"
     assert data_dir({"SELINE_BACKUPS__KEEP_NEWEST": "none"}) is None
     assert data_dir({"RAILWAY_VOLUME_MOUNT_PATH": "/app/server/data"}) == "/app/server/data"
@@ -39,31 +50,31 @@ def test_the_mount_is_where_the_environment_says() -> None:
 
 
 @needs_root
-def test_the_top_directory_alone_changes_hands(tmp_path: Path) -> None:
+def test_only_the_top_directory_changes_its_owner(tmp_path: Path) -> None:
     mount = tmp_path / "mount"
     (mount / "lost+found").mkdir(parents=True)
-    assert hand_over(str(mount), OURS)
+    assert hand_over(str(mount), SELINE_USER)
     assert (mount.stat().st_uid, (mount / "lost+found").stat().st_uid) == (USER_ID, 0)
-    assert not hand_over(str(mount), OURS)
+    assert not hand_over(str(mount), SELINE_USER)
 
 
 @needs_root
-def test_a_link_is_never_followed(tmp_path: Path) -> None:
+def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
-        hand_over(str(tmp_path / "link"), OURS)
+        hand_over(str(tmp_path / "link"), SELINE_USER)
     assert (tmp_path / "real").stat().st_uid == 0
 
 
 @needs_root
-def test_the_server_runs_without_roots_rights_on_a_mount_of_roots(tmp_path: Path) -> None:
+def test_the_server_runs_unprivileged_on_a_mount_owned_by_root(tmp_path: Path) -> None:
     for path in (tmp_path, *tmp_path.parents[:2]):
         path.chmod(0o755)
     mount = tmp_path / "mount"
     mount.mkdir(mode=0o755)
-    if not _others_may_run_this_python():
-        pytest.skip("this Python lies where others than root cannot run it")
+    if not _seline_user_can_run_this_python():
+        pytest.skip("only root can run this Python")
     command = [sys.executable, "-m", "seline.cli.container", "serve", "--port", "0"]
     process = subprocess.Popen(
         [*command, "--host", "127.0.0.1"],
@@ -77,13 +88,13 @@ def test_the_server_runs_without_roots_rights_on_a_mount_of_roots(tmp_path: Path
     )  # fmt: skip
     try:
         assert process.stdout is not None
-        found = None
-        while found is None:
+        ready = None
+        while ready is None:
             line = process.stdout.readline()
-            assert line, "it ended before it was ready"
-            found = re.search(r"ready on (http://[0-9.:]+)", line)
-        with urllib.request.urlopen(f"{found[1]}/livez", timeout=5) as answer:
-            assert json.load(answer) == {"status": "ok"}
+            assert line, "the server ended before it was ready"
+            ready = re.search(r"ready on (http://[0-9.:]+)", line)
+        with urllib.request.urlopen(f"{ready[1]}/livez", timeout=5) as response:
+            assert json.load(response) == {"status": "ok"}
         status = Path(f"/proc/{process.pid}/status").read_text()
         assert re.search(rf"^Uid:\s+{USER_ID}\s+{USER_ID}\s+{USER_ID}", status, re.MULTILINE)
         assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)
@@ -95,40 +106,40 @@ def test_the_server_runs_without_roots_rights_on_a_mount_of_roots(tmp_path: Path
         assert time.monotonic() - started < 5
 
 
-def _others_may_run_this_python() -> bool:
+def _seline_user_can_run_this_python() -> bool:
     try:
-        tried = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", "import seline, seline_workers, aiohttp"],
             user=USER_ID, group=USER_ID, extra_groups=[], cwd="/", check=False,
             env={"PYTHONPATH": _pythonpath()}, capture_output=True,
         )  # fmt: skip
     except PermissionError:
         return False
-    return tried.returncode == 0
+    return process.returncode == 0
 
 
 def _pythonpath() -> str:
     return os.pathsep.join((str(ROOT), str(ROOT / "workers")))
 
 
-def test_the_image_is_made_by_the_rules() -> None:
+def test_the_dockerfile_follows_the_rules_of_the_platform() -> None:
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     instructions = re.findall(r"^([A-Z]+) (.*)$", text, re.MULTILINE)
-    words = [word for word, _ in instructions]
-    assert "VOLUME" not in words, "Railway refuses to build it"
-    for word, rest in instructions:
-        if word in ("ENTRYPOINT", "CMD"):
-            assert isinstance(json.loads(rest), list), f"{word} is in exec form"
-        if word == "COPY" and not rest.startswith("--from"):
+    keywords = [keyword for keyword, _ in instructions]
+    assert "VOLUME" not in keywords, "Railway does not build an image with VOLUME"
+    for keyword, rest in instructions:
+        if keyword in ("ENTRYPOINT", "CMD"):
+            assert isinstance(json.loads(rest), list), f"{keyword} must be in exec form"
+        if keyword == "COPY" and not rest.startswith("--from"):
             *sources, _ = rest.split()
             assert all((ROOT / source).exists() for source in sources), rest
-        if word == "FROM":
-            assert re.match(r"python:3\.\d+-slim\b", rest), "a version is named"
+        if keyword == "FROM":
+            assert re.match(r"python:3\.\d+-slim\b", rest), "the base image has a Python version"
     assert "--require-hashes" in text
     assert "/livez" in text
 
 
-def test_nothing_but_the_code_gets_into_the_image() -> None:
+def test_the_build_context_holds_only_what_the_dockerfile_copies() -> None:
     rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     allowed = {rule[1:] for rule in rules if rule.startswith("!")}
     assert "*" in rules
@@ -138,7 +149,7 @@ def test_nothing_but_the_code_gets_into_the_image() -> None:
     assert {source for line in copied for source in line.split()} == allowed
 
 
-def test_the_platform_waits_longer_than_a_new_container_does() -> None:
+def test_the_health_check_waits_longer_than_the_lock_wait() -> None:
     text = (ROOT / ".railway" / "railway.py").read_text(encoding="utf-8")
     names: dict[str, int] = {
         name: int(value) for name, value in re.findall(r"^([A-Z_]+) = (\d+)$", text, re.MULTILINE)
