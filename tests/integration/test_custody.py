@@ -1,4 +1,4 @@
-"""The operator's verbs on a real volume: integrity by slices, rotation, usage and its trend."""
+"""Test the operator's verbs on a real volume: integrity checks, rotation, usage and forecast."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ NAME = "user_profile.json"
 MIB = 1 << 20
 
 
-class Hours(SystemClock):
-    """A clock that tests move."""
+class SettableClock(SystemClock):
+    """A wall clock that a test sets."""
 
     def __init__(self) -> None:
-        self.at = datetime.now(UTC)
+        self.instant = datetime.now(UTC)
 
     def now(self) -> datetime:
-        return self.at
+        return self.instant
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ async def seline(tmp_path: Path) -> AsyncIterator[Seline]:
         yield opened
 
 
-async def test_a_flip_is_found_past_the_cache_by_the_next_full_pass(
+async def test_a_full_check_bypasses_the_cache_and_recovers_a_flipped_bit(
     seline: Seline, tmp_path: Path
 ) -> None:
     custody = Custody(seline.data, clock=SystemClock())
@@ -45,23 +45,23 @@ async def test_a_flip_is_found_past_the_cache_by_the_next_full_pass(
     await custody.check_integrity()
     flip(tmp_path / NAME, 50)
     report = await custody.check_integrity(full=True)
-    assert [found.outcome for found in report.findings] == ["recovered"]
+    assert [finding.outcome for finding in report.findings] == ["recovered"]
     assert await seline.data.load_json(NAME) == {"n": 2}
 
 
-async def test_between_full_passes_only_what_changed_is_read(seline: Seline) -> None:
-    clock = Hours()
+async def test_checks_between_full_checks_read_only_changed_documents(seline: Seline) -> None:
+    clock = SettableClock()
     custody = Custody(seline.data, clock=clock)
     await seline.data.save_json("old.json", {"n": 1})
-    clock.at += timedelta(hours=1)
-    assert (await custody.check_integrity()).documents == 1, "the first pass looks at everything"
-    clock.at += timedelta(minutes=1)
+    clock.instant += timedelta(hours=1)
+    assert (await custody.check_integrity()).documents == 1, "the first check reads everything"
+    clock.instant += timedelta(minutes=1)
     assert (await custody.check_integrity()).documents == 0
-    clock.at = datetime.now(UTC) + timedelta(hours=25)
-    assert (await custody.check_integrity()).documents == 1, "once a day everything"
+    clock.instant = datetime.now(UTC) + timedelta(hours=25)
+    assert (await custody.check_integrity()).documents == 1, "one check a day reads everything"
 
 
-async def test_a_pass_leaves_the_loop_and_the_writer_free(seline: Seline) -> None:
+async def test_a_check_blocks_neither_the_event_loop_nor_the_writer(seline: Seline) -> None:
     custody = Custody(seline.data, clock=SystemClock())
     await asyncio.gather(
         *(seline.data.save_json(f"d{number}.json", {"n": number}) for number in range(300))
@@ -75,7 +75,7 @@ async def test_a_pass_leaves_the_loop_and_the_writer_free(seline: Seline) -> Non
     assert (await checking).documents >= 300
 
 
-async def test_a_broken_newest_backup_is_marked_and_costs_no_sound_one_its_place(
+async def test_a_broken_backup_is_marked_and_displaces_no_sound_one(
     seline: Seline, tmp_path: Path
 ) -> None:
     custody = Custody(seline.data, clock=SystemClock())
@@ -84,13 +84,15 @@ async def test_a_broken_newest_backup_is_marked_and_costs_no_sound_one_its_place
     newest = (await seline.data.backups(NAME))[0]
     flip(tmp_path / "backups" / newest.name, 50)
     report = await custody.check_integrity(full=True)
-    assert [(found.backup, found.outcome) for found in report.findings] == [(newest.name, "marked")]
+    assert [(finding.backup, finding.outcome) for finding in report.findings] == [
+        (newest.name, "marked")
+    ]
     await custody.rotate()
-    left = [backup.verdict for backup in await seline.data.backups(NAME)]
-    assert left.count("sound") == 4
+    verdicts = [backup.verdict for backup in await seline.data.backups(NAME)]
+    assert verdicts.count("sound") == 4
 
 
-async def test_usage_rises_and_falls_by_levels_and_survives_a_restart(tmp_path: Path) -> None:
+async def test_usage_levels_have_hysteresis_and_survive_a_restart(tmp_path: Path) -> None:
     async with open_seline(tmp_path, storage__volume_limit_mb=10) as seline:
         custody = Custody(seline.data, clock=SystemClock())
         assert (await custody.measure()).level is UsageLevel.OK
@@ -104,12 +106,12 @@ async def test_usage_rises_and_falls_by_levels_and_survives_a_restart(tmp_path: 
         assert (await custody.measure()).level is UsageLevel.HALF
 
 
-async def test_growth_is_foreseen_and_health_says_so(seline: Seline) -> None:
-    clock = Hours()
+async def test_growth_is_forecast_and_reported_in_health(seline: Seline) -> None:
+    clock = SettableClock()
     custody = Custody(seline.data, clock=clock)
     for hour in range(30):
         await seline.data.save_json(f"d{hour}.json", "x" * (100 << 10))
-        clock.at += timedelta(hours=1)
+        clock.instant += timedelta(hours=1)
         report = await custody.measure()
     assert report.forecast is not None
     assert 1 < report.forecast.days < 4

@@ -1,4 +1,4 @@
-"""Every volume that a released Seline wrote is opened whole by this one."""
+"""Open the golden volume of every format that a released Seline has written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROFILE = "user_profile.json"
 TARS = sorted(FOLDER.glob("format-*.tar.xz"))
 
 
-def test_the_current_format_has_its_golden_volume() -> None:
+def test_the_current_format_has_a_golden_volume() -> None:
     assert f"format-{VOLUME_FORMAT}.tar.xz" in {tar.name for tar in TARS}
 
 

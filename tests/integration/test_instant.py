@@ -1,4 +1,4 @@
-"""An export shows one instant, whatever is saved, broken or left unread while it goes on."""
+"""Test the snapshot of an export: later saves are not in it, and no file stays open."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from seline.storage.volume.snapshots import WHOLE_BYTES_MAX, VolumeSnapshot
 NAME = "a.json"
 
 
-async def test_a_save_in_the_moment_of_the_look_does_not_get_in(
+async def test_an_export_excludes_a_save_made_while_its_snapshot_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_seline(tmp_path) as seline:
         await seline.data.save_json(NAME, {"of": "the instant"})
         loop = asyncio.get_running_loop()
 
-        def save_after(self: VolumeSnapshot, name: str) -> list[int]:
+        def places_then_save(self: VolumeSnapshot, name: str) -> list[int]:
             places = real(self, name)
             monkeypatch.setattr(VolumeSnapshot, "_places", real)
             saving = seline.data.save_json(NAME, {"of": "later"})
@@ -29,7 +29,7 @@ async def test_a_save_in_the_moment_of_the_look_does_not_get_in(
             return places
 
         real = VolumeSnapshot._places
-        monkeypatch.setattr(VolumeSnapshot, "_places", save_after)
+        monkeypatch.setattr(VolumeSnapshot, "_places", places_then_save)
 
         async with seline.data.exported() as snapshot:
             exported = await asyncio.to_thread(lambda: b"".join(snapshot.open(NAME)))
@@ -39,7 +39,7 @@ async def test_a_save_in_the_moment_of_the_look_does_not_get_in(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_a_large_document_that_nobody_reads_is_not_left_open(tmp_path: Path) -> None:
+async def test_a_large_document_that_is_not_read_leaves_no_file_open(tmp_path: Path) -> None:
     async with open_seline(tmp_path) as seline:
         await seline.data.save_json(NAME, "x" * (2 * WHOLE_BYTES_MAX))
         async with seline.data.exported() as snapshot:

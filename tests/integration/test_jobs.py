@@ -1,4 +1,4 @@
-"""The jobs over HTTP and from the command line, on a real server."""
+"""Test the jobs over HTTP and on the command line, with a real server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
         yield Client(http, running.address)
 
 
-async def test_a_job_is_listed_run_and_its_run_can_be_followed(client: Client) -> None:
+async def test_a_job_can_be_listed_started_and_followed(client: Client) -> None:
     _, listed, _ = await client.call("GET", "/jobs")
     assert [job["name"] for job in listed["jobs"]] == ["integrity", "rotation", "usage", "export"]
     assert all(
@@ -34,10 +34,10 @@ async def test_a_job_is_listed_run_and_its_run_can_be_followed(client: Client) -
     assert headers["Location"] == started["url"] == f"{PREFIX}/jobs/integrity/runs"
     async with asyncio.timeout(10):
         while True:
-            _, told, _ = await client.call("GET", "/jobs/integrity/runs")
-            if told["runs"][0]["ended_at"]:
+            _, answer, _ = await client.call("GET", "/jobs/integrity/runs")
+            if answer["runs"][0]["ended_at"]:
                 break
-    run = told["runs"][0]
+    run = answer["runs"][0]
     assert (run["id"], run["outcome"]) == (started["run"], "ok")
     assert set(run) == {"id", "started_at", "ended_at", "outcome", "detail"}
 
@@ -48,7 +48,7 @@ async def test_an_unknown_job_is_404(client: Client) -> None:
         assert (status, body["code"]) == (404, "job_not_found")
 
 
-def test_the_verb_jobs_beside_a_server_and_alone(tmp_path: Path) -> None:
+def test_the_jobs_command_works_with_and_without_a_server(tmp_path: Path) -> None:
     line = line_at(tmp_path)
     with served(line):
         assert "every 5 min" in line("jobs").out
@@ -56,12 +56,12 @@ def test_the_verb_jobs_beside_a_server_and_alone(tmp_path: Path) -> None:
         assert (ran.code, ran.out.startswith("integrity: ok")) == (0, True), ran.err
         assert line("jobs", "runs", "integrity", "--json").value()["runs"][0]["outcome"] == "ok"
         assert line("jobs", "run", "nonsense").code == 4
-    assert line("jobs", "run", "usage").code == 0, "without a server it runs in the command"
+    assert line("jobs", "run", "usage").code == 0, "without a server the command runs the job"
     assert line("jobs", "--json").value()["jobs"][0]["last"]["outcome"] == "ok"
     assert line("jobs", "run").code == 2
 
 
-async def test_a_server_stops_at_once_and_lets_go_of_its_jobs(tmp_path: Path) -> None:
+async def test_a_server_stops_at_once_and_leaves_no_job_task(tmp_path: Path) -> None:
     running: Serving = await serving(settings_for(tmp_path / "data"))
     await running.acquired()
     async with asyncio.timeout(1):

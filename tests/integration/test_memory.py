@@ -1,4 +1,4 @@
-"""A server's memory does not grow by what it once needed for a moment."""
+"""Test that a server returns the memory of a large allocation to the system."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Info(ctypes.Structure):  # struct mallinfo2 of malloc.h
 mallinfo2 = ctypes.CDLL(None).mallinfo2
 mallinfo2.restype = Info
 
-if sys.argv[1] == "ours":
+if sys.argv[1] == "fixed":
     from seline.server.memory import give_memory_back
     give_memory_back()
-del_me = bytearray(16 << 20)
-del del_me
+larger = bytearray(16 << 20)
+del larger
 before = mallinfo2().hblks
 kept = bytearray(1 << 20)
 print(mallinfo2().hblks - before)
@@ -32,17 +32,17 @@ print(mallinfo2().hblks - before)
 glibc = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc"
     or tuple(map(int, platform.libc_ver()[1].split("."))) < (2, 33),
-    reason="only glibc from 2.33 on tells what it has mapped",
+    reason="mallinfo2 needs glibc 2.33 or newer",
 )
 
 
 @glibc
-@pytest.mark.parametrize(("whose", "mapped"), [("ours", "1"), ("any other", "0")])
-def test_a_large_block_is_mapped_on_its_own_even_after_a_larger_one(
-    whose: str, mapped: str
+@pytest.mark.parametrize(("threshold", "mapped"), [("fixed", "1"), ("dynamic", "0")])
+def test_a_fixed_threshold_maps_a_large_block_separately_after_a_larger_one(
+    threshold: str, mapped: str
 ) -> None:
-    told = subprocess.run(
-        [sys.executable, "-c", MAPPED, whose], check=True, capture_output=True, text=True
+    process = subprocess.run(
+        [sys.executable, "-c", MAPPED, threshold], check=True, capture_output=True, text=True
     )
 
-    assert told.stdout.split() == [mapped]
+    assert process.stdout.split() == [mapped]

@@ -1,4 +1,4 @@
-"""Metrics and logs of a real server: every name that a dashboard uses exists, no secret is told."""
+"""Test metrics and logs of a real server: the names that dashboards use, and no secret."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ async def scraped(server: Serving, token: str | None = ADMIN) -> tuple[int, dict
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     async with (
         aiohttp.ClientSession(headers=headers) as session,
-        session.get(f"{server.address}/metrics") as got,
+        session.get(f"{server.address}/metrics") as response,
     ):
-        text = await got.text()
-    if got.status != 200:
-        return got.status, {}
+        text = await response.text()
+    if response.status != 200:
+        return response.status, {}
     values = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
             values[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
-    return got.status, values
+    return response.status, values
 
 
-async def test_what_happens_is_counted(server: Serving) -> None:
+async def test_saves_requests_and_checks_are_counted(server: Serving) -> None:
     async with aiohttp.ClientSession() as session:
         client = Client(session, server.address)
         for number in range(3):
@@ -66,14 +66,16 @@ async def test_what_happens_is_counted(server: Serving) -> None:
     assert values[f"seline_http_requests_total{{method=GET,route={route},status=404}}"] == 1
 
 
-async def test_metrics_want_a_token_unless_they_are_open(server: Serving, tmp_path: Path) -> None:
+async def test_metrics_require_a_token_unless_metrics_open_is_set(
+    server: Serving, tmp_path: Path
+) -> None:
     assert (await scraped(server, token=None))[0] == 401
     async with serving(settings_for(tmp_path / "open", server__metrics_open=True)) as running:
         await running.acquired()
         assert (await scraped(running, token=None))[0] == 200
 
 
-async def test_every_metric_that_is_drawn_or_watched_exists(server: Serving) -> None:
+async def test_every_metric_in_the_dashboard_and_the_alert_rules_exists(server: Serving) -> None:
     async with aiohttp.ClientSession() as session:
         client = Client(session, server.address)
         await client.call("PUT", f"/documents/{NAME}", {"n": 1})
@@ -95,7 +97,7 @@ async def test_every_metric_that_is_drawn_or_watched_exists(server: Serving) -> 
     json.loads((CONFIG / "grafana-dashboard.json").read_text())
 
 
-def test_each_line_of_the_log_is_json_with_the_requests_id_and_no_secret(tmp_path: Path) -> None:
+def test_each_log_line_is_json_with_a_request_id_and_no_secret(tmp_path: Path) -> None:
     line = line_at(tmp_path, SELINE_ADMIN_TOKEN=ADMIN, SELINE_LOG__FORMAT="json")
     assert line("save", NAME, stdin='{"secret": "of the user"}').code == 0
     out = tmp_path / "out"
@@ -106,23 +108,23 @@ def test_each_line_of_the_log_is_json_with_the_requests_id_and_no_secret(tmp_pat
         import urllib.request
 
         for _ in range(200):
-            found = re.search(r"ready on (http://[0-9.:]+)", out.read_text())
-            if found:
+            ready = re.search(r"ready on (http://[0-9.:]+)", out.read_text())
+            if ready:
                 break
             time.sleep(0.05)
-        assert found
-        asked = urllib.request.Request(
-            f"{found[1]}/api/v1/data-admin/documents/{NAME}",
-            headers={"Authorization": f"Bearer {ADMIN}", "X-Request-Id": "asked-by-a-test"},
+        assert ready
+        request = urllib.request.Request(
+            f"{ready[1]}/api/v1/data-admin/documents/{NAME}",
+            headers={"Authorization": f"Bearer {ADMIN}", "X-Request-Id": "id-of-the-test"},
         )
-        with urllib.request.urlopen(asked, timeout=5) as answer:
-            assert answer.headers["X-Request-Id"] == "asked-by-a-test"
+        with urllib.request.urlopen(request, timeout=5) as response:
+            assert response.headers["X-Request-Id"] == "id-of-the-test"
     finally:
         process.terminate()
         process.wait(10)
     records = [json.loads(text) for text in out.read_text().splitlines()]
     assert all({"message", "level", "timestamp"} <= set(record) for record in records)
-    [asked_line] = [one for one in records if one.get("request_id") == "asked-by-a-test"]
-    assert asked_line["route"] == "/api/v1/data-admin/documents/{name}"
+    [logged] = [record for record in records if record.get("request_id") == "id-of-the-test"]
+    assert logged["route"] == "/api/v1/data-admin/documents/{name}"
     assert ADMIN not in out.read_text()
     assert "of the user" not in out.read_text()

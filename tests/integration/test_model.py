@@ -1,4 +1,4 @@
-"""Whatever is done in whatever order, the store is what a dictionary would be (hypothesis)."""
+"""Compare the store with a dictionary under random sequences of operations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ objects = st.dictionaries(st.text(max_size=4), values, max_size=4)
 
 
 class Store(RuleBasedStateMachine):
-    """Runs the real store on a real directory beside a model of it."""
+    """Apply each operation to a store on a real directory and to a dictionary."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Store(RuleBasedStateMachine):
             self._set(name, {**self.model.get(name, {}), field: value})
 
     @rule(changed=st.dictionaries(names, objects, min_size=1))
-    def transact(self, changed: dict[str, Any]) -> None:
+    def commit_a_transaction(self, changed: dict[str, Any]) -> None:
         with self.seline.data.transaction() as change:
             for name, value in changed.items():
                 change[name] = value
@@ -62,7 +62,7 @@ class Store(RuleBasedStateMachine):
             self._set(name, value)
 
     @rule(changed=st.dictionaries(names, objects, min_size=1))
-    def fail_a_transaction(self, changed: dict[str, Any]) -> None:
+    def roll_back_a_transaction(self, changed: dict[str, Any]) -> None:
         try:
             with self.seline.data.transaction() as change:
                 for name, value in changed.items():
@@ -82,7 +82,7 @@ class Store(RuleBasedStateMachine):
 
     @precondition(lambda self: self.model)
     @rule(mode=st.sampled_from(["merge", "replace"]), files=st.dictionaries(names, values))
-    def take_in(self, mode: str, files: dict[str, Any]) -> None:
+    def import_documents(self, mode: str, files: dict[str, Any]) -> None:
         self.seline.data.import_data({"files": files}, mode=mode)
         for name, value in files.items():
             self._set(name, value)
@@ -96,20 +96,20 @@ class Store(RuleBasedStateMachine):
         self.seline = open_seline(self.directory)
 
     @invariant()
-    def the_store_is_the_model(self) -> None:
+    def the_store_equals_the_model(self) -> None:
         export = self.seline.data.export_all_data()
         assert export == {"exported_at": export["exported_at"], "files": self.model}
         for name, value in self.model.items():
             assert self.seline.data.load_json(name) == value
 
     @invariant()
-    def the_newest_backup_is_what_was_there_before(self) -> None:
-        for name, past in self.history.items():
-            backups = [b for b in self.seline.data.backups(name) if not b.pinned]
+    def the_newest_backup_is_an_earlier_content(self) -> None:
+        for name, earlier in self.history.items():
+            backups = [backup for backup in self.seline.data.backups(name) if not backup.pinned]
             assert len(backups) <= 5
             if backups:
                 newest = self.seline.data.read_backup(name, backups[0].name)
-                assert newest in past
+                assert newest in earlier
 
 
 TestStore = Store.TestCase

@@ -1,4 +1,4 @@
-"""What was set aside: in order whatever the clock says, apart by owner, and nothing but that."""
+"""Test the quarantine: the order of its items, a prefix per owner, and safe item names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.clocks import FakeClock
 NAME = "a.json"
 
 
-def test_what_is_set_aside_later_comes_later_whatever_the_clock_says(
+def test_items_are_listed_newest_first_when_the_clock_jumps_back(
     tmp_path: Path, clock: FakeClock
 ) -> None:
     key = DocumentKey(BOT, NAME)
@@ -34,7 +34,9 @@ def test_what_is_set_aside_later_comes_later_whatever_the_clock_says(
         volume.close()
 
 
-def test_a_document_of_the_bot_and_one_of_ours_lie_apart(tmp_path: Path, clock: FakeClock) -> None:
+def test_documents_of_the_bot_and_of_seline_get_different_names(
+    tmp_path: Path, clock: FakeClock
+) -> None:
     volume = hold(str(tmp_path), wait_s=0, clock=clock)
     try:
         names = {
@@ -51,7 +53,7 @@ def seline(tmp_path: Path) -> Seline:
     return open_seline(tmp_path / "data")
 
 
-def test_no_item_name_leads_out_of_quarantine(seline: Seline) -> None:
+def test_an_item_name_cannot_leave_the_quarantine(seline: Seline) -> None:
     with seline:
         for number in range(2):
             seline.data.save_json(NAME, {"n": number})
