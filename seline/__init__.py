@@ -1,10 +1,10 @@
 """Seline keeps a bot's JSON documents on one small volume.
 
-Nothing acknowledged is lost, nothing broken is served as sound, and one person can see, restore
-and take away everything. `open_seline` is the front door; `seline.blocking` has the same names
+No acknowledged change is lost, no broken document is served as sound, and one person can inspect,
+restore and export everything. `open_seline` opens a store. `seline.blocking` has the same names
 without `await`.
 
-Each name is imported when it is first used: the command line shows its help without the store.
+Each name is imported at its first use, so that the command line need not load the store for help.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = [
     "open_seline",
 ]
 
-_HOMES: Final = {
+_MODULES: Final = {
     "ABSENT": "seline.domain.document",
     "DataManager": "seline.manager",
     "Document": "seline.domain.document",
@@ -61,13 +61,13 @@ _HOMES: Final = {
 }
 
 
-if not TYPE_CHECKING:  # a type checker shall go on missing names that are not there
+if not TYPE_CHECKING:  # else type checkers would accept any name
 
     def __getattr__(name: str) -> object:
-        """Import a public name from its home at its first use."""
-        if name not in _HOMES:
+        """Import a public name from its module at its first use."""
+        if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value: object = getattr(import_module(_HOMES[name]), name)
+        value: object = getattr(import_module(_MODULES[name]), name)
         globals()[name] = value
         return value
 

@@ -1,6 +1,6 @@
-"""The one place that reads the clock: aware instants in UTC, and monotonic seconds.
+"""The only module that reads the clock: aware instants in UTC, and monotonic seconds.
 
-Everything that decides takes `now` as an argument; only the edges ask a clock.
+Functions that decide something take `now` as an argument.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time. Tests pass their own."""
+    """The source of the time. Tests pass their own."""
 
     def now(self) -> datetime:
         """Return the current instant, aware, in UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Return seconds that never go back, from an arbitrary start."""
+        """Return seconds since an arbitrary start, which never decrease."""
         ...
 
 
@@ -33,16 +33,16 @@ class SystemClock:
 
 
 def instant_text(instant: datetime) -> str:
-    """Render an instant as Seline shows it in JSON: `2025-01-06T14:30:22Z`."""
+    """Return an instant as Seline writes it in JSON: `2025-01-06T14:30:22Z`."""
     return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def parse_instant(text: str) -> datetime:
-    """Read an ISO 8601 instant; without an offset it is UTC. Raises ValueError."""
+    """Parse an ISO 8601 instant; without an offset it is UTC. Raises ValueError."""
     instant = datetime.fromisoformat(text)
     if instant.tzinfo is None:
         return instant.replace(tzinfo=UTC)
     try:
         return instant.astimezone(UTC)
     except OverflowError as error:
-        raise ValueError(f"{text} is no instant of the years 1 to 9999 in UTC") from error
+        raise ValueError(f"{text} is not between the years 1 and 9999 in UTC") from error

@@ -1,8 +1,8 @@
-"""Every way in which Seline can say no: one tree, each error with a code and the next step.
+"""Every error that Seline raises, in one tree.
 
-The class's docstring is the message's first line when none is given; `code` is the class's
-name in snake_case, `hint` the next step for a person. The tables to HTTP statuses and exit
-codes stand at the edges (`seline.http.problems`, `seline.cli.exits`), never here.
+`code` is the class's name in snake_case, `hint` the next step for a person. The first line of a
+class's docstring is its default message. HTTP statuses and exit codes are tables in `seline.http`
+and `seline.cli`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ _WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 class SelineError(Exception):
-    """Seline could not do what was asked."""
+    """Seline could not carry out the request."""
 
     code: ClassVar[str] = "seline_error"
     hint: str = "Run `seline status` to see the state of the store."
 
     def __init__(self, message: str = "", *, hint: str | None = None, **details: Any) -> None:
-        """Say what happened, and carry `details` (plain JSON values) for the edges.
+        """Store the message, the hint and `details` (plain JSON values, shown over HTTP).
 
-        `message` defaults to the class's first docstring line, `hint` to the class's hint.
+        `message` defaults to the first line of the class's docstring, `hint` to the class's hint.
         """
         self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
         self.details = details
@@ -36,7 +36,7 @@ class SelineError(Exception):
 
 
 class DocumentError(SelineError):
-    """Something about one document stands in the way."""
+    """A document could not be read or changed."""
 
 
 class DocumentNotFound(DocumentError):
@@ -46,27 +46,27 @@ class DocumentNotFound(DocumentError):
 
 
 class BackupNotFound(DocumentError):
-    """There is no sound backup of this document to take."""
+    """There is no sound backup of this document."""
 
     hint = "`seline backups NAME` lists what is kept, and why each can or cannot be used."
 
 
 class InvalidDocumentName(DocumentError):
-    """This is not a name that a document can have."""
+    """This is not a valid document name."""
 
     hint = "Use letters, digits, `_`, `.`, `-`, at most 100 characters, ending in `.json`."
 
 
 class NotSerializable(DocumentError):
-    """The value holds something that JSON cannot; nothing was written."""
+    """The value contains something that JSON cannot represent; nothing was written."""
 
     hint = "Convert the value at the path named, then save again."
 
 
 class ImportRefused(DocumentError):
-    """The import cannot be taken as it is; nothing was changed."""
+    """The import is not valid; nothing was changed."""
 
-    hint = "Mend what is named, then import again; `--dry-run` shows the outcome first."
+    hint = "Correct what is named, then import again; `--dry-run` shows the outcome first."
 
 
 class DocumentTooLarge(DocumentError):
@@ -88,19 +88,19 @@ class DocumentUnrecoverable(DocumentError):
 
 
 class DocumentUnreadable(DocumentError):
-    """The disk does not let the document be read; it is neither missing nor replaced."""
+    """The document exists, but it cannot be read from the disk; nothing was changed."""
 
     hint = "Check the file's owner and kind, and the disk's log; then read it again."
 
 
 class DocumentBusy(DocumentError):
-    """Another edit or transaction holds the document for too long; nothing was written."""
+    """Another edit or transaction has held the document for too long; nothing was written."""
 
     hint = "Keep `edit` and `transaction` blocks short; try again."
 
 
 class NestedEdit(DocumentError):
-    """This task already holds the document; changing it here would wait for itself."""
+    """This task already holds the document, so changing it here would wait for itself."""
 
     hint = "Change the value that the `edit` or `transaction` block gave you."
 
@@ -112,7 +112,7 @@ class NotAnObject(DocumentError):
 
 
 class AccessError(SelineError):
-    """The caller is not let in."""
+    """Access was refused."""
 
 
 class Unauthorized(AccessError):
@@ -136,11 +136,11 @@ class Forbidden(AccessError):
 class TooManyRequests(AccessError):
     """Too many failed attempts; wait before the next one."""
 
-    hint = "Wait as long as `Retry-After` says; a right token is let in at any time."
+    hint = "Wait as long as `Retry-After` says; a valid token is accepted at any time."
 
 
 class RequestError(SelineError):
-    """The request cannot be understood."""
+    """The request is not valid."""
 
 
 class InvalidRequest(RequestError):
@@ -156,7 +156,7 @@ class RequestTooLarge(RequestError):
 
 
 class UnsupportedCoding(RequestError):
-    """The request's body is compressed or coded, which is not undone here; nothing was changed."""
+    """The request's body has a content coding, which is not supported; nothing was changed."""
 
     hint = "Send the body as it is, without `Content-Encoding`."
 
@@ -174,7 +174,7 @@ class MethodNotAllowed(RequestError):
 
 
 class StorageError(SelineError):
-    """The volume stands in the way."""
+    """The volume could not be used."""
 
 
 class VolumeFull(StorageError):
@@ -184,7 +184,7 @@ class VolumeFull(StorageError):
 
 
 class VolumeBusy(StorageError):
-    """Too many changes are waiting for the disk; this one was not taken."""
+    """Too many changes are waiting for the disk; this one was refused."""
 
     hint = "Try again in a moment; if it stays so, the disk is too slow for the load."
 
@@ -192,13 +192,13 @@ class VolumeBusy(StorageError):
 class VolumeLocked(StorageError):
     """Another process holds this data directory."""
 
-    hint = "Stop the other process, or let this one talk to it (`seline status` does)."
+    hint = "Stop the other process, or reach the store through it, as `seline status` does."
 
 
 class VolumeNotMounted(StorageError):
-    """The data directory does not lie on a mounted volume; writing here would be lost."""
+    """The data directory is not on a mounted volume; what is written here would be lost."""
 
-    hint = "Attach the volume, or set `storage.require_mount = false` if this is meant."
+    hint = "Attach the volume, or set `storage.require_mount = false` if this is intended."
 
 
 class VolumeReadOnly(StorageError):
@@ -216,7 +216,7 @@ class VolumeFailed(StorageError):
 class OutcomeUnknown(StorageError):
     """The disk failed at the last step: the change may or may not be there."""
 
-    hint = "Read the document again: the next read tells which content is current."
+    hint = "Read the document again: the next read shows which content is current."
 
 
 class ForkedStore(StorageError):
@@ -232,13 +232,13 @@ class JobNotFound(SelineError):
 
 
 class ExportFailed(SelineError):
-    """A destination did not take the export, or did not give it back as it was written."""
+    """A destination did not store the export, or did not return it as it was written."""
 
     hint = "Check the destination's space, rights and address, then run `seline jobs run export`."
 
 
 class ExportDamaged(SelineError):
-    """The export is not whole; nothing was changed."""
+    """The export is incomplete or damaged; nothing was changed."""
 
     hint = "Take another export; each is checked by the digests in its manifest.json."
 
@@ -256,7 +256,7 @@ class UnsupportedFormat(StorageError):
 
 
 class CalledInEventLoop(SelineError):
-    """`seline.blocking` was called inside a running event loop, which it would stop."""
+    """`seline.blocking` was called inside a running event loop, which it would block."""
 
     hint = "Use the awaited names from `seline` there."
 

@@ -1,8 +1,8 @@
-"""Logs on stdout: one JSON object per line with `message` and `level`, readable on a terminal.
+"""Log to stdout: one JSON object per line with `message` and `level`, or text on a terminal.
 
-Code logs with the standard library; this formats it, and every library's records with it. What
-`logged_with` binds (a request's id) is in every line of its block and of the tasks begun there; the
-writer's thread works for many requests at once, and names none.
+All code logs with the standard library. `configure` formats these records and those of every
+library. Fields added with `logged_with` (a request's id) are in every line of its block and of the
+tasks started in it. The writer's thread serves many requests at once, so its lines have no id.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
-_bound: ContextVar[dict[str, str]] = ContextVar("seline_log_fields", default={})  # noqa: B039
+_fields: ContextVar[dict[str, str]] = ContextVar("seline_log_fields", default={})  # noqa: B039
 _QUIET: Final = ("aiohttp.access", "asyncio", "apscheduler")
 
 
 @contextmanager
 def logged_with(**fields: str) -> Generator[None]:
-    """Have every line logged inside the block carry these fields."""
-    token = _bound.set({**_bound.get(), **fields})
+    """Add these fields to every line that is logged inside the block."""
+    token = _fields.set({**_fields.get(), **fields})
     try:
         yield
     finally:
-        _bound.reset(token)
+        _fields.reset(token)
 
 
 def configure(*, level: str = "info", form: str = "auto") -> None:
-    """Send every library's records through one formatter to stdout. Called by the server alone."""
+    """Write all log records of the process to stdout in one format. Only the server calls this."""
     import structlog
 
     on_terminal = sys.stdout.isatty() if form == "auto" else form == "console"
@@ -49,7 +49,7 @@ def configure(*, level: str = "info", form: str = "auto") -> None:
         ]
     )
     handler = logging.StreamHandler(sys.stdout)
-    handler.addFilter(_bind)
+    handler.addFilter(_add_fields)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -63,8 +63,8 @@ def configure(*, level: str = "info", form: str = "auto") -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _bind(record: logging.LogRecord) -> bool:
-    """Add what is bound where the record was made."""
-    for name, value in _bound.get().items():
+def _add_fields(record: logging.LogRecord) -> bool:
+    """Add the fields of the context in which the record was logged."""
+    for name, value in _fields.get().items():
         setattr(record, name, value)
     return True

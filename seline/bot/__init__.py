@@ -1,1 +1,1 @@
-"""Services for the bot, in the words of the owner's document."""
+"""Services for the bot: its user's profile and its lessons learned."""

@@ -1,4 +1,4 @@
-"""The lessons a bot has learned, in the seed's words, over `lessons_learned.json`."""
+"""The lessons that a bot has learned, stored in `lessons_learned.json`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from seline.manager import DataManager
 
 
 class LessonsLearned:
-    """Lessons by category and problem, counted when they come again."""
+    """Lessons by category and problem, with the number of their occurrences."""
 
     def __init__(self, data: DataManager) -> None:
-        """Work over a DataManager."""
+        """Store the lessons with `data`."""
         self._data = data
 
     async def add_lesson(
         self, category: str, problem: str, solution: str, context: Json = None
     ) -> Lesson:
-        """Add a lesson, or count it once more where category and problem are known; return it."""
+        """Add a lesson, or count the one of this category and problem once more; return it."""
         now = self._data.clock.now()
         value = await self._change(
             lambda document: with_lesson(
@@ -47,23 +47,23 @@ class LessonsLearned:
     async def get_lessons(
         self, category: str | None = None, min_occurrences: int = 1
     ) -> list[Lesson]:
-        """Return the lessons, most frequent first."""
+        """Return the matching lessons, the most frequent first."""
         document = await self._data.load_json(LESSONS_NAME)
         return select_lessons(document, category=category, min_occurrences=min_occurrences)
 
     async def delete_lesson(self, index: int) -> bool:
         """Delete the lesson at `index` in the order of the document; False if there is none."""
         now = self._data.clock.now()
-        gone = False
+        deleted = False
 
         def without(document: Json) -> Json:
-            nonlocal gone
+            nonlocal deleted
             rest = without_lesson(document, index, now)
-            gone = rest is not None
+            deleted = rest is not None
             return document if rest is None else rest
 
         await self._change(without, shrink=True)
-        return gone
+        return deleted
 
     async def format_lessons_for_prompt(self, max_lessons: int = 10) -> str:
         """Return the most frequent lessons as lines for a prompt."""

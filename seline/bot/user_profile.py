@@ -1,4 +1,4 @@
-"""The user's profile, in the seed's words, over `user_profile.json`."""
+"""The user's profile, stored in `user_profile.json`."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from seline.manager import DataManager
 
 
 class UserProfile:
-    """One user's profile: free fields of JSON."""
+    """One user's profile: a JSON object with any fields."""
 
     def __init__(self, data: DataManager) -> None:
-        """Work over a DataManager."""
+        """Store the profile with `data`."""
         self._data = data
 
     async def save(self, profile: dict[str, Json]) -> Revision:
-        """Save the whole profile, with a backup of the one before; return its revision."""
+        """Replace the profile, with a backup of the previous one; return the new revision."""
         return await self._data.save_json(PROFILE_NAME, profile, backup=True)
 
     async def load(self) -> dict[str, Json]:
-        """Return the profile, `{}` if there is none yet."""
+        """Return the profile, `{}` if there is none."""
         return read_profile(await self._data.load_json(PROFILE_NAME))
 
     async def get_field(self, field: str, default: Json = None) -> Json:
-        """Return one field, `default` where it is not set."""
+        """Return one field, or `default` if it is not set."""
         return get_field(await self._data.load_json(PROFILE_NAME), field, default)
 
     async def update_field(self, field: str, value: Json) -> Revision:
-        """Set one field, whatever others do meanwhile; return the revision."""
+        """Set one field atomically; return the profile's new revision."""
         return await self._data.update_field(PROFILE_NAME, field, value)
 
     async def clear(self) -> Revision:
-        """Empty the profile, keeping it as a backup."""
+        """Replace the profile with `{}`, with a backup of the previous one."""
         return await self._data.save_json(PROFILE_NAME, {}, backup=True, shrink=True)
 
     async def restore_from_backup(self) -> bool:
-        """Go back to the newest backup that differs; False if there is none."""
+        """Restore the newest backup that differs from the profile; False if there is none."""
         return await self._data.restore_from_backup(PROFILE_NAME)

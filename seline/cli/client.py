@@ -47,7 +47,7 @@ _HINTS: Final[Mapping[str, tuple[str, str]]] = {
             Unauthorized,
             "Set SELINE_TOKEN to a token; `seline token create` on the server's machine makes one.",
         ),
-        (TooManyRequests, "Wait a minute, then try again; a right token is let in at any time."),
+        (TooManyRequests, "Wait a minute, then try again; a valid token is accepted at any time."),
         (InvalidRequest, "Mend what is named; the verb's --help shows what it takes."),
         (
             RequestTooLarge,

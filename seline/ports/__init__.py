@@ -1,1 +1,1 @@
-"""What the policy asks of the outside: short Protocols whose docstrings are the law."""
+"""The interfaces that other rooms implement: Protocols whose docstrings are the contract."""

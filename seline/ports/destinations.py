@@ -1,7 +1,7 @@
-"""Where exports go: what every destination (a folder; later a bucket, a server) promises.
+"""The contract of an export destination, such as a folder.
 
-A destination keeps exports as folders of files. It decides nothing: which export is written, and
-which goes, is said by `services/exporting`.
+A destination stores exports as folders of files. `seline.operations` decides which exports are
+written and removed.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ from typing import Protocol
 
 
 class Destination(Protocol):
-    """One destination. Every call may take long, and has its own limit of time.
+    """One destination. Every call may take long, and has its own timeout.
 
-    Raises ExportFailed with what the destination said; never its secrets.
+    Every call raises ExportFailed with the reason, which contains no secret.
     """
 
     @property
     def name(self) -> str:
-        """What the destination is called in the settings."""
+        """The destination's name in the settings."""
         ...
 
     async def exports(self) -> Sequence[str]:
-        """Return the names of the whole exports (those with a manifest), newest first."""
+        """Return the names of the complete exports (those with a manifest), newest first."""
         ...
 
     async def leftovers(self) -> Sequence[str]:
-        """Return the names of exports without a manifest: a crash left them, or one is running."""
+        """Return the names of exports without a manifest: interrupted, or still being written."""
         ...
 
     async def put(self, export: str, file: str, data: bytes) -> None:
-        """Store one file of an export; durable, and whole or absent, when this returns."""
+        """Store one file of an export atomically; it is durable when this returns."""
         ...
 
     async def get(self, export: str, file: str) -> bytes:
-        """Return one file as the destination holds it, past every cache that can be bypassed."""
+        """Return one file as stored, without the caches that can be bypassed."""
         ...
 
     async def remove(self, export: str) -> None:
-        """Remove an export with everything in it, its manifest first; nothing if it is gone."""
+        """Remove an export, its manifest first. Does nothing if it does not exist."""
         ...

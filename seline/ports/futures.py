@@ -1,9 +1,11 @@
-"""Wait for a store's future, with an event loop or without one.
+"""Wait for a store's future, with or without an event loop.
 
-The manager is written once, as coroutines whose every wait goes through `wait_for`. Inside a loop
-that awaits; without a loop it simply blocks, so `run_without_loop` can drive the same coroutine to
-its end in one step. No asyncio object outlives the loop that made it, and a cancelled caller takes
-nothing back: the future runs to its end.
+The manager's coroutines wait only through `wait_for`. In an event loop it awaits. Without one it
+blocks, so `run_without_loop` runs the same coroutine in one step. No asyncio object outlives its
+loop. Cancelling a caller does not cancel the future.
+
+While the store carries out a change, it may call a function of the caller (`update_json`). That is
+the store's turn: the function must not wait for the store, which waits for the function.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ _in_turn: contextvars.ContextVar[bool] = contextvars.ContextVar("seline_in_turn"
 
 
 async def wait_for(future: Future[T], *, timeout_s: float | None = None) -> T:
-    """Return the future's result. Raises TimeoutError after `timeout_s`, leaving the future be.
+    """Return the future's result. Raises TimeoutError after `timeout_s`; the future goes on.
 
-    Raises NestedEdit where waiting would have a turn wait for itself.
+    Raises NestedEdit in the store's turn, where waiting would deadlock.
     """
     if future.done():
         return future.result()
@@ -46,7 +48,7 @@ async def wait_for(future: Future[T], *, timeout_s: float | None = None) -> T:
         async with asyncio.timeout(timeout_s):
             await waiter
     except TimeoutError:
-        if not future.done():  # else only this loop stood still
+        if not future.done():  # else the result was in time, and only this loop was late
             raise
     return future.result()
 
@@ -65,7 +67,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 @contextmanager
 def turn() -> Generator[None]:
-    """Run a caller's function in the store's turn: nothing else is carried out meanwhile."""
+    """Mark the block as the store's turn, in which a caller's function runs."""
     token = _in_turn.set(True)
     try:
         yield
@@ -74,59 +76,58 @@ def turn() -> Generator[None]:
 
 
 def in_turn() -> bool:
-    """Whether the caller runs in the store's turn."""
+    """Whether this code runs in the store's turn."""
     return _in_turn.get()
 
 
 def refuse_in_turn() -> None:
-    """Raise NestedEdit inside the store's turn: what is asked for has to wait for its end."""
+    """Raise NestedEdit in the store's turn."""
     if in_turn():
         raise NestedEdit(
-            "A function that runs in the store's turn asked for something that waits for its end.",
+            "The function given to `update_json` called the store, which waits for its end.",
             hint="Read before `update_json` what its function needs, or use `edit` or "
             "`transaction`.",
         )
 
 
 def run_without_loop(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine whose waits all go through `wait_for`, in a thread without a loop."""
+    """Run a coroutine that waits only through `wait_for`, in a thread without an event loop."""
     try:
         coroutine.send(None)
     except StopIteration as stop:
         value: T = stop.value
         return value
     coroutine.close()
-    raise AssertionError("a coroutine of the manager waited outside of `wait_for`")
+    raise AssertionError("a coroutine of the manager waited without `wait_for`")
 
 
 class _Mailbox:
-    """Wakes the waiters of one loop, a whole batch with one call into the loop.
+    """Wakes the waiters of one loop, with one call into the loop for a whole batch.
 
-    Only what will deliver to it, or is delivered, holds it: whatever a loop that was closed has
-    left unheard goes with the loop.
+    Only callbacks of futures refer to it, so it is freed with them after its loop was closed.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiters: deque[asyncio.Future[None]] = deque()
-        self._called = False
+        self._scheduled = False
         self._lock = threading.Lock()
 
     def deliver(self, waiter: asyncio.Future[None]) -> None:
-        """Wake a waiter from any thread; a loop that is closed needs nothing any more."""
+        """Wake a waiter, from any thread. Does nothing if the loop is closed."""
         self._waiters.append(waiter)
-        together = _together.mailboxes
-        if together is None:
+        batch = _batch.mailboxes
+        if batch is None:
             self.wake()
         else:
-            together.add(self)
+            batch.add(self)
 
     def wake(self) -> None:
-        """Have the loop look into the mailbox, with one call however many wait."""
+        """Schedule the wake-up of all waiters in the loop, unless it is already scheduled."""
         with self._lock:
-            if self._called:
+            if self._scheduled:
                 return
-            self._called = True
+            self._scheduled = True
         try:
             self._loop.call_soon_threadsafe(self._empty)
         except RuntimeError:
@@ -134,33 +135,33 @@ class _Mailbox:
 
     def _empty(self) -> None:
         with self._lock:
-            self._called = False
+            self._scheduled = False
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(None)
 
 
-class _Together(threading.local):
+class _Batch(threading.local):
     mailboxes: set[_Mailbox] | None = None
 
 
-_together = _Together()
+_batch = _Batch()
 
 
 @contextmanager
-def together() -> Generator[None]:
-    """Wake each loop once for all the futures that this thread settles inside the block.
+def one_wakeup() -> Generator[None]:
+    """Wake each loop once for all the futures that this thread completes inside the block.
 
-    Waking a loop hands it the interpreter; once for every answer of a batch, writer and loop would
-    spend their time handing it to and fro.
+    Each wake-up passes the interpreter lock to the loop. With one per future, the writer and the
+    loop would spend their time passing it back and forth.
     """
     mailboxes: set[_Mailbox] = set()
-    _together.mailboxes = mailboxes
+    _batch.mailboxes = mailboxes
     try:
         yield
     finally:
-        _together.mailboxes = None
+        _batch.mailboxes = None
         for mailbox in mailboxes:
             mailbox.wake()
 
@@ -169,7 +170,7 @@ _mailboxes: weakref.WeakValueDictionary[int, _Mailbox] = weakref.WeakValueDictio
 
 
 def _mailbox_of(loop: asyncio.AbstractEventLoop) -> _Mailbox:
-    mailbox = _mailboxes.get(id(loop))  # it holds its loop, so the number is that loop's alone
+    mailbox = _mailboxes.get(id(loop))  # a mailbox keeps its loop alive, so the id is unique
     if mailbox is None:
         mailbox = _mailboxes[id(loop)] = _Mailbox(loop)
     return mailbox

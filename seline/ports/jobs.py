@@ -1,4 +1,4 @@
-"""The job board: what the doors may ask of the worker. HTTP and worker never meet but here."""
+"""The job board: the jobs of this process, for the interfaces that list and start them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from seline.domain.job import JobStatus, Run
 
 
 class JobBoard(Protocol):
-    """The jobs of this process. Called on the event loop."""
+    """The jobs of this process. Call it in the event loop."""
 
     def jobs(self) -> Sequence[JobStatus]:
-        """Return every job of the table, in its order, those that are off too."""
+        """Return every job, disabled ones included, in the order of the job table."""
         ...
 
     def run_now(self, name: str) -> Run:
-        """Start a job, or return the run that is under way. Raises JobNotFound, StoreClosed."""
+        """Start a job, or return its current run. Raises JobNotFound, StoreClosed."""
         ...
 
     def runs(self, name: str) -> Sequence[Run]:
-        """Return a job's runs, newest first, the one under way included. Raises JobNotFound."""
+        """Return a job's runs, newest first, the current one included. Raises JobNotFound."""
         ...

@@ -19,7 +19,7 @@ from seline.domain.counters import Counting
 from seline.domain.document import BOT, SELINE, DocumentKey
 from seline.domain.retention import Dropped
 from seline.errors import OutcomeUnknown, SelineError, StorageError, VolumeBusy
-from seline.ports.futures import together
+from seline.ports.futures import one_wakeup
 from seline.ports.store import Retain
 from seline.storage.planner import Plan, Planner, Publish
 from seline.storage.volume.admission import Admission
@@ -206,7 +206,7 @@ class Batches:
 
     def _answer(self, plan: Plan, taken: Sequence[Pending], committed: Committed) -> None:
         self.counting.batches += bool(plan.publishes)
-        with together():
+        with one_wakeup():
             self._settle(plan, taken, committed)
 
     def _settle(self, plan: Plan, taken: Sequence[Pending], committed: Committed) -> None:
