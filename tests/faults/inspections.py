@@ -1,7 +1,7 @@
-"""What the shared judge cannot see, only the files: where the old bytes are (V2, V4, V11).
+"""Inspections: what only the files show of the replaced content (V2, V3, V4, V11).
 
-The judge has saved every document once more by now: what was current then is the newest backup,
-and a change that was not made has its content before among the backups.
+They run after the shared judge, which has saved every document once more: the newest backup holds
+the content that was current, and the content before a change that was not made is a backup too.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from seline.domain.json_codec import encode
 from tests.proof.judge import Expected, Outcome
 from tests.proof.operations import A
 
-Look: TypeAlias = Callable[[Path, Expected, Outcome], list[str]]
-"""Looks at a volume after an operation, and returns what is broken there."""
+Inspection: TypeAlias = Callable[[Path, Expected, Outcome], list[str]]
+"""Inspect a volume after an operation; return what is broken."""
 SET_ASIDE: Final = "V4: something sound was put into quarantine"
-"""Where a disk loses an attribute and keeps the bytes, a leftover cannot be told from a hand edit:
-it is set aside for a person to look at, and that is all that may happen."""
+"""Allowed where a disk loses an attribute and keeps the bytes: a leftover then looks like a hand
+edit, so Seline moves it to quarantine."""
 
 
-def look_after(operation: str) -> Look:
-    """Return how to look at what an operation left: by its own row, else for its backups."""
-    return ALSO.get(operation, lost_backups)
+def inspection_of(operation: str) -> Inspection:
+    """Return the inspection of what an operation left; by default, that of its backups."""
+    return INSPECTIONS.get(operation, _missing_backups)
 
 
-def lost_backups(directory: Path, expected: Expected, _outcome: Outcome) -> list[str]:
-    """V2: what was replaced is among the backups, in every state."""
+def _missing_backups(directory: Path, expected: Expected, _outcome: Outcome) -> list[str]:
+    """V2: the content that was replaced is among the backups, in every state."""
     return [
         f"V2: the content of {name} before the change is not among its backups"
         for name in sorted(expected.operation.changes)
@@ -38,9 +38,9 @@ def lost_backups(directory: Path, expected: Expected, _outcome: Outcome) -> list
     ]
 
 
-def _lost_pins(directory: Path, expected: Expected, outcome: Outcome) -> list[str]:
-    """V11: once the blank save is there, the content before it is pinned."""
-    broken = lost_backups(directory, expected, outcome)
+def _missing_pins(directory: Path, expected: Expected, outcome: Outcome) -> list[str]:
+    """V11: if the blank save was made, the content before it is pinned."""
+    broken = _missing_backups(directory, expected, outcome)
     if expected.after[A] not in _backups(directory, A):
         return broken
     try:
@@ -53,30 +53,30 @@ def _lost_pins(directory: Path, expected: Expected, outcome: Outcome) -> list[st
     return broken
 
 
-def _lost_quarantine(directory: Path, _expected: Expected, _outcome: Outcome) -> list[str]:
-    """V4: a broken content that was recovered lies in quarantine, whenever that was."""
+def _missing_quarantine(directory: Path, _expected: Expected, _outcome: Outcome) -> list[str]:
+    """V4: the broken bytes of a recovered document are in quarantine."""
     kept = [path.read_bytes() for path in (directory / "quarantine").iterdir()]
     return [] if any(b"xyx" in data for data in kept) else ["V4: the broken bytes are not kept"]
 
 
-def _purged(directory: Path, _expected: Expected, outcome: Outcome) -> list[str]:
-    """V3: once a purge was acknowledged, no backup comes back."""
-    left = _backups(directory, A)
-    return ["V3: a purged backup is there again"] if outcome == "acknowledged" and left else []
+def _remaining_backups(directory: Path, _expected: Expected, outcome: Outcome) -> list[str]:
+    """V3: after an acknowledged purge, no backup comes back."""
+    remaining = _backups(directory, A)
+    return ["V3: a purged backup is there again"] if outcome == "acknowledged" and remaining else []
 
 
-def _none(*_: object) -> list[str]:
+def _nothing(*_: object) -> list[str]:
     return []
 
 
-ALSO: Final[Mapping[str, Look]] = {
-    "blank save": _lost_pins,
-    "recovery": _lost_quarantine,
-    "purge": _purged,
-    "save without a backup": _none,
+INSPECTIONS: Final[Mapping[str, Inspection]] = {
+    "blank save": _missing_pins,
+    "recovery": _missing_quarantine,
+    "purge": _remaining_backups,
+    "save without a backup": _nothing,
 }
 
 
 def _backups(directory: Path, name: str) -> list[Json]:
-    found = (directory / "backups").glob(f"{name.removesuffix('.json')}_[0-9]*.json")
-    return [json.loads(path.read_text(encoding="utf-8")) for path in found]
+    paths = (directory / "backups").glob(f"{name.removesuffix('.json')}_[0-9]*.json")
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]

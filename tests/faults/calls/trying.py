@@ -25,7 +25,7 @@ from seline.outbound.destinations.folder import Folder
 from tests.faults.calls.builds import AS_IT_IS, BUILDS
 from tests.faults.calls.doing import Told, fail, kill
 from tests.faults.calls.failing import KILLS, Fault, Made, refusals
-from tests.faults.inspections import SET_ASIDE, Look, look_after
+from tests.faults.inspections import SET_ASIDE, Inspection, inspection_of
 from tests.faults.powercut.promises import unhurried
 from tests.faults.powercut.trying import Workers, kind_of
 from tests.proof.figures import note
@@ -180,7 +180,7 @@ def noted(suite: str, what: str, tried: Tried, place: Path, **more: object) -> N
 def broken_promises(directory: Path, expected: Expected, outcome: Outcome) -> list[str]:
     """Judge what is left; a volume that cannot be opened or used is a broken promise too."""
     name = expected.operation.name
-    look = LOOKS.get(name, look_after(name))
+    look = LOOKS.get(name, inspection_of(name))
     try:
         broken = [*judge(directory, expected, outcome), *look(directory, expected, outcome)]
         return [one for one in broken if one not in ALLOWED.get(name, ())]
@@ -206,7 +206,7 @@ def _nothing_more(*_: object) -> list[str]:
     return []
 
 
-LOOKS: Final[Mapping[str, Look]] = {
+LOOKS: Final[Mapping[str, Inspection]] = {
     "export to a folder": _broken_exports,
     "adoption of a hand edit": _nothing_more,
 }

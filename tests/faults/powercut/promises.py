@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, TypeAlias
 import pytest
 
 from seline.storage.volume import capabilities, files
-from tests.faults.inspections import SET_ASIDE, look_after
+from tests.faults.inspections import SET_ASIDE, inspection_of
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.states import Cut, write
 from tests.proof.judge import Expected, Outcome, Values, _values, _works, judge
@@ -86,7 +86,7 @@ class BySteps:
         expected = self.steps[-1] if done else self.steps[cut.acknowledged]
         outcome: Outcome = "acknowledged" if done else "unknown"
         broken = judge(directory, expected, outcome)
-        broken += look_after(expected.operation.name)(directory, expected, outcome)
+        broken += inspection_of(expected.operation.name)(directory, expected, outcome)
         return [one for one in broken if not (cut.bare and one == SET_ASIDE)]
 
 
