@@ -1,8 +1,8 @@
-"""Cancel a caller where it waits, and look for what it left behind.
+"""Cancel a caller at one of its waits, and check what it leaves behind.
 
-A caller waits wherever its coroutine gives the event loop something to wait for. `struck` drives a
-coroutine in a task of its own, counts these moments, and cancels the task in the one asked for:
-while the answer is out, or as it arrives, when it is too late for the caller to take it.
+A caller waits wherever its coroutine yields to the event loop. `cancel_at_wait` runs a coroutine in
+a task, counts these waits, and cancels the task at a given one: while the result is pending, or
+when it arrives and the caller can no longer take it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any, Final, TypeAlias
 from seline.errors import BackupNotFound, DocumentNotFound, RevisionMismatch
 from seline.manager import DataManager
 
-GONE_WITHIN_S: Final = 10.0
-"""How long a thread that carries something to its end may take; far more than it needs."""
+RELEASED_WITHIN_S: Final = 10.0
+"""Seconds in which a background thread must end; it needs far less."""
 
 
 def _cancel(task: asyncio.Task[Any]) -> None:
@@ -33,64 +33,70 @@ def _cancel(task: asyncio.Task[Any]) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """How a caller is cancelled: how often in a row, whether as the answer arrives, and by what."""
+class Cancellation:
+    """How a caller is cancelled: how many times in a row, when, and by which function."""
 
     times: int = 1
-    late: bool = False
-    by: Callable[[asyncio.Task[Any]], None] = _cancel
+    at_answer: bool = False
+    cancel: Callable[[asyncio.Task[Any]], None] = _cancel
 
 
-ONCE, TWICE, LATE = Way(), Way(times=2), Way(late=True)
-USUAL: Final = (ONCE, TWICE, LATE)
-WAYS: Final = {
+ONCE, TWICE, AT_ANSWER = Cancellation(), Cancellation(times=2), Cancellation(at_answer=True)
+USUAL: Final = (ONCE, TWICE, AT_ANSWER)
+CANCELLATIONS: Final = {
     "once": ONCE,
     "twice": TWICE,
-    "without end": Way(times=10_000),
-    "late": LATE,
-    "late, twice": Way(times=2, late=True),
+    "without end": Cancellation(times=10_000),
+    "at the answer": AT_ANSWER,
+    "at the answer, twice": Cancellation(times=2, at_answer=True),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """How a caller ended: how often it waited, whether it was struck, and what it raised."""
+class CallerResult:
+    """How a caller ended: how many waits it had, whether the given one was reached, its error."""
 
     waits: int
-    struck: bool
+    reached: bool
     cancelled: bool
     error: BaseException | None
 
 
-async def struck(coroutine: Coroutine[Any, Any, object], at: int, way: Way) -> Ended:
-    """Run a coroutine in a task of its own, cancelled where it waits for the `at`-th time."""
-    caller = Caller(coroutine, at, way)
+async def cancel_at_wait(
+    coroutine: Coroutine[Any, Any, object], at: int, cancellation: Cancellation
+) -> CallerResult:
+    """Run a coroutine in a task that is cancelled at its `at`-th wait."""
+    caller = CancelledCaller(coroutine, at, cancellation)
     task = asyncio.create_task(caller.run())
     await asyncio.wait({task})
     cancelled = task.cancelled()
     error = None if cancelled else task.exception()
-    return Ended(waits=caller.waits, struck=caller.waits >= at, cancelled=cancelled, error=error)
+    return CallerResult(
+        waits=caller.waits, reached=caller.waits >= at, cancelled=cancelled, error=error
+    )
 
 
-async def everywhere(one: Callable[[int], Awaitable[Ended]]) -> int:
-    """Strike at the first wait, the second, … until it ends unharmed; return how many there were.
+async def cancel_at_every_wait(run_once: Callable[[int], Awaitable[CallerResult]]) -> int:
+    """Cancel at the first wait, then at the second and so on; return how many waits there are.
 
-    `one(at)` does one round and judges it. A wait may have been answered before it began, so a
-    round that got through is tried again before it counts as the end.
+    `run_once(at)` runs the coroutine once and checks what is left. A run that was not cancelled is
+    repeated before it counts as the end: a result may arrive before the caller waits for it.
     """
     for at in count(1):
-        if not (await one(at)).struck and not (await one(at)).struck:
+        if not (await run_once(at)).reached and not (await run_once(at)).reached:
             return at - 1
     raise AssertionError
 
 
-class Caller:
-    """Awaits a coroutine on behalf of a task, and has that task cancelled."""
+class CancelledCaller:
+    """Awaits a coroutine for a task, and cancels that task at the chosen waits."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, object], at: int, way: Way) -> None:
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, object], at: int, cancellation: Cancellation
+    ) -> None:
         self._coroutine = coroutine
-        self._struck_at = range(at, at + way.times)
-        self._way = way
+        self._cancelled_at = range(at, at + cancellation.times)
+        self._cancellation = cancellation
         self.waits = 0
 
     async def run(self) -> object:
@@ -100,62 +106,62 @@ class Caller:
         thrown: BaseException | None = None
         while True:
             try:
-                awaited = self._go_on(thrown)
+                awaited = self._resume(thrown)
             except StopIteration as stop:
                 return stop.value
             finally:
-                thrown = None  # it knows this frame, and would keep what the caller had
+                thrown = None  # its traceback holds this frame, and so the caller's objects
             self.waits += 1
-            if self.waits in self._struck_at:
-                self._strike(awaited)
+            if self.waits in self._cancelled_at:
+                self._cancel_task(awaited)
             try:
                 yield awaited
             except BaseException as error:
                 thrown = error
 
-    def _go_on(self, thrown: BaseException | None) -> asyncio.Future[Any] | None:
+    def _resume(self, thrown: BaseException | None) -> asyncio.Future[Any] | None:
         return self._coroutine.send(None) if thrown is None else self._coroutine.throw(thrown)
 
-    def _strike(self, awaited: asyncio.Future[Any] | None) -> None:
+    def _cancel_task(self, awaited: asyncio.Future[Any] | None) -> None:
         task = asyncio.current_task()
         assert task is not None
-        if self._way.late and awaited is not None:
-            awaited.add_done_callback(lambda _: self._way.by(task))  # before the task hears of it
+        if self._cancellation.at_answer and awaited is not None:
+            awaited.add_done_callback(lambda _: self._cancellation.cancel(task))  # before it wakes
         else:
-            self._way.by(task)
+            self._cancellation.cancel(task)
 
 
 @dataclass(frozen=True, slots=True)
-class Traces:
-    """What a process holds: tasks and descriptors, and the threads, unless pools may grow."""
+class Resources:
+    """The tasks and descriptors of this process, and its threads unless pools may grow."""
 
     held: Counter[str]
     threads: bool
 
     @classmethod
-    def now(cls, *, threads: bool = True) -> Traces:
-        """Look at this process."""
+    def now(cls, *, threads: bool = True) -> Resources:
+        """Return what this process holds now."""
         return cls(_held(threads=threads), threads)
 
-    def more(self) -> list[str]:
-        """Return what is held now and was not then."""
+    def added(self) -> list[str]:
+        """Return what this process holds now and did not hold before."""
         return sorted((_held(threads=self.threads) - self.held).elements())
 
-    async def gone(self) -> None:
-        """Wait until nothing more is held than then; raise AssertionError naming what stays."""
-        for wait_s in self._waits():
+    async def wait_until_released(self) -> None:
+        """Wait until nothing more is held than before; raise AssertionError naming the rest."""
+        for wait_s in self._polls():
             await asyncio.sleep(wait_s)
 
-    def gone_without_loop(self) -> None:
-        """Wait as `gone` does."""
-        for wait_s in self._waits():
+    def wait_until_released_blocking(self) -> None:
+        """Do the same without an event loop."""
+        for wait_s in self._polls():
             time.sleep(wait_s)
 
-    def _waits(self) -> Iterator[float]:
-        until = time.monotonic() + GONE_WITHIN_S
-        while left := self.more():
-            assert time.monotonic() < until, f"left behind: {left}"
-            gc.collect()  # a pool's threads end with the pool
+    def _polls(self) -> Iterator[float]:
+        deadline_s = time.monotonic() + RELEASED_WITHIN_S
+        while added := self.added():
+            assert time.monotonic() < deadline_s, f"still held: {added}"
+            gc.collect()  # the threads of a pool end when the pool is collected
             yield 0.002
 
 
@@ -164,10 +170,10 @@ def _held(*, threads: bool) -> Counter[str]:
 
 
 def _tasks() -> Iterator[str]:
-    with contextlib.suppress(RuntimeError):  # no loop, no tasks
-        ours = asyncio.current_task()
+    with contextlib.suppress(RuntimeError):  # without a running loop there are no tasks
+        current = asyncio.current_task()
         for task in asyncio.all_tasks():
-            if task is not ours:
+            if task is not current:
                 yield f"task {task.get_name()}: {task.get_coro()}"
 
 
@@ -178,186 +184,190 @@ def _threads() -> Iterator[str]:
 
 def _descriptors() -> Iterator[str]:
     for number in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # the one of the listing itself
+        with contextlib.suppress(OSError):  # the descriptor of this listing is closed by now
             yield f"descriptor of {os.readlink(f'/proc/self/fd/{number}')}"
 
 
-class _Complaints(logging.Handler):
-    """Collects what event loops and the log say of things that nobody heard or ended."""
+class _ErrorLog(logging.Handler):
+    """Collects the errors that event loops and the program log."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(record.getMessage())
+        self.messages.append(record.getMessage())
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Raise AssertionError if something was destroyed pending, never heard, or logged as error."""
-    complaints = _Complaints()
+def no_errors_logged() -> Iterator[None]:
+    """Raise AssertionError if the block logs an error, as asyncio does for lost exceptions."""
+    errors = _ErrorLog()
     root = logging.getLogger()
-    root.addHandler(complaints)
-    gc.freeze()  # what was there before is not looked through each time
+    root.addHandler(errors)
+    gc.freeze()  # so that `collect` skips every older object
     try:
         yield
         gc.collect()
     finally:
         gc.unfreeze()
-        root.removeHandler(complaints)
-    assert not complaints.said, complaints.said
+        root.removeHandler(errors)
+    assert not errors.messages, errors.messages
 
 
-# many callers, cancelled at any moment
+# many callers that are cancelled at random
 
 LOGS: Final = ("log0.json", "log1.json", "log2.json")
-NOISE: Final = "noise.json"
-Act: TypeAlias = Callable[["Load", int], Coroutine[Any, Any, tuple[str, ...]]]
+UNRELATED: Final = "noise.json"
+Action: TypeAlias = Callable[["Workload", int], Coroutine[Any, Any, tuple[str, ...]]]
 
 
 @dataclass
-class Load:
-    """Callers who add entries to documents, each cancelled now and then, and what they were told.
+class Workload:
+    """Callers that add entries to documents, some of them cancelled, and their results.
 
-    An entry is `sure` to be there once its caller was answered, `never` where it was refused; one
-    whose caller was cancelled may be there or not.
+    An entry is `acknowledged` if its caller got a result, and must be there. It is `possible` if
+    its caller was cancelled, and may be there. An entry that was refused must not be there.
     """
 
     data: DataManager
-    random: random.Random
-    sure: dict[int, tuple[str, ...]] = field(default_factory=dict)
-    maybe: set[int] = field(default_factory=set)
-    together: set[int] = field(default_factory=set)
+    rng: random.Random
+    acknowledged: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    possible: set[int] = field(default_factory=set)
+    in_transactions: set[int] = field(default_factory=set)
     cancelled: int = 0
     broken: list[str] = field(default_factory=list)
 
-    async def run(self, *, callers: int, each: int) -> None:
-        """Let callers do so many things each, side by side."""
+    async def run(self, *, callers: int, count: int) -> None:
+        """Run `callers` callers side by side, each with `count` actions."""
         for name in LOGS:
             await self.data.save_json(name, {"log": []})
-        await asyncio.gather(*(self._call(number, each) for number in range(callers)))
+        await asyncio.gather(*(self._call(number, count) for number in range(callers)))
 
-    async def _call(self, caller: int, each: int) -> None:
-        for number in range(each):
+    async def _call(self, caller: int, count: int) -> None:
+        for number in range(count):
             entry = caller * 1_000_000 + number
-            act = self.random.choice(ACTS)
-            await self._act(act, entry)
+            action = self.rng.choice(ACTIONS)
+            await self._act(action, entry)
 
-    async def _act(self, act: Act, entry: int) -> None:
-        task = asyncio.create_task(act(self, entry))
-        for _ in range(self.random.choice((0, 1, 1, 2, 3))):
-            await asyncio.wait({task}, timeout=self.random.expovariate(1000))
+    async def _act(self, action: Action, entry: int) -> None:
+        task = asyncio.create_task(action(self, entry))
+        for _ in range(self.rng.choice((0, 1, 1, 2, 3))):
+            await asyncio.wait({task}, timeout=self.rng.expovariate(1000))
             self.cancelled += not task.done()
             task.cancel()
         await asyncio.wait({task})
         if task.cancelled():
-            self.maybe.add(entry)
+            self.possible.add(entry)
         elif (error := task.exception()) is None:
-            self.sure[entry] = task.result()
+            self.acknowledged[entry] = task.result()
         elif not isinstance(error, (RevisionMismatch, DocumentNotFound, BackupNotFound)):
-            self.broken.append(f"{act.__name__}: {error!r}")
+            self.broken.append(f"{action.__name__}: {error!r}")
 
-    async def judge(self) -> list[str]:
-        """Return what is not as it must be, once everything has ended."""
+    async def check(self) -> list[str]:
+        """Return what is broken, after every action has ended."""
         logs = {name: (await self.data.load_json(name))["log"] for name in LOGS}
         broken = [*self.broken]
         broken += [
             f"{entry} was acknowledged and is not in {name}"
-            for entry, names in self.sure.items()
+            for entry, names in self.acknowledged.items()
             for name in names
             if entry not in logs[name]
         ]
         for name, log in logs.items():
-            known = self.maybe | {entry for entry, names in self.sure.items() if name in names}
-            broken += [f"{entry} is in {name}, and was refused" for entry in set(log) - known]
+            known = self.possible | {
+                entry for entry, names in self.acknowledged.items() if name in names
+            }
+            broken += [f"{entry} is in {name} but was refused" for entry in set(log) - known]
             broken += [f"{entry} is in {name} twice" for entry, n in Counter(log).items() if n > 1]
             broken += _out_of_order(name, log)
-        return broken + self.halves(logs)
+        return broken + self.partial_transactions(logs)
 
-    def halves(self, logs: Mapping[str, list[int]]) -> list[str]:
-        """Return the entries of transactions that are in one document alone."""
+    def partial_transactions(self, logs: Mapping[str, list[int]]) -> list[str]:
+        """Return the entries of transactions that are in only one document."""
         return [
             f"{entry} of a transaction is not in all or none of its documents"
-            for entry in self.together
+            for entry in self.in_transactions
             if sum(entry in log for log in logs.values()) not in (0, 2)
         ]
 
 
 def _out_of_order(name: str, log: list[int]) -> list[str]:
-    """Each caller begins one thing after another, so its entries stand in order (V6)."""
+    """V6: a caller starts its actions one after another, so its entries are in order."""
     last: dict[int, int] = {}
     broken = []
     for entry in log:
         caller = entry // 1_000_000
         if entry < last.get(caller, 0):
-            broken.append(f"in {name} {entry} stands after {last[caller]}")
+            broken.append(f"in {name} {entry} is after {last[caller]}")
         last[caller] = entry
     return broken
 
 
-async def _edits(load: Load, entry: int) -> tuple[str, ...]:
-    name = load.random.choice(LOGS)
-    async with load.data.edit(name) as held:
+async def _edit(workload: Workload, entry: int) -> tuple[str, ...]:
+    name = workload.rng.choice(LOGS)
+    async with workload.data.edit(name) as content:
         await asyncio.sleep(0)
-        held["log"].append(entry)
+        content["log"].append(entry)
     return (name,)
 
 
-async def _updates(load: Load, entry: int) -> tuple[str, ...]:
-    name = load.random.choice(LOGS)
-    await load.data.update_json(name, lambda value: {"log": [*value["log"], entry]})
+async def _update(workload: Workload, entry: int) -> tuple[str, ...]:
+    name = workload.rng.choice(LOGS)
+    await workload.data.update_json(name, lambda value: {"log": [*value["log"], entry]})
     return (name,)
 
 
-async def _saves_if_it_matches(load: Load, entry: int) -> tuple[str, ...]:
-    name = load.random.choice(LOGS)
-    found = await load.data.read(name)
-    await load.data.save_json(name, {"log": [*found.value["log"], entry]}, if_match=found.revision)
+async def _save_if_match(workload: Workload, entry: int) -> tuple[str, ...]:
+    name = workload.rng.choice(LOGS)
+    document = await workload.data.read(name)
+    await workload.data.save_json(
+        name, {"log": [*document.value["log"], entry]}, if_match=document.revision
+    )
     return (name,)
 
 
-async def _transacts(load: Load, entry: int) -> tuple[str, ...]:
-    names = tuple(load.random.sample(LOGS, 2))
-    load.together.add(entry)
-    async with load.data.transaction(*names) as change:
+async def _transact(workload: Workload, entry: int) -> tuple[str, ...]:
+    names = tuple(workload.rng.sample(LOGS, 2))
+    workload.in_transactions.add(entry)
+    async with workload.data.transaction(*names) as change:
         for name in names:
             await asyncio.sleep(0)
             change[name]["log"].append(entry)
     return names
 
 
-async def _reads(load: Load, _entry: int) -> tuple[str, ...]:
-    """Read: what was acknowledged before is there."""
-    name = load.random.choice(LOGS)
-    known = {entry for entry, names in load.sure.items() if name in names}
-    if lost := known - set((await load.data.load_json(name))["log"]):
-        load.broken.append(f"a read of {name} lacks {sorted(lost)}")
+async def _read(workload: Workload, _entry: int) -> tuple[str, ...]:
+    """Read a document; it must have every entry that was acknowledged before."""
+    name = workload.rng.choice(LOGS)
+    known = {entry for entry, names in workload.acknowledged.items() if name in names}
+    if lost := known - set((await workload.data.load_json(name))["log"]):
+        workload.broken.append(f"a read of {name} lacks {sorted(lost)}")
     return ()
 
 
-async def _exports(load: Load, _entry: int) -> tuple[str, ...]:
-    """Export: of one instant, so no transaction is in it by half."""
-    files = (await load.data.export_all_data())["files"]
-    load.broken += load.halves({name: files[name]["log"] for name in LOGS})
+async def _export(workload: Workload, _entry: int) -> tuple[str, ...]:
+    """Export one instant; no transaction may be in it in part."""
+    files = (await workload.data.export_all_data())["files"]
+    workload.broken += workload.partial_transactions({name: files[name]["log"] for name in LOGS})
     return ()
 
 
-async def _makes_noise(load: Load, entry: int) -> tuple[str, ...]:
-    """Save, restore, import and delete a document of nobody's."""
-    data = load.data
-    ways = (
-        lambda: data.save_json(NOISE, {"n": entry}),
-        lambda: data.restore(NOISE),
-        lambda: data.import_data({"files": {NOISE: {"n": entry}, "more.json": entry}}),
-        lambda: data.delete(NOISE),
+async def _change_unrelated(workload: Workload, entry: int) -> tuple[str, ...]:
+    """Save, restore, import or delete a document without entries, or prune or verify."""
+    data = workload.data
+    operations = (
+        lambda: data.save_json(UNRELATED, {"n": entry}),
+        lambda: data.restore(UNRELATED),
+        lambda: data.import_data({"files": {UNRELATED: {"n": entry}, "more.json": entry}}),
+        lambda: data.delete(UNRELATED),
         data.prune,
         data.verify,
     )
-    await load.random.choice(ways)()
+    await workload.rng.choice(operations)()
     return ()
 
 
-ACTS: Final[tuple[Act, ...]] = (
-    _edits, _edits, _updates, _saves_if_it_matches, _transacts, _reads, _exports, _makes_noise,
+ACTIONS: Final[tuple[Action, ...]] = (
+    _edit, _edit, _update, _save_if_match, _transact, _read, _export, _change_unrelated,
 )  # fmt: skip

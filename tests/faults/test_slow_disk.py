@@ -1,4 +1,4 @@
-"""A disk that takes long, or hangs: the loop goes on, order holds, queues and stops are bounded."""
+"""A slow or hanging disk: the event loop is not blocked, order is kept, waits are bounded."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ asyncio.run(run_server(settings, announce=announce))
 """
 
 
-class Gate:
-    """Stands before every sync; closed, it holds the writer up as a hanging disk does."""
+class SyncGate:
+    """Replaces `files.sync`; while closed, it blocks the writer as a hanging disk does."""
 
     def __init__(self) -> None:
         self._open = threading.Event()
         self._open.set()
-        self.waits = threading.Event()
+        self.blocked = threading.Event()
 
     def close(self) -> None:
         self._open.clear()
@@ -71,33 +71,33 @@ class Gate:
 
     def __call__(self, descriptor: int) -> None:
         if not self._open.is_set():
-            self.waits.set()
+            self.blocked.set()
             self._open.wait()
         os.fsync(descriptor)
 
 
 @pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    gate = Gate()
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncGate]:
+    gate = SyncGate()
     monkeypatch.setattr(files, "sync", gate)
     yield gate
     gate.open()
 
 
 @pytest.fixture
-async def server(tmp_path: Path, gate: Gate) -> AsyncIterator[Serving]:
+async def server(tmp_path: Path, gate: SyncGate) -> AsyncIterator[Serving]:
     async with serving(settings_for(tmp_path / "data")) as running:
         await running.acquired()
         yield running
         gate.open()
 
 
-async def held_up(gate: Gate) -> None:
-    await asyncio.to_thread(gate.waits.wait, 10)
+async def wait_until_blocked(gate: SyncGate) -> None:
+    await asyncio.to_thread(gate.blocked.wait, 10)
 
 
-async def test_probes_reads_and_health_answer_while_the_disk_does_not(
-    server: Serving, gate: Gate, monkeypatch: pytest.MonkeyPatch
+async def test_probes_reads_and_health_answer_while_a_sync_hangs(
+    server: Serving, gate: SyncGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("seline.manager.health.SLOW_S", 0.0)
     async with aiohttp.ClientSession() as session:
@@ -105,11 +105,11 @@ async def test_probes_reads_and_health_answer_while_the_disk_does_not(
         await client.call("PUT", f"/documents/{NAME}", {"n": 1})
         gate.close()
         saving = asyncio.ensure_future(server.data.save_json(NAME, {"n": 2}))
-        await held_up(gate)
+        await wait_until_blocked(gate)
         async with asyncio.timeout(5):
             for probe in ("/livez", "/readyz"):
-                async with session.get(server.address + probe) as got:
-                    assert got.status == 200
+                async with session.get(server.address + probe) as response:
+                    assert response.status == 200
             assert (await client.call("GET", f"/documents/{NAME}"))[1] == {"n": 1}
             _, health, _ = await client.call("GET", "/health")
         [writing] = [check for check in health["checks"] if check["name"] == "writing"]
@@ -121,24 +121,24 @@ async def test_probes_reads_and_health_answer_while_the_disk_does_not(
         assert (await client.call("GET", f"/documents/{NAME}"))[1] == {"n": 2}
 
 
-async def test_reads_that_hang_have_an_end_and_health_says_how_long_the_disk_owes_an_answer(
+async def test_reads_that_hang_raise_volume_busy_and_health_reports_it(
     server: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for limit in ("reads.READ_S", "reads.LISTING_S", "data.HEALTH_S"):
-        monkeypatch.setattr(f"seline.manager.{limit}", 0.2)
+    for constant in ("reads.READ_S", "reads.LISTING_S", "data.HEALTH_S"):
+        monkeypatch.setattr(f"seline.manager.{constant}", 0.2)
     monkeypatch.setattr("seline.manager.health.SLOW_S", 0.1)
     data, names = server.data, [f"d{number}.json" for number in range(READER_THREADS)]
     for name in names:
         await data.save_json(name, {"n": 1})
-    release, read_whole = threading.Event(), files.read_whole
+    disk_answers, real = threading.Event(), files.read_whole
 
-    def hang(*arguments: Any, **named: Any) -> Any:
-        release.wait(30)
-        return read_whole(*arguments, **named)
+    def blocked_read(*arguments: Any, **named: Any) -> Any:
+        disk_answers.wait(30)
+        return real(*arguments, **named)
 
     store = await data.open_store()
     with monkeypatch.context() as patch:
-        patch.setattr(files, "read_whole", hang)
+        patch.setattr(files, "read_whole", blocked_read)
         for name in names:
             store.drop_cached_pages(DocumentKey(BOT, name))
         try:
@@ -147,55 +147,55 @@ async def test_reads_that_hang_have_an_end_and_health_says_how_long_the_disk_owe
                 await data.documents()
             async with asyncio.timeout(5):
                 health = await data.health()
-            owed_s = data.busy_s()
+            busy_s = data.busy_s()
         finally:
-            release.set()
+            disk_answers.set()
 
     assert [type(read) for read in reads] == [VolumeBusy] * len(names)
-    assert owed_s > 0.2
+    assert busy_s > 0.2
     assert health["status"] != "healthy"
-    [said] = [check for check in health["checks"] if check["name"] == "writing"]  # type: ignore[union-attr,index,call-overload]
-    assert "has not answered" in str(said["detail"])  # type: ignore[index,call-overload]
+    [check] = [check for check in health["checks"] if check["name"] == "writing"]  # type: ignore[union-attr,index,call-overload]
+    assert "has not answered" in str(check["detail"])  # type: ignore[index,call-overload]
     assert [await data.load_json(name) for name in names] == [{"n": 1}] * len(names)
     async with asyncio.timeout(5):
         while data.busy_s():
             await asyncio.sleep(0.01)
 
 
-def test_a_read_that_hangs_holds_up_no_other_thread_for_ever(
+def test_a_read_that_hangs_does_not_block_other_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for limit in ("READ_S", "SLOW_S"):
-        monkeypatch.setattr(f"seline.manager.reads.{limit}", 0.1)
+    for constant in ("READ_S", "SLOW_S"):
+        monkeypatch.setattr(f"seline.manager.reads.{constant}", 0.1)
     release = threading.Event()
     with blocking.open_seline(tmp_path) as seline:
         data = seline.data
         data.save_json(NAME, {"n": 1})
-        awaited = library.get_data_manager()
-        hung = threading.Thread(
-            target=lambda: run_without_loop(awaited.reading(lambda: release.wait(30)))
+        manager = library.get_data_manager()
+        reader = threading.Thread(
+            target=lambda: run_without_loop(manager.reading(lambda: release.wait(30)))
         )
-        hung.start()
+        reader.start()
         time.sleep(0.2)
         try:
-            assert data.load_json(NAME) == {"n": 1}, "a thread of the reading pool is free"
+            assert data.load_json(NAME) == {"n": 1}, "no reader thread was free"
             with pytest.raises(VolumeBusy):
-                run_without_loop(awaited.reading(lambda: release.wait(30)))
+                run_without_loop(manager.reading(lambda: release.wait(30)))
         finally:
             release.set()
-            hung.join()
+            reader.join()
 
 
-async def test_who_waits_takes_effect_in_order_and_the_queue_has_an_end(
-    server: Serving, gate: Gate, monkeypatch: pytest.MonkeyPatch
+async def test_queued_saves_take_effect_in_order_and_the_queue_is_bounded(
+    server: Serving, gate: SyncGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "QUEUED_ATOMS_MAX", 4)
     await server.data.save_json(NAME, {"n": 0})
     gate.close()
-    waiting = [asyncio.ensure_future(server.data.save_json(NAME, {"n": 1}))]
-    await held_up(gate)
+    saves = [asyncio.ensure_future(server.data.save_json(NAME, {"n": 1}))]
+    await wait_until_blocked(gate)
     for number in (2, 3, 4, 5):
-        waiting.append(asyncio.ensure_future(server.data.save_json(NAME, {"n": number})))
+        saves.append(asyncio.ensure_future(server.data.save_json(NAME, {"n": number})))
         await asyncio.sleep(0)
     with pytest.raises(VolumeBusy):
         await server.data.save_json(NAME, {"n": "one too many"})
@@ -205,25 +205,25 @@ async def test_who_waits_takes_effect_in_order_and_the_queue_has_an_end(
         )
     assert (status, body["code"]) == (503, "volume_busy")
     gate.open()
-    await asyncio.gather(*waiting)
+    await asyncio.gather(*saves)
     assert await server.data.load_json(NAME) == {"n": 5}
 
 
-async def test_a_hang_is_told_and_its_end_too(
-    server: Serving, gate: Gate, monkeypatch: pytest.MonkeyPatch
+async def test_a_hanging_sync_opens_an_alert_and_its_end_resolves_it(
+    server: Serving, gate: SyncGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("seline.alerts.signals.HANGING_S", 0.01)
     monkeypatch.setattr("seline.server.alarm.LOOK_EVERY_S", 0.02)
     gate.close()
     saving = asyncio.ensure_future(server.data.save_json(NAME, {"n": 1}))
-    await held_up(gate)
-    assert await told(server) == "open"
+    await wait_until_blocked(gate)
+    assert await wait_for_state(server) == "open"
     gate.open()
     await saving
-    assert await told(server, "resolved") == "resolved"
+    assert await wait_for_state(server, "resolved") == "resolved"
 
 
-async def told(server: Serving, state: str = "open") -> str:
+async def wait_for_state(server: Serving, state: str = "open") -> str:
     async with aiohttp.ClientSession() as session, asyncio.timeout(20):
         client = Client(session, server.address)
         while True:
@@ -234,7 +234,7 @@ async def told(server: Serving, state: str = "open") -> str:
             await asyncio.sleep(0.05)
 
 
-def test_a_stop_is_not_held_up_by_a_disk_that_hangs(tmp_path: Path) -> None:
+def test_a_server_stops_in_bounded_time_while_the_disk_hangs(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", HANGING, str(tmp_path), ADMIN],
         stdout=subprocess.PIPE,
@@ -245,18 +245,18 @@ def test_a_stop_is_not_held_up_by_a_disk_that_hangs(tmp_path: Path) -> None:
     try:
         address = process.stdout.readline().strip()
         assert address.startswith("http")
-        asyncio.run(_save_in_vain(address))
+        asyncio.run(_save_until_timeout(address))
         process.send_signal(signal.SIGTERM)
         started = time.monotonic()
         assert process.wait(timeout=60) == 1
-        assert time.monotonic() - started < 20, "the requests, the jobs and the close have limits"
+        assert time.monotonic() - started < 20, "the requests, the jobs or the close had no limit"
     finally:
         process.kill()
         process.wait()
         process.stdout.close()
 
 
-async def _save_in_vain(address: str) -> None:
+async def _save_until_timeout(address: str) -> None:
     async with aiohttp.ClientSession() as session:
         client = Client(session, address)
         with pytest.raises(TimeoutError):
@@ -264,11 +264,11 @@ async def _save_in_vain(address: str) -> None:
                 await client.call("PUT", f"/documents/{NAME}", {"n": 1})
 
 
-async def test_a_writer_that_dies_answers_everybody_at_once(
+async def test_every_save_fails_at_once_when_the_writer_thread_dies(
     server: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(*_: object) -> None:
-        raise SystemError("the writer's own end")
+        raise SystemError("the writer thread ends")
 
     monkeypatch.setattr("seline.storage.volume.commit.exchange_form.Committer.run", die)
     async with asyncio.timeout(10):
@@ -281,7 +281,7 @@ async def test_a_writer_that_dies_answers_everybody_at_once(
             await server.data.save_json(NAME, {"n": 1})
 
 
-async def test_without_descriptors_a_save_is_refused_and_the_next_one_works(
+async def test_a_save_without_free_descriptors_fails_and_the_next_save_works(
     server: Serving,
 ) -> None:
     import resource
@@ -289,16 +289,16 @@ async def test_without_descriptors_a_save_is_refused_and_the_next_one_works(
     await server.data.save_json(NAME, {"n": 1})
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = len(os.listdir("/proc/self/fd"))
-    hoard: list[int] = []
+    held: list[int] = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (used + 20, hard))
     try:
         with pytest.raises(OSError, match="Too many open files"):
             while True:
-                hoard.append(os.open("/dev/null", os.O_RDONLY))
+                held.append(os.open("/dev/null", os.O_RDONLY))
         with pytest.raises(Exception, match=r"Too many open files|EMFILE"):
             await server.data.save_json(NAME, {"n": 2})
     finally:
-        for descriptor in hoard:
+        for descriptor in held:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert await server.data.load_json(NAME) == {"n": 1}
@@ -306,7 +306,7 @@ async def test_without_descriptors_a_save_is_refused_and_the_next_one_works(
     assert await server.data.load_json(NAME) == {"n": 3}
 
 
-async def test_a_file_size_limit_refuses_and_changes_nothing(server: Serving) -> None:
+async def test_a_save_above_the_file_size_limit_fails_and_changes_nothing(server: Serving) -> None:
     import resource
 
     await server.data.save_json(NAME, {"n": 1})
