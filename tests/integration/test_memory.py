@@ -25,7 +25,7 @@ if sys.argv[1] == "fixed":
 larger = bytearray(16 << 20)
 del larger
 before = mallinfo2().hblks
-kept = bytearray(1 << 20)
+large = bytearray(1 << 20)
 print(mallinfo2().hblks - before)
 """
 
