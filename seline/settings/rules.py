@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
-from seline.domain.alerts.sink_spec import NEEDS_OF, SinkSpec, is_web_address, read_sinks
+from seline.domain.alerts.sink_spec import FIELDS_OF, SinkSpec, is_web_address, read_sinks
 from seline.domain.schedule import FORMS, parse_schedule
 from seline.domain.texts import LANGUAGES
 from seline.errors import SettingsError
@@ -237,7 +237,7 @@ RULES: Final[Mapping[str, SettingRule]] = {
         "an address that begins with https:// or http://", _address
     ),
     "alerts.sinks": SettingRule(
-        f"a list of tables, each with `kind` ({', '.join(NEEDS_OF)}) and what the kind needs",
+        f"a list of tables, each with `kind` ({', '.join(FIELDS_OF)}) and what the kind needs",
         _sinks,
     ),
     "log.level": _one_of("debug", "info", "warning", "error"),
