@@ -1,4 +1,4 @@
-"""Test that a server returns the memory of a large allocation to the system."""
+"""Test the allocation threshold that lets a server return freed memory to the system."""
 
 from __future__ import annotations
 
