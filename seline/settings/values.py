@@ -36,15 +36,9 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Backups:
+class Backups(RetentionPolicy):
     """`[backups]`: which backups are kept."""
 
-    keep_newest: int = 5
-    keep_hourly: int = 0
-    keep_daily: int = 0
-    keep_weekly: int = 0
-    keep_monthly: int = 0
-    bytes_max: int | None = None
     pin_days: int = 30
     deleted_days: int = 30
     blank_guard_except: tuple[str, ...] = ()
@@ -160,19 +154,6 @@ class Settings:
         """Whether others than this machine can reach the address."""
         host = self.bind[0]
         return host not in {"127.0.0.1", "localhost", "::1"}
-
-    @property
-    def retention(self) -> RetentionPolicy:
-        """The policy for backups."""
-        kept = self.backups
-        return RetentionPolicy(
-            keep_newest=kept.keep_newest,
-            keep_hourly=kept.keep_hourly,
-            keep_daily=kept.keep_daily,
-            keep_weekly=kept.keep_weekly,
-            keep_monthly=kept.keep_monthly,
-            bytes_max=kept.bytes_max,
-        )
 
 
 SECTIONS: Final[Mapping[str, Callable[[], Any]]] = {
