@@ -1,8 +1,8 @@
-"""Rot, as data: what a bad disk does to a file, to which files, and what must come of it.
+"""Damage by a failing disk, as data: kinds of damage, files to damage, and the expected result.
 
-A bad disk changes bytes and touches no time. `fill` and `crash` make what rots. `Volume` knows what
-was saved; `Damage` says what may still be believed of each broken file; `Volume.left_of` tells from
-these two alone, without asking Seline, what a reader must get.
+A failing disk changes bytes and keeps all times. `fill_volume` and `crash_in_transaction` make the
+volumes. `SavedVolume` knows what was saved, and `Damage` how far each damaged file can be trusted.
+From these two alone `SavedVolume.expected_bytes` computes what a reader must get.
 """
 
 from __future__ import annotations
@@ -43,99 +43,97 @@ TOKENS, PINS, JOBS, ALERTS = (
     f"{STATE}{name}.json" for name in ("tokens", "pins", "jobs", "alerts")
 )
 RECORD: Final = f"{STATE}journal"
-GONE: Final = "gone.json"
+DELETED: Final = "gone.json"
 
-Chance: TypeAlias = random.Random
-Bytes: TypeAlias = Callable[[bytes, Chance], bytes]
-
-
-def _flip(data: bytes, chance: Chance) -> bytes:
-    return _flips(data, chance, 1)
+Rng: TypeAlias = random.Random
+ByteDamage: TypeAlias = Callable[[bytes, Rng], bytes]
 
 
-def _flips(data: bytes, chance: Chance, count: int = 8) -> bytes:
+def _flip_bit(data: bytes, rng: Rng) -> bytes:
+    return _flip_bits(data, rng, 1)
+
+
+def _flip_bits(data: bytes, rng: Rng, count: int = 8) -> bytes:
     changed = bytearray(data)
     for _ in range(count):
-        changed[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
     return bytes(changed)
 
 
-def _zeroed(data: bytes, chance: Chance, size_bytes: int) -> bytes:
-    start = chance.randrange(0, len(data), size_bytes)
+def _zero_block(data: bytes, rng: Rng, size_bytes: int) -> bytes:
+    start = rng.randrange(0, len(data), size_bytes)
     end = min(start + size_bytes, len(data))
     return data[:start] + bytes(end - start) + data[end:]
 
 
-def _exchanged(data: bytes, chance: Chance) -> bytes:
-    """Two sectors in each other's place; in a file of one, its halves."""
+def _exchange_sectors(data: bytes, rng: Rng) -> bytes:
+    """Exchange two sectors, or the halves of a file of one sector."""
     size = min(BLOCK_BYTES, len(data) // 2)
-    first, second = sorted(chance.sample(range(len(data) // size), 2))
+    first, second = sorted(rng.sample(range(len(data) // size), 2))
     blocks = [data[start : start + size] for start in range(0, len(data), size)]
     blocks[first], blocks[second] = blocks[second], blocks[first]
     return b"".join(blocks)
 
 
-BYTES: Final[Mapping[str, Bytes]] = {
-    "a flipped bit": _flip,
-    "eight flipped bits": _flips,
-    "truncated": lambda data, chance: data[: chance.randrange(1, len(data))],
+BYTE_DAMAGES: Final[Mapping[str, ByteDamage]] = {
+    "a flipped bit": _flip_bit,
+    "eight flipped bits": _flip_bits,
+    "truncated": lambda data, rng: data[: rng.randrange(1, len(data))],
     "truncated to nothing": lambda _data, _chance: b"",
-    "a zeroed sector": lambda data, chance: _zeroed(data, chance, BLOCK_BYTES),
-    "a zeroed page": lambda data, chance: _zeroed(data, chance, PAGE_BYTES),
-    "zeroed to the end": lambda data, chance: (
-        data[: (start := chance.randrange(len(data)))] + bytes(len(data) - start)
+    "a zeroed sector": lambda data, rng: _zero_block(data, rng, BLOCK_BYTES),
+    "a zeroed page": lambda data, rng: _zero_block(data, rng, PAGE_BYTES),
+    "zeroed to the end": lambda data, rng: (
+        data[: (start := rng.randrange(len(data)))] + bytes(len(data) - start)
     ),
-    "NULs behind the end": lambda data, chance: data + bytes(chance.randrange(1, PAGE_BYTES)),
-    "garbage behind the end": lambda data, chance: (
-        data + chance.randbytes(chance.randrange(1, BLOCK_BYTES))
-    ),
-    "a space behind the end": lambda data, _chance: data + b" ",
-    "another file's sector": lambda data, chance: (
-        data[: (start := chance.randrange(0, len(data), BLOCK_BYTES))]
-        + chance.randbytes(len(data[start : start + BLOCK_BYTES]))
+    "NULs after the end": lambda data, rng: data + bytes(rng.randrange(1, PAGE_BYTES)),
+    "garbage after the end": lambda data, rng: data + rng.randbytes(rng.randrange(1, BLOCK_BYTES)),
+    "a space after the end": lambda data, _chance: data + b" ",
+    "another file's sector": lambda data, rng: (
+        data[: (start := rng.randrange(0, len(data), BLOCK_BYTES))]
+        + rng.randbytes(len(data[start : start + BLOCK_BYTES]))
         + data[start + BLOCK_BYTES :]
     ),
-    "two sectors exchanged": _exchanged,
+    "two sectors exchanged": _exchange_sectors,
 }
 
 
-class Belief(Enum):
-    """What may still be believed of a broken file."""
+class Trust(Enum):
+    """How far a damaged file can be trusted."""
 
-    NOTHING = "nothing"
-    """Its bytes are not, or cannot be shown to be, what was saved."""
-    AS_A_STRANGER = "as a stranger"
-    """Its bytes are whole, but nothing says that Seline wrote them: as a file copied in by hand."""
-    EVERYTHING = "everything"
-    """Its digest still proves its bytes."""
-    NOT_OURS_TO_SAY = "not ours to say"
-    """It says that a newer Seline wrote it: it is refused, and left for that one."""
+    NONE = "none"
+    """Its bytes are not what was saved, or cannot be verified."""
+    AS_FOREIGN = "as foreign"
+    """Its bytes are intact, but it looks like a file that was copied in by hand."""
+    FULL = "full"
+    """Its digest still verifies its bytes."""
+    NEWER_FORMAT = "newer format"
+    """It claims to be written by a newer Seline, so it is refused and not changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Field:
-    """A part of the attribute: where it lies, and what is believed of a file in which it rots."""
+class AttributeField:
+    """A part of the attribute: its position, and the trust in a file in which it is damaged."""
 
     at: range
-    document: Belief
-    backup: Belief
+    document: Trust
+    backup: Trust
 
 
-ATTRIBUTES: Final[Mapping[str, Field]] = {
-    "the attribute's digest": Field(
-        at=range(1, 33), document=Belief.NOTHING, backup=Belief.NOTHING
+ATTRIBUTE_FIELDS: Final[Mapping[str, AttributeField]] = {
+    "the attribute's digest": AttributeField(
+        at=range(1, 33), document=Trust.NONE, backup=Trust.NONE
     ),
-    "the attribute's mtime": Field(
-        at=range(33, 41), document=Belief.EVERYTHING, backup=Belief.EVERYTHING
+    "the attribute's mtime": AttributeField(
+        at=range(33, 41), document=Trust.FULL, backup=Trust.FULL
     ),
-    "the attribute's size": Field(
-        at=range(41, 45), document=Belief.EVERYTHING, backup=Belief.EVERYTHING
+    "the attribute's size": AttributeField(
+        at=range(41, 45), document=Trust.FULL, backup=Trust.FULL
     ),
-    "the attribute's name": Field(
-        at=range(45, 61), document=Belief.AS_A_STRANGER, backup=Belief.NOTHING
+    "the attribute's name": AttributeField(
+        at=range(45, 61), document=Trust.AS_FOREIGN, backup=Trust.NONE
     ),
-    "the attribute's format": Field(
-        at=range(1), document=Belief.NOT_OURS_TO_SAY, backup=Belief.NOTHING
+    "the attribute's format": AttributeField(
+        at=range(1), document=Trust.NEWER_FORMAT, backup=Trust.NONE
     ),
 }
 LOST_ATTRIBUTE: Final = "the attribute is lost"
@@ -144,80 +142,80 @@ SWAPPED: Final = "swapped with another document's"
 
 @dataclass(frozen=True, kw_only=True)
 class Damage:
-    """What was done to one file, which now holds `data`."""
+    """The damage to one file, which now holds `data`."""
 
     path: str
     kind: str
-    belief: Belief
+    trust: Trust
     data: bytes
 
     def __str__(self) -> str:
         return f"{self.path}: {self.kind}"
 
 
-def rot(directory: Path, path: str, kind: str, chance: Chance) -> Damage:
-    """Do one kind of damage to one file, keeping its times as a bad disk does."""
+def rot(directory: Path, path: str, kind: str, rng: Rng) -> Damage:
+    """Apply one kind of damage to one file, and keep its times as a failing disk does."""
     file = directory / path
     before = file.stat()
-    if kind in BYTES:
-        belief = Belief.NOTHING
-        file.write_bytes(_changed(file.read_bytes(), BYTES[kind], chance))
+    if kind in BYTE_DAMAGES:
+        trust = Trust.NONE
+        file.write_bytes(_change_until_different(file.read_bytes(), BYTE_DAMAGES[kind], rng))
     elif kind == LOST_ATTRIBUTE:
-        belief = Belief.AS_A_STRANGER
+        trust = Trust.AS_FOREIGN
         os.removexattr(file, ATTRIBUTE)
     else:
-        belief = _rot_attribute(file, ATTRIBUTES[kind], chance, backup="backups/" in path)
+        trust = _rot_attribute(file, ATTRIBUTE_FIELDS[kind], rng, backup="backups/" in path)
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-    return Damage(path=path, kind=kind, belief=belief, data=file.read_bytes())
+    return Damage(path=path, kind=kind, trust=trust, data=file.read_bytes())
 
 
-def _changed(data: bytes, change: Bytes, chance: Chance) -> bytes:
-    while (changed := change(data, chance)) == data:
+def _change_until_different(data: bytes, change: ByteDamage, rng: Rng) -> bytes:
+    while (changed := change(data, rng)) == data:
         pass
     return changed
 
 
-def _rot_attribute(file: Path, field: Field, chance: Chance, *, backup: bool) -> Belief:
+def _rot_attribute(file: Path, field: AttributeField, rng: Rng, *, backup: bool) -> Trust:
     attribute = bytearray(os.getxattr(file, ATTRIBUTE))
-    attribute[chance.choice(field.at)] ^= 1 << chance.randrange(8)
+    attribute[rng.choice(field.at)] ^= 1 << rng.randrange(8)
     os.setxattr(file, ATTRIBUTE, bytes(attribute))
-    if attribute[0] == 0:  # no format of any Seline's
-        return Belief.AS_A_STRANGER
+    if attribute[0] == 0:  # not the format of any Seline
+        return Trust.AS_FOREIGN
     return field.backup if backup else field.document
 
 
-def swap(directory: Path, one: str, other: str) -> list[Damage]:
-    """Put two files in each other's place, attributes and all."""
+def swap(directory: Path, first: str, second: str) -> list[Damage]:
+    """Exchange two files, with their attributes."""
     third = directory / "third"
-    (directory / one).rename(third)
-    (directory / other).rename(directory / one)
-    third.rename(directory / other)
+    (directory / first).rename(third)
+    (directory / second).rename(directory / first)
+    third.rename(directory / second)
     return [
         Damage(
             path=path,
             kind=SWAPPED,
-            belief=Belief.NOTHING,
+            trust=Trust.NONE,
             data=(directory / path).read_bytes(),
         )
-        for path in (one, other)
+        for path in (first, second)
     ]
 
 
-# what is there, and what must be left of it
+# the volume as it was saved, and the expected result
 
 
 @dataclass(frozen=True, kw_only=True)
-class Volume:
-    """A closed volume as Seline left it: the bytes of each file by its path.
+class SavedVolume:
+    """A closed volume as Seline left it: the bytes of each file by its relative path.
 
-    Paths are relative; `.seline/tokens.json` is a document like any other, of owner `seline`.
+    Seline's own state files, such as `.seline/tokens.json`, are documents too.
     """
 
     directory: Path
     files: Mapping[str, bytes]
 
     @classmethod
-    def of(cls, directory: Path) -> Volume:
+    def of(cls, directory: Path) -> SavedVolume:
         """Read a closed volume."""
         files = {
             str(path.relative_to(directory)): path.read_bytes()
@@ -227,13 +225,13 @@ class Volume:
         return cls(directory=directory, files=files)
 
     def copy(self, to: Path) -> None:
-        """Copy the volume with attributes, times and links."""
+        """Copy the volume with attributes, times and hard links."""
         subprocess.run(["cp", "--archive", str(self.directory), str(to)], check=True)
 
     def documents(self, *, inside: str = "") -> list[str]:
-        """Return the documents' paths; `.seline/` holds Seline's own."""
-        known = (path for path in self.files if path.rpartition("/")[0] == inside.rstrip("/"))
-        return sorted(path for path in known if Path(path).name not in (METADATA, "server.json"))
+        """Return the paths of the documents in the directory `inside`, sorted."""
+        paths = (path for path in self.files if path.rpartition("/")[0] == inside.rstrip("/"))
+        return sorted(path for path in paths if Path(path).name not in (METADATA, "server.json"))
 
     def backups_of(self, document: str) -> list[str]:
         """Return the paths of a document's backups, newest first."""
@@ -248,132 +246,134 @@ class Volume:
         }
         return sorted(stamps, key=lambda path: stamps[path], reverse=True)
 
-    def left_of(
-        self, document: str, damages: Mapping[str, Damage], *, remembered: bool
+    def expected_bytes(
+        self, document: str, damages: Mapping[str, Damage], *, cached: bool
     ) -> bytes | None:
-        """Return the bytes that must be served, None where nothing that was saved is left.
+        """Return the bytes that must be served, or None if no saved content can be recovered.
 
-        `remembered`: a running process has read the document before. Not to be asked of what is
-        refused for a newer Seline.
+        `cached`: the process read the document before the damage. Not for a document that
+        `is_refused`.
         """
-        if _belief(document, damages) in (Belief.EVERYTHING, Belief.AS_A_STRANGER) or remembered:
+        if _trust(document, damages) in (Trust.FULL, Trust.AS_FOREIGN) or cached:
             return self.files[document]
-        for belief in (Belief.EVERYTHING, Belief.AS_A_STRANGER):
+        for trust in (Trust.FULL, Trust.AS_FOREIGN):
             for backup in self.backups_of(document):
-                if _belief(backup, damages) is belief:
+                if _trust(backup, damages) is trust:
                     return self.files[backup]
         return None
 
 
-def _belief(path: str, damages: Mapping[str, Damage]) -> Belief:
-    return damages[path].belief if path in damages else Belief.EVERYTHING
+def _trust(path: str, damages: Mapping[str, Damage]) -> Trust:
+    return damages[path].trust if path in damages else Trust.FULL
 
 
-def refused(document: str, damages: Mapping[str, Damage]) -> bool:
-    """Whether a document must be left for a newer Seline."""
-    return _belief(document, damages) is Belief.NOT_OURS_TO_SAY
+def is_refused(document: str, damages: Mapping[str, Damage]) -> bool:
+    """Return whether the document is refused because it claims a newer format."""
+    return _trust(document, damages) is Trust.NEWER_FORMAT
 
 
-def lost(document: str, damages: Mapping[str, Damage]) -> bool:
-    """Whether a document's own bytes cannot be believed."""
-    return _belief(document, damages) is Belief.NOTHING
+def is_lost(document: str, damages: Mapping[str, Damage]) -> bool:
+    """Return whether the document's own bytes can no longer be trusted."""
+    return _trust(document, damages) is Trust.NONE
 
 
-# rounds of faults, drawn by a seed
+# faults drawn at random from a seed
 
 
-def some_faults(
-    directory: Path, volume: Volume, documents: Sequence[str], chance: Chance
+def draw_faults(
+    directory: Path, volume: SavedVolume, documents: Sequence[str], rng: Rng
 ) -> dict[str, Damage]:
-    """Break one to three files that belong to one document, or swap two backups."""
-    document = chance.choice(documents)
+    """Damage one to three files of one document, or exchange two backups."""
+    document = rng.choice(documents)
     backups = volume.backups_of(document)
-    others = [one for one in documents if one != document and volume.backups_of(one)]
-    if backups and others and chance.random() < 0.1:
-        foreign = chance.choice(volume.backups_of(chance.choice(others)))
-        swapped = swap(directory, chance.choice(backups), foreign)
-        done = [*swapped, *_one_more(directory, document, swapped, chance)]
+    others = [other for other in documents if other != document and volume.backups_of(other)]
+    if backups and others and rng.random() < 0.1:
+        foreign = rng.choice(volume.backups_of(rng.choice(others)))
+        swapped = swap(directory, rng.choice(backups), foreign)
+        damages = [*swapped, *_draw_document_damage(directory, document, swapped, rng)]
     else:
-        done = [
-            rot(directory, path, _some_kind(chance), chance)
-            for path in _some_files(document, backups, chance)
+        damages = [
+            rot(directory, path, _draw_kind(rng), rng)
+            for path in _draw_files(document, backups, rng)
         ]
-    return {damage.path: damage for damage in done}
+    return {damage.path: damage for damage in damages}
 
 
-def _one_more(
-    directory: Path, document: str, done: Sequence[Damage], chance: Chance
+def _draw_document_damage(
+    directory: Path, document: str, damages: Sequence[Damage], rng: Rng
 ) -> Iterator[Damage]:
-    if document not in {damage.path for damage in done} and chance.random() < 0.5:
-        yield rot(directory, document, _some_kind(chance), chance)
+    if document not in {damage.path for damage in damages} and rng.random() < 0.5:
+        yield rot(directory, document, _draw_kind(rng), rng)
 
 
-def _some_files(document: str, backups: Sequence[str], chance: Chance) -> list[str]:
-    """Return the document, or one backup, or both it and its newest ones."""
-    draw = chance.random()
+def _draw_files(document: str, backups: Sequence[str], rng: Rng) -> list[str]:
+    """Return the document, or one backup, or the document and its newest backups."""
+    draw = rng.random()
     if not backups or draw < 0.5:
         return [document]
     if draw < 0.7:
-        return [chance.choice(backups)]
-    return [document, *backups[: chance.randint(1, min(2, len(backups)))]]
+        return [rng.choice(backups)]
+    return [document, *backups[: rng.randint(1, min(2, len(backups)))]]
 
 
-def _some_kind(chance: Chance) -> str:
-    if chance.random() < 0.8:
-        return chance.choice(list(BYTES))
-    return chance.choice([LOST_ATTRIBUTE, *ATTRIBUTES])
+def _draw_kind(rng: Rng) -> str:
+    if rng.random() < 0.8:
+        return rng.choice(list(BYTE_DAMAGES))
+    return rng.choice([LOST_ATTRIBUTE, *ATTRIBUTE_FIELDS])
 
 
-# a volume with everything in it
+# a volume with every kind of file
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filled:
-    """A volume with everything in it, every value that each document ever had, and the secrets."""
+class FilledVolume:
+    """A volume with every kind of file, all values ever saved of each document, and the tokens."""
 
-    volume: Volume
-    ever: Mapping[str, Sequence[Json]]
+    volume: SavedVolume
+    saved_values: Mapping[str, Sequence[Json]]
     secrets: Sequence[str]
 
 
-def fill(directory: Path, chance: random.Random) -> Filled:
-    """Make documents of several sizes and kinds with backups, and every state of Seline's own."""
-    ever: dict[str, list[Json]] = {}
-    with opened(directory) as seline:
-        for name, count in _versions(chance).items():
+def fill_volume(directory: Path, rng: random.Random) -> FilledVolume:
+    """Save documents of several sizes and types with backups, and every state file of Seline."""
+    saved_values: dict[str, list[Json]] = {}
+    with open_small(directory) as seline:
+        for name, count in _versions(rng).items():
             for number in range(count):
-                value = _value(name, number, chance)
-                ever.setdefault(name, []).append(value)
+                value = _value(name, number, rng)
+                saved_values.setdefault(name, []).append(value)
                 seline.data.save_json(name, value, shrink=True)
         seline.data.save_json("blank.json", {"n": 0, "text": "words " * 300})
         seline.data.save_json("blank.json", {"n": 0})
-        rot(directory, "user.json", "a flipped bit", chance)
+        rot(directory, "user.json", "a flipped bit", rng)
         seline.data.load_json("user.json")
-        seline.data.delete(GONE)
+        seline.data.delete(DELETED)
         seline.data.pin("profile.json", seline.data.backups("profile.json")[-1].name)
-    ever["blank.json"] = [{"n": 0, "text": "words " * 300}, {"n": 0}]
+    saved_values["blank.json"] = [{"n": 0, "text": "words " * 300}, {"n": 0}]
     secrets = asyncio.run(_fill_state(directory))
-    return Filled(volume=Volume.of(directory), ever=ever, secrets=secrets)
+    return FilledVolume(
+        volume=SavedVolume.of(directory), saved_values=saved_values, secrets=secrets
+    )
 
 
-def _versions(chance: random.Random) -> dict[str, int]:
+def _versions(rng: random.Random) -> dict[str, int]:
     return {
-        "profile.json": chance.randint(4, 8),
-        "lessons_learned.json": chance.randint(2, 5),
+        "profile.json": rng.randint(4, 8),
+        "lessons_learned.json": rng.randint(2, 5),
         "list.json": 3,
-        "text.json": chance.randint(2, 4),
+        "text.json": rng.randint(2, 4),
         "number.json": 4,
         "user.json": 2,
         "once.json": 1,
-        GONE: 3,
+        DELETED: 3,
     }
 
 
-def _value(name: str, number: int, chance: random.Random) -> Json:
-    words = " ".join(chance.choice(("aé", "béta", "日本", "x", "null", "🦀")) for _ in range(40))
+def _value(name: str, number: int, rng: random.Random) -> Json:
+    words = " ".join(rng.choice(("aé", "béta", "日本", "x", "null", "🦀")) for _ in range(40))
     match name:
         case "lessons_learned.json":
-            lessons = [{"problem": f"{number}-{one}", "solution": words} for one in range(25)]
+            lessons = [{"problem": f"{number}-{lesson}", "solution": words} for lesson in range(25)]
             return {"lessons": lessons, "total_lessons": 25}  # type: ignore[dict-item]
         case "list.json":
             return [number, [words], None, {"deep": [[[number]]]}]
@@ -386,14 +386,14 @@ def _value(name: str, number: int, chance: random.Random) -> Json:
 
 
 async def _fill_state(directory: Path) -> list[str]:
-    """Make tokens (one of them taken back), a run, an alert and what is known of the deleted."""
+    """Create tokens (one revoked), job runs, alerts and the record of deleted documents."""
     async with open_seline(directory, lock_wait_s=0, storage__reserve_percent=0.001) as seline:
         tokens = Tokens(seline.data, admin_token=None, clock=seline.data.clock)
-        made = [await tokens.create(label=str(number)) for number in range(3)]
-        await tokens.revoke(made[0].token.id)
-        made.append(await tokens.create(scope="read"))
+        created = [await tokens.create(label=str(number)) for number in range(3)]
+        await tokens.revoke(created[0].token.id)
+        created.append(await tokens.create(scope="read"))
         for number in range(3):
-            await remember(seline.data, "jobs.json", _a_record(seline, number))
+            await remember(seline.data, "jobs.json", _job_record(seline, number))
             await Custody(seline.data, clock=seline.data.clock).measure()
         alerts = Alerts(seline.data, ())
         await alerts.load()
@@ -401,29 +401,29 @@ async def _fill_state(directory: Path) -> list[str]:
             await alerts.raise_alert(AlertType.RECOVERY, subject)
         await alerts.close()
         await seline.data.prune()
-        return [one.secret for one in made]
+        return [token.secret for token in created]
 
 
-def _a_record(seline: AwaitedSeline, number: int) -> Json:
+def _job_record(seline: AwaitedSeline, number: int) -> Json:
     now = seline.data.clock.now()
     run = Run(id=str(number), job="usage", started_at=now, ended_at=now, outcome=RunOutcome.OK)
     return write_records({"usage": JobRecord().with_run(run)})
 
 
-def opened(directory: Path, **settings: Any) -> Seline:
-    """Open a volume with a small reserve, which is copied too."""
-    usual = {"lock_wait_s": 0, "storage__settle_s": 0.0, "storage__reserve_percent": 0.001}
-    return open_blocking(directory, **usual, **settings)  # type: ignore[arg-type]
+def open_small(directory: Path, **settings: Any) -> Seline:
+    """Open a volume with a small reserve, so that copying the volume stays fast."""
+    defaults = {"lock_wait_s": 0, "storage__settle_s": 0.0, "storage__reserve_percent": 0.001}
+    return open_blocking(directory, **defaults, **settings)  # type: ignore[arg-type]
 
 
-# what a crash in a transaction leaves
+# volumes after a crash in a transaction
 
 
 @dataclass(frozen=True, kw_only=True)
-class Crashed:
-    """A volume with the record of a transaction in place; `published` are in place already."""
+class CrashedVolume:
+    """A volume with the record of a transaction; `staged` maps its documents to staged files."""
 
-    volume: Volume
+    volume: SavedVolume
     staged: Mapping[str, str]
     before: Mapping[str, bytes | None]
     after: Mapping[str, bytes]
@@ -438,33 +438,33 @@ class Crashed:
 CHANGED: Final = ("list.json", "new.json", "number.json", "profile.json")
 
 
-def crash(filled: Filled, place: Path) -> list[Crashed]:
-    """Copy the volume at three moments of a transaction, as a crash would leave it there."""
-    directory = place / "crashing"
+def crash_in_transaction(filled: FilledVolume, workspace: Path) -> list[CrashedVolume]:
+    """Copy a volume at three moments of a transaction, as a crash would leave it."""
+    directory = workspace / "crashing"
     filled.volume.copy(directory)
-    copies: list[Volume] = []
+    copies: list[SavedVolume] = []
 
-    def keep(*_: object, **__: object) -> None:
-        Volume.of(directory).copy(copied := place / f"crashed {len(copies)}")
-        copies.append(Volume.of(copied))
+    def copy_volume(*_: object, **__: object) -> None:
+        SavedVolume.of(directory).copy(copied := workspace / f"crashed {len(copies)}")
+        copies.append(SavedVolume.of(copied))
 
-    renamed: list[object] = []
+    published: list[object] = []
 
-    def keep_in_the_middle(*_: object, **__: object) -> None:
-        renamed.append(None)
-        if len(renamed) == len(CHANGED) // 2:
-            keep()
+    def copy_at_half(*_: object, **__: object) -> None:
+        published.append(None)
+        if len(published) == len(CHANGED) // 2:
+            copy_volume()
 
-    with pytest.MonkeyPatch.context() as patch, opened(directory) as seline:
-        _call_first(patch, "_publish", keep)
-        _call_first(patch, "_sync_documents", keep)
-        _call_after(patch, "_publish_with_reserve", keep_in_the_middle)
+    with pytest.MonkeyPatch.context() as patch, open_small(directory) as seline:
+        _call_before(patch, "_publish", copy_volume)
+        _call_before(patch, "_sync_documents", copy_volume)
+        _call_after(patch, "_publish_with_reserve", copy_at_half)
         with seline.data.transaction(*CHANGED) as change:
             for name in CHANGED:
                 change[name] = {"in": "the transaction", "name": name}
-    after = Volume.of(directory).files
+    after = SavedVolume.of(directory).files
     return [
-        Crashed(
+        CrashedVolume(
             volume=copied,
             staged=_staged(copied.directory),
             before={name: filled.volume.files.get(name) for name in CHANGED},
@@ -474,22 +474,22 @@ def crash(filled: Filled, place: Path) -> list[Crashed]:
     ]
 
 
-def _call_first(patch: pytest.MonkeyPatch, method: str, also: Callable[..., None]) -> None:
-    def both(*args: Any, **more: Any) -> None:
-        also()
+def _call_before(patch: pytest.MonkeyPatch, method: str, callback: Callable[..., None]) -> None:
+    def patched(*args: Any, **more: Any) -> None:
+        callback()
         real(*args, **more)
 
     real = getattr(Committer, method)
-    patch.setattr(Committer, method, both)
+    patch.setattr(Committer, method, patched)
 
 
-def _call_after(patch: pytest.MonkeyPatch, method: str, also: Callable[..., None]) -> None:
-    def both(*args: Any, **more: Any) -> None:
+def _call_after(patch: pytest.MonkeyPatch, method: str, callback: Callable[..., None]) -> None:
+    def patched(*args: Any, **more: Any) -> None:
         real(*args, **more)
-        also()
+        callback()
 
     real = getattr(Committer, method)
-    patch.setattr(Committer, method, both)
+    patch.setattr(Committer, method, patched)
 
 
 def _staged(directory: Path) -> dict[str, str]:

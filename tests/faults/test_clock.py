@@ -1,9 +1,9 @@
-"""The wall clock: back an hour, a day, to 1970, ahead a year and right again, and at random.
+"""A wrong wall clock: back an hour, a day or to 1970, ahead a year and back, and at random.
 
-V2, V8  The newest backup is the newest by order, whatever the clock said when it was taken; nothing
-        goes that order would keep, and nothing goes sooner because a clock was wrong for a while.
-V11     The days of a pin are days that were lived.
-What is told by the clock is told once more for each jump at most, and nothing is foreseen from it.
+V2, V8  The newest backup is the last one made, whatever the clock showed. Rotation discards no
+        backup that the order of saves keeps, and none earlier because a clock was wrong for a time.
+V11     A pin lasts for elapsed days, not for days on the clock.
+A clock jump repeats an open alert at most once, and shortens no forecast.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ SEED: Final = 20250106
 LIMIT_S: Final = 60.0
 
 
-class Volume:
-    """A store with its manager over a clock that can be set wrong, and opened again."""
+class StoreWithClock:
+    """A store with its manager, which can be restarted, and a clock that can be set."""
 
     def __init__(
         self, directory: Path, clock: FakeClock, *, retention: RetentionPolicy | None = None
@@ -77,70 +77,75 @@ class Volume:
     def save(self, value: Json, name: str = NAME) -> None:
         self.run(self.data.save_json(name, value))
 
-    def kept(self, name: str = NAME) -> list[Json]:
-        """Return what the backups hold, the newest first."""
+    def backup_values(self, name: str = NAME) -> list[Json]:
+        """Return the values in the backups, newest first."""
         backups = self.run(self.data.backups(name))
-        return [self.run(self.data.read_backup(name, one.name)) for one in backups]
+        return [self.run(self.data.read_backup(name, backup.name)) for backup in backups]
 
-    def names(self, name: str = NAME) -> list[str]:
-        return [one.name for one in self.run(self.data.backups(name))]
+    def backup_names(self, name: str = NAME) -> list[str]:
+        return [backup.name for backup in self.run(self.data.backups(name))]
 
-    def checks(self) -> dict[str, Mapping[str, str]]:
+    def health_checks(self) -> dict[str, Mapping[str, str]]:
         return {check["name"]: check for check in self.run(self.data.health())["checks"]}
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give a fast directory; what else fills its mount is none of this suite's."""
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Yield a fast directory whose usage is that of its own files, not of the mount."""
     monkeypatch.setattr(capabilities, "mount_of", lambda _path: None)
     with fast_place(tmp_path) as fast:
         yield fast
 
 
 @pytest.fixture
-def volume(place: Path, clock: FakeClock) -> Iterator[Volume]:
-    opened = Volume(place / "data", clock)
+def volume(workspace: Path, clock: FakeClock) -> Iterator[StoreWithClock]:
+    opened = StoreWithClock(workspace / "data", clock)
     yield opened
     opened.close()
 
 
-def to_1970(clock: FakeClock) -> None:
+def set_to_1970(clock: FakeClock) -> None:
     clock.instant = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def ahead(seconds: float) -> Callable[[FakeClock], None]:
-    """Set the clock ahead; nobody lived that time."""
+def set_ahead(seconds: float) -> Callable[[FakeClock], None]:
+    """Return a jump of the wall clock ahead; no time elapses."""
     return lambda clock: clock.set_back(-seconds)
 
 
-def back(seconds: float) -> Callable[[FakeClock], None]:
+def set_back_by(seconds: float) -> Callable[[FakeClock], None]:
     return lambda clock: clock.set_back(seconds)
 
 
 Jump = Callable[[FakeClock], None]
 JUMPS: Final[Mapping[str, Sequence[Jump]]] = {
-    "back an hour": (back(HOUR_S),),
-    "back a day": (back(DAY_S),),
-    "back a year": (back(YEAR_S),),
-    "to 1970": (to_1970,),
-    "ahead a year": (ahead(YEAR_S),),
-    "ahead a year, then right": (ahead(YEAR_S), back(YEAR_S)),
-    "back a day, then right": (back(DAY_S), ahead(DAY_S)),
-    "ahead and back, again and again": (ahead(DAY_S), back(2 * DAY_S), ahead(YEAR_S), back(YEAR_S)),
+    "back an hour": (set_back_by(HOUR_S),),
+    "back a day": (set_back_by(DAY_S),),
+    "back a year": (set_back_by(YEAR_S),),
+    "to 1970": (set_to_1970,),
+    "ahead a year": (set_ahead(YEAR_S),),
+    "ahead a year, then correct": (set_ahead(YEAR_S), set_back_by(YEAR_S)),
+    "back a day, then correct": (set_back_by(DAY_S), set_ahead(DAY_S)),
+    "ahead and back, repeatedly": (
+        set_ahead(DAY_S),
+        set_back_by(2 * DAY_S),
+        set_ahead(YEAR_S),
+        set_back_by(YEAR_S),
+    ),
 }
 
 
 @pytest.fixture(params=JUMPS.values(), ids=JUMPS.keys())
 def jumps(request: pytest.FixtureRequest) -> Sequence[Jump]:
-    """Give each way in which a clock is wrong."""
+    """Return the jumps of one kind of wrong clock."""
     return request.param  # type: ignore[no-any-return]
 
 
-# names and rotation
+# backup names and rotation
 
 
-def test_the_newest_backup_is_the_newest_by_order_whatever_the_clock_says(
-    volume: Volume, jumps: Sequence[Jump]
+def test_backups_are_ordered_by_saves_and_not_by_the_clock(
+    volume: StoreWithClock, jumps: Sequence[Jump]
 ) -> None:
     saved = 0
     for jump in (lambda _clock: None, *jumps):
@@ -151,15 +156,15 @@ def test_the_newest_backup_is_the_newest_by_order_whatever_the_clock_says(
             saved += 1
         volume.restart()
 
-    assert volume.kept() == [{"n": number} for number in range(saved - 2, saved - 7, -1)]
-    stamps = [parsed[1] for name in volume.names() if (parsed := parse_backup_name(name))]
+    assert volume.backup_values() == [{"n": number} for number in range(saved - 2, saved - 7, -1)]
+    stamps = [parsed[1] for name in volume.backup_names() if (parsed := parse_backup_name(name))]
     assert stamps == sorted(set(stamps), reverse=True)
     assert volume.run(volume.data.restore_from_backup(NAME))
     assert volume.run(volume.data.load_json(NAME)) == {"n": saved - 2}
 
 
-def test_what_is_broken_is_recovered_from_the_newest_by_order(
-    volume: Volume, jumps: Sequence[Jump]
+def test_a_broken_document_is_recovered_from_the_last_backup_made(
+    volume: StoreWithClock, jumps: Sequence[Jump]
 ) -> None:
     for number, jump in enumerate((lambda _clock: None, *jumps)):
         jump(volume.clock)
@@ -172,127 +177,135 @@ def test_what_is_broken_is_recovered_from_the_newest_by_order(
         assert volume.run(volume.data.load_json(NAME)) == {"n": len(jumps)}
 
 
-def walk(directory: Path, chance: random.Random, *, saves: int = 25) -> list[str]:
-    """Save under a clock that jumps at random; return what order would not have done."""
+def save_under_random_clock(directory: Path, rng: random.Random, *, saves: int = 25) -> list[str]:
+    """Save under a clock that jumps at random; return what is not in the order of the saves."""
     clock = FakeClock()
     policy = RetentionPolicy(
-        keep_newest=chance.randint(1, 5), keep_daily=chance.choice((0, 3)), keep_monthly=2
+        keep_newest=rng.randint(1, 5), keep_daily=rng.choice((0, 3)), keep_monthly=2
     )
-    volume = Volume(directory, clock, retention=policy)
+    volume = StoreWithClock(directory, clock, retention=policy)
     broken: list[str] = []
     for number in range(saves):
-        if chance.random() < 0.4:
-            clock.set_back(chance.choice((1, -1)) * chance.choice((1, HOUR_S, DAY_S, YEAR_S)))
-        if chance.random() < 0.2:
+        if rng.random() < 0.4:
+            clock.set_back(rng.choice((1, -1)) * rng.choice((1, HOUR_S, DAY_S, YEAR_S)))
+        if rng.random() < 0.2:
             volume.restart()
-        before = volume.names() if number else []
-        if chance.random() < 0.3 and number:
+        before = volume.backup_names() if number else []
+        if rng.random() < 0.3 and number:
             volume.run(volume.data.prune())
-            broken += [f"{number}: a prune took {volume.names()}"] * (volume.names() != before)
+            broken += [f"{number}: a prune left {volume.backup_names()}"] * (
+                volume.backup_names() != before
+            )
         volume.save({"n": number})
-        newest = volume.kept()[: min(number, policy.keep_newest)] if number else []
-        must = [{"n": one} for one in range(number - 1, number - 1 - len(newest), -1)]
-        if newest != must or len(newest) < min(number, policy.keep_newest):
-            broken.append(f"{number}: the newest are {newest}, not {must}")
+        newest = volume.backup_values()[: min(number, policy.keep_newest)] if number else []
+        expected = [{"n": older} for older in range(number - 1, number - 1 - len(newest), -1)]
+        if newest != expected or len(newest) < min(number, policy.keep_newest):
+            broken.append(f"{number}: the newest are {newest}, not {expected}")
     volume.close()
     return broken
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_clock_that_jumps_at_random_changes_no_order(place: Path, seed: int) -> None:
-    assert walk(place / "data", random.Random(seed)) == []
+def test_random_clock_jumps_change_no_order(workspace: Path, seed: int) -> None:
+    assert save_under_random_clock(workspace / "data", random.Random(seed)) == []
 
 
 @pytest.mark.prove
 @pytest.mark.timeout(300)
-def test_hundreds_of_random_walks_of_the_clock_change_no_order(place: Path, share_s: float) -> None:
-    until_s = time.monotonic() + min(share_s, LIMIT_S)
-    first = random.SystemRandom().randrange(1 << 32)
+def test_random_clock_jumps_in_hundreds_of_stores_change_no_order(
+    workspace: Path, share_s: float
+) -> None:
+    deadline_s = time.monotonic() + min(share_s, LIMIT_S)
+    first_seed = random.SystemRandom().randrange(1 << 32)
     tried, broken = 0, list[str]()
-    while tried < 300 and time.monotonic() < until_s:
-        found = walk(place / str(tried), random.Random(first + tried))
-        broken += [f"seed {first + tried}: {one}" for one in found]
+    while tried < 300 and time.monotonic() < deadline_s:
+        failures = save_under_random_clock(
+            workspace / str(tried), random.Random(first_seed + tried)
+        )
+        broken += [f"seed {first_seed + tried}: {failure}" for failure in failures]
         tried += 1
     note(SUITE, "25 saves under a clock that jumps at random", tried=tried,
-         failures=len(broken), where=kind_of(place), first_seed=first)  # fmt: skip
+         failures=len(broken), where=kind_of(workspace), first_seed=first_seed)  # fmt: skip
     assert not broken, "\n".join(broken)
     assert tried
 
 
-AGES: Final = RetentionPolicy(keep_newest=3, keep_daily=7, keep_weekly=4, keep_monthly=3)
+BY_AGE: Final = RetentionPolicy(keep_newest=3, keep_daily=7, keep_weekly=4, keep_monthly=3)
 
 
-def test_a_jump_alone_lets_nothing_go_that_is_kept_by_age(
-    place: Path, clock: FakeClock, jumps: Sequence[Jump]
+def test_a_clock_jump_discards_no_backup_that_is_kept_by_age(
+    workspace: Path, clock: FakeClock, jumps: Sequence[Jump]
 ) -> None:
-    volume = Volume(place / "data", clock, retention=AGES)
+    volume = StoreWithClock(workspace / "data", clock, retention=BY_AGE)
     for number in range(100):
         volume.save({"n": number})
         clock.advance(DAY_S / 2)
-    before = volume.names()
+    before = volume.backup_names()
     assert len(before) > 10
     for jump in jumps:
         jump(clock)
         volume.run(volume.data.prune())
-        assert volume.names() == before
+        assert volume.backup_names() == before
         volume.restart()
     volume.close()
 
 
-# the deleted
+# deleted documents
 
 
-def look_daily(volume: Volume, days: int) -> None:
+def prune_daily(volume: StoreWithClock, days: int) -> None:
     for _ in range(days):
         volume.clock.advance(DAY_S)
         volume.run(volume.data.prune())
 
 
-def test_the_backups_of_the_deleted_stay_through_jumps_and_go_after_their_days(
-    volume: Volume, jumps: Sequence[Jump]
+def test_backups_of_a_deleted_document_are_kept_through_jumps_for_their_elapsed_days(
+    volume: StoreWithClock, jumps: Sequence[Jump]
 ) -> None:
     for number in range(3):
         volume.save({"n": number})
     volume.run(volume.data.delete(NAME))
     volume.run(volume.data.prune())
-    before = volume.names()
+    before = volume.backup_names()
     for jump in jumps:
         jump(volume.clock)
         volume.run(volume.data.prune())
         volume.restart()
-        assert volume.names() == before
-    right = datetime(2025, 1, 6, 14, 30, 22, tzinfo=UTC)
-    volume.clock.instant = right + timedelta(seconds=volume.clock.elapsed_s)
+        assert volume.backup_names() == before
+    correct = datetime(2025, 1, 6, 14, 30, 22, tzinfo=UTC)
+    volume.clock.instant = correct + timedelta(seconds=volume.clock.elapsed_s)
 
-    look_daily(volume, 10)
-    assert volume.names() == before, "a jump may count as a week, and no more"
-    look_daily(volume, 25)
+    prune_daily(volume, 10)
+    assert volume.backup_names() == before, "a jump counted as more than a week"
+    prune_daily(volume, 25)
     assert volume.run(volume.data.all_backups()) == []
 
 
 # pins
 
 
-BIG: Final = {"text": "what took months to learn " * 60}
+LONG_VALUE: Final = {"text": "what took months to learn " * 60}
 
 
-def save_until_rotated(volume: Volume) -> None:
+def save_until_rotated(volume: StoreWithClock) -> None:
     for number in range(8):
         volume.save({"later": number, "text": "short"})
 
 
-@pytest.mark.parametrize("restarts", [False, True], ids=["running", "restarted while it is wrong"])
-def test_the_content_before_a_blank_save_is_pinned_through_jumps_for_the_days_lived(
-    volume: Volume, jumps: Sequence[Jump], restarts: bool
+@pytest.mark.parametrize(
+    "restarts", [False, True], ids=["running", "restarted while the clock is wrong"]
+)
+def test_the_content_before_a_blank_save_stays_pinned_for_its_elapsed_days(
+    volume: StoreWithClock, jumps: Sequence[Jump], restarts: bool
 ) -> None:
-    volume.save(BIG)
+    volume.save(LONG_VALUE)
     volume.save({"text": "short"})
     for jump in jumps:
         jump(volume.clock)
         if restarts:
             volume.restart()
         save_until_rotated(volume)
-        assert BIG in volume.kept()
+        assert LONG_VALUE in volume.backup_values()
 
     volume.clock.instant = datetime(2025, 1, 6, 14, 30, 22, tzinfo=UTC)
     for _ in range(32):
@@ -301,48 +314,50 @@ def test_the_content_before_a_blank_save_is_pinned_through_jumps_for_the_days_li
         volume.clock.advance(DAY_S)
         volume.save({"lived": volume.clock.elapsed_s, "text": "short"})
     save_until_rotated(volume)
-    assert BIG not in volume.kept(), "thirty days were lived"
+    assert LONG_VALUE not in volume.backup_values(), "the pin outlasted thirty elapsed days"
 
 
-# what is told and foreseen
+# alerts, health and forecasts
 
 
-class Ear:
-    """A sink that hears everything."""
+class RecordingSink:
+    """A sink that records every alert."""
 
-    name = kind = "ear"
+    name = kind = "recording"
     min_severity = Severity.INFO
 
     def __init__(self) -> None:
-        self.heard: list[Alert] = []
+        self.alerts: list[Alert] = []
 
     async def send(self, alert: Alert) -> Delivery:
-        self.heard.append(alert)
+        self.alerts.append(alert)
         return Delivery(sink=self.name, kind=self.kind, delivered=True)
 
 
-async def test_what_stands_is_told_once_more_for_each_jump_and_then_daily(
-    volume: Volume, jumps: Sequence[Jump]
+async def test_an_open_alert_is_repeated_at_most_once_for_each_jump_and_daily(
+    volume: StoreWithClock, jumps: Sequence[Jump]
 ) -> None:
-    ear = Ear()
-    alerts = Alerts(volume.data, [ear], clock=volume.clock)
+    sink = RecordingSink()
+    alerts = Alerts(volume.data, [sink], clock=volume.clock)
     await alerts.load()
     for jump in (lambda _clock: None, *jumps):
         jump(volume.clock)
-        before = len(ear.heard)
+        before = len(sink.alerts)
         for _ in range(48):
             await alerts.raise_alert(AlertType.JOB_FAILED, "export")
             await alerts.deliver_due()
             volume.clock.advance(HOUR_S)
-        assert 1 <= len(ear.heard) - before <= 3, "for the jump, and at most daily"
+        assert 1 <= len(sink.alerts) - before <= 3, "once for the jump, and at most daily"
     await alerts.resolve(AlertType.JOB_FAILED, "export")
     await alerts.deliver_due()
-    assert [alert.state for alert in ear.heard].count("resolved") == 1
-    assert ear.heard[-1].state == "resolved"
+    assert [alert.state for alert in sink.alerts].count("resolved") == 1
+    assert sink.alerts[-1].state == "resolved"
     await alerts.close()
 
 
-def test_what_happened_is_still_said_after_the_clock_was_set_back(volume: Volume) -> None:
+def test_health_still_reports_a_recovery_after_the_clock_was_set_back(
+    volume: StoreWithClock,
+) -> None:
     for number in range(2):
         volume.save({"n": number})
     volume.close()
@@ -351,15 +366,15 @@ def test_what_happened_is_still_said_after_the_clock_was_set_back(volume: Volume
     volume.run(volume.data.verify())
     volume.clock.set_back(YEAR_S)
     assert {"recovered", "quarantine"} <= {
-        name for name, check in volume.checks().items() if check["status"] == "warning"
+        name for name, check in volume.health_checks().items() if check["status"] == "warning"
     }
 
 
 GROWTH_BYTES: Final = 50 << 10
 
 
-def grow(volume: Volume, custody: Custody, hours: int) -> list[float]:
-    """Let the volume grow each hour, measure it, and return every forecast in days."""
+def measure_growth(volume: StoreWithClock, custody: Custody, hours: int) -> list[float]:
+    """Grow the volume each hour and measure it; return every forecast in days."""
     forecasts: list[float] = []
     for _ in range(hours):
         name = f"d{volume.clock.elapsed_s:.0f}.json"
@@ -371,24 +386,24 @@ def grow(volume: Volume, custody: Custody, hours: int) -> list[float]:
     return forecasts
 
 
-def test_no_jump_makes_a_volume_seem_full_sooner(volume: Volume, jumps: Sequence[Jump]) -> None:
-    """At so much an hour, 190 MB more last for some 150 days."""
+def test_no_clock_jump_shortens_the_forecast(volume: StoreWithClock, jumps: Sequence[Jump]) -> None:
+    """At this rate, 190 MB last for about 150 days."""
     custody = Custody(volume.data, clock=volume.clock)
-    before = grow(volume, custody, 30)
+    before = measure_growth(volume, custody, 30)
     assert before
     for jump in jumps:
         jump(volume.clock)
-        assert all(days > 75 for days in grow(volume, custody, 12))
-    again = grow(volume, custody, 30)
-    assert again, "a day after the last jump there is something to go by again"
-    assert all(75 < days < 400 for days in again[-6:])
+        assert all(days > 75 for days in measure_growth(volume, custody, 12))
+    later = measure_growth(volume, custody, 30)
+    assert later, "there was no forecast a day after the last jump"
+    assert all(75 < days < 400 for days in later[-6:])
 
 
-async def test_exports_follow_each_other_whatever_the_clock_says(
-    volume: Volume, place: Path, jumps: Sequence[Jump]
+async def test_exports_are_kept_in_the_order_they_were_made(
+    volume: StoreWithClock, workspace: Path, jumps: Sequence[Jump]
 ) -> None:
-    """The one just written stays, whole, and never fewer are kept than were asked for."""
-    target = Folder("beside", str(place / "exports"))
+    """The export just made is whole, and never fewer exports are kept than configured."""
+    target = Folder("beside", str(workspace / "exports"))
     exporting = Exporting(volume.data, version=__version__)
     for number, jump in enumerate((lambda _clock: None, *jumps, *[lambda _clock: None] * 3)):
         jump(volume.clock)

@@ -1,11 +1,11 @@
-"""Rot: whatever a bad disk changes is found by the next read or verify, and never served (V4).
+"""V4: damage by a failing disk is found by the next read or verify, and is never served.
 
-Faults are drawn by a seed: a kind of damage, a file, a place in it. What must be left is told from
-what was saved and what was broken alone (`rot.Volume`): the bytes in a running process's memory,
-else the newest backup that was not broken, else an error, and never anything else. A file without
-its attribute, or with another document's, is no rot to Seline but a stranger's (SPEC §3): the
-document is adopted as it lies there, the backup is used after every sound one. One whose attribute
-says that a newer Seline wrote it is refused and left alone.
+A seed draws a kind of damage, a file and a position. The expected result is computed from what was
+saved and what was damaged (`rot.SavedVolume`): the bytes in the cache of a running process, else
+the newest backup without damage, else an error. To Seline, a file without its attribute, or with
+that of another document, is a foreign file: such a document is adopted as it is, and such a backup
+is used after every sound one. A file whose attribute claims a newer format is refused and not
+changed.
 """
 
 from __future__ import annotations
@@ -56,32 +56,32 @@ from seline.storage.volume.events import Events
 from tests.faults.powercut.trying import fast_place, kind_of
 from tests.faults.rot import (
     ALERTS,
-    BYTES,
+    BYTE_DAMAGES,
     CHANGED,
-    GONE,
+    DELETED,
     JOBS,
     METADATA,
     PINS,
     RECORD,
     STATE,
     TOKENS,
-    Belief,
-    Crashed,
+    CrashedVolume,
     Damage,
-    Filled,
-    Volume,
-    crash,
-    fill,
-    lost,
-    opened,
-    refused,
+    FilledVolume,
+    SavedVolume,
+    Trust,
+    crash_in_transaction,
+    draw_faults,
+    fill_volume,
+    is_lost,
+    is_refused,
+    open_small,
     rot,
-    some_faults,
 )
 from tests.integration.test_http import ADMIN, settings_for
 from tests.proof.figures import note
 
-LONG_AGO_NS: Final = inspect.LONG_AGO_NS
+SETTLED_AFTER_NS: Final = inspect.LONG_AGO_NS
 SUITE: Final = "rot"
 SEED: Final = 20250106
 FAULTS: Final = 1000
@@ -90,18 +90,18 @@ LIMIT_S: Final = 120.0
 
 
 @pytest.fixture(autouse=True)
-def long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that rots touches no time: what is found broken has lain there for long.
+def every_file_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Treat every damaged file as settled, since a failing disk changes no time.
 
-    And whatever else fills the fast directory's mount is none of this suite's.
+    Usage is that of Seline's own files, whatever else is on the mount of the fast directory.
     """
     monkeypatch.setattr(inspect, "LONG_AGO_NS", -1)
     monkeypatch.setattr(capabilities, "mount_of", lambda _path: None)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    """Give a fast directory, and quiet: each fault is logged, as it must be."""
+def workspace(tmp_path: Path) -> Iterator[Path]:
+    """Yield a fast directory, and disable logging, because Seline logs every fault."""
     logging.disable(logging.CRITICAL)
     with fast_place(tmp_path) as fast:
         yield fast
@@ -112,248 +112,251 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
-    """How faults are found: by a process that knew the documents before, or not.
+class Reader:
+    """How damage is found: by a process that has the documents in its cache, or not.
 
-    `just_now`: what shrank may still be an editor's first step, and is given time to settle.
+    `recent`: a file that shrank may still be written by an editor, and must settle first.
     """
 
     name: str
     running: bool
-    remembers: bool
-    just_now: bool = False
+    cached: bool
+    recent: bool = False
 
     def __str__(self) -> str:
         return self.name
 
 
-WAYS: Final = (
-    Way(name="in a running process", running=True, remembers=True),
-    Way(name="in a running process that remembers nothing", running=True, remembers=False),
-    Way(name="after a restart", running=False, remembers=False),
-    Way(name="in a running process, just now", running=True, remembers=True, just_now=True),
+READERS: Final = (
+    Reader(name="in a running process", running=True, cached=True),
+    Reader(name="in a running process without a cache", running=True, cached=False),
+    Reader(name="after a restart", running=False, cached=False),
+    Reader(name="in a running process, just now", running=True, cached=True, recent=True),
 )
 
 
-def try_documents(filled: Filled, directory: Path, chance: random.Random) -> tuple[int, list[str]]:
-    """Break something of one document; return how many files, and which promises were broken."""
-    volume, way = filled.volume, chance.choice(WAYS)
+def try_documents(
+    filled: FilledVolume, directory: Path, rng: random.Random
+) -> tuple[int, list[str]]:
+    """Damage one document; return how many files were damaged, and what is broken."""
+    volume, reader = filled.volume, rng.choice(READERS)
     volume.copy(directory)
     documents = volume.documents()
     damages: dict[str, Damage] = {}
-    if not way.running:
-        damages = some_faults(directory, volume, documents, chance)
+    if not reader.running:
+        damages = draw_faults(directory, volume, documents, rng)
     with (
-        _young(way.just_now),
-        opened(directory, storage__cache_bytes_max=(16 << 20) * way.remembers) as seline,
+        _recent_changes(reader.recent),
+        open_small(directory, storage__cache_bytes_max=(16 << 20) * reader.cached) as seline,
     ):
-        if way.running:
+        if reader.running:
             for name in documents:
                 seline.data.load_json(name)
-            damages = some_faults(directory, volume, documents, chance)
-        found = Found(filled, damages, seline, remembered=way.remembers)
-        broken = found.by_verify() if chance.random() < 0.5 else found.by_reading()
-        broken += found.everything_is_served()
-        broken += found.it_is_said()
-        broken += found.broken_bytes_are_kept(directory)
-    with opened(directory) as seline:
-        again = Found(filled, damages, seline, remembered=way.remembers, mended=True)
-        broken += again.everything_is_served() + again.by_verify() + again.everything_works()
-    broken += _report_is_whole(directory)
-    return len(damages), [f"{way}: {_told(damages)}: {one}" for one in broken]
+            damages = draw_faults(directory, volume, documents, rng)
+        store = StoreCheck(filled, damages, seline, cached=reader.cached)
+        broken = store.check_verify() if rng.random() < 0.5 else store.check_reads()
+        broken += store.check_served()
+        broken += store.check_health()
+        broken += store.check_kept_bytes(directory)
+    with open_small(directory) as seline:
+        restarted = StoreCheck(filled, damages, seline, cached=reader.cached, repaired=True)
+        broken += restarted.check_served() + restarted.check_verify() + restarted.check_next_saves()
+    broken += _check_metadata(directory)
+    return len(damages), [f"{reader}: {_text_of(damages)}: {failure}" for failure in broken]
 
 
 @contextmanager
-def _young(just_now: bool) -> Iterator[None]:
+def _recent_changes(recent: bool) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        if just_now:
-            patch.setattr(inspect, "LONG_AGO_NS", LONG_AGO_NS)
+        if recent:
+            patch.setattr(inspect, "LONG_AGO_NS", SETTLED_AFTER_NS)
         yield
 
 
-def _told(damages: Mapping[str, Damage]) -> str:
+def _text_of(damages: Mapping[str, Damage]) -> str:
     return " and ".join(map(str, damages.values()))
 
 
-def _report_is_whole(directory: Path) -> list[str]:
+def _check_metadata(directory: Path) -> list[str]:
     try:
         report = json.loads((directory / METADATA).read_bytes())
-        return [] if report["schema_version"] == "1.0.0" else ["metadata.json is not made again"]
+        return [] if report["schema_version"] == "1.0.0" else ["metadata.json was not rebuilt"]
     except ValueError:
-        return ["metadata.json is left broken"]
+        return ["metadata.json is still broken"]
 
 
-class Found:
-    """What an open store makes of the damage, against what must come of it."""
+class StoreCheck:
+    """Checks an open store against the result that is expected after damage."""
 
     def __init__(
         self,
-        filled: Filled,
+        filled: FilledVolume,
         damages: Mapping[str, Damage],
         seline: Seline,
         *,
-        remembered: bool,
-        mended: bool = False,
+        cached: bool,
+        repaired: bool = False,
     ) -> None:
-        """`mended`: an earlier process has found everything already."""
+        """`repaired`: an earlier process has already found and repaired the damage."""
         self._filled = filled
         self._damages = damages
         self._data = seline.data
-        self._mended = mended
-        self._remembered = remembered
+        self._repaired = repaired
+        self._cached = cached
         self._names = filled.volume.documents()
-        self._left = {
-            name: filled.volume.left_of(name, damages, remembered=remembered)
-            for name in self._names
+        self._expected = {
+            name: filled.volume.expected_bytes(name, damages, cached=cached) for name in self._names
         }
 
-    def by_reading(self) -> list[str]:
-        """Every read is right, the first as the second."""
-        return [*self.everything_is_served(), *self.everything_is_served()]
+    def check_reads(self) -> list[str]:
+        """Every read returns the expected value, twice in a row."""
+        return [*self.check_served(), *self.check_served()]
 
-    def by_verify(self) -> list[str]:
-        """Everything broken is a finding, and nothing else is."""
+    def check_verify(self) -> list[str]:
+        """Every damaged file has the expected finding, and no other file has one."""
         report = self._data.verify()
-        found = {(one.document, one.backup): one.outcome for one in report.findings}
-        must = {
+        found = {(finding.document, finding.backup): finding.outcome for finding in report.findings}
+        expected = {
             key: outcome
             for path in self._damages
-            for key, outcome in self._current_documents(path).items()
+            for key, outcome in self._expected_findings(path).items()
         }
-        return [] if found == must else [f"verify found {found}, not {must}"]
+        return [] if found == expected else [f"verify found {found}, not {expected}"]
 
-    def _current_documents(self, path: str) -> dict[tuple[str, str | None], str]:
-        belief, name = self._damages[path].belief, path
+    def _expected_findings(self, path: str) -> dict[tuple[str, str | None], str]:
+        trust, name = self._damages[path].trust, path
         if path.startswith("backups/"):
             backup = path.removeprefix("backups/")
             [name] = [
-                one for one in (*self._names, GONE) if path in self._filled.volume.backups_of(one)
+                document
+                for document in (*self._names, DELETED)
+                if path in self._filled.volume.backups_of(document)
             ]
-            return {(name, backup): "marked"} if belief is Belief.NOTHING else {}
-        if belief is Belief.NOT_OURS_TO_SAY:
+            return {(name, backup): "marked"} if trust is Trust.NONE else {}
+        if trust is Trust.NEWER_FORMAT:
             return {(name, None): "unreadable"}
-        if self._left[name] is None:
+        if self._expected[name] is None:
             return {(name, None): "unrecoverable"}
-        if self._mended or belief is Belief.EVERYTHING:
+        if self._repaired or trust is Trust.FULL:
             return {}
-        return {(name, None): "recovered" if belief is Belief.NOTHING else "adopted"}
+        return {(name, None): "recovered" if trust is Trust.NONE else "adopted"}
 
-    def everything_is_served(self) -> list[str]:
-        """Each document is exactly what must be left of it, or refused by name; exports too."""
-        broken = [one for name in self._names for one in self._served(name)]
+    def check_served(self) -> list[str]:
+        """Each document has the expected value or raises the expected error, in exports too."""
+        broken = [failure for name in self._names for failure in self._check_document(name)]
         export = self._data.export_all_data()
         refusals = {name for name in self._names if self._is_refused(name)}
         if set(export.get("unrecoverable", [])) != refusals:  # type: ignore[arg-type]
             broken.append(f"the export names {export.get('unrecoverable')}, not {refusals}")
         for name, value in export["files"].items():  # type: ignore[union-attr]
-            if name in self._names and value != self._value(name):
+            if name in self._names and value != self._expected_value(name):
                 broken.append(f"the export holds another {name}")
         return broken
 
-    def _served(self, name: str) -> list[str]:
+    def _check_document(self, name: str) -> list[str]:
         try:
             value = self._data.load_json(name, default={"there": "is none"})
         except DocumentUnreadable:
-            return [] if refused(name, self._damages) else [f"{name} cannot be read"]
+            return [] if is_refused(name, self._damages) else [f"{name} cannot be read"]
         except DocumentUnrecoverable:
-            return [] if self._left[name] is None else [f"{name} is not recovered"]
-        if value not in self._filled.ever[name]:
+            return [] if self._expected[name] is None else [f"{name} is not recovered"]
+        if value not in self._filled.saved_values[name]:
             return [f"{name} is served as {str(value)[:60]!r}, which was never saved"]
-        if self._is_refused(name) or value != self._value(name):
+        if self._is_refused(name) or value != self._expected_value(name):
             return [f"{name} is served as {str(value)[:60]!r}"]
         return []
 
     def _is_refused(self, name: str) -> bool:
-        return self._left[name] is None or refused(name, self._damages)
+        return self._expected[name] is None or is_refused(name, self._damages)
 
-    def _value(self, name: str) -> Json:
-        left = self._left[name]
-        return None if left is None else json.loads(left)  # type: ignore[no-any-return]
+    def _expected_value(self, name: str) -> Json:
+        data = self._expected[name]
+        return None if data is None else json.loads(data)  # type: ignore[no-any-return]
 
-    def it_is_said(self) -> list[str]:
-        """Health names each broken document, and says of each recovered one what is lost."""
+    def check_health(self) -> list[str]:
+        """Health names each damaged document and, if it was recovered, what is lost."""
         health = self._data.health()
-        if health["status"] == "healthy" and self._all_lost():
+        if health["status"] == "healthy" and self._lost_documents():
             return ["health is healthy"]
-        told = [f"{check['name']}: {check['detail']}" for check in health["checks"]]  # type: ignore[union-attr,index,call-overload]
+        lines = [f"{check['name']}: {check['detail']}" for check in health["checks"]]  # type: ignore[union-attr,index,call-overload]
         return [
-            f"health does not say of {name}: {must}"
-            for name in self._all_lost()
-            for must in [self._must_say(name)]
-            if not any(name in one and re.search(must, one) for one in told)
+            f"health does not report of {name}: {pattern}"
+            for name in self._lost_documents()
+            for pattern in [self._expected_text(name)]
+            if not any(name in line and re.search(pattern, line) for line in lines)
         ]
 
-    def _must_say(self, name: str) -> str:
-        if self._left[name] is None:
+    def _expected_text(self, name: str) -> str:
+        if self._expected[name] is None:
             return "^unrecoverable: .* nothing was overwritten|^documents: cannot be served"
-        nothing = self._remembered and self._left[name] == self._filled.volume.files[name]
-        return f"^recovered: .*{'nothing is lost' if nothing else 'lost: changes after'}"
+        unchanged = self._cached and self._expected[name] == self._filled.volume.files[name]
+        return f"^recovered: .*{'nothing is lost' if unchanged else 'lost: changes after'}"
 
-    def _all_lost(self) -> list[str]:
-        return [name for name in self._names if lost(name, self._damages)]
+    def _lost_documents(self) -> list[str]:
+        return [name for name in self._names if is_lost(name, self._damages)]
 
-    def broken_bytes_are_kept(self, directory: Path) -> list[str]:
-        """What was replaced lies in quarantine as it was; what was not, where it was (V4)."""
-        aside = {(item.document, self._data.read_quarantine(item.name))
+    def check_kept_bytes(self, directory: Path) -> list[str]:
+        """V4: replaced bytes are in quarantine; bytes that were not replaced are in place."""
+        quarantined = {(item.document, self._data.read_quarantine(item.name))
                  for item in self._data.quarantine()}  # fmt: skip
         broken = []
-        for name in self._all_lost():
+        for name in self._lost_documents():
             data = self._damages[name].data
-            if self._left[name] is None:
+            if self._expected[name] is None:
                 kept = (directory / name).read_bytes() == data == self._data.raw(name)
             else:
-                kept = (name, data) in aside
-            broken += [] if kept else [f"the broken bytes of {name} are gone"]
+                kept = (name, data) in quarantined
+            broken += [] if kept else [f"the broken bytes of {name} are lost"]
         return broken
 
-    def everything_works(self) -> list[str]:
-        """What is whole takes the next change; what is not refuses it and stays (V4)."""
+    def check_next_saves(self) -> list[str]:
+        """V4: each document accepts the next save, except one that is refused or unrecoverable."""
         broken = []
         for name in self._names:
             try:
                 self._data.save_json(name, {"the": "next"}, shrink=True)
             except (DocumentUnrecoverable, DocumentUnreadable):
-                broken += [] if self._is_refused(name) else [f"{name} takes no change"]
+                broken += [] if self._is_refused(name) else [f"{name} refuses the next save"]
             else:
                 newest = self._data.backups(name)[0]
                 if self._is_refused(name):
                     broken.append(f"{name} was overwritten")
-                elif self._data.read_backup(name, newest.name) != self._value(name):
-                    broken.append(f"the newest backup of {name} is not what it was")
+                elif self._data.read_backup(name, newest.name) != self._expected_value(name):
+                    broken.append(f"the newest backup of {name} is not the replaced content")
         return broken
 
 
 # Seline's own state
 
 
-def try_state(filled: Filled, directory: Path, chance: random.Random) -> tuple[int, list[str]]:
-    """Break something of Seline's own, in a running process that goes on with it, or at rest."""
-    volume, way = filled.volume, chance.choice(WAYS)
+def try_state(filled: FilledVolume, directory: Path, rng: random.Random) -> tuple[int, list[str]]:
+    """Damage Seline's own state, in a running process or before a start."""
+    volume, reader = filled.volume, rng.choice(READERS)
     volume.copy(directory)
     state = volume.documents(inside=STATE)
     damages: dict[str, Damage] = {}
     broken: list[str] = []
-    made: list[str] = []
-    if way.running:
-        with opened(directory, storage__cache_bytes_max=(16 << 20) * way.remembers) as seline:
+    created: list[str] = []
+    if reader.running:
+        with open_small(directory, storage__cache_bytes_max=(16 << 20) * reader.cached) as seline:
             run_without_loop(_tokens(seline).load())
             seline.data.verify()
-            damages = some_faults(directory, volume, state, chance)
-            made = _go_on(seline, damages, verify=chance.random() < 0.5)
+            damages = draw_faults(directory, volume, state, rng)
+            created = _repair(seline, damages, verify=rng.random() < 0.5)
     else:
-        damages = some_faults(directory, volume, state, chance)
-    left = {
+        damages = draw_faults(directory, volume, state, rng)
+    expected = {
         path: None
-        if refused(path, damages)
-        else volume.left_of(path, damages, remembered=way.remembers)
+        if is_refused(path, damages)
+        else volume.expected_bytes(path, damages, cached=reader.cached)
         for path in state
     }
-    with opened(directory) as seline:
-        broken += _only_who_may_comes_in(seline, filled, left[TOKENS], made)
-        broken += _pins_hold_or_nothing_is_rotated(seline, left[PINS], damages)
-        broken += _notes_are_right_or_begun_anew(seline, left)
-        broken += _nothing_of_the_deleted_goes(seline, volume)
-    return len(damages), [f"{way}: {_told(damages)}: {one}" for one in broken]
+    with open_small(directory) as seline:
+        broken += _check_tokens(seline, filled, expected[TOKENS], created)
+        broken += _check_pins(seline, expected[PINS], damages)
+        broken += _check_jobs_and_alerts(seline, expected)
+        broken += _check_deleted(seline, volume)
+    return len(damages), [f"{reader}: {_text_of(damages)}: {failure}" for failure in broken]
 
 
 def _tokens(seline: Seline) -> Tokens:
@@ -361,8 +364,8 @@ def _tokens(seline: Seline) -> Tokens:
     return Tokens(awaited, admin_token=None, clock=awaited.clock)
 
 
-def _go_on(seline: Seline, damages: Mapping[str, Damage], *, verify: bool) -> list[str]:
-    """Have everything mended, by a pass or by the next change; return the secret of a new token."""
+def _repair(seline: Seline, damages: Mapping[str, Damage], *, verify: bool) -> list[str]:
+    """Repair by verify or by the next change; return the token that the change created."""
     if verify:
         seline.data.verify()
         return []
@@ -375,19 +378,25 @@ def _go_on(seline: Seline, damages: Mapping[str, Damage], *, verify: bool) -> li
         return []
 
 
-def _only_who_may_comes_in(
-    seline: Seline, filled: Filled, left: bytes | None, made: Sequence[str]
+def _check_tokens(
+    seline: Seline, filled: FilledVolume, expected: bytes | None, created: Sequence[str]
 ) -> list[str]:
-    """Tokens let in whom the newest sound record names; a broken one lets in nobody."""
+    """Exactly the tokens in the newest sound record are admitted, none if the record is broken."""
     tokens = _tokens(seline)
     run_without_loop(tokens.load())
-    named = {one["digest"] for one in json.loads(left or b'{"tokens": []}')["tokens"]}
-    may = {one for one in (*filled.secrets, *made) if _digest(one) in named} | {*made}
-    come_in = {
-        one for one in (*filled.secrets, *made, "sel_00000000_guess") if _admits(tokens, one)
+    named = {token["digest"] for token in json.loads(expected or b'{"tokens": []}')["tokens"]}
+    allowed = {secret for secret in (*filled.secrets, *created) if _digest(secret) in named} | {
+        *created
+    }
+    admitted = {
+        secret
+        for secret in (*filled.secrets, *created, "sel_00000000_guess")
+        if _is_admitted(tokens, secret)
     }
     return (
-        [] if come_in == may else [f"{len(come_in - may)} too many, {len(may - come_in)} too few"]
+        []
+        if admitted == allowed
+        else [f"wrongly admitted: {len(admitted - allowed)}, refused: {len(allowed - admitted)}"]
     )
 
 
@@ -395,7 +404,7 @@ def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _admits(tokens: Tokens, secret: str) -> bool:
+def _is_admitted(tokens: Tokens, secret: str) -> bool:
     try:
         tokens.admit(secret, client=secret, needs="read")
     except Unauthorized:
@@ -403,28 +412,30 @@ def _admits(tokens: Tokens, secret: str) -> bool:
     return True
 
 
-def _pins_hold_or_nothing_is_rotated(
-    seline: Seline, left: bytes | None, damages: Mapping[str, Damage]
-) -> list[str]:
-    """Either the pins are those of the newest sound record, or every backup stays (V8)."""
+def _check_pins(seline: Seline, expected: bytes | None, damages: Mapping[str, Damage]) -> list[str]:
+    """V8: the pins are those of the newest sound record, or no backup is rotated."""
     keeping = seline.data._awaited.keeping
     before = {backup.name for backup in seline.data.backups("profile.json")}
     for number in range(8):
         seline.data.save_json("profile.json", {"later": number}, shrink=True)
     after = {backup.name: backup for backup in seline.data.backups("profile.json")}
     checks = {check["name"]: check for check in seline.data.health()["checks"]}  # type: ignore[index,union-attr,call-overload]
-    if left is None:
-        said = checks["pins"]["status"] == "warning"
-        stay = before <= set(after) and len(after) == len(before) + 8
-        return [] if said and stay else [f"unreadable pins: said {said}, everything stays {stay}"]
-    if set(keeping.pins()) != set(read_pins(json.loads(left))):
-        return ["the pins are others"]
-    lost_unsaid = lost(PINS, damages) and "pins.json" not in str(checks)
-    return ["a pin may be lost, and nothing is said"] if lost_unsaid else []
+    if expected is None:
+        reported = checks["pins"]["status"] == "warning"
+        kept = before <= set(after) and len(after) == len(before) + 8
+        return (
+            []
+            if reported and kept
+            else [f"unreadable pins: reported {reported}, every backup kept {kept}"]
+        )
+    if set(keeping.pins()) != set(read_pins(json.loads(expected))):
+        return ["the pins differ"]
+    unreported = is_lost(PINS, damages) and "pins.json" not in str(checks)
+    return ["a pin may be lost, and health does not report it"] if unreported else []
 
 
-def _notes_are_right_or_begun_anew(seline: Seline, left: Mapping[str, bytes | None]) -> list[str]:
-    """The records of jobs and alerts are whole, or begun anew."""
+def _check_jobs_and_alerts(seline: Seline, expected: Mapping[str, bytes | None]) -> list[str]:
+    """The records of jobs and alerts are those that were saved, or empty."""
     data = seline.data._awaited
     jobs = run_without_loop(remembered(data, "jobs.json", {}))
     alerts = Alerts(data, ())
@@ -432,102 +443,110 @@ def _notes_are_right_or_begun_anew(seline: Seline, left: Mapping[str, bytes | No
     custody = Custody(data, clock=data.clock)
     run_without_loop(custody.remember())
     run_without_loop(custody.measure())
-    kept = json.loads(left[ALERTS] or b'{"alerts": []}')["alerts"]
+    kept = json.loads(expected[ALERTS] or b'{"alerts": []}')["alerts"]
     broken = []
-    if read_records(jobs) != read_records(json.loads(left[JOBS] or b"{}")):
-        broken.append("the jobs' records are others")
-    if {one.id for one in alerts.listing()} != {one["alert"]["id"] for one in kept}:
-        broken.append("the alerts are others")
+    if read_records(jobs) != read_records(json.loads(expected[JOBS] or b"{}")):
+        broken.append("the jobs' records differ")
+    if {alert.id for alert in alerts.listing()} != {alert["alert"]["id"] for alert in kept}:
+        broken.append("the alerts differ")
     return broken
 
 
-def _nothing_of_the_deleted_goes(seline: Seline, volume: Volume) -> list[str]:
-    """What is known of the deleted may rot: their backups stay (V8)."""
+def _check_deleted(seline: Seline, volume: SavedVolume) -> list[str]:
+    """V8: the backups of deleted documents are kept when the record of deletions is damaged."""
     seline.data.prune()
-    there = {f"backups/{backup.name}" for backup in seline.data.backups(GONE)}
-    return [] if there == set(volume.backups_of(GONE)) else ["a deleted document's backups went"]
+    kept = {f"backups/{backup.name}" for backup in seline.data.backups(DELETED)}
+    return (
+        []
+        if kept == set(volume.backups_of(DELETED))
+        else ["backups of a deleted document were removed"]
+    )
 
 
-# what a crash in a transaction left
+# volumes after a crash in a transaction
 
 
 UNRECOVERABLE: Final = "unrecoverable"
 
 
 def try_record(
-    crashed: Sequence[Crashed], directory: Path, chance: random.Random
+    volumes: Sequence[CrashedVolume], directory: Path, rng: random.Random
 ) -> tuple[int, list[str]]:
-    """Break the record, or what was staged, or what it replaces; open what is left."""
-    crash = chance.choice(crashed)
-    crash.volume.copy(directory)
-    staged = [path for path in crash.staged.values() if (directory / path).exists()]
-    targets = chance.choice(
+    """Damage the record, or staged files, or a document of the transaction; open the volume."""
+    crashed = rng.choice(volumes)
+    crashed.volume.copy(directory)
+    staged = [path for path in crashed.staged.values() if (directory / path).exists()]
+    targets = rng.choice(
         (
             [RECORD],
-            chance.sample(staged, chance.randint(1, 2)),
-            [RECORD, chance.choice(staged)],
-            [chance.choice([name for name in CHANGED if name in crash.volume.files])],
+            rng.sample(staged, rng.randint(1, 2)),
+            [RECORD, rng.choice(staged)],
+            [rng.choice([name for name in CHANGED if name in crashed.volume.files])],
         )
     )
-    damages = {path: rot(directory, path, _kind_for(path, chance), chance) for path in targets}
-    with opened(directory) as seline:
+    damages = {path: rot(directory, path, _draw_kind(path, rng), rng) for path in targets}
+    with open_small(directory) as seline:
         broken = [
             f"{name} is {value!r}"
             for name in CHANGED
-            if (value := _loaded(seline, name)) != _must_be(crash, name, damages)
+            if (value := _load(seline, name)) != _expected_value_of(crashed, name, damages)
         ]
-        told = any(check["name"] == "journal_broken" for check in seline.data.health()["checks"])  # type: ignore[index,union-attr,call-overload]
-        if told != _cannot_be_completed(crash, damages):
-            broken.append(f"that it cannot be completed is told: {told}")
-        kept = {seline.data.read_quarantine(one.name) for one in seline.data.quarantine()}
+        reported = any(
+            check["name"] == "journal_broken" for check in seline.data.health()["checks"]
+        )  # type: ignore[index,union-attr,call-overload]
+        if reported != _is_incomplete(crashed, damages):
+            broken.append(f"health reports an incomplete transaction: {reported}")
+        kept = {seline.data.read_quarantine(item.name) for item in seline.data.quarantine()}
         kept |= {path.read_bytes() for path in map(directory.joinpath, damages) if path.exists()}
-        must = {RECORD, *CHANGED, *(() if RECORD in damages else _waiting(crash))}
-        broken += [f"{one} is gone" for one in must & {*damages} if damages[one].data not in kept]
+        required = {RECORD, *CHANGED, *(() if RECORD in damages else _unpublished(crashed))}
+        broken += [
+            f"{path} is gone" for path in required & {*damages} if damages[path].data not in kept
+        ]
     broken += [f"stray: {path}" for path in (directory / STATE / "staging").iterdir()]
-    where = f"{len(crash.published)} of {len(CHANGED)} in place"
-    return len(damages), [f"{where}: {_told(damages)}: {one}" for one in broken]
+    where = f"{len(crashed.published)} of {len(CHANGED)} in place"
+    return len(damages), [f"{where}: {_text_of(damages)}: {failure}" for failure in broken]
 
 
-def _kind_for(path: str, chance: random.Random) -> str:
-    """White space behind the record is nothing to it."""
-    without = {"a space behind the end", "truncated"} if path == RECORD else set()
-    return chance.choice([kind for kind in BYTES if kind not in without])
+def _draw_kind(path: str, rng: random.Random) -> str:
+    """Draw a kind of damage; white space after the record is not damage."""
+    excluded = {"a space after the end", "truncated"} if path == RECORD else set()
+    return rng.choice([kind for kind in BYTE_DAMAGES if kind not in excluded])
 
 
-def _loaded(seline: Seline, name: str) -> Json:
+def _load(seline: Seline, name: str) -> Json:
     try:
         return seline.data.load_json(name, default=None)
     except DocumentUnrecoverable:
         return UNRECOVERABLE
 
 
-def _must_be(crash: Crashed, name: str, damages: Mapping[str, Damage]) -> Json:
-    before, after = (_value_of(data) for data in (crash.before[name], crash.after[name]))
-    if name in damages and name in crash.published:
+def _expected_value_of(crashed: CrashedVolume, name: str, damages: Mapping[str, Damage]) -> Json:
+    before, after = (_decoded(data) for data in (crashed.before[name], crashed.after[name]))
+    if name in damages and name in crashed.published:
         return UNRECOVERABLE if before is None else before
-    if name in crash.published:
+    if name in crashed.published:
         return after
-    if RECORD in damages or crash.staged[name] in damages:
+    if RECORD in damages or crashed.staged[name] in damages:
         return before
-    return before if _is_given_up(crash, damages) else after
+    return before if _is_rolled_back(crashed, damages) else after
 
 
-def _value_of(data: bytes | None) -> Json:
+def _decoded(data: bytes | None) -> Json:
     return None if data is None else json.loads(data)  # type: ignore[no-any-return]
 
 
-def _is_given_up(crash: Crashed, damages: Mapping[str, Damage]) -> bool:
-    """Whether none of it is made: something staged is broken, and nothing is in place yet."""
-    return not crash.published and _cannot_be_completed(crash, damages)
+def _is_rolled_back(crashed: CrashedVolume, damages: Mapping[str, Damage]) -> bool:
+    """Whether no document is changed: a staged file is damaged, and none is published yet."""
+    return not crashed.published and _is_incomplete(crashed, damages)
 
 
-def _cannot_be_completed(crash: Crashed, damages: Mapping[str, Damage]) -> bool:
-    return RECORD in damages or not _waiting(crash).isdisjoint(damages)
+def _is_incomplete(crashed: CrashedVolume, damages: Mapping[str, Damage]) -> bool:
+    return RECORD in damages or not _unpublished(crashed).isdisjoint(damages)
 
 
-def _waiting(crash: Crashed) -> set[str]:
-    """Return what is staged and not in place; what lies there for the others came out for them."""
-    return {path for name, path in crash.staged.items() if name not in crash.published}
+def _unpublished(crashed: CrashedVolume) -> set[str]:
+    """Return the staged files that are not published; the others hold the displaced content."""
+    return {path for name, path in crashed.staged.items() if name not in crashed.published}
 
 
 # the rounds
@@ -535,59 +554,59 @@ def _waiting(crash: Crashed) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What rots, and how one round of it is tried: (what to copy, where to, chance)."""
+    """What is damaged, and the function that runs one round in (volume, directory, rng)."""
 
     what: str
-    one: Callable[[Any, Path, random.Random], tuple[int, list[str]]]
-    prepare: Callable[[Filled, Path], Any]
+    run: Callable[[Any, Path, random.Random], tuple[int, list[str]]]
+    prepare: Callable[[FilledVolume, Path], Any]
     share: float
 
 
-def _as_filled(filled: Filled, _place: Path) -> Filled:
+def _unchanged(filled: FilledVolume, _place: Path) -> FilledVolume:
     return filled
 
 
 SUBJECTS: Final = (
-    Subject(what="documents and backups", one=try_documents, prepare=_as_filled, share=0.6),
+    Subject(what="documents and backups", run=try_documents, prepare=_unchanged, share=0.6),
     Subject(
         what="tokens, pins, jobs, alerts and their backups",
-        one=try_state,
-        prepare=_as_filled,
+        run=try_state,
+        prepare=_unchanged,
         share=0.25,
     ),
     Subject(
         what="the record of a transaction and what it names",
-        one=try_record,
-        prepare=crash,
+        run=try_record,
+        prepare=crash_in_transaction,
         share=0.15,
     ),
 )
 FAULTS_PER_VOLUME: Final = 50
 
 
-def try_some(
-    subject: Subject, place: Path, faults: int, *, seed: int, until_s: float = math.inf
+def run_faults(
+    subject: Subject, workspace: Path, faults: int, *, seed: int, until_s: float = math.inf
 ) -> tuple[int, list[str]]:
-    """Break so many files, on a volume made anew now and then; return how many, and what broke."""
+    """Damage `faults` files, on a new volume for every fifty; return how many, and what broke."""
     tried, broken = 0, list[str]()
     print(f"\n{subject.what}: seed {seed}")
     while tried < faults and time.monotonic() < until_s:
-        chance = random.Random(f"{seed} {tried}")
-        whole = place / f"{subject.what} {tried}"
-        whole.mkdir()
-        volume = subject.prepare(fill(whole / "whole", chance), whole)
-        ends = min(faults, tried + FAULTS_PER_VOLUME)
-        while tried < ends and time.monotonic() < until_s:
-            count, found = subject.one(volume, whole / "broken", chance)
-            shutil.rmtree(whole / "broken")
-            tried, broken = tried + count, broken + found
-        shutil.rmtree(whole)
+        rng = random.Random(f"{seed} {tried}")
+        directory = workspace / f"{subject.what} {tried}"
+        directory.mkdir()
+        volume = subject.prepare(fill_volume(directory / "whole", rng), directory)
+        stop = min(faults, tried + FAULTS_PER_VOLUME)
+        while tried < stop and time.monotonic() < until_s:
+            count, failures = subject.run(volume, directory / "broken", rng)
+            shutil.rmtree(directory / "broken")
+            tried, broken = tried + count, broken + failures
+        shutil.rmtree(directory)
     return tried, broken
 
 
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.what)
-def test_what_rots_is_found_and_recovered_or_refused(subject: Subject, place: Path) -> None:
-    tried, broken = try_some(subject, place, round(FAULTS_FEW * subject.share), seed=SEED)
+def test_damage_is_found_and_recovered_or_refused(subject: Subject, workspace: Path) -> None:
+    tried, broken = run_faults(subject, workspace, round(FAULTS_FEW * subject.share), seed=SEED)
     assert not broken, "\n".join(broken)
     assert tried
 
@@ -595,167 +614,175 @@ def test_what_rots_is_found_and_recovered_or_refused(subject: Subject, place: Pa
 @pytest.mark.prove(share=3)
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.what)
-def test_of_a_thousand_faults_none_is_served(subject: Subject, place: Path, share_s: float) -> None:
+def test_none_of_a_thousand_faults_is_served(
+    subject: Subject, workspace: Path, share_s: float
+) -> None:
     until_s = time.monotonic() + min(share_s, LIMIT_S)
     seed = random.SystemRandom().randrange(1 << 32)
-    tried, broken = try_some(
-        subject, place, round(FAULTS * subject.share), seed=seed, until_s=until_s
+    tried, broken = run_faults(
+        subject, workspace, round(FAULTS * subject.share), seed=seed, until_s=until_s
     )
-    note(SUITE, subject.what, tried=tried, failures=len(broken), where=kind_of(place), seed=seed)
+    note(
+        SUITE, subject.what, tried=tried, failures=len(broken), where=kind_of(workspace), seed=seed
+    )
     assert not broken, "\n".join(broken)
     assert tried
 
 
-# stores that are wrong on purpose
+# negative controls: stores that are wrong
 
 
-def _believes_what_it_reads(patch: pytest.MonkeyPatch) -> None:
-    def credulous(*args: Any, **more: Any) -> inspect.Judged:
-        judged = real(*args, **more)
+def _serve_altered_bytes(patch: pytest.MonkeyPatch) -> None:
+    def ignore_checksum(*args: Any, **options: Any) -> inspect.Judged:
+        judged = real(*args, **options)
         if judged.verdict is not Verdict.ALTERED:
             return judged
         return inspect.Judged(Verdict.SOUND, judged.content, judged.recorded)
 
     real = inspect.judge
-    patch.setattr(inspect, "judge", credulous)
+    patch.setattr(inspect, "judge", ignore_checksum)
 
 
-def _takes_any_backup(patch: pytest.MonkeyPatch) -> None:
+def _accept_any_backup(patch: pytest.MonkeyPatch) -> None:
     for module in (integrity, inspect):
         patch.setattr(module, "name_hash", lambda _key: bytes(16))
 
 
-def _recovers_and_says_nothing(patch: pytest.MonkeyPatch) -> None:
+def _report_no_recovery(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Events, "repaired", lambda *_: False)
 
 
-def _throws_broken_bytes_away(patch: pytest.MonkeyPatch) -> None:
+def _discard_broken_bytes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Preserver, "_set_aside", lambda *_: None)
 
 
-def _believes_what_was_staged(patch: pytest.MonkeyPatch) -> None:
+def _trust_staged_files(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replay, "_is_damaged", lambda *_: False)
 
 
 CONTROLS: Final[Mapping[str, tuple[Callable[[pytest.MonkeyPatch], None], Subject]]] = {
-    "rot is read as if it were sound": (_believes_what_it_reads, SUBJECTS[0]),
-    "backups of any document will do": (_takes_any_backup, SUBJECTS[0]),
-    "recoveries are not told": (_recovers_and_says_nothing, SUBJECTS[0]),
-    "broken bytes are thrown away": (_throws_broken_bytes_away, SUBJECTS[0]),
-    "a staged file that rotted is passed over": (_believes_what_was_staged, SUBJECTS[2]),
+    "altered bytes are served as sound": (_serve_altered_bytes, SUBJECTS[0]),
+    "backups of other documents are used": (_accept_any_backup, SUBJECTS[0]),
+    "recoveries are not reported": (_report_no_recovery, SUBJECTS[0]),
+    "broken bytes are not kept": (_discard_broken_bytes, SUBJECTS[0]),
+    "damaged staged files are rolled forward": (_trust_staged_files, SUBJECTS[2]),
 }
 
 
-@pytest.mark.parametrize("wrong", CONTROLS)
-def test_a_store_that_is_wrong_on_purpose_is_flagged(
-    wrong: str, place: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_wrong_store_is_flagged(
+    control: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plant, subject = CONTROLS[wrong]
-    plant(monkeypatch)
+    break_store, subject = CONTROLS[control]
+    break_store(monkeypatch)
     for seed in range(6):
-        _, broken = try_some(subject, place, 12, seed=seed)
+        _, broken = run_faults(subject, workspace, 12, seed=seed)
         if broken:
             return
     raise AssertionError("nothing was flagged")
 
 
 @pytest.mark.prove
-@pytest.mark.parametrize("wrong", CONTROLS)
-def test_every_wrong_store_is_counted(
-    wrong: str, place: Path, share_s: float, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("control", CONTROLS)
+def test_the_flagged_faults_of_a_wrong_store_are_counted(
+    control: str, workspace: Path, share_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plant, subject = CONTROLS[wrong]
-    plant(monkeypatch)
+    break_store, subject = CONTROLS[control]
+    break_store(monkeypatch)
     until_s = time.monotonic() + min(share_s, LIMIT_S / 10)
-    tried, broken = try_some(subject, place, FAULTS_PER_VOLUME, seed=SEED, until_s=until_s)
-    note("negative control", f"rot: {wrong}", tried=tried, failures=len(broken),
-         where=kind_of(place))  # fmt: skip
+    tried, broken = run_faults(subject, workspace, FAULTS_PER_VOLUME, seed=SEED, until_s=until_s)
+    note("negative control", f"rot: {control}", tried=tried, failures=len(broken),
+         where=kind_of(workspace))  # fmt: skip
     assert broken
 
 
-# what no document depends on, and what nothing can be told of
+# files that no document depends on, and the format
 
 
-ELSEWHERE: Final = (METADATA, f"{STATE}server.json", "quarantine")
+NOT_DOCUMENTS: Final = (METADATA, f"{STATE}server.json", "quarantine")
 
 
-@pytest.mark.parametrize("path", ELSEWHERE)
-def test_rot_where_no_document_lies_touches_none(path: str, place: Path) -> None:
-    filled = fill(place / "whole", random.Random(SEED))
-    for number, kind in enumerate(BYTES):
-        directory = place / str(number)
+@pytest.mark.parametrize("path", NOT_DOCUMENTS)
+def test_damage_to_metadata_server_json_or_quarantine_affects_no_document(
+    path: str, workspace: Path
+) -> None:
+    filled = fill_volume(workspace / "whole", random.Random(SEED))
+    for number, kind in enumerate(BYTE_DAMAGES):
+        directory = workspace / str(number)
         filled.volume.copy(directory)
         [target] = [path] if path != "quarantine" else os.listdir(directory / path)
         target = target if path != "quarantine" else f"quarantine/{target}"
         rot(directory, target, kind, random.Random(number))
-        with opened(directory) as seline:
-            found = Found(filled, {}, seline, remembered=False, mended=True)
-            assert not [*found.everything_is_served(), *found.by_verify()], kind
+        with open_small(directory) as seline:
+            store = StoreCheck(filled, {}, seline, cached=False, repaired=True)
+            assert not [*store.check_served(), *store.check_verify()], kind
             seline.data.save_json("profile.json", {"the": "next"}, shrink=True)
-        assert not _report_is_whole(directory), kind
+        assert not _check_metadata(directory), kind
 
 
-def test_a_rotten_format_is_refused_and_nothing_is_touched(place: Path) -> None:
-    """Whether it is rot or a newer Seline's cannot be told, so the volume is left as it is."""
-    filled = fill(place / "whole", random.Random(SEED))
+def test_a_damaged_format_file_is_refused_and_no_file_changes(workspace: Path) -> None:
+    """Damage cannot be told from a newer format, so the volume is not changed."""
+    filled = fill_volume(workspace / "whole", random.Random(SEED))
     for bit in range(8):
-        directory = place / str(bit)
+        directory = workspace / str(bit)
         filled.volume.copy(directory)
         rotten = bytes([b"1"[0] ^ 1 << bit]) + b"\n"
         (directory / STATE / "format").write_bytes(rotten)
-        before = Volume.of(directory).files
+        before = SavedVolume.of(directory).files
         if rotten != b"0\n":
             with pytest.raises(UnsupportedFormat):
-                opened(directory)
-        assert Volume.of(directory).files == before
+                open_small(directory)
+        assert SavedVolume.of(directory).files == before
         (directory / STATE / "format").write_bytes(b"1\n")
-        with opened(directory) as seline:
-            assert not Found(filled, {}, seline, remembered=False).everything_is_served()
+        with open_small(directory) as seline:
+            assert not StoreCheck(filled, {}, seline, cached=False).check_served()
 
 
-# Seline's own state, one thing at a time
+# single state files
 
 
-def test_pins_that_cannot_be_read_stop_rotation(place: Path) -> None:
-    """A directory in their place is no pins at all, and not none."""
-    filled = fill(place / "whole", random.Random(SEED))
+def test_unreadable_pins_stop_rotation(workspace: Path) -> None:
+    """A directory in place of pins.json counts as unreadable pins, not as no pins."""
+    filled = fill_volume(workspace / "whole", random.Random(SEED))
     directory = filled.volume.directory
     (directory / PINS).unlink()
     (directory / PINS).mkdir()
-    with opened(directory) as seline:
-        assert not _pins_hold_or_nothing_is_rotated(seline, None, {})
+    with open_small(directory) as seline:
+        assert not _check_pins(seline, None, {})
 
 
-def test_verify_mends_what_memory_still_holds_before_a_restart_needs_it(place: Path) -> None:
-    filled = fill(place / "whole", random.Random(SEED))
+def test_verify_repairs_state_files_from_memory_before_a_restart(workspace: Path) -> None:
+    filled = fill_volume(workspace / "whole", random.Random(SEED))
     directory = filled.volume.directory
     broken = [TOKENS, *filled.volume.backups_of(TOKENS), PINS, *filled.volume.backups_of(PINS)]
-    with opened(directory) as seline:
+    with open_small(directory) as seline:
         run_without_loop(_tokens(seline).load())
         for path in broken:
             rot(directory, path, "a flipped bit", random.Random(path))
         seline.data.verify()
         health = seline.data.health()
-    with opened(directory) as seline:
-        left = filled.volume.files
-        assert not _only_who_may_comes_in(seline, filled, left[TOKENS], ())
-        assert not _pins_hold_or_nothing_is_rotated(seline, left[PINS], {})
+    with open_small(directory) as seline:
+        saved = filled.volume.files
+        assert not _check_tokens(seline, filled, saved[TOKENS], ())
+        assert not _check_pins(seline, saved[PINS], {})
     assert "tokens.json" in str(health["checks"])
 
 
-async def test_rotten_tokens_let_nobody_in_and_keep_no_document_back(place: Path) -> None:
-    """The first token has no backup yet; one flipped bit must not keep a bot from its data."""
-    async with open_seline(place, lock_wait_s=0) as seline:
+async def test_damaged_tokens_admit_no_caller_and_block_no_document(workspace: Path) -> None:
+    """The first token has no backup; one flipped bit in it must not stop the bot from reading."""
+    async with open_seline(workspace, lock_wait_s=0) as seline:
         await seline.data.save_json("profile.json", {"n": 1})
-        stolen = (await _tokens_of(seline).create()).secret
-    rot(place, TOKENS, "a flipped bit", random.Random(SEED))
-    async with serving(settings_for(place)) as running, aiohttp.ClientSession() as session:
+        rotten = (await _tokens_of(seline).create()).secret
+    rot(workspace, TOKENS, "a flipped bit", random.Random(SEED))
+    async with serving(settings_for(workspace)) as running, aiohttp.ClientSession() as session:
         await running.acquired()
-        for token, status in ((stolen, 401), (ADMIN, 200)):
+        for token, status in ((rotten, 401), (ADMIN, 200)):
             headers = {"Authorization": f"Bearer {token}"}
-            async with session.get(f"{running.address}{PREFIX}/health", headers=headers) as got:
-                assert got.status == status
-                health = await got.text()
+            async with session.get(
+                f"{running.address}{PREFIX}/health", headers=headers
+            ) as response:
+                assert response.status == status
+                health = await response.text()
         assert "tokens.json" in health
         assert await running.data.load_json("profile.json") == {"n": 1}
         assert running.tokens.admit(
