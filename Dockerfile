@@ -23,5 +23,5 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ['PORT']}/livez\", timeout=4)"]
 # Starts as root only to take over the mount's top directory, then drops its rights for good.
-ENTRYPOINT ["python", "-m", "seline.cli.container"]
+ENTRYPOINT ["python", "-m", "seline.server.container"]
 CMD ["serve"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from seline.cli.container import USER_ID, ProcessUser, data_dir, hand_over, must_hand_over
+from seline.server.container import USER_ID, ProcessUser, data_dir, hand_over, must_hand_over
 from seline.settings import Storage
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def test_the_server_runs_unprivileged_on_a_mount_owned_by_root(tmp_path: Path) -
     mount.mkdir(mode=0o755)
     if not _seline_user_can_run_this_python():
         pytest.skip("only root can run this Python")
-    command = [sys.executable, "-m", "seline.cli.container", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "seline.server.container", "serve", "--port", "0"]
     process = subprocess.Popen(
         [*command, "--host", "127.0.0.1"],
         cwd=tmp_path,

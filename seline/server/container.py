@@ -1,8 +1,7 @@
-"""The first process of a container: give the volume to Seline's user, become it, then be `seline`.
+"""The entry point of a container: hand the volume to Seline's user, drop root, start `seline`.
 
-Platforms mount volumes as root's. Only the mount's own directory is handed over, through a
-descriptor and never through a link; what lies in it is left as it is. Everything after runs
-without root's rights.
+Platforms mount volumes as root's. Only the mount's top directory changes its owner, through a
+descriptor that follows no link; its content is left as it is.
 """
 
 from __future__ import annotations
@@ -21,19 +20,22 @@ USER_ID: Final = 10001
 
 @dataclass(frozen=True, slots=True)
 class ProcessUser:
-    """Who a process is, or a directory's owner."""
+    """The user and group of a process, or of a directory."""
 
     uid: int
     gid: int
 
 
 def must_hand_over(process: ProcessUser, owner: ProcessUser, target: ProcessUser) -> bool:
-    """Whether the mount's directory has to change hands: only root can, and only if it differs."""
+    """Return whether to change the owner: the process is root, and the owner is not the target."""
     return process.uid == 0 and owner != target
 
 
 def data_dir(environ: Mapping[str, str]) -> str | None:
-    """Return the data directory as `seline` itself will find it; wrong settings are its to tell."""
+    """Return the data directory that `seline` will use; None for wrong settings.
+
+    `seline` reports wrong settings itself.
+    """
     try:
         return load_settings(environ=environ).data_dir
     except SettingsError:
@@ -41,9 +43,9 @@ def data_dir(environ: Mapping[str, str]) -> str | None:
 
 
 def hand_over(directory: str, target: ProcessUser) -> bool:
-    """Give a directory to `target` if it is another's; whether it changed hands.
+    """Make `target` the owner of a directory; return whether the owner changed.
 
-    Raises OSError where it is a link or no directory.
+    Raises OSError for a link, and for what is not a directory.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(directory, flags)
@@ -59,7 +61,7 @@ def hand_over(directory: str, target: ProcessUser) -> bool:
 
 
 def become(target: ProcessUser) -> None:
-    """Give up root's rights for good; nothing to do for anybody else."""
+    """Drop root for good; do nothing for another user."""
     if os.getuid() != 0:
         return
     os.setgroups([])
@@ -68,13 +70,13 @@ def become(target: ProcessUser) -> None:
 
 
 def start(arguments: Sequence[str], target: ProcessUser) -> NoReturn:
-    """Hand over, become, and be `seline` with these arguments."""
+    """Hand the data directory over, become `target`, and run `seline` with these arguments."""
     directory = data_dir(os.environ)
     if directory is not None and os.path.isdir(directory) and os.getuid() == 0:
         try:
             hand_over(directory, target)
         except OSError as error:
-            sys.stderr.write(f"seline: {directory} cannot be taken over: {error.strerror}.\n")
+            sys.stderr.write(f"seline: cannot change the owner of {directory}: {error.strerror}.\n")
             sys.exit(1)
     become(target)
     os.environ.setdefault("HOME", "/tmp")  # noqa: S108  # nothing is kept there
