@@ -118,7 +118,10 @@ class AccessError(SelineError):
 class Unauthorized(AccessError):
     """A valid token is needed."""
 
-    hint = "Send `Authorization: Bearer …`; `seline token create` makes a token."
+    hint = (
+        "Send a valid token (the command line sends SELINE_TOKEN, else SELINE_ADMIN_TOKEN); "
+        "`seline token create` on the server's machine makes one."
+    )
 
 
 class TokenNotFound(AccessError):
@@ -136,7 +139,7 @@ class Forbidden(AccessError):
 class TooManyRequests(AccessError):
     """Too many failed attempts; wait before the next one."""
 
-    hint = "Wait as long as `Retry-After` says; a valid token is accepted at any time."
+    hint = "Wait a minute, then try again; a valid token is accepted at any time."
 
 
 class RequestError(SelineError):
@@ -146,13 +149,13 @@ class RequestError(SelineError):
 class InvalidRequest(RequestError):
     """A field, parameter or header of the request is wrong; nothing was changed."""
 
-    hint = "See the field named; `/api/v1/data-admin` in the README lists what each route takes."
+    hint = "Correct what is named, then try again."
 
 
 class RequestTooLarge(RequestError):
     """The request's body is larger than this route takes; nothing was changed."""
 
-    hint = "Send a smaller body, or raise `storage.document_bytes_max`."
+    hint = "Split it into several documents, or raise `storage.document_bytes_max`."
 
 
 class UnsupportedCoding(RequestError):
@@ -164,13 +167,13 @@ class UnsupportedCoding(RequestError):
 class RouteNotFound(RequestError):
     """There is no such address."""
 
-    hint = "The README lists the routes."
+    hint = "Check the address, and that the server is not an older Seline."
 
 
 class MethodNotAllowed(RequestError):
     """This address does not take that method."""
 
-    hint = "See the `Allow` header."
+    hint = "Check the address, and that the server is not an older Seline."
 
 
 class StorageError(SelineError):

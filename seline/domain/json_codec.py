@@ -22,6 +22,23 @@ from seline.errors import NotSerializable
 
 DEPTH_MAX: Final = 200
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
+HINTS: Final[Mapping[str, str]] = {
+    "empty file": "Delete the file, or put `{}` into it.",
+    "only white space": "Delete the file, or put `{}` into it.",
+    "only NUL bytes": "A crash left it so: take it from a backup, or leave it out.",
+    "cut off": "It was not written completely: take it from a backup, or close what is open.",
+    "starts with a byte order mark": "Save it as UTF-8 without a byte order mark.",
+    "UTF-16": "Save it as UTF-8: `iconv -f UTF-16 -t UTF-8`.",
+    "not UTF-8": "Save it as UTF-8: `iconv -f LATIN1 -t UTF-8`, if that is what it is.",
+    "duplicate key": "Keep the one of the two that is right.",
+    "NaN": "Put null or a number in its place.",
+    "Infinity": "Put null or a number in its place.",
+    "-Infinity": "Put null or a number in its place.",
+    "a comma stands before the closing bracket": "Remove that comma.",
+    "something follows after the end": "Remove what follows, or make one list of it.",
+}
+"""The next step for the reasons of NotJson, by how a reason starts."""
+_OTHER_HINT: Final = "Correct it at the place named, with any text editor."
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder()
 
@@ -35,6 +52,12 @@ class NotJson(ValueError):
         self.column = column
         where = "" if line is None else f" (line {line}, column {column})"
         super().__init__(f"{reason}{where}")
+
+    @property
+    def hint(self) -> str:
+        """Return the next step for whoever wrote the bytes."""
+        hints = (hint for start, hint in HINTS.items() if self.reason.startswith(start))
+        return next(hints, _OTHER_HINT)
 
 
 def encode(value: object, *, depth_max: int = DEPTH_MAX) -> bytes:

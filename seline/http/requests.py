@@ -87,7 +87,10 @@ async def read_json(request: web.Request, bytes_max: int) -> Json:
         return decode_strict(body)
     except NotJson as error:
         raise InvalidRequest(
-            f"The body is not JSON: {error}.", line=error.line, column=error.column
+            f"The body is not JSON: {error}.",
+            hint=error.hint,
+            line=error.line,
+            column=error.column,
         ) from error
 
 
