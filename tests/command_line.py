@@ -1,7 +1,7 @@
-"""The command line as tests use it: each command in a process of its own.
+"""Run the command line in tests: each command in its own process.
 
-A command that is waited for is forked from a server that has imported everything already; one that
-is left running, or that depends on how Python starts, is `python -m seline …`.
+A command that a test waits for is forked from a fork server with all imports done. One that keeps
+running, or that depends on how Python starts, is `python -m seline …`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from seline.cli import main
 RUN_S: Final = 60
 _FORKS: Final = get_context("forkserver")
 _FORKS.set_forkserver_preload(
-    ["seline.cli", "seline.cli.client", "seline.server", "tests.command_line"]
+    ["seline.cli", "seline.client", "seline.server", "tests.command_line"]
 )
 _STARTS_PYTHON: Final = ("PYTHON", "LANG", "LC_")
 _PASSED_ON: Final = ("PATH", "PYTHONPATH", "LANG", "VIRTUAL_ENV")
@@ -33,7 +33,7 @@ _PASSED_ON: Final = ("PATH", "PYTHONPATH", "LANG", "VIRTUAL_ENV")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
-    """What a command did: exit code, data, talk."""
+    """What a command did: exit code, stdout, stderr."""
 
     code: int
     out: str
@@ -46,7 +46,7 @@ class Ran:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A command line at one data directory, with nothing of the environment but what is named."""
+    """A command line on one data directory, with only these environment variables."""
 
     folder: Path
     environ: Mapping[str, str]
@@ -58,7 +58,7 @@ class Line:
     def __call__(self, *arguments: str, stdin: str | bytes = b"", **environ: str) -> Ran:
         given = stdin.encode() if isinstance(stdin, str) else stdin
         if any(name.startswith(_STARTS_PYTHON) for name in environ):
-            return self._afresh(arguments, given, environ)
+            return self._new_python(arguments, given, environ)
         with tempfile.TemporaryDirectory() as scratch:
             streams = [os.path.join(scratch, name) for name in ("in", "out", "err")]
             Path(streams[0]).write_bytes(given)
@@ -72,7 +72,9 @@ class Line:
             out, err = (Path(name).read_text("utf-8") for name in streams[1:])
             return Ran(code=process.exitcode, out=out, err=err)
 
-    def _afresh(self, arguments: Sequence[str], given: bytes, environ: Mapping[str, str]) -> Ran:
+    def _new_python(
+        self, arguments: Sequence[str], given: bytes, environ: Mapping[str, str]
+    ) -> Ran:
         done = subprocess.run(
             self._command(*arguments),
             input=given,
@@ -85,7 +87,7 @@ class Line:
         return Ran(code=done.returncode, out=done.stdout.decode(), err=done.stderr.decode())
 
     def start(self, *arguments: str, **pipes: Any) -> subprocess.Popen[bytes]:
-        """Start a command and leave it running."""
+        """Start a command and return while it runs."""
         return subprocess.Popen(
             self._command(*arguments), cwd=self.folder, env=dict(self.environ), **pipes
         )
@@ -96,7 +98,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """A server of its own process, as its first words tell."""
+    """A server in its own process, with what it printed at its start."""
 
     pid: int
     url: str
@@ -107,7 +109,7 @@ class Served:
 def _run(
     arguments: Sequence[str], folder: str, environ: Mapping[str, str], streams: Sequence[str]
 ) -> None:
-    """Be the command, in a process just forked."""
+    """Run the command in a forked process."""
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environ)
@@ -121,7 +123,7 @@ def _run(
 
 
 def line_at(folder: Path, **environ: str) -> Line:
-    """Return a command line whose data directory is `folder/data`; it leaves nothing elsewhere."""
+    """Return a command line on `folder/data`; temporary files go to `folder/scratch`."""
     scratch = folder / "scratch"
     scratch.mkdir(exist_ok=True)
     passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
@@ -131,7 +133,7 @@ def line_at(folder: Path, **environ: str) -> Line:
 
 @contextmanager
 def served(line: Line, *arguments: str) -> Iterator[Served]:
-    """Run `seline serve` on a free port for as long as the block lasts."""
+    """Run `seline serve` on a free port during the block."""
     command = ("serve", "--host", "127.0.0.1", "--port", "0", *arguments)
     with (line.folder / "serve.err").open("wb") as talk:
         process = line.start(*command, stdout=subprocess.PIPE, stderr=talk)
@@ -152,7 +154,7 @@ def served(line: Line, *arguments: str) -> Iterator[Served]:
 
 
 def _greeting(process: subprocess.Popen[bytes]) -> str:
-    """Return what the server prints until it says how to get a token."""
+    """Return what the server prints up to the line about tokens."""
     assert process.stdout is not None
     lines: list[str] = []
     for line in process.stdout:

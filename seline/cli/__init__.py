@@ -1,4 +1,4 @@
-"""The command `seline`: every verb a client of the admin API, wherever the store is (SPEC §8)."""
+"""The command `seline`: each verb is a client of the admin API, on this machine or another one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from seline.cli import (
     damage,
     demo,
     documents,
-    exporting,
-    importing,
+    exports,
+    imports,
     jobs,
-    serving,
+    serve,
     status,
     terminal,
     tokens,
@@ -25,7 +25,7 @@ from seline.cli.group import front
 __all__ = ["VERB_MODULES", "main"]
 
 VERB_MODULES: Final = (
-    serving,
+    serve,
     status,
     tokens,
     config,
@@ -33,17 +33,17 @@ VERB_MODULES: Final = (
     backups,
     damage,
     demo,
-    exporting,
-    importing,
+    exports,
+    imports,
     jobs,
     alerts,
 )
-"""Each puts its verbs into the group when it is imported."""
+"""Each module adds its verbs to the group when it is imported."""
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
     if sys.platform == "win32":
         sys.exit("seline: Seline needs Linux. Next: run it inside WSL.")
-    terminal.speak_plainly()
+    terminal.escape_unencodable()
     front(prog_name="seline")

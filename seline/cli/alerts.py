@@ -1,4 +1,4 @@
-"""The verb alerts: what there is to hear of, and a test of everyone who should hear."""
+"""The verb alerts: list the alerts and their sinks, or send a test alert."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from seline.cli import terminal
-from seline.cli.exits import Exit
+from seline.cli.errors import Exit
 from seline.cli.group import front
-from seline.cli.verbs import api_verb
+from seline.cli.verbs import GlobalOptions, api_verb
 
 if TYPE_CHECKING:
-    from seline.cli.client import Api
+    from seline.client import Api
 
 
 @api_verb(
@@ -26,54 +26,54 @@ if TYPE_CHECKING:
     """,
 )
 @click.argument("action", required=False, type=click.Choice(["test"]))
-async def alerts(api: Api, action: str | None) -> Exit:
-    """Show what alerts there are and who hears of them; `test` sends everyone a test alert.
+async def alerts(api: Api, options: GlobalOptions, action: str | None) -> Exit:
+    """List the alerts and the sinks that receive them; `test` sends a test alert to every sink.
 
-    Who hears of them is set in `alerts.sinks`. A test exits 1 if one of them did not get it.
+    `alerts.sinks` sets the sinks. A test exits 1 if a sink did not receive it.
     """
     if action == "test":
-        return await _test(api)
+        return await _test(api, options)
     listed = await api.get("/alerts")
-    if api.options.json:
+    if options.json:
         terminal.out_json(listed)
     else:
         _show(listed)
     return Exit.DONE
 
 
-async def _test(api: Api) -> Exit:
+async def _test(api: Api, options: GlobalOptions) -> Exit:
     with terminal.busy("Sending the test alert"):
-        answered = (await api.request("POST", "/alerts/test")).value()
-    deliveries: list[dict[str, Any]] = answered["deliveries"]
-    if api.options.json:
-        terminal.out_json(answered)
+        tested = (await api.request("POST", "/alerts/test")).value()
+    deliveries: list[dict[str, Any]] = tested["deliveries"]
+    if options.json:
+        terminal.out_json(tested)
     else:
         rows = [
             (
-                one["sink"],
-                one["kind"],
-                "delivered" if one["delivered"] else "failed",
-                one["detail"] or f"{one['took_ms']:.0f} ms",
+                delivery["sink"],
+                delivery["kind"],
+                "delivered" if delivery["delivered"] else "failed",
+                delivery["detail"] or f"{delivery['took_ms']:.0f} ms",
             )
-            for one in deliveries
+            for delivery in deliveries
         ]
         terminal.out_table(("SINK", "KIND", "TEST", "DETAIL"), rows)
-    if [one["kind"] for one in deliveries] == ["log"]:
-        terminal.say("Only the log hears of alerts. Set alerts.sinks, so that somebody is told.")
-    return Exit.DONE if all(one["delivered"] for one in deliveries) else Exit.FAILED
+    if [delivery["kind"] for delivery in deliveries] == ["log"]:
+        terminal.notice("Only the log receives alerts. Set alerts.sinks, so that a person does.")
+    return Exit.DONE if all(delivery["delivered"] for delivery in deliveries) else Exit.FAILED
 
 
 def _show(listed: dict[str, Any]) -> None:
     for alert in listed["alerts"]:
-        often = f", {alert['count']} times" if alert["count"] > 1 else ""
+        times = f", {alert['count']} times" if alert["count"] > 1 else ""
         terminal.out(
-            f"{alert['state']} {alert['severity']} {alert['type']} {alert['last_at']}{often}"
+            f"{alert['state']} {alert['severity']} {alert['type']} {alert['last_at']}{times}"
         )
         terminal.out(f"    {alert['summary']}")
         if alert["fix"]:
             terminal.out(f"    Next: {alert['fix']}")
     if not listed["alerts"]:
-        terminal.say("There are no alerts.")
+        terminal.notice("There are no alerts.")
     rows = [
         (
             sink["name"],
@@ -84,4 +84,4 @@ def _show(listed: dict[str, Any]) -> None:
         )
         for sink in listed["sinks"]
     ]
-    terminal.out_table(("SINK", "KIND", "HEARS FROM", "WAITING", "LAST"), rows)
+    terminal.out_table(("SINK", "KIND", "FROM SEVERITY", "WAITING", "LAST"), rows)

@@ -8,12 +8,12 @@ import click
 
 from seline.cli import terminal
 from seline.cli.group import front
-from seline.cli.problem import Problem
-from seline.cli.verbs import agreed, api_verb, dry_run_option, yes_option
+from seline.cli.verbs import GlobalOptions, api_verb, confirm, dry_run_option, yes_option
 from seline.domain.plural import counted
+from seline.errors import BackupNotFound
 
 if TYPE_CHECKING:
-    from seline.cli.client import Api
+    from seline.client import Api
 
 SECTION: Final = "Backups"
 
@@ -29,18 +29,27 @@ SECTION: Final = "Backups"
     """,
 )
 @click.argument("name")
-async def backups(api: Api, name: str) -> None:
+async def backups(api: Api, options: GlobalOptions, name: str) -> None:
     """List a document's backups, newest first, and why each is kept."""
-    from seline.cli.client import document_path
-
-    listed = await api.get(document_path(name, "backups"))
-    if api.options.json:
-        terminal.out_json(listed)
-        return
-    rows = [_row(backup) for backup in listed["backups"]]
-    terminal.out_table(("BACKUP", "TAKEN", "SIZE", "STATE", "PINNED", "KEPT BECAUSE"), rows)
-    if not rows:
-        terminal.say(f"{name} has no backup yet: its next change makes one.")
+    listed = await api.get("/documents/{}/backups", name)
+    rows = [
+        (
+            backup["name"],
+            backup["taken_at"],
+            terminal.size_text(backup["size_bytes"]),
+            backup["verdict"],
+            "yes" if backup["pinned"] else "",
+            backup["because"],
+        )
+        for backup in listed["backups"]
+    ]
+    terminal.out_list(
+        listed,
+        ("BACKUP", "TAKEN", "SIZE", "STATE", "PINNED", "KEPT BECAUSE"),
+        rows,
+        as_json=options.json,
+        empty=f"{name} has no backup yet: its next change makes one.",
+    )
 
 
 @api_verb(
@@ -55,10 +64,12 @@ async def backups(api: Api, name: str) -> None:
 @click.argument("name")
 @click.argument("backup")
 @click.option("--because", metavar="TEXT", help="Why it is kept, shown in the list.")
-async def pin(api: Api, name: str, backup: str, because: str | None) -> None:
-    """Keep a backup outside rotation until it is unpinned."""
-    await _change_pin(api, "PUT", name, backup, {"because": because} if because else None)
-    terminal.say(f"{backup} is kept until `seline unpin {name} {backup}`.")
+async def pin(
+    api: Api, options: GlobalOptions, name: str, backup: str, because: str | None
+) -> None:
+    """Keep a backup until it is unpinned; rotation leaves it out."""
+    await _pin(api, options, "PUT", name, backup, {"because": because} if because else None)
+    terminal.notice(f"{backup} is kept until `seline unpin {name} {backup}`.")
 
 
 @api_verb(
@@ -71,10 +82,23 @@ async def pin(api: Api, name: str, backup: str, because: str | None) -> None:
 )
 @click.argument("name")
 @click.argument("backup")
-async def unpin(api: Api, name: str, backup: str) -> None:
-    """Give a pinned backup back to rotation."""
-    await _change_pin(api, "DELETE", name, backup)
-    terminal.say(f"{backup} goes when its turn comes.")
+async def unpin(api: Api, options: GlobalOptions, name: str, backup: str) -> None:
+    """Let rotation remove a pinned backup when it is due."""
+    await _pin(api, options, "DELETE", name, backup)
+    terminal.notice(f"{backup} is rotated like any other backup.")
+
+
+async def _pin(
+    api: Api,
+    options: GlobalOptions,
+    method: str,
+    name: str,
+    backup: str,
+    body: dict[str, str] | None = None,
+) -> None:
+    response = await api.request(method, "/documents/{}/backups/{}/pin", name, backup, body=body)
+    if options.json and response.data:
+        terminal.out_json(response.value())
 
 
 @api_verb(
@@ -93,26 +117,32 @@ async def unpin(api: Api, name: str, backup: str) -> None:
 @dry_run_option
 @yes_option
 async def restore(
-    api: Api, name: str, backup: str | None, named: str | None, dry_run: bool, yes: bool
+    api: Api,
+    options: GlobalOptions,
+    name: str,
+    backup: str | None,
+    named: str | None,
+    dry_run: bool,
+    yes: bool,
 ) -> None:
-    """Go back to a backup; what is current now becomes a backup itself.
+    """Go back to a backup; the current content becomes a backup itself.
 
-    Without BACKUP it is the newest sound one that differs from what is current.
+    Without BACKUP it is the newest sound one that differs from the current content.
     """
     if backup and named and backup != named:
         raise click.UsageError(f"{backup} and --backup {named} name two backups: give one.")
     backup = backup or named
     plan = await _restore_plan(api, name, backup)
-    if not await agreed(plan, dry_run=dry_run, yes=yes):
+    if not await confirm(plan, dry_run=dry_run, yes=yes):
         return
     body = {"filename": name} if backup is None else {"filename": name, "backup": backup}
-    answer = (await api.request("POST", "/restore-backup", body=body)).value()
-    if api.options.json:
-        terminal.out_json(answer)
-    restored, undo = answer["restored"], answer.get("undo")
-    terminal.say(f"{name} is back at {restored['backup']} (taken {restored['taken_at']}).")
+    done = (await api.request("POST", "/restore-backup", body=body)).value()
+    if options.json:
+        terminal.out_json(done)
+    restored, undo = done["restored"], done.get("undo")
+    terminal.notice(f"{name} is back at {restored['backup']} (taken {restored['taken_at']}).")
     if undo:
-        terminal.say(f"To undo: seline restore {name} --backup {undo['backup']}")
+        terminal.notice(f"To undo: seline restore {name} --backup {undo['backup']}")
 
 
 @api_verb(
@@ -126,115 +156,84 @@ async def restore(
 )
 @dry_run_option
 @yes_option
-async def prune(api: Api, dry_run: bool, yes: bool) -> None:
+async def prune(api: Api, options: GlobalOptions, dry_run: bool, yes: bool) -> None:
     """Discard the backups that the retention policy no longer keeps.
 
-    The newest sound backup of a document is never among them.
+    The newest sound backup of each document is always kept.
     """
     planned = await _prune(api, dry_run=True)
     if not planned["pruned"]:
-        terminal.say("Nothing to prune: every backup is kept for a reason (`seline backups NAME`).")
-        _show_pruned(api, planned)
+        terminal.notice("Nothing to prune: every backup is kept (`seline backups NAME` says why).")
+    _show_pruned(options, planned)
+    if not planned["pruned"]:
         return
-    _show_pruned(api, planned)
-    if await agreed(_freed(planned, "would be discarded"), dry_run=dry_run, yes=yes):
+    if await confirm(_size(planned, "would be discarded"), dry_run=dry_run, yes=yes):
         done = await _prune(api, dry_run=False)
-        terminal.say(_freed(done, "are discarded"))
-
-
-async def _change_pin(
-    api: Api, method: str, name: str, backup: str, body: dict[str, str] | None = None
-) -> None:
-    from seline.cli.client import document_path
-
-    path = document_path(name, "backups", backup, "pin")
-    answer = await api.request(method, path, body=body)
-    if api.options.json and answer.data:
-        terminal.out_json(answer.value())
+        terminal.notice(_size(done, "are discarded"))
 
 
 async def _restore_plan(api: Api, name: str, backup: str | None) -> str:
-    """Say which backup it will be, as far as can be told. Raises Problem where there is none."""
-    from seline.cli.client import document_path
-
-    listed: list[dict[str, Any]] = (await api.get(document_path(name, "backups")))["backups"]
+    """Return which backup a restore would take. Raises BackupNotFound."""
+    listed: list[dict[str, Any]] = (await api.get("/documents/{}/backups", name))["backups"]
     documents = (await api.get("/documents"))["documents"]
-    current = next((one for one in documents if one["name"] == name), None)
+    current = next((document for document in documents if document["name"] == name), None)
     if backup is None:
         if not listed:
-            raise Problem(
+            raise BackupNotFound(
                 f"{name} has no backup to go back to.",
-                "`seline documents` lists what there is; a document's next change makes a backup.",
-                code="backup_not_found",
+                hint="`seline documents` lists the documents; a document's next change makes a "
+                "backup.",
             )
         what = _candidate(listed, current)
     else:
-        _named(listed, name, backup)
+        _check_named(listed, name, backup)
         what = backup
     return f"{name} would go back to {what}; {_undoing(name, current)}"
 
 
 def _undoing(name: str, current: dict[str, Any] | None) -> str:
-    """Say what would become of what is current now."""
+    """Return what would become of the current content."""
     if current is None:
         return f"there is no {name} now, so nothing would be replaced."
     if current["verdict"] == "sound":
-        return "what is current now would become a backup, so it could be undone."
+        return "the current content would become a backup, so it could be undone."
     return (
-        "what is current now would become a backup, so it could be undone; broken bytes would go "
+        "the current content would become a backup, so it could be undone; broken bytes would go "
         "to quarantine/."
     )
 
 
 def _candidate(listed: list[dict[str, Any]], current: dict[str, Any] | None) -> str:
-    """Return the newest sound backup that differs from what is current."""
+    """Return the newest sound backup that differs from the current content."""
     revision = None if current is None else current["revision"]
     for backup in listed:
         if backup["verdict"] == "sound" and backup["sha256"] != revision:
             return f"{backup['name']} (taken {backup['taken_at']})"
-    return "its newest sound backup that differs from what is current"
+    return "its newest sound backup that differs from the current content"
 
 
-def _named(listed: list[dict[str, Any]], name: str, backup: str) -> None:
-    if any(known["name"] == backup for known in listed):
-        return
-    raise Problem(
-        f"{name} has no backup {backup}.",
-        f"`seline backups {name}` lists what there is.",
-        code="backup_not_found",
-    )
+def _check_named(listed: list[dict[str, Any]], name: str, backup: str) -> None:
+    if not any(known["name"] == backup for known in listed):
+        raise BackupNotFound(
+            f"{name} has no backup {backup}.", hint=f"`seline backups {name}` lists its backups."
+        )
 
 
 async def _prune(api: Api, *, dry_run: bool) -> Any:
     query = {"dry_run": "true" if dry_run else "false"}
-    with terminal.busy("Looking through the backups"):
+    with terminal.busy("Reading the backups"):
         return (await api.request("POST", "/prune", query=query)).value()
 
 
-def _show_pruned(api: Api, report: dict[str, Any]) -> None:
-    if api.options.json:
-        terminal.out_json(report)
-        return
+def _show_pruned(options: GlobalOptions, report: dict[str, Any]) -> None:
     rows = [
-        (one["backup"], terminal.size_text(one["size_bytes"]), one["because"])
-        for one in report["pruned"]
+        (backup["backup"], terminal.size_text(backup["size_bytes"]), backup["because"])
+        for backup in report["pruned"]
     ]
-    if rows:
-        terminal.out_table(("BACKUP", "SIZE", "BECAUSE"), rows)
+    terminal.out_list(report, ("BACKUP", "SIZE", "BECAUSE"), rows, as_json=options.json)
 
 
-def _freed(report: dict[str, Any], what: str) -> str:
-    size = sum(one["size_bytes"] for one in report["pruned"])
+def _size(report: dict[str, Any], outcome: str) -> str:
+    size = sum(backup["size_bytes"] for backup in report["pruned"])
     count = counted(len(report["pruned"]), "backup")
-    return f"{count} of {terminal.size_text(size)} {what}."
-
-
-def _row(backup: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        backup["name"],
-        backup["taken_at"],
-        terminal.size_text(backup["size_bytes"]),
-        backup["verdict"],
-        "yes" if backup["pinned"] else "",
-        backup["because"],
-    )
+    return f"{count} of {terminal.size_text(size)} {outcome}."

@@ -1,4 +1,4 @@
-"""The verb config show: every setting, its value and where it comes from; secrets are masked."""
+"""The verb config show: print each setting with its value and origin; secrets are masked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 from seline.cli import terminal
 from seline.cli.group import front
-from seline.cli.verbs import GlobalOptions, Verbs, in_section, own_verb
+from seline.cli.verbs import GlobalOptions, Verbs, in_section, local_verb, settings_of
 
 if TYPE_CHECKING:
     from seline.settings import Settings
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @front.group("config", cls=Verbs)
 def config() -> None:
-    """Look at the settings."""
+    """Show the settings."""
 
 
 in_section(config, "Server")
 
 
-@own_verb(
+@local_verb(
     config,
     "show",
     examples="""
@@ -31,18 +31,16 @@ in_section(config, "Server")
     seline config show --json | jq '."storage.data_dir"'
     """,
 )
-@click.option("--origin", is_flag=True, help="Say where each value comes from.")
+@click.option("--origin", is_flag=True, help="Show where each value comes from.")
 def show(options: GlobalOptions, origin: bool) -> None:
     """Print every setting as this command would use it; secrets are masked."""
-    from seline.cli.reach import settings_of
-
     settings = settings_of(options)
     if options.json:
         terminal.out_json(_as_json(settings, origin=origin))
     else:
         _show(settings, origin=origin)
     for warning in settings.warnings:
-        terminal.say(f"seline: {warning}")
+        terminal.warn(warning)
 
 
 def _show(settings: Settings, *, origin: bool) -> None:
@@ -64,7 +62,7 @@ def _as_json(settings: Settings, *, origin: bool) -> dict[str, Any]:
 
 
 def _values(settings: Settings) -> dict[str, Any]:
-    """Return the settings by name; those that are found out show what was found."""
+    """Return the settings by name; those without a fixed default show the value in use."""
     from seline.settings import setting_names, shown
 
     values = {name: shown(settings, name) for name in setting_names()}

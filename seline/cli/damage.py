@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from seline.cli import terminal
-from seline.cli.exits import Exit
+from seline.cli.documents import read_error
+from seline.cli.errors import Exit
 from seline.cli.group import front
-from seline.cli.problem import Problem
-from seline.cli.verbs import agreed, api_verb, dry_run_option, yes_option
+from seline.cli.verbs import GlobalOptions, api_verb, confirm, dry_run_option, yes_option
 from seline.domain.plural import counted
 from seline.errors import DocumentNotFound, InvalidRequest
 
 if TYPE_CHECKING:
-    from seline.cli.client import Api
+    from seline.client import Api
 
 SECTION: Final = "Damage"
 
@@ -32,21 +30,19 @@ SECTION: Final = "Damage"
     seline verify --sums > sums.txt && (cd data && sha256sum --check ../sums.txt)
     """,
 )
-@click.option("--sums", is_flag=True, help="Print `sha256sum` lines of what was found sound.")
-async def verify(api: Api, sums: bool) -> Exit:
-    """Check every document and backup against its checksum, on the medium itself.
+@click.option("--sums", is_flag=True, help="Print `sha256sum` lines of what is sound.")
+async def verify(api: Api, options: GlobalOptions, sums: bool) -> Exit:
+    """Read every document and backup from the disk and compare it with its checksum.
 
-    What is broken is recovered where a sound content exists. Exits 3 if anything was damaged.
+    A broken document is recovered if a sound content exists. Exits 3 if anything was damaged.
     """
     with terminal.busy("Reading every document and backup"):
         report = (await api.request("POST", "/verify")).value()
-    if sums:
-        await _print_sums(api)
-        _tell(report)
-    elif api.options.json:
+    if options.json and not sums:
         terminal.out_json(report)
     else:
-        _show(report)
+        await _print_sums(api) if sums else _print_findings(report)
+        _notify(report)
     return Exit.DAMAGE if report["damage"] else Exit.DONE
 
 
@@ -60,26 +56,28 @@ async def verify(api: Api, sums: bool) -> Exit:
     """,
 )
 @click.argument("item", required=False)
-async def quarantine(api: Api, item: str | None) -> None:
-    """List what was set aside, or print one item's bytes as they are."""
-    from seline.cli.client import segment
-
+async def quarantine(api: Api, options: GlobalOptions, item: str | None) -> None:
+    """List the quarantined items, or print one item's bytes unchanged."""
     if item is not None:
-        with _named_item(item):
-            terminal.out_bytes((await api.request("GET", f"/quarantine/{segment(item)}")).data)
+        terminal.out_bytes(await _quarantined(api, item))
         return
     listed = await api.get("/quarantine")
-    if api.options.json:
-        terminal.out_json(listed)
-        return
     rows = [
-        (one["name"], one["document"], one["taken_at"], terminal.size_text(one["size_bytes"]))
-        for one in listed["quarantine"]
+        (
+            item["name"],
+            item["document"],
+            item["taken_at"],
+            terminal.size_text(item["size_bytes"]),
+        )
+        for item in listed["quarantine"]
     ]
-    if rows:
-        terminal.out_table(("ITEM", "DOCUMENT", "SET ASIDE", "SIZE"), rows)
-    else:
-        terminal.say("Nothing was set aside.")
+    terminal.out_list(
+        listed,
+        ("ITEM", "DOCUMENT", "QUARANTINED", "SIZE"),
+        rows,
+        as_json=options.json,
+        empty="Nothing is in quarantine.",
+    )
 
 
 @api_verb(
@@ -94,67 +92,56 @@ async def quarantine(api: Api, item: str | None) -> None:
 @click.argument("name")
 @dry_run_option
 @yes_option
-async def reset(api: Api, name: str, dry_run: bool, yes: bool) -> None:
+async def reset(api: Api, options: GlobalOptions, name: str, dry_run: bool, yes: bool) -> None:
     """Give up a broken document that has no sound backup; its bytes stay in quarantine.
 
-    Then the name is free again, and the bot starts with an empty document.
+    Then the name is free, and the bot starts with an empty document.
     """
-    from seline.cli.client import document_path
-    from seline.cli.standing import trouble_with
-
-    path = document_path(name, "reset")
-    if await trouble_with(api, name) is None:
-        raise Problem(
+    if await read_error(api, name) is None:
+        raise InvalidRequest(
             f"{name} is sound; `reset` only gives up a broken document.",
-            f"`seline delete {name}` removes it; `seline restore {name}` goes back to a backup.",
-            code=InvalidRequest.code,
+            hint=f"`seline delete {name}` removes it; `seline restore {name}` goes back to a "
+            "backup.",
         )
     plan = (
         f"{name} would be given up: its broken bytes would be kept in quarantine/, and the name "
-        "would be free again."
+        "would be free."
     )
-    if not await agreed(plan, dry_run=dry_run, yes=yes):
+    if not await confirm(plan, dry_run=dry_run, yes=yes):
         return
-    answer = (await api.request("POST", path)).value()
-    if api.options.json:
-        terminal.out_json(answer)
-    terminal.say(f"{name} is reset. Look at its bytes: seline quarantine")
+    done = (await api.request("POST", "/documents/{}/reset", name)).value()
+    if options.json:
+        terminal.out_json(done)
+    terminal.notice(f"{name} is reset. To see its bytes: seline quarantine")
 
 
-@contextmanager
-def _named_item(item: str) -> Generator[None]:
-    """Point from an item that is not there to the list of those that are."""
+async def _quarantined(api: Api, item: str) -> bytes:
     try:
-        yield
-    except Problem as problem:
-        if problem.code != DocumentNotFound.code:
-            raise
-        raise Problem(
-            f"Nothing of the name {item} lies in quarantine.",
-            "`seline quarantine` lists what was set aside.",
-            code=problem.code,
-        ) from problem
+        return (await api.request("GET", "/quarantine/{}", item)).data
+    except DocumentNotFound as error:
+        raise DocumentNotFound(
+            f"There is no {item} in quarantine.", hint="`seline quarantine` lists the items."
+        ) from error
 
 
-def _show(report: dict[str, Any]) -> None:
+def _print_findings(report: dict[str, Any]) -> None:
     rows = [
         (found["backup"] or found["document"], found["verdict"], found["outcome"], _why(found))
         for found in report["findings"]
     ]
     if rows:
         terminal.out_table(("FOUND", "STATE", "OUTCOME", "WHY"), rows)
-    _tell(report)
 
 
-def _tell(report: dict[str, Any]) -> None:
+def _notify(report: dict[str, Any]) -> None:
     documents = counted(report["documents"], "document")
     backups = counted(report["backups"], "backup")
     size = terminal.size_text(report["bytes_read"])
-    terminal.say(f"{documents} and {backups} were read ({size}).")
+    terminal.notice(f"{documents} and {backups} were read ({size}).")
     if report["damage"]:
-        terminal.say("Damage was found. Next: `seline status` says what was lost, if anything.")
+        terminal.notice("Damage was found. Next: `seline status` shows whether content was lost.")
     else:
-        terminal.say("No damage.")
+        terminal.notice("No damage.")
 
 
 def _why(found: dict[str, Any]) -> str:
@@ -163,15 +150,13 @@ def _why(found: dict[str, Any]) -> str:
 
 
 async def _print_sums(api: Api) -> None:
-    """Print a line for each sound document and backup, of deleted documents too."""
-    from seline.cli.client import document_path
-
+    """Print a line for each sound document and backup, those of deleted documents included."""
     documents = (await api.get("/documents"))["documents"]
     for document in documents:
         if document["verdict"] == "sound":
             terminal.out(f"{document['revision']}  {document['name']}")
     kept = (await api.get("/storage-info"))["backups"]
     for name in sorted({backup["document"] for backup in kept}):
-        for backup in (await api.get(document_path(name, "backups")))["backups"]:
+        for backup in (await api.get("/documents/{}/backups", name))["backups"]:
             if backup["verdict"] == "sound":
                 terminal.out(f"{backup['sha256']}  backups/{backup['name']}")

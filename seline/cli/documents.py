@@ -6,35 +6,34 @@ import re
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from seline.cli import terminal
-from seline.cli.exits import Exit
+from seline.cli.errors import Exit
 from seline.cli.group import front
-from seline.cli.problem import Problem
 from seline.cli.verbs import (
     GlobalOptions,
-    agreed,
     api_verb,
+    confirm,
     dry_run_option,
-    own_verb,
+    local_verb,
     with_api,
     yes_option,
 )
 from seline.domain.plural import counted
-from seline.errors import DocumentUnrecoverable, InvalidRequest
+from seline.errors import DocumentUnreadable, DocumentUnrecoverable, InvalidRequest, SelineError
 
 if TYPE_CHECKING:
-    from seline.cli.client import Api
+    from seline.client import Api
 
 SECTION: Final = "Documents"
 _ABSENT: Final = "absent"
 _REVISION: Final = re.compile(r"[0-9a-f]{64}")
 
 
-@own_verb(
+@local_verb(
     front,
     "save",
     section=SECTION,
@@ -47,11 +46,11 @@ _REVISION: Final = re.compile(r"[0-9a-f]{64}")
 )
 @click.argument("name")
 @click.argument("file", default="-", type=click.Path(allow_dash=True))
-@click.option("--no-backup", is_flag=True, help="Keep no backup of the content before.")
+@click.option("--no-backup", is_flag=True, help="Make no backup of the previous content.")
 @click.option(
     "--if-match",
     metavar="REVISION",
-    help="Save only if this revision is current; `absent`: only if there is no document.",
+    help="Save only if this revision is current; `absent`: only if the document does not exist.",
 )
 def save(
     options: GlobalOptions, name: str, file: str, no_backup: bool, if_match: str | None
@@ -63,25 +62,23 @@ def save(
     from seline.domain.document import check_document_name
 
     check_document_name(name)
-    headers = condition(if_match)
+    headers = precondition(if_match)
     query = {"backup": "false"} if no_backup else {}
     body = read_source(file)
-    with told_of_source(file, body):
-        return with_api(options, lambda api: _save(api, name, body, query, headers), makes=True)
 
+    async def put(api: Api) -> None:
+        response = await api.request(
+            "PUT", "/documents/{}", name, query=query, body=body, headers=headers
+        )
+        saved = response.value()
+        if options.json:
+            terminal.out_json(saved)
+        else:
+            terminal.out(response.revision)
+        terminal.notice(f"{name} is saved{' (new)' if saved['created'] else ''}.")
 
-async def _save(
-    api: Api, name: str, body: bytes, query: dict[str, str], headers: dict[str, str]
-) -> None:
-    from seline.cli.client import document_path
-
-    answer = await api.request("PUT", document_path(name), query=query, body=body, headers=headers)
-    saved = answer.value()
-    if api.options.json:
-        terminal.out_json(saved)
-    else:
-        terminal.out(answer.revision)
-    terminal.say(f"{name} is saved{' (new)' if saved['created'] else ''}.")
+    with name_source(file, body):
+        return with_api(options, put, create=True)
 
 
 @api_verb(
@@ -96,16 +93,17 @@ async def _save(
 )
 @click.argument("name")
 @click.option("--backup", metavar="BACKUP", help="Print this backup instead of the document.")
-async def load(api: Api, name: str, backup: str | None) -> None:
+async def load(api: Api, options: GlobalOptions, name: str, backup: str | None) -> None:
     """Print a document's value, or one of its backups.
 
-    A document that is found broken is recovered first; see `seline status` afterwards.
+    A broken document is recovered first; `seline status` shows the recovery.
     """
-    from seline.cli.client import document_path
-
-    rest = () if backup is None else ("backups", backup)
-    answer = await api.request("GET", document_path(name, *rest))
-    terminal.out_bytes(answer.data)
+    del options  # a document is JSON already
+    if backup is None:
+        response = await api.request("GET", "/documents/{}", name)
+    else:
+        response = await api.request("GET", "/documents/{}/backups/{}", name, backup)
+    terminal.out_bytes(response.data)
 
 
 @api_verb(
@@ -117,16 +115,26 @@ async def load(api: Api, name: str, backup: str | None) -> None:
     seline documents --json | jq -r '.documents[].name'
     """,
 )
-async def documents(api: Api) -> None:
-    """List the documents: size, age, backups, and whether each is sound."""
+async def documents(api: Api, options: GlobalOptions) -> None:
+    """List the documents: size, age, state, number of backups."""
     listed = await api.get("/documents")
-    if api.options.json:
-        terminal.out_json(listed)
-        return
-    rows = [document_row(document) for document in listed["documents"]]
-    terminal.out_table(("NAME", "SIZE", "UPDATED", "STATE", "BACKUPS"), rows)
-    if not rows:
-        terminal.say("There are no documents yet. Next: `seline save NAME FILE`.")
+    rows = [
+        (
+            document["name"],
+            terminal.size_text(document["size_bytes"]),
+            document["updated_at"],
+            document["verdict"],
+            str(document["backup_count"]),
+        )
+        for document in listed["documents"]
+    ]
+    terminal.out_list(
+        listed,
+        ("NAME", "SIZE", "UPDATED", "STATE", "BACKUPS"),
+        rows,
+        as_json=options.json,
+        empty="There are no documents yet. Next: `seline save NAME FILE`.",
+    )
 
 
 @api_verb(
@@ -143,40 +151,36 @@ async def documents(api: Api) -> None:
 @click.option("--purge", is_flag=True, help="Erase its backups and quarantined bytes as well.")
 @dry_run_option
 @yes_option
-async def delete(api: Api, name: str, purge: bool, dry_run: bool, yes: bool) -> None:
+async def delete(
+    api: Api, options: GlobalOptions, name: str, purge: bool, dry_run: bool, yes: bool
+) -> None:
     """Delete a document; its content stays as its newest backup.
 
-    With --purge nothing of it stays: that cannot be undone.
+    --purge also erases every backup and quarantined item of it, which cannot be undone.
     """
-    from seline.cli.client import document_path
-
-    path = document_path(name)
-    if not await agreed(await _delete_plan(api, name, purge=purge), dry_run=dry_run, yes=yes):
+    if not await confirm(await _delete_plan(api, name, purge=purge), dry_run=dry_run, yes=yes):
         return
     query = {"purge": "true"} if purge else {}
-    answer = (await api.request("DELETE", path, query=query)).value()
-    if api.options.json:
-        terminal.out_json(answer)
-    terminal.say(f"{name} is {'erased' if purge else 'deleted'}.")
-    if answer["backup"] is not None:
-        terminal.say(f"To take it back: seline restore {name}")
+    deleted = (await api.request("DELETE", "/documents/{}", name, query=query)).value()
+    if options.json:
+        terminal.out_json(deleted)
+    terminal.notice(f"{name} is {'erased' if purge else 'deleted'}.")
+    if deleted["backup"] is not None:
+        terminal.notice(f"To undo: seline restore {name}")
     elif not purge:
-        terminal.say("Its broken bytes lie in quarantine/. To look at them: seline quarantine")
+        terminal.notice("Its broken bytes are in quarantine/. To see them: seline quarantine")
 
 
 async def _delete_plan(api: Api, name: str, *, purge: bool) -> str:
-    """Say what would be deleted, and what would be left of it."""
-    from seline.cli.client import document_path
-    from seline.cli.standing import trouble_with
-
-    kept = len((await api.get(document_path(name, "backups")))["backups"])
+    """Return what would be deleted, and what would stay."""
+    kept = len((await api.get("/documents/{}/backups", name))["backups"])
     backups = counted(kept, "backup")
     if purge:
         return f"{name}, its {backups} and its quarantined bytes would be erased for good."
-    trouble = await trouble_with(api, name)
-    if trouble is not None:
-        if trouble.code != DocumentUnrecoverable.code:
-            raise trouble
+    error = await read_error(api, name)
+    if isinstance(error, DocumentUnreadable):
+        raise error
+    if error is not None:
         return (
             f"{name} is broken, so no backup would be made of it: it would be deleted, and its "
             f"bytes kept in quarantine/ (`seline quarantine`; it has {backups} now)."
@@ -187,56 +191,55 @@ async def _delete_plan(api: Api, name: str, *, purge: bool) -> str:
     )
 
 
-def document_row(document: dict[str, Any]) -> tuple[str, ...]:
-    """Return a document as a line of the list."""
-    return (
-        document["name"],
-        terminal.size_text(document["size_bytes"]),
-        document["updated_at"],
-        document["verdict"],
-        str(document["backup_count"]),
-    )
+async def read_error(api: Api, name: str) -> SelineError | None:
+    """Return why a document cannot be read; None if it can be.
+
+    Raises DocumentNotFound.
+    """
+    try:
+        async with api.stream("GET", "/documents/{}", name):
+            return None
+    except (DocumentUnrecoverable, DocumentUnreadable) as error:
+        return error
 
 
-def condition(if_match: str | None) -> dict[str, str]:
-    """Return the headers that make a change conditional. Raises Problem for what is no revision."""
+def precondition(if_match: str | None) -> dict[str, str]:
+    """Return the headers of a conditional change. Raises UsageError for a malformed revision."""
     if if_match is None:
         return {}
     if if_match == _ABSENT:
         return {"If-None-Match": "*"}
     revision = if_match.strip('"')
     if not _REVISION.fullmatch(revision):
-        raise Problem(
-            f"--if-match takes a revision (64 hex digits) or `absent`, not {if_match[:80]!r}.",
-            "`seline documents --json` shows each document's revision; `seline save` prints it.",
-            exit=Exit.USAGE,
+        raise click.UsageError(
+            f"--if-match takes a revision (64 hex digits) or `absent`, not {if_match[:80]!r}. "
+            "`seline documents --json` shows each document's revision; `seline save` prints it."
         )
     return {"If-Match": f'"{revision}"'}
 
 
 @contextmanager
-def told_of_source(file: str, body: bytes) -> Generator[None]:
-    """Where the body is refused for its JSON, name the file and the place in it."""
-    from seline.domain.json_codec import why_not_json
+def name_source(file: str, body: bytes) -> Generator[None]:
+    """Make an InvalidRequest about the body's JSON name the file that it was read from."""
+    from seline.domain.json_codec import NotJson, decode_strict
 
     try:
         yield
-    except Problem as problem:
-        flaw = why_not_json(body) if problem.code == InvalidRequest.code else None
-        if flaw is None:
-            raise
-        from seline.cli.legacy_folder import cure
-
-        source = "What came on stdin" if file == "-" else file
-        message = f"{source} is not JSON: {flaw}. Nothing was changed."
-        raise Problem(message, cure(flaw), code=problem.code) from problem
+    except InvalidRequest as refusal:
+        try:
+            decode_strict(body)
+        except NotJson as error:
+            source = "The text on stdin" if file == "-" else file
+            message = f"{source} is not JSON: {error}. Nothing was changed."
+            raise InvalidRequest(message, hint=error.hint) from refusal
+        raise
 
 
 def read_source(file: str) -> bytes:
-    """Return the bytes of a file, of stdin for `-`."""
+    """Return the bytes of a file, or of stdin for `-`."""
     if file != "-":
         with open(file, "rb") as source:
             return source.read()
     if sys.stdin.isatty():
-        terminal.say("Type or paste JSON, then end with Ctrl-D.")
+        terminal.notice("Type or paste JSON, then end with Ctrl-D.")
     return sys.stdin.buffer.read()

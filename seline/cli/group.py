@@ -1,4 +1,4 @@
-"""The front page: what `seline` says of itself, and the group that every verb belongs to."""
+"""The group of all verbs, and the text of `seline --help`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from seline.cli.verbs import Verbs, with_options
 _EPILOG: Final = """\b
 First steps:
   seline serve                        run the server on ./data
-  seline save profile.json FILE       keep a document (or pipe it in)
-  seline status                       is everything well?
-  seline demo                         watch a flipped bit being found and mended
+  seline save profile.json FILE       store a document (or pipe it in)
+  seline status                       show the health
+  seline demo                         watch a flipped bit being found and recovered
 
 \b
-Where the documents are, in this order: --url or SELINE_URL (a server elsewhere, with SELINE_TOKEN);
-the process that holds the data directory; the data directory itself, where nobody holds it.
+The store is, in this order: the server at --url or SELINE_URL (with SELINE_TOKEN); the process that
+holds the data directory; the data directory itself, if no process holds it.
 
 \b
 Exit codes: 0 done, 1 failed, 2 usage or settings, 3 damage found, 4 not found, 5 refused, 6 full,
@@ -57,6 +57,6 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, value: bool) 
 def front() -> None:
     """Keep a bot's JSON documents on one small volume.
 
-    Nothing acknowledged is lost, nothing broken is served as if it were sound, and one person can
-    see, restore and take away everything.
+    A saved document survives crashes and power cuts, a broken one is found and recovered, and you
+    can see, restore and export everything.
     """

@@ -1,4 +1,4 @@
-"""The verb jobs: how they stand, run one now, and what its runs came to."""
+"""The verb jobs: list the jobs, run one now, list its runs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from seline.cli import terminal
-from seline.cli.exits import Exit
+from seline.cli.errors import Exit
 from seline.cli.group import front
-from seline.cli.problem import Problem
-from seline.cli.verbs import api_verb
+from seline.cli.verbs import GlobalOptions, api_verb
 
 if TYPE_CHECKING:
-    from seline.cli.client import Api
+    from seline.client import Api
 
-LOOK_EVERY_S: Final = 0.2
+POLL_S: Final = 0.2
 _INTEGRITY: Final = "integrity"
 
 
@@ -31,74 +30,63 @@ _INTEGRITY: Final = "integrity"
 )
 @click.argument("action", required=False, type=click.Choice(["run", "runs"]))
 @click.argument("name", required=False)
-async def jobs(api: Api, action: str | None, name: str | None) -> Exit:
-    """Show the jobs that run by the clock; `run NAME` runs one now, `runs NAME` lists its runs.
+async def jobs(api: Api, options: GlobalOptions, action: str | None, name: str | None) -> Exit:
+    """List the scheduled jobs; `run NAME` runs one now, `runs NAME` lists its runs.
 
-    Running one waits for its end, and exits 1 if it failed, 3 if `integrity` ends with a document
-    broken beyond recovery.
+    `run` waits for the job's end. It exits 1 if the job failed, 3 if `integrity` finds a document
+    that is broken beyond recovery.
     """
     if action is None:
-        _show(api, await api.get("/jobs"))
+        _show(options, await api.get("/jobs"))
         return Exit.DONE
     if name is None:
-        raise Problem(
-            f"`seline jobs {action}` needs the name of a job.",
-            "Run `seline jobs` to see the names.",
-            exit=Exit.USAGE,
-        )
+        raise click.UsageError(f"`seline jobs {action}` needs a job's name: see `seline jobs`.")
     if action == "runs":
-        _show_runs(api, await _runs(api, name))
+        _show_runs(options, await _runs(api, name))
         return Exit.DONE
-    return await _run(api, name)
+    return await _run(api, options, name)
 
 
-async def _run(api: Api, name: str) -> Exit:
-    from seline.cli.client import segment
-
-    started = (await api.request("POST", f"/jobs/{segment(name)}/run")).value()
+async def _run(api: Api, options: GlobalOptions, name: str) -> Exit:
+    started = (await api.request("POST", "/jobs/{}/run", name)).value()
     with terminal.busy(f"Running {name}"):
         run = await _ended(api, name, started["run"])
     broken = await _broken(api) if name == _INTEGRITY and run["outcome"] == "ok" else None
-    if api.options.json:
+    if options.json:
         terminal.out_json(run)
     else:
-        came_to = "something is broken" if broken else run["outcome"]
-        terminal.out(f"{name}: {came_to}. {run['detail']}")
+        outcome = "something is broken" if broken else run["outcome"]
+        terminal.out(f"{name}: {outcome}. {run['detail']}")
     if broken:
-        terminal.complain(broken["detail"], broken["fix"])
+        terminal.report(broken["detail"], broken["fix"])
         return Exit.DAMAGE
     return Exit.DONE if run["outcome"] == "ok" else Exit.FAILED
 
 
 async def _broken(api: Api) -> dict[str, Any] | None:
-    """Return what health says of broken documents: the check has run well, what it found is not."""
+    """Return the health check of documents if it is critical; the run itself may have succeeded."""
     checks: list[dict[str, Any]] = (await api.get("/health"))["checks"]
-    return next(
-        (one for one in checks if one["name"] == "documents" and one["status"] == "critical"), None
-    )
+    critical = {check["name"]: check for check in checks if check["status"] == "critical"}
+    return critical.get("documents")
 
 
-async def _ended(api: Api, name: str, run: str) -> dict[str, Any]:
+async def _ended(api: Api, name: str, identifier: str) -> dict[str, Any]:
+    """Return a run once it has ended."""
     import asyncio
 
     while True:
-        found = [one for one in await _runs(api, name) if one["id"] == run]
+        found = [run for run in await _runs(api, name) if run["id"] == identifier]
         if found and found[0]["ended_at"] is not None:
             return found[0]
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(POLL_S)
 
 
 async def _runs(api: Api, name: str) -> list[dict[str, Any]]:
-    from seline.cli.client import segment
-
-    runs: list[dict[str, Any]] = (await api.get(f"/jobs/{segment(name)}/runs"))["runs"]
+    runs: list[dict[str, Any]] = (await api.get("/jobs/{}/runs", name))["runs"]
     return runs
 
 
-def _show(api: Api, listed: dict[str, Any]) -> None:
-    if api.options.json:
-        terminal.out_json(listed)
-        return
+def _show(options: GlobalOptions, listed: dict[str, Any]) -> None:
     rows = [
         (
             job["name"],
@@ -109,15 +97,16 @@ def _show(api: Api, listed: dict[str, Any]) -> None:
         )
         for job in listed["jobs"]
     ]
-    terminal.out_table(("JOB", "SCHEDULE (UTC)", "NEXT RUN", "LAST RUN", "WHAT IT DID"), rows)
+    heads = ("JOB", "SCHEDULE (UTC)", "NEXT RUN", "LAST RUN", "WHAT IT DID")
+    terminal.out_list(listed, heads, rows, as_json=options.json)
 
 
-def _show_runs(api: Api, runs: list[dict[str, Any]]) -> None:
-    if api.options.json:
-        terminal.out_json({"runs": runs})
-        return
+def _show_runs(options: GlobalOptions, runs: list[dict[str, Any]]) -> None:
     rows = [(run["started_at"], run["outcome"] or "running", run["detail"]) for run in runs]
-    if rows:
-        terminal.out_table(("STARTED", "OUTCOME", "WHAT IT DID"), rows)
-    else:
-        terminal.say("It has not run yet.")
+    terminal.out_list(
+        {"runs": runs},
+        ("STARTED", "OUTCOME", "WHAT IT DID"),
+        rows,
+        as_json=options.json,
+        empty="It has not run yet.",
+    )

@@ -1,17 +1,17 @@
-"""The verb status: how everything stands, what to do about it, and who holds the data."""
+"""The verb status: the store's health, the next steps, and the process that holds the data."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
 from seline.cli import terminal
-from seline.cli.exits import EXIT_FOR_CHECK, Exit
+from seline.cli.errors import EXIT_FOR_CHECK, Exit
 from seline.cli.group import front
-from seline.cli.verbs import api_verb
+from seline.cli.verbs import GlobalOptions, api_verb
 from seline.domain.plural import counted
 
 if TYPE_CHECKING:
-    from seline.cli.client import Api
+    from seline.client import Api
 
 _MARKS: Final = {"ok": "ok  ", "info": "note", "warning": "WARN", "critical": "CRIT"}
 
@@ -26,13 +26,13 @@ _MARKS: Final = {"ok": "ok  ", "info": "note", "warning": "WARN", "critical": "C
     seline status --url https://bot.example.org
     """,
 )
-async def status(api: Api) -> Exit:
-    """Say how everything stands, and what to do about what does not.
+async def status(api: Api, options: GlobalOptions) -> Exit:
+    """Show the store's health and the next step for each problem.
 
     Exits 0 while nothing is critical; 3 if documents are broken, 6 if the volume is full.
     """
     health = await api.get("/health")
-    if api.options.json:
+    if options.json:
         terminal.out_json(health)
     else:
         documents = (await api.get("/documents"))["documents"]
@@ -56,11 +56,11 @@ def _show(health: dict[str, Any], documents: list[dict[str, Any]], *, served_by:
 
 
 async def _served_by(api: Api) -> str:
-    """Name the process that answers, as far as it is known."""
-    if api.door.alone:
+    """Return which process answers."""
+    if api.endpoint.opened_here:
         return "no process holds it: opened for this command"
-    if api.door.socket is None:
-        return api.door.where
+    if api.endpoint.socket is None:
+        return api.endpoint.where
     about = await api.get("/status")
     address = f", listening on {about['address']}" if about["address"] else ""
     return f"held by process {about['pid']} since {about['since']}{address}"

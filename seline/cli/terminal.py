@@ -1,6 +1,6 @@
-"""What a verb says: data on stdout, talk on stderr, progress only when a terminal is there.
+"""Write to the terminal: data on stdout, everything for a person on stderr.
 
-This package is the only one that prints.
+No other package prints. Progress appears only on a terminal.
 """
 
 from __future__ import annotations
@@ -11,16 +11,21 @@ import os
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import logging
 
 KIB: Final = 1024
-_ANSWER_BYTES: Final = 1024
+_INPUT_BYTES: Final = 1024
 _YES: Final = frozenset({"y", "yes"})
 _UNITS: Final = ("bytes", "KB", "MB", "GB")
+_logged: Final[set[str]] = set()
+"""The log messages that stderr shows already; `report` does not repeat them."""
 
 
-def speak_plainly() -> None:
-    """Escape what the terminal's encoding cannot show, rather than fail."""
+def escape_unencodable() -> None:
+    """Escape what the terminal's encoding cannot show, instead of raising."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -32,68 +37,103 @@ def out(text: str = "") -> None:
 
 
 def out_bytes(data: bytes) -> None:
-    """Put bytes on stdout as they are."""
+    """Write bytes to stdout unchanged."""
     sys.stdout.flush()
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
 def out_json(value: object) -> None:
-    """Print a value as a script reads it: UTF-8, whatever the terminal's encoding."""
+    """Print a value as JSON in UTF-8, in every encoding of the terminal."""
     out_bytes(json.dumps(value, ensure_ascii=False, indent=2).encode() + b"\n")
 
 
 def out_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print aligned columns under their heads; columns of numbers belong to the left too."""
+    """Print columns under their heads, aligned to the left."""
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     for row in (heads, *rows):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print("  ".join(cells).rstrip())
 
 
-def say(text: str = "") -> None:
-    """Tell the person something."""
+def out_list(
+    value: object,
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    as_json: bool,
+    empty: str = "",
+) -> None:
+    """Print a list: the value as JSON, or its rows as a table, or a notice that it is empty."""
+    if as_json:
+        out_json(value)
+    elif rows:
+        out_table(heads, rows)
+    elif empty:
+        notice(empty)
+
+
+def notice(text: str = "") -> None:
+    """Print one line for a person."""
     print(text, file=sys.stderr, flush=True)
 
 
-def complain(message: str, hint: str = "") -> None:
-    """Say what went wrong, and the next step."""
-    say(f"seline: {message}")
-    advise(hint)
+def warn(text: str) -> None:
+    """Print a notice that carries the command's name."""
+    notice(f"seline: {text}")
 
 
-def advise(hint: str) -> None:
-    """Name the next step, if there is one."""
+def report(message: str, hint: str = "") -> None:
+    """Print an error and the next step."""
+    if message not in _logged:
+        warn(message)
     if hint:
-        say(f"  Next: {hint}")
+        notice(f"  Next: {hint}")
 
 
-def on_a_terminal() -> bool:
-    """Whether a person can be asked."""
+def show_log() -> None:
+    """Print the store's warnings as notices."""
+    import logging
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("seline: %(message)s"))
+    handler.addFilter(_note_logged)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    # the server's own notice about waiting names another next step than a command has
+    logging.getLogger("seline.server").setLevel(logging.ERROR)
+
+
+def _note_logged(record: logging.LogRecord) -> bool:
+    _logged.add(record.getMessage())
+    return True
+
+
+def is_interactive() -> bool:
+    """Return whether a person can be asked."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 async def ask(question: str) -> bool:
     """Ask a yes-or-no question on stderr; anything but yes is no.
 
-    The loop goes on meanwhile: whoever holds the volume for this command serves others, too.
+    The event loop keeps running: a store that this command opened serves other commands.
     """
     import asyncio
 
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
-    typed = asyncio.Event()
-    loop.add_reader(stdin, typed.set)
+    ready = asyncio.Event()
+    loop.add_reader(stdin, ready.set)
     try:
-        await typed.wait()
+        await ready.wait()
     finally:
         loop.remove_reader(stdin)
-    return os.read(stdin, _ANSWER_BYTES).decode(errors="replace").strip().lower() in _YES
+    return os.read(stdin, _INPUT_BYTES).decode(errors="replace").strip().lower() in _YES
 
 
 @contextmanager
 def busy(what: str) -> Generator[None]:
-    """Show that long work is going on."""
+    """Show on a terminal that the block is working."""
     if not sys.stderr.isatty():
         yield
         return
@@ -104,8 +144,8 @@ def busy(what: str) -> Generator[None]:
 
 
 @contextmanager
-def progress(what: str, total_bytes: int | None) -> Generator[Callable[[int], None]]:
-    """Show how many bytes are done; the block calls what it is given with each further count."""
+def progress(what: str) -> Generator[Callable[[int], None]]:
+    """Show the bytes done on a terminal; the block calls the function with each further count."""
     if not sys.stderr.isatty():
         yield lambda _bytes: None
         return
@@ -114,12 +154,12 @@ def progress(what: str, total_bytes: int | None) -> Generator[Callable[[int], No
 
     columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task(what, total=total_bytes)
+        task = shown.add_task(what, total=None)
         yield lambda more_bytes: shown.advance(task, more_bytes)
 
 
 def size_text(size_bytes: float) -> str:
-    """Return a size as a person says it: `1.2 KB`."""
+    """Return a size with its unit, such as `1.2 KB`."""
     for unit in _UNITS:
         if size_bytes < KIB or unit == _UNITS[-1]:
             return f"{size_bytes:.0f} {unit}" if unit == _UNITS[0] else f"{size_bytes:.1f} {unit}"
@@ -128,5 +168,5 @@ def size_text(size_bytes: float) -> str:
 
 
 def flush() -> None:
-    """Let what was printed be seen now, also through a pipe."""
+    """Flush stdout, so that a pipe's reader sees the output now."""
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The verbs for tokens: token create, list, revoke. They need the data directory's machine."""
+"""The verbs token create, list, revoke. They work only on the data directory's machine."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import click
 
 from seline.cli import terminal
 from seline.cli.group import front
-from seline.cli.problem import Problem
 from seline.cli.verbs import (
+    GlobalOptions,
     Verbs,
     WholeNumber,
-    agreed,
     api_verb,
+    confirm,
     dry_run_option,
     in_section,
     yes_option,
@@ -21,16 +21,16 @@ from seline.cli.verbs import (
 from seline.errors import TokenNotFound
 
 if TYPE_CHECKING:
-    from seline.cli.client import Api
+    from seline.client import Api
 
 EXPIRY_DAYS_MAX: Final = 36_500
 
 
 @front.group("token", cls=Verbs)
 def token() -> None:
-    """Make, list and revoke the tokens that open the admin API.
+    """Create, list and revoke the tokens of the admin API.
 
-    On the machine of the data directory only, beside the server or without it.
+    Only on the data directory's machine, with or without a running server.
     """
 
 
@@ -40,7 +40,7 @@ in_section(token, "Server")
 @api_verb(
     token,
     "create",
-    makes=True,
+    create=True,
     examples="""
     seline token create
     seline token create --scope read --label dashboard --expires-days 90
@@ -59,20 +59,24 @@ in_section(token, "Server")
     "--expires-days",
     type=WholeNumber(1, EXPIRY_DAYS_MAX),
     metavar="DAYS",
-    help="After how many days it ends (else never).",
+    help="Days until it expires (else never).",
 )
-async def create(api: Api, scope: str, label: str, expires_days: int | None) -> None:
-    """Make a token and print it, this once: only its hash is kept."""
+async def create(
+    api: Api, options: GlobalOptions, scope: str, label: str, expires_days: int | None
+) -> None:
+    """Create a token and print it once: the store keeps only its hash."""
     body: dict[str, str] = {"scope": scope, "label": label}
     if expires_days is not None:
         body["expires_at"] = _in_days(expires_days)
-    made = (await api.request("POST", "/tokens", body=body)).value()
-    if api.options.json:
-        terminal.out_json(made)
+    created = (await api.request("POST", "/tokens", body=body)).value()
+    if options.json:
+        terminal.out_json(created)
     else:
-        terminal.out(made["token"])
-    terminal.say(f"Token {made['id']} (scope {made['scope']}). Keep it now: it is not shown again.")
-    terminal.say("Send it as `Authorization: Bearer …`, or set SELINE_TOKEN for `seline --url`.")
+        terminal.out(created["token"])
+    terminal.notice(
+        f"Token {created['id']} (scope {created['scope']}). Keep it now: it is not shown again."
+    )
+    terminal.notice("Send it as `Authorization: Bearer …`, or set SELINE_TOKEN for `seline --url`.")
 
 
 @api_verb(
@@ -83,20 +87,26 @@ async def create(api: Api, scope: str, label: str, expires_days: int | None) -> 
     seline token list --json
     """,
 )
-async def list_tokens(api: Api) -> None:
-    """List the tokens; their secrets are not known to anyone but their bearers."""
+async def list_tokens(api: Api, options: GlobalOptions) -> None:
+    """List the tokens, without their secrets."""
     listed = await api.get("/tokens")
-    if api.options.json:
-        terminal.out_json(listed)
-        return
     rows = [
-        (one["id"], one["scope"], one["created_at"], one["expires_at"] or "never", one["label"])
-        for one in listed["tokens"]
+        (
+            token["id"],
+            token["scope"],
+            token["created_at"],
+            token["expires_at"] or "never",
+            token["label"],
+        )
+        for token in listed["tokens"]
     ]
-    if rows:
-        terminal.out_table(("ID", "SCOPE", "MADE", "EXPIRES", "LABEL"), rows)
-    else:
-        terminal.say("There is no token yet. Next: `seline token create`.")
+    terminal.out_list(
+        listed,
+        ("ID", "SCOPE", "CREATED", "EXPIRES", "LABEL"),
+        rows,
+        as_json=options.json,
+        empty="There is no token yet. Next: `seline token create`.",
+    )
 
 
 @api_verb(
@@ -110,20 +120,19 @@ async def list_tokens(api: Api) -> None:
 @click.argument("identifier", metavar="ID")
 @dry_run_option
 @yes_option
-async def revoke(api: Api, identifier: str, dry_run: bool, yes: bool) -> None:
-    """Take a token back: it opens nothing from now on."""
-    from seline.cli.client import segment
-
-    path = f"/tokens/{segment(identifier)}"
-    if identifier not in [one["id"] for one in (await api.get("/tokens"))["tokens"]]:
-        raise Problem.of(TokenNotFound(f"There is no token {identifier!r}."))
-    plan = f"Token {identifier} would open nothing any more; whoever uses it would be refused."
-    if not await agreed(plan, dry_run=dry_run, yes=yes):
+async def revoke(
+    api: Api, options: GlobalOptions, identifier: str, dry_run: bool, yes: bool
+) -> None:
+    """Revoke a token: the server refuses it from then on."""
+    if identifier not in [token["id"] for token in (await api.get("/tokens"))["tokens"]]:
+        raise TokenNotFound(f"There is no token {identifier!r}.")
+    plan = f"Token {identifier} would be revoked: the server would refuse every request with it."
+    if not await confirm(plan, dry_run=dry_run, yes=yes):
         return
-    answer = (await api.request("DELETE", path)).value()
-    if api.options.json:
-        terminal.out_json(answer)
-    terminal.say(f"Token {identifier} is revoked.")
+    revoked = (await api.request("DELETE", "/tokens/{}", identifier)).value()
+    if options.json:
+        terminal.out_json(revoked)
+    terminal.notice(f"Token {identifier} is revoked.")
 
 
 def _in_days(days: int) -> str:

@@ -1,24 +1,25 @@
-"""How a verb is made: its place in `--help`, the options every verb takes, and its way out.
+"""Define verbs: sections of `--help`, options of every verb, errors and exit codes.
 
-`@api_verb` gives an async function the admin API, however it is reached; `@own_verb` runs a plain
-one. Nothing heavy is imported before a verb runs, so that `seline --help` is quick.
+`@api_verb` gives an async function the admin API; `@local_verb` runs a function without it. Modules
+that import slowly are imported inside a verb, so that `seline --help` is quick.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 
 import click
 
 from seline.cli import terminal
-from seline.cli.exits import Exit
-from seline.cli.problem import Problem, Stopped, way_out
+from seline.cli.errors import Exit, exit_on_error
 
 if TYPE_CHECKING:
-    from seline.cli.client import Api
+    from seline.client import Api
+    from seline.settings import Settings
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GlobalOptions:
-    """What was asked for besides the verb: where the store is, and how to answer."""
+    """The options of every verb: where the store is, and whether to print JSON."""
 
     data_dir: str | None = None
     config: str | None = None
@@ -34,8 +35,14 @@ class GlobalOptions:
     json: bool = False
 
 
+ApiVerb: TypeAlias = (
+    "Callable[Concatenate[Api, GlobalOptions, P], Coroutine[Any, Any, Exit | None]]"
+)
+LocalVerb: TypeAlias = Callable[Concatenate[GlobalOptions, P], Exit | None]
+
+
 class WholeNumber(click.IntRange):
-    """A whole number within bounds, both included; what is none is refused with the bounds."""
+    """A whole number within bounds, both included; its error names the bounds."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         try:
@@ -44,14 +51,13 @@ class WholeNumber(click.IntRange):
             self.fail(f"{value!r} is not a whole number from {self.min} to {self.max}.", param, ctx)
 
 
-Decorator: TypeAlias = Callable[[Callable[P, Any]], Callable[P, Any]]
 SECTIONS: Final = ("Server", "Documents", "Backups", "Damage", "Everything at once", "Commands")
 _SECTION: Final = "seline_section"
 _SHORT_HELP_CHARACTERS_MAX: Final = 90
 
 
 class Verbs(click.Group):
-    """The verbs, shown by section, in each in the order in which they were made."""
+    """A group that lists its verbs by section, in the order of their definition."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
         return list(self.commands)
@@ -59,13 +65,13 @@ class Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the verb; name the nearest one where it is mistyped."""
+        """Find the verb; suggest the nearest one for a mistyped name."""
         if args and not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
             import difflib
 
             near = difflib.get_close_matches(args[0], self.commands, n=1)
-            meant = f" Did you mean {near[0]!r}?" if near else ""
-            ctx.fail(f"There is no verb {args[0]!r}.{meant}")
+            suggestion = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"There is no verb {args[0]!r}.{suggestion}")
         return super().resolve_command(ctx, args)
 
     def format_commands(
@@ -85,28 +91,30 @@ class Verbs(click.Group):
 
 
 def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that stand before or after the verb."""
+    """Add the options of every verb, which may come before or after the verb's name."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
-def _remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+def _store(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
     if value and parameter.name:
         ctx.ensure_object(dict)[parameter.name] = value
 
 
 def _option(*names: str, **attributes: Any) -> Callable[..., Any]:
-    return click.option(*names, expose_value=False, callback=_remember, **attributes)
+    return click.option(*names, expose_value=False, callback=_store, **attributes)
 
 
 _OPTIONS: Final = (
     _option("--data-dir", metavar="DIR", help="The data directory (else SELINE_DATA_DIR, …)."),
     _option(
-        "--url", metavar="URL", help="A server elsewhere (else SELINE_URL), with SELINE_TOKEN."
+        "--url",
+        metavar="URL",
+        help="Another machine's server (else SELINE_URL), with SELINE_TOKEN.",
     ),
     _option("--config", metavar="FILE", help="The settings file (else ./config/seline.toml)."),
-    _option("--json", is_flag=True, help="Answer in JSON, the same objects as over HTTP."),
+    _option("--json", is_flag=True, help="Print JSON, the same objects as over HTTP."),
 )
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
@@ -114,39 +122,42 @@ yes_option = click.option("--yes", "-y", is_flag=True, help="Do it without askin
 
 
 def api_verb(
-    group: click.Group, name: str, *, section: str = "Commands", examples: str, makes: bool = False
-) -> Callable[[Callable[Concatenate[Api, P], Coroutine[Any, Any, Exit | None]]], Callable[P, None]]:
-    """Make a verb of an async function that speaks to the admin API.
+    group: click.Group,
+    name: str,
+    *,
+    section: str = "Commands",
+    examples: str,
+    create: bool = False,
+) -> Callable[[ApiVerb[P]], Callable[P, None]]:
+    """Make a verb of an async function that calls the admin API.
 
-    `makes` allows the verb to make the data directory where there is none yet.
+    `create` allows the verb to create the data directory.
     """
 
-    def decorate(
-        work: Callable[Concatenate[Api, P], Coroutine[Any, Any, Exit | None]],
-    ) -> Callable[P, None]:
+    def decorate(work: ApiVerb[P]) -> Callable[P, None]:
         def run(options: GlobalOptions, /, *args: P.args, **kwargs: P.kwargs) -> Exit | None:
-            return with_api(options, lambda api: work(api, *args, **kwargs), makes=makes)
+            return with_api(options, lambda api: work(api, options, *args, **kwargs), create=create)
 
         functools.update_wrapper(run, work)
-        return own_verb(group, name, section=section, examples=examples)(run)
+        return local_verb(group, name, section=section, examples=examples)(run)
 
     return decorate
 
 
-def own_verb(
+def local_verb(
     group: click.Group, name: str, *, section: str = "Commands", examples: str
-) -> Callable[[Callable[Concatenate[GlobalOptions, P], Exit | None]], Callable[P, None]]:
-    """Make a verb of a function; what it returns is the exit code, None is done."""
+) -> Callable[[LocalVerb[P]], Callable[P, None]]:
+    """Make a verb of a function that returns the exit code, or None for success."""
 
-    def decorate(work: Callable[Concatenate[GlobalOptions, P], Exit | None]) -> Callable[P, None]:
+    def decorate(work: LocalVerb[P]) -> Callable[P, None]:
         @functools.wraps(work)
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
             given: dict[str, Any] = click.get_current_context().obj or {}
             options = GlobalOptions(**given)
-            with way_out():
+            with exit_on_error():
                 code = work(options, *args, **kwargs)
-                if code:
-                    raise Stopped(code)
+            if code:
+                raise click.exceptions.Exit(code)
 
         command = group.command(name, epilog=_examples(examples))(with_options(run))
         setattr(command, _SECTION, section)
@@ -155,24 +166,50 @@ def own_verb(
     return decorate
 
 
+def settings_of(options: GlobalOptions, **arguments: object) -> Settings:
+    """Return the settings under the command's options and `arguments`. Raises SettingsError."""
+    from seline.settings import load_settings
+
+    given = {"storage.data_dir": options.data_dir, **arguments}
+    return load_settings(config=options.config, arguments=given)
+
+
+@asynccontextmanager
+async def connected(
+    options: GlobalOptions, *, create: bool = False, **arguments: object
+) -> AsyncGenerator[Api]:
+    """Give the admin API of the store that the options name. `arguments` are settings.
+
+    `create` allows a new data directory. Raises what `seline.client.connect` raises.
+    """
+    from seline.client import connect
+
+    settings = settings_of(options, **arguments)
+    if options.url and options.data_dir:
+        raise click.UsageError("--url and --data-dir name two places: give one.")
+    url = options.url or (None if options.data_dir else settings.url)
+    terminal.show_log()
+    async with connect(settings, url=url, create=create, notify=terminal.warn) as api:
+        yield api
+
+
 def with_api(
     options: GlobalOptions,
     work: Callable[[Api], Coroutine[Any, Any, Exit | None]],
     *,
-    makes: bool = False,
+    create: bool = False,
 ) -> Exit | None:
-    """Reach the admin API, wherever it is, and do one verb's work with it."""
-    from seline.cli.reach import reached
+    """Connect to the admin API and run one verb's work with it."""
 
-    async def reach_and_work() -> Exit | None:
-        async with reached(options, makes=makes) as api:
+    async def connect_and_work() -> Exit | None:
+        async with connected(options, create=create) as api:
             return await work(api)
 
-    return run_to_its_end(reach_and_work())
+    return run_async(connect_and_work())
 
 
-def run_to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """Run async work; Ctrl-C ends it at once, also while it waits for a person."""
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine; Ctrl-C ends it at once, also at a question."""
     import asyncio
     import signal
 
@@ -187,34 +224,33 @@ def run_to_its_end(work: Coroutine[Any, Any, T]) -> T:
 
 
 def in_section(group: click.Group, section: str) -> None:
-    """Put a group of verbs under a heading of the front page."""
+    """List a group of verbs in a section of the front page."""
     setattr(group, _SECTION, section)
 
 
 def _examples(text: str) -> str:
-    """Return an epilog that click leaves as it is."""
+    """Return an epilog that click does not wrap."""
     lines = [line.strip() for line in text.strip().splitlines()]
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-async def agreed(what: str, *, dry_run: bool, yes: bool) -> bool:
-    """Show what will be done and have it confirmed; False where it was only to be shown.
+async def confirm(plan: str, *, dry_run: bool, yes: bool) -> bool:
+    """Show a plan and ask whether to carry it out; False for a dry run.
 
-    Without a terminal nobody can be asked: `--yes` is needed, else this is wrong usage.
+    Raises UsageError where there is no terminal to ask on and no `--yes`.
     """
-    terminal.say(what)
+    terminal.notice(plan)
     if dry_run:
-        terminal.say("Nothing was changed (--dry-run).")
+        terminal.notice("Nothing was changed (--dry-run).")
         return False
     if yes:
         return True
-    if not terminal.on_a_terminal():
-        raise Problem(
-            "There is no terminal to ask on, so nothing was changed.",
-            "Run the same command with --yes to do it, or with --dry-run to look first.",
-            exit=Exit.USAGE,
+    if not terminal.is_interactive():
+        raise click.UsageError(
+            "There is no terminal to ask on, so nothing was changed. Run the same command with "
+            "--yes to do it, or with --dry-run to look first."
         )
     if not await terminal.ask("Go ahead?"):
-        terminal.say("Nothing was changed.")
-        raise Stopped(Exit.FAILED)
+        terminal.notice("Nothing was changed.")
+        raise click.exceptions.Exit(Exit.FAILED)
     return True

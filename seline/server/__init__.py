@@ -1,7 +1,15 @@
 """The process: the library with its admin API, worker and alerts, started and stopped in order."""
 
-from seline.server.listening import control_socket_path
+from seline.server.listening import control_socket, control_socket_path
 from seline.server.process import run_server
 from seline.server.serving import Serving, Started, alone, serving
 
-__all__ = ["Serving", "Started", "alone", "control_socket_path", "run_server", "serving"]
+__all__ = [
+    "Serving",
+    "Started",
+    "alone",
+    "control_socket",
+    "control_socket_path",
+    "run_server",
+    "serving",
+]

@@ -87,8 +87,8 @@ async def listen_on_control_socket(runner: web.AppRunner, data_dir: str) -> Sock
 
     Raises OSError: a full volume may have no room for one more name.
     """
-    with _short_path(data_dir) as directory:
-        made = await listen_on_socket(runner, os.path.join(directory, CONTROL_SOCKET))
+    with control_socket(data_dir) as path:
+        made = await listen_on_socket(runner, path)
     return made._replace(path=control_socket_path(data_dir))
 
 
@@ -188,14 +188,15 @@ def _shown_host(host: str | None) -> str:
 
 
 @contextlib.contextmanager
-def _short_path(data_dir: str) -> Generator[str]:
-    """Give `.seline` under a path that a socket's address can hold (107 bytes)."""
-    directory = os.path.join(os.path.abspath(data_dir), ".seline")
-    if len(os.fsencode(directory)) <= SOCKET_PATH_MAX:
-        yield directory
+def control_socket(data_dir: str) -> Generator[str]:
+    """Give a path of the control socket that a socket's address can hold (107 bytes)."""
+    path = control_socket_path(os.path.abspath(data_dir))
+    directory = os.path.dirname(path)
+    if len(os.fsencode(directory)) <= SOCKET_PATH_MAX or not os.path.isdir(directory):
+        yield path
         return
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{descriptor}"
+        yield f"/proc/self/fd/{descriptor}/{CONTROL_SOCKET}"
     finally:
         os.close(descriptor)

@@ -64,7 +64,7 @@ def _end_soon(code: int) -> None:
 
 
 def _say_who_may_come_in(started: Started, settings: Settings) -> None:
-    if not started.anyone_can_come_in and settings.bind_is_public:
+    if not started.has_token and settings.bind_is_public:
         _log.warning(
             "nobody can come in over the network yet: set SELINE_ADMIN_TOKEN (at least 16 "
             "characters), or run `seline token create` on this machine"

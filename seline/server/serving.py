@@ -65,7 +65,7 @@ class Started:
     address: str
     data_dir: str
     secret: str | None
-    anyone_can_come_in: bool
+    has_token: bool
 
 
 class Serving:
@@ -308,7 +308,7 @@ class Serving:
             address=self.address,
             data_dir=self._data_dir,
             secret=secret,
-            anyone_can_come_in=self.tokens.any_known,
+            has_token=self.tokens.any_known,
         )
         self._opened = True
 

@@ -1,4 +1,4 @@
-"""The settings as one frozen value: its sections, their defaults, and values derived from them."""
+"""The settings as one frozen value: sections with their defaults, and what follows from them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from seline.domain.texts import Language
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8080
 PLATFORM_PORT: Final = "environment PORT"
-"""The origin of a port that the hosting platform set."""
+"""Where a port came from that a platform set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
-    """`[storage]`: the data directory, its limits and its timeouts."""
+    """`[storage]`: where documents lie and how large they may grow."""
 
     data_dir: str | None = None
     volume_limit_mb: int | None = None
@@ -36,9 +36,15 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Backups(RetentionPolicy):
+class Backups:
     """`[backups]`: which backups are kept."""
 
+    keep_newest: int = 5
+    keep_hourly: int = 0
+    keep_daily: int = 0
+    keep_weekly: int = 0
+    keep_monthly: int = 0
+    bytes_max: int | None = None
     pin_days: int = 30
     deleted_days: int = 30
     blank_guard_except: tuple[str, ...] = ()
@@ -46,7 +52,7 @@ class Backups(RetentionPolicy):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """`[server]`: the address and the access of the admin API."""
+    """`[server]`: where the admin API listens and who may come in."""
 
     host: str | None = None
     port: int | None = None
@@ -57,7 +63,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """`[jobs.<name>]`: a job's schedule (UTC), its timeout, and whether it is enabled."""
+    """`[jobs.<name>]`: when a job runs (UTC), for how long at most, and whether at all."""
 
     schedule: str
     timeout_s: float
@@ -66,7 +72,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Jobs:
-    """`[jobs]`: the scheduled jobs."""
+    """`[jobs]`: what happens by the clock."""
 
     integrity: Job = field(default_factory=lambda: Job(schedule="every 1 h", timeout_s=3600.0))
     rotation: Job = field(default_factory=lambda: Job(schedule="every 1 h", timeout_s=600.0))
@@ -76,7 +82,7 @@ class Jobs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestinationSettings:
-    """`[[exports.destinations]]`: one destination, and how many exports it keeps."""
+    """`[[exports.destinations]]`: where exports go, and how many are kept there."""
 
     name: str
     url: str
@@ -84,13 +90,13 @@ class DestinationSettings:
 
     @property
     def path(self) -> str:
-        """The folder that a `file:///…` address names."""
+        """The folder of a `file:///…` address."""
         return unquote(urlsplit(self.url).path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exports:
-    """`[exports]`: verified exports to destinations outside the volume."""
+    """`[exports]`: verified exports to places beyond this volume."""
 
     keep: int = 7
     destinations: tuple[DestinationSettings, ...] = ()
@@ -98,7 +104,7 @@ class Exports:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alerting:
-    """`[alerts]`: where alerts are sent, in which language, and how often they are repeated."""
+    """`[alerts]`: who hears of what went wrong, in which language, and how often again."""
 
     language: Language = "en"
     renotify_h: float = 24.0
@@ -108,7 +114,7 @@ class Alerting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """`[log]`: the level and the format of the log."""
+    """`[log]`: how much is said, and how."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = "auto"
@@ -116,9 +122,9 @@ class Log:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All settings. `origins` has the source of each value.
+    """Everything that can be set. `origins` says where each value came from.
 
-    `service` names this process in alerts: the platform's service name, else the host.
+    `service` is what alerts call this process, as the platform calls it.
     """
 
     storage: Storage = field(default_factory=Storage)
@@ -140,9 +146,9 @@ class Settings:
 
     @property
     def bind(self) -> tuple[str | None, int]:
-        """The host and port to listen on. Host None means every address, IPv4 and IPv6.
+        """The address to listen on; host None is every address, IPv4 and IPv6.
 
-        That is the default only if the hosting platform set PORT; else it is loopback.
+        A platform says by PORT that it wants every one; a port chosen otherwise opens nothing.
         """
         host, port = self.server.host, self.server.port
         if host is None and self.origins.get("server.port") != PLATFORM_PORT:
@@ -151,9 +157,22 @@ class Settings:
 
     @property
     def bind_is_public(self) -> bool:
-        """Whether other machines can reach the address."""
+        """Whether others than this machine can reach the address."""
         host = self.bind[0]
         return host not in {"127.0.0.1", "localhost", "::1"}
+
+    @property
+    def retention(self) -> RetentionPolicy:
+        """The policy for backups."""
+        kept = self.backups
+        return RetentionPolicy(
+            keep_newest=kept.keep_newest,
+            keep_hourly=kept.keep_hourly,
+            keep_daily=kept.keep_daily,
+            keep_weekly=kept.keep_weekly,
+            keep_monthly=kept.keep_monthly,
+            bytes_max=kept.bytes_max,
+        )
 
 
 SECTIONS: Final[Mapping[str, Callable[[], Any]]] = {
@@ -168,4 +187,4 @@ SECTIONS: Final[Mapping[str, Callable[[], Any]]] = {
     "alerts": Alerting,
     "log": Log,
 }
-"""The factory of each section with its defaults."""
+"""What makes each section with its defaults."""

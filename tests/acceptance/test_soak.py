@@ -37,7 +37,7 @@ from typing import Any, Final
 import pytest
 
 from seline import blocking, open_seline
-from seline.cli.bit_flip import Flip, flip_in_place
+from seline.bit_flip import Flip, flip_in_place
 from seline.domain.backup import parse_backup_name
 from seline.domain.document import ABSENT
 from seline.library import Seline

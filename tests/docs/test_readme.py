@@ -13,7 +13,7 @@ import pytest
 
 from seline import errors
 from seline.blocking import open_seline
-from seline.cli.exits import EXIT_FOR
+from seline.cli.errors import EXIT_FOR
 from seline.errors import SelineError
 from seline.http.problems import STATUS_FOR, status_of
 from seline.http.routes import PREFIX, ROUTES

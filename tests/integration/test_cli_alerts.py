@@ -1,4 +1,4 @@
-"""The verbs alerts and jobs, beside a server and alone: what a person sees, and what a script."""
+"""The verbs alerts and jobs, with a server and without: for a person and for a script."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from tests.integration.test_alarm import FIELDS, flip
 NAME = "user_profile.json"
 HOOK = "/hooks/path-secret"
 LIMIT_S = 20.0
-HEADS = ["SINK", "KIND", "HEARS FROM", "WAITING", "LAST"]
+HEADS = ["SINK", "KIND", "FROM SEVERITY", "WAITING", "LAST"]
 
 
 class Hook(ThreadingHTTPServer):
-    """A receiver on a thread of its own: notes what it is sent, answers with `status`."""
+    """A receiver on a thread of its own: keeps each body, answers with `status`."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
         self.status = 200
-        self.heard: list[dict[str, Any]] = []
+        self.received: list[dict[str, Any]] = []
 
     @property
     def url(self) -> str:
@@ -43,13 +43,13 @@ class _Answer(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.heard.append(json.loads(body))
+        self.server.received.append(json.loads(body))
         self.send_response(self.server.status)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 @contextmanager
@@ -62,8 +62,8 @@ def listening() -> Iterator[Hook]:
             hook.shutdown()
 
 
-def hearing(*urls: str) -> dict[str, str]:
-    """Return the environment that has webhooks hear of alerts."""
+def webhooks(*urls: str) -> dict[str, str]:
+    """Return the environment that sends alerts to these URLs."""
     sinks = [
         {"kind": "webhook", "name": f"hook {number}", "url": url, "token": "token-secret"}
         for number, url in enumerate(urls, start=1)
@@ -73,7 +73,7 @@ def hearing(*urls: str) -> dict[str, str]:
 
 @pytest.fixture
 def dead() -> Iterator[str]:
-    """Give an address where nobody listens, and nobody will."""
+    """Give an address where no server listens."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{reserved.getsockname()[1]}{HOOK}"
@@ -93,15 +93,15 @@ def listener() -> Iterator[Hook]:
 
 @pytest.fixture(scope="module")
 def beside(listener: Hook, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
-    """Give a command line beside a server that has recovered a document, and told so."""
-    environ = {"SELINE_STORAGE__SETTLE_S": "0", **hearing(listener.url)}
+    """Give a command line on a served directory after a recovery and its alert."""
+    environ = {"SELINE_STORAGE__SETTLE_S": "0", **webhooks(listener.url)}
     line = line_at(tmp_path_factory.mktemp("alerts"), **environ)
     with served(line):
         for number in range(2):
             line("save", NAME, stdin=json.dumps({"n": number, "text": "words " * 50}))
         flip(line.data / NAME)
         assert line("verify").code == 3
-        until(lambda: "recovery" in [heard["type"] for heard in listener.heard])
+        until(lambda: "recovery" in [body["type"] for body in listener.received])
         yield line
 
 
@@ -111,15 +111,15 @@ def line(tmp_path: Path) -> Line:
 
 
 def until(done: Callable[[], bool]) -> None:
-    """Wait for what another process does."""
+    """Wait until another process has done something."""
     over_s = time.monotonic() + LIMIT_S
     while not done():
-        assert time.monotonic() < over_s, "it does not happen"
+        assert time.monotonic() < over_s, "it did not happen"
         time.sleep(0.02)
 
 
 def rows(ran: Ran) -> list[list[str]]:
-    """Return the cells of a table, which two spaces part at least."""
+    """Return the cells of a table; at least two spaces separate them."""
     return [
         [cell.strip() for cell in text.split("  ") if cell.strip()]
         for text in ran.out.splitlines()
@@ -127,14 +127,14 @@ def rows(ran: Ran) -> list[list[str]]:
     ]
 
 
-# beside a server
+# with a server
 
 
-def test_alerts_are_shown_with_their_next_step_and_who_hears_of_them(beside: Line) -> None:
+def test_alerts_are_listed_with_their_next_step_and_their_sinks(beside: Line) -> None:
     shown = beside("alerts")
 
-    [told] = [text for text in shown.out.splitlines() if " recovery " in text]
-    assert (shown.code, told.split()[:3]) == (0, ["open", "warning", "recovery"])
+    [row] = [text for text in shown.out.splitlines() if " recovery " in text]
+    assert (shown.code, row.split()[:3]) == (0, ["open", "warning", "recovery"])
     assert f"    {NAME} was broken and has been recovered." in shown.out
     assert "    Next: Look at what was set aside with `seline quarantine`" in shown.out
     table = rows(shown)
@@ -145,10 +145,10 @@ def test_alerts_are_shown_with_their_next_step_and_who_hears_of_them(beside: Lin
     assert "secret" not in shown.out + shown.err
 
 
-def test_alerts_for_a_script_are_what_the_api_answers(beside: Line) -> None:
+def test_alerts_as_json_are_the_objects_of_the_api(beside: Line) -> None:
     listed = beside("alerts", "--json")
 
-    [alert] = [one for one in listed.value()["alerts"] if one["type"] == "recovery"]
+    [alert] = [alert for alert in listed.value()["alerts"] if alert["type"] == "recovery"]
     assert listed.code == 0
     assert set(alert) == FIELDS
     assert (alert["document"], alert["state"], alert["count"]) == (NAME, "open", 1)
@@ -156,7 +156,7 @@ def test_alerts_for_a_script_are_what_the_api_answers(beside: Line) -> None:
     assert "secret" not in listed.out
 
 
-def test_a_test_reaches_everyone(beside: Line, listener: Hook) -> None:
+def test_a_test_alert_reaches_every_sink(beside: Line, listener: Hook) -> None:
     tested = beside("alerts", "test")
 
     assert tested.code == 0
@@ -165,11 +165,13 @@ def test_a_test_reaches_everyone(beside: Line, listener: Hook) -> None:
         ["log", "log", "delivered"],
         ["hook 1", "webhook", "delivered"],
     ]
-    assert listener.heard[-1]["type"] == "test"
+    assert listener.received[-1]["type"] == "test"
     assert "Only the log" not in tested.err
 
 
-def test_a_test_that_somebody_did_not_get_is_a_failure(beside: Line, listener: Hook) -> None:
+def test_a_test_alert_that_a_sink_does_not_receive_is_a_failure(
+    beside: Line, listener: Hook
+) -> None:
     listener.status = 503
     try:
         tested = beside("alerts", "test")
@@ -179,12 +181,12 @@ def test_a_test_that_somebody_did_not_get_is_a_failure(beside: Line, listener: H
 
     assert (tested.code, for_a_script.code) == (1, 1)
     assert rows(tested)[2] == ["hook 1", "webhook", "failed", "it answered 503"]
-    delivered = {one["sink"]: one["delivered"] for one in for_a_script.value()["deliveries"]}
+    delivered = {sink["sink"]: sink["delivered"] for sink in for_a_script.value()["deliveries"]}
     assert delivered == {"log": True, "hook 1": False}
     assert "secret" not in tested.out + tested.err + for_a_script.out
 
 
-def test_who_may_only_read_tests_nobody(beside: Line) -> None:
+def test_a_read_token_cannot_send_a_test_alert(beside: Line) -> None:
     reader = beside("token", "create", "--scope", "read").out.strip()
     url = json.loads((beside.data / ".seline" / "server.json").read_text())["address"]
     elsewhere = {"SELINE_URL": url, "SELINE_TOKEN": reader, "SELINE_DATA_DIR": ""}
@@ -193,10 +195,10 @@ def test_who_may_only_read_tests_nobody(beside: Line) -> None:
     assert beside("alerts", "test", **elsewhere).code == 8
 
 
-# alone
+# without a server
 
 
-def test_without_sinks_only_the_log_hears(line: Line) -> None:
+def test_without_sinks_only_the_log_receives_alerts(line: Line) -> None:
     line.data.mkdir()
 
     shown, tested = line("alerts"), line("alerts", "test")
@@ -204,26 +206,26 @@ def test_without_sinks_only_the_log_hears(line: Line) -> None:
     assert (shown.code, tested.code) == (0, 0)
     assert "There are no alerts." in shown.err
     assert [cells[0] for cells in rows(shown)] == ["SINK", "log"]
-    assert "Only the log hears of alerts. Set alerts.sinks" in tested.err
+    assert "Only the log receives alerts. Set alerts.sinks" in tested.err
 
 
-def test_a_test_alone_reaches_those_who_live(line: Line, hook: Hook, dead: str) -> None:
+def test_a_test_alert_without_a_server_reports_each_sink(line: Line, hook: Hook, dead: str) -> None:
     line.data.mkdir()
 
-    tested = line("alerts", "test", "--json", **hearing(hook.url, dead))
+    tested = line("alerts", "test", "--json", **webhooks(hook.url, dead))
 
     deliveries = tested.value()["deliveries"]
     assert tested.code == 1
-    assert [one["delivered"] for one in deliveries] == [True, True, False]
+    assert [sink["delivered"] for sink in deliveries] == [True, True, False]
     assert deliveries[2]["detail"] == "cannot connect: Connection refused"
-    assert [heard["type"] for heard in hook.heard] == ["test"]
+    assert [body["type"] for body in hook.received] == ["test"]
     assert "secret" not in tested.out + tested.err
 
 
-def test_a_command_alone_tells_nobody(line: Line, hook: Hook) -> None:
-    """A person sees the answer; the chats hear of what happens while nobody looks."""
+def test_a_command_without_a_server_sends_no_alert(line: Line, hook: Hook) -> None:
+    """The person who ran it sees the error."""
     (line.folder / "file").write_text("in the way of a folder")
-    environ = hearing(hook.url)
+    environ = webhooks(hook.url)
     places = [{"name": "nas", "url": f"file://{line.folder}/file/exports"}]
     line("save", NAME, stdin="{}")
 
@@ -236,7 +238,7 @@ def test_a_command_alone_tells_nobody(line: Line, hook: Hook) -> None:
     assert line("alerts", "--json", **environ).value()["alerts"] == []
 
 
-def test_an_action_that_is_none_is_wrong_usage(line: Line) -> None:
+def test_an_unknown_action_is_a_usage_error(line: Line) -> None:
     assert line("alerts", "tset").code == 2
     assert line("alerts", "test", "more").code == 2
 
@@ -244,7 +246,7 @@ def test_an_action_that_is_none_is_wrong_usage(line: Line) -> None:
 # jobs
 
 
-def test_a_job_that_is_off_is_shown_so_and_runs_when_asked(line: Line) -> None:
+def test_a_disabled_job_is_listed_as_off_and_can_be_run(line: Line) -> None:
     line.data.mkdir()
     off = {"SELINE_JOBS__ROTATION__ENABLED": "false"}
 

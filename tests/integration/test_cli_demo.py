@@ -1,4 +1,4 @@
-"""`seline demo`: a bit flips, is found and mended; in scratch space, and in a real document."""
+"""`seline demo`: a bit flip is found and recovered, in scratch space and in a real document."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seline.cli.bit_flip import choose_flip, flip_in_place
+from seline.bit_flip import choose_flip, flip_in_place
 from seline.domain.json_codec import decode_strict, encode
 from tests.command_line import Line, line_at
 
@@ -23,7 +23,7 @@ def line(tmp_path: Path) -> Line:
     return line_at(tmp_path)
 
 
-def test_the_demo_tells_the_whole_story_in_under_ten_seconds(line: Line) -> None:
+def test_the_demo_shows_flip_and_recovery_in_under_ten_seconds(line: Line) -> None:
     started = time.monotonic()
     shown = line("demo")
 
@@ -40,7 +40,7 @@ def test_the_demo_tells_the_whole_story_in_under_ten_seconds(line: Line) -> None
     assert not line.data.exists()
 
 
-def test_a_flip_changes_one_bit_and_keeps_the_time(line: Line) -> None:
+def test_a_flip_changes_one_bit_and_keeps_the_files_time(line: Line) -> None:
     line("save", NAME, stdin='{"userName": "Alex"}')
     line("save", NAME, stdin='{"userName": "Alex", "location": "Lyon"}')
     path = line.data / NAME
@@ -65,16 +65,16 @@ def test_a_flip_changes_one_bit_and_keeps_the_time(line: Line) -> None:
     Path(copied[1]).unlink()
 
 
-def test_a_flip_without_a_backup_says_that_it_cannot_be_mended(line: Line) -> None:
+def test_a_flip_without_a_backup_names_the_steps_to_save_the_copy(line: Line) -> None:
     line("save", NAME, stdin='{"userName": "Alex"}')
 
     flipped = line("demo", "--flip", NAME)
 
     assert "cannot be recovered" in flipped.out
-    assert "found and mended" not in flipped.out
+    assert "recovers it" not in flipped.out
     assert "refuses to print it (exit code 3)" in flipped.out
     assert line("load", NAME).code == 3
-    copied = re.search(r"`seline reset (\S+)`, then `seline save \S+ (\S+)` bring", flipped.out)
+    copied = re.search(r"`seline reset (\S+)`, then `seline save \S+ (\S+)` stores", flipped.out)
     assert copied is not None
     assert line("reset", copied[1], "--yes").code == 0
     assert line("save", NAME, copied[2]).code == 0
@@ -82,7 +82,7 @@ def test_a_flip_without_a_backup_says_that_it_cannot_be_mended(line: Line) -> No
     Path(copied[2]).unlink()
 
 
-def test_only_a_document_that_is_here_can_be_flipped(line: Line) -> None:
+def test_only_an_existing_local_document_can_be_flipped(line: Line) -> None:
     line.data.mkdir()
 
     assert line("demo", "--flip", "nope.json").code == 4
@@ -116,7 +116,7 @@ def test_the_smallest_documents_can_be_flipped(text: str, tmp_path: Path) -> Non
     assert flip.stays_json == (any(sign.isdigit() for sign in text))
 
 
-def test_a_link_is_never_flipped_through(tmp_path: Path) -> None:
+def test_a_flip_follows_no_link(tmp_path: Path) -> None:
     real = tmp_path / "real.json"
     real.write_bytes(b'"abc"\n')
     (tmp_path / "link.json").symlink_to(real)

@@ -1,4 +1,4 @@
-"""Exit codes: every error has its row, and every way out ends in one, never in a traceback."""
+"""Exit codes: each error has a row, and each exception ends in a code, not in a traceback."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from seline import cli, errors
-from seline.cli.client import problem_of
-from seline.cli.exits import EXIT_FOR, Exit, exit_for
+from seline.cli.errors import EXIT_FOR, Exit, exit_for, exit_on_error
 from seline.cli.group import front
-from seline.cli.problem import Problem, way_out
-from seline.errors import SelineError
+from seline.client.api import error_of
+from seline.errors import DocumentNotFound, SelineError
 
 EVERY_ERROR = [
     kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, SelineError)
@@ -36,10 +35,10 @@ def verbs(group: click.Group, before: tuple[str, ...] = ()) -> list[tuple[str, .
 
 
 def code_of(error: BaseException) -> int:
-    """Return the exit code that an error inside a verb ends with."""
-    with pytest.raises(click.exceptions.Exit) as left, way_out():
+    """Return the exit code for an exception inside a verb."""
+    with pytest.raises(click.exceptions.Exit) as raised, exit_on_error():
         raise error
-    return left.value.exit_code
+    return raised.value.exit_code
 
 
 def test_every_error_has_a_row_and_every_row_an_error() -> None:
@@ -47,71 +46,85 @@ def test_every_error_has_a_row_and_every_row_an_error() -> None:
 
 
 @pytest.mark.parametrize("kind", EVERY_ERROR)
-def test_an_error_ends_in_its_exit_code_with_message_and_hint(
+def test_an_error_prints_message_and_hint_and_exits_with_its_code(
     kind: type[SelineError], capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = kind("What happened.", hint="What to do.")
 
     assert code_of(error) == EXIT_FOR[kind.code]
 
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err == "seline: What happened.\n  Next: What to do.\n"
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == "seline: What happened.\n  Next: What to do.\n"
 
 
 @pytest.mark.parametrize("kind", EVERY_ERROR)
-def test_an_error_from_the_server_ends_as_one_of_this_process_does(kind: type[SelineError]) -> None:
+def test_an_error_response_becomes_the_error_that_the_server_raised(
+    kind: type[SelineError],
+) -> None:
     body = f'{{"code": "{kind.code}", "detail": "What happened.", "hint": "Do."}}'.encode()
 
-    problem = problem_of(503, body, "here")
+    error = error_of(503, body, "here")
 
-    assert (problem.message, problem.hint, problem.exit) == (
-        "What happened.",
-        "Do.",
-        exit_for(kind.code),
-    )
+    assert type(error) is kind
+    assert (error.message, error.hint) == ("What happened.", "Do.")
 
 
-def test_the_answer_of_something_in_between_is_told_as_such() -> None:
-    problem = problem_of(502, b"<html>Bad gateway</html>", "https://bot.example.org")
+def test_a_response_that_is_not_selines_names_the_address() -> None:
+    error = error_of(502, b"<html>Bad gateway</html>", "https://bot.example.org")
 
-    assert "https://bot.example.org answered 502" in problem.message
-    assert problem.exit is Exit.FAILED
+    assert "https://bot.example.org answered 502" in error.message
+    assert code_of(error) == Exit.FAILED
 
 
 def test_an_unknown_code_of_a_newer_server_is_a_failure() -> None:
+    error = error_of(503, b'{"code": "not_invented_yet", "detail": "New."}', "here")
+
+    assert (error.message, code_of(error)) == ("New.", Exit.FAILED)
     assert exit_for("not_invented_yet") is Exit.FAILED
 
 
-def test_an_interrupted_verb_ends_with_130() -> None:
+def test_an_interrupted_verb_exits_130() -> None:
     assert code_of(KeyboardInterrupt()) == 130
 
 
-def test_a_defect_is_told_without_a_traceback_which_goes_to_a_file(
+def test_a_usage_error_keeps_clicks_own_message_and_code() -> None:
+    with pytest.raises(click.UsageError), exit_on_error():
+        raise click.UsageError("wrong")
+
+
+def test_a_defect_prints_no_traceback_but_the_file_that_has_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     assert code_of(ZeroDivisionError("a defect")) == Exit.FAILED
 
-    told = capsys.readouterr().err
-    assert "Traceback" not in told
-    kept = re.search(r"\S+seline-error-\S+\.txt", told)
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    kept = re.search(r"\S+seline-error-\S+\.txt", printed)
     assert kept is not None
     assert "ZeroDivisionError: a defect" in Path(kept[0]).read_text(encoding="utf-8")
 
 
-def test_a_full_disk_under_an_export_is_full_and_a_refused_file_is_a_failure() -> None:
+def test_an_os_error_exits_with_the_code_of_its_number() -> None:
     assert code_of(OSError(28, os.strerror(28), "out.json")) == Exit.FULL
+    assert code_of(FileExistsError(17, os.strerror(17), "out.json")) == Exit.REFUSED
     assert code_of(PermissionError(13, os.strerror(13), "out.json")) == Exit.FAILED
 
 
-def test_a_problem_may_overrule_its_row() -> None:
-    assert Problem("x", exit=Exit.USAGE).exit is Exit.USAGE
+def test_an_error_that_the_log_has_shown_is_not_repeated(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seline.cli.terminal._logged", {"What happened."})
+
+    assert code_of(DocumentNotFound("What happened.", hint="What to do.")) == Exit.NOT_FOUND
+
+    assert capsys.readouterr().err == "  Next: What to do.\n"
 
 
 @pytest.mark.parametrize("verb", verbs(front), ids=" ".join)
-def test_every_verb_teaches_with_examples_and_takes_the_common_options(
+def test_the_help_of_every_verb_has_examples_and_the_global_options(
     verb: tuple[str, ...],
 ) -> None:
     shown = CliRunner().invoke(front, [*verb, "--help"])
@@ -124,14 +137,14 @@ def test_every_verb_teaches_with_examples_and_takes_the_common_options(
 @pytest.mark.parametrize(
     "verb", ["delete", "restore", "reset", "import", "prune", "token revoke"], ids=str
 )
-def test_every_destructive_verb_can_be_tried_and_confirmed(verb: str) -> None:
+def test_every_destructive_verb_has_a_dry_run_and_a_confirmation(verb: str) -> None:
     shown = CliRunner().invoke(front, [*verb.split(), "--help"]).output
 
     assert "--dry-run" in shown
     assert "--yes" in shown
 
 
-def test_a_mistyped_verb_names_the_nearest_one() -> None:
+def test_a_mistyped_verb_suggests_the_nearest_one() -> None:
     shown = CliRunner().invoke(front, ["docments"])
 
     assert shown.exit_code == 2
@@ -142,8 +155,8 @@ def test_every_module_of_verbs_is_listed_once() -> None:
     assert len(set(cli.VERB_MODULES)) == len(cli.VERB_MODULES)
 
 
-def test_the_help_needs_neither_the_store_nor_the_web() -> None:
-    """What makes `seline --help` quick: nothing heavy is imported for it."""
+def test_the_help_imports_neither_the_store_nor_the_web() -> None:
+    """Slow imports would make `seline --help` slow."""
     heavy = "('asyncio', 'aiohttp', 'rich', 'msgspec', 'structlog', 'seline.library')"
     script = (
         "import sys\n"

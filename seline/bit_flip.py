@@ -1,4 +1,4 @@
-"""Flip one bit of a file and keep its time, as a bad disk does: choose the bit, then do it."""
+"""Flip one bit of a file and keep its times, as a bad disk does: for `seline demo` and tests."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from seline.cli.problem import Problem
 from seline.domain.json_codec import why_not_json
+from seline.errors import SelineError
 
 _TOKEN = re.compile(rb'"(?P<text>(?:[^"\\]|\\.)*)"(?P<is_key>\s*:)?|(?P<number>[0-9]+)')
 _LETTER = re.compile(rb"[A-Za-z0-9]")
@@ -22,7 +22,7 @@ _TRIES_MAX: Final = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flip:
-    """One bit to flip: bit 0 is the byte's lowest. `stays_json`: syntax will not tell."""
+    """One bit to flip; bit 0 is the byte's lowest. `stays_json`: the result is still JSON."""
 
     offset: int
     bit: int
@@ -35,12 +35,12 @@ class Flip:
 
 
 def choose_flip(data: bytes) -> Flip:
-    """Choose a bit inside a text or a number such that the document stays JSON, if there is one.
+    """Choose a bit of a text or a number; prefer one whose flip keeps the document valid JSON.
 
     `data` is not empty.
     """
     for offset in islice(_offsets(data), _TRIES_MAX):
-        flip = _harmless(data, offset)
+        flip = _flip_that_stays_json(data, offset)
         if flip is not None:
             return flip
     middle = len(data) // 2
@@ -48,16 +48,16 @@ def choose_flip(data: bytes) -> Flip:
 
 
 def flip_in_place(path: str, flip: Flip) -> None:
-    """Flip the bit in the file itself, and put its times back.
+    """Flip the bit in the file and restore its times.
 
-    Raises Problem where the file is not what the flip was chosen for.
+    Raises SelineError where the byte is not the one for which the flip was chosen, and OSError.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
-        there = os.pread(descriptor, 1, flip.offset)
-        if not stat.S_ISREG(status.st_mode) or there != bytes([flip.before]):
-            raise Problem(f"{path} has just changed; nothing was flipped.", "Run it again.")
+        byte = os.pread(descriptor, 1, flip.offset)
+        if not stat.S_ISREG(status.st_mode) or byte != bytes([flip.before]):
+            raise SelineError(f"{path} has just changed; nothing was flipped.", hint="Try again.")
         os.pwrite(descriptor, bytes([flip.after]), flip.offset)
         os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
         os.fsync(descriptor)
@@ -66,7 +66,7 @@ def flip_in_place(path: str, flip: Flip) -> None:
 
 
 def _offsets(data: bytes) -> Iterator[int]:
-    """Yield places in the values' texts, then in their numbers: the last characters first."""
+    """Yield offsets in the texts that are values, then in numbers, from each token's end."""
     tokens = [found for found in islice(_TOKEN.finditer(data), _TOKENS_MAX) if not found["is_key"]]
     for kind in ("text", "number"):
         for found in tokens:
@@ -74,8 +74,8 @@ def _offsets(data: bytes) -> Iterator[int]:
             yield from reversed(range(max(start, end - _CHARACTERS_TRIED), end))
 
 
-def _harmless(data: bytes, offset: int) -> Flip | None:
-    """Return a flip of a letter or digit into another, with which the document stays JSON."""
+def _flip_that_stays_json(data: bytes, offset: int) -> Flip | None:
+    """Return a flip of a letter or digit into another one that keeps the document valid JSON."""
     before = data[offset]
     for bit in range(3):
         after = before ^ (1 << bit)

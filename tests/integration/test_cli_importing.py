@@ -1,4 +1,4 @@
-"""`seline import`: an export, stdin, or an older bot's folder; first the plan, then all of it."""
+"""`seline import`: an export, stdin, or an older bot's folder; all or nothing after a preview."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from seline.cli.legacy_folder import CURES, as_export, look_through, valid_name
 from seline.domain.document import is_document_name
-from seline.domain.json_codec import decode_strict
+from seline.domain.json_codec import HINTS, decode_strict
+from seline.folders.legacy import as_export, read_legacy_folder, valid_name
 from tests.command_line import Line, line_at
 
 EXPORT = {"exported_at": "2025-01-06T14:30:22", "files": {"a.json": {"x": 1}, "b.json": [1, 2]}}
@@ -23,7 +23,7 @@ def line(tmp_path: Path) -> Line:
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    """Give an older bot's folder: two good files, what a bot leaves beside them, nothing broken."""
+    """Give an older bot's folder: two usable files, and others that an import leaves out."""
     folder = tmp_path / "old-data"
     (folder / "backups").mkdir(parents=True)
     write(folder, "user_profile.json", '{"userName": "Élodie"}')
@@ -40,11 +40,11 @@ def write(folder: Path, name: str, content: str | bytes) -> None:
 
 
 def names(line: Line) -> list[str]:
-    return [one["name"] for one in line("documents", "--json").value()["documents"]]
+    return [document["name"] for document in line("documents", "--json").value()["documents"]]
 
 
 @pytest.mark.parametrize("export", [EXPORT, {"success": True, "data": EXPORT}])
-def test_an_export_comes_back_with_or_without_its_wrapper(line: Line, export: object) -> None:
+def test_an_export_is_imported_with_or_without_its_wrapper(line: Line, export: object) -> None:
     write(line.folder, "all.json", json.dumps(export))
 
     tried = line("import", "all.json", "--dry-run")
@@ -57,7 +57,7 @@ def test_an_export_comes_back_with_or_without_its_wrapper(line: Line, export: ob
     assert line("load", "b.json").value() == [1, 2]
 
 
-def test_what_was_exported_is_imported_unchanged(line: Line) -> None:
+def test_an_import_of_the_current_export_changes_nothing(line: Line) -> None:
     line("save", "big.json", stdin='{"n": 123456789012345678901234567890, "é": 1e22}')
     exported = line("export").out
 
@@ -66,7 +66,7 @@ def test_what_was_exported_is_imported_unchanged(line: Line) -> None:
     assert again.value()["unchanged"] == ["big.json"]
 
 
-def test_replace_deletes_what_is_not_named_and_keeps_it_as_a_backup(line: Line) -> None:
+def test_replace_deletes_other_documents_and_keeps_them_as_backups(line: Line) -> None:
     line("save", "gone.json", stdin='{"was": "here"}')
 
     done = line("import", "-", "--mode", "replace", "--yes", stdin=json.dumps(EXPORT))
@@ -77,37 +77,35 @@ def test_replace_deletes_what_is_not_named_and_keeps_it_as_a_backup(line: Line) 
 
 
 @pytest.mark.parametrize(
-    ("export", "told"),
+    ("export", "message"),
     [
         ('{"files": {"../evil.json": {}}}', "../evil.json"),
         ('{"userName": "Alex"}', "an export holds its documents there"),
         ('{"files": {}, "more": 1}', "this is no part of an export"),
         ('{"files": {"a.json": {"x": 1,}}}', "line 1, column"),
-        ("", "What came on stdin is not JSON: empty file"),
+        ("", "The text on stdin is not JSON: empty file"),
     ],
 )
-def test_what_is_no_export_is_refused_and_changes_nothing(
-    line: Line, export: str, told: str
-) -> None:
+def test_a_source_that_is_not_an_export_is_refused(line: Line, export: str, message: str) -> None:
     refused = line("import", "-", "--yes", stdin=export)
 
     assert refused.code == 5
-    assert told in refused.err
+    assert message in refused.err
     assert names(line) == []
 
 
-def test_a_folder_of_an_older_bot_is_taken_with_its_names_made_right(line: Line, old: Path) -> None:
+def test_an_older_bots_folder_is_imported_under_valid_names(line: Line, old: Path) -> None:
     done = line("import", str(old), "--yes")
 
     assert done.code == 0
     assert "renamed: My Notes.JSON becomes My_Notes.json" in done.err
-    assert "passed over: metadata.json" in done.err
+    assert "skipped: metadata.json" in done.err
     assert names(line) == ["My_Notes.json", "user_profile.json"]
     assert line("load", "user_profile.json").value() == {"userName": "Élodie"}
     assert line("quarantine", "--json").value() == {"quarantine": []}
 
 
-def test_one_unusable_file_refuses_the_folder_until_it_is_left_out(line: Line, old: Path) -> None:
+def test_an_unusable_file_refuses_the_folder_unless_it_is_skipped(line: Line, old: Path) -> None:
     write(old, "cut.json", '{"a": [1, 2')
     write(old, "twice.json", '{"a": 1,\n "a": 2}')
     (old / "away.json").symlink_to(line.folder / "elsewhere.json")
@@ -133,7 +131,7 @@ def test_a_folder_without_json_is_refused(line: Line, tmp_path: Path) -> None:
     assert line("import", "not-there", "--yes").code == 1
 
 
-def test_an_export_folders_backups_are_not_imported_and_that_is_said(line: Line) -> None:
+def test_a_notice_shows_how_to_read_an_export_folders_backups(line: Line) -> None:
     for value in ("[1]", "[2]"):
         line("save", "a.json", stdin=value)
     line("save", "b.json", stdin="{}")
@@ -153,7 +151,7 @@ def test_an_export_folders_backups_are_not_imported_and_that_is_said(line: Line)
     assert json.loads(backup.read_bytes()) == [1]
 
 
-def test_an_export_folder_without_backups_is_imported_without_more_words(line: Line) -> None:
+def test_an_export_folder_without_backups_prints_no_notice_about_them(line: Line) -> None:
     line("save", "a.json", stdin="[1]")
     line("export", "exports")
     line("delete", "a.json", "--purge", "--yes")
@@ -161,7 +159,7 @@ def test_an_export_folder_without_backups_is_imported_without_more_words(line: L
     assert "not imported" not in line("import", "exports", "--yes").err
 
 
-def test_an_export_without_its_manifest_is_not_whole(line: Line, tmp_path: Path) -> None:
+def test_an_export_without_a_manifest_is_refused(line: Line, tmp_path: Path) -> None:
     export = tmp_path / "exports" / "seline-20250106T143022Z"
     export.mkdir(parents=True)
     write(export, "pack-0001.tar.zst", b"packed")
@@ -173,27 +171,27 @@ def test_an_export_without_its_manifest_is_not_whole(line: Line, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("content", "why", "cure"),
+    ("content", "reason", "hint"),
     [
-        (b"", "empty file", CURES["empty file"]),
-        (b"\0\0\0", "only NUL bytes", CURES["only NUL bytes"]),
-        (b'{"a": 1', "cut off", CURES["cut off"]),
-        (b"\xef\xbb\xbf{}", "byte order mark", CURES["starts with a byte order mark"]),
-        (b"\xff\xfe{\0}\0", "UTF-16", CURES["UTF-16"]),
-        (b'{"a": "\xe9"}', "not UTF-8 at byte 7", CURES["not UTF-8"]),
-        (b'{"a": NaN}', "NaN", CURES["NaN"]),
-        (b"{} {}", "something follows", CURES["something follows after the end"]),
+        (b"", "empty file", HINTS["empty file"]),
+        (b"\0\0\0", "only NUL bytes", HINTS["only NUL bytes"]),
+        (b'{"a": 1', "cut off", HINTS["cut off"]),
+        (b"\xef\xbb\xbf{}", "byte order mark", HINTS["starts with a byte order mark"]),
+        (b"\xff\xfe{\0}\0", "UTF-16", HINTS["UTF-16"]),
+        (b'{"a": "\xe9"}', "not UTF-8 at byte 7", HINTS["not UTF-8"]),
+        (b'{"a": NaN}', "NaN", HINTS["NaN"]),
+        (b"{} {}", "something follows", HINTS["something follows after the end"]),
     ],
 )
-def test_every_kind_of_broken_file_has_its_cure(
-    tmp_path: Path, content: bytes, why: str, cure: str
+def test_each_kind_of_broken_file_has_a_hint(
+    tmp_path: Path, content: bytes, reason: str, hint: str
 ) -> None:
     write(tmp_path, "broken.json", content)
 
-    (found,) = look_through(str(tmp_path)).unusable
+    (found,) = read_legacy_folder(str(tmp_path)).unusable
 
-    assert why in found.why
-    assert found.cure == cure
+    assert reason in found.reason
+    assert found.hint == hint
 
 
 @pytest.mark.parametrize(
@@ -208,21 +206,21 @@ def test_every_kind_of_broken_file_has_its_cure(
         ("日本.json", None),
     ],
 )
-def test_a_name_becomes_the_nearest_right_one(file: str, name: str | None) -> None:
+def test_an_invalid_name_becomes_the_nearest_valid_one(file: str, name: str | None) -> None:
     made = valid_name(file)
 
     assert made == name
     assert made is None or is_document_name(made)
 
 
-def test_names_that_become_the_same_are_numbered(tmp_path: Path) -> None:
+def test_names_that_become_equal_get_numbers(tmp_path: Path) -> None:
     write(tmp_path, "a b.json", "1")
     write(tmp_path, "a:b.json", "2")
     write(tmp_path, "a_b.json", "3")
 
-    found = look_through(str(tmp_path))
+    found = read_legacy_folder(str(tmp_path))
 
-    assert {one.file: one.name for one in found.usable} == {
+    assert {file.file: file.name for file in found.usable} == {
         "a_b.json": "a_b.json",
         "a b.json": "a_b_2.json",
         "a:b.json": "a_b_3.json",

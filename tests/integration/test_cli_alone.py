@@ -1,4 +1,4 @@
-"""The verbs where nobody holds the data directory: opened for the one command, then let go."""
+"""The verbs on a data directory that no process holds: each command opens and closes it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def line(tmp_path: Path) -> Line:
 
 @pytest.fixture
 def filled(line: Line) -> Line:
-    """Give a data directory with one document and one backup of it."""
+    """Give a command line on a data directory with one document that has one backup."""
     for value in ('{"userName": "Alex"}', '{"userName": "Alex", "location": "Lyon"}'):
         assert line("save", NAME, stdin=value).code == 0
     return line
@@ -38,7 +38,7 @@ def flip_first_letter(path: Path) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def test_what_was_saved_is_loaded_and_the_revision_is_the_files_sum(line: Line) -> None:
+def test_load_prints_what_save_stored_and_save_prints_the_files_sha256(line: Line) -> None:
     saved = line("save", NAME, stdin='{"userName": "Élodie"}')
     loaded = line("load", NAME)
 
@@ -48,7 +48,7 @@ def test_what_was_saved_is_loaded_and_the_revision_is_the_files_sum(line: Line) 
     assert "saved (new)" in saved.err
 
 
-def test_a_document_is_saved_from_a_file(line: Line) -> None:
+def test_save_reads_a_file(line: Line) -> None:
     (line.folder / "new.json").write_text('{"a": 1}', encoding="utf-8")
 
     assert line("save", NAME, "new.json").code == 0
@@ -57,7 +57,7 @@ def test_a_document_is_saved_from_a_file(line: Line) -> None:
     assert line("save", NAME, "not-there.json").code == 1
 
 
-def test_text_that_is_not_json_is_refused_with_its_place(filled: Line) -> None:
+def test_text_that_is_not_json_is_refused_with_line_and_column(filled: Line) -> None:
     refused = filled("save", NAME, stdin='{"a": 1,\n "b": }')
 
     assert refused.code == 5
@@ -76,23 +76,23 @@ def test_a_stale_revision_is_refused_and_the_right_one_saves(filled: Line) -> No
     assert (stale.code, there.code, right.code) == (5, 5, 0)
 
 
-def test_without_a_backup_none_is_kept(filled: Line) -> None:
+def test_save_without_a_backup_makes_none(filled: Line) -> None:
     assert filled("save", NAME, "--no-backup", stdin='{"a": 1}').code == 0
 
     assert len(filled("backups", NAME, "--json").value()["backups"]) == 1
 
 
 @pytest.mark.parametrize("name", ["../evil.json", "no-suffix", "metadata.json", "a/b.json", ".."])
-def test_a_wrong_name_is_refused(line: Line, name: str) -> None:
+def test_an_invalid_document_name_is_refused(line: Line, name: str) -> None:
     line.data.mkdir()
 
     refused = line("load", name)
 
     assert refused.code == 5
-    assert "is not a document's name" in refused.err
+    assert "is not a" in refused.err
 
 
-def test_what_is_not_there_is_not_found(filled: Line) -> None:
+def test_a_missing_document_backup_item_or_token_exits_4(filled: Line) -> None:
     codes = {
         ran.code
         for ran in (
@@ -109,7 +109,7 @@ def test_what_is_not_there_is_not_found(filled: Line) -> None:
     assert codes == {4}
 
 
-def test_the_lists_are_for_people_and_with_json_for_scripts(filled: Line) -> None:
+def test_lists_are_tables_and_with_json_the_objects_of_the_api(filled: Line) -> None:
     shown, listed = filled("documents"), filled("documents", "--json")
 
     assert shown.out.splitlines()[0].split() == ["NAME", "SIZE", "UPDATED", "STATE", "BACKUPS"]
@@ -118,7 +118,7 @@ def test_the_lists_are_for_people_and_with_json_for_scripts(filled: Line) -> Non
     assert filled("--json", "documents").value() == listed.value()
 
 
-def test_status_says_how_everything_stands(filled: Line) -> None:
+def test_status_shows_counts_and_checks(filled: Line) -> None:
     shown, health = filled("status"), filled("status", "--json").value()
 
     assert shown.code == 0
@@ -127,7 +127,7 @@ def test_status_says_how_everything_stands(filled: Line) -> None:
     assert {check["name"] for check in health["checks"]} >= {"writing", "usage", "documents"}
 
 
-def test_a_restore_shows_its_plan_and_can_be_undone(filled: Line) -> None:
+def test_a_restore_shows_its_plan_and_the_command_that_undoes_it(filled: Line) -> None:
     tried = filled("restore", NAME, "--dry-run")
     unasked = filled("restore", NAME)
     done = filled("restore", NAME, "--yes")
@@ -140,7 +140,7 @@ def test_a_restore_shows_its_plan_and_can_be_undone(filled: Line) -> None:
     assert filled("load", NAME).value()["location"] == "Lyon"
 
 
-def test_a_deleted_document_comes_back_and_a_purged_one_does_not(filled: Line) -> None:
+def test_a_deleted_document_can_be_restored_and_a_purged_one_cannot(filled: Line) -> None:
     assert filled("delete", NAME).code == 2
     assert filled("delete", NAME, "--yes").code == 0
     assert filled("load", NAME).code == 4
@@ -153,7 +153,7 @@ def test_a_deleted_document_comes_back_and_a_purged_one_does_not(filled: Line) -
     assert list((filled.data / "backups").iterdir()) == []
 
 
-def test_a_preview_says_what_would_happen(filled: Line) -> None:
+def test_a_preview_shows_what_the_command_would_do(filled: Line) -> None:
     planned = filled("delete", NAME).err
     purged = filled("delete", NAME, "--purge", "--dry-run").err
     filled("delete", NAME, "--yes")
@@ -164,10 +164,10 @@ def test_a_preview_says_what_would_happen(filled: Line) -> None:
     assert "would be erased" in purged
     assert f"there is no {NAME} now" in back
     assert "becomes a backup" not in back
-    assert "would open nothing" in filled("token", "revoke", made["id"], "--dry-run").err
+    assert "would be revoked" in filled("token", "revoke", made["id"], "--dry-run").err
 
 
-def test_what_cannot_be_is_refused_before_it_is_asked_for(filled: Line) -> None:
+def test_an_impossible_change_is_refused_before_the_question(filled: Line) -> None:
     unknown = filled("token", "revoke", "nope")
     sound = filled("reset", NAME)
 
@@ -177,7 +177,7 @@ def test_what_cannot_be_is_refused_before_it_is_asked_for(filled: Line) -> None:
     assert filled("reset", "nope.json").code == 4
 
 
-def test_a_broken_document_is_deleted_into_quarantine_as_the_preview_says(line: Line) -> None:
+def test_a_broken_document_is_deleted_into_quarantine_as_the_preview_shows(line: Line) -> None:
     line("save", NAME, stdin='{"userName": "Alex"}')
     flip_first_letter(line.data / NAME)
 
@@ -194,7 +194,7 @@ def test_a_broken_document_is_deleted_into_quarantine_as_the_preview_says(line: 
     assert item["document"] == NAME
 
 
-def test_a_document_that_cannot_be_read_is_reset_but_not_deleted(line: Line) -> None:
+def test_an_unreadable_document_can_be_reset_but_not_deleted(line: Line) -> None:
     line("save", NAME, stdin="{}")
     (line.data / NAME).unlink()
     (line.data / NAME).mkdir()
@@ -204,7 +204,7 @@ def test_a_document_that_cannot_be_read_is_reset_but_not_deleted(line: Line) -> 
     assert line("load", NAME).code == 4
 
 
-def test_an_error_that_the_log_said_is_not_said_twice(line: Line) -> None:
+def test_an_error_that_the_log_shows_is_printed_once(line: Line) -> None:
     line("save", NAME, stdin='{"userName": "Alex"}')
     flip_first_letter(line.data / NAME)
 
@@ -215,35 +215,35 @@ def test_an_error_that_the_log_said_is_not_said_twice(line: Line) -> None:
     assert refused.err.count("Next:") == 1
 
 
-def test_an_integrity_run_that_ends_with_something_broken_is_damage(line: Line) -> None:
+def test_an_integrity_run_that_leaves_a_broken_document_exits_3(line: Line) -> None:
     line("save", NAME, stdin='{"userName": "Alex"}')
     line("save", NAME, stdin='{"userName": "Alex", "location": "Lyon"}')
     line("save", "sole.json", stdin='{"userName": "Alex"}')
-    well = line("jobs", "run", "integrity")
+    sound = line("jobs", "run", "integrity")
     flip_first_letter(line.data / NAME)
-    mended = line("jobs", "run", "integrity")
+    recovered = line("jobs", "run", "integrity")
     flip_first_letter(line.data / "sole.json")
     broken = line("jobs", "run", "integrity")
 
-    assert (well.code, mended.code, broken.code) == (0, 0, 3)
-    assert f"1 found: {NAME} recovered" in mended.out
+    assert (sound.code, recovered.code, broken.code) == (0, 0, 3)
+    assert f"1 found: {NAME} recovered" in recovered.out
     assert "integrity: something is broken." in broken.out
     assert "sole.json unrecoverable" in broken.out
     assert "Next:" in broken.err
 
 
-def test_hints_speak_of_the_command_line(filled: Line) -> None:
+def test_an_error_in_json_names_the_file_the_place_and_the_next_step(filled: Line) -> None:
     (filled.folder / "bad.json").write_text('{"a": 1,\n "b": }', encoding="utf-8")
 
     for refused, source in (
         (filled("save", NAME, "bad.json"), "bad.json"),
-        (filled("save", NAME, stdin='{"a": 1,\n "b": }'), "What came on stdin"),
+        (filled("save", NAME, stdin='{"a": 1,\n "b": }'), "The text on stdin"),
         (filled("import", "bad.json"), "bad.json"),
     ):
         assert refused.code == 5
         assert f"seline: {source} is not JSON: " in refused.err
         assert "(line 2, column 7)" in refused.err
-        assert "Next: Mend it at the place named" in refused.err
+        assert "Next: Correct it at the place named" in refused.err
 
     no_revision = filled("save", NAME, "--if-match", "zzz", stdin="{}")
     assert no_revision.code == 2
@@ -251,13 +251,13 @@ def test_hints_speak_of_the_command_line(filled: Line) -> None:
     assert "`seline documents --json`" in no_revision.err
 
 
-def test_a_hint_leads_to_the_list_that_helps(filled: Line) -> None:
+def test_a_hint_names_the_verb_that_lists_valid_names(filled: Line) -> None:
     assert "Next: `seline quarantine` lists" in filled("quarantine", "nosuch").err
     assert "Next: Choose another name" in filled("load", "metadata.json").err
     assert "Next: Use letters" in filled("load", "no-suffix").err
 
 
-def test_a_port_that_is_none_is_told_what_one_is(line: Line) -> None:
+def test_an_invalid_port_is_refused_with_its_bounds(line: Line) -> None:
     for given in ("abc", "99999"):
         refused = line("serve", "--port", given)
 
@@ -265,7 +265,7 @@ def test_a_port_that_is_none_is_told_what_one_is(line: Line) -> None:
         assert f"'{given}' is not a whole number from 0 to 65535." in refused.err
 
 
-def test_a_pinned_backup_says_why_and_can_be_given_back(filled: Line) -> None:
+def test_a_pin_keeps_its_reason_and_can_be_removed(filled: Line) -> None:
     backup = filled("backups", NAME, "--json").value()["backups"][0]["name"]
 
     assert filled("pin", NAME, backup, "--because", "before the move").code == 0
@@ -276,7 +276,7 @@ def test_a_pinned_backup_says_why_and_can_be_given_back(filled: Line) -> None:
     assert not filled("backups", NAME, "--json").value()["backups"][0]["pinned"]
 
 
-def test_prune_says_first_what_goes(line: Line) -> None:
+def test_prune_previews_what_it_discards(line: Line) -> None:
     for number in range(3):
         line("save", NAME, stdin=json.dumps({"n": number}))
     fewer = {"SELINE_BACKUPS__KEEP_NEWEST": "1"}
@@ -290,7 +290,7 @@ def test_prune_says_first_what_goes(line: Line) -> None:
     assert line("prune", "--yes", **fewer).code == 0
 
 
-def test_verify_finds_damage_and_mends_it(filled: Line) -> None:
+def test_verify_finds_damage_and_recovers_it(filled: Line) -> None:
     assert filled("verify").code == 0
     flip_first_letter(filled.data / NAME)
 
@@ -304,7 +304,7 @@ def test_verify_finds_damage_and_mends_it(filled: Line) -> None:
     assert filled("verify").code == 0
 
 
-def test_the_sums_are_what_sha256sum_checks(filled: Line) -> None:
+def test_sha256sum_accepts_the_printed_sums(filled: Line) -> None:
     filled("save", "gone.json", stdin="[1]")
     filled("delete", "gone.json", "--yes")
 
@@ -322,7 +322,7 @@ def test_the_sums_are_what_sha256sum_checks(filled: Line) -> None:
     assert checked.returncode == 0, checked.stderr
 
 
-def test_a_broken_document_without_a_backup_is_damage_until_it_is_reset(line: Line) -> None:
+def test_a_broken_document_without_a_backup_exits_3_until_it_is_reset(line: Line) -> None:
     line("save", NAME, stdin='{"userName": "Alex"}')
     flip_first_letter(line.data / NAME)
 
@@ -338,7 +338,7 @@ def test_a_broken_document_without_a_backup_is_damage_until_it_is_reset(line: Li
     assert line("reset", NAME, "--yes").code == 5
 
 
-def test_a_full_volume_refuses_what_grows(line: Line) -> None:
+def test_a_save_that_does_not_fit_exits_6(line: Line) -> None:
     small = {"SELINE_STORAGE__VOLUME_LIMIT_MB": "8"}
     big = json.dumps({"text": "x" * (9 << 20)})
 
@@ -352,7 +352,7 @@ def test_a_document_over_the_limit_is_refused(line: Line) -> None:
     assert line("save", NAME, stdin=json.dumps("x" * 2000), **limit).code == 5
 
 
-def test_a_wrong_setting_is_named_with_its_origin(line: Line) -> None:
+def test_an_invalid_setting_is_named_with_its_origin(line: Line) -> None:
     wrong = line("status", SELINE_STORAGE__SETTLE_S="soon")
 
     assert wrong.code == 2
@@ -360,7 +360,7 @@ def test_a_wrong_setting_is_named_with_its_origin(line: Line) -> None:
     assert "SELINE_STORAGE__SETTLE_S" in wrong.err
 
 
-def test_a_mistyped_data_directory_is_not_made(line: Line) -> None:
+def test_a_mistyped_data_directory_is_not_created(line: Line) -> None:
     refused = line("documents", "--data-dir", "dta")
 
     assert refused.code == 2
@@ -368,12 +368,12 @@ def test_a_mistyped_data_directory_is_not_made(line: Line) -> None:
     assert not (line.folder / "dta").exists()
 
 
-def test_two_places_at_once_are_wrong_usage(line: Line) -> None:
+def test_two_stores_or_a_malformed_url_are_usage_errors(line: Line) -> None:
     assert line("status", "--data-dir", "x", "--url", "http://127.0.0.1:1").code == 2
     assert line("status", "--url", "127.0.0.1:8080").code == 2
 
 
-def test_the_settings_are_shown_with_their_origins_and_without_secrets(line: Line) -> None:
+def test_config_show_prints_origins_and_masks_secrets(line: Line) -> None:
     secret = "a-secret-of-some-length"
     given = {"SELINE_ADMIN_TOKEN": secret, "SELINE_BACKUPS__KEEP_NEWEST": "7"}
 
@@ -390,7 +390,7 @@ def test_the_settings_are_shown_with_their_origins_and_without_secrets(line: Lin
     assert line("config", "show", "--json").value()["backups.keep_newest"] == 5
 
 
-def test_an_export_goes_whole_to_a_file_that_is_not_replaced_unasked(filled: Line) -> None:
+def test_an_export_replaces_a_file_only_with_force(filled: Line) -> None:
     assert filled("export", "all.json").code == 0
     before = (filled.folder / "all.json").read_bytes()
     again = filled("export", "all.json")
@@ -403,7 +403,7 @@ def test_an_export_goes_whole_to_a_file_that_is_not_replaced_unasked(filled: Lin
     assert [path.name for path in filled.folder.iterdir() if ".part" in path.name] == []
 
 
-def test_a_terminal_without_unicode_is_spoken_to_all_the_same(filled: Line) -> None:
+def test_a_terminal_without_unicode_gets_escaped_text(filled: Line) -> None:
     ascii_only = {"PYTHONIOENCODING": "ascii"}
     filled("save", NAME, stdin='{"userName": "Élodie"}')
 
@@ -411,7 +411,7 @@ def test_a_terminal_without_unicode_is_spoken_to_all_the_same(filled: Line) -> N
     assert filled("load", NAME, **ascii_only).value() == {"userName": "Élodie"}
 
 
-def test_a_reader_that_goes_away_leaves_no_noise(line: Line) -> None:
+def test_a_closed_pipe_exits_141_without_output(line: Line) -> None:
     line("save", NAME, stdin=json.dumps({"text": "x" * (1 << 20)}))
 
     running = line.start("load", NAME, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -419,15 +419,15 @@ def test_a_reader_that_goes_away_leaves_no_noise(line: Line) -> None:
     running.stdout.read(10)
     running.stdout.close()
     assert running.stderr is not None
-    told = running.stderr.read()
+    printed = running.stderr.read()
 
     assert running.wait(timeout=60) == 141
-    assert told == b""
+    assert printed == b""
     running.stderr.close()
 
 
-def test_on_a_terminal_it_asks_and_no_changes_nothing(filled: Line) -> None:
-    """A terminal, as far as the command can tell: it asks, and hears `n`, then `y`."""
+def test_the_answer_no_on_a_terminal_changes_nothing(filled: Line) -> None:
+    """The command runs on a pseudo-terminal and reads `n`, then `y`."""
     codes = []
     for word in (b"n\n", b"y\n"):
         ours, theirs = pty.openpty()
@@ -435,21 +435,21 @@ def test_on_a_terminal_it_asks_and_no_changes_nothing(filled: Line) -> None:
         os.close(theirs)
         os.write(ours, word)
         codes.append(running.wait(timeout=60))
-        told = os.read(ours, 1 << 16)
+        printed = os.read(ours, 1 << 16)
         os.close(ours)
-        assert b"Go ahead? [y/N]" in told
+        assert b"Go ahead? [y/N]" in printed
         codes.append(filled("load", NAME).code)
 
     assert codes == [1, 0, 0, 4]
 
 
-def test_ctrl_c_at_the_question_ends_it_at_once(filled: Line) -> None:
+def test_ctrl_c_at_the_question_exits_130_at_once(filled: Line) -> None:
     ours, theirs = pty.openpty()
     running = filled.start("delete", NAME, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
-    told = b""
-    while b"[y/N]" not in told:
-        told += os.read(ours, 1 << 10)
+    printed = b""
+    while b"[y/N]" not in printed:
+        printed += os.read(ours, 1 << 10)
 
     running.send_signal(signal.SIGINT)
 
@@ -458,13 +458,13 @@ def test_ctrl_c_at_the_question_ends_it_at_once(filled: Line) -> None:
     assert filled("load", NAME).code == 0
 
 
-def test_a_command_that_waits_for_an_answer_serves_the_others(filled: Line) -> None:
+def test_a_command_at_its_question_serves_other_commands(filled: Line) -> None:
     ours, theirs = pty.openpty()
     running = filled.start("delete", NAME, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
-    told = b""
-    while b"[y/N]" not in told:
-        told += os.read(ours, 1 << 10)
+    printed = b""
+    while b"[y/N]" not in printed:
+        printed += os.read(ours, 1 << 10)
 
     assert filled("load", NAME).value()["location"] == "Lyon"
 
@@ -473,7 +473,7 @@ def test_a_command_that_waits_for_an_answer_serves_the_others(filled: Line) -> N
     os.close(ours)
 
 
-def test_ctrl_c_while_stdin_is_awaited_ends_it_at_once(line: Line) -> None:
+def test_ctrl_c_while_reading_stdin_exits_130_at_once(line: Line) -> None:
     waiting = line.start("save", NAME, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     with pytest.raises(subprocess.TimeoutExpired):
         waiting.wait(timeout=2)
@@ -485,13 +485,13 @@ def test_ctrl_c_while_stdin_is_awaited_ends_it_at_once(line: Line) -> None:
     assert not line.data.exists()
 
 
-def test_a_restore_names_the_backup_that_it_would_take(filled: Line) -> None:
+def test_the_preview_of_a_restore_names_the_backup(filled: Line) -> None:
     backup = filled("backups", NAME, "--json").value()["backups"][0]["name"]
 
     assert f"would go back to {backup}" in filled("restore", NAME, "--dry-run").err
 
 
-def test_a_restore_takes_the_backup_as_pin_does_or_as_an_option(filled: Line) -> None:
+def test_a_restore_takes_the_backup_as_an_argument_or_an_option(filled: Line) -> None:
     backup = filled("backups", NAME, "--json").value()["backups"][0]["name"]
 
     for given in ((backup,), ("--backup", backup), (backup, "--backup", backup)):
@@ -499,7 +499,7 @@ def test_a_restore_takes_the_backup_as_pin_does_or_as_an_option(filled: Line) ->
     assert filled("restore", NAME, backup, "--backup", "another.json", "--dry-run").code == 2
 
 
-def test_a_token_is_made_listed_and_revoked(line: Line) -> None:
+def test_a_token_is_created_listed_and_revoked(line: Line) -> None:
     made = line("token", "create", "--scope", "read", "--label", "page", "--expires-days", "9")
     listed = line("token", "list", "--json").value()["tokens"]
 
@@ -513,8 +513,8 @@ def test_a_token_is_made_listed_and_revoked(line: Line) -> None:
     assert line("token", "create", "--scope", "everything").code == 2
 
 
-def test_a_very_deep_directory_is_reached_all_the_same(tmp_path: Path) -> None:
-    """A socket's address holds 107 bytes; a data directory may lie deeper."""
+def test_a_data_directory_with_a_long_path_is_served(tmp_path: Path) -> None:
+    """A Unix socket's address holds 107 bytes; a data directory's path may be longer."""
     deep = tmp_path / ("d" * 60) / ("e" * 60)
     deep.mkdir(parents=True)
     line = line_at(deep)

@@ -1,4 +1,4 @@
-"""The verb serve: the server, with what a person needs to call it for the first time."""
+"""The verb serve: run the server and print how to call it for the first time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from seline.cli import terminal
 from seline.cli.group import front
-from seline.cli.verbs import GlobalOptions, WholeNumber, own_verb
+from seline.cli.verbs import GlobalOptions, WholeNumber, local_verb, settings_of
 
 if TYPE_CHECKING:
     from seline.server import Started
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PORT_MAX: Final = 65_535
 
 
-@own_verb(
+@local_verb(
     front,
     "serve",
     section="Server",
@@ -30,19 +30,18 @@ PORT_MAX: Final = 65_535
 @click.option(
     "--host",
     metavar="HOST",
-    help="Listen there (else on this machine alone; everywhere if PORT is in the environment).",
+    help="The address to listen on (else loopback; every address if PORT is in the environment).",
 )
 @click.option("--port", type=WholeNumber(0, PORT_MAX), metavar="PORT", help="Else PORT or 8080.")
 def serve(options: GlobalOptions, host: str | None, port: int | None) -> None:
     """Run the server on the data directory until it is stopped.
 
-    At the first start on this machine's own address it makes an admin token and prints it, once,
-    inside a ready `curl` line.
+    The first start on a loopback address creates an admin token and prints it once, inside a
+    ready `curl` line.
     """
     import asyncio
 
     from seline import logs
-    from seline.cli.reach import settings_of
     from seline.server import run_server
 
     settings = settings_of(options, **{"server.host": host, "server.port": port})
@@ -51,10 +50,10 @@ def serve(options: GlobalOptions, host: str | None, port: int | None) -> None:
 
 
 def _announce(started: Started) -> None:
-    """Print where the server is and how to call it: plain text, not through the logger.
+    """Print the server's address and how to call it.
 
-    Only where a person reads it, or has to be shown a secret: the log has said the rest, and a
-    platform that reads stdout takes each line of it for JSON.
+    Only on a terminal, or with a new token: the log has the rest, and a platform that reads stdout
+    takes each line of it for JSON. Not through the logger, which would keep the token.
     """
     if started.secret is None and not sys.stdout.isatty():
         return
@@ -68,10 +67,10 @@ def _announce(started: Started) -> None:
             "",
             "Next: run that line; `seline token create` makes more tokens.",
         ]
-    elif started.anyone_can_come_in:
+    elif started.has_token:
         lines += ["Next: `seline status`; `seline token create` makes another token."]
     else:
-        lines += ["Nobody can come in yet. Next: set SELINE_ADMIN_TOKEN, or `seline token create`."]
+        lines += ["There is no token yet. Next: set SELINE_ADMIN_TOKEN, or `seline token create`."]
     for line in (*lines, ""):
         terminal.out(line)
     terminal.flush()

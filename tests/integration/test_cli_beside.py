@@ -1,4 +1,4 @@
-"""The verbs beside a live holder, at a server elsewhere, and where neither can be reached."""
+"""The verbs on a directory that another process holds, at a URL, and where neither answers."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def server(line: Line) -> Iterator[Served]:
 
 
 @contextmanager
-def held(data: Path, **portrait: object) -> Iterator[None]:
-    """Hold a data directory's lock, and say of oneself what is given."""
+def held(data: Path, **fields: object) -> Iterator[None]:
+    """Hold a data directory's lock, with these fields in server.json."""
     (data / ".seline").mkdir(parents=True, exist_ok=True)
-    holder = {"pid": 7, "host": socket.gethostname(), "since": "2025-01-06T14:30:22Z", **portrait}
+    holder = {"pid": 7, "host": socket.gethostname(), "since": "2025-01-06T14:30:22Z", **fields}
     (data / ".seline" / "server.json").write_text(json.dumps(holder), encoding="utf-8")
     descriptor = os.open(data, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -67,7 +67,7 @@ def test_a_later_start_prints_no_token_but_how_to_make_one(tmp_path: Path) -> No
         assert "seline token create" in running.greeting
 
 
-def test_verbs_beside_a_server_go_through_its_process(line: Line, server: Served) -> None:
+def test_verbs_on_a_served_directory_use_the_server(line: Line, server: Served) -> None:
     assert line("save", NAME, stdin='{"userName": "Alex"}').code == 0
     assert line("load", NAME).value() == {"userName": "Alex"}
     assert f"held by process {server.pid}" in line("status").out
@@ -78,7 +78,7 @@ def test_verbs_beside_a_server_go_through_its_process(line: Line, server: Served
     assert line("load", "b.json").value() == [1]
 
 
-def test_a_server_elsewhere_wants_a_token_of_the_right_scope(line: Line, server: Served) -> None:
+def test_a_server_at_a_url_needs_a_token_of_the_right_scope(line: Line, server: Served) -> None:
     elsewhere = ("--url", server.url)
     line("save", NAME, stdin='{"userName": "Alex"}')
     reader = line("token", "create", "--scope", "read").out.strip()
@@ -86,7 +86,7 @@ def test_a_server_elsewhere_wants_a_token_of_the_right_scope(line: Line, server:
     none = line("load", NAME, *elsewhere)
     wrong = line("load", NAME, *elsewhere, SELINE_TOKEN="sel_wrong")
     assert (none.code, wrong.code) == (8, 8)
-    assert "Next: Set SELINE_TOKEN" in none.err
+    assert "Next: Send a valid token" in none.err
     assert "SELINE_TOKEN" in wrong.err
     assert "Bearer" not in none.err + wrong.err
     assert line("load", NAME, *elsewhere, SELINE_TOKEN=reader).code == 0
@@ -97,7 +97,7 @@ def test_a_server_elsewhere_wants_a_token_of_the_right_scope(line: Line, server:
     assert server.token not in line("documents", "--json", **environ).err
 
 
-def test_tokens_are_made_on_the_machine_alone(line: Line, server: Served) -> None:
+def test_tokens_are_managed_only_on_the_servers_machine(line: Line, server: Served) -> None:
     refused = line("token", "list", "--url", server.url, SELINE_TOKEN=server.token)
 
     assert refused.code == 1
@@ -123,17 +123,17 @@ def test_a_flip_beside_a_server_loses_nothing(line: Line, server: Served) -> Non
     assert "nothing is lost" in recovered[0]["detail"]
 
 
-def test_nobody_at_the_address_is_said_as_such(line: Line) -> None:
+def test_an_address_without_a_server_is_a_failure(line: Line) -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{reserved.getsockname()[1]}"
         refused = line("status", "--url", url)
 
     assert refused.code == 1
-    assert f"Nobody answers at {url}" in refused.err
+    assert f"Nothing answers at {url}" in refused.err
 
 
-def test_a_taken_port_is_a_wrong_setting(line: Line, server: Served, tmp_path: Path) -> None:
+def test_a_port_in_use_is_a_settings_error(line: Line, server: Served, tmp_path: Path) -> None:
     port = server.url.rsplit(":", 1)[1]
 
     refused = line("serve", "--host", "127.0.0.1", "--port", port, "--data-dir", str(tmp_path))
@@ -143,7 +143,7 @@ def test_a_taken_port_is_a_wrong_setting(line: Line, server: Served, tmp_path: P
     assert "Traceback" not in refused.err
 
 
-def test_a_host_that_is_not_known_is_a_wrong_setting(line: Line, tmp_path: Path) -> None:
+def test_an_unknown_host_is_a_settings_error(line: Line, tmp_path: Path) -> None:
     refused = line("serve", "--host", "no-host.invalid", "--data-dir", str(tmp_path))
 
     assert refused.code == 2
@@ -151,7 +151,7 @@ def test_a_host_that_is_not_known_is_a_wrong_setting(line: Line, tmp_path: Path)
     assert "Unknown error" not in refused.err
 
 
-def test_a_holder_in_another_container_is_named(tmp_path: Path) -> None:
+def test_the_error_for_a_holder_in_another_container_names_it(tmp_path: Path) -> None:
     line = line_at(tmp_path)
 
     with held(line.data, host="another-container", deployment="d-42"):
@@ -162,7 +162,7 @@ def test_a_holder_in_another_container_is_named(tmp_path: Path) -> None:
     assert "another container" in refused.err
 
 
-def test_a_holder_without_a_door_is_named_after_a_short_wait(tmp_path: Path) -> None:
+def test_the_error_for_a_holder_that_serves_no_commands_names_it(tmp_path: Path) -> None:
     line = line_at(tmp_path)
 
     with held(line.data):
@@ -170,11 +170,11 @@ def test_a_holder_without_a_door_is_named_after_a_short_wait(tmp_path: Path) -> 
 
     assert refused.code == 7
     assert "is held by process 7" in refused.err
-    assert "no door for commands" in refused.err
+    assert "no socket for commands" in refused.err
     assert "Stop the other" not in refused.err
 
 
-def test_a_holder_without_a_socket_is_asked_at_its_address(line: Line, server: Served) -> None:
+def test_a_holder_without_a_socket_is_called_at_its_address(line: Line, server: Served) -> None:
     control = line.data / ".seline" / "control.sock"
     aside = control.with_name("aside.sock")
     control.rename(aside)
@@ -198,8 +198,8 @@ def test_a_volume_that_is_not_mounted_is_not_written(tmp_path: Path) -> None:
     assert not (line.data / NAME).exists()
 
 
-def test_commands_that_come_together_take_their_turns(tmp_path: Path) -> None:
-    """Each holds the directory for its own moment and serves the others meanwhile."""
+def test_commands_that_start_together_all_succeed(tmp_path: Path) -> None:
+    """Each command that holds the directory serves the other ones."""
     line = line_at(tmp_path)
     names = [f"n{number}.json" for number in range(6)]
 
@@ -212,8 +212,7 @@ def test_commands_that_come_together_take_their_turns(tmp_path: Path) -> None:
     assert [document["name"] for document in listed] == names
 
 
-def test_a_killed_command_leaves_nothing_in_the_way(tmp_path: Path) -> None:
-    """It waits for stdin only before it holds the volume; a holder that is killed frees it."""
+def test_a_killed_server_blocks_no_later_command(tmp_path: Path) -> None:
     line = line_at(tmp_path)
     line("save", NAME, stdin='{"a": 1}')
     line("save", NAME, stdin='{"a": 2}')
@@ -229,7 +228,7 @@ def test_a_killed_command_leaves_nothing_in_the_way(tmp_path: Path) -> None:
     assert line("load", NAME).value() == {"a": 2}
 
 
-def test_a_stopped_server_ends_well_and_at_once(tmp_path: Path) -> None:
+def test_a_server_stops_on_sigint_with_exit_code_0(tmp_path: Path) -> None:
     line = line_at(tmp_path)
     process = line.start("serve", "--port", "0", "--host", "127.0.0.1", stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -243,7 +242,7 @@ def test_a_stopped_server_ends_well_and_at_once(tmp_path: Path) -> None:
     process.stdout.close()
 
 
-def test_an_interrupted_command_ends_with_130(tmp_path: Path) -> None:
+def test_an_interrupted_command_exits_130(tmp_path: Path) -> None:
     line = line_at(tmp_path)
     line.data.mkdir()
     with held(line.data):
@@ -252,9 +251,9 @@ def test_an_interrupted_command_ends_with_130(tmp_path: Path) -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             waiting.wait(timeout=2)
         waiting.send_signal(signal.SIGINT)
-        told = waiting.stderr.read()
+        printed = waiting.stderr.read()
         waiting.stderr.close()
 
     assert waiting.wait(timeout=20) == 130
-    assert b"Interrupted." in told
-    assert b"Traceback" not in told
+    assert b"Interrupted." in printed
+    assert b"Traceback" not in printed

@@ -1,0 +1,178 @@
+"""The verb export: write all documents of one instant to stdout, to a file, or to a folder.
+
+A file gets its name only once all its bytes are on the disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from seline.cli import terminal
+from seline.cli.errors import Exit
+from seline.cli.group import front
+from seline.cli.verbs import GlobalOptions, api_verb
+from seline.domain.plural import counted
+from seline.errors import DocumentUnrecoverable
+
+if TYPE_CHECKING:
+    from seline.client import Api
+
+_TAIL_BYTES: Final = 1 << 16
+_UNRECOVERABLE: Final = re.compile(rb'"unrecoverable"\s*:\s*(\[[^\]]*\])\s*\}\s*\}\s*\Z')
+
+
+@api_verb(
+    front,
+    "export",
+    section="Everything at once",
+    examples="""
+    seline export seline_backup.json
+    seline export > seline_backup.json
+    seline export | gzip > seline_backup.json.gz
+    seline export backup.json --force --url https://bot.example.org
+    seline export /mnt/nas/seline
+    """,
+)
+@click.argument("file", default="-", type=click.Path(allow_dash=True))
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+async def export(api: Api, options: GlobalOptions, file: str, force: bool) -> Exit:
+    """Write all documents of one instant as one readable JSON object.
+
+    A directory (or a name without an ending like .json) gets a dated folder of verified packs
+    instead, with the backups in it. `seline import` reads both. Exits 3 if a broken document is
+    not in the export.
+    """
+    del options  # an export is JSON already
+    if _is_folder(file):
+        return await _export_folder(api, file)
+    if file == "-":
+        return _report_whole("stdout", await _receive_tail(api, terminal.out_bytes))
+    _check_absent(file, force=force)
+    with _whole_file(file, replace=force) as write:
+        tail = await _receive_tail(api, write)
+    return _report_whole(file, tail)
+
+
+def _is_folder(path: str) -> bool:
+    """Return whether a path names a folder: an existing one, or a new name without an ending."""
+    if path == "-":
+        return False
+    if path.endswith("/") or os.path.isdir(path):
+        return True
+    return not os.path.lexists(path) and not os.path.splitext(path)[1]
+
+
+async def _export_folder(api: Api, directory: str) -> Exit:
+    import tempfile
+
+    from seline.folders.export import write_export
+
+    with tempfile.TemporaryFile() as tar:
+        await _receive(api, tar.write, form="folder")
+        tar.seek(0)
+        manifest = await write_export(tar, directory)
+    terminal.out(os.path.join(directory, manifest.name))
+    documents = counted(len(manifest.documents), "document")
+    backups = counted(sum(len(document.backups) for document in manifest.documents), "backup")
+    terminal.notice(f"The export is whole and was read back: {documents}, {backups}.")
+    return _report_lacking("", manifest.unrecoverable)
+
+
+async def _receive(api: Api, write: Callable[[bytes], object], **query: str) -> None:
+    from seline.client import chunks
+
+    with terminal.progress("Exporting") as advance:
+        async with api.stream("GET", "/export", query=query) as response:
+            async for chunk in chunks(response):
+                write(chunk)
+                advance(len(chunk))
+
+
+async def _receive_tail(api: Api, write: Callable[[bytes], object]) -> bytes:
+    """Write the readable export as it arrives; return its last bytes."""
+    tail = b""
+
+    def write_and_keep(chunk: bytes) -> None:
+        nonlocal tail
+        write(chunk)
+        tail = (tail + chunk)[-_TAIL_BYTES:]
+
+    await _receive(api, write_and_keep)
+    return tail
+
+
+def _report_whole(where: str, tail: bytes) -> Exit:
+    found = _UNRECOVERABLE.search(tail)
+    if found is None:
+        terminal.notice(f"The export is whole ({where}).")
+        return Exit.DONE
+    return _report_lacking(f" ({where})", json.loads(found[1]))
+
+
+def _report_lacking(where: str, names: Sequence[str]) -> Exit:
+    """Report the documents that the export lacks; return the exit code."""
+    if not names:
+        return Exit.DONE
+    terminal.report(
+        f"The export{where} lacks broken documents without a sound backup: {', '.join(names)}.",
+        DocumentUnrecoverable.hint,
+    )
+    return Exit.DAMAGE
+
+
+@contextmanager
+def _whole_file(file: str, *, replace: bool) -> Generator[Callable[[bytes], object]]:
+    """Give a `write`; after a block without an error the file exists, whole and durable."""
+    import tempfile
+
+    folder = os.path.dirname(file) or "."
+    descriptor, staged = tempfile.mkstemp(
+        prefix=f".{os.path.basename(file)}.", suffix=".part", dir=folder
+    )
+    try:
+        with open(descriptor, "wb") as target:
+            yield target.write
+            target.flush()
+            os.fsync(target.fileno())
+        _publish(staged, file, replace=replace)
+    finally:
+        if os.path.lexists(staged):
+            os.unlink(staged)
+    _sync_folder(folder)
+
+
+def _publish(staged: str, file: str, *, replace: bool) -> None:
+    if replace:
+        os.replace(staged, file)
+        return
+    try:
+        os.link(staged, file)
+    except FileExistsError as error:
+        raise _exists(file) from error
+    except OSError:
+        os.rename(staged, file)  # a file system without links
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check_absent(file: str, *, force: bool) -> None:
+    if os.path.lexists(file) and not force:
+        raise _exists(file)
+
+
+def _exists(file: str) -> OSError:
+    return FileExistsError(errno.EEXIST, "it exists already; nothing was written", file)

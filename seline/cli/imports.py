@@ -1,0 +1,206 @@
+"""The verb import: read an export, or a folder of .json files from an older bot.
+
+All or nothing (V5), after a preview. Only the named file or folder is read; no link in a folder is
+followed.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from seline.cli import terminal
+from seline.cli.documents import name_source, read_source
+from seline.cli.errors import Exit
+from seline.cli.group import front
+from seline.cli.verbs import (
+    GlobalOptions,
+    confirm,
+    dry_run_option,
+    local_verb,
+    with_api,
+    yes_option,
+)
+from seline.domain.plural import counted
+from seline.errors import ExportDamaged, ImportRefused
+
+if TYPE_CHECKING:
+    from seline.client import Api
+    from seline.domain.manifest import Manifest
+    from seline.folders.legacy import LegacyFolder
+
+_NAMES_SHOWN_MAX: Final = 20
+
+
+@local_verb(
+    front,
+    "import",
+    section="Everything at once",
+    examples="""
+    seline import seline_backup.json --dry-run
+    seline import seline_backup.json
+    seline import ./old-data/
+    seline import /mnt/nas/seline
+    seline import /mnt/nas/seline/seline-20250106T143022Z
+    gunzip < seline_backup.json.gz | seline import - --yes
+    seline import seline_backup.json --mode replace
+    """,
+)
+@click.argument("source", type=click.Path(allow_dash=True))
+@click.option(
+    "--mode",
+    type=click.Choice(["merge", "replace"]),
+    default="merge",
+    show_default=True,
+    help="merge: keep other documents; replace: delete them, with backups.",
+)
+@click.option("--skip-broken", is_flag=True, help="Leave out a folder's unusable files.")
+@dry_run_option
+@yes_option
+def import_source(
+    options: GlobalOptions, source: str, mode: str, skip_broken: bool, dry_run: bool, yes: bool
+) -> Exit | None:
+    """Import an export, or a folder of .json files from an older bot; all of it or nothing.
+
+    SOURCE is a file or a folder that `seline export` wrote (the newest one, if it holds several),
+    `-` for stdin, or a folder of .json files. A dated folder's documents are imported; its backups
+    can be read by hand.
+    """
+    body, left_out = _read(source, skip_broken=skip_broken)
+    with name_source(source, body):
+        code = with_api(
+            options,
+            lambda api: _import(api, options, body, mode, dry_run=dry_run, yes=yes),
+            create=True,
+        )
+    if left_out:
+        terminal.notice(left_out)
+    return code
+
+
+async def _import(
+    api: Api, options: GlobalOptions, body: bytes, mode: str, *, dry_run: bool, yes: bool
+) -> None:
+    plan = await _request(api, body, mode, dry_run=True)
+    if options.json and dry_run:
+        terminal.out_json(plan)
+    if not any(plan[outcome] for outcome in ("created", "changed", "deleted")):
+        terminal.notice(f"{_plan_text(plan)}\nThere is nothing to change.")
+        if options.json and not dry_run:
+            terminal.out_json({**plan, "dry_run": False})
+        return
+    if not await confirm(_plan_text(plan), dry_run=dry_run, yes=yes):
+        return
+    done = await _request(api, body, mode, dry_run=False)
+    if options.json:
+        terminal.out_json(done)
+    terminal.notice("The import is done; each replaced content is a backup now.")
+
+
+async def _request(api: Api, body: bytes, mode: str, *, dry_run: bool) -> dict[str, Any]:
+    query = {"mode": mode, "dry_run": "true" if dry_run else "false"}
+    with terminal.busy("Checking the import" if dry_run else "Importing"):
+        response = await api.request("POST", "/import", query=query, body=body)
+    report: dict[str, Any] = response.value()
+    return report
+
+
+def _plan_text(plan: dict[str, Any]) -> str:
+    lines = ["The import would do this, all of it or nothing:"]
+    for outcome in ("created", "changed", "unchanged", "deleted"):
+        names = plan[outcome]
+        if names:
+            lines.append(f"  {outcome}: {len(names):,}  {_shortened(names)}")
+    if len(lines) == 1:
+        lines.append("  it holds no documents")
+    return "\n".join(lines)
+
+
+def _shortened(names: list[str]) -> str:
+    more = len(names) - _NAMES_SHOWN_MAX
+    shown = ", ".join(names[:_NAMES_SHOWN_MAX])
+    return shown if more <= 0 else f"{shown} and {more:,} more"
+
+
+def _read(source: str, *, skip_broken: bool) -> tuple[bytes, str]:
+    """Return the body of the import, and a notice about what the source holds besides it."""
+    if source == "-" or not os.path.isdir(source):
+        return read_source(source), ""
+    from seline.folders.export import find_export
+
+    export = find_export(source)
+    if export is None:
+        return _read_legacy(source, skip_broken=skip_broken), ""
+    return _read_export(export)
+
+
+def _read_export(export: str) -> tuple[bytes, str]:
+    from seline.folders.export import read_export
+
+    terminal.notice(f"The export {export}:")
+    with terminal.busy("Checking the export"):
+        body, manifest = read_export(export)
+    if manifest.unrecoverable:
+        names = ", ".join(manifest.unrecoverable)
+        terminal.report(
+            f"This export lacks documents that were broken when it was made: {names}.",
+            "An older export beside it may hold them: name its folder.",
+        )
+    return body, _left_out(export, manifest)
+
+
+def _left_out(export: str, manifest: Manifest) -> str:
+    """Return a notice about the export's backups, and how to read them by hand."""
+    count = sum(len(document.backups) for document in manifest.documents)
+    if not count:
+        return ""
+    held = "1 backup, which is" if count == 1 else f"{count:,} backups, which are"
+    packs = f"{shlex.quote(os.path.abspath(export))}/pack-*.tar.zst"
+    return (
+        f"The export holds {held} not imported: only documents are.\n"
+        "To read the backups, in a folder of your own:\n"
+        f'  for pack in {packs}; do tar --zstd -xf "$pack"; done'
+    )
+
+
+def _read_legacy(source: str, *, skip_broken: bool) -> bytes:
+    """Return a folder's files as the body of an import. Raises ImportRefused, ExportDamaged."""
+    from seline.domain.manifest import MANIFEST_NAME
+    from seline.folders.export import has_unfinished_export
+    from seline.folders.legacy import as_export, read_legacy_folder
+
+    with terminal.busy("Reading the folder"):
+        folder = read_legacy_folder(source)
+    _notify(folder, skip_broken=skip_broken)
+    if folder.unusable and not skip_broken:
+        raise ImportRefused(
+            f"{counted(len(folder.unusable), 'file')} of {source} cannot be imported; nothing was "
+            "changed.",
+            hint="Correct the files that are named above, or leave them out with --skip-broken.",
+        )
+    if not folder.usable and has_unfinished_export(source):
+        raise ExportDamaged(
+            f"The export {source} is not whole: it has no {MANIFEST_NAME}.",
+            hint="Take another export: the manifest is written last, so this one is unfinished.",
+        )
+    if not folder.usable:
+        raise ImportRefused(
+            f"{source} holds no .json file that can be imported.",
+            hint="Name the folder in which the older bot kept its files.",
+        )
+    return as_export(folder.usable)
+
+
+def _notify(folder: LegacyFolder, *, skip_broken: bool) -> None:
+    for usable in folder.usable:
+        if usable.file != usable.name:
+            terminal.notice(f"renamed: {usable.file} becomes {usable.name}")
+    for unusable in folder.unusable:
+        word = "left out" if skip_broken else "unusable"
+        terminal.notice(f"{word}: {unusable.file}: {unusable.reason}")
+        terminal.notice(f"  {unusable.hint}")
+    for file in folder.skipped:
+        terminal.notice(f"skipped: {file} (Seline writes its own)")

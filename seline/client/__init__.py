@@ -1,0 +1,9 @@
+"""Use a store through the admin API: find the store, call the API, wait for another process.
+
+Nothing here prints: a notice for a person goes to the function that the caller hands in.
+"""
+
+from seline.client.api import Api, Endpoint, chunks
+from seline.client.find_store import connect
+
+__all__ = ["Api", "Endpoint", "chunks", "connect"]

@@ -1,0 +1,227 @@
+"""Call the admin API: one request, one stream.
+
+An error response raises the `SelineError` class of its code, with the server's message and hint.
+Each request opens its own connection: where the connection is refused, nothing was done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final, TypeAlias
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from seline import errors
+from seline.errors import InvalidRequest, OutcomeUnknown, SelineError, StoreClosed
+
+PREFIX: Final = "/api/v1/data-admin"
+CONNECT_S: Final = 10.0
+RESPONSE_S: Final = 600.0
+RETRY_S: Final = 0.1
+_CHUNK_BYTES: Final = 1 << 16
+_ERRORS: Final[Mapping[str, type[SelineError]]] = {
+    kind.code: kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, SelineError)
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiResponse:
+    """A response that is not an error, with its whole body."""
+
+    status: int
+    headers: Mapping[str, str]
+    data: bytes
+
+    def value(self) -> Any:
+        """Return the body as JSON."""
+        return json.loads(self.data)
+
+    @property
+    def revision(self) -> str:
+        return self.headers.get("ETag", "").strip('"')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where the API listens: a base URL, or a Unix socket.
+
+    `where` is its name for a person. `opened_here`: this process opened the store itself.
+    """
+
+    where: str
+    base: str = "http://localhost"
+    socket: str | None = None
+    token: str | None = None
+    opened_here: bool = False
+
+    def session(self) -> aiohttp.ClientSession:
+        """Return a session that opens a connection for each request."""
+        connector = (
+            aiohttp.TCPConnector(force_close=True)
+            if self.socket is None
+            else aiohttp.UnixConnector(path=self.socket, force_close=True)
+        )
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=RESPONSE_S)
+        headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+        return aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers)
+
+
+FindAgain: TypeAlias = Callable[[], Awaitable[Endpoint]]
+
+
+class Api:
+    """The admin API at an endpoint; closed by its maker.
+
+    `find_again` returns the next endpoint after another process's socket stops accepting.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, find_again: FindAgain | None = None) -> None:
+        self.endpoint = endpoint
+        self._find_again = find_again
+        self._session = endpoint.session()
+
+    async def close(self) -> None:
+        """Close the session."""
+        await self._session.close()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *names: str,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> ApiResponse:
+        """Send one request and return the response.
+
+        Each `{}` of the path takes one of `names`. `body` is bytes, or a JSON value.
+        """
+        request = self.stream(method, path, *names, query=query, body=body, headers=headers)
+        async with request as response:
+            data = await response.read()
+            return ApiResponse(status=response.status, headers=response.headers, data=data)
+
+    async def get(self, path: str, *names: str) -> Any:
+        """Return the JSON value at a path."""
+        return (await self.request("GET", path, *names)).value()
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        path: str,
+        *names: str,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncGenerator[aiohttp.ClientResponse]:
+        """Send one request; the block reads the response's body."""
+        target = PREFIX + path.format(*map(_segment, names)) + _query_text(query or {})
+        sent = dict(headers or {})
+        if body is not None:
+            sent.setdefault("Content-Type", "application/json")
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        with self._connection_errors(changes=method != "GET"):
+            response = await self._send(method, target, data, sent)
+            try:
+                yield response
+            finally:
+                response.close()
+
+    async def _send(
+        self, method: str, target: str, data: bytes | None, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        """Return the response; send the request again where it was certainly not carried out."""
+        while True:
+            url = URL(f"{self.endpoint.base}{target}", encoded=True)
+            try:
+                response = await self._session.request(
+                    method, url, data=data, headers=headers, allow_redirects=False
+                )
+                if response.status < HTTPStatus.MULTIPLE_CHOICES:
+                    return response
+                raise error_of(response.status, await response.read(), self.endpoint.where)
+            except (aiohttp.ClientConnectorError, StoreClosed):
+                if not await self._reconnect():
+                    raise
+
+    async def _reconnect(self) -> bool:
+        """Find the endpoint again; False for an address, or a store that this process opened."""
+        if self._find_again is None or self.endpoint.socket is None or self.endpoint.opened_here:
+            return False
+        await asyncio.sleep(RETRY_S)
+        self.endpoint = await self._find_again()
+        await self._session.close()
+        self._session = self.endpoint.session()
+        return True
+
+    @contextmanager
+    def _connection_errors(self, *, changes: bool) -> Generator[None]:
+        """Turn a connection's error into a SelineError that says what it means for the request."""
+        where = self.endpoint.where
+        try:
+            yield
+        except aiohttp.ClientConnectorError as error:
+            raise SelineError(
+                f"Nothing answers at {where}: {error.strerror or error}.",
+                hint="Check the address, and that the server runs there.",
+            ) from error
+        except BrokenPipeError:
+            raise  # the reader of the caller's own output
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            message = f"The connection to {where} broke: {str(error) or type(error).__name__}."
+            if changes:
+                hint = "The change may have been made: look before you repeat it."
+                raise OutcomeUnknown(message, hint=hint) from error
+            hint = "What was received is incomplete: do not use it; try again."
+            raise SelineError(message, hint=hint) from error
+
+
+async def chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Yield the body as it arrives."""
+    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+        yield chunk
+
+
+def error_of(status: int, data: bytes, where: str) -> SelineError:
+    """Return the error that a response describes (RFC 9457).
+
+    A code of a newer server becomes a plain SelineError, as does a response that is not Seline's.
+    """
+    try:
+        problem = json.loads(data)
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict) or "code" not in problem:
+        moved = " (a redirect: use the address it leads to)" if status < 400 else ""
+        return SelineError(
+            f"{where} answered {status}{moved}, and not as Seline does.",
+            hint="Check that the address is Seline's own, https:// included, and any proxy before "
+            "it.",
+        )
+    message = str(problem.get("detail") or problem.get("title") or f"HTTP {status}")
+    kind = _ERRORS.get(str(problem["code"]), SelineError)
+    return kind(message, hint=str(problem.get("hint") or ""))
+
+
+def _query_text(query: Mapping[str, str]) -> str:
+    """Return a query with its `?`, or an empty text."""
+    pairs = (f"{quote(key, safe='')}={quote(value, safe='')}" for key, value in query.items())
+    return f"?{text}" if (text := "&".join(pairs)) else ""
+
+
+def _segment(name: str) -> str:
+    """Return a name as one segment of a path. Raises InvalidRequest for dots alone."""
+    if name.strip(".") == "":
+        raise InvalidRequest(f"{name!r} is not a name.", hint="List the names, then copy one.")
+    return quote(name, safe="")

@@ -1,0 +1,112 @@
+"""Export folders: write one that a server streams as a .tar, read one back for an import.
+
+The manifest is written last: a folder without a manifest is not a whole export.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from typing import IO
+
+from seline.domain.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    decode_manifest,
+    parse_export_name,
+)
+from seline.errors import ExportDamaged, ExportFailed
+from seline.operations.exports import check_packs
+from seline.operations.packs import DOCUMENTS, check_documents, members_of
+from seline.outbound.destinations.folder import Folder
+
+
+async def write_export(tar: IO[bytes], directory: str) -> Manifest:
+    """Write the export of a .tar into a directory and read its packs back; return its manifest.
+
+    Raises ExportDamaged and ExportFailed.
+    """
+    target = Folder("this folder", directory)
+    export, content = "", b""
+    for export, file, content in _members(tar):
+        if export in await target.exports():
+            raise ExportFailed(f"{directory} holds {export} already.")
+        if file != MANIFEST_NAME:
+            await target.put(export, file, content)
+    manifest = decode_manifest(content)
+    await check_packs(target, manifest)
+    await target.put(export, MANIFEST_NAME, content)
+    return manifest
+
+
+def _members(tar: IO[bytes]) -> Iterator[tuple[str, str, bytes]]:
+    """Yield (export, file, bytes) in the order sent. Raises ExportDamaged.
+
+    The last file must be the manifest.
+    """
+    file = ""
+    with tarfile.open(fileobj=tar, mode="r:") as members:
+        for member in members:
+            folder, _, file = member.name.partition("/")
+            content = members.extractfile(member)
+            if parse_export_name(folder) is None or "/" in file or content is None:
+                raise ExportDamaged(f"The server's export has an unknown member: {member.name!r}.")
+            yield folder, file, content.read()
+    if file != MANIFEST_NAME:
+        raise ExportDamaged("The server sent an export without a manifest.")
+
+
+def find_export(source: str) -> str | None:
+    """Return the directory itself if it is a whole export, else the newest one in it, or None."""
+    if _is_whole(source):
+        return source
+    inside = [name for name in os.listdir(source) if parse_export_name(name) is not None]
+    whole = [path for name in sorted(inside) if _is_whole(path := os.path.join(source, name))]
+    return whole[-1] if whole else None
+
+
+def has_unfinished_export(source: str) -> bool:
+    """Return whether a directory is, or holds, an export without a manifest.
+
+    Call it where `find_export` returns None.
+    """
+    own = os.path.basename(os.path.abspath(source))
+    return any(parse_export_name(name) is not None for name in (own, *os.listdir(source)))
+
+
+def _is_whole(directory: str) -> bool:
+    return os.path.isfile(os.path.join(directory, MANIFEST_NAME))
+
+
+def read_export(source: str) -> tuple[bytes, Manifest]:
+    """Return an export's documents as the body of an import, and its manifest.
+
+    Checks every digest. Raises ExportDamaged.
+    """
+    with open(os.path.join(source, MANIFEST_NAME), "rb") as file:
+        manifest = decode_manifest(file.read())
+    if manifest.encrypted:
+        raise ExportDamaged("This export is encrypted; this Seline cannot read it.")
+    documents = {
+        member.removeprefix(DOCUMENTS): content
+        for member, content in _packed(source, manifest)
+        if member.startswith(DOCUMENTS)
+    }
+    check_documents(manifest, documents)
+    files = b",".join(
+        json.dumps(document.name).encode() + b": " + documents[document.name]
+        for document in manifest.documents
+    )
+    return b'{"files": {' + files + b"}}", manifest
+
+
+def _packed(source: str, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
+    for pack in manifest.packs:
+        try:
+            with open(os.path.join(source, pack.name), "rb") as file:
+                data = file.read()
+        except FileNotFoundError as error:
+            raise ExportDamaged(f"{pack.name} is missing.", pack=pack.name) from error
+        yield from members_of(pack, data)
