@@ -1,1 +1,1 @@
-"""Who may call the admin API, and the log of what they changed."""
+"""Access to the admin API: its tokens, and the audit log of changes."""

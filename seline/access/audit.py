@@ -1,9 +1,10 @@
-"""The audit log: one line of JSON for each call that changes something, append-only, bounded.
+"""The audit log: an append-only file with one line of JSON for each call that changes something.
 
-`.seline/audit.jsonl`; at 1 MiB it becomes `audit.jsonl.1`, and the one before that goes.
+The file is `.seline/audit.jsonl`. At 1 MiB it is renamed to `audit.jsonl.1` and replaces the
+previous one.
 
-V12  It goes on in the directory that was held when it began: what is mounted in its place later is
-     not ours to write to.
+V12  The log stays in the directory that was open at the start. It never writes to a directory that
+     was mounted over it later.
 """
 
 from __future__ import annotations
@@ -24,38 +25,38 @@ _log = logging.getLogger("seline.audit")
 
 
 class AuditLog:
-    """Appends to the log of one data directory, one line after another on a thread of its own."""
+    """Appends to the log of one data directory, in order, on a dedicated thread."""
 
     def __init__(self, data_dir: str, *, clock: Clock | None = None) -> None:
-        """Name the data directory; nothing is opened until `begin`."""
+        """Prepare the log of `data_dir`; `open` opens it."""
         self._path = os.path.join(data_dir, ".seline")
         self._clock = clock or SystemClock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="seline-audit")
         self._directory: int | None = None
 
-    def begin(self) -> None:
-        """Hold on to the directory as it is now: the store that owns it has just been opened."""
-        self._thread.submit(self._hold)
+    def open(self) -> None:
+        """Open the directory of the log. Call it when the store of the data directory is open."""
+        self._thread.submit(self._open_directory)
 
-    def note(self, entry: Mapping[str, Json]) -> None:
-        """Append `entry` with the instant; a failure is logged, never raised."""
+    def append(self, entry: Mapping[str, Json]) -> None:
+        """Queue a line with `entry` and the instant. A failure is logged, never raised."""
         line = json.dumps({"at": instant_text(self._clock.now()), **entry}) + "\n"
-        self._thread.submit(self._append, line.encode())
+        self._thread.submit(self._try_write, line.encode())
 
     def close(self) -> None:
-        """Write what was noted."""
+        """Write the queued lines and close the log."""
         self._thread.shutdown(wait=True)
-        self._let_go()
+        self._close_directory()
 
-    def _append(self, line: bytes) -> None:
+    def _try_write(self, line: bytes) -> None:
         try:
             self._write(line)
         except OSError as error:
-            _log.warning("the audit log cannot be written: %s", error.strerror)
+            _log.warning("could not write the audit log: %s", error.strerror)
 
     def _write(self, line: bytes) -> None:
         if self._directory is None or os.fstat(self._directory).st_nlink == 0:
-            self._hold()  # it was removed, and the store makes it anew
+            self._open_directory()  # it was removed, and the store has created it again
         directory = self._directory
         assert directory is not None
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -69,12 +70,12 @@ class AuditLog:
         if size > AUDIT_BYTES_MAX:
             os.replace(NAME, f"{NAME}.1", src_dir_fd=directory, dst_dir_fd=directory)
 
-    def _hold(self) -> None:
-        self._let_go()
+    def _open_directory(self) -> None:
+        self._close_directory()
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         self._directory = os.open(self._path, flags)
 
-    def _let_go(self) -> None:
+    def _close_directory(self) -> None:
         if self._directory is not None:
             os.close(self._directory)
             self._directory = None

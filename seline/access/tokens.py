@@ -1,7 +1,7 @@
-"""Who may come in: tokens kept hashed, checked in constant time, failures slowed down.
+"""Access tokens: stored as hashes, compared in constant time, with a limit on failed attempts.
 
-A token is `sel_<8 id>_<43 base64url>`. Only its SHA-256 is stored. Closed by default: no token
-and no admin token in the settings means that nobody comes in over the network.
+A token is `sel_<8 id>_<43 base64url>`. Only its SHA-256 is stored. Without a token, and without an
+admin token in the settings, every network caller is refused.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CLIENTS_MAX: Final = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """A token as it is kept; the secret is known to its bearer alone."""
+    """A stored token. `digest` is the SHA-256 of the secret, which is not stored."""
 
     id: str
     digest: str
@@ -45,7 +45,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who was let in, for the audit log, and how far."""
+    """An authenticated caller: its name for the audit log, and its scope."""
 
     who: str
     scope: Scope
@@ -53,7 +53,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewToken:
-    """A token just made; `secret` is shown this once."""
+    """A new token with its `secret`, which is shown only once."""
 
     token: Token
     secret: str
@@ -63,7 +63,7 @@ class Tokens:
     """The tokens of one store, and the admin token of the settings."""
 
     def __init__(self, data: DataManager, *, admin_token: str | None, clock: Clock) -> None:
-        """Work over a store that may not be open yet: until then the admin token alone admits."""
+        """Keep the tokens with `data`. Until `load`, only the admin token is valid."""
         self._data = data
         self._clock = clock
         self._admin_digest = None if admin_token is None else _digest(admin_token)
@@ -71,39 +71,39 @@ class Tokens:
         self._kept: tuple[Token, ...] | None = None
 
     async def load(self) -> None:
-        """Read the stored tokens; those that are broken, or cannot be read, let nobody in.
+        """Read the stored tokens. If they cannot be read, there are none; this never raises.
 
-        The store opens all the same: its documents must not be out of reach for their sake.
+        The store must open without them, so that its documents can be reached.
         """
         self._kept = tuple(_read_all(await remembered(self._data, TOKENS_NAME, {})))
 
     @property
-    def any_known(self) -> bool:
-        """Whether anybody could come in."""
+    def has_any(self) -> bool:
+        """Whether there is a token that gives access."""
         return self._admin_digest is not None or bool(self._kept)
 
-    def admit(self, secret: str | None, *, client: str, needs: Scope) -> Caller:
-        """Return who bears this token.
+    def authenticate(self, secret: str | None, *, client: str, needs: Scope) -> Caller:
+        """Return the caller with this token.
 
-        Raises Unauthorized, Forbidden (a read token for an admin's call), TooManyRequests (after
-        too many failures; a right token is let in all the same).
+        Raises Unauthorized, Forbidden (the token's scope is too small) or TooManyRequests (too many
+        failures of this client; a valid token is accepted nevertheless).
         """
-        admission = None if secret is None else self._known(secret)
-        if admission is None:
-            self._failures.note(client)
+        caller = None if secret is None else self._find(secret)
+        if caller is None:
+            self._failures.count(client)
             raise Unauthorized if secret is None else Unauthorized("This token is not known here.")
-        if needs == "admin" and admission.scope != "admin":
+        if needs == "admin" and caller.scope != "admin":
             raise Forbidden
-        return admission
+        return caller
 
     async def create(
         self, *, scope: str = "admin", label: str = "", expires_at: datetime | None = None
     ) -> NewToken:
-        """Make a token and keep its hash."""
+        """Create a token and store its hash. Raises InvalidRequest."""
         if scope not in SCOPES:
             raise InvalidRequest(f"{scope!r} is not a scope.", hint="Use `read` or `admin`.")
         if expires_at is not None and expires_at <= self._clock.now():
-            raise InvalidRequest("The expiry lies in the past.")
+            raise InvalidRequest("The expiry is in the past.")
         identifier = secrets.token_hex(ID_CHARACTERS // 2)
         secret = f"sel_{identifier}_{secrets.token_urlsafe(32)}"
         token = Token(
@@ -123,7 +123,7 @@ class Tokens:
         return list(self._kept or ())
 
     async def revoke(self, identifier: str) -> Token:
-        """Take a token back. Raises TokenNotFound."""
+        """Delete a token and return it. Raises TokenNotFound."""
         await self.load()
         for token in self._kept or ():
             if token.id == identifier:
@@ -137,31 +137,31 @@ class Tokens:
 
         self._kept = tuple(_read_all(await self._data.update_state(TOKENS_NAME, change)))
 
-    def _known(self, secret: str) -> Caller | None:
-        """Compare with every token, so that time tells nothing."""
+    def _find(self, secret: str) -> Caller | None:
+        """Return the caller with this secret. Compares with every token, in constant time."""
         digest = _digest(secret)
         found: Caller | None = None
         if self._admin_digest is not None and hmac.compare_digest(digest, self._admin_digest):
             found = Caller(who="SELINE_ADMIN_TOKEN", scope="admin")
         for token in self._kept or ():
-            if hmac.compare_digest(digest, token.digest) and self._holds(token):
+            if hmac.compare_digest(digest, token.digest) and self._is_valid(token):
                 found = Caller(who=f"token {token.id}", scope=token.scope)
         return found
 
-    def _holds(self, token: Token) -> bool:
+    def _is_valid(self, token: Token) -> bool:
         return token.expires_at is None or token.expires_at > self._clock.now()
 
 
 class _Failures:
-    """Counts failures per client and in total, and forgets them after a minute."""
+    """Counts the failed attempts of the last minute, per client and in total."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._by_client: OrderedDict[str, deque[float]] = OrderedDict()
         self._all: deque[float] = deque()
 
-    def note(self, client: str) -> None:
-        """Count one more. Raises TooManyRequests beyond the bounds."""
+    def count(self, client: str) -> None:
+        """Count one failure. Raises TooManyRequests over the limits."""
         now = self._clock.monotonic()
         own = self._by_client.setdefault(client, deque())
         self._by_client.move_to_end(client)

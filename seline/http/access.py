@@ -129,7 +129,7 @@ def _admit(request: web.Request, route: Route | None) -> Caller:
             hint="Send it as `Authorization: Bearer …`, and revoke this one.",
         )
     scope = "read" if route is not None and route.scope == "read" else "admin"
-    admission = context(request).tokens.admit(
+    admission = context(request).tokens.authenticate(
         _bearer(request), client=_client(request), needs="read" if scope == "read" else "admin"
     )
     if route is not None and route.scope == "control":

@@ -252,7 +252,7 @@ class Serving:
             tokens=self.tokens,
             trouble=self._trouble,
             about=self._about,
-            audit=self._audit.note,
+            audit=self._audit.append,
             jobs=self._worker,
             alerts=self._alarm.alerts,
             exporting=self.exporting,
@@ -289,7 +289,7 @@ class Serving:
     async def _open(self) -> None:
         try:
             store = await self.data.open_store()
-            self._audit.begin()
+            self._audit.open()
             await self.tokens.load()
             await self._listening.wait()
             secret = await self._first_secret()
@@ -308,7 +308,7 @@ class Serving:
             address=self.address,
             data_dir=self._data_dir,
             secret=secret,
-            has_token=self.tokens.any_known,
+            has_token=self.tokens.has_any,
         )
         self._opened = True
 
@@ -332,7 +332,7 @@ class Serving:
 
         Where it cannot be kept, nobody comes in; the documents are served all the same.
         """
-        if not self._first_token or self.tokens.any_known or self.settings.bind_is_public:
+        if not self._first_token or self.tokens.has_any or self.settings.bind_is_public:
             return None
         try:
             return (await self.tokens.create(scope="admin", label=FIRST_LABEL)).secret

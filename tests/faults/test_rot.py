@@ -406,7 +406,7 @@ def _digest(secret: str) -> str:
 
 def _is_admitted(tokens: Tokens, secret: str) -> bool:
     try:
-        tokens.admit(secret, client=secret, needs="read")
+        tokens.authenticate(secret, client=secret, needs="read")
     except Unauthorized:
         return False
     return True
@@ -785,7 +785,7 @@ async def test_damaged_tokens_admit_no_caller_and_block_no_document(workspace: P
                 health = await response.text()
         assert "tokens.json" in health
         assert await running.data.load_json("profile.json") == {"n": 1}
-        assert running.tokens.admit(
+        assert running.tokens.authenticate(
             (await running.tokens.create()).secret, client="", needs="admin"
         )
 
