@@ -220,7 +220,7 @@ def manager_options(settings: Settings) -> ManagerOptions:
     """Return the policy under these settings."""
     storage, backups = settings.storage, settings.backups
     return ManagerOptions(
-        retention=settings.retention,
+        retention=backups,
         pin_days=backups.pin_days,
         deleted_days=backups.deleted_days,
         blank_guard_except=frozenset(backups.blank_guard_except),

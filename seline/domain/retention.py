@@ -38,7 +38,7 @@ class RetentionPolicy:
     bytes_max: int | None = None
 
     def __post_init__(self) -> None:
-        for limit in fields(self):
+        for limit in fields(RetentionPolicy):
             if (getattr(self, limit.name) or 0) < 0:
                 raise ValueError(f"{limit.name} is negative")
 

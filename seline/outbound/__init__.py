@@ -1,1 +1,1 @@
-"""What leaves this process: alerts to people, a sign of life, and exports to other places."""
+"""What this process sends elsewhere: alerts, heartbeats, exports."""

@@ -1,107 +1,236 @@
-"""From the settings' list to sinks, by one table of kinds. The log is always among them."""
+"""The sinks of alerts: the log, and the services that accept an alert over HTTP.
+
+A new kind of sink is one encoder here and one row in `ENCODERS`; the settings that it accepts are
+a row of `FIELDS_OF` in `domain/alerts/sink_spec.py`.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, count
 from typing import Final, TypeAlias
+from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
+from seline.clock import instant_text
+from seline.domain.alerts.lifecycle import Alert, Severity
+from seline.domain.alerts.message import body, cut, level_of, title
 from seline.domain.alerts.sink_spec import SinkSpec
+from seline.domain.document import Json
 from seline.domain.texts import Language
-from seline.outbound.discord import DiscordSink
-from seline.outbound.log import LogSink
-from seline.outbound.ntfy import NtfySink
-from seline.outbound.telegram import API, TelegramSink
-from seline.outbound.webhook import WebhookSink
-from seline.ports.alerts import AlertSink
+from seline.outbound.http_client import HttpRequest, deliver
+from seline.ports.alerts import AlertSink, Delivery
+
+TELEGRAM_API: Final = "https://api.telegram.org"
+TELEGRAM_CHARACTERS_MAX: Final = 4096
+DISCORD_TITLE_CHARACTERS_MAX: Final = 256
+DISCORD_CHARACTERS_MAX: Final = 4096
+NTFY_CHARACTERS_MAX: Final = 1024
+"""ntfy accepts 4,096 bytes, and UTF-8 needs up to four for a character."""
+
+_DISCORD_COLORS: Final[Mapping[str, int]] = {
+    Severity.INFO: 0x3B82F6,
+    Severity.WARNING: 0xF59E0B,
+    Severity.CRITICAL: 0xDC2626,
+    "resolved": 0x16A34A,
+}
+_NTFY_PRIORITIES: Final[Mapping[str, int]] = {
+    Severity.INFO: 2,
+    Severity.WARNING: 4,
+    Severity.CRITICAL: 5,
+    "resolved": 3,
+}
+_LOG_LEVELS: Final[Mapping[str, int]] = {
+    Severity.INFO: logging.INFO,
+    Severity.WARNING: logging.WARNING,
+    Severity.CRITICAL: logging.ERROR,
+    "resolved": logging.INFO,
+}
+_log = logging.getLogger("seline.alerts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SinkContext:
-    """What every sink shares: the session, and what alerts are about.
+class AlertSource:
+    """Where alerts come from, as messages name it: the service, and its data directory."""
 
-    `service` is what a person calls this process (several bots may write to one chat), `place`
-    the data directory.
-    """
-
-    session: aiohttp.ClientSession
     service: str
-    place: str
+    data_dir: str
     language: Language
 
 
-def build_sinks(specs: Sequence[SinkSpec], around: SinkContext) -> tuple[AlertSink, ...]:
-    """Return the sinks, in order; the log comes first where it is not named."""
-    sinks = tuple(BUILD[spec.kind](spec, around) for spec in specs)
-    logged = any(spec.kind == "log" for spec in specs)
-    return sinks if logged else (LogSink(name=_free_name(specs)), *sinks)
+def build_sinks(
+    specs: Sequence[SinkSpec], session: aiohttp.ClientSession, source: AlertSource
+) -> tuple[AlertSink, ...]:
+    """Return the sinks in the order of the settings, after a log sink if none is configured."""
+    sinks = tuple(_build(spec, session, source) for spec in specs)
+    has_log = any(spec.kind == "log" for spec in specs)
+    return sinks if has_log else (LogSink(name=_unused_name(specs)), *sinks)
 
 
-def _free_name(specs: Sequence[SinkSpec]) -> str:
-    """Return a name for the log that no other sink bears."""
-    taken = {spec.name for spec in specs}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSink:
+    """Writes each alert as one log line."""
+
+    name: str = "log"
+    min_severity: Severity = Severity.INFO
+    kind: str = "log"
+
+    async def send(self, alert: Alert) -> Delivery:
+        """Write one line. Its level follows the severity; a resolved alert is INFO."""
+        _log.log(
+            _LOG_LEVELS[level_of(alert)],
+            "%s",
+            " ".join(f"{alert.summary} {alert.fix}".split()),
+            extra={
+                "alert": alert.type.value,
+                "alert_id": alert.id,
+                "state": alert.state,
+                "severity": alert.severity.value,
+                "document": alert.document,
+                "count": alert.count,
+            },
+        )
+        return Delivery(sink=self.name, kind=self.kind, delivered=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpSink:
+    """Sends each alert as one HTTP request."""
+
+    name: str
+    kind: str
+    min_severity: Severity
+    encode: Callable[[Alert], HttpRequest] = field(repr=False)
+    session: aiohttp.ClientSession = field(repr=False)
+
+    async def send(self, alert: Alert) -> Delivery:
+        """Send one request and wait for the answer that confirms it."""
+        return await deliver(self.session, self.encode(alert), sink=self.name, kind=self.kind)
+
+
+def _build(spec: SinkSpec, session: aiohttp.ClientSession, source: AlertSource) -> AlertSink:
+    if spec.kind == "log":
+        return LogSink(name=spec.name, min_severity=spec.min_severity)
+    return HttpSink(
+        name=spec.name,
+        kind=spec.kind,
+        min_severity=spec.min_severity,
+        encode=partial(ENCODERS[spec.kind], spec, source),
+        session=session,
+    )
+
+
+def _unused_name(specs: Sequence[SinkSpec]) -> str:
+    """Return `log`, or `log 2` and so on if a sink already has that name."""
+    used = {spec.name for spec in specs}
     numbered = (f"log {number}" for number in count(2))
-    return next(name for name in chain(("log",), numbered) if name not in taken)
+    return next(name for name in chain(("log",), numbered) if name not in used)
 
 
-def _log(spec: SinkSpec, _around: SinkContext) -> AlertSink:
-    return LogSink(name=spec.name, min_severity=spec.min_severity)
+def _webhook(spec: SinkSpec, source: AlertSource, alert: Alert) -> HttpRequest:
+    """Encode an alert in the shape of Railway's webhooks, with `id` and `state` added.
 
-
-def _webhook(spec: SinkSpec, around: SinkContext) -> AlertSink:
-    return WebhookSink(
-        name=spec.name,
-        min_severity=spec.min_severity,
-        session=around.session,
-        url=_given(spec.url),
-        service=around.service,
-        place=around.place,
-        token=spec.token,
+    Railway sends `type`, `details`, `resource`, `severity` (in capitals) and `timestamp`, so one
+    receiver can handle both.
+    """
+    resource: dict[str, Json] = {
+        "service": {"name": source.service},
+        "volume": {"mountPath": source.data_dir},
+    }
+    if alert.document is not None:
+        resource["document"] = {"name": alert.document}
+    return HttpRequest(
+        url=_required(spec.url),
+        payload={
+            "id": alert.id,
+            "type": alert.type.value,
+            "state": alert.state,
+            "severity": alert.severity.value.upper(),
+            "timestamp": instant_text(alert.last_at),
+            "resource": resource,
+            "details": {
+                **alert.details,
+                "summary": alert.summary,
+                "fix": alert.fix,
+                "count": alert.count,
+                "firstAt": instant_text(alert.first_at),
+                "lastAt": instant_text(alert.last_at),
+            },
+        },
+        headers=_authorization(spec.token),
+        secrets=_secrets(spec.url, spec.token),
     )
 
 
-def _telegram(spec: SinkSpec, around: SinkContext) -> AlertSink:
-    return TelegramSink(
-        name=spec.name,
-        min_severity=spec.min_severity,
-        session=around.session,
-        token=_given(spec.token),
-        chat_id=_given(spec.chat_id),
-        service=around.service,
-        language=around.language,
-        url=spec.url or API,
+def _telegram(spec: SinkSpec, source: AlertSource, alert: Alert) -> HttpRequest:
+    """Encode an alert as a plain-text bot message, silent if it only informs or is resolved."""
+    text = f"{title(alert, source.service, source.language)}\n{body(alert, source.language)}"
+    api = (spec.url or TELEGRAM_API).rstrip("/")
+    return HttpRequest(
+        url=f"{api}/bot{_required(spec.token)}/sendMessage",
+        payload={
+            "chat_id": _required(spec.chat_id),
+            "text": cut(text, TELEGRAM_CHARACTERS_MAX),
+            "disable_notification": level_of(alert) in (Severity.INFO, "resolved"),
+            "link_preview_options": {"is_disabled": True},
+        },
+        secrets=_secrets(spec.token, spec.chat_id),
+        confirmation=("ok",),
+        reason=("description",),
+        retry_after=("parameters", "retry_after"),
     )
 
 
-def _discord(spec: SinkSpec, around: SinkContext) -> AlertSink:
-    return DiscordSink(
-        name=spec.name,
-        min_severity=spec.min_severity,
-        session=around.session,
-        url=_given(spec.url),
-        service=around.service,
-        language=around.language,
+def _discord(spec: SinkSpec, source: AlertSource, alert: Alert) -> HttpRequest:
+    """Encode an alert as one embed that mentions no one.
+
+    `wait=true` makes Discord answer after it has saved the message.
+    """
+    url = urlsplit(_required(spec.url))
+    query = f"{url.query}&wait=true" if url.query else "wait=true"
+    embed: dict[str, Json] = {
+        "title": cut(title(alert, source.service, source.language), DISCORD_TITLE_CHARACTERS_MAX),
+        "description": cut(body(alert, source.language), DISCORD_CHARACTERS_MAX),
+        "color": _DISCORD_COLORS[level_of(alert)],
+        "timestamp": instant_text(alert.last_at),
+        "footer": {"text": alert.id},
+    }
+    return HttpRequest(
+        url=urlunsplit(url._replace(query=query)),
+        payload={"embeds": [embed], "allowed_mentions": {"parse": []}},
+        secrets=_secrets(spec.url, url.path.rstrip("/").rpartition("/")[2]),
+        reason=("message",),
+        retry_after=("retry_after",),
     )
 
 
-def _ntfy(spec: SinkSpec, around: SinkContext) -> AlertSink:
-    return NtfySink(
-        name=spec.name,
-        min_severity=spec.min_severity,
-        session=around.session,
-        url=_given(spec.url),
-        service=around.service,
-        language=around.language,
-        token=spec.token,
+def _ntfy(spec: SinkSpec, source: AlertSource, alert: Alert) -> HttpRequest:
+    """Encode an alert as JSON for the server's root: HTTP headers cannot hold accents.
+
+    The last part of the address is the topic. It is a secret: who knows it can read and publish.
+    """
+    server, _, topic = _required(spec.url).rstrip("/").rpartition("/")
+    return HttpRequest(
+        url=f"{server}/",
+        payload={
+            "topic": topic,
+            "title": title(alert, source.service, source.language),
+            "message": cut(body(alert, source.language), NTFY_CHARACTERS_MAX),
+            "priority": _NTFY_PRIORITIES[level_of(alert)],
+            "tags": [alert.type.value],
+        },
+        headers=_authorization(spec.token),
+        secrets=_secrets(spec.url, topic, spec.token),
+        reason=("error",),
     )
 
 
-_Build: TypeAlias = Callable[[SinkSpec, SinkContext], AlertSink]
-BUILD: Final[Mapping[str, _Build]] = {
-    "log": _log,
+_Encoder: TypeAlias = Callable[[SinkSpec, AlertSource, Alert], HttpRequest]
+ENCODERS: Final[Mapping[str, _Encoder]] = {
     "webhook": _webhook,
     "telegram": _telegram,
     "discord": _discord,
@@ -109,6 +238,14 @@ BUILD: Final[Mapping[str, _Build]] = {
 }
 
 
-def _given(value: str | None) -> str:
-    assert value is not None, "the settings refuse a sink without it"
+def _authorization(token: str | None) -> Mapping[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _secrets(*values: str | None) -> tuple[str, ...]:
+    return tuple(value for value in values if value)
+
+
+def _required(value: str | None) -> str:
+    assert value is not None, "the settings refuse a sink without this field"
     return value

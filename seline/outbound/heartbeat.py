@@ -1,7 +1,6 @@
-"""A sign of life: an address that is asked for after a verified cycle only.
+"""The heartbeat: a GET request to a monitoring address after each successful integrity check.
 
-Whoever listens there (a dead man's switch) raises the alarm when the sign stays away: so a process
-that is gone, or a check that no longer runs, is noticed too.
+The monitor raises the alarm if the request stays away, so a dead process is noticed as well.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Final
 
 import aiohttp
 
-from seline.outbound.http_client import Recipient, ping
+from seline.outbound.http_client import HttpRequest, deliver
 from seline.ports.alerts import Delivery
 
 ATTEMPTS: Final = 3
@@ -21,14 +20,14 @@ PAUSE_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """Gives signs of life. The address is a secret: who knows it can pretend."""
+    """Sends heartbeats. The address is a secret: who knows it can fake a heartbeat."""
 
     session: aiohttp.ClientSession = field(repr=False)
     url: str = field(repr=False)
     pause_s: float = PAUSE_S
 
-    async def beat(self) -> Delivery:
-        """Give one sign, in up to three attempts. Raises nothing."""
+    async def send(self) -> Delivery:
+        """Send one heartbeat, in up to three attempts. Raises nothing."""
         delivery = await self._attempt()
         for number in range(1, ATTEMPTS):
             if delivery.delivered:
@@ -38,5 +37,5 @@ class Heartbeat:
         return delivery
 
     async def _attempt(self) -> Delivery:
-        envelope = Recipient(sink="heartbeat", kind="heartbeat", secrets=(self.url,))
-        return await ping(self.session, self.url, envelope)
+        request = HttpRequest(url=self.url, secrets=(self.url,))
+        return await deliver(self.session, request, sink="heartbeat", kind="heartbeat")

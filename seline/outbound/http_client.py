@@ -1,7 +1,7 @@
-"""One request to a service elsewhere, within bounds, and what became of it in harmless words.
+"""Send one bounded HTTP request to another service, and report the outcome without secrets.
 
-Addresses and tokens are secrets (Telegram's token is in its address): no exception leaves this
-file, and no answer carries one. Redirects are not followed: they would carry the secret elsewhere.
+Addresses and tokens are secrets (Telegram's token is part of its address), so no exception leaves
+this module and no outcome contains one. Redirects are not followed: they would forward the secret.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import json
 import os
 import ssl
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, cast
@@ -27,14 +27,13 @@ READ_S: Final = 10.0
 TOTAL_S: Final = 15.0
 TIMEOUT: Final = aiohttp.ClientTimeout(total=TOTAL_S, sock_connect=CONNECT_S, sock_read=READ_S)
 ANSWER_BYTES_MAX: Final = 64 << 10
-SAID_CHARACTERS_MAX: Final = 200
-SUCCESS: Final = range(200, 300)
+REASON_CHARACTERS_MAX: Final = 200
 REFUSALS: Final = frozenset({400, 413, 415, 422})
-"""The statuses that mean: not this alert, ever."""
+"""The statuses with which a service refuses this request for good."""
 
 
 def open_session(timeout: aiohttp.ClientTimeout = TIMEOUT) -> aiohttp.ClientSession:
-    """Return the session that every sink shares; whoever opens it closes it."""
+    """Return a session for all sinks. The caller closes it."""
     return aiohttp.ClientSession(
         timeout=timeout,
         headers={"User-Agent": "seline"},
@@ -43,70 +42,91 @@ def open_session(timeout: aiohttp.ClientTimeout = TIMEOUT) -> aiohttp.ClientSess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HttpReply:
-    """What the other side answered: its status, its headers' wish, and its body if it is JSON."""
+class HttpRequest:
+    """One request, and how to read its answer.
 
-    status: int
-    retry_after_s: float | None
-    value: Json
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipient:
-    """Whom a delivery is for. `secrets` are never repeated, whatever the other side echoes."""
-
-    sink: str
-    kind: str
-    secrets: tuple[str, ...] = ()
-
-
-async def post(
-    session: aiohttp.ClientSession,
-    url: str,
-    payload: Json,
-    envelope: Recipient,
-    *,
-    headers: Mapping[str, str] | None = None,
-    said: Callable[[Json], str] = lambda _: "",
-    patience: Callable[[Json], float | None] = lambda _: None,
-    accepted: Callable[[Json], bool] = lambda _: True,
-) -> Delivery:
-    """Send JSON once. `said`, `patience` and `accepted` read the service's own answer body.
-
-    `said`: why it failed; `patience`: how many seconds it asks to wait; `accepted`: whether a
-    success is one.
+    With a `payload` it is a POST of JSON, else a GET. `secrets` are masked in the outcome. The last
+    three are paths into a JSON answer: `confirmation` must be true for a success, `reason` is the
+    service's own error text, `retry_after` a number of seconds.
     """
+
+    url: str = field(repr=False)
+    payload: Json = None
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    confirmation: tuple[str, ...] = ()
+    reason: tuple[str, ...] = ()
+    retry_after: tuple[str, ...] = ()
+
+
+async def deliver(
+    session: aiohttp.ClientSession, request: HttpRequest, *, sink: str, kind: str
+) -> Delivery:
+    """Send a request once. Every failure is an outcome; raises only on cancellation."""
     started_s = time.monotonic()
+    failed = Delivery(sink=sink, kind=kind, delivered=False)
     try:
-        answer = await _answer(session, url, payload, headers or {})
+        delivery = await _exchange(session, request, failed)
     except Exception as error:  # noqa: BLE001  # the border: an error's own text holds the address
-        delivery = _failed(envelope, _why(error))
-    else:
-        delivery = _judged(answer, envelope, said=said, patience=patience, accepted=accepted)
+        delivery = replace(failed, detail=_reason_of(error))
     return replace(delivery, took_ms=round((time.monotonic() - started_s) * 1000, 1))
 
 
-async def ping(session: aiohttp.ClientSession, url: str, envelope: Recipient) -> Delivery:
-    """Ask for an address once; every success is one."""
-    started_s = time.monotonic()
+async def _exchange(
+    session: aiohttp.ClientSession, request: HttpRequest, failed: Delivery
+) -> Delivery:
+    method, data, headers = "GET", None, dict(request.headers)
+    if request.payload is not None:
+        # "replace": a path that is not UTF-8 holds surrogates, which UTF-8 cannot encode
+        data = json.dumps(request.payload, ensure_ascii=False).encode(errors="replace")
+        method, headers["Content-Type"] = "POST", "application/json; charset=utf-8"
+    async with session.request(
+        method, request.url, data=data, headers=headers, allow_redirects=False
+    ) as response:
+        answer = await _read_json(response)
+        status, retry_after = response.status, response.headers.get("Retry-After", "")
+    confirmed = not request.confirmation or _field(answer, request.confirmation) is True
+    if status in range(200, 300) and confirmed:
+        return replace(failed, delivered=True)
+    return replace(
+        failed,
+        detail=_refusal(request, status, answer),
+        retry_after_s=_seconds(_field(answer, request.retry_after)) or _retry_after_s(retry_after),
+        refused=status in REFUSALS,
+    )
+
+
+async def _read_json(response: aiohttp.ClientResponse) -> Json:
+    """Read a bounded part of the answer; return None if it is not JSON."""
+    data = b""
+    async for piece in response.content.iter_any():
+        data += piece
+        if len(data) > ANSWER_BYTES_MAX:
+            break
     try:
-        async with session.get(url, allow_redirects=False) as response:
-            answer = await _read(response)
-    except Exception as error:  # noqa: BLE001  # the border: an error's own text holds the address
-        delivery = _failed(envelope, _why(error))
-    else:
-        delivery = _judged(answer, envelope)
-    return replace(delivery, took_ms=round((time.monotonic() - started_s) * 1000, 1))
+        return cast("Json", json.loads(data))
+    except (ValueError, RecursionError):
+        return None
 
 
-def field_of(value: Json, *path: str) -> Json:
-    """Return a field of an answer, None where it is not there."""
+def _refusal(request: HttpRequest, status: int, answer: Json) -> str:
+    """Return why a service refuses, in its own words without secrets, if it gives any."""
+    detail = f"it answered {status}"
+    if status in range(300, 400):
+        detail += ", a redirect: use the address it leads to"
+    reason = _field(answer, request.reason)
+    masked = _masked(reason, request.secrets) if isinstance(reason, str) else ""
+    return f"{detail} ({masked[:REASON_CHARACTERS_MAX]})" if masked else detail
+
+
+def _field(value: Json, path: tuple[str, ...]) -> Json:
+    """Return a field of a JSON object, None if it is missing or the path is empty."""
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
-    return value
+    return value if path else None
 
 
-def seconds(value: Json) -> float | None:
+def _seconds(value: Json) -> float | None:
     """Return a number of seconds, None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
@@ -116,67 +136,18 @@ def seconds(value: Json) -> float | None:
         return None
 
 
-async def _answer(
-    session: aiohttp.ClientSession, url: str, payload: Json, headers: Mapping[str, str]
-) -> HttpReply:
-    sent = {"Content-Type": "application/json; charset=utf-8", **headers}
-    data = json.dumps(payload, ensure_ascii=False).encode(errors="replace")
-    async with session.post(url, data=data, headers=sent, allow_redirects=False) as response:
-        return await _read(response)
-
-
-async def _read(response: aiohttp.ClientResponse) -> HttpReply:
-    """Read an answer, and no more of it than can matter."""
-    data = b""
-    async for piece in response.content.iter_any():
-        data += piece
-        if len(data) > ANSWER_BYTES_MAX:
-            break
+def _retry_after_s(header: str) -> float | None:
+    """Read `Retry-After`: seconds or an HTTP date (RFC 9110)."""
     try:
-        value: Json = json.loads(data)
-    except (ValueError, RecursionError):
-        value = None
-    retry_after_s = _retry_after(response.headers.get("Retry-After", ""))
-    return HttpReply(status=response.status, retry_after_s=retry_after_s, value=value)
-
-
-def _retry_after(text: str) -> float | None:
-    """Read `Retry-After`: seconds, or an HTTP date (RFC 9110)."""
-    try:
-        return float(text)
+        return float(header)
     except ValueError:
         pass
     try:
-        instant = parsedate_to_datetime(text)
+        instant = parsedate_to_datetime(header)
     except ValueError:
         return None
     aware = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
     return max(0.0, (aware - datetime.now(UTC)).total_seconds())
-
-
-def _judged(
-    answer: HttpReply,
-    envelope: Recipient,
-    *,
-    said: Callable[[Json], str] = lambda _: "",
-    patience: Callable[[Json], float | None] = lambda _: None,
-    accepted: Callable[[Json], bool] = lambda _: True,
-) -> Delivery:
-    if answer.status in SUCCESS and accepted(answer.value):
-        return Delivery(sink=envelope.sink, kind=envelope.kind, delivered=True)
-    words = _masked(said(answer.value), envelope.secrets)[:SAID_CHARACTERS_MAX]
-    told = f"it answered {answer.status}"
-    if answer.status in range(300, 400):
-        told += ", a redirect: use the address it leads to"
-    return replace(
-        _failed(envelope, f"{told} ({words})" if words else told),
-        retry_after_s=patience(answer.value) or answer.retry_after_s,
-        refused=answer.status in REFUSALS,
-    )
-
-
-def _failed(envelope: Recipient, detail: str) -> Delivery:
-    return Delivery(sink=envelope.sink, kind=envelope.kind, delivered=False, detail=detail)
 
 
 def _masked(text: str, secrets: tuple[str, ...]) -> str:
@@ -185,18 +156,18 @@ def _masked(text: str, secrets: tuple[str, ...]) -> str:
     return " ".join(text.split())
 
 
-def _why(error: Exception) -> str:
-    """Say what went wrong without the error's own text."""
-    for kind, words in _WORDS:
+def _reason_of(error: Exception) -> str:
+    """Describe an error without its own text."""
+    for kind, reason in _REASONS:
         if isinstance(error, kind):
-            return words
+            return reason
     if isinstance(error, aiohttp.ClientConnectorError):
         number = cast("Any", error.os_error).errno or 0
         return f"cannot connect: {os.strerror(number)}" if number > 0 else "cannot connect"
     return f"the request failed ({type(error).__name__})"
 
 
-_WORDS: Final[tuple[tuple[type[Exception], str], ...]] = (
+_REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (aiohttp.ConnectionTimeoutError, f"no connection within {CONNECT_S:.0f} s"),
     (aiohttp.ServerTimeoutError, f"no answer within {READ_S:.0f} s"),
     (asyncio.TimeoutError, f"no answer within {TOTAL_S:.0f} s"),

@@ -27,7 +27,7 @@ from seline.domain.job import JobRecord, JobStatus, Run, RunOutcome
 from seline.errors import SelineError
 from seline.manager import DataManager
 from seline.operations.custody import UsageReport
-from seline.outbound.alert_sinks import SinkContext, build_sinks
+from seline.outbound.alert_sinks import AlertSource, build_sinks
 from seline.outbound.heartbeat import Heartbeat
 from seline.outbound.http_client import open_session
 from seline.settings import Settings
@@ -61,15 +61,12 @@ class Alarm:
         self._data = data
         self._measured = measured
         self._session = open_session()
-        around = SinkContext(
-            session=self._session,
-            service=settings.service,
-            place=settings.data_dir,
-            language=chosen.language,
+        source = AlertSource(
+            service=settings.service, data_dir=settings.data_dir, language=chosen.language
         )
         self.alerts = Alerts(
             data,
-            build_sinks(chosen.sinks, around),
+            build_sinks(chosen.sinks, self._session, source),
             language=chosen.language,
             renotify_h=chosen.renotify_h,
         )
@@ -180,6 +177,6 @@ class Alarm:
             self._beating = asyncio.get_running_loop().create_task(self._give_sign(self._heartbeat))
 
     async def _give_sign(self, heartbeat: Heartbeat) -> None:
-        delivery = await heartbeat.beat()
+        delivery = await heartbeat.send()
         if not delivery.delivered:
             _log.warning("the heartbeat did not arrive: %s", delivery.detail)

@@ -1,7 +1,7 @@
-"""Settings: one frozen value, from defaults, a file, the environment and arguments, in that order.
+"""Settings: one frozen value from defaults, a file, the environment and arguments, in that order.
 
-Every value remembers where it came from. What is unknown or impossible refuses to start, naming
-field, value, origin and what is allowed. The only place that reads the environment.
+Each value's origin is recorded. An unknown setting or a wrong value raises SettingsError with the
+field, the value, its origin and what is allowed. Only this package reads the environment.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def load_settings(
     environ: Mapping[str, str] | None = None,
     arguments: Mapping[str, object] | None = None,
 ) -> Settings:
-    """Read the settings (SPEC §9): file ← environment ← short names ← arguments.
+    """Load the settings. Later sources win: file, environment, short names, `arguments`.
 
-    `arguments` go by their sectioned names (`storage.data_dir`); None counts as not given.
+    The keys of `arguments` are setting names like `storage.data_dir`; None means not given.
     Raises SettingsError.
     """
     environ = os.environ if environ is None else environ
@@ -83,12 +83,12 @@ def load_settings(
 
 
 def setting_names() -> list[str]:
-    """Return every setting by its sectioned name."""
+    """Return the names of all settings, such as `storage.data_dir`."""
     return sorted(RULES)
 
 
 def sections() -> dict[str, list[str]]:
-    """Return the settings' keys by section, in the order of the code."""
+    """Return the keys of each section, in the order of their definition."""
     return {section: [item.name for item in fields(make())] for section, make in SECTIONS.items()}
 
 
@@ -99,7 +99,7 @@ def default_of(name: str) -> object:
 
 
 def shown(settings: Settings, name: str) -> object:
-    """Return a setting's value as it may be shown: secrets are masked, sinks are named."""
+    """Return a setting's value without secrets: those are masked, sinks are shown by name."""
     value = attrgetter(name)(settings)
     if name == "alerts.sinks":
         return tuple(map(str, value))
@@ -150,13 +150,14 @@ def _service(environ: Mapping[str, str]) -> str:
 
 
 def _check_destinations(exports: Exports, data_dir: str, origins: Mapping[str, str]) -> None:
-    """Refuse an export into the volume that it shall outlive."""
+    """Raise SettingsError if a destination is inside the data directory that it backs up."""
     volume = os.path.realpath(data_dir)
-    for one in exports.destinations:
-        if os.path.commonpath([volume, os.path.realpath(one.path)]) == volume:
+    for destination in exports.destinations:
+        if os.path.commonpath([volume, os.path.realpath(destination.path)]) == volume:
             raise SettingsError(
-                f"The destination {one.name} ({one.url}) lies inside the data directory.",
-                hint="Name a folder on another disk: what is lost with the volume is no backup.",
+                f"The destination {destination.name} ({destination.url}) is inside the data "
+                "directory.",
+                hint="Name a folder on another disk: an export on the same volume is lost with it.",
                 field="exports.destinations",
                 origin=origins["exports.destinations"],
             )

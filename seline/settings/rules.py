@@ -1,4 +1,4 @@
-"""What each setting may be: a table of kinds, and the error that says so."""
+"""The rule of each setting: how its value is parsed, and what an error says is allowed."""
 
 from __future__ import annotations
 
@@ -9,53 +9,57 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
-from seline.domain.alerts.sink_spec import NEEDS_OF, SinkSpec, is_web_address, read_sinks
+from seline.domain.alerts.sink_spec import FIELDS_OF, SinkSpec, is_web_address, read_sinks
 from seline.domain.schedule import FORMS, parse_schedule
 from seline.domain.texts import LANGUAGES
 from seline.errors import SettingsError
 from seline.settings.values import DestinationSettings, Jobs
 
 TOKEN_CHARACTERS_MIN: Final = 16
-_NEAR: Final = 0.7
+_SIMILARITY_MIN: Final = 0.7
 SECRETS: Final = frozenset({"server.admin_token", "alerts.heartbeat_url", "alerts.sinks"})
 
 
 class InvalidValue(ValueError):
-    """What is wrong with a value, in words that show none of it."""
+    """Why a value is not allowed; the message contains no part of the value."""
 
 
 @dataclass(frozen=True, slots=True)
 class SettingRule:
-    """How a setting is checked: `read` takes text or a value and raises ValueError or TypeError."""
+    """How a setting is parsed.
+
+    `allowed` describes the allowed values. `read` takes text or a TOML value and returns the
+    setting's value; it raises ValueError or TypeError.
+    """
 
     allowed: str
     read: Callable[[object], object]
 
 
 def checked(name: str, value: object, origin: str) -> object:
-    """Return a value as its setting holds it. Raises SettingsError."""
-    kind = RULES.get(name)
-    if kind is None:
+    """Return the parsed value of a setting. Raises SettingsError."""
+    rule = RULES.get(name)
+    if rule is None:
         raise unknown(name, origin, RULES)
     try:
-        return kind.read(value)
+        return rule.read(value)
     except (ValueError, TypeError) as error:
         shown_value = "the value given" if name in SECRETS else repr(str(value))
         why = f"{error}; " if isinstance(error, InvalidValue) else ""
         raise SettingsError(
-            f"{name} = {shown_value} ({origin}) is not allowed: {why}it must be {kind.allowed}.",
-            hint=f"Set {name} to {kind.allowed}, or leave it out for its default.",
+            f"{name} = {shown_value} ({origin}) is not allowed: {why}it must be {rule.allowed}.",
+            hint=f"Set {name} to {rule.allowed}, or leave it out for its default.",
             field=name,
             origin=origin,
         ) from error
 
 
 def unknown(name: str, origin: str, known: Mapping[str, object]) -> SettingsError:
-    """Return the error for a setting or section that there is none of, with the nearest known."""
+    """Return the error for an unknown setting or section; it suggests the nearest known name."""
     near = nearest(name, known)
-    meant = f" Did you mean {near}?" if near else ""
+    suggestion = f" Did you mean {near}?" if near else ""
     return SettingsError(
-        f"There is no setting {name} ({origin}).{meant}",
+        f"There is no setting {name} ({origin}).{suggestion}",
         hint="`seline config show` lists every setting.",
         field=name,
         origin=origin,
@@ -63,16 +67,14 @@ def unknown(name: str, origin: str, known: Mapping[str, object]) -> SettingsErro
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name of which this one may be a slip, None if none is really near.
-
-    The section that both begin with is left out: it makes any two keys of it look alike.
-    """
-    likeness = {one: _likeness(name, one) for one in known}
-    best = max(likeness, key=lambda one: likeness[one], default=None)
-    return best if best is not None and likeness[best] >= _NEAR else None
+    """Return the known name that `name` is probably a typo of, None if none is similar enough."""
+    similarity = {candidate: _similarity(name, candidate) for candidate in known}
+    best = max(similarity, key=lambda candidate: similarity[candidate], default=None)
+    return best if best is not None and similarity[best] >= _SIMILARITY_MIN else None
 
 
-def _likeness(name: str, known: str) -> float:
+def _similarity(name: str, known: str) -> float:
+    """Compare two names without a common section, which would make all its keys similar."""
     shared = f"{known.rpartition('.')[0]}."
     if name.startswith(shared):
         name, known = name.removeprefix(shared), known.removeprefix(shared)
@@ -92,9 +94,9 @@ def _number(
             raise ValueError(value)
         return number
 
-    kind = "a whole number" if whole else "a number"
-    what = f"{kind} from {low:,} to {high:,}{f' ({unit})' if unit else ''}"
-    return SettingRule(f"{what}, or left out" if optional else what, read)
+    number_type = "a whole number" if whole else "a number"
+    allowed = f"{number_type} from {low:,} to {high:,}{f' ({unit})' if unit else ''}"
+    return SettingRule(f"{allowed}, or left out" if optional else allowed, read)
 
 
 def _one_of(*words: str) -> SettingRule:
@@ -107,7 +109,7 @@ def _one_of(*words: str) -> SettingRule:
 
 
 def truth(value: object) -> bool:
-    """Read true or false. Raises ValueError."""
+    """Parse true or false. Raises ValueError."""
     if isinstance(value, bool):
         return value
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -138,26 +140,26 @@ def _schedule(value: object) -> str:
 
 
 def _destinations(value: object) -> tuple[DestinationSettings, ...]:
-    """Read destinations; what is not understood is refused, never left unheeded."""
+    """Parse the tables of destinations. An unknown key is an error, so that no typo is ignored."""
     tables = json.loads(value) if isinstance(value, str) else value
     if not isinstance(tables, list):
         raise TypeError(value)
-    found = tuple(_destination(table) for table in cast("list[object]", tables))
-    if len({one.name for one in found}) < len(found):
+    destinations = tuple(_destination(table) for table in cast("list[object]", tables))
+    if len({destination.name for destination in destinations}) < len(destinations):
         raise ValueError(value)
-    return found
+    return destinations
 
 
 def _destination(table: object) -> DestinationSettings:
     if not isinstance(table, dict):
         raise TypeError(table)
     given = cast("dict[str, object]", table)
-    one = DestinationSettings(**given)  # type: ignore[arg-type]  # an unknown key is a TypeError
-    address = urlsplit(_plain_text(one.url))
+    settings = DestinationSettings(**given)  # type: ignore[arg-type]  # a TypeError if unknown
+    address = urlsplit(_plain_text(settings.url))
     if address.scheme != "file" or address.netloc or not address.path.startswith("/"):
         raise ValueError(table)
-    keep = None if one.keep is None else cast("int", _KEEP_EXPORTS.read(one.keep))
-    return replace(one, name=_plain_text(one.name), keep=keep)
+    keep = None if settings.keep is None else cast("int", _KEEP_EXPORTS.read(settings.keep))
+    return replace(settings, name=_plain_text(settings.name), keep=keep)
 
 
 def _names(value: object) -> tuple[str, ...]:
@@ -175,7 +177,7 @@ def _sinks(value: object) -> tuple[SinkSpec, ...]:
     try:
         return read_sinks(value)
     except ValueError as error:
-        raise InvalidValue(str(error)) from None  # what it stands on may hold a secret
+        raise InvalidValue(str(error)) from None  # the traceback could contain a secret
 
 
 def _address(value: object) -> str:
@@ -219,9 +221,9 @@ RULES: Final[Mapping[str, SettingRule]] = {
     "server.trust_proxy": _TRUTH,
     "server.metrics_open": _TRUTH,
     **{
-        f"jobs.{job.name}.{key}": kind
+        f"jobs.{job.name}.{key}": rule
         for job in fields(Jobs)
-        for key, kind in (
+        for key, rule in (
             ("schedule", SettingRule(FORMS, _schedule)),
             ("timeout_s", _number(1, 86_400, whole=False, unit="seconds")),
             ("enabled", _TRUTH),
@@ -237,7 +239,7 @@ RULES: Final[Mapping[str, SettingRule]] = {
         "an address that begins with https:// or http://", _address
     ),
     "alerts.sinks": SettingRule(
-        f"a list of tables, each with `kind` ({', '.join(NEEDS_OF)}) and what the kind needs",
+        f"a list of tables, each with `kind` ({', '.join(FIELDS_OF)}) and what the kind needs",
         _sinks,
     ),
     "log.level": _one_of("debug", "info", "warning", "error"),

@@ -1,4 +1,4 @@
-"""Where settings come from: a file, the environment, its short names, arguments."""
+"""The sources of settings: a file, the environment, its short names, arguments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from seline.settings.values import SECTIONS
 _PREFIX: Final = "SELINE_"
 DEFAULT_CONFIG: Final = "config/seline.toml"
 Given: TypeAlias = tuple[str, object, str]
-"""A setting's name, its value as given, and where it was given."""
+"""A setting's name, its value as given, and its origin."""
 
 _SHORT_NAMES: Final[Mapping[str, str]] = {
     "SELINE_DATA_DIR": "storage.data_dir",
@@ -28,7 +28,7 @@ _KNOWN_NAMES: Final = frozenset(
 
 
 def from_file(config: str | None, environ: Mapping[str, str]) -> Iterator[Given]:
-    """Read the TOML file named by `--config` or SELINE_CONFIG, or the default one if it is there.
+    """Read the TOML file named by `--config` or SELINE_CONFIG, else the default one if it exists.
 
     Raises SettingsError.
     """
@@ -46,7 +46,7 @@ def from_file(config: str | None, environ: Mapping[str, str]) -> Iterator[Given]
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(
             f"The settings file {path} is not TOML: {error}.",
-            hint="Mend the line named; config/seline.toml in the project shows the form.",
+            hint="Correct the line named; config/seline.toml in the project is an example.",
         ) from error
     for section, table in _tables("", tables):
         if section not in SECTIONS or not isinstance(table, dict):
@@ -56,7 +56,7 @@ def from_file(config: str | None, environ: Mapping[str, str]) -> Iterator[Given]
 
 
 def _tables(above: str, tables: Mapping[str, object]) -> Iterator[tuple[str, object]]:
-    """Name each table by its whole path; `[jobs]` is no section, `[jobs.usage]` is."""
+    """Yield each section's path and table: `[jobs.usage]` is a section, `[jobs]` is none."""
     for name, table in tables.items():
         path = f"{above}{name}"
         if isinstance(table, dict) and any(known.startswith(f"{path}.") for known in SECTIONS):
@@ -66,7 +66,7 @@ def _tables(above: str, tables: Mapping[str, object]) -> Iterator[tuple[str, obj
 
 
 def from_environment(environ: Mapping[str, str], warnings: list[str]) -> Iterator[Given]:
-    """Read SELINE_<SECTION>__<KEY>; other SELINE_ names that are not known are warned of."""
+    """Read SELINE_<SECTION>__<KEY>. Adds a warning for each other unknown SELINE_ variable."""
     for variable, text in sorted(environ.items()):
         if not variable.startswith("SELINE_") or variable in _KNOWN_NAMES or not text:
             continue
@@ -81,7 +81,7 @@ def from_environment(environ: Mapping[str, str], warnings: list[str]) -> Iterato
 
 
 def from_short_names(environ: Mapping[str, str]) -> Iterator[Given]:
-    """Read the names without a section."""
+    """Read the variables of the short names, such as SELINE_DATA_DIR."""
     secret_file = environ.get("SELINE_ADMIN_TOKEN_FILE")
     if secret_file:
         variable = "SELINE_ADMIN_TOKEN_FILE"
@@ -92,7 +92,7 @@ def from_short_names(environ: Mapping[str, str]) -> Iterator[Given]:
 
 
 def from_arguments(arguments: Mapping[str, object]) -> Iterator[Given]:
-    """Read the arguments that were given: None is none."""
+    """Read the arguments that are not None."""
     for name, value in arguments.items():
         if value is not None:
             yield name, value, "argument"
@@ -111,7 +111,5 @@ def _secret(variable: str, path: str) -> str:
 def _warning(variable: str) -> str:
     known = {name.removeprefix(_PREFIX): name for name in sorted(_KNOWN_NAMES)}
     near = nearest(variable.removeprefix(_PREFIX), known)
-    meant = (
-        f"; did you mean {known[near]}?" if near else "; `seline config show` lists the settings"
-    )
-    return f"{variable} is not a setting of Seline and is ignored{meant}"
+    advice = f"did you mean {known[near]}?" if near else "`seline config show` lists the settings"
+    return f"{variable} is not a setting of Seline and is ignored; {advice}"

@@ -1,4 +1,4 @@
-"""The settings as one frozen value: sections with their defaults, and what follows from them."""
+"""The settings as one frozen value: its sections, their defaults, and values derived from them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from seline.domain.texts import Language
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8080
 PLATFORM_PORT: Final = "environment PORT"
-"""Where a port came from that a platform set."""
+"""The origin of a port that the hosting platform set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
-    """`[storage]`: where documents lie and how large they may grow."""
+    """`[storage]`: the data directory, its limits and its timeouts."""
 
     data_dir: str | None = None
     volume_limit_mb: int | None = None
@@ -36,15 +36,9 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Backups:
+class Backups(RetentionPolicy):
     """`[backups]`: which backups are kept."""
 
-    keep_newest: int = 5
-    keep_hourly: int = 0
-    keep_daily: int = 0
-    keep_weekly: int = 0
-    keep_monthly: int = 0
-    bytes_max: int | None = None
     pin_days: int = 30
     deleted_days: int = 30
     blank_guard_except: tuple[str, ...] = ()
@@ -52,7 +46,7 @@ class Backups:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """`[server]`: where the admin API listens and who may come in."""
+    """`[server]`: the address and the access of the admin API."""
 
     host: str | None = None
     port: int | None = None
@@ -63,7 +57,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """`[jobs.<name>]`: when a job runs (UTC), for how long at most, and whether at all."""
+    """`[jobs.<name>]`: a job's schedule (UTC), its timeout, and whether it is enabled."""
 
     schedule: str
     timeout_s: float
@@ -72,7 +66,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Jobs:
-    """`[jobs]`: what happens by the clock."""
+    """`[jobs]`: the scheduled jobs."""
 
     integrity: Job = field(default_factory=lambda: Job(schedule="every 1 h", timeout_s=3600.0))
     rotation: Job = field(default_factory=lambda: Job(schedule="every 1 h", timeout_s=600.0))
@@ -82,7 +76,7 @@ class Jobs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestinationSettings:
-    """`[[exports.destinations]]`: where exports go, and how many are kept there."""
+    """`[[exports.destinations]]`: one destination, and how many exports it keeps."""
 
     name: str
     url: str
@@ -90,13 +84,13 @@ class DestinationSettings:
 
     @property
     def path(self) -> str:
-        """The folder of a `file:///…` address."""
+        """The folder that a `file:///…` address names."""
         return unquote(urlsplit(self.url).path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exports:
-    """`[exports]`: verified exports to places beyond this volume."""
+    """`[exports]`: verified exports to destinations outside the volume."""
 
     keep: int = 7
     destinations: tuple[DestinationSettings, ...] = ()
@@ -104,7 +98,7 @@ class Exports:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alerting:
-    """`[alerts]`: who hears of what went wrong, in which language, and how often again."""
+    """`[alerts]`: where alerts are sent, in which language, and how often they are repeated."""
 
     language: Language = "en"
     renotify_h: float = 24.0
@@ -114,7 +108,7 @@ class Alerting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """`[log]`: how much is said, and how."""
+    """`[log]`: the level and the format of the log."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = "auto"
@@ -122,9 +116,9 @@ class Log:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that can be set. `origins` says where each value came from.
+    """All settings. `origins` has the source of each value.
 
-    `service` is what alerts call this process, as the platform calls it.
+    `service` names this process in alerts: the platform's service name, else the host.
     """
 
     storage: Storage = field(default_factory=Storage)
@@ -146,9 +140,9 @@ class Settings:
 
     @property
     def bind(self) -> tuple[str | None, int]:
-        """The address to listen on; host None is every address, IPv4 and IPv6.
+        """The host and port to listen on. Host None means every address, IPv4 and IPv6.
 
-        A platform says by PORT that it wants every one; a port chosen otherwise opens nothing.
+        That is the default only if the hosting platform set PORT; else it is loopback.
         """
         host, port = self.server.host, self.server.port
         if host is None and self.origins.get("server.port") != PLATFORM_PORT:
@@ -157,22 +151,9 @@ class Settings:
 
     @property
     def bind_is_public(self) -> bool:
-        """Whether others than this machine can reach the address."""
+        """Whether other machines can reach the address."""
         host = self.bind[0]
         return host not in {"127.0.0.1", "localhost", "::1"}
-
-    @property
-    def retention(self) -> RetentionPolicy:
-        """The policy for backups."""
-        kept = self.backups
-        return RetentionPolicy(
-            keep_newest=kept.keep_newest,
-            keep_hourly=kept.keep_hourly,
-            keep_daily=kept.keep_daily,
-            keep_weekly=kept.keep_weekly,
-            keep_monthly=kept.keep_monthly,
-            bytes_max=kept.bytes_max,
-        )
 
 
 SECTIONS: Final[Mapping[str, Callable[[], Any]]] = {
@@ -187,4 +168,4 @@ SECTIONS: Final[Mapping[str, Callable[[], Any]]] = {
     "alerts": Alerting,
     "log": Log,
 }
-"""What makes each section with its defaults."""
+"""The factory of each section with its defaults."""

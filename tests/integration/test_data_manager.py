@@ -253,7 +253,7 @@ async def test_a_save_during_an_edit_takes_effect_after_it(seline: Seline) -> No
 
 
 async def _in_fresh_context(work: object) -> object:
-    """Run `work` in a context of its own, so that it does not count as nested in an edit."""
+    """Run `work` in a new context, so that it does not count as nested in the caller's edit."""
     import contextvars
 
     task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())  # type: ignore[arg-type]
@@ -457,8 +457,12 @@ async def test_a_purge_erases_a_document_with_its_backups_and_pins(
     [backup] = await seline.data.backups(PROFILE)
     await seline.data.pin(PROFILE, backup.name)
     await seline.data.delete(PROFILE, purge=True)
-    left = [p for p in (tmp_path / "data").rglob("*") if p.is_file() and b"words" in p.read_bytes()]
-    assert left == []
+    remaining = [
+        path
+        for path in (tmp_path / "data").rglob("*")
+        if path.is_file() and b"words" in path.read_bytes()
+    ]
+    assert remaining == []
     assert await seline.data.restore_from_backup(PROFILE) is False
 
 
@@ -633,8 +637,8 @@ async def test_an_export_can_be_imported_completely(seline: Seline, tmp_path: Pa
         assert len(await second.data.documents()) == 3
         report = await second.data.import_data(export, mode="replace")
         assert (report.unchanged, report.deleted) == (("a.json", "b.json"), ("c.json",))
-        again = await second.data.export_all_data()
-    assert again["files"] == export["files"]
+        reexported = await second.data.export_all_data()
+    assert reexported["files"] == export["files"]
 
 
 async def test_a_replacing_import_deletes_a_document_saved_while_it_waited(

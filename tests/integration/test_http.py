@@ -32,6 +32,7 @@ NAME = "user_profile.json"
 
 
 def settings_for(data_dir: Path, **arguments: object) -> Any:
+    """Return settings of a server on a free loopback port; `a__b=1` sets `a.b`."""
     named: dict[str, object] = {
         "storage.data_dir": str(data_dir),
         "server.host": "127.0.0.1",
@@ -59,6 +60,7 @@ class Client:
     async def call(
         self, method: str, path: str, body: Any = None, **headers: str
     ) -> tuple[int, Any, Any]:
+        """Return the response's status, its body (decoded if it is JSON) and its headers."""
         request_headers = {"Authorization": f"Bearer {ADMIN}"}
         request_headers.update({name.replace("_", "-"): value for name, value in headers.items()})
         data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()

@@ -27,6 +27,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Serving]:
 
 
 async def scraped(server: Serving, token: str | None = ADMIN) -> tuple[int, dict[str, float]]:
+    """Return the status of `GET /metrics` and the samples by name and labels."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     async with (
         aiohttp.ClientSession(headers=headers) as session,

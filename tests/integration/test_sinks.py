@@ -23,8 +23,8 @@ from aiohttp import web
 from seline.domain.alerts.lifecycle import Alert, AlertType, Severity
 from seline.domain.alerts.sink_spec import SinkSpec
 from seline.domain.texts import Language
-from seline.outbound import discord, ntfy, telegram
-from seline.outbound.alert_sinks import BUILD, SinkContext, build_sinks
+from seline.outbound import alert_sinks
+from seline.outbound.alert_sinks import AlertSource, build_sinks
 from seline.outbound.heartbeat import ATTEMPTS, Heartbeat
 from seline.outbound.http_client import open_session
 from seline.ports.alerts import AlertSink, Delivery
@@ -32,7 +32,7 @@ from tests.unit.values import NOON
 
 SHORT = aiohttp.ClientTimeout(total=20, sock_read=0.05)
 SERVICES = ("webhook", "telegram", "discord", "ntfy")
-PLACE = "/data"
+DATA_DIR = "/data"
 SERVICE = "my-bot"
 SECRETS_OF: Mapping[str, Mapping[str, str]] = {
     "webhook": {"path": "/hooks/path-secret", "token": "token-secret"},
@@ -182,10 +182,8 @@ def a_spec(kind: str, base: str, **given: Any) -> SinkSpec:
     return replace(spec, **given)
 
 
-def around(
-    session: aiohttp.ClientSession, *, service: str = SERVICE, language: Language = "en"
-) -> SinkContext:
-    return SinkContext(session=session, service=service, place=PLACE, language=language)
+def a_source(*, service: str = SERVICE, language: Language = "en") -> AlertSource:
+    return AlertSource(service=service, data_dir=DATA_DIR, language=language)
 
 
 def a_sink(
@@ -197,8 +195,8 @@ def a_sink(
     language: Language = "en",
     **given: Any,
 ) -> AlertSink:
-    place = around(session, service=service, language=language)
-    return BUILD[kind](a_spec(kind, base, **given), place)
+    source = a_source(service=service, language=language)
+    return build_sinks([a_spec(kind, base, **given)], session, source)[-1]
 
 
 def harmless(delivery: Delivery, receiver: Receiver) -> Delivery:
@@ -238,7 +236,7 @@ async def test_a_webhook_gets_railways_shape_with_id_and_state(
         "timestamp": "2025-01-06T12:00:00Z",
         "resource": {
             "service": {"name": SERVICE},
-            "volume": {"mountPath": PLACE},
+            "volume": {"mountPath": DATA_DIR},
             "document": {"name": "user_profile.json"},
         },
         "details": {
@@ -282,13 +280,12 @@ async def test_telegram_gets_a_plain_message(
     }
 
 
-async def test_telegram_is_asked_at_its_own_address_unless_another_is_given(
-    session: aiohttp.ClientSession,
-) -> None:
-    sink = a_sink("telegram", "", session, url=None)
+def test_telegram_is_asked_at_its_own_address_unless_another_is_given() -> None:
+    encode = alert_sinks.ENCODERS["telegram"]
 
-    assert isinstance(sink, telegram.TelegramSink)
-    assert sink.url == "https://api.telegram.org"
+    request = encode(a_spec("telegram", "", url=None), a_source(), an_alert())
+
+    assert request.url == "https://api.telegram.org/bot123456:token-secret/sendMessage"
 
 
 async def test_discord_gets_one_embed_and_is_asked_to_say_that_it_is_saved(
@@ -558,6 +555,17 @@ async def test_a_wish_that_is_no_number_is_left_out(
         assert delivery.retry_after_s is None
 
 
+@pytest.mark.parametrize("kind", ["webhook", "ntfy"])
+async def test_an_answer_that_is_only_a_number_is_no_retry_time(
+    receiver: Receiver, session: aiohttp.ClientSession, kind: str
+) -> None:
+    receiver.answers(503, 60)
+
+    delivery = await a_sink(kind, receiver.url, session).send(an_alert())
+
+    assert delivery.retry_after_s is None
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("kind", SERVICES)
 async def test_a_redirect_is_not_followed(
@@ -752,10 +760,10 @@ async def test_a_text_that_is_too_long_is_cut_to_what_the_service_takes(
         await a_sink(kind, receiver.url, session, service="s" * 400).send(long)
 
     message, embed, notification = (asked.value() for asked in receiver.asked)
-    assert len(message["text"]) == telegram.TEXT_CHARACTERS_MAX == 4096
-    assert len(embed["embeds"][0]["title"]) == discord.TITLE_CHARACTERS_MAX == 256
-    assert len(embed["embeds"][0]["description"]) == discord.TEXT_CHARACTERS_MAX == 4096
-    assert len(notification["message"]) == ntfy.TEXT_CHARACTERS_MAX >= 1000
+    assert len(message["text"]) == alert_sinks.TELEGRAM_CHARACTERS_MAX == 4096
+    assert len(embed["embeds"][0]["title"]) == alert_sinks.DISCORD_TITLE_CHARACTERS_MAX == 256
+    assert len(embed["embeds"][0]["description"]) == alert_sinks.DISCORD_CHARACTERS_MAX == 4096
+    assert len(notification["message"]) == alert_sinks.NTFY_CHARACTERS_MAX >= 1000
     assert len(notification["message"].encode()) <= 4096
     for text in (message["text"], embed["embeds"][0]["description"], notification["message"]):
         assert text.endswith(f"{letter}…")
@@ -812,7 +820,7 @@ async def test_the_log_gets_one_line_whose_level_follows_the_severity(
     state: State,
     level: int,
 ) -> None:
-    [sink] = build_sinks([], around(session))
+    [sink] = build_sinks([], session, a_source())
 
     delivery = await sink.send(an_alert(severity=severity, state=state))
 
@@ -830,7 +838,7 @@ async def test_what_is_told_on_several_lines_is_one_line_of_the_log(
     session: aiohttp.ClientSession,
     log: pytest.LogCaptureFixture,
 ) -> None:
-    [sink] = build_sinks([], around(session))
+    [sink] = build_sinks([], session, a_source())
 
     await sink.send(an_alert(summary="It failed: 100 %s\nERROR forged\r\n  line."))
 
@@ -845,8 +853,8 @@ async def test_the_log_comes_first_unless_it_is_named(session: aiohttp.ClientSes
     hook = a_spec("webhook", "http://127.0.0.1:9")
     named = SinkSpec(kind="log", name="journal", min_severity=Severity.CRITICAL)
 
-    unnamed_first = build_sinks([hook], around(session))
-    as_named = build_sinks([hook, named], around(session))
+    unnamed_first = build_sinks([hook], session, a_source())
+    as_named = build_sinks([hook, named], session, a_source())
 
     assert [sink.kind for sink in unnamed_first] == ["log", "webhook"]
     assert unnamed_first[0].min_severity is Severity.INFO
@@ -860,7 +868,7 @@ async def test_the_log_takes_a_name_that_nobody_bears(
 ) -> None:
     specs = [a_spec("webhook", "http://127.0.0.1:9", name=name) for name in taken]
 
-    names = [sink.name for sink in build_sinks(specs, around(session))]
+    names = [sink.name for sink in build_sinks(specs, session, a_source())]
 
     assert names[1:] == taken
     assert len(set(names)) == len(names)
@@ -887,7 +895,7 @@ def a_heartbeat(url: str, session: aiohttp.ClientSession) -> Heartbeat:
 async def test_a_heartbeat_is_one_get_of_its_address(
     receiver: Receiver, session: aiohttp.ClientSession
 ) -> None:
-    delivery = await a_heartbeat(receiver.url, session).beat()
+    delivery = await a_heartbeat(receiver.url, session).send()
 
     [asked] = receiver.asked
     assert (delivery.delivered, delivery.kind) == (True, "heartbeat")
@@ -900,7 +908,7 @@ async def test_a_heartbeat_is_tried_again_until_it_arrives(
 ) -> None:
     receiver.answering = Moods([500, 429])
 
-    assert (await a_heartbeat(receiver.url, session).beat()).delivered
+    assert (await a_heartbeat(receiver.url, session).send()).delivered
     assert len(receiver.asked) == ATTEMPTS == 3
 
 
@@ -911,7 +919,7 @@ async def test_a_heartbeat_that_never_arrives_says_so_without_its_address(
     receiver.answering = Moods([status] * 9)
     heartbeat = a_heartbeat(receiver.url, session)
 
-    delivery = await heartbeat.beat()
+    delivery = await heartbeat.send()
 
     assert harmless(delivery, receiver).detail.startswith(f"it answered {status}")
     assert len(receiver.asked) == ATTEMPTS
@@ -920,6 +928,6 @@ async def test_a_heartbeat_that_never_arrives_says_so_without_its_address(
 
 async def test_a_heartbeat_to_nobody_is_an_answer(session: aiohttp.ClientSession) -> None:
     async with listening(at_once=False) as receiver:
-        delivery = await a_heartbeat(receiver.url, session).beat()
+        delivery = await a_heartbeat(receiver.url, session).send()
 
     assert harmless(delivery, receiver).detail == "cannot connect: Connection refused"

@@ -11,14 +11,14 @@ import pytest
 
 from seline.domain.alerts.lifecycle import Severity
 from seline.domain.alerts.sink_spec import (
+    FIELDS_OF,
     NAME_CHARACTERS_MAX,
-    NEEDS_OF,
     SinkSpec,
     is_web_address,
     read_sinks,
 )
 from seline.errors import SettingsError
-from seline.outbound.alert_sinks import BUILD
+from seline.outbound.alert_sinks import ENCODERS
 from seline.settings import Settings, load_settings, setting_names, shown
 
 SECRET = "s3cret-0123456789"
@@ -58,7 +58,7 @@ def refusal(value: object) -> str:
 
 
 def test_every_kind_can_be_read_and_built() -> None:
-    assert set(SOUND) == set(NEEDS_OF) == set(BUILD)
+    assert set(SOUND) == set(FIELDS_OF) == {"log", *ENCODERS}
     sinks = read_sinks(list(SOUND.values()))
     assert [(sink.kind, sink.name) for sink in sinks] == [(kind, kind) for kind in SOUND]
     assert {sink.min_severity for sink in sinks} == {Severity.INFO}
@@ -118,7 +118,12 @@ def test_what_is_no_table_is_named_by_its_number(item: object) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "missing"),
-    [(kind, field) for kind, needs in NEEDS_OF.items() for field in sorted(needs.required)],
+    [
+        (kind, field)
+        for kind, fields in FIELDS_OF.items()
+        for field in sorted(fields)
+        if fields[field]
+    ],
 )
 def test_what_a_kind_needs_is_named(kind: str, missing: str) -> None:
     for absent in (..., None):
@@ -126,17 +131,16 @@ def test_what_a_kind_needs_is_named(kind: str, missing: str) -> None:
         assert words == f"sink 2: a {kind} sink needs {missing}"
 
 
-@pytest.mark.parametrize("kind", NEEDS_OF)
+@pytest.mark.parametrize("kind", FIELDS_OF)
 def test_what_a_kind_does_not_know_is_named(kind: str) -> None:
     assert refusal([a_sink(kind, tokn=SECRET)]) == f"sink 1: a {kind} sink does not know tokn"
 
 
-@pytest.mark.parametrize("kind", NEEDS_OF)
+@pytest.mark.parametrize("kind", FIELDS_OF)
 def test_every_field_is_needed_allowed_or_refused(kind: str) -> None:
-    needs = NEEDS_OF[kind]
     for field in ("url", "token", "chat_id"):
         table = a_sink(kind, **{field: URL if field == "url" else SECRET})
-        if field in needs.required | needs.optional:
+        if field in FIELDS_OF[kind]:
             assert getattr(read_sinks([table])[0], field)
         else:
             assert f"does not know {field}" in refusal([table])
@@ -147,7 +151,7 @@ def test_an_unknown_kind_is_told_which_there_are(kind: object) -> None:
     words = refusal([{"kind": kind, "url": URL}])
 
     assert words.startswith("sink 1: ")
-    assert "`kind` is text" in words or all(known in words for known in NEEDS_OF)
+    assert "`kind` is text" in words or all(known in words for known in FIELDS_OF)
 
 
 @pytest.mark.parametrize("severity", ["loud", "", 3, True, []])
@@ -307,7 +311,7 @@ def test_a_wrong_sink_refuses_to_start_and_says_why(table: dict[str, Any], why: 
 
     assert why in error.message
     assert "environment SELINE_ALERTS__SINKS" in error.message
-    assert all(kind in error.hint for kind in NEEDS_OF)
+    assert all(kind in error.hint for kind in FIELDS_OF)
 
 
 @pytest.mark.parametrize("text", [f"[{{{SECRET}", SECRET, json.dumps({"kind": "log", "a": SECRET})])

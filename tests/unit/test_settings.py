@@ -40,7 +40,7 @@ def test_defaults_need_nothing() -> None:
     assert settings.bind == ("127.0.0.1", 8080)
     assert not settings.bind_is_public
     assert not settings.mount_required
-    assert settings.retention.keep_newest == 5
+    assert settings.backups.keep_newest == 5
     assert set(settings.origins.values()) == {"default"}
 
 

@@ -50,6 +50,7 @@ def make_row(
 
 
 async def wait_for_run(worker: Worker, name: str, count: int = 1) -> Run:
+    """Wait until `count` runs of a job have ended; return the newest of them."""
     async with asyncio.timeout(10):
         while len([run for run in worker.runs(name) if run.ended_at]) < count:
             await asyncio.sleep(0.01)
@@ -213,7 +214,7 @@ async def test_an_overdue_job_runs_at_start_and_its_outcome_survives_a_restart(
     await first.stop()
     second = make_worker(seline, make_row(work, catch_up=True))
     await second.start()
-    assert [kept.id for kept in second.runs("usage")] == [run.id]
+    assert [recorded.id for recorded in second.runs("usage")] == [run.id]
     await asyncio.sleep(0.3)
     assert len(second.runs("usage")) == 1, "the job is not overdue: it has just run"
     await second.stop()

@@ -20,8 +20,8 @@ _MARKS: Final[Mapping[str, str]] = {
 def title(alert: Alert, service: str, language: Language) -> str:
     """Return `🚨 my-bot: critical`."""
     labels = texts(language).labels
-    word = "resolved" if alert.state == "resolved" else alert.severity
-    return labels["title"].format(mark=_MARKS[word], service=service, label=labels[word])
+    level = level_of(alert)
+    return labels["title"].format(mark=_MARKS[level], service=service, label=labels[level])
 
 
 def body(alert: Alert, language: Language) -> str:
@@ -35,6 +35,11 @@ def body(alert: Alert, language: Language) -> str:
     if alert.fix:
         lines.append(labels["fix"].format(fix=alert.fix))
     return "\n".join(lines)
+
+
+def level_of(alert: Alert) -> str:
+    """Return `resolved`, or the severity of an open alert."""
+    return "resolved" if alert.state == "resolved" else alert.severity
 
 
 def cut(text: str, characters_max: int) -> str:

@@ -1,6 +1,6 @@
-"""A sink of alerts as the settings describe it, and what each kind needs.
+"""An alert sink as the settings describe it, and the fields that each kind accepts.
 
-Whatever is wrong is said by its place in the list, never with a secret in the words.
+An error names the sink by its place in the list. It never contains a value: that may be a secret.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NAME_CHARACTERS_MAX: Final = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SinkSpec:
-    """One `[[alerts.sinks]]`: its kind, its unique name, and what the kind needs."""
+    """One `[[alerts.sinks]]` table. `name` is unique; the kind decides which others are set."""
 
     kind: str
     name: str
@@ -31,26 +31,20 @@ class SinkSpec:
         return f"{self.name} ({self.kind}, from {self.min_severity})"
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What a kind of sink must and may be given besides `kind`, `name` and `min_severity`."""
-
-    required: frozenset[str]
-    optional: frozenset[str] = frozenset()
-
-
-NEEDS_OF: Final[Mapping[str, Needs]] = {
-    "log": Needs(frozenset()),
-    "webhook": Needs(frozenset({"url"}), frozenset({"token"})),
-    "telegram": Needs(frozenset({"token", "chat_id"}), frozenset({"url"})),
-    "discord": Needs(frozenset({"url"})),
-    "ntfy": Needs(frozenset({"url"}), frozenset({"token"})),
+_REQUIRED, _OPTIONAL = True, False
+FIELDS_OF: Final[Mapping[str, Mapping[str, bool]]] = {
+    "log": {},
+    "webhook": {"url": _REQUIRED, "token": _OPTIONAL},
+    "telegram": {"token": _REQUIRED, "chat_id": _REQUIRED, "url": _OPTIONAL},
+    "discord": {"url": _REQUIRED},
+    "ntfy": {"url": _REQUIRED, "token": _OPTIONAL},
 }
-_COMMON: Final = frozenset({"kind", "name", "min_severity"})
+"""By kind: the fields besides `kind`, `name` and `min_severity`, and whether each is required."""
+_FIELDS_OF_ALL: Final = frozenset({"kind", "name", "min_severity"})
 
 
 def read_sinks(value: object) -> tuple[SinkSpec, ...]:
-    """Read a list of tables, or the same as JSON text. Raises ValueError saying what is wrong."""
+    """Read a list of tables, or the same as JSON text. Raises ValueError."""
     if isinstance(value, str):
         value = _from_json(value)
     if not isinstance(value, (list, tuple)):
@@ -91,8 +85,8 @@ def _read(number: int, item: object) -> SinkSpec:
     given = cast("dict[object, object]", item)
     table = {str(key): entry for key, entry in given.items() if entry is not None}
     kind = _text(where, "kind", table.get("kind"))
-    if kind not in NEEDS_OF:
-        raise ValueError(f"{where}: there is no kind {kind!r}; there are {_listed(NEEDS_OF)}")
+    if kind not in FIELDS_OF:
+        raise ValueError(f"{where}: there is no kind {kind!r}; there are {_listed(FIELDS_OF)}")
     _check_fields(where, kind, table)
     name = _text(where, "name", table.get("name", kind))
     if not name.isprintable() or len(name) > NAME_CHARACTERS_MAX:
@@ -108,11 +102,11 @@ def _read(number: int, item: object) -> SinkSpec:
 
 
 def _check_fields(where: str, kind: str, table: Mapping[str, object]) -> None:
-    needs = NEEDS_OF[kind]
-    missing = sorted(needs.required - table.keys())
+    fields = FIELDS_OF[kind]
+    missing = sorted(name for name in fields if fields[name] is _REQUIRED and name not in table)
     if missing:
         raise ValueError(f"{where}: a {kind} sink needs {_listed(missing)}")
-    unknown = sorted(table.keys() - _COMMON - needs.required - needs.optional)
+    unknown = sorted(table.keys() - _FIELDS_OF_ALL - fields.keys())
     if unknown:
         raise ValueError(f"{where}: a {kind} sink does not know {_listed(unknown)}")
 
@@ -145,7 +139,7 @@ def _secret(where: str, field: str, value: object) -> str | None:
 
 
 def _text(where: str, field: str, value: object) -> str:
-    """Return a field that is text; a number is one, too (a chat's id)."""
+    """Return a field as text; a chat id may be a number."""
     if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
         raise ValueError(f"{where}: `{field}` is text")
     return str(value).strip()

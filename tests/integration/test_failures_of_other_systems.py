@@ -32,6 +32,7 @@ PROFILE = "user_profile.json"
 
 
 def break_file(path: Path, data: bytes) -> None:
+    """Overwrite a file and keep its mtime, as a failing disk does."""
     before = path.stat()
     path.write_bytes(data)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))

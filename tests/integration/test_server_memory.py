@@ -1,4 +1,4 @@
-"""Test that a server returns the memory of a large allocation to the system."""
+"""Test the allocation threshold that lets a server return freed memory to the system."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if sys.argv[1] == "fixed":
 larger = bytearray(16 << 20)
 del larger
 before = mallinfo2().hblks
-kept = bytearray(1 << 20)
+large = bytearray(1 << 20)
 print(mallinfo2().hblks - before)
 """
 

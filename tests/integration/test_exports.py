@@ -48,6 +48,7 @@ def entries(folder: Path) -> list[str]:
 
 
 async def next_second() -> None:
+    """Wait until an export gets a new name, which contains the second."""
     await asyncio.sleep(1.01)
 
 
@@ -93,10 +94,10 @@ async def test_old_exports_are_deleted_and_foreign_folders_are_kept(
         await seline.data.save_json(NAME, {"n": number})
         await export.run()
         await next_second()
-    left = entries(nas)
-    assert len(left) == 2, "one export and the foreign folder"
-    assert "photos" in left
-    assert "seline-20200101T000000Z" not in left, "a folder without a manifest is a leftover"
+    remaining = entries(nas)
+    assert len(remaining) == 2, "one export and the foreign folder"
+    assert "photos" in remaining
+    assert "seline-20200101T000000Z" not in remaining, "a folder without a manifest is a leftover"
 
 
 async def test_a_failing_destination_does_not_stop_the_others(
