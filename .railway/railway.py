@@ -6,7 +6,7 @@ SELINE_ADMIN_TOKEN in the dashboard or with `railway variables`; it does not bel
 
 from railway_sdk import bucket, define_railway, github, preserve, project, service, volume
 
-# As SEED.md has it, and as older deployments have their data.
+# Where older deployments have their data.
 MOUNT = "/app/server/data"
 LOCK_WAIT_S = 300
 DRAINING_S = 15

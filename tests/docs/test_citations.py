@@ -10,7 +10,7 @@ import pytest
 
 from tests.docs.blocks import ROOT
 
-FOLDERS = ("config", "docs", "seline", "tests", "workers")
+FOLDERS = (".railway", "config", "docs", "seline", "tests", "workers")
 SUFFIXES = frozenset({"", ".json", ".md", ".py", ".toml", ".yaml", ".yml"})
 GUARANTEE = re.compile(r"\bV([1-9]\d?)\b")
 DOCUMENT = re.compile(r"[\w./-]+\.md\b")

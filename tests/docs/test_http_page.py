@@ -1,0 +1,107 @@
+"""The answers that docs/http.md shows have the fields that the server answers."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from seline.http.routes import PREFIX
+from seline.server import Serving, control_socket_path, serving
+from seline.settings import load_settings
+from tests.docs.blocks import ROOT
+
+PAGE = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+SHOWN = dict(re.findall(r"^```json (\S+ \S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+ALEX = {"userName": "Alex", "location": "Paris"}
+
+
+async def test_every_answer_on_the_page_has_the_fields_of_the_server(tmp_path: Path) -> None:
+    """Call each route in turn, on a server that has one document and one broken one."""
+    answers: dict[str, Any] = {}
+    settings = load_settings(
+        environ={},
+        arguments={"storage.data_dir": str(tmp_path), "server.host": "127.0.0.1", "server.port": 0},
+    )
+    async with serving(settings) as server:
+        await server.acquired()
+        (tmp_path / "broken.json").write_text("{")
+        connector = aiohttp.UnixConnector(control_socket_path(str(tmp_path)))
+        async with aiohttp.ClientSession("http://localhost", connector=connector) as session:
+            await _call_everything(session, answers)
+        metrics = await _metrics(server, tmp_path)
+
+    assert {route for route in SHOWN if route not in answers} == set()
+    for route, text in SHOWN.items():
+        _compare(json.loads(text), answers[route], route)
+    assert set(re.findall(r"^# TYPE (\w+)", metrics, re.MULTILINE)) <= set(
+        re.findall(r"`(seline_\w+)`", PAGE)
+    )
+
+
+async def _call_everything(session: aiohttp.ClientSession, answers: dict[str, Any]) -> None:
+    """Call every route that the page shows an answer of; keep the last answer of each."""
+
+    async def call(route: str, body: object = None, query: str = "", **parts: str) -> Any:
+        method, path = route.split()
+        prefix = "" if path == "/readyz" else PREFIX
+        address = prefix + path.format(**parts) + query
+        async with session.request(method, address, json=body) as response:
+            answers[route] = await response.json()
+            assert response.ok, answers[route]
+        return answers[route]
+
+    name = {"name": "user_profile.json"}
+    await call("PUT /documents/{name}", ALEX, **name)
+    await call("PUT /documents/{name}", {**ALEX, "location": "Lyon"}, **name)
+    await call("GET /documents")
+    listed = await call("GET /documents/{name}/backups", **name)
+    backup = {**name, "backup": listed["backups"][0]["name"]}
+    await call("PUT /documents/{name}/backups/{backup}/pin", {"because": "kept"}, **backup)
+    await call("POST /restore-backup", {"filename": name["name"]})
+    await call("POST /documents/{name}/reset", name="broken.json")
+    await call("GET /quarantine")
+    await call("POST /verify")
+    await call("POST /prune", query="?dry_run=true")
+    export = await call("GET /export")
+    await call("POST /import", export, query="?mode=merge&dry_run=true")
+    run = await call("POST /jobs/{job}/run", job="usage")
+    while not (await call("GET /jobs/{job}/runs", job=run["job"]))["runs"][0]["outcome"]:
+        pass
+    await call("GET /jobs")
+    await call("POST /alerts/test")
+    await call("GET /alerts")
+    await call("GET /health")
+    await call("GET /storage-info")
+    await call("GET /readyz", query="?verbose")
+    token = await call("POST /tokens", {"label": "dashboard"})
+    await call("GET /tokens")
+    await call("DELETE /tokens/{id}", id=token["id"])
+    await call("GET /status")
+    await call("DELETE /documents/{name}", **name)
+
+
+async def _metrics(server: Serving, data_dir: Path) -> str:
+    token = await server.tokens.create(scope="read")
+    headers = {"Authorization": f"Bearer {token.secret}"}
+    async with (
+        aiohttp.ClientSession(server.address, headers=headers) as session,
+        session.get("/metrics") as response,
+    ):
+        return await response.text()
+
+
+def _compare(shown: Any, answered: Any, where: str) -> None:
+    """Compare the fields at every depth; `{}`, `[]` and null on either side match anything."""
+    if isinstance(shown, dict) and isinstance(answered, dict) and shown and answered:
+        assert list(shown) == list(answered), where
+        for field in shown:
+            _compare(shown[field], answered[field], f"{where}: {field}")
+    elif isinstance(shown, list) and isinstance(answered, list) and shown and answered:
+        _compare(shown[0], answered[0], f"{where}[0]")
+    elif shown not in ({}, [], None) and answered not in ({}, [], None):
+        numbers = isinstance(shown, (int, float)) and isinstance(answered, (int, float))
+        assert numbers or type(shown) is type(answered), where
