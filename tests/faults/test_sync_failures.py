@@ -1,12 +1,13 @@
-"""A sync that fails once: nothing is durable by retrying it, and the disk decides what is served.
+"""V3, V4, V7: after a failed sync, nothing is durable by repeating it, and the disk decides.
 
-SPEC §10, FAULTS 5 and 6. A kernel marks the pages that it could not write as clean: the next sync
-of the same file says that all is well, a read shows the new bytes, and the disk holds the old ones.
+A kernel marks the pages that it could not write as clean. The next sync of the same file succeeds,
+a read returns the new bytes, and the disk holds the old ones.
 
-- On a real disk that goes bad the kernel itself refuses the bytes of files: the change is refused
-  by name, the next write takes another inode, and what a fresh mount shows is what was served.
-- Directories and the record fail at the system call: the outcome is unknown where something may be
-  visible, no write is taken before the volume was reopened, and then the record decides.
+- On a real disk whose blocks cannot be written, the kernel refuses the bytes of files: the change
+  is refused with a named error, the next write uses a new inode, and a fresh mount shows what was
+  served.
+- Syncs of directories and of the record fail at the system call: the outcome is unknown if the
+  change may be visible, no write is accepted before the reopening, and then the record decides.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ from typing import Any, Final
 import pytest
 
 from seline.blocking import DataManager, Seline
-from seline.clock import SystemClock
 from seline.domain.document import ABSENT, Json
 from seline.errors import (
     OutcomeUnknown,
@@ -72,10 +72,10 @@ LIMIT_S: Final = 90.0
 STAGED: Final = r"\.seline/staging/\w+"
 RECORD: Final = r"\.seline/journal\.new"
 BACKUPS, QUARANTINE, STAGING = "backups", "quarantine", r"\.seline/staging"
-OF_THE_RECORD, DOCUMENTS = r"\.seline", r"\."
+RECORD_DIRECTORY, DOCUMENTS = r"\.seline", r"\."
 MARK_NS: Final = 1_000_000_000
 _set_mtime: Final = os.utime
-"""As it is before any test records the calls of this process."""
+"""The original function, before a test patches it to record the calls of this process."""
 
 
 # the syncs of this process
@@ -83,40 +83,42 @@ _set_mtime: Final = os.utime
 
 @dataclass
 class Syncs:
-    """Every sync below a directory, in order; `fail` lets some be refused, once each.
+    """Every sync below a directory, in order; `fail` makes some of them fail, once each.
 
-    `again` names what was synced although a sync of it had failed: a file never may be, a directory
-    only when it was changed in between. A failed file is held open, so that no other gets its
-    number (a directory is not: its lock would be held, too); a failed directory gets an mtime that
-    any change of it takes away. `unsynced` names those whose sync was not made up for.
+    `repeated` names what was synced again after a failed sync: never allowed for a file, and for a
+    directory only after a change in between. `unsynced` names the directories whose failed sync has
+    not been followed by a successful one.
+
+    A file whose sync failed is held open, so that no other file gets its inode number. A directory
+    is not, since that would keep its lock; it gets a marker mtime, which any change of it replaces.
     """
 
     root: Path
-    made: list[str] = field(default_factory=list[str])
+    attempted: list[str] = field(default_factory=list[str])
     failed: list[str] = field(default_factory=list[str])
-    again: list[str] = field(default_factory=list[str])
+    repeated: list[str] = field(default_factory=list[str])
     refuse: Callable[[str], bool] = lambda _: False
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _files: dict[int, int] = field(default_factory=dict[int, int])
     _directories: dict[int, str] = field(default_factory=dict[int, str])
 
-    def fail(self, what: str, *, nth: int = 1, times: int = 1) -> None:
-        """Refuse the syncs of what `what` names, from the `nth` on, so many times."""
+    def fail(self, pattern: str, *, nth: int = 1, times: int = 1) -> None:
+        """Make the syncs of names that match `pattern` fail, `times` times from the `nth` on."""
         seen = itertools.count(1)
         self.refuse = lambda name: (
-            re.fullmatch(what, name) is not None and nth <= next(seen) < nth + times
+            re.fullmatch(pattern, name) is not None and nth <= next(seen) < nth + times
         )
 
     def sync(self, call: Callable[[int], None], descriptor: int) -> None:
-        """Be `os.fsync`."""
+        """Replace `os.fsync`."""
         name = self._name(descriptor)
         if name is None:
             return call(descriptor)
         with self._lock:
-            self._look(descriptor, name)
-            refused = self.refuse(name)
+            self._note_attempt(descriptor, name)
+            is_refused = self.refuse(name)
         try:
-            if refused:
+            if is_refused:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             call(descriptor)
         except OSError:
@@ -130,18 +132,18 @@ class Syncs:
     def unsynced(self) -> list[str]:
         return sorted(self._directories.values())
 
-    def forget_files(self) -> None:
-        """Let go of the files that failed: the disk gets their blocks back."""
+    def release_files(self) -> None:
+        """Close the files whose sync failed, so that the disk can reuse their blocks."""
         for descriptor in self._files.values():
             os.close(descriptor)
         self._files.clear()
 
-    def _look(self, descriptor: int, name: str) -> None:
-        self.made.append(name)
+    def _note_attempt(self, descriptor: int, name: str) -> None:
+        self.attempted.append(name)
         status = os.fstat(descriptor)
         unchanged = status.st_ino in self._directories and status.st_mtime_ns == MARK_NS
         if unchanged or status.st_ino in self._files:
-            self.again.append(name)
+            self.repeated.append(name)
 
     def _note_failure(self, descriptor: int, name: str) -> None:
         self.failed.append(name)
@@ -159,8 +161,8 @@ class Syncs:
 
 
 @contextmanager
-def watched(root: Path) -> Iterator[Syncs]:
-    """Watch the syncs below `root`, which need not be there yet, while the block lasts."""
+def watch_syncs(root: Path) -> Iterator[Syncs]:
+    """Watch the syncs below `root`, which need not exist yet."""
     syncs = Syncs(Path(os.path.realpath(root)))
     real = os.fsync
     with pytest.MonkeyPatch.context() as patch:
@@ -168,25 +170,17 @@ def watched(root: Path) -> Iterator[Syncs]:
         try:
             yield syncs
         finally:
-            syncs.forget_files()
+            syncs.release_files()
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    """Let monotonic time stand still for every store that is opened, until it is advanced."""
-    still = FakeClock()
-    monkeypatch.setattr(SystemClock, "monotonic", lambda _: still.monotonic())
-    return still
-
-
-# a disk that goes bad: the bytes of files
+# a disk whose blocks cannot be written: the bytes of files
 
 
 @pytest.fixture(params=["EIO", "ENOSPC"], ids=["bad blocks", "a thin disk that is full"])
-def failing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FailingDisk]:
-    """Give a disk that goes bad, with either of the errors that a kernel has for it."""
-    with failing_disk(tmp_path, request.param) as one:
-        yield one
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FailingDisk]:
+    """Yield a disk whose writes can fail, with each error that a kernel has for it."""
+    with failing_disk(tmp_path, request.param) as disk:
+        yield disk
 
 
 REFUSALS: Final = {"EIO": VolumeFailed, "ENOSPC": VolumeFull}
@@ -194,132 +188,134 @@ WRITING: Final = (
     "first save", "save", "save without a backup", "blank save", "update", "edit", "transaction",
     "restore", "import",
 )  # fmt: skip
-"""Operations that write the bytes of a document; the others move names alone."""
-ON_A_BAD_DISK: Final = [name for name in OPERATIONS if name != "export to a folder"]
-"""An export makes directories there, and a directory that cannot be written ends the journal."""
+"""Operations that write the bytes of a document; the others only change names."""
+ON_FAILING_DISK: Final = [name for name in OPERATIONS if name != "export to a folder"]
+"""An export creates directories, and a directory that cannot be written aborts ext4's journal."""
 
 
-def test_the_kernel_takes_a_second_sync_for_done_and_the_disk_holds_something_else(
-    failing: FailingDisk,
+def test_a_second_sync_succeeds_although_the_disk_lost_the_bytes(
+    disk: FailingDisk,
 ) -> None:
-    """Negative control: without this, the tests on a bad disk would prove nothing."""
-    path = failing.filesystem.path / "plain"
-    failing.fail_writes()
+    """Negative control: without this behaviour, the tests on a failing disk would prove nothing."""
+    path = disk.filesystem.path / "plain"
+    disk.fail_writes()
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
     os.write(descriptor, b"new " * 1000)
 
-    with pytest.raises(OSError, match=os.strerror(getattr(errno, failing.code))):
+    with pytest.raises(OSError, match=os.strerror(getattr(errno, disk.code))):
         os.fsync(descriptor)
     os.fsync(descriptor)
 
     assert os.pread(descriptor, 4, 0) == b"new "
     os.close(descriptor)
-    failing.remount()
+    disk.remount()
     assert path.read_bytes()[:4] != b"new "
 
 
 @pytest.mark.parametrize("name", ["save", "transaction"])
-def test_a_change_whose_bytes_the_disk_refuses_is_refused_and_the_next_one_is_made(
-    name: str, failing: FailingDisk
+def test_a_change_that_the_disk_cannot_write_is_refused_and_the_next_change_succeeds(
+    name: str, disk: FailingDisk
 ) -> None:
-    assert _changed_on_a_bad_disk(name, failing) == []
+    assert _change_on_failing_disk(name, disk) == []
 
 
-def test_many_documents_synced_as_one_are_refused_as_one(failing: FailingDisk) -> None:
-    """From six files on one `syncfs` syncs them all; the kernel must tell it of each."""
+def test_a_transaction_synced_by_syncfs_is_refused_as_a_whole(disk: FailingDisk) -> None:
+    """One `syncfs` syncs six or more files; the kernel must report the failure of each."""
     names = [f"d{number}.json" for number in range(8)]
-    with opened(failing.data) as seline:
+    with opened(disk.data) as seline:
         _save_together(seline, names, "old")
-        failing.fail_writes()
-        with pytest.raises(REFUSALS[failing.code]):
+        disk.fail_writes()
+        with pytest.raises(REFUSALS[disk.code]):
             _save_together(seline, names, "new")
         served = {name: seline.data.load_json(name) for name in names}
-        failing.allow_writes()
+        disk.allow_writes()
         _save_together(seline, names[:6], "newer")
 
-    failing.remount()
+    disk.remount()
 
     assert served == {name: value(name, "old") for name in names}
-    with opened(failing.data) as again:
-        found = [again.data.load_json(name) for name in names]
-    assert found == [value(name, "newer") for name in names[:6]] + [
+    with opened(disk.data) as restarted:
+        documents = [restarted.data.load_json(name) for name in names]
+    assert documents == [value(name, "newer") for name in names[:6]] + [
         value(name, "old") for name in names[6:]
     ]
 
 
-def test_a_store_that_retries_a_failed_sync_is_found_out(
-    failing: FailingDisk, monkeypatch: pytest.MonkeyPatch
+def test_a_store_that_repeats_a_failed_sync_is_flagged(
+    disk: FailingDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Negative control: such a store acknowledges what the disk does not hold."""
-    _let_syncs_be_retried(monkeypatch)
+    _repeat_failed_syncs(monkeypatch)
 
-    broken = _changed_on_a_bad_disk("save", failing)
+    broken = _change_on_failing_disk("save", disk)
 
-    assert any("synced again" in one for one in broken)
-    assert any("V1, V3, V5" in one or "V4" in one for one in broken)
+    assert any("synced again" in failure for failure in broken)
+    assert any("V1, V3, V5" in failure or "V4" in failure for failure in broken)
 
 
-def test_what_is_served_after_the_reopening_is_what_the_disk_holds(
-    tmp_path: Path, clock: FakeClock
+def test_after_the_reopening_reads_return_what_the_disk_holds(
+    tmp_path: Path, frozen_clock: FakeClock
 ) -> None:
-    """The kernel's pages are dropped: they may hold what never reached the disk."""
-    with failing_disk(tmp_path) as failing:
-        with watched(failing.data) as syncs, opened(failing.data) as seline:
+    """The reopening drops the cached pages, which may hold bytes that never reached the disk."""
+    with failing_disk(tmp_path) as disk:
+        with watch_syncs(disk.data) as syncs, opened(disk.data) as seline:
             seline.data.save_json(A, value(A, "old"))
             syncs.fail(DOCUMENTS)
             with pytest.raises(OutcomeUnknown):
                 seline.data.save_json(A, value(A, "new"))
-            failing.change_on_disk(failing.data / A, b'"new"', b'"odd"')
-            assert b'"new"' in (failing.data / A).read_bytes()
-            clock.advance(2 * REOPEN_EVERY_S)
+            disk.change_on_disk(disk.data / A, b'"new"', b'"odd"')
+            assert b'"new"' in (disk.data / A).read_bytes()
+            frozen_clock.advance(2 * REOPEN_EVERY_S)
             seline.data.save_json(NEXT, value(NEXT, 1))
             served = seline.data.load_json(A)
             quarantined = [item.document for item in seline.data.quarantine()]
-        failing.remount()
-        with opened(failing.data) as again:
-            found = again.data.load_json(A)
+        disk.remount()
+        with opened(disk.data) as restarted:
+            value_on_disk = restarted.data.load_json(A)
 
-    assert served == found == value(A, "old")
+    assert served == value_on_disk == value(A, "old")
     assert quarantined == [A]
 
 
-def test_a_hand_edit_that_the_disk_lost_is_not_taken_over(failing: FailingDisk) -> None:
-    """Adopting an edit writes its bytes anew and syncs them: the editor may never have done so."""
-    with opened(failing.data) as seline:
+def test_a_hand_edit_is_not_adopted_while_the_disk_cannot_write_it(disk: FailingDisk) -> None:
+    """Adopting an edit writes and syncs its bytes, since the editor may not have synced them."""
+    with opened(disk.data) as seline:
         seline.data.save_json(A, value(A, "old"))
-        failing.fail_writes()
-        (failing.data / A).write_bytes((failing.data / A).read_bytes().replace(b"old", b"odd"))
-        kind = "disk_error" if failing.code == "EIO" else "served_from_memory"
-        _wait_until(lambda: seline.data.load_json(A) == value(A, "odd") and _told_of(seline, kind))
-        assert not _told_of(seline, "adopted")
-        failing.allow_writes()
+        disk.fail_writes()
+        (disk.data / A).write_bytes((disk.data / A).read_bytes().replace(b"old", b"odd"))
+        incident = "disk_error" if disk.code == "EIO" else "served_from_memory"
         _wait_until(
-            lambda: seline.data.load_json(A) == value(A, "odd") and _told_of(seline, "adopted")
+            lambda: seline.data.load_json(A) == value(A, "odd") and _has_incident(seline, incident)
+        )
+        assert not _has_incident(seline, "adopted")
+        disk.allow_writes()
+        _wait_until(
+            lambda: seline.data.load_json(A) == value(A, "odd") and _has_incident(seline, "adopted")
         )
 
-    failing.remount()
+    disk.remount()
 
-    with opened(failing.data) as again:
-        assert again.data.load_json(A) == value(A, "odd")
-        assert again.data.verify().findings == ()
+    with opened(disk.data) as restarted:
+        assert restarted.data.load_json(A) == value(A, "odd")
+        assert restarted.data.verify().findings == ()
 
 
 @pytest.mark.prove(share=2)
 @pytest.mark.parametrize("code", REFUSALS)
-def test_no_operation_on_a_bad_disk_breaks_a_promise(
+def test_no_operation_on_a_failing_disk_breaks_a_guarantee(
     code: str, tmp_path: Path, share_s: float
 ) -> None:
-    """Every operation in turn, again and again until the time is over."""
+    """Run every operation in turn, repeatedly until the time is over."""
     ends_at = time.monotonic() + min(share_s, LIMIT_S)
     broken: list[str] = []
     tried = 0
-    for number, name in enumerate(itertools.cycle(_shuffled(ON_A_BAD_DISK, seed=5))):
+    for number, name in enumerate(itertools.cycle(_shuffled(ON_FAILING_DISK, seed=5))):
         if time.monotonic() > ends_at or number == 4 * len(OPERATIONS):
             break
-        place = tmp_path / str(number)
-        place.mkdir()
-        with failing_disk(place, code) as failing:
-            broken += _changed_on_a_bad_disk(name, failing)
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        with failing_disk(directory, code) as disk:
+            broken += _change_on_failing_disk(name, disk)
         tried += 1
     what = "bad blocks" if code == "EIO" else "a thin disk that is full"
     note(SUITE, what, tried=tried, failures=len(broken), where="ext4")
@@ -328,116 +324,122 @@ def test_no_operation_on_a_bad_disk_breaks_a_promise(
 
 
 @pytest.mark.prove(share=2)
-def test_a_disk_that_goes_bad_and_heals_again_and_again_loses_nothing(
+def test_a_disk_that_fails_and_recovers_repeatedly_loses_nothing(
     tmp_path: Path, share_s: float
 ) -> None:
     seed = 20250106
     print(f"seed {seed}")
     ends_at = time.monotonic() + min(share_s, LIMIT_S)
-    chance, tried, broken = random.Random(seed), 0, list[str]()
-    with failing_disk(tmp_path) as failing:
-        held: dict[str, Json] = {}
+    rng, tried, broken = random.Random(seed), 0, list[str]()
+    with failing_disk(tmp_path) as disk:
+        acknowledged: dict[str, Json] = {}
         while time.monotonic() < ends_at and tried < 200:
-            with watched(failing.data) as syncs, opened(failing.data) as seline:
-                held.update(_some_saves(seline, chance))
-                _settle(seline)
-                failing.fail_writes()
-                refused = _some_saves(seline, chance)
-                broken += [f"{name} was acknowledged on a bad disk" for name in refused]
-                syncs.forget_files()
-                failing.allow_writes()
-                held.update(_some_saves(seline, chance))
-                broken += [f"{name} was synced again" for name in syncs.again]
+            with watch_syncs(disk.data) as syncs, opened(disk.data) as seline:
+                acknowledged.update(_save_at_random(seline, rng))
+                _wait_for_writer(seline)
+                disk.fail_writes()
+                saved = _save_at_random(seline, rng)
+                broken += [f"{name} was acknowledged on a bad disk" for name in saved]
+                syncs.release_files()
+                disk.allow_writes()
+                acknowledged.update(_save_at_random(seline, rng))
+                broken += [f"{name} was synced again" for name in syncs.repeated]
                 tried += len(syncs.failed)
-            failing.remount()
-            with opened(failing.data) as again:
+            disk.remount()
+            with opened(disk.data) as restarted:
                 broken += [
                     f"{name} is not as acknowledged"
-                    for name, kept in held.items()
-                    if again.data.load_json(name) != kept
+                    for name, kept in acknowledged.items()
+                    if restarted.data.load_json(name) != kept
                 ]
-                broken += [f"V4: {found}" for found in again.data.verify().findings]
-    note(SUITE, "a disk that goes bad and heals", tried=tried, failures=len(broken), where="ext4")
+                broken += [f"V4: {finding}" for finding in restarted.data.verify().findings]
+    note(
+        SUITE,
+        "a disk whose writes fail and work again",
+        tried=tried,
+        failures=len(broken),
+        where="ext4",
+    )
     assert tried > 0
     assert broken == []
 
 
-def _prepared(name: str, volume: Path) -> Expected:
-    """Make the volume that an operation finds; return what the operation does to it."""
-    tree, expected = _made_once(name)
+def _prepare_volume(name: str, volume: Path) -> Expected:
+    """Write the volume that an operation starts from; return what the operation changes."""
+    tree, expected = _prepare_once(name)
     write(tree, volume)
     return expected
 
 
 @cache
-def _made_once(name: str) -> tuple[Tree, Expected]:
+def _prepare_once(name: str) -> tuple[Tree, Expected]:
     with tempfile.TemporaryDirectory(prefix="seline-prepared-") as scratch:
         expected = expect(OPERATIONS[name], Path(scratch) / "expected")
         prepare(OPERATIONS[name], Path(scratch) / "volume")
         return tree_of(Path(scratch) / "volume"), expected
 
 
-def _changed_on_a_bad_disk(name: str, failing: FailingDisk) -> list[str]:
-    """Do an operation while the disk is bad, the next one when it is sound; judge a fresh mount."""
-    expected = _prepared(name, failing.data)
-    with watched(failing.data) as syncs:
-        with opened(failing.data) as seline:
-            _settle(seline)
-            failing.fail_writes()
-            outcome = _outcome(expected, seline, failing)
+def _change_on_failing_disk(name: str, disk: FailingDisk) -> list[str]:
+    """Run an operation while writes fail and a save afterwards; check a fresh mount."""
+    expected = _prepare_volume(name, disk.data)
+    with watch_syncs(disk.data) as syncs:
+        with opened(disk.data) as seline:
+            _wait_for_writer(seline)
+            disk.fail_writes()
+            outcome = _run_operation(expected, seline, disk)
             served = _values(seline)
-            syncs.forget_files()
-            failing.allow_writes()
+            syncs.release_files()
+            disk.allow_writes()
             seline.data.save_json(NEXT, value(NEXT, 1))
-        broken = [f"SPEC 10: {again} was synced again" for again in syncs.again]
-        if name in WRITING and outcome == "acknowledged" and failing.code != "ENOSPC":
-            broken.append("V3: acknowledged, and the disk took no bytes")
+        broken = [f"V3: {repeated} was synced again" for repeated in syncs.repeated]
+        if name in WRITING and outcome == "acknowledged" and disk.code != "ENOSPC":
+            broken.append("V3: acknowledged, although the disk took no bytes")
         if name in WRITING and not syncs.failed:
-            broken.append("the disk was not bad")
-    failing.remount()
-    return broken + _after_a_mount(failing.data, expected, outcome, served)
+            broken.append("no sync failed on the failing disk")
+    disk.remount()
+    return broken + _check_after_mount(disk.data, expected, outcome, served)
 
 
-def _after_a_mount(
+def _check_after_mount(
     directory: Path, expected: Expected, outcome: Outcome, served: Values | None
 ) -> list[str]:
-    """Judge what the disk holds: what was served, all that was acknowledged, nothing stray."""
+    """Return what is broken on the disk: what was served and acknowledged must be there."""
     broken = []
-    with opened(directory) as again:
-        found = _values(again)
-        if served is not None and found != served:
-            broken.append(f"V3: {served} was served, and the disk holds {found}")
-        if served is not None and again.data.load_json(NEXT) != value(NEXT, 1):
-            broken.append("V3: the next save was acknowledged and is not there")
+    with opened(directory) as restarted:
+        values = _values(restarted)
+        if served is not None and values != served:
+            broken.append(f"V3: {served} was served, but the disk holds {values}")
+        if served is not None and restarted.data.load_json(NEXT) != value(NEXT, 1):
+            broken.append("V3: the next save was acknowledged but is not there")
     return broken + judge(directory, expected, outcome)
 
 
-def _outcome(expected: Expected, seline: Seline, failing: FailingDisk) -> Outcome:
-    """Do an operation and say what the caller was told: done, or refused by name.
+def _run_operation(expected: Expected, seline: Seline, disk: FailingDisk) -> Outcome:
+    """Run an operation on a failing disk; return its outcome.
 
-    A thin disk that is full may take it, once old backups have made room.
+    A full thin disk may accept it, after old backups were discarded.
     """
     try:
-        expected.operation.act(seline, failing.data)
-    except REFUSALS[failing.code]:
+        expected.operation.act(seline, disk.data)
+    except REFUSALS[disk.code]:
         return "refused"
     return "acknowledged"
 
 
-def _settle(seline: Seline) -> None:
-    """Wait until nothing is written any more: it would free blocks, sound ones."""
+def _wait_for_writer(seline: Seline) -> None:
+    """Wait until the writer is idle: what it still does may free blocks that can be written."""
     store: Any = seline.data._awaited._lifetime.store
     store._writer.between(lambda: None).result()
 
 
-def _some_saves(seline: Seline, chance: random.Random) -> dict[str, Json]:
-    """Save some documents to new contents of some size; return those that were acknowledged."""
+def _save_at_random(seline: Seline, rng: random.Random) -> dict[str, Json]:
+    """Save random documents with random sizes; return those that were acknowledged."""
     saved: dict[str, Json] = {}
-    for _ in range(chance.randrange(1, 8)):
-        name = f"d{chance.randrange(6)}.json"
-        content = {"n": chance.random(), "filler": "x" * chance.choice((10, 3_000, 40_000))}
+    for _ in range(rng.randrange(1, 8)):
+        name = f"d{rng.randrange(6)}.json"
+        content = {"n": rng.random(), "filler": "x" * rng.choice((10, 3_000, 40_000))}
         with contextlib.suppress(StorageError):
-            seline.data.save_json(name, content, backup=chance.random() < 0.7, shrink=True)
+            seline.data.save_json(name, content, backup=rng.random() < 0.7, shrink=True)
             saved[name] = content
     return saved
 
@@ -448,55 +450,62 @@ def _save_together(seline: Seline, names: Sequence[str], number: Json) -> None:
             change[name] = value(name, number)
 
 
-def _let_syncs_be_retried(patch: pytest.MonkeyPatch) -> None:
-    def retried(descriptor: int) -> None:
+def _repeat_failed_syncs(patch: pytest.MonkeyPatch) -> None:
+    def repeat_sync(descriptor: int) -> None:
         try:
             real(descriptor)
         except OSError:
             real(descriptor)
 
     real = files.sync
-    patch.setattr(files, "sync", retried)
+    patch.setattr(files, "sync", repeat_sync)
 
 
 # one sync fails at the system call
 
 
-REFUSED: Final = "this change is refused, and the store goes on"
-FAILED: Final = "this change is refused, and so is every one before the reopening"
-UNKNOWN: Final = "its outcome is unknown, and no change is taken before the reopening"
+REFUSED: Final = "the change is refused, and the store accepts others"
+FAILED: Final = "the change is refused, and so is every other until the reopening"
+UNKNOWN: Final = "the outcome is unknown, and no change is accepted until the reopening"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
-    """Which sync of which operation fails, and what SPEC §10 says then."""
+class SyncCase:
+    """Which sync of which operation fails, and with which effect."""
 
     operation: str
-    what: str
-    says: str
+    pattern: str
+    effect: str
     nth: int = 1
-    named: str = ""
+    label: str = ""
 
     def __str__(self) -> str:
-        return f"{self.operation}: {self.named}"
+        return f"{self.operation}: {self.label}"
 
 
-def _cases() -> Iterator[Case]:
-    """Yield what may fail in which operation; what takes a record has more syncs."""
+def _cases() -> Iterator[SyncCase]:
+    """Yield which syncs may fail in which operation; an operation with a record has more syncs."""
     for operation in WRITING:
-        yield Case(operation=operation, what=STAGED, says=REFUSED, named="a staged file")
+        yield SyncCase(operation=operation, pattern=STAGED, effect=REFUSED, label="a staged file")
     for operation in ("save", "delete", "restore", "transaction", "blank save", "import"):
-        yield Case(operation=operation, what=BACKUPS, says=FAILED, named="backups")
+        yield SyncCase(operation=operation, pattern=BACKUPS, effect=FAILED, label="backups")
     for operation in ("first save", "save", "save without a backup", "edit", "delete", "purge",
                       "restore"):  # fmt: skip
-        yield Case(operation=operation, what=DOCUMENTS, says=UNKNOWN, named="the documents")
-    for operation in ("transaction", "blank save", "import"):
-        yield Case(operation=operation, what=STAGING, says=FAILED, named="staging")
-        yield Case(operation=operation, what=RECORD, says=REFUSED, named="the record")
-        yield Case(
-            operation=operation, what=OF_THE_RECORD, says=UNKNOWN, named="the record's directory"
+        yield SyncCase(
+            operation=operation, pattern=DOCUMENTS, effect=UNKNOWN, label="the documents"
         )
-        yield Case(operation=operation, what=DOCUMENTS, says=UNKNOWN, named="the documents")
+    for operation in ("transaction", "blank save", "import"):
+        yield SyncCase(operation=operation, pattern=STAGING, effect=FAILED, label="staging")
+        yield SyncCase(operation=operation, pattern=RECORD, effect=REFUSED, label="the record")
+        yield SyncCase(
+            operation=operation,
+            pattern=RECORD_DIRECTORY,
+            effect=UNKNOWN,
+            label="the record's directory",
+        )
+        yield SyncCase(
+            operation=operation, pattern=DOCUMENTS, effect=UNKNOWN, label="the documents"
+        )
 
 
 CASES: Final = tuple(_cases())
@@ -505,20 +514,20 @@ CASES: Final = tuple(_cases())
 @pytest.mark.parametrize(
     "case", [case for case in CASES if case.operation in ("save", "transaction", "delete")], ids=str
 )
-def test_a_sync_that_fails_once_is_told_by_what_it_was_of(
-    case: Case, tmp_path: Path, clock: FakeClock
+def test_a_failed_sync_has_the_effect_of_its_kind(
+    case: SyncCase, tmp_path: Path, frozen_clock: FakeClock
 ) -> None:
-    assert _one_sync_fails(case, tmp_path, clock) == []
+    assert _fail_one_sync(case, tmp_path, frozen_clock) == []
 
 
 @pytest.mark.prove
-def test_whatever_sync_of_whatever_operation_fails_spec_10_holds(
-    tmp_path: Path, clock: FakeClock
+def test_no_failed_sync_of_any_operation_breaks_a_guarantee(
+    tmp_path: Path, frozen_clock: FakeClock
 ) -> None:
     broken = [
-        f"{case}: {found}"
+        f"{case}: {failure}"
         for number, case in enumerate(CASES)
-        for found in _one_sync_fails(case, tmp_path / str(number), clock)
+        for failure in _fail_one_sync(case, tmp_path / str(number), frozen_clock)
     ]
     note(
         SUITE, "each kind of sync of each operation", tried=len(CASES), failures=len(broken),
@@ -527,67 +536,69 @@ def test_whatever_sync_of_whatever_operation_fails_spec_10_holds(
     assert broken == []
 
 
-def _one_sync_fails(case: Case, place: Path, clock: FakeClock) -> list[str]:
-    """Let one sync fail; go on before the reopening, after it, and after a restart."""
-    volume = place / "volume"
-    expected = _prepared(case.operation, volume)
-    with watched(volume) as syncs:
+def _fail_one_sync(case: SyncCase, workspace: Path, frozen_clock: FakeClock) -> list[str]:
+    """Make one sync fail; check before the reopening, after it, and after a restart."""
+    volume = workspace / "volume"
+    expected = _prepare_volume(case.operation, volume)
+    with watch_syncs(volume) as syncs:
         with opened(volume) as seline:
-            syncs.fail(case.what, nth=case.nth)
-            outcome = _told(case, expected, seline, volume)
-            assert len(syncs.failed) == 1, syncs.made
-            broken = _before_the_reopening(case, seline, expected)
-            clock.advance(REOPEN_EVERY_S + 1)
+            syncs.fail(case.pattern, nth=case.nth)
+            outcome = _run_failing_operation(case, expected, seline, volume)
+            assert len(syncs.failed) == 1, syncs.attempted
+            broken = _check_before_reopening(case, seline, expected)
+            frozen_clock.advance(REOPEN_EVERY_S + 1)
             seline.data.save_json(NEXT, value(NEXT, 1))
-            broken += [f"{name} is not durable, and is served" for name in _loose(syncs)]
+            broken += [f"V3: {name} is served but not durable" for name in _not_durable(syncs)]
             broken += [f"stray: {name}" for name in stray(volume)]
             served = _values(seline)
-        broken += [f"SPEC 10: {name} was synced again" for name in syncs.again]
-    return broken + _after_a_mount(volume, expected, outcome, served)
+        broken += [f"V3: {name} was synced again" for name in syncs.repeated]
+    return broken + _check_after_mount(volume, expected, outcome, served)
 
 
-def _loose(syncs: Syncs) -> list[str]:
-    """Return the directories of documents that are not durable after all.
+def _not_durable(syncs: Syncs) -> list[str]:
+    """Return the directories of documents that are still not durable.
 
-    The others are changed and synced by the next commit that has a use for them.
+    The next commit that needs one of the other directories syncs it.
     """
     return [name for name in syncs.unsynced if name in (".", ".seline")]
 
 
-def _told(case: Case, expected: Expected, seline: Seline, volume: Path) -> Outcome:
-    """Do the operation, and check that the caller was told what SPEC says."""
-    with pytest.raises(VolumeFailed if case.says != UNKNOWN else OutcomeUnknown) as told:
+def _run_failing_operation(
+    case: SyncCase, expected: Expected, seline: Seline, volume: Path
+) -> Outcome:
+    """Run the operation, check its error, and return its outcome."""
+    with pytest.raises(VolumeFailed if case.effect != UNKNOWN else OutcomeUnknown) as caught:
         expected.operation.act(seline, volume)
-    assert "EIO" in told.value.message
-    return "unknown" if case.says == UNKNOWN else "refused"
+    assert "EIO" in caught.value.message
+    return "unknown" if case.effect == UNKNOWN else "refused"
 
 
-def _before_the_reopening(case: Case, seline: Seline, expected: Expected) -> list[str]:
-    """Return what is wrong before any time has passed."""
+def _check_before_reopening(case: SyncCase, seline: Seline, expected: Expected) -> list[str]:
+    """Return what is broken before any time has passed."""
     checks = {check["name"]: check["status"] for check in seline.data.health()["checks"]}  # type: ignore[index,union-attr,call-overload]
     broken = []
-    if case.says == REFUSED:
+    if case.effect == REFUSED:
         if checks["writing"] != "ok":
-            broken.append("the whole store failed for one file")
+            broken.append("the store failed for one file")
         if _values(seline) != expected.before:
-            broken.append("it was refused, and something has changed")
+            broken.append("the change was refused but something has changed")
         return broken
     if checks["writing"] != "critical":
-        broken.append(f"health says that writing is {checks['writing']}")
-    if _is_taken(lambda: seline.data.save_json("meanwhile.json", {})):
-        broken.append("a write was taken before the reopening")
+        broken.append(f"health reports that writing is {checks['writing']}")
+    if _is_accepted(lambda: seline.data.save_json("meanwhile.json", {})):
+        broken.append("a write was accepted before the reopening")
     if seline.data.load_json(STILL) != value(STILL, 2):
         broken.append("another document is not served")
     for name in expected.operation.changes:
-        shown = _shown(seline.data, name)
-        if shown not in ("not known", expected.before[name], expected.after[name]):
-            broken.append(f"{name} shows {shown}")
-        if case.says == FAILED and shown != expected.before[name]:
-            broken.append(f"{name} was refused, and has changed")
+        served = _served(seline.data, name)
+        if served not in ("not known", expected.before[name], expected.after[name]):
+            broken.append(f"{name} has the value {served}")
+        if case.effect == FAILED and served != expected.before[name]:
+            broken.append(f"{name} was refused but has changed")
     return broken
 
 
-def _is_taken(change: Callable[[], object]) -> bool:
+def _is_accepted(change: Callable[[], object]) -> bool:
     try:
         change()
     except VolumeFailed:
@@ -595,106 +606,106 @@ def _is_taken(change: Callable[[], object]) -> bool:
     return True
 
 
-def _shown(data: DataManager, name: str) -> Json:
-    """Return what is served of a document, or that its last change is not known."""
+def _served(data: DataManager, name: str) -> Json:
+    """Return the value of a document, or "not known" while its last change is in doubt."""
     try:
-        found = data.load_json(name, default=ABSENT)
+        value = data.load_json(name, default=ABSENT)
     except VolumeFailed:
         return "not known"
-    return None if found is ABSENT else found
+    return None if value is ABSENT else value
 
 
 # the reopening
 
 
-def test_a_reopening_that_fails_is_tried_again_only_after_its_time(
-    tmp_path: Path, clock: FakeClock
+def test_a_failed_reopening_is_repeated_only_after_its_interval(
+    tmp_path: Path, frozen_clock: FakeClock
 ) -> None:
     volume = tmp_path / "volume"
-    with watched(volume) as syncs, opened(volume) as seline:
+    with watch_syncs(volume) as syncs, opened(volume) as seline:
         seline.data.save_json(A, value(A, 1))
         syncs.fail(DOCUMENTS, times=2)
         with pytest.raises(OutcomeUnknown):
             seline.data.save_json(A, value(A, 2))
 
-        clock.advance(REOPEN_EVERY_S)
-        assert not _is_taken(lambda: seline.data.save_json(B, value(B, 1)))
+        frozen_clock.advance(REOPEN_EVERY_S)
+        assert not _is_accepted(lambda: seline.data.save_json(B, value(B, 1)))
         assert len(syncs.failed) == 2
-        clock.advance(REOPEN_EVERY_S - 1)
-        asked = len(syncs.made)
-        assert not _is_taken(lambda: seline.data.save_json(B, value(B, 1)))
-        assert len(syncs.made) == asked
-        clock.advance(2)
+        frozen_clock.advance(REOPEN_EVERY_S - 1)
+        attempts = len(syncs.attempted)
+        assert not _is_accepted(lambda: seline.data.save_json(B, value(B, 1)))
+        assert len(syncs.attempted) == attempts
+        frozen_clock.advance(2)
         seline.data.save_json(B, value(B, 2))
 
         assert seline.data.load_json(A) in (value(A, 1), value(A, 2))
-        assert syncs.again == []
+        assert syncs.repeated == []
         assert syncs.unsynced == []
 
 
-def test_the_volume_is_reopened_by_itself_when_nobody_asks(
-    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+def test_the_volume_reopens_without_a_request(
+    tmp_path: Path, frozen_clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("seline.storage.volume.batches.REOPEN_EVERY_S", 0.02)
     volume = tmp_path / "volume"
-    with watched(volume) as syncs, opened(volume) as seline:
+    with watch_syncs(volume) as syncs, opened(volume) as seline:
         seline.data.save_json(A, value(A, 1))
         syncs.fail(DOCUMENTS)
         with pytest.raises(OutcomeUnknown):
             seline.data.save_json(A, value(A, 2))
 
-        time.sleep(4 * IDLE_AFTER_S)  # the first look came too early; another one has to follow
-        clock.advance(60)
+        time.sleep(4 * IDLE_AFTER_S)  # the first attempt was too early, so another must follow
+        frozen_clock.advance(60)
         _wait_until(lambda: seline.data.health()["status"] != "critical")
 
         assert seline.data.load_json(A) in (value(A, 1), value(A, 2))
 
 
-def test_what_is_in_doubt_is_not_served_before_it_is_durable(
-    tmp_path: Path, clock: FakeClock
+def test_content_in_doubt_is_not_served_before_it_is_durable(
+    tmp_path: Path, frozen_clock: FakeClock
 ) -> None:
-    """The reopening commits it anew; until its last sync nobody is shown it."""
+    """The reopening commits it again, and no reader sees it before the last sync."""
     volume = tmp_path / "volume"
-    with watched(volume) as syncs, opened(volume) as seline:
+    with watch_syncs(volume) as syncs, opened(volume) as seline:
         seline.data.save_json(A, value(A, 1))
         syncs.fail(DOCUMENTS)
         with pytest.raises(OutcomeUnknown):
             seline.data.save_json(A, value(A, 2))
-        shown: list[Json] = []
-        syncs.refuse = lambda _: shown.append(_shown(seline.data, A)) is not None
+        served: list[Json] = []
+        syncs.refuse = lambda _: served.append(_served(seline.data, A)) is not None
 
-        clock.advance(60)
+        frozen_clock.advance(60)
         seline.data.save_json(A, value(A, 3))
 
-        before_the_save = shown[: -len(("the staged file", "backups", "the documents"))]
+        before_the_save = served[: -len(("the staged file", "backups", "the documents"))]
         assert len(before_the_save) > 5
         assert set(map(str, before_the_save)) == {"not known"}
 
 
-def test_a_failed_opening_is_not_made_good_by_opening_again(
-    tmp_path: Path, clock: FakeClock
+def test_the_next_start_makes_durable_what_a_failed_sync_left_in_doubt(
+    tmp_path: Path, frozen_clock: FakeClock
 ) -> None:
-    """Another process has no part in the failed sync, and the kernel tells it of none."""
+    """The next opening cannot learn of the failed sync, neither from Seline nor from the kernel."""
     volume = tmp_path / "volume"
-    for what in (OF_THE_RECORD, DOCUMENTS):
-        with watched(volume) as syncs:
+    for pattern in (RECORD_DIRECTORY, DOCUMENTS):
+        with watch_syncs(volume) as syncs:
             with opened(volume) as seline:
                 _save_together(seline, [A, B], "old")
-                syncs.fail(what)
+                syncs.fail(pattern)
                 with pytest.raises(OutcomeUnknown):
                     _save_together(seline, [A, B], "new")
-            with opened(volume) as again:
-                assert again.data.load_json(A) == value(A, "new")
-                assert again.data.load_json(B) == value(B, "new")
-            assert syncs.again == []
+            with opened(volume) as restarted:
+                assert restarted.data.load_json(A) == value(A, "new")
+                assert restarted.data.load_json(B) == value(B, "new")
+            assert syncs.repeated == []
             assert syncs.unsynced == []
 
 
-def test_a_new_data_directory_whose_sync_fails_is_as_durable_after_the_next_start(
+def test_the_next_start_syncs_a_new_data_directory_whose_sync_failed(
     tmp_path: Path,
 ) -> None:
     volume = tmp_path / "volume" / "data"
-    with watched(tmp_path) as syncs:
+    with watch_syncs(tmp_path) as syncs:
         syncs.fail("volume")
         with pytest.raises(VolumeFailed):
             opened(volume)
@@ -703,13 +714,15 @@ def test_a_new_data_directory_whose_sync_fails_is_as_durable_after_the_next_star
 
     assert syncs.failed == ["volume"]
     assert syncs.unsynced == []
-    assert syncs.again == []
+    assert syncs.repeated == []
 
 
-def test_one_failed_sync_in_a_group_costs_nobody_anything(tmp_path: Path, clock: FakeClock) -> None:
-    """V7: they are tried one by one then, each under a new inode."""
+def test_one_failed_sync_in_a_batch_fails_no_change(
+    tmp_path: Path, frozen_clock: FakeClock
+) -> None:
+    """V7: the changes are then tried one by one, each with a new inode."""
     volume = tmp_path / "volume"
-    with watched(volume) as syncs, opened(volume) as seline:
+    with watch_syncs(volume) as syncs, opened(volume) as seline:
         syncs.fail(STAGED, nth=2)
         futures = _in_one_batch(
             seline, [lambda n=n: seline.data.save_json(f"d{n}.json", {"n": n}) for n in range(4)]
@@ -720,41 +733,41 @@ def test_one_failed_sync_in_a_group_costs_nobody_anything(tmp_path: Path, clock:
             {"n": n} for n in range(4)
         ]
         assert len(syncs.failed) == 1
-        assert syncs.again == []
+        assert syncs.repeated == []
         assert stray(volume) == []
 
 
 def _in_one_batch(seline: Seline, changes: Sequence[Callable[[], object]]) -> list[Future[object]]:
-    """Make changes while the writer is held up, so that it takes them together."""
+    """Make changes while the writer is blocked, so that it takes them in one batch."""
     store: Any = seline.data._awaited._lifetime.store
-    go, futures = threading.Event(), [Future[object]() for _ in changes]
-    held = store._writer.between(go.wait)
+    resume, futures = threading.Event(), [Future[object]() for _ in changes]
+    paused = store._writer.between(resume.wait)
 
-    def make(change: Callable[[], object], future: Future[object]) -> None:
+    def run(change: Callable[[], object], future: Future[object]) -> None:
         try:
             future.set_result(change())
         except SelineError as error:
             future.set_exception(error)
 
     threads = [
-        threading.Thread(target=make, args=pair) for pair in zip(changes, futures, strict=True)
+        threading.Thread(target=run, args=pair) for pair in zip(changes, futures, strict=True)
     ]
     for thread in threads:
         thread.start()
     _wait_until(lambda: store._writer.queued >= len(changes))
-    go.set()
-    held.result()
+    resume.set()
+    paused.result()
     for thread in threads:
         thread.join()
     return futures
 
 
-def test_a_document_whose_sync_failed_is_copied_from_then_on(
-    tmp_path: Path, clock: FakeClock
+def test_a_foreign_file_whose_sync_failed_is_copied_to_the_backups(
+    tmp_path: Path, frozen_clock: FakeClock
 ) -> None:
-    """One that was put there by hand is synced before it becomes a backup: once (SPEC V2, §10)."""
+    """V2: a file that was put there by hand is synced once before it becomes a backup."""
     volume = tmp_path / "volume"
-    with watched(volume) as syncs, opened(volume) as seline:
+    with watch_syncs(volume) as syncs, opened(volume) as seline:
         seline.data.save_json(A, value(A, "old"))
         os.rename(volume / A, tmp_path / "away")
         assert seline.data.load_json(A) == {}
@@ -766,27 +779,30 @@ def test_a_document_whose_sync_failed_is_copied_from_then_on(
         syncs.refuse = lambda _: False
         seline.data.save_json(A, value(A, "new"))
 
-        kept = [seline.data.read_backup(A, one.name) for one in seline.data.backups(A)]
+        kept = [seline.data.read_backup(A, backup.name) for backup in seline.data.backups(A)]
         assert value(A, "old") in kept
         assert A in syncs.failed
-        assert syncs.again == []
+        assert syncs.repeated == []
 
 
-# a power cut after the reopening: what was made up for must be on the disk
+# a power cut after the reopening: what the reopening repaired must be on the disk
 
 
 CUT_CASES: Final = (
-    Case(operation="transaction", what=OF_THE_RECORD, says=UNKNOWN, named="the record's directory"),
-    Case(
-        operation="transaction", what=OF_THE_RECORD, nth=2, says=UNKNOWN,
-        named="the record's directory, when the record is gone",
+    SyncCase(
+        operation="transaction", pattern=RECORD_DIRECTORY, effect=UNKNOWN,
+        label="the record's directory",
     ),
-    Case(operation="transaction", what=DOCUMENTS, says=UNKNOWN, named="the documents"),
-    Case(operation="transaction", what=STAGING, says=FAILED, named="staging"),
-    Case(operation="transaction", what=BACKUPS, says=FAILED, named="backups"),
-    Case(operation="save", what=DOCUMENTS, says=UNKNOWN, named="the documents"),
-    Case(operation="save", what=BACKUPS, says=FAILED, named="backups"),
-    Case(operation="delete", what=DOCUMENTS, says=UNKNOWN, named="the documents"),
+    SyncCase(
+        operation="transaction", pattern=RECORD_DIRECTORY, nth=2, effect=UNKNOWN,
+        label="the record's directory, when the record is gone",
+    ),
+    SyncCase(operation="transaction", pattern=DOCUMENTS, effect=UNKNOWN, label="the documents"),
+    SyncCase(operation="transaction", pattern=STAGING, effect=FAILED, label="staging"),
+    SyncCase(operation="transaction", pattern=BACKUPS, effect=FAILED, label="backups"),
+    SyncCase(operation="save", pattern=DOCUMENTS, effect=UNKNOWN, label="the documents"),
+    SyncCase(operation="save", pattern=BACKUPS, effect=FAILED, label="backups"),
+    SyncCase(operation="delete", pattern=DOCUMENTS, effect=UNKNOWN, label="the documents"),
 )  # fmt: skip
 FEW: Final = Cutting(combinations_max=8, share=0.1)
 SAMPLE: Final = 12
@@ -794,32 +810,32 @@ SAMPLE: Final = 12
 
 @pytest.mark.parametrize(
     "case",
-    [case for case in CUT_CASES if case.what == OF_THE_RECORD or case.operation == "delete"],
+    [case for case in CUT_CASES if case.pattern == RECORD_DIRECTORY or case.operation == "delete"],
     ids=str,
 )
-def test_some_cuts_after_a_failed_sync_and_the_reopening_lose_nothing(
-    case: Case, tmp_path: Path, clock: FakeClock
+def test_some_power_cuts_after_a_failed_sync_and_the_reopening_lose_nothing(
+    case: SyncCase, tmp_path: Path, frozen_clock: FakeClock
 ) -> None:
-    states, promised = _reopened_and_cut(case, tmp_path, clock, FEW)
+    states, allowed = _reopen_and_record_cuts(case, tmp_path, frozen_clock, FEW)
 
-    broken = _broken_by_cuts(_some(states), promised, tmp_path)
+    broken = _check_cuts(_sample(states), allowed, tmp_path)
 
     assert broken == []
 
 
 @pytest.mark.prove
 @pytest.mark.parametrize("case", CUT_CASES, ids=str)
-def test_no_cut_after_a_failed_sync_and_the_reopening_loses_anything(
-    case: Case, tmp_path: Path, clock: FakeClock, share_s: float
+def test_no_power_cut_after_a_failed_sync_and_the_reopening_loses_anything(
+    case: SyncCase, tmp_path: Path, frozen_clock: FakeClock, share_s: float
 ) -> None:
     ends_at = time.monotonic() + min(share_s, LIMIT_S)
-    states, promised = _reopened_and_cut(case, tmp_path, clock, Cutting())
+    states, allowed = _reopen_and_record_cuts(case, tmp_path, frozen_clock, Cutting())
     broken: list[str] = []
     tried = 0
     for cut in _shuffled(states, seed=len(states)):
         if tried and time.monotonic() > ends_at:
             break
-        broken += _broken_by_cuts([cut], promised, tmp_path)
+        broken += _check_cuts([cut], allowed, tmp_path)
         tried += 1
     note(
         SUITE, f"{case}, then the reopening, a save and a power cut", tried=tried,
@@ -828,80 +844,80 @@ def test_no_cut_after_a_failed_sync_and_the_reopening_loses_anything(
     assert broken == []
 
 
-def test_a_save_that_finds_its_bytes_current_after_a_kill_is_durable(
-    tmp_path: Path, clock: FakeClock
+def test_a_save_of_the_current_bytes_after_a_kill_is_durable(
+    tmp_path: Path, frozen_clock: FakeClock
 ) -> None:
-    """V3: the name may be new in the kernel's memory alone, and such a save writes nothing."""
+    """V3: the name may be only in the kernel's memory, and such a save writes nothing."""
     volume = tmp_path / "volume"
-    expected = _prepared("save", volume)
-    with recording(volume) as made, watched(volume) as syncs:
+    expected = _prepare_volume("save", volume)
+    with recording(volume) as recorded, watch_syncs(volume) as syncs:
         with opened(volume) as killed:
-            syncs.fail(DOCUMENTS)  # never made: the recording does not see it
+            syncs.fail(DOCUMENTS)  # a refused call is not recorded
             with pytest.raises(OutcomeUnknown):
                 expected.operation.act(killed, volume)
         with opened(volume) as seline:
             expected.operation.act(seline, volume)
             os.write(1, DONE.encode())
-    promised = Promised(before=[expected.before, expected.after], served=expected.after)
+    allowed = Allowed(unacknowledged=[expected.before, expected.after], acknowledged=expected.after)
 
-    broken = _broken_by_cuts(_some(cuts(made, FEW)), promised, tmp_path)
+    broken = _check_cuts(_sample(cuts(recorded, FEW)), allowed, tmp_path)
 
     assert broken == []
 
 
 @dataclass(frozen=True, kw_only=True)
-class Promised:
-    """What may be found after a cut: before the next save was acknowledged, and after it."""
+class Allowed:
+    """The values that a power cut may leave, with the last save acknowledged or not."""
 
-    before: Sequence[Values]
-    served: Values
+    unacknowledged: Sequence[Values]
+    acknowledged: Values
 
 
-def _reopened_and_cut(
-    case: Case, place: Path, clock: FakeClock, cutting: Cutting
-) -> tuple[list[Cut], Promised]:
-    """Let a sync fail, reopen, and save again what was there before; return every state."""
-    volume = place / "volume"
-    expected = _prepared(case.operation, volume)
-    with watched(volume) as syncs, recording(volume) as made, opened(volume) as seline:
-        syncs.fail(case.what, nth=case.nth)
-        _told(case, expected, seline, volume)
-        clock.advance(REOPEN_EVERY_S + 1)
+def _reopen_and_record_cuts(
+    case: SyncCase, workspace: Path, frozen_clock: FakeClock, cutting: Cutting
+) -> tuple[list[Cut], Allowed]:
+    """Make a sync fail, reopen, and save the previous value; return the states and their values."""
+    volume = workspace / "volume"
+    expected = _prepare_volume(case.operation, volume)
+    with watch_syncs(volume) as syncs, recording(volume) as recorded, opened(volume) as seline:
+        syncs.fail(case.pattern, nth=case.nth)
+        _run_failing_operation(case, expected, seline, volume)
+        frozen_clock.advance(REOPEN_EVERY_S + 1)
         seline.data.save_json(A, expected.before[A])
         served = _values(seline)
         os.write(1, DONE.encode())
-    made_again = {**expected.after, A: expected.before[A]}
-    assert served in (expected.before, made_again)
+    reverted = {**expected.after, A: expected.before[A]}
+    assert served in (expected.before, reverted)
     between = [expected.before, expected.after, served]
-    return cuts(made, cutting), Promised(before=between, served=served)
+    return cuts(recorded, cutting), Allowed(unacknowledged=between, acknowledged=served)
 
 
-def _some(states: Sequence[Cut]) -> list[Cut]:
+def _sample(states: Sequence[Cut]) -> list[Cut]:
     """Return the same few states each time, most of them after the acknowledgement."""
-    done = [cut for cut in states if cut.acknowledged]
+    acknowledged = [cut for cut in states if cut.acknowledged]
     rest = [cut for cut in states if not cut.acknowledged]
-    chance = random.Random(SAMPLE)
-    return chance.sample(done, min(len(done), SAMPLE)) + chance.sample(rest, SAMPLE // 3)
+    rng = random.Random(SAMPLE)
+    return rng.sample(acknowledged, min(len(acknowledged), SAMPLE)) + rng.sample(rest, SAMPLE // 3)
 
 
-def _broken_by_cuts(states: Sequence[Cut], promised: Promised, place: Path) -> list[str]:
+def _check_cuts(states: Sequence[Cut], allowed: Allowed, workspace: Path) -> list[str]:
     broken = []
     for number, cut in enumerate(states):
-        directory = place / f"cut-{number}-{time.monotonic_ns()}"
+        directory = workspace / f"cut-{number}-{time.monotonic_ns()}"
         write(cut.tree, directory)
         with opened(directory) as seline:
-            found = _values(seline)
-            allowed = [promised.served] if cut.acknowledged else promised.before
-            if found not in allowed:
-                broken.append(f"{cut}: {_kinds(found)}")
-            broken += [f"{cut}: V4: {one}" for one in seline.data.verify().findings]
+            served = _values(seline)
+            values = [allowed.acknowledged] if cut.acknowledged else allowed.unacknowledged
+            if served not in values:
+                broken.append(f"{cut}: {_summary(served)}")
+            broken += [f"{cut}: V4: {finding}" for finding in seline.data.verify().findings]
     return broken
 
 
-def _kinds(found: Values) -> str:
+def _summary(served: Values) -> str:
     return ", ".join(
         f"{name} {content['n'] if isinstance(content, dict) else content}"
-        for name, content in found.items()
+        for name, content in served.items()
     )
 
 
@@ -909,8 +925,8 @@ def _kinds(found: Values) -> str:
 
 
 @pytest.mark.prove(share=2)
-def test_syncs_that_fail_at_random_lose_nothing(
-    tmp_path: Path, clock: FakeClock, share_s: float
+def test_randomly_failing_syncs_lose_nothing(
+    tmp_path: Path, frozen_clock: FakeClock, share_s: float
 ) -> None:
     seed = 20250106
     print(f"seed {seed}")
@@ -920,58 +936,62 @@ def test_syncs_that_fail_at_random_lose_nothing(
         if number and time.monotonic() > ends_at:
             break
         volume = tmp_path / f"volume-{number}"
-        failed, found = _at_random(random.Random(seed + number), volume, clock)
-        tried += failed
-        broken += found
+        count, failures = _change_while_syncs_fail(
+            random.Random(seed + number), volume, frozen_clock
+        )
+        tried += count
+        broken += failures
     note(SUITE, "any sync, at random", tried=tried, failures=len(broken), where=kind_of(tmp_path))
     assert tried > 0
     assert broken == []
 
 
-def _at_random(chance: random.Random, volume: Path, clock: FakeClock) -> tuple[int, list[str]]:
-    """Change documents while one sync in ten fails; each is known, or one of what was tried."""
+def _change_while_syncs_fail(
+    rng: random.Random, volume: Path, frozen_clock: FakeClock
+) -> tuple[int, list[str]]:
+    """Change documents while one sync in ten fails; each must hold a value that is possible."""
     names = (A, B, C, NEW)
     possible: dict[str, list[Json]] = {name: [None] for name in names}
-    with watched(volume) as syncs:
+    with watch_syncs(volume) as syncs:
         with opened(volume) as seline:
-            syncs.refuse = lambda _: chance.random() < 0.1
+            syncs.refuse = lambda _: rng.random() < 0.1
             for number in range(40):
-                _change_some(seline, chance, names, number, possible)
-                clock.advance(chance.choice((0, 0, 2, REOPEN_EVERY_S)))
+                _change_at_random(seline, rng, names, number, possible)
+                frozen_clock.advance(rng.choice((0, 0, 2, REOPEN_EVERY_S)))
             syncs.refuse = lambda _: False
-            clock.advance(2 * REOPEN_EVERY_S)
+            frozen_clock.advance(2 * REOPEN_EVERY_S)
             seline.data.save_json(NEXT, value(NEXT, 1))
-            served = {name: _shown(seline.data, name) for name in names}
-        broken = [f"{name} was synced again" for name in syncs.again]
-        broken += [f"{name} was not synced" for name in _loose(syncs)]
+            served = {name: _served(seline.data, name) for name in names}
+        broken = [f"V3: {name} was synced again" for name in syncs.repeated]
+        broken += [f"V3: {name} was not synced" for name in _not_durable(syncs)]
     broken += [
         f"{name} shows {served[name]}, of {possible[name]}"
         for name in names
         if served[name] not in possible[name]
     ]
-    with opened(volume) as again:
-        if {name: _shown(again.data, name) for name in names} != served:
-            broken.append("after a restart it is another content")
-        broken += [f"V4: {one}" for one in again.data.verify().findings]
+    with opened(volume) as restarted:
+        if {name: _served(restarted.data, name) for name in names} != served:
+            broken.append("a document changed its value at the restart")
+        broken += [f"V4: {finding}" for finding in restarted.data.verify().findings]
     return len(syncs.failed), broken + [f"stray: {name}" for name in stray(volume)]
 
 
-def _change_some(
+def _change_at_random(
     seline: Seline,
-    chance: random.Random,
+    rng: random.Random,
     names: Sequence[str],
     number: int,
     possible: dict[str, list[Json]],
 ) -> None:
-    """Change one document, or several at once, and note what each may hold now."""
-    chosen = chance.sample(names, chance.choice((1, 1, 1, 2, 3)))
+    """Change one document or several at once, and record the values that each may have now."""
+    chosen = rng.sample(names, rng.choice((1, 1, 1, 2, 3)))
     new: dict[str, Json] = {name: value(name, number) for name in chosen}
     try:
-        if len(chosen) == 1 and chance.random() < 0.2 and possible[chosen[0]] != [None]:
+        if len(chosen) == 1 and rng.random() < 0.2 and possible[chosen[0]] != [None]:
             new = dict.fromkeys(chosen)
             seline.data.delete(chosen[0])
         elif len(chosen) == 1:
-            seline.data.save_json(chosen[0], new[chosen[0]], backup=chance.random() < 0.7)
+            seline.data.save_json(chosen[0], new[chosen[0]], backup=rng.random() < 0.7)
         else:
             _save_together(seline, chosen, number)
     except OutcomeUnknown:
@@ -984,18 +1004,20 @@ def _change_some(
             possible[name] = [new[name]]
 
 
-def _shuffled(things: Any, *, seed: int) -> list[Any]:
+def _shuffled(items: Any, *, seed: int) -> list[Any]:
     print(f"seed {seed}")
-    return random.Random(seed).sample(list(things), len(things))
+    return random.Random(seed).sample(list(items), len(items))
 
 
-def _wait_until(is_so: Callable[[], bool], limit_s: float = 10.0) -> None:
+def _wait_until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
     ends_at = time.monotonic() + limit_s
-    while not is_so():
-        assert time.monotonic() < ends_at, "it does not come about"
+    while not condition():
+        assert time.monotonic() < ends_at, "the condition did not become true"
         time.sleep(0.01)
 
 
-def _told_of(seline: Seline, kind: str) -> bool:
+def _has_incident(seline: Seline, kind: str) -> bool:
     data: Any = seline.data._awaited
-    return kind in [one.kind for one in (*data._lifetime.store.incidents(), *data.incidents)]
+    return kind in [
+        incident.kind for incident in (*data._lifetime.store.incidents(), *data.incidents)
+    ]
