@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 
 class FakeClock:
-    """Tells the time that it was set to; monotonic time never goes back."""
+    """A clock that tests set. Its monotonic time never goes back."""
 
     def __init__(self) -> None:
         self.instant = datetime(2025, 1, 6, 14, 30, 22, tzinfo=UTC)
@@ -19,10 +19,10 @@ class FakeClock:
         return self.elapsed_s
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the wall clock and the monotonic time."""
         self.instant += timedelta(seconds=seconds)
         self.elapsed_s += seconds
 
     def set_back(self, seconds: float) -> None:
-        """Set the wall clock back, as a bad time server does; monotonic time goes on."""
+        """Set only the wall clock back, as a wrong time server does."""
         self.instant -= timedelta(seconds=seconds)

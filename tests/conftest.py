@@ -1,4 +1,7 @@
-"""What every test shares: strict mode, a still clock, and the end of a slice of the long rounds."""
+"""Fixtures and hooks for all tests: strict mode, a fake clock, and the time limit of long rounds.
+
+SELINE_PROVE_MINUTES limits the time for the tests marked `prove`; one such run is a slice.
+"""
 
 from __future__ import annotations
 
@@ -18,34 +21,34 @@ from seline.library import Seline
 from tests.clocks import FakeClock
 
 os.environ["SELINE_STRICT"] = "1"
-settings.register_profile("seline", deadline=None)  # a busy machine is not a defect
+settings.register_profile("seline", deadline=None)  # a slow machine is no failure
 settings.load_profile("seline")
 PROVE_UNTIL = time.monotonic() + 60 * float(os.environ.pop("SELINE_PROVE_MINUTES", "") or math.inf)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Draw the rounds of a slice by lot, anew each day, so that no suite is the one left out."""
+    """Shuffle the tests of a slice, differently each day, so that each suite gets its turn."""
     if math.isfinite(PROVE_UNTIL):
         random.Random(f"{datetime.now(UTC):%Y-%m-%d}").shuffle(items)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Start no long round once the time of this slice (`SELINE_PROVE_MINUTES`) is over."""
+    """Skip a long round if the time of this slice is over."""
     if item.get_closest_marker("prove") and time.monotonic() >= PROVE_UNTIL:
-        pytest.skip("left out of this slice; `make prove` alone runs it")
+        pytest.skip("left out of this slice; `make prove` runs all of them")
 
 
 @pytest.fixture
 def share_s(request: pytest.FixtureRequest) -> float:
-    """Give the seconds that this long round may take: its share of what is left of the slice.
+    """Return the seconds that this long round may take: its share of the slice's remaining time.
 
-    Rounds share evenly; one marked `prove(share=20)` counts for twenty. A round that needs less
-    leaves the rest to those after it. Without a slice there is no end (`inf`).
+    Rounds have equal shares; one marked `prove(share=20)` has twenty. A round that needs less
+    leaves the rest to the later ones. Without a slice the time is unlimited (`inf`).
     """
     items = request.session.items
-    to_come = items[items.index(request.node) :]
+    remaining = items[items.index(request.node) :]
     left_s = max(0.0, PROVE_UNTIL - time.monotonic())
-    return left_s * _share_of(request.node) / sum(map(_share_of, to_come))
+    return left_s * _share_of(request.node) / sum(map(_share_of, remaining))
 
 
 def _share_of(item: pytest.Item) -> float:
@@ -55,12 +58,12 @@ def _share_of(item: pytest.Item) -> float:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """Give a clock that stands at 2025-01-06 14:30:22 UTC."""
+    """Return a clock that is stopped at 2025-01-06 14:30:22 UTC."""
     return FakeClock()
 
 
 @pytest.fixture
 async def seline(tmp_path: Path) -> AsyncIterator[Seline]:
-    """Give an open Seline on an empty directory."""
+    """Yield an open Seline on an empty directory."""
     async with open_seline(tmp_path / "data", lock_wait_s=0) as opened:
         yield opened

@@ -1,4 +1,4 @@
-"""When the volume will be full: from a day of points on, with its uncertainty, kept small."""
+"""The forecast of a full volume, its range, and the thinning of its points."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def series(hours: int, used: Callable[[int], int]) -> tuple[Point, ...]:
     return points
 
 
-def test_steady_growth_is_foreseen_to_the_day() -> None:
+def test_steady_growth_is_forecast_exactly() -> None:
     found = forecast(series(72, lambda hour: hour * MB), room_bytes=240 * MB)
     assert found is not None
     assert found.days == pytest.approx(10)
@@ -42,17 +42,17 @@ def test_steady_growth_is_foreseen_to_the_day() -> None:
     assert found.bytes_per_day == 24 * MB
 
 
-def test_less_than_a_day_is_no_ground_for_a_guess() -> None:
+def test_less_than_a_day_of_points_gives_no_forecast() -> None:
     assert forecast(series(24, lambda hour: hour * MB), room_bytes=MB) is None
     assert forecast(series(26, lambda hour: hour * MB), room_bytes=MB) is not None
 
 
 @pytest.mark.parametrize("used", [lambda _: MB, lambda hour: (1000 - hour) * MB])
-def test_without_growth_it_is_never_full(used: Callable[[int], int]) -> None:
+def test_without_growth_there_is_no_forecast(used: Callable[[int], int]) -> None:
     assert forecast(series(72, used), room_bytes=MB) is None
 
 
-def test_a_large_file_that_came_and_went_does_not_bend_the_slope() -> None:
+def test_a_short_lived_large_file_does_not_change_the_forecast() -> None:
     points = series(72, lambda hour: hour * MB + (400 * MB if hour in (30, 31, 32) else 0))
     found = forecast(points, room_bytes=240 * MB)
     assert found is not None
@@ -67,25 +67,25 @@ def test_noise_widens_the_range() -> None:
     assert found.latest is None or found.latest > found.days
 
 
-def test_a_full_volume_is_full_today() -> None:
+def test_a_full_volume_is_forecast_full_in_zero_days() -> None:
     found = forecast(series(72, lambda hour: hour * MB), room_bytes=-5)
     assert found is not None
     assert found.days == 0
 
 
 @pytest.mark.parametrize(
-    ("days", "said"), [(1.2, "in about 1 day (1 to 3)"), (12.4, "in about 12 days (1 to 3)")]
+    ("days", "text"), [(1.2, "in about 1 day (1 to 3)"), (12.4, "in about 12 days (1 to 3)")]
 )
-def test_a_day_is_said_otherwise_than_days(days: float, said: str) -> None:
-    assert in_words(Forecast(days=days, earliest=1.0, latest=3.0, bytes_per_day=1)) == said
+def test_one_day_is_singular_in_the_text(days: float, text: str) -> None:
+    assert in_words(Forecast(days=days, earliest=1.0, latest=3.0, bytes_per_day=1)) == text
 
 
-def test_a_month_of_hours_stays_small() -> None:
+def test_sixty_days_of_points_stay_few() -> None:
     assert len(series(24 * 60, lambda hour: hour)) <= 3 * 24 + KEPT_FOR.days + 2
 
 
 @given(st.lists(st.integers(-500, 500), max_size=200))
-def test_whatever_the_clock_does_the_points_stay_in_order(jumps: list[int]) -> None:
+def test_points_stay_in_order_when_the_clock_jumps(jumps: list[int]) -> None:
     points: tuple[Point, ...] = ()
     at = START
     for jump in jumps:
@@ -97,7 +97,7 @@ def test_whatever_the_clock_does_the_points_stay_in_order(jumps: list[int]) -> N
     forecast(points, room_bytes=1)
 
 
-def test_points_are_kept_as_json_and_nonsense_is_left_out() -> None:
+def test_points_round_trip_as_json_and_invalid_ones_are_skipped() -> None:
     points = series(5, lambda hour: hour)
     assert read_points(write_points(points)) == points
     assert read_points([["nonsense", 1], [1, 2], "x", None]) == ()

@@ -1,4 +1,4 @@
-"""The verdicts, case by case."""
+"""The verdicts and the checksum attribute, case by case."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ AS_LEFT, TOUCHED = MTIME_NS, MTIME_NS + 1
         (b'{"n": 1]\n', TOUCHED, True, Verdict.TORN),
     ],
 )
-def test_what_a_look_finds(data: bytes, mtime_ns: int, settled: bool, verdict: Verdict) -> None:
+def test_the_verdict_follows_from_bytes_mtime_and_settled(
+    data: bytes, mtime_ns: int, settled: bool, verdict: Verdict
+) -> None:
     judged = judge(
         KEY, Content.of(data), checksum_of(KEY, SAVED, MTIME_NS), mtime_ns=mtime_ns, settled=settled
     )
@@ -42,8 +44,8 @@ def test_what_a_look_finds(data: bytes, mtime_ns: int, settled: bool, verdict: V
 
 
 @pytest.mark.parametrize(("data", "at_rest"), [(b"", Verdict.TORN), (b"12", Verdict.ALTERED)])
-def test_a_file_that_shrank_may_be_truncated_just_now(data: bytes, at_rest: Verdict) -> None:
-    """File systems show the new size a moment before the new mtime."""
+def test_a_file_that_shrank_is_unsettled_until_it_settles(data: bytes, at_rest: Verdict) -> None:
+    """File systems show the new size before the new mtime."""
     recorded = checksum_of(KEY, SAVED, MTIME_NS)
 
     def verdict(*, settled: bool) -> Verdict:
@@ -53,16 +55,16 @@ def test_a_file_that_shrank_may_be_truncated_just_now(data: bytes, at_rest: Verd
     assert verdict(settled=True) is at_rest
 
 
-def test_a_file_written_for_another_document_is_none_of_ours() -> None:
+def test_a_file_written_for_another_document_counts_as_edited() -> None:
     recorded = checksum_of(OTHER, SAVED, MTIME_NS)
     assert judge(KEY, SAVED, recorded, mtime_ns=MTIME_NS, settled=True).verdict is Verdict.EDITED
 
 
-def test_the_attribute_stays_inside_the_inode_and_comes_back() -> None:
+def test_the_attribute_is_small_and_round_trips() -> None:
     checksum = checksum_of(KEY, SAVED, MTIME_NS)
     attribute = encode_checksum(checksum)
     assert len(attribute) <= ATTRIBUTE_BYTES_MAX
     assert decode_checksum(attribute) == checksum
-    assert decode_checksum(b"\x01 of somebody else's") is None
+    assert decode_checksum(b"\x01 of another program") is None
     with pytest.raises(NewerFormat):
         decode_checksum(b"\x02" + attribute[1:])

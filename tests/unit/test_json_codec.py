@@ -1,4 +1,4 @@
-"""Strict JSON: what is written reads back equal everywhere; what cannot be held is refused."""
+"""Strict JSON: encoded values decode equal; what JSON cannot represent is refused."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Name(str):
 
 
 async def a_coroutine() -> None:
-    """Stand for what a bot forgets to await."""
+    """A coroutine that a bot forgets to await."""
 
 
 def nested(depth: int) -> Json:
@@ -72,7 +72,7 @@ def refused(value: object, **options: Any) -> NotSerializable:
 
 
 @given(json_values)
-def test_what_is_written_reads_back_equal_by_both_decoders_and_the_stdlib(value: Json) -> None:
+def test_encoded_values_decode_equal_with_all_three_decoders(value: Json) -> None:
     data = encode(value)
 
     assert decode(data) == value
@@ -82,13 +82,13 @@ def test_what_is_written_reads_back_equal_by_both_decoders_and_the_stdlib(value:
 
 
 @given(json_values)
-def test_the_same_value_is_always_the_same_bytes(value: Json) -> None:
+def test_equal_values_encode_to_equal_bytes(value: Json) -> None:
     assert encode(value) == encode(value)
     assert encode(decode(encode(value))) == encode(value)
 
 
 @given(json_values)
-def test_every_type_survives_so_true_is_not_1_and_1_is_not_1_point_0(value: Json) -> None:
+def test_types_round_trip_so_that_true_is_not_1(value: Json) -> None:
     assert repr(decode(encode(value))) == repr(value)
 
 
@@ -100,7 +100,7 @@ def test_a_document_is_indented_readable_and_ends_with_a_newline() -> None:
     )
 
 
-def test_tuples_come_back_as_lists() -> None:
+def test_tuples_are_decoded_as_lists() -> None:
     assert decode(encode({"at": (1, (2, 3))})) == {"at": [1, [2, 3]]}
 
 
@@ -114,7 +114,7 @@ def test_integers_of_any_size_are_exact_and_in_the_same_layout(number: int) -> N
     assert data == f'{{\n  "n": {number},\n  "deep": [\n    {{}},\n    []\n  ]\n}}\n'.encode()
 
 
-CURES: list[tuple[object, str, str]] = [
+FIXES: list[tuple[object, str, str]] = [
     (dt.datetime.now(dt.UTC), "datetime", ".isoformat()"),
     (dt.date(2025, 1, 6), "date", ".isoformat()"),
     (dt.time(1), "time", ".isoformat()"),
@@ -146,19 +146,19 @@ CURES: list[tuple[object, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "named", "cure"), CURES, ids=[row[1] for row in CURES])
-def test_what_json_cannot_hold_is_refused_with_path_kind_and_cure(
-    value: object, named: str, cure: str
+@pytest.mark.parametrize(("value", "type_name", "fix"), FIXES, ids=[row[1] for row in FIXES])
+def test_a_value_json_cannot_represent_is_refused_with_path_type_and_fix(
+    value: object, type_name: str, fix: str
 ) -> None:
     error = refused({"visits": [0, 1, 2, {"at": value}]})
 
     assert error.details["path"] == "$.visits[3].at"
     assert error.message.startswith("$.visits[3].at: ")
-    assert named in error.message
-    assert cure in error.hint
+    assert type_name in error.message
+    assert fix in error.hint
 
 
-def test_a_forgotten_await_is_named() -> None:
+def test_a_forgotten_await_is_reported() -> None:
     coroutine = a_coroutine()
 
     error = refused({"profile": coroutine})
@@ -167,13 +167,13 @@ def test_a_forgotten_await_is_named() -> None:
     assert "await" in error.hint
 
 
-def test_a_numpy_number_is_told_by_its_type_though_it_derives_from_float() -> None:
+def test_a_numpy_float_is_refused_though_it_derives_from_float() -> None:
     numpy_float = type("float64", (type("generic", (), {"__module__": "numpy"}), float), {})
 
     assert refused([numpy_float(1.0)]).hint == "Use .item()."
 
 
-def test_a_key_that_is_no_text_is_refused_with_what_to_write() -> None:
+def test_a_key_that_is_not_text_is_refused_with_the_fix() -> None:
     error = refused({"coins": {123456: 5}})
 
     assert error.details["path"] == "$.coins"
@@ -181,26 +181,26 @@ def test_a_key_that_is_no_text_is_refused_with_what_to_write() -> None:
 
 
 @pytest.mark.parametrize("key", [None, True, 1.5, (1, 2), Name("x"), Mood.CALM, "\udc00"])
-def test_no_odd_key_gets_through(key: object) -> None:
+def test_every_key_that_is_not_plain_text_is_refused(key: object) -> None:
     assert refused({key: 1}).details["path"] == "$"
 
 
-def test_the_first_flaw_in_writing_order_is_the_one_named() -> None:
+def test_the_first_flaw_in_encoding_order_is_reported() -> None:
     assert refused({"a": {"b": [1, b""]}, "c": {1}}).details["path"] == "$.a.b[1]"
 
 
-def test_keys_that_are_no_plain_words_stand_in_quotes() -> None:
+def test_keys_that_are_not_identifiers_are_quoted_in_paths() -> None:
     assert path_text(("a b", "é", 0, "", 'say "x"')) == '$["a b"].é[0][""]["say \\"x\\""]'
 
 
-def test_nesting_is_allowed_up_to_the_limit_and_not_one_level_more() -> None:
+def test_nesting_is_allowed_exactly_up_to_the_limit() -> None:
     assert decode_strict(encode(nested(DEPTH_MAX))) == nested(DEPTH_MAX)
     assert "deeper than 200" in refused(nested(DEPTH_MAX + 1)).message
     assert "deeper than 3" in refused({"a": {"b": {"c": {}}}}, depth_max=3).message
 
 
 @pytest.mark.parametrize("wide", [1, 2, 50])
-def test_a_value_that_contains_itself_ends_as_nested_too_deeply(wide: int) -> None:
+def test_a_value_that_contains_itself_is_nested_too_deeply(wide: int) -> None:
     a_list: list[object] = []
     a_list.extend([a_list] * wide)
     a_dict: dict[str, object] = {}
@@ -210,24 +210,24 @@ def test_a_value_that_contains_itself_ends_as_nested_too_deeply(wide: int) -> No
     assert refused(a_dict).message.startswith("$.k0.k0.k0.k0.k0…")
 
 
-def test_a_limit_above_the_stack_is_no_recursion_error() -> None:
+def test_a_depth_limit_above_the_stack_raises_no_recursion_error() -> None:
     deep = nested(sys.getrecursionlimit() * 3)
 
     assert "too deeply" in refused(deep, depth_max=10**6).message
 
 
 @pytest.mark.parametrize("module", ["json_codec.py", "json_flaws.py"])
-def test_a_value_that_another_thread_changes_meanwhile_is_refused_by_name(module: str) -> None:
+def test_a_value_that_another_thread_changes_is_refused(module: str) -> None:
     value: dict[str, Any] = {"a": 1, "b": "\ud800" if module == "json_flaws.py" else 2}
 
-    def meanwhile(frame: types.FrameType, _event: str, _arg: object) -> Any:
-        """Be the other thread: it may have its turn between any two lines."""
+    def other_thread(frame: types.FrameType, _event: str, _arg: object) -> Any:
+        """Change the value between any two lines, as another thread can."""
         if frame.f_code.co_filename.endswith(module):
             value[f"n{len(value)}"] = 1
-        return meanwhile
+        return other_thread
 
     before = sys.gettrace()
-    sys.settrace(meanwhile)
+    sys.settrace(other_thread)
     try:
         with pytest.raises(NotSerializable) as refused:
             encode(value)
@@ -237,7 +237,7 @@ def test_a_value_that_another_thread_changes_meanwhile_is_refused_by_name(module
     assert "copy" in refused.value.hint
 
 
-def test_a_refused_value_is_left_as_it_was() -> None:
+def test_a_refused_value_is_not_changed() -> None:
     value = {"a": [1, {2}], "n": 2**80}
 
     refused(value)
@@ -280,7 +280,9 @@ BROKEN: list[tuple[bytes, str]] = [
 
 
 @pytest.mark.parametrize(("data", "reason"), BROKEN, ids=[row[1][:40] for row in BROKEN])
-def test_what_is_not_strict_json_is_refused_in_plain_words(data: bytes, reason: str) -> None:
+def test_bytes_that_are_not_strict_json_are_refused_with_the_reason(
+    data: bytes, reason: str
+) -> None:
     with pytest.raises(NotJson) as caught:
         decode_strict(data)
 
@@ -288,17 +290,17 @@ def test_what_is_not_strict_json_is_refused_in_plain_words(data: bytes, reason: 
     assert (caught.value.line is None) == ("(line" not in reason)
 
 
-def test_nesting_over_the_limit_is_refused_though_it_could_be_parsed() -> None:
+def test_nesting_over_the_limit_is_refused_though_it_parses() -> None:
     assert decode_strict(b"[" * 200 + b"]" * 200) == decode(b"[" * 200 + b"]" * 200)
     assert (why_not_json(b"[" * 201 + b"]" * 201) or "").startswith("nested deeper than 200")
 
 
-def test_a_surrogate_pair_written_as_escapes_is_one_sound_character() -> None:
+def test_an_escaped_surrogate_pair_is_one_character() -> None:
     assert decode_strict(b'"\\ud83d\\ude00"') == "😀"
     assert decode_strict(b'"\\\\ud800"') == "\\ud800"
 
 
-def test_brackets_and_colons_inside_texts_do_not_hide_a_duplicate_key() -> None:
+def test_brackets_and_colons_inside_texts_hide_no_duplicate_key() -> None:
     data = b'[{"x": "}:{", "y\\"": ":"}, {"k": "k", "q": [{"k": 1}], "k": 2}]'
 
     column = data.rindex(b'"k"') + 1
@@ -308,7 +310,7 @@ def test_brackets_and_colons_inside_texts_do_not_hide_a_duplicate_key() -> None:
 @pytest.mark.parametrize(
     "data", [row[0] for row in BROKEN if "duplicate" not in row[1]], ids=lambda data: repr(data[:9])
 )
-def test_the_fast_decoder_says_not_json_too_and_nothing_else(data: bytes) -> None:
+def test_the_fast_decoder_raises_not_json_for_the_same_bytes(data: bytes) -> None:
     with pytest.raises(NotJson) as caught:
         decode(data)
 
@@ -316,7 +318,7 @@ def test_the_fast_decoder_says_not_json_too_and_nothing_else(data: bytes) -> Non
 
 
 @given(st.binary(max_size=40))
-def test_any_bytes_are_a_value_or_not_json_with_a_reason(data: bytes) -> None:
+def test_any_bytes_decode_or_raise_not_json(data: bytes) -> None:
     try:
         value = decode_strict(data)
     except NotJson:
@@ -326,7 +328,7 @@ def test_any_bytes_are_a_value_or_not_json_with_a_reason(data: bytes) -> None:
 
 
 @given(json_values, st.integers(0, 400), st.integers(0, 7))
-def test_a_flipped_bit_is_never_an_error_of_another_kind(value: Json, at: int, bit: int) -> None:
+def test_a_flipped_bit_raises_nothing_but_not_json(value: Json, at: int, bit: int) -> None:
     data = bytearray(encode(value))
     data[at % len(data)] ^= 1 << bit
 
@@ -335,7 +337,7 @@ def test_a_flipped_bit_is_never_an_error_of_another_kind(value: Json, at: int, b
 
 
 @given(json_values)
-def test_a_text_cut_anywhere_inside_its_brackets_is_torn(value: Json) -> None:
+def test_json_truncated_anywhere_is_refused(value: Json) -> None:
     data = encode([value]).rstrip()
 
     assert all(why_not_json(data[:end]) is not None for end in range(len(data)))

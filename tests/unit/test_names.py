@@ -1,4 +1,4 @@
-"""Names of documents and backups, and the checksum attribute: whatever the text, clock or order."""
+"""Properties of document names, backup names and the checksum attribute."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ stamps = st.builds(
 
 
 @given(st.text())
-def test_a_name_is_accepted_or_refused_with_a_reason_never_anything_else(text: str) -> None:
+def test_any_text_is_a_valid_name_or_refused_with_a_reason(text: str) -> None:
     if is_document_name(text):
         assert check_document_name(text) == text
         assert len(text) <= NAME_CHARACTERS_MAX
@@ -57,25 +57,25 @@ def test_a_name_is_accepted_or_refused_with_a_reason_never_anything_else(text: s
 
 
 @given(names.filter(is_document_name), stamps)
-def test_a_backups_name_tells_its_document_and_stamp(name: str, stamp: Stamp) -> None:
+def test_a_backup_name_parses_to_its_document_and_stamp(name: str, stamp: Stamp) -> None:
     assert parse_backup_name(backup_name(name, stamp)) == (name, stamp)
 
 
 @given(names.filter(is_document_name), names.filter(is_document_name), stamps)
-def test_two_documents_never_share_a_backups_name(one: str, other: str, stamp: Stamp) -> None:
-    if one != other:
-        assert backup_name(one, stamp) != backup_name(other, stamp)
+def test_two_documents_never_share_a_backup_name(first: str, second: str, stamp: Stamp) -> None:
+    if first != second:
+        assert backup_name(first, stamp) != backup_name(second, stamp)
 
 
 @given(st.text())
-def test_foreign_files_among_the_backups_are_none(text: str) -> None:
+def test_only_backup_names_parse_as_such(text: str) -> None:
     parsed = parse_backup_name(text)
     if parsed is not None:
         assert backup_name(*parsed) == text or parsed[1].counter != 0 or text.isascii()
 
 
 @given(st.lists(st.integers(-1_000_000, 1_000_000), max_size=30))
-def test_whatever_the_clock_does_the_next_backup_comes_last(steps: list[int]) -> None:
+def test_the_next_backup_sorts_last_when_the_clock_jumps(steps: list[int]) -> None:
     now = datetime(2025, 1, 6, 14, 30, 22, tzinfo=UTC)
     newest: Stamp | None = None
     for step in steps:
@@ -86,7 +86,7 @@ def test_whatever_the_clock_does_the_next_backup_comes_last(steps: list[int]) ->
 
 
 @given(st.binary(max_size=200), st.integers(-(2**63), 2**63 - 1), names)
-def test_the_attribute_is_small_and_round(data: bytes, mtime_ns: int, name: str) -> None:
+def test_the_attribute_is_small_and_round_trips(data: bytes, mtime_ns: int, name: str) -> None:
     checksum = checksum_of(DocumentKey("", name), Content.of(data), mtime_ns)
     attribute = encode_checksum(checksum)
     assert len(attribute) <= ATTRIBUTE_BYTES_MAX
@@ -94,7 +94,7 @@ def test_the_attribute_is_small_and_round(data: bytes, mtime_ns: int, name: str)
 
 
 @given(st.binary(max_size=80))
-def test_any_other_attribute_is_none_or_newer(attribute: bytes) -> None:
+def test_any_other_bytes_are_no_attribute_or_a_newer_format(attribute: bytes) -> None:
     try:
         decode_checksum(attribute)
     except NewerFormat:
@@ -102,7 +102,7 @@ def test_any_other_attribute_is_none_or_newer(attribute: bytes) -> None:
 
 
 @given(st.binary(min_size=1, max_size=100), st.data())
-def test_no_flipped_bit_is_ever_sound(data: bytes, draw: st.DataObject) -> None:
+def test_a_flipped_bit_is_never_sound(data: bytes, draw: st.DataObject) -> None:
     key = DocumentKey("", "a.json")
     recorded = checksum_of(key, Content.of(data), 5)
     bit = draw.draw(st.integers(0, len(data) * 8 - 1))

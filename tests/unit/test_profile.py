@@ -1,4 +1,4 @@
-"""The user's profile: free fields, and a null is not the same as no field."""
+"""The fields of the user's profile; a null is a value."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from seline.domain.profile import get_field, read_profile
 from seline.errors import NotAnObject
 
 
-def test_a_field_is_its_value_and_the_default_stands_only_where_it_is_not_set() -> None:
+def test_the_default_is_returned_only_for_a_field_that_is_not_set() -> None:
     profile: Json = {"userName": "Alex", "birthDate": None}
 
     assert get_field(profile, "userName") == "Alex"
@@ -19,7 +19,7 @@ def test_a_field_is_its_value_and_the_default_stands_only_where_it_is_not_set() 
 
 
 @pytest.mark.parametrize("value", [[], "text", 1, None])
-def test_a_document_that_is_no_object_is_no_empty_profile(value: Json) -> None:
+def test_a_document_that_is_not_an_object_is_refused(value: Json) -> None:
     with pytest.raises(NotAnObject):
         read_profile(value)
     with pytest.raises(NotAnObject):

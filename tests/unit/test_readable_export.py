@@ -1,4 +1,4 @@
-"""The way back in: an export is taken whole or refused with the path of what is wrong."""
+"""Parsing an export and planning its import; an error has the path of what is wrong."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def refused(value: Json) -> ImportRefused:
     ],
     ids=["bare", "wrapped", "data", "files only", "with unrecoverable"],
 )
-def test_an_export_is_read_with_or_without_its_wrapping(value: Json) -> None:
+def test_an_export_is_read_with_or_without_its_wrapper(value: Json) -> None:
     assert parse_export(value) == FILES
 
 
-def test_metadata_is_left_out_for_it_is_made_anew() -> None:
+def test_metadata_json_is_left_out() -> None:
     assert parse_export({"files": {**FILES, "metadata.json": {"total_writes": 3}}}) == FILES
 
 
@@ -67,7 +67,7 @@ def test_metadata_is_left_out_for_it_is_made_anew() -> None:
         ({"success": True, "data": {**EXPORT, "extra": 1}}, "$.data.extra"),
     ],
 )
-def test_anything_else_is_refused_with_its_path(value: Json, path: str) -> None:
+def test_an_invalid_export_is_refused_with_its_path(value: Json, path: str) -> None:
     error = refused(value)
 
     assert error.details["path"] == path
@@ -75,7 +75,7 @@ def test_anything_else_is_refused_with_its_path(value: Json, path: str) -> None:
     assert "Nothing was changed" in error.message
 
 
-def test_all_wrong_names_are_told_at_once_each_with_its_reason() -> None:
+def test_all_invalid_names_are_reported_at_once_with_reasons() -> None:
     wrong = ["../evil.json", "notes.txt", "a b.json"]
 
     error = refused({"files": {**FILES, **dict.fromkeys(wrong, 1)}})
@@ -85,7 +85,7 @@ def test_all_wrong_names_are_told_at_once_each_with_its_reason() -> None:
     assert "no folder" in error.message
 
 
-def test_a_thousand_wrong_names_do_not_make_a_thousand_lines() -> None:
+def test_a_thousand_invalid_names_are_reported_briefly() -> None:
     error = refused({"data": {"files": {f"{number}": {} for number in range(1000)}}})
 
     assert len(error.details["names"]) == 1000
@@ -94,7 +94,7 @@ def test_a_thousand_wrong_names_do_not_make_a_thousand_lines() -> None:
     assert len(error.message) < 2000
 
 
-def test_what_was_sent_is_left_as_it_was() -> None:
+def test_parsing_does_not_change_its_argument() -> None:
     files: dict[str, Json] = {"metadata.json": {}, "a.json": 1}
 
     parse_export({"files": files})
@@ -103,11 +103,11 @@ def test_what_was_sent_is_left_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("mode", list(ImportMode))
-def test_every_mode_is_read_by_its_word(mode: ImportMode) -> None:
+def test_every_mode_is_parsed_from_its_name(mode: ImportMode) -> None:
     assert parse_mode(mode.value) is mode
 
 
-def test_another_mode_is_refused_naming_what_is_allowed() -> None:
+def test_an_unknown_mode_is_refused_with_the_allowed_ones() -> None:
     with pytest.raises(ImportRefused) as caught:
         parse_mode("overwrite")
 
@@ -115,7 +115,7 @@ def test_another_mode_is_refused_naming_what_is_allowed() -> None:
     assert "replace" in caught.value.hint
 
 
-def test_a_plan_tells_each_document_apart_sorted_by_name() -> None:
+def test_a_plan_sorts_each_document_into_one_list() -> None:
     current = {"same.json": "1", "old.json": "1", "stays.json": "1", "broken.json": None}
     incoming = {"z.json": "9", "same.json": "1", "old.json": "2", "broken.json": "1", "a.json": "9"}
 
@@ -136,7 +136,7 @@ def test_a_plan_tells_each_document_apart_sorted_by_name() -> None:
     st.dictionaries(names, revisions),
     st.sampled_from(ImportMode),
 )
-def test_carrying_a_plan_out_gives_what_its_mode_promises(
+def test_applying_a_plan_gives_the_result_of_its_mode(
     current: dict[str, str | None], incoming: dict[str, str], mode: ImportMode
 ) -> None:
     plan = plan_import(current, incoming, mode)

@@ -1,4 +1,4 @@
-"""Which backups stay: by order, with reasons, and never without the newest sound one (V8)."""
+"""Which backups are kept and why, always including the newest sound one (V8)."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def plan(
     return plan_retention(backups, policy, now=NOON, current_revision=current_revision)
 
 
-def kept(decided: RetentionPlan) -> list[str]:
-    return [one.backup.name for one in decided.keep]
+def kept(result: RetentionPlan) -> list[str]:
+    return [entry.backup.name for entry in result.keep]
 
 
 def names(*backups: Backup) -> list[str]:
@@ -64,28 +64,28 @@ def newest_sound(backups: list[Backup], current_revision: str | None = None) -> 
 def test_the_newest_sound_backup_is_always_kept(
     backups: list[Backup], policy: RetentionPolicy, current_revision: str | None
 ) -> None:
-    decided = plan_retention(backups, policy, now=NOON, current_revision=current_revision)
+    result = plan_retention(backups, policy, now=NOON, current_revision=current_revision)
 
     newest = newest_sound(backups, current_revision)
-    assert newest is None or newest.name in kept(decided)
+    assert newest is None or newest.name in kept(result)
 
 
 @given(backups_of_one(), policies, revisions)
-def test_every_backup_is_either_kept_or_dropped_newest_first_and_with_a_reason(
+def test_every_backup_is_kept_or_dropped_with_a_reason(
     backups: list[Backup], policy: RetentionPolicy, current_revision: str | None
 ) -> None:
-    decided = plan_retention(backups, policy, now=NOON, current_revision=current_revision)
+    result = plan_retention(backups, policy, now=NOON, current_revision=current_revision)
 
-    both: list[Kept | Dropped] = [*decided.keep, *decided.drop]
-    assert sorted(one.backup.name for one in both) == sorted(names(*backups))
-    assert all(one.because for one in both)
-    for side in (decided.keep, decided.drop):
-        stamps = [one.backup.stamp for one in side]
+    both: list[Kept | Dropped] = [*result.keep, *result.drop]
+    assert sorted(entry.backup.name for entry in both) == sorted(names(*backups))
+    assert all(entry.because for entry in both)
+    for side in (result.keep, result.drop):
+        stamps = [entry.backup.stamp for entry in side]
         assert stamps == sorted(stamps, reverse=True)
 
 
 @given(backups_of_one(), policies, st.data(), st.integers(-10_000, 10_000))
-def test_neither_the_order_of_listing_nor_the_clock_changes_anything(
+def test_the_plan_depends_on_neither_listing_order_nor_clock(
     backups: list[Backup], policy: RetentionPolicy, data: st.DataObject, days: int
 ) -> None:
     shuffled = data.draw(st.permutations(backups))
@@ -96,7 +96,7 @@ def test_neither_the_order_of_listing_nor_the_clock_changes_anything(
 
 
 @given(backups_of_one(), policies, revisions)
-def test_pinned_ones_are_kept_and_change_nothing_for_others_of_another_content(
+def test_a_pinned_backup_does_not_change_the_plan_of_other_contents(
     backups: list[Backup], policy: RetentionPolicy, current_revision: str | None
 ) -> None:
     own = [
@@ -104,9 +104,9 @@ def test_pinned_ones_are_kept_and_change_nothing_for_others_of_another_content(
     ]
     pinned = {backup.name for backup in own if backup.pinned}
 
-    decided = plan_retention(own, policy, now=NOON, current_revision=current_revision)
+    result = plan_retention(own, policy, now=NOON, current_revision=current_revision)
 
-    assert pinned <= set(kept(decided))
+    assert pinned <= set(kept(result))
     if newest := newest_sound([b for b in own if b.name not in pinned], current_revision):
         alone = plan_retention(
             [b for b in own if b.name not in pinned],
@@ -114,7 +114,7 @@ def test_pinned_ones_are_kept_and_change_nothing_for_others_of_another_content(
             now=NOON,
             current_revision=current_revision,
         )
-        assert set(kept(alone)) - {newest.name} <= set(kept(decided))
+        assert set(kept(alone)) - {newest.name} <= set(kept(result))
 
 
 @given(
@@ -126,7 +126,7 @@ def test_pinned_ones_are_kept_and_change_nothing_for_others_of_another_content(
 def test_a_wider_policy_never_keeps_less(
     backups: list[Backup], policy: RetentionPolicy, word: str, more: int
 ) -> None:
-    """Contents all differ: a newer copy that is kept takes an older one's place otherwise."""
+    """All contents differ, because a newer copy would replace an older backup."""
     own = [replace(backup, revision=None) for backup in backups]
     narrow = replace(policy, bytes_max=None)
     wide = replace(narrow, **{f"keep_{word}": getattr(narrow, f"keep_{word}") + more})
@@ -137,7 +137,7 @@ def test_a_wider_policy_never_keeps_less(
 
 
 @given(backups_of_one(), policies, st.integers(0, 4000), st.integers(0, 4000))
-def test_more_bytes_never_keep_less(
+def test_a_larger_byte_limit_never_keeps_less(
     backups: list[Backup], policy: RetentionPolicy, bytes_max: int, more: int
 ) -> None:
     narrow, wide = (replace(policy, bytes_max=limit) for limit in (bytes_max, bytes_max + more))
@@ -148,93 +148,93 @@ def test_more_bytes_never_keep_less(
 
 
 @given(backups_of_one(), policies, st.integers(0, 4000))
-def test_the_byte_budget_holds_for_all_but_the_newest_sound_one(
+def test_the_byte_limit_holds_except_for_the_newest_sound_backup(
     backups: list[Backup], policy: RetentionPolicy, bytes_max: int
 ) -> None:
     newest = newest_sound(backups)
-    decided = plan_retention(backups, replace(policy, bytes_max=bytes_max), now=NOON)
+    result = plan_retention(backups, replace(policy, bytes_max=bytes_max), now=NOON)
 
-    weighed = [one.backup for one in decided.keep if not one.backup.pinned]
-    total_bytes = sum(backup.size_bytes for backup in weighed)
+    unpinned = [entry.backup for entry in result.keep if not entry.backup.pinned]
+    total_bytes = sum(backup.size_bytes for backup in unpinned)
     assert newest is None or total_bytes <= max(
-        bytes_max, newest.size_bytes if newest in weighed else 0
+        bytes_max, newest.size_bytes if newest in unpinned else 0
     )
 
 
 @given(backups_of_one(), policies, revisions)
-def test_carrying_a_plan_out_leaves_nothing_more_to_drop(
+def test_applying_a_plan_leaves_nothing_more_to_drop(
     backups: list[Backup], policy: RetentionPolicy, current_revision: str | None
 ) -> None:
-    decided = plan_retention(backups, policy, now=NOON, current_revision=current_revision)
-    left = [one.backup for one in decided.keep]
+    result = plan_retention(backups, policy, now=NOON, current_revision=current_revision)
+    left = [entry.backup for entry in result.keep]
 
     again = plan_retention(left, policy, now=NOON, current_revision=current_revision)
 
-    assert kept(again) == kept(decided)
+    assert kept(again) == kept(result)
 
 
-# the seed's rule
+# the default policy
 
 
-def test_the_five_newest_are_kept_and_the_older_ones_go() -> None:
+def test_the_five_newest_are_kept_and_older_ones_dropped() -> None:
     seven = [a_backup(hours_ago) for hours_ago in range(7)]
 
-    decided = plan(seven)
+    result = plan(seven)
 
-    assert kept(decided) == names(*seven[:5])
-    assert {one.because for one in decided.keep} == {"newest 5"}
-    assert {one.because for one in decided.drop} == {"older than the policy keeps"}
+    assert kept(result) == names(*seven[:5])
+    assert {entry.because for entry in result.keep} == {"newest 5"}
+    assert {entry.because for entry in result.drop} == {"older than the policy keeps"}
 
 
-def test_newest_is_told_by_the_counter_within_one_second_as_a_number() -> None:
+def test_counters_within_one_second_are_compared_as_numbers() -> None:
     tenth, second = a_backup(counter=10), a_backup(counter=2)
 
     assert kept(plan([second, tenth], keep_newest=1)) == [tenth.name]
 
 
-def test_a_broken_newest_backup_pushes_no_sound_one_out() -> None:
+def test_a_broken_newest_backup_displaces_no_sound_one() -> None:
     broken = a_backup(0, verdict="torn")
     sound = [a_backup(hours_ago) for hours_ago in range(1, 7)]
 
-    decided = plan([broken, *sound])
+    result = plan([broken, *sound])
 
-    assert kept(decided) == names(*sound[:5])
-    assert decided.drop[0].because == "torn, and there are enough sound ones"
+    assert kept(result) == names(*sound[:5])
+    assert result.drop[0].because == "torn, and there are enough sound ones"
 
 
 @pytest.mark.parametrize("verdict", ["torn", "altered", "edited", "unreadable"])
-def test_broken_ones_stay_while_there_are_few_sound_ones(verdict: str) -> None:
+def test_broken_backups_are_kept_while_there_are_few_sound_ones(verdict: str) -> None:
     broken, sound = a_backup(0, verdict=verdict), a_backup(1)
 
-    decided = plan([broken, sound])
+    result = plan([broken, sound])
 
-    assert kept(decided) == names(broken, sound)
-    assert decided.keep[0].because == f"{verdict}, but there are few sound ones"
+    assert kept(result) == names(broken, sound)
+    assert result.keep[0].because == f"{verdict}, but there are few sound ones"
 
 
-def test_without_a_sound_one_nothing_goes_whatever_the_budget() -> None:
+def test_without_a_sound_backup_nothing_is_dropped() -> None:
     broken = [a_backup(hours_ago, verdict="torn") for hours_ago in range(9)]
 
     assert not plan(broken, keep_newest=1, bytes_max=0).drop
 
 
-def test_keeping_none_still_keeps_the_newest_sound_one() -> None:
-    decided = plan([a_backup(0, verdict="torn"), a_backup(1), a_backup(2)], keep_newest=0)
+def test_keep_newest_zero_still_keeps_the_newest_sound_backup() -> None:
+    result = plan([a_backup(0, verdict="torn"), a_backup(1), a_backup(2)], keep_newest=0)
 
-    assert kept(decided) == [a_backup(1).name]
-    assert decided.keep[0].because == "newest sound"
+    assert kept(result) == [a_backup(1).name]
+    assert result.keep[0].because == "newest sound"
 
 
 # periods
 
 
-def test_daily_keeps_the_newest_of_each_of_the_last_days_that_have_one() -> None:
+def test_daily_keeps_the_newest_of_each_day_that_has_a_backup() -> None:
     today, earlier, yesterday, week_ago = (a_backup(hours) for hours in (0, 3, 24, 24 * 7))
 
-    decided = plan([today, earlier, yesterday, week_ago], keep_newest=0, keep_daily=3)
+    result = plan([today, earlier, yesterday, week_ago], keep_newest=0, keep_daily=3)
 
-    assert kept(decided) == names(today, yesterday, week_ago)
-    assert {one.because for one in decided.keep} == {"daily"}
+    assert kept(result) == names(today, yesterday, week_ago)
+    assert {entry.because for entry in result.keep} == {"daily"}
 
 
 @pytest.mark.parametrize(
@@ -242,85 +242,85 @@ def test_daily_keeps_the_newest_of_each_of_the_last_days_that_have_one() -> None
     [("hourly", (0, 1, 2)), ("daily", (0, 24, 48)), ("weekly", (0, 168, 336)),
      ("monthly", (0, 24 * 10, 24 * 40))],
 )  # fmt: skip
-def test_each_period_keeps_as_many_as_it_says(word: str, hours: tuple[int, ...]) -> None:
+def test_each_period_keeps_its_number_of_backups(word: str, hours: tuple[int, ...]) -> None:
     backups = [a_backup(hours_ago) for hours_ago in hours]
 
     limits: dict[str, Any] = {f"keep_{word}": 2}
 
-    decided = plan(backups, keep_newest=0, **limits)
+    result = plan(backups, keep_newest=0, **limits)
 
-    assert kept(decided) == names(*backups[:2])
+    assert kept(result) == names(*backups[:2])
 
 
-def test_a_week_is_an_iso_week_even_over_new_year() -> None:
+def test_a_week_is_an_iso_week_across_new_year() -> None:
     """Monday 30 December 2024 and Sunday 5 January 2025 are one week."""
     sunday, monday = a_backup(24), a_backup(24 * 7)
 
     assert kept(plan([sunday, monday], keep_newest=0, keep_weekly=5)) == [sunday.name]
 
 
-def test_a_backup_wanted_twice_says_so() -> None:
+def test_a_backup_kept_by_two_rules_has_both_reasons() -> None:
     assert plan([a_backup()], keep_daily=1).keep[0].because == "newest 5, daily"
 
 
 # pins
 
 
-def test_pinned_ones_are_kept_uncounted_with_their_reason() -> None:
+def test_pinned_backups_are_kept_uncounted_with_their_reason() -> None:
     pinned = a_backup(100, pinned=True, because="before a blank save")
     others = [a_backup(hours_ago) for hours_ago in range(6)]
 
-    decided = plan([*others, pinned])
+    result = plan([*others, pinned])
 
-    assert kept(decided) == names(*others[:5], pinned)
-    assert decided.keep[-1].because == "pinned: before a blank save"
+    assert kept(result) == names(*others[:5], pinned)
+    assert result.keep[-1].because == "pinned: before a blank save"
 
 
-def test_a_pin_without_reason_is_pinned_all_the_same() -> None:
+def test_a_pinned_backup_without_a_reason_is_kept() -> None:
     assert plan([a_backup(pinned=True)]).keep[0].because == "pinned"
 
 
 # copies
 
 
-def test_a_copy_of_the_document_or_of_a_newer_backup_is_none() -> None:
+def test_a_copy_of_the_document_or_of_a_newer_backup_is_dropped() -> None:
     current, newer, copy, other = (
         a_backup(hours, revision=revision)
         for hours, revision in ((0, "now"), (1, "a"), (2, "a"), (3, "b"))
     )
 
-    decided = plan([current, newer, copy, other], "now", keep_newest=2)
+    result = plan([current, newer, copy, other], "now", keep_newest=2)
 
-    assert kept(decided) == names(newer, other)
-    assert [one.because for one in decided.drop] == [
+    assert kept(result) == names(newer, other)
+    assert [entry.because for entry in result.drop] == [
         "same content as its document",
         f"same content as {newer.name}",
     ]
 
 
-def test_the_only_sound_backup_stays_though_it_equals_its_document() -> None:
-    """After a restore from the only backup, it is all that a flipped bit leaves."""
+def test_the_only_sound_backup_is_kept_though_it_equals_its_document() -> None:
+    """After a restore from the only backup, that backup protects from a flipped bit."""
     assert kept(plan([a_backup(revision="now")], "now")) == [a_backup().name]
 
 
-def test_a_copy_stays_where_the_newer_one_is_itself_dropped() -> None:
+def test_a_copy_is_kept_if_the_newer_backup_is_dropped() -> None:
     last, dropped, copy = (
         a_backup(hours, revision=revision) for hours, revision in ((0, "b"), (1, "a"), (24, "a"))
     )
 
-    decided = plan([last, dropped, copy], keep_newest=1, keep_daily=2)
+    result = plan([last, dropped, copy], keep_newest=1, keep_daily=2)
 
-    assert kept(decided) == names(last, copy)
+    assert kept(result) == names(last, copy)
 
 
-def test_a_verified_backup_is_no_copy_of_one_that_nobody_looked_at() -> None:
+def test_a_verified_backup_is_no_copy_of_an_unchecked_one() -> None:
     unchecked = a_backup(0, revision="a", verdict="unchecked")
     sound = a_backup(1, revision="a", verdict="sound")
 
     assert kept(plan([unchecked, sound])) == names(unchecked, sound)
 
 
-def test_broken_ones_are_no_copies_and_make_none() -> None:
+def test_broken_backups_are_not_compared_as_copies() -> None:
     broken = a_backup(0, revision="a", verdict="altered")
 
     assert kept(plan([broken, a_backup(1, revision="a")])) == names(broken, a_backup(1))
@@ -329,17 +329,17 @@ def test_broken_ones_are_no_copies_and_make_none() -> None:
 # bytes
 
 
-def test_over_the_budget_broken_ones_go_first_then_the_oldest() -> None:
+def test_over_the_byte_limit_broken_backups_are_dropped_first() -> None:
     broken = a_backup(0, verdict="torn")
     sound = [a_backup(hours_ago) for hours_ago in (1, 2, 3)]
 
     assert kept(plan([broken, *sound], bytes_max=300)) == names(*sound)
-    decided = plan([broken, *sound], bytes_max=299)
-    assert kept(decided) == names(*sound[:2])
-    assert {one.because for one in decided.drop} == {"over 299 bytes"}
+    result = plan([broken, *sound], bytes_max=299)
+    assert kept(result) == names(*sound[:2])
+    assert {entry.because for entry in result.drop} == {"over 299 bytes"}
 
 
-def test_a_newest_one_larger_than_the_budget_stays_alone() -> None:
+def test_a_newest_backup_over_the_byte_limit_is_kept_alone() -> None:
     large, small = a_backup(0, size_bytes=5000), a_backup(1, size_bytes=1)
 
     assert kept(plan([large, small], bytes_max=1000)) == [large.name]
@@ -355,12 +355,12 @@ def test_a_negative_limit_is_refused_by_name(limit: str) -> None:
 
 
 @given(backups_of_one("a.json"), backups_of_one("b.json"), st.integers(0, 8000))
-def test_shedding_never_takes_the_newest_sound_one_and_frees_what_it_can(
+def test_shedding_keeps_the_newest_sound_backup_and_frees_the_rest(
     first: list[Backup], second: list[Backup], bytes_to_free: int
 ) -> None:
     dropped = plan_shedding({"a.json": first, "b.json": second}, bytes_to_free=bytes_to_free)
 
-    gone = [one.backup for one in dropped]
+    gone = [entry.backup for entry in dropped]
     sheddable: list[Backup] = []
     for backups in (first, second):
         newest = newest_sound(backups)
@@ -372,14 +372,14 @@ def test_shedding_never_takes_the_newest_sound_one_and_frees_what_it_can(
     assert gone == sorted(gone, key=lambda backup: (backup.pinned, backup.stamp, backup.name))
 
 
-def test_shedding_goes_by_age_across_documents_and_takes_pinned_ones_last() -> None:
+def test_shedding_drops_by_age_across_documents_and_pinned_ones_last() -> None:
     old, newest = a_backup(9, document="a.json"), a_backup(1, document="a.json")
     pinned = a_backup(99, document="b.json", pinned=True)
     younger, last = a_backup(5, document="b.json"), a_backup(4, document="b.json")
     backups = {"a.json": [newest, old], "b.json": [last, pinned, younger]}
 
-    assert [one.backup for one in plan_shedding(backups, bytes_to_free=150)] == [old, younger]
-    assert [one.backup for one in plan_shedding(backups, bytes_to_free=10**9)] == [
+    assert [entry.backup for entry in plan_shedding(backups, bytes_to_free=150)] == [old, younger]
+    assert [entry.backup for entry in plan_shedding(backups, bytes_to_free=10**9)] == [
         old,
         younger,
         pinned,
@@ -387,7 +387,7 @@ def test_shedding_goes_by_age_across_documents_and_takes_pinned_ones_last() -> N
     assert plan_shedding(backups, bytes_to_free=0) == ()
 
 
-def test_the_last_broken_copies_of_a_document_are_not_shed() -> None:
+def test_backups_of_a_document_without_a_sound_one_are_not_shed() -> None:
     broken = [a_backup(1, verdict="torn"), a_backup(2, verdict="altered")]
 
     assert plan_shedding({"user_profile.json": broken}, bytes_to_free=10**9) == ()

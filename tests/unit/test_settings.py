@@ -1,4 +1,4 @@
-"""Settings: one order of sources, every value with its origin, every mistake named."""
+"""Settings: the order of their sources, the origin of each value, and the errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load(environ: Mapping[str, str] | None = None, **arguments: object) -> Setti
     return load_settings(environ=environ or {}, arguments=named)
 
 
-def test_defaults_need_nothing() -> None:
+def test_the_defaults_need_no_input() -> None:
     settings = load()
     assert settings.data_dir == "./data"
     assert settings.bind == ("127.0.0.1", 8080)
@@ -45,12 +45,12 @@ def test_defaults_need_nothing() -> None:
 
 
 def flat(tables: dict[str, Any]) -> dict[str, Any]:
-    """Return `[jobs.usage]` beside `[storage]`."""
+    """Return the tables with `[jobs.usage]` at the same level as `[storage]`."""
     jobs = {f"jobs.{name}": table for name, table in tables.get("jobs", {}).items()}
     return {name: table for name, table in tables.items() if name != "jobs"} | jobs
 
 
-def test_the_file_documents_every_setting_with_its_default() -> None:
+def test_the_example_file_has_every_setting_with_its_default() -> None:
     text = TOML.read_text(encoding="utf-8")
     uncommented = re.sub(r"^# (?=[a-z_]+ = )", "", text, flags=re.MULTILINE)
     tables = flat(tomllib.loads(uncommented))
@@ -61,11 +61,11 @@ def test_the_file_documents_every_setting_with_its_default() -> None:
             assert value == (list(expected) if isinstance(expected, tuple) else expected), key
 
 
-def test_the_file_loads_as_it_is() -> None:
+def test_the_example_file_loads() -> None:
     assert load_settings(config=str(TOML), environ={}).storage == Settings().storage
 
 
-def test_later_sources_win_and_are_named(tmp_path: Path) -> None:
+def test_later_sources_win_and_are_recorded_as_origins(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text("[backups]\nkeep_newest = 1\nkeep_daily = 2\nkeep_weekly = 3\n")
     settings = load_settings(
@@ -81,7 +81,7 @@ def test_later_sources_win_and_are_named(tmp_path: Path) -> None:
     assert settings.origins["backups.keep_monthly"] == "default"
 
 
-def test_config_seline_toml_is_found_by_itself(tmp_path: Path) -> None:
+def test_config_seline_toml_is_the_default_file(tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "seline.toml").write_text("[log]\nlevel = 'debug'\n")
     (tmp_path / "config" / "bot.toml").write_text("[bot]\ntoken = 'x'\n")
@@ -101,7 +101,9 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ({"RAILWAY_VOLUME_MOUNT_PATH": "/volume", "SELINE_DATA_DIR": "/a"}, "/a"),
     ],
 )
-def test_the_data_directory_is_found_in_order(environ: dict[str, str], data_dir: str) -> None:
+def test_the_data_directory_comes_from_the_first_source_that_names_it(
+    environ: dict[str, str], data_dir: str
+) -> None:
     assert load(environ).data_dir == data_dir
 
 
@@ -112,7 +114,7 @@ def test_platforms_require_a_mount(name: str) -> None:
     assert load(storage__require_mount=True).mount_required
 
 
-def test_a_platforms_port_or_a_host_opens_the_bind_and_a_chosen_port_does_not() -> None:
+def test_only_a_host_or_the_platforms_port_makes_the_bind_public() -> None:
     assert load(server__port=9000).bind == ("127.0.0.1", 9000)
     assert not load({"SELINE_SERVER__PORT": "9000"}).bind_is_public
     assert load({"SELINE_SERVER__HOST": "0.0.0.0"}).bind_is_public
@@ -121,7 +123,7 @@ def test_a_platforms_port_or_a_host_opens_the_bind_and_a_chosen_port_does_not() 
     assert load({"SELINE_SERVER__HOST": "127.0.0.1", "PORT": "9000"}).bind == ("127.0.0.1", 9000)
 
 
-def test_a_secret_may_lie_in_a_file_and_is_never_shown(tmp_path: Path) -> None:
+def test_a_secret_may_be_read_from_a_file_and_is_never_shown(tmp_path: Path) -> None:
     secret = tmp_path / "token"
     secret.write_text("a-long-enough-secret\n")
     for variable in ("SELINE_ADMIN_TOKEN_FILE", "SELINE_SERVER__ADMIN_TOKEN_FILE"):
@@ -133,7 +135,7 @@ def test_a_secret_may_lie_in_a_file_and_is_never_shown(tmp_path: Path) -> None:
         load({"SELINE_ADMIN_TOKEN_FILE": str(tmp_path / "none")})
 
 
-def test_a_short_admin_token_refuses_to_start_without_showing_it() -> None:
+def test_a_short_admin_token_is_refused_without_showing_it() -> None:
     with pytest.raises(SettingsError) as refused:
         load({"SELINE_ADMIN_TOKEN": "short-secret"})
     assert "short-secret" not in refused.value.message
@@ -153,14 +155,14 @@ def test_a_short_admin_token_refuses_to_start_without_showing_it() -> None:
         ({"PORT": "-1"}, "environment PORT"),
     ],
 )
-def test_a_wrong_setting_refuses_to_start_naming_it(environ: dict[str, str], expected: str) -> None:
+def test_an_invalid_setting_is_refused_by_name(environ: dict[str, str], expected: str) -> None:
     with pytest.raises(SettingsError) as refused:
         load(environ)
     assert expected in refused.value.message
 
 
 @pytest.mark.parametrize("value", [True, 1.5, "x", None.__class__, [], -3])
-def test_a_wrong_argument_is_refused(value: object) -> None:
+def test_an_invalid_argument_is_refused(value: object) -> None:
     with pytest.raises(SettingsError):
         load(backups__keep_newest=value)
 
@@ -179,7 +181,7 @@ def test_an_unknown_variable_warns_with_the_nearest_name() -> None:
         ("SELINE_JOBS__INTEGRITY__FOO", ""),
     ],
 )
-def test_only_a_setting_that_is_really_near_is_suggested(variable: str, meant: str) -> None:
+def test_only_a_similar_setting_is_suggested(variable: str, meant: str) -> None:
     with pytest.raises(SettingsError) as refused:
         load_settings(environ={variable: "1"})
 
@@ -187,14 +189,14 @@ def test_only_a_setting_that_is_really_near_is_suggested(variable: str, meant: s
     assert "`seline config show`" in refused.value.hint
 
 
-def test_an_unknown_variable_that_is_near_to_none_leads_to_the_list() -> None:
+def test_an_unknown_variable_without_a_similar_name_points_to_the_list() -> None:
     (warning,) = load_settings(environ={"SELINE_FOO": "1"}).warnings
 
     assert "did you mean" not in warning
     assert "`seline config show`" in warning
 
 
-def test_a_broken_or_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_broken_or_missing_file_is_refused_by_name(tmp_path: Path) -> None:
     broken = tmp_path / "broken.toml"
     broken.write_text("[storage\n")
     with pytest.raises(SettingsError, match="line 1"):
@@ -207,7 +209,7 @@ def test_a_broken_or_missing_file_is_named(tmp_path: Path) -> None:
         load_settings(config=str(unknown), environ={})
 
 
-def test_every_setting_has_a_kind_and_every_secret_is_one() -> None:
+def test_every_setting_has_a_rule_and_every_secret_is_a_setting() -> None:
     listed = {f"{section}.{key}" for section, keys in sections().items() for key in keys}
     assert listed == set(setting_names())
     assert set(setting_names()) >= SECRETS

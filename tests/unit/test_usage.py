@@ -1,4 +1,4 @@
-"""How full is full, who hears of it, and who may still write (V9)."""
+"""The usage ratio, its levels, and which writes still fit (V9)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MB = 1_000_000
 
 
 def a_usage(**known: Any) -> Usage:
-    """Return an empty volume of 500 MB with a mount of its own."""
+    """Return the usage of an empty 500 MB volume on its own mount."""
     empty: dict[str, Any] = {
         "capacity_bytes": 500 * MB,
         "used_bytes": 0,
@@ -55,25 +55,25 @@ ratios = st.floats(0, 1.2)
 levels = st.sampled_from(UsageLevel)
 
 
-def test_a_mount_counts_as_df_does_so_roots_share_is_no_room() -> None:
+def test_a_mount_counts_like_df_without_the_blocks_of_root() -> None:
     usage = a_usage(capacity_bytes=500 * MB, used_bytes=368 * MB, available_bytes=32 * MB)
 
     assert usage.usage_ratio == pytest.approx(0.92)
 
 
-def test_a_limit_nearer_than_the_volume_counts() -> None:
+def test_the_limit_counts_if_it_is_nearer_than_the_volume() -> None:
     assert filled(100, limit_bytes=125 * MB).usage_ratio == pytest.approx(0.8)
     assert filled(100, limit_bytes=5000 * MB).usage_ratio == pytest.approx(0.2)
 
 
-def test_elsewhere_only_our_files_count_against_the_limit() -> None:
+def test_on_a_shared_disk_only_our_files_count_against_the_limit() -> None:
     shared = filled(400, own_mount=False, limit_bytes=500 * MB, documents_bytes=MB)
 
     assert shared.usage_ratio == pytest.approx(1 / 500)
     assert filled(400, own_mount=False, files_bytes=MB).usage_ratio == 0.0
 
 
-def test_a_shared_disk_with_no_room_left_is_full_whoever_filled_it() -> None:
+def test_a_shared_disk_without_room_is_full() -> None:
     full = a_usage(own_mount=False, available_bytes=1000, limit_bytes=500 * MB)
 
     assert full.usage_ratio == 1.0
@@ -87,13 +87,13 @@ def test_a_file_system_that_reports_no_size_is_not_full() -> None:
 
 
 @pytest.mark.parametrize("level", list(UsageLevel))
-def test_every_level_has_its_mark_and_holds_from_it(level: UsageLevel) -> None:
+def test_every_level_begins_at_its_threshold(level: UsageLevel) -> None:
     assert level_of(LEVELS[level]) is level
     assert level is UsageLevel.OK or level_of(LEVELS[level] - 0.001) is not level
 
 
 @given(levels, ratios)
-def test_a_level_rises_at_once_and_falls_two_points_below_its_mark(
+def test_a_level_rises_at_once_and_falls_two_points_below_its_threshold(
     previous: UsageLevel, ratio: float
 ) -> None:
     level = next_level(previous, ratio)
@@ -117,7 +117,7 @@ def test_a_level_rises_at_once_and_falls_two_points_below_its_mark(
         (UsageLevel.HALF, 0.99, UsageLevel.CRITICAL),
     ],
 )
-def test_levels_do_not_flutter(previous: UsageLevel, ratio: float, level: UsageLevel) -> None:
+def test_levels_do_not_flap(previous: UsageLevel, ratio: float, level: UsageLevel) -> None:
     assert next_level(previous, ratio) is level
 
 
@@ -146,7 +146,7 @@ def test_growing_writes_shed_from_90_percent_and_are_refused_from_95(
     assert room_for(int(growth_mb * MB), limited) is room
 
 
-def test_on_a_shared_disk_the_disks_own_end_is_seen_before_it_is_met() -> None:
+def test_a_write_that_would_fill_a_shared_disk_is_refused() -> None:
     shared = a_usage(own_mount=False, available_bytes=3 * MB, limit_bytes=500 * MB)
 
     assert room_for(MB, shared) is Room.FREE
@@ -154,7 +154,7 @@ def test_on_a_shared_disk_the_disks_own_end_is_seen_before_it_is_met() -> None:
 
 
 @given(usages, st.integers(-(10**9), 0))
-def test_what_does_not_grow_is_never_refused(usage: Usage, growth_bytes: int) -> None:
+def test_a_write_that_does_not_grow_is_never_refused(usage: Usage, growth_bytes: int) -> None:
     assert room_for(growth_bytes, usage) is Room.FREE
 
 

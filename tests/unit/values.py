@@ -35,7 +35,7 @@ def a_backup(
     pinned: bool = False,
     because: str = "",
 ) -> Backup:
-    """Return a backup taken some hours before NOON."""
+    """Return a backup taken `hours_ago` hours before NOON."""
     stamp = Stamp((NOON - timedelta(hours=hours_ago)).replace(microsecond=0), counter)
     return Backup(
         name=backup_name(document, stamp),
@@ -51,7 +51,7 @@ def a_backup(
 
 @st.composite
 def backups_of_one(draw: st.DrawFn, document: str = "user_profile.json") -> list[Backup]:
-    """Draw the backups of one document, in any order, of any age, size and verdict."""
+    """Draw backups of one document with any order, age, size and verdict."""
     hours = draw(st.lists(st.integers(0, 2000), unique=True, max_size=12))
     return [
         a_backup(

@@ -1,7 +1,7 @@
-"""One small volume per released on-disk format: never edited, opened by every later Seline.
+"""One small volume per on-disk format, which every later version of Seline must open.
 
-A volume is kept as a tar file, because checksums and times do not travel in git. `python -m
-tests.volumes` makes the one of the current format, and refuses to touch one that is there.
+A volume is stored as a tar file, because git keeps neither extended attributes nor times. `python
+-m tests.volumes` creates the file of the current format; it fails if the file exists.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LEFT_OUT: Final = ("reserve", "control.sock", "server.json", "staging", "export
 
 
 def pack(volume: Path, tar: Path) -> None:
-    """Put a closed volume into a new tar file, with checksums and times."""
+    """Write a closed volume into a new tar file, with checksums and times."""
     with tarfile.open(tar, "x:xz", format=tarfile.PAX_FORMAT) as packed:
         for path in sorted(volume.rglob("*")):
             if path.is_file() and not set(path.relative_to(volume).parts) & set(_LEFT_OUT):
@@ -27,7 +27,7 @@ def pack(volume: Path, tar: Path) -> None:
 
 
 def unpack(tar: Path, volume: Path) -> None:
-    """Make the volume that a tar file holds."""
+    """Create the volume that is in a tar file."""
     with tarfile.open(tar) as packed:
         for member in packed:
             path = volume / member.name

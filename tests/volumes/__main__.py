@@ -1,4 +1,4 @@
-"""`python -m tests.volumes`: make the golden volume of the current format, once."""
+"""`python -m tests.volumes`: create the golden volume of the current format, once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROFILE = "user_profile.json"
 
 
 def main() -> None:
-    """Save, edit, break and pin as a bot and its author do, then pack what lies there."""
+    """Create a volume and pack it."""
     with tempfile.TemporaryDirectory() as scratch:
         volume = Path(scratch) / "data"
         fill(volume)
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def fill(volume: Path) -> None:
-    """Make the volume that `test_golden_volumes` knows."""
+    """Create the volume that `test_golden_volumes` expects."""
     with open_seline(volume) as seline:
         data = seline.data
         for number in range(7):
@@ -38,7 +38,7 @@ def fill(volume: Path) -> None:
 
 
 def flip(path: Path) -> None:
-    """Change one digit and keep the mtime, as a bad disk does."""
+    """Change one digit and keep the mtime, like a disk that corrupts data."""
     before = path.stat()
     path.write_bytes(path.read_bytes().replace(b"2", b"3"))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
