@@ -55,12 +55,25 @@ def verbs(group: click.Group = front, above: str = "seline") -> list[str]:
     return found
 
 
+def rooms() -> list[str]:
+    """Return the folders and modules of the package, and the workers'."""
+    package = ROOT / "seline"
+    folders = [f"seline/{path.parent.name}/" for path in package.glob("*/__init__.py")]
+    modules = [f"seline/{path.name}" for path in package.glob("[!_]*.py")]
+    return [*folders, *modules, "workers/seline_workers/"]
+
+
 def address(route: Route) -> str:
     """Return a route as the page shows it."""
     return f"{route.method} {route.path.removeprefix(PREFIX)}"
 
 
 KINDS = {
+    "room": Documented(
+        page="docs/design.md",
+        row=r"^\| (`(?:seline|workers)/[\w/.]+`(?:, `[\w/.]+`)*) \|",
+        names=rooms,
+    ),
     "public name": Documented(
         page="docs/python.md", row=r"^###? (`\w+`(?:, `\w+`)*)$", names=public_names
     ),
@@ -117,7 +130,7 @@ def test_every_name_is_documented_once(kind: str) -> None:
     """Compare the names on the page with those in the code."""
     documented = KINDS[kind]
     rows = re.findall(documented.row, page(documented.page), re.MULTILINE)
-    on_page = [name for row in rows for name in re.findall(r"`(\w+)`", row) or [row]]
+    on_page = [name for row in rows for name in re.findall(r"`([\w/.]+)`", row) or [row]]
 
     assert sorted(on_page) == sorted(set(documented.names()))
 
