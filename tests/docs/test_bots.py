@@ -98,7 +98,7 @@ async def test_python_telegram_bot(data_dir: Path) -> None:
     application = example("python-telegram-bot")["build"](builder)
     await application.initialize()
     await application.post_init(application)
-    told = {
+    update = {
         "update_id": 1,
         "message": {
             "message_id": 1, "date": 0, "chat": {"id": 7, "type": "private"}, "text": "/start",
@@ -106,7 +106,7 @@ async def test_python_telegram_bot(data_dir: Path) -> None:
             "entities": [{"type": "bot_command", "offset": 0, "length": 6}],
         },
     }  # fmt: skip
-    await application.process_update(telegram.Update.de_json(told, application.bot))
+    await application.process_update(telegram.Update.de_json(update, application.bot))
     data = application.bot_data["seline"].data
     assert await data.load_json(DOCUMENT) == {"visits": 1}
     assert b"Visit number 1" in sent[0]

@@ -1,4 +1,4 @@
-"""docs/reliability.md is made of figures alone, reads well, and the README quotes its headline."""
+"""docs/reliability.md is built from figures only, and the README quotes its headline."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_headline_counts_faults_broken_promises_and_wrong_stores() -> None:
     )
 
 
-def test_the_document_says_what_each_suite_does_and_what_was_left_untried() -> None:
+def test_the_document_describes_each_suite_and_counts_what_was_not_tried() -> None:
     text = document(FIGURES)
 
     assert headline(FIGURES) in text
@@ -49,7 +49,7 @@ def test_the_document_says_what_each_suite_does_and_what_was_left_untried() -> N
     assert "1,100 were left for want of time" in text
 
 
-def test_wrong_stores_stand_apart_from_wrong_builds() -> None:
+def test_wrong_stores_and_wrong_builds_have_separate_tables() -> None:
     stores, builds, others = document(FIGURES).split("### ")[1:]
 
     assert "| writes in place | 19 | 11 |" in stores
@@ -57,11 +57,11 @@ def test_wrong_stores_stand_apart_from_wrong_builds() -> None:
     assert "| rot: no checksum | 100 | 60 |" in others
 
 
-def test_of_a_round_that_was_made_twice_the_last_figure_stands() -> None:
+def test_a_repeated_round_keeps_only_its_last_figure() -> None:
     earlier = {**FIGURES[0], "tried": 3}
     lines = "\n".join(map(json.dumps, [earlier, *FIGURES]))
 
-    assert [one["tried"] for one in read(lines)] == [one["tried"] for one in FIGURES]
+    assert [figure["tried"] for figure in read(lines)] == [figure["tried"] for figure in FIGURES]
 
 
 def test_after_a_slice_of_the_long_run_the_document_stays_as_it_is(
@@ -79,7 +79,7 @@ def test_after_a_slice_of_the_long_run_the_document_stays_as_it_is(
     assert not (tmp_path / "docs").exists()
 
 
-def test_every_suite_that_notes_figures_has_its_sentence() -> None:
+def test_every_suite_that_notes_figures_is_described() -> None:
     noted = set(_noted_suites())
 
     assert noted >= {"power cut", CONTROL}
@@ -87,7 +87,7 @@ def test_every_suite_that_notes_figures_has_its_sentence() -> None:
 
 
 @pytest.mark.skipif(not DOCUMENT.exists(), reason="`make prove` has not written it yet")
-def test_every_suite_of_the_document_is_one_that_the_code_still_has() -> None:
+def test_every_suite_of_the_document_is_in_the_code() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
 
     named = re.findall(r"^\| \[(.+?)\]\(#", text, re.MULTILINE)

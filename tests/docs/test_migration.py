@@ -1,28 +1,25 @@
-"""The owner's snippets run as they are, import path aside: blocking as written, and awaited."""
+"""Snippets written for an older `data_manager.py` run; only their import path differs."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from seline import blocking, open_seline
-from tests.docs.blocks import ROOT
+from tests.docs.blocks import run_python
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[None]:
+def open_here(tmp_path: Path) -> Iterator[None]:
     with blocking.open_seline(tmp_path):
         yield
 
 
-@pytest.mark.usefixtures("opened")
-def test_saving_loading_updating_and_restoring() -> None:
+@pytest.mark.usefixtures("open_here")
+def test_save_load_update_and_restore() -> None:
     from seline.blocking import get_data_manager
 
     data_manager = get_data_manager()
@@ -37,8 +34,8 @@ def test_saving_loading_updating_and_restoring() -> None:
     assert data_manager.load_json("none.json") == {}
 
 
-@pytest.mark.usefixtures("opened")
-def test_the_profile_service() -> None:
+@pytest.mark.usefixtures("open_here")
+def test_the_profile_service_saves_loads_and_restores() -> None:
     from seline.blocking import get_user_profile
 
     profile_service = get_user_profile()
@@ -50,8 +47,8 @@ def test_the_profile_service() -> None:
     assert profile_service.get_field("none", "default") == "default"
 
 
-@pytest.mark.usefixtures("opened")
-def test_the_lessons_service() -> None:
+@pytest.mark.usefixtures("open_here")
+def test_the_lessons_service_adds_and_lists() -> None:
     from seline.blocking import get_lessons_service
 
     lessons = get_lessons_service()
@@ -64,8 +61,8 @@ def test_the_lessons_service() -> None:
     assert [lesson["problem"] for lesson in all_lessons] == ["Messages trop longs"]
 
 
-@pytest.mark.usefixtures("opened")
-def test_the_migration_loop() -> None:
+@pytest.mark.usefixtures("open_here")
+def test_an_export_can_be_read_document_by_document() -> None:
     from seline.blocking import get_data_manager
 
     data_manager = get_data_manager()
@@ -79,7 +76,7 @@ def test_the_migration_loop() -> None:
     assert export["exported_at"]
 
 
-def test_the_export_from_a_shell(tmp_path: Path) -> None:
+def test_an_export_is_printed_from_a_shell(tmp_path: Path) -> None:
     code = """
 from seline.blocking import get_data_manager
 import json
@@ -88,14 +85,12 @@ print(json.dumps(export, indent=2))
 """
     with blocking.open_seline(tmp_path / "data") as seline:
         seline.data.save_json("user_profile.json", {"userName": "Alex"})
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, timeout=30
-    )
-    assert json.loads(done.stdout)["files"] == {"user_profile.json": {"userName": "Alex"}}
+    out = run_python(tmp_path, "-c", code)
+
+    assert json.loads(out)["files"] == {"user_profile.json": {"userName": "Alex"}}
 
 
-async def test_the_same_names_awaited(tmp_path: Path) -> None:
+async def test_the_same_names_can_be_awaited(tmp_path: Path) -> None:
     from seline import get_data_manager, get_lessons_service, get_user_profile
 
     async with open_seline(tmp_path):
@@ -108,14 +103,10 @@ async def test_the_same_names_awaited(tmp_path: Path) -> None:
         assert len(await get_lessons_service().get_lessons()) == 1
 
 
-def test_importing_seline_loads_neither_a_web_server_nor_a_scheduler() -> None:
+def test_importing_seline_loads_neither_a_web_server_nor_a_scheduler(tmp_path: Path) -> None:
     code = (
         "import seline, sys; seline.open_seline; import seline.blocking\n"
         "print([name for name in ('aiohttp', 'apscheduler', 'click', 'rich') if name in "
         "sys.modules])"
     )
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=30
-    )
-    assert done.stdout == "[]\n", done.stderr
+    assert run_python(tmp_path, "-c", code) == "[]\n"
