@@ -1,4 +1,4 @@
-"""Where the process listens: an address for people, a socket beside the documents for the CLI."""
+"""Listen: on an address for HTTP clients, on a Unix socket in the data directory for commands."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from seline.errors import SettingsError
 
 SOCKET_PATH_MAX: Final = 100
 CONTROL_SOCKET: Final = "control.sock"
-_LOOK_S: Final = 0.02
-_TURNS: Final = 5
-"""Turns of the loop in which who has come is among the connections, and what was sent is begun."""
+_POLL_S: Final = 0.02
+_LOOP_ITERATIONS: Final = 5
+"""Event-loop iterations to wait so that accepted connections are registered and read."""
 
 
-class SocketName(NamedTuple):
-    """The name of a socket that this process made."""
+class SocketFile(NamedTuple):
+    """The file of a Unix socket that this process created."""
 
     path: str
     identity: tuple[int, int]
 
     @classmethod
-    def of(cls, path: str) -> SocketName:
-        """Take note of a socket just made."""
+    def of(cls, path: str) -> SocketFile:
+        """Return the file of a socket that was just created."""
         return cls(path, _identity(path))
 
     def remove(self) -> None:
-        """Take the name away, unless it is another socket's by now."""
+        """Remove the file, unless another process has replaced it."""
         with contextlib.suppress(OSError):
             if _identity(self.path) == self.identity:
                 os.unlink(self.path)
@@ -45,102 +45,96 @@ def _identity(path: str) -> tuple[int, int]:
 
 
 async def listen(runner: web.AppRunner, host: str | None, port: int) -> str:
-    """Listen on an address, every address for host None; return it as a person types it.
+    """Listen on an address; return its URL. Host None is every address. Raises SettingsError."""
 
-    Raises SettingsError.
-    """
-
-    async def begin(host: str | None) -> None:
+    async def start(host: str | None) -> None:
         await _start(web.TCPSite(runner, host, port))
 
-    await _at(host, port, begin)
-    listening = next(iter(runner.addresses))
-    return f"http://{_shown_host(host)}:{listening[1]}"
+    await _at(host, port, start)
+    address = next(iter(runner.addresses))
+    return f"http://{_shown_host(host)}:{address[1]}"
 
 
 async def check_address(host: str | None, port: int) -> None:
-    """See that an address can be had, without listening: who calls meanwhile finds nobody.
-
-    Raises SettingsError.
-    """
+    """Check that an address is free, without accepting connections. Raises SettingsError."""
     loop = asyncio.get_running_loop()
 
-    async def begin(host: str | None) -> None:
+    async def bind(host: str | None) -> None:
         server = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)
         server.close()
 
-    await _at(host, port, begin)
+    await _at(host, port, bind)
 
 
-async def _at(host: str | None, port: int, begin: Callable[[str | None], Awaitable[None]]) -> None:
-    """Begin at a host; at every IPv4 address where every address is meant and IPv6 is missing."""
+async def _at(host: str | None, port: int, start: Callable[[str | None], Awaitable[None]]) -> None:
+    """Call `start` with the host; for every address without IPv6, with every IPv4 address."""
     try:
-        await begin(host)
+        await start(host)
     except OSError as error:
         if host is not None or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             raise _cannot_listen(error, host, port) from error
-        await _at("0.0.0.0", port, begin)  # noqa: S104  # no IPv6 here
+        await _at("0.0.0.0", port, start)  # noqa: S104  # no IPv6 here
 
 
-async def listen_on_control_socket(runner: web.AppRunner, data_dir: str) -> SocketName:
-    """Listen beside the documents, replacing a socket that a crash left: we hold the volume.
+async def listen_on_control_socket(runner: web.AppRunner, data_dir: str) -> SocketFile:
+    """Listen in the data directory; replace a socket that a crash left, as we hold the volume.
 
-    Raises OSError: a full volume may have no room for one more name.
+    Raises OSError: a full volume may have no room for one more file.
     """
     with control_socket(data_dir) as path:
-        made = await listen_on_socket(runner, path)
-    return made._replace(path=control_socket_path(data_dir))
+        file = await listen_on_socket(runner, path)
+    return file._replace(path=control_socket_path(data_dir))
 
 
-async def listen_on_socket(runner: web.AppRunner, path: str) -> SocketName:
-    """Listen on a socket that only its owner may open. Raises OSError."""
+async def listen_on_socket(runner: web.AppRunner, path: str) -> SocketFile:
+    """Listen on a Unix socket that only its owner may open. Raises OSError."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     await _start(web.UnixSite(runner, path))
     os.chmod(path, 0o600)
-    return SocketName.of(path)
+    return SocketFile.of(path)
 
 
 async def hang_up(
-    runner: web.AppRunner, *, socket: SocketName | None = None, answer_s: float = 0.0
+    runner: web.AppRunner, *, socket: SocketFile | None = None, answer_s: float = 0.0
 ) -> None:
-    """Listen no more, answer what is on its way, and end every connection.
+    """Stop listening, answer the requests that have arrived, and close every connection.
 
-    The name of the socket goes first: who comes later finds nobody, and who has come is let in
-    before nobody listens. Who is connected has `answer_s` to ask, hear and go.
+    The socket's file is removed first, so that no new client connects; clients that have connected
+    are accepted before the listening ends. They have `answer_s` to send a last request and close.
 
-    A connection that comes all the same is unknown to aiohttp's own hanging up, which then waits
-    all of its time-out for a request that nobody would read: it is told until it hears.
+    aiohttp's cleanup does not know a connection that is registered during it, and then waits its
+    whole time-out for a request that is never read. So connections are closed until it returns.
     """
-    listening = list(runner.sites)
+    sites = list(runner.sites)
     if socket is not None:
         socket.remove()
-    await _take_turns()
-    for site in listening:
+    await _run_loop()
+    for site in sites:
         await site.stop()
-    await _take_turns()
-    if listening:
-        await _last_answers(runner, answer_s)
-    ending = asyncio.ensure_future(runner.cleanup())
+    await _run_loop()
+    if sites:
+        await _wait_for_clients(runner, answer_s)
+    cleanup = asyncio.ensure_future(runner.cleanup())
     try:
-        while not ending.done():
+        while not cleanup.done():
             for connection in _connections(runner):
                 connection.close()
-            await asyncio.wait({ending}, timeout=_LOOK_S)
-        ending.result()
+            await asyncio.wait({cleanup}, timeout=_POLL_S)
+        cleanup.result()
     finally:
-        ending.cancel()
+        cleanup.cancel()
 
 
-async def _take_turns() -> None:
-    for _ in range(_TURNS):
+async def _run_loop() -> None:
+    for _ in range(_LOOP_ITERATIONS):
         await asyncio.sleep(0)
 
 
-async def _last_answers(runner: web.AppRunner, answer_s: float) -> None:
+async def _wait_for_clients(runner: web.AppRunner, answer_s: float) -> None:
     until_s = time.monotonic() + answer_s
-    while _connections(runner) and time.monotonic() < until_s:  # noqa: ASYNC110  # none tells
-        await asyncio.sleep(_LOOK_S)
+    while _connections(runner) and time.monotonic() < until_s:  # noqa: ASYNC110  # no event for it
+        await asyncio.sleep(_POLL_S)
 
 
 def _connections(runner: web.AppRunner) -> list[web.RequestHandler]:
@@ -148,9 +142,9 @@ def _connections(runner: web.AppRunner) -> list[web.RequestHandler]:
 
 
 async def _start(site: web.BaseSite) -> None:
-    """Begin to listen, to the end: who is cancelled meanwhile hears of it when it is done.
+    """Start a site completely, and raise a cancellation only afterwards.
 
-    Cancelled half-way, asyncio leaves a socket that listens and that nobody can close.
+    A cancelled start would leave a listening socket that cannot be closed.
     """
     starting = asyncio.ensure_future(site.start())
     cancelled: asyncio.CancelledError | None = None
@@ -160,23 +154,23 @@ async def _start(site: web.BaseSite) -> None:
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
-        starting.exception()  # nobody else will ask
+        starting.exception()  # mark it as retrieved
         raise cancelled
     starting.result()
 
 
 def control_socket_path(data_dir: str) -> str:
-    """Return where a holder's control socket lies."""
+    """Return the path of the control socket."""
     return os.path.join(data_dir, ".seline", CONTROL_SOCKET)
 
 
 def _cannot_listen(error: OSError, host: str | None, port: int) -> SettingsError:
     where = f"{host or 'every address'}, port {port}"
     number = error.errno or 0
-    why = os.strerror(number) if number > 0 else error.strerror  # a name that is not known: < 0
+    why = os.strerror(number) if number > 0 else error.strerror  # an unknown name: < 0
     return SettingsError(
         f"Cannot listen on {where}: {why}.",
-        hint="Stop what listens there, or choose another with PORT or SELINE_SERVER__PORT.",
+        hint="Stop what listens there, or choose another port with PORT or SELINE_SERVER__PORT.",
         field="server.port",
     )
 

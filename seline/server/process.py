@@ -1,4 +1,4 @@
-"""A process of its own: serve until a signal asks to stop."""
+"""Run the server as a process: serve until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from seline.server.memory import give_memory_back
 from seline.server.serving import Serving, Started
 from seline.settings import Settings
 
-END_S: Final = 2.0
-"""How long what is left of the interpreter may take, once everything was closed in order."""
+EXIT_S: Final = 2.0
+"""How long the interpreter may take to exit after everything is closed."""
 
 _log = logging.getLogger("seline.server")
 
 
 async def run_server(settings: Settings, *, announce: Callable[[Started], None]) -> None:
-    """Serve until SIGTERM or SIGINT. Raises the typed error where the volume cannot be held."""
+    """Serve until SIGTERM or SIGINT. Raises what opening the volume raises."""
     give_memory_back()
     for warning in settings.warnings:
         _log.warning("%s", warning)
@@ -31,26 +31,26 @@ async def run_server(settings: Settings, *, announce: Callable[[Started], None])
         loop.add_signal_handler(number, stop.set)
     running = Serving(settings, first_token=True)
     async with running:
-        stopping = asyncio.ensure_future(stop.wait())
-        acquiring = asyncio.ensure_future(running.acquired())
-        await asyncio.wait({stopping, acquiring}, return_when=asyncio.FIRST_COMPLETED)
-        if acquiring.done():
-            acquiring.result()
+        signalled = asyncio.ensure_future(stop.wait())
+        acquired = asyncio.ensure_future(running.acquired())
+        await asyncio.wait({signalled, acquired}, return_when=asyncio.FIRST_COMPLETED)
+        if acquired.done():
+            acquired.result()
             assert running.started is not None
-            _say_who_may_come_in(running.started, settings)
+            _log_ready(running.started, settings)
             announce(running.started)
-            await stopping
+            await signalled
         else:
-            acquiring.cancel()
-        stopping.cancel()
+            acquired.cancel()
+        signalled.cancel()
         _log.info("stopping")
-    if not running.left_behind:
-        _log.info("stopped; everything that was answered is on the disk")
-    _end_soon(1 if running.left_behind else 0)
+    if not running.disk_hangs:
+        _log.info("stopped; every confirmed change is on the disk")
+    _force_exit(1 if running.disk_hangs else 0)
 
 
-def _end_soon(code: int) -> None:
-    """See that the process ends: a thread that waits for a disk or a name must not hold it up."""
+def _force_exit(code: int) -> None:
+    """End the process soon, also while a thread waits for a disk or a name server."""
 
     def end() -> None:
         logging.shutdown()
@@ -58,16 +58,16 @@ def _end_soon(code: int) -> None:
 
     if code:
         end()
-    timer = threading.Timer(END_S, end)
+    timer = threading.Timer(EXIT_S, end)
     timer.daemon = True
     timer.start()
 
 
-def _say_who_may_come_in(started: Started, settings: Settings) -> None:
+def _log_ready(started: Started, settings: Settings) -> None:
     if not started.has_token and settings.bind_is_public:
         _log.warning(
-            "nobody can come in over the network yet: set SELINE_ADMIN_TOKEN (at least 16 "
-            "characters), or run `seline token create` on this machine"
+            "there is no token, so requests over the network are refused: set SELINE_ADMIN_TOKEN "
+            "(at least 16 characters), or run `seline token create` on this machine"
         )
     more = "" if started.secret else "; `seline token create` makes another token"
     _log.info("ready on %s, data in %s%s", started.address, started.data_dir, more)

@@ -37,7 +37,7 @@ from seline.ports.futures import wait_for
 from seline.server.alarm import Alarm
 from seline.server.listening import (
     CONTROL_SOCKET,
-    SocketName,
+    SocketFile,
     check_address,
     hang_up,
     listen,
@@ -100,8 +100,8 @@ class Serving:
         self.socket_elsewhere = ""
         """Where the control socket is, if not beside the documents."""
         self._scratch = contextlib.ExitStack()
-        self._socket: SocketName | None = None
-        self.left_behind = False
+        self._socket: SocketFile | None = None
+        self.disk_hangs = False
         """Whether the disk hung so that the store could not be closed."""
         self.started: Started | None = None
 
@@ -206,7 +206,7 @@ class Serving:
         try:
             await wait_for(self._seline.begin_to_close(), timeout_s=CLOSE_S)
         except TimeoutError:
-            self.left_behind = True
+            self.disk_hangs = True
             _log.error("the disk does not answer: the store is left as it is, nothing is lost")
 
     # parts

@@ -1,6 +1,6 @@
-"""SIGTERM, SIGINT and SIGKILL in every phase of a server's life: nothing acknowledged is lost.
+"""SIGTERM, SIGINT and SIGKILL in every phase of a server: no confirmed change is lost.
 
-A signal that can be heard ends the process in order and within bounds, with no traceback.
+SIGTERM and SIGINT end the process in order, within a time limit and without a traceback.
 """
 
 from __future__ import annotations
@@ -38,37 +38,37 @@ API: Final = "/api/v1/data-admin"
 DOCUMENTS: Final = 60
 ENDS_WITHIN_S: Final = 30.0
 SAVES: Final = 5
-HEARD: Final = (signal.SIGTERM, signal.SIGINT)
-GONE: Final = (OSError, HTTPException, AssertionError)
-"""What a call meets when the server goes away before or in the middle of its answer."""
+CAUGHT: Final = (signal.SIGTERM, signal.SIGINT)
+CALL_ERRORS: Final = (OSError, HTTPException, AssertionError)
+"""The errors of a call to a server that ends before or during its response."""
 
 
 @dataclass
-class Life:
-    """One server, what it said, and what it was asked to save and acknowledged."""
+class ServerRun:
+    """One server process, its output, and the saves sent to it."""
 
     process: subprocess.Popen[bytes]
     out: Path
     saves: dict[str, Write] = field(default_factory=dict)
-    """By their states, which are the numbers saved behind the document's name."""
+    """By state: the document's name and the number saved."""
 
     @property
     def acknowledged(self) -> set[str]:
-        """The documents of which a save was answered."""
-        told = [one for one in list(self.saves.values()) if one.outcome == "acknowledged"]
-        return {name for one in told for name in one.changes}
+        """The documents of which a save was confirmed."""
+        saves = list(self.saves.values())
+        return {name for save in saves if save.outcome == "acknowledged" for name in save.changes}
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.out.read_text("utf-8", errors="replace")
 
     def wait_for(self, pattern: str) -> str:
         ends_at = time.monotonic() + 30
         while time.monotonic() < ends_at and self.process.poll() is None:
-            if found := re.search(pattern, self.said):
+            if found := re.search(pattern, self.output):
                 return found[found.lastindex or 0]
             time.sleep(0.01)
-        raise AssertionError(f"never said {pattern!r}: {self.said}")
+        raise AssertionError(f"no {pattern!r} in: {self.output}")
 
     def url(self) -> str:
         return self.wait_for(r"ready on (http://[0-9.:]+)")
@@ -84,61 +84,61 @@ class Life:
             answer.read()
 
 
-def save_without_end(life: Life, name: str) -> None:
-    """Save until the server is gone, and note what was asked for and answered."""
-    with suppress(*GONE):
+def save_repeatedly(run: ServerRun, name: str) -> None:
+    """Save until the server ends; record each request and each confirmation."""
+    with suppress(*CALL_ERRORS):
         for number in count(1):
             state = f"{name} {number}"
-            asked = Write(changes={name: state}, began=time.monotonic())
-            life.saves[state] = asked
-            life.call("PUT", f"/documents/{name}", {"by": state})
-            life.saves[state] = replace(asked, ended=time.monotonic(), outcome="acknowledged")
+            save = Write(changes={name: state}, began=time.monotonic())
+            run.saves[state] = save
+            run.call("PUT", f"/documents/{name}", {"by": state})
+            run.saves[state] = replace(save, ended=time.monotonic(), outcome="acknowledged")
 
 
-def at_once(_life: Life) -> None:
-    """Say nothing: the process is still importing."""
+def at_once(_run: ServerRun) -> None:
+    """Return at once: the process is still importing."""
 
 
-def while_waiting(life: Life) -> None:
-    life.wait_for("waiting for the volume")
+def while_waiting(run: ServerRun) -> None:
+    run.wait_for("waiting for the volume")
 
 
-def when_ready(life: Life) -> None:
-    life.url()
+def when_ready(run: ServerRun) -> None:
+    run.url()
 
 
-def while_saving(life: Life) -> None:
-    life.url()
+def while_saving(run: ServerRun) -> None:
+    run.url()
     for number in range(SAVES):
-        arguments = (life, f"saved{number}.json")
-        threading.Thread(target=save_without_end, args=arguments, daemon=True).start()
+        arguments = (run, f"saved{number}.json")
+        threading.Thread(target=save_repeatedly, args=arguments, daemon=True).start()
     ends_at = time.monotonic() + 20
-    while len(life.acknowledged) < SAVES and time.monotonic() < ends_at:
+    while len(run.acknowledged) < SAVES and time.monotonic() < ends_at:
         time.sleep(0.005)
 
 
-def while_a_job_runs(life: Life) -> None:
-    life.call("POST", "/jobs/integrity/run")
+def while_a_job_runs(run: ServerRun) -> None:
+    run.call("POST", "/jobs/integrity/run")
 
 
-def while_an_export_streams(life: Life) -> None:
+def while_an_export_streams(run: ServerRun) -> None:
     def export() -> None:
-        with suppress(*GONE):
-            life.call("GET", "/export?form=folder")
+        with suppress(*CALL_ERRORS):
+            run.call("GET", "/export?form=folder")
 
-    life.url()
+    run.url()
     threading.Thread(target=export, daemon=True).start()
     time.sleep(0.01)
 
 
-def while_stopping(life: Life) -> None:
-    life.url()
-    life.process.send_signal(signal.SIGTERM)
+def while_stopping(run: ServerRun) -> None:
+    run.url()
+    run.process.send_signal(signal.SIGTERM)
     with suppress(AssertionError):
-        life.wait_for("stopping")
+        run.wait_for("stopping")
 
 
-PHASES: Final[Mapping[str, Callable[[Life], None]]] = {
+PHASES: Final[Mapping[str, Callable[[ServerRun], None]]] = {
     "importing": at_once,
     "waiting for the lock": while_waiting,
     "ready": when_ready,
@@ -151,7 +151,7 @@ PHASES: Final[Mapping[str, Callable[[Life], None]]] = {
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a volume with documents, to be copied."""
+    """Give a volume with documents that tests copy."""
     folder = tmp_path_factory.mktemp("filled") / "data"
     with open_seline(folder) as seline:
         for number in range(DOCUMENTS):
@@ -160,53 +160,53 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def living(line: Line) -> Iterator[Life]:
+def serving(line: Line) -> Iterator[ServerRun]:
     out = line.folder / "out"
-    with out.open("wb") as told:
+    with out.open("wb") as output:
         process = line.start(
-            "serve", "--host", "127.0.0.1", "--port", "0", stdout=told, stderr=told
+            "serve", "--host", "127.0.0.1", "--port", "0", stdout=output, stderr=output
         )
     try:
-        yield Life(process, out)
+        yield ServerRun(process, out)
     finally:
         process.kill()
         process.wait()
 
 
 @pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("number", [*HEARD, signal.SIGKILL], ids=lambda number: number.name)
-def test_a_signal_in_any_phase_loses_nothing(
+@pytest.mark.parametrize("number", [*CAUGHT, signal.SIGKILL], ids=lambda number: number.name)
+def test_a_signal_in_any_phase_loses_no_confirmed_change(
     number: signal.Signals, phase: str, tmp_path: Path, filled: Path
 ) -> None:
     subprocess.run(["cp", "-a", str(filled), str(tmp_path / "data")], check=True)
     line = line_at(tmp_path, SELINE_ADMIN_TOKEN=ADMIN)
     held = _holder(tmp_path / "data") if phase == "waiting for the lock" else nullcontext()
-    with held, living(line) as life:
-        PHASES[phase](life)
-        life.process.send_signal(number)
-        code = life.process.wait(ENDS_WITHIN_S)
-    assert "Traceback" not in life.said
-    if number in HEARD and phase not in ("importing", "stopping"):
-        assert code == 0, life.said
-        assert "stopped; everything that was answered is on the disk" in life.said.splitlines()[-1]
-    _check(tmp_path / "data", life)
+    with held, serving(line) as run:
+        PHASES[phase](run)
+        run.process.send_signal(number)
+        code = run.process.wait(ENDS_WITHIN_S)
+    assert "Traceback" not in run.output
+    if number in CAUGHT and phase not in ("importing", "stopping"):
+        assert code == 0, run.output
+        assert "stopped; every confirmed change is on the disk" in run.output.splitlines()[-1]
+    _check(tmp_path / "data", run)
 
 
-def _check(directory: Path, life: Life) -> None:
+def _check(directory: Path, run: ServerRun) -> None:
     stopped = Stopped(at=time.monotonic())
     with open_seline(directory) as seline:
-        read = _read(seline, sorted(life.acknowledged))
-        assert check([*life.saves.values(), stopped, read]) == []
+        read = _read(seline, sorted(run.acknowledged))
+        assert check([*run.saves.values(), stopped, read]) == []
         assert len(seline.data.documents()) >= DOCUMENTS
         assert seline.data.verify().findings == ()
     assert stray(directory) == []
 
 
 def _read(seline: Seline, names: Sequence[str]) -> Read:
-    began = time.monotonic()
+    start = time.monotonic()
     files: Any = seline.data.export_all_data()["files"]
     found = {name: files[name]["by"] if name in files else None for name in names}
-    return Read(found=found, began=began, ended=time.monotonic())
+    return Read(found=found, began=start, ended=time.monotonic())
 
 
 @contextmanager
@@ -232,7 +232,7 @@ asyncio.run(main())
 """
 
 
-def test_a_bot_with_the_lines_of_the_documents_stops_in_order(tmp_path: Path) -> None:
+def test_the_documented_bot_stops_in_order_on_sigterm(tmp_path: Path) -> None:
     [lines] = blocks("docs/deploy.md", "python")
     code = STOPPED.format(lines=indent(lines, "    "))
     line = line_at(tmp_path, PORT="0", SELINE_SERVER__HOST="127.0.0.1")
@@ -268,13 +268,13 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
-def test_a_new_container_polls_only_once_the_old_one_let_go(
+def test_a_new_container_polls_only_after_the_old_one_has_ended(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     line = line_at(tmp_path, SELINE_ADMIN_TOKEN=ADMIN)
-    with living(line) as old:
+    with serving(line) as old:
         old.url()
-        threading.Thread(target=save_without_end, args=(old, "saved0.json"), daemon=True).start()
+        threading.Thread(target=save_repeatedly, args=(old, "saved0.json"), daemon=True).start()
         new = subprocess.Popen(
             [sys.executable, "-c", BOT, str(tmp_path / "data")],
             stdout=subprocess.PIPE,
@@ -289,8 +289,8 @@ def test_a_new_container_polls_only_once_the_old_one_let_go(
             for _ in range(5):
                 with pytest.raises(urllib.error.HTTPError, match="503"):
                     urllib.request.urlopen(address + "/readyz", timeout=10)
-            heard, _, _ = select.select([new.stdout], [], [], 0.3)
-            assert heard == [], "it polls while another holds the data"
+            ready, _, _ = select.select([new.stdout], [], [], 0.3)
+            assert ready == [], "it polls while another process holds the data"
             old.process.send_signal(number)
             old.process.wait(ENDS_WITHIN_S)
             stopped = time.monotonic()
