@@ -1,7 +1,7 @@
-"""Seline on Railway, as code: `railway config plan` shows it, `railway config apply` makes it.
+"""Seline on Railway as code: `railway config plan` shows it, `railway config apply` makes it.
 
-One service with one volume, and a bucket for exports that a later version writes to. Set
-SELINE_ADMIN_TOKEN in the dashboard or with `railway variables`; it does not belong into a file.
+One service with one volume, and a bucket for the exports of a later version. Set SELINE_ADMIN_TOKEN
+in the dashboard or with `railway variables`, never in a file.
 """
 
 from railway_sdk import bucket, define_railway, github, preserve, project, service, volume
@@ -22,10 +22,10 @@ def main(ctx=None):  # noqa: ARG001  # the SDK passes it
         source=github("your-name/your-fork-of-seline"),
         build={"builder": "DOCKERFILE", "dockerfilePath": "Dockerfile"},
         healthcheck="/readyz",
-        # Longer than the new container may wait for the old one to let go of the volume.
+        # Longer than the new container may wait for the old one to release the volume.
         healthcheckTimeout=LOCK_WAIT_S + 60,
         deploy={
-            # A number: without it SIGKILL follows SIGTERM at once.
+            # Without a number, SIGKILL follows SIGTERM at once.
             "drainingSeconds": DRAINING_S,
             "restartPolicyType": "ON_FAILURE",
             "restartPolicyMaxRetries": 10,
