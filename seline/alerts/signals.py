@@ -25,7 +25,6 @@ from seline.domain.alerts.lifecycle import (
 from seline.domain.backup import parse_backup_name
 from seline.domain.document import BOT, DocumentKey, Json
 from seline.domain.forecast import DAYS_WARN
-from seline.domain.integrity import Verdict
 from seline.domain.pins import BLANK, Pin
 from seline.domain.report import Finding, VerifyReport
 from seline.domain.usage import LEVELS, UsageLevel
@@ -285,7 +284,7 @@ def _over(store: DocumentStore, suspects: Iterable[Alert]) -> list[Signal]:
 
 
 def _is_served(store: DocumentStore, key: DocumentKey, _details: Mapping[str, Json]) -> bool:
-    return store.look(key)[0].verdict in _USABLE
+    return not store.look(key)[0].rule.damaged
 
 
 def _are_gone(store: DocumentStore, key: DocumentKey, details: Mapping[str, Json]) -> bool:
@@ -294,7 +293,6 @@ def _are_gone(store: DocumentStore, key: DocumentKey, details: Mapping[str, Json
     return isinstance(named, list) and there.isdisjoint(map(str, named))
 
 
-_USABLE: Final = frozenset({Verdict.SOUND, Verdict.EDITED, Verdict.MISSING})
 _IS_OVER: Final[
     Mapping[AlertType, Callable[[DocumentStore, DocumentKey, Mapping[str, Json]], bool]]
 ] = {

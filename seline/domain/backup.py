@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from seline.domain.document import Revision, is_document_name
+from seline.domain.verdict import UNCHECKED
 
 _BACKUP = re.compile(r"(?P<stem>.+)_(?P<at>\d{8}_\d{6})(?:_(?P<counter>\d+))?\.json\Z", re.ASCII)
 
@@ -37,7 +38,7 @@ class Backup:
     stamp: Stamp
     size_bytes: int
     revision: Revision | None
-    verdict: str = "unchecked"
+    verdict: str = UNCHECKED
     pinned: bool = False
     because: str = ""
 

@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from itertools import accumulate, chain
-from typing import Final
 
 import msgspec
 
 from seline.domain.backup import Backup, Stamp
 from seline.domain.document import Revision
-
-_COUNTED: Final = frozenset({"sound", "unchecked"})
+from seline.domain.recovery import choose_guarded
+from seline.domain.verdict import COUNTED, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +84,7 @@ def plan_retention(
     then the oldest.
     """
     newest_first = sorted(backups, key=_order, reverse=True)
-    guarded = _newest_sound(newest_first, current_revision)
+    guarded = choose_guarded(newest_first, current_revision)
     if guarded is None:
         return _keep_all(newest_first, "there is no sound one")
     keep, drop = _sorted_out(newest_first, policy, guarded, current_revision)
@@ -114,11 +113,11 @@ def verified_plan(
     """
     known = sorted(backups, key=_order, reverse=True)
     while (plan := retain(known, current_revision)).drop and not plan.unguarded:
-        guarded = _newest_sound(known, current_revision)
+        guarded = choose_guarded(known, current_revision)
         if guarded is None:
             return _keep_all(known, "there is no sound one")
         verdict = verdict_of(guarded)
-        if verdict != "sound":
+        if verdict != Verdict.SOUND:
             known = [replace(b, verdict=verdict) if b is guarded else b for b in known]
         elif any(dropped.backup.name == guarded.name for dropped in plan.drop):
             return _keep_all(known, "the newest sound one must be kept")
@@ -183,7 +182,7 @@ def _why_pinned(backup: Backup) -> str:
 
 
 def _sheddable(backups: Sequence[Backup]) -> Iterator[Backup]:
-    guarded = _newest_sound(sorted(backups, key=_order, reverse=True), None)
+    guarded = choose_guarded(sorted(backups, key=_order, reverse=True), None)
     if guarded is not None:
         yield from (backup for backup in backups if backup is not guarded)
 
@@ -193,21 +192,7 @@ def _order(backup: Backup) -> tuple[Stamp, str]:
 
 
 def _counts(backup: Backup) -> bool:
-    return backup.verdict in _COUNTED
-
-
-def _newest_sound(
-    newest_first: Sequence[Backup], current_revision: Revision | None
-) -> Backup | None:
-    """Return the newest sound backup, preferably one that differs from the document's content."""
-    fallback: Backup | None = None
-    for backup in newest_first:
-        if not _counts(backup):
-            continue
-        if current_revision is None or backup.revision != current_revision:
-            return backup
-        fallback = fallback or backup
-    return fallback
+    return backup.verdict in COUNTED
 
 
 @dataclass(slots=True)
@@ -285,7 +270,7 @@ class _Holders:
     def __init__(self, current_revision: Revision | None) -> None:
         self._by_revision: dict[Revision, tuple[str, str]] = {}
         if current_revision is not None:
-            self._by_revision[current_revision] = ("its document", "sound")
+            self._by_revision[current_revision] = ("its document", Verdict.SOUND)
 
     def add(self, backup: Backup) -> None:
         if backup.revision is not None and _counts(backup):
@@ -299,7 +284,7 @@ class _Holders:
         if backup.revision is None or backup.revision not in self._by_revision:
             return None
         name, verdict = self._by_revision[backup.revision]
-        return name if verdict in ("sound", backup.verdict) else None
+        return name if verdict in (Verdict.SOUND, backup.verdict) else None
 
 
 def _over_budget(

@@ -10,9 +10,8 @@ from typing import Final
 
 from seline.domain.backup import Backup
 from seline.domain.document import BOT, Content, DocumentKey, Revision
-from seline.domain.integrity import Verdict, of_another
+from seline.domain.verdict import backup_word, usable_as_backup
 from seline.errors import BackupNotFound
-from seline.manager.changes import usable_backup
 from seline.manager.pins import Keeping
 from seline.ports.store import DocumentStore
 
@@ -39,7 +38,7 @@ def every_backup(store: DocumentStore, keeping: Keeping) -> list[Backup]:
 def backup_content(store: DocumentStore, key: DocumentKey, backup: str) -> Content:
     """Return a backup's bytes. Raises BackupNotFound, also for one that is not sound."""
     judged = store.read_backup(key, backup)
-    if judged.content is None or not usable_backup(key, judged):
+    if judged.content is None or not usable_as_backup(key, judged):
         raise BackupNotFound(
             f"The backup {backup} is {judged.verdict}: {judged.reason}.",
             document=key.name,
@@ -64,10 +63,7 @@ def has_copies(store: DocumentStore, key: DocumentKey) -> bool:
 
 def _judged_backup(store: DocumentStore, key: DocumentKey, backup: Backup) -> Backup | None:
     try:
-        verdict = store.read_backup(key, backup.name)
+        judged = store.read_backup(key, backup.name)
     except BackupNotFound:
         return None
-    word = "foreign" if of_another(key, verdict) else str(verdict.verdict)
-    if verdict.verdict is Verdict.EDITED and verdict.recorded is None:
-        word = "unchecked"
-    return replace(backup, verdict=word)
+    return replace(backup, verdict=backup_word(key, judged))

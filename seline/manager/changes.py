@@ -15,9 +15,10 @@ from msgspec import UNSET
 
 from seline.domain.backup import Backup
 from seline.domain.blank_save import blank_save
-from seline.domain.document import ABSENT, Content, DocumentKey, IfMatch, Json
-from seline.domain.integrity import Judged, Verdict, of_another
+from seline.domain.document import ABSENT, Content, IfMatch, Json
 from seline.domain.json_codec import decode, encode, encode_decoded
+from seline.domain.recovery import choose_backup
+from seline.domain.verdict import usable_as_backup
 from seline.errors import (
     BackupNotFound,
     DocumentNotFound,
@@ -202,9 +203,8 @@ def restore(backup: str | None) -> Decide:
 
     def decide(current: Current) -> Decision:
         _refuse_unreadable(current)
-        chosen, judged = _named(current, backup) if backup else _newest(current)
-        assert judged.content is not None
-        return Put(content=judged.content, always=True, alone=True, answer=chosen)
+        chosen, content = _named(current, backup) if backup else _newest(current)
+        return Put(content=content, always=True, alone=True, answer=chosen)
 
     return decide
 
@@ -273,46 +273,31 @@ def _refuse_unreadable(current: Current) -> None:
         raise current.trouble
 
 
-def usable_backup(key: DocumentKey, judged: Judged) -> bool:
-    """Whether a person may restore this backup: sound, without checksum, or edited by hand."""
-    return judged.verdict in (Verdict.SOUND, Verdict.EDITED) and not of_another(key, judged)
-
-
 def not_found(name: str) -> DocumentNotFound:
     """Return the error for a document that does not exist."""
     return DocumentNotFound(f"There is no document {name}.", document=name)
 
 
-def _newest(current: Current) -> tuple[Backup, Judged]:
-    now = None if current.content is None else current.content.revision
-    without_checksum: tuple[Backup, Judged] | None = None
-    reasons: list[Json] = []
-    for backup, judged in current.backups():
-        if judged.content is None or judged.content.revision == now:
-            reasons.append({"backup": backup.name, "why": judged.reason or "same as current"})
-        elif judged.verdict is Verdict.SOUND:
-            return backup, judged
-        elif judged.recorded is None and usable_backup(current.key, judged):
-            without_checksum = without_checksum or (backup, judged)
-        else:
-            reasons.append({"backup": backup.name, "why": judged.reason or str(judged.verdict)})
-    if without_checksum is not None:
-        return without_checksum
-    raise BackupNotFound(
-        f"{current.key.name} has no sound backup that differs from what is current.",
-        document=current.key.name,
-        backups=reasons,
-    )
+def _newest(current: Current) -> tuple[Backup, Content]:
+    unlike = None if current.content is None else current.content.revision
+    choice = choose_backup(current.backups(), unlike=unlike)
+    if choice.chosen is None:
+        raise BackupNotFound(
+            f"{current.key.name} has no sound backup that differs from what is current.",
+            document=current.key.name,
+            backups=choice.reasons(),
+        )
+    return choice.chosen
 
 
-def _named(current: Current, name: str) -> tuple[Backup, Judged]:
+def _named(current: Current, name: str) -> tuple[Backup, Content]:
     for backup, judged in current.backups():
         if backup.name != name:
             continue
-        if usable_backup(current.key, judged) and judged.content is not None:
-            return backup, judged
+        if usable_as_backup(current.key, judged) and judged.content is not None:
+            return backup, judged.content
         raise BackupNotFound(
-            f"The backup {name} cannot be used: {judged.reason or judged.verdict}.",
+            f"The backup {name} cannot be used: {judged.why}.",
             document=current.key.name,
             backup=name,
             verdict=str(judged.verdict),

@@ -31,10 +31,10 @@ from seline.domain.document import (
     check_document_name,
 )
 from seline.domain.forecast import Forecast
-from seline.domain.integrity import Judged, Verdict
 from seline.domain.json_codec import NotJson, decode, decode_strict
 from seline.domain.readable_export import ImportReport, parse_mode
 from seline.domain.report import Check, Deleted, Pruned, Reset, Restored, VerifyReport
+from seline.domain.verdict import Judged, Verdict
 from seline.errors import BackupNotFound, InvalidRequest, VolumeBusy
 from seline.manager import backups, changes
 from seline.manager.blocks import Edit, Transaction

@@ -309,7 +309,7 @@ def _still_broken(store: DocumentStore, document: str) -> bool:
         judged, _ = store.look(DocumentKey(BOT, document))
     except SelineError:
         return True
-    return judged.verdict not in ("sound", "missing", "edited")
+    return judged.rule.damaged
 
 
 def _incident(incident: Incident) -> Check:

@@ -18,10 +18,10 @@ from seline.domain import pins as pinning
 from seline.domain.backup import Backup
 from seline.domain.deletion import STEP_MAX
 from seline.domain.document import BOT, SELINE, Content, DocumentKey, Json, Revision
-from seline.domain.integrity import Verdict
 from seline.domain.json_codec import NotJson, decode
 from seline.domain.pins import Pin
 from seline.domain.retention import Kept, RetentionPlan, RetentionPolicy, plan_retention
+from seline.domain.verdict import Verdict
 from seline.errors import SelineError, StorageError
 from seline.manager.changes import Encoding, look, update
 from seline.manager.options import ManagerOptions

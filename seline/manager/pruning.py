@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final
 from seline.domain.backup import Backup
 from seline.domain.deletion import DeletedFor, read_gone, with_look, write_gone
 from seline.domain.document import BOT, Content, DocumentKey, Revision
-from seline.domain.integrity import Verdict
 from seline.domain.report import Pruned
 from seline.domain.retention import Dropped, RetentionPlan, plan_deleted, verified_plan
+from seline.domain.verdict import Verdict
 from seline.errors import BackupNotFound, SelineError
 from seline.ports.futures import wait_for
 from seline.ports.store import DocumentStore, Retain

@@ -13,7 +13,7 @@ from typing import Final, TypeVar, cast
 
 from seline.clock import Clock
 from seline.domain.document import Content, DocumentKey
-from seline.domain.integrity import REMEDY_FOR, Judged, Remedy, Verdict
+from seline.domain.verdict import Judged, Remedy, Verdict
 from seline.errors import (
     DocumentUnreadable,
     DocumentUnrecoverable,
@@ -70,7 +70,7 @@ class ServedContent:
         self, store: DocumentStore, key: DocumentKey, judged: Judged
     ) -> Content | None:
         """Return the content that a verdict allows to be served, after its remedy."""
-        match REMEDY_FOR[judged.verdict]:
+        match judged.rule.remedy:
             case Remedy.SERVE:
                 return judged.content
             case Remedy.DEFAULT:

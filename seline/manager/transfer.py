@@ -15,6 +15,7 @@ from seline.clock import instant_text
 from seline.domain.document import BOT, Content, DocumentInfo, DocumentKey, Json
 from seline.domain.json_codec import decode
 from seline.domain.readable_export import ImportMode, ImportReport, parse_export, plan_import
+from seline.domain.verdict import Verdict
 from seline.errors import DocumentBusy, DocumentUnrecoverable, ImportRefused, SelineError
 from seline.manager import changes
 from seline.manager.changes import Encoding
@@ -82,7 +83,7 @@ class Import:
         incoming = {name: content.revision for name, content in self.contents.items()}
         for tries_left in reversed(range(IMPORT_TRIES)):
             current = {
-                info.name: info.revision if info.verdict == "sound" else None
+                info.name: info.revision if info.verdict == Verdict.SOUND else None
                 for info in await self.reads.listing(self._judged_documents)
             }
             report = plan_import(current, incoming, self.mode, dry_run=dry_run)

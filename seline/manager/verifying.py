@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from seline.domain.backup import Backup
 from seline.domain.document import BOT, SELINE, DocumentKey
-from seline.domain.integrity import Judged, Verdict, of_another
 from seline.domain.report import Finding, VerifyReport
+from seline.domain.verdict import Judged, Verdict, usable_as_backup
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError, VolumeFull
 from seline.manager import broken_documents
 from seline.ports.futures import in_loop
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 GIVE_WAY_MAX_S: Final = 0.02
 """How long one file waits for changes to end: a pass ends under any load, if late."""
 GIVE_WAY_STEP_S: Final = 0.002
-_USABLE = frozenset({Verdict.SOUND, Verdict.MISSING})
 
 
 class _Pass:
@@ -74,12 +73,12 @@ class _Pass:
         await self._give_way()
         judged = await self._data.reading(lambda: self._fresh(key))
         self._looked_at.add((name, None))
-        usable = judged.verdict in _USABLE
-        if not usable and (judged.verdict is Verdict.UNSETTLED or not judged.settled):
+        as_saved = judged.rule.as_saved
+        if not as_saved and (judged.verdict is Verdict.UNSETTLED or not judged.settled):
             return False
         self.documents += 1
         self.bytes_read += len(judged.content.data) if judged.content else 0
-        if not usable:
+        if not as_saved:
             await self._mend(key, judged)
         return True
 
@@ -90,7 +89,7 @@ class _Pass:
         """
         await self._give_way()
         judged = await self._data.reading(lambda: self._fresh(key))
-        if judged.verdict in _USABLE or judged.verdict is Verdict.UNSETTLED:
+        if judged.rule.as_saved or judged.verdict is Verdict.UNSETTLED:
             return
         try:
             await self._data.content_of(self._store, key, judged)
@@ -168,7 +167,7 @@ class _Pass:
                 continue
             self.backups += 1
             self.bytes_read += len(judged.content.data) if judged.content else 0
-            if _is_damaged(key, judged):
+            if not usable_as_backup(key, judged):
                 self.findings.append(
                     Finding(
                         document=key.name,
@@ -186,13 +185,6 @@ class _Pass:
             return self._store.read_backup(key, backup.name)
         except SelineError:
             return None  # it was rotated meanwhile
-
-
-def _is_damaged(key: DocumentKey, judged: Judged) -> bool:
-    """Whether a backup cannot be used; one that a person edited or copied in still parses."""
-    if judged.verdict is Verdict.SOUND:
-        return False
-    return judged.verdict is not Verdict.EDITED or of_another(key, judged)
 
 
 async def verify(

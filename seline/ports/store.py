@@ -22,10 +22,10 @@ import msgspec
 from seline.domain.backup import Backup
 from seline.domain.counters import Figures
 from seline.domain.document import Content, DocumentInfo, DocumentKey, Json, Revision
-from seline.domain.integrity import Judged, Verdict
 from seline.domain.json_codec import decode
 from seline.domain.retention import Dropped, RetentionPlan
 from seline.domain.usage import Usage
+from seline.domain.verdict import Judged, Verdict
 from seline.errors import SelineError
 
 T = TypeVar("T")

@@ -18,9 +18,9 @@ from seline.clock import Clock, SystemClock
 from seline.domain.backup import Backup, backup_name, next_stamp
 from seline.domain.counters import Counting, Figures
 from seline.domain.document import BOT, Content, DocumentInfo, DocumentKey
-from seline.domain.integrity import Judged, Verdict
 from seline.domain.retention import Dropped, verified_plan
 from seline.domain.usage import Usage
+from seline.domain.verdict import Judged, Verdict
 from seline.errors import BackupNotFound, DocumentNotFound, SelineError, StoreClosed, VolumeFull
 from seline.ports.store import (
     Atom,

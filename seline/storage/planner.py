@@ -21,7 +21,7 @@ import msgspec
 
 from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentKey, Json
-from seline.domain.integrity import Judged, Verdict
+from seline.domain.verdict import Judged, Verdict
 from seline.errors import SelineError
 from seline.ports.store import (
     Atom,

@@ -10,9 +10,9 @@ import pytest
 
 from seline.domain.backup import Backup
 from seline.domain.document import ABSENT, BOT, SELINE, Content, DocumentKey
-from seline.domain.integrity import Verdict
 from seline.domain.json_codec import decode, encode
 from seline.domain.retention import RetentionPlan, RetentionPolicy, plan_retention
+from seline.domain.verdict import Verdict
 from seline.errors import (
     BackupNotFound,
     DocumentNotFound,

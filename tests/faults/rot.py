@@ -26,8 +26,8 @@ from seline.blocking import Seline
 from seline.blocking import open_seline as open_blocking
 from seline.domain.alerts.lifecycle import AlertType
 from seline.domain.backup import parse_backup_name
+from seline.domain.checksum import ATTRIBUTE
 from seline.domain.document import Json
-from seline.domain.integrity import ATTRIBUTE
 from seline.domain.job import JobRecord, Run, RunOutcome, write_records
 from seline.library import Seline as AwaitedSeline
 from seline.manager.state import remember

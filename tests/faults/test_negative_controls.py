@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from seline.blocking import open_seline
-from seline.domain.integrity import Verdict
+from seline.domain.verdict import Verdict
 from seline.storage.volume import files, inspect
 from seline.storage.volume.commit import exchange_form
 from tests.faults.powercut.trying import kind_of

@@ -32,11 +32,11 @@ from seline import open_seline
 from seline.access.tokens import Tokens
 from seline.alerts.log import Alerts
 from seline.blocking import Seline
-from seline.domain import integrity
+from seline.domain import checksum, verdict
 from seline.domain.document import Json
-from seline.domain.integrity import Verdict
 from seline.domain.job import read_records
 from seline.domain.pins import read_pins
+from seline.domain.verdict import Verdict
 from seline.errors import (
     DocumentUnreadable,
     DocumentUnrecoverable,
@@ -644,7 +644,7 @@ def _serve_altered_bytes(patch: pytest.MonkeyPatch) -> None:
 
 
 def _accept_any_backup(patch: pytest.MonkeyPatch) -> None:
-    for module in (integrity, inspect):
+    for module in (checksum, verdict, inspect):
         patch.setattr(module, "name_hash", lambda _key: bytes(16))
 
 

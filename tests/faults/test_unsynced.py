@@ -17,8 +17,8 @@ import pytest
 
 from seline.blocking import Seline, open_seline
 from seline.domain.backup import Backup
+from seline.domain.checksum import ATTRIBUTE
 from seline.domain.document import BOT, DocumentKey, Revision
-from seline.domain.integrity import ATTRIBUTE
 from seline.domain.retention import Dropped, Kept, RetentionPlan
 from seline.errors import OutcomeUnknown, VolumeFailed
 from seline.storage.volume import files

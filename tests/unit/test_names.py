@@ -10,6 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seline.domain.backup import Stamp, backup_name, next_stamp, parse_backup_name
+from seline.domain.checksum import (
+    ATTRIBUTE_BYTES_MAX,
+    NewerFormat,
+    checksum_of,
+    decode_checksum,
+    encode_checksum,
+)
 from seline.domain.document import (
     NAME_CHARACTERS_MAX,
     Content,
@@ -17,15 +24,7 @@ from seline.domain.document import (
     check_document_name,
     is_document_name,
 )
-from seline.domain.integrity import (
-    ATTRIBUTE_BYTES_MAX,
-    NewerFormat,
-    Verdict,
-    checksum_of,
-    decode_checksum,
-    encode_checksum,
-    judge,
-)
+from seline.domain.verdict import Verdict, judge
 from seline.errors import InvalidDocumentName
 
 ALLOWED = string.ascii_letters + string.digits + "_.-"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from seline.domain.document import BOT, Content, DocumentKey, Json
-from seline.domain.integrity import Judged, Verdict
 from seline.domain.json_codec import DEPTH_MAX, encode
+from seline.domain.verdict import Judged, Verdict
 from seline.errors import NotAnObject
 from seline.manager import changes
 from seline.manager.changes import Decide, Encoding

@@ -14,9 +14,9 @@ from typing import Final
 from seline.clock import Clock
 from seline.domain.backup import Backup
 from seline.domain.document import BOT, Content, DocumentKey, is_document_name
-from seline.domain.integrity import Verdict
 from seline.domain.retention import Dropped, plan_shedding
 from seline.domain.usage import Room, room_for
+from seline.domain.verdict import Verdict
 from seline.errors import VolumeFull
 from seline.storage.planner import Plan, Publish
 from seline.storage.volume import files

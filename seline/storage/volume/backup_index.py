@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Self
 
 from seline.domain.backup import Backup, Stamp, next_stamp, parse_backup_name
-from seline.domain.integrity import NewerFormat, decode_checksum
+from seline.domain.checksum import NewerFormat, decode_checksum
 from seline.storage.volume import files
 from seline.storage.volume.os_errors import named
 

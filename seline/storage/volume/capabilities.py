@@ -11,13 +11,8 @@ import time
 from dataclasses import dataclass
 from typing import Final, Self
 
+from seline.domain.checksum import ATTRIBUTE, ATTRIBUTE_BYTES_MAX, checksum_of, encode_checksum
 from seline.domain.document import Content, DocumentKey
-from seline.domain.integrity import (
-    ATTRIBUTE,
-    ATTRIBUTE_BYTES_MAX,
-    checksum_of,
-    encode_checksum,
-)
 from seline.ports.store import Capability
 from seline.storage.volume import files
 from seline.storage.volume.directory import VolumeDirectory

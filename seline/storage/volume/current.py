@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from seline.domain.backup import Backup
-from seline.domain.document import Content, DocumentKey, Revision
-from seline.domain.integrity import Judged, Verdict
+from seline.domain.document import Content, DocumentKey, Json, Revision
 from seline.domain.plural import counted
+from seline.domain.recovery import choose_backup
+from seline.domain.verdict import Judged, Verdict
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError
 from seline.storage.planner import Found
 from seline.storage.volume.backup_index import BackupIndex
@@ -66,8 +67,8 @@ class CurrentDocuments:
         entry = self.inspector.cache.get(key)
         if entry is not None and entry[1].revision == revision:
             return entry[1]
-        sound = (one.content for _, one in self.backups(key) if one.verdict is Verdict.SOUND)
-        return next((one for one in sound if one is not None and one.revision == revision), None)
+        chosen = choose_backup(self.backups(key), revision=revision, sound_only=True).chosen
+        return None if chosen is None else chosen[1]
 
     def backups(self, key: DocumentKey) -> Iterator[tuple[Backup, Judged]]:
         """Judge a document's backups from the newest to the oldest, each when it is asked for."""
@@ -101,17 +102,11 @@ class CurrentDocuments:
         remembered = self._remembered(found)
         if remembered is not None:
             return replace(found, content=remembered)
-        without_checksum: tuple[Backup, Content] | None = None
-        reasons: list[dict[str, str]] = []
-        for backup, judged in self.backups(found.key):
-            if judged.verdict is Verdict.SOUND and judged.content is not None:
-                return replace(found, content=judged.content, source=backup)
-            if stands_in(judged) and judged.content and without_checksum is None:
-                without_checksum = backup, judged.content
-            reasons.append({"backup": backup.name, "why": judged.reason or judged.verdict})
-        if without_checksum is not None:
-            return replace(found, source=without_checksum[0], content=without_checksum[1])
-        return replace(found, repair=False, trouble=_unrecoverable(found, reasons))
+        choice = choose_backup(self.backups(found.key))
+        if choice.chosen is None:
+            return replace(found, repair=False, trouble=_unrecoverable(found, choice.reasons()))
+        backup, content = choice.chosen
+        return replace(found, source=backup, content=content)
 
     def _remembered(self, found: Found) -> Content | None:
         """Return the bytes in memory if they are the ones that were last committed.
@@ -126,11 +121,6 @@ class CurrentDocuments:
         return None if recorded is not None and entry[1].revision not in known else entry[1]
 
 
-def stands_in(judged: Judged) -> bool:
-    """Whether a backup without any checksum parses: used after every sound one."""
-    return judged.verdict is Verdict.EDITED and judged.recorded is None
-
-
 def unreadable(key: DocumentKey, judged: Judged) -> SelineError:
     """Return the error for a file that the disk does not let be read."""
     return DocumentUnreadable(
@@ -138,7 +128,7 @@ def unreadable(key: DocumentKey, judged: Judged) -> SelineError:
     )
 
 
-def _unrecoverable(found: Found, backups: list[dict[str, str]]) -> SelineError:
+def _unrecoverable(found: Found, backups: list[Json]) -> SelineError:
     name = found.key.name
     if found.judged.verdict is Verdict.UNSETTLED:
         return DocumentUnrecoverable(

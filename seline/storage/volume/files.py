@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from seline.domain.integrity import ATTRIBUTE
+from seline.domain.checksum import ATTRIBUTE
 
 DIRECTORY_MODE: Final = 0o700
 FILE_MODE: Final = 0o600

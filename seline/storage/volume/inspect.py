@@ -19,16 +19,9 @@ from typing import Final
 import msgspec
 
 from seline.clock import Clock
+from seline.domain.checksum import Checksum, NewerFormat, decode_checksum, name_hash
 from seline.domain.document import Content, DocumentKey, Revision
-from seline.domain.integrity import (
-    Checksum,
-    Judged,
-    NewerFormat,
-    Verdict,
-    decode_checksum,
-    judge,
-    name_hash,
-)
+from seline.domain.verdict import Judged, Verdict, judge
 from seline.storage.volume import files
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import FileIdentity

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from seline.clock import Clock
 from seline.domain.document import BOT, SELINE, DocumentKey
-from seline.domain.integrity import Verdict
+from seline.domain.verdict import Verdict
 from seline.errors import OutcomeUnknown, SelineError, VolumeFailed
 from seline.ports.store import Outcome
 from seline.storage.planner import Plan, Publish

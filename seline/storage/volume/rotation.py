@@ -15,8 +15,8 @@ from typing import Final
 
 from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentKey
-from seline.domain.integrity import Verdict
 from seline.domain.retention import Dropped, plan_without, verified_plan
+from seline.domain.verdict import Verdict
 from seline.errors import StorageError, VolumeFailed
 from seline.ports.store import QuarantineItem, Retain
 from seline.storage.volume import files

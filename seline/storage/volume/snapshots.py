@@ -87,7 +87,7 @@ class VolumeSnapshot:
             if inspection.identity is None or not inspection.identity.same_bytes(identity):
                 raise FileNotFoundError(key.name)
             content = inspection.judged.content
-            return iter((content.data,)) if inspection.judged.usable and content else None
+            return iter((content.data,)) if inspection.judged.rule.usable and content else None
         return self._pieces(key, directory, identity)
 
     def _remembered(self, key: DocumentKey, directory: int) -> Content | None:

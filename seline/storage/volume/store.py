@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 
 from seline.clock import Clock, SystemClock
 from seline.domain.backup import Backup, parse_backup_name
+from seline.domain.checksum import NewerFormat, decode_checksum
 from seline.domain.counters import Figures
 from seline.domain.document import (
     BOT,
@@ -28,9 +29,9 @@ from seline.domain.document import (
     DocumentKey,
     is_document_name,
 )
-from seline.domain.integrity import Judged, NewerFormat, Verdict, decode_checksum
 from seline.domain.retention import Dropped
 from seline.domain.usage import Usage
+from seline.domain.verdict import UNCHECKED, Judged, Verdict
 from seline.errors import (
     BackupNotFound,
     DocumentNotFound,
@@ -446,7 +447,7 @@ class VolumeStore:
             status = os.stat(key.name, dir_fd=directory, follow_symlinks=False)
         except OSError:
             return None
-        revision, verdict = None, "unchecked"
+        revision, verdict = None, UNCHECKED
         if isinstance(known, Content):
             revision, verdict = known.revision, str(Verdict.SOUND)
         else:

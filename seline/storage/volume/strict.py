@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from seline.domain.document import BOT, DocumentKey
-from seline.domain.integrity import Verdict
+from seline.domain.verdict import Verdict
 from seline.storage.volume import files
 from seline.storage.volume.commit.record import RECORD_NAME
 from seline.storage.volume.current import CurrentDocuments

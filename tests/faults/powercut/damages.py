@@ -19,6 +19,7 @@ import pytest
 
 from seline.blocking import Seline, open_seline
 from seline.domain.backup import Backup
+from seline.domain.checksum import ATTRIBUTE
 from seline.domain.document import Content, Json
 from seline.domain.json_codec import NotJson, encode
 from seline.errors import DocumentUnrecoverable, SelineError
@@ -146,6 +147,34 @@ def a_look_at_a_flipped_backup(volume: Path) -> list[str]:
         except SelineError:
             return []
     return [f"V4: {str(found)[:60]} was given"]
+
+
+def a_restore_past_a_backup_of_the_current_content(volume: Path) -> list[str]:
+    """A restore changes the document: a backup with the same content is skipped."""
+    documents(volume)
+    with opened(volume) as seline:
+        seline.data.save_json(A, value(A, 1), backup=False)
+        seline.data.restore(A)
+        return _expect(seline, value(A, 0))
+
+
+def a_prune_past_a_backup_of_the_current_content(volume: Path) -> list[str]:
+    """V8: the newest sound backup that differs from the document is kept."""
+    documents(volume)
+    with open_seline(volume, lock_wait_s=0, backups__keep_newest=1) as seline:
+        seline.data.save_json(A, value(A, 1), backup=False)
+        seline.data.prune()
+        left = [seline.data.read_backup(A, one.name) for one in seline.data.backups(A)]
+    return [] if value(A, 0) in left else ["V8: the only earlier content was removed"]
+
+
+def a_listing_of_a_backup_without_a_checksum(volume: Path) -> list[str]:
+    """A backup without a checksum is listed as unchecked, not as edited by hand."""
+    documents(volume)
+    os.removexattr(_backups(volume)[-1], ATTRIBUTE)
+    with opened(volume) as seline:
+        listed = [one.verdict for one in seline.data.backups(A)]
+    return [] if listed == ["unchecked", "sound"] else [f"the backups are listed as {listed}"]
 
 
 def a_listing_of_what_was_not_read_yet(volume: Path) -> list[str]:
@@ -436,6 +465,9 @@ CASES: Final[Mapping[str, Case]] = {
         two_rots_of_one_size,
         rotation_past_a_broken_backup,
         a_look_at_a_flipped_backup,
+        a_restore_past_a_backup_of_the_current_content,
+        a_prune_past_a_backup_of_the_current_content,
+        a_listing_of_a_backup_without_a_checksum,
         a_listing_of_what_was_not_read_yet,
         an_edit,
         a_torn_edit,

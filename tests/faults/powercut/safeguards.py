@@ -30,7 +30,7 @@ MODULES: Final = {
     path.stem: ".".join((VOLUME, *path.relative_to(HERE).with_suffix("").parts))
     for path in HERE.rglob("*.py")
     if path.stem not in EXEMPT
-} | {"integrity": "seline.domain.integrity"}
+} | {name: f"seline.domain.{name}" for name in ("checksum", "verdict", "recovery")}
 DURABLE: Final = frozenset(
     {
         "sync", "fsync", "sync_filesystem", "touch_and_sync", "make_directory", "link",
@@ -48,7 +48,7 @@ STEPS: Final = frozenset(
 CHECKS: Final = frozenset(
     {
         "judge", "decode_record", "decode_checksum", "why_not_json", "same_bytes", "is_set_aside",
-        "stands_in", "look_at_backup", "look_in", "judge_in_pieces", "is_judged", "_is_staged",
+        "lacks_checksum", "look_at_backup", "look_in", "judge_in_pieces", "is_judged", "_is_staged",
         "_is_ours",
     }
 )  # fmt: skip

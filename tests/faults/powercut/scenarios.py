@@ -27,8 +27,8 @@ import pytest
 
 from seline.blocking import Seline
 from seline.clock import SystemClock
+from seline.domain.checksum import checksum_of, encode_checksum
 from seline.domain.document import BOT, Content, DocumentKey, Json
-from seline.domain.integrity import checksum_of, encode_checksum
 from seline.domain.json_codec import encode
 from seline.errors import OutcomeUnknown, SelineError
 from seline.storage.volume import directory, files, store

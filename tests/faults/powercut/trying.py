@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from seline.domain.integrity import ATTRIBUTE
+from seline.domain.checksum import ATTRIBUTE
 from seline.storage.volume.mounts import mount_of
 from tests.faults.powercut.promises import Flagged, State, all_flagged, flagged
 

@@ -18,8 +18,9 @@ from typing import Any, Final
 import msgspec
 import pytest
 
+from seline.domain.checksum import ATTRIBUTE
 from seline.domain.document import Content, DocumentKey
-from seline.domain.integrity import ATTRIBUTE, Judged, Verdict
+from seline.domain.verdict import Judged, Verdict
 from seline.storage.volume import files
 from seline.storage.volume.commit import exchange_form
 from seline.storage.volume.commit.record import TransactionRecord
@@ -558,23 +559,23 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "Inspector._see", "judge", "judged_sound", "a flipped document"
     ),
     "any bytes have the recorded digest": _row(
-        "integrity", "judge", "recorded.revision == content.revision", ALWAYS, "a flipped document"
+        "verdict", "judge", "recorded.revision == content.revision", ALWAYS, "a flipped document"
     ),
     "a checksum is every document's": _row(
-        "integrity",
+        "verdict",
         "judge",
         "recorded.name_hash == name_hash(key)",
         ALWAYS,
         "a backup in the place of another",
     ),
     "a checksum is every document's, to a check": _row(
-        "integrity",
+        "verdict",
         "of_another",
         "judged.recorded.name_hash != name_hash(key)",
         NEVER,
         "a restore of the backup of another",
     ),
-    "everything parses": _row("integrity", "judge", "why_not_json", NOTHING, "a torn edit"),
+    "everything parses": _row("verdict", "judge", "why_not_json", NOTHING, "a torn edit"),
     "no checksum is read": _inspector(
         "_checksum", "decode_checksum", NOTHING, "a flipped document"
     ),
@@ -644,14 +645,36 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         ALWAYS,
         "an export of a flipped document that meets two saves",
     ),
-    "any backup is the content of an instant": _current_documents(
-        "CurrentDocuments.recall",
-        "one.revision == revision",
-        ALWAYS,
+    "any backup is the content of an instant": _row(
+        "recovery",
+        "choose_backup",
+        "content.revision != revision",
+        NEVER,
         "an export of a flipped document that meets two saves",
     ),
-    "broken backups stand in where no sound one is": _current_documents(
-        "CurrentDocuments._way_back", "stands_in", YES, "a flipped document and every backup"
+    "broken backups are used where no sound one is": _row(
+        "recovery", "choose_backup", "lacks_checksum", YES, "a flipped document and every backup"
+    ),
+    "a restore may choose the current content": _row(
+        "recovery",
+        "choose_backup",
+        "content.revision == unlike",
+        NEVER,
+        "a restore past a backup of the current content",
+    ),
+    "retention may guard the current content": _row(
+        "recovery",
+        "choose_guarded",
+        "b.revision != unlike",
+        NEVER,
+        "a prune past a backup of the current content",
+    ),
+    "a backup without a checksum is listed as edited": _row(
+        "verdict",
+        "backup_word",
+        "lacks_checksum",
+        NOTHING,
+        "a listing of a backup without a checksum",
     ),
     "backups are not judged in a recovery": _current_documents(
         "CurrentDocuments.backups",

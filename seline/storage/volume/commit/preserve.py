@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from seline.domain.document import Content
-from seline.domain.integrity import Verdict
 from seline.domain.json_codec import why_not_json
+from seline.domain.verdict import Verdict
 from seline.ports.store import Incident
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import BackupIndex

@@ -15,13 +15,11 @@ from datetime import datetime
 from typing import Final
 
 from seline.domain.backup import Backup, backup_name
+from seline.domain.checksum import NewerFormat, decode_checksum
 from seline.domain.document import BOT, SELINE, Content, DocumentKey
-from seline.domain.integrity import (
-    NewerFormat,
-    Verdict,
-    decode_checksum,
-)
 from seline.domain.json_codec import why_not_json
+from seline.domain.recovery import choose_backup
+from seline.domain.verdict import Verdict
 from seline.errors import UnsupportedFormat
 from seline.ports.store import Incident
 from seline.storage.volume import files
@@ -183,7 +181,7 @@ class Replay:
             if not self._stage_again(staged, key, live.content):
                 return
         elif live.content is not None and live.content.revision not in (entry.before, entry.after):
-            self._keep_found(key, live.content, sound_json=live.usable, now=now)
+            self._keep_found(key, live.content, sound_json=live.rule.usable, now=now)
         files.rename(self._volume.staging, staged, self._volume.documents(entry.owner), entry.name)
 
     def _stage_again(self, name: str, key: DocumentKey, content: Content) -> bool:
@@ -214,10 +212,9 @@ class Replay:
         """
         staging, documents = self._volume.staging, self._volume.documents(key.owner)
         backups = self._backup_indexes[key.owner].of(key.name)
-        looks = (self._inspector.look_at_backup(key, backup.name).judged for backup in backups)
-        sound = (one.content for one in looks if one.verdict is Verdict.SOUND)
-        content = next((one for one in sound if one is not None), None)
-        if content is not None and self._stage_again(AGAIN, key, content):
+        looks = ((one, self._inspector.look_at_backup(key, one.name).judged) for one in backups)
+        chosen = choose_backup(looks, sound_only=True).chosen
+        if chosen is not None and self._stage_again(AGAIN, key, chosen[1]):
             files.rename(staging, AGAIN, documents, key.name)
             files.unlink(documents, key.name, missing_ok=True)
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from seline.domain.backup import Backup, Stamp, backup_name
 from seline.domain.document import Content, DocumentKey
-from seline.domain.integrity import Verdict
+from seline.domain.verdict import Verdict
 from seline.storage.planner import Publish
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import BackupIndex

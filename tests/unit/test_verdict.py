@@ -1,18 +1,28 @@
-"""The verdicts and the checksum attribute, case by case."""
+"""Verdicts: how bytes are judged, and what each verdict allows."""
 
 from __future__ import annotations
 
 import pytest
 
-from seline.domain.document import BOT, Content, DocumentKey
-from seline.domain.integrity import (
+from seline.domain.checksum import (
     ATTRIBUTE_BYTES_MAX,
     NewerFormat,
-    Verdict,
     checksum_of,
     decode_checksum,
     encode_checksum,
+)
+from seline.domain.document import BOT, Content, DocumentKey
+from seline.domain.verdict import (
+    COUNTED,
+    FOREIGN,
+    RULES,
+    UNCHECKED,
+    Judged,
+    Remedy,
+    Verdict,
+    backup_word,
     judge,
+    usable_as_backup,
 )
 
 KEY = DocumentKey(BOT, "user_profile.json")
@@ -68,3 +78,33 @@ def test_the_attribute_is_small_and_round_trips() -> None:
     assert decode_checksum(b"\x01 of another program") is None
     with pytest.raises(NewerFormat):
         decode_checksum(b"\x02" + attribute[1:])
+
+
+def test_every_verdict_has_its_rule() -> None:
+    assert set(RULES) == set(Verdict)
+    assert {rule.remedy for rule in RULES.values()} == set(Remedy)
+
+
+def test_what_may_be_served_is_not_damaged() -> None:
+    for rule in RULES.values():
+        assert not (rule.damaged and (rule.usable or rule.as_saved))
+
+
+def test_retention_counts_sound_and_unchecked_backups_only() -> None:
+    assert {Verdict.SOUND, UNCHECKED} == COUNTED
+
+
+@pytest.mark.parametrize(
+    ("judged", "usable", "word"),
+    [
+        (Judged(Verdict.SOUND, SAVED, checksum_of(KEY, SAVED, MTIME_NS)), True, Verdict.SOUND),
+        (Judged(Verdict.EDITED, SAVED, checksum_of(KEY, SAVED, MTIME_NS)), True, Verdict.EDITED),
+        (Judged(Verdict.EDITED, SAVED), True, UNCHECKED),
+        (Judged(Verdict.EDITED, SAVED, checksum_of(OTHER, SAVED, MTIME_NS)), False, FOREIGN),
+        (Judged(Verdict.TORN, SAVED), False, Verdict.TORN),
+        (Judged(Verdict.UNREADABLE), False, Verdict.UNREADABLE),
+    ],
+)
+def test_which_backups_may_be_restored(judged: Judged, usable: bool, word: str) -> None:
+    assert usable_as_backup(KEY, judged) is usable
+    assert backup_word(KEY, judged) == word

@@ -1,0 +1,157 @@
+"""Judge a file's bytes against its checksum; `RULES` is what each verdict allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from seline.domain.checksum import Checksum, name_hash
+from seline.domain.document import Content, DocumentKey
+from seline.domain.json_codec import why_not_json
+
+
+class Verdict(StrEnum):
+    """The state of a document's or backup's file."""
+
+    UNREADABLE = "unreadable"
+    MISSING = "missing"
+    SOUND = "sound"
+    UNSETTLED = "unsettled"
+    TORN = "torn"
+    EDITED = "edited"
+    ALTERED = "altered"
+
+
+class Remedy(StrEnum):
+    """What a read does with a document."""
+
+    SERVE = "serve"
+    DEFAULT = "default"
+    ADOPT = "adopt"
+    LAST_KNOWN = "last known"
+    RECOVER = "recover"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What a verdict allows.
+
+    `usable`: the content may be served, and restored from a backup. `as_saved`: the file is as
+    Seline left it, so verify changes nothing. `damaged`: a read of the document cannot be answered
+    from its file. `counted`: retention counts a backup with this verdict.
+    """
+
+    remedy: Remedy
+    usable: bool = False
+    as_saved: bool = False
+    damaged: bool = False
+    counted: bool = False
+
+
+RULES: Final[Mapping[Verdict, Rule]] = {
+    Verdict.SOUND: Rule(remedy=Remedy.SERVE, usable=True, as_saved=True, counted=True),
+    Verdict.MISSING: Rule(remedy=Remedy.DEFAULT, as_saved=True),
+    Verdict.EDITED: Rule(remedy=Remedy.ADOPT, usable=True),
+    Verdict.UNSETTLED: Rule(remedy=Remedy.LAST_KNOWN, damaged=True),
+    Verdict.TORN: Rule(remedy=Remedy.RECOVER, damaged=True),
+    Verdict.ALTERED: Rule(remedy=Remedy.RECOVER, damaged=True),
+    Verdict.UNREADABLE: Rule(remedy=Remedy.REFUSE, damaged=True),
+}
+UNCHECKED: Final = "unchecked"
+"""The verdict word of a backup that was not read, or that parses and has no checksum."""
+FOREIGN: Final = "foreign"
+"""The verdict word of a backup that was written for another document."""
+COUNTED: Final = frozenset({UNCHECKED, *(str(v) for v, rule in RULES.items() if rule.counted)})
+"""The verdict words with which retention counts a backup."""
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """A verdict with its reason.
+
+    `content` holds the bytes if they could be read, sound or not; `recorded` is the checksum, None
+    if the file has none; `settled` is False while the file may still be being written.
+    """
+
+    verdict: Verdict
+    content: Content | None = None
+    recorded: Checksum | None = None
+    reason: str = ""
+    settled: bool = True
+
+    @property
+    def rule(self) -> Rule:
+        return RULES[self.verdict]
+
+    @property
+    def why(self) -> str:
+        """The reason, or the verdict's word if there is none."""
+        return self.reason or str(self.verdict)
+
+
+def of_another(key: DocumentKey, judged: Judged) -> bool:
+    """Whether the file was written for another document."""
+    return judged.recorded is not None and judged.recorded.name_hash != name_hash(key)
+
+
+def usable_as_backup(key: DocumentKey, judged: Judged) -> bool:
+    """Whether this backup may be restored: sound, without a checksum, or edited by hand."""
+    return judged.rule.usable and not of_another(key, judged)
+
+
+def lacks_checksum(judged: Judged) -> bool:
+    """Whether the file parses and has no checksum: usable only where nothing sound is."""
+    return judged.verdict is Verdict.EDITED and judged.recorded is None
+
+
+def backup_word(key: DocumentKey, judged: Judged) -> str:
+    """Return the verdict word that listings show for a backup that was read."""
+    if lacks_checksum(judged):
+        return UNCHECKED
+    return FOREIGN if of_another(key, judged) else str(judged.verdict)
+
+
+def judge(
+    key: DocumentKey,
+    content: Content,
+    recorded: Checksum | None,
+    *,
+    mtime_ns: int,
+    settled: bool,
+    checksums: bool = True,
+) -> Judged:
+    """Return the verdict on bytes that were read whole from one regular file.
+
+    `recorded` is the file's checksum, `mtime_ns` its mtime; `settled` says that the file has not
+    changed for `settle_s`; pass `checksums=False` if the volume keeps no attributes.
+
+    A file that shrank and has the recorded mtime may be being truncated by an editor: ext4 and
+    tmpfs show the new size before the new mtime. So it is unsettled until it is at rest.
+    """
+    ours = recorded is not None and recorded.name_hash == name_hash(key)
+    if ours and recorded is not None and recorded.revision == content.revision:
+        return Judged(Verdict.SOUND, content, recorded)
+    as_left = recorded is not None and recorded.mtime_ns == mtime_ns
+    shrank = recorded is not None and content.size_bytes < recorded.size_bytes
+    at_rest = settled or (as_left and not shrank)
+    why = why_not_json(content.data)
+    if why is not None:
+        verdict = Verdict.TORN if at_rest else Verdict.UNSETTLED
+        return Judged(verdict, content, recorded, why, settled)
+    if not checksums:
+        return Judged(Verdict.SOUND, content, recorded, "syntax only: no checksums here")
+    if recorded is not None and ours and as_left:
+        why = "its bytes changed, and no one saved them"
+        verdict = Verdict.ALTERED if at_rest else Verdict.UNSETTLED
+        return Judged(verdict, content, recorded, why, settled)
+    return Judged(Verdict.EDITED, content, recorded, _why_edited(recorded, ours=ours), settled)
+
+
+def _why_edited(recorded: Checksum | None, *, ours: bool) -> str:
+    if recorded is None:
+        return "it was not written by Seline"
+    return "it was edited by hand" if ours else "it was written for another document"
