@@ -293,7 +293,7 @@ class Workload:
 
 
 def _out_of_order(name: str, log: list[int]) -> list[str]:
-    """V6: a caller starts its actions one after another, so its entries are in order."""
+    """Return the entries of a caller that are not in the order of its actions (V6)."""
     last: dict[int, int] = {}
     broken = []
     for entry in log:
@@ -338,7 +338,7 @@ async def _transact(workload: Workload, entry: int) -> tuple[str, ...]:
 
 
 async def _read(workload: Workload, _entry: int) -> tuple[str, ...]:
-    """Read a document; it must have every entry that was acknowledged before."""
+    """Read a document and check that it has every entry that was acknowledged before."""
     name = workload.rng.choice(LOGS)
     known = {entry for entry, names in workload.acknowledged.items() if name in names}
     if lost := known - set((await workload.data.load_json(name))["log"]):
@@ -347,7 +347,7 @@ async def _read(workload: Workload, _entry: int) -> tuple[str, ...]:
 
 
 async def _export(workload: Workload, _entry: int) -> tuple[str, ...]:
-    """Export one instant; no transaction may be in it in part."""
+    """Export and check that each transaction is whole or absent in the export."""
     files = (await workload.data.export_all_data())["files"]
     workload.broken += workload.partial_transactions({name: files[name]["log"] for name in LOGS})
     return ()

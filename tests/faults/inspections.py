@@ -29,7 +29,7 @@ def inspection_of(operation: str) -> Inspection:
 
 
 def _missing_backups(directory: Path, expected: Expected, _outcome: Outcome) -> list[str]:
-    """V2: the content that was replaced is among the backups, in every state."""
+    """Return which replaced contents are not among the backups (V2)."""
     return [
         f"V2: the content of {name} before the change is not among its backups"
         for name in sorted(expected.operation.changes)
@@ -39,7 +39,7 @@ def _missing_backups(directory: Path, expected: Expected, _outcome: Outcome) -> 
 
 
 def _missing_pins(directory: Path, expected: Expected, outcome: Outcome) -> list[str]:
-    """V11: if the blank save was made, the content before it is pinned."""
+    """Return also whether the content before a blank save is not pinned (V11)."""
     broken = _missing_backups(directory, expected, outcome)
     if expected.after[A] not in _backups(directory, A):
         return broken
@@ -54,13 +54,13 @@ def _missing_pins(directory: Path, expected: Expected, outcome: Outcome) -> list
 
 
 def _missing_quarantine(directory: Path, _expected: Expected, _outcome: Outcome) -> list[str]:
-    """V4: the broken bytes of a recovered document are in quarantine."""
+    """Return an error if the broken bytes are not in quarantine (V4)."""
     kept = [path.read_bytes() for path in (directory / "quarantine").iterdir()]
     return [] if any(b"xyx" in data for data in kept) else ["V4: the broken bytes are not kept"]
 
 
 def _remaining_backups(directory: Path, _expected: Expected, outcome: Outcome) -> list[str]:
-    """V3: after an acknowledged purge, no backup comes back."""
+    """Return an error if a backup is left after an acknowledged purge (V3)."""
     remaining = _backups(directory, A)
     return ["V3: a purged backup is there again"] if outcome == "acknowledged" and remaining else []
 

@@ -79,7 +79,7 @@ PROMPTLY_S: Final = 10.0
 SYNC_S: Final = 0.0005
 MEMORY: Final = "/dev/shm"
 RESERVE_PERCENT: Final = 0.001
-"""One percent of a large file system in memory takes long to fill."""
+"""The default of 1 % of a large file system in memory takes long to write."""
 Values = Mapping[str, Json]
 BEFORE: Final[Values] = {name: value(name, 2) if name != NEW else None for name in NAMES}
 

@@ -1,7 +1,7 @@
 """A wrong wall clock: back an hour, a day or to 1970, ahead a year and back, and at random.
 
-V2, V8  The newest backup is the last one made, whatever the clock showed. Rotation discards no
-        backup that the order of saves keeps, and none earlier because a clock was wrong for a time.
+V2, V8  The newest backup is the last one made, regardless of the clock. Rotation discards no
+        backup that the order of saves keeps, and none earlier because the clock was wrong.
 V11     A pin lasts for elapsed days, not for days on the clock.
 A clock jump repeats an open alert at most once, and shortens no forecast.
 """
@@ -312,7 +312,7 @@ def test_the_content_before_a_blank_save_stays_pinned_for_its_elapsed_days(
         if restarts:
             volume.restart()
         volume.clock.advance(DAY_S)
-        volume.save({"lived": volume.clock.elapsed_s, "text": "short"})
+        volume.save({"elapsed_s": volume.clock.elapsed_s, "text": "short"})
     save_until_rotated(volume)
     assert LONG_VALUE not in volume.backup_values(), "the pin outlasted thirty elapsed days"
 

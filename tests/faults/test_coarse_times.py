@@ -1,4 +1,4 @@
-"""V4: on a volume with mtimes in whole seconds, rot and hand edits are still told apart."""
+"""V4: on a volume with mtimes in whole seconds, damage and hand edits are still distinguished."""
 
 from __future__ import annotations
 

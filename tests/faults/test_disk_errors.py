@@ -21,7 +21,7 @@ from tests.clocks import FakeClock
 A = "a.json"
 
 
-class Volume:
+class FrozenClockStore:
     """A store with its manager and a clock that does not advance."""
 
     def __init__(self, directory: Path) -> None:
@@ -52,7 +52,7 @@ def make_read_only(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_read_only_volume_is_read_and_exported_and_refuses_saves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    volume = Volume(tmp_path)
+    volume = FrozenClockStore(tmp_path)
     volume.run(volume.data.save_json(A, {"n": 1}))
     make_read_only(monkeypatch)
     with pytest.raises(errors.VolumeReadOnly):
@@ -68,14 +68,14 @@ def test_a_read_only_volume_is_read_and_exported_and_refuses_saves(
 def test_a_broken_document_on_a_read_only_volume_is_served_from_its_backup(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    volume = Volume(tmp_path)
+    volume = FrozenClockStore(tmp_path)
     for value in (1, 2):
         volume.run(volume.data.save_json(A, {"n": value}))
     volume.store.close()
     before = (tmp_path / A).stat()
     (tmp_path / A).write_bytes(b"\0" * before.st_size)
     os.utime(tmp_path / A, ns=(before.st_atime_ns, before.st_mtime_ns))
-    volume = Volume(tmp_path)
+    volume = FrozenClockStore(tmp_path)
     make_read_only(monkeypatch)
     assert volume.run(volume.data.load_json(A)) == {"n": 1}
     health = volume.run(volume.data.health())

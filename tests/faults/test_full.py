@@ -1,4 +1,4 @@
-"""V9: a full volume still works. Each test fills a small file system of its own.
+"""V9: a full volume still works. Each test fills its own small file system.
 
 - From 90 %, Seline discards old backups, oldest first, each with a reason, and never the newest
   sound backup of a document (V8). From 95 %, growing writes raise `VolumeFull` and write nothing.
@@ -388,7 +388,7 @@ def _flip(path: Path) -> None:
 
 @pytest.mark.parametrize("level", ["to 90 %", "to the last inode"])
 def test_no_more_backups_are_discarded_than_needed(level: str, tmp_path: Path) -> None:
-    """A small backup occupies one block and one inode, whatever its size."""
+    """A small backup occupies one block and one inode, regardless of its size."""
     inodes = 128 if level == "to the last inode" else None
     with (
         small_filesystem(tmp_path / "volume", inodes=inodes) as volume,
@@ -743,7 +743,7 @@ class _FullVolumeRun:
             self.expected[name] = new
 
     def _shrink_everything(self, seline: Seline) -> None:
-        """V9: a full volume accepts deletes and smaller contents."""
+        """Check that a full volume accepts deletes and smaller contents (V9)."""
         for name in list(self.expected):
             self.tried += 1
             before: Any = self.expected[name]
@@ -762,7 +762,7 @@ class _FullVolumeRun:
             self.expected[name] = new
 
     def _check(self, seline: Seline) -> None:
-        """V3, V8: every acknowledged value is there, and every document keeps a sound backup."""
+        """Check that acknowledged values are served and documents keep a sound backup (V3, V8)."""
         for name, kept in self.expected.items():
             if seline.data.load_json(name) != kept:
                 self.broken.append(f"V3: {name} is not the acknowledged value")

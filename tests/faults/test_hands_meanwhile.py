@@ -84,19 +84,19 @@ def test_a_backup_does_not_replace_a_file_of_the_same_name(
     """The index does not know the name, because the file is created just before the link."""
     seline.data.save_json(A, {"n": 1})
     real = os.link
-    taken: list[Path] = []
+    existing: list[Path] = []
 
     def link(*arguments: Any, **options: Any) -> None:
-        if not taken:
-            taken.append(directory / "backups" / arguments[1])
-            taken[0].write_text('{"n": "foreign"}')
+        if not existing:
+            existing.append(directory / "backups" / arguments[1])
+            existing[0].write_text('{"n": "foreign"}')
         real(*arguments, **options)
 
     monkeypatch.setattr(os, "link", link)
 
     seline.data.save_json(A, {"n": 2})
 
-    assert taken[0].read_text() == '{"n": "foreign"}'
+    assert existing[0].read_text() == '{"n": "foreign"}'
     assert {"n": 1} in backup_values(seline)
 
 

@@ -128,8 +128,8 @@ def test_a_held_volume_is_locked_through_every_path(
 def test_the_lock_holds_when_server_json_is_broken(tmp_path: Path) -> None:
     holder = start_holder(tmp_path)
     try:
-        for rotten in (b"", bytes(40), b"[1]", b'{"pid": '):
-            (tmp_path / ".seline" / "server.json").write_bytes(rotten)
+        for broken in (b"", bytes(40), b"[1]", b'{"pid": '):
+            (tmp_path / ".seline" / "server.json").write_bytes(broken)
             with pytest.raises(VolumeLocked, match="unknown"):
                 blocking.open_seline(tmp_path, lock_wait_s=0)
     finally:
@@ -194,7 +194,7 @@ def test_a_forked_child_can_neither_use_nor_unlock_the_store(tmp_path: Path) -> 
 def test_a_required_mount_that_is_missing_is_refused_and_not_created(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     if is_own_mount(tmp_path):
-        pytest.skip("the temporary directory is a mount of its own")
+        pytest.skip("the temporary directory is a separate mount")
     with pytest.raises(VolumeNotMounted):
         blocking.open_seline(directory, storage__require_mount=True)
     assert not directory.exists()

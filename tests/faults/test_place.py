@@ -2,7 +2,7 @@
 
 V1   No link leads out of the volume, and only a regular file is a document.
 V7   A refused write raises a named error, and the state ends when its cause ends.
-V12  Whatever else is mounted at the path is neither read nor changed.
+V12  Another volume that is mounted at the path is neither read nor changed.
 The tests use real mounts; where those are not permitted, a test is skipped with the reason.
 """
 
@@ -204,7 +204,7 @@ async def test_a_server_that_waits_for_its_mount_writes_nothing(
     point = tmp_path / "volume"
     point.mkdir()
     if kind_of(point) != kind_of(Path("/")):
-        pytest.skip("the temporary directory lies on a mount of its own")
+        pytest.skip("the temporary directory is on a separate mount")
     settings = settings_for(point, storage__require_mount=True)
     async with serving(settings) as running, aiohttp.ClientSession() as session:
         server = ServerUnderTest(
@@ -635,7 +635,7 @@ with open_seline(sys.argv[1], storage__volume_limit_mb=500) as seline:
     except DocumentTooLarge as error:
         assert error.details["size_bytes"] == limit + 1
     else:
-        raise AssertionError("it was taken")
+        raise AssertionError("it was accepted")
     assert seline.data.verify().findings == ()
     with seline.data.exported() as snapshot:
         assert sum(len(piece) for piece in snapshot.open("big.json")) == limit

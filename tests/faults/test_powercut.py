@@ -1,4 +1,4 @@
-"""A power cut after every call of every operation breaks no guarantee, whatever the disk kept.
+"""A power cut after every call of every operation breaks no guarantee.
 
 Checks V1 to V5, V7, V8 and V11 in every state that `powercut.disk_model` allows, for every scenario
 of `powercut.scenarios`. The default tier opens the same few states of each scenario every time, the

@@ -93,7 +93,7 @@ LIMIT_S: Final = 120.0
 def every_file_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Treat every damaged file as settled, since a failing disk changes no time.
 
-    Usage is that of Seline's own files, whatever else is on the mount of the fast directory.
+    Usage counts only Seline's own files, not the mount of the fast directory.
     """
     monkeypatch.setattr(inspect, "LONG_AGO_NS", -1)
     monkeypatch.setattr(capabilities, "mount_of", lambda _path: None)
@@ -209,11 +209,11 @@ class StoreCheck:
         }
 
     def check_reads(self) -> list[str]:
-        """Every read returns the expected value, twice in a row."""
+        """Check that every read returns the expected value, twice in a row."""
         return [*self.check_served(), *self.check_served()]
 
     def check_verify(self) -> list[str]:
-        """Every damaged file has the expected finding, and no other file has one."""
+        """Check that verify has the expected finding for each damaged file, and no other."""
         report = self._data.verify()
         found = {(finding.document, finding.backup): finding.outcome for finding in report.findings}
         expected = {
@@ -242,7 +242,7 @@ class StoreCheck:
         return {(name, None): "recovered" if trust is Trust.NONE else "adopted"}
 
     def check_served(self) -> list[str]:
-        """Each document has the expected value or raises the expected error, in exports too."""
+        """Check that each document is served or refused as expected, also in an export."""
         broken = [failure for name in self._names for failure in self._check_document(name)]
         export = self._data.export_all_data()
         refusals = {name for name in self._names if self._is_refused(name)}
@@ -274,7 +274,7 @@ class StoreCheck:
         return None if data is None else json.loads(data)  # type: ignore[no-any-return]
 
     def check_health(self) -> list[str]:
-        """Health names each damaged document and, if it was recovered, what is lost."""
+        """Check that health names each damaged document and what its recovery lost."""
         health = self._data.health()
         if health["status"] == "healthy" and self._lost_documents():
             return ["health is healthy"]
@@ -296,7 +296,7 @@ class StoreCheck:
         return [name for name in self._names if is_lost(name, self._damages)]
 
     def check_kept_bytes(self, directory: Path) -> list[str]:
-        """V4: replaced bytes are in quarantine; bytes that were not replaced are in place."""
+        """Check that broken bytes are in quarantine, or in place if nothing replaced them (V4)."""
         quarantined = {(item.document, self._data.read_quarantine(item.name))
                  for item in self._data.quarantine()}  # fmt: skip
         broken = []
@@ -310,7 +310,7 @@ class StoreCheck:
         return broken
 
     def check_next_saves(self) -> list[str]:
-        """V4: each document accepts the next save, except one that is refused or unrecoverable."""
+        """Check that the next save is accepted, unless the document is not served (V4)."""
         broken = []
         for name in self._names:
             try:
@@ -381,7 +381,7 @@ def _repair(seline: Seline, damages: Mapping[str, Damage], *, verify: bool) -> l
 def _check_tokens(
     seline: Seline, filled: FilledVolume, expected: bytes | None, created: Sequence[str]
 ) -> list[str]:
-    """Exactly the tokens in the newest sound record are admitted, none if the record is broken."""
+    """Check that exactly the tokens in the newest sound record are admitted."""
     tokens = _tokens(seline)
     run_without_loop(tokens.load())
     named = {token["digest"] for token in json.loads(expected or b'{"tokens": []}')["tokens"]}
@@ -413,7 +413,7 @@ def _is_admitted(tokens: Tokens, secret: str) -> bool:
 
 
 def _check_pins(seline: Seline, expected: bytes | None, damages: Mapping[str, Damage]) -> list[str]:
-    """V8: the pins are those of the newest sound record, or no backup is rotated."""
+    """Check that the pins are those of the newest sound record, or rotation has stopped (V8)."""
     keeping = seline.data._awaited.keeping
     before = {backup.name for backup in seline.data.backups("profile.json")}
     for number in range(8):
@@ -435,7 +435,7 @@ def _check_pins(seline: Seline, expected: bytes | None, damages: Mapping[str, Da
 
 
 def _check_jobs_and_alerts(seline: Seline, expected: Mapping[str, bytes | None]) -> list[str]:
-    """The records of jobs and alerts are those that were saved, or empty."""
+    """Check that the jobs and alerts are those of the newest sound record, or none."""
     data = seline.data._awaited
     jobs = run_without_loop(remembered(data, "jobs.json", {}))
     alerts = Alerts(data, ())
@@ -453,7 +453,7 @@ def _check_jobs_and_alerts(seline: Seline, expected: Mapping[str, bytes | None])
 
 
 def _check_deleted(seline: Seline, volume: SavedVolume) -> list[str]:
-    """V8: the backups of deleted documents are kept when the record of deletions is damaged."""
+    """Check that the backups of deleted documents are kept (V8)."""
     seline.data.prune()
     kept = {f"backups/{backup.name}" for backup in seline.data.backups(DELETED)}
     return (
@@ -536,7 +536,7 @@ def _decoded(data: bytes | None) -> Json:
 
 
 def _is_rolled_back(crashed: CrashedVolume, damages: Mapping[str, Damage]) -> bool:
-    """Whether no document is changed: a staged file is damaged, and none is published yet."""
+    """Return whether the transaction is rolled back: damaged, and no document published."""
     return not crashed.published and _is_incomplete(crashed, damages)
 
 
@@ -721,15 +721,15 @@ def test_damage_to_metadata_server_json_or_quarantine_affects_no_document(
 
 
 def test_a_damaged_format_file_is_refused_and_no_file_changes(workspace: Path) -> None:
-    """Damage cannot be told from a newer format, so the volume is not changed."""
+    """Damage cannot be distinguished from a newer format, so the volume is not changed."""
     filled = fill_volume(workspace / "whole", random.Random(SEED))
     for bit in range(8):
         directory = workspace / str(bit)
         filled.volume.copy(directory)
-        rotten = bytes([b"1"[0] ^ 1 << bit]) + b"\n"
-        (directory / STATE / "format").write_bytes(rotten)
+        damaged = bytes([b"1"[0] ^ 1 << bit]) + b"\n"
+        (directory / STATE / "format").write_bytes(damaged)
         before = SavedVolume.of(directory).files
-        if rotten != b"0\n":
+        if damaged != b"0\n":
             with pytest.raises(UnsupportedFormat):
                 open_small(directory)
         assert SavedVolume.of(directory).files == before
@@ -772,11 +772,11 @@ async def test_damaged_tokens_admit_no_caller_and_block_no_document(workspace: P
     """The first token has no backup; one flipped bit in it must not stop the bot from reading."""
     async with open_seline(workspace, lock_wait_s=0) as seline:
         await seline.data.save_json("profile.json", {"n": 1})
-        rotten = (await _tokens_of(seline).create()).secret
+        secret = (await _tokens_of(seline).create()).secret
     rot(workspace, TOKENS, "a flipped bit", random.Random(SEED))
     async with serving(settings_for(workspace)) as running, aiohttp.ClientSession() as session:
         await running.acquired()
-        for token, status in ((rotten, 401), (ADMIN, 200)):
+        for token, status in ((secret, 401), (ADMIN, 200)):
             headers = {"Authorization": f"Bearer {token}"}
             async with session.get(
                 f"{running.address}{PREFIX}/health", headers=headers

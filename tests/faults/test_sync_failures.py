@@ -585,7 +585,7 @@ def _check_before_reopening(case: SyncCase, seline: Seline, expected: Expected) 
         return broken
     if checks["writing"] != "critical":
         broken.append(f"health reports that writing is {checks['writing']}")
-    if _is_accepted(lambda: seline.data.save_json("meanwhile.json", {})):
+    if _is_accepted(lambda: seline.data.save_json("other.json", {})):
         broken.append("a write was accepted before the reopening")
     if seline.data.load_json(STILL) != value(STILL, 2):
         broken.append("another document is not served")
@@ -795,7 +795,7 @@ CUT_CASES: Final = (
     ),
     SyncCase(
         operation="transaction", pattern=RECORD_DIRECTORY, nth=2, effect=UNKNOWN,
-        label="the record's directory, when the record is gone",
+        label="the record's directory, after the record was removed",
     ),
     SyncCase(operation="transaction", pattern=DOCUMENTS, effect=UNKNOWN, label="the documents"),
     SyncCase(operation="transaction", pattern=STAGING, effect=FAILED, label="staging"),
