@@ -46,7 +46,7 @@ from tests.acceptance.saver import noted, noted_lines, state_of, states_in
 from tests.acceptance.soaking import EVERYTHING, KEEP_NEWEST
 from tests.faults.small_filesystem import SmallFilesystem, small_filesystem
 from tests.proof.figures import note
-from tests.proof.history import Event, Read, Rotten, State, Stopped, Write, check
+from tests.proof.history import Corrupted, Event, Read, State, Stopped, Write, check
 from tests.proof.judge import stray
 
 SIZE_MB: Final = 64
@@ -338,7 +338,7 @@ class Model:
     def note_broken(self) -> None:
         """Take note of which files are broken, while nobody uses them."""
         now = time.monotonic()
-        self._events += [Rotten(document=name, at=now) for name in self._volume.broken()]
+        self._events += [Corrupted(document=name, at=now) for name in self._volume.broken()]
 
     def _wrongly_refused(self, told: Sequence[Sequence[Any]]) -> Iterator[str]:
         """Find refusals for want of room while there was room, and those that nothing explains."""

@@ -1,1 +1,1 @@
-"""What the fault suites share: the operations they break, the judge, the figures."""
+"""Shared by the fault suites: the operations under test, the checks, the figures."""

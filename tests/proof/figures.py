@@ -1,7 +1,7 @@
-"""The figures of the long tier: each suite adds its own, `docs/reliability.md` is made of them.
+"""The figures of the long fault suites, from which `docs/reliability.md` is generated.
 
-They are kept beside the run, in the file named by SELINE_FIGURES (default `.prove/figures.jsonl`),
-one JSON object per line; `python -m tests.proof.report` writes the document.
+The file named by SELINE_FIGURES (default `.prove/figures.jsonl`) has one JSON object per line.
+`python -m tests.proof.report` writes the document.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ DEFAULT = Path(".prove") / "figures.jsonl"
 
 
 def note(suite: str, what: str, *, tried: int, failures: int, where: str, **more: object) -> None:
-    """Add one figure and print it: so many were tried, so many broke a promise, on what medium.
+    """Append one figure and print it: how many faults were tried on the medium `where`, and failed.
 
-    The suite `negative control` counts how many a wrong store was caught by.
+    In the suite `negative control`, `failures` is how often a wrong store was flagged.
     """
     path = Path(os.environ.get("SELINE_FIGURES") or DEFAULT)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,35 +1,35 @@
-"""One judge of histories: what callers were told, against what readers were shown.
+"""Check histories of a store: the outcomes of writes against the results of reads.
 
-A history is what many callers saw of one store: each write with what its caller was told, each
-read with what it returned, both with the instants between which they happened. `check` asks
-whether one order of whole changes explains it all, every change at one instant of its interval,
-every read showing what the last change before it left, and returns each contradiction in a plain
-sentence, none where all is well:
+A history is what many callers observed of one store: each write with its outcome, each read with
+its result, both with the interval in which they happened. `check` decides whether some order of
+atomic changes explains the history: every change takes effect at one instant of its interval, and
+every read returns the result of the last change before it. It returns each contradiction as a
+sentence.
 
-V1, V4  A read shows what somebody wrote: no mixture, no refused write, no emptiness.
-V3      What was acknowledged is there until a later write replaces it; a read never goes back,
-        not across a kill either.
-V5      The writes of one transaction, an import too, are seen all or none.
-V6      A change of what was read (an edit's base) follows that content and nothing in between.
+V1, V4  A read returns what some write stored: no mixture, no refused write, no empty value.
+V3      An acknowledged write is visible until a later write replaces it. A read never returns an
+        older state than an earlier read, not even after a kill.
+V5      The changes of one transaction or import are visible all together.
+V6      A change that was made from a read state (an edit's base) directly follows that state.
 
-Writers put a state of their own into each value, so that a read names the write it shows. Of each
-write two instants matter:
+Writers put a unique state into each value, so that a read identifies its write. Two instants of
+each write matter:
 
-  known_by   the first end of anything that shows it (its acknowledgement, a read): it was there
-  still_at   the last beginning of anything that shows it (its own, a read): it was there yet
+  known_by   the earliest end of its acknowledgement or of a read that returned it: it had happened
+  still_at   the latest begin of the write itself or of a read that returned it: it was current
 
-X surely came before Y if X was known before Y was last there yet (X.known_by < Y.still_at). If
-two writes of a document each surely came before the other, no order explains them; if no two do,
-one does (Gibbons and Korach, Testing Shared Memories, 1997), so that pairs are all there is to
-look at. A chain of edits, each made from the one before it, counts as one write there: nothing may
-come between them.
+X certainly came before Y if X.known_by < Y.still_at. If two writes of a document certainly came
+before each other, no order explains them. If no two do, some order does (Gibbons and Korach,
+Testing Shared Memories, 1997), so comparing pairs suffices. A chain of edits, each made from the
+previous one, counts as one write, because nothing may come between them.
 
-Where a state was written more than once (absent again, restored), a read is held to one of its
-writes only if no other can be meant: so much is forgiven, and nothing right is ever flagged.
+If a state was written more than once (a deletion, a restore), a read is assigned to one of its
+writes only if no other is possible. So some contradictions are missed, but no correct history is
+flagged.
 
-Where a document's file was found broken (`Rotten`), its next content may be any earlier one, as
-recovery takes a backup. The document must rest at that instant: plant flips in files while the
-store is down, or where it must lose nothing because it remembers the content.
+After `Corrupted`, the next content of that document may be any earlier one, because recovery uses
+a backup. No operation on the document may run at that instant: corrupt files only while the store
+is down, or if the store still has the content in memory and so loses nothing.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ from itertools import accumulate
 from typing import Final, Literal, TypeAlias
 
 State: TypeAlias = str | None
-"""What one writer made of a document; None where there is no document."""
+"""The content that one write gave a document; None if the document does not exist."""
 Outcome: TypeAlias = Literal["acknowledged", "refused", "unknown"]
-"""What a writer was told: done; a typed error, so nothing was changed; nothing that is certain."""
+"""How a write ended for its caller: success; a typed error, so nothing was changed; unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Write:
-    """One change of one or more documents, all or nothing.
+    """One atomic change of one or more documents.
 
-    `bases` are the states it was made from, read while the documents were held. Without an answer
-    it ends when its process does.
+    `bases` are the states that it was made from, read while the documents were locked. A write
+    without an answer ends with its process.
     """
 
     changes: Mapping[str, State]
@@ -65,7 +65,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
-    """What was found of one document, or of several at one instant (an export)."""
+    """The result of reading one document, or several at one instant (an export)."""
 
     found: Mapping[str, State]
     began: float
@@ -74,20 +74,20 @@ class Read:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopped:
-    """The process was gone by then: what it had not answered was done by then, or never."""
+    """The process had ended at `at`: a write without an answer happened before, or never."""
 
     at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rotten:
-    """The document's file was broken then, and nobody was reading or writing it."""
+class Corrupted:
+    """The document's file was corrupted at `at`, during no read or write of it."""
 
     document: str
     at: float
 
 
-Event: TypeAlias = Write | Read | Stopped | Rotten
+Event: TypeAlias = Write | Read | Stopped | Corrupted
 
 
 def check(
@@ -96,20 +96,20 @@ def check(
     start: Mapping[str, State] | None = None,
     older: Mapping[str, Collection[State]] | None = None,
 ) -> list[str]:
-    """Return what contradicts itself in a history, given in any order.
+    """Return the contradictions of a history, whose events may be in any order.
 
-    `start` holds the documents before it (the others do not exist), `older` what they ever held.
-    Raises ValueError where a document was not at rest when its file was broken.
+    `start` has the states before the history (other documents do not exist), `older` all earlier
+    states. Raises ValueError if a file was corrupted during a read or write of its document.
     """
-    return _Checking(list(events), start or {}, older or {}).run()
+    return _Check(list(events), start or {}, older or {}).run()
 
 
-_TO_BE_SEEN: Final = "whatever is read first"
+_UNDECIDED: Final = "the state that is read first"
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Effect:
-    """What one write did to one document, if it did."""
+    """The effect of one write on one document, if the write happened."""
 
     document: str
     state: State
@@ -119,41 +119,41 @@ class _Effect:
     known_by: float = math.inf
     still_at: float = -math.inf
     happened: bool = False
-    told: str = "read"
-    stretch: _Stretch | None = None
+    known_from: str = "read"
+    period: _Period | None = None
     base: _Effect | None = None
     next: _Effect | None = None
     zone: _Zone | None = None
     place: int = 0
 
-    def known(self, by: float, told: str) -> None:
-        """Take note that it happened, and when that was certain."""
+    def known(self, by: float, known_from: str) -> None:
+        """Record that it happened, and by when that was certain."""
         self.happened = True
         if by < self.known_by:
-            self.known_by, self.told = by, told
+            self.known_by, self.known_from = by, known_from
 
     def shown(self, began: float, ended: float) -> None:
-        """Take note of a read that shows it."""
+        """Record a read that returned it."""
         self.known(ended, "read")
         self.still_at = max(self.still_at, began)
 
 
 @dataclass(slots=True, eq=False)
 class _Zone:
-    """Effects that follow one another with nothing in between."""
+    """Effects that follow each other with nothing in between."""
 
     effects: list[_Effect]
     first: _Effect
-    """The one that was known first."""
+    """The effect with the earliest `known_by`."""
     last: _Effect
-    """The one that was there last."""
+    """The effect with the latest `still_at`."""
 
     @classmethod
     def of(cls, effects: list[_Effect]) -> _Zone:
         zone = cls(
             effects,
-            min(effects, key=lambda one: one.known_by),
-            max(effects, key=lambda one: one.still_at),
+            min(effects, key=lambda effect: effect.known_by),
+            max(effects, key=lambda effect: effect.still_at),
         )
         for place, effect in enumerate(effects):
             effect.zone, effect.place = zone, place
@@ -170,7 +170,7 @@ class _Zone:
 
 @dataclass(slots=True, eq=False)
 class _Reading:
-    """One document as one read found it, or as an edit did that was made from it."""
+    """The state of one document in a read, or as the base of an edit."""
 
     document: str
     state: State
@@ -180,28 +180,28 @@ class _Reading:
 
 
 @dataclass(slots=True, eq=False)
-class _Stretch:
-    """A document's history as far as nothing but writes can change it: up to a broken file."""
+class _Period:
+    """The part of a document's history between two corruptions of its file."""
 
     initial: _Effect
     possible: frozenset[State]
-    """What `initial` may turn out to be, where that is to be seen."""
+    """The states that an undecided `initial` may have."""
     effects: list[_Effect] = field(default_factory=list[_Effect])
     readings: list[_Reading] = field(default_factory=list[_Reading])
     by_state: dict[State, list[_Effect]] = field(
         default_factory=lambda: defaultdict[State, list[_Effect]](list)
     )
-    _known: list[float] = field(default_factory=list[float])
-    _begun: list[float] = field(default_factory=list[float])
+    _known_times: list[float] = field(default_factory=list[float])
+    _latest_began: list[float] = field(default_factory=list[float])
 
     def __post_init__(self) -> None:
-        self.initial.stretch = self
+        self.initial.period = self
         self.effects.append(self.initial)
-        if self.initial.state is not _TO_BE_SEEN:
+        if self.initial.state is not _UNDECIDED:
             self.by_state[self.initial.state].append(self.initial)
 
     def add(self, effect: _Effect) -> None:
-        effect.stretch = self
+        effect.period = self
         self.effects.append(effect)
         self.by_state[effect.state].append(effect)
 
@@ -209,38 +209,44 @@ class _Stretch:
         yield from self.by_state
         yield from self.possible
 
-    def meant(self, reading: _Reading) -> list[_Effect]:
-        """Return the effects that a reading may show."""
-        written = [
-            one for one in self.by_state.get(reading.state, ()) if one.write is not reading.of
+    def candidates(self, reading: _Reading) -> list[_Effect]:
+        """Return the effects that a reading may have returned."""
+        effects = [
+            effect
+            for effect in self.by_state.get(reading.state, ())
+            if effect.write is not reading.of
         ]
-        if self.initial.state is _TO_BE_SEEN and reading.state in self.possible:
-            written.append(self.initial)
-        return [one for one in written if one.began <= reading.ended]
+        if self.initial.state is _UNDECIDED and reading.state in self.possible:
+            effects.append(self.initial)
+        return [effect for effect in effects if effect.began <= reading.ended]
 
-    def certain(self, reading: _Reading) -> _Effect | None:
-        """Return the effect that a reading must show, as nobody else wrote its state."""
-        meant = self.meant(reading)
-        alone = len(self.by_state.get(reading.state, ())) == 1 and reading.state not in (
-            self.possible if self.initial.state is _TO_BE_SEEN else ()
+    def only_candidate(self, reading: _Reading) -> _Effect | None:
+        """Return the effect that a reading returned, if no other write has the same state."""
+        candidates = self.candidates(reading)
+        unique = len(self.by_state.get(reading.state, ())) == 1 and reading.state not in (
+            self.possible if self.initial.state is _UNDECIDED else ()
         )
-        return meant[0] if meant and alone else None
+        return candidates[0] if candidates and unique else None
 
-    def take_stock(self) -> None:
-        """Remember, for each instant, when the last of what was known by then had begun."""
-        known = sorted((one.known_by, one.began) for one in self.effects)
-        self._known = [known_by for known_by, _ in known]
-        self._begun = list(accumulate((began for _, began in known), max))
+    def build_index(self) -> None:
+        """Store, for each instant, the latest begin of all effects that were known by then."""
+        known = sorted((effect.known_by, effect.began) for effect in self.effects)
+        self._known_times = [known_by for known_by, _ in known]
+        self._latest_began = list(accumulate((began for _, began in known), max))
 
     def not_replaced(self, reading: _Reading) -> list[_Effect]:
-        """Return the effects that a reading may show and that nothing surely replaced before."""
-        count = bisect_left(self._known, reading.began)
-        begun = self._begun[count - 1] if count else -math.inf
-        return [one for one in self.meant(reading) if min(one.known_by, one.ended) >= begun]
+        """Return the candidates of a reading that were not certainly replaced before it."""
+        count = bisect_left(self._known_times, reading.began)
+        began = self._latest_began[count - 1] if count else -math.inf
+        return [
+            effect
+            for effect in self.candidates(reading)
+            if min(effect.known_by, effect.ended) >= began
+        ]
 
 
-class _Checking:
-    """One check, from the events to the complaints."""
+class _Check:
+    """One check, from the events to the contradictions."""
 
     def __init__(
         self,
@@ -250,39 +256,41 @@ class _Checking:
     ) -> None:
         self._start = start
         self._older = older
-        self._reads = [one for one in events if isinstance(one, Read)]
-        stops = sorted(one.at for one in events if isinstance(one, Stopped))
-        self._writes = [(one, _end(one, stops)) for one in events if isinstance(one, Write)]
-        self._zero = min((one.began for one in events if isinstance(one, Write | Read)), default=0)
-        self._rots: dict[str, list[float]] = defaultdict(list)
-        for rotten in sorted((one for one in events if isinstance(one, Rotten)), key=_at):
-            self._rots[rotten.document].append(rotten.at)
-        self._stretches: dict[str, list[_Stretch]] = {}
+        self._reads = [event for event in events if isinstance(event, Read)]
+        self._writes = [event for event in events if isinstance(event, Write)]
+        stops = sorted(event.at for event in events if isinstance(event, Stopped))
+        self._ends = {id(write): _end(write, stops) for write in self._writes}
+        self._origin = min((event.began for event in (*self._reads, *self._writes)), default=0)
+        self._corruptions: dict[str, list[float]] = defaultdict(list)
+        for corrupted in sorted((e for e in events if isinstance(e, Corrupted)), key=_at):
+            self._corruptions[corrupted.document].append(corrupted.at)
+        self._periods: dict[str, list[_Period]] = {}
         self._atoms: list[tuple[Write, dict[str, _Effect]]] = []
         self._refused: set[tuple[str, State]] = set()
         self._shown: dict[int, dict[str, _Effect]] = defaultdict(dict)
-        self._complaints: list[str] = []
+        self._contradictions: list[str] = []
 
     def run(self) -> list[str]:
-        self._take_writes()
-        self._take_readings()
-        stretches = [one for several in self._stretches.values() for one in several]
-        for stretch in stretches:
-            self._explain_the_certain(stretch)
-        self._share_what_is_known()
-        for stretch in stretches:
-            self._explain_the_rest(stretch)
-        self._share_what_is_known()
-        for stretch in stretches:
-            self._look_for_contradictions(stretch)
-        self._look_for_halves()
-        return self._complaints
+        self._collect_writes()
+        self._collect_readings()
+        periods = [period for periods in self._periods.values() for period in periods]
+        for period in periods:
+            self._assign_certain(period)
+        self._propagate()
+        for period in periods:
+            self._assign_rest(period)
+        self._propagate()
+        for period in periods:
+            self._find_contradictions(period)
+        self._find_partial_writes()
+        return self._contradictions
 
-    # taking in
+    # collect the events
 
-    def _take_writes(self) -> None:
-        done = [(write, ended) for write, ended in self._writes if write.outcome != "refused"]
-        for write, ended in sorted(done, key=lambda one: one[0].began):
+    def _collect_writes(self) -> None:
+        done = [write for write in self._writes if write.outcome != "refused"]
+        for write in sorted(done, key=lambda write: write.began):
+            ended = self._ends[id(write)]
             self._atoms.append((write, {}))
             for document, state in write.changes.items():
                 effect = _Effect(
@@ -291,150 +299,152 @@ class _Checking:
                 )  # fmt: skip
                 if write.outcome == "acknowledged":
                     effect.known(ended, "acknowledged")
-                self._stretch(document, write.began, ended).add(effect)
+                self._period(document, write.began, ended).add(effect)
                 self._atoms[-1][1][document] = effect
-        for write, _ in self._writes:
+        for write in self._writes:
             if write.outcome == "refused":
                 self._refused |= set(write.changes.items())
 
-    def _take_readings(self) -> None:
+    def _collect_readings(self) -> None:
         for read in self._reads:
             for document, state in read.found.items():
                 reading = _Reading(document, state, read.began, read.ended, read)
-                self._stretch(document, read.began, read.ended).readings.append(reading)
-        for write, ended in self._writes:
+                self._period(document, read.began, read.ended).readings.append(reading)
+        for write in self._writes:
+            ended = self._ends[id(write)]
             for document, state in write.bases.items():
                 reading = _Reading(document, state, write.began, ended, write)
-                self._stretch(document, write.began, ended).readings.append(reading)
+                self._period(document, write.began, ended).readings.append(reading)
 
-    def _stretch(self, document: str, began: float, ended: float) -> _Stretch:
-        """Return the stretch of a document that an interval lies in."""
-        rots = self._rots.get(document, [])
-        if document not in self._stretches:
-            self._stretches[document] = [self._first_stretch(document)]
-        stretches = self._stretches[document]
-        number = bisect_left(rots, began)
-        if ended < math.inf and bisect_left(rots, ended) != number:
-            raise ValueError(f"{document} was not at rest when its file was broken")
-        while len(stretches) <= number:
-            stretches.append(self._next_stretch(document, stretches[-1]))
-        return stretches[number]
+    def _period(self, document: str, began: float, ended: float) -> _Period:
+        """Return the period of a document that contains an interval."""
+        corruptions = self._corruptions.get(document, [])
+        if document not in self._periods:
+            self._periods[document] = [self._first_period(document)]
+        periods = self._periods[document]
+        number = bisect_left(corruptions, began)
+        if ended < math.inf and bisect_left(corruptions, ended) != number:
+            raise ValueError(f"{document} was read or written when its file was corrupted")
+        while len(periods) <= number:
+            periods.append(self._next_period(document, periods[-1]))
+        return periods[number]
 
-    def _first_stretch(self, document: str) -> _Stretch:
-        return _Stretch(_initial(document, self._start.get(document)), frozenset())
+    def _first_period(self, document: str) -> _Period:
+        return _Period(_initial(document, self._start.get(document)), frozenset())
 
-    def _next_stretch(self, document: str, before: _Stretch) -> _Stretch:
-        """Begin again after a broken file, with any content of before; broken is not empty."""
-        possible = {*before.states(), *self._older.get(document, ())} - {None, _TO_BE_SEEN}
-        return _Stretch(_initial(document, _TO_BE_SEEN), frozenset(possible))
+    def _next_period(self, document: str, before: _Period) -> _Period:
+        """Return the period after a corruption; it begins with any earlier state except absent."""
+        possible = {*before.states(), *self._older.get(document, ())} - {None, _UNDECIDED}
+        return _Period(_initial(document, _UNDECIDED), frozenset(possible))
 
-    # which write a reading shows
+    # assign readings to writes
 
-    def _explain_the_certain(self, stretch: _Stretch) -> None:
+    def _assign_certain(self, period: _Period) -> None:
         rest = []
-        for reading in stretch.readings:
-            effect = stretch.certain(reading)
+        for reading in period.readings:
+            effect = period.only_candidate(reading)
             if effect is None:
                 rest.append(reading)
             else:
                 self._show(effect, reading)
-        stretch.readings = sorted(rest, key=lambda reading: reading.ended)
+        period.readings = sorted(rest, key=lambda reading: reading.ended)
 
-    def _share_what_is_known(self) -> None:
-        """What was seen of one document of a write has happened to them all."""
+    def _propagate(self) -> None:
+        """Mark all effects of a write as happened if one of them is."""
         for write, effects in self._atoms:
-            seen = [one for one in effects.values() if one.happened]
-            if not seen:
+            happened = [effect for effect in effects.values() if effect.happened]
+            if not happened:
                 continue
-            first = min(seen, key=lambda one: one.known_by)
+            first = min(happened, key=lambda effect: effect.known_by)
             for effect in effects.values():
                 if write.outcome == "unknown":
                     effect.known(effect.ended, "done before its process ended")
-                effect.known(first.known_by, f"{first.told} elsewhere")
+                effect.known(first.known_by, f"{first.known_from} in another document")
 
-    def _explain_the_rest(self, stretch: _Stretch) -> None:
-        stretch.take_stock()
-        for reading in stretch.readings:
-            meant = stretch.not_replaced(reading)
-            if not meant:
-                self._complain_of(stretch, reading)
-            elif len(meant) == 1:
-                if meant[0].state is _TO_BE_SEEN:
-                    meant[0].state = reading.state
-                    stretch.by_state[reading.state].append(meant[0])
-                self._show(meant[0], reading)
+    def _assign_rest(self, period: _Period) -> None:
+        period.build_index()
+        for reading in period.readings:
+            candidates = period.not_replaced(reading)
+            if not candidates:
+                self._report_reading(period, reading)
+            elif len(candidates) == 1:
+                if candidates[0].state is _UNDECIDED:
+                    candidates[0].state = reading.state
+                    period.by_state[reading.state].append(candidates[0])
+                self._show(candidates[0], reading)
 
     def _show(self, effect: _Effect, reading: _Reading) -> None:
         effect.shown(reading.began, reading.ended)
         self._shown[id(reading.of)][reading.document] = effect
 
-    def _complain_of(self, stretch: _Stretch, reading: _Reading) -> None:
-        written = stretch.by_state.get(reading.state, ())
-        if any(one.began <= reading.ended for one in written) or reading.state in stretch.possible:
-            why = "though that had been replaced"
+    def _report_reading(self, period: _Period, reading: _Reading) -> None:
+        written = period.by_state.get(reading.state, ())
+        began = any(effect.began <= reading.ended for effect in written)
+        if began or reading.state in period.possible:
+            reason = "but it had been replaced"
         elif written:
-            why = f"before its write began at {self._when(written[0].began)}"
+            reason = f"before its write began at {self._when(written[0].began)}"
         elif (reading.document, reading.state) in self._refused:
-            why = "though its write was refused"
+            reason = "but its write was refused"
         else:
-            why = "and nobody " + ("wrote it" if reading.state is not None else "deleted it")
-        self._say(
+            reason = "but it was never " + ("written" if reading.state is not None else "deleted")
+        self._report(
             reading.document,
-            f"{_name(reading.state)} was read from {self._when(reading.began)} to "
-            f"{self._when(reading.ended)}, {why}",
+            f"{_state_text(reading.state)} was read from {self._when(reading.began)} to "
+            f"{self._when(reading.ended)}, {reason}",
         )
 
     # contradictions
 
-    def _look_for_contradictions(self, stretch: _Stretch) -> None:
-        self._link_edits(stretch)
-        happened = [one for one in stretch.effects if one.happened]
-        zones = [_Zone.of(_chain(one)) for one in happened if one.base is None]
+    def _find_contradictions(self, period: _Period) -> None:
+        self._link_edits(period)
+        happened = [effect for effect in period.effects if effect.happened]
+        zones = [_Zone.of(_chain(effect)) for effect in happened if effect.base is None]
         for effect in happened:
             if effect.zone is None:
                 effect.zone = _Zone([effect], effect, effect)
-                self._say(effect.document, f"{_name(effect.state)} was made from itself")
+                self._report(effect.document, f"{_state_text(effect.state)} was made from itself")
         for zone in zones:
-            self._look_within(zone)
-        self._look_between(zones)
+            self._check_zone(zone)
+        self._compare_zones(zones)
 
-    def _link_edits(self, stretch: _Stretch) -> None:
-        for effect in stretch.effects:
+    def _link_edits(self, period: _Period) -> None:
+        for effect in period.effects:
             if effect.write is None or not effect.happened:
                 continue
             base = self._shown[id(effect.write)].get(effect.document)
             if base is None:
                 continue
             if base.next is not None:
-                self._say(
+                self._report(
                     effect.document,
-                    f"{_name(base.next.state)} and {_name(effect.state)} were both made from "
-                    f"{_name(base.state)}: one update is lost",
+                    f"{_state_text(base.next.state)} and {_state_text(effect.state)} were both "
+                    f"made from {_state_text(base.state)}: one update is lost",
                 )
                 continue
             base.next, effect.base = effect, base
 
-    def _look_within(self, zone: _Zone) -> None:
+    def _check_zone(self, zone: _Zone) -> None:
         later: _Effect | None = None
         for effect in reversed(zone.effects):
             if later is not None and later.known_by < effect.still_at:
-                self._say_went_back(effect, later)
+                self._report_stale(effect, later)
             if later is None or effect.known_by < later.known_by:
                 later = effect
 
-    def _look_between(self, zones: Sequence[_Zone]) -> None:
-        """Find zones that each surely came before another.
+    def _compare_zones(self, zones: Sequence[_Zone]) -> None:
+        """Find zones that certainly came before each other.
 
-        Of those known before they were last there, no two may overlap, and none of the others may
-        lie inside one.
+        A zone is lasting if its `known_by` is before its `still_at`. Two lasting zones must not
+        overlap, and no other zone may be inside a lasting one.
         """
         lasting: list[_Zone] = []
         reach: _Zone | None = None
-        for zone in sorted(zones, key=lambda one: one.known_by):
+        for zone in sorted(zones, key=lambda zone: zone.known_by):
             if zone.known_by >= zone.still_at:
                 continue
             if reach is not None and zone.known_by < reach.still_at:
-                self._say_contradict(reach, zone)
+                self._report_contradiction(reach, zone)
             if reach is None or zone.still_at > reach.still_at:
                 reach = zone
             lasting.append(zone)
@@ -443,79 +453,79 @@ class _Checking:
             place = bisect_left(starts, zone.still_at) - 1
             inside = place >= 0 and zone.known_by < lasting[place].still_at
             if inside and zone.known_by >= zone.still_at:
-                self._say_contradict(lasting[place], zone)
+                self._report_contradiction(lasting[place], zone)
 
-    def _look_for_halves(self) -> None:
-        """Find reads of one instant that show one document before a write, another after it."""
-        atoms = [one for one in self._atoms if len(one[1]) > 1]
+    def _find_partial_writes(self) -> None:
+        """Find reads of one instant with one document before a write, another after it."""
+        multiple = [(write, effects) for write, effects in self._atoms if len(effects) > 1]
         for read in self._reads:
             shown = self._shown.get(id(read), {})
             if len(shown) < 2:
                 continue
-            for write, effects in atoms:
+            for write, effects in multiple:
                 if write.began <= read.ended:
-                    self._look_for_half(read, shown, effects)
+                    self._find_partial_write(read, shown, effects)
 
-    def _look_for_half(
+    def _find_partial_write(
         self, read: Read, shown: Mapping[str, _Effect], effects: Mapping[str, _Effect]
     ) -> None:
         pairs = [
-            (shown[name], one)
-            for name, one in effects.items()
-            if name in shown and shown[name].stretch is one.stretch
+            (shown[name], effect)
+            for name, effect in effects.items()
+            if name in shown and shown[name].period is effect.period
         ]
-        after = [one for seen, one in pairs if seen is one or _came_before(one, seen)]
-        before = [(seen, one) for seen, one in pairs if _came_before(seen, one)]
+        after = [effect for seen, effect in pairs if seen is effect or _came_before(effect, seen)]
+        before = [(seen, effect) for seen, effect in pairs if _came_before(seen, effect)]
         if not (after and before):
             return
-        seen, one = before[0]
-        self._say(
-            one.document,
-            f"{_name(seen.state)} was read at {self._when(read.began)} together with "
-            f"{after[0].document} after {_name(after[0].state)}: half of what was written with "
-            f"{_name(one.state)}",
+        seen, effect = before[0]
+        self._report(
+            effect.document,
+            f"{_state_text(seen.state)} was read at {self._when(read.began)}, together with "
+            f"{after[0].document} after {_state_text(after[0].state)}: only a part of the write "
+            f"of {_state_text(effect.state)} was visible",
         )
 
-    # sentences
+    # report contradictions
 
-    def _say_contradict(self, one: _Zone, other: _Zone) -> None:
-        late, early = (one, other) if one.still_at > other.still_at else (other, one)
-        self._say_went_back(late.last, early.first)
+    def _report_contradiction(self, zone: _Zone, other: _Zone) -> None:
+        late, early = (zone, other) if zone.still_at > other.still_at else (other, zone)
+        self._report_stale(late.last, early.first)
 
-    def _say_went_back(self, shown: _Effect, replaced_by: _Effect) -> None:
-        self._say(
+    def _report_stale(self, shown: _Effect, replaced_by: _Effect) -> None:
+        self._report(
             shown.document,
-            f"{_name(shown.state)} was read from {self._when(shown.still_at)} on, though "
-            f"{_name(replaced_by.state)} had come after it ({replaced_by.told} by "
-            f"{self._when(replaced_by.known_by)}): it is lost, or the read went back",
+            f"{_state_text(shown.state)} was read from {self._when(shown.still_at)} on, but "
+            f"{_state_text(replaced_by.state)} had replaced it ({replaced_by.known_from} by "
+            f"{self._when(replaced_by.known_by)}): a write was lost, or a read was stale",
         )
 
-    def _say(self, document: str, sentence: str) -> None:
-        self._complaints.append(f"{document}: {sentence}.")
+    def _report(self, document: str, sentence: str) -> None:
+        self._contradictions.append(f"{document}: {sentence}.")
 
     def _when(self, instant: float) -> str:
         if math.isinf(instant):
             return "the start" if instant < 0 else "the end"
-        return f"{instant - self._zero:.4f} s"
+        return f"{instant - self._origin:.4f} s"
 
 
 def _initial(document: str, state: State) -> _Effect:
     return _Effect(
         document=document, state=state, began=-math.inf, ended=-math.inf, known_by=-math.inf,
-        happened=True, told="there",
+        happened=True, known_from="present",
     )  # fmt: skip
 
 
 def _end(write: Write, stops: Sequence[float]) -> float:
-    """Return when a write had happened, if it did: answered, or its process gone."""
+    """Return by when a write had happened, if it did: at its answer, or at its process's end."""
     if write.outcome != "unknown":
         return write.ended
     number = bisect_left(stops, write.began)
     return stops[number] if number < len(stops) else math.inf
 
 
-def _at(rotten: Rotten) -> float:
-    return rotten.at
+def _at(corrupted: Corrupted) -> float:
+    return corrupted.at
 
 
 def _chain(head: _Effect) -> list[_Effect]:
@@ -525,14 +535,14 @@ def _chain(head: _Effect) -> list[_Effect]:
     return chain
 
 
-def _came_before(one: _Effect, other: _Effect) -> bool:
-    """Whether one surely came before the other, of the same document."""
-    if one.zone is None or other.zone is None:
+def _came_before(effect: _Effect, other: _Effect) -> bool:
+    """Whether `effect` certainly came before `other`, of the same document."""
+    if effect.zone is None or other.zone is None:
         return False
-    if one.zone is other.zone:
-        return one.place < other.place
-    return one.zone.known_by < other.zone.still_at
+    if effect.zone is other.zone:
+        return effect.place < other.place
+    return effect.zone.known_by < other.zone.still_at
 
 
-def _name(state: State) -> str:
+def _state_text(state: State) -> str:
     return "no document" if state is None else state

@@ -1,7 +1,7 @@
-"""Every operation that the fault suites break: what it finds, what it does, what it may change.
+"""The operations that the fault suites run with faults: the volume before, and what they change.
 
-`python -m tests.proof.operations NAME prepare|act DIRECTORY` does one half in a process of its own,
-and says `done` once the act was acknowledged. Every volume holds the same documents before.
+`python -m tests.proof.operations NAME prepare|act DIRECTORY` runs one half in its own process, and
+prints `done` once the act was acknowledged. Every volume has the same documents before.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ SETTLE_S = 0.01
 
 
 def as_it_is(_directory: Path) -> None:
-    """Prepare nothing more: the documents are enough."""
+    """Prepare nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One operation. `changes` are the documents it may change, all or none of them.
+    """One operation. `changes` are the documents that it changes, all or none of them.
 
-    `prepare` comes after the documents were saved; the volume is closed in between. `certain`:
-    what it changes is decided before it begins, so whatever fails, nothing else is ever served.
-    `first`: there is no volume yet.
+    `prepare` runs after the documents were saved and the volume was closed. `certain`: the outcome
+    is decided before the operation begins, so after any fault its final values are served. `first`:
+    there is no volume before.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Operation:
 
 
 def documents(directory: Path) -> None:
-    """Save what every operation finds: four documents, each with backups."""
+    """Save the documents that every operation finds: four, each with backups."""
     with opened(directory) as seline:
         for number in range(3):
             for name in (A, B, C, STILL):
@@ -58,7 +58,7 @@ def documents(directory: Path) -> None:
 
 
 def value(name: str, number: Json) -> dict[str, Json]:
-    """Return what a document holds."""
+    """Return a document's value."""
     return {"name": name, "n": number, "filler": "x" * 600}
 
 
@@ -70,7 +70,7 @@ def opened(directory: Path) -> Seline:
 
 
 def prepare(operation: Operation, directory: Path) -> None:
-    """Make the volume that an operation finds."""
+    """Create the volume that an operation finds."""
     if operation.first:
         directory.mkdir(parents=True)
     else:
@@ -79,7 +79,7 @@ def prepare(operation: Operation, directory: Path) -> None:
 
 
 def act(operation: Operation, directory: Path) -> None:
-    """Open the volume, do the operation, say that it is done, close."""
+    """Open the volume, run the operation, print DONE, close."""
     with opened(directory) as seline:
         operation.act(seline, directory)
         os.write(1, DONE.encode())
@@ -106,7 +106,7 @@ def _save_beside_an_export(data: DataManager) -> None:
     with data.exported() as snapshot:
         data.save_json(A, value(A, "new"))
         old = b"".join(snapshot.open(A))
-    assert json.loads(old) == value(A, 2), "an export of one instant saw a later one"
+    assert json.loads(old) == value(A, 2), "an export has a later change"
 
 
 def _edit_by_hand(directory: Path) -> None:
@@ -114,7 +114,7 @@ def _edit_by_hand(directory: Path) -> None:
 
 
 def _adopt(data: DataManager) -> None:
-    """Read until what was edited has settled, and is the store's own."""
+    """Read until the edit has settled and the store has adopted it."""
     for _ in range(2):
         data.load_json(A)
         time.sleep(3 * SETTLE_S)
@@ -122,7 +122,7 @@ def _adopt(data: DataManager) -> None:
 
 
 def _flip(directory: Path) -> None:
-    """Change a byte as a bad disk does: the mtime stays."""
+    """Change a byte and keep the mtime, like a disk that corrupts data."""
     path = directory / A
     before = path.stat()
     path.write_bytes(path.read_bytes().replace(b"xxx", b"xyx", 1))
@@ -130,7 +130,7 @@ def _flip(directory: Path) -> None:
 
 
 def _crash_after_the_commit_point(directory: Path) -> None:
-    """Leave the record of a transaction behind, none of its documents published."""
+    """Leave the record of a transaction, with none of its documents published."""
     subprocess.run(
         [sys.executable, "-m", "tests.proof.operations", "transaction", "crash", str(directory)],
         check=False,
@@ -275,12 +275,12 @@ MORE = {
         ),
     )
 }
-"""What only the suites of single calls break."""
+"""Operations for the suites of single calls only."""
 EVERY = OPERATIONS | MORE
 
 
 def _more_backups_than_are_kept(directory: Path) -> None:
-    """Save under a policy that keeps many, so that the usual one has something to discard."""
+    """Save with a policy that keeps many backups, so that the default one drops some."""
     with open_seline(directory, lock_wait_s=0, backups__keep_newest=20) as seline:
         for number in range(8):
             seline.data.save_json(A, {"name": A, "n": 2, "filler": "x" * (600 + number)})
@@ -288,7 +288,7 @@ def _more_backups_than_are_kept(directory: Path) -> None:
 
 
 def main(name: str, half: str, directory: str) -> None:
-    """Do one half of an operation; `crash` dies after the commit point, before publishing."""
+    """Run one half of an operation; `crash` exits after the commit point, before publishing."""
     operation = EVERY[name]
     if half == "crash":
         exchange_form.Committer._publish = _die  # type: ignore[method-assign]

@@ -1,8 +1,8 @@
 """`python -m tests.proof.report`: write docs/reliability.md from the figures of the last long run.
 
-Nothing in that document is written by hand: what no figure says is not in it. After a slice of the
-long run (`SELINE_PROVE_MINUTES`) the document stays as it is, and the slice's own lies beside its
-figures. The headline is printed: the README quotes it, and a test holds the two equal.
+The whole document is generated. After a slice of the long run (`SELINE_PROVE_MINUTES`), the report
+is written next to the figures instead, and the document does not change. The headline is printed:
+the README quotes it, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -22,92 +22,95 @@ Figure: TypeAlias = Mapping[str, Any]
 
 SUITES: Final[Mapping[str, str]] = {
     "every call fails once": (
-        "Each operation is done again and again, each time with another of its file-changing calls "
-        "refused (EIO, ENOSPC, EROFS, EACCES, a short write). It must fail with a typed error or "
-        "succeed, leave nothing stray, and the next operation must work."
+        "Each operation is repeated, and each time another of its file-changing calls fails (EIO, "
+        "ENOSPC, EROFS, EACCES, a short write). The operation must succeed or raise a typed error, "
+        "leave no stray file, and the next operation must work."
     ),
     "power cut": (
-        "The calls of each operation are recorded, and every state is rebuilt that a disk may show "
-        "after a power cut at any moment: what was not synced lost, torn or filled with zeros, "
-        "names in any order, attributes lost with their inode. Seline opens each: what was "
-        "acknowledged is there, nothing torn is served, a transaction is whole or absent."
+        "The calls of each operation are recorded. From them, every state is built that a disk may "
+        "have after a power cut at any moment: unsynced data lost, torn or filled with zeros, "
+        "renames in any order, attributes lost with their inode. Seline opens each state: "
+        "acknowledged changes must be present, torn content must not be served, and a transaction "
+        "must be complete or absent."
     ),
     "kill -9": (
-        "The process is killed at every system call, and at random under sixteen writers with "
-        "transactions and rotation running. What was acknowledged is there after the next start."
+        "The process is killed at every system call, and at random moments while sixteen writers, "
+        "transactions and rotation run. Acknowledged changes must be present after the next start."
     ),
     "failing syncs": (
-        "A sync fails once: of a file, a directory, the journal. Nothing is reported durable by "
-        "trying again, and what is served afterwards is what the disk holds."
+        "One sync fails: of a file, of a directory or of the journal. A change must not be "
+        "reported as durable after a repeated sync, and reads must return what the disk has."
     ),
     "full volume": (
-        "A small file system is filled by saves, by backups and by strangers, out of inodes too. "
-        "Reads, deletes, shrinking saves, restores and exports go on, and the state ends by itself."
+        "A small file system is filled by saves, by backups and by other programs, or runs out of "
+        "inodes. Reads, deletes, shrinking saves, restores and exports must work, and saves must "
+        "work again when there is room."
     ),
     "rot": (
-        "Bits flip, blocks are zeroed, files are truncated or swapped, in documents, backups, the "
-        "journal and Seline's own state. Everything is noticed, nothing broken is served, and what "
-        "has a sound copy is recovered."
+        "Bits are flipped, blocks zeroed, files truncated or swapped, in documents, backups, the "
+        "journal and Seline's own state. All damage must be detected, no broken content served, "
+        "and everything that has a sound copy recovered."
     ),
     "time and place": (
-        "The clock jumps, the volume is unmounted, swapped or read-only, links and directories "
-        "stand where documents should be, there are ten thousand documents or one of 32 MiB."
+        "The clock jumps; the volume is unmounted, replaced or read-only; links and directories "
+        "have the names of documents; there are ten thousand documents, or one of 32 MiB."
     ),
     "clock": "The wall clock jumps back and forth while documents are saved and rotated.",
     "place": (
-        "The data directory is swapped, removed, read-only, held by another process, without user "
-        "attributes, full of strange things, or of ten thousand documents."
+        "The data directory is replaced, removed, read-only, locked by another process, without "
+        "user attributes, full of foreign files, or has ten thousand documents."
     ),
     "cancellation": (
-        "Callers are cancelled at every point where they wait, twice, and the store closed under "
-        "them. A change is made whole or not at all, and nothing leaks."
+        "Callers are cancelled at every point where they wait, also twice, and the store is closed "
+        "during their calls. A change must happen completely or not at all, and nothing may leak."
     ),
     "soak": (
-        "Everything at once against a model kept beside it: saves, edits, transactions, restores, "
-        "exports, kills, flips, a full disk. Memory, descriptors and disk stay flat."
+        "All operations run at once and are compared with a model: saves, edits, transactions, "
+        "restores, exports, kills, flipped bits, a full disk. The use of memory, descriptors and "
+        "disk must not grow."
     ),
 }
-"""What each suite does; its figures stand in this order."""
+"""What each suite does, in the order of the document."""
 
 HOW_TO_READ: Final = """\
-Written by `make prove` from its own output; nothing here is typed by hand. Every number under
-*tried* is a fault that was made on purpose, after which every promise was checked that can be
-seen from outside: nothing acknowledged is lost, nothing broken is served as if it were sound,
-changes of several documents are whole, backups are kept, nothing is left lying about, the next
-operation works. *Broken* counts the faults after which one of them did not hold.
+`make prove` generates this document from its own output. *Tried* is the number of injected faults.
+After each one the guarantees are checked that can be observed from outside: no acknowledged change
+is lost, no broken content is served as sound, changes of several documents are complete, backups
+are kept, no stray file is left, and the next operation works. *Broken* is the number of faults
+after which one of these guarantees did not hold.
 """
 CONTROLS: Final = """\
-## What the same suites say of wrong stores
+## The same suites on wrong stores
 
-A suite that finds nothing could be blind. So each is turned on stores that are wrong on purpose,
-and has to flag every one of them.
+A suite without findings could be unable to find anything. So each suite also runs on stores that
+are wrong on purpose, and must flag every one of them.
 """
 STORES: Final = """\
-### Whole stores that are wrong
+### Other stores
 
-Seven saves in a row, and a power cut at every step of them: in so many of the states an
-acknowledged save is lost, or broken bytes are all that is left.
+Seven saves and a power cut at every step. *Flagged* is the number of states in which an
+acknowledged save is lost or only broken bytes remain.
 """
 BUILDS: Final = """\
-### Seline without one care
+### Seline without one safeguard
 
-Each line is a build of Seline that lacks one sync, link, checksum or check. A place in the code
-that has no such build fails the tests.
+Each line is a build of Seline that lacks one sync, link, checksum or check. A test fails if a
+safeguard in the code has no such build.
 """
 OTHERS: Final = """\
-### Other wrong stores
+### The other suites
 
-The checks of the other suites, tried in the same way.
+The same check of the other suites.
 """
 KINDS: Final[Mapping[str, str]] = {"store": STORES, "build": BUILDS, "": OTHERS}
-"""Kinds of negative controls, each with what stands above it."""
+"""The kinds of negative controls, each with its introduction."""
 SHOWN_APART: Final = frozenset(
     {"suite", "what", "tried", "failures", "where", "date", "possible", "kind"}
 )
 
 
 def main() -> None:
-    """Write the document, and print its headline."""
+    """Write the document and print its headline."""
     path = Path(os.environ.get("SELINE_FIGURES") or DEFAULT)
     if not path.exists():
         sys.exit(f"There are no figures in {path}: run `make prove` first.")
@@ -119,9 +122,9 @@ def main() -> None:
 
 
 def read(lines: str) -> list[Figure]:
-    """Return the figures, of each round the one that was noted last."""
+    """Return the last figure of each round."""
     figures = [json.loads(line) for line in lines.splitlines()]
-    return list({(one["suite"], one["what"]): one for one in figures}.values())
+    return list({(figure["suite"], figure["what"]): figure for figure in figures}.values())
 
 
 def document(figures: Sequence[Figure]) -> str:
@@ -135,10 +138,10 @@ def document(figures: Sequence[Figure]) -> str:
 
 
 def headline(figures: Sequence[Figure]) -> str:
-    """Return one sentence over everything that was tried, for the README."""
+    """Return the total in one sentence, which the README quotes."""
     faults, controls = _faults(figures), _controls(figures)
-    flagged = sum(one["failures"] > 0 for one in controls)
-    dates = sorted(one["date"] for one in faults) or ["never"]
+    flagged = sum(figure["failures"] > 0 for figure in controls)
+    dates = sorted(figure["date"] for figure in faults) or ["never"]
     return (
         f"**{_sum(faults, 'tried')} faults tried, {_sum(faults, 'failures')} promises broken; "
         f"{flagged} of {len(controls)} wrong stores flagged** "
@@ -147,11 +150,11 @@ def headline(figures: Sequence[Figure]) -> str:
 
 
 def _faults(figures: Iterable[Figure]) -> list[Figure]:
-    return [one for one in figures if one["suite"] != CONTROL]
+    return [figure for figure in figures if figure["suite"] != CONTROL]
 
 
 def _controls(figures: Iterable[Figure]) -> list[Figure]:
-    return [one for one in figures if one["suite"] == CONTROL]
+    return [figure for figure in figures if figure["suite"] == CONTROL]
 
 
 def _overview(faults: Sequence[Figure]) -> str:
@@ -171,38 +174,40 @@ def _sections(faults: Sequence[Figure]) -> Iterator[str]:
 
 def _by_suite(faults: Sequence[Figure]) -> Iterator[tuple[str, list[Figure]]]:
     for suite in SUITES:
-        rounds = [one for one in faults if one["suite"] == suite]
+        rounds = [figure for figure in faults if figure["suite"] == suite]
         if rounds:
             yield suite, rounds
-    unknown = {one["suite"] for one in faults} - SUITES.keys()
-    assert not unknown, f"no sentence in SUITES says what {unknown} does"
+    unknown = {figure["suite"] for figure in faults} - SUITES.keys()
+    assert not unknown, f"SUITES does not describe {unknown}"
 
 
 def _control_sections(controls: Sequence[Figure]) -> Iterator[str]:
-    for kind, above in KINDS.items():
-        of_kind = [one for one in controls if one.get("kind", "") == kind]
+    for kind, introduction in KINDS.items():
+        of_kind = [figure for figure in controls if figure.get("kind", "") == kind]
         if of_kind:
-            yield f"{above}\n{_table(of_kind, 'flagged')}"
+            yield f"{introduction}\n{_table(of_kind, 'flagged')}"
 
 
 def _table(rounds: Sequence[Figure], counted: str) -> str:
     lines = [f"| what | tried | {counted} | on | also |", "|---|---:|---:|---|---|"]
-    lines += [
-        f"| {one['what']} | {_tried(one)} | {one['failures']:,} | {one['where']} | {_also(one)} |"
-        for one in rounds
-    ]
+    lines += map(_row, rounds)
     return "\n".join(lines) + "\n"
 
 
+def _row(figure: Figure) -> str:
+    cells = (figure["what"], _tried(figure), f"{figure['failures']:,}", figure["where"])
+    return f"| {' | '.join(cells)} | {_also(figure)} |"
+
+
 def _tried(figure: Figure) -> str:
-    """Return how many were tried, and of how many where there was no time for all."""
+    """Return how many faults were tried, and of how many if there was no time for all."""
     tried, possible = figure["tried"], figure.get("possible", figure["tried"])
     return f"{tried:,}" if tried >= possible else f"{tried:,} of {possible:,}"
 
 
 def _left(rounds: Sequence[Figure]) -> str:
-    left = sum(max(0, one.get("possible", 0) - one["tried"]) for one in rounds)
-    return f"\n{left:,} were left for want of time; which ones was drawn by lot.\n" if left else ""
+    left = sum(max(0, figure.get("possible", 0) - figure["tried"]) for figure in rounds)
+    return f"\nThere was no time for {left:,} others; the choice is random.\n" if left else ""
 
 
 def _also(figure: Figure) -> str:
@@ -214,12 +219,12 @@ def _also(figure: Figure) -> str:
 
 
 def _sum(figures: Iterable[Figure], what: str) -> str:
-    return f"{sum(one[what] for one in figures):,}"
+    return f"{sum(figure[what] for figure in figures):,}"
 
 
 def _places(figures: Iterable[Figure]) -> str:
-    kinds = (kind for one in figures for kind in str(one["where"]).split(", "))
-    return ", ".join(dict.fromkeys(kinds))
+    places = (place for figure in figures for place in str(figure["where"]).split(", "))
+    return ", ".join(dict.fromkeys(places))
 
 
 def _title(suite: str) -> str:
@@ -227,7 +232,7 @@ def _title(suite: str) -> str:
 
 
 def _anchor(suite: str) -> str:
-    """Return the anchor that a heading gets: small, hyphens for spaces, no other signs."""
+    """Return a heading's anchor: lower case, hyphens for spaces, no other signs."""
     kept = "".join(letter for letter in suite.lower() if letter.isalnum() or letter in " -")
     return kept.replace(" ", "-")
 

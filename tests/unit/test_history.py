@@ -1,8 +1,8 @@
-"""The judge of histories is judged: what is right passes, each planted lie is flagged.
+"""The check of histories: correct ones pass, each planted defect is flagged.
 
-Right histories come from a store that is right by construction: one change after another, each
-seen by its caller in an interval around its instant. Lies are planted in them. And where every
-order of a few events can be tried, the judge is compared with having tried them all.
+Correct histories come from a store that is correct by construction: it makes one change at a time,
+which its caller observes in an interval around the instant. Defects are planted in them. For a few
+events, the check is compared with trying every order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from tests.proof.figures import note
-from tests.proof.history import Event, Read, Rotten, State, Stopped, Write, check
+from tests.proof.history import Corrupted, Event, Read, State, Stopped, Write, check
 
 A, B, C = "a.json", "b.json", "c.json"
 NAMES = (A, B, C)
@@ -35,7 +35,7 @@ def refused(began: float, ended: float, **changes: State) -> Write:
     return Write(changes=named(changes), began=began, ended=ended, outcome="refused")
 
 
-def made_from(write: Write, **bases: State) -> Write:
+def with_bases(write: Write, **bases: State) -> Write:
     return replace(write, bases=named(bases))
 
 
@@ -47,11 +47,11 @@ def named(states: Mapping[str, State]) -> dict[str, State]:
     return {f"{name}.json": state for name, state in states.items()}
 
 
-# right histories
+# correct histories
 
 
-class RightStore:
-    """Does one thing after another; each caller sees it in an interval around its instant."""
+class CorrectStore:
+    """Carries out one operation at a time, in an interval around its instant."""
 
     def __init__(self, draw: DrawFn) -> None:
         self._draw = draw
@@ -63,15 +63,15 @@ class RightStore:
         self.events: list[Event] = []
 
     def save(self) -> None:
-        """Save, delete, restore or import: one document or several, made from nothing."""
+        """Save, delete, restore or import one document or several, without a base."""
         self._write({}, self._choose(self._some_names()))
 
     def edit(self) -> None:
-        """Change what was read: one document or several."""
+        """Change one document or several from the states that were read."""
         names = self._some_names()
         self._write({name: self.states[name] for name in names}, self._choose(names))
 
-    def look(self) -> None:
+    def read_some(self) -> None:
         began, ended = self._interval()
         found = {name: self.states[name] for name in self._some_names()}
         self.events.append(Read(found=found, began=began, ended=ended))
@@ -81,26 +81,26 @@ class RightStore:
         changes = {name: self._new() for name in self._some_names()}
         self.events.append(Write(changes=changes, began=began, ended=ended, outcome="refused"))
 
-    def leave_unanswered(self) -> None:
-        """Do it or not, and tell nobody."""
+    def lose_the_answer(self) -> None:
+        """Make a change or not, without an answer to its caller."""
         began, _ = self._interval()
         changes = self._choose(self._some_names())
         if self._draw(st.booleans()):
-            self._become(changes)
+            self._apply(changes)
         self.events.append(Write(changes=changes, began=began))
 
     def stop(self) -> None:
         self._now = self._floor = self._now + 10
         self.events.append(Stopped(at=self._now))
 
-    def rot(self) -> None:
-        """Break a file, and recover an earlier content or lose nothing."""
+    def corrupt(self) -> None:
+        """Corrupt a file, and recover an earlier content or lose nothing."""
         name = self._draw(st.sampled_from(NAMES))
         if self.states[name] is None:
             return
         self.stop()
         self._now = self._floor = self._now + 10
-        self.events.append(Rotten(document=name, at=self._now - 5))
+        self.events.append(Corrupted(document=name, at=self._now - 5))
         self.states[name] = self._draw(st.sampled_from(sorted(filter(None, self.past[name]))))
 
     def _some_names(self) -> list[str]:
@@ -121,12 +121,12 @@ class RightStore:
 
     def _write(self, bases: Mapping[str, State], changes: Mapping[str, State]) -> None:
         began, ended = self._interval()
-        self._become(changes)
+        self._apply(changes)
         self.events.append(
             Write(changes=changes, bases=bases, began=began, ended=ended, outcome="acknowledged")
         )
 
-    def _become(self, changes: Mapping[str, State]) -> None:
+    def _apply(self, changes: Mapping[str, State]) -> None:
         self.states |= changes
         for name, state in changes.items():
             self.past[name].add(state)
@@ -138,29 +138,29 @@ class RightStore:
         return began, self._now + self._draw(spread)
 
 
-STEPS = ("save", "edit", "look", "refuse", "leave_unanswered", "save", "edit", "look")
+STEPS = ("save", "edit", "read_some", "refuse", "lose_the_answer", "save", "edit", "read_some")
 
 
 @st.composite
-def right_stores(draw: DrawFn, *, also: Sequence[str] = ("stop", "rot")) -> RightStore:
-    store = RightStore(draw)
+def correct_stores(draw: DrawFn, *, also: Sequence[str] = ("stop", "corrupt")) -> CorrectStore:
+    store = CorrectStore(draw)
     for step in draw(st.lists(st.sampled_from([*STEPS, *also]), max_size=30)):
         getattr(store, step)()
     store.stop()
-    store.look()
+    store.read_some()
     return store
 
 
-@given(right_stores())
+@given(correct_stores())
 @settings(max_examples=80, deadline=None)
-def test_what_is_right_passes(store: RightStore) -> None:
+def test_correct_histories_have_no_contradictions(store: CorrectStore) -> None:
     assert check(store.events) == []
 
 
-# planted lies
+# planted defects
 
 
-LIES: dict[str, list[Event]] = {
+DEFECTS: dict[str, list[Event]] = {
     "an acknowledged write is lost": [
         acknowledged(1, 2, a="one"),
         acknowledged(3, 4, a="two"),
@@ -182,19 +182,19 @@ LIES: dict[str, list[Event]] = {
         Stopped(at=6),
         read(7, 8, a="one"),
     ],
-    "a read goes back": [
+    "a read is stale": [
         acknowledged(1, 5, a="one"),
         acknowledged(1, 5, a="two"),
         read(6, 7, a="one"),
         read(8, 9, a="two"),
         read(10, 11, a="one"),
     ],
-    "a read goes back during the write": [
+    "a read is stale during the write": [
         acknowledged(1, 9, a="one"),
         read(2, 3, a="one"),
         read(4, 5, a=None),
     ],
-    "a write without answer comes after the end of its process": [
+    "a write without an answer happens after the end of its process": [
         acknowledged(1, 2, a="one"),
         unknown(3, a="two"),
         Stopped(at=4),
@@ -202,7 +202,7 @@ LIES: dict[str, list[Event]] = {
         read(7, 8, a="two"),
     ],
     "a value was never written": [acknowledged(1, 2, a="one"), read(3, 4, a="two")],
-    "nothing is served for what is there": [
+    "an existing document is read as absent": [
         acknowledged(1, 2, a="one"),
         acknowledged(1, 2, b="one"),
         read(3, 4, a=None, b="one"),
@@ -213,12 +213,12 @@ LIES: dict[str, list[Event]] = {
         refused(3, 4, a="two"),
         read(5, 6, a="two"),
     ],
-    "half of a transaction is there": [
+    "half of a transaction is visible": [
         acknowledged(1, 2, a="one", b="one"),
         acknowledged(3, 4, a="two", b="two"),
         read(5, 6, a="two", b="one"),
     ],
-    "half of a transaction is seen while it is made": [
+    "half of a transaction is visible while it runs": [
         acknowledged(1, 2, a="one", b="one"),
         acknowledged(3, 9, a="two", b="two"),
         read(4, 8, a="two", b="one"),
@@ -236,7 +236,7 @@ LIES: dict[str, list[Event]] = {
         Stopped(at=4),
         read(5, 6, a="two", b="one"),
     ],
-    "half of a transaction is restored by a later save": [
+    "half of a transaction is visible beside a later save": [
         acknowledged(1, 2, a="one", b="one"),
         acknowledged(3, 9, a="two", b="two"),
         acknowledged(3, 5, a="three"),
@@ -245,27 +245,27 @@ LIES: dict[str, list[Event]] = {
     ],
     "one of two updates is lost": [
         acknowledged(1, 2, a="one"),
-        made_from(acknowledged(3, 6, a="two"), a="one"),
-        made_from(acknowledged(4, 7, a="three"), a="one"),
+        with_bases(acknowledged(3, 6, a="two"), a="one"),
+        with_bases(acknowledged(4, 7, a="three"), a="one"),
     ],
     "a save is lost under an edit": [
         acknowledged(1, 2, a="one"),
         acknowledged(3, 4, a="two"),
-        made_from(acknowledged(5, 6, a="three"), a="one"),
+        with_bases(acknowledged(5, 6, a="three"), a="one"),
     ],
     "a save is lost inside an edit": [
         acknowledged(1, 2, a="one"),
         read(2.2, 2.4, a="one"),
         acknowledged(3, 4, a="two"),
         read(4.1, 4.2, a="two"),
-        made_from(acknowledged(2.5, 6, a="three"), a="one"),
+        with_bases(acknowledged(2.5, 6, a="three"), a="one"),
         read(7, 8, a="three"),
     ],
     "two edits were made from each other": [
-        made_from(acknowledged(1, 4, a="one"), a="two"),
-        made_from(acknowledged(1, 4, a="two"), a="one"),
+        with_bases(acknowledged(1, 4, a="one"), a="two"),
+        with_bases(acknowledged(1, 4, a="two"), a="one"),
     ],
-    "a restored content goes back": [
+    "a read is stale after a restore": [
         acknowledged(1, 2, a="one"),
         acknowledged(3, 4, a="two"),
         acknowledged(5, 6, a="one"),
@@ -275,35 +275,35 @@ LIES: dict[str, list[Event]] = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
-@given(store=right_stores())
+@pytest.mark.parametrize("defect", DEFECTS.values(), ids=DEFECTS.keys())
+@given(store=correct_stores())
 @settings(max_examples=5, deadline=None)
-def test_a_planted_lie_is_flagged(lie: list[Event], store: RightStore) -> None:
-    later = [_later(event, 1000) for event in lie]
-    begins = acknowledged(900, 901, a=None, b=None)
-    assert check([*store.events, begins, *later]) != []
+def test_a_planted_defect_is_flagged(defect: list[Event], store: CorrectStore) -> None:
+    later = [_later(event, 1000) for event in defect]
+    reset = acknowledged(900, 901, a=None, b=None)
+    assert check([*store.events, reset, *later]) != []
 
 
-@pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
-def test_a_planted_lie_is_told_in_a_sentence(lie: list[Event]) -> None:
-    for complaint in check(lie):
-        assert complaint.startswith(NAMES)
-        assert complaint.endswith(".")
-        assert "inf" not in complaint
+@pytest.mark.parametrize("defect", DEFECTS.values(), ids=DEFECTS.keys())
+def test_every_contradiction_is_a_sentence(defect: list[Event]) -> None:
+    for contradiction in check(defect):
+        assert contradiction.startswith(NAMES)
+        assert contradiction.endswith(".")
+        assert "inf" not in contradiction
 
 
 def _later(event: Event, seconds: float) -> Event:
     match event:
-        case Stopped() | Rotten():
+        case Stopped() | Corrupted():
             return replace(event, at=event.at + seconds)
         case Write() | Read():
             return replace(event, began=event.began + seconds, ended=event.ended + seconds)
 
 
-# broken files
+# corrupted files
 
 
-BEFORE_ROT: list[Event] = [
+BEFORE_CORRUPTION: list[Event] = [
     acknowledged(1, 2, a="one"),
     acknowledged(3, 4, a="two"),
     acknowledged(5, 6, a=None),
@@ -311,13 +311,13 @@ BEFORE_ROT: list[Event] = [
 
 
 @pytest.mark.parametrize("found", ["one", "two", "three"])
-def test_a_broken_file_may_come_back_as_any_earlier_content(found: str) -> None:
+def test_a_corrupted_file_may_be_recovered_as_any_earlier_content(found: str) -> None:
     broken: list[Event] = [
         acknowledged(7, 8, a="three"),
-        Rotten(document=A, at=9),
+        Corrupted(document=A, at=9),
         read(10, 11, a=found),
     ]
-    assert check([*BEFORE_ROT, *broken]) == []
+    assert check([*BEFORE_CORRUPTION, *broken]) == []
 
 
 @pytest.mark.parametrize(
@@ -329,45 +329,45 @@ def test_a_broken_file_may_come_back_as_any_earlier_content(found: str) -> None:
         [read(10, 11, a="one"), read(12, 13, a="three")],
         [acknowledged(10, 11, a="four"), read(12, 13, a="one")],
         [acknowledged(10, 11, a="four"), read(12, 13, a="three")],
-        [made_from(acknowledged(10, 11, a="four"), a="one"), read(12, 13, a="one")],
+        [with_bases(acknowledged(10, 11, a="four"), a="one"), read(12, 13, a="one")],
     ],
     ids=str,
 )
-def test_a_broken_file_allows_nothing_else(after: list[Event]) -> None:
-    broken: list[Event] = [acknowledged(7, 8, a="three"), Rotten(document=A, at=9)]
-    assert check([*BEFORE_ROT, *broken, *after]) != []
+def test_a_corrupted_file_allows_nothing_else(after: list[Event]) -> None:
+    broken: list[Event] = [acknowledged(7, 8, a="three"), Corrupted(document=A, at=9)]
+    assert check([*BEFORE_CORRUPTION, *broken, *after]) != []
 
 
-def test_a_broken_file_allows_nothing_of_another_document() -> None:
+def test_a_corrupted_file_allows_no_content_of_another_document() -> None:
     saved = [acknowledged(1, 2, b="one"), acknowledged(3, 4, b="two")]
-    assert check([*saved, Rotten(document=A, at=5), read(6, 7, b="one")]) != []
+    assert check([*saved, Corrupted(document=A, at=5), read(6, 7, b="one")]) != []
 
 
-def test_what_was_there_before_the_history_may_come_back_where_it_was_broken() -> None:
-    events: list[Event] = [Rotten(document=A, at=1), read(2, 3, a="old")]
+def test_contents_before_the_history_may_be_recovered() -> None:
+    events: list[Event] = [Corrupted(document=A, at=1), read(2, 3, a="old")]
     assert check(events, start={A: "current"}, older={A: {"old"}}) == []
     assert check(events, start={A: "current"}) != []
     assert check(events[1:], start={A: "current"}, older={A: {"old"}}) != []
 
 
-def test_a_document_must_rest_when_its_file_is_broken() -> None:
+def test_a_corruption_during_a_write_is_refused() -> None:
     with pytest.raises(ValueError, match=A):
-        check([acknowledged(1, 3, a="one"), Rotten(document=A, at=2)])
+        check([acknowledged(1, 3, a="one"), Corrupted(document=A, at=2)])
 
 
-# against every order
+# compared with every order
 
 
-def explained(events: Sequence[Event]) -> bool:
-    """Whether some order of whole changes explains a history, found by trying them all."""
+def has_an_order(events: Sequence[Event]) -> bool:
+    """Whether some order of atomic changes explains a history, by trying every order."""
     stops = [event.at for event in events if isinstance(event, Stopped)]
     todo = [_ended(event, stops) for event in events if isinstance(event, Write | Read)]
     bases = [
-        Read(found=one.bases, began=one.began, ended=one.ended)
-        for one in todo
-        if isinstance(one, Write)
+        Read(found=event.bases, began=event.began, ended=event.ended)
+        for event in todo
+        if isinstance(event, Write)
     ]
-    return _explained([*todo, *bases], dict.fromkeys(NAMES))
+    return _has_an_order([*todo, *bases], dict.fromkeys(NAMES))
 
 
 def _ended(event: Write | Read, stops: Sequence[float]) -> Write | Read:
@@ -376,30 +376,30 @@ def _ended(event: Write | Read, stops: Sequence[float]) -> Write | Read:
     return replace(event, ended=min((at for at in stops if at >= event.began), default=math.inf))
 
 
-def _must(event: Write | Read) -> bool:
+def _happened(event: Write | Read) -> bool:
     return isinstance(event, Read) or event.outcome == "acknowledged"
 
 
-def _explained(todo: Sequence[Write | Read], states: Mapping[str, State]) -> bool:
-    if not any(map(_must, todo)):
+def _has_an_order(todo: Sequence[Write | Read], states: Mapping[str, State]) -> bool:
+    if not any(map(_happened, todo)):
         return True
     for event in todo:
-        rest = [one for one in todo if one is not event]
-        too_late = [one for one in rest if one.ended < event.began]
-        if any(map(_must, too_late)):
+        rest = [other for other in todo if other is not event]
+        too_late = [other for other in rest if other.ended < event.began]
+        if any(map(_happened, too_late)):
             continue
         shown = event.found if isinstance(event, Read) else event.bases
         if any(states[name] != state for name, state in shown.items()):
             continue
         after = states if isinstance(event, Read) else {**states, **event.changes}
-        if _explained([one for one in rest if one not in too_late], after):
+        if _has_an_order([other for other in rest if other not in too_late], after):
             return True
     return False
 
 
 @st.composite
 def any_histories(draw: DrawFn, *, names: Sequence[str], again: bool) -> list[Event]:
-    """Return some events that may or may not be explained; states are written once or `again`."""
+    """Draw events that some order may explain or not; with `again`, states may repeat."""
     events: list[Event] = []
     states: list[State] = [None]
     for number in range(draw(st.integers(2, 6))):
@@ -431,16 +431,16 @@ def any_histories(draw: DrawFn, *, names: Sequence[str], again: bool) -> list[Ev
 
 @given(any_histories(names=[A], again=False))
 @settings(max_examples=250, deadline=None)
-def test_for_one_document_the_judge_flags_exactly_what_no_order_explains(
+def test_for_one_document_exactly_the_unexplained_histories_are_flagged(
     events: list[Event],
 ) -> None:
-    assert (check(events) == []) == explained(events), check(events)
+    assert (check(events) == []) == has_an_order(events), check(events)
 
 
 @given(any_histories(names=NAMES, again=True))
 @settings(max_examples=250, deadline=None)
-def test_the_judge_never_flags_what_some_order_explains(events: list[Event]) -> None:
-    if explained(events):
+def test_explained_histories_are_never_flagged(events: list[Event]) -> None:
+    if has_an_order(events):
         assert check(events) == []
 
 
@@ -459,7 +459,7 @@ def test_many_wrong_histories_are_flagged(share_s: float) -> None:
     )
     def judge(events: list[Event]) -> None:
         nonlocal wrong, flagged
-        if not explained(events):
+        if not has_an_order(events):
             wrong += 1
             flagged += check(events) != []
 
