@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
 from itertools import accumulate, chain
 
 import msgspec
@@ -72,7 +71,6 @@ def plan_retention(
     backups: Sequence[Backup],
     policy: RetentionPolicy,
     *,
-    now: datetime,  # noqa: ARG001  # order decides, never the clock
     current_revision: Revision | None = None,
 ) -> RetentionPlan:
     """Plan the backups of one document, given in any order.

@@ -77,7 +77,7 @@ class Keeping:
     ) -> RetentionPlan:
         """Plan a document's rotation with reasons."""
         if key.owner == SELINE:
-            return plan_retention(backups, _STATE_POLICY, now=self._clock.now())
+            return plan_retention(backups, _STATE_POLICY)
         if self.unreadable is not None:
             return RetentionPlan(
                 tuple(Kept(backup, "the pins cannot be read") for backup in backups), ()
@@ -85,7 +85,6 @@ class Keeping:
         return plan_retention(
             self.marked(key.name, backups),
             self._options.retention,
-            now=self._clock.now(),
             current_revision=current_revision,
         )
 

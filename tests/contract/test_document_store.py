@@ -51,7 +51,7 @@ def content(value: object) -> Content:
 
 
 def retain_five(backups: list[Backup], _current: str | None) -> RetentionPlan:
-    return plan_retention(backups, RetentionPolicy(), now=FakeClock().now())
+    return plan_retention(backups, RetentionPolicy())
 
 
 def save(key: DocumentKey, value: object, **options: object) -> Change:
