@@ -73,12 +73,14 @@ class Put(msgspec.Struct, frozen=True, kw_only=True):
     emergencies may draw on the reserve for, whatever their size: restores and recoveries.
     `also` adds changes to the same atom, decided after this one. `answer` is handed back.
     `decoded` is what `content` holds, where it is at hand and nobody alters it any more: it saves
-    the next change of the batch from decoding it.
+    the next change of the batch from decoding it. `set_aside` says why the content before it is
+    useless although it is sound: it goes to quarantine instead of to the backups.
     """
 
     content: Content
     decoded: Json | msgspec.UnsetType = msgspec.UNSET
     backup: bool = True
+    set_aside: str = ""
     alone: bool = False
     always: bool = False
     also: tuple[Change, ...] = ()

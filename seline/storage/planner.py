@@ -224,13 +224,23 @@ def _put(draft: _Draft, change: Change, put: Put) -> Step:
     if _already(draft, put.content):
         draft.rested_on = draft.rested_on or not draft.touched
         return Step(change.key, draft.content, False, put.answer)
-    if put.alone and draft.touched:
+    if (put.alone or put.set_aside) and draft.touched:
         raise _Split
+    if put.set_aside:
+        draft.found = _useless(draft.found, put.set_aside)
     draft.content, draft.decoded = put.content, put.decoded
     draft.backup = draft.backup or put.backup
     draft.always = put.always
     _touch(draft, change)
     return Step(change.key, put.content, True, put.answer)
+
+
+def _useless(found: Found, why: str) -> Found:
+    """Return what was found as broken, so that its bytes go to quarantine."""
+    if found.broken:
+        return found
+    judged = msgspec.structs.replace(found.judged, reason=why)
+    return msgspec.structs.replace(found, judged=judged, content=None, broken=True, repair=False)
 
 
 def _already(draft: _Draft, content: Content) -> bool:

@@ -80,8 +80,7 @@ def _recovered(publish: Publish, now: datetime) -> Incident:
             kind="set_aside",
             document=name,
             at=now,
-            summary=f"{name} was {found.judged.verdict} ({found.judged.reason}) and was given up; "
-            "its bytes lie in quarantine.",
+            summary=f"{name} was given up ({found.judged.reason}); its bytes are in quarantine.",
         )
     lost = "" if found.source is None else _lost_since(found.source)
     source = "memory" if found.source is None else f"backup {found.source.name}"
