@@ -169,6 +169,10 @@ class Seline:
         self.profile = UserProfile(awaited.profile)
         self.lessons = LessonsLearned(awaited.lessons)
 
+    health = _blocking(library.Seline.health)
+    storage_info = _blocking(library.Seline.storage_info)
+    verify = _blocking(library.Seline.verify)
+    prune = _blocking(library.Seline.prune)
     close = _blocking(library.Seline.close)
 
     def __enter__(self) -> Seline:  # noqa: PYI034  # never subclassed

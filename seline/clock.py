@@ -39,10 +39,14 @@ def instant_text(instant: datetime) -> str:
 
 def parse_instant(text: str) -> datetime:
     """Parse an ISO 8601 instant; without an offset it is UTC. Raises ValueError."""
-    instant = datetime.fromisoformat(text)
+    return in_utc(datetime.fromisoformat(text))
+
+
+def in_utc(instant: datetime) -> datetime:
+    """Return an instant in UTC; without an offset it is UTC already. Raises ValueError."""
     if instant.tzinfo is None:
         return instant.replace(tzinfo=UTC)
     try:
         return instant.astimezone(UTC)
     except OverflowError as error:
-        raise ValueError(f"{text} is not between the years 1 and 9999 in UTC") from error
+        raise ValueError(f"{instant} is not between the years 1 and 9999 in UTC") from error

@@ -16,10 +16,16 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, cast
 
+import seline
 from seline.bot.lessons_learned import LessonsLearned
 from seline.bot.user_profile import UserProfile
+from seline.domain.document import Json
+from seline.domain.report import Pruned, VerifyReport
 from seline.errors import SelineError, VolumeFailed, VolumeReadOnly
-from seline.manager import DataManager, ManagerOptions
+from seline.manager import DataManager, ManagedStore, ManagerOptions
+from seline.operations import Operations
+from seline.operations.exports import ConfiguredDestination
+from seline.outbound.destinations.folder import Folder
 from seline.ports.futures import refuse_in_turn, run_without_loop
 from seline.ports.store import DocumentStore
 from seline.settings import Settings, load_settings
@@ -30,31 +36,46 @@ TRY_AGAIN_S: Final = 5.0
 
 
 class Seline:
-    """An open Seline: the documents, and the services over them."""
+    """An open Seline: the documents, the operator's verbs, and the services for a bot."""
 
-    def __init__(self, data: DataManager, settings: Settings) -> None:
-        """Hold what was opened. Use `open_seline`."""
-        self.data = data
+    def __init__(self, store: ManagedStore, settings: Settings) -> None:
+        """Assemble what works over a store. Use `open_seline`."""
+        self.store = store
         self.settings = settings
-        self.profile = UserProfile(data)
-        self.lessons = LessonsLearned(data)
+        self.operations = Operations(store, _destinations(settings), version=seline.__version__)
+        self.data = DataManager(store, self.operations)
+        self.profile = UserProfile(self.data)
+        self.lessons = LessonsLearned(self.data)
+
+    async def health(self) -> dict[str, Json]:
+        """Return the body of `GET /health`."""
+        return await self.operations.health()
+
+    async def storage_info(self) -> dict[str, Json]:
+        """Return the body of `GET /storage-info`."""
+        return await self.operations.storage_info()
+
+    async def verify(self) -> VerifyReport:
+        """Check every document and backup by checksum; recover, adopt, and report."""
+        return await self.operations.verify()
+
+    async def prune(self, *, dry_run: bool = False) -> list[Pruned]:
+        """Discard the backups that the retention policy drops; `dry_run` only lists them."""
+        return await self.operations.prune(dry_run=dry_run)
 
     async def close(self) -> None:
-        """Carry out what is queued and let go of the volume; idempotent.
+        """Carry out what is queued and close the volume; idempotent.
 
-        It goes on where the caller is cancelled, and another call waits for it.
+        It runs to its end even if the caller is cancelled; another call waits for it.
         """
         refuse_in_turn()
         _forget(self)
-        await self.data.close()
+        await self.store.close()
 
     def begin_to_close(self) -> Future[None]:
-        """Close on a thread of its own, whether or not anybody waits for it.
-
-        What is being opened just now is closed, too.
-        """
+        """Close on a thread of its own. A volume that is still opening is closed, too."""
         _forget(self)
-        return self.data.begin_to_close()
+        return self.store.begin_to_close()
 
 
 class Opening:
@@ -84,13 +105,13 @@ class Opening:
 
     async def open(self) -> Seline:
         """Open, and return what was opened once it is ready."""
-        seline = start(self._settings, lock_wait_s=self._lock_wait_s)
+        opened = start(self._settings, lock_wait_s=self._lock_wait_s)
         try:
-            await seline.data.open_store()
+            await opened.store.open()
         except BaseException:
-            seline.begin_to_close()
+            opened.begin_to_close()
             raise
-        return seline
+        return opened
 
 
 def open_seline(
@@ -141,7 +162,7 @@ def start(
     )
 
     def not_wanted() -> bool:
-        return give_up() or seline.data.closing
+        return give_up() or opened.store.is_closing
 
     def run() -> None:
         try:
@@ -152,11 +173,11 @@ def start(
         else:
             opening.set_result(cast("DocumentStore", store))
 
-    seline = Seline(DataManager(opening, manager_options(settings)), settings)
+    opened = Seline(ManagedStore(opening, manager_options(settings)), settings)
     with _lock:
-        _open.append(seline)
+        _open.append(opened)
     threading.Thread(target=run, name="seline-opening", daemon=True).start()
-    return seline
+    return opened
 
 
 def _tried_again(
@@ -232,31 +253,41 @@ def manager_options(settings: Settings) -> ManagerOptions:
     )
 
 
+def _destinations(settings: Settings) -> list[ConfiguredDestination]:
+    return [
+        ConfiguredDestination(
+            target=Folder(destination.name, destination.path),
+            keep=destination.keep or settings.exports.keep,
+        )
+        for destination in settings.exports.destinations
+    ]
+
+
 _lock = threading.RLock()
 _open: list[Seline] = []
 
 
 def _instance() -> Seline:
     with _lock:
-        for seline in reversed(_open):
-            if not seline.data.failed_to_open:
-                return seline
+        for opened in reversed(_open):
+            if not opened.store.failed_to_open:
+                return opened
         settings = load_settings()
-        seline = start(settings, lock_wait_s=LOCK_WAIT_S)
-        atexit.register(_close_at_exit, seline)
-        return seline
+        opened = start(settings, lock_wait_s=LOCK_WAIT_S)
+        atexit.register(_close_at_exit, opened)
+        return opened
 
 
-def _forget(seline: Seline) -> None:
+def _forget(opened: Seline) -> None:
     with _lock:
-        if seline in _open:
-            _open.remove(seline)
+        if opened in _open:
+            _open.remove(opened)
 
 
-def _close_at_exit(seline: Seline) -> None:
-    """Write the last report and let go. Nothing depends on it: what was answered is durable."""
+def _close_at_exit(opened: Seline) -> None:
+    """Write the last report and close. Nothing depends on it: what was answered is durable."""
     try:
-        run_without_loop(seline.close())
+        run_without_loop(opened.close())
     except SelineError:
         return
 

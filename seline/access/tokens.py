@@ -10,20 +10,20 @@ import hashlib
 import hmac
 import secrets
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal, TypeAlias, cast
+from typing import Annotated, Final, Literal, TypeAlias, cast
 
-from seline.clock import Clock, instant_text, parse_instant
-from seline.domain.document import Json
+import msgspec
+
+from seline.clock import Clock
+from seline.domain.stored import Stored
 from seline.errors import Forbidden, InvalidRequest, TokenNotFound, TooManyRequests, Unauthorized
-from seline.manager import DataManager
-from seline.manager.state import remembered
+from seline.manager import ManagedStore
 
 Scope: TypeAlias = Literal["read", "admin"]
 SCOPES: Final = ("read", "admin")
-TOKENS_NAME: Final = "tokens.json"
 ID_CHARACTERS: Final = 8
 WINDOW_S: Final = 60.0
 CLIENT_FAILURES_MAX: Final = 10
@@ -31,16 +31,21 @@ TOTAL_FAILURES_MAX: Final = 200
 CLIENTS_MAX: Final = 1_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
+class Token(Stored, frozen=True, kw_only=True):
     """A stored token. `digest` is the SHA-256 of the secret, which is not stored."""
 
     id: str
-    digest: str
+    digest: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
     scope: Scope
-    label: str
+    label: str = ""
     created_at: datetime
-    expires_at: datetime | None
+    expires_at: datetime | None = None
+
+
+class TokensFile(Stored, frozen=True, kw_only=True):
+    """The value of `tokens.json`."""
+
+    tokens: tuple[Token, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,25 +67,24 @@ class NewToken:
 class Tokens:
     """The tokens of one store, and the admin token of the settings."""
 
-    def __init__(self, data: DataManager, *, admin_token: str | None, clock: Clock) -> None:
-        """Keep the tokens with `data`. Until `load`, only the admin token is valid."""
-        self._data = data
-        self._clock = clock
+    def __init__(self, store: ManagedStore, *, admin_token: str | None) -> None:
+        """Keep the tokens in `store`. Until `load`, only the admin token is valid."""
+        self._state = store.state("tokens.json", TokensFile, lambda: TokensFile(tokens=()))
+        self._clock = store.clock
         self._admin_digest = None if admin_token is None else _digest(admin_token)
-        self._failures = _Failures(clock)
-        self._kept: tuple[Token, ...] | None = None
+        self._failures = _Failures(store.clock)
 
     async def load(self) -> None:
         """Read the stored tokens. If they cannot be read, there are none; this never raises.
 
         The store must open without them, so that its documents can be reached.
         """
-        self._kept = tuple(_read_all(await remembered(self._data, TOKENS_NAME, {})))
+        await self._state.load()
 
     @property
     def has_any(self) -> bool:
         """Whether there is a token that gives access."""
-        return self._admin_digest is not None or bool(self._kept)
+        return self._admin_digest is not None or bool(self._state.value.tokens)
 
     def authenticate(self, secret: str | None, *, client: str, needs: Scope) -> Caller:
         """Return the caller with this token.
@@ -120,22 +124,19 @@ class Tokens:
     async def listed(self) -> list[Token]:
         """Return the tokens, oldest first."""
         await self.load()
-        return list(self._kept or ())
+        return list(self._state.value.tokens)
 
     async def revoke(self, identifier: str) -> Token:
         """Delete a token and return it. Raises TokenNotFound."""
         await self.load()
-        for token in self._kept or ():
+        for token in self._state.value.tokens:
             if token.id == identifier:
                 await self._change(lambda kept: tuple(t for t in kept if t.id != identifier))
                 return token
         raise TokenNotFound(f"There is no token {identifier!r}.")
 
     async def _change(self, function: Callable[[tuple[Token, ...]], tuple[Token, ...]]) -> None:
-        def change(value: Json | None) -> Json:
-            return _write_all(function(tuple(_read_all({} if value is None else value))))
-
-        self._kept = tuple(_read_all(await self._data.update_state(TOKENS_NAME, change)))
+        await self._state.update(lambda file: TokensFile(tokens=function(file.tokens)))
 
     def _find(self, secret: str) -> Caller | None:
         """Return the caller with this secret. Compares with every token, in constant time."""
@@ -143,7 +144,7 @@ class Tokens:
         found: Caller | None = None
         if self._admin_digest is not None and hmac.compare_digest(digest, self._admin_digest):
             found = Caller(who="SELINE_ADMIN_TOKEN", scope="admin")
-        for token in self._kept or ():
+        for token in self._state.value.tokens:
             if hmac.compare_digest(digest, token.digest) and self._is_valid(token):
                 found = Caller(who=f"token {token.id}", scope=token.scope)
         return found
@@ -179,34 +180,3 @@ class _Failures:
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _read_all(value: Json) -> Iterator[Token]:
-    listed = value.get("tokens", []) if isinstance(value, dict) else []
-    for item in listed if isinstance(listed, list) else []:
-        if isinstance(item, dict):
-            expires = item.get("expires_at")
-            yield Token(
-                id=str(item["id"]),
-                digest=str(item["digest"]),
-                scope="admin" if item.get("scope") == "admin" else "read",
-                label=str(item.get("label", "")),
-                created_at=parse_instant(str(item["created_at"])),
-                expires_at=None if expires is None else parse_instant(str(expires)),
-            )
-
-
-def _write_all(tokens: tuple[Token, ...]) -> Json:
-    return {
-        "tokens": [
-            {
-                "id": token.id,
-                "digest": token.digest,
-                "scope": token.scope,
-                "label": token.label,
-                "created_at": instant_text(token.created_at),
-                "expires_at": None if token.expires_at is None else instant_text(token.expires_at),
-            }
-            for token in tokens
-        ]
-    }

@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 from seline.alerts.queue import SinkQueue, attempt
 from seline.clock import Clock
@@ -37,13 +37,12 @@ from seline.domain.alerts.lifecycle import (
     trial,
 )
 from seline.domain.alerts.record import read_record, write_record
-from seline.domain.document import SELINE, DocumentKey, Json
+from seline.domain.document import Json
 from seline.domain.texts import Language
-from seline.errors import DocumentUnrecoverable, SelineError
-from seline.manager import DataManager, changes
+from seline.errors import SelineError
+from seline.manager import ManagedStore
 from seline.ports.alerts import AlertSink, Delivery, SinkStatus
 
-ALERTS_NAME: Final = "alerts.json"
 RENOTIFY_H: Final = 24.0
 KEEP_WAIT_S: Final = 1.0
 KEEP_AGAIN_S: Final = 30.0
@@ -61,7 +60,7 @@ class Alerts:
 
     def __init__(
         self,
-        data: DataManager,
+        store: ManagedStore,
         sinks: Iterable[AlertSink],
         *,
         language: Language = "en",
@@ -70,8 +69,8 @@ class Alerts:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         """Work over a store that may not be open yet: until `load` everything is in memory."""
-        self._data = data
-        self._clock = clock or data.clock
+        self._state = store.state("alerts.json", object, lambda: None)
+        self._clock = clock or store.clock
         self._language: Language = language
         self._renotify = timedelta(hours=renotify_h)
         self._standings: dict[_Key, AlertState] = {}
@@ -218,7 +217,7 @@ class Alerts:
         record = self._record()
         try:
             async with asyncio.timeout(KEEP_WAIT_S):
-                await self._data.update_state(ALERTS_NAME, lambda _: record)
+                await self._state.update(lambda _: record)
         except (SelineError, TimeoutError) as error:
             self._unwritten = True
             self._write_after_s = self._clock.monotonic() + KEEP_AGAIN_S
@@ -231,14 +230,13 @@ class Alerts:
         return write_record(self._standings.values(), waiting)
 
     async def _remembered(self) -> tuple[list[AlertState], dict[str, list[Alert]]]:
+        value = cast("Json", await self._state.load())
+        if self._state.failure is not None:
+            raise self._state.failure
         try:
-            value = await self._data.load_state(ALERTS_NAME, None)
             return ([], {}) if value is None else read_record(value)
         except (ValueError, KeyError) as error:
-            _log.warning("%s has another shape (%s); it is begun anew", ALERTS_NAME, error)
-        except DocumentUnrecoverable as error:
-            _log.warning("%s It is set aside and begun anew.", error.message)
-            await self._data.change(DocumentKey(SELINE, ALERTS_NAME), changes.reset)
+            _log.warning("alerts.json has another shape (%s); it is begun anew", error)
         return [], {}
 
 

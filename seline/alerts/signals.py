@@ -35,8 +35,8 @@ from seline.errors import (
     VolumeNotMounted,
     VolumeReadOnly,
 )
-from seline.manager import DataManager
-from seline.manager.reads import LISTING_S
+from seline.manager import ManagedStore
+from seline.operations import Operations
 from seline.ports.store import HANGING_S, Capability, DocumentStore, Incident
 
 CHECKSUMS: Final = "checksums"
@@ -59,6 +59,8 @@ TYPE_OF_INCIDENT: Final[Mapping[str, AlertType | None]] = {
     "blank_save": AlertType.BLANK_SAVE,
     "blank_save_unpinned": AlertType.BLANK_SAVE,
     "state_not_kept": None,
+    "state_reset": None,
+    "state_unreadable": None,
     "adopted": None,
     "edited_meanwhile": None,
     "set_aside": None,
@@ -216,10 +218,11 @@ class Watcher:
     """Looks at one store, and lets its alerts know. `look` may be called at any interval."""
 
     def __init__(
-        self, data: DataManager, alerts: Alerts, *, trouble: Callable[[], SelineError | None]
+        self, operations: Operations, alerts: Alerts, *, trouble: Callable[[], SelineError | None]
     ) -> None:
         """`trouble` says why the store is not open, None once it is."""
-        self._data = data
+        self._operations = operations
+        self._store = operations.store
         self._alerts = alerts
         self._trouble = trouble
         self._mended_due_s = 0.0
@@ -231,14 +234,14 @@ class Watcher:
         if trouble is not None:
             await self._alerts.take(alerts_from_trouble(trouble, opened=False))
             return
-        store = await self._data.open_store()
+        store = await self._store.open()
         await self._alerts.take([*self._seen(store), *await self._mended(store)])
 
     def _seen(self, store: DocumentStore) -> Iterator[Signal]:
-        now, report = self._data.clock.now(), self._data.last_verify
+        now, report = self._store.clock.now(), self._operations.verifier.report
         incidents = (
             one
-            for one in (*store.incidents(), *self._data.incidents)
+            for one in self._store.incidents()
             if one.kind != "blank_save" and now - one.at <= LOOKS_BACK
         )
         yield from alerts_from(incidents)
@@ -246,26 +249,26 @@ class Watcher:
             self._told_of = report
             news = (seen for seen in alerts_from_report(report) if _is_of_late(seen, now))
             yield from islice(news, FINDINGS_MAX)
-        yield from alerts_from_pins(self._data.keeping.pins(), now)
+        yield from alerts_from_pins(self._store.pins.pins(), now)
         yield from alerts_from_capabilities(store.capabilities())
-        yield from alerts_from_trouble(store.trouble() or _hanging(self._data))
+        yield from alerts_from_trouble(store.trouble() or _hanging(self._store))
 
     async def _mended(self, store: DocumentStore) -> list[Signal]:
         """Return what is said of documents and is not so any more, asked now and then."""
         suspects = [one for one in self._alerts.listing() if _may_be_over(one)]
-        if not suspects or self._data.clock.monotonic() < self._mended_due_s:
+        if not suspects or self._store.clock.monotonic() < self._mended_due_s:
             return []
-        self._mended_due_s = self._data.clock.monotonic() + OVER_EVERY_S
-        return await self._data.reading(lambda: _over(store, suspects), limit_s=LISTING_S)
+        self._mended_due_s = self._store.clock.monotonic() + OVER_EVERY_S
+        return await self._store.listing(lambda: _over(store, suspects))
 
 
 def _is_of_late(seen: Raised, now: datetime) -> bool:
     return seen.at is None or now - seen.at <= LOOKS_BACK
 
 
-def _hanging(data: DataManager) -> SelineError | None:
+def _hanging(store: ManagedStore) -> SelineError | None:
     """Say that the disk does not answer, once it is too long to be slowness."""
-    if data.busy_s() < HANGING_S:
+    if store.busy_s() < HANGING_S:
         return None
     return VolumeFailed(f"The disk has not answered for {HANGING_S:.0f} s; changes wait for it.")
 

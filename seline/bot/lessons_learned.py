@@ -27,7 +27,7 @@ class LessonsLearned:
         self, category: str, problem: str, solution: str, context: Json = None
     ) -> Lesson:
         """Add a lesson, or count the one of this category and problem once more; return it."""
-        now = self._data.clock.now()
+        now = self._data.store.clock.now()
         value = await self._change(
             lambda document: with_lesson(
                 document,
@@ -53,7 +53,7 @@ class LessonsLearned:
 
     async def delete_lesson(self, index: int) -> bool:
         """Delete the lesson at `index` in the order of the document; False if there is none."""
-        now = self._data.clock.now()
+        now = self._data.store.clock.now()
         deleted = False
 
         def without(document: Json) -> Json:

@@ -12,9 +12,8 @@ from datetime import datetime, timedelta
 from itertools import combinations
 from typing import Final
 
-from seline.clock import instant_text, parse_instant
-from seline.domain.document import Json
 from seline.domain.plural import counted
+from seline.domain.stored import Stored
 
 POINT_EVERY: Final = timedelta(hours=1)
 HOURLY_FOR: Final = timedelta(days=3)
@@ -26,9 +25,8 @@ DAYS_WARN: Final = 14.0
 _LOW, _HIGH = 0.1, 0.9
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """The bytes in use at an instant."""
+class Point(Stored, frozen=True, array_like=True):
+    """The bytes in use at an instant; stored as `[instant, bytes]`."""
 
     at: datetime
     used_bytes: int
@@ -84,26 +82,6 @@ def in_words(found: Forecast) -> str:
     latest = "never" if found.latest is None else f"{found.latest:.0f}"
     days = counted(round(found.days), "day")
     return f"in about {days} ({found.earliest:.0f} to {latest})"
-
-
-def write_points(points: Iterable[Point]) -> Json:
-    """Return the points as JSON: `[[instant, bytes], …]`."""
-    return [[instant_text(point.at), point.used_bytes] for point in points]
-
-
-def read_points(value: Json) -> tuple[Point, ...]:
-    """Read the value that `write_points` returned: the valid points, sorted by instant."""
-    points = []
-    for item in value if isinstance(value, list) else ():
-        match item:
-            case [str(text), int(used_bytes)]:
-                try:
-                    points.append(Point(parse_instant(text), used_bytes))
-                except ValueError:
-                    continue
-            case _:
-                continue
-    return tuple(sorted(points, key=lambda point: point.at))
 
 
 def _thinned(points: Sequence[Point], now: datetime) -> Iterable[Point]:

@@ -7,58 +7,32 @@ save, before the backup has a file name.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, cast
+from typing import Final
 
-from seline.clock import instant_text, parse_instant
-from seline.domain.document import Json, Revision
-from seline.errors import DocumentUnrecoverable
+from seline.domain.document import Revision
+from seline.domain.stored import Stored
 
 BLANK_PINS_MAX: Final = 5
 BY_HAND: Final = "by hand"
 BLANK: Final = "before a blank save"
+LOST: Final = "the pins were lost"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pin:
-    """One pinned revision of a document. `until` None: pinned until a person unpins it."""
+class Pin(Stored, frozen=True, kw_only=True):
+    """One pinned content; `until` None keeps it until it is unpinned."""
 
     document: str
     revision: Revision
-    because: str
+    because: str = ""
     pinned_at: datetime
-    until: datetime | None
+    until: datetime | None = None
 
 
-def read_pins(value: Json) -> tuple[Pin, ...]:
-    """Read the value of `pins.json`. Raises DocumentUnrecoverable if it has another shape."""
-    try:
-        if not isinstance(value, dict) or not isinstance(value.get("pins"), list):
-            raise ValueError("it holds no list of pins")  # noqa: TRY004
-        return tuple(_read(item) for item in cast("list[Json]", value["pins"]))
-    except (ValueError, KeyError, OverflowError) as error:
-        raise DocumentUnrecoverable(
-            f"The pins cannot be read: pins.json has another shape ({error}).",
-            hint="Mend .seline/pins.json by hand, or remove it with all of its pins.",
-            document="pins.json",
-        ) from error
+class PinsFile(Stored, frozen=True, kw_only=True):
+    """The value of `pins.json`."""
 
-
-def write_pins(pins: Iterable[Pin]) -> Json:
-    """Return the value of `pins.json`."""
-    return {
-        "pins": [
-            {
-                "document": pin.document,
-                "revision": pin.revision,
-                "because": pin.because,
-                "pinned_at": instant_text(pin.pinned_at),
-                "until": None if pin.until is None else instant_text(pin.until),
-            }
-            for pin in pins
-        ]
-    }
+    pins: tuple[Pin, ...]
 
 
 def current(pins: Iterable[Pin], now: datetime) -> tuple[Pin, ...]:
@@ -124,14 +98,14 @@ def without_document(pins: Iterable[Pin], document: str) -> tuple[Pin, ...]:
     return tuple(pin for pin in pins if pin.document != document)
 
 
-def _read(item: Json) -> Pin:
-    if not isinstance(item, dict):
-        raise ValueError("a pin is an object")  # noqa: TRY004
-    until = item.get("until")
-    return Pin(
-        document=str(item["document"]),
-        revision=str(item["revision"]),
-        because=str(item.get("because", "")),
-        pinned_at=parse_instant(str(item["pinned_at"])),
-        until=None if until is None else parse_instant(str(until)),
+def pins_after_loss(contents: Iterable[tuple[str, Revision]], now: datetime) -> tuple[Pin, ...]:
+    """Return a pin for each (document, revision): any of them may have been pinned before."""
+    return tuple(
+        Pin(
+            document=document,
+            revision=revision,
+            because=f"{LOST} on {now:%Y-%m-%d}, so every backup that existed then is kept",
+            pinned_at=now,
+        )
+        for document, revision in dict.fromkeys(contents)
     )

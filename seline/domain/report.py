@@ -9,12 +9,21 @@ from enum import StrEnum
 from seline.domain.document import Revision
 
 
+class KeptIn(StrEnum):
+    """Where the content that a change replaced or removed is kept."""
+
+    BACKUPS = "backups"
+    QUARANTINE = "quarantine"
+    NOWHERE = "nowhere"
+    """There was none, or it was erased."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """The result of a restore. `undo` names the backup of the content that was replaced.
+    """The result of a restore, or of its preview.
 
-    `undo` is None if the document did not exist, or if its content was broken (the broken bytes are
-    in quarantine).
+    `undo` names the backup of the content that was replaced. It is None in a preview, if the
+    document did not exist, and if its content was broken.
     """
 
     document: str
@@ -22,23 +31,31 @@ class Restored:
     taken_at: datetime
     revision: Revision
     undo: str | None
+    kept_in: KeptIn
+    dry_run: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deleted:
-    """The result of a delete. `backup` has the last content; None if purged or broken."""
+    """The result of a delete, or of its preview.
+
+    `backup` has the last content; None in a preview, and if it was purged or broken.
+    """
 
     document: str
     backup: str | None
     purged: bool
+    kept_in: KeptIn
+    dry_run: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reset:
-    """The result of a reset. `quarantined`: whether the broken bytes are in quarantine."""
+    """The result of a reset, or of its preview. `quarantined`: the broken bytes are kept."""
 
     document: str
     quarantined: bool
+    dry_run: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
+MIB: Final = 1 << 20
 RESERVE_BYTES_MIN: Final = 1 << 20
 SHED_RATIO: Final = 0.90
 REFUSE_RATIO: Final = 0.95
@@ -150,3 +151,8 @@ def room_for(growth_bytes: int, usage: Usage) -> Room:
 def reserve_bytes(capacity_bytes: int, percent: float = 1.0) -> int:
     """Return the reserve's size: the larger of `percent` of the capacity and 1 MiB."""
     return max(int(capacity_bytes * percent / 100), RESERVE_BYTES_MIN)
+
+
+def megabytes(size_bytes: int) -> float:
+    """Return bytes in MiB, to two decimals."""
+    return round(size_bytes / MIB, 2)

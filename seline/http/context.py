@@ -11,7 +11,7 @@ from seline.access.tokens import Tokens
 from seline.domain.document import Json
 from seline.errors import SelineError
 from seline.manager import DataManager
-from seline.operations.exports import Exporting
+from seline.operations import Operations
 from seline.ports.alerts import AlertLog
 from seline.ports.jobs import JobBoard
 
@@ -29,7 +29,7 @@ class AppContext:
     trouble: Callable[[], SelineError | None]
     about: Callable[[], Mapping[str, Json]]
     audit: Callable[[Mapping[str, Json]], None]
-    exporting: Exporting
+    operations: Operations
     jobs: JobBoard | None = None
     alerts: AlertLog | None = None
     loopback_only: bool = True
@@ -51,3 +51,8 @@ def context(request: web.Request) -> AppContext:
 def data(request: web.Request) -> DataManager:
     """Return the documents."""
     return context(request).data
+
+
+def operations(request: web.Request) -> Operations:
+    """Return the operator's verbs."""
+    return context(request).operations

@@ -41,7 +41,7 @@ async def get_document(request: web.Request) -> web.StreamResponse:
         body=content.data, content_type="application/json", charset="utf-8", headers=headers
     )
     # Never later than Date (RFC 9110, 8.8.2.1); aiohttp would round up.
-    response.last_modified = min(updated_at, data(request).clock.now()).replace(microsecond=0)
+    response.last_modified = min(updated_at, data(request).store.clock.now()).replace(microsecond=0)
     return response
 
 
@@ -65,18 +65,22 @@ async def put_document(request: web.Request) -> web.StreamResponse:
 
 
 async def delete_document(request: web.Request) -> web.StreamResponse:
-    """Delete the document; its content stays as its newest backup, unless it is purged."""
+    """Delete the document; its content is kept as its newest backup, unless it is purged."""
     name, purge = request.match_info["name"], flag(request, "purge", default=False)
+    dry_run = flag(request, "dry_run", default=False)
     deleted = await _under(
         precondition(request),
-        lambda expected: data(request).delete(name, purge=purge, if_match=expected),
+        lambda expected: data(request).delete(
+            name, purge=purge, if_match=expected, dry_run=dry_run
+        ),
     )
     return answer({"success": True, **_object(plain(deleted))})
 
 
 async def reset_document(request: web.Request) -> web.StreamResponse:
-    """Give a broken document up."""
-    reset = await data(request).reset(request.match_info["name"])
+    """Give up a broken document."""
+    dry_run = flag(request, "dry_run", default=False)
+    reset = await data(request).reset(request.match_info["name"], dry_run=dry_run)
     return answer({"success": True, **_object(plain(reset))})
 
 

@@ -64,7 +64,7 @@ async def _readable(request: web.Request) -> AsyncGenerator[bytes]:
     manager = data(request)
     async with manager.exported() as snapshot:
         pieces = _json_pieces(snapshot)
-        while (piece := await manager.reading(lambda: next(pieces, None))) is not None:
+        while (piece := await manager.store.reading(lambda: next(pieces, None))) is not None:
             yield piece
 
 
@@ -94,7 +94,7 @@ PIECE_BYTES: Final = 256 << 10
 
 async def _tar(request: web.Request) -> AsyncGenerator[bytes]:
     """Yield the export folder as a tar file, the manifest last."""
-    async with aclosing(context(request).exporting.files()) as files:
+    async with aclosing(context(request).operations.exports.files()) as files:
         async for folder, file, content in files:
             info = tarfile.TarInfo(f"{folder}/{file}")
             info.size, info.mode = len(content), 0o600

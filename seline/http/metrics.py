@@ -17,8 +17,8 @@ from aiohttp import web
 from seline.domain.alerts.lifecycle import Severity
 from seline.domain.counters import SECONDS, Figures
 from seline.domain.job import JobStatus
-from seline.http.context import context, data
-from seline.manager import DataManager
+from seline.http.context import context, operations
+from seline.operations import Operations
 from seline.ports.alerts import AlertLog
 from seline.ports.store import DocumentStore
 
@@ -34,14 +34,14 @@ async def metrics(request: web.Request) -> web.StreamResponse:
     """Answer every figure in the text format."""
     from prometheus_client import CollectorRegistry, generate_latest
 
-    manager = data(request)
     trouble = context(request).trouble()
     if trouble is not None:
         raise trouble
-    store = await manager.open_store()
+    managed = operations(request).store
+    store = await managed.open()
     families = [
-        *await manager.reading(lambda: list(_of_volume(store))),
-        *_of_process(request, manager, store),
+        *await managed.reading(lambda: list(_of_volume(store))),
+        *_of_process(request, store),
     ]
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Once(families))
@@ -58,12 +58,10 @@ class _Once:
         yield from self._families
 
 
-def _of_process(
-    request: web.Request, manager: DataManager, store: DocumentStore
-) -> Iterator[Metric]:
+def _of_process(request: web.Request, store: DocumentStore) -> Iterator[Metric]:
     """Gather what the event loop counts, on the event loop."""
     yield from _of_store(store.figures())
-    yield from _of_ages(manager)
+    yield from _of_ages(operations(request))
     board = context(request).jobs
     if board is not None:
         yield from _of_jobs(board.jobs())
@@ -115,17 +113,17 @@ def _of_volume(store: DocumentStore) -> Iterator[Metric]:
     yield _one(_gauge, "seline_writing", "Whether changes are taken.", writing)
 
 
-def _of_ages(manager: DataManager) -> Iterator[Metric]:
+def _of_ages(operator: Operations) -> Iterator[Metric]:
     instants: Mapping[str, datetime | None] = {
-        "seline_last_verified_timestamp_seconds": manager.last_verified_at,
-        "seline_last_backup_timestamp_seconds": manager.last_backup_at,
-        "seline_last_export_timestamp_seconds": manager.last_export_at,
+        "seline_last_verified_timestamp_seconds": operator.verifier.last_full_at,
+        "seline_last_backup_timestamp_seconds": operator.store.metadata.last_backup_at,
+        "seline_last_export_timestamp_seconds": operator.exports.last_seen_at,
     }
     for name, instant in instants.items():
         if instant is not None:
             yield _one(_gauge, name, "When it was done last.", instant.timestamp())
-    if manager.forecast is not None:
-        days = manager.forecast.days
+    if operator.usage.forecast is not None:
+        days = operator.usage.forecast.days
         yield _one(_gauge, "seline_days_until_full", "Days until writes are refused.", days)
 
 

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from seline.clock import parse_instant
 from seline.errors import InvalidRequest
-from seline.http.context import context, data
+from seline.http.context import context, data, operations
 from seline.http.rendering import answer, as_it_is, plain
 from seline.http.requests import flag, read_json, read_object, text_field
 
@@ -17,12 +17,12 @@ SMALL_BODY_BYTES: Final = 16 << 10
 
 async def health(request: web.Request) -> web.StreamResponse:
     """Answer how everything stands."""
-    return answer(await data(request).health())
+    return answer(await operations(request).health())
 
 
 async def storage_info(request: web.Request) -> web.StreamResponse:
     """Answer what lies on the volume."""
-    return answer(await data(request).storage_info())
+    return answer(await operations(request).storage_info())
 
 
 async def restore_backup(request: web.Request) -> web.StreamResponse:
@@ -33,18 +33,22 @@ async def restore_backup(request: web.Request) -> web.StreamResponse:
     filename = text_field(body, "filename")
     if filename is None:
         raise InvalidRequest("filename is text.", fields=["filename"])
-    restored = await data(request).restore(filename, text_field(body, "backup"))
+    dry_run = flag(request, "dry_run", default=False)
+    restored = await data(request).restore(filename, text_field(body, "backup"), dry_run=dry_run)
     undo = None if restored.undo is None else {"filename": filename, "backup": restored.undo}
+    done = "would be" if dry_run else "was"
     return answer(
         {
             "success": True,
-            "message": f"{filename} was restored from {restored.backup}.",
+            "message": f"{filename} {done} restored from {restored.backup}.",
             "restored": {
                 "document": filename,
                 "backup": restored.backup,
                 "taken_at": restored.taken_at,
             },
             "undo": undo,
+            "kept_in": restored.kept_in,
+            "dry_run": dry_run,
         },
         headers={"ETag": f'"{restored.revision}"'},
     )
@@ -63,7 +67,7 @@ async def import_documents(request: web.Request) -> web.StreamResponse:
 
 async def verify(request: web.Request) -> web.StreamResponse:
     """Check every document and backup now."""
-    report = await data(request).verify()
+    report = await operations(request).verify()
     shown = plain(report)
     assert isinstance(shown, dict)
     return answer({"success": True, "damage": report.damage, **shown})
@@ -72,7 +76,7 @@ async def verify(request: web.Request) -> web.StreamResponse:
 async def prune(request: web.Request) -> web.StreamResponse:
     """Discard what the policy drops."""
     dry_run = flag(request, "dry_run", default=False)
-    pruned = await data(request).prune(dry_run=dry_run)
+    pruned = await operations(request).prune(dry_run=dry_run)
     freed = sum(item.size_bytes for item in pruned)
     return answer({"success": True, "dry_run": dry_run, "pruned": pruned, "freed_bytes": freed})
 

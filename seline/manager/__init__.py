@@ -1,6 +1,7 @@
-"""The policy: when to judge, back up, commit, rotate, recover. Written once, for every store."""
+"""The policy: when to judge, back up, commit, rotate and recover, for every store."""
 
 from seline.manager.data import DataManager
+from seline.manager.managed_store import ManagedStore
 from seline.manager.options import ManagerOptions
 
-__all__ = ["DataManager", "ManagerOptions"]
+__all__ = ["DataManager", "ManagedStore", "ManagerOptions"]

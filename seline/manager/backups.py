@@ -1,6 +1,6 @@
-"""Which backups there are, what each is worth, and why it is kept; looking changes nothing.
+"""Which backups there are, what each is worth, and why it is kept. Nothing here changes anything.
 
-Everything here reads the disk and blocks; the manager has it done on the reader threads.
+Every function reads the disk and blocks; callers run it on the reader threads.
 """
 
 from __future__ import annotations
@@ -12,27 +12,28 @@ from seline.domain.backup import Backup
 from seline.domain.document import BOT, Content, DocumentKey, Revision
 from seline.domain.verdict import backup_word, usable_as_backup
 from seline.errors import BackupNotFound
-from seline.manager.pins import Keeping
+from seline.manager.pins import Pins
 from seline.ports.store import DocumentStore
 
 LISTINGS_MAX: Final = 3
 
 
 def judged_backups(store: DocumentStore, key: DocumentKey) -> list[Backup]:
-    """Judge the backups that are listed, anew where some were rotated away meanwhile."""
+    """Judge the listed backups; list them again if some were rotated in the meantime."""
     judged: list[Backup] = []
     for _ in range(LISTINGS_MAX):
         listed = store.backups(key)
-        judged = [one for one in (_judged_backup(store, key, each) for each in listed) if one]
+        found = (_judged_backup(store, key, backup) for backup in listed)
+        judged = [backup for backup in found if backup is not None]
         if len(judged) == len(listed):
             break
     return judged
 
 
-def every_backup(store: DocumentStore, keeping: Keeping) -> list[Backup]:
+def every_backup(store: DocumentStore, pins: Pins) -> list[Backup]:
     """List every document's backups, unjudged, each with its reason."""
     keys = [DocumentKey(BOT, document) for document in sorted(store.backup_counts(BOT))]
-    return [backup for key in keys for backup in keeping.reasoned(key, store.backups(key))]
+    return [backup for key in keys for backup in pins.reasoned(key, store.backups(key))]
 
 
 def backup_content(store: DocumentStore, key: DocumentKey, backup: str) -> Content:
@@ -49,15 +50,15 @@ def backup_content(store: DocumentStore, key: DocumentKey, backup: str) -> Conte
 
 
 def backup_revision(
-    store: DocumentStore, keeping: Keeping, key: DocumentKey, backup: str
+    store: DocumentStore, pins: Pins, key: DocumentKey, name: str
 ) -> Revision | None:
     """Return the revision of a backup, broken or not, as far as it is known."""
-    listed = {one.name: one for one in store.backups(key)}
-    return keeping.revision_of(listed[backup]) if backup in listed else None
+    listed = {backup.name: backup for backup in store.backups(key)}
+    return pins.revision_of(listed[name]) if name in listed else None
 
 
 def has_copies(store: DocumentStore, key: DocumentKey) -> bool:
-    """Whether anything of a document is kept beside it: what a purge would erase."""
+    """Whether a document has backups or quarantined bytes: what a purge would erase."""
     return bool(store.backups(key)) or any(item.document == key.name for item in store.quarantine())
 
 

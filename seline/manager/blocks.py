@@ -1,50 +1,93 @@
-"""The two blocks that hold documents: `edit` for one, `transaction` for several (V5, V6).
+"""The two blocks that lock documents: `edit` for one, `transaction` for several (V5, V6).
 
 A block reads in its turn, so it sees everything saved before it. It commits with the revision it
-read: a hold that was lost can do no harm. The completion of the commit ends the hold.
+read, so a lock that was lost can do no harm. The end of the commit releases the locks.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from seline.domain.document import ABSENT, BOT, DocumentKey, IfMatch, Json, check_document_name
 from seline.domain.json_codec import decode
 from seline.errors import DocumentNotFound
 from seline.manager import changes
 from seline.manager.locks import TRANSACTION, DocumentLock
+from seline.manager.managed_store import ManagedStore
 from seline.ports.futures import wait_for
-from seline.ports.store import Atom, Change
-
-if TYPE_CHECKING:
-    from seline.manager.data import DataManager
+from seline.ports.store import Change
 
 
-class Edit:
-    """Holds one document while its value is changed in place."""
+class _Block:
+    """The locks of one block, from its beginning to the end of its commit."""
 
-    def __init__(self, data: DataManager, key: DocumentKey, default: Json, *, backup: bool) -> None:
+    def __init__(self, store: ManagedStore, *, backup: bool) -> None:
+        self._store = store
+        self._backup = backup
+        self._locks: list[DocumentLock] = []
+        self._bases: dict[DocumentKey, IfMatch] = {}
+
+    async def _lock(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._locks.append(await self._store.locks.hold(name))
+
+    async def _begin(self, names: Sequence[str], keys: Sequence[DocumentKey], default: Json) -> Any:
+        """Lock the names and return the documents' values by name."""
+        await self._store.open()
+        try:
+            await self._lock(names)
+            return {key.name: await self._read(key, default) for key in keys}
+        except BaseException:
+            self._release()
+            raise
+
+    async def _read(self, key: DocumentKey, default: Json) -> Any:
+        """Return a locked document's value, after everything that was queued before."""
+        content = (await wait_for(self._store.submit((self._store.look_change(key),))))[0].content
+        self._bases[key] = ABSENT if content is None else content.revision
+        return copy.deepcopy(default) if content is None else decode(content.data)
+
+    async def _commit(self, changes_of: Callable[[], Iterable[Change]]) -> None:
+        """Commit the changes, all or none; the end of the commit releases the locks."""
+        try:
+            made = tuple(changes_of())
+            future = self._store.locks.commit(
+                self._locks, lambda: self._store.submit(made) if made else _nothing()
+            )
+        except BaseException:
+            self._release()
+            raise
+        await wait_for(future)
+
+    def _save(self, key: DocumentKey, value: object) -> Change:
+        content = self._store.encoding.content(value)
+        base = self._bases.get(key)
+        return self._store.save_change(key, content, backup=self._backup, if_match=base)
+
+    def _release(self) -> None:
+        for lock in reversed(self._locks):
+            self._store.locks.release(lock)
+
+
+class Edit(_Block):
+    """Locks one document while its value is changed in place."""
+
+    def __init__(
+        self, store: ManagedStore, key: DocumentKey, default: Json, *, backup: bool
+    ) -> None:
         """Use `DataManager.edit`."""
-        self._data = data
+        super().__init__(store, backup=backup)
         self._key = key
         self._default = default
-        self._backup = backup
-        self._hold: DocumentLock | None = None
         self._value: Any = None
-        self._base: IfMatch = None
 
     async def __aenter__(self) -> Any:
-        await self._data.open_store()
-        self._hold = hold = await self._data.locks.hold(self._key.name)
-        try:
-            self._value, self._base = await read_held(self._data, self._key, self._default)
-        except BaseException:
-            self._data.locks.release(hold)
-            raise
+        name = self._key.name
+        self._value = (await self._begin((name,), (self._key,), self._default))[name]
         return self._value
 
     async def __aexit__(
@@ -53,26 +96,14 @@ class Edit:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._hold is not None
-        if error is not None:
-            self._data.locks.release(self._hold)
-            return
-        try:
-            content = self._data.encoding.content(self._value)
-            change = self._data.save_change(
-                self._key, content, backup=self._backup, if_match=self._base
-            )
-            future = self._data.locks.commit(
-                (self._hold,), lambda: self._data.submit(Atom((change,)))
-            )
-        except BaseException:
-            self._data.locks.release(self._hold)
-            raise
-        await wait_for(future)
+        if error is None:
+            await self._commit(lambda: (self._save(self._key, self._value),))
+        else:
+            self._release()
 
 
 class Changes(MutableMapping[str, Any]):
-    """The documents of a transaction: those named are loaded, others may only be assigned."""
+    """The documents of a transaction: those named are loaded, others can only be assigned."""
 
     def __init__(self, loaded: dict[str, Any]) -> None:
         """Hold the loaded values."""
@@ -107,7 +138,7 @@ class Changes(MutableMapping[str, Any]):
         return len(self._values)
 
     def is_untouched(self, name: str) -> bool:
-        """Whether a document that was not there is still as it was loaded: `{}`."""
+        """Whether a document that did not exist still has the value it was loaded with: `{}`."""
         return name not in self._assigned and self._values[name] == {}
 
     @property
@@ -116,30 +147,18 @@ class Changes(MutableMapping[str, Any]):
         return frozenset(self._deleted)
 
 
-class Transaction:
-    """Holds several documents and makes what becomes of them current together, or not at all."""
+class Transaction(_Block):
+    """Locks several documents and commits the changes of all of them, or none."""
 
-    def __init__(self, data: DataManager, keys: Sequence[DocumentKey], *, backup: bool) -> None:
+    def __init__(self, store: ManagedStore, keys: Sequence[DocumentKey], *, backup: bool) -> None:
         """Use `DataManager.transaction`."""
-        self._data = data
+        super().__init__(store, backup=backup)
         self._keys = sorted(set(keys))
-        self._backup = backup
-        self._locks: list[DocumentLock] = []
-        self._bases: dict[str, IfMatch] = {}
         self._changes = Changes({})
 
     async def __aenter__(self) -> Changes:
-        await self._data.open_store()
-        try:
-            for name in (TRANSACTION, *(key.name for key in self._keys)):
-                self._locks.append(await self._data.locks.hold(name))
-            loaded: dict[str, Any] = {}
-            for key in self._keys:
-                loaded[key.name], self._bases[key.name] = await read_held(self._data, key, {})
-        except BaseException:
-            self._release()
-            raise
-        self._changes = Changes(loaded)
+        names = (TRANSACTION, *(key.name for key in self._keys))
+        self._changes = Changes(await self._begin(names, self._keys, {}))
         return self._changes
 
     async def __aexit__(
@@ -152,47 +171,27 @@ class Transaction:
             self._release()
             return
         try:
-            for name in sorted({*self._changes} - {*self._bases}):
-                self._locks.append(await self._data.locks.hold(name))
-            atom = Atom(tuple(self._atom()))
-            future = self._data.locks.commit(
-                self._locks, lambda: self._data.submit(atom) if atom.changes else _nothing()
-            )
+            await self._lock(sorted({*self._changes} - {key.name for key in self._keys}))
         except BaseException:
             self._release()
             raise
-        await wait_for(future)
+        await self._commit(self._made)
 
-    def _atom(self) -> Iterator[Change]:
-        for name in sorted(self._changes.deleted):
-            key = DocumentKey(BOT, name)
-            base = self._bases.get(name)
+    def _made(self) -> Iterator[Change]:
+        """Yield the changes: the deletes, then the saves, each by name."""
+        for key in _keys(self._changes.deleted):
+            base = self._bases.get(key)
             if base is not ABSENT:
                 decide = changes.delete(if_match=base)
-                yield Change(key, decide, retain=self._data.keeping.retain(key))
-        for name in sorted(self._changes):
-            base = self._bases.get(name)
-            if base is ABSENT and self._changes.is_untouched(name):
+                yield Change(key, decide, retain=self._store.retain(key))
+        for key in _keys(self._changes):
+            if self._bases.get(key) is ABSENT and self._changes.is_untouched(key.name):
                 continue
-            yield self._data.save_change(
-                DocumentKey(BOT, name),
-                self._data.encoding.content(self._changes[name]),
-                backup=self._backup,
-                if_match=base,
-            )
-
-    def _release(self) -> None:
-        for hold in reversed(self._locks):
-            self._data.locks.release(hold)
+            yield self._save(key, self._changes[key.name])
 
 
-async def read_held(data: DataManager, key: DocumentKey, default: Json) -> tuple[Any, IfMatch]:
-    """Return a held document's value and revision, after everything that was queued before."""
-    change = Change(key, changes.look, retain=data.keeping.retain(key))
-    content = (await wait_for(data.submit(Atom((change,)))))[0].content
-    if content is None:
-        return copy.deepcopy(default), ABSENT
-    return decode(content.data), content.revision
+def _keys(names: Iterable[str]) -> list[DocumentKey]:
+    return [DocumentKey(BOT, name) for name in sorted(names)]
 
 
 def _nothing() -> Future[Any]:

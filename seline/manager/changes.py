@@ -1,6 +1,6 @@
-"""What each verb does to one document, as pure functions from what is there to what shall be.
+"""What each verb does to one document: pure functions from its current content to a decision.
 
-They run in the store's turn, so what they see is what they change (V6). Each refuses by raising.
+They run in the store's turn, so they change what they see (V6). Each refuses by raising.
 """
 
 from __future__ import annotations
@@ -15,37 +15,38 @@ from msgspec import UNSET
 
 from seline.domain.backup import Backup
 from seline.domain.blank_save import blank_save
-from seline.domain.document import ABSENT, Content, IfMatch, Json
-from seline.domain.json_codec import decode, encode, encode_decoded
+from seline.domain.document import ABSENT, Content, IfMatch, Json, Revision
+from seline.domain.json_codec import decode, encode_decoded
 from seline.domain.recovery import choose_backup
+from seline.domain.report import KeptIn
 from seline.domain.verdict import usable_as_backup
 from seline.errors import (
     BackupNotFound,
     DocumentNotFound,
-    DocumentTooLarge,
     DocumentUnreadable,
     InvalidRequest,
     NotAnObject,
     RevisionMismatch,
 )
+from seline.manager.encoding import Encoding
 from seline.ports.futures import turn
 from seline.ports.store import Change, Current, Decision, Leave, Put, Remove
 
 HANDED_ON_BYTES_MAX: Final = 64 << 10
-"""Up to here a batch holds the decoded value beside the bytes: it takes several times as much."""
+"""Up to this size a batch holds the decoded value too, which takes several times the bytes."""
 
 Decide = Callable[[Current], Decision]
 
 Guard: TypeAlias = Callable[[str, str, datetime], tuple[Change, ...]]
-"""Gets (document, revision before, now) of a blank save and returns the changes that pin that
-revision, none where a pin of today stands already (V11)."""
+"""Takes (document, revision before, now) of a blank save; returns the changes that pin that
+revision, none if a pin of today exists (V11)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlankSaved:
     """The answer of a save that removed most of a document (V11).
 
-    `pinned`: it asked for a pin; a content of the same day may have one already.
+    `pinned` is False if a content of the same day has a pin already.
     """
 
     document: str
@@ -55,40 +56,22 @@ class BlankSaved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Encoding:
-    """How values become documents here."""
+class RestoreChoice:
+    """The answer of a restore: the backup, its revision, and where the content before it goes."""
 
-    document_bytes_max: int
-    depth_max: int
-
-    def content(self, value: object) -> Content:
-        """Return a value's content. Raises NotSerializable, DocumentTooLarge."""
-        return self.checked(encode(value, depth_max=self.depth_max))
-
-    def held(self, value: object) -> Json:
-        """Return a copy of a value as it will be read again. Raises as `content` does."""
-        data = encode(value, depth_max=self.depth_max)
-        self._check_size(data)
-        return decode(data)
-
-    def checked(self, data: bytes) -> Content:
-        """Return the content of bytes already encoded. Raises DocumentTooLarge."""
-        self._check_size(data)
-        return Content.of(data)
-
-    def _check_size(self, data: bytes) -> None:
-        if len(data) > self.document_bytes_max:
-            raise DocumentTooLarge(
-                f"The document would have {len(data)} bytes; {self.document_bytes_max} are "
-                "allowed. Nothing was written.",
-                size_bytes=len(data),
-                size_bytes_max=self.document_bytes_max,
-            )
+    backup: Backup
+    revision: Revision
+    kept_in: KeptIn
 
 
 def look(current: Current) -> Decision:
-    """Change nothing; the outcome shows what stands there when the turn comes."""
+    """Change nothing; the outcome has the content of this turn."""
     return Leave(answer=current.sound())
+
+
+def preview(decide: Decide) -> Decide:
+    """Decide the same and change nothing: the outcome's answer is the decision."""
+    return lambda current: Leave(answer=decide(current))
 
 
 def save(
@@ -119,7 +102,7 @@ def update_field(
 ) -> Decide:
     """Set one field of an object; a missing document is created.
 
-    `field` and `value` were encoded and decoded before: they can be nothing but JSON.
+    `field` and `value` were encoded and decoded before, so they are JSON.
     """
 
     def decide(current: Current) -> Decision:
@@ -144,32 +127,28 @@ def update(
     function: Callable[[Json | None], Json],
     encoding: Encoding,
     *,
-    always: bool = False,
     guard: Guard | None = None,
 ) -> Decide:
-    """Apply a pure function to the value (None where there is no document).
-
-    `always`: a full volume takes it, too (V9).
-    """
+    """Apply a pure function to the value (None if there is no document)."""
 
     def decide(current: Current) -> Decision:
         before = current.sound()
         with turn():
             value = function(None if before is None else decode(before.data))
-        return _guarded(current, Put(content=encoding.content(value), always=always), guard)
+        return _guarded(current, Put(content=encoding.content(value)), guard)
 
     return decide
 
 
 def delete(*, if_match: IfMatch = None, also: tuple[Change, ...] = ()) -> Decide:
-    """Make the document absent; its content stays as its newest backup."""
+    """Remove the document; its content is kept as its newest backup."""
 
     def decide(current: Current) -> Decision:
         if current.content is None and current.trouble is None:
             raise not_found(current.key.name)
         _refuse_unreadable(current)
         check_match(current, if_match)
-        return Remove(also=also)
+        return Remove(also=also, answer=_kept_in(current))
 
     return decide
 
@@ -187,7 +166,7 @@ def purge(*, has_backups: bool, if_match: IfMatch = None, also: tuple[Change, ..
 
 
 def reset(current: Current) -> Decision:
-    """Give a broken document up; its bytes go to quarantine."""
+    """Give up a broken document; its bytes go to quarantine."""
     if current.trouble is None:
         if current.content is None:
             raise not_found(current.key.name)
@@ -195,7 +174,7 @@ def reset(current: Current) -> Decision:
             f"{current.key.name} is sound; `reset` only gives up a broken document.",
             hint="Use `delete` to remove it, or `restore` to go back to a backup.",
         )
-    return Remove()
+    return Remove(answer=_kept_in(current))
 
 
 def restore(backup: str | None) -> Decide:
@@ -204,13 +183,14 @@ def restore(backup: str | None) -> Decide:
     def decide(current: Current) -> Decision:
         _refuse_unreadable(current)
         chosen, content = _named(current, backup) if backup else _newest(current)
-        return Put(content=content, always=True, alone=True, answer=chosen)
+        answer = RestoreChoice(backup=chosen, revision=content.revision, kept_in=_kept_in(current))
+        return Put(content=content, always=True, alone=True, answer=answer)
 
     return decide
 
 
 def put_imported(content: Content) -> Decide:
-    """Take an imported document as it is; a broken one is replaced."""
+    """Put an imported content in place; a broken document is replaced."""
 
     def decide(current: Current) -> Decision:
         _refuse_unreadable(current)
@@ -220,14 +200,14 @@ def put_imported(content: Content) -> Decide:
 
 
 def delete_if_there(current: Current) -> Decision:
-    """Make a document absent that an import does not name."""
+    """Remove a document that an import does not name."""
     _refuse_unreadable(current)
     there = current.content is not None or current.trouble is not None
     return Remove() if there else Leave()
 
 
 def check_match(current: Current, if_match: IfMatch) -> None:
-    """Raise RevisionMismatch unless the caller knew what is there (V6)."""
+    """Raise RevisionMismatch unless the caller named the current revision (V6)."""
     if if_match is None:
         return
     revision = None if current.content is None else current.content.revision
@@ -249,9 +229,9 @@ def check_match(current: Current, if_match: IfMatch) -> None:
 def _guarded(
     current: Current, put: Put, guard: Guard | None, changed: tuple[Json, Json] | None = None
 ) -> Put:
-    """Return the put; one that removes most of the document keeps and pins what it removes (V11).
+    """Return the put; one that removes most of the document keeps and pins its content (V11).
 
-    `alone`: what it removes may come from the same batch, and is kept all the same.
+    `alone`: that content may come from the same batch, so it is published first.
     """
     before = current.content
     if guard is None or before is None:
@@ -268,9 +248,16 @@ def _guarded(
 
 
 def _refuse_unreadable(current: Current) -> None:
-    """Leave alone what the disk does not let be read; only `reset` moves it out of the way."""
+    """Raise the error of a file that the disk does not let be read; only `reset` moves it."""
     if isinstance(current.trouble, DocumentUnreadable):
         raise current.trouble
+
+
+def _kept_in(current: Current) -> KeptIn:
+    """Return where the content that a change replaces is kept."""
+    if current.trouble is not None:
+        return KeptIn.QUARANTINE
+    return KeptIn.NOWHERE if current.content is None else KeptIn.BACKUPS
 
 
 def not_found(name: str) -> DocumentNotFound:

@@ -1,4 +1,4 @@
-"""One store's lifetime: who needs it waits until it is open, and it is closed to its end."""
+"""One store's lifetime: callers wait until it is open, and a close runs to its end."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from seline.ports.store import DocumentStore
 
 
 class Lifetime:
-    """The store of one manager: being opened, open, closed. Any thread."""
+    """The store of one manager: opening, open, closed. Any thread."""
 
-    def __init__(self, assemble: Callable[[DocumentStore], Callable[[], None]]) -> None:
-        """Have `assemble` make what works over the store; it returns what a close does first."""
+    def __init__(self, prepare: Callable[[DocumentStore], Callable[[], None]]) -> None:
+        """Call `prepare` with the open store; what it returns is called before the close."""
         self.store: DocumentStore | None = None
         self.closed = False
-        self._assemble = assemble
+        self._prepare = prepare
         self._before_close: Callable[[], None] = lambda: None
         self._ready: Future[DocumentStore] = Future()
         self._ready.set_running_or_notify_cancel()
 
     def opened(self, opening: Future[DocumentStore]) -> None:
-        """Assemble what works over the store, on the thread that opened it; then let callers in."""
+        """Prepare the store on the thread that opened it, then let the waiting callers go on."""
         try:
             store = opening.result()
             self._take(store)
-        except BaseException as error:  # noqa: BLE001  # every waiting caller hears it
+        except BaseException as error:  # noqa: BLE001  # raised to every waiting caller
             self._ready.set_exception(error)
         else:
             self._ready.set_result(store)
 
     @property
     def is_open(self) -> bool:
-        """Whether it is open, and nobody has begun to close it."""
+        """Whether the store is open, and no close has begun."""
         return self.store is not None and not self.closed
 
     def failed(self) -> bool:
@@ -44,7 +44,7 @@ class Lifetime:
         return failed or self.closed
 
     async def open_store(self) -> DocumentStore:
-        """Return the store, waiting for it to open. Raises what its opening raised."""
+        """Return the store, once it is open. Raises what its opening raised, and StoreClosed."""
         if self.store is None:
             return await wait_for(self._ready)
         if self.closed:
@@ -52,7 +52,7 @@ class Lifetime:
         return self.store
 
     async def close(self) -> None:
-        """Close, to the end even where the caller is cancelled."""
+        """Close, to the end even if the caller is cancelled."""
         if in_loop():
             await wait_for(self.begin_to_close())
         else:
@@ -60,7 +60,7 @@ class Lifetime:
             self._close()
 
     def begin_to_close(self) -> Future[None]:
-        """Close on a thread of its own, whether or not anybody waits for it."""
+        """Close on a thread of its own, whether or not a caller waits for it."""
         self.closed = True
         closed: Future[None] = Future()
         closed.set_running_or_notify_cancel()
@@ -68,7 +68,7 @@ class Lifetime:
         def run() -> None:
             try:
                 self._close()
-            except BaseException as error:  # noqa: BLE001  # the waiting caller hears it
+            except BaseException as error:  # noqa: BLE001  # raised to the waiting caller
                 closed.set_exception(error)
             else:
                 closed.set_result(None)
@@ -78,10 +78,10 @@ class Lifetime:
 
     def _take(self, store: DocumentStore) -> None:
         try:
-            self._before_close = self._assemble(store)
+            self._before_close = self._prepare(store)
             self.store = store
         except BaseException:
-            store.close()  # nobody else can: it was handed to no one
+            store.close()  # no caller has it, so no caller could close it
             raise
 
     def _close(self) -> None:

@@ -1,6 +1,10 @@
-"""Which backups stay: the policy and the pins, asked for by the store after each change (V2, V8).
+"""Which backups stay: the retention policy and the pins, asked by the store after each change.
 
-Unreadable pins mean that nothing is rotated: a pin that cannot be read might be the one needed.
+V2   Rotation is planned as part of a save.
+V8   A pinned backup does not go. While `pins.json` cannot be read nothing is rotated or shed,
+     because any backup might be pinned. Where it is lost for good, every backup of that moment is
+     pinned instead: rotation goes on for newer ones, and a person releases the old ones.
+V11  A blank save pins the content before it, in the same commit.
 """
 
 from __future__ import annotations
@@ -17,16 +21,17 @@ from seline.clock import Clock, parse_instant
 from seline.domain import pins as pinning
 from seline.domain.backup import Backup
 from seline.domain.deletion import STEP_MAX
-from seline.domain.document import BOT, SELINE, Content, DocumentKey, Json, Revision
+from seline.domain.document import BOT, SELINE, Content, DocumentKey, Revision
 from seline.domain.json_codec import NotJson, decode
-from seline.domain.pins import Pin
-from seline.domain.retention import Kept, RetentionPlan, RetentionPolicy, plan_retention
-from seline.domain.verdict import Verdict
-from seline.errors import SelineError, StorageError
-from seline.manager.changes import Encoding, look, update
+from seline.domain.pins import Pin, PinsFile
+from seline.domain.retention import Kept, RetentionPlan, plan_retention
+from seline.errors import SelineError
+from seline.manager.encoding import Encoding
+from seline.manager.incidents import Incidents
 from seline.manager.options import ManagerOptions
+from seline.manager.reads import BoundedReads
+from seline.manager.state import State, retain_state
 from seline.ports.store import (
-    Atom,
     Change,
     Current,
     Decision,
@@ -36,52 +41,65 @@ from seline.ports.store import (
     Retain,
 )
 
-PINS: Final = DocumentKey(SELINE, "pins.json")
 CLOCK_SLACK: Final = timedelta(days=1)
-_STATE_POLICY: Final = RetentionPolicy(keep_newest=3)
 
 
-class Keeping:
-    """Plans rotation for one store. Called on the writer's thread and on callers' threads."""
+class Pins:
+    """The pins of one store, and the rotation that respects them. Any thread."""
 
     def __init__(
-        self, store: DocumentStore, options: ManagerOptions, encoding: Encoding, clock: Clock
+        self,
+        store: DocumentStore,
+        options: ManagerOptions,
+        clock: Clock,
+        *,
+        reads: BoundedReads,
+        encoding: Encoding,
+        incidents: Incidents,
     ) -> None:
+        """Read the pins of an open store. Blocks."""
         self._store = store
         self._options = options
-        self._encoding = encoding
         self._clock = clock
         self._opened = _no_later_than_likely(clock.now(), store), clock.monotonic()
-        self._pins: tuple[Pin, ...] = ()
-        self.unreadable: SelineError | None = None
+        self._state = State(
+            "pins.json",
+            PinsFile,
+            default=lambda: PinsFile(pins=()),
+            after_loss=self._every_backup,
+            reads=reads,
+            encoding=encoding,
+            incidents=incidents,
+        )
+        self.load()
         store.watch(self._notice)
         store.heed_pins(self.sheddable)
 
     def load(self) -> None:
-        """Read the pins, mended if they are broken. Blocks; an unreadable file is remembered."""
-        try:
-            self._take(self._mended())
-        except (SelineError, ValueError, KeyError) as error:
-            self.unreadable = error if isinstance(error, SelineError) else SelineError(str(error))
+        """Read the pins again. Blocks."""
+        self._state.read(self._store)
+
+    @property
+    def failure(self) -> SelineError | None:
+        """Why `pins.json` cannot be read, so that nothing is rotated; None if it can."""
+        return self._state.failure
 
     def pins(self) -> tuple[Pin, ...]:
-        """Return the pins that hold now."""
-        return pinning.current(self._pins, self._lived_until()) if self._pins else ()
+        """Return the pins in effect now."""
+        pins = self._state.value.pins
+        return pinning.current(pins, self._lived_until()) if pins else ()
 
     def retain(self, key: DocumentKey) -> Retain:
         """Return the function that plans a document's rotation."""
-        return partial(self.plan, key)
+        return retain_state if key.owner == SELINE else partial(self.plan, key)
 
     def plan(
         self, key: DocumentKey, backups: Sequence[Backup], current_revision: Revision | None
     ) -> RetentionPlan:
-        """Plan a document's rotation with reasons."""
-        if key.owner == SELINE:
-            return plan_retention(backups, _STATE_POLICY)
-        if self.unreadable is not None:
-            return RetentionPlan(
-                tuple(Kept(backup, "the pins cannot be read") for backup in backups), ()
-            )
+        """Plan the rotation of one of the bot's documents, with reasons."""
+        if self.failure is not None:
+            kept = tuple(Kept(backup, "the pins cannot be read") for backup in backups)
+            return RetentionPlan(kept, ())
         return plan_retention(
             self.marked(key.name, backups),
             self._options.retention,
@@ -89,7 +107,7 @@ class Keeping:
         )
 
     def reasoned(self, key: DocumentKey, backups: Sequence[Backup]) -> list[Backup]:
-        """Return the backups with their pins, and why each one stays, or goes."""
+        """Return the backups with their pins, and the reason why each one stays or goes."""
         known = self._store.peek(key)
         plan = self.plan(key, backups, known.revision if isinstance(known, Content) else None)
         because = {kept.backup.name: kept.because for kept in plan.keep}
@@ -115,8 +133,8 @@ class Keeping:
         ]
 
     def sheddable(self, document: str, backups: Sequence[Backup]) -> list[Backup]:
-        """Return the backups with their pins for shedding: none where the pins cannot be read."""
-        return [] if self.unreadable is not None else self.marked(document, backups)
+        """Return the backups that may make room, with their pins; none without readable pins."""
+        return [] if self.failure is not None else self.marked(document, backups)
 
     def revision_of(self, backup: Backup) -> Revision | None:
         """Return a backup's revision: the recorded one, else, without a checksum, its bytes'."""
@@ -129,9 +147,9 @@ class Keeping:
         return None if judged.content is None else judged.content.revision
 
     def guard(self, document: str, revision: str, now: datetime) -> tuple[Change, ...]:
-        """Return the change that pins what a blank save removes, none where today has one (V11).
+        """Return the change that pins what a blank save removes, none if today has one (V11).
 
-        Pins that cannot be read refuse no save: nothing is rotated then, so its backup stays.
+        If `pins.json` is unreadable, the save succeeds without a pin: its backup stays anyway.
         """
         if not pinning.wants_blank_pin(self.pins(), document, now):
             return ()
@@ -149,58 +167,44 @@ class Keeping:
             try:
                 return pin.decide(current)
             except SelineError as error:
-                self.unreadable = error
+                self._state.do_without(error)
                 return Leave()
 
         return (msgspec.structs.replace(pin, decide=decide),)
 
     def change(self, function: Callable[[tuple[Pin, ...]], tuple[Pin, ...]]) -> Change:
         """Return a change of the pins. A full volume takes it: a shrinking save may need one."""
+        return self._state.change(lambda file: PinsFile(pins=function(file.pins)), always=True)
 
-        def apply(value: Json | None) -> Json:
-            pins = () if value is None else pinning.read_pins(value)
-            return pinning.write_pins(function(pins))
-
-        decide = update(apply, self._encoding, always=True)
-        return Change(PINS, decide, retain=self.retain(PINS))
-
-    def _mended(self) -> Content | None:
-        """Return the pins' content, recovered in the store's turn like any other document's.
-
-        So it is told, because a pin may be lost. Where nothing can be written, what can be rescued.
-        """
-        change = Change(PINS, look, retain=self.retain(PINS))
-        try:
-            return self._store.submit(Atom((change,))).result()[0].content
-        except StorageError:
-            content = self._store.rescue(PINS)
-            if content is None and self._store.peek(PINS) is not Verdict.MISSING:
-                raise
-            return content
+    def _every_backup(self) -> PinsFile:
+        """Return a pin for each backup of the bot's documents (V8). Blocks."""
+        keys = [DocumentKey(BOT, document) for document in self._store.backup_counts(BOT)]
+        contents = [
+            (backup.document, revision)
+            for key in keys
+            for backup in self._store.backups(key)
+            if (revision := self.revision_of(backup)) is not None
+        ]
+        return PinsFile(pins=pinning.pins_after_loss(contents, self._clock.now()))
 
     def _lived_until(self) -> datetime:
-        """Return the present, but no later than this process can have lived to see it.
+        """Return the present, but no later than this process can have reached since its start.
 
-        A clock that jumps far ahead and comes back has ended no pin (FAULTS 27), nor has one that
-        was wrong at the start.
+        So a clock that jumps far ahead and comes back, or is wrong at the start, ends no pin.
         """
         opened_at, opened_s = self._opened
         lived = timedelta(seconds=self._clock.monotonic() - opened_s)
         return min(self._clock.now(), opened_at + lived + CLOCK_SLACK)
 
     def _notice(self, key: DocumentKey, outcome: Outcome) -> None:
-        if key == PINS:
-            self._take(outcome.content)
-
-    def _take(self, content: Content | None) -> None:
-        self._pins = () if content is None else pinning.read_pins(decode(content.data))
-        self.unreadable = None
+        if key == self._state.key:
+            self._state.notice(outcome)
 
 
 def _no_later_than_likely(now: datetime, store: DocumentStore) -> datetime:
-    """Return `now`, or a week after the last change that was reported if that is earlier.
+    """Return `now`, or a week after the last change in the report if that is earlier.
 
-    After a longer stop pins hold somewhat longer: that does no harm.
+    After a longer stop pins stay somewhat longer, which does no harm.
     """
     try:
         report = decode(store.read_report() or b"{}")

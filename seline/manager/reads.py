@@ -1,6 +1,6 @@
-"""Sound content is served, broken content is mended first, and no disk is waited for forever (V4).
+"""Reads: each is bounded in time, and only sound content is served (V4).
 
-`SoundContent` does what a document's verdict asks for; `Reads` does everything that may block.
+`BoundedReads` does everything that may block; `ServedContent` applies a verdict's remedy.
 """
 
 from __future__ import annotations
@@ -21,15 +21,81 @@ from seline.errors import (
     StoreClosed,
     VolumeBusy,
 )
+from seline.manager.incidents import Incidents
 from seline.manager.lifetime import Lifetime
 from seline.ports.futures import in_loop, in_turn, wait_for
 from seline.ports.store import SLOW_S, DocumentStore, Outcome
 
 READ_S: Final = 10.0
-"""How long a read may take before nobody waits for it any more; the disk may never answer."""
+"""Seconds after which a caller no longer waits for a read; the disk may never answer."""
 LISTING_S: Final = 60.0
-"""The same for what may read everything there is."""
+"""The same for a read of all documents or backups."""
 T = TypeVar("T")
+
+
+class BoundedReads:
+    """The reads in progress: each caller waits for a limited time, and `busy_s` measures them."""
+
+    def __init__(self, clock: Clock, lifetime: Lifetime) -> None:
+        self._clock = clock
+        self._lifetime = lifetime
+        self._pending: dict[object, float] = {}
+        """Since when each read in progress waits for the disk, in monotonic seconds."""
+
+    async def open_store(self) -> DocumentStore:
+        """Return the store, once it is open. Raises what its opening raised, and StoreClosed."""
+        return await self._lifetime.open_store()
+
+    async def bounded(self, work: Callable[[], T], *, limit_s: float | None = None) -> T:
+        """Run blocking reading work on the reader threads, for `limit_s` (READ_S) at most.
+
+        Raises VolumeBusy if it takes longer. Without an event loop the work runs in this thread,
+        unless the disk is known to be slow.
+        """
+        limit_s = READ_S if limit_s is None else limit_s
+        work = partial(self._measured, work, limit_s)
+        if in_turn() or not (in_loop() or self.are_slow()):
+            return work()
+        store = await self._lifetime.open_store()
+        try:
+            future = cast("Future[T]", store.later(work))
+        except StoreClosed:
+            if self._lifetime.closed:
+                raise
+            return work()  # the interpreter shuts down and starts no more threads
+        try:
+            return await wait_for(future, timeout_s=None if limit_s == math.inf else limit_s)
+        except TimeoutError as error:
+            if not future.cancel() and future.done():
+                raise
+            raise VolumeBusy(
+                f"The disk has not answered for {limit_s:.0f} s; nothing was read.",
+                hint="Wait; if it stays so, the volume hangs: ask its provider.",
+            ) from error
+
+    async def listing(self, work: Callable[[], T]) -> T:
+        """Run work that may read all documents or backups. Raises VolumeBusy."""
+        return await self.bounded(work, limit_s=LISTING_S)
+
+    def are_slow(self) -> bool:
+        """Whether an answer of the disk is overdue."""
+        return self.busy_s() > SLOW_S
+
+    def busy_s(self) -> float:
+        """Return for how many seconds a change or a read has waited for the disk."""
+        now, store = self._clock.monotonic(), self._lifetime.store
+        changing_s = 0.0 if store is None else store.busy_s()
+        return max([changing_s, *(now - since for since in list(self._pending.values()))])
+
+    def _measured(self, work: Callable[[], T], limit_s: float) -> T:
+        """Run work that counts as waiting for the disk; a listing counts only once it is late."""
+        token = object()
+        allowed_s = max(0.0, limit_s - READ_S)
+        self._pending[token] = self._clock.monotonic() + allowed_s
+        try:
+            return work()
+        finally:
+            del self._pending[token]
 
 
 class ServedContent:
@@ -41,16 +107,16 @@ class ServedContent:
         reads: BoundedReads,
         *,
         look: Callable[[DocumentKey], Future[tuple[Outcome, ...]]],
-        note: Callable[[str, str, str], None],
+        incidents: Incidents,
     ) -> None:
-        """`look` has a document mended in the store's turn; `note` tells what a person should."""
+        """Serve what `reads` reads; `look` recovers or adopts a document in the store's turn."""
         self._lifetime = lifetime
         self._reads = reads
         self._look = look
-        self._note = note
+        self._incidents = incidents
 
     async def content(self, key: DocumentKey) -> Content | None:
-        """Return a document's sound content, doing what its verdict asks for (V4)."""
+        """Return a document's sound content, after its verdict's remedy; None if it is missing."""
         store = self._lifetime.store or await self._lifetime.open_store()
         slow = self._reads.are_slow() and not in_turn()
         known = await self._reads.bounded(partial(store.peek, key)) if slow else store.peek(key)
@@ -63,7 +129,7 @@ class ServedContent:
             return await self.content_of(store, key, judged)
         except (DocumentUnrecoverable, DocumentUnreadable) as error:
             kind = "disk_error" if isinstance(error, DocumentUnreadable) else "unrecoverable"
-            self._note(kind, key.name, error.message)
+            self._incidents.note(kind, key.name, error.message)
             raise
 
     async def content_of(
@@ -93,14 +159,14 @@ class ServedContent:
     async def _mend(
         self, store: DocumentStore, key: DocumentKey, *, otherwise: Content | None
     ) -> Content | None:
-        """Recover or adopt in the store's turn; where nothing can be written, serve from memory."""
+        """Recover or adopt in the store's turn; if nothing can be written, serve from memory."""
         try:
             return (await wait_for(self._look(key)))[0].content
         except StorageError as error:
             content = otherwise or await self._reads.bounded(lambda: store.rescue(key))
             if content is None:
                 raise
-            self._note(
+            self._incidents.note(
                 "served_from_memory",
                 key.name,
                 f"{key.name} is broken on the volume and nothing can be written "
@@ -120,60 +186,3 @@ class ServedContent:
                 document=key.name,
             )
         return content
-
-
-class BoundedReads:
-    """The reads under way: each has an end for whoever waits, and how long it takes is known."""
-
-    def __init__(self, clock: Clock, lifetime: Lifetime) -> None:
-        self._clock = clock
-        self._lifetime = lifetime
-        self._owed: dict[object, float] = {}
-        """Since when each read under way is owed an answer."""
-
-    async def bounded(self, work: Callable[[], T], *, limit_s: float | None = None) -> T:
-        """Do blocking work on the reader threads, for `limit_s` at most (`DataManager.reading`)."""
-        limit_s = READ_S if limit_s is None else limit_s
-        work = partial(self._watched, work, limit_s)
-        if in_turn() or not (in_loop() or self.are_slow()):
-            return work()
-        store = await self._lifetime.open_store()
-        try:
-            future = cast("Future[T]", store.later(work))
-        except StoreClosed:
-            if self._lifetime.closed:
-                raise
-            return work()  # the interpreter goes down, and starts no thread any more
-        try:
-            return await wait_for(future, timeout_s=None if limit_s == math.inf else limit_s)
-        except TimeoutError as error:
-            if not future.cancel() and future.done():
-                raise
-            raise VolumeBusy(
-                f"The disk has not answered for {limit_s:.0f} s; nothing was read.",
-                hint="Wait; if it stays so, the volume hangs: ask its provider.",
-            ) from error
-
-    async def listing(self, work: Callable[[], T]) -> T:
-        """Do the same for what may read everything there is."""
-        return await self.bounded(work, limit_s=LISTING_S)
-
-    def are_slow(self) -> bool:
-        """Whether the disk owes an answer for longer than a disk that is well would."""
-        return self.busy_s() > SLOW_S
-
-    def busy_s(self) -> float:
-        """Return for how many seconds the disk has owed an answer, to a change or a read."""
-        now, store = self._clock.monotonic(), self._lifetime.store
-        changing_s = 0.0 if store is None else store.busy_s()
-        return max([changing_s, *(now - since for since in list(self._owed.values()))])
-
-    def _watched(self, work: Callable[[], T], limit_s: float) -> T:
-        """Do reading work, which the disk owes an answer to meanwhile; a listing's counts later."""
-        token = object()
-        allowed_s = max(0.0, limit_s - READ_S)
-        self._owed[token] = self._clock.monotonic() + allowed_s
-        try:
-            return work()
-        finally:
-            del self._owed[token]

@@ -1,56 +1,239 @@
-"""What the services remember across restarts, in documents of Seline's own.
+"""Seline's own state: one typed value per document in `.seline/`, with one policy for damage.
 
-It only spares work, tells how things stood, or lets somebody in, so what is broken beyond recovery
-is given up (its bytes stay in quarantine) and begun anew: a job must not stop for ever, nor
-a bot stay down, because notes beside its documents rotted.
+A value that cannot be read must not stop a command, a job or a bot. So:
+
+ - A document that is broken without a sound backup, or that holds another shape, is replaced by
+   its default in one commit. Its bytes go to quarantine, and an incident reports it.
+ - A document that the disk does not let be read stays where it is. The default is used, and an
+   incident reports it.
+ - Where nothing can be written, the value is kept in memory.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, TypeVar
 
-from seline.domain.document import SELINE, DocumentKey, Json
+import msgspec
+
+from seline.domain.backup import Backup
+from seline.domain.document import SELINE, Content, DocumentKey, Revision
+from seline.domain.retention import RetentionPlan, RetentionPolicy, plan_retention
+from seline.domain.verdict import Verdict
 from seline.errors import (
     DocumentUnreadable,
     DocumentUnrecoverable,
     SelineError,
     StorageError,
+    StoreClosed,
+    VolumeFailed,
+    VolumeNotMounted,
+    VolumeReadOnly,
 )
-from seline.manager import DataManager, changes
+from seline.manager.changes import look
+from seline.manager.encoding import Encoding
+from seline.manager.incidents import Incidents
+from seline.manager.reads import BoundedReads
+from seline.ports.futures import refuse_in_turn, turn, wait_for
+from seline.ports.store import Atom, Change, Current, Decision, DocumentStore, Outcome, Put
 
-_log = logging.getLogger("seline.state")
-NOT_KEPT: Final = "state_not_kept"
+_POLICY: Final = RetentionPolicy(keep_newest=3)
+_SHOWN_BY_HEALTH: Final = (StoreClosed, VolumeFailed, VolumeNotMounted, VolumeReadOnly)
+"""Why no change at all is taken; that state is not kept either needs no incident."""
+_log = logging.getLogger("seline.manager")
+T = TypeVar("T")
 
 
-async def remembered(data: DataManager, name: str, default: Json) -> Json:
-    """Return what was kept, the default where nothing was, or where it cannot be read.
+def retain_state(backups: Sequence[Backup], _current_revision: Revision | None) -> RetentionPlan:
+    """Plan the rotation of a state document's backups."""
+    return plan_retention(backups, _POLICY)
 
-    What is broken for good is set aside; what the disk does not give stays where it is.
+
+class State(Generic[T]):
+    """One state document: `value` is what is in effect. Any thread.
+
+    `failure` says why the stored value is not in effect, None if it is.
     """
-    try:
-        return await data.load_state(name, default)
-    except DocumentUnreadable as error:
-        _log.warning("%s It is left alone, and done without.", error.message)
-    except DocumentUnrecoverable as error:
-        _log.warning("%s It is set aside and begun anew.", error.message)
-        with contextlib.suppress(StorageError):  # a volume that takes no writes still gives reads
-            await data.change(DocumentKey(SELINE, name), changes.reset)
-    return default
+
+    def __init__(
+        self,
+        name: str,
+        type: type[T],
+        *,
+        default: Callable[[], T],
+        after_loss: Callable[[], T] | None = None,
+        reads: BoundedReads,
+        encoding: Encoding,
+        incidents: Incidents,
+    ) -> None:
+        """Use `ManagedStore.state`. `after_loss` (else `default`) replaces a value that is lost."""
+        self.key = DocumentKey(SELINE, name)
+        self.value: T = default()
+        self.failure: SelineError | None = None
+        self.loaded = False
+        self._type = type
+        self._default = default
+        self._after_loss = after_loss or default
+        self._reads = reads
+        self._encoding = encoding
+        self._incidents = incidents
+
+    async def load(self) -> T:
+        """Read the document and return the value in effect. Raises VolumeBusy, StoreClosed."""
+        store = await self._reads.open_store()
+        await self._reads.bounded(lambda: self.read(store))
+        return self.value
+
+    def read(self, store: DocumentStore) -> None:
+        """Do the same over an open store. Blocks."""
+        try:
+            self.accept(self._content(store))
+        except (DocumentUnrecoverable, _WrongShape) as error:
+            self._reset(store, error)
+        except (DocumentUnreadable, StorageError) as error:
+            self.do_without(error)
+        self.loaded = True
+
+    def read_once(self, store: DocumentStore) -> None:
+        """Do the same unless it was read before. Blocks."""
+        if not self.loaded:
+            self.read(store)
+
+    async def update(self, function: Callable[[T], T]) -> T:
+        """Apply a pure function to the stored value and return the new value.
+
+        Raises DocumentUnreadable, StorageError; then nothing is changed.
+        """
+        store = await self._reads.open_store()
+        refuse_in_turn()
+        self.notice((await wait_for(store.submit(Atom((self.change(function),)))))[0])
+        return self.value
+
+    async def save(self, value: T) -> bool:
+        """Put a value in effect; return whether it is stored, and report an incident if not."""
+        try:
+            await self.update(lambda _: value)
+        except SelineError as error:
+            self.value = value
+            why = f"{self.key.name} could not be kept: {error.message}"
+            if isinstance(error, _SHOWN_BY_HEALTH):
+                _log.warning("%s", why)
+            else:
+                self._incidents.note("state_not_kept", "", why)
+            return False
+        return True
+
+    # for atoms, in the store's turn
+
+    def change(self, function: Callable[[T], T], *, always: bool = False) -> Change:
+        """Return the change that applies a pure function; pass its outcome to `notice`.
+
+        `always`: a full volume takes it, too (V9).
+        """
+
+        def decide(current: Current) -> Decision:
+            before, damage = self._before(current)
+            with turn():
+                content = self._encoded(function(before))
+            return Put(
+                content=content,
+                always=always or bool(damage),
+                set_aside=damage,
+                answer=_Lost(damage) if damage else None,
+            )
+
+        return Change(self.key, decide, retain=retain_state)
+
+    def notice(self, outcome: Outcome) -> None:
+        """Put the value in effect that a change of this document made current."""
+        if isinstance(outcome.answer, _Lost):
+            self._report_loss(outcome.answer.why)
+        try:
+            self.accept(outcome.content)
+        except _WrongShape as error:  # edited by hand; the next read or change resets it
+            self.do_without(DocumentUnrecoverable(str(error), document=self.key.name))
+
+    def accept(self, content: Content | None) -> None:
+        """Put the value of a content in effect."""
+        self.value = self._decoded(content)
+        self.failure = None
+
+    def do_without(self, error: SelineError) -> None:
+        """Put the default in effect; the stored bytes stay as they are."""
+        self.value = self._default()
+        self.failure = error
+        self._incidents.note(
+            "state_unreadable",
+            self.key.name,
+            f"{self.key.name} cannot be read, and its default is used: {error.message}",
+        )
+
+    # parts
+
+    def _content(self, store: DocumentStore) -> Content | None:
+        """Return the content, recovered or adopted first; where nothing can be written, rescued."""
+        known = store.peek(self.key)
+        if isinstance(known, Content):
+            return known
+        if known is Verdict.MISSING:
+            return None
+        try:
+            return _run(store, Change(self.key, look, retain=retain_state)).content
+        except StorageError:
+            content = store.rescue(self.key)
+            if content is None:
+                raise
+            return content
+
+    def _reset(self, store: DocumentStore, damage: Exception) -> None:
+        """Replace the document by its value after a loss; without a writable volume, in memory."""
+        try:
+            self.notice(_run(store, self.change(lambda value: value)))
+        except StorageError as error:
+            self.do_without(error)
+            self._report_loss(str(damage))
+
+    def _before(self, current: Current) -> tuple[T, str]:
+        """Return the stored value and "", or the value after a loss and why the stored one is."""
+        if isinstance(current.trouble, DocumentUnreadable):
+            raise current.trouble
+        if current.trouble is not None:
+            return self._after_loss(), current.trouble.message
+        try:
+            return self._decoded(current.content), ""
+        except _WrongShape as error:
+            return self._after_loss(), str(error)
+
+    def _report_loss(self, why: str) -> None:
+        self._incidents.note(
+            "state_reset",
+            self.key.name,
+            f"{self.key.name} could not be used and was reset; its bytes are in quarantine. {why}",
+        )
+
+    def _decoded(self, content: Content | None) -> T:
+        if content is None:
+            return self._default()
+        try:
+            return msgspec.json.decode(content.data, type=self._type)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _WrongShape(f"{self.key.name} has another shape: {error}.") from error
+
+    def _encoded(self, value: T) -> Content:
+        return self._encoding.content(msgspec.to_builtins(value))
 
 
-async def remember(data: DataManager, name: str, state: Json) -> None:
-    """Keep state, as far as it can be: on a full volume the work is done all the same."""
-    try:
-        await _keep(data, name, state)
-    except SelineError as error:
-        data.note(NOT_KEPT, "", f"{name} could not be kept: {error.message}")
+def _run(store: DocumentStore, change: Change) -> Outcome:
+    refuse_in_turn()
+    return store.submit(Atom((change,))).result()[0]
 
 
-async def _keep(data: DataManager, name: str, state: Json) -> None:
-    try:
-        await data.update_state(name, lambda _before: state)
-    except DocumentUnrecoverable:
-        await remembered(data, name, None)
-        await data.update_state(name, lambda _before: state)
+class _WrongShape(Exception):
+    """The document is sound JSON, but not of its type."""
+
+
+class _Lost(msgspec.Struct, frozen=True):
+    """The answer of a change that found the stored value lost."""
+
+    why: str

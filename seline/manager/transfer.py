@@ -1,11 +1,10 @@
-"""Everything leaves as it stood at one instant, and comes back in whole or not at all (V5)."""
+"""Export and import: all documents of one instant, and back in, all or none (V5)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from typing import Final
 
@@ -18,41 +17,36 @@ from seline.domain.readable_export import ImportMode, ImportReport, parse_export
 from seline.domain.verdict import Verdict
 from seline.errors import DocumentBusy, DocumentUnrecoverable, ImportRefused, SelineError
 from seline.manager import changes
-from seline.manager.changes import Encoding
-from seline.manager.locks import DocumentLock, DocumentLocks
-from seline.manager.reads import BoundedReads
+from seline.manager.changes import preview
+from seline.manager.encoding import Encoding
+from seline.manager.locks import DocumentLock
+from seline.manager.managed_store import ManagedStore
 from seline.ports.futures import wait_for
-from seline.ports.store import (
-    Atom,
-    Change,
-    Current,
-    Decision,
-    DocumentStore,
-    Outcome,
-    Retain,
-    Snapshot,
-)
+from seline.ports.store import Change, Current, Decision, DocumentStore, Snapshot
 
 IMPORT_TRIES: Final = 10
 
 
-async def held_still(store: DocumentStore) -> AbstractContextManager[Snapshot]:
-    """Return every document's content of one instant; whoever enters it lets it go."""
-    asked = store.snapshot(BOT)
+@asynccontextmanager
+async def snapshot_of(store: ManagedStore) -> AsyncGenerator[Snapshot]:
+    """Hold a snapshot of the bot's documents while the block is open."""
+    taking = (await store.open()).snapshot(BOT)
     try:
-        return await wait_for(asked)
+        held = await wait_for(taking)
     except BaseException:  # cancelled, or interrupted
-        asked.add_done_callback(_let_go)
+        taking.add_done_callback(_release)
         raise
+    with held as snapshot:
+        yield snapshot
 
 
-async def export_of(snapshot: Snapshot, reads: BoundedReads) -> dict[str, Json]:
-    """Return the export of a snapshot; `unrecoverable` names what is broken without a backup."""
+async def export_of(snapshot: Snapshot, store: ManagedStore) -> dict[str, Json]:
+    """Return the export of a snapshot; `unrecoverable` names the broken documents left out."""
     files: dict[str, Json] = {}
     broken: list[Json] = []
     for name in snapshot.names:
         try:
-            files[name] = await reads.bounded(partial(_value, snapshot, name))
+            files[name] = await store.reading(partial(_value, snapshot, name))
         except DocumentUnrecoverable:
             broken.append(name)
     export: dict[str, Json] = {"exported_at": instant_text(snapshot.taken_at), "files": files}
@@ -66,82 +60,87 @@ def contents_of(export: Json, encoding: Encoding) -> dict[str, Content]:
     return {name: _content(name, value, encoding) for name, value in parse_export(export).items()}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Import:
-    """One import: planned over what is there, committed whole, planned anew if that has changed."""
+async def import_contents(
+    store: ManagedStore, contents: Mapping[str, Content], mode: ImportMode, *, dry_run: bool
+) -> ImportReport:
+    """Import documents, all or none; `dry_run` decides the same and changes nothing.
 
-    mode: ImportMode
-    contents: Mapping[str, Content]
-    store: DocumentStore
-    reads: BoundedReads
-    locks: DocumentLocks
-    retain: Callable[[DocumentKey], Retain]
-    submit: Callable[[Atom], Future[tuple[Outcome, ...]]]
-
-    async def run(self, *, dry_run: bool) -> ImportReport:
-        """Import, or only say what would change. Raises DocumentBusy after IMPORT_TRIES."""
-        incoming = {name: content.revision for name, content in self.contents.items()}
-        for tries_left in reversed(range(IMPORT_TRIES)):
-            current = {
-                info.name: info.revision if info.verdict == Verdict.SOUND else None
-                for info in await self.reads.listing(self._judged_documents)
-            }
-            report = plan_import(current, incoming, self.mode, dry_run=dry_run)
-            if dry_run:
-                return report
-            try:
-                await self._commit(report)
-            except DocumentBusy as busy:
-                if "created" not in busy.details or not tries_left:
-                    raise
-            else:
-                return report
-        raise AssertionError("the last try returns or raises")
-
-    def _judged_documents(self) -> list[DocumentInfo]:
-        """List the documents; those named are read, so that their revision is certain."""
-        for name in self.contents:
-            self.store.look(DocumentKey(BOT, name))
-        return list(self.store.documents(BOT))
-
-    async def _commit(self, report: ImportReport) -> None:
-        """Commit it. Raises DocumentBusy where there is more than a whole import replaces."""
-        names = sorted({*self.contents, *report.deleted})
-        taken: list[DocumentLock] = []
+    A document that is created while `replace` waits has the import planned again. Raises
+    DocumentBusy after IMPORT_TRIES.
+    """
+    opened = await store.open()
+    incoming = {name: content.revision for name, content in contents.items()}
+    for tries_left in reversed(range(IMPORT_TRIES)):
+        documents = await store.listing(lambda: _judged_documents(opened, contents))
+        current = {
+            info.name: info.revision if info.verdict == Verdict.SOUND else None
+            for info in documents
+        }
+        report = plan_import(current, incoming, mode, dry_run=dry_run)
         try:
-            for name in names:
-                taken.append(await self.locks.hold(name))  # noqa: PERF401  # awaited in order
-            decided = [self._change(name, self.contents.get(name)) for name in names]
-            if self.mode is ImportMode.REPLACE and decided:
-                decided[0] = self._if_nothing_else(decided[0], frozenset(names))
-            atom = Atom(tuple(decided))
-            future = self.locks.commit(taken, lambda: self.submit(atom))
-        except BaseException:
-            for hold in taken:
-                self.locks.release(hold)
-            raise
-        await wait_for(future)
+            await _commit(store, opened, contents, report, mode)
+        except DocumentBusy as busy:
+            if "created" not in busy.details or not tries_left:
+                raise
+        else:
+            return report
+    raise AssertionError("the last try returns or raises")
 
-    def _if_nothing_else(self, change: Change, names: frozenset[str]) -> Change:
-        """Return the change, refused in its turn where there are documents beside `names`."""
 
-        def decide(current: Current) -> Decision:
-            created = {info.name for info in self.store.documents(BOT)} - names
-            if created:
-                raise DocumentBusy(
-                    f"{min(created)} was created meanwhile; nothing was changed.",
-                    hint="Import again while nothing else creates documents.",
-                    created=sorted(created),
-                )
-            return change.decide(current)
+def _judged_documents(opened: DocumentStore, names: Iterable[str]) -> list[DocumentInfo]:
+    """List the documents; those named are read, so that their revision is certain. Blocks."""
+    for name in names:
+        opened.look(DocumentKey(BOT, name))
+    return list(opened.documents(BOT))
 
-        return msgspec.structs.replace(change, decide=decide)
 
-    def _change(self, name: str, content: Content | None) -> Change:
-        key = DocumentKey(BOT, name)
-        decide = changes.delete_if_there if content is None else changes.put_imported(content)
-        size = 0 if content is None else content.size_bytes
-        return Change(key, decide, retain=self.retain(key), size_hint=size)
+async def _commit(
+    store: ManagedStore,
+    opened: DocumentStore,
+    contents: Mapping[str, Content],
+    report: ImportReport,
+    mode: ImportMode,
+) -> None:
+    """Commit an import, or only decide it. Raises DocumentBusy for a document not in `report`."""
+    names = sorted({*contents, *report.deleted})
+    made = [_change(store, name, contents.get(name)) for name in names]
+    if mode is ImportMode.REPLACE and made:
+        made[0] = _unless_others(made[0], opened, frozenset(names))
+    if report.dry_run:
+        made = [msgspec.structs.replace(one, decide=preview(one.decide)) for one in made]
+    locks: list[DocumentLock] = []
+    try:
+        for name in names:
+            locks.append(await store.locks.hold(name))  # noqa: PERF401  # awaited in order
+        future = store.locks.commit(locks, lambda: store.submit(made))
+    except BaseException:
+        for lock in locks:
+            store.locks.release(lock)
+        raise
+    await wait_for(future)
+
+
+def _unless_others(change: Change, opened: DocumentStore, names: frozenset[str]) -> Change:
+    """Return the change, refused in its turn if there are documents besides `names`."""
+
+    def decide(current: Current) -> Decision:
+        created = {info.name for info in opened.documents(BOT)} - names
+        if created:
+            raise DocumentBusy(
+                f"{min(created)} was created in the meantime; nothing was changed.",
+                hint="Import again while nothing else creates documents.",
+                created=sorted(created),
+            )
+        return change.decide(current)
+
+    return msgspec.structs.replace(change, decide=decide)
+
+
+def _change(store: ManagedStore, name: str, content: Content | None) -> Change:
+    key = DocumentKey(BOT, name)
+    decide = changes.delete_if_there if content is None else changes.put_imported(content)
+    size = 0 if content is None else content.size_bytes
+    return Change(key, decide, retain=store.retain(key), size_hint=size)
 
 
 def _content(name: str, value: Json, encoding: Encoding) -> Content:
@@ -157,8 +156,8 @@ def _value(snapshot: Snapshot, name: str) -> Json:
     return decode(b"".join(snapshot.open(name)))
 
 
-def _let_go(asked: Future[AbstractContextManager[Snapshot]]) -> None:
-    """Release what nobody waits for any more."""
-    if not asked.cancelled() and asked.exception() is None:
-        with asked.result():
+def _release(taking: Future[AbstractContextManager[Snapshot]]) -> None:
+    """Release a snapshot for which no caller waits any more."""
+    if not taking.cancelled() and taking.exception() is None:
+        with taking.result():
             pass

@@ -2,3 +2,7 @@
 
 HTTP handlers, the command line and the jobs call these and nothing else.
 """
+
+from seline.operations.operations import Operations
+
+__all__ = ["Operations"]

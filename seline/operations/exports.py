@@ -11,12 +11,12 @@ import math
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from seline.clock import instant_text, parse_instant
-from seline.domain.document import Content
+from seline.clock import instant_text
+from seline.domain.document import BOT, Content, DocumentKey
 from seline.domain.manifest import (
     FORMAT,
     MANIFEST_NAME,
@@ -30,14 +30,15 @@ from seline.domain.manifest import (
     parse_export_name,
 )
 from seline.domain.report import Check, Status
+from seline.domain.stored import Stored
 from seline.errors import BackupNotFound, DocumentError, ExportFailed, SelineError
-from seline.manager import DataManager
-from seline.manager.state import remember, remembered
+from seline.manager.backups import backup_content
+from seline.manager.managed_store import ManagedStore
+from seline.manager.transfer import snapshot_of
 from seline.operations.packs import BACKUPS, DOCUMENTS, Packer, check_pack
 from seline.ports.destinations import Destination
-from seline.ports.store import Snapshot
+from seline.ports.store import DocumentStore, Snapshot
 
-STATE: Final = "exports.json"
 LEFT_BEHIND_AFTER: Final = timedelta(days=1)
 LATE_AFTER: Final = timedelta(days=8)
 """Longer than the rarest schedule, a week."""
@@ -74,19 +75,35 @@ class _Making:
     unrecoverable: list[str] = field(default_factory=list[str])
 
 
-class Exporting:
-    """Writes exports of one store."""
+class ExportsFile(Stored, frozen=True, kw_only=True):
+    """The value of `exports.json`."""
+
+    verified_at: datetime | None = None
+
+
+class Exporter:
+    """Writes the exports of one store, and knows when a destination last had a whole one."""
 
     def __init__(
         self,
-        data: DataManager,
+        store: ManagedStore,
         destinations: Sequence[ConfiguredDestination] = (),
         *,
         version: str,
     ) -> None:
-        self._data = data
+        self._store = store
         self._destinations = destinations
         self._version = version
+        self._state = store.state("exports.json", ExportsFile, ExportsFile)
+
+    def read(self, store: DocumentStore) -> None:
+        """Read what an earlier process recorded, unless it is known. Blocks."""
+        self._state.read_once(store)
+
+    @property
+    def last_seen_at(self) -> datetime | None:
+        """When a destination was last seen to have a whole export of everything."""
+        return self._state.value.verified_at
 
     async def run(self) -> str:
         """Write one export to each destination that lacks it; return what was done in a line.
@@ -100,25 +117,13 @@ class Exporting:
         for one in self._destinations:
             try:
                 done.append(_in_words(await self.export_to(one.target, keep=one.keep)))
-                await self._note()
+                await self._state.save(ExportsFile(verified_at=self._store.clock.now()))
             except SelineError as error:
                 _log.error("export to %s failed: %s", one.target.name, error.message)
                 failed.append(f"{one.target.name}: {error.message}")
         if failed:
             raise ExportFailed("; ".join([*failed, *done]))
         return "; ".join(done)
-
-    async def remember(self) -> None:
-        """Take over when an earlier process last found a whole export at a destination."""
-        state = await remembered(self._data, STATE, {})
-        kept = state.get("verified_at") if isinstance(state, dict) else None
-        self._data.last_export_at = parse_instant(kept) if isinstance(kept, str) else None
-
-    async def _note(self) -> None:
-        """A destination holds everything as it is now, read back."""
-        now = self._data.clock.now()
-        self._data.last_export_at = now
-        await remember(self._data, STATE, {"verified_at": instant_text(now)})
 
     def check(self) -> Check:
         """Say how exports stand, for health."""
@@ -129,7 +134,7 @@ class Exporting:
                 detail="off: nothing is kept beyond this volume",
                 fix="Name a folder on another disk in `exports.destinations`.",
             )
-        at = self._data.last_export_at
+        at = self.last_seen_at
         if at is None:
             return Check(
                 name="exports",
@@ -137,7 +142,7 @@ class Exporting:
                 detail="none was written yet",
                 fix="Run `seline jobs run export`.",
             )
-        late = self._data.clock.now() - at > LATE_AFTER
+        late = self._store.clock.now() - at > LATE_AFTER
         return Check(
             name="exports",
             status=Status.WARNING if late else Status.OK,
@@ -166,13 +171,13 @@ class Exporting:
         """Remove what crashes left, once it is old: a younger one may be under way elsewhere."""
         for leftover in await target.leftovers():
             begun_at = parse_export_name(leftover)
-            if begun_at is not None and self._data.clock.now() - begun_at > LEFT_BEHIND_AFTER:
+            if begun_at is not None and self._store.clock.now() - begun_at > LEFT_BEHIND_AFTER:
                 _log.warning("%s: removing %s, which a crash left", target.name, leftover)
                 await target.remove(leftover)
 
     async def files(self) -> AsyncGenerator[tuple[str, str, bytes]]:
         """Yield (export, file, bytes) as an export is made, the manifest last."""
-        async with self._data.exported() as snapshot:
+        async with snapshot_of(self._store) as snapshot:
             export = export_name(snapshot.taken_at)
             making = _Making(snapshot, Packer(snapshot.taken_at))
             for name in snapshot.names:
@@ -205,7 +210,7 @@ class Exporting:
     async def _document(self, making: _Making, name: str) -> list[tuple[Pack, bytes]]:
         """Add a document and its backups; return the packs that became full."""
         try:
-            content = await self._data.reading(
+            content = await self._store.reading(
                 lambda: Content.of(b"".join(making.snapshot.open(name)))
             )
         except DocumentError:
@@ -235,16 +240,18 @@ class Exporting:
         self, pack: Callable[[], Iterable[tuple[Pack, bytes]]]
     ) -> list[tuple[Pack, bytes]]:
         """Pack on a thread; it asks no disk, so no time is too long."""
-        return await self._data.reading(lambda: list(pack()), limit_s=math.inf)
+        return await self._store.reading(lambda: list(pack()), limit_s=math.inf)
 
     async def _backups(self, name: str) -> AsyncGenerator[tuple[str, Content]]:
-        """Yield a document's sound backups; what is rotated away meanwhile is left out."""
-        for backup in await self._data.backups(name):
+        """Yield a document's sound backups; one that is rotated in the meantime is left out."""
+        key = DocumentKey(BOT, name)
+        store = await self._store.open()
+        for backup in await self._store.listing(lambda: store.backups(key)):
+            read = partial(backup_content, store, key, backup.name)
             try:
-                content = await self._data.read_backup_content(name, backup.name)
+                yield backup.name, await self._store.reading(read)
             except BackupNotFound:
                 continue
-            yield backup.name, content
 
     def _manifest(self, making: _Making) -> Manifest:
         return Manifest(
@@ -268,7 +275,9 @@ class Exporting:
             return None
 
     async def _revisions(self) -> dict[str, str]:
-        return {info.name: info.revision or "" for info in await self._data.documents()}
+        store = await self._store.open()
+        documents = await self._store.listing(lambda: store.documents(BOT))
+        return {info.name: info.revision or "" for info in documents}
 
 
 async def _needed(target: Destination, exports: Sequence[str], lacking: Sequence[str]) -> set[str]:

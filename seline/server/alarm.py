@@ -25,8 +25,7 @@ from seline.alerts.signals import (
 from seline.domain.alerts.lifecycle import AlertType, Cleared, Signal
 from seline.domain.job import JobRecord, JobStatus, Run, RunOutcome
 from seline.errors import SelineError
-from seline.manager import DataManager
-from seline.operations.custody import UsageReport
+from seline.operations import Operations
 from seline.outbound.alert_sinks import AlertSource, build_sinks
 from seline.outbound.heartbeat import Heartbeat
 from seline.outbound.http_client import open_session
@@ -50,27 +49,25 @@ class Alarm:
 
     def __init__(
         self,
-        data: DataManager,
+        operations: Operations,
         settings: Settings,
         *,
         trouble: Callable[[], SelineError | None],
-        measured: Callable[[], UsageReport | None],
     ) -> None:
-        """`measured` returns what the usage job measured last."""
+        """`trouble` says why the store is not open, None once it is."""
         chosen = settings.alerts
-        self._data = data
-        self._measured = measured
+        self._operations = operations
         self._session = open_session()
         source = AlertSource(
             service=settings.service, data_dir=settings.data_dir, language=chosen.language
         )
         self.alerts = Alerts(
-            data,
+            operations.store,
             build_sinks(chosen.sinks, self._session, source),
             language=chosen.language,
             renotify_h=chosen.renotify_h,
         )
-        self._watch = Watcher(data, self.alerts, trouble=trouble)
+        self._watch = Watcher(operations, self.alerts, trouble=trouble)
         self._heartbeat = (
             None
             if chosen.heartbeat_url is None
@@ -152,7 +149,7 @@ class Alarm:
             return alerts_from_lateness(run.job, record.last_success)
         succeeded = run.outcome is RunOutcome.OK
         signals = alerts_from_run(run.job, succeeded=succeeded, detail=run.detail)
-        measured = self._measured()
+        measured = self._operations.usage.measured
         if run.job != "usage" or not succeeded or measured is None:
             return signals
         days = measured.forecast.days if measured.forecast else None
@@ -168,7 +165,7 @@ class Alarm:
         """Give a sign of life after a check that left nothing broken, where changes are taken."""
         if self._heartbeat is None:
             return
-        report = self._data.last_verify
+        report = self._operations.verifier.report
         found = report.findings if report else ()
         standing = [one.type for one in self.alerts.listing() if one.state == "open"]
         if any(one.outcome in BROKEN for one in found) or not SILENCING.isdisjoint(standing):

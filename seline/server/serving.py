@@ -30,9 +30,7 @@ from seline.domain.document import Json
 from seline.errors import SelineError, StoreClosed
 from seline.http.app import build_app
 from seline.http.context import AppContext
-from seline.operations.custody import Custody
-from seline.operations.exports import ConfiguredDestination, Exporting
-from seline.outbound.destinations.folder import Folder
+from seline.operations import Operations
 from seline.ports.futures import wait_for
 from seline.server.alarm import Alarm
 from seline.server.listening import (
@@ -46,6 +44,7 @@ from seline.server.listening import (
 )
 from seline.settings import Settings, load_settings
 from seline_workers import Worker
+from seline_workers.runs import ignore
 
 SHUTDOWN_S: Final = 8.0
 LAST_ANSWERS_S: Final = 1.0
@@ -141,6 +140,11 @@ class Serving:
         return self._seline.data
 
     @property
+    def operations(self) -> Operations:
+        """The operator's verbs."""
+        return self._seline.operations
+
+    @property
     def profile(self) -> seline.UserProfile:
         """The profile service."""
         return self._seline.profile
@@ -213,29 +217,15 @@ class Serving:
 
     def _assemble(self) -> None:
         """Make what works over the documents, and the application that serves it."""
-        self.tokens = Tokens(
-            self.data, admin_token=self.settings.server.admin_token, clock=self.data.clock
-        )
+        self.tokens = Tokens(self._seline.store, admin_token=self.settings.server.admin_token)
         self._audit = AuditLog(self.settings.data_dir)
-        self.exporting = Exporting(
-            self.data, _destinations(self.settings), version=seline.__version__
-        )
-        self.custody = Custody(self.data, clock=self.data.clock, export=self.exporting.run)
-        self._alarm = Alarm(
-            self.data,
-            self.settings,
-            trouble=self._unopened,
-            measured=lambda: self.custody.measured,
-        )
+        self._alarm = Alarm(self.operations, self.settings, trouble=self._unopened)
         self._worker = Worker(
-            self.data,
-            self.custody,
+            self.operations,
             self.settings.jobs,
-            clock=self.data.clock,
-            heard=self._alarm.run_ended if self._network else None,
-            overdue=self._alarm.overdue,
+            on_run_ended=self._alarm.run_ended if self._network else ignore,
+            on_overdue=self._alarm.overdue,
         )
-        self.data.more_checks.append(self.exporting.check)
         self._runner = web.AppRunner(
             build_app(self._doors()),
             handle_signals=False,
@@ -255,7 +245,7 @@ class Serving:
             audit=self._audit.append,
             jobs=self._worker,
             alerts=self._alarm.alerts,
-            exporting=self.exporting,
+            operations=self.operations,
             loopback_only=not self.settings.bind_is_public,
             trust_proxy=self.settings.server.trust_proxy,
             metrics_open=self.settings.server.metrics_open,
@@ -288,13 +278,12 @@ class Serving:
 
     async def _open(self) -> None:
         try:
-            store = await self.data.open_store()
+            store = await self._seline.store.open()
             self._audit.open()
             await self.tokens.load()
             await self._listening.wait()
             secret = await self._first_secret()
-            await self.custody.remember()
-            await self.exporting.remember()
+            await self.operations.load()
             await self._alarm.take_up(self._worker.jobs())
             await self._worker.start(scheduled=self._network)
             await self._listen_to_commands()
@@ -352,12 +341,3 @@ async def alone(settings: Settings, *, lock_wait_s: float = 0.0) -> AsyncGenerat
     async with Serving(settings, network=False, lock_wait_s=lock_wait_s) as running:
         await running.acquired()
         yield running
-
-
-def _destinations(settings: Settings) -> list[ConfiguredDestination]:
-    return [
-        ConfiguredDestination(
-            target=Folder(one.name, one.path), keep=one.keep or settings.exports.keep
-        )
-        for one in settings.exports.destinations
-    ]

@@ -27,9 +27,9 @@ from msgspec.structs import replace as struct_replace
 from seline import DataManager, open_seline
 from seline.domain.document import ABSENT, Content, DocumentKey
 from seline.errors import OutcomeUnknown, SelineError
-from seline.manager import blocks
+from seline.manager import ManagedStore, blocks
 from seline.manager.locks import DocumentLock, DocumentLocks, _Line
-from seline.ports.store import Atom, Outcome
+from seline.ports.store import Outcome
 from seline.storage.planner import Plan
 from seline.storage.volume.commit.exchange_form import Committed, Committer
 from seline.storage.volume.commit.staging import Move, Staging
@@ -265,13 +265,13 @@ async def _again(once: Callable[[], Awaitable[object]], pause_s: float = 0.0) ->
 def _answers_early() -> None:
     """Answer a save while it is still on its way to the disk."""
 
-    async def save(self: DataManager, key: DocumentKey, content: Content, *asked: Any) -> Outcome:
+    async def save(self: ManagedStore, key: DocumentKey, content: Content, **_: Any) -> Outcome:
         change = self.save_change(key, content, backup=True, if_match=None, shrink=True)
-        self.submit(Atom((change,)))
+        self.submit((change,))
         await asyncio.sleep(0.001)
         return Outcome(content=content, changed=True)
 
-    DataManager._save = lambda self, key, content, *asked, **more: save(self, key, content)  # type: ignore[method-assign]
+    ManagedStore.save = save  # type: ignore[assignment,method-assign]
 
 
 def _records_nothing() -> None:
@@ -291,12 +291,14 @@ def _records_nothing() -> None:
 
 def _holds_nothing() -> None:
     """Let everybody edit a document at once, and the last one win."""
-    read_held = blocks.read_held
+    read = blocks._Block._read
 
-    async def read_without_revision(*held: Any) -> tuple[Any, None]:
-        return (await read_held(*held))[0], None
+    async def read_without_revision(self: Any, *held: Any) -> Any:
+        value = await read(self, *held)
+        self._bases.clear()
+        return value
 
-    blocks.read_held = read_without_revision
+    blocks._Block._read = read_without_revision  # type: ignore[method-assign]
     DocumentLocks._grant = lambda self, name, _line: DocumentLock(name, 0.0, "", "", _Line())  # type: ignore[method-assign]
 
 

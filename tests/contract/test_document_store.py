@@ -21,7 +21,7 @@ from seline.errors import (
     StoreClosed,
 )
 from seline.manager import changes
-from seline.manager.changes import Encoding
+from seline.manager.encoding import Encoding
 from seline.ports.store import Atom, Change, Current, Decision, DocumentStore, Leave, Put, Remove
 from seline.storage.memory import MemoryStore
 from seline.storage.volume.store import VolumeOptions, open_volume

@@ -19,7 +19,7 @@ REOPENED_AFTER_S = 60.0
 
 
 def store_of(seline: Seline) -> VolumeStore:
-    return seline._awaited.data._lifetime.store  # type: ignore[return-value]
+    return seline._awaited.store.opened  # type: ignore[return-value]
 
 
 def incident_kinds(seline: Seline) -> list[str]:

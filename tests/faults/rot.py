@@ -28,10 +28,8 @@ from seline.domain.alerts.lifecycle import AlertType
 from seline.domain.backup import parse_backup_name
 from seline.domain.checksum import ATTRIBUTE
 from seline.domain.document import Json
-from seline.domain.job import JobRecord, Run, RunOutcome, write_records
+from seline.domain.job import JobRecord, Run, RunOutcome
 from seline.library import Seline as AwaitedSeline
-from seline.manager.state import remember
-from seline.operations.custody import Custody
 from seline.storage.volume.commit.exchange_form import Committer
 from seline.storage.volume.commit.record import decode_record
 
@@ -388,14 +386,15 @@ def _value(name: str, number: int, rng: random.Random) -> Json:
 async def _fill_state(directory: Path) -> list[str]:
     """Create tokens (one revoked), job runs, alerts and the record of deleted documents."""
     async with open_seline(directory, lock_wait_s=0, storage__reserve_percent=0.001) as seline:
-        tokens = Tokens(seline.data, admin_token=None, clock=seline.data.clock)
+        tokens = Tokens(seline.store, admin_token=None)
         created = [await tokens.create(label=str(number)) for number in range(3)]
         await tokens.revoke(created[0].token.id)
         created.append(await tokens.create(scope="read"))
         for number in range(3):
-            await remember(seline.data, "jobs.json", _job_record(seline, number))
-            await Custody(seline.data, clock=seline.data.clock).measure()
-        alerts = Alerts(seline.data, ())
+            jobs = seline.store.state("jobs.json", dict[str, JobRecord], dict)
+            await jobs.save(_job_record(seline, number))
+            await seline.operations.usage.measure()
+        alerts = Alerts(seline.store, ())
         await alerts.load()
         for subject in ("profile.json", "list.json"):
             await alerts.raise_alert(AlertType.RECOVERY, subject)
@@ -404,10 +403,10 @@ async def _fill_state(directory: Path) -> list[str]:
         return [token.secret for token in created]
 
 
-def _job_record(seline: AwaitedSeline, number: int) -> Json:
-    now = seline.data.clock.now()
+def _job_record(seline: AwaitedSeline, number: int) -> dict[str, JobRecord]:
+    now = seline.store.clock.now()
     run = Run(id=str(number), job="usage", started_at=now, ended_at=now, outcome=RunOutcome.OK)
-    return write_records({"usage": JobRecord().with_run(run)})
+    return {"usage": JobRecord().with_run(run)}
 
 
 def open_small(directory: Path, **settings: Any) -> Seline:

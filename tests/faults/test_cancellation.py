@@ -43,7 +43,7 @@ from seline.errors import SelineError, StoreClosed
 from seline.http.routes import PREFIX
 from seline.library import Opening, Seline
 from seline.manager.locks import TRANSACTION
-from seline.operations.exports import ConfiguredDestination, Exporting
+from seline.operations.exports import ConfiguredDestination, Exporter
 from seline.outbound.destinations.folder import Folder
 from seline.ports.store import Snapshot
 from seline.server import Serving, serving
@@ -181,7 +181,7 @@ async def _leave_more_backups_than_are_kept(seline: Seline, _directory: Path) ->
 
 
 async def _stream(seline: Seline, _directory: Path) -> None:
-    async for _ in Exporting(seline.data, version=__version__).files():
+    async for _ in Exporter(seline.store, version=__version__).files():
         await asyncio.sleep(0)
 
 
@@ -189,7 +189,7 @@ async def _export_to_a_folder(seline: Seline, directory: Path) -> None:
     """Export to an empty folder, since an unchanged document is not exported twice."""
     target = Folder("beside", tempfile.mkdtemp(dir=directory.parent))
     destinations = [ConfiguredDestination(target=target, keep=2)]
-    await Exporting(seline.data, destinations, version=__version__).run()
+    await Exporter(seline.store, destinations, version=__version__).run()
 
 
 ACTIONS: Final[Mapping[str, CallerAction]] = {
@@ -376,7 +376,7 @@ async def _open_once_it_waits(seline: Seline, snapshot: Snapshot) -> None:
         return snapshot.open(A)
 
     asyncio.get_running_loop().call_soon(waiting.set)
-    await seline.data.reading(work)
+    await seline.store.reading(work)
 
 
 async def test_a_client_that_disconnects_releases_its_export(volume: Path) -> None:
@@ -651,7 +651,9 @@ async def test_reads_in_progress_at_close_return_or_raise_store_closed(
 ) -> None:
     seline = await open_volume(volume)
     await seline.data.save_json(A, value(A, 1))
-    reads = [asyncio.create_task(seline.data.reading(lambda: time.sleep(0.005))) for _ in range(30)]
+    reads = [
+        asyncio.create_task(seline.store.reading(lambda: time.sleep(0.005))) for _ in range(30)
+    ]
     await asyncio.sleep(0)
     await seline.close()
     results = await asyncio.gather(*reads, return_exceptions=True)

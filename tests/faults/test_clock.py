@@ -11,10 +11,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import pytest
 
@@ -24,19 +23,19 @@ from seline.domain.alerts.lifecycle import Alert, AlertType, Severity
 from seline.domain.backup import parse_backup_name
 from seline.domain.document import Json
 from seline.domain.retention import RetentionPolicy
-from seline.manager import DataManager, ManagerOptions
-from seline.operations.custody import Custody
-from seline.operations.exports import Exporting, read_back
+from seline.manager import DataManager
+from seline.operations import Operations
+from seline.operations.exports import Exporter, read_back
 from seline.outbound.destinations.folder import Folder
 from seline.ports.alerts import Delivery
 from seline.ports.futures import run_without_loop
-from seline.ports.store import DocumentStore
 from seline.storage.volume import capabilities
 from seline.storage.volume.store import VolumeOptions, open_volume
 from tests.clocks import FakeClock
 from tests.faults.powercut.trying import fast_place, kind_of
 from tests.faults.test_damage import rewrite
 from tests.proof.figures import note
+from tests.stores import managed
 
 SUITE: Final = "clock"
 NAME: Final = "user_profile.json"
@@ -53,16 +52,17 @@ class StoreWithClock:
     ) -> None:
         self.directory = directory
         self.clock = clock
-        self.options = ManagerOptions(retention=retention or RetentionPolicy(), settle_s=0.0)
+        self.retention = retention or RetentionPolicy()
         self.open()
 
     def open(self) -> None:
         options = VolumeOptions(
             data_dir=str(self.directory), lock_wait_s=0, settle_s=0.0, limit_mb=200
         )
-        opening: Future[DocumentStore] = Future()
-        opening.set_result(cast("DocumentStore", open_volume(options, clock=self.clock)))
-        self.data = DataManager(opening, self.options, clock=self.clock)
+        opened = open_volume(options, clock=self.clock)
+        self.store = managed(opened, clock=self.clock, retention=self.retention, settle_s=0.0)
+        self.operations = Operations(self.store)
+        self.data = DataManager(self.store, self.operations)
 
     def close(self) -> None:
         self.run(self.data.close())
@@ -338,7 +338,7 @@ async def test_an_open_alert_is_repeated_at_most_once_for_each_jump_and_daily(
     volume: StoreWithClock, jumps: Sequence[Jump]
 ) -> None:
     sink = RecordingSink()
-    alerts = Alerts(volume.data, [sink], clock=volume.clock)
+    alerts = Alerts(volume.store, [sink], clock=volume.clock)
     await alerts.load()
     for jump in (lambda _clock: None, *jumps):
         jump(volume.clock)
@@ -373,14 +373,14 @@ def test_health_still_reports_a_recovery_after_the_clock_was_set_back(
 GROWTH_BYTES: Final = 50 << 10
 
 
-def measure_growth(volume: StoreWithClock, custody: Custody, hours: int) -> list[float]:
+def measure_growth(volume: StoreWithClock, hours: int) -> list[float]:
     """Grow the volume each hour and measure it; return every forecast in days."""
     forecasts: list[float] = []
     for _ in range(hours):
         name = f"d{volume.clock.elapsed_s:.0f}.json"
         volume.run(volume.data.save_json(name, "x" * GROWTH_BYTES))
         volume.clock.advance(HOUR_S)
-        report = volume.run(custody.measure())
+        report = volume.run(volume.operations.usage.measure())
         if report.forecast is not None:
             forecasts.append(report.forecast.days)
     return forecasts
@@ -388,13 +388,12 @@ def measure_growth(volume: StoreWithClock, custody: Custody, hours: int) -> list
 
 def test_no_clock_jump_shortens_the_forecast(volume: StoreWithClock, jumps: Sequence[Jump]) -> None:
     """At this rate, 190 MB last for about 150 days."""
-    custody = Custody(volume.data, clock=volume.clock)
-    before = measure_growth(volume, custody, 30)
+    before = measure_growth(volume, 30)
     assert before
     for jump in jumps:
         jump(volume.clock)
-        assert all(days > 75 for days in measure_growth(volume, custody, 12))
-    later = measure_growth(volume, custody, 30)
+        assert all(days > 75 for days in measure_growth(volume, 12))
+    later = measure_growth(volume, 30)
     assert later, "there was no forecast a day after the last jump"
     assert all(75 < days < 400 for days in later[-6:])
 
@@ -404,7 +403,7 @@ async def test_exports_are_kept_in_the_order_they_were_made(
 ) -> None:
     """The export just made is whole, and never fewer exports are kept than configured."""
     target = Folder("beside", str(workspace / "exports"))
-    exporting = Exporting(volume.data, version=__version__)
+    exporting = Exporter(volume.store, version=__version__)
     for number, jump in enumerate((lambda _clock: None, *jumps, *[lambda _clock: None] * 3)):
         jump(volume.clock)
         volume.clock.advance(HOUR_S + 1)

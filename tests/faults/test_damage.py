@@ -261,17 +261,19 @@ def test_broken_metadata_is_rebuilt_and_not_exported(directory: Path) -> None:
         assert "metadata.json" not in seline.data.export_all_data()["files"]
 
 
-def test_broken_pins_stop_rotation_and_show_in_health(directory: Path) -> None:
+def test_lost_pins_keep_all_earlier_backups_and_show_in_health(directory: Path) -> None:
     fill(directory)
     with open_seline(directory) as seline:
-        [backup, _] = seline.data.backups(NAME)
-        seline.data.pin(NAME, backup.name)
+        earlier = {backup.name for backup in seline.data.backups(NAME)}
+        seline.data.pin(NAME, min(earlier))
     for path in (directory / ".seline").rglob("pins*.json"):
         rewrite(path, b"\0\0")
     with open_seline(directory) as seline:
         for number in range(20, 30):
             seline.data.save_json(NAME, {**VALUE, "n": number})
-        assert len(seline.data.backups(NAME)) == 12
+        backups = {backup.name for backup in seline.data.backups(NAME)}
+        assert earlier < backups
+        assert len(backups) == len(earlier) + 5, "rotation goes on for newer ones"
         assert any(check["name"] == "pins" for check in seline.data.health()["checks"])
         assert seline.data.health()["status"] != "healthy"
 

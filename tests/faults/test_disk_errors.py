@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import errno
 import os
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from seline import errors
-from seline.manager import DataManager, ManagerOptions
 from seline.ports.futures import run_without_loop
 from seline.storage.volume.store import VolumeOptions, VolumeStore, open_volume
 from tests.clocks import FakeClock
+from tests.stores import data_over, managed
 
 A = "a.json"
 
@@ -29,9 +28,7 @@ class FrozenClockStore:
         self.store: VolumeStore = open_volume(
             VolumeOptions(data_dir=str(directory), lock_wait_s=0, strict=False), clock=self.clock
         )
-        opening: Future[object] = Future()
-        opening.set_result(self.store)
-        self.data = DataManager(opening, ManagerOptions(), clock=self.clock)  # type: ignore[arg-type]
+        self.data = data_over(managed(self.store, clock=self.clock))
 
     def run(self, coroutine: object) -> object:
         return run_without_loop(coroutine)  # type: ignore[arg-type]

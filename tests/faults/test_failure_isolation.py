@@ -16,7 +16,7 @@ import pytest
 
 from seline.blocking import Seline, open_seline
 from seline.domain.document import BOT, DocumentKey, Json
-from seline.errors import OutcomeUnknown, SelineError, VolumeFailed, VolumeReadOnly
+from seline.errors import OutcomeUnknown, VolumeFailed, VolumeReadOnly
 from seline.storage.volume import files
 from tests.clocks import FakeClock
 from tests.faults.injection import REOPENED_AFTER_S, A, B, backup_values, failing_call, store_of
@@ -33,18 +33,22 @@ def test_an_error_of_a_callers_function_reaches_only_that_caller(seline: Seline)
 
 
 @pytest.mark.parametrize("pins", [{"pinned": []}, {"pins": [{"document": A}]}, []])
-def test_malformed_pins_refuse_a_pin_and_no_other_change(
+def test_malformed_pins_are_reset_and_refuse_no_change(
     pins: Json, seline: Seline, directory: Path
 ) -> None:
-    for number in (1, 2):
+    for number in range(3):
         seline.data.save_json(A, {"n": number})
-    [backup] = seline.data.backups(A)
-    (directory / ".seline" / "pins.json").write_text(json.dumps(pins))
+    [newer, older] = seline.data.backups(A)
+    path = directory / ".seline" / "pins.json"
+    path.write_text(json.dumps(pins))
 
-    with pytest.raises(SelineError, match=r"pins\.json"):
-        seline.data.pin(A, backup.name)
+    seline.data.pin(A, newer.name)
 
-    seline.data.save_json(B, {"n": 1})
+    backups = {backup.name: backup for backup in seline.data.backups(A)}
+    assert backups[newer.name].because == "pinned: by hand"
+    assert "the pins were lost" in backups[older.name].because
+    [quarantined] = (directory / "quarantine").iterdir()
+    assert json.loads(quarantined.read_text()) == pins
 
 
 def test_a_failed_rename_and_a_failed_cleanup_refuse_one_save(

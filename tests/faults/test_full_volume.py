@@ -29,7 +29,7 @@ from seline import open_seline as open_awaited
 from seline.blocking import Seline, open_seline
 from seline.domain.document import BOT, Content, DocumentKey, Json
 from seline.errors import VolumeFull
-from seline.operations.exports import Exporting, read_back
+from seline.operations.exports import Exporter, read_back
 from seline.outbound.destinations.folder import Folder
 from seline.ports.store import Atom, Change, Decision, Put, Remove
 from seline.server import serving
@@ -248,7 +248,7 @@ async def test_a_full_volume_can_be_exported_and_imported(tmp_path: Path) -> Non
                 fill(volume)
 
                 target = Folder("beside", str(directory / "exports"))
-                exporting = Exporting(seline.data, version=__version__)
+                exporting = Exporter(seline.store, version=__version__)
                 exported = await exporting.export_to(target, keep=1)
                 readable = await seline.data.export_all_data()
                 await seline.data.save_json("a.json", {"n": "lost"}, shrink=True)
@@ -418,9 +418,9 @@ def test_no_backup_is_discarded_for_a_state_file(
         with volume_to_fill(level, directory) as volume, open_seline(volume.path) as seline:
             save_versions(seline, 4)
             fill(volume)
-            awaited: Any = seline.data._awaited
+            jobs: Any = seline._awaited.store.state("jobs.json", object, dict)
             with pytest.raises(VolumeFull):
-                _run(awaited.update_state("jobs.json", lambda _: {"jobs": "x" * 9_000}))
+                _run(jobs.update(lambda _: {"jobs": "x" * 9_000}))
             assert [len(kept) for kept in all_backups(seline).values()] == [3, 3, 3]
     assert shed_backups(caplog) == []
 

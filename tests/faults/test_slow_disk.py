@@ -99,7 +99,7 @@ async def wait_until_blocked(gate: SyncGate) -> None:
 async def test_probes_reads_and_health_answer_while_a_sync_hangs(
     server: Serving, gate: SyncGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seline.manager.health.SLOW_S", 0.0)
+    monkeypatch.setattr("seline.operations.checks.SLOW_S", 0.0)
     async with aiohttp.ClientSession() as session:
         client = Client(session, server.address)
         await client.call("PUT", f"/documents/{NAME}", {"n": 1})
@@ -124,9 +124,13 @@ async def test_probes_reads_and_health_answer_while_a_sync_hangs(
 async def test_reads_that_hang_raise_volume_busy_and_health_reports_it(
     server: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for constant in ("reads.READ_S", "reads.LISTING_S", "data.HEALTH_S"):
-        monkeypatch.setattr(f"seline.manager.{constant}", 0.2)
-    monkeypatch.setattr("seline.manager.health.SLOW_S", 0.1)
+    for constant in (
+        "manager.reads.READ_S",
+        "manager.reads.LISTING_S",
+        "operations.health.HEALTH_S",
+    ):
+        monkeypatch.setattr(f"seline.{constant}", 0.2)
+    monkeypatch.setattr("seline.operations.checks.SLOW_S", 0.1)
     data, names = server.data, [f"d{number}.json" for number in range(READER_THREADS)]
     for name in names:
         await data.save_json(name, {"n": 1})
@@ -136,7 +140,7 @@ async def test_reads_that_hang_raise_volume_busy_and_health_reports_it(
         disk_answers.wait(30)
         return real(*arguments, **named)
 
-    store = await data.open_store()
+    store = await data.store.open()
     with monkeypatch.context() as patch:
         patch.setattr(files, "read_whole", blocked_read)
         for name in names:
@@ -147,7 +151,7 @@ async def test_reads_that_hang_raise_volume_busy_and_health_reports_it(
                 await data.documents()
             async with asyncio.timeout(5):
                 health = await data.health()
-            busy_s = data.busy_s()
+            busy_s = data.store.busy_s()
         finally:
             disk_answers.set()
 
@@ -158,7 +162,7 @@ async def test_reads_that_hang_raise_volume_busy_and_health_reports_it(
     assert "has not answered" in str(check["detail"])  # type: ignore[index,call-overload]
     assert [await data.load_json(name) for name in names] == [{"n": 1}] * len(names)
     async with asyncio.timeout(5):
-        while data.busy_s():
+        while data.store.busy_s():
             await asyncio.sleep(0.01)
 
 
@@ -171,16 +175,16 @@ def test_a_read_that_hangs_does_not_block_other_threads(
     with blocking.open_seline(tmp_path) as seline:
         data = seline.data
         data.save_json(NAME, {"n": 1})
-        manager = library.get_data_manager()
+        store = library.get_data_manager().store
         reader = threading.Thread(
-            target=lambda: run_without_loop(manager.reading(lambda: release.wait(30)))
+            target=lambda: run_without_loop(store.reading(lambda: release.wait(30)))
         )
         reader.start()
         time.sleep(0.2)
         try:
             assert data.load_json(NAME) == {"n": 1}, "no reader thread was free"
             with pytest.raises(VolumeBusy):
-                run_without_loop(manager.reading(lambda: release.wait(30)))
+                run_without_loop(store.reading(lambda: release.wait(30)))
         finally:
             release.set()
             reader.join()

@@ -428,7 +428,7 @@ def _run_operation(expected: Expected, seline: Seline, disk: FailingDisk) -> Out
 
 def _wait_for_writer(seline: Seline) -> None:
     """Wait until the writer is idle: what it still does may free blocks that can be written."""
-    store: Any = seline.data._awaited._lifetime.store
+    store: Any = seline._awaited.store.opened
     store._writer.between(lambda: None).result()
 
 
@@ -739,7 +739,7 @@ def test_one_failed_sync_in_a_batch_fails_no_change(
 
 def _in_one_batch(seline: Seline, changes: Sequence[Callable[[], object]]) -> list[Future[object]]:
     """Make changes while the writer is blocked, so that it takes them in one batch."""
-    store: Any = seline.data._awaited._lifetime.store
+    store: Any = seline._awaited.store.opened
     resume, futures = threading.Event(), [Future[object]() for _ in changes]
     paused = store._writer.between(resume.wait)
 
@@ -1017,7 +1017,4 @@ def _wait_until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
 
 
 def _has_incident(seline: Seline, kind: str) -> bool:
-    data: Any = seline.data._awaited
-    return kind in [
-        incident.kind for incident in (*data._lifetime.store.incidents(), *data.incidents)
-    ]
+    return kind in [incident.kind for incident in seline._awaited.store.incidents()]

@@ -21,8 +21,7 @@ from seline.alerts import signals
 from seline.alerts.signals import Watcher
 from seline.domain.usage import LEVELS, UsageLevel
 from seline.errors import UnsupportedFormat, VolumeFull
-from seline.operations import custody
-from seline.operations.custody import Custody
+from seline.operations import Operations, usage
 from seline.outbound import heartbeat as heartbeats
 from seline.server import Serving, alarm, alone, serving
 from seline.storage.volume import mounts
@@ -181,7 +180,7 @@ async def test_a_flipped_bit_is_heard_of_and_listed(receiver: Receiver, tmp_path
 
 async def test_an_alert_about_no_document_names_none(receiver: Receiver, tmp_path: Path) -> None:
     async with running(tmp_path, receiver) as place:
-        place.server.custody.export = no_room
+        place.server.operations.exports.run = no_room
         await place.run("export")
         await until(lambda: told(receiver, "job_failed"))
         [listed] = [one for one in await place.alerts() if one["type"] == "job_failed"]
@@ -498,7 +497,7 @@ async def test_there_is_no_sign_of_life_before_everything_is_sound_again(
 async def test_a_check_that_failed_gives_no_sign_of_life(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Custody, "check_integrity", failing)
+    monkeypatch.setattr(Operations, "verify", failing)
     heartbeat = {"alerts__heartbeat_url": receiver.url + BEAT}
     async with running(tmp_path, receiver, **heartbeat) as place:
         await place.run("integrity")
@@ -528,7 +527,7 @@ async def test_a_job_that_fails_is_told_and_its_next_success_ends_it(
 ) -> None:
     async with running(tmp_path, receiver) as place:
         with monkeypatch.context() as patch:
-            patch.setattr(Custody, "rotate", failing)
+            patch.setattr(Operations, "prune", failing)
             await place.run("rotation")
             [heard] = await until(lambda: told(receiver, "job_failed"))
         await place.run("usage")
@@ -545,7 +544,7 @@ async def test_of_a_job_that_is_switched_off_nothing_stands(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Custody, "rotate", failing)
+        patch.setattr(Operations, "prune", failing)
         async with running(tmp_path, receiver) as place:
             await place.run("rotation")
             await until(lambda: told(receiver, "job_failed"))
@@ -571,7 +570,7 @@ async def test_the_usage_job_tells_each_level_and_its_end(
 ) -> None:
     async with running(tmp_path, receiver) as place:
         for level in (UsageLevel.WARNING, UsageLevel.CRITICAL, UsageLevel.OK):
-            monkeypatch.setattr(custody, "next_level", always(level))
+            monkeypatch.setattr(usage, "next_level", always(level))
             await place.run("usage")
         [over] = await until(lambda: told(receiver, "usage", state="resolved"))
 
@@ -640,7 +639,7 @@ async def no_room() -> str:
     raise VolumeFull("There is no room left.")
 
 
-async def failing(_custody: Custody) -> None:
+async def failing(_operations: Operations, **_: object) -> None:
     raise RuntimeError("a defect")
 
 

@@ -50,11 +50,13 @@ from seline.errors import (
     VolumeNotMounted,
     VolumeReadOnly,
 )
-from seline.manager import DataManager, ManagerOptions
+from seline.manager import DataManager, ManagedStore
+from seline.operations import Operations
 from seline.ports.alerts import Delivery
 from seline.ports.store import Capability, DocumentStore, Incident
 from seline.storage.volume.store import VolumeOptions, open_volume
 from tests.clocks import FakeClock
+from tests.stores import managed, options
 
 NAME = "user_profile.json"
 LONG = {f"field_{number}": "a value of some length" for number in range(40)}
@@ -91,10 +93,12 @@ class Place:
         self.store = open_volume(options, clock=self.clock)
         opening: Future[DocumentStore] = Future()
         opening.set_result(cast("DocumentStore", self.store))
-        self.data = DataManager(opening, ManagerOptions(settle_s=0.0), clock=self.clock)
+        managed_store = managed(self.store, clock=self.clock, settle_s=0.0)
+        self.operations = Operations(managed_store)
+        self.data = DataManager(managed_store, self.operations)
         self.ear = Ear()
-        self.alerts = Alerts(self.data, [self.ear], clock=self.clock)
-        self.watch = Watcher(self.data, self.alerts, trouble=lambda: self.trouble)
+        self.alerts = Alerts(self.data.store, [self.ear], clock=self.clock)
+        self.watch = Watcher(self.operations, self.alerts, trouble=lambda: self.trouble)
 
     async def close(self) -> None:
         await self.alerts.close()
@@ -565,8 +569,7 @@ async def test_a_backup_that_rots_after_the_alert_of_another_ended_is_told(place
     assert over.state == "resolved"
     place.clock.advance(DAY_S + HOUR_S)
     place.flip(older)
-    since = place.clock.now() - 2 * DAY
-    await place.data.verify(changed_since=since)
+    await place.data.verify()
 
     [told] = await place.look(times=20)
 
@@ -578,15 +581,15 @@ async def test_what_an_earlier_pass_found_is_not_news_to_each_later_one(place: P
     await place.save(versions=2)
     place.flip(place.backups()[0])
     await place.data.verify()
-    found = place.data.last_verify.findings if place.data.last_verify else ()
+    found = place.operations.verifier.report.findings if place.operations.verifier.report else ()
     await place.look()
     for _ in range(5):
         place.clock.advance(HOUR_S)
-        await place.data.verify(changed_since=place.clock.now())
+        await place.operations.verify(full=False)
 
-    assert place.data.last_verify is not None
+    assert place.operations.verifier.report is not None
     assert len(found) == 1
-    assert place.data.last_verify.findings == found
+    assert place.operations.verifier.report.findings == found
     assert await place.look(times=3) == []
 
 
@@ -636,9 +639,9 @@ async def test_a_volume_that_is_not_mounted_is_told_and_its_return_too(place: Pl
 
 
 async def test_a_store_that_is_not_open_yet_is_not_asked(tmp_path: Path, clock: FakeClock) -> None:
-    data, ear = DataManager(Future(), clock=clock), Ear()
-    alerts = Alerts(data, [ear])
-    watch = Watcher(data, alerts, trouble=lambda: VolumeLocked())
+    store, ear = ManagedStore(Future(), options(), clock=clock), Ear()
+    alerts = Alerts(store, [ear])
+    watch = Watcher(Operations(store), alerts, trouble=lambda: VolumeLocked())
 
     await watch.look()
     await alerts.deliver_due()

@@ -9,7 +9,6 @@ import os
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -17,17 +16,17 @@ from typing import Any, cast
 import pytest
 
 from seline import open_seline
-from seline.alerts.log import ALERTS_NAME, Alerts
+from seline.alerts.log import Alerts
 from seline.domain.alerts.lifecycle import Alert, AlertType, Cleared, Raised, Severity
 from seline.domain.alerts.retry import WAITING_MAX
 from seline.domain.document import Json
 from seline.domain.texts import Language
 from seline.library import Seline
-from seline.manager import DataManager
+from seline.manager import ManagedStore
 from seline.ports.alerts import Delivery
-from seline.ports.store import DocumentStore
 from seline.storage.volume.store import VolumeOptions, open_volume
 from tests.clocks import FakeClock
+from tests.stores import managed
 
 NAME = "user_profile.json"
 HOUR_S = 3600.0
@@ -88,11 +87,17 @@ def sink() -> FakeSink:
 
 
 def over(
-    seline: Seline | DataManager, clock: FakeClock, *sinks: FakeSink, language: Language = "en"
+    seline: Seline | ManagedStore, clock: FakeClock, *sinks: FakeSink, language: Language = "en"
 ) -> Alerts:
     """Return alerts over a store, by a clock that stands still."""
-    data = seline.data if isinstance(seline, Seline) else seline
-    return Alerts(data, sinks, language=language, clock=clock, jitter=lambda: 0.0)
+    store = seline.store if isinstance(seline, Seline) else seline
+    return Alerts(store, sinks, language=language, clock=clock, jitter=lambda: 0.0)
+
+
+async def kept(seline: Seline) -> Json:
+    """Return what `alerts.json` holds."""
+    state = seline.store.state("alerts.json", object, lambda: None)
+    return cast("Json", await state.load())
 
 
 @asynccontextmanager
@@ -483,7 +488,7 @@ async def test_more_than_can_wait_is_given_up_the_least_severe_first_and_said(
     assert status.waiting == WAITING_MAX
     assert status.given_up == WAITING_MAX + 1
     assert "were given up" in caplog.text
-    record = cast("Any", await seline.data.load_state(ALERTS_NAME, None))
+    record = cast("Any", await kept(seline))
     assert record["waiting"]["chat"][0]["type"] == AlertType.WRONG_MOUNT
 
 
@@ -538,7 +543,7 @@ async def test_the_test_alert_reaches_all_and_is_neither_queued_nor_listed(
     assert phone.types == [AlertType.TEST]
     assert alerts.listing() == []
     assert [status.waiting for status in alerts.sinks()] == [0, 0, 0]
-    assert await seline.data.load_state(ALERTS_NAME, None) is None
+    assert await kept(seline) is None
 
 
 # a store that cannot be read or written
@@ -550,10 +555,7 @@ class Disk:
     def __init__(self, directory: Path, clock: FakeClock, patch: pytest.MonkeyPatch) -> None:
         options = VolumeOptions(data_dir=str(directory), lock_wait_s=0)
         self.clock = clock
-        self.store = open_volume(options, clock=clock)
-        opening: Future[DocumentStore] = Future()
-        opening.set_result(cast("DocumentStore", self.store))
-        self.data = DataManager(opening, clock=clock)
+        self.managed = managed(open_volume(options, clock=clock), clock=clock)
         self._patch = patch
 
     @contextmanager
@@ -587,12 +589,12 @@ async def disk(
 ) -> AsyncIterator[Disk]:
     disk = Disk(tmp_path / "volume", clock, monkeypatch)
     yield disk
-    await disk.data.close()
+    await disk.managed.close()
 
 
 async def remembered(disk: Disk) -> list[str]:
     """Return the jobs of which the record on the disk knows."""
-    found = over(disk.data, disk.clock)
+    found = over(disk.managed, disk.clock)
     await found.load()
     return sorted(str(alert.details.get("job")) for alert in found.listing())
 
@@ -600,7 +602,7 @@ async def remembered(disk: Disk) -> list[str]:
 async def test_alerts_are_delivered_where_the_store_cannot_be_written_and_kept_later(
     disk: Disk, clock: FakeClock, sink: FakeSink, caplog: pytest.LogCaptureFixture
 ) -> None:
-    alerts = over(disk.data, clock, sink)
+    alerts = over(disk.managed, clock, sink)
     await alerts.load()
     with disk.broken():
         await failing(alerts, 3)
@@ -619,7 +621,7 @@ async def test_a_disk_that_hangs_holds_up_an_alert_for_a_moment_only(
     disk: Disk, clock: FakeClock, sink: FakeSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("seline.alerts.log.KEEP_WAIT_S", 0.02)
-    alerts = over(disk.data, clock, sink)
+    alerts = over(disk.managed, clock, sink)
     await alerts.load()
     with disk.hanging():
         async with asyncio.timeout(1):
@@ -652,7 +654,7 @@ async def test_a_record_that_cannot_be_read_now_is_taken_up_later(
 ) -> None:
     async with running(tmp_path, clock) as alerts:
         await failing(alerts)
-    record, aside = tmp_path / ".seline" / ALERTS_NAME, tmp_path / "aside"
+    record, aside = tmp_path / ".seline" / "alerts.json", tmp_path / "aside"
     record.rename(aside)
     record.mkdir()
     async with running(tmp_path, clock, sink) as alerts:
@@ -683,7 +685,7 @@ async def test_a_broken_record_is_begun_anew_and_said(
 
     async with running(tmp_path, clock, sink) as alerts:
         assert alerts.listing() == []
-        assert "begun anew" in caplog.text
+        assert "alerts.json" in caplog.text
         await failing(alerts)
         await alerts.deliver_due()
     async with running(tmp_path, clock) as alerts:
@@ -697,7 +699,7 @@ async def test_a_flipped_bit_in_the_record_is_mended_from_its_backup(
 ) -> None:
     async with running(tmp_path, clock) as alerts:
         await failing(alerts, 2)
-    record = tmp_path / ".seline" / ALERTS_NAME
+    record = tmp_path / ".seline" / "alerts.json"
     before, data = record.stat(), bytearray(record.read_bytes())
     data[len(data) // 2] ^= 1
     with record.open("r+b") as file:

@@ -13,6 +13,7 @@ import sys
 import threading
 import uuid
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,7 +38,7 @@ from seline.errors import (
     VolumeFailed,
 )
 from seline.library import Seline
-from seline.manager.pins import Keeping
+from seline.manager.pins import Pins
 from seline.ports.futures import run_without_loop
 
 PROFILE = "user_profile.json"
@@ -52,7 +53,7 @@ from seline.domain.document import DocumentKey
 async def use_and_close():
     async with seline.data.edit("a.json") as value:
         value["n"] += 1
-    store = await seline.data.open_store()
+    store = await seline.store.open()
     store.drop_cached_pages(DocumentKey("", "a.json"))
     print(await seline.data.load_json("a.json"), len(await seline.data.documents()))
     await seline.close()
@@ -361,7 +362,7 @@ async def test_an_expired_edit_does_not_disturb_the_edit_after_it(
 async def test_a_document_cannot_be_locked_while_a_change_of_it_is_queued(
     seline: Seline,
 ) -> None:
-    locks = seline.data.locks
+    locks = seline.store.locks
     being_queued, held = threading.Event(), threading.Event()
     overtaken: list[bool] = []
 
@@ -558,7 +559,7 @@ async def test_shrink_and_lesson_deletion_pin_nothing(seline: Seline) -> None:
     await seline.data.update_json(PROFILE, lambda _: {}, shrink=True)
     await seline.lessons.add_lesson("a", "b", "c" * 600)
     await seline.lessons.delete_lesson(0)
-    assert seline.data.keeping.pins() == ()
+    assert seline.store.pins.pins() == ()
 
 
 async def test_a_second_blank_save_of_a_day_keeps_an_unpinned_backup(
@@ -582,20 +583,16 @@ async def test_blank_saves_keep_five_pins_and_release_the_oldest(
         await seline.data.save_json(name, LONG)
         await seline.data.save_json(name, {})
 
-    assert [pin.document for pin in seline.data.keeping.pins()] == names[2:]
+    assert [pin.document for pin in seline.store.pins.pins()] == names[2:]
     assert len(await seline.data.backups(names[0])) == 1
 
 
-@pytest.mark.parametrize("pins", ["a directory", "another shape"])
 async def test_a_blank_save_with_unreadable_pins_is_stored_and_reported(
-    seline: Seline, tmp_path: Path, pins: str
+    seline: Seline, tmp_path: Path
 ) -> None:
     data, path = seline.data, tmp_path / "data" / ".seline" / "pins.json"
     await data.save_json(PROFILE, LONG)
-    if pins == "a directory":
-        path.mkdir()
-    else:
-        path.write_text("[]")
+    path.mkdir()
 
     await data.save_json(PROFILE, {}, backup=False)
 
@@ -607,6 +604,26 @@ async def test_a_blank_save_with_unreadable_pins_is_stored_and_reported(
     details = {check["name"]: check["detail"] for check in (await data.health())["checks"]}  # type: ignore[union-attr,index,call-overload]
     assert "is its newest backup" in details["blank_save_unpinned"]  # type: ignore[operator]
     assert "no backup is rotated" in details["pins"]  # type: ignore[operator]
+
+
+async def test_a_blank_save_resets_pins_of_another_shape_and_pins_its_content(
+    seline: Seline, tmp_path: Path
+) -> None:
+    data, path = seline.data, tmp_path / "data" / ".seline" / "pins.json"
+    await data.save_json(PROFILE, {"first": 1})
+    await data.save_json(PROFILE, LONG)
+    path.write_text("[]")
+
+    await data.save_json(PROFILE, {}, backup=False)
+
+    for number in range(8):
+        await data.save_json(PROFILE, {"n": number})
+    pinned = [backup for backup in await data.backups(PROFILE) if backup.pinned]
+    values = [await data.read_backup(PROFILE, backup.name) for backup in pinned]
+    assert values == [LONG, {"first": 1}]
+    details = {check["name"]: check["detail"] for check in (await data.health())["checks"]}  # type: ignore[union-attr,index,call-overload]
+    assert "1 older backup stay pinned" in details["pins"]  # type: ignore[operator]
+    assert "pins.json" in details["state_reset"]  # type: ignore[operator]
 
 
 async def test_a_blank_save_in_a_batch_still_pins_the_content_before_it(seline: Seline) -> None:
@@ -672,14 +689,14 @@ async def test_a_replacing_import_deletes_a_document_saved_while_it_waited(
 async def test_an_import_that_keeps_finding_new_documents_gives_up_and_changes_nothing(
     seline: Seline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, hold = seline.data, seline.data.locks.hold
+    data, hold = seline.data, seline.store.locks.hold
 
     async def hold_after_a_new_document(name: str) -> object:
         await data.save_json(f"another_{uuid.uuid4().hex}.json", {})
         return await hold(name)
 
     await data.save_json("a.json", {"n": 1})
-    monkeypatch.setattr(data.locks, "hold", hold_after_a_new_document)
+    monkeypatch.setattr(seline.store.locks, "hold", hold_after_a_new_document)
 
     with pytest.raises(DocumentBusy):
         await data.import_data({"files": {"a.json": {"n": 2}}}, mode="replace")
@@ -759,7 +776,7 @@ async def test_a_change_during_close_raises_store_closed_without_waiting(seline:
     changing = asyncio.ensure_future(change_during_close())
     with contextlib.suppress(StoreClosed):  # the edit's own save may still succeed
         async with seline.data.edit(PROFILE):
-            ended = seline.data.begin_to_close()
+            ended = seline.begin_to_close()
             closing.set()
             await changing
     assert await asyncio.to_thread(ended.result, 10) is None
@@ -816,7 +833,7 @@ async def test_a_failed_open_releases_the_volume(
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Keeping, "load", fail)
+        patch.setattr(Pins, "load", fail)
         with pytest.raises(MemoryError):
             await open_seline(tmp_path)
 
@@ -828,7 +845,9 @@ async def test_health_warns_when_the_volume_will_be_full_within_two_weeks(
     seline: Seline,
 ) -> None:
     for days, status in ((13.9, "warning"), (14.0, "ok")):
-        seline.data.forecast = Forecast(days=days, earliest=1.0, latest=None, bytes_per_day=1)
+        report = await seline.operations.usage.measure()
+        forecast = Forecast(days=days, earliest=1.0, latest=None, bytes_per_day=1)
+        seline.operations.usage.measured = replace(report, forecast=forecast)
         [usage] = [
             check for check in (await seline.data.health())["checks"] if check["name"] == "usage"
         ]  # type: ignore[union-attr,index,call-overload]
@@ -913,7 +932,7 @@ async def test_an_unrecoverable_document_stays_in_health_across_restarts_until_i
         await seline.data.verify()
 
     async with open_seline(path) as seline:
-        assert (await seline.data.load_state("unserved.json", None)) == {"documents": []}
+        assert seline.operations.verifier.unserved == frozenset()
 
 
 async def test_health_names_a_document_that_a_read_could_not_recover(tmp_path: Path) -> None:

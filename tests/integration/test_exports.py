@@ -16,7 +16,7 @@ from seline import __version__, open_seline
 from seline.domain.manifest import MANIFEST_NAME, decode_manifest
 from seline.errors import ExportDamaged, ExportFailed, SettingsError, UnsupportedFormat
 from seline.library import Seline
-from seline.operations.exports import ConfiguredDestination, Exporting, read_back
+from seline.operations.exports import ConfiguredDestination, Exporter, read_back
 from seline.operations.packs import members_of
 from seline.outbound.destinations.folder import Folder
 from seline.settings import load_settings
@@ -35,12 +35,12 @@ async def seline(tmp_path: Path) -> AsyncIterator[Seline]:
         yield opened
 
 
-def exporting(seline: Seline, *folders: Path, keep: int = 7) -> Exporting:
+def exporting(seline: Seline, *folders: Path, keep: int = 7) -> Exporter:
     destinations = [
         ConfiguredDestination(target=Folder(folder.name, str(folder)), keep=keep)
         for folder in folders
     ]
-    return Exporting(seline.data, destinations, version=__version__)
+    return Exporter(seline.store, destinations, version=__version__)
 
 
 def entries(folder: Path) -> list[str]:
@@ -116,8 +116,8 @@ async def test_a_destination_that_loses_bytes_fails_the_export(
         async def put(self, export: str, file: str, data: bytes) -> None:
             await super().put(export, file, data[:-1])
 
-    export = Exporting(
-        seline.data,
+    export = Exporter(
+        seline.store,
         [ConfiguredDestination(target=Lossy("lossy", str(tmp_path / "nas")), keep=7)],
         version=__version__,
     )
@@ -136,8 +136,8 @@ async def test_an_interrupted_export_is_ignored_and_deleted_later(
             await super().put(export, file, data)
 
     nas = tmp_path / "nas"
-    export = Exporting(
-        seline.data,
+    export = Exporter(
+        seline.store,
         [ConfiguredDestination(target=Interrupted("nas", str(nas)), keep=7)],
         version=__version__,
     )
@@ -163,7 +163,7 @@ async def test_an_export_names_the_broken_document_that_it_lacks(
     before = path.stat()
     path.write_bytes(b"\0" * before.st_size)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    seline.data._lifetime.store._inspector.cache.clear()  # type: ignore[union-attr]
+    seline.store.opened._inspector.cache.clear()  # type: ignore[union-attr]
     assert "it lacks bad.json" in await exporting(seline, tmp_path / "nas").run()
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,10 @@ from seline import open_seline
 from seline.clock import SystemClock
 from seline.domain.usage import UsageLevel
 from seline.library import Seline
-from seline.operations.custody import Custody
+from seline.operations import Operations
+from seline_workers import table
 from tests.faults.test_damage import flip
+from tests.stores import data_over, open_managed
 
 NAME = "user_profile.json"
 MIB = 1 << 20
@@ -39,34 +42,34 @@ async def seline(tmp_path: Path) -> AsyncIterator[Seline]:
 async def test_a_full_check_bypasses_the_cache_and_recovers_a_flipped_bit(
     seline: Seline, tmp_path: Path
 ) -> None:
-    custody = Custody(seline.data, clock=SystemClock())
     for number in (1, 2):
         await seline.data.save_json(NAME, {"n": number})
-    await custody.check_integrity()
+    await seline.operations.verify(full=None)
     flip(tmp_path / NAME, 50)
-    report = await custody.check_integrity(full=True)
+    report = await seline.operations.verify()
     assert [finding.outcome for finding in report.findings] == ["recovered"]
     assert await seline.data.load_json(NAME) == {"n": 2}
 
 
-async def test_checks_between_full_checks_read_only_changed_documents(seline: Seline) -> None:
+async def test_checks_between_full_checks_read_only_changed_documents(tmp_path: Path) -> None:
     clock = SettableClock()
-    custody = Custody(seline.data, clock=clock)
-    await seline.data.save_json("old.json", {"n": 1})
+    store = open_managed(tmp_path, clock)
+    operations, data = Operations(store), data_over(store)
+    await data.save_json("old.json", {"n": 1})
     clock.instant += timedelta(hours=1)
-    assert (await custody.check_integrity()).documents == 1, "the first check reads everything"
+    assert (await operations.verify(full=None)).documents == 1, "the first check reads everything"
     clock.instant += timedelta(minutes=1)
-    assert (await custody.check_integrity()).documents == 0
-    clock.instant = datetime.now(UTC) + timedelta(hours=25)
-    assert (await custody.check_integrity()).documents == 1, "one check a day reads everything"
+    assert (await operations.verify(full=None)).documents == 0
+    clock.instant += timedelta(hours=25)
+    assert (await operations.verify(full=None)).documents == 1, "one check a day reads everything"
+    await store.close()
 
 
 async def test_a_check_blocks_neither_the_event_loop_nor_the_writer(seline: Seline) -> None:
-    custody = Custody(seline.data, clock=SystemClock())
     await asyncio.gather(
         *(seline.data.save_json(f"d{number}.json", {"n": number}) for number in range(300))
     )
-    checking = asyncio.ensure_future(custody.check_integrity(full=True))
+    checking = asyncio.ensure_future(seline.operations.verify())
     saves = 0
     while not checking.done():
         await seline.data.save_json(NAME, {"n": saves})
@@ -78,44 +81,94 @@ async def test_a_check_blocks_neither_the_event_loop_nor_the_writer(seline: Seli
 async def test_a_broken_backup_is_marked_and_displaces_no_sound_one(
     seline: Seline, tmp_path: Path
 ) -> None:
-    custody = Custody(seline.data, clock=SystemClock())
     for number in range(6):
         await seline.data.save_json(NAME, {"n": number})
     newest = (await seline.data.backups(NAME))[0]
     flip(tmp_path / "backups" / newest.name, 50)
-    report = await custody.check_integrity(full=True)
+    report = await seline.operations.verify()
     assert [(finding.backup, finding.outcome) for finding in report.findings] == [
         (newest.name, "marked")
     ]
-    await custody.rotate()
+    await seline.operations.prune()
     verdicts = [backup.verdict for backup in await seline.data.backups(NAME)]
     assert verdicts.count("sound") == 4
 
 
 async def test_usage_levels_have_hysteresis_and_survive_a_restart(tmp_path: Path) -> None:
     async with open_seline(tmp_path, storage__volume_limit_mb=10) as seline:
-        custody = Custody(seline.data, clock=SystemClock())
-        assert (await custody.measure()).level is UsageLevel.OK
+        assert (await seline.operations.usage.measure()).level is UsageLevel.OK
         await seline.data.save_json("big.json", "x" * (82 * MIB // 10))
-        assert (await custody.measure()).level is UsageLevel.WARNING
+        assert (await seline.operations.usage.measure()).level is UsageLevel.WARNING
     async with open_seline(tmp_path, storage__volume_limit_mb=10) as seline:
         await seline.data.save_json("big.json", "x" * (79 * MIB // 10), backup=False, shrink=True)
-        custody = Custody(seline.data, clock=SystemClock())
-        assert (await custody.measure()).level is UsageLevel.WARNING, "two points of hysteresis"
+        report = await seline.operations.usage.measure()
+        assert report.level is UsageLevel.WARNING, "two points of hysteresis"
         await seline.data.save_json("big.json", "x" * (70 * MIB // 10), backup=False, shrink=True)
-        assert (await custody.measure()).level is UsageLevel.HALF
+        assert (await seline.operations.usage.measure()).level is UsageLevel.HALF
 
 
-async def test_growth_is_forecast_and_reported_in_health(seline: Seline) -> None:
+async def test_growth_is_forecast_and_reported_in_health(tmp_path: Path) -> None:
     clock = SettableClock()
-    custody = Custody(seline.data, clock=clock)
+    store = open_managed(tmp_path, clock, limit_mb=10)
+    operations, data = Operations(store), data_over(store)
     for hour in range(30):
-        await seline.data.save_json(f"d{hour}.json", "x" * (100 << 10))
+        await data.save_json(f"d{hour}.json", "x" * (100 << 10))
         clock.instant += timedelta(hours=1)
-        report = await custody.measure()
+        report = await operations.usage.measure()
     assert report.forecast is not None
     assert 1 < report.forecast.days < 4
-    health = await seline.data.health()
+    health = await operations.health()
     assert health["days_until_full"] == round(report.forecast.days, 1)
-    [usage] = [check for check in health["checks"] if check["name"] == "usage"]  # type: ignore[union-attr,index,call-overload]
-    assert "full in about" in usage["detail"]  # type: ignore[index,call-overload,operator]
+    assert "full in about" in check_in(health, "usage")["detail"]
+    await store.close()
+
+
+def check_in(health: dict[str, Any], name: str) -> dict[str, str]:
+    """Return the check of this name."""
+    return next(check for check in health["checks"] if check["name"] == name)
+
+
+async def verify_on_request(operations: Operations) -> None:
+    await operations.verify()
+
+
+async def verify_as_the_job(operations: Operations) -> None:
+    await table.integrity(operations)
+
+
+@pytest.mark.parametrize("verify", [verify_on_request, verify_as_the_job])
+async def test_a_verify_is_remembered_across_a_restart(
+    tmp_path: Path, verify: Callable[[Operations], Awaitable[None]]
+) -> None:
+    async with open_seline(tmp_path) as seline:
+        await seline.data.save_json(NAME, {"n": 1})
+        assert (await seline.health())["last_integrity_check"] is None
+        await verify(seline.operations)
+        before = await seline.health()
+
+    async with open_seline(tmp_path) as seline:
+        after = await seline.health()
+
+    assert after["last_integrity_check"] == before["last_integrity_check"] is not None
+    day = str(after["last_integrity_check"])[:10]
+    assert check_in(after, "integrity") == {
+        "name": "integrity",
+        "status": "ok",
+        "detail": check_in(after, "integrity")["detail"],
+        "fix": "",
+    }
+    assert day in check_in(after, "integrity")["detail"]
+
+
+async def test_a_document_that_cannot_be_served_is_known_after_a_restart(tmp_path: Path) -> None:
+    async with open_seline(tmp_path) as seline:
+        await seline.data.save_json(NAME, {"n": 1})
+    flip(tmp_path / NAME, 50)
+    async with open_seline(tmp_path) as seline:
+        await seline.operations.verify()
+
+    async with open_seline(tmp_path) as seline:
+        health = await seline.health()
+
+    assert NAME in check_in(health, "documents")["detail"]
+    assert health["status"] == "critical"

@@ -15,7 +15,8 @@ from seline.domain.json_codec import DEPTH_MAX, encode
 from seline.domain.verdict import Judged, Verdict
 from seline.errors import NotAnObject
 from seline.manager import changes
-from seline.manager.changes import Decide, Encoding
+from seline.manager.changes import Decide
+from seline.manager.encoding import Encoding
 from seline.ports.store import Atom, Change, Current, Leave
 from seline.storage.planner import Found, Plan, Planner
 

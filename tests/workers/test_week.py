@@ -19,7 +19,6 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from seline import open_seline
 from seline.domain.job import RUNS_KEPT
-from seline.operations.custody import Custody
 from seline.settings import Job, Jobs
 from seline_workers import Worker
 from seline_workers.table import Row
@@ -60,7 +59,7 @@ async def test_each_job_runs_as_often_as_scheduled_and_nothing_grows(
     overlapping: list[str] = []
 
     def work(name: str) -> Callable[[object], Awaitable[str]]:
-        async def run(_custody: object) -> str:
+        async def run(_operations: object) -> str:
             running[name] += 1
             overlapping.extend([name] if running[name] > 1 else [])
             await asyncio.sleep(0)
@@ -72,8 +71,7 @@ async def test_each_job_runs_as_often_as_scheduled_and_nothing_grows(
 
     table = {name: Row(name=name, work=work(name), catch_up=False) for name in EXPECTED}
     async with open_seline(tmp_path) as seline:
-        custody = Custody(seline.data, clock=clock)
-        worker = Worker(seline.data, custody, HOURLY, clock=clock, table=table)
+        worker = Worker(seline.operations, HOURLY, clock=clock, table=table)
         await worker.start()
         sizes: list[tuple[int, int]] = []
         while clock.now() < START + WEEK:

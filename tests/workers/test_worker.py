@@ -14,7 +14,6 @@ from seline.clock import SystemClock
 from seline.domain.job import JobRecord, Run, RunOutcome
 from seline.errors import JobNotFound, StoreClosed, VolumeFull
 from seline.library import Seline
-from seline.operations.custody import Custody
 from seline.settings import Job, Jobs
 from seline_workers import Worker
 from seline_workers.table import JOBS, Row
@@ -37,16 +36,15 @@ def make_worker(
     settings: Jobs = SELDOM,
     on_end: Callable[[Run, JobRecord], Awaitable[None]] | None = None,
 ) -> Worker:
-    custody = Custody(seline.data, clock=SystemClock())
     table = {row.name: row for row in rows} if rows else JOBS
-    more = {"heard": on_end} if on_end else {}
-    return Worker(seline.data, custody, settings, clock=SystemClock(), table=table, **more)
+    more = {"on_run_ended": on_end} if on_end else {}
+    return Worker(seline.operations, settings, table=table, **more)
 
 
 def make_row(
     work: Callable[[], Awaitable[str]], *, name: str = "usage", catch_up: bool = False
 ) -> Row:
-    return Row(name=name, work=lambda _custody: work(), catch_up=catch_up)
+    return Row(name=name, work=lambda _operations: work(), catch_up=catch_up)
 
 
 async def wait_for_run(worker: Worker, name: str, count: int = 1) -> Run:
@@ -221,7 +219,7 @@ async def test_an_overdue_job_runs_at_start_and_its_outcome_survives_a_restart(
 
 
 async def test_invalid_job_records_are_reset(seline: Seline) -> None:
-    await seline.data.update_state("jobs.json", lambda _: {"usage": "nonsense"})
+    await seline.store.state("jobs.json", dict, dict).save({"usage": "nonsense"})
     worker = make_worker(seline)
     await worker.start(scheduled=False)
     assert worker.runs("usage") == ()
@@ -257,8 +255,7 @@ async def test_a_clock_jump_reschedules_the_jobs(
     seline: Seline, jumping_clock: JumpingClock
 ) -> None:
     """After a step back the scheduler would sleep too long, after a year count every missed run."""
-    custody = Custody(seline.data, clock=jumping_clock)
-    worker = Worker(seline.data, custody, SELDOM, clock=jumping_clock)
+    worker = Worker(seline.operations, SELDOM, clock=jumping_clock)
     await worker.start()
     await asyncio.sleep(0)
     for jump in (timedelta(hours=-2), timedelta(days=365)):
@@ -279,9 +276,8 @@ async def test_jobs_keep_running_after_a_clock_jump(
     async def work() -> str:
         return "done"
 
-    custody = Custody(seline.data, clock=jumping_clock)
     table = {"usage": make_row(work)}
-    worker = Worker(seline.data, custody, OFTEN, clock=jumping_clock, table=table)
+    worker = Worker(seline.operations, OFTEN, clock=jumping_clock, table=table)
     await worker.start()
     await wait_for_run(worker, "usage")
 
@@ -304,12 +300,11 @@ async def test_a_job_without_success_for_too_long_is_reported_as_overdue(
     reported: list[str] = []
     jobs = Jobs(usage=Job(schedule="every 1 s", timeout_s=0.1))
     worker = Worker(
-        seline.data,
-        Custody(seline.data, clock=SystemClock()),
+        seline.operations,
         jobs,
         clock=SystemClock(),
         table={"usage": make_row(work)},
-        overdue=lambda name, _since: reported.append(name),
+        on_overdue=lambda name, _since: reported.append(name),
     )
     await worker.start()
     async with asyncio.timeout(10):

@@ -1,4 +1,4 @@
-"""What happens by the clock: integrity, rotation, usage and exports, in the server's process."""
+"""The scheduled jobs: integrity, rotation, usage and exports, in the server's process."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One run of a job at a time, each with a limit, its outcome kept: whatever a job does.
+"""The runs of jobs: one at a time per job, each with a time limit and a recorded outcome.
 
-A run is a task of ours, never the scheduler's: APScheduler cancels what it runs when it stops.
-A job that raises or overruns is recorded and told; the others never notice.
+A run is a task of this module, never the scheduler's: APScheduler cancels its tasks when it stops.
+A job that raises or overruns is recorded and reported; the other jobs go on.
 """
 
 from __future__ import annotations
@@ -11,18 +11,26 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from msgspec.structs import replace
 
 from seline.clock import Clock
 from seline.domain.job import JobRecord, Run, RunOutcome
 from seline.errors import JobNotFound, SelineError, StoreClosed
 
 _log = logging.getLogger("seline.jobs")
+OnRunEnded: TypeAlias = Callable[[Run, JobRecord], Awaitable[None]]
+
+
+async def ignore(_run: Run, _record: JobRecord) -> None:
+    """Do nothing after a run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobTask:
-    """A job as the runner sees it: what to await, and for how many seconds at most."""
+    """What a run of a job awaits, and for how many seconds at most."""
 
     work: Callable[[], Awaitable[str]]
     timeout_s: float
@@ -31,55 +39,48 @@ class JobTask:
 class Runner:
     """Runs jobs on the event loop that calls it.
 
-    `ended` hears of each run that ended or was skipped, after it was recorded; what it raises is
+    `on_ended` is awaited after each run that ended or was skipped; a SelineError that it raises is
     logged.
     """
 
-    def __init__(
-        self,
-        tasks: Mapping[str, JobTask],
-        *,
-        clock: Clock,
-        ended: Callable[[Run, JobRecord], Awaitable[None]],
-    ) -> None:
+    def __init__(self, tasks: Mapping[str, JobTask], *, clock: Clock, on_ended: OnRunEnded) -> None:
         self._tasks = tasks
         self._clock = clock
-        self._ended = ended
+        self._on_ended = on_ended
         self._records: dict[str, JobRecord] = {}
         self._running: dict[str, Run] = {}
-        self._tasks_under_way: set[asyncio.Task[None]] = set()
+        self._pending: set[asyncio.Task[None]] = set()
         self._ends: Counter[tuple[str, RunOutcome]] = Counter()
         self._closed = False
 
-    def remember(self, records: Mapping[str, JobRecord]) -> None:
-        """Take over what earlier processes recorded."""
+    def restore(self, records: Mapping[str, JobRecord]) -> None:
+        """Continue from the records of earlier processes."""
         self._records = {name: kept for name, kept in records.items() if name in self._tasks}
 
     def record(self, name: str) -> JobRecord:
-        """Return what is remembered of a job. Raises JobNotFound."""
+        """Return the record of a job. Raises JobNotFound."""
         self._check(name)
         return self._records.get(name, JobRecord())
 
-    def records(self) -> Mapping[str, JobRecord]:
-        """Return what is remembered of every job."""
+    def records(self) -> dict[str, JobRecord]:
+        """Return the record of every job."""
         return dict(self._records)
 
     def running(self, name: str) -> Run | None:
-        """Return the run under way."""
+        """Return the run in progress."""
         return self._running.get(name)
 
     def runs(self, name: str) -> Sequence[Run]:
-        """Return a job's runs, newest first. Raises JobNotFound."""
-        under_way = self.running(name)
-        ended = self.record(name).runs
-        return ended if under_way is None else (under_way, *ended)
+        """Return a job's runs, newest first, with the one in progress. Raises JobNotFound."""
+        running, ended = self.running(name), self.record(name).runs
+        return ended if running is None else (running, *ended)
 
     def ended_by_outcome(self, name: str) -> Mapping[str, int]:
-        """Return how many runs of a job came to what, in this process."""
+        """Return how many runs of a job ended with each outcome in this process."""
         return {str(outcome): self._ends[name, outcome] for outcome in RunOutcome}
 
     def start(self, name: str) -> Run:
-        """Start a job, or return the run under way. Raises JobNotFound, StoreClosed."""
+        """Start a job, or return the run in progress. Raises JobNotFound, StoreClosed."""
         self._check(name)
         if self._closed:
             raise StoreClosed("The server is stopping; no job is started any more.")
@@ -87,7 +88,7 @@ class Runner:
             return self._running[name]
         run = Run(id=secrets.token_hex(4), job=name, started_at=self._clock.now())
         self._running[name] = run
-        self._under_way(self._run(run), name)
+        self._spawn(self._run(run), name)
         return run
 
     def skip(self, name: str, why: str) -> None:
@@ -101,14 +102,14 @@ class Runner:
         _log.warning("job %s was skipped: %s", name, why)
         self._records[name] = record = self._records.get(name, JobRecord()).with_run(run)
         if not self._closed:
-            self._under_way(self._tell(run, record), name)
+            self._spawn(self._report(run, record), name)
 
     async def drain(self, budget_s: float) -> None:
-        """Start nothing more, give what runs `budget_s` to end, then cancel it."""
+        """Start nothing more, wait `budget_s` for the runs in progress, then cancel them."""
         self._closed = True
-        if not self._tasks_under_way:
+        if not self._pending:
             return
-        _, late = await asyncio.wait(set(self._tasks_under_way), timeout=budget_s)
+        _, late = await asyncio.wait(set(self._pending), timeout=budget_s)
         for task in late:
             task.cancel()
         if late:
@@ -121,20 +122,20 @@ class Runner:
             outcome, detail = RunOutcome.STOPPED, "the server stopped before it was done"
         del self._running[run.job]
         self._ends[run.job, outcome] += 1
-        done = replace(run, ended_at=self._clock.now(), outcome=outcome, detail=detail)
-        self._records[run.job] = record = self.record(run.job).with_run(done)
-        await self._tell(done, record)
+        ended = replace(run, ended_at=self._clock.now(), outcome=outcome, detail=detail)
+        self._records[run.job] = record = self.record(run.job).with_run(ended)
+        await self._report(ended, record)
 
-    async def _tell(self, run: Run, record: JobRecord) -> None:
+    async def _report(self, run: Run, record: JobRecord) -> None:
         try:
-            await self._ended(run, record)
+            await self._on_ended(run, record)
         except SelineError as error:
             _log.warning("the run of %s was not recorded: %s", run.job, error.message)
 
-    def _under_way(self, work: Coroutine[None, None, None], name: str) -> None:
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"seline-job-{name}")
-        self._tasks_under_way.add(task)
-        task.add_done_callback(self._tasks_under_way.discard)
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
 
     async def _outcome(self, run: Run) -> tuple[RunOutcome, str]:
         task = self._tasks[run.job]

@@ -1,6 +1,6 @@
-"""The jobs table: a row is a name and a thin function over the custody services (SPEC §7).
+"""The table of jobs: a row is a name and a thin function over the operations.
 
-When each runs, and for how long at most, is a setting (`jobs.<name>`).
+When each job runs, and for how long at most, is a setting (`jobs.<name>`).
 """
 
 from __future__ import annotations
@@ -11,56 +11,56 @@ from typing import Final, TypeAlias
 
 from seline.domain.plural import counted
 from seline.domain.report import Finding
-from seline.operations.custody import Custody
+from seline.operations import Operations
 
 NAMED_MAX: Final = 3
-Work: TypeAlias = Callable[[Custody], Awaitable[str]]
+Work: TypeAlias = Callable[[Operations], Awaitable[str]]
 """Does the job and returns one line on what was done; raises what made it fail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A job; `catch_up` runs it at start if a run was missed meanwhile."""
+    """A job; `catch_up` runs it at start if a run was missed."""
 
     name: str
     work: Work
     catch_up: bool = True
 
 
-async def integrity(custody: Custody) -> str:
-    """Check what changed, everything once a day; recover and report."""
-    report = await custody.check_integrity()
-    found = _found(report.findings)
+async def integrity(operations: Operations) -> str:
+    """Verify what changed, everything once a day; recover and report."""
+    report = await operations.verify(full=None)
     documents, backups = counted(report.documents, "document"), counted(report.backups, "backup")
-    return f"{documents} and {backups} checked{found}"
+    return f"{documents} and {backups} checked{_found(report.findings)}"
 
 
 def _found(findings: Sequence[Finding]) -> str:
-    """Say of the first findings what became of each."""
+    """Name the first findings and their outcomes."""
     if not findings:
         return ""
-    named = [f"{one.backup or one.document} {one.outcome}" for one in findings[:NAMED_MAX]]
+    named = [f"{found.backup or found.document} {found.outcome}" for found in findings[:NAMED_MAX]]
     more = len(findings) - len(named)
     others = f" and {more:,} more" if more else ""
     return f"; {len(findings):,} found: {', '.join(named)}{others}"
 
 
-async def rotation(custody: Custody) -> str:
-    """Let go of what the policy drops, everywhere."""
-    report = await custody.rotate()
-    backups, freed = counted(report.backups, "backup"), counted(report.freed_bytes, "byte")
+async def rotation(operations: Operations) -> str:
+    """Discard the backups that the retention policy drops."""
+    pruned = await operations.prune()
+    backups = counted(len(pruned), "backup")
+    freed = counted(sum(dropped.size_bytes for dropped in pruned), "byte")
     return f"{backups} dropped, {freed} freed"
 
 
-async def usage(custody: Custody) -> str:
+async def usage(operations: Operations) -> str:
     """Measure the volume and its growth."""
-    report = await custody.measure()
+    report = await operations.usage.measure()
     return f"{report.usage_ratio:.1%} used"
 
 
-async def export(custody: Custody) -> str:
+async def export(operations: Operations) -> str:
     """Write one verified export to each destination."""
-    return await custody.export()
+    return await operations.exports.run()
 
 
 JOBS: Final[Mapping[str, Row]] = {

@@ -1,8 +1,8 @@
-"""The one file that knows APScheduler: each job's next instant is an entry, planned anew each time.
+"""When each job runs next: the one file that uses APScheduler.
 
-Not a repeating trigger: after a clock that jumped ahead a year, APScheduler 3 counts every run
-that was missed in between before it goes on (55 s and 1.7 GB for a job of five minutes). An entry
-that lies in the past is simply due, once.
+Each job has one entry for its next instant, which is planned again after it. A repeating trigger is
+not used: after a clock that jumped ahead a year, APScheduler 3 counts every missed run before it
+goes on (55 s and 1.7 GB for a job of five minutes). An entry in the past is due once.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _PROBLEMS: Final = EVENT_JOB_ERROR | EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES
 
 
 class Timetable:
-    """Calls `due(name)` on the event loop at the instants planned.
+    """Calls `due(name)` on the event loop at the planned instants.
 
-    `missed(name, why)` hears of an instant that APScheduler let pass.
+    `missed(name, why)` is called for an instant that APScheduler let pass.
     """
 
     def __init__(self, due: Callable[[str], None], missed: Callable[[str, str], None]) -> None:
@@ -33,12 +33,12 @@ class Timetable:
         self._scheduler: Any = None
 
     def start(self) -> None:
-        """Begin to watch the clock, inside the running event loop."""
+        """Start the scheduler, inside the running event loop."""
         self._scheduler = AsyncIOScheduler(
             timezone=UTC,
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 2},
         )
-        self._scheduler.add_listener(self._trouble, _PROBLEMS)
+        self._scheduler.add_listener(self._report, _PROBLEMS)
         self._scheduler.start()
         for name, at in self._planned.items():
             self._add(name, at)
@@ -54,12 +54,12 @@ class Timetable:
         return self._planned.get(name)
 
     def rebuild(self) -> None:
-        """Begin anew: a wake-up computed before the clock jumped is worth nothing."""
+        """Restart the scheduler: its wake-up was computed before the clock jumped."""
         self.stop()
         self.start()
 
     def stop(self) -> None:
-        """Watch the clock no more; idempotent."""
+        """Stop the scheduler; idempotent."""
         if self._scheduler is not None:
             self._scheduler.shutdown(wait=False)
             self._scheduler = None
@@ -70,10 +70,10 @@ class Timetable:
         )
 
     async def _fire(self, name: str) -> None:
-        """Awaited by the scheduler, so that it runs on the loop and not on a thread."""
+        """Run on the event loop and not on a thread, because it is a coroutine."""
         self._planned.pop(name, None)
         self._due(name)
 
-    def _trouble(self, event: Any) -> None:
-        _log.error("the scheduler let job %s pass: event %s", event.job_id, event.code)
+    def _report(self, event: Any) -> None:
+        _log.error("the scheduler missed job %s: event %s", event.job_id, event.code)
         self._missed(event.job_id, f"the scheduler reported event {event.code}")

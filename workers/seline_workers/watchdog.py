@@ -1,6 +1,7 @@
-"""Notice that the wall clock jumped: it and the monotonic clock disagree on how long it has been.
+"""Notice that the wall clock jumped: it and the monotonic clock measure different times.
 
-A scheduler sleeps until an instant of the wall clock. Set back an hour, it sleeps an hour too long.
+A scheduler sleeps until an instant of the wall clock. If that is set back an hour, the scheduler
+sleeps an hour too long.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ JUMP_S: Final = 30.0
 
 
 async def watch(clock: Clock, jumped: Callable[[float], None], tick: Callable[[], None]) -> None:
-    """Look at both clocks for ever; `jumped` gets the seconds, positive for ahead.
+    """Compare both clocks for ever; call `jumped` with the seconds, positive for ahead.
 
-    `tick` is called after each look. A machine that slept counts as a jump too.
+    `tick` is called after each comparison. A machine that slept counts as a jump, too.
     """
     wall, monotonic = clock.now(), clock.monotonic()
     while True:

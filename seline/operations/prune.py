@@ -1,0 +1,121 @@
+"""Prune: discard the backups that the retention policy drops, of every document.
+
+A preview and the act use the same plan, for which the backup to rely on was checked: the preview
+lists what goes, unless something changes in between. If a listing fails, nothing goes (V8).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+
+from seline.domain.backup import Backup
+from seline.domain.deletion import DeletedFile, DeletedFor, with_look
+from seline.domain.document import BOT, Content, DocumentKey, Revision
+from seline.domain.report import Pruned
+from seline.domain.retention import Dropped, RetentionPlan, plan_deleted, verified_plan
+from seline.domain.verdict import Verdict
+from seline.errors import BackupNotFound
+from seline.manager.managed_store import ManagedStore
+from seline.ports.futures import wait_for
+from seline.ports.store import DocumentStore, Retain
+
+_log = logging.getLogger("seline.manager")
+_Ages = Mapping[str, DeletedFor]
+
+
+class Pruner:
+    """Prunes one store; it also records for how long documents have been deleted."""
+
+    def __init__(self, store: ManagedStore) -> None:
+        self._store = store
+        self._deleted = store.state("deleted.json", DeletedFile, lambda: DeletedFile(deleted={}))
+
+    async def run(self, *, dry_run: bool = False) -> list[Pruned]:
+        """Discard what the policy drops; `dry_run` only lists it. Raises StorageError."""
+        store = await self._store.open()
+        ages = await self._ages(store, dry_run=dry_run)
+        plans = await self._store.reading(partial(self._plans, store, ages), limit_s=math.inf)
+        pruned: list[Pruned] = []
+        for key, plan in plans:
+            dropped: Sequence[Dropped] = plan.drop
+            if dropped and not dry_run:
+                dropped = await wait_for(store.rotate(key, self._retain(store, key, ages)))
+            if dropped and plan.unguarded and not dry_run:
+                _log.warning("%s was deleted long ago: its backups are discarded", key.name)
+            pruned += [_pruned(key, one) for one in dropped]
+        return pruned
+
+    async def _ages(self, store: DocumentStore, *, dry_run: bool) -> _Ages:
+        """Return for how long documents with backups have been deleted, and record it.
+
+        An age that cannot be read or recorded does not grow, so those backups stay for now.
+        """
+
+        def missing() -> list[str]:
+            names = sorted(store.backup_counts(BOT))
+            return [n for n in names if store.peek(DocumentKey(BOT, n)) is Verdict.MISSING]
+
+        names = await self._store.reading(missing, limit_s=math.inf)
+        before = await self._deleted.load()
+        ages = with_look(before.deleted, names, self._store.clock.now())
+        kept = self._deleted.failure is None
+        if ages != before.deleted and not dry_run:
+            kept = await self._deleted.save(DeletedFile(deleted=ages))
+        return ages if kept else {}
+
+    def _plans(self, store: DocumentStore, ages: _Ages) -> list[tuple[DocumentKey, RetentionPlan]]:
+        """Return the rotation plan of each document that has backups. Blocks."""
+        plans = []
+        for document in sorted(store.backup_counts(BOT)):
+            key = DocumentKey(BOT, document)
+            known = store.peek(key)
+            plan = verified_plan(
+                store.backups(key),
+                self._retain(store, key, ages),
+                verdict_of=partial(_verdict_of, store, key),
+                current_revision=known.revision if isinstance(known, Content) else None,
+            )
+            plans.append((key, plan))
+        return plans
+
+    def _retain(self, store: DocumentStore, key: DocumentKey, ages: _Ages) -> Retain:
+        """Return the function that plans a document's rotation, also of one deleted long ago."""
+
+        def retain(backups: Sequence[Backup], current_revision: Revision | None) -> RetentionPlan:
+            pins = self._store.pins
+            if store.peek(key) is Verdict.MISSING and self._deleted_long_ago(key, ages, backups):
+                return plan_deleted(pins.marked(key.name, backups))
+            return pins.plan(key, backups, current_revision)
+
+        return retain
+
+    def _deleted_long_ago(self, key: DocumentKey, ages: _Ages, backups: Sequence[Backup]) -> bool:
+        """Whether it has been deleted for `deleted_days`, and its newest backup is as old."""
+        days = timedelta(days=self._store.options.deleted_days)
+        limit = self._store.clock.now() - days
+        return (
+            self._store.pins.failure is None
+            and key.name in ages
+            and ages[key.name].age_s >= days.total_seconds()
+            and all(backup.taken_at < limit for backup in backups)
+        )
+
+
+def _verdict_of(store: DocumentStore, key: DocumentKey, backup: Backup) -> str:
+    try:
+        return str(store.read_backup(key, backup.name).verdict)
+    except BackupNotFound:
+        return str(Verdict.MISSING)
+
+
+def _pruned(key: DocumentKey, dropped: Dropped) -> Pruned:
+    return Pruned(
+        document=key.name,
+        backup=dropped.backup.name,
+        because=dropped.because,
+        size_bytes=dropped.backup.size_bytes,
+    )

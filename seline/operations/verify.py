@@ -1,0 +1,267 @@
+"""Verify: check every document and backup past the page cache, repair, and report.
+
+It reads one file at a time on the reader threads and lets changes go first, so the event loop and
+the writer stay free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
+
+from seline.domain.backup import Backup
+from seline.domain.document import BOT, SELINE, DocumentKey
+from seline.domain.report import Finding, VerifyReport
+from seline.domain.stored import Stored
+from seline.domain.verdict import Judged, Verdict, usable_as_backup
+from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError, VolumeFull
+from seline.manager.managed_store import ManagedStore
+from seline.ports.futures import in_loop
+from seline.ports.store import DocumentStore
+
+FULL_EVERY: Final = timedelta(days=1)
+GIVE_WAY_MAX_S: Final = 0.02
+"""How long one file waits for changes to end, so that a pass ends under any load."""
+GIVE_WAY_STEP_S: Final = 0.002
+
+
+class IntegrityFile(Stored, frozen=True, kw_only=True):
+    """The value of `integrity.json`."""
+
+    last_full_at: datetime | None = None
+
+
+class UnservedFile(Stored, frozen=True, kw_only=True):
+    """The value of `unserved.json`: the documents that the last pass could not serve."""
+
+    documents: tuple[str, ...] = ()
+
+
+class Verifier:
+    """Verifies one store and knows what was found last, also by an earlier process."""
+
+    def __init__(self, store: ManagedStore) -> None:
+        self._store = store
+        self._integrity = store.state("integrity.json", IntegrityFile, IntegrityFile)
+        self._unserved = store.state("unserved.json", UnservedFile, UnservedFile)
+        self._checked_since: datetime | None = None
+        """When the last pass of this process began."""
+        self.report: VerifyReport | None = None
+        """What this process found last, about everything that it has checked."""
+
+    def read(self, store: DocumentStore) -> None:
+        """Read what an earlier process found, unless it is known. Blocks."""
+        self._integrity.read_once(store)
+        self._unserved.read_once(store)
+
+    @property
+    def last_full_at(self) -> datetime | None:
+        """When everything was checked last."""
+        return self._integrity.value.last_full_at
+
+    @property
+    def unserved(self) -> frozenset[str]:
+        """The documents that the last pass could not serve."""
+        return frozenset(self._unserved.value.documents)
+
+    async def run(self, *, full: bool | None = True) -> VerifyReport:
+        """Check documents and backups; recover, adopt, and report.
+
+        `full=False` checks what changed since the pass before, `None` does so except once a day.
+        """
+        store = await self._store.open()
+        await self._store.reading(lambda: self.read(store))
+        started_at = self._store.clock.now()
+        if full is None:
+            full = self._full_is_due(started_at)
+        since = None if full else self._checked_since
+        one_pass = _Pass(self._store, store)
+        await one_pass.run(since)
+        report = one_pass.report(started_at)
+        self._checked_since = started_at
+        self.report = report if since is None else one_pass.added_to(self.report, report)
+        await self._keep(report if since is None else None)
+        return report
+
+    async def _keep(self, full: VerifyReport | None) -> None:
+        if full is not None:
+            await self._integrity.save(IntegrityFile(last_full_at=full.ended_at))
+        assert self.report is not None
+        unserved = frozenset(found.document for found in self.report.findings if found.is_unserved)
+        if unserved != self.unserved:
+            await self._unserved.save(UnservedFile(documents=tuple(sorted(unserved))))
+
+    def _full_is_due(self, now: datetime) -> bool:
+        if self._checked_since is None:
+            return True
+        last = self.last_full_at
+        return last is None or not now - FULL_EVERY < last <= now
+
+
+class _Pass:
+    """One pass over everything."""
+
+    def __init__(self, managed: ManagedStore, store: DocumentStore) -> None:
+        self._managed = managed
+        self._store = store
+        self._documents = 0
+        self._backups = 0
+        self._bytes_read = 0
+        self._findings: list[Finding] = []
+        self._checked: set[tuple[str, str | None]] = set()
+        self._existing: set[tuple[str, str | None]] = set()
+
+    async def run(self, since: datetime | None) -> None:
+        documents = await self._managed.listing(lambda: list(self._store.documents(BOT)))
+        self._existing |= {(info.name, None) for info in documents}
+        names = [info.name for info in documents if since is None or info.updated_at >= since]
+        unsettled = [name for name in names if not await self._document(name)]
+        if unsettled:
+            await _sleep(self._managed.options.settle_s)
+            for name in unsettled:
+                if not await self._document(name):
+                    self._unsettled(name)
+        counts = await self._managed.reading(lambda: self._store.backup_counts(BOT))
+        for document in sorted(counts):
+            await self._check_backups(DocumentKey(BOT, document), since)
+        for info in await self._managed.reading(lambda: self._store.documents(SELINE)):
+            await self._state(DocumentKey(SELINE, info.name))
+
+    def report(self, started_at: datetime) -> VerifyReport:
+        """Return what this pass found."""
+        return VerifyReport(
+            started_at=started_at,
+            ended_at=self._managed.clock.now(),
+            documents=self._documents,
+            backups=self._backups,
+            bytes_read=self._bytes_read,
+            findings=tuple(self._findings),
+        )
+
+    def added_to(self, before: VerifyReport | None, report: VerifyReport) -> VerifyReport:
+        """Return an earlier report with the findings of this pass, of a part, in their place."""
+        if before is None:
+            return report
+        unchecked = self._existing - self._checked
+        kept = [found for found in before.findings if (found.document, found.backup) in unchecked]
+        return replace(before, findings=(*kept, *report.findings))
+
+    async def _document(self, name: str) -> bool:
+        """Check one document and repair it; return False while it is being written."""
+        key = DocumentKey(BOT, name)
+        await self._give_way()
+        judged = await self._managed.reading(lambda: self._fresh(key))
+        self._checked.add((name, None))
+        as_saved = judged.rule.as_saved
+        if not as_saved and (judged.verdict is Verdict.UNSETTLED or not judged.settled):
+            return False
+        self._documents += 1
+        self._bytes_read += len(judged.content.data) if judged.content else 0
+        if not as_saved:
+            await self._mend(key, judged)
+        return True
+
+    async def _state(self, key: DocumentKey) -> None:
+        """Check a state document, and repair it while memory or a backup has its content.
+
+        It is no document of the bot's, so it is not in the report; incidents report it.
+        """
+        await self._give_way()
+        judged = await self._managed.reading(lambda: self._fresh(key))
+        if judged.rule.as_saved or judged.verdict is Verdict.UNSETTLED:
+            return
+        try:
+            await self._managed.content_of(key, judged)
+        except DocumentUnrecoverable as error:
+            self._managed.note("unrecoverable", key.name, error.message)
+        except SelineError as error:
+            kind = "no_room" if isinstance(error, VolumeFull) else "disk_error"
+            self._managed.note(kind, key.name, error.message)
+
+    async def _give_way(self) -> None:
+        """Let changes go first, for a limited time."""
+        waited_s = 0.0
+        while waited_s < GIVE_WAY_MAX_S and self._store.busy_s():
+            await _sleep(GIVE_WAY_STEP_S)
+            waited_s += GIVE_WAY_STEP_S
+
+    def _fresh(self, key: DocumentKey) -> Judged:
+        self._store.drop_cached_pages(key)
+        return self._store.look(key)[0]
+
+    async def _mend(self, key: DocumentKey, judged: Judged) -> None:
+        before = len(self._store.incidents())
+        try:
+            await self._managed.content_of(key, judged)
+            outcome = "adopted" if judged.verdict is Verdict.EDITED else "recovered"
+            detail = judged.reason
+        except DocumentUnrecoverable as error:
+            outcome, detail = "unrecoverable", error.message
+        except DocumentUnreadable as error:
+            outcome, detail = "unreadable", error.message
+        except SelineError as error:
+            outcome, detail = "failed", error.message
+        incidents = self._store.incidents()[before:]
+        lost = (incident.lost for incident in incidents if incident.document == key.name)
+        self._found(key.name, None, str(judged.verdict), outcome, detail, next(lost, ""))
+
+    def _unsettled(self, name: str) -> None:
+        self._documents += 1
+        detail = "it is being written just now; it was left alone"
+        self._found(name, None, str(Verdict.UNSETTLED), "unsettled", detail)
+
+    async def _check_backups(self, key: DocumentKey, since: datetime | None) -> None:
+        for backup in await self._managed.reading(lambda: list(self._store.backups(key))):
+            self._existing.add((key.name, backup.name))
+            if since is not None and backup.taken_at < since:
+                continue
+            await self._give_way()
+            judged = await self._managed.reading(partial(self._fresh_backup, key, backup))
+            self._checked.add((key.name, backup.name))
+            if judged is None:
+                continue
+            self._backups += 1
+            self._bytes_read += len(judged.content.data) if judged.content else 0
+            if not usable_as_backup(key, judged):
+                detail = judged.reason or "it cannot be used"
+                self._found(key.name, backup.name, str(judged.verdict), "marked", detail)
+
+    def _fresh_backup(self, key: DocumentKey, backup: Backup) -> Judged | None:
+        self._store.drop_cached_pages(key, backup.name)
+        try:
+            return self._store.read_backup(key, backup.name)
+        except SelineError:
+            return None  # it was rotated in the meantime
+
+    def _found(
+        self,
+        document: str,
+        backup: str | None,
+        verdict: str,
+        outcome: str,
+        detail: str,
+        lost: str = "",
+    ) -> None:
+        self._findings.append(
+            Finding(
+                document=document,
+                backup=backup,
+                verdict=verdict,
+                outcome=outcome,
+                detail=detail,
+                found_at=self._managed.clock.now(),
+                lost=lost,
+            )
+        )
+
+
+async def _sleep(seconds: float) -> None:
+    """Wait, with an event loop or without one."""
+    if in_loop():
+        await asyncio.sleep(seconds)
+    else:
+        time.sleep(seconds)  # noqa: ASYNC251  # there is no loop in this thread

@@ -1,0 +1,226 @@
+"""Test Seline's own state: whatever happens to a state document, nothing else stops."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seline import open_seline
+from seline.domain.job import JobRecord, RunOutcome
+from seline.library import Seline
+from seline.manager import ManagedStore
+from seline.manager.state import State
+from seline.operations.verify import IntegrityFile
+from tests.command_line import line_at
+from tests.faults.test_damage import flip
+
+NAME = "user_profile.json"
+STATE = ".seline"
+WRITTEN: dict[str, Any] = {
+    "integrity.json": {"last_full_at": "2026-11-27T03:39:52Z"},
+    "unserved.json": {"documents": [NAME]},
+    "usage.json": {"level": "warning", "points": [["2026-11-27T03:39:52Z", 1024]]},
+    "exports.json": {"verified_at": "2026-11-27T03:39:52Z"},
+    "deleted.json": {"deleted": {NAME: {"seen_at": "2026-11-27T03:39:52Z", "age_s": 3.5}}},
+    "tokens.json": {
+        "tokens": [
+            {
+                "id": "0123abcd", "digest": "a" * 64, "scope": "read", "label": "",
+                "created_at": "2026-11-27T03:39:52Z", "expires_at": None,
+            }
+        ]
+    },
+    "pins.json": {
+        "pins": [
+            {
+                "document": NAME, "revision": "b" * 64, "because": "by hand",
+                "pinned_at": "2026-11-27T03:39:52Z", "until": None,
+            }
+        ]
+    },
+    "jobs.json": {
+        "usage": {
+            "last_success": "2026-11-27T03:39:52Z",
+            "runs": [
+                {
+                    "id": "1", "started_at": "2026-11-27T03:39:52Z",
+                    "ended_at": "2026-11-27T03:39:52Z", "outcome": "ok", "detail": "3.0% used",
+                }
+            ],
+        }
+    },
+}  # fmt: skip
+"""Every state document as the version before wrote it."""
+
+DAMAGED = {
+    "a wrong instant": lambda text: text.replace("T03:39:52Z", "T:3:39:52Z"),
+    "an instant that is text": lambda text: text.replace("2026-11-27T03:39:52Z", "garbage"),
+    "an instant beyond the year 9999": lambda text: text.replace(
+        "2026-11-27T03:39:52Z", "9999-12-31T23:59:59-05:00"
+    ),
+    "another shape": lambda _text: '[{"what": "ever"}]',
+    "no JSON": lambda text: text[:-5],
+    "zeros": lambda text: "\0" * len(text),
+}
+
+
+def an_integrity(store: ManagedStore) -> State[IntegrityFile]:
+    return store.state("integrity.json", IntegrityFile, IntegrityFile)
+
+
+def write(directory: Path, name: str, text: str) -> Path:
+    path = directory / STATE / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def check_in(health: dict[str, Any], name: str) -> dict[str, str]:
+    return next(check for check in health["checks"] if check["name"] == name)
+
+
+@pytest.fixture
+async def directory(tmp_path: Path) -> Path:
+    """Give a volume with a document of three versions, closed."""
+    async with open_seline(tmp_path / "data") as seline:
+        for number in range(3):
+            await seline.data.save_json(NAME, {"n": number})
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("name", sorted(WRITTEN))
+@pytest.mark.parametrize("damage", sorted(DAMAGED))
+def test_no_damage_of_a_state_document_ends_a_command(
+    tmp_path: Path, name: str, damage: str
+) -> None:
+    line = line_at(tmp_path)
+    assert line("save", NAME, stdin='{"n": 1}').code == 0
+    text = json.dumps(WRITTEN[name], indent=2)
+    damaged = DAMAGED[damage](text)
+    write(tmp_path / "data", name, damaged)
+
+    for words in (("status",), ("verify",), ("prune", "--yes"), ("jobs", "run", "usage")):
+        assert line(*words).code in (0, 3), line(*words).err
+
+    assert line("load", NAME).value() == {"n": 1}
+    kept = [path.read_text() for path in (tmp_path / "data" / "quarantine").iterdir()]
+    if damaged != text:
+        assert damaged in kept, "its bytes stay readable for a person"
+
+
+async def test_a_state_document_of_the_version_before_is_read(directory: Path) -> None:
+    for name, value in WRITTEN.items():
+        write(directory, name, json.dumps(value))
+
+    async with open_seline(directory) as seline:
+        await seline.operations.load()
+        jobs = await seline.store.state("jobs.json", dict[str, JobRecord], dict).load()
+
+        at = datetime(2026, 11, 27, 3, 39, 52, tzinfo=UTC)
+        assert seline.operations.verifier.last_full_at == at
+        assert seline.operations.verifier.unserved == {NAME}
+        assert seline.operations.exports.last_seen_at == at
+        assert [pin.because for pin in seline.store.pins.pins()] == ["by hand"]
+        assert jobs["usage"].last_success == at
+        assert jobs["usage"].runs[0].outcome is RunOutcome.OK
+        assert "state_reset" not in str((await seline.health())["checks"])
+
+
+async def test_a_reset_is_reported_and_survives_a_restart(directory: Path) -> None:
+    write(directory, "integrity.json", '{"last_full_at": "garbage"}')
+
+    async with open_seline(directory) as seline:
+        health = await seline.health()
+    assert "integrity.json" in check_in(health, "state_reset")["detail"]
+    assert check_in(health, "state_reset")["status"] == "warning"
+
+    async with open_seline(directory) as seline:
+        assert "state_reset" not in str((await seline.health())["checks"])
+
+
+async def test_a_value_that_cannot_be_written_is_in_effect_and_reported(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_seline(directory) as seline:
+        (directory / STATE / "integrity.json").mkdir()
+        state = an_integrity(seline.store)
+        await state.load()
+        assert state.failure is not None
+
+        value = IntegrityFile(last_full_at=datetime(2026, 1, 1, tzinfo=UTC))
+        assert not await state.save(value)
+
+        assert state.value == value
+        checks = {check["name"] for check in (await seline.health())["checks"]}  # type: ignore[union-attr,index,call-overload]
+        assert {"state_unreadable", "state_not_kept"} <= checks
+
+
+async def test_concurrent_updates_lose_nothing(seline: Seline) -> None:
+    import asyncio
+
+    state = seline.store.state("numbers.json", list[int], list)
+
+    await asyncio.gather(*(state.update(_with(number)) for number in range(50)))
+
+    assert sorted(await state.load()) == list(range(50))
+
+
+def _with(number: int) -> Callable[[list[int]], list[int]]:
+    return lambda numbers: [*numbers, number]
+
+
+# pins
+
+
+async def test_lost_pins_keep_every_backup_and_rotation_goes_on(directory: Path) -> None:
+    async with open_seline(directory) as seline:
+        before = {backup.name for backup in await seline.data.backups(NAME)}
+    write(directory, "pins.json", '{"pins": [{"document": "a.json"}]}')
+
+    async with open_seline(directory) as seline:
+        for number in range(20):
+            await seline.data.save_json(NAME, {"later": number})
+        after = {backup.name: backup for backup in await seline.data.backups(NAME)}
+        health = await seline.health()
+
+    assert before <= set(after), "one of them may have been pinned"
+    assert len(after) < len(before) + 20, "newer backups are rotated"
+    assert "2 older backups stay pinned" in check_in(health, "pins")["detail"]
+
+
+async def test_backups_kept_after_lost_pins_can_be_released(directory: Path) -> None:
+    write(directory, "pins.json", "{}")
+
+    async with open_seline(directory) as seline:
+        for backup in await seline.data.backups(NAME):
+            await seline.data.unpin(NAME, backup.name)
+        assert check_in(await seline.health(), "pins")["status"] == "ok"
+
+    async with open_seline(directory) as seline:
+        assert seline.store.pins.pins() == ()
+
+
+async def test_removed_pins_are_no_lost_pins(directory: Path) -> None:
+    async with open_seline(directory) as seline:
+        [newest, *_] = await seline.data.backups(NAME)
+        await seline.data.pin(NAME, newest.name)
+    (directory / STATE / "pins.json").unlink()
+
+    async with open_seline(directory) as seline:
+        assert seline.store.pins.pins() == ()
+
+
+async def test_rotten_pins_with_a_sound_backup_are_recovered(directory: Path) -> None:
+    async with open_seline(directory) as seline:
+        backups = await seline.data.backups(NAME)
+        for backup in backups:
+            await seline.data.pin(NAME, backup.name)
+    flip(directory / STATE / "pins.json", 100)
+
+    async with open_seline(directory) as seline:
+        assert [pin.because for pin in seline.store.pins.pins()] == ["by hand"]
