@@ -18,9 +18,6 @@ from tests.proof.operations import A
 
 Inspection: TypeAlias = Callable[[Path, Expected, Outcome], list[str]]
 """Inspect a volume after an operation; return what is broken."""
-SET_ASIDE: Final = "V4: something sound was put into quarantine"
-"""Allowed where a disk loses an attribute and keeps the bytes: a leftover then looks like a hand
-edit, so Seline moves it to quarantine."""
 
 
 def inspection_of(operation: str) -> Inspection:

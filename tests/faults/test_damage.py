@@ -273,7 +273,7 @@ def test_lost_pins_keep_all_earlier_backups_and_show_in_health(directory: Path) 
             seline.data.save_json(NAME, {**VALUE, "n": number})
         backups = {backup.name for backup in seline.data.backups(NAME)}
         assert earlier < backups
-        assert len(backups) == len(earlier) + 5, "rotation goes on for newer ones"
+        assert len(backups) == len(earlier) + 5, "rotation of newer backups stopped"
         assert any(check["name"] == "pins" for check in seline.data.health()["checks"])
         assert seline.data.health()["status"] != "healthy"
 

@@ -437,7 +437,7 @@ def _check_pins(seline: Seline, expected: bytes | None, damages: Mapping[str, Da
 
 
 def _check_jobs_and_alerts(seline: Seline, expected: Mapping[str, bytes | None]) -> list[str]:
-    """The records of jobs and alerts are those that were saved, or empty."""
+    """Check that the jobs and alerts are those of the newest sound record, or none."""
     store = seline._awaited.store
     jobs = run_without_loop(store.state("jobs.json", dict[str, JobRecord], dict).load())
     alerts = Alerts(store, ())

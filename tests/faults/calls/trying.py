@@ -25,11 +25,11 @@ from seline.outbound.destinations.folder import Folder
 from tests.faults.calls.builds import AS_IT_IS, BUILDS
 from tests.faults.calls.doing import Told, fail, kill
 from tests.faults.calls.failing import KILLS, Fault, Made, refusals
-from tests.faults.inspections import SET_ASIDE, Inspection, inspection_of
+from tests.faults.inspections import Inspection, inspection_of
 from tests.faults.powercut.promises import unhurried
 from tests.faults.powercut.trying import Workers, kind_of
 from tests.proof.figures import note
-from tests.proof.judge import Expected, Outcome, Values, expect, judge
+from tests.proof.judge import SOUND_QUARANTINED, Expected, Outcome, Values, expect, judge
 from tests.proof.operations import EVERY, A, prepare
 
 CHUNK: Final = 10
@@ -213,7 +213,7 @@ LOOKS: Final[Mapping[str, Inspection]] = {
 """What is looked at besides the judge's part. The content before an edit that was made while
 nobody looked is not known to Seline, so it cannot be kept."""
 ALLOWED: Final[Mapping[str, Collection[str]]] = {
-    "adoption of a hand edit": (f"V4: {A}  is edited", SET_ASIDE),
+    "adoption of a hand edit": (f"V4: {A}  is edited", SOUND_QUARANTINED),
 }
 """An edit may be adopted later, and its file be set aside once its content is the store's own."""
 

@@ -19,10 +19,10 @@ from typing import Final, NamedTuple, TypeAlias
 import pytest
 
 from seline.storage.volume import capabilities, files
-from tests.faults.inspections import SET_ASIDE, inspection_of
+from tests.faults.inspections import inspection_of
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.states import Cut, write
-from tests.proof.judge import Expected, Outcome, Values, _values, _works, judge
+from tests.proof.judge import SOUND_QUARANTINED, Expected, Outcome, Values, _values, _works, judge
 from tests.proof.operations import Operation, opened
 
 PROMISED: Final = 1_000
@@ -87,7 +87,7 @@ class BySteps:
         outcome: Outcome = "acknowledged" if done else "unknown"
         broken = judge(directory, expected, outcome)
         broken += inspection_of(expected.operation.name)(directory, expected, outcome)
-        return [one for one in broken if not (cut.bare and one == SET_ASIDE)]
+        return [one for one in broken if not (cut.bare and one == SOUND_QUARANTINED)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
