@@ -8,9 +8,15 @@ import click
 
 from seline.cli import terminal
 from seline.cli.group import front
-from seline.cli.verbs import GlobalOptions, api_verb, confirm, dry_run_option, yes_option
+from seline.cli.verbs import (
+    GlobalOptions,
+    api_verb,
+    carry_out,
+    dry_run_option,
+    dry_run_query,
+    yes_option,
+)
 from seline.domain.plural import counted
-from seline.errors import BackupNotFound
 
 if TYPE_CHECKING:
     from seline.client import Api
@@ -132,17 +138,30 @@ async def restore(
     if backup and named and backup != named:
         raise click.UsageError(f"{backup} and --backup {named} name two backups: give one.")
     backup = backup or named
-    plan = await _restore_plan(api, name, backup)
-    if not await confirm(plan, dry_run=dry_run, yes=yes):
-        return
     body = {"filename": name} if backup is None else {"filename": name, "backup": backup}
-    done = (await api.request("POST", "/restore-backup", body=body)).value()
-    if options.json:
-        terminal.out_json(done)
-    restored, undo = done["restored"], done.get("undo")
+
+    async def send(dry_run: bool) -> Any:
+        query = dry_run_query(dry_run)
+        return (await api.request("POST", "/restore-backup", query=query, body=body)).value()
+
+    done = await carry_out(options, send, _restore_plan, dry_run=dry_run, yes=yes)
+    if done is None:
+        return
+    restored, undo = done["restored"], done["undo"]
     terminal.notice(f"{name} is back at {restored['backup']} (taken {restored['taken_at']}).")
     if undo:
         terminal.notice(f"To undo: seline restore {name} --backup {undo['backup']}")
+
+
+def _restore_plan(preview: dict[str, Any]) -> str:
+    restored = preview["restored"]
+    name, backup, taken_at = restored["document"], restored["backup"], restored["taken_at"]
+    current = {
+        "backups": "the current content would become a backup, so it could be undone.",
+        "quarantine": "the current content is broken, so its bytes would go to quarantine/.",
+        "nowhere": f"there is no {name} now, so nothing would be replaced.",
+    }
+    return f"{name} would go back to {backup} (taken {taken_at}); {current[preview['kept_in']]}"
 
 
 @api_verb(
@@ -161,79 +180,32 @@ async def prune(api: Api, options: GlobalOptions, dry_run: bool, yes: bool) -> N
 
     The newest sound backup of each document is always kept.
     """
-    planned = await _prune(api, dry_run=True)
-    if not planned["pruned"]:
-        terminal.notice("Nothing to prune: every backup is kept (`seline backups NAME` says why).")
-    _show_pruned(options, planned)
-    if not planned["pruned"]:
-        return
-    if await confirm(_size(planned, "would be discarded"), dry_run=dry_run, yes=yes):
-        done = await _prune(api, dry_run=False)
+
+    async def send(dry_run: bool) -> Any:
+        with terminal.busy("Reading the backups"):
+            return (await api.request("POST", "/prune", query=dry_run_query(dry_run))).value()
+
+    def show(preview: dict[str, Any]) -> str:
+        if not preview["pruned"]:
+            terminal.notice("Every backup is kept; `seline backups NAME` shows why.")
+            return ""
+        if not options.json:
+            _print_pruned(preview)
+        return _size(preview, "would be discarded")
+
+    done = await carry_out(options, send, show, dry_run=dry_run, yes=yes)
+    if done is not None:
         terminal.notice(_size(done, "are discarded"))
 
 
-async def _restore_plan(api: Api, name: str, backup: str | None) -> str:
-    """Return which backup a restore would take. Raises BackupNotFound."""
-    listed: list[dict[str, Any]] = (await api.get("/documents/{}/backups", name))["backups"]
-    documents = (await api.get("/documents"))["documents"]
-    current = next((document for document in documents if document["name"] == name), None)
-    if backup is None:
-        if not listed:
-            raise BackupNotFound(
-                f"{name} has no backup to go back to.",
-                hint="`seline documents` lists the documents; a document's next change makes a "
-                "backup.",
-            )
-        what = _candidate(listed, current)
-    else:
-        _check_named(listed, name, backup)
-        what = backup
-    return f"{name} would go back to {what}; {_undoing(name, current)}"
-
-
-def _undoing(name: str, current: dict[str, Any] | None) -> str:
-    """Return what would become of the current content."""
-    if current is None:
-        return f"there is no {name} now, so nothing would be replaced."
-    if current["verdict"] == "sound":
-        return "the current content would become a backup, so it could be undone."
-    return (
-        "the current content would become a backup, so it could be undone; broken bytes would go "
-        "to quarantine/."
-    )
-
-
-def _candidate(listed: list[dict[str, Any]], current: dict[str, Any] | None) -> str:
-    """Return the newest sound backup that differs from the current content."""
-    revision = None if current is None else current["revision"]
-    for backup in listed:
-        if backup["verdict"] == "sound" and backup["sha256"] != revision:
-            return f"{backup['name']} (taken {backup['taken_at']})"
-    return "its newest sound backup that differs from the current content"
-
-
-def _check_named(listed: list[dict[str, Any]], name: str, backup: str) -> None:
-    if not any(known["name"] == backup for known in listed):
-        raise BackupNotFound(
-            f"{name} has no backup {backup}.", hint=f"`seline backups {name}` lists its backups."
-        )
-
-
-async def _prune(api: Api, *, dry_run: bool) -> Any:
-    query = {"dry_run": "true" if dry_run else "false"}
-    with terminal.busy("Reading the backups"):
-        return (await api.request("POST", "/prune", query=query)).value()
-
-
-def _show_pruned(options: GlobalOptions, report: dict[str, Any]) -> None:
+def _print_pruned(report: dict[str, Any]) -> None:
     rows = [
         (backup["backup"], terminal.size_text(backup["size_bytes"]), backup["because"])
         for backup in report["pruned"]
     ]
-    terminal.out_list(report, ("BACKUP", "SIZE", "BECAUSE"), rows, as_json=options.json)
+    terminal.out_table(("BACKUP", "SIZE", "BECAUSE"), rows)
 
 
 def _size(report: dict[str, Any], outcome: str) -> str:
-    size = sum(backup["size_bytes"] for backup in report["pruned"])
     count = counted(len(report["pruned"]), "backup")
-    return f"{count} of {terminal.size_text(size)} {outcome}."
+    return f"{count} of {terminal.size_text(report['freed_bytes'])} {outcome}."

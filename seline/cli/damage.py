@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from seline.cli import terminal
-from seline.cli.documents import read_error
 from seline.cli.errors import Exit
 from seline.cli.group import front
-from seline.cli.verbs import GlobalOptions, api_verb, confirm, dry_run_option, yes_option
+from seline.cli.verbs import (
+    GlobalOptions,
+    api_verb,
+    carry_out,
+    dry_run_option,
+    dry_run_query,
+    yes_option,
+)
 from seline.domain.plural import counted
-from seline.errors import DocumentNotFound, InvalidRequest
+from seline.errors import DocumentNotFound
 
 if TYPE_CHECKING:
     from seline.client import Api
@@ -97,22 +103,17 @@ async def reset(api: Api, options: GlobalOptions, name: str, dry_run: bool, yes:
 
     Then the name is free, and the bot starts with an empty document.
     """
-    if await read_error(api, name) is None:
-        raise InvalidRequest(
-            f"{name} is sound; `reset` only gives up a broken document.",
-            hint=f"`seline delete {name}` removes it; `seline restore {name}` goes back to a "
-            "backup.",
-        )
+
+    async def send(dry_run: bool) -> Any:
+        query = dry_run_query(dry_run)
+        return (await api.request("POST", "/documents/{}/reset", name, query=query)).value()
+
     plan = (
         f"{name} would be given up: its broken bytes would be kept in quarantine/, and the name "
         "would be free."
     )
-    if not await confirm(plan, dry_run=dry_run, yes=yes):
-        return
-    done = (await api.request("POST", "/documents/{}/reset", name)).value()
-    if options.json:
-        terminal.out_json(done)
-    terminal.notice(f"{name} is reset. To see its bytes: seline quarantine")
+    if await carry_out(options, send, lambda _: plan, dry_run=dry_run, yes=yes):
+        terminal.notice(f"{name} is reset. To see its bytes: seline quarantine")
 
 
 async def _quarantined(api: Api, item: str) -> bytes:

@@ -60,7 +60,7 @@ async def _show(scratch: str) -> None:
         terminal.out(f"1. Save. Two saves of {NAME} in {scratch}:")
         await _save(api, _FIRST)
         await _save(api, _SECOND)
-        backup = (await _backups(api, NAME))[0]["name"]
+        backup = (await api.get("/documents/{}/backups", NAME))["backups"][0]["name"]
         terminal.out(f"   Before the second one, the first became a backup: backups/{backup}")
 
         flip = choose_flip(_bytes_of(path))
@@ -99,8 +99,6 @@ async def _flip_document(options: GlobalOptions, name: str, *, dry_run: bool) ->
         )
     async with connected(options) as api:
         sound = (await api.request("GET", "/documents/{}", name)).data
-        backups = [one for one in await _backups(api, name) if one["verdict"] == "sound"]
-        held = not api.endpoint.opened_here
     flip = choose_flip(sound)
     file = os.path.join(settings.data_dir, name)
     if dry_run:
@@ -113,23 +111,22 @@ async def _flip_document(options: GlobalOptions, name: str, *, dry_run: bool) ->
     terminal.out(f"Flipped {_flip_text(flip)} of {file}; the file's time is as before.")
     stays = "is still valid JSON: only the checksum shows it" if flip.stays_json else "is not JSON"
     terminal.out(f"The file {stays}.")
-    _print_next(name, copy, recoverable=held or bool(backups))
+    terminal.out(f"A copy of the sound bytes: {copy}")
+    _print_next(name, copy)
 
 
-def _print_next(name: str, copy: str, *, recoverable: bool) -> None:
-    load = "recovers it and prints it" if recoverable else "refuses to print it (exit code 3)"
-    reset = "" if recoverable else f"`seline reset {name}`, then "
-    lines = (
-        "",
-        "Next:" if recoverable else f"{name} has no sound backup: it cannot be recovered. Next:",
-        f"  {f'seline load {name}':<36} {load}",
-        f"  {'seline verify':<36} reads everything and reports what it found",
-        f"  {'seline status':<36} shows the recovery, or what is lost",
-        f"  {'seline quarantine':<36} lists the broken bytes",
-        f"The sound bytes are copied: {reset}`seline save {name} {copy}` stores them again.",
+def _print_next(name: str, copy: str) -> None:
+    steps = (
+        (f"seline load {name}", "recovers and prints it; exits 3 if nothing sound is left"),
+        ("seline verify", "reads everything and reports what it found"),
+        ("seline status", "shows the recovery, or what is lost"),
+        ("seline quarantine", "lists the broken bytes"),
+        (f"seline reset {name}", "gives it up, if it cannot be recovered"),
+        (f"seline save {name} {copy}", "stores the copy again"),
     )
-    for line in lines:
-        terminal.out(line)
+    terminal.out("Next:")
+    for command, effect in steps:
+        terminal.out(f"  {command:<36} {effect}")
 
 
 def _copy_of(name: str, sound: bytes) -> str:
@@ -149,11 +146,6 @@ def _flip_text(flip: Flip) -> str:
 async def _save(api: Api, value: object) -> None:
     response = await api.request("PUT", "/documents/{}", NAME, body=value)
     terminal.out(f"   {value}  revision {response.revision[:12]}…")
-
-
-async def _backups(api: Api, name: str) -> list[dict[str, Any]]:
-    listed: list[dict[str, Any]] = (await api.get("/documents/{}/backups", name))["backups"]
-    return listed
 
 
 async def _recovered(api: Api) -> list[dict[str, Any]]:

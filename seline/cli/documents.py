@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -16,14 +16,14 @@ from seline.cli.group import front
 from seline.cli.verbs import (
     GlobalOptions,
     api_verb,
-    confirm,
+    carry_out,
     dry_run_option,
+    dry_run_query,
     local_verb,
     with_api,
     yes_option,
 )
-from seline.domain.plural import counted
-from seline.errors import DocumentUnreadable, DocumentUnrecoverable, InvalidRequest, SelineError
+from seline.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from seline.client import Api
@@ -158,49 +158,31 @@ async def delete(
 
     --purge also erases every backup and quarantined item of it, which cannot be undone.
     """
-    if not await confirm(await _delete_plan(api, name, purge=purge), dry_run=dry_run, yes=yes):
+
+    async def send(dry_run: bool) -> Any:
+        query = dry_run_query(dry_run) | ({"purge": "true"} if purge else {})
+        return (await api.request("DELETE", "/documents/{}", name, query=query)).value()
+
+    deleted = await carry_out(options, send, _delete_plan, dry_run=dry_run, yes=yes)
+    if deleted is None:
         return
-    query = {"purge": "true"} if purge else {}
-    deleted = (await api.request("DELETE", "/documents/{}", name, query=query)).value()
-    if options.json:
-        terminal.out_json(deleted)
     terminal.notice(f"{name} is {'erased' if purge else 'deleted'}.")
-    if deleted["backup"] is not None:
+    if deleted["kept_in"] == "backups":
         terminal.notice(f"To undo: seline restore {name}")
-    elif not purge:
+    elif deleted["kept_in"] == "quarantine":
         terminal.notice("Its broken bytes are in quarantine/. To see them: seline quarantine")
 
 
-async def _delete_plan(api: Api, name: str, *, purge: bool) -> str:
-    """Return what would be deleted, and what would stay."""
-    kept = len((await api.get("/documents/{}/backups", name))["backups"])
-    backups = counted(kept, "backup")
-    if purge:
-        return f"{name}, its {backups} and its quarantined bytes would be erased for good."
-    error = await read_error(api, name)
-    if isinstance(error, DocumentUnreadable):
-        raise error
-    if error is not None:
+def _delete_plan(preview: dict[str, Any]) -> str:
+    name = preview["document"]
+    if preview["purged"]:
+        return f"{name}, its backups and its quarantined bytes would be erased for good."
+    if preview["kept_in"] == "quarantine":
         return (
             f"{name} is broken, so no backup would be made of it: it would be deleted, and its "
-            f"bytes kept in quarantine/ (`seline quarantine`; it has {backups} now)."
+            "bytes kept in quarantine/ (`seline quarantine`)."
         )
-    return (
-        f"{name} would be deleted; its content would be kept as its newest backup "
-        f"(it has {backups} now)."
-    )
-
-
-async def read_error(api: Api, name: str) -> SelineError | None:
-    """Return why a document cannot be read; None if it can be.
-
-    Raises DocumentNotFound.
-    """
-    try:
-        async with api.stream("GET", "/documents/{}", name):
-            return None
-    except (DocumentUnrecoverable, DocumentUnreadable) as error:
-        return error
+    return f"{name} would be deleted; its content would be kept as its newest backup."
 
 
 def precondition(if_match: str | None) -> dict[str, str]:

@@ -18,8 +18,9 @@ from seline.cli.errors import Exit
 from seline.cli.group import front
 from seline.cli.verbs import (
     GlobalOptions,
-    confirm,
+    carry_out,
     dry_run_option,
+    dry_run_query,
     local_verb,
     with_api,
     yes_option,
@@ -84,28 +85,20 @@ def import_source(
 async def _import(
     api: Api, options: GlobalOptions, body: bytes, mode: str, *, dry_run: bool, yes: bool
 ) -> None:
-    plan = await _request(api, body, mode, dry_run=True)
-    if options.json and dry_run:
-        terminal.out_json(plan)
-    if not any(plan[outcome] for outcome in ("created", "changed", "deleted")):
-        terminal.notice(f"{_plan_text(plan)}\nThere is nothing to change.")
-        if options.json and not dry_run:
-            terminal.out_json({**plan, "dry_run": False})
-        return
-    if not await confirm(_plan_text(plan), dry_run=dry_run, yes=yes):
-        return
-    done = await _request(api, body, mode, dry_run=False)
-    if options.json:
-        terminal.out_json(done)
-    terminal.notice("The import is done; each replaced content is a backup now.")
+    async def send(dry_run: bool) -> Any:
+        query = dry_run_query(dry_run) | {"mode": mode}
+        with terminal.busy("Checking the import" if dry_run else "Importing"):
+            return (await api.request("POST", "/import", query=query, body=body)).value()
+
+    if await carry_out(options, send, _show_plan, dry_run=dry_run, yes=yes):
+        terminal.notice("The import is done; each replaced content is a backup now.")
 
 
-async def _request(api: Api, body: bytes, mode: str, *, dry_run: bool) -> dict[str, Any]:
-    query = {"mode": mode, "dry_run": "true" if dry_run else "false"}
-    with terminal.busy("Checking the import" if dry_run else "Importing"):
-        response = await api.request("POST", "/import", query=query, body=body)
-    report: dict[str, Any] = response.value()
-    return report
+def _show_plan(plan: dict[str, Any]) -> str:
+    if any(plan[outcome] for outcome in ("created", "changed", "deleted")):
+        return _plan_text(plan)
+    terminal.notice(_plan_text(plan))
+    return ""
 
 
 def _plan_text(plan: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -13,7 +13,7 @@ from seline.cli.verbs import (
     Verbs,
     WholeNumber,
     api_verb,
-    confirm,
+    carry_out,
     dry_run_option,
     in_section,
     yes_option,
@@ -124,15 +124,18 @@ async def revoke(
     api: Api, options: GlobalOptions, identifier: str, dry_run: bool, yes: bool
 ) -> None:
     """Revoke a token: the server refuses it from then on."""
-    if identifier not in [token["id"] for token in (await api.get("/tokens"))["tokens"]]:
+
+    async def send(dry_run: bool) -> Any:
+        if not dry_run:
+            return (await api.request("DELETE", "/tokens/{}", identifier)).value()
+        for listed in (await api.get("/tokens"))["tokens"]:
+            if listed["id"] == identifier:
+                return listed
         raise TokenNotFound(f"There is no token {identifier!r}.")
+
     plan = f"Token {identifier} would be revoked: the server would refuse every request with it."
-    if not await confirm(plan, dry_run=dry_run, yes=yes):
-        return
-    revoked = (await api.request("DELETE", "/tokens/{}", identifier)).value()
-    if options.json:
-        terminal.out_json(revoked)
-    terminal.notice(f"Token {identifier} is revoked.")
+    if await carry_out(options, send, lambda _: plan, dry_run=dry_run, yes=yes):
+        terminal.notice(f"Token {identifier} is revoked.")
 
 
 def _in_days(days: int) -> str:

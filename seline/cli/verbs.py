@@ -7,7 +7,7 @@ that import slowly are imported inside a verb, so that `seline --help` is quick.
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
@@ -234,17 +234,39 @@ def _examples(text: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-async def confirm(plan: str, *, dry_run: bool, yes: bool) -> bool:
-    """Show a plan and ask whether to carry it out; False for a dry run.
+async def carry_out(
+    options: GlobalOptions,
+    send: Callable[[bool], Awaitable[Any]],
+    show: Callable[[dict[str, Any]], str],
+    *,
+    dry_run: bool,
+    yes: bool,
+) -> Any | None:
+    """Preview a change with `send(True)`, ask, and make it with `send(False)`.
 
-    Raises UsageError where there is no terminal to ask on and no `--yes`.
+    `show` takes the preview and returns the plan in words, empty if there is nothing to do.
+    Return what was done; None after a dry run, or with nothing to do.
     """
-    terminal.notice(plan)
-    if dry_run:
-        terminal.notice("Nothing was changed (--dry-run).")
-        return False
+    preview = await send(True)
+    plan = show(preview)
+    if plan:
+        terminal.notice(plan)
+    if not plan or dry_run:
+        terminal.notice("Nothing was changed (--dry-run)." if dry_run else "Nothing was changed.")
+        if options.json:
+            terminal.out_json({**preview, "dry_run": dry_run})
+        return None
+    await _confirm(yes=yes)
+    done = await send(False)
+    if options.json:
+        terminal.out_json(done)
+    return done
+
+
+async def _confirm(*, yes: bool) -> None:
+    """Ask whether to go ahead; exit 1 for no. Raises UsageError without a terminal and `--yes`."""
     if yes:
-        return True
+        return
     if not terminal.is_interactive():
         raise click.UsageError(
             "There is no terminal to ask on, so nothing was changed. Run the same command with "
@@ -253,4 +275,8 @@ async def confirm(plan: str, *, dry_run: bool, yes: bool) -> bool:
     if not await terminal.ask("Go ahead?"):
         terminal.notice("Nothing was changed.")
         raise click.exceptions.Exit(Exit.FAILED)
-    return True
+
+
+def dry_run_query(dry_run: bool) -> dict[str, str]:
+    """Return the query parameter of a preview."""
+    return {"dry_run": "true"} if dry_run else {}

@@ -167,6 +167,31 @@ def test_a_preview_shows_what_the_command_would_do(filled: Line) -> None:
     assert "would be revoked" in filled("token", "revoke", made["id"], "--dry-run").err
 
 
+def test_a_preview_fails_as_the_restore_with_every_backup_broken(filled: Line) -> None:
+    (backup,) = (filled.data / "backups").iterdir()
+    flip_first_letter(backup)
+
+    preview = filled("restore", NAME, "--dry-run")
+    unconfirmed = filled("restore", NAME)
+    done = filled("restore", NAME, "--yes")
+
+    assert (preview.code, unconfirmed.code, done.code) == (4, 4, 4)
+    assert preview.err == unconfirmed.err == done.err
+    assert "has no sound backup" in preview.err
+    assert "would go back" not in preview.err
+
+
+def test_a_preview_as_json_is_the_servers_answer(filled: Line) -> None:
+    restored = filled("restore", NAME, "--dry-run", "--json").value()
+    deleted = filled("delete", NAME, "--dry-run", "--json").value()
+    pruned = filled("prune", "--dry-run", "--json").value()
+
+    assert (restored["dry_run"], restored["kept_in"]) == (True, "backups")
+    assert (deleted["dry_run"], deleted["kept_in"]) == (True, "backups")
+    assert (pruned["dry_run"], pruned["pruned"]) == (True, [])
+    assert filled("load", NAME).value()["location"] == "Lyon"
+
+
 def test_an_impossible_change_is_refused_before_the_question(filled: Line) -> None:
     unknown = filled("token", "revoke", "nope")
     sound = filled("reset", NAME)
