@@ -31,8 +31,9 @@ from seline.manager import ManagedStore, blocks
 from seline.manager.locks import DocumentLock, DocumentLocks, _Line
 from seline.ports.store import Outcome
 from seline.storage.planner import Plan
-from seline.storage.volume.commit.exchange_form import Committed, Committer
-from seline.storage.volume.commit.staging import Move, Staging
+from seline.storage.volume.commit.base import Committed
+from seline.storage.volume.commit.exchange_form import ExchangeCommitter
+from seline.storage.volume.commit.staging import Published, Staged, Staging
 from tests.proof.history import Event, Read, State, Write
 from tests.proof.history import Outcome as Told
 
@@ -276,17 +277,17 @@ def _answers_early() -> None:
 
 def _records_nothing() -> None:
     """Publish the documents of a transaction one after another, with no record of them all."""
-    run, put_in_place = Committer.run, Staging.put_in_place
+    commit, publish = ExchangeCommitter.commit, Staging.publish
 
-    def run_without_record(self: Committer, plan: Plan, *, now: datetime) -> Committed:
-        return run(self, struct_replace(plan, atomic=False), now=now)
+    def commit_without_record(self: ExchangeCommitter, plan: Plan, *, now: datetime) -> Committed:
+        return commit(self, struct_replace(plan, atomic=False), now=now)
 
-    def put_in_place_slowly(self: Staging, move: Move) -> None:
+    def publish_slowly(self: Staging, staged: Staged) -> Published:
         time.sleep(0.003)  # a disk that takes its time, so that fewer kills are needed
-        put_in_place(self, move)
+        return publish(self, staged)
 
-    Committer.run = run_without_record  # type: ignore[method-assign]
-    Staging.put_in_place = put_in_place_slowly  # type: ignore[method-assign]
+    ExchangeCommitter.commit = commit_without_record  # type: ignore[method-assign]
+    Staging.publish = publish_slowly  # type: ignore[method-assign]
 
 
 def _holds_nothing() -> None:

@@ -30,7 +30,7 @@ from seline.domain.checksum import ATTRIBUTE
 from seline.domain.document import Json
 from seline.domain.job import JobRecord, Run, RunOutcome
 from seline.library import Seline as AwaitedSeline
-from seline.storage.volume.commit.exchange_form import Committer
+from seline.storage.volume.commit.exchange_form import ExchangeCommitter
 from seline.storage.volume.commit.record import decode_record
 
 BLOCK_BYTES: Final = 512
@@ -478,8 +478,8 @@ def _call_before(patch: pytest.MonkeyPatch, method: str, callback: Callable[...,
         callback()
         real(*args, **more)
 
-    real = getattr(Committer, method)
-    patch.setattr(Committer, method, patched)
+    real = getattr(ExchangeCommitter, method)
+    patch.setattr(ExchangeCommitter, method, patched)
 
 
 def _call_after(patch: pytest.MonkeyPatch, method: str, callback: Callable[..., None]) -> None:
@@ -487,8 +487,8 @@ def _call_after(patch: pytest.MonkeyPatch, method: str, callback: Callable[..., 
         real(*args, **more)
         callback()
 
-    real = getattr(Committer, method)
-    patch.setattr(Committer, method, patched)
+    real = getattr(ExchangeCommitter, method)
+    patch.setattr(ExchangeCommitter, method, patched)
 
 
 def _staged(directory: Path) -> dict[str, str]:

@@ -110,7 +110,7 @@ def test_a_store_that_does_not_sync_survives_failing_syncs(
 def test_strict_mode_detects_a_commit_that_undoes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange_form.Committer, "_undo", lambda *_: None)
+    monkeypatch.setattr(exchange_form.ExchangeCommitter, "_undo", lambda *_: None)
     real = files.sync
     failures = iter([True])
 

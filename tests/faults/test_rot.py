@@ -655,7 +655,7 @@ def _report_no_recovery(patch: pytest.MonkeyPatch) -> None:
 
 
 def _discard_broken_bytes(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Preserver, "_set_aside", lambda *_: None)
+    patch.setattr(Preserver, "keep_broken", lambda _self, staged, _now: staged)
 
 
 def _trust_staged_files(patch: pytest.MonkeyPatch) -> None:

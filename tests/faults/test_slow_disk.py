@@ -274,7 +274,7 @@ async def test_every_save_fails_at_once_when_the_writer_thread_dies(
     def die(*_: object) -> None:
         raise SystemError("the writer thread ends")
 
-    monkeypatch.setattr("seline.storage.volume.commit.exchange_form.Committer.run", die)
+    monkeypatch.setattr("seline.storage.volume.commit.exchange_form.ExchangeCommitter.commit", die)
     async with asyncio.timeout(10):
         answers = await asyncio.gather(
             *(server.data.save_json(f"d{number}.json", {"n": 1}) for number in range(8)),

@@ -291,7 +291,7 @@ def main(name: str, half: str, directory: str) -> None:
     """Run one half of an operation; `crash` exits after the commit point, before publishing."""
     operation = EVERY[name]
     if half == "crash":
-        exchange_form.Committer._publish = _die  # type: ignore[method-assign]
+        exchange_form.ExchangeCommitter._publish = _die  # type: ignore[method-assign]
     if half == "prepare":
         prepare(operation, Path(directory))
     else:

@@ -24,7 +24,7 @@ from seline.ports.store import Retain
 from seline.storage.planner import Plan, Planner, Publish
 from seline.storage.volume.admission import Admission
 from seline.storage.volume.backup_index import BackupIndex
-from seline.storage.volume.commit.exchange_form import Committed, Committer
+from seline.storage.volume.commit.base import Committed, Committer
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.disk_usage import DiskUsage
 from seline.storage.volume.events import Events
@@ -48,7 +48,7 @@ _log = logging.getLogger("seline.storage")
 
 @dataclass(slots=True, kw_only=True)
 class Batches:
-    """Everything that happens on the writer's thread. Nobody else calls `commit`."""
+    """Everything that happens on the writer's thread, which alone calls `process`."""
 
     current_documents: CurrentDocuments
     committer: Committer
@@ -63,7 +63,7 @@ class Batches:
     busy_since_s: float | None = None
     counting: Counting = field(default_factory=Counting)
 
-    def commit(self, batch: Sequence[Pending]) -> None:
+    def process(self, batch: Sequence[Pending]) -> None:
         """Settle every pending atom, in order, in as few commits as can be.
 
         After a failure nothing is planned before the reopening: what lies there may be what the
@@ -111,7 +111,7 @@ class Batches:
             self._refuse(taken, named(error.error, error.doing))
             return
         if not plan.publishes:
-            self._answer(plan, taken, Committed(backups={}, made={}, refused={}))
+            self._answer(plan, taken, Committed())
             return
         try:
             with self.backup_indexes[BOT], self.backup_indexes[SELINE]:
@@ -122,7 +122,7 @@ class Batches:
         except SelineError as error:
             if len(taken) > 1 and self.reopener.failure is None:
                 for pending in taken:
-                    self.commit([pending])
+                    self.process([pending])
             else:
                 self._refuse(taken, error)
         except Exception as error:  # noqa: BLE001  # a defect of ours: whoever waits hears of it
@@ -140,7 +140,7 @@ class Batches:
         self._refuse(busy, VolumeBusy("The document is being changed by hand again and again."))
         rest = [pending for pending in taken if pending.looks < LOOKS_MAX]
         if rest:
-            self.commit(rest)
+            self.process(rest)
 
     def _commit(self, plan: Plan, now: datetime) -> Committed:
         self.busy_since_s = self.clock.monotonic()
@@ -160,7 +160,7 @@ class Batches:
         ways = self.admission.ways_to_make_room(plan)
         while True:
             try:
-                return self.committer.run(plan, now=now)
+                return self.committer.commit(plan, now=now)
             except StagingFailed as error:
                 if not is_full(error.error):
                     self.events.disk_error(error.error, error.doing)

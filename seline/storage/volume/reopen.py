@@ -14,14 +14,13 @@ from typing import Final
 from msgspec.structs import replace
 
 from seline.clock import Clock
-from seline.domain.document import BOT, SELINE, DocumentKey
+from seline.domain.document import DocumentKey
 from seline.domain.verdict import Verdict
 from seline.errors import OutcomeUnknown, SelineError, VolumeFailed
 from seline.ports.store import Outcome
-from seline.storage.planner import Plan, Publish
+from seline.storage.planner import Found, Plan
 from seline.storage.volume import files
-from seline.storage.volume.commit.exchange_form import Committer
-from seline.storage.volume.commit.replay import Replay
+from seline.storage.volume.commit.base import Committer
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.events import Events
@@ -34,16 +33,14 @@ _log = logging.getLogger("seline.storage")
 
 @dataclass(slots=True, kw_only=True)
 class Reopener:
-    """Says whether writes are taken; `failure` is why not, and `doubtful` is not served."""
+    """Says whether writes are taken; `failure` is why not."""
 
     volume: VolumeDirectory
     current_documents: CurrentDocuments
     committer: Committer
-    replay: Replay
     clock: Clock
     events: Events
     failure: SelineError | None = None
-    doubtful: frozenset[DocumentKey] = frozenset()
     _reopen_at: float = 0.0
 
     def check_open(self) -> None:
@@ -67,11 +64,11 @@ class Reopener:
         overlay = self.committer.overlay
         keys = frozenset(publish.key for publish in plan.publishes)
         self.fail(doubt.error, doubt.doing, keys if not doubt.committed else frozenset())
-        for publish in plan.publishes:  # only now: what is doubtful is at no moment served
+        for publish in plan.publishes:  # after the doubt, so that none is served in between
             if doubt.committed:
-                overlay[publish.key] = publish.content
+                overlay.hold(publish.key, publish.content)
             else:
-                overlay.pop(publish.key, None)
+                overlay.release(publish.key)
         return OutcomeUnknown(f"{doubt.doing}: {describe(doubt.error)}.")
 
     def fail(self, error: OSError, doing: str, doubtful: frozenset[DocumentKey]) -> None:
@@ -80,7 +77,7 @@ class Reopener:
             f"{doing}: {describe(error)}. No writes are taken until the volume was reopened, "
             f"which is tried every {REOPEN_EVERY_S:.0f} s."
         )
-        self.doubtful |= doubtful
+        self.committer.overlay.doubt(doubtful)
         self._reopen_at = self.clock.monotonic() + 1.0
         self.events.disk_error(error, doing)
 
@@ -94,7 +91,7 @@ class Reopener:
         except Exception:  # noqa: BLE001  # whatever stands in the way is tried again
             _log.exception("reopening the volume failed")
             return False
-        self.failure, self.doubtful = None, frozenset()
+        self.failure = None
         self.committer.overlay.clear()
         _log.warning("the volume was reopened; writes are taken again")
         return True
@@ -102,29 +99,20 @@ class Reopener:
     def _reopen(self) -> None:
         """Drop what the page cache says, mend, and commit anew what was in doubt."""
         self.check_place()
-        keys = self.doubtful | frozenset(self.committer.overlay)
+        keys = self.committer.overlay.keys
         self.current_documents.inspector.cache.clear()
         for key in keys:
             files.drop_cached_pages(self.volume.documents(key.owner), key.name)
         now = self.clock.now()
-        completed = self.replay.run(now, again=True)
+        completed = self.committer.recover(now, again=True)
         again = [replace(self.current_documents.find(key), repair=True) for key in sorted(keys)]
-        publishes = tuple(
-            Publish(
-                found=found, content=found.content, backup=False, purge=False, always=True,
-                retain=None,
-            )
-            for found in again
-            if found.content is not None
-        )  # fmt: skip
-        if publishes:
-            plan = Plan(publishes=publishes, taken=(), atomic=False)
-            for refused in self.committer.run(plan, now=now).refused.values():
-                raise refused
-        for found in again:
-            if found.judged.verdict is Verdict.MISSING and found.key not in completed:
-                self.replay.remove_again(found.key)
-        for owner in (BOT, SELINE):
-            files.touch_and_sync(self.volume.documents(owner))
+        self.committer.recommit(
+            [found for found in again if not _is_removed(found, completed)], now
+        )
         for found in again:
             self.events.changed(found.key, Outcome(content=found.content, changed=True))
+
+
+def _is_removed(found: Found, completed: frozenset[DocumentKey]) -> bool:
+    """Whether the document is absent because `recover` removed it, durably."""
+    return found.judged.verdict is Verdict.MISSING and found.key in completed

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
+from msgspec import UNSET
+
 from seline.clock import Clock, SystemClock
 from seline.domain.backup import Backup, parse_backup_name
 from seline.domain.checksum import NewerFormat, decode_checksum
@@ -37,7 +39,6 @@ from seline.errors import (
     DocumentNotFound,
     SelineError,
     StoreClosed,
-    VolumeFailed,
 )
 from seline.ports.store import (
     Atom,
@@ -53,8 +54,8 @@ from seline.storage.volume.admission import Admission
 from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.batches import Batches
 from seline.storage.volume.capabilities import Capabilities, probe
-from seline.storage.volume.commit.exchange_form import Committer
-from seline.storage.volume.commit.replay import Replay
+from seline.storage.volume.commit.base import Committer
+from seline.storage.volume.commit.exchange_form import ExchangeCommitter
 from seline.storage.volume.current import CurrentDocuments, unreadable
 from seline.storage.volume.directory import VolumeDirectory, hold
 from seline.storage.volume.disk_usage import DiskUsage
@@ -163,29 +164,22 @@ class VolumeStore:
             inspector=self._inspector, backup_indexes=self._backup_indexes
         )
         self._snapshots = Snapshots(volume, self._current_documents)
-        self._replay = Replay(
-            volume,
-            self._inspector,
-            self._backup_indexes,
-            self._incidents.append,
-            capabilities=self._capabilities,
-        )
-        committer = self._make_committer()
-        self._overlay = committer.overlay
-        self._batches = self._make_turns(options, committer)
+        self._committer = self._make_committer()
+        self._overlay = self._committer.overlay
+        self._batches = self._make_turns(options, self._committer)
         self._reopener = self._batches.reopener
-        self._replay.run(clock.now())
+        self._committer.recover(clock.now())
         self._batches.admission.documents = len(self._names(BOT))
         self._disk_usage.rebuild_reserve()
-        self._writer = Writer(self._batches.commit, idle=self._batches.idle)
+        self._writer = Writer(self._batches.process, idle=self._batches.idle)
 
     def _make_committer(self) -> Committer:
-        return Committer(
+        return ExchangeCommitter(
             volume=self._volume,
             capabilities=self._capabilities,
             inspector=self._inspector,
             backup_indexes=self._backup_indexes,
-            tell=self._incidents.append,
+            report=self._incidents.append,
             release_reserve=self._disk_usage.release_reserve,
             before_replacing=self._snapshots.before_replacing,
         )
@@ -218,7 +212,6 @@ class VolumeStore:
                 volume=self._volume,
                 current_documents=self._current_documents,
                 committer=committer,
-                replay=self._replay,
                 clock=self._clock,
                 events=events,
             ),
@@ -241,23 +234,16 @@ class VolumeStore:
         found = self._inspector.peek(key)
         if found is Verdict.MISSING:
             self._volume.check_usable()  # closed meanwhile: the number may be another directory's
-        if key in self._reopener.doubtful:
-            return None
-        if not self._overlay:
-            return found
-        try:
-            held = self._overlay[key]
-        except KeyError:
+        held = self._overlay.answer(key)
+        if held is UNSET:
             return found
         return None if isinstance(held, SelineError) else held or Verdict.MISSING
 
     def look(self, key: DocumentKey) -> tuple[Judged, datetime | None]:
         self._volume.check_usable()
         inspection = self._inspector.look(key)
-        self._check_known(key)
-        try:
-            held = self._overlay[key]
-        except KeyError:
+        held = self._overlay.answer(key)
+        if held is UNSET:
             return inspection.judged, inspection.updated_at
         if isinstance(held, SelineError):
             raise held
@@ -328,7 +314,7 @@ class VolumeStore:
     def raw(self, key: DocumentKey) -> bytes:
         self._volume.check_usable()
         judged = self._inspector.look(key).judged
-        self._check_known(key)
+        self._overlay.check_known(key)
         if judged.verdict is Verdict.MISSING:
             raise DocumentNotFound(f"There is no document {key.name}.", document=key.name)
         if judged.content is None:
@@ -407,7 +393,7 @@ class VolumeStore:
                 return
             self._closed = True
             self._writer.close()
-            self._batches.committer.close()
+            self._committer.close()
             self._readers.shutdown()
             self._volume.close()
 
@@ -422,15 +408,6 @@ class VolumeStore:
     def _notice(self, key: DocumentKey, outcome: Outcome) -> None:
         for watcher in list(self._watchers):
             watcher(key, outcome)
-
-    def _check_known(self, key: DocumentKey) -> None:
-        """Refuse what may lie there without being durable, until the volume was reopened."""
-        if key in self._reopener.doubtful:
-            raise VolumeFailed(
-                f"Whether the last change of {key.name} was made is not known yet: the disk failed "
-                "and is being read again.",
-                hint="Try again in half a minute.",
-            )
 
     def _names(self, owner: str) -> list[str]:
         try:
@@ -462,7 +439,7 @@ class VolumeStore:
         )
 
     def _hold_still(self, owner: str) -> AbstractContextManager[Snapshot]:
-        if self._reopener.failure is not None and (self._reopener.doubtful or self._overlay):
+        if self._reopener.failure is not None and self._overlay.keys:
             raise self._reopener.failure  # what lies there may not be what is, or will be, current
         directory = self._volume.documents(owner)
         held: dict[str, FileIdentity] = {}
@@ -474,7 +451,7 @@ class VolumeStore:
         return _holding(self._snapshots, self._snapshots.take(owner, held, self._clock.now()))
 
     def _verify_everything(self, _: Sequence[object]) -> None:
-        verify_after_commit(self._volume, self._current_documents, self._names(BOT))
+        verify_after_commit(self._committer, self._current_documents, self._names(BOT))
 
 
 _STATE_REPORTS: Final = frozenset({"server.json"})

@@ -10,21 +10,18 @@ from collections.abc import Sequence
 
 from seline.domain.document import BOT, DocumentKey
 from seline.domain.verdict import Verdict
-from seline.storage.volume import files
-from seline.storage.volume.commit.record import RECORD_NAME
+from seline.storage.volume.commit.base import Committer
 from seline.storage.volume.current import CurrentDocuments
-from seline.storage.volume.directory import VolumeDirectory
 
 DOCUMENTS_MAX = 200
 """Beyond this many documents a pass would take longer than the tests that ask for it."""
 
 
 def verify_after_commit(
-    volume: VolumeDirectory, current_documents: CurrentDocuments, names: Sequence[str]
+    committer: Committer, current_documents: CurrentDocuments, names: Sequence[str]
 ) -> None:
-    """Assert that nothing stray lies in staging/, no record is left, and backups are in order."""
-    assert not files.names(volume.staging), "a commit left something in staging/"
-    assert RECORD_NAME not in files.names(volume.seline), "a commit left its record"
+    """Assert that the commit left no temporary file, and that backups are in order."""
+    assert not (left := committer.leftovers()), f"a commit left {left}"
     for name in names[:DOCUMENTS_MAX]:
         _verify(DocumentKey(BOT, name), current_documents)
 

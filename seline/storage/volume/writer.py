@@ -63,16 +63,16 @@ class Writer:
 
     def __init__(
         self,
-        commit: Callable[[Sequence[Pending]], None],
+        process: Callable[[Sequence[Pending]], None],
         *,
         idle: Callable[[], float | None],
     ) -> None:
         """Start the thread.
 
-        `commit` settles every future it is given. `idle` runs when nothing is queued, and returns
+        `process` settles every future it is given. `idle` runs when nothing is queued, and returns
         after how many seconds it wants to run again, None for never.
         """
-        self._commit = commit
+        self._process = process
         self._idle = idle
         self._queue: deque[Pending | QueuedTask] = deque()
         self._queued_bytes = 0
@@ -140,7 +140,7 @@ class Writer:
                     _carry_out(work)
                 else:
                     batch = work
-                    self._commit(work)
+                    self._process(work)
                 work, batch = None, []  # nothing of it is held while nothing is to be done
         except BaseException as error:  # noqa: BLE001  # whatever ends this thread, callers hear it
             self._die(error, batch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, NoReturn, TypeAlias
 
@@ -12,7 +12,7 @@ import pytest
 
 from seline.domain.document import DocumentKey
 from seline.storage.volume import backup_index, batches, files, reopen
-from seline.storage.volume.commit import exchange_form, record, replay, staging
+from seline.storage.volume.commit import base, exchange_form, record, replay, staging
 from seline.storage.volume.commit.replay import Replay
 from tests.proof.operations import A
 
@@ -38,13 +38,13 @@ def _without_exchange(patch: pytest.MonkeyPatch) -> None:
 
 
 def _sync_as_a_whole(patch: pytest.MonkeyPatch) -> None:
-    def sync(self: exchange_form.Committer, moves: Sequence[staging.Move]) -> None:
+    def sync(self: exchange_form.ExchangeCommitter, staged: list[staging.Staged]) -> None:
         self._staging.capabilities = replace(self._staging.capabilities, own_mount=True)
-        real(self, moves)
+        real(self, staged)
 
-    real = exchange_form.Committer._sync
+    real = exchange_form.ExchangeCommitter._sync
     patch.setattr(exchange_form, "SYNCFS_FILES_MIN", 1)
-    patch.setattr(exchange_form.Committer, "_sync", sync)
+    patch.setattr(exchange_form.ExchangeCommitter, "_sync", sync)
 
 
 WAYS: Final[Mapping[str, Plant]] = {
@@ -67,7 +67,7 @@ def _sync_again(patch: pytest.MonkeyPatch) -> None:
 
 
 def _say_nothing_of_what_is_left(patch: pytest.MonkeyPatch) -> None:
-    def erase(self: batches.Batches, key: DocumentKey, _committed: exchange_form.Committed) -> None:
+    def erase(self: batches.Batches, key: DocumentKey, _committed: base.Committed) -> None:
         self._quietly(lambda: self.rotation.purge(key))
 
     patch.setattr(batches.Batches, "_erase", erase)
@@ -116,7 +116,7 @@ def _move_the_backup(patch: pytest.MonkeyPatch) -> None:
 WRONG_WHEN_A_CALL_FAILS: Final[Mapping[str, tuple[str, Plant]]] = {
     "nothing is undone": (
         "save",
-        lambda patch: patch.setattr(exchange_form.Committer, "_undo", _nothing),
+        lambda patch: patch.setattr(exchange_form.ExchangeCommitter, "_undo", _nothing),
     ),
     "a sync that failed is made again": ("save", _sync_again),
     "what the disk says is not named": (

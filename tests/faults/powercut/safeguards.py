@@ -40,8 +40,8 @@ DURABLE: Final = frozenset(
 """What makes bytes, names or attributes durable, gives an inode a second name, or marks it."""
 STEPS: Final = frozenset(
     {
-        "run", "make_durable", "make_file_durable", "_record", "keep_what_came_out",
-        "_sync_documents", "_forget_record",
+        "commit", "recover", "recommit", "make_durable", "make_file_durable", "_record",
+        "keep_displaced", "_sync_documents", "_forget_record",
     }
 )  # fmt: skip
 """What takes such cares together: whether it is done at all, and when, is a care of its own."""

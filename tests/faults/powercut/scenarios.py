@@ -334,13 +334,13 @@ def _linked_no_more(patch: pytest.MonkeyPatch) -> None:
 
 
 def _as_a_whole(patch: pytest.MonkeyPatch) -> None:
-    def sync(self: exchange_form.Committer, moves: Sequence[staging.Move]) -> None:
+    def sync(self: exchange_form.ExchangeCommitter, staged: list[staging.Staged]) -> None:
         self._staging.capabilities = replace(self._staging.capabilities, own_mount=True)
-        real(self, moves)
+        real(self, staged)
 
-    real = exchange_form.Committer._sync
+    real = exchange_form.ExchangeCommitter._sync
     patch.setattr(exchange_form, "SYNCFS_FILES_MIN", 1)
-    patch.setattr(exchange_form.Committer, "_sync", sync)
+    patch.setattr(exchange_form.ExchangeCommitter, "_sync", sync)
 
 
 class _GoingDown:

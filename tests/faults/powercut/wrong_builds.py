@@ -22,9 +22,9 @@ from seline.domain.checksum import ATTRIBUTE
 from seline.domain.document import Content, DocumentKey
 from seline.domain.verdict import Judged, Verdict
 from seline.storage.volume import files
-from seline.storage.volume.commit import exchange_form
+from seline.storage.volume.commit import base, exchange_form
 from seline.storage.volume.commit.record import TransactionRecord
-from seline.storage.volume.commit.staging import Move
+from seline.storage.volume.commit.staging import Staged
 from seline.storage.volume.inspect import Inspection
 from tests.faults.powercut.safeguards import PatchPoint, instead
 from tests.faults.powercut.scenarios import Way, as_usual
@@ -34,7 +34,7 @@ YES: Final = "(lambda *_: True)"
 NEVER: Final = "False"
 ALWAYS: Final = "True"
 MOVED: Final = "files.rename"
-COMMITS_NOTHING: Final = "(lambda plan, now: Committed(backups={}, made={}, refused={}))"
+COMMITS_NOTHING: Final = "(lambda plan, now: Committed())"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ def made(name: str, inside: int) -> bool:
 
 HELPERS: Final = {
     helper.__name__: helper
-    for helper in (believing, judged_sound, unchecked, moved, made, exchange_form.Committed)
+    for helper in (believing, judged_sound, unchecked, moved, made, base.Committed)
 }
 
 
@@ -132,17 +132,19 @@ def _attribute_after_the_exchange(patch: pytest.MonkeyPatch) -> None:
             late.append(attribute)
         return real_stage(directory, name, data, None, mtime)
 
-    def sync(self: exchange_form.Committer, moves: Sequence[Move], *, committed: bool) -> None:
-        real_sync(self, moves, committed=committed)
-        for move, attribute in zip(moves, late, strict=False):
-            descriptor = os.open(move.key.name, os.O_RDONLY, dir_fd=self._volume.top)
+    def sync(
+        self: exchange_form.ExchangeCommitter, changes: Sequence[Staged], *, committed: bool
+    ) -> None:
+        real_sync(self, changes, committed=committed)
+        for change, attribute in zip(changes, late, strict=False):
+            descriptor = os.open(change.key.name, os.O_RDONLY, dir_fd=self._volume.top)
             os.setxattr(descriptor, ATTRIBUTE, attribute)
             os.close(descriptor)
 
     late: list[bytes] = []
-    real_stage, real_sync = files.stage, exchange_form.Committer._sync_documents
+    real_stage, real_sync = files.stage, exchange_form.ExchangeCommitter._sync_documents
     patch.setattr(files, "stage", stage)
-    patch.setattr(exchange_form.Committer, "_sync_documents", sync)
+    patch.setattr(exchange_form.ExchangeCommitter, "_sync_documents", sync)
 
 
 def _attribute_after_the_bytes(patch: pytest.MonkeyPatch) -> None:
@@ -223,25 +225,25 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         number=3,
     ),
     "the file system is not synced where that stands for every file": _commit(
-        "Committer._sync", "files.sync_filesystem", NOTHING, "save, synced as a whole"
+        "ExchangeCommitter._sync", "files.sync_filesystem", NOTHING, "save, synced as a whole"
     ),
     "no directory is synced before the exchange": _unsynced(
         "sync", "Syncer.sync_directories", "save"
     ),
     "backups/ is not synced after a link": _commit(
-        "Committer._sync",
+        "ExchangeCommitter._sync",
         "self._syncer.sync_directories",
         _all_but("self._volume.backups('')"),
         "save",
     ),
     "backups/ is not synced after a copy": _commit(
-        "Committer._sync",
+        "ExchangeCommitter._sync",
         "self._syncer.sync_directories",
         _all_but("self._volume.backups('')"),
         "save, links refused",
     ),
     "quarantine/ is not synced after a link": _commit(
-        "Committer._sync",
+        "ExchangeCommitter._sync",
         "self._syncer.sync_directories",
         _all_but("self._volume.quarantine"),
         "recovery",
@@ -250,26 +252,30 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "preserve", "Preserver._set_aside_otherwise", "recovery, neither links nor exchange"
     ),
     "staging/ is not synced before the record": _commit(
-        "Committer._record", "self._syncer.sync_directories", NOTHING, "transaction"
+        "ExchangeCommitter._record", "self._syncer.sync_directories", NOTHING, "transaction"
     ),
-    "the record is not synced": _unsynced("exchange_form", "Committer._record", "transaction"),
+    "the record is not synced": _unsynced(
+        "exchange_form", "ExchangeCommitter._record", "transaction"
+    ),
     ".seline/ is not synced after the record": _seldom(
-        _unsynced("exchange_form", "Committer._record", "transaction", number=2)
+        _unsynced("exchange_form", "ExchangeCommitter._record", "transaction", number=2)
     ),
     "the documents' directory is not synced": _unsynced(
-        "exchange_form", "Committer._sync_documents", "save"
+        "exchange_form", "ExchangeCommitter._sync_documents", "save"
     ),
     "the removal of the record is not synced": _unsynced(
         "exchange_form",
-        "Committer._forget_record",
+        "ExchangeCommitter._forget_record",
         "transaction that deletes, then the same save again",
     ),
     "the record is removed before the documents' directory is synced": WrongBuild(
         changes={
-            PatchPoint("exchange_form", "Committer._publish", "self._forget_record"): NOTHING,
-            PatchPoint("exchange_form", "Committer._publish", "self._sync_documents"): (
-                "(lambda moves, committed: (committed and self._forget_record(), "
-                "self._sync_documents(moves, committed=committed)))"
+            PatchPoint(
+                "exchange_form", "ExchangeCommitter._publish", "self._forget_record"
+            ): NOTHING,
+            PatchPoint("exchange_form", "ExchangeCommitter._publish", "self._sync_documents"): (
+                "(lambda staged, committed: (committed and self._forget_record(), "
+                "self._sync_documents(staged, committed=committed)))"
             ),
         },
         tried="transaction",
@@ -279,16 +285,19 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "preserve", "Preserver._move_aside", "recovery, its link refused"
     ),
     "the copy of a hand edit is not synced": _unsynced(
-        "preserve", "Preserver._keep_edit", BEFORE_EXCHANGE
+        "preserve", "Preserver._back_up_edit", BEFORE_EXCHANGE
     ),
     "backups/ is not synced after the copy of a hand edit": _unsynced(
-        "preserve", "Preserver._keep_edit", BEFORE_EXCHANGE, number=2
+        "preserve", "Preserver._back_up_edit", BEFORE_EXCHANGE, number=2
     ),
-    "a hand edit is kept only after the sync that lets go of its name": _commit(
-        "Committer._publish", "self._preserver.keep_what_came_out", NOTHING, BEFORE_EXCHANGE
+    "a hand edit is kept only after the sync that drops its name": _commit(
+        "ExchangeCommitter._publish",
+        "self._preserver.keep_displaced",
+        "(lambda changes, now, atomic: changes)",
+        BEFORE_EXCHANGE,
     ),
     "staging/ is not synced where a hand edit must stay there": _unsynced(
-        "preserve", "Preserver._hold_what_came_out", NO_ROOM
+        "preserve", "Preserver._sync_staging", NO_ROOM
     ),
     "the removal of purged backups is not synced": _row(
         "rotation", "Rotation.purge", "files.sync", _only("one == self.volume.quarantine"), "purge"
@@ -348,13 +357,13 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "batches", "Batches._run", "self.committer.make_durable", NOTHING, COPIED_IN
     ),
     "the commit makes nothing durable that was copied in": _commit(
-        "Committer.make_durable", "self._syncer.make_durable", NOTHING, COPIED_IN
+        "ExchangeCommitter.make_durable", "self._syncer.make_durable", NOTHING, COPIED_IN
     ),
     "only the name of what was copied in is made durable": _syncer(
         "Syncer.make_durable", "self.make_file_durable", NOTHING, COPIED_IN
     ),
     "a file that was copied in is linked as it lies there": _preserver(
-        "Preserver._link",
+        "Preserver._link_backup",
         "self.syncer.make_file_durable",
         NOTHING,
         "save, over a copy by hand",
@@ -370,8 +379,8 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     ),
     "the reopener does not try the documents' directories once more": _needless(
         _row(
-            "reopen",
-            "Reopener._reopen",
+            "exchange_form",
+            "ExchangeCommitter.recommit",
             "files.touch_and_sync",
             NOTHING,
             "a directory that cannot be synced",
@@ -379,22 +388,28 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "the replay before it syncs the names of every directory, and fails where it cannot",
     ),
     "nothing is mended at the start": _row(
-        "store", "VolumeStore.__init__", "self._replay.run", NOTHING, "transaction"
+        "store", "VolumeStore.__init__", "self._committer.recover", NOTHING, "transaction"
     ),
     "nothing is mended at the reopener": _row(
         "reopen",
         "Reopener._reopen",
-        "self.replay.run",
+        "self.committer.recover",
         "(lambda now, again: frozenset())",
         RECORD_IN_DOUBT,
     ),
     "nothing is committed": _row(
-        "batches", "Batches._commit_or_make_room", "self.committer.run", COMMITS_NOTHING, "save"
+        "batches", "Batches._commit_or_make_room", "self.committer.commit", COMMITS_NOTHING, "save"
     ),
     "the reopener commits nothing anew": _row(
         "reopen",
         "Reopener._reopen",
-        "self.committer.run",
+        "self.committer.recommit",
+        NOTHING,
+        "save, the documents' directory fails to sync, then the reopening",
+    ),
+    "the reopening publishes no content again": _commit(
+        "ExchangeCommitter.recommit",
+        "self.commit",
         COMMITS_NOTHING,
         "save, the documents' directory fails to sync, then the reopening",
     ),
@@ -454,7 +469,7 @@ LINKS: Final[Mapping[str, WrongBuild]] = {
         "Preserver._link", "files.link", MOVED, "save"
     ),
     "broken bytes are moved aside before the exchange": _preserver(
-        "Preserver._set_aside", "files.link", MOVED, "recovery"
+        "Preserver._link", "files.link", MOVED, "recovery"
     ),
     "an export takes a document away": _snapshots(
         "Snapshots._link", "files.link", MOVED, "save during an export"
@@ -465,8 +480,10 @@ LINKS: Final[Mapping[str, WrongBuild]] = {
     "every link is a move": _disk("link", "os.link", "moved", "save"),
     "a transaction has no record": WrongBuild(
         changes={
-            PatchPoint("exchange_form", "Committer._prepare", "self._record"): NOTHING,
-            PatchPoint("exchange_form", "Committer._publish", "self._forget_record"): NOTHING,
+            PatchPoint("exchange_form", "ExchangeCommitter._prepare", "self._record"): NOTHING,
+            PatchPoint(
+                "exchange_form", "ExchangeCommitter._publish", "self._forget_record"
+            ): NOTHING,
         },
         tried="transaction",
     ),
@@ -483,22 +500,22 @@ LINKS: Final[Mapping[str, WrongBuild]] = {
 CHECKS: Final[Mapping[str, WrongBuild]] = {
     # of inodes
     "what was linked is not compared with what was judged": _preserver(
-        "Preserver._link", "move.is_judged", YES, "save, edited by hand before the link"
+        "Preserver._link", "is_judged", YES, "save, edited by hand before the link"
     ),
     "what was set aside is not compared with what was judged": _preserver(
-        "Preserver._set_aside", "move.is_judged", YES, "recovery, edited by hand before the link"
+        "Preserver._link", "is_judged", YES, "recovery, edited by hand before the link"
     ),
     "what came out is taken for what was judged": _preserver(
-        "Preserver._see_out", "move.is_judged", YES, BEFORE_EXCHANGE
+        "Preserver._dispose", "is_judged", YES, BEFORE_EXCHANGE
     ),
     "what came out is looked at too late": _preserver(
-        "Preserver._is_only_there", "move.is_judged", YES, BEFORE_EXCHANGE
+        "Preserver._is_only_copy", "is_judged", YES, BEFORE_EXCHANGE
     ),
     "any inode is taken for the judged one": _row(
-        "staging", "Move.is_judged", "token.same_bytes", YES, BEFORE_EXCHANGE
+        "staging", "is_judged", "token.same_bytes", YES, BEFORE_EXCHANGE
     ),
     "a torn edit becomes a backup": _preserver(
-        "Preserver._keep_stranger", "why_not_json", NOTHING, f"{BEFORE_EXCHANGE}, torn"
+        "Preserver._keep_edit", "why_not_json", NOTHING, f"{BEFORE_EXCHANGE}, torn"
     ),
     "a file that changes under a read is taken as it was read": _disk(
         "read_whole",
@@ -717,7 +734,7 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "a switch between two contents",
     ),
     "broken bytes are said to be set aside already": _preserver(
-        "Preserver._set_aside", "is_set_aside", YES, "recovery"
+        "Preserver.keep_broken", "is_set_aside", YES, "recovery"
     ),
     "broken bytes of one size are one": _row(
         "quarantine", "is_set_aside", "raw.data == content.data", ALWAYS, "two rots of one size"

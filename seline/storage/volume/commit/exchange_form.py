@@ -1,23 +1,23 @@
-"""Make one batch of documents current on the volume, or leave everything as it was.
+"""Commit by exchanging names: make one batch of documents current, or leave everything unchanged.
 
 V1  A reader finds the old bytes or the new ones, never a mixture.
 V2  The old bytes are a durable backup before the new ones become visible.
-V3  When `run` returns, the batch survives a power cut.
-V5  More than one document: the synced record is the commit point; after it nothing is undone.
-V7  A failure before the commit point undoes everything this batch did, and says so by name.
+V3  When `commit` returns, the batch survives a power cut.
+V5  Several documents: the synced record is the commit point; after it nothing is undone.
+V7  A failure before the commit point undoes everything this batch did, and raises a typed error.
 
-The order, which is the whole point:
+The order of the steps is what keeps these guarantees:
   stage     write each new content into staging/, with checksum and mtime
-  keep      link each judged inode into backups/ (or quarantine/); what cannot be linked is copied
+  keep      link each judged file into backups/ or quarantine/; copy what cannot be linked
   sync      the staged files, then backups/ and quarantine/
-  record    several documents: staging/, the record, .seline/  -- the commit point
-  publish   exchange each staged file with the live one; keep what came out and bears no other name;
-            sync the documents' directory
-  finish    remove the record, look at what came out, forget the overlay
+  record    several documents: sync staging/, write the record, sync .seline/: the commit point
+  publish   exchange each staged file with its document; keep a displaced file that has no other
+            name; sync the documents' directory
+  finish    remove the record, dispose of the displaced files
 
-How each is done is said in `staging`, `preserver` (V4) and `syncer`; the order is kept here.
-From the first rename until the directory is synced, readers are answered from the overlay.
-Nothing awaits here, and only the writer's thread comes here.
+`staging` has the states of a change and its files, `preserve` the old files (V4), `sync` the syncs,
+`replay` what follows a crash. From the first publish until the directory is synced, readers are
+answered from the overlay. Nothing awaits here, and only the writer's thread comes here.
 """
 
 from __future__ import annotations
@@ -25,23 +25,30 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import Final
 
-import msgspec
-
-from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentKey
-from seline.errors import SelineError
+from seline.domain.verdict import Verdict
 from seline.ports.store import Incident
-from seline.storage.planner import Found, Plan
+from seline.storage.planner import Found, Plan, Publish
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.capabilities import Capabilities
+from seline.storage.volume.commit.base import Committed
+from seline.storage.volume.commit.overlay import Overlay
 from seline.storage.volume.commit.preserve import Preserver
 from seline.storage.volume.commit.record import RECORD_NAME, RecordEntry, encode_record
-from seline.storage.volume.commit.staging import Move, Staging
+from seline.storage.volume.commit.replay import Replay
+from seline.storage.volume.commit.staging import (
+    Leftovers,
+    Published,
+    Refused,
+    Staged,
+    StagedFile,
+    Staging,
+)
 from seline.storage.volume.commit.sync import Syncer
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import FileIdentity
@@ -49,27 +56,11 @@ from seline.storage.volume.inspect import Inspector
 from seline.storage.volume.os_errors import InDoubt, StagingFailed
 
 SYNCFS_FILES_MIN: Final = 6
-"""From this many staged files on, one sync of the whole file system is the quicker one."""
-
-Overlay: TypeAlias = "dict[DocumentKey, Content | SelineError | None]"
-"""What readers are answered: a content, None where there is no document, or why none is served."""
+"""From this many staged files on, one sync of the whole file system is faster."""
 
 
-class Committed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a commit did: the backup that holds each document's content before it, by key.
-
-    `refused` names documents whose own rename the disk refused; the others are current.
-    `unerased` says why the disk kept something of a purged document.
-    """
-
-    backups: dict[DocumentKey, str]
-    made: dict[DocumentKey, list[Backup]]
-    refused: dict[DocumentKey, OSError]
-    unerased: dict[DocumentKey, str] = msgspec.field(default_factory=dict[DocumentKey, str])
-
-
-class Committer:
-    """Commits batches on one ground. `overlay` is what readers are answered meanwhile."""
+class ExchangeCommitter:
+    """The first commit form: a `Committer` that exchanges staged files with documents."""
 
     def __init__(
         self,
@@ -78,76 +69,97 @@ class Committer:
         capabilities: Capabilities,
         inspector: Inspector,
         backup_indexes: dict[str, BackupIndex],
-        tell: Callable[[Incident], None],
+        report: Callable[[Incident], None],
         release_reserve: Callable[[], bool],
         before_replacing: Callable[[DocumentKey], None],
     ) -> None:
-        """Commit in the way that `probed` allows.
+        """Commit on a held volume, as its `capabilities` allow.
 
-        `before_replacing` hears of each document before it is published; `release_reserve` makes
-        room, once, for what must go on.
+        `before_replacing` is called for each document before it is published. `release_reserve`
+        makes room once for a publish after the commit point.
         """
-        self.overlay: Overlay = {}
+        self.overlay = Overlay()
         self._volume = volume
         self._inspector = inspector
         self._backup_indexes = backup_indexes
         self._release_reserve = release_reserve
         self._before_replacing = before_replacing
-        self._staging = Staging(volume, capabilities)
+        self._leftovers = Leftovers()
+        self._staging = Staging(volume, capabilities, self._leftovers)
         self._syncer = Syncer(volume)
-        self._preserver = Preserver(volume, self._staging, self._syncer, backup_indexes, tell)
-        self._litter: list[tuple[int, str]] = []
+        self._preserver = Preserver(
+            volume, self._staging, self._syncer, self._leftovers, backup_indexes, report
+        )
+        self._replay = Replay(volume, inspector, backup_indexes, report, capabilities=capabilities)
 
-    def run(self, plan: Plan, *, now: datetime) -> Committed:
-        """Make the plan's publishes current together.
+    # the interface
 
-        Raises StagingFailed, LookAgain (nothing changed), DirectoryFailed, InDoubt.
-        """
-        moves = [Move(publish, publish.key) for publish in plan.publishes]
-        self._sweep_litter()
-        self._preserver.see_out_the_rest(now)
+    def commit(self, plan: Plan, *, now: datetime) -> Committed:
+        self._leftovers.retry()
+        self._preserver.retry(now)
+        staged: list[Staged] = []
         try:
-            self._prepare(moves, now, atomic=plan.atomic)
-            self._publish(moves, now, atomic=plan.atomic)
-            self._remember(moves)
+            self._prepare(plan, staged, now)
+            changes = self._publish(staged, now, atomic=plan.atomic)
+            self._remember(changes)
         finally:
-            for move in moves:
-                _close(move.descriptors)
-        self._finish(moves, now)
-        return _committed(moves)
+            for change in staged:
+                _close(change)
+        return _committed(self._finish(changes, now))
 
     def make_durable(self, found: Sequence[Found]) -> None:
-        """Make durable what lies there, before it is relied on (V3). Raises DirectoryFailed."""
         self._syncer.make_durable(found)
 
+    def recover(self, now: datetime, *, again: bool = False) -> frozenset[DocumentKey]:
+        return self._replay.run(now, again=again)
+
+    def recommit(self, found: Sequence[Found], now: datetime) -> None:
+        publishes = tuple(map(_as_found, (one for one in found if one.content is not None)))
+        if publishes:
+            plan = Plan(publishes=publishes, taken=(), atomic=False)
+            for error in self.commit(plan, now=now).refused.values():
+                raise error
+        for one in found:
+            if one.judged.verdict is Verdict.MISSING:
+                self._replay.remove_again(one.key)
+        for owner in self._backup_indexes:
+            files.touch_and_sync(self._volume.documents(owner))
+
+    def leftovers(self) -> list[str]:
+        records = {RECORD_NAME}.intersection(files.names(self._volume.seline))
+        return [*files.names(self._volume.staging), *records]
+
     def close(self) -> None:
-        """End the threads that sync; idempotent. No commit runs any more."""
         self._syncer.close()
 
-    def _prepare(self, moves: Sequence[Move], now: datetime, *, atomic: bool) -> None:
-        """Do all that comes before the first document becomes visible, or undo it."""
+    # before anything is visible
+
+    def _prepare(self, plan: Plan, staged: list[Staged], now: datetime) -> None:
+        """Stage, keep and sync every change, adding its state to `staged`; undo it all on error."""
         try:
-            self._stage_and_keep(moves, now)
-            self._sync(moves)
-            if atomic:
-                self._record(moves)
+            for publish in plan.publishes:
+                self._stage(publish, staged, now)
+            self._sync(staged)
+            if plan.atomic:
+                self._record(staged)
         except InDoubt:
-            raise  # what is staged and linked is what the reopening mends with
+            raise  # the reopening needs what is staged and linked
         except BaseException:
-            self._undo(moves)
+            self._undo(staged)
             raise
 
-    def _stage_and_keep(self, moves: Sequence[Move], now: datetime) -> None:
-        for move in moves:
-            try:
-                self._staging.stage(move)
-                self._preserver.keep(move, now)
-                self._before_replacing(move.key)
-            except OSError as error:
-                raise StagingFailed(error, f"Writing {move.key.name}") from error
+    def _stage(self, publish: Publish, staged: list[Staged], now: datetime) -> None:
+        preserver = self._preserver
+        try:
+            staged.append(self._staging.stage(publish))
+            for keep in (preserver.keep_unsaved, preserver.keep_broken, preserver.keep_content):
+                staged[-1] = keep(staged[-1], now)
+            self._before_replacing(publish.key)
+        except OSError as error:
+            raise StagingFailed(error, f"Writing {publish.key.name}") from error
 
-    def _sync(self, moves: Sequence[Move]) -> None:
-        descriptors = [descriptor for move in moves for descriptor in move.descriptors]
+    def _sync(self, staged: list[Staged]) -> None:
+        descriptors = [descriptor for change in staged for descriptor in change.descriptors]
         whole = (
             self._staging.capabilities.own_mount
             and len(descriptors) >= SYNCFS_FILES_MIN
@@ -158,73 +170,82 @@ class Committer:
                 files.sync_filesystem(self._volume.top)
             else:
                 self._syncer.sync_files(descriptors)
-            moved = self._preserver.shelve_copies(moves)
+            shelved = self._shelve(staged)
         except OSError as error:
             raise StagingFailed(error, "Syncing what was written") from error
-        directories = moved if whole else {target for move in moves for target, _ in move.links}
-        self._syncer.sync_directories(directories | moved, "Syncing the backups")
+        linked = {target for change in staged for target, _ in change.links}
+        self._syncer.sync_directories(shelved if whole else linked, "Syncing the backups")
 
-    # record: the commit point of several documents
+    def _shelve(self, staged: list[Staged]) -> set[int]:
+        """Move the copies, which are durable now, into backups/; return which directories."""
+        shelved: set[int] = set()
+        for index in range(len(staged)):
+            while staged[index].copies:
+                staged[index] = self._staging.shelve(staged[index])
+                shelved.add(self._volume.backups(staged[index].key.owner))
+        return shelved
 
-    def _record(self, moves: Sequence[Move]) -> None:
-        entries = [
-            RecordEntry(
-                owner=move.key.owner,
-                name=move.key.name,
-                staged=move.staged or None,
-                before=_revision(move.publish.found.judged.content),
-                after=_revision(move.publish.content),
-            )
-            for move in moves
-        ]
+    def _record(self, staged: Sequence[Staged]) -> None:
+        """Write the record, the commit point of several documents."""
         self._syncer.sync_directories([self._volume.staging], "Syncing what was staged")
-        name = f"{RECORD_NAME}.new"
+        seline, name = self._volume.seline, f"{RECORD_NAME}.new"
         try:
-            files.unlink(self._volume.seline, name, missing_ok=True)
-            data = encode_record(entries)
-            descriptor = files.stage(self._volume.seline, name, data, None, time.time_ns())
+            files.unlink(seline, name, missing_ok=True)
+            data = encode_record([_entry(change) for change in staged])
+            descriptor = files.stage(seline, name, data, None, time.time_ns())
             try:
                 files.sync(descriptor)
             finally:
                 os.close(descriptor)
-            files.rename(self._volume.seline, name, self._volume.seline, RECORD_NAME)
+            files.rename(seline, name, seline, RECORD_NAME)
         except OSError as error:
             raise StagingFailed(error, "Writing the journal") from error
         try:
-            files.sync(self._volume.seline)
+            files.sync(seline)
         except OSError as error:
             raise InDoubt(error, "Syncing the journal", committed=False) from error
 
+    def _undo(self, staged: Sequence[Staged]) -> None:
+        for change in staged:
+            for directory, name in change.names(self._volume.staging):
+                self._leftovers.remove(directory, name)
+        self._leftovers.remove(self._volume.seline, f"{RECORD_NAME}.new")
+
     # publish
 
-    def _publish(self, moves: Sequence[Move], now: datetime, *, atomic: bool) -> None:
-        for move in moves:
-            self.overlay[move.key] = move.publish.found.trouble or move.publish.found.content
-        for move in moves:
-            try:
-                self._publish_with_reserve(move, atomic=atomic)
-            except OSError as error:
-                if atomic:
-                    raise InDoubt(error, f"Publishing {move.key.name}", committed=True) from error
-                move.refused = error
-        self._preserver.keep_what_came_out(moves, now, atomic=atomic)
-        self._sync_documents(moves, committed=atomic)
+    def _publish(
+        self, staged: Sequence[Staged], now: datetime, *, atomic: bool
+    ) -> list[Published | Refused]:
+        for change in staged:
+            self.overlay.hold(change.key, change.found.trouble or change.found.content)
+        changes = [self._publish_one(change, atomic=atomic) for change in staged]
+        changes = self._preserver.keep_displaced(changes, now, atomic=atomic)
+        self._sync_documents(staged, committed=atomic)
         if atomic:
             self._forget_record()
-        for move in moves:
-            if move.refused is None:
-                self.overlay.pop(move.key, None)
+        for done in changes:
+            if isinstance(done, Published):
+                self.overlay.release(done.staged.key)
+        return changes
 
-    def _publish_with_reserve(self, move: Move, *, atomic: bool) -> None:
+    def _publish_one(self, staged: Staged, *, atomic: bool) -> Published | Refused:
         try:
-            self._staging.put_in_place(move)
+            return self._publish_with_reserve(staged, atomic=atomic)
+        except OSError as error:
+            if atomic:
+                raise InDoubt(error, f"Publishing {staged.key.name}", committed=True) from error
+            return Refused(staged=staged, error=error)
+
+    def _publish_with_reserve(self, staged: Staged, *, atomic: bool) -> Published:
+        try:
+            return self._staging.publish(staged)
         except OSError:
             if not (atomic and self._release_reserve()):
                 raise
-            self._staging.put_in_place(move)
+            return self._staging.publish(staged)
 
-    def _sync_documents(self, moves: Sequence[Move], *, committed: bool) -> None:
-        for directory in {self._volume.documents(move.key.owner) for move in moves}:
+    def _sync_documents(self, staged: Sequence[Staged], *, committed: bool) -> None:
+        for directory in {self._volume.documents(change.key.owner) for change in staged}:
             try:
                 files.sync(directory)
             except OSError as error:
@@ -237,89 +258,97 @@ class Committer:
         except OSError as error:
             raise InDoubt(error, "Removing the journal's record", committed=True) from error
 
-    # finish: everything is durable; what fails from here on is told, not raised
+    # finish: everything is durable; a failure from here on is reported, not raised
 
-    def _remember(self, moves: Sequence[Move]) -> None:
-        for move in moves:
-            content = move.publish.content
-            if move.refused is not None:
+    def _remember(self, changes: Sequence[Published | Refused]) -> None:
+        for change in changes:
+            if isinstance(change, Refused):
                 continue
-            if content is None:
-                self._inspector.forget(move.key)
-                self._syncer.known.pop(move.key, None)
+            key, content = change.staged.key, change.staged.publish.content
+            if content is None or change.staged.file is None:
+                self._inspector.forget(key)
+                self._syncer.forget(key)
             else:
-                identity = self._syncer.known[move.key] = self._as_staged(move, content)
-                self._inspector.remember(move.key, identity, content)
+                identity = _as_staged(change.staged.file, content)
+                self._syncer.remember(key, identity)
+                self._inspector.remember(key, identity, content)
 
-    def _as_staged(self, move: Move, content: Content) -> FileIdentity:
-        """Return what the file is known by, as it was written: an edit of this moment differs."""
-        identity = FileIdentity.of(os.fstat(move.descriptor))
-        return identity._replace(mtime_ns=move.mtime_ns, size_bytes=content.size_bytes)
-
-    def _finish(self, moves: Sequence[Move], now: datetime) -> None:
-        for move in moves:
-            if move.refused is not None:
-                self._take_back_links(move)
-                self._unlink_quietly(self._volume.staging, move.staged)
-                self.overlay.pop(move.key, None)
+    def _finish(
+        self, changes: Sequence[Published | Refused], now: datetime
+    ) -> list[Published | Refused]:
+        finished: list[Published | Refused] = []
+        for change in changes:
+            if isinstance(change, Refused):
+                self._take_back(change.staged)
+                finished.append(change)
                 continue
-            for backup in move.backups:
-                self._backup_indexes[move.key.owner].added(backup)
-            if move.displaced:
-                self._preserver.see_out(move, now)
+            for backup in change.backups:
+                self._backup_indexes[change.staged.key.owner].added(backup)
+            finished.append(self._preserver.dispose(change, now) if change.displaced else change)
+        return finished
 
-    # undo: nothing is visible yet
-
-    def _undo(self, moves: Sequence[Move]) -> None:
-        for move in moves:
-            for name, _ in move.copies:
-                self._unlink_quietly(self._volume.staging, name)
-            self._take_back_links(move)
-            if move.staged:
-                self._unlink_quietly(self._volume.staging, move.staged)
-        self._unlink_quietly(self._volume.seline, f"{RECORD_NAME}.new")
-
-    def _take_back_links(self, move: Move) -> None:
-        for directory, name in move.links:
-            self._unlink_quietly(directory, name)
-
-    def _unlink_quietly(self, directory: int, name: str) -> None:
-        try:
-            files.unlink(directory, name, missing_ok=True)
-        except OSError:
-            self._litter.append((directory, name))
-
-    def _sweep_litter(self) -> None:
-        """Try again to tidy what the disk did not let go of after an earlier commit."""
-        litter, self._litter = self._litter, []
-        for directory, name in litter:
-            self._unlink_quietly(directory, name)
+    def _take_back(self, refused: Staged) -> None:
+        """Remove what was made for a change that the disk refused to publish."""
+        for directory, name in refused.names(self._volume.staging):
+            self._leftovers.remove(directory, name)
+        self.overlay.release(refused.key)
 
 
-def _close(descriptors: Iterable[int]) -> None:
-    for descriptor in descriptors:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
+def _as_found(found: Found) -> Publish:
+    """Return the publish of a content that is in place already."""
+    return Publish(
+        found=found, content=found.content, backup=False, purge=False, always=True, retain=None
+    )
+
+
+def _entry(staged: Staged) -> RecordEntry:
+    return RecordEntry(
+        owner=staged.key.owner,
+        name=staged.key.name,
+        staged=None if staged.file is None else staged.file.name,
+        before=_revision(staged.found.judged.content),
+        after=_revision(staged.publish.content),
+    )
 
 
 def _revision(content: Content | None) -> str | None:
     return None if content is None else content.revision
 
 
-def _committed(moves: Sequence[Move]) -> Committed:
-    current = [move for move in moves if move.refused is None]
+def _as_staged(file: StagedFile, content: Content) -> FileIdentity:
+    """Return the identity of the file as it was written: an edit made since then differs."""
+    identity = FileIdentity.of(os.fstat(file.descriptor))
+    return identity._replace(mtime_ns=file.mtime_ns, size_bytes=content.size_bytes)
+
+
+def _close(staged: Staged) -> None:
+    for descriptor in staged.descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+
+def _committed(changes: Sequence[Published | Refused]) -> Committed:
+    current = [change for change in changes if isinstance(change, Published)]
+    refused = [change for change in changes if isinstance(change, Refused)]
+    undo = {change.staged.key: _undo_backup(change) for change in current}
     return Committed(
-        backups={move.key: _undo_backup(move) for move in current if _undo_backup(move)},
-        made={move.key: move.backups for move in current},
-        refused={move.key: move.refused for move in moves if move.refused is not None},
-        unerased={move.key: move.left for move in current if move.left and move.publish.purge},
+        backups={key: name for key, name in undo.items() if name},
+        made={change.staged.key: list(change.backups) for change in current},
+        refused={change.staged.key: change.error for change in refused},
+        unerased={
+            change.staged.key: change.left
+            for change in current
+            if change.left and change.staged.publish.purge
+        },
     )
 
 
-def _undo_backup(move: Move) -> str:
-    if move.publish.purge:
+def _undo_backup(change: Published) -> str:
+    """Return the name of the backup that takes the change back, "" if there is none."""
+    publish, backups = change.staged.publish, change.backups
+    if publish.purge:
         return ""
-    if move.backups:
-        return move.backups[-1].name
-    source = move.publish.found.source
-    return source.name if source is not None and move.publish.found.broken else ""
+    if backups:
+        return backups[-1].name
+    source = publish.found.source
+    return source.name if source is not None and publish.found.broken else ""

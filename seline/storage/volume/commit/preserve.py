@@ -1,8 +1,8 @@
-"""Keep a document's old bytes before its new ones are visible; look at what came out of its name.
+"""Preserve a document's old file: before a change is visible, and after it is displaced.
 
-V2  The old bytes have a name among the backups, or in quarantine/, that the commit syncs first.
-V4  Broken bytes go to quarantine, and only bytes that were judged sound become a backup.
-An edit of the very moment is kept, too: what comes out and is not the inode that was judged.
+V2  Before the new content is visible, the old one has a name in backups/ that the commit syncs.
+V4  Broken bytes go to quarantine/; only bytes that were judged sound become a backup.
+A hand edit made during the commit is displaced by it, and kept too.
 """
 
 from __future__ import annotations
@@ -13,13 +13,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from msgspec.structs import replace
+
+from seline.domain.backup import Backup
 from seline.domain.document import Content
 from seline.domain.json_codec import why_not_json
 from seline.domain.verdict import Verdict
 from seline.ports.store import Incident
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import BackupIndex
-from seline.storage.volume.commit.staging import Move, Staging
+from seline.storage.volume.commit.staging import (
+    Leftovers,
+    Published,
+    Refused,
+    Staged,
+    Staging,
+    is_judged,
+    next_backup,
+)
 from seline.storage.volume.commit.sync import Syncer
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.os_errors import InDoubt, LookAgain, describe
@@ -28,210 +39,215 @@ from seline.storage.volume.quarantine import free_aside_name, is_set_aside
 
 @dataclass(slots=True)
 class Preserver:
-    """Keeps what the documents of one ground were. Raises OSError as the disk gave it."""
+    """Preserves what documents were. Methods raise OSError as the disk gave it."""
 
     volume: VolumeDirectory
     staging: Staging
     syncer: Syncer
+    leftovers: Leftovers
     backup_indexes: dict[str, BackupIndex]
-    tell: Callable[[Incident], None]
-    _unseen: list[Move] = field(default_factory=list[Move])
+    report: Callable[[Incident], None]
+    _undisposed: list[Published] = field(default_factory=list[Published])
 
-    # before anything is visible
+    # before the change is visible; each of the three makes one name at most
 
-    def keep(self, move: Move, now: datetime) -> None:
-        """Link what was judged into backups/ or quarantine/; stage a copy where that cannot be.
+    def keep_unsaved(self, staged: Staged, now: datetime) -> Staged:
+        """Back up the content before a hand edit, which only memory holds."""
+        unsaved = staged.found.unsaved
+        if unsaved is None or staged.publish.purge:
+            return staged
+        return self._copy(staged, unsaved, now)
 
-        Raises LookAgain.
+    def keep_broken(self, staged: Staged, now: datetime) -> Staged:
+        """Link a broken file into quarantine/, the same bytes once (V4). Raises LookAgain.
+
+        A file that cannot be linked, or read, is moved there once it is displaced.
         """
-        publish, found = move.publish, move.publish.found
-        if publish.purge:
-            return
-        if found.unsaved is not None:
-            self._copy(move, found.unsaved, now)
-        if found.broken:
-            self._set_aside(move, now)
-            if publish.backup and found.content is not None and found.source is None:
-                self._copy(move, found.content, now)
-        elif publish.backup and found.content is not None:
-            if found.judged.verdict is Verdict.SOUND and self._link(move, found.content, now):
-                return
-            self._copy(move, found.content, now)
-
-    def _link(self, move: Move, content: Content, now: datetime) -> bool:
-        """Link the judged inode into backups/; False where it cannot be linked, or synced."""
-        if not self.staging.capabilities.links:
-            return False
-        backup = move.next_backup(self.backup_indexes[move.key.owner], content, now)
-        target = self.volume.backups(move.key.owner)
-        try:
-            self.syncer.make_file_durable(move.publish.found)
-            files.link(self.volume.documents(move.key.owner), move.key.name, target, backup.name)
-        except (FileNotFoundError, FileExistsError) as error:
-            raise LookAgain from error
-        except OSError:
-            return False
-        move.links.append((target, backup.name))
-        if not move.is_judged(target, backup.name):
-            raise LookAgain
-        move.backups.append(backup)
-        return True
-
-    def _copy(self, move: Move, content: Content, now: datetime) -> None:
-        """Stage a copy that `shelve_copies` moves into backups/ once it is durable."""
-        backup = move.next_backup(self.backup_indexes[move.key.owner], content, now)
-        name = self.staging.free_name()
-        self.staging.write(move, name, content)
-        move.copies.append((name, backup))
-        move.backups.append(backup)
-
-    def shelve_copies(self, moves: Sequence[Move]) -> set[int]:
-        """Move the copies, which are durable now, into backups/; return which directories."""
-        targets: set[int] = set()
-        for move in moves:
-            target = self.volume.backups(move.key.owner)
-            while move.copies:
-                name, backup = move.copies[0]
-                self.staging.shelve(name, target, backup)
-                move.links.append((target, backup.name))
-                move.copies.pop(0)
-                targets.add(target)
-        return targets
-
-    def _set_aside(self, move: Move, now: datetime) -> None:
-        """Link the broken inode into quarantine/, the same bytes once (V4).
-
-        What cannot be linked, or read, is moved there once it has come out.
-        """
-        broken = move.publish.found.judged.content
-        if broken is not None and is_set_aside(self.volume, move.key, broken):
-            return
-        name = free_aside_name(self.volume, move.key, now)
+        if not staged.found.broken or staged.publish.purge:
+            return staged
+        broken = staged.found.judged.content
+        if broken is not None and is_set_aside(self.volume, staged.key, broken):
+            return staged
+        name = free_aside_name(self.volume, staged.key, now)
         if broken is None:
-            move.set_aside = True
-            return
-        documents = self.volume.documents(move.key.owner)
+            return replace(staged, aside=True)
+        linked = self._link(staged, self.volume.quarantine, name)
+        return linked or self._set_aside_otherwise(staged, name, broken)
+
+    def keep_content(self, staged: Staged, now: datetime) -> Staged:
+        """Back up the content that the change replaces: link it, or copy it. Raises LookAgain."""
+        publish, found = staged.publish, staged.found
+        if publish.purge or not publish.backup or found.content is None:
+            return staged
+        if found.broken and found.source is not None:
+            return staged  # it is a backup already
+        linked = None
+        if found.judged.verdict is Verdict.SOUND and self.staging.capabilities.links:
+            linked = self._link_backup(staged, found.content, now)
+        return linked or self._copy(staged, found.content, now)
+
+    def _link_backup(self, staged: Staged, content: Content, now: datetime) -> Staged | None:
+        """Link the judged file into backups/; None if it cannot be linked, or synced."""
+        backup = self._next_backup(staged, content, now)
         try:
-            files.link(documents, move.key.name, self.volume.quarantine, name)
+            self.syncer.make_file_durable(staged.found)
+        except OSError:
+            return None
+        linked = self._link(staged, self.volume.backups(staged.key.owner), backup.name)
+        return linked and replace(linked, backups=(*staged.backups, backup))
+
+    def _link(self, staged: Staged, target: int, name: str) -> Staged | None:
+        """Link the document's file to a new name; None if the disk refuses. Raises LookAgain."""
+        documents = self.volume.documents(staged.key.owner)
+        try:
+            files.link(documents, staged.key.name, target, name)
         except (FileNotFoundError, FileExistsError) as error:
             raise LookAgain from error
         except OSError:
-            self._set_aside_otherwise(move, name, broken)
-        else:
-            move.links.append((self.volume.quarantine, name))
-            if not move.is_judged(self.volume.quarantine, name):
+            return None
+        with self.leftovers.removed_on_error(target, name):
+            if not is_judged(staged.found, target, name):
                 raise LookAgain
+        return replace(staged, links=(*staged.links, (target, name)))
 
-    def _set_aside_otherwise(self, move: Move, name: str, broken: Content) -> None:
-        """Where the broken inode cannot be linked: move it once it comes out, else copy it now."""
-        if self.staging.capabilities.exchange or move.publish.content is None:
-            move.set_aside = True
-            return
-        descriptor = files.stage(self.volume.quarantine, name, broken.data, None, time.time_ns())
-        move.links.append((self.volume.quarantine, name))
-        try:
-            files.sync(descriptor)
-        finally:
-            os.close(descriptor)
+    def _copy(self, staged: Staged, content: Content, now: datetime) -> Staged:
+        """Stage a copy; `Staging.shelve` moves it into backups/ once it is durable."""
+        backup = self._next_backup(staged, content, now)
+        copy = self.staging.write(self.staging.free_name(), staged.key, content)
+        return replace(
+            staged,
+            copies=(*staged.copies, (copy, backup)),
+            backups=(*staged.backups, backup),
+            descriptors=(*staged.descriptors, copy.descriptor),
+        )
 
-    # what came out of the live name
-
-    def keep_what_came_out(self, moves: Sequence[Move], now: datetime, *, atomic: bool) -> None:
-        """Keep a hand edit, or broken bytes, before the sync that lets go of their old name.
-
-        Where that cannot be done now, their new name is synced, unless a record needs what the disk
-        may still have under it: the content that was staged there. Raises InDoubt.
-        """
-        for move in moves:
+    def _set_aside_otherwise(self, staged: Staged, name: str, broken: Content) -> Staged:
+        """Move a broken file that cannot be linked once it is displaced; else copy it now."""
+        if self.staging.capabilities.exchange or staged.publish.content is None:
+            return replace(staged, aside=True)
+        target = self.volume.quarantine
+        descriptor = files.stage(target, name, broken.data, None, time.time_ns())
+        with self.leftovers.removed_on_error(target, name):
             try:
-                if move.displaced and self._is_only_there(move):
-                    self._see_out(move, now)
-                    move.displaced = False
+                files.sync(descriptor)
+            finally:
+                os.close(descriptor)
+        return replace(staged, links=(*staged.links, (target, name)))
+
+    def _next_backup(self, staged: Staged, content: Content, now: datetime) -> Backup:
+        index = self.backup_indexes[staged.key.owner]
+        return next_backup(staged.key, content, now, backup_index=index, after=staged.backups)
+
+    # after the change is visible
+
+    def keep_displaced(
+        self, changes: Sequence[Published | Refused], now: datetime, *, atomic: bool
+    ) -> list[Published | Refused]:
+        """Keep displaced hand edits and broken files before the sync that drops their old name.
+
+        If one cannot be kept now, staging/ is synced, so that its name there is durable; not in a
+        transaction, whose record needs what the disk may still have under that name: the content
+        that was staged there. Raises InDoubt.
+        """
+        kept: list[Published | Refused] = []
+        for change in changes:
+            try:
+                if isinstance(change, Published) and self._is_only_copy(change):
+                    kept.append(self._dispose(change, now))
+                    continue
             except OSError:
                 if not atomic:
-                    self._hold_what_came_out()
+                    self._sync_staging()
+            kept.append(change)
+        return kept
 
-    def _hold_what_came_out(self) -> None:
+    def dispose(self, change: Published, now: datetime) -> Published:
+        """Remove or keep the displaced file; everything is durable. A failure is retried later."""
+        try:
+            return self._dispose(change, now)
+        except FileNotFoundError:
+            return change  # a reopening disposed of it
+        except OSError as error:
+            self._undisposed.append(change)
+            return replace(change, left=describe(error))
+
+    def retry(self, now: datetime) -> None:
+        """Dispose of the files that earlier commits could not; the next start would too."""
+        undisposed, self._undisposed = self._undisposed, []
+        for change in undisposed:
+            self.dispose(change, now)
+
+    def _is_only_copy(self, change: Published) -> bool:
+        """Whether the displaced file has no other name: it was not the one that was judged."""
+        if not change.displaced:
+            return False
+        staged = change.staged
+        return staged.aside or not is_judged(staged.found, self.volume.staging, change.displaced)
+
+    def _sync_staging(self) -> None:
         try:
             files.sync(self.volume.staging)
         except OSError as error:
-            raise InDoubt(error, "Syncing what came out", committed=False) from error
+            raise InDoubt(error, "Syncing what was displaced", committed=False) from error
 
-    def _is_only_there(self, move: Move) -> bool:
-        return move.set_aside or not move.is_judged(self.volume.staging, move.staged)
-
-    def see_out(self, move: Move, now: datetime) -> None:
-        """Deal with what came out, now that everything is durable; what fails is tried again."""
-        try:
-            self._see_out(move, now)
-        except FileNotFoundError:
-            return  # a reopening has dealt with it
-        except OSError as error:
-            move.left = describe(error)
-            self._unseen.append(move)
-
-    def see_out_the_rest(self, now: datetime) -> None:
-        """Try again what failed after an earlier commit; the next start would do it, too."""
-        unseen, self._unseen = self._unseen, []
-        for move in unseen:
-            self.see_out(move, now)
-
-    def _see_out(self, move: Move, now: datetime) -> None:
-        if move.publish.purge:
-            self._erase(move, now)
-        elif move.set_aside:
-            self._move_aside(move, now)
-        elif move.is_judged(self.volume.staging, move.staged):
-            files.unlink(self.volume.staging, move.staged)
+    def _dispose(self, change: Published, now: datetime) -> Published:
+        staged = change.staged
+        edit: Backup | None = None
+        if staged.publish.purge:
+            self._erase(change, now)
+        elif staged.aside:
+            self._move_aside(change, now)
+        elif is_judged(staged.found, self.volume.staging, change.displaced):
+            files.unlink(self.volume.staging, change.displaced)
         else:
-            self._keep_stranger(move, now)
+            edit = self._keep_edit(change, now)
+        return replace(change, displaced="", edit=edit)
 
-    def _erase(self, move: Move, now: datetime) -> None:
-        """Erase what a purged document was by now; a directory, never ours, is set aside."""
+    def _erase(self, change: Published, now: datetime) -> None:
+        """Erase what a purge displaced; a directory, which Seline did not make, is set aside."""
         try:
-            files.unlink(self.volume.staging, move.staged)
+            files.unlink(self.volume.staging, change.displaced)
         except IsADirectoryError:
-            self._move_aside(move, now)
+            self._move_aside(change, now)
 
-    def _move_aside(self, move: Move, now: datetime) -> None:
-        aside = free_aside_name(self.volume, move.key, now)
-        files.rename(self.volume.staging, move.staged, self.volume.quarantine, aside)
+    def _move_aside(self, change: Published, now: datetime) -> None:
+        aside = free_aside_name(self.volume, change.staged.key, now)
+        files.rename(self.volume.staging, change.displaced, self.volume.quarantine, aside)
         files.sync(self.volume.quarantine)
 
-    def _keep_stranger(self, move: Move, now: datetime) -> None:
-        """Someone edited the document in the very moment of the save: keep what they wrote."""
-        raw = files.read_whole(self.volume.staging, move.staged, size_max=1 << 40)
+    def _keep_edit(self, change: Published, now: datetime) -> Backup | None:
+        """Keep a hand edit made during the save; return its backup, None if it is torn."""
+        raw = files.read_whole(self.volume.staging, change.displaced, size_max=1 << 40)
+        backup: Backup | None = None
         if why_not_json(raw.data) is not None:
-            self._move_aside(move, now)
-            place = "quarantine"
+            self._move_aside(change, now)
         else:
-            place = f"backup {self._keep_edit(move, Content.of(raw.data), now)}"
-        self.tell(
+            backup = self._back_up_edit(change, Content.of(raw.data), now)
+        name = change.staged.key.name
+        place = "quarantine" if backup is None else f"backup {backup.name}"
+        self.report(
             Incident(
                 kind="edited_meanwhile",
-                document=move.key.name,
+                document=name,
                 at=now,
-                summary=f"{move.key.name} was edited by hand while it was saved; the edit is kept "
-                f"as {place}.",
+                summary=f"{name} was edited by hand while it was saved; the edit is kept as "
+                f"{place}.",
             )
         )
+        return backup
 
-    def _keep_edit(self, move: Move, content: Content, now: datetime) -> str:
-        """Make a durable backup, with a checksum, of a hand edit; return its name."""
-        target, backup_index = (
-            self.volume.backups(move.key.owner),
-            self.backup_indexes[move.key.owner],
-        )
-        backup = move.next_backup(backup_index, content, now)
-        name = self.staging.free_name()
-        descriptor, _ = self.staging.write(move, name, content)
+    def _back_up_edit(self, change: Published, content: Content, now: datetime) -> Backup:
+        """Make a durable backup, with a checksum, of a hand edit."""
+        key, staging = change.staged.key, self.volume.staging
+        target, index = self.volume.backups(key.owner), self.backup_indexes[key.owner]
+        backup = next_backup(key, content, now, backup_index=index, after=change.backups)
+        copy = self.staging.write(self.staging.free_name(), key, content)
         try:
-            files.sync(descriptor)
+            files.sync(copy.descriptor)
         finally:
-            os.close(move.descriptors.pop())
-        files.rename(self.volume.staging, name, target, backup.name)
+            os.close(copy.descriptor)
+        files.rename(staging, copy.name, target, backup.name)
         files.sync(target)
-        files.unlink(self.volume.staging, move.staged)
-        move.backups.append(backup)
-        backup_index.added(backup)
-        return backup.name
+        files.unlink(staging, change.displaced)
+        index.added(backup)
+        return backup

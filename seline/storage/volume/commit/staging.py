@@ -1,7 +1,12 @@
-"""What a commit writes into staging/, and how it goes from there to its name.
+"""The states of a change in a commit, and the files that it writes into staging/.
+
+    Publish (the plan's) -> Staged -> Published or Refused
+
+A `Staged` is not visible yet, and lists every name that was made for it: that is what an undo
+removes. Each step returns the next state, or raises and leaves nothing that the state before it
+does not list.
 
 V1  A name passes from the old file to the new one in one step; nothing is written in place.
-What is staged is synced by the commit, before any of it goes anywhere.
 """
 
 from __future__ import annotations
@@ -9,14 +14,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple, TypeAlias
 
-from seline.domain.backup import Backup, Stamp, backup_name
+import msgspec
+
+from seline.domain.backup import Backup, backup_name
 from seline.domain.document import Content, DocumentKey
 from seline.domain.verdict import Verdict
-from seline.storage.planner import Publish
+from seline.storage.planner import Found, Publish
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.capabilities import Capabilities
@@ -26,115 +34,208 @@ from seline.storage.volume.os_errors import LookAgain
 
 _NO_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 
+Name: TypeAlias = tuple[int, str]
+"""A directory's descriptor and a name in it."""
 
-@dataclass(slots=True)
-class Move:
-    """One document's way through the commit."""
+
+class StagedFile(NamedTuple):
+    """A file in staging/, open until the commit ends."""
+
+    name: str
+    descriptor: int
+    mtime_ns: int
+
+
+class Staged(msgspec.Struct, frozen=True, kw_only=True):
+    """A change before it is visible.
+
+    `file` is the new content, None for a removal. `copies` are backups that are still in staging/,
+    `links` the names made in backups/ and quarantine/. `backups` are all backups made, oldest
+    first. `aside`: the replaced file goes to quarantine/ once it is displaced.
+    """
 
     publish: Publish
-    key: DocumentKey
-    staged: str = ""
-    descriptor: int = -1
-    mtime_ns: int = 0
-    copies: list[tuple[str, Backup]] = field(default_factory=list[tuple[str, Backup]])
-    descriptors: list[int] = field(default_factory=list[int])
-    links: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
-    backups: list[Backup] = field(default_factory=list[Backup])
-    set_aside: bool = False
-    displaced: bool = False
+    file: StagedFile | None = None
+    copies: tuple[tuple[StagedFile, Backup], ...] = ()
+    links: tuple[Name, ...] = ()
+    backups: tuple[Backup, ...] = ()
+    descriptors: tuple[int, ...] = ()
+    aside: bool = False
+
+    @property
+    def key(self) -> DocumentKey:
+        return self.publish.key
+
+    @property
+    def found(self) -> Found:
+        return self.publish.found
+
+    def names(self, staging: int) -> Iterator[Name]:
+        """Yield every name that was made for the change."""
+        yield from ((staging, copy.name) for copy, _ in self.copies)
+        yield from self.links
+        if self.file is not None:
+            yield staging, self.file.name
+
+
+class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """A change that is visible.
+
+    `displaced` is the name in staging/ of the file that had the document's name before, "" once it
+    is disposed of, or if there was none. `edit` is the backup of a hand edit found there. `left`
+    says why the disk kept the displaced file.
+    """
+
+    staged: Staged
+    displaced: str = ""
+    edit: Backup | None = None
     left: str = ""
-    refused: OSError | None = None
 
-    def is_judged(self, directory: int, name: str) -> bool:
-        """Whether what bears this name is the very inode that was judged, unchanged."""
-        token = self.publish.found.token
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        return isinstance(token, FileIdentity) and token.same_bytes(FileIdentity.of(status))
+    @property
+    def backups(self) -> tuple[Backup, ...]:
+        return self.staged.backups + (() if self.edit is None else (self.edit,))
 
-    def next_backup(self, backup_index: BackupIndex, content: Content, now: datetime) -> Backup:
-        """Return the backup that a content becomes, after every one that there is."""
-        document = self.key.name
-        after: Stamp | None = self.backups[-1].stamp if self.backups else None
-        stamp = backup_index.next_stamp(document, now, after=after)
-        return Backup(
-            name=backup_name(document, stamp),
-            document=document,
-            stamp=stamp,
-            size_bytes=content.size_bytes,
-            revision=content.revision,
-            verdict=Verdict.SOUND,
-        )
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
+    """A change that the disk refused to publish: the document is unchanged."""
+
+    staged: Staged
+    error: OSError
+
+
+def is_judged(found: Found, directory: int, name: str) -> bool:
+    """Whether the file of this name is the very inode that was judged, unchanged."""
+    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    token = found.token
+    return isinstance(token, FileIdentity) and token.same_bytes(FileIdentity.of(status))
+
+
+def next_backup(
+    key: DocumentKey,
+    content: Content,
+    now: datetime,
+    *,
+    backup_index: BackupIndex,
+    after: tuple[Backup, ...],
+) -> Backup:
+    """Return the backup that a content becomes: later than every existing one and than `after`."""
+    newest = after[-1].stamp if after else None
+    stamp = backup_index.next_stamp(key.name, now, after=newest)
+    return Backup(
+        name=backup_name(key.name, stamp),
+        document=key.name,
+        stamp=stamp,
+        size_bytes=content.size_bytes,
+        revision=content.revision,
+        verdict=Verdict.SOUND,
+    )
+
+
+@dataclass(slots=True)
+class Leftovers:
+    """Removes temporary names, and retries before the next commit those that the disk kept."""
+
+    _names: list[Name] = field(default_factory=list[Name])
+
+    def remove(self, directory: int, name: str) -> None:
+        """Remove a name; never raises OSError."""
+        try:
+            files.unlink(directory, name, missing_ok=True)
+        except OSError:
+            self._names.append((directory, name))
+
+    @contextlib.contextmanager
+    def removed_on_error(self, directory: int, name: str) -> Generator[None]:
+        """Remove a new name if the block raises."""
+        try:
+            yield
+        except BaseException:
+            self.remove(directory, name)
+            raise
+
+    def retry(self) -> None:
+        """Remove the names that could not be removed before."""
+        names, self._names = self._names, []
+        for directory, name in names:
+            self.remove(directory, name)
 
 
 @dataclass(slots=True)
 class Staging:
-    """Writes into the staging/ of one ground, and moves out of it. `probed` says in which way."""
+    """Writes files into staging/ and renames them to their places."""
 
     volume: VolumeDirectory
     capabilities: Capabilities
+    leftovers: Leftovers
     _sequence: int = 0
 
-    def stage(self, move: Move) -> None:
-        """Write a document's new content."""
-        if move.publish.content is not None:
-            move.staged = self.free_name()
-            move.descriptor, move.mtime_ns = self.write(move, move.staged, move.publish.content)
+    def stage(self, publish: Publish) -> Staged:
+        """Write a document's new content, not yet synced."""
+        if publish.content is None:
+            return Staged(publish=publish)
+        name = self.free_name()
+        with self.leftovers.removed_on_error(self.volume.staging, name):
+            file = self.write(name, publish.key, publish.content)
+        return Staged(publish=publish, file=file, descriptors=(file.descriptor,))
 
-    def write(self, move: Move, name: str, content: Content) -> tuple[int, int]:
-        """Write a content, to be synced with the others; return its descriptor and its mtime."""
-        attribute, mtime_ns = self.capabilities.mark(move.key, content)
+    def write(self, name: str, key: DocumentKey, content: Content) -> StagedFile:
+        """Write a content with its checksum to a name in staging/, not yet synced."""
+        attribute, mtime_ns = self.capabilities.mark(key, content)
         descriptor = files.stage(self.volume.staging, name, content.data, attribute, mtime_ns)
-        move.descriptors.append(descriptor)
-        return descriptor, mtime_ns
+        return StagedFile(name, descriptor, mtime_ns)
 
-    def free_name(self) -> str:
-        """Return a name in staging/ that nothing bears."""
-        self._sequence += 1
-        return f"{self._sequence:08x}"
-
-    def shelve(self, name: str, target: int, backup: Backup) -> None:
-        """Move a copy to its name among the backups; never over one that bears it already."""
-        if not self.capabilities.exchange:
-            files.rename(self.volume.staging, name, target, backup.name)
-            return
-        try:
-            files.rename_new(self.volume.staging, name, target, backup.name)
-        except FileExistsError as error:
-            raise LookAgain from error
-
-    def put_in_place(self, move: Move) -> None:
-        """Put the new content in place of the old one, or take the document away.
-
-        What bore the name before comes out under `move.staged`, which `displaced` says.
-        """
-        documents, name = self.volume.documents(move.key.owner), move.key.name
-        if move.publish.content is None:
-            move.staged = self.free_name()
-            with contextlib.suppress(FileNotFoundError):
-                files.rename(documents, name, self.volume.staging, move.staged)
-                move.displaced = True
-            return
+    def shelve(self, staged: Staged) -> Staged:
+        """Move the first copy, which is durable, into backups/. Raises LookAgain if it exists."""
+        (copy, backup), *rest = staged.copies
+        target = self.volume.backups(staged.key.owner)
         if self.capabilities.exchange:
             try:
-                self._exchange(move, documents)
+                files.rename_new(self.volume.staging, copy.name, target, backup.name)
+            except FileExistsError as error:
+                raise LookAgain from error
+        else:
+            files.rename(self.volume.staging, copy.name, target, backup.name)
+        return msgspec.structs.replace(
+            staged, copies=tuple(rest), links=(*staged.links, (target, backup.name))
+        )
+
+    def publish(self, staged: Staged) -> Published:
+        """Replace the document by its staged content, or remove it."""
+        documents, name = self.volume.documents(staged.key.owner), staged.key.name
+        if staged.file is None:
+            removed = self.free_name()
+            with contextlib.suppress(FileNotFoundError):
+                files.rename(documents, name, self.volume.staging, removed)
+                return Published(staged=staged, displaced=removed)
+            return Published(staged=staged)
+        if self.capabilities.exchange:
+            try:
+                displaced = self._exchange(staged.found, staged.file.name, documents)
             except OSError as error:
                 if error.errno not in _NO_EXCHANGE:
                     raise
-                self.capabilities = replace(
-                    self.capabilities, exchange=False
-                )  # there was no room to probe it
+                # the volume was too full for the probe at open
+                self.capabilities = replace(self.capabilities, exchange=False)
             else:
-                return
-        files.rename(self.volume.staging, move.staged, documents, name)
+                return Published(staged=staged, displaced=displaced)
+        files.rename(self.volume.staging, staged.file.name, documents, name)
+        return Published(staged=staged)
 
-    def _exchange(self, move: Move, documents: int) -> None:
-        name = move.key.name
-        if move.publish.found.judged.verdict is Verdict.MISSING:
+    def _exchange(self, found: Found, staged: str, documents: int) -> str:
+        """Exchange the staged file with the document; return the displaced file's name, or ""."""
+        name = found.key.name
+        if found.judged.verdict is Verdict.MISSING:
             with contextlib.suppress(FileExistsError):
-                files.rename_new(self.volume.staging, move.staged, documents, name)
-                return
+                files.rename_new(self.volume.staging, staged, documents, name)
+                return ""
         try:
-            files.exchange(self.volume.staging, move.staged, documents, name)
-            move.displaced = True
+            files.exchange(self.volume.staging, staged, documents, name)
         except FileNotFoundError:
-            files.rename(self.volume.staging, move.staged, documents, name)
+            files.rename(self.volume.staging, staged, documents, name)
+            return ""
+        return staged
+
+    def free_name(self) -> str:
+        """Return a new name in staging/."""
+        self._sequence += 1
+        return f"{self._sequence:08x}"

@@ -25,12 +25,20 @@ SYNC_THREADS: Final = 16
 
 @dataclass(slots=True)
 class Syncer:
-    """Syncs on one ground. `known` is what each document is known by that is durable."""
+    """Syncs files and directories of one volume, and knows which documents are durable."""
 
     volume: VolumeDirectory
-    known: dict[DocumentKey, FileIdentity] = field(default_factory=dict[DocumentKey, FileIdentity])
+    _known: dict[DocumentKey, FileIdentity] = field(default_factory=dict[DocumentKey, FileIdentity])
     _refused: dict[tuple[int, int], OSError] = field(default_factory=dict[tuple[int, int], OSError])
     _pool: ThreadPoolExecutor | None = None
+
+    def remember(self, key: DocumentKey, identity: FileIdentity) -> None:
+        """Note that this file of a document is durable."""
+        self._known[key] = identity
+
+    def forget(self, key: DocumentKey) -> None:
+        """Note that a document is gone."""
+        self._known.pop(key, None)
 
     def make_durable(self, found: Sequence[Found]) -> None:
         """Make durable what lies there and is not known to be so, with its name.
@@ -47,7 +55,7 @@ class Syncer:
         self.sync_directories(map(self.volume.documents, owners), "Syncing the documents")
         for one in strange:
             if isinstance(one.token, FileIdentity):
-                self.known[one.key] = one.token
+                self.remember(one.key, one.token)
 
     def make_file_durable(self, found: Found) -> None:
         """Sync a file as it lies there, unless that is needless; once, whatever came of it."""
@@ -68,7 +76,7 @@ class Syncer:
 
     def _is_known(self, found: Found) -> bool:
         """Whether this process wrote the file, or has synced it: `cp -a` and `mv` do not."""
-        return self.known.get(found.key) == found.token
+        return self._known.get(found.key) == found.token
 
     def sync_files(self, descriptors: Sequence[int]) -> None:
         """Sync files together: where there are several, the file system merges its commits."""

@@ -1,0 +1,81 @@
+"""The interface of a commit form: make one batch of documents current, or change nothing.
+
+The writer's queue, the reopening, strict mode and the store know only this interface, so a second
+form can be added beside `exchange_form`. Only the writer's thread calls a committer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+from seline.domain.backup import Backup
+from seline.domain.document import DocumentKey
+from seline.storage.planner import Found, Plan
+from seline.storage.volume.commit.overlay import Overlay
+
+
+class Committed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a commit made current, by document.
+
+    `backups` names the backup of the content before, `made` lists every new backup. `refused` holds
+    the error of each document that the disk refused to publish; it is unchanged. `unerased` holds
+    what the disk kept of a purged document.
+    """
+
+    backups: dict[DocumentKey, str] = {}
+    made: dict[DocumentKey, list[Backup]] = {}
+    refused: dict[DocumentKey, OSError] = {}
+    unerased: dict[DocumentKey, str] = {}
+
+
+class Committer(Protocol):
+    """Makes batches of documents current and durable (V1, V2, V3, V5, V7)."""
+
+    @property
+    def overlay(self) -> Overlay:
+        """What readers are answered while a commit runs."""
+        ...
+
+    def commit(self, plan: Plan, *, now: datetime) -> Committed:
+        """Make the plan's publishes current together; everything is durable on return.
+
+        Raises StagingFailed or LookAgain (nothing has changed), DirectoryFailed (nothing was
+        visible; whether the undo is durable is not known) or InDoubt (the outcome is unknown, or
+        known to be durable but not published). After the last two, call `recover` before the next
+        commit.
+        """
+        ...
+
+    def make_durable(self, found: Sequence[Found]) -> None:
+        """Make the files as found durable, so that a change may rely on them (V3).
+
+        Raises DirectoryFailed.
+        """
+        ...
+
+    def recover(self, now: datetime, *, again: bool = False) -> frozenset[DocumentKey]:
+        """Complete a commit that ended in the middle, and remove what it left.
+
+        Returns the documents that it completed. `again`: after a failed sync, not at start.
+        Repeating it gives the same result. Raises StorageError.
+        """
+        ...
+
+    def recommit(self, found: Sequence[Found], now: datetime) -> None:
+        """Commit the documents once more as they were found, after a sync of them failed.
+
+        Raises OSError, or as `commit` does.
+        """
+        ...
+
+    def leftovers(self) -> Sequence[str]:
+        """Return the names of temporary files; there are none after a commit that returned."""
+        ...
+
+    def close(self) -> None:
+        """Stop the threads. Idempotent. No commit may follow."""
+        ...

@@ -1,0 +1,68 @@
+"""What readers are answered while a document's file is not its durable content.
+
+V3  Content that a power cut could take away is never served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from msgspec import UNSET, UnsetType
+
+from seline.domain.document import Content, DocumentKey
+from seline.errors import SelineError, VolumeFailed
+
+Answer: TypeAlias = Content | SelineError | None
+"""A content, None for a document that does not exist, or the error that a read raises."""
+
+
+class Overlay:
+    """Answers that replace the files: during a commit, and after one whose outcome is unknown.
+
+    The writer's thread changes it; any thread asks it.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[DocumentKey, Answer] = {}
+        self._in_doubt: frozenset[DocumentKey] = frozenset()
+
+    def hold(self, key: DocumentKey, answer: Answer) -> None:
+        """Answer readers of a document with `answer`, not with its file."""
+        self._held[key] = answer
+
+    def release(self, key: DocumentKey) -> None:
+        """Let readers see a document's file again."""
+        self._held.pop(key, None)
+
+    def doubt(self, keys: Iterable[DocumentKey]) -> None:
+        """Refuse reads of documents whose outcome is unknown, until `clear`."""
+        self._in_doubt |= frozenset(keys)
+
+    def clear(self) -> None:
+        """Let readers see every file again."""
+        self._in_doubt = frozenset()
+        self._held.clear()
+
+    def answer(self, key: DocumentKey) -> Answer | UnsetType:
+        """Return what to answer a reader, UNSET if the file is to be read."""
+        held = self._held.get(key, UNSET)  # before the doubt, which is set before it is released
+        return _unknown(key) if key in self._in_doubt else held
+
+    def check_known(self, key: DocumentKey) -> None:
+        """Raise VolumeFailed if the outcome of the document's last change is unknown."""
+        if key in self._in_doubt:
+            raise _unknown(key)
+
+    @property
+    def keys(self) -> frozenset[DocumentKey]:
+        """The documents that are not answered from their files."""
+        return self._in_doubt | frozenset(self._held)
+
+
+def _unknown(key: DocumentKey) -> VolumeFailed:
+    return VolumeFailed(
+        f"Whether the last change of {key.name} was made is not known yet: the disk failed and is "
+        "being read again.",
+        hint="Try again in half a minute.",
+    )
