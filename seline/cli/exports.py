@@ -9,8 +9,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -55,9 +54,11 @@ async def export(api: Api, options: GlobalOptions, file: str, force: bool) -> Ex
         return await _export_folder(api, file)
     if file == "-":
         return _report_whole("stdout", await _receive_tail(api, terminal.out_bytes))
+    from seline.outbound.whole_file import whole_file
+
     _check_absent(file, force=force)
-    with _whole_file(file, replace=force) as write:
-        tail = await _receive_tail(api, write)
+    with whole_file(file, replace=force) as target:
+        tail = await _receive_tail(api, target.write)
     return _report_whole(file, tail)
 
 
@@ -128,51 +129,7 @@ def _report_lacking(where: str, names: Sequence[str]) -> Exit:
     return Exit.DAMAGE
 
 
-@contextmanager
-def _whole_file(file: str, *, replace: bool) -> Generator[Callable[[bytes], object]]:
-    """Give a `write`; after a block without an error the file exists, whole and durable."""
-    import tempfile
-
-    folder = os.path.dirname(file) or "."
-    descriptor, staged = tempfile.mkstemp(
-        prefix=f".{os.path.basename(file)}.", suffix=".part", dir=folder
-    )
-    try:
-        with open(descriptor, "wb") as target:
-            yield target.write
-            target.flush()
-            os.fsync(target.fileno())
-        _publish(staged, file, replace=replace)
-    finally:
-        if os.path.lexists(staged):
-            os.unlink(staged)
-    _sync_folder(folder)
-
-
-def _publish(staged: str, file: str, *, replace: bool) -> None:
-    if replace:
-        os.replace(staged, file)
-        return
-    try:
-        os.link(staged, file)
-    except FileExistsError as error:
-        raise _exists(file) from error
-    except OSError:
-        os.rename(staged, file)  # a file system without links
-
-
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _check_absent(file: str, *, force: bool) -> None:
+    """Raise FileExistsError before the export is made."""
     if os.path.lexists(file) and not force:
-        raise _exists(file)
-
-
-def _exists(file: str) -> OSError:
-    return FileExistsError(errno.EEXIST, "it exists already; nothing was written", file)
+        raise FileExistsError(errno.EEXIST, "it exists already; nothing was written", file)

@@ -6,7 +6,6 @@ Every file is whole or absent, and durable when `put` returns; only `seline-…Z
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
 import stat
@@ -16,6 +15,7 @@ from typing import Final, TypeVar
 
 from seline.domain.manifest import MANIFEST_NAME, parse_export_name
 from seline.errors import ExportFailed
+from seline.outbound.whole_file import sync_folder, whole_file
 
 LIMIT_S: Final = 300.0
 T = TypeVar("T")
@@ -69,15 +69,8 @@ class Folder:
     def _put(self, export: str, file: str, data: bytes) -> None:
         folder = os.path.join(self._path, export)
         _make(folder)
-        staged = os.path.join(folder, f".{file}.part")
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(staged)  # a sync of it may have failed, which is never tried again
-        with open(staged, "xb") as target:
+        with whole_file(os.path.join(folder, file), replace=True) as target:
             target.write(data)
-            target.flush()
-            os.fsync(target.fileno())
-        os.replace(staged, os.path.join(folder, file))
-        _sync(folder)
 
     def _get(self, export: str, file: str) -> bytes:
         with open(os.path.join(self._path, export, file), "rb") as source:
@@ -92,9 +85,9 @@ class Folder:
         manifest = os.path.join(folder, MANIFEST_NAME)
         if os.path.lexists(manifest):
             os.unlink(manifest)
-            _sync(folder)
+            sync_folder(folder)
         shutil.rmtree(folder)
-        _sync(self._path)
+        sync_folder(self._path)
 
     async def _in_thread(self, work: Callable[[], T], doing: str) -> T:
         loop = asyncio.get_running_loop()
@@ -116,12 +109,4 @@ def _make(folder: str) -> None:
     if above != folder:
         _make(above)
     os.mkdir(folder, 0o700)
-    _sync(above)
-
-
-def _sync(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(above)

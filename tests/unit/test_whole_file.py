@@ -1,0 +1,48 @@
+"""Files outside the volume: whole and durable under their name, or absent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from seline.outbound.whole_file import whole_file
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_file_gets_its_name_with_all_its_bytes(tmp_path: Path, replace: bool) -> None:
+    with whole_file(str(tmp_path / "out.json"), replace=replace) as file:
+        file.write(b"all of it")
+        assert not (tmp_path / "out.json").exists()
+
+    assert (tmp_path / "out.json").read_bytes() == b"all of it"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+
+
+def test_an_error_leaves_nothing(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ZeroDivisionError),
+        whole_file(str(tmp_path / "out.json"), replace=True) as file,
+    ):
+        file.write(b"a part")
+        raise ZeroDivisionError
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_file_is_replaced_only_if_asked(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    path.write_bytes(b"old")
+
+    with (
+        pytest.raises(FileExistsError) as caught,
+        whole_file(str(path), replace=False) as file,
+    ):
+        file.write(b"new")
+    assert caught.value.filename == str(path)
+    assert path.read_bytes() == b"old"
+
+    with whole_file(str(path), replace=True) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
