@@ -40,7 +40,7 @@ class NewerFormat(ValueError):
 @lru_cache(maxsize=16_384)
 def name_hash(key: DocumentKey) -> bytes:
     """Return the 16 bytes that tie a checksum to its document."""
-    address = key.name if not key.owner else f"{key.owner}/{key.name}"
+    address = key.name if not key.space else f"{key.space}/{key.name}"
     return hashlib.sha256(address.encode()).digest()[:16]
 
 

@@ -21,10 +21,10 @@ Revision: TypeAlias = str
 """The SHA-256 of a document's bytes, in hex. In quotes it is the HTTP ETag."""
 
 BOT: Final = ""
-"""The owner of the bot's own documents (the data directory's top)."""
+"""The space of the bot's own documents (the data directory's top)."""
 
 SELINE: Final = "seline"
-"""The owner of Seline's own state (`.seline/`)."""
+"""The space of Seline's own state (`.seline/`)."""
 
 METADATA_NAME: Final = "metadata.json"
 NAME_CHARACTERS_MAX: Final = 100
@@ -35,7 +35,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
 class DocumentKey(NamedTuple):
     """A document's address in a store."""
 
-    owner: str
+    space: str
     name: str
 
 

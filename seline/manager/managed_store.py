@@ -250,7 +250,7 @@ class ManagedStore:
 
     def _note_blank_save(self, key: DocumentKey, outcome: Outcome) -> None:
         blank = outcome.answer
-        if key.owner != BOT or not isinstance(blank, BlankSaved):
+        if key.space != BOT or not isinstance(blank, BlankSaved):
             return
         readable = self.pins.failure is None
         pinned = readable and blank.pinned

@@ -67,7 +67,7 @@ class Metadata:
             return
 
     def _count(self, key: DocumentKey, outcome: Outcome) -> None:
-        if key.owner != BOT:
+        if key.space != BOT:
             return
         with self._lock:
             self._writes += 1

@@ -91,7 +91,7 @@ class Pins:
 
     def retain(self, key: DocumentKey) -> Retain:
         """Return the function that plans a document's rotation."""
-        return retain_state if key.owner == SELINE else partial(self.plan, key)
+        return retain_state if key.space == SELINE else partial(self.plan, key)
 
     def plan(
         self, key: DocumentKey, backups: Sequence[Backup], current_revision: Revision | None

@@ -248,7 +248,7 @@ class DocumentStore(Protocol):
         """
         ...
 
-    def documents(self, owner: str) -> Sequence[DocumentInfo]:
+    def documents(self, space: str) -> Sequence[DocumentInfo]:
         """List the documents, sorted by name. May read what was never read. Blocks."""
         ...
 
@@ -256,7 +256,7 @@ class DocumentStore(Protocol):
         """List a document's backups, newest first, unjudged. Blocks."""
         ...
 
-    def backup_counts(self, owner: str) -> dict[str, int]:
+    def backup_counts(self, space: str) -> dict[str, int]:
         """Return the number of backups by document, of deleted documents too. Blocks."""
         ...
 
@@ -308,7 +308,7 @@ class DocumentStore(Protocol):
         """Whether the emergency space is there."""
         ...
 
-    def snapshot(self, owner: str) -> Future[AbstractContextManager[Snapshot]]:
+    def snapshot(self, space: str) -> Future[AbstractContextManager[Snapshot]]:
         """Hold every document's current content still, between two batches."""
         ...
 

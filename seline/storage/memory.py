@@ -116,7 +116,7 @@ class MemoryStore:
         future.set_result(outcomes)
         return future
 
-    def documents(self, owner: str) -> Sequence[DocumentInfo]:
+    def documents(self, space: str) -> Sequence[DocumentInfo]:
         self._check_open()
         with self._lock:
             return [
@@ -129,7 +129,7 @@ class MemoryStore:
                     backup_count=len(kept.backups),
                 )
                 for key, kept in sorted(self._kept.items())
-                if key.owner == owner and kept.content is not None
+                if key.space == space and kept.content is not None
             ]
 
     def backups(self, key: DocumentKey) -> Sequence[Backup]:
@@ -139,12 +139,12 @@ class MemoryStore:
             backups = [backup for backup, _ in kept.backups.values()]
             return sorted(backups, key=lambda backup: backup.stamp, reverse=True)
 
-    def backup_counts(self, owner: str) -> dict[str, int]:
+    def backup_counts(self, space: str) -> dict[str, int]:
         with self._lock:
             return {
                 key.name: len(kept.backups)
                 for key, kept in self._kept.items()
-                if key.owner == owner and kept.backups
+                if key.space == space and kept.backups
             }
 
     def read_backup(self, key: DocumentKey, backup: str) -> Judged:
@@ -194,12 +194,12 @@ class MemoryStore:
     def has_reserve(self) -> bool:
         return True
 
-    def snapshot(self, owner: str) -> Future[AbstractContextManager[Snapshot]]:
+    def snapshot(self, space: str) -> Future[AbstractContextManager[Snapshot]]:
         with self._lock:
             contents = {
                 key.name: kept.content
                 for key, kept in self._kept.items()
-                if key.owner == owner and kept.content is not None
+                if key.space == space and kept.content is not None
             }
         future: Future[AbstractContextManager[Snapshot]] = Future()
         future.set_result(nullcontext(_Instant(self._clock.now(), contents)))
@@ -207,7 +207,7 @@ class MemoryStore:
 
     def usage(self) -> Usage:
         with self._lock:
-            kept = [kept for key, kept in self._kept.items() if key.owner == BOT]
+            kept = [kept for key, kept in self._kept.items() if key.space == BOT]
             documents = sum(one.content.size_bytes for one in kept if one.content)
             backups = sum(b.size_bytes for one in kept for b, _ in one.backups.values())
         return Usage(
@@ -269,9 +269,9 @@ class MemoryStore:
         new = sum(
             publish.content is not None and publish.found.content is None
             for publish in publishes
-            if publish.key.owner == BOT
+            if publish.key.space == BOT
         )
-        there = sum(key.owner == BOT and k.content is not None for key, k in self._kept.items())
+        there = sum(key.space == BOT and k.content is not None for key, k in self._kept.items())
         if new and there + new > self._documents_max:
             raise VolumeFull(f"There are {there} documents; {self._documents_max} are allowed.")
 

@@ -225,7 +225,7 @@ def test_a_snapshot_holds_the_instant(store: DocumentStore) -> None:
     assert read == {KEY.name: {"n": 1}, OTHER.name: {"n": 2}}
 
 
-def test_the_same_name_of_another_owner_is_another_document(store: DocumentStore) -> None:
+def test_the_same_name_of_another_space_is_another_document(store: DocumentStore) -> None:
     put(store, DocumentKey(SELINE, KEY.name), {"state": True})
     assert store.peek(KEY) is Verdict.MISSING
     assert store.documents(BOT) == []

@@ -81,7 +81,7 @@ from tests.faults.rot import (
 from tests.integration.test_http import ADMIN, settings_for
 from tests.proof.figures import note
 
-SETTLED_AFTER_NS: Final = inspect.LONG_AGO_NS
+SETTLED_AFTER_NS: Final = inspect.AT_REST_NS
 SUITE: Final = "rot"
 SEED: Final = 20250106
 FAULTS: Final = 1000

@@ -1,4 +1,4 @@
-"""Test the quarantine: the order of its items, a prefix per owner, and safe item names."""
+"""Test the quarantine: the order of its items, a prefix per space, and safe item names."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_documents_of_the_bot_and_of_seline_get_different_names(
     volume = hold(str(tmp_path), wait_s=0, clock=clock)
     try:
         names = {
-            free_aside_name(volume, DocumentKey(owner, "pins.json"), clock.now())
-            for owner in (BOT, SELINE)
+            free_aside_name(volume, DocumentKey(space, "pins.json"), clock.now())
+            for space in (BOT, SELINE)
         }
         assert len(names) == 2
     finally:

@@ -172,7 +172,7 @@ def _growth(plan: Plan) -> int:
 
 
 def _is_for_documents(publish: Publish) -> bool:
-    return publish.key.owner == BOT or publish.always
+    return publish.key.space == BOT or publish.always
 
 
 def _is_emergency(publish: Publish) -> bool:
@@ -184,7 +184,7 @@ def _is_emergency(publish: Publish) -> bool:
 
 
 def _count_change(publish: Publish) -> int:
-    if publish.key.owner != BOT:
+    if publish.key.space != BOT:
         return 0
     was_there = publish.found.judged.verdict is not Verdict.MISSING
     return (publish.content is not None) - was_there

@@ -20,7 +20,7 @@ from seline.storage.volume.os_errors import named
 
 
 class BackupIndex:
-    """What lies in one owner's backups directory. Any thread; writes nothing."""
+    """What lies in one space's backups directory. Any thread; writes nothing."""
 
     def __init__(self, directory: int) -> None:
         self._directory = directory

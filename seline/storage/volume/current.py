@@ -64,7 +64,7 @@ class CurrentDocuments:
 
     def recall(self, key: DocumentKey, revision: Revision) -> Content | None:
         """Return an earlier content by its revision, from memory or a sound backup; else None."""
-        entry = self.inspector.cache.get(key)
+        entry = self.inspector.last_known(key)
         if entry is not None and entry[1].revision == revision:
             return entry[1]
         chosen = choose_backup(self.backups(key), revision=revision, sound_only=True).chosen
@@ -72,22 +72,22 @@ class CurrentDocuments:
 
     def backups(self, key: DocumentKey) -> Iterator[tuple[Backup, Judged]]:
         """Judge a document's backups from the newest to the oldest, each when it is asked for."""
-        for backup in self.backup_indexes[key.owner].of(key.name):
+        for backup in self.backup_indexes[key.space].of(key.name):
             yield backup, self.inspector.look_at_backup(key, backup.name).judged
 
     def _sight(self, key: DocumentKey) -> Inspection:
         known = self.inspector.peek(key)
         if isinstance(known, Content):
-            entry = self.inspector.cache.get(key)
+            entry = self.inspector.last_known(key)
             if entry is not None:
                 return Inspection(Judged(Verdict.SOUND, entry[1]), entry[0])
         return self.inspector.look(key)
 
     def _content_before_edit(self, key: DocumentKey, edit: Content | None) -> Content | None:
-        entry = self.inspector.cache.get(key)
+        entry = self.inspector.last_known(key)
         if entry is None or (edit and entry[1].revision == edit.revision):
             return None
-        newest = next(iter(self.backup_indexes[key.owner].of(key.name)), None)
+        newest = next(iter(self.backup_indexes[key.space].of(key.name)), None)
         if newest is not None and newest.revision == entry[1].revision:
             return None
         return entry[1]
@@ -113,7 +113,7 @@ class CurrentDocuments:
 
         Where the file holds these very bytes, it is the record of them that is damaged.
         """
-        entry = self.inspector.cache.get(found.key)
+        entry = self.inspector.last_known(found.key)
         if entry is None:
             return None
         there, recorded = found.judged.content, found.judged.recorded

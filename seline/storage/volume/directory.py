@@ -112,13 +112,13 @@ class VolumeDirectory:
     def device_and_inode(self) -> tuple[int, int]:
         return self._device_and_inode
 
-    def documents(self, owner: str) -> int:
-        """Return the descriptor of the directory that holds an owner's documents."""
-        return self._documents[owner]
+    def documents(self, space: str) -> int:
+        """Return the descriptor of the directory that holds a space's documents."""
+        return self._documents[space]
 
-    def backups(self, owner: str) -> int:
-        """Return the descriptor of the directory that holds an owner's backups."""
-        return self._backups[owner]
+    def backups(self, space: str) -> int:
+        """Return the descriptor of the directory that holds a space's backups."""
+        return self._backups[space]
 
     @property
     def directories(self) -> tuple[int, ...]:

@@ -1,18 +1,12 @@
-"""Look at a document and say what it is: from one descriptor, through a cache of sound bytes.
-
-The cache holds encoded bytes with the file's identity (inode, mtime, ctime, size), so a hit costs
-one stat, a hand edit is seen at once, and no caller can mutate what another sees.
-"""
+"""Read and judge documents and backups, each from one descriptor."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
-import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -23,18 +17,19 @@ from seline.domain.checksum import Checksum, NewerFormat, decode_checksum, name_
 from seline.domain.document import Content, DocumentKey, Revision
 from seline.domain.verdict import Judged, Verdict, judge
 from seline.storage.volume import files
+from seline.storage.volume.cache import Cache
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import FileIdentity
 from seline.storage.volume.os_errors import describe
 
 YOUNG_NS: Final = 2_000_000_000
 """Below this age a coarse timestamp cannot tell two contents apart."""
-
-LONG_AGO_NS: Final = 120_000_000_000
+AT_REST_NS: Final = 120_000_000_000
+"""A file that has not changed for so long is not being written."""
 
 
 class Inspection(msgspec.Struct, frozen=True):
-    """A verdict with the identity of the file it was passed on, None where there is no file."""
+    """A verdict with the identity of the file that was judged, None if there is no file."""
 
     judged: Judged
     identity: FileIdentity | None
@@ -46,55 +41,11 @@ class Inspection(msgspec.Struct, frozen=True):
         return datetime.fromtimestamp(self.identity.mtime_ns / 1e9, UTC)
 
 
-class Cache:
-    """Sound contents by key, bounded in bytes, the least recently read out first."""
-
-    def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
-        self._bytes = 0
-        self._entries: OrderedDict[DocumentKey, tuple[FileIdentity, Content]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: DocumentKey) -> tuple[FileIdentity, Content] | None:
-        """Return what is remembered of a document, current or not."""
-        entry = self._entries.get(key)
-        if entry is not None:
-            try:
-                self._entries.move_to_end(key)
-            except KeyError:
-                return entry
-        return entry
-
-    def put(self, key: DocumentKey, identity: FileIdentity, content: Content) -> None:
-        """Remember a sound content, unless it alone would not fit."""
-        with self._lock:
-            self._forget(key)
-            if content.size_bytes > self._bytes_max:
-                return
-            self._entries[key] = (identity, content)
-            self._bytes += content.size_bytes
-            while self._bytes > self._bytes_max:
-                self._forget(next(iter(self._entries)))
-
-    def forget(self, key: DocumentKey) -> None:
-        """Remember nothing of a document."""
-        with self._lock:
-            self._forget(key)
-
-    def clear(self) -> None:
-        """Remember nothing."""
-        with self._lock:
-            self._entries.clear()
-            self._bytes = 0
-
-    def _forget(self, key: DocumentKey) -> None:
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            self._bytes -= entry[1].size_bytes
-
-
 class Inspector:
-    """Looks at documents and backups of one ground. Any thread; writes nothing."""
+    """Reads and judges the files of one volume, and remembers sound contents.
+
+    Any thread may call it. It writes nothing.
+    """
 
     def __init__(
         self,
@@ -115,21 +66,21 @@ class Inspector:
         self._fine_timestamps = fine_timestamps
         self._unsettled: dict[DocumentKey, tuple[FileIdentity, float]] = {}
         self._edits: dict[DocumentKey, Content] = {}
-        self.cache = Cache(cache_bytes_max)
+        self._cache = Cache(cache_bytes_max)
 
     def peek(self, key: DocumentKey) -> Content | Verdict | None:
-        """Return the content if one stat shows that the remembered one is current (SPEC §3)."""
+        """Return the remembered content if one stat shows that it is current, else None."""
         try:
             status = os.stat(
-                key.name, dir_fd=self._volume.documents(key.owner), follow_symlinks=False
+                key.name, dir_fd=self._volume.documents(key.space), follow_symlinks=False
             )
         except FileNotFoundError:
-            if self.cache.get(key) or key in self._edits:
-                self.forget(key)  # once it was seen to be gone, nothing older is its last content
+            if self._cache.get(key) or key in self._edits:
+                self.forget(key)  # an earlier content is no longer the last known one
             return Verdict.MISSING
         except OSError:
             return None
-        entry = self.cache.get(key)
+        entry = self._cache.get(key)
         if entry is None or entry[0] != (
             status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size,
         ):  # fmt: skip
@@ -139,8 +90,8 @@ class Inspector:
         return entry[1]
 
     def look(self, key: DocumentKey) -> Inspection:
-        """Read and judge a document now, and remember it if it is sound."""
-        inspection = self._see(key, self._volume.documents(key.owner), key.name, self._settled)
+        """Read and judge a document, and remember it if it is sound."""
+        inspection = self._see(key, self._volume.documents(key.space), key.name, self._settled)
         judged = inspection.judged
         if judged.verdict is Verdict.SOUND and inspection.identity and judged.content:
             self.remember(key, inspection.identity, judged.content)
@@ -149,37 +100,49 @@ class Inspector:
         return inspection
 
     def remember(self, key: DocumentKey, identity: FileIdentity, content: Content) -> None:
-        """Take note of what is current and sound; no edit is under way then."""
-        self.cache.put(key, identity, content)
+        """Remember the sound, current content of a document."""
+        self._cache.put(key, identity, content)
         self._unsettled.pop(key, None)
         self._edits.pop(key, None)
 
     def forget(self, key: DocumentKey) -> None:
-        """Take note that there is no such document any more."""
-        self.cache.forget(key)
+        """Remember that a document is gone."""
+        self._cache.drop(key)
         self._unsettled.pop(key, None)
         self._edits.pop(key, None)
 
     def last_edit(self, key: DocumentKey) -> Content | None:
-        """Return the hand edit that was seen last, if nothing was committed since."""
+        """Return the last hand edit that was read, None if a commit followed it."""
         return self._edits.get(key)
 
-    def cache_miss_next(self, key: DocumentKey) -> None:
-        """Make the next peek miss, keeping the bytes as the last known content."""
-        entry = self.cache.get(key)
-        if entry is not None:
-            self.cache.put(key, entry[0]._replace(ctime_ns=-1), entry[1])
+    def last_known(self, key: DocumentKey) -> tuple[FileIdentity, Content] | None:
+        """Return the last sound content that was read or committed, current or not."""
+        return self._cache.get(key)
+
+    def read_from_disk(self, key: DocumentKey, backup: str | None = None) -> None:
+        """Make the next look at a document or backup read the disk, not the page cache."""
+        if backup is None:
+            self._cache.expire(key)
+            files.drop_cached_pages(self._volume.documents(key.space), key.name)
+        else:
+            files.drop_cached_pages(self._volume.backups(key.space), backup)
+
+    def distrust(self, keys: Iterable[DocumentKey]) -> None:
+        """Forget every remembered content, and read these documents from the disk."""
+        self._cache.clear()
+        for key in keys:
+            files.drop_cached_pages(self._volume.documents(key.space), key.name)
 
     def look_at_backup(self, key: DocumentKey, backup: str) -> Inspection:
-        """Read and judge one backup of a document; it is given no time to settle."""
-        return self._see(key, self._volume.backups(key.owner), backup, _at_rest)
+        """Read and judge one backup of a document; it is not given time to settle."""
+        return self._see(key, self._volume.backups(key.space), backup, _at_rest)
 
     def look_in(self, key: DocumentKey, directory: int) -> Inspection:
-        """Read and judge a document where an export holds it."""
+        """Read and judge a document in the directory of an export."""
         return self._see(key, directory, key.name, _at_rest)
 
     def recorded(self, key: DocumentKey, descriptor: int) -> Revision | None:
-        """Return which content an open file was written with, whatever it holds now."""
+        """Return the revision that an open file's checksum records, whatever it holds now."""
         try:
             checksum = _checksum(files.read_attribute(descriptor))
         except NewerFormat:
@@ -189,7 +152,7 @@ class Inspector:
         return checksum.revision
 
     def judge_in_pieces(self, key: DocumentKey, descriptor: int) -> bool:
-        """Return whether an open file is sound, without holding it in memory."""
+        """Return whether an open file is sound, reading it in pieces."""
         try:
             checksum = _checksum(files.read_attribute(descriptor))
         except NewerFormat:
@@ -232,11 +195,11 @@ class Inspector:
         return Inspection(judged, raw.identity)
 
     def _settled(self, key: DocumentKey, identity: FileIdentity) -> bool:
-        """Whether the file has come to rest: seen unchanged for `settle_s` by monotonic time.
+        """Whether the file was seen unchanged for `settle_s`.
 
-        A file whose ctime (which nobody can set) is minutes old needs no such proof.
+        A file whose ctime, which no program can set, is minutes old is at rest at once.
         """
-        if time.time_ns() - identity.ctime_ns > LONG_AGO_NS:
+        if time.time_ns() - identity.ctime_ns > AT_REST_NS:
             return True
         now = self._clock.monotonic()
         seen = self._unsettled.get(key)

@@ -36,8 +36,8 @@ def list_quarantine(volume: VolumeDirectory) -> list[QuarantineItem]:
 
 
 def aside_document(key: DocumentKey) -> str:
-    """Return the name under which a document is known in quarantine/, which all owners share."""
-    return f"seline.{key.name}" if key.owner == SELINE else key.name
+    """Return the name under which a document is known in quarantine/, which all spaces share."""
+    return f"seline.{key.name}" if key.space == SELINE else key.name
 
 
 def free_aside_name(volume: VolumeDirectory, key: DocumentKey, now: datetime) -> str:

@@ -19,7 +19,6 @@ from seline.domain.verdict import Verdict
 from seline.errors import OutcomeUnknown, SelineError, VolumeFailed
 from seline.ports.store import Outcome
 from seline.storage.planner import Found, Plan
-from seline.storage.volume import files
 from seline.storage.volume.commit.base import Committer
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
@@ -100,9 +99,7 @@ class Reopener:
         """Drop what the page cache says, mend, and commit anew what was in doubt."""
         self.check_place()
         keys = self.committer.overlay.keys
-        self.current_documents.inspector.cache.clear()
-        for key in keys:
-            files.drop_cached_pages(self.volume.documents(key.owner), key.name)
+        self.current_documents.inspector.distrust(keys)
         now = self.clock.now()
         completed = self.committer.recover(now, again=True)
         again = [replace(self.current_documents.find(key), repair=True) for key in sorted(keys)]

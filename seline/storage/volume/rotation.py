@@ -50,7 +50,7 @@ class Rotation:
         StorageError where the directory cannot be listed: then nothing was discarded; OSError
         where one cannot be unlinked: then only some were.
         """
-        with self.backup_indexes[key.owner] as backup_index:
+        with self.backup_indexes[key.space] as backup_index:
             known = self.inspector.peek(key)
             plan = verified_plan(
                 backup_index.of(key.name),
@@ -71,7 +71,7 @@ class Rotation:
         One that the disk does not let go of keeps no other one. Raises OSError, StorageError.
         """
         failed: list[OSError | StorageError] = []
-        with self.backup_indexes[key.owner] as backup_index:
+        with self.backup_indexes[key.space] as backup_index:
             for backup in backup_index.of(key.name):
                 with _noting(failed):
                     self._unlink(key, backup)
@@ -79,7 +79,7 @@ class Rotation:
             if item.document == aside_document(key):
                 with _noting(failed):
                     self._erase_aside(item.name)
-        for directory in (self.volume.backups(key.owner), self.volume.quarantine):
+        for directory in (self.volume.backups(key.space), self.volume.quarantine):
             with _noting(failed):
                 files.sync(directory)
         for error in failed:
@@ -121,8 +121,8 @@ class Rotation:
         return list(dropped)
 
     def _unlink(self, key: DocumentKey, backup: Backup) -> None:
-        files.unlink(self.volume.backups(key.owner), backup.name, missing_ok=True)
-        self.backup_indexes[key.owner].removed(backup)
+        files.unlink(self.volume.backups(key.space), backup.name, missing_ok=True)
+        self.backup_indexes[key.space].removed(backup)
         self.freed(backup.size_bytes)
 
 

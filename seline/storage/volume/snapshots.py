@@ -35,7 +35,7 @@ class VolumeSnapshot:
     inspector: Inspector
     snapshots: Snapshots
     name: str
-    owner: str
+    space: str
     taken_at: datetime
     held: dict[str, FileIdentity]
     linked: set[str] = field(default_factory=set[str])
@@ -47,7 +47,7 @@ class VolumeSnapshot:
 
     def open(self, name: str) -> Iterator[bytes]:
         """Yield the document's bytes, judged whole before the first piece (port `Snapshot`)."""
-        key = DocumentKey(self.owner, name)
+        key = DocumentKey(self.space, name)
         content: Content | None = None
         places = self._places(name)
         for directory in places:
@@ -74,7 +74,7 @@ class VolumeSnapshot:
 
     def _places(self, name: str) -> list[int]:
         with self.snapshots.lock:
-            live = self.volume.documents(self.owner)
+            live = self.volume.documents(self.space)
             if name in self.linked and self.directory is not None:
                 return [self.directory]
             return [live] if self.directory is None else [live, self.directory]
@@ -131,7 +131,7 @@ class Snapshots:
         self.lock = threading.Lock()
 
     def take(
-        self, owner: str, identities: dict[str, FileIdentity], now: datetime
+        self, space: str, identities: dict[str, FileIdentity], now: datetime
     ) -> VolumeSnapshot:
         """Hold these documents still; only the writer's thread, between two batches."""
         with self.lock:
@@ -142,7 +142,7 @@ class Snapshots:
                 inspector=self._inspector,
                 snapshots=self,
                 name=name,
-                owner=owner,
+                space=space,
                 taken_at=now,
                 held=identities,
             )
@@ -156,7 +156,7 @@ class Snapshots:
         with self.lock:
             self._tidy()
             for snapshot in self._open.values():
-                if snapshot.owner == key.owner and key.name in snapshot.held:
+                if snapshot.space == key.space and key.name in snapshot.held:
                     self._link(snapshot, key)
 
     def release(self, snapshot: VolumeSnapshot) -> None:
@@ -195,7 +195,7 @@ class Snapshots:
         if snapshot.directory is None:
             os.mkdir(snapshot.name, files.DIRECTORY_MODE, dir_fd=self._volume.exports)
             snapshot.directory = files.open_directory(snapshot.name, inside=self._volume.exports)
-        documents = self._volume.documents(key.owner)
+        documents = self._volume.documents(key.space)
         identity = snapshot.held[key.name]
         try:
             status = os.stat(key.name, dir_fd=documents, follow_symlinks=False)

@@ -158,7 +158,7 @@ class VolumeStore:
         )
         self._inspector = _inspector(volume, options, self._capabilities, clock)
         self._backup_indexes = {
-            owner: BackupIndex(volume.backups(owner)) for owner in (BOT, SELINE)
+            space: BackupIndex(volume.backups(space)) for space in (BOT, SELINE)
         }
         self._current_documents = CurrentDocuments(
             inspector=self._inspector, backup_indexes=self._backup_indexes
@@ -265,19 +265,19 @@ class VolumeStore:
         self._volume.check_usable()
         return self._current_documents.rescue(key)
 
-    def documents(self, owner: str) -> Sequence[DocumentInfo]:
+    def documents(self, space: str) -> Sequence[DocumentInfo]:
         self._volume.check_usable()
-        counts = self.backup_counts(owner)
-        infos = (self._info(DocumentKey(owner, name), counts) for name in self._names(owner))
+        counts = self.backup_counts(space)
+        infos = (self._info(DocumentKey(space, name), counts) for name in self._names(space))
         return [info for info in infos if info is not None]
 
     def backups(self, key: DocumentKey) -> Sequence[Backup]:
         self._volume.check_usable()
-        return self._backup_indexes[key.owner].of(key.name)
+        return self._backup_indexes[key.space].of(key.name)
 
-    def backup_counts(self, owner: str) -> dict[str, int]:
+    def backup_counts(self, space: str) -> dict[str, int]:
         self._volume.check_usable()
-        return self._backup_indexes[owner].counts()
+        return self._backup_indexes[space].counts()
 
     def read_backup(self, key: DocumentKey, backup: str) -> Judged:
         self._volume.check_usable()
@@ -323,11 +323,7 @@ class VolumeStore:
 
     def drop_cached_pages(self, key: DocumentKey, backup: str | None = None) -> None:
         """Make the next look at a document or backup ask the medium, not the memory."""
-        if backup is None:
-            self._inspector.cache_miss_next(key)
-            files.drop_cached_pages(self._volume.documents(key.owner), key.name)
-        else:
-            files.drop_cached_pages(self._volume.backups(key.owner), backup)
+        self._inspector.read_from_disk(key, backup)
 
     # changing
 
@@ -342,9 +338,9 @@ class VolumeStore:
     def heed_pins(self, marked: Callable[[str, Sequence[Backup]], Sequence[Backup]]) -> None:
         self._batches.admission.marked = marked
 
-    def snapshot(self, owner: str) -> Future[AbstractContextManager[Snapshot]]:
+    def snapshot(self, space: str) -> Future[AbstractContextManager[Snapshot]]:
         self._volume.check_usable()
-        return self._writer.between(lambda: self._hold_still(owner))
+        return self._writer.between(lambda: self._hold_still(space))
 
     def watch(self, notice: Callable[[DocumentKey, Outcome], None]) -> Callable[[], None]:
         self._watchers.append(notice)
@@ -409,17 +405,17 @@ class VolumeStore:
         for watcher in list(self._watchers):
             watcher(key, outcome)
 
-    def _names(self, owner: str) -> list[str]:
+    def _names(self, space: str) -> list[str]:
         try:
-            names = files.names(self._volume.documents(owner))
+            names = files.names(self._volume.documents(space))
         except OSError as error:
             raise named(error, "Listing the documents") from error
-        reserved = _STATE_REPORTS if owner == SELINE else frozenset[str]()
+        reserved = _STATE_REPORTS if space == SELINE else frozenset[str]()
         return sorted(name for name in names if is_document_name(name) and name not in reserved)
 
     def _info(self, key: DocumentKey, counts: dict[str, int]) -> DocumentInfo | None:
         known = self.peek(key)
-        directory = self._volume.documents(key.owner)
+        directory = self._volume.documents(key.space)
         try:
             status = os.stat(key.name, dir_fd=directory, follow_symlinks=False)
         except OSError:
@@ -438,17 +434,17 @@ class VolumeStore:
             backup_count=counts.get(key.name, 0),
         )
 
-    def _hold_still(self, owner: str) -> AbstractContextManager[Snapshot]:
+    def _hold_still(self, space: str) -> AbstractContextManager[Snapshot]:
         if self._reopener.failure is not None and self._overlay.keys:
             raise self._reopener.failure  # what lies there may not be what is, or will be, current
-        directory = self._volume.documents(owner)
+        directory = self._volume.documents(space)
         held: dict[str, FileIdentity] = {}
-        for name in self._names(owner):
+        for name in self._names(space):
             try:
                 held[name] = FileIdentity.of(os.stat(name, dir_fd=directory, follow_symlinks=False))
             except FileNotFoundError:
                 continue
-        return _holding(self._snapshots, self._snapshots.take(owner, held, self._clock.now()))
+        return _holding(self._snapshots, self._snapshots.take(space, held, self._clock.now()))
 
     def _verify_everything(self, _: Sequence[object]) -> None:
         verify_after_commit(self._committer, self._current_documents, self._names(BOT))

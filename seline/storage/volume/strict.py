@@ -30,6 +30,6 @@ def _verify(key: DocumentKey, current_documents: CurrentDocuments) -> None:
     found = current_documents.find(key)
     if found.judged.verdict is not Verdict.SOUND or found.content is None:
         return
-    backups = current_documents.backup_indexes[key.owner].of(key.name)
+    backups = current_documents.backup_indexes[key.space].of(key.name)
     stamps = [backup.stamp for backup in backups]
     assert stamps == sorted(stamps, reverse=True), f"{key.name}: backups out of order"

@@ -122,8 +122,8 @@ class ExchangeCommitter:
         for one in found:
             if one.judged.verdict is Verdict.MISSING:
                 self._replay.remove_again(one.key)
-        for owner in self._backup_indexes:
-            files.touch_and_sync(self._volume.documents(owner))
+        for space in self._backup_indexes:
+            files.touch_and_sync(self._volume.documents(space))
 
     def leftovers(self) -> list[str]:
         records = {RECORD_NAME}.intersection(files.names(self._volume.seline))
@@ -182,7 +182,7 @@ class ExchangeCommitter:
         for index in range(len(staged)):
             while staged[index].copies:
                 staged[index] = self._staging.shelve(staged[index])
-                shelved.add(self._volume.backups(staged[index].key.owner))
+                shelved.add(self._volume.backups(staged[index].key.space))
         return shelved
 
     def _record(self, staged: Sequence[Staged]) -> None:
@@ -245,7 +245,7 @@ class ExchangeCommitter:
             return self._staging.publish(staged)
 
     def _sync_documents(self, staged: Sequence[Staged], *, committed: bool) -> None:
-        for directory in {self._volume.documents(change.key.owner) for change in staged}:
+        for directory in {self._volume.documents(change.key.space) for change in staged}:
             try:
                 files.sync(directory)
             except OSError as error:
@@ -283,7 +283,7 @@ class ExchangeCommitter:
                 finished.append(change)
                 continue
             for backup in change.backups:
-                self._backup_indexes[change.staged.key.owner].added(backup)
+                self._backup_indexes[change.staged.key.space].added(backup)
             finished.append(self._preserver.dispose(change, now) if change.displaced else change)
         return finished
 
@@ -303,7 +303,7 @@ def _as_found(found: Found) -> Publish:
 
 def _entry(staged: Staged) -> RecordEntry:
     return RecordEntry(
-        owner=staged.key.owner,
+        space=staged.key.space,
         name=staged.key.name,
         staged=None if staged.file is None else staged.file.name,
         before=_revision(staged.found.judged.content),

@@ -93,12 +93,12 @@ class Preserver:
             self.syncer.make_file_durable(staged.found)
         except OSError:
             return None
-        linked = self._link(staged, self.volume.backups(staged.key.owner), backup.name)
+        linked = self._link(staged, self.volume.backups(staged.key.space), backup.name)
         return linked and replace(linked, backups=(*staged.backups, backup))
 
     def _link(self, staged: Staged, target: int, name: str) -> Staged | None:
         """Link the document's file to a new name; None if the disk refuses. Raises LookAgain."""
-        documents = self.volume.documents(staged.key.owner)
+        documents = self.volume.documents(staged.key.space)
         try:
             files.link(documents, staged.key.name, target, name)
         except (FileNotFoundError, FileExistsError) as error:
@@ -135,7 +135,7 @@ class Preserver:
         return replace(staged, links=(*staged.links, (target, name)))
 
     def _next_backup(self, staged: Staged, content: Content, now: datetime) -> Backup:
-        index = self.backup_indexes[staged.key.owner]
+        index = self.backup_indexes[staged.key.space]
         return next_backup(staged.key, content, now, backup_index=index, after=staged.backups)
 
     # after the change is visible
@@ -239,7 +239,7 @@ class Preserver:
     def _back_up_edit(self, change: Published, content: Content, now: datetime) -> Backup:
         """Make a durable backup, with a checksum, of a hand edit."""
         key, staging = change.staged.key, self.volume.staging
-        target, index = self.volume.backups(key.owner), self.backup_indexes[key.owner]
+        target, index = self.volume.backups(key.space), self.backup_indexes[key.space]
         backup = next_backup(key, content, now, backup_index=index, after=change.backups)
         copy = self.staging.write(self.staging.free_name(), key, content)
         try:

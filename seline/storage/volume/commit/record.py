@@ -19,7 +19,7 @@ RECORD_FORMAT: Final = 1
 class RecordEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One document's part: digests in hex, None where there was, or will be, no document."""
 
-    owner: str
+    space: str = msgspec.field(name="owner")
     name: str
     staged: str | None
     before: str | None

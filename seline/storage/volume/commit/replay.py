@@ -113,7 +113,7 @@ class Replay:
         else:
             files.unlink(seline, RECORD_NAME, missing_ok=True)
             files.sync(seline)
-        return frozenset(DocumentKey(entry.owner, entry.name) for entry in record.entries)
+        return frozenset(DocumentKey(entry.space, entry.name) for entry in record.entries)
 
     def _hold_record(self, data: bytes) -> None:
         """Make the record durable by a change of its own, before anything is published by it.
@@ -142,7 +142,7 @@ class Replay:
         return not self._is_in_place(entry)
 
     def _is_in_place(self, entry: RecordEntry) -> bool:
-        live = self._inspector.look(DocumentKey(entry.owner, entry.name)).judged
+        live = self._inspector.look(DocumentKey(entry.space, entry.name)).judged
         if entry.after is None:
             return live.verdict is Verdict.MISSING and entry.before is not None
         return live.content is not None and live.content.revision == entry.after
@@ -167,11 +167,11 @@ class Replay:
                 self._complete_removal(entry)
             else:
                 self._complete_put(entry, now)
-        for owner in {entry.owner for entry in record.entries}:
-            files.touch_and_sync(self._volume.documents(owner))
+        for space in {entry.space for entry in record.entries}:
+            files.touch_and_sync(self._volume.documents(space))
 
     def _complete_put(self, entry: RecordEntry, now: datetime) -> None:
-        key = DocumentKey(entry.owner, entry.name)
+        key = DocumentKey(entry.space, entry.name)
         live = self._inspector.look(key).judged
         staged = entry.staged
         if staged is None or not self._is_staged(entry):
@@ -182,7 +182,7 @@ class Replay:
                 return
         elif live.content is not None and live.content.revision not in (entry.before, entry.after):
             self._keep_found(key, live.content, sound_json=live.rule.usable, now=now)
-        files.rename(self._volume.staging, staged, self._volume.documents(entry.owner), entry.name)
+        files.rename(self._volume.staging, staged, self._volume.documents(entry.space), entry.name)
 
     def _stage_again(self, name: str, key: DocumentKey, content: Content) -> bool:
         """Write what is in place once more, to be put there anew; False where there is no room."""
@@ -197,10 +197,10 @@ class Replay:
         return True
 
     def _complete_removal(self, entry: RecordEntry) -> None:
-        key = DocumentKey(entry.owner, entry.name)
+        key = DocumentKey(entry.space, entry.name)
         live = self._inspector.look(key).judged
         if live.content is not None and live.content.revision == entry.before:
-            files.unlink(self._volume.documents(entry.owner), entry.name, missing_ok=True)
+            files.unlink(self._volume.documents(entry.space), entry.name, missing_ok=True)
         elif live.verdict is Verdict.MISSING:
             self.remove_again(key)
 
@@ -210,8 +210,8 @@ class Replay:
         That it is gone may be so in the page cache alone. Its newest sound backup, which it held
         last, bears the name for a moment: a sudden end then leaves it as if it had never gone.
         """
-        staging, documents = self._volume.staging, self._volume.documents(key.owner)
-        backups = self._backup_indexes[key.owner].of(key.name)
+        staging, documents = self._volume.staging, self._volume.documents(key.space)
+        backups = self._backup_indexes[key.space].of(key.name)
         looks = ((one, self._inspector.look_at_backup(key, one.name).judged) for one in backups)
         chosen = choose_backup(looks, sound_only=True).chosen
         if chosen is not None and self._stage_again(AGAIN, key, chosen[1]):
@@ -292,20 +292,20 @@ class Replay:
 
     def _sweep_twins(self) -> None:
         """Remove a backup that is its document's own inode: a crash between link and rename."""
-        for owner in (BOT, SELINE):
-            for document in self._backup_indexes[owner].counts():
-                for backup in self._backup_indexes[owner].of(document)[:1]:
-                    self._sweep_twin(owner, document, backup)
+        for space in (BOT, SELINE):
+            for document in self._backup_indexes[space].counts():
+                for backup in self._backup_indexes[space].of(document)[:1]:
+                    self._sweep_twin(space, document, backup)
 
-    def _sweep_twin(self, owner: str, document: str, backup: Backup) -> None:
+    def _sweep_twin(self, space: str, document: str, backup: Backup) -> None:
         try:
-            live = os.stat(document, dir_fd=self._volume.documents(owner), follow_symlinks=False)
-            kept = os.stat(backup.name, dir_fd=self._volume.backups(owner), follow_symlinks=False)
+            live = os.stat(document, dir_fd=self._volume.documents(space), follow_symlinks=False)
+            kept = os.stat(backup.name, dir_fd=self._volume.backups(space), follow_symlinks=False)
         except FileNotFoundError:
             return
         if (live.st_dev, live.st_ino) == (kept.st_dev, kept.st_ino):
-            files.unlink(self._volume.backups(owner), backup.name, missing_ok=True)
-            self._backup_indexes[owner].removed(backup)
+            files.unlink(self._volume.backups(space), backup.name, missing_ok=True)
+            self._backup_indexes[space].removed(backup)
 
     def _keep_found(
         self, key: DocumentKey, content: Content, *, sound_json: bool, now: datetime
@@ -315,7 +315,7 @@ class Replay:
             aside = free_aside_name(self._volume, key, now)
             self._keep_as(self._volume.quarantine, aside, key, content)
             return
-        backup_index = self._backup_indexes[key.owner]
+        backup_index = self._backup_indexes[key.space]
         stamp = backup_index.next_stamp(key.name, now)
         backup = Backup(
             name=backup_name(key.name, stamp),
@@ -324,7 +324,7 @@ class Replay:
             size_bytes=content.size_bytes,
             revision=content.revision,
         )
-        self._keep_as(self._volume.backups(key.owner), backup.name, key, content)
+        self._keep_as(self._volume.backups(key.space), backup.name, key, content)
         backup_index.added(backup)
 
     def _keep_as(self, directory: int, name: str, key: DocumentKey, content: Content) -> None:

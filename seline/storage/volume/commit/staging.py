@@ -187,7 +187,7 @@ class Staging:
     def shelve(self, staged: Staged) -> Staged:
         """Move the first copy, which is durable, into backups/. Raises LookAgain if it exists."""
         (copy, backup), *rest = staged.copies
-        target = self.volume.backups(staged.key.owner)
+        target = self.volume.backups(staged.key.space)
         if self.capabilities.exchange:
             try:
                 files.rename_new(self.volume.staging, copy.name, target, backup.name)
@@ -201,7 +201,7 @@ class Staging:
 
     def publish(self, staged: Staged) -> Published:
         """Replace the document by its staged content, or remove it."""
-        documents, name = self.volume.documents(staged.key.owner), staged.key.name
+        documents, name = self.volume.documents(staged.key.space), staged.key.name
         if staged.file is None:
             removed = self.free_name()
             with contextlib.suppress(FileNotFoundError):

@@ -51,8 +51,8 @@ class Syncer:
                 self.make_file_durable(one)
         except OSError as error:
             raise DirectoryFailed(error, "Syncing what lies there") from error
-        owners = {one.key.owner for one in strange}
-        self.sync_directories(map(self.volume.documents, owners), "Syncing the documents")
+        spaces = {one.key.space for one in strange}
+        self.sync_directories(map(self.volume.documents, spaces), "Syncing the documents")
         for one in strange:
             if isinstance(one.token, FileIdentity):
                 self.remember(one.key, one.token)
@@ -65,7 +65,7 @@ class Syncer:
         if (refusal := self._refused.get(file)) is not None:
             raise refusal
         with contextlib.suppress(FileNotFoundError):  # it was there a moment ago
-            descriptor = files.open_to_read(self.volume.documents(found.key.owner), found.key.name)
+            descriptor = files.open_to_read(self.volume.documents(found.key.space), found.key.name)
             try:
                 files.sync(descriptor)
             except OSError as error:

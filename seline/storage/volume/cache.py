@@ -1,0 +1,66 @@
+"""The sound contents that memory holds, bounded in bytes.
+
+An entry is a document's encoded bytes with its file's identity (inode, mtime, ctime, size): a hit
+costs one stat, a hand edit is a miss, and no caller can change what another one reads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from seline.domain.document import Content, DocumentKey
+from seline.storage.volume.files import FileIdentity
+
+
+class Cache:
+    """Sound contents by document; the least recently read one is dropped first. Any thread."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._entries: OrderedDict[DocumentKey, tuple[FileIdentity, Content]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: DocumentKey) -> tuple[FileIdentity, Content] | None:
+        """Return the last known content of a document, current or not."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            try:
+                self._entries.move_to_end(key)
+            except KeyError:
+                return entry
+        return entry
+
+    def put(self, key: DocumentKey, identity: FileIdentity, content: Content) -> None:
+        """Keep a sound content, unless it is larger than the whole cache."""
+        with self._lock:
+            self._drop(key)
+            if content.size_bytes > self._bytes_max:
+                return
+            self._entries[key] = (identity, content)
+            self._bytes += content.size_bytes
+            while self._bytes > self._bytes_max:
+                self._drop(next(iter(self._entries)))
+
+    def drop(self, key: DocumentKey) -> None:
+        """Drop the content of one document."""
+        with self._lock:
+            self._drop(key)
+
+    def clear(self) -> None:
+        """Drop every content."""
+        with self._lock:
+            self._entries.clear()
+            self._bytes = 0
+
+    def expire(self, key: DocumentKey) -> None:
+        """Make the next read miss; the content stays as the last known one."""
+        entry = self.get(key)
+        if entry is not None:
+            self.put(key, entry[0]._replace(ctime_ns=-1), entry[1])
+
+    def _drop(self, key: DocumentKey) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= entry[1].size_bytes
