@@ -1,9 +1,8 @@
-"""Saves without end from sixteen writers and notes what it was told; it is there to be killed.
+"""A process that saves with sixteen writers and records every outcome, until a test kills it.
 
-Every value names the write that made it, and checks itself: a mixture or a flipped bit is like
-nothing that was ever written. Savers share documents two by two, editors share one, movers change
-two documents and make or delete a third in one transaction; readers look on, and a pruner rotates
-beside them.
+Every value names its write and has a checksum, so that a mixture or a flipped bit equals no written
+value. Every two savers share a document, all editors share one, and movers change two documents
+and create or delete a third in one transaction. Readers and a pruner run at the same time.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from seline.storage.volume.commit.base import Committed
 from seline.storage.volume.commit.exchange_form import ExchangeCommitter
 from seline.storage.volume.commit.staging import Published, Staged, Staging
 from tests.proof.history import Event, Read, State, Write
-from tests.proof.history import Outcome as Told
+from tests.proof.history import Outcome as WriteOutcome
 
 SAVED: Final = tuple(f"d{number}.json" for number in range(4))
 COUNTED: Final = "counted.json"
@@ -43,6 +42,7 @@ MOVED: Final = ("left.json", "right.json", "spare.json")
 EVERYTHING: Final = (*SAVED, COUNTED, *MOVED)
 SAVERS, EDITORS, MOVERS = 8, 4, 4
 WRITERS: Final = SAVERS + EDITORS + MOVERS
+UNKNOWN: Final = "a value that was never written"
 KEEP_NEWEST: Final = 2
 
 
@@ -50,12 +50,12 @@ KEEP_NEWEST: Final = 2
 
 
 def value_of(state: str, size: int = 0) -> dict[str, Any]:
-    """Return the value that a write of this state leaves."""
+    """Return the value that a write of this state stores."""
     return {"by": f"{state}~{crc32(state.encode()):08x}", "filler": _letter(state) * size}
 
 
 def state_of(value: Any) -> State:
-    """Return which write a value names, None for none; a word of alarm if it checks out wrong."""
+    """Return the write that a value names, None if absent; UNKNOWN and the value if not valid."""
     if value is ABSENT:
         return None
     match value:
@@ -63,49 +63,49 @@ def state_of(value: Any) -> State:
             state, _, _ = by.partition("~")
             if value == value_of(state, len(filler)):
                 return state
-    return f"what nobody ever wrote ({value!r:.80})"
+    return f"{UNKNOWN} ({value!r:.80})"
 
 
 def _letter(state: str) -> str:
     return chr(ord("a") + crc32(state.encode()) % 26)
 
 
-# notes that outlive a kill
+# notes that survive a kill
 
 
 class Notebook:
-    """Notes what was asked, told and read: each a line, by one system call; no kill loses one."""
+    """Records writes, outcomes and reads: each a line in one system call, so no kill loses one."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._count = 0
 
     @contextmanager
-    def asking(self) -> Iterator[GlobalOptions]:
-        """Note one write, once `writes` says which, and what became of it.
+    def note_write(self) -> Iterator[NotedWrite]:
+        """Record the write of the block, after it called `begin`, and its outcome.
 
-        A typed error is noted as a refusal and goes no further.
+        A typed error is recorded as a refusal and suppressed.
         """
-        asked = GlobalOptions(self, time.monotonic())
+        write = NotedWrite(self, time.monotonic())
         try:
-            yield asked
+            yield write
         except OutcomeUnknown:
             return
         except SelineError as error:
-            asked.told("refused", error.code)
+            write.end("refused", error.code)
         else:
-            asked.told("acknowledged")
+            write.end("acknowledged")
 
     def begin(self, began: float, changes: Mapping[str, State], bases: Mapping[str, State]) -> int:
         self._count += 1
-        self.line("asked", self._count, began, changes, bases)
+        self.line("write", self._count, began, changes, bases)
         return self._count
 
-    def end(self, number: int, outcome: Told, code: str) -> None:
-        self.line("told", number, time.monotonic(), outcome, code)
+    def end(self, number: int, outcome: WriteOutcome, code: str) -> None:
+        self.line("outcome", number, time.monotonic(), outcome, code)
 
     def read(self, began: float, found: Mapping[str, State]) -> None:
-        """Note a read that has just ended."""
+        """Record a read that has just ended."""
         self.line("read", began, time.monotonic(), found)
 
     def line(self, *parts: object) -> None:
@@ -113,41 +113,39 @@ class Notebook:
 
 
 @dataclass(slots=True)
-class GlobalOptions:
-    """A write that a block is about."""
+class NotedWrite:
+    """The write that a block makes."""
 
     notes: Notebook
     began: float
     number: int = 0
 
-    def writes(
-        self, changes: Mapping[str, State], bases: Mapping[str, State] | None = None
-    ) -> None:
-        """Note what is about to be written, and what it was made from."""
+    def begin(self, changes: Mapping[str, State], bases: Mapping[str, State] | None = None) -> None:
+        """Record the states that will be written, and those they were made from."""
         self.number = self.notes.begin(self.began, changes, bases or {})
 
-    def told(self, outcome: Told, code: str = "") -> None:
+    def end(self, outcome: WriteOutcome, code: str = "") -> None:
         if self.number:
             self.notes.end(self.number, outcome, code)
 
 
-def noted(path: Path) -> list[Event]:
-    """Return the history that a notebook holds; a write without answer stays unknown."""
-    asked: dict[int, Write] = {}
+def read_notebook(path: Path) -> list[Event]:
+    """Return the history in a notebook. A write without an answer has the outcome unknown."""
+    writes: dict[int, Write] = {}
     reads: list[Event] = []
-    for line in noted_lines(path):
+    for line in read_lines(path):
         match line:
-            case ["asked", number, began, changes, bases]:
-                asked[number] = Write(changes=changes, bases=bases, began=began)
-            case ["told", number, ended, outcome, _]:
-                asked[number] = replace(asked[number], ended=ended, outcome=outcome)
+            case ["write", number, began, changes, bases]:
+                writes[number] = Write(changes=changes, bases=bases, began=began)
+            case ["outcome", number, ended, outcome, _]:
+                writes[number] = replace(writes[number], ended=ended, outcome=outcome)
             case ["read", began, ended, found]:
                 reads.append(Read(found=found, began=began, ended=ended))
-    return [*asked.values(), *reads]
+    return [*writes.values(), *reads]
 
 
-def noted_lines(path: Path) -> list[list[Any]]:
-    """Return the lines of a notebook; the kill may have come in the middle of the last one."""
+def read_lines(path: Path) -> list[list[Any]]:
+    """Return the complete lines of a notebook; a kill may have cut off the last one."""
     return [msgspec.json.decode(line) for line in path.read_bytes().split(b"\n")[:-1]]
 
 
@@ -155,7 +153,7 @@ def noted_lines(path: Path) -> list[list[Any]]:
 
 
 class Writer:
-    """Writes, each time under a name of its own, and notes it."""
+    """Writes with a unique name each time, and records it."""
 
     def __init__(self, data: DataManager, notes: Notebook, name: str) -> None:
         self.data = data
@@ -170,47 +168,47 @@ class Writer:
 
     async def save(self, document: str, size: int) -> None:
         state = self.next()
-        with self.notes.asking() as asked:
-            asked.writes({document: state})
+        with self.notes.note_write() as write:
+            write.begin({document: state})
             await self.data.save_json(document, value_of(state, size))
 
     async def edit(self, document: str) -> None:
         state = self.next()
-        with self.notes.asking() as asked:
+        with self.notes.note_write() as write:
             async with self.data.edit(document) as value:
-                asked.writes({document: state}, {document: state_of_held(value)})
+                write.begin({document: state}, {document: state_in_block(value)})
                 value |= value_of(state)
 
     async def move(self) -> None:
-        """Change two documents, and make or delete a third, in one transaction."""
+        """Change two documents and create or delete a third, in one transaction."""
         state = self.next()
         left, right, spare = MOVED
-        with self.notes.asking() as asked:
+        with self.notes.note_write() as write:
             async with self.data.transaction(*MOVED) as change:
-                bases = {name: state_of_held(change[name]) for name in MOVED}
+                bases = {name: state_in_block(change[name]) for name in MOVED}
                 change[left] = change[right] = value_of(state, 50)
                 if bases[spare] is None:
                     change[spare] = value_of(state)
                 else:
                     del change[spare]
-                spared = state if bases[spare] is None else None
-                asked.writes({left: state, right: state, spare: spared}, bases)
+                spare_state = state if bases[spare] is None else None
+                write.begin({left: state, right: state, spare: spare_state}, bases)
 
 
-def state_of_held(value: Any) -> State:
-    """Return the state of a document that a block holds: it gives `{}` for none."""
+def state_in_block(value: Any) -> State:
+    """Return the state of a document in a block, which has `{}` for an absent one."""
     return None if value == {} else state_of(value)
 
 
-async def look_at(data: DataManager, notes: Notebook, document: str) -> None:
-    """Read one document and note what was found."""
+async def note_read(data: DataManager, notes: Notebook, document: str) -> None:
+    """Read one document and record the result."""
     began = time.monotonic()
     found = await data.load_json(document, default=ABSENT)
     notes.read(began, {document: state_of(found)})
 
 
-async def look_at_everything(data: DataManager, notes: Notebook, names: Sequence[str]) -> None:
-    """Export and note what was found."""
+async def note_export(data: DataManager, notes: Notebook, names: Sequence[str]) -> None:
+    """Export all documents and record the result."""
     began = time.monotonic()
     files = (await data.export_all_data())["files"]
     notes.read(began, states_in(files, names))
@@ -224,28 +222,28 @@ def states_in(files: Any, names: Sequence[str]) -> dict[str, State]:
 # the process
 
 
-def run(data_dir: str, life: int, notebook: str, told: Connection, wrong: str = "") -> None:
-    """Open the volume, of a wrong store if so asked; say `ready`, and save until killed."""
+def run(data_dir: str, life: int, notebook: str, ready: Connection, wrong: str = "") -> None:
+    """Open the volume, with the wrong store `wrong` if named; send `ready`; save until killed."""
     if wrong:
         WRONG[wrong]()
-    asyncio.run(_run(data_dir, life, Notebook(Path(notebook)), told))
+    asyncio.run(_run(data_dir, life, Notebook(Path(notebook)), ready))
 
 
-async def _run(data_dir: str, life: int, notes: Notebook, told: Connection) -> None:
+async def _run(data_dir: str, life: int, notes: Notebook, ready: Connection) -> None:
     async with open_seline(data_dir, lock_wait_s=10, backups__keep_newest=KEEP_NEWEST) as seline:
-        told.send("ready")
+        ready.send("ready")
         data = seline.data
         writers = [Writer(data, notes, f"{life}.{number}") for number in range(WRITERS)]
         await asyncio.gather(
             *(
-                _save(one, SAVED[number % len(SAVED)])
-                for number, one in enumerate(writers[:SAVERS])
+                _save(writer, SAVED[number % len(SAVED)])
+                for number, writer in enumerate(writers[:SAVERS])
             ),
-            *(_again(lambda one=one: one.edit(COUNTED)) for one in writers[SAVERS:-MOVERS]),
-            *(_again(one.move) for one in writers[-MOVERS:]),
-            *(_again(lambda name=name: look_at(data, notes, name), 0.01) for name in EVERYTHING),
-            _again(lambda: look_at_everything(data, notes, EVERYTHING), 0.01),
-            _again(data.prune, 0.005),
+            *(_repeat(lambda w=writer: w.edit(COUNTED)) for writer in writers[SAVERS:-MOVERS]),
+            *(_repeat(writer.move) for writer in writers[-MOVERS:]),
+            *(_repeat(lambda name=name: note_read(data, notes, name), 0.01) for name in EVERYTHING),
+            _repeat(lambda: note_export(data, notes, EVERYTHING), 0.01),
+            _repeat(data.prune, 0.005),
         )
 
 
@@ -254,17 +252,17 @@ async def _save(writer: Writer, document: str) -> None:
         await writer.save(document, number * 1237 % 3000)
 
 
-async def _again(once: Callable[[], Awaitable[object]], pause_s: float = 0.0) -> None:
+async def _repeat(operation: Callable[[], Awaitable[object]], pause_s: float = 0.0) -> None:
     while True:
-        await once()
+        await operation()
         await asyncio.sleep(pause_s)
 
 
-# stores that are wrong on purpose: whoever judges lives must flag each of them
+# stores that are wrong on purpose; the checks must flag each of them
 
 
-def _answers_early() -> None:
-    """Answer a save while it is still on its way to the disk."""
+def _answers_before_the_commit() -> None:
+    """Answer a save before it is on the disk."""
 
     async def save(self: ManagedStore, key: DocumentKey, content: Content, **_: Any) -> Outcome:
         change = self.save_change(key, content, backup=True, if_match=None, shrink=True)
@@ -275,23 +273,23 @@ def _answers_early() -> None:
     ManagedStore.save = save  # type: ignore[assignment,method-assign]
 
 
-def _records_nothing() -> None:
-    """Publish the documents of a transaction one after another, with no record of them all."""
+def _writes_no_record() -> None:
+    """Publish the documents of a transaction one by one, without a record of the transaction."""
     commit, publish = ExchangeCommitter.commit, Staging.publish
 
     def commit_without_record(self: ExchangeCommitter, plan: Plan, *, now: datetime) -> Committed:
         return commit(self, struct_replace(plan, atomic=False), now=now)
 
     def publish_slowly(self: Staging, staged: Staged) -> Published:
-        time.sleep(0.003)  # a disk that takes its time, so that fewer kills are needed
+        time.sleep(0.003)  # like a slow disk, so that fewer kills are needed
         return publish(self, staged)
 
     ExchangeCommitter.commit = commit_without_record  # type: ignore[method-assign]
     Staging.publish = publish_slowly  # type: ignore[method-assign]
 
 
-def _holds_nothing() -> None:
-    """Let everybody edit a document at once, and the last one win."""
+def _locks_nothing() -> None:
+    """Let several callers edit a document at the same time."""
     read = blocks._Block._read
 
     async def read_without_revision(self: Any, *held: Any) -> Any:
@@ -304,7 +302,7 @@ def _holds_nothing() -> None:
 
 
 WRONG: Final[Mapping[str, Callable[[], None]]] = {
-    "answers early": _answers_early,
-    "records nothing": _records_nothing,
-    "holds nothing": _holds_nothing,
+    "answers before the commit": _answers_before_the_commit,
+    "writes no record": _writes_no_record,
+    "locks nothing": _locks_nothing,
 }

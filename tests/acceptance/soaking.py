@@ -1,9 +1,9 @@
-"""Does everything at once, without end, in a process like a bot's; it is there to be killed.
+"""A process like a bot's that runs all operations at once, until a test kills or stops it.
 
-`python -m tests.acceptance.soaking DATA_DIR LIFE NOTEBOOK EXPORTS` says `ready ADDRESS` once the
-volume is held and every document was read; from then on it remembers them all. Store, admin API
-and worker run in its event loop; sixteen tasks save, update, edit, delete, restore, import, export,
-verify, prune and read beside the worker's own jobs. SIGTERM stops it in order.
+`python -m tests.acceptance.soaking DATA_DIR LIFE NOTEBOOK EXPORTS` prints `ready ADDRESS` after it
+has locked the volume and read every document, so that all are in its cache. Store, admin API and
+worker run in its event loop. Sixteen tasks save, update, edit, delete, restore, import, export,
+verify, prune and read, in addition to the worker's jobs. SIGTERM stops it cleanly.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from tests.acceptance.saver import (
     MOVED,
     Notebook,
     Writer,
-    look_at,
-    look_at_everything,
+    note_export,
+    note_read,
     state_of,
     states_in,
     value_of,
@@ -50,8 +50,8 @@ API: Final = "/api/v1/data-admin"
 SIZES: Final = (0, 200, 900, 2_500, 20_000, 120_000)
 WEIGHTS: Final = (10, 30, 30, 20, 8, 2)
 EXPORTS_AT_ONCE: Final = 6
-IMPATIENCE_S: Final = 0.002
-"""How long an impatient caller waits before it cancels its save."""
+CANCEL_WITHIN_S: Final = 0.002
+"""A save is cancelled after at most this time."""
 ENVIRONMENT: Final = {
     "SELINE_ADMIN_TOKEN": ADMIN,
     "SELINE_STRICT": "1",
@@ -67,17 +67,17 @@ ENVIRONMENT: Final = {
 
 
 def main(data_dir: str, life: str, notebook: str, exports: str) -> None:
-    """Soak until killed or told to stop."""
+    """Run until killed or stopped."""
     give_memory_back()
     asyncio.run(_soak(_settings(data_dir, exports), Notebook(Path(notebook)), life))
 
 
 def _settings(data_dir: str, exports: str) -> Settings:
-    beside = [{"name": "beside", "url": f"file://{exports}", "keep": 2}]
+    destinations = [{"name": "beside", "url": f"file://{exports}", "keep": 2}]
     environ = {
         **ENVIRONMENT,
         "SELINE_DATA_DIR": data_dir,
-        "SELINE_EXPORTS__DESTINATIONS": json.dumps(beside),
+        "SELINE_EXPORTS__DESTINATIONS": json.dumps(destinations),
     }
     return load_settings(environ=environ)
 
@@ -103,7 +103,7 @@ async def _soak(settings: Settings, notes: Notebook, life: str) -> None:
 
 
 class Load:
-    """Sixteen tasks, each doing one thing again and again."""
+    """Sixteen tasks, each of which repeats one operation."""
 
     def __init__(
         self,
@@ -121,12 +121,12 @@ class Load:
         self._chance = random.Random(int(life))
 
     async def begin(self) -> None:
-        """Read everything, make the documents that are only updated, and warm up.
+        """Read everything, create the documents that are only updated, and warm up.
 
-        Each thread that packs an export keeps some memory from then on: let them all do so now.
+        A thread that has packed an export keeps some memory, so every thread packs one here.
         """
         for name in EVERYTHING:
-            await look_at(self.data, self.notes, name)
+            await note_read(self.data, self.notes, name)
         writer = self._writer("first")
         for name in UPDATED:
             if not await self.data.load_json(name):
@@ -135,27 +135,27 @@ class Load:
 
     def tasks(self) -> Sequence[Awaitable[None]]:
         return (
-            *(self._again(self._save, f"save{number}", 0.02) for number in range(3)),
-            self._again(self._save_impatiently, "impatient", 0.05),
-            *(self._again(self._update, f"update{number}", 0.03) for number in range(2)),
-            *(self._again(self._edit, f"edit{number}", 0.03) for number in range(2)),
-            *(self._again(self._move, f"move{number}", 0.05) for number in range(2)),
-            self._again(self._restore, "restore", 0.1),
-            self._again(self._delete, "delete", 0.2),
-            self._again(self._import, "import", 0.2),
-            self._again(self._export, "export", 0.7),
-            self._again(self._tidy, "tidy", 1.0),
-            self._again(self._read, "read", 0.01),
+            *(self._repeat(self._save, f"save{number}", 0.02) for number in range(3)),
+            self._repeat(self._save_and_cancel, "cancelled", 0.05),
+            *(self._repeat(self._update, f"update{number}", 0.03) for number in range(2)),
+            *(self._repeat(self._edit, f"edit{number}", 0.03) for number in range(2)),
+            *(self._repeat(self._move, f"move{number}", 0.05) for number in range(2)),
+            self._repeat(self._restore, "restore", 0.1),
+            self._repeat(self._delete, "delete", 0.2),
+            self._repeat(self._import, "import", 0.2),
+            self._repeat(self._export, "export", 0.7),
+            self._repeat(self._verify_and_prune, "verify and prune", 1.0),
+            self._repeat(self._read, "read", 0.01),
         )
 
-    async def _again(
-        self, once: Callable[[Writer], Awaitable[None]], name: str, pause_s: float
+    async def _repeat(
+        self, operation: Callable[[Writer], Awaitable[None]], name: str, pause_s: float
     ) -> None:
-        """Do it again and again; an error that nobody should see is noted."""
+        """Repeat an operation. Records an error, because no operation should fail here."""
         writer = self._writer(name)
         while True:
             try:
-                await once(writer)
+                await operation(writer)
             except (SelineError, aiohttp.ClientError) as error:
                 self.notes.line("wrong", f"{name}: {type(error).__name__}: {error}")
             await asyncio.sleep(self._chance.expovariate(1 / pause_s))
@@ -171,18 +171,18 @@ class Load:
     async def _save(self, writer: Writer) -> None:
         await writer.save(self._chance.choice(SAVED), self._size())
 
-    async def _save_impatiently(self, writer: Writer) -> None:
-        """Save, and cancel it in the middle: it may be done all the same."""
+    async def _save_and_cancel(self, writer: Writer) -> None:
+        """Save, and cancel the call; the save may happen nevertheless."""
         try:
-            async with asyncio.timeout(self._chance.uniform(0, IMPATIENCE_S)):
+            async with asyncio.timeout(self._chance.uniform(0, CANCEL_WITHIN_S)):
                 await self._save(writer)
         except TimeoutError:
             pass
 
     async def _update(self, writer: Writer) -> None:
         name, state = self._chance.choice(UPDATED), writer.next()
-        with self.notes.asking() as asked:
-            asked.writes({name: state})
+        with self.notes.note_write() as write:
+            write.begin({name: state})
             await self.data.update_field(name, "by", value_of(state)["by"])
 
     async def _edit(self, writer: Writer) -> None:
@@ -193,15 +193,15 @@ class Load:
 
     async def _delete(self, writer: Writer) -> None:
         name = self._chance.choice(SAVED)
-        with self.notes.asking() as asked:
-            asked.writes({name: None})
+        with self.notes.note_write() as write:
+            write.begin({name: None})
             await self.data.delete(name)
 
     async def _restore(self, writer: Writer) -> None:
-        """Restore a backup of any age, having looked at what it holds."""
+        """Restore a backup of any age after reading it."""
         name = self._chance.choice(EVERYTHING)
         try:
-            sound = [one for one in await self.data.backups(name) if one.verdict == "sound"]
+            sound = [item for item in await self.data.backups(name) if item.verdict == "sound"]
         except DocumentNotFound:
             return  # it was never saved
         if not sound:
@@ -210,16 +210,16 @@ class Load:
         try:
             state = state_of(await self.data.read_backup(name, backup.name))
         except BackupNotFound:
-            return  # it was rotated away meanwhile
-        with self.notes.asking() as asked:
-            asked.writes({name: state})
+            return  # it was rotated away
+        with self.notes.note_write() as write:
+            write.begin({name: state})
             await self.data.restore(name, backup.name)
 
     async def _import(self, writer: Writer) -> None:
         names = self._chance.sample([*SAVED, *MOVED], 3)
         state = writer.next()
-        with self.notes.asking() as asked:
-            asked.writes(dict.fromkeys(names, state))
+        with self.notes.note_write() as write:
+            write.begin(dict.fromkeys(names, state))
             files = {name: value_of(state, self._size()) for name in names}
             await self.data.import_data({"files": files})
 
@@ -227,12 +227,12 @@ class Load:
 
     async def _read(self, writer: Writer) -> None:
         if self._chance.random() < 0.02:
-            await look_at_everything(self.data, self.notes, EVERYTHING)
+            await note_export(self.data, self.notes, EVERYTHING)
         else:
-            await look_at(self.data, self.notes, self._chance.choice(EVERYTHING))
+            await note_read(self.data, self.notes, self._chance.choice(EVERYTHING))
 
     async def _export(self, writer: Writer) -> None:
-        """Take an export over HTTP, readable or as a folder of packs, and look at all of it."""
+        """Take an export over HTTP, readable or as a folder of packs, and record its contents."""
         await self._take_export(self._chance.choice(["json", "folder"]))
 
     async def _take_export(self, form: str) -> None:
@@ -244,17 +244,17 @@ class Load:
         self.notes.read(began, states_in(files, EVERYTHING))
         self.notes.line("exported", form)
 
-    async def _tidy(self, writer: Writer) -> None:
-        """Look after everything; broken backups are all that may be found."""
+    async def _verify_and_prune(self, writer: Writer) -> None:
+        """Verify everything and prune."""
         report = await self.data.verify()
         self.notes.line("verified", len(report.findings))
         await self.data.prune()
 
 
 def _unpacked(body: bytes) -> dict[str, Any]:
-    """Return the documents of an export folder that came as one tar, every digest checked."""
+    """Return the documents of an export folder sent as a tar; checks every digest."""
     with tarfile.open(fileobj=io.BytesIO(body)) as tar:
-        parts = {one.name.partition("/")[2]: tar.extractfile(one).read() for one in tar}  # type: ignore[union-attr]
+        parts = {member.name.partition("/")[2]: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
     manifest = decode_manifest(parts[MANIFEST_NAME])
     members = {
         name: data for pack in manifest.packs for name, data in members_of(pack, parts[pack.name])

@@ -1,17 +1,19 @@
-"""A soak: everything at once, for minutes, under every fault, beside a model of it (V1 to V9).
+"""A soak test: all operations at once, for minutes, with faults, compared with a model (V1 to V9).
 
-A process as a bot would run it works on a small volume of its own (`soaking`). It is killed now
-and then, bits are flipped in its files, the volume is filled by a stranger and freed again. What
-it was told and what it read is judged by the history checker, life after life:
+A process like a bot's (`soaking`) works on a small volume. It is killed now and then, bits are
+flipped in its files, and the volume is filled by another program and freed again. The history check
+compares the outcomes of its writes and the results of its reads, process after process:
 
-- what was acknowledged is there, or was replaced; transactions and imports are whole;
-- no flipped byte is ever served; a file that was broken is found, set aside and recovered, and a
-  document goes back only where its file was broken while no process remembered it;
-- on a full volume reads go on, growing writes are refused and nothing else is; it ends by itself;
-- memory, descriptors, threads and disk are flat, within a long life and from life to life.
+- every acknowledged write is present or was replaced; transactions and imports are complete;
+- a flipped byte is never served; a corrupted file is found, moved to quarantine and recovered, and
+  a document gets an older content only if no process had it in memory when its file was corrupted;
+- on a full volume reads work, growing writes are refused and nothing else is, and writes work again
+  when there is room;
+- the use of memory, descriptors, threads and disk does not grow, neither within a long process nor
+  from process to process.
 
-Ten minutes; SELINE_SOAK_MINUTES says otherwise. It ends with one line. What it has found stands
-below as tests of their own, which need no luck.
+SELINE_SOAK_MINUTES sets the time (default: ten minutes). The test prints one line at its end. The
+tests below it reproduce what it has found.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ from seline.domain.backup import parse_backup_name
 from seline.domain.document import ABSENT
 from seline.library import Seline
 from seline.storage.volume.mounts import mount_of
-from tests.acceptance.saver import noted, noted_lines, state_of, states_in
+from tests.acceptance.saver import UNKNOWN, read_lines, read_notebook, state_of, states_in
 from tests.acceptance.soaking import EVERYTHING, KEEP_NEWEST
 from tests.faults.small_filesystem import SmallFilesystem, small_filesystem
 from tests.proof.figures import note
@@ -54,18 +56,18 @@ STARTS_WITHIN_S: Final = 60.0
 STOPS_WITHIN_S: Final = 30.0
 STEP_S: Final = 0.25
 FLIPS, FILLS, KILLS, JUDGED = 0.1, 0.02, 0.8, 0.7
-"""How likely at each step: a flip, a full volume; at each end: a kill, a look at everything."""
+"""The probabilities: per step of a flip and a full volume; per end of a kill and a full check."""
 SHORT_LIFE_S: Final = (0.5, 9.0)
 LONG_LIFE_SHARE: Final = 0.5
 FULL_S: Final = (0.5, 4.0)
 FOREIGN: Final = "foreign.bin"
-FREE_AGAIN_S: Final = 2.0
-"""How long after the room came back a write that was begun before may still be refused."""
-SERVES_AGAIN_S: Final = 10.0
-NOBODYS_FAULT: Final = frozenset({"document_not_found", "backup_not_found"})
-"""Refusals of a delete or restore that came after another delete."""
+REFUSED_AFTER_S: Final = 2.0
+"""How long after the volume was freed an earlier write may still be refused."""
+WRITES_AGAIN_WITHIN_S: Final = 10.0
+EXPECTED_REFUSALS: Final = frozenset({"document_not_found", "backup_not_found"})
+"""Refusals of a delete or restore that follows another delete."""
 WARM_SHARE: Final = 0.2
-"""The beginning of a life, in which caches and pools are filled; it is left out of its trends."""
+"""The share of a process's life that is left out of its trends: caches and pools are filling."""
 SAME_AGE_S: Final = 3.0
 MINUTES: Final = float(os.environ.get("SELINE_SOAK_MINUTES") or 10)
 SEED: Final = 20250106
@@ -73,7 +75,7 @@ SEED: Final = 20250106
 
 @pytest.mark.prove(share=30)
 @pytest.mark.timeout(MINUTES * 60 + 300)
-def test_a_soak_loses_nothing_and_stays_flat(tmp_path: Path, share_s: float) -> None:
+def test_a_soak_breaks_no_guarantee_and_does_not_grow(tmp_path: Path, share_s: float) -> None:
     began = time.monotonic()
     with place(tmp_path) as (volume, where):
         done = Soak(tmp_path, volume)
@@ -83,7 +85,7 @@ def test_a_soak_loses_nothing_and_stays_flat(tmp_path: Path, share_s: float) -> 
     long = done.lives[-1].gauges
     within = trends(long[int(len(long) * WARM_SHARE) :], third_min=20)
     between = trends(at_the_same_age(done.lives), third_min=4)
-    failures = done.broken + [f"{one} is not flat" for one in (*within, *between) if one.rises]
+    failures = done.broken + [f"{trend} grows" for trend in (*within, *between) if trend.grows]
     counted = done.counted
     note(
         "soak",
@@ -93,19 +95,19 @@ def test_a_soak_loses_nothing_and_stays_flat(tmp_path: Path, share_s: float) -> 
         where=where,
         seed=SEED,
         **counted,
-        **{one.what: one.span for one in within},
+        **{trend.what: trend.span for trend in within},
     )
     assert failures == []
 
 
 @contextmanager
 def place(folder: Path) -> Iterator[tuple[Volume, str]]:
-    """Give a small volume, and say of which kind; where nothing may be mounted, a directory."""
+    """Yield a small volume and its file system; a directory if mounting is not allowed."""
     with ExitStack() as stack:
         try:
             small = stack.enter_context(small_filesystem(folder / "small", size_mb=SIZE_MB))
         except pytest.skip.Exception as reason:
-            print(f"The volume is never full in this soak: {reason}")
+            print(f"The volume is never full in this test: {reason}")
             mount = mount_of(str(folder))
             given = Volume(folder / "data", None), f"{mount.kind if mount else '?'} (never full)"
         else:
@@ -113,18 +115,18 @@ def place(folder: Path) -> Iterator[tuple[Volume, str]]:
         yield given
 
 
-# the volume, as strangers and a bad disk have it
+# the volume, with a corrupting disk and another program
 
 
 class Volume:
-    """A data directory in which bits flip, and which a stranger fills."""
+    """A data directory in which bits are flipped, and which another program fills."""
 
     def __init__(self, path: Path, filesystem: SmallFilesystem | None) -> None:
         self.path = path
         self._filesystem = filesystem
         self._flipped: set[tuple[int, int]] = set()
         self.full: list[tuple[float, float]] = []
-        """From when to when it was full, or will be."""
+        """The start and the end of each interval in which it is full."""
 
     # full
 
@@ -137,22 +139,22 @@ class Volume:
         return (self.path / FOREIGN).exists()
 
     def fill(self, for_s: float, *, leave_bytes: int) -> None:
-        """Let a stranger take all room, or all but a little."""
+        """Fill the volume with a foreign file, except for `leave_bytes`."""
         assert self._filesystem is not None
         now = time.monotonic()
         self.full.append((now, now + for_s))
         self._filesystem.fill(FOREIGN, leave_bytes=leave_bytes)
 
     def free(self) -> None:
-        """Take the stranger's file away, if it is there."""
+        """Remove the foreign file, if there is one."""
         if self.is_full:
             (self.path / FOREIGN).unlink()
             self.full[-1] = (self.full[-1][0], time.monotonic())
 
-    # broken
+    # corrupted
 
     def flip(self, path: Path, chance: random.Random) -> None:
-        """Flip one bit, and leave the file's time as it is."""
+        """Flip one bit and keep the mtime."""
         data = path.read_bytes()
         offset, bit = chance.randrange(len(data)), chance.randrange(8)
         flip = Flip(offset=offset, bit=bit, before=data[offset], stays_json=False)
@@ -166,28 +168,28 @@ class Volume:
         return [path for name in EVERYTHING if (path := self.path / name).exists()]
 
     def broken(self) -> list[str]:
-        """Return which documents are broken, as they lie there."""
-        return [path.name for path in self.documents() if not locks(path)]
+        """Return the documents whose files are broken."""
+        return [path.name for path in self.documents() if not is_sound(path)]
 
     def backups(self, document: str) -> list[Path]:
         parsed = ((path, parse_backup_name(path.name)) for path in self.path.glob("backups/*"))
-        return [path for path, one in parsed if one is not None and one[0] == document]
+        return [path for path, name in parsed if name is not None and name[0] == document]
 
     def sound_backups(self, document: str) -> list[Path]:
-        return [path for path in self.backups(document) if locks(path)]
+        return [path for path in self.backups(document) if is_sound(path)]
 
-    def kept_mb(self) -> float:
-        """Return what everything takes that should not grow: not the quarantine, no strangers."""
+    def used_mb(self) -> float:
+        """Return the size of everything that must not grow: without quarantine and foreign file."""
         return sum(_blocks(folder, names) for folder, _, names in os.walk(self.path)) / 2**20
 
 
-def locks(path: Path) -> bool:
-    """Whether a file holds what somebody wrote, whole; judged without Seline."""
+def is_sound(path: Path) -> bool:
+    """Whether a file has a value that was written, complete; checked without Seline."""
     try:
         state = state_of(json.loads(path.read_bytes()))
     except ValueError:
         return False
-    return state is not None and not state.startswith("what nobody")
+    return state is not None and not state.startswith(UNKNOWN)
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -210,7 +212,7 @@ def _blocks(folder: str, names: Sequence[str]) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gauge:
-    """What a process and its volume take at one moment."""
+    """The resource use of a process and its volume at one moment."""
 
     age_s: float
     memory_mb: float
@@ -232,7 +234,7 @@ class Life:
 
     @classmethod
     def start(cls, number: int, volume: Volume, folder: Path) -> Life:
-        """Start a process on a volume, and wait until it is ready."""
+        """Start a process on a volume and wait until it is ready."""
         notebook, errors = folder / f"notes{number}", folder / f"errors{number}"
         command = [sys.executable, "-m", "tests.acceptance.soaking", str(volume.path)]
         with errors.open("wb") as stderr:
@@ -243,8 +245,8 @@ class Life:
                 text=True,
             )
         assert process.stdout is not None
-        heard, _, _ = select.select([process.stdout], [], [], STARTS_WITHIN_S)
-        word, _, address = (process.stdout.readline() if heard else "").partition(" ")
+        readable, _, _ = select.select([process.stdout], [], [], STARTS_WITHIN_S)
+        word, _, address = (process.stdout.readline() if readable else "").partition(" ")
         if word != "ready":
             process.kill()
             process.wait()
@@ -256,22 +258,22 @@ class Life:
         return self.process.poll() is None
 
     @contextmanager
-    def standing_still(self) -> Iterator[None]:
-        """Stop it for a moment: what a bad disk does at once takes us several calls."""
+    def stopped(self) -> Iterator[None]:
+        """Pause the process in the block, so that several calls corrupt a file at one instant."""
         self.process.send_signal(signal.SIGSTOP)
         try:
-            while self.lives and not self._stands_still():
+            while self.lives and not self._is_stopped():
                 time.sleep(0.0005)
             yield
         finally:
             self.process.send_signal(signal.SIGCONT)
 
-    def _stands_still(self) -> bool:
+    def _is_stopped(self) -> bool:
         tasks = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
         return all(") T " in task.read_text() for task in tasks)
 
     def is_ready(self) -> bool:
-        """Whether its probe says so, as a platform would ask it."""
+        """Whether its readiness probe succeeds."""
         try:
             with urllib.request.urlopen(f"{self.address}/readyz", timeout=10) as answer:
                 return bool(answer.status == 200)
@@ -279,38 +281,38 @@ class Life:
             return False
 
     def gauge(self, disk_mb: float) -> None:
-        """Take its measure."""
+        """Record its resource use."""
         proc = Path(f"/proc/{self.process.pid}")
-        said = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
+        status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
         self.gauges.append(
             Gauge(
                 age_s=time.monotonic() - self.ready_at,
-                memory_mb=int(said["VmRSS"].split()[0]) / 1024,
+                memory_mb=int(status["VmRSS"].split()[0]) / 1024,
                 descriptors=len(os.listdir(proc / "fd")),
-                threads=int(said["Threads"]),
+                threads=int(status["Threads"]),
                 disk_mb=disk_mb,
             )
         )
 
     def end(self, number: signal.Signals) -> Iterator[str]:
-        """End it, and say what was wrong with that."""
-        by_itself = not self.lives
+        """End the process with a signal, and yield what was wrong with its end."""
+        ended_before = not self.lives
         self.process.send_signal(number)
         code = self.process.wait(STOPS_WITHIN_S)
         assert self.process.stdout is not None
         self.process.stdout.close()
-        said = self.errors.read_text()[-2000:]
-        if by_itself or code != (-signal.SIGKILL if number == signal.SIGKILL else 0):
-            yield f"it ended with {code} ({number.name}): {said}"
-        elif "Traceback" in said:
-            yield f"it left a traceback: {said}"
+        errors = self.errors.read_text()[-2000:]
+        if ended_before or code != (-signal.SIGKILL if number == signal.SIGKILL else 0):
+            yield f"it ended with {code} ({number.name}): {errors}"
+        elif "Traceback" in errors:
+            yield f"it printed a traceback: {errors}"
 
 
 # the model
 
 
 class Model:
-    """What is known of the documents, and what the lives since the last look have noted."""
+    """The known states of the documents, and the history since the last check."""
 
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
@@ -321,48 +323,48 @@ class Model:
         self._had_backup: set[str] = set()
         self.counted: Counter[str] = Counter()
 
-    def take_over(self, notebook: Path) -> Iterator[str]:
-        """Take over what a life noted, and return what no judge is needed for."""
-        lines = noted_lines(notebook)
+    def collect(self, notebook: Path) -> Iterator[str]:
+        """Add a process's notebook to the history; yield the defects that it shows by itself."""
+        lines = read_lines(notebook)
         self._notebooks.append(notebook)
-        self._events += [*noted(notebook), Stopped(at=time.monotonic())]
-        self.note_broken()
-        told = [one for one in lines if one[0] == "told"]
-        self.counted["exports"] += sum(one[0] == "exported" for one in lines)
-        self.counted["integrity passes"] += sum(one[0] == "verified" for one in lines)
-        self.counted["refusals"] += sum(one[3] == "refused" for one in told)
-        yield from (one[1] for one in lines if one[0] == "wrong")
-        yield from self._wrongly_refused(told)
-        yield from self._idle(lines)
+        self._events += [*read_notebook(notebook), Stopped(at=time.monotonic())]
+        self.note_corrupted()
+        outcomes = [line for line in lines if line[0] == "outcome"]
+        self.counted["exports"] += sum(line[0] == "exported" for line in lines)
+        self.counted["integrity passes"] += sum(line[0] == "verified" for line in lines)
+        self.counted["refusals"] += sum(outcome[3] == "refused" for outcome in outcomes)
+        yield from (line[1] for line in lines if line[0] == "wrong")
+        yield from self._unexpected_refusals(outcomes)
+        yield from self._blocked(lines)
 
-    def note_broken(self) -> None:
-        """Take note of which files are broken, while nobody uses them."""
+    def note_corrupted(self) -> None:
+        """Record which files are corrupted, while no process uses them."""
         now = time.monotonic()
         self._events += [Corrupted(document=name, at=now) for name in self._volume.broken()]
 
-    def _wrongly_refused(self, told: Sequence[Sequence[Any]]) -> Iterator[str]:
-        """Find refusals for want of room while there was room, and those that nothing explains."""
-        for _, _, at, outcome, code in told:
-            if outcome != "refused" or code in NOBODYS_FAULT:
+    def _unexpected_refusals(self, outcomes: Sequence[Sequence[Any]]) -> Iterator[str]:
+        """Yield refusals for lack of room while there was room, and refusals without a cause."""
+        for _, _, at, outcome, code in outcomes:
+            if outcome != "refused" or code in EXPECTED_REFUSALS:
                 continue
-            full = any(start <= at <= end + FREE_AGAIN_S for start, end in self._volume.full)
+            full = any(start <= at <= end + REFUSED_AFTER_S for start, end in self._volume.full)
             if code != "volume_full" or not full:
-                yield f"V9: a write was refused without need: {code}"
+                yield f"V9: a write was refused without a cause: {code}"
 
-    def _idle(self, lines: Sequence[Sequence[Any]]) -> Iterator[str]:
-        """Find full volumes on which nobody could read, or on which nobody could write again."""
+    def _blocked(self, lines: Sequence[Sequence[Any]]) -> Iterator[str]:
+        """Yield the full intervals without a read in them, or without a write soon after them."""
         reads = [line[2] for line in lines if line[0] == "read"]
-        done = [line[2] for line in lines if line[0] == "told" and line[3] == "acknowledged"]
+        done = [line[2] for line in lines if line[0] == "outcome" and line[3] == "acknowledged"]
         first, last = min(reads, default=0.0), max(reads, default=0.0)
         for start, end in self._volume.full:
             if first < start and start + 1 < end < last and not _any_between(reads, start, end):
                 yield "V9: nothing was read while the volume was full"
-            again = end + SERVES_AGAIN_S
+            again = end + WRITES_AGAIN_WITHIN_S
             if first < end and again < last and not _any_between(done, end, again):
-                yield "V9: nothing was written once there was room again"
+                yield "V9: nothing was written after there was room again"
 
     def judge(self) -> Iterator[str]:
-        """Open what is there, and return how it differs from what was told and read."""
+        """Open the volume, check it and the history, and yield the broken guarantees."""
         with blocking.open_seline(
             self._volume.path, lock_wait_s=5, backups__keep_newest=KEEP_NEWEST
         ) as seline:
@@ -371,18 +373,18 @@ class Model:
                 self._load(seline, name)
             yield from self._verify(seline)
             found = self._export(seline)
-            yield from self._look_at_backups(seline)
+            yield from self._check_backups(seline)
         yield from check(self._events, start=self._current, older=self._older)
         yield from (f"V7: {name} is stray" for name in stray(self._volume.path))
-        self.counted["writes"] += sum(isinstance(one, Write) for one in self._events)
-        self.counted["reads"] += sum(isinstance(one, Read) for one in self._events)
+        self.counted["writes"] += sum(isinstance(event, Write) for event in self._events)
+        self.counted["reads"] += sum(isinstance(event, Read) for event in self._events)
         self._current = found
 
-    def begin_again(self) -> None:
-        """Let the history begin where it stands: all was judged, and nothing is under way."""
-        for one in self._events:
-            if isinstance(one, Write) and one.outcome != "refused":
-                for name, state in one.changes.items():
+    def forget_history(self) -> None:
+        """Start a new history from the current states, after a check without open writes."""
+        for event in self._events:
+            if isinstance(event, Write) and event.outcome != "refused":
+                for name, state in event.changes.items():
                     self._older[name].add(state)
         for notebook in self._notebooks:
             notebook.unlink()
@@ -402,22 +404,22 @@ class Model:
         self._events.append(Read(found=found, began=began, ended=time.monotonic()))
 
     def _verify(self, seline: blocking.Seline) -> Iterator[str]:
-        """What verify finds must be what we broke; after it every document is whole."""
-        for one in seline.data.verify().findings:
-            backup = self._volume.path / "backups" / (one.backup or "")
-            if one.backup is None:
-                yield f"V4: {one}, though it had been read"
+        """Check that verify finds only what was flipped, and that all documents are sound."""
+        for finding in seline.data.verify().findings:
+            backup = self._volume.path / "backups" / (finding.backup or "")
+            if finding.backup is None:
+                yield f"V4: {finding}, but the document had been read"
             elif backup.exists() and not self._volume.was_flipped(backup):
-                yield f"V4: {one}, though nobody broke it"
+                yield f"V4: {finding}, but the backup was not corrupted"
         for item in self._volume.path.glob("quarantine/*"):
-            if locks(item):
-                yield f"V4: {item.name} was set aside and is sound"
-        yield from (f"V4: {name} was not mended" for name in self._volume.broken())
+            if is_sound(item):
+                yield f"V4: {item.name} is in quarantine and is sound"
+        yield from (f"V4: {name} was not repaired" for name in self._volume.broken())
 
-    def _look_at_backups(self, seline: blocking.Seline) -> Iterator[str]:
-        """Every document keeps a sound backup, and no more backups than it should (V2, V8)."""
+    def _check_backups(self, seline: blocking.Seline) -> Iterator[str]:
+        """Check that every document has a sound backup, but not too many backups (V2, V8)."""
         seline.data.prune()
-        kept = Counter(one.document for one in seline.data.all_backups() if not one.pinned)
+        kept = Counter(b.document for b in seline.data.all_backups() if not b.pinned)
         for name in EVERYTHING:
             sound = len(self._volume.sound_backups(name))
             if name in self._had_backup and not sound:
@@ -436,7 +438,7 @@ def _any_between(instants: Sequence[float], start: float, end: float) -> bool:
 
 
 class Soak:
-    """Lives, and the faults during them and between them."""
+    """Runs processes one after another, with faults during and between them."""
 
     def __init__(self, folder: Path, volume: Volume) -> None:
         self._folder = folder
@@ -448,40 +450,42 @@ class Soak:
         self.broken: list[str] = []
 
     def run(self, for_s: float) -> None:
-        """Live and die until the time is over or something broke; the last life is a long one."""
+        """Run until the time is over or a guarantee is broken; the last process runs long."""
         ends_at = time.monotonic() + for_s
         long_from = ends_at - for_s * LONG_LIFE_SHARE
         while not self.broken and time.monotonic() < long_from:
-            self._live(self._chance.uniform(*SHORT_LIFE_S), judged=self._chance.random() < JUDGED)
+            self._run_process(
+                self._chance.uniform(*SHORT_LIFE_S), judged=self._chance.random() < JUDGED
+            )
         if not self.broken:
-            self._live(ends_at - time.monotonic(), judged=True)
+            self._run_process(ends_at - time.monotonic(), judged=True)
 
-    def _live(self, for_s: float, *, judged: bool) -> None:
+    def _run_process(self, for_s: float, *, judged: bool) -> None:
         life = Life.start(len(self.lives) + 1, self._volume, self._folder)
         self.lives.append(life)
         kill = self._chance.random() < KILLS
         try:
-            self._live_on(life, for_s)
+            self._run_load(life, for_s)
         finally:
             self.broken += life.end(signal.SIGKILL if kill else signal.SIGTERM)
         self.counted["kills" if kill else "stops"] += 1
-        self.broken += self._model.take_over(life.notebook)
+        self.broken += self._model.collect(life.notebook)
         if judged or self.broken:
             self._volume.free()
             self.broken += self._model.judge()
         if judged and not self.broken:
-            self._model.begin_again()
-            self._flip_at_rest()
+            self._model.forget_history()
+            self._flip_while_stopped()
 
-    def _live_on(self, life: Life, for_s: float) -> None:
+    def _run_load(self, life: Life, for_s: float) -> None:
         while time.monotonic() < life.ready_at + for_s and life.lives:
             time.sleep(STEP_S)
             self._fill_or_free()
             if self._chance.random() < FLIPS:
-                with life.standing_still():
+                with life.stopped():
                     self._flip(self._chance.choice(self._volume.documents()))
             if life.lives:
-                life.gauge(self._volume.kept_mb())
+                life.gauge(self._volume.used_mb())
                 if not life.is_ready():
                     self.broken.append("V9: it is not ready")
                     return
@@ -495,22 +499,22 @@ class Soak:
             self._volume.fill(self._chance.uniform(*FULL_S), leave_bytes=leave_bytes)
             self.counted["full volumes"] += 1
 
-    def _flip_at_rest(self) -> None:
-        """Flip bits of files that no process remembers, but never of a last sound copy."""
+    def _flip_while_stopped(self) -> None:
+        """Flip bits while no process runs, but never in the last sound copy of a document."""
         for name in self._chance.sample(EVERYTHING, 2):
             sound = self._volume.sound_backups(name)
             if len(sound) > 1:
                 self._flip(self._chance.choice(sound))
             if sound and (self._volume.path / name).exists():
                 self._flip(self._volume.path / name)
-        self._model.note_broken()
+        self._model.note_corrupted()
 
     def _flip(self, path: Path) -> None:
         self._volume.flip(path, self._chance)
         self.counted["flips"] += 1
 
 
-# flat or not
+# growth of resource use
 
 
 MEASURES: Final = {
@@ -519,14 +523,13 @@ MEASURES: Final = {
     "threads": ("threads", "", 4.0),
     "disk_mb": ("disk", "MiB", 4.0),
 }
-"""What is measured, how it is called, and what it may rise by: an arena of the allocator; the
-connections and the files that are open just then; the pools' last threads, which begin late; a few
-of the largest documents with their backups, as chance has it."""
+"""Each measure with its name, its unit and how much it may grow: an arena of the allocator; open
+connections and files; threads of pools that start late; a few of the largest documents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trend:
-    """A measure in the first third and in the last, and how much it may rise."""
+    """A measure in the first and the last third, and how much it may grow."""
 
     what: str
     unit: str
@@ -535,7 +538,7 @@ class Trend:
     allowed: float
 
     @property
-    def rises(self) -> bool:
+    def grows(self) -> bool:
         return self.last > self.first + self.allowed
 
     @property
@@ -547,9 +550,9 @@ class Trend:
 
 
 def trends(gauges: Sequence[Gauge], *, third_min: int) -> list[Trend]:
-    """Compare the last third with the first by their medians, so that no moment decides.
+    """Compare the medians of the first and the last third.
 
-    Returns nothing where a third holds fewer than `third_min`: too short a time to tell.
+    Returns nothing if a third has fewer than `third_min` gauges: that is too short a time.
     """
     third = len(gauges) // 3
     if third < third_min:
@@ -558,8 +561,8 @@ def trends(gauges: Sequence[Gauge], *, third_min: int) -> list[Trend]:
         Trend(
             what=what,
             unit=unit,
-            first=statistics.median(getattr(one, name) for one in gauges[:third]),
-            last=statistics.median(getattr(one, name) for one in gauges[-third:]),
+            first=statistics.median(getattr(gauge, name) for gauge in gauges[:third]),
+            last=statistics.median(getattr(gauge, name) for gauge in gauges[-third:]),
             allowed=allowed,
         )
         for name, (what, unit, allowed) in MEASURES.items()
@@ -567,18 +570,18 @@ def trends(gauges: Sequence[Gauge], *, third_min: int) -> list[Trend]:
 
 
 def at_the_same_age(lives: Sequence[Life]) -> list[Gauge]:
-    """Return one gauge of each life that became old enough."""
-    grown = ([one for one in life.gauges if one.age_s >= SAME_AGE_S] for life in lives)
-    return [gauges[0] for gauges in grown if gauges]
+    """Return one gauge of each process that ran long enough."""
+    old = ([gauge for gauge in life.gauges if gauge.age_s >= SAME_AGE_S] for life in lives)
+    return [gauges[0] for gauges in old if gauges]
 
 
-# what it has found
+# tests of what it has found
 
 
 NAME: Final = "profile.json"
 
 
-async def test_an_export_is_of_one_instant_though_a_file_broke_and_was_replaced_meanwhile(
+async def test_an_export_has_one_instant_though_a_file_is_corrupted_and_replaced(
     tmp_path: Path,
 ) -> None:
     async with open_seline(tmp_path) as seline:
@@ -600,7 +603,7 @@ def _moved(number: int) -> dict[str, Any]:
     return {"n": number, "filler": "x" * 200}
 
 
-def test_backups_are_listed_while_they_are_rotated_away(tmp_path: Path) -> None:
+def test_backups_can_be_listed_during_their_rotation(tmp_path: Path) -> None:
     with blocking.open_seline(tmp_path, backups__keep_newest=1) as seline:
         for number in range(2):
             seline.data.save_json(NAME, {"n": number})
@@ -613,7 +616,7 @@ def test_backups_are_listed_while_they_are_rotated_away(tmp_path: Path) -> None:
             stop.set()
             saving.join()
 
-    assert all(one.verdict == "sound" for backups in listed for one in backups)
+    assert all(item.verdict == "sound" for backups in listed for item in backups)
     assert any(listed)
 
 
