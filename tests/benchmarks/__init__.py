@@ -1,1 +1,1 @@
-"""What Seline costs beside the raw system calls, measured in one run on one file system."""
+"""Seline's cost compared with raw system calls, in the same run on the same file system."""

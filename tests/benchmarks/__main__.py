@@ -1,9 +1,8 @@
-"""`python -m tests.benchmarks [NAME …] [--iops N]`: print each measure, with its goal.
+"""`python -m tests.benchmarks [NAME …] [--iops N]`: print each measure with its goal.
 
-Each ratio sets Seline against raw system calls in the same run on the same file system. Nothing
-is asserted: machines differ, ratios are for people. The saves are measured once more on a volume
-that takes 3,000 writes in a second, as Railway's do, where the kernel can bound one; `--iops N`
-bounds everything.
+Each ratio compares Seline with raw system calls in the same run on the same file system. Nothing is
+asserted, because machines differ. If the kernel can limit a volume's writes, the saves are measured
+again with 3,000 writes per second, as on Railway; `--iops N` limits all measures.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.benchmarks import checking, serving, storing
-from tests.benchmarks.place import can_be_bounded, describe, place
+from tests.benchmarks.place import can_be_limited, describe, place
 from tests.benchmarks.printing import ROUNDS
 
 HOST_IOPS = 3000
@@ -25,22 +24,22 @@ MEASURES: dict[str, Callable[[Path], None]] = {
     "start": serving.start,
     "idle": serving.idle,
     "pass": lambda here: asyncio.run(checking.speed(here)),
-    "beside": lambda here: asyncio.run(checking.beside_saves(here)),
+    "busy": lambda here: asyncio.run(checking.saves_during_a_pass(here)),
 }
 
 
 def main() -> None:
-    """Run the measures named, else every one, and print them."""
+    """Run the measures that are named, or all of them, and print them."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument("measures", nargs="*", metavar="NAME", help=f"of {', '.join(MEASURES)}")
-    parser.add_argument("--iops", type=int, help="how many writes the volume takes in a second")
-    asked = parser.parse_args()
-    unknown = sorted(set(asked.measures) - set(MEASURES))
+    parser.add_argument("--iops", type=int, help="the volume's limit of writes per second")
+    options = parser.parse_args()
+    unknown = sorted(set(options.measures) - set(MEASURES))
     if unknown:
-        parser.error(f"there is no measure {unknown[0]}; there are: {', '.join(MEASURES)}")
-    measures = asked.measures or list(MEASURES)
-    if asked.iops or not can_be_bounded():
-        _run(measures, iops=asked.iops)
+        parser.error(f"there is no measure {unknown[0]}; the measures: {', '.join(MEASURES)}")
+    measures = options.measures or list(MEASURES)
+    if options.iops or not can_be_limited():
+        _run(measures, iops=options.iops)
     else:
         _run(measures, iops=None)
         _run([name for name in measures if name == "saves"], iops=HOST_IOPS)
@@ -50,8 +49,8 @@ def _run(measures: Sequence[str], *, iops: int | None) -> None:
     if not measures:
         return
     with place(iops=iops) as here:
-        bound = f" bounded to {iops:,} writes/s" if iops else ""
-        print(f"Seline's measures, on {describe(here)}{bound}; medians of {ROUNDS} rounds")
+        limit = f" limited to {iops:,} writes/s" if iops else ""
+        print(f"Seline's measures, on {describe(here)}{limit}; medians of {ROUNDS} rounds")
         for name in measures:
             MEASURES[name](here)
 

@@ -1,4 +1,4 @@
-"""The integrity pass: how fast it reads, and what it costs those who save meanwhile."""
+"""The integrity pass: its speed, and its cost for saves at the same time."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 
 from seline import open_seline
 from seline.library import Seline
-from tests.benchmarks.printing import DOCUMENT, per_call, ratio, say
+from tests.benchmarks.printing import DOCUMENT, per_call, print_measure, ratio
 
 LARGE, LARGE_BYTES = 64, 8 << 20
 SMALL, TOGETHER, SAVES = 10_000, 500, 400
 
 
 async def speed(here: Path) -> None:
-    """Measure a pass over 512 MB beside `sha256sum` of the same files, both from the medium."""
+    """Measure a pass over 512 MB against `sha256sum` of the same files, both read from the disk."""
     volume = here / "large"
     async with open_seline(volume, lock_wait_s=0, storage__volume_limit_mb=4000) as seline:
         text = "x" * LARGE_BYTES
@@ -35,10 +35,10 @@ async def speed(here: Path) -> None:
         for number in range(LARGE):
             await seline.data.delete(f"large{number}.json", purge=True)
     detail = f"{report.bytes_read / 1e6:,.0f} MB"
-    say("an integrity pass: speed / sha256sum", ratio(ratios), "≥ 0.5", detail)
+    print_measure("an integrity pass: speed / sha256sum", ratio(ratios), "≥ 0.5", detail)
 
 
-async def beside_saves(here: Path) -> None:
+async def saves_during_a_pass(here: Path) -> None:
     """Measure the 99th percentile of saves during passes over 10,000 documents."""
     async with open_seline(here / "small", lock_wait_s=0) as seline:
         for first in range(0, SMALL - TOGETHER, TOGETHER):
@@ -51,15 +51,15 @@ async def beside_saves(here: Path) -> None:
         quiet, busy = [], []
         for _ in range(3):
             quiet.append(await _p99(seline))
-            passing = asyncio.ensure_future(_pass_on_and_on(seline))
+            passes = asyncio.ensure_future(_repeat_passes(seline))
             busy.append(await _p99(seline))
-            passing.cancel()
-    ratios = [one / other for one, other in zip(busy, quiet, strict=True)]
+            passes.cancel()
+    ratios = [busy_s / quiet_s for busy_s, quiet_s in zip(busy, quiet, strict=True)]
     detail = f"{statistics.median(quiet) * 1e3:.1f} ms without"
-    say("a save's p99 during a pass over 10,000 / without", ratio(ratios), "≤ 2", detail)
+    print_measure("a save's p99 during a pass over 10,000 / without", ratio(ratios), "≤ 2", detail)
 
 
-async def _pass_on_and_on(seline: Seline) -> None:
+async def _repeat_passes(seline: Seline) -> None:
     while True:
         await seline.data.verify()
 

@@ -1,7 +1,7 @@
-"""Where the benchmarks run: a journaled ext4 of their own where mounting is allowed.
+"""The directory of the benchmarks: on a new journaled ext4 if mounting is allowed.
 
-A host's volume takes a bounded number of writes in a second, which a loop device over a fast disk
-does not; the kernel can be asked to bound it alike.
+Hosting platforms limit a volume's writes per second. The kernel can apply the same limit to a loop
+device.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ THROTTLE = Path("/sys/fs/cgroup/blkio/blkio.throttle.write_iops_device")
 
 @contextlib.contextmanager
 def place(*, iops: int | None = None) -> Iterator[Path]:
-    """Give a directory on a loop-mounted journaled ext4, else a temporary one.
+    """Yield a directory on a loop-mounted journaled ext4, else a temporary one.
 
-    `iops` bounds the writes of a second; exits where that cannot be done.
+    `iops` limits the writes per second. Exits if that is not possible.
     """
     with tempfile.TemporaryDirectory(prefix="seline-bench-") as scratch:
         mounted = _mount(Path(scratch))
         try:
-            with _bounded(mounted, iops):
+            with _limited(mounted, iops):
                 yield mounted or Path(scratch)
         finally:
             if mounted is not None:
@@ -38,25 +38,25 @@ def place(*, iops: int | None = None) -> Iterator[Path]:
 
 
 def describe(path: Path) -> str:
-    """Say which file system a directory lies on."""
+    """Return the file system of a directory."""
     mount = mount_of(str(path))
     if mount is None:
         return "unknown file system"
     return mount.kind + (" without a journal" if journal_missing(mount) else "")
 
 
-def can_be_bounded() -> bool:
-    """Whether the kernel can bound the writes of a volume of our own."""
+def can_be_limited() -> bool:
+    """Whether a volume can be mounted and its writes limited."""
     return os.geteuid() == 0 and shutil.which("mkfs.ext4") is not None and THROTTLE.exists()
 
 
 @contextlib.contextmanager
-def _bounded(mounted: Path | None, iops: int | None) -> Iterator[None]:
+def _limited(mounted: Path | None, iops: int | None) -> Iterator[None]:
     if iops is None:
         yield
         return
     if mounted is None or not THROTTLE.exists():
-        sys.exit("Writes can be bounded where a volume can be mounted and cgroup v1 has blkio.")
+        sys.exit("Limiting writes needs the right to mount a volume, and blkio in cgroup v1.")
     device = mounted.stat().st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
     THROTTLE.write_text(f"{number} {iops}")

@@ -1,4 +1,4 @@
-"""How a measure is printed: what, its ratio, its goal."""
+"""Measure calls and print the results."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ DOCUMENT = {f"field_{number:02d}": f"value {number} of a profile" for number in 
 BYTES = msgspec.json.format(msgspec.json.encode(DOCUMENT), indent=2) + b"\n"
 
 
-def say(what: str, measured: str, goal: str, detail: str) -> None:
-    """Print one line."""
+def print_measure(what: str, measured: str, goal: str, detail: str) -> None:
+    """Print one measure with its goal."""
     print(f"  {what:<52} {measured:>10}   goal {goal:<10} {detail}", flush=True)
 
 
 def ratio(ratios: list[float]) -> str:
-    """Return the median of some ratios as it is printed."""
+    """Return the median of the ratios as text."""
     return f"{statistics.median(ratios):.2f} ×"
 
 
 def per_call(call: Callable[[], object], count: int) -> float:
-    """Return the seconds one of so many calls takes."""
+    """Return the mean time of `count` calls, in seconds."""
     started = time.perf_counter()
     for _ in range(count):
         call()

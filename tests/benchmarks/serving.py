@@ -1,4 +1,4 @@
-"""The process: how soon it is ready, what it takes while idle, how soon it is gone."""
+"""The server process: its start, its idle use of memory and processor, its stop."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from seline import open_seline
-from tests.benchmarks.printing import DOCUMENT, say
+from tests.benchmarks.printing import DOCUMENT, print_measure
 
 IDLE_S = 30.0
 CATCH_UP_S = 25.0
-"""The jobs that were missed run within the first seconds, one after another."""
+"""The time in which missed jobs run after the start, one after another."""
 
 
 def start(here: Path) -> None:
-    """Measure the time to ready over 1,000 documents."""
+    """Measure the time until ready with 1,000 documents."""
     volume = here / "start"
     asyncio.run(_fill(volume))
     times = []
@@ -33,12 +33,12 @@ def start(here: Path) -> None:
         started = time.perf_counter()
         with _serving(volume):
             times.append(time.perf_counter() - started)
-    detail = "a process of its own, 1,000 documents"
-    say("start to ready", f"{statistics.median(times):.2f} s", "≤ 1.5 s", detail)
+    detail = "a new process, 1,000 documents"
+    print_measure("start to ready", f"{statistics.median(times):.2f} s", "≤ 1.5 s", detail)
 
 
 def idle(here: Path) -> None:
-    """Measure memory and processor of a server with nothing to do, and its stop."""
+    """Measure memory and processor use of an idle server, and its stop."""
     with _serving(here / "idle") as server:
         time.sleep(CATCH_UP_S)
         before_s = _processor_s(server.pid)
@@ -49,10 +49,12 @@ def idle(here: Path) -> None:
         server.terminate()
         server.wait(timeout=15)
         stop_s = time.perf_counter() - started
-    say("an idle server's memory, its jobs run once", f"{memory_mb:.0f} MB", "≤ 60 MB", "")
+    print_measure(
+        "an idle server's memory, its jobs run once", f"{memory_mb:.0f} MB", "≤ 60 MB", ""
+    )
     share = f"{used_s / IDLE_S:.2%}"
-    say("an idle server's share of a processor", share, "≈ 0", f"over {IDLE_S:.0f} s")
-    say("stop of an idle server", f"{stop_s:.2f} s", "≤ 1 s", "from SIGTERM to its end")
+    print_measure("an idle server's share of a processor", share, "≈ 0", f"over {IDLE_S:.0f} s")
+    print_measure("stop of an idle server", f"{stop_s:.2f} s", "≤ 1 s", "from SIGTERM to its end")
 
 
 async def _fill(volume: Path) -> None:
@@ -64,7 +66,7 @@ async def _fill(volume: Path) -> None:
 
 @contextlib.contextmanager
 def _serving(volume: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `seline serve` on a free port; give it once it is ready."""
+    """Run `seline serve` on a free port; yield the process when it is ready."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Saves, loads and exports, beside the raw system calls."""
+"""Saves, loads and exports compared with raw system calls."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import msgspec
 
 from seline import open_seline
 from seline.library import Seline
-from tests.benchmarks.printing import BYTES, DOCUMENT, ROUNDS, per_call, ratio, say
+from tests.benchmarks.printing import BYTES, DOCUMENT, ROUNDS, per_call, print_measure, ratio
 
 WRITERS = 64
 
 
 class RawSaves:
-    """tmp + fsync + link + rename + fsync of both directories, as C would do it."""
+    """The minimal system calls of a save: write, fsync, link, rename, fsync of both directories."""
 
     def __init__(self, directory: Path) -> None:
         (directory / "backups").mkdir(parents=True)
@@ -30,7 +30,7 @@ class RawSaves:
         self._number = 0
 
     def save(self, name: str) -> None:
-        """Save once, keeping five backups."""
+        """Save once; keep five backups."""
         self._number += 1
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         file = os.open("tmp", flags, 0o600, dir_fd=self._top)
@@ -54,11 +54,11 @@ async def saves(here: Path) -> None:
         single, raw_single, many, same = [], [], [], []
         for round_number in range(ROUNDS + 1):
             raw_s = per_call(lambda: raw.save("document.json"), 40)
-            single_s = await _one_after_another(seline, round_number, 40)
-            many_s = await _together(
+            single_s = await _sequential(seline, round_number, 40)
+            many_s = await _concurrent(
                 lambda n, r=round_number: seline.data.save_json(f"d{n}.json", {**DOCUMENT, "r": r})
             )
-            same_s = await _together(
+            same_s = await _concurrent(
                 lambda n, r=round_number: seline.data.update_field("one.json", f"w{n}", r)
             )
             if round_number:  # the first round warms up
@@ -68,26 +68,26 @@ async def saves(here: Path) -> None:
                 same.append(raw_s / same_s)
     raw_us = statistics.median(raw_single) * 1e6
     detail = f"raw save {raw_us:,.0f} µs"
-    say("a save with backup / the raw sequence", ratio(single), "≤ 1.4", detail)
-    say("64 writers, 64 documents: times faster than raw", ratio(many), "≥ 6", "")
-    say("64 writers, one document: times faster than raw", ratio(same), "≥ 25", "")
+    print_measure("a save with backup / the raw sequence", ratio(single), "≤ 1.4", detail)
+    print_measure("64 writers, 64 documents: times faster than raw", ratio(many), "≥ 6", "")
+    print_measure("64 writers, one document: times faster than raw", ratio(same), "≥ 25", "")
 
 
-async def _one_after_another(seline: Seline, round_number: int, count: int) -> float:
+async def _sequential(seline: Seline, round_number: int, count: int) -> float:
     started = time.perf_counter()
     for number in range(count):
         await seline.data.save_json("document.json", {**DOCUMENT, "n": [round_number, number]})
     return (time.perf_counter() - started) / count
 
 
-async def _together(save: Callable[[int], Awaitable[object]]) -> float:
+async def _concurrent(save: Callable[[int], Awaitable[object]]) -> float:
     started = time.perf_counter()
     await asyncio.gather(*(save(number) for number in range(WRITERS)))
     return (time.perf_counter() - started) / WRITERS
 
 
 async def reads(here: Path) -> None:
-    """Measure loads of a document that is in memory."""
+    """Measure loads of a document in memory."""
     ratios, loads = [], []
     async with open_seline(here / "reads", lock_wait_s=0) as seline:
         await seline.data.save_json("profile.json", DOCUMENT)
@@ -102,11 +102,11 @@ async def reads(here: Path) -> None:
             ratios.append(load_s / raw_s)
             loads.append(load_s)
     detail = f"a load takes {statistics.median(loads) * 1e6:.1f} µs"
-    say("a hot load of 1 KiB / stat + decode", ratio(ratios), "≤ 4", detail)
+    print_measure("a hot load of 1 KiB / stat + decode", ratio(ratios), "≤ 4", detail)
 
 
 async def export(here: Path) -> None:
-    """Measure what an export of 100 MB takes of memory."""
+    """Measure the memory that an export of 100 MB needs."""
     volume = here / "export"
     async with open_seline(volume, lock_wait_s=0) as seline:
         text = "x" * (1 << 20)
@@ -131,4 +131,4 @@ async def export(here: Path) -> None:
         [sys.executable, "-c", code, str(volume)], check=True, capture_output=True, text=True
     )
     sent, grown = out.stdout.split()
-    say(f"an export of {sent} MB: more memory", f"{float(grown):.1f} MB", "≤ 32 MB", "")
+    print_measure(f"an export of {sent} MB: more memory", f"{float(grown):.1f} MB", "≤ 32 MB", "")
