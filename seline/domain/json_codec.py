@@ -30,21 +30,21 @@ HINTS: Final[Mapping[str, str]] = {
     "starts with a byte order mark": "Save it as UTF-8 without a byte order mark.",
     "UTF-16": "Save it as UTF-8: `iconv -f UTF-16 -t UTF-8`.",
     "not UTF-8": "Save it as UTF-8: `iconv -f LATIN1 -t UTF-8`, if that is what it is.",
-    "duplicate key": "Keep the one of the two that is right.",
+    "duplicate key": "Keep the right one of the two.",
     "NaN": "Put null or a number in its place.",
     "Infinity": "Put null or a number in its place.",
     "-Infinity": "Put null or a number in its place.",
-    "a comma stands before the closing bracket": "Remove that comma.",
-    "something follows after the end": "Remove what follows, or make one list of it.",
+    "a comma before the closing bracket": "Remove that comma.",
+    "something follows after the end": "Remove what follows, or put both into a list.",
 }
-"""The next step for the reasons of NotJson, by how a reason starts."""
+"""The next step by the beginning of a reason."""
 _OTHER_HINT: Final = "Correct it at the place named, with any text editor."
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder()
 
 
 class NotJson(ValueError):
-    """These bytes are not strict JSON; `line` and `column` count from 1, None where unknown."""
+    """These bytes are not strict JSON. `line` and `column` count from 1, None if unknown."""
 
     def __init__(self, reason: str, line: int | None = None, column: int | None = None) -> None:
         self.reason = reason
@@ -55,7 +55,7 @@ class NotJson(ValueError):
 
     @property
     def hint(self) -> str:
-        """Return the next step for whoever wrote the bytes."""
+        """The next step for the author of the bytes."""
         hints = (hint for start, hint in HINTS.items() if self.reason.startswith(start))
         return next(hints, _OTHER_HINT)
 
@@ -124,7 +124,7 @@ def why_not_json(data: bytes) -> str | None:
     return None
 
 
-# writing
+# encoding
 
 
 def _is_plain(items: Iterable[Any], depth_left: int) -> bool:
@@ -189,7 +189,7 @@ _CHANGING: Final = Flaw(
     "Save a copy that no other thread changes.",
 )
 
-# reading
+# decoding
 
 _MARKS: Final[Mapping[bytes, str]] = {
     b"\xef\xbb\xbf": "starts with a byte order mark",
@@ -201,8 +201,8 @@ _REASONS: Final[Mapping[str, str]] = {
     "Expecting ',' delimiter": "a comma or a closing bracket is missing",
     "Expecting ':' delimiter": "a colon is missing",
     "Expecting property name enclosed in double quotes": "a key in double quotes is missing",
-    "Illegal trailing comma before end of object": "a comma stands before the closing bracket",
-    "Illegal trailing comma before end of array": "a comma stands before the closing bracket",
+    "Illegal trailing comma before end of object": "a comma before the closing bracket",
+    "Illegal trailing comma before end of array": "a comma before the closing bracket",
     "Invalid control character at": "a line break or control character inside a text",
     "Invalid \\escape": "a backslash that escapes nothing",
     "Invalid \\uXXXX escape": "a \\u escape without four hex digits",

@@ -68,7 +68,7 @@ def refused(value: object, **options: Any) -> NotSerializable:
     return caught.value
 
 
-# writing
+# encoding
 
 
 @given(json_values)
@@ -245,7 +245,7 @@ def test_a_refused_value_is_not_changed() -> None:
     assert value == {"a": [1, {2}], "n": 2**80}
 
 
-# reading
+# decoding
 
 BROKEN: list[tuple[bytes, str]] = [
     (b"", "empty file"),
