@@ -1,8 +1,8 @@
-"""Alerts: raised, repeated while they last, resolved; delivered to every sink, whatever fails.
+"""The alert log: it applies signals to alerts, keeps them across restarts, and feeds every sink.
 
-States and what waits for delivery are kept in `.seline/alerts.json`, so that a restart loses
-nothing. Where the store cannot be written, they are kept in memory and delivered all the same.
-A caller waits for the store alone, and not long; never for a sink. Delivery is at least once.
+The states and the queues are kept in `.seline/alerts.json`. While the store cannot be written,
+they are kept in memory and delivered as usual. A caller waits for the store, for one second at
+most, and never for a sink. Delivery is at least once.
 """
 
 from __future__ import annotations
@@ -10,52 +10,50 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final, TypeAlias, cast
+from typing import Final, cast
 
-from seline.alerts.queue import SinkQueue, attempt
+from seline.alerts.queue import SinkQueue, SinkStatus, attempt
 from seline.clock import Clock
 from seline.domain.alerts.lifecycle import (
-    KIND_OF,
     Alert,
     AlertState,
     AlertType,
     Cleared,
     Course,
-    Raised,
-    Severity,
     Signal,
-    Transition,
-    crowded,
-    forgotten,
-    raised,
-    repeated,
-    resolved,
-    reworded,
+    States,
+    Step,
+    limited,
+    on_cleared,
+    on_raised,
+    on_time_passed,
+    retained,
     trial,
 )
+from seline.domain.alerts.message import worded
 from seline.domain.alerts.record import read_record, write_record
 from seline.domain.document import Json
 from seline.domain.texts import Language
 from seline.errors import SelineError
 from seline.manager import ManagedStore
-from seline.ports.alerts import AlertSink, Delivery, SinkStatus
+from seline.ports.alerts import AlertSink, Delivery
 
 RENOTIFY_H: Final = 24.0
-KEEP_WAIT_S: Final = 1.0
-KEEP_AGAIN_S: Final = 30.0
+WRITE_WAIT_S: Final = 1.0
+WRITE_RETRY_S: Final = 30.0
 DELIVER_WAIT_S: Final = 30.0
 STOP_WAIT_S: Final = 1.0
 _log = logging.getLogger("seline.alerts")
 
 
-class Alerts:
-    """The alerts of one store: an `AlertLog`, and where alerts are raised.
+class AlertLog:
+    """The alerts of one store, and the queues of their sinks.
 
-    They are delivered from the moment they are raised; `deliver_due`, called every few seconds to
-    a minute, tells what stands again, retries what failed, and writes what could not be written.
+    `take` applies signals and starts to deliver. `deliver_due`, called every few seconds to a
+    minute, repeats notifications, retries failed deliveries and failed writes.
     """
 
     def __init__(
@@ -68,195 +66,160 @@ class Alerts:
         clock: Clock | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """Work over a store that may not be open yet: until `load` everything is in memory."""
+        """Work over a store that may not be open yet. Until `load`, everything is in memory."""
         self._state = store.state("alerts.json", object, lambda: None)
         self._clock = clock or store.clock
         self._language: Language = language
         self._renotify = timedelta(hours=renotify_h)
-        self._standings: dict[_Key, AlertState] = {}
+        self._states: dict[tuple[AlertType, str], AlertState] = {}
         self._queues = [
-            SinkQueue(sink, clock=self._clock, jitter=jitter, moved=self._keep) for sink in sinks
+            SinkQueue(sink, clock=self._clock, jitter=jitter, changed=self._write) for sink in sinks
         ]
         self._loaded = False
-        self._unread = False
+        self._unreadable = False
         self._unwritten = False
         self._write_after_s = 0.0
 
     async def load(self, *, deliver: bool = True) -> None:
-        """Take up what was remembered, once the store is open; deliver what still waits.
+        """Add the stored states and queues once the store is open, and start to deliver.
 
-        A record that is broken beyond recovery is set aside, said in the log, and begun anew; one
-        that cannot be read now is tried again by `deliver_due`. Raises nothing.
+        A record that is broken beyond recovery is reset. One that cannot be read now is retried by
+        `deliver_due`. Raises nothing.
         """
         try:
-            standings, waiting = await self._remembered()
+            states, waiting = await self._read()
         except SelineError as error:
-            self._unread = True
-            _log.warning("the state of the alerts could not be read: %s", error.message)
+            self._unreadable = True
+            _log.warning("could not read the alerts: %s", error.message)
             return
-        self._unread = False
-        for standing in standings:
-            worded = _in_language(standing, self._language)
-            self._standings.setdefault(standing.key, worded)
+        self._unreadable = False
+        for state in states:
+            alert = worded(state.alert, self._language)
+            self._states.setdefault(state.key, replace(state, alert=alert))
         for queue in self._queues:
             queue.add(waiting.get(queue.sink.name, ()), first=True)
         self._loaded = True
         if self._unwritten:
-            await self._keep()
+            await self._write()
         if deliver:
             self._start()
 
-    async def raise_alert(
-        self,
-        type: AlertType,
-        subject: str = "",
-        *,
-        severity: Severity | None = None,
-        details: Mapping[str, Json] | None = None,
-        at: datetime | None = None,
-    ) -> None:
-        """Say that something was seen; `at` tells occurrences of an event apart (else now)."""
-        seen = Raised(type=type, subject=subject, severity=severity, details=details or {}, at=at)
-        await self.take((seen,))
-
-    async def resolve(self, type: AlertType, subject: str = "") -> None:
-        """Say that something no longer stands; nothing happens where nothing stood."""
-        await self.take((Cleared(type=type, subject=subject),))
-
     async def take(self, signals: Iterable[Signal]) -> None:
-        """Take note of several signals at once; what is news is on its way when this returns."""
-        now, before = self._clock.now(), dict(self._standings)
-        told: list[Alert] = []
-        for signal in signals:
-            self._note(self._step(signal, now), told)
-        await self._tell(told, before, now)
+        """Apply signals in order, start to deliver the notifications, and keep what changed."""
+        now, before = self._clock.now(), dict(self._states)
+        notified = [alert for signal in signals for alert in self._apply(signal, now)]
+        await self._publish(notified, before, now)
 
     def listing(self) -> Sequence[Alert]:
-        alerts = [standing.alert for standing in self._standings.values()]
+        """Return the alerts: the open ones first, then the latest first."""
+        alerts = [state.alert for state in self._states.values()]
         alerts.sort(key=lambda alert: alert.last_at, reverse=True)
         return sorted(alerts, key=lambda alert: alert.state)
 
     def sinks(self) -> Sequence[SinkStatus]:
-        return [queue.status() for queue in self._queues]
+        """Return the status of each sink."""
+        return [queue.status for queue in self._queues]
 
     async def deliver_due(self, *, wait_s: float = DELIVER_WAIT_S) -> None:
-        """Tell again what stands, and try every sink that it is time for; a dead one delays none.
+        """Repeat the notifications that are due, and try every sink whose attempt is due.
 
-        Returns once each has delivered or failed, at the latest after `wait_s`.
+        Returns once each has delivered or failed, or after `wait_s`.
         """
-        if self._unread:
+        if self._unreadable:
             await self.load()
-        now, before = self._clock.now(), dict(self._standings)
-        told: list[Alert] = []
-        for standing in before.values():
-            self._note(repeated(standing, now=now, renotify=self._renotify), told)
-        await self._tell(told, before, now)
+        now, before = self._clock.now(), dict(self._states)
+        steps = [
+            on_time_passed(state, now=now, renotify=self._renotify) for state in before.values()
+        ]
+        notified = [alert for step in steps for alert in self._enter(step)]
+        await self._publish(notified, before, now)
         running = self._start()
         if running:
             await asyncio.wait(running, timeout=wait_s)
 
     async def test(self) -> Sequence[Delivery]:
-        alert = trial(self._clock.now(), self._language)
+        """Send the test alert to every sink once and return the outcomes. Nothing is kept."""
+        alert = worded(trial(self._clock.now()), self._language)
         return await asyncio.gather(*(attempt(queue.sink, alert) for queue in self._queues))
 
     async def close(self) -> None:
-        """Let deliveries end, for a moment; what they carried is kept. Idempotent."""
+        """Wait a moment for running deliveries; the rest stays in the record. Idempotent."""
         await asyncio.gather(*(queue.stop(wait_s=STOP_WAIT_S) for queue in self._queues))
         if self._unwritten:
-            await self._keep()
+            await self._write()
 
-    # what a signal does
+    # applying signals
 
-    def _step(self, signal: Signal, now: datetime) -> Transition | None:
-        """Return what a signal makes of its standing, None where there is none."""
+    def _apply(self, signal: Signal, now: datetime) -> list[Alert]:
+        """Apply a signal; return the alert to notify, if any."""
         if isinstance(signal, Cleared):
-            known = self._standings.get((signal.type, signal.subject))
-            if known is None:
-                return None
-            return resolved(known, now=now, language=self._language)
-        seen = crowded(self._standings, signal)
-        return raised(
-            self._standings.get((seen.type, seen.subject)),
-            seen,
-            now=now,
-            renotify=self._renotify,
-            language=self._language,
-        )
+            known = self._states.get((signal.type, signal.subject))
+            return [] if known is None else self._enter(on_cleared(known, now=now))
+        signal = limited(self._states, signal)
+        before = self._states.get((signal.type, signal.subject))
+        return self._enter(on_raised(before, signal, now=now, renotify=self._renotify))
 
-    def _note(self, step: Transition | None, told: list[Alert]) -> None:
-        if step is None:
-            return
-        self._standings[step.standing.key] = step.standing
-        if step.told:
-            told.append(step.standing.alert)
+    def _enter(self, step: Step) -> list[Alert]:
+        state, notify = step
+        if state is not self._states.get(state.key):
+            state = replace(state, alert=worded(state.alert, self._language))
+            self._states[state.key] = state
+        return [state.alert] if notify else []
 
-    async def _tell(
-        self, told: Sequence[Alert], before: Mapping[_Key, AlertState], now: datetime
-    ) -> None:
-        """Have alerts delivered, and keep what is worth it."""
+    async def _publish(self, notified: Sequence[Alert], before: States, now: datetime) -> None:
+        """Queue notifications, drop old states, and write the record if it is worth it."""
         for queue in self._queues:
-            queue.add(told)
+            queue.add(notified)
         self._start()
-        gone = forgotten(self._standings, now)
-        self._standings = {
-            key: one for key, one in self._standings.items() if one.alert.id not in gone
-        }
-        if told or gone or self._unwritten or _worth_keeping(before, self._standings):
-            await self._keep()
+        kept = retained(self._states, now)
+        dropped = len(self._states) - len(kept)
+        self._states = dict(kept)
+        if notified or dropped or self._unwritten or _is_news(before, self._states):
+            await self._write()
 
     def _start(self) -> list[asyncio.Task[None]]:
         return [task for queue in self._queues if (task := queue.start()) is not None]
 
     # the record
 
-    async def _keep(self) -> None:
-        """Write the record; where that fails or takes long, it is tried again later."""
+    async def _write(self) -> None:
+        """Write the record. A write that fails or takes too long is retried later."""
         self._unwritten = True
         if not self._loaded or self._clock.monotonic() < self._write_after_s:
             return
         record = self._record()
         try:
-            async with asyncio.timeout(KEEP_WAIT_S):
+            async with asyncio.timeout(WRITE_WAIT_S):
                 await self._state.update(lambda _: record)
         except (SelineError, TimeoutError) as error:
             self._unwritten = True
-            self._write_after_s = self._clock.monotonic() + KEEP_AGAIN_S
-            _log.warning("the state of the alerts could not be written: %s", _told_by(error))
+            self._write_after_s = self._clock.monotonic() + WRITE_RETRY_S
+            reason = error.message if isinstance(error, SelineError) else "the disk is slow"
+            _log.warning("could not write the alerts: %s", reason)
         else:
             self._unwritten = False
 
     def _record(self) -> Json:
         waiting = {queue.sink.name: queue.waiting for queue in self._queues if queue.waiting}
-        return write_record(self._standings.values(), waiting)
+        return write_record(self._states.values(), waiting)
 
-    async def _remembered(self) -> tuple[list[AlertState], dict[str, list[Alert]]]:
+    async def _read(self) -> tuple[list[AlertState], dict[str, list[Alert]]]:
         value = cast("Json", await self._state.load())
         if self._state.failure is not None:
             raise self._state.failure
         try:
             return ([], {}) if value is None else read_record(value)
         except (ValueError, KeyError) as error:
-            _log.warning("alerts.json has another shape (%s); it is begun anew", error)
+            _log.warning("alerts.json has another shape (%s) and was reset", error)
         return [], {}
 
 
-_Key: TypeAlias = tuple[AlertType, str]
-
-
-def _worth_keeping(before: Mapping[_Key, AlertState], after: Mapping[_Key, AlertState]) -> bool:
-    """Whether something happened; that something still stands is not written each time."""
+def _is_news(before: States, after: States) -> bool:
+    """Whether an alert was opened, resolved, or an event counted. A lasting condition is none."""
     return any(
         known is None
-        or known.alert.state != one.alert.state
-        or (KIND_OF[one.alert.type].course is Course.EVENT and known != one)
-        for key, one in after.items()
-        if (known := before.get(key)) is not one
+        or known.alert.state != state.alert.state
+        or (state.course is Course.EVENT and known != state)
+        for key, state in after.items()
+        if (known := before.get(key)) is not state
     )
-
-
-def _in_language(standing: AlertState, language: Language) -> AlertState:
-    return replace(standing, alert=reworded(standing.alert, language))
-
-
-def _told_by(error: Exception) -> str:
-    return error.message if isinstance(error, SelineError) else "the disk takes long"

@@ -1,17 +1,15 @@
-"""From what Seline knows to alerts: incidents, findings, pins, usage, jobs, the volume itself.
+"""From the state of the store, the jobs and the volume to signals for the alert log.
 
-The functions are pure and may be asked as often as one likes: what was told is not told again,
-because each occurrence carries its instant and each standing trouble its name. `Watcher` asks them.
+The functions have no state and can be called at any interval: the log recognizes an occurrence by
+its instant and a condition by its subject, so a repeated signal causes no repeated notification.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
 from typing import Final
 
-from seline.alerts.log import Alerts
 from seline.clock import instant_text
 from seline.domain.alerts.lifecycle import (
     QUIET,
@@ -35,19 +33,15 @@ from seline.errors import (
     VolumeNotMounted,
     VolumeReadOnly,
 )
-from seline.manager import ManagedStore
-from seline.operations import Operations
-from seline.ports.store import HANGING_S, Capability, DocumentStore, Incident
+from seline.ports.store import Capability, DocumentStore, Incident
 
 CHECKSUMS: Final = "checksums"
-LOOKS_BACK: Final = QUIET
-"""What is older was told, or belongs to nobody's today: alerts that ended are forgotten later."""
+RECENT: Final = QUIET
+"""Older occurrences give no signal: they were notified, and a resolved alert is forgotten later."""
 FINDINGS_MAX: Final = 1000
-"""Of one report; where there are more, the alert of many says so long before."""
-OVER_EVERY_S: Final = 30.0
-"""How often broken files are looked at again, to see whether they were mended: it reads them."""
+"""Of one report. An alert of type `many` is open long before."""
 DAYS_OVER: Final = 16.0
-"""A guess wavers: between DAYS_WARN and this nothing new is said, and nothing is over."""
+"""A forecast varies: between DAYS_WARN and this nothing is raised and nothing is cleared."""
 DAYS_CRITICAL: Final = 3.0
 
 TYPE_OF_INCIDENT: Final[Mapping[str, AlertType | None]] = {
@@ -56,7 +50,7 @@ TYPE_OF_INCIDENT: Final[Mapping[str, AlertType | None]] = {
     "served_from_memory": AlertType.SERVED_FROM_MEMORY,
     "journal_broken": AlertType.JOURNAL_DAMAGED,
     "disk_error": AlertType.DISK_ERROR,
-    "blank_save": AlertType.BLANK_SAVE,
+    "blank_save": None,
     "blank_save_unpinned": AlertType.BLANK_SAVE,
     "state_not_kept": None,
     "state_reset": None,
@@ -68,8 +62,8 @@ TYPE_OF_INCIDENT: Final[Mapping[str, AlertType | None]] = {
     "shed": None,
     "no_room": None,
 }
-"""None: a person did it and knows, or it is told otherwise (a full volume, as usage). What is not
-here is told as a disk error."""
+"""None: a person did it, or another signal reports it (a blank save's pin, the volume's usage).
+An unknown kind is reported as a disk error."""
 
 TYPE_OF_OUTCOME: Final[Mapping[str, AlertType | None]] = {
     "unrecoverable": AlertType.UNRECOVERABLE_DOCUMENT,
@@ -80,15 +74,15 @@ TYPE_OF_OUTCOME: Final[Mapping[str, AlertType | None]] = {
     "adopted": None,
     "unsettled": None,
 }
-"""By the outcome of a finding of verify. None: an incident tells it, or nobody need hear of it."""
+"""By the outcome of a finding of verify. None: an incident reports it, or no one needs to know."""
 
-TYPE_OF_TROUBLE: Final[Mapping[type[SelineError], AlertType]] = {
+TYPE_OF_FAILURE: Final[Mapping[type[SelineError], AlertType]] = {
     VolumeNotMounted: AlertType.WRONG_MOUNT,
     VolumeFailed: AlertType.WRITES_REFUSED,
     VolumeReadOnly: AlertType.WRITES_REFUSED,
     UnsupportedFormat: AlertType.WRITES_REFUSED,
 }
-"""Why nothing is written. What is not here (waiting for another process, closing) is no alert."""
+"""Why nothing can be written. Other reasons (waiting for another process, closing) are no alert."""
 
 SEVERITY_OF_LEVEL: Final[Mapping[UsageLevel, Severity]] = {
     UsageLevel.HALF: Severity.INFO,
@@ -98,23 +92,24 @@ SEVERITY_OF_LEVEL: Final[Mapping[UsageLevel, Severity]] = {
 }
 
 
-def alerts_from(incidents: Iterable[Incident]) -> list[Signal]:
-    """Translate what the store and the manager collected, oldest first."""
+def incident_signals(incidents: Iterable[Incident], now: datetime) -> list[Signal]:
+    """Return the signals of the last day's incidents, oldest first."""
+    recent = (incident for incident in incidents if now - incident.at <= RECENT)
     return [
         Raised(
-            type=kind,
+            type=alert_type,
             subject=incident.document,
-            severity=Severity.CRITICAL if kind is AlertType.RECOVERY and incident.lost else None,
-            details=_details(kind, incident),
+            severity=_incident_severity(alert_type, incident),
+            details=_incident_details(alert_type, incident),
             at=incident.at,
         )
-        for incident in sorted(incidents, key=lambda incident: incident.at)
-        if (kind := TYPE_OF_INCIDENT.get(incident.kind, AlertType.DISK_ERROR)) is not None
+        for incident in sorted(recent, key=lambda incident: incident.at)
+        if (alert_type := TYPE_OF_INCIDENT.get(incident.kind, AlertType.DISK_ERROR)) is not None
     ]
 
 
-def alerts_from_pins(pins: Iterable[Pin], now: datetime) -> list[Signal]:
-    """Tell of the blank saves of the last day (V11), each by the pin that it left."""
+def pin_signals(pins: Iterable[Pin], now: datetime) -> list[Signal]:
+    """Return the signals of the last day's blank saves (V11), each known by its pin."""
     return [
         Raised(
             type=AlertType.BLANK_SAVE,
@@ -123,53 +118,57 @@ def alerts_from_pins(pins: Iterable[Pin], now: datetime) -> list[Signal]:
             at=pin.pinned_at,
         )
         for pin in pins
-        if pin.because.startswith(BLANK) and now - pin.pinned_at <= QUIET
+        if pin.because.startswith(BLANK) and now - pin.pinned_at <= RECENT
     ]
 
 
-def alerts_from_report(report: VerifyReport) -> list[Raised]:
-    """Tell of what verify found and no incident tells."""
-    found = [
+def report_signals(report: VerifyReport, now: datetime) -> list[Signal]:
+    """Return the signals of the last day's findings that no incident reports."""
+    signals: list[Signal] = [
         Raised(
-            type=kind,
+            type=alert_type,
             subject=finding.document,
             details={"verdict": finding.verdict, "what": finding.detail},
             at=finding.found_at,
         )
         for finding in report.findings
-        if (kind := TYPE_OF_OUTCOME.get(finding.outcome)) is not None
-        and kind is not AlertType.BACKUP_DAMAGED
+        if (alert_type := TYPE_OF_OUTCOME.get(finding.outcome)) is not None
+        and alert_type is not AlertType.BACKUP_DAMAGED
+        and now - finding.found_at <= RECENT
     ]
-    return [*found, *_damaged_backups(report)]
+    return [*signals, *_damaged_backup_signals(report, now)][:FINDINGS_MAX]
 
 
-def alerts_from_capabilities(capabilities: Iterable[Capability]) -> list[Signal]:
-    """Tell where the volume keeps no checksums."""
-    missing = any(one.name == CHECKSUMS and not one.present for one in capabilities)
-    kind = AlertType.CHECKSUMS_UNSUPPORTED
-    return [Raised(type=kind) if missing else Cleared(type=kind)]
+def capability_signals(capabilities: Iterable[Capability]) -> list[Signal]:
+    """Return the signal of a volume with or without checksums."""
+    missing = any(
+        capability.name == CHECKSUMS and not capability.present for capability in capabilities
+    )
+    alert_type = AlertType.CHECKSUMS_UNSUPPORTED
+    return [Raised(type=alert_type) if missing else Cleared(type=alert_type)]
 
 
-def alerts_from_trouble(trouble: SelineError | None, *, opened: bool = True) -> list[Signal]:
-    """Tell why nothing is written, and that it is over where `trouble` is None.
+def failure_signals(failure: SelineError | None, *, opened: bool = True) -> list[Signal]:
+    """Return the signals of why nothing can be written; None clears every such alert.
 
-    `opened`: the store is open, so that reads go on.
+    `opened`: the store is open, so reads still work.
     """
-    kind = None if trouble is None else TYPE_OF_TROUBLE.get(type(trouble))
-    if trouble is not None and kind is not None:
-        details: dict[str, Json] = {"what": trouble.message}
-        if kind is AlertType.WRITES_REFUSED:
-            retries = not isinstance(trouble, UnsupportedFormat)
-            details |= {"reads": opened, "unopened": not opened, "retries": retries}
-        return [Raised(type=kind, details=details)]
-    over = sorted(set(TYPE_OF_TROUBLE.values())) if trouble is None else []
-    return [Cleared(type=one) for one in over]
+    if failure is None:
+        return [Cleared(type=cleared) for cleared in sorted(set(TYPE_OF_FAILURE.values()))]
+    alert_type = TYPE_OF_FAILURE.get(type(failure))
+    if alert_type is None:
+        return []
+    details: dict[str, Json] = {"what": failure.message}
+    if alert_type is AlertType.WRITES_REFUSED:
+        retries = not isinstance(failure, UnsupportedFormat)
+        details |= {"reads": opened, "unopened": not opened, "retries": retries}
+    return [Raised(type=alert_type, details=details)]
 
 
-def alerts_from_usage(level: UsageLevel, ratio: float, *, of_files: bool = False) -> list[Signal]:
-    """Tell the level of usage (after hysteresis) that the volume has reached.
+def usage_signals(level: UsageLevel, ratio: float, *, of_files: bool = False) -> list[Signal]:
+    """Return the signal of a level of usage (after hysteresis).
 
-    `of_files`: it is the number of files that runs out, not the bytes.
+    `of_files`: the number of files limits the volume, not the bytes.
     """
     if level is UsageLevel.OK:
         return [Cleared(type=AlertType.USAGE)]
@@ -185,104 +184,53 @@ def alerts_from_usage(level: UsageLevel, ratio: float, *, of_files: bool = False
     return [Raised(type=AlertType.USAGE, severity=SEVERITY_OF_LEVEL[level], details=details)]
 
 
-def alerts_from_days(days_until_full: float | None) -> list[Signal]:
-    """Tell that the volume will be full within two weeks; None: nobody can say."""
-    kind = AlertType.DAYS_UNTIL_FULL
+def forecast_signals(days_until_full: float | None) -> list[Signal]:
+    """Return the signal of a volume that will be full within two weeks; None: no forecast."""
+    alert_type = AlertType.DAYS_UNTIL_FULL
     if days_until_full is None or days_until_full >= DAYS_OVER:
-        return [Cleared(type=kind)]
+        return [Cleared(type=alert_type)]
     if days_until_full >= DAYS_WARN:
         return []
     severity = Severity.CRITICAL if days_until_full < DAYS_CRITICAL else Severity.WARNING
-    return [Raised(type=kind, severity=severity, details={"days": max(1, round(days_until_full))})]
+    return [
+        Raised(type=alert_type, severity=severity, details={"days": max(1, round(days_until_full))})
+    ]
 
 
-def alerts_from_run(job: str, *, succeeded: bool, detail: str = "") -> list[Signal]:
-    """Tell how a run of a job ended; a success ends what was said of its failing or lateness."""
+def run_signals(job: str, *, succeeded: bool, detail: str = "") -> list[Signal]:
+    """Return the signals of a job's run; a success clears its failure and its lateness."""
     if succeeded:
-        return [
-            Cleared(type=AlertType.JOB_FAILED, subject=job),
-            Cleared(type=AlertType.JOB_OVERDUE, subject=job),
-        ]
+        return job_over_signals(job)
     return [Raised(type=AlertType.JOB_FAILED, subject=job, details={"what": detail})]
 
 
-def alerts_from_lateness(job: str, last_success: datetime | None) -> list[Signal]:
-    """Tell that a job is overdue, since its last success (None: there was none)."""
+def overdue_signals(job: str, last_success: datetime | None) -> list[Signal]:
+    """Return the signal of an overdue job. `last_success` None: it never succeeded."""
     details: dict[str, Json] = (
         {} if last_success is None else {"last_success": instant_text(last_success)}
     )
     return [Raised(type=AlertType.JOB_OVERDUE, subject=job, details=details)]
 
 
-class Watcher:
-    """Looks at one store, and lets its alerts know. `look` may be called at any interval."""
-
-    def __init__(
-        self, operations: Operations, alerts: Alerts, *, trouble: Callable[[], SelineError | None]
-    ) -> None:
-        """`trouble` says why the store is not open, None once it is."""
-        self._operations = operations
-        self._store = operations.store
-        self._alerts = alerts
-        self._trouble = trouble
-        self._mended_due_s = 0.0
-        self._told_of: VerifyReport | None = None
-
-    async def look(self) -> None:
-        """Let the alerts know what stands, what happened, and what is over."""
-        trouble = self._trouble()
-        if trouble is not None:
-            await self._alerts.take(alerts_from_trouble(trouble, opened=False))
-            return
-        store = await self._store.open()
-        await self._alerts.take([*self._seen(store), *await self._mended(store)])
-
-    def _seen(self, store: DocumentStore) -> Iterator[Signal]:
-        now, report = self._store.clock.now(), self._operations.verifier.report
-        incidents = (
-            one
-            for one in self._store.incidents()
-            if one.kind != "blank_save" and now - one.at <= LOOKS_BACK
-        )
-        yield from alerts_from(incidents)
-        if report is not None and report is not self._told_of:
-            self._told_of = report
-            news = (seen for seen in alerts_from_report(report) if _is_of_late(seen, now))
-            yield from islice(news, FINDINGS_MAX)
-        yield from alerts_from_pins(self._store.pins.pins(), now)
-        yield from alerts_from_capabilities(store.capabilities())
-        yield from alerts_from_trouble(store.trouble() or _hanging(self._store))
-
-    async def _mended(self, store: DocumentStore) -> list[Signal]:
-        """Return what is said of documents and is not so any more, asked now and then."""
-        suspects = [one for one in self._alerts.listing() if _may_be_over(one)]
-        if not suspects or self._store.clock.monotonic() < self._mended_due_s:
-            return []
-        self._mended_due_s = self._store.clock.monotonic() + OVER_EVERY_S
-        return await self._store.listing(lambda: _over(store, suspects))
+def job_over_signals(job: str) -> list[Signal]:
+    """Return the signals that clear every alert about a job."""
+    return [
+        Cleared(type=AlertType.JOB_FAILED, subject=job),
+        Cleared(type=AlertType.JOB_OVERDUE, subject=job),
+    ]
 
 
-def _is_of_late(seen: Raised, now: datetime) -> bool:
-    return seen.at is None or now - seen.at <= LOOKS_BACK
-
-
-def _hanging(store: ManagedStore) -> SelineError | None:
-    """Say that the disk does not answer, once it is too long to be slowness."""
-    if store.busy_s() < HANGING_S:
-        return None
-    return VolumeFailed(f"The disk has not answered for {HANGING_S:.0f} s; changes wait for it.")
-
-
-def _may_be_over(alert: Alert) -> bool:
+def may_be_over(alert: Alert) -> bool:
+    """Whether `over_signals` can decide if an alert's condition is over."""
     return alert.state == "open" and alert.type in _IS_OVER and alert.document is not None
 
 
-def _over(store: DocumentStore, suspects: Iterable[Alert]) -> list[Signal]:
-    """Return the end of what is over. Blocks."""
+def over_signals(store: DocumentStore, alerts: Sequence[Alert]) -> list[Signal]:
+    """Return the signals that clear the alerts whose condition is over. Reads files; blocks."""
     return [
-        Cleared(type=one.type, subject=one.document or "")
-        for one in suspects
-        if _IS_OVER[one.type](store, DocumentKey(BOT, one.document or ""), one.details)
+        Cleared(type=alert.type, subject=alert.document or "")
+        for alert in alerts
+        if _IS_OVER[alert.type](store, DocumentKey(BOT, alert.document or ""), alert.details)
     ]
 
 
@@ -290,21 +238,21 @@ def _is_served(store: DocumentStore, key: DocumentKey, _details: Mapping[str, Js
     return not store.look(key)[0].rule.damaged
 
 
-def _are_gone(store: DocumentStore, key: DocumentKey, details: Mapping[str, Json]) -> bool:
-    named = details.get("names")
-    there = {backup.name for backup in store.backups(key)}
-    return isinstance(named, list) and there.isdisjoint(map(str, named))
+def _backups_are_gone(store: DocumentStore, key: DocumentKey, details: Mapping[str, Json]) -> bool:
+    damaged = details.get("names")
+    present = {backup.name for backup in store.backups(key)}
+    return isinstance(damaged, list) and present.isdisjoint(map(str, damaged))
 
 
-_IS_OVER: Final[
-    Mapping[AlertType, Callable[[DocumentStore, DocumentKey, Mapping[str, Json]], bool]]
-] = {
+_IsOver = Callable[[DocumentStore, DocumentKey, Mapping[str, Json]], bool]
+_IS_OVER: Final[Mapping[AlertType, _IsOver]] = {
     AlertType.UNRECOVERABLE_DOCUMENT: _is_served,
-    AlertType.BACKUP_DAMAGED: _are_gone,
+    AlertType.BACKUP_DAMAGED: _backups_are_gone,
 }
 
 
-def _damaged_backups(report: VerifyReport) -> Iterator[Raised]:
+def _damaged_backup_signals(report: VerifyReport, now: datetime) -> Iterator[Signal]:
+    """Yield one signal per document with damaged backups, at the instant of the last finding."""
     by_document: dict[str, list[Finding]] = {}
     for finding in report.findings:
         if TYPE_OF_OUTCOME.get(finding.outcome) is AlertType.BACKUP_DAMAGED:
@@ -313,12 +261,21 @@ def _damaged_backups(report: VerifyReport) -> Iterator[Raised]:
         names: list[Json] = [finding.backup for finding in findings if finding.backup]
         details: dict[str, Json] = {"backups": len(names), "backup": names[0], "names": names}
         found_at = max(finding.found_at for finding in findings)
-        yield Raised(type=AlertType.BACKUP_DAMAGED, subject=document, details=details, at=found_at)
+        if now - found_at <= RECENT:
+            yield Raised(
+                type=AlertType.BACKUP_DAMAGED, subject=document, details=details, at=found_at
+            )
 
 
-def _details(kind: AlertType, incident: Incident) -> dict[str, Json]:
-    """Return what the sentences need; a recovery's source says since when changes are lost."""
-    if kind is not AlertType.RECOVERY:
+def _incident_severity(alert_type: AlertType, incident: Incident) -> Severity | None:
+    """Return CRITICAL for a recovery that lost changes, None for the usual severity."""
+    lossy = alert_type is AlertType.RECOVERY and incident.lost
+    return Severity.CRITICAL if lossy else None
+
+
+def _incident_details(alert_type: AlertType, incident: Incident) -> dict[str, Json]:
+    """Return the details that the sentences need."""
+    if alert_type is not AlertType.RECOVERY:
         return {**incident.details, "what": incident.summary}
     source = str(incident.details.get("source", ""))
     backup = source.removeprefix("backup ") if source.startswith("backup ") else ""

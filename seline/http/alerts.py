@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from seline.alerts.log import AlertLog
 from seline.domain.alerts.lifecycle import Alert
 from seline.domain.document import Json
 from seline.errors import RouteNotFound
 from seline.http.context import context
 from seline.http.rendering import answer, plain
-from seline.ports.alerts import AlertLog
 
 
 async def list_alerts(request: web.Request) -> web.StreamResponse:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from seline.access.tokens import Tokens
+from seline.alerts.log import AlertLog
 from seline.domain.document import Json
 from seline.errors import SelineError
 from seline.manager import DataManager
 from seline.operations import Operations
-from seline.ports.alerts import AlertLog
 from seline.ports.jobs import JobBoard
 
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from aiohttp import web
 
+from seline.alerts.log import AlertLog
 from seline.domain.alerts.lifecycle import Severity
 from seline.domain.counters import SECONDS, Figures
 from seline.domain.job import JobStatus
 from seline.http.context import context, operations
 from seline.operations import Operations
-from seline.ports.alerts import AlertLog
 from seline.ports.store import DocumentStore
 
 if TYPE_CHECKING:

@@ -1,10 +1,8 @@
-"""Alerts: what a sink promises to whoever delivers, and what a log of alerts promises to doors."""
+"""The port of an alert sink: what it promises to the queue that delivers to it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 
 from seline.domain.alerts.lifecycle import Alert, Severity
@@ -12,11 +10,11 @@ from seline.domain.alerts.lifecycle import Alert, Severity
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """What became of one attempt to deliver one alert to one sink.
+    """The outcome of one attempt to deliver an alert to a sink.
 
-    `detail` says in plain words why it failed, never with an address, a token or a header in it;
-    empty when it was delivered. `retry_after_s`: the sink asked for that much patience.
-    `refused`: it seems to be this very alert that the sink does not take.
+    `detail` says why it failed, without addresses, tokens or headers; empty on success.
+    `retry_after_s` is how long the sink asks to wait. `refused`: the sink does not accept this
+    alert, but may accept others.
     """
 
     sink: str
@@ -28,33 +26,15 @@ class Delivery:
     took_ms: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SinkStatus:
-    """How a sink stands: how many alerts wait for it, and why, if it fails.
-
-    `failures` counts the attempts that failed since the last that did not; `given_up` the alerts
-    that waited too long, or were too many, since the start.
-    """
-
-    name: str
-    kind: str
-    min_severity: Severity
-    waiting: int
-    failures: int
-    detail: str
-    given_up: int
-    delivered_at: datetime | None
-
-
 class AlertSink(Protocol):
-    """A place where a person hears of alerts: a chat, a phone, a log, a program.
+    """A channel that brings alerts to a person: a chat, a phone, a log, a program.
 
-    Sinks hold no queue and remember nothing: whoever calls them retries.
+    A sink has no queue and no state. The caller retries.
     """
 
     @property
     def name(self) -> str:
-        """What the settings call it: unique, and harmless to show."""
+        """The name in the settings: unique, and not secret."""
         ...
 
     @property
@@ -64,33 +44,14 @@ class AlertSink(Protocol):
 
     @property
     def min_severity(self) -> Severity:
-        """The least that it wants to hear of."""
+        """The lowest severity to send."""
         ...
 
     async def send(self, alert: Alert) -> Delivery:
-        """Deliver one alert, once; answer what became of it within a bounded time.
+        """Deliver one alert within a bounded time and return the outcome.
 
-        Never raises but for cancellation. `delivered` is True only once the other side said that
-        it has the alert. The same alert may be sent again (at least once): a receiver tells them
-        apart by id, state and count. Neither the answer nor any log shows a secret.
-        """
-        ...
-
-
-class AlertLog(Protocol):
-    """The alerts as the doors see them."""
-
-    def listing(self) -> Sequence[Alert]:
-        """Return the alerts, open ones first, then the latest first; those resolved for a week."""
-        ...
-
-    def sinks(self) -> Sequence[SinkStatus]:
-        """Return how each sink stands."""
-        ...
-
-    async def test(self) -> Sequence[Delivery]:
-        """Send the test alert to every sink now, whatever its severity; return what became of it.
-
-        Takes no longer than the slowest sink's one attempt; nothing of it is queued or kept.
+        `delivered` is True only after the receiver has confirmed the alert. Delivery is at least
+        once: receivers recognize a repeated alert by id, state and count. Raises only on
+        cancellation. Neither the outcome nor a log line contains a secret.
         """
         ...

@@ -25,14 +25,17 @@ import seline
 from seline import library
 from seline.access.audit import AuditLog
 from seline.access.tokens import Tokens
+from seline.alerts.process import AlertProcess
 from seline.clock import SystemClock, instant_text
 from seline.domain.document import Json
 from seline.errors import SelineError, StoreClosed
 from seline.http.app import build_app
 from seline.http.context import AppContext
 from seline.operations import Operations
+from seline.outbound.alert_sinks import AlertSource, build_sinks
+from seline.outbound.heartbeat import Heartbeat
+from seline.outbound.http_client import open_session
 from seline.ports.futures import wait_for
-from seline.server.alarm import Alarm
 from seline.server.listening import (
     CONTROL_SOCKET,
     SocketFile,
@@ -126,7 +129,7 @@ class Serving:
         try:
             await self._runner.setup()
             if self._network:
-                self._alarm.start()
+                self._alerts.start()
                 self.address = await listen(self._runner, *self.settings.bind)
             self._listening.set()
         except BaseException:
@@ -190,7 +193,8 @@ class Serving:
             steps.callback(self._scratch.close)
             steps.callback(self._audit.close)
             steps.push_async_callback(self._let_go)
-            steps.push_async_callback(self._alarm.close)
+            steps.push_async_callback(self._outbound.close)
+            steps.push_async_callback(self._alerts.close)
             steps.push_async_callback(self._finish)
             steps.push_async_callback(self._end_opening)
 
@@ -219,12 +223,12 @@ class Serving:
         """Make what works over the documents, and the application that serves it."""
         self.tokens = Tokens(self._seline.store, admin_token=self.settings.server.admin_token)
         self._audit = AuditLog(self.settings.data_dir)
-        self._alarm = Alarm(self.operations, self.settings, trouble=self._unopened)
+        self._alerts = self._make_alerts()
         self._worker = Worker(
             self.operations,
             self.settings.jobs,
-            on_run_ended=self._alarm.run_ended if self._network else ignore,
-            on_overdue=self._alarm.overdue,
+            on_run_ended=self._alerts.report_run if self._network else ignore,
+            on_overdue=self._alerts.report_overdue,
         )
         self._runner = web.AppRunner(
             build_app(self._doors()),
@@ -233,6 +237,24 @@ class Serving:
             lingering_time=LINGERING_S,
             access_log=None,
             auto_decompress=False,  # it would be done before the token is asked for
+        )
+
+    def _make_alerts(self) -> AlertProcess:
+        alerting = self.settings.alerts
+        self._outbound = open_session()
+        source = AlertSource(
+            service=self.settings.service,
+            data_dir=self.settings.data_dir,
+            language=alerting.language,
+        )
+        url = alerting.heartbeat_url
+        return AlertProcess(
+            self.operations,
+            build_sinks(alerting.sinks, self._outbound, source),
+            unavailable=self._unopened,
+            heartbeat=Heartbeat(session=self._outbound, url=url).send if url else None,
+            language=alerting.language,
+            renotify_h=alerting.renotify_h,
         )
 
     def _doors(self) -> AppContext:
@@ -244,7 +266,7 @@ class Serving:
             about=self._about,
             audit=self._audit.append,
             jobs=self._worker,
-            alerts=self._alarm.alerts,
+            alerts=self._alerts.log,
             operations=self.operations,
             loopback_only=not self.settings.bind_is_public,
             trust_proxy=self.settings.server.trust_proxy,
@@ -284,13 +306,13 @@ class Serving:
             await self._listening.wait()
             secret = await self._first_secret()
             await self.operations.load()
-            await self._alarm.take_up(self._worker.jobs())
+            await self._alerts.load(self._worker.jobs())
             await self._worker.start(scheduled=self._network)
             await self._listen_to_commands()
         except SelineError as error:
             self._waiting = error
             if self._network:
-                await self._alarm.last_words(error)
+                await self._alerts.report_failure(error)
             raise
         store.announce(address=self.address or None)
         self.started = Started(

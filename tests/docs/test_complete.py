@@ -13,7 +13,7 @@ import seline
 from seline import blocking
 from seline.cli import front
 from seline.cli.errors import EXIT_FOR, Exit
-from seline.domain.alerts.lifecycle import KIND_OF, AlertType, Course
+from seline.domain.alerts.lifecycle import KIND_OF, AlertType
 from seline.domain.alerts.sink_spec import FIELDS_OF
 from seline.errors import SelineError
 from seline.http.problems import STATUS_FOR, status_of
@@ -22,7 +22,6 @@ from seline.settings import default_of, setting_names
 from tests.docs.blocks import ROOT
 
 ENVIRONMENT = re.compile(r'"((?:SELINE|RAILWAY|FLY|RENDER)_[A-Z_]+|PORT|RENDER)"')
-COURSES = {Course.EVENT: "event", Course.STANDS: "state", Course.STANDS_QUIETLY: "quiet state"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +172,7 @@ def test_an_alert_has_its_severity_and_course_on_the_page(kind: AlertType) -> No
     _, severity, course, *_ = cells("docs/alerts.md", kind)
 
     assert severity == KIND_OF[kind].severity
-    assert course == COURSES[KIND_OF[kind].course]
+    assert course == KIND_OF[kind].course.replace("_", " ")
 
 
 @pytest.mark.parametrize("kind", FIELDS_OF)

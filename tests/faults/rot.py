@@ -21,10 +21,10 @@ import pytest
 
 from seline import open_seline
 from seline.access.tokens import Tokens
-from seline.alerts.log import Alerts
+from seline.alerts.log import AlertLog
 from seline.blocking import Seline
 from seline.blocking import open_seline as open_blocking
-from seline.domain.alerts.lifecycle import AlertType
+from seline.domain.alerts.lifecycle import AlertType, Raised
 from seline.domain.backup import parse_backup_name
 from seline.domain.checksum import ATTRIBUTE
 from seline.domain.document import Json
@@ -394,10 +394,10 @@ async def _fill_state(directory: Path) -> list[str]:
             jobs = seline.store.state("jobs.json", dict[str, JobRecord], dict)
             await jobs.save(_job_record(seline, number))
             await seline.operations.usage.measure()
-        alerts = Alerts(seline.store, ())
+        alerts = AlertLog(seline.store, ())
         await alerts.load()
         for subject in ("profile.json", "list.json"):
-            await alerts.raise_alert(AlertType.RECOVERY, subject)
+            await alerts.take([Raised(type=AlertType.RECOVERY, subject=subject)])
         await alerts.close()
         await seline.data.prune()
         return [token.secret for token in created]

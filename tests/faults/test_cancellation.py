@@ -37,7 +37,7 @@ from typing import Any, Final
 import pytest
 
 from seline import __version__, blocking, library, open_seline
-from seline.domain.alerts.lifecycle import AlertType, Severity
+from seline.domain.alerts.lifecycle import AlertType, Raised, Severity
 from seline.domain.document import ABSENT, Json
 from seline.errors import SelineError, StoreClosed
 from seline.http.routes import PREFIX
@@ -65,9 +65,9 @@ from tests.faults.cancelling import (
 )
 from tests.faults.powercut.trying import kind_of
 from tests.faults.test_slow_disk import SyncGate
-from tests.integration.test_alarm import a_hook, for_ever, until
+from tests.integration.test_alert_process import a_hook, for_ever, until
+from tests.integration.test_alert_sinks import listening
 from tests.integration.test_http import ADMIN, settings_for
-from tests.integration.test_sinks import listening
 from tests.proof.figures import note
 from tests.proof.judge import NAMES, stray
 from tests.proof.operations import NEW, OPERATIONS, STILL, A, B, C, value
@@ -781,11 +781,12 @@ async def test_a_server_closed_while_its_volume_opens_starts_nothing_more(
     monkeypatch.setattr("seline.alerts.log.STOP_WAIT_S", 0.3)
     before = Resources.now()
     async with listening() as sink:
-        sink.answering = for_ever(sink)
+        sink.answer = for_ever(sink)
         gate.close()
         running = await serving(server_settings(volume, alerts__sinks=[a_hook(sink)]))
-        await running._alarm.alerts.raise_alert(AlertType.WRONG_MOUNT, severity=Severity.WARNING)
-        await until(lambda: sink.asked)
+        signal = Raised(type=AlertType.WRONG_MOUNT, severity=Severity.WARNING)
+        await running._alerts.log.take([signal])
+        await until(lambda: sink.requests)
         closing = asyncio.create_task(running.close())
         await asyncio.sleep(0.02)
         gate.open()

@@ -18,8 +18,8 @@ from typing import Any, Final
 import pytest
 
 from seline import __version__
-from seline.alerts.log import Alerts
-from seline.domain.alerts.lifecycle import Alert, AlertType, Severity
+from seline.alerts.log import AlertLog
+from seline.domain.alerts.lifecycle import Alert, AlertType, Cleared, Raised, Severity
 from seline.domain.backup import parse_backup_name
 from seline.domain.document import Json
 from seline.domain.retention import RetentionPolicy
@@ -338,17 +338,17 @@ async def test_an_open_alert_is_repeated_at_most_once_for_each_jump_and_daily(
     volume: StoreWithClock, jumps: Sequence[Jump]
 ) -> None:
     sink = RecordingSink()
-    alerts = Alerts(volume.store, [sink], clock=volume.clock)
+    alerts = AlertLog(volume.store, [sink], clock=volume.clock)
     await alerts.load()
     for jump in (lambda _clock: None, *jumps):
         jump(volume.clock)
         before = len(sink.alerts)
         for _ in range(48):
-            await alerts.raise_alert(AlertType.JOB_FAILED, "export")
+            await alerts.take([Raised(type=AlertType.JOB_FAILED, subject="export")])
             await alerts.deliver_due()
             volume.clock.advance(HOUR_S)
         assert 1 <= len(sink.alerts) - before <= 3, "once for the jump, and at most daily"
-    await alerts.resolve(AlertType.JOB_FAILED, "export")
+    await alerts.take([Cleared(type=AlertType.JOB_FAILED, subject="export")])
     await alerts.deliver_due()
     assert [alert.state for alert in sink.alerts].count("resolved") == 1
     assert sink.alerts[-1].state == "resolved"

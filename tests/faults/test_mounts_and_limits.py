@@ -26,6 +26,7 @@ import aiohttp
 import pytest
 
 from seline import open_seline as open_awaited
+from seline.alerts import process
 from seline.blocking import Seline, open_seline
 from seline.domain.document import Json
 from seline.errors import (
@@ -37,7 +38,7 @@ from seline.errors import (
     VolumeFull,
     VolumeReadOnly,
 )
-from seline.server import Serving, alarm, serving
+from seline.server import Serving, serving
 from seline.storage.volume import capabilities
 from tests.faults.powercut.trying import fast_place, kind_of
 from tests.faults.small_filesystem import SmallFilesystem, Unavailable, run, small_filesystem
@@ -112,7 +113,7 @@ class ServerUnderTest:
 async def start_server(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[ServerUnderTest]:
-    monkeypatch.setattr(alarm, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(process, "EVALUATE_EVERY_S", 0.05)
     async with serving(settings_for(directory)) as running, aiohttp.ClientSession() as session:
         await running.acquired()
         for number in range(2):

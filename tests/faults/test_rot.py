@@ -31,7 +31,7 @@ import pytest
 
 from seline import open_seline
 from seline.access.tokens import Tokens
-from seline.alerts.log import Alerts
+from seline.alerts.log import AlertLog
 from seline.blocking import Seline
 from seline.domain import checksum, verdict
 from seline.domain.document import Json
@@ -440,7 +440,7 @@ def _check_jobs_and_alerts(seline: Seline, expected: Mapping[str, bytes | None])
     """Check that the jobs and alerts are those of the newest sound record, or none."""
     store = seline._awaited.store
     jobs = run_without_loop(store.state("jobs.json", dict[str, JobRecord], dict).load())
-    alerts = Alerts(store, ())
+    alerts = AlertLog(store, ())
     run_without_loop(alerts.load(deliver=False))
     operations = Operations(store)
     run_without_loop(operations.load())

@@ -216,8 +216,8 @@ async def test_queued_saves_take_effect_in_order_and_the_queue_is_bounded(
 async def test_a_hanging_sync_opens_an_alert_and_its_end_resolves_it(
     server: Serving, gate: SyncGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seline.alerts.signals.HANGING_S", 0.01)
-    monkeypatch.setattr("seline.server.alarm.LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr("seline.alerts.process.HANGING_S", 0.01)
+    monkeypatch.setattr("seline.alerts.process.EVALUATE_EVERY_S", 0.02)
     gate.close()
     saving = asyncio.ensure_future(server.data.save_json(NAME, {"n": 1}))
     await wait_until_blocked(gate)

@@ -1,4 +1,4 @@
-"""From what happens to a real store to alerts: each told once, and its end where it has one."""
+"""From events in a real store to notifications: one for each, and one for its end."""
 
 from __future__ import annotations
 
@@ -15,28 +15,34 @@ from typing import cast
 
 import pytest
 
-from seline.alerts.log import Alerts
+from seline.alerts.process import OVER_CHECK_EVERY_S, AlertProcess
 from seline.alerts.signals import (
     CHECKSUMS,
     DAYS_OVER,
     DAYS_WARN,
-    OVER_EVERY_S,
+    TYPE_OF_FAILURE,
     TYPE_OF_INCIDENT,
     TYPE_OF_OUTCOME,
-    TYPE_OF_TROUBLE,
-    Watcher,
-    alerts_from,
-    alerts_from_capabilities,
-    alerts_from_days,
-    alerts_from_lateness,
-    alerts_from_pins,
-    alerts_from_report,
-    alerts_from_run,
-    alerts_from_trouble,
-    alerts_from_usage,
+    capability_signals,
+    failure_signals,
+    forecast_signals,
+    incident_signals,
+    overdue_signals,
+    pin_signals,
+    report_signals,
+    run_signals,
+    usage_signals,
 )
-from seline.domain.alerts.lifecycle import Alert, AlertType, Cleared, Raised, Severity, Signal
-from seline.domain.alerts.words import wording
+from seline.domain.alerts.lifecycle import (
+    Alert,
+    AlertType,
+    Cleared,
+    Raised,
+    Severity,
+    Signal,
+    on_raised,
+)
+from seline.domain.alerts.message import worded
 from seline.domain.pins import BY_HAND, Pin
 from seline.domain.report import Finding, VerifyReport
 from seline.domain.usage import LEVELS, UsageLevel
@@ -53,7 +59,7 @@ from seline.errors import (
 from seline.manager import DataManager, ManagedStore
 from seline.operations import Operations
 from seline.ports.alerts import Delivery
-from seline.ports.store import Capability, DocumentStore, Incident
+from seline.ports.store import Capability, Incident
 from seline.storage.volume.store import VolumeOptions, open_volume
 from tests.clocks import FakeClock
 from tests.stores import managed, options
@@ -65,59 +71,57 @@ NOW = FakeClock().now()
 DAY = timedelta(days=1)
 
 
-class Ear:
-    """A sink that hears everything."""
+class FakeSink:
+    """A sink that confirms and records every alert."""
 
-    name = kind = "ear"
+    name = kind = "chat"
     min_severity = Severity.INFO
 
     def __init__(self) -> None:
-        self.heard: list[Alert] = []
+        self.received: list[Alert] = []
 
     async def send(self, alert: Alert) -> Delivery:
-        self.heard.append(alert)
+        self.received.append(alert)
         return Delivery(sink=self.name, kind=self.kind, delivered=True)
 
 
 class Place:
-    """A store on a real directory that is watched, by a clock that stands still."""
+    """A store in a real directory with its alert process, and a clock that the test moves."""
 
     def __init__(self, directory: Path, clock: FakeClock) -> None:
         self.directory = directory
         self.clock = clock
-        self.trouble: SelineError | None = None
+        self.failure: SelineError | None = None
         self.open()
 
     def open(self) -> None:
         options = VolumeOptions(data_dir=str(self.directory), lock_wait_s=0, settle_s=0.0)
         self.store = open_volume(options, clock=self.clock)
-        opening: Future[DocumentStore] = Future()
-        opening.set_result(cast("DocumentStore", self.store))
         managed_store = managed(self.store, clock=self.clock, settle_s=0.0)
         self.operations = Operations(managed_store)
         self.data = DataManager(managed_store, self.operations)
-        self.ear = Ear()
-        self.alerts = Alerts(self.data.store, [self.ear], clock=self.clock)
-        self.watch = Watcher(self.operations, self.alerts, trouble=lambda: self.trouble)
+        self.sink = FakeSink()
+        self.process = AlertProcess(self.operations, [self.sink], unavailable=lambda: self.failure)
+        self.log = self.process.log
 
     async def close(self) -> None:
-        await self.alerts.close()
+        await self.log.close()
         await self.data.close()
 
     async def restart(self) -> None:
-        """Close and open again, with what is remembered."""
+        """Close and open again, with the kept alerts."""
         await self.close()
         self.open()
-        await self.alerts.load()
+        await self.log.load()
 
-    async def look(self, *, times: int = 1) -> list[Alert]:
-        """Look, every two seconds if it is several times; return what is told of it."""
-        before = len(self.ear.heard)
+    async def evaluate(self, *, times: int = 1) -> list[Alert]:
+        """Evaluate, several times every two seconds; return the notifications."""
+        before = len(self.sink.received)
         for _ in range(times):
-            await self.watch.look()
-            await self.alerts.deliver_due()
+            await self.process.evaluate()
+            await self.log.deliver_due()
             self.clock.advance(2)
-        return self.ear.heard[before:]
+        return self.sink.received[before:]
 
     async def save(self, *, versions: int = 1, name: str = NAME) -> None:
         for number in range(versions):
@@ -125,14 +129,14 @@ class Place:
             self.clock.advance(60)
 
     async def until(self, *, busy: bool) -> None:
-        """Wait until the store works on a batch, or on none."""
+        """Wait until the store is busy with a batch, or idle."""
         async with asyncio.timeout(30):
             while bool(self.store.busy_s()) is not busy:
                 await asyncio.sleep(0.001)
                 self.clock.elapsed_s += 0.001
 
     def flip(self, path: Path | None = None) -> None:
-        """Flip one bit, of the document or another file, and keep the mtime as a bad disk does."""
+        """Flip one bit of the document or another file and keep the mtime, as a bad disk does."""
         path = path or self.directory / NAME
         before, data = path.stat(), bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
@@ -153,7 +157,7 @@ class Place:
 @pytest.fixture
 async def place(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Place]:
     place = Place(tmp_path / "volume", clock)
-    await place.alerts.load()
+    await place.log.load()
     yield place
     await place.close()
 
@@ -193,104 +197,107 @@ def a_pin(because: str = "before a blank save of 2025-01-06", *, age: timedelta 
 
 
 def only(signals: Iterable[Signal]) -> Raised:
-    """Return the one thing that was seen."""
-    [seen] = signals
-    assert isinstance(seen, Raised)
-    return seen
+    """Return the only signal, which is raised."""
+    [signal] = signals
+    assert isinstance(signal, Raised)
+    return signal
 
 
 def cleared(signals: Iterable[Signal]) -> set[AlertType]:
-    """Return what is said to be over, having seen that nothing else is said."""
+    """Return the cleared types; check that there is no other signal."""
     over = list(signals)
     assert all(isinstance(signal, Cleared) for signal in over)
     return {signal.type for signal in over}
 
 
-# from incidents, pins and findings
+# incidents, pins and findings
 
 
 @pytest.mark.parametrize(("kind", "type"), TYPE_OF_INCIDENT.items())
-def test_an_incident_is_told_by_its_kind_and_instant(kind: str, type: AlertType | None) -> None:
-    told = alerts_from([an_incident(kind)])
+def test_an_incident_gives_the_signal_of_its_kind(kind: str, type: AlertType | None) -> None:
+    signals = incident_signals([an_incident(kind)], NOW)
 
     if type is None:
-        assert told == []
+        assert signals == []
     else:
-        seen = only(told)
-        assert (seen.type, seen.subject, seen.at) == (type, NAME, NOW)
+        signal = only(signals)
+        assert (signal.type, signal.subject, signal.at) == (type, NAME, NOW)
 
 
-def test_an_incident_of_an_unknown_kind_is_told_all_the_same() -> None:
-    seen = only(alerts_from([an_incident("of a later time")]))
+def test_an_incident_of_an_unknown_kind_is_a_disk_error() -> None:
+    signal = only(incident_signals([an_incident("of a later time")], NOW))
 
-    assert (seen.type, seen.details["what"]) == (AlertType.DISK_ERROR, "So it was.")
+    assert (signal.type, signal.details["what"]) == (AlertType.DISK_ERROR, "So it was.")
 
 
-def test_incidents_are_told_oldest_first() -> None:
-    told = alerts_from(an_incident("disk_error", at_s=second) for second in (5, 1, 3))
+def test_incidents_give_signals_oldest_first() -> None:
+    signals = incident_signals(
+        (an_incident("disk_error", at_s=second) for second in (5, 1, 3)), NOW
+    )
 
-    ages = [cast("Raised", seen).at for seen in told]
+    ages = [cast("Raised", signal).at for signal in signals]
     assert ages == sorted(ages, key=lambda at: at or NOW)
 
 
-def test_a_recovery_that_lost_something_is_graver() -> None:
-    assert only(alerts_from([an_incident("recovered")])).severity is None
+def test_a_recovery_that_lost_changes_is_critical() -> None:
+    assert only(incident_signals([an_incident("recovered")], NOW)).severity is None
     lossy = an_incident("recovered", lost="changes after", source="backup no_backups_name.json")
-    seen = only(alerts_from([lossy]))
+    signal = only(incident_signals([lossy], NOW))
 
-    assert seen.severity is Severity.CRITICAL
-    assert (seen.details["nothing_lost"], seen.details["lost_after"]) == (False, "")
+    assert signal.severity is Severity.CRITICAL
+    assert (signal.details["nothing_lost"], signal.details["lost_after"]) == (False, "")
 
 
-def test_a_blank_save_is_told_by_its_pin_for_a_day() -> None:
-    seen = only(alerts_from_pins([a_pin()], NOW))
+def test_the_pin_of_a_blank_save_gives_a_signal_for_a_day() -> None:
+    signal = only(pin_signals([a_pin()], NOW))
     late = a_pin(age=DAY + timedelta(seconds=1))
 
-    assert (seen.type, seen.subject, seen.at) == (AlertType.BLANK_SAVE, NAME, NOW - DAY)
-    assert seen.details == {"until": "2025-01-07"}
-    assert alerts_from_pins([a_pin(BY_HAND), late], NOW) == []
+    assert (signal.type, signal.subject, signal.at) == (AlertType.BLANK_SAVE, NAME, NOW - DAY)
+    assert signal.details == {"until": "2025-01-07"}
+    assert pin_signals([a_pin(BY_HAND), late], NOW) == []
 
 
 @pytest.mark.parametrize("outcome", TYPE_OF_OUTCOME)
-def test_a_finding_is_told_unless_an_incident_tells_it(outcome: str) -> None:
+def test_a_finding_gives_a_signal_unless_an_incident_reports_it(outcome: str) -> None:
     backup = f"{NAME}_1" if outcome == "marked" else None
-    told = alerts_from_report(a_report(a_finding(outcome, backup=backup)))
+    signals = report_signals(a_report(a_finding(outcome, backup=backup)), NOW)
 
     expected = TYPE_OF_OUTCOME[outcome]
-    assert [seen.type for seen in told] == ([] if expected is None else [expected])
-    assert {(seen.subject, seen.at) for seen in told} <= {(NAME, NOW)}
+    assert [signal.type for signal in signals] == ([] if expected is None else [expected])
+    assert {(signal.subject, signal.at) for signal in signals} <= {(NAME, NOW)}
 
 
-def test_damaged_backups_are_told_by_their_document() -> None:
-    told = alerts_from_report(
+def test_the_damaged_backups_of_a_document_are_one_signal() -> None:
+    signals = report_signals(
         a_report(
             a_finding("marked", document="a.json", backup="a_1.json"),
             a_finding("marked", document="b.json", backup="b_1.json"),
             a_finding("marked", document="a.json", backup="a_2.json"),
-        )
+        ),
+        NOW,
     )
 
-    assert [(seen.subject, seen.details["backups"]) for seen in told] == [
+    assert [(signal.subject, signal.details["backups"]) for signal in signals] == [
         ("a.json", 2), ("b.json", 1)
     ]  # fmt: skip
-    assert told[0].details["names"] == ["a_1.json", "a_2.json"]
+    assert signals[0].details["names"] == ["a_1.json", "a_2.json"]
 
 
-# from the volume
+# the volume
 
 
-def test_only_missing_checksums_are_told() -> None:
+def test_only_missing_checksums_give_a_signal() -> None:
     missing = [Capability(name=CHECKSUMS, present=False, detail="")]
     other = [Capability(name="anonymous files", present=False, detail="")]
     there = [Capability(name=CHECKSUMS, present=True, detail="")]
 
-    assert only(alerts_from_capabilities(missing)).type is AlertType.CHECKSUMS_UNSUPPORTED
+    assert only(capability_signals(missing)).type is AlertType.CHECKSUMS_UNSUPPORTED
     for capabilities in (other, there, []):
-        assert cleared(alerts_from_capabilities(capabilities)) == {AlertType.CHECKSUMS_UNSUPPORTED}
+        assert cleared(capability_signals(capabilities)) == {AlertType.CHECKSUMS_UNSUPPORTED}
 
 
 @pytest.mark.parametrize(
-    ("trouble", "type"),
+    ("failure", "type"),
     [
         (VolumeNotMounted("it is elsewhere"), AlertType.WRONG_MOUNT),
         (VolumeFailed("it is elsewhere"), AlertType.WRITES_REFUSED),
@@ -298,60 +305,61 @@ def test_only_missing_checksums_are_told() -> None:
         (UnsupportedFormat("it is elsewhere"), AlertType.WRITES_REFUSED),
     ],
 )
-def test_a_trouble_is_told_in_its_own_words(trouble: SelineError, type: AlertType) -> None:
-    seen = only(alerts_from_trouble(trouble))
+def test_a_failure_gives_a_signal_with_its_message(failure: SelineError, type: AlertType) -> None:
+    signal = only(failure_signals(failure))
 
-    assert (seen.type, seen.details["what"]) == (type, "it is elsewhere")
+    assert (signal.type, signal.details["what"]) == (type, "it is elsewhere")
 
 
 @pytest.mark.parametrize(
-    ("trouble", "opened", "said", "not_said"),
+    ("failure", "opened", "contained", "missing"),
     [
         (VolumeReadOnly("So it is."), True, "Reads go on. Seline goes on trying", "not be opened"),
         (VolumeReadOnly("So it is."), False, "not be opened, so nothing is read", "Reads go on"),
         (UnsupportedFormat("So it is."), False, "not be opened", "goes on trying"),
     ],
 )
-def test_of_a_volume_that_takes_no_changes_nothing_untrue_is_said(
-    trouble: SelineError, opened: bool, said: str, not_said: str
+def test_the_alert_of_a_volume_without_writes_states_what_still_works(
+    failure: SelineError, opened: bool, contained: str, missing: str
 ) -> None:
-    seen = only(alerts_from_trouble(trouble, opened=opened))
-    summary, fix = wording(seen.type, seen.details, "en")
+    signal = only(failure_signals(failure, opened=opened))
+    state, _ = on_raised(None, signal, now=NOW, renotify=DAY)
+    alert = worded(state.alert, "en")
 
-    assert said in summary
-    assert not_said not in summary + fix
-
-
-def test_waiting_for_another_process_neither_is_told_nor_ends_anything() -> None:
-    assert alerts_from_trouble(VolumeLocked()) == []
+    assert contained in alert.summary
+    assert missing not in alert.summary + alert.fix
 
 
-def test_without_trouble_every_trouble_is_over() -> None:
-    assert cleared(alerts_from_trouble(None)) == set(TYPE_OF_TROUBLE.values())
-    assert all(issubclass(trouble, StorageError) for trouble in TYPE_OF_TROUBLE)
+def test_waiting_for_another_process_gives_no_signal() -> None:
+    assert failure_signals(VolumeLocked()) == []
+
+
+def test_no_failure_clears_the_alert_of_every_failure() -> None:
+    assert cleared(failure_signals(None)) == set(TYPE_OF_FAILURE.values())
+    assert all(issubclass(failure, StorageError) for failure in TYPE_OF_FAILURE)
 
 
 @pytest.mark.parametrize("level", [level for level in UsageLevel if level is not UsageLevel.OK])
-def test_a_level_of_usage_is_told_with_its_mark(level: UsageLevel) -> None:
-    seen = only(alerts_from_usage(level, 0.91234))
+def test_a_level_of_usage_gives_a_signal_with_its_consequence(level: UsageLevel) -> None:
+    signal = only(usage_signals(level, 0.91234))
 
-    assert seen.severity is {
+    assert signal.severity is {
         UsageLevel.HALF: Severity.INFO, UsageLevel.CRITICAL: Severity.CRITICAL
     }.get(level, Severity.WARNING)  # fmt: skip
-    assert seen.details["level_percent"] == pytest.approx(LEVELS[level] * 100)
-    assert seen.details["percent"] == 91.2
-    said = {name for name in ("half", "sheds", "refuses") if seen.details[name]}
-    assert said == {
+    assert signal.details["level_percent"] == pytest.approx(LEVELS[level] * 100)
+    assert signal.details["percent"] == 91.2
+    consequences = {name for name in ("half", "sheds", "refuses") if signal.details[name]}
+    assert consequences == {
         UsageLevel.HALF: {"half"}, UsageLevel.HIGH: {"sheds"}, UsageLevel.CRITICAL: {"refuses"}
     }.get(level, set())  # fmt: skip
 
 
-def test_a_volume_with_room_ends_the_alert() -> None:
-    assert cleared(alerts_from_usage(UsageLevel.OK, 0.3)) == {AlertType.USAGE}
+def test_a_volume_with_room_clears_the_alert() -> None:
+    assert cleared(usage_signals(UsageLevel.OK, 0.3)) == {AlertType.USAGE}
 
 
 @pytest.mark.parametrize(
-    ("days", "severity", "said"),
+    ("days", "severity", "shown"),
     [
         (0.0, Severity.CRITICAL, 1),
         (0.4, Severity.CRITICAL, 1),
@@ -360,123 +368,123 @@ def test_a_volume_with_room_ends_the_alert() -> None:
         (13.99, Severity.WARNING, 14),
     ],
 )
-def test_two_weeks_ahead_of_a_full_volume_it_is_told(
-    days: float, severity: Severity, said: int
+def test_a_forecast_within_two_weeks_gives_a_signal(
+    days: float, severity: Severity, shown: int
 ) -> None:
-    seen = only(alerts_from_days(days))
+    signal = only(forecast_signals(days))
 
-    assert (seen.severity, seen.details) == (severity, {"days": said})
+    assert (signal.severity, signal.details) == (severity, {"days": shown})
 
 
-def test_between_the_marks_nothing_new_is_said_and_nothing_is_over() -> None:
-    assert alerts_from_days(DAYS_WARN) == alerts_from_days(DAYS_OVER - 0.1) == []
+def test_a_forecast_between_the_limits_gives_no_signal() -> None:
+    assert forecast_signals(DAYS_WARN) == forecast_signals(DAYS_OVER - 0.1) == []
 
 
 @pytest.mark.parametrize("days", [None, DAYS_OVER, 3000.0])
-def test_a_volume_that_is_not_full_soon_ends_the_alert(days: float | None) -> None:
-    assert cleared(alerts_from_days(days)) == {AlertType.DAYS_UNTIL_FULL}
+def test_a_later_forecast_clears_the_alert(days: float | None) -> None:
+    assert cleared(forecast_signals(days)) == {AlertType.DAYS_UNTIL_FULL}
 
 
-async def test_a_guess_that_wavers_about_two_weeks_is_told_once(place: Place) -> None:
+async def test_a_forecast_that_varies_around_two_weeks_is_notified_once(place: Place) -> None:
     for number in range(100):
-        await place.alerts.take(alerts_from_days(13.9 + number % 3 / 10))
+        await place.log.take(forecast_signals(13.9 + number % 3 / 10))
         place.clock.advance(300)
-    await place.alerts.deliver_due()
+    await place.log.deliver_due()
 
-    assert [alert.state for alert in place.ear.heard] == ["open"]
-
-
-# from jobs
+    assert [alert.state for alert in place.sink.received] == ["open"]
 
 
-async def test_a_job_that_fails_is_told_and_its_success_ends_it(place: Place) -> None:
+# jobs
+
+
+async def test_a_failed_job_is_notified_and_its_success_resolves_the_alert(place: Place) -> None:
     for _ in range(3):
-        await place.alerts.take(alerts_from_run("usage", succeeded=False, detail="no room"))
+        await place.log.take(run_signals("usage", succeeded=False, detail="no room"))
         place.clock.advance(300)
-    await place.alerts.take(alerts_from_run("usage", succeeded=True))
-    await place.alerts.deliver_due()
+    await place.log.take(run_signals("usage", succeeded=True))
+    await place.log.deliver_due()
 
-    failed, again = place.ear.heard
+    failed, again = place.sink.received
     assert (failed.type, failed.state) == (AlertType.JOB_FAILED, "open")
     assert "no room" in failed.summary
     assert (again.state, again.id) == ("resolved", failed.id)
 
 
-async def test_a_success_ends_what_was_said_of_lateness(place: Place) -> None:
-    await place.alerts.take(alerts_from_lateness("export", NOW))
-    await place.alerts.take(alerts_from_run("export", succeeded=True))
-    await place.alerts.deliver_due()
+async def test_a_success_resolves_the_alert_of_an_overdue_job(place: Place) -> None:
+    await place.log.take(overdue_signals("export", NOW))
+    await place.log.take(run_signals("export", succeeded=True))
+    await place.log.deliver_due()
 
-    assert [alert.state for alert in place.ear.heard] == ["open", "resolved"]
-    assert "2025-01-06T14:30:22Z" in place.ear.heard[0].summary
-
-
-async def test_one_jobs_success_ends_nothing_of_anothers(place: Place) -> None:
-    await place.alerts.take(alerts_from_run("usage", succeeded=False))
-    await place.alerts.take(alerts_from_run("export", succeeded=True))
-
-    assert [alert.state for alert in place.alerts.listing()] == ["open"]
+    assert [alert.state for alert in place.sink.received] == ["open", "resolved"]
+    assert "2025-01-06T14:30:22Z" in place.sink.received[0].summary
 
 
-# a store that is well
+async def test_the_success_of_a_job_leaves_the_alerts_of_others(place: Place) -> None:
+    await place.log.take(run_signals("usage", succeeded=False))
+    await place.log.take(run_signals("export", succeeded=True))
+
+    assert [alert.state for alert in place.log.listing()] == ["open"]
 
 
-async def test_of_a_store_that_is_well_nothing_is_told(place: Place) -> None:
+# a sound store
+
+
+async def test_a_sound_store_causes_no_notification(place: Place) -> None:
     await place.save(versions=5)
     await place.data.restore(NAME)
     await place.data.verify()
     (place.directory / "by_hand.json").write_text("{}")
     assert await place.data.load_json("by_hand.json") == {}
 
-    assert await place.look(times=5) == []
-    assert place.alerts.listing() == []
+    assert await place.evaluate(times=5) == []
+    assert place.log.listing() == []
 
 
 # a broken document
 
 
-async def test_a_flipped_bit_that_a_read_finds_is_told_once(place: Place) -> None:
+async def test_a_flipped_bit_found_by_a_read_is_notified_once(place: Place) -> None:
     await place.save(versions=2)
     place.flip()
     assert await place.data.load_json(NAME) == {**LONG, "n": 1}
 
-    [told] = await place.look(times=20)
+    [alert] = await place.evaluate(times=20)
 
-    assert (told.type, told.document) == (AlertType.RECOVERY, NAME)
-    assert told.severity is Severity.WARNING
-    assert "Nothing is lost" in told.summary
-    assert place.alerts.listing() == [told]
+    assert (alert.type, alert.document) == (AlertType.RECOVERY, NAME)
+    assert alert.severity is Severity.WARNING
+    assert "Nothing is lost" in alert.summary
+    assert place.log.listing() == [alert]
 
 
-async def test_a_flipped_bit_that_verify_finds_is_told_with_what_is_lost(place: Place) -> None:
+async def test_a_flipped_bit_found_by_verify_is_notified_with_what_is_lost(place: Place) -> None:
     await place.save(versions=2)
     await place.restart()
     place.flip()
     await place.data.verify()
 
-    [told] = await place.look(times=20)
+    [alert] = await place.evaluate(times=20)
 
-    assert (told.type, told.severity) == (AlertType.RECOVERY, Severity.CRITICAL)
-    assert f"from the backup {place.backups()[0].name}" in told.summary
-    assert "Lost: the changes after 2025-01-06 14:31 UTC." in told.summary
+    assert (alert.type, alert.severity) == (AlertType.RECOVERY, Severity.CRITICAL)
+    assert f"from the backup {place.backups()[0].name}" in alert.summary
+    assert "Lost: the changes after 2025-01-06 14:31 UTC." in alert.summary
 
 
-async def test_recoveries_of_a_day_are_counted_and_told_again_the_next(place: Place) -> None:
+async def test_the_recoveries_of_a_day_are_counted_and_notified_the_next_day(place: Place) -> None:
     await place.save(versions=2)
     for _ in range(5):
         place.flip()
         await place.data.load_json(NAME)
-        await place.look(times=3)
+        await place.evaluate(times=3)
         place.clock.advance(HOUR_S)
-    assert len(place.ear.heard) == 1
+    assert len(place.sink.received) == 1
 
     place.clock.advance(DAY_S - 5 * HOUR_S)
-    [again] = await place.look()
+    [again] = await place.evaluate()
 
     assert again.count == 5
 
 
-async def test_a_document_that_nothing_mends_is_told_until_it_is_served_again(
+async def test_an_unrecoverable_document_is_alerted_until_it_is_served(
     place: Place,
 ) -> None:
     await place.save(versions=3)
@@ -486,103 +494,105 @@ async def test_a_document_that_nothing_mends_is_told_until_it_is_served_again(
     with pytest.raises(DocumentUnrecoverable):
         await place.data.load_json(NAME)
 
-    told = await place.look(times=3)
-    assert set(types(told)) == {AlertType.UNRECOVERABLE_DOCUMENT, AlertType.BACKUP_DAMAGED}
-    assert {alert.document for alert in told} == {NAME}
+    notified = await place.evaluate(times=3)
+    assert set(types(notified)) == {AlertType.UNRECOVERABLE_DOCUMENT, AlertType.BACKUP_DAMAGED}
+    assert {alert.document for alert in notified} == {NAME}
     await place.data.reset(NAME)
     await place.save()
-    place.clock.advance(OVER_EVERY_S)
+    place.clock.advance(OVER_CHECK_EVERY_S)
 
-    [over] = await place.look(times=20)
+    [over] = await place.evaluate(times=20)
     assert (over.type, over.state) == (AlertType.UNRECOVERABLE_DOCUMENT, "resolved")
     assert over.summary == f"{NAME} can be served again."
 
 
-async def test_a_document_that_was_given_up_is_over_too(place: Place) -> None:
+async def test_a_reset_resolves_the_alert_of_an_unrecoverable_document(place: Place) -> None:
     await place.save()
     await place.restart()
     place.break_everything()
     await place.data.verify()
-    await place.look()
+    await place.evaluate()
     await place.data.reset(NAME)
 
-    [over] = await place.look()
+    [over] = await place.evaluate()
 
     assert over.state == "resolved"
 
 
-async def test_a_document_that_breaks_again_is_told_again(place: Place) -> None:
+async def test_a_document_that_breaks_again_is_alerted_again(place: Place) -> None:
     for _ in range(2):
         await place.save(versions=2)
         await place.restart()
         place.break_everything()
         await place.data.verify()
-        await place.look()
+        await place.evaluate()
         await place.data.delete(NAME, purge=True)
-        place.clock.advance(OVER_EVERY_S)
-        await place.look()
+        place.clock.advance(OVER_CHECK_EVERY_S)
+        await place.evaluate()
 
-        told = [one for one in place.ear.heard if one.type is AlertType.UNRECOVERABLE_DOCUMENT]
-        assert [alert.state for alert in told] == ["open", "resolved"]
+        of_document = [
+            alert for alert in place.sink.received if alert.type is AlertType.UNRECOVERABLE_DOCUMENT
+        ]
+        assert [alert.state for alert in of_document] == ["open", "resolved"]
 
 
-async def test_whether_it_is_over_is_asked_twice_a_minute_at_most(place: Place) -> None:
+async def test_an_open_alert_is_checked_twice_a_minute_at_most(place: Place) -> None:
     await place.save()
     await place.restart()
     place.break_everything()
     await place.data.verify()
-    await place.look(times=2)
+    await place.evaluate(times=2)
     await place.data.reset(NAME)
-    looks_within = int(OVER_EVERY_S / 2) - 1
+    looks_within = int(OVER_CHECK_EVERY_S / 2) - 1
 
-    assert await place.look(times=looks_within) == []
-    assert len(await place.look(times=2)) == 1
+    assert await place.evaluate(times=looks_within) == []
+    assert len(await place.evaluate(times=2)) == 1
 
 
-async def test_damaged_backups_are_told_once_and_when_they_are_gone(place: Place) -> None:
+async def test_damaged_backups_are_notified_once_and_when_they_are_gone(place: Place) -> None:
     await place.save(versions=3)
     for backup in place.backups():
         place.flip(backup)
     for _ in range(3):
         await place.data.verify()
-        await place.look(times=2)
+        await place.evaluate(times=2)
 
-    [told] = place.ear.heard
-    assert (told.type, told.details["backups"]) == (AlertType.BACKUP_DAMAGED, 2)
+    [alert] = place.sink.received
+    assert (alert.type, alert.details["backups"]) == (AlertType.BACKUP_DAMAGED, 2)
     for backup in place.backups():
         backup.unlink()
     await place.restart()
 
-    [over] = await place.look(times=3)
-    assert (over.state, over.id) == ("resolved", told.id)
+    [over] = await place.evaluate(times=3)
+    assert (over.state, over.id) == ("resolved", alert.id)
 
 
-async def test_a_backup_that_rots_after_the_alert_of_another_ended_is_told(place: Place) -> None:
+async def test_a_backup_damaged_after_the_resolution_opens_a_new_alert(place: Place) -> None:
     await place.save(versions=3)
     newer, older = place.backups()
     place.flip(newer)
     await place.data.verify()
-    await place.look()
+    await place.evaluate()
     newer.unlink()
-    place.clock.advance(OVER_EVERY_S)
-    [over] = await place.look()
+    place.clock.advance(OVER_CHECK_EVERY_S)
+    [over] = await place.evaluate()
     assert over.state == "resolved"
     place.clock.advance(DAY_S + HOUR_S)
     place.flip(older)
     await place.data.verify()
 
-    [told] = await place.look(times=20)
+    [alert] = await place.evaluate(times=20)
 
-    assert (told.type, told.state) == (AlertType.BACKUP_DAMAGED, "open")
-    assert told.details["names"] == [older.name]
+    assert (alert.type, alert.state) == (AlertType.BACKUP_DAMAGED, "open")
+    assert alert.details["names"] == [older.name]
 
 
-async def test_what_an_earlier_pass_found_is_not_news_to_each_later_one(place: Place) -> None:
+async def test_a_finding_of_an_earlier_verify_is_not_notified_again(place: Place) -> None:
     await place.save(versions=2)
     place.flip(place.backups()[0])
     await place.data.verify()
     found = place.operations.verifier.report.findings if place.operations.verifier.report else ()
-    await place.look()
+    await place.evaluate()
     for _ in range(5):
         place.clock.advance(HOUR_S)
         await place.operations.verify(full=False)
@@ -590,66 +600,65 @@ async def test_what_an_earlier_pass_found_is_not_news_to_each_later_one(place: P
     assert place.operations.verifier.report is not None
     assert len(found) == 1
     assert place.operations.verifier.report.findings == found
-    assert await place.look(times=3) == []
+    assert await place.evaluate(times=3) == []
 
 
 # a blank save
 
 
-async def test_a_blank_save_is_told_once_with_the_day_until_which_it_can_be_undone(
+async def test_a_blank_save_is_notified_once_with_the_last_day_to_undo_it(
     place: Place,
 ) -> None:
     await place.save()
     await place.data.save_json(NAME, {})
 
-    [told] = await place.look(times=20)
+    [alert] = await place.evaluate(times=20)
 
-    assert (told.type, told.document) == (AlertType.BLANK_SAVE, NAME)
-    assert "until 2025-02-05" in told.summary
+    assert (alert.type, alert.document) == (AlertType.BLANK_SAVE, NAME)
+    assert "until 2025-02-05" in alert.summary
 
 
-async def test_a_blank_save_that_was_meant_is_not_told(place: Place) -> None:
+async def test_an_intended_blank_save_is_not_notified(place: Place) -> None:
     await place.save()
     await place.data.save_json(NAME, {}, shrink=True)
 
-    assert await place.look() == []
+    assert await place.evaluate() == []
 
 
 async def test_blank_saves_of_one_day_are_one_alert(place: Place) -> None:
     for _ in range(3):
         await place.save()
         await place.data.save_json(NAME, {})
-        await place.look(times=3)
+        await place.evaluate(times=3)
 
-    assert types(place.ear.heard) == [AlertType.BLANK_SAVE]
-
-
-# why nothing is written
+    assert types(place.sink.received) == [AlertType.BLANK_SAVE]
 
 
-async def test_a_volume_that_is_not_mounted_is_told_and_its_return_too(place: Place) -> None:
-    place.trouble = VolumeNotMounted("It lies on the container's own disk.")
-    [told] = await place.look(times=10)
-    place.trouble = None
-    [over] = await place.look(times=10)
-
-    assert (told.type, told.severity) == (AlertType.WRONG_MOUNT, Severity.CRITICAL)
-    assert "container's own disk" in told.summary
-    assert (over.state, over.id) == ("resolved", told.id)
+# a volume without writes
 
 
-async def test_a_store_that_is_not_open_yet_is_not_asked(tmp_path: Path, clock: FakeClock) -> None:
-    store, ear = ManagedStore(Future(), options(), clock=clock), Ear()
-    alerts = Alerts(store, [ear])
-    watch = Watcher(Operations(store), alerts, trouble=lambda: VolumeLocked())
+async def test_a_missing_mount_is_notified_and_its_return_too(place: Place) -> None:
+    place.failure = VolumeNotMounted("It lies on the container's own disk.")
+    [alert] = await place.evaluate(times=10)
+    place.failure = None
+    [over] = await place.evaluate(times=10)
 
-    await watch.look()
-    await alerts.deliver_due()
+    assert (alert.type, alert.severity) == (AlertType.WRONG_MOUNT, Severity.CRITICAL)
+    assert "container's own disk" in alert.summary
+    assert (over.state, over.id) == ("resolved", alert.id)
 
-    assert ear.heard == []
+
+async def test_a_store_that_is_not_open_is_not_read(tmp_path: Path, clock: FakeClock) -> None:
+    store, sink = ManagedStore(Future(), options(), clock=clock), FakeSink()
+    process = AlertProcess(Operations(store), [sink], unavailable=VolumeLocked)
+
+    await process.evaluate()
+    await process.log.deliver_due()
+
+    assert sink.received == []
 
 
-async def test_a_disk_that_fails_is_told_and_that_changes_are_taken_again(
+async def test_a_failing_disk_is_notified_and_its_recovery_too(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fsync = os.fsync
@@ -665,12 +674,12 @@ async def test_a_disk_that_fails_is_told_and_that_changes_are_taken_again(
         patch.setattr(os, "fsync", fail)
         with pytest.raises(StorageError):
             await place.data.save_json(NAME, {**LONG, "n": "new"})
-        told = await place.look(times=3)
-    assert set(types(told)) == {AlertType.DISK_ERROR, AlertType.WRITES_REFUSED}
+        notified = await place.evaluate(times=3)
+    assert set(types(notified)) == {AlertType.DISK_ERROR, AlertType.WRITES_REFUSED}
     place.clock.advance(60)
     await place.save(versions=2)
 
-    [over] = await place.look(times=3)
+    [over] = await place.evaluate(times=3)
     assert (over.type, over.state) == (AlertType.WRITES_REFUSED, "resolved")
 
 
@@ -691,13 +700,13 @@ async def test_a_volume_without_room_is_no_disk_error(
         await place.save()
 
     assert "no_room" in {incident.kind for incident in place.store.incidents()}
-    assert await place.look(times=3) == []
+    assert await place.evaluate(times=3) == []
 
 
-async def test_a_disk_that_hangs_is_told_and_that_it_answers_again(
+async def test_a_hanging_disk_is_notified_and_its_answer_too(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seline.alerts.log.KEEP_WAIT_S", 0.02)
+    monkeypatch.setattr("seline.alerts.log.WRITE_WAIT_S", 0.02)
     release, fsync = threading.Event(), os.fsync
 
     def hang(descriptor: int) -> None:
@@ -708,24 +717,24 @@ async def test_a_disk_that_hangs_is_told_and_that_it_answers_again(
     monkeypatch.setattr(os, "fsync", hang)
     saving = asyncio.create_task(place.data.save_json(NAME, {**LONG, "n": "new"}))
     await place.until(busy=True)
-    assert await place.look() == []
+    assert await place.evaluate() == []
     place.clock.advance(30)
-    [told] = await place.look(times=3)
+    [alert] = await place.evaluate(times=3)
     release.set()
     await saving
     await place.save(versions=2)
     await place.until(busy=False)
-    [over] = await place.look(times=3)
+    [over] = await place.evaluate(times=3)
 
-    assert (told.type, over.type) == (AlertType.WRITES_REFUSED, AlertType.WRITES_REFUSED)
-    assert "has not answered for 30 s" in told.summary
+    assert (alert.type, over.type) == (AlertType.WRITES_REFUSED, AlertType.WRITES_REFUSED)
+    assert "has not answered for 30 s" in alert.summary
     assert over.state == "resolved"
 
 
-# what is old, and clocks
+# old events, restarts and clocks
 
 
-async def test_what_is_older_than_a_day_is_not_told_by_who_remembers_nothing(place: Place) -> None:
+async def test_events_older_than_a_day_are_not_notified_without_a_record(place: Place) -> None:
     await place.save(versions=3)
     place.flip()
     await place.data.load_json(NAME)
@@ -734,61 +743,61 @@ async def test_what_is_older_than_a_day_is_not_told_by_who_remembers_nothing(pla
     await place.data.save_json(NAME, {})
     place.clock.advance(DAY_S + 1)
 
-    assert await place.look(times=3) == []
+    assert await place.evaluate(times=3) == []
     assert place.store.incidents()
 
 
-async def test_a_restart_tells_nothing_again(place: Place) -> None:
+async def test_a_restart_notifies_nothing_again(place: Place) -> None:
     await place.save()
     await place.data.save_json(NAME, {})
     place.flip()
     await place.data.load_json(NAME)
-    assert len(await place.look()) == 2
+    assert len(await place.evaluate()) == 2
 
     await place.restart()
 
-    assert await place.look(times=3) == []
+    assert await place.evaluate(times=3) == []
 
 
-async def test_what_ended_within_its_day_is_not_opened_by_looking_back(place: Place) -> None:
+async def test_a_resolved_event_is_not_opened_by_its_old_occurrence(place: Place) -> None:
     await place.save(versions=2)
     place.flip()
     await place.data.load_json(NAME)
     for _ in range(4 * 24):
-        await place.look()
+        await place.evaluate()
         place.clock.advance(HOUR_S / 2)
 
-    assert types(place.ear.heard) == [AlertType.RECOVERY]
-    assert [alert.state for alert in place.alerts.listing()] == ["resolved"]
+    assert types(place.sink.received) == [AlertType.RECOVERY]
+    assert [alert.state for alert in place.log.listing()] == ["resolved"]
 
 
-async def test_a_clock_set_back_tells_nothing_twice_and_hides_nothing(place: Place) -> None:
+async def test_a_clock_set_back_notifies_nothing_twice_and_hides_nothing(place: Place) -> None:
     await place.save(versions=2)
     place.flip()
     await place.data.load_json(NAME)
-    await place.look()
+    await place.evaluate()
     place.clock.set_back(3 * HOUR_S)
 
-    assert await place.look(times=50) == []
-    assert [alert.count for alert in place.alerts.listing()] == [1]
+    assert await place.evaluate(times=50) == []
+    assert [alert.count for alert in place.log.listing()] == [1]
     place.flip()
     await place.data.load_json(NAME)
-    [again] = await place.look(times=50)
+    [again] = await place.evaluate(times=50)
     assert again.count == 2
 
 
-async def test_a_clock_set_back_opens_nothing_that_is_over(place: Place) -> None:
+async def test_a_clock_set_back_opens_no_resolved_alert(place: Place) -> None:
     await place.save()
     await place.restart()
     place.break_everything()
     await place.data.verify()
-    await place.look()
+    await place.evaluate()
     place.clock.set_back(3 * HOUR_S)
     await place.data.reset(NAME)
     await place.save()
 
-    told = await place.look(times=100)
+    notified = await place.evaluate(times=100)
 
-    assert types(told) == [AlertType.UNRECOVERABLE_DOCUMENT] * len(told)
-    assert [alert.state for alert in told][-1] == "resolved"
-    assert len(told) <= 2, "once again for the clock, and the end"
+    assert types(notified) == [AlertType.UNRECOVERABLE_DOCUMENT] * len(notified)
+    assert [alert.state for alert in notified][-1] == "resolved"
+    assert len(notified) <= 2, "once again for the clock, and the end"

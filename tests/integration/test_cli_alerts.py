@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.command_line import Line, Ran, line_at, served
-from tests.integration.test_alarm import FIELDS, flip
+from tests.integration.test_alert_process import FIELDS, flip
 
 NAME = "user_profile.json"
 HOOK = "/hooks/path-secret"

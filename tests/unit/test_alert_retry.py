@@ -1,4 +1,4 @@
-"""When a delivery is tried again, and what is given up where too much waits."""
+"""When a delivery is retried, and which alerts are dropped if too many wait."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from seline.domain.alerts.retry import (
     BACKOFF_FIRST_S,
     BACKOFF_MAX_S,
     RETRY_AFTER_MAX_S,
+    WAITING_AGE_MAX,
     WAITING_MAX,
-    WAITS_AT_MOST,
     backoff_s,
     bounded,
 )
 from tests.unit.values import NOON
 
-patient = settings(deadline=None)
+without_deadline = settings(deadline=None)
 jitters = st.floats(0, 1)
 failures = st.integers(1, 10_000)
 
@@ -34,7 +34,7 @@ def many(count: int, severity: Severity = Severity.WARNING) -> list[Alert]:
     return [an_alert(severity=severity) for _ in range(count)]
 
 
-# when to try again
+# when to retry
 
 
 def test_the_wait_doubles_from_two_seconds_to_five_minutes() -> None:
@@ -43,16 +43,16 @@ def test_the_wait_doubles_from_two_seconds_to_five_minutes() -> None:
     assert waits == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
 
 
-@patient
+@without_deadline
 @given(failures, jitters)
-def test_chance_shortens_a_wait_by_half_at_most(count: int, jitter: float) -> None:
+def test_jitter_shortens_a_wait_by_half_at_most(count: int, jitter: float) -> None:
     longest = backoff_s(count, jitter=0.0)
 
     assert longest / 2 <= backoff_s(count, jitter=jitter) <= longest
     assert backoff_s(count, jitter=1.0) == longest / 2
 
 
-@patient
+@without_deadline
 @given(failures, jitters)
 def test_a_wait_is_bounded_and_never_shrinks_with_failures(count: int, jitter: float) -> None:
     wait_s = backoff_s(count, jitter=jitter)
@@ -61,9 +61,9 @@ def test_a_wait_is_bounded_and_never_shrinks_with_failures(count: int, jitter: f
     assert backoff_s(count + 1, jitter=jitter) >= wait_s
 
 
-@patient
+@without_deadline
 @given(failures, jitters, st.floats(0, RETRY_AFTER_MAX_S))
-def test_the_other_side_is_never_asked_sooner_than_it_wished(
+def test_a_retry_never_comes_before_the_retry_time_of_the_sink(
     count: int, jitter: float, asked_s: float
 ) -> None:
     wait_s = backoff_s(count, jitter=jitter, retry_after_s=asked_s)
@@ -72,32 +72,32 @@ def test_the_other_side_is_never_asked_sooner_than_it_wished(
 
 
 @pytest.mark.parametrize("asked_s", [3601.0, 86_400.0, float("inf")])
-def test_a_wish_is_believed_up_to_an_hour(asked_s: float) -> None:
+def test_a_retry_time_counts_up_to_an_hour(asked_s: float) -> None:
     assert backoff_s(1, jitter=0.5, retry_after_s=asked_s) == RETRY_AFTER_MAX_S
 
 
 @pytest.mark.parametrize("asked_s", [None, 0.0, -5.0, float("-inf"), float("nan")])
-def test_a_senseless_wish_changes_nothing(asked_s: float | None) -> None:
+def test_an_invalid_retry_time_changes_nothing(asked_s: float | None) -> None:
     assert backoff_s(1, jitter=0.0, retry_after_s=asked_s) == BACKOFF_FIRST_S
 
 
-# what is given up
+# which alerts are dropped
 
 
-def test_what_waited_for_a_week_is_given_up() -> None:
-    week_s = WAITS_AT_MOST.total_seconds()
+def test_an_alert_is_dropped_after_a_week() -> None:
+    week_s = WAITING_AGE_MAX.total_seconds()
     old, fresh = an_alert(age_s=week_s + 1), an_alert(age_s=week_s)
 
     assert bounded([old, fresh], NOON) == (fresh,)
 
 
-def test_as_many_as_may_wait_all_wait() -> None:
+def test_none_is_dropped_up_to_the_limit() -> None:
     waiting = many(WAITING_MAX)
 
     assert bounded(waiting, NOON) == tuple(waiting)
 
 
-def test_of_too_many_the_least_severe_go_first() -> None:
+def test_the_least_severe_of_too_many_are_dropped_first() -> None:
     critical, warning, info = (
         many(count, severity)
         for count, severity in (
@@ -110,30 +110,32 @@ def test_of_too_many_the_least_severe_go_first() -> None:
     assert bounded([*info, *critical, *warning], NOON) == (*critical, *warning)
 
 
-def test_of_the_same_severity_the_oldest_go_first() -> None:
+def test_the_oldest_of_the_same_severity_are_dropped_first() -> None:
     waiting = [an_alert(age_s=-number) for number in range(WAITING_MAX + 3)]
 
     assert bounded(waiting, NOON) == tuple(waiting[3:])
 
 
-def test_even_of_critical_ones_no_more_wait_than_may() -> None:
+def test_the_limit_holds_for_critical_alerts_too() -> None:
     assert len(bounded(many(1000, Severity.CRITICAL), NOON)) == WAITING_MAX
 
 
-@patient
+@without_deadline
 @given(
     st.lists(
         st.builds(an_alert, severity=st.sampled_from(Severity), age_s=st.floats(-1e6, 1e6)),
         max_size=400,
     )
 )
-def test_what_goes_on_waiting_keeps_its_order_and_outranks_what_goes(alerts: list[Alert]) -> None:
+def test_kept_alerts_keep_their_order_and_are_as_severe_as_dropped_ones(
+    alerts: list[Alert],
+) -> None:
     kept = bounded(alerts, NOON)
     places = {id(alert): place for place, alert in enumerate(alerts)}
 
     assert len(kept) <= WAITING_MAX
     assert [places[id(alert)] for alert in kept] == sorted(places[id(alert)] for alert in kept)
-    fresh = [alert for alert in alerts if NOON - alert.last_at <= WAITS_AT_MOST]
+    fresh = [alert for alert in alerts if NOON - alert.last_at <= WAITING_AGE_MAX]
     assert len(kept) == min(len(fresh), WAITING_MAX)
-    gone = [alert.severity.rank for alert in fresh if id(alert) not in set(map(id, kept))]
-    assert not gone or max(gone) <= min(alert.severity.rank for alert in kept)
+    dropped = [alert.severity.rank for alert in fresh if id(alert) not in set(map(id, kept))]
+    assert not dropped or max(dropped) <= min(alert.severity.rank for alert in kept)

@@ -1,9 +1,18 @@
-"""Alerts: what a person hears of, and when: raised, repeated while it lasts, resolved.
+"""The life cycle of an alert: what opens it, when it is notified, and what closes it.
 
-There is one state per (type, subject). An *event* happened: it is told again after `renotify` only
-if it happened again, and ends unsaid after a quiet day. What *stands* is told again after
-`renotify` until it is resolved, which is told too. Something worse is told at once.
-The sentences stand in `alert_words`; everything here is pure, `now` is an argument.
+There is one state per (type, subject). An *event* happened at an instant; a *condition* lasts.
+
+    state           | raised                        | time passes                | cleared
+    ----------------+-------------------------------+----------------------------+--------------
+    none, resolved  | open; notify [1]              |                            |
+    open event      | count [1]; notify if worse    | notify if due [2], [3]     |
+    open condition  | update; notify if worse       | notify if due [2]          | resolve; notify
+
+[1] Unless this occurrence is known. [2] `renotify` after the last notification: an event if it
+happened again, a condition as long as it lasts; information and quiet conditions are not repeated.
+[3] An event without a new occurrence for a day is resolved without a notification.
+
+Everything here is pure; `now` is an argument. The texts of an alert are added by `message.worded`.
 """
 
 from __future__ import annotations
@@ -15,9 +24,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Literal, TypeAlias
 
-from seline.domain.alerts.words import resolution, wording
 from seline.domain.document import Json
-from seline.domain.texts import Language
 
 QUIET: Final = timedelta(days=1)
 RESOLVED_KEPT_FOR: Final = timedelta(days=7)
@@ -26,7 +33,7 @@ OPEN_OF_A_TYPE_MAX: Final = 25
 
 
 class AlertType(StrEnum):
-    """What there is to hear of."""
+    """What an alert is about."""
 
     RECOVERY = "recovery"
     UNRECOVERABLE_DOCUMENT = "unrecoverable_document"
@@ -47,7 +54,7 @@ class AlertType(StrEnum):
 
 
 class Severity(StrEnum):
-    """How much it matters, the least first."""
+    """How serious an alert is, the least first."""
 
     INFO = "info"
     WARNING = "warning"
@@ -55,7 +62,7 @@ class Severity(StrEnum):
 
     @property
     def rank(self) -> int:
-        """Its place in the order."""
+        """The position in this order."""
         return _RANKS[self]
 
 
@@ -65,80 +72,62 @@ _RANKS: Final[Mapping[Severity, int]] = {
 
 
 class Course(StrEnum):
-    """How a type of alert goes on once it was told."""
+    """How a type of alert develops after its first notification."""
 
     EVENT = "event"
-    STANDS = "stands"
-    STANDS_QUIETLY = "stands_quietly"
-    """It lasts and nobody can hurry it: told once, and when it is over."""
+    CONDITION = "condition"
+    QUIET_CONDITION = "quiet_condition"
+    """A condition that no one can end sooner, so it is not repeated."""
 
 
-State: TypeAlias = Literal["open", "resolved"]
-About: TypeAlias = Literal["document", "job", "type", ""]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class AlertKind:
-    """A row of the table: the usual severity, the course, and what the subject names.
+    """The row of an alert type: the usual severity, the course, and what the subject names.
 
-    `rises_with` names a detail, a number, whose rise is news although the severity is the same.
+    `rises_with` names a number in the details that makes an alert worse at the same severity.
     """
 
     severity: Severity
     course: Course
-    about: About = ""
+    about: Literal["document", "job", "type", ""] = ""
     rises_with: str = ""
 
 
 KIND_OF: Final[Mapping[AlertType, AlertKind]] = {
-    AlertType.RECOVERY: AlertKind(severity=Severity.WARNING, course=Course.EVENT, about="document"),
-    AlertType.UNRECOVERABLE_DOCUMENT: AlertKind(
-        severity=Severity.CRITICAL, course=Course.STANDS, about="document"
-    ),
-    AlertType.SERVED_FROM_MEMORY: AlertKind(
-        severity=Severity.CRITICAL, course=Course.EVENT, about="document"
-    ),
+    AlertType.RECOVERY: AlertKind(Severity.WARNING, Course.EVENT, "document"),
+    AlertType.UNRECOVERABLE_DOCUMENT: AlertKind(Severity.CRITICAL, Course.CONDITION, "document"),
+    AlertType.SERVED_FROM_MEMORY: AlertKind(Severity.CRITICAL, Course.EVENT, "document"),
     AlertType.BACKUP_DAMAGED: AlertKind(
-        severity=Severity.WARNING,
-        course=Course.STANDS_QUIETLY,
-        about="document",
-        rises_with="backups",
+        Severity.WARNING, Course.QUIET_CONDITION, "document", rises_with="backups"
     ),
-    AlertType.JOURNAL_DAMAGED: AlertKind(severity=Severity.CRITICAL, course=Course.EVENT),
-    AlertType.DISK_ERROR: AlertKind(
-        severity=Severity.CRITICAL, course=Course.EVENT, about="document"
-    ),
-    AlertType.WRITES_REFUSED: AlertKind(severity=Severity.CRITICAL, course=Course.STANDS),
-    AlertType.WRONG_MOUNT: AlertKind(severity=Severity.CRITICAL, course=Course.STANDS),
-    AlertType.CHECKSUMS_UNSUPPORTED: AlertKind(
-        severity=Severity.WARNING, course=Course.STANDS_QUIETLY
-    ),
-    AlertType.BLANK_SAVE: AlertKind(
-        severity=Severity.WARNING, course=Course.EVENT, about="document"
-    ),
-    AlertType.USAGE: AlertKind(
-        severity=Severity.WARNING, course=Course.STANDS, rises_with="level_percent"
-    ),
-    AlertType.DAYS_UNTIL_FULL: AlertKind(severity=Severity.WARNING, course=Course.STANDS),
-    AlertType.JOB_FAILED: AlertKind(severity=Severity.WARNING, course=Course.STANDS, about="job"),
-    AlertType.JOB_OVERDUE: AlertKind(severity=Severity.WARNING, course=Course.STANDS, about="job"),
-    AlertType.MANY: AlertKind(severity=Severity.CRITICAL, course=Course.EVENT, about="type"),
-    AlertType.TEST: AlertKind(severity=Severity.INFO, course=Course.EVENT),
+    AlertType.JOURNAL_DAMAGED: AlertKind(Severity.CRITICAL, Course.EVENT),
+    AlertType.DISK_ERROR: AlertKind(Severity.CRITICAL, Course.EVENT, "document"),
+    AlertType.WRITES_REFUSED: AlertKind(Severity.CRITICAL, Course.CONDITION),
+    AlertType.WRONG_MOUNT: AlertKind(Severity.CRITICAL, Course.CONDITION),
+    AlertType.CHECKSUMS_UNSUPPORTED: AlertKind(Severity.WARNING, Course.QUIET_CONDITION),
+    AlertType.BLANK_SAVE: AlertKind(Severity.WARNING, Course.EVENT, "document"),
+    AlertType.USAGE: AlertKind(Severity.WARNING, Course.CONDITION, rises_with="level_percent"),
+    AlertType.DAYS_UNTIL_FULL: AlertKind(Severity.WARNING, Course.CONDITION),
+    AlertType.JOB_FAILED: AlertKind(Severity.WARNING, Course.CONDITION, "job"),
+    AlertType.JOB_OVERDUE: AlertKind(Severity.WARNING, Course.CONDITION, "job"),
+    AlertType.MANY: AlertKind(Severity.CRITICAL, Course.EVENT, "type"),
+    AlertType.TEST: AlertKind(Severity.INFO, Course.EVENT),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """One alert as it is told: the shape of `GET /alerts` and of every sink.
+    """An alert as `GET /alerts` and every sink show it.
 
-    `id` is the same from the first telling to the resolved one. `count` is how often it happened,
-    or how often what stands was told. `summary` and `fix` are in the language of the settings.
+    `id` is the same from the first notification to the resolution. `count` is the number of
+    occurrences of an event, or of notifications of a condition. `summary` and `fix` are in the
+    language of the settings.
     """
 
     id: str
     type: AlertType
     severity: Severity
-    state: State
+    state: Literal["open", "resolved"]
     document: str | None
     summary: str
     details: Mapping[str, Json]
@@ -150,10 +139,10 @@ class Alert:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raised:
-    """Something that a person should hear of was seen. `severity` None: the type's usual one.
+    """A signal that something happened or lasts. `severity` None: the usual one of the type.
 
-    `at` tells occurrences apart: an event that is not later than the last one known is the same,
-    and what was seen before its end does not open it again.
+    `at` identifies the occurrence (None: now): an event that is not later than the last known one
+    is the same, and an occurrence before the end of an alert does not open it again.
     """
 
     type: AlertType
@@ -165,7 +154,7 @@ class Raised:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cleared:
-    """Something no longer stands."""
+    """A signal that a condition is over."""
 
     type: AlertType
     subject: str = ""
@@ -176,226 +165,186 @@ Signal: TypeAlias = Raised | Cleared
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertState:
-    """What is remembered of one (type, subject): the alert, and what was told of it.
+    """The state of one (type, subject): the alert, and what its notifications contained.
 
-    `told_at`, `told_count` and `told_rank` belong to the last telling; `worst` is the gravest
-    severity told since it was opened: whoever heard of that hears of the end.
+    The `notified_` fields describe the last notification. `worst` is the highest severity notified
+    since the alert was opened: every sink that received it also receives the resolution.
     """
 
     subject: str
     alert: Alert
-    told_at: datetime
-    told_count: int
-    told_rank: int
+    notified_at: datetime
+    notified_count: int
+    notified_rank: int
     worst: Severity
 
     @property
     def key(self) -> tuple[AlertType, str]:
+        """The (type, subject)."""
         return self.alert.type, self.subject
 
     @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         return self.alert.state == "open"
 
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """What becomes of a standing, and whether a person hears of it now."""
-
-    standing: AlertState
-    told: bool
+    @property
+    def course(self) -> Course:
+        return KIND_OF[self.alert.type].course
 
 
-def raised(
-    before: AlertState | None,
-    seen: Raised,
-    *,
-    now: datetime,
-    renotify: timedelta,
-    language: Language = "en",
-) -> Transition:
-    """Return what a sighting makes of what was known of its (type, subject)."""
-    at = seen.at or now
-    event = KIND_OF[seen.type].course is Course.EVENT
-    if before is not None and (event or not before.open) and _is_known(before, at, now):
-        return Transition(before, told=False)
-    if before is None or not before.open:
-        return Transition(_opened(seen, at, now, language), told=True)
-    alert = _worded(
-        before.alert,
-        severity=seen.severity or KIND_OF[seen.type].severity,
-        details=_details(seen),
-        last_at=_later(before.alert.last_at, at, now),
-        count=before.alert.count + event,
-        language=language,
-    )
-    standing = replace(before, alert=alert)
-    if rank_of(alert) > before.told_rank:
-        return Transition(_told(standing, now, again=not event), told=True)
-    return repeated(standing, now=now, renotify=renotify)
+States: TypeAlias = Mapping[tuple[AlertType, str], AlertState]
+Step: TypeAlias = tuple[AlertState, bool]
+"""The state after a signal, and whether to notify its alert now."""
 
 
-def repeated(standing: AlertState, *, now: datetime, renotify: timedelta) -> Transition:
-    """Tell an open alert again if it is due; end an event after a quiet day."""
-    if not standing.open:
-        return Transition(standing, told=False)
-    event = KIND_OF[standing.alert.type].course is Course.EVENT
-    if _due(standing, now, renotify):
-        return Transition(_told(standing, now, again=not event), told=True)
-    if event and now - standing.alert.last_at >= max(QUIET, renotify):
-        return Transition(
-            replace(standing, alert=replace(standing.alert, state="resolved")), told=False
-        )
-    return Transition(standing, told=False)
-
-
-def resolved(standing: AlertState, *, now: datetime, language: Language = "en") -> Transition:
-    """End an alert; whoever heard of it hears of the end. An event only ends by itself."""
-    if not standing.open or KIND_OF[standing.alert.type].course is Course.EVENT:
-        return Transition(standing, told=False)
+def on_raised(
+    state: AlertState | None, signal: Raised, *, now: datetime, renotify: timedelta
+) -> Step:
+    """Open, count or update an alert."""
+    at, kind = signal.at or now, KIND_OF[signal.type]
+    event = kind.course is Course.EVENT
+    if state is not None and (event or not state.is_open) and _is_known(state, at, now):
+        return state, False
+    if state is None or not state.is_open:
+        return _opened(signal, at, now), True
     alert = replace(
-        standing.alert,
+        state.alert,
+        severity=signal.severity or kind.severity,
+        details=_details(signal),
+        last_at=_later(state.alert.last_at, at, now),
+        count=state.alert.count + event,
+    )
+    state = replace(state, alert=alert)
+    if rank_of(alert) > state.notified_rank:
+        return _notified(state, now), True
+    return on_time_passed(state, now=now, renotify=renotify)
+
+
+def on_time_passed(state: AlertState, *, now: datetime, renotify: timedelta) -> Step:
+    """Notify an open alert again if it is due; resolve an event after a quiet day."""
+    if not state.is_open:
+        return state, False
+    if _is_due(state, now, renotify):
+        return _notified(state, now), True
+    if state.course is Course.EVENT and now - state.alert.last_at >= max(QUIET, renotify):
+        return replace(state, alert=replace(state.alert, state="resolved")), False
+    return state, False
+
+
+def on_cleared(state: AlertState, *, now: datetime) -> Step:
+    """Resolve an open condition, at the worst severity that was notified."""
+    if not state.is_open or state.course is Course.EVENT:
+        return state, False
+    alert = replace(
+        state.alert,
         state="resolved",
-        severity=standing.worst,
-        summary=resolution(standing.alert.type, standing.alert.details, language),
-        fix="",
-        last_at=_later(standing.alert.last_at, now, now),
+        severity=state.worst,
+        last_at=_later(state.alert.last_at, now, now),
     )
-    return Transition(replace(standing, alert=alert, told_at=now), told=True)
+    return replace(state, alert=alert, notified_at=now), True
 
 
-def crowded(standings: Mapping[tuple[AlertType, str], AlertState], seen: Raised) -> Raised:
-    """Return the sighting, or one of `many` where too many of its type are open already."""
-    known = standings.get((seen.type, seen.subject))
-    if known is not None and known.open:
-        return seen
-    count = sum(one.open and one.alert.type is seen.type for one in standings.values())
+def limited(states: States, signal: Raised) -> Raised:
+    """Return the signal, or one of type `many` if too many alerts of its type are open."""
+    known = states.get((signal.type, signal.subject))
+    if known is not None and known.is_open:
+        return signal
+    count = sum(state.is_open and state.alert.type is signal.type for state in states.values())
     if count < OPEN_OF_A_TYPE_MAX:
-        return seen
-    return Raised(type=AlertType.MANY, subject=seen.type.value, at=seen.at)
+        return signal
+    return Raised(type=AlertType.MANY, subject=signal.type.value, at=signal.at)
 
 
-def forgotten(standings: Mapping[tuple[AlertType, str], AlertState], now: datetime) -> set[str]:
-    """Return the ids of resolved alerts that are old, or too many to keep, the oldest first."""
-    ended = sorted(
-        (one for one in standings.values() if not one.open), key=lambda one: one.alert.last_at
-    )
-    surplus = max(0, len(ended) - RESOLVED_KEPT_MAX)
-    return {
-        one.alert.id
-        for index, one in enumerate(ended)
-        if index < surplus or now - one.alert.last_at > RESOLVED_KEPT_FOR
+def retained(states: States, now: datetime) -> States:
+    """Return the states without resolved alerts that are old, or the oldest of too many."""
+    resolved = [state for state in states.values() if not state.is_open]
+    resolved.sort(key=lambda state: state.alert.last_at)
+    surplus = max(0, len(resolved) - RESOLVED_KEPT_MAX)
+    dropped = {
+        state.key
+        for index, state in enumerate(resolved)
+        if index < surplus or now - state.alert.last_at > RESOLVED_KEPT_FOR
     }
+    return {key: state for key, state in states.items() if key not in dropped}
 
 
-def trial(now: datetime, language: Language = "en") -> Alert:
+def trial(now: datetime) -> Alert:
     """Return the test alert."""
-    return _opened(Raised(type=AlertType.TEST), now, now, language).alert
+    return _opened(Raised(type=AlertType.TEST), now, now).alert
 
 
 def rank_of(alert: Alert) -> int:
-    """Return how bad an alert is: its severity first, then what it rises with."""
-    risen = alert.details.get(KIND_OF[alert.type].rises_with, 0)
-    return alert.severity.rank * 1000 + (int(risen) if isinstance(risen, (int, float)) else 0)
+    """Return how bad an alert is: by its severity, then by the number it rises with."""
+    number = alert.details.get(KIND_OF[alert.type].rises_with, 0)
+    return alert.severity.rank * 1000 + (int(number) if isinstance(number, (int, float)) else 0)
 
 
-def reworded(alert: Alert, language: Language) -> Alert:
-    """Return the alert in another language."""
-    if alert.state == "resolved" and not alert.fix:
-        return replace(alert, summary=resolution(alert.type, alert.details, language))
-    summary, fix = wording(alert.type, alert.details, language)
-    return replace(alert, summary=summary, fix=fix)
-
-
-def _opened(seen: Raised, at: datetime, now: datetime, language: Language) -> AlertState:
-    kind = KIND_OF[seen.type]
-    severity = seen.severity or kind.severity
-    summary, fix = wording(seen.type, _details(seen), language)
+def _opened(signal: Raised, at: datetime, now: datetime) -> AlertState:
+    kind = KIND_OF[signal.type]
     alert = Alert(
-        id=_id(seen, now),
-        type=seen.type,
-        severity=severity,
+        id=_id(signal, now),
+        type=signal.type,
+        severity=signal.severity or kind.severity,
         state="open",
-        document=seen.subject if kind.about == "document" and seen.subject else None,
-        summary=summary,
-        details=_details(seen),
-        fix=fix,
+        document=signal.subject if kind.about == "document" and signal.subject else None,
+        summary="",
+        details=_details(signal),
+        fix="",
         first_at=at,
         last_at=at,
         count=1,
     )
     return AlertState(
-        subject=seen.subject,
+        subject=signal.subject,
         alert=alert,
-        told_at=now,
-        told_count=1,
-        told_rank=rank_of(alert),
-        worst=severity,
+        notified_at=now,
+        notified_count=1,
+        notified_rank=rank_of(alert),
+        worst=alert.severity,
     )
 
 
-def _is_known(standing: AlertState, at: datetime, now: datetime) -> bool:
-    """Whether an occurrence was told of; one ahead of now was, before the clock was set back."""
-    return at > now or at <= standing.alert.last_at <= now
+def _is_known(state: AlertState, at: datetime, now: datetime) -> bool:
+    """Whether an occurrence was counted; one later than now was, before the clock was set back."""
+    return at > now or at <= state.alert.last_at <= now
 
 
-def _due(standing: AlertState, now: datetime, renotify: timedelta) -> bool:
-    """Whether to tell it again. What only informs is told once; a clock set back tells again."""
-    alert = standing.alert
-    if timedelta(0) <= now - standing.told_at < renotify:
+def _is_due(state: AlertState, now: datetime, renotify: timedelta) -> bool:
+    """Whether to notify again. A clock set back makes a condition due."""
+    alert = state.alert
+    if timedelta(0) <= now - state.notified_at < renotify:
         return False
-    if KIND_OF[alert.type].course is Course.EVENT:
-        return alert.count > standing.told_count
-    return KIND_OF[alert.type].course is Course.STANDS and alert.severity is not Severity.INFO
+    if state.course is Course.EVENT:
+        return alert.count > state.notified_count
+    return state.course is Course.CONDITION and alert.severity is not Severity.INFO
 
 
-def _told(standing: AlertState, now: datetime, *, again: bool) -> AlertState:
-    """Return the standing as just told; `again` counts the telling of what stands."""
-    alert = standing.alert
-    if again:
+def _notified(state: AlertState, now: datetime) -> AlertState:
+    """Return the state after a repeated notification, which a condition counts."""
+    alert = state.alert
+    if state.course is not Course.EVENT:
         alert = replace(alert, count=alert.count + 1, last_at=_later(alert.last_at, now, now))
     return replace(
-        standing,
+        state,
         alert=alert,
-        told_at=now,
-        told_count=alert.count,
-        told_rank=rank_of(alert),
-        worst=max(standing.worst, alert.severity, key=lambda severity: severity.rank),
+        notified_at=now,
+        notified_count=alert.count,
+        notified_rank=rank_of(alert),
+        worst=max(state.worst, alert.severity, key=lambda severity: severity.rank),
     )
 
 
 def _later(known: datetime, seen: datetime, now: datetime) -> datetime:
-    """Return the later instant; one that lies ahead of now is of a clock that was wrong."""
+    """Return the later instant; a known one later than now comes from a wrong clock."""
     return seen if known > now else max(known, seen)
 
 
-def _worded(
-    alert: Alert,
-    *,
-    severity: Severity,
-    details: Mapping[str, Json],
-    last_at: datetime,
-    count: int,
-    language: Language,
-) -> Alert:
-    summary, fix = wording(alert.type, details, language)
-    return replace(
-        alert,
-        severity=severity,
-        details=details,
-        summary=summary,
-        fix=fix,
-        last_at=last_at,
-        count=count,
-    )
+def _details(signal: Raised) -> Mapping[str, Json]:
+    """Return the details, with the subject under the name of what it is."""
+    about = KIND_OF[signal.type].about
+    return {**signal.details, about: signal.subject} if about and signal.subject else signal.details
 
 
-def _details(seen: Raised) -> Mapping[str, Json]:
-    """Return the details with the subject under the name of what it is."""
-    about = KIND_OF[seen.type].about
-    return {**seen.details, about: seen.subject} if about and seen.subject else seen.details
-
-
-def _id(seen: Raised, now: datetime) -> str:
-    text = f"{seen.type}\n{seen.subject}\n{now.isoformat()}"
+def _id(signal: Raised, now: datetime) -> str:
+    text = f"{signal.type}\n{signal.subject}\n{now.isoformat()}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,14 +1,23 @@
-"""An alert as a chat message or a notification: a title and a few lines."""
+"""The texts of an alert, in the languages of `en.toml` and `fr.toml`.
+
+`worded` adds the summary and the next step; `title` and `body` make a message for a chat or phone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
 from typing import Final
 
-from seline.domain.alerts.lifecycle import KIND_OF, Alert, Course, Severity
-from seline.domain.alerts.words import texts
-from seline.domain.texts import Language
+import msgspec
 
+from seline.domain.alerts.lifecycle import KIND_OF, Alert, Course, Severity
+from seline.domain.document import Json
+from seline.domain.texts import Language, compose, load_texts
+
+DETAIL_CHARACTERS_MAX: Final = 500
+_SENTENCE_ENDS: Final = (".", "!", "?", "…")
 _MARKS: Final[Mapping[str, str]] = {
     Severity.INFO: "ℹ️",
     Severity.WARNING: "⚠️",
@@ -17,10 +26,41 @@ _MARKS: Final[Mapping[str, str]] = {
 }
 
 
+class AlertWords(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The sentences of one alert type. `resolved` is empty for an event."""
+
+    summary: tuple[str, ...]
+    fix: str
+    resolved: str = ""
+
+
+class AlertTexts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One language's file. `verdicts` say how a file is broken, by its verdict."""
+
+    labels: Mapping[str, str]
+    verdicts: Mapping[str, str]
+    alerts: Mapping[str, AlertWords]
+
+
+@cache
+def texts(language: Language) -> AlertTexts:
+    """Return the texts of a language."""
+    return load_texts("seline.domain.alerts", language, AlertTexts)
+
+
+def worded(alert: Alert, language: Language) -> Alert:
+    """Return an alert with its summary and next step in a language."""
+    words = texts(language).alerts[alert.type]
+    values = _values(alert.details, texts(language))
+    if alert.state == "resolved" and KIND_OF[alert.type].course is not Course.EVENT:
+        return replace(alert, summary=compose((words.resolved,), values), fix="")
+    summary, fix = compose(words.summary, values), compose((words.fix,), values)
+    return replace(alert, summary=summary, fix=fix)
+
+
 def title(alert: Alert, service: str, language: Language) -> str:
     """Return `🚨 my-bot: critical`."""
-    labels = texts(language).labels
-    level = level_of(alert)
+    labels, level = texts(language).labels, level_of(alert)
     return labels["title"].format(mark=_MARKS[level], service=service, label=labels[level])
 
 
@@ -29,9 +69,8 @@ def body(alert: Alert, language: Language) -> str:
     labels = texts(language).labels
     lines = [alert.summary]
     if alert.count > 1 and alert.state == "open":
-        repeated = labels["event" if KIND_OF[alert.type].course is Course.EVENT else "condition"]
-        first_at = f"{alert.first_at:%Y-%m-%d %H:%M}"
-        lines.append(repeated.format(count=alert.count, first_at=first_at))
+        label = labels["event" if KIND_OF[alert.type].course is Course.EVENT else "condition"]
+        lines.append(label.format(count=alert.count, first_at=f"{alert.first_at:%Y-%m-%d %H:%M}"))
     if alert.fix:
         lines.append(labels["fix"].format(fix=alert.fix))
     return "\n".join(lines)
@@ -45,3 +84,23 @@ def level_of(alert: Alert) -> str:
 def cut(text: str, characters_max: int) -> str:
     """Shorten a text to what a service accepts."""
     return text if len(text) <= characters_max else text[: characters_max - 1] + "…"
+
+
+def _values(details: Mapping[str, Json], known: AlertTexts) -> dict[str, str]:
+    """Return the details as text, without the empty ones and those that are no text or number."""
+    values = {
+        name: _as_text(value, known.labels["decimal_point"])
+        for name, value in details.items()
+        if isinstance(value, (str, int, float)) and value not in ("", False)
+    }
+    if (what := values.get("what", "")) and not what.endswith(_SENTENCE_ENDS):
+        values["what"] = f"{what}."
+    how = known.verdicts.get(str(details.get("verdict")))
+    return values | ({"how": how} if how else {})
+
+
+def _as_text(value: str | float, decimal_point: str) -> str:
+    if isinstance(value, str):
+        return value[:DETAIL_CHARACTERS_MAX]
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text.replace(".", decimal_point)

@@ -18,12 +18,12 @@ FORMAT: Final = 1
 
 
 def write_record(
-    standings: Iterable[AlertState], waiting: Mapping[str, Iterable[Alert]]
+    states: Iterable[AlertState], waiting: Mapping[str, Iterable[Alert]]
 ) -> dict[str, Json]:
     """Return the document's value; `waiting` goes by the sinks' names, in order of delivery."""
     return {
         "format": FORMAT,
-        "alerts": [_write_standing(standing) for standing in standings],
+        "alerts": [_write_state(state) for state in states],
         "waiting": {
             sink: [_write_alert(one) for one in alerts] for sink, alerts in waiting.items()
         },
@@ -31,13 +31,13 @@ def write_record(
 
 
 def read_record(value: Json) -> tuple[list[AlertState], dict[str, list[Alert]]]:
-    """Return the standings, and what waits by the sink's name."""
+    """Return the states, and what waits by the sink's name."""
     record = _object(value)
     if record.get("format") != FORMAT:
         raise ValueError(f"alerts.json has format {record.get('format')!r}, not {FORMAT}")
     waiting = _object(record["waiting"])
     return (
-        [_read_standing(_object(item)) for item in _list(record["alerts"])],
+        [_read_state(_object(item)) for item in _list(record["alerts"])],
         {
             sink: [_read_alert(_object(one)) for one in _list(kept)]
             for sink, kept in waiting.items()
@@ -45,24 +45,24 @@ def read_record(value: Json) -> tuple[list[AlertState], dict[str, list[Alert]]]:
     )
 
 
-def _write_standing(standing: AlertState) -> Json:
+def _write_state(state: AlertState) -> Json:
     return {
-        "subject": standing.subject,
-        "alert": _write_alert(standing.alert),
-        "told_at": standing.told_at.isoformat(),
-        "told_count": standing.told_count,
-        "told_rank": standing.told_rank,
-        "worst": standing.worst.value,
+        "subject": state.subject,
+        "alert": _write_alert(state.alert),
+        "told_at": state.notified_at.isoformat(),
+        "told_count": state.notified_count,
+        "told_rank": state.notified_rank,
+        "worst": state.worst.value,
     }
 
 
-def _read_standing(item: dict[str, Json]) -> AlertState:
+def _read_state(item: dict[str, Json]) -> AlertState:
     return AlertState(
         subject=str(item["subject"]),
         alert=_read_alert(_object(item["alert"])),
-        told_at=_instant(item["told_at"]),
-        told_count=_number(item["told_count"]),
-        told_rank=_number(item["told_rank"]),
+        notified_at=_instant(item["told_at"]),
+        notified_count=_number(item["told_count"]),
+        notified_rank=_number(item["told_rank"]),
         worst=Severity(str(item["worst"])),
     )
 

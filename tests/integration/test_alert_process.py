@@ -1,4 +1,4 @@
-"""Alerts of a real server, from a bit that flips on the disk to a receiver that hears of it."""
+"""The alerts of a real server, from a flipped bit on the disk to the receiver of a webhook."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from seline.alerts import signals
-from seline.alerts.signals import Watcher
+from seline.alerts import process
+from seline.alerts.process import AlertProcess
 from seline.domain.usage import LEVELS, UsageLevel
 from seline.errors import UnsupportedFormat, VolumeFull
 from seline.operations import Operations, usage
 from seline.outbound import heartbeat as heartbeats
-from seline.server import Serving, alarm, alone, serving
+from seline.server import Serving, alone, serving
 from seline.storage.volume import mounts
+from tests.integration.test_alert_sinks import Answer, Receiver, listening
 from tests.integration.test_http import Client, settings_for
 from tests.integration.test_metrics import scraped
-from tests.integration.test_sinks import Answering, Receiver, listening
 
 NAME = "user_profile.json"
 OTHER = "lessons_learned.json"
@@ -43,13 +43,13 @@ T = TypeVar("T")
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look all the time, not every two seconds."""
-    monkeypatch.setattr(alarm, "LOOK_EVERY_S", 0.02)
+    """Evaluate every 20 ms instead of every two seconds."""
+    monkeypatch.setattr(process, "EVALUATE_EVERY_S", 0.02)
 
 
 @pytest.fixture(autouse=True)
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """Collect the log of every test, and find no secret in it."""
+    """Collect the log of every test and check that it contains no secret."""
     caplog.set_level(logging.INFO)
     yield caplog
     assert "secret" not in caplog.text
@@ -77,13 +77,13 @@ class Place:
         assert (await self.client.call("POST", "/verify"))[0] == 200
 
     async def recover(self, name: str = NAME) -> None:
-        """Have a document broken and recovered."""
+        """Break a document and have it recovered."""
         await self.save(name=name)
         flip(self.directory / name)
         await self.verify()
 
     async def run(self, job: str) -> None:
-        """Run a job to its end."""
+        """Run a job and wait for its end."""
         started = (await self.client.call("POST", f"/jobs/{job}/run"))[1]["run"]
         async with asyncio.timeout(LIMIT_S):
             while True:
@@ -102,7 +102,7 @@ class Place:
 
 
 def flip(path: Path) -> None:
-    """Flip one bit of a file and keep its time, as a bad disk does."""
+    """Flip one bit of a file and keep its mtime, as a bad disk does."""
     before, data = path.stat(), bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     with path.open("r+b") as file:
@@ -112,7 +112,7 @@ def flip(path: Path) -> None:
 
 @asynccontextmanager
 async def running(directory: Path, *receivers: Receiver, **settings: Any) -> AsyncIterator[Place]:
-    """Serve a data directory, with a webhook to each receiver; named hook, hook 2, and so on."""
+    """Serve a data directory with a webhook to each receiver: hook, hook 2, and so on."""
     async with waiting(directory, *receivers, **settings) as place:
         await place.server.acquired()
         yield place
@@ -134,18 +134,18 @@ def a_hook(receiver: Receiver, number: int = 1) -> dict[str, str]:
 
 
 async def until(found: Callable[[], T]) -> T:
-    """Wait until there is something, and return it."""
+    """Wait until a function returns something true, and return it."""
     async with asyncio.timeout(LIMIT_S):
         while not (result := found()):
             await asyncio.sleep(0.01)
     return result
 
 
-def told(
+def received(
     receiver: Receiver, type: str, *, state: str = "open", about: str = ""
 ) -> list[dict[str, Any]]:
-    """Return what a receiver heard of one type, in one state, about one document or job."""
-    values = [asked.value() for asked in receiver.asked if asked.path == HOOK]
+    """Return the alerts of one type, state, and document or job that a receiver got."""
+    values = [request.value() for request in receiver.requests if request.path == HOOK]
     return [
         value
         for value in values
@@ -155,56 +155,56 @@ def told(
 
 
 def beats(receiver: Receiver) -> list[str]:
-    return [asked.method for asked in receiver.asked if asked.path == BEAT]
+    return [request.method for request in receiver.requests if request.path == BEAT]
 
 
 # from the disk to the receiver
 
 
-async def test_a_flipped_bit_is_heard_of_and_listed(receiver: Receiver, tmp_path: Path) -> None:
+async def test_a_flipped_bit_is_delivered_and_listed(receiver: Receiver, tmp_path: Path) -> None:
     async with running(tmp_path, receiver) as place:
         await place.recover()
 
-        [heard] = await until(lambda: told(receiver, "recovery"))
-        [listed] = [one for one in await place.alerts() if one["type"] == "recovery"]
+        [alert] = await until(lambda: received(receiver, "recovery"))
+        [listed] = [found for found in await place.alerts() if found["type"] == "recovery"]
 
     assert set(listed) == FIELDS
     assert (listed["document"], listed["state"], listed["count"]) == (NAME, "open", 1)
-    assert (heard["id"], heard["state"]) == (listed["id"], "open")
-    assert heard["severity"] == listed["severity"].upper()
-    assert heard["details"]["summary"] == listed["summary"]
-    assert heard["details"]["fix"] == listed["fix"] != ""
-    assert heard["resource"]["volume"] == {"mountPath": str(tmp_path)}
-    assert heard["resource"]["document"] == {"name": NAME}
+    assert (alert["id"], alert["state"]) == (listed["id"], "open")
+    assert alert["severity"] == listed["severity"].upper()
+    assert alert["details"]["summary"] == listed["summary"]
+    assert alert["details"]["fix"] == listed["fix"] != ""
+    assert alert["resource"]["volume"] == {"mountPath": str(tmp_path)}
+    assert alert["resource"]["document"] == {"name": NAME}
 
 
 async def test_an_alert_about_no_document_names_none(receiver: Receiver, tmp_path: Path) -> None:
     async with running(tmp_path, receiver) as place:
         place.server.operations.exports.run = no_room
         await place.run("export")
-        await until(lambda: told(receiver, "job_failed"))
-        [listed] = [one for one in await place.alerts() if one["type"] == "job_failed"]
+        await until(lambda: received(receiver, "job_failed"))
+        [listed] = [found for found in await place.alerts() if found["type"] == "job_failed"]
 
     assert set(listed) == FIELDS - {"document"}
 
 
-async def test_after_a_restart_it_is_listed_and_not_told_again(
+async def test_after_a_restart_an_alert_is_listed_and_not_delivered_again(
     receiver: Receiver, tmp_path: Path
 ) -> None:
     async with running(tmp_path, receiver) as place:
         await place.recover()
-        await until(lambda: told(receiver, "recovery"))
+        await until(lambda: received(receiver, "recovery"))
 
     async with running(tmp_path, receiver) as place:
         await place.recover(OTHER)
-        await until(lambda: told(receiver, "recovery", about=OTHER))
-        listed = [one["document"] for one in await place.alerts() if one["type"] == "recovery"]
+        await until(lambda: received(receiver, "recovery", about=OTHER))
+        recoveries = [found for found in await place.alerts() if found["type"] == "recovery"]
 
-    assert sorted(listed) == sorted([NAME, OTHER])
-    assert len(told(receiver, "recovery", about=NAME)) == 1
+    assert sorted(found["document"] for found in recoveries) == sorted([NAME, OTHER])
+    assert len(received(receiver, "recovery", about=NAME)) == 1
 
 
-async def test_what_a_receiver_could_not_hear_reaches_it_after_a_restart(tmp_path: Path) -> None:
+async def test_an_undelivered_alert_is_delivered_after_a_restart(tmp_path: Path) -> None:
     async with listening(at_once=False) as receiver:
         async with running(tmp_path, receiver) as place:
             await place.recover()
@@ -216,74 +216,74 @@ async def test_what_a_receiver_could_not_hear_reaches_it_after_a_restart(tmp_pat
 
         await receiver.start()
         async with running(tmp_path, receiver) as place:
-            [heard] = await until(lambda: told(receiver, "recovery"))
+            [alert] = await until(lambda: received(receiver, "recovery"))
             async with asyncio.timeout(LIMIT_S):
                 while (await place.sink("hook"))["waiting"]:
                     await asyncio.sleep(0.01)
 
-    assert heard["resource"]["document"] == {"name": NAME}
-    assert len(receiver.asked) == 1
+    assert alert["resource"]["document"] == {"name": NAME}
+    assert len(receiver.requests) == 1
 
 
-async def test_what_happens_right_before_the_stop_is_not_forgotten(
+async def test_an_event_right_before_the_stop_is_delivered(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alarm, "LOOK_EVERY_S", 3600.0)
+    monkeypatch.setattr(process, "EVALUATE_EVERY_S", 3600.0)
     async with running(tmp_path, receiver) as place:
         await place.recover()
 
     async with running(tmp_path, receiver) as place:
-        await until(lambda: told(receiver, "recovery"))
-        [listed] = [one for one in await place.alerts() if one["type"] == "recovery"]
+        await until(lambda: received(receiver, "recovery"))
+        [listed] = [found for found in await place.alerts() if found["type"] == "recovery"]
 
     assert listed["document"] == NAME
-    assert len(told(receiver, "recovery")) == 1
+    assert len(received(receiver, "recovery")) == 1
 
 
-async def test_a_look_that_takes_long_does_not_hold_up_the_stop(
+async def test_an_evaluation_that_hangs_does_not_delay_the_stop(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def for_ever(_watch: Watcher) -> None:
+    async def for_ever(_process: AlertProcess) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(alarm, "LAST_LOOK_S", 0.05)
+    monkeypatch.setattr(process, "LAST_EVALUATION_S", 0.05)
     async with running(tmp_path, receiver) as place:
-        monkeypatch.setattr(Watcher, "look", for_ever)
+        monkeypatch.setattr(AlertProcess, "evaluate", for_ever)
         async with asyncio.timeout(LIMIT_S):
             await place.server.close()
 
 
-async def test_a_look_that_fails_ends_no_alerts(
+async def test_an_evaluation_that_fails_does_not_stop_the_alerts(
     receiver: Receiver,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     log: pytest.LogCaptureFixture,
 ) -> None:
-    def broken(_watch: Watcher, _store: object) -> None:
+    def broken(_process: AlertProcess, _store: object) -> None:
         raise RuntimeError("a defect")
 
     async with running(tmp_path, receiver) as place:
         with monkeypatch.context() as patch:
-            patch.setattr(Watcher, "_seen", broken)
-            await until(lambda: "could not be looked at" in log.text)
+            patch.setattr(AlertProcess, "_store_signals", broken)
+            await until(lambda: "could not evaluate alerts" in log.text)
         await place.recover()
-        await until(lambda: told(receiver, "recovery"))
+        await until(lambda: received(receiver, "recovery"))
 
 
-async def test_alerts_speak_the_language_of_the_settings(
+async def test_alerts_are_in_the_language_of_the_settings(
     receiver: Receiver, tmp_path: Path
 ) -> None:
     async with running(tmp_path, receiver, alerts__language="fr") as place:
         await place.recover()
-        [heard] = await until(lambda: told(receiver, "recovery"))
-        [listed] = [one for one in await place.alerts() if one["type"] == "recovery"]
+        [alert] = await until(lambda: received(receiver, "recovery"))
+        [listed] = [found for found in await place.alerts() if found["type"] == "recovery"]
 
-    assert heard["details"]["summary"] == listed["summary"]
+    assert alert["details"]["summary"] == listed["summary"]
     assert "était cassé et a été récupéré. Il était modifié par le disque." in listed["summary"]
     assert listed["fix"].startswith("Regardez ce qui a été mis de côté")
 
 
-async def test_alerts_are_counted_by_severity_and_by_who_waits(tmp_path: Path) -> None:
+async def test_metrics_count_alerts_by_severity_and_by_sink(tmp_path: Path) -> None:
     async with (
         listening(at_once=False) as dead,
         running(tmp_path, dead) as place,
@@ -293,43 +293,46 @@ async def test_alerts_are_counted_by_severity_and_by_who_waits(tmp_path: Path) -
             while not (await place.sink("hook"))["waiting"]:
                 await asyncio.sleep(0.01)
         _, values = await scraped(place.server)
-        open_ones = [one for one in await place.alerts() if one["state"] == "open"]
+        open_alerts = [alert for alert in await place.alerts() if alert["state"] == "open"]
 
     for severity in ("info", "warning", "critical"):
-        count = sum(one["severity"] == severity for one in open_ones)
+        count = sum(alert["severity"] == severity for alert in open_alerts)
         assert values[f"seline_alerts_open{{severity={severity}}}"] == count
     assert values["seline_alerts_open{severity=warning}"] >= 1
-    assert values["seline_alerts_waiting{sink=hook}"] == len(open_ones)
+    assert values["seline_alerts_waiting{sink=hook}"] == len(open_alerts)
     assert values["seline_alerts_waiting{sink=log}"] == 0
     assert values["seline_alerts_given_up_total{sink=hook}"] == 0
 
 
-# the test of everyone
+# the test alert
 
 
-async def test_a_test_says_of_each_sink_whether_it_got_there(
+async def test_the_test_alert_has_the_outcome_of_each_sink(
     receiver: Receiver, tmp_path: Path
 ) -> None:
     async with listening(at_once=False) as dead, running(tmp_path, receiver, dead) as place:
         status, body, _ = await place.client.call("POST", "/alerts/test")
-        listed = [one["type"] for one in await place.alerts()]
+        listed = [alert["type"] for alert in await place.alerts()]
 
     assert status == 200
-    found = {one["sink"]: (one["kind"], one["delivered"]) for one in body["deliveries"]}
+    found = {
+        delivery["sink"]: (delivery["kind"], delivery["delivered"])
+        for delivery in body["deliveries"]
+    }
     assert found == {
         "log": ("log", True),
         "hook": ("webhook", True),
         "hook 2": ("webhook", False),
     }
-    details = [one["detail"] for one in body["deliveries"]]
+    details = [delivery["detail"] for delivery in body["deliveries"]]
     assert details == ["", "", "cannot connect: Connection refused"]
     assert "secret" not in json.dumps(body)
-    [heard] = told(receiver, "test")
-    assert heard["severity"] == "INFO"
+    [alert] = received(receiver, "test")
+    assert alert["severity"] == "INFO"
     assert "test" not in listed
 
 
-async def test_a_read_token_may_look_at_alerts_and_test_nobody(
+async def test_a_read_token_can_list_alerts_and_not_send_the_test(
     receiver: Receiver, tmp_path: Path
 ) -> None:
     async with running(tmp_path, receiver) as place:
@@ -344,15 +347,13 @@ async def test_a_read_token_may_look_at_alerts_and_test_nobody(
 
     assert (looked, tested) == (200, 403)
     assert problem["code"] == "forbidden"
-    assert receiver.asked == []
+    assert receiver.requests == []
 
 
-async def test_who_hears_of_alerts_is_listed_without_secrets(
-    receiver: Receiver, tmp_path: Path
-) -> None:
+async def test_the_sinks_are_listed_without_secrets(receiver: Receiver, tmp_path: Path) -> None:
     async with running(tmp_path, receiver) as place:
         await place.recover()
-        await until(lambda: told(receiver, "recovery"))
+        await until(lambda: received(receiver, "recovery"))
         async with asyncio.timeout(LIMIT_S):
             while (await place.sink("hook"))["delivered_at"] is None:
                 await asyncio.sleep(0.01)
@@ -369,90 +370,90 @@ async def test_who_hears_of_alerts_is_listed_without_secrets(
 # a volume that does not open
 
 
-async def test_a_directory_off_the_volume_is_told_while_it_is_waited_for(
+async def test_a_missing_mount_is_alerted_while_the_server_waits_for_it(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there: list[mounts.Mount | None] = [None]
     monkeypatch.setattr(mounts, "mount_of", lambda _path: there[0])
     monkeypatch.setattr(mounts, "POLL_S", 0.01)
     async with waiting(tmp_path, receiver, storage__require_mount=True) as place:
-        [heard] = await until(lambda: told(receiver, "wrong_mount"))
+        [alert] = await until(lambda: received(receiver, "wrong_mount"))
         assert place.server.started is None
         assert not (tmp_path / ".seline").exists()
 
         there[0] = mounts.Mount(point=str(tmp_path), kind="ext4", device="/dev/sdz")
         await place.server.acquired()
-        [over] = await until(lambda: told(receiver, "wrong_mount", state="resolved"))
-        listed = [one for one in await place.alerts() if one["type"] == "wrong_mount"]
+        [over] = await until(lambda: received(receiver, "wrong_mount", state="resolved"))
+        listed = [found for found in await place.alerts() if found["type"] == "wrong_mount"]
 
-    assert (heard["severity"], over["id"]) == ("CRITICAL", heard["id"])
-    assert f"No volume is mounted at {tmp_path}" in heard["details"]["summary"]
-    assert [one["state"] for one in listed] == ["resolved"]
+    assert (alert["severity"], over["id"]) == ("CRITICAL", alert["id"])
+    assert f"No volume is mounted at {tmp_path}" in alert["details"]["summary"]
+    assert [found["state"] for found in listed] == ["resolved"]
 
 
-async def test_a_server_that_is_stopped_before_its_volume_came_stops_at_once(
+async def test_a_server_that_waits_for_its_volume_stops_at_once(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mounts, "mount_of", lambda _path: None)
     monkeypatch.setattr(mounts, "POLL_S", 0.01)
     async with waiting(tmp_path, receiver, storage__require_mount=True) as place:
-        await until(lambda: told(receiver, "wrong_mount"))
+        await until(lambda: received(receiver, "wrong_mount"))
         async with asyncio.timeout(3):
             await place.server.close()
 
-    assert len(receiver.asked) == 1
+    assert len(receiver.requests) == 1
 
 
-async def test_a_volume_of_a_newer_seline_is_told_before_the_process_gives_up(
+async def test_a_volume_of_a_newer_format_is_alerted_before_the_process_ends(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Watcher, "look", idle)
+    monkeypatch.setattr(AlertProcess, "evaluate", idle)
     (tmp_path / ".seline").mkdir()
     (tmp_path / ".seline" / "format").write_text("99\n")
     async with waiting(tmp_path, receiver) as place:
         with pytest.raises(UnsupportedFormat):
             await place.server.acquired()
-        [heard] = told(receiver, "writes_refused")
+        [alert] = received(receiver, "writes_refused")
 
-    assert heard["severity"] == "CRITICAL"
-    assert "has format 99" in heard["details"]["summary"]
+    assert alert["severity"] == "CRITICAL"
+    assert "has format 99" in alert["details"]["summary"]
 
 
-async def test_a_server_whose_volume_cannot_be_opened_tells_and_tries_until_it_can(
+async def test_a_volume_that_cannot_be_opened_is_alerted_until_it_can(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("seline.library.TRY_AGAIN_S", 0.05)
     data_dir = tmp_path / "data"
     data_dir.write_text("a file stands where the directory shall be")
     async with waiting(data_dir, receiver) as place:
-        [heard] = await until(lambda: told(receiver, "writes_refused"))
+        [alert] = await until(lambda: received(receiver, "writes_refused"))
         data_dir.unlink()
         await place.server.acquired()
         assert await place.server.data.save_json("a.json", {})
-        [over] = await until(lambda: told(receiver, "writes_refused", state="resolved"))
+        [over] = await until(lambda: received(receiver, "writes_refused", state="resolved"))
 
-    assert "nothing is read either" in heard["details"]["summary"]
-    assert over["id"] == heard["id"]
+    assert "nothing is read either" in alert["details"]["summary"]
+    assert over["id"] == alert["id"]
 
 
-async def test_last_words_to_nobody_take_not_long(
+async def test_a_failure_report_to_a_silent_sink_times_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alarm, "LAST_WORDS_S", 0.05)
+    monkeypatch.setattr(process, "FAILURE_WAIT_S", 0.05)
     monkeypatch.setattr("seline.alerts.log.STOP_WAIT_S", 0.05)
     (tmp_path / ".seline").mkdir()
     (tmp_path / ".seline" / "format").write_text("99\n")
     async with listening() as silent:
-        silent.answering = for_ever(silent)
+        silent.answer = for_ever(silent)
         async with waiting(tmp_path, silent) as place, asyncio.timeout(LIMIT_S / 2):
             with pytest.raises(UnsupportedFormat):
                 await place.server.acquired()
 
 
-# the sign of life
+# the heartbeat
 
 
-async def test_a_check_that_found_nothing_broken_gives_one_sign_of_life(
+async def test_an_integrity_check_without_damage_sends_one_heartbeat(
     receiver: Receiver, tmp_path: Path
 ) -> None:
     heartbeat = {"alerts__heartbeat_url": receiver.url + BEAT}
@@ -467,13 +468,13 @@ async def test_a_check_that_found_nothing_broken_gives_one_sign_of_life(
     assert beats(receiver) == ["GET"]
 
 
-async def test_there_is_no_sign_of_life_before_everything_is_sound_again(
+async def test_no_heartbeat_is_sent_until_everything_is_sound_again(
     receiver: Receiver,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     log: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(signals, "OVER_EVERY_S", 0.0)
+    monkeypatch.setattr(process, "OVER_CHECK_EVERY_S", 0.0)
     heartbeat = {"alerts__heartbeat_url": receiver.url + BEAT}
     async with running(tmp_path, receiver) as place:
         await place.save(versions=1)
@@ -483,30 +484,30 @@ async def test_there_is_no_sign_of_life_before_everything_is_sound_again(
         await until(lambda: log.text.count("no heartbeat") == 1)
         await place.run("integrity")
         await until(lambda: log.text.count("no heartbeat") == 2)
-        await until(lambda: told(receiver, "unrecoverable_document"))
+        await until(lambda: received(receiver, "unrecoverable_document"))
         assert beats(receiver) == []
 
         assert (await place.client.call("POST", f"/documents/{NAME}/reset"))[0] == 200
-        await until(lambda: told(receiver, "unrecoverable_document", state="resolved"))
+        await until(lambda: received(receiver, "unrecoverable_document", state="resolved"))
         await place.run("integrity")
         await until(lambda: beats(receiver))
 
     assert beats(receiver) == ["GET"]
 
 
-async def test_a_check_that_failed_gives_no_sign_of_life(
+async def test_a_failed_integrity_check_sends_no_heartbeat(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Operations, "verify", failing)
     heartbeat = {"alerts__heartbeat_url": receiver.url + BEAT}
     async with running(tmp_path, receiver, **heartbeat) as place:
         await place.run("integrity")
-        await until(lambda: told(receiver, "job_failed", about="integrity"))
+        await until(lambda: received(receiver, "job_failed", about="integrity"))
 
     assert beats(receiver) == []
 
 
-async def test_a_sign_of_life_that_does_not_arrive_is_said_in_the_log(
+async def test_a_heartbeat_that_does_not_arrive_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(heartbeats, "ATTEMPTS", 1)
@@ -522,117 +523,115 @@ async def test_a_sign_of_life_that_does_not_arrive_is_said_in_the_log(
 # jobs
 
 
-async def test_a_job_that_fails_is_told_and_its_next_success_ends_it(
+async def test_a_failed_job_is_alerted_until_it_succeeds(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(tmp_path, receiver) as place:
         with monkeypatch.context() as patch:
             patch.setattr(Operations, "prune", failing)
             await place.run("rotation")
-            [heard] = await until(lambda: told(receiver, "job_failed"))
+            [alert] = await until(lambda: received(receiver, "job_failed"))
         await place.run("usage")
         await place.run("rotation")
-        [over] = await until(lambda: told(receiver, "job_failed", state="resolved"))
+        [over] = await until(lambda: received(receiver, "job_failed", state="resolved"))
 
-    assert (heard["details"]["job"], heard["severity"]) == ("rotation", "WARNING")
-    assert "RuntimeError: a defect" in heard["details"]["summary"]
-    assert over["id"] == heard["id"]
+    assert (alert["details"]["job"], alert["severity"]) == ("rotation", "WARNING")
+    assert "RuntimeError: a defect" in alert["details"]["summary"]
+    assert over["id"] == alert["id"]
     assert over["details"]["summary"] == "The job `rotation` succeeds again."
 
 
-async def test_of_a_job_that_is_switched_off_nothing_stands(
+async def test_the_alert_of_a_disabled_job_is_resolved(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Operations, "prune", failing)
         async with running(tmp_path, receiver) as place:
             await place.run("rotation")
-            await until(lambda: told(receiver, "job_failed"))
+            await until(lambda: received(receiver, "job_failed"))
 
     async with running(tmp_path, receiver, jobs__rotation__enabled=False):
-        await until(lambda: told(receiver, "job_failed", state="resolved"))
+        await until(lambda: received(receiver, "job_failed", state="resolved"))
 
 
-async def test_a_job_that_is_long_overdue_is_told_until_it_succeeds(
+async def test_an_overdue_job_is_alerted_until_it_succeeds(
     receiver: Receiver, tmp_path: Path
 ) -> None:
     async with running(tmp_path, receiver) as place:
-        place.server._alarm.overdue("rotation", None)
-        [heard] = await until(lambda: told(receiver, "job_overdue"))
+        place.server._alerts.report_overdue("rotation", None)
+        [alert] = await until(lambda: received(receiver, "job_overdue"))
         await place.run("rotation")
-        [over] = await until(lambda: told(receiver, "job_overdue", state="resolved"))
+        [over] = await until(lambda: received(receiver, "job_overdue", state="resolved"))
 
-    assert (heard["details"]["job"], over["id"]) == ("rotation", heard["id"])
+    assert (alert["details"]["job"], over["id"]) == ("rotation", alert["id"])
 
 
-async def test_the_usage_job_tells_each_level_and_its_end(
+async def test_the_usage_job_raises_each_level_and_clears_it(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(tmp_path, receiver) as place:
         for level in (UsageLevel.WARNING, UsageLevel.CRITICAL, UsageLevel.OK):
             monkeypatch.setattr(usage, "next_level", always(level))
             await place.run("usage")
-        [over] = await until(lambda: told(receiver, "usage", state="resolved"))
+        [over] = await until(lambda: received(receiver, "usage", state="resolved"))
 
-    heard = told(receiver, "usage")
-    assert [one["severity"] for one in heard] == ["WARNING", "CRITICAL"]
-    assert [one["details"]["level_percent"] for one in heard] == [
+    alerts = received(receiver, "usage")
+    assert [alert["severity"] for alert in alerts] == ["WARNING", "CRITICAL"]
+    assert [alert["details"]["level_percent"] for alert in alerts] == [
         round(LEVELS[UsageLevel.WARNING] * 100),
         round(LEVELS[UsageLevel.CRITICAL] * 100),
     ]
-    assert over["id"] == heard[0]["id"]
+    assert over["id"] == alerts[0]["id"]
 
 
-# nobody there to hear
+# dead sinks, and no server
 
 
-async def test_sinks_that_are_all_dead_hold_up_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_dead_sinks_delay_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with (
         listening(at_once=False) as refusing,
         listening() as silent,
         listening() as closing,
         running(tmp_path, refusing, silent, closing) as place,
     ):
-        silent.answering = for_ever(silent)
-        closing.answering = hanging_up
+        silent.answer = for_ever(silent)
+        closing.answer = hanging_up
         async with asyncio.timeout(LIMIT_S):
             await place.recover()
-            await until(lambda: silent.asked and closing.asked)
+            await until(lambda: silent.requests and closing.requests)
             for number in range(20):
                 await place.server.data.save_json(OTHER, {"n": number})
             assert await place.server.data.load_json(OTHER) == {"n": 19}
             assert (await place.client.call("GET", "/health"))[0] == 200
-            assert [one["type"] for one in await place.alerts()].count("recovery") == 1
+            assert [alert["type"] for alert in await place.alerts()].count("recovery") == 1
         started_s = time.monotonic()
         await place.server.close()
         took_s = time.monotonic() - started_s
 
     assert took_s < 3
-    assert len(silent.asked) == 1
+    assert len(silent.requests) == 1
 
 
-async def test_a_command_on_a_volume_of_its_own_shows_alerts_and_raises_none(
+async def test_a_command_without_a_server_lists_alerts_and_raises_none(
     receiver: Receiver, tmp_path: Path
 ) -> None:
     async with running(tmp_path, receiver) as place:
         await place.recover()
-        await until(lambda: told(receiver, "recovery"))
+        await until(lambda: received(receiver, "recovery"))
         await place.save(name=OTHER)
     flip(tmp_path / OTHER)
     settings = settings_for(tmp_path, alerts__sinks=[a_hook(receiver)], storage__settle_s=0)
 
     async with alone(settings) as command:
         assert await command.data.load_json(OTHER)
-        listed = [one.document for one in command._alarm.alerts.listing()]
+        listed = [found.document for found in command._alerts.log.listing()]
 
     assert NAME in listed
     assert OTHER not in (tmp_path / ".seline" / "alerts.json").read_text()
-    assert told(receiver, "recovery", about=OTHER) == []
+    assert received(receiver, "recovery", about=OTHER) == []
 
 
-# what the tests above plant
+# the faults that the tests plant
 
 
 async def no_room() -> str:
@@ -647,12 +646,12 @@ def always(level: UsageLevel) -> Callable[..., UsageLevel]:
     return lambda _before, _ratio: level
 
 
-async def idle(_watch: Watcher) -> None:
+async def idle(_process: AlertProcess) -> None:
     return
 
 
-def for_ever(receiver: Receiver) -> Answering:
-    """Answer only once the test is over."""
+def for_ever(receiver: Receiver) -> Answer:
+    """Answer only after the test."""
 
     async def silent(_request: web.Request) -> web.StreamResponse:
         await receiver.over.wait()

@@ -1,6 +1,6 @@
-"""Each sink against a real receiver: the shape each service wants, and whatever can go wrong.
+"""Each sink against a real receiver: the request that each service expects, and every failure.
 
-Every secret here holds the word `secret`, and every receiver that refuses repeats all it was sent.
+Every secret here contains the word `secret`, and a receiver that refuses repeats what it received.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ SECRETS_OF: Mapping[str, Mapping[str, str]] = {
     "discord": {"path": "/api/webhooks/42/token-secret"},
     "ntfy": {"path": "/topic-secret", "token": "token-secret"},
 }
-Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 State = Literal["open", "resolved"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GlobalOptions:
+class ReceivedRequest:
     """One request that a receiver got."""
 
     method: str
@@ -58,11 +58,11 @@ class GlobalOptions:
 
 
 class Receiver:
-    """A service elsewhere, on a socket of this machine: notes what it gets, answers as told."""
+    """A service on a loopback socket: it records the requests and answers as the test sets it."""
 
     def __init__(self) -> None:
-        self.asked: list[GlobalOptions] = []
-        self.answering: Answering = fine
+        self.requests: list[ReceivedRequest] = []
+        self.answer: Answer = confirm
         self.over = asyncio.Event()
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
@@ -70,7 +70,7 @@ class Receiver:
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
     async def start(self) -> None:
-        """Listen; until then a connection is refused, and nobody else gets the port."""
+        """Listen. Until then the port is reserved and connections are refused."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._take)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -86,35 +86,35 @@ class Receiver:
     def answers(
         self, status: int = 200, value: object = None, headers: Mapping[str, str] | None = None
     ) -> None:
-        """Answer everything from now on with this, as JSON if there is a value."""
+        """Answer every further request with this, as JSON if there is a value."""
 
         async def answer(_request: web.Request) -> web.StreamResponse:
             if value is None:
                 return web.Response(status=status, headers=headers)
             return web.json_response(value, status=status, headers=headers)
 
-        self.answering = answer
+        self.answer = answer
 
     async def _take(self, request: web.Request) -> web.StreamResponse:
-        self.asked.append(
-            GlobalOptions(
+        self.requests.append(
+            ReceivedRequest(
                 method=request.method,
                 path=request.raw_path,
                 headers=dict(request.headers),
                 body=await request.read(),
             )
         )
-        return await self.answering(request)
+        return await self.answer(request)
 
 
-async def fine(_request: web.Request) -> web.StreamResponse:
-    """Answer as a service that has the alert: for Telegram, that is `ok`."""
+async def confirm(_request: web.Request) -> web.StreamResponse:
+    """Confirm the alert as every service does: Telegram needs `ok`."""
     return web.json_response({"ok": True})
 
 
 @asynccontextmanager
 async def listening(*, at_once: bool = True) -> AsyncIterator[Receiver]:
-    """Give a receiver; `at_once=False` has it refuse connections until it is started."""
+    """Yield a receiver; with `at_once=False` it refuses connections until it is started."""
     receiver = Receiver()
     if at_once:
         await receiver.start()
@@ -138,7 +138,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture(autouse=True)
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """Collect the log of every test, and find no secret in it."""
+    """Collect the log of every test and check that it contains no secret."""
     caplog.set_level(logging.DEBUG)
     yield caplog
     for record in caplog.get_records("call"):
@@ -170,7 +170,7 @@ def an_alert(
 
 
 def a_spec(kind: str, base: str, **given: Any) -> SinkSpec:
-    """Return a sink's settings, full of secrets."""
+    """Return the settings of a sink, with every secret."""
     secrets = SECRETS_OF[kind]
     spec = SinkSpec(
         kind=kind,
@@ -199,8 +199,8 @@ def a_sink(
     return build_sinks([a_spec(kind, base, **given)], session, source)[-1]
 
 
-def harmless(delivery: Delivery, receiver: Receiver) -> Delivery:
-    """Return a delivery that failed, having seen that it says why and no secret."""
+def without_secrets(delivery: Delivery, receiver: Receiver) -> Delivery:
+    """Return a failed delivery; check that it has a reason and no secret."""
     assert not delivery.delivered
     assert delivery.detail
     for hidden in ("secret", receiver.url, receiver.url.removeprefix("http://")):
@@ -209,26 +209,26 @@ def harmless(delivery: Delivery, receiver: Receiver) -> Delivery:
 
 
 async def repeat_everything(request: web.Request, status: int) -> web.StreamResponse:
-    """Answer with every secret that was sent, where each service puts its words."""
+    """Answer with every secret of the request, in the error field of each service."""
     topic = (await request.read()).decode()[:30]
     sent = f"{request.raw_path} {request.headers.get('Authorization')} {topic}"
-    words = {"description": sent, "message": sent, "error": sent}
-    return web.json_response(words, status=status, reason=sent)
+    value = {"description": sent, "message": sent, "error": sent}
+    return web.json_response(value, status=status, reason=sent)
 
 
-# what each service gets
+# the request to each service
 
 
-async def test_a_webhook_gets_railways_shape_with_id_and_state(
+async def test_a_webhook_gets_the_shape_of_railway_with_id_and_state(
     receiver: Receiver, session: aiohttp.ClientSession
 ) -> None:
     delivery = await a_sink("webhook", receiver.url, session).send(an_alert(count=2))
 
-    [asked] = receiver.asked
+    [request] = receiver.requests
     assert delivery.delivered
-    assert (asked.method, asked.path) == ("POST", "/hooks/path-secret")
-    assert asked.headers["Authorization"] == "Bearer token-secret"
-    assert asked.value() == {
+    assert (request.method, request.path) == ("POST", "/hooks/path-secret")
+    assert request.headers["Authorization"] == "Bearer token-secret"
+    assert request.value() == {
         "id": "0123456789abcdef",
         "type": "recovery",
         "state": "open",
@@ -251,24 +251,24 @@ async def test_a_webhook_gets_railways_shape_with_id_and_state(
     }
 
 
-async def test_a_webhook_names_a_document_only_where_there_is_one(
+async def test_a_webhook_names_a_document_only_if_the_alert_has_one(
     receiver: Receiver, session: aiohttp.ClientSession
 ) -> None:
     await a_sink("webhook", receiver.url, session).send(an_alert(document=None))
 
-    assert set(receiver.asked[0].value()["resource"]) == {"service", "volume"}
+    assert set(receiver.requests[0].value()["resource"]) == {"service", "volume"}
 
 
-async def test_telegram_gets_a_plain_message(
+async def test_telegram_gets_a_plain_text_message(
     receiver: Receiver, session: aiohttp.ClientSession
 ) -> None:
     delivery = await a_sink("telegram", receiver.url, session).send(an_alert())
 
-    [asked] = receiver.asked
+    [request] = receiver.requests
     assert delivery.delivered
-    assert (asked.method, asked.path) == ("POST", "/bot123456:token-secret/sendMessage")
-    assert "Authorization" not in asked.headers
-    assert asked.value() == {
+    assert (request.method, request.path) == ("POST", "/bot123456:token-secret/sendMessage")
+    assert "Authorization" not in request.headers
+    assert request.value() == {
         "chat_id": "@chat-secret",
         "text": (
             "⚠️ my-bot: warning\n"
@@ -280,7 +280,7 @@ async def test_telegram_gets_a_plain_message(
     }
 
 
-def test_telegram_is_asked_at_its_own_address_unless_another_is_given() -> None:
+def test_telegram_has_a_default_address() -> None:
     encode = alert_sinks.ENCODERS["telegram"]
 
     request = encode(a_spec("telegram", "", url=None), a_source(), an_alert())
@@ -288,16 +288,16 @@ def test_telegram_is_asked_at_its_own_address_unless_another_is_given() -> None:
     assert request.url == "https://api.telegram.org/bot123456:token-secret/sendMessage"
 
 
-async def test_discord_gets_one_embed_and_is_asked_to_say_that_it_is_saved(
+async def test_discord_gets_one_embed_with_wait_in_the_address(
     receiver: Receiver, session: aiohttp.ClientSession
 ) -> None:
     delivery = await a_sink("discord", receiver.url, session).send(an_alert())
 
-    [asked] = receiver.asked
+    [request] = receiver.requests
     assert delivery.delivered
-    assert (asked.method, asked.path) == ("POST", "/api/webhooks/42/token-secret?wait=true")
-    assert "Authorization" not in asked.headers
-    assert asked.value() == {
+    assert (request.method, request.path) == ("POST", "/api/webhooks/42/token-secret?wait=true")
+    assert "Authorization" not in request.headers
+    assert request.value() == {
         "embeds": [
             {
                 "title": "⚠️ my-bot: warning",
@@ -314,26 +314,26 @@ async def test_discord_gets_one_embed_and_is_asked_to_say_that_it_is_saved(
     }
 
 
-async def test_a_discord_thread_stays_in_the_address(
+async def test_the_thread_of_discord_stays_in_the_address(
     receiver: Receiver, session: aiohttp.ClientSession
 ) -> None:
     url = f"{receiver.url}/api/webhooks/42/token-secret?thread_id=7"
 
     await a_sink("discord", "", session, url=url).send(an_alert())
 
-    assert receiver.asked[0].path.endswith("/token-secret?thread_id=7&wait=true")
+    assert receiver.requests[0].path.endswith("/token-secret?thread_id=7&wait=true")
 
 
-async def test_ntfy_gets_json_at_its_root(
+async def test_ntfy_gets_json_at_the_root_of_the_server(
     receiver: Receiver, session: aiohttp.ClientSession
 ) -> None:
     delivery = await a_sink("ntfy", receiver.url, session).send(an_alert())
 
-    [asked] = receiver.asked
+    [request] = receiver.requests
     assert delivery.delivered
-    assert (asked.method, asked.path) == ("POST", "/")
-    assert asked.headers["Authorization"] == "Bearer token-secret"
-    assert asked.value() == {
+    assert (request.method, request.path) == ("POST", "/")
+    assert request.headers["Authorization"] == "Bearer token-secret"
+    assert request.value() == {
         "topic": "topic-secret",
         "title": "⚠️ my-bot: warning",
         "message": (
@@ -348,46 +348,46 @@ async def test_ntfy_gets_json_at_its_root(
 @pytest.mark.parametrize(
     ("address", "path"), [("/topic-secret/", "/"), ("/push/topic-secret", "/push/")]
 )
-async def test_an_ntfy_server_may_lie_under_a_path(
+async def test_a_server_of_ntfy_can_have_a_path(
     receiver: Receiver, session: aiohttp.ClientSession, address: str, path: str
 ) -> None:
     await a_sink("ntfy", "", session, url=receiver.url + address).send(an_alert())
 
-    assert receiver.asked[0].path == path
-    assert receiver.asked[0].value()["topic"] == "topic-secret"
+    assert receiver.requests[0].path == path
+    assert receiver.requests[0].value()["topic"] == "topic-secret"
 
 
 @pytest.mark.parametrize("kind", ["webhook", "ntfy"])
-async def test_without_a_token_nobody_is_authorized(
+async def test_without_a_token_there_is_no_authorization(
     receiver: Receiver, session: aiohttp.ClientSession, kind: str
 ) -> None:
     await a_sink(kind, receiver.url, session, token=None).send(an_alert())
 
-    assert "Authorization" not in receiver.asked[0].headers
+    assert "Authorization" not in receiver.requests[0].headers
 
 
 @pytest.mark.parametrize("kind", SERVICES)
-async def test_everyone_gets_utf_8_and_is_told_who_asks(
+async def test_every_service_gets_utf_8_and_the_user_agent(
     receiver: Receiver, session: aiohttp.ClientSession, kind: str
 ) -> None:
     alert = an_alert(summary="Le fichier d'Élodie était cassé.")
 
     await a_sink(kind, receiver.url, session, language="fr", service="bot à moi").send(alert)
 
-    [asked] = receiver.asked
-    assert asked.headers["Content-Type"] == "application/json; charset=utf-8"
-    assert asked.headers["User-Agent"] == "seline"
-    assert "Élodie" in asked.body.decode("utf-8")
-    assert "bot à moi" in asked.body.decode("utf-8")
-    assert kind == "webhook" or "À faire :" in asked.body.decode("utf-8")
+    [request] = receiver.requests
+    assert request.headers["Content-Type"] == "application/json; charset=utf-8"
+    assert request.headers["User-Agent"] == "seline"
+    assert "Élodie" in request.body.decode("utf-8")
+    assert "bot à moi" in request.body.decode("utf-8")
+    assert kind == "webhook" or "À faire :" in request.body.decode("utf-8")
 
 
-async def test_what_happened_again_says_how_often_and_since_when(
+async def test_a_repeated_alert_has_its_count_and_its_start(
     receiver: Receiver, session: aiohttp.ClientSession
 ) -> None:
     await a_sink("telegram", receiver.url, session).send(an_alert(count=3))
 
-    assert "\n3 times since 2025-01-06 11:00 UTC.\n" in receiver.asked[0].value()["text"]
+    assert "\n3 times since 2025-01-06 11:00 UTC.\n" in receiver.requests[0].value()["text"]
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ async def test_what_happened_again_says_how_often_and_since_when(
         (Severity.CRITICAL, "resolved", False, 0x16A34A, 3),
     ],
 )
-async def test_what_matters_more_is_louder_and_an_end_is_quiet(
+async def test_the_severity_sets_sound_color_and_priority(
     receiver: Receiver,
     session: aiohttp.ClientSession,
     severity: Severity,
@@ -411,13 +411,13 @@ async def test_what_matters_more_is_louder_and_an_end_is_quiet(
     for kind in ("telegram", "discord", "ntfy"):
         await a_sink(kind, receiver.url, session).send(an_alert(severity=severity, state=state))
 
-    message, embed, notification = (asked.value() for asked in receiver.asked)
+    message, embed, notification = (request.value() for request in receiver.requests)
     assert message["disable_notification"] is not sound
     assert embed["embeds"][0]["color"] == color
     assert notification["priority"] == priority
 
 
-async def test_nothing_that_a_service_sets_comes_back_to_it(
+async def test_cookies_are_not_sent_back(
     receiver: Receiver, session: aiohttp.ClientSession
 ) -> None:
     receiver.answers(200, headers={"Set-Cookie": "a=b; Path=/"})
@@ -426,15 +426,15 @@ async def test_nothing_that_a_service_sets_comes_back_to_it(
     for _ in range(2):
         await sink.send(an_alert())
 
-    assert "Cookie" not in receiver.asked[1].headers
+    assert "Cookie" not in receiver.requests[1].headers
 
 
-# what is a success
+# success
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
 @pytest.mark.parametrize("kind", ["webhook", "discord", "ntfy"])
-async def test_every_success_delivers(
+async def test_every_success_status_delivers(
     receiver: Receiver, session: aiohttp.ClientSession, kind: str, status: int
 ) -> None:
     receiver.answers(status)
@@ -447,36 +447,36 @@ async def test_every_success_delivers(
 
 
 @pytest.mark.parametrize("answer", [{"ok": False, "description": "no"}, {"ok": 1}, {}, [], "ok"])
-async def test_telegram_delivers_only_where_it_says_ok(
+async def test_telegram_delivers_only_with_ok_in_the_answer(
     receiver: Receiver, session: aiohttp.ClientSession, answer: object
 ) -> None:
     receiver.answers(200, answer)
 
     delivery = await a_sink("telegram", receiver.url, session).send(an_alert())
 
-    assert harmless(delivery, receiver).detail.startswith("it answered 200")
+    assert without_secrets(delivery, receiver).detail.startswith("it answered 200")
 
 
-# what goes wrong
+# failures
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 418, 422, 429, 500, 502, 503])
 @pytest.mark.parametrize("kind", SERVICES)
-async def test_a_refusal_is_told_by_its_status_and_never_with_a_secret(
+async def test_a_refusal_has_the_status_and_no_secret(
     receiver: Receiver, session: aiohttp.ClientSession, kind: str, status: int
 ) -> None:
-    receiver.answering = lambda request: repeat_everything(request, status)
+    receiver.answer = lambda request: repeat_everything(request, status)
 
     delivery = await a_sink(kind, receiver.url, session).send(an_alert())
 
-    assert harmless(delivery, receiver).detail.startswith(f"it answered {status}")
+    assert without_secrets(delivery, receiver).detail.startswith(f"it answered {status}")
     assert delivery.refused is (status in {400, 413, 422})
 
 
 @pytest.mark.parametrize(
     ("kind", "where"), [("telegram", "description"), ("discord", "message"), ("ntfy", "error")]
 )
-async def test_a_services_own_words_are_told_short_and_on_one_line(
+async def test_the_reason_of_a_service_is_cut_and_put_on_one_line(
     receiver: Receiver, session: aiohttp.ClientSession, kind: str, where: str
 ) -> None:
     receiver.answers(400, {where: "chat\nnot\tfound " + "x" * 1000})
@@ -487,21 +487,21 @@ async def test_a_services_own_words_are_told_short_and_on_one_line(
     assert len(delivery.detail) < 250
 
 
-async def test_a_discord_address_that_ends_in_a_slash_keeps_its_secret(
+async def test_the_secret_of_a_discord_address_with_a_final_slash_is_masked(
     receiver: Receiver, session: aiohttp.ClientSession
 ) -> None:
-    receiver.answering = lambda request: repeat_everything(request, 404)
+    receiver.answer = lambda request: repeat_everything(request, 404)
     url = f"{receiver.url}/api/webhooks/42/token-secret/"
 
-    harmless(await a_sink("discord", "", session, url=url).send(an_alert()), receiver)
+    without_secrets(await a_sink("discord", "", session, url=url).send(an_alert()), receiver)
 
 
-@pytest.mark.parametrize("words", [None, 3, ["a"], {"a": 1}])
+@pytest.mark.parametrize("reason", [None, 3, ["a"], {"a": 1}])
 @pytest.mark.parametrize("kind", SERVICES)
-async def test_words_of_another_shape_are_left_out(
-    receiver: Receiver, session: aiohttp.ClientSession, kind: str, words: object
+async def test_a_reason_that_is_no_text_is_left_out(
+    receiver: Receiver, session: aiohttp.ClientSession, kind: str, reason: object
 ) -> None:
-    receiver.answers(500, {"description": words, "message": words, "error": words})
+    receiver.answers(500, {"description": reason, "message": reason, "error": reason})
 
     delivery = await a_sink(kind, receiver.url, session).send(an_alert())
 
@@ -509,7 +509,7 @@ async def test_words_of_another_shape_are_left_out(
 
 
 @pytest.mark.parametrize("kind", SERVICES)
-async def test_the_header_says_how_long_to_wait(
+async def test_the_retry_after_header_is_read(
     receiver: Receiver, session: aiohttp.ClientSession, kind: str
 ) -> None:
     sink = a_sink(kind, receiver.url, session)
@@ -523,7 +523,7 @@ async def test_the_header_says_how_long_to_wait(
     assert by_date.retry_after_s == pytest.approx(60, abs=15)
 
 
-async def test_telegram_and_discord_say_in_their_answers_how_long_to_wait(
+async def test_the_answers_of_telegram_and_discord_have_a_retry_time(
     receiver: Receiver, session: aiohttp.ClientSession
 ) -> None:
     receiver.answers(
@@ -532,22 +532,24 @@ async def test_telegram_and_discord_say_in_their_answers_how_long_to_wait(
         {"Retry-After": "1"},
     )
 
-    patience = [
+    retry_after_s = [
         (await a_sink(kind, receiver.url, session).send(an_alert())).retry_after_s
         for kind in SERVICES
     ]
 
-    assert patience == [1, 33, 0.75, 1]
+    assert retry_after_s == [1, 33, 0.75, 1]
 
 
 @pytest.mark.parametrize(
-    "wish", [True, None, [], {}, "soon", pytest.param(10**400, id="beyond all numbers")]
+    "retry_after", [True, None, [], {}, "soon", pytest.param(10**400, id="beyond all numbers")]
 )
-async def test_a_wish_that_is_no_number_is_left_out(
-    receiver: Receiver, session: aiohttp.ClientSession, wish: object
+async def test_a_retry_time_that_is_no_number_is_left_out(
+    receiver: Receiver, session: aiohttp.ClientSession, retry_after: object
 ) -> None:
     receiver.answers(
-        429, {"parameters": {"retry_after": wish}, "retry_after": wish}, {"Retry-After": "soon"}
+        429,
+        {"parameters": {"retry_after": retry_after}, "retry_after": retry_after},
+        {"Retry-After": "soon"},
     )
 
     for kind in ("telegram", "discord"):
@@ -575,24 +577,24 @@ async def test_a_redirect_is_not_followed(
 
     delivery = await a_sink(kind, receiver.url, session).send(an_alert())
 
-    assert "redirect" in harmless(delivery, receiver).detail
-    assert len(receiver.asked) == 1
+    assert "redirect" in without_secrets(delivery, receiver).detail
+    assert len(receiver.requests) == 1
 
 
 @pytest.mark.parametrize("kind", SERVICES)
-async def test_whoever_never_answers_is_given_up(receiver: Receiver, kind: str) -> None:
+async def test_a_service_that_never_answers_times_out(receiver: Receiver, kind: str) -> None:
     async def silent(_request: web.Request) -> web.StreamResponse:
         await receiver.over.wait()
         return web.Response()
 
-    receiver.answering = silent
+    receiver.answer = silent
     async with open_session(SHORT) as session:
         delivery = await a_sink(kind, receiver.url, session).send(an_alert())
 
-    assert "no answer within" in harmless(delivery, receiver).detail
+    assert "no answer within" in without_secrets(delivery, receiver).detail
 
 
-async def test_whoever_answers_drop_by_drop_is_given_up(receiver: Receiver) -> None:
+async def test_a_service_that_answers_byte_by_byte_times_out(receiver: Receiver) -> None:
     async def dripping(request: web.Request) -> web.StreamResponse:
         answer = web.StreamResponse()
         await answer.prepare(request)
@@ -601,15 +603,15 @@ async def test_whoever_answers_drop_by_drop_is_given_up(receiver: Receiver) -> N
             await asyncio.sleep(0.01)
         return answer
 
-    receiver.answering = dripping
+    receiver.answer = dripping
     async with open_session(aiohttp.ClientTimeout(total=0.3)) as session:
         delivery = await a_sink("webhook", receiver.url, session).send(an_alert())
 
-    assert "no answer within" in harmless(delivery, receiver).detail
+    assert "no answer within" in without_secrets(delivery, receiver).detail
 
 
 @pytest.mark.parametrize("kind", SERVICES)
-async def test_whoever_closes_the_connection_has_not_got_it(
+async def test_a_closed_connection_is_a_failure(
     receiver: Receiver, session: aiohttp.ClientSession, kind: str
 ) -> None:
     async def closing(request: web.Request) -> web.StreamResponse:
@@ -617,15 +619,15 @@ async def test_whoever_closes_the_connection_has_not_got_it(
         request.transport.close()
         return web.Response()
 
-    receiver.answering = closing
+    receiver.answer = closing
     delivery = await a_sink(kind, receiver.url, session).send(an_alert())
 
-    assert "closed the connection" in harmless(delivery, receiver).detail
-    assert len(receiver.asked) == 1
+    assert "closed the connection" in without_secrets(delivery, receiver).detail
+    assert len(receiver.requests) == 1
 
 
 @pytest.mark.parametrize("kind", SERVICES)
-async def test_half_an_answer_is_none(
+async def test_an_incomplete_answer_is_a_failure(
     receiver: Receiver, session: aiohttp.ClientSession, kind: str
 ) -> None:
     async def breaking_off(request: web.Request) -> web.StreamResponse:
@@ -636,8 +638,8 @@ async def test_half_an_answer_is_none(
         request.transport.close()
         return answer
 
-    receiver.answering = breaking_off
-    harmless(await a_sink(kind, receiver.url, session).send(an_alert()), receiver)
+    receiver.answer = breaking_off
+    without_secrets(await a_sink(kind, receiver.url, session).send(an_alert()), receiver)
 
 
 @pytest.mark.parametrize("kind", SERVICES)
@@ -645,7 +647,7 @@ async def test_a_refused_connection_is_named(session: aiohttp.ClientSession, kin
     async with listening(at_once=False) as receiver:
         delivery = await a_sink(kind, receiver.url, session).send(an_alert())
 
-    assert harmless(delivery, receiver).detail == "cannot connect: Connection refused"
+    assert without_secrets(delivery, receiver).detail == "cannot connect: Connection refused"
 
 
 @pytest.mark.parametrize("kind", SERVICES)
@@ -661,22 +663,22 @@ async def test_an_unknown_host_is_named_without_its_name(
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     delivery = await a_sink(kind, "http://secret-host.example", session).send(an_alert())
 
-    assert harmless(delivery, receiver).detail == "its host name is not known"
+    assert without_secrets(delivery, receiver).detail == "its host name is not known"
 
 
 @pytest.mark.parametrize("kind", SERVICES)
-async def test_whoever_speaks_no_tls_is_told_apart(
+async def test_a_server_without_tls_is_named(
     receiver: Receiver, session: aiohttp.ClientSession, kind: str
 ) -> None:
     url = receiver.url.replace("http:", "https:")
 
     delivery = await a_sink(kind, url, session).send(an_alert())
 
-    assert harmless(delivery, receiver).detail == "no secure connection can be made"
+    assert without_secrets(delivery, receiver).detail == "no secure connection can be made"
 
 
 @pytest.mark.parametrize("kind", SERVICES)
-async def test_whoever_speaks_no_http_has_not_got_it(
+async def test_a_server_that_is_not_http_is_a_failure(
     session: aiohttp.ClientSession, kind: str
 ) -> None:
     async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -694,7 +696,7 @@ async def test_whoever_speaks_no_http_has_not_got_it(
 
 
 @pytest.mark.parametrize("kind", SERVICES)
-async def test_of_an_endless_answer_little_is_read(
+async def test_only_a_part_of_an_endless_answer_is_read(
     receiver: Receiver, session: aiohttp.ClientSession, kind: str
 ) -> None:
     written = 0
@@ -708,7 +710,7 @@ async def test_of_an_endless_answer_little_is_read(
             written += 1 << 16
         return answer
 
-    receiver.answering = endless
+    receiver.answer = endless
     delivery = await a_sink(kind, receiver.url, session).send(an_alert())
 
     assert delivery.delivered is (kind != "telegram")
@@ -716,28 +718,28 @@ async def test_of_an_endless_answer_little_is_read(
 
 
 @pytest.mark.parametrize("text", ["[" * 50_000, "{", "\xff", '{"ok": true'])
-async def test_an_answer_that_is_no_json_is_no_ok_and_breaks_nothing(
+async def test_an_answer_that_is_no_json_is_no_confirmation(
     receiver: Receiver, session: aiohttp.ClientSession, text: str
 ) -> None:
     async def nonsense(_request: web.Request) -> web.StreamResponse:
         return web.Response(body=text.encode("latin-1"), content_type="application/json")
 
-    receiver.answering = nonsense
+    receiver.answer = nonsense
 
     assert not (await a_sink("telegram", receiver.url, session).send(an_alert())).delivered
     assert (await a_sink("discord", receiver.url, session).send(an_alert())).delivered
 
 
 @pytest.mark.parametrize("kind", SERVICES)
-async def test_a_session_that_is_closed_is_an_answer_too(receiver: Receiver, kind: str) -> None:
+async def test_a_closed_session_is_a_failed_delivery(receiver: Receiver, kind: str) -> None:
     session = open_session()
     await session.close()
 
-    harmless(await a_sink(kind, receiver.url, session).send(an_alert()), receiver)
+    without_secrets(await a_sink(kind, receiver.url, session).send(an_alert()), receiver)
 
 
 @pytest.mark.parametrize("kind", SERVICES)
-async def test_a_sink_shows_itself_without_its_secrets(
+async def test_the_repr_of_a_sink_contains_no_secret(
     receiver: Receiver, session: aiohttp.ClientSession, kind: str
 ) -> None:
     shown = repr(a_sink(kind, receiver.url, session)) + repr(a_spec(kind, receiver.url))
@@ -751,7 +753,7 @@ async def test_a_sink_shows_itself_without_its_secrets(
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "字", "😀"])
-async def test_a_text_that_is_too_long_is_cut_to_what_the_service_takes(
+async def test_a_long_text_is_cut_to_what_the_service_accepts(
     receiver: Receiver, session: aiohttp.ClientSession, letter: str
 ) -> None:
     long = an_alert(summary=letter * 20_000)
@@ -759,7 +761,7 @@ async def test_a_text_that_is_too_long_is_cut_to_what_the_service_takes(
     for kind in ("telegram", "discord", "ntfy"):
         await a_sink(kind, receiver.url, session, service="s" * 400).send(long)
 
-    message, embed, notification = (asked.value() for asked in receiver.asked)
+    message, embed, notification = (request.value() for request in receiver.requests)
     assert len(message["text"]) == alert_sinks.TELEGRAM_CHARACTERS_MAX == 4096
     assert len(embed["embeds"][0]["title"]) == alert_sinks.DISCORD_TITLE_CHARACTERS_MAX == 256
     assert len(embed["embeds"][0]["description"]) == alert_sinks.DISCORD_CHARACTERS_MAX == 4096
@@ -769,7 +771,7 @@ async def test_a_text_that_is_too_long_is_cut_to_what_the_service_takes(
         assert text.endswith(f"{letter}…")
 
 
-async def test_markup_in_what_is_told_stays_text(
+async def test_markup_in_an_alert_is_kept_as_text(
     receiver: Receiver, session: aiohttp.ClientSession
 ) -> None:
     markup = '@everyone <b>*a*</b> <@1> [x](https://evil.example) `%s {0}\n"'
@@ -778,7 +780,7 @@ async def test_markup_in_what_is_told_stays_text(
     for kind in SERVICES:
         assert (await a_sink(kind, receiver.url, session).send(alert)).delivered
 
-    hook, message, embed, notification = (asked.value() for asked in receiver.asked)
+    hook, message, embed, notification = (request.value() for request in receiver.requests)
     assert hook["resource"]["document"] == {"name": markup}
     assert markup in message["text"]
     assert not {"parse_mode", "entities"} & set(message)
@@ -789,16 +791,16 @@ async def test_markup_in_what_is_told_stays_text(
 
 
 @pytest.mark.parametrize("kind", SERVICES)
-async def test_a_name_that_is_no_unicode_is_told_all_the_same(
+async def test_a_path_that_is_not_utf_8_is_delivered(
     receiver: Receiver, session: aiohttp.ClientSession, kind: str
 ) -> None:
-    """As Python reads a path whose bytes are no UTF-8: JSON has no letter for these."""
+    """Python decodes such a path with surrogates, which UTF-8 cannot encode."""
     alert = an_alert(summary="/data/caf\udce9 is not there.")
 
     delivery = await a_sink(kind, receiver.url, session).send(alert)
 
     assert delivery.delivered, delivery.detail
-    assert "/data/caf" in receiver.asked[0].body.decode("utf-8")
+    assert "/data/caf" in receiver.requests[0].body.decode("utf-8")
 
 
 # the log
@@ -813,7 +815,7 @@ async def test_a_name_that_is_no_unicode_is_told_all_the_same(
         (Severity.CRITICAL, "resolved", logging.INFO),
     ],
 )
-async def test_the_log_gets_one_line_whose_level_follows_the_severity(
+async def test_the_level_of_a_log_line_follows_the_severity(
     session: aiohttp.ClientSession,
     log: pytest.LogCaptureFixture,
     severity: Severity,
@@ -828,13 +830,13 @@ async def test_the_log_gets_one_line_whose_level_follows_the_severity(
     assert delivery == Delivery(sink="log", kind="log", delivered=True)
     assert line.levelno == level
     assert line.getMessage().startswith("user_profile.json was broken and has been recovered.")
-    said = vars(line)
-    assert (said["alert"], said["alert_id"]) == ("recovery", "0123456789abcdef")
-    assert (said["state"], said["severity"]) == (state, severity.value)
-    assert (said["document"], said["count"]) == ("user_profile.json", 1)
+    fields = vars(line)
+    assert (fields["alert"], fields["alert_id"]) == ("recovery", "0123456789abcdef")
+    assert (fields["state"], fields["severity"]) == (state, severity.value)
+    assert (fields["document"], fields["count"]) == ("user_profile.json", 1)
 
 
-async def test_what_is_told_on_several_lines_is_one_line_of_the_log(
+async def test_an_alert_with_line_breaks_is_one_log_line(
     session: aiohttp.ClientSession,
     log: pytest.LogCaptureFixture,
 ) -> None:
@@ -849,7 +851,9 @@ async def test_what_is_told_on_several_lines_is_one_line_of_the_log(
 # from the settings
 
 
-async def test_the_log_comes_first_unless_it_is_named(session: aiohttp.ClientSession) -> None:
+async def test_the_log_sink_comes_first_unless_it_is_configured(
+    session: aiohttp.ClientSession,
+) -> None:
     hook = a_spec("webhook", "http://127.0.0.1:9")
     named = SinkSpec(kind="log", name="journal", min_severity=Severity.CRITICAL)
 
@@ -863,7 +867,7 @@ async def test_the_log_comes_first_unless_it_is_named(session: aiohttp.ClientSes
 
 
 @pytest.mark.parametrize("taken", [[], ["log"], ["log", "log 2"], ["log 3", "log", "log 2"]])
-async def test_the_log_takes_a_name_that_nobody_bears(
+async def test_the_log_sink_gets_an_unused_name(
     session: aiohttp.ClientSession, taken: list[str]
 ) -> None:
     specs = [a_spec("webhook", "http://127.0.0.1:9", name=name) for name in taken]
@@ -874,12 +878,12 @@ async def test_the_log_takes_a_name_that_nobody_bears(
     assert len(set(names)) == len(names)
 
 
-# the sign of life
+# the heartbeat
 
 
 @dataclass(slots=True)
-class Moods:
-    """Answers by a list of statuses, then with success."""
+class Statuses:
+    """Answers with each status of a list, then with success."""
 
     statuses: list[int] = field(default_factory=list[int])
 
@@ -897,37 +901,37 @@ async def test_a_heartbeat_is_one_get_of_its_address(
 ) -> None:
     delivery = await a_heartbeat(receiver.url, session).send()
 
-    [asked] = receiver.asked
+    [request] = receiver.requests
     assert (delivery.delivered, delivery.kind) == (True, "heartbeat")
-    assert (asked.method, asked.path) == ("GET", "/ping/path-secret?rid=secret")
-    assert (asked.body, asked.headers["User-Agent"]) == (b"", "seline")
+    assert (request.method, request.path) == ("GET", "/ping/path-secret?rid=secret")
+    assert (request.body, request.headers["User-Agent"]) == (b"", "seline")
 
 
-async def test_a_heartbeat_is_tried_again_until_it_arrives(
+async def test_a_heartbeat_is_retried_until_it_arrives(
     receiver: Receiver, session: aiohttp.ClientSession
 ) -> None:
-    receiver.answering = Moods([500, 429])
+    receiver.answer = Statuses([500, 429])
 
     assert (await a_heartbeat(receiver.url, session).send()).delivered
-    assert len(receiver.asked) == ATTEMPTS == 3
+    assert len(receiver.requests) == ATTEMPTS == 3
 
 
 @pytest.mark.parametrize("status", [301, 404, 500])
-async def test_a_heartbeat_that_never_arrives_says_so_without_its_address(
+async def test_a_heartbeat_that_never_arrives_fails_without_its_address(
     receiver: Receiver, session: aiohttp.ClientSession, status: int
 ) -> None:
-    receiver.answering = Moods([status] * 9)
+    receiver.answer = Statuses([status] * 9)
     heartbeat = a_heartbeat(receiver.url, session)
 
     delivery = await heartbeat.send()
 
-    assert harmless(delivery, receiver).detail.startswith(f"it answered {status}")
-    assert len(receiver.asked) == ATTEMPTS
+    assert without_secrets(delivery, receiver).detail.startswith(f"it answered {status}")
+    assert len(receiver.requests) == ATTEMPTS
     assert "secret" not in repr(heartbeat)
 
 
-async def test_a_heartbeat_to_nobody_is_an_answer(session: aiohttp.ClientSession) -> None:
+async def test_a_refused_heartbeat_is_a_failed_delivery(session: aiohttp.ClientSession) -> None:
     async with listening(at_once=False) as receiver:
         delivery = await a_heartbeat(receiver.url, session).send()
 
-    assert harmless(delivery, receiver).detail == "cannot connect: Connection refused"
+    assert without_secrets(delivery, receiver).detail == "cannot connect: Connection refused"

@@ -1,4 +1,4 @@
-"""Sinks in the settings: every kind and every mistake, and never a secret in the words."""
+"""Sinks in the settings: every kind and every mistake, and never a secret in an error text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from seline.settings import Settings, load_settings, setting_names, shown
 SECRET = "s3cret-0123456789"
 URL = f"https://hooks.example/{SECRET}"
 CHAT = "-1001234567890"
-SOUND: Mapping[str, dict[str, object]] = {
+VALID: Mapping[str, dict[str, object]] = {
     "log": {"kind": "log"},
     "webhook": {"kind": "webhook", "url": URL, "token": SECRET},
     "telegram": {"kind": "telegram", "token": SECRET, "chat_id": CHAT},
@@ -39,32 +39,32 @@ def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def a_sink(kind: str, **fields: object) -> dict[str, object]:
-    """Return a sound sink of a kind with some fields given otherwise; `...` leaves one out."""
-    table = {**SOUND[kind], **fields}
+    """Return a valid sink of a kind with some fields replaced; `...` removes one."""
+    table = {**VALID[kind], **fields}
     return {key: value for key, value in table.items() if value is not ...}
 
 
 def refusal(value: object) -> str:
-    """Return what is said of wrong sinks, having seen that it says no secret."""
+    """Return the error text for invalid sinks; check that it contains no secret."""
     with pytest.raises(ValueError) as refused:
         read_sinks(value)
-    words = str(refused.value)
-    assert SECRET not in words
-    assert CHAT not in words
-    return words
+    text = str(refused.value)
+    assert SECRET not in text
+    assert CHAT not in text
+    return text
 
 
-# what may be given
+# valid sinks
 
 
-def test_every_kind_can_be_read_and_built() -> None:
-    assert set(SOUND) == set(FIELDS_OF) == {"log", *ENCODERS}
-    sinks = read_sinks(list(SOUND.values()))
-    assert [(sink.kind, sink.name) for sink in sinks] == [(kind, kind) for kind in SOUND]
+def test_every_kind_can_be_read_and_sent_to() -> None:
+    assert set(VALID) == set(FIELDS_OF) == {"log", *ENCODERS}
+    sinks = read_sinks(list(VALID.values()))
+    assert [(sink.kind, sink.name) for sink in sinks] == [(kind, kind) for kind in VALID]
     assert {sink.min_severity for sink in sinks} == {Severity.INFO}
 
 
-def test_a_sink_holds_what_it_was_given() -> None:
+def test_a_sink_has_the_given_fields() -> None:
     [sink] = read_sinks([a_sink("webhook", name=" phone ", min_severity="Critical")])
 
     assert sink == SinkSpec(
@@ -73,47 +73,47 @@ def test_a_sink_holds_what_it_was_given() -> None:
 
 
 @pytest.mark.parametrize("given", [CHAT, int(CHAT), f" {CHAT} ", "@my_channel"])
-def test_a_chat_is_named_by_text_or_by_a_number(given: object) -> None:
+def test_a_chat_id_is_text_or_a_number(given: object) -> None:
     [sink] = read_sinks([a_sink("telegram", chat_id=given)])
 
     assert sink.chat_id == str(given).strip()
 
 
 def test_json_text_and_tables_are_read_alike() -> None:
-    tables = list(SOUND.values())
+    tables = list(VALID.values())
 
     assert read_sinks(json.dumps(tables)) == read_sinks(tables) == read_sinks(read_sinks(tables))
     assert read_sinks("[]") == read_sinks([]) == ()
 
 
-def test_null_counts_as_left_out() -> None:
+def test_null_is_the_same_as_a_missing_field() -> None:
     nothing = {"name": None, "min_severity": None, "token": None}
 
     assert read_sinks([a_sink("ntfy", **nothing)]) == read_sinks([a_sink("ntfy", token=...)])
 
 
-def test_sinks_of_one_kind_need_names_of_their_own() -> None:
+def test_two_sinks_of_one_kind_need_different_names() -> None:
     assert "two sinks are called webhook" in refusal([a_sink("webhook"), a_sink("webhook")])
     assert "`name`" in refusal([a_sink("log", name="a"), a_sink("ntfy", name="a")])
     assert len(read_sinks([a_sink("webhook"), a_sink("webhook", name="second")])) == 2
 
 
-# what is wrong
+# invalid sinks
 
 
 @pytest.mark.parametrize("value", [None, 3, {"kind": "log"}, True, '{"kind": "log"}', "3"])
-def test_what_is_no_list_is_refused(value: object) -> None:
+def test_a_value_that_is_no_list_is_refused(value: object) -> None:
     assert "no list of tables" in refusal(value)
 
 
 @pytest.mark.parametrize("text", ["", "log", f"[{{{SECRET}", f'["{SECRET}"'])
-def test_what_is_no_json_is_refused_without_repeating_it(text: str) -> None:
+def test_a_text_that_is_no_json_is_refused_without_repeating_it(text: str) -> None:
     assert refusal(text) == "it is no JSON list"
 
 
 @pytest.mark.parametrize("item", [SECRET, None, 3, [], [SECRET]])
-def test_what_is_no_table_is_named_by_its_number(item: object) -> None:
-    assert refusal([SOUND["log"], item]) == "sink 2 is no table"
+def test_an_item_that_is_no_table_is_named_by_its_number(item: object) -> None:
+    assert refusal([VALID["log"], item]) == "sink 2 is no table"
 
 
 @pytest.mark.parametrize(
@@ -125,19 +125,19 @@ def test_what_is_no_table_is_named_by_its_number(item: object) -> None:
         if fields[field]
     ],
 )
-def test_what_a_kind_needs_is_named(kind: str, missing: str) -> None:
+def test_a_missing_field_is_named(kind: str, missing: str) -> None:
     for absent in (..., None):
-        words = refusal([SOUND["log"], a_sink(kind, **{missing: absent})])
-        assert words == f"sink 2: a {kind} sink needs {missing}"
+        text = refusal([VALID["log"], a_sink(kind, **{missing: absent})])
+        assert text == f"sink 2: a {kind} sink needs {missing}"
 
 
 @pytest.mark.parametrize("kind", FIELDS_OF)
-def test_what_a_kind_does_not_know_is_named(kind: str) -> None:
+def test_an_unknown_field_is_named(kind: str) -> None:
     assert refusal([a_sink(kind, tokn=SECRET)]) == f"sink 1: a {kind} sink does not know tokn"
 
 
 @pytest.mark.parametrize("kind", FIELDS_OF)
-def test_every_field_is_needed_allowed_or_refused(kind: str) -> None:
+def test_every_field_of_a_kind_is_accepted_and_every_other_refused(kind: str) -> None:
     for field in ("url", "token", "chat_id"):
         table = a_sink(kind, **{field: URL if field == "url" else SECRET})
         if field in FIELDS_OF[kind]:
@@ -147,18 +147,18 @@ def test_every_field_is_needed_allowed_or_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [None, "", "  ", "email", True, [], {}])
-def test_an_unknown_kind_is_told_which_there_are(kind: object) -> None:
-    words = refusal([{"kind": kind, "url": URL}])
+def test_an_unknown_kind_is_refused_with_the_known_kinds(kind: object) -> None:
+    text = refusal([{"kind": kind, "url": URL}])
 
-    assert words.startswith("sink 1: ")
-    assert "`kind` is text" in words or all(known in words for known in FIELDS_OF)
+    assert text.startswith("sink 1: ")
+    assert "`kind` is text" in text or all(known in text for known in FIELDS_OF)
 
 
 @pytest.mark.parametrize("severity", ["loud", "", 3, True, []])
-def test_a_wrong_severity_is_told_which_there_are(severity: object) -> None:
-    words = refusal([a_sink("log", min_severity=severity)])
+def test_a_wrong_severity_is_refused_with_the_known_ones(severity: object) -> None:
+    text = refusal([a_sink("log", min_severity=severity)])
 
-    assert words == "sink 1: `min_severity` is one of info, warning, critical"
+    assert text == "sink 1: `min_severity` is one of info, warning, critical"
 
 
 @pytest.mark.parametrize(
@@ -177,44 +177,44 @@ def test_a_wrong_severity_is_told_which_there_are(severity: object) -> None:
         f"https://hooks.example/\x00{SECRET}",
     ],
 )
-def test_a_wrong_address_is_told_how_one_begins(url: str) -> None:
+def test_a_wrong_address_is_refused_with_how_one_begins(url: str) -> None:
     assert not is_web_address(url)
-    words = refusal([SOUND["log"], a_sink("discord", url=url)])
+    text = refusal([VALID["log"], a_sink("discord", url=url)])
 
-    assert words == "sink 2: `url` is an address that begins with https:// or http://"
+    assert text == "sink 2: `url` is an address that begins with https:// or http://"
 
 
 @pytest.mark.parametrize(
     "url",
     ["http://127.0.0.1:8080/x", "https://user:pass@hooks.example", "http://[::1]:80/a?b=c#d"],
 )
-def test_a_right_address_is_taken_as_it_is(url: str) -> None:
+def test_a_valid_address_is_kept_as_it_is(url: str) -> None:
     assert read_sinks([a_sink("webhook", url=url)])[0].url == url
 
 
 @pytest.mark.parametrize("field", ["token", "chat_id"])
 @pytest.mark.parametrize("value", [f"{SECRET} x", f"{SECRET}\nx", f"é{SECRET}", f"{SECRET}/x"])
-def test_a_secret_that_cannot_be_one_is_named_and_not_shown(field: str, value: str) -> None:
-    words = refusal([a_sink("telegram", **{field: value})])
+def test_a_secret_with_impossible_characters_is_named_and_not_shown(field: str, value: str) -> None:
+    text = refusal([a_sink("telegram", **{field: value})])
 
-    assert words == f"sink 1: `{field}` holds characters that none has"
+    assert text == f"sink 1: `{field}` holds characters that none has"
 
 
 @pytest.mark.parametrize("field", ["url", "token", "chat_id", "name"])
 @pytest.mark.parametrize("value", ["", "  ", True, 1.5, [SECRET], {"a": SECRET}])
-def test_what_is_no_text_is_named_and_not_shown(field: str, value: object) -> None:
+def test_a_value_that_is_no_text_is_named_and_not_shown(field: str, value: object) -> None:
     table = a_sink("telegram", **{field: value})
 
     assert refusal([table]) == f"sink 1: `{field}` is text"
 
 
 @pytest.mark.parametrize("name", ["x" * (NAME_CHARACTERS_MAX + 1), "a\nb", "a\x00b"])
-def test_a_name_can_be_shown(name: str) -> None:
+def test_a_name_that_cannot_be_shown_is_refused(name: str) -> None:
     assert "`name` is up to 40 plain characters" in refusal([a_sink("log", name=name)])
 
 
-def test_a_sink_shows_itself_without_its_secrets() -> None:
-    for sink in read_sinks(list(SOUND.values())):
+def test_the_text_of_a_sink_contains_no_secret() -> None:
+    for sink in read_sinks(list(VALID.values())):
         for shown_sink in (str(sink), repr(sink)):
             assert SECRET not in shown_sink
             assert CHAT not in shown_sink
@@ -232,26 +232,26 @@ def settings_refusal(**environ: str) -> SettingsError:
     with pytest.raises(SettingsError) as refused:
         load(**environ)
     error = refused.value
-    for words in (error.message, error.hint, str(error), repr(error.details)):
-        assert SECRET not in words
+    for text in (error.message, error.hint, str(error), repr(error.details)):
+        assert SECRET not in text
     return error
 
 
 def everywhere(settings: Settings) -> str:
-    """Return all that is shown of settings."""
+    """Return everything that the settings show."""
     return repr(settings) + repr([shown(settings, name) for name in setting_names()])
 
 
-def test_without_a_word_there_are_no_sinks() -> None:
+def test_the_default_is_no_sinks() -> None:
     alerts = load().alerts
 
     assert (alerts.sinks, alerts.heartbeat_url) == ((), None)
 
 
 def test_the_environment_gives_sinks_as_json() -> None:
-    settings = load(SINKS=json.dumps(list(SOUND.values())))
+    settings = load(SINKS=json.dumps(list(VALID.values())))
 
-    assert settings.alerts.sinks == read_sinks(list(SOUND.values()))
+    assert settings.alerts.sinks == read_sinks(list(VALID.values()))
     assert settings.origins["alerts.sinks"] == "environment SELINE_ALERTS__SINKS"
 
 
@@ -270,25 +270,25 @@ def test_a_file_gives_sinks_as_tables(tmp_path: Path) -> None:
     assert sinks[0].chat_id == CHAT
 
 
-def test_sinks_and_the_heartbeat_may_lie_in_files_of_their_own(tmp_path: Path) -> None:
+def test_sinks_and_the_heartbeat_can_come_from_files(tmp_path: Path) -> None:
     sinks, heartbeat = tmp_path / "sinks.json", tmp_path / "heartbeat"
-    sinks.write_text(json.dumps([SOUND["discord"]]) + "\n")
+    sinks.write_text(json.dumps([VALID["discord"]]) + "\n")
     heartbeat.write_text(URL + "\n")
 
     settings = load(SINKS_FILE=str(sinks), HEARTBEAT_URL_FILE=str(heartbeat))
 
-    assert settings.alerts.sinks == read_sinks([SOUND["discord"]])
+    assert settings.alerts.sinks == read_sinks([VALID["discord"]])
     assert settings.alerts.heartbeat_url == URL
     assert settings.origins["alerts.sinks"] == "environment SELINE_ALERTS__SINKS_FILE"
 
 
-def test_what_is_secret_is_never_shown() -> None:
-    settings = load(SINKS=json.dumps(list(SOUND.values())), HEARTBEAT_URL=URL)
+def test_secrets_are_never_shown() -> None:
+    settings = load(SINKS=json.dumps(list(VALID.values())), HEARTBEAT_URL=URL)
 
     assert SECRET not in everywhere(settings)
     assert CHAT not in everywhere(settings)
     assert shown(settings, "alerts.heartbeat_url") == "********"
-    assert shown(settings, "alerts.sinks") == tuple(f"{kind} ({kind}, from info)" for kind in SOUND)
+    assert shown(settings, "alerts.sinks") == tuple(f"{kind} ({kind}, from info)" for kind in VALID)
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,9 @@ def test_what_is_secret_is_never_shown() -> None:
         ({"kind": "email", "url": URL}, "sink 1: there is no kind 'email'"),
     ],
 )
-def test_a_wrong_sink_refuses_to_start_and_says_why(table: dict[str, Any], why: str) -> None:
+def test_an_invalid_sink_is_refused_at_the_start_with_the_reason(
+    table: dict[str, Any], why: str
+) -> None:
     text = json.dumps([table])
     if not why:
         assert load(SINKS=text).alerts.sinks[0].token == SECRET
@@ -315,7 +317,7 @@ def test_a_wrong_sink_refuses_to_start_and_says_why(table: dict[str, Any], why: 
 
 
 @pytest.mark.parametrize("text", [f"[{{{SECRET}", SECRET, json.dumps({"kind": "log", "a": SECRET})])
-def test_a_wrong_list_is_not_repeated(text: str, tmp_path: Path) -> None:
+def test_an_invalid_list_is_not_repeated(text: str, tmp_path: Path) -> None:
     file = tmp_path / "sinks.json"
     file.write_text(text)
 
@@ -324,14 +326,14 @@ def test_a_wrong_list_is_not_repeated(text: str, tmp_path: Path) -> None:
         assert error.details["field"] == "alerts.sinks"
 
 
-def test_a_file_of_sinks_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_of_sinks_is_named(tmp_path: Path) -> None:
     error = settings_refusal(SINKS_FILE=str(tmp_path / "none.json"))
 
     assert "none.json" in error.message
 
 
 @pytest.mark.parametrize("address", [SECRET, f"ping.example/{SECRET}", f"ftp://ping/{SECRET}"])
-def test_a_wrong_heartbeat_refuses_to_start_without_showing_it(address: str) -> None:
+def test_an_invalid_heartbeat_is_refused_without_showing_it(address: str) -> None:
     error = settings_refusal(HEARTBEAT_URL=address)
 
     assert "alerts.heartbeat_url" in error.message
@@ -342,5 +344,7 @@ def test_a_wrong_heartbeat_refuses_to_start_without_showing_it(address: str) -> 
     ("name", "text", "cure"),
     [("LANGUAGE", "de", "'fr'"), ("RENOTIFY_H", "0", "from 0.1"), ("RENOTIFY_H", "often", "hours")],
 )
-def test_the_other_settings_of_alerts_say_what_is_allowed(name: str, text: str, cure: str) -> None:
+def test_the_other_alert_settings_are_refused_with_what_is_allowed(
+    name: str, text: str, cure: str
+) -> None:
     assert cure in settings_refusal(**{name: text}).message

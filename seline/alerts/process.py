@@ -1,0 +1,214 @@
+"""Alerts in the server: when the store is evaluated, what jobs report, and the heartbeat.
+
+A background task evaluates the store every two seconds and delivers what is due; the worker
+reports its runs. Only `close` and `report_failure` wait for a sink, and only for a moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Final
+
+from seline.alerts.log import RENOTIFY_H, AlertLog
+from seline.alerts.signals import (
+    capability_signals,
+    failure_signals,
+    forecast_signals,
+    incident_signals,
+    job_over_signals,
+    may_be_over,
+    over_signals,
+    overdue_signals,
+    pin_signals,
+    report_signals,
+    run_signals,
+    usage_signals,
+)
+from seline.domain.alerts.lifecycle import AlertType, Signal
+from seline.domain.job import JobRecord, JobStatus, Run, RunOutcome
+from seline.domain.report import VerifyReport
+from seline.domain.texts import Language
+from seline.errors import SelineError, VolumeFailed
+from seline.operations import Operations
+from seline.ports.alerts import AlertSink, Delivery
+from seline.ports.store import HANGING_S, DocumentStore
+
+EVALUATE_EVERY_S: Final = 2.0
+OVER_CHECK_EVERY_S: Final = 30.0
+"""How often broken files are read again to see whether they were repaired."""
+FAILURE_WAIT_S: Final = 5.0
+LAST_EVALUATION_S: Final = 1.0
+BROKEN: Final = frozenset({"unrecoverable", "unreadable", "failed"})
+"""The outcomes of findings after which an integrity check sends no heartbeat."""
+STOPS_HEARTBEAT: Final = frozenset(
+    {AlertType.UNRECOVERABLE_DOCUMENT, AlertType.WRITES_REFUSED, AlertType.WRONG_MOUNT}
+)
+"""The alerts that stop the heartbeat while they are open."""
+
+_log = logging.getLogger("seline.alerts")
+
+
+class AlertProcess:
+    """The alerts of one process. Create it inside the event loop, and close it there."""
+
+    def __init__(
+        self,
+        operations: Operations,
+        sinks: Iterable[AlertSink],
+        *,
+        unavailable: Callable[[], SelineError | None],
+        heartbeat: Callable[[], Awaitable[Delivery]] | None = None,
+        language: Language = "en",
+        renotify_h: float = RENOTIFY_H,
+    ) -> None:
+        """Take the sinks; the caller closes them.
+
+        `unavailable` returns why the store is not open, None once it is. `heartbeat` sends one
+        heartbeat.
+        """
+        self.log = AlertLog(operations.store, sinks, language=language, renotify_h=renotify_h)
+        self._operations = operations
+        self._store = operations.store
+        self._unavailable = unavailable
+        self._heartbeat = heartbeat
+        self._signals: list[Signal] = []
+        self._last_report: VerifyReport | None = None
+        self._over_check_s = 0.0
+        self._running: asyncio.Task[None] | None = None
+        self._beating: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start the background task, whether or not the store is open.
+
+        Without it nothing is raised or delivered: a command that opens a volume of its own only
+        lists the alerts.
+        """
+        self._running = asyncio.get_running_loop().create_task(self._run(), name="seline-alerts")
+
+    async def load(self, jobs: Iterable[JobStatus]) -> None:
+        """Load the stored alerts once the store is open; clear those of disabled jobs."""
+        await self.log.load(deliver=self._running is not None)
+        for job in jobs:
+            if not job.enabled:
+                self._signals += job_over_signals(job.name)
+
+    async def report_run(self, run: Run, record: JobRecord) -> None:
+        """Evaluate after a job's run. Raises nothing."""
+        self._signals += self._run_signals(run, record)
+        await self._evaluate()
+        if run.job == "integrity" and run.outcome is RunOutcome.OK:
+            self._beat()
+
+    def report_overdue(self, job: str, last_success: datetime | None) -> None:
+        """Raise the alert of an overdue job."""
+        self._signals += overdue_signals(job, last_success)
+
+    async def report_failure(self, error: SelineError) -> None:
+        """Notify why the store cannot be opened, before the process ends."""
+        await self.log.take(failure_signals(error, opened=False))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAILURE_WAIT_S):
+                await self.log.deliver_due()
+
+    async def evaluate(self) -> None:
+        """Apply the signals of the store's present state. Raises SelineError."""
+        failure = self._unavailable()
+        if failure is not None:
+            await self.log.take(failure_signals(failure, opened=False))
+            return
+        store = await self._store.open()
+        await self.log.take([*self._store_signals(store), *await self._over_signals(store)])
+
+    async def close(self) -> None:
+        """Evaluate a last time and wait a moment for deliveries; the rest is kept."""
+        running, self._running = self._running, None
+        for task in (running, self._beating):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        if running is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_EVALUATION_S):
+                    await self._evaluate()
+        await self.log.close()
+
+    async def _run(self) -> None:
+        while True:
+            await self._evaluate()
+            await self.log.deliver_due(wait_s=EVALUATE_EVERY_S)
+            await asyncio.sleep(EVALUATE_EVERY_S)
+
+    async def _evaluate(self) -> None:
+        signals, self._signals = self._signals, []
+        await self.log.take(signals)
+        try:
+            await self.evaluate()
+        except SelineError as error:
+            _log.warning("could not evaluate alerts: %s", error.message)
+        except Exception:  # noqa: BLE001  # a defect here must not stop deliveries
+            _log.exception("could not evaluate alerts")
+
+    def _store_signals(self, store: DocumentStore) -> Iterator[Signal]:
+        now, report = self._store.clock.now(), self._operations.verifier.report
+        yield from incident_signals(self._store.incidents(), now)
+        if report is not None and report is not self._last_report:
+            self._last_report = report
+            yield from report_signals(report, now)
+        yield from pin_signals(self._store.pins.pins(), now)
+        yield from capability_signals(store.capabilities())
+        yield from failure_signals(store.trouble() or self._hang())
+
+    async def _over_signals(self, store: DocumentStore) -> list[Signal]:
+        """Return the signals that clear alerts about documents, every 30 s at most."""
+        alerts = [alert for alert in self.log.listing() if may_be_over(alert)]
+        if not alerts or self._store.clock.monotonic() < self._over_check_s:
+            return []
+        self._over_check_s = self._store.clock.monotonic() + OVER_CHECK_EVERY_S
+        return await self._store.listing(lambda: over_signals(store, alerts))
+
+    def _hang(self) -> SelineError | None:
+        """Return an error if the disk has not answered for longer than a slow disk needs."""
+        if self._store.busy_s() < HANGING_S:
+            return None
+        return VolumeFailed(
+            f"The disk has not answered for {HANGING_S:.0f} s; changes wait for it."
+        )
+
+    def _run_signals(self, run: Run, record: JobRecord) -> Sequence[Signal]:
+        if run.outcome is RunOutcome.STOPPED:
+            return ()
+        if run.outcome is RunOutcome.SKIPPED:
+            return overdue_signals(run.job, record.last_success)
+        succeeded, measured = run.outcome is RunOutcome.OK, self._operations.usage.measured
+        signals = run_signals(run.job, succeeded=succeeded, detail=run.detail)
+        if run.job != "usage" or not succeeded or measured is None:
+            return signals
+        of_files = measured.ratio > measured.usage_ratio
+        return [
+            *signals,
+            *usage_signals(measured.level, measured.ratio, of_files=of_files),
+            *forecast_signals(measured.forecast.days if measured.forecast else None),
+        ]
+
+    def _beat(self) -> None:
+        """Send a heartbeat after a check that found nothing broken, if no alert stops it."""
+        if self._heartbeat is None:
+            return
+        report = self._operations.verifier.report
+        broken = any(found.outcome in BROKEN for found in (report.findings if report else ()))
+        open_types = {alert.type for alert in self.log.listing() if alert.state == "open"}
+        if broken or not STOPS_HEARTBEAT.isdisjoint(open_types):
+            _log.warning("no heartbeat: not everything is sound")
+        elif self._beating is None or self._beating.done():
+            self._beating = asyncio.get_running_loop().create_task(
+                self._send_heartbeat(self._heartbeat)
+            )
+
+    async def _send_heartbeat(self, heartbeat: Callable[[], Awaitable[Delivery]]) -> None:
+        delivery = await heartbeat()
+        if not delivery.delivered:
+            _log.warning("the heartbeat did not arrive: %s", delivery.detail)

@@ -1,0 +1,679 @@
+"""The life cycle of alerts: opened, repeated, resolved, and kept in alerts.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seline.domain.alerts.lifecycle import (
+    KIND_OF,
+    OPEN_OF_A_TYPE_MAX,
+    QUIET,
+    RESOLVED_KEPT_FOR,
+    RESOLVED_KEPT_MAX,
+    Alert,
+    AlertState,
+    AlertType,
+    Course,
+    Raised,
+    Severity,
+    Step,
+    limited,
+    on_cleared,
+    on_raised,
+    on_time_passed,
+    rank_of,
+    retained,
+    trial,
+)
+from seline.domain.alerts.record import read_record, write_record
+from seline.domain.document import Json
+from tests.unit.values import NOON, json_values, texts
+
+without_deadline = settings(deadline=None)
+RENOTIFY = timedelta(hours=24)
+NAME = "user_profile.json"
+EVENTS = [kind for kind in AlertType if KIND_OF[kind].course is Course.EVENT]
+CONDITIONS = [kind for kind in AlertType if KIND_OF[kind].course is Course.CONDITION]
+QUIET_CONDITIONS = [kind for kind in AlertType if KIND_OF[kind].course is Course.QUIET_CONDITION]
+
+
+class Machine:
+    """The states of alerts and the notifications so far, with a clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+        self.states: dict[tuple[AlertType, str], AlertState] = {}
+        self.notified: list[Alert] = []
+
+    def raised(
+        self,
+        type: AlertType,
+        subject: str = "",
+        *,
+        severity: Severity | None = None,
+        at: datetime | None = None,
+        **details: Json,
+    ) -> list[Alert]:
+        """Raise a signal; return the notifications that it causes."""
+        signal = Raised(type=type, subject=subject, severity=severity, details=details, at=at)
+        signal = limited(self.states, signal)
+        before = self.states.get((signal.type, signal.subject))
+        return self._enter(on_raised(before, signal, now=self.now, renotify=RENOTIFY))
+
+    def cleared(self, type: AlertType, subject: str = "") -> list[Alert]:
+        """Clear a condition; return the notification of its end."""
+        return self._enter(on_cleared(self.states[type, subject], now=self.now))
+
+    def wait(self, **time: float) -> list[Alert]:
+        """Move the clock, then return the notifications that are due."""
+        self.now += timedelta(**time)
+        return [
+            alert
+            for state in list(self.states.values())
+            for alert in self._enter(on_time_passed(state, now=self.now, renotify=RENOTIFY))
+        ]
+
+    def alert(self, type: AlertType, subject: str = "") -> Alert:
+        return self.states[type, subject].alert
+
+    def _enter(self, step: Step) -> list[Alert]:
+        state, notify = step
+        self.states[state.key] = state
+        notified = [state.alert] if notify else []
+        self.notified += notified
+        return notified
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine()
+
+
+def usage(machine: Machine, level_percent: int) -> list[Alert]:
+    """Raise a level of usage."""
+    severity = {50: Severity.INFO, 95: Severity.CRITICAL}.get(level_percent, Severity.WARNING)
+    return machine.raised(AlertType.USAGE, severity=severity, level_percent=level_percent)
+
+
+# the table
+
+
+def test_every_type_has_a_row_and_the_severities_have_an_order() -> None:
+    assert set(KIND_OF) == set(AlertType)
+    assert Severity.INFO.rank < Severity.WARNING.rank < Severity.CRITICAL.rank
+
+
+# events
+
+
+@pytest.mark.parametrize("type", EVENTS)
+def test_an_occurrence_is_notified_once_however_often_it_is_raised(type: AlertType) -> None:
+    machine = Machine()
+    happened_at = machine.now
+
+    assert len(machine.raised(type, NAME, at=happened_at)) == 1
+    for _ in range(200):
+        assert machine.wait(minutes=30) == []
+        assert machine.raised(type, NAME, at=happened_at) == []
+
+    assert machine.alert(type, NAME).count == 1
+
+
+def test_a_second_occurrence_is_notified_a_day_after_the_first(machine: Machine) -> None:
+    machine.raised(AlertType.RECOVERY, NAME)
+    assert machine.wait(hours=1) == []
+    assert machine.raised(AlertType.RECOVERY, NAME) == []
+    assert machine.wait(hours=22) == []
+
+    [second] = machine.wait(hours=1)
+
+    assert (second.count, second.first_at, second.last_at) == (2, NOON, NOON + timedelta(hours=1))
+    assert second.state == "open"
+
+
+def test_an_occurrence_more_than_a_day_later_is_notified_at_once(machine: Machine) -> None:
+    machine.raised(AlertType.RECOVERY, NAME)
+    machine.wait(hours=23.5)
+    assert machine.raised(AlertType.RECOVERY, NAME, at=NOON + timedelta(hours=1)) == []
+    machine.now += timedelta(hours=1)
+
+    [notified] = machine.raised(AlertType.RECOVERY, NAME)
+
+    assert notified.count == 3
+
+
+def test_an_older_occurrence_is_ignored(machine: Machine) -> None:
+    machine.raised(AlertType.RECOVERY, NAME)
+
+    assert machine.raised(AlertType.RECOVERY, NAME, at=NOON - timedelta(hours=3)) == []
+    assert machine.alert(AlertType.RECOVERY, NAME).count == 1
+
+
+def test_an_event_is_resolved_silently_after_a_quiet_day(machine: Machine) -> None:
+    machine.raised(AlertType.RECOVERY, NAME)
+
+    assert machine.wait(hours=23.9) == []
+    assert machine.alert(AlertType.RECOVERY, NAME).state == "open"
+    assert machine.wait(hours=0.2) == []
+    assert machine.alert(AlertType.RECOVERY, NAME).state == "resolved"
+
+
+def test_a_resolved_event_is_opened_only_by_a_new_occurrence(machine: Machine) -> None:
+    machine.raised(AlertType.RECOVERY, NAME)
+    machine.wait(days=1)
+
+    assert machine.raised(AlertType.RECOVERY, NAME, at=NOON) == []
+    [opened] = machine.raised(AlertType.RECOVERY, NAME)
+
+    assert opened.count == 1
+    assert opened.id != machine.notified[0].id
+
+
+def test_a_clearing_signal_does_not_resolve_an_event(machine: Machine) -> None:
+    machine.raised(AlertType.RECOVERY, NAME)
+
+    assert machine.cleared(AlertType.RECOVERY, NAME) == []
+    assert machine.alert(AlertType.RECOVERY, NAME).state == "open"
+
+
+# conditions
+
+
+@pytest.mark.parametrize("type", CONDITIONS)
+def test_a_condition_is_notified_daily_and_once_at_its_end(type: AlertType) -> None:
+    machine = Machine()
+    machine.raised(type, NAME)
+    for _ in range(3 * 24 * 2):
+        machine.wait(minutes=30)
+        machine.raised(type, NAME)
+
+    [end] = machine.cleared(type, NAME)
+    assert machine.cleared(type, NAME) == []
+    for _ in range(10):
+        assert machine.wait(days=1) == []
+
+    assert [alert.count for alert in machine.notified] == [1, 2, 3, 4, 4]
+    assert {alert.id for alert in machine.notified} == {end.id}
+    assert end.state == "resolved"
+
+
+def test_a_condition_is_repeated_even_if_it_is_not_raised_again(machine: Machine) -> None:
+    machine.raised(AlertType.WRONG_MOUNT)
+
+    assert [len(machine.wait(hours=12)) for _ in range(4)] == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("type", QUIET_CONDITIONS)
+def test_a_quiet_condition_is_notified_once_and_at_its_end(type: AlertType) -> None:
+    machine = Machine()
+    machine.raised(type, NAME)
+    for _ in range(5):
+        assert machine.wait(days=1) == []
+        assert machine.raised(type, NAME) == []
+
+    machine.cleared(type, NAME)
+
+    assert [alert.state for alert in machine.notified] == ["open", "resolved"]
+
+
+def test_information_is_notified_once_and_at_its_end(machine: Machine) -> None:
+    usage(machine, 50)
+    for _ in range(5):
+        assert machine.wait(days=1) == []
+        assert usage(machine, 50) == []
+
+    [end] = machine.cleared(AlertType.USAGE)
+
+    assert end.severity is Severity.INFO
+
+
+def test_a_condition_that_returns_opens_a_new_alert(machine: Machine) -> None:
+    machine.raised(AlertType.WRONG_MOUNT)
+    machine.wait(hours=1)
+    machine.cleared(AlertType.WRONG_MOUNT)
+    machine.wait(hours=1)
+
+    [opened] = machine.raised(AlertType.WRONG_MOUNT)
+
+    assert (opened.state, opened.count, opened.first_at) == ("open", 1, machine.now)
+    assert opened.id != machine.notified[0].id
+
+
+def test_a_signal_from_before_the_resolution_does_not_open_the_alert_again(
+    machine: Machine,
+) -> None:
+    seen_at = machine.now
+    machine.raised(AlertType.UNRECOVERABLE_DOCUMENT, NAME, at=seen_at)
+    machine.wait(hours=1)
+    machine.cleared(AlertType.UNRECOVERABLE_DOCUMENT, NAME)
+    machine.wait(minutes=1)
+
+    assert machine.raised(AlertType.UNRECOVERABLE_DOCUMENT, NAME, at=seen_at) == []
+    assert len(machine.raised(AlertType.UNRECOVERABLE_DOCUMENT, NAME, at=machine.now)) == 1
+
+
+def test_each_type_and_subject_has_its_own_alert(machine: Machine) -> None:
+    for alert_type in (AlertType.JOB_FAILED, AlertType.JOB_OVERDUE):
+        for job in ("usage", "export"):
+            assert len(machine.raised(alert_type, job)) == 1
+    assert [alert.document for alert in machine.notified] == [None] * 4
+    assert [alert.details["job"] for alert in machine.notified[:2]] == ["usage", "export"]
+    [of_document] = machine.raised(AlertType.RECOVERY, NAME)
+    assert (of_document.document, of_document.details["document"]) == (NAME, NAME)
+
+
+# worse
+
+
+def test_a_higher_severity_is_notified_at_once(machine: Machine) -> None:
+    machine.raised(AlertType.DAYS_UNTIL_FULL, days=10)
+    machine.wait(minutes=5)
+
+    [worse] = machine.raised(AlertType.DAYS_UNTIL_FULL, severity=Severity.CRITICAL, days=2)
+
+    assert (worse.severity, worse.count, worse.details["days"]) == (Severity.CRITICAL, 2, 2)
+
+
+def test_a_worse_event_is_notified_at_once(machine: Machine) -> None:
+    machine.raised(AlertType.RECOVERY, NAME)
+    machine.wait(minutes=5)
+
+    [worse] = machine.raised(AlertType.RECOVERY, NAME, severity=Severity.CRITICAL)
+
+    assert (worse.severity, worse.count) == (Severity.CRITICAL, 2)
+
+
+def test_each_higher_level_of_usage_is_notified_at_once(machine: Machine) -> None:
+    notified = []
+    for level_percent in (50, 80, 90, 95):
+        notified += usage(machine, level_percent)
+        assert usage(machine, level_percent) == []
+        machine.wait(minutes=5)
+
+    assert [alert.details["level_percent"] for alert in notified] == [50, 80, 90, 95]
+
+
+def test_a_level_that_falls_and_rises_again_is_not_notified_for_a_day(machine: Machine) -> None:
+    usage(machine, 90)
+    for _ in range(20):
+        machine.wait(minutes=5)
+        assert usage(machine, 80) == []
+        machine.wait(minutes=5)
+        assert usage(machine, 90) == []
+
+    assert len(machine.wait(days=1)) == 1
+
+
+def test_the_resolution_has_the_worst_severity_that_was_notified(machine: Machine) -> None:
+    for level_percent in (80, 95, 50):
+        usage(machine, level_percent)
+    assert machine.alert(AlertType.USAGE).severity is Severity.INFO
+
+    [end] = machine.cleared(AlertType.USAGE)
+
+    assert end.severity is Severity.CRITICAL
+
+
+def test_details_change_without_a_notification(machine: Machine) -> None:
+    machine.raised(AlertType.DAYS_UNTIL_FULL, days=10)
+    machine.wait(hours=1)
+
+    assert machine.raised(AlertType.DAYS_UNTIL_FULL, days=9) == []
+    assert machine.alert(AlertType.DAYS_UNTIL_FULL).details == {"days": 9}
+
+
+@without_deadline
+@given(
+    st.sampled_from(Severity), st.sampled_from(Severity), st.integers(0, 100), st.integers(0, 100)
+)
+def test_severity_outranks_every_level(a: Severity, b: Severity, of_a: int, of_b: int) -> None:
+    alert = Machine().raised(AlertType.USAGE)[0]
+    first = replace(alert, severity=a, details={"level_percent": of_a})
+    second = replace(alert, severity=b, details={"level_percent": of_b})
+
+    assert (rank_of(first) > rank_of(second)) == ((a.rank, of_a) > (b.rank, of_b))
+
+
+# a clock that is set back
+
+
+def test_a_clock_set_back_notifies_no_occurrence_twice(machine: Machine) -> None:
+    happened_at = machine.now
+    machine.raised(AlertType.RECOVERY, NAME, at=happened_at)
+    machine.wait(hours=-3)
+
+    for _ in range(100):
+        assert machine.raised(AlertType.RECOVERY, NAME, at=happened_at) == []
+        assert machine.wait(minutes=6) == []
+
+    assert machine.alert(AlertType.RECOVERY, NAME).count == 1
+
+
+def test_a_clock_set_back_hides_no_new_event(machine: Machine) -> None:
+    machine.raised(AlertType.RECOVERY, NAME)
+    machine.wait(days=-365)
+
+    notified = machine.raised(AlertType.RECOVERY, NAME, at=machine.now)
+
+    assert [alert.count for alert in notified] == [2]
+    assert machine.wait(hours=1) == []
+    assert machine.alert(AlertType.RECOVERY, NAME).last_at < NOON
+
+
+def test_a_clock_set_back_repeats_a_condition_once_and_then_daily(machine: Machine) -> None:
+    machine.raised(AlertType.WRONG_MOUNT)
+
+    assert len(machine.wait(days=-365)) == 1
+    assert [len(machine.wait(hours=12)) for _ in range(4)] == [0, 1, 0, 1]
+
+
+def test_a_clock_set_back_opens_no_resolved_alert(machine: Machine) -> None:
+    seen_at = machine.now
+    machine.raised(AlertType.UNRECOVERABLE_DOCUMENT, NAME, at=seen_at)
+    machine.wait(hours=-1)
+    machine.cleared(AlertType.UNRECOVERABLE_DOCUMENT, NAME)
+
+    for _ in range(10):
+        machine.wait(seconds=2)
+        assert machine.raised(AlertType.UNRECOVERABLE_DOCUMENT, NAME, at=seen_at) == []
+
+
+# too many
+
+
+def test_too_many_alerts_of_a_type_become_one_more_of_type_many(machine: Machine) -> None:
+    for number in range(200):
+        machine.raised(AlertType.RECOVERY, f"d{number}.json")
+
+    assert [alert.type for alert in machine.notified] == (
+        [AlertType.RECOVERY] * OPEN_OF_A_TYPE_MAX + [AlertType.MANY]
+    )
+    assert machine.notified[-1].details == {"type": "recovery"}
+    assert machine.notified[-1].severity is Severity.CRITICAL
+
+
+def test_open_alerts_go_on_however_many_there_are(machine: Machine) -> None:
+    for number in range(30):
+        machine.raised(AlertType.JOB_FAILED, f"job {number}")
+
+    assert len(machine.cleared(AlertType.JOB_FAILED, "job 3")) == 1
+    assert len(machine.raised(AlertType.JOB_FAILED, "job 29")) == 1
+    [worse] = machine.raised(AlertType.JOB_FAILED, "job 4", severity=Severity.CRITICAL)
+    assert worse.type is AlertType.JOB_FAILED
+
+
+def test_many_alerts_of_one_type_do_not_limit_another(machine: Machine) -> None:
+    for number in range(40):
+        machine.raised(AlertType.RECOVERY, f"d{number}.json")
+
+    [other] = machine.raised(AlertType.BLANK_SAVE, "d39.json")
+    assert other.type is AlertType.BLANK_SAVE
+
+
+# how long states are kept
+
+
+def test_a_resolved_alert_is_kept_for_a_week_and_an_open_one_always(machine: Machine) -> None:
+    machine.raised(AlertType.WRONG_MOUNT)
+    machine.raised(AlertType.JOB_FAILED, "usage")
+    machine.cleared(AlertType.JOB_FAILED, "usage")
+
+    assert retained(machine.states, machine.now + RESOLVED_KEPT_FOR) == machine.states
+    later = retained(machine.states, machine.now + timedelta(days=400))
+    assert set(later) == {(AlertType.WRONG_MOUNT, "")}
+
+
+def test_the_oldest_of_too_many_resolved_alerts_are_dropped(machine: Machine) -> None:
+    for number in range(RESOLVED_KEPT_MAX + 10):
+        machine.raised(AlertType.JOB_FAILED, f"job {number}")
+        machine.cleared(AlertType.JOB_FAILED, f"job {number}")
+        machine.wait(seconds=1)
+
+    dropped = machine.states.keys() - retained(machine.states, machine.now).keys()
+
+    assert dropped == {(AlertType.JOB_FAILED, f"job {number}") for number in range(10)}
+
+
+def test_a_resolved_alert_is_kept_longer_than_its_signals_are_repeated() -> None:
+    assert RESOLVED_KEPT_FOR > QUIET
+
+
+def test_the_test_alert_is_information() -> None:
+    alert = trial(NOON)
+
+    assert (alert.type, alert.severity, alert.state) == (AlertType.TEST, Severity.INFO, "open")
+
+
+# any sequence of signals
+
+Action = Callable[[Machine], object]
+
+
+def _raising(type: AlertType, subject: str, severity: Severity | None, level: int) -> Action:
+    return lambda machine: machine.raised(type, subject, severity=severity, level_percent=level)
+
+
+def _clearing(type: AlertType, subject: str) -> Action:
+    return lambda machine: (type, subject) in machine.states and machine.cleared(type, subject)
+
+
+def _waiting(hours: float) -> Action:
+    return lambda machine: machine.wait(hours=hours)
+
+
+_types = st.sampled_from(
+    [AlertType.RECOVERY, AlertType.USAGE, AlertType.WRONG_MOUNT, AlertType.BACKUP_DAMAGED]
+)
+_subjects = st.sampled_from(["a.json", "b.json"])
+_raises = st.builds(
+    _raising,
+    _types,
+    _subjects,
+    st.none() | st.sampled_from(Severity),
+    st.sampled_from([50, 80, 95]),
+)
+_clears = st.builds(_clearing, _types, _subjects)
+_waits = st.builds(_waiting, st.sampled_from([0.001, 1.0, 12.0, 24.0, 30.0]))
+_actions = st.lists(_raises | _raises | _clears | _waits, max_size=60)
+
+
+class CheckedMachine(Machine):
+    """A machine that compares each notification with the last one of the same subject."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: dict[tuple[AlertType, str], tuple[datetime, Alert]] = {}
+
+    def _enter(self, step: Step) -> list[Alert]:
+        notified = super()._enter(step)
+        for alert in notified:
+            self._check(step[0], alert)
+        return notified
+
+    def _check(self, state: AlertState, alert: Alert) -> None:
+        at, before = self.last.get(state.key, (None, None))
+        again = before is not None and before.id == alert.id
+        if before is not None and before.state == "resolved":
+            assert not again, "a resolved alert was notified again"
+        if alert.state == "resolved":
+            assert again, "a resolution without a notification before it"
+        elif before is not None and again and at is not None and self.now - at < RENOTIFY:
+            assert rank_of(alert) > rank_of(before), "notified twice within a day, and no worse"
+        self.last[state.key] = (self.now, alert)
+
+
+@without_deadline
+@given(_actions)
+def test_an_alert_is_notified_again_within_a_day_only_if_it_is_worse_or_new(
+    actions: list[Action],
+) -> None:
+    machine = CheckedMachine()
+    for act in actions:
+        act(machine)
+
+
+@without_deadline
+@given(_actions)
+def test_a_state_agrees_with_its_notifications(actions: list[Action]) -> None:
+    machine = Machine()
+    for act in actions:
+        act(machine)
+        for state in machine.states.values():
+            alert = state.alert
+            assert alert.first_at <= alert.last_at <= machine.now
+            assert 1 <= state.notified_count <= alert.count
+            assert state.notified_at <= machine.now
+            notified = [
+                earlier
+                for earlier in machine.notified
+                if earlier.id == alert.id and earlier.state == "open"
+            ]
+            assert rank_of(notified[-1]) <= state.notified_rank <= max(map(rank_of, notified))
+            assert max(earlier.severity.rank for earlier in notified) == state.worst.rank
+
+
+@without_deadline
+@given(_actions, st.integers(0, 60), st.floats(0.1, 10_000))
+def test_a_clock_set_back_once_repeats_each_alert_at_most_twice(
+    actions: list[Action], when: int, back_h: float
+) -> None:
+    steady, jumping = Machine(), Machine()
+    for number, act in enumerate(actions):
+        if number == when:
+            jumping.now -= timedelta(hours=back_h)
+        act(steady)
+        act(jumping)
+
+    more = len(jumping.notified) - len(steady.notified)
+    assert more <= 2 * len(jumping.states), "once for the clock, once for a day that shifted"
+
+
+@without_deadline
+@given(st.lists(st.integers(0, 100 * 60), unique=True, max_size=12))
+def test_each_occurrence_is_counted_once_however_often_it_is_raised(minutes: list[int]) -> None:
+    machine, counts = Machine(), dict[str, int]()
+    occurrences = [NOON + timedelta(minutes=minute) for minute in sorted(minutes)]
+    for _ in range(60):
+        for at in occurrences:
+            if at <= machine.now:
+                machine.raised(AlertType.RECOVERY, NAME, at=at)
+        if occurrences and occurrences[0] <= machine.now:
+            alert = machine.alert(AlertType.RECOVERY, NAME)
+            counts[alert.id] = alert.count
+        machine.wait(hours=2)
+
+    assert sum(counts.values()) == len(occurrences)
+
+
+# alerts.json
+
+
+@without_deadline
+@given(_actions)
+def test_a_record_is_read_as_it_was_written(actions: list[Action]) -> None:
+    machine = Machine()
+    for act in actions:
+        act(machine)
+    states = list(machine.states.values())
+    waiting = {"chat": machine.notified, "phone": machine.notified[:1]}
+
+    value = json.loads(json.dumps(write_record(states, waiting)))
+
+    assert read_record(value) == (states, waiting)
+
+
+@without_deadline
+@given(st.dictionaries(texts, json_values, max_size=4), texts)
+def test_any_details_and_subject_can_be_kept(details: dict[str, Json], subject: str) -> None:
+    signal = Raised(type=AlertType.DISK_ERROR, subject=subject, details=details)
+    state, _ = on_raised(None, signal, now=NOON, renotify=RENOTIFY)
+
+    value = json.loads(json.dumps(write_record([state], {})))
+
+    assert read_record(value) == ([state], {})
+
+
+def test_instants_are_kept_to_the_microsecond() -> None:
+    at = datetime(2025, 1, 6, 12, 0, 0, 123_456, tzinfo=UTC)
+    signal = Raised(type=AlertType.RECOVERY, subject=NAME, at=at)
+    state, _ = on_raised(None, signal, now=at, renotify=RENOTIFY)
+
+    [[kept], _] = read_record(write_record([state], {}))
+
+    assert on_raised(kept, signal, now=at, renotify=RENOTIFY) == (kept, False)
+    assert kept.alert.last_at == at
+
+
+def a_record() -> dict[str, Any]:
+    """Return a sound record of one alert that waits."""
+    [alert] = (machine := Machine()).raised(AlertType.RECOVERY, NAME)
+    return cast("dict[str, Any]", write_record(machine.states.values(), {"chat": [alert]}))
+
+
+def changed(value: Any, path: tuple[str | int, ...], entry: object) -> Any:
+    """Return a value with one entry replaced, or removed if `entry` is the ellipsis."""
+    if not path:
+        return entry
+    copy: Any = list(value) if isinstance(value, list) else dict(value)
+    if len(path) == 1 and entry is ...:
+        del copy[path[0]]
+    else:
+        copy[path[0]] = changed(copy[path[0]], path[1:], entry)
+    return copy
+
+
+WRONG_FIELDS: Mapping[str, tuple[object, ...]] = {
+    "id": (),
+    "type": ("flood", None),
+    "severity": ("terrible", 1),
+    "state": ("ended", None, []),
+    "document": (),
+    "summary": (),
+    "details": ([], None, "text"),
+    "fix": (),
+    "first_at": ("2025-13-01", 5),
+    "last_at": ("", None),
+    "count": ("1", 2.0, None),
+}
+BROKEN: Mapping[tuple[str | int, ...], tuple[object, ...]] = {
+    (): (None, [], "text", 3, {}),
+    ("format",): (2, "1", None, ...),
+    ("alerts",): ({}, None, ["text"], [None], ...),
+    ("waiting",): ([], None, {"chat": {}}, {"chat": ["text"]}, ...),
+    ("alerts", 0, "subject"): (...,),
+    ("alerts", 0, "told_at"): ("yesterday", None, ...),
+    ("alerts", 0, "told_count"): ("1", 1.5, None, ...),
+    ("alerts", 0, "told_rank"): ("1", [], ...),
+    ("alerts", 0, "worst"): ("terrible", None, ...),
+    ("alerts", 0, "alert"): (None, [], ...),
+    **{
+        (*where, key): (*entries, ...)
+        for where in (("alerts", 0, "alert"), ("waiting", "chat", 0))
+        for key, entries in WRONG_FIELDS.items()
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "entry"), [(path, entry) for path, entries in BROKEN.items() for entry in entries]
+)
+def test_a_record_of_another_shape_is_refused(path: tuple[str | int, ...], entry: object) -> None:
+    read_record(a_record())
+
+    with pytest.raises((ValueError, KeyError)):
+        read_record(changed(a_record(), path, entry))
+
+
+@without_deadline
+@given(json_values)
+def test_other_json_values_are_refused_as_a_record(value: Json) -> None:
+    with pytest.raises((ValueError, KeyError)):
+        read_record(value)
