@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import signal
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from seline.library import Seline
 from tests.clocks import FakeClock
 
 os.environ["SELINE_STRICT"] = "1"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 settings.register_profile("seline", deadline=None)  # a slow machine is no failure
 settings.load_profile("seline")
 PROVE_UNTIL = time.monotonic() + 60 * float(os.environ.pop("SELINE_PROVE_MINUTES", "") or math.inf)

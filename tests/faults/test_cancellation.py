@@ -631,12 +631,16 @@ async def test_a_cancelled_close_during_the_opening_closes_the_store(
     await assert_store_opens(volume, lock_wait_s=0)
 
 
-async def test_a_cancelled_close_completes_and_the_next_close_waits_for_it(volume: Path) -> None:
+async def test_a_cancelled_close_completes_and_the_next_close_waits_for_it(
+    volume: Path, gate: SyncGate
+) -> None:
     before = Resources.now()
     for cancellation in CANCELLATIONS.values():
         seline = await open_volume(volume)
+        gate.close()  # so that the close has to wait for the saves
         saves = [asyncio.create_task(seline.data.save_json(f"d{n}.json", n)) for n in range(20)]
         await asyncio.sleep(0)
+        asyncio.get_running_loop().call_later(0.05, gate.open)
         result = await cancel_at_wait(seline.close(), 1, cancellation)
         await seline.close()
         assert result.cancelled
