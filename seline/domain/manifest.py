@@ -40,12 +40,9 @@ class Packed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     size_bytes: int
 
 
-class PackedDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PackedDocument(Packed, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One document in the packs, with its backups, newest first."""
 
-    name: str
-    sha256: str
-    size_bytes: int
     backups: tuple[Packed, ...] = ()
 
 
