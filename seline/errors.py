@@ -111,11 +111,7 @@ class NotAnObject(DocumentError):
     hint = "Use `edit` or `save_json` for lists and plain values."
 
 
-class AccessError(SelineError):
-    """Access was refused."""
-
-
-class Unauthorized(AccessError):
+class Unauthorized(SelineError):
     """A valid token is needed."""
 
     hint = (
@@ -124,53 +120,49 @@ class Unauthorized(AccessError):
     )
 
 
-class TokenNotFound(AccessError):
+class TokenNotFound(SelineError):
     """There is no token with this id."""
 
     hint = "`seline token list` shows the tokens."
 
 
-class Forbidden(AccessError):
+class Forbidden(SelineError):
     """This token or origin may not do that."""
 
     hint = "Use a token with scope `admin`; `seline token create --scope admin` makes one."
 
 
-class TooManyRequests(AccessError):
+class TooManyRequests(SelineError):
     """Too many failed attempts; wait before the next one."""
 
     hint = "Wait a minute, then try again; a valid token is accepted at any time."
 
 
-class RequestError(SelineError):
-    """The request is not valid."""
-
-
-class InvalidRequest(RequestError):
+class InvalidRequest(SelineError):
     """A field, parameter or header of the request is wrong; nothing was changed."""
 
     hint = "Correct what is named, then try again."
 
 
-class RequestTooLarge(RequestError):
+class RequestTooLarge(SelineError):
     """The request's body is larger than this route takes; nothing was changed."""
 
     hint = "Split it into several documents, or raise `storage.document_bytes_max`."
 
 
-class UnsupportedCoding(RequestError):
+class UnsupportedCoding(SelineError):
     """The request's body has a content coding, which is not supported; nothing was changed."""
 
     hint = "Send the body as it is, without `Content-Encoding`."
 
 
-class RouteNotFound(RequestError):
+class RouteNotFound(SelineError):
     """There is no such address."""
 
     hint = "Check the address, and that the server is not an older Seline."
 
 
-class MethodNotAllowed(RequestError):
+class MethodNotAllowed(SelineError):
     """This address does not take that method."""
 
     hint = "Check the address, and that the server is not an older Seline."
