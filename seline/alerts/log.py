@@ -11,14 +11,16 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final, cast
+from typing import Final
+
+from msgspec.structs import replace
 
 from seline.alerts.queue import SinkQueue, SinkStatus, attempt
 from seline.clock import Clock
 from seline.domain.alerts.lifecycle import (
     Alert,
+    AlertsFile,
     AlertState,
     AlertType,
     Cleared,
@@ -34,8 +36,6 @@ from seline.domain.alerts.lifecycle import (
     trial,
 )
 from seline.domain.alerts.message import worded
-from seline.domain.alerts.record import read_record, write_record
-from seline.domain.document import Json
 from seline.domain.texts import Language
 from seline.errors import SelineError
 from seline.manager import ManagedStore
@@ -67,7 +67,9 @@ class AlertLog:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         """Work over a store that may not be open yet. Until `load`, everything is in memory."""
-        self._state = store.state("alerts.json", object, lambda: None)
+        self._file = store.state(
+            "alerts.json", AlertsFile, lambda: AlertsFile(alerts=(), waiting={})
+        )
         self._clock = clock or store.clock
         self._language: Language = language
         self._renotify = timedelta(hours=renotify_h)
@@ -83,21 +85,22 @@ class AlertLog:
     async def load(self, *, deliver: bool = True) -> None:
         """Add the stored states and queues once the store is open, and start to deliver.
 
-        A record that is broken beyond recovery is reset. One that cannot be read now is retried by
-        `deliver_due`. Raises nothing.
+        A file that cannot be read now is retried by `deliver_due`. Raises nothing.
         """
         try:
-            states, waiting = await self._read()
+            stored = await self._file.load()
         except SelineError as error:
             self._unreadable = True
             _log.warning("could not read the alerts: %s", error.message)
             return
-        self._unreadable = False
-        for state in states:
+        self._unreadable = self._file.failure is not None
+        if self._unreadable:
+            return
+        for state in stored.alerts:
             alert = worded(state.alert, self._language)
             self._states.setdefault(state.key, replace(state, alert=alert))
         for queue in self._queues:
-            queue.add(waiting.get(queue.sink.name, ()), first=True)
+            queue.add(stored.waiting.get(queue.sink.name, ()), first=True)
         self._loaded = True
         if self._unwritten:
             await self._write()
@@ -143,7 +146,7 @@ class AlertLog:
         return await asyncio.gather(*(attempt(queue.sink, alert) for queue in self._queues))
 
     async def close(self) -> None:
-        """Wait a moment for running deliveries; the rest stays in the record. Idempotent."""
+        """Wait a moment for running deliveries; the rest stays in the file. Idempotent."""
         await asyncio.gather(*(queue.stop(wait_s=STOP_WAIT_S) for queue in self._queues))
         if self._unwritten:
             await self._write()
@@ -167,7 +170,7 @@ class AlertLog:
         return [state.alert] if notify else []
 
     async def _publish(self, notified: Sequence[Alert], before: States, now: datetime) -> None:
-        """Queue notifications, drop old states, and write the record if it is worth it."""
+        """Queue notifications, drop old states, and write the file if it is worth it."""
         for queue in self._queues:
             queue.add(notified)
         self._start()
@@ -180,17 +183,19 @@ class AlertLog:
     def _start(self) -> list[asyncio.Task[None]]:
         return [task for queue in self._queues if (task := queue.start()) is not None]
 
-    # the record
+    # the file
 
     async def _write(self) -> None:
-        """Write the record. A write that fails or takes too long is retried later."""
+        """Write the file. A write that fails or takes too long is retried later."""
         self._unwritten = True
         if not self._loaded or self._clock.monotonic() < self._write_after_s:
             return
-        record = self._record()
+        alerts = tuple(self._states.values())
+        waiting = {queue.sink.name: queue.waiting for queue in self._queues if queue.waiting}
+        value = AlertsFile(alerts=alerts, waiting=waiting)
         try:
             async with asyncio.timeout(WRITE_WAIT_S):
-                await self._state.update(lambda _: record)
+                await self._file.update(lambda _: value)
         except (SelineError, TimeoutError) as error:
             self._unwritten = True
             self._write_after_s = self._clock.monotonic() + WRITE_RETRY_S
@@ -198,20 +203,6 @@ class AlertLog:
             _log.warning("could not write the alerts: %s", reason)
         else:
             self._unwritten = False
-
-    def _record(self) -> Json:
-        waiting = {queue.sink.name: queue.waiting for queue in self._queues if queue.waiting}
-        return write_record(self._states.values(), waiting)
-
-    async def _read(self) -> tuple[list[AlertState], dict[str, list[Alert]]]:
-        value = cast("Json", await self._state.load())
-        if self._state.failure is not None:
-            raise self._state.failure
-        try:
-            return ([], {}) if value is None else read_record(value)
-        except (ValueError, KeyError) as error:
-            _log.warning("alerts.json has another shape (%s) and was reset", error)
-        return [], {}
 
 
 def _is_news(before: States, after: States) -> bool:

@@ -76,7 +76,7 @@ class SinkQueue:
         self._status = SinkStatus(name=sink.name, kind=sink.kind, min_severity=sink.min_severity)
 
     @property
-    def waiting(self) -> Sequence[Alert]:
+    def waiting(self) -> tuple[Alert, ...]:
         """The alerts to deliver, in order."""
         return tuple(self._waiting)
 

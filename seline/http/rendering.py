@@ -23,6 +23,8 @@ def plain(value: object) -> Json:
         return cast("Json", value.value)
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, msgspec.Struct):
+        return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, Mapping):
         items = cast("Mapping[str, object]", value).items()
         return {str(name): plain(item) for name, item in items}

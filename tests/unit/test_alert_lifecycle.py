@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from seline.domain.alerts.lifecycle import (
     KIND_OF,
@@ -19,6 +19,7 @@ from seline.domain.alerts.lifecycle import (
     RESOLVED_KEPT_FOR,
     RESOLVED_KEPT_MAX,
     Alert,
+    AlertsFile,
     AlertState,
     AlertType,
     Course,
@@ -33,9 +34,8 @@ from seline.domain.alerts.lifecycle import (
     retained,
     trial,
 )
-from seline.domain.alerts.record import read_record, write_record
 from seline.domain.document import Json
-from tests.unit.values import NOON, json_values, texts
+from tests.unit.values import NOON, json_values
 
 without_deadline = settings(deadline=None)
 RENOTIFY = timedelta(hours=24)
@@ -576,29 +576,20 @@ def test_each_occurrence_is_counted_once_however_often_it_is_raised(minutes: lis
 # alerts.json
 
 
+def written_and_read(file: AlertsFile) -> AlertsFile:
+    return msgspec.json.decode(msgspec.json.encode(file), type=AlertsFile)
+
+
 @without_deadline
 @given(_actions)
-def test_a_record_is_read_as_it_was_written(actions: list[Action]) -> None:
+def test_a_file_is_read_as_it_was_written(actions: list[Action]) -> None:
     machine = Machine()
     for act in actions:
         act(machine)
-    states = list(machine.states.values())
-    waiting = {"chat": machine.notified, "phone": machine.notified[:1]}
+    waiting = {"chat": tuple(machine.notified), "phone": tuple(machine.notified[:1])}
+    file = AlertsFile(alerts=tuple(machine.states.values()), waiting=waiting)
 
-    value = json.loads(json.dumps(write_record(states, waiting)))
-
-    assert read_record(value) == (states, waiting)
-
-
-@without_deadline
-@given(st.dictionaries(texts, json_values, max_size=4), texts)
-def test_any_details_and_subject_can_be_kept(details: dict[str, Json], subject: str) -> None:
-    signal = Raised(type=AlertType.DISK_ERROR, subject=subject, details=details)
-    state, _ = on_raised(None, signal, now=NOON, renotify=RENOTIFY)
-
-    value = json.loads(json.dumps(write_record([state], {})))
-
-    assert read_record(value) == ([state], {})
+    assert written_and_read(file) == file
 
 
 def test_instants_are_kept_to_the_microsecond() -> None:
@@ -606,74 +597,68 @@ def test_instants_are_kept_to_the_microsecond() -> None:
     signal = Raised(type=AlertType.RECOVERY, subject=NAME, at=at)
     state, _ = on_raised(None, signal, now=at, renotify=RENOTIFY)
 
-    [[kept], _] = read_record(write_record([state], {}))
+    [kept] = written_and_read(AlertsFile(alerts=(state,), waiting={})).alerts
 
     assert on_raised(kept, signal, now=at, renotify=RENOTIFY) == (kept, False)
     assert kept.alert.last_at == at
 
 
-def a_record() -> dict[str, Any]:
-    """Return a sound record of one alert that waits."""
-    [alert] = (machine := Machine()).raised(AlertType.RECOVERY, NAME)
-    return cast("dict[str, Any]", write_record(machine.states.values(), {"chat": [alert]}))
+def test_a_file_of_an_earlier_version_is_read() -> None:
+    alert = {
+        "id": "0123456789abcdef",
+        "type": "recovery",
+        "severity": "warning",
+        "state": "open",
+        "document": NAME,
+        "summary": "It was broken.",
+        "details": {"verdict": "torn", "names": ["a", 1, None]},
+        "fix": "",
+        "first_at": "2025-01-06T12:00:00.123456+00:00",
+        "last_at": "2025-01-06T12:00:00+00:00",
+        "count": 2,
+    }
+    state = {
+        "subject": NAME,
+        "alert": alert,
+        "told_at": "2025-01-06T12:00:00+00:00",
+        "told_count": 1,
+        "told_rank": 1000,
+        "worst": "warning",
+    }
+    file = {"format": 1, "alerts": [state], "waiting": {"chat": [alert]}}
 
+    read = msgspec.json.decode(json.dumps(file), type=AlertsFile)
 
-def changed(value: Any, path: tuple[str | int, ...], entry: object) -> Any:
-    """Return a value with one entry replaced, or removed if `entry` is the ellipsis."""
-    if not path:
-        return entry
-    copy: Any = list(value) if isinstance(value, list) else dict(value)
-    if len(path) == 1 and entry is ...:
-        del copy[path[0]]
-    else:
-        copy[path[0]] = changed(copy[path[0]], path[1:], entry)
-    return copy
-
-
-WRONG_FIELDS: Mapping[str, tuple[object, ...]] = {
-    "id": (),
-    "type": ("flood", None),
-    "severity": ("terrible", 1),
-    "state": ("ended", None, []),
-    "document": (),
-    "summary": (),
-    "details": ([], None, "text"),
-    "fix": (),
-    "first_at": ("2025-13-01", 5),
-    "last_at": ("", None),
-    "count": ("1", 2.0, None),
-}
-BROKEN: Mapping[tuple[str | int, ...], tuple[object, ...]] = {
-    (): (None, [], "text", 3, {}),
-    ("format",): (2, "1", None, ...),
-    ("alerts",): ({}, None, ["text"], [None], ...),
-    ("waiting",): ([], None, {"chat": {}}, {"chat": ["text"]}, ...),
-    ("alerts", 0, "subject"): (...,),
-    ("alerts", 0, "told_at"): ("yesterday", None, ...),
-    ("alerts", 0, "told_count"): ("1", 1.5, None, ...),
-    ("alerts", 0, "told_rank"): ("1", [], ...),
-    ("alerts", 0, "worst"): ("terrible", None, ...),
-    ("alerts", 0, "alert"): (None, [], ...),
-    **{
-        (*where, key): (*entries, ...)
-        for where in (("alerts", 0, "alert"), ("waiting", "chat", 0))
-        for key, entries in WRONG_FIELDS.items()
-    },
-}
+    [kept] = read.alerts
+    assert (kept.notified_at, kept.notified_count, kept.notified_rank) == (NOON, 1, 1000)
+    assert kept.alert.first_at == NOON + timedelta(microseconds=123_456)
+    assert read.waiting == {"chat": (kept.alert,)}
+    assert msgspec.to_builtins(kept).keys() == state.keys()
 
 
 @pytest.mark.parametrize(
-    ("path", "entry"), [(path, entry) for path, entries in BROKEN.items() for entry in entries]
+    ("field", "value"),
+    [
+        ("type", "flood"),
+        ("severity", "terrible"),
+        ("state", "ended"),
+        ("details", []),
+        ("last_at", "yesterday"),
+        ("last_at", "0001-01-01T00:00:00+14:00"),
+        ("count", "1"),
+    ],
 )
-def test_a_record_of_another_shape_is_refused(path: tuple[str | int, ...], entry: object) -> None:
-    read_record(a_record())
+def test_a_file_with_a_wrong_field_is_refused(field: str, value: Json) -> None:
+    [alert] = Machine().raised(AlertType.RECOVERY, NAME)
+    file = msgspec.to_builtins(AlertsFile(alerts=(), waiting={"chat": (alert,)}))
+    file["waiting"]["chat"][0][field] = value
 
-    with pytest.raises((ValueError, KeyError)):
-        read_record(changed(a_record(), path, entry))
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(json.dumps(file), type=AlertsFile)
 
 
 @without_deadline
 @given(json_values)
-def test_other_json_values_are_refused_as_a_record(value: Json) -> None:
-    with pytest.raises((ValueError, KeyError)):
-        read_record(value)
+def test_another_json_value_is_refused_as_a_file(value: Json) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        msgspec.json.decode(json.dumps(value), type=AlertsFile)

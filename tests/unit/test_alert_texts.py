@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import cast
 
 import pytest
+from msgspec import structs
 
 from seline.alerts.signals import (
     CHECKSUMS,
@@ -252,7 +253,9 @@ def test_a_resolved_condition_has_another_summary_and_no_next_step() -> None:
 def test_a_resolved_event_keeps_its_summary_and_its_next_step() -> None:
     alert = opened(Raised(type=AlertType.RECOVERY, subject=NAME))
 
-    assert worded(replace(alert, state="resolved"), "en") == replace(alert, state="resolved")
+    assert worded(structs.replace(alert, state="resolved"), "en") == structs.replace(
+        alert, state="resolved"
+    )
 
 
 @pytest.mark.parametrize("made", [opened, resolved])
@@ -373,10 +376,13 @@ def test_a_sentence_with_an_empty_detail_is_left_out() -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("severity", Severity)
 def test_a_title_names_the_service_and_the_severity(severity: Severity, language: Language) -> None:
-    alert = replace(trial(NOON), severity=severity)
+    alert = structs.replace(trial(NOON), severity=severity)
 
     assert "my-bot" in title(alert, "my-bot", language)
-    assert len({title(replace(alert, severity=other), "b", language) for other in Severity}) == 3
+    assert (
+        len({title(structs.replace(alert, severity=other), "b", language) for other in Severity})
+        == 3
+    )
 
 
 def test_a_resolved_alert_has_its_own_title_at_any_severity() -> None:
@@ -388,7 +394,9 @@ def test_a_resolved_alert_has_its_own_title_at_any_severity() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_body_has_the_summary_the_count_and_the_next_step(language: Language) -> None:
-    alert = replace(opened(Raised(type=AlertType.RECOVERY, subject=NAME), language), count=3)
+    alert = structs.replace(
+        opened(Raised(type=AlertType.RECOVERY, subject=NAME), language), count=3
+    )
 
     first, second, third = body(alert, language).splitlines()
 
@@ -399,13 +407,13 @@ def test_a_body_has_the_summary_the_count_and_the_next_step(language: Language) 
 
 
 def test_the_body_of_a_condition_has_its_start_and_no_count() -> None:
-    alert = replace(opened(Raised(type=AlertType.WRONG_MOUNT)), count=4)
+    alert = structs.replace(opened(Raised(type=AlertType.WRONG_MOUNT)), count=4)
 
     english, french = (body(alert, language).splitlines()[1] for language in LANGUAGES)
 
     assert english == "It has been so since 2025-01-06 12:00 UTC."
     assert french == "Cela dure depuis le 2025-01-06 12:00 UTC."
-    assert len(body(replace(alert, state="resolved"), "en").splitlines()) == 2
+    assert len(body(structs.replace(alert, state="resolved"), "en").splitlines()) == 2
 
 
 def test_the_body_of_a_resolved_alert_is_its_summary() -> None:

@@ -19,12 +19,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
+
+from msgspec.structs import replace
 
 from seline.domain.document import Json
+from seline.domain.stored import Stored
 
 QUIET: Final = timedelta(days=1)
 RESOLVED_KEPT_FOR: Final = timedelta(days=7)
@@ -115,13 +118,12 @@ KIND_OF: Final[Mapping[AlertType, AlertKind]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alert:
+class Alert(Stored, frozen=True, kw_only=True):
     """An alert as `GET /alerts` and every sink show it.
 
     `id` is the same from the first notification to the resolution. `count` is the number of
-    occurrences of an event, or of notifications of a condition. `summary` and `fix` are in the
-    language of the settings.
+    occurrences of an event, or of notifications of a condition. `details` are JSON values.
+    `summary` and `fix` are in the language of the settings.
     """
 
     id: str
@@ -130,7 +132,7 @@ class Alert:
     state: Literal["open", "resolved"]
     document: str | None
     summary: str
-    details: Mapping[str, Json]
+    details: Mapping[str, Any]
     fix: str
     first_at: datetime
     last_at: datetime
@@ -163,8 +165,11 @@ class Cleared:
 Signal: TypeAlias = Raised | Cleared
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlertState:
+_TOLD: Final = {f"notified_{field}": f"told_{field}" for field in ("at", "count", "rank")}
+"""The names of these fields in `alerts.json`, where an earlier version wrote them."""
+
+
+class AlertState(Stored, frozen=True, kw_only=True, rename=_TOLD):
     """The state of one (type, subject): the alert, and what its notifications contained.
 
     The `notified_` fields describe the last notification. `worst` is the highest severity notified
@@ -190,6 +195,14 @@ class AlertState:
     @property
     def course(self) -> Course:
         return KIND_OF[self.alert.type].course
+
+
+class AlertsFile(Stored, frozen=True, kw_only=True):
+    """The value of `alerts.json`: the states, and what waits for each sink, in order."""
+
+    format: Literal[1] = 1
+    alerts: tuple[AlertState, ...]
+    waiting: Mapping[str, tuple[Alert, ...]]
 
 
 States: TypeAlias = Mapping[tuple[AlertType, str], AlertState]

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from seline.domain.alerts.lifecycle import KIND_OF, Alert, Course, Severity
 from seline.domain.document import Json
