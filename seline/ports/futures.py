@@ -28,7 +28,7 @@ _in_turn: contextvars.ContextVar[bool] = contextvars.ContextVar("seline_in_turn"
 
 
 async def wait_for(future: Future[T], *, timeout_s: float | None = None) -> T:
-    """Return the future's result. Raises TimeoutError after `timeout_s`; the future goes on.
+    """Return the future's result. Raises TimeoutError after `timeout_s`; the future continues.
 
     Raises NestedEdit in the store's turn, where waiting would deadlock.
     """

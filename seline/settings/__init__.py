@@ -18,35 +18,15 @@ from typing import Any, Final
 from seline.errors import SettingsError
 from seline.settings.rules import RULES, SECRETS, checked, truth
 from seline.settings.sources import from_arguments, from_environment, from_file, from_short_names
-from seline.settings.values import (
-    SECTIONS,
-    Alerting,
-    Backups,
-    DestinationSettings,
-    Exports,
-    Job,
-    Jobs,
-    Log,
-    Server,
-    Settings,
-    Storage,
-)
+from seline.settings.values import SECTIONS, Exports, Job, Jobs, Settings, Storage
 
 __all__ = [
     "SECRETS",
-    "Alerting",
-    "Backups",
-    "DestinationSettings",
-    "Exports",
     "Job",
     "Jobs",
-    "Log",
-    "Server",
     "Settings",
     "Storage",
-    "default_of",
     "load_settings",
-    "sections",
     "setting_names",
     "shown",
 ]
@@ -85,17 +65,6 @@ def load_settings(
 def setting_names() -> list[str]:
     """Return the names of all settings, such as `storage.data_dir`."""
     return sorted(RULES)
-
-
-def sections() -> dict[str, list[str]]:
-    """Return the keys of each section, in the order of their definition."""
-    return {section: [item.name for item in fields(make())] for section, make in SECTIONS.items()}
-
-
-def default_of(name: str) -> object:
-    """Return a setting's default."""
-    section, _, key = name.rpartition(".")
-    return getattr(SECTIONS[section](), key)
 
 
 def shown(settings: Settings, name: str) -> object:

@@ -1,4 +1,4 @@
-"""The rule of each setting: how its value is parsed, and what an error says is allowed."""
+"""The rule of each setting: how its value is parsed, and which values are allowed."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ from seline.domain.alerts.sink_spec import FIELDS_OF
 from seline.errors import SelineError
 from seline.http.problems import STATUS_FOR, status_of
 from seline.http.routes import PREFIX, ROUTES, Route
-from seline.settings import default_of, setting_names
+from seline.settings import setting_names
+from seline.settings.values import SECTIONS
 from tests.docs.blocks import ROOT
 
 ENVIRONMENT = re.compile(r'"((?:SELINE|RAILWAY|FLY|RENDER)_[A-Z_]+|PORT|RENDER)"')
@@ -137,7 +138,8 @@ def test_every_name_is_documented_once(kind: str) -> None:
 @pytest.mark.parametrize("name", setting_names())
 def test_a_setting_has_its_default_on_the_page(name: str) -> None:
     """Compare the default, as TOML, with that of the code."""
-    default = default_of(name)
+    section, _, key = name.rpartition(".")
+    default = getattr(SECTIONS[section](), key)
     as_toml = str(default).lower() if isinstance(default, bool) else str(default)
     if isinstance(default, str):
         as_toml = f'"{default}"'

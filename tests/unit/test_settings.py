@@ -5,21 +5,15 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from seline.errors import SettingsError
-from seline.settings import (
-    SECRETS,
-    Settings,
-    default_of,
-    load_settings,
-    sections,
-    setting_names,
-    shown,
-)
+from seline.settings import SECRETS, Settings, load_settings, setting_names, shown
+from seline.settings.values import SECTIONS
 
 TOML = Path(__file__).parents[2] / "config" / "seline.toml"
 
@@ -50,14 +44,19 @@ def flat(tables: dict[str, Any]) -> dict[str, Any]:
     return {name: table for name, table in tables.items() if name != "jobs"} | jobs
 
 
+def keys_by_section() -> dict[str, list[str]]:
+    """Return the keys of each section, in the order of their definition."""
+    return {section: [item.name for item in fields(make())] for section, make in SECTIONS.items()}
+
+
 def test_the_example_file_has_every_setting_with_its_default() -> None:
     text = TOML.read_text(encoding="utf-8")
     uncommented = re.sub(r"^# (?=[a-z_]+ = )", "", text, flags=re.MULTILINE)
     tables = flat(tomllib.loads(uncommented))
-    assert {name: list(keys) for name, keys in tables.items()} == sections()
+    assert {name: list(keys) for name, keys in tables.items()} == keys_by_section()
     for section, table in flat(tomllib.loads(text)).items():
         for key, value in table.items():
-            expected = default_of(f"{section}.{key}")
+            expected = getattr(SECTIONS[section](), key)
             assert value == (list(expected) if isinstance(expected, tuple) else expected), key
 
 
@@ -210,6 +209,6 @@ def test_a_broken_or_missing_file_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_every_setting_has_a_rule_and_every_secret_is_a_setting() -> None:
-    listed = {f"{section}.{key}" for section, keys in sections().items() for key in keys}
+    listed = {f"{section}.{key}" for section, keys in keys_by_section().items() for key in keys}
     assert listed == set(setting_names())
     assert set(setting_names()) >= SECRETS
