@@ -95,7 +95,7 @@ def every_file_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Usage counts only Seline's own files, not the mount of the fast directory.
     """
-    monkeypatch.setattr(inspect, "LONG_AGO_NS", -1)
+    monkeypatch.setattr(inspect, "AT_REST_NS", -1)
     monkeypatch.setattr(capabilities, "mount_of", lambda _path: None)
 
 
@@ -169,7 +169,7 @@ def try_documents(
 def _recent_changes(recent: bool) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if recent:
-            patch.setattr(inspect, "LONG_AGO_NS", SETTLED_AFTER_NS)
+            patch.setattr(inspect, "AT_REST_NS", SETTLED_AFTER_NS)
         yield
 
 
