@@ -85,7 +85,7 @@ def plan_retention(
     guarded = choose_guarded(newest_first, current_revision)
     if guarded is None:
         return _keep_all(newest_first, "there is no sound one")
-    keep, drop = _sorted_out(newest_first, policy, guarded, current_revision)
+    keep, drop = _decide(newest_first, policy, guarded, current_revision)
     if policy.bytes_max is not None:
         for backup in _over_budget(newest_first, keep, guarded, policy.bytes_max):
             del keep[backup.name]
@@ -222,67 +222,51 @@ def _rules(policy: RetentionPolicy) -> tuple[_Rule, ...]:
     return tuple(_Rule(because, period_of, left) for left, because, period_of in wanted if left)
 
 
-def _sorted_out(
+def _decide(
     newest_first: Sequence[Backup],
     policy: RetentionPolicy,
     guarded: Backup,
     current_revision: Revision | None,
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Return why each backup is kept, and why each is not, by name."""
+    """Return the reasons of the kept and of the dropped backups, by name."""
     keep: dict[str, str] = {}
     drop: dict[str, str] = {}
     rules = _rules(policy)
-    holders = _Holders(current_revision)
+    holders: dict[Revision, tuple[str, str]] = {}
+    if current_revision is not None:
+        holders[current_revision] = ("its document", Verdict.SOUND)
     counted = 0
     for backup in newest_first:
         if backup.pinned:
             keep[backup.name] = _why_pinned(backup)
         elif not _counts(backup):
             continue
-        elif backup is not guarded and (holder := holders.of(backup)):
+        elif backup is not guarded and (holder := _holder(backup, holders)):
             drop[backup.name] = f"same content as {holder}"
         else:
             counted += 1
-            words = [rule.because for rule in rules if rule.wants(backup)]
-            if words or backup is guarded:
-                keep[backup.name] = ", ".join(words) or "newest sound"
+            reasons = [rule.because for rule in rules if rule.wants(backup)]
+            if reasons or backup is guarded:
+                keep[backup.name] = ", ".join(reasons) or "newest sound"
             else:
                 drop[backup.name] = "older than the policy keeps"
-        if backup.name in keep:
-            holders.add(backup)
+        if backup.name in keep and backup.revision is not None and _counts(backup):
+            holders.setdefault(backup.revision, (backup.name, backup.verdict))
     few = counted < max(policy.keep_newest, 1)
-    for backup in newest_first:
-        if backup.name not in keep and backup.name not in drop:
-            verdict = backup.verdict
-            (keep if few else drop)[backup.name] = (
-                f"{verdict}, but there are few sound ones"
-                if few
-                else f"{verdict}, and there are enough sound ones"
-            )
+    reason = "but there are few sound ones" if few else "and there are enough sound ones"
+    broken = [b for b in newest_first if b.name not in keep and b.name not in drop]
+    (keep if few else drop).update({b.name: f"{b.verdict}, {reason}" for b in broken})
     return keep, drop
 
 
-class _Holders:
-    """The contents that the document or a newer kept backup already has."""
+def _holder(backup: Backup, holders: Mapping[Revision, tuple[str, str]]) -> str | None:
+    """Return the name of a newer file with the same content, None if there is none.
 
-    def __init__(self, current_revision: Revision | None) -> None:
-        self._by_revision: dict[Revision, tuple[str, str]] = {}
-        if current_revision is not None:
-            self._by_revision[current_revision] = ("its document", Verdict.SOUND)
-
-    def add(self, backup: Backup) -> None:
-        if backup.revision is not None and _counts(backup):
-            self._by_revision.setdefault(backup.revision, (backup.name, backup.verdict))
-
-    def of(self, backup: Backup) -> str | None:
-        """Return the name of the file with the same content, None if there is none.
-
-        An unchecked file does not count if this backup was verified.
-        """
-        if backup.revision is None or backup.revision not in self._by_revision:
-            return None
-        name, verdict = self._by_revision[backup.revision]
-        return name if verdict in (Verdict.SOUND, backup.verdict) else None
+    `holders` has a name and a verdict per revision. An unchecked file does not count if `backup`
+    was verified.
+    """
+    name, verdict = holders.get(backup.revision or "", ("", ""))
+    return name if verdict in (Verdict.SOUND, backup.verdict) else None
 
 
 def _over_budget(
