@@ -40,11 +40,11 @@ class DeletedFile(Stored, frozen=True, kw_only=True):
     deleted: dict[str, DeletedFor]
 
 
-def with_look(
-    gone: Mapping[str, DeletedFor], missing: Iterable[str], now: datetime
+def observed(
+    deleted: Mapping[str, DeletedFor], missing: Iterable[str], now: datetime
 ) -> dict[str, DeletedFor]:
     """Return the state after an observation that found `missing`; other documents are dropped."""
     return {
-        name: gone[name].seen_again(now) if name in gone else DeletedFor(seen_at=now)
+        name: deleted[name].seen_again(now) if name in deleted else DeletedFor(seen_at=now)
         for name in missing
     }

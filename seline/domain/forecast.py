@@ -77,11 +77,11 @@ def forecast(points: Sequence[Point], *, room_bytes: int) -> Forecast | None:
     )
 
 
-def in_words(found: Forecast) -> str:
+def forecast_text(forecast: Forecast) -> str:
     """Return a forecast as text: `in about 12 days (9 to 20)`."""
-    latest = "never" if found.latest is None else f"{found.latest:.0f}"
-    days = counted(round(found.days), "day")
-    return f"in about {days} ({found.earliest:.0f} to {latest})"
+    latest = "never" if forecast.latest is None else f"{forecast.latest:.0f}"
+    days = counted(round(forecast.days), "day")
+    return f"in about {days} ({forecast.earliest:.0f} to {latest})"
 
 
 def _thinned(points: Sequence[Point], now: datetime) -> Iterable[Point]:

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 from seline.clock import instant_text
 from seline.domain.document import BOT, DocumentKey
-from seline.domain.forecast import DAYS_WARN, in_words
+from seline.domain.forecast import DAYS_WARN, forecast_text
 from seline.domain.pins import LOST
 from seline.domain.plural import counted
 from seline.domain.report import Check, Status
@@ -74,7 +74,7 @@ def _usage(facts: Facts) -> Iterable[Check]:
     ratio, forecast = facts.usage.usage_ratio, facts.monitor.forecast
     detail = f"{ratio:.1%} of the volume is used"
     if forecast is not None:
-        detail += f"; full {in_words(forecast)}"
+        detail += f"; full {forecast_text(forecast)}"
     soon = Status.WARNING if forecast is not None and forecast.days < DAYS_WARN else Status.OK
     status = max(_STATUS_OF_LEVEL[level_of(ratio)], soon, key=_RANK.index)
     fix = "Free space with `seline prune`, delete documents, or enlarge the volume."

@@ -13,7 +13,7 @@ from datetime import timedelta
 from functools import partial
 
 from seline.domain.backup import Backup
-from seline.domain.deletion import DeletedFile, DeletedFor, with_look
+from seline.domain.deletion import DeletedFile, DeletedFor, observed
 from seline.domain.document import BOT, Content, DocumentKey, Revision
 from seline.domain.report import Pruned
 from seline.domain.retention import Dropped, RetentionPlan, plan_deleted, verified_plan
@@ -61,7 +61,7 @@ class Pruner:
 
         names = await self._store.reading(missing, limit_s=math.inf)
         before = await self._deleted.load()
-        ages = with_look(before.deleted, names, self._store.clock.now())
+        ages = observed(before.deleted, names, self._store.clock.now())
         kept = self._deleted.failure is None
         if ages != before.deleted and not dry_run:
             kept = await self._deleted.save(DeletedFile(deleted=ages))

@@ -18,7 +18,7 @@ from seline.domain.forecast import (
     Forecast,
     Point,
     forecast,
-    in_words,
+    forecast_text,
     with_point,
 )
 
@@ -77,7 +77,7 @@ def test_a_full_volume_is_forecast_full_in_zero_days() -> None:
     ("days", "text"), [(1.2, "in about 1 day (1 to 3)"), (12.4, "in about 12 days (1 to 3)")]
 )
 def test_one_day_is_singular_in_the_text(days: float, text: str) -> None:
-    assert in_words(Forecast(days=days, earliest=1.0, latest=3.0, bytes_per_day=1)) == text
+    assert forecast_text(Forecast(days=days, earliest=1.0, latest=3.0, bytes_per_day=1)) == text
 
 
 def test_sixty_days_of_points_stay_few() -> None:
