@@ -51,7 +51,7 @@ from tests.faults.powercut.states import Cut, Cutting, cuts, write
 from tests.faults.powercut.trying import kind_of
 from tests.faults.small_filesystem import FailingDisk, failing_disk
 from tests.proof.figures import note
-from tests.proof.judge import Expected, Outcome, Values, _values, expect, judge, stray
+from tests.proof.judge import Expected, Outcome, Values, expect, judge, read_values, stray
 from tests.proof.operations import (
     DONE,
     NEW,
@@ -387,7 +387,7 @@ def _change_on_failing_disk(name: str, disk: FailingDisk) -> list[str]:
             _wait_for_writer(seline)
             disk.fail_writes()
             outcome = _run_operation(expected, seline, disk)
-            served = _values(seline)
+            served = read_values(seline)
             syncs.release_files()
             disk.allow_writes()
             seline.data.save_json(NEXT, value(NEXT, 1))
@@ -406,7 +406,7 @@ def _check_after_mount(
     """Return what is broken on the disk: what was served and acknowledged must be there."""
     broken = []
     with opened(directory) as restarted:
-        values = _values(restarted)
+        values = read_values(restarted)
         if served is not None and values != served:
             broken.append(f"V3: {served} was served, but the disk holds {values}")
         if served is not None and restarted.data.load_json(NEXT) != value(NEXT, 1):
@@ -550,7 +550,7 @@ def _fail_one_sync(case: SyncCase, workspace: Path, frozen_clock: FakeClock) -> 
             seline.data.save_json(NEXT, value(NEXT, 1))
             broken += [f"V3: {name} is served but not durable" for name in _not_durable(syncs)]
             broken += [f"stray: {name}" for name in stray(volume)]
-            served = _values(seline)
+            served = read_values(seline)
         broken += [f"V3: {name} was synced again" for name in syncs.repeated]
     return broken + _check_after_mount(volume, expected, outcome, served)
 
@@ -580,7 +580,7 @@ def _check_before_reopening(case: SyncCase, seline: Seline, expected: Expected) 
     if case.effect == REFUSED:
         if checks["writing"] != "ok":
             broken.append("the store failed for one file")
-        if _values(seline) != expected.before:
+        if read_values(seline) != expected.before:
             broken.append("the change was refused but something has changed")
         return broken
     if checks["writing"] != "critical":
@@ -884,7 +884,7 @@ def _reopen_and_record_cuts(
         _run_failing_operation(case, expected, seline, volume)
         frozen_clock.advance(REOPEN_EVERY_S + 1)
         seline.data.save_json(A, expected.before[A])
-        served = _values(seline)
+        served = read_values(seline)
         os.write(1, DONE.encode())
     reverted = {**expected.after, A: expected.before[A]}
     assert served in (expected.before, reverted)
@@ -906,7 +906,7 @@ def _check_cuts(states: Sequence[Cut], allowed: Allowed, workspace: Path) -> lis
         directory = workspace / f"cut-{number}-{time.monotonic_ns()}"
         write(cut.tree, directory)
         with opened(directory) as seline:
-            served = _values(seline)
+            served = read_values(seline)
             values = [allowed.acknowledged] if cut.acknowledged else allowed.unacknowledged
             if served not in values:
                 broken.append(f"{cut}: {_summary(served)}")

@@ -49,7 +49,7 @@ def expect(operation: Operation, scratch: Path) -> Expected:
     before = {name: value(name, 2) if name in existing else None for name in NAMES}
     act(operation, scratch)
     with opened(scratch) as seline:
-        after = _values(seline)
+        after = read_values(seline)
     changed = {name for name in NAMES if before[name] != after[name]}
     assert changed == operation.changes, f"{operation.name} changes {sorted(changed)}"
     return Expected(operation=operation, before=before, after=after)
@@ -59,12 +59,12 @@ def judge(directory: Path, expected: Expected, outcome: Outcome) -> list[str]:
     """Open a volume after a fault and return the broken guarantees."""
     broken: list[str] = []
     with opened(directory) as seline:
-        found = _values(seline)
+        found = read_values(seline)
         if not expected.allows(found, outcome):
             broken.append(f"V1, V3, V5: {outcome}, but the values are {_short(found, expected)}")
         broken += _verified(seline, expected)
         broken += _backed_up(seline, expected, found)
-        broken += _works(seline, found)
+        broken += check_next_saves(seline, found)
     broken += [f"stray file: {name}" for name in stray(directory)]
     return broken
 
@@ -82,7 +82,8 @@ def stray(directory: Path) -> list[str]:
     ]
 
 
-def _values(seline: Seline) -> dict[str, Json]:
+def read_values(seline: Seline) -> dict[str, Json]:
+    """Return every document's value, None for an absent one."""
     values: dict[str, Json] = {}
     for name in NAMES:
         loaded = seline.data.load_json(name, default=ABSENT)
@@ -109,7 +110,7 @@ def _backed_up(seline: Seline, expected: Expected, found: Values) -> list[str]:
     ]
 
 
-def _works(seline: Seline, found: Values) -> list[str]:
+def check_next_saves(seline: Seline, found: Values) -> list[str]:
     """Check that the next save of every document works and backs up the old content (V2)."""
     broken = []
     for name in NAMES:

@@ -23,7 +23,7 @@ from seline.clock import SystemClock
 from seline.domain.document import Json
 from seline.errors import OutcomeUnknown, SelineError
 from tests.faults.calls.failing import Calls, Fault
-from tests.proof.judge import NAMES, Expected, Outcome, Values, _values, stray
+from tests.proof.judge import NAMES, Expected, Outcome, Values, read_values, stray
 from tests.proof.operations import DONE, act, opened, value
 
 NEXT: Final = "next.json"
@@ -240,7 +240,7 @@ def _readable(seline: Seline) -> dict[str, Json]:
 
 def _seen(seline: Seline) -> _Seen:
     backups = {backup.name: backup.pinned for backup in seline.data.all_backups()}
-    return _Seen(_values(seline), backups)
+    return _Seen(read_values(seline), backups)
 
 
 def _let_pass(seconds: float) -> None:

@@ -22,7 +22,15 @@ from seline.storage.volume import capabilities, files
 from tests.faults.inspections import inspection_of
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.states import Cut, write
-from tests.proof.judge import SOUND_QUARANTINED, Expected, Outcome, Values, _values, _works, judge
+from tests.proof.judge import (
+    SOUND_QUARANTINED,
+    Expected,
+    Outcome,
+    Values,
+    check_next_saves,
+    judge,
+    read_values,
+)
 from tests.proof.operations import Operation, opened
 
 PROMISED: Final = 1_000
@@ -112,10 +120,10 @@ class Keeping:
         volume, done = directory / self.inside, min(cut.acknowledged, len(self.served) - 1)
         broken = self._format(volume) if self.has_format and done else []
         with opened(volume) as seline:
-            found = _values(seline)
+            found = read_values(seline)
             if found not in self.served[done]:
                 broken.append(f"V1, V3, V5: {done} acknowledged, and there is {found}"[:400])
-            broken += _works(seline, found)
+            broken += check_next_saves(seline, found)
         there = _files(volume)
         due = [data for data, since in self.kept.items() if done >= since]
         due += self.replaced if found == self.served[-1][-1] else ()

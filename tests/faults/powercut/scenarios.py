@@ -46,7 +46,7 @@ from tests.faults.powercut.promises import (
 )
 from tests.faults.powercut.recorder import Recording, recording, tree_of
 from tests.faults.powercut.states import EVERY, Cut, Cutting, cuts, write
-from tests.proof.judge import NAMES, Expected, Values, _values, expect
+from tests.proof.judge import NAMES, Expected, Values, expect, read_values
 from tests.proof.operations import (
     DONE,
     NEW,
@@ -135,7 +135,7 @@ def _after_kills(
             recording(volume, left) as starting,
             opened(volume) as seline,
         ):
-            seen = _values(seline)
+            seen = read_values(seline)
             _say()
         whole = AfterKill(judge, killed.acknowledged, seen)
         for cut in cuts(starting, cutting):
@@ -236,10 +236,10 @@ def _expected(
     documents(scratch)
     before(scratch)
     with opened(scratch) as seline:
-        old = _values(seline)
+        old = read_values(seline)
         for step in steps:
             step.act(seline, scratch)
-            new = _values(seline)
+            new = read_values(seline)
             operation = Operation(
                 name=name,
                 act=lambda *_: None,
@@ -465,7 +465,7 @@ def _of_reopening(
         before = _before(volume)
         with opened(shutil.copytree(volume, volume.with_name("expected"))) as seline:
             change(seline, volume)
-            made = _values(seline)
+            made = read_values(seline)
         older = {**before, A: value(A, 1)}  # where the newest backup has rotted
         both = {**made, STILL: value(STILL, "new")}
         return Keeping(served=[(before, older, made, both), (both,)])
@@ -741,7 +741,7 @@ def _edited_after(
         documents(volume)
         with opened(shutil.copytree(volume, volume.with_name("expected"))) as seline:
             change(seline, volume)
-            after = _values(seline)
+            after = read_values(seline)
         crash(volume, change, exchanges=exchanges)
         (volume / A).unlink()
         (volume / A).write_bytes(edit)
@@ -822,7 +822,7 @@ def _purge(volume: Path) -> None:
 
 def _before(volume: Path) -> Values:
     with opened(volume) as seline:
-        return _values(seline)
+        return read_values(seline)
 
 
 BESIDE: Final = (
