@@ -1,4 +1,4 @@
-"""The process: the library with its admin API, worker and alerts, started and stopped in order."""
+"""The process: start and stop the library, the admin API, the jobs and the alerts in order."""
 
 from seline.server.listening import control_socket, control_socket_path
 from seline.server.process import run_server

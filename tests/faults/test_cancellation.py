@@ -789,7 +789,7 @@ async def test_a_server_closed_while_its_volume_opens_starts_nothing_more(
         gate.close()
         running = await serving(server_settings(volume, alerts__sinks=[a_hook(sink)]))
         signal = Raised(type=AlertType.WRONG_MOUNT, severity=Severity.WARNING)
-        await running._alerts.log.take([signal])
+        await running.alerts.log.take([signal])
         await until(lambda: sink.requests)
         closing = asyncio.create_task(running.close())
         await asyncio.sleep(0.02)

@@ -558,7 +558,7 @@ async def test_an_overdue_job_is_alerted_until_it_succeeds(
     receiver: Receiver, tmp_path: Path
 ) -> None:
     async with running(tmp_path, receiver) as place:
-        place.server._alerts.report_overdue("rotation", None)
+        place.server.alerts.report_overdue("rotation", None)
         [alert] = await until(lambda: received(receiver, "job_overdue"))
         await place.run("rotation")
         [over] = await until(lambda: received(receiver, "job_overdue", state="resolved"))
@@ -624,7 +624,7 @@ async def test_a_command_without_a_server_lists_alerts_and_raises_none(
 
     async with alone(settings) as command:
         assert await command.data.load_json(OTHER)
-        listed = [found.document for found in command._alerts.log.listing()]
+        listed = [found.document for found in command.alerts.log.listing()]
 
     assert NAME in listed
     assert OTHER not in (tmp_path / ".seline" / "alerts.json").read_text()

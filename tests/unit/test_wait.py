@@ -9,7 +9,8 @@ from seline.client.wait import (
     WAIT_S_MAX,
     Wait,
 )
-from seline.server.serving import CLOSE_S, SHUTDOWN_S
+from seline.server.assembly import SHUTDOWN_S
+from seline.server.serving import CLOSE_S
 
 BOT = {"pid": 7, "serves_commands": False}
 OTHER_BOT = {"pid": 8, "serves_commands": False}
