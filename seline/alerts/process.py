@@ -42,8 +42,6 @@ OVER_CHECK_EVERY_S: Final = 30.0
 """How often broken files are read again to see whether they were repaired."""
 FAILURE_WAIT_S: Final = 5.0
 LAST_EVALUATION_S: Final = 1.0
-BROKEN: Final = frozenset({"unrecoverable", "unreadable", "failed"})
-"""The outcomes of findings after which an integrity check sends no heartbeat."""
 STOPS_HEARTBEAT: Final = frozenset(
     {AlertType.UNRECOVERABLE_DOCUMENT, AlertType.WRITES_REFUSED, AlertType.WRONG_MOUNT}
 )
@@ -199,7 +197,7 @@ class AlertProcess:
         if self._heartbeat is None:
             return
         report = self._operations.verifier.report
-        broken = any(found.outcome in BROKEN for found in (report.findings if report else ()))
+        broken = any(found.is_unserved for found in (report.findings if report else ()))
         open_types = {alert.type for alert in self.log.listing() if alert.state == "open"}
         if broken or not STOPS_HEARTBEAT.isdisjoint(open_types):
             _log.warning("no heartbeat: not everything is sound")

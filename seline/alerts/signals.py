@@ -23,8 +23,9 @@ from seline.domain.alerts.lifecycle import (
 from seline.domain.backup import parse_backup_name
 from seline.domain.document import BOT, DocumentKey, Json
 from seline.domain.forecast import DAYS_WARN
+from seline.domain.incident import Incident
 from seline.domain.pins import BLANK, Pin
-from seline.domain.report import Finding, VerifyReport
+from seline.domain.report import OUTCOMES, Finding, VerifyReport
 from seline.domain.usage import LEVELS, UsageLevel
 from seline.errors import (
     SelineError,
@@ -33,7 +34,7 @@ from seline.errors import (
     VolumeNotMounted,
     VolumeReadOnly,
 )
-from seline.ports.store import Capability, DocumentStore, Incident
+from seline.ports.store import Capability, DocumentStore
 
 CHECKSUMS: Final = "checksums"
 RECENT: Final = QUIET
@@ -43,38 +44,6 @@ FINDINGS_MAX: Final = 1000
 DAYS_OVER: Final = 16.0
 """A forecast varies: between DAYS_WARN and this nothing is raised and nothing is cleared."""
 DAYS_CRITICAL: Final = 3.0
-
-TYPE_OF_INCIDENT: Final[Mapping[str, AlertType | None]] = {
-    "recovered": AlertType.RECOVERY,
-    "unrecoverable": AlertType.UNRECOVERABLE_DOCUMENT,
-    "served_from_memory": AlertType.SERVED_FROM_MEMORY,
-    "journal_broken": AlertType.JOURNAL_DAMAGED,
-    "disk_error": AlertType.DISK_ERROR,
-    "blank_save": None,
-    "blank_save_unpinned": AlertType.BLANK_SAVE,
-    "state_not_kept": None,
-    "state_reset": None,
-    "state_unreadable": None,
-    "adopted": None,
-    "edited_meanwhile": None,
-    "set_aside": None,
-    "remade": None,
-    "shed": None,
-    "no_room": None,
-}
-"""None: a person did it, or another signal reports it (a blank save's pin, the volume's usage).
-An unknown kind is reported as a disk error."""
-
-TYPE_OF_OUTCOME: Final[Mapping[str, AlertType | None]] = {
-    "unrecoverable": AlertType.UNRECOVERABLE_DOCUMENT,
-    "unreadable": AlertType.DISK_ERROR,
-    "failed": AlertType.DISK_ERROR,
-    "marked": AlertType.BACKUP_DAMAGED,
-    "recovered": None,
-    "adopted": None,
-    "unsettled": None,
-}
-"""By the outcome of a finding of verify. None: an incident reports it, or no one needs to know."""
 
 TYPE_OF_FAILURE: Final[Mapping[type[SelineError], AlertType]] = {
     VolumeNotMounted: AlertType.WRONG_MOUNT,
@@ -104,7 +73,7 @@ def incident_signals(incidents: Iterable[Incident], now: datetime) -> list[Signa
             at=incident.at,
         )
         for incident in sorted(recent, key=lambda incident: incident.at)
-        if (alert_type := TYPE_OF_INCIDENT.get(incident.kind, AlertType.DISK_ERROR)) is not None
+        if (alert_type := incident.rule.alert) is not None
     ]
 
 
@@ -132,7 +101,7 @@ def report_signals(report: VerifyReport, now: datetime) -> list[Signal]:
             at=finding.found_at,
         )
         for finding in report.findings
-        if (alert_type := TYPE_OF_OUTCOME.get(finding.outcome)) is not None
+        if (alert_type := OUTCOMES[finding.outcome].alert) is not None
         and alert_type is not AlertType.BACKUP_DAMAGED
         and now - finding.found_at <= RECENT
     ]
@@ -255,7 +224,7 @@ def _damaged_backup_signals(report: VerifyReport, now: datetime) -> Iterator[Sig
     """Yield one signal per document with damaged backups, at the instant of the last finding."""
     by_document: dict[str, list[Finding]] = {}
     for finding in report.findings:
-        if TYPE_OF_OUTCOME.get(finding.outcome) is AlertType.BACKUP_DAMAGED:
+        if OUTCOMES[finding.outcome].alert is AlertType.BACKUP_DAMAGED:
             by_document.setdefault(finding.document, []).append(finding)
     for document, findings in by_document.items():
         names: list[Json] = [finding.backup for finding in findings if finding.backup]

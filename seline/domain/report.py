@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
+from seline.domain.alerts.lifecycle import AlertType
 from seline.domain.document import Revision
 
 
@@ -58,20 +61,54 @@ class Reset:
     dry_run: bool
 
 
+class FindingOutcome(StrEnum):
+    """What verify did with a document or backup that it did not find sound."""
+
+    RECOVERED = "recovered"
+    ADOPTED = "adopted"
+    UNSETTLED = "unsettled"
+    UNRECOVERABLE = "unrecoverable"
+    UNREADABLE = "unreadable"
+    FAILED = "failed"
+    MARKED = "marked"
+    """It is a broken backup, which is not counted any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeRule:
+    """What an outcome means. `alert` is None where an incident reports it, or nothing does."""
+
+    unserved: bool = False
+    damage: bool = True
+    alert: AlertType | None = None
+
+
+OUTCOMES: Final[Mapping[FindingOutcome, OutcomeRule]] = {
+    FindingOutcome.RECOVERED: OutcomeRule(),
+    FindingOutcome.ADOPTED: OutcomeRule(damage=False),
+    FindingOutcome.UNSETTLED: OutcomeRule(damage=False),
+    FindingOutcome.UNRECOVERABLE: OutcomeRule(
+        unserved=True, alert=AlertType.UNRECOVERABLE_DOCUMENT
+    ),
+    FindingOutcome.UNREADABLE: OutcomeRule(unserved=True, alert=AlertType.DISK_ERROR),
+    FindingOutcome.FAILED: OutcomeRule(unserved=True, alert=AlertType.DISK_ERROR),
+    FindingOutcome.MARKED: OutcomeRule(alert=AlertType.BACKUP_DAMAGED),
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One document or backup that verify did not find sound.
 
-    `backup` is None if the document itself is meant. `verdict` is the text of a `Verdict`.
-    `outcome` is `recovered`, `adopted`, `unrecoverable`, `unreadable`, `unsettled` or `marked` (a
-    broken backup). `lost` describes what was lost, empty if nothing. `found_at` is when it was
-    first found: a later report copies it.
+    `backup` is None if the document itself is meant. `verdict` is the text of a `Verdict`. `lost`
+    describes what was lost, empty if nothing. `found_at` is when it was first found: a later report
+    copies it.
     """
 
     document: str
     backup: str | None
     verdict: str
-    outcome: str
+    outcome: FindingOutcome
     detail: str
     found_at: datetime
     lost: str = ""
@@ -79,7 +116,7 @@ class Finding:
     @property
     def is_unserved(self) -> bool:
         """Whether it is a document that cannot be served."""
-        return self.backup is None and self.outcome in ("unrecoverable", "unreadable", "failed")
+        return self.backup is None and OUTCOMES[self.outcome].unserved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,15 +133,7 @@ class VerifyReport:
     @property
     def damage(self) -> bool:
         """Whether anything was broken. An adopted hand edit does not count."""
-        return any(found.outcome not in ("adopted", "unsettled") for found in self.findings)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RotationReport:
-    """The result of a rotation of all documents: the backups removed and the bytes freed."""
-
-    backups: int
-    freed_bytes: int
+        return any(OUTCOMES[found.outcome].damage for found in self.findings)
 
 
 class Status(StrEnum):

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from seline.clock import Clock
-from seline.ports.store import Incident
+from seline.domain.incident import Incident, IncidentKind
 
 REPEATED_AFTER: Final = timedelta(days=1)
 INCIDENTS_MAX: Final = 200
@@ -22,7 +22,7 @@ class Incidents:
         self._clock = clock
         self._noted: deque[Incident] = deque(maxlen=INCIDENTS_MAX)
 
-    def note(self, kind: str, document: str, summary: str) -> None:
+    def note(self, kind: IncidentKind, document: str, summary: str) -> None:
         """Report an incident: log it, and keep it for health and the alerts."""
         now = self._clock.now()
         if any(

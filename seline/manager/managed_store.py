@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 from seline.clock import Clock, SystemClock
 from seline.domain.document import BOT, Content, DocumentKey, IfMatch, Revision
+from seline.domain.incident import Incident, IncidentKind
 from seline.domain.verdict import Judged, Verdict
 from seline.manager import changes
 from seline.manager.changes import BlankSaved, Guard
@@ -33,7 +34,6 @@ from seline.ports.store import (
     Current,
     Decision,
     DocumentStore,
-    Incident,
     Outcome,
     Retain,
 )
@@ -213,7 +213,7 @@ class ManagedStore:
 
     # incidents
 
-    def note(self, kind: str, document: str, summary: str) -> None:
+    def note(self, kind: IncidentKind, document: str, summary: str) -> None:
         """Report an incident, at most once a day per kind and document."""
         self._incidents.note(kind, document, summary)
 
@@ -256,7 +256,7 @@ class ManagedStore:
         pinned = readable and blank.pinned
         kept = f"is kept for {self.options.pin_days} days" if pinned else "is its newest backup"
         self.note(
-            "blank_save" if readable else "blank_save_unpinned",
+            IncidentKind.BLANK_SAVE if readable else IncidentKind.BLANK_SAVE_UNPINNED,
             blank.document,
             f"A save removed most of {blank.document} ({blank.reason}); the content before it "
             f"{kept}.",

@@ -13,6 +13,7 @@ from typing import Final, TypeVar, cast
 
 from seline.clock import Clock
 from seline.domain.document import Content, DocumentKey
+from seline.domain.incident import IncidentKind
 from seline.domain.verdict import Judged, Remedy, Verdict
 from seline.errors import (
     DocumentUnreadable,
@@ -128,7 +129,8 @@ class ServedContent:
         try:
             return await self.content_of(store, key, judged)
         except (DocumentUnrecoverable, DocumentUnreadable) as error:
-            kind = "disk_error" if isinstance(error, DocumentUnreadable) else "unrecoverable"
+            unreadable = isinstance(error, DocumentUnreadable)
+            kind = IncidentKind.DISK_ERROR if unreadable else IncidentKind.UNRECOVERABLE
             self._incidents.note(kind, key.name, error.message)
             raise
 
@@ -167,7 +169,7 @@ class ServedContent:
             if content is None:
                 raise
             self._incidents.note(
-                "served_from_memory",
+                IncidentKind.SERVED_FROM_MEMORY,
                 key.name,
                 f"{key.name} is broken on the volume and nothing can be written "
                 f"({error.message}); its sound content is served from memory.",

@@ -19,6 +19,7 @@ import msgspec
 
 from seline.domain.backup import Backup
 from seline.domain.document import SELINE, Content, DocumentKey, Revision
+from seline.domain.incident import IncidentKind
 from seline.domain.retention import RetentionPlan, RetentionPolicy, plan_retention
 from seline.domain.verdict import Verdict
 from seline.errors import (
@@ -120,7 +121,7 @@ class State(Generic[T]):
             if isinstance(error, _SHOWN_BY_HEALTH):
                 _log.warning("%s", why)
             else:
-                self._incidents.note("state_not_kept", "", why)
+                self._incidents.note(IncidentKind.STATE_NOT_KEPT, "", why)
             return False
         return True
 
@@ -164,7 +165,7 @@ class State(Generic[T]):
         self.value = self._default()
         self.failure = error
         self._incidents.note(
-            "state_unreadable",
+            IncidentKind.STATE_UNREADABLE,
             self.key.name,
             f"{self.key.name} cannot be read, and its default is used: {error.message}",
         )
@@ -207,7 +208,7 @@ class State(Generic[T]):
 
     def _report_loss(self, why: str) -> None:
         self._incidents.note(
-            "state_reset",
+            IncidentKind.STATE_RESET,
             self.key.name,
             f"{self.key.name} could not be used and was reset; its bytes are in quarantine. {why}",
         )

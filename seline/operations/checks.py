@@ -17,7 +17,7 @@ from seline.domain.document import BOT, DocumentKey
 from seline.domain.forecast import DAYS_WARN, forecast_text
 from seline.domain.pins import LOST
 from seline.domain.plural import counted
-from seline.domain.report import Check, Status
+from seline.domain.report import Check, FindingOutcome, Status
 from seline.domain.usage import Usage, UsageLevel, level_of
 from seline.errors import DocumentUnrecoverable, SelineError
 from seline.manager.managed_store import ManagedStore
@@ -102,19 +102,10 @@ def _incidents(facts: Facts) -> Iterable[Check]:
         if incident.at >= facts.now - RECENT:
             yield Check(
                 name=incident.kind,
-                status=_STATUS_OF_INCIDENT.get(incident.kind, Status.WARNING),
+                status=incident.rule.status,
                 detail=f"{instant_text(incident.at)} {incident.summary}",
-                fix="Look at what was set aside with `seline quarantine`."
-                if incident.kind in ("recovered", "set_aside", "journal_broken", "state_reset")
-                else "",
+                fix=incident.rule.fix,
             )
-
-
-_STATUS_OF_INCIDENT: Final = {
-    "adopted": Status.INFO,
-    "set_aside": Status.INFO,
-    "edited_meanwhile": Status.INFO,
-}
 
 
 def _pins(facts: Facts) -> Iterable[Check]:
@@ -153,7 +144,7 @@ def _integrity(facts: Facts) -> Iterable[Check]:
             detail = f"everything was verified on {last_full_at:%Y-%m-%d %H:%M} UTC"
             yield Check(name="integrity", status=Status.OK, detail=detail)
         return
-    marked = [found for found in report.findings if found.outcome == "marked"]
+    marked = [found for found in report.findings if found.outcome is FindingOutcome.MARKED]
     if marked:
         yield Check(
             name="integrity",
@@ -203,7 +194,7 @@ def _documents(facts: Facts) -> Iterable[Check]:
     suspects = facts.verifier.unserved | {
         incident.document
         for incident in facts.managed.incidents()
-        if incident.document and incident.kind in ("unrecoverable", "disk_error")
+        if incident.document and incident.rule.unserved
     }
     broken = [name for name in sorted(suspects) if _is_broken(facts.store, name)]
     if not broken:

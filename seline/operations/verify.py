@@ -15,7 +15,8 @@ from typing import Final
 
 from seline.domain.backup import Backup
 from seline.domain.document import BOT, SELINE, DocumentKey
-from seline.domain.report import Finding, VerifyReport
+from seline.domain.incident import IncidentKind
+from seline.domain.report import Finding, FindingOutcome, VerifyReport
 from seline.domain.stored import Stored
 from seline.domain.verdict import Judged, Verdict, usable_as_backup
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError, VolumeFull
@@ -177,9 +178,10 @@ class _Pass:
         try:
             await self._managed.content_of(key, judged)
         except DocumentUnrecoverable as error:
-            self._managed.note("unrecoverable", key.name, error.message)
+            self._managed.note(IncidentKind.UNRECOVERABLE, key.name, error.message)
         except SelineError as error:
-            kind = "no_room" if isinstance(error, VolumeFull) else "disk_error"
+            full = isinstance(error, VolumeFull)
+            kind = IncidentKind.NO_ROOM if full else IncidentKind.DISK_ERROR
             self._managed.note(kind, key.name, error.message)
 
     async def _give_way(self) -> None:
@@ -197,14 +199,15 @@ class _Pass:
         before = len(self._store.incidents())
         try:
             await self._managed.content_of(key, judged)
-            outcome = "adopted" if judged.verdict is Verdict.EDITED else "recovered"
+            edited = judged.verdict is Verdict.EDITED
+            outcome = FindingOutcome.ADOPTED if edited else FindingOutcome.RECOVERED
             detail = judged.reason
         except DocumentUnrecoverable as error:
-            outcome, detail = "unrecoverable", error.message
+            outcome, detail = FindingOutcome.UNRECOVERABLE, error.message
         except DocumentUnreadable as error:
-            outcome, detail = "unreadable", error.message
+            outcome, detail = FindingOutcome.UNREADABLE, error.message
         except SelineError as error:
-            outcome, detail = "failed", error.message
+            outcome, detail = FindingOutcome.FAILED, error.message
         incidents = self._store.incidents()[before:]
         lost = (incident.lost for incident in incidents if incident.document == key.name)
         self._found(key.name, None, str(judged.verdict), outcome, detail, next(lost, ""))
@@ -212,7 +215,7 @@ class _Pass:
     def _unsettled(self, name: str) -> None:
         self._documents += 1
         detail = "it is being written just now; it was left alone"
-        self._found(name, None, str(Verdict.UNSETTLED), "unsettled", detail)
+        self._found(name, None, str(Verdict.UNSETTLED), FindingOutcome.UNSETTLED, detail)
 
     async def _check_backups(self, key: DocumentKey, since: datetime | None) -> None:
         for backup in await self._managed.reading(lambda: list(self._store.backups(key))):
@@ -228,7 +231,9 @@ class _Pass:
             self._bytes_read += len(judged.content.data) if judged.content else 0
             if not usable_as_backup(key, judged):
                 detail = judged.reason or "it cannot be used"
-                self._found(key.name, backup.name, str(judged.verdict), "marked", detail)
+                self._found(
+                    key.name, backup.name, str(judged.verdict), FindingOutcome.MARKED, detail
+                )
 
     def _fresh_backup(self, key: DocumentKey, backup: Backup) -> Judged | None:
         self._store.drop_cached_pages(key, backup.name)
@@ -242,7 +247,7 @@ class _Pass:
         document: str,
         backup: str | None,
         verdict: str,
-        outcome: str,
+        outcome: FindingOutcome,
         detail: str,
         lost: str = "",
     ) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol, TypeAlias, TypeVar
 
@@ -22,6 +22,7 @@ import msgspec
 from seline.domain.backup import Backup
 from seline.domain.counters import Figures
 from seline.domain.document import Content, DocumentInfo, DocumentKey, Json, Revision
+from seline.domain.incident import Incident
 from seline.domain.json_codec import decode
 from seline.domain.retention import Dropped, RetentionPlan
 from seline.domain.usage import Usage
@@ -154,22 +155,6 @@ class QuarantineItem:
     document: str
     taken_at: datetime
     size_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Incident:
-    """Something that happened to a document or the volume and that a person should hear of.
-
-    `kind`: `recovered`, `unrecoverable`, `adopted`, `edited_meanwhile`, `disk_error`, …
-    `lost` says in plain words what was lost, empty when nothing was.
-    """
-
-    kind: str
-    document: str
-    at: datetime
-    summary: str
-    lost: str = ""
-    details: dict[str, Json] = field(default_factory=dict[str, Json])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

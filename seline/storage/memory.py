@@ -18,6 +18,7 @@ from seline.clock import Clock, SystemClock
 from seline.domain.backup import Backup, backup_name, next_stamp
 from seline.domain.counters import Counting, Figures
 from seline.domain.document import BOT, Content, DocumentInfo, DocumentKey
+from seline.domain.incident import Incident
 from seline.domain.retention import Dropped, verified_plan
 from seline.domain.usage import Usage
 from seline.domain.verdict import Judged, Verdict
@@ -25,7 +26,6 @@ from seline.errors import BackupNotFound, DocumentNotFound, SelineError, StoreCl
 from seline.ports.store import (
     Atom,
     Capability,
-    Incident,
     Outcome,
     QuarantineItem,
     Retain,

@@ -21,8 +21,6 @@ from seline.alerts.signals import (
     DAYS_OVER,
     DAYS_WARN,
     TYPE_OF_FAILURE,
-    TYPE_OF_INCIDENT,
-    TYPE_OF_OUTCOME,
     capability_signals,
     failure_signals,
     forecast_signals,
@@ -43,8 +41,9 @@ from seline.domain.alerts.lifecycle import (
     on_raised,
 )
 from seline.domain.alerts.message import worded
+from seline.domain.incident import RULES, Incident, IncidentKind
 from seline.domain.pins import BY_HAND, Pin
-from seline.domain.report import Finding, VerifyReport
+from seline.domain.report import OUTCOMES, Finding, FindingOutcome, VerifyReport
 from seline.domain.usage import LEVELS, UsageLevel
 from seline.errors import (
     DocumentUnrecoverable,
@@ -59,7 +58,7 @@ from seline.errors import (
 from seline.manager import DataManager, ManagedStore
 from seline.operations import Operations
 from seline.ports.alerts import Delivery
-from seline.ports.store import Capability, Incident
+from seline.ports.store import Capability
 from seline.storage.volume.store import VolumeOptions, open_volume
 from tests.clocks import FakeClock
 from tests.stores import managed, options
@@ -170,7 +169,7 @@ def an_incident(
     kind: str, *, document: str = NAME, lost: str = "", at_s: float = 0, source: str = "memory"
 ) -> Incident:
     return Incident(
-        kind=kind,
+        kind=IncidentKind(kind),
         document=document,
         at=NOW + timedelta(seconds=at_s),
         summary="So it was.",
@@ -187,7 +186,8 @@ def a_report(*findings: Finding) -> VerifyReport:
 
 def a_finding(outcome: str, *, document: str = NAME, backup: str | None = None) -> Finding:
     return Finding(
-        document=document, backup=backup, verdict="altered", outcome=outcome, detail="So it is.",
+        document=document, backup=backup, verdict="altered",
+        outcome=FindingOutcome(outcome), detail="So it is.",
         found_at=NOW,
     )  # fmt: skip
 
@@ -213,21 +213,16 @@ def cleared(signals: Iterable[Signal]) -> set[AlertType]:
 # incidents, pins and findings
 
 
-@pytest.mark.parametrize(("kind", "type"), TYPE_OF_INCIDENT.items())
-def test_an_incident_gives_the_signal_of_its_kind(kind: str, type: AlertType | None) -> None:
+@pytest.mark.parametrize("kind", IncidentKind)
+def test_an_incident_gives_the_signal_of_its_kind(kind: IncidentKind) -> None:
     signals = incident_signals([an_incident(kind)], NOW)
 
-    if type is None:
+    expected = RULES[kind].alert
+    if expected is None:
         assert signals == []
     else:
         signal = only(signals)
-        assert (signal.type, signal.subject, signal.at) == (type, NAME, NOW)
-
-
-def test_an_incident_of_an_unknown_kind_is_a_disk_error() -> None:
-    signal = only(incident_signals([an_incident("of a later time")], NOW))
-
-    assert (signal.type, signal.details["what"]) == (AlertType.DISK_ERROR, "So it was.")
+        assert (signal.type, signal.subject, signal.at) == (expected, NAME, NOW)
 
 
 def test_incidents_give_signals_oldest_first() -> None:
@@ -257,12 +252,12 @@ def test_the_pin_of_a_blank_save_gives_a_signal_for_a_day() -> None:
     assert pin_signals([a_pin(BY_HAND), late], NOW) == []
 
 
-@pytest.mark.parametrize("outcome", TYPE_OF_OUTCOME)
-def test_a_finding_gives_a_signal_unless_an_incident_reports_it(outcome: str) -> None:
-    backup = f"{NAME}_1" if outcome == "marked" else None
+@pytest.mark.parametrize("outcome", FindingOutcome)
+def test_a_finding_gives_a_signal_unless_an_incident_reports_it(outcome: FindingOutcome) -> None:
+    backup = f"{NAME}_1" if outcome is FindingOutcome.MARKED else None
     signals = report_signals(a_report(a_finding(outcome, backup=backup)), NOW)
 
-    expected = TYPE_OF_OUTCOME[outcome]
+    expected = OUTCOMES[outcome].alert
     assert [signal.type for signal in signals] == ([] if expected is None else [expected])
     assert {(signal.subject, signal.at) for signal in signals} <= {(NAME, NOW)}
 

@@ -13,7 +13,6 @@ from msgspec import structs
 
 from seline.alerts.signals import (
     CHECKSUMS,
-    TYPE_OF_INCIDENT,
     capability_signals,
     failure_signals,
     forecast_signals,
@@ -47,12 +46,13 @@ from seline.domain.alerts.message import (
     worded,
 )
 from seline.domain.document import Json
+from seline.domain.incident import Incident, IncidentKind
 from seline.domain.pins import Pin
-from seline.domain.report import Finding, VerifyReport
+from seline.domain.report import Finding, FindingOutcome, VerifyReport
 from seline.domain.texts import LANGUAGES, Language, fields_of
 from seline.domain.usage import LEVELS, UsageLevel
 from seline.errors import DocumentUnrecoverable, VolumeFailed, VolumeNotMounted
-from seline.ports.store import Capability, Incident
+from seline.ports.store import Capability
 from seline.settings import setting_names
 from tests.unit.values import NOON
 
@@ -63,7 +63,12 @@ DAY = timedelta(days=1)
 
 def an_incident(kind: str, *, document: str = NAME, lost: str = "", **details: Json) -> Incident:
     return Incident(
-        kind=kind, document=document, at=NOON, summary="So it was.", lost=lost, details=details
+        kind=IncidentKind(kind),
+        document=document,
+        at=NOON,
+        summary="So it was.",
+        lost=lost,
+        details=details,
     )
 
 
@@ -75,7 +80,8 @@ def a_report(*findings: Finding) -> VerifyReport:
 
 def a_finding(outcome: str, *, verdict: str = "altered", backup: str | None = None) -> Finding:
     return Finding(
-        document=NAME, backup=backup, verdict=verdict, outcome=outcome, detail="So it is.",
+        document=NAME, backup=backup, verdict=verdict,
+        outcome=FindingOutcome(outcome), detail="So it is.",
         found_at=NOON,
     )  # fmt: skip
 
@@ -102,7 +108,7 @@ def all_signals() -> Iterator[Signal]:
             an_incident("recovered", verdict=verdict, source="memory"),
             an_incident("recovered", verdict=verdict, source=backup, lost="changes after"),
         )
-    yield from of_incidents(*map(an_incident, TYPE_OF_INCIDENT))
+    yield from of_incidents(*map(an_incident, IncidentKind))
     yield from of_incidents(an_incident("disk_error", document=""))
     for outcome in ("unrecoverable", "unreadable", "failed"):
         yield from of_findings(a_finding(outcome))

@@ -10,9 +10,10 @@ from datetime import datetime
 from seline.clock import Clock
 from seline.domain.backup import Backup
 from seline.domain.document import DocumentKey, Json
+from seline.domain.incident import Incident, IncidentKind
 from seline.domain.retention import Dropped
 from seline.errors import StorageError
-from seline.ports.store import Incident, Outcome
+from seline.ports.store import Outcome
 from seline.storage.planner import Found, Publish
 from seline.storage.volume.os_errors import describe, is_full
 
@@ -38,12 +39,13 @@ class Events:
         """Tell what the disk said."""
         what = describe(error)
         _log.error("%s: %s", doing, what)
-        self._tell("no_room" if is_full(error) else "disk_error", f"{doing}: {what}")
+        kind = IncidentKind.NO_ROOM if is_full(error) else IncidentKind.DISK_ERROR
+        self._tell(kind, f"{doing}: {what}")
 
     def remade(self, name: str) -> None:
         """Tell of a directory that had gone."""
         self._tell(
-            "remade",
+            IncidentKind.REMADE,
             f"{name}/ was removed, or moved away, while Seline was running; it was made again, "
             "empty.",
         )
@@ -52,7 +54,7 @@ class Events:
         """Tell which backups made room."""
         size_bytes = sum(dropped.backup.size_bytes for dropped in shed)
         self._tell(
-            "shed",
+            IncidentKind.SHED,
             "The volume is nearly full, so old backups make room, never the newest sound one of a "
             f"document: first {len(shed)} of {size_bytes} bytes, from {shed[0].backup.name} on.",
             backups=[dropped.backup.name for dropped in shed],
@@ -64,9 +66,9 @@ class Events:
         incident = _recovered(publish, now) if found.broken else _adopted(found, now)
         _log.warning("%s", incident.summary)
         self.tell(incident)
-        return incident.kind == "recovered"
+        return incident.kind is IncidentKind.RECOVERED
 
-    def _tell(self, kind: str, summary: str, **details: Json) -> None:
+    def _tell(self, kind: IncidentKind, summary: str, **details: Json) -> None:
         """Tell of something that is no single document's."""
         self.tell(
             Incident(kind=kind, document="", at=self.clock.now(), summary=summary, details=details)
@@ -77,7 +79,7 @@ def _recovered(publish: Publish, now: datetime) -> Incident:
     found, name = publish.found, publish.key.name
     if found.content is None or publish.content is None:
         return Incident(
-            kind="set_aside",
+            kind=IncidentKind.SET_ASIDE,
             document=name,
             at=now,
             summary=f"{name} was given up ({found.judged.reason}); its bytes are in quarantine.",
@@ -85,7 +87,7 @@ def _recovered(publish: Publish, now: datetime) -> Incident:
     lost = "" if found.source is None else _lost_since(found.source)
     source = "memory" if found.source is None else f"backup {found.source.name}"
     return Incident(
-        kind="recovered",
+        kind=IncidentKind.RECOVERED,
         document=name,
         at=now,
         summary=f"{name} was {found.judged.verdict} ({found.judged.reason}). It was recovered from "
@@ -102,7 +104,7 @@ def _lost_since(source: Backup) -> str:
 
 def _adopted(found: Found, now: datetime) -> Incident:
     return Incident(
-        kind="adopted",
+        kind=IncidentKind.ADOPTED,
         document=found.key.name,
         at=now,
         summary=f"{found.key.name} was taken over as it lies there: {found.judged.reason}.",

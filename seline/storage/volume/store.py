@@ -31,6 +31,7 @@ from seline.domain.document import (
     DocumentKey,
     is_document_name,
 )
+from seline.domain.incident import Incident
 from seline.domain.retention import Dropped
 from seline.domain.usage import Usage
 from seline.domain.verdict import UNCHECKED, Judged, Verdict
@@ -43,7 +44,6 @@ from seline.errors import (
 from seline.ports.store import (
     Atom,
     Capability,
-    Incident,
     Outcome,
     QuarantineItem,
     Retain,

@@ -30,8 +30,8 @@ from datetime import datetime
 from typing import Final
 
 from seline.domain.document import Content, DocumentKey
+from seline.domain.incident import Incident
 from seline.domain.verdict import Verdict
-from seline.ports.store import Incident
 from seline.storage.planner import Found, Plan, Publish
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import BackupIndex

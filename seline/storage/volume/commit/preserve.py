@@ -17,9 +17,9 @@ from msgspec.structs import replace
 
 from seline.domain.backup import Backup
 from seline.domain.document import Content
+from seline.domain.incident import Incident, IncidentKind
 from seline.domain.json_codec import why_not_json
 from seline.domain.verdict import Verdict
-from seline.ports.store import Incident
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.commit.staging import (
@@ -227,7 +227,7 @@ class Preserver:
         place = "quarantine" if backup is None else f"backup {backup.name}"
         self.report(
             Incident(
-                kind="edited_meanwhile",
+                kind=IncidentKind.EDITED_MEANWHILE,
                 document=name,
                 at=now,
                 summary=f"{name} was edited by hand while it was saved; the edit is kept as "

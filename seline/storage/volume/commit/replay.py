@@ -17,11 +17,11 @@ from typing import Final
 from seline.domain.backup import Backup, backup_name
 from seline.domain.checksum import NewerFormat, decode_checksum
 from seline.domain.document import BOT, SELINE, Content, DocumentKey
+from seline.domain.incident import Incident, IncidentKind
 from seline.domain.json_codec import why_not_json
 from seline.domain.recovery import choose_backup
 from seline.domain.verdict import Verdict
 from seline.errors import UnsupportedFormat
-from seline.ports.store import Incident
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.capabilities import Capabilities
@@ -239,7 +239,7 @@ class Replay:
         files.sync(self._volume.seline)
         self._tell(
             Incident(
-                kind="journal_broken",
+                kind=IncidentKind.JOURNAL_BROKEN,
                 document="",
                 at=now,
                 summary=f"The journal was damaged on the disk ({why}); a change of several "

@@ -1,0 +1,91 @@
+"""Incidents: what happened to a document or the volume, and what each kind means.
+
+A kind has one row in `RULES`: how health shows it, which alert reports it, and the next step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from seline.domain.alerts.lifecycle import AlertType
+from seline.domain.document import Json
+from seline.domain.report import Status
+
+
+class IncidentKind(StrEnum):
+    """What happened."""
+
+    RECOVERED = "recovered"
+    UNRECOVERABLE = "unrecoverable"
+    SERVED_FROM_MEMORY = "served_from_memory"
+    DISK_ERROR = "disk_error"
+    JOURNAL_BROKEN = "journal_broken"
+    BLANK_SAVE = "blank_save"
+    BLANK_SAVE_UNPINNED = "blank_save_unpinned"
+    STATE_RESET = "state_reset"
+    STATE_UNREADABLE = "state_unreadable"
+    STATE_NOT_KEPT = "state_not_kept"
+    ADOPTED = "adopted"
+    EDITED_MEANWHILE = "edited_meanwhile"
+    SET_ASIDE = "set_aside"
+    REMADE = "remade"
+    SHED = "shed"
+    NO_ROOM = "no_room"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentRule:
+    """What a kind of incident means.
+
+    `alert` is None where a person caused the incident, or another alert reports it. `unserved`
+    says that the document could not be served.
+    """
+
+    status: Status = Status.WARNING
+    alert: AlertType | None = None
+    fix: str = ""
+    unserved: bool = False
+
+
+_LOOK: Final = "Look at what was set aside with `seline quarantine`."
+RULES: Final[Mapping[IncidentKind, IncidentRule]] = {
+    IncidentKind.RECOVERED: IncidentRule(alert=AlertType.RECOVERY, fix=_LOOK),
+    IncidentKind.UNRECOVERABLE: IncidentRule(alert=AlertType.UNRECOVERABLE_DOCUMENT, unserved=True),
+    IncidentKind.SERVED_FROM_MEMORY: IncidentRule(alert=AlertType.SERVED_FROM_MEMORY),
+    IncidentKind.DISK_ERROR: IncidentRule(alert=AlertType.DISK_ERROR, unserved=True),
+    IncidentKind.JOURNAL_BROKEN: IncidentRule(alert=AlertType.JOURNAL_DAMAGED, fix=_LOOK),
+    IncidentKind.BLANK_SAVE: IncidentRule(),
+    IncidentKind.BLANK_SAVE_UNPINNED: IncidentRule(alert=AlertType.BLANK_SAVE),
+    IncidentKind.STATE_RESET: IncidentRule(fix=_LOOK),
+    IncidentKind.STATE_UNREADABLE: IncidentRule(),
+    IncidentKind.STATE_NOT_KEPT: IncidentRule(),
+    IncidentKind.ADOPTED: IncidentRule(status=Status.INFO),
+    IncidentKind.EDITED_MEANWHILE: IncidentRule(status=Status.INFO),
+    IncidentKind.SET_ASIDE: IncidentRule(status=Status.INFO, fix=_LOOK),
+    IncidentKind.REMADE: IncidentRule(),
+    IncidentKind.SHED: IncidentRule(),
+    IncidentKind.NO_ROOM: IncidentRule(),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """One incident. `document` is empty if it concerns the volume.
+
+    `lost` describes what was lost, empty if nothing. `details` go to the alert's texts.
+    """
+
+    kind: IncidentKind
+    document: str
+    at: datetime
+    summary: str
+    lost: str = ""
+    details: dict[str, Json] = field(default_factory=dict[str, Json])
+
+    @property
+    def rule(self) -> IncidentRule:
+        return RULES[self.kind]
