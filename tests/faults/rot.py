@@ -474,18 +474,19 @@ def crash_in_transaction(filled: FilledVolume, workspace: Path) -> list[CrashedV
 
 
 def _call_before(patch: pytest.MonkeyPatch, method: str, callback: Callable[..., None]) -> None:
-    def patched(*args: Any, **more: Any) -> None:
+    def patched(*args: Any, **more: Any) -> object:
         callback()
-        real(*args, **more)
+        return real(*args, **more)
 
     real = getattr(ExchangeCommitter, method)
     patch.setattr(ExchangeCommitter, method, patched)
 
 
 def _call_after(patch: pytest.MonkeyPatch, method: str, callback: Callable[..., None]) -> None:
-    def patched(*args: Any, **more: Any) -> None:
-        real(*args, **more)
+    def patched(*args: Any, **more: Any) -> object:
+        result = real(*args, **more)
         callback()
+        return result
 
     real = getattr(ExchangeCommitter, method)
     patch.setattr(ExchangeCommitter, method, patched)
