@@ -1,1 +1,1 @@
-"""Alerts: what happened becomes a notification, kept across restarts and delivered to each sink."""
+"""Alerts: from signals to notifications that reach every sink, across restarts."""

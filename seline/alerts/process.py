@@ -82,8 +82,8 @@ class AlertProcess:
     def start(self) -> None:
         """Start the background task, whether or not the store is open.
 
-        Without it nothing is raised or delivered: a command that opens a volume of its own only
-        lists the alerts.
+        Without it nothing is raised or delivered: a command that opens the volume without a server
+        only lists the alerts.
         """
         self._running = asyncio.get_running_loop().create_task(self._run(), name="seline-alerts")
 

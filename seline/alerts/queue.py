@@ -28,8 +28,8 @@ _log = logging.getLogger("seline.alerts")
 class SinkStatus:
     """The state of one sink as `GET /alerts` shows it.
 
-    `failures` counts the failed attempts since the last success, `detail` says why the last one
-    failed. `given_up` counts the alerts that were dropped since the start.
+    `failures` counts the failed attempts since the last success; `detail` is the reason of the last
+    one. `given_up` counts the alerts that were dropped since the start.
     """
 
     name: str
@@ -138,7 +138,7 @@ class SinkQueue:
         )
 
     def _remove(self, alert: Alert) -> None:
-        """Remove an alert, wherever it is in the queue now."""
+        """Remove an alert from any position in the queue."""
         self._waiting = [other for other in self._waiting if other is not alert]
 
     def _drop_surplus(self) -> None:

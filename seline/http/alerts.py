@@ -1,4 +1,4 @@
-"""The handlers for alerts: what there is to hear of, and a test of everyone who should hear."""
+"""The handlers for alerts: the list, and the test alert."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from seline.http.rendering import answer, plain
 
 
 async def list_alerts(request: web.Request) -> web.StreamResponse:
-    """Answer the alerts, open ones first, and how each sink stands."""
+    """Answer the alerts, the open ones first, and the status of each sink."""
     log = _log(request)
     alerts = [_shape(alert) for alert in log.listing()]
-    return answer({"alerts": alerts, "sinks": plain(log.sinks())})
+    return answer({"alerts": alerts, "sinks": log.sinks()})
 
 
 async def test_alerts(request: web.Request) -> web.StreamResponse:
-    """Send the test alert to every sink now; answer what became of it at each."""
-    return answer({"deliveries": [plain(one) for one in await _log(request).test()]})
+    """Send the test alert to every sink now; answer the outcome at each."""
+    return answer({"deliveries": await _log(request).test()})
 
 
 def _log(request: web.Request) -> AlertLog:
@@ -32,7 +32,7 @@ def _log(request: web.Request) -> AlertLog:
 
 
 def _shape(alert: Alert) -> Json:
-    """Return SPEC's shape: `document` only where the alert is about one."""
+    """Return an alert as JSON, with `document` only if it is about one."""
     shape = plain(alert)
     assert isinstance(shape, dict)
     return {name: value for name, value in shape.items() if name != "document" or value}

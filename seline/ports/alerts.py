@@ -12,7 +12,7 @@ from seline.domain.alerts.lifecycle import Alert, Severity
 class Delivery:
     """The outcome of one attempt to deliver an alert to a sink.
 
-    `detail` says why it failed, without addresses, tokens or headers; empty on success.
+    `detail` is the reason of a failure, without addresses, tokens or headers; empty on success.
     `retry_after_s` is how long the sink asks to wait. `refused`: the sink does not accept this
     alert, but may accept others.
     """

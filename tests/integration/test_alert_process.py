@@ -424,7 +424,7 @@ async def test_a_volume_that_cannot_be_opened_is_alerted_until_it_can(
 ) -> None:
     monkeypatch.setattr("seline.library.TRY_AGAIN_S", 0.05)
     data_dir = tmp_path / "data"
-    data_dir.write_text("a file stands where the directory shall be")
+    data_dir.write_text("a file in the place of the directory")
     async with waiting(data_dir, receiver) as place:
         [alert] = await until(lambda: received(receiver, "writes_refused"))
         data_dir.unlink()

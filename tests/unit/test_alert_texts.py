@@ -175,7 +175,7 @@ def test_each_sentence_has_the_same_fields_in_every_language(kind: AlertType) ->
     english, french = (sentences(words(kind, language)) for language in ("en", "fr"))
 
     assert list(map(fields_of, english)) == list(map(fields_of, french))
-    assert not [one for one, other in zip(english, french, strict=True) if one and one == other]
+    assert not [same for same, other in zip(english, french, strict=True) if same and same == other]
 
 
 def test_each_label_has_the_same_fields_in_every_language() -> None:

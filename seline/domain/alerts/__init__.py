@@ -1,1 +1,1 @@
-"""Alerts as pure values: their lifecycle, their words, and when to retry."""
+"""Alerts as pure values: their life cycle, their texts, and when to retry a delivery."""

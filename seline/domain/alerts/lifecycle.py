@@ -166,7 +166,7 @@ Signal: TypeAlias = Raised | Cleared
 
 
 _TOLD: Final = {f"notified_{field}": f"told_{field}" for field in ("at", "count", "rank")}
-"""The names of these fields in `alerts.json`, where an earlier version wrote them."""
+"""The names of these fields in `alerts.json`."""
 
 
 class AlertState(Stored, frozen=True, kw_only=True, rename=_TOLD):
