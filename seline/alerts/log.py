@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from seline.alerts.queue import SinkQueue, SinkStatus, attempt
 from seline.clock import Clock
 from seline.domain.alerts.lifecycle import (
+    RENOTIFY_H,
     Alert,
     AlertsFile,
     AlertState,
@@ -41,7 +42,6 @@ from seline.errors import SelineError
 from seline.manager import ManagedStore
 from seline.ports.alerts import AlertSink, Delivery
 
-RENOTIFY_H: Final = 24.0
 WRITE_WAIT_S: Final = 1.0
 WRITE_RETRY_S: Final = 30.0
 DELIVER_WAIT_S: Final = 30.0

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
-from seline.alerts.log import RENOTIFY_H, AlertLog
+from seline.alerts.log import AlertLog
 from seline.alerts.signals import (
     capability_signals,
     failure_signals,
@@ -28,7 +28,7 @@ from seline.alerts.signals import (
     run_signals,
     usage_signals,
 )
-from seline.domain.alerts.lifecycle import AlertType, Signal
+from seline.domain.alerts.lifecycle import RENOTIFY_H, AlertType, Signal
 from seline.domain.job import JobRecord, JobStatus, Run, RunOutcome
 from seline.domain.report import VerifyReport
 from seline.domain.texts import Language

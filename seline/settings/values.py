@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
+from seline.domain.alerts.lifecycle import RENOTIFY_H
 from seline.domain.alerts.sink_spec import SinkSpec
 from seline.domain.retention import RetentionPolicy
 from seline.domain.texts import Language
@@ -101,7 +102,7 @@ class Alerting:
     """`[alerts]`: where alerts are sent, in which language, and how often they are repeated."""
 
     language: Language = "en"
-    renotify_h: float = 24.0
+    renotify_h: float = RENOTIFY_H
     heartbeat_url: str | None = field(default=None, repr=False)
     sinks: tuple[SinkSpec, ...] = ()
 
