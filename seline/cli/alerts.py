@@ -43,7 +43,7 @@ async def alerts(api: Api, options: GlobalOptions, action: str | None) -> Exit:
 
 async def _test(api: Api, options: GlobalOptions) -> Exit:
     with terminal.busy("Sending the test alert"):
-        tested = (await api.request("POST", "/alerts/test")).value()
+        tested = await api.request("POST", "/alerts/test")
     deliveries: list[dict[str, Any]] = tested["deliveries"]
     if options.json:
         terminal.out_json(tested)

@@ -102,9 +102,9 @@ async def _pin(
     backup: str,
     body: dict[str, str] | None = None,
 ) -> None:
-    response = await api.request(method, "/documents/{}/backups/{}/pin", name, backup, body=body)
-    if options.json and response.data:
-        terminal.out_json(response.value())
+    pinned = await api.request(method, "/documents/{}/backups/{}/pin", name, backup, body=body)
+    if options.json and pinned is not None:
+        terminal.out_json(pinned)
 
 
 @api_verb(
@@ -142,7 +142,7 @@ async def restore(
 
     async def send(dry_run: bool) -> Any:
         query = dry_run_query(dry_run)
-        return (await api.request("POST", "/restore-backup", query=query, body=body)).value()
+        return await api.request("POST", "/restore-backup", query=query, body=body)
 
     done = await carry_out(options, send, _restore_plan, dry_run=dry_run, yes=yes)
     if done is None:
@@ -183,7 +183,7 @@ async def prune(api: Api, options: GlobalOptions, dry_run: bool, yes: bool) -> N
 
     async def send(dry_run: bool) -> Any:
         with terminal.busy("Reading the backups"):
-            return (await api.request("POST", "/prune", query=dry_run_query(dry_run))).value()
+            return await api.request("POST", "/prune", query=dry_run_query(dry_run))
 
     def show(preview: dict[str, Any]) -> str:
         if not preview["pruned"]:

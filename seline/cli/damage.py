@@ -43,7 +43,7 @@ async def verify(api: Api, options: GlobalOptions, sums: bool) -> Exit:
     A broken document is recovered if a sound content exists. Exits 3 if anything was damaged.
     """
     with terminal.busy("Reading every document and backup"):
-        report = (await api.request("POST", "/verify")).value()
+        report = await api.request("POST", "/verify")
     if options.json and not sums:
         terminal.out_json(report)
     else:
@@ -106,7 +106,7 @@ async def reset(api: Api, options: GlobalOptions, name: str, dry_run: bool, yes:
 
     async def send(dry_run: bool) -> Any:
         query = dry_run_query(dry_run)
-        return (await api.request("POST", "/documents/{}/reset", name, query=query)).value()
+        return await api.request("POST", "/documents/{}/reset", name, query=query)
 
     plan = (
         f"{name} would be given up: its broken bytes would be kept in quarantine/, and the name "
@@ -118,7 +118,7 @@ async def reset(api: Api, options: GlobalOptions, name: str, dry_run: bool, yes:
 
 async def _quarantined(api: Api, item: str) -> bytes:
     try:
-        return (await api.request("GET", "/quarantine/{}", item)).data
+        return await api.read("/quarantine/{}", item)
     except DocumentNotFound as error:
         raise DocumentNotFound(
             f"There is no {item} in quarantine.", hint="`seline quarantine` lists the items."

@@ -72,7 +72,7 @@ async def _show(scratch: str) -> None:
 
         terminal.out()
         terminal.out("3. Detection and recovery. The next read compares the checksum:")
-        value = (await api.request("GET", "/documents/{}", NAME)).data
+        value = await api.read("/documents/{}", NAME)
         terminal.out(f"   Seline answers      {_on_one_line(value)}")
         terminal.out(f"   The file again has  {_on_one_line(_bytes_of(path))}")
 
@@ -98,7 +98,7 @@ async def _flip_document(options: GlobalOptions, name: str, *, dry_run: bool) ->
             "--url and SELINE_URL."
         )
     async with connected(options) as api:
-        sound = (await api.request("GET", "/documents/{}", name)).data
+        sound = await api.read("/documents/{}", name)
     flip = choose_flip(sound)
     file = os.path.join(settings.data_dir, name)
     if dry_run:
@@ -144,8 +144,8 @@ def _flip_text(flip: Flip) -> str:
 
 
 async def _save(api: Api, value: object) -> None:
-    response = await api.request("PUT", "/documents/{}", NAME, body=value)
-    terminal.out(f"   {value}  revision {response.revision[:12]}…")
+    saved = await api.request("PUT", "/documents/{}", NAME, body=value)
+    terminal.out(f"   {value}  revision {saved['revision'][:12]}…")
 
 
 async def _recovered(api: Api) -> list[dict[str, Any]]:

@@ -67,14 +67,13 @@ def save(
     body = read_source(file)
 
     async def put(api: Api) -> None:
-        response = await api.request(
+        saved = await api.request(
             "PUT", "/documents/{}", name, query=query, body=body, headers=headers
         )
-        saved = response.value()
         if options.json:
             terminal.out_json(saved)
         else:
-            terminal.out(response.revision)
+            terminal.out(saved["revision"])
         terminal.notice(f"{name} is saved{' (new)' if saved['created'] else ''}.")
 
     with name_source(file, body):
@@ -100,10 +99,10 @@ async def load(api: Api, options: GlobalOptions, name: str, backup: str | None) 
     """
     del options  # a document is JSON already
     if backup is None:
-        response = await api.request("GET", "/documents/{}", name)
+        data = await api.read("/documents/{}", name)
     else:
-        response = await api.request("GET", "/documents/{}/backups/{}", name, backup)
-    terminal.out_bytes(response.data)
+        data = await api.read("/documents/{}/backups/{}", name, backup)
+    terminal.out_bytes(data)
 
 
 @api_verb(
@@ -161,7 +160,7 @@ async def delete(
 
     async def send(dry_run: bool) -> Any:
         query = dry_run_query(dry_run) | ({"purge": "true"} if purge else {})
-        return (await api.request("DELETE", "/documents/{}", name, query=query)).value()
+        return await api.request("DELETE", "/documents/{}", name, query=query)
 
     deleted = await carry_out(options, send, _delete_plan, dry_run=dry_run, yes=yes)
     if deleted is None:

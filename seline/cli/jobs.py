@@ -48,7 +48,7 @@ async def jobs(api: Api, options: GlobalOptions, action: str | None, name: str |
 
 
 async def _run(api: Api, options: GlobalOptions, name: str) -> Exit:
-    started = (await api.request("POST", "/jobs/{}/run", name)).value()
+    started = await api.request("POST", "/jobs/{}/run", name)
     with terminal.busy(f"Running {name}"):
         run = await _ended(api, name, started["run"])
     broken = await _broken(api) if name == _INTEGRITY and run["outcome"] == "ok" else None

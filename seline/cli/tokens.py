@@ -68,7 +68,7 @@ async def create(
     body: dict[str, str] = {"scope": scope, "label": label}
     if expires_days is not None:
         body["expires_at"] = _in_days(expires_days)
-    created = (await api.request("POST", "/tokens", body=body)).value()
+    created = await api.request("POST", "/tokens", body=body)
     if options.json:
         terminal.out_json(created)
     else:
@@ -127,7 +127,7 @@ async def revoke(
 
     async def send(dry_run: bool) -> Any:
         if not dry_run:
-            return (await api.request("DELETE", "/tokens/{}", identifier)).value()
+            return await api.request("DELETE", "/tokens/{}", identifier)
         for listed in (await api.get("/tokens"))["tokens"]:
             if listed["id"] == identifier:
                 return listed

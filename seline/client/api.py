@@ -34,23 +34,6 @@ _ERRORS: Final[Mapping[str, type[SelineError]]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ApiResponse:
-    """A response that is not an error, with its whole body."""
-
-    status: int
-    headers: Mapping[str, str]
-    data: bytes
-
-    def value(self) -> Any:
-        """Return the body as JSON."""
-        return json.loads(self.data)
-
-    @property
-    def revision(self) -> str:
-        return self.headers.get("ETag", "").strip('"')
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """Where the API listens: a base URL, or a Unix socket.
 
@@ -101,19 +84,24 @@ class Api:
         query: Mapping[str, str] | None = None,
         body: object = None,
         headers: Mapping[str, str] | None = None,
-    ) -> ApiResponse:
-        """Send one request and return the response.
+    ) -> Any:
+        """Send one request and return the JSON value of the response, None for an empty one.
 
         Each `{}` of the path takes one of `names`. `body` is bytes, or a JSON value.
         """
         request = self.stream(method, path, *names, query=query, body=body, headers=headers)
         async with request as response:
             data = await response.read()
-            return ApiResponse(status=response.status, headers=response.headers, data=data)
+        return json.loads(data) if data else None
 
     async def get(self, path: str, *names: str) -> Any:
         """Return the JSON value at a path."""
-        return (await self.request("GET", path, *names)).value()
+        return await self.request("GET", path, *names)
+
+    async def read(self, path: str, *names: str) -> bytes:
+        """Return the bytes at a path."""
+        async with self.stream("GET", path, *names) as response:
+            return await response.read()
 
     @asynccontextmanager
     async def stream(
@@ -167,7 +155,7 @@ class Api:
 
     @contextmanager
     def _connection_errors(self, *, changes: bool) -> Generator[None]:
-        """Turn a connection's error into a SelineError that says what it means for the request."""
+        """Turn a connection's error into a SelineError that names the request's outcome."""
         where = self.endpoint.where
         try:
             yield
