@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -31,7 +32,7 @@ from seline.errors import ExportDamaged, ImportRefused
 if TYPE_CHECKING:
     from seline.client import Api
     from seline.domain.manifest import Manifest
-    from seline.folders.legacy import LegacyFolder
+    from seline.folders.legacy import LegacyFile
 
 _NAMES_SHOWN_MAX: Final = 20
 
@@ -88,7 +89,7 @@ async def _import(
     async def send(dry_run: bool) -> Any:
         query = dry_run_query(dry_run) | {"mode": mode}
         with terminal.busy("Checking the import" if dry_run else "Importing"):
-            return (await api.request("POST", "/import", query=query, body=body)).value()
+            return await api.request("POST", "/import", query=query, body=body)
 
     if await carry_out(options, send, _show_plan, dry_run=dry_run, yes=yes):
         terminal.notice("The import is done; each replaced content is a backup now.")
@@ -166,34 +167,33 @@ def _read_legacy(source: str, *, skip_broken: bool) -> bytes:
     from seline.folders.legacy import as_export, read_legacy_folder
 
     with terminal.busy("Reading the folder"):
-        folder = read_legacy_folder(source)
-    _notify(folder, skip_broken=skip_broken)
-    if folder.unusable and not skip_broken:
+        files = read_legacy_folder(source)
+    _notify(files, skip_broken=skip_broken)
+    usable = [file for file in files if not file.reason]
+    if len(usable) < len(files) and not skip_broken:
         raise ImportRefused(
-            f"{counted(len(folder.unusable), 'file')} of {source} cannot be imported; nothing was "
-            "changed.",
+            f"{counted(len(files) - len(usable), 'file')} of {source} cannot be imported; nothing "
+            "was changed.",
             hint="Correct the files that are named above, or leave them out with --skip-broken.",
         )
-    if not folder.usable and has_unfinished_export(source):
+    if not usable and has_unfinished_export(source):
         raise ExportDamaged(
             f"The export {source} is not whole: it has no {MANIFEST_NAME}.",
             hint="Take another export: the manifest is written last, so this one is unfinished.",
         )
-    if not folder.usable:
+    if not usable:
         raise ImportRefused(
             f"{source} holds no .json file that can be imported.",
             hint="Name the folder in which the older bot kept its files.",
         )
-    return as_export(folder.usable)
+    return as_export(usable)
 
 
-def _notify(folder: LegacyFolder, *, skip_broken: bool) -> None:
-    for usable in folder.usable:
-        if usable.file != usable.name:
-            terminal.notice(f"renamed: {usable.file} becomes {usable.name}")
-    for unusable in folder.unusable:
-        word = "left out" if skip_broken else "unusable"
-        terminal.notice(f"{word}: {unusable.file}: {unusable.reason}")
-        terminal.notice(f"  {unusable.hint}")
-    for file in folder.skipped:
-        terminal.notice(f"skipped: {file} (Seline writes its own)")
+def _notify(files: Sequence[LegacyFile], *, skip_broken: bool) -> None:
+    for file in files:
+        if file.reason:
+            word = "left out" if skip_broken else "unusable"
+            terminal.notice(f"{word}: {file.file}: {file.reason}")
+            terminal.notice(f"  {file.hint}")
+        elif file.file != file.name:
+            terminal.notice(f"renamed: {file.file} becomes {file.name}")

@@ -5,6 +5,7 @@ Nothing in the folder is changed, and no link is followed.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -23,114 +24,72 @@ _FIRST = re.compile(r"^[^A-Za-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Usable:
-    """A file that can be imported: its own name, the document's name, its bytes."""
+class LegacyFile:
+    """A .json file of the folder. One that cannot be imported has a reason and a next step."""
 
     file: str
-    name: str
-    data: bytes
+    name: str = ""
+    """The document's name."""
+    data: bytes = b""
+    reason: str = ""
+    hint: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unusable:
-    """A file that cannot be imported, with the reason and the next step."""
+def read_legacy_folder(folder: str) -> list[LegacyFile]:
+    """Read every .json file of the folder, sorted by name.
 
-    file: str
-    reason: str
-    hint: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LegacyFolder:
-    """What a folder holds. `skipped` are files that Seline writes itself."""
-
-    usable: tuple[Usable, ...]
-    unusable: tuple[Unusable, ...]
-    skipped: tuple[str, ...]
-
-
-def read_legacy_folder(folder: str) -> LegacyFolder:
-    """Read every .json file of the folder; sub-folders, such as backups, are left out."""
+    Leaves out sub-folders, such as backups, and metadata.json, which Seline writes itself.
+    """
     with os.scandir(folder) as entries:
         files = sorted(entry.name for entry in entries if _is_json_file(entry))
-    skipped = tuple(file for file in files if file == METADATA_NAME)
-    read = [_read_file(folder, file) for file in files if file != METADATA_NAME]
-    named = _named([file for file in read if isinstance(file, Usable)])
-    unusable = [file for file in (*read, *named) if isinstance(file, Unusable)]
-    return LegacyFolder(
-        usable=tuple(file for file in named if isinstance(file, Usable)),
-        unusable=tuple(sorted(unusable, key=lambda file: file.file)),
-        skipped=skipped,
-    )
+    taken = {file for file in files if is_document_name(file)}
+    return [_read_file(folder, file, taken) for file in files]
 
 
-def as_export(usable: Sequence[Usable]) -> bytes:
+def as_export(files: Sequence[LegacyFile]) -> bytes:
     """Return the files as the body of one import, their bytes unchanged."""
-    members = (json.dumps(file.name).encode() + b": " + file.data for file in usable)
+    members = (json.dumps(file.name).encode() + b": " + file.data for file in files)
     return b'{"files": {' + b",\n".join(members) + b"}}"
 
 
 def _is_json_file(entry: os.DirEntry[str]) -> bool:
-    return entry.name.lower().endswith(_SUFFIX) and not entry.is_dir(follow_symlinks=False)
+    is_json = entry.name.lower().endswith(_SUFFIX) and entry.name != METADATA_NAME
+    return is_json and not entry.is_dir(follow_symlinks=False)
 
 
-def _read_file(folder: str, file: str) -> Usable | Unusable:
+def _read_file(folder: str, file: str, taken: set[str]) -> LegacyFile:
+    """Read a file and choose its document's name, which is added to `taken`."""
     try:
         data = _read(os.path.join(folder, file))
         decode_strict(data)
     except NotJson as error:
-        return Unusable(file=file, reason=f"{error}.", hint=error.hint)
-    except _NotRegular:
-        return Unusable(
-            file=file,
-            reason="a link or another special file, which is not followed.",
-            hint="Put a copy of the real file in its place.",
-        )
+        return LegacyFile(file=file, reason=f"{error}.", hint=error.hint)
     except OSError as error:
-        return Unusable(
+        return LegacyFile(
             file=file,
             reason=f"it cannot be read: {error.strerror}.",
-            hint="Give yourself the right to read it.",
+            hint="Put a copy of it there that is a regular file and that you may read.",
         )
-    return Usable(file=file, name=file, data=data)
-
-
-class _NotRegular(Exception):
-    """This is not a regular file."""
+    name = file if file in taken else _free_name(valid_name(file), taken)
+    if name is None:
+        return LegacyFile(
+            file=file,
+            reason="no document name can be made of it.",
+            hint="Rename it: letters, digits, `_`, `.` and `-`, ending in .json.",
+        )
+    taken.add(name)
+    return LegacyFile(file=file, name=name, data=data)
 
 
 def _read(path: str) -> bytes:
-    """Return a regular file's bytes; the check and the read use one descriptor."""
+    """Return a regular file's bytes. Raises OSError for a link or another special file."""
     if os.path.islink(path):
-        raise _NotRegular
+        raise OSError(errno.ELOOP, "it is a link, which is not followed")
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(descriptor, "rb") as source:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise _NotRegular
+            raise OSError(errno.EINVAL, "it is not a regular file")
         return source.read()
-
-
-def _named(files: Sequence[Usable]) -> list[Usable | Unusable]:
-    """Give each file a valid document name; a valid name is kept."""
-    taken = {file.file for file in files if is_document_name(file.file)}
-    named: list[Usable | Unusable] = []
-    for file in files:
-        if file.file in taken:
-            named.append(file)
-            continue
-        name = _free_name(valid_name(file.file), taken)
-        if name is None:
-            named.append(
-                Unusable(
-                    file=file.file,
-                    reason="no document name can be made of it.",
-                    hint="Rename it: letters, digits, `_`, `.` and `-`, ending in .json.",
-                )
-            )
-            continue
-        taken.add(name)
-        named.append(Usable(file=file.file, name=name, data=file.data))
-    return named
 
 
 def valid_name(file: str) -> str | None:

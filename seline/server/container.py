@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeAlias
 
 from seline.errors import SettingsError
 from seline.settings import load_settings
@@ -18,17 +17,13 @@ from seline.settings import load_settings
 USER_ID: Final = 10001
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessUser:
-    """The user and group of a process, or of a directory."""
-
-    uid: int
-    gid: int
+User: TypeAlias = tuple[int, int]
+"""A user id and a group id."""
 
 
-def must_hand_over(process: ProcessUser, owner: ProcessUser, target: ProcessUser) -> bool:
+def must_hand_over(process: User, owner: User, target: User) -> bool:
     """Return whether to change the owner: the process is root, and the owner is not the target."""
-    return process.uid == 0 and owner != target
+    return process[0] == 0 and owner != target
 
 
 def data_dir(environ: Mapping[str, str]) -> str | None:
@@ -42,7 +37,7 @@ def data_dir(environ: Mapping[str, str]) -> str | None:
         return None
 
 
-def hand_over(directory: str, target: ProcessUser) -> bool:
+def hand_over(directory: str, target: User) -> bool:
     """Make `target` the owner of a directory; return whether the owner changed.
 
     Raises OSError for a link, and for what is not a directory.
@@ -51,25 +46,26 @@ def hand_over(directory: str, target: ProcessUser) -> bool:
     descriptor = os.open(directory, flags)
     try:
         status = os.fstat(descriptor)
-        owner = ProcessUser(status.st_uid, status.st_gid)
-        if not must_hand_over(ProcessUser(os.getuid(), os.getgid()), owner, target):
+        owner = (status.st_uid, status.st_gid)
+        if not must_hand_over((os.getuid(), os.getgid()), owner, target):
             return False
-        os.fchown(descriptor, target.uid, target.gid)
+        os.fchown(descriptor, *target)
         return True
     finally:
         os.close(descriptor)
 
 
-def become(target: ProcessUser) -> None:
+def become(target: User) -> None:
     """Drop root for good; do nothing for another user."""
     if os.getuid() != 0:
         return
+    uid, gid = target
     os.setgroups([])
-    os.setgid(target.gid)
-    os.setuid(target.uid)
+    os.setgid(gid)
+    os.setuid(uid)
 
 
-def start(arguments: Sequence[str], target: ProcessUser) -> NoReturn:
+def start(arguments: Sequence[str], target: User) -> NoReturn:
     """Hand the data directory over, become `target`, and run `seline` with these arguments."""
     directory = data_dir(os.environ)
     if directory is not None and os.path.isdir(directory) and os.getuid() == 0:
@@ -84,4 +80,4 @@ def start(arguments: Sequence[str], target: ProcessUser) -> NoReturn:
 
 
 if __name__ == "__main__":
-    start(sys.argv[1:] or ["serve"], ProcessUser(USER_ID, USER_ID))
+    start(sys.argv[1:] or ["serve"], (USER_ID, USER_ID))

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from seline.server.container import USER_ID, ProcessUser, data_dir, hand_over, must_hand_over
+from seline.server.container import USER_ID, User, data_dir, hand_over, must_hand_over
 from seline.settings import Storage
 
 ROOT = Path(__file__).parents[2]
 ROOT_USER, SELINE_USER, OTHER_USER = (
-    ProcessUser(0, 0),
-    ProcessUser(USER_ID, USER_ID),
-    ProcessUser(1000, 1000),
+    (0, 0),
+    (USER_ID, USER_ID),
+    (1000, 1000),
 )
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="changing the owner of a mount needs root"
@@ -37,7 +37,7 @@ needs_root = pytest.mark.skipif(
     ],
 )
 def test_only_root_hands_a_mount_over_and_only_a_foreign_one(
-    process: ProcessUser, owner: ProcessUser, expected: bool
+    process: User, owner: User, expected: bool
 ) -> None:
     assert must_hand_over(process, owner, SELINE_USER) is expected
 
