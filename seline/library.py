@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, cast
@@ -29,7 +28,8 @@ from seline.outbound.destinations.folder import Folder
 from seline.ports.futures import refuse_in_turn, run_without_loop
 from seline.ports.store import DocumentStore
 from seline.settings import Settings, load_settings
-from seline.storage.volume.store import VolumeOptions, VolumeStore, open_volume
+from seline.storage.volume.open import VolumeOptions, open_volume
+from seline.storage.volume.store import VolumeStore
 
 LOCK_WAIT_S: Final = 5.0
 TRY_AGAIN_S: Final = 5.0
@@ -156,8 +156,10 @@ def start(
     """
     opening: Future[DocumentStore] = Future()
     opening.set_running_or_notify_cancel()
-    options = replace(
-        volume_options(settings, lock_wait_s=lock_wait_s, mount_wait_s=mount_wait_s),
+    options = volume_options(
+        settings,
+        lock_wait_s=lock_wait_s,
+        mount_wait_s=mount_wait_s,
         serves_commands=serves_commands,
     )
 
@@ -216,24 +218,28 @@ def get_lessons_service() -> LessonsLearned:
 
 
 def volume_options(
-    settings: Settings, *, lock_wait_s: float, mount_wait_s: float = 0.0
+    settings: Settings,
+    *,
+    lock_wait_s: float,
+    mount_wait_s: float = 0.0,
+    serves_commands: bool = False,
 ) -> VolumeOptions:
     """Return how the volume is opened under these settings."""
     storage = settings.storage
-    limit_mb = storage.volume_limit_mb
     return VolumeOptions(
         data_dir=settings.data_dir,
         lock_wait_s=lock_wait_s,
         mount_wait_s=mount_wait_s,
         mount_required=settings.mount_required,
         mount_expected_under=settings.mount_expected_under,
-        limit_mb=limit_mb,
+        limit_mb=storage.volume_limit_mb,
         reserve_percent=storage.reserve_percent,
         document_bytes_max=storage.document_bytes_max,
         documents_max=storage.documents_max,
         settle_s=storage.settle_s,
         cache_bytes_max=storage.cache_bytes_max,
         strict=settings.strict,
+        serves_commands=serves_commands,
     )
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from seline.clock import Clock
-from seline.library import manager_options
+from seline.library import manager_options, volume_options
 from seline.manager import DataManager, ManagedStore, ManagerOptions
 from seline.operations import Operations
 from seline.ports.store import DocumentStore
 from seline.settings import load_settings
-from seline.storage.volume.store import VolumeOptions, open_volume
+from seline.storage.volume.open import open_volume
+from seline.storage.volume.store import VolumeStore
 
 
 def options(**changes: Any) -> ManagerOptions:
@@ -35,6 +36,11 @@ def data_over(store: ManagedStore) -> DataManager:
 
 def open_managed(directory: Path, clock: Clock, **changes: Any) -> ManagedStore:
     """Open a volume with a clock of the test's own; `limit_mb` goes to the volume."""
-    limit_mb = changes.pop("limit_mb", None)
-    volume = VolumeOptions(data_dir=str(directory), lock_wait_s=0, limit_mb=limit_mb)
-    return managed(open_volume(volume, clock=clock), clock=clock, **changes)
+    store = open_store(directory, clock, limit_mb=changes.pop("limit_mb", None))
+    return managed(store, clock=clock, **changes)
+
+
+def open_store(directory: Path, clock: Clock | None = None, **changes: Any) -> VolumeStore:
+    """Open a volume with the default options, some changed, and without waiting."""
+    defaults = volume_options(load_settings(environ={}), lock_wait_s=0)
+    return open_volume(replace(defaults, data_dir=str(directory), **changes), clock=clock)

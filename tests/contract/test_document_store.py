@@ -24,8 +24,8 @@ from seline.manager import changes
 from seline.manager.encoding import Encoding
 from seline.ports.store import Atom, Change, Current, Decision, DocumentStore, Leave, Put, Remove
 from seline.storage.memory import MemoryStore
-from seline.storage.volume.store import VolumeOptions, open_volume
 from tests.clocks import FakeClock
+from tests.stores import open_store
 
 KEY = DocumentKey(BOT, "user_profile.json")
 OTHER = DocumentKey(BOT, "lessons_learned.json")
@@ -40,8 +40,7 @@ def store(
     if request.param == "memory":
         opened = MemoryStore(clock=clock)
     else:
-        options = VolumeOptions(data_dir=str(tmp_path), lock_wait_s=0, strict=True)
-        opened = open_volume(options, clock=clock)
+        opened = open_store(tmp_path, clock, strict=True)
     yield opened
     opened.close()
 

@@ -30,12 +30,11 @@ from seline.outbound.destinations.folder import Folder
 from seline.ports.alerts import Delivery
 from seline.ports.futures import run_without_loop
 from seline.storage.volume import capabilities
-from seline.storage.volume.store import VolumeOptions, open_volume
 from tests.clocks import FakeClock
 from tests.faults.powercut.trying import fast_place, kind_of
 from tests.faults.test_damage import rewrite
 from tests.proof.figures import note
-from tests.stores import managed
+from tests.stores import managed, open_store
 
 SUITE: Final = "clock"
 NAME: Final = "user_profile.json"
@@ -56,10 +55,7 @@ class StoreWithClock:
         self.open()
 
     def open(self) -> None:
-        options = VolumeOptions(
-            data_dir=str(self.directory), lock_wait_s=0, settle_s=0.0, limit_mb=200
-        )
-        opened = open_volume(options, clock=self.clock)
+        opened = open_store(self.directory, self.clock, settle_s=0.0, limit_mb=200)
         self.store = managed(opened, clock=self.clock, retention=self.retention, settle_s=0.0)
         self.operations = Operations(self.store)
         self.data = DataManager(self.store, self.operations)

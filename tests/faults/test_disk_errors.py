@@ -13,9 +13,9 @@ import pytest
 
 from seline import errors
 from seline.ports.futures import run_without_loop
-from seline.storage.volume.store import VolumeOptions, VolumeStore, open_volume
+from seline.storage.volume.store import VolumeStore
 from tests.clocks import FakeClock
-from tests.stores import data_over, managed
+from tests.stores import data_over, managed, open_store
 
 A = "a.json"
 
@@ -25,9 +25,7 @@ class FrozenClockStore:
 
     def __init__(self, directory: Path) -> None:
         self.clock = FakeClock()
-        self.store: VolumeStore = open_volume(
-            VolumeOptions(data_dir=str(directory), lock_wait_s=0, strict=False), clock=self.clock
-        )
+        self.store: VolumeStore = open_store(directory, self.clock)
         self.data = data_over(managed(self.store, clock=self.clock))
 
     def run(self, coroutine: object) -> object:

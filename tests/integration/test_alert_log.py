@@ -24,9 +24,8 @@ from seline.domain.texts import Language
 from seline.library import Seline
 from seline.manager import ManagedStore
 from seline.ports.alerts import Delivery
-from seline.storage.volume.store import VolumeOptions, open_volume
 from tests.clocks import FakeClock
-from tests.stores import managed
+from tests.stores import managed, open_store
 
 NAME = "user_profile.json"
 HOUR_S = 3600.0
@@ -563,9 +562,8 @@ class Disk:
     """A volume whose fsync calls can fail or hang."""
 
     def __init__(self, directory: Path, clock: FakeClock, patch: pytest.MonkeyPatch) -> None:
-        options = VolumeOptions(data_dir=str(directory), lock_wait_s=0)
         self.clock = clock
-        self.managed = managed(open_volume(options, clock=clock), clock=clock)
+        self.managed = managed(open_store(directory, clock), clock=clock)
         self._patch = patch
 
     @contextmanager

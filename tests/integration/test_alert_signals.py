@@ -59,9 +59,8 @@ from seline.manager import DataManager, ManagedStore
 from seline.operations import Operations
 from seline.ports.alerts import Delivery
 from seline.ports.store import Capability
-from seline.storage.volume.store import VolumeOptions, open_volume
 from tests.clocks import FakeClock
-from tests.stores import managed, options
+from tests.stores import managed, open_store, options
 
 NAME = "user_profile.json"
 LONG = {f"field_{number}": "a value of some length" for number in range(40)}
@@ -94,8 +93,7 @@ class Place:
         self.open()
 
     def open(self) -> None:
-        options = VolumeOptions(data_dir=str(self.directory), lock_wait_s=0, settle_s=0.0)
-        self.store = open_volume(options, clock=self.clock)
+        self.store = open_store(self.directory, self.clock, settle_s=0.0)
         managed_store = managed(self.store, clock=self.clock, settle_s=0.0)
         self.operations = Operations(managed_store)
         self.data = DataManager(managed_store, self.operations)

@@ -10,7 +10,7 @@ import pytest
 from seline.blocking import Seline, open_seline
 from seline.domain.document import BOT, SELINE, DocumentKey
 from seline.errors import DocumentNotFound
-from seline.storage.volume.directory import hold
+from seline.storage.volume.lock import hold
 from seline.storage.volume.quarantine import free_aside_name, list_quarantine
 from tests.clocks import FakeClock
 

@@ -13,17 +13,15 @@ from typing import Final
 
 from seline.clock import Clock
 from seline.domain.backup import Backup
-from seline.domain.document import BOT, Content, DocumentKey, is_document_name
+from seline.domain.document import BOT, Content, DocumentKey
 from seline.domain.retention import Dropped, plan_shedding
 from seline.domain.usage import Room, room_for
 from seline.domain.verdict import Verdict
 from seline.errors import VolumeFull
 from seline.storage.planner import Plan, Publish
-from seline.storage.volume import files
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.disk_usage import DiskUsage, blocks
 from seline.storage.volume.events import Events
-from seline.storage.volume.os_errors import named
 from seline.storage.volume.rotation import Rotation
 
 SHED_BYTES_MIN: Final = 1 << 20
@@ -42,7 +40,7 @@ def _unmarked(_document: str, backups: Sequence[Backup]) -> Sequence[Backup]:
 
 @dataclass(slots=True, kw_only=True)
 class Admission:
-    """Lets batches in. `documents` is how many the bot has; `marked` knows which are pinned."""
+    """Admits batches, as long as the volume has room for them."""
 
     volume: VolumeDirectory
     rotation: Rotation
@@ -50,8 +48,8 @@ class Admission:
     clock: Clock
     documents_max: int
     events: Events
-    documents: int = 0
-    marked: Callable[[str, Sequence[Backup]], Sequence[Backup]] = _unmarked
+    _documents: int = 0
+    _marked: Callable[[str, Sequence[Backup]], Sequence[Backup]] = _unmarked
     _shed_again_at: float = 0.0
     _tell_shed_again_at: float = 0.0
 
@@ -74,6 +72,14 @@ class Admission:
                 usage_percent=round(usage.usage_ratio * 100, 2),
             )
 
+    def count_documents(self) -> None:
+        """Count the documents on the volume; a person may have added or removed some."""
+        self._documents = len(self.volume.document_names(BOT))
+
+    def heed_pins(self, marked: Callable[[str, Sequence[Backup]], Sequence[Backup]]) -> None:
+        """Mark a document's pinned backups with `marked` before any is shed (V11)."""
+        self._marked = marked
+
     def ways_to_make_room(self, plan: Plan) -> list[Callable[[], bool]]:
         """Return what may be tried, once each, where the disk is full all the same.
 
@@ -84,7 +90,7 @@ class Admission:
 
     def took(self, current: Sequence[Publish], made: Sequence[Backup]) -> None:
         """Take note of what is current now, and of the backups that were made of it."""
-        self.documents += sum(map(_count_change, current))
+        self._documents += sum(map(_count_change, current))
         if made:
             self._shed_again_at = 0.0  # what they succeed may go
         self.disk_usage.moved(
@@ -93,22 +99,14 @@ class Admission:
 
     def _check_count(self, plan: Plan) -> None:
         new = sum(map(_count_change, plan.publishes))
-        if new > 0 and self.documents + new > self.documents_max:
-            self._count_anew()
-        if new > 0 and self.documents + new > self.documents_max:
+        if new > 0 and self._documents + new > self.documents_max:
+            self.count_documents()
+        if new > 0 and self._documents + new > self.documents_max:
             raise VolumeFull(
-                f"There are {self.documents} documents; `storage.documents_max` allows "
+                f"There are {self._documents} documents; `storage.documents_max` allows "
                 f"{self.documents_max}.",
                 hint="Delete documents, or put several things into one.",
             )
-
-    def _count_anew(self) -> None:
-        """Count the documents: some may have come or gone by hand."""
-        try:
-            names = files.names(self.volume.documents(BOT))
-        except OSError as error:
-            raise named(error, "Listing the documents") from error
-        self.documents = sum(map(is_document_name, names))
 
     def _shed(self, plan: Plan) -> bool:
         """Discard old backups for room, each document's newest sound one excepted (V8).
@@ -122,7 +120,7 @@ class Admission:
         now_s = self.clock.monotonic()
         backup_index = self.rotation.backup_indexes[BOT]
         by_document = {
-            document: self.marked(document, backup_index.of(document))
+            document: self._marked(document, backup_index.of(document))
             for document in backup_index.counts()
         }
         shed: list[Dropped] = []

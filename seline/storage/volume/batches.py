@@ -15,15 +15,15 @@ from datetime import datetime
 from typing import Final
 
 from seline.clock import Clock
-from seline.domain.counters import Counting
-from seline.domain.document import BOT, SELINE, DocumentKey
+from seline.domain.counters import Counting, Figures
+from seline.domain.document import DocumentKey
 from seline.domain.retention import Dropped
 from seline.errors import OutcomeUnknown, SelineError, StorageError, VolumeBusy
 from seline.ports.futures import one_wakeup
 from seline.ports.store import Retain
 from seline.storage.planner import Plan, Planner, Publish
+from seline.storage.volume import files
 from seline.storage.volume.admission import Admission
-from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.commit.base import Committed, Committer
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.disk_usage import DiskUsage
@@ -53,15 +53,14 @@ class Batches:
     current_documents: CurrentDocuments
     committer: Committer
     rotation: Rotation
-    backup_indexes: dict[str, BackupIndex]
     disk_usage: DiskUsage
     clock: Clock
     events: Events
     admission: Admission
     reopener: Reopener
-    after_commit: Callable[[Sequence[Publish]], None] | None = None
-    busy_since_s: float | None = None
-    counting: Counting = field(default_factory=Counting)
+    after_commit: Callable[[], None] | None = None
+    _busy_since_s: float | None = None
+    _counting: Counting = field(default_factory=Counting)
 
     def process(self, batch: Sequence[Pending]) -> None:
         """Settle every pending atom, in order, in as few commits as can be.
@@ -100,6 +99,15 @@ class Batches:
             self.events.disk_error(error, "Discarding backups")
             raise named(error, "Discarding backups") from error
 
+    def busy_s(self) -> float:
+        """Return for how many seconds the current commit has run, 0 if none runs."""
+        since = self._busy_since_s
+        return 0.0 if since is None else self.clock.monotonic() - since
+
+    def figures(self, *, queued: int) -> Figures:
+        """Return what was counted since the store was opened."""
+        return self._counting.figures(queued=queued, flushes=files.flushes())
+
     # one commit
 
     def _run(self, plan: Plan, taken: Sequence[Pending], now: datetime) -> None:
@@ -114,7 +122,7 @@ class Batches:
             self._answer(plan, taken, Committed())
             return
         try:
-            with self.backup_indexes[BOT], self.backup_indexes[SELINE]:
+            with self.current_documents.writing():
                 committed = self._commit(plan, now)
                 self._quietly(lambda: self._after(plan, committed, now))
         except LookAgain:
@@ -129,7 +137,7 @@ class Batches:
             self._refuse(taken, self.reopener.in_doubt(plan, _unforeseen(error)))
         else:
             if self.after_commit is not None:
-                self.after_commit(plan.publishes)
+                self.after_commit()
             self._answer(plan, taken, committed)
 
     def _look_again(self, taken: Sequence[Pending]) -> None:
@@ -143,7 +151,7 @@ class Batches:
             self.process(rest)
 
     def _commit(self, plan: Plan, now: datetime) -> Committed:
-        self.busy_since_s = self.clock.monotonic()
+        self._busy_since_s = self.clock.monotonic()
         try:
             self.reopener.check_open()
             self.admission.admit(plan)
@@ -154,7 +162,7 @@ class Batches:
         except InDoubt as error:
             raise self.reopener.in_doubt(plan, error) from error
         finally:
-            self.busy_since_s = None
+            self._busy_since_s = None
 
     def _commit_or_make_room(self, plan: Plan, now: datetime) -> Committed:
         ways = self.admission.ways_to_make_room(plan)
@@ -177,7 +185,7 @@ class Batches:
         for publish in current:
             self._rotate(publish, committed)
             if publish.found.broken or publish.found.repair:
-                self.counting.recoveries += self.events.repaired(publish, now)
+                self._counting.recoveries += self.events.repaired(publish, now)
         if any(publish.found.broken for publish in current):
             self._quietly(self.rotation.bound_quarantine)
 
@@ -205,7 +213,7 @@ class Batches:
             self.events.disk_error(error, "Tidying up")
 
     def _answer(self, plan: Plan, taken: Sequence[Pending], committed: Committed) -> None:
-        self.counting.batches += bool(plan.publishes)
+        self._counting.batches += bool(plan.publishes)
         with one_wakeup():
             self._settle(plan, taken, committed)
 
@@ -222,7 +230,7 @@ class Batches:
             outcomes = tuple(step.outcome(committed.backups) for step in steps)
             for step, outcome in zip(steps, outcomes, strict=True):
                 if outcome.changed:
-                    self.counting.answered(now_s - pending.queued_at_s)
+                    self._counting.answered(now_s - pending.queued_at_s)
                     self.events.changed(step.key, outcome)
             unerased = [step.key for step in steps if step.key in committed.unerased]
             if unerased:
@@ -231,7 +239,7 @@ class Batches:
                 pending.future.set_result(outcomes)
 
     def _refuse(self, waiting: Sequence[Pending], error: BaseException) -> None:
-        self.counting.refuse(error, len(waiting))
+        self._counting.refuse(error, len(waiting))
         for pending in waiting:
             pending.future.set_exception(error)
 

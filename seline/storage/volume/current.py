@@ -12,7 +12,8 @@ unreadable -> an error; neither missing nor replaced
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -34,6 +35,14 @@ class CurrentDocuments:
 
     inspector: Inspector
     backup_indexes: dict[str, BackupIndex]
+
+    @contextmanager
+    def writing(self) -> Generator[None]:
+        """Keep the backup indexes by what the writer notes in them, until the block ends."""
+        with ExitStack() as stack:
+            for backup_index in self.backup_indexes.values():
+                stack.enter_context(backup_index)
+            yield
 
     def find(self, key: DocumentKey) -> Found:
         """Return what a change of this document starts from."""

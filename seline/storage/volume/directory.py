@@ -1,8 +1,7 @@
-"""The held directory: its descriptors, its one owner, and the proof that it is still there.
+"""The held data directory: its descriptors, and the check that its path still leads to it.
 
-V10  The lock is flock on the data directory's own descriptor: nothing to delete, free at once
-     when the holder dies, and never taken over by time. A forked child closes its descriptors
-     (it never unlocks), and every call in it raises ForkedStore.
+V10  A forked child closes its descriptors, which does not unlock, and every call in it raises
+     ForkedStore.
 V12  Before each commit the path must still lead to the held directory.
 """
 
@@ -10,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -21,13 +19,12 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from seline.clock import Clock, instant_text
-from seline.domain.document import BOT, SELINE
+from seline.domain.document import BOT, SELINE, is_document_name
 from seline.errors import (
     ForkedStore,
     StoreClosed,
     UnsupportedFormat,
     VolumeFailed,
-    VolumeLocked,
     VolumeNotMounted,
     VolumeReadOnly,
 )
@@ -35,18 +32,16 @@ from seline.storage.volume import files
 from seline.storage.volume.os_errors import describe, named
 
 VOLUME_FORMAT: Final = 1
-_POLL_S: Final = 0.1
+HOLDER_NAME: Final = "server.json"
+"""The file in .seline/ that describes the holder; it is no document."""
 _BLANK: Final = b" \t\r\n\0"
-"""What a power cut may leave of a file that was not synced: nothing, or NULs."""
-_NO_DIRECTORY_LOCK: Final = frozenset(
-    {errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EISDIR}
-)
+"""What a power cut may leave of a file that was not synced: no bytes, or NULs."""
 _open_volumes: weakref.WeakSet[VolumeDirectory] = weakref.WeakSet()
 _open_volumes_lock = threading.Lock()
 
 
 class _Inner(NamedTuple):
-    """A directory of ours, by its name in another held one."""
+    """A directory of Seline's: its name, the descriptor of its parent, and its own."""
 
     name: str
     inside: int
@@ -54,7 +49,7 @@ class _Inner(NamedTuple):
 
 
 class VolumeDirectory:
-    """A data directory held by this process, with its sub-directories open."""
+    """A data directory that this process holds, with its sub-directories open."""
 
     def __init__(
         self,
@@ -66,10 +61,10 @@ class VolumeDirectory:
         serves_commands: bool,
         given_up: Callable[[], bool],
     ) -> None:
-        """Take over the locked descriptor `top` of `path` and open what lies below.
+        """Open the sub-directories of `path`, whose locked descriptor is `top`.
 
-        `lock_file` is the lock's own descriptor where a directory cannot be locked. `given_up`
-        tells that nobody wants it any more, so that it will be closed in a moment.
+        `lock_file` is the lock's descriptor if it is a file. `given_up` says that the volume is
+        about to be closed.
         """
         self.path = path
         self.top = top
@@ -121,30 +116,44 @@ class VolumeDirectory:
         return self._backups[space]
 
     @property
-    def directories(self) -> tuple[int, ...]:
-        """The descriptors of the directories whose names must outlive a power cut.
+    def spaces(self) -> tuple[str, ...]:
+        """The spaces that the volume holds."""
+        return tuple(self._documents)
 
-        Not staging/: the disk may have there what a record promises, under a name that bears
-        something else by now.
+    def document_names(self, space: str) -> list[str]:
+        """List a space's documents by name, sorted. Raises StorageError."""
+        try:
+            names = files.names(self.documents(space))
+        except OSError as error:
+            raise named(error, "Listing the documents") from error
+        reserved = HOLDER_NAME if space == SELINE else ""
+        return sorted(name for name in names if is_document_name(name) and name != reserved)
+
+    @property
+    def directories(self) -> tuple[int, ...]:
+        """The descriptors of the directories whose names must survive a power cut.
+
+        Not staging/: the disk may hold the content that a record needs under a name that is another
+        file's in memory.
         """
         return (self.top, self.seline, self.quarantine, *self._backups.values())
 
     @property
     def leaving(self) -> bool:
-        """Whether it is closed, or will be in a moment."""
+        """Whether it is closed, or about to be."""
         return self._closed or self._given_up()
 
     def check_usable(self) -> None:
-        """Raise ForkedStore or StoreClosed where this process may not use the descriptors."""
+        """Raise ForkedStore or StoreClosed if this process may not use the descriptors."""
         if self._forked:
             raise ForkedStore
         if self._closed:
             raise StoreClosed
 
     def check_place(self) -> None:
-        """Raise unless the path still leads to the held directory, and it may be written to.
+        """Raise unless the path leads to the held directory and it is writable.
 
-        What was removed inside it is made again.
+        Sub-directories that were removed are made again.
         """
         self.check_usable()
         if (refusal := self.lost() or self.read_only()) is not None:
@@ -152,7 +161,7 @@ class VolumeDirectory:
         self._remake_removed()
 
     def lost(self) -> VolumeNotMounted | None:
-        """Say why the path does not lead to the held directory any more, None while it does."""
+        """Return the error if the path no longer leads to the held directory, else None."""
         try:
             there = _device_and_inode(os.stat(self.path))
         except OSError as error:
@@ -160,22 +169,22 @@ class VolumeDirectory:
         if there == self._device_and_inode:
             return None
         return VolumeNotMounted(
-            f"Another directory stands at {self.path} now; nothing was written to it.",
+            f"Another directory is at {self.path} now; nothing was written to it.",
             hint="Mount the volume where it was, then restart.",
         )
 
     def read_only(self) -> VolumeReadOnly | None:
-        """Say that the volume takes no writes, as mounted now; None while it does."""
+        """Return the error if the volume is mounted read-only, else None."""
         try:
             flags = os.fstatvfs(self.top).f_flag
         except OSError:
-            return None  # whether it takes them shows when they are made
+            return None  # the write itself shows it
         if flags & os.ST_RDONLY:
             return VolumeReadOnly(f"{self.path} is mounted read-only; nothing was written.")
         return None
 
     def _remake_removed(self) -> None:
-        """Go on in the directories that bear our names now: what was moved away is not ours."""
+        """Reopen the sub-directories that were replaced or removed under their names."""
         for name, inside, descriptor in self._inner_ones:
             try:
                 there = os.stat(name, dir_fd=inside, follow_symlinks=False)
@@ -185,7 +194,7 @@ class VolumeDirectory:
                 self._replace(descriptor, self._inner(name, inside))
 
     def _replace(self, old: int, new: int) -> None:
-        """Put a new directory under the old descriptor's number: nobody has to be told."""
+        """Give the new directory the old descriptor's number, which others keep."""
         os.dup2(new, old, inheritable=False)
         os.close(new)
 
@@ -198,7 +207,7 @@ class VolumeDirectory:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
                 raise VolumeFailed(
                     f"{name} in {self.path} is not a directory; Seline does not follow links.",
-                    hint=f"Move what is there out of the way: {name} must be a plain directory.",
+                    hint=f"Move it away: {name} must be a plain directory.",
                 ) from error
             raise named(error, f"Opening {name} in {self.path}") from error
 
@@ -221,20 +230,20 @@ class VolumeDirectory:
             )
 
     def announce(self, **fields: object) -> None:
-        """Tell other processes who holds the volume (`.seline/server.json`); best effort."""
-        portrait = {**_self_portrait(self._clock), "serves_commands": self._serves_commands}
-        text = json.dumps({**portrait, **fields}, indent=2) + "\n"
+        """Describe the holder to other processes in `.seline/server.json`; best effort."""
+        holder = {**_describe_holder(self._clock), "serves_commands": self._serves_commands}
+        text = json.dumps({**holder, **fields}, indent=2) + "\n"
         with contextlib.suppress(OSError):
-            self._write_small("server.json", text.encode())
+            self._write_small(HOLDER_NAME, text.encode())
 
     def write_report(self, name: str, data: bytes) -> None:
-        """Put a report beside the documents, whole but not synced. Raises OSError."""
+        """Write a report beside the documents, whole but not synced. Raises OSError."""
         self._write_small(name, data, self.top)
 
     def _write_small(
         self, name: str, data: bytes, directory: int | None = None, *, durable: bool = False
     ) -> None:
-        """Put a small file in place whole; not synced unless it matters after a power cut."""
+        """Write a small file whole; it is synced if `durable`."""
         target = self.seline if directory is None else directory
         files.unlink(self.seline, f"{name}.new", missing_ok=True)
         descriptor = files.stage(self.seline, f"{name}.new", data, None, time.time_ns())
@@ -253,7 +262,7 @@ class VolumeDirectory:
             files.sync(target)
 
     def close(self) -> None:
-        """Let go of the volume; idempotent."""
+        """Close the volume, which releases its lock. Idempotent."""
         if not self._closed:
             self._closed = True
             self._close_descriptors()
@@ -274,159 +283,14 @@ class VolumeDirectory:
             self._close_descriptors()
 
 
-def hold(
-    path: str,
-    *,
-    wait_s: float,
-    clock: Clock,
-    serves_commands: bool = False,
-    on_wait: Callable[[VolumeLocked], None] | None = None,
-    give_up: Callable[[], bool] = lambda: False,
-) -> VolumeDirectory:
-    """Become the one owner of a data directory, waiting up to `wait_s` for the one before.
-
-    `serves_commands` is said to whoever comes meanwhile: there will be a door. `on_wait` hears
-    once per holder who is waited for. Raises VolumeLocked naming the holder.
-    """
-    top = _open_top(path)
-    lock_file: int | None = None
-    try:
-        lock_file = _wait_for_lock(path, top, wait_s, on_wait, give_up)
-        volume = VolumeDirectory(
-            path,
-            top,
-            lock_file=lock_file,
-            clock=clock,
-            serves_commands=serves_commands,
-            given_up=give_up,
-        )
-    except BaseException:
-        if lock_file is not None:
-            os.close(lock_file)
-        os.close(top)
-        raise
-    volume.announce()
-    return volume
-
-
-def _open_top(path: str) -> int:
-    try:
-        _make_the_way(path)
-        return files.open_directory(path)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise VolumeFailed(
-            f"{path} is not a directory, or leads through a file.",
-            hint="Name a directory with --data-dir or SELINE_DATA_DIR; it is made if need be.",
-        ) from error
-    except OSError as error:
-        raise named(error, f"Opening the data directory {path}") from error
-
-
-def _make_the_way(path: str) -> None:
-    """Make a directory with what leads to it, each as durable as what will lie in it."""
-    if os.path.isdir(path):
-        return
-    above = os.path.dirname(path)
-    if above != path:
-        _make_the_way(above)
-    held = files.open_directory(above)
-    try:
-        files.make_directory(os.path.basename(path), held)
-    finally:
-        os.close(held)
-
-
-def _wait_for_lock(
-    path: str,
-    top: int,
-    wait_s: float,
-    on_wait: Callable[[VolumeLocked], None] | None,
-    give_up: Callable[[], bool],
-) -> int | None:
-    deadline = time.monotonic() + wait_s
-    told = ""
-    while True:
-        held, lock_file = _try_lock(top)
-        if held:
-            return lock_file
-        refusal = _locked(path, top)
-        if on_wait is not None and refusal.message != told:
-            told = refusal.message
-            on_wait(refusal)
-        if time.monotonic() >= deadline or give_up() or _stays_open_here(top):
-            raise refusal
-        time.sleep(_POLL_S)
-
-
-def _try_lock(top: int) -> tuple[bool, int | None]:
-    """Return whether we hold it now, and the lock's own descriptor where it had to be a file."""
-    try:
-        fcntl.flock(top, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False, None
-    except OSError as error:
-        if error.errno not in _NO_DIRECTORY_LOCK:
-            raise named(error, "Locking the data directory") from error
-        return _try_lock_file(top)
-    return True, None
-
-
-def _try_lock_file(top: int) -> tuple[bool, int | None]:
-    """Lock a never-deleted file, where a directory cannot be locked (network file systems)."""
-    files.make_directory(".seline", top)
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    lock_file = os.open(".seline/lock", flags, files.FILE_MODE, dir_fd=top)
-    try:
-        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock_file)
-        return False, None
-    return True, lock_file
-
-
-def _locked(path: str, top: int) -> VolumeLocked:
-    holder = read_holder(path)
-    if _is_open_here(top):
-        return VolumeLocked(
-            f"{path} is held by this process already.",
-            hint="Use get_data_manager(), which gives the instance that is open.",
-            holder=holder,
-        )
-    who = f"process {holder.get('pid', 'unknown')} on {holder.get('host', 'an unknown host')}"
-    if holder.get("deployment"):
-        who += f" (deployment {holder['deployment']})"
-    if holder.get("since"):
-        who += f" since {holder['since']}"
-    return VolumeLocked(f"{path} is held by {who}.", holder=holder)
-
-
-def _is_open_here(top: int) -> bool:
-    """Whether it is this process that holds the directory: pids and hosts repeat in containers."""
-    return bool(_open_here(top))
-
-
-def _stays_open_here(top: int) -> bool:
-    """Whether this process holds the directory, and nobody has begun to close it."""
-    return any(not one.leaving for one in _open_here(top))
-
-
-def _open_here(top: int) -> list[VolumeDirectory]:
+def opened_in_this_process(top: int) -> list[VolumeDirectory]:
+    """Return the open volumes of this process that hold the directory of a descriptor."""
     there = _device_and_inode(os.fstat(top))
     with _open_volumes_lock:
-        return [one for one in _open_volumes if one.device_and_inode == there]
+        return [volume for volume in _open_volumes if volume.device_and_inode == there]
 
 
-def read_holder(path: str) -> dict[str, object]:
-    """Return what the holder of a data directory says of itself; empty if it says nothing."""
-    try:
-        with open(os.path.join(path, ".seline", "server.json"), encoding="utf-8") as file:
-            holder = json.load(file)
-    except (OSError, ValueError):
-        return {}
-    return holder if isinstance(holder, dict) else {}
-
-
-def _self_portrait(clock: Clock) -> dict[str, object]:
+def _describe_holder(clock: Clock) -> dict[str, object]:
     deployment = os.environ.get("RAILWAY_DEPLOYMENT_ID") or os.environ.get("FLY_MACHINE_ID")
     return {
         "pid": os.getpid(),

@@ -1,11 +1,12 @@
-"""Tell watchers of a change, and a person of an incident: its words, in one place, logged too."""
+"""Notify watchers of changes, and record and log incidents; their sentences are here."""
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from seline.clock import Clock
 from seline.domain.backup import Backup
@@ -17,43 +18,59 @@ from seline.ports.store import Outcome
 from seline.storage.planner import Found, Publish
 from seline.storage.volume.os_errors import describe, is_full
 
+INCIDENTS_MAX: Final = 200
+
 _log = logging.getLogger("seline.storage")
 
 
-@dataclass(slots=True)
 class Events:
-    """Tells what happens on the writer's thread."""
+    """The watchers of one store, and its latest incidents. Any thread may read or watch."""
 
-    clock: Clock
-    tell: Callable[[Incident], None]
-    notice: Callable[[DocumentKey, Outcome], None]
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._incidents: deque[Incident] = deque(maxlen=INCIDENTS_MAX)
+        self._watchers: list[Callable[[DocumentKey, Outcome], None]] = []
+
+    def watch(self, watcher: Callable[[DocumentKey, Outcome], None]) -> Callable[[], None]:
+        """Call `watcher` after each durable change; return the function that stops it."""
+        self._watchers.append(watcher)
+        return lambda: self._watchers.remove(watcher)
+
+    def incidents(self) -> list[Incident]:
+        """Return the latest incidents, oldest first."""
+        return list(self._incidents)
+
+    def report(self, incident: Incident) -> None:
+        """Record an incident."""
+        self._incidents.append(incident)
 
     def changed(self, key: DocumentKey, outcome: Outcome) -> None:
-        """Tell the watchers of a change, which is durable, whatever they make of it."""
-        try:
-            self.notice(key, outcome)
-        except Exception:  # noqa: BLE001  # none of them may undo what is durable
-            _log.exception("a change of %s was not taken note of", key.name)
+        """Notify the watchers of a durable change; an error of theirs is logged."""
+        for watcher in list(self._watchers):
+            try:
+                watcher(key, outcome)
+            except Exception:  # noqa: BLE001  # a watcher cannot undo what is durable
+                _log.exception("a watcher failed after a change of %s", key.name)
 
     def disk_error(self, error: OSError | StorageError, doing: str) -> None:
-        """Tell what the disk said."""
+        """Report an error of the disk."""
         what = describe(error)
         _log.error("%s: %s", doing, what)
         kind = IncidentKind.NO_ROOM if is_full(error) else IncidentKind.DISK_ERROR
-        self._tell(kind, f"{doing}: {what}")
+        self._report(kind, f"{doing}: {what}")
 
     def remade(self, name: str) -> None:
-        """Tell of a directory that had gone."""
-        self._tell(
+        """Report that a directory of Seline's was missing and was made again."""
+        self._report(
             IncidentKind.REMADE,
             f"{name}/ was removed, or moved away, while Seline was running; it was made again, "
             "empty.",
         )
 
     def shed(self, shed: Sequence[Dropped]) -> None:
-        """Tell which backups made room."""
+        """Report which backups were removed to make room."""
         size_bytes = sum(dropped.backup.size_bytes for dropped in shed)
-        self._tell(
+        self._report(
             IncidentKind.SHED,
             "The volume is nearly full, so old backups make room, never the newest sound one of a "
             f"document: first {len(shed)} of {size_bytes} bytes, from {shed[0].backup.name} on.",
@@ -61,18 +78,17 @@ class Events:
         )
 
     def repaired(self, publish: Publish, now: datetime) -> bool:
-        """Tell what became of a document that was not as Seline left it; True if recovered."""
+        """Report a recovery or an adopted edit; return whether it was a recovery."""
         found = publish.found
         incident = _recovered(publish, now) if found.broken else _adopted(found, now)
         _log.warning("%s", incident.summary)
-        self.tell(incident)
+        self.report(incident)
         return incident.kind is IncidentKind.RECOVERED
 
-    def _tell(self, kind: IncidentKind, summary: str, **details: Json) -> None:
-        """Tell of something that is no single document's."""
-        self.tell(
-            Incident(kind=kind, document="", at=self.clock.now(), summary=summary, details=details)
-        )
+    def _report(self, kind: IncidentKind, summary: str, **details: Json) -> None:
+        """Report what concerns no single document."""
+        now = self._clock.now()
+        self.report(Incident(kind=kind, document="", at=now, summary=summary, details=details))
 
 
 def _recovered(publish: Publish, now: datetime) -> Incident:
@@ -91,7 +107,7 @@ def _recovered(publish: Publish, now: datetime) -> Incident:
         document=name,
         at=now,
         summary=f"{name} was {found.judged.verdict} ({found.judged.reason}). It was recovered from "
-        f"{source}; {f'lost: {lost}' if lost else 'nothing is lost'}. The broken bytes lie in "
+        f"{source}; {f'lost: {lost}' if lost else 'nothing is lost'}. The broken bytes are in "
         "quarantine.",
         lost=lost,
         details={"verdict": str(found.judged.verdict), "source": source},

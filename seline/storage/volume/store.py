@@ -6,30 +6,26 @@ from the disk. Writes go through the writer's queue. Only the holder of the lock
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from msgspec import UNSET
 
-from seline.clock import Clock, SystemClock
+from seline.clock import Clock
 from seline.domain.backup import Backup, parse_backup_name
 from seline.domain.checksum import NewerFormat, decode_checksum
 from seline.domain.counters import Figures
 from seline.domain.document import (
-    BOT,
     METADATA_NAME,
-    SELINE,
     Content,
     DocumentInfo,
     DocumentKey,
-    is_document_name,
 )
 from seline.domain.incident import Incident
 from seline.domain.retention import Dropped
@@ -50,173 +46,70 @@ from seline.ports.store import (
     Snapshot,
 )
 from seline.storage.volume import files
-from seline.storage.volume.admission import Admission
-from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.batches import Batches
-from seline.storage.volume.capabilities import Capabilities, probe
+from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.commit.base import Committer
-from seline.storage.volume.commit.exchange_form import ExchangeCommitter
 from seline.storage.volume.current import CurrentDocuments, unreadable
-from seline.storage.volume.directory import VolumeDirectory, hold
+from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.disk_usage import DiskUsage
 from seline.storage.volume.events import Events
 from seline.storage.volume.files import FileIdentity
-from seline.storage.volume.inspect import Inspector
-from seline.storage.volume.mounts import wait_for_place
 from seline.storage.volume.os_errors import named
 from seline.storage.volume.quarantine import list_quarantine
-from seline.storage.volume.reopen import Reopener
-from seline.storage.volume.rotation import Rotation
 from seline.storage.volume.snapshots import Snapshots, VolumeSnapshot
-from seline.storage.volume.strict import verify_after_commit
 from seline.storage.volume.writer import Writer
 
-INCIDENTS_MAX: Final = 200
 READER_THREADS: Final = 3
-DEFAULT_LIMIT_MB: Final = 500
 
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VolumeOptions:
-    """How a volume is opened; bytes, seconds and percent as named."""
+def _while_open(
+    method: Callable[Concatenate[VolumeStore, _P], _T],
+) -> Callable[Concatenate[VolumeStore, _P], _T]:
+    """Raise StoreClosed or ForkedStore if the volume's descriptors may not be used."""
 
-    data_dir: str
-    lock_wait_s: float = 5.0
-    serves_commands: bool = False
-    mount_wait_s: float = 0.0
-    mount_required: bool = False
-    mount_expected_under: str | None = None
-    limit_mb: int | None = None
-    reserve_percent: float = 1.0
-    document_bytes_max: int = 32 << 20
-    documents_max: int = 10_000
-    settle_s: float = 2.0
-    cache_bytes_max: int = 16 << 20
-    strict: bool = False
+    @functools.wraps(method)
+    def checked(self: VolumeStore, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        self._volume.check_usable()
+        return method(self, *args, **kwargs)
 
-
-def open_volume(
-    options: VolumeOptions,
-    *,
-    clock: Clock | None = None,
-    on_wait: Callable[[SelineError], None] | None = None,
-    give_up: Callable[[], bool] = lambda: False,
-) -> VolumeStore:
-    """Hold the volume, mend what a sudden end left, and return the store. Blocks.
-
-    Raises VolumeNotMounted (after `mount_wait_s`), VolumeLocked (after `lock_wait_s`),
-    UnsupportedFormat, or the disk's error by its name. `on_wait` hears what is waited for,
-    `give_up` ends the wait.
-    """
-    clock = clock or SystemClock()
-    wait_for_place(
-        options.data_dir,
-        required=options.mount_required,
-        expected_under=options.mount_expected_under,
-        wait_s=options.mount_wait_s,
-        on_wait=on_wait,
-        give_up=give_up,
-    )
-    volume = hold(
-        os.path.abspath(options.data_dir),
-        wait_s=options.lock_wait_s,
-        clock=clock,
-        serves_commands=options.serves_commands,
-        on_wait=on_wait,
-        give_up=give_up,
-    )
-    try:
-        return VolumeStore(volume, options, clock=clock)
-    except OSError as error:
-        volume.close()
-        raise named(error, f"Opening the volume at {options.data_dir}") from error
-    except BaseException:
-        volume.close()
-        raise
+    return checked
 
 
 class VolumeStore:
-    """Documents as readable files in one directory (the port's docstrings are the law)."""
+    """A `DocumentStore` of readable files in one directory. `open_volume` builds it."""
 
-    def __init__(self, volume: VolumeDirectory, options: VolumeOptions, *, clock: Clock) -> None:
-        """Build the store on a held ground and mend it. Use `open_volume`."""
+    def __init__(
+        self,
+        *,
+        volume: VolumeDirectory,
+        clock: Clock,
+        capabilities: Capabilities,
+        disk_usage: DiskUsage,
+        current_documents: CurrentDocuments,
+        snapshots: Snapshots,
+        committer: Committer,
+        batches: Batches,
+        events: Events,
+        writer: Writer,
+    ) -> None:
         self._volume = volume
         self._clock = clock
-        self._capabilities = probe(volume)
-        self._incidents: deque[Incident] = deque(maxlen=INCIDENTS_MAX)
-        self._watchers: list[Callable[[DocumentKey, Outcome], None]] = []
+        self._capabilities = capabilities
+        self._disk_usage = disk_usage
+        self._current_documents = current_documents
+        self._inspector = current_documents.inspector
+        self._snapshots = snapshots
+        self._committer = committer
+        self._overlay = committer.overlay
+        self._batches = batches
+        self._events = events
+        self._writer = writer
+        self._readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="seline-reader")
         self._closed = False
         self._closing = threading.Lock()
-        self._readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="seline-reader")
-        self._disk_usage = DiskUsage(
-            volume,
-            limit_bytes=_limit_bytes(options, own_mount=self._capabilities.own_mount),
-            reserve_percent=options.reserve_percent,
-            own_mount=self._capabilities.own_mount,
-        )
-        self._inspector = _inspector(volume, options, self._capabilities, clock)
-        self._backup_indexes = {
-            space: BackupIndex(volume.backups(space)) for space in (BOT, SELINE)
-        }
-        self._current_documents = CurrentDocuments(
-            inspector=self._inspector, backup_indexes=self._backup_indexes
-        )
-        self._snapshots = Snapshots(volume, self._current_documents)
-        self._committer = self._make_committer()
-        self._overlay = self._committer.overlay
-        self._batches = self._make_turns(options, self._committer)
-        self._reopener = self._batches.reopener
-        self._committer.recover(clock.now())
-        self._batches.admission.documents = len(self._names(BOT))
-        self._disk_usage.rebuild_reserve()
-        self._writer = Writer(self._batches.process, idle=self._batches.idle)
-
-    def _make_committer(self) -> Committer:
-        return ExchangeCommitter(
-            volume=self._volume,
-            capabilities=self._capabilities,
-            inspector=self._inspector,
-            backup_indexes=self._backup_indexes,
-            report=self._incidents.append,
-            release_reserve=self._disk_usage.release_reserve,
-            before_replacing=self._snapshots.before_replacing,
-        )
-
-    def _make_turns(self, options: VolumeOptions, committer: Committer) -> Batches:
-        rotation = Rotation(
-            volume=self._volume,
-            inspector=self._inspector,
-            backup_indexes=self._backup_indexes,
-            freed=self._disk_usage.discarded,
-        )
-        events = Events(self._clock, self._incidents.append, self._notice)
-        return Batches(
-            current_documents=self._current_documents,
-            committer=committer,
-            rotation=rotation,
-            backup_indexes=self._backup_indexes,
-            disk_usage=self._disk_usage,
-            clock=self._clock,
-            events=events,
-            admission=Admission(
-                volume=self._volume,
-                rotation=rotation,
-                disk_usage=self._disk_usage,
-                clock=self._clock,
-                documents_max=options.documents_max,
-                events=events,
-            ),
-            reopener=Reopener(
-                volume=self._volume,
-                current_documents=self._current_documents,
-                committer=committer,
-                clock=self._clock,
-                events=events,
-            ),
-            after_commit=self._verify_everything if options.strict else None,
-        )
 
     # reading
 
@@ -229,8 +122,8 @@ class VolumeStore:
         """What tells this data directory from any other on this machine."""
         return self._volume.device_and_inode
 
+    @_while_open
     def peek(self, key: DocumentKey) -> Content | Verdict | None:
-        self._volume.check_usable()
         found = self._inspector.peek(key)
         if found is Verdict.MISSING:
             self._volume.check_usable()  # closed meanwhile: the number may be another directory's
@@ -239,8 +132,8 @@ class VolumeStore:
             return found
         return None if isinstance(held, SelineError) else held or Verdict.MISSING
 
+    @_while_open
     def look(self, key: DocumentKey) -> tuple[Judged, datetime | None]:
-        self._volume.check_usable()
         inspection = self._inspector.look(key)
         held = self._overlay.answer(key)
         if held is UNSET:
@@ -251,36 +144,38 @@ class VolumeStore:
         return Judged(verdict, held), inspection.updated_at or self._clock.now()
 
     def busy_s(self) -> float:
-        since = self._batches.busy_since_s
-        return 0.0 if since is None else self._clock.monotonic() - since
+        return self._batches.busy_s()
 
+    @_while_open
     def later(self, work: Callable[[], _T]) -> Future[_T]:
-        self._volume.check_usable()
         try:
             return self._readers.submit(self._unless_closed, work)
         except RuntimeError as error:  # closed, or the interpreter is going down
             raise StoreClosed from error
 
+    @_while_open
     def rescue(self, key: DocumentKey) -> Content | None:
-        self._volume.check_usable()
         return self._current_documents.rescue(key)
 
+    @_while_open
     def documents(self, space: str) -> Sequence[DocumentInfo]:
-        self._volume.check_usable()
         counts = self.backup_counts(space)
-        infos = (self._info(DocumentKey(space, name), counts) for name in self._names(space))
+        infos = (
+            self._info(DocumentKey(space, name), counts)
+            for name in self._volume.document_names(space)
+        )
         return [info for info in infos if info is not None]
 
+    @_while_open
     def backups(self, key: DocumentKey) -> Sequence[Backup]:
-        self._volume.check_usable()
-        return self._backup_indexes[key.space].of(key.name)
+        return self._current_documents.backup_indexes[key.space].of(key.name)
 
+    @_while_open
     def backup_counts(self, space: str) -> dict[str, int]:
-        self._volume.check_usable()
-        return self._backup_indexes[space].counts()
+        return self._current_documents.backup_indexes[space].counts()
 
+    @_while_open
     def read_backup(self, key: DocumentKey, backup: str) -> Judged:
-        self._volume.check_usable()
         parsed = parse_backup_name(backup)
         if parsed is None or parsed[0] != key.name:
             raise BackupNotFound(
@@ -293,15 +188,15 @@ class VolumeStore:
             )
         return judged
 
+    @_while_open
     def quarantine(self) -> Sequence[QuarantineItem]:
-        self._volume.check_usable()
         try:
             return list_quarantine(self._volume)
         except OSError as error:
             raise named(error, "Listing the quarantine") from error
 
+    @_while_open
     def read_quarantine(self, item: str) -> bytes:
-        self._volume.check_usable()
         if parse_backup_name(item) is None:
             raise DocumentNotFound(f"{item!r} is not in quarantine.", item=item)
         try:
@@ -311,8 +206,8 @@ class VolumeStore:
         except OSError as error:
             raise named(error, f"Reading {item} in quarantine") from error
 
+    @_while_open
     def raw(self, key: DocumentKey) -> bytes:
-        self._volume.check_usable()
         judged = self._inspector.look(key).judged
         self._overlay.check_known(key)
         if judged.verdict is Verdict.MISSING:
@@ -327,24 +222,23 @@ class VolumeStore:
 
     # changing
 
+    @_while_open
     def submit(self, atom: Atom) -> Future[tuple[Outcome, ...]]:
-        self._volume.check_usable()
         return self._writer.submit(atom)
 
+    @_while_open
     def rotate(self, key: DocumentKey, retain: Retain) -> Future[Sequence[Dropped]]:
-        self._volume.check_usable()
         return self._writer.between(lambda: self._batches.rotate(key, retain))
 
     def heed_pins(self, marked: Callable[[str, Sequence[Backup]], Sequence[Backup]]) -> None:
-        self._batches.admission.marked = marked
+        self._batches.admission.heed_pins(marked)
 
+    @_while_open
     def snapshot(self, space: str) -> Future[AbstractContextManager[Snapshot]]:
-        self._volume.check_usable()
         return self._writer.between(lambda: self._hold_still(space))
 
     def watch(self, notice: Callable[[DocumentKey, Outcome], None]) -> Callable[[], None]:
-        self._watchers.append(notice)
-        return lambda: self._watchers.remove(notice)
+        return self._events.watch(notice)
 
     def write_report(self, data: bytes) -> Future[None]:
         """Put `metadata.json` in place: a report, whole but not synced (SPEC §3)."""
@@ -363,8 +257,8 @@ class VolumeStore:
 
     # state
 
+    @_while_open
     def usage(self) -> Usage:
-        self._volume.check_usable()
         return self._disk_usage.usage()
 
     def has_reserve(self) -> bool:
@@ -372,16 +266,16 @@ class VolumeStore:
         return self._disk_usage.has_reserve()
 
     def figures(self) -> Figures:
-        return self._batches.counting.figures(queued=self._writer.queued, flushes=files.flushes())
+        return self._batches.figures(queued=self._writer.queued)
 
     def capabilities(self) -> Sequence[Capability]:
         return self._capabilities.reported
 
     def incidents(self) -> Sequence[Incident]:
-        return list(self._incidents)
+        return self._events.incidents()
 
     def trouble(self) -> SelineError | None:
-        return self._reopener.failure or self._volume.lost() or self._volume.read_only()
+        return self._batches.reopener.failure or self._volume.lost() or self._volume.read_only()
 
     def close(self) -> None:
         with self._closing:
@@ -400,18 +294,6 @@ class VolumeStore:
         if self._closed:
             raise StoreClosed
         return work()
-
-    def _notice(self, key: DocumentKey, outcome: Outcome) -> None:
-        for watcher in list(self._watchers):
-            watcher(key, outcome)
-
-    def _names(self, space: str) -> list[str]:
-        try:
-            names = files.names(self._volume.documents(space))
-        except OSError as error:
-            raise named(error, "Listing the documents") from error
-        reserved = _STATE_REPORTS if space == SELINE else frozenset[str]()
-        return sorted(name for name in names if is_document_name(name) and name not in reserved)
 
     def _info(self, key: DocumentKey, counts: dict[str, int]) -> DocumentInfo | None:
         known = self.peek(key)
@@ -435,22 +317,17 @@ class VolumeStore:
         )
 
     def _hold_still(self, space: str) -> AbstractContextManager[Snapshot]:
-        if self._reopener.failure is not None and self._overlay.keys:
-            raise self._reopener.failure  # what lies there may not be what is, or will be, current
+        failure = self._batches.reopener.failure
+        if failure is not None and self._overlay.keys:
+            raise failure  # the files may not be the current contents
         directory = self._volume.documents(space)
         held: dict[str, FileIdentity] = {}
-        for name in self._names(space):
+        for name in self._volume.document_names(space):
             try:
                 held[name] = FileIdentity.of(os.stat(name, dir_fd=directory, follow_symlinks=False))
             except FileNotFoundError:
                 continue
         return _holding(self._snapshots, self._snapshots.take(space, held, self._clock.now()))
-
-    def _verify_everything(self, _: Sequence[object]) -> None:
-        verify_after_commit(self._committer, self._current_documents, self._names(BOT))
-
-
-_STATE_REPORTS: Final = frozenset({"server.json"})
 
 
 @contextmanager
@@ -459,27 +336,6 @@ def _holding(snapshots: Snapshots, snapshot: VolumeSnapshot) -> Generator[Snapsh
         yield snapshot
     finally:
         snapshots.release(snapshot)
-
-
-def _inspector(
-    volume: VolumeDirectory, options: VolumeOptions, capabilities: Capabilities, clock: Clock
-) -> Inspector:
-    return Inspector(
-        volume,
-        clock=clock,
-        settle_s=options.settle_s,
-        document_bytes_max=options.document_bytes_max,
-        cache_bytes_max=options.cache_bytes_max,
-        checksums=capabilities.checksums,
-        fine_timestamps=capabilities.fine_timestamps,
-    )
-
-
-def _limit_bytes(options: VolumeOptions, *, own_mount: bool) -> int | None:
-    """Return the configured limit; unset, the mount's own size, and 500 MB elsewhere (SPEC §9)."""
-    if options.limit_mb is not None:
-        return options.limit_mb << 20
-    return None if own_mount else DEFAULT_LIMIT_MB << 20
 
 
 def _recorded_revision(directory: int, name: str) -> str | None:

@@ -6,23 +6,22 @@ thread, which ends the store loudly.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from seline.domain.document import BOT, DocumentKey
 from seline.domain.verdict import Verdict
 from seline.storage.volume.commit.base import Committer
 from seline.storage.volume.current import CurrentDocuments
+from seline.storage.volume.directory import VolumeDirectory
 
 DOCUMENTS_MAX = 200
 """Beyond this many documents a pass would take longer than the tests that ask for it."""
 
 
 def verify_after_commit(
-    committer: Committer, current_documents: CurrentDocuments, names: Sequence[str]
+    volume: VolumeDirectory, committer: Committer, current_documents: CurrentDocuments
 ) -> None:
     """Assert that the commit left no temporary file, and that backups are in order."""
     assert not (left := committer.leftovers()), f"a commit left {left}"
-    for name in names[:DOCUMENTS_MAX]:
+    for name in volume.document_names(BOT)[:DOCUMENTS_MAX]:
         _verify(DocumentKey(BOT, name), current_documents)
 
 

@@ -83,11 +83,9 @@ def _trust_the_list(patch: pytest.MonkeyPatch) -> None:
 
 def _tell_nobody_of_what_was_in_doubt(patch: pytest.MonkeyPatch) -> None:
     def reopen(self: reopen.Reopener) -> None:
-        notice, self.events.notice = self.events.notice, _nothing
-        try:
+        with pytest.MonkeyPatch.context() as unwatched:
+            unwatched.setattr(self.events, "changed", _nothing)
             real(self)
-        finally:
-            self.events.notice = notice
 
     real = reopen.Reopener._reopen
     patch.setattr(reopen.Reopener, "_reopen", reopen)

@@ -23,7 +23,8 @@ from seline.domain.checksum import ATTRIBUTE
 from seline.domain.document import Content, Json
 from seline.domain.json_codec import NotJson, encode
 from seline.errors import DocumentUnrecoverable, SelineError
-from seline.storage.volume import files, store
+from seline.storage.volume import files
+from seline.storage.volume import open as opening
 from seline.storage.volume.commit.record import decode_record
 from tests.clocks import FakeClock
 from tests.faults.powercut.promises import unhurried
@@ -513,5 +514,5 @@ def _adopt(seline: Seline) -> None:
 def _by(clock: FakeClock) -> Generator[None]:
     """Open volumes by this clock."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "SystemClock", lambda: clock)
+        patch.setattr(opening, "SystemClock", lambda: clock)
         yield

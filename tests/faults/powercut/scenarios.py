@@ -31,7 +31,8 @@ from seline.domain.checksum import checksum_of, encode_checksum
 from seline.domain.document import BOT, Content, DocumentKey, Json
 from seline.domain.json_codec import encode
 from seline.errors import OutcomeUnknown, SelineError
-from seline.storage.volume import directory, files, store
+from seline.storage.volume import files, lock
+from seline.storage.volume import open as opening
 from seline.storage.volume.commit import exchange_form, staging, sync
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.promises import (
@@ -473,7 +474,7 @@ def _of_reopening(
     def act(volume: Path) -> None:
         clock = _Forward()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(store, "SystemClock", lambda: clock)
+            patch.setattr(opening, "SystemClock", lambda: clock)
             with opened(volume) as seline:
                 _make_sure(seline)
                 failing.armed = True
@@ -574,7 +575,7 @@ def _no_lock_on_directories(patch: pytest.MonkeyPatch) -> None:
         real(descriptor, operation)
 
     real = fcntl.flock
-    patch.setattr(directory.fcntl, "flock", flock)
+    patch.setattr(lock.fcntl, "flock", flock)
 
 
 def _saved_before(volume: Path) -> Judge:

@@ -388,7 +388,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "the replay before it syncs the names of every directory, and fails where it cannot",
     ),
     "nothing is mended at the start": _row(
-        "store", "VolumeStore.__init__", "self._committer.recover", NOTHING, "transaction"
+        "open", "_open", "committer.recover", NOTHING, "transaction"
     ),
     "nothing is mended at the reopener": _row(
         "reopen",
@@ -414,9 +414,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "save, the documents' directory fails to sync, then the reopening",
     ),
     "the name of the data directory is not synced": _seldom(
-        _row(
-            "directory", "_make_the_way", "files.make_directory", "made", "first start, and a save"
-        )
+        _row("lock", "_make_directories", "files.make_directory", "made", "first start, and a save")
     ),
     "the name of a directory made anew is not synced": _seldom(
         _row(
@@ -432,7 +430,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     ),
     "the directory of the lock is not synced": _needless(
         _row(
-            "directory",
+            "lock",
             "_try_lock_file",
             "files.make_directory",
             "made",

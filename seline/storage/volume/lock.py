@@ -1,0 +1,163 @@
+"""Hold a data directory as its one owner, or wait for the process that holds it.
+
+V10  The lock is flock on the data directory's own descriptor: there is no file to delete, the
+     kernel releases it when the holder dies, and no timeout takes it over.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable
+from typing import Final
+
+from seline.clock import Clock
+from seline.errors import VolumeFailed, VolumeLocked
+from seline.storage.volume import files
+from seline.storage.volume.directory import HOLDER_NAME, VolumeDirectory, opened_in_this_process
+from seline.storage.volume.os_errors import named
+
+_POLL_S: Final = 0.1
+_NO_DIRECTORY_LOCK: Final = frozenset(
+    {errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EISDIR}
+)
+
+
+def hold(
+    path: str,
+    *,
+    wait_s: float,
+    clock: Clock,
+    serves_commands: bool = False,
+    on_wait: Callable[[VolumeLocked], None] | None = None,
+    give_up: Callable[[], bool] = lambda: False,
+) -> VolumeDirectory:
+    """Return the data directory, held; make it if it does not exist.
+
+    Waits up to `wait_s` for another holder, and calls `on_wait` once for each; `give_up` ends the
+    wait. `serves_commands` is announced to other processes. Raises VolumeLocked naming the holder.
+    """
+    top = _open_top(path)
+    lock_file: int | None = None
+    try:
+        lock_file = _wait_for_lock(path, top, wait_s, on_wait, give_up)
+        volume = VolumeDirectory(
+            path,
+            top,
+            lock_file=lock_file,
+            clock=clock,
+            serves_commands=serves_commands,
+            given_up=give_up,
+        )
+    except BaseException:
+        if lock_file is not None:
+            os.close(lock_file)
+        os.close(top)
+        raise
+    volume.announce()
+    return volume
+
+
+def read_holder(path: str) -> dict[str, object]:
+    """Return what a directory's holder announced, {} if the file is missing or broken."""
+    try:
+        with open(os.path.join(path, ".seline", HOLDER_NAME), encoding="utf-8") as file:
+            holder = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _open_top(path: str) -> int:
+    try:
+        _make_directories(path)
+        return files.open_directory(path)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise VolumeFailed(
+            f"{path} is not a directory, or leads through a file.",
+            hint="Name a directory with --data-dir or SELINE_DATA_DIR; it is made if need be.",
+        ) from error
+    except OSError as error:
+        raise named(error, f"Opening the data directory {path}") from error
+
+
+def _make_directories(path: str) -> None:
+    """Make a directory and its parents, each durable."""
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    if parent != path:
+        _make_directories(parent)
+    held = files.open_directory(parent)
+    try:
+        files.make_directory(os.path.basename(path), held)
+    finally:
+        os.close(held)
+
+
+def _wait_for_lock(
+    path: str,
+    top: int,
+    wait_s: float,
+    on_wait: Callable[[VolumeLocked], None] | None,
+    give_up: Callable[[], bool],
+) -> int | None:
+    deadline = time.monotonic() + wait_s
+    notified = ""
+    while True:
+        held, lock_file = _try_lock(top)
+        if held:
+            return lock_file
+        refusal = _refusal(path, top)
+        if on_wait is not None and refusal.message != notified:
+            notified = refusal.message
+            on_wait(refusal)
+        stays_open = any(not volume.leaving for volume in opened_in_this_process(top))
+        if time.monotonic() >= deadline or give_up() or stays_open:
+            raise refusal
+        time.sleep(_POLL_S)
+
+
+def _try_lock(top: int) -> tuple[bool, int | None]:
+    """Return whether the lock is held now, and its descriptor if it is a file."""
+    try:
+        fcntl.flock(top, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False, None
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY_LOCK:
+            raise named(error, "Locking the data directory") from error
+        return _try_lock_file(top)
+    return True, None
+
+
+def _try_lock_file(top: int) -> tuple[bool, int | None]:
+    """Lock a file that is never deleted: network file systems cannot lock a directory."""
+    files.make_directory(".seline", top)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    lock_file = os.open(".seline/lock", flags, files.FILE_MODE, dir_fd=top)
+    try:
+        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock_file)
+        return False, None
+    return True, lock_file
+
+
+def _refusal(path: str, top: int) -> VolumeLocked:
+    holder = read_holder(path)
+    if opened_in_this_process(top):  # pid and host cannot tell: they repeat in containers
+        return VolumeLocked(
+            f"{path} is held by this process already.",
+            hint="Use get_data_manager(), which gives the instance that is open.",
+            holder=holder,
+        )
+    who = f"process {holder.get('pid', 'unknown')} on {holder.get('host', 'an unknown host')}"
+    if holder.get("deployment"):
+        who += f" (deployment {holder['deployment']})"
+    if holder.get("since"):
+        who += f" since {holder['since']}"
+    return VolumeLocked(f"{path} is held by {who}.", holder=holder)

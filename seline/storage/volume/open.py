@@ -1,0 +1,199 @@
+"""Open a volume: hold its directory, build the store's parts, and recover from a crash."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from seline.clock import Clock, SystemClock
+from seline.errors import SelineError
+from seline.storage.volume.admission import Admission
+from seline.storage.volume.backup_index import BackupIndex
+from seline.storage.volume.batches import Batches
+from seline.storage.volume.capabilities import Capabilities, probe
+from seline.storage.volume.commit.base import Committer
+from seline.storage.volume.commit.exchange_form import ExchangeCommitter
+from seline.storage.volume.current import CurrentDocuments
+from seline.storage.volume.directory import VolumeDirectory
+from seline.storage.volume.disk_usage import DiskUsage
+from seline.storage.volume.events import Events
+from seline.storage.volume.inspect import Inspector
+from seline.storage.volume.lock import hold
+from seline.storage.volume.mounts import wait_for_place
+from seline.storage.volume.os_errors import named
+from seline.storage.volume.reopen import Reopener
+from seline.storage.volume.rotation import Rotation
+from seline.storage.volume.snapshots import Snapshots
+from seline.storage.volume.store import VolumeStore
+from seline.storage.volume.strict import verify_after_commit
+from seline.storage.volume.writer import Writer
+
+DEFAULT_LIMIT_MB: Final = 500
+"""The size limit of a volume that is not a mount of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeOptions:
+    """How a volume is opened; bytes, seconds and percent as named."""
+
+    data_dir: str
+    lock_wait_s: float
+    mount_wait_s: float
+    mount_required: bool
+    mount_expected_under: str | None
+    limit_mb: int | None
+    reserve_percent: float
+    document_bytes_max: int
+    documents_max: int
+    settle_s: float
+    cache_bytes_max: int
+    strict: bool
+    serves_commands: bool
+
+
+def open_volume(
+    options: VolumeOptions,
+    *,
+    clock: Clock | None = None,
+    on_wait: Callable[[SelineError], None] | None = None,
+    give_up: Callable[[], bool] = lambda: False,
+) -> VolumeStore:
+    """Hold the volume, recover from a crash, and return the store. Blocks.
+
+    `on_wait` is called with what is waited for; `give_up` ends the wait. Raises VolumeNotMounted
+    (after `mount_wait_s`), VolumeLocked (after `lock_wait_s`), UnsupportedFormat or StorageError.
+    """
+    clock = clock or SystemClock()
+    wait_for_place(
+        options.data_dir,
+        required=options.mount_required,
+        expected_under=options.mount_expected_under,
+        wait_s=options.mount_wait_s,
+        on_wait=on_wait,
+        give_up=give_up,
+    )
+    volume = hold(
+        os.path.abspath(options.data_dir),
+        wait_s=options.lock_wait_s,
+        clock=clock,
+        serves_commands=options.serves_commands,
+        on_wait=on_wait,
+        give_up=give_up,
+    )
+    try:
+        return _open(volume, options, clock)
+    except OSError as error:
+        volume.close()
+        raise named(error, f"Opening the volume at {options.data_dir}") from error
+    except BaseException:
+        volume.close()
+        raise
+
+
+def _open(volume: VolumeDirectory, options: VolumeOptions, clock: Clock) -> VolumeStore:
+    """Build the parts from the directory up, recover, and start the writer."""
+    capabilities = probe(volume)
+    events = Events(clock)
+    disk_usage = _disk_usage(volume, options, capabilities)
+    backup_indexes = {space: BackupIndex(volume.backups(space)) for space in volume.spaces}
+    current_documents = CurrentDocuments(
+        inspector=_inspector(volume, options, capabilities, clock), backup_indexes=backup_indexes
+    )
+    snapshots = Snapshots(volume, current_documents)
+    committer = ExchangeCommitter(
+        volume=volume,
+        capabilities=capabilities,
+        inspector=current_documents.inspector,
+        backup_indexes=backup_indexes,
+        report=events.report,
+        release_reserve=disk_usage.release_reserve,
+        before_replacing=snapshots.before_replacing,
+    )
+    rotation = Rotation(
+        volume=volume,
+        inspector=current_documents.inspector,
+        backup_indexes=backup_indexes,
+        freed=disk_usage.discarded,
+    )
+    admission = Admission(
+        volume=volume,
+        rotation=rotation,
+        disk_usage=disk_usage,
+        clock=clock,
+        documents_max=options.documents_max,
+        events=events,
+    )
+    committer.recover(clock.now())
+    admission.count_documents()
+    disk_usage.rebuild_reserve()
+    batches = Batches(
+        current_documents=current_documents,
+        committer=committer,
+        rotation=rotation,
+        disk_usage=disk_usage,
+        clock=clock,
+        events=events,
+        admission=admission,
+        reopener=Reopener(
+            volume=volume,
+            current_documents=current_documents,
+            committer=committer,
+            clock=clock,
+            events=events,
+        ),
+        after_commit=_strict_check(volume, committer, current_documents, options),
+    )
+    return VolumeStore(
+        volume=volume,
+        clock=clock,
+        capabilities=capabilities,
+        disk_usage=disk_usage,
+        current_documents=current_documents,
+        snapshots=snapshots,
+        committer=committer,
+        batches=batches,
+        events=events,
+        writer=Writer(batches.process, idle=batches.idle),
+    )
+
+
+def _disk_usage(
+    volume: VolumeDirectory, options: VolumeOptions, capabilities: Capabilities
+) -> DiskUsage:
+    limit_mb = options.limit_mb
+    if limit_mb is None and not capabilities.own_mount:
+        limit_mb = DEFAULT_LIMIT_MB
+    return DiskUsage(
+        volume,
+        limit_bytes=None if limit_mb is None else limit_mb << 20,
+        reserve_percent=options.reserve_percent,
+        own_mount=capabilities.own_mount,
+    )
+
+
+def _inspector(
+    volume: VolumeDirectory, options: VolumeOptions, capabilities: Capabilities, clock: Clock
+) -> Inspector:
+    return Inspector(
+        volume,
+        clock=clock,
+        settle_s=options.settle_s,
+        document_bytes_max=options.document_bytes_max,
+        cache_bytes_max=options.cache_bytes_max,
+        checksums=capabilities.checksums,
+        fine_timestamps=capabilities.fine_timestamps,
+    )
+
+
+def _strict_check(
+    volume: VolumeDirectory,
+    committer: Committer,
+    current_documents: CurrentDocuments,
+    options: VolumeOptions,
+) -> Callable[[], None] | None:
+    if not options.strict:
+        return None
+    return partial(verify_after_commit, volume, committer, current_documents)
