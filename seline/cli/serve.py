@@ -12,7 +12,7 @@ from seline.cli.group import front
 from seline.cli.verbs import GlobalOptions, WholeNumber, local_verb, settings_of
 
 if TYPE_CHECKING:
-    from seline.server import Started
+    from seline.server import Serving
 
 PORT_MAX: Final = 65_535
 
@@ -49,25 +49,26 @@ def serve(options: GlobalOptions, host: str | None, port: int | None) -> None:
     asyncio.run(run_server(settings, announce=_announce))
 
 
-def _announce(started: Started) -> None:
+def _announce(running: Serving) -> None:
     """Print the server's address and how to call it.
 
     Only on a terminal, or with a new token: the log has the rest, and a platform that reads stdout
     takes each line of it for JSON. Not through the logger, which would keep the token.
     """
-    if started.secret is None and not sys.stdout.isatty():
+    secret = running.first_secret
+    if secret is None and not sys.stdout.isatty():
         return
-    health = f"{started.address}/api/v1/data-admin/health"
-    lines = ["", f"Seline keeps {started.data_dir} and listens on {started.address}"]
-    if started.secret is not None:
+    health = f"{running.address}/api/v1/data-admin/health"
+    lines = ["", f"Seline keeps {running.data_dir} and listens on {running.address}"]
+    if secret is not None:
         lines += [
             "The admin token of this first start, shown this once:",
             "",
-            f"  curl -H 'Authorization: Bearer {started.secret}' {health}",
+            f"  curl -H 'Authorization: Bearer {secret}' {health}",
             "",
             "Next: run that line; `seline token create` makes more tokens.",
         ]
-    elif started.has_token:
+    elif running.tokens.has_any:
         lines += ["Next: `seline status`; `seline token create` makes another token."]
     else:
         lines += ["There is no token yet. Next: set SELINE_ADMIN_TOKEN, or `seline token create`."]

@@ -2,11 +2,10 @@
 
 from seline.server.listening import control_socket, control_socket_path
 from seline.server.process import run_server
-from seline.server.serving import Serving, Started, alone, serving
+from seline.server.serving import Serving, alone, serving
 
 __all__ = [
     "Serving",
-    "Started",
     "alone",
     "control_socket",
     "control_socket_path",

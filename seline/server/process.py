@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from seline.server.memory import give_memory_back
-from seline.server.serving import Serving, Started
+from seline.server.serving import Serving
 from seline.settings import Settings
 
 EXIT_S: Final = 2.0
@@ -20,7 +20,7 @@ EXIT_S: Final = 2.0
 _log = logging.getLogger("seline.server")
 
 
-async def run_server(settings: Settings, *, announce: Callable[[Started], None]) -> None:
+async def run_server(settings: Settings, *, announce: Callable[[Serving], None]) -> None:
     """Serve until SIGTERM or SIGINT. Raises what opening the volume raises."""
     give_memory_back()
     for warning in settings.warnings:
@@ -36,9 +36,8 @@ async def run_server(settings: Settings, *, announce: Callable[[Started], None])
         await asyncio.wait({signalled, acquired}, return_when=asyncio.FIRST_COMPLETED)
         if acquired.done():
             acquired.result()
-            assert running.started is not None
-            _log_ready(running.started, settings)
-            announce(running.started)
+            _log_ready(running)
+            announce(running)
             await signalled
         else:
             acquired.cancel()
@@ -63,11 +62,11 @@ def _force_exit(code: int) -> None:
     timer.start()
 
 
-def _log_ready(started: Started, settings: Settings) -> None:
-    if not started.has_token and settings.bind_is_public:
+def _log_ready(running: Serving) -> None:
+    if not running.tokens.has_any and running.settings.bind_is_public:
         _log.warning(
             "there is no token, so requests over the network are refused: set SELINE_ADMIN_TOKEN "
             "(at least 16 characters), or run `seline token create` on this machine"
         )
-    more = "" if started.secret else "; `seline token create` makes another token"
-    _log.info("ready on %s, data in %s%s", started.address, started.data_dir, more)
+    more = "" if running.first_secret else "; `seline token create` makes another token"
+    _log.info("ready on %s, data in %s%s", running.address, running.data_dir, more)

@@ -14,7 +14,6 @@ import math
 import os
 import tempfile
 from collections.abc import AsyncGenerator, Generator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
 
@@ -46,16 +45,6 @@ FIRST_LABEL: Final = "created at the first start"
 _log = logging.getLogger("seline.server")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
-    """What to show a person when the server is ready. `secret` is the new token, shown once."""
-
-    address: str
-    data_dir: str
-    secret: str | None
-    has_token: bool
-
-
 class Serving:
     """A running Seline: store and admin API in this event loop.
 
@@ -77,7 +66,8 @@ class Serving:
         Without `network` only the control socket is served. `first_token` allows a first token.
         """
         self.settings = settings
-        self.started: Started | None = None
+        self.first_secret: str | None = None
+        """The token that this start has created; show it once."""
         self.socket_elsewhere = ""
         """The path of the control socket, if it is not in the data directory."""
         self.disk_hangs = False
@@ -125,6 +115,11 @@ class Serving:
     def address(self) -> str:
         """The URL of the admin API; empty without one."""
         return self._status.address
+
+    @property
+    def data_dir(self) -> str:
+        """The absolute path of the data directory."""
+        return self._status.data_dir
 
     async def acquired(self) -> None:
         """Wait until the volume is mounted, locked and open. Raises what opening it raises."""
@@ -183,7 +178,7 @@ class Serving:
             parts.audit.open()
             await parts.tokens.load()
             await self._listening.wait()
-            secret = await self._first_secret()
+            self.first_secret = await self._create_first_token()
             await self.operations.load()
             await parts.alerts.load(parts.worker.jobs())
             await parts.worker.start(scheduled=self._network)
@@ -194,15 +189,9 @@ class Serving:
                 await parts.alerts.report_failure(error)
             raise
         store.announce(address=self.address or None)
-        self.started = Started(
-            address=self.address,
-            data_dir=self._status.data_dir,
-            secret=secret,
-            has_token=parts.tokens.has_any,
-        )
         self._status.failure = None
 
-    async def _first_secret(self) -> str | None:
+    async def _create_first_token(self) -> str | None:
         """Create the first token if there is none and only this machine can connect.
 
         If it cannot be stored, there is no token, and the documents are served.
