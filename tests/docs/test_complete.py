@@ -15,6 +15,7 @@ from seline.cli import front
 from seline.cli.errors import EXIT_FOR, Exit
 from seline.domain.alerts.lifecycle import KIND_OF, AlertType
 from seline.domain.alerts.sink_spec import FIELDS_OF
+from seline.domain.incident import IncidentKind
 from seline.errors import SelineError
 from seline.http.problems import STATUS_FOR, status_of
 from seline.http.routes import PREFIX, ROUTES, Route
@@ -44,6 +45,13 @@ def environment_variables() -> set[str]:
     """Return the variables that the product names."""
     files = (ROOT / "seline").rglob("*.py")
     return {name for path in files for name in ENVIRONMENT.findall(path.read_text("utf-8"))}
+
+
+def health_checks() -> set[str]:
+    """Return the names of the checks that the operations add to health."""
+    files = (ROOT / "seline" / "operations").glob("*.py")
+    checks = re.compile(r'Check\(\s*name="(\w+)"')
+    return {name for path in files for name in checks.findall(path.read_text("utf-8"))}
 
 
 def verbs(group: click.Group = front, above: str = "seline") -> list[str]:
@@ -95,6 +103,11 @@ KINDS = {
         page="docs/http.md",
         row=r"^\| `([A-Z]+ /[^`]*)` \|",
         names=lambda: map(address, ROUTES),
+    ),
+    "health check": Documented(
+        page="docs/http.md",
+        row=r"^\| ((?!`seline_)`[a-z_]+`(?:, `[a-z_]+`)*) \|",
+        names=lambda: {*health_checks(), *IncidentKind},
     ),
     "error": Documented(
         page="docs/errors.md",
