@@ -15,6 +15,7 @@ SUFFIXES = frozenset({"", ".json", ".md", ".py", ".toml", ".yaml", ".yml"})
 GUARANTEE = re.compile(r"\bV([1-9]\d?)\b")
 DOCUMENT = re.compile(r"[\w./-]+\.md\b")
 ABSENT_DOCUMENT = re.compile(r"\b(?:SPEC|FAULTS|DESIGN)\b")
+LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
 PATH = re.compile(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*)`")
 
 
@@ -73,3 +74,20 @@ def test_every_path_in_a_page_exists(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
 
     assert not [path for path in PATH.findall(text) if not (ROOT / path).exists()]
+
+
+@pytest.mark.parametrize("page", [name for name, _ in pages()])
+def test_every_link_in_a_page_leads_to_a_heading(page: str) -> None:
+    """Link to a page of the repository, and to a heading that is in it."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+
+    for target, anchor in LINK.findall(text):
+        linked = (ROOT / page).parent / target if target else ROOT / page
+        assert linked.is_file(), target
+        assert not anchor or anchor in anchors(linked.read_text(encoding="utf-8")), anchor
+
+
+def anchors(text: str) -> set[str]:
+    """Return the names under which a page's headings are linked."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
