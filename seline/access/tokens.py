@@ -42,12 +42,6 @@ class Token(Stored, frozen=True, kw_only=True):
     expires_at: datetime | None = None
 
 
-class TokensFile(Stored, frozen=True, kw_only=True):
-    """The value of `tokens.json`."""
-
-    tokens: tuple[Token, ...]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """An authenticated caller: its name for the audit log, and its scope."""
@@ -69,7 +63,9 @@ class Tokens:
 
     def __init__(self, store: ManagedStore, *, admin_token: str | None) -> None:
         """Keep the tokens in `store`. Until `load`, only the admin token is valid."""
-        self._state = store.state("tokens.json", TokensFile, lambda: TokensFile(tokens=()))
+        self._state = store.state(
+            "tokens.json", tuple[Token, ...], tuple[Token, ...], field="tokens"
+        )
         self._clock = store.clock
         self._admin_digest = None if admin_token is None else _digest(admin_token)
         self._failures = _Failures(store.clock)
@@ -84,7 +80,7 @@ class Tokens:
     @property
     def has_any(self) -> bool:
         """Whether there is a token that gives access."""
-        return self._admin_digest is not None or bool(self._state.value.tokens)
+        return self._admin_digest is not None or bool(self._state.value)
 
     def authenticate(self, secret: str | None, *, client: str, needs: Scope) -> Caller:
         """Return the caller with this token.
@@ -124,19 +120,19 @@ class Tokens:
     async def listed(self) -> list[Token]:
         """Return the tokens, oldest first."""
         await self.load()
-        return list(self._state.value.tokens)
+        return list(self._state.value)
 
     async def revoke(self, identifier: str) -> Token:
         """Delete a token and return it. Raises TokenNotFound."""
         await self.load()
-        for token in self._state.value.tokens:
+        for token in self._state.value:
             if token.id == identifier:
                 await self._change(lambda kept: tuple(t for t in kept if t.id != identifier))
                 return token
         raise TokenNotFound(f"There is no token {identifier!r}.")
 
     async def _change(self, function: Callable[[tuple[Token, ...]], tuple[Token, ...]]) -> None:
-        await self._state.update(lambda file: TokensFile(tokens=function(file.tokens)))
+        await self._state.update(function)
 
     def _find(self, secret: str) -> Caller | None:
         """Return the caller with this secret. Compares with every token, in constant time."""
@@ -144,7 +140,7 @@ class Tokens:
         found: Caller | None = None
         if self._admin_digest is not None and hmac.compare_digest(digest, self._admin_digest):
             found = Caller(who="SELINE_ADMIN_TOKEN", scope="admin")
-        for token in self._state.value.tokens:
+        for token in self._state.value:
             if hmac.compare_digest(digest, token.digest) and self._is_valid(token):
                 found = Caller(who=f"token {token.id}", scope=token.scope)
         return found

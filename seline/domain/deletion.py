@@ -34,12 +34,6 @@ class DeletedFor(Stored, frozen=True, kw_only=True):
         return DeletedFor(seen_at=now, age_s=self.age_s + step.total_seconds())
 
 
-class DeletedFile(Stored, frozen=True, kw_only=True):
-    """The value of `deleted.json`: the deleted documents that have backups, by name."""
-
-    deleted: dict[str, DeletedFor]
-
-
 def observed(
     deleted: Mapping[str, DeletedFor], missing: Iterable[str], now: datetime
 ) -> dict[str, DeletedFor]:

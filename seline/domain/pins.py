@@ -29,12 +29,6 @@ class Pin(Stored, frozen=True, kw_only=True):
     until: datetime | None = None
 
 
-class PinsFile(Stored, frozen=True, kw_only=True):
-    """The value of `pins.json`."""
-
-    pins: tuple[Pin, ...]
-
-
 def current(pins: Iterable[Pin], now: datetime) -> tuple[Pin, ...]:
     """Return the pins that have not expired."""
     return tuple(pin for pin in pins if pin.until is None or pin.until > now)

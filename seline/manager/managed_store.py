@@ -116,12 +116,15 @@ class ManagedStore:
         assert self._metadata is not None, "the store is not open yet"
         return self._metadata
 
-    def state(self, name: str, type: type[T], default: Callable[[], T]) -> State[T]:
-        """Return one of Seline's own state documents, not read yet."""
+    def state(
+        self, name: str, type: object, default: Callable[[], T], *, field: str = ""
+    ) -> State[T]:
+        """Return one of Seline's own state documents, not read yet (see `State`)."""
         return State(
             name,
             type,
             default=default,
+            field=field,
             reads=self._reads,
             encoding=self.encoding,
             incidents=self._incidents,

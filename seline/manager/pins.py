@@ -23,7 +23,7 @@ from seline.domain.backup import Backup
 from seline.domain.deletion import STEP_MAX
 from seline.domain.document import BOT, SELINE, Content, DocumentKey, Revision
 from seline.domain.json_codec import NotJson, decode
-from seline.domain.pins import Pin, PinsFile
+from seline.domain.pins import Pin
 from seline.domain.retention import Kept, RetentionPlan, plan_retention
 from seline.errors import SelineError
 from seline.manager.encoding import Encoding
@@ -64,8 +64,9 @@ class Pins:
         self._opened = _no_later_than_likely(clock.now(), store), clock.monotonic()
         self._state = State(
             "pins.json",
-            PinsFile,
-            default=lambda: PinsFile(pins=()),
+            tuple[Pin, ...],
+            field="pins",
+            default=tuple[Pin, ...],
             after_loss=self._every_backup,
             reads=reads,
             encoding=encoding,
@@ -86,7 +87,7 @@ class Pins:
 
     def pins(self) -> tuple[Pin, ...]:
         """Return the pins in effect now."""
-        pins = self._state.value.pins
+        pins = self._state.value
         return pinning.current(pins, self._lived_until()) if pins else ()
 
     def retain(self, key: DocumentKey) -> Retain:
@@ -174,9 +175,9 @@ class Pins:
 
     def change(self, function: Callable[[tuple[Pin, ...]], tuple[Pin, ...]]) -> Change:
         """Return a change of the pins. A full volume takes it: a shrinking save may need one."""
-        return self._state.change(lambda file: PinsFile(pins=function(file.pins)), always=True)
+        return self._state.change(function, always=True)
 
-    def _every_backup(self) -> PinsFile:
+    def _every_backup(self) -> tuple[Pin, ...]:
         """Return a pin for each backup of the bot's documents (V8). Blocks."""
         keys = [DocumentKey(BOT, document) for document in self._store.backup_counts(BOT)]
         contents = [
@@ -185,7 +186,7 @@ class Pins:
             for backup in self._store.backups(key)
             if (revision := self.revision_of(backup)) is not None
         ]
-        return PinsFile(pins=pinning.pins_after_loss(contents, self._clock.now()))
+        return pinning.pins_after_loss(contents, self._clock.now())
 
     def _lived_until(self) -> datetime:
         """Return the present, but no later than this process can have reached since its start.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -21,6 +21,7 @@ from seline.domain.backup import Backup
 from seline.domain.document import SELINE, Content, DocumentKey, Revision
 from seline.domain.incident import IncidentKind
 from seline.domain.retention import RetentionPlan, RetentionPolicy, plan_retention
+from seline.domain.stored import Stored
 from seline.domain.verdict import Verdict
 from seline.errors import (
     DocumentUnreadable,
@@ -60,20 +61,27 @@ class State(Generic[T]):
     def __init__(
         self,
         name: str,
-        type: type[T],
+        type: object,
         *,
         default: Callable[[], T],
+        field: str = "",
         after_loss: Callable[[], T] | None = None,
         reads: BoundedReads,
         encoding: Encoding,
         incidents: Incidents,
     ) -> None:
-        """Use `ManagedStore.state`. `after_loss` (else `default`) replaces a value that is lost."""
+        """Use `ManagedStore.state`. `after_loss` (else `default`) replaces a value that is lost.
+
+        With `field` the document is an object of this one field, which holds the value.
+        """
         self.key = DocumentKey(SELINE, name)
         self.value: T = default()
         self.failure: SelineError | None = None
         self.loaded = False
-        self._type = type
+        self._field = field
+        self._type: Any = type
+        if field:
+            self._type = msgspec.defstruct("Stored", [(field, type)], bases=(Stored,), frozen=True)
         self._default = default
         self._after_loss = after_loss or default
         self._reads = reads
@@ -217,12 +225,15 @@ class State(Generic[T]):
         if content is None:
             return self._default()
         try:
-            return msgspec.json.decode(content.data, type=self._type)
+            stored = msgspec.json.decode(content.data, type=self._type)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _WrongShape(f"{self.key.name} has another shape: {error}.") from error
+        value: T = getattr(stored, self._field) if self._field else stored
+        return value
 
     def _encoded(self, value: T) -> Content:
-        return self._encoding.content(msgspec.to_builtins(value))
+        stored = {self._field: value} if self._field else value
+        return self._encoding.content(msgspec.to_builtins(stored))
 
 
 def _run(store: DocumentStore, change: Change) -> Outcome:

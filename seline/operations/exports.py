@@ -30,10 +30,10 @@ from seline.domain.manifest import (
     parse_export_name,
 )
 from seline.domain.report import Check, Status
-from seline.domain.stored import Stored
 from seline.errors import BackupNotFound, DocumentError, ExportFailed, SelineError
 from seline.manager.backups import backup_content
 from seline.manager.managed_store import ManagedStore
+from seline.manager.state import State
 from seline.manager.transfer import snapshot_of
 from seline.operations.packs import BACKUPS, DOCUMENTS, Packer, check_pack
 from seline.ports.destinations import Destination
@@ -75,12 +75,6 @@ class _Making:
     unrecoverable: list[str] = field(default_factory=list[str])
 
 
-class ExportsFile(Stored, frozen=True, kw_only=True):
-    """The value of `exports.json`."""
-
-    verified_at: datetime | None = None
-
-
 class Exporter:
     """Writes the exports of one store, and knows when a destination last had a whole one."""
 
@@ -94,16 +88,18 @@ class Exporter:
         self._store = store
         self._destinations = destinations
         self._version = version
-        self._state = store.state("exports.json", ExportsFile, ExportsFile)
+        self._verified_at: State[datetime | None] = store.state(
+            "exports.json", datetime | None, lambda: None, field="verified_at"
+        )
 
     def read(self, store: DocumentStore) -> None:
         """Read what an earlier process recorded, unless it is known. Blocks."""
-        self._state.read_once(store)
+        self._verified_at.read_once(store)
 
     @property
     def last_seen_at(self) -> datetime | None:
         """When a destination was last seen to have a whole export of everything."""
-        return self._state.value.verified_at
+        return self._verified_at.value
 
     async def run(self) -> str:
         """Write one export to each destination that lacks it; return what was done in a line.
@@ -117,7 +113,7 @@ class Exporter:
         for one in self._destinations:
             try:
                 done.append(_in_words(await self.export_to(one.target, keep=one.keep)))
-                await self._state.save(ExportsFile(verified_at=self._store.clock.now()))
+                await self._verified_at.save(self._store.clock.now())
             except SelineError as error:
                 _log.error("export to %s failed: %s", one.target.name, error.message)
                 failed.append(f"{one.target.name}: {error.message}")

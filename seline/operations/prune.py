@@ -13,7 +13,7 @@ from datetime import timedelta
 from functools import partial
 
 from seline.domain.backup import Backup
-from seline.domain.deletion import DeletedFile, DeletedFor, observed
+from seline.domain.deletion import DeletedFor, observed
 from seline.domain.document import BOT, Content, DocumentKey, Revision
 from seline.domain.report import Pruned
 from seline.domain.retention import Dropped, RetentionPlan, plan_deleted, verified_plan
@@ -32,7 +32,9 @@ class Pruner:
 
     def __init__(self, store: ManagedStore) -> None:
         self._store = store
-        self._deleted = store.state("deleted.json", DeletedFile, lambda: DeletedFile(deleted={}))
+        self._deleted = store.state(
+            "deleted.json", dict[str, DeletedFor], dict[str, DeletedFor], field="deleted"
+        )
 
     async def run(self, *, dry_run: bool = False) -> list[Pruned]:
         """Discard what the policy drops; `dry_run` only lists it. Raises StorageError."""
@@ -61,10 +63,10 @@ class Pruner:
 
         names = await self._store.reading(missing, limit_s=math.inf)
         before = await self._deleted.load()
-        ages = observed(before.deleted, names, self._store.clock.now())
+        ages = observed(before, names, self._store.clock.now())
         kept = self._deleted.failure is None
-        if ages != before.deleted and not dry_run:
-            kept = await self._deleted.save(DeletedFile(deleted=ages))
+        if ages != before and not dry_run:
+            kept = await self._deleted.save(ages)
         return ages if kept else {}
 
     def _plans(self, store: DocumentStore, ages: _Ages) -> list[tuple[DocumentKey, RetentionPlan]]:

@@ -17,10 +17,10 @@ from seline.domain.backup import Backup
 from seline.domain.document import BOT, SELINE, DocumentKey
 from seline.domain.incident import IncidentKind
 from seline.domain.report import Finding, FindingOutcome, VerifyReport
-from seline.domain.stored import Stored
 from seline.domain.verdict import Judged, Verdict, usable_as_backup
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError, VolumeFull
 from seline.manager.managed_store import ManagedStore
+from seline.manager.state import State
 from seline.ports.futures import in_loop
 from seline.ports.store import DocumentStore
 
@@ -30,25 +30,17 @@ GIVE_WAY_MAX_S: Final = 0.02
 GIVE_WAY_STEP_S: Final = 0.002
 
 
-class IntegrityFile(Stored, frozen=True, kw_only=True):
-    """The value of `integrity.json`."""
-
-    last_full_at: datetime | None = None
-
-
-class UnservedFile(Stored, frozen=True, kw_only=True):
-    """The value of `unserved.json`: the documents that the last pass could not serve."""
-
-    documents: tuple[str, ...] = ()
-
-
 class Verifier:
     """Verifies one store and knows what was found last, also by an earlier process."""
 
     def __init__(self, store: ManagedStore) -> None:
         self._store = store
-        self._integrity = store.state("integrity.json", IntegrityFile, IntegrityFile)
-        self._unserved = store.state("unserved.json", UnservedFile, UnservedFile)
+        self._last_full_at: State[datetime | None] = store.state(
+            "integrity.json", datetime | None, lambda: None, field="last_full_at"
+        )
+        self._unserved = store.state(
+            "unserved.json", tuple[str, ...], tuple[str, ...], field="documents"
+        )
         self._checked_since: datetime | None = None
         """When the last pass of this process began."""
         self.report: VerifyReport | None = None
@@ -56,18 +48,18 @@ class Verifier:
 
     def read(self, store: DocumentStore) -> None:
         """Read what an earlier process found, unless it is known. Blocks."""
-        self._integrity.read_once(store)
+        self._last_full_at.read_once(store)
         self._unserved.read_once(store)
 
     @property
     def last_full_at(self) -> datetime | None:
         """When everything was checked last."""
-        return self._integrity.value.last_full_at
+        return self._last_full_at.value
 
     @property
     def unserved(self) -> frozenset[str]:
         """The documents that the last pass could not serve."""
-        return frozenset(self._unserved.value.documents)
+        return frozenset(self._unserved.value)
 
     async def run(self, *, full: bool | None = True) -> VerifyReport:
         """Check documents and backups; recover, adopt, and report.
@@ -90,11 +82,11 @@ class Verifier:
 
     async def _keep(self, full: VerifyReport | None) -> None:
         if full is not None:
-            await self._integrity.save(IntegrityFile(last_full_at=full.ended_at))
+            await self._last_full_at.save(full.ended_at)
         assert self.report is not None
         unserved = frozenset(found.document for found in self.report.findings if found.is_unserved)
         if unserved != self.unserved:
-            await self._unserved.save(UnservedFile(documents=tuple(sorted(unserved))))
+            await self._unserved.save(tuple(sorted(unserved)))
 
     def _full_is_due(self, now: datetime) -> bool:
         if self._checked_since is None:

@@ -15,7 +15,6 @@ from seline.domain.job import JobRecord, RunOutcome
 from seline.library import Seline
 from seline.manager import ManagedStore
 from seline.manager.state import State
-from seline.operations.verify import IntegrityFile
 from tests.command_line import line_at
 from tests.faults.test_damage import flip
 
@@ -69,8 +68,8 @@ DAMAGED = {
 }
 
 
-def an_integrity(store: ManagedStore) -> State[IntegrityFile]:
-    return store.state("integrity.json", IntegrityFile, IntegrityFile)
+def an_integrity(store: ManagedStore) -> State[datetime | None]:
+    return store.state("integrity.json", datetime | None, lambda: None, field="last_full_at")
 
 
 def write(directory: Path, name: str, text: str) -> Path:
@@ -152,7 +151,7 @@ async def test_a_value_that_cannot_be_written_is_in_effect_and_reported(
         await state.load()
         assert state.failure is not None
 
-        value = IntegrityFile(last_full_at=datetime(2026, 1, 1, tzinfo=UTC))
+        value = datetime(2026, 1, 1, tzinfo=UTC)
         assert not await state.save(value)
 
         assert state.value == value

@@ -58,7 +58,9 @@ class Worker:
         self._schedules = {
             name: parse_schedule(job.schedule) for name, job in self._settings.items()
         }
-        self._records = operations.store.state("jobs.json", dict[str, JobRecord], dict)
+        self._records = operations.store.state(
+            "jobs.json", dict[str, JobRecord], dict[str, JobRecord]
+        )
         self._runner = Runner(
             {name: self._task(row, operations) for name, row in table.items()},
             clock=self._clock,
