@@ -1,5 +1,6 @@
-"""The admin API: requests come in here, through one table of routes.
+"""The admin API.
 
-`routes` is the table, `app` assembles it, `access` lets people in, `problems` maps errors,
-`requests` parses, `rendering` renders, and the handlers stand by subject.
+`routes` is the table of routes, `app` assembles it, `access` authenticates, `problems` maps errors
+to answers, `requests` parses and `rendering` renders. Each other file has the handlers of one
+subject: a handler parses, calls one operation, and renders.
 """

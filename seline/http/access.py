@@ -1,6 +1,7 @@
-"""Who is let in: a token before body, name and route; the right host and origin; a line of audit.
+"""Who may call: the token is checked before body, name and route, then host and origin.
 
-The control socket is mode 0600 in a directory of mode 0700, so whoever reaches it is an admin.
+The control socket has mode 0600 in a directory of mode 0700, so its callers are admins. Every call
+that may change something is a line in the audit log.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from seline.access.tokens import Caller
+from seline.access.tokens import Caller, Scope
 from seline.errors import Forbidden, InvalidRequest, RouteNotFound
 from seline.http.context import context
 from seline.http.metrics import REQUESTS
@@ -43,45 +44,45 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @web.middleware
 async def access(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Let a request in, or refuse it, before anything of it is looked at."""
+    """Authenticate a request, or refuse it, before its body is read."""
     route = _route_of(request)
     if route is not None and _is_open(request, route):
         return await handler(request)
     if route is None and not request.path.startswith(PREFIX):
         return await handler(request)
     _check_browser(request)
-    admission = _admit(request, route)
-    trouble = context(request).trouble()
-    if trouble is not None:
-        raise trouble
+    caller = _authenticate(request, route)
+    unavailable = context(request).unavailable()
+    if unavailable is not None:
+        raise unavailable
     if route is not None:
         check_query(request, route.query)
         check_coding(request)
     if request.method in _SAFE:
         return await handler(request)
-    return await _audited(request, handler, admission)
+    return await _audited(request, handler, caller)
 
 
 @web.middleware
 async def traced(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Give each request an id that all of its log lines carry, and a line of its own."""
+    """Log each request; all of its log lines have the same request id."""
     request_id = _request_id(request)
     started = time.monotonic()
     with logged_with(request_id=request_id):
         response = await handler(request)
         if not response.prepared:
             response.headers["X-Request-Id"] = request_id
-        _say(request, response, took_ms=(time.monotonic() - started) * 1000)
+        _log_request(request, response, took_ms=(time.monotonic() - started) * 1000)
     return response
 
 
 def _request_id(request: web.Request) -> str:
-    """Take over the caller's id if it is a plain one, else make one."""
+    """Return the caller's request id if its characters are allowed, else a new one."""
     given = request.headers.get("X-Request-Id", "")
     return given if _PLAIN_ID.fullmatch(given) else secrets.token_hex(8)
 
 
-def _say(request: web.Request, response: web.StreamResponse, *, took_ms: float) -> None:
+def _log_request(request: web.Request, response: web.StreamResponse, *, took_ms: float) -> None:
     resource = request.match_info.route.resource
     path = "unknown" if resource is None else resource.canonical
     request.config_dict[REQUESTS][path, request.method, response.status] += 1
@@ -100,7 +101,7 @@ def _is_open(request: web.Request, route: Route) -> bool:
 
 
 async def secure_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    """Set the headers that tell browsers to leave the answer alone."""
+    """Set the headers with which browsers neither render, frame nor cache the answer."""
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers.pop("Server", None)
@@ -120,17 +121,17 @@ def _route_of(request: web.Request) -> Route | None:
     return request.config_dict[ROUTE].get((method, resource.canonical))
 
 
-def _admit(request: web.Request, route: Route | None) -> Caller:
+def _authenticate(request: web.Request, route: Route | None) -> Caller:
     if is_control(request):
         return Caller(who="control socket", scope="admin")
     if "token" in request.query or "access_token" in request.query:
         raise InvalidRequest(
-            "A token does not belong into an address, where it ends up in logs.",
+            "A token must not be in an address, because addresses are logged.",
             hint="Send it as `Authorization: Bearer …`, and revoke this one.",
         )
-    scope = "read" if route is not None and route.scope == "read" else "admin"
-    admission = context(request).tokens.authenticate(
-        _bearer(request), client=_client(request), needs="read" if scope == "read" else "admin"
+    needs: Scope = "read" if route is not None and route.scope == "read" else "admin"
+    caller = context(request).tokens.authenticate(
+        _bearer(request), client=_client(request), needs=needs
     )
     if route is not None and route.scope == "control":
         raise RouteNotFound(
@@ -138,7 +139,7 @@ def _admit(request: web.Request, route: Route | None) -> Caller:
             hint="On the machine itself: `seline token list` beside the server; "
             "on Railway: `railway ssh` first.",
         )
-    return admission
+    return caller
 
 
 def _bearer(request: web.Request) -> str | None:
@@ -153,7 +154,7 @@ def _client(request: web.Request) -> str:
 
 
 def _check_browser(request: web.Request) -> None:
-    """Refuse pages of other sites, and names that were rebound to this machine."""
+    """Refuse pages of other sites, and DNS names that point to this machine."""
     if is_control(request):
         return
     host = urlsplit(f"//{request.headers.get('Host', '')}").hostname
@@ -169,9 +170,7 @@ def _check_browser(request: web.Request) -> None:
         )
 
 
-async def _audited(
-    request: web.Request, handler: _Handler, admission: Caller
-) -> web.StreamResponse:
+async def _audited(request: web.Request, handler: _Handler, caller: Caller) -> web.StreamResponse:
     outcome = "failed"
     try:
         response = await handler(request)
@@ -183,7 +182,7 @@ async def _audited(
     finally:
         context(request).audit(
             {
-                "who": admission.who,
+                "who": caller.who,
                 "what": f"{request.method} {request.path}",
                 "outcome": str(outcome),
             }

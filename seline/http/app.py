@@ -14,7 +14,7 @@ from seline.http.routes import ROUTES
 
 
 def build_app(context: AppContext) -> web.Application:
-    """Return the app: traced, its errors rendered, its doors guarded."""
+    """Return the app with its middlewares: request log, errors, authentication."""
     app = web.Application(middlewares=[traced, problems, access])
     app[CONTEXT] = context
     app[REQUESTS] = Counter()

@@ -1,4 +1,4 @@
-"""What the handlers are given: the documents, the tokens, and how the process stands."""
+"""What the handlers use: the documents, the operations, the tokens, the process."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from seline.ports.jobs import JobBoard
 class AppContext:
     """Everything an app needs.
 
-    `trouble` says why nothing can be served yet, None once the store is open. `about` describes
-    the process for `GET /status`. `loopback_only` asks for a loopback Host header.
+    `unavailable` returns why no document can be served yet, None once the store is open. `about`
+    describes the process for `GET /status`. `loopback_only` requires a loopback Host header.
     """
 
     data: DataManager
     tokens: Tokens
-    trouble: Callable[[], SelineError | None]
+    unavailable: Callable[[], SelineError | None]
     about: Callable[[], Mapping[str, Json]]
     audit: Callable[[Mapping[str, Json]], None]
     operations: Operations
@@ -40,11 +40,11 @@ class AppContext:
     extra: Mapping[str, Json] = field(default_factory=dict[str, Json])
 
 
-CONTEXT = web.AppKey("doors", AppContext)
+CONTEXT = web.AppKey("context", AppContext)
 
 
 def context(request: web.Request) -> AppContext:
-    """Return the doors of the request's app."""
+    """Return the context of the request's app."""
     return request.config_dict[CONTEXT]
 
 

@@ -8,18 +8,18 @@ from typing import TypeVar
 from aiohttp import web
 
 from seline.domain.backup import Backup
-from seline.domain.document import IfMatch, Json
+from seline.domain.document import BOT, DocumentKey, IfMatch, Json, check_document_name
 from seline.errors import RevisionMismatch
 from seline.http.context import context, data
-from seline.http.rendering import answer, as_it_is, plain
+from seline.http.rendering import answer, download, plain
 from seline.http.requests import (
     Precondition,
     etag,
     flag,
     not_modified,
     precondition,
-    read_body,
     read_object,
+    read_value,
     text_field,
 )
 
@@ -47,19 +47,22 @@ async def get_document(request: web.Request) -> web.StreamResponse:
 
 async def put_document(request: web.Request) -> web.StreamResponse:
     """Save the body as the document."""
-    name = request.match_info["name"]
-    keep, shrink = flag(request, "backup", default=True), flag(request, "shrink", default=False)
-    asked = precondition(request)
-    body = await read_body(request, context(request).body_bytes_max)
-    revision, created = await _under(
-        asked,
-        lambda expected: data(request).save_text(
-            name, body, backup=keep, if_match=expected, shrink=shrink
+    name = check_document_name(request.match_info["name"])
+    backup, shrink = flag(request, "backup", default=True), flag(request, "shrink", default=False)
+    condition = precondition(request)
+    value = await read_value(
+        request, context(request).body_bytes_max, depth_max=data(request).store.options.depth_max
+    )
+    existed = await data(request).store.exists(DocumentKey(BOT, name))
+    revision = await _under(
+        condition,
+        lambda expected: data(request).save_json(
+            name, value, backup=backup, if_match=expected, shrink=shrink
         ),
     )
     return answer(
-        {"success": True, "name": name, "revision": revision, "created": created},
-        status=201 if created else 200,
+        {"success": True, "name": name, "revision": revision, "created": not existed},
+        status=200 if existed else 201,
         headers={"ETag": etag(revision)},
     )
 
@@ -85,15 +88,15 @@ async def reset_document(request: web.Request) -> web.StreamResponse:
 
 
 async def get_raw(request: web.Request) -> web.StreamResponse:
-    """Answer the document's bytes as they lie there, sound or not."""
+    """Answer the document's bytes on the volume, sound or not."""
     name = request.match_info["name"]
-    return as_it_is(await data(request).raw(name), name)
+    return download(await data(request).raw(name), name)
 
 
 async def list_backups(request: web.Request) -> web.StreamResponse:
     """Answer a document's backups, newest first, each judged."""
     backups = await data(request).backups(request.match_info["name"])
-    return answer({"backups": [shown(backup) for backup in backups]})
+    return answer({"backups": [_shown(backup) for backup in backups]})
 
 
 async def get_backup(request: web.Request) -> web.StreamResponse:
@@ -121,13 +124,13 @@ async def pin_backup(request: web.Request) -> web.StreamResponse:
 
 
 async def unpin_backup(request: web.Request) -> web.StreamResponse:
-    """Give a backup back to rotation."""
+    """Return a backup to rotation."""
     name, backup = request.match_info["name"], request.match_info["backup"]
     await data(request).unpin(name, backup)
     return answer({"success": True, "document": name, "backup": backup, "pinned": False})
 
 
-def shown(backup: Backup) -> dict[str, Json]:
+def _shown(backup: Backup) -> dict[str, Json]:
     """Return a backup as the API shows it."""
     return {
         "name": backup.name,
@@ -141,26 +144,28 @@ def shown(backup: Backup) -> dict[str, Json]:
     }
 
 
-async def _under(asked: Precondition, change: Callable[[IfMatch], Awaitable[_Changed]]) -> _Changed:
+async def _under(
+    condition: Precondition, change: Callable[[IfMatch], Awaitable[_Changed]]
+) -> _Changed:
     """Make a change under its precondition.
 
-    The store judges one revision, in the change's turn. Where another one is there that the caller
-    takes as well, that one is asked for: again only if somebody else was quicker.
+    The store compares one revision, in the change's turn. If another revision is current that the
+    caller accepts too, the change is tried again with that one.
     """
-    expected = asked.first
+    expected = condition.first
     while True:
         try:
             return await change(expected)
         except RevisionMismatch as refusal:
             current = refusal.details.get("current")
-            if current is None and asked.any_there:
+            if current is None and condition.any_existing:
                 raise RevisionMismatch(
                     "`If-Match: *` asks for a sound document, and there is none. "
                     "Nothing was written.",
                     hint="To create it, send `If-None-Match: *` instead, or neither.",
                     **refusal.details,
                 ) from refusal
-            if current is None or not asked.takes(current):
+            if current is None or not condition.accepts(current):
                 raise
             expected = current
 

@@ -1,6 +1,6 @@
-"""The export's two forms, streamed: the seed's readable JSON, and a folder of packs as one .tar.
+"""The handler of exports: the readable JSON, or a folder of packs as one .tar, streamed.
 
-After the first byte a failure aborts the connection, so that nobody takes a part for the whole.
+A failure after the first byte aborts the connection, so that a part is not taken for the whole.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from seline.http.context import context, data
 from seline.ports.store import Snapshot
 
 STALLED_S: Final = 60.0
-"""How long an export waits for a client that takes nothing: it holds the documents' old bytes."""
+"""How long an export waits for a client that reads nothing: it keeps the documents' old bytes."""
 FORMS: Final = ("json", "folder")
 _log = logging.getLogger("seline.http")
 
@@ -56,8 +56,8 @@ async def _send(
             request.transport.abort()
         if not isinstance(error, (SelineError, ConnectionError, TimeoutError)):
             raise
-        why = error.message if isinstance(error, SelineError) else "the client takes no more"
-        _log.warning("an export to %s was broken off: %s", request.remote, why)
+        why = error.message if isinstance(error, SelineError) else "the client reads no more"
+        _log.warning("an export to %s was aborted: %s", request.remote, why)
 
 
 async def _readable(request: web.Request) -> AsyncGenerator[bytes]:
@@ -69,7 +69,7 @@ async def _readable(request: web.Request) -> AsyncGenerator[bytes]:
 
 
 def _json_pieces(snapshot: Snapshot) -> Iterator[bytes]:
-    """Yield the export's bytes; each document is judged whole before its first."""
+    """Yield the export's bytes; each document is checked whole before its first byte."""
     taken_at = msgspec.json.encode(instant_text(snapshot.taken_at))
     yield b'{"success": true, "data": {"exported_at": ' + taken_at + b', "files": {'
     unrecoverable: list[str] = []

@@ -1,4 +1,4 @@
-"""The handlers for the jobs: how they stand, run now, and what their runs came to."""
+"""The handlers for jobs: their status, a run on request, and their runs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from seline.ports.jobs import JobBoard
 
 
 async def list_jobs(request: web.Request) -> web.StreamResponse:
-    """Answer how every job stands."""
+    """Answer the status of every job."""
     return answer({"jobs": [_status(job) for job in _board(request).jobs()]})
 
 
 async def run_job(request: web.Request) -> web.StreamResponse:
-    """Start a job; the run under way counts as started."""
+    """Start a job; if a run is in progress, answer that one."""
     name = request.match_info["job"]
     run = _board(request).run_now(name)
     url = f"{request.path.removesuffix('/run')}/runs"

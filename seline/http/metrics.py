@@ -1,13 +1,14 @@
-"""`/metrics`: how the store, the jobs and the doors do, as Prometheus text.
+"""`/metrics`: the counters of the store, the jobs, the alerts and the API as Prometheus text.
 
-A registry of its own, asked when somebody scrapes: nothing is computed before. What a store counts
-is plain numbers (`domain/figures`), so that the hot path pays next to nothing.
+`_FAMILIES` has one row per metric. Everything is read when the route is called, into a registry of
+its own, so nothing is computed between two calls.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -17,7 +18,9 @@ from aiohttp import web
 from seline.alerts.log import AlertLog
 from seline.domain.alerts.lifecycle import Severity
 from seline.domain.counters import SECONDS, Figures
+from seline.domain.document import BOT
 from seline.domain.job import JobStatus
+from seline.domain.usage import Usage
 from seline.http.context import context, operations
 from seline.operations import Operations
 from seline.ports.store import DocumentStore
@@ -27,161 +30,187 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 REQUESTS = web.AppKey("requests", Counter[tuple[str, str, int]])
-_Rows: TypeAlias = "list[tuple[list[str], float]]"
 
 
 async def metrics(request: web.Request) -> web.StreamResponse:
-    """Answer every figure in the text format."""
+    """Answer every metric in the text format."""
     from prometheus_client import CollectorRegistry, generate_latest
 
-    trouble = context(request).trouble()
-    if trouble is not None:
-        raise trouble
-    managed = operations(request).store
-    store = await managed.open()
-    families = [
-        *await managed.reading(lambda: list(_of_volume(store))),
-        *_of_process(request, store),
-    ]
+    unavailable = context(request).unavailable()
+    if unavailable is not None:
+        raise unavailable
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Once(families))
+    registry.register(_Collector(await _read(request)))
     return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE})
 
 
-class _Once:
-    """Gives a registry what was gathered for one scrape."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """What the metrics are read from, once per call of the route."""
 
-    def __init__(self, families: list[Metric]) -> None:
-        self._families = families
+    figures: Figures
+    usage: Usage
+    backups: int
+    quarantined: int
+    writing: bool
+    operations: Operations
+    jobs: Sequence[JobStatus]
+    alerts: AlertLog | None
+    requests: Counter[tuple[str, str, int]]
+
+
+async def _read(request: web.Request) -> _Source:
+    managed, board = operations(request).store, context(request).jobs
+    store = await managed.open()
+    usage, backups, quarantined, writing = await managed.reading(lambda: _of_volume(store))
+    return _Source(
+        figures=store.figures(),
+        usage=usage,
+        backups=backups,
+        quarantined=quarantined,
+        writing=writing,
+        operations=operations(request),
+        jobs=() if board is None else board.jobs(),
+        alerts=context(request).alerts,
+        requests=request.config_dict[REQUESTS],
+    )
+
+
+def _of_volume(store: DocumentStore) -> tuple[Usage, int, int, bool]:
+    backups = sum(store.backup_counts(BOT).values())
+    return store.usage(), backups, len(store.quarantine()), store.trouble() is None
+
+
+Samples: TypeAlias = "list[tuple[list[str], float]]"
+"""The label values and the value of each sample."""
+
+
+def _one(value: Callable[[_Source], float | None]) -> Callable[[_Source], Samples]:
+    """Return a reader of one sample without labels; without a value there is no sample."""
+
+    def read(source: _Source) -> Samples:
+        found = value(source)
+        return [] if found is None else [([], found)]
+
+    return read
+
+
+def _instant(instant: datetime | None) -> float | None:
+    return None if instant is None else instant.timestamp()
+
+
+def _days_until_full(source: _Source) -> float | None:
+    forecast = source.operations.usage.forecast
+    return None if forecast is None else forecast.days
+
+
+def _open_alerts(source: _Source) -> Samples:
+    listed = () if source.alerts is None else source.alerts.listing()
+    counts = Counter(alert.severity for alert in listed if alert.state == "open")
+    return [([severity.value], counts[severity]) for severity in Severity]
+
+
+def _of_sinks(field: str) -> Callable[[_Source], Samples]:
+    def read(source: _Source) -> Samples:
+        sinks = () if source.alerts is None else source.alerts.sinks()
+        return [([sink.name], getattr(sink, field)) for sink in sinks]
+
+    return read
+
+
+def _runs(source: _Source) -> Samples:
+    return [
+        ([job.name, outcome], count) for job in source.jobs for outcome, count in job.ended.items()
+    ]
+
+
+def _successes(source: _Source) -> Samples:
+    return [
+        ([job.name], job.last_success.timestamp())
+        for job in source.jobs
+        if job.last_success is not None
+    ]
+
+
+def _requests(source: _Source) -> Samples:
+    return [([*map(str, key)], count) for key, count in source.requests.items()]
+
+
+_Row: TypeAlias = tuple[str, str, str, tuple[str, ...], Callable[[_Source], Samples]]
+_COUNTER, _GAUGE = "counter", "gauge"
+_FAMILIES: Final[tuple[_Row, ...]] = (
+    (_GAUGE, "seline_usage_ratio", "How full the volume is, 0 to 1.", (),
+     _one(lambda source: source.usage.usage_ratio)),
+    (_GAUGE, "seline_inodes_ratio", "How many of the possible files exist, 0 to 1.", (),
+     _one(lambda source: source.usage.inodes_ratio)),
+    (_GAUGE, "seline_used_bytes", "Bytes that count as used.", (),
+     _one(lambda source: source.usage.counted_bytes)),
+    (_GAUGE, "seline_room_bytes", "Bytes until writes are refused.", (),
+     _one(lambda source: source.usage.room_bytes)),
+    (_GAUGE, "seline_days_until_full", "Days until writes are refused.", (),
+     _one(_days_until_full)),
+    (_GAUGE, "seline_backups", "Backups kept.", (), _one(lambda source: source.backups)),
+    (_GAUGE, "seline_quarantined", "Broken files in quarantine.", (),
+     _one(lambda source: source.quarantined)),
+    (_GAUGE, "seline_writing", "Whether changes are accepted.", (),
+     _one(lambda source: float(source.writing))),
+    (_COUNTER, "seline_saves", "Changes made durable.", (),
+     _one(lambda source: source.figures.changes)),
+    (_COUNTER, "seline_batches", "Commits; changes share them.", (),
+     _one(lambda source: source.figures.batches)),
+    (_COUNTER, "seline_flushes", "Syncs asked of the disk.", (),
+     _one(lambda source: source.figures.flushes)),
+    (_COUNTER, "seline_recoveries", "Broken documents recovered.", (),
+     _one(lambda source: source.figures.recoveries)),
+    (_GAUGE, "seline_queue_changes", "Changes in the queue.", (),
+     _one(lambda source: source.figures.queued)),
+    (_COUNTER, "seline_refusals", "Changes refused, by error.", ("code",),
+     lambda source: [([code], count) for code, count in source.figures.refused.items()]),
+    (_GAUGE, "seline_last_verified_timestamp_seconds", "The last verify of everything.", (),
+     _one(lambda source: _instant(source.operations.verifier.last_full_at))),
+    (_GAUGE, "seline_last_backup_timestamp_seconds", "The last backup.", (),
+     _one(lambda source: _instant(source.operations.store.metadata.last_backup_at))),
+    (_GAUGE, "seline_last_export_timestamp_seconds", "The last whole export.", (),
+     _one(lambda source: _instant(source.operations.exports.last_seen_at))),
+    (_COUNTER, "seline_job_runs", "Runs that ended.", ("job", "outcome"), _runs),
+    (_GAUGE, "seline_job_last_success_timestamp_seconds", "The last success.", ("job",),
+     _successes),
+    (_GAUGE, "seline_alerts_open", "Open alerts, by severity.", ("severity",), _open_alerts),
+    (_GAUGE, "seline_alerts_waiting", "Alerts in the queue of a sink.", ("sink",),
+     _of_sinks("waiting")),
+    (_COUNTER, "seline_alerts_given_up", "Alerts that a sink's queue dropped.", ("sink",),
+     _of_sinks("given_up")),
+    (_COUNTER, "seline_http_requests", "Requests answered.", ("route", "method", "status"),
+     _requests),
+)  # fmt: skip
+
+
+class _Collector:
+    """Gives a registry the metrics of one call."""
+
+    def __init__(self, source: _Source) -> None:
+        self._source = source
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._families
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        families: dict[str, Any] = {_COUNTER: CounterMetricFamily, _GAUGE: GaugeMetricFamily}
+        for kind, name, text, labels, read in _FAMILIES:
+            family = families[kind](name, text, labels=labels)
+            for label_values, value in read(self._source):
+                family.add_metric(label_values, value)
+            yield family
+        yield _latencies(self._source.figures)
 
 
-def _of_process(request: web.Request, store: DocumentStore) -> Iterator[Metric]:
-    """Gather what the event loop counts, on the event loop."""
-    yield from _of_store(store.figures())
-    yield from _of_ages(operations(request))
-    board = context(request).jobs
-    if board is not None:
-        yield from _of_jobs(board.jobs())
-    log = context(request).alerts
-    if log is not None:
-        yield from _of_alerts(log)
-    yield _counter(
-        "seline_http_requests",
-        "Requests answered.",
-        ["route", "method", "status"],
-        [([*map(str, key)], count) for key, count in request.config_dict[REQUESTS].items()],
-    )
-
-
-def _of_store(figures: Figures) -> Iterator[Metric]:
+def _latencies(figures: Figures) -> Metric:
     from prometheus_client.core import HistogramMetricFamily
 
-    yield _one(_counter, "seline_saves", "Changes made durable.", figures.changes)
-    yield _one(_counter, "seline_batches", "Commits; changes share them.", figures.batches)
-    yield _one(_counter, "seline_flushes", "Syncs asked of the disk.", figures.flushes)
-    yield _one(_counter, "seline_recoveries", "Broken documents recovered.", figures.recoveries)
-    yield _one(_gauge, "seline_queue_changes", "Changes that wait.", figures.queued)
-    yield _counter(
-        "seline_refusals",
-        "Changes refused, by error.",
-        ["code"],
-        [([code], count) for code, count in figures.refused.items()],
-    )
     totals = list(accumulate(figures.waits))
     bounds = [*map(str, SECONDS), "+Inf"]
-    yield HistogramMetricFamily(
+    return HistogramMetricFamily(
         "seline_save_seconds",
         "How long a change took from queue to answer.",
         buckets=list(zip(bounds, totals, strict=True)) if totals else [("+Inf", 0)],
         sum_value=figures.waited_s,
     )
-
-
-def _of_volume(store: DocumentStore) -> Iterator[Metric]:
-    usage = store.usage()
-    yield _one(_gauge, "seline_usage_ratio", "How full the volume is, 0 to 1.", usage.usage_ratio)
-    ratio = usage.inodes_ratio
-    yield _one(_gauge, "seline_inodes_ratio", "How many of the possible files are taken.", ratio)
-    yield _one(_gauge, "seline_used_bytes", "Bytes that count as used.", usage.counted_bytes)
-    yield _one(_gauge, "seline_room_bytes", "Bytes until writes are refused.", usage.room_bytes)
-    yield _one(_gauge, "seline_backups", "Backups kept.", sum(store.backup_counts("").values()))
-    yield _one(_gauge, "seline_quarantined", "Broken files set aside.", len(store.quarantine()))
-    writing = float(store.trouble() is None)
-    yield _one(_gauge, "seline_writing", "Whether changes are taken.", writing)
-
-
-def _of_ages(operator: Operations) -> Iterator[Metric]:
-    instants: Mapping[str, datetime | None] = {
-        "seline_last_verified_timestamp_seconds": operator.verifier.last_full_at,
-        "seline_last_backup_timestamp_seconds": operator.store.metadata.last_backup_at,
-        "seline_last_export_timestamp_seconds": operator.exports.last_seen_at,
-    }
-    for name, instant in instants.items():
-        if instant is not None:
-            yield _one(_gauge, name, "When it was done last.", instant.timestamp())
-    if operator.usage.forecast is not None:
-        days = operator.usage.forecast.days
-        yield _one(_gauge, "seline_days_until_full", "Days until writes are refused.", days)
-
-
-def _of_jobs(jobs: Iterator[JobStatus] | Any) -> Iterator[Metric]:
-    ends: _Rows = []
-    successes: _Rows = []
-    for job in jobs:
-        ends += [([job.name, outcome], count) for outcome, count in job.ended.items()]
-        if job.last_success is not None:
-            successes.append(([job.name], job.last_success.timestamp()))
-    yield _counter("seline_job_runs", "Runs that ended.", ["job", "outcome"], ends)
-    yield _gauge(
-        "seline_job_last_success_timestamp_seconds", "The last success.", ["job"], successes
-    )
-
-
-def _of_alerts(log: AlertLog) -> Iterator[Metric]:
-    by_severity = Counter(one.severity.value for one in log.listing() if one.state == "open")
-    sinks = log.sinks()
-    yield _gauge(
-        "seline_alerts_open",
-        "Alerts that are not over, by severity.",
-        ["severity"],
-        [([severity], by_severity[severity]) for severity in Severity],
-    )
-    yield _gauge(
-        "seline_alerts_waiting",
-        "Alerts that wait for a sink.",
-        ["sink"],
-        [([sink.name], sink.waiting) for sink in sinks],
-    )
-    yield _counter(
-        "seline_alerts_given_up",
-        "Alerts that waited too long for a sink, or were too many.",
-        ["sink"],
-        [([sink.name], sink.given_up) for sink in sinks],
-    )
-
-
-def _one(kind: Any, name: str, what: str, value: float) -> Metric:
-    family: Metric = kind(name, what, [], [([], value)])
-    return family
-
-
-def _counter(name: str, what: str, labels: list[str], rows: _Rows) -> Metric:
-    from prometheus_client.core import CounterMetricFamily
-
-    return _filled(CounterMetricFamily(name, what, labels=labels), rows)
-
-
-def _gauge(name: str, what: str, labels: list[str], rows: _Rows) -> Metric:
-    from prometheus_client.core import GaugeMetricFamily
-
-    return _filled(GaugeMetricFamily(name, what, labels=labels), rows)
-
-
-def _filled(family: Any, rows: _Rows) -> Metric:
-    for labels, value in rows:
-        family.add_metric(labels, value)
-    filled: Metric = family
-    return filled

@@ -1,4 +1,4 @@
-"""The handlers for the operator's verbs: health, storage, export, import, restore, verify."""
+"""The handlers for the operator's verbs, and for tokens and the process."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from aiohttp import web
 from seline.clock import parse_instant
 from seline.errors import InvalidRequest
 from seline.http.context import context, data, operations
-from seline.http.rendering import answer, as_it_is, plain
+from seline.http.rendering import answer, download, plain
 from seline.http.requests import flag, read_json, read_object, text_field
 
 SMALL_BODY_BYTES: Final = 16 << 10
 
 
 async def health(request: web.Request) -> web.StreamResponse:
-    """Answer how everything stands."""
+    """Answer the state of the store, with what to do."""
     return answer(await operations(request).health())
 
 
 async def storage_info(request: web.Request) -> web.StreamResponse:
-    """Answer what lies on the volume."""
+    """Answer the documents, the backups and the usage of the volume."""
     return answer(await operations(request).storage_info())
 
 
@@ -55,7 +55,7 @@ async def restore_backup(request: web.Request) -> web.StreamResponse:
 
 
 async def import_documents(request: web.Request) -> web.StreamResponse:
-    """Take an export back in, all of it or nothing."""
+    """Import an export, all of it or nothing."""
     mode = request.query.get("mode", "merge")
     dry_run = flag(request, "dry_run", default=False)
     export = await read_json(request, context(request).export_bytes_max)
@@ -82,14 +82,14 @@ async def prune(request: web.Request) -> web.StreamResponse:
 
 
 async def list_quarantine(request: web.Request) -> web.StreamResponse:
-    """Answer what was set aside, newest first."""
+    """Answer the quarantined files, newest first."""
     return answer({"quarantine": await data(request).quarantine()})
 
 
 async def get_quarantined(request: web.Request) -> web.StreamResponse:
-    """Answer what was set aside, as it is."""
+    """Answer a quarantined file's bytes."""
     item = request.match_info["item"]
-    return as_it_is(await data(request).read_quarantine(item), item)
+    return download(await data(request).read_quarantine(item), item)
 
 
 async def status(request: web.Request) -> web.StreamResponse:
@@ -98,7 +98,7 @@ async def status(request: web.Request) -> web.StreamResponse:
 
 
 async def create_token(request: web.Request) -> web.StreamResponse:
-    """Make a token; its secret is answered this once."""
+    """Make a token; its secret is answered only here."""
     body = await read_object(
         request, SMALL_BODY_BYTES, required=(), optional=("scope", "label", "expires_at")
     )
@@ -146,6 +146,6 @@ async def list_tokens(request: web.Request) -> web.StreamResponse:
 
 
 async def revoke_token(request: web.Request) -> web.StreamResponse:
-    """Take a token back."""
+    """Revoke a token."""
     token = await context(request).tokens.revoke(request.match_info["id"])
     return answer({"success": True, "id": token.id})

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problems, from one table; what nobody foresaw is logged, and told as 500."""
+"""Errors as RFC 9457 problems, from one table. An unexpected error is logged, and a 500."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def problem(error: SelineError) -> web.Response:
     if isinstance(error, errors.Unauthorized):
         response.headers["WWW-Authenticate"] = 'Bearer realm="seline"'
     if isinstance(error, errors.UnsupportedCoding):
-        response.headers["Accept-Encoding"] = "identity"  # what would be taken (RFC 9110, 15.5.16)
+        response.headers["Accept-Encoding"] = "identity"  # what is accepted (RFC 9110, 15.5.16)
     if isinstance(error, errors.TooManyRequests):
         response.headers["Retry-After"] = str(error.details.get("retry_after_s", 60))
     return response
@@ -109,10 +109,10 @@ async def problems(
         raise
     except ConnectionError:
         raise
-    except Exception:  # noqa: BLE001  # the border of a request: the inside stays inside
-        _log.exception("an unforeseen error answering %s %s", request.method, request.path)
-        unforeseen = SelineError(
+    except Exception:  # noqa: BLE001  # the border of a request: no internals are answered
+        _log.exception("unexpected error answering %s %s", request.method, request.path)
+        unexpected = SelineError(
             "Something went wrong inside Seline; it was logged.",
             hint="Look at the log line with this request's id.",
         )
-        return problem(unforeseen)
+        return problem(unexpected)

@@ -1,4 +1,4 @@
-"""What is answered: Seline's values as JSON, instants as text."""
+"""Render answers: the domain's values as JSON, instants as text."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def answer(
     )
 
 
-def as_it_is(data: bytes, name: str) -> web.Response:
-    """Return bytes as a download: they may be broken, or not JSON at all."""
+def download(data: bytes, name: str) -> web.Response:
+    """Return bytes as a download: they may be broken, or no JSON."""
     return web.Response(
         body=data,
         content_type="application/octet-stream",

@@ -1,4 +1,4 @@
-"""What a request says: query, body, preconditions; whatever is not known is refused by name."""
+"""Parse requests: query, body and preconditions. An unknown name is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from seline.domain.document import ABSENT, IfMatch, Json, Revision
-from seline.domain.json_codec import NotJson, decode_strict
+from seline.domain.json_codec import DEPTH_MAX, NotJson, decode_strict
 from seline.errors import InvalidRequest, RequestTooLarge, UnsupportedCoding
 
 _TRUTH: Final[Mapping[str, bool]] = {"true": True, "1": True, "false": False, "0": False}
@@ -21,7 +21,7 @@ _TAGS: Final = re.compile(rf"{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
 
 
 def check_query(request: web.Request, allowed: frozenset[str]) -> None:
-    """Refuse query parameters that the route does not know, or knows only once."""
+    """Refuse query parameters that the route does not know, and repeated ones."""
     unknown = sorted(set(request.query) - allowed)
     if unknown:
         known = ", ".join(sorted(allowed)) or "none"
@@ -31,13 +31,13 @@ def check_query(request: web.Request, allowed: frozenset[str]) -> None:
         )
     repeated = sorted({name for name in request.query if len(request.query.getall(name)) > 1})
     if repeated:
-        raise InvalidRequest(f"{', '.join(repeated)} stands more than once.", fields=repeated)
+        raise InvalidRequest(f"{', '.join(repeated)} is given more than once.", fields=repeated)
 
 
 def check_coding(request: web.Request) -> None:
-    """Refuse a body that is coded: none is decoded here, and none is stored as it came."""
+    """Refuse a compressed body: it is not decoded here, and must not be stored compressed."""
     named = (_field(request, "Content-Encoding") or "").split(",")
-    codings = [coding for one in named if (coding := one.strip()).lower() not in ("", "identity")]
+    codings = [coding for name in named if (coding := name.strip()).lower() not in ("", "identity")]
     if codings and request.body_exists:
         raise UnsupportedCoding(
             f"The body is coded as {', '.join(codings)[:80]}; this server takes it as it is. "
@@ -82,12 +82,17 @@ async def read_json(request: web.Request, bytes_max: int) -> Json:
             f"The body is {request.content_type}; this route takes application/json.",
             hint="Send `Content-Type: application/json`.",
         )
+    return await read_value(request, bytes_max)
+
+
+async def read_value(request: web.Request, bytes_max: int, *, depth_max: int = DEPTH_MAX) -> Json:
+    """Return the body's JSON value, whatever its content type. Raises as `read_json` does."""
     body = await read_body(request, bytes_max)
     try:
-        return decode_strict(body)
+        return decode_strict(body, depth_max=depth_max)
     except NotJson as error:
         raise InvalidRequest(
-            f"The body is not JSON: {error}.",
+            f"The body is not JSON: {error}. Nothing was changed.",
             hint=error.hint,
             line=error.line,
             column=error.column,
@@ -111,7 +116,7 @@ async def read_object(
 
 
 def text_field(value: dict[str, Json], name: str) -> str | None:
-    """Return a field that is text, None where it is left out or null."""
+    """Return a field that is text, None if it is missing or null."""
     field = value.get(name)
     if field is not None and not isinstance(field, str):
         raise InvalidRequest(f"{name} is text.", fields=[name])
@@ -120,23 +125,23 @@ def text_field(value: dict[str, Json], name: str) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Precondition:
-    """What a change asks of what is there.
+    """The condition of a change.
 
-    `first` is asked for; where it is refused, `revisions` and `any_there` say which other
-    revisions the caller takes as well.
+    The change is first tried with `first`. If that is refused, `revisions` and `any_existing` say
+    which other revisions the caller accepts.
     """
 
     first: IfMatch = None
     revisions: frozenset[Revision] = frozenset()
-    any_there: bool = False
+    any_existing: bool = False
 
-    def takes(self, revision: Revision) -> bool:
-        """Whether the caller means to change this revision."""
-        return self.any_there or revision in self.revisions
+    def accepts(self, revision: Revision) -> bool:
+        """Whether the caller accepts to change this revision."""
+        return self.any_existing or revision in self.revisions
 
 
 def precondition(request: web.Request) -> Precondition:
-    """Return what a change asks: If-Match, or If-None-Match: * to create only (RFC 9110, 13.1)."""
+    """Return the condition: If-Match, or If-None-Match: * to create only (RFC 9110, 13.1)."""
     expected = _field(request, "If-Match")
     unexpected = _field(request, "If-None-Match")
     if unexpected is not None:
@@ -146,8 +151,8 @@ def precondition(request: web.Request) -> Precondition:
     if expected is None:
         return Precondition()
     if expected == _ANY:
-        # No revision is called so: the store's refusal says, in the change's turn, which is there.
-        return Precondition(first=_ANY, any_there=True)
+        # No revision has this name: the store refuses, and its error names the current revision.
+        return Precondition(first=_ANY, any_existing=True)
     tags = _tags(expected)
     return Precondition(first=tags[0], revisions=frozenset(tags))
 
@@ -167,13 +172,13 @@ def etag(revision: str) -> str:
 
 
 def _field(request: web.Request, name: str) -> str | None:
-    """Return a header that may stand on several lines, which are one list."""
+    """Return a header; several lines of it are one list."""
     lines = request.headers.getall(name, None)
     return None if lines is None else ", ".join(lines).strip()
 
 
 def _tags(text: str) -> list[Revision]:
-    """Return the revisions of a list of ETags; one revision may stand without its quotes."""
+    """Return the revisions of a list of ETags; a single revision may have no quotes."""
     if _BARE_REVISION.fullmatch(text):
         return [text]
     if not _TAGS.fullmatch(text):

@@ -1,4 +1,4 @@
-"""The one table of routes: what there is, who may call it, and what it takes."""
+"""The table of routes: the handler, the scope and the query parameters of each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Scope: TypeAlias = Literal["open", "read", "admin", "control"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One row. `scope` control: over the control socket alone. `query`: the parameters it knows."""
+    """One row. Scope `control`: only over the control socket. `query`: the known parameters."""
 
     method: str
     path: str

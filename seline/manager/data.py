@@ -25,7 +25,7 @@ from seline.domain.document import (
     Revision,
     check_document_name,
 )
-from seline.domain.json_codec import NotJson, decode, decode_strict
+from seline.domain.json_codec import decode
 from seline.domain.readable_export import ImportReport, parse_mode
 from seline.domain.report import Deleted, KeptIn, Pruned, Reset, Restored, VerifyReport
 from seline.errors import BackupNotFound, InvalidRequest
@@ -81,35 +81,6 @@ class DataManager:
             key, content, backup=backup, if_match=if_match, shrink=shrink
         )
         return _revision(outcome)
-
-    async def save_text(
-        self,
-        name: str,
-        data: bytes,
-        *,
-        backup: bool = True,
-        if_match: IfMatch = None,
-        shrink: bool = False,
-    ) -> tuple[Revision, bool]:
-        """Save JSON text of unknown origin; return the revision, and whether it was created.
-
-        Raises InvalidRequest naming line and column where it is not strict JSON.
-        """
-        key = _key(name)
-        try:
-            value = decode_strict(data, depth_max=self.store.options.depth_max)
-        except NotJson as error:
-            raise InvalidRequest(
-                f"The body is not JSON: {error}. Nothing was written.",
-                line=error.line,
-                column=error.column,
-            ) from error
-        existed = await self.store.exists(key)
-        content = self.store.encoding.content(value)
-        outcome = await self.store.save(
-            key, content, backup=backup, if_match=if_match, shrink=shrink
-        )
-        return _revision(outcome), not existed
 
     async def load_json(self, name: str, default: Json = _MISSING) -> Json:
         """Return a document's value; `default` (else `{}`) only if it does not exist (V4)."""

@@ -62,7 +62,7 @@ def assemble(opened: Seline, settings: Settings, status: ServerStatus, *, networ
         audit=audit.append,
         jobs=worker,
         alerts=alerts.log,
-        trouble=status.unavailable,
+        unavailable=status.unavailable,
         about=status.about,
         loopback_only=not settings.bind_is_public,
         trust_proxy=settings.server.trust_proxy,
