@@ -15,8 +15,8 @@ SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """The totals of one store.
+class CounterValues:
+    """The values of a store's counters at one moment.
 
     `waits` has one count per latency bucket: the time of a change from the queue to its answer.
     `queued` is the number of changes in the queue now; `refused` counts refusals by error code.
@@ -32,8 +32,8 @@ class Figures:
     refused: Mapping[str, int]
 
 
-class Counting:
-    """Counts for one store. Only the writer's thread counts; any thread may read."""
+class Counters:
+    """The counters of one store. Only the writer's thread counts; any thread may read."""
 
     def __init__(self) -> None:
         self.changes = 0
@@ -54,9 +54,9 @@ class Counting:
         if isinstance(error, SelineError):
             self.refused[error.code] += times
 
-    def figures(self, *, queued: int = 0, flushes: int = 0) -> Figures:
+    def figures(self, *, queued: int = 0, flushes: int = 0) -> CounterValues:
         """Return the totals."""
-        return Figures(
+        return CounterValues(
             changes=self.changes,
             batches=self.batches,
             flushes=flushes,

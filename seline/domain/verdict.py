@@ -126,8 +126,8 @@ def judge(
 ) -> Judged:
     """Return the verdict on bytes that were read whole from one regular file.
 
-    `recorded` is the file's checksum, `mtime_ns` its mtime; `settled` says that the file has not
-    changed for `settle_s`; pass `checksums=False` if the volume keeps no attributes.
+    `recorded` is the file's checksum, `mtime_ns` its mtime; `settled` is whether the file has
+    not changed for `settle_s`; pass `checksums=False` if the volume keeps no attributes.
 
     A file that shrank and has the recorded mtime may be being truncated by an editor: ext4 and
     tmpfs show the new size before the new mtime. So it is unsettled until it is at rest.

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from seline.alerts.log import AlertLog
 from seline.domain.alerts.lifecycle import Severity
-from seline.domain.counters import SECONDS, Figures
+from seline.domain.counters import SECONDS, CounterValues
 from seline.domain.document import BOT
 from seline.domain.job import JobStatus
 from seline.domain.usage import Usage
@@ -48,7 +48,7 @@ async def metrics(request: web.Request) -> web.StreamResponse:
 class _Source:
     """What the metrics are read from, once per call of the route."""
 
-    figures: Figures
+    figures: CounterValues
     usage: Usage
     backups: int
     quarantined: int
@@ -203,7 +203,7 @@ class _Collector:
         yield _latencies(self._source.figures)
 
 
-def _latencies(figures: Figures) -> Metric:
+def _latencies(figures: CounterValues) -> Metric:
     from prometheus_client.core import HistogramMetricFamily
 
     totals = list(accumulate(figures.waits))

@@ -20,7 +20,7 @@ from typing import Final, Protocol, TypeAlias, TypeVar
 import msgspec
 
 from seline.domain.backup import Backup
-from seline.domain.counters import Figures
+from seline.domain.counters import CounterValues
 from seline.domain.document import Content, DocumentInfo, DocumentKey, Json, Revision
 from seline.domain.incident import Incident
 from seline.domain.json_codec import decode
@@ -301,7 +301,7 @@ class DocumentStore(Protocol):
         """Measure the volume. Blocks."""
         ...
 
-    def figures(self) -> Figures:
+    def figures(self) -> CounterValues:
         """Return what was counted since the store was opened."""
         ...
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from seline.clock import Clock, SystemClock
 from seline.domain.backup import Backup, backup_name, next_stamp
-from seline.domain.counters import Counting, Figures
+from seline.domain.counters import Counters, CounterValues
 from seline.domain.document import BOT, Content, DocumentInfo, DocumentKey
 from seline.domain.incident import Incident
 from seline.domain.retention import Dropped, verified_plan
@@ -57,7 +57,7 @@ class MemoryStore:
         self._kept: dict[DocumentKey, _Kept] = {}
         self._lock = threading.RLock()
         self._report: bytes | None = None
-        self._counting = Counting()
+        self._counting = Counters()
         self._watchers: list[Callable[[DocumentKey, Outcome], None]] = []
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="seline-reader")
         self._closed = False
@@ -223,7 +223,7 @@ class MemoryStore:
             own_mount=False,
         )
 
-    def figures(self) -> Figures:
+    def figures(self) -> CounterValues:
         return self._counting.figures()
 
     def capabilities(self) -> Sequence[Capability]:

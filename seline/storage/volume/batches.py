@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Final
 
 from seline.clock import Clock
-from seline.domain.counters import Counting, Figures
+from seline.domain.counters import Counters, CounterValues
 from seline.domain.document import DocumentKey
 from seline.domain.retention import Dropped
 from seline.errors import OutcomeUnknown, SelineError, StorageError, VolumeBusy
@@ -60,7 +60,7 @@ class Batches:
     reopener: Reopener
     after_commit: Callable[[], None] | None = None
     _busy_since_s: float | None = None
-    _counting: Counting = field(default_factory=Counting)
+    _counting: Counters = field(default_factory=Counters)
 
     def process(self, batch: Sequence[Pending]) -> None:
         """Settle every pending atom, in order, in as few commits as can be.
@@ -104,7 +104,7 @@ class Batches:
         since = self._busy_since_s
         return 0.0 if since is None else self.clock.monotonic() - since
 
-    def figures(self, *, queued: int) -> Figures:
+    def figures(self, *, queued: int) -> CounterValues:
         """Return what was counted since the store was opened."""
         return self._counting.figures(queued=queued, flushes=files.flushes())
 

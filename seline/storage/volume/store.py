@@ -20,7 +20,7 @@ from msgspec import UNSET
 from seline.clock import Clock
 from seline.domain.backup import Backup, parse_backup_name
 from seline.domain.checksum import NewerFormat, decode_checksum
-from seline.domain.counters import Figures
+from seline.domain.counters import CounterValues
 from seline.domain.document import (
     METADATA_NAME,
     Content,
@@ -265,7 +265,7 @@ class VolumeStore:
         """Whether the emergency space is there."""
         return self._disk_usage.has_reserve()
 
-    def figures(self) -> Figures:
+    def figures(self) -> CounterValues:
         return self._batches.figures(queued=self._writer.queued)
 
     def capabilities(self) -> Sequence[Capability]:
