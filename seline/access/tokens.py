@@ -122,12 +122,13 @@ class Tokens:
         await self.load()
         return list(self._state.value)
 
-    async def revoke(self, identifier: str) -> Token:
-        """Delete a token and return it. Raises TokenNotFound."""
+    async def revoke(self, identifier: str, *, dry_run: bool = False) -> Token:
+        """Delete a token and return it; `dry_run` only finds it. Raises TokenNotFound."""
         await self.load()
         for token in self._state.value:
             if token.id == identifier:
-                await self._change(lambda kept: tuple(t for t in kept if t.id != identifier))
+                if not dry_run:
+                    await self._change(lambda kept: tuple(t for t in kept if t.id != identifier))
                 return token
         raise TokenNotFound(f"There is no token {identifier!r}.")
 

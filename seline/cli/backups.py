@@ -13,7 +13,6 @@ from seline.cli.verbs import (
     api_verb,
     carry_out,
     dry_run_option,
-    dry_run_query,
     yes_option,
 )
 from seline.domain.plural import counted
@@ -139,12 +138,13 @@ async def restore(
         raise click.UsageError(f"{backup} and --backup {named} name two backups: give one.")
     backup = backup or named
     body = {"filename": name} if backup is None else {"filename": name, "backup": backup}
-
-    async def send(dry_run: bool) -> Any:
-        query = dry_run_query(dry_run)
-        return await api.request("POST", "/restore-backup", query=query, body=body)
-
-    done = await carry_out(options, send, _restore_plan, dry_run=dry_run, yes=yes)
+    done = await carry_out(
+        options,
+        lambda query: api.request("POST", "/restore-backup", query=query, body=body),
+        _restore_plan,
+        dry_run=dry_run,
+        yes=yes,
+    )
     if done is None:
         return
     restored, undo = done["restored"], done["undo"]
@@ -181,10 +181,6 @@ async def prune(api: Api, options: GlobalOptions, dry_run: bool, yes: bool) -> N
     The newest sound backup of each document is always kept.
     """
 
-    async def send(dry_run: bool) -> Any:
-        with terminal.busy("Reading the backups"):
-            return await api.request("POST", "/prune", query=dry_run_query(dry_run))
-
     def show(preview: dict[str, Any]) -> str:
         if not preview["pruned"]:
             terminal.notice("Every backup is kept; `seline backups NAME` shows why.")
@@ -193,7 +189,13 @@ async def prune(api: Api, options: GlobalOptions, dry_run: bool, yes: bool) -> N
             _print_pruned(preview)
         return _size(preview, "would be discarded")
 
-    done = await carry_out(options, send, show, dry_run=dry_run, yes=yes)
+    done = await carry_out(
+        options,
+        lambda query: api.request("POST", "/prune", query=query),
+        show,
+        dry_run=dry_run,
+        yes=yes,
+    )
     if done is not None:
         terminal.notice(_size(done, "are discarded"))
 

@@ -14,7 +14,6 @@ from seline.cli.verbs import (
     api_verb,
     carry_out,
     dry_run_option,
-    dry_run_query,
     yes_option,
 )
 from seline.domain.plural import counted
@@ -103,16 +102,18 @@ async def reset(api: Api, options: GlobalOptions, name: str, dry_run: bool, yes:
 
     Then the name is free, and the bot starts with an empty document.
     """
-
-    async def send(dry_run: bool) -> Any:
-        query = dry_run_query(dry_run)
-        return await api.request("POST", "/documents/{}/reset", name, query=query)
-
     plan = (
         f"{name} would be given up: its broken bytes would be kept in quarantine/, and the name "
         "would be free."
     )
-    if await carry_out(options, send, lambda _: plan, dry_run=dry_run, yes=yes):
+    done = await carry_out(
+        options,
+        lambda query: api.request("POST", "/documents/{}/reset", name, query=query),
+        lambda _preview: plan,
+        dry_run=dry_run,
+        yes=yes,
+    )
+    if done is not None:
         terminal.notice(f"{name} is reset. To see its bytes: seline quarantine")
 
 

@@ -18,7 +18,6 @@ from seline.cli.verbs import (
     api_verb,
     carry_out,
     dry_run_option,
-    dry_run_query,
     local_verb,
     with_api,
     yes_option,
@@ -157,12 +156,14 @@ async def delete(
 
     --purge also erases every backup and quarantined item of it, which cannot be undone.
     """
-
-    async def send(dry_run: bool) -> Any:
-        query = dry_run_query(dry_run) | ({"purge": "true"} if purge else {})
-        return await api.request("DELETE", "/documents/{}", name, query=query)
-
-    deleted = await carry_out(options, send, _delete_plan, dry_run=dry_run, yes=yes)
+    purging = {"purge": "true"} if purge else {}
+    deleted = await carry_out(
+        options,
+        lambda query: api.request("DELETE", "/documents/{}", name, query=query | purging),
+        _delete_plan,
+        dry_run=dry_run,
+        yes=yes,
+    )
     if deleted is None:
         return
     terminal.notice(f"{name} is {'erased' if purge else 'deleted'}.")

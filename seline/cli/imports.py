@@ -21,7 +21,6 @@ from seline.cli.verbs import (
     GlobalOptions,
     carry_out,
     dry_run_option,
-    dry_run_query,
     local_verb,
     with_api,
     yes_option,
@@ -86,12 +85,14 @@ def import_source(
 async def _import(
     api: Api, options: GlobalOptions, body: bytes, mode: str, *, dry_run: bool, yes: bool
 ) -> None:
-    async def send(dry_run: bool) -> Any:
-        query = dry_run_query(dry_run) | {"mode": mode}
-        with terminal.busy("Checking the import" if dry_run else "Importing"):
-            return await api.request("POST", "/import", query=query, body=body)
-
-    if await carry_out(options, send, _show_plan, dry_run=dry_run, yes=yes):
+    done = await carry_out(
+        options,
+        lambda query: api.request("POST", "/import", query=query | {"mode": mode}, body=body),
+        _show_plan,
+        dry_run=dry_run,
+        yes=yes,
+    )
+    if done is not None:
         terminal.notice("The import is done; each replaced content is a backup now.")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -18,7 +18,6 @@ from seline.cli.verbs import (
     in_section,
     yes_option,
 )
-from seline.errors import TokenNotFound
 
 if TYPE_CHECKING:
     from seline.client import Api
@@ -124,17 +123,15 @@ async def revoke(
     api: Api, options: GlobalOptions, identifier: str, dry_run: bool, yes: bool
 ) -> None:
     """Revoke a token: the server refuses it from then on."""
-
-    async def send(dry_run: bool) -> Any:
-        if not dry_run:
-            return await api.request("DELETE", "/tokens/{}", identifier)
-        for listed in (await api.get("/tokens"))["tokens"]:
-            if listed["id"] == identifier:
-                return listed
-        raise TokenNotFound(f"There is no token {identifier!r}.")
-
     plan = f"Token {identifier} would be revoked: the server would refuse every request with it."
-    if await carry_out(options, send, lambda _: plan, dry_run=dry_run, yes=yes):
+    done = await carry_out(
+        options,
+        lambda query: api.request("DELETE", "/tokens/{}", identifier, query=query),
+        lambda _preview: plan,
+        dry_run=dry_run,
+        yes=yes,
+    )
+    if done is not None:
         terminal.notice(f"Token {identifier} is revoked.")
 
 

@@ -236,28 +236,30 @@ def _examples(text: str) -> str:
 
 async def carry_out(
     options: GlobalOptions,
-    send: Callable[[bool], Awaitable[Any]],
+    send: Callable[[dict[str, str]], Awaitable[Any]],
     show: Callable[[dict[str, Any]], str],
     *,
     dry_run: bool,
     yes: bool,
 ) -> Any | None:
-    """Preview a change with `send(True)`, ask, and make it with `send(False)`.
+    """Preview a change, ask, and make it. `send` takes the query parameters of the request.
 
     `show` takes the preview and returns the plan in words, empty if there is nothing to do.
     Return what was done; None after a dry run, or with nothing to do.
     """
-    preview = await send(True)
+    with terminal.busy("Checking"):
+        preview = await send({"dry_run": "true"})
     plan = show(preview)
     if plan:
         terminal.notice(plan)
     if not plan or dry_run:
         terminal.notice("Nothing was changed (--dry-run)." if dry_run else "Nothing was changed.")
         if options.json:
-            terminal.out_json({**preview, "dry_run": dry_run})
+            terminal.out_json(preview | {"dry_run": dry_run})
         return None
     await _confirm(yes=yes)
-    done = await send(False)
+    with terminal.busy("Working"):
+        done = await send({})
     if options.json:
         terminal.out_json(done)
     return done
@@ -275,8 +277,3 @@ async def _confirm(*, yes: bool) -> None:
     if not await terminal.ask("Go ahead?"):
         terminal.notice("Nothing was changed.")
         raise click.exceptions.Exit(Exit.FAILED)
-
-
-def dry_run_query(dry_run: bool) -> dict[str, str]:
-    """Return the query parameter of a preview."""
-    return {"dry_run": "true"} if dry_run else {}

@@ -147,5 +147,6 @@ async def list_tokens(request: web.Request) -> web.StreamResponse:
 
 async def revoke_token(request: web.Request) -> web.StreamResponse:
     """Revoke a token."""
-    token = await context(request).tokens.revoke(request.match_info["id"])
-    return answer({"success": True, "id": token.id})
+    dry_run = flag(request, "dry_run", default=False)
+    token = await context(request).tokens.revoke(request.match_info["id"], dry_run=dry_run)
+    return answer({"success": True, "id": token.id, "dry_run": dry_run})

@@ -64,5 +64,5 @@ ROUTES: Final[tuple[Route, ...]] = (
     _route("GET", PREFIX + "/status", operator.status, "control"),
     _route("POST", PREFIX + "/tokens", operator.create_token, "control"),
     _route("GET", PREFIX + "/tokens", operator.list_tokens, "control"),
-    _route("DELETE", PREFIX + "/tokens/{id}", operator.revoke_token, "control"),
+    _route("DELETE", PREFIX + "/tokens/{id}", operator.revoke_token, "control", "dry_run"),
 )
