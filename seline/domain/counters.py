@@ -10,7 +10,7 @@ from typing import Final
 
 from seline.errors import SelineError
 
-SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+LATENCY_BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """The upper bounds of the latency histogram's buckets; one more bucket counts slower changes."""
 
 
@@ -40,13 +40,13 @@ class Counters:
         self.batches = 0
         self.recoveries = 0
         self.refused: Counter[str] = Counter()
-        self._waits = [0] * (len(SECONDS) + 1)
+        self._waits = [0] * (len(LATENCY_BOUNDS_S) + 1)
         self._waited_s = 0.0
 
     def answered(self, waited_s: float) -> None:
         """Count one durable change."""
         self.changes += 1
-        self._waits[bisect_left(SECONDS, waited_s)] += 1
+        self._waits[bisect_left(LATENCY_BOUNDS_S, waited_s)] += 1
         self._waited_s += waited_s
 
     def refuse(self, error: BaseException, times: int = 1) -> None:

@@ -41,8 +41,8 @@ class IncidentKind(StrEnum):
 class IncidentRule:
     """What a kind of incident means.
 
-    `alert` is None where a person caused the incident, or another alert reports it. `unserved`
-    says that the document could not be served.
+    `alert` is None if a person caused the incident, or if another alert reports it. `unserved`:
+    the document could not be served.
     """
 
     status: Status = Status.WARNING

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from seline.alerts.log import AlertLog
 from seline.domain.alerts.lifecycle import Severity
-from seline.domain.counters import SECONDS, CounterValues
+from seline.domain.counters import LATENCY_BOUNDS_S, CounterValues
 from seline.domain.document import BOT
 from seline.domain.job import JobStatus
 from seline.domain.usage import Usage
@@ -207,7 +207,7 @@ def _latencies(figures: CounterValues) -> Metric:
     from prometheus_client.core import HistogramMetricFamily
 
     totals = list(accumulate(figures.waits))
-    bounds = [*map(str, SECONDS), "+Inf"]
+    bounds = [*map(str, LATENCY_BOUNDS_S), "+Inf"]
     return HistogramMetricFamily(
         "seline_save_seconds",
         "How long a change took from queue to answer.",
