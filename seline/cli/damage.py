@@ -17,7 +17,6 @@ from seline.cli.verbs import (
     yes_option,
 )
 from seline.domain.plural import counted
-from seline.errors import DocumentNotFound
 
 if TYPE_CHECKING:
     from seline.client import Api
@@ -64,7 +63,7 @@ async def verify(api: Api, options: GlobalOptions, sums: bool) -> Exit:
 async def quarantine(api: Api, options: GlobalOptions, item: str | None) -> None:
     """List the quarantined items, or print one item's bytes unchanged."""
     if item is not None:
-        terminal.out_bytes(await _quarantined(api, item))
+        terminal.out_bytes(await api.read("/quarantine/{}", item))
         return
     listed = await api.get("/quarantine")
     rows = [
@@ -115,15 +114,6 @@ async def reset(api: Api, options: GlobalOptions, name: str, dry_run: bool, yes:
     )
     if done is not None:
         terminal.notice(f"{name} is reset. To see its bytes: seline quarantine")
-
-
-async def _quarantined(api: Api, item: str) -> bytes:
-    try:
-        return await api.read("/quarantine/{}", item)
-    except DocumentNotFound as error:
-        raise DocumentNotFound(
-            f"There is no {item} in quarantine.", hint="`seline quarantine` lists the items."
-        ) from error
 
 
 def _print_findings(report: dict[str, Any]) -> None:

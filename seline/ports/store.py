@@ -27,7 +27,7 @@ from seline.domain.json_codec import decode
 from seline.domain.retention import Dropped, RetentionPlan
 from seline.domain.usage import Usage
 from seline.domain.verdict import Judged, Verdict
-from seline.errors import SelineError
+from seline.errors import DocumentNotFound, SelineError
 
 T = TypeVar("T")
 
@@ -155,6 +155,13 @@ class QuarantineItem:
     document: str
     taken_at: datetime
     size_bytes: int
+
+
+def not_in_quarantine(item: str) -> DocumentNotFound:
+    """Return the error for an item that is not in quarantine."""
+    return DocumentNotFound(
+        f"{item} is not in quarantine.", hint="`seline quarantine` lists the items.", item=item
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

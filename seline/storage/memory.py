@@ -30,6 +30,7 @@ from seline.ports.store import (
     QuarantineItem,
     Retain,
     Snapshot,
+    not_in_quarantine,
 )
 from seline.storage.planner import Found, Planner, Publish
 
@@ -168,7 +169,7 @@ class MemoryStore:
         return []
 
     def read_quarantine(self, item: str) -> bytes:
-        raise DocumentNotFound(f"{item} is not in quarantine.", item=item)
+        raise not_in_quarantine(item)
 
     def raw(self, key: DocumentKey) -> bytes:
         content = self._find(key).content

@@ -44,6 +44,7 @@ from seline.ports.store import (
     QuarantineItem,
     Retain,
     Snapshot,
+    not_in_quarantine,
 )
 from seline.storage.volume import files
 from seline.storage.volume.batches import Batches
@@ -198,11 +199,11 @@ class VolumeStore:
     @_while_open
     def read_quarantine(self, item: str) -> bytes:
         if parse_backup_name(item) is None:
-            raise DocumentNotFound(f"{item!r} is not in quarantine.", item=item)
+            raise not_in_quarantine(item)
         try:
             return files.read_whole(self._volume.quarantine, item, size_max=1 << 40).data
         except FileNotFoundError as error:
-            raise DocumentNotFound(f"{item} is not in quarantine.", item=item) from error
+            raise not_in_quarantine(item) from error
         except OSError as error:
             raise named(error, f"Reading {item} in quarantine") from error
 
