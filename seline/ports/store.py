@@ -1,4 +1,4 @@
-"""The document store: what every backend (volume, memory, …) promises to the manager.
+"""The document store: what every backend promises to the manager.
 
 A change is a *function from what is there to what shall be there*. Order of submission is order
 of effect; a store applies changes one after another, makes a batch of them current together, and

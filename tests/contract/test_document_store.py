@@ -23,8 +23,8 @@ from seline.errors import (
 from seline.manager import changes
 from seline.manager.encoding import Encoding
 from seline.ports.store import Atom, Change, Current, Decision, DocumentStore, Leave, Put, Remove
-from seline.storage.memory import MemoryStore
 from tests.clocks import FakeClock
+from tests.contract.memory_store import MemoryStore
 from tests.stores import open_store
 
 KEY = DocumentKey(BOT, "user_profile.json")

@@ -1,7 +1,7 @@
-"""The memory store: documents and backups in dictionaries, decided by the same batch planner.
+"""A store in memory, so that the contract suite tries the port on more than one store.
 
-It keeps the port's promises but one: nothing survives the process. There is no disk to break what
-it holds, so every content is sound.
+Documents and backups are in dictionaries, and the product's planner decides. Nothing survives the
+process. No disk can damage a content, so every content is sound.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Kept:
 
 
 class MemoryStore:
-    """Documents in memory (the port's docstrings are the law)."""
+    """A `DocumentStore` in memory."""
 
     def __init__(self, *, clock: Clock | None = None, documents_max: int = 10_000) -> None:
         """Start empty."""
@@ -101,7 +101,7 @@ class MemoryStore:
                 if isinstance(steps, BaseException):
                     raise steps
                 self._check_count(plan.publishes)
-            except BaseException as refusal:  # noqa: BLE001  # a caller's function may raise anything
+            except BaseException as refusal:  # a caller's function may raise anything
                 self._counting.refuse(refusal)
                 future.set_exception(refusal)
                 return future
@@ -209,8 +209,8 @@ class MemoryStore:
     def usage(self) -> Usage:
         with self._lock:
             kept = [kept for key, kept in self._kept.items() if key.space == BOT]
-            documents = sum(one.content.size_bytes for one in kept if one.content)
-            backups = sum(b.size_bytes for one in kept for b, _ in one.backups.values())
+            documents = sum(item.content.size_bytes for item in kept if item.content)
+            backups = sum(b.size_bytes for item in kept for b, _ in item.backups.values())
         return Usage(
             capacity_bytes=1 << 40,
             used_bytes=documents + backups,
