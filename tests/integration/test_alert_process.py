@@ -378,11 +378,13 @@ async def test_a_missing_mount_is_alerted_while_the_server_waits_for_it(
     monkeypatch.setattr(mounts, "POLL_S", 0.01)
     async with waiting(tmp_path, receiver, storage__require_mount=True) as place:
         [alert] = await until(lambda: received(receiver, "wrong_mount"))
-        assert place.server.started is None
+        acquiring = asyncio.create_task(place.server.acquired())
+        await asyncio.sleep(0.05)
+        assert not acquiring.done()
         assert not (tmp_path / ".seline").exists()
 
         there[0] = mounts.Mount(point=str(tmp_path), kind="ext4", device="/dev/sdz")
-        await place.server.acquired()
+        await acquiring
         [over] = await until(lambda: received(receiver, "wrong_mount", state="resolved"))
         listed = [found for found in await place.alerts() if found["type"] == "wrong_mount"]
 
