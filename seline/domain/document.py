@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -52,19 +53,25 @@ IfMatch: TypeAlias = Revision | Absent | None
 
 
 class Content(msgspec.Struct, frozen=True):
-    """A document's bytes and their revision."""
+    """A document's bytes and their revision; the bytes are in memory, or read on demand."""
 
-    data: bytes
     revision: Revision
+    size_bytes: int
+    held: bytes | None
+    load: Callable[[], bytes] | None = None
 
     @classmethod
     def of(cls, data: bytes) -> Content:
         """Return `data` with its revision."""
-        return cls(data, hashlib.sha256(data).hexdigest())
+        return cls(hashlib.sha256(data).hexdigest(), len(data), data)
 
     @property
-    def size_bytes(self) -> int:
-        return len(self.data)
+    def data(self) -> bytes:
+        """The bytes. They are read each time unless they are in memory."""
+        if self.held is not None:
+            return self.held
+        assert self.load is not None
+        return self.load()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from aiohttp import web
 from seline.clock import instant_text
 from seline.errors import DocumentUnrecoverable, InvalidRequest, SelineError
 from seline.http.context import context, data
+from seline.http.files import spool_pieces
 from seline.ports.store import Snapshot
 
 STALLED_S: Final = 60.0
@@ -89,18 +90,16 @@ def _json_pieces(snapshot: Snapshot) -> Iterator[bytes]:
     yield b"}}\n"
 
 
-PIECE_BYTES: Final = 256 << 10
-
-
 async def _tar(request: web.Request) -> AsyncGenerator[bytes]:
     """Yield the export folder as a tar file, the manifest last."""
     async with aclosing(context(request).operations.exports.files()) as files:
-        async for folder, file, content in files:
+        async for folder, file, spool in files:
             info = tarfile.TarInfo(f"{folder}/{file}")
-            info.size, info.mode = len(content), 0o600
-            padding = -len(content) % tarfile.BLOCKSIZE
+            info.size, info.mode = spool.size_bytes, 0o600
+            padding = -spool.size_bytes % tarfile.BLOCKSIZE
             yield info.tobuf(tarfile.USTAR_FORMAT)
-            for start in range(0, len(content), PIECE_BYTES):
-                yield content[start : start + PIECE_BYTES]
+            async for piece in spool_pieces(spool):
+                yield piece
+            spool.close()
             yield b"\0" * padding
     yield b"\0" * (2 * tarfile.BLOCKSIZE)

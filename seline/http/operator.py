@@ -7,10 +7,12 @@ from typing import Final
 from aiohttp import web
 
 from seline.clock import parse_instant
+from seline.domain.readable_export import parse_mode
 from seline.errors import InvalidRequest
 from seline.http.context import context, data, operations
+from seline.http.files import spooled
 from seline.http.rendering import answer, download, plain
-from seline.http.requests import flag, read_json, read_object, text_field
+from seline.http.requests import check_json, flag, read_object, text_field
 
 SMALL_BODY_BYTES: Final = 16 << 10
 
@@ -56,10 +58,11 @@ async def restore_backup(request: web.Request) -> web.StreamResponse:
 
 async def import_documents(request: web.Request) -> web.StreamResponse:
     """Import an export, all of it or nothing."""
-    mode = request.query.get("mode", "merge")
+    mode = parse_mode(request.query.get("mode", "merge"))
     dry_run = flag(request, "dry_run", default=False)
-    export = await read_json(request, context(request).export_bytes_max)
-    report = await data(request).import_data(export, mode=mode, dry_run=dry_run)
+    check_json(request)
+    async with spooled(request, context(request).export_bytes_max) as upload:
+        report = await operations(request).import_spool(upload, mode, dry_run=dry_run)
     shown = plain(report)
     assert isinstance(shown, dict)
     return answer({"success": True, **shown})

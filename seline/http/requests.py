@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,37 +56,44 @@ def flag(request: web.Request, name: str, *, default: bool) -> bool:
 
 
 async def read_body(request: web.Request, bytes_max: int) -> bytes:
-    """Return the body. Raises InvalidRequest for an empty one.
+    """Return the body. Raises as `body_pieces` does."""
+    return b"".join([piece async for piece in body_pieces(request, bytes_max)])
+
+
+async def body_pieces(request: web.Request, bytes_max: int) -> AsyncGenerator[bytes]:
+    """Yield the body. Raises InvalidRequest for an empty one.
 
     Raises RequestTooLarge as soon as it is known to be too large.
     """
     if (request.content_length or 0) > bytes_max:
         raise _too_large(request.content_length, bytes_max)
-    body = bytearray()
-    async for piece in request.content.iter_chunked(1 << 16):
-        body += piece
-        if len(body) > bytes_max:
+    size_bytes = 0
+    async for piece in request.content.iter_chunked(1 << 20):
+        size_bytes += len(piece)
+        if size_bytes > bytes_max:
             raise _too_large(None, bytes_max)
-    if not body:
+        yield piece
+    if not size_bytes:
         raise InvalidRequest(
             "The request has an empty body; this route takes JSON. Nothing was changed.",
             hint="Send the JSON as the body (`curl --data-binary @FILE`).",
         )
-    return bytes(body)
 
 
-async def read_json(request: web.Request, bytes_max: int) -> Json:
-    """Return the body's JSON value. Raises InvalidRequest naming line and column."""
+def check_json(request: web.Request) -> None:
+    """Raise InvalidRequest unless the body is declared as JSON, or not declared."""
     if request.content_type not in ("application/json", "application/octet-stream"):
         raise InvalidRequest(
             f"The body is {request.content_type}; this route takes application/json.",
             hint="Send `Content-Type: application/json`.",
         )
-    return await read_value(request, bytes_max)
 
 
 async def read_value(request: web.Request, bytes_max: int, *, depth_max: int = DEPTH_MAX) -> Json:
-    """Return the body's JSON value, whatever its content type. Raises as `read_json` does."""
+    """Return the body's JSON value, whatever its content type.
+
+    Raises InvalidRequest with line and column, and as `read_body` does.
+    """
     body = await read_body(request, bytes_max)
     try:
         return decode_strict(body, depth_max=depth_max)
@@ -103,7 +110,8 @@ async def read_object(
     request: web.Request, bytes_max: int, *, required: tuple[str, ...], optional: tuple[str, ...]
 ) -> dict[str, Json]:
     """Return the body's object, with the fields required and none unknown."""
-    value = await read_json(request, bytes_max)
+    check_json(request)
+    value = await read_value(request, bytes_max)
     if not isinstance(value, dict):
         raise InvalidRequest("The body is a JSON object.")
     unknown = sorted(set(value) - {*required, *optional})

@@ -57,7 +57,17 @@ async def export_of(snapshot: Snapshot, store: ManagedStore) -> dict[str, Json]:
 
 def contents_of(export: Json, encoding: Encoding) -> dict[str, Content]:
     """Return the documents of an export. Raises ImportRefused."""
-    return {name: _content(name, value, encoding) for name, value in parse_export(export).items()}
+    return {name: content_of(name, value, encoding) for name, value in parse_export(export).items()}
+
+
+def content_of(name: str, value: Json, encoding: Encoding) -> Content:
+    """Return the content of a document of an export. Raises ImportRefused."""
+    try:
+        return encoding.content(value)
+    except SelineError as error:
+        raise ImportRefused(
+            f"$.files[{name!r}]: {error.message}", hint=error.hint, document=name
+        ) from error
 
 
 async def import_contents(
@@ -141,15 +151,6 @@ def _change(store: ManagedStore, name: str, content: Content | None) -> Change:
     decide = changes.delete_if_there if content is None else changes.put_imported(content)
     size = 0 if content is None else content.size_bytes
     return Change(key, decide, retain=store.retain(key), size_hint=size)
-
-
-def _content(name: str, value: Json, encoding: Encoding) -> Content:
-    try:
-        return encoding.content(value)
-    except SelineError as error:
-        raise ImportRefused(
-            f"$.files[{name!r}]: {error.message}", hint=error.hint, document=name
-        ) from error
 
 
 def _value(snapshot: Snapshot, name: str) -> Json:

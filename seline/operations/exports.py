@@ -1,7 +1,8 @@
-"""Exports: one instant's documents and backups as packs, verified at the destination, N kept.
+"""Exports: the documents and backups of one instant as packs, at each destination.
 
-Order, which is the whole point: packs, each read back and compared; the manifest last; then older
-exports go, never the only whole one. What did not change is not exported again.
+The order is what makes an export safe: each pack is written, read back and compared; the manifest
+is written last; then older exports are removed, never the only whole one. If nothing changed since
+the newest export, none is written.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -36,6 +37,7 @@ from seline.manager.managed_store import ManagedStore
 from seline.manager.state import State
 from seline.manager.transfer import snapshot_of
 from seline.operations.packs import BACKUPS, DOCUMENTS, Packer, check_pack
+from seline.operations.spool import Spool
 from seline.ports.destinations import Destination
 from seline.ports.store import DocumentStore, Snapshot
 
@@ -48,7 +50,7 @@ _NOTHING_TO_DO = "no destination is configured (`exports.destinations`)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfiguredDestination:
-    """A target, and how many exports it keeps."""
+    """A destination, and how many exports it keeps."""
 
     target: Destination
     keep: int
@@ -56,23 +58,13 @@ class ConfiguredDestination:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """What became of one destination: `export` is the newest one there."""
+    """The result at one destination: `export` is the newest one there."""
 
     destination: str
     export: str
     written: bool
     size_bytes: int
     lacks: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class _Making:
-    """An export while its packs are made."""
-
-    snapshot: Snapshot
-    packer: Packer
-    documents: list[PackedDocument] = field(default_factory=list[PackedDocument])
-    unrecoverable: list[str] = field(default_factory=list[str])
 
 
 class Exporter:
@@ -110,19 +102,20 @@ class Exporter:
             return _NOTHING_TO_DO
         done: list[str] = []
         failed: list[str] = []
-        for one in self._destinations:
+        for destination in self._destinations:
+            target = destination.target
             try:
-                done.append(_in_words(await self.export_to(one.target, keep=one.keep)))
+                done.append(_in_words(await self.export_to(target, keep=destination.keep)))
                 await self._verified_at.save(self._store.clock.now())
             except SelineError as error:
-                _log.error("export to %s failed: %s", one.target.name, error.message)
-                failed.append(f"{one.target.name}: {error.message}")
+                _log.error("export to %s failed: %s", target.name, error.message)
+                failed.append(f"{target.name}: {error.message}")
         if failed:
             raise ExportFailed("; ".join([*failed, *done]))
         return "; ".join(done)
 
     def check(self) -> Check:
-        """Say how exports stand, for health."""
+        """Return the check of health."""
         if not self._destinations:
             return Check(
                 name="exports",
@@ -164,31 +157,31 @@ class Exporter:
         return exported
 
     async def _sweep(self, target: Destination) -> None:
-        """Remove what crashes left, once it is old: a younger one may be under way elsewhere."""
+        """Remove exports without a manifest once they are old: a younger one may be in progress."""
         for leftover in await target.leftovers():
             begun_at = parse_export_name(leftover)
             if begun_at is not None and self._store.clock.now() - begun_at > LEFT_BEHIND_AFTER:
                 _log.warning("%s: removing %s, which a crash left", target.name, leftover)
                 await target.remove(leftover)
 
-    async def files(self) -> AsyncGenerator[tuple[str, str, bytes]]:
+    async def files(self) -> AsyncGenerator[tuple[str, str, Spool]]:
         """Yield (export, file, bytes) as an export is made, the manifest last."""
         async with snapshot_of(self._store) as snapshot:
             export = export_name(snapshot.taken_at)
-            making = _Making(snapshot, Packer(snapshot.taken_at))
-            for name in snapshot.names:
-                for pack, data in await self._document(making, name):
-                    yield export, pack.name, data
-            for pack, data in await self._packing(making.packer.finish):
-                yield export, pack.name, data
-        yield export, MANIFEST_NAME, encode_manifest(self._manifest(making))
+            making = _Making(self._store, snapshot, self._version)
+            async for file, data in making.packs():
+                yield export, file, data
+        manifest = Spool()
+        manifest.append(encode_manifest(making.manifest()))
+        yield export, MANIFEST_NAME, manifest
 
     async def _write(self, target: Destination, whole: Sequence[str]) -> Exported:
         size_bytes, export, last = 0, "", b""
         async with aclosing(self.files()) as files:
-            async for export, file, data in files:
+            async for export, file, spool in files:
                 if export in whole:
                     raise ExportFailed(f"{target.name} holds {export} already.")
+                data = await self._store.reading(partial(spool.read, 0, spool.size_bytes))
                 await target.put(export, file, data)
                 if await target.get(export, file) != data:
                     await target.remove(export)
@@ -201,63 +194,6 @@ class Exporter:
             written=True,
             size_bytes=size_bytes,
             lacks=manifest.unrecoverable,
-        )
-
-    async def _document(self, making: _Making, name: str) -> list[tuple[Pack, bytes]]:
-        """Add a document and its backups; return the packs that became full."""
-        try:
-            content = await self._store.reading(
-                lambda: Content.of(b"".join(making.snapshot.open(name)))
-            )
-        except DocumentError:
-            making.unrecoverable.append(name)
-            return []
-        full = await self._add(making, f"{DOCUMENTS}{name}", content)
-        backups: list[Packed] = []
-        async for backup, kept in self._backups(name):
-            full += await self._add(making, f"{BACKUPS}{backup}", kept)
-            backups.append(Packed(name=backup, sha256=kept.revision, size_bytes=kept.size_bytes))
-        making.documents.append(
-            PackedDocument(
-                name=name,
-                sha256=content.revision,
-                size_bytes=content.size_bytes,
-                backups=tuple(backups),
-            )
-        )
-        return full
-
-    async def _add(
-        self, making: _Making, member: str, content: Content
-    ) -> list[tuple[Pack, bytes]]:
-        return await self._packing(partial(making.packer.add, member, content.data))
-
-    async def _packing(
-        self, pack: Callable[[], Iterable[tuple[Pack, bytes]]]
-    ) -> list[tuple[Pack, bytes]]:
-        """Pack on a thread; it asks no disk, so no time is too long."""
-        return await self._store.reading(lambda: list(pack()), limit_s=math.inf)
-
-    async def _backups(self, name: str) -> AsyncGenerator[tuple[str, Content]]:
-        """Yield a document's sound backups; one that is rotated in the meantime is left out."""
-        key = DocumentKey(BOT, name)
-        store = await self._store.open()
-        for backup in await self._store.listing(lambda: store.backups(key)):
-            read = partial(backup_content, store, key, backup.name)
-            try:
-                yield backup.name, await self._store.reading(read)
-            except BackupNotFound:
-                continue
-
-    def _manifest(self, making: _Making) -> Manifest:
-        return Manifest(
-            format=FORMAT,
-            taken_at=instant_text(making.snapshot.taken_at),
-            seline_version=self._version,
-            encrypted=False,
-            packs=tuple(making.packer.packs),
-            documents=tuple(making.documents),
-            unrecoverable=tuple(making.unrecoverable),
         )
 
     async def _newest(self, target: Destination, whole: Sequence[str]) -> Manifest | None:
@@ -274,6 +210,82 @@ class Exporter:
         store = await self._store.open()
         documents = await self._store.listing(lambda: store.documents(BOT))
         return {info.name: info.revision or "" for info in documents}
+
+
+class _Making:
+    """One export while its packs are made."""
+
+    def __init__(self, store: ManagedStore, snapshot: Snapshot, version: str) -> None:
+        self._store = store
+        self._snapshot = snapshot
+        self._version = version
+        self._packer = Packer(snapshot.taken_at)
+        self._documents: list[PackedDocument] = []
+        self._unrecoverable: list[str] = []
+
+    async def packs(self) -> AsyncGenerator[tuple[str, Spool]]:
+        """Yield each pack with its name as soon as it is full."""
+        for name in self._snapshot.names:
+            for pack, data in await self._document(name):
+                yield pack.name, data
+        for pack, data in await self._pack(self._packer.finish):
+            yield pack.name, data
+
+    def manifest(self) -> Manifest:
+        """Return the manifest of the packs."""
+        return Manifest(
+            format=FORMAT,
+            taken_at=instant_text(self._snapshot.taken_at),
+            seline_version=self._version,
+            encrypted=False,
+            packs=tuple(self._packer.packs),
+            documents=tuple(self._documents),
+            unrecoverable=tuple(self._unrecoverable),
+        )
+
+    async def _document(self, name: str) -> list[tuple[Pack, Spool]]:
+        """Add a document and its backups; return the packs that became full."""
+        try:
+            content = await self._store.reading(
+                lambda: Content.of(b"".join(self._snapshot.open(name)))
+            )
+        except DocumentError:
+            self._unrecoverable.append(name)
+            return []
+        full = await self._add(f"{DOCUMENTS}{name}", content)
+        backups: list[Packed] = []
+        async for backup, kept in self._backups(name):
+            full += await self._add(f"{BACKUPS}{backup}", kept)
+            backups.append(Packed(name=backup, sha256=kept.revision, size_bytes=kept.size_bytes))
+        self._documents.append(
+            PackedDocument(
+                name=name,
+                sha256=content.revision,
+                size_bytes=content.size_bytes,
+                backups=tuple(backups),
+            )
+        )
+        return full
+
+    async def _add(self, member: str, content: Content) -> list[tuple[Pack, Spool]]:
+        return await self._pack(partial(self._packer.add, member, content.data))
+
+    async def _pack(
+        self, pack: Callable[[], Iterable[tuple[Pack, Spool]]]
+    ) -> list[tuple[Pack, Spool]]:
+        """Pack on a reader thread, without a limit of time: it does not read the volume."""
+        return await self._store.reading(lambda: list(pack()), limit_s=math.inf)
+
+    async def _backups(self, name: str) -> AsyncGenerator[tuple[str, Content]]:
+        """Yield a document's sound backups; one that is rotated in the meantime is left out."""
+        key = DocumentKey(BOT, name)
+        store = await self._store.open()
+        for backup in await self._store.listing(lambda: store.backups(key)):
+            read = partial(backup_content, store, key, backup.name)
+            try:
+                yield backup.name, await self._store.reading(read)
+            except BackupNotFound:
+                continue
 
 
 async def _needed(target: Destination, exports: Sequence[str], lacking: Sequence[str]) -> set[str]:

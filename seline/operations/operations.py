@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from seline.domain.document import Json
+from seline.domain.readable_export import ImportMode, ImportReport
 from seline.domain.report import Pruned, VerifyReport
 from seline.manager.managed_store import ManagedStore
 from seline.operations.exports import ConfiguredDestination, Exporter
 from seline.operations.health import Health
+from seline.operations.imports import import_spool
 from seline.operations.prune import Pruner
+from seline.operations.spool import Spool
 from seline.operations.usage import UsageMonitor, storage_info
 from seline.operations.verify import Verifier
 from seline.ports.store import DocumentStore
@@ -56,6 +59,12 @@ class Operations:
     async def prune(self, *, dry_run: bool = False) -> list[Pruned]:
         """Discard the backups that the retention policy drops; `dry_run` only lists them."""
         return await self._pruner.run(dry_run=dry_run)
+
+    async def import_spool(
+        self, upload: Spool, mode: ImportMode, *, dry_run: bool = False
+    ) -> ImportReport:
+        """Import an uploaded export, all of it or nothing; `dry_run` only decides."""
+        return await import_spool(self.store, upload, mode, dry_run=dry_run)
 
     def _read(self, store: DocumentStore) -> None:
         self.verifier.read(store)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from seline.domain.manifest import PACK_BYTES_MAX, Manifest, Pack, pack_name
 from seline.errors import ExportDamaged
+from seline.operations.spool import Spool, spooled
 
 if TYPE_CHECKING:
     from backports.zstd import compress, decompress
@@ -39,19 +40,19 @@ class Packer:
         self._bytes = 0
         self.packs: list[Pack] = []
 
-    def add(self, member: str, data: bytes) -> Iterator[tuple[Pack, bytes]]:
+    def add(self, member: str, data: bytes) -> Iterator[tuple[Pack, Spool]]:
         """Add a file; yield the pack that was full before it."""
         if self._members and self._bytes + len(data) > PACK_BYTES_MAX:
             yield self._packed()
         self._members.append((member, data))
         self._bytes += len(data)
 
-    def finish(self) -> Iterator[tuple[Pack, bytes]]:
+    def finish(self) -> Iterator[tuple[Pack, Spool]]:
         """Yield the last pack, if there is anything in it."""
         if self._members:
             yield self._packed()
 
-    def _packed(self) -> tuple[Pack, bytes]:
+    def _packed(self) -> tuple[Pack, Spool]:
         target = io.BytesIO()
         with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for member, data in self._members:
@@ -67,7 +68,7 @@ class Packer:
         )
         self.packs.append(pack)
         self._members, self._bytes = [], 0
-        return pack, data
+        return pack, spooled(data)
 
 
 def check_pack(pack: Pack, data: bytes) -> None:

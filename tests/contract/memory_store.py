@@ -288,7 +288,8 @@ class MemoryStore:
             backup = self._next_backup(publish.key, before)
             kept.backups[backup.name] = (backup, before)
             name = backup.name
-        kept.content = publish.content
+        content = publish.content
+        kept.content = None if content is None else Content.of(content.data)
         kept.updated_at = self._clock.now()
         if publish.retain is not None and name:
             self._rotate(publish.key, publish.retain)

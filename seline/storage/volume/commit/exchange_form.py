@@ -271,7 +271,10 @@ class ExchangeCommitter:
             else:
                 identity = _as_staged(change.staged.file, content)
                 self._syncer.remember(key, identity)
-                self._inspector.remember(key, identity, content)
+                if content.held is None:
+                    self._inspector.forget(key)  # its bytes are on another disk, and go away
+                else:
+                    self._inspector.remember(key, identity, content)
 
     def _finish(
         self, changes: Sequence[Published | Refused], now: datetime

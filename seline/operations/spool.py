@@ -1,0 +1,97 @@
+"""A spool: bytes in memory while they are few, else in an unnamed temporary file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import weakref
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Final
+
+from seline.errors import VolumeFull
+
+HELD_BYTES_MAX: Final = 8 << 20
+"""A transfer of this size needs no temporary file, so a full disk does not stop it."""
+
+
+class Spool:
+    """Bytes that one writer appends and any thread reads by span.
+
+    The file is closed by `close`, else with the last reference to the spool.
+    """
+
+    def __init__(self, held_bytes_max: int = HELD_BYTES_MAX) -> None:
+        self.size_bytes = 0
+        self.descriptor: int | None = None
+        """The temporary file, None while the bytes are in memory."""
+        self._held = bytearray()
+        self._held_bytes_max = held_bytes_max
+        self._closing: Callable[[], object] | None = None
+
+    def holds(self, data: bytes) -> bool:
+        """Whether `append` of these bytes stays in memory, so that it does not block."""
+        return self.descriptor is None and self.size_bytes + len(data) <= self._held_bytes_max
+
+    def append(self, data: bytes) -> int:
+        """Append bytes and return their offset. Raises VolumeFull."""
+        offset = self.size_bytes
+        if self.holds(data):
+            self._held += data
+        else:
+            descriptor, rest = self.spill(), memoryview(data)
+            with temporary_space():
+                while rest:
+                    rest = rest[os.pwrite(descriptor, rest, offset + len(data) - len(rest)) :]
+        self.size_bytes = offset + len(data)
+        return offset
+
+    def spill(self) -> int:
+        """Move the bytes into the temporary file and return it. Blocks. Raises VolumeFull."""
+        if self.descriptor is None:
+            with temporary_space(), tempfile.TemporaryFile() as file:
+                file.write(self._held)
+                file.flush()
+                self.descriptor = os.dup(file.fileno())
+            self._closing = weakref.finalize(self, os.close, self.descriptor)
+            self._held.clear()
+        return self.descriptor
+
+    def close(self) -> None:
+        """Close the file; idempotent. Nothing is read any more."""
+        if self._closing is not None:
+            self._closing()
+
+    def read(self, offset: int, size_bytes: int) -> bytes:
+        """Return a span of the bytes."""
+        if self.descriptor is None:
+            return bytes(self._held[offset : offset + size_bytes])
+        pieces: list[bytes] = []
+        while size_bytes > 0 and (piece := os.pread(self.descriptor, size_bytes, offset)):
+            pieces.append(piece)
+            offset, size_bytes = offset + len(piece), size_bytes - len(piece)
+        return b"".join(pieces)
+
+
+def spooled(data: bytes) -> Spool:
+    """Return bytes in a temporary file, or in memory if there is no room for one. Blocks."""
+    try:
+        spool = Spool(held_bytes_max=0)
+        spool.append(data)
+    except VolumeFull:
+        spool = Spool(held_bytes_max=len(data))
+        spool.append(data)
+    return spool
+
+
+@contextmanager
+def temporary_space() -> Generator[None]:
+    """Raise VolumeFull where the directory for temporary files takes no more."""
+    try:
+        yield
+    except OSError as error:
+        raise VolumeFull(
+            f"The directory for temporary files takes no more of this transfer: {error.strerror}. "
+            "Nothing was changed.",
+            hint="Free space there, or set TMPDIR to a directory on a larger disk.",
+        ) from error

@@ -1,0 +1,188 @@
+"""Test imports over HTTP: of any size, all of it or nothing, and no file is left open."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from seline.operations import spool
+from seline.server import Serving, serving
+from tests.command_line import line_at
+from tests.integration.test_http import ADMIN, Client, settings_for
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Serving]:
+    async with serving(settings_for(tmp_path / "data")) as running:
+        await running.acquired()
+        yield running
+
+
+@pytest.fixture
+async def client(server: Serving) -> AsyncIterator[Client]:
+    async with aiohttp.ClientSession() as session:
+        yield Client(session, server.address)
+
+
+@pytest.fixture
+def small_spools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every spool use its temporary file from the first byte on."""
+    initialize = spool.Spool.__init__
+    monkeypatch.setattr(spool.Spool, "__init__", lambda self: initialize(self, 0))
+
+
+def an_export(count: int = 3, **more: Any) -> dict[str, Any]:
+    return {"files": {**{f"d{number}.json": {"n": number} for number in range(count)}, **more}}
+
+
+def open_files() -> int:
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def no_more_open_files_than(count: int) -> None:
+    async with asyncio.timeout(5):
+        while open_files() > count:
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.usefixtures("small_spools")
+async def test_an_import_through_temporary_files_stores_the_documents(client: Client) -> None:
+    status, report, _ = await client.call("POST", "/import", an_export(200))
+
+    assert (status, len(report["created"])) == (200, 200)
+    assert (await client.call("GET", "/documents/d199.json"))[1] == {"n": 199}
+    assert (await client.call("POST", "/verify"))[1]["findings"] == []
+
+
+@pytest.mark.usefixtures("small_spools")
+@pytest.mark.parametrize(
+    ("last", "code"),
+    [
+        (b', "z.json": 1e400}}', "invalid_request"),
+        (b', "no name": 1}}', "import_refused"),
+        (b', "z.json": "' + b"x" * (33 * MIB) + b'"}}', "import_refused"),
+        (b"", "invalid_request"),
+    ],
+    ids=["a flaw", "a wrong name", "a large document", "cut off"],
+)
+async def test_an_import_with_a_wrong_last_document_changes_nothing(
+    client: Client, last: bytes, code: str
+) -> None:
+    body = json.dumps(an_export(50)).encode()[:-2] + last
+
+    _, refused, _ = await client.call("POST", "/import", body)
+
+    assert refused["code"] == code
+    assert (await client.call("GET", "/documents"))[1]["documents"] == []
+
+
+@pytest.mark.usefixtures("small_spools")
+async def test_no_file_stays_open_after_imports(client: Client) -> None:
+    await client.call("POST", "/import", an_export())
+    before = open_files()
+    for body in (an_export(), an_export(wrong=1), {"files": 3}):
+        await client.call("POST", "/import", body)
+
+    await no_more_open_files_than(before)
+
+
+@pytest.mark.usefixtures("small_spools")
+async def test_an_upload_that_is_broken_off_leaves_no_file_open(server: Serving) -> None:
+    host, _, port = server.address.removeprefix("http://").partition(":")
+    before = open_files()
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
+        b"POST /api/v1/data-admin/import HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        b"Content-Type: application/json\r\nContent-Length: 1000000\r\n"
+        b"Authorization: Bearer " + ADMIN.encode() + b'\r\n\r\n{"files": {' + b" " * 100_000
+    )
+    await writer.drain()
+    await asyncio.sleep(0.1)
+    writer.close()
+    await writer.wait_closed()
+
+    await no_more_open_files_than(before)
+
+
+@pytest.mark.usefixtures("small_spools")
+async def test_a_full_temporary_directory_refuses_a_large_import(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+
+    status, refused, _ = await client.call("POST", "/import", an_export())
+
+    assert (status, refused["code"]) == (507, "volume_full")
+    assert "TMPDIR" in refused["hint"]
+
+
+async def test_a_small_import_needs_no_temporary_file(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", None)
+
+    assert (await client.call("POST", "/import", an_export()))[0] == 200
+
+
+def test_the_memory_of_an_import_does_not_depend_on_its_size(tmp_path: Path) -> None:
+    line = line_at(tmp_path, SELINE_ADMIN_TOKEN=ADMIN)
+    export = tmp_path / "export.json"
+    with export.open("w") as file:
+        file.write('{"files": {"first.json": 1')
+        for number in range(64):
+            items = [f"{number} {index} " + "x" * 80 for index in range(5_000)]
+            file.write(f',\n"d{number}.json": {json.dumps(items)}')
+        file.write("}}")
+    assert export.stat().st_size > 27 * MIB
+    out = tmp_path / "out"
+    with out.open("wb") as stdout:
+        server = line.start("serve", "--host", "127.0.0.1", "--port", "0", stdout=stdout)
+    try:
+        address = ready_address(out)
+        Path(f"/proc/{server.pid}/clear_refs").write_text("5")  # start the peak anew
+        before = peak_bytes(server.pid)
+        answer = subprocess.run(
+            ["curl", "-sS", "-X", "POST", "-T", export, "-H", f"Authorization: Bearer {ADMIN}",
+             "-H", "Content-Type: application/json", f"{address}/api/v1/data-admin/import"],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        assert len(json.loads(answer.stdout)["created"]) == 65
+        assert peak_bytes(server.pid) - before < 24 * MIB
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def ready_address(out: Path) -> str:
+    import time
+
+    for _ in range(200):
+        found = re.search(r"ready on (http://[0-9.:]+)", out.read_text())
+        if found:
+            return found[1]
+        time.sleep(0.05)
+    raise AssertionError("the server was not ready in time")
+
+
+def peak_bytes(pid: int) -> int:
+    """Return the largest resident size of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) << 10  # type: ignore[index]
