@@ -31,6 +31,7 @@ METADATA_NAME: Final = "metadata.json"
 NAME_CHARACTERS_MAX: Final = 100
 _OTHER_NAME: Final = "Choose another name: this one is Seline's own."
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
+_SPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,94}\Z")
 
 
 class DocumentKey(NamedTuple):
@@ -121,6 +122,21 @@ def _checked(name: str) -> str:
             f"{name!r} is not a document's name: {reason}.", hint=hint, name=str(name)
         )
     return name
+
+
+def is_space_name(space: str) -> bool:
+    """Whether a space may have this name: the rule of a document's name without `.json`."""
+    return space == BOT or _SPACE.match(space) is not None
+
+
+def check_space_name(space: str) -> None:
+    """Raise InvalidDocumentName if no space may have this name."""
+    if not is_space_name(space):
+        raise InvalidDocumentName(
+            f"{space!r} is not the name of a space: it has 1 to 95 letters, digits, `_`, `.` and "
+            "`-`, and starts with a letter or digit.",
+            hint="Choose another name for the space.",
+        )
 
 
 def is_document_name(name: str) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from itertools import accumulate, chain
+from itertools import accumulate
+from typing import TypeVar
 
 import msgspec
 
@@ -17,6 +18,8 @@ from seline.domain.backup import Backup, Stamp
 from seline.domain.document import Revision
 from seline.domain.recovery import choose_guarded
 from seline.domain.verdict import COUNTED, Verdict
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,21 +155,25 @@ def plan_deleted(backups: Sequence[Backup]) -> RetentionPlan:
 
 
 def plan_shedding(
-    backups_by_document: Mapping[str, Sequence[Backup]], *, bytes_to_free: int | None = None
-) -> tuple[Dropped, ...]:
+    backups_by_document: Mapping[K, Sequence[Backup]], *, bytes_to_free: int | None = None
+) -> tuple[tuple[K, Dropped], ...]:
     """Return the backups to drop when space is short, the oldest across all documents first.
 
     Unpinned backups come before pinned ones. A document's newest sound backup is never dropped, nor
     any backup of a document without a sound one. Stops when `bytes_to_free` are freed; None drops
     all that may be dropped.
     """
-    dropped: list[Dropped] = []
+    dropped: list[tuple[K, Dropped]] = []
     freed_bytes = 0
-    candidates = chain.from_iterable(map(_sheddable, backups_by_document.values()))
-    for backup in sorted(candidates, key=lambda backup: (backup.pinned, *_order(backup))):
+    candidates = [
+        (document, backup)
+        for document, backups in backups_by_document.items()
+        for backup in _sheddable(backups)
+    ]
+    for document, backup in sorted(candidates, key=lambda one: (one[1].pinned, *_order(one[1]))):
         if bytes_to_free is not None and freed_bytes >= bytes_to_free:
             break
-        dropped.append(Dropped(backup, "the volume is nearly full"))
+        dropped.append((document, Dropped(backup, "the volume is nearly full")))
         freed_bytes += backup.size_bytes
     return tuple(dropped)
 

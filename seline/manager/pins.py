@@ -133,9 +133,11 @@ class Pins:
             for backup in backups
         ]
 
-    def sheddable(self, document: str, backups: Sequence[Backup]) -> list[Backup]:
+    def sheddable(self, key: DocumentKey, backups: Sequence[Backup]) -> list[Backup]:
         """Return the backups that may make room, with their pins; none without readable pins."""
-        return [] if self.failure is not None else self.marked(document, backups)
+        if key.space != BOT:
+            return list(backups)  # only the bot's documents have pins
+        return [] if self.failure is not None else self.marked(key.name, backups)
 
     def revision_of(self, backup: Backup) -> Revision | None:
         """Return a backup's revision: the recorded one, else, without a checksum, its bytes'."""

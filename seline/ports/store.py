@@ -264,7 +264,9 @@ class DocumentStore(Protocol):
         """
         ...
 
-    def heed_pins(self, marked: Callable[[str, Sequence[Backup]], Sequence[Backup]]) -> None:
+    def heed_pins(
+        self, marked: Callable[[DocumentKey, Sequence[Backup]], Sequence[Backup]]
+    ) -> None:
         """Ask `marked` which backups of a document are pinned before any is shed for room (V11)."""
         ...
 

@@ -20,7 +20,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from seline.domain.backup import Backup
-from seline.domain.document import Content, DocumentKey, Json
+from seline.domain.document import Content, DocumentKey, Json, check_space_name
 from seline.domain.verdict import Judged, Verdict
 from seline.errors import SelineError
 from seline.ports.store import (
@@ -195,6 +195,7 @@ class Planner:
     def _draft(self, key: DocumentKey) -> _Draft:
         draft = self._drafts.get(key)
         if draft is None:
+            check_space_name(key.space)
             found = self.look(key)
             draft = self._drafts[key] = _Draft(found, found.content, found.trouble)
         return draft

@@ -17,7 +17,7 @@ from typing import TypeVar
 from seline.clock import Clock, SystemClock
 from seline.domain.backup import Backup, backup_name, next_stamp
 from seline.domain.counters import Counters, CounterValues
-from seline.domain.document import BOT, Content, DocumentInfo, DocumentKey
+from seline.domain.document import SELINE, Content, DocumentInfo, DocumentKey
 from seline.domain.incident import Incident
 from seline.domain.retention import Dropped, verified_plan
 from seline.domain.usage import Usage
@@ -162,7 +162,9 @@ class MemoryStore:
         future.set_result(self._rotate(key, retain))
         return future
 
-    def heed_pins(self, marked: Callable[[str, Sequence[Backup]], Sequence[Backup]]) -> None:
+    def heed_pins(
+        self, marked: Callable[[DocumentKey, Sequence[Backup]], Sequence[Backup]]
+    ) -> None:
         """Do nothing: memory sheds no backups."""
 
     def quarantine(self) -> Sequence[QuarantineItem]:
@@ -208,7 +210,7 @@ class MemoryStore:
 
     def usage(self) -> Usage:
         with self._lock:
-            kept = [kept for key, kept in self._kept.items() if key.space == BOT]
+            kept = [kept for key, kept in self._kept.items() if key.space != SELINE]
             documents = sum(item.content.size_bytes for item in kept if item.content)
             backups = sum(b.size_bytes for item in kept for b, _ in item.backups.values())
         return Usage(
@@ -270,9 +272,9 @@ class MemoryStore:
         new = sum(
             publish.content is not None and publish.found.content is None
             for publish in publishes
-            if publish.key.space == BOT
+            if publish.key.space != SELINE
         )
-        there = sum(key.space == BOT and k.content is not None for key, k in self._kept.items())
+        there = sum(key.space != SELINE and k.content is not None for key, k in self._kept.items())
         if new and there + new > self._documents_max:
             raise VolumeFull(f"There are {there} documents; {self._documents_max} are allowed.")
 

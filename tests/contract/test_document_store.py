@@ -16,6 +16,7 @@ from seline.domain.verdict import Verdict
 from seline.errors import (
     BackupNotFound,
     DocumentNotFound,
+    InvalidDocumentName,
     NotAnObject,
     RevisionMismatch,
     StoreClosed,
@@ -27,8 +28,6 @@ from tests.clocks import FakeClock
 from tests.contract.memory_store import MemoryStore
 from tests.stores import open_store
 
-KEY = DocumentKey(BOT, "user_profile.json")
-OTHER = DocumentKey(BOT, "lessons_learned.json")
 ENCODING = Encoding(document_bytes_max=1 << 20, depth_max=200)
 
 
@@ -43,6 +42,17 @@ def store(
         opened = open_store(tmp_path, clock, strict=True)
     yield opened
     opened.close()
+
+
+@pytest.fixture(params=[BOT, "alice"], ids=["the bot's space", "a space of its own"])
+def key(request: pytest.FixtureRequest) -> DocumentKey:
+    return DocumentKey(request.param, "user_profile.json")
+
+
+@pytest.fixture
+def other(key: DocumentKey) -> DocumentKey:
+    """A second document of the same space."""
+    return key._replace(name="lessons_learned.json")
 
 
 def content(value: object) -> Content:
@@ -67,131 +77,147 @@ def value_of(store: DocumentStore, key: DocumentKey) -> object:
     return None if judged.content is None else decode(judged.content.data)
 
 
-def test_what_was_saved_is_read(store: DocumentStore) -> None:
-    put(store, KEY, {"userName": "Alex"})
-    assert value_of(store, KEY) == {"userName": "Alex"}
-    assert store.peek(KEY) == content({"userName": "Alex"})
+def test_what_was_saved_is_read(store: DocumentStore, key: DocumentKey) -> None:
+    put(store, key, {"userName": "Alex"})
+    assert value_of(store, key) == {"userName": "Alex"}
+    assert store.peek(key) == content({"userName": "Alex"})
 
 
-def test_a_document_that_does_not_exist_is_missing(store: DocumentStore) -> None:
-    assert store.peek(KEY) is Verdict.MISSING
-    assert store.look(KEY)[0].verdict is Verdict.MISSING
+def test_a_document_that_does_not_exist_is_missing(store: DocumentStore, key: DocumentKey) -> None:
+    assert store.peek(key) is Verdict.MISSING
+    assert store.look(key)[0].verdict is Verdict.MISSING
     with pytest.raises(DocumentNotFound):
-        store.raw(KEY)
+        store.raw(key)
 
 
-def test_the_content_before_becomes_the_newest_backup(store: DocumentStore) -> None:
-    put(store, KEY, {"n": 1})
-    put(store, KEY, {"n": 2})
-    [backup] = store.backups(KEY)
-    assert decode(store.read_backup(KEY, backup.name).content.data) == {"n": 1}  # type: ignore[union-attr]
-    assert store.read_backup(KEY, backup.name).verdict is Verdict.SOUND
+def test_the_content_before_becomes_the_newest_backup(
+    store: DocumentStore, key: DocumentKey
+) -> None:
+    put(store, key, {"n": 1})
+    put(store, key, {"n": 2})
+    [backup] = store.backups(key)
+    assert decode(store.read_backup(key, backup.name).content.data) == {"n": 1}  # type: ignore[union-attr]
+    assert store.read_backup(key, backup.name).verdict is Verdict.SOUND
 
 
-def test_backup_false_skips_only_the_backup(store: DocumentStore) -> None:
-    put(store, KEY, {"n": 1})
-    put(store, KEY, {"n": 2}, backup=False)
-    assert list(store.backups(KEY)) == []
-    assert value_of(store, KEY) == {"n": 2}
+def test_backup_false_skips_only_the_backup(store: DocumentStore, key: DocumentKey) -> None:
+    put(store, key, {"n": 1})
+    put(store, key, {"n": 2}, backup=False)
+    assert list(store.backups(key)) == []
+    assert value_of(store, key) == {"n": 2}
 
 
-def test_equal_bytes_write_nothing(store: DocumentStore) -> None:
-    put(store, KEY, {"n": 1})
-    [outcome] = store.submit(Atom((save(KEY, {"n": 1}),))).result(10)
+def test_equal_bytes_write_nothing(store: DocumentStore, key: DocumentKey) -> None:
+    put(store, key, {"n": 1})
+    [outcome] = store.submit(Atom((save(key, {"n": 1}),))).result(10)
     assert not outcome.changed
-    assert list(store.backups(KEY)) == []
+    assert list(store.backups(key)) == []
 
 
-def test_rotation_is_done_when_the_save_returns(store: DocumentStore) -> None:
+def test_rotation_is_done_when_the_save_returns(store: DocumentStore, key: DocumentKey) -> None:
     for number in range(9):
-        put(store, KEY, {"n": number})
-        assert len(store.backups(KEY)) <= 5
-    kept = [decode(store.read_backup(KEY, b.name).content.data)["n"] for b in store.backups(KEY)]  # type: ignore[union-attr,index,call-overload]
+        put(store, key, {"n": number})
+        assert len(store.backups(key)) <= 5
+    kept = [decode(store.read_backup(key, b.name).content.data)["n"] for b in store.backups(key)]  # type: ignore[union-attr,index,call-overload]
     assert kept == [7, 6, 5, 4, 3]
 
 
-def test_nine_saves_within_one_second_keep_five_backups_in_order(store: DocumentStore) -> None:
+def test_nine_saves_within_one_second_keep_five_backups_in_order(
+    store: DocumentStore, key: DocumentKey
+) -> None:
     for number in range(9):
-        put(store, KEY, {"n": number})
-    names = [backup.name for backup in store.backups(KEY)]
+        put(store, key, {"n": number})
+    names = [backup.name for backup in store.backups(key)]
     assert names[0] == "user_profile_20250106_143022_07.json"
 
 
-def test_a_clock_set_back_does_not_change_the_order(store: DocumentStore, clock: FakeClock) -> None:
+def test_a_clock_set_back_does_not_change_the_order(
+    store: DocumentStore, clock: FakeClock, key: DocumentKey
+) -> None:
     for number in range(4):
-        put(store, KEY, {"n": number})
+        put(store, key, {"n": number})
         clock.set_back(3600)
-    kept = [decode(store.read_backup(KEY, b.name).content.data)["n"] for b in store.backups(KEY)]  # type: ignore[union-attr,index,call-overload]
+    kept = [decode(store.read_backup(key, b.name).content.data)["n"] for b in store.backups(key)]  # type: ignore[union-attr,index,call-overload]
     assert kept == [2, 1, 0]
 
 
-def test_an_atom_changes_all_of_its_documents(store: DocumentStore) -> None:
-    store.submit(Atom((save(KEY, {"a": 1}), save(OTHER, {"b": 2})))).result(10)
-    assert value_of(store, KEY) == {"a": 1}
-    assert value_of(store, OTHER) == {"b": 2}
+def test_an_atom_changes_all_of_its_documents(
+    store: DocumentStore, key: DocumentKey, other: DocumentKey
+) -> None:
+    store.submit(Atom((save(key, {"a": 1}), save(other, {"b": 2})))).result(10)
+    assert value_of(store, key) == {"a": 1}
+    assert value_of(store, other) == {"b": 2}
 
 
-def test_an_atom_with_one_refusal_changes_nothing(store: DocumentStore) -> None:
-    put(store, KEY, {"a": 1})
-    stale = save(OTHER, {"b": 2}, if_match="0" * 64)
+def test_an_atom_with_one_refusal_changes_nothing(
+    store: DocumentStore, key: DocumentKey, other: DocumentKey
+) -> None:
+    put(store, key, {"a": 1})
+    stale = save(other, {"b": 2}, if_match="0" * 64)
     with pytest.raises(RevisionMismatch):
-        store.submit(Atom((save(KEY, {"a": 9}), stale))).result(10)
-    assert value_of(store, KEY) == {"a": 1}
-    assert value_of(store, OTHER) is None
+        store.submit(Atom((save(key, {"a": 9}), stale))).result(10)
+    assert value_of(store, key) == {"a": 1}
+    assert value_of(store, other) is None
 
 
-def test_absent_creates_only(store: DocumentStore) -> None:
-    put(store, KEY, {"a": 1}, if_match=ABSENT)
+def test_absent_creates_only(store: DocumentStore, key: DocumentKey) -> None:
+    put(store, key, {"a": 1}, if_match=ABSENT)
     with pytest.raises(RevisionMismatch):
-        put(store, KEY, {"a": 2}, if_match=ABSENT)
+        put(store, key, {"a": 2}, if_match=ABSENT)
 
 
-def test_a_refused_change_does_not_stop_the_others(store: DocumentStore) -> None:
-    put(store, KEY, [1, 2])
+def test_a_refused_change_does_not_stop_the_others(
+    store: DocumentStore, key: DocumentKey, other: DocumentKey
+) -> None:
+    put(store, key, [1, 2])
     update = changes.update_field("x", 1, ENCODING)
-    refused = store.submit(Atom((Change(KEY, update, retain=retain_five),)))  # type: ignore[arg-type]
-    accepted = store.submit(Atom((save(OTHER, {"b": 2}),)))
+    refused = store.submit(Atom((Change(key, update, retain=retain_five),)))  # type: ignore[arg-type]
+    accepted = store.submit(Atom((save(other, {"b": 2}),)))
     with pytest.raises(NotAnObject):
         refused.result(10)
     assert accepted.result(10)[0].changed
 
 
-def test_a_delete_leaves_the_content_as_newest_backup(store: DocumentStore) -> None:
-    put(store, KEY, {"n": 1})
+def test_a_delete_leaves_the_content_as_newest_backup(
+    store: DocumentStore, key: DocumentKey
+) -> None:
+    put(store, key, {"n": 1})
     [outcome] = store.submit(
-        Atom((Change(KEY, changes.delete(), retain=retain_five),))  # type: ignore[arg-type]
+        Atom((Change(key, changes.delete(), retain=retain_five),))  # type: ignore[arg-type]
     ).result(10)
-    assert store.peek(KEY) is Verdict.MISSING
-    assert outcome.backup == store.backups(KEY)[0].name
-    assert store.backup_counts(BOT) == {KEY.name: 1}
+    assert store.peek(key) is Verdict.MISSING
+    assert outcome.backup == store.backups(key)[0].name
+    assert store.backup_counts(key.space) == {key.name: 1}
 
 
-def test_a_purge_leaves_nothing(store: DocumentStore) -> None:
-    put(store, KEY, {"n": 1})
-    put(store, KEY, {"n": 2})
-    store.submit(Atom((Change(KEY, lambda _: Remove(purge=True)),))).result(10)
-    assert store.peek(KEY) is Verdict.MISSING
-    assert list(store.backups(KEY)) == []
+def test_a_purge_leaves_nothing(store: DocumentStore, key: DocumentKey) -> None:
+    put(store, key, {"n": 1})
+    put(store, key, {"n": 2})
+    store.submit(Atom((Change(key, lambda _: Remove(purge=True)),))).result(10)
+    assert store.peek(key) is Verdict.MISSING
+    assert list(store.backups(key)) == []
 
 
-def test_concurrent_changes_of_one_document_lose_none(store: DocumentStore) -> None:
+def test_concurrent_changes_of_one_document_lose_none(
+    store: DocumentStore, key: DocumentKey
+) -> None:
     def add(current: Current) -> Decision:
         value = decode(current.content.data) if current.content else {"n": 0}
         return Put(content=content({"n": value["n"] + 1}))  # type: ignore[index,call-overload]
 
     def work() -> None:
         for _ in range(20):
-            store.submit(Atom((Change(KEY, add, retain=retain_five),))).result(20)  # type: ignore[arg-type]
+            store.submit(Atom((Change(key, add, retain=retain_five),))).result(20)  # type: ignore[arg-type]
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert value_of(store, KEY) == {"n": 160}
+    assert value_of(store, key) == {"n": 160}
 
 
-def test_order_of_submission_is_order_of_effect(store: DocumentStore) -> None:
+def test_order_of_submission_is_order_of_effect(store: DocumentStore, key: DocumentKey) -> None:
     seen: list[int] = []
 
     def note(number: int) -> Change:
@@ -199,7 +225,7 @@ def test_order_of_submission_is_order_of_effect(store: DocumentStore) -> None:
             seen.append(number)
             return Leave()
 
-        return Change(KEY, decide)
+        return Change(key, decide)
 
     futures = [store.submit(Atom((note(number),))) for number in range(50)]
     for future in futures:
@@ -208,64 +234,96 @@ def test_order_of_submission_is_order_of_effect(store: DocumentStore) -> None:
     assert [n for i, n in enumerate(seen) if n not in seen[:i]] == list(range(50))
 
 
-def test_a_future_cannot_be_cancelled(store: DocumentStore) -> None:
-    future = store.submit(Atom((save(KEY, {"n": 1}),)))
+def test_a_future_cannot_be_cancelled(store: DocumentStore, key: DocumentKey) -> None:
+    future = store.submit(Atom((save(key, {"n": 1}),)))
     future.cancel()
     assert future.result(10)[0].changed
 
 
-def test_a_snapshot_holds_the_instant(store: DocumentStore) -> None:
-    put(store, KEY, {"n": 1})
-    put(store, OTHER, {"n": 2})
-    with store.snapshot(BOT).result(10) as snapshot:
-        put(store, KEY, {"n": 3})
-        store.submit(Atom((Change(OTHER, changes.delete()),))).result(10)
+def test_a_snapshot_holds_the_instant(
+    store: DocumentStore, key: DocumentKey, other: DocumentKey
+) -> None:
+    put(store, key, {"n": 1})
+    put(store, other, {"n": 2})
+    with store.snapshot(key.space).result(10) as snapshot:
+        put(store, key, {"n": 3})
+        store.submit(Atom((Change(other, changes.delete()),))).result(10)
         read = {name: decode(b"".join(snapshot.open(name))) for name in snapshot.names}
-    assert read == {KEY.name: {"n": 1}, OTHER.name: {"n": 2}}
+    assert read == {key.name: {"n": 1}, other.name: {"n": 2}}
 
 
-def test_the_same_name_of_another_space_is_another_document(store: DocumentStore) -> None:
-    put(store, DocumentKey(SELINE, KEY.name), {"state": True})
-    assert store.peek(KEY) is Verdict.MISSING
-    assert store.documents(BOT) == []
+@pytest.mark.parametrize("space", [SELINE, "bob"])
+def test_the_same_name_in_another_space_is_another_document(
+    store: DocumentStore, key: DocumentKey, space: str
+) -> None:
+    put(store, DocumentKey(space, key.name), {"state": True})
+    assert store.peek(key) is Verdict.MISSING
+    assert store.documents(key.space) == []
 
 
-def test_documents_are_listed_by_name(store: DocumentStore) -> None:
-    put(store, KEY, {"n": 1})
-    put(store, OTHER, {"n": 1})
-    assert [info.name for info in store.documents(BOT)] == [OTHER.name, KEY.name]
-    assert store.documents(BOT)[0].revision == content({"n": 1}).revision
+def test_an_atom_changes_documents_of_several_spaces(
+    store: DocumentStore, key: DocumentKey
+) -> None:
+    keys = [DocumentKey(space, key.name) for space in (BOT, SELINE, "alice", "bob")]
+    store.submit(Atom(tuple(save(one, {"in": one.space}) for one in keys))).result(10)
+    assert [value_of(store, one) for one in keys] == [{"in": one.space} for one in keys]
 
 
-def test_a_backup_that_is_not_there_is_not_found(store: DocumentStore) -> None:
-    put(store, KEY, {"n": 1})
+def test_a_space_without_documents_is_empty(store: DocumentStore) -> None:
+    nobody = DocumentKey("nobody", "user_profile.json")
+    assert store.peek(nobody) is Verdict.MISSING
+    assert list(store.backups(nobody)) == []
+    assert list(store.documents("nobody")) == []
+    with store.snapshot("nobody").result(10) as snapshot:
+        assert list(snapshot.names) == []
+
+
+@pytest.mark.parametrize("space", ["..", "a/b", ".hidden", "x" * 96, "a+b"])
+def test_a_space_of_an_invalid_name_is_refused(store: DocumentStore, space: str) -> None:
+    with pytest.raises(InvalidDocumentName):
+        put(store, DocumentKey(space, "user_profile.json"), {"n": 1})
+
+
+def test_documents_are_listed_by_name(
+    store: DocumentStore, key: DocumentKey, other: DocumentKey
+) -> None:
+    put(store, key, {"n": 1})
+    put(store, other, {"n": 1})
+    assert [info.name for info in store.documents(key.space)] == [other.name, key.name]
+    assert store.documents(key.space)[0].revision == content({"n": 1}).revision
+
+
+def test_a_backup_that_is_not_there_is_not_found(store: DocumentStore, key: DocumentKey) -> None:
+    put(store, key, {"n": 1})
     with pytest.raises(BackupNotFound):
-        store.read_backup(KEY, "user_profile_20200101_000000.json")
+        store.read_backup(key, "user_profile_20200101_000000.json")
 
 
-def test_documents_whose_names_start_alike_never_share_backups(store: DocumentStore) -> None:
-    short = DocumentKey(BOT, "user.json")
+def test_documents_whose_names_start_alike_never_share_backups(
+    store: DocumentStore, key: DocumentKey
+) -> None:
+    short = DocumentKey(key.space, "user.json")
     for number in range(3):
         put(store, short, {"n": number})
-        put(store, KEY, {"profile": number})
-    assert len(store.backups(short)) == len(store.backups(KEY)) == 2
+        put(store, key, {"profile": number})
+    assert len(store.backups(short)) == len(store.backups(key)) == 2
     assert {backup.document for backup in store.backups(short)} == {"user.json"}
 
 
-def test_watchers_hear_of_durable_changes_alone(store: DocumentStore) -> None:
+def test_watchers_hear_of_durable_changes_alone(store: DocumentStore, key: DocumentKey) -> None:
     heard: list[str] = []
     stop = store.watch(lambda key, _outcome: heard.append(key.name))
-    put(store, KEY, {"n": 1})
-    put(store, KEY, {"n": 1})
+    put(store, key, {"n": 1})
+    put(store, key, {"n": 1})
     stop()
-    put(store, KEY, {"n": 2})
-    assert heard == [KEY.name]
+    put(store, key, {"n": 2})
+    assert heard == [key.name]
 
 
-def test_a_closed_store_says_so(store: DocumentStore) -> None:
+def test_a_closed_store_says_so(store: DocumentStore, key: DocumentKey) -> None:
     store.close()
     store.close()
     with pytest.raises(StoreClosed):
-        store.submit(Atom((save(KEY, {"n": 1}),)))
+        store.submit(Atom((save(key, {"n": 1}),)))
     with pytest.raises(StoreClosed):
-        store.peek(KEY)
+        store.peek(key)

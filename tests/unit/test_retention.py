@@ -352,7 +352,7 @@ def test_shedding_keeps_the_newest_sound_backup_and_frees_the_rest(
 ) -> None:
     dropped = plan_shedding({"a.json": first, "b.json": second}, bytes_to_free=bytes_to_free)
 
-    gone = [entry.backup for entry in dropped]
+    gone = [entry.backup for _, entry in dropped]
     sheddable: list[Backup] = []
     for backups in (first, second):
         newest = newest_sound(backups)
@@ -370,8 +370,11 @@ def test_shedding_drops_by_age_across_documents_and_pinned_ones_last() -> None:
     younger, last = a_backup(5, document="b.json"), a_backup(4, document="b.json")
     backups = {"a.json": [newest, old], "b.json": [last, pinned, younger]}
 
-    assert [entry.backup for entry in plan_shedding(backups, bytes_to_free=150)] == [old, younger]
-    assert [entry.backup for entry in plan_shedding(backups, bytes_to_free=10**9)] == [
+    assert [entry.backup for _, entry in plan_shedding(backups, bytes_to_free=150)] == [
+        old,
+        younger,
+    ]
+    assert [entry.backup for _, entry in plan_shedding(backups, bytes_to_free=10**9)] == [
         old,
         younger,
         pinned,

@@ -13,7 +13,7 @@ from typing import Final
 
 from seline.clock import Clock
 from seline.domain.backup import Backup
-from seline.domain.document import BOT, Content, DocumentKey
+from seline.domain.document import SELINE, Content, DocumentKey
 from seline.domain.retention import Dropped, plan_shedding
 from seline.domain.usage import Room, room_for
 from seline.domain.verdict import Verdict
@@ -34,7 +34,7 @@ TELL_SHED_EVERY_S: Final = 3600.0
 _log = logging.getLogger("seline.storage")
 
 
-def _unmarked(_document: str, backups: Sequence[Backup]) -> Sequence[Backup]:
+def _unmarked(_key: DocumentKey, backups: Sequence[Backup]) -> Sequence[Backup]:
     return backups
 
 
@@ -49,7 +49,7 @@ class Admission:
     documents_max: int
     events: Events
     _documents: int = 0
-    _marked: Callable[[str, Sequence[Backup]], Sequence[Backup]] = _unmarked
+    _marked: Callable[[DocumentKey, Sequence[Backup]], Sequence[Backup]] = _unmarked
     _shed_again_at: float = 0.0
     _tell_shed_again_at: float = 0.0
 
@@ -74,9 +74,12 @@ class Admission:
 
     def count_documents(self) -> None:
         """Count the documents on the volume; a person may have added or removed some."""
-        self._documents = len(self.volume.document_names(BOT))
+        counted = [space for space in self.volume.spaces if space != SELINE]
+        self._documents = sum(len(self.volume.document_names(space)) for space in counted)
 
-    def heed_pins(self, marked: Callable[[str, Sequence[Backup]], Sequence[Backup]]) -> None:
+    def heed_pins(
+        self, marked: Callable[[DocumentKey, Sequence[Backup]], Sequence[Backup]]
+    ) -> None:
         """Mark a document's pinned backups with `marked` before any is shed (V11)."""
         self._marked = marked
 
@@ -118,17 +121,12 @@ class Admission:
         if not self._may_shed() or not any(map(_is_for_documents, plan.publishes)):
             return False
         now_s = self.clock.monotonic()
-        backup_index = self.rotation.backup_indexes[BOT]
-        by_document = {
-            document: self._marked(document, backup_index.of(document))
-            for document in backup_index.counts()
-        }
         shed: list[Dropped] = []
         missing_bytes, missing_files = self._missing(plan)
-        for dropped in plan_shedding(by_document):
+        for key, dropped in plan_shedding(self._sheddable()):
             if missing_bytes <= 0 and missing_files <= 0:
                 break
-            if self._discard(dropped):
+            if self._discard(key, dropped):
                 shed.append(dropped)
                 missing_bytes -= blocks(dropped.backup.size_bytes)
                 missing_files -= 1
@@ -149,9 +147,22 @@ class Admission:
     def _may_shed(self) -> bool:
         return self.clock.monotonic() >= self._shed_again_at
 
-    def _discard(self, dropped: Dropped) -> bool:
+    def _sheddable(self) -> dict[DocumentKey, Sequence[Backup]]:
+        """Return the backups of every document but Seline's own, with their pins."""
+        keys = [
+            DocumentKey(space, document)
+            for space in self.volume.spaces
+            if space != SELINE
+            for document in self.rotation.backup_indexes.of(space).counts()
+        ]
+        return {
+            key: self._marked(key, self.rotation.backup_indexes.of(key.space).of(key.name))
+            for key in keys
+        }
+
+    def _discard(self, key: DocumentKey, dropped: Dropped) -> bool:
         try:
-            return self.rotation.discard(DocumentKey(BOT, dropped.backup.document), dropped)
+            return self.rotation.discard(key, dropped)
         except OSError as error:
             self.events.disk_error(error, "Discarding backups")
             return False
@@ -170,7 +181,7 @@ def _growth(plan: Plan) -> int:
 
 
 def _is_for_documents(publish: Publish) -> bool:
-    return publish.key.space == BOT or publish.always
+    return publish.key.space != SELINE or publish.always
 
 
 def _is_emergency(publish: Publish) -> bool:
@@ -182,7 +193,7 @@ def _is_emergency(publish: Publish) -> bool:
 
 
 def _count_change(publish: Publish) -> int:
-    if publish.key.space != BOT:
+    if publish.key.space == SELINE:
         return 0
     was_there = publish.found.judged.verdict is not Verdict.MISSING
     return (publish.content is not None) - was_there

@@ -1,34 +1,43 @@
-"""The backups on the volume: an index of one `backups/` directory, kept true by its mtime.
+"""Index the backups of each space by the names in its backups/ directory.
 
-Names are indexed at once, sizes and checksums when a document's backups are first asked for.
-Hand-made changes to the directory move its mtime and cause a new listing. Where that fails, whoever
-asks gets a StorageError, never half a list: what is not seen must not be taken for gone (V8).
+Sizes and checksums are read when a document's backups are first listed. A change made by hand moves
+the directory's mtime, which causes a new listing. If listing fails, StorageError is raised: half a
+list would make backups look deleted (V8).
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
-from typing import Self
+from functools import partial
+from typing import Final, Self
 
 from seline.domain.backup import Backup, Stamp, next_stamp, parse_backup_name
 from seline.domain.checksum import NewerFormat, decode_checksum
 from seline.storage.volume import files
+from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.os_errors import named
+
+_NOT_LISTED: Final = (-1, -1)
 
 
 class BackupIndex:
-    """What lies in one space's backups directory. Any thread; writes nothing."""
+    """The backups of one space. Any thread may call it; it writes nothing.
 
-    def __init__(self, directory: int) -> None:
+    `directory` returns the descriptor of backups/, or raises FileNotFoundError if there is none.
+    """
+
+    def __init__(self, directory: Callable[[], int]) -> None:
         self._directory = directory
         self._lock = threading.RLock()
-        self._listed_at = (-1, -1)
+        self._listed_at = _NOT_LISTED
         self._by_document: dict[str, dict[str, Backup]] = {}
         self._known: set[str] = set()
-        self._turns = 0
+        self._writing = 0
 
     def of(self, document: str) -> list[Backup]:
         """Return a document's backups, newest first, with size and recorded revision."""
@@ -39,13 +48,13 @@ class BackupIndex:
             return sorted(backups.values(), key=lambda backup: backup.stamp, reverse=True)
 
     def counts(self) -> dict[str, int]:
-        """Return the number of backups by document, of deleted documents too."""
+        """Return the number of backups of each document, deleted documents included."""
         with self._lock:
             self._refresh()
             return {document: len(found) for document, found in self._by_document.items() if found}
 
     def next_stamp(self, document: str, now: datetime, *, after: Stamp | None = None) -> Stamp:
-        """Return the stamp for a document's next backup, after every one it has and `after`."""
+        """Return the stamp of a document's next backup: later than all it has, and than `after`."""
         with self._lock:
             self._refresh()
             stamps = [backup.stamp for backup in self._by_document.get(document, {}).values()]
@@ -54,38 +63,41 @@ class BackupIndex:
             return next_stamp(max(stamps, default=None), now)
 
     def added(self, backup: Backup) -> None:
-        """Take note of a backup that Seline has just made."""
+        """Add a backup that a commit made."""
         with self._lock:
             self._by_document.setdefault(backup.document, {})[backup.name] = backup
             if len(self._by_document[backup.document]) == 1:
                 self._known.add(backup.document)
 
     def removed(self, backup: Backup) -> None:
-        """Take note of a backup that Seline has just removed."""
+        """Remove a backup that was unlinked."""
         with self._lock:
             self._by_document.get(backup.document, {}).pop(backup.name, None)
 
     def __enter__(self) -> Self:
-        """Begin the writer's turn: the index is kept by `added` and `removed` alone. Re-entrant."""
+        """Begin the writer's work: only `added` and `removed` change the index. Re-entrant."""
         with self._lock:
-            if not self._turns:
+            if not self._writing:
                 self._refresh()
-            self._turns += 1
+            self._writing += 1
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """End the writer's turn. What a turn that failed left there is listed anew."""
+        """End the writer's work. After an error the directory is listed again."""
         with self._lock:
-            self._turns -= 1
-            if not self._turns:
-                self._listed_at = self._stamp_of_directory() if kind is None else (-1, -1)
+            self._writing -= 1
+            if not self._writing:
+                self._listed_at = self._stamp_of_directory() if kind is None else _NOT_LISTED
 
     def _stamp_of_directory(self) -> tuple[int, int]:
-        status = os.fstat(self._directory)
+        try:
+            status = os.fstat(self._directory())
+        except FileNotFoundError:
+            return _NOT_LISTED
         return status.st_ino, status.st_mtime_ns
 
     def _refresh(self) -> None:
-        if self._turns:
+        if self._writing:
             return
         stamp = self._stamp_of_directory()
         if stamp == self._listed_at:
@@ -108,7 +120,7 @@ class BackupIndex:
 
     def _names(self) -> list[str]:
         try:
-            return files.names(self._directory)
+            return files.names(self._directory())
         except OSError as error:
             raise named(error, "Listing the backups") from error
 
@@ -129,7 +141,7 @@ class BackupIndex:
             descriptor = os.open(
                 backup.name,
                 os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
-                dir_fd=self._directory,
+                dir_fd=self._directory(),
             )
         except OSError:
             return replace(backup, size_bytes=0)
@@ -145,3 +157,28 @@ class BackupIndex:
             return replace(backup, size_bytes=0)
         finally:
             os.close(descriptor)
+
+
+class BackupIndexes:
+    """The backup index of each space of a volume."""
+
+    def __init__(self, volume: VolumeDirectory) -> None:
+        self._volume = volume
+        self._by_space: dict[str, BackupIndex] = {}
+
+    def of(self, space: str) -> BackupIndex:
+        """Return a space's index; it is empty for a space that does not exist."""
+        index = self._by_space.get(space)
+        if index is None:
+            index = BackupIndex(partial(self._volume.backups, space))
+            if space in self._volume.spaces:
+                index = self._by_space.setdefault(space, index)
+        return index
+
+    @contextmanager
+    def writing(self) -> Generator[None]:
+        """Let only the writer change the indexes until the block ends."""
+        with ExitStack() as stack:
+            for space in self._volume.spaces:
+                stack.enter_context(self.of(space))
+            yield

@@ -12,8 +12,7 @@ unreadable -> an error; neither missing nor replaced
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -25,7 +24,7 @@ from seline.domain.recovery import choose_backup
 from seline.domain.verdict import Judged, Verdict
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError
 from seline.storage.planner import Found
-from seline.storage.volume.backup_index import BackupIndex
+from seline.storage.volume.backup_index import BackupIndexes
 from seline.storage.volume.inspect import Inspection, Inspector
 
 
@@ -34,15 +33,7 @@ class CurrentDocuments:
     """Looks at documents with what the volume remembers of them. Any thread; writes nothing."""
 
     inspector: Inspector
-    backup_indexes: dict[str, BackupIndex]
-
-    @contextmanager
-    def writing(self) -> Generator[None]:
-        """Keep the backup indexes by what the writer notes in them, until the block ends."""
-        with ExitStack() as stack:
-            for backup_index in self.backup_indexes.values():
-                stack.enter_context(backup_index)
-            yield
+    backup_indexes: BackupIndexes
 
     def find(self, key: DocumentKey) -> Found:
         """Return what a change of this document starts from."""
@@ -81,7 +72,7 @@ class CurrentDocuments:
 
     def backups(self, key: DocumentKey) -> Iterator[tuple[Backup, Judged]]:
         """Judge a document's backups from the newest to the oldest, each when it is asked for."""
-        for backup in self.backup_indexes[key.space].of(key.name):
+        for backup in self.backup_indexes.of(key.space).of(key.name):
             yield backup, self.inspector.look_at_backup(key, backup.name).judged
 
     def _sight(self, key: DocumentKey) -> Inspection:
@@ -96,7 +87,7 @@ class CurrentDocuments:
         entry = self.inspector.last_known(key)
         if entry is None or (edit and entry[1].revision == edit.revision):
             return None
-        newest = next(iter(self.backup_indexes[key.space].of(key.name)), None)
+        newest = next(iter(self.backup_indexes.of(key.space).of(key.name)), None)
         if newest is not None and newest.revision == entry[1].revision:
             return None
         return entry[1]

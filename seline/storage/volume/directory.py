@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from seline.clock import Clock, instant_text
-from seline.domain.document import BOT, SELINE, is_document_name
+from seline.domain.document import BOT, SELINE, is_document_name, is_space_name
 from seline.errors import (
     ForkedStore,
     StoreClosed,
@@ -34,6 +34,8 @@ from seline.storage.volume.os_errors import describe, named
 VOLUME_FORMAT: Final = 1
 HOLDER_NAME: Final = "server.json"
 """The file in .seline/ that describes the holder; it is no document."""
+_SPACES: Final = "spaces"
+"""The directory of the spaces other than the bot's and Seline's own."""
 _BLANK: Final = b" \t\r\n\0"
 """What a power cut may leave of a file that was not synced: no bytes, or NULs."""
 _open_volumes: weakref.WeakSet[VolumeDirectory] = weakref.WeakSet()
@@ -77,6 +79,7 @@ class VolumeDirectory:
         self._device_and_inode = _device_and_inode(os.fstat(top))
         self.remade: list[str] = []
         self._inner_ones: list[_Inner] = []
+        self._spaces = -1
         try:
             self._open_inner_ones()
         except BaseException:
@@ -96,10 +99,20 @@ class VolumeDirectory:
             SELINE: self._open_inner("backups", self.seline),
         }
         self._documents = {BOT: self.top, SELINE: self.seline}
-        self.remade.clear()
+        self._open_spaces()
+
+    def _open_spaces(self) -> None:
+        """Open the other spaces that exist: the directories in spaces/ that hold backups/."""
+        if not files.is_directory(_SPACES, inside=self.top):
+            return
+        self._spaces = self._open_inner(_SPACES, self.top)
+        for name in sorted(filter(is_space_name, files.names(self._spaces))):
+            parts = (name, f"{name}/backups")
+            if all(files.is_directory(part, inside=self._spaces) for part in parts):
+                self.open_space(name)
 
     def _open_inner(self, name: str, inside: int) -> int:
-        descriptor = self._inner(name, inside)
+        descriptor, _ = self._inner(name, inside)
         self._inner_ones.append(_Inner(name, inside, descriptor))
         return descriptor
 
@@ -107,23 +120,39 @@ class VolumeDirectory:
     def device_and_inode(self) -> tuple[int, int]:
         return self._device_and_inode
 
-    def documents(self, space: str) -> int:
-        """Return the descriptor of the directory that holds a space's documents."""
-        return self._documents[space]
-
-    def backups(self, space: str) -> int:
-        """Return the descriptor of the directory that holds a space's backups."""
-        return self._backups[space]
+    def open_space(self, space: str) -> None:
+        """Make and open a space's directories. Only the writer's thread. Raises StorageError."""
+        if space in self._documents:
+            return
+        if self._spaces < 0:
+            self._spaces = self._open_inner(_SPACES, self.top)
+        documents = self._open_inner(space, self._spaces)
+        try:
+            self._backups[space] = self._open_inner("backups", documents)
+        except BaseException:
+            os.close(self._inner_ones.pop().descriptor)
+            raise
+        self._documents[space] = documents  # last: readers use both
 
     @property
     def spaces(self) -> tuple[str, ...]:
-        """The spaces that the volume holds."""
+        """The spaces that exist on the volume."""
         return tuple(self._documents)
+
+    def documents(self, space: str) -> int:
+        """Return the descriptor of a space's documents; FileNotFoundError if there is no space."""
+        return _opened(self._documents, space)
+
+    def backups(self, space: str) -> int:
+        """Return the descriptor of a space's backups; FileNotFoundError if there is no space."""
+        return _opened(self._backups, space)
 
     def document_names(self, space: str) -> list[str]:
         """List a space's documents by name, sorted. Raises StorageError."""
         try:
             names = files.names(self.documents(space))
+        except FileNotFoundError:
+            return []
         except OSError as error:
             raise named(error, "Listing the documents") from error
         reserved = HOLDER_NAME if space == SELINE else ""
@@ -136,7 +165,11 @@ class VolumeDirectory:
         Not staging/: the disk may hold the content that a record needs under a name that is another
         file's in memory.
         """
-        return (self.top, self.seline, self.quarantine, *self._backups.values())
+        others = (self._spaces,) if self._spaces >= 0 else ()
+        documents = (fd for space, fd in self._documents.items() if space not in (BOT, SELINE))
+        return (
+            self.top, self.seline, self.quarantine, *self._backups.values(), *others, *documents,
+        )  # fmt: skip
 
     @property
     def leaving(self) -> bool:
@@ -191,18 +224,21 @@ class VolumeDirectory:
             except OSError:
                 there = None
             if there is None or not os.path.samestat(there, os.fstat(descriptor)):
-                self._replace(descriptor, self._inner(name, inside))
+                found, is_new = self._inner(name, inside)
+                if is_new:
+                    self.remade.append(name)
+                self._replace(descriptor, found)
 
     def _replace(self, old: int, new: int) -> None:
         """Give the new directory the old descriptor's number, which others keep."""
         os.dup2(new, old, inheritable=False)
         os.close(new)
 
-    def _inner(self, name: str, inside: int) -> int:
+    def _inner(self, name: str, inside: int) -> tuple[int, bool]:
+        """Open a directory, making it if it is missing; return whether it was made."""
         try:
-            if files.make_directory(name, inside):
-                self.remade.append(name)
-            return files.open_directory(name, inside=inside)
+            is_new = files.make_directory(name, inside)
+            return files.open_directory(name, inside=inside), is_new
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
                 raise VolumeFailed(
@@ -298,6 +334,13 @@ def _describe_holder(clock: Clock) -> dict[str, object]:
         "deployment": deployment,
         "since": instant_text(clock.now()),
     }
+
+
+def _opened(descriptors: dict[str, int], space: str) -> int:
+    try:
+        return descriptors[space]
+    except KeyError:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), space) from None
 
 
 def _device_and_inode(status: os.stat_result) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import threading
 import time
 from typing import Final
 
-from seline.domain.document import BOT
+from seline.domain.document import BOT, SELINE
 from seline.domain.usage import Usage, reserve_bytes
 from seline.storage.volume import files
 from seline.storage.volume.directory import VolumeDirectory
@@ -125,6 +125,10 @@ class DiskUsage:
         backups, _ = _sizes(self._volume.backups(BOT))
         quarantine, _ = _sizes(self._volume.quarantine)
         state, state_other = _sizes(self._volume.seline)
+        for space in set(self._volume.spaces) - {BOT, SELINE}:
+            documents_of_space, other_of_space = _sizes(self._volume.documents(space))
+            documents, other = documents + documents_of_space, other + other_of_space
+            backups += _sizes(self._volume.backups(space))[0]
         self._documents_bytes, self._backups_bytes = documents, backups
         self._files_bytes = documents + backups + quarantine + state + other + state_other
         self._walked_at = time.monotonic()

@@ -132,6 +132,14 @@ def open_directory(path: str, *, inside: int | None = None) -> int:
     return os.open(path, flags, dir_fd=inside)
 
 
+def is_directory(name: str, *, inside: int) -> bool:
+    """Whether there is a directory of this name, not a symbolic link to one."""
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=inside, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
+
+
 def names(directory: int) -> list[str]:
     """List a directory through a descriptor of its own.
 

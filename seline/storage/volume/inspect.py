@@ -7,6 +7,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
@@ -91,7 +92,7 @@ class Inspector:
 
     def look(self, key: DocumentKey) -> Inspection:
         """Read and judge a document, and remember it if it is sound."""
-        inspection = self._see(key, self._volume.documents(key.space), key.name, self._settled)
+        inspection = self._see(key, self._volume.documents, key.name, self._settled)
         judged = inspection.judged
         if judged.verdict is Verdict.SOUND and inspection.identity and judged.content:
             self.remember(key, inspection.identity, judged.content)
@@ -121,25 +122,25 @@ class Inspector:
 
     def read_from_disk(self, key: DocumentKey, backup: str | None = None) -> None:
         """Make the next look at a document or backup read the disk, not the page cache."""
-        if backup is None:
-            self._cache.expire(key)
-            files.drop_cached_pages(self._volume.documents(key.space), key.name)
-        else:
-            files.drop_cached_pages(self._volume.backups(key.space), backup)
+        if backup is not None:
+            self._drop_pages(self._volume.backups, key.space, backup)
+            return
+        self._cache.expire(key)
+        self._drop_pages(self._volume.documents, key.space, key.name)
 
     def distrust(self, keys: Iterable[DocumentKey]) -> None:
         """Forget every remembered content, and read these documents from the disk."""
         self._cache.clear()
         for key in keys:
-            files.drop_cached_pages(self._volume.documents(key.space), key.name)
+            self._drop_pages(self._volume.documents, key.space, key.name)
 
     def look_at_backup(self, key: DocumentKey, backup: str) -> Inspection:
         """Read and judge one backup of a document; it is not given time to settle."""
-        return self._see(key, self._volume.backups(key.space), backup, _at_rest)
+        return self._see(key, self._volume.backups, backup, _at_rest)
 
     def look_in(self, key: DocumentKey, directory: int) -> Inspection:
         """Read and judge a document in the directory of an export."""
-        return self._see(key, directory, key.name, _at_rest)
+        return self._see(key, lambda _space: directory, key.name, _at_rest)
 
     def recorded(self, key: DocumentKey, descriptor: int) -> Revision | None:
         """Return the revision that an open file's checksum records, whatever it holds now."""
@@ -164,15 +165,19 @@ class Inspector:
             return False
         return checksum.digest == digest.digest()
 
+    def _drop_pages(self, directory: Callable[[str], int], space: str, name: str) -> None:
+        with suppress(FileNotFoundError):  # there is no such space
+            files.drop_cached_pages(directory(space), name)
+
     def _see(
         self,
         key: DocumentKey,
-        directory: int,
+        directory: Callable[[str], int],
         name: str,
         settled: Callable[[DocumentKey, FileIdentity], bool],
     ) -> Inspection:
         try:
-            raw = files.read_whole(directory, name, size_max=self._document_bytes_max)
+            raw = files.read_whole(directory(key.space), name, size_max=self._document_bytes_max)
         except FileNotFoundError:
             return Inspection(Judged(Verdict.MISSING), None)
         except files.StillChanging as error:

@@ -11,7 +11,7 @@ from typing import Final
 from seline.clock import Clock, SystemClock
 from seline.errors import SelineError
 from seline.storage.volume.admission import Admission
-from seline.storage.volume.backup_index import BackupIndex
+from seline.storage.volume.backup_index import BackupIndexes
 from seline.storage.volume.batches import Batches
 from seline.storage.volume.capabilities import Capabilities, probe
 from seline.storage.volume.commit.base import Committer
@@ -98,7 +98,7 @@ def _open(volume: VolumeDirectory, options: VolumeOptions, clock: Clock) -> Volu
     capabilities = probe(volume)
     events = Events(clock)
     disk_usage = _disk_usage(volume, options, capabilities)
-    backup_indexes = {space: BackupIndex(volume.backups(space)) for space in volume.spaces}
+    backup_indexes = BackupIndexes(volume)
     current_documents = CurrentDocuments(
         inspector=_inspector(volume, options, capabilities, clock), backup_indexes=backup_indexes
     )

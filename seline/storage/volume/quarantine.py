@@ -1,6 +1,7 @@
-"""What lies in quarantine/: broken bytes that were set aside, for a person to look at.
+"""The broken files in quarantine/, kept for a person to look at.
 
-Ordered as backups are: what was set aside later comes later, whatever the clock says.
+All spaces share the directory. Items are ordered as backups are: a later one has a later stamp,
+whatever the clock says.
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ import os
 from datetime import datetime
 
 from seline.domain.backup import Stamp, backup_name, next_stamp, parse_backup_name
-from seline.domain.document import SELINE, Content, DocumentKey
+from seline.domain.document import BOT, SELINE, Content, DocumentKey, is_space_name
 from seline.ports.store import QuarantineItem
 from seline.storage.volume import files
 from seline.storage.volume.directory import VolumeDirectory
 
 
 def list_quarantine(volume: VolumeDirectory) -> list[QuarantineItem]:
-    """List what was set aside, newest first; files that are not ours are left out."""
+    """List the items, newest first; files that Seline did not put there are left out."""
     items: list[tuple[Stamp, QuarantineItem]] = []
     for name in files.names(volume.quarantine):
-        parsed = parse_backup_name(name)
+        parsed = parse_aside_name(name)
         if parsed is None:
             continue
         document, stamp = parsed
@@ -31,25 +32,39 @@ def list_quarantine(volume: VolumeDirectory) -> list[QuarantineItem]:
             name=name, document=document, taken_at=stamp.instant, size_bytes=status.st_size
         )
         items.append((stamp, item))
-    items.sort(key=lambda one: (one[0], one[1].name), reverse=True)
+    items.sort(key=lambda entry: (entry[0], entry[1].name), reverse=True)
     return [item for _, item in items]
 
 
 def aside_document(key: DocumentKey) -> str:
-    """Return the name under which a document is known in quarantine/, which all spaces share."""
-    return f"seline.{key.name}" if key.space == SELINE else key.name
+    """Return the name of a document in quarantine/: `space+name` outside the bot's space.
+
+    Neither a space nor a document may have `+` in its name, so no two documents share one.
+    """
+    if key.space == BOT:
+        return key.name
+    return f"seline.{key.name}" if key.space == SELINE else f"{key.space}+{key.name}"
+
+
+def parse_aside_name(name: str) -> tuple[str, Stamp] | None:
+    """Return the document, as `aside_document` names it, and the stamp; None for another file."""
+    space, plus, rest = name.rpartition("+")
+    parsed = parse_backup_name(rest)
+    if parsed is None or (plus and not (space and is_space_name(space))):
+        return None
+    return f"{space}{plus}{parsed[0]}", parsed[1]
 
 
 def free_aside_name(volume: VolumeDirectory, key: DocumentKey, now: datetime) -> str:
-    """Return a name in quarantine/ that comes after all others of the document."""
+    """Return a new name in quarantine/, later than all others of the document."""
     document = aside_document(key)
-    parsed = (parse_backup_name(name) for name in files.names(volume.quarantine))
-    stamps = [one[1] for one in parsed if one is not None and one[0] == document]
+    parsed = map(parse_aside_name, files.names(volume.quarantine))
+    stamps = [item[1] for item in parsed if item is not None and item[0] == document]
     return backup_name(document, next_stamp(max(stamps, default=None), now))
 
 
 def is_set_aside(volume: VolumeDirectory, key: DocumentKey, content: Content) -> bool:
-    """Whether these bytes of this document lie there already, in a file of their own."""
+    """Whether these bytes of this document are in quarantine/ already."""
     document = aside_document(key)
     for item in list_quarantine(volume):
         if item.document != document or item.size_bytes != content.size_bytes:

@@ -20,7 +20,7 @@ from seline.domain.verdict import Verdict
 from seline.errors import StorageError, VolumeFailed
 from seline.ports.store import QuarantineItem, Retain
 from seline.storage.volume import files
-from seline.storage.volume.backup_index import BackupIndex
+from seline.storage.volume.backup_index import BackupIndexes
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.inspect import Inspector
 from seline.storage.volume.quarantine import aside_document, list_quarantine
@@ -38,7 +38,7 @@ class Rotation:
 
     volume: VolumeDirectory
     inspector: Inspector
-    backup_indexes: dict[str, BackupIndex]
+    backup_indexes: BackupIndexes
     freed: Callable[[int], None]
 
     def rotate(
@@ -50,7 +50,7 @@ class Rotation:
         StorageError where the directory cannot be listed: then nothing was discarded; OSError
         where one cannot be unlinked: then only some were.
         """
-        with self.backup_indexes[key.space] as backup_index:
+        with self.backup_indexes.of(key.space) as backup_index:
             known = self.inspector.peek(key)
             plan = verified_plan(
                 backup_index.of(key.name),
@@ -71,7 +71,7 @@ class Rotation:
         One that the disk does not let go of keeps no other one. Raises OSError, StorageError.
         """
         failed: list[OSError | StorageError] = []
-        with self.backup_indexes[key.space] as backup_index:
+        with self.backup_indexes.of(key.space) as backup_index:
             for backup in backup_index.of(key.name):
                 with _noting(failed):
                     self._unlink(key, backup)
@@ -122,7 +122,7 @@ class Rotation:
 
     def _unlink(self, key: DocumentKey, backup: Backup) -> None:
         files.unlink(self.volume.backups(key.space), backup.name, missing_ok=True)
-        self.backup_indexes[key.space].removed(backup)
+        self.backup_indexes.of(key.space).removed(backup)
         self.freed(backup.size_bytes)
 
 

@@ -56,7 +56,7 @@ from seline.storage.volume.disk_usage import DiskUsage
 from seline.storage.volume.events import Events
 from seline.storage.volume.files import FileIdentity
 from seline.storage.volume.os_errors import named
-from seline.storage.volume.quarantine import list_quarantine
+from seline.storage.volume.quarantine import list_quarantine, parse_aside_name
 from seline.storage.volume.snapshots import Snapshots, VolumeSnapshot
 from seline.storage.volume.writer import Writer
 
@@ -169,11 +169,11 @@ class VolumeStore:
 
     @_while_open
     def backups(self, key: DocumentKey) -> Sequence[Backup]:
-        return self._current_documents.backup_indexes[key.space].of(key.name)
+        return self._current_documents.backup_indexes.of(key.space).of(key.name)
 
     @_while_open
     def backup_counts(self, space: str) -> dict[str, int]:
-        return self._current_documents.backup_indexes[space].counts()
+        return self._current_documents.backup_indexes.of(space).counts()
 
     @_while_open
     def read_backup(self, key: DocumentKey, backup: str) -> Judged:
@@ -198,7 +198,7 @@ class VolumeStore:
 
     @_while_open
     def read_quarantine(self, item: str) -> bytes:
-        if parse_backup_name(item) is None:
+        if parse_aside_name(item) is None:
             raise not_in_quarantine(item)
         try:
             return files.read_whole(self._volume.quarantine, item, size_max=1 << 40).data
@@ -231,7 +231,9 @@ class VolumeStore:
     def rotate(self, key: DocumentKey, retain: Retain) -> Future[Sequence[Dropped]]:
         return self._writer.between(lambda: self._batches.rotate(key, retain))
 
-    def heed_pins(self, marked: Callable[[str, Sequence[Backup]], Sequence[Backup]]) -> None:
+    def heed_pins(
+        self, marked: Callable[[DocumentKey, Sequence[Backup]], Sequence[Backup]]
+    ) -> None:
         self._batches.admission.heed_pins(marked)
 
     @_while_open
@@ -321,10 +323,10 @@ class VolumeStore:
         failure = self._batches.reopener.failure
         if failure is not None and self._overlay.keys:
             raise failure  # the files may not be the current contents
-        directory = self._volume.documents(space)
         held: dict[str, FileIdentity] = {}
         for name in self._volume.document_names(space):
             try:
+                directory = self._volume.documents(space)
                 held[name] = FileIdentity.of(os.stat(name, dir_fd=directory, follow_symlinks=False))
             except FileNotFoundError:
                 continue

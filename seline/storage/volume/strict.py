@@ -6,7 +6,7 @@ thread, which ends the store loudly.
 
 from __future__ import annotations
 
-from seline.domain.document import BOT, DocumentKey
+from seline.domain.document import DocumentKey
 from seline.domain.verdict import Verdict
 from seline.storage.volume.commit.base import Committer
 from seline.storage.volume.current import CurrentDocuments
@@ -21,14 +21,15 @@ def verify_after_commit(
 ) -> None:
     """Assert that the commit left no temporary file, and that backups are in order."""
     assert not (left := committer.leftovers()), f"a commit left {left}"
-    for name in volume.document_names(BOT)[:DOCUMENTS_MAX]:
-        _verify(DocumentKey(BOT, name), current_documents)
+    for space in volume.spaces:
+        for name in volume.document_names(space)[:DOCUMENTS_MAX]:
+            _verify(DocumentKey(space, name), current_documents)
 
 
 def _verify(key: DocumentKey, current_documents: CurrentDocuments) -> None:
     found = current_documents.find(key)
     if found.judged.verdict is not Verdict.SOUND or found.content is None:
         return
-    backups = current_documents.backup_indexes[key.space].of(key.name)
+    backups = current_documents.backup_indexes.of(key.space).of(key.name)
     stamps = [backup.stamp for backup in backups]
     assert stamps == sorted(stamps, reverse=True), f"{key.name}: backups out of order"

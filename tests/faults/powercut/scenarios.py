@@ -16,7 +16,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,11 +29,14 @@ from seline.blocking import Seline
 from seline.clock import SystemClock
 from seline.domain.checksum import checksum_of, encode_checksum
 from seline.domain.document import BOT, Content, DocumentKey, Json
-from seline.domain.json_codec import encode
+from seline.domain.json_codec import decode, encode
 from seline.errors import OutcomeUnknown, SelineError
+from seline.manager.changes import save as saved
+from seline.ports.store import Atom, Change
 from seline.storage.volume import files, lock
 from seline.storage.volume import open as opening
 from seline.storage.volume.commit import exchange_form, staging, sync
+from tests.faults.injection import store_of
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.promises import (
     PROMISED,
@@ -902,7 +905,73 @@ BESIDE: Final = (
     Scenario(name="purge of a recovered document", prepare=_recovered, act=_purge),
 )
 
+# documents of another space than the bot's
+
+SPACE: Final = "alice"
+IN_SPACE: Final = (
+    (None, value(A, 2)),
+    (value(A, "first"), value(A, 2)),
+    (value(A, "second"), value(A, "new")),
+)
+"""The document of the space and the bot's, before and after each of two changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class InSpaces:
+    """Judges a first save in a space, then a transaction over it and the bot's space."""
+
+    def __call__(self, cut: Cut, directory: Path) -> list[str]:
+        done = min(cut.acknowledged, len(IN_SPACE) - 1)
+        with opened(directory) as seline:
+            found = (_load_from_space(seline), seline.data.load_json(A))
+            broken = [] if found in IN_SPACE[done : done + 2] else [f"V1, V3, V5: {found}"[:400]]
+            kept = [value(A, "first")] if found == IN_SPACE[-1] else []
+            broken += ["V2: no backup in the space"] * (_backups_in_space(seline) != kept)
+            _save_in_spaces(seline, {SPACE: "works"})
+            works = _load_from_space(seline) == value(A, "works")
+        return broken + ["V7: no change in the space works"] * (not works)
+
+
+def _save_in_spaces(seline: Seline, numbers: Mapping[str, Json]) -> None:
+    """Save the document A of some spaces in one atom."""
+    changes = (
+        Change(DocumentKey(space, A), saved(Content.of(encode(value(A, number)))))
+        for space, number in numbers.items()
+    )
+    store_of(seline).submit(Atom(tuple(changes))).result(20)
+
+
+def _load_from_space(seline: Seline) -> Json:
+    content = store_of(seline).look(DocumentKey(SPACE, A))[0].content
+    return None if content is None else decode(content.data)
+
+
+def _backups_in_space(seline: Seline) -> list[Json]:
+    store, key = store_of(seline), DocumentKey(SPACE, A)
+    contents = [store.read_backup(key, backup.name).content for backup in store.backups(key)]
+    return [None if content is None else decode(content.data) for content in contents]
+
+
+def _with_documents(volume: Path) -> Judge:
+    documents(volume)
+    return InSpaces()
+
+
+def _save_in_two_spaces(volume: Path) -> None:
+    with opened(volume) as seline:
+        for numbers in ({SPACE: "first"}, {SPACE: "second", BOT: "new"}):
+            _save_in_spaces(seline, numbers)
+            _say()
+
+
+SPACES: Final = Scenario(
+    name="first save in a space, then a transaction over two spaces",
+    prepare=_with_documents,
+    act=_save_in_two_spaces,
+)
+
 ENDS: Final = (
+    replace(SPACES, name=f"{SPACES.name}, killed, then a start", killed="mkdirat|rename"),
     *(
         replace(
             _of_operation(OPERATIONS[name]), name=f"{name}, killed{at}, then a start", killed=where
@@ -933,6 +1002,7 @@ SCENARIOS: Final = {
         *FAILING,
         *STARTS,
         *BESIDE,
+        SPACES,
         *ENDS,
     )
 }

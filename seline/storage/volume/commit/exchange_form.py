@@ -34,7 +34,7 @@ from seline.domain.incident import Incident
 from seline.domain.verdict import Verdict
 from seline.storage.planner import Found, Plan, Publish
 from seline.storage.volume import files
-from seline.storage.volume.backup_index import BackupIndex
+from seline.storage.volume.backup_index import BackupIndexes
 from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.commit.base import Committed
 from seline.storage.volume.commit.overlay import Overlay
@@ -68,7 +68,7 @@ class ExchangeCommitter:
         volume: VolumeDirectory,
         capabilities: Capabilities,
         inspector: Inspector,
-        backup_indexes: dict[str, BackupIndex],
+        backup_indexes: BackupIndexes,
         report: Callable[[Incident], None],
         release_reserve: Callable[[], bool],
         before_replacing: Callable[[DocumentKey], None],
@@ -122,7 +122,7 @@ class ExchangeCommitter:
         for one in found:
             if one.judged.verdict is Verdict.MISSING:
                 self._replay.remove_again(one.key)
-        for space in self._backup_indexes:
+        for space in self._volume.spaces:
             files.touch_and_sync(self._volume.documents(space))
 
     def leftovers(self) -> list[str]:
@@ -286,7 +286,7 @@ class ExchangeCommitter:
                 finished.append(change)
                 continue
             for backup in change.backups:
-                self._backup_indexes[change.staged.key.space].added(backup)
+                self._backup_indexes.of(change.staged.key.space).added(backup)
             finished.append(self._preserver.dispose(change, now) if change.displaced else change)
         return finished
 

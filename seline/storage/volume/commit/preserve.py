@@ -21,7 +21,7 @@ from seline.domain.incident import Incident, IncidentKind
 from seline.domain.json_codec import why_not_json
 from seline.domain.verdict import Verdict
 from seline.storage.volume import files
-from seline.storage.volume.backup_index import BackupIndex
+from seline.storage.volume.backup_index import BackupIndexes
 from seline.storage.volume.commit.staging import (
     Leftovers,
     Published,
@@ -45,7 +45,7 @@ class Preserver:
     staging: Staging
     syncer: Syncer
     leftovers: Leftovers
-    backup_indexes: dict[str, BackupIndex]
+    backup_indexes: BackupIndexes
     report: Callable[[Incident], None]
     _undisposed: list[Published] = field(default_factory=list[Published])
 
@@ -135,7 +135,7 @@ class Preserver:
         return replace(staged, links=(*staged.links, (target, name)))
 
     def _next_backup(self, staged: Staged, content: Content, now: datetime) -> Backup:
-        index = self.backup_indexes[staged.key.space]
+        index = self.backup_indexes.of(staged.key.space)
         return next_backup(staged.key, content, now, backup_index=index, after=staged.backups)
 
     # after the change is visible
@@ -239,7 +239,7 @@ class Preserver:
     def _back_up_edit(self, change: Published, content: Content, now: datetime) -> Backup:
         """Make a durable backup, with a checksum, of a hand edit."""
         key, staging = change.staged.key, self.volume.staging
-        target, index = self.volume.backups(key.space), self.backup_indexes[key.space]
+        target, index = self.volume.backups(key.space), self.backup_indexes.of(key.space)
         backup = next_backup(key, content, now, backup_index=index, after=change.backups)
         copy = self.staging.write(self.staging.free_name(), key, content)
         try:

@@ -16,14 +16,14 @@ from typing import Final
 
 from seline.domain.backup import Backup, backup_name
 from seline.domain.checksum import NewerFormat, decode_checksum
-from seline.domain.document import BOT, SELINE, Content, DocumentKey
+from seline.domain.document import SELINE, Content, DocumentKey
 from seline.domain.incident import Incident, IncidentKind
 from seline.domain.json_codec import why_not_json
 from seline.domain.recovery import choose_backup
 from seline.domain.verdict import Verdict
 from seline.errors import UnsupportedFormat
 from seline.storage.volume import files
-from seline.storage.volume.backup_index import BackupIndex
+from seline.storage.volume.backup_index import BackupIndexes
 from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.commit.record import (
     RECORD_FORMAT,
@@ -51,7 +51,7 @@ class Replay:
         self,
         volume: VolumeDirectory,
         inspector: Inspector,
-        backup_indexes: dict[str, BackupIndex],
+        backup_indexes: BackupIndexes,
         tell: Callable[[Incident], None],
         *,
         capabilities: Capabilities,
@@ -163,6 +163,7 @@ class Replay:
         in this process or the one before, and a second one would say nothing (SPEC §10).
         """
         for entry in record.entries:
+            self._volume.open_space(entry.space)
             if entry.after is None:
                 self._complete_removal(entry)
             else:
@@ -211,7 +212,7 @@ class Replay:
         last, bears the name for a moment: a sudden end then leaves it as if it had never gone.
         """
         staging, documents = self._volume.staging, self._volume.documents(key.space)
-        backups = self._backup_indexes[key.space].of(key.name)
+        backups = self._backup_indexes.of(key.space).of(key.name)
         looks = ((one, self._inspector.look_at_backup(key, one.name).judged) for one in backups)
         chosen = choose_backup(looks, sound_only=True).chosen
         if chosen is not None and self._stage_again(AGAIN, key, chosen[1]):
@@ -292,9 +293,9 @@ class Replay:
 
     def _sweep_twins(self) -> None:
         """Remove a backup that is its document's own inode: a crash between link and rename."""
-        for space in (BOT, SELINE):
-            for document in self._backup_indexes[space].counts():
-                for backup in self._backup_indexes[space].of(document)[:1]:
+        for space in self._volume.spaces:
+            for document in self._backup_indexes.of(space).counts():
+                for backup in self._backup_indexes.of(space).of(document)[:1]:
                     self._sweep_twin(space, document, backup)
 
     def _sweep_twin(self, space: str, document: str, backup: Backup) -> None:
@@ -305,7 +306,7 @@ class Replay:
             return
         if (live.st_dev, live.st_ino) == (kept.st_dev, kept.st_ino):
             files.unlink(self._volume.backups(space), backup.name, missing_ok=True)
-            self._backup_indexes[space].removed(backup)
+            self._backup_indexes.of(space).removed(backup)
 
     def _keep_found(
         self, key: DocumentKey, content: Content, *, sound_json: bool, now: datetime
@@ -315,7 +316,7 @@ class Replay:
             aside = free_aside_name(self._volume, key, now)
             self._keep_as(self._volume.quarantine, aside, key, content)
             return
-        backup_index = self._backup_indexes[key.space]
+        backup_index = self._backup_indexes.of(key.space)
         stamp = backup_index.next_stamp(key.name, now)
         backup = Backup(
             name=backup_name(key.name, stamp),

@@ -171,6 +171,7 @@ class Staging:
 
     def stage(self, publish: Publish) -> Staged:
         """Write a document's new content, not yet synced."""
+        self.volume.open_space(publish.key.space)
         if publish.content is None:
             return Staged(publish=publish)
         name = self.free_name()
