@@ -87,7 +87,6 @@ def test_no_class_name_is_used_for_two_things() -> None:
     assert not {name: files for name, files in homes.items() if len(files) > 1}
 
 
-@pytest.mark.xfail(reason="the volume's open.py is being split", strict=False)
 def test_no_function_body_is_longer_than_a_screen() -> None:
     """Count the lines of a body without its docstring."""
     long = [

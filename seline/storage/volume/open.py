@@ -94,58 +94,27 @@ def open_volume(
 
 
 def _open(volume: VolumeDirectory, options: VolumeOptions, clock: Clock) -> VolumeStore:
-    """Build the parts from the directory up, recover, and start the writer."""
+    """Build the store's parts, recover from a crash, and start the writer."""
     capabilities = probe(volume)
     events = Events(clock)
     disk_usage = _disk_usage(volume, options, capabilities)
-    backup_indexes = BackupIndexes(volume)
     current_documents = CurrentDocuments(
-        inspector=_inspector(volume, options, capabilities, clock), backup_indexes=backup_indexes
+        inspector=_inspector(volume, options, capabilities, clock),
+        backup_indexes=BackupIndexes(volume),
     )
     snapshots = Snapshots(volume, current_documents)
     committer = ExchangeCommitter(
         volume=volume,
         capabilities=capabilities,
-        inspector=current_documents.inspector,
-        backup_indexes=backup_indexes,
+        current_documents=current_documents,
         report=events.report,
         release_reserve=disk_usage.release_reserve,
         before_replacing=snapshots.before_replacing,
     )
-    rotation = Rotation(
-        volume=volume,
-        inspector=current_documents.inspector,
-        backup_indexes=backup_indexes,
-        freed=disk_usage.discarded,
-    )
-    admission = Admission(
-        volume=volume,
-        rotation=rotation,
-        disk_usage=disk_usage,
-        clock=clock,
-        documents_max=options.documents_max,
-        events=events,
-    )
+    batches = _batches(options, volume, clock, events, disk_usage, current_documents, committer)
     committer.recover(clock.now())
-    admission.count_documents()
+    batches.admission.count_documents()
     disk_usage.rebuild_reserve()
-    batches = Batches(
-        current_documents=current_documents,
-        committer=committer,
-        rotation=rotation,
-        disk_usage=disk_usage,
-        clock=clock,
-        events=events,
-        admission=admission,
-        reopener=Reopener(
-            volume=volume,
-            current_documents=current_documents,
-            committer=committer,
-            clock=clock,
-            events=events,
-        ),
-        after_commit=_strict_check(volume, committer, current_documents, options),
-    )
     return VolumeStore(
         volume=volume,
         clock=clock,
@@ -157,6 +126,44 @@ def _open(volume: VolumeDirectory, options: VolumeOptions, clock: Clock) -> Volu
         batches=batches,
         events=events,
         writer=Writer(batches.process, idle=batches.idle),
+    )
+
+
+def _batches(
+    options: VolumeOptions,
+    volume: VolumeDirectory,
+    clock: Clock,
+    events: Events,
+    disk_usage: DiskUsage,
+    current_documents: CurrentDocuments,
+    committer: Committer,
+) -> Batches:
+    """Build what runs on the writer's thread."""
+    rotation = Rotation(volume, current_documents, freed=disk_usage.discarded)
+    check = partial(verify_after_commit, volume, committer, current_documents)
+    return Batches(
+        current_documents=current_documents,
+        committer=committer,
+        rotation=rotation,
+        disk_usage=disk_usage,
+        clock=clock,
+        events=events,
+        admission=Admission(
+            volume=volume,
+            rotation=rotation,
+            disk_usage=disk_usage,
+            clock=clock,
+            documents_max=options.documents_max,
+            events=events,
+        ),
+        reopener=Reopener(
+            volume=volume,
+            current_documents=current_documents,
+            committer=committer,
+            clock=clock,
+            events=events,
+        ),
+        after_commit=check if options.strict else None,
     )
 
 
@@ -186,14 +193,3 @@ def _inspector(
         checksums=capabilities.checksums,
         fine_timestamps=capabilities.fine_timestamps,
     )
-
-
-def _strict_check(
-    volume: VolumeDirectory,
-    committer: Committer,
-    current_documents: CurrentDocuments,
-    options: VolumeOptions,
-) -> Callable[[], None] | None:
-    if not options.strict:
-        return None
-    return partial(verify_after_commit, volume, committer, current_documents)

@@ -34,7 +34,6 @@ from seline.domain.incident import Incident
 from seline.domain.verdict import Verdict
 from seline.storage.planner import Found, Plan, Publish
 from seline.storage.volume import files
-from seline.storage.volume.backup_index import BackupIndexes
 from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.commit.base import Committed
 from seline.storage.volume.commit.overlay import Overlay
@@ -50,9 +49,9 @@ from seline.storage.volume.commit.staging import (
     Staging,
 )
 from seline.storage.volume.commit.sync import Syncer
+from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import FileIdentity
-from seline.storage.volume.inspect import Inspector
 from seline.storage.volume.os_errors import InDoubt, StagingFailed
 
 SYNCFS_FILES_MIN: Final = 6
@@ -67,8 +66,7 @@ class ExchangeCommitter:
         *,
         volume: VolumeDirectory,
         capabilities: Capabilities,
-        inspector: Inspector,
-        backup_indexes: BackupIndexes,
+        current_documents: CurrentDocuments,
         report: Callable[[Incident], None],
         release_reserve: Callable[[], bool],
         before_replacing: Callable[[DocumentKey], None],
@@ -80,8 +78,8 @@ class ExchangeCommitter:
         """
         self.overlay = Overlay()
         self._volume = volume
-        self._inspector = inspector
-        self._backup_indexes = backup_indexes
+        self._inspector = inspector = current_documents.inspector
+        self._backup_indexes = backup_indexes = current_documents.backup_indexes
         self._release_reserve = release_reserve
         self._before_replacing = before_replacing
         self._leftovers = Leftovers()
