@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
@@ -26,6 +26,11 @@ def logged_with(**fields: str) -> Generator[None]:
         yield
     finally:
         _fields.reset(token)
+
+
+def logged_fields() -> Mapping[str, str]:
+    """Return the fields that lines logged here get."""
+    return _fields.get()
 
 
 def configure(*, level: str = "info", form: str = "auto") -> None:

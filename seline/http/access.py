@@ -23,7 +23,7 @@ from seline.http.context import context
 from seline.http.metrics import REQUESTS
 from seline.http.requests import check_coding, check_query
 from seline.http.routes import PREFIX, Route
-from seline.logs import logged_with
+from seline.logs import logged_fields, logged_with
 
 ROUTE = web.AppKey("routes", dict[tuple[str, str], Route])
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -100,10 +100,12 @@ def _is_open(request: web.Request, route: Route) -> bool:
     return route.scope == "open" or (route.path == "/metrics" and context(request).metrics_open)
 
 
-async def secure_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    """Set the headers with which browsers neither render, frame nor cache the answer."""
+async def set_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    """Set the headers with which browsers neither frame nor cache; of a stream, also its id."""
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
+    if "request_id" in logged_fields():
+        response.headers["X-Request-Id"] = logged_fields()["request_id"]
     response.headers.pop("Server", None)
 
 

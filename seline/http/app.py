@@ -6,7 +6,7 @@ from collections import Counter
 
 from aiohttp import web
 
-from seline.http.access import ROUTE, access, secure_headers, traced
+from seline.http.access import ROUTE, access, set_headers, traced
 from seline.http.context import CONTEXT, AppContext
 from seline.http.metrics import REQUESTS
 from seline.http.problems import problems
@@ -23,5 +23,5 @@ def build_app(context: AppContext) -> web.Application:
         app.router.add_route(route.method, route.path, route.handler)
         if route.method == "GET":
             app.router.add_route("HEAD", route.path, route.handler)
-    app.on_response_prepare.append(secure_headers)
+    app.on_response_prepare.append(set_headers)
     return app

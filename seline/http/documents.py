@@ -11,7 +11,8 @@ from seline.domain.backup import Backup
 from seline.domain.document import BOT, DocumentKey, IfMatch, Json, check_document_name
 from seline.errors import RevisionMismatch
 from seline.http.context import context, data
-from seline.http.rendering import answer, download, plain
+from seline.http.files import send_download, send_spool
+from seline.http.rendering import answer, plain
 from seline.http.requests import (
     Precondition,
     etag,
@@ -22,6 +23,7 @@ from seline.http.requests import (
     read_value,
     text_field,
 )
+from seline.operations import downloads
 
 _Changed = TypeVar("_Changed")
 
@@ -90,7 +92,8 @@ async def reset_document(request: web.Request) -> web.StreamResponse:
 async def get_raw(request: web.Request) -> web.StreamResponse:
     """Answer the document's bytes on the volume, sound or not."""
     name = request.match_info["name"]
-    return download(await data(request).raw(name), name)
+    spool = await downloads.raw_document(data(request).store, name)
+    return await send_download(request, spool, name)
 
 
 async def list_backups(request: web.Request) -> web.StreamResponse:
@@ -101,15 +104,10 @@ async def list_backups(request: web.Request) -> web.StreamResponse:
 
 async def get_backup(request: web.Request) -> web.StreamResponse:
     """Answer a backup's value."""
-    content = await data(request).read_backup_content(
-        request.match_info["name"], request.match_info["backup"]
-    )
-    return web.Response(
-        body=content.data,
-        content_type="application/json",
-        charset="utf-8",
-        headers={"ETag": etag(content.revision)},
-    )
+    name, backup = request.match_info["name"], request.match_info["backup"]
+    revision, spool = await downloads.sound_backup(data(request).store, name, backup)
+    headers = {"ETag": etag(revision)}
+    return await send_spool(request, spool, "application/json; charset=utf-8", headers)
 
 
 async def pin_backup(request: web.Request) -> web.StreamResponse:

@@ -5,8 +5,6 @@ A failure after the first byte aborts the connection, so that a part is not take
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import tarfile
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
@@ -16,15 +14,12 @@ import msgspec
 from aiohttp import web
 
 from seline.clock import instant_text
-from seline.errors import DocumentUnrecoverable, InvalidRequest, SelineError
+from seline.errors import DocumentUnrecoverable, InvalidRequest
 from seline.http.context import context, data
-from seline.http.files import spool_pieces
+from seline.http.files import send, spool_pieces
 from seline.ports.store import Snapshot
 
-STALLED_S: Final = 60.0
-"""How long an export waits for a client that reads nothing: it keeps the documents' old bytes."""
 FORMS: Final = ("json", "folder")
-_log = logging.getLogger("seline.http")
 
 
 async def export(request: web.Request) -> web.StreamResponse:
@@ -36,29 +31,7 @@ async def export(request: web.Request) -> web.StreamResponse:
     response.content_type = "application/json" if form == "json" else "application/x-tar"
     if form == "json":
         response.charset = "utf-8"
-    pieces = _readable(request) if form == "json" else _tar(request)
-    async with aclosing(pieces):
-        await response.prepare(request)
-        if request.method != "HEAD":
-            await _send(request, response, pieces)
-    return response
-
-
-async def _send(
-    request: web.Request, response: web.StreamResponse, pieces: AsyncGenerator[bytes]
-) -> None:
-    try:
-        async for piece in pieces:
-            async with asyncio.timeout(STALLED_S):
-                await response.write(piece)
-        await response.write_eof()
-    except (Exception, asyncio.CancelledError) as error:
-        if request.transport is not None:
-            request.transport.abort()
-        if not isinstance(error, (SelineError, ConnectionError, TimeoutError)):
-            raise
-        why = error.message if isinstance(error, SelineError) else "the client reads no more"
-        _log.warning("an export to %s was aborted: %s", request.remote, why)
+    return await send(request, response, _readable(request) if form == "json" else _tar(request))
 
 
 async def _readable(request: web.Request) -> AsyncGenerator[bytes]:

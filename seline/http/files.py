@@ -1,29 +1,32 @@
-"""Bodies through files: an upload goes into a spool, a download is read piece by piece.
+"""Bodies through files: an upload goes into a spool, a download comes out of one.
 
 aiofiles leaks a file whose opening is cancelled. So it only gets descriptors that have another
-owner (`closefd=False`): the spool, or the file that `opened` closes.
+owner (`closefd=False`): the spool.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, closing
-from typing import BinaryIO, Final
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, asynccontextmanager, closing
+from typing import Final
 
 import aiofiles
 from aiohttp import web
 
+from seline.errors import SelineError
 from seline.http.requests import body_pieces
-from seline.manager import ManagedStore
 from seline.operations.spool import Spool, temporary_space
 
 PIECE_BYTES: Final = 256 << 10
+STALLED_S: Final = 60.0
+"""How long a download waits for a client that reads nothing."""
+_log = logging.getLogger("seline.http")
 
 
 @asynccontextmanager
-async def spooled(request: web.Request, bytes_max: int) -> AsyncGenerator[Spool]:
+async def spooled_body(request: web.Request, bytes_max: int) -> AsyncGenerator[Spool]:
     """Hold the body in a spool. Raises as `body_pieces` does, and VolumeFull."""
     with closing(Spool()) as spool:
         async for piece in body_pieces(request, bytes_max):
@@ -34,28 +37,43 @@ async def spooled(request: web.Request, bytes_max: int) -> AsyncGenerator[Spool]
         yield spool
 
 
-async def _append(spool: Spool, piece: bytes) -> None:
-    descriptor = await asyncio.to_thread(spool.spill)
-    with temporary_space():
-        async with aiofiles.open(descriptor, "r+b", closefd=False) as file:
-            await file.seek(spool.size_bytes)
-            await file.write(piece)
-    spool.size_bytes += len(piece)
+async def send_spool(
+    request: web.Request, spool: Spool, content_type: str, headers: Mapping[str, str]
+) -> web.StreamResponse:
+    """Send the bytes of a spool and close it."""
+    response = web.StreamResponse(headers={**headers, "Content-Type": content_type})
+    response.content_length = spool.size_bytes
+    with closing(spool):
+        return await send(request, response, spool_pieces(spool))
 
 
-@asynccontextmanager
-async def opened(
-    managed: ManagedStore, open_file: Callable[[], BinaryIO]
-) -> AsyncGenerator[BinaryIO]:
-    """Open a file on the reader threads and close it, also if the caller is cancelled."""
-    opening = asyncio.ensure_future(managed.reading(open_file))
-    try:
-        file = await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        opening.add_done_callback(_close)
-        raise
-    with file:
-        yield file
+async def send_download(request: web.Request, spool: Spool, name: str) -> web.StreamResponse:
+    """Send the bytes of a spool as a file: they may be broken, or no JSON."""
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return await send_spool(request, spool, "application/octet-stream", headers)
+
+
+async def send(
+    request: web.Request, response: web.StreamResponse, pieces: AsyncGenerator[bytes]
+) -> web.StreamResponse:
+    """Send a body piece by piece; a failure after the first byte aborts the connection."""
+    async with aclosing(pieces):
+        await response.prepare(request)
+        if request.method == "HEAD":
+            return response
+        try:
+            async for piece in pieces:
+                async with asyncio.timeout(STALLED_S):
+                    await response.write(piece)
+            await response.write_eof()
+        except (Exception, asyncio.CancelledError) as error:
+            if request.transport is not None:
+                request.transport.abort()
+            if not isinstance(error, (SelineError, ConnectionError, TimeoutError)):
+                raise
+            why = error.message if isinstance(error, SelineError) else "the client reads no more"
+            _log.warning("a download by %s was aborted: %s", request.remote, why)
+    return response
 
 
 async def spool_pieces(spool: Spool) -> AsyncGenerator[bytes]:
@@ -63,19 +81,17 @@ async def spool_pieces(spool: Spool) -> AsyncGenerator[bytes]:
     if spool.descriptor is None:
         for offset in range(0, spool.size_bytes, PIECE_BYTES):
             yield spool.read(offset, PIECE_BYTES)
-    else:
-        async for piece in pieces_of(spool.descriptor):
-            yield piece
-
-
-async def pieces_of(descriptor: int) -> AsyncGenerator[bytes]:
-    """Yield the bytes of an open file from its beginning; the caller closes it."""
-    async with aiofiles.open(descriptor, "rb", closefd=False) as file:
-        await file.seek(0, os.SEEK_SET)
+        return
+    async with aiofiles.open(spool.descriptor, "rb", closefd=False) as file:
+        await file.seek(0)
         while piece := await file.read(PIECE_BYTES):
             yield piece
 
 
-def _close(opening: asyncio.Future[BinaryIO]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
+async def _append(spool: Spool, piece: bytes) -> None:
+    descriptor = await asyncio.to_thread(spool.spill)
+    with temporary_space():
+        async with aiofiles.open(descriptor, "r+b", closefd=False) as file:
+            await file.seek(spool.size_bytes)
+            await file.write(piece)
+    spool.size_bytes += len(piece)

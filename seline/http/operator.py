@@ -10,9 +10,10 @@ from seline.clock import parse_instant
 from seline.domain.readable_export import parse_mode
 from seline.errors import InvalidRequest
 from seline.http.context import context, data, operations
-from seline.http.files import spooled
-from seline.http.rendering import answer, download, plain
+from seline.http.files import send_download, spooled_body
+from seline.http.rendering import answer, plain
 from seline.http.requests import check_json, flag, read_object, text_field
+from seline.operations import downloads
 
 SMALL_BODY_BYTES: Final = 16 << 10
 
@@ -61,7 +62,7 @@ async def import_documents(request: web.Request) -> web.StreamResponse:
     mode = parse_mode(request.query.get("mode", "merge"))
     dry_run = flag(request, "dry_run", default=False)
     check_json(request)
-    async with spooled(request, context(request).export_bytes_max) as upload:
+    async with spooled_body(request, context(request).export_bytes_max) as upload:
         report = await operations(request).import_spool(upload, mode, dry_run=dry_run)
     shown = plain(report)
     assert isinstance(shown, dict)
@@ -92,7 +93,8 @@ async def list_quarantine(request: web.Request) -> web.StreamResponse:
 async def get_quarantined(request: web.Request) -> web.StreamResponse:
     """Answer a quarantined file's bytes."""
     item = request.match_info["item"]
-    return download(await data(request).read_quarantine(item), item)
+    spool = await downloads.quarantined(operations(request).store, item)
+    return await send_download(request, spool, item)
 
 
 async def status(request: web.Request) -> web.StreamResponse:

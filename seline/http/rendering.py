@@ -43,12 +43,3 @@ def answer(
         content_type="application/json",
         headers=headers,
     )
-
-
-def download(data: bytes, name: str) -> web.Response:
-    """Return bytes as a download: they may be broken, or no JSON."""
-    return web.Response(
-        body=data,
-        content_type="application/octet-stream",
-        headers={"Content-Disposition": f'attachment; filename="{name}"'},
-    )

@@ -252,17 +252,11 @@ class DataManager:
 
     async def read_backup(self, name: str, backup: str) -> Json:
         """Return a backup's value. Raises BackupNotFound, also for one that is not sound."""
-        return decode((await self.read_backup_content(name, backup)).data)
-
-    async def read_backup_content(self, name: str, backup: str) -> Content:
-        """Return a backup's bytes. Raises BackupNotFound, also for one that is not sound."""
-        key = _key(name)
-        store = await self.store.open()
-        return await self.store.reading(lambda: backups.backup_content(store, key, backup))
+        return decode((await self._backup_content(name, backup)).data)
 
     async def pin(self, name: str, backup: str, because: str = pinning.BY_HAND) -> None:
         """Keep a backup outside rotation until it is unpinned. Raises BackupNotFound."""
-        revision = (await self.read_backup_content(name, backup)).revision
+        revision = (await self._backup_content(name, backup)).revision
         now = self.store.clock.now()
         await self._change_pins(lambda pins: pinning.with_pin(pins, name, revision, because, now))
 
@@ -274,7 +268,7 @@ class DataManager:
             lambda: backups.backup_revision(store, self.store.pins, key, backup)
         )
         if revision is None:
-            revision = (await self.read_backup_content(name, backup)).revision
+            revision = (await self._backup_content(name, backup)).revision
         await self._change_pins(lambda pins: pinning.without_pin(pins, name, revision))
 
     async def raw(self, name: str) -> bytes:
@@ -365,6 +359,11 @@ class DataManager:
         forget = pins.change(lambda pinned: pinning.without_document(pinned, key.name))
         also = (forget,) if any(pin.document == key.name for pin in pins.pins()) else ()
         return changes.purge(has_backups=has_backups, if_match=if_match, also=also)
+
+    async def _backup_content(self, name: str, backup: str) -> Content:
+        key = _key(name)
+        store = await self.store.open()
+        return await self.store.reading(lambda: backups.backup_content(store, key, backup))
 
     async def _change_pins(
         self, function: Callable[[tuple[pinning.Pin, ...]], tuple[pinning.Pin, ...]]

@@ -12,7 +12,8 @@ from typing import Final
 from seline.errors import VolumeFull
 
 HELD_BYTES_MAX: Final = 8 << 20
-"""A transfer of this size needs no temporary file, so a full disk does not stop it."""
+"""An upload of this size needs no temporary file, so a full disk does not stop it."""
+SENT_FROM_MEMORY_BYTES_MAX: Final = 256 << 10
 
 
 class Spool:
@@ -74,12 +75,12 @@ class Spool:
 
 
 def spooled(data: bytes) -> Spool:
-    """Return bytes in a temporary file, or in memory if there is no room for one. Blocks."""
+    """Return bytes in a spool: in memory if they are few, or if there is no room. Blocks."""
+    spool = Spool(SENT_FROM_MEMORY_BYTES_MAX)
     try:
-        spool = Spool(held_bytes_max=0)
         spool.append(data)
     except VolumeFull:
-        spool = Spool(held_bytes_max=len(data))
+        spool = Spool(len(data))
         spool.append(data)
     return spool
 

@@ -19,7 +19,7 @@ import pytest
 
 from seline import errors
 from seline.errors import SelineError, SettingsError
-from seline.http import exporting
+from seline.http import files
 from seline.http.problems import STATUS_FOR
 from seline.http.routes import PREFIX, ROUTES
 from seline.server import Serving, alone, control_socket_path, serving
@@ -467,7 +467,7 @@ async def test_a_second_server_is_not_ready_until_the_first_ends(tmp_path: Path)
 async def test_a_client_that_reads_nothing_does_not_keep_an_export_open(
     server: Serving, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "STALLED_S", 0.2)
+    monkeypatch.setattr(files, "STALLED_S", 0.2)
     for number in range(8):
         await client.call("PUT", f"/documents/d{number}.json", "x" * (1 << 20))
     host, port = server.address.removeprefix("http://").rsplit(":", 1)
@@ -583,3 +583,33 @@ def test_every_error_has_an_http_status() -> None:
     bases = {errors.DocumentError, errors.StorageError}
     defined = {error for error in _all_errors(SelineError) if error.__module__ == "seline.errors"}
     assert defined - bases == set(STATUS_FOR)
+
+
+async def test_downloads_of_any_size_are_streamed_whole(client: Client, tmp_path: Path) -> None:
+    for size in (10, 3 << 20):
+        for number in range(2):
+            await client.call("PUT", f"/documents/{NAME}", {"n": number, "text": "x" * size})
+        _, listed, _ = await client.call("GET", f"/documents/{NAME}/backups")
+        backup = listed["backups"][0]
+        path = tmp_path / "data" / NAME
+        before = path.stat()
+        broken = path.read_bytes().replace(b"x", b"y", 1)
+        path.write_bytes(broken)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+        status, value, headers = await client.call(
+            "GET", f"/documents/{NAME}/backups/{backup['name']}"
+        )
+        assert (status, value) == (200, {"n": 0, "text": "x" * size})
+        assert headers["ETag"] == f'"{backup["sha256"]}"'
+        assert headers["X-Request-Id"]
+        await client.call("POST", "/verify")
+        _, quarantine, _ = await client.call("GET", "/quarantine")
+        item = quarantine["quarantine"][0]
+        status, _, headers = await client.call("GET", f"/quarantine/{item['name']}")
+        assert (status, int(headers["Content-Length"])) == (200, len(broken))
+        assert item["name"] in headers["Content-Disposition"]
+        status, _, headers = await client.call("GET", f"/documents/{NAME}/raw")
+        assert (status, int(headers["Content-Length"])) == (200, path.stat().st_size)
+        status, body, headers = await client.call("HEAD", f"/documents/{NAME}/raw")
+        assert (status, body, int(headers["Content-Length"])) == (200, b"", path.stat().st_size)
