@@ -1,8 +1,8 @@
 """Seline for code without an event loop: the same names, synchronous and thread-safe.
 
-The seed's snippets run as they are once their import says `seline.blocking`. It shares the
-instance that is open in this process, and drives the same manager: there is one logic, not two.
-Inside a running event loop it raises CalledInEventLoop, because it would stop the loop.
+Code written for an older `data_manager.py` runs once it imports from `seline.blocking`. It shares
+the instance that is open in this process and runs the same coroutines. Inside a running event loop
+it raises CalledInEventLoop, because it would stop the loop.
 """
 
 from __future__ import annotations

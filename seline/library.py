@@ -1,6 +1,6 @@
-"""Seline without a server: open a volume in this process, once, and hand it to whoever asks.
+"""Seline without a server: open a volume in this process, once for all callers.
 
-Whoever opens closes, in the same `async with`. Nothing is opened at import.
+Nothing is opened at import. The caller that opens also closes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from seline.storage.volume.open import VolumeOptions, open_volume
 from seline.storage.volume.store import VolumeStore
 
 LOCK_WAIT_S: Final = 5.0
-TRY_AGAIN_S: Final = 5.0
+RETRY_AFTER_S: Final = 5.0
 
 
 class Seline:
@@ -73,7 +73,7 @@ class Seline:
         await self.store.close()
 
     def begin_to_close(self) -> Future[None]:
-        """Close on a thread of its own. A volume that is still opening is closed, too."""
+        """Close on a new thread. A volume that is still opening is closed, too."""
         _forget(self)
         return self.store.begin_to_close()
 
@@ -104,7 +104,7 @@ class Opening:
             await self._seline.close()
 
     async def open(self) -> Seline:
-        """Open, and return what was opened once it is ready."""
+        """Open and return the instance once it is ready."""
         opened = start(self._settings, lock_wait_s=self._lock_wait_s)
         try:
             await opened.store.open()
@@ -122,10 +122,10 @@ def open_seline(
     lock_wait_s: float = LOCK_WAIT_S,
     **arguments: object,
 ) -> Opening:
-    """Open a data directory, waiting up to `lock_wait_s` for another process to let it go.
+    """Open a data directory; wait up to `lock_wait_s` for another process to release it.
 
     `async with open_seline("./data") as seline:`, or `seline = await open_seline("./data")` and
-    `await seline.close()`. Other settings go by their sectioned names with two underscores
+    `await seline.close()`. Other settings are arguments with their section and two underscores
     (`backups__keep_newest=10`). Raises SettingsError, VolumeLocked, VolumeNotMounted,
     UnsupportedFormat, VolumeFailed.
     """
@@ -149,10 +149,10 @@ def start(
     on_wait: Callable[[SelineError], None] | None = None,
     give_up: Callable[[], bool] = lambda: False,
 ) -> Seline:
-    """Begin opening on a thread of its own; every call on the result waits for that.
+    """Open on a new thread; every call on the result waits for that.
 
-    `serves_commands`: other processes are told that this one will have a door for them.
-    `keep_trying`: a disk that is read-only or fails is tried again, until `give_up`.
+    `serves_commands` announces to other processes that they can send commands to this one.
+    `keep_trying` retries a disk that is read-only or fails, until `give_up`.
     """
     opening: Future[DocumentStore] = Future()
     opening.set_running_or_notify_cancel()
@@ -163,14 +163,14 @@ def start(
         serves_commands=serves_commands,
     )
 
-    def not_wanted() -> bool:
+    def is_given_up() -> bool:
         return give_up() or opened.store.is_closing
 
     def run() -> None:
         try:
-            attempt = partial(open_volume, options, on_wait=on_wait, give_up=not_wanted)
-            store = _tried_again(attempt, on_wait, not_wanted) if keep_trying else attempt()
-        except BaseException as error:  # noqa: BLE001  # every waiting caller hears it
+            attempt = partial(open_volume, options, on_wait=on_wait, give_up=is_given_up)
+            store = _retried(attempt, on_wait, is_given_up) if keep_trying else attempt()
+        except BaseException as error:  # noqa: BLE001  # raised to every waiting caller
             opening.set_exception(error)
         else:
             opening.set_result(cast("DocumentStore", store))
@@ -182,20 +182,20 @@ def start(
     return opened
 
 
-def _tried_again(
+def _retried(
     attempt: Callable[[], VolumeStore],
     on_wait: Callable[[SelineError], None] | None,
     give_up: Callable[[], bool],
 ) -> VolumeStore:
-    told = ""
+    reported = ""
     while True:
         try:
             return attempt()
         except (VolumeReadOnly, VolumeFailed) as error:
-            if on_wait is not None and error.message != told:
-                told = error.message
+            if on_wait is not None and error.message != reported:
+                reported = error.message
                 on_wait(error)
-            again_s = time.monotonic() + TRY_AGAIN_S
+            again_s = time.monotonic() + RETRY_AFTER_S
             while time.monotonic() < again_s:
                 if give_up():
                     raise
@@ -224,7 +224,7 @@ def volume_options(
     mount_wait_s: float = 0.0,
     serves_commands: bool = False,
 ) -> VolumeOptions:
-    """Return how the volume is opened under these settings."""
+    """Return the options of the volume for these settings."""
     storage = settings.storage
     return VolumeOptions(
         data_dir=settings.data_dir,
@@ -244,7 +244,7 @@ def volume_options(
 
 
 def manager_options(settings: Settings) -> ManagerOptions:
-    """Return the policy under these settings."""
+    """Return the options of the manager for these settings."""
     storage, backups = settings.storage, settings.backups
     return ManagerOptions(
         retention=backups,
@@ -299,7 +299,7 @@ def _close_at_exit(opened: Seline) -> None:
 
 
 def _after_fork() -> None:
-    """A forked child owns nothing of its parent's."""
+    """Forget the parent's instances: a forked child must not use them."""
     _open.clear()
 
 

@@ -1,4 +1,4 @@
-"""Bodies through files: an upload goes into a spool, a download comes out of one.
+"""Bodies through files: an upload is written into a spool, a download is read from one.
 
 aiofiles leaks a file whose opening is cancelled. So it only gets descriptors that have another
 owner (`closefd=False`): the spool.

@@ -90,7 +90,7 @@ def check_json(request: web.Request) -> None:
 
 
 async def read_value(request: web.Request, bytes_max: int, *, depth_max: int = DEPTH_MAX) -> Json:
-    """Return the body's JSON value, whatever its content type.
+    """Return the body's JSON value, without a check of its content type.
 
     Raises InvalidRequest with line and column, and as `read_body` does.
     """

@@ -33,7 +33,7 @@ class _Block:
 
     async def _lock(self, names: Iterable[str]) -> None:
         for name in names:
-            self._locks.append(await self._store.locks.hold(name))
+            self._locks.append(await self._store.locks.lock(name))
 
     async def _begin(self, names: Sequence[str], keys: Sequence[DocumentKey], default: Json) -> Any:
         """Lock the names and return the documents' values by name."""

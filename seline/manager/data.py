@@ -71,8 +71,8 @@ class DataManager:
         """Save a value and return its revision, durable (V1–V3).
 
         `backup=False` keeps no backup of the content before. `if_match` refuses unless that
-        revision is current (`ABSENT`: unless there is no document). `shrink=True` says that
-        removing most of the document is meant (V11). Raises NotSerializable, DocumentTooLarge,
+        revision is current (`ABSENT`: unless there is no document). `shrink=True` allows
+        to remove most of the document (V11). Raises NotSerializable, DocumentTooLarge,
         RevisionMismatch, DocumentUnrecoverable, DocumentBusy, StorageError.
         """
         key = _key(name)

@@ -35,7 +35,7 @@ class Lifetime:
 
     @property
     def is_open(self) -> bool:
-        """Whether the store is open, and no close has begun."""
+        """Whether the store is open and is not being closed."""
         return self.store is not None and not self.closed
 
     def failed(self) -> bool:
@@ -60,7 +60,7 @@ class Lifetime:
             self._close()
 
     def begin_to_close(self) -> Future[None]:
-        """Close on a thread of its own, whether or not a caller waits for it."""
+        """Close on a new thread, whether or not a caller waits for it."""
         self.closed = True
         closed: Future[None] = Future()
         closed.set_running_or_notify_cancel()

@@ -1,11 +1,11 @@
-"""Who holds a document while a block is open; everyone else queues behind, in order.
+"""The locks of documents: a block holds one, every other change of the document queues behind it.
 
-V6  `edit` and `transaction` hold; plain changes pass in their order of arrival and hold nothing.
-    A hold ends when its commit has ended (never in the caller's `finally`), or is lost after
-    `limit_s`; a waiter gives up after `wait_s` with DocumentBusy naming since when.
+V6  `edit` and `transaction` lock; plain changes take effect in order of arrival and lock nothing. A
+    lock is released by the end of its commit (never by the caller's `finally`), or is lost after
+    `limit_s`. A waiter gives up after `wait_s` with DocumentBusy, which names since when.
 
-A change that has to wait is started by whoever lets it in, in the order of the line, so that a
-latecomer can never overtake it between being let in and being submitted.
+A change that waits is started by the thread that releases the lock, in the order of the queue: so
+no later change gets between its release and its submission.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _held: contextvars.ContextVar[tuple[DocumentLock, ...]] = contextvars.ContextVar
 
 @dataclass(slots=True, eq=False)
 class DocumentLock:
-    """One block's hold on one document."""
+    """One block's lock of one document."""
 
     name: str
     since_s: float
     since: str
     place: str
-    line: _Line
+    queue: _Queue
     active: bool = True
 
 
@@ -54,163 +54,163 @@ class _Waiter:
 
 
 @dataclass(slots=True, eq=False)
-class _Line:
+class _Queue:
     holder: DocumentLock | None = None
     waiting: deque[_Waiter] = field(default_factory=deque[_Waiter])
 
 
 class DocumentLocks:
-    """The lines before the documents of one manager. Any thread."""
+    """The locks and queues of one manager's documents. Any thread."""
 
     def __init__(self, clock: Clock, *, wait_s: float, limit_s: float) -> None:
         self._clock = clock
         self._wait_s = wait_s
         self._limit_s = limit_s
-        self._lines: dict[str, _Line] = {}
+        self._queues: dict[str, _Queue] = {}
         self._lock = threading.RLock()
 
     async def through(self, name: str, start: Callable[[], Future[T]]) -> Future[T]:
-        """Start a change in its turn and return its future, behind whoever holds the document.
+        """Start a change in its turn, behind the lock of the document, and return its future.
 
         Raises NestedEdit where this task holds it itself, DocumentBusy after `wait_s`.
         """
         self._refuse_nested(name)
         with self._lock:
-            line = self._lines.get(name)
-            if line is None:
+            queue = self._queues.get(name)
+            if queue is None:
                 return start()
             waiter = _Waiter(start)
-            line.waiting.append(waiter)
-        future: Future[T] = await self._wait(name, line, waiter)
+            queue.waiting.append(waiter)
+        future: Future[T] = await self._wait(name, queue, waiter)
         return future
 
-    async def hold(self, name: str) -> DocumentLock:
-        """Hold a document in its turn. Raises NestedEdit, DocumentBusy."""
+    async def lock(self, name: str) -> DocumentLock:
+        """Lock a document in its turn. Raises NestedEdit, DocumentBusy."""
         self._refuse_nested(name)
         place = _calling_place()
         with self._lock:
-            line = self._lines.setdefault(name, _Line())
+            queue = self._queues.setdefault(name, _Queue())
             waiter = _Waiter(None)
-            line.waiting.append(waiter)
-            if line.holder is None:
-                self._go_on(name, line)
-        hold: DocumentLock = await self._wait(name, line, waiter)
-        hold.place = place
-        _held.set((*(held for held in _held.get() if held.active), hold))
-        return hold
+            queue.waiting.append(waiter)
+            if queue.holder is None:
+                self._start_next(name, queue)
+        lock: DocumentLock = await self._wait(name, queue, waiter)
+        lock.place = place
+        _held.set((*(held for held in _held.get() if held.active), lock))
+        return lock
 
-    def release(self, hold: DocumentLock) -> None:
-        """End a hold and let the line go on; idempotent, and nothing to a hold that was lost."""
+    def release(self, lock: DocumentLock) -> None:
+        """Release a lock and start what waits; idempotent, also for a lock that was lost."""
         with self._lock:
-            if not hold.active:
+            if not lock.active:
                 return
-            hold.active = False
-            held_s = self._clock.monotonic() - hold.since_s
-            if hold.line.holder is hold:
-                hold.line.holder = None
-                self._go_on(hold.name, hold.line)
-        if held_s > LONG_HOLD_S and hold.name != TRANSACTION:
-            _log.warning("%s was held for %.1f s by the block at %s", hold.name, held_s, hold.place)
+            lock.active = False
+            held_s = self._clock.monotonic() - lock.since_s
+            if lock.queue.holder is lock:
+                lock.queue.holder = None
+                self._start_next(lock.name, lock.queue)
+        if held_s > LONG_HOLD_S and lock.name != TRANSACTION:
+            _log.warning("%s was held for %.1f s by the block at %s", lock.name, held_s, lock.place)
 
     def commit(self, locks: Sequence[DocumentLock], start: Callable[[], Future[T]]) -> Future[T]:
-        """Start the commit that ends these holds. Raises RevisionMismatch where one was lost.
+        """Start the commit that releases these locks. Raises RevisionMismatch if one was lost.
 
-        Who was let in after a lost hold commits next, on the revision that it has read.
+        A block that got a lost lock commits next, with the revision that it has read.
         """
         with self._lock:
-            for hold in locks:
-                if not hold.active:
-                    raise _lost(hold)
+            for lock in locks:
+                if not lock.active:
+                    raise _lost(lock)
             future = start()
-        for hold in locks:
-            future.add_done_callback(partial(self._ended, hold))
+        for lock in locks:
+            future.add_done_callback(partial(self._ended, lock))
         return future
 
-    def _ended(self, hold: DocumentLock, _future: Future[Any]) -> None:
-        self.release(hold)
+    def _ended(self, lock: DocumentLock, _future: Future[Any]) -> None:
+        self.release(lock)
 
     def _refuse_nested(self, name: str) -> None:
         refuse_in_turn()
-        for hold in _held.get():
-            if hold.active and hold.name == name and self._lines.get(name) is hold.line:
+        for lock in _held.get():
+            if lock.active and lock.name == name and self._queues.get(name) is lock.queue:
                 what = "a transaction" if name == TRANSACTION else name
                 raise NestedEdit(
-                    f"This task holds {what} already, since the block at {hold.place}; "
+                    f"This task holds {what} already, since the block at {lock.place}; "
                     "changing it here would wait for itself."
                 )
 
-    async def _wait(self, name: str, line: _Line, waiter: _Waiter) -> Any:
+    async def _wait(self, name: str, queue: _Queue, waiter: _Waiter) -> Any:
         deadline = self._clock.monotonic() + self._wait_s
         while True:
             with self._lock:
                 left_s = deadline - self._clock.monotonic()
-                holder = line.holder
+                holder = queue.holder
                 expires_s = left_s
                 if holder is not None:
                     expires_s = holder.since_s + self._limit_s - self._clock.monotonic()
                 if expires_s <= 0 and holder is not None and not waiter.granted.done():
                     self._lose(holder)
                 elif left_s <= 0 and not waiter.granted.done():
-                    line.waiting.remove(waiter)
+                    queue.waiting.remove(waiter)
                     raise self._busy(name, holder)
             try:
                 return await wait_for(waiter.granted, timeout_s=max(min(left_s, expires_s), 0.0))
             except TimeoutError:
                 continue
             except BaseException:
-                self._leave(line, waiter)
+                self._leave(queue, waiter)
                 raise
 
-    def _lose(self, hold: DocumentLock) -> None:
-        """Take a hold away that has lasted too long: its commit will be refused as stale."""
-        _log.warning("%s was held for too long by the block at %s", hold.name, hold.place)
-        self.release(hold)
+    def _lose(self, lock: DocumentLock) -> None:
+        """Take away a lock that was held too long: its commit is refused as stale."""
+        _log.warning("%s was held for too long by the block at %s", lock.name, lock.place)
+        self.release(lock)
 
-    def _leave(self, line: _Line, waiter: _Waiter) -> None:
-        """Take a cancelled waiter out of the line, or give back what it was granted unseen."""
+    def _leave(self, queue: _Queue, waiter: _Waiter) -> None:
+        """Remove a cancelled waiter from the queue, or release the lock it was just granted."""
         with self._lock:
-            if waiter in line.waiting:
+            if waiter in queue.waiting:
                 if waiter.start is None:
-                    line.waiting.remove(waiter)
-                # a change stays in the line: what was queued is carried to its end (V7)
+                    queue.waiting.remove(waiter)
+                # a change stays in the queue: what was submitted runs to its end (V7)
                 return
         if waiter.start is None and waiter.granted.done() and not waiter.granted.exception():
             self.release(waiter.granted.result())
 
     def _busy(self, name: str, holder: DocumentLock | None) -> DocumentBusy:
         if holder is None:
-            return DocumentBusy(f"{name} is waited for by too many.")
+            return DocumentBusy(f"{name} has too many waiting changes.")
         what = "A transaction" if name == TRANSACTION else f"An edit of {name}"
         return DocumentBusy(
             f"{what} at {holder.place} has been open since {holder.since}; nothing was written.",
             since=holder.since,
         )
 
-    def _go_on(self, name: str, line: _Line) -> None:
-        """Let in every waiting change up to the next block, and that block."""
-        while line.waiting and line.holder is None:
-            waiter = line.waiting.popleft()
+    def _start_next(self, name: str, queue: _Queue) -> None:
+        """Start every waiting change up to the next block, and grant that block its lock."""
+        while queue.waiting and queue.holder is None:
+            waiter = queue.waiting.popleft()
             if waiter.start is None:
-                waiter.granted.set_result(self._grant(name, line))
+                waiter.granted.set_result(self._grant(name, queue))
             else:
                 _start(waiter)
-        if line.holder is None and not line.waiting:
-            self._lines.pop(name, None)
+        if queue.holder is None and not queue.waiting:
+            self._queues.pop(name, None)
 
-    def _grant(self, name: str, line: _Line) -> DocumentLock:
-        hold = DocumentLock(
-            name, self._clock.monotonic(), instant_text(self._clock.now()), "another task", line
+    def _grant(self, name: str, queue: _Queue) -> DocumentLock:
+        lock = DocumentLock(
+            name, self._clock.monotonic(), instant_text(self._clock.now()), "another task", queue
         )
-        line.holder = hold
-        return hold
+        queue.holder = lock
+        return lock
 
 
-def _lost(hold: DocumentLock) -> RevisionMismatch:
-    what = "This transaction" if hold.name == TRANSACTION else f"This edit of {hold.name}"
+def _lost(lock: DocumentLock) -> RevisionMismatch:
+    what = "This transaction" if lock.name == TRANSACTION else f"This edit of {lock.name}"
     return RevisionMismatch(
-        f"{what} was open for too long and lost its turn to another; nothing was written.",
+        f"{what} was open for too long and lost its lock to another; nothing was written.",
         hint="Read again and try again; keep `edit` and `transaction` blocks short.",
-        document="" if hold.name == TRANSACTION else hold.name,
+        document="" if lock.name == TRANSACTION else lock.name,
     )
 
 
@@ -218,7 +218,7 @@ def _start(waiter: _Waiter) -> None:
     assert waiter.start is not None
     try:
         waiter.granted.set_result(waiter.start())
-    except Exception as error:  # noqa: BLE001  # it is the waiting caller's, whatever it is
+    except Exception as error:  # noqa: BLE001  # raised to the waiting caller
         waiter.granted.set_exception(error)
 
 

@@ -90,7 +90,7 @@ class ManagedStore:
 
     @property
     def is_closing(self) -> bool:
-        """Whether a close has begun."""
+        """Whether the store is closed or being closed."""
         return self._lifetime.closed
 
     async def close(self) -> None:
@@ -101,7 +101,7 @@ class ManagedStore:
         await self._lifetime.close()
 
     def begin_to_close(self) -> Future[None]:
-        """Close on a thread of its own. A store that is still opening is closed, too."""
+        """Close on a new thread. A store that is still opening is closed, too."""
         return self._lifetime.begin_to_close()
 
     @property

@@ -82,7 +82,7 @@ class Metadata:
             self.write()
 
     def _read(self) -> None:
-        """Take over what the report says, as far as it can be read."""
+        """Continue with the values of the report, as far as it can be read."""
         try:
             report = decode(self._store.read_report() or b"{}")
             if not isinstance(report, dict):

@@ -2,8 +2,8 @@
 
 V2   Rotation is planned as part of a save.
 V8   A pinned backup does not go. While `pins.json` cannot be read nothing is rotated or shed,
-     because any backup might be pinned. Where it is lost for good, every backup of that moment is
-     pinned instead: rotation goes on for newer ones, and a person releases the old ones.
+     because any backup might be pinned. If it is lost for good, every backup of that moment is
+     pinned instead: newer ones are rotated, and a person releases the old ones.
 V11  A blank save pins the content before it, in the same commit.
 """
 

@@ -55,7 +55,7 @@ def retain_state(backups: Sequence[Backup], _current_revision: Revision | None) 
 class State(Generic[T]):
     """One state document: `value` is what is in effect. Any thread.
 
-    `failure` says why the stored value is not in effect, None if it is.
+    `failure` is the reason why the stored value is not in effect, None if it is.
     """
 
     def __init__(

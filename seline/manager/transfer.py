@@ -121,7 +121,7 @@ async def _commit(
     locks: list[DocumentLock] = []
     try:
         for name in names:
-            locks.append(await store.locks.hold(name))  # noqa: PERF401  # awaited in order
+            locks.append(await store.locks.lock(name))  # noqa: PERF401  # awaited in order
         future = store.locks.commit(locks, lambda: store.submit(made))
     except BaseException:
         for lock in locks:

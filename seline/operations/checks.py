@@ -1,8 +1,8 @@
-"""The checks of health: one function each, and the table of all of them.
+"""The checks of health: one row and one function each.
 
-A new check is a function from `Facts` to a `Check`, and its line in a table. What is not
-configured or not yet due is `info`. A check in `FROM_MEMORY` asks no disk, so health can answer
-while the disk does not.
+A function returns a status, the detail and the fix, or None where there is nothing to report. What
+is not configured or not yet due is `info`. A row that asks the disk is left out while the disk does
+not answer.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from seline.ports.store import HANGING_S, SLOW_S, DocumentStore
 
 RECENT: Final = timedelta(days=1)
 NAMES_SHOWN_MAX: Final = 10
+EXPORT_LATE_AFTER: Final = timedelta(days=8)
+"""Longer than the rarest schedule, a week."""
 _RANK: Final = (Status.OK, Status.INFO, Status.WARNING, Status.CRITICAL)
-
 _STATUS_OF_LEVEL: Final = {
     UsageLevel.OK: Status.OK,
     UsageLevel.HALF: Status.INFO,
@@ -37,6 +38,8 @@ _STATUS_OF_LEVEL: Final = {
     UsageLevel.HIGH: Status.WARNING,
     UsageLevel.CRITICAL: Status.CRITICAL,
 }
+Result: TypeAlias = "tuple[Status, str, str] | None"
+"""The status, the detail and the fix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,25 +55,42 @@ class Facts:
     now: datetime
 
 
+def run_checks(facts: Facts, *, ask_disk: bool) -> list[Check]:
+    """Return the result of every check. Blocks if `ask_disk`."""
+    checks: list[Check] = []
+    for name, function, asks_disk in ROWS:
+        if asks_disk and not ask_disk:
+            result = _unanswered(facts) if name == "writing" else None
+        else:
+            result = function(facts)
+        if result is not None:
+            status, detail, fix = result
+            checks.append(Check(name=name, status=status, detail=detail, fix=fix))
+    return [*checks, *_incidents(facts)]
+
+
 def worst(checks: Iterable[Check]) -> Status:
     """Return the worst status of the checks."""
     return max((check.status for check in checks), key=_RANK.index)
 
 
-def unanswered(busy_s: float) -> Check:
-    """Return the check for a disk that has not answered for `busy_s`."""
-    return Check(
-        name="writing",
-        status=Status.WARNING if busy_s < HANGING_S else Status.CRITICAL,
-        detail=f"the disk has not answered for {busy_s:.0f} s; what needs it waits",
-        fix="Wait; if it stays so, the volume hangs: ask its provider.",
-    )
+def _writing(facts: Facts) -> Result:
+    failure = facts.store.trouble()
+    if failure is not None:
+        return Status.CRITICAL, failure.message, failure.hint
+    if facts.managed.busy_s() > SLOW_S:
+        return _unanswered(facts)
+    return Status.OK, "changes are taken", ""
 
 
-# from memory
+def _unanswered(facts: Facts) -> Result:
+    busy_s = facts.managed.busy_s()
+    status = Status.WARNING if busy_s < HANGING_S else Status.CRITICAL
+    detail = f"the disk has not answered for {busy_s:.0f} s; what needs it waits"
+    return status, detail, "Wait; if it stays so, the volume hangs: ask its provider."
 
 
-def _usage(facts: Facts) -> Iterable[Check]:
+def _usage(facts: Facts) -> Result:
     ratio, forecast = facts.usage.usage_ratio, facts.monitor.forecast
     detail = f"{ratio:.1%} of the volume is used"
     if forecast is not None:
@@ -78,119 +98,71 @@ def _usage(facts: Facts) -> Iterable[Check]:
     soon = Status.WARNING if forecast is not None and forecast.days < DAYS_WARN else Status.OK
     status = max(_STATUS_OF_LEVEL[level_of(ratio)], soon, key=_RANK.index)
     fix = "Free space with `seline prune`, delete documents, or enlarge the volume."
-    yield Check(name="usage", status=status, detail=detail, fix="" if status is Status.OK else fix)
+    return status, detail, "" if status is Status.OK else fix
 
 
-def _inodes(facts: Facts) -> Iterable[Check]:
+def _inodes(facts: Facts) -> Result:
     usage = facts.usage
     if not usage.inodes_total or usage.inodes_free is None:
-        yield Check(name="inodes", status=Status.OK, detail="not limited here")
-        return
+        return Status.OK, "not limited here", ""
     status = _STATUS_OF_LEVEL[level_of(usage.inodes_ratio)]
+    detail = f"{usage.inodes_free} of {usage.inodes_total} files can still be made"
     fix = "Keep fewer backups, delete documents or other files, or enlarge the volume."
-    yield Check(
-        name="inodes",
-        status=status,
-        detail=f"{usage.inodes_free} of {usage.inodes_total} files can still be made",
-        fix="" if status in (Status.OK, Status.INFO) else fix,
-    )
+    return status, detail, "" if status in (Status.OK, Status.INFO) else fix
 
 
-def _incidents(facts: Facts) -> Iterable[Check]:
-    """Yield one check for each incident of the last day."""
-    for incident in facts.managed.incidents():
-        if incident.at >= facts.now - RECENT:
-            yield Check(
-                name=incident.kind,
-                status=incident.rule.status,
-                detail=f"{instant_text(incident.at)} {incident.summary}",
-                fix=incident.rule.fix,
-            )
-
-
-def _pins(facts: Facts) -> Iterable[Check]:
+def _pins(facts: Facts) -> Result:
     if facts.managed.pins.failure is not None:
-        yield Check(
-            name="pins",
-            status=Status.WARNING,
-            detail="the pins cannot be read, so no backup is rotated",
-            fix="Restore or remove .seline/pins.json, then restart.",
-        )
-        return
+        detail = "the pins cannot be read, so no backup is rotated"
+        return Status.WARNING, detail, "Restore or remove .seline/pins.json, then restart."
     pins = facts.managed.pins.pins()
-    lost = [pin for pin in pins if pin.because.startswith(LOST)]
+    lost = sum(pin.because.startswith(LOST) for pin in pins)
     if lost:
-        yield Check(
-            name="pins",
-            status=Status.WARNING,
-            detail=f"the pins were lost, so {counted(len(lost), 'older backup')} stay pinned",
-            fix="Pin what you need with `seline pin`, and release the others with `seline unpin`.",
-        )
-        return
-    yield Check(name="pins", status=Status.OK, detail=f"{counted(len(pins), 'content')} pinned")
+        detail = f"the pins were lost, so {counted(lost, 'older backup')} stay pinned"
+        fix = "Pin what you need with `seline pin`, and release the others with `seline unpin`."
+        return Status.WARNING, detail, fix
+    return Status.OK, f"{counted(len(pins), 'content')} pinned", ""
 
 
-def _integrity(facts: Facts) -> Iterable[Check]:
+def _integrity(facts: Facts) -> Result:
     report, last_full_at = facts.verifier.report, facts.verifier.last_full_at
+    if report is None and last_full_at is None:
+        return Status.INFO, "nothing was verified yet", "Run `seline verify`."
     if report is None:
-        if last_full_at is None:
-            yield Check(
-                name="integrity",
-                status=Status.INFO,
-                detail="nothing was verified yet",
-                fix="Run `seline verify`.",
-            )
-        else:
-            detail = f"everything was verified on {last_full_at:%Y-%m-%d %H:%M} UTC"
-            yield Check(name="integrity", status=Status.OK, detail=detail)
-        return
-    marked = [found for found in report.findings if found.outcome is FindingOutcome.MARKED]
+        return Status.OK, f"everything was verified on {last_full_at:%Y-%m-%d %H:%M} UTC", ""
+    marked = sum(found.outcome is FindingOutcome.MARKED for found in report.findings)
     if marked:
-        yield Check(
-            name="integrity",
-            status=Status.WARNING,
-            detail=f"{counted(len(marked), 'damaged backup')}, not counted any more",
-            fix="They are replaced as the documents are saved; `seline backups NAME` shows them.",
-        )
-        return
+        detail = f"{counted(marked, 'damaged backup')}, not counted any more"
+        fix = "They are replaced as the documents are saved; `seline backups NAME` shows them."
+        return Status.WARNING, detail, fix
     documents, backups = counted(report.documents, "document"), counted(report.backups, "backup")
-    yield Check(name="integrity", status=Status.OK, detail=f"{documents} and {backups} verified")
+    return Status.OK, f"{documents} and {backups} verified", ""
 
 
-def _exports(facts: Facts) -> Iterable[Check]:
-    yield facts.exports.check()
+def _exports(facts: Facts) -> Result:
+    if not facts.exports.is_configured:
+        fix = "Name a folder on another disk in `exports.destinations`."
+        return Status.INFO, "off: nothing is kept beyond this volume", fix
+    seen_at = facts.exports.last_seen_at
+    if seen_at is None:
+        return Status.INFO, "none was written yet", "Run `seline jobs run export`."
+    detail = f"the last whole one was seen on {seen_at:%Y-%m-%d %H:%M} UTC"
+    if facts.now - seen_at > EXPORT_LATE_AFTER:
+        return Status.WARNING, detail, "Look at `seline jobs`."
+    return Status.OK, detail, ""
 
 
-def _volume(facts: Facts) -> Iterable[Check]:
+def _volume(facts: Facts) -> Result:
     missing = [capability for capability in facts.store.capabilities() if not capability.present]
     if not missing:
-        yield Check(name="volume", status=Status.OK, detail="it can do everything Seline needs")
-        return
-    yield Check(
-        name="volume",
-        status=Status.WARNING,
-        detail="; ".join(f"{missed.name}: {missed.detail}" for missed in missing),
-        fix="Put the data directory on a local ext4 (with its journal), xfs or btrfs volume.",
-    )
+        return Status.OK, "it can do everything Seline needs", ""
+    detail = "; ".join(f"{capability.name}: {capability.detail}" for capability in missing)
+    fix = "Put the data directory on a local ext4 (with its journal), xfs or btrfs volume."
+    return Status.WARNING, detail, fix
 
 
-# from the disk
-
-
-def _writing(facts: Facts) -> Iterable[Check]:
-    trouble, busy_s = facts.store.trouble(), facts.managed.busy_s()
-    if trouble is not None:
-        yield Check(
-            name="writing", status=Status.CRITICAL, detail=trouble.message, fix=trouble.hint
-        )
-    elif busy_s > SLOW_S:
-        yield unanswered(busy_s)
-    else:
-        yield Check(name="writing", status=Status.OK, detail="changes are taken")
-
-
-def _documents(facts: Facts) -> Iterable[Check]:
-    """Yield the documents that cannot be served, which a read or a verify has found."""
+def _documents(facts: Facts) -> Result:
+    """Report the documents that cannot be served, which a read or a verify has found."""
     suspects = facts.verifier.unserved | {
         incident.document
         for incident in facts.managed.incidents()
@@ -198,14 +170,9 @@ def _documents(facts: Facts) -> Iterable[Check]:
     }
     broken = [name for name in sorted(suspects) if _is_broken(facts.store, name)]
     if not broken:
-        yield Check(name="documents", status=Status.OK, detail="none is known to be broken")
-        return
-    yield Check(
-        name="documents",
-        status=Status.CRITICAL,
-        detail=f"cannot be served: {', '.join(broken[:NAMES_SHOWN_MAX])}",
-        fix=DocumentUnrecoverable.hint,
-    )
+        return Status.OK, "none is known to be broken", ""
+    detail = f"cannot be served: {', '.join(broken[:NAMES_SHOWN_MAX])}"
+    return Status.CRITICAL, detail, DocumentUnrecoverable.hint
 
 
 def _is_broken(store: DocumentStore, document: str) -> bool:
@@ -216,45 +183,48 @@ def _is_broken(store: DocumentStore, document: str) -> bool:
     return judged.rule.damaged
 
 
-def _quarantine(facts: Facts) -> Iterable[Check]:
-    """Yield what was quarantined within a day, also by an earlier process."""
+def _quarantine(facts: Facts) -> Result:
+    """Report what was quarantined within a day, also by an earlier process."""
     recent = [item for item in facts.store.quarantine() if item.taken_at >= facts.now - RECENT]
     if not recent:
-        yield Check(name="quarantine", status=Status.OK, detail="nothing was set aside lately")
-        return
+        return Status.OK, "nothing was set aside lately", ""
     names = ", ".join(sorted({item.document for item in recent})[:NAMES_SHOWN_MAX])
-    yield Check(
-        name="quarantine",
-        status=Status.WARNING,
-        detail=f"{counted(len(recent), 'broken file')} set aside within a day: {names}",
-        fix="Look at them with `seline quarantine`, and ask the volume's provider.",
-    )
+    detail = f"{counted(len(recent), 'broken file')} set aside within a day: {names}"
+    fix = "Look at them with `seline quarantine`, and ask the volume's provider."
+    return Status.WARNING, detail, fix
 
 
-def _reserve(facts: Facts) -> Iterable[Check]:
-    if not facts.store.has_reserve():
-        yield Check(
-            name="reserve",
-            status=Status.WARNING,
-            detail="the emergency space is not there; it comes back when there is room",
-            fix="Free space with `seline prune`, or enlarge the volume.",
+def _reserve(facts: Facts) -> Result:
+    if facts.store.has_reserve():
+        return None
+    detail = "the emergency space is not there; it comes back when there is room"
+    return Status.WARNING, detail, "Free space with `seline prune`, or enlarge the volume."
+
+
+ROWS: Final[tuple[tuple[str, Callable[[Facts], Result], bool], ...]] = (
+    ("writing", _writing, True),
+    ("usage", _usage, False),
+    ("inodes", _inodes, False),
+    ("pins", _pins, False),
+    ("integrity", _integrity, False),
+    ("exports", _exports, False),
+    ("volume", _volume, False),
+    ("documents", _documents, True),
+    ("quarantine", _quarantine, True),
+    ("reserve", _reserve, True),
+)
+"""The name of a check, its function, and whether it asks the disk."""
+
+
+def _incidents(facts: Facts) -> list[Check]:
+    """Return one check for each incident of the last day."""
+    return [
+        Check(
+            name=incident.kind,
+            status=incident.rule.status,
+            detail=f"{instant_text(incident.at)} {incident.summary}",
+            fix=incident.rule.fix,
         )
-
-
-CheckFunction: TypeAlias = Callable[[Facts], Iterable[Check]]
-FROM_MEMORY: Final[tuple[CheckFunction, ...]] = (
-    _usage,
-    _inodes,
-    _incidents,
-    _pins,
-    _integrity,
-    _exports,
-    _volume,
-)
-ALL: Final[tuple[CheckFunction, ...]] = (
-    _writing,
-    *FROM_MEMORY,
-    _documents,
-    _quarantine,
-    _reserve,
-)
+        for incident in facts.managed.incidents()
+        if incident.at >= facts.now - RECENT
+    ]

@@ -30,7 +30,6 @@ from seline.domain.manifest import (
     export_name,
     parse_export_name,
 )
-from seline.domain.report import Check, Status
 from seline.errors import BackupNotFound, DocumentError, ExportFailed, SelineError
 from seline.manager.backups import backup_content
 from seline.manager.managed_store import ManagedStore
@@ -42,8 +41,6 @@ from seline.ports.destinations import Destination
 from seline.ports.store import DocumentStore, Snapshot
 
 LEFT_BEHIND_AFTER: Final = timedelta(days=1)
-LATE_AFTER: Final = timedelta(days=8)
-"""Longer than the rarest schedule, a week."""
 _log = logging.getLogger("seline.exports")
 _NOTHING_TO_DO = "no destination is configured (`exports.destinations`)"
 
@@ -93,6 +90,11 @@ class Exporter:
         """When a destination was last seen to have a whole export of everything."""
         return self._verified_at.value
 
+    @property
+    def is_configured(self) -> bool:
+        """Whether there is a destination."""
+        return bool(self._destinations)
+
     async def run(self) -> str:
         """Write one export to each destination that lacks it; return what was done in a line.
 
@@ -113,31 +115,6 @@ class Exporter:
         if failed:
             raise ExportFailed("; ".join([*failed, *done]))
         return "; ".join(done)
-
-    def check(self) -> Check:
-        """Return the check of health."""
-        if not self._destinations:
-            return Check(
-                name="exports",
-                status=Status.INFO,
-                detail="off: nothing is kept beyond this volume",
-                fix="Name a folder on another disk in `exports.destinations`.",
-            )
-        at = self.last_seen_at
-        if at is None:
-            return Check(
-                name="exports",
-                status=Status.INFO,
-                detail="none was written yet",
-                fix="Run `seline jobs run export`.",
-            )
-        late = self._store.clock.now() - at > LATE_AFTER
-        return Check(
-            name="exports",
-            status=Status.WARNING if late else Status.OK,
-            detail=f"the last whole one was seen on {at:%Y-%m-%d %H:%M} UTC",
-            fix="Look at `seline jobs`." if late else "",
-        )
 
     async def export_to(self, target: Destination, *, keep: int) -> Exported:
         """Write one verified export, unless nothing changed; keep the newest `keep`."""

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Final
 
 from seline.clock import instant_text
 from seline.domain.document import BOT, Json
-from seline.domain.report import Check, Status
+from seline.domain.report import Status
 from seline.domain.usage import Usage, megabytes
 from seline.errors import VolumeBusy
 from seline.manager.managed_store import ManagedStore
-from seline.operations.checks import (
-    ALL,
-    FROM_MEMORY,
-    CheckFunction,
-    Facts,
-    unanswered,
-    worst,
-)
+from seline.operations.checks import Facts, run_checks, worst
 from seline.operations.exports import Exporter
 from seline.operations.usage import UsageMonitor
 from seline.operations.verify import Verifier
@@ -51,19 +43,17 @@ class Health:
             return await self._managed.reading(lambda: self._measured(store), limit_s=HEALTH_S)
         except VolumeBusy:
             usage = self._last_usage or self._managed.metadata.usage
-            checks = [unanswered(self._managed.busy_s()), *self._checks(store, usage, FROM_MEMORY)]
-            return self._body(store, usage, checks)
+            return self._body(store, usage, ask_disk=False)
 
     def _measured(self, store: DocumentStore) -> dict[str, Json]:
         self._verifier.read(store)
         self._exports.read(store)
         self._last_usage = usage = store.usage()
         self._last_backup_count = sum(store.backup_counts(BOT).values())
-        return self._body(store, usage, self._checks(store, usage, ALL))
+        return self._body(store, usage, ask_disk=True)
 
-    def _checks(
-        self, store: DocumentStore, usage: Usage, functions: Sequence[CheckFunction]
-    ) -> list[Check]:
+    def _body(self, store: DocumentStore, usage: Usage, *, ask_disk: bool) -> dict[str, Json]:
+        metadata, now = self._managed.metadata, self._managed.clock.now()
         facts = Facts(
             managed=self._managed,
             store=store,
@@ -71,12 +61,9 @@ class Health:
             verifier=self._verifier,
             monitor=self._monitor,
             exports=self._exports,
-            now=self._managed.clock.now(),
+            now=now,
         )
-        return [check for function in functions for check in function(facts)]
-
-    def _body(self, store: DocumentStore, usage: Usage, checks: Sequence[Check]) -> dict[str, Json]:
-        metadata, now = self._managed.metadata, self._managed.clock.now()
+        checks = run_checks(facts, ask_disk=ask_disk)
         last_full_at, forecast = self._verifier.last_full_at, self._monitor.forecast
         return {
             "status": _WORD.get(worst(checks), "healthy"),

@@ -27,7 +27,7 @@ from seline import DataManager, open_seline
 from seline.domain.document import ABSENT, Content, DocumentKey
 from seline.errors import OutcomeUnknown, SelineError
 from seline.manager import ManagedStore, blocks
-from seline.manager.locks import DocumentLock, DocumentLocks, _Line
+from seline.manager.locks import DocumentLock, DocumentLocks, _Queue
 from seline.ports.store import Outcome
 from seline.storage.planner import Plan
 from seline.storage.volume.commit.base import Committed
@@ -298,7 +298,7 @@ def _locks_nothing() -> None:
         return value
 
     blocks._Block._read = read_without_revision  # type: ignore[method-assign]
-    DocumentLocks._grant = lambda self, name, _line: DocumentLock(name, 0.0, "", "", _Line())  # type: ignore[method-assign]
+    DocumentLocks._grant = lambda self, name, _queue: DocumentLock(name, 0.0, "", "", _Queue())  # type: ignore[method-assign]
 
 
 WRONG: Final[Mapping[str, Callable[[], None]]] = {

@@ -19,6 +19,7 @@ from seline.domain.incident import IncidentKind
 from seline.errors import SelineError
 from seline.http.problems import STATUS_FOR, status_of
 from seline.http.routes import PREFIX, ROUTES, Route
+from seline.operations import checks
 from seline.settings import setting_names
 from seline.settings.values import SECTIONS
 from tests.docs.blocks import ROOT
@@ -48,10 +49,8 @@ def environment_variables() -> set[str]:
 
 
 def health_checks() -> set[str]:
-    """Return the names of the checks that the operations add to health."""
-    files = (ROOT / "seline" / "operations").glob("*.py")
-    checks = re.compile(r'Check\(\s*name="(\w+)"')
-    return {name for path in files for name in checks.findall(path.read_text("utf-8"))}
+    """Return the names of the checks of health."""
+    return {name for name, *_ in checks.ROWS}
 
 
 def verbs(group: click.Group = front, above: str = "seline") -> list[str]:

@@ -376,9 +376,9 @@ async def test_a_document_cannot_be_locked_while_a_change_of_it_is_queued(
     saver = threading.Thread(target=lambda: run_without_loop(locks.through(PROFILE, queue)))
     saver.start()
     assert being_queued.wait(5)
-    hold = await locks.hold(PROFILE)
+    lock = await locks.lock(PROFILE)
     held.set()
-    locks.release(hold)
+    locks.release(lock)
     saver.join()
 
     assert overtaken == [False]
@@ -689,14 +689,14 @@ async def test_a_replacing_import_deletes_a_document_saved_while_it_waited(
 async def test_an_import_that_keeps_finding_new_documents_gives_up_and_changes_nothing(
     seline: Seline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, hold = seline.data, seline.store.locks.hold
+    data, hold = seline.data, seline.store.locks.lock
 
     async def hold_after_a_new_document(name: str) -> object:
         await data.save_json(f"another_{uuid.uuid4().hex}.json", {})
         return await hold(name)
 
     await data.save_json("a.json", {"n": 1})
-    monkeypatch.setattr(seline.store.locks, "hold", hold_after_a_new_document)
+    monkeypatch.setattr(seline.store.locks, "lock", hold_after_a_new_document)
 
     with pytest.raises(DocumentBusy):
         await data.import_data({"files": {"a.json": {"n": 2}}}, mode="replace")

@@ -2,7 +2,7 @@
 
 Each job has one entry for its next instant, which is planned again after it. A repeating trigger is
 not used: after a clock that jumped ahead a year, APScheduler 3 counts every missed run before it
-goes on (55 s and 1.7 GB for a job of five minutes). An entry in the past is due once.
+continues (55 s and 1.7 GB for a job of five minutes). An entry in the past is due once.
 """
 
 from __future__ import annotations

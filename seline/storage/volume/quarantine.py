@@ -48,7 +48,7 @@ def aside_document(key: DocumentKey) -> str:
 
 def parse_aside_name(name: str) -> tuple[str, Stamp] | None:
     """Return the document, as `aside_document` names it, and the stamp; None for another file."""
-    space, plus, rest = name.rpartition("+")
+    space, plus, rest = name.rpartition("+") if isinstance(name, str) else ("", "", name)
     parsed = parse_backup_name(rest)
     if parsed is None or (plus and not (space and is_space_name(space))):
         return None
