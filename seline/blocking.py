@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Coroutine, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -122,12 +122,9 @@ class DataManager:
     def transaction(self, *names: str, backup: bool = True) -> _Block:
         return _Block(self._awaited.transaction(*names, backup=backup), "transaction")
 
-    @contextmanager
-    def exported(self) -> Generator[Snapshot]:
-        """Hold every document's content of one instant still while the block is open."""
-        block = _Block(self._awaited.exported(), "exported")
-        with block as snapshot:
-            yield snapshot
+    @functools.wraps(AwaitedDataManager.exported)
+    def exported(self) -> AbstractContextManager[Snapshot]:
+        return _Block(self._awaited.exported(), "exported")
 
 
 class UserProfile:

@@ -23,8 +23,8 @@ from seline.domain.report import Pruned, VerifyReport
 from seline.errors import SelineError, VolumeFailed, VolumeReadOnly
 from seline.manager import DataManager, ManagedStore, ManagerOptions
 from seline.operations import Operations
-from seline.operations.exports import ConfiguredDestination
 from seline.outbound.destinations.folder import Folder
+from seline.ports.destinations import Destination
 from seline.ports.futures import refuse_in_turn, run_without_loop
 from seline.ports.store import DocumentStore
 from seline.settings import Settings, load_settings
@@ -259,13 +259,10 @@ def manager_options(settings: Settings) -> ManagerOptions:
     )
 
 
-def _destinations(settings: Settings) -> list[ConfiguredDestination]:
+def _destinations(settings: Settings) -> list[tuple[Destination, int]]:
     return [
-        ConfiguredDestination(
-            target=Folder(destination.name, destination.path),
-            keep=destination.keep or settings.exports.keep,
-        )
-        for destination in settings.exports.destinations
+        (Folder(configured.name, configured.path), configured.keep or settings.exports.keep)
+        for configured in settings.exports.destinations
     ]
 
 

@@ -12,7 +12,7 @@ from seline.domain.document import BOT, DocumentKey, IfMatch, Json, check_docume
 from seline.errors import RevisionMismatch
 from seline.http.context import context, data
 from seline.http.files import send_download, send_spool
-from seline.http.rendering import answer, plain
+from seline.http.rendering import answer, members
 from seline.http.requests import (
     Precondition,
     etag,
@@ -79,14 +79,14 @@ async def delete_document(request: web.Request) -> web.StreamResponse:
             name, purge=purge, if_match=expected, dry_run=dry_run
         ),
     )
-    return answer({"success": True, **_object(plain(deleted))})
+    return answer({"success": True, **members(deleted)})
 
 
 async def reset_document(request: web.Request) -> web.StreamResponse:
     """Give up a broken document."""
     dry_run = flag(request, "dry_run", default=False)
     reset = await data(request).reset(request.match_info["name"], dry_run=dry_run)
-    return answer({"success": True, **_object(plain(reset))})
+    return answer({"success": True, **members(reset)})
 
 
 async def get_raw(request: web.Request) -> web.StreamResponse:
@@ -131,14 +131,9 @@ async def unpin_backup(request: web.Request) -> web.StreamResponse:
 def _shown(backup: Backup) -> dict[str, Json]:
     """Return a backup as the API shows it."""
     return {
-        "name": backup.name,
-        "document": backup.document,
-        "taken_at": plain(backup.taken_at),
-        "size_bytes": backup.size_bytes,
+        **members(backup, "name", "document", "taken_at", "size_bytes"),
         "sha256": backup.revision,
-        "verdict": backup.verdict,
-        "pinned": backup.pinned,
-        "because": backup.because,
+        **members(backup, "verdict", "pinned", "because"),
     }
 
 
@@ -166,8 +161,3 @@ async def _under(
             if current is None or not condition.accepts(current):
                 raise
             expected = current
-
-
-def _object(value: Json) -> dict[str, Json]:
-    assert isinstance(value, dict)
-    return value

@@ -8,7 +8,7 @@ from seline.domain.document import Json
 from seline.domain.job import JobStatus, Run
 from seline.errors import RouteNotFound
 from seline.http.context import context
-from seline.http.rendering import answer, plain
+from seline.http.rendering import answer, members
 from seline.ports.jobs import JobBoard
 
 
@@ -38,23 +38,14 @@ def _board(request: web.Request) -> JobBoard:
     return board
 
 
-def _status(job: JobStatus) -> Json:
+def _status(job: JobStatus) -> dict[str, Json]:
     return {
-        "name": job.name,
-        "schedule": job.schedule,
-        "enabled": job.enabled,
-        "next_run": plain(job.next_run),
+        **members(job, "name", "schedule", "enabled", "next_run"),
         "running": job.running is not None,
         "last": None if job.last is None else _run(job.last),
-        "last_success": plain(job.last_success),
+        **members(job, "last_success"),
     }
 
 
-def _run(run: Run) -> Json:
-    return {
-        "id": run.id,
-        "started_at": plain(run.started_at),
-        "ended_at": plain(run.ended_at),
-        "outcome": None if run.outcome is None else str(run.outcome),
-        "detail": run.detail,
-    }
+def _run(run: Run) -> dict[str, Json]:
+    return members(run, "id", "started_at", "ended_at", "outcome", "detail")

@@ -11,7 +11,7 @@ from seline.domain.readable_export import parse_mode
 from seline.errors import InvalidRequest
 from seline.http.context import context, data, operations
 from seline.http.files import send_download, spooled_body
-from seline.http.rendering import answer, plain
+from seline.http.rendering import answer, members
 from seline.http.requests import check_json, flag, read_object, text_field
 from seline.operations import downloads
 
@@ -64,17 +64,13 @@ async def import_documents(request: web.Request) -> web.StreamResponse:
     check_json(request)
     async with spooled_body(request, context(request).export_bytes_max) as upload:
         report = await operations(request).import_spool(upload, mode, dry_run=dry_run)
-    shown = plain(report)
-    assert isinstance(shown, dict)
-    return answer({"success": True, **shown})
+    return answer({"success": True, **members(report)})
 
 
 async def verify(request: web.Request) -> web.StreamResponse:
     """Check every document and backup now."""
     report = await operations(request).verify()
-    shown = plain(report)
-    assert isinstance(shown, dict)
-    return answer({"success": True, "damage": report.damage, **shown})
+    return answer({"success": True, "damage": report.damage, **members(report)})
 
 
 async def prune(request: web.Request) -> web.StreamResponse:
@@ -119,35 +115,16 @@ async def create_token(request: web.Request) -> web.StreamResponse:
         label=text_field(body, "label") or "",
         expires_at=expires_at,
     )
-    return answer(
-        {
-            "success": True,
-            "id": made.token.id,
-            "token": made.secret,
-            "scope": made.token.scope,
-            "expires_at": made.token.expires_at,
-        },
-        status=201,
-    )
+    shown = members(made.token, "scope", "expires_at")
+    token = {"success": True, "id": made.token.id, "token": made.secret, **shown}
+    return answer(token, status=201)
 
 
 async def list_tokens(request: web.Request) -> web.StreamResponse:
     """Answer the tokens, without their hashes."""
     tokens = await context(request).tokens.listed()
-    return answer(
-        {
-            "tokens": [
-                {
-                    "id": token.id,
-                    "scope": token.scope,
-                    "label": token.label,
-                    "created_at": token.created_at,
-                    "expires_at": token.expires_at,
-                }
-                for token in tokens
-            ]
-        }
-    )
+    shown = ("id", "scope", "label", "created_at", "expires_at")
+    return answer({"tokens": [members(token, *shown) for token in tokens]})
 
 
 async def revoke_token(request: web.Request) -> web.StreamResponse:

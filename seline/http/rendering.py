@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from enum import Enum
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 from aiohttp import web
@@ -21,16 +21,22 @@ def plain(value: object) -> Json:
         return instant_text(value)
     if isinstance(value, Enum):
         return cast("Json", value.value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, msgspec.Struct):
-        return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
+        return members(value, *value.__struct_fields__)
+    if is_dataclass(value) and not isinstance(value, type):
+        return members(value)
     if isinstance(value, Mapping):
         items = cast("Mapping[str, object]", value).items()
         return {str(name): plain(item) for name, item in items}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in cast("list[object]", value)]
     return cast("Json", value)
+
+
+def members(value: Any, *names: str) -> dict[str, Json]:
+    """Return the named fields of a value as JSON, all fields of a dataclass if none is named."""
+    names = names or tuple(field.name for field in fields(value))
+    return {name: plain(getattr(value, name)) for name in names}
 
 
 def answer(

@@ -46,14 +46,6 @@ _NOTHING_TO_DO = "no destination is configured (`exports.destinations`)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConfiguredDestination:
-    """A destination, and how many exports it keeps."""
-
-    target: Destination
-    keep: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
     """The result at one destination: `export` is the newest one there."""
 
@@ -70,10 +62,11 @@ class Exporter:
     def __init__(
         self,
         store: ManagedStore,
-        destinations: Sequence[ConfiguredDestination] = (),
+        destinations: Sequence[tuple[Destination, int]] = (),
         *,
         version: str,
     ) -> None:
+        """Export to `destinations`, each with how many exports it keeps."""
         self._store = store
         self._destinations = destinations
         self._version = version
@@ -104,10 +97,9 @@ class Exporter:
             return _NOTHING_TO_DO
         done: list[str] = []
         failed: list[str] = []
-        for destination in self._destinations:
-            target = destination.target
+        for target, keep in self._destinations:
             try:
-                done.append(_in_words(await self.export_to(target, keep=destination.keep)))
+                done.append(_in_words(await self.export_to(target, keep=keep)))
                 await self._verified_at.save(self._store.clock.now())
             except SelineError as error:
                 _log.error("export to %s failed: %s", target.name, error.message)

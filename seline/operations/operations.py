@@ -8,13 +8,14 @@ from seline.domain.document import Json
 from seline.domain.readable_export import ImportMode, ImportReport
 from seline.domain.report import Pruned, VerifyReport
 from seline.manager.managed_store import ManagedStore
-from seline.operations.exports import ConfiguredDestination, Exporter
+from seline.operations.exports import Exporter
 from seline.operations.health import Health
 from seline.operations.imports import import_spool
 from seline.operations.prune import Pruner
 from seline.operations.spool import Spool
 from seline.operations.usage import UsageMonitor, storage_info
 from seline.operations.verify import Verifier
+from seline.ports.destinations import Destination
 from seline.ports.store import DocumentStore
 
 
@@ -24,7 +25,7 @@ class Operations:
     def __init__(
         self,
         store: ManagedStore,
-        destinations: Sequence[ConfiguredDestination] = (),
+        destinations: Sequence[tuple[Destination, int]] = (),
         *,
         version: str = "",
     ) -> None:

@@ -43,7 +43,7 @@ from seline.errors import SelineError, StoreClosed
 from seline.http.routes import PREFIX
 from seline.library import Opening, Seline
 from seline.manager.locks import TRANSACTION
-from seline.operations.exports import ConfiguredDestination, Exporter
+from seline.operations.exports import Exporter
 from seline.outbound.destinations.folder import Folder
 from seline.ports.store import Snapshot
 from seline.server import Serving, serving
@@ -188,7 +188,7 @@ async def _stream(seline: Seline, _directory: Path) -> None:
 async def _export_to_a_folder(seline: Seline, directory: Path) -> None:
     """Export to an empty folder, since an unchanged document is not exported twice."""
     target = Folder("beside", tempfile.mkdtemp(dir=directory.parent))
-    destinations = [ConfiguredDestination(target=target, keep=2)]
+    destinations = [(target, 2)]
     await Exporter(seline.store, destinations, version=__version__).run()
 
 

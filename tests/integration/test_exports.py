@@ -16,7 +16,7 @@ from seline import __version__, open_seline
 from seline.domain.manifest import MANIFEST_NAME, decode_manifest
 from seline.errors import ExportDamaged, ExportFailed, SettingsError, UnsupportedFormat
 from seline.library import Seline
-from seline.operations.exports import ConfiguredDestination, Exporter, read_back
+from seline.operations.exports import Exporter, read_back
 from seline.operations.packs import members_of
 from seline.outbound.destinations.folder import Folder
 from seline.settings import load_settings
@@ -36,10 +36,7 @@ async def seline(tmp_path: Path) -> AsyncIterator[Seline]:
 
 
 def exporting(seline: Seline, *folders: Path, keep: int = 7) -> Exporter:
-    destinations = [
-        ConfiguredDestination(target=Folder(folder.name, str(folder)), keep=keep)
-        for folder in folders
-    ]
+    destinations = [(Folder(folder.name, str(folder)), keep) for folder in folders]
     return Exporter(seline.store, destinations, version=__version__)
 
 
@@ -118,7 +115,7 @@ async def test_a_destination_that_loses_bytes_fails_the_export(
 
     export = Exporter(
         seline.store,
-        [ConfiguredDestination(target=Lossy("lossy", str(tmp_path / "nas")), keep=7)],
+        [(Lossy("lossy", str(tmp_path / "nas")), 7)],
         version=__version__,
     )
     with pytest.raises(ExportFailed, match="does not give"):
@@ -138,7 +135,7 @@ async def test_an_interrupted_export_is_ignored_and_deleted_later(
     nas = tmp_path / "nas"
     export = Exporter(
         seline.store,
-        [ConfiguredDestination(target=Interrupted("nas", str(nas)), keep=7)],
+        [(Interrupted("nas", str(nas)), 7)],
         version=__version__,
     )
     with pytest.raises(asyncio.CancelledError):

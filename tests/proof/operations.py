@@ -18,7 +18,7 @@ from pathlib import Path
 from seline import __version__
 from seline.blocking import DataManager, Seline, open_seline
 from seline.domain.document import Json
-from seline.operations.exports import ConfiguredDestination, Exporter
+from seline.operations.exports import Exporter
 from seline.outbound.destinations.folder import Folder
 from seline.storage.volume.commit import exchange_form
 
@@ -148,9 +148,7 @@ def _export_folder(seline: Seline, directory: Path) -> None:
     import asyncio
 
     target = Folder("beside", str(directory.with_name(directory.name + "-exports")))
-    exporting = Exporter(
-        seline._awaited.store, [ConfiguredDestination(target=target, keep=2)], version=__version__
-    )
+    exporting = Exporter(seline._awaited.store, [(target, 2)], version=__version__)
     asyncio.run(exporting.run())
 
 

@@ -11,7 +11,6 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from msgspec.structs import replace
@@ -22,18 +21,12 @@ from seline.errors import JobNotFound, SelineError, StoreClosed
 
 _log = logging.getLogger("seline.jobs")
 OnRunEnded: TypeAlias = Callable[[Run, JobRecord], Awaitable[None]]
+JobTask: TypeAlias = tuple[Callable[[], Awaitable[str]], float]
+"""What a run of a job awaits, and for how many seconds at most."""
 
 
 async def ignore(_run: Run, _record: JobRecord) -> None:
     """Do nothing after a run."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobTask:
-    """What a run of a job awaits, and for how many seconds at most."""
-
-    work: Callable[[], Awaitable[str]]
-    timeout_s: float
 
 
 class Runner:
@@ -138,15 +131,15 @@ class Runner:
         task.add_done_callback(self._pending.discard)
 
     async def _outcome(self, run: Run) -> tuple[RunOutcome, str]:
-        task = self._tasks[run.job]
-        limit = asyncio.timeout(task.timeout_s)
+        work, timeout_s = self._tasks[run.job]
+        limit = asyncio.timeout(timeout_s)
         try:
             async with limit:
-                detail = await task.work()
+                detail = await work()
         except TimeoutError as error:
             if not limit.expired():
                 return RunOutcome.FAILED, f"something took too long: {error}".rstrip(": ")
-            detail = f"it took longer than {task.timeout_s:g} s and was stopped"
+            detail = f"it took longer than {timeout_s:g} s and was stopped"
             _log.error("job %s: %s", run.job, detail)
             return RunOutcome.TIMEOUT, detail
         except SelineError as error:

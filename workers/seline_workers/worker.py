@@ -144,9 +144,7 @@ class Worker:
     # parts
 
     def _task(self, row: Row, operations: Operations) -> JobTask:
-        return JobTask(
-            work=partial(row.work, operations), timeout_s=self._settings[row.name].timeout_s
-        )
+        return partial(row.work, operations), self._settings[row.name].timeout_s
 
     async def _ended(self, run: Run, record: JobRecord) -> None:
         await self._on_run_ended(run, record)
