@@ -20,6 +20,7 @@ _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _DECODER: Final = json.JSONDecoder()
 LITERAL_MAX: Final = 16
 """More characters than a literal or an escape has."""
+_DELIMITERS: Final = frozenset(" \t\r\n,:]}")
 _CUT: Final = "cut off: the text ends too early"
 
 
@@ -129,8 +130,10 @@ class _Reader:
             except (RecursionError, ValueError):
                 return len(self._text)
             else:
-                if end < len(self._text) or self._is_whole:
-                    return end  # else the next piece may have more digits of a number
+                if self._is_whole or len(self._text) - end > LITERAL_MAX:
+                    return end
+                if self._text[end : end + 1] in _DELIMITERS:
+                    return end  # else the next piece may have the rest of a number
             self._grow()
 
     def _grow(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from seline.domain.document import Json
@@ -45,6 +45,7 @@ def read(data: bytes, *, size: int = 7, length_max: int = 1 << 20) -> dict[str, 
     return {name: value for name, value in documents.items() if name in named}
 
 
+@example({"files": {"a.json": 0.0, "b.json": -1e-9}}, 1, None, False)
 @given(wrapped, st.integers(1, 50), st.sampled_from([None, 0, 2]), st.booleans())
 def test_an_export_in_pieces_has_the_documents_of_the_whole(
     export: dict[str, Any], size: int, indent: int | None, ascii: bool
