@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from seline.clock import Clock, SystemClock, instant_text
+from seline.clock import Clock, instant_text
 from seline.domain.document import Json
 
 NAME: Final = "audit.jsonl"
@@ -30,7 +30,7 @@ class AuditLog:
     def __init__(self, data_dir: str, *, clock: Clock | None = None) -> None:
         """Prepare the log of `data_dir`; `open` opens it."""
         self._path = os.path.join(data_dir, ".seline")
-        self._clock = clock or SystemClock()
+        self._clock = clock or Clock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="seline-audit")
         self._directory: int | None = None
 

@@ -138,6 +138,6 @@ async def revoke(
 def _in_days(days: int) -> str:
     from datetime import timedelta
 
-    from seline.clock import SystemClock, instant_text
+    from seline.clock import Clock, instant_text
 
-    return instant_text(SystemClock().now() + timedelta(days=days))
+    return instant_text(Clock().now() + timedelta(days=days))

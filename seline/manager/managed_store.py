@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import partial
 from typing import Final, TypeVar
 
-from seline.clock import Clock, SystemClock
+from seline.clock import Clock
 from seline.domain.document import BOT, Content, DocumentKey, IfMatch, Revision
 from seline.domain.incident import Incident, IncidentKind
 from seline.domain.verdict import Judged, Verdict
@@ -55,7 +55,7 @@ class ManagedStore:
     ) -> None:
         """Manage the store that `opening` will hold; every call waits for it."""
         self.options = options
-        self.clock = clock or SystemClock()
+        self.clock = clock or Clock()
         self.encoding = Encoding(
             document_bytes_max=options.document_bytes_max, depth_max=options.depth_max
         )

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 
 import seline
-from seline.clock import SystemClock, instant_text
+from seline.clock import Clock, instant_text
 from seline.domain.document import Json
 from seline.errors import SelineError, StoreClosed
 
@@ -25,7 +25,7 @@ class ServerStatus:
         self.address = ""
         self.closing = False
         self.failure: SelineError | None = StoreClosed("The store is being opened.")
-        self._since = SystemClock().now()
+        self._since = Clock().now()
         self._started_s = time.monotonic()
 
     def wait_for(self, failure: SelineError) -> None:

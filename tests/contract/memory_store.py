@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
-from seline.clock import Clock, SystemClock
+from seline.clock import Clock
 from seline.domain.backup import Backup, backup_name, next_stamp
 from seline.domain.counters import Counters, CounterValues
 from seline.domain.document import SELINE, Content, DocumentInfo, DocumentKey
@@ -53,7 +53,7 @@ class MemoryStore:
 
     def __init__(self, *, clock: Clock | None = None, documents_max: int = 10_000) -> None:
         """Start empty."""
-        self._clock = clock or SystemClock()
+        self._clock = clock or Clock()
         self._documents_max = documents_max
         self._kept: dict[DocumentKey, _Kept] = {}
         self._lock = threading.RLock()

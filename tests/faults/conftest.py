@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from seline.blocking import Seline, open_seline
-from seline.clock import SystemClock
+from seline.clock import Clock
 from tests.clocks import FakeClock
 from tests.faults.powercut.trying import Workers, fast_place, workers
 
@@ -52,5 +52,5 @@ def seline(directory: Path) -> Iterator[Seline]:
 def frozen_clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     """Return the clock that every store reads: its monotonic time changes only by `advance`."""
     clock = FakeClock()
-    monkeypatch.setattr(SystemClock, "monotonic", lambda _: clock.monotonic())
+    monkeypatch.setattr(Clock, "monotonic", lambda _: clock.monotonic())
     return clock

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from seline import open_seline
-from seline.clock import SystemClock
+from seline.clock import Clock
 from seline.domain.usage import UsageLevel
 from seline.library import Seline
 from seline.operations import Operations
@@ -23,7 +23,7 @@ NAME = "user_profile.json"
 MIB = 1 << 20
 
 
-class SettableClock(SystemClock):
+class SettableClock(Clock):
     """A wall clock that a test sets."""
 
     def __init__(self) -> None:

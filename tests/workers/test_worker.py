@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from seline import open_seline
-from seline.clock import SystemClock
+from seline.clock import Clock
 from seline.domain.job import JobRecord, Run, RunOutcome
 from seline.errors import JobNotFound, StoreClosed, VolumeFull
 from seline.library import Seline
@@ -226,7 +226,7 @@ async def test_invalid_job_records_are_reset(seline: Seline) -> None:
     await worker.stop()
 
 
-class JumpingClock(SystemClock):
+class JumpingClock(Clock):
     """A wall clock offset by `jump`; monotonic time is not affected."""
 
     def __init__(self) -> None:
@@ -302,7 +302,7 @@ async def test_a_job_without_success_for_too_long_is_reported_as_overdue(
     worker = Worker(
         seline.operations,
         jobs,
-        clock=SystemClock(),
+        clock=Clock(),
         table={"usage": make_row(work)},
         on_overdue=lambda name, _since: reported.append(name),
     )

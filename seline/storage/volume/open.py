@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from seline.clock import Clock, SystemClock
+from seline.clock import Clock
 from seline.errors import SelineError
 from seline.storage.volume.admission import Admission
 from seline.storage.volume.backup_index import BackupIndexes
@@ -66,7 +66,7 @@ def open_volume(
     `on_wait` is called with what is waited for; `give_up` ends the wait. Raises VolumeNotMounted
     (after `mount_wait_s`), VolumeLocked (after `lock_wait_s`), UnsupportedFormat or StorageError.
     """
-    clock = clock or SystemClock()
+    clock = clock or Clock()
     wait_for_place(
         options.data_dir,
         required=options.mount_required,

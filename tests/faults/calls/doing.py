@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from seline.blocking import Seline
-from seline.clock import SystemClock
+from seline.clock import Clock
 from seline.domain.document import Json
 from seline.errors import OutcomeUnknown, SelineError
 from tests.faults.calls.failing import Calls, Fault
@@ -245,4 +245,4 @@ def _seen(seline: Seline) -> _Seen:
 
 def _let_pass(seconds: float) -> None:
     """Let monotonic time pass at once."""
-    SystemClock.monotonic = lambda _: time.monotonic() + seconds  # type: ignore[method-assign]
+    Clock.monotonic = lambda _: time.monotonic() + seconds  # type: ignore[method-assign]

@@ -514,5 +514,5 @@ def _adopt(seline: Seline) -> None:
 def _by(clock: FakeClock) -> Generator[None]:
     """Open volumes by this clock."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(opening, "SystemClock", lambda: clock)
+        patch.setattr(opening, "Clock", lambda: clock)
         yield

@@ -26,7 +26,7 @@ from typing import Final, NoReturn, TypeAlias
 import pytest
 
 from seline.blocking import Seline
-from seline.clock import SystemClock
+from seline.clock import Clock
 from seline.domain.checksum import checksum_of, encode_checksum
 from seline.domain.document import BOT, Content, DocumentKey, Json
 from seline.domain.json_codec import decode, encode
@@ -445,7 +445,7 @@ def _rot_newest_backup(volume: Path) -> None:
     os.close(backups)
 
 
-class _Forward(SystemClock):
+class _Forward(Clock):
     """A clock a minute ahead, from the moment when that is wanted."""
 
     def __init__(self) -> None:
@@ -477,7 +477,7 @@ def _of_reopening(
     def act(volume: Path) -> None:
         clock = _Forward()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(opening, "SystemClock", lambda: clock)
+            patch.setattr(opening, "Clock", lambda: clock)
             with opened(volume) as seline:
                 _make_sure(seline)
                 failing.armed = True
