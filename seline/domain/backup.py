@@ -30,7 +30,7 @@ class Backup:
 
     `verdict` is the text of a `Verdict`, or `unchecked` if the file was not read yet. `revision` is
     the one in the checksum attribute, None without an attribute. `because` is the reason for which
-    it is pinned or kept.
+    it is pinned, kept or dropped.
     """
 
     name: str

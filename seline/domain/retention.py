@@ -8,9 +8,9 @@ V8  The newest sound backup is kept under every policy, size limit and clock. An
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from itertools import accumulate
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
@@ -44,29 +44,15 @@ class RetentionPolicy:
                 raise ValueError(f"{limit.name} is negative")
 
 
-class Kept(msgspec.Struct, frozen=True):
-    """A backup that is kept, and why."""
-
-    backup: Backup
-    because: str
-
-
-class Dropped(msgspec.Struct, frozen=True):
-    """A backup that is dropped, and why."""
-
-    backup: Backup
-    because: str
-
-
 class RetentionPlan(msgspec.Struct, frozen=True):
-    """Every backup of one document, either kept or dropped; both newest first.
+    """Every backup of one document, kept or dropped, newest first; `because` has the reason.
 
     `unguarded`: the newest sound backup may be dropped too. Only the plan for a document that was
     deleted long ago is unguarded.
     """
 
-    keep: tuple[Kept, ...]
-    drop: tuple[Dropped, ...]
+    keep: tuple[Backup, ...]
+    drop: tuple[Backup, ...]
     unguarded: bool = False
 
 
@@ -87,15 +73,15 @@ def plan_retention(
     newest_first = sorted(backups, key=_order, reverse=True)
     guarded = choose_guarded(newest_first, current_revision)
     if guarded is None:
-        return _keep_all(newest_first, "there is no sound one")
+        return keep_all(newest_first, "there is no sound one")
     keep, drop = _decide(newest_first, policy, guarded, current_revision)
     if policy.bytes_max is not None:
         for backup in _over_budget(newest_first, keep, guarded, policy.bytes_max):
             del keep[backup.name]
             drop[backup.name] = f"over {policy.bytes_max} bytes"
     return RetentionPlan(
-        tuple(Kept(b, keep[b.name]) for b in newest_first if b.name in keep),
-        tuple(Dropped(b, drop[b.name]) for b in newest_first if b.name in drop),
+        tuple(replace(b, because=keep[b.name]) for b in newest_first if b.name in keep),
+        tuple(replace(b, because=drop[b.name]) for b in newest_first if b.name in drop),
     )
 
 
@@ -116,70 +102,56 @@ def verified_plan(
     while (plan := retain(known, current_revision)).drop and not plan.unguarded:
         guarded = choose_guarded(known, current_revision)
         if guarded is None:
-            return _keep_all(known, "there is no sound one")
+            return keep_all(known, "there is no sound one")
         verdict = verdict_of(guarded)
         if verdict != Verdict.SOUND:
             known = [replace(b, verdict=verdict) if b is guarded else b for b in known]
-        elif any(dropped.backup.name == guarded.name for dropped in plan.drop):
-            return _keep_all(known, "the newest sound one must be kept")
+        elif any(dropped.name == guarded.name for dropped in plan.drop):
+            return keep_all(known, "the newest sound one must be kept")
         else:
             return plan
     return plan
 
 
 def plan_without(
-    unwanted: Backup,
-    backups: Sequence[Backup],
-    _current_revision: Revision | None = None,
-    *,
-    because: str,
+    unwanted: Backup, backups: Sequence[Backup], _current_revision: Revision | None = None
 ) -> RetentionPlan:
     """Plan to drop one backup."""
     return RetentionPlan(
-        tuple(Kept(backup, "kept") for backup in backups if backup.name != unwanted.name),
-        tuple(Dropped(backup, because) for backup in backups if backup.name == unwanted.name),
+        tuple(backup for backup in backups if backup.name != unwanted.name),
+        tuple(unwanted for backup in backups if backup.name == unwanted.name),
     )
 
 
 def plan_deleted(backups: Sequence[Backup]) -> RetentionPlan:
     """Plan for a document that was deleted long ago: drop everything that is not pinned."""
+    because = "its document was deleted long ago"
     return RetentionPlan(
-        tuple(Kept(backup, _why_pinned(backup)) for backup in backups if backup.pinned),
-        tuple(
-            Dropped(backup, "its document was deleted long ago")
-            for backup in backups
-            if not backup.pinned
-        ),
+        tuple(replace(backup, because=_why_pinned(backup)) for backup in backups if backup.pinned),
+        tuple(replace(backup, because=because) for backup in backups if not backup.pinned),
         unguarded=True,
     )
 
 
 def plan_shedding(
-    backups_by_document: Mapping[K, Sequence[Backup]], *, bytes_to_free: int | None = None
-) -> tuple[tuple[K, Dropped], ...]:
-    """Return the backups to drop when space is short, the oldest across all documents first.
+    backups_by_document: Mapping[K, Sequence[Backup]],
+) -> list[tuple[K, Backup]]:
+    """Return the backups that may be dropped when space is short, in the order to drop them.
 
-    Unpinned backups come before pinned ones. A document's newest sound backup is never dropped, nor
-    any backup of a document without a sound one. Stops when `bytes_to_free` are freed; None drops
-    all that may be dropped.
+    Unpinned backups come before pinned ones, older ones before newer ones of any document. A
+    document's newest sound backup may not be dropped, nor any of a document without a sound one.
     """
-    dropped: list[tuple[K, Dropped]] = []
-    freed_bytes = 0
-    candidates = [
-        (document, backup)
+    sheddable = [
+        (document, replace(backup, because="the volume is nearly full"))
         for document, backups in backups_by_document.items()
         for backup in _sheddable(backups)
     ]
-    for document, backup in sorted(candidates, key=lambda one: (one[1].pinned, *_order(one[1]))):
-        if bytes_to_free is not None and freed_bytes >= bytes_to_free:
-            break
-        dropped.append((document, Dropped(backup, "the volume is nearly full")))
-        freed_bytes += backup.size_bytes
-    return tuple(dropped)
+    return sorted(sheddable, key=lambda item: (item[1].pinned, *_order(item[1])))
 
 
-def _keep_all(backups: Sequence[Backup], because: str) -> RetentionPlan:
-    return RetentionPlan(tuple(Kept(backup, because) for backup in backups), ())
+def keep_all(backups: Sequence[Backup], because: str) -> RetentionPlan:
+    """Plan to drop nothing."""
+    return RetentionPlan(tuple(replace(backup, because=because) for backup in backups), ())
 
 
 def _why_pinned(backup: Backup) -> str:
@@ -200,33 +172,29 @@ def _counts(backup: Backup) -> bool:
     return backup.verdict in COUNTED
 
 
-@dataclass(slots=True)
-class _Rule:
-    """Keeps the newest backup of each of the first `left` periods."""
-
-    because: str
-    period_of: Callable[[Backup], object]
-    left: int
-    seen: set[object] = field(default_factory=set[object])
-
-    def wants(self, backup: Backup) -> bool:
-        period = self.period_of(backup)
-        if self.left == 0 or period in self.seen:
-            return False
-        self.seen.add(period)
-        self.left -= 1
-        return True
+_Rule: TypeAlias = tuple[int, str, Callable[[Backup], object], set[object]]
+"""Keeps the newest backup of each of the first so many periods; the set has those seen."""
 
 
 def _rules(policy: RetentionPolicy) -> tuple[_Rule, ...]:
-    wanted: tuple[tuple[int, str, Callable[[Backup], object]], ...] = (
-        (policy.keep_newest, f"newest {policy.keep_newest}", lambda b: b.name),
-        (policy.keep_hourly, "hourly", lambda b: (b.taken_at.date(), b.taken_at.hour)),
-        (policy.keep_daily, "daily", lambda b: b.taken_at.date()),
-        (policy.keep_weekly, "weekly", lambda b: b.taken_at.isocalendar()[:2]),
-        (policy.keep_monthly, "monthly", lambda b: (b.taken_at.year, b.taken_at.month)),
+    return (
+        (policy.keep_newest, f"newest {policy.keep_newest}", lambda b: b.name, set()),
+        (policy.keep_hourly, "hourly", lambda b: (b.taken_at.date(), b.taken_at.hour), set()),
+        (policy.keep_daily, "daily", lambda b: b.taken_at.date(), set()),
+        (policy.keep_weekly, "weekly", lambda b: b.taken_at.isocalendar()[:2], set()),
+        (policy.keep_monthly, "monthly", lambda b: (b.taken_at.year, b.taken_at.month), set()),
     )
-    return tuple(_Rule(because, period_of, left) for left, because, period_of in wanted if left)
+
+
+def _reasons(rules: Sequence[_Rule], backup: Backup) -> list[str]:
+    """Return the reasons of the rules that keep a backup, and note its period."""
+    reasons: list[str] = []
+    for limit, because, period_of, seen in rules:
+        period = period_of(backup)
+        if len(seen) < limit and period not in seen:
+            seen.add(period)
+            reasons.append(because)
+    return reasons
 
 
 def _decide(
@@ -252,7 +220,7 @@ def _decide(
             drop[backup.name] = f"same content as {holder}"
         else:
             counted += 1
-            reasons = [rule.because for rule in rules if rule.wants(backup)]
+            reasons = _reasons(rules, backup)
             if reasons or backup is guarded:
                 keep[backup.name] = ", ".join(reasons) or "newest sound"
             else:

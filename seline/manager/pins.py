@@ -24,7 +24,7 @@ from seline.domain.deletion import STEP_MAX
 from seline.domain.document import BOT, SELINE, Content, DocumentKey, Revision
 from seline.domain.json_codec import NotJson, decode
 from seline.domain.pins import Pin
-from seline.domain.retention import Kept, RetentionPlan, plan_retention
+from seline.domain.retention import RetentionPlan, keep_all, plan_retention
 from seline.errors import SelineError
 from seline.manager.encoding import Encoding
 from seline.manager.incidents import Incidents
@@ -99,8 +99,7 @@ class Pins:
     ) -> RetentionPlan:
         """Plan the rotation of one of the bot's documents, with reasons."""
         if self.failure is not None:
-            kept = tuple(Kept(backup, "the pins cannot be read") for backup in backups)
-            return RetentionPlan(kept, ())
+            return keep_all(backups, "the pins cannot be read")
         return plan_retention(
             self.marked(key.name, backups),
             self._options.retention,
@@ -111,11 +110,8 @@ class Pins:
         """Return the backups with their pins, and the reason why each one stays or goes."""
         known = self._store.peek(key)
         plan = self.plan(key, backups, known.revision if isinstance(known, Content) else None)
-        because = {kept.backup.name: kept.because for kept in plan.keep}
-        because |= {
-            dropped.backup.name: f"goes at the next rotation: {dropped.because}"
-            for dropped in plan.drop
-        }
+        because = {kept.name: kept.because for kept in plan.keep}
+        because |= {b.name: f"goes at the next rotation: {b.because}" for b in plan.drop}
         return [
             replace(backup, because=because[backup.name])
             for backup in self.marked(key.name, backups)

@@ -16,7 +16,7 @@ from seline.domain.backup import Backup
 from seline.domain.deletion import DeletedFor, observed
 from seline.domain.document import BOT, Content, DocumentKey, Revision
 from seline.domain.report import Pruned
-from seline.domain.retention import Dropped, RetentionPlan, plan_deleted, verified_plan
+from seline.domain.retention import RetentionPlan, plan_deleted, verified_plan
 from seline.domain.verdict import Verdict
 from seline.errors import BackupNotFound
 from seline.manager.managed_store import ManagedStore
@@ -43,12 +43,20 @@ class Pruner:
         plans = await self._store.reading(partial(self._plans, store, ages), limit_s=math.inf)
         pruned: list[Pruned] = []
         for key, plan in plans:
-            dropped: Sequence[Dropped] = plan.drop
+            dropped: Sequence[Backup] = plan.drop
             if dropped and not dry_run:
                 dropped = await wait_for(store.rotate(key, self._retain(store, key, ages)))
             if dropped and plan.unguarded and not dry_run:
                 _log.warning("%s was deleted long ago: its backups are discarded", key.name)
-            pruned += [_pruned(key, one) for one in dropped]
+            pruned += [
+                Pruned(
+                    document=backup.document,
+                    backup=backup.name,
+                    because=backup.because,
+                    size_bytes=backup.size_bytes,
+                )
+                for backup in dropped
+            ]
         return pruned
 
     async def _ages(self, store: DocumentStore, *, dry_run: bool) -> _Ages:
@@ -112,12 +120,3 @@ def _verdict_of(store: DocumentStore, key: DocumentKey, backup: Backup) -> str:
         return str(store.read_backup(key, backup.name).verdict)
     except BackupNotFound:
         return str(Verdict.MISSING)
-
-
-def _pruned(key: DocumentKey, dropped: Dropped) -> Pruned:
-    return Pruned(
-        document=key.name,
-        backup=dropped.backup.name,
-        because=dropped.because,
-        size_bytes=dropped.backup.size_bytes,
-    )

@@ -24,7 +24,7 @@ from seline.domain.counters import CounterValues
 from seline.domain.document import Content, DocumentInfo, DocumentKey, Json, Revision
 from seline.domain.incident import Incident
 from seline.domain.json_codec import decode
-from seline.domain.retention import Dropped, RetentionPlan
+from seline.domain.retention import RetentionPlan
 from seline.domain.usage import Usage
 from seline.domain.verdict import Judged, Verdict
 from seline.errors import DocumentNotFound, SelineError
@@ -256,7 +256,7 @@ class DocumentStore(Protocol):
         """Judge one backup. Raises BackupNotFound. Blocks."""
         ...
 
-    def rotate(self, key: DocumentKey, retain: Retain) -> Future[Sequence[Dropped]]:
+    def rotate(self, key: DocumentKey, retain: Retain) -> Future[Sequence[Backup]]:
         """Discard what `retain` drops, and return it; never the newest sound backup (V8).
 
         Only an `unguarded` plan may drop that one. The future raises StorageError; where the

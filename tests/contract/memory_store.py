@@ -19,7 +19,7 @@ from seline.domain.backup import Backup, backup_name, next_stamp
 from seline.domain.counters import Counters, CounterValues
 from seline.domain.document import SELINE, Content, DocumentInfo, DocumentKey
 from seline.domain.incident import Incident
-from seline.domain.retention import Dropped, verified_plan
+from seline.domain.retention import verified_plan
 from seline.domain.usage import Usage
 from seline.domain.verdict import Judged, Verdict
 from seline.errors import BackupNotFound, DocumentNotFound, SelineError, StoreClosed, VolumeFull
@@ -157,8 +157,8 @@ class MemoryStore:
             )
         return Judged(Verdict.SOUND, found[1])
 
-    def rotate(self, key: DocumentKey, retain: Retain) -> Future[Sequence[Dropped]]:
-        future: Future[Sequence[Dropped]] = Future()
+    def rotate(self, key: DocumentKey, retain: Retain) -> Future[Sequence[Backup]]:
+        future: Future[Sequence[Backup]] = Future()
         future.set_result(self._rotate(key, retain))
         return future
 
@@ -309,7 +309,7 @@ class MemoryStore:
             verdict=str(Verdict.SOUND),
         )
 
-    def _rotate(self, key: DocumentKey, retain: Retain) -> list[Dropped]:
+    def _rotate(self, key: DocumentKey, retain: Retain) -> list[Backup]:
         with self._lock:
             content = self._kept.get(key, _Kept()).content
             plan = verified_plan(
@@ -319,7 +319,7 @@ class MemoryStore:
                 current_revision=None if content is None else content.revision,
             )
             for dropped in plan.drop:
-                self._kept[key].backups.pop(dropped.backup.name, None)
+                self._kept[key].backups.pop(dropped.name, None)
             return list(plan.drop)
 
 

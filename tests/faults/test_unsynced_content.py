@@ -19,7 +19,7 @@ from seline.blocking import Seline, open_seline
 from seline.domain.backup import Backup
 from seline.domain.checksum import ATTRIBUTE
 from seline.domain.document import BOT, DocumentKey, Revision
-from seline.domain.retention import Dropped, Kept, RetentionPlan
+from seline.domain.retention import RetentionPlan, keep_all
 from seline.errors import OutcomeUnknown, VolumeFailed
 from seline.storage.volume import files
 from tests.clocks import FakeClock
@@ -101,15 +101,15 @@ def test_rotation_is_refused_while_the_current_content_may_not_be_durable(
         store_of(seline).rotate(DocumentKey(BOT, A), drop_all).result(10)
     frozen_clock.advance(REOPENED_AFTER_S)
 
-    assert store_of(seline).rotate(DocumentKey(BOT, A), keep_all).result(10) == []
+    assert store_of(seline).rotate(DocumentKey(BOT, A), keep_them).result(10) == ()
 
 
 def drop_all(backups: Sequence[Backup], _current: Revision | None) -> RetentionPlan:
-    return RetentionPlan((), tuple(Dropped(backup, "a test") for backup in backups))
+    return RetentionPlan((), tuple(backups))
 
 
-def keep_all(backups: Sequence[Backup], _current: Revision | None) -> RetentionPlan:
-    return RetentionPlan(tuple(Kept(backup, "a test") for backup in backups), ())
+def keep_them(backups: Sequence[Backup], _current: Revision | None) -> RetentionPlan:
+    return keep_all(backups, "a test")
 
 
 def test_content_that_may_not_be_durable_is_neither_exported_nor_served_raw(

@@ -14,7 +14,7 @@ from typing import Final
 from seline.clock import Clock
 from seline.domain.backup import Backup
 from seline.domain.document import SELINE, Content, DocumentKey
-from seline.domain.retention import Dropped, plan_shedding
+from seline.domain.retention import plan_shedding
 from seline.domain.usage import Room, room_for
 from seline.domain.verdict import Verdict
 from seline.errors import VolumeFull
@@ -121,14 +121,14 @@ class Admission:
         if not self._may_shed() or not any(map(_is_for_documents, plan.publishes)):
             return False
         now_s = self.clock.monotonic()
-        shed: list[Dropped] = []
+        shed: list[Backup] = []
         missing_bytes, missing_files = self._missing(plan)
         for key, dropped in plan_shedding(self._sheddable()):
             if missing_bytes <= 0 and missing_files <= 0:
                 break
             if self._discard(key, dropped):
                 shed.append(dropped)
-                missing_bytes -= blocks(dropped.backup.size_bytes)
+                missing_bytes -= blocks(dropped.size_bytes)
                 missing_files -= 1
         if not shed:
             self._shed_again_at = now_s + SHED_AGAIN_S
@@ -160,17 +160,17 @@ class Admission:
             for key in keys
         }
 
-    def _discard(self, key: DocumentKey, dropped: Dropped) -> bool:
+    def _discard(self, key: DocumentKey, dropped: Backup) -> bool:
         try:
             return self.rotation.discard(key, dropped)
         except OSError as error:
             self.events.disk_error(error, "Discarding backups")
             return False
 
-    def _tell_shed(self, shed: Sequence[Dropped], now_s: float) -> None:
+    def _tell_shed(self, shed: Sequence[Backup], now_s: float) -> None:
         """Log each one with its reason; tell a person of the first ones of an hour."""
         for dropped in shed:
-            _log.warning("%s was discarded: %s", dropped.backup.name, dropped.because)
+            _log.warning("%s was discarded: %s", dropped.name, dropped.because)
         if shed and now_s >= self._tell_shed_again_at:
             self._tell_shed_again_at = now_s + TELL_SHED_EVERY_S
             self.events.shed(shed)

@@ -15,9 +15,9 @@ from datetime import datetime
 from typing import Final
 
 from seline.clock import Clock
+from seline.domain.backup import Backup
 from seline.domain.counters import Counters, CounterValues
 from seline.domain.document import DocumentKey
-from seline.domain.retention import Dropped
 from seline.errors import OutcomeUnknown, SelineError, StorageError, VolumeBusy
 from seline.ports.futures import one_wakeup
 from seline.ports.store import Retain
@@ -90,7 +90,7 @@ class Batches:
             return None if self.disk_usage.has_reserve() else REOPEN_EVERY_S
         return None
 
-    def rotate(self, key: DocumentKey, retain: Retain) -> Sequence[Dropped]:
+    def rotate(self, key: DocumentKey, retain: Retain) -> Sequence[Backup]:
         """Discard what `retain` drops. Raises StorageError."""
         self.reopener.check_open()
         try:

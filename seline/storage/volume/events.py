@@ -12,7 +12,6 @@ from seline.clock import Clock
 from seline.domain.backup import Backup
 from seline.domain.document import DocumentKey, Json
 from seline.domain.incident import Incident, IncidentKind
-from seline.domain.retention import Dropped
 from seline.errors import StorageError
 from seline.ports.store import Outcome
 from seline.storage.planner import Found, Publish
@@ -67,14 +66,14 @@ class Events:
             "empty.",
         )
 
-    def shed(self, shed: Sequence[Dropped]) -> None:
+    def shed(self, shed: Sequence[Backup]) -> None:
         """Report which backups were removed to make room."""
-        size_bytes = sum(dropped.backup.size_bytes for dropped in shed)
+        size_bytes = sum(dropped.size_bytes for dropped in shed)
         self._report(
             IncidentKind.SHED,
             "The volume is nearly full, so old backups make room, never the newest sound one of a "
-            f"document: first {len(shed)} of {size_bytes} bytes, from {shed[0].backup.name} on.",
-            backups=[dropped.backup.name for dropped in shed],
+            f"document: first {len(shed)} of {size_bytes} bytes, from {shed[0].name} on.",
+            backups=[dropped.name for dropped in shed],
         )
 
     def repaired(self, publish: Publish, now: datetime) -> bool:

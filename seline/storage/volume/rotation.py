@@ -14,7 +14,7 @@ from typing import Final
 
 from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentKey
-from seline.domain.retention import Dropped, plan_without, verified_plan
+from seline.domain.retention import plan_without, verified_plan
 from seline.domain.verdict import Verdict
 from seline.errors import StorageError, VolumeFailed
 from seline.ports.store import QuarantineItem, Retain
@@ -45,7 +45,7 @@ class Rotation:
 
     def rotate(
         self, key: DocumentKey, retain: Retain, *, just_made: Iterable[str] = ()
-    ) -> list[Dropped]:
+    ) -> Sequence[Backup]:
         """Discard what `retain` drops of a document's backups; return what was discarded, and why.
 
         `just_made` names backups that this very commit linked from judged bytes. Raises
@@ -60,12 +60,13 @@ class Rotation:
                 verdict_of=partial(self._verdict_of, key, frozenset(just_made)),
                 current_revision=known.revision if isinstance(known, Content) else None,
             )
-            return self._discard(key, plan.drop)
+            for dropped in plan.drop:
+                self._unlink(key, dropped)
+            return plan.drop
 
-    def discard(self, key: DocumentKey, unwanted: Dropped) -> bool:
+    def discard(self, key: DocumentKey, unwanted: Backup) -> bool:
         """Discard one backup for want of space, unless it is the newest sound one."""
-        retain = partial(plan_without, unwanted.backup, because=unwanted.because)
-        return bool(self.rotate(key, retain))
+        return bool(self.rotate(key, partial(plan_without, unwanted)))
 
     def purge(self, key: DocumentKey) -> None:
         """Erase every backup and quarantined copy of a document, durably (`unguarded`).
@@ -116,11 +117,6 @@ class Rotation:
         if backup.name in just_made:
             return str(Verdict.SOUND)
         return str(self.inspector.look_at_backup(key, backup.name).judged.verdict)
-
-    def _discard(self, key: DocumentKey, dropped: Sequence[Dropped]) -> list[Dropped]:
-        for one in dropped:
-            self._unlink(key, one.backup)
-        return list(dropped)
 
     def _unlink(self, key: DocumentKey, backup: Backup) -> None:
         files.unlink(self.volume.backups(key.space), backup.name, missing_ok=True)

@@ -28,7 +28,6 @@ from seline.domain.document import (
     DocumentKey,
 )
 from seline.domain.incident import Incident
-from seline.domain.retention import Dropped
 from seline.domain.usage import Usage
 from seline.domain.verdict import UNCHECKED, Judged, Verdict
 from seline.errors import (
@@ -228,7 +227,7 @@ class VolumeStore:
         return self._writer.submit(atom)
 
     @_while_open
-    def rotate(self, key: DocumentKey, retain: Retain) -> Future[Sequence[Dropped]]:
+    def rotate(self, key: DocumentKey, retain: Retain) -> Future[Sequence[Backup]]:
         return self._writer.between(lambda: self._batches.rotate(key, retain))
 
     def heed_pins(
