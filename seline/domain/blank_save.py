@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 from seline.domain.document import Json
 from seline.domain.json_codec import NotJson, decode
 
 GUARDED_BYTES_MIN: Final = 512
 LEFT_RATIO_MIN: Final = 0.5
-
-
-class _Fields(NamedTuple):
-    """How many fields are not empty: at the top level, and at any depth."""
-
-    at_top: int
-    at_any_depth: int
 
 
 def blank_save(before: bytes, after: bytes, changed: tuple[Json, Json] | None = None) -> str | None:
@@ -41,10 +33,10 @@ def blank_save(before: bytes, after: bytes, changed: tuple[Json, Json] | None = 
         return None
     if _loses_nothing(old_value, new_value):
         return None
-    old, new = _fields(old_value), _fields(new_value)
-    if old.at_any_depth and not new.at_any_depth:
+    old_counts, new_counts = _field_counts(old_value), _field_counts(new_value)
+    if any(old_counts) and not any(new_counts):
         return "only blanks are left"
-    for before_count, after_count in zip(old, new, strict=True):
+    for before_count, after_count in zip(old_counts, new_counts, strict=True):
         if after_count < before_count * LEFT_RATIO_MIN:
             return f"{before_count - after_count} of {before_count} fields were removed"
     return None
@@ -61,11 +53,12 @@ def _loses_nothing(before: Json, after: Json) -> bool:
     return True
 
 
-def _fields(document: Json) -> _Fields:
-    if isinstance(document, (dict, list)):
-        counts = [_fields_in(member) for member in _members(document)]
-        return _Fields(at_top=sum(map(bool, counts)), at_any_depth=sum(counts))
-    return _Fields(*2 * [int(_is_filled(document))])
+def _field_counts(document: Json) -> tuple[int, int]:
+    """Return how many fields are not empty at the top level, and how many at any depth."""
+    if not isinstance(document, (dict, list)):
+        return _is_filled(document), _is_filled(document)
+    counts = list(map(_fields_in, document.values() if isinstance(document, dict) else document))
+    return sum(map(bool, counts)), sum(counts)
 
 
 def _fields_in(value: Json) -> int:
@@ -80,7 +73,3 @@ def _fields_in(value: Json) -> int:
 
 def _is_filled(value: Json) -> bool:
     return value is not None and value != ""
-
-
-def _members(document: dict[str, Json] | list[Json]) -> Iterable[Json]:
-    return document.values() if isinstance(document, dict) else document
