@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from math import isfinite
 from typing import Any, Final, NoReturn, cast
 
@@ -98,13 +99,12 @@ def decode_strict(data: bytes, *, depth_max: int = DEPTH_MAX) -> Json:
     """
     text = _text(data)
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        unique = partial(_unique, text)
+        value = json.loads(text, object_pairs_hook=unique, parse_constant=_no_constant)
         if _is_plain((value,), depth_max) and _is_unicode(text, value):
             return cast("Json", value)
     except json.JSONDecodeError as error:
         raise NotJson(_reason(error, text), error.lineno, error.colno) from error
-    except _DuplicateKey as error:
-        raise _find_duplicate_key(text) from error
     except RecursionError as error:
         raise NotJson(f"nested deeper than {depth_max} levels") from error
     except ValueError as error:
@@ -213,10 +213,6 @@ _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _TOKEN = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*")(?P<is_key>\s*:)?|(?P<bracket>[{}])')
 
 
-class _DuplicateKey(Exception):
-    """An object has a key twice."""
-
-
 def _text(data: bytes) -> str:
     """Return the bytes as text. Raises NotJson if they are empty, binary or not UTF-8."""
     if not data.strip(b" \t\r\n"):
@@ -235,10 +231,11 @@ def _text(data: bytes) -> str:
         raise NotJson(f"not UTF-8 at byte {error.start}", line, column) from error
 
 
-def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+def _unique(text: str, pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    """Return an object of `text`. Raises NotJson if it has a key twice."""
     value = dict(pairs)
     if len(value) < len(pairs):
-        raise _DuplicateKey
+        raise _duplicate_key(text)
     return value
 
 
@@ -263,8 +260,8 @@ def _reason(error: json.JSONDecodeError, text: str) -> str:
     return _REASONS.get(error.msg.removesuffix(": "), error.msg)
 
 
-def _find_duplicate_key(text: str) -> NotJson:
-    """Return the error for the first duplicate key in valid JSON, with its line and column."""
+def _duplicate_key(text: str) -> NotJson:
+    """Return the error for the first duplicate key of a text, with its line and column."""
     open_objects: list[set[str]] = []
     for token in _TOKEN.finditer(text):
         if token["bracket"] == "{":
