@@ -24,26 +24,18 @@ _PACK: Final = re.compile(r"pack-\d{4,}\.tar\.zst\Z", re.ASCII)
 _INSTANT: Final = "%Y%m%dT%H%M%SZ"
 
 
-class Pack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One pack file; `size_bytes` and `sha256` are of the compressed file."""
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file: a compressed pack, or a backup in the packs."""
 
     name: str
     size_bytes: int
     sha256: str
 
 
-class Packed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One backup in the packs."""
-
-    name: str
-    sha256: str
-    size_bytes: int
-
-
-class PackedDocument(Packed, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PackedDocument(FileEntry, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One document in the packs, with its backups, newest first."""
 
-    backups: tuple[Packed, ...] = ()
+    backups: tuple[FileEntry, ...] = ()
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,7 +45,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     taken_at: str
     seline_version: str
     encrypted: bool
-    packs: tuple[Pack, ...]
+    packs: tuple[FileEntry, ...]
     documents: tuple[PackedDocument, ...]
     unrecoverable: tuple[str, ...] = ()
 

@@ -21,9 +21,8 @@ from seline.domain.document import BOT, Content, DocumentKey
 from seline.domain.manifest import (
     FORMAT,
     MANIFEST_NAME,
+    FileEntry,
     Manifest,
-    Pack,
-    Packed,
     PackedDocument,
     decode_manifest,
     encode_manifest,
@@ -212,7 +211,7 @@ class _Making:
             unrecoverable=tuple(self._unrecoverable),
         )
 
-    async def _document(self, name: str) -> list[tuple[Pack, Spool]]:
+    async def _document(self, name: str) -> list[tuple[FileEntry, Spool]]:
         """Add a document and its backups; return the packs that became full."""
         try:
             content = await self._store.reading(
@@ -222,10 +221,10 @@ class _Making:
             self._unrecoverable.append(name)
             return []
         full = await self._add(f"{DOCUMENTS}{name}", content)
-        backups: list[Packed] = []
+        backups: list[FileEntry] = []
         async for backup, kept in self._backups(name):
             full += await self._add(f"{BACKUPS}{backup}", kept)
-            backups.append(Packed(name=backup, sha256=kept.revision, size_bytes=kept.size_bytes))
+            backups.append(FileEntry(name=backup, sha256=kept.revision, size_bytes=kept.size_bytes))
         self._documents.append(
             PackedDocument(
                 name=name,
@@ -236,12 +235,12 @@ class _Making:
         )
         return full
 
-    async def _add(self, member: str, content: Content) -> list[tuple[Pack, Spool]]:
+    async def _add(self, member: str, content: Content) -> list[tuple[FileEntry, Spool]]:
         return await self._pack(partial(self._packer.add, member, content.data))
 
     async def _pack(
-        self, pack: Callable[[], Iterable[tuple[Pack, Spool]]]
-    ) -> list[tuple[Pack, Spool]]:
+        self, pack: Callable[[], Iterable[tuple[FileEntry, Spool]]]
+    ) -> list[tuple[FileEntry, Spool]]:
         """Pack on a reader thread, without a limit of time: it does not read the volume."""
         return await self._store.reading(lambda: list(pack()), limit_s=math.inf)
 

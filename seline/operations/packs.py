@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from seline.domain.manifest import PACK_BYTES_MAX, Manifest, Pack, pack_name
+from seline.domain.manifest import PACK_BYTES_MAX, FileEntry, Manifest, pack_name
 from seline.errors import ExportDamaged
 from seline.operations.spool import Spool, spooled
 
@@ -38,21 +38,21 @@ class Packer:
         self._taken_at = taken_at
         self._members: list[tuple[str, bytes]] = []
         self._bytes = 0
-        self.packs: list[Pack] = []
+        self.packs: list[FileEntry] = []
 
-    def add(self, member: str, data: bytes) -> Iterator[tuple[Pack, Spool]]:
+    def add(self, member: str, data: bytes) -> Iterator[tuple[FileEntry, Spool]]:
         """Add a file; yield the pack that was full before it."""
         if self._members and self._bytes + len(data) > PACK_BYTES_MAX:
             yield self._packed()
         self._members.append((member, data))
         self._bytes += len(data)
 
-    def finish(self) -> Iterator[tuple[Pack, Spool]]:
+    def finish(self) -> Iterator[tuple[FileEntry, Spool]]:
         """Yield the last pack, if there is anything in it."""
         if self._members:
             yield self._packed()
 
-    def _packed(self) -> tuple[Pack, Spool]:
+    def _packed(self) -> tuple[FileEntry, Spool]:
         target = io.BytesIO()
         with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for member, data in self._members:
@@ -61,7 +61,7 @@ class Packer:
                 info.mtime = int(self._taken_at.timestamp())
                 tar.addfile(info, io.BytesIO(data))
         data = compress(target.getbuffer(), LEVEL)
-        pack = Pack(
+        pack = FileEntry(
             name=pack_name(len(self.packs) + 1),
             size_bytes=len(data),
             sha256=hashlib.sha256(data).hexdigest(),
@@ -71,7 +71,7 @@ class Packer:
         return pack, spooled(data)
 
 
-def check_pack(pack: Pack, data: bytes) -> None:
+def check_pack(pack: FileEntry, data: bytes) -> None:
     """Raise ExportDamaged unless these are the pack's bytes."""
     if len(data) != pack.size_bytes or hashlib.sha256(data).hexdigest() != pack.sha256:
         raise ExportDamaged(
@@ -80,13 +80,13 @@ def check_pack(pack: Pack, data: bytes) -> None:
         )
 
 
-def _difference(pack: Pack, data: bytes) -> str:
+def _difference(pack: FileEntry, data: bytes) -> str:
     if len(data) != pack.size_bytes:
         return f"it has {len(data)} bytes of {pack.size_bytes}"
     return "it has the right size and other bytes"
 
 
-def members_of(pack: Pack, data: bytes) -> Iterator[tuple[str, bytes]]:
+def members_of(pack: FileEntry, data: bytes) -> Iterator[tuple[str, bytes]]:
     """Yield the files of a pack, checked as a whole first. Raises ExportDamaged."""
     check_pack(pack, data)
     try:
