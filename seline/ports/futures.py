@@ -116,7 +116,7 @@ class _Mailbox:
     def deliver(self, waiter: asyncio.Future[None]) -> None:
         """Wake a waiter, from any thread. Does nothing if the loop is closed."""
         self._waiters.append(waiter)
-        batch = _batch.mailboxes
+        batch = _batch.get()
         if batch is None:
             self.wake()
         else:
@@ -142,11 +142,10 @@ class _Mailbox:
                 waiter.set_result(None)
 
 
-class _Batch(threading.local):
-    mailboxes: set[_Mailbox] | None = None
-
-
-_batch = _Batch()
+_batch: contextvars.ContextVar[set[_Mailbox] | None] = contextvars.ContextVar(
+    "seline_batch", default=None
+)
+"""The mailboxes to wake at the end of a block of `one_wakeup`."""
 
 
 @contextmanager
@@ -157,11 +156,11 @@ def one_wakeup() -> Generator[None]:
     loop would spend their time passing it back and forth.
     """
     mailboxes: set[_Mailbox] = set()
-    _batch.mailboxes = mailboxes
+    token = _batch.set(mailboxes)
     try:
         yield
     finally:
-        _batch.mailboxes = None
+        _batch.reset(token)
         for mailbox in mailboxes:
             mailbox.wake()
 
