@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager
-from types import TracebackType
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from seline import library
@@ -63,30 +62,22 @@ def _blocking(
     return functools.update_wrapper(call, method)
 
 
-class _Block:
-    """A block of the manager's (`edit`, `transaction`) entered without a loop."""
-
-    def __init__(self, block: Any, name: str) -> None:
-        self._block = block
-        self._name = name
-
-    def __enter__(self) -> Any:
-        return _run(self._block.__aenter__(), self._name)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        _run(self._block.__aexit__(kind, error, traceback), self._name)
+@contextmanager
+def _block(awaited: AbstractAsyncContextManager[T], name: str) -> Generator[T]:
+    """Enter and leave an `async with` block without an event loop."""
+    value = _run(awaited.__aenter__(), name)
+    try:
+        yield value
+    except BaseException as error:
+        _run(awaited.__aexit__(type(error), error, error.__traceback__), name)
+        raise
+    _run(awaited.__aexit__(None, None, None), name)
 
 
 class DataManager:
     """The DataManager without `await` (see `seline.DataManager`)."""
 
     def __init__(self, awaited: AwaitedDataManager) -> None:
-        """Work over the awaited one."""
         self._awaited = awaited
 
     save_json = _blocking(AwaitedDataManager.save_json)
@@ -115,23 +106,22 @@ class DataManager:
     storage_info = _blocking(AwaitedDataManager.storage_info)
 
     @functools.wraps(AwaitedDataManager.edit)
-    def edit(self, name: str, *args: Any, **kwargs: Any) -> _Block:
-        return _Block(self._awaited.edit(name, *args, **kwargs), "edit")
+    def edit(self, name: str, *args: Any, **kwargs: Any) -> AbstractContextManager[Any]:
+        return _block(self._awaited.edit(name, *args, **kwargs), "edit")
 
     @functools.wraps(AwaitedDataManager.transaction)
-    def transaction(self, *names: str, backup: bool = True) -> _Block:
-        return _Block(self._awaited.transaction(*names, backup=backup), "transaction")
+    def transaction(self, *names: str, backup: bool = True) -> AbstractContextManager[Any]:
+        return _block(self._awaited.transaction(*names, backup=backup), "transaction")
 
     @functools.wraps(AwaitedDataManager.exported)
     def exported(self) -> AbstractContextManager[Snapshot]:
-        return _Block(self._awaited.exported(), "exported")
+        return _block(self._awaited.exported(), "exported")
 
 
 class UserProfile:
     """The profile service without `await` (see `seline.UserProfile`)."""
 
     def __init__(self, awaited: AwaitedUserProfile) -> None:
-        """Work over the awaited one."""
         self._awaited = awaited
 
     save = _blocking(AwaitedUserProfile.save)
@@ -146,7 +136,6 @@ class LessonsLearned:
     """The lessons service without `await` (see `seline.LessonsLearned`)."""
 
     def __init__(self, awaited: AwaitedLessonsLearned) -> None:
-        """Work over the awaited one."""
         self._awaited = awaited
 
     add_lesson = _blocking(AwaitedLessonsLearned.add_lesson)
@@ -159,7 +148,6 @@ class Seline:
     """An open Seline without `await` (see `seline.Seline`)."""
 
     def __init__(self, awaited: library.Seline) -> None:
-        """Work over the awaited one."""
         self._awaited = awaited
         self.settings: Settings = awaited.settings
         self.data = DataManager(awaited.data)
