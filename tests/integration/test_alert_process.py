@@ -424,7 +424,7 @@ async def test_a_volume_of_a_newer_format_is_alerted_before_the_process_ends(
 async def test_a_volume_that_cannot_be_opened_is_alerted_until_it_can(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seline.library.TRY_AGAIN_S", 0.05)
+    monkeypatch.setattr("seline.library.RETRY_AFTER_S", 0.05)
     data_dir = tmp_path / "data"
     data_dir.write_text("a file in the place of the directory")
     async with waiting(data_dir, receiver) as place:
