@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
 from typing import Final, TypeAlias
@@ -66,61 +66,43 @@ def build_sinks(
     specs: Sequence[SinkSpec], session: aiohttp.ClientSession, source: AlertSource
 ) -> tuple[AlertSink, ...]:
     """Return the sinks in the order of the settings, after a log sink if none is configured."""
-    sinks = tuple(_build(spec, session, source) for spec in specs)
-    has_log = any(spec.kind == "log" for spec in specs)
-    return sinks if has_log else (LogSink(name=_unused_name(specs)), *sinks)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogSink:
-    """Writes each alert as one log line."""
-
-    name: str = "log"
-    min_severity: Severity = Severity.INFO
-    kind: str = "log"
-
-    async def send(self, alert: Alert) -> Delivery:
-        """Write one line. Its level follows the severity; a resolved alert is INFO."""
-        _log.log(
-            _LOG_LEVELS[level_of(alert)],
-            "%s",
-            " ".join(f"{alert.summary} {alert.fix}".split()),
-            extra={
-                "alert": alert.type.value,
-                "alert_id": alert.id,
-                "state": alert.state,
-                "severity": alert.severity.value,
-                "document": alert.document,
-                "count": alert.count,
-            },
+    if all(spec.kind != "log" for spec in specs):
+        specs = (SinkSpec(kind="log", name=_unused_name(specs)), *specs)
+    return tuple(
+        AlertSink(
+            name=spec.name,
+            kind=spec.kind,
+            min_severity=spec.min_severity,
+            send=partial(_send, session, source, spec),
         )
-        return Delivery(sink=self.name, kind=self.kind, delivered=True)
+        for spec in specs
+    )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpSink:
-    """Sends each alert as one HTTP request."""
-
-    name: str
-    kind: str
-    min_severity: Severity
-    encode: Callable[[Alert], HttpRequest] = field(repr=False)
-    session: aiohttp.ClientSession = field(repr=False)
-
-    async def send(self, alert: Alert) -> Delivery:
-        """Send one request and wait for the answer that confirms it."""
-        return await deliver(self.session, self.encode(alert), sink=self.name, kind=self.kind)
-
-
-def _build(spec: SinkSpec, session: aiohttp.ClientSession, source: AlertSource) -> AlertSink:
+async def _send(
+    session: aiohttp.ClientSession, source: AlertSource, spec: SinkSpec, alert: Alert
+) -> Delivery:
     if spec.kind == "log":
-        return LogSink(name=spec.name, min_severity=spec.min_severity)
-    return HttpSink(
-        name=spec.name,
-        kind=spec.kind,
-        min_severity=spec.min_severity,
-        encode=partial(ENCODERS[spec.kind], spec, source),
-        session=session,
+        _write_log(alert)
+        return Delivery(sink=spec.name, kind=spec.kind, delivered=True)
+    request = ENCODERS[spec.kind](spec, source, alert)
+    return await deliver(session, request, sink=spec.name, kind=spec.kind)
+
+
+def _write_log(alert: Alert) -> None:
+    """Write one line. Its level follows the severity; a resolved alert is INFO."""
+    _log.log(
+        _LOG_LEVELS[level_of(alert)],
+        "%s",
+        " ".join(f"{alert.summary} {alert.fix}".split()),
+        extra={
+            "alert": alert.type.value,
+            "alert_id": alert.id,
+            "state": alert.state,
+            "severity": alert.severity.value,
+            "document": alert.document,
+            "count": alert.count,
+        },
     )
 
 

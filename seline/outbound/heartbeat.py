@@ -6,7 +6,6 @@ The monitor raises the alarm if the request stays away, so a dead process is not
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import Final
 
 import aiohttp
@@ -18,24 +17,16 @@ ATTEMPTS: Final = 3
 PAUSE_S: Final = 2.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Heartbeat:
-    """Sends heartbeats. The address is a secret: who knows it can fake a heartbeat."""
+async def send_heartbeat(session: aiohttp.ClientSession, url: str) -> Delivery:
+    """Send one heartbeat, in up to three attempts. Raises nothing.
 
-    session: aiohttp.ClientSession = field(repr=False)
-    url: str = field(repr=False)
-    pause_s: float = PAUSE_S
-
-    async def send(self) -> Delivery:
-        """Send one heartbeat, in up to three attempts. Raises nothing."""
-        delivery = await self._attempt()
-        for number in range(1, ATTEMPTS):
-            if delivery.delivered:
-                break
-            await asyncio.sleep(self.pause_s * number)
-            delivery = await self._attempt()
-        return delivery
-
-    async def _attempt(self) -> Delivery:
-        request = HttpRequest(url=self.url, secrets=(self.url,))
-        return await deliver(self.session, request, sink="heartbeat", kind="heartbeat")
+    The address is a secret: who knows it can fake a heartbeat.
+    """
+    request = HttpRequest(url=url, secrets=(url,))
+    delivery = await deliver(session, request, sink="heartbeat", kind="heartbeat")
+    for failures in range(1, ATTEMPTS):
+        if delivery.delivered:
+            break
+        await asyncio.sleep(PAUSE_S * failures)
+        delivery = await deliver(session, request, sink="heartbeat", kind="heartbeat")
+    return delivery

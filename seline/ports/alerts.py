@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 from seline.domain.alerts.lifecycle import Alert, Severity
 
@@ -26,32 +26,20 @@ class Delivery:
     took_ms: float = 0.0
 
 
-class AlertSink(Protocol):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertSink:
     """A channel that brings alerts to a person: a chat, a phone, a log, a program.
 
-    A sink has no queue and no state. The caller retries.
+    `name` is unique and not secret; `kind` is `log`, `webhook`, and so on; `min_severity` is the
+    lowest severity to send. A sink has no queue and no state: the caller retries.
+
+    `send` delivers one alert within a bounded time and returns the outcome. `delivered` is True
+    only after the receiver has confirmed the alert. Delivery is at least once: receivers recognize
+    a repeated alert by id, state and count. It raises only on cancellation. Neither the outcome nor
+    a log line contains a secret.
     """
 
-    @property
-    def name(self) -> str:
-        """The name in the settings: unique, and not secret."""
-        ...
-
-    @property
-    def kind(self) -> str:
-        """`log`, `webhook`, `telegram`, and so on."""
-        ...
-
-    @property
-    def min_severity(self) -> Severity:
-        """The lowest severity to send."""
-        ...
-
-    async def send(self, alert: Alert) -> Delivery:
-        """Deliver one alert within a bounded time and return the outcome.
-
-        `delivered` is True only after the receiver has confirmed the alert. Delivery is at least
-        once: receivers recognize a repeated alert by id, state and count. Raises only on
-        cancellation. Neither the outcome nor a log line contains a secret.
-        """
-        ...
+    name: str
+    kind: str
+    min_severity: Severity
+    send: Callable[[Alert], Awaitable[Delivery]] = field(repr=False)

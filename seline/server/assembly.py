@@ -14,7 +14,7 @@ from seline.http.app import build_app
 from seline.http.context import AppContext
 from seline.library import Seline
 from seline.outbound.alert_sinks import AlertSource, build_sinks
-from seline.outbound.heartbeat import Heartbeat
+from seline.outbound.heartbeat import send_heartbeat
 from seline.outbound.http_client import open_session
 from seline.server.status import ServerStatus
 from seline.settings import Settings
@@ -88,7 +88,7 @@ def _alerts(
         opened.operations,
         build_sinks(settings.alerts.sinks, outbound, source),
         unavailable=lambda: status.failure,  # a store that is closing is still evaluated
-        heartbeat=Heartbeat(session=outbound, url=url).send if url else None,
+        heartbeat=(lambda: send_heartbeat(outbound, url)) if url else None,
         language=language,
         renotify_h=settings.alerts.renotify_h,
     )
