@@ -27,10 +27,9 @@ _log = logging.getLogger("seline.audit")
 class AuditLog:
     """Appends to the log of one data directory, in order, on a dedicated thread."""
 
-    def __init__(self, data_dir: str, *, clock: Clock | None = None) -> None:
+    def __init__(self, data_dir: str) -> None:
         """Prepare the log of `data_dir`; `open` opens it."""
         self._path = os.path.join(data_dir, ".seline")
-        self._clock = clock or Clock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="seline-audit")
         self._directory: int | None = None
 
@@ -40,7 +39,7 @@ class AuditLog:
 
     def append(self, entry: Mapping[str, Json]) -> None:
         """Queue a line with `entry` and the instant. A failure is logged, never raised."""
-        line = json.dumps({"at": instant_text(self._clock.now()), **entry}) + "\n"
+        line = json.dumps({"at": instant_text(Clock().now()), **entry}) + "\n"
         self._thread.submit(self._try_write, line.encode())
 
     def close(self) -> None:

@@ -10,8 +10,6 @@ import hashlib
 import hmac
 import secrets
 from collections import OrderedDict, deque
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Final, Literal, TypeAlias, cast
 
@@ -42,22 +40,6 @@ class Token(Stored, frozen=True, kw_only=True):
     expires_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """An authenticated caller: its name for the audit log, and its scope."""
-
-    who: str
-    scope: Scope
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewToken:
-    """A new token with its `secret`, which is shown only once."""
-
-    token: Token
-    secret: str
-
-
 class Tokens:
     """The tokens of one store, and the admin token of the settings."""
 
@@ -82,24 +64,25 @@ class Tokens:
         """Whether there is a token that gives access."""
         return self._admin_digest is not None or bool(self._state.value)
 
-    def authenticate(self, secret: str | None, *, client: str, needs: Scope) -> Caller:
-        """Return the caller with this token.
+    def authenticate(self, secret: str | None, *, client: str, needs: Scope) -> str:
+        """Return the name of the caller with this token, for the audit log.
 
         Raises Unauthorized, Forbidden (the token's scope is too small) or TooManyRequests (too many
         failures of this client; a valid token is accepted nevertheless).
         """
-        caller = None if secret is None else self._find(secret)
-        if caller is None:
+        found = None if secret is None else self._find(secret)
+        if found is None:
             self._failures.count(client)
             raise Unauthorized if secret is None else Unauthorized("This token is not known here.")
-        if needs == "admin" and caller.scope != "admin":
+        name, scope = found
+        if needs == "admin" and scope != "admin":
             raise Forbidden
-        return caller
+        return name
 
     async def create(
         self, *, scope: str = "admin", label: str = "", expires_at: datetime | None = None
-    ) -> NewToken:
-        """Create a token and store its hash. Raises InvalidRequest."""
+    ) -> tuple[Token, str]:
+        """Create a token, store its hash and return it with its secret. Raises InvalidRequest."""
         if scope not in SCOPES:
             raise InvalidRequest(f"{scope!r} is not a scope.", hint="Use `read` or `admin`.")
         if expires_at is not None and expires_at <= self._clock.now():
@@ -114,8 +97,8 @@ class Tokens:
             created_at=self._clock.now(),
             expires_at=expires_at,
         )
-        await self._change(lambda kept: (*kept, token))
-        return NewToken(token=token, secret=secret)
+        await self._state.update(lambda kept: (*kept, token))
+        return token, secret
 
     async def listed(self) -> list[Token]:
         """Return the tokens, oldest first."""
@@ -128,26 +111,23 @@ class Tokens:
         for token in self._state.value:
             if token.id == identifier:
                 if not dry_run:
-                    await self._change(lambda kept: tuple(t for t in kept if t.id != identifier))
+                    await self._state.update(
+                        lambda kept: tuple(t for t in kept if t.id != identifier)
+                    )
                 return token
         raise TokenNotFound(f"There is no token {identifier!r}.")
 
-    async def _change(self, function: Callable[[tuple[Token, ...]], tuple[Token, ...]]) -> None:
-        await self._state.update(function)
-
-    def _find(self, secret: str) -> Caller | None:
-        """Return the caller with this secret. Compares with every token, in constant time."""
-        digest = _digest(secret)
-        found: Caller | None = None
+    def _find(self, secret: str) -> tuple[str, Scope] | None:
+        """Return a caller's name and scope. Compares with every token, in constant time."""
+        digest, now = _digest(secret), self._clock.now()
+        found: tuple[str, Scope] | None = None
         if self._admin_digest is not None and hmac.compare_digest(digest, self._admin_digest):
-            found = Caller(who="SELINE_ADMIN_TOKEN", scope="admin")
+            found = "SELINE_ADMIN_TOKEN", "admin"
         for token in self._state.value:
-            if hmac.compare_digest(digest, token.digest) and self._is_valid(token):
-                found = Caller(who=f"token {token.id}", scope=token.scope)
+            valid = token.expires_at is None or token.expires_at > now
+            if hmac.compare_digest(digest, token.digest) and valid:
+                found = f"token {token.id}", token.scope
         return found
-
-    def _is_valid(self, token: Token) -> bool:
-        return token.expires_at is None or token.expires_at > self._clock.now()
 
 
 class _Failures:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from seline.access.tokens import Caller, Scope
+from seline.access.tokens import Scope
 from seline.errors import Forbidden, InvalidRequest, RouteNotFound
 from seline.http.context import context
 from seline.http.metrics import REQUESTS
@@ -51,7 +51,7 @@ async def access(request: web.Request, handler: _Handler) -> web.StreamResponse:
     if route is None and not request.path.startswith(PREFIX):
         return await handler(request)
     _check_browser(request)
-    caller = _authenticate(request, route)
+    who = _authenticate(request, route)
     unavailable = context(request).unavailable()
     if unavailable is not None:
         raise unavailable
@@ -60,7 +60,7 @@ async def access(request: web.Request, handler: _Handler) -> web.StreamResponse:
         check_coding(request)
     if request.method in _SAFE:
         return await handler(request)
-    return await _audited(request, handler, caller)
+    return await _audited(request, handler, who)
 
 
 @web.middleware
@@ -123,16 +123,17 @@ def _route_of(request: web.Request) -> Route | None:
     return request.config_dict[ROUTE].get((method, resource.canonical))
 
 
-def _authenticate(request: web.Request, route: Route | None) -> Caller:
+def _authenticate(request: web.Request, route: Route | None) -> str:
+    """Return who calls, for the audit log."""
     if is_control(request):
-        return Caller(who="control socket", scope="admin")
+        return "control socket"
     if "token" in request.query or "access_token" in request.query:
         raise InvalidRequest(
             "A token must not be in an address, because addresses are logged.",
             hint="Send it as `Authorization: Bearer …`, and revoke this one.",
         )
     needs: Scope = "read" if route is not None and route.scope == "read" else "admin"
-    caller = context(request).tokens.authenticate(
+    who = context(request).tokens.authenticate(
         _bearer(request), client=_client(request), needs=needs
     )
     if route is not None and route.scope == "control":
@@ -141,7 +142,7 @@ def _authenticate(request: web.Request, route: Route | None) -> Caller:
             hint="On the machine itself: `seline token list` beside the server; "
             "on Railway: `railway ssh` first.",
         )
-    return caller
+    return who
 
 
 def _bearer(request: web.Request) -> str | None:
@@ -172,7 +173,7 @@ def _check_browser(request: web.Request) -> None:
         )
 
 
-async def _audited(request: web.Request, handler: _Handler, caller: Caller) -> web.StreamResponse:
+async def _audited(request: web.Request, handler: _Handler, who: str) -> web.StreamResponse:
     outcome = "failed"
     try:
         response = await handler(request)
@@ -184,7 +185,7 @@ async def _audited(request: web.Request, handler: _Handler, caller: Caller) -> w
     finally:
         context(request).audit(
             {
-                "who": caller.who,
+                "who": who,
                 "what": f"{request.method} {request.path}",
                 "outcome": str(outcome),
             }

@@ -110,14 +110,13 @@ async def create_token(request: web.Request) -> web.StreamResponse:
         raise InvalidRequest(
             f"expires_at is an instant such as 2027-01-06T14:30:22Z, not {expires!r}."
         ) from error
-    made = await context(request).tokens.create(
+    token, secret = await context(request).tokens.create(
         scope=text_field(body, "scope") or "admin",
         label=text_field(body, "label") or "",
         expires_at=expires_at,
     )
-    shown = members(made.token, "scope", "expires_at")
-    token = {"success": True, "id": made.token.id, "token": made.secret, **shown}
-    return answer(token, status=201)
+    shown = members(token, "scope", "expires_at")
+    return answer({"success": True, "id": token.id, "token": secret, **shown}, status=201)
 
 
 async def list_tokens(request: web.Request) -> web.StreamResponse:

@@ -200,7 +200,7 @@ class Serving:
         if not self._first_token or tokens.has_any or self.settings.bind_is_public:
             return None
         try:
-            return (await tokens.create(scope="admin", label=FIRST_LABEL)).secret
+            return (await tokens.create(scope="admin", label=FIRST_LABEL))[1]
         except SelineError as error:
             _log.warning("could not create a first token: %s", error.message)
             return None

@@ -85,8 +85,8 @@ async def _call_everything(session: aiohttp.ClientSession, answers: dict[str, An
 
 
 async def _metrics(server: Serving, data_dir: Path) -> str:
-    token = await server.tokens.create(scope="read")
-    headers = {"Authorization": f"Bearer {token.secret}"}
+    _, secret = await server.tokens.create(scope="read")
+    headers = {"Authorization": f"Bearer {secret}"}
     async with (
         aiohttp.ClientSession(server.address, headers=headers) as session,
         session.get("/metrics") as response,

@@ -388,7 +388,7 @@ async def _fill_state(directory: Path) -> list[str]:
     async with open_seline(directory, lock_wait_s=0, storage__reserve_percent=0.001) as seline:
         tokens = Tokens(seline.store, admin_token=None)
         created = [await tokens.create(label=str(number)) for number in range(3)]
-        await tokens.revoke(created[0].token.id)
+        await tokens.revoke(created[0][0].id)
         created.append(await tokens.create(scope="read"))
         for number in range(3):
             jobs = seline.store.state("jobs.json", dict[str, JobRecord], dict)
@@ -400,7 +400,7 @@ async def _fill_state(directory: Path) -> list[str]:
             await alerts.take([Raised(type=AlertType.RECOVERY, subject=subject)])
         await alerts.close()
         await seline.data.prune()
-        return [token.secret for token in created]
+        return [secret for _, secret in created]
 
 
 def _job_record(seline: AwaitedSeline, number: int) -> dict[str, JobRecord]:

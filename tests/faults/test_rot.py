@@ -373,7 +373,7 @@ def _repair(seline: Seline, damages: Mapping[str, Damage], *, verify: bool) -> l
     for path in {*damages} - {PINS}:
         run_without_loop(store.state(Path(path).name, object, lambda: None).load())
     try:
-        return [run_without_loop(_tokens(seline).create()).secret]
+        return [run_without_loop(_tokens(seline).create())[1]]
     except (DocumentUnrecoverable, DocumentUnreadable):
         return []
 
@@ -774,7 +774,7 @@ async def test_damaged_tokens_admit_no_caller_and_block_no_document(workspace: P
     """The first token has no backup; one flipped bit in it must not stop the bot from reading."""
     async with open_seline(workspace, lock_wait_s=0) as seline:
         await seline.data.save_json("profile.json", {"n": 1})
-        secret = (await _tokens_of(seline).create()).secret
+        _, secret = await _tokens_of(seline).create()
     rot(workspace, TOKENS, "a flipped bit", random.Random(SEED))
     async with serving(settings_for(workspace)) as running, aiohttp.ClientSession() as session:
         await running.acquired()
@@ -787,9 +787,8 @@ async def test_damaged_tokens_admit_no_caller_and_block_no_document(workspace: P
                 health = await response.text()
         assert "tokens.json" in health
         assert await running.data.load_json("profile.json") == {"n": 1}
-        assert running.tokens.authenticate(
-            (await running.tokens.create()).secret, client="", needs="admin"
-        )
+        _, another = await running.tokens.create()
+        assert running.tokens.authenticate(another, client="", needs="admin")
 
 
 def _tokens_of(seline: AwaitedSeline) -> Tokens:

@@ -336,7 +336,7 @@ async def test_a_read_token_can_list_alerts_and_not_send_the_test(
     receiver: Receiver, tmp_path: Path
 ) -> None:
     async with running(tmp_path, receiver) as place:
-        reader = (await place.server.tokens.create(scope="read", label="page")).secret
+        _, reader = await place.server.tokens.create(scope="read", label="page")
         known = {"Authorization": f"Bearer {reader}"}
         looked, _, _ = await place.client.call("GET", "/alerts", **known)
         tested, problem, _ = await place.client.call("POST", "/alerts/test", **known)
