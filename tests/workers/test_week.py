@@ -21,7 +21,6 @@ from seline import open_seline
 from seline.domain.job import RUNS_KEPT
 from seline.settings import Job, Jobs
 from seline_workers import Worker
-from seline_workers.table import Row
 
 SPEED = 40_000
 WEEK = timedelta(days=7)
@@ -69,7 +68,7 @@ async def test_each_job_runs_as_often_as_scheduled_and_nothing_grows(
 
         return run
 
-    table = {name: Row(name=name, work=work(name), catch_up=False) for name in EXPECTED}
+    table = {name: work(name) for name in EXPECTED}
     async with open_seline(tmp_path) as seline:
         worker = Worker(seline.operations, HOURLY, clock=clock, table=table)
         await worker.start()

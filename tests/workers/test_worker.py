@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
@@ -16,12 +16,17 @@ from seline.errors import JobNotFound, StoreClosed, VolumeFull
 from seline.library import Seline
 from seline.settings import Job, Jobs
 from seline_workers import Worker
-from seline_workers.table import JOBS, Row
+from seline_workers.table import JOBS, Work
 
 OFTEN = Jobs(usage=Job(schedule="every 1 s", timeout_s=5.0))
 SELDOM = Jobs()
 HOUR = timedelta(hours=1)
 LIMIT = {"integrity": HOUR, "rotation": HOUR, "usage": HOUR, "export": 24 * HOUR}
+
+
+@pytest.fixture(autouse=True)
+def short_catch_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seline_workers.worker.CATCH_UP_AFTER", timedelta(seconds=1))
 
 
 @pytest.fixture
@@ -32,19 +37,19 @@ async def seline(tmp_path: Path) -> AsyncIterator[Seline]:
 
 def make_worker(
     seline: Seline,
-    *rows: Row,
+    work: Callable[[], Awaitable[str]] | None = None,
+    *,
     settings: Jobs = SELDOM,
     on_end: Callable[[Run, JobRecord], Awaitable[None]] | None = None,
 ) -> Worker:
-    table = {row.name: row for row in rows} if rows else JOBS
+    table = usage_job(work) if work else JOBS
     more = {"on_run_ended": on_end} if on_end else {}
     return Worker(seline.operations, settings, table=table, **more)
 
 
-def make_row(
-    work: Callable[[], Awaitable[str]], *, name: str = "usage", catch_up: bool = False
-) -> Row:
-    return Row(name=name, work=lambda _operations: work(), catch_up=catch_up)
+def usage_job(work: Callable[[], Awaitable[str]]) -> Mapping[str, Work]:
+    """Return a table with one job."""
+    return {"usage": lambda _operations: work()}
 
 
 async def wait_for_run(worker: Worker, name: str, count: int = 1) -> Run:
@@ -74,7 +79,7 @@ async def test_the_scheduler_repeats_a_job_until_the_worker_stops(seline: Seline
         count += 1
         return f"run {count}"
 
-    worker = make_worker(seline, make_row(work), settings=OFTEN)
+    worker = make_worker(seline, work, settings=OFTEN)
     await worker.start()
     run = await wait_for_run(worker, "usage", count=2)
     assert run.detail == "run 2"
@@ -90,7 +95,7 @@ async def test_two_requests_during_one_run_start_one_run(seline: Seline) -> None
         await release.wait()
         return "done"
 
-    worker = make_worker(seline, make_row(work))
+    worker = make_worker(seline, work)
     await worker.start(scheduled=False)
     first, second = worker.run_now("usage"), worker.run_now("usage")
     assert first.id == second.id
@@ -107,7 +112,7 @@ async def test_a_scheduled_run_during_another_run_is_recorded_as_skipped(seline:
         await release.wait()
         return "done"
 
-    worker = make_worker(seline, make_row(work), settings=OFTEN)
+    worker = make_worker(seline, work, settings=OFTEN)
     await worker.start()
     worker.run_now("usage")
     assert (await wait_for_run(worker, "usage")).outcome is RunOutcome.SKIPPED
@@ -128,7 +133,7 @@ async def test_a_failed_run_is_recorded_and_the_job_runs_again(seline: Seline) -
     async def record_outcome(run: Run, _record: JobRecord) -> None:
         outcomes.append(run.outcome)
 
-    worker = make_worker(seline, make_row(work), on_end=record_outcome)
+    worker = make_worker(seline, work, on_end=record_outcome)
     await worker.start(scheduled=False)
     details = []
     for count in (1, 2, 3):
@@ -145,7 +150,7 @@ async def test_a_job_that_hangs_ends_with_a_timeout(seline: Seline) -> None:
         return "never"
 
     jobs = Jobs(usage=Job(schedule="every 1 h", timeout_s=0.05))
-    worker = make_worker(seline, make_row(work), settings=jobs)
+    worker = make_worker(seline, work, settings=jobs)
     await worker.start(scheduled=False)
     worker.run_now("usage")
     run = await wait_for_run(worker, "usage")
@@ -166,7 +171,7 @@ async def test_stopping_the_worker_waits_for_a_running_job(seline: Seline) -> No
         ends.append("finished")
         return "done"
 
-    worker = make_worker(seline, make_row(work), settings=OFTEN)
+    worker = make_worker(seline, work, settings=OFTEN)
     await worker.start()
     async with asyncio.timeout(5):
         while not worker.jobs()[0].running:
@@ -186,11 +191,11 @@ async def test_a_run_that_the_stop_cuts_off_is_recorded_as_stopped(
         await asyncio.sleep(60)
         return "never"
 
-    worker = make_worker(seline, make_row(work))
+    worker = make_worker(seline, work)
     await worker.start(scheduled=False)
     worker.run_now("usage")
     await worker.stop()
-    restarted = make_worker(seline, make_row(work))
+    restarted = make_worker(seline, work)
     await restarted.start(scheduled=False)
     [run] = restarted.runs("usage")
     assert (run.outcome, run.detail) == (
@@ -206,11 +211,11 @@ async def test_an_overdue_job_runs_at_start_and_its_outcome_survives_a_restart(
     async def work() -> str:
         return "done"
 
-    first = make_worker(seline, make_row(work, catch_up=True))
+    first = make_worker(seline, work)
     await first.start()
     run = await wait_for_run(first, "usage")
     await first.stop()
-    second = make_worker(seline, make_row(work, catch_up=True))
+    second = make_worker(seline, work)
     await second.start()
     assert [recorded.id for recorded in second.runs("usage")] == [run.id]
     await asyncio.sleep(0.3)
@@ -276,7 +281,7 @@ async def test_jobs_keep_running_after_a_clock_jump(
     async def work() -> str:
         return "done"
 
-    table = {"usage": make_row(work)}
+    table = usage_job(work)
     worker = Worker(seline.operations, OFTEN, clock=jumping_clock, table=table)
     await worker.start()
     await wait_for_run(worker, "usage")
@@ -303,7 +308,7 @@ async def test_a_job_without_success_for_too_long_is_reported_as_overdue(
         seline.operations,
         jobs,
         clock=Clock(),
-        table={"usage": make_row(work)},
+        table=usage_job(work),
         on_overdue=lambda name, _since: reported.append(name),
     )
     await worker.start()

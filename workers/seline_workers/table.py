@@ -1,4 +1,4 @@
-"""The table of jobs: a row is a name and a thin function over the operations.
+"""The table of jobs: each has a name and a thin function over the operations.
 
 When each job runs, and for how long at most, is a setting (`jobs.<name>`).
 """
@@ -6,7 +6,6 @@ When each job runs, and for how long at most, is a setting (`jobs.<name>`).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from seline.domain.plural import counted
@@ -16,15 +15,6 @@ from seline.operations import Operations
 NAMED_MAX: Final = 3
 Work: TypeAlias = Callable[[Operations], Awaitable[str]]
 """Does the job and returns one line on what was done; raises what made it fail."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A job; `catch_up` runs it at start if a run was missed."""
-
-    name: str
-    work: Work
-    catch_up: bool = True
 
 
 async def integrity(operations: Operations) -> str:
@@ -63,12 +53,9 @@ async def export(operations: Operations) -> str:
     return await operations.exports.run()
 
 
-JOBS: Final[Mapping[str, Row]] = {
-    row.name: row
-    for row in (
-        Row(name="integrity", work=integrity),
-        Row(name="rotation", work=rotation),
-        Row(name="usage", work=usage),
-        Row(name="export", work=export),
-    )
+JOBS: Final[Mapping[str, Work]] = {
+    "integrity": integrity,
+    "rotation": rotation,
+    "usage": usage,
+    "export": export,
 }

@@ -20,8 +20,8 @@ from seline.domain.schedule import parse_schedule
 from seline.errors import SelineError
 from seline.operations import Operations
 from seline.settings import Job, Jobs
-from seline_workers.runs import JobTask, OnRunEnded, Runner, ignore
-from seline_workers.table import JOBS, Row
+from seline_workers.runs import OnRunEnded, Runner, ignore
+from seline_workers.table import JOBS, Work
 from seline_workers.timetable import Timetable
 from seline_workers.watchdog import watch
 
@@ -48,12 +48,11 @@ class Worker:
         clock: Clock | None = None,
         on_run_ended: OnRunEnded = ignore,
         on_overdue: OnOverdue = lambda _name, _last_success: None,
-        table: Mapping[str, Row] = JOBS,
+        table: Mapping[str, Work] = JOBS,
     ) -> None:
         self._clock = clock or operations.store.clock
         self._on_run_ended = on_run_ended
         self._on_overdue = on_overdue
-        self._table = table
         self._settings: dict[str, Job] = {name: getattr(settings, name) for name in table}
         self._schedules = {
             name: parse_schedule(job.schedule) for name, job in self._settings.items()
@@ -62,7 +61,10 @@ class Worker:
             "jobs.json", dict[str, JobRecord], dict[str, JobRecord]
         )
         self._runner = Runner(
-            {name: self._task(row, operations) for name, row in table.items()},
+            {
+                name: (partial(work, operations), self._settings[name].timeout_s)
+                for name, work in table.items()
+            },
             clock=self._clock,
             on_ended=self._ended,
         )
@@ -94,7 +96,7 @@ class Worker:
     # the port
 
     def jobs(self) -> Sequence[JobStatus]:
-        return [self._status(name) for name in self._table]
+        return [self._status(name) for name in self._settings]
 
     def run_now(self, name: str) -> Run:
         return self._runner.start(name)
@@ -106,15 +108,14 @@ class Worker:
 
     def _plan_everything(self) -> None:
         now = self._clock.now()
-        for place, (name, row) in enumerate(self._enabled()):
-            overdue = self._schedules[name].is_overdue(self._runner.record(name).last_success, now)
-            if row.catch_up and overdue:
+        for place, name in enumerate(self._enabled()):
+            if self._schedules[name].is_overdue(self._runner.record(name).last_success, now):
                 self._timetable.plan(name, now + CATCH_UP_AFTER * (place + 1))
             else:
                 self._timetable.plan(name, self._schedules[name].next_after(now))
 
-    def _enabled(self) -> list[tuple[str, Row]]:
-        return [(name, row) for name, row in self._table.items() if self._settings[name].enabled]
+    def _enabled(self) -> list[str]:
+        return [name for name, job in self._settings.items() if job.enabled]
 
     def _due(self, name: str) -> None:
         self._timetable.plan(name, self._schedules[name].next_after(self._clock.now()))
@@ -132,19 +133,14 @@ class Worker:
 
     def _report_overdue(self) -> None:
         now = self._clock.now()
-        for name, _ in self._enabled():
+        for name in self._enabled():
             last_success = self._runner.record(name).last_success
             since = max(last_success or self._counted_from, self._counted_from)
-            if now - since > 2 * self._schedules[name].period + self._allowed(name):
+            allowed = timedelta(seconds=self._settings[name].timeout_s)
+            if now - since > 2 * self._schedules[name].period + allowed:
                 self._on_overdue(name, last_success)
 
-    def _allowed(self, name: str) -> timedelta:
-        return timedelta(seconds=self._settings[name].timeout_s)
-
     # parts
-
-    def _task(self, row: Row, operations: Operations) -> JobTask:
-        return partial(row.work, operations), self._settings[row.name].timeout_s
 
     async def _ended(self, run: Run, record: JobRecord) -> None:
         await self._on_run_ended(run, record)
