@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from operator import attrgetter
@@ -81,14 +82,11 @@ def _resolved(
     warnings: tuple[str, ...],
     environ: Mapping[str, str],
 ) -> Settings:
-    sections: dict[str, Any] = {}
-    for section, make in SECTIONS.items():
-        given = {
-            name.rpartition(".")[2]: value
-            for name, value in values.items()
-            if name.rpartition(".")[0] == section
-        }
-        sections[section] = replace(make(), **given)
+    given: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for name, value in values.items():
+        section, _, key = name.rpartition(".")
+        given[section][key] = value
+    sections = {section: replace(make(), **given[section]) for section, make in SECTIONS.items()}
     jobs = {job.name: sections.pop(f"jobs.{job.name}") for job in fields(Jobs)}
     data_dir, data_dir_origin = _data_dir(sections["storage"], origins, environ)
     origins["storage.data_dir"] = data_dir_origin

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -161,10 +162,7 @@ SECTIONS: Final[Mapping[str, Callable[[], Any]]] = {
     "storage": Storage,
     "backups": Backups,
     "server": Server,
-    "jobs.integrity": lambda: Jobs().integrity,
-    "jobs.rotation": lambda: Jobs().rotation,
-    "jobs.usage": lambda: Jobs().usage,
-    "jobs.export": lambda: Jobs().export,
+    **{f"jobs.{job.name}": partial(getattr, Jobs(), job.name) for job in fields(Jobs)},
     "exports": Exports,
     "alerts": Alerting,
     "log": Log,
