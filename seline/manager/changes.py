@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from seline.domain.backup import Backup
 from seline.domain.blank_save import blank_save
-from seline.domain.document import ABSENT, Content, IfMatch, Json, Revision
+from seline.domain.document import ABSENT, Content, IfMatch, Json
 from seline.domain.json_codec import decode, encode_decoded
 from seline.domain.recovery import choose_backup
 from seline.domain.report import KeptIn
@@ -53,15 +53,6 @@ class BlankSaved:
     reason: str
     pinned: bool
     revision_before: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestoreChoice:
-    """The answer of a restore: the backup, its revision, and where the content before it goes."""
-
-    backup: Backup
-    revision: Revision
-    kept_in: KeptIn
 
 
 def look(current: Current) -> Decision:
@@ -178,12 +169,15 @@ def reset(current: Current) -> Decision:
 
 
 def restore(backup: str | None) -> Decide:
-    """Go back to a backup: the one named, or the newest sound one that differs from now."""
+    """Go back to a backup: the one named, or the newest sound one that differs from now.
+
+    The answer is the backup, its revision, and where the content before is kept.
+    """
 
     def decide(current: Current) -> Decision:
         _refuse_unreadable(current)
         chosen, content = _named(current, backup) if backup else _newest(current)
-        answer = RestoreChoice(backup=chosen, revision=content.revision, kept_in=_kept_in(current))
+        answer = (chosen, content.revision, _kept_in(current))
         return Put(content=content, always=True, alone=True, answer=answer)
 
     return decide

@@ -31,7 +31,7 @@ from seline.domain.report import Deleted, KeptIn, Pruned, Reset, Restored, Verif
 from seline.errors import BackupNotFound, InvalidRequest
 from seline.manager import backups, changes
 from seline.manager.blocks import Edit, Transaction
-from seline.manager.changes import Decide, RestoreChoice, not_found
+from seline.manager.changes import Decide, not_found
 from seline.manager.managed_store import ManagedStore
 from seline.manager.transfer import contents_of, export_of, import_contents, snapshot_of
 from seline.ports.futures import wait_for
@@ -218,14 +218,14 @@ class DataManager:
         Raises BackupNotFound with every backup tried and the reason why it cannot be used.
         """
         answer, outcome = await self._decided(_key(name), changes.restore(backup), dry_run=dry_run)
-        choice = cast("RestoreChoice", answer)
+        chosen, revision, kept_in = cast("tuple[Backup, Revision, KeptIn]", answer)
         return Restored(
             document=name,
-            backup=choice.backup.name,
-            taken_at=choice.backup.taken_at,
-            revision=choice.revision,
+            backup=chosen.name,
+            taken_at=chosen.taken_at,
+            revision=revision,
             undo=outcome.backup,
-            kept_in=choice.kept_in,
+            kept_in=kept_in,
             dry_run=dry_run,
         )
 

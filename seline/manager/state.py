@@ -98,7 +98,7 @@ class State(Generic[T]):
         """Do the same over an open store. Blocks."""
         try:
             self.accept(self._content(store))
-        except (DocumentUnrecoverable, _WrongShape) as error:
+        except DocumentUnrecoverable as error:
             self._reset(store, error)
         except (DocumentUnreadable, StorageError) as error:
             self.do_without(error)
@@ -149,19 +149,19 @@ class State(Generic[T]):
                 content=content,
                 always=always or bool(damage),
                 set_aside=damage,
-                answer=_Lost(damage) if damage else None,
+                answer=damage or None,
             )
 
         return Change(self.key, decide, retain=retain_state)
 
     def notice(self, outcome: Outcome) -> None:
         """Put the value in effect that a change of this document made current."""
-        if isinstance(outcome.answer, _Lost):
-            self._report_loss(outcome.answer.why)
+        if isinstance(outcome.answer, str):
+            self._report_loss(outcome.answer)
         try:
             self.accept(outcome.content)
-        except _WrongShape as error:  # edited by hand; the next read or change resets it
-            self.do_without(DocumentUnrecoverable(str(error), document=self.key.name))
+        except DocumentUnrecoverable as error:  # edited by hand; the next read or change resets it
+            self.do_without(error)
 
     def accept(self, content: Content | None) -> None:
         """Put the value of a content in effect."""
@@ -195,24 +195,22 @@ class State(Generic[T]):
                 raise
             return content
 
-    def _reset(self, store: DocumentStore, damage: Exception) -> None:
+    def _reset(self, store: DocumentStore, damage: SelineError) -> None:
         """Replace the document by its value after a loss; without a writable volume, in memory."""
         try:
             self.notice(_run(store, self.change(lambda value: value)))
         except StorageError as error:
             self.do_without(error)
-            self._report_loss(str(damage))
+            self._report_loss(damage.message)
 
     def _before(self, current: Current) -> tuple[T, str]:
         """Return the stored value and "", or the value after a loss and why the stored one is."""
         if isinstance(current.trouble, DocumentUnreadable):
             raise current.trouble
-        if current.trouble is not None:
-            return self._after_loss(), current.trouble.message
         try:
-            return self._decoded(current.content), ""
-        except _WrongShape as error:
-            return self._after_loss(), str(error)
+            return self._decoded(current.sound()), ""
+        except DocumentUnrecoverable as error:
+            return self._after_loss(), error.message
 
     def _report_loss(self, why: str) -> None:
         self._incidents.note(
@@ -227,7 +225,9 @@ class State(Generic[T]):
         try:
             stored = msgspec.json.decode(content.data, type=self._type)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _WrongShape(f"{self.key.name} has another shape: {error}.") from error
+            raise DocumentUnrecoverable(
+                f"{self.key.name} has another shape: {error}.", document=self.key.name
+            ) from error
         value: T = getattr(stored, self._field) if self._field else stored
         return value
 
@@ -239,13 +239,3 @@ class State(Generic[T]):
 def _run(store: DocumentStore, change: Change) -> Outcome:
     refuse_in_turn()
     return store.submit(Atom((change,))).result()[0]
-
-
-class _WrongShape(Exception):
-    """The document is sound JSON, but not of its type."""
-
-
-class _Lost(msgspec.Struct, frozen=True):
-    """The answer of a change that found the stored value lost."""
-
-    why: str
