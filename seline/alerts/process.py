@@ -35,7 +35,8 @@ from seline.domain.texts import Language
 from seline.errors import SelineError, VolumeFailed
 from seline.operations import Operations
 from seline.ports.alerts import AlertSink, Delivery
-from seline.ports.store import HANGING_S, DocumentStore
+from seline.ports.medium import HANGING_S
+from seline.ports.store import DocumentStore
 
 EVALUATE_EVERY_S: Final = 2.0
 OVER_CHECK_EVERY_S: Final = 30.0
@@ -157,8 +158,8 @@ class AlertProcess:
             self._last_report = report
             yield from report_signals(report, now)
         yield from pin_signals(self._store.pins.pins(), now)
-        yield from capability_signals(store.capabilities())
-        yield from failure_signals(store.trouble() or self._hang())
+        yield from capability_signals(store.medium.capabilities())
+        yield from failure_signals(store.medium.unavailable() or self._hang())
 
     async def _over_signals(self, store: DocumentStore) -> list[Signal]:
         """Return the signals that clear alerts about documents, every 30 s at most."""

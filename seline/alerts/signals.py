@@ -34,7 +34,8 @@ from seline.errors import (
     VolumeNotMounted,
     VolumeReadOnly,
 )
-from seline.ports.store import Capability, DocumentStore
+from seline.ports.medium import Capability
+from seline.ports.store import DocumentStore
 
 CHECKSUMS: Final = "checksums"
 RECENT: Final = QUIET

@@ -64,7 +64,7 @@ async def _read(request: web.Request) -> _Source:
     store = await managed.open()
     usage, backups, quarantined, writing = await managed.reading(lambda: _of_volume(store))
     return _Source(
-        figures=store.figures(),
+        figures=store.medium.counters(),
         usage=usage,
         backups=backups,
         quarantined=quarantined,
@@ -77,8 +77,9 @@ async def _read(request: web.Request) -> _Source:
 
 
 def _of_volume(store: DocumentStore) -> tuple[Usage, int, int, bool]:
-    backups = sum(store.backup_counts(BOT).values())
-    return store.usage(), backups, len(store.quarantine()), store.trouble() is None
+    medium = store.medium
+    quarantined, writing = len(medium.quarantine()), medium.unavailable() is None
+    return medium.usage(), medium.backup_count(BOT), quarantined, writing
 
 
 Samples: TypeAlias = "list[tuple[list[str], float]]"

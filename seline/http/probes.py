@@ -36,7 +36,7 @@ async def _lost(managed: ManagedStore) -> SelineError | None:
     """Return the error if the path no longer leads to the volume (V12)."""
     try:
         store = await managed.open()
-        failure = await managed.reading(store.trouble, limit_s=LOOK_S)
+        failure = await managed.reading(store.medium.unavailable, limit_s=LOOK_S)
     except VolumeBusy:
         return None
     except SelineError as closing:

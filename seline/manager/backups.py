@@ -13,7 +13,7 @@ from seline.domain.document import BOT, Content, DocumentKey, Revision
 from seline.domain.verdict import backup_word, usable_as_backup
 from seline.errors import BackupNotFound
 from seline.manager.pins import Pins
-from seline.ports.store import DocumentStore
+from seline.ports.store import DocumentStore, keys_with_backups
 
 LISTINGS_MAX: Final = 3
 
@@ -32,7 +32,7 @@ def judged_backups(store: DocumentStore, key: DocumentKey) -> list[Backup]:
 
 def every_backup(store: DocumentStore, pins: Pins) -> list[Backup]:
     """List every document's backups, unjudged, each with its reason."""
-    keys = [DocumentKey(BOT, document) for document in sorted(store.backup_counts(BOT))]
+    keys = keys_with_backups(store, BOT)
     return [backup for key in keys for backup in pins.reasoned(key, store.backups(key))]
 
 
@@ -59,7 +59,8 @@ def backup_revision(
 
 def has_copies(store: DocumentStore, key: DocumentKey) -> bool:
     """Whether a document has backups or quarantined bytes: what a purge would erase."""
-    return bool(store.backups(key)) or any(item.document == key.name for item in store.quarantine())
+    items = store.medium.quarantine()
+    return bool(store.backups(key)) or any(item.document == key.name for item in items)
 
 
 def _judged_backup(store: DocumentStore, key: DocumentKey, backup: Backup) -> Backup | None:

@@ -135,7 +135,7 @@ def delete(*, if_match: IfMatch = None, also: tuple[Change, ...] = ()) -> Decide
     """Remove the document; its content is kept as its newest backup."""
 
     def decide(current: Current) -> Decision:
-        if current.content is None and current.trouble is None:
+        if current.content is None and current.failure is None:
             raise not_found(current.key.name)
         _refuse_unreadable(current)
         check_match(current, if_match)
@@ -148,7 +148,7 @@ def purge(*, has_backups: bool, if_match: IfMatch = None, also: tuple[Change, ..
     """Erase the document, its backups and its quarantined bytes."""
 
     def decide(current: Current) -> Decision:
-        if current.content is None and current.trouble is None and not has_backups:
+        if current.content is None and current.failure is None and not has_backups:
             raise not_found(current.key.name)
         check_match(current, if_match)
         return Remove(purge=True, also=also)
@@ -158,7 +158,7 @@ def purge(*, has_backups: bool, if_match: IfMatch = None, also: tuple[Change, ..
 
 def reset(current: Current) -> Decision:
     """Give up a broken document; its bytes go to quarantine."""
-    if current.trouble is None:
+    if current.failure is None:
         if current.content is None:
             raise not_found(current.key.name)
         raise InvalidRequest(
@@ -196,7 +196,7 @@ def put_imported(content: Content) -> Decide:
 def delete_if_there(current: Current) -> Decision:
     """Remove a document that an import does not name."""
     _refuse_unreadable(current)
-    there = current.content is not None or current.trouble is not None
+    there = current.content is not None or current.failure is not None
     return Remove() if there else Leave()
 
 
@@ -207,7 +207,7 @@ def check_match(current: Current, if_match: IfMatch) -> None:
     revision = None if current.content is None else current.content.revision
     name = current.key.name
     if if_match is ABSENT:
-        if revision is not None or current.trouble is not None:
+        if revision is not None or current.failure is not None:
             raise RevisionMismatch(
                 f"{name} exists already; nothing was written.", document=name, current=revision
             )
@@ -243,13 +243,13 @@ def _guarded(
 
 def _refuse_unreadable(current: Current) -> None:
     """Raise the error of a file that the disk does not let be read; only `reset` moves it."""
-    if isinstance(current.trouble, DocumentUnreadable):
-        raise current.trouble
+    if isinstance(current.failure, DocumentUnreadable):
+        raise current.failure
 
 
 def _kept_in(current: Current) -> KeptIn:
     """Return where the content that a change replaces is kept."""
-    if current.trouble is not None:
+    if current.failure is not None:
         return KeptIn.QUARANTINE
     return KeptIn.NOWHERE if current.content is None else KeptIn.BACKUPS
 

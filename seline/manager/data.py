@@ -35,7 +35,8 @@ from seline.manager.changes import Decide, not_found
 from seline.manager.managed_store import ManagedStore
 from seline.manager.transfer import contents_of, export_of, import_contents, snapshot_of
 from seline.ports.futures import wait_for
-from seline.ports.store import Decision, Outcome, Put, QuarantineItem, Remove, Snapshot
+from seline.ports.medium import QuarantineItem
+from seline.ports.store import Decision, Outcome, Put, Remove, Snapshot
 
 _MISSING: Final[Any] = object()
 
@@ -275,17 +276,17 @@ class DataManager:
         """Return a document's bytes as they are on the volume, sound or not."""
         key = _key(name)
         store = await self.store.open()
-        return await self.store.reading(lambda: store.raw(key))
+        return await self.store.reading(lambda: store.medium.raw(key))
 
     async def quarantine(self) -> list[QuarantineItem]:
         """List the quarantined files, newest first."""
         store = await self.store.open()
-        return list(await self.store.reading(store.quarantine))
+        return list(await self.store.reading(store.medium.quarantine))
 
     async def read_quarantine(self, item: str) -> bytes:
         """Return a quarantined file's bytes. Raises DocumentNotFound."""
         store = await self.store.open()
-        return await self.store.reading(lambda: store.read_quarantine(item))
+        return await self.store.reading(lambda: store.medium.read_quarantine(item))
 
     # everything at once
 

@@ -14,11 +14,17 @@ from seline.ports.store import DocumentStore
 class Lifetime:
     """The store of one manager: opening, open, closed. Any thread."""
 
-    def __init__(self, prepare: Callable[[DocumentStore], Callable[[], None]]) -> None:
+    def __init__(
+        self,
+        prepare: Callable[[DocumentStore], Callable[[], None]],
+        *,
+        after_close: Callable[[], None],
+    ) -> None:
         """Call `prepare` with the open store; what it returns is called before the close."""
         self.store: DocumentStore | None = None
         self.closed = False
         self._prepare = prepare
+        self._after_close = after_close
         self._before_close: Callable[[], None] = lambda: None
         self._ready: Future[DocumentStore] = Future()
         self._ready.set_running_or_notify_cancel()
@@ -91,3 +97,4 @@ class Lifetime:
             return
         self._before_close()
         store.close()
+        self._after_close()

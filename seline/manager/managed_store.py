@@ -63,7 +63,7 @@ class ManagedStore:
             self.clock, wait_s=options.edit_wait_s, limit_s=options.edit_limit_s
         )
         self._incidents = Incidents(self.clock)
-        self._lifetime = Lifetime(self._prepare)
+        self._lifetime = Lifetime(self._prepare, after_close=lambda: self._reads.close())  # noqa: PLW0108  # it is made below
         self._reads = BoundedReads(self.clock, self._lifetime)
         self._served = ServedContent(
             self._lifetime, self._reads, look=self._look, incidents=self._incidents
@@ -222,7 +222,7 @@ class ManagedStore:
 
     def incidents(self) -> list[Incident]:
         """Return the incidents of the store and of the manager, each oldest first."""
-        stored = () if self.opened is None else self.opened.incidents()
+        stored = () if self.opened is None else self.opened.medium.incidents()
         return [*stored, *self._incidents.noted()]
 
     # parts

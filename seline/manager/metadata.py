@@ -35,7 +35,7 @@ class Metadata:
         self._writes = 0
         self._last_updated: datetime | None = None
         self.last_backup_at: datetime | None = None
-        self.usage = store.usage()
+        self.usage = store.medium.usage()
         """The usage as of the last report."""
         self._read()
         store.watch(self._count)
@@ -59,8 +59,8 @@ class Metadata:
     def write(self, *, wait_s: float = 0.0) -> None:
         """Write the report; a failure has no consequence. Waits for it up to `wait_s`."""
         try:
-            self.usage = self._store.usage()
-            future = self._store.write_report(encode(self.value(self.usage)))
+            self.usage = self._store.medium.usage()
+            future = self._store.medium.write_report(encode(self.value(self.usage)))
             if wait_s:
                 future.exception(timeout=wait_s)
         except (SelineError, OSError, TimeoutError):
@@ -84,7 +84,7 @@ class Metadata:
     def _read(self) -> None:
         """Continue with the values of the report, as far as it can be read."""
         try:
-            report = decode(self._store.read_report() or b"{}")
+            report = decode(self._store.medium.read_report() or b"{}")
             if not isinstance(report, dict):
                 return
             writes = report.get("total_writes", 0)

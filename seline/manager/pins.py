@@ -39,6 +39,7 @@ from seline.ports.store import (
     Leave,
     Outcome,
     Retain,
+    keys_with_backups,
 )
 
 CLOCK_SLACK: Final = timedelta(days=1)
@@ -74,7 +75,7 @@ class Pins:
         )
         self.load()
         store.watch(self._notice)
-        store.heed_pins(self.sheddable)
+        store.medium.heed_pins(self.sheddable)
 
     def load(self) -> None:
         """Read the pins again. Blocks."""
@@ -177,7 +178,7 @@ class Pins:
 
     def _every_backup(self) -> tuple[Pin, ...]:
         """Return a pin for each backup of the bot's documents (V8). Blocks."""
-        keys = [DocumentKey(BOT, document) for document in self._store.backup_counts(BOT)]
+        keys = keys_with_backups(self._store, BOT)
         contents = [
             (backup.document, revision)
             for key in keys
@@ -206,7 +207,7 @@ def _no_later_than_likely(now: datetime, store: DocumentStore) -> datetime:
     After a longer stop pins stay somewhat longer, which does no harm.
     """
     try:
-        report = decode(store.read_report() or b"{}")
+        report = decode(store.medium.read_report() or b"{}")
         last = parse_instant(str(report["last_updated"])) if isinstance(report, dict) else now
         return min(now, last + STEP_MAX)
     except (NotJson, KeyError, ValueError, OverflowError):

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Final, TypeVar, cast
+from typing import Final, TypeVar
 
 from seline.clock import Clock
 from seline.domain.document import Content, DocumentKey
@@ -25,12 +25,14 @@ from seline.errors import (
 from seline.manager.incidents import Incidents
 from seline.manager.lifetime import Lifetime
 from seline.ports.futures import in_loop, in_turn, wait_for
-from seline.ports.store import SLOW_S, DocumentStore, Outcome
+from seline.ports.medium import SLOW_S
+from seline.ports.store import DocumentStore, Outcome
 
 READ_S: Final = 10.0
 """Seconds after which a caller no longer waits for a read; the disk may never answer."""
 LISTING_S: Final = 60.0
 """The same for a read of all documents or backups."""
+READER_THREADS: Final = 3
 T = TypeVar("T")
 
 
@@ -40,6 +42,7 @@ class BoundedReads:
     def __init__(self, clock: Clock, lifetime: Lifetime) -> None:
         self._clock = clock
         self._lifetime = lifetime
+        self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="seline-reader")
         self._pending: dict[object, float] = {}
         """Since when each read in progress waits for the disk, in monotonic seconds."""
 
@@ -57,12 +60,12 @@ class BoundedReads:
         work = partial(self._measured, work, limit_s)
         if in_turn() or not (in_loop() or self.are_slow()):
             return work()
-        store = await self._lifetime.open_store()
+        await self._lifetime.open_store()
         try:
-            future = cast("Future[T]", store.later(work))
-        except StoreClosed:
+            future = self._threads.submit(work)
+        except RuntimeError as error:
             if self._lifetime.closed:
-                raise
+                raise StoreClosed from error
             return work()  # the interpreter shuts down and starts no more threads
         try:
             return await wait_for(future, timeout_s=None if limit_s == math.inf else limit_s)
@@ -78,6 +81,10 @@ class BoundedReads:
         """Run work that may read all documents or backups. Raises VolumeBusy."""
         return await self.bounded(work, limit_s=LISTING_S)
 
+    def close(self) -> None:
+        """End the reader threads. Idempotent."""
+        self._threads.shutdown()
+
     def are_slow(self) -> bool:
         """Whether an answer of the disk is overdue."""
         return self.busy_s() > SLOW_S
@@ -85,7 +92,7 @@ class BoundedReads:
     def busy_s(self) -> float:
         """Return for how many seconds a change or a read has waited for the disk."""
         now, store = self._clock.monotonic(), self._lifetime.store
-        changing_s = 0.0 if store is None else store.busy_s()
+        changing_s = 0.0 if store is None else store.medium.busy_s()
         return max([changing_s, *(now - since for since in list(self._pending.values()))])
 
     def _measured(self, work: Callable[[], T], limit_s: float) -> T:
@@ -165,7 +172,7 @@ class ServedContent:
         try:
             return (await wait_for(self._look(key)))[0].content
         except StorageError as error:
-            content = otherwise or await self._reads.bounded(lambda: store.rescue(key))
+            content = otherwise or await self._reads.bounded(lambda: store.medium.rescue(key))
             if content is None:
                 raise
             self._incidents.note(
@@ -179,7 +186,7 @@ class ServedContent:
     async def _last_known(
         self, store: DocumentStore, key: DocumentKey, judged: Judged
     ) -> Content | None:
-        content = await self._reads.bounded(lambda: store.rescue(key))
+        content = await self._reads.bounded(lambda: store.medium.rescue(key))
         if content is None:
             raise DocumentUnrecoverable(
                 f"{key.name} is being written just now ({judged.reason}), and no earlier content "

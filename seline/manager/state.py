@@ -190,7 +190,7 @@ class State(Generic[T]):
         try:
             return _run(store, Change(self.key, look, retain=retain_state)).content
         except StorageError:
-            content = store.rescue(self.key)
+            content = store.medium.rescue(self.key)
             if content is None:
                 raise
             return content
@@ -205,8 +205,8 @@ class State(Generic[T]):
 
     def _before(self, current: Current) -> tuple[T, str]:
         """Return the stored value and "", or the value after a loss and why the stored one is."""
-        if isinstance(current.trouble, DocumentUnreadable):
-            raise current.trouble
+        if isinstance(current.failure, DocumentUnreadable):
+            raise current.failure
         try:
             return self._decoded(current.sound()), ""
         except DocumentUnrecoverable as error:

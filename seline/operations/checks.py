@@ -24,7 +24,8 @@ from seline.manager.managed_store import ManagedStore
 from seline.operations.exports import Exporter
 from seline.operations.usage import UsageMonitor
 from seline.operations.verify import Verifier
-from seline.ports.store import HANGING_S, SLOW_S, DocumentStore
+from seline.ports.medium import HANGING_S, SLOW_S
+from seline.ports.store import DocumentStore
 
 RECENT: Final = timedelta(days=1)
 NAMES_SHOWN_MAX: Final = 10
@@ -75,7 +76,7 @@ def worst(checks: Iterable[Check]) -> Status:
 
 
 def _writing(facts: Facts) -> Result:
-    failure = facts.store.trouble()
+    failure = facts.store.medium.unavailable()
     if failure is not None:
         return Status.CRITICAL, failure.message, failure.hint
     if facts.managed.busy_s() > SLOW_S:
@@ -153,7 +154,9 @@ def _exports(facts: Facts) -> Result:
 
 
 def _volume(facts: Facts) -> Result:
-    missing = [capability for capability in facts.store.capabilities() if not capability.present]
+    missing = [
+        capability for capability in facts.store.medium.capabilities() if not capability.present
+    ]
     if not missing:
         return Status.OK, "it can do everything Seline needs", ""
     detail = "; ".join(f"{capability.name}: {capability.detail}" for capability in missing)
@@ -185,7 +188,9 @@ def _is_broken(store: DocumentStore, document: str) -> bool:
 
 def _quarantine(facts: Facts) -> Result:
     """Report what was quarantined within a day, also by an earlier process."""
-    recent = [item for item in facts.store.quarantine() if item.taken_at >= facts.now - RECENT]
+    recent = [
+        item for item in facts.store.medium.quarantine() if item.taken_at >= facts.now - RECENT
+    ]
     if not recent:
         return Status.OK, "nothing was set aside lately", ""
     names = ", ".join(sorted({item.document for item in recent})[:NAMES_SHOWN_MAX])
@@ -195,7 +200,7 @@ def _quarantine(facts: Facts) -> Result:
 
 
 def _reserve(facts: Facts) -> Result:
-    if facts.store.has_reserve():
+    if facts.store.medium.has_reserve():
         return None
     detail = "the emergency space is not there; it comes back when there is room"
     return Status.WARNING, detail, "Free space with `seline prune`, or enlarge the volume."

@@ -17,13 +17,13 @@ async def raw_document(store: ManagedStore, name: str) -> Spool:
     """Return a document's bytes as they are, sound or not. Raises DocumentNotFound."""
     key = DocumentKey(BOT, check_document_name(name))
     opened = await store.open()
-    return await _spooled(store, lambda: opened.raw(key))
+    return await _spooled(store, lambda: opened.medium.raw(key))
 
 
 async def quarantined(store: ManagedStore, item: str) -> Spool:
     """Return a quarantined file's bytes. Raises DocumentNotFound."""
     opened = await store.open()
-    return await _spooled(store, lambda: opened.read_quarantine(item))
+    return await _spooled(store, lambda: opened.medium.read_quarantine(item))
 
 
 async def sound_backup(store: ManagedStore, name: str, backup: str) -> tuple[Revision, Spool]:

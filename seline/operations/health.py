@@ -48,8 +48,8 @@ class Health:
     def _measured(self, store: DocumentStore) -> dict[str, Json]:
         self._verifier.read(store)
         self._exports.read(store)
-        self._last_usage = usage = store.usage()
-        self._last_backup_count = sum(store.backup_counts(BOT).values())
+        self._last_usage = usage = store.medium.usage()
+        self._last_backup_count = store.medium.backup_count(BOT)
         return self._body(store, usage, ask_disk=True)
 
     def _body(self, store: DocumentStore, usage: Usage, *, ask_disk: bool) -> dict[str, Json]:
@@ -67,7 +67,7 @@ class Health:
         last_full_at, forecast = self._verifier.last_full_at, self._monitor.forecast
         return {
             "status": _WORD.get(worst(checks), "healthy"),
-            "mount_path": store.place,
+            "mount_path": store.medium.place,
             "total_size_mb": megabytes(usage.files_bytes),
             "backup_size_mb": megabytes(usage.backups_bytes),
             "backup_count": self._last_backup_count,

@@ -21,7 +21,7 @@ from seline.domain.verdict import Verdict
 from seline.errors import BackupNotFound
 from seline.manager.managed_store import ManagedStore
 from seline.ports.futures import wait_for
-from seline.ports.store import DocumentStore, Retain
+from seline.ports.store import DocumentStore, Retain, keys_with_backups
 
 _log = logging.getLogger("seline.manager")
 _Ages = Mapping[str, DeletedFor]
@@ -66,8 +66,7 @@ class Pruner:
         """
 
         def missing() -> list[str]:
-            names = sorted(store.backup_counts(BOT))
-            return [n for n in names if store.peek(DocumentKey(BOT, n)) is Verdict.MISSING]
+            return [info.name for info in store.documents(BOT, deleted=True)]
 
         names = await self._store.reading(missing, limit_s=math.inf)
         before = await self._deleted.load()
@@ -80,8 +79,7 @@ class Pruner:
     def _plans(self, store: DocumentStore, ages: _Ages) -> list[tuple[DocumentKey, RetentionPlan]]:
         """Return the rotation plan of each document that has backups. Blocks."""
         plans = []
-        for document in sorted(store.backup_counts(BOT)):
-            key = DocumentKey(BOT, document)
+        for key in keys_with_backups(store, BOT):
             known = store.peek(key)
             plan = verified_plan(
                 store.backups(key),

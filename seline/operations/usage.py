@@ -58,7 +58,7 @@ class UsageMonitor:
     async def measure(self) -> UsageReport:
         """Measure the volume; the level rises at its mark and falls two points below it."""
         store = await self._store.open()
-        usage = await self._store.reading(store.usage)
+        usage = await self._store.reading(store.medium.usage)
         before = self._state.value if self._state.loaded else await self._state.load()
         level = next_level(before.level, max(usage.usage_ratio, usage.inodes_ratio))
         points = with_point(before.points, Point(self._store.clock.now(), usage.counted_bytes))
@@ -81,10 +81,10 @@ async def storage_info(managed: ManagedStore) -> dict[str, Json]:
 def _storage_info(
     store: DocumentStore, documents: Sequence[DocumentInfo], backups: Sequence[Backup]
 ) -> dict[str, Json]:
-    usage = store.usage()
+    usage = store.medium.usage()
     limit_bytes = usage.limit_bytes or usage.capacity_bytes
     return {
-        "mount_path": store.place,
+        "mount_path": store.medium.place,
         "data_files": [
             {
                 "name": info.name,

@@ -22,7 +22,7 @@ from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError
 from seline.manager.managed_store import ManagedStore
 from seline.manager.state import State
 from seline.ports.futures import in_loop
-from seline.ports.store import DocumentStore
+from seline.ports.store import DocumentStore, keys_with_backups
 
 FULL_EVERY: Final = timedelta(days=1)
 GIVE_WAY_MAX_S: Final = 0.02
@@ -118,9 +118,8 @@ class _Pass:
             for name in unsettled:
                 if not await self._document(name):
                     self._unsettled(name)
-        counts = await self._managed.reading(lambda: self._store.backup_counts(BOT))
-        for document in sorted(counts):
-            await self._check_backups(DocumentKey(BOT, document), since)
+        for key in await self._managed.listing(lambda: keys_with_backups(self._store, BOT)):
+            await self._check_backups(key, since)
         for info in await self._managed.reading(lambda: self._store.documents(SELINE)):
             await self._state(DocumentKey(SELINE, info.name))
 
@@ -179,16 +178,16 @@ class _Pass:
     async def _give_way(self) -> None:
         """Let changes go first, for a limited time."""
         waited_s = 0.0
-        while waited_s < GIVE_WAY_MAX_S and self._store.busy_s():
+        while waited_s < GIVE_WAY_MAX_S and self._store.medium.busy_s():
             await _sleep(GIVE_WAY_STEP_S)
             waited_s += GIVE_WAY_STEP_S
 
     def _fresh(self, key: DocumentKey) -> Judged:
-        self._store.drop_cached_pages(key)
+        self._store.medium.read_from_disk(key)
         return self._store.look(key)[0]
 
     async def _mend(self, key: DocumentKey, judged: Judged) -> None:
-        before = len(self._store.incidents())
+        before = len(self._store.medium.incidents())
         try:
             await self._managed.content_of(key, judged)
             edited = judged.verdict is Verdict.EDITED
@@ -200,7 +199,7 @@ class _Pass:
             outcome, detail = FindingOutcome.UNREADABLE, error.message
         except SelineError as error:
             outcome, detail = FindingOutcome.FAILED, error.message
-        incidents = self._store.incidents()[before:]
+        incidents = self._store.medium.incidents()[before:]
         lost = (incident.lost for incident in incidents if incident.document == key.name)
         self._found(key.name, None, str(judged.verdict), outcome, detail, next(lost, ""))
 
@@ -228,7 +227,7 @@ class _Pass:
                 )
 
     def _fresh_backup(self, key: DocumentKey, backup: Backup) -> Judged | None:
-        self._store.drop_cached_pages(key, backup.name)
+        self._store.medium.read_from_disk(key, backup.name)
         try:
             return self._store.read_backup(key, backup.name)
         except SelineError:

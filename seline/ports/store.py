@@ -1,11 +1,11 @@
-"""The document store: what every backend promises to the manager.
+"""The document store port: what every backend guarantees to the manager.
 
-A change is a *function from what is there to what shall be there*. Order of submission is order
-of effect; a store applies changes one after another, makes a batch of them current together, and
-answers nothing before the batch is durable.
+A change is a function from the current document to the new one. Changes take effect in the order
+in which they are submitted. A store applies them one after another, makes a batch of them current
+together, and answers none before the batch is durable.
 
-Every method may be called from any thread. What may take long returns a
-`concurrent.futures.Future`, so that callers with and without an event loop can wait for it.
+Any thread may call every method. Changes return a `concurrent.futures.Future`, which callers with
+and without an event loop can wait for.
 """
 
 from __future__ import annotations
@@ -13,69 +13,63 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias
 
 import msgspec
 
 from seline.domain.backup import Backup
-from seline.domain.counters import CounterValues
 from seline.domain.document import Content, DocumentInfo, DocumentKey, Json, Revision
-from seline.domain.incident import Incident
 from seline.domain.json_codec import decode
 from seline.domain.retention import RetentionPlan
-from seline.domain.usage import Usage
 from seline.domain.verdict import Judged, Verdict
-from seline.errors import DocumentNotFound, SelineError
-
-T = TypeVar("T")
+from seline.errors import SelineError
+from seline.ports.medium import Medium
 
 
 class Current(msgspec.Struct, frozen=True, kw_only=True):
-    """What a change finds when its turn comes.
+    """A document as its change finds it.
 
-    `content` is the sound content (after adoption of a hand edit or recovery, if those were
-    due), None where the document does not exist. `trouble` is set, and `content` None, where
-    there is content that cannot be served: DocumentUnrecoverable or DocumentUnreadable.
-    `updated_at` is the content's mtime. `backups` judges the document's backups from the newest
-    to the oldest, reading each only when it is asked for.
+    `content` is the sound content, after a recovery or the adoption of a hand edit; None if there
+    is no document. If its content cannot be served, `content` is None and `failure` is the
+    DocumentUnrecoverable or DocumentUnreadable. `updated_at` is the content's mtime. `backups`
+    reads and judges the backups one by one, newest first.
     """
 
     key: DocumentKey
     content: Content | None
-    trouble: SelineError | None
+    failure: SelineError | None
     updated_at: datetime | None
     now: datetime
     backups: Callable[[], Iterator[tuple[Backup, Judged]]]
     decoded: Json | msgspec.UnsetType = msgspec.UNSET
 
     def sound(self) -> Content | None:
-        """Return the content, None if there is no document; raise the trouble if there is one."""
-        if self.trouble is not None:
-            raise self.trouble
+        """Return the content, None if there is no document. Raises `failure`."""
+        if self.failure is not None:
+            raise self.failure
         return self.content
 
     def value(self) -> Json:
-        """Return what the content holds. It may be another change's too: it is never altered."""
+        """Return the decoded content; the caller must not modify it."""
         assert self.content is not None
         return decode(self.content.data) if self.decoded is msgspec.UNSET else self.decoded
 
 
 Retain: TypeAlias = Callable[[Sequence[Backup], Revision | None], RetentionPlan]
-"""Plans the rotation of one document's backups, given which revision is current there."""
+"""Plans the rotation of one document's backups, given its current revision."""
 
 
 class Put(msgspec.Struct, frozen=True, kw_only=True):
-    """Make `content` the document's. Equal bytes write nothing.
+    """Replace the document's content. Equal bytes write nothing.
 
-    `backup` keeps the content before it among the backups; `alone` asks that the content before
-    it be a published one, so that it can be kept (a blank save's). `always` marks changes that
-    emergencies may draw on the reserve for, whatever their size: restores and recoveries.
-    `also` adds changes to the same atom, decided after this one. `answer` is handed back.
-    `decoded` is what `content` holds, where it is at hand and nobody alters it any more: it saves
-    the next change of the batch from decoding it. `set_aside` says why the content before it is
-    useless although it is sound: it goes to quarantine instead of to the backups.
+    `backup` keeps the content before as a backup. `alone`: that content must have been published,
+    not be one of the same batch, so that it can be kept. `always`: a full volume takes the change,
+    from its reserve if need be (restores and recoveries). `also` adds changes to the same atom,
+    decided after this one. `answer` is returned in the outcome. `decoded` is the value of `content`
+    if the caller has it and no longer modifies it; the next change of the batch need not decode it.
+    `set_aside` says why the content before is useless although it is sound: it goes to quarantine
+    instead of the backups.
     """
 
     content: Content
@@ -89,9 +83,9 @@ class Put(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Remove(msgspec.Struct, frozen=True, kw_only=True):
-    """Make the document absent, keeping its content as newest backup; broken bytes in quarantine.
+    """Delete the document; its content becomes its newest backup, broken bytes go to quarantine.
 
-    `purge` erases the document with its backups and quarantined bytes instead.
+    `purge` erases the document, its backups and its files in quarantine instead.
     """
 
     purge: bool = False
@@ -100,7 +94,7 @@ class Remove(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Leave(msgspec.Struct, frozen=True, kw_only=True):
-    """Leave the document as it is."""
+    """Change nothing."""
 
     answer: object = None
 
@@ -109,11 +103,11 @@ Decision: TypeAlias = Put | Remove | Leave
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One document's change; `decide` is pure and may be asked more than once.
+    """One document's change.
 
-    `decide` raises a SelineError to refuse: then its atom changes nothing. `retain` plans the
-    rotation of the document's backups once the change is durable. `size_hint` is the number of
-    bytes it brings, as far as it is known, for the bound of the queue.
+    `decide` is pure and may be called more than once; it raises a SelineError to refuse, and then
+    its atom changes nothing. `retain` plans the rotation of the backups once the change is durable.
+    `size_hint` is the size of the new content in bytes, if known, for the limit of the queue.
     """
 
     key: DocumentKey
@@ -123,16 +117,17 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Atom(msgspec.Struct, frozen=True):
-    """Changes that take effect all or not at all (V5)."""
+    """Changes of which all take effect or none (V5)."""
 
     changes: tuple[Change, ...]
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one change: durable when it is handed out.
+    """The result of one change; it is durable.
 
-    `content` is the document's content after it (None: absent). `before` names the backup or
-    None; `changed` is False where nothing had to be written. `answer` is the decision's.
+    `content` is the document's content after it, None if there is no document. `changed` is False
+    if nothing was written. `backup` names the backup of the content before. `answer` is the
+    decision's.
     """
 
     content: Content | None
@@ -141,40 +136,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     answer: object = None
 
 
-SLOW_S: Final = 1.0
-"""A disk that has not answered for so long: nobody may wait for it on an event loop."""
-HANGING_S: Final = 30.0
-"""A disk that has not answered for so long does not just take its time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuarantineItem:
-    """Broken bytes that were set aside."""
-
-    name: str
-    document: str
-    taken_at: datetime
-    size_bytes: int
-
-
-def not_in_quarantine(item: str) -> DocumentNotFound:
-    """Return the error for an item that is not in quarantine."""
-    return DocumentNotFound(
-        f"{item} is not in quarantine.", hint="`seline quarantine` lists the items.", item=item
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capability:
-    """One thing the volume can or cannot do, and what that means."""
-
-    name: str
-    present: bool
-    detail: str
-
-
 class Snapshot(Protocol):
-    """Every document of one instant, held still while it is read (an export's)."""
+    """Every document of a space at one instant, kept while it is read."""
 
     @property
     def taken_at(self) -> datetime: ...
@@ -185,151 +148,85 @@ class Snapshot(Protocol):
         ...
 
     def open(self, name: str) -> Iterator[bytes]:
-        """Yield the document's sound bytes in pieces, judged whole before the first.
+        """Yield the document's sound bytes in pieces; all of them are judged before the first.
 
-        Raises DocumentUnrecoverable where neither the content nor a backup of it is sound,
-        before the first piece; StorageError where the disk fails later.
+        Raises DocumentUnrecoverable before the first piece if neither the content nor a backup is
+        sound, and StorageError if the disk fails later.
         """
         ...
 
 
 class DocumentStore(Protocol):
-    """Documents with backups, of one owner process (SPEC V1–V12)."""
+    """Documents with backups, written by one process (V1 to V8).
+
+    After `close` every method raises StoreClosed. Methods that return no future may block, except
+    `peek` and `watch`.
+    """
 
     @property
-    def place(self) -> str:
-        """Where the documents lie, as a person would name it (the data directory)."""
+    def medium(self) -> Medium:
+        """The store's disk."""
         ...
 
     def peek(self, key: DocumentKey) -> Content | Verdict | None:
-        """Return the current content if it is known without reading, else None.
+        """Return the current content if memory has it, MISSING if there is no document, else None.
 
-        Costs one stat; never waits. `Verdict.MISSING` for a document that does not exist.
+        Reads no file; it may stat one.
         """
         ...
 
     def look(self, key: DocumentKey) -> tuple[Judged, datetime | None]:
-        """Read and judge the document now; return the verdict and its mtime. Writes nothing."""
+        """Read and judge the document; return the verdict and its mtime. Writes nothing."""
         ...
 
-    def busy_s(self) -> float:
-        """Return for how many seconds the batch under way has been worked on, 0 without one."""
-        ...
+    def documents(self, space: str, *, deleted: bool = False) -> Sequence[DocumentInfo]:
+        """List the documents of a space, sorted by name.
 
-    def later(self, work: Callable[[], T]) -> Future[T]:
-        """Run reading work on the store's reader threads.
-
-        Raises StoreClosed; the future does where the store was closed before its turn came.
+        `deleted` lists the deleted documents that have backups instead; their `updated_at` is the
+        instant of the newest one. Raises StorageError.
         """
-        ...
-
-    def rescue(self, key: DocumentKey) -> Content | None:
-        """Return the newest sound content that can be had without writing, None if there is none.
-
-        For a document being edited (unsettled), and where nothing can be written.
-        """
-        ...
-
-    def submit(self, atom: Atom) -> Future[tuple[Outcome, ...]]:
-        """Queue an atom; the future holds its outcomes (one per change, `also` included).
-
-        A broken document is recovered, and a hand edit adopted, before its first change decides;
-        an atom of `Leave` decisions alone asks for just that. Raises VolumeBusy at once when the
-        queue is full; the future raises what refused the atom: then nothing of it was done.
-        Cancelling the future has no effect on the atom.
-        """
-        ...
-
-    def documents(self, space: str) -> Sequence[DocumentInfo]:
-        """List the documents, sorted by name. May read what was never read. Blocks."""
         ...
 
     def backups(self, key: DocumentKey) -> Sequence[Backup]:
-        """List a document's backups, newest first, unjudged. Blocks."""
-        ...
-
-    def backup_counts(self, space: str) -> dict[str, int]:
-        """Return the number of backups by document, of deleted documents too. Blocks."""
+        """List a document's backups, newest first, unjudged. Raises StorageError."""
         ...
 
     def read_backup(self, key: DocumentKey, backup: str) -> Judged:
-        """Judge one backup. Raises BackupNotFound. Blocks."""
+        """Read and judge one backup. Raises BackupNotFound."""
         ...
 
-    def rotate(self, key: DocumentKey, retain: Retain) -> Future[Sequence[Backup]]:
-        """Discard what `retain` drops, and return it; never the newest sound backup (V8).
+    def submit(self, atom: Atom) -> Future[tuple[Outcome, ...]]:
+        """Queue an atom; the future has one outcome per change, those of `also` included.
 
-        Only an `unguarded` plan may drop that one. The future raises StorageError; where the
-        backups could not be listed, nothing was discarded.
+        Before a document's first change decides, a broken document is recovered and a hand edit
+        adopted; an atom of `Leave` decisions does only that. The future raises the error that
+        refused the atom, which then changed nothing, or OutcomeUnknown. It cannot be cancelled.
+        Raises VolumeBusy if the queue is full.
         """
         ...
 
-    def heed_pins(
-        self, marked: Callable[[DocumentKey, Sequence[Backup]], Sequence[Backup]]
-    ) -> None:
-        """Ask `marked` which backups of a document are pinned before any is shed for room (V11)."""
-        ...
+    def rotate(self, key: DocumentKey, retain: Retain) -> Future[Sequence[Backup]]:
+        """Discard the backups that `retain` drops; the future has them.
 
-    def quarantine(self) -> Sequence[QuarantineItem]:
-        """List what was set aside, newest first. Blocks."""
-        ...
-
-    def read_quarantine(self, item: str) -> bytes:
-        """Return the bytes as they are. Raises DocumentNotFound. Blocks."""
-        ...
-
-    def raw(self, key: DocumentKey) -> bytes:
-        """Return the document's bytes as they lie there, sound or not. Blocks."""
-        ...
-
-    def drop_cached_pages(self, key: DocumentKey, backup: str | None = None) -> None:
-        """Make the next look at a document, or at one of its backups, ask the medium."""
-        ...
-
-    def write_report(self, data: bytes) -> Future[None]:
-        """Put the report (`metadata.json`) in place whole; it need not survive a power cut."""
-        ...
-
-    def read_report(self) -> bytes | None:
-        """Return the report as it lies there, None where there is none to be read."""
-        ...
-
-    def announce(self, **fields: object) -> None:
-        """Tell other processes where this one can be reached; best effort."""
-        ...
-
-    def has_reserve(self) -> bool:
-        """Whether the emergency space is there."""
+        The newest sound backup is kept (V8) unless the plan is `unguarded`. The future raises
+        StorageError; if the backups cannot be listed, none is discarded.
+        """
         ...
 
     def snapshot(self, space: str) -> Future[AbstractContextManager[Snapshot]]:
-        """Hold every document's current content still, between two batches."""
+        """Take a snapshot of a space between two batches; exit the context to release it."""
         ...
 
-    def usage(self) -> Usage:
-        """Measure the volume. Blocks."""
-        ...
-
-    def figures(self) -> CounterValues:
-        """Return what was counted since the store was opened."""
-        ...
-
-    def capabilities(self) -> Sequence[Capability]:
-        """Say what this volume can do, and what is missing."""
-        ...
-
-    def incidents(self) -> Sequence[Incident]:
-        """The incidents since the store was opened, oldest first, bounded."""
-        ...
-
-    def trouble(self) -> SelineError | None:
-        """Return why writes are refused just now, None when they are not."""
-        ...
-
-    def watch(self, notice: Callable[[DocumentKey, Outcome], None]) -> Callable[[], None]:
-        """Call `notice` on the writer's thread after each durable change; returns the end of it."""
+    def watch(self, watcher: Callable[[DocumentKey, Outcome], None]) -> Callable[[], None]:
+        """Call `watcher` after each durable change, on the writer's thread; return the stop."""
         ...
 
     def close(self) -> None:
-        """Carry out what is queued, then let go of the volume. Idempotent. Blocks."""
+        """Carry out what is queued, then close. Idempotent."""
         ...
+
+
+def keys_with_backups(store: DocumentStore, space: str) -> list[DocumentKey]:
+    """List the documents of a space that have backups, deleted ones included, by name. Blocks."""
+    infos = [*store.documents(space), *store.documents(space, deleted=True)]
+    return sorted(DocumentKey(space, info.name) for info in infos if info.backup_count)

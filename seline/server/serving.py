@@ -188,7 +188,7 @@ class Serving:
             if self._network:
                 await parts.alerts.report_failure(error)
             raise
-        store.announce(address=self.address or None)
+        store.medium.announce(address=self.address or None)
         self._status.failure = None
 
     async def _create_first_token(self) -> str | None:

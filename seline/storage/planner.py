@@ -41,7 +41,7 @@ BATCH_BYTES_MAX: Final = 32 << 20
 class Found(msgspec.Struct, frozen=True, kw_only=True):
     """What a store found of a document before a batch.
 
-    `content` is the sound content to go on from; `trouble` why there is none to serve. `repair`
+    `content` is the sound content to go on from; `failure` why there is none to serve. `repair`
     asks to publish `content` even if no change does (an adopted edit, a recovery). `unsaved` is
     sound content known from memory alone, to be kept as a backup before the file is replaced:
     the content before a hand edit, or the last known content of a file being edited. `broken`:
@@ -52,7 +52,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     judged: Judged
     content: Content | None
     updated_at: datetime | None
-    trouble: SelineError | None = None
+    failure: SelineError | None = None
     repair: bool = False
     unsaved: Content | None = None
     broken: bool = False
@@ -120,7 +120,7 @@ class _Draft:
 
     found: Found
     content: Content | None
-    trouble: SelineError | None
+    failure: SelineError | None
     touched: bool = False
     backup: bool = False
     purge: bool = False
@@ -131,7 +131,7 @@ class _Draft:
 
     def copy(self) -> _Draft:
         return _Draft(
-            self.found, self.content, self.trouble, self.touched, self.backup, self.purge,
+            self.found, self.content, self.failure, self.touched, self.backup, self.purge,
             self.always, self.retain, self.rested_on, self.decoded,
         )  # fmt: skip
 
@@ -197,7 +197,7 @@ class Planner:
         if draft is None:
             check_space_name(key.space)
             found = self.look(key)
-            draft = self._drafts[key] = _Draft(found, found.content, found.trouble)
+            draft = self._drafts[key] = _Draft(found, found.content, found.failure)
         return draft
 
     def _current(self, draft: _Draft) -> Current:
@@ -205,7 +205,7 @@ class Planner:
         return Current(
             key=key,
             content=draft.content,
-            trouble=draft.trouble,
+            failure=draft.failure,
             updated_at=self.now if draft.touched else draft.found.updated_at,
             now=self.now,
             backups=lambda: self.judged_backups(key),
@@ -263,7 +263,7 @@ def _remove(draft: _Draft, change: Change, remove: Remove) -> Step:
 
 
 def _touch(draft: _Draft, change: Change) -> None:
-    draft.trouble = None
+    draft.failure = None
     draft.touched = True
     draft.retain = change.retain or draft.retain
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeVar
 
 from seline.clock import Clock
 from seline.domain.backup import Backup, backup_name, next_stamp
@@ -23,18 +22,9 @@ from seline.domain.retention import verified_plan
 from seline.domain.usage import Usage
 from seline.domain.verdict import Judged, Verdict
 from seline.errors import BackupNotFound, DocumentNotFound, SelineError, StoreClosed, VolumeFull
-from seline.ports.store import (
-    Atom,
-    Capability,
-    Outcome,
-    QuarantineItem,
-    Retain,
-    Snapshot,
-    not_in_quarantine,
-)
+from seline.ports.medium import Capability, MarkPinned, QuarantineItem, not_in_quarantine
+from seline.ports.store import Atom, Outcome, Retain, Snapshot
 from seline.storage.planner import Found, Planner, Publish
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -57,15 +47,10 @@ class MemoryStore:
         self._documents_max = documents_max
         self._kept: dict[DocumentKey, _Kept] = {}
         self._lock = threading.RLock()
-        self._report: bytes | None = None
-        self._counting = Counters()
+        self._counters = Counters()
         self._watchers: list[Callable[[DocumentKey, Outcome], None]] = []
-        self._readers = ThreadPoolExecutor(2, thread_name_prefix="seline-reader")
         self._closed = False
-
-    @property
-    def place(self) -> str:
-        return ":memory:"
+        self.medium = MemoryMedium(self._kept, self._counters, self._check_open)
 
     def peek(self, key: DocumentKey) -> Content | Verdict | None:
         self._check_open()
@@ -77,18 +62,6 @@ class MemoryStore:
     def look(self, key: DocumentKey) -> tuple[Judged, datetime | None]:
         found = self._find(key)
         return found.judged, found.updated_at
-
-    def busy_s(self) -> float:
-        return 0.0
-
-    def later(self, work: Callable[[], T]) -> Future[T]:
-        try:
-            return self._readers.submit(self._unless_closed, work)
-        except RuntimeError as error:  # closed, or the interpreter is going down
-            raise StoreClosed from error
-
-    def rescue(self, key: DocumentKey) -> Content | None:
-        return self._find(key).content
 
     def submit(self, atom: Atom) -> Future[tuple[Outcome, ...]]:
         self._check_open()
@@ -102,7 +75,7 @@ class MemoryStore:
                     raise steps
                 self._check_count(plan.publishes)
             except BaseException as refusal:  # a caller's function may raise anything
-                self._counting.refuse(refusal)
+                self._counters.refuse(refusal)
                 future.set_exception(refusal)
                 return future
             made = {publish.key: self._publish(publish) for publish in plan.publishes}
@@ -111,26 +84,20 @@ class MemoryStore:
             )
             for step, outcome in zip(steps, outcomes, strict=True):
                 if outcome.changed:
-                    self._counting.answered(0.0)
+                    self._counters.answered(0.0)
                     for watcher in list(self._watchers):
                         watcher(step.key, outcome)
         future.set_result(outcomes)
         return future
 
-    def documents(self, space: str) -> Sequence[DocumentInfo]:
+    def documents(self, space: str, *, deleted: bool = False) -> Sequence[DocumentInfo]:
         self._check_open()
         with self._lock:
             return [
-                DocumentInfo(
-                    name=key.name,
-                    revision=kept.content.revision,
-                    size_bytes=kept.content.size_bytes,
-                    updated_at=kept.updated_at or self._clock.now(),
-                    verdict=str(Verdict.SOUND),
-                    backup_count=len(kept.backups),
-                )
+                self._info(key, kept)
                 for key, kept in sorted(self._kept.items())
-                if key.space == space and kept.content is not None
+                if key.space == space and (kept.content is None) is deleted
+                if kept.content is not None or kept.backups
             ]
 
     def backups(self, key: DocumentKey) -> Sequence[Backup]:
@@ -140,15 +107,8 @@ class MemoryStore:
             backups = [backup for backup, _ in kept.backups.values()]
             return sorted(backups, key=lambda backup: backup.stamp, reverse=True)
 
-    def backup_counts(self, space: str) -> dict[str, int]:
-        with self._lock:
-            return {
-                key.name: len(kept.backups)
-                for key, kept in self._kept.items()
-                if key.space == space and kept.backups
-            }
-
     def read_backup(self, key: DocumentKey, backup: str) -> Judged:
+        self._check_open()
         with self._lock:
             found = self._kept.get(key, _Kept()).backups.get(backup)
         if found is None:
@@ -158,46 +118,13 @@ class MemoryStore:
         return Judged(Verdict.SOUND, found[1])
 
     def rotate(self, key: DocumentKey, retain: Retain) -> Future[Sequence[Backup]]:
+        self._check_open()
         future: Future[Sequence[Backup]] = Future()
         future.set_result(self._rotate(key, retain))
         return future
 
-    def heed_pins(
-        self, marked: Callable[[DocumentKey, Sequence[Backup]], Sequence[Backup]]
-    ) -> None:
-        """Do nothing: memory sheds no backups."""
-
-    def quarantine(self) -> Sequence[QuarantineItem]:
-        return []
-
-    def read_quarantine(self, item: str) -> bytes:
-        raise not_in_quarantine(item)
-
-    def raw(self, key: DocumentKey) -> bytes:
-        content = self._find(key).content
-        if content is None:
-            raise DocumentNotFound(f"There is no document {key.name}.", document=key.name)
-        return content.data
-
-    def drop_cached_pages(self, key: DocumentKey, backup: str | None = None) -> None:
-        """Do nothing: memory has no pages to drop."""
-
-    def write_report(self, data: bytes) -> Future[None]:
-        self._report = data
-        future: Future[None] = Future()
-        future.set_result(None)
-        return future
-
-    def read_report(self) -> bytes | None:
-        return self._report
-
-    def announce(self, **fields: object) -> None:
-        """Do nothing: no other process can reach this memory."""
-
-    def has_reserve(self) -> bool:
-        return True
-
     def snapshot(self, space: str) -> Future[AbstractContextManager[Snapshot]]:
+        self._check_open()
         with self._lock:
             contents = {
                 key.name: kept.content
@@ -208,49 +135,27 @@ class MemoryStore:
         future.set_result(nullcontext(_Instant(self._clock.now(), contents)))
         return future
 
-    def usage(self) -> Usage:
-        with self._lock:
-            kept = [kept for key, kept in self._kept.items() if key.space != SELINE]
-            documents = sum(item.content.size_bytes for item in kept if item.content)
-            backups = sum(b.size_bytes for item in kept for b, _ in item.backups.values())
-        return Usage(
-            capacity_bytes=1 << 40,
-            used_bytes=documents + backups,
-            available_bytes=1 << 40,
-            files_bytes=documents + backups,
-            documents_bytes=documents,
-            backups_bytes=backups,
-            inodes_total=None,
-            inodes_free=None,
-            limit_bytes=None,
-            own_mount=False,
-        )
-
-    def figures(self) -> CounterValues:
-        return self._counting.figures()
-
-    def capabilities(self) -> Sequence[Capability]:
-        return [Capability(name="durability", present=False, detail="memory alone, no disk")]
-
-    def incidents(self) -> Sequence[Incident]:
-        return []
-
-    def trouble(self) -> SelineError | None:
-        return None
-
-    def watch(self, notice: Callable[[DocumentKey, Outcome], None]) -> Callable[[], None]:
-        self._watchers.append(notice)
-        return lambda: self._watchers.remove(notice)
+    def watch(self, watcher: Callable[[DocumentKey, Outcome], None]) -> Callable[[], None]:
+        self._watchers.append(watcher)
+        return lambda: self._watchers.remove(watcher)
 
     def close(self) -> None:
         self._closed = True
-        self._readers.shutdown()
 
     # parts
 
-    def _unless_closed(self, work: Callable[[], T]) -> T:
-        self._check_open()
-        return work()
+    def _info(self, key: DocumentKey, kept: _Kept) -> DocumentInfo:
+        newest = next(iter(self.backups(key)), None)
+        content, now = kept.content, self._clock.now()
+        deleted_at = now if newest is None else newest.taken_at
+        return DocumentInfo(
+            name=key.name,
+            revision=None if content is None else content.revision,
+            size_bytes=0 if content is None else content.size_bytes,
+            updated_at=deleted_at if content is None else kept.updated_at or now,
+            verdict=str(Verdict.MISSING if content is None else Verdict.SOUND),
+            backup_count=len(kept.backups),
+        )
 
     def _check_open(self) -> None:
         if self._closed:
@@ -321,6 +226,96 @@ class MemoryStore:
             for dropped in plan.drop:
                 self._kept[key].backups.pop(dropped.name, None)
             return list(plan.drop)
+
+
+class MemoryMedium:
+    """A `Medium` without a disk: it has room, and no broken files."""
+
+    place = ":memory:"
+
+    def __init__(
+        self,
+        kept: dict[DocumentKey, _Kept],
+        counters: Counters,
+        check_open: Callable[[], None],
+    ) -> None:
+        self._kept = kept
+        self._counters = counters
+        self._check_open = check_open
+        self._report: bytes | None = None
+
+    def usage(self) -> Usage:
+        self._check_open()
+        kept = [kept for key, kept in self._kept.items() if key.space != SELINE]
+        documents = sum(item.content.size_bytes for item in kept if item.content)
+        backups = sum(b.size_bytes for item in kept for b, _ in item.backups.values())
+        return Usage(
+            capacity_bytes=1 << 40,
+            used_bytes=documents + backups,
+            available_bytes=1 << 40,
+            files_bytes=documents + backups,
+            documents_bytes=documents,
+            backups_bytes=backups,
+            inodes_total=None,
+            inodes_free=None,
+            limit_bytes=None,
+            own_mount=False,
+        )
+
+    def has_reserve(self) -> bool:
+        return True
+
+    def backup_count(self, space: str) -> int:
+        return sum(len(kept.backups) for key, kept in self._kept.items() if key.space == space)
+
+    def heed_pins(self, mark: MarkPinned) -> None:
+        """Do nothing: memory sheds no backups."""
+
+    def capabilities(self) -> Sequence[Capability]:
+        return [Capability(name="durability", present=False, detail="memory alone, no disk")]
+
+    def unavailable(self) -> SelineError | None:
+        return None
+
+    def busy_s(self) -> float:
+        return 0.0
+
+    def counters(self) -> CounterValues:
+        return self._counters.figures()
+
+    def incidents(self) -> Sequence[Incident]:
+        return []
+
+    def quarantine(self) -> Sequence[QuarantineItem]:
+        return []
+
+    def read_quarantine(self, item: str) -> bytes:
+        raise not_in_quarantine(item)
+
+    def raw(self, key: DocumentKey) -> bytes:
+        content = self.rescue(key)
+        if content is None:
+            raise DocumentNotFound(f"There is no document {key.name}.", document=key.name)
+        return content.data
+
+    def rescue(self, key: DocumentKey) -> Content | None:
+        self._check_open()
+        return self._kept[key].content if key in self._kept else None
+
+    def read_from_disk(self, key: DocumentKey, backup: str | None = None) -> None:
+        """Do nothing: memory has no pages to drop."""
+
+    def write_report(self, data: bytes) -> Future[None]:
+        self._report = data
+        future: Future[None] = Future()
+        future.set_result(None)
+        return future
+
+    def read_report(self) -> bytes | None:
+        return self._report
+
+    def announce(self, **fields: object) -> None:
+        """Do nothing: no other process can reach this memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,21 +1,18 @@
-"""One suite for every document store: what the port promises, each backend keeps."""
+"""Test the `DocumentStore` port: every store passes the same tests, in two spaces."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from seline.domain.backup import Backup
-from seline.domain.document import ABSENT, BOT, SELINE, Content, DocumentKey
-from seline.domain.json_codec import decode, encode
-from seline.domain.retention import RetentionPlan, RetentionPolicy, plan_retention
+from seline.domain.document import ABSENT, BOT, SELINE, DocumentKey
+from seline.domain.json_codec import decode
+from seline.domain.retention import RetentionPolicy
 from seline.domain.verdict import Verdict
 from seline.errors import (
     BackupNotFound,
-    DocumentNotFound,
     InvalidDocumentName,
     NotAnObject,
     RevisionMismatch,
@@ -23,58 +20,29 @@ from seline.errors import (
 )
 from seline.manager import changes
 from seline.manager.encoding import Encoding
-from seline.ports.store import Atom, Change, Current, Decision, DocumentStore, Leave, Put, Remove
+from seline.ports.store import (
+    Atom,
+    Change,
+    Current,
+    Decision,
+    DocumentStore,
+    Leave,
+    Put,
+    Remove,
+    keys_with_backups,
+)
 from tests.clocks import FakeClock
-from tests.contract.memory_store import MemoryStore
-from tests.stores import open_store
+from tests.contract.saving import (
+    content,
+    drop_all,
+    put,
+    retain,
+    retain_five,
+    save,
+    value_of,
+)
 
 ENCODING = Encoding(document_bytes_max=1 << 20, depth_max=200)
-
-
-@pytest.fixture(params=["memory", "volume"])
-def store(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
-) -> Iterator[DocumentStore]:
-    opened: DocumentStore
-    if request.param == "memory":
-        opened = MemoryStore(clock=clock)
-    else:
-        opened = open_store(tmp_path, clock, strict=True)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture(params=[BOT, "alice"], ids=["the bot's space", "a space of its own"])
-def key(request: pytest.FixtureRequest) -> DocumentKey:
-    return DocumentKey(request.param, "user_profile.json")
-
-
-@pytest.fixture
-def other(key: DocumentKey) -> DocumentKey:
-    """A second document of the same space."""
-    return key._replace(name="lessons_learned.json")
-
-
-def content(value: object) -> Content:
-    return Content.of(encode(value))
-
-
-def retain_five(backups: list[Backup], _current: str | None) -> RetentionPlan:
-    return plan_retention(backups, RetentionPolicy())
-
-
-def save(key: DocumentKey, value: object, **options: object) -> Change:
-    decide = changes.save(content(value), **options)  # type: ignore[arg-type]
-    return Change(key, decide, retain=retain_five)  # type: ignore[arg-type]
-
-
-def put(store: DocumentStore, key: DocumentKey, value: object, **options: object) -> None:
-    store.submit(Atom((save(key, value, **options),))).result(10)
-
-
-def value_of(store: DocumentStore, key: DocumentKey) -> object:
-    judged, _ = store.look(key)
-    return None if judged.content is None else decode(judged.content.data)
 
 
 def test_what_was_saved_is_read(store: DocumentStore, key: DocumentKey) -> None:
@@ -86,8 +54,6 @@ def test_what_was_saved_is_read(store: DocumentStore, key: DocumentKey) -> None:
 def test_a_document_that_does_not_exist_is_missing(store: DocumentStore, key: DocumentKey) -> None:
     assert store.peek(key) is Verdict.MISSING
     assert store.look(key)[0].verdict is Verdict.MISSING
-    with pytest.raises(DocumentNotFound):
-        store.raw(key)
 
 
 def test_the_content_before_becomes_the_newest_backup(
@@ -171,7 +137,7 @@ def test_a_refused_change_does_not_stop_the_others(
 ) -> None:
     put(store, key, [1, 2])
     update = changes.update_field("x", 1, ENCODING)
-    refused = store.submit(Atom((Change(key, update, retain=retain_five),)))  # type: ignore[arg-type]
+    refused = store.submit(Atom((Change(key, update, retain=retain_five),)))
     accepted = store.submit(Atom((save(other, {"b": 2}),)))
     with pytest.raises(NotAnObject):
         refused.result(10)
@@ -182,12 +148,13 @@ def test_a_delete_leaves_the_content_as_newest_backup(
     store: DocumentStore, key: DocumentKey
 ) -> None:
     put(store, key, {"n": 1})
-    [outcome] = store.submit(
-        Atom((Change(key, changes.delete(), retain=retain_five),))  # type: ignore[arg-type]
-    ).result(10)
+    [outcome] = store.submit(Atom((Change(key, changes.delete(), retain=retain_five),))).result(10)
     assert store.peek(key) is Verdict.MISSING
     assert outcome.backup == store.backups(key)[0].name
-    assert store.backup_counts(key.space) == {key.name: 1}
+    assert list(store.documents(key.space)) == []
+    [deleted] = store.documents(key.space, deleted=True)
+    assert (deleted.name, deleted.verdict, deleted.backup_count) == (key.name, "missing", 1)
+    assert deleted.updated_at == store.backups(key)[0].taken_at
 
 
 def test_a_purge_leaves_nothing(store: DocumentStore, key: DocumentKey) -> None:
@@ -207,7 +174,7 @@ def test_concurrent_changes_of_one_document_lose_none(
 
     def work() -> None:
         for _ in range(20):
-            store.submit(Atom((Change(key, add, retain=retain_five),))).result(20)  # type: ignore[arg-type]
+            store.submit(Atom((Change(key, add, retain=retain_five),))).result(20)
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
@@ -310,20 +277,69 @@ def test_documents_whose_names_start_alike_never_share_backups(
     assert {backup.document for backup in store.backups(short)} == {"user.json"}
 
 
-def test_watchers_hear_of_durable_changes_alone(store: DocumentStore, key: DocumentKey) -> None:
-    heard: list[str] = []
-    stop = store.watch(lambda key, _outcome: heard.append(key.name))
+def test_a_watcher_is_called_after_each_durable_change_until_it_is_stopped(
+    store: DocumentStore, key: DocumentKey
+) -> None:
+    notified: list[str] = []
+    stop = store.watch(lambda key, _outcome: notified.append(key.name))
     put(store, key, {"n": 1})
     put(store, key, {"n": 1})
     stop()
     put(store, key, {"n": 2})
-    assert heard == [key.name]
+    assert notified == [key.name]
 
 
-def test_a_closed_store_says_so(store: DocumentStore, key: DocumentKey) -> None:
+def test_a_rotation_discards_what_the_plan_drops_and_returns_it(
+    store: DocumentStore, key: DocumentKey
+) -> None:
+    for number in range(4):
+        put(store, key, {"n": number})
+    dropped = store.rotate(key, retain(RetentionPolicy(keep_newest=2))).result(10)
+    assert len(dropped) == 1
+    assert dropped[0].name not in {backup.name for backup in store.backups(key)}
+    assert len(store.backups(key)) == 2
+
+
+def test_a_rotation_keeps_the_newest_sound_backup(store: DocumentStore, key: DocumentKey) -> None:
+    put(store, key, {"n": 1})
+    put(store, key, {"n": 2})
+    dropped = store.rotate(key, drop_all).result(10)
+    assert list(dropped) == []
+    assert len(store.backups(key)) == 1
+
+
+def test_every_document_with_backups_is_listed_once(
+    store: DocumentStore, key: DocumentKey, other: DocumentKey
+) -> None:
+    for document in (key, other, key._replace(name="new.json")):
+        put(store, document, {"n": 1})
+    put(store, other, {"n": 2})
+    store.submit(Atom((Change(key, changes.delete(), retain=retain_five),))).result(10)
+    assert keys_with_backups(store, key.space) == [other, key]
+
+
+CALLS: dict[str, Callable[[DocumentStore, DocumentKey], object]] = {
+    "peek": lambda store, key: store.peek(key),
+    "look": lambda store, key: store.look(key),
+    "documents": lambda store, key: store.documents(key.space),
+    "backups": lambda store, key: store.backups(key),
+    "read_backup": lambda store, key: store.read_backup(key, f"{key.name[:-5]}_20250106_143022"),
+    "submit": lambda store, key: store.submit(Atom((save(key, {"n": 1}),))),
+    "rotate": lambda store, key: store.rotate(key, retain_five),
+    "snapshot": lambda store, key: store.snapshot(key.space),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_closed_store_refuses_every_call(
+    store: DocumentStore, key: DocumentKey, call: str
+) -> None:
     store.close()
     store.close()
     with pytest.raises(StoreClosed):
-        store.submit(Atom((save(key, {"n": 1}),)))
-    with pytest.raises(StoreClosed):
-        store.peek(key)
+        CALLS[call](store, key)
+
+
+def test_every_method_of_the_port_is_tested_after_close() -> None:
+    methods = {name for name in vars(DocumentStore) if not name.startswith("_")}
+    assert methods == {*CALLS, "medium", "watch", "close"}

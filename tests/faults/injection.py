@@ -23,7 +23,7 @@ def store_of(seline: Seline) -> VolumeStore:
 
 
 def incident_kinds(seline: Seline) -> list[str]:
-    return [incident.kind for incident in store_of(seline).incidents()]
+    return [incident.kind for incident in store_of(seline).medium.incidents()]
 
 
 def backup_values(seline: Seline, name: str = A) -> list[Json]:

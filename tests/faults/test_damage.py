@@ -61,7 +61,7 @@ def test_every_flipped_bit_is_recovered_from_memory_without_loss(
         for bit in range((directory / NAME).stat().st_size * 8):
             flip(directory / NAME, bit)
             assert seline.data.load_json(NAME) == VALUE, bit
-        assert all(not incident.lost for incident in store_of(seline).incidents())
+        assert all(not incident.lost for incident in store_of(seline).medium.incidents())
         assert len(seline.data.quarantine()) > 50
 
 

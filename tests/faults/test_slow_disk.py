@@ -19,10 +19,10 @@ import pytest
 from seline import blocking, library
 from seline.domain.document import BOT, DocumentKey
 from seline.errors import DocumentTooLarge, OutcomeUnknown, VolumeBusy, VolumeFailed
+from seline.manager.reads import READER_THREADS
 from seline.ports.futures import run_without_loop
 from seline.server import Serving, serving
 from seline.storage.volume import files, writer
-from seline.storage.volume.store import READER_THREADS
 from tests.integration.test_http import ADMIN, Client, settings_for
 
 NAME = "user_profile.json"
@@ -144,7 +144,7 @@ async def test_reads_that_hang_raise_volume_busy_and_health_reports_it(
     with monkeypatch.context() as patch:
         patch.setattr(files, "read_whole", blocked_read)
         for name in names:
-            store.drop_cached_pages(DocumentKey(BOT, name))
+            store.medium.read_from_disk(DocumentKey(BOT, name))
         try:
             reads = await asyncio.gather(*map(data.load_json, names), return_exceptions=True)
             with pytest.raises(VolumeBusy):

@@ -106,9 +106,9 @@ def test_a_broken_document_is_recovered_within_its_space(
     [outcome] = again.submit(Atom((Change(KEY, changes.look),))).result(10)
 
     assert outcome.content == Content.of(encode({"n": 1}))
-    [item] = again.quarantine()
+    [item] = again.medium.quarantine()
     assert item.document == "alice+user_profile.json"
-    assert again.read_quarantine(item.name) == broken
+    assert again.medium.read_quarantine(item.name) == broken
     assert value_of(again, BOTS) == {"n": 2}
     again.close()
 
@@ -136,7 +136,7 @@ def test_usage_and_the_limit_of_documents_cover_every_space(tmp_path: Path) -> N
     store.close()
 
     again = open_store(tmp_path, documents_max=2)
-    assert again.usage().documents_bytes == 2 * 4096
+    assert again.medium.usage().documents_bytes == 2 * 4096
     with pytest.raises(VolumeFull, match="2 documents"):
         save(again, DocumentKey("bob", KEY.name), {"n": 1})
     again.close()
@@ -148,7 +148,7 @@ def test_old_backups_of_every_space_make_room(
     for key in (KEY, BOTS):
         for number in range(4):
             save(store, key, {"n": number})
-    monkeypatch.setattr(store._disk_usage, "usage", lambda **_: _full(store))
+    monkeypatch.setattr(store.medium._disk_usage, "usage", lambda **_: _full(store))
 
     with pytest.raises(VolumeFull):
         save(store, DocumentKey(BOT, "more.json"), {"more": "x" * 5000})
@@ -157,7 +157,7 @@ def test_old_backups_of_every_space_make_room(
 
 
 def _full(store: VolumeStore) -> object:
-    usage = type(store._disk_usage).usage(store._disk_usage)
+    usage = type(store.medium._disk_usage).usage(store.medium._disk_usage)
     return replace(usage, capacity_bytes=100, used_bytes=100, available_bytes=0)
 
 
@@ -193,4 +193,4 @@ def test_a_space_removed_by_hand_is_made_again(store: VolumeStore, tmp_path: Pat
     save(store, KEY, {"n": 2})
 
     assert value_of(store, KEY) == {"n": 2}
-    assert "remade" in [incident.kind for incident in store.incidents()]
+    assert "remade" in [incident.kind for incident in store.medium.incidents()]

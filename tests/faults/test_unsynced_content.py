@@ -146,7 +146,7 @@ def test_a_volume_without_directory_sync_opens_and_names_the_missing_capability(
         seline.data.save_json(A, {"n": 1})
         missing = [
             capability.name
-            for capability in store_of(seline).capabilities()
+            for capability in store_of(seline).medium.capabilities()
             if not capability.present
         ]
 

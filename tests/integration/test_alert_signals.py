@@ -58,7 +58,7 @@ from seline.errors import (
 from seline.manager import DataManager, ManagedStore
 from seline.operations import Operations
 from seline.ports.alerts import Delivery
-from seline.ports.store import Capability
+from seline.ports.medium import Capability
 from tests.clocks import FakeClock
 from tests.stores import managed, open_store, options
 
@@ -128,7 +128,7 @@ class Place:
     async def until(self, *, busy: bool) -> None:
         """Wait until the store is busy with a batch, or idle."""
         async with asyncio.timeout(30):
-            while bool(self.store.busy_s()) is not busy:
+            while bool(self.store.medium.busy_s()) is not busy:
                 await asyncio.sleep(0.001)
                 self.clock.elapsed_s += 0.001
 
@@ -692,7 +692,7 @@ async def test_a_volume_without_room_is_no_disk_error(
         patch.setattr(os, "unlink", refuse)
         await place.save()
 
-    assert "no_room" in {incident.kind for incident in place.store.incidents()}
+    assert "no_room" in {incident.kind for incident in place.store.medium.incidents()}
     assert await place.evaluate(times=3) == []
 
 
@@ -737,7 +737,7 @@ async def test_events_older_than_a_day_are_not_notified_without_a_record(place: 
     place.clock.advance(DAY_S + 1)
 
     assert await place.evaluate(times=3) == []
-    assert place.store.incidents()
+    assert place.store.medium.incidents()
 
 
 async def test_a_restart_notifies_nothing_again(place: Place) -> None:

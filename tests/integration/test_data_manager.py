@@ -54,7 +54,7 @@ async def use_and_close():
     async with seline.data.edit("a.json") as value:
         value["n"] += 1
     store = await seline.store.open()
-    store.drop_cached_pages(DocumentKey("", "a.json"))
+    store.medium.read_from_disk(DocumentKey("", "a.json"))
     print(await seline.data.load_json("a.json"), len(await seline.data.documents()))
     await seline.close()
 

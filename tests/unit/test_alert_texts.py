@@ -52,7 +52,7 @@ from seline.domain.report import Finding, FindingOutcome, VerifyReport
 from seline.domain.texts import LANGUAGES, Language, fields_of
 from seline.domain.usage import LEVELS, UsageLevel
 from seline.errors import DocumentUnrecoverable, VolumeFailed, VolumeNotMounted
-from seline.ports.store import Capability
+from seline.ports.medium import Capability
 from seline.settings import setting_names
 from tests.unit.values import NOON
 

@@ -18,6 +18,7 @@ from seline.domain.retention import plan_shedding
 from seline.domain.usage import Room, room_for
 from seline.domain.verdict import Verdict
 from seline.errors import VolumeFull
+from seline.ports.medium import MarkPinned
 from seline.storage.planner import Plan, Publish
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.disk_usage import DiskUsage, blocks
@@ -34,7 +35,7 @@ TELL_SHED_EVERY_S: Final = 3600.0
 _log = logging.getLogger("seline.storage")
 
 
-def _unmarked(_key: DocumentKey, backups: Sequence[Backup]) -> Sequence[Backup]:
+def _unpinned(_key: DocumentKey, backups: Sequence[Backup]) -> Sequence[Backup]:
     return backups
 
 
@@ -49,7 +50,7 @@ class Admission:
     documents_max: int
     events: Events
     _documents: int = 0
-    _marked: Callable[[DocumentKey, Sequence[Backup]], Sequence[Backup]] = _unmarked
+    _mark_pinned: MarkPinned = _unpinned
     _shed_again_at: float = 0.0
     _tell_shed_again_at: float = 0.0
 
@@ -77,11 +78,9 @@ class Admission:
         counted = [space for space in self.volume.spaces if space != SELINE]
         self._documents = sum(len(self.volume.document_names(space)) for space in counted)
 
-    def heed_pins(
-        self, marked: Callable[[DocumentKey, Sequence[Backup]], Sequence[Backup]]
-    ) -> None:
-        """Mark a document's pinned backups with `marked` before any is shed (V11)."""
-        self._marked = marked
+    def heed_pins(self, mark: MarkPinned) -> None:
+        """Ask `mark` for the pinned backups before any is shed (V11)."""
+        self._mark_pinned = mark
 
     def ways_to_make_room(self, plan: Plan) -> list[Callable[[], bool]]:
         """Return what may be tried, once each, where the disk is full all the same.
@@ -156,7 +155,7 @@ class Admission:
             for document in self.rotation.backup_indexes.of(space).counts()
         ]
         return {
-            key: self._marked(key, self.rotation.backup_indexes.of(key.space).of(key.name))
+            key: self._mark_pinned(key, self.rotation.backup_indexes.of(key.space).of(key.name))
             for key in keys
         }
 

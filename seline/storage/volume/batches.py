@@ -60,7 +60,7 @@ class Batches:
     reopener: Reopener
     after_commit: Callable[[], None] | None = None
     _busy_since_s: float | None = None
-    _counting: Counters = field(default_factory=Counters)
+    _counters: Counters = field(default_factory=Counters)
 
     def process(self, batch: Sequence[Pending]) -> None:
         """Settle every pending atom, in order, in as few commits as can be.
@@ -104,9 +104,9 @@ class Batches:
         since = self._busy_since_s
         return 0.0 if since is None else self.clock.monotonic() - since
 
-    def figures(self, *, queued: int) -> CounterValues:
+    def counters(self, *, queued: int) -> CounterValues:
         """Return what was counted since the store was opened."""
-        return self._counting.figures(queued=queued, flushes=files.flushes())
+        return self._counters.figures(queued=queued, flushes=files.flushes())
 
     # one commit
 
@@ -185,7 +185,7 @@ class Batches:
         for publish in current:
             self._rotate(publish, committed)
             if publish.found.broken or publish.found.repair:
-                self._counting.recoveries += self.events.repaired(publish, now)
+                self._counters.recoveries += self.events.repaired(publish, now)
         if any(publish.found.broken for publish in current):
             self._quietly(self.rotation.bound_quarantine)
 
@@ -213,7 +213,7 @@ class Batches:
             self.events.disk_error(error, "Tidying up")
 
     def _answer(self, plan: Plan, taken: Sequence[Pending], committed: Committed) -> None:
-        self._counting.batches += bool(plan.publishes)
+        self._counters.batches += bool(plan.publishes)
         with one_wakeup():
             self._settle(plan, taken, committed)
 
@@ -230,7 +230,7 @@ class Batches:
             outcomes = tuple(step.outcome(committed.backups) for step in steps)
             for step, outcome in zip(steps, outcomes, strict=True):
                 if outcome.changed:
-                    self._counting.answered(now_s - pending.queued_at_s)
+                    self._counters.answered(now_s - pending.queued_at_s)
                     self.events.changed(step.key, outcome)
             unerased = [step.key for step in steps if step.key in committed.unerased]
             if unerased:
@@ -239,7 +239,7 @@ class Batches:
                 pending.future.set_result(outcomes)
 
     def _refuse(self, waiting: Sequence[Pending], error: BaseException) -> None:
-        self._counting.refuse(error, len(waiting))
+        self._counters.refuse(error, len(waiting))
         for pending in waiting:
             pending.future.set_exception(error)
 

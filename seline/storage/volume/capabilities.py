@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from seline.domain.checksum import ATTRIBUTE, ATTRIBUTE_BYTES_MAX, checksum_of, encode_checksum
 from seline.domain.document import Content, DocumentKey
-from seline.ports.store import Capability
+from seline.ports.medium import Capability
 from seline.storage.volume import files
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.mounts import NETWORK_KINDS, Mount, journal_missing, mount_of

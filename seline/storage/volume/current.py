@@ -54,7 +54,7 @@ class CurrentDocuments:
                 before = self._content_before_edit(key, judged.content)
                 return replace(found, content=judged.content, unsaved=before, repair=judged.settled)
             case Verdict.UNREADABLE:
-                return replace(found, broken=True, trouble=unreadable(key, judged))
+                return replace(found, broken=True, failure=unreadable(key, judged))
             case Verdict.UNSETTLED | Verdict.TORN | Verdict.ALTERED:
                 return self._way_back(found)
 
@@ -104,7 +104,7 @@ class CurrentDocuments:
             return replace(found, content=remembered)
         choice = choose_backup(self.backups(found.key))
         if choice.chosen is None:
-            return replace(found, repair=False, trouble=_unrecoverable(found, choice.reasons()))
+            return replace(found, repair=False, failure=_unrecoverable(found, choice.reasons()))
         backup, content = choice.chosen
         return replace(found, source=backup, content=content)
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Generator
+from typing import Concatenate, Final, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from seline.clock import Clock, instant_text
 from seline.domain.document import BOT, SELINE, is_document_name, is_space_name
@@ -40,6 +41,11 @@ _BLANK: Final = b" \t\r\n\0"
 """What a power cut may leave of a file that was not synced: no bytes, or NULs."""
 _open_volumes: weakref.WeakSet[VolumeDirectory] = weakref.WeakSet()
 _open_volumes_lock = threading.Lock()
+
+
+_S = TypeVar("_S", bound="_OnVolume")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class _Inner(NamedTuple):
@@ -76,6 +82,8 @@ class VolumeDirectory:
         self._given_up = given_up
         self._closed = False
         self._forked = False
+        self._users = 0
+        self._users_changed = threading.Condition()
         self._device_and_inode = _device_and_inode(os.fstat(top))
         self.remade: list[str] = []
         self._inner_ones: list[_Inner] = []
@@ -175,6 +183,20 @@ class VolumeDirectory:
     def leaving(self) -> bool:
         """Whether it is closed, or about to be."""
         return self._closed or self._given_up()
+
+    @contextlib.contextmanager
+    def in_use(self) -> Generator[None]:
+        """Keep the descriptors open until the block ends. Raises StoreClosed or ForkedStore."""
+        self.check_usable()  # before the lock, which a forked child may find locked
+        with self._users_changed:
+            self.check_usable()
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._users_changed:
+                self._users -= 1
+                self._users_changed.notify_all()
 
     def check_usable(self) -> None:
         """Raise ForkedStore or StoreClosed if this process may not use the descriptors."""
@@ -298,10 +320,13 @@ class VolumeDirectory:
             files.sync(target)
 
     def close(self) -> None:
-        """Close the volume, which releases its lock. Idempotent."""
-        if not self._closed:
+        """Close the volume once no thread uses it; that releases its lock. Idempotent."""
+        with self._users_changed:
+            if self._closed:
+                return
             self._closed = True
-            self._close_descriptors()
+            self._users_changed.wait_for(lambda: self._users == 0)
+        self._close_descriptors()
 
     def _close_descriptors(self) -> None:
         self._close_inner_ones()
@@ -317,6 +342,26 @@ class VolumeDirectory:
         if not self._closed and not self._forked:
             self._closed = self._forked = True
             self._close_descriptors()
+
+
+class _OnVolume(Protocol):
+    """An object that works on a volume."""
+
+    @property
+    def _volume(self) -> VolumeDirectory: ...
+
+
+def while_open(
+    method: Callable[Concatenate[_S, _P], _T],
+) -> Callable[Concatenate[_S, _P], _T]:
+    """Run a method while the volume is kept open. It raises StoreClosed or ForkedStore."""
+
+    @functools.wraps(method)
+    def guarded(self: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with self._volume.in_use():
+            return method(self, *args, **kwargs)
+
+    return guarded
 
 
 def opened_in_this_process(top: int) -> list[VolumeDirectory]:

@@ -22,6 +22,7 @@ from seline.storage.volume.disk_usage import DiskUsage
 from seline.storage.volume.events import Events
 from seline.storage.volume.inspect import Inspector
 from seline.storage.volume.lock import hold
+from seline.storage.volume.medium import VolumeMedium
 from seline.storage.volume.mounts import wait_for_place
 from seline.storage.volume.os_errors import named
 from seline.storage.volume.reopen import Reopener
@@ -115,17 +116,26 @@ def _open(volume: VolumeDirectory, options: VolumeOptions, clock: Clock) -> Volu
     committer.recover(clock.now())
     batches.admission.count_documents()
     disk_usage.rebuild_reserve()
-    return VolumeStore(
+    writer = Writer(batches.process, idle=batches.idle)
+    medium = VolumeMedium(
         volume=volume,
-        clock=clock,
         capabilities=capabilities,
         disk_usage=disk_usage,
+        current_documents=current_documents,
+        batches=batches,
+        events=events,
+        writer=writer,
+    )
+    return VolumeStore(
+        volume=volume,
+        medium=medium,
+        clock=clock,
         current_documents=current_documents,
         snapshots=snapshots,
         committer=committer,
         batches=batches,
         events=events,
-        writer=Writer(batches.process, idle=batches.idle),
+        writer=writer,
     )
 
 

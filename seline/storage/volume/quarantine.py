@@ -11,7 +11,7 @@ from datetime import datetime
 
 from seline.domain.backup import Stamp, backup_name, next_stamp, parse_backup_name
 from seline.domain.document import BOT, SELINE, Content, DocumentKey, is_space_name
-from seline.ports.store import QuarantineItem
+from seline.ports.medium import QuarantineItem
 from seline.storage.volume import files
 from seline.storage.volume.directory import VolumeDirectory
 

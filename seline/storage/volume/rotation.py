@@ -17,7 +17,8 @@ from seline.domain.document import Content, DocumentKey
 from seline.domain.retention import plan_without, verified_plan
 from seline.domain.verdict import Verdict
 from seline.errors import StorageError, VolumeFailed
-from seline.ports.store import QuarantineItem, Retain
+from seline.ports.medium import QuarantineItem
+from seline.ports.store import Retain
 from seline.storage.volume import files
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory

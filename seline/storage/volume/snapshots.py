@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from io import FileIO
 
 from seline.domain.document import Content, DocumentKey
-from seline.errors import DocumentUnrecoverable
+from seline.errors import DocumentUnrecoverable, ForkedStore, StoreClosed
 from seline.storage.volume import files
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
@@ -46,7 +47,10 @@ class VolumeSnapshot:
         return sorted(self.held)
 
     def open(self, name: str) -> Iterator[bytes]:
-        """Yield the document's bytes, judged whole before the first piece (port `Snapshot`)."""
+        with self.volume.in_use():
+            return self._open(name)
+
+    def _open(self, name: str) -> Iterator[bytes]:
         key = DocumentKey(self.space, name)
         content: Content | None = None
         places = self._places(name)
@@ -61,7 +65,7 @@ class VolumeSnapshot:
             except OSError as error:
                 raise named(error, f"Reading {name}") from error
         if content is None and self._places(name) != places:
-            return self.open(name)  # a commit has just moved it where this export keeps it
+            return self._open(name)  # a commit has just moved it where this export keeps it
         content = content or self.snapshots.current_documents.rescue(key)
         if content is None:
             raise DocumentUnrecoverable(f"{name} is broken and has no sound backup.", document=name)
@@ -167,7 +171,8 @@ class Snapshots:
             os.close(snapshot.directory)
             snapshot.directory = None
             self._left.append(snapshot.name)
-            self._tidy()
+            with suppress(StoreClosed, ForkedStore), self._volume.in_use():
+                self._tidy()  # else the next start does
 
     def _tidy(self) -> None:
         """Take away what ended exports held; what the disk keeps goes before a later change."""

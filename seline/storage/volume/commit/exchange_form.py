@@ -215,7 +215,7 @@ class ExchangeCommitter:
         self, staged: Sequence[Staged], now: datetime, *, atomic: bool
     ) -> list[Published | Refused]:
         for change in staged:
-            self.overlay.hold(change.key, change.found.trouble or change.found.content)
+            self.overlay.hold(change.key, change.found.failure or change.found.content)
         changes = [self._publish_one(change, atomic=atomic) for change in staged]
         changes = self._preserver.keep_displaced(changes, now, atomic=atomic)
         self._sync_documents(staged, committed=atomic)

@@ -1,0 +1,144 @@
+"""The medium port: what a store's disk adds to its documents.
+
+Any thread may call it. A method that reads the disk blocks; it raises StorageError if the disk
+fails, and StoreClosed after the store was closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Protocol, TypeAlias
+
+from seline.domain.backup import Backup
+from seline.domain.counters import CounterValues
+from seline.domain.document import Content, DocumentKey
+from seline.domain.incident import Incident
+from seline.domain.usage import Usage
+from seline.errors import DocumentNotFound, SelineError
+
+SLOW_S: Final = 1.0
+"""A disk that has not answered for so long must not be waited for on an event loop."""
+HANGING_S: Final = 30.0
+"""A disk that has not answered for so long hangs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantineItem:
+    """A broken file in quarantine."""
+
+    name: str
+    document: str
+    taken_at: datetime
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capability:
+    """One feature that the volume has or lacks, and what that means."""
+
+    name: str
+    present: bool
+    detail: str
+
+
+MarkPinned: TypeAlias = Callable[[DocumentKey, Sequence[Backup]], Sequence[Backup]]
+"""Returns a document's backups with their pins; it leaves out those that must not be shed."""
+
+
+def not_in_quarantine(item: str) -> DocumentNotFound:
+    """Return the error for an item that is not in quarantine."""
+    return DocumentNotFound(
+        f"{item} is not in quarantine.", hint="`seline quarantine` lists the items.", item=item
+    )
+
+
+class Medium(Protocol):
+    """The volume of one store: its place, its space, its state and its broken files."""
+
+    @property
+    def place(self) -> str:
+        """The data directory."""
+        ...
+
+    # space and state
+
+    def usage(self) -> Usage:
+        """Measure the volume."""
+        ...
+
+    def has_reserve(self) -> bool:
+        """Whether the emergency space exists (V9)."""
+        ...
+
+    def backup_count(self, space: str) -> int:
+        """Return the number of backups in a space, deleted documents included."""
+        ...
+
+    def heed_pins(self, mark: MarkPinned) -> None:
+        """Ask `mark` for the pinned backups before any backup is shed for space (V11)."""
+        ...
+
+    def capabilities(self) -> Sequence[Capability]:
+        """Return what the volume can do, as probed at open."""
+        ...
+
+    def unavailable(self) -> SelineError | None:
+        """Return the error that refuses writes now, None if writes are taken."""
+        ...
+
+    def busy_s(self) -> float:
+        """Return for how many seconds the current commit has run, 0 if none runs."""
+        ...
+
+    def counters(self) -> CounterValues:
+        """Return what was counted since the store was opened."""
+        ...
+
+    def incidents(self) -> Sequence[Incident]:
+        """Return the latest incidents since the store was opened, oldest first."""
+        ...
+
+    # broken and raw files
+
+    def quarantine(self) -> Sequence[QuarantineItem]:
+        """List the files in quarantine, newest first."""
+        ...
+
+    def read_quarantine(self, item: str) -> bytes:
+        """Return the bytes of a file in quarantine. Raises DocumentNotFound."""
+        ...
+
+    def raw(self, key: DocumentKey) -> bytes:
+        """Return the bytes of a document's file, sound or not.
+
+        Raises DocumentNotFound, DocumentUnreadable.
+        """
+        ...
+
+    def rescue(self, key: DocumentKey) -> Content | None:
+        """Return the newest sound content that needs no write; None if there is none.
+
+        For a document that is being edited, and while nothing can be written.
+        """
+        ...
+
+    def read_from_disk(self, key: DocumentKey, backup: str | None = None) -> None:
+        """Make the next look at a document or backup read the disk, not the page cache."""
+        ...
+
+    # what other processes and tools see
+
+    def write_report(self, data: bytes) -> Future[None]:
+        """Replace the report (`metadata.json`) whole; it is not synced."""
+        ...
+
+    def read_report(self) -> bytes | None:
+        """Return the report's bytes, None if it cannot be read."""
+        ...
+
+    def announce(self, **fields: object) -> None:
+        """Add fields to the description of this process for other processes; best effort."""
+        ...
