@@ -68,8 +68,8 @@ class Put(msgspec.Struct, frozen=True, kw_only=True):
     from its reserve if need be (restores and recoveries). `also` adds changes to the same atom,
     decided after this one. `answer` is returned in the outcome. `decoded` is the value of `content`
     if the caller has it and no longer modifies it; the next change of the batch need not decode it.
-    `set_aside` says why the content before is useless although it is sound: it goes to quarantine
-    instead of the backups.
+    `set_aside` is the reason why the content before is useless although it is sound: it goes to
+    quarantine instead of the backups.
     """
 
     content: Content

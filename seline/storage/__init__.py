@@ -1,1 +1,1 @@
-"""The stores: one folder per technology, one shared way to decide a batch."""
+"""The stores, a folder each; `planner` plans the batches of all of them."""

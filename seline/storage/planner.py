@@ -1,12 +1,9 @@
-"""Decide a batch: let every change see the one before it, and say what must become current.
+"""Plan a batch: each change decides on the result of the one before it. Every store uses this.
 
 V2  Changes of one document that commit together leave one backup, of the content before them.
-V5  An atom's changes are taken all or none; one refusal and none of them is in the plan.
+V5  An atom's changes are planned all or none: after one refusal none of them is in the plan.
 V6  Order of submission is order of effect.
-V7  A change that cannot be made fails alone, whatever it raised: the others are planned as if it
-    had not been there.
-
-Pure but for `look`, which each document is asked once. Every backend decides with this.
+V7  A change that fails, with any error, fails alone: the others are planned without it.
 """
 
 from __future__ import annotations
@@ -39,13 +36,13 @@ BATCH_BYTES_MAX: Final = 32 << 20
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """What a store found of a document before a batch.
+    """A document as a batch finds it.
 
-    `content` is the sound content to go on from; `failure` why there is none to serve. `repair`
-    asks to publish `content` even if no change does (an adopted edit, a recovery). `unsaved` is
-    sound content known from memory alone, to be kept as a backup before the file is replaced:
-    the content before a hand edit, or the last known content of a file being edited. `broken`:
-    the file itself goes to quarantine when it is replaced. `token` is the store's own.
+    `content` is the sound content that the first change sees; `failure` is why there is none to
+    serve. `repair` publishes `content` even without a change (an adopted edit, a recovery).
+    `unsaved` is the content before a hand edit, if only memory holds it: it becomes a backup before
+    the file is replaced. `broken` moves the file to quarantine when it is replaced. `source` is the
+    backup that `content` was read from. `token` is the store's own.
     """
 
     key: DocumentKey
@@ -61,7 +58,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Publish(msgspec.Struct, frozen=True, kw_only=True):
-    """What must become current for one document; `content` None removes it."""
+    """A document's new content, None to remove it."""
 
     found: Found
     content: Content | None
@@ -76,7 +73,7 @@ class Publish(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def growth_bytes(self) -> int:
-        """How many bytes more the volume must hold: the new content, and the old one if kept."""
+        """The bytes that the change adds: the new content, less the old one if it is not kept."""
         if self.content is None:
             return 0
         before = self.found.content.size_bytes if self.found.content else 0
@@ -84,7 +81,7 @@ class Publish(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One change as it was taken, until its outcome is durable."""
+    """One planned change. Its outcome follows once the batch is durable."""
 
     key: DocumentKey
     content: Content | None
@@ -102,10 +99,11 @@ Verdicts: TypeAlias = "tuple[Step, ...] | BaseException"
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a batch does: `taken[i]` is what became of atom i; later atoms were not looked at.
+    """What a batch publishes.
 
-    `atomic`: the publishes must become current all or none. `rests_on`: what was found there
-    answered a change that brought the same bytes, so it must be durable before that is said.
+    `taken` has each planned atom's steps, or the error that refused it; later atoms are planned
+    next. `atomic`: the publishes become current all or none. `rests_on`: documents that already had
+    the bytes of a change; they must be made durable before it is answered.
     """
 
     publishes: tuple[Publish, ...]
@@ -116,7 +114,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class _Draft:
-    """A document as the batch has it so far."""
+    """A document after the changes that are planned so far."""
 
     found: Found
     content: Content | None
@@ -137,12 +135,12 @@ class _Draft:
 
 
 class _Split(Exception):
-    """The next atom needs what stands before it published first."""
+    """The atom needs the changes before it to be published first."""
 
 
 @dataclass(slots=True)
 class Planner:
-    """Takes atoms one after another against what `look` finds."""
+    """Plans atoms one after another. `look` is called once per document."""
 
     look: Callable[[DocumentKey], Found]
     judged_backups: Callable[[DocumentKey], Iterator[tuple[Backup, Judged]]]
@@ -160,7 +158,7 @@ class Planner:
             try:
                 steps = self._take(atom)
             except _Split:
-                assert taken, "an atom may change each document once"
+                assert taken, "an atom may change a document only once"
                 break
             except BaseException as refusal:  # noqa: BLE001  # a caller's function may raise anything
                 taken.append(refusal)
@@ -173,7 +171,7 @@ class Planner:
             publishes=publishes,
             taken=tuple(taken),
             atomic=atomic and len(publishes) > 1,
-            rests_on=tuple(one.found for one in self._drafts.values() if one.rested_on),
+            rests_on=tuple(draft.found for draft in self._drafts.values() if draft.rested_on),
         )
 
     def _take(self, atom: Atom) -> tuple[Step, ...]:
@@ -245,7 +243,7 @@ def _useless(found: Found, why: str) -> Found:
 
 
 def _already(draft: _Draft, content: Content) -> bool:
-    """Whether these bytes are current and durable: a hand edit's are not known to be."""
+    """Whether these bytes are current and durable; those of a hand edit may not be."""
     durable = draft.touched or draft.found.judged.verdict is Verdict.SOUND
     before = draft.content
     return durable and before is not None and before.revision == content.revision

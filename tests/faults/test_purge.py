@@ -27,7 +27,7 @@ def test_an_incomplete_purge_raises_outcome_unknown_and_can_be_repeated(
             patch.setattr(
                 files, "unlink", _fail_first_removal(A.removesuffix(".json"), files.unlink)
             )
-            with pytest.raises(OutcomeUnknown, match="did not let go"):
+            with pytest.raises(OutcomeUnknown, match="did not remove all"):
                 seline.data.delete(A, purge=True)
         remaining = _copies_of_a(seline)
 

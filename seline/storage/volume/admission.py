@@ -1,7 +1,8 @@
-"""Who may still write: refuse what would fill the volume, and make room by old backups.
+"""Refuse writes that would fill the volume, and shed old backups to make room.
 
-V8  What is shed is never a document's newest sound backup.
-V9  Growing writes are refused before the disk is full; emergencies draw on the reserve.
+V8  A document's newest sound backup is never shed.
+V9  Growing writes are refused before the disk is full; restores, recoveries, deletes and shrinking
+    writes may use the reserve.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from seline.storage.volume.rotation import Rotation
 SHED_BYTES_MIN: Final = 1 << 20
 SHED_FILES_MIN: Final = 16
 FILES_OF_A_CHANGE: Final = 2
-"""What is staged of one document: the new content, and a copy where the old one has no link."""
+"""A change stages the new content, and a copy of the old one if it cannot be linked."""
 SHED_AGAIN_S: Final = 5.0
-TELL_SHED_EVERY_S: Final = 3600.0
+REPORT_SHED_EVERY_S: Final = 3600.0
 
 _log = logging.getLogger("seline.storage")
 
@@ -52,14 +53,14 @@ class Admission:
     _documents: int = 0
     _mark_pinned: MarkPinned = _unpinned
     _shed_again_at: float = 0.0
-    _tell_shed_again_at: float = 0.0
+    _report_shed_again_at: float = 0.0
 
     def admit(self, plan: Plan) -> None:
-        """Refuse what would fill the volume; shed backups first (V9). Raises VolumeFull."""
+        """Shed backups if space is short. Raises VolumeFull if the plan would fill the volume."""
         self._check_count(plan)
         growth = _growth(plan)
         room = room_for(growth, self.disk_usage.usage())
-        if room is not Room.FREE and self._may_shed():  # no backup goes for what was counted before
+        if room is not Room.FREE and self._may_shed():  # measure again before any backup is shed
             room = room_for(growth, self.disk_usage.usage(fresh=True))
         if room is Room.FREE:
             return
@@ -83,18 +84,18 @@ class Admission:
         self._mark_pinned = mark
 
     def ways_to_make_room(self, plan: Plan) -> list[Callable[[], bool]]:
-        """Return what may be tried, once each, where the disk is full all the same.
+        """Return the ways to free space when a commit met a full disk, each to be tried once.
 
-        Backups are shed, then the reserve is drawn on if that may be.
+        Backups are shed first; an emergency may then use the reserve.
         """
         may_draw = all(map(_is_emergency, plan.publishes))
         return [lambda: self._shed(plan)] + [self.disk_usage.release_reserve] * may_draw
 
     def took(self, current: Sequence[Publish], made: Sequence[Backup]) -> None:
-        """Take note of what is current now, and of the backups that were made of it."""
+        """Update the counts after a commit made these documents current and these backups."""
         self._documents += sum(map(_count_change, current))
         if made:
-            self._shed_again_at = 0.0  # what they succeed may go
+            self._shed_again_at = 0.0  # older backups may be shed now
         self.disk_usage.moved(
             sum(map(_size_change, current)), sum(blocks(backup.size_bytes) for backup in made)
         )
@@ -111,11 +112,10 @@ class Admission:
             )
 
     def _shed(self, plan: Plan) -> bool:
-        """Discard old backups for room, each document's newest sound one excepted (V8).
+        """Discard old backups, but never a document's newest sound one (V8).
 
-        One that must not go after all (it is the newest sound one, or in use) is passed over.
-        After a vain attempt, which looked at every document, the next one waits a while. Nothing
-        goes for what Seline alone keeps, such as when a job last ran.
+        Returns whether any was discarded; if none was, the next attempt waits. Nothing is discarded
+        for a change of Seline's own state alone.
         """
         if not self._may_shed() or not any(map(_is_for_documents, plan.publishes)):
             return False
@@ -131,11 +131,11 @@ class Admission:
                 missing_files -= 1
         if not shed:
             self._shed_again_at = now_s + SHED_AGAIN_S
-        self._tell_shed(shed, now_s)
+        self._report_shed(shed, now_s)
         return bool(shed)
 
     def _missing(self, plan: Plan) -> tuple[int, int]:
-        """Return how many bytes, and how many files, a change is to find room for."""
+        """Return how many bytes and files are to be freed for a plan."""
         usage, growth = self.disk_usage.usage(), _growth(plan)
         wanted_files = FILES_OF_A_CHANGE * len(plan.publishes) + SHED_FILES_MIN
         lacks_files = usage.inodes_free is not None and usage.inodes_free < wanted_files
@@ -166,12 +166,12 @@ class Admission:
             self.events.disk_error(error, "Discarding backups")
             return False
 
-    def _tell_shed(self, shed: Sequence[Backup], now_s: float) -> None:
-        """Log each one with its reason; tell a person of the first ones of an hour."""
+    def _report_shed(self, shed: Sequence[Backup], now_s: float) -> None:
+        """Log each discarded backup; report an incident at most once an hour."""
         for dropped in shed:
             _log.warning("%s was discarded: %s", dropped.name, dropped.because)
-        if shed and now_s >= self._tell_shed_again_at:
-            self._tell_shed_again_at = now_s + TELL_SHED_EVERY_S
+        if shed and now_s >= self._report_shed_again_at:
+            self._report_shed_again_at = now_s + REPORT_SHED_EVERY_S
             self.events.shed(shed)
 
 
@@ -184,7 +184,7 @@ def _is_for_documents(publish: Publish) -> bool:
 
 
 def _is_emergency(publish: Publish) -> bool:
-    """What a full volume still lets in: restores, recoveries, deletes and shrinking writes."""
+    """Whether a full volume takes it: a restore, recovery, delete or shrinking write."""
     before, after = publish.found.content, publish.content
     if publish.always or after is None:
         return True

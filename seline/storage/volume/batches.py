@@ -1,8 +1,8 @@
-"""The writer's turns: plan a batch, let it in, commit it, rotate, answer.
+"""Process batches on the writer's thread: plan, admit, commit, rotate, answer.
 
 V2  Rotation is done when the save returns.
-V7  One change that cannot be made fails alone; nothing is answered before the batch is durable.
-Who may write is the matter of `admission`; what follows a failure, of `reopener`.
+V7  A change that cannot be made fails alone; nothing is answered before the batch is durable.
+`admission` refuses writes that do not fit; `reopen` handles a failed sync.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ class Batches:
     _counters: Counters = field(default_factory=Counters)
 
     def process(self, batch: Sequence[Pending]) -> None:
-        """Settle every pending atom, in order, in as few commits as can be.
+        """Answer every pending atom, in order, in as few commits as possible.
 
-        After a failure nothing is planned before the reopening: what lies there may be what the
-        disk has not kept, and saving it once more would be told that it is current already.
+        After a failed sync nothing is planned before the reopening: a file may hold bytes that the
+        disk does not, and saving them again would be answered as unchanged.
         """
         rest = list(batch)
         while rest:
@@ -82,7 +82,7 @@ class Batches:
             self._run(plan, taken, now)
 
     def idle(self) -> float | None:
-        """Mend what can be mended while nothing is queued; return when to come back, in s."""
+        """Reopen, or rebuild the reserve, in a pause; return the seconds to the next call."""
         if self.reopener.failure is not None:
             return None if self.reopener.refusal() is None else REOPEN_EVERY_S
         if not self.disk_usage.has_reserve():
@@ -114,7 +114,7 @@ class Batches:
         try:
             self.committer.make_durable(plan.rests_on)
         except DirectoryFailed as error:
-            doubtful = frozenset(one.key for one in plan.rests_on)
+            doubtful = frozenset(found.key for found in plan.rests_on)
             self.reopener.fail(error.error, error.doing, doubtful)
             self._refuse(taken, named(error.error, error.doing))
             return
@@ -133,7 +133,7 @@ class Batches:
                     self.process([pending])
             else:
                 self._refuse(taken, error)
-        except Exception as error:  # noqa: BLE001  # a defect of ours: whoever waits hears of it
+        except Exception as error:  # noqa: BLE001  # a defect of Seline's is reported to the callers
             self._refuse(taken, self.reopener.in_doubt(plan, _unforeseen(error)))
         else:
             if self.after_commit is not None:
@@ -141,7 +141,7 @@ class Batches:
             self._answer(plan, taken, committed)
 
     def _look_again(self, taken: Sequence[Pending]) -> None:
-        """The documents changed under our eyes: judge them anew, a bounded number of times."""
+        """Plan again, LOOKS_MAX times at most, because a document changed during the commit."""
         for pending in taken:
             pending.looks += 1
         busy = [pending for pending in taken if pending.looks >= LOOKS_MAX]
@@ -198,7 +198,7 @@ class Batches:
             self._quietly(lambda: self.rotation.rotate(publish.key, retain, just_made=names))
 
     def _erase(self, key: DocumentKey, committed: Committed) -> None:
-        """Erase what a purged document leaves; who asked for it hears what the disk kept."""
+        """Erase a purged document's backups and quarantine; return what the disk kept."""
         try:
             self.rotation.purge(key)
         except (OSError, StorageError) as error:
@@ -206,7 +206,7 @@ class Batches:
             committed.unerased[key] = describe(error)
 
     def _quietly(self, tidy: Callable[[], object]) -> None:
-        """Tidying may fail without the change failing: it is durable already."""
+        """Report an error instead of raising it: the change is durable already."""
         try:
             tidy()
         except (OSError, StorageError) as error:
@@ -245,7 +245,7 @@ class Batches:
 
 
 def _unforeseen(error: Exception) -> InDoubt:
-    """Return the doubt after an error that nobody thought of: as after one of the disk's."""
+    """Return an unexpected error as one of the disk, after which the outcome is unknown."""
     _log.critical("a commit ended unexpectedly", exc_info=error)
     cause = error if isinstance(error, OSError) else OSError(repr(error))
     return InDoubt(cause, "Committing", committed=False)
@@ -253,9 +253,9 @@ def _unforeseen(error: Exception) -> InDoubt:
 
 def _half_purged(key: DocumentKey, committed: Committed) -> OutcomeUnknown:
     return OutcomeUnknown(
-        f"{key.name} is deleted, but the disk did not let go of all of its backups and quarantined "
+        f"{key.name} is deleted, but the disk did not remove all of its backups and quarantined "
         f"bytes: {committed.unerased[key]}.",
-        hint=f"Purge it again, which erases what is left: `seline delete {key.name} --purge`.",
+        hint=f"Purge it again to erase the rest: `seline delete {key.name} --purge`.",
     )
 
 

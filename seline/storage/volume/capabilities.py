@@ -1,6 +1,6 @@
-"""What this volume can do, tried at open: links, exchange, attributes, directory sync, clocks.
+"""Probe what a volume can do: links, exchange, attributes, directory sync, timestamps.
 
-And the mark that a new file gets there: its checksum, with an mtime that the volume keeps exactly.
+`Capabilities.mark` returns the checksum and mtime of a new file as the volume can keep them.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ _STEP_WAIT_S: Final = 0.03
 FINE_STEP_S: Final = 0.000_5
 _ODD_NS: Final = 1_736_173_823_123_456_789
 _MTIME_STEPS_NS: Final = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
-"""ext4 with small inodes keeps seconds, FAT two of them, NTFS 100 ns."""
+"""ext4 with small inodes keeps seconds, FAT two seconds, NTFS 100 ns."""
 _NO_ANSWER: Final = frozenset(
     {
         errno.EIO, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EINTR, errno.ENOMEM,
         errno.EMFILE, errno.ENFILE, errno.ESTALE,
     }
 )  # fmt: skip
-"""A disk that fails while it is asked has not said what it cannot do: a whole session without
-checksums, for one error, would be worse than an opening that fails by name."""
+"""Errors that are no answer of the probe: the opening fails. Otherwise one disk error would mean no
+checksums until the next start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What the store's way of working depends on, with the words for health."""
+    """What the volume can do, and how health reports it."""
 
     checksums: bool
     links: bool
@@ -47,9 +47,9 @@ class Capabilities:
     reported: tuple[Capability, ...]
 
     def mark(self, key: DocumentKey, content: Content) -> tuple[bytes | None, int]:
-        """Return the attribute (None where there are none) and the mtime in ns of a new file.
+        """Return the checksum attribute (None without attributes) and the mtime of a new file, ns.
 
-        Where mtimes are coarse it is one step ago: an edit within the step moves it, too.
+        A coarse mtime is set one step back, so that an edit within the step changes it.
         """
         mtime_ns = time.time_ns()
         if self.mtime_step_ns > 1:
@@ -60,14 +60,14 @@ class Capabilities:
 
 
 def probe(volume: VolumeDirectory) -> Capabilities:
-    """Try everything once in `.seline/exports/`, leaving nothing there.
+    """Try each capability once in `.seline/exports/`, and remove the files.
 
-    A volume without room to try opens all the same (V9): it is taken for a local file system.
-    Raises OSError where the disk fails rather than answers.
+    A volume without space for the files counts as a local file system (V9). Raises OSError if the
+    disk fails.
     """
     tried = _try(volume.exports)
-    # Not in staging/: where a kill left an exchange half on the disk, a staged file that a record
-    # promises may lie there under a name that bears something else by now.
+    # Not in staging/: after a kill in the middle of an exchange, the disk may have the content that
+    # a record needs under another file's name there, and a sync would lose it.
     directory_sync = _works_directory_sync(volume.exports)
     mount = mount_of(volume.path)
     own_mount = mount is not None and mount.point != "/"
@@ -83,9 +83,7 @@ def probe(volume: VolumeDirectory) -> Capabilities:
                 "checksums", tried.attributes, "checksums: unsupported; only syntax is checked"
             ),
             _capability("links", tried.links, "backups are copied, not linked: slower, more space"),
-            _capability(
-                "exchange", tried.exchange, "a hand edit in the very moment of a save is lost"
-            ),
+            _capability("exchange", tried.exchange, "a hand edit during a save is lost"),
             _capability("directory sync", directory_sync, "renames may be lost in a power cut"),
             _lock_capability(volume),
             _timestamps(tried),
@@ -96,7 +94,7 @@ def probe(volume: VolumeDirectory) -> Capabilities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Tried:
-    """What the disk answered: None where it can, else what it said. `room`: it could be asked."""
+    """The answers: None for a capability, else its error. `room`: there was space for files."""
 
     links: str | None
     exchange: str | None
@@ -122,15 +120,15 @@ def _try(directory: int) -> _Tried:
     return _Tried(
         links=None,
         exchange=None,
-        attributes=_ask(directory),
+        attributes=_try_to_read(directory),
         step_s=_STEP_WAIT_S,
         mtime_step_ns=_mtime_step_ns(os.fstat(directory).st_mtime_ns),
         room=False,
     )
 
 
-def _ask(directory: int) -> str | None:
-    """Ask for the attribute of a directory, which has none: that takes no room."""
+def _try_to_read(directory: int) -> str | None:
+    """Read an attribute that the directory does not have, which needs no space."""
     if not hasattr(os, "getxattr"):
         return "this system has none"
     try:
@@ -141,7 +139,7 @@ def _ask(directory: int) -> str | None:
 
 
 class _Scratch:
-    """Two empty files to try things on: they take room for a name, none for bytes."""
+    """Two empty files for the probe."""
 
     def __init__(self, directory: int) -> None:
         self._directory = directory
@@ -164,7 +162,7 @@ class _Scratch:
             files.unlink(self._directory, name, missing_ok=True)
 
     def works(self, attempt: object) -> str | None:
-        """Return None if the attempt worked, else what the disk said."""
+        """Return None if the attempt worked, else its error."""
         try:
             attempt()  # type: ignore[operator]
         except AttributeError:
@@ -187,7 +185,7 @@ class _Scratch:
             os.close(descriptor)
 
     def mtime_step_ns(self) -> int:
-        """Return in which steps an mtime is kept: 1, where it is kept as it was set."""
+        """Return the step of an mtime in ns; 1 if it is kept as it was set."""
         descriptor = os.open("probe-a", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._directory)
         try:
             os.utime(descriptor, ns=(_ODD_NS, _ODD_NS))
@@ -196,7 +194,7 @@ class _Scratch:
             os.close(descriptor)
 
     def timestamp_step_s(self) -> float:
-        """Return how long two changes may share one ctime."""
+        """Return for how many seconds two changes may have the same ctime."""
         started = time.monotonic()
         first = os.stat("probe-a", dir_fd=self._directory).st_ctime_ns
         while (waited_s := time.monotonic() - started) < _STEP_WAIT_S:
@@ -207,7 +205,7 @@ class _Scratch:
 
 
 def _mtime_step_ns(kept_ns: int) -> int:
-    """Return the finest step that an mtime seen on the volume is a multiple of."""
+    """Return the largest step that an mtime kept by the volume is a multiple of."""
     return max(step_ns for step_ns in _MTIME_STEPS_NS if kept_ns % step_ns == 0)
 
 
@@ -220,7 +218,7 @@ def _works_directory_sync(directory: int) -> str | None:
 
 
 def _no(error: OSError) -> str:
-    """Return in words that the disk cannot do it; raise what is another error."""
+    """Return the error as a reason; raise it if it is no answer."""
     if error.errno in _NO_ANSWER:
         raise error
     return describe(error)

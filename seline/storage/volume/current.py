@@ -1,13 +1,12 @@
-"""What a document's change starts from: the sound content, or the way back to one (V4).
+"""Find the content that a document's change starts from (V4).
 
-sound      -> that content
-missing    -> nothing
-edited     -> the edit; the known content before it becomes a backup; adopted once settled
-unsettled  -> the last known content; the file is left alone unless someone saves over it
-torn, altered -> the hand edit seen last, else the remembered bytes if they are the recorded ones
-              (nothing lost), else the newest sound backup, else one without checksum that parses;
-              the file goes to quarantine
-unreadable -> an error; neither missing nor replaced
+sound       that content
+missing     none
+edited      the edit, adopted once it has settled; the content before it becomes a backup
+unsettled   the last known content; the file is kept unless a change replaces it
+torn, altered   the last hand edit, else the remembered content if it is the recorded one (nothing
+            is lost), else the backup that `choose_backup` returns; the file goes to quarantine
+unreadable  an error; the file is not replaced
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ from seline.storage.volume.inspect import Inspection, Inspector
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurrentDocuments:
-    """Looks at documents with what the volume remembers of them. Any thread; writes nothing."""
+    """The documents with what is remembered of them. Any thread may call it; it writes nothing."""
 
     inspector: Inspector
     backup_indexes: BackupIndexes
 
     def find(self, key: DocumentKey) -> Found:
-        """Return what a change of this document starts from."""
-        inspection = self._sight(key)
+        """Return the document as a change finds it."""
+        inspection = self._inspect(key)
         judged = inspection.judged
         sound = judged.content if judged.verdict is Verdict.SOUND else None
         found = Found(
@@ -56,14 +55,14 @@ class CurrentDocuments:
             case Verdict.UNREADABLE:
                 return replace(found, broken=True, failure=unreadable(key, judged))
             case Verdict.UNSETTLED | Verdict.TORN | Verdict.ALTERED:
-                return self._way_back(found)
+                return self._recover(found)
 
     def rescue(self, key: DocumentKey) -> Content | None:
-        """Return the newest sound content without writing anything."""
+        """Return the newest sound content that needs no write, None if there is none."""
         return self.find(key).content
 
     def recall(self, key: DocumentKey, revision: Revision) -> Content | None:
-        """Return an earlier content by its revision, from memory or a sound backup; else None."""
+        """Return a content by its revision, from memory or a sound backup, else None."""
         entry = self.inspector.last_known(key)
         if entry is not None and entry[1].revision == revision:
             return entry[1]
@@ -71,11 +70,11 @@ class CurrentDocuments:
         return None if chosen is None else chosen[1]
 
     def backups(self, key: DocumentKey) -> Iterator[tuple[Backup, Judged]]:
-        """Judge a document's backups from the newest to the oldest, each when it is asked for."""
+        """Read and judge a document's backups one by one, newest first."""
         for backup in self.backup_indexes.of(key.space).of(key.name):
             yield backup, self.inspector.look_at_backup(key, backup.name).judged
 
-    def _sight(self, key: DocumentKey) -> Inspection:
+    def _inspect(self, key: DocumentKey) -> Inspection:
         known = self.inspector.peek(key)
         if isinstance(known, Content):
             entry = self.inspector.last_known(key)
@@ -92,7 +91,7 @@ class CurrentDocuments:
             return None
         return entry[1]
 
-    def _way_back(self, found: Found) -> Found:
+    def _recover(self, found: Found) -> Found:
         settled = found.judged.verdict is not Verdict.UNSETTLED
         found = replace(found, broken=True, repair=settled)
         edit = self.inspector.last_edit(found.key)
@@ -109,20 +108,20 @@ class CurrentDocuments:
         return replace(found, source=backup, content=content)
 
     def _remembered(self, found: Found) -> Content | None:
-        """Return the bytes in memory if they are the ones that were last committed.
+        """Return the remembered content if it is the one that was committed last.
 
-        Where the file holds these very bytes, it is the record of them that is damaged.
+        It is too if the file has its bytes: then only the checksum is damaged.
         """
         entry = self.inspector.last_known(found.key)
         if entry is None:
             return None
-        there, recorded = found.judged.content, found.judged.recorded
-        known = {one.revision for one in (there, recorded) if one is not None}
+        content, recorded = found.judged.content, found.judged.recorded
+        known = {part.revision for part in (content, recorded) if part is not None}
         return None if recorded is not None and entry[1].revision not in known else entry[1]
 
 
 def unreadable(key: DocumentKey, judged: Judged) -> SelineError:
-    """Return the error for a file that the disk does not let be read."""
+    """Return the error for a file that cannot be read."""
     return DocumentUnreadable(
         f"{key.name} cannot be read: {judged.reason}.", document=key.name, reason=judged.reason
     )

@@ -71,8 +71,8 @@ class VolumeDirectory:
     ) -> None:
         """Open the sub-directories of `path`, whose locked descriptor is `top`.
 
-        `lock_file` is the lock's descriptor if it is a file. `given_up` says that the volume is
-        about to be closed.
+        `lock_file` is the lock's descriptor if it is a file. `given_up` returns True if the
+        volume is about to be closed.
         """
         self.path = path
         self.top = top

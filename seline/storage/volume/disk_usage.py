@@ -1,8 +1,7 @@
-"""How full the volume is, who may still write, and the reserve for emergencies (V9).
+"""Measure how full the volume is, and keep the reserve for emergencies (V9).
 
-Usage is counted as `df` does on a mount of its own, and from our files elsewhere; each against
-the configured limit too. Foreign files count, and are never touched. All is asked of the held
-directory, whatever stands at its path.
+A volume that is a mount is measured as `df` does, another one by its files; both are compared with
+the configured limit. Other programs' files count too, and are never changed.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from seline.storage.volume.directory import VolumeDirectory
 
 RESERVE_NAME: Final = "reserve"
 RESERVED_FILES: Final = ("reserve-1", "reserve-2", "reserve-3")
-"""A blank save takes four files: what it stages of the document, of the pins, and the record; and
-a copy, where links are refused."""
+"""A blank save stages four files: the document, the pins, the record, and a copy if links are
+refused."""
 BLOCK_BYTES: Final = 4096
 _WALK_EVERY_S: Final = 60.0
 
 
 class DiskUsage:
-    """Measures one ground. `usage` may be asked from any thread."""
+    """Measures one volume. Any thread may call `usage`."""
 
     def __init__(
         self,
@@ -50,9 +49,9 @@ class DiskUsage:
         self._status = os.fstatvfs(volume.top)
 
     def usage(self, *, fresh: bool = False) -> Usage:
-        """Measure the volume; the walk over our files is at most a minute old unless `fresh`.
+        """Return the usage; the file sizes are at most a minute old, or measured now if `fresh`.
 
-        What cannot be asked or listed counts as it was last seen.
+        If the disk fails, the last known values are returned.
         """
         with self._lock:
             if fresh or time.monotonic() - self._walked_at > _WALK_EVERY_S:
@@ -75,18 +74,18 @@ class DiskUsage:
             )
 
     def moved(self, documents_bytes: int, backups_bytes: int) -> None:
-        """Take note of what a commit added (or took, negative), until the next walk."""
+        """Add what a commit added or removed, until the next walk."""
         with self._lock:
             self._documents_bytes += documents_bytes
             self._backups_bytes += backups_bytes
             self._files_bytes += documents_bytes + backups_bytes
 
     def discarded(self, size_bytes: int) -> None:
-        """Take note of a backup that went, until the next walk."""
+        """Subtract a discarded backup, until the next walk."""
         self.moved(0, -blocks(size_bytes))
 
     def release_reserve(self) -> bool:
-        """Give the reserve's blocks and inodes back to the volume; False if there was none."""
+        """Remove the reserve, which frees its blocks and inodes; return False if there was none."""
         released = False
         for name in (RESERVE_NAME, *RESERVED_FILES):
             with contextlib.suppress(OSError):
@@ -95,7 +94,7 @@ class DiskUsage:
         return released
 
     def rebuild_reserve(self) -> None:
-        """Make the reserve again if it is missing and there is plenty of room for it."""
+        """Make a missing reserve if the volume has more than four times its size free."""
         with contextlib.suppress(OSError):
             status = os.fstatvfs(self._volume.top)
             wanted = reserve_bytes(self._reserve_base(status), self._reserve_percent)
@@ -109,7 +108,7 @@ class DiskUsage:
             os.close(files.stage(self._volume.seline, name, b"", None, time.time_ns()))
 
     def has_reserve(self) -> bool:
-        """Whether the reserve is there."""
+        """Whether the reserve exists."""
         try:
             os.stat(RESERVE_NAME, dir_fd=self._volume.seline, follow_symlinks=False)
         except OSError:
@@ -135,14 +134,14 @@ class DiskUsage:
 
 
 def blocks(size_bytes: int) -> int:
-    """Return what so many bytes take on the disk."""
+    """Return the size of so many bytes in whole blocks."""
     return 0 if size_bytes <= 0 else -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
 
 
 def _sizes(directory: int) -> tuple[int, int]:
     """Return the bytes on disk of a directory's .json files and of its other files.
 
-    The reserve is left out: it is room, kept free.
+    The reserve counts as free space.
     """
     json_bytes = other_bytes = 0
     for name in files.names(directory):

@@ -122,5 +122,5 @@ def _adopted(found: Found, now: datetime) -> Incident:
         kind=IncidentKind.ADOPTED,
         document=found.key.name,
         at=now,
-        summary=f"{found.key.name} was taken over as it lies there: {found.judged.reason}.",
+        summary=f"{found.key.name} was adopted as it is: {found.judged.reason}.",
     )

@@ -1,7 +1,7 @@
-"""Every call that changes the disk, and the one way to read a file whole: relative to held fds.
+"""Every system call that changes the disk, and the one way to read a file whole.
 
-Nothing here decides anything, and nothing here follows a symbolic link. Errors are OSError;
-`seline.storage.volume.os_errors` gives them their names.
+All paths are relative to held descriptors, and no symbolic link is followed. Errors are OSError;
+`os_errors` turns them into Seline's. No decision is made here.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _NOREPLACE: Final = 1
 _EXCHANGE: Final = 2
 READ_PIECE_BYTES: Final = 1 << 20
 TOUCH_NAME: Final = ".seline-touch"
-"""Comes and goes to change a directory; where a kill left it, it goes at the next start."""
+"""A file that is made and removed to change a directory; the next start removes it after a kill."""
 
 
 class FileIdentity(NamedTuple):
-    """What tells that a file is still the one that was seen, byte for byte.
+    """What identifies a file and its bytes.
 
-    A flip that keeps the mtime still moves the ctime; linking moves the ctime too.
+    A write that keeps the mtime changes the ctime; so does a link.
     """
 
     inode: int
@@ -45,7 +45,7 @@ class FileIdentity(NamedTuple):
         return cls(status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
 
     def same_bytes(self, other: FileIdentity) -> bool:
-        """Whether only links came or went in between."""
+        """Whether at most the number of links differs."""
         return (self.inode, self.mtime_ns, self.size_bytes) == (
             other.inode,
             other.mtime_ns,
@@ -54,7 +54,7 @@ class FileIdentity(NamedTuple):
 
 
 class RawFile(NamedTuple):
-    """A file read whole through one descriptor, unchanged from the first to the last byte."""
+    """A file read whole through one descriptor; it did not change while it was read."""
 
     data: bytes
     attribute: bytes | None
@@ -62,18 +62,18 @@ class RawFile(NamedTuple):
 
 
 class NotARegularFile(OSError):
-    """A symbolic link, directory, FIFO or device stands where a file should."""
+    """The name is a symbolic link, directory, FIFO or device."""
 
 
 class StillChanging(OSError):
-    """The file changed each time while it was read."""
+    """The file changed during every read."""
 
 
 def read_whole(directory: int, name: str, *, size_max: int) -> RawFile:
-    """Read a regular file with its attribute from one descriptor (SPEC §3).
+    """Read a regular file and its checksum attribute from one descriptor.
 
-    Raises FileNotFoundError for ENOENT only; NotARegularFile; StillChanging; OSError with EFBIG
-    beyond `size_max`; any other OSError as the disk gave it.
+    Raises FileNotFoundError for ENOENT only, NotARegularFile, StillChanging, OSError with EFBIG
+    beyond `size_max`, and any other OSError of the disk.
     """
     for _ in range(3):
         descriptor = open_to_read(directory, name)
@@ -91,7 +91,7 @@ def read_whole(directory: int, name: str, *, size_max: int) -> RawFile:
 
 
 def open_to_read(directory: int, name: str) -> int:
-    """Open a regular file for reading; NotARegularFile where something else stands."""
+    """Open a regular file for reading. Raises NotARegularFile."""
     try:
         descriptor = os.open(name, _READ_FLAGS, dir_fd=directory)
     except OSError as error:
@@ -115,7 +115,7 @@ def _read_all(descriptor: int, size_bytes: int) -> bytes:
 
 
 def read_attribute(descriptor: int) -> bytes | None:
-    """Return the checksum attribute, None where there is none or the volume keeps none."""
+    """Return the checksum attribute, None if the file has none or the volume keeps none."""
     try:
         return os.getxattr(descriptor, ATTRIBUTE)
     except AttributeError:
@@ -127,7 +127,7 @@ def read_attribute(descriptor: int) -> bytes | None:
 
 
 def open_directory(path: str, *, inside: int | None = None) -> int:
-    """Open a directory; inside a held one, never through a symbolic link."""
+    """Open a directory; inside a held one, a symbolic link is refused."""
     flags = _DIRECTORY_FLAGS | (os.O_NOFOLLOW if inside is not None else 0)
     return os.open(path, flags, dir_fd=inside)
 
@@ -141,10 +141,9 @@ def is_directory(name: str, *, inside: int) -> bool:
 
 
 def names(directory: int) -> list[str]:
-    """List a directory through a descriptor of its own.
+    """List a directory, through a new descriptor.
 
-    A held descriptor has one reading position, which two threads listing at once would share:
-    each would miss names.
+    Two threads that list through one descriptor share its position, so each would miss names.
     """
     own = os.open(".", _DIRECTORY_FLAGS, dir_fd=directory)
     try:
@@ -154,7 +153,7 @@ def names(directory: int) -> list[str]:
 
 
 def make_directory(name: str, inside: int) -> bool:
-    """Make a directory that outlives a power cut; return False if it was there."""
+    """Make a directory, durably; return False if it exists."""
     try:
         os.mkdir(name, DIRECTORY_MODE, dir_fd=inside)
     except FileExistsError:
@@ -162,19 +161,19 @@ def make_directory(name: str, inside: int) -> bool:
     try:
         sync(inside)
     except OSError:
-        os.rmdir(name, dir_fd=inside)  # the next one who wants it must not find it there
+        os.rmdir(name, dir_fd=inside)  # else the next call would take it for durable
         raise
     return True
 
 
 def stage(directory: int, name: str, data: bytes, attribute: bytes | None, mtime_ns: int) -> int:
-    """Write a new file with its mtime and checksum, not yet synced; return its descriptor.
+    """Write a new file with its checksum and mtime, not synced; return its descriptor.
 
-    On an error nothing is left behind, neither file nor descriptor.
+    After an error neither file nor descriptor is left.
     """
     descriptor = os.open(name, _STAGE_FLAGS, FILE_MODE, dir_fd=directory)
     try:
-        if attribute is not None:  # first, so that a half-written file is known as ours
+        if attribute is not None:  # first, so that a half-written file is known as Seline's
             os.setxattr(descriptor, ATTRIBUTE, attribute)
         _write_all(descriptor, data)
         os.utime(descriptor, ns=(mtime_ns, mtime_ns))
@@ -193,21 +192,18 @@ def _write_all(descriptor: int, data: bytes) -> None:
             rest = rest[os.write(descriptor, rest) :]
 
 
-class _Flushes:
-    """How often this process made something durable."""
-
-    count = 0
+_flushes = 0
 
 
 def flushes() -> int:
-    """Return how many syncs this process has asked for."""
-    return _Flushes.count
+    """Return how many syncs this process has made."""
+    return _flushes
 
 
 def sync(descriptor: int) -> None:
-    """Make a file or directory durable. On failure it must never be called again for that file.
+    """Make a file or directory durable. After a failure it must not be called again for that file.
 
-    Where a file system knows no sync of directories, none is made: the probe has said so.
+    A file system that cannot sync directories is accepted; the probe reports it.
     """
     try:
         flush(descriptor)
@@ -217,8 +213,9 @@ def sync(descriptor: int) -> None:
 
 
 def flush(descriptor: int) -> None:
-    """As `sync`, but a directory that cannot be synced is refused: for the probe."""
-    _Flushes.count += 1
+    """As `sync`, but raise for a directory that cannot be synced."""
+    global _flushes
+    _flushes += 1
     if sys.platform == "darwin":
         import fcntl
 
@@ -228,9 +225,9 @@ def flush(descriptor: int) -> None:
 
 
 def touch_and_sync(directory: int) -> None:
-    """Change a directory and sync that change: not a second sync of one that may have failed.
+    """Change a directory and sync it: a sync without a change proves nothing after a failed one.
 
-    Where there is no room for a name, the sync alone must do.
+    Without space for a name it is only synced.
     """
     flags = _STAGE_FLAGS & ~os.O_EXCL
     try:
@@ -244,27 +241,27 @@ def touch_and_sync(directory: int) -> None:
 
 
 def link(source: int, name: str, target: int, new_name: str) -> None:
-    """Give an inode a second name; never through a symbolic link. FileExistsError if taken."""
+    """Give a file a second name. Raises FileExistsError."""
     os.link(name, new_name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
 
 
 def rename(source: int, name: str, target: int, new_name: str) -> None:
-    """Move a name, replacing whatever bears the new one."""
+    """Rename, replacing a file of the new name."""
     os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
 
 
 def rename_new(source: int, name: str, target: int, new_name: str) -> None:
-    """Move a name to one that nothing bears; FileExistsError if something does."""
+    """Rename to a new name. Raises FileExistsError."""
     _renameat2(source, name, target, new_name, _NOREPLACE)
 
 
 def exchange(source: int, name: str, target: int, new_name: str) -> None:
-    """Swap two names in one step; FileNotFoundError unless both are there."""
+    """Exchange two names in one step. Raises FileNotFoundError if either is missing."""
     _renameat2(source, name, target, new_name, _EXCHANGE)
 
 
 def unlink(directory: int, name: str, *, missing_ok: bool = False) -> None:
-    """Take a name away."""
+    """Remove a name."""
     try:
         os.unlink(name, dir_fd=directory)
     except FileNotFoundError:
@@ -273,7 +270,7 @@ def unlink(directory: int, name: str, *, missing_ok: bool = False) -> None:
 
 
 def reserve(directory: int, name: str, size_bytes: int) -> None:
-    """Make a file of real blocks, all or nothing."""
+    """Make a file of allocated blocks, all or none."""
     descriptor = os.open(name, _STAGE_FLAGS, FILE_MODE, dir_fd=directory)
     try:
         os.posix_fallocate(descriptor, 0, size_bytes)
@@ -285,7 +282,7 @@ def reserve(directory: int, name: str, size_bytes: int) -> None:
 
 
 def drop_cached_pages(directory: int, name: str) -> None:
-    """Forget the cached pages of a file, so that the next read asks the medium."""
+    """Drop the cached pages of a file, so that the next read reads the disk."""
     try:
         descriptor = open_to_read(directory, name)
     except OSError:
@@ -298,8 +295,9 @@ def drop_cached_pages(directory: int, name: str) -> None:
 
 
 def sync_filesystem(descriptor: int) -> None:
-    """Make everything on the file system of `descriptor` durable, in one go."""
-    _Flushes.count += 1
+    """Make everything on the file system of `descriptor` durable."""
+    global _flushes
+    _flushes += 1
     if _syncfs is None:
         raise OSError(errno.ENOSYS, "syncfs is not there")
     if _syncfs(descriptor) != 0:
@@ -307,7 +305,7 @@ def sync_filesystem(descriptor: int) -> None:
 
 
 def syncs_filesystems() -> bool:
-    """Whether `sync_filesystem` can be relied on: before Linux 5.8 it is silent about failures."""
+    """Whether `sync_filesystem` reports errors, which it does from Linux 5.8 on."""
     return _syncfs is not None and _kernel_version() >= (5, 8)
 
 

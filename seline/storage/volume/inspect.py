@@ -143,7 +143,7 @@ class Inspector:
         return self._see(key, lambda _space: directory, key.name, _at_rest)
 
     def recorded(self, key: DocumentKey, descriptor: int) -> Revision | None:
-        """Return the revision that an open file's checksum records, whatever it holds now."""
+        """Return the revision that an open file's checksum records; its bytes may differ."""
         try:
             checksum = _checksum(files.read_attribute(descriptor))
         except NewerFormat:

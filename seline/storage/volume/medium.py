@@ -29,7 +29,6 @@ class VolumeMedium:
 
     def __init__(
         self,
-        *,
         volume: VolumeDirectory,
         capabilities: Capabilities,
         disk_usage: DiskUsage,

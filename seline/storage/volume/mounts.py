@@ -1,6 +1,6 @@
-"""Where a directory lies: its mount, the kind of file system, and whether it is the right place.
+"""Find a directory's mount and its kind of file system, and check that it is the right place.
 
-V12  Seline does not seed an empty store on a container's own disk.
+V12  Seline does not start an empty store on a container's own disk.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Mount:
 
 
 def mount_of(path: str) -> Mount | None:
-    """Return the mount that holds `path`, None where the system keeps no table."""
+    """Return the mount that holds `path`, None if the system has no mount table."""
     real = os.path.realpath(path)
     best: Mount | None = None
     for mount in _mounts():
@@ -53,27 +53,26 @@ def wait_for_place(
     on_wait: Callable[[VolumeNotMounted], None] | None = None,
     give_up: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Wait until the data directory lies where it must: platforms may mount after the start.
+    """Wait until the data directory is on the required mount, which may appear after the start.
 
-    `on_wait` hears once what is missing, and again if it is something else. Raises
-    VolumeNotMounted. Blocks.
+    `on_wait` is called with each new reason. Raises VolumeNotMounted. Blocks.
     """
     deadline = time.monotonic() + wait_s
-    told = ""
+    notified = ""
     while True:
         try:
             return check_place(data_dir, required=required, expected_under=expected_under)
         except VolumeNotMounted as error:
             if time.monotonic() >= deadline or give_up():
                 raise
-            if on_wait is not None and error.message != told:
-                told = error.message
+            if on_wait is not None and error.message != notified:
+                notified = error.message
                 on_wait(error)
         time.sleep(POLL_S)
 
 
 def check_place(data_dir: str, *, required: bool, expected_under: str | None) -> None:
-    """Raise VolumeNotMounted unless the data directory lies where it must (V12)."""
+    """Raise VolumeNotMounted unless the data directory is on the required mount (V12)."""
     if not required:
         return
     real = os.path.realpath(data_dir)
@@ -102,7 +101,7 @@ def check_place(data_dir: str, *, required: bool, expected_under: str | None) ->
 
 
 def journal_missing(mount: Mount) -> bool:
-    """Whether this is ext4 without a journal, as far as the kernel tells."""
+    """Whether this is ext4 without a journal; False if the kernel does not show it."""
     journals = Path("/proc/fs/jbd2")
     if mount.kind != "ext4" or not journals.is_dir():
         return False

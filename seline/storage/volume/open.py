@@ -118,13 +118,7 @@ def _open(volume: VolumeDirectory, options: VolumeOptions, clock: Clock) -> Volu
     disk_usage.rebuild_reserve()
     writer = Writer(batches.process, idle=batches.idle)
     medium = VolumeMedium(
-        volume=volume,
-        capabilities=capabilities,
-        disk_usage=disk_usage,
-        current_documents=current_documents,
-        batches=batches,
-        events=events,
-        writer=writer,
+        volume, capabilities, disk_usage, current_documents, batches, events, writer
     )
     return VolumeStore(
         volume=volume,

@@ -1,6 +1,6 @@
-"""The names of what the disk says, and how far a commit had come when it said so.
+"""Turn the disk's errors into Seline's, and say what a commit's error left.
 
-OSError in, SelineError out; ENOSPC is VolumeFull anywhere.
+ENOSPC and EDQUOT become VolumeFull everywhere.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _NAMED: Final[Mapping[int, type[StorageError]]] = {
 
 
 class LookAgain(Exception):
-    """What was judged is not what lies there any more; nothing was changed."""
+    """A document changed after it was judged; nothing was written."""
 
 
 class CommitFailed(Exception):
-    """The disk failed in the middle of a commit. The subclasses say what that leaves."""
+    """The disk failed during a commit. The subclasses say what that leaves."""
 
     def __init__(self, error: OSError, doing: str) -> None:
         super().__init__(doing)
@@ -33,17 +33,17 @@ class CommitFailed(Exception):
 
 
 class StagingFailed(CommitFailed):
-    """Nothing has become visible; everything was undone."""
+    """Nothing was visible, and everything was undone."""
 
 
 class DirectoryFailed(CommitFailed):
-    """A directory could not be synced before anything became visible; undone, but not for sure."""
+    """A directory sync failed before anything was visible; the undo may not be durable."""
 
 
 class InDoubt(CommitFailed):
-    """The disk failed after something became visible, or after the commit point.
+    """The disk failed after something was visible, or at the commit point.
 
-    `committed`: the record is durable, so the batch will be rolled forward.
+    `committed`: the record is durable, so the batch will be completed.
     """
 
     def __init__(self, error: OSError, doing: str, *, committed: bool) -> None:
@@ -52,13 +52,13 @@ class InDoubt(CommitFailed):
 
 
 def named(error: OSError, doing: str) -> StorageError:
-    """Return the typed error for what the disk said while `doing` something."""
+    """Return Seline's error for an OSError that came while `doing` something."""
     kind = _NAMED.get(error.errno or 0, VolumeFailed)
     return kind(f"{doing}: {describe(error)}. This change was not made.", errno=describe(error))
 
 
 def describe(error: OSError | StorageError) -> str:
-    """Return `ENOSPC, No space left on device`, without any path; of one with a name, its words."""
+    """Return `ENOSPC, No space left on device`, without a path; a Seline error's message."""
     if isinstance(error, StorageError):
         return error.message
     if error.errno is None:
@@ -68,7 +68,7 @@ def describe(error: OSError | StorageError) -> str:
 
 
 def is_full(error: OSError | StorageError) -> bool:
-    """Whether the disk has no room."""
+    """Whether the disk is full."""
     if isinstance(error, StorageError):
         return isinstance(error, VolumeFull)
     return error.errno in (errno.ENOSPC, errno.EDQUOT)

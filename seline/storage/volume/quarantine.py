@@ -1,7 +1,6 @@
 """The broken files in quarantine/, kept for a person to look at.
 
-All spaces share the directory. Items are ordered as backups are: a later one has a later stamp,
-whatever the clock says.
+All spaces share the directory. A later item has a later stamp, also if the clock was set back.
 """
 
 from __future__ import annotations

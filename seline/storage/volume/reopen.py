@@ -1,8 +1,8 @@
-"""What is in doubt after a failed sync, and the reopening that ends it (SPEC §10).
+"""Refuse writes after a failed sync until the volume is reopened.
 
-V3  After a failed sync of a directory or the journal no write is taken until the volume was
-    reopened: cached pages dropped, the record rolled forward, what is in doubt committed anew.
-V10 Before each commit the path must still lead to the held directory.
+V3  Reopening drops the cached pages, completes the record, and commits again the documents whose
+    outcome is unknown: after a failed sync memory may show bytes that the disk does not have.
+V12 Before each commit the path must still lead to the held directory.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _log = logging.getLogger("seline.storage")
 
 @dataclass(slots=True, kw_only=True)
 class Reopener:
-    """Says whether writes are taken; `failure` is why not."""
+    """Whether writes are taken; `failure` is the error while they are not."""
 
     volume: VolumeDirectory
     current_documents: CurrentDocuments
@@ -43,23 +43,23 @@ class Reopener:
     _reopen_at: float = 0.0
 
     def check_open(self) -> None:
-        """Raise unless writes are taken, where the path leads to the held directory (V10)."""
+        """Raise unless writes are taken and the path leads to the held directory (V12)."""
         self.check_place()
         if (refusal := self.refusal()) is not None:
             raise refusal
 
     def refusal(self) -> SelineError | None:
-        """Return why no writes are taken, None where they are; reopen first where that is due."""
+        """Return the error that refuses writes, None if they are taken; reopen if that is due."""
         return None if self.failure is None or self._reopen_if_due() else self.failure
 
     def check_place(self) -> None:
-        """Raise unless the path leads to the held directory; tell what was made again in it."""
+        """Raise unless the path leads to the held directory; report directories made again."""
         self.volume.check_place()
         while self.volume.remade:
             self.events.remade(self.volume.remade.pop())
 
     def in_doubt(self, plan: Plan, doubt: InDoubt) -> OutcomeUnknown:
-        """Take no writes, and serve nothing that may not be; return the error for who waits."""
+        """Refuse writes, and reads of what may not be durable; return the error for the callers."""
         overlay = self.committer.overlay
         keys = frozenset(publish.key for publish in plan.publishes)
         self.fail(doubt.error, doubt.doing, keys if not doubt.committed else frozenset())
@@ -71,7 +71,7 @@ class Reopener:
         return OutcomeUnknown(f"{doubt.doing}: {describe(doubt.error)}.")
 
     def fail(self, error: OSError, doing: str, doubtful: frozenset[DocumentKey]) -> None:
-        """Take no writes until the volume was reopened, which is tried from a second on."""
+        """Refuse writes until the volume is reopened, first tried after a second."""
         self.failure = VolumeFailed(
             f"{doing}: {describe(error)}. No writes are taken until the volume was reopened, "
             f"which is tried every {REOPEN_EVERY_S:.0f} s."
@@ -81,13 +81,13 @@ class Reopener:
         self.events.disk_error(error, doing)
 
     def _reopen_if_due(self) -> bool:
-        """Try to reopen after a failure, at most every 30 s; return whether writes are taken."""
+        """Reopen, at most every 30 s; return whether writes are taken."""
         if self.clock.monotonic() < self._reopen_at:
             return False
         self._reopen_at = self.clock.monotonic() + REOPEN_EVERY_S
         try:
             self._reopen()
-        except Exception:  # noqa: BLE001  # whatever stands in the way is tried again
+        except Exception:  # noqa: BLE001  # it is tried again
             _log.exception("reopening the volume failed")
             return False
         self.failure = None
@@ -96,7 +96,7 @@ class Reopener:
         return True
 
     def _reopen(self) -> None:
-        """Drop what the page cache says, mend, and commit anew what was in doubt."""
+        """Read from the disk, recover, and commit again the documents that are in doubt."""
         self.check_place()
         keys = self.committer.overlay.keys
         self.current_documents.inspector.distrust(keys)

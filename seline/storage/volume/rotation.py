@@ -1,8 +1,8 @@
-"""The only way in which a backup is removed, and the rule it keeps.
+"""Remove backups: retention, shedding, purges and the quarantine's bounds all go through here.
 
 V8  The newest sound backup of a document is never removed, and it is read and verified before
-    anything else is unlinked; after a failed listing nothing goes. Two exceptions: a purge, and the
-    backups of documents deleted long ago (`unguarded`).
+    another one is; after a failed listing none is. Two exceptions: a purge, and the backups of
+    documents deleted long ago (an `unguarded` plan).
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class Rotation:
     def rotate(
         self, key: DocumentKey, retain: Retain, *, just_made: Iterable[str] = ()
     ) -> Sequence[Backup]:
-        """Discard what `retain` drops of a document's backups; return what was discarded, and why.
+        """Discard the backups that `retain` drops; return them with their reasons.
 
-        `just_made` names backups that this very commit linked from judged bytes. Raises
-        StorageError where the directory cannot be listed: then nothing was discarded; OSError
-        where one cannot be unlinked: then only some were.
+        `just_made` names backups that this commit made of judged bytes, which are not read again.
+        Raises StorageError if the directory cannot be listed, and then nothing was discarded;
+        OSError if a backup cannot be unlinked, and then some may have been.
         """
         with self.backup_indexes.of(key.space) as backup_index:
             known = self.inspector.peek(key)
@@ -66,13 +66,13 @@ class Rotation:
             return plan.drop
 
     def discard(self, key: DocumentKey, unwanted: Backup) -> bool:
-        """Discard one backup for want of space, unless it is the newest sound one."""
+        """Discard one backup to free space, unless it is the newest sound one."""
         return bool(self.rotate(key, partial(plan_without, unwanted)))
 
     def purge(self, key: DocumentKey) -> None:
-        """Erase every backup and quarantined copy of a document, durably (`unguarded`).
+        """Erase all backups and quarantined files of a document, durably.
 
-        One that the disk does not let go of keeps no other one. Raises OSError, StorageError.
+        An error does not stop the others. Raises the first OSError or StorageError at the end.
         """
         failed: list[OSError | StorageError] = []
         with self.backup_indexes.of(key.space) as backup_index:
@@ -90,7 +90,7 @@ class Rotation:
             raise error
 
     def bound_quarantine(self) -> None:
-        """Let the oldest quarantined bytes go beyond the bounds, keeping each document's newest."""
+        """Remove the oldest quarantined files beyond the limits, but never a document's newest."""
         items = self.quarantine()
         newest_of = {item.document: item.name for item in reversed(items)}
         size_bytes = 0
@@ -102,7 +102,7 @@ class Rotation:
                     files.unlink(self.volume.quarantine, item.name, missing_ok=True)
 
     def quarantine(self) -> list[QuarantineItem]:
-        """List what was set aside, newest first."""
+        """List the quarantine, newest first."""
         return list_quarantine(self.volume)
 
     def _erase_aside(self, name: str) -> None:
@@ -127,7 +127,7 @@ class Rotation:
 
 @contextmanager
 def _noting(failed: list[OSError | StorageError]) -> Generator[None]:
-    """Go on after an error of the disk, which is raised later."""
+    """Collect an error of the disk, to be raised later."""
     try:
         yield
     except (OSError, StorageError) as error:

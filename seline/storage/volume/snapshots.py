@@ -1,7 +1,7 @@
-"""What an export still needs: inodes held by hard links, backups kept from rotation.
+"""Snapshots: the documents of one instant, kept while an export reads them.
 
-An export takes its instant between two batches as a list of (name, identity, revision). A commit
-that is about to replace a listed document first links its inode under `.seline/exports/<id>/`.
+A snapshot is taken between two batches as a list of names and file identities. A commit that is
+about to replace a listed document first links its file into `.seline/exports/<id>/`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WHOLE_BYTES_MAX = 1 << 20
 
 @dataclass(slots=True, kw_only=True)
 class VolumeSnapshot:
-    """One export's hold on the documents of its instant: a port `Snapshot`."""
+    """A `Snapshot` of one space of the volume."""
 
     volume: VolumeDirectory
     inspector: Inspector
@@ -65,14 +65,14 @@ class VolumeSnapshot:
             except OSError as error:
                 raise named(error, f"Reading {name}") from error
         if content is None and self._places(name) != places:
-            return self._open(name)  # a commit has just moved it where this export keeps it
+            return self._open(name)  # a commit has just linked it for this snapshot
         content = content or self.snapshots.current_documents.rescue(key)
         if content is None:
             raise DocumentUnrecoverable(f"{name} is broken and has no sound backup.", document=name)
         return iter((content.data,))
 
     def done_with(self, name: str) -> None:
-        """Let a document go that has been read."""
+        """Release a document that has been read."""
         with self.snapshots.lock:
             self.held.pop(name, None)
 
@@ -84,7 +84,7 @@ class VolumeSnapshot:
             return [live] if self.directory is None else [live, self.directory]
 
     def _judged(self, key: DocumentKey, directory: int) -> Iterator[bytes] | None:
-        """Return the pieces if the file of the instant lies there and is sound."""
+        """Return the pieces if the directory has the file of the instant and it is sound."""
         identity = self.held[key.name]
         if identity.size_bytes <= WHOLE_BYTES_MAX:
             inspection = self.inspector.look_in(key, directory)
@@ -95,7 +95,7 @@ class VolumeSnapshot:
         return self._pieces(key, directory, identity)
 
     def _remembered(self, key: DocumentKey, directory: int) -> Content | None:
-        """Return what a broken file held: the document may hold something newer by now."""
+        """Return the content that a broken file recorded; the document may be newer."""
         descriptor = files.open_to_read(directory, key.name)
         try:
             if not FileIdentity.of(os.fstat(descriptor)).same_bytes(self.held[key.name]):
@@ -123,7 +123,7 @@ class VolumeSnapshot:
 
 
 class Snapshots:
-    """The exports under way. Lists change between batches, reads come from any thread."""
+    """The open snapshots. They are taken on the writer's thread; any thread reads them."""
 
     def __init__(self, volume: VolumeDirectory, current_documents: CurrentDocuments) -> None:
         self._volume = volume
@@ -137,7 +137,7 @@ class Snapshots:
     def take(
         self, space: str, identities: dict[str, FileIdentity], now: datetime
     ) -> VolumeSnapshot:
-        """Hold these documents still; only the writer's thread, between two batches."""
+        """Take a snapshot of these files. Only the writer's thread, between two batches."""
         with self.lock:
             self._sequence += 1
             name = f"{os.getpid()}-{self._sequence}"
@@ -154,7 +154,7 @@ class Snapshots:
             return snapshot
 
     def before_replacing(self, key: DocumentKey) -> None:
-        """Keep a document's inode for the exports that still need it. Raises OSError."""
+        """Link a document's file for the snapshots that need it. Raises OSError."""
         if not self._open and not self._left:
             return
         with self.lock:
@@ -164,7 +164,7 @@ class Snapshots:
                     self._link(snapshot, key)
 
     def release(self, snapshot: VolumeSnapshot) -> None:
-        """Let go of everything an export held; idempotent."""
+        """Remove what a snapshot kept. Idempotent."""
         with self.lock:
             if self._open.pop(snapshot.name, None) is None or snapshot.directory is None:
                 return
@@ -175,7 +175,7 @@ class Snapshots:
                 self._tidy()  # else the next start does
 
     def _tidy(self) -> None:
-        """Take away what ended exports held; what the disk keeps goes before a later change."""
+        """Remove the directories of released snapshots; a failure is retried at a later change."""
         left, self._left = self._left, []
         for name in left:
             try:
@@ -223,7 +223,7 @@ class Snapshots:
 
 
 def _read_pieces(file: FileIO) -> Generator[bytes]:
-    """Read a file from its beginning; one that nobody reads is closed with the last reference."""
+    """Yield a file from its beginning, then close it."""
     with file:
         file.seek(0)
         while piece := os.read(file.fileno(), PIECE_BYTES):

@@ -1,7 +1,6 @@
-"""Strict mode (`SELINE_STRICT=1`): after each commit, verify the whole store; for tests.
+"""Strict mode (`SELINE_STRICT=1`, for tests): verify the store after each commit.
 
-Whatever it finds is a defect of Seline's, so it is raised as an AssertionError on the writer's
-thread, which ends the store loudly.
+A failure is a defect of Seline's: its AssertionError ends the writer's thread and the store.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
 
 DOCUMENTS_MAX = 200
-"""Beyond this many documents a pass would take longer than the tests that ask for it."""
+"""Only so many documents of a space are verified, to bound the time."""
 
 
 def verify_after_commit(

@@ -1,11 +1,11 @@
-"""One thread, one queue: order of arrival is order of effect, and nothing queued is dropped.
+"""The writer: one thread and one queue for all changes of a volume.
 
-V6  What is submitted first takes effect first.
-V7  A cancelled caller changes nothing: the atom runs to its end. If this thread ever dies, every
-    waiting caller gets an error at once; nobody waits for ever.
+V6  Changes take effect in the order in which they are submitted.
+V7  An atom runs to its end if its caller is cancelled. If the thread dies, every waiting caller
+    gets an error at once.
 
-A daemon thread of our own rather than an executor: executors refuse work at interpreter exit,
-which is when bots save.
+It is a daemon thread, not an executor: executors refuse work at interpreter exit, which is when
+bots save.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from seline.ports.store import Atom, Outcome
 QUEUED_ATOMS_MAX: Final = 4096
 QUEUED_BYTES_MAX: Final = 64 << 20
 IDLE_AFTER_S: Final = 0.05
-"""Right after a batch the interpreter belongs to those who were answered."""
+"""The pause before idle work, so that the answered callers run first."""
 
 _log = logging.getLogger("seline.storage")
 
@@ -33,7 +33,7 @@ Answer: TypeAlias = "tuple[Outcome, ...]"
 
 
 class _Promise(Future[Any]):
-    """A future that its caller cannot take back: what is queued runs to its end."""
+    """A future that cannot be cancelled."""
 
     def cancel(self) -> bool:
         return False
@@ -41,7 +41,7 @@ class _Promise(Future[Any]):
 
 @dataclass(slots=True)
 class Pending:
-    """An atom with the promise made to its caller."""
+    """A queued atom and its caller's future."""
 
     atom: Atom
     size_bytes: int
@@ -52,14 +52,14 @@ class Pending:
 
 @dataclass(slots=True)
 class QueuedTask:
-    """Work that must happen between two batches."""
+    """Work that runs between two batches."""
 
     work: Callable[[], Any]
     future: Future[Any] = field(default_factory=_Promise)
 
 
 class Writer:
-    """Runs batches and tasks one after another on its own thread."""
+    """Runs batches and tasks on its own thread, one after another."""
 
     def __init__(
         self,
@@ -69,8 +69,8 @@ class Writer:
     ) -> None:
         """Start the thread.
 
-        `process` settles every future it is given. `idle` runs when nothing is queued, and returns
-        after how many seconds it wants to run again, None for never.
+        `process` answers every future of a batch. `idle` runs while the queue is empty, and returns
+        the seconds to its next run, None for none.
         """
         self._process = process
         self._idle = idle
@@ -83,7 +83,7 @@ class Writer:
         self._thread.start()
 
     def submit(self, atom: Atom) -> Future[Answer]:
-        """Queue an atom. Raises VolumeBusy where the queue is full, StoreClosed after `close`."""
+        """Queue an atom. Raises VolumeBusy if the queue is full, StoreClosed after `close`."""
         pending = Pending(atom, sum(change.size_hint for change in atom.changes))
         with self._wake:
             self._check_open()
@@ -101,7 +101,7 @@ class Writer:
         return pending.future
 
     def between(self, work: Callable[[], Any]) -> Future[Any]:
-        """Queue work that runs between two batches, after what is queued now."""
+        """Queue work to run between two batches."""
         task = QueuedTask(work)
         with self._wake:
             self._check_open()
@@ -110,7 +110,7 @@ class Writer:
         return task.future
 
     def close(self) -> None:
-        """Carry out what is queued, then end the thread; idempotent. Never called on the thread."""
+        """Carry out what is queued, then end the thread. Idempotent; not for the thread itself."""
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -118,7 +118,7 @@ class Writer:
 
     @property
     def queued(self) -> int:
-        """How many changes and tasks wait."""
+        """The number of queued changes and tasks."""
         return len(self._queue)
 
     def _check_open(self) -> None:
@@ -141,12 +141,12 @@ class Writer:
                 else:
                     batch = work
                     self._process(work)
-                work, batch = None, []  # nothing of it is held while nothing is to be done
-        except BaseException as error:  # noqa: BLE001  # whatever ends this thread, callers hear it
+                work, batch = None, []  # free their memory while the queue is empty
+        except BaseException as error:  # noqa: BLE001  # the callers get an error
             self._die(error, batch)
 
     def _take(self) -> QueuedTask | list[Pending] | None:
-        """Return a task, every atom up to the next task, or None at the end; `idle` meanwhile."""
+        """Return a task, the atoms before the next task, or None at the end; `idle` in pauses."""
         with self._wake:
             wait_s: float | None = IDLE_AFTER_S
             while not self._queue:
@@ -190,7 +190,7 @@ class Writer:
 def _carry_out(task: QueuedTask) -> None:
     try:
         result = task.work()
-    except BaseException as error:  # noqa: BLE001  # its caller hears it; the next one has its turn
+    except BaseException as error:  # noqa: BLE001  # raised to its caller; the next task runs
         task.future.set_exception(error)
     else:
         task.future.set_result(result)

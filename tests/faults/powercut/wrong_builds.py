@@ -310,7 +310,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "purge of a recovered document",
     ),
     "what a killed process renamed is not synced at the start": _opening(
-        "Replay._hold_names",
+        "Replay._sync_names",
         "files.touch_and_sync",
         NOTHING,
         KILLED_AFTER_THE_EXCHANGE,
@@ -320,7 +320,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     ),
     "the record of a killed process is not made durable before it is rolled forward": _seldom(
         _opening(
-            "Replay._hold_record",
+            "Replay._rewrite_record",
             "files.sync",
             NOTHING,
             RECORD_IN_DOUBT,
@@ -372,7 +372,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "Syncer.make_durable", "self.sync_directories", NOTHING, COPIED_IN
     ),
     "the reopener does not try every directory": _opening(
-        "Replay._hold_names",
+        "Replay._sync_names",
         "files.touch_and_sync",
         NOTHING,
         "a directory that cannot be synced",

@@ -112,14 +112,14 @@ class ExchangeCommitter:
         return self._replay.run(now, again=again)
 
     def recommit(self, found: Sequence[Found], now: datetime) -> None:
-        publishes = tuple(map(_as_found, (one for one in found if one.content is not None)))
+        publishes = tuple(_as_found(item) for item in found if item.content is not None)
         if publishes:
             plan = Plan(publishes=publishes, taken=(), atomic=False)
             for error in self.commit(plan, now=now).refused.values():
                 raise error
-        for one in found:
-            if one.judged.verdict is Verdict.MISSING:
-                self._replay.remove_again(one.key)
+        for item in found:
+            if item.judged.verdict is Verdict.MISSING:
+                self._replay.remove_again(item.key)
         for space in self._volume.spaces:
             files.touch_and_sync(self._volume.documents(space))
 

@@ -1,6 +1,6 @@
-"""The record of a change of several documents: what was staged, and what it replaces (V5).
+"""The record of a commit of several documents: what is staged, and what it replaces (V5).
 
-One JSON line and its SHA-256. It is put in place whole, by rename, so one that does not check is
+It is one JSON line and its SHA-256, put in place by a rename: a digest that does not match means
 rot, never a torn write.
 """
 
@@ -17,7 +17,7 @@ RECORD_FORMAT: Final = 1
 
 
 class RecordEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One document's part: digests in hex, None where there was, or will be, no document."""
+    """One document's change: SHA-256 in hex before and after, None without a document."""
 
     space: str = msgspec.field(name="owner")
     name: str
@@ -27,14 +27,14 @@ class RecordEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TransactionRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that one commit point makes current."""
+    """All changes of one commit."""
 
     format: int
     entries: tuple[RecordEntry, ...]
 
 
 class BrokenRecord(ValueError):
-    """The record's bytes are not what was written."""
+    """The record does not match its digest, or is no record."""
 
 
 def encode_record(entries: Sequence[RecordEntry]) -> bytes:

@@ -1,7 +1,7 @@
-"""Mend what a sudden end left: roll the record forward, sweep what is ours, set aside the rest.
+"""Recover from a crash or a failed sync: complete the record, remove temporary files.
 
-V1, V3, V5  A record in place is a promise: every document it names becomes current.
-Doing it again, after a crash in the middle, gives the same result. Only the lock's holder does it.
+V1, V3, V5  Every document that a record names becomes current.
+A crash in the middle of it changes nothing: the next run gives the same result.
 """
 
 from __future__ import annotations
@@ -41,48 +41,47 @@ from seline.storage.volume.quarantine import free_aside_name
 
 _ANY_SIZE: Final = 1 << 40
 AGAIN: Final = "again"
-"""The name in staging/ of what is put in place once more."""
+"""The name in staging/ of a content that is published once more."""
 
 
 class Replay:
-    """Brings a ground to where every acknowledged change is in place and nothing is stray."""
+    """Completes what a commit of the first form left unfinished on one volume."""
 
     def __init__(
         self,
         volume: VolumeDirectory,
         inspector: Inspector,
         backup_indexes: BackupIndexes,
-        tell: Callable[[Incident], None],
+        report: Callable[[Incident], None],
         *,
         capabilities: Capabilities,
     ) -> None:
         self._volume = volume
         self._inspector = inspector
         self._backup_indexes = backup_indexes
-        self._tell = tell
+        self._report = report
         self._capabilities = capabilities
 
     def run(self, now: datetime, *, again: bool = False) -> frozenset[DocumentKey]:
-        """Hold what is seen, roll forward, then sweep; return what was rolled forward.
+        """Sync all names, complete the record, then sweep; return the documents of the record.
 
-        `again`: not at the start, but after a sync that failed. Raises StorageError where the disk
-        refuses.
+        `again`: after a failed sync, not at start. Raises StorageError.
         """
         try:
-            self._hold_names()
+            self._sync_names()
             completed = self._roll_forward(now, again=again)
             self._sweep_staging(now)
-            if not again:  # what lies there else is held by exports under way
+            if not again:  # snapshots in progress use the directories
                 self._sweep_exports()
             self._sweep_twins()
         except OSError as error:
-            raise named(error, "Mending the volume at start") from error
+            raise named(error, "Recovering the volume") from error
         return completed
 
-    def _hold_names(self) -> None:
-        """Make every name durable before it is served, or a save finds its bytes current (V3).
+    def _sync_names(self) -> None:
+        """Sync every name before it is served or relied on (V3).
 
-        What a killed process renamed last may be so in the page cache alone.
+        The last rename of a killed process may be in the page cache only.
         """
         for directory in self._volume.directories:
             files.touch_and_sync(directory)
@@ -95,7 +94,7 @@ class Replay:
         except FileNotFoundError:
             if not again:
                 return frozenset()
-            data = encode_record(())  # the disk may hold the one before: this one takes its place
+            data = encode_record(())  # the disk may still hold the last record: replace it
         try:
             record = decode_record(data)
         except BrokenRecord as broken:
@@ -106,7 +105,7 @@ class Replay:
         damaged = [entry for entry in record.entries if self._is_damaged(entry)]
         begun = any(map(self._is_in_place, record.entries))
         if begun or not damaged:
-            self._hold_record(data)
+            self._rewrite_record(data)
             self._complete(record, now)
         if damaged:
             self._give_up(damaged, now, begun=begun)
@@ -115,11 +114,11 @@ class Replay:
             files.sync(seline)
         return frozenset(DocumentKey(entry.space, entry.name) for entry in record.entries)
 
-    def _hold_record(self, data: bytes) -> None:
-        """Make the record durable by a change of its own, before anything is published by it.
+    def _rewrite_record(self, data: bytes) -> None:
+        """Write the record once more and sync it, before anything is published from it.
 
-        After a kill, or a failed sync, it may lie in the page cache alone: a power cut would take
-        it, and leave a part of what it promises. Where there is no room the sync alone must do.
+        After a kill or a failed sync it may be in the page cache only: a power cut would then leave
+        a part of its documents published. Without space for a copy it is only synced.
         """
         seline, name = self._volume.seline, f"{RECORD_NAME}.new"
         try:
@@ -132,9 +131,9 @@ class Replay:
         files.sync(seline)
 
     def _is_damaged(self, entry: RecordEntry) -> bool:
-        """Whether what was staged has rotted: it is neither the new content nor what that replaced.
+        """Whether the staged file has rotted: it is neither the new content nor the old one.
 
-        A change whose record still lies there was never answered as made, so it may be given up.
+        A commit whose record still exists was never acknowledged, so it may be given up.
         """
         staged = None if entry.staged is None else self._staged_revision(entry.staged)
         if staged is None or staged in (entry.before, entry.after):
@@ -148,7 +147,7 @@ class Replay:
         return live.content is not None and live.content.revision == entry.after
 
     def _give_up(self, damaged: Sequence[RecordEntry], now: datetime, *, begun: bool) -> None:
-        """Let go of a record that can be completed in part, or not at all; keep what has rotted."""
+        """Move a record that cannot be completed, and its rotten files, to quarantine."""
         names = ", ".join(entry.name for entry in damaged)
         outcome = "is there without it" if begun else "was not made"
         self._set_record_aside(now, f"what was to become {names} has changed", outcome)
@@ -157,10 +156,10 @@ class Replay:
                 self._move_aside(entry.staged, now)
 
     def _complete(self, record: TransactionRecord, now: datetime) -> None:
-        """Make each document current by a change of its own, then sync.
+        """Publish each document, then sync.
 
-        What is in place already may be so in the page cache alone: a sync of it may have failed,
-        in this process or the one before, and a second one would say nothing (SPEC §10).
+        A document that is published already is written and published again: its sync may have
+        failed, and a second sync of the same file would prove nothing.
         """
         for entry in record.entries:
             self._volume.open_space(entry.space)
@@ -186,7 +185,7 @@ class Replay:
         files.rename(self._volume.staging, staged, self._volume.documents(entry.space), entry.name)
 
     def _stage_again(self, name: str, key: DocumentKey, content: Content) -> bool:
-        """Write what is in place once more, to be put there anew; False where there is no room."""
+        """Write a content once more to staging/; return False if there is no space."""
         files.unlink(self._volume.staging, name, missing_ok=True)
         try:
             self._write(self._volume.staging, name, key, content)
@@ -206,21 +205,21 @@ class Replay:
             self.remove_again(key)
 
     def remove_again(self, key: DocumentKey) -> None:
-        """Take a document's name away by a change of its own; the caller syncs the directory.
+        """Remove a document that is absent once more; the caller syncs the directory.
 
-        That it is gone may be so in the page cache alone. Its newest sound backup, which it held
-        last, bears the name for a moment: a sudden end then leaves it as if it had never gone.
+        The removal may be in the page cache only, and the last sync of the directory may have
+        failed. So its newest sound backup is published and removed; a crash leaves that content.
         """
         staging, documents = self._volume.staging, self._volume.documents(key.space)
         backups = self._backup_indexes.of(key.space).of(key.name)
-        looks = ((one, self._inspector.look_at_backup(key, one.name).judged) for one in backups)
-        chosen = choose_backup(looks, sound_only=True).chosen
+        judged = ((b, self._inspector.look_at_backup(key, b.name).judged) for b in backups)
+        chosen = choose_backup(judged, sound_only=True).chosen
         if chosen is not None and self._stage_again(AGAIN, key, chosen[1]):
             files.rename(staging, AGAIN, documents, key.name)
             files.unlink(documents, key.name, missing_ok=True)
 
     def _is_staged(self, entry: RecordEntry) -> bool:
-        """Whether the staged file holds the recorded content (after an exchange it does not)."""
+        """Whether the staged file has the new content; after an exchange it does not."""
         assert entry.staged is not None
         return self._staged_revision(entry.staged) == entry.after
 
@@ -238,7 +237,7 @@ class Replay:
         files.rename(self._volume.seline, RECORD_NAME, self._volume.quarantine, name)
         files.sync(self._volume.quarantine)
         files.sync(self._volume.seline)
-        self._tell(
+        self._report(
             Incident(
                 kind=IncidentKind.JOURNAL_BROKEN,
                 document="",
@@ -251,7 +250,7 @@ class Replay:
         )
 
     def _sweep_staging(self, now: datetime) -> None:
-        """Sweep what a document, a backup or a commit that was never answered accounts for."""
+        """Remove the files of unacknowledged commits; move other files to quarantine."""
         for name in files.names(self._volume.staging):
             try:
                 raw = files.read_whole(self._volume.staging, name, size_max=_ANY_SIZE)
@@ -264,10 +263,10 @@ class Replay:
                 self._move_aside(name, now)
 
     def _is_ours(self, attribute: bytes | None, data: bytes) -> bool:
-        """Whether Seline wrote these bytes, whole or in part, and never acknowledged them.
+        """Whether Seline wrote these bytes, whole or in part.
 
-        The attribute is set before the first byte. What parses without matching it is a hand
-        edit that was swapped out in the very moment of a save.
+        The checksum is set before the first byte. A file that parses and does not match it is a
+        hand edit that a commit displaced.
         """
         if not self._capabilities.checksums or not data.strip(b"\0"):
             return True
@@ -287,12 +286,12 @@ class Replay:
     def _sweep_exports(self) -> None:
         for name in files.names(self._volume.exports):
             with contextlib.suppress(OSError):
-                files.unlink(self._volume.exports, name)  # what the probe left
+                files.unlink(self._volume.exports, name)  # a file of the probe
                 continue
             shutil.rmtree(name, ignore_errors=True, dir_fd=self._volume.exports)
 
     def _sweep_twins(self) -> None:
-        """Remove a backup that is its document's own inode: a crash between link and rename."""
+        """Remove backups that are their document's own file: a crash came before the publish."""
         for space in self._volume.spaces:
             for document in self._backup_indexes.of(space).counts():
                 for backup in self._backup_indexes.of(space).of(document)[:1]:
@@ -311,7 +310,7 @@ class Replay:
     def _keep_found(
         self, key: DocumentKey, content: Content, *, sound_json: bool, now: datetime
     ) -> None:
-        """Keep what a person wrote between the crash and this start, before it is replaced."""
+        """Keep a hand edit made between the crash and this start, before it is replaced."""
         if not sound_json:
             aside = free_aside_name(self._volume, key, now)
             self._keep_as(self._volume.quarantine, aside, key, content)
@@ -334,7 +333,7 @@ class Replay:
             files.sync(directory)
 
     def _write(self, directory: int, name: str, key: DocumentKey, content: Content) -> None:
-        """Write and sync a content under a new name."""
+        """Write a content under a new name, and sync it."""
         self._write_bytes(directory, name, content.data, *self._capabilities.mark(key, content))
 
     def _write_bytes(

@@ -6,7 +6,7 @@ A `Staged` is not visible yet, and lists every name that was made for it: that i
 removes. Each step returns the next state, or raises and leaves nothing that the state before it
 does not list.
 
-V1  A name passes from the old file to the new one in one step; nothing is written in place.
+V1  One rename or exchange replaces a document; nothing is written in place.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
 
     `displaced` is the name in staging/ of the file that had the document's name before, "" once it
     is disposed of, or if there was none. `edit` is the backup of a hand edit found there. `left`
-    says why the disk kept the displaced file.
+    is the disk's reason for keeping the displaced file.
     """
 
     staged: Staged

@@ -1,7 +1,7 @@
-"""Sync what a commit wrote and what it found, and know what is durable already.
+"""Sync what a commit wrote or relies on, and remember what is durable.
 
-V3  What a change rests on, or a backup is linked from, was written or synced by this process.
-After a failed sync of a file no other one of it is believed: it would say nothing.
+V3  A file that a change relies on, or a backup is linked to, was written or synced by this process.
+After a failed sync of a file another one proves nothing, so it is not repeated.
 """
 
 from __future__ import annotations
@@ -41,30 +41,30 @@ class Syncer:
         self._known.pop(key, None)
 
     def make_durable(self, found: Sequence[Found]) -> None:
-        """Make durable what lies there and is not known to be so, with its name.
+        """Sync the documents that are not known to be durable, and their names.
 
         Raises DirectoryFailed.
         """
-        strange = [one for one in found if not self._is_known(one)]
+        unknown = [document for document in found if not self._is_known(document)]
         try:
-            for one in strange:
-                self.make_file_durable(one)
+            for document in unknown:
+                self.make_file_durable(document)
         except OSError as error:
-            raise DirectoryFailed(error, "Syncing what lies there") from error
-        spaces = {one.key.space for one in strange}
+            raise DirectoryFailed(error, "Syncing the document") from error
+        spaces = {document.key.space for document in unknown}
         self.sync_directories(map(self.volume.documents, spaces), "Syncing the documents")
-        for one in strange:
-            if isinstance(one.token, FileIdentity):
-                self.remember(one.key, one.token)
+        for document in unknown:
+            if isinstance(document.token, FileIdentity):
+                self.remember(document.key, document.token)
 
     def make_file_durable(self, found: Found) -> None:
-        """Sync a file as it lies there, unless that is needless; once, whatever came of it."""
+        """Sync a document's file if it is not known to be durable. A failure is not retried."""
         if self._is_known(found) or not isinstance(found.token, FileIdentity):
             return
         file = found.token.inode, found.token.mtime_ns
         if (refusal := self._refused.get(file)) is not None:
             raise refusal
-        with contextlib.suppress(FileNotFoundError):  # it was there a moment ago
+        with contextlib.suppress(FileNotFoundError):  # it was just deleted
             descriptor = files.open_to_read(self.volume.documents(found.key.space), found.key.name)
             try:
                 files.sync(descriptor)
@@ -75,11 +75,11 @@ class Syncer:
                 os.close(descriptor)
 
     def _is_known(self, found: Found) -> bool:
-        """Whether this process wrote the file, or has synced it: `cp -a` and `mv` do not."""
+        """Whether this process wrote or synced the file; another program's copy is not synced."""
         return self._known.get(found.key) == found.token
 
     def sync_files(self, descriptors: Sequence[int]) -> None:
-        """Sync files together: where there are several, the file system merges its commits."""
+        """Sync files, several of them in parallel: the file system then merges its commits."""
         if len(descriptors) < 2:
             for descriptor in descriptors:
                 files.sync(descriptor)
@@ -88,7 +88,7 @@ class Syncer:
             self._pool = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="seline-sync")
         try:
             pending = [self._pool.submit(files.sync, descriptor) for descriptor in descriptors]
-        except RuntimeError:  # the interpreter is going down and takes no work any more
+        except RuntimeError:  # the interpreter shuts down and starts no more threads
             pending = []
             for descriptor in descriptors:
                 files.sync(descriptor)
@@ -97,7 +97,7 @@ class Syncer:
             raise failures[0]
 
     def sync_directories(self, directories: Iterable[int], doing: str) -> None:
-        """Sync directories, of which nothing is visible yet. Raises DirectoryFailed."""
+        """Sync directories before anything in them is visible. Raises DirectoryFailed."""
         for directory in directories:
             try:
                 files.sync(directory)
@@ -105,6 +105,6 @@ class Syncer:
                 raise DirectoryFailed(error, doing) from error
 
     def close(self) -> None:
-        """End the threads that sync; idempotent. No commit runs any more."""
+        """End the threads. Idempotent; no commit may follow."""
         if self._pool is not None:
             self._pool.shutdown()
