@@ -9,7 +9,7 @@ V7  A change that fails, with any error, fails alone: the others are planned wit
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, TypeAlias
@@ -80,22 +80,17 @@ class Publish(msgspec.Struct, frozen=True, kw_only=True):
         return self.content.size_bytes - (0 if self.backup else before)
 
 
-class Step(msgspec.Struct, frozen=True):
-    """One planned change. Its outcome follows once the batch is durable."""
-
-    key: DocumentKey
-    content: Content | None
-    changed: bool
-    answer: object
-
-    def outcome(self, backups: dict[DocumentKey, str]) -> Outcome:
-        backup = backups.get(self.key) if self.changed else None
-        return Outcome(
-            content=self.content, changed=self.changed, backup=backup, answer=self.answer
-        )
+Step: TypeAlias = tuple[DocumentKey, Outcome]
+"""One planned change; its outcome is not durable yet, and names no backup."""
+Verdicts: TypeAlias = tuple[Step, ...] | BaseException
 
 
-Verdicts: TypeAlias = "tuple[Step, ...] | BaseException"
+def with_backups(steps: Sequence[Step], backups: Mapping[DocumentKey, str]) -> tuple[Outcome, ...]:
+    """Return the outcomes of durable steps, with the backups that their commit made."""
+    return tuple(
+        msgspec.structs.replace(outcome, backup=backups.get(key)) if outcome.changed else outcome
+        for key, outcome in steps
+    )
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,8 +159,9 @@ class Planner:
                 taken.append(refusal)
                 continue
             taken.append(steps)
-            bytes_brought += sum(step.content.size_bytes for step in steps if step.content)
-            atomic = atomic or len({step.key for step in steps if step.changed}) > 1
+            contents = (outcome.content for _, outcome in steps)
+            bytes_brought += sum(content.size_bytes for content in contents if content)
+            atomic = atomic or len({key for key, outcome in steps if outcome.changed}) > 1
         publishes = tuple(_publishes(self._drafts.values()))
         return Plan(
             publishes=publishes,
@@ -216,13 +212,13 @@ def _apply(draft: _Draft, change: Change, decision: Decision) -> Step:
         return _put(draft, change, decision)
     if isinstance(decision, Remove):
         return _remove(draft, change, decision)
-    return Step(change.key, draft.content, False, decision.answer)
+    return change.key, Outcome(content=draft.content, changed=False, answer=decision.answer)
 
 
 def _put(draft: _Draft, change: Change, put: Put) -> Step:
     if _already(draft, put.content):
         draft.rested_on = draft.rested_on or not draft.touched
-        return Step(change.key, draft.content, False, put.answer)
+        return change.key, Outcome(content=draft.content, changed=False, answer=put.answer)
     if (put.alone or put.set_aside) and draft.touched:
         raise _Split
     if put.set_aside:
@@ -231,7 +227,7 @@ def _put(draft: _Draft, change: Change, put: Put) -> Step:
     draft.backup = draft.backup or put.backup
     draft.always = put.always
     _touch(draft, change)
-    return Step(change.key, put.content, True, put.answer)
+    return change.key, Outcome(content=put.content, changed=True, answer=put.answer)
 
 
 def _useless(found: Found, why: str) -> Found:
@@ -257,7 +253,7 @@ def _remove(draft: _Draft, change: Change, remove: Remove) -> Step:
     draft.always = True
     draft.purge = remove.purge
     _touch(draft, change)
-    return Step(change.key, None, True, remove.answer)
+    return change.key, Outcome(content=None, changed=True, answer=remove.answer)
 
 
 def _touch(draft: _Draft, change: Change) -> None:

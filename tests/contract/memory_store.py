@@ -24,7 +24,7 @@ from seline.domain.verdict import Judged, Verdict
 from seline.errors import BackupNotFound, DocumentNotFound, SelineError, StoreClosed, VolumeFull
 from seline.ports.medium import Capability, MarkPinned, QuarantineItem, not_in_quarantine
 from seline.ports.store import Atom, Outcome, Retain, Snapshot
-from seline.storage.planner import Found, Planner, Publish
+from seline.storage.planner import Found, Planner, Publish, with_backups
 
 
 @dataclass(slots=True)
@@ -79,14 +79,12 @@ class MemoryStore:
                 future.set_exception(refusal)
                 return future
             made = {publish.key: self._publish(publish) for publish in plan.publishes}
-            outcomes = tuple(
-                step.outcome({key: name for key, name in made.items() if name}) for step in steps
-            )
-            for step, outcome in zip(steps, outcomes, strict=True):
+            outcomes = with_backups(steps, {key: name for key, name in made.items() if name})
+            for (key, _), outcome in zip(steps, outcomes, strict=True):
                 if outcome.changed:
                     self._counters.answered(0.0)
                     for watcher in list(self._watchers):
-                        watcher(step.key, outcome)
+                        watcher(key, outcome)
         future.set_result(outcomes)
         return future
 

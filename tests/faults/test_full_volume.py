@@ -487,7 +487,7 @@ def test_a_growing_save_beside_a_delete_is_refused_on_a_full_volume(tmp_path: Pa
 def _in_one_batch(seline: Seline, *decisions: Decision) -> list[type[BaseException] | None]:
     """Make decisions about one document in one batch; return the type of each error, or None."""
     store, resume = store_of(seline), threading.Event()
-    paused = store._writer.between(resume.wait)
+    paused = store.writer.between(resume.wait)
     atoms = [
         Atom((Change(DocumentKey(BOT, "a.json"), lambda _, decision=decision: decision),))
         for decision in decisions
@@ -507,7 +507,7 @@ def test_no_backup_is_discarded_when_space_was_freed_since_the_last_measurement(
         for number in range(4):
             seline.data.save_json("a.json", {"n": number})
         (tmp_path / "by hand").write_bytes(os.urandom(4 << 20))
-        store_of(seline).medium._disk_usage.usage(fresh=True)
+        store_of(seline).medium.disk_usage.usage(fresh=True)
         (tmp_path / "by hand").unlink()
 
         seline.data.save_json("a.json", {"n": 4})

@@ -429,7 +429,7 @@ def _run_operation(expected: Expected, seline: Seline, disk: FailingDisk) -> Out
 def _wait_for_writer(seline: Seline) -> None:
     """Wait until the writer is idle: what it still does may free blocks that can be written."""
     store: Any = seline._awaited.store.opened
-    store._writer.between(lambda: None).result()
+    store.writer.between(lambda: None).result()
 
 
 def _save_at_random(seline: Seline, rng: random.Random) -> dict[str, Json]:
@@ -741,7 +741,7 @@ def _in_one_batch(seline: Seline, changes: Sequence[Callable[[], object]]) -> li
     """Make changes while the writer is blocked, so that it takes them in one batch."""
     store: Any = seline._awaited.store.opened
     resume, futures = threading.Event(), [Future[object]() for _ in changes]
-    paused = store._writer.between(resume.wait)
+    paused = store.writer.between(resume.wait)
 
     def run(change: Callable[[], object], future: Future[object]) -> None:
         try:
@@ -754,7 +754,7 @@ def _in_one_batch(seline: Seline, changes: Sequence[Callable[[], object]]) -> li
     ]
     for thread in threads:
         thread.start()
-    _wait_until(lambda: store._writer.queued >= len(changes))
+    _wait_until(lambda: store.writer.queued >= len(changes))
     resume.set()
     paused.result()
     for thread in threads:

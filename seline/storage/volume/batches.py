@@ -21,7 +21,7 @@ from seline.domain.document import DocumentKey
 from seline.errors import OutcomeUnknown, SelineError, StorageError, VolumeBusy
 from seline.ports.futures import one_wakeup
 from seline.ports.store import Retain
-from seline.storage.planner import Plan, Planner, Publish
+from seline.storage.planner import Plan, Planner, Publish, with_backups
 from seline.storage.volume import files
 from seline.storage.volume.admission import Admission
 from seline.storage.volume.commit.base import Committed, Committer
@@ -223,16 +223,16 @@ class Batches:
             if isinstance(steps, BaseException):
                 self._refuse([pending], steps)
                 continue
-            refusals = [committed.refused[s.key] for s in steps if s.key in committed.refused]
+            refusals = [committed.refused[key] for key, _ in steps if key in committed.refused]
             if refusals:
                 self._refuse([pending], named(refusals[0], "Publishing"))
                 continue
-            outcomes = tuple(step.outcome(committed.backups) for step in steps)
-            for step, outcome in zip(steps, outcomes, strict=True):
+            outcomes = with_backups(steps, committed.backups)
+            for (key, _), outcome in zip(steps, outcomes, strict=True):
                 if outcome.changed:
                     self._counters.answered(now_s - pending.queued_at_s)
-                    self.events.changed(step.key, outcome)
-            unerased = [step.key for step in steps if step.key in committed.unerased]
+                    self.events.changed(key, outcome)
+            unerased = [key for key, _ in steps if key in committed.unerased]
             if unerased:
                 self._refuse([pending], _half_purged(unerased[0], committed))
             else:

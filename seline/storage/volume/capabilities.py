@@ -8,8 +8,10 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
 from seline.domain.checksum import ATTRIBUTE, ATTRIBUTE_BYTES_MAX, checksum_of, encode_checksum
 from seline.domain.document import Content, DocumentKey
@@ -68,7 +70,7 @@ def probe(volume: VolumeDirectory) -> Capabilities:
     tried = _try(volume.exports)
     # Not in staging/: after a kill in the middle of an exchange, the disk may have the content that
     # a record needs under another file's name there, and a sync would lose it.
-    directory_sync = _works_directory_sync(volume.exports)
+    directory_sync = _works(files.flush, volume.exports)
     mount = mount_of(volume.path)
     own_mount = mount is not None and mount.point != "/"
     return Capabilities(
@@ -106,13 +108,13 @@ class _Tried:
 
 def _try(directory: int) -> _Tried:
     try:
-        with _Scratch(directory) as scratch:
+        with _scratch(directory):
             return _Tried(
-                links=scratch.works(scratch.try_link),
-                exchange=scratch.works(scratch.try_exchange),
-                attributes=scratch.works(scratch.try_attribute),
-                step_s=scratch.timestamp_step_s(),
-                mtime_step_ns=scratch.mtime_step_ns(),
+                links=_works(_try_link, directory),
+                exchange=_works(_try_exchange, directory),
+                attributes=_works(_try_attribute, directory),
+                step_s=_timestamp_step_s(directory),
+                mtime_step_ns=_kept_mtime_step_ns(directory),
             )
     except OSError as error:
         if not is_full(error):
@@ -138,83 +140,78 @@ def _try_to_read(directory: int) -> str | None:
     return None
 
 
-class _Scratch:
-    """Two empty files for the probe."""
+@contextmanager
+def _scratch(directory: int) -> Generator[None]:
+    """Make two empty files for the probe, and remove them at the end."""
+    _clean(directory)
+    try:
+        for name in ("probe-a", "probe-b"):
+            os.close(files.stage(directory, name, b"", None, time.time_ns()))
+    except OSError:
+        _clean(directory)
+        raise
+    try:
+        yield
+    finally:
+        _clean(directory)
 
-    def __init__(self, directory: int) -> None:
-        self._directory = directory
 
-    def __enter__(self) -> Self:
-        self._clean()
-        try:
-            for name in ("probe-a", "probe-b"):
-                os.close(files.stage(self._directory, name, b"", None, time.time_ns()))
-        except OSError:
-            self._clean()
-            raise
-        return self
+def _clean(directory: int) -> None:
+    for name in ("probe-a", "probe-b", "probe-c"):
+        files.unlink(directory, name, missing_ok=True)
 
-    def __exit__(self, *_: object) -> None:
-        self._clean()
 
-    def _clean(self) -> None:
-        for name in ("probe-a", "probe-b", "probe-c"):
-            files.unlink(self._directory, name, missing_ok=True)
+def _works(attempt: Callable[[int], object], directory: int) -> str | None:
+    """Return None if the attempt works in the directory, else its error."""
+    try:
+        attempt(directory)
+    except AttributeError:
+        return "this system has none"
+    except OSError as error:
+        return _no(error)
+    return None
 
-    def works(self, attempt: object) -> str | None:
-        """Return None if the attempt worked, else its error."""
-        try:
-            attempt()  # type: ignore[operator]
-        except AttributeError:
-            return "this system has none"
-        except OSError as error:
-            return _no(error)
-        return None
 
-    def try_link(self) -> None:
-        files.link(self._directory, "probe-a", self._directory, "probe-c")
+def _try_link(directory: int) -> None:
+    files.link(directory, "probe-a", directory, "probe-c")
 
-    def try_exchange(self) -> None:
-        files.exchange(self._directory, "probe-a", self._directory, "probe-b")
 
-    def try_attribute(self) -> None:
-        descriptor = os.open("probe-a", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._directory)
-        try:
-            os.setxattr(descriptor, ATTRIBUTE, bytes(ATTRIBUTE_BYTES_MAX))
-        finally:
-            os.close(descriptor)
+def _try_exchange(directory: int) -> None:
+    files.exchange(directory, "probe-a", directory, "probe-b")
 
-    def mtime_step_ns(self) -> int:
-        """Return the step of an mtime in ns; 1 if it is kept as it was set."""
-        descriptor = os.open("probe-a", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._directory)
-        try:
-            os.utime(descriptor, ns=(_ODD_NS, _ODD_NS))
-            return _mtime_step_ns(os.fstat(descriptor).st_mtime_ns)
-        finally:
-            os.close(descriptor)
 
-    def timestamp_step_s(self) -> float:
-        """Return for how many seconds two changes may have the same ctime."""
-        started = time.monotonic()
-        first = os.stat("probe-a", dir_fd=self._directory).st_ctime_ns
-        while (waited_s := time.monotonic() - started) < _STEP_WAIT_S:
-            os.chmod("probe-a", files.FILE_MODE, dir_fd=self._directory)
-            if os.stat("probe-a", dir_fd=self._directory).st_ctime_ns != first:
-                break
-        return waited_s
+def _try_attribute(directory: int) -> None:
+    descriptor = os.open("probe-a", os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.setxattr(descriptor, ATTRIBUTE, bytes(ATTRIBUTE_BYTES_MAX))
+    finally:
+        os.close(descriptor)
+
+
+def _kept_mtime_step_ns(directory: int) -> int:
+    """Return the step of an mtime in ns; 1 if it is kept as it was set."""
+    descriptor = os.open("probe-a", os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.utime(descriptor, ns=(_ODD_NS, _ODD_NS))
+        return _mtime_step_ns(os.fstat(descriptor).st_mtime_ns)
+    finally:
+        os.close(descriptor)
+
+
+def _timestamp_step_s(directory: int) -> float:
+    """Return for how many seconds two changes may have the same ctime."""
+    started = time.monotonic()
+    first = os.stat("probe-a", dir_fd=directory).st_ctime_ns
+    while (waited_s := time.monotonic() - started) < _STEP_WAIT_S:
+        os.chmod("probe-a", files.FILE_MODE, dir_fd=directory)
+        if os.stat("probe-a", dir_fd=directory).st_ctime_ns != first:
+            break
+    return waited_s
 
 
 def _mtime_step_ns(kept_ns: int) -> int:
     """Return the largest step that an mtime kept by the volume is a multiple of."""
     return max(step_ns for step_ns in _MTIME_STEPS_NS if kept_ns % step_ns == 0)
-
-
-def _works_directory_sync(directory: int) -> str | None:
-    try:
-        files.flush(directory)
-    except OSError as error:
-        return _no(error)
-    return None
 
 
 def _no(error: OSError) -> str:

@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator
-from typing import Concatenate, Final, NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from seline.clock import Clock, instant_text
 from seline.domain.document import BOT, SELINE, is_document_name, is_space_name
@@ -43,17 +43,8 @@ _open_volumes: weakref.WeakSet[VolumeDirectory] = weakref.WeakSet()
 _open_volumes_lock = threading.Lock()
 
 
-_S = TypeVar("_S", bound="_OnVolume")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-class _Inner(NamedTuple):
-    """A directory of Seline's: its name, the descriptor of its parent, and its own."""
-
-    name: str
-    inside: int
-    descriptor: int
 
 
 class VolumeDirectory:
@@ -86,17 +77,18 @@ class VolumeDirectory:
         self._users_changed = threading.Condition()
         self._device_and_inode = _device_and_inode(os.fstat(top))
         self.remade: list[str] = []
-        self._inner_ones: list[_Inner] = []
+        self._subdirectories: list[tuple[str, int, int]] = []
+        """The sub-directories: name, parent's descriptor, own descriptor."""
         self._spaces = -1
         try:
-            self._open_inner_ones()
+            self._open_subdirectories()
         except BaseException:
-            self._close_inner_ones()
+            self._close_subdirectories()
             raise
         with _open_volumes_lock:
             _open_volumes.add(self)
 
-    def _open_inner_ones(self) -> None:
+    def _open_subdirectories(self) -> None:
         self.seline = self._open_inner(".seline", self.top)
         self._check_format()
         self.staging = self._open_inner("staging", self.seline)
@@ -121,7 +113,7 @@ class VolumeDirectory:
 
     def _open_inner(self, name: str, inside: int) -> int:
         descriptor, _ = self._inner(name, inside)
-        self._inner_ones.append(_Inner(name, inside, descriptor))
+        self._subdirectories.append((name, inside, descriptor))
         return descriptor
 
     @property
@@ -138,7 +130,7 @@ class VolumeDirectory:
         try:
             self._backups[space] = self._open_inner("backups", documents)
         except BaseException:
-            os.close(self._inner_ones.pop().descriptor)
+            os.close(self._subdirectories.pop()[2])
             raise
         self._documents[space] = documents  # last: readers use both
 
@@ -240,7 +232,7 @@ class VolumeDirectory:
 
     def _remake_removed(self) -> None:
         """Reopen the sub-directories that were replaced or removed under their names."""
-        for name, inside, descriptor in self._inner_ones:
+        for name, inside, descriptor in self._subdirectories:
             try:
                 there = os.stat(name, dir_fd=inside, follow_symlinks=False)
             except OSError:
@@ -322,21 +314,20 @@ class VolumeDirectory:
     def close(self) -> None:
         """Close the volume once no thread uses it; that releases its lock. Idempotent."""
         with self._users_changed:
-            if self._closed:
-                return
             self._closed = True
             self._users_changed.wait_for(lambda: self._users == 0)
-        self._close_descriptors()
+            if self._subdirectories:
+                self._close_descriptors()
 
     def _close_descriptors(self) -> None:
-        self._close_inner_ones()
+        self._close_subdirectories()
         if self.lock_file is not None:
             os.close(self.lock_file)
         os.close(self.top)
 
-    def _close_inner_ones(self) -> None:
-        while self._inner_ones:
-            os.close(self._inner_ones.pop().descriptor)
+    def _close_subdirectories(self) -> None:
+        while self._subdirectories:
+            os.close(self._subdirectories.pop()[2])
 
     def _abandon_in_child(self) -> None:
         if not self._closed and not self._forked:
@@ -344,21 +335,17 @@ class VolumeDirectory:
             self._close_descriptors()
 
 
-class _OnVolume(Protocol):
-    """An object that works on a volume."""
-
-    @property
-    def _volume(self) -> VolumeDirectory: ...
-
-
 def while_open(
-    method: Callable[Concatenate[_S, _P], _T],
-) -> Callable[Concatenate[_S, _P], _T]:
-    """Run a method while the volume is kept open. It raises StoreClosed or ForkedStore."""
+    method: Callable[Concatenate[Any, _P], _T],
+) -> Callable[Concatenate[Any, _P], _T]:
+    """Run a method of an object with a `volume` while that is kept open.
+
+    It raises StoreClosed or ForkedStore.
+    """
 
     @functools.wraps(method)
-    def guarded(self: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        with self._volume.in_use():
+    def guarded(self: Any, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with self.volume.in_use():
             return method(self, *args, **kwargs)
 
     return guarded

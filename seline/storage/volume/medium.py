@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 
 from seline.domain.counters import CounterValues
 from seline.domain.document import METADATA_NAME, Content, DocumentKey
@@ -24,69 +25,60 @@ from seline.storage.volume.quarantine import list_quarantine, parse_aside_name
 from seline.storage.volume.writer import Writer
 
 
+@dataclass(slots=True)
 class VolumeMedium:
     """A `Medium`: the disk of one `VolumeStore`."""
 
-    def __init__(
-        self,
-        volume: VolumeDirectory,
-        capabilities: Capabilities,
-        disk_usage: DiskUsage,
-        current_documents: CurrentDocuments,
-        batches: Batches,
-        events: Events,
-        writer: Writer,
-    ) -> None:
-        self._volume = volume
-        self._capabilities = capabilities
-        self._disk_usage = disk_usage
-        self._current_documents = current_documents
-        self._batches = batches
-        self._events = events
-        self._writer = writer
+    volume: VolumeDirectory
+    probed: Capabilities
+    disk_usage: DiskUsage
+    current_documents: CurrentDocuments
+    batches: Batches
+    events: Events
+    writer: Writer
 
     @property
     def place(self) -> str:
-        return self._volume.path
+        return self.volume.path
 
     # space and state
 
     @while_open
     def usage(self) -> Usage:
-        return self._disk_usage.usage()
+        return self.disk_usage.usage()
 
     @while_open
     def has_reserve(self) -> bool:
-        return self._disk_usage.has_reserve()
+        return self.disk_usage.has_reserve()
 
     @while_open
     def backup_count(self, space: str) -> int:
-        return sum(self._current_documents.backup_indexes.of(space).counts().values())
+        return sum(self.current_documents.backup_indexes.of(space).counts().values())
 
     def heed_pins(self, mark: MarkPinned) -> None:
-        self._batches.admission.heed_pins(mark)
+        self.batches.admission.heed_pins(mark)
 
     def capabilities(self) -> Sequence[Capability]:
-        return self._capabilities.reported
+        return self.probed.reported
 
     def unavailable(self) -> SelineError | None:
-        return self._batches.reopener.failure or self._volume.lost() or self._volume.read_only()
+        return self.batches.reopener.failure or self.volume.lost() or self.volume.read_only()
 
     def busy_s(self) -> float:
-        return self._batches.busy_s()
+        return self.batches.busy_s()
 
     def counters(self) -> CounterValues:
-        return self._batches.counters(queued=self._writer.queued)
+        return self.batches.counters(queued=self.writer.queued)
 
     def incidents(self) -> Sequence[Incident]:
-        return self._events.incidents()
+        return self.events.incidents()
 
     # broken and raw files
 
     @while_open
     def quarantine(self) -> Sequence[QuarantineItem]:
         try:
-            return list_quarantine(self._volume)
+            return list_quarantine(self.volume)
         except OSError as error:
             raise named(error, "Listing the quarantine") from error
 
@@ -95,7 +87,7 @@ class VolumeMedium:
         if parse_aside_name(item) is None:
             raise not_in_quarantine(item)
         try:
-            return files.read_whole(self._volume.quarantine, item, size_max=1 << 40).data
+            return files.read_whole(self.volume.quarantine, item, size_max=1 << 40).data
         except FileNotFoundError as error:
             raise not_in_quarantine(item) from error
         except OSError as error:
@@ -103,8 +95,8 @@ class VolumeMedium:
 
     @while_open
     def raw(self, key: DocumentKey) -> bytes:
-        judged = self._current_documents.inspector.look(key).judged
-        self._batches.committer.overlay.check_known(key)
+        judged = self.current_documents.inspector.look(key).judged
+        self.batches.committer.overlay.check_known(key)
         if judged.verdict is Verdict.MISSING:
             raise DocumentNotFound(f"There is no document {key.name}.", document=key.name)
         if judged.content is None:
@@ -113,23 +105,23 @@ class VolumeMedium:
 
     @while_open
     def rescue(self, key: DocumentKey) -> Content | None:
-        return self._current_documents.rescue(key)
+        return self.current_documents.rescue(key)
 
     @while_open
     def read_from_disk(self, key: DocumentKey, backup: str | None = None) -> None:
-        self._current_documents.inspector.read_from_disk(key, backup)
+        self.current_documents.inspector.read_from_disk(key, backup)
 
     # what other processes and tools see
 
     @while_open
     def write_report(self, data: bytes) -> Future[None]:
-        return self._writer.between(lambda: self._volume.write_report(METADATA_NAME, data))
+        return self.writer.between(lambda: self.volume.write_report(METADATA_NAME, data))
 
     def read_report(self) -> bytes | None:
         try:
-            return files.read_whole(self._volume.top, METADATA_NAME, size_max=1 << 20).data
+            return files.read_whole(self.volume.top, METADATA_NAME, size_max=1 << 20).data
         except OSError:
             return None
 
     def announce(self, **fields: object) -> None:
-        self._volume.announce(**fields)
+        self.volume.announce(**fields)

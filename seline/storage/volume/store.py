@@ -7,10 +7,10 @@ from the disk. Changes go through the writer's queue.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from msgspec import UNSET
@@ -34,62 +34,47 @@ from seline.storage.volume.snapshots import Snapshots, VolumeSnapshot
 from seline.storage.volume.writer import Writer
 
 
+@dataclass(kw_only=True, eq=False)
 class VolumeStore:
     """A `DocumentStore` of readable files in one directory. `open_volume` builds it."""
 
-    def __init__(
-        self,
-        *,
-        volume: VolumeDirectory,
-        medium: VolumeMedium,
-        clock: Clock,
-        current_documents: CurrentDocuments,
-        snapshots: Snapshots,
-        committer: Committer,
-        batches: Batches,
-        events: Events,
-        writer: Writer,
-    ) -> None:
-        self.medium = medium
-        self._volume = volume
-        self._clock = clock
-        self._inspector = current_documents.inspector
-        self._backup_indexes = current_documents.backup_indexes
-        self._snapshots = snapshots
-        self._committer = committer
-        self._overlay = committer.overlay
-        self._batches = batches
-        self._events = events
-        self._writer = writer
-        self._closing = threading.Lock()
+    volume: VolumeDirectory
+    medium: VolumeMedium
+    clock: Clock
+    current_documents: CurrentDocuments
+    snapshots: Snapshots
+    committer: Committer
+    batches: Batches
+    events: Events
+    writer: Writer
 
     # reading
 
     def peek(self, key: DocumentKey) -> Content | Verdict | None:
-        self._volume.check_usable()
-        found = self._inspector.peek(key)
+        self.volume.check_usable()
+        found = self.current_documents.inspector.peek(key)
         if found is Verdict.MISSING:
-            self._volume.check_usable()  # after a close the descriptor may be another directory's
-        held = self._overlay.answer(key)
+            self.volume.check_usable()  # after a close the descriptor may be another directory's
+        held = self.committer.overlay.answer(key)
         if held is UNSET:
             return found
         return None if isinstance(held, SelineError) else held or Verdict.MISSING
 
     @while_open
     def look(self, key: DocumentKey) -> tuple[Judged, datetime | None]:
-        inspection = self._inspector.look(key)
-        held = self._overlay.answer(key)
+        inspection = self.current_documents.inspector.look(key)
+        held = self.committer.overlay.answer(key)
         if held is UNSET:
             return inspection.judged, inspection.updated_at
         if isinstance(held, SelineError):
             raise held
         verdict = Verdict.MISSING if held is None else Verdict.SOUND
-        return Judged(verdict, held), inspection.updated_at or self._clock.now()
+        return Judged(verdict, held), inspection.updated_at or self.clock.now()
 
     @while_open
     def documents(self, space: str, *, deleted: bool = False) -> Sequence[DocumentInfo]:
-        counts = self._backup_indexes.of(space).counts()
-        names = self._volume.document_names(space)
+        counts = self.current_documents.backup_indexes.of(space).counts()
+        names = self.volume.document_names(space)
         if deleted:
             return [self._deleted(space, name) for name in sorted(counts.keys() - set(names))]
         infos = (self._info(DocumentKey(space, name), counts.get(name, 0)) for name in names)
@@ -97,7 +82,7 @@ class VolumeStore:
 
     @while_open
     def backups(self, key: DocumentKey) -> Sequence[Backup]:
-        return self._backup_indexes.of(key.space).of(key.name)
+        return self.current_documents.backup_indexes.of(key.space).of(key.name)
 
     @while_open
     def read_backup(self, key: DocumentKey, backup: str) -> Judged:
@@ -106,7 +91,7 @@ class VolumeStore:
             raise BackupNotFound(
                 f"{backup!r} is not a backup of {key.name}.", document=key.name, backup=backup
             )
-        judged = self._inspector.look_at_backup(key, backup).judged
+        judged = self.current_documents.inspector.look_at_backup(key, backup).judged
         if judged.verdict is Verdict.MISSING:
             raise BackupNotFound(
                 f"{key.name} has no backup {backup}.", document=key.name, backup=backup
@@ -117,30 +102,29 @@ class VolumeStore:
 
     @while_open
     def submit(self, atom: Atom) -> Future[tuple[Outcome, ...]]:
-        return self._writer.submit(atom)
+        return self.writer.submit(atom)
 
     @while_open
     def rotate(self, key: DocumentKey, retain: Retain) -> Future[Sequence[Backup]]:
-        return self._writer.between(lambda: self._batches.rotate(key, retain))
+        return self.writer.between(lambda: self.batches.rotate(key, retain))
 
     @while_open
     def snapshot(self, space: str) -> Future[AbstractContextManager[Snapshot]]:
-        return self._writer.between(lambda: self._take_snapshot(space))
+        return self.writer.between(lambda: self._take_snapshot(space))
 
     def watch(self, watcher: Callable[[DocumentKey, Outcome], None]) -> Callable[[], None]:
-        return self._events.watch(watcher)
+        return self.events.watch(watcher)
 
     def close(self) -> None:
-        with self._closing:
-            self._writer.close()
-            self._committer.close()
-            self._volume.close()
+        self.writer.close()
+        self.committer.close()
+        self.volume.close()
 
     # parts
 
     def _info(self, key: DocumentKey, backup_count: int) -> DocumentInfo | None:
         known = self.peek(key)
-        directory = self._volume.documents(key.space)
+        directory = self.volume.documents(key.space)
         try:
             status = os.stat(key.name, dir_fd=directory, follow_symlinks=False)
         except OSError:
@@ -159,28 +143,28 @@ class VolumeStore:
         )
 
     def _deleted(self, space: str, name: str) -> DocumentInfo:
-        backups = self._backup_indexes.of(space).of(name)
+        backups = self.current_documents.backup_indexes.of(space).of(name)
         return DocumentInfo(
             name=name,
             revision=None,
             size_bytes=0,
-            updated_at=backups[0].taken_at if backups else self._clock.now(),
+            updated_at=backups[0].taken_at if backups else self.clock.now(),
             verdict=str(Verdict.MISSING),
             backup_count=len(backups),
         )
 
     def _take_snapshot(self, space: str) -> AbstractContextManager[Snapshot]:
-        failure = self._batches.reopener.failure
-        if failure is not None and self._overlay.keys:
+        failure = self.batches.reopener.failure
+        if failure is not None and self.committer.overlay.keys:
             raise failure  # the files may not be the current contents
         held: dict[str, FileIdentity] = {}
-        for name in self._volume.document_names(space):
+        for name in self.volume.document_names(space):
             try:
-                directory = self._volume.documents(space)
+                directory = self.volume.documents(space)
                 held[name] = FileIdentity.of(os.stat(name, dir_fd=directory, follow_symlinks=False))
             except FileNotFoundError:
                 continue
-        return _released(self._snapshots, self._snapshots.take(space, held, self._clock.now()))
+        return _released(self.snapshots, self.snapshots.take(space, held, self.clock.now()))
 
 
 @contextmanager

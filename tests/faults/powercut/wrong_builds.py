@@ -713,8 +713,8 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     "backups are not judged when they are looked at": _row(
         "store",
         "VolumeStore.read_backup",
-        "self._inspector.look_at_backup",
-        "believing(self._inspector.look_at_backup)",
+        "self.current_documents.inspector.look_at_backup",
+        "believing(self.current_documents.inspector.look_at_backup)",
         "a look at a flipped backup",
     ),
     "documents are listed without their digests": _row(

@@ -41,7 +41,6 @@ from seline.storage.volume.commit.preserve import Preserver
 from seline.storage.volume.commit.record import RECORD_NAME, RecordEntry, encode_record
 from seline.storage.volume.commit.replay import Replay
 from seline.storage.volume.commit.staging import (
-    Leftovers,
     Published,
     Refused,
     Staged,
@@ -82,18 +81,15 @@ class ExchangeCommitter:
         self._backup_indexes = backup_indexes = current_documents.backup_indexes
         self._release_reserve = release_reserve
         self._before_replacing = before_replacing
-        self._leftovers = Leftovers()
-        self._staging = Staging(volume, capabilities, self._leftovers)
+        self._staging = Staging(volume, capabilities)
         self._syncer = Syncer(volume)
-        self._preserver = Preserver(
-            volume, self._staging, self._syncer, self._leftovers, backup_indexes, report
-        )
+        self._preserver = Preserver(volume, self._staging, self._syncer, backup_indexes, report)
         self._replay = Replay(volume, inspector, backup_indexes, report, capabilities=capabilities)
 
     # the interface
 
     def commit(self, plan: Plan, *, now: datetime) -> Committed:
-        self._leftovers.retry()
+        self._staging.retry_removals()
         self._preserver.retry(now)
         staged: list[Staged] = []
         try:
@@ -206,8 +202,8 @@ class ExchangeCommitter:
     def _undo(self, staged: Sequence[Staged]) -> None:
         for change in staged:
             for directory, name in change.names(self._volume.staging):
-                self._leftovers.remove(directory, name)
-        self._leftovers.remove(self._volume.seline, f"{RECORD_NAME}.new")
+                self._staging.remove(directory, name)
+        self._staging.remove(self._volume.seline, f"{RECORD_NAME}.new")
 
     # publish
 
@@ -291,7 +287,7 @@ class ExchangeCommitter:
     def _take_back(self, refused: Staged) -> None:
         """Remove what was made for a change that the disk refused to publish."""
         for directory, name in refused.names(self._volume.staging):
-            self._leftovers.remove(directory, name)
+            self._staging.remove(directory, name)
         self.overlay.release(refused.key)
 
 

@@ -23,7 +23,6 @@ from seline.domain.verdict import Verdict
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import BackupIndexes
 from seline.storage.volume.commit.staging import (
-    Leftovers,
     Published,
     Refused,
     Staged,
@@ -44,7 +43,6 @@ class Preserver:
     volume: VolumeDirectory
     staging: Staging
     syncer: Syncer
-    leftovers: Leftovers
     backup_indexes: BackupIndexes
     report: Callable[[Incident], None]
     _undisposed: list[Published] = field(default_factory=list[Published])
@@ -105,7 +103,7 @@ class Preserver:
             raise LookAgain from error
         except OSError:
             return None
-        with self.leftovers.removed_on_error(target, name):
+        with self.staging.removed_on_error(target, name):
             if not is_judged(staged.found, target, name):
                 raise LookAgain
         return replace(staged, links=(*staged.links, (target, name)))
@@ -127,7 +125,7 @@ class Preserver:
             return replace(staged, aside=True)
         target = self.volume.quarantine
         descriptor = files.stage(target, name, broken.data, None, time.time_ns())
-        with self.leftovers.removed_on_error(target, name):
+        with self.staging.removed_on_error(target, name):
             try:
                 files.sync(descriptor)
             finally:

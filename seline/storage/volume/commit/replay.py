@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
-from seline.domain.backup import Backup, backup_name
+from seline.domain.backup import Backup
 from seline.domain.checksum import NewerFormat, decode_checksum
 from seline.domain.document import SELINE, Content, DocumentKey
 from seline.domain.incident import Incident, IncidentKind
@@ -34,6 +34,7 @@ from seline.storage.volume.commit.record import (
     decode_record,
     encode_record,
 )
+from seline.storage.volume.commit.staging import next_backup
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.inspect import Inspector
 from seline.storage.volume.os_errors import is_full, named
@@ -316,14 +317,7 @@ class Replay:
             self._keep_as(self._volume.quarantine, aside, key, content)
             return
         backup_index = self._backup_indexes.of(key.space)
-        stamp = backup_index.next_stamp(key.name, now)
-        backup = Backup(
-            name=backup_name(key.name, stamp),
-            document=key.name,
-            stamp=stamp,
-            size_bytes=content.size_bytes,
-            revision=content.revision,
-        )
+        backup = next_backup(key, content, now, backup_index=backup_index, after=())
         self._keep_as(self._volume.backups(key.space), backup.name, key, content)
         backup_index.added(backup)
 

@@ -132,42 +132,13 @@ def next_backup(
 
 
 @dataclass(slots=True)
-class Leftovers:
-    """Removes temporary names, and retries before the next commit those that the disk kept."""
-
-    _names: list[Name] = field(default_factory=list[Name])
-
-    def remove(self, directory: int, name: str) -> None:
-        """Remove a name; never raises OSError."""
-        try:
-            files.unlink(directory, name, missing_ok=True)
-        except OSError:
-            self._names.append((directory, name))
-
-    @contextlib.contextmanager
-    def removed_on_error(self, directory: int, name: str) -> Generator[None]:
-        """Remove a new name if the block raises."""
-        try:
-            yield
-        except BaseException:
-            self.remove(directory, name)
-            raise
-
-    def retry(self) -> None:
-        """Remove the names that could not be removed before."""
-        names, self._names = self._names, []
-        for directory, name in names:
-            self.remove(directory, name)
-
-
-@dataclass(slots=True)
 class Staging:
-    """Writes files into staging/ and renames them to their places."""
+    """Writes files into staging/, renames them to their places, and removes temporary names."""
 
     volume: VolumeDirectory
     capabilities: Capabilities
-    leftovers: Leftovers
     _sequence: int = 0
+    _kept: list[Name] = field(default_factory=list[Name])
 
     def stage(self, publish: Publish) -> Staged:
         """Write a document's new content, not yet synced."""
@@ -175,7 +146,7 @@ class Staging:
         if publish.content is None:
             return Staged(publish=publish)
         name = self.free_name()
-        with self.leftovers.removed_on_error(self.volume.staging, name):
+        with self.removed_on_error(self.volume.staging, name):
             file = self.write(name, publish.key, publish.content)
         return Staged(publish=publish, file=file, descriptors=(file.descriptor,))
 
@@ -240,3 +211,25 @@ class Staging:
         """Return a new name in staging/."""
         self._sequence += 1
         return f"{self._sequence:08x}"
+
+    def remove(self, directory: int, name: str) -> None:
+        """Remove a name; never raises OSError."""
+        try:
+            files.unlink(directory, name, missing_ok=True)
+        except OSError:
+            self._kept.append((directory, name))
+
+    @contextlib.contextmanager
+    def removed_on_error(self, directory: int, name: str) -> Generator[None]:
+        """Remove a new name if the block raises."""
+        try:
+            yield
+        except BaseException:
+            self.remove(directory, name)
+            raise
+
+    def retry_removals(self) -> None:
+        """Remove the names that could not be removed before."""
+        kept, self._kept = self._kept, []
+        for directory, name in kept:
+            self.remove(directory, name)
