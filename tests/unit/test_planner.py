@@ -1,4 +1,4 @@
-"""A batch decides for many changes of one document as if each had come alone."""
+"""Test that a batch decides for several changes of one document as if each were alone."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def decide(verb: Verb) -> Decide:
 
 
 def changed_in_place(value: Json | None, field: str, number: int) -> Json:
-    """Alter every object of a value, as the caller of `update_json` may."""
+    """Modify every object of a value, as the caller of `update_json` may."""
     if not isinstance(value, dict):
         return {}
     for member in value.values():
@@ -62,7 +62,7 @@ def changed_in_place(value: Json | None, field: str, number: int) -> Json:
 
 
 def spoiled(value: Json | None, field: str) -> Json:
-    """Alter the value, as a caller's function may, before it fails."""
+    """Modify the value, as a caller's function may, before it fails."""
     changed_in_place(value, field, 99)
     raise LookupError(field)
 
@@ -85,10 +85,10 @@ def test_many_changes_of_one_document_are_decided_as_one_after_another(verbs: li
             assert isinstance(alone, (NotAnObject, LookupError))
             assert type(taken) is type(alone)
         else:
-            content = alone[0].content
+            content = alone[0][1].content
             assert not isinstance(taken, BaseException)
-            assert taken[0].content == content
-            assert taken[0].changed == alone[0].changed
+            assert taken[0][1].content == content
+            assert taken[0][1].changed == alone[0][1].changed
 
 
 def test_a_function_that_alters_its_value_and_fails_leaves_nothing_behind() -> None:
@@ -103,7 +103,7 @@ def test_a_function_that_alters_its_value_and_fails_leaves_nothing_behind() -> N
     assert isinstance(second, LookupError)
     assert not isinstance(first, BaseException)
     assert not isinstance(third, BaseException)
-    assert third[0].content == Content.of(encode({"a": {"n": 0}, "b": {"n": 1}, "c": {"n": 2}}))
+    assert third[0][1].content == Content.of(encode({"a": {"n": 0}, "b": {"n": 1}, "c": {"n": 2}}))
 
 
 @pytest.mark.parametrize(("size_bytes", "handed_on"), [(1_000, True), (100_000, False)])

@@ -1,1 +1,1 @@
-"""Operations whose k-th file-changing call fails once, or is the last one before kill -9."""
+"""Operations whose k-th file-changing call fails, or is the last one before kill -9."""

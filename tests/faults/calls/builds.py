@@ -1,4 +1,4 @@
-"""Other ways that a commit may take, and builds that are wrong on purpose, to be flagged."""
+"""Variants of the commit on other file systems, and builds that are wrong on purpose."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ WAYS: Final[Mapping[str, Plant]] = {
     "no exchange of names": lambda patch: _without_exchange(patch),
     "synced as a whole": _sync_as_a_whole,
 }
-"""What the commit does on other file systems, or for more documents."""
+"""How the commit works on other file systems, or for more documents."""
 
 
 def _sync_again(patch: pytest.MonkeyPatch) -> None:
@@ -66,14 +66,14 @@ def _sync_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(files, "sync", sync)
 
 
-def _say_nothing_of_what_is_left(patch: pytest.MonkeyPatch) -> None:
+def _hide_incomplete_purges(patch: pytest.MonkeyPatch) -> None:
     def erase(self: batches.Batches, key: DocumentKey, _committed: base.Committed) -> None:
         self._quietly(lambda: self.rotation.purge(key))
 
     patch.setattr(batches.Batches, "_erase", erase)
 
 
-def _trust_the_list(patch: pytest.MonkeyPatch) -> None:
+def _trust_a_stale_index(patch: pytest.MonkeyPatch) -> None:
     def leave(self: backup_index.BackupIndex, *_: object) -> None:
         real(self, None)
 
@@ -81,7 +81,7 @@ def _trust_the_list(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(backup_index.BackupIndex, "__exit__", leave)
 
 
-def _tell_nobody_of_what_was_in_doubt(patch: pytest.MonkeyPatch) -> None:
+def _notify_no_watcher_after_reopening(patch: pytest.MonkeyPatch) -> None:
     def reopen(self: reopen.Reopener) -> None:
         with pytest.MonkeyPatch.context() as unwatched:
             unwatched.setattr(self.events, "changed", _nothing)
@@ -91,15 +91,15 @@ def _tell_nobody_of_what_was_in_doubt(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reopen.Reopener, "_reopen", reopen)
 
 
-def _forget_the_record(patch: pytest.MonkeyPatch) -> None:
+def _discard_the_record(patch: pytest.MonkeyPatch) -> None:
     def forget(self: Replay, _now: object, **_: object) -> None:
         files.unlink(self._volume.seline, record.RECORD_NAME, missing_ok=True)
 
     patch.setattr(replay.Replay, "_roll_forward", forget)
 
 
-def _move_the_backup(patch: pytest.MonkeyPatch) -> None:
-    """The backup is the document's name moved away: for a moment there is no document."""
+def _rename_to_the_backup(patch: pytest.MonkeyPatch) -> None:
+    """Rename the document to its backup: for a moment there is no document."""
 
     def move(source: int, name: str, target: int, new_name: str) -> None:
         if name == A:
@@ -116,14 +116,17 @@ WRONG_WHEN_A_CALL_FAILS: Final[Mapping[str, tuple[str, Plant]]] = {
         "save",
         lambda patch: patch.setattr(exchange_form.ExchangeCommitter, "_undo", _nothing),
     ),
-    "a sync that failed is made again": ("save", _sync_again),
-    "what the disk says is not named": (
+    "a failed sync is repeated": ("save", _sync_again),
+    "errors of the disk are not named": (
         "save",
         lambda patch: patch.setattr(batches, "named", lambda error, _doing: error),
     ),
-    "a purge does not say what is left": ("purge", _say_nothing_of_what_is_left),
-    "backups of a failed commit are not listed": ("transaction", _trust_the_list),
-    "a pin that was in doubt is not heeded": ("blank save", _tell_nobody_of_what_was_in_doubt),
+    "a purge does not report what is left": ("purge", _hide_incomplete_purges),
+    "backups of a failed commit are not listed": ("transaction", _trust_a_stale_index),
+    "a pin whose outcome was unknown is ignored": (
+        "blank save",
+        _notify_no_watcher_after_reopening,
+    ),
 }
 """Each with the operation that shows it."""
 WRONG_WHEN_KILLED: Final[Mapping[str, tuple[str, Plant]]] = {
@@ -131,8 +134,8 @@ WRONG_WHEN_KILLED: Final[Mapping[str, tuple[str, Plant]]] = {
         "save",
         lambda patch: patch.setattr(replay.Replay, "_sweep_staging", _nothing),
     ),
-    "a transaction's record is thrown away": ("transaction", _forget_the_record),
-    "the backup is moved, not linked": ("save", _move_the_backup),
+    "a transaction's record is thrown away": ("transaction", _discard_the_record),
+    "the backup is moved, not linked": ("save", _rename_to_the_backup),
 }
 BUILDS: Final[Mapping[str, Plant]] = {
     AS_IT_IS: _nothing,

@@ -1,8 +1,8 @@
-"""One operation in a process of its own, with one fault; and all that its caller was told.
+"""Do one operation with one fault in a child process, and return what its caller observed.
 
 The process is forked from a warm one that has no other thread: a case costs tens of milliseconds.
-After a call that failed the same process goes on: the next change works, or is refused with the
-reason until the volume was reopened; what it then serves, the next opening serves.
+After a call that failed the same process continues: the next change works, or is refused until the
+volume is reopened; what it serves then, the next opening serves too.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ NEXT: Final = "next.json"
 HANGS_AFTER_S: Final = 30
 SETTLED_AFTER_S: Final = 0.5
 REOPENED_AFTER_S: Final = 60.0
-"""By then a volume that failed has tried to reopen, as long as the disk works again."""
+"""By then a failed volume has reopened, if the disk works again."""
 
 
 @dataclass(kw_only=True)
-class Told:
-    """What came of one try. `defects` are broken promises that only the process itself can see.
+class CaseResult:
+    """The result of one case.
 
-    `fired` is the call that met the fault, empty if none did; `calls` all that were made.
+    `defects` are broken guarantees that only the process itself can observe. `fired` is the call
+    that met the fault, "" if none did; `calls` are all calls that were made.
     """
 
     outcome: Outcome = "unknown"
@@ -47,28 +48,28 @@ class Told:
     defects: list[str] = field(default_factory=list[str])
 
 
-def fail(expected: Expected, directory: Path, fault: Fault | None) -> Told:
-    """Do an operation with a call that fails, go on in the same process, open once more."""
+def fail(expected: Expected, directory: Path, fault: Fault | None) -> CaseResult:
+    """Do an operation with a call that fails, continue in the same process, open once more."""
     said, status = _forked(lambda told: _go_on_after(expected, directory, fault, told))
     if not said:
-        return Told(defects=[f"V7: the process ended by itself: {_ending(status)}"])
-    return Told(**json.loads(said))
+        return CaseResult(defects=[f"V7: the process ended by itself: {_ending(status)}"])
+    return CaseResult(**json.loads(said))
 
 
-def kill(expected: Expected, directory: Path, fault: Fault) -> Told:
+def kill(expected: Expected, directory: Path, fault: Fault) -> CaseResult:
     """Do an operation until a call at which the process is killed."""
     said, status = _forked(lambda told: _until_the_kill(expected, directory, fault, told))
     killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
     if not killed and status != 0:
-        return Told(defects=[f"V7: the process ended by itself: {_ending(status)}"])
-    return Told(
+        return CaseResult(defects=[f"V7: the process ended by itself: {_ending(status)}"])
+    return CaseResult(
         outcome="acknowledged" if DONE.encode() in said else "unknown",
         fired=str(fault) if killed else "",
     )
 
 
 def _forked(work: Callable[[int], None]) -> tuple[bytes, int]:
-    """Do work in a child, which never comes back; return what it wrote and how it ended."""
+    """Do work in a child process; return what it wrote and its exit status."""
     told, tell = os.pipe()
     child = os.fork()
     if child == 0:
@@ -97,32 +98,32 @@ def _until_the_kill(expected: Expected, directory: Path, fault: Fault, tell: int
 
 
 def _go_on_after(expected: Expected, directory: Path, fault: Fault | None, tell: int) -> None:
-    calls, told = Calls(fault), Told()
+    calls, told = Calls(fault), CaseResult()
     threading.excepthook = lambda died: told.defects.append(f"V7: a thread: {died.exc_value!r}")
     calls.wrap()
     try:
         again = fault is not None and fault.again
-        _Going(expected, directory, calls, told, again=again).go()
-    except BaseException as error:  # whatever is raised is what the caller heard
+        _Steps(expected, directory, calls, told, again=again).go()
+    except BaseException as error:  # every error that reaches the caller is a defect
         told.defects.append(f"V7: {type(error).__name__} reached the caller: {error}")
-    told.defects += [f"SPEC 10: {name} was synced again" for name in calls.synced_again]
+    told.defects += [f"V3: {name} was synced again" for name in calls.synced_again]
     told.fired = str(calls.fired or "")
     os.write(tell, json.dumps(asdict(told)).encode())
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What a process serves: the documents, and which backups there are, with their pins."""
+class _Served:
+    """What a process serves: the documents, and the backups with their pins."""
 
     values: Values
     backups: dict[str, bool]
 
 
-class _Going:
-    """The steps of one process: the operation, a look, the next change, a look, an opening."""
+class _Steps:
+    """The steps of one process: the operation, a read, the next change, a read, an opening."""
 
     def __init__(
-        self, expected: Expected, directory: Path, calls: Calls, told: Told, *, again: bool
+        self, expected: Expected, directory: Path, calls: Calls, told: CaseResult, *, again: bool
     ) -> None:
         self._expected = expected
         self._directory = directory
@@ -131,7 +132,7 @@ class _Going:
         self._again = again
 
     def go(self) -> None:
-        """Do all of it. Raises whatever reaches the caller and is no SelineError."""
+        """Do all steps. Raises an error that reaches the caller and is no SelineError."""
         served = None
         with self._opened() as seline:
             if not self._told.error:
@@ -160,8 +161,8 @@ class _Going:
         else:
             self._told.outcome = "acknowledged"
 
-    def _go_on(self, seline: Seline) -> _Seen:
-        """Read, and make the next change: at once, or once the volume was reopened, as it says."""
+    def _go_on(self, seline: Seline) -> _Served:
+        """Read, and make the next change: at once, or after the volume is reopened."""
         read = _readable(seline)
         self._check_read(read)
         self._check_listed(seline)
@@ -172,7 +173,7 @@ class _Going:
         except SelineError as refusal:
             if seline.data.health()["status"] == "healthy":
                 self._told.defects.append(f"health is healthy, and a change is refused: {refusal}")
-            _let_pass(REOPENED_AFTER_S)
+            _advance_clock(REOPENED_AFTER_S)
             _change_another(seline)
             if again:
                 change(seline)
@@ -183,14 +184,14 @@ class _Going:
         return seen
 
     def _stray(self) -> list[str]:
-        """Return what is left once nothing is under way: a report is written beside changes."""
+        """Return the stray files, once background reports are written."""
         ends_s = time.monotonic() + SETTLED_AFTER_S
         while (left := stray(self._directory)) and time.monotonic() < ends_s:
             time.sleep(SETTLED_AFTER_S / 10)
         return left
 
     def _check_read(self, read: Values) -> None:
-        """Each document that can be read at once holds what the caller was told."""
+        """Check that each document that can be read agrees with the caller's result."""
         expected, outcome = self._expected, self._told.outcome
         allowed = [
             values
@@ -202,7 +203,7 @@ class _Going:
                 self._told.defects.append(f"V1, V3: {outcome}, and it served {found} as {name}")
 
     def _check_listed(self, seline: Seline) -> None:
-        """The backups that are listed at once are those that lie there (V2)."""
+        """Check that the listed backups are those on the volume (V2)."""
         listed = {backup.name for backup in seline.data.all_backups()}
         there = {path.name for path in (self._directory / "backups").glob("*.json")}
         if listed != there:
@@ -212,8 +213,8 @@ class _Going:
         self._expected.operation.act(seline, self._directory)
         self._told.outcome = "acknowledged"
 
-    def _compare(self, served: _Seen, found: _Seen) -> None:
-        """What was served is allowed, and the next opening serves the same: no read goes back."""
+    def _compare(self, served: _Served, found: _Served) -> None:
+        """Check that the served values are allowed, and that the next opening serves the same."""
         if not self._expected.allows(served.values, self._told.outcome):
             self._told.defects.append(f"V1, V3: {self._told.outcome}, and it served {served}")
         if served.values != found.values:
@@ -230,7 +231,7 @@ def _change_another(seline: Seline) -> None:
 
 
 def _readable(seline: Seline) -> dict[str, Json]:
-    """Return what can be read now; a document in doubt may be refused, by name."""
+    """Return the documents that can be read now."""
     read: dict[str, Json] = {}
     for name in NAMES:
         with contextlib.suppress(SelineError):
@@ -238,11 +239,11 @@ def _readable(seline: Seline) -> dict[str, Json]:
     return read
 
 
-def _seen(seline: Seline) -> _Seen:
+def _seen(seline: Seline) -> _Served:
     backups = {backup.name: backup.pinned for backup in seline.data.all_backups()}
-    return _Seen(read_values(seline), backups)
+    return _Served(read_values(seline), backups)
 
 
-def _let_pass(seconds: float) -> None:
-    """Let monotonic time pass at once."""
+def _advance_clock(seconds: float) -> None:
+    """Set the monotonic clock ahead."""
     Clock.monotonic = lambda _: time.monotonic() + seconds  # type: ignore[method-assign]

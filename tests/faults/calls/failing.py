@@ -1,8 +1,7 @@
-"""The k-th file-changing call of this process fails once, is cut short, or is its last.
+"""Make the k-th file-changing call of this process fail once, be cut short, or be its last.
 
-What counts are the calls that `powercut.recorder` records (strace shows that none escapes it), the
-probe's chmod, and what an export writes beside the volume. Nothing of Seline's own is replaced: it
-asks the operating system, and the answer is another one than usual.
+The calls are those that `powercut.recorder` records (strace shows that none escapes it), the
+probe's chmod, and the writes of an export beside the volume. No code of Seline is replaced.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ KILLED_AFTER: Final = "kill -9 after"
 KILLS: Final = (KILLED_BEFORE, KILLED_AFTER)
 SHORT: Final = "short write"
 REFUSED: Final = ("EIO", "ENOSPC", "EROFS")
-"""What any call may answer: a volume that goes read-only after an error refuses syncs, too."""
+"""Errors of any call: a volume that becomes read-only refuses syncs too."""
 ON_NAMES: Final = frozenset(
     {
         "open", "mkdir", "link", "rename", "replace", "renameat2", "unlink", "remove", "rmdir",
@@ -42,7 +41,7 @@ ON_FILES: Final = frozenset(
 )  # fmt: skip
 SYNCS: Final = frozenset({"fsync", "fdatasync"})
 INTERRUPTED: Final = SYNCS | {"open", "write", "posix_fallocate", "syncfs"}
-"""What a signal may interrupt."""
+"""Calls that a signal may interrupt."""
 Wrapped: TypeAlias = Callable[..., Any]
 IdentityOf: TypeAlias = tuple[int, int]
 
@@ -59,9 +58,9 @@ class Made(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What becomes of the `at`-th file-changing call, counted from 1.
+    """The fault of the `at`-th file-changing call, counted from 1.
 
-    `again`: a caller who is refused tries the same again, instead of going on with something else.
+    `again`: a caller who is refused tries the same operation again.
     """
 
     at: int
@@ -73,7 +72,7 @@ class Fault:
 
 
 def refusals(made: Made) -> tuple[str, ...]:
-    """Return the ways in which a call may fail, as far as they make sense for it."""
+    """Return the errors that a call may return."""
     return (
         *REFUSED,
         *(("EACCES",) if made.name in ON_NAMES else ()),
@@ -85,8 +84,8 @@ def refusals(made: Made) -> tuple[str, ...]:
 class Calls:
     """Every file-changing call of this process from `wrap` on; one of them meets the fault.
 
-    `fired` is that one. `synced_again` names what was synced although a sync of it had failed:
-    a file never may be, a directory only once it was changed again (SPEC §10).
+    `fired` is that call. `synced_again` names what was synced after a sync of it had failed: a file
+    never may be, a directory only after it was changed (V3).
     """
 
     def __init__(self, fault: Fault | None) -> None:
@@ -98,7 +97,7 @@ class Calls:
         self.synced_again: list[str] = []
 
     def wrap(self) -> None:
-        """Come between this process and the operating system, for the rest of its life."""
+        """Wrap the calls of this process for the rest of its life."""
         for name in ON_NAMES | ON_FILES:
             if hasattr(os, name):
                 setattr(os, name, self._wrapped(name, getattr(os, name)))
@@ -147,7 +146,7 @@ class Calls:
         raise OSError(code, os.strerror(code))
 
     def _note_failed_sync(self, descriptor: int) -> None:
-        """Remember the inode, and hold a file open, so that its number is never another's."""
+        """Remember the inode, and keep a file open, so that its number is not reused."""
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             descriptor = os.dup(descriptor)
         self._failed[_identity(descriptor)] = False
@@ -180,7 +179,7 @@ def _where(name: str, args: Any, kwargs: Mapping[str, Any]) -> str:
 
 
 def _names(name: str, args: Any, kwargs: Mapping[str, Any]) -> list[tuple[str, int | str]]:
-    """Return every name that a call changes, with the directory, open or not, that it is in."""
+    """Return every name that a call changes, with its directory, open or not."""
     if name == "link":
         held = {args[1]: kwargs.get("dst_dir_fd")}
     elif name in ("rename", "replace", "renameat2"):
@@ -217,7 +216,7 @@ def _in_order(call: Wrapped) -> Wrapped:
 
 
 def _as_c(call: Wrapped) -> Wrapped:
-    """Let a call fail as one of C's does."""
+    """Make a call fail as a C function does."""
 
     def called(*args: Any) -> int:
         try:
@@ -230,7 +229,7 @@ def _as_c(call: Wrapped) -> Wrapped:
 
 
 class _Unbuffered(io.FileIO):
-    """A file opened by `open()` whose writes go through `os.write`, as all others do."""
+    """A file opened by `open()` whose writes go through `os.write`."""
 
     def write(self, data: Any) -> int:
         return os.write(self.fileno(), data)

@@ -1,7 +1,7 @@
-"""System calls that the kernel refuses: `strace` injects the error, nothing in the process knows.
+"""Have the kernel refuse system calls: `strace` injects the error.
 
-One call is told by its name, the file or directory it is made on, and its number among those of
-its thread. What strace wrote tells whether it was met.
+A call is identified by its name, the file or directory it is made on, and its number among those of
+its thread. The log of strace shows whether it was met.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def _one(case: Refusal) -> Flagged | None:
 def _met(log: str) -> bool:
     """Whether the refusal met a call that changes files, and none that only reads.
 
-    strace counts anew in each thread, so that a backup may be refused to a reader elsewhere: then
-    another one is restored, and rightly so.
+    strace counts per thread, so a read in another thread may be refused too: then another backup is
+    restored, which is right.
     """
     met = [line for line in log.splitlines() if "(INJECTED)" in line]
     return bool(met) and all("openat(" not in line or _CHANGES.search(line) for line in met)
@@ -132,7 +132,7 @@ def _errors(name: str) -> tuple[str, ...]:
 
 
 def _told(done: subprocess.CompletedProcess[str]) -> tuple[Outcome, list[str]]:
-    """Return what the caller was told; what has no name of Seline's is a defect."""
+    """Return the caller's result; an error that is no SelineError is a defect."""
     acknowledged = DONE in done.stdout
     if done.returncode == 0:
         return "acknowledged", []

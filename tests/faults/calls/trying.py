@@ -1,6 +1,6 @@
-"""Cases: a prepared volume is copied, an operation done on it with one fault, and all of it judged.
+"""Try cases: copy a prepared volume, do an operation on it with one fault, judge the result.
 
-A worker process of its own prepares, forks and judges, so that what is forked has one thread.
+A worker process prepares, forks and judges, so that the forked process has one thread.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pytest
 from seline.operations.exports import read_back
 from seline.outbound.destinations.folder import Folder
 from tests.faults.calls.builds import AS_IT_IS, BUILDS
-from tests.faults.calls.doing import Told, fail, kill
+from tests.faults.calls.doing import CaseResult, fail, kill
 from tests.faults.calls.failing import KILLS, Fault, Made, refusals
 from tests.faults.inspections import Inspection, inspection_of
 from tests.faults.powercut.promises import unhurried
@@ -34,15 +34,15 @@ from tests.proof.operations import EVERY, A, prepare
 
 CHUNK: Final = 10
 ALSO_BUILT: Final = ("save", "delete", "transaction", "recovery")
-"""What is tried on other file systems, too."""
+"""The operations that are tried on other file systems too."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """An operation with the volume that it finds, what it changes, and the calls that it makes.
+    """An operation with its volume, what it changes, and the calls that it makes.
 
-    It names the operation and the build, so that it can be sent to a worker.
+    It has the names of the operation and the build, so that it can be sent to a worker.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Prepared:
     calls: Sequence[Made] = ()
 
     def expected(self) -> Expected:
-        """Return what the judge wants to know."""
+        """Return the expectation for the judge."""
         return Expected(operation=EVERY[self.name], before=self.before, after=self.after)
 
     def failures(self) -> list[Case]:
@@ -78,7 +78,7 @@ class Case(NamedTuple):
 
 
 class Flagged(NamedTuple):
-    """A case in which promises were broken."""
+    """A case in which guarantees were broken."""
 
     case: str
     broken: Sequence[str]
@@ -92,9 +92,9 @@ class Tried(NamedTuple):
 
 
 def prepared(name: str, scratch: Path, place: Path, build: str = AS_IT_IS) -> Prepared:
-    """Prepare an operation's volume; learn what the operation does, and by which calls.
+    """Prepare an operation's volume; record what the operation does, and its calls.
 
-    What is tried will lie in `place`.
+    The cases are tried in `place`.
     """
     for directory in (scratch, place):
         directory.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def prepared(name: str, scratch: Path, place: Path, build: str = AS_IT_IS) -> Pr
 
 
 def prepared_by(way: str, scratch: Path, place: Path, workers: Workers) -> list[Prepared]:
-    """Have the operations that are `ALSO_BUILT` prepared on another file system."""
+    """Prepare the operations of `ALSO_BUILT` in a worker, for another file system."""
     return [
         workers.pool.submit(prepared, name, scratch / name, place / name, way).result()
         for name in ALSO_BUILT
@@ -144,7 +144,7 @@ def attempt_all(
     until_s: float,
     chunk: int = CHUNK,
 ) -> Tried:
-    """Have cases tried until the time is over: shuffled, so that no kind of them is left out."""
+    """Try cases until the time is over, shuffled, so that no kind is left out."""
     shuffled = random.Random(len(cases)).sample(cases, len(cases))
     waiting = [
         workers.pool.submit(work, shuffled[start : start + chunk])
@@ -161,24 +161,24 @@ def attempt_all(
 
 
 def together(parts: Sequence[Tried]) -> Tried:
-    """Add up."""
+    """Add up the results."""
     return Tried(sum(part.count for part in parts), [one for part in parts for one in part.flagged])
 
 
 def gathered(tried: Sequence[Flagged | None]) -> Tried:
-    """Count what was met, and keep what broke a promise."""
+    """Count the faults that were met, and keep those that broke a guarantee."""
     met = [one for one in tried if one is not None]
     return Tried(len(met), [one for one in met if one.broken])
 
 
 def noted(suite: str, what: str, tried: Tried, place: Path, **more: object) -> None:
-    """Put what was tried among the figures."""
+    """Record the figures of what was tried."""
     where = kind_of(place)
     note(suite, what, tried=tried.count, failures=len(tried.flagged), where=where, **more)
 
 
 def broken_promises(directory: Path, expected: Expected, outcome: Outcome) -> list[str]:
-    """Judge what is left; a volume that cannot be opened or used is a broken promise too."""
+    """Judge what is left; a volume that cannot be opened or used is broken too."""
     name = expected.operation.name
     look = LOOKS.get(name, inspection_of(name))
     try:
@@ -189,7 +189,7 @@ def broken_promises(directory: Path, expected: Expected, outcome: Outcome) -> li
 
 
 def _broken_exports(directory: Path, _expected: Expected, outcome: Outcome) -> list[str]:
-    """Every export that has a manifest is whole; if one was acknowledged, it is there."""
+    """Check that every export with a manifest is whole, and that an acknowledged one exists."""
     target = Folder("beside", f"{directory}-exports")
 
     async def whole() -> int:
@@ -210,12 +210,13 @@ LOOKS: Final[Mapping[str, Inspection]] = {
     "export to a folder": _broken_exports,
     "adoption of a hand edit": _nothing_more,
 }
-"""What is looked at besides the judge's part. The content before an edit that was made while
-nobody looked is not known to Seline, so it cannot be kept."""
+"""Inspections beside the judge. Seline does not know the content before an edit that was made while
+it was closed, so it cannot keep it.
+"""
 ALLOWED: Final[Mapping[str, Collection[str]]] = {
     "adoption of a hand edit": (f"V4: {A}  is edited", SOUND_QUARANTINED),
 }
-"""An edit may be adopted later, and its file be set aside once its content is the store's own."""
+"""An edit may be adopted later, and its file may be in quarantine."""
 
 
 def copied(volume: Path, to: Path) -> Path:
@@ -226,7 +227,7 @@ def copied(volume: Path, to: Path) -> Path:
 
 @contextmanager
 def built(build: str) -> Generator[None]:
-    """Work with another build for a while."""
+    """Use another build until the block ends."""
     with pytest.MonkeyPatch.context() as patch:
         BUILDS[build](patch)
         yield
@@ -246,5 +247,5 @@ def _one(operation: Prepared, fault: Fault) -> Flagged | None:
         return Flagged(_in_words(expected, fault, told), broken)
 
 
-def _in_words(expected: Expected, fault: Fault, told: Told) -> str:
+def _in_words(expected: Expected, fault: Fault, told: CaseResult) -> str:
     return f"{expected.operation.name}: {fault} ({told.fired}), {told.outcome} {told.error}".strip()

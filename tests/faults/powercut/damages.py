@@ -1,6 +1,6 @@
-"""What the checks of digests and inodes are there for: rot, hand edits, mix-ups, without any cut.
+"""Cases without a power cut that the checks of digests and inodes must detect.
 
-Each case does something to a volume that only one check can tell, and returns the promises that are
+Each case damages a volume in a way that only one check detects, and returns the guarantees that are
 broken after it: none with the store as it is, some with a build that lacks the check.
 """
 
@@ -33,13 +33,13 @@ from tests.proof.operations import STILL, A, B, C, documents, opened, value
 
 Case: TypeAlias = Callable[[Path], list[str]]
 SETTLED_S: Final = 0.03
-"""Longer than `opened` lets a hand edit settle."""
+"""Longer than the settle time of `opened`."""
 LARGE: Final[Json] = {"n": 0, "filler": "x" * (2 << 20)}
-"""Too large to be judged in one piece by an export."""
+"""Too large for an export to judge in one piece."""
 
 
 def broken_by(case: Case, volume: Path) -> list[str]:
-    """Return what a case finds broken; an error that Seline gives where it must not is so, too."""
+    """Return what a case finds broken; an unexpected error of Seline is broken too."""
     with unhurried():
         try:
             return case(volume)
@@ -51,7 +51,7 @@ def broken_by(case: Case, volume: Path) -> list[str]:
 
 
 def flip(path: Path, old: bytes = b"xxx", new: bytes = b"xyx") -> bytes:
-    """Change some bytes as a bad disk does, the mtime kept; return what lies there now."""
+    """Change some bytes and keep the mtime, as a failing disk does; return the new bytes."""
     before = path.stat()
     with path.open("r+b") as file:
         data = file.read().replace(old, new, 1)
@@ -62,7 +62,7 @@ def flip(path: Path, old: bytes = b"xxx", new: bytes = b"xyx") -> bytes:
 
 
 def a_flipped_document(volume: Path) -> list[str]:
-    """V4: it is not served, its bytes are kept, and its newest backup takes its place."""
+    """V4: it is not served, its bytes are kept, and its newest backup replaces it."""
     documents(volume)
     broken = flip(volume / A)
     with opened(volume) as seline:
@@ -73,7 +73,7 @@ def a_flipped_document(volume: Path) -> list[str]:
 
 
 def a_flipped_document_and_backup(volume: Path) -> list[str]:
-    """V4: a backup is checked as its document is; the next older sound one takes its place."""
+    """V4: a backup is checked as its document is; the next older sound one is used."""
     documents(volume)
     flip(volume / A)
     flip(_backups(volume)[-1])
@@ -82,7 +82,7 @@ def a_flipped_document_and_backup(volume: Path) -> list[str]:
 
 
 def a_backup_in_the_place_of_another(volume: Path) -> list[str]:
-    """V4: a backup of another document never takes a document's place."""
+    """V4: a backup of another document is never used."""
     documents(volume)
     flip(volume / A)
     shutil.copy2(_backups(volume, STILL)[-1], _backups(volume)[-1])
@@ -104,7 +104,7 @@ def a_restore_of_the_backup_of_another(volume: Path) -> list[str]:
 
 
 def a_flipped_document_and_every_backup(volume: Path) -> list[str]:
-    """V4: where nothing sound is left, nothing is served."""
+    """V4: if nothing sound is left, nothing is served."""
     documents(volume)
     for path in (volume / A, *_backups(volume)):
         flip(path)
@@ -129,7 +129,7 @@ def two_rots_of_one_size(volume: Path) -> list[str]:
 
 
 def rotation_past_a_broken_backup(volume: Path) -> list[str]:
-    """V8: the backup that is kept was looked at."""
+    """V8: the backup that is kept was read."""
     documents(volume)
     flip(_backups(volume)[-1])
     with open_seline(volume, lock_wait_s=0, backups__keep_newest=1) as seline:
@@ -139,7 +139,7 @@ def rotation_past_a_broken_backup(volume: Path) -> list[str]:
 
 
 def a_look_at_a_flipped_backup(volume: Path) -> list[str]:
-    """V4: a broken backup is not given away as if it were sound."""
+    """V4: a broken backup is not returned as sound."""
     documents(volume)
     flip(_backups(volume)[-1])
     with opened(volume) as seline:
@@ -179,7 +179,7 @@ def a_listing_of_a_backup_without_a_checksum(volume: Path) -> list[str]:
 
 
 def a_listing_of_what_was_not_read_yet(volume: Path) -> list[str]:
-    """What is listed without being read has the revision that it was saved with."""
+    """A document that was not read is listed with the revision of its save."""
     documents(volume)
     with opened(volume) as seline:
         [listed] = [one.revision for one in seline.data.documents() if one.name == A]
@@ -197,14 +197,14 @@ def _sound(seline: Seline) -> list[Backup]:
 
 
 def edit(path: Path, data: bytes) -> None:
-    """Put a file in place as an editor does; it carries no attribute."""
+    """Put a file in place as an editor does, without a checksum."""
     staged = path.with_name("edit.tmp")
     staged.write_bytes(data)
     staged.rename(path)
 
 
 def an_edit(volume: Path) -> list[str]:
-    """It is served at once, and adopted; what was there before is kept."""
+    """It is served at once and adopted; the content before is kept."""
     documents(volume)
     with opened(volume) as seline:
         seline.data.load_json(A)
@@ -216,7 +216,7 @@ def an_edit(volume: Path) -> list[str]:
 
 
 def a_torn_edit(volume: Path) -> list[str]:
-    """It is set aside once it has settled, and what it replaced is served, then and before."""
+    """It goes to quarantine once it has settled; the content before is served all the time."""
     documents(volume)
     with opened(volume) as seline:
         seline.data.load_json(A)
@@ -228,7 +228,7 @@ def a_torn_edit(volume: Path) -> list[str]:
 
 
 def an_edit_that_changes_nothing(volume: Path) -> list[str]:
-    """A backup with the content of its document is none."""
+    """A content that equals its document is no backup."""
     documents(volume)
     with opened(volume) as seline:
         seline.data.load_json(A)
@@ -239,7 +239,7 @@ def an_edit_that_changes_nothing(volume: Path) -> list[str]:
 
 
 def an_edit_of_what_is_the_newest_backup_too(volume: Path) -> list[str]:
-    """A backup with the content of a newer one is none."""
+    """A content that equals a newer backup is no backup."""
     documents(volume)
     with opened(volume) as seline:
         seline.data.save_json(A, value(A, 3))
@@ -251,7 +251,7 @@ def an_edit_of_what_is_the_newest_backup_too(volume: Path) -> list[str]:
 
 
 def a_copy_back_by_hand_that_rots(volume: Path) -> list[str]:
-    """V4: `nothing is lost` is said of what the file held last, and of nothing else."""
+    """V4: memory is used only if it has the content that the file held last."""
     documents(volume)
     with opened(volume) as seline:
         seline.data.load_json(A)
@@ -261,7 +261,7 @@ def a_copy_back_by_hand_that_rots(volume: Path) -> list[str]:
 
 
 def a_slow_upload(volume: Path) -> list[str]:
-    """A file that still changes is left alone, however long it takes."""
+    """A file that still changes is left alone."""
     clock = FakeClock()
     documents(volume)
     with _by(clock), opened(volume) as seline:
@@ -274,7 +274,7 @@ def a_slow_upload(volume: Path) -> list[str]:
 
 
 def an_edit_in_place_under_a_read(volume: Path) -> list[str]:
-    """V1: what was read while it was written is no content."""
+    """V1: bytes that were read during a write are not served."""
     documents(volume)
     edit(volume / A, b'{"a": 1, "b": 1}')
 
@@ -304,7 +304,7 @@ def an_export_beside_a_save(volume: Path) -> list[str]:
 
 
 def an_export_that_meets_a_save(volume: Path) -> list[str]:
-    """The same where the save comes in the very moment in which the document is opened."""
+    """The same if the save comes just before the document is opened."""
     documents(volume)
     return _met_by_a_save(volume, value(A, 2))
 
@@ -318,13 +318,13 @@ def an_export_of_a_large_one_that_meets_a_save(volume: Path) -> list[str]:
 
 
 def an_export_of_a_flipped_document_that_meets_two_saves(volume: Path) -> list[str]:
-    """The same where the disk has broken it, and memory knows what it was."""
+    """The same for a broken document whose content memory has."""
     documents(volume)
     return _met_by_a_save(volume, value(A, 2), flipped=True)
 
 
 def an_export_of_an_edited_document_that_meets_a_save(volume: Path) -> list[str]:
-    """What was of the instant is gone by an edit: the export takes what there is, never nothing."""
+    """An edit removed the content of the instant: the export takes the current one."""
     documents(volume)
     with opened(volume) as seline, seline.data.exported() as snapshot:
         edit(volume / A, encode({"by": "hand"}))
@@ -353,7 +353,7 @@ def _met_by_a_save(volume: Path, held: Json, *, flipped: bool = False) -> list[s
 
 
 def an_export_of_a_flipped_document(volume: Path) -> list[str]:
-    """V4: what is broken is not taken away as if it were sound."""
+    """V4: a broken document is not exported as sound."""
     documents(volume)
     flip(volume / A)
     with opened(volume) as seline, seline.data.exported() as snapshot:
@@ -379,7 +379,7 @@ def _exported(snapshot: object, held: bytes) -> list[str]:
 
 
 def a_kill_between_the_link_and_the_exchange(volume: Path) -> list[str]:
-    """A backup that is its document's own inode is none."""
+    """A backup that is its document's own file is removed."""
     documents(volume)
     os.link(volume / A, volume / "backups" / "a_20990101_000000.json")
     with opened(volume) as seline:
@@ -391,7 +391,7 @@ def a_kill_between_the_link_and_the_exchange(volume: Path) -> list[str]:
 
 
 def a_start_after_a_crash_and_rot_in_staging(volume: Path) -> list[str]:
-    """V5: a transaction of which a part has rotted is not made at all."""
+    """V5: a transaction with a rotten part is not made."""
     documents(volume)
     crash(volume, transaction)
     _flip_staged(volume, B)
@@ -399,7 +399,7 @@ def a_start_after_a_crash_and_rot_in_staging(volume: Path) -> list[str]:
 
 
 def a_start_after_a_crash_past_the_first_exchange_and_rot_in_staging(volume: Path) -> list[str]:
-    """V5: where a part of it is there already, the rest comes, but for what has rotted."""
+    """V5: if a part of it is published, the rest is too, except the rotten part."""
     documents(volume)
     crash(volume, transaction, exchanges=1)
     _flip_staged(volume, B)
@@ -425,7 +425,7 @@ def _served(volume: Path, wanted: Mapping[str, Json]) -> list[str]:
 
 
 def a_switch_between_two_contents(volume: Path) -> list[str]:
-    """A backup with the content of a newer one takes no room from the others, in any session."""
+    """A content that equals a newer backup takes no place from the others, in any session."""
     documents(volume)
     for number in (3, 4, 3, 4, 3, 4):
         with opened(volume) as seline:
@@ -435,7 +435,7 @@ def a_switch_between_two_contents(volume: Path) -> list[str]:
 
 
 def a_directory_that_cannot_be_synced(volume: Path) -> list[str]:
-    """A volume is not said to be well again while one of its directories is not."""
+    """A volume takes no writes while one of its directories cannot be synced."""
     clock = FakeClock()
     documents(volume)
 
@@ -504,7 +504,7 @@ def _backups(volume: Path, name: str = A) -> list[Path]:
 
 
 def _adopt(seline: Seline) -> None:
-    """Read until a hand edit has settled and was taken over."""
+    """Read until a hand edit has settled and is adopted."""
     seline.data.load_json(A)
     time.sleep(SETTLED_S)
     seline.data.load_json(A)
@@ -512,7 +512,7 @@ def _adopt(seline: Seline) -> None:
 
 @contextmanager
 def _by(clock: FakeClock) -> Generator[None]:
-    """Open volumes by this clock."""
+    """Open volumes with this clock."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(opening, "Clock", lambda: clock)
         yield

@@ -1,17 +1,17 @@
-"""A disk that keeps as little as it may, and the trees that a power cut can leave on it. Pure.
+"""Model a disk that keeps as little as POSIX allows, and what a power cut can leave on it.
 
-Every name in a directory, and every file's inode, has the versions it went through since it was
-last synced. After a cut each shows one of them, whichever it is and whatever the others show:
+Every name in a directory, and every file's inode, has the versions since its last sync. After a cut
+each shows one of them, independent of the others:
 
 - `fsync` of a file makes its bytes, size, attributes and mtime durable, but not its name;
 - `fsync` of a directory makes the names in it durable, and nothing else; `syncfs` everything;
 - a rename or an exchange changes each of its names on its own, with one exception: a file that had
-  a durable name, and from which no unlink took one, is never without any;
+  a durable name, and that no unlink removed, always has one;
 - size, attributes and mtime are one inode, so they persist in the order in which they were set,
-  or are lost together; the bytes behind a size may be missing (zeros, or what was there before),
-  in whole or from the middle on;
-- what a failed `fsync` did not write is never written by repeating it: a file of which one failed
-  is as durable as it was, and so are the names that were not durable then, until they change.
+  or are lost together; the bytes behind a size may be missing (zeros, or the bytes before), in
+  whole or from the middle on;
+- a repeated `fsync` never writes what a failed one did not: the file is as durable as before, and
+  so are names that were not durable then, until they change.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """A file as it was, or may have been, at one moment.
+    """A file at one moment.
 
     Beyond `data` up to `size_bytes` there are zeros; an `mtime_ns` of None is any.
     """
@@ -64,9 +64,9 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """What lies on a disk: directories, and the files by path; equal numbers are one inode.
+    """The content of a disk: directories, and the files by path; equal numbers are one inode.
 
-    Two trees are equal where nobody could tell them apart.
+    Two trees are equal if no program can tell them apart.
     """
 
     directories: tuple[str, ...]
@@ -90,15 +90,15 @@ class Shown:
         names: Mapping[Place, Inode | None] | None = None,
         files: Mapping[Inode, Version] | None = None,
     ) -> Shown:
-        """Return the same with some of them otherwise."""
+        """Return the same with other versions of some."""
         return Shown({**self.names, **(names or {})}, {**self.files, **(files or {})})
 
 
 class Change(Protocol):
-    """One thing that a process did to a disk."""
+    """One change that a process made on a disk."""
 
     def on(self, disk: Disk) -> None:
-        """Do it to the model."""
+        """Make the change on the model."""
         ...
 
 
@@ -117,7 +117,7 @@ class Disk:
     _stuck: set[Place] = field(default_factory=set[Place])
 
     def copy(self) -> Disk:
-        """Return the same disk, to go on from twice; nothing is acknowledged on it yet."""
+        """Return a copy without acknowledgements."""
         return Disk(
             names={place: list(versions) for place, versions in self.names.items()},
             files={inode: list(versions) for inode, versions in self.files.items()},
@@ -144,7 +144,7 @@ class Disk:
         )
 
     def loose_names(self) -> dict[Place, list[Inode | None]]:
-        """Return the names that may show more than one thing, each with all of them."""
+        """Return the names that may show more than one version, each with all of them."""
         return {
             place: list(dict.fromkeys(versions))
             for place, versions in self.names.items()
@@ -162,7 +162,7 @@ class Disk:
     def bare_files(self) -> dict[Inode, Version]:
         """Return the files whose bytes may be there without the attributes that were set last.
 
-        No disk that keeps attributes in the inode shows them so: it is what other disks might do.
+        No disk that keeps attributes in the inode shows them so; another one might.
         """
         return {
             inode: replace(versions[-1], attributes=versions[0].attributes)
@@ -171,9 +171,9 @@ class Disk:
         }
 
     def allows(self, shown: Shown) -> bool:
-        """Whether no file has lost all its names that had a durable one and was never unlinked.
+        """Whether every file that had a durable name, and was not unlinked, still has one.
 
-        It was unlinked where its place shows what came after that.
+        It was unlinked if its place shows a later version.
         """
         there = set(shown.names.values())
         taken = {
@@ -185,7 +185,7 @@ class Disk:
         )
 
     def tree(self, shown: Shown) -> Tree:
-        """Return what is found after a cut."""
+        """Return the tree that is found after a cut."""
         inside: dict[Inode, list[tuple[str, Inode]]] = {}
         for (directory, name), inode in shown.names.items():
             if inode is not None:
@@ -211,7 +211,7 @@ class Disk:
     # what changes do
 
     def at(self, place: Place) -> Inode | None:
-        """Return what bears a name now."""
+        """Return the inode of a name now."""
         return self.names.get(place, [None])[-1]
 
     def put(self, place: Place, inode: Inode | None) -> None:
@@ -223,7 +223,7 @@ class Disk:
                 after.append(inode)
 
     def take(self, place: Place) -> None:
-        """Take a name away from whatever bears it, for good."""
+        """Remove a name for good."""
         inode = self.at(place)
         if inode is not None:
             self._taken.setdefault((place, inode), [])
@@ -339,7 +339,7 @@ class Linked:
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """A name was moved, over whatever bore the new one."""
+    """A name was moved, replacing the new one."""
 
     source: Place
     target: Place
@@ -368,7 +368,7 @@ class Exchanged:
 
 @dataclass(frozen=True, slots=True)
 class Unlinked:
-    """A name was taken away, a file's or an empty directory's."""
+    """A name was removed, a file's or an empty directory's."""
 
     place: Place
 
@@ -379,7 +379,7 @@ class Unlinked:
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """A file or directory was synced; `failed`: the disk said that it could not."""
+    """A file or directory was synced; `failed`: the disk returned an error."""
 
     inode: Inode
     failed: bool = False
@@ -402,7 +402,7 @@ class SyncedAll:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """The caller was told that it is done, once more."""
+    """One more change was acknowledged."""
 
     def on(self, disk: Disk) -> None:
         disk.acknowledged += 1

@@ -1,4 +1,4 @@
-"""What the kernel saw: the file-changing system calls below a directory, as `strace` tells."""
+"""Read the file-changing system calls below a directory from an `strace` log."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NOT_RECORDED: Final = {
     "fchmodat": "the probe sets a mode to what it is, to see how fine the clock of the disk is",
     "chmod": "the same, by path",
 }
-"""What changes nothing that a power cut could take away."""
+"""Calls that change nothing that a power cut could undo."""
 SAME_AS: Final = {"mkdir": "mkdirat", "unlink": "unlinkat", "rmdir": "unlinkat"}
 _CALL: Final = re.compile(r"^(?P<name>\w+)\((?P<arguments>.*)\)\s+= (?P<result>-?\d+)")
 _DESCRIPTOR: Final = re.compile(r"^(?:AT_FDCWD|\d+)<(?P<path>[^>]*)>")
@@ -66,7 +66,7 @@ def changes_below(volume: Path, log: Path) -> list[Seen]:
 
 
 def _whole_lines(text: str) -> Iterator[str]:
-    """Yield each call once it has returned, put together where another thread came between."""
+    """Yield each call once it has returned; the parts of an interrupted line are joined."""
     begun: dict[str, str] = {}
     for line in text.splitlines():
         thread, _, rest = line.partition(" ")
@@ -96,7 +96,7 @@ def _opened(line: str) -> str | None:
 
 
 def _changed(name: str, arguments: str) -> str | None:
-    """Return the file that a call on a descriptor changes, or the name that the others end with."""
+    """Return the file that a call on a descriptor changes, or the last name of another call."""
     if name in ON_DESCRIPTORS:
         first = _DESCRIPTOR.match(arguments)
         return first["path"] if first else None

@@ -1,8 +1,8 @@
-"""Seline opened on what a power cut left, and every promise that is broken there.
+"""Open what a power cut left with Seline, and report every broken guarantee.
 
 `BySteps` adds to the shared judge what only the files show (`tests.faults.inspections`).
-`Keeping` judges what is no plain operation: what may be served after each acknowledgement, and
-which bytes must still be somewhere.
+`Keeping` judges scenarios that are no plain operation: what may be served after each
+acknowledgement, and which bytes must still be on the volume.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ from tests.proof.judge import (
 from tests.proof.operations import Operation, opened
 
 PROMISED: Final = 1_000
-"""So many changes are acknowledged where everything was promised."""
+"""The number of acknowledgements of a state in which every change is promised."""
 Judge: TypeAlias = Callable[[Cut, Path], list[str]]
-"""Opens one state, written to a directory, with Seline, and returns what is broken there."""
+"""Opens one state, written to a directory, with Seline, and returns what is broken."""
 
 
 class State(NamedTuple):
-    """What a cut left, and who judges it."""
+    """What a cut left, and its judge."""
 
     cut: Cut
     judge: Judge
 
 
 class Flagged(NamedTuple):
-    """A state with the promises that are broken in it."""
+    """A state with the guarantees that are broken in it."""
 
     cut: str
     broken: Sequence[str]
 
 
 def flagged(states: Iterable[State], directory: Path) -> Generator[Flagged | None]:
-    """Open each state and yield what is broken in it, None where nothing is."""
+    """Open each state and yield what is broken in it, None if nothing is."""
     with unhurried():
         for number, state in enumerate(states):
             place = directory / str(number)
@@ -71,7 +71,7 @@ def all_flagged(states: Sequence[State], directory: Path) -> list[Flagged]:
 
 
 def _broken(state: State, directory: Path) -> list[str]:
-    """Judge what a cut left; a volume that cannot be opened or used is a broken promise too."""
+    """Judge what a cut left; a volume that cannot be opened or used is broken too."""
     try:
         return state.judge(state.cut, directory)
     except Exception as error:
@@ -102,10 +102,10 @@ class BySteps:
 class Keeping:
     """Judges by what may be served and what must be kept, on the volume `inside` a state.
 
-    `served[n]` may be served once n changes were acknowledged. Of the bytes in `kept`, each is
-    somewhere on the volume from that many acknowledgements on; those in `replaced`, once the last
-    values are served; of those in `erased`, no copy is left once all is acknowledged, and of those
-    in `once` not two.
+    `served[n]` may be served once n changes were acknowledged. The bytes in `kept` are on the
+    volume from that many acknowledgements on, those in `replaced` once the last values are served.
+    Once all is acknowledged, no copy of the bytes in `erased` is left, and at most one of those in
+    `once`.
     """
 
     served: Sequence[Sequence[Values]]
@@ -134,7 +134,7 @@ class Keeping:
         return broken
 
     def _format(self, volume: Path) -> list[str]:
-        """Say if the volume does not tell its format, for a later Seline, or an earlier one."""
+        """Report a volume whose format cannot be read."""
         path = volume / ".seline" / "format"
         found = path.read_bytes() if path.exists() else b""
         return [] if found.strip(b"\0\n").isdigit() else ["the volume's format is not known"]
@@ -142,9 +142,10 @@ class Keeping:
 
 @dataclass(frozen=True, slots=True)
 class AfterKill:
-    """Judges a start after a kill: whole by `judge` until it is done, then what was `seen` stays.
+    """Judges a cut in a start after a kill.
 
-    `acknowledged`: how many changes were, before the kill.
+    Until the start is done `judge` decides; then the values that were `seen` must be served.
+    `acknowledged` is the number of changes before the kill.
     """
 
     judge: Judge
@@ -158,16 +159,16 @@ class AfterKill:
 
 
 def _files(volume: Path) -> list[bytes]:
-    """Return what lies among the documents, the backups and in quarantine."""
+    """Return the bytes of the documents, the backups and the quarantine."""
     places = (volume, volume / "backups", volume / "quarantine")
     return [path.read_bytes() for place in places for path in place.iterdir() if path.is_file()]
 
 
 @contextmanager
 def unhurried() -> Generator[None]:
-    """Do without syncs, strict mode, talk, mounts and settings: they cost time, show nothing here.
+    """Turn off syncs, strict mode, logs, mounts and settings, which cost time here.
 
-    What shares a mount with others is counted by its own files, so that a busy one is as good.
+    A volume on a shared mount is measured by its own files, so that other tests do not fill it.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _descriptor: None)
@@ -184,7 +185,7 @@ def unhurried() -> Generator[None]:
 
 
 def _portable(expected: Expected) -> Expected:
-    """Return what is expected without what cannot be sent to another process."""
+    """Return the expectation without the parts that cannot be sent to another process."""
     operation = expected.operation
     return replace(
         expected,

@@ -1,9 +1,9 @@
-"""Every file-changing call that this process makes below a directory, in the order they were made.
+"""Record every file-changing call that this process makes below a directory, in order.
 
-The calls are made all the same, one after the other: a lock holds threads apart, so the order that
-was recorded is the order in which the kernel saw them. What the model does not know is refused.
+The calls are made, one at a time: a lock keeps threads apart, so the recorded order is the order of
+the kernel. A call that the model does not know fails.
 `python -m tests.faults.powercut.recorder NAME DIRECTORY` records an operation and prints its calls,
-for the comparison with what the kernel saw.
+to be compared with those that the kernel saw.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ UNMODELLED: Final = (
     "chown", "fchown", "copy_file_range", "lchown", "link_at", "mkfifo", "mknod", "pwritev",
     "sendfile", "splice", "symlink", "truncate", "writev",
 )  # fmt: skip
-"""Calls that would change files and that nothing below a volume makes: one that is made fails."""
+"""Calls that change files and that are not in the model: they fail."""
 IdentityOf: TypeAlias = tuple[int, int]
 Wrapped: TypeAlias = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call: as the kernel names it, where, and what it did to the disk."""
+    """One call: its name in the kernel, its path, and its change of the disk."""
 
     name: str
     path: str
@@ -72,7 +72,7 @@ class Call:
 
 @dataclass(slots=True)
 class Recording:
-    """What was there before (all of it durable), and the calls that were made."""
+    """The disk before, all of it durable, and the calls that were made."""
 
     before: Disk
     calls: list[Call] = field(default_factory=list[Call])
@@ -80,7 +80,7 @@ class Recording:
     def disks(self) -> Iterator[tuple[str, Disk]]:
         """Yield the disk before the first call and after each one, with that call's name.
 
-        It is one disk that goes on: look at it before the next.
+        It is the same object every time: read it before the next step.
         """
         disk = self.before
         yield "the start", disk
@@ -97,14 +97,14 @@ def record(operation: Operation, directory: Path) -> Recording:
 
 
 def record_opening(directory: Path) -> Recording:
-    """Open a volume and close it, and return what was done to it."""
+    """Open a volume, close it, and return the calls."""
     with recording(directory) as made, opened(directory):
         pass
     return made
 
 
 def tree_of(directory: Path) -> Tree:
-    """Return what lies in a directory as one value, to be written elsewhere."""
+    """Return the content of a directory as one value."""
     there = _Recorder(directory).recording.before
     return there.tree(there.current())
 
@@ -113,8 +113,8 @@ def tree_of(directory: Path) -> Tree:
 def recording(root: Path, before: Disk | None = None) -> Generator[Recording]:
     """Record every call below `root` until the block ends.
 
-    What lies there is taken for durable, unless `before` tells what a process that was killed left:
-    what lies there is then what that disk shows now.
+    The content of `root` counts as durable, unless `before` is the disk that a killed process left;
+    its current content is then the content of `root`.
     """
     recorder = _Recorder(root, before)
     with pytest.MonkeyPatch.context() as patch:
@@ -139,7 +139,7 @@ class _Recorder:
             self._find(ROOT, self._root)
 
     def _find(self, directory: Inode, path: str) -> None:
-        """Learn which inode of the model is which one here."""
+        """Map the inodes of this directory to those of the model."""
         for entry in os.scandir(path):
             inode = self.recording.before.at(Place(directory, entry.name))
             assert inode is not None, f"{entry.path} is not on the disk"
@@ -160,7 +160,7 @@ class _Recorder:
                 self.recording.before.files[inode] = [_version(entry.path, status)]
 
     def _new_inode(self, status: os.stat_result) -> Inode:
-        """Number an inode that is new, even where its number was another's before."""
+        """Give a new inode a new number, even if the kernel reused its own."""
         self._count += 1
         self._inodes[_identity(status)] = self._count
         return self._count
@@ -211,7 +211,7 @@ class _Recorder:
             return descriptor
 
     def _open_object(self, call: Wrapped, file: Any, mode: str = "r", *args: Any, **kw: Any) -> Any:
-        """Refuse what would write past the calls that are wrapped."""
+        """Refuse a file object that would write without the wrapped calls."""
         if mode.strip("rbt") and not isinstance(file, int) and self._place(file, None) is not None:
             raise AssertionError(f"open({file!r}, {mode!r}) writes below the volume unseen")
         return call(file, mode, *args, **kw)
@@ -386,7 +386,7 @@ class _Recorder:
             return result
 
     def _forget(self, removed: os.stat_result | None) -> None:
-        """Forget an inode whose last name went: the kernel may give its number to another."""
+        """Forget an inode whose last name was removed: the kernel may reuse its number."""
         if removed is not None and (stat.S_ISDIR(removed.st_mode) or removed.st_nlink == 1):
             self._inodes.pop(_identity(removed), None)
 

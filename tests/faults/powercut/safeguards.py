@@ -1,7 +1,8 @@
-"""Where the volume store makes things durable, links, marks or checks them: found, and changed.
+"""Find the safeguards in the store's code, and make builds that lack one.
 
-`sites` reads them from the source, so that a new one cannot be forgotten; `instead` makes a build
-in which one of them is something else, and nothing but that.
+A safeguard makes something durable, gives a file a second name, marks it, or checks bytes or
+inodes. `patch_points` reads them from the source, so that a new one cannot be forgotten; `instead`
+makes a build in which other code takes the place of some of them.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ DURABLE: Final = frozenset(
         "sync_directories", "setxattr", "utime",
     }
 )  # fmt: skip
-"""What makes bytes, names or attributes durable, gives an inode a second name, or marks it."""
+"""Calls that make bytes, names or attributes durable, give a file a second name, or mark it."""
 STEPS: Final = frozenset(
     {
         "commit", "recover", "recommit", "make_durable", "make_file_durable", "_record",
         "keep_displaced", "_sync_documents", "_forget_record",
     }
 )  # fmt: skip
-"""What takes such cares together: whether it is done at all, and when, is a care of its own."""
+"""Calls that group such calls: whether and when each is made is a safeguard too."""
 CHECKS: Final = frozenset(
     {
         "judge", "decode_record", "decode_checksum", "why_not_json", "same_bytes", "is_set_aside",
@@ -52,15 +53,15 @@ CHECKS: Final = frozenset(
         "_is_ours",
     }
 )  # fmt: skip
-"""What says whether bytes, or an inode, are the ones that they should be."""
+"""Calls that check bytes or inodes."""
 COMPARED: Final = frozenset({"revision", "digest", "hexdigest", "name_hash", "st_ino", "data"})
-"""What is compared to the same end."""
+"""Attributes that are compared to check bytes or inodes."""
 Function: TypeAlias = ast.FunctionDef
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class PatchPoint:
-    """One place: the module, the function in it, the code, and which one of several alike."""
+    """A safeguard's place: module, function, code, and its number among equal ones."""
 
     module: str
     function: str
@@ -73,7 +74,7 @@ class PatchPoint:
 
 
 def patch_points() -> set[PatchPoint]:
-    """Return every place in the store's code that needs a row in the table of wrong builds."""
+    """Return every safeguard in the store's code; each needs a row in the table of wrong builds."""
     found: set[PatchPoint] = set()
     for name in MODULES:
         for path, function in _functions(_tree(_module(name))):
@@ -83,9 +84,9 @@ def patch_points() -> set[PatchPoint]:
 
 
 def instead(patch: pytest.MonkeyPatch, changes: Mapping[PatchPoint, str], **names: object) -> None:
-    """Put other code in some places: expressions in the scope of the function that each is in.
+    """Replace the code at some places by expressions in the scope of the same function.
 
-    `names` are what they may use besides.
+    `names` are added to the module.
     """
     places = {(site.module, site.function) for site in changes}
     for name, path in places:
@@ -112,7 +113,7 @@ def _replace(function: Function, site: PatchPoint, code: str) -> None:
 
 
 def _cares(function: Function) -> Iterator[tuple[str, int, ast.expr]]:
-    """Yield the cares of one function in the order of the text, numbered where they are alike."""
+    """Yield the safeguards of one function in the order of the text; equal ones are numbered."""
     seen: dict[str, int] = {}
     nodes = [node for node in ast.walk(function) if isinstance(node, ast.expr) and _is_care(node)]
     for node in sorted(nodes, key=lambda node: (node.lineno, node.col_offset)):
@@ -135,7 +136,7 @@ def _is_care(node: ast.expr) -> bool:
 
 
 class _Replacing(ast.NodeTransformer):
-    """Replaces one node."""
+    """Replaces one node of a syntax tree."""
 
     def __init__(self, old: ast.expr, new: ast.expr) -> None:
         self._old = old
@@ -147,7 +148,7 @@ class _Replacing(ast.NodeTransformer):
 
 
 def _compiled(function: Function, module: ModuleType) -> object:
-    """Return the function as the module would have made it."""
+    """Return the function, compiled in its module."""
     made: dict[str, object] = {}
     parsed = ast.fix_missing_locations(ast.Module([function], []))
     flags = importlib.import_module("__future__").annotations.compiler_flag
@@ -169,7 +170,7 @@ def _functions(tree: ast.Module) -> Iterator[tuple[str, Function]]:
 
 
 def _owners(module: ModuleType, path: str) -> Iterator[tuple[object, str]]:
-    """Yield where a function stands: in its class, or wherever it was imported to."""
+    """Yield the owners of a function: its class, or every module that has it."""
     *classes, name = path.split(".")
     if classes:
         yield getattr(module, classes[0]), name

@@ -1,7 +1,7 @@
-"""What is recorded and then cut: every operation, sequences of them, and what befalls a volume.
+"""The scenarios of the power-cut suite: operations, sequences of them, failures and edits.
 
-A scenario makes a volume, says what may be found on it (a `Judge`), and does something to it that
-is recorded; its `way` is what the disk, or a person beside the store, does meanwhile.
+A scenario prepares a volume, has a `Judge` of what may be found on it, and does something that is
+recorded. Its `way` is what the disk, or a person beside the store, does at the same time.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ from tests.proof.operations import (
     prepare,
     value,
 )
-from tests.proof.operations import act as act_and_say
+from tests.proof.operations import act as act_and_acknowledge
 
 Way: TypeAlias = Callable[[pytest.MonkeyPatch], None]
 EDIT: Final[Json] = {"by": "hand"}
 TORN: Final = b'{"by": "ha'
 LEFT: Final = "00000001"
-"""The name in staging/ under which an exchange leaves what came out."""
+"""The name in staging/ of the first displaced file."""
 
 
 def as_usual(_patch: pytest.MonkeyPatch) -> None:
@@ -80,10 +80,10 @@ def as_usual(_patch: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """What is done to a volume, and by which judge what is left of it is judged.
+    """What is done to a volume, and the judge of what is left.
 
-    `killed`: the process is killed after each call that this matches, a store is started on what it
-    left, and that is cut. `cut_again`: so many first cuts are followed by a start that is cut.
+    `killed`: the process is killed after each call that this matches, and the start after it is
+    cut. `cut_again`: the number of first cuts that are followed by a start that is cut.
     """
 
     name: str
@@ -97,7 +97,7 @@ class Scenario:
 def states_of(
     name: str, place: Path, plant: Way = as_usual, cutting: Cutting = EVERY
 ) -> list[State]:
-    """Return the states that cuts leave of what a scenario does with a build that `plant` makes."""
+    """Return the states that cuts leave of a scenario, with the build that `plant` makes."""
     scenario = SCENARIOS[name]
     tree, judge = _prepared(scenario.prepare)
     with unhurried(), pytest.MonkeyPatch.context() as patch:
@@ -116,7 +116,7 @@ def states_of(
 
 @contextmanager
 def _laid_out(tree: Tree, place: Path) -> Generator[Path]:
-    """Give a directory with what a tree holds, for a while."""
+    """Yield a directory with the content of a tree."""
     volume = place / "volume"
     write(tree, volume)
     try:
@@ -128,7 +128,7 @@ def _laid_out(tree: Tree, place: Path) -> Generator[Path]:
 def _after_kills(
     made: Recording, where: str, judge: Judge, place: Path, cutting: Cutting
 ) -> Iterator[State]:
-    """Yield the states after a cut in the start after a kill: what was read there stays so."""
+    """Yield the states after a cut in the start after a kill; a value read there must stay."""
     chance = random.Random(len(made.calls))
     for after, killed in made.disks():
         if not re.match(where, after) or chance.random() >= cutting.starts:
@@ -140,7 +140,7 @@ def _after_kills(
             opened(volume) as seline,
         ):
             seen = read_values(seline)
-            _say()
+            _acknowledge()
         whole = AfterKill(judge, killed.acknowledged, seen)
         for cut in cuts(starting, cutting):
             yield State(replace(cut, after=f"kill after {after}; {cut.after}"), whole)
@@ -149,7 +149,7 @@ def _after_kills(
 def _cut_again(
     states: Sequence[Cut], judge: Judge, count: int, place: Path, cutting: Cutting
 ) -> Iterator[State]:
-    """Yield the states after a cut in the start after a cut. A record in place is a promise."""
+    """Yield the states after a cut in the start after a cut; a record must be completed."""
     for first in _with_and_without_record(states, count):
         with (
             _laid_out(first.tree, place) as volume,
@@ -165,7 +165,7 @@ def _cut_again(
 
 
 def _with_and_without_record(states: Sequence[Cut], count: int) -> list[Cut]:
-    """Return some states that a start has much to do with: most hold a transaction's record."""
+    """Return some states, most of them with a transaction's record."""
     chance = random.Random(count)
     with_record = [cut for cut in states if holds_a_record(cut.tree)]
     rest = [cut for cut in states if not holds_a_record(cut.tree)]
@@ -176,7 +176,7 @@ def _with_and_without_record(states: Sequence[Cut], count: int) -> list[Cut]:
 
 @functools.cache
 def _prepared(prepare: Callable[[Path], Judge]) -> tuple[Tree, Judge]:
-    """Return the volume that scenarios begin with, and its judge; made once in a process."""
+    """Return the volume that a scenario starts with, and its judge; made once per process."""
     with tempfile.TemporaryDirectory(prefix="seline-scenario-") as scratch, unhurried():
         volume = Path(scratch) / "volume"
         judge = prepare(volume)
@@ -188,7 +188,7 @@ def _prepared(prepare: Callable[[Path], Judge]) -> tuple[Tree, Judge]:
 
 @functools.cache
 def _ready_for(operation: str) -> Callable[[Path], Judge]:
-    """Return what makes an operation's volume, the same for every way to do it."""
+    """Return the function that makes an operation's volume, the same for every way."""
 
     def ready(volume: Path) -> Judge:
         expected = expect(OPERATIONS[operation], volume.with_name("expected"))
@@ -202,14 +202,14 @@ def _of_operation(operation: Operation, way: Way = as_usual, also: str = "") -> 
     return Scenario(
         name=f"{operation.name}, {also}" if also else operation.name,
         prepare=_ready_for(operation.name),
-        act=functools.partial(act_and_say, operation),
+        act=functools.partial(act_and_acknowledge, operation),
         way=way,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One change of several in one session; `certain` as an operation's."""
+    """One change of a session; `certain` as an operation's."""
 
     act: Callable[[Seline, Path], object]
     certain: bool = False
@@ -228,7 +228,7 @@ def _of_steps(
         with opened(volume) as seline:
             for step in steps:
                 step.act(seline, volume)
-                _say()
+                _acknowledge()
 
     return Scenario(name=name, prepare=ready, act=act)
 
@@ -236,7 +236,7 @@ def _of_steps(
 def _expected(
     name: str, steps: Sequence[Step], before: Callable[[Path], None], scratch: Path
 ) -> Iterator[Expected]:
-    """Do the steps undisturbed and yield what each does."""
+    """Do the steps without a fault and yield the effect of each."""
     documents(scratch)
     before(scratch)
     with opened(scratch) as seline:
@@ -254,8 +254,8 @@ def _expected(
             old = new
 
 
-def _say() -> None:
-    """Say that one change is done."""
+def _acknowledge() -> None:
+    """Acknowledge one change."""
     os.write(1, DONE.encode())
 
 
@@ -301,11 +301,10 @@ SEQUENCES: Final = (
     ),
     _of_steps("save during an export", Step(act=_save_during_an_export)),
 )
-"""Changes of one session, each acknowledged by itself: what the earlier one left must not come back
-over the later one."""
+"""Changes of one session, each acknowledged: an earlier one must not replace a later one."""
 
 
-# the ways of the commit on other file systems, or in other circumstances
+# how the commit works on other file systems
 
 
 def _refused(*_: object) -> NoReturn:
@@ -325,8 +324,8 @@ def _neither(patch: pytest.MonkeyPatch) -> None:
     _no_exchange(patch)
 
 
-def _linked_no_more(patch: pytest.MonkeyPatch) -> None:
-    """Links work when the volume is opened, and are refused for what others have made."""
+def _link_refused(patch: pytest.MonkeyPatch) -> None:
+    """Links work for the probe, and are refused for the document."""
 
     def link(source: int, name: str, target: int, new_name: str) -> None:
         if name == A:
@@ -347,8 +346,8 @@ def _as_a_whole(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(exchange_form.ExchangeCommitter, "_sync", sync)
 
 
-class _GoingDown:
-    """A pool of threads that takes no work, as all do while the interpreter goes down."""
+class _ShuttingDown:
+    """A thread pool that takes no work, as every pool does while the interpreter shuts down."""
 
     def __init__(self, *_: object, **__: object) -> None:
         pass
@@ -360,8 +359,8 @@ class _GoingDown:
         pass
 
 
-def _going_down(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(sync, "ThreadPoolExecutor", _GoingDown)
+def _shutting_down(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(sync, "ThreadPoolExecutor", _ShuttingDown)
 
 
 WAYS: Final = (
@@ -375,23 +374,23 @@ WAYS: Final = (
         }.items()
         for name in ("save", "delete", "transaction", "recovery")
     ),
-    _of_operation(OPERATIONS["recovery"], _linked_no_more, "its link refused"),
-    _of_operation(OPERATIONS["transaction"], _going_down, "while the interpreter goes down"),
+    _of_operation(OPERATIONS["recovery"], _link_refused, "its link refused"),
+    _of_operation(OPERATIONS["transaction"], _shutting_down, "while the interpreter shuts down"),
 )
 
 
-# a disk that fails a sync once, and a store that must not take the next one for an answer
+# a disk that fails a sync once; the next sync of the same file proves nothing
 
 
 @dataclass(slots=True)
 class _FailsOnce:
-    """A disk that fails one sync of what `where` matches, once `armed`; the next one it affirms."""
+    """A disk that fails one sync of what `where` matches, once `armed`; the next one succeeds."""
 
     where: str
     armed: bool = False
 
     def way(self, patch: pytest.MonkeyPatch) -> None:
-        """Be the disk."""
+        """Replace the disk's sync."""
         patch.setattr(os, "fsync", self._fsync)
 
     def _fsync(self, descriptor: int) -> None:
@@ -401,29 +400,29 @@ class _FailsOnce:
 
 
 def _try(change: Callable[[], object]) -> bool:
-    """Make a change; say so if it was made."""
+    """Make a change, and acknowledge it if it succeeds."""
     try:
         change()
     except SelineError:
         return False
-    _say()
+    _acknowledge()
     return True
 
 
-def _make_sure(seline: Seline) -> None:
-    """Let the store sync what it found before the disk fails: saves that change nothing."""
+def _sync_documents(seline: Seline) -> None:
+    """Have the store sync the documents, by saves that change nothing, before the disk fails."""
     for name in (A, B, C):
         seline.data.save_json(name, value(name, 2))
 
 
 def _of_failing_sync(what: str, where: str, operation: str = "save") -> Scenario:
-    """A change whose sync fails, made again where that is let."""
+    """A change whose sync fails, tried again once."""
     failing = _FailsOnce(where)
 
     def act(volume: Path) -> None:
         with opened(volume) as seline:
             change = functools.partial(OPERATIONS[operation].act, seline, volume)
-            _make_sure(seline)
+            _sync_documents(seline)
             failing.armed = True
             _try(change) or _try(change)
 
@@ -432,7 +431,7 @@ def _of_failing_sync(what: str, where: str, operation: str = "save") -> Scenario
 
 
 def _rot_newest_backup(volume: Path) -> None:
-    """Put a flipped byte into a backup as a bad disk does: for good, and the mtime stays."""
+    """Change one byte of a backup durably and keep the mtime, as a failing disk does."""
     path = max((volume / "backups").glob("a_*.json"))
     backups = os.open(path.parent, os.O_RDONLY)
     raw = files.read_whole(backups, path.name, size_max=1 << 20)
@@ -446,7 +445,7 @@ def _rot_newest_backup(volume: Path) -> None:
 
 
 class _Forward(Clock):
-    """A clock a minute ahead, from the moment when that is wanted."""
+    """A clock that can be set ahead."""
 
     def __init__(self) -> None:
         self.ahead_s = 0.0
@@ -461,7 +460,7 @@ def _of_reopening(
     change: Callable[[Seline, Path], object],
     meanwhile: Callable[[Path], None] = lambda _volume: None,
 ) -> Scenario:
-    """A change whose outcome is unknown, and a save of another document that reopens the store."""
+    """A change with an unknown outcome, and a save of another document that reopens the store."""
     failing = _FailsOnce(where)
 
     def ready(volume: Path) -> Judge:
@@ -479,7 +478,7 @@ def _of_reopening(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(opening, "Clock", lambda: clock)
             with opened(volume) as seline:
-                _make_sure(seline)
+                _sync_documents(seline)
                 failing.armed = True
                 with pytest.raises(OutcomeUnknown):
                     change(seline, volume)
@@ -536,7 +535,7 @@ FAILING: Final = (
 )
 
 
-# the first start, and what was removed under a running store
+# the first start, and a directory that is removed while the store runs
 
 
 def _nothing_there(volume: Path) -> Judge:
@@ -549,7 +548,7 @@ def _nothing_there(volume: Path) -> Judge:
 def _first_save(volume: Path) -> None:
     with opened(volume / "data") as seline:
         seline.data.save_json(NEW, value(NEW, "new"))
-        _say()
+        _acknowledge()
 
 
 def _files_of_an_older_bot(volume: Path) -> Judge:
@@ -568,7 +567,7 @@ def _files_of_an_older_bot(volume: Path) -> Judge:
 def _first_transaction(volume: Path) -> None:
     with opened(volume) as seline:
         transaction(seline, volume)
-        _say()
+        _acknowledge()
 
 
 def _no_lock_on_directories(patch: pytest.MonkeyPatch) -> None:
@@ -592,7 +591,7 @@ def _save_without_backups(volume: Path) -> None:
     with opened(volume) as seline:
         shutil.rmtree(volume / "backups")
         seline.data.save_json(A, value(A, "new"))
-        _say()
+        _acknowledge()
 
 
 STARTS: Final = (
@@ -616,11 +615,11 @@ STARTS: Final = (
 )
 
 
-# a person at work beside the store, or between a crash and the next start
+# hand edits beside the store, or between a crash and the next start
 
 
 def _edit(volume: Path, data: bytes) -> None:
-    """Put an edit in place as a careful editor does, durably; say so."""
+    """Put an edit in place durably, as a careful editor does; acknowledge it."""
     staged = os.path.join(volume, "edit.tmp")
     descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     os.write(descriptor, data)
@@ -630,11 +629,11 @@ def _edit(volume: Path, data: bytes) -> None:
     top = os.open(volume, os.O_RDONLY)
     os.fsync(top)
     os.close(top)
-    _say()
+    _acknowledge()
 
 
 def _edited_at(call: str, data: bytes, then: Way = as_usual) -> Way:
-    """Let the edit come just before the store's call of that name on the document."""
+    """Edit the document just before the store's call of that name on it."""
 
     def way(patch: pytest.MonkeyPatch) -> None:
         def edited(source: int, name: str, target: int, new_name: str) -> None:
@@ -665,7 +664,7 @@ def _full_for_one_file(patch: pytest.MonkeyPatch) -> None:
 
 
 def _to_be_edited(edit: bytes, saves: int = 1) -> Callable[[Path], Judge]:
-    """Judge saves beside an edit: whatever is served, neither the edit nor what it met is lost."""
+    """Judge saves beside an edit: neither the edit nor the content that it replaces is lost."""
 
     def ready(volume: Path) -> Judge:
         documents(volume)
@@ -708,7 +707,7 @@ def _to_be_edited_in_a_recovery(volume: Path) -> Judge:
 def _load(volume: Path) -> None:
     with opened(volume) as seline:
         seline.data.load_json(A)
-        _say()
+        _acknowledge()
 
 
 def _saves(count: int) -> Callable[[Path], None]:
@@ -716,13 +715,13 @@ def _saves(count: int) -> Callable[[Path], None]:
         with opened(volume) as seline:
             for number in range(10, 10 + count):
                 seline.data.save_json(A, value(A, number))
-                _say()
+                _acknowledge()
 
     return act
 
 
 def crash(volume: Path, change: Callable[[Seline, Path], None], *, exchanges: int = 0) -> None:
-    """Leave what a kill leaves after a transaction's commit point and so many exchanges."""
+    """Leave the volume as a kill does after a transaction's commit point and some exchanges."""
     with recording(volume) as made, opened(volume) as seline:
         change(seline, volume)
     to_come = ["renameat .seline/journal", *(["renameat2"] * exchanges or ["fsync .seline"])]
@@ -739,7 +738,7 @@ def crash(volume: Path, change: Callable[[Seline, Path], None], *, exchanges: in
 def _edited_after(
     edit: bytes, change: Callable[[Seline, Path], None] = transaction, *, exchanges: int = 0
 ) -> Callable[[Path], Judge]:
-    """A crash in a transaction, an edit by hand, and a start: all of it is there, or was kept."""
+    """Prepare a crash in a transaction and a hand edit; the start must lose neither."""
 
     def ready(volume: Path) -> Judge:
         documents(volume)
@@ -751,7 +750,7 @@ def _edited_after(
         (volume / A).write_bytes(edit)
         if after[A] is None:
             after = {**after, A: EDIT}
-        elif exchanges:  # what was published there went with the edit
+        elif exchanges:  # the edit replaced what was published
             after = {**after, A: value(A, 2)}
         return Keeping(served=[(after,), (after,)], kept={edit: 0})
 
@@ -759,7 +758,7 @@ def _edited_after(
 
 
 def _left_in_staging(volume: Path) -> Judge:
-    """An edit that an exchange took out, and that a crash left there."""
+    """Prepare a displaced edit that a crash left in staging/."""
     documents(volume)
     before = _before(volume)
     (volume / ".seline" / "staging" / LEFT).write_bytes(encode(EDIT))
@@ -780,7 +779,7 @@ def _copied_in(volume: Path, *, saved_as_it_is: bool) -> Judge:
     documents(volume)
     before = _before(volume)
     theirs, new = {**before, A: value(A, "theirs")}, {**before, A: value(A, "new")}
-    older = {**before, A: value(A, 1)}  # what takes the place of a torn copy
+    older = {**before, A: value(A, 1)}  # a torn copy is recovered from it
     return Keeping(
         served=[(before, older, theirs, new), *[(theirs, new)] * saved_as_it_is, (new,)],
         replaced=[encode(theirs[A])],
@@ -788,7 +787,7 @@ def _copied_in(volume: Path, *, saved_as_it_is: bool) -> Judge:
 
 
 def _copy_in(volume: Path, *, saved_as_it_is: bool) -> None:
-    """A document comes, with its checksum, by `cp -a` and `mv`; it is saved, as it is or anew."""
+    """Copy a document in with its checksum, as `cp -a` and `mv` do; then save it."""
     content, mtime_ns = Content.of(encode(value(A, "theirs"))), time.time_ns()
     attribute = encode_checksum(checksum_of(DocumentKey(BOT, A), content, mtime_ns))
     with opened(volume) as seline:
@@ -798,12 +797,12 @@ def _copy_in(volume: Path, *, saved_as_it_is: bool) -> None:
         os.close(top)
         for number in ("theirs", "new") if saved_as_it_is else ("new",):
             seline.data.save_json(A, value(A, number))
-            _say()
+            _acknowledge()
 
 
 def _start(volume: Path) -> None:
     with opened(volume):
-        _say()
+        _acknowledge()
 
 
 def _recovered(volume: Path) -> Judge:
@@ -821,7 +820,7 @@ def _recovered(volume: Path) -> Judge:
 def _purge(volume: Path) -> None:
     with opened(volume) as seline:
         seline.data.delete(A, purge=True)
-        _say()
+        _acknowledge()
 
 
 def _before(volume: Path) -> Values:
@@ -961,7 +960,7 @@ def _save_in_two_spaces(volume: Path) -> None:
     with opened(volume) as seline:
         for numbers in ({SPACE: "first"}, {SPACE: "second", BOT: "new"}):
             _save_in_spaces(seline, numbers)
-            _say()
+            _acknowledge()
 
 
 SPACES: Final = Scenario(
@@ -991,7 +990,7 @@ ENDS: Final = (
         for name in ("blank save", "transaction", "import", "recovery", "start after a crash")
     ),
 )
-"""Two sudden ends in a row."""
+"""A cut, or a kill, followed by a start that is cut."""
 
 SCENARIOS: Final = {
     scenario.name: scenario

@@ -1,8 +1,8 @@
-"""Every state that a power cut may leave, after each call of a recording.
+"""Build every state that a power cut may leave after each call of a recording.
 
 Per cut: nothing unsynced, all of it, each change alone, all but each one, each directory alone;
-every combination of names where there are few, else some drawn by lot; and each unsynced file lost,
-zero-filled, torn, or without its attributes. Equal states are tried once, as the strictest.
+every combination of names if there are few, else some drawn at random; and each unsynced file lost,
+zero-filled, torn, or without its attributes. Equal states are tried once, with the strictest judge.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ Names: TypeAlias = Mapping[Place, Sequence[Inode | None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cutting:
-    """How many states are wanted: of each cut every combination of names up to so many, else a few.
+    """How many states to build.
 
-    Of the moments of a cut, and of what is found at each, a share is built, by lot, always the same
-    one; and of the sudden ends that are followed by a start, a share in `starts` is.
+    Per cut, every combination of names up to `combinations_max`, else a few. `moments`, `share` and
+    `starts` are the shares of the cuts, of the states per cut, and of the kills that are followed
+    by a start; they are drawn with a fixed seed.
     """
 
     combinations_max: int = 64
@@ -39,7 +40,7 @@ class Cutting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """One state, and when it may be found: how many changes had been acknowledged by then.
+    """One state, and how many changes were acknowledged before the cut.
 
     `bare`: only a disk that keeps attributes apart from their inode leaves it so.
     """
@@ -58,7 +59,7 @@ EVERY: Final = Cutting()
 
 
 def cuts(recording: Recording, cutting: Cutting = EVERY) -> list[Cut]:
-    """Return every distinct state of a recording, in the order in which they become possible."""
+    """Return every distinct state of a recording, in the order of the cuts."""
     found: dict[Tree, Cut] = {}
     chance = random.Random(len(recording.calls))
     for after, disk in recording.disks():
@@ -113,7 +114,7 @@ def _names_apart(names: Names, durable: Shown, current: Shown) -> Iterator[tuple
 def _names_combined(
     combinations: Iterable[Mapping[Place, Inode | None]], durable: Shown, current: Shown
 ) -> Iterator[tuple[str, Shown]]:
-    """Yield every combination of names, or some drawn by lot where there are too many."""
+    """Yield every combination of names, or some drawn at random if there are too many."""
     for combination in combinations:
         yield "some names, all bytes", current.but(names=combination)
         yield "some names, no bytes", durable.but(names=combination)
@@ -132,7 +133,7 @@ def _combinations(
 def _files_apart(
     files: Mapping[Inode, Sequence[Version]], names: Names, durable: Shown, current: Shown
 ) -> Iterator[tuple[str, Shown]]:
-    """Yield each unsynced file in every version, under each of its names, and all files so."""
+    """Yield each unsynced file in every version, alone and together with all others."""
     for inode, versions in files.items():
         for number, version in enumerate(versions):
             shows = f"inode {inode} in version {number} of {len(versions)}"

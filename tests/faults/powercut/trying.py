@@ -1,4 +1,4 @@
-"""Try states with Seline: a few in this process, or all there is time for with two workers."""
+"""Open states with Seline: a few in this process, or as many as time allows in two workers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MEMORY: Final = "/dev/shm"
 
 
 def sample(states: Sequence[State], count: int) -> list[State]:
-    """Return the same few states each time: half of them after an acknowledgement, if they are."""
+    """Return a fixed sample of states, half of them after an acknowledgement if there are such."""
     chance = random.Random(count)
     done = [state for state in states if state.cut.acknowledged]
     rest = [state for state in states if not state.cut.acknowledged]
@@ -35,13 +35,13 @@ def sample(states: Sequence[State], count: int) -> list[State]:
 
 
 def try_some(states: Iterable[State], place: Path) -> list[Flagged]:
-    """Open these states in this process; return those in which a promise is broken."""
+    """Open these states in this process; return those in which a guarantee is broken."""
     return [one for one in flagged(states, place) if one is not None]
 
 
 @dataclass(slots=True)
 class Workers:
-    """Two processes that open states, for as many rounds as there are."""
+    """Two processes that open states."""
 
     pool: ProcessPoolExecutor
 
@@ -50,7 +50,7 @@ class Workers:
     ) -> tuple[int, list[Flagged]]:
         """Open states until the time is over; return how many, and what was broken.
 
-        They come shuffled, so that those for which there was no time are none in particular.
+        They are shuffled, so that the ones left out are a random sample.
         """
         shuffled = random.Random(len(states)).sample(states, len(states))
         chunks = [shuffled[start : start + CHUNK] for start in range(0, len(states), CHUNK)]
@@ -70,7 +70,7 @@ class Workers:
 
 @contextmanager
 def workers() -> Generator[Workers]:
-    """Give the two processes."""
+    """Start the two processes."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(WORKERS, mp_context=context) as pool:
         yield Workers(pool)
@@ -78,7 +78,7 @@ def workers() -> Generator[Workers]:
 
 @contextmanager
 def fast_place(otherwise: Path) -> Generator[Path]:
-    """Give a directory in memory, if it keeps attributes and has room; else `otherwise`."""
+    """Yield a directory in memory if it keeps attributes and has room, else `otherwise`."""
     if not _is_good(MEMORY):
         yield otherwise
         return

@@ -1,9 +1,9 @@
-"""Builds of the store that are wrong on purpose: each lacks one care, and is to be flagged for it.
+"""Builds of the store that lack one safeguard on purpose; the suite must flag each.
 
-A row names the places in the code that it changes (`cares.sites` says which must have one), what it
-puts there, and by what it is tried: a scenario whose states are opened (`scenarios`), or a case
-without a cut (`damages`). `needless` says of a build why nothing can tell it from the right one.
-`seldom`: in so few states does it show that the long tier alone looks for them.
+A row has the safeguards that it replaces (`safeguards.patch_points` finds those that need a row),
+the code that replaces them, and what detects it: a scenario whose states are opened (`scenarios`),
+or a case without a cut (`damages`). `needless` is the reason why nothing can detect the build.
+`seldom`: so few states show it that only the long tier looks for them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ COMMITS_NOTHING: Final = "(lambda plan, now: Committed())"
 
 @dataclass(frozen=True, kw_only=True)
 class WrongBuild:
-    """A build without one care: what it changes, and by what it is tried."""
+    """A build without one safeguard: what it changes, and what detects it."""
 
     tried: str
     changes: Mapping[PatchPoint, str] = field(default_factory=dict[PatchPoint, str])
@@ -53,11 +53,11 @@ class WrongBuild:
         self.also(patch)
 
 
-# what stands in the place of a care
+# what replaces a safeguard
 
 
 def believing(look: Callable[..., Inspection]) -> Callable[..., Inspection]:
-    """Return a look that finds everything sound."""
+    """Return a look that judges everything sound."""
 
     def believe(*args: object) -> Inspection:
         seen = look(*args)
@@ -70,17 +70,17 @@ def believing(look: Callable[..., Inspection]) -> Callable[..., Inspection]:
 
 
 def judged_sound(_key: DocumentKey, content: Content, recorded: Any, **_: object) -> Judged:
-    """Find everything sound that could be read."""
+    """Judge everything sound that could be read."""
     return Judged(Verdict.SOUND, content, recorded)
 
 
 def unchecked(data: bytes) -> TransactionRecord:
-    """Return a record whatever its digest."""
+    """Return a record without checking its digest."""
     return msgspec.json.decode(data.partition(b"\n")[0], type=TransactionRecord)
 
 
 def moved(name: str, new: str, *, follow_symlinks: bool, **places: int) -> None:
-    """Move a name instead of giving a second one; the probe is not to hear of it."""
+    """Rename instead of linking, except for the probe."""
     if name.startswith("probe"):
         os.link(name, new, follow_symlinks=follow_symlinks, **places)
     else:
@@ -88,7 +88,7 @@ def moved(name: str, new: str, *, follow_symlinks: bool, **places: int) -> None:
 
 
 def made(name: str, inside: int) -> bool:
-    """Make a directory without syncing where its name stands."""
+    """Make a directory without syncing its parent."""
     try:
         os.mkdir(name, files.DIRECTORY_MODE, dir_fd=inside)
     except FileExistsError:
@@ -102,8 +102,8 @@ HELPERS: Final = {
 }
 
 
-def _repeated(patch: pytest.MonkeyPatch) -> None:
-    """A sync that failed is tried once more, and its second answer believed."""
+def _repeat_failed_syncs(patch: pytest.MonkeyPatch) -> None:
+    """Repeat a failed sync, and trust the second result."""
 
     def sync(descriptor: int) -> None:
         try:
@@ -114,8 +114,8 @@ def _repeated(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(files, "sync", sync)
 
 
-def _overlooked(patch: pytest.MonkeyPatch) -> None:
-    """A sync that failed is taken for one that was made."""
+def _ignore_failed_syncs(patch: pytest.MonkeyPatch) -> None:
+    """Ignore a failed sync."""
 
     def sync(descriptor: int) -> None:
         with contextlib.suppress(OSError):
@@ -125,7 +125,7 @@ def _overlooked(patch: pytest.MonkeyPatch) -> None:
 
 
 def _attribute_after_the_exchange(patch: pytest.MonkeyPatch) -> None:
-    """The checksum is set on the published file, when its syncs are over."""
+    """Set the checksum on the published file, after its syncs."""
 
     def stage(directory: int, name: str, data: bytes, attribute: bytes | None, mtime: int) -> int:
         if attribute is not None:
@@ -148,7 +148,7 @@ def _attribute_after_the_exchange(patch: pytest.MonkeyPatch) -> None:
 
 
 def _attribute_after_the_bytes(patch: pytest.MonkeyPatch) -> None:
-    """The checksum is set when the bytes are written: a half-written file bears none."""
+    """Set the checksum after the bytes: a half-written file has none."""
 
     def stage(directory: int, name: str, data: bytes, attribute: bytes | None, mtime: int) -> int:
         descriptor = real(directory, name, data, None, mtime)
@@ -182,17 +182,17 @@ def _unsynced(module: str, where: str, tried: str, number: int = 1) -> WrongBuil
 
 
 def _seldom(row: WrongBuild) -> WrongBuild:
-    """Return a row of a care whose lack shows in few states."""
+    """Return a row whose build few states show."""
     return replace(row, seldom=True)
 
 
 def _needless(row: WrongBuild, why: str) -> WrongBuild:
-    """Return a row of a care whose lack nobody can tell."""
+    """Return a row whose build nothing can detect."""
     return replace(row, needless=why)
 
 
 def _all_but(directory: str) -> str:
-    """Return the sync of directories without this one."""
+    """Return a sync of directories that skips this one."""
     return (
         "(lambda directories, doing: self._syncer.sync_directories("
         f"[one for one in directories if one != {directory}], doing))"
@@ -200,7 +200,7 @@ def _all_but(directory: str) -> str:
 
 
 def _only(test: str) -> str:
-    """Return the sync of a directory where this holds of it."""
+    """Return a sync of directories for which this test holds."""
     return f"(lambda one: files.sync(one) if {test} else None)"
 
 
@@ -218,10 +218,10 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     "several staged files are not synced": _unsynced(
         "sync", "Syncer.sync_files", "transaction", number=2
     ),
-    "staged files are not synced while the interpreter goes down": _unsynced(
+    "staged files are not synced while the interpreter shuts down": _unsynced(
         "sync",
         "Syncer.sync_files",
-        "transaction, while the interpreter goes down",
+        "transaction, while the interpreter shuts down",
         number=3,
     ),
     "the file system is not synced where that stands for every file": _commit(
@@ -451,7 +451,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         tried=f"{operation}, {what} fails to sync",
         seldom=what == "the directory of the record",
     )
-    for how, also in {"repeated": _repeated, "overlooked": _overlooked}.items()
+    for how, also in {"repeated": _repeat_failed_syncs, "overlooked": _ignore_failed_syncs}.items()
     for what, operation in {
         "the staged file": "save",
         "backups/": "save",

@@ -1,8 +1,8 @@
-"""Whole stores that are wrong on purpose, recorded, cut and judged as Seline is.
+"""Small stores that are wrong on purpose, recorded, cut and judged as Seline is.
 
-The predecessor's way, as its own document tells it; the same with the file synced; writes in place;
-a rename whose directory is not synced. Beside them one that does all of it, and Seline itself: by
-the same judge, of the same saves, these must lose nothing.
+They are: the predecessor's algorithm; the same with the file synced; writes in place; a rename
+without a sync of its directory. One small store does all of it right; it and Seline must lose
+nothing by the same judge.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """A store of one document in one directory. `load` raises what it raises of a broken one."""
+    """A store of one document in one directory. `load` raises for a broken document."""
 
     save: Callable[[Path, Json], None]
     load: Callable[[Path], Json]
 
 
 def seven_saves(name: str, place: Path, cutting: Cutting = EVERY) -> list[State]:
-    """Return the states that cuts leave of seven saves in a row, each acknowledged by itself."""
+    """Return the states that cuts leave of seven saves, each acknowledged."""
     store, volume = STORES[name], place / name
     (volume / "backups").mkdir(parents=True)
     with unhurried():
@@ -50,7 +50,7 @@ def seven_saves(name: str, place: Path, cutting: Cutting = EVERY) -> list[State]
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Judges a store by what it serves: what was acknowledged last, or was being saved."""
+    """Judges a store by what it serves: the last acknowledged save, or the one in progress."""
 
     store: str
 
@@ -81,7 +81,7 @@ def _write(path: Path, value: Json, flags: int, *, synced: bool) -> None:
 
 
 def _replace(volume: Path, value: Json, *, file: bool, directory: bool) -> None:
-    """Write a temporary file and move it over the document; sync what is to be synced."""
+    """Write a temporary file and rename it over the document, with the given syncs."""
     staged = volume / f"{A}.tmp"
     _write(staged, value, NEW, synced=file)
     os.rename(staged, volume / A)
@@ -96,7 +96,7 @@ def _read(path: Path) -> Json:
 
 
 def _load(volume: Path) -> Json:
-    """Return the document, `{}` where there is none."""
+    """Return the document, `{}` if there is none."""
     return _read(volume / A) if (volume / A).exists() else {}
 
 
@@ -125,7 +125,7 @@ def _backups(volume: Path) -> Iterator[Path]:
 
 
 def _load_or_recover(volume: Path) -> Json:
-    """Return the document; where it is broken, its newest backup that parses."""
+    """Return the document, or its newest backup that parses if it is broken."""
     try:
         return _load(volume)
     except ValueError:
