@@ -1,7 +1,5 @@
 """Flip one bit of a file and keep its times, as a bad disk does: for `seline demo` and tests."""
 
-from __future__ import annotations
-
 import os
 import re
 import stat

@@ -5,8 +5,6 @@ the instance that is open in this process and runs the same coroutines. Inside a
 it raises CalledInEventLoop, because it would stop the loop.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Callable, Coroutine, Generator
@@ -160,7 +158,7 @@ class Seline:
     prune = _blocking(library.Seline.prune)
     close = _blocking(library.Seline.close)
 
-    def __enter__(self) -> Seline:  # noqa: PYI034  # never subclassed
+    def __enter__(self) -> "Seline":  # noqa: PYI034  # never subclassed
         return self
 
     def __exit__(self, *_: object) -> None:

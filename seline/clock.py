@@ -3,8 +3,6 @@
 Functions that decide something take `now` as an argument.
 """
 
-from __future__ import annotations
-
 import time
 from datetime import UTC, datetime
 

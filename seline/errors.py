@@ -5,8 +5,6 @@ class's docstring is its default message. HTTP statuses and exit codes are table
 and `seline.cli`.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any, ClassVar
 

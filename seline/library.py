@@ -3,8 +3,6 @@
 Nothing is opened at import. The caller that opens also closes.
 """
 
-from __future__ import annotations
-
 import atexit
 import os
 import threading

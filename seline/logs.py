@@ -5,8 +5,6 @@ library. Fields added with `logged_with` (a request's id) are in every line of i
 tasks started in it. The writer's thread serves many requests at once, so its lines have no id.
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Generator, Mapping

@@ -4,8 +4,6 @@ A command that a test waits for is forked from a fork server with all imports do
 running, or that depends on how Python starts, is `python -m seline …`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

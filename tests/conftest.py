@@ -3,8 +3,6 @@
 SELINE_PROVE_MINUTES limits the time for the tests marked `prove`; one such run is a slice.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import random

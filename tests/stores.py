@@ -1,7 +1,5 @@
 """Stores opened by a test itself: with its own clock, and without the settings' machinery."""
 
-from __future__ import annotations
-
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path

@@ -7,8 +7,6 @@ V12  The log stays in the directory that was open at the start. It never writes 
      was mounted over it later.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

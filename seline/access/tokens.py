@@ -4,8 +4,6 @@ A token is `sel_<8 id>_<43 base64url>`. Only its SHA-256 is stored. Without a to
 admin token in the settings, every network caller is refused.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import secrets

@@ -5,8 +5,6 @@ they are kept in memory and delivered as usual. A caller waits for the store, fo
 most, and never for a sink. Delivery is at least once.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import random

@@ -4,8 +4,6 @@ A background task evaluates the store every two seconds and delivers what is due
 reports its runs. Only `close` and `report_failure` wait for a sink, and only for a moment.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

@@ -5,8 +5,6 @@ others. An alert is dropped only after a week in the queue, or if too many wait 
 first). Each dropped alert is counted and logged.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence

@@ -4,8 +4,6 @@ The functions have no state and can be called at any interval: the log recognize
 its instant and a condition by its subject, so a repeated signal causes no repeated notification.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final

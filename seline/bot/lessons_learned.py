@@ -1,7 +1,5 @@
 """The lessons that a bot has learned, stored in `lessons_learned.json`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from seline.domain.document import Json

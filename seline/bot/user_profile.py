@@ -1,7 +1,5 @@
 """The user's profile, stored in `user_profile.json`."""
 
-from __future__ import annotations
-
 from seline.domain.document import Json, Revision
 from seline.domain.profile import PROFILE_NAME, get_field, read_profile
 from seline.manager import DataManager

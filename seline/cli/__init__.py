@@ -1,7 +1,5 @@
 """The command `seline`: each verb is a client of the admin API, on this machine or another one."""
 
-from __future__ import annotations
-
 import sys
 from typing import Final
 

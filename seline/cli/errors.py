@@ -4,8 +4,6 @@ Every exception inside `exit_on_error` becomes a message, a next step and an exi
 traceback goes to a file that the message names.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import sys

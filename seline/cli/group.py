@@ -1,7 +1,5 @@
 """The group of all verbs, and the text of `seline --help`."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import click

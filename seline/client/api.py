@@ -4,8 +4,6 @@ An error response raises the `SelineError` class of its code, with the server's 
 Each request opens its own connection: where the connection is refused, nothing was done.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping

@@ -7,8 +7,6 @@
 A process that is opening or closing the directory is waited for (`wait`).
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

@@ -6,8 +6,6 @@ socket opens soon. A holder that serves no commands may keep the directory for g
 `WAIT_S_MAX` bounds the whole wait.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Final
 

@@ -4,8 +4,6 @@ Backups are ordered by (instant, counter), compared as numbers and never as text
 after every older one of its document, even if the clock went back.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Detect a save that removes most of a document, so that the content before it is pinned (V11)."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from seline.domain.document import Json

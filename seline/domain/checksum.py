@@ -5,8 +5,6 @@ as Seline set it, size, and a hash of the document's name. Seline sets it before
 so one rename makes bytes and checksum current together.
 """
 
-from __future__ import annotations
-
 import hashlib
 import struct
 from functools import lru_cache

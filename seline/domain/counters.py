@@ -1,7 +1,5 @@
 """What a store has counted since it was opened."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping

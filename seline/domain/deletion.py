@@ -6,8 +6,6 @@ V8  The backups of a deleted document are removed only after `deleted_days`. A c
     of which adds at most a week.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
@@ -25,7 +23,7 @@ class DeletedFor(Stored, frozen=True, kw_only=True):
     seen_at: datetime
     age_s: float = 0.0
 
-    def seen_again(self, now: datetime) -> DeletedFor:
+    def seen_again(self, now: datetime) -> "DeletedFor":
         """Return the state after another observation. A clock that went back adds nothing."""
         passed = now - self.seen_at
         if timedelta() <= passed < STEP_MIN:

@@ -1,7 +1,5 @@
 """A document: its name, its key, its content and its revision."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Callable
@@ -15,7 +13,7 @@ import msgspec
 
 from seline.errors import InvalidDocumentName
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 """Any JSON value."""
 
 Revision: TypeAlias = str
@@ -62,7 +60,7 @@ class Content(msgspec.Struct, frozen=True):
     load: Callable[[], bytes] | None = None
 
     @classmethod
-    def of(cls, data: bytes) -> Content:
+    def of(cls, data: bytes) -> "Content":
         """Return `data` with its revision."""
         return cls(hashlib.sha256(data).hexdigest(), len(data), data)
 

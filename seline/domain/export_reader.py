@@ -4,8 +4,6 @@
 its end is found. `decode_strict` checks the bytes of each, so the rules are the same.
 """
 
-from __future__ import annotations
-
 import codecs
 import json
 import re

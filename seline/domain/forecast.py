@@ -4,8 +4,6 @@ The slope is the median of the slopes between every two points (Theil-Sen), so a
 existed for a day does not change it. The forecast gives a range. It needs at least a day of points.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta

@@ -3,8 +3,6 @@
 A kind has one row in `RULES`: how health shows it, which alert reports it, and the next step.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Jobs: their runs, their outcomes and their recorded history."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,7 +59,7 @@ class JobRecord(Stored, frozen=True, kw_only=True):
     runs: tuple[Run, ...] = ()
     last_success: datetime | None = None
 
-    def with_run(self, run: Run) -> JobRecord:
+    def with_run(self, run: Run) -> "JobRecord":
         """Return the record with an ended run added."""
         success = run.ended_at if run.outcome is RunOutcome.OK else self.last_success
         return JobRecord(runs=(run, *self.runs)[:RUNS_KEPT], last_success=success)

@@ -6,8 +6,6 @@ sets as lists and integer keys as text. Every save pays for this check, so it on
 no. If it fails, `find_flaw` finds the path, the reason and the fix.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Mapping

@@ -4,8 +4,6 @@ Called only after a value failed the fast check, so it need not be fast. It does
 value that contains itself is reported as nested too deeply.
 """
 
-from __future__ import annotations
-
 import json
 import reprlib
 from collections.abc import Callable, Iterator, Mapping

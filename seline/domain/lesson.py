@@ -6,8 +6,6 @@ bot writes it, is read too. Unknown fields of the document and of each lesson ar
 here changes its arguments.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, TypeAlias, cast
@@ -18,7 +16,7 @@ from seline.domain.json_flaws import Path, path_text
 from seline.errors import NotAnObject
 
 LESSONS_NAME: Final = "lessons_learned.json"
-Lesson: TypeAlias = "dict[str, Json]"
+Lesson: TypeAlias = dict[str, Json]
 
 
 def read_lessons(value: Json) -> list[Lesson]:

@@ -4,8 +4,6 @@ A folder without a manifest is not an export. A folder is named after the instan
 The manifest has the SHA-256 of every pack, document and backup.
 """
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime
 from typing import Final

@@ -4,8 +4,6 @@ A pin names a document and a revision, not a file: it is written in the same com
 save, before the backup has a file name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final

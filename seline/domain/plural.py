@@ -1,7 +1,5 @@
 """Counts with their noun, for messages."""
 
-from __future__ import annotations
-
 
 def counted(count: int, noun: str) -> str:
     """Return `1 document`, `2 documents`."""

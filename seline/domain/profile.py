@@ -1,7 +1,5 @@
 """The user's profile: a JSON object with any fields."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from seline.domain.document import Json

@@ -1,7 +1,5 @@
 """The readable export, one JSON object with every document, and the plan of its import."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum

@@ -4,8 +4,6 @@ V4  The newest sound backup; one without a checksum only if no backup is sound.
 V8  Retention keeps the backup that `choose_backup` would return.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import msgspec

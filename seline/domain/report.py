@@ -1,7 +1,5 @@
 """The results of the operator's commands, as frozen values that every interface renders."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime

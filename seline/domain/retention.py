@@ -5,8 +5,6 @@ V8  The newest sound backup is kept under every policy, size limit and clock. An
     would be kept, and drops nothing if that one is not sound.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate

@@ -1,7 +1,5 @@
 """Schedules: `every 5 min`, `daily 03:00`, `weekly sun 04:30`, always in UTC."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Values that Seline keeps in its own state documents, with instants in UTC."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 import msgspec

@@ -4,8 +4,6 @@ A text is a list of sentences with `{fields}`. A sentence is left out if one of 
 value; `[name]` at its start requires a field without inserting it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from importlib.resources import files

@@ -1,7 +1,5 @@
 """The volume's usage: its ratio and level, and which writes it still has room for."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -65,7 +63,7 @@ class Usage:
             rooms.append(int(self.limit_bytes * REFUSE_RATIO) - self.counted_bytes)
         return min(rooms)
 
-    def grown(self, bytes_more: int) -> Usage:
+    def grown(self, bytes_more: int) -> "Usage":
         """Return the usage after a write of `bytes_more`."""
         return replace(
             self,

@@ -1,7 +1,5 @@
 """Judge a file's bytes against its checksum; `RULES` is what each verdict allows."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum

@@ -3,8 +3,6 @@
 The manifest is written last: a folder without a manifest is not a whole export.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import tarfile

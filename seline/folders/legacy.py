@@ -3,8 +3,6 @@
 Nothing in the folder is changed, and no link is followed.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -4,8 +4,6 @@ The control socket has mode 0600 in a directory of mode 0700, so its callers are
 that may change something is a line in the audit log.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 import secrets

@@ -1,7 +1,5 @@
 """The handlers for alerts: the list, and the test alert."""
 
-from __future__ import annotations
-
 from aiohttp import web
 
 from seline.alerts.log import AlertLog

@@ -1,7 +1,5 @@
 """Assemble the app from the table of routes."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from aiohttp import web

@@ -1,7 +1,5 @@
 """What the handlers use: the documents, the operations, the tokens, the process."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 

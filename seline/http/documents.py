@@ -1,7 +1,5 @@
 """The handlers for single documents and their backups."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 

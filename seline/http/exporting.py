@@ -3,8 +3,6 @@
 A failure after the first byte aborts the connection, so that a part is not taken for the whole.
 """
 
-from __future__ import annotations
-
 import tarfile
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing

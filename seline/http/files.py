@@ -4,8 +4,6 @@ aiofiles leaks a file whose opening is cancelled. So it only gets descriptors th
 owner (`closefd=False`): the spool.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping

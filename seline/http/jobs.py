@@ -1,7 +1,5 @@
 """The handlers for jobs: their status, a run on request, and their runs."""
 
-from __future__ import annotations
-
 from aiohttp import web
 
 from seline.domain.document import Json

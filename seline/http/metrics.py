@@ -82,7 +82,7 @@ def _of_volume(store: DocumentStore) -> tuple[Usage, int, int, bool]:
     return medium.usage(), medium.backup_count(BOT), quarantined, writing
 
 
-Samples: TypeAlias = "list[tuple[list[str], float]]"
+Samples: TypeAlias = list[tuple[list[str], float]]
 """The label values and the value of each sample."""
 
 

@@ -1,7 +1,5 @@
 """The handlers for the operator's verbs, and for tokens and the process."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from aiohttp import web

@@ -1,7 +1,5 @@
 """`/livez` and `/readyz`: for platforms, without a token and without data."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from aiohttp import web

@@ -1,7 +1,5 @@
 """Errors as RFC 9457 problems, from one table. An unexpected error is logged, and a 500."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final

@@ -1,7 +1,5 @@
 """Render answers: the domain's values as JSON, instants as text."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Parse requests: query, body and preconditions. An unknown name is refused."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass

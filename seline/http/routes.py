@@ -1,7 +1,5 @@
 """The table of routes: the handler, the scope and the query parameters of each."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias

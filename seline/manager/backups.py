@@ -3,8 +3,6 @@
 Every function reads the disk and blocks; callers run it on the reader threads.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Final
 

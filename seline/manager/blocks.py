@@ -4,8 +4,6 @@ A block reads in its turn, so it sees everything saved before it. It commits wit
 read, so a lock that was lost can do no harm. The end of the commit releases the locks.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from concurrent.futures import Future

@@ -3,8 +3,6 @@
 They run in the store's turn, so they change what they see (V6). Each refuses by raising.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime

@@ -4,8 +4,6 @@ Names are checked first (InvalidDocumentName). Values belong to the caller and a
 `ManagedStore` carries out every read and change; nothing here touches a disk.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime

@@ -1,7 +1,5 @@
 """How values become documents under one store's limits."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from seline.domain.document import Content, Json

@@ -1,7 +1,5 @@
 """The incidents that the manager itself reports, beside those of the store."""
 
-from __future__ import annotations
-
 import logging
 from collections import deque
 from datetime import timedelta

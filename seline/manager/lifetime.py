@@ -1,7 +1,5 @@
 """One store's lifetime: callers wait until it is open, and a close runs to its end."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future

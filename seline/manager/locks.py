@@ -8,8 +8,6 @@ A change that waits is started by the thread that releases the lock, in the orde
 no later change gets between its release and its submission.
 """
 
-from __future__ import annotations
-
 import contextvars
 import logging
 import sys
@@ -30,7 +28,7 @@ TRANSACTION: Final = "\0transaction"
 _log = logging.getLogger("seline.manager")
 T = TypeVar("T")
 
-_held: contextvars.ContextVar[tuple[DocumentLock, ...]] = contextvars.ContextVar(
+_held: contextvars.ContextVar[tuple["DocumentLock", ...]] = contextvars.ContextVar(
     "seline_held", default=()
 )
 
@@ -43,7 +41,7 @@ class DocumentLock:
     since_s: float
     since: str
     place: str
-    queue: _Queue
+    queue: "_Queue"
     active: bool = True
 
 

@@ -4,8 +4,6 @@ A change waits for the lock of its document (`locks`), then goes to the store as
 (`changes`). No `await` runs inside a commit, and nothing here touches a disk.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import datetime

@@ -4,8 +4,6 @@ It is written at open, at close and at most every five minutes between. It is no
 depends on it but the numbers that it carries from one process to the next.
 """
 
-from __future__ import annotations
-
 import threading
 from datetime import datetime
 from typing import Final

@@ -1,7 +1,5 @@
 """The settings of the manager; units as named. `settings/values` has their defaults."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from seline.domain.retention import RetentionPolicy

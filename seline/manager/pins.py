@@ -7,8 +7,6 @@ V8   A pinned backup does not go. While `pins.json` cannot be read nothing is ro
 V11  A blank save pins the content before it, in the same commit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta

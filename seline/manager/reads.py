@@ -3,8 +3,6 @@
 `BoundedReads` does everything that may block; `ServedContent` applies a verdict's remedy.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -9,8 +9,6 @@ A value that cannot be read must not stop a command, a job or a bot. So:
  - Where nothing can be written, the value is kept in memory.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, TypeVar

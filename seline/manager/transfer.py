@@ -1,7 +1,5 @@
 """Export and import: all documents of one instant, and back in, all or none (V5)."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, asynccontextmanager

@@ -5,8 +5,6 @@ is not configured or not yet due is `info`. A row that asks the disk is left out
 not answer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -39,7 +37,7 @@ _STATUS_OF_LEVEL: Final = {
     UsageLevel.HIGH: Status.WARNING,
     UsageLevel.CRITICAL: Status.CRITICAL,
 }
-Result: TypeAlias = "tuple[Status, str, str] | None"
+Result: TypeAlias = tuple[Status, str, str] | None
 """The status, the detail and the fix."""
 
 

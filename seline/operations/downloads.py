@@ -3,8 +3,6 @@
 A backup is checked before: the bytes that were checked are the bytes that are sent.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from seline.domain.document import BOT, Content, DocumentKey, Revision, check_document_name

@@ -5,8 +5,6 @@ is written last; then older exports are removed, never the only whole one. If no
 the newest export, none is written.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence

@@ -1,7 +1,5 @@
 """Health: the body of `GET /health`, in the seed's shape with the checks added."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from datetime import datetime
 from typing import Final

@@ -4,8 +4,6 @@ Its documents are parsed one by one and written into a second spool as they will
 commit reads each from there, so neither the upload nor the documents are in memory at once.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from functools import partial

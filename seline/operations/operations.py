@@ -1,7 +1,5 @@
 """The operator's verbs: HTTP handlers, the command line, the jobs and `Seline` call these."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from seline.domain.document import Json

@@ -4,8 +4,6 @@ A preview and the act use the same plan, for which the backup to rely on was che
 lists what goes, unless something changes in between. If a listing fails, nothing goes (V8).
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Mapping, Sequence

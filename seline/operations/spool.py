@@ -1,7 +1,5 @@
 """A spool: bytes in memory while they are few, else in an unnamed temporary file."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import weakref

@@ -1,7 +1,5 @@
 """Usage: how full the volume is, how fast it fills, and what is stored on it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ It reads one file at a time on the reader threads and lets changes go first, so 
 the writer stay free.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from dataclasses import replace

@@ -4,8 +4,6 @@ A new kind of sink is one encoder here and one row in `ENCODERS`; the settings t
 a row of `FIELDS_OF` in `domain/alerts/sink_spec.py`.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 The monitor raises the alarm if the request stays away, so a dead process is noticed as well.
 """
 
-from __future__ import annotations
-
 import asyncio
 from typing import Final
 

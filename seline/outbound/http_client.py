@@ -4,8 +4,6 @@ Addresses and tokens are secrets (Telegram's token is part of its address), so n
 this module and no outcome contains one. Redirects are not followed: they would forward the secret.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

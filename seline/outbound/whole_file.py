@@ -1,7 +1,5 @@
 """Write a file outside the volume: it has all its bytes, durably, or it does not exist."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -1,7 +1,5 @@
 """The port of an alert sink: what it promises to the queue that delivers to it."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 

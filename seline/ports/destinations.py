@@ -4,8 +4,6 @@ A destination stores exports as folders of files. `seline.operations` decides wh
 written and removed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Protocol
 

@@ -8,8 +8,6 @@ While the store carries out a change, it may call a function of the caller (`upd
 the store's turn: the function must not wait for the store, which waits for the function.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 import threading

@@ -1,7 +1,5 @@
 """The job board: the jobs of this process, for the interfaces that list and start them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Protocol
 

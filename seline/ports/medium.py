@@ -4,8 +4,6 @@ Any thread may call it. A method that reads the disk blocks; it raises StorageEr
 fails, and StoreClosed after the store was closed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ Any thread may call every method. Changes return a `concurrent.futures.Future`, 
 and without an event loop can wait for.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
@@ -78,7 +76,7 @@ class Put(msgspec.Struct, frozen=True, kw_only=True):
     set_aside: str = ""
     alone: bool = False
     always: bool = False
-    also: tuple[Change, ...] = ()
+    also: tuple["Change", ...] = ()
     answer: object = None
 
 
@@ -89,7 +87,7 @@ class Remove(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     purge: bool = False
-    also: tuple[Change, ...] = ()
+    also: tuple["Change", ...] = ()
     answer: object = None
 
 

@@ -1,7 +1,5 @@
 """Build the parts of the process over one store, in the order in which they need each other."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final
 

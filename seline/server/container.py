@@ -4,8 +4,6 @@ Platforms mount volumes as root's. Only the mount's top directory changes its ow
 descriptor that follows no link; its content is left as it is.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Listen: on an address for HTTP clients, on a Unix socket in the data directory for commands."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import errno
@@ -28,7 +26,7 @@ class SocketFile(NamedTuple):
     identity: tuple[int, int]
 
     @classmethod
-    def of(cls, path: str) -> SocketFile:
+    def of(cls, path: str) -> "SocketFile":
         """Return the file of a socket that was just created."""
         return cls(path, _identity(path))
 

@@ -5,8 +5,6 @@ size that counts as large, up to 32 MiB; from then on, exports and packs fragmen
 after some minutes of exports: 50 MiB resident, 10 MiB in use.
 """
 
-from __future__ import annotations
-
 import ctypes
 import sys
 from typing import Final

@@ -1,7 +1,5 @@
 """Run the server as a process: serve until SIGTERM or SIGINT."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

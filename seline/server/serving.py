@@ -5,8 +5,6 @@ that have arrived, close the volume. A kill before the stop's end loses nothing:
 change is durable (V3).
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging
@@ -125,7 +123,7 @@ class Serving:
         """Wait until the volume is mounted, locked and open. Raises what opening it raises."""
         await asyncio.shield(self._opening)
 
-    async def __aenter__(self) -> Serving:  # noqa: PYI034  # never subclassed
+    async def __aenter__(self) -> "Serving":  # noqa: PYI034  # never subclassed
         return await self.start()
 
     async def __aexit__(
@@ -136,12 +134,12 @@ class Serving:
     ) -> None:
         await self.close()
 
-    def __await__(self) -> Generator[Any, None, Serving]:
+    def __await__(self) -> Generator[Any, None, "Serving"]:
         return self.start().__await__()
 
     # starting
 
-    async def start(self) -> Serving:
+    async def start(self) -> "Serving":
         """Answer probes, and open the volume in the background.
 
         An address in use raises SettingsError before the volume is touched.

@@ -1,7 +1,5 @@
 """What the process reports about itself: whether it serves, why not, its address, since when."""
 
-from __future__ import annotations
-
 import logging
 import os
 import socket

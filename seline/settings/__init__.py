@@ -4,8 +4,6 @@ Each value's origin is recorded. An unknown setting or a wrong value raises Sett
 field, the value, its origin and what is allowed. Only this package reads the environment.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """The rule of each setting: how its value is parsed, and which values are allowed."""
 
-from __future__ import annotations
-
 import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping

@@ -1,7 +1,5 @@
 """The sources of settings: a file, the environment, its short names, arguments."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path

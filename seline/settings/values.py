@@ -1,7 +1,5 @@
 """The settings as one frozen value: its sections, their defaults, and values derived from them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial

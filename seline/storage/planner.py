@@ -6,8 +6,6 @@ V6  Order of submission is order of effect.
 V7  A change that fails, with any error, fails alone: the others are planned without it.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -122,7 +120,7 @@ class _Draft:
     rested_on: bool = False
     decoded: Json | msgspec.UnsetType = msgspec.UNSET
 
-    def copy(self) -> _Draft:
+    def copy(self) -> "_Draft":
         return _Draft(
             self.found, self.content, self.failure, self.touched, self.backup, self.purge,
             self.always, self.retain, self.rested_on, self.decoded,

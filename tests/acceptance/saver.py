@@ -5,8 +5,6 @@ value. Every two savers share a document, all editors share one, and movers chan
 and create or delete a third in one transaction. Readers and a pruner run at the same time.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import time
@@ -81,7 +79,7 @@ class Notebook:
         self._count = 0
 
     @contextmanager
-    def note_write(self) -> Iterator[NotedWrite]:
+    def note_write(self) -> Iterator["NotedWrite"]:
         """Record the write of the block, after it called `begin`, and its outcome.
 
         A typed error is recorded as a refusal and suppressed.

@@ -6,8 +6,6 @@ worker run in its event loop. Sixteen tasks save, update, edit, delete, restore,
 verify, prune and read, in addition to the worker's jobs. SIGTERM stops it cleanly.
 """
 
-from __future__ import annotations
-
 import asyncio
 import io
 import json

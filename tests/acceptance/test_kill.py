@@ -7,8 +7,6 @@ is stale, no transaction is partial, no update is lost. No stray file may be lef
 The default is 200 kills; `make prove` makes 1,000.
 """
 
-from __future__ import annotations
-
 import random
 import re
 import signal

@@ -3,8 +3,6 @@
 SIGTERM and SIGINT end the process in order, within a time limit and without a traceback.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import re

@@ -16,8 +16,6 @@ SELINE_SOAK_MINUTES sets the time (default: ten minutes). The test prints one li
 tests below it reproduce what it has found.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -101,7 +99,7 @@ def test_a_soak_breaks_no_guarantee_and_does_not_grow(tmp_path: Path, share_s: f
 
 
 @contextmanager
-def place(folder: Path) -> Iterator[tuple[Volume, str]]:
+def place(folder: Path) -> Iterator[tuple["Volume", str]]:
     """Yield a small volume and its file system; a directory if mounting is not allowed."""
     with ExitStack() as stack:
         try:
@@ -233,7 +231,7 @@ class Life:
     gauges: list[Gauge] = field(default_factory=list)
 
     @classmethod
-    def start(cls, number: int, volume: Volume, folder: Path) -> Life:
+    def start(cls, number: int, volume: Volume, folder: Path) -> "Life":
         """Start a process on a volume and wait until it is ready."""
         notebook, errors = folder / f"notes{number}", folder / f"errors{number}"
         command = [sys.executable, "-m", "tests.acceptance.soaking", str(volume.path)]

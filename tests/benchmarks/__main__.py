@@ -5,8 +5,6 @@ asserted, because machines differ. If the kernel can limit a volume's writes, th
 again with 3,000 writes per second, as on Railway; `--iops N` limits all measures.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 from collections.abc import Callable, Sequence

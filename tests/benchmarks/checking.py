@@ -1,7 +1,5 @@
 """The integrity pass: its speed, and its cost for saves at the same time."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import statistics

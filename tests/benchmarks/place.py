@@ -4,8 +4,6 @@ Hosting platforms limit a volume's writes per second. The kernel can apply the s
 device.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Measure calls and print the results."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The server process: its start, its idle use of memory and processor, its stop."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

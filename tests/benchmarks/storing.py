@@ -1,7 +1,5 @@
 """Saves, loads and exports compared with raw system calls."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import statistics

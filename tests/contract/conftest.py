@@ -1,7 +1,5 @@
 """The stores and the documents of the contract tests."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Documents and backups are in dictionaries, and the product's planner decides. No
 process. No disk can damage a content, so every content is sound.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future

@@ -1,7 +1,5 @@
 """Changes that the contract tests make, and the values that they read."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Test the `DocumentStore` port: every store passes the same tests, in two spaces."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 

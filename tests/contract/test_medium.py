@@ -1,7 +1,5 @@
 """Test the `Medium` port: every store's medium passes the same tests."""
 
-from __future__ import annotations
-
 import pytest
 
 from seline.domain.document import DocumentKey

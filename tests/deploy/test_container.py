@@ -1,7 +1,5 @@
 """Test the container's entrypoint, as root where possible, and the contents of the image."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -4,8 +4,6 @@
 all blocks as one program, or one block alone.
 """
 
-from __future__ import annotations
-
 import ast
 import asyncio
 import contextlib

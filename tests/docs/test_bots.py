@@ -1,7 +1,5 @@
 """The handlers of docs/bots.md, each run by its own framework, without a network."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncGenerator

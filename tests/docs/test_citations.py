@@ -1,7 +1,5 @@
 """Guarantees, documents and files that the repository cites exist in it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

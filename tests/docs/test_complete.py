@@ -1,7 +1,5 @@
 """Everything that a user can name is on its page: a missing or a stray row fails here."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The code that the pages show runs, and the commands that they name exist."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The answers that docs/http.md shows have the fields that the server answers."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

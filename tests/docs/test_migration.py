@@ -1,7 +1,5 @@
 """Snippets written for an older `data_manager.py` run; only their import path differs."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """docs/reliability.md is built from figures only, and the README quotes its headline."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re

@@ -5,8 +5,6 @@ a task, counts these waits, and cancels the task at a given one: while the resul
 when it arrives and the caller can no longer take it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gc
@@ -139,7 +137,7 @@ class Resources:
     threads: bool
 
     @classmethod
-    def now(cls, *, threads: bool = True) -> Resources:
+    def now(cls, *, threads: bool = True) -> "Resources":
         """Return what this process holds now."""
         return cls(_held(threads=threads), threads)
 

@@ -1,7 +1,5 @@
 """Fixtures of the fault suites: worker processes, a fast directory, one open store, a clock."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Helpers that make one system call fail, or change a file at one step of a commit."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Callable

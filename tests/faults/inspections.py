@@ -4,8 +4,6 @@ They run after the shared judge, which has saved every document once more: the n
 the content that was current, and the content before a change that was not made is a backup too.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path

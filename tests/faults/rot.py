@@ -5,8 +5,6 @@ volumes. `SavedVolume` knows what was saved, and `Damage` how far each damaged f
 From these two alone `SavedVolume.expected_bytes` computes what a reader must get.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import random
@@ -213,7 +211,7 @@ class SavedVolume:
     files: Mapping[str, bytes]
 
     @classmethod
-    def of(cls, directory: Path) -> SavedVolume:
+    def of(cls, directory: Path) -> "SavedVolume":
         """Read a closed volume."""
         files = {
             str(path.relative_to(directory)): path.read_bytes()

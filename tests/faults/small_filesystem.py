@@ -7,8 +7,6 @@ permitted. When a test ends, everything is unmounted and its loop device is free
 in memory, so a killed process leaves only the mount.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import itertools

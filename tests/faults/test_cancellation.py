@@ -5,8 +5,6 @@ until its caller's commit ends. Tasks, threads, descriptors, staged files and th
 with the store.
 """
 
-from __future__ import annotations
-
 import asyncio
 import fcntl
 import gc

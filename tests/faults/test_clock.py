@@ -6,8 +6,6 @@ V11     A pin lasts for elapsed days, not for days on the clock.
 A clock jump repeats an open alert at most once, and shortens no forecast.
 """
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """V4: on a volume with mtimes in whole seconds, damage and hand edits are still distinguished."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Iterator

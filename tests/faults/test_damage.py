@@ -1,7 +1,5 @@
 """V4: damaged content is found by the next read or verify, recovered, and never served."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -3,8 +3,6 @@
 `test_every_call` makes each single call fail.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 from pathlib import Path

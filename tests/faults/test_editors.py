@@ -1,7 +1,5 @@
 """Hand edits: Seline serves them, does not touch them while they are written, adopts them later."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import subprocess

@@ -4,8 +4,6 @@ V1  A reader never finds a document missing while it is replaced.
 V4  Content that another program wrote during a commit is served or kept as a backup.
 """
 
-from __future__ import annotations
-
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -6,8 +6,6 @@ and the change succeeds after the reopening. The default tier tries the same few
 The long tier tries all: first a call of the process raises, then `strace` makes the kernel refuse.
 """
 
-from __future__ import annotations
-
 import random
 import shutil
 import time

@@ -5,8 +5,6 @@ and every document accepts its next change. Open and close are killed too. The d
 the same few kills each time, the long tier all of them.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Final
 

@@ -4,8 +4,6 @@ The writer thread continues after each of these: a caller's function raises, a s
 has an unknown shape, the disk refuses a call, or Seline's code has a defect.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os

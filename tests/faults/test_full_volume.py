@@ -7,8 +7,6 @@
 - A full server is ready and reports the state; the state ends when space returns.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

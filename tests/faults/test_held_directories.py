@@ -4,8 +4,6 @@ V4   A read during close raises StoreClosed; it never returns `{}`.
 V10  Each descriptor is closed once, by the code that opened it.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import threading

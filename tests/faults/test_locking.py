@@ -1,7 +1,5 @@
 """V10: one process owns a volume; every other opening is refused and names the holder."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

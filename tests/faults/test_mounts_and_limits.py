@@ -6,8 +6,6 @@ V12  Another volume that is mounted at the path is neither read nor changed.
 The tests use real mounts; where those are not permitted, a test is skipped with the reason.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Negative controls: the checks of the fault suites must detect stores that are wrong."""
 
-from __future__ import annotations
-
 import errno
 import os
 import signal

@@ -5,8 +5,6 @@ of `powercut.scenarios`. The default tier opens the same few states of each scen
 long tier all of them.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from pathlib import Path

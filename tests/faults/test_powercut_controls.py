@@ -5,8 +5,6 @@ checksum, a check. A suite that does not flag such a build would find no defect 
 safeguard in the code has a row, so a new safeguard requires a new wrong build.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A purge erases every copy of a document, or raises and can be repeated."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Callable

@@ -8,8 +8,6 @@ is used after every sound one. A file whose attribute claims a newer format is r
 changed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """A slow or hanging disk: the event loop is not blocked, order is kept, waits are bounded."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

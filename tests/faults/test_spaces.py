@@ -1,7 +1,5 @@
 """Spaces: a third space has its own directories, recovery, quarantine and retention."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -10,8 +10,6 @@ a read returns the new bytes, and the disk holds the old ones.
   change may be visible, no write is accepted before the reopening, and then the record decides.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import itertools

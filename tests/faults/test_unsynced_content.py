@@ -5,8 +5,6 @@ current or becomes a backup. If that sync fails, Seline writes a new file: a sec
 file would succeed although the bytes are lost. Where a kind of sync does nothing, another is used.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

@@ -1,7 +1,5 @@
 """The alert log over a real store: every failure of a sink, of the disk and of the record."""
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import logging

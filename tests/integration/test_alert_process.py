@@ -1,7 +1,5 @@
 """The alerts of a real server, from a flipped bit on the disk to the receiver of a webhook."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

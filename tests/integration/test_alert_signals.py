@@ -1,7 +1,5 @@
 """From events in a real store to notifications: one for each, and one for its end."""
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import os

@@ -3,8 +3,6 @@
 Every secret here contains the word `secret`, and a receiver that refuses repeats what it received.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

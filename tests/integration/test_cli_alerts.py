@@ -1,7 +1,5 @@
 """The verbs alerts and jobs, with a server and without: for a person and for a script."""
 
-from __future__ import annotations
-
 import json
 import socket
 import threading

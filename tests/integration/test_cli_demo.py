@@ -1,7 +1,5 @@
 """`seline demo`: a bit flip is found and recovered, in scratch space and in a real document."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

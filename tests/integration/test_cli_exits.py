@@ -1,7 +1,5 @@
 """Exit codes: each error has a row, and each exception ends in a code, not in a traceback."""
 
-from __future__ import annotations
-
 import inspect
 import os
 import re

@@ -1,7 +1,5 @@
 """`seline import`: an export, stdin, or an older bot's folder; all or nothing after a preview."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The verbs on a directory that another process holds, at a URL, and where neither answers."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

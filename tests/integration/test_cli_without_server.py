@@ -1,7 +1,5 @@
 """The verbs on a data directory that no process holds: each command opens and closes it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

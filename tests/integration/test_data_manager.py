@@ -1,7 +1,5 @@
 """Test the DataManager on a real directory: reads, changes, backups, pins, imports, health."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import decimal

@@ -1,7 +1,5 @@
 """Test the snapshot of an export: later saves are not in it, and no file stays open."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Test export folders: complete or absent, verified, skipped when unchanged, imported again."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -3,8 +3,6 @@
 Each test is named after what Seline does; its docstring gives the failure of the other system.
 """
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import math

@@ -1,7 +1,5 @@
 """Open the golden volume of every format that a released Seline has written."""
 
-from __future__ import annotations
-
 import tarfile
 from pathlib import Path
 

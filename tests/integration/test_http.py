@@ -1,7 +1,5 @@
 """Test the admin API on a real socket: routes, preconditions, authentication and limits."""
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 import json

@@ -1,7 +1,5 @@
 """Test imports over HTTP: of any size, all of it or nothing, and no file is left open."""
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import gc

@@ -1,7 +1,5 @@
 """Test the jobs over HTTP and on the command line, with a real server."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Test metrics and logs of a real server: the names that dashboards use, and no secret."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import AsyncIterator

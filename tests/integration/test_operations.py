@@ -1,7 +1,5 @@
 """Test the operator's verbs on a real volume: integrity checks, rotation, usage and forecast."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """Test previews: each is decided by the code that then acts, and changes nothing."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import AsyncIterator, Callable

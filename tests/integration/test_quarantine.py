@@ -1,7 +1,5 @@
 """Test the quarantine: the order of its items, a prefix per space, and safe item names."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from pathlib import Path
 

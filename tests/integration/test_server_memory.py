@@ -1,7 +1,5 @@
 """Test the allocation threshold that lets a server return freed memory to the system."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 import sys

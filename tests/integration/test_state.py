@@ -1,7 +1,5 @@
 """Test Seline's own state: whatever happens to a state document, nothing else stops."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Compare the store with a dictionary under random sequences of operations."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from pathlib import Path

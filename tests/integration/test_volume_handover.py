@@ -4,8 +4,6 @@ A command outwaits all holders before it (`seline.client.find_store`). A holder 
 wait for a client that is just connecting.
 """
 
-from __future__ import annotations
-
 import asyncio
 import fcntl
 import json

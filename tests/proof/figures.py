@@ -4,8 +4,6 @@ The file named by SELINE_FIGURES (default `.prove/figures.jsonl`) has one JSON o
 `python -m tests.proof.report` writes the document.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from datetime import UTC, datetime

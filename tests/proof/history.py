@@ -32,8 +32,6 @@ a backup. No operation on the document may run at that instant: corrupt files on
 is down, or if the store still has the content in memory and so loses nothing.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from collections import defaultdict
@@ -120,10 +118,10 @@ class _Effect:
     still_at: float = -math.inf
     happened: bool = False
     known_from: str = "read"
-    period: _Period | None = None
-    base: _Effect | None = None
-    next: _Effect | None = None
-    zone: _Zone | None = None
+    period: "_Period | None" = None
+    base: "_Effect | None" = None
+    next: "_Effect | None" = None
+    zone: "_Zone | None" = None
     place: int = 0
 
     def known(self, by: float, known_from: str) -> None:
@@ -149,7 +147,7 @@ class _Zone:
     """The effect with the latest `still_at`."""
 
     @classmethod
-    def of(cls, effects: list[_Effect]) -> _Zone:
+    def of(cls, effects: list[_Effect]) -> "_Zone":
         zone = cls(
             effects,
             min(effects, key=lambda effect: effect.known_by),

@@ -5,8 +5,6 @@ after a fault and returns every broken guarantee as a sentence. The negative con
 stores that are wrong on purpose.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

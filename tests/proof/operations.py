@@ -4,8 +4,6 @@
 prints `done` once the act was acknowledged. Every volume has the same documents before.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -5,8 +5,6 @@ is written next to the figures instead, and the document does not change. The he
 the README quotes it, and a test compares the two.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

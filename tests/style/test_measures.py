@@ -1,7 +1,5 @@
 """The product's code and text keep the measures that make them easy to read."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections import defaultdict

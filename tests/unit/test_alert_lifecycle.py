@@ -1,7 +1,5 @@
 """The life cycle of alerts: opened, repeated, resolved, and kept in alerts.json."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """When a delivery is retried, and which alerts are dropped if too many wait."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 import pytest

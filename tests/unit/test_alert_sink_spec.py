@@ -1,7 +1,5 @@
 """Sinks in the settings: every kind and every mistake, and never a secret in an error text."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The texts of alerts: complete in every language, whole sentences, and true of what happened."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace

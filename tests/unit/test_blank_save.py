@@ -1,7 +1,5 @@
 """Which saves count as removing most of a document (V11)."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Test the reader of exports: piece by piece it accepts and refuses what the whole is."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """The forecast of a full volume, its range, and the thinning of its points."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

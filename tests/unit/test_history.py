@@ -5,8 +5,6 @@ which its caller observes in an interval around the instant. Defects are planted
 events, the check is compared with trying every order.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Test the tables of incidents and of verify's outcomes: every member has its row."""
 
-from __future__ import annotations
-
 import pytest
 
 from seline.domain.incident import RULES, IncidentKind

@@ -1,7 +1,5 @@
 """Strict JSON: encoded values decode equal; what JSON cannot represent is refused."""
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import dataclasses

@@ -1,7 +1,5 @@
 """Lessons: adding, counting, selecting and formatting them without losing other fields."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from datetime import UTC, datetime

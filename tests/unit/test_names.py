@@ -1,7 +1,5 @@
 """Properties of document names, backup names and the checksum attribute."""
 
-from __future__ import annotations
-
 import string
 from datetime import UTC, datetime, timedelta
 

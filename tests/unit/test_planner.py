@@ -1,7 +1,5 @@
 """Test that a batch decides for several changes of one document as if each were alone."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import TypeAlias
 

@@ -1,7 +1,5 @@
 """The fields of the user's profile; a null is a value."""
 
-from __future__ import annotations
-
 import pytest
 
 from seline.domain.document import Json

@@ -1,7 +1,5 @@
 """Parsing an export and planning its import; an error has the path of what is wrong."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

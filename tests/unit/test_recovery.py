@@ -1,7 +1,5 @@
 """Which backup a document goes back to, and why the newer ones are skipped."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime

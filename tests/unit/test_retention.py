@@ -1,7 +1,5 @@
 """Which backups are kept and why, always including the newest sound one (V8)."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Settings: the order of their sources, the origin of each value, and the errors."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections.abc import Mapping

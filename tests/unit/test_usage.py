@@ -1,7 +1,5 @@
 """The usage ratio, its levels, and which writes still fit (V9)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

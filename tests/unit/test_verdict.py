@@ -1,7 +1,5 @@
 """Verdicts: how bytes are judged, and what each verdict allows."""
 
-from __future__ import annotations
-
 import pytest
 
 from seline.domain.checksum import (

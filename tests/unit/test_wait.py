@@ -1,7 +1,5 @@
 """How long a command waits for the process that holds the data directory."""
 
-from __future__ import annotations
-
 from seline.client.wait import (
     HOLDER_WAIT_S,
     NOTICE_AFTER_S,

@@ -1,7 +1,5 @@
 """Files outside the volume: whole and durable under their name, or absent."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

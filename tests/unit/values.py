@@ -1,7 +1,5 @@
 """Builders and hypothesis strategies for the domain's values."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import strategies as st

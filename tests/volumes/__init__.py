@@ -4,8 +4,6 @@ A volume is stored as a tar file, because git keeps neither extended attributes 
 -m tests.volumes` creates the file of the current format; it fails if the file exists.
 """
 
-from __future__ import annotations
-
 import os
 import tarfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`python -m tests.volumes`: create the golden volume of the current format, once."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from pathlib import Path

@@ -4,8 +4,6 @@ The clocks of the worker and of APScheduler run 40,000 times too fast; APSchedul
 event loop are shortened by the same factor.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import time

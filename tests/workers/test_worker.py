@@ -1,7 +1,5 @@
 """Test jobs in the real scheduler: runs, recorded outcomes, limits, clock jumps and the stop."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo

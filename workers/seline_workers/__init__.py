@@ -1,7 +1,5 @@
 """The scheduled jobs: integrity, rotation, usage and exports, in the server's process."""
 
-from __future__ import annotations
-
 from seline_workers.worker import Worker
 
 __all__ = ["Worker"]

@@ -4,8 +4,6 @@ A run is a task of this module, never the scheduler's: APScheduler cancels its t
 A job that raises or overruns is recorded and reported; the other jobs go on.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import secrets

@@ -3,8 +3,6 @@
 When each job runs, and for how long at most, is a setting (`jobs.<name>`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 

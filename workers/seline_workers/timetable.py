@@ -5,8 +5,6 @@ not used: after a clock that jumped ahead a year, APScheduler 3 counts every mis
 continues (55 s and 1.7 GB for a job of five minutes). An entry in the past is due once.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime

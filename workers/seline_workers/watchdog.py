@@ -4,8 +4,6 @@ A scheduler sleeps until an instant of the wall clock. If that is set back an ho
 sleeps an hour too long.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from typing import Final

@@ -4,8 +4,6 @@ Start: read the records of earlier processes, plan missed runs, then follow the 
 drain the runs in progress, then stop the timetable. Outcomes are stored in `.seline/jobs.json`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

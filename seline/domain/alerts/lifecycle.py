@@ -15,8 +15,6 @@ happened again, a condition as long as it lasts; information and quiet condition
 Everything here is pure; `now` is an argument. The texts of an alert are added by `message.worded`.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 `worded` adds the summary and the next step; `title` and `body` make a message for a chat or phone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from typing import Final

@@ -1,7 +1,5 @@
 """When to retry a failed delivery, and which alerts to drop if too many wait."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final

@@ -3,8 +3,6 @@
 An error names the sink by its place in the list. It never contains a value: that may be a secret.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 Every file is whole or absent, and durable when `put` returns; only `seline-…Z` folders are touched.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil

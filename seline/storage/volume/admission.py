@@ -5,8 +5,6 @@ V9  Growing writes are refused before the disk is full; restores, recoveries, de
     writes may use the reserve.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ the directory's mtime, which causes a new listing. If listing fails, StorageErro
 list would make backups look deleted (V8).
 """
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Callable, Generator

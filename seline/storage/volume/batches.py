@@ -5,8 +5,6 @@ V7  A change that cannot be made fails alone; nothing is answered before the bat
 `admission` refuses writes that do not fit; `reopen` handles a failed sync.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Sequence

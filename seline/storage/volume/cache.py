@@ -4,8 +4,6 @@ An entry is a document's encoded bytes with its file's identity (inode, mtime, c
 costs one stat, a hand edit is a miss, and no caller can change what another one reads.
 """
 
-from __future__ import annotations
-
 import threading
 from collections import OrderedDict
 

@@ -3,8 +3,6 @@
 `Capabilities.mark` returns the checksum and mtime of a new file as the volume can keep them.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import time

@@ -9,8 +9,6 @@ torn, altered   the last hand edit, else the remembered content if it is the rec
 unreadable  an error; the file is not replaced
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ V10  A forked child closes its descriptors, which does not unlock, and every cal
 V12  Before each commit the path must still lead to the held directory.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import functools
@@ -39,7 +37,7 @@ _SPACES: Final = "spaces"
 """The directory of the spaces other than the bot's and Seline's own."""
 _BLANK: Final = b" \t\r\n\0"
 """What a power cut may leave of a file that was not synced: no bytes, or NULs."""
-_open_volumes: weakref.WeakSet[VolumeDirectory] = weakref.WeakSet()
+_open_volumes: weakref.WeakSet["VolumeDirectory"] = weakref.WeakSet()
 _open_volumes_lock = threading.Lock()
 
 

@@ -4,8 +4,6 @@ A volume that is a mount is measured as `df` does, another one by its files; bot
 the configured limit. Other programs' files count too, and are never changed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import stat

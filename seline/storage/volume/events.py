@@ -1,7 +1,5 @@
 """Notify watchers of changes, and record and log incidents; their sentences are here."""
 
-from __future__ import annotations
-
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence

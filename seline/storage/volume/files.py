@@ -4,8 +4,6 @@ All paths are relative to held descriptors, and no symbolic link is followed. Er
 `os_errors` turns them into Seline's. No decision is made here.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import os
@@ -41,10 +39,10 @@ class FileIdentity(NamedTuple):
     size_bytes: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> FileIdentity:
+    def of(cls, status: os.stat_result) -> "FileIdentity":
         return cls(status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
 
-    def same_bytes(self, other: FileIdentity) -> bool:
+    def same_bytes(self, other: "FileIdentity") -> bool:
         """Whether at most the number of links differs."""
         return (self.inode, self.mtime_ns, self.size_bytes) == (
             other.inode,

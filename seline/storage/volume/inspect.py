@@ -1,7 +1,5 @@
 """Read and judge documents and backups, each from one descriptor."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os

@@ -4,8 +4,6 @@ V10  The lock is flock on the data directory's own descriptor: there is no file 
      kernel releases it when the holder dies, and no timeout takes it over.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import json

@@ -1,7 +1,5 @@
 """The medium port over one held directory."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 V12  Seline does not start an empty store on a container's own disk.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import time

@@ -1,7 +1,5 @@
 """Open a volume: hold its directory, build the store's parts, and recover from a crash."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass

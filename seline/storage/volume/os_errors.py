@@ -3,8 +3,6 @@
 ENOSPC and EDQUOT become VolumeFull everywhere.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Mapping

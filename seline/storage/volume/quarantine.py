@@ -3,8 +3,6 @@
 All spaces share the directory. A later item has a later stamp, also if the clock was set back.
 """
 
-from __future__ import annotations
-
 import os
 from datetime import datetime
 

@@ -5,8 +5,6 @@ V3  Reopening drops the cached pages, completes the record, and commits again th
 V12 Before each commit the path must still lead to the held directory.
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 from typing import Final

@@ -5,8 +5,6 @@ V8  The newest sound backup of a document is never removed, and it is read and v
     documents deleted long ago (an `unguarded` plan).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial

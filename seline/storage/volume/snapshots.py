@@ -4,8 +4,6 @@ A snapshot is taken between two batches as a list of names and file identities. 
 about to replace a listed document first links its file into `.seline/exports/<id>/`.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Generator, Iterator, Sequence
@@ -34,7 +32,7 @@ class VolumeSnapshot:
 
     volume: VolumeDirectory
     inspector: Inspector
-    snapshots: Snapshots
+    snapshots: "Snapshots"
     name: str
     space: str
     taken_at: datetime

@@ -4,8 +4,6 @@ Readers are answered from the overlay while a commit runs, else from memory afte
 from the disk. Changes go through the writer's queue.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future

@@ -3,8 +3,6 @@
 A failure is a defect of Seline's: its AssertionError ends the writer's thread and the store.
 """
 
-from __future__ import annotations
-
 from seline.domain.document import DocumentKey
 from seline.domain.verdict import Verdict
 from seline.storage.volume.commit.base import Committer

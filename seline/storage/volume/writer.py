@@ -8,8 +8,6 @@ It is a daemon thread, not an executor: executors refuse work at interpreter exi
 bots save.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time
@@ -29,7 +27,7 @@ IDLE_AFTER_S: Final = 0.05
 
 _log = logging.getLogger("seline.storage")
 
-Answer: TypeAlias = "tuple[Outcome, ...]"
+Answer: TypeAlias = tuple[Outcome, ...]
 
 
 class _Promise(Future[Any]):

@@ -1,7 +1,5 @@
 """Variants of the commit on other file systems, and builds that are wrong on purpose."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Callable, Mapping

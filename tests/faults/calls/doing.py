@@ -5,8 +5,6 @@ After a call that failed the same process continues: the next change works, or i
 volume is reopened; what it serves then, the next opening serves too.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

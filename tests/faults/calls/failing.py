@@ -4,8 +4,6 @@ The calls are those that `powercut.recorder` records (strace shows that none esc
 probe's chmod, and the writes of an export beside the volume. No code of Seline is replaced.
 """
 
-from __future__ import annotations
-
 import builtins
 import contextlib
 import ctypes

@@ -4,8 +4,6 @@ A call is identified by its name, the file or directory it is made on, and its n
 its thread. The log of strace shows whether it was met.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -3,8 +3,6 @@
 A worker process prepares, forks and judges, so that the forked process has one thread.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import random
@@ -56,7 +54,7 @@ class Prepared:
         """Return the expectation for the judge."""
         return Expected(operation=EVERY[self.name], before=self.before, after=self.after)
 
-    def failures(self) -> list[Case]:
+    def failures(self) -> list["Case"]:
         """Return every way in which a call of the operation may fail."""
         every = ((at, how) for at, made in enumerate(self.calls, 1) for how in refusals(made))
         return [
@@ -64,7 +62,7 @@ class Prepared:
             for number, (at, how) in enumerate(every)
         ]
 
-    def kills(self) -> list[Case]:
+    def kills(self) -> list["Case"]:
         """Return every moment between two calls at which the process may be killed."""
         moments = range(1, len(self.calls) + 1)
         return [Case(self, Fault(at=at, how=how)) for at in moments for how in KILLS]

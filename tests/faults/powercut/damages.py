@@ -4,8 +4,6 @@ Each case damages a volume in a way that only one check detects, and returns the
 broken after it: none with the store as it is, some with a build that lacks the check.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -14,8 +14,6 @@ each shows one of them, independent of the others:
   so are names that were not durable then, until they change.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, Protocol, TypeAlias
@@ -43,18 +41,18 @@ class Version:
     attributes: tuple[tuple[str, bytes], ...] = ()
     mtime_ns: int | None = None
 
-    def written(self, offset: int, data: bytes) -> Version:
+    def written(self, offset: int, data: bytes) -> "Version":
         """Return the file after a write."""
         before = self.data.ljust(offset, b"\0")
         whole = before[:offset] + data + before[offset + len(data) :]
         size_bytes = max(self.size_bytes, len(whole))
         return replace(self, data=whole, size_bytes=size_bytes, mtime_ns=None)
 
-    def sized(self, size_bytes: int) -> Version:
+    def sized(self, size_bytes: int) -> "Version":
         """Return the file after it was truncated or extended."""
         return replace(self, data=self.data[:size_bytes], size_bytes=size_bytes, mtime_ns=None)
 
-    def with_attribute(self, name: str, value: bytes | None) -> Version:
+    def with_attribute(self, name: str, value: bytes | None) -> "Version":
         """Return the file with an attribute, or without it (None)."""
         rest = {key: kept for key, kept in self.attributes if key != name}
         if value is not None:
@@ -89,7 +87,7 @@ class Shown:
         self,
         names: Mapping[Place, Inode | None] | None = None,
         files: Mapping[Inode, Version] | None = None,
-    ) -> Shown:
+    ) -> "Shown":
         """Return the same with other versions of some."""
         return Shown({**self.names, **(names or {})}, {**self.files, **(files or {})})
 
@@ -97,7 +95,7 @@ class Shown:
 class Change(Protocol):
     """One change that a process made on a disk."""
 
-    def on(self, disk: Disk) -> None:
+    def on(self, disk: "Disk") -> None:
         """Make the change on the model."""
         ...
 
@@ -116,7 +114,7 @@ class Disk:
     _failed: set[Inode] = field(default_factory=set[Inode])
     _stuck: set[Place] = field(default_factory=set[Place])
 
-    def copy(self) -> Disk:
+    def copy(self) -> "Disk":
         """Return a copy without acknowledgements."""
         return Disk(
             names={place: list(versions) for place, versions in self.names.items()},

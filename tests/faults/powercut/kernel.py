@@ -1,7 +1,5 @@
 """Read the file-changing system calls below a directory from an `strace` log."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -5,8 +5,6 @@
 acknowledgement, and which bytes must still be on the volume.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil
@@ -85,7 +83,7 @@ class BySteps:
     steps: Sequence[Expected]
 
     @classmethod
-    def of(cls, *steps: Expected) -> BySteps:
+    def of(cls, *steps: Expected) -> "BySteps":
         """Return the judge in a form that can be sent to another process."""
         return cls(tuple(map(_portable, steps)))
 

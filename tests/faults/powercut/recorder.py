@@ -6,8 +6,6 @@ the kernel. A call that the model does not know fails.
 to be compared with those that the kernel saw.
 """
 
-from __future__ import annotations
-
 import builtins
 import errno
 import functools

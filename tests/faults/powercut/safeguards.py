@@ -5,8 +5,6 @@ inodes. `patch_points` reads them from the source, so that a new one cannot be f
 makes a build in which other code takes the place of some of them.
 """
 
-from __future__ import annotations
-
 import ast
 import copy
 import functools

@@ -4,8 +4,6 @@ A scenario prepares a volume, has a `Judge` of what may be found on it, and does
 recorded. Its `way` is what the disk, or a person beside the store, does at the same time.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import functools

@@ -5,8 +5,6 @@ every combination of names if there are few, else some drawn at random; and each
 zero-filled, torn, or without its attributes. Equal states are tried once, with the strictest judge.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import random

@@ -1,7 +1,5 @@
 """Open states with Seline: a few in this process, or as many as time allows in two workers."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import random

@@ -6,8 +6,6 @@ or a case without a cut (`damages`). `needless` is the reason why nothing can de
 `seldom`: so few states show it that only the long tier looks for them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

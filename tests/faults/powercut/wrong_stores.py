@@ -5,8 +5,6 @@ without a sync of its directory. One small store does all of it right; it and Se
 nothing by the same judge.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping

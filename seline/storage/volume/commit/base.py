@@ -4,8 +4,6 @@ The writer's queue, the reopening, strict mode and the store know only this inte
 form can be added beside `exchange_form`. Only the writer's thread calls a committer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol

@@ -20,8 +20,6 @@ The order of the steps is what keeps these guarantees:
 answered from the overlay. Nothing awaits here, and only the writer's thread comes here.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import time

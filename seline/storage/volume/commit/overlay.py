@@ -3,8 +3,6 @@
 V3  Content that a power cut could take away is never served.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import TypeAlias
 

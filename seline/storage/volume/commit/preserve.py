@@ -5,8 +5,6 @@ V4  Broken bytes go to quarantine/; only bytes that were judged sound become a b
 A hand edit made during the commit is displaced by it, and kept too.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Sequence

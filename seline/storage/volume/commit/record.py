@@ -4,8 +4,6 @@ It is one JSON line and its SHA-256, put in place by a rename: a digest that doe
 rot, never a torn write.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from typing import Final

@@ -4,8 +4,6 @@ V1, V3, V5  Every document that a record names becomes current.
 A crash in the middle of it changes nothing: the next run gives the same result.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

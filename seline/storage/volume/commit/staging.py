@@ -9,8 +9,6 @@ does not list.
 V1  One rename or exchange replaces a document; nothing is written in place.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

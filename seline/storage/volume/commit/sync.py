@@ -4,8 +4,6 @@ V3  A file that a change relies on, or a backup is linked to, was written or syn
 After a failed sync of a file another one proves nothing, so it is not repeated.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Iterable, Sequence
