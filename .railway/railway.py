@@ -32,9 +32,6 @@ def main(ctx=None):  # noqa: ARG001  # the SDK passes it
         },
         replicas=1,
         volumeMounts={MOUNT: data},
-        env={
-            "SELINE_ADMIN_TOKEN": preserve(),
-            "SELINE_STORAGE__LOCK_WAIT_S": str(LOCK_WAIT_S),
-        },
+        env={"SELINE_ADMIN_TOKEN": preserve(), "SELINE_STORAGE__LOCK_WAIT_S": str(LOCK_WAIT_S)},
     )
     return project("seline", resources=[data, exports, seline])

@@ -141,10 +141,7 @@ def served(line: Line, *arguments: str) -> Iterator[Served]:
         token = re.search(r"sel_[\w-]+", greeting)
         assert url is not None, greeting
         yield Served(
-            pid=process.pid,
-            url=url[1],
-            token="" if token is None else token[0],
-            greeting=greeting,
+            pid=process.pid, url=url[1], token="" if token is None else token[0], greeting=greeting
         )
     finally:
         process.send_signal(signal.SIGTERM)

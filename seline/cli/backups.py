@@ -8,13 +8,7 @@ import click
 
 from seline.cli import terminal
 from seline.cli.group import front
-from seline.cli.verbs import (
-    GlobalOptions,
-    api_verb,
-    carry_out,
-    dry_run_option,
-    yes_option,
-)
+from seline.cli.verbs import GlobalOptions, api_verb, carry_out, dry_run_option, yes_option
 from seline.domain.plural import counted
 
 if TYPE_CHECKING:

@@ -9,13 +9,7 @@ import click
 from seline.cli import terminal
 from seline.cli.errors import Exit
 from seline.cli.group import front
-from seline.cli.verbs import (
-    GlobalOptions,
-    api_verb,
-    carry_out,
-    dry_run_option,
-    yes_option,
-)
+from seline.cli.verbs import GlobalOptions, api_verb, carry_out, dry_run_option, yes_option
 from seline.domain.plural import counted
 
 if TYPE_CHECKING:
@@ -67,12 +61,7 @@ async def quarantine(api: Api, options: GlobalOptions, item: str | None) -> None
         return
     listed = await api.get("/quarantine")
     rows = [
-        (
-            item["name"],
-            item["document"],
-            item["taken_at"],
-            terminal.size_text(item["size_bytes"]),
-        )
+        (item["name"], item["document"], item["taken_at"], terminal.size_text(item["size_bytes"]))
         for item in listed["quarantine"]
     ]
     terminal.out_list(

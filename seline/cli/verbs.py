@@ -122,12 +122,7 @@ yes_option = click.option("--yes", "-y", is_flag=True, help="Do it without askin
 
 
 def api_verb(
-    group: click.Group,
-    name: str,
-    *,
-    section: str = "Commands",
-    examples: str,
-    create: bool = False,
+    group: click.Group, name: str, *, section: str = "Commands", examples: str, create: bool = False
 ) -> Callable[[ApiVerb[P]], Callable[P, None]]:
     """Make a verb of an async function that calls the admin API.
 

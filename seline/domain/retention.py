@@ -55,10 +55,7 @@ class RetentionPlan(msgspec.Struct, frozen=True):
 
 
 def plan_retention(
-    backups: Sequence[Backup],
-    policy: RetentionPolicy,
-    *,
-    current_revision: Revision | None = None,
+    backups: Sequence[Backup], policy: RetentionPolicy, *, current_revision: Revision | None = None
 ) -> RetentionPlan:
     """Plan the backups of one document, given in any order.
 
@@ -131,9 +128,7 @@ def plan_deleted(backups: Sequence[Backup]) -> RetentionPlan:
     )
 
 
-def plan_shedding(
-    backups_by_document: Mapping[K, Sequence[Backup]],
-) -> list[tuple[K, Backup]]:
+def plan_shedding(backups_by_document: Mapping[K, Sequence[Backup]]) -> list[tuple[K, Backup]]:
     """Return the backups that may be dropped when space is short, in the order to drop them.
 
     Unpinned backups come before pinned ones, older ones before newer ones of any document. A

@@ -9,12 +9,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import IO
 
-from seline.domain.manifest import (
-    MANIFEST_NAME,
-    Manifest,
-    decode_manifest,
-    parse_export_name,
-)
+from seline.domain.manifest import MANIFEST_NAME, Manifest, decode_manifest, parse_export_name
 from seline.errors import ExportDamaged, ExportFailed
 from seline.operations.exports import check_packs
 from seline.operations.packs import DOCUMENTS, check_documents, members_of

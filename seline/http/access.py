@@ -182,9 +182,5 @@ async def _audited(request: web.Request, handler: _Handler, who: str) -> web.Str
         raise
     finally:
         context(request).audit(
-            {
-                "who": who,
-                "what": f"{request.method} {request.path}",
-                "outcome": str(outcome),
-            }
+            {"who": who, "what": f"{request.method} {request.path}", "outcome": str(outcome)}
         )

@@ -64,11 +64,7 @@ def preview(decide: Decide) -> Decide:
 
 
 def save(
-    content: Content,
-    *,
-    if_match: IfMatch = None,
-    backup: bool = True,
-    guard: Guard | None = None,
+    content: Content, *, if_match: IfMatch = None, backup: bool = True, guard: Guard | None = None
 ) -> Decide:
     """Make `content` the document's."""
 
@@ -113,10 +109,7 @@ def update_field(
 
 
 def update(
-    function: Callable[[Json | None], Json],
-    encoding: Encoding,
-    *,
-    guard: Guard | None = None,
+    function: Callable[[Json | None], Json], encoding: Encoding, *, guard: Guard | None = None
 ) -> Decide:
     """Apply a pure function to the value (None if there is no document)."""
 

@@ -26,15 +26,7 @@ from seline.manager.pins import Pins
 from seline.manager.reads import BoundedReads, ServedContent
 from seline.manager.state import State
 from seline.ports.futures import refuse_in_turn, wait_for
-from seline.ports.store import (
-    Atom,
-    Change,
-    Current,
-    Decision,
-    DocumentStore,
-    Outcome,
-    Retain,
-)
+from seline.ports.store import Atom, Change, Current, Decision, DocumentStore, Outcome, Retain
 
 CLOSE_S: Final = 5.0
 """How long a close waits for the last report."""
@@ -45,11 +37,7 @@ class ManagedStore:
     """One store with its locks, its pins and its incidents. Any task and thread."""
 
     def __init__(
-        self,
-        opening: Future[DocumentStore],
-        options: ManagerOptions,
-        *,
-        clock: Clock | None = None,
+        self, opening: Future[DocumentStore], options: ManagerOptions, *, clock: Clock | None = None
     ) -> None:
         """Manage the store that `opening` will hold; every call waits for it."""
         self.options = options
@@ -163,13 +151,7 @@ class ManagedStore:
         return await self._through(Change(key, decide, retain=self.pins.retain(key)))
 
     async def save(
-        self,
-        key: DocumentKey,
-        content: Content,
-        *,
-        backup: bool,
-        if_match: IfMatch,
-        shrink: bool,
+        self, key: DocumentKey, content: Content, *, backup: bool, if_match: IfMatch, shrink: bool
     ) -> Outcome:
         """Save a content in its turn; return the outcome."""
         if not self._lifetime.is_open:

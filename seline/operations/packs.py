@@ -75,8 +75,7 @@ def check_pack(pack: FileEntry, data: bytes) -> None:
     """Raise ExportDamaged unless these are the pack's bytes."""
     if len(data) != pack.size_bytes or hashlib.sha256(data).hexdigest() != pack.sha256:
         raise ExportDamaged(
-            f"{pack.name} is not what its manifest says: {_difference(pack, data)}.",
-            pack=pack.name,
+            f"{pack.name} is not what its manifest says: {_difference(pack, data)}.", pack=pack.name
         )
 
 

@@ -33,9 +33,7 @@ REFUSALS: Final = frozenset({400, 413, 415, 422})
 def open_session(timeout: aiohttp.ClientTimeout = TIMEOUT) -> aiohttp.ClientSession:
     """Return a session for all sinks. The caller closes it."""
     return aiohttp.ClientSession(
-        timeout=timeout,
-        headers={"User-Agent": "seline"},
-        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=timeout, headers={"User-Agent": "seline"}, cookie_jar=aiohttp.DummyCookieJar()
     )
 
 

@@ -18,16 +18,7 @@ from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentKey, Json, check_space_name
 from seline.domain.verdict import Judged, Verdict
 from seline.errors import SelineError
-from seline.ports.store import (
-    Atom,
-    Change,
-    Current,
-    Decision,
-    Outcome,
-    Put,
-    Remove,
-    Retain,
-)
+from seline.ports.store import Atom, Change, Current, Decision, Outcome, Put, Remove, Retain
 
 BATCH_ATOMS_MAX: Final = 512
 BATCH_BYTES_MAX: Final = 32 << 20

@@ -61,8 +61,7 @@ class Volume:
         notebook = self._folder / f"life{self._lives}"
         receives, sends = Pipe(duplex=False)
         process = FORKSERVER.Process(
-            target=saver.run,
-            args=(str(self._data_dir), self._lives, str(notebook), sends, wrong),
+            target=saver.run, args=(str(self._data_dir), self._lives, str(notebook), sends, wrong)
         )
         process.start()
         sends.close()

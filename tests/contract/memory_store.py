@@ -230,10 +230,7 @@ class MemoryMedium:
     place = ":memory:"
 
     def __init__(
-        self,
-        kept: dict[DocumentKey, _Kept],
-        counters: Counters,
-        check_open: Callable[[], None],
+        self, kept: dict[DocumentKey, _Kept], counters: Counters, check_open: Callable[[], None]
     ) -> None:
         self._kept = kept
         self._counters = counters

@@ -30,15 +30,7 @@ from seline.ports.store import (
     keys_with_backups,
 )
 from tests.clocks import FakeClock
-from tests.contract.saving import (
-    content,
-    drop_all,
-    put,
-    retain,
-    retain_five,
-    save,
-    value_of,
-)
+from tests.contract.saving import content, drop_all, put, retain, retain_five, save, value_of
 
 ENCODING = Encoding(document_bytes_max=1 << 20, depth_max=200)
 

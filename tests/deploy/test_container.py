@@ -15,11 +15,7 @@ from seline.server.container import USER_ID, User, data_dir, hand_over, must_han
 from seline.settings import Storage
 
 ROOT = Path(__file__).parents[2]
-ROOT_USER, SELINE_USER, OTHER_USER = (
-    (0, 0),
-    (USER_ID, USER_ID),
-    (1000, 1000),
-)
+ROOT_USER, SELINE_USER, OTHER_USER = ((0, 0), (USER_ID, USER_ID), (1000, 1000))
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="changing the owner of a mount needs root"
 )

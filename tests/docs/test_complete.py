@@ -97,9 +97,7 @@ KINDS = {
         names=lambda: [str(int(code)) for code in Exit],
     ),
     "route": Documented(
-        page="docs/http.md",
-        row=r"^\| `([A-Z]+ /[^`]*)` \|",
-        names=lambda: map(address, ROUTES),
+        page="docs/http.md", row=r"^\| `([A-Z]+ /[^`]*)` \|", names=lambda: map(address, ROUTES)
     ),
     "health check": Documented(
         page="docs/http.md",

@@ -51,9 +51,7 @@ def test_the_lessons_service_adds_and_lists() -> None:
 
     lessons = get_lessons_service()
     lessons.add_lesson(
-        category="messaging",
-        problem="Messages trop longs",
-        solution="Limiter à 500 caractères max",
+        category="messaging", problem="Messages trop longs", solution="Limiter à 500 caractères max"
     )
     all_lessons = lessons.get_lessons()
     assert [lesson["problem"] for lesson in all_lessons] == ["Messages trop longs"]

@@ -187,12 +187,7 @@ def swap(directory: Path, first: str, second: str) -> list[Damage]:
     (directory / second).rename(directory / first)
     third.rename(directory / second)
     return [
-        Damage(
-            path=path,
-            kind=SWAPPED,
-            trust=Trust.NONE,
-            data=(directory / path).read_bytes(),
-        )
+        Damage(path=path, kind=SWAPPED, trust=Trust.NONE, data=(directory / path).read_bytes())
         for path in (first, second)
     ]
 

@@ -196,13 +196,11 @@ ACTIONS: Final[Mapping[str, CallerAction]] = {
         changes=frozenset({NEW}),
     ),
     "save": CallerAction(
-        run=lambda seline, _: seline.data.save_json(A, value(A, "new")),
-        changes=frozenset({A}),
+        run=lambda seline, _: seline.data.save_json(A, value(A, "new")), changes=frozenset({A})
     ),
     "save if it matches": CallerAction(run=_save_if_it_matches, changes=frozenset({A})),
     "update": CallerAction(
-        run=lambda seline, _: seline.data.update_field(A, "n", "new"),
-        changes=frozenset({A}),
+        run=lambda seline, _: seline.data.update_field(A, "n", "new"), changes=frozenset({A})
     ),
     "edit": CallerAction(run=_edit, changes=frozenset({A})),
     "transaction": CallerAction(run=_transaction, changes=frozenset({A, B, C})),
@@ -487,9 +485,7 @@ async def test_no_edit_starts_before_a_cancelled_change_has_ended(
         assert seen[1] == seen[0], "the second writer did not see the first change"
 
 
-async def test_a_queued_change_keeps_its_place_when_its_caller_is_cancelled(
-    volume: Path,
-) -> None:
+async def test_a_queued_change_keeps_its_place_when_its_caller_is_cancelled(volume: Path) -> None:
     async with open_volume(volume) as seline:
         await reset_documents(seline)
         async with locked_by_another_task(seline, A):
@@ -613,9 +609,7 @@ async def test_a_caller_that_stops_waiting_for_the_lock_does_not_take_it_later(
     await assert_store_opens(volume, lock_wait_s=0)
 
 
-async def test_a_cancelled_close_during_the_opening_closes_the_store(
-    volume: Path,
-) -> None:
+async def test_a_cancelled_close_during_the_opening_closes_the_store(volume: Path) -> None:
     before = Resources.now()
     settings = server_settings(volume)
     waiting: list[SelineError] = []
@@ -648,9 +642,7 @@ async def test_a_cancelled_close_completes_and_the_next_close_waits_for_it(
     await before.wait_until_released()
 
 
-async def test_reads_in_progress_at_close_return_or_raise_store_closed(
-    volume: Path,
-) -> None:
+async def test_reads_in_progress_at_close_return_or_raise_store_closed(volume: Path) -> None:
     seline = await open_volume(volume)
     await seline.data.save_json(A, value(A, 1))
     reads = [
@@ -921,9 +913,7 @@ def test_an_interrupted_blocking_export_releases_its_documents(
         assert stray(volume) == []
 
 
-def test_an_interrupted_blocking_opening_does_not_take_the_lock_later(
-    volume: Path,
-) -> None:
+def test_an_interrupted_blocking_opening_does_not_take_the_lock_later(volume: Path) -> None:
     before = Resources.now()
     with locked_by_another_process(volume), interrupt_soon():
         blocking.open_seline(volume, lock_wait_s=60)

@@ -50,9 +50,7 @@ def newest_backup(directory: Path) -> Path:
     return max((directory / "backups").glob("user_profile_*.json"))
 
 
-def test_every_flipped_bit_is_recovered_from_memory_without_loss(
-    directory: Path,
-) -> None:
+def test_every_flipped_bit_is_recovered_from_memory_without_loss(directory: Path) -> None:
     fill(directory)
     with open_seline(directory) as seline:
         seline.data.load_json(NAME)
@@ -92,9 +90,7 @@ def test_verify_finds_and_recovers_a_flipped_bit(directory: Path) -> None:
         assert seline.data.verify().findings == ()
 
 
-def test_verify_marks_a_backup_with_any_flipped_bit(
-    directory: Path,
-) -> None:
+def test_verify_marks_a_backup_with_any_flipped_bit(directory: Path) -> None:
     fill(directory)
     backup = newest_backup(directory)
     intact = backup.read_bytes()

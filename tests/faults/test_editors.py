@@ -70,9 +70,7 @@ async def test_slow_uploads_that_truncate_first_are_not_undone(tmp_path: Path) -
         assert await seline.data.quarantine() == []
 
 
-async def test_a_served_edit_stays_current_while_the_next_edit_is_torn(
-    tmp_path: Path,
-) -> None:
+async def test_a_served_edit_stays_current_while_the_next_edit_is_torn(tmp_path: Path) -> None:
     """A read never returns older content, and recovery of the torn edit restores the first edit."""
     async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
         await seline.data.save_json(NAME, {"by": "seline"})

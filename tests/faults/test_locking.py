@@ -62,9 +62,7 @@ def test_a_second_process_is_refused_naming_the_holder(tmp_path: Path) -> None:
         stop_holder(holder)
 
 
-def test_a_stopped_holder_keeps_the_lock_and_a_killed_one_releases_it(
-    tmp_path: Path,
-) -> None:
+def test_a_stopped_holder_keeps_the_lock_and_a_killed_one_releases_it(tmp_path: Path) -> None:
     holder = start_holder(tmp_path)
     holder.send_signal(signal.SIGSTOP)
     with pytest.raises(VolumeLocked):

@@ -196,9 +196,7 @@ async def test_another_volume_at_the_mount_point_is_never_changed(
         run("umount", str(volume.path))
 
 
-async def test_a_server_that_waits_for_its_mount_writes_nothing(
-    tmp_path: Path,
-) -> None:
+async def test_a_server_that_waits_for_its_mount_writes_nothing(tmp_path: Path) -> None:
     """V12: a platform may mount the volume after the server has started."""
     point = tmp_path / "volume"
     point.mkdir()
@@ -411,9 +409,7 @@ def test_a_file_or_link_in_place_of_a_directory_is_refused_and_not_followed(
         assert len(seline.data.backups(NAME)) == 2
 
 
-def test_a_link_that_replaces_backups_at_run_time_is_not_followed(
-    tmp_path: Path,
-) -> None:
+def test_a_link_that_replaces_backups_at_run_time_is_not_followed(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     with open_seline(directory, lock_wait_s=0) as seline:
         for number in range(3):
@@ -525,9 +521,7 @@ def test_a_document_without_read_permission_is_unreadable(tmp_path: Path) -> Non
         assert seline.data.load_json(NAME) == VALUE
 
 
-def test_foreign_files_count_in_usage_and_are_never_changed(
-    volume: SmallFilesystem,
-) -> None:
+def test_foreign_files_count_in_usage_and_are_never_changed(volume: SmallFilesystem) -> None:
     fill(volume.path)
     video = volume.path / "video.mp4"
     video.write_bytes(bytes(3 << 20))

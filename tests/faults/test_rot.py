@@ -36,12 +36,7 @@ from seline.domain.document import Json
 from seline.domain.job import JobRecord
 from seline.domain.pins import Pin
 from seline.domain.verdict import Verdict
-from seline.errors import (
-    DocumentUnreadable,
-    DocumentUnrecoverable,
-    Unauthorized,
-    UnsupportedFormat,
-)
+from seline.errors import DocumentUnreadable, DocumentUnrecoverable, Unauthorized, UnsupportedFormat
 from seline.http.routes import PREFIX
 from seline.library import Seline as AwaitedSeline
 from seline.operations import Operations

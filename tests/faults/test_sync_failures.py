@@ -32,13 +32,7 @@ import pytest
 
 from seline.blocking import DataManager, Seline
 from seline.domain.document import ABSENT, Json
-from seline.errors import (
-    OutcomeUnknown,
-    SelineError,
-    StorageError,
-    VolumeFailed,
-    VolumeFull,
-)
+from seline.errors import OutcomeUnknown, SelineError, StorageError, VolumeFailed, VolumeFull
 from seline.storage.volume import files
 from seline.storage.volume.reopen import REOPEN_EVERY_S
 from seline.storage.volume.writer import IDLE_AFTER_S
@@ -50,18 +44,7 @@ from tests.faults.powercut.trying import kind_of
 from tests.faults.small_filesystem import FailingDisk, failing_disk
 from tests.proof.figures import note
 from tests.proof.judge import Expected, Outcome, Values, expect, judge, read_values, stray
-from tests.proof.operations import (
-    DONE,
-    NEW,
-    OPERATIONS,
-    STILL,
-    A,
-    B,
-    C,
-    opened,
-    prepare,
-    value,
-)
+from tests.proof.operations import DONE, NEW, OPERATIONS, STILL, A, B, C, opened, prepare, value
 
 SUITE: Final = "failing syncs"
 NEXT: Final = "next.json"
@@ -191,9 +174,7 @@ ON_FAILING_DISK: Final = [name for name in OPERATIONS if name != "export to a fo
 """An export creates directories, and a directory that cannot be written aborts ext4's journal."""
 
 
-def test_a_second_sync_succeeds_although_the_disk_lost_the_bytes(
-    disk: FailingDisk,
-) -> None:
+def test_a_second_sync_succeeds_although_the_disk_lost_the_bytes(disk: FailingDisk) -> None:
     """Negative control: without this behaviour, the tests on a failing disk would prove nothing."""
     path = disk.filesystem.path / "plain"
     disk.fail_writes()
@@ -699,9 +680,7 @@ def test_the_next_start_makes_durable_what_a_failed_sync_left_in_doubt(
             assert syncs.unsynced == []
 
 
-def test_the_next_start_syncs_a_new_data_directory_whose_sync_failed(
-    tmp_path: Path,
-) -> None:
+def test_the_next_start_syncs_a_new_data_directory_whose_sync_failed(tmp_path: Path) -> None:
     volume = tmp_path / "volume" / "data"
     with watch_syncs(tmp_path) as syncs:
         syncs.fail("volume")

@@ -152,8 +152,7 @@ def test_a_volume_without_directory_sync_opens_and_names_the_missing_capability(
 
 
 @pytest.mark.parametrize(
-    ("release", "used"),
-    [("4.4.0", False), ("5.7.19-x", False), ("5.8.0", True), ("6.1", True)],
+    ("release", "used"), [("4.4.0", False), ("5.7.19-x", False), ("5.8.0", True), ("6.1", True)]
 )
 def test_syncfs_is_used_from_linux_5_8_on(
     release: str, used: bool, monkeypatch: pytest.MonkeyPatch

@@ -282,10 +282,7 @@ async def test_alerts_are_in_the_language_of_the_settings(
 
 
 async def test_metrics_count_alerts_by_severity_and_by_sink(tmp_path: Path) -> None:
-    async with (
-        listening(at_once=False) as dead,
-        running(tmp_path, dead) as place,
-    ):
+    async with listening(at_once=False) as dead, running(tmp_path, dead) as place:
         await place.recover()
         async with asyncio.timeout(LIMIT_S):
             while not (await place.sink("hook"))["waiting"]:
@@ -317,11 +314,7 @@ async def test_the_test_alert_has_the_outcome_of_each_sink(
         delivery["sink"]: (delivery["kind"], delivery["delivered"])
         for delivery in body["deliveries"]
     }
-    assert found == {
-        "log": ("log", True),
-        "hook": ("webhook", True),
-        "hook 2": ("webhook", False),
-    }
+    assert found == {"log": ("log", True), "hook": ("webhook", True), "hook 2": ("webhook", False)}
     details = [delivery["detail"] for delivery in body["deliveries"]]
     assert details == ["", "", "cannot connect: Connection refused"]
     assert "secret" not in json.dumps(body)

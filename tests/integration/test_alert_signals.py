@@ -475,9 +475,7 @@ async def test_the_recoveries_of_a_day_are_counted_and_notified_the_next_day(pla
     assert again.count == 5
 
 
-async def test_an_unrecoverable_document_is_alerted_until_it_is_served(
-    place: Place,
-) -> None:
+async def test_an_unrecoverable_document_is_alerted_until_it_is_served(place: Place) -> None:
     await place.save(versions=3)
     await place.restart()
     place.break_everything()
@@ -597,9 +595,7 @@ async def test_a_finding_of_an_earlier_verify_is_not_notified_again(place: Place
 # a blank save
 
 
-async def test_a_blank_save_is_notified_once_with_the_last_day_to_undo_it(
-    place: Place,
-) -> None:
+async def test_a_blank_save_is_notified_once_with_the_last_day_to_undo_it(place: Place) -> None:
     await place.save()
     await place.data.save_json(NAME, {})
 

@@ -650,10 +650,7 @@ async def test_a_refused_connection_is_named(session: aiohttp.ClientSession, kin
 
 @pytest.mark.parametrize("kind", SERVICES)
 async def test_an_unknown_host_is_named_without_its_name(
-    receiver: Receiver,
-    session: aiohttp.ClientSession,
-    kind: str,
-    monkeypatch: pytest.MonkeyPatch,
+    receiver: Receiver, session: aiohttp.ClientSession, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unknown(*_arguments: object, **_options: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -835,8 +832,7 @@ async def test_the_level_of_a_log_line_follows_the_severity(
 
 
 async def test_an_alert_with_line_breaks_is_one_log_line(
-    session: aiohttp.ClientSession,
-    log: pytest.LogCaptureFixture,
+    session: aiohttp.ClientSession, log: pytest.LogCaptureFixture
 ) -> None:
     [sink] = build_sinks([], session, a_source())
 

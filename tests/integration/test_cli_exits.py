@@ -122,9 +122,7 @@ def test_an_error_that_the_log_has_shown_is_not_repeated(
 
 
 @pytest.mark.parametrize("verb", verbs(front), ids=" ".join)
-def test_the_help_of_every_verb_has_examples_and_the_global_options(
-    verb: tuple[str, ...],
-) -> None:
+def test_the_help_of_every_verb_has_examples_and_the_global_options(verb: tuple[str, ...]) -> None:
     shown = CliRunner().invoke(front, [*verb, "--help"])
 
     assert shown.exit_code == 0

@@ -185,9 +185,7 @@ async def test_concurrent_field_updates_are_all_kept(seline: Seline) -> None:
     assert await seline.data.load_json(PROFILE) == {f"k{n}": n for n in range(160)}
 
 
-def test_an_update_function_may_load_but_not_wait_for_the_writer(
-    tmp_path: Path,
-) -> None:
+def test_an_update_function_may_load_but_not_wait_for_the_writer(tmp_path: Path) -> None:
     with blocking.open_seline(tmp_path, storage__settle_s=0) as seline:
         data = seline.data
         data.save_json("prices.json", {"p": 5})
@@ -277,9 +275,7 @@ async def test_an_edit_that_raises_changes_nothing_and_releases_the_document(
     assert await seline.data.load_json(PROFILE) == {"n": 1, "m": 2}
 
 
-async def test_an_edit_with_a_value_that_is_not_json_releases_the_document(
-    seline: Seline,
-) -> None:
+async def test_an_edit_with_a_value_that_is_not_json_releases_the_document(seline: Seline) -> None:
     with pytest.raises(NotSerializable):
         async with seline.data.edit(PROFILE) as profile:
             profile["bad"] = {1, 2}
@@ -335,9 +331,7 @@ async def test_an_expired_edit_cannot_overwrite_a_newer_save(tmp_path: Path) -> 
         assert await seline.data.load_json(PROFILE) == {"by": "newer save"}
 
 
-async def test_an_expired_edit_does_not_disturb_the_edit_after_it(
-    tmp_path: Path,
-) -> None:
+async def test_an_expired_edit_does_not_disturb_the_edit_after_it(tmp_path: Path) -> None:
     async with open_seline(tmp_path, storage__edit_limit_s=1) as seline:
 
         async def next_edit() -> None:
@@ -357,9 +351,7 @@ async def test_an_expired_edit_does_not_disturb_the_edit_after_it(
         assert await seline.data.load_json(PROFILE) == {"by": "next edit"}
 
 
-async def test_a_document_cannot_be_locked_while_a_change_of_it_is_queued(
-    seline: Seline,
-) -> None:
+async def test_a_document_cannot_be_locked_while_a_change_of_it_is_queued(seline: Seline) -> None:
     locks = seline.store.locks
     being_queued, held = threading.Event(), threading.Event()
     overtaken: list[bool] = []
@@ -406,9 +398,7 @@ async def test_a_transaction_loads_only_the_documents_it_names(seline: Seline) -
             change["../x.json"] = {}
 
 
-async def test_a_transaction_creates_assigned_documents_but_not_loaded_ones(
-    seline: Seline,
-) -> None:
+async def test_a_transaction_creates_assigned_documents_but_not_loaded_ones(seline: Seline) -> None:
     async with seline.data.transaction("assigned.json", "loaded.json", "again.json") as change:
         change["assigned.json"] = {}
         assert change["loaded.json"] == {}
@@ -560,9 +550,7 @@ async def test_shrink_and_lesson_deletion_pin_nothing(seline: Seline) -> None:
     assert seline.store.pins.pins() == ()
 
 
-async def test_a_second_blank_save_of_a_day_keeps_an_unpinned_backup(
-    seline: Seline,
-) -> None:
+async def test_a_second_blank_save_of_a_day_keeps_an_unpinned_backup(seline: Seline) -> None:
     await seline.data.save_json(PROFILE, LONG)
     await seline.data.save_json(PROFILE, {})
     await seline.data.save_json(PROFILE, {**LONG, "again": True}, backup=False)
@@ -573,9 +561,7 @@ async def test_a_second_blank_save_of_a_day_keeps_an_unpinned_backup(
     assert sum(backup.pinned for backup in backups) == 1
 
 
-async def test_blank_saves_keep_five_pins_and_release_the_oldest(
-    seline: Seline,
-) -> None:
+async def test_blank_saves_keep_five_pins_and_release_the_oldest(seline: Seline) -> None:
     names = [f"user_{number}.json" for number in range(7)]
     for name in names:
         await seline.data.save_json(name, LONG)
@@ -656,9 +642,7 @@ async def test_an_export_can_be_imported_completely(seline: Seline, tmp_path: Pa
     assert reexported["files"] == export["files"]
 
 
-async def test_a_replacing_import_deletes_a_document_saved_while_it_waited(
-    seline: Seline,
-) -> None:
+async def test_a_replacing_import_deletes_a_document_saved_while_it_waited(seline: Seline) -> None:
     data = seline.data
     await data.save_json("a.json", {"n": 1})
     entered, finish = asyncio.Event(), asyncio.Event()
@@ -839,9 +823,7 @@ async def test_a_failed_open_releases_the_volume(
         assert await seline.data.load_json(PROFILE) == {}
 
 
-async def test_health_warns_when_the_volume_will_be_full_within_two_weeks(
-    seline: Seline,
-) -> None:
+async def test_health_warns_when_the_volume_will_be_full_within_two_weeks(seline: Seline) -> None:
     for days, status in ((13.9, "warning"), (14.0, "ok")):
         report = await seline.operations.usage.measure()
         forecast = Forecast(days=days, earliest=1.0, latest=None, bytes_per_day=1)

@@ -112,9 +112,7 @@ async def test_a_destination_that_loses_bytes_fails_the_export(
             await super().put(export, file, data[:-1])
 
     export = Exporter(
-        seline.store,
-        [(Lossy("lossy", str(tmp_path / "nas")), 7)],
-        version=__version__,
+        seline.store, [(Lossy("lossy", str(tmp_path / "nas")), 7)], version=__version__
     )
     with pytest.raises(ExportFailed, match="does not give"):
         await export.run()
@@ -131,11 +129,7 @@ async def test_an_interrupted_export_is_ignored_and_deleted_later(
             await super().put(export, file, data)
 
     nas = tmp_path / "nas"
-    export = Exporter(
-        seline.store,
-        [(Interrupted("nas", str(nas)), 7)],
-        version=__version__,
-    )
+    export = Exporter(seline.store, [(Interrupted("nas", str(nas)), 7)], version=__version__)
     with pytest.raises(asyncio.CancelledError):
         await export.run()
     target = Folder("nas", str(nas))

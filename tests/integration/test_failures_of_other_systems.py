@@ -14,12 +14,7 @@ import aiohttp
 import pytest
 
 from seline import blocking, open_seline
-from seline.errors import (
-    DocumentUnrecoverable,
-    InvalidDocumentName,
-    NotSerializable,
-    VolumeFull,
-)
+from seline.errors import DocumentUnrecoverable, InvalidDocumentName, NotSerializable, VolumeFull
 from seline.http.routes import PREFIX
 from seline.library import Seline
 from seline.server import serving

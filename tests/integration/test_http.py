@@ -212,12 +212,7 @@ CODINGS = ("gzip", "GZIP", "deflate", "br", "zstd", "unknown", "identity, gzip")
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize("body", [b'{"a": 1}', gzip.compress(b'{"a": 1}')], ids=["plain", "gzip"])
 @pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("PUT", f"/documents/{NAME}"),
-        ("POST", "/import"),
-        ("POST", "/verify"),
-    ],
+    ("method", "path"), [("PUT", f"/documents/{NAME}"), ("POST", "/import"), ("POST", "/verify")]
 )
 async def test_a_body_with_a_content_coding_is_refused_after_authentication(
     client: Client,
@@ -557,9 +552,7 @@ async def test_a_port_in_use_is_reported_before_a_volume_in_use(
     assert "waiting for the volume" not in caplog.text
 
 
-async def test_every_mutating_request_is_audited(
-    tmp_path: Path,
-) -> None:
+async def test_every_mutating_request_is_audited(tmp_path: Path) -> None:
     async with serving(settings_for(tmp_path)) as running, aiohttp.ClientSession() as session:
         await running.acquired()
         client = Client(session, running.address)

@@ -183,8 +183,7 @@ def test_a_wrong_address_is_refused_with_how_one_begins(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url",
-    ["http://127.0.0.1:8080/x", "https://user:pass@hooks.example", "http://[::1]:80/a?b=c#d"],
+    "url", ["http://127.0.0.1:8080/x", "https://user:pass@hooks.example", "http://[::1]:80/a?b=c#d"]
 )
 def test_a_valid_address_is_kept_as_it_is(url: str) -> None:
     assert read_sinks([a_sink("webhook", url=url)])[0].url == url

@@ -164,10 +164,7 @@ DEFECTS: dict[str, list[Event]] = {
         acknowledged(3, 4, a="two"),
         read(5, 6, a="one"),
     ],
-    "an acknowledged first write is lost": [
-        acknowledged(1, 2, a="one"),
-        read(3, 4, a=None),
-    ],
+    "an acknowledged first write is lost": [acknowledged(1, 2, a="one"), read(3, 4, a=None)],
     "an acknowledged delete is lost": [
         acknowledged(1, 2, a="one"),
         acknowledged(3, 4, a=None),

@@ -8,12 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seline.domain.backup import Backup
-from seline.domain.retention import (
-    RetentionPlan,
-    RetentionPolicy,
-    plan_retention,
-    plan_shedding,
-)
+from seline.domain.retention import RetentionPlan, RetentionPolicy, plan_retention, plan_shedding
 from tests.unit.values import a_backup, backups_of_one
 
 COUNTED = ("sound", "unchecked")
@@ -106,9 +101,7 @@ def test_a_pinned_backup_does_not_change_the_plan_of_other_contents(
     assert pinned <= set(kept(result))
     if newest := newest_sound([b for b in own if b.name not in pinned], current_revision):
         alone = plan_retention(
-            [b for b in own if b.name not in pinned],
-            policy,
-            current_revision=current_revision,
+            [b for b in own if b.name not in pinned], policy, current_revision=current_revision
         )
         assert set(kept(alone)) - {newest.name} <= set(kept(result))
 

@@ -32,10 +32,7 @@ def test_an_existing_file_is_replaced_only_if_asked(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     path.write_bytes(b"old")
 
-    with (
-        pytest.raises(FileExistsError) as caught,
-        whole_file(str(path), replace=False) as file,
-    ):
+    with pytest.raises(FileExistsError) as caught, whole_file(str(path), replace=False) as file:
         file.write(b"new")
     assert caught.value.filename == str(path)
     assert path.read_bytes() == b"old"

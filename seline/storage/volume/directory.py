@@ -333,9 +333,7 @@ class VolumeDirectory:
             self._close_descriptors()
 
 
-def while_open(
-    method: Callable[Concatenate[Any, _P], _T],
-) -> Callable[Concatenate[Any, _P], _T]:
+def while_open(method: Callable[Concatenate[Any, _P], _T]) -> Callable[Concatenate[Any, _P], _T]:
     """Run a method of an object with a `volume` while that is kept open.
 
     It raises StoreClosed or ForkedStore.

@@ -60,10 +60,7 @@ class Writer:
     """Runs batches and tasks on its own thread, one after another."""
 
     def __init__(
-        self,
-        process: Callable[[Sequence[Pending]], None],
-        *,
-        idle: Callable[[], float | None],
+        self, process: Callable[[Sequence[Pending]], None], *, idle: Callable[[], float | None]
     ) -> None:
         """Start the thread.
 

@@ -15,14 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.faults.calls.trying import (
-    Flagged,
-    Prepared,
-    Tried,
-    broken_promises,
-    copied,
-    gathered,
-)
+from tests.faults.calls.trying import Flagged, Prepared, Tried, broken_promises, copied, gathered
 from tests.faults.powercut.promises import unhurried
 from tests.proof.judge import Outcome
 from tests.proof.operations import DONE

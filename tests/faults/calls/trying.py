@@ -212,7 +212,7 @@ LOOKS: Final[Mapping[str, Inspection]] = {
 it was closed, so it cannot keep it.
 """
 ALLOWED: Final[Mapping[str, Collection[str]]] = {
-    "adoption of a hand edit": (f"V4: {A}  is edited", SOUND_QUARANTINED),
+    "adoption of a hand edit": (f"V4: {A}  is edited", SOUND_QUARANTINED)
 }
 """An edit may be adopted later, and its file may be in quarantine."""
 

@@ -149,11 +149,7 @@ def _cut_again(
 ) -> Iterator[State]:
     """Yield the states after a cut in the start after a cut; a record must be completed."""
     for first in _with_and_without_record(states, count):
-        with (
-            _laid_out(first.tree, place) as volume,
-            recording(volume) as starting,
-            opened(volume),
-        ):
+        with _laid_out(first.tree, place) as volume, recording(volume) as starting, opened(volume):
             pass
         done = PROMISED if holds_a_record(first.tree) else first.acknowledged
         for cut in cuts(starting, cutting):
@@ -282,9 +278,7 @@ SEQUENCES: Final = (
     _of_steps("seven saves", *map(_save, range(10, 17))),
     _of_steps("transaction, then a save", Step(act=transaction), _save("newer")),
     _of_steps(
-        "transaction that deletes, then the same save again",
-        Step(act=_delete_and_change),
-        _save(2),
+        "transaction that deletes, then the same save again", Step(act=_delete_and_change), _save(2)
     ),
     _of_steps(
         "start after a crash, then a save",
@@ -293,9 +287,7 @@ SEQUENCES: Final = (
         before=OPERATIONS["start after a crash"].prepare,
     ),
     _of_steps(
-        "delete, then a save",
-        Step(act=lambda seline, _: seline.data.delete(A)),
-        _save("newer"),
+        "delete, then a save", Step(act=lambda seline, _: seline.data.delete(A)), _save("newer")
     ),
     _of_steps("save during an export", Step(act=_save_during_an_export)),
 )

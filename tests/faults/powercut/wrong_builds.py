@@ -217,10 +217,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "sync", "Syncer.sync_files", "transaction", number=2
     ),
     "staged files are not synced while the interpreter shuts down": _unsynced(
-        "sync",
-        "Syncer.sync_files",
-        "transaction, while the interpreter shuts down",
-        number=3,
+        "sync", "Syncer.sync_files", "transaction, while the interpreter shuts down", number=3
     ),
     "the file system is not synced where that stands for every file": _commit(
         "ExchangeCommitter._sync", "files.sync_filesystem", NOTHING, "save, synced as a whole"
@@ -308,21 +305,13 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "purge of a recovered document",
     ),
     "what a killed process renamed is not synced at the start": _opening(
-        "Replay._sync_names",
-        "files.touch_and_sync",
-        NOTHING,
-        KILLED_AFTER_THE_EXCHANGE,
+        "Replay._sync_names", "files.touch_and_sync", NOTHING, KILLED_AFTER_THE_EXCHANGE
     ),
     "a sync that changes something is none": _disk(
         "touch_and_sync", "sync", NOTHING, "start after a crash"
     ),
     "the record of a killed process is not made durable before it is rolled forward": _seldom(
-        _opening(
-            "Replay._rewrite_record",
-            "files.sync",
-            NOTHING,
-            RECORD_IN_DOUBT,
-        )
+        _opening("Replay._rewrite_record", "files.sync", NOTHING, RECORD_IN_DOUBT)
     ),
     "documents that were rolled forward are not synced": _opening(
         "Replay._complete", "files.touch_and_sync", NOTHING, "start after a crash"
@@ -370,10 +359,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "Syncer.make_durable", "self.sync_directories", NOTHING, COPIED_IN
     ),
     "the reopener does not try every directory": _opening(
-        "Replay._sync_names",
-        "files.touch_and_sync",
-        NOTHING,
-        "a directory that cannot be synced",
+        "Replay._sync_names", "files.touch_and_sync", NOTHING, "a directory that cannot be synced"
     ),
     "the reopener does not try the documents' directories once more": _needless(
         _row(

@@ -38,13 +38,7 @@ from seline.storage.volume.commit.overlay import Overlay
 from seline.storage.volume.commit.preserve import Preserver
 from seline.storage.volume.commit.record import RECORD_NAME, RecordEntry, encode_record
 from seline.storage.volume.commit.replay import Replay
-from seline.storage.volume.commit.staging import (
-    Published,
-    Refused,
-    Staged,
-    StagedFile,
-    Staging,
-)
+from seline.storage.volume.commit.staging import Published, Refused, Staged, StagedFile, Staging
 from seline.storage.volume.commit.sync import Syncer
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
