@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 
 from tests.faults.calls import injected
-from tests.faults.calls.builds import WAYS, WRONG_WHEN_A_CALL_FAILS
+from tests.faults.calls.builds import BUILDS, WAYS, WRONG_WHEN_A_CALL_FAILS
 from tests.faults.calls.trying import (
     ALSO_BUILT,
     Prepared,
@@ -24,6 +24,7 @@ from tests.faults.calls.trying import (
     attempt,
     attempt_all,
     attempt_some,
+    built,
     noted,
     prepared,
     prepared_by,
@@ -130,6 +131,12 @@ def test_no_call_that_the_kernel_refuses_breaks_a_guarantee(
     noted(SUITE, "refused by the kernel (strace)", tried, tmp_path, operations=len(parts))
     assert tried.flagged == []
     assert tried.count > 0
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_a_build_replaces_functions_that_exist(build: str) -> None:
+    with built(build):
+        pass
 
 
 @pytest.mark.prove

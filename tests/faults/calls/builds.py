@@ -80,13 +80,13 @@ def _trust_a_stale_index(patch: pytest.MonkeyPatch) -> None:
 
 
 def _notify_no_watcher_after_reopening(patch: pytest.MonkeyPatch) -> None:
-    def reopen(self: reopen.Reopener) -> None:
+    def reopen_unwatched(self: reopen.Reopener) -> None:
         with pytest.MonkeyPatch.context() as unwatched:
             unwatched.setattr(self.events, "changed", _nothing)
             real(self)
 
     real = reopen.Reopener._reopen
-    patch.setattr(reopen.Reopener, "_reopen", reopen)
+    patch.setattr(reopen.Reopener, "_reopen", reopen_unwatched)
 
 
 def _discard_the_record(patch: pytest.MonkeyPatch) -> None:
