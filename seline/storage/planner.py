@@ -7,8 +7,8 @@ V7  A change that fails, with any error, fails alone: the others are planned wit
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, TypeAlias
 
@@ -18,7 +18,7 @@ from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentKey, Json, check_space_name
 from seline.domain.verdict import Judged, Verdict
 from seline.errors import SelineError
-from seline.ports.store import Atom, Change, Current, Decision, Outcome, Put, Remove, Retain
+from seline.ports.store import Atom, Change, Current, Decision, Leave, Outcome, Put, Remove, Retain
 
 BATCH_ATOMS_MAX: Final = 512
 BATCH_BYTES_MAX: Final = 32 << 20
@@ -111,15 +111,15 @@ class _Draft:
     rested_on: bool = False
     decoded: Json | msgspec.UnsetType = msgspec.UNSET
 
-    def copy(self) -> "_Draft":
-        return _Draft(
-            self.found, self.content, self.failure, self.touched, self.backup, self.purge,
-            self.always, self.retain, self.rested_on, self.decoded,
-        )  # fmt: skip
-
-
-class _Split(Exception):
-    """The atom needs the changes before it to be published first."""
+    def publish(self) -> Publish:
+        return Publish(
+            found=self.found,
+            content=self.content,
+            backup=self.backup,
+            purge=self.purge,
+            always=self.always or not self.touched,
+            retain=self.retain,
+        )
 
 
 @dataclass(slots=True)
@@ -141,25 +141,27 @@ class Planner:
                 break
             try:
                 steps = self._take(atom)
-            except _Split:
-                assert taken, "an atom may change a document only once"
-                break
             except BaseException as refusal:  # noqa: BLE001  # a caller's function may raise anything
                 taken.append(refusal)
                 continue
+            if steps is None:
+                assert taken, "an atom may change a document only once"
+                break
             taken.append(steps)
             contents = (outcome.content for _, outcome in steps)
             bytes_brought += sum(content.size_bytes for content in contents if content)
             atomic = atomic or len({key for key, outcome in steps if outcome.changed}) > 1
-        publishes = tuple(_publishes(self._drafts.values()))
+        drafts = self._drafts.values()
+        publishes = tuple(draft.publish() for draft in drafts if _is_published(draft))
         return Plan(
             publishes=publishes,
             taken=tuple(taken),
             atomic=atomic and len(publishes) > 1,
-            rests_on=tuple(draft.found for draft in self._drafts.values() if draft.rested_on),
+            rests_on=tuple(draft.found for draft in drafts if draft.rested_on),
         )
 
-    def _take(self, atom: Atom) -> tuple[Step, ...]:
+    def _take(self, atom: Atom) -> tuple[Step, ...] | None:
+        """Plan an atom's changes; None if those before it must be published first."""
         trial: dict[DocumentKey, _Draft] = {}
         steps: list[Step] = []
         changes = deque(atom.changes)
@@ -167,9 +169,13 @@ class Planner:
             change = changes.popleft()
             draft = trial.get(change.key)
             if draft is None:
-                draft = trial[change.key] = self._draft(change.key).copy()
+                draft = trial[change.key] = replace(self._draft(change.key))
             decision = change.decide(self._current(draft))
-            steps.append(_apply(draft, change, decision))
+            if draft.touched and _must_be_first(draft, decision):
+                return None
+            changed = _apply(draft, change, decision)
+            outcome = Outcome(content=draft.content, changed=changed, answer=decision.answer)
+            steps.append((change.key, outcome))
             if isinstance(decision, (Put, Remove)):
                 changes.extend(decision.also)
         self._drafts.update(trial)
@@ -196,27 +202,35 @@ class Planner:
         )
 
 
-def _apply(draft: _Draft, change: Change, decision: Decision) -> Step:
+def _must_be_first(draft: _Draft, decision: Decision) -> bool:
+    """Whether no change of the document may be in the batch before this one."""
     if isinstance(decision, Put):
-        return _put(draft, change, decision)
-    if isinstance(decision, Remove):
-        return _remove(draft, change, decision)
-    return change.key, Outcome(content=draft.content, changed=False, answer=decision.answer)
+        needs_file = decision.alone or bool(decision.set_aside)
+        return needs_file and not _already(draft, decision.content)
+    return isinstance(decision, Remove)
 
 
-def _put(draft: _Draft, change: Change, put: Put) -> Step:
-    if _already(draft, put.content):
-        draft.rested_on = draft.rested_on or not draft.touched
-        return change.key, Outcome(content=draft.content, changed=False, answer=put.answer)
-    if (put.alone or put.set_aside) and draft.touched:
-        raise _Split
-    if put.set_aside:
-        draft.found = _useless(draft.found, put.set_aside)
-    draft.content, draft.decoded = put.content, put.decoded
-    draft.backup = draft.backup or put.backup
-    draft.always = put.always
-    _touch(draft, change)
-    return change.key, Outcome(content=put.content, changed=True, answer=put.answer)
+def _apply(draft: _Draft, change: Change, decision: Decision) -> bool:
+    """Apply a decision to the draft; return whether it changes the document."""
+    if isinstance(decision, Leave):
+        return False
+    if isinstance(decision, Put):
+        if _already(draft, decision.content):
+            draft.rested_on = draft.rested_on or not draft.touched
+            return False
+        if decision.set_aside:
+            draft.found = _useless(draft.found, decision.set_aside)
+        draft.content, draft.decoded = decision.content, decision.decoded
+        draft.backup = draft.backup or decision.backup
+        draft.always = decision.always
+    else:
+        draft.content, draft.decoded = None, msgspec.UNSET
+        draft.backup = draft.always = True
+        draft.purge = decision.purge
+    draft.failure = None
+    draft.touched = True
+    draft.retain = change.retain or draft.retain
+    return True
 
 
 def _useless(found: Found, why: str) -> Found:
@@ -234,43 +248,12 @@ def _already(draft: _Draft, content: Content) -> bool:
     return durable and before is not None and before.revision == content.revision
 
 
-def _remove(draft: _Draft, change: Change, remove: Remove) -> Step:
-    if draft.touched:
-        raise _Split
-    draft.content, draft.decoded = None, msgspec.UNSET
-    draft.backup = True
-    draft.always = True
-    draft.purge = remove.purge
-    _touch(draft, change)
-    return change.key, Outcome(content=None, changed=True, answer=remove.answer)
-
-
-def _touch(draft: _Draft, change: Change) -> None:
-    draft.failure = None
-    draft.touched = True
-    draft.retain = change.retain or draft.retain
-
-
-def _publishes(drafts: Iterable[_Draft]) -> Iterator[Publish]:
-    for draft in drafts:
-        found = draft.found
-        if not (draft.touched or found.repair):
-            continue
-        if not found.repair and not draft.purge and _same(found, draft.content):
-            continue
-        yield Publish(
-            found=found,
-            content=draft.content,
-            backup=draft.backup,
-            purge=draft.purge,
-            always=draft.always or not draft.touched,
-            retain=draft.retain,
-        )
-
-
-def _same(found: Found, content: Content | None) -> bool:
-    if found.judged.verdict not in (Verdict.SOUND, Verdict.MISSING):
-        return False
+def _is_published(draft: _Draft) -> bool:
+    found, content = draft.found, draft.content
+    if found.repair or not draft.touched:
+        return found.repair
+    if draft.purge or found.judged.verdict not in (Verdict.SOUND, Verdict.MISSING):
+        return True
     if found.content is None or content is None:
-        return found.content is content
-    return found.content.revision == content.revision
+        return found.content is not content
+    return found.content.revision != content.revision
