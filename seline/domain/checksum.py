@@ -52,9 +52,11 @@ def encode_checksum(checksum: Checksum) -> bytes:
     return _LAYOUT.pack(ATTRIBUTE_FORMAT, *checksum)
 
 
-def decode_checksum(attribute: bytes) -> Checksum | None:
+def decode_checksum(attribute: bytes | None) -> Checksum | None:
     """Return the checksum, None if Seline did not write the attribute. Raises NewerFormat."""
-    if attribute and attribute[0] > ATTRIBUTE_FORMAT and len(attribute) <= ATTRIBUTE_BYTES_MAX:
+    if not attribute:
+        return None
+    if attribute[0] > ATTRIBUTE_FORMAT and len(attribute) <= ATTRIBUTE_BYTES_MAX:
         raise NewerFormat(f"its checksum has format {attribute[0]}, of a newer Seline")
     if len(attribute) != _LAYOUT.size or attribute[0] != ATTRIBUTE_FORMAT:
         return None

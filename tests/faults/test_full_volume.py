@@ -505,7 +505,7 @@ def test_no_backup_is_discarded_when_space_was_freed_since_the_last_measurement(
         for number in range(4):
             seline.data.save_json("a.json", {"n": number})
         (tmp_path / "by hand").write_bytes(os.urandom(4 << 20))
-        store_of(seline).medium.disk_usage.usage(fresh=True)
+        store_of(seline).medium.batches.disk_usage.usage(fresh=True)
         (tmp_path / "by hand").unlink()
 
         seline.data.save_json("a.json", {"n": 4})

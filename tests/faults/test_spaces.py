@@ -146,7 +146,7 @@ def test_old_backups_of_every_space_make_room(
     for key in (KEY, BOTS):
         for number in range(4):
             save(store, key, {"n": number})
-    monkeypatch.setattr(store.medium.disk_usage, "usage", lambda **_: _full(store))
+    monkeypatch.setattr(store.medium.batches.disk_usage, "usage", lambda **_: _full(store))
 
     with pytest.raises(VolumeFull):
         save(store, DocumentKey(BOT, "more.json"), {"more": "x" * 5000})
@@ -155,7 +155,7 @@ def test_old_backups_of_every_space_make_room(
 
 
 def _full(store: VolumeStore) -> object:
-    usage = type(store.medium.disk_usage).usage(store.medium.disk_usage)
+    usage = type(store.medium.batches.disk_usage).usage(store.medium.disk_usage)
     return replace(usage, capacity_bytes=100, used_bytes=100, available_bytes=0)
 
 

@@ -152,7 +152,7 @@ async def test_an_export_names_the_broken_document_that_it_lacks(
     before = path.stat()
     path.write_bytes(b"\0" * before.st_size)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    seline.store.opened.current_documents.inspector._cache.clear()  # type: ignore[union-attr]
+    seline.store.opened.current_documents.inspector.cache.clear()  # type: ignore[union-attr]
     assert "it lacks bad.json" in await exporting(seline, tmp_path / "nas").run()
 
 

@@ -38,7 +38,7 @@ def _unpinned(_key: DocumentKey, backups: Sequence[Backup]) -> Sequence[Backup]:
     return backups
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Admission:
     """Admits batches, as long as the volume has room for them."""
 
@@ -46,8 +46,8 @@ class Admission:
     rotation: Rotation
     disk_usage: DiskUsage
     clock: Clock
-    documents_max: int
     events: Events
+    documents_max: int
     _documents: int = 0
     _mark_pinned: MarkPinned = _unpinned
     _shed_again_at: float = 0.0

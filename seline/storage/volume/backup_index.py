@@ -18,7 +18,7 @@ from seline.domain.backup import Backup, Stamp, next_stamp, parse_backup_name
 from seline.domain.checksum import NewerFormat, decode_checksum
 from seline.storage.volume import files
 from seline.storage.volume.directory import VolumeDirectory
-from seline.storage.volume.os_errors import named
+from seline.storage.volume.os_errors import named, raising
 
 _NOT_LISTED: Final = (-1, -1)
 
@@ -101,11 +101,14 @@ class BackupIndex:
         if stamp == self._listed_at:
             return
         found: dict[str, dict[str, Backup]] = {}
-        for name in self._names():
+        with raising(named, "Listing the backups"):
+            names = files.names(self._directory())
+        for name in names:
             parsed = parse_backup_name(name)
             if parsed is not None:
                 document, at = parsed
-                found.setdefault(document, {})[name] = self._old(document, name) or Backup(
+                old = self._by_document.get(document, {}).get(name)
+                found.setdefault(document, {})[name] = old or Backup(
                     name=name, document=document, stamp=at, size_bytes=-1, revision=None
                 )
         self._by_document = found
@@ -115,15 +118,6 @@ class BackupIndex:
             if all(backup.size_bytes >= 0 for backup in found.get(document, {}).values())
         }
         self._listed_at = stamp
-
-    def _names(self) -> list[str]:
-        try:
-            return files.names(self._directory())
-        except OSError as error:
-            raise named(error, "Listing the backups") from error
-
-    def _old(self, document: str, name: str) -> Backup | None:
-        return self._by_document.get(document, {}).get(name)
 
     def _learn(self, document: str) -> None:
         if document in self._known:
@@ -136,25 +130,13 @@ class BackupIndex:
 
     def _measured(self, backup: Backup) -> Backup:
         try:
-            descriptor = os.open(
-                backup.name,
-                os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
-                dir_fd=self._directory(),
-            )
-        except OSError:
-            return replace(backup, size_bytes=0)
-        try:
-            attribute = files.read_attribute(descriptor)
-            checksum = decode_checksum(attribute) if attribute is not None else None
-            return replace(
-                backup,
-                size_bytes=os.fstat(descriptor).st_size,
-                revision=checksum.revision if checksum else None,
-            )
+            with files.closing(files.open_to_read(self._directory(), backup.name)) as descriptor:
+                checksum = decode_checksum(files.read_attribute(descriptor))
+                size_bytes = os.fstat(descriptor).st_size
         except (OSError, NewerFormat):
             return replace(backup, size_bytes=0)
-        finally:
-            os.close(descriptor)
+        revision = checksum.revision if checksum else None
+        return replace(backup, size_bytes=size_bytes, revision=revision)
 
 
 class BackupIndexes:

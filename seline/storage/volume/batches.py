@@ -37,6 +37,7 @@ from seline.storage.volume.os_errors import (
 )
 from seline.storage.volume.reopen import REOPEN_EVERY_S, Reopener
 from seline.storage.volume.rotation import Rotation
+from seline.storage.volume.strict import verify_after_commit
 from seline.storage.volume.writer import Pending
 
 LOOKS_MAX: Final = 5
@@ -44,7 +45,7 @@ LOOKS_MAX: Final = 5
 _log = logging.getLogger("seline.storage")
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Batches:
     """Everything that happens on the writer's thread, which alone calls `process`."""
 
@@ -56,7 +57,7 @@ class Batches:
     events: Events
     admission: Admission
     reopener: Reopener
-    after_commit: Callable[[], None] | None = None
+    strict: bool
     _busy_since_s: float | None = None
     _counters: Counters = field(default_factory=Counters)
 
@@ -134,8 +135,8 @@ class Batches:
         except Exception as error:  # noqa: BLE001  # a defect of Seline's is reported to the callers
             self._refuse(taken, self.reopener.in_doubt(plan, _unforeseen(error)))
         else:
-            if self.after_commit is not None:
-                self.after_commit()
+            if self.strict:
+                verify_after_commit(self.committer, self.current_documents)
             self._answer(plan, taken, committed)
 
     def _look_again(self, taken: Sequence[Pending]) -> None:

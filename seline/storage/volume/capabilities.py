@@ -7,7 +7,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -179,21 +179,19 @@ def _try_exchange(directory: int) -> None:
 
 
 def _try_attribute(directory: int) -> None:
-    descriptor = os.open("probe-a", os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
-    try:
+    with _opened(directory) as descriptor:
         os.setxattr(descriptor, ATTRIBUTE, bytes(ATTRIBUTE_BYTES_MAX))
-    finally:
-        os.close(descriptor)
 
 
 def _kept_mtime_step_ns(directory: int) -> int:
     """Return the step of an mtime in ns; 1 if it is kept as it was set."""
-    descriptor = os.open("probe-a", os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
-    try:
+    with _opened(directory) as descriptor:
         os.utime(descriptor, ns=(_ODD_NS, _ODD_NS))
         return _mtime_step_ns(os.fstat(descriptor).st_mtime_ns)
-    finally:
-        os.close(descriptor)
+
+
+def _opened(directory: int) -> AbstractContextManager[int]:
+    return files.closing(os.open("probe-a", os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory))
 
 
 def _timestamp_step_s(directory: int) -> float:

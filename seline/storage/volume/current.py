@@ -25,7 +25,7 @@ from seline.storage.volume.backup_index import BackupIndexes
 from seline.storage.volume.inspect import Inspection, Inspector
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class CurrentDocuments:
     """The documents with what is remembered of them. Any thread may call it; it writes nothing."""
 

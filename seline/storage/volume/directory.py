@@ -28,7 +28,7 @@ from seline.errors import (
     VolumeReadOnly,
 )
 from seline.storage.volume import files
-from seline.storage.volume.os_errors import describe, named
+from seline.storage.volume.os_errors import describe, named, raising
 
 VOLUME_FORMAT: Final = 1
 HOLDER_NAME: Final = "server.json"
@@ -232,7 +232,7 @@ class VolumeDirectory:
         """Reopen the sub-directories that were replaced or removed under their names."""
         for name, inside, descriptor in self._subdirectories:
             try:
-                there = os.stat(name, dir_fd=inside, follow_symlinks=False)
+                there = files.status(inside, name)
             except OSError:
                 there = None
             if there is None or not os.path.samestat(there, os.fstat(descriptor)):
@@ -267,10 +267,8 @@ class VolumeDirectory:
         except OSError as error:
             raise named(error, f"Reading the volume's format in {self.path}") from error
         if not found:
-            try:
+            with raising(named, f"Writing the volume's format in {self.path}"):
                 self._write_small("format", f"{VOLUME_FORMAT}\n".encode(), durable=True)
-            except OSError as error:
-                raise named(error, f"Writing the volume's format in {self.path}") from error
         elif not found.isdigit() or int(found) > VOLUME_FORMAT:
             raise UnsupportedFormat(
                 f"The volume at {self.path} has format {found.decode(errors='replace')}; "

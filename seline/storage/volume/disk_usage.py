@@ -108,7 +108,7 @@ class DiskUsage:
     def has_reserve(self) -> bool:
         """Whether the reserve exists."""
         try:
-            os.stat(RESERVE_NAME, dir_fd=self._volume.seline, follow_symlinks=False)
+            files.status(self._volume.seline, RESERVE_NAME)
         except OSError:
             return False
         return True
@@ -144,7 +144,7 @@ def _sizes(directory: int) -> tuple[int, int]:
     json_bytes = other_bytes = 0
     for name in files.names(directory):
         try:
-            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            status = files.status(directory, name)
         except OSError:
             continue
         if not stat.S_ISREG(status.st_mode) or name == RESERVE_NAME:

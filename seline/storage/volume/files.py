@@ -10,7 +10,9 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from seline.domain.checksum import ATTRIBUTE
@@ -44,11 +46,11 @@ class FileIdentity(NamedTuple):
 
     def same_bytes(self, other: "FileIdentity") -> bool:
         """Whether at most the number of links differs."""
-        return (self.inode, self.mtime_ns, self.size_bytes) == (
-            other.inode,
-            other.mtime_ns,
-            other.size_bytes,
-        )
+        return self._replace(ctime_ns=0) == other._replace(ctime_ns=0)
+
+    @property
+    def updated_at(self) -> datetime:
+        return datetime.fromtimestamp(self.mtime_ns / 1e9, UTC)
 
 
 class RawFile(NamedTuple):
@@ -59,47 +61,54 @@ class RawFile(NamedTuple):
     identity: FileIdentity
 
 
-class NotARegularFile(OSError):
-    """The name is a symbolic link, directory, FIFO or device."""
-
-
 class StillChanging(OSError):
     """The file changed during every read."""
+
+
+def status(directory: int, name: str) -> os.stat_result:
+    """Return the status of a name; of the link itself, if it is a symbolic link."""
+    return os.stat(name, dir_fd=directory, follow_symlinks=False)
 
 
 def read_whole(directory: int, name: str, *, size_max: int) -> RawFile:
     """Read a regular file and its checksum attribute from one descriptor.
 
-    Raises FileNotFoundError for ENOENT only, NotARegularFile, StillChanging, OSError with EFBIG
-    beyond `size_max`, and any other OSError of the disk.
+    Raises FileNotFoundError for ENOENT only, StillChanging, an OSError without a number for another
+    kind of file or beyond `size_max` bytes, and any other OSError of the disk.
     """
     for _ in range(3):
-        descriptor = open_to_read(directory, name)
-        try:
+        with closing(open_to_read(directory, name)) as descriptor:
             before = FileIdentity.of(os.fstat(descriptor))
             if before.size_bytes > size_max:
-                raise OSError(errno.EFBIG, f"{before.size_bytes} bytes, {size_max} are allowed")
+                raise OSError(f"it has {before.size_bytes} bytes, {size_max} are allowed")
             data = _read_all(descriptor, before.size_bytes)
             attribute = read_attribute(descriptor)
             if FileIdentity.of(os.fstat(descriptor)).same_bytes(before) and len(data) == before[3]:
                 return RawFile(data, attribute, before)
-        finally:
-            os.close(descriptor)
     raise StillChanging(errno.EAGAIN, "it is being written just now")
 
 
+@contextmanager
+def closing(descriptor: int) -> Generator[int]:
+    """Close a descriptor when the block ends."""
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def open_to_read(directory: int, name: str) -> int:
-    """Open a regular file for reading. Raises NotARegularFile."""
+    """Open a regular file for reading. Raises an OSError without a number for another kind."""
     try:
         descriptor = os.open(name, _READ_FLAGS, dir_fd=directory)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise NotARegularFile(error.errno, "it is not a regular file") from error
+            raise OSError("it is not a regular file") from error
         raise
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
-    raise NotARegularFile(errno.EINVAL, "it is not a regular file")
+    raise OSError("it is not a regular file")
 
 
 def _read_all(descriptor: int, size_bytes: int) -> bytes:
@@ -133,7 +142,7 @@ def open_directory(path: str, *, inside: int | None = None) -> int:
 def is_directory(name: str, *, inside: int) -> bool:
     """Whether there is a directory of this name, not a symbolic link to one."""
     try:
-        return stat.S_ISDIR(os.stat(name, dir_fd=inside, follow_symlinks=False).st_mode)
+        return stat.S_ISDIR(status(inside, name).st_mode)
     except OSError:
         return False
 
@@ -143,11 +152,8 @@ def names(directory: int) -> list[str]:
 
     Two threads that list through one descriptor share its position, so each would miss names.
     """
-    own = os.open(".", _DIRECTORY_FLAGS, dir_fd=directory)
-    try:
+    with closing(os.open(".", _DIRECTORY_FLAGS, dir_fd=directory)) as own:
         return os.listdir(own)
-    finally:
-        os.close(own)
 
 
 def make_directory(name: str, inside: int) -> bool:
@@ -285,11 +291,9 @@ def drop_cached_pages(directory: int, name: str) -> None:
         descriptor = open_to_read(directory, name)
     except OSError:
         return
-    try:
+    with closing(descriptor):
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
 
 
 def sync_filesystem(descriptor: int) -> None:

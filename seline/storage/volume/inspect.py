@@ -1,12 +1,12 @@
 """Read and judge documents and backups, each from one descriptor."""
 
-import errno
 import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -17,6 +17,7 @@ from seline.domain.document import Content, DocumentKey, Revision
 from seline.domain.verdict import Judged, Verdict, judge
 from seline.storage.volume import files
 from seline.storage.volume.cache import Cache
+from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import FileIdentity
 from seline.storage.volume.os_errors import describe
@@ -35,62 +36,47 @@ class Inspection(msgspec.Struct, frozen=True):
 
     @property
     def updated_at(self) -> datetime | None:
-        if self.identity is None:
-            return None
-        return datetime.fromtimestamp(self.identity.mtime_ns / 1e9, UTC)
+        return self.identity and self.identity.updated_at
 
 
+@dataclass(slots=True, kw_only=True)
 class Inspector:
     """Reads and judges the files of one volume, and remembers sound contents.
 
     Any thread may call it. It writes nothing.
     """
 
-    def __init__(
-        self,
-        volume: VolumeDirectory,
-        *,
-        clock: Clock,
-        settle_s: float,
-        document_bytes_max: int,
-        cache_bytes_max: int,
-        checksums: bool,
-        fine_timestamps: bool,
-    ) -> None:
-        self._volume = volume
-        self._clock = clock
-        self._settle_s = settle_s
-        self._document_bytes_max = document_bytes_max
-        self._checksums = checksums
-        self._fine_timestamps = fine_timestamps
-        self._unsettled: dict[DocumentKey, tuple[FileIdentity, float]] = {}
-        self._edits: dict[DocumentKey, Content] = {}
-        self._cache = Cache(cache_bytes_max)
+    volume: VolumeDirectory
+    clock: Clock
+    settle_s: float
+    document_bytes_max: int
+    capabilities: Capabilities
+    cache: Cache
+    _unsettled: dict[DocumentKey, tuple[FileIdentity, float]] = field(default_factory=dict)
+    _edits: dict[DocumentKey, Content] = field(default_factory=dict)
 
     def peek(self, key: DocumentKey) -> Content | Verdict | None:
         """Return the remembered content if one stat shows that it is current, else None."""
         try:
-            status = os.stat(
-                key.name, dir_fd=self._volume.documents(key.space), follow_symlinks=False
-            )
+            status = files.status(self.volume.documents(key.space), key.name)
         except FileNotFoundError:
-            if self._cache.get(key) or key in self._edits:
+            if self.cache.get(key) or key in self._edits:
                 self.forget(key)  # an earlier content is no longer the last known one
             return Verdict.MISSING
         except OSError:
             return None
-        entry = self._cache.get(key)
+        entry = self.cache.get(key)
         if entry is None or entry[0] != (
             status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size,
         ):  # fmt: skip
             return None
-        if not self._fine_timestamps and time.time_ns() - status.st_ctime_ns < YOUNG_NS:
+        if not self.capabilities.fine_timestamps and time.time_ns() - status.st_ctime_ns < YOUNG_NS:
             return None
         return entry[1]
 
     def look(self, key: DocumentKey) -> Inspection:
         """Read and judge a document, and remember it if it is sound."""
-        inspection = self._see(key, self._volume.documents, key.name, self._settled)
+        inspection = self._see(key, self.volume.documents, key.name, self._settled)
         judged = inspection.judged
         if judged.verdict is Verdict.SOUND and inspection.identity and judged.content:
             self.remember(key, inspection.identity, judged.content)
@@ -100,13 +86,13 @@ class Inspector:
 
     def remember(self, key: DocumentKey, identity: FileIdentity, content: Content) -> None:
         """Remember the sound, current content of a document."""
-        self._cache.put(key, identity, content)
+        self.cache.put(key, identity, content)
         self._unsettled.pop(key, None)
         self._edits.pop(key, None)
 
     def forget(self, key: DocumentKey) -> None:
         """Remember that a document is gone."""
-        self._cache.drop(key)
+        self.cache.drop(key)
         self._unsettled.pop(key, None)
         self._edits.pop(key, None)
 
@@ -116,25 +102,25 @@ class Inspector:
 
     def last_known(self, key: DocumentKey) -> tuple[FileIdentity, Content] | None:
         """Return the last sound content that was read or committed, current or not."""
-        return self._cache.get(key)
+        return self.cache.get(key)
 
     def read_from_disk(self, key: DocumentKey, backup: str | None = None) -> None:
         """Make the next look at a document or backup read the disk, not the page cache."""
         if backup is not None:
-            self._drop_pages(self._volume.backups, key.space, backup)
+            self._drop_pages(self.volume.backups, key.space, backup)
             return
-        self._cache.expire(key)
-        self._drop_pages(self._volume.documents, key.space, key.name)
+        self.cache.expire(key)
+        self._drop_pages(self.volume.documents, key.space, key.name)
 
     def distrust(self, keys: Iterable[DocumentKey]) -> None:
         """Forget every remembered content, and read these documents from the disk."""
-        self._cache.clear()
+        self.cache.clear()
         for key in keys:
-            self._drop_pages(self._volume.documents, key.space, key.name)
+            self._drop_pages(self.volume.documents, key.space, key.name)
 
     def look_at_backup(self, key: DocumentKey, backup: str) -> Inspection:
         """Read and judge one backup of a document; it is not given time to settle."""
-        return self._see(key, self._volume.backups, backup, _at_rest)
+        return self._see(key, self.volume.backups, backup, _at_rest)
 
     def look_in(self, key: DocumentKey, directory: int) -> Inspection:
         """Read and judge a document in the directory of an export."""
@@ -142,26 +128,16 @@ class Inspector:
 
     def recorded(self, key: DocumentKey, descriptor: int) -> Revision | None:
         """Return the revision that an open file's checksum records; its bytes may differ."""
-        try:
-            checksum = _checksum(files.read_attribute(descriptor))
-        except NewerFormat:
-            return None
-        if checksum is None or checksum.name_hash != name_hash(key):
-            return None
-        return checksum.revision
+        checksum = _recorded(key, descriptor)
+        return checksum and checksum.revision
 
     def judge_in_pieces(self, key: DocumentKey, descriptor: int) -> bool:
         """Return whether an open file is sound, reading it in pieces."""
-        try:
-            checksum = _checksum(files.read_attribute(descriptor))
-        except NewerFormat:
-            return False
+        checksum = _recorded(key, descriptor)
         digest = hashlib.sha256()
         while piece := os.read(descriptor, files.READ_PIECE_BYTES):
             digest.update(piece)
-        if checksum is None or checksum.name_hash != name_hash(key):
-            return False
-        return checksum.digest == digest.digest()
+        return checksum is not None and checksum.digest == digest.digest()
 
     def _drop_pages(self, directory: Callable[[str], int], space: str, name: str) -> None:
         with suppress(FileNotFoundError):  # there is no such space
@@ -175,16 +151,16 @@ class Inspector:
         settled: Callable[[DocumentKey, FileIdentity], bool],
     ) -> Inspection:
         try:
-            raw = files.read_whole(directory(key.space), name, size_max=self._document_bytes_max)
+            raw = files.read_whole(directory(key.space), name, size_max=self.document_bytes_max)
         except FileNotFoundError:
             return Inspection(Judged(Verdict.MISSING), None)
         except files.StillChanging as error:
             return Inspection(Judged(Verdict.UNSETTLED, reason=str(error.strerror)), None)
         except OSError as error:
-            return Inspection(Judged(Verdict.UNREADABLE, reason=_reason(error)), None)
+            return Inspection(Judged(Verdict.UNREADABLE, reason=describe(error)), None)
         content = Content.of(raw.data)
         try:
-            recorded = _checksum(raw.attribute)
+            recorded = decode_checksum(raw.attribute)
         except NewerFormat as newer:
             return Inspection(Judged(Verdict.UNREADABLE, content, reason=str(newer)), raw.identity)
         judged = judge(
@@ -193,7 +169,7 @@ class Inspector:
             recorded,
             mtime_ns=raw.identity.mtime_ns,
             settled=settled(key, raw.identity),
-            checksums=self._checksums,
+            checksums=self.capabilities.checksums,
         )
         return Inspection(judged, raw.identity)
 
@@ -204,25 +180,22 @@ class Inspector:
         """
         if time.time_ns() - identity.ctime_ns > AT_REST_NS:
             return True
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         seen = self._unsettled.get(key)
         if seen is None or not seen[0].same_bytes(identity):
             self._unsettled[key] = (identity, now)
             return False
-        return now - seen[1] >= self._settle_s
+        return now - seen[1] >= self.settle_s
 
 
 def _at_rest(_key: DocumentKey, _identity: FileIdentity) -> bool:
     return True
 
 
-def _reason(error: OSError) -> str:
-    if isinstance(error, files.NotARegularFile):
-        return "it is not a regular file"
-    if error.errno == errno.EFBIG:
-        return f"it has {error.strerror}"
-    return describe(error)
-
-
-def _checksum(attribute: bytes | None) -> Checksum | None:
-    return None if attribute is None else decode_checksum(attribute)
+def _recorded(key: DocumentKey, descriptor: int) -> Checksum | None:
+    """Return the checksum of an open file, None if it has none of this document."""
+    try:
+        checksum = decode_checksum(files.read_attribute(descriptor))
+    except NewerFormat:
+        return None
+    return None if checksum is None or checksum.name_hash != name_hash(key) else checksum

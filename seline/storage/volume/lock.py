@@ -89,11 +89,8 @@ def _make_directories(path: str) -> None:
     parent = os.path.dirname(path)
     if parent != path:
         _make_directories(parent)
-    held = files.open_directory(parent)
-    try:
+    with files.closing(files.open_directory(parent)) as held:
         files.make_directory(os.path.basename(path), held)
-    finally:
-        os.close(held)
 
 
 def _wait_for_lock(

@@ -16,9 +16,7 @@ from seline.storage.volume.batches import Batches
 from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.current import CurrentDocuments, unreadable
 from seline.storage.volume.directory import VolumeDirectory, while_open
-from seline.storage.volume.disk_usage import DiskUsage
-from seline.storage.volume.events import Events
-from seline.storage.volume.os_errors import named
+from seline.storage.volume.os_errors import named, raising
 from seline.storage.volume.quarantine import list_quarantine, parse_aside_name
 from seline.storage.volume.writer import Writer
 
@@ -29,10 +27,8 @@ class VolumeMedium:
 
     volume: VolumeDirectory
     probed: Capabilities
-    disk_usage: DiskUsage
     current_documents: CurrentDocuments
     batches: Batches
-    events: Events
     writer: Writer
 
     @property
@@ -43,11 +39,11 @@ class VolumeMedium:
 
     @while_open
     def usage(self) -> Usage:
-        return self.disk_usage.usage()
+        return self.batches.disk_usage.usage()
 
     @while_open
     def has_reserve(self) -> bool:
-        return self.disk_usage.has_reserve()
+        return self.batches.disk_usage.has_reserve()
 
     @while_open
     def backup_count(self, space: str) -> int:
@@ -69,16 +65,14 @@ class VolumeMedium:
         return self.batches.counters(queued=self.writer.queued)
 
     def incidents(self) -> Sequence[Incident]:
-        return self.events.incidents()
+        return self.batches.events.incidents()
 
     # broken and raw files
 
     @while_open
     def quarantine(self) -> Sequence[QuarantineItem]:
-        try:
+        with raising(named, "Listing the quarantine"):
             return list_quarantine(self.volume)
-        except OSError as error:
-            raise named(error, "Listing the quarantine") from error
 
     @while_open
     def read_quarantine(self, item: str) -> bytes:

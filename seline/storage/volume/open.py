@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from seline.clock import Clock
@@ -11,8 +10,8 @@ from seline.errors import SelineError
 from seline.storage.volume.admission import Admission
 from seline.storage.volume.backup_index import BackupIndexes
 from seline.storage.volume.batches import Batches
+from seline.storage.volume.cache import Cache
 from seline.storage.volume.capabilities import Capabilities, probe
-from seline.storage.volume.commit.base import Committer
 from seline.storage.volume.commit.exchange_form import ExchangeCommitter
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
@@ -22,12 +21,11 @@ from seline.storage.volume.inspect import Inspector
 from seline.storage.volume.lock import hold
 from seline.storage.volume.medium import VolumeMedium
 from seline.storage.volume.mounts import wait_for_place
-from seline.storage.volume.os_errors import named
+from seline.storage.volume.os_errors import named, raising
 from seline.storage.volume.reopen import Reopener
 from seline.storage.volume.rotation import Rotation
 from seline.storage.volume.snapshots import Snapshots
 from seline.storage.volume.store import VolumeStore
-from seline.storage.volume.strict import verify_after_commit
 from seline.storage.volume.writer import Writer
 
 DEFAULT_LIMIT_MB: Final = 500
@@ -83,10 +81,8 @@ def open_volume(
         give_up=give_up,
     )
     try:
-        return _open(volume, options, clock)
-    except OSError as error:
-        volume.close()
-        raise named(error, f"Opening the volume at {options.data_dir}") from error
+        with raising(named, f"Opening the volume at {options.data_dir}"):
+            return _open(volume, options, clock)
     except BaseException:
         volume.close()
         raise
@@ -96,11 +92,22 @@ def _open(volume: VolumeDirectory, options: VolumeOptions, clock: Clock) -> Volu
     """Build the store's parts, recover from a crash, and start the writer."""
     capabilities = probe(volume)
     events = Events(clock)
-    disk_usage = _disk_usage(volume, options, capabilities)
-    current_documents = CurrentDocuments(
-        inspector=_inspector(volume, options, capabilities, clock),
-        backup_indexes=BackupIndexes(volume),
+    disk_usage = DiskUsage(
+        volume,
+        limit_bytes=_limit_bytes(options, capabilities),
+        reserve_percent=options.reserve_percent,
+        own_mount=capabilities.own_mount,
     )
+    inspector = Inspector(
+        volume=volume,
+        clock=clock,
+        settle_s=options.settle_s,
+        document_bytes_max=options.document_bytes_max,
+        capabilities=capabilities,
+        cache=Cache(options.cache_bytes_max),
+    )
+    backup_indexes = BackupIndexes(volume)
+    current_documents = CurrentDocuments(inspector, backup_indexes)
     snapshots = Snapshots(volume, current_documents)
     committer = ExchangeCommitter(
         volume=volume,
@@ -110,88 +117,22 @@ def _open(volume: VolumeDirectory, options: VolumeOptions, clock: Clock) -> Volu
         release_reserve=disk_usage.release_reserve,
         before_replacing=snapshots.before_replacing,
     )
-    batches = _batches(options, volume, clock, events, disk_usage, current_documents, committer)
+    rotation = Rotation(volume, inspector, backup_indexes, disk_usage.discarded)
+    admission = Admission(volume, rotation, disk_usage, clock, events, options.documents_max)
+    reopener = Reopener(volume, current_documents, committer, clock, events)
+    batches = Batches(
+        current_documents, committer, rotation, disk_usage, clock, events, admission, reopener,
+        options.strict,
+    )  # fmt: skip
     committer.recover(clock.now())
-    batches.admission.count_documents()
+    admission.count_documents()
     disk_usage.rebuild_reserve()
     writer = Writer(batches.process, idle=batches.idle)
-    medium = VolumeMedium(
-        volume, capabilities, disk_usage, current_documents, batches, events, writer
-    )
-    return VolumeStore(
-        volume=volume,
-        medium=medium,
-        clock=clock,
-        current_documents=current_documents,
-        snapshots=snapshots,
-        committer=committer,
-        batches=batches,
-        events=events,
-        writer=writer,
-    )
+    medium = VolumeMedium(volume, capabilities, current_documents, batches, writer)
+    return VolumeStore(volume, medium, clock, current_documents, snapshots, batches, writer)
 
 
-def _batches(
-    options: VolumeOptions,
-    volume: VolumeDirectory,
-    clock: Clock,
-    events: Events,
-    disk_usage: DiskUsage,
-    current_documents: CurrentDocuments,
-    committer: Committer,
-) -> Batches:
-    """Build what runs on the writer's thread."""
-    rotation = Rotation(volume, current_documents, freed=disk_usage.discarded)
-    check = partial(verify_after_commit, volume, committer, current_documents)
-    return Batches(
-        current_documents=current_documents,
-        committer=committer,
-        rotation=rotation,
-        disk_usage=disk_usage,
-        clock=clock,
-        events=events,
-        admission=Admission(
-            volume=volume,
-            rotation=rotation,
-            disk_usage=disk_usage,
-            clock=clock,
-            documents_max=options.documents_max,
-            events=events,
-        ),
-        reopener=Reopener(
-            volume=volume,
-            current_documents=current_documents,
-            committer=committer,
-            clock=clock,
-            events=events,
-        ),
-        after_commit=check if options.strict else None,
-    )
-
-
-def _disk_usage(
-    volume: VolumeDirectory, options: VolumeOptions, capabilities: Capabilities
-) -> DiskUsage:
-    limit_mb = options.limit_mb
-    if limit_mb is None and not capabilities.own_mount:
-        limit_mb = DEFAULT_LIMIT_MB
-    return DiskUsage(
-        volume,
-        limit_bytes=None if limit_mb is None else limit_mb << 20,
-        reserve_percent=options.reserve_percent,
-        own_mount=capabilities.own_mount,
-    )
-
-
-def _inspector(
-    volume: VolumeDirectory, options: VolumeOptions, capabilities: Capabilities, clock: Clock
-) -> Inspector:
-    return Inspector(
-        volume,
-        clock=clock,
-        settle_s=options.settle_s,
-        document_bytes_max=options.document_bytes_max,
-        cache_bytes_max=options.cache_bytes_max,
-        checksums=capabilities.checksums,
-        fine_timestamps=capabilities.fine_timestamps,
-    )
+def _limit_bytes(options: VolumeOptions, capabilities: Capabilities) -> int | None:
+    if options.limit_mb is not None:
+        return options.limit_mb << 20
+    return None if capabilities.own_mount else DEFAULT_LIMIT_MB << 20

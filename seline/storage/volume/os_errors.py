@@ -5,7 +5,8 @@ ENOSPC and EDQUOT become VolumeFull everywhere.
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from seline.errors import StorageError, VolumeFailed, VolumeFull, VolumeReadOnly
@@ -44,9 +45,18 @@ class InDoubt(CommitFailed):
     `committed`: the record is durable, so the batch will be completed.
     """
 
-    def __init__(self, error: OSError, doing: str, *, committed: bool) -> None:
+    def __init__(self, error: OSError, doing: str, *, committed: bool = False) -> None:
         super().__init__(error, doing)
         self.committed = committed
+
+
+@contextmanager
+def raising(as_error: Callable[[OSError, str], Exception], doing: str) -> Generator[None]:
+    """Raise `as_error(error, doing)` for an OSError of the block."""
+    try:
+        yield
+    except OSError as error:
+        raise as_error(error, doing) from error
 
 
 def named(error: OSError, doing: str) -> StorageError:

@@ -3,7 +3,6 @@
 All spaces share the directory. A later item has a later stamp, also if the clock was set back.
 """
 
-import os
 from datetime import datetime
 
 from seline.domain.backup import Stamp, backup_name, next_stamp, parse_backup_name
@@ -22,7 +21,7 @@ def list_quarantine(volume: VolumeDirectory) -> list[QuarantineItem]:
             continue
         document, stamp = parsed
         try:
-            status = os.stat(name, dir_fd=volume.quarantine, follow_symlinks=False)
+            status = files.status(volume.quarantine, name)
         except FileNotFoundError:
             continue
         item = QuarantineItem(
@@ -58,6 +57,16 @@ def free_aside_name(volume: VolumeDirectory, key: DocumentKey, now: datetime) ->
     parsed = map(parse_aside_name, files.names(volume.quarantine))
     stamps = [item[1] for item in parsed if item is not None and item[0] == document]
     return backup_name(document, next_stamp(max(stamps, default=None), now))
+
+
+def set_aside(
+    volume: VolumeDirectory, directory: int, name: str, key: DocumentKey, now: datetime
+) -> str:
+    """Move a file of a document to quarantine/, durably; return its name there."""
+    aside = free_aside_name(volume, key, now)
+    files.rename(directory, name, volume.quarantine, aside)
+    files.sync(volume.quarantine)
+    return aside
 
 
 def is_set_aside(volume: VolumeDirectory, key: DocumentKey, content: Content) -> bool:

@@ -28,7 +28,7 @@ REOPEN_EVERY_S: Final = 30.0
 _log = logging.getLogger("seline.storage")
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Reopener:
     """Whether writes are taken; `failure` is the error while they are not."""
 

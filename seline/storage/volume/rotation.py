@@ -7,6 +7,7 @@ V8  The newest sound backup of a document is never removed, and it is read and v
 
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -18,29 +19,26 @@ from seline.errors import StorageError, VolumeFailed
 from seline.ports.medium import QuarantineItem
 from seline.ports.store import Retain
 from seline.storage.volume import files
-from seline.storage.volume.current import CurrentDocuments
+from seline.storage.volume.backup_index import BackupIndexes
 from seline.storage.volume.directory import VolumeDirectory
+from seline.storage.volume.inspect import Inspector
 from seline.storage.volume.quarantine import aside_document, list_quarantine
 
 QUARANTINE_ITEMS_MAX: Final = 100
 QUARANTINE_BYTES_MAX: Final = 32 << 20
 
 
+@dataclass(slots=True)
 class Rotation:
-    """Discards backups and bounds the quarantine. Only the writer's thread comes here."""
+    """Discards backups and bounds the quarantine. Only the writer's thread comes here.
 
-    def __init__(
-        self,
-        volume: VolumeDirectory,
-        current_documents: CurrentDocuments,
-        *,
-        freed: Callable[[int], None],
-    ) -> None:
-        """Call `freed` with the size of each backup that was removed."""
-        self.volume = volume
-        self.inspector = current_documents.inspector
-        self.backup_indexes = current_documents.backup_indexes
-        self.freed = freed
+    `freed` is called with the size of each backup that was removed.
+    """
+
+    volume: VolumeDirectory
+    inspector: Inspector
+    backup_indexes: BackupIndexes
+    freed: Callable[[int], None]
 
     def rotate(
         self, key: DocumentKey, retain: Retain, *, just_made: Iterable[str] = ()

@@ -94,13 +94,10 @@ class VolumeSnapshot:
 
     def _remembered(self, key: DocumentKey, directory: int) -> Content | None:
         """Return the content that a broken file recorded; the document may be newer."""
-        descriptor = files.open_to_read(directory, key.name)
-        try:
+        with files.closing(files.open_to_read(directory, key.name)) as descriptor:
             if not FileIdentity.of(os.fstat(descriptor)).same_bytes(self.held[key.name]):
                 raise FileNotFoundError(key.name)
             revision = self.inspector.recorded(key, descriptor)
-        finally:
-            os.close(descriptor)
         return None if revision is None else self.snapshots.current_documents.recall(key, revision)
 
     def _pieces(
@@ -184,12 +181,9 @@ class Snapshots:
                 self._left.append(name)
 
     def _take_away(self, name: str) -> None:
-        directory = files.open_directory(name, inside=self._volume.exports)
-        try:
+        with files.closing(files.open_directory(name, inside=self._volume.exports)) as directory:
             for held in files.names(directory):
                 files.unlink(directory, held, missing_ok=True)
-        finally:
-            os.close(directory)
         os.rmdir(name, dir_fd=self._volume.exports)
 
     def _link(self, snapshot: VolumeSnapshot, key: DocumentKey) -> None:
@@ -201,7 +195,7 @@ class Snapshots:
         documents = self._volume.documents(key.space)
         identity = snapshot.held[key.name]
         try:
-            status = os.stat(key.name, dir_fd=documents, follow_symlinks=False)
+            status = files.status(documents, key.name)
             if not FileIdentity.of(status).same_bytes(identity):
                 return
             files.link(documents, key.name, snapshot.directory, key.name)
@@ -209,14 +203,11 @@ class Snapshots:
             return
         except OSError:
             raw = files.read_whole(documents, key.name, size_max=identity.size_bytes)
-            os.close(
-                files.stage(
-                    snapshot.directory, key.name, raw.data, raw.attribute, raw.identity.mtime_ns
-                )
-            )
-            snapshot.held[key.name] = FileIdentity.of(
-                os.stat(key.name, dir_fd=snapshot.directory, follow_symlinks=False)
-            )
+            mtime_ns = raw.identity.mtime_ns
+            with files.closing(
+                files.stage(snapshot.directory, key.name, raw.data, raw.attribute, mtime_ns)
+            ) as copy:
+                snapshot.held[key.name] = FileIdentity.of(os.fstat(copy))
         snapshot.linked.add(key.name)
 
 

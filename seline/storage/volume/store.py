@@ -7,9 +7,9 @@ from the disk. Changes go through the writer's queue.
 import os
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from msgspec import UNSET
 
@@ -22,17 +22,15 @@ from seline.errors import BackupNotFound, SelineError
 from seline.ports.store import Atom, Outcome, Retain, Snapshot
 from seline.storage.volume import files
 from seline.storage.volume.batches import Batches
-from seline.storage.volume.commit.base import Committer
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory, while_open
-from seline.storage.volume.events import Events
 from seline.storage.volume.files import FileIdentity
 from seline.storage.volume.medium import VolumeMedium
 from seline.storage.volume.snapshots import Snapshots, VolumeSnapshot
 from seline.storage.volume.writer import Writer
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(eq=False)
 class VolumeStore:
     """A `DocumentStore` of readable files in one directory. `open_volume` builds it."""
 
@@ -41,9 +39,7 @@ class VolumeStore:
     clock: Clock
     current_documents: CurrentDocuments
     snapshots: Snapshots
-    committer: Committer
     batches: Batches
-    events: Events
     writer: Writer
 
     # reading
@@ -53,7 +49,7 @@ class VolumeStore:
         found = self.current_documents.inspector.peek(key)
         if found is Verdict.MISSING:
             self.volume.check_usable()  # after a close the descriptor may be another directory's
-        held = self.committer.overlay.answer(key)
+        held = self.batches.committer.overlay.answer(key)
         if held is UNSET:
             return found
         return None if isinstance(held, SelineError) else held or Verdict.MISSING
@@ -61,7 +57,7 @@ class VolumeStore:
     @while_open
     def look(self, key: DocumentKey) -> tuple[Judged, datetime | None]:
         inspection = self.current_documents.inspector.look(key)
-        held = self.committer.overlay.answer(key)
+        held = self.batches.committer.overlay.answer(key)
         if held is UNSET:
             return inspection.judged, inspection.updated_at
         if isinstance(held, SelineError):
@@ -111,11 +107,11 @@ class VolumeStore:
         return self.writer.between(lambda: self._take_snapshot(space))
 
     def watch(self, watcher: Callable[[DocumentKey, Outcome], None]) -> Callable[[], None]:
-        return self.events.watch(watcher)
+        return self.batches.events.watch(watcher)
 
     def close(self) -> None:
         self.writer.close()
-        self.committer.close()
+        self.batches.committer.close()
         self.volume.close()
 
     # parts
@@ -124,7 +120,7 @@ class VolumeStore:
         known = self.peek(key)
         directory = self.volume.documents(key.space)
         try:
-            status = os.stat(key.name, dir_fd=directory, follow_symlinks=False)
+            status = files.status(directory, key.name)
         except OSError:
             return None
         if isinstance(known, Content):
@@ -135,7 +131,7 @@ class VolumeStore:
             name=key.name,
             revision=revision or None,
             size_bytes=status.st_size,
-            updated_at=datetime.fromtimestamp(status.st_mtime_ns / 1e9, UTC),
+            updated_at=FileIdentity.of(status).updated_at,
             verdict=verdict,
             backup_count=backup_count,
         )
@@ -153,15 +149,13 @@ class VolumeStore:
 
     def _take_snapshot(self, space: str) -> AbstractContextManager[Snapshot]:
         failure = self.batches.reopener.failure
-        if failure is not None and self.committer.overlay.keys:
+        if failure is not None and self.batches.committer.overlay.keys:
             raise failure  # the files may not be the current contents
         held: dict[str, FileIdentity] = {}
         for name in self.volume.document_names(space):
-            try:
-                directory = self.volume.documents(space)
-                held[name] = FileIdentity.of(os.stat(name, dir_fd=directory, follow_symlinks=False))
-            except FileNotFoundError:
-                continue
+            with suppress(FileNotFoundError):
+                status = files.status(self.volume.documents(space), name)
+                held[name] = FileIdentity.of(status)
         return _released(self.snapshots, self.snapshots.take(space, held, self.clock.now()))
 
 
@@ -176,15 +170,9 @@ def _released(snapshots: Snapshots, snapshot: VolumeSnapshot) -> Generator[Snaps
 def _recorded_revision(directory: int, name: str) -> Revision | None:
     """Return the revision in the file's checksum, without reading the bytes."""
     try:
-        descriptor = files.open_to_read(directory, name)
-    except OSError:
-        return None
-    try:
-        attribute = files.read_attribute(descriptor)
-        checksum = decode_checksum(attribute) if attribute is not None else None
-        same_mtime = checksum and checksum.mtime_ns == os.fstat(descriptor).st_mtime_ns
-        return checksum.revision if checksum and same_mtime else None
+        with files.closing(files.open_to_read(directory, name)) as descriptor:
+            checksum = decode_checksum(files.read_attribute(descriptor))
+            same_mtime = checksum and checksum.mtime_ns == os.fstat(descriptor).st_mtime_ns
     except (OSError, NewerFormat):
         return None
-    finally:
-        os.close(descriptor)
+    return checksum.revision if checksum and same_mtime else None

@@ -7,17 +7,15 @@ from seline.domain.document import DocumentKey
 from seline.domain.verdict import Verdict
 from seline.storage.volume.commit.base import Committer
 from seline.storage.volume.current import CurrentDocuments
-from seline.storage.volume.directory import VolumeDirectory
 
 DOCUMENTS_MAX = 200
 """Only so many documents of a space are verified, to bound the time."""
 
 
-def verify_after_commit(
-    volume: VolumeDirectory, committer: Committer, current_documents: CurrentDocuments
-) -> None:
+def verify_after_commit(committer: Committer, current_documents: CurrentDocuments) -> None:
     """Assert that the commit left no temporary file, and that backups are in order."""
     assert not (left := committer.leftovers()), f"a commit left {left}"
+    volume = current_documents.inspector.volume
     for space in volume.spaces:
         for name in volume.document_names(space)[:DOCUMENTS_MAX]:
             _verify(DocumentKey(space, name), current_documents)

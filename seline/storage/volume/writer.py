@@ -30,11 +30,11 @@ _log = logging.getLogger("seline.storage")
 Answer: TypeAlias = tuple[Outcome, ...]
 
 
-class _Promise(Future[Any]):
-    """A future that cannot be cancelled."""
-
-    def cancel(self) -> bool:
-        return False
+def _promise() -> Future[Any]:
+    """Return a future that cannot be cancelled, because it counts as running."""
+    future = Future[Any]()
+    future.set_running_or_notify_cancel()
+    return future
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class Pending:
     atom: Atom
     size_bytes: int
     looks: int = 0
-    future: Future[Answer] = field(default_factory=_Promise)
+    future: Future[Answer] = field(default_factory=_promise)
     queued_at_s: float = field(default_factory=time.monotonic)
 
 
@@ -53,7 +53,7 @@ class QueuedTask:
     """Work that runs between two batches."""
 
     work: Callable[[], Any]
-    future: Future[Any] = field(default_factory=_Promise)
+    future: Future[Any] = field(default_factory=_promise)
 
 
 class Writer:

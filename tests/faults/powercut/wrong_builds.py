@@ -277,7 +277,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         seldom=True,
     ),
     "quarantine/ is not synced after a move": _unsynced(
-        "preserve", "Preserver._move_aside", "recovery, its link refused"
+        "quarantine", "set_aside", "recovery, its link refused"
     ),
     "the copy of a hand edit is not synced": _unsynced(
         "preserve", "Preserver._back_up_edit", BEFORE_EXCHANGE
@@ -320,13 +320,13 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "replay", "Replay._roll_forward", "start after a crash, then a save"
     ),
     "quarantine/ is not synced after a broken record": _unsynced(
-        "replay", "Replay._set_record_aside", "start with a rotten record"
+        "quarantine", "set_aside", "start with a rotten record"
     ),
     ".seline/ is not synced after a broken record": _unsynced(
-        "replay", "Replay._set_record_aside", "start with a rotten record", number=2
+        "replay", "Replay._set_record_aside", "start with a rotten record"
     ),
     "quarantine/ is not synced after a leftover": _unsynced(
-        "replay", "Replay._move_aside", "start with an edit left in staging/, and a transaction"
+        "quarantine", "set_aside", "start with an edit left in staging/, and a transaction"
     ),
     "the copy of an edit before the start is not synced": _unsynced(
         "replay", "Replay._write_bytes", "start after a crash and an edit by hand"
@@ -576,7 +576,13 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     ),
     "everything parses": _row("verdict", "judge", "why_not_json", NOTHING, "a torn edit"),
     "no checksum is read": _inspector(
-        "_checksum", "decode_checksum", NOTHING, "a flipped document"
+        "Inspector._see", "decode_checksum", NOTHING, "a flipped document"
+    ),
+    "an export reads no checksum": _inspector(
+        "_recorded",
+        "decode_checksum",
+        NOTHING,
+        "an export of a flipped document that meets two saves",
     ),
     "a large document is exported unchecked": _inspector(
         "Inspector.judge_in_pieces",
@@ -584,23 +590,15 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         ALWAYS,
         "an export of a large flipped document",
     ),
-    "a large document of another name is exported as it is": _needless(
+    "an export takes the checksum of another document": _needless(
         _inspector(
-            "Inspector.judge_in_pieces",
-            "checksum.name_hash != name_hash(key)",
-            NEVER,
-            "an export of a large flipped document",
-        ),
-        "one with the checksum of another is taken for an edit, and exported all the same",
-    ),
-    "a checksum of another document says what was there": _needless(
-        _inspector(
-            "Inspector.recorded",
+            "_recorded",
             "checksum.name_hash != name_hash(key)",
             NEVER,
             "an export of a flipped document that meets two saves",
         ),
-        "what a digest names is looked for among the contents of this document alone",
+        "a document with another's checksum is exported as an edit, and a revision is looked for "
+        "among the contents of this document alone",
     ),
     "an export judges no document": _snapshots(
         "VolumeSnapshot._judged",
@@ -681,10 +679,10 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "believing(self.inspector.look_at_backup)",
         "a flipped document and backup",
     ),
-    "backups are not judged when a removal is made again": _opening(
-        "Replay.remove_again",
-        "self._inspector.look_at_backup",
-        "believing(self._inspector.look_at_backup)",
+    "backups are not judged when a removal is made again": _current_documents(
+        "CurrentDocuments.backups",
+        "self.inspector.look_at_backup",
+        "believing(self.inspector.look_at_backup)",
         "delete, the documents' directory fails to sync, then rot and the reopening",
     ),
     "backups are not judged in a rotation": _row(

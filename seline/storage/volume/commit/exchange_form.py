@@ -25,6 +25,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from seline.domain.document import Content, DocumentKey
@@ -43,7 +44,7 @@ from seline.storage.volume.commit.sync import Syncer
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import FileIdentity
-from seline.storage.volume.os_errors import InDoubt, StagingFailed
+from seline.storage.volume.os_errors import InDoubt, StagingFailed, raising
 
 SYNCFS_FILES_MIN: Final = 6
 """From this many staged files on, one sync of the whole file system is faster."""
@@ -69,14 +70,14 @@ class ExchangeCommitter:
         """
         self.overlay = Overlay()
         self._volume = volume
-        self._inspector = inspector = current_documents.inspector
+        self._inspector = current_documents.inspector
         self._backup_indexes = backup_indexes = current_documents.backup_indexes
         self._release_reserve = release_reserve
         self._before_replacing = before_replacing
         self._staging = Staging(volume, capabilities)
         self._syncer = Syncer(volume)
         self._preserver = Preserver(volume, self._staging, self._syncer, backup_indexes, report)
-        self._replay = Replay(volume, inspector, backup_indexes, report, capabilities=capabilities)
+        self._replay = Replay(volume, current_documents, report, capabilities)
 
     # the interface
 
@@ -136,13 +137,11 @@ class ExchangeCommitter:
 
     def _stage(self, publish: Publish, staged: list[Staged], now: datetime) -> None:
         preserver = self._preserver
-        try:
+        with raising(StagingFailed, f"Writing {publish.key.name}"):
             staged.append(self._staging.stage(publish))
             for keep in (preserver.keep_unsaved, preserver.keep_broken, preserver.keep_content):
                 staged[-1] = keep(staged[-1], now)
             self._before_replacing(publish.key)
-        except OSError as error:
-            raise StagingFailed(error, f"Writing {publish.key.name}") from error
 
     def _sync(self, staged: list[Staged]) -> None:
         descriptors = [descriptor for change in staged for descriptor in change.descriptors]
@@ -151,14 +150,12 @@ class ExchangeCommitter:
             and len(descriptors) >= SYNCFS_FILES_MIN
             and files.syncs_filesystems()
         )
-        try:
+        with raising(StagingFailed, "Syncing what was written"):
             if whole:
                 files.sync_filesystem(self._volume.top)
             else:
                 self._syncer.sync_files(descriptors)
             shelved = self._shelve(staged)
-        except OSError as error:
-            raise StagingFailed(error, "Syncing what was written") from error
         linked = {target for change in staged for target, _ in change.links}
         self._syncer.sync_directories(shelved if whole else linked, "Syncing the backups")
 
@@ -175,26 +172,18 @@ class ExchangeCommitter:
         """Write the record, the commit point of several documents."""
         self._syncer.sync_directories([self._volume.staging], "Syncing what was staged")
         seline, name = self._volume.seline, f"{RECORD_NAME}.new"
-        try:
+        with raising(StagingFailed, "Writing the journal"):
             files.unlink(seline, name, missing_ok=True)
             data = encode_record([_entry(change) for change in staged])
-            descriptor = files.stage(seline, name, data, None, time.time_ns())
-            try:
+            with files.closing(files.stage(seline, name, data, None, time.time_ns())) as descriptor:
                 files.sync(descriptor)
-            finally:
-                os.close(descriptor)
             files.rename(seline, name, seline, RECORD_NAME)
-        except OSError as error:
-            raise StagingFailed(error, "Writing the journal") from error
-        try:
+        with raising(InDoubt, "Syncing the journal"):
             files.sync(seline)
-        except OSError as error:
-            raise InDoubt(error, "Syncing the journal", committed=False) from error
 
     def _undo(self, staged: Sequence[Staged]) -> None:
         for change in staged:
-            for directory, name in change.names(self._volume.staging):
-                self._staging.remove(directory, name)
+            self._staging.remove_names(change)
         self._staging.remove(self._volume.seline, f"{RECORD_NAME}.new")
 
     # publish
@@ -216,33 +205,24 @@ class ExchangeCommitter:
 
     def _publish_one(self, staged: Staged, *, atomic: bool) -> Published | Refused:
         try:
-            return self._publish_with_reserve(staged, atomic=atomic)
+            return self._staging.publish(staged)
         except OSError as error:
-            if atomic:
-                raise InDoubt(error, f"Publishing {staged.key.name}", committed=True) from error
-            return Refused(staged=staged, error=error)
-
-    def _publish_with_reserve(self, staged: Staged, *, atomic: bool) -> Published:
-        try:
-            return self._staging.publish(staged)
-        except OSError:
-            if not (atomic and self._release_reserve()):
-                raise
-            return self._staging.publish(staged)
+            if not atomic:
+                return Refused(staged=staged, error=error)
+            with raising(partial(InDoubt, committed=True), f"Publishing {staged.key.name}"):
+                if not self._release_reserve():
+                    raise
+                return self._staging.publish(staged)
 
     def _sync_documents(self, staged: Sequence[Staged], *, committed: bool) -> None:
-        for directory in {self._volume.documents(change.key.space) for change in staged}:
-            try:
+        with raising(partial(InDoubt, committed=committed), "Syncing the documents"):
+            for directory in {self._volume.documents(change.key.space) for change in staged}:
                 files.sync(directory)
-            except OSError as error:
-                raise InDoubt(error, "Syncing the documents", committed=committed) from error
 
     def _forget_record(self) -> None:
-        try:
+        with raising(partial(InDoubt, committed=True), "Removing the journal's record"):
             files.unlink(self._volume.seline, RECORD_NAME)
             files.sync(self._volume.seline)
-        except OSError as error:
-            raise InDoubt(error, "Removing the journal's record", committed=True) from error
 
     # finish: everything is durable; a failure from here on is reported, not raised
 
@@ -268,19 +248,14 @@ class ExchangeCommitter:
         finished: list[Published | Refused] = []
         for change in changes:
             if isinstance(change, Refused):
-                self._take_back(change.staged)
+                self._staging.remove_names(change.staged)
+                self.overlay.release(change.staged.key)
                 finished.append(change)
                 continue
             for backup in change.backups:
                 self._backup_indexes.of(change.staged.key.space).added(backup)
             finished.append(self._preserver.dispose(change, now) if change.displaced else change)
         return finished
-
-    def _take_back(self, refused: Staged) -> None:
-        """Remove what was made for a change that the disk refused to publish."""
-        for directory, name in refused.names(self._volume.staging):
-            self._staging.remove(directory, name)
-        self.overlay.release(refused.key)
 
 
 def _as_found(found: Found) -> Publish:

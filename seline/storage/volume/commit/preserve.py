@@ -5,7 +5,6 @@ V4  Broken bytes go to quarantine/; only bytes that were judged sound become a b
 A hand edit made during the commit is displaced by it, and kept too.
 """
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,8 +29,8 @@ from seline.storage.volume.commit.staging import (
 )
 from seline.storage.volume.commit.sync import Syncer
 from seline.storage.volume.directory import VolumeDirectory
-from seline.storage.volume.os_errors import InDoubt, LookAgain, describe
-from seline.storage.volume.quarantine import free_aside_name, is_set_aside
+from seline.storage.volume.os_errors import InDoubt, LookAgain, describe, raising
+from seline.storage.volume.quarantine import free_aside_name, is_set_aside, set_aside
 
 
 @dataclass(slots=True)
@@ -123,11 +122,8 @@ class Preserver:
             return replace(staged, aside=True)
         target = self.volume.quarantine
         descriptor = files.stage(target, name, broken.data, None, time.time_ns())
-        with self.staging.removed_on_error(target, name):
-            try:
-                files.sync(descriptor)
-            finally:
-                os.close(descriptor)
+        with self.staging.removed_on_error(target, name), files.closing(descriptor):
+            files.sync(descriptor)
         return replace(staged, links=(*staged.links, (target, name)))
 
     def _next_backup(self, staged: Staged, content: Content, now: datetime) -> Backup:
@@ -181,10 +177,8 @@ class Preserver:
         return staged.aside or not is_judged(staged.found, self.volume.staging, change.displaced)
 
     def _sync_staging(self) -> None:
-        try:
+        with raising(InDoubt, "Syncing what was displaced"):
             files.sync(self.volume.staging)
-        except OSError as error:
-            raise InDoubt(error, "Syncing what was displaced", committed=False) from error
 
     def _dispose(self, change: Published, now: datetime) -> Published:
         staged = change.staged
@@ -207,9 +201,7 @@ class Preserver:
             self._move_aside(change, now)
 
     def _move_aside(self, change: Published, now: datetime) -> None:
-        aside = free_aside_name(self.volume, change.staged.key, now)
-        files.rename(self.volume.staging, change.displaced, self.volume.quarantine, aside)
-        files.sync(self.volume.quarantine)
+        set_aside(self.volume, self.volume.staging, change.displaced, change.staged.key, now)
 
     def _keep_edit(self, change: Published, now: datetime) -> Backup | None:
         """Keep a hand edit made during the save; return its backup, None if it is torn."""
@@ -238,10 +230,8 @@ class Preserver:
         target, index = self.volume.backups(key.space), self.backup_indexes.of(key.space)
         backup = next_backup(key, content, now, backup_index=index, after=change.backups)
         copy = self.staging.write(self.staging.free_name(), key, content)
-        try:
+        with files.closing(copy.descriptor):
             files.sync(copy.descriptor)
-        finally:
-            os.close(copy.descriptor)
         files.rename(staging, copy.name, target, backup.name)
         files.sync(target)
         files.unlink(staging, change.displaced)

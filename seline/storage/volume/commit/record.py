@@ -10,6 +10,8 @@ from typing import Final
 
 import msgspec
 
+from seline.domain.document import DocumentKey
+
 RECORD_NAME: Final = "journal"
 RECORD_FORMAT: Final = 1
 
@@ -23,16 +25,16 @@ class RecordEntry(msgspec.Struct, frozen=True, kw_only=True):
     before: str | None
     after: str | None
 
+    @property
+    def key(self) -> DocumentKey:
+        return DocumentKey(self.space, self.name)
+
 
 class TransactionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """All changes of one commit."""
 
     format: int
     entries: tuple[RecordEntry, ...]
-
-
-class BrokenRecord(ValueError):
-    """The record does not match its digest, or is no record."""
 
 
 def encode_record(entries: Sequence[RecordEntry]) -> bytes:
@@ -42,11 +44,11 @@ def encode_record(entries: Sequence[RecordEntry]) -> bytes:
 
 
 def decode_record(data: bytes) -> TransactionRecord:
-    """Return the record. Raises BrokenRecord."""
+    """Return the record. Raises ValueError if it does not match its digest, or is no record."""
     line, _, rest = data.partition(b"\n")
     if rest.strip() != hashlib.sha256(line).hexdigest().encode():
-        raise BrokenRecord("its digest does not match")
+        raise ValueError("its digest does not match")
     try:
         return msgspec.json.decode(line, type=TransactionRecord)
     except msgspec.MsgspecError as error:
-        raise BrokenRecord(str(error)) from error
+        raise ValueError(str(error)) from error

@@ -5,10 +5,10 @@ A crash in the middle of it changes nothing: the next run gives the same result.
 """
 
 import contextlib
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -21,60 +21,47 @@ from seline.domain.recovery import choose_backup
 from seline.domain.verdict import Verdict
 from seline.errors import UnsupportedFormat
 from seline.storage.volume import files
-from seline.storage.volume.backup_index import BackupIndexes
 from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.commit.record import (
     RECORD_FORMAT,
     RECORD_NAME,
-    BrokenRecord,
     RecordEntry,
     TransactionRecord,
     decode_record,
     encode_record,
 )
 from seline.storage.volume.commit.staging import next_backup
+from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
-from seline.storage.volume.inspect import Inspector
-from seline.storage.volume.os_errors import is_full, named
-from seline.storage.volume.quarantine import free_aside_name
+from seline.storage.volume.os_errors import is_full, named, raising
+from seline.storage.volume.quarantine import free_aside_name, set_aside
 
 _ANY_SIZE: Final = 1 << 40
 AGAIN: Final = "again"
 """The name in staging/ of a content that is published once more."""
 
 
+@dataclass(slots=True)
 class Replay:
     """Completes what a commit of the first form left unfinished on one volume."""
 
-    def __init__(
-        self,
-        volume: VolumeDirectory,
-        inspector: Inspector,
-        backup_indexes: BackupIndexes,
-        report: Callable[[Incident], None],
-        *,
-        capabilities: Capabilities,
-    ) -> None:
-        self._volume = volume
-        self._inspector = inspector
-        self._backup_indexes = backup_indexes
-        self._report = report
-        self._capabilities = capabilities
+    volume: VolumeDirectory
+    current_documents: CurrentDocuments
+    report: Callable[[Incident], None]
+    capabilities: Capabilities
 
     def run(self, now: datetime, *, again: bool = False) -> frozenset[DocumentKey]:
         """Sync all names, complete the record, then sweep; return the documents of the record.
 
         `again`: after a failed sync, not at start. Raises StorageError.
         """
-        try:
+        with raising(named, "Recovering the volume"):
             self._sync_names()
             completed = self._roll_forward(now, again=again)
             self._sweep_staging(now)
             if not again:  # snapshots in progress use the directories
                 self._sweep_exports()
             self._sweep_twins()
-        except OSError as error:
-            raise named(error, "Recovering the volume") from error
         return completed
 
     def _sync_names(self) -> None:
@@ -82,11 +69,11 @@ class Replay:
 
         The last rename of a killed process may be in the page cache only.
         """
-        for directory in self._volume.directories:
+        for directory in self.volume.directories:
             files.touch_and_sync(directory)
 
     def _roll_forward(self, now: datetime, *, again: bool) -> frozenset[DocumentKey]:
-        seline = self._volume.seline
+        seline = self.volume.seline
         files.unlink(seline, f"{RECORD_NAME}.new", missing_ok=True)
         try:
             data = files.read_whole(seline, RECORD_NAME, size_max=_ANY_SIZE).data
@@ -96,7 +83,7 @@ class Replay:
             data = encode_record(())  # the disk may still hold the last record: replace it
         try:
             record = decode_record(data)
-        except BrokenRecord as broken:
+        except ValueError as broken:
             self._set_record_aside(now, str(broken))
             return frozenset()
         if record.format > RECORD_FORMAT:
@@ -111,7 +98,7 @@ class Replay:
         else:
             files.unlink(seline, RECORD_NAME, missing_ok=True)
             files.sync(seline)
-        return frozenset(DocumentKey(entry.space, entry.name) for entry in record.entries)
+        return frozenset(entry.key for entry in record.entries)
 
     def _rewrite_record(self, data: bytes) -> None:
         """Write the record once more and sync it, before anything is published from it.
@@ -119,7 +106,7 @@ class Replay:
         After a kill or a failed sync it may be in the page cache only: a power cut would then leave
         a part of its documents published. Without space for a copy it is only synced.
         """
-        seline, name = self._volume.seline, f"{RECORD_NAME}.new"
+        seline, name = self.volume.seline, f"{RECORD_NAME}.new"
         try:
             self._write_bytes(seline, name, data, None, time.time_ns())
             files.rename(seline, name, seline, RECORD_NAME)
@@ -140,7 +127,7 @@ class Replay:
         return not self._is_in_place(entry)
 
     def _is_in_place(self, entry: RecordEntry) -> bool:
-        live = self._inspector.look(DocumentKey(entry.space, entry.name)).judged
+        live = self.current_documents.inspector.look(entry.key).judged
         if entry.after is None:
             return live.verdict is Verdict.MISSING and entry.before is not None
         return live.content is not None and live.content.revision == entry.after
@@ -161,17 +148,17 @@ class Replay:
         failed, and a second sync of the same file would prove nothing.
         """
         for entry in record.entries:
-            self._volume.open_space(entry.space)
+            self.volume.open_space(entry.space)
             if entry.after is None:
                 self._complete_removal(entry)
             else:
                 self._complete_put(entry, now)
         for space in {entry.space for entry in record.entries}:
-            files.touch_and_sync(self._volume.documents(space))
+            files.touch_and_sync(self.volume.documents(space))
 
     def _complete_put(self, entry: RecordEntry, now: datetime) -> None:
-        key = DocumentKey(entry.space, entry.name)
-        live = self._inspector.look(key).judged
+        key = entry.key
+        live = self.current_documents.inspector.look(key).judged
         staged = entry.staged
         if staged is None or not self._is_staged(entry):
             if live.content is None or live.content.revision != entry.after:
@@ -181,25 +168,25 @@ class Replay:
                 return
         elif live.content is not None and live.content.revision not in (entry.before, entry.after):
             self._keep_found(key, live.content, sound_json=live.rule.usable, now=now)
-        files.rename(self._volume.staging, staged, self._volume.documents(entry.space), entry.name)
+        files.rename(self.volume.staging, staged, self.volume.documents(entry.space), entry.name)
 
     def _stage_again(self, name: str, key: DocumentKey, content: Content) -> bool:
         """Write a content once more to staging/; return False if there is no space."""
-        files.unlink(self._volume.staging, name, missing_ok=True)
+        files.unlink(self.volume.staging, name, missing_ok=True)
         try:
-            self._write(self._volume.staging, name, key, content)
+            self._write(self.volume.staging, name, key, content)
         except OSError as error:
-            files.unlink(self._volume.staging, name, missing_ok=True)
+            files.unlink(self.volume.staging, name, missing_ok=True)
             if is_full(error):
                 return False
             raise
         return True
 
     def _complete_removal(self, entry: RecordEntry) -> None:
-        key = DocumentKey(entry.space, entry.name)
-        live = self._inspector.look(key).judged
+        key = entry.key
+        live = self.current_documents.inspector.look(key).judged
         if live.content is not None and live.content.revision == entry.before:
-            files.unlink(self._volume.documents(entry.space), entry.name, missing_ok=True)
+            files.unlink(self.volume.documents(entry.space), entry.name, missing_ok=True)
         elif live.verdict is Verdict.MISSING:
             self.remove_again(key)
 
@@ -209,10 +196,8 @@ class Replay:
         The removal may be in the page cache only, and the last sync of the directory may have
         failed. So its newest sound backup is published and removed; a crash leaves that content.
         """
-        staging, documents = self._volume.staging, self._volume.documents(key.space)
-        backups = self._backup_indexes.of(key.space).of(key.name)
-        judged = ((b, self._inspector.look_at_backup(key, b.name).judged) for b in backups)
-        chosen = choose_backup(judged, sound_only=True).chosen
+        staging, documents = self.volume.staging, self.volume.documents(key.space)
+        chosen = choose_backup(self.current_documents.backups(key), sound_only=True).chosen
         if chosen is not None and self._stage_again(AGAIN, key, chosen[1]):
             files.rename(staging, AGAIN, documents, key.name)
             files.unlink(documents, key.name, missing_ok=True)
@@ -224,7 +209,7 @@ class Replay:
 
     def _staged_revision(self, name: str) -> str | None:
         try:
-            raw = files.read_whole(self._volume.staging, name, size_max=_ANY_SIZE)
+            raw = files.read_whole(self.volume.staging, name, size_max=_ANY_SIZE)
         except FileNotFoundError:
             return None
         return Content.of(raw.data).revision
@@ -232,11 +217,10 @@ class Replay:
     def _set_record_aside(
         self, now: datetime, why: str, outcome: str = "may be there in part"
     ) -> None:
-        name = free_aside_name(self._volume, DocumentKey(SELINE, "journal.json"), now)
-        files.rename(self._volume.seline, RECORD_NAME, self._volume.quarantine, name)
-        files.sync(self._volume.quarantine)
-        files.sync(self._volume.seline)
-        self._report(
+        key = DocumentKey(SELINE, "journal.json")
+        name = set_aside(self.volume, self.volume.seline, RECORD_NAME, key, now)
+        files.sync(self.volume.seline)
+        self.report(
             Incident(
                 kind=IncidentKind.JOURNAL_BROKEN,
                 document="",
@@ -250,14 +234,14 @@ class Replay:
 
     def _sweep_staging(self, now: datetime) -> None:
         """Remove the files of unacknowledged commits; move other files to quarantine."""
-        for name in files.names(self._volume.staging):
+        for name in files.names(self.volume.staging):
             try:
-                raw = files.read_whole(self._volume.staging, name, size_max=_ANY_SIZE)
+                raw = files.read_whole(self.volume.staging, name, size_max=_ANY_SIZE)
             except OSError:
                 self._move_aside(name, now)
                 continue
             if self._is_ours(raw.attribute, raw.data):
-                files.unlink(self._volume.staging, name, missing_ok=True)
+                files.unlink(self.volume.staging, name, missing_ok=True)
             else:
                 self._move_aside(name, now)
 
@@ -267,10 +251,10 @@ class Replay:
         The checksum is set before the first byte. A file that parses and does not match it is a
         hand edit that a commit displaced.
         """
-        if not self._capabilities.checksums or not data.strip(b"\0"):
+        if not self.capabilities.checksums or not data.strip(b"\0"):
             return True
         try:
-            checksum = decode_checksum(attribute) if attribute is not None else None
+            checksum = decode_checksum(attribute)
         except NewerFormat:
             return False
         if checksum is None:
@@ -278,45 +262,44 @@ class Replay:
         return checksum.revision == Content.of(data).revision or why_not_json(data) is not None
 
     def _move_aside(self, name: str, now: datetime) -> None:
-        aside = free_aside_name(self._volume, DocumentKey(SELINE, "staging.json"), now)
-        files.rename(self._volume.staging, name, self._volume.quarantine, aside)
-        files.sync(self._volume.quarantine)
+        key = DocumentKey(SELINE, "staging.json")
+        set_aside(self.volume, self.volume.staging, name, key, now)
 
     def _sweep_exports(self) -> None:
-        for name in files.names(self._volume.exports):
+        for name in files.names(self.volume.exports):
             with contextlib.suppress(OSError):
-                files.unlink(self._volume.exports, name)  # a file of the probe
+                files.unlink(self.volume.exports, name)  # a file of the probe
                 continue
-            shutil.rmtree(name, ignore_errors=True, dir_fd=self._volume.exports)
+            shutil.rmtree(name, ignore_errors=True, dir_fd=self.volume.exports)
 
     def _sweep_twins(self) -> None:
         """Remove backups that are their document's own file: a crash came before the publish."""
-        for space in self._volume.spaces:
-            for document in self._backup_indexes.of(space).counts():
-                for backup in self._backup_indexes.of(space).of(document)[:1]:
+        for space in self.volume.spaces:
+            for document in self.current_documents.backup_indexes.of(space).counts():
+                for backup in self.current_documents.backup_indexes.of(space).of(document)[:1]:
                     self._sweep_twin(space, document, backup)
 
     def _sweep_twin(self, space: str, document: str, backup: Backup) -> None:
         try:
-            live = os.stat(document, dir_fd=self._volume.documents(space), follow_symlinks=False)
-            kept = os.stat(backup.name, dir_fd=self._volume.backups(space), follow_symlinks=False)
+            live = files.status(self.volume.documents(space), document)
+            kept = files.status(self.volume.backups(space), backup.name)
         except FileNotFoundError:
             return
         if (live.st_dev, live.st_ino) == (kept.st_dev, kept.st_ino):
-            files.unlink(self._volume.backups(space), backup.name, missing_ok=True)
-            self._backup_indexes.of(space).removed(backup)
+            files.unlink(self.volume.backups(space), backup.name, missing_ok=True)
+            self.current_documents.backup_indexes.of(space).removed(backup)
 
     def _keep_found(
         self, key: DocumentKey, content: Content, *, sound_json: bool, now: datetime
     ) -> None:
         """Keep a hand edit made between the crash and this start, before it is replaced."""
         if not sound_json:
-            aside = free_aside_name(self._volume, key, now)
-            self._keep_as(self._volume.quarantine, aside, key, content)
+            aside = free_aside_name(self.volume, key, now)
+            self._keep_as(self.volume.quarantine, aside, key, content)
             return
-        backup_index = self._backup_indexes.of(key.space)
+        backup_index = self.current_documents.backup_indexes.of(key.space)
         backup = next_backup(key, content, now, backup_index=backup_index, after=())
-        self._keep_as(self._volume.backups(key.space), backup.name, key, content)
+        self._keep_as(self.volume.backups(key.space), backup.name, key, content)
         backup_index.added(backup)
 
     def _keep_as(self, directory: int, name: str, key: DocumentKey, content: Content) -> None:
@@ -326,13 +309,10 @@ class Replay:
 
     def _write(self, directory: int, name: str, key: DocumentKey, content: Content) -> None:
         """Write a content under a new name, and sync it."""
-        self._write_bytes(directory, name, content.data, *self._capabilities.mark(key, content))
+        self._write_bytes(directory, name, content.data, *self.capabilities.mark(key, content))
 
     def _write_bytes(
         self, directory: int, name: str, data: bytes, attribute: bytes | None, mtime_ns: int
     ) -> None:
-        descriptor = files.stage(directory, name, data, attribute, mtime_ns)
-        try:
+        with files.closing(files.stage(directory, name, data, attribute, mtime_ns)) as descriptor:
             files.sync(descriptor)
-        finally:
-            os.close(descriptor)

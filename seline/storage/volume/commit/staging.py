@@ -217,6 +217,11 @@ class Staging:
         except OSError:
             self._kept.append((directory, name))
 
+    def remove_names(self, staged: Staged) -> None:
+        """Remove every name that was made for a change; never raises OSError."""
+        for directory, name in staged.names(self.volume.staging):
+            self.remove(directory, name)
+
     @contextlib.contextmanager
     def removed_on_error(self, directory: int, name: str) -> Generator[None]:
         """Remove a new name if the block raises."""

@@ -5,7 +5,6 @@ After a failed sync of a file another one proves nothing, so it is not repeated.
 """
 
 import contextlib
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from seline.storage.planner import Found
 from seline.storage.volume import files
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import FileIdentity
-from seline.storage.volume.os_errors import DirectoryFailed
+from seline.storage.volume.os_errors import DirectoryFailed, raising
 
 SYNC_THREADS: Final = 16
 
@@ -44,11 +43,9 @@ class Syncer:
         Raises DirectoryFailed.
         """
         unknown = [document for document in found if not self._is_known(document)]
-        try:
+        with raising(DirectoryFailed, "Syncing the document"):
             for document in unknown:
                 self.make_file_durable(document)
-        except OSError as error:
-            raise DirectoryFailed(error, "Syncing the document") from error
         spaces = {document.key.space for document in unknown}
         self.sync_directories(map(self.volume.documents, spaces), "Syncing the documents")
         for document in unknown:
@@ -63,14 +60,13 @@ class Syncer:
         if (refusal := self._refused.get(file)) is not None:
             raise refusal
         with contextlib.suppress(FileNotFoundError):  # it was just deleted
-            descriptor = files.open_to_read(self.volume.documents(found.key.space), found.key.name)
-            try:
-                files.sync(descriptor)
-            except OSError as error:
-                self._refused[file] = error
-                raise
-            finally:
-                os.close(descriptor)
+            directory = self.volume.documents(found.key.space)
+            with files.closing(files.open_to_read(directory, found.key.name)) as descriptor:
+                try:
+                    files.sync(descriptor)
+                except OSError as error:
+                    self._refused[file] = error
+                    raise
 
     def _is_known(self, found: Found) -> bool:
         """Whether this process wrote or synced the file; another program's copy is not synced."""
@@ -96,11 +92,9 @@ class Syncer:
 
     def sync_directories(self, directories: Iterable[int], doing: str) -> None:
         """Sync directories before anything in them is visible. Raises DirectoryFailed."""
-        for directory in directories:
-            try:
+        with raising(DirectoryFailed, doing):
+            for directory in directories:
                 files.sync(directory)
-            except OSError as error:
-                raise DirectoryFailed(error, doing) from error
 
     def close(self) -> None:
         """End the threads. Idempotent; no commit may follow."""
