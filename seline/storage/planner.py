@@ -8,7 +8,7 @@ V7  A change that fails, with any error, fails alone: the others are planned wit
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, TypeAlias
 
@@ -71,6 +71,8 @@ class Publish(msgspec.Struct, frozen=True, kw_only=True):
 
 Step: TypeAlias = tuple[DocumentKey, Outcome]
 """One planned change; its outcome is not durable yet, and names no backup."""
+JudgedBackups: TypeAlias = Callable[[DocumentKey], Iterator[tuple[Backup, Judged]]]
+"""Reads and judges a document's backups one by one, newest first."""
 Verdicts: TypeAlias = tuple[Step, ...] | BaseException
 
 
@@ -111,6 +113,18 @@ class _Draft:
     rested_on: bool = False
     decoded: Json | msgspec.UnsetType = msgspec.UNSET
 
+    def current(self, judged_backups: JudgedBackups, now: datetime) -> Current:
+        key = self.found.key
+        return Current(
+            key=key,
+            content=self.content,
+            failure=self.failure,
+            updated_at=now if self.touched else self.found.updated_at,
+            now=now,
+            backups=lambda: judged_backups(key),
+            decoded=self.decoded,
+        )
+
     def publish(self) -> Publish:
         return Publish(
             found=self.found,
@@ -122,84 +136,73 @@ class _Draft:
         )
 
 
-@dataclass(slots=True)
-class Planner:
-    """Plans atoms one after another. `look` is called once per document."""
+def plan_batch(
+    atoms: Sequence[Atom],
+    look: Callable[[DocumentKey], Found],
+    judged_backups: JudgedBackups,
+    now: datetime,
+) -> Plan:
+    """Plan as many of `atoms` as can commit together, the first one always.
 
-    look: Callable[[DocumentKey], Found]
-    judged_backups: Callable[[DocumentKey], Iterator[tuple[Backup, Judged]]]
-    now: datetime
-    _drafts: dict[DocumentKey, _Draft] = field(default_factory=dict[DocumentKey, _Draft])
+    `look` is called once per document.
+    """
+    taken: list[Verdicts] = []
+    drafts: dict[DocumentKey, _Draft] = {}
+    atomic = False
+    bytes_brought = 0
+    for atom in atoms[:BATCH_ATOMS_MAX]:
+        if taken and bytes_brought > BATCH_BYTES_MAX:
+            break
+        try:
+            steps = _take(atom, drafts, look, judged_backups, now)
+        except BaseException as refusal:  # noqa: BLE001  # a caller's function may raise anything
+            taken.append(refusal)
+            continue
+        if steps is None:
+            assert taken, "an atom may change a document only once"
+            break
+        taken.append(steps)
+        contents = (outcome.content for _, outcome in steps)
+        bytes_brought += sum(content.size_bytes for content in contents if content)
+        atomic = atomic or len({key for key, outcome in steps if outcome.changed}) > 1
+    publishes = tuple(draft.publish() for draft in drafts.values() if _is_published(draft))
+    return Plan(
+        publishes=publishes,
+        taken=tuple(taken),
+        atomic=atomic and len(publishes) > 1,
+        rests_on=tuple(draft.found for draft in drafts.values() if draft.rested_on),
+    )
 
-    def plan(self, atoms: Sequence[Atom]) -> Plan:
-        """Plan as many of `atoms` as can commit together, the first one always."""
-        taken: list[Verdicts] = []
-        atomic = False
-        bytes_brought = 0
-        for atom in atoms[:BATCH_ATOMS_MAX]:
-            if taken and bytes_brought > BATCH_BYTES_MAX:
-                break
-            try:
-                steps = self._take(atom)
-            except BaseException as refusal:  # noqa: BLE001  # a caller's function may raise anything
-                taken.append(refusal)
-                continue
-            if steps is None:
-                assert taken, "an atom may change a document only once"
-                break
-            taken.append(steps)
-            contents = (outcome.content for _, outcome in steps)
-            bytes_brought += sum(content.size_bytes for content in contents if content)
-            atomic = atomic or len({key for key, outcome in steps if outcome.changed}) > 1
-        drafts = self._drafts.values()
-        publishes = tuple(draft.publish() for draft in drafts if _is_published(draft))
-        return Plan(
-            publishes=publishes,
-            taken=tuple(taken),
-            atomic=atomic and len(publishes) > 1,
-            rests_on=tuple(draft.found for draft in drafts if draft.rested_on),
-        )
 
-    def _take(self, atom: Atom) -> tuple[Step, ...] | None:
-        """Plan an atom's changes; None if those before it must be published first."""
-        trial: dict[DocumentKey, _Draft] = {}
-        steps: list[Step] = []
-        changes = deque(atom.changes)
-        while changes:
-            change = changes.popleft()
-            draft = trial.get(change.key)
-            if draft is None:
-                draft = trial[change.key] = replace(self._draft(change.key))
-            decision = change.decide(self._current(draft))
-            if draft.touched and _must_be_first(draft, decision):
-                return None
-            changed = _apply(draft, change, decision)
-            outcome = Outcome(content=draft.content, changed=changed, answer=decision.answer)
-            steps.append((change.key, outcome))
-            if isinstance(decision, (Put, Remove)):
-                changes.extend(decision.also)
-        self._drafts.update(trial)
-        return tuple(steps)
-
-    def _draft(self, key: DocumentKey) -> _Draft:
-        draft = self._drafts.get(key)
-        if draft is None:
+def _take(
+    atom: Atom,
+    drafts: dict[DocumentKey, _Draft],
+    look: Callable[[DocumentKey], Found],
+    judged_backups: JudgedBackups,
+    now: datetime,
+) -> tuple[Step, ...] | None:
+    """Plan an atom's changes; None if those before it must be published first."""
+    trial: dict[DocumentKey, _Draft] = {}
+    steps: list[Step] = []
+    changes = deque(atom.changes)
+    while changes:
+        change = changes.popleft()
+        key = change.key
+        if key not in drafts:
             check_space_name(key.space)
-            found = self.look(key)
-            draft = self._drafts[key] = _Draft(found, found.content, found.failure)
-        return draft
-
-    def _current(self, draft: _Draft) -> Current:
-        key = draft.found.key
-        return Current(
-            key=key,
-            content=draft.content,
-            failure=draft.failure,
-            updated_at=self.now if draft.touched else draft.found.updated_at,
-            now=self.now,
-            backups=lambda: self.judged_backups(key),
-            decoded=draft.decoded,
-        )
+            found = look(key)
+            drafts[key] = _Draft(found, found.content, found.failure)
+        draft = trial.setdefault(key, replace(drafts[key]))
+        decision = change.decide(draft.current(judged_backups, now))
+        if draft.touched and _must_be_first(draft, decision):
+            return None
+        changed = _apply(draft, change, decision)
+        outcome = Outcome(content=draft.content, changed=changed, answer=decision.answer)
+        steps.append((key, outcome))
+        if isinstance(decision, (Put, Remove)):
+            changes.extend(decision.also)
+    drafts.update(trial)
+    return tuple(steps)
 
 
 def _must_be_first(draft: _Draft, decision: Decision) -> bool:

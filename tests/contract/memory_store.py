@@ -22,7 +22,7 @@ from seline.domain.verdict import Judged, Verdict
 from seline.errors import BackupNotFound, DocumentNotFound, SelineError, StoreClosed, VolumeFull
 from seline.ports.medium import Capability, MarkPinned, QuarantineItem, not_in_quarantine
 from seline.ports.store import Atom, Outcome, Retain, Snapshot
-from seline.storage.planner import Found, Planner, Publish, with_backups
+from seline.storage.planner import Found, Publish, plan_batch, with_backups
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class MemoryStore:
         future: Future[tuple[Outcome, ...]] = Future()
         future.set_running_or_notify_cancel()
         with self._lock:
-            plan = Planner(self._find, self._judged_backups, self._clock.now()).plan([atom])
+            plan = plan_batch([atom], self._find, self._judged_backups, self._clock.now())
             steps = plan.taken[0]
             try:
                 if isinstance(steps, BaseException):

@@ -16,7 +16,7 @@ from seline.manager import changes
 from seline.manager.changes import Decide
 from seline.manager.encoding import Encoding
 from seline.ports.store import Atom, Change, Current, Leave
-from seline.storage.planner import Found, Plan, Planner
+from seline.storage.planner import Found, Plan, plan_batch
 
 KEY = DocumentKey(BOT, "document.json")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -69,7 +69,7 @@ def planned(content: Content | None, verbs: list[Verb]) -> Plan:
     verdict = Verdict.MISSING if content is None else Verdict.SOUND
     found = Found(key=KEY, judged=Judged(verdict, content), content=content, updated_at=None)
     atoms = [Atom((Change(KEY, decide(verb)),)) for verb in verbs]
-    return Planner(lambda _: found, lambda _: iter(()), NOW).plan(atoms)
+    return plan_batch(atoms, lambda _: found, lambda _: iter(()), NOW)
 
 
 @given(verbs)
@@ -107,7 +107,6 @@ def test_a_function_that_alters_its_value_and_fails_leaves_nothing_behind() -> N
 @pytest.mark.parametrize(("size_bytes", "handed_on"), [(1_000, True), (100_000, False)])
 def test_a_batch_holds_no_large_value_beside_its_bytes(size_bytes: int, handed_on: bool) -> None:
     found = Found(key=KEY, judged=Judged(Verdict.MISSING), content=None, updated_at=None)
-    planner = Planner(lambda _: found, lambda _: iter(()), NOW)
     seen: list[bool] = []
 
     def look(current: Current) -> Leave:
@@ -115,6 +114,7 @@ def test_a_batch_holds_no_large_value_beside_its_bytes(size_bytes: int, handed_o
         return Leave()
 
     update = changes.update_field("text", "x" * size_bytes, ENCODING)
-    planner.plan([Atom((Change(KEY, decide),)) for decide in (update, look)])
+    atoms = [Atom((Change(KEY, decide),)) for decide in (update, look)]
+    plan_batch(atoms, lambda _: found, lambda _: iter(()), NOW)
 
     assert seen == [handed_on]

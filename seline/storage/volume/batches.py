@@ -19,7 +19,7 @@ from seline.domain.document import DocumentKey
 from seline.errors import OutcomeUnknown, SelineError, StorageError, VolumeBusy
 from seline.ports.futures import one_wakeup
 from seline.ports.store import Retain
-from seline.storage.planner import Plan, Planner, Publish, with_backups
+from seline.storage.planner import Plan, Publish, Step, plan_batch, with_backups
 from seline.storage.volume import files
 from seline.storage.volume.admission import Admission
 from seline.storage.volume.commit.base import Committed, Committer
@@ -74,9 +74,8 @@ class Batches:
                 return
             now = self.clock.now()
             atoms = [pending.atom for pending in rest]
-            plan = Planner(self.current_documents.find, self.current_documents.backups, now).plan(
-                atoms
-            )
+            documents = self.current_documents
+            plan = plan_batch(atoms, documents.find, documents.backups, now)
             taken, rest = rest[: len(plan.taken)], rest[len(plan.taken) :]
             self._run(plan, taken, now)
 
@@ -164,14 +163,14 @@ class Batches:
             self._busy_since_s = None
 
     def _commit_or_make_room(self, plan: Plan, now: datetime) -> Committed:
-        ways = self.admission.ways_to_make_room(plan)
+        ways = iter(self.admission.ways_to_make_room(plan))
         while True:
             try:
                 return self.committer.commit(plan, now=now)
             except StagingFailed as error:
                 if not is_full(error.error):
                     self.events.disk_error(error.error, error.doing)
-                elif _first_that_works(ways):
+                elif any(made_room() for made_room in ways):  # each is tried once
                     continue
                 raise named(error.error, error.doing) from error
 
@@ -197,7 +196,7 @@ class Batches:
             self._quietly(lambda: self.rotation.rotate(publish.key, retain, just_made=names))
 
     def _erase(self, key: DocumentKey, committed: Committed) -> None:
-        """Erase a purged document's backups and quarantine; return what the disk kept."""
+        """Erase a purged document's backups and quarantine, and note what the disk kept."""
         try:
             self.rotation.purge(key)
         except (OSError, StorageError) as error:
@@ -214,28 +213,27 @@ class Batches:
     def _answer(self, plan: Plan, taken: Sequence[Pending], committed: Committed) -> None:
         self._counters.batches += bool(plan.publishes)
         with one_wakeup():
-            self._settle(plan, taken, committed)
+            for pending, steps in zip(taken, plan.taken, strict=True):
+                if isinstance(steps, BaseException):
+                    self._refuse([pending], steps)
+                else:
+                    self._settle(pending, steps, committed)
 
-    def _settle(self, plan: Plan, taken: Sequence[Pending], committed: Committed) -> None:
-        now_s = time.monotonic()
-        for pending, steps in zip(taken, plan.taken, strict=True):
-            if isinstance(steps, BaseException):
-                self._refuse([pending], steps)
-                continue
-            refusals = [committed.refused[key] for key, _ in steps if key in committed.refused]
-            if refusals:
-                self._refuse([pending], named(refusals[0], "Publishing"))
-                continue
-            outcomes = with_backups(steps, committed.backups)
-            for (key, _), outcome in zip(steps, outcomes, strict=True):
-                if outcome.changed:
-                    self._counters.answered(now_s - pending.queued_at_s)
-                    self.events.changed(key, outcome)
-            unerased = [key for key, _ in steps if key in committed.unerased]
-            if unerased:
-                self._refuse([pending], _half_purged(unerased[0], committed))
-            else:
-                pending.future.set_result(outcomes)
+    def _settle(self, pending: Pending, steps: Sequence[Step], committed: Committed) -> None:
+        for key, _ in steps:
+            if key in committed.refused:
+                self._refuse([pending], named(committed.refused[key], "Publishing"))
+                return
+        outcomes = with_backups(steps, committed.backups)
+        for (key, _), outcome in zip(steps, outcomes, strict=True):
+            if outcome.changed:
+                self._counters.answered(time.monotonic() - pending.queued_at_s)
+                self.events.changed(key, outcome)
+        for key, _ in steps:
+            if key in committed.unerased:
+                self._refuse([pending], _half_purged(key, committed))
+                return
+        pending.future.set_result(outcomes)
 
     def _refuse(self, waiting: Sequence[Pending], error: BaseException) -> None:
         self._counters.refuse(error, len(waiting))
@@ -256,11 +254,3 @@ def _half_purged(key: DocumentKey, committed: Committed) -> OutcomeUnknown:
         f"bytes: {committed.unerased[key]}.",
         hint=f"Purge it again to erase the rest: `seline delete {key.name} --purge`.",
     )
-
-
-def _first_that_works(ways: list[Callable[[], bool]]) -> bool:
-    """Try each way to make room once, in order; return whether one has made some."""
-    while ways:
-        if ways.pop(0)():
-            return True
-    return False

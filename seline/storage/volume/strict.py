@@ -18,13 +18,7 @@ def verify_after_commit(committer: Committer, current_documents: CurrentDocument
     volume = current_documents.inspector.volume
     for space in volume.spaces:
         for name in volume.document_names(space)[:DOCUMENTS_MAX]:
-            _verify(DocumentKey(space, name), current_documents)
-
-
-def _verify(key: DocumentKey, current_documents: CurrentDocuments) -> None:
-    found = current_documents.find(key)
-    if found.judged.verdict is not Verdict.SOUND or found.content is None:
-        return
-    backups = current_documents.backup_indexes.of(key.space).of(key.name)
-    stamps = [backup.stamp for backup in backups]
-    assert stamps == sorted(stamps, reverse=True), f"{key.name}: backups out of order"
+            if current_documents.find(DocumentKey(space, name)).judged.verdict is Verdict.SOUND:
+                backups = current_documents.backup_indexes.of(space).of(name)
+                stamps = [backup.stamp for backup in backups]
+                assert stamps == sorted(stamps, reverse=True), f"{name}: backups out of order"
