@@ -22,7 +22,7 @@ from seline.errors import UnsupportedFormat, VolumeFull
 from seline.operations import Operations, usage
 from seline.outbound import heartbeat as heartbeats
 from seline.server import Serving, alone, serving
-from seline.storage.volume import mounts
+from seline.storage.volume import lock, mounts
 from tests.integration.test_alert_sinks import Answer, Receiver, listening
 from tests.integration.test_http import Client, settings_for
 from tests.integration.test_metrics import scraped
@@ -366,7 +366,7 @@ async def test_a_missing_mount_is_alerted_while_the_server_waits_for_it(
 ) -> None:
     there: list[mounts.Mount | None] = [None]
     monkeypatch.setattr(mounts, "mount_of", lambda _path: there[0])
-    monkeypatch.setattr(mounts, "POLL_S", 0.01)
+    monkeypatch.setattr(lock, "POLL_S", 0.01)
     async with waiting(tmp_path, receiver, storage__require_mount=True) as place:
         [alert] = await until(lambda: received(receiver, "wrong_mount"))
         acquiring = asyncio.create_task(place.server.acquired())
@@ -388,7 +388,7 @@ async def test_a_server_that_waits_for_its_volume_stops_at_once(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mounts, "mount_of", lambda _path: None)
-    monkeypatch.setattr(mounts, "POLL_S", 0.01)
+    monkeypatch.setattr(lock, "POLL_S", 0.01)
     async with waiting(tmp_path, receiver, storage__require_mount=True) as place:
         await until(lambda: received(receiver, "wrong_mount"))
         async with asyncio.timeout(3):

@@ -9,6 +9,7 @@ import os
 import stat
 import threading
 import time
+from dataclasses import dataclass, field
 from typing import Final
 
 from seline.domain.document import BOT, SELINE
@@ -24,27 +25,22 @@ BLOCK_BYTES: Final = 4096
 _WALK_EVERY_S: Final = 60.0
 
 
+@dataclass(kw_only=True)
 class DiskUsage:
     """Measures one volume. Any thread may call `usage`."""
 
-    def __init__(
-        self,
-        volume: VolumeDirectory,
-        *,
-        limit_bytes: int | None,
-        reserve_percent: float,
-        own_mount: bool,
-    ) -> None:
-        self._volume = volume
-        self._limit_bytes = limit_bytes
-        self._reserve_percent = reserve_percent
-        self._own_mount = own_mount
-        self._lock = threading.Lock()
-        self._walked_at = float("-inf")
-        self._documents_bytes = 0
-        self._backups_bytes = 0
-        self._files_bytes = 0
-        self._status = os.fstatvfs(volume.top)
+    volume: VolumeDirectory
+    limit_bytes: int | None
+    reserve_percent: float
+    own_mount: bool
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _walked_at: float = float("-inf")
+    _documents_bytes: int = 0
+    _backups_bytes: int = 0
+    _files_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self._status = os.fstatvfs(self.volume.top)
 
     def usage(self, *, fresh: bool = False) -> Usage:
         """Return the usage; the file sizes are at most a minute old, or measured now if `fresh`.
@@ -56,7 +52,7 @@ class DiskUsage:
                 with contextlib.suppress(OSError):
                     self._walk()
             with contextlib.suppress(OSError):
-                self._status = os.fstatvfs(self._volume.top)
+                self._status = os.fstatvfs(self.volume.top)
             status, unit = self._status, self._status.f_frsize
             return Usage(
                 capacity_bytes=status.f_blocks * unit,
@@ -67,8 +63,8 @@ class DiskUsage:
                 backups_bytes=self._backups_bytes,
                 inodes_total=status.f_files or None,
                 inodes_free=status.f_favail if status.f_files else None,
-                limit_bytes=self._limit_bytes,
-                own_mount=self._own_mount,
+                limit_bytes=self.limit_bytes,
+                own_mount=self.own_mount,
             )
 
     def moved(self, documents_bytes: int, backups_bytes: int) -> None:
@@ -87,45 +83,40 @@ class DiskUsage:
         released = False
         for name in (RESERVE_NAME, *RESERVED_FILES):
             with contextlib.suppress(OSError):
-                files.unlink(self._volume.seline, name)
+                files.unlink(self.volume.seline, name)
                 released = True
         return released
 
     def rebuild_reserve(self) -> None:
         """Make a missing reserve if the volume has more than four times its size free."""
         with contextlib.suppress(OSError):
-            status = os.fstatvfs(self._volume.top)
-            wanted = reserve_bytes(self._reserve_base(status), self._reserve_percent)
+            status = os.fstatvfs(self.volume.top)
+            capacity = status.f_blocks * status.f_frsize
+            limited = min(capacity, self.limit_bytes) if self.limit_bytes else capacity
+            wanted = reserve_bytes(limited, self.reserve_percent)
             if not self.has_reserve() and status.f_bavail * status.f_frsize > 4 * wanted:
-                files.reserve(self._volume.seline, RESERVE_NAME, wanted)
+                files.reserve(self.volume.seline, RESERVE_NAME, wanted)
             for name in RESERVED_FILES:
-                self._reserve_file(name)
-
-    def _reserve_file(self, name: str) -> None:
-        with contextlib.suppress(FileExistsError):
-            os.close(files.stage(self._volume.seline, name, b"", None, time.time_ns()))
+                with contextlib.suppress(FileExistsError):
+                    os.close(files.stage(self.volume.seline, name, b"", None, time.time_ns()))
 
     def has_reserve(self) -> bool:
         """Whether the reserve exists."""
         try:
-            files.status(self._volume.seline, RESERVE_NAME)
+            files.status(self.volume.seline, RESERVE_NAME)
         except OSError:
             return False
         return True
 
-    def _reserve_base(self, status: os.statvfs_result) -> int:
-        capacity = status.f_blocks * status.f_frsize
-        return min(capacity, self._limit_bytes) if self._limit_bytes else capacity
-
     def _walk(self) -> None:
-        documents, other = _sizes(self._volume.top)
-        backups, _ = _sizes(self._volume.backups(BOT))
-        quarantine, _ = _sizes(self._volume.quarantine)
-        state, state_other = _sizes(self._volume.seline)
-        for space in set(self._volume.spaces) - {BOT, SELINE}:
-            documents_of_space, other_of_space = _sizes(self._volume.documents(space))
+        documents, other = _sizes(self.volume.top)
+        backups, _ = _sizes(self.volume.backups(BOT))
+        quarantine, _ = _sizes(self.volume.quarantine)
+        state, state_other = _sizes(self.volume.seline)
+        for space in set(self.volume.spaces) - {BOT, SELINE}:
+            documents_of_space, other_of_space = _sizes(self.volume.documents(space))
             documents, other = documents + documents_of_space, other + other_of_space
-            backups += _sizes(self._volume.backups(space))[0]
+            backups += _sizes(self.volume.backups(space))[0]
         self._documents_bytes, self._backups_bytes = documents, backups
         self._files_bytes = documents + backups + quarantine + state + other + state_other
         self._walked_at = time.monotonic()

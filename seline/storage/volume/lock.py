@@ -10,18 +10,20 @@ import json
 import os
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from seline.clock import Clock
-from seline.errors import VolumeFailed, VolumeLocked
+from seline.errors import StorageError, VolumeFailed, VolumeLocked, VolumeNotMounted
 from seline.storage.volume import files
 from seline.storage.volume.directory import HOLDER_NAME, VolumeDirectory, opened_in_this_process
 from seline.storage.volume.os_errors import named
 
-_POLL_S: Final = 0.1
+POLL_S: Final = 0.1
 _NO_DIRECTORY_LOCK: Final = frozenset(
     {errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EISDIR}
 )
+
+T = TypeVar("T")
 
 
 def hold(
@@ -30,7 +32,7 @@ def hold(
     wait_s: float,
     clock: Clock,
     serves_commands: bool = False,
-    on_wait: Callable[[VolumeLocked], None] | None = None,
+    on_wait: Callable[[StorageError], None] | None = None,
     give_up: Callable[[], bool] = lambda: False,
 ) -> VolumeDirectory:
     """Return the data directory, held; make it if it does not exist.
@@ -41,7 +43,12 @@ def hold(
     top = _open_top(path)
     lock_file: int | None = None
     try:
-        lock_file = _wait_for_lock(path, top, wait_s, on_wait, give_up)
+        lock_file = wait_for(
+            lambda: _lock(path, top),
+            wait_s=wait_s,
+            on_wait=on_wait,
+            give_up=lambda: give_up() or _stays_open(top),
+        )
         volume = VolumeDirectory(
             path,
             top,
@@ -93,53 +100,64 @@ def _make_directories(path: str) -> None:
         files.make_directory(os.path.basename(path), held)
 
 
-def _wait_for_lock(
-    path: str,
-    top: int,
+def wait_for(
+    attempt: Callable[[], T],
+    *,
     wait_s: float,
-    on_wait: Callable[[VolumeLocked], None] | None,
+    on_wait: Callable[[StorageError], None] | None,
     give_up: Callable[[], bool],
-) -> int | None:
+) -> T:
+    """Repeat an attempt until it raises no VolumeLocked and no VolumeNotMounted. Blocks.
+
+    `on_wait` is called with each new reason. The last one is raised after `wait_s`, or if
+    `give_up` returns True.
+    """
     deadline = time.monotonic() + wait_s
     notified = ""
     while True:
-        held, lock_file = _try_lock(top)
-        if held:
-            return lock_file
-        refusal = _refusal(path, top)
-        if on_wait is not None and refusal.message != notified:
-            notified = refusal.message
-            on_wait(refusal)
-        stays_open = any(not volume.leaving for volume in opened_in_this_process(top))
-        if time.monotonic() >= deadline or give_up() or stays_open:
-            raise refusal
-        time.sleep(_POLL_S)
+        try:
+            return attempt()
+        except (VolumeLocked, VolumeNotMounted) as reason:
+            if time.monotonic() >= deadline or give_up():
+                raise
+            if on_wait is not None and reason.message != notified:
+                notified = reason.message
+                on_wait(reason)
+        time.sleep(POLL_S)
 
 
-def _try_lock(top: int) -> tuple[bool, int | None]:
-    """Return whether the lock is held now, and its descriptor if it is a file."""
+def _lock(path: str, top: int) -> int | None:
+    """Lock the directory now; return the lock's descriptor if it is a file. Raises VolumeLocked."""
     try:
-        fcntl.flock(top, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False, None
+        try:
+            fcntl.flock(top, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _NO_DIRECTORY_LOCK:
+                raise
+            return _lock_file(top)
+    except BlockingIOError as error:
+        raise _refusal(path, top) from error
     except OSError as error:
-        if error.errno not in _NO_DIRECTORY_LOCK:
-            raise named(error, "Locking the data directory") from error
-        return _try_lock_file(top)
-    return True, None
+        raise named(error, "Locking the data directory") from error
+    return None
 
 
-def _try_lock_file(top: int) -> tuple[bool, int | None]:
+def _lock_file(top: int) -> int:
     """Lock a file that is never deleted: network file systems cannot lock a directory."""
     files.make_directory(".seline", top)
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     lock_file = os.open(".seline/lock", flags, files.FILE_MODE, dir_fd=top)
     try:
         fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except BaseException:
         os.close(lock_file)
-        return False, None
-    return True, lock_file
+        raise
+    return lock_file
+
+
+def _stays_open(top: int) -> bool:
+    """Whether this process holds the directory, and is not about to close it."""
+    return any(not volume.leaving for volume in opened_in_this_process(top))
 
 
 def _refusal(path: str, top: int) -> VolumeLocked:

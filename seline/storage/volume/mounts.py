@@ -5,15 +5,11 @@ V12  Seline does not start an empty store on a container's own disk.
 
 import os
 import re
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from seline.errors import VolumeNotMounted
-
-POLL_S: Final = 0.5
 
 NETWORK_KINDS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"}
@@ -40,33 +36,6 @@ def mount_of(path: str) -> Mount | None:
         if inside and (best is None or len(mount.point) >= len(best.point)):
             best = mount
     return best
-
-
-def wait_for_place(
-    data_dir: str,
-    *,
-    required: bool,
-    expected_under: str | None,
-    wait_s: float,
-    on_wait: Callable[[VolumeNotMounted], None] | None = None,
-    give_up: Callable[[], bool] = lambda: False,
-) -> None:
-    """Wait until the data directory is on the required mount, which may appear after the start.
-
-    `on_wait` is called with each new reason. Raises VolumeNotMounted. Blocks.
-    """
-    deadline = time.monotonic() + wait_s
-    notified = ""
-    while True:
-        try:
-            return check_place(data_dir, required=required, expected_under=expected_under)
-        except VolumeNotMounted as error:
-            if time.monotonic() >= deadline or give_up():
-                raise
-            if on_wait is not None and error.message != notified:
-                notified = error.message
-                on_wait(error)
-        time.sleep(POLL_S)
 
 
 def check_place(data_dir: str, *, required: bool, expected_under: str | None) -> None:

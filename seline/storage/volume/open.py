@@ -18,9 +18,9 @@ from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.disk_usage import DiskUsage
 from seline.storage.volume.events import Events
 from seline.storage.volume.inspect import Inspector
-from seline.storage.volume.lock import hold
+from seline.storage.volume.lock import hold, wait_for
 from seline.storage.volume.medium import VolumeMedium
-from seline.storage.volume.mounts import wait_for_place
+from seline.storage.volume.mounts import check_place
 from seline.storage.volume.os_errors import named, raising
 from seline.storage.volume.reopen import Reopener
 from seline.storage.volume.rotation import Rotation
@@ -64,10 +64,12 @@ def open_volume(
     (after `mount_wait_s`), VolumeLocked (after `lock_wait_s`), UnsupportedFormat or StorageError.
     """
     clock = clock or Clock()
-    wait_for_place(
-        options.data_dir,
-        required=options.mount_required,
-        expected_under=options.mount_expected_under,
+    wait_for(
+        lambda: check_place(
+            options.data_dir,
+            required=options.mount_required,
+            expected_under=options.mount_expected_under,
+        ),
         wait_s=options.mount_wait_s,
         on_wait=on_wait,
         give_up=give_up,
@@ -93,7 +95,7 @@ def _open(volume: VolumeDirectory, options: VolumeOptions, clock: Clock) -> Volu
     capabilities = probe(volume)
     events = Events(clock)
     disk_usage = DiskUsage(
-        volume,
+        volume=volume,
         limit_bytes=_limit_bytes(options, capabilities),
         reserve_percent=options.reserve_percent,
         own_mount=capabilities.own_mount,
