@@ -65,65 +65,37 @@ def probe(volume: VolumeDirectory) -> Capabilities:
     A volume without space for the files counts as a local file system (V9). Raises OSError if the
     disk fails.
     """
-    tried = _try(volume.exports)
-    # Not in staging/: after a kill in the middle of an exchange, the disk may have the content that
-    # a record needs under another file's name there, and a sync would lose it.
-    directory_sync = _works(files.flush, volume.exports)
-    mount = mount_of(volume.path)
-    own_mount = mount is not None and mount.point != "/"
-    return Capabilities(
-        checksums=tried.attributes is None,
-        links=tried.links is None,
-        exchange=tried.exchange is None,
-        fine_timestamps=tried.step_s <= FINE_STEP_S,
-        mtime_step_ns=tried.mtime_step_ns,
-        own_mount=own_mount,
-        reported=(
-            _capability(
-                "checksums", tried.attributes, "checksums: unsupported; only syntax is checked"
-            ),
-            _capability("links", tried.links, "backups are copied, not linked: slower, more space"),
-            _capability("exchange", tried.exchange, "a hand edit during a save is lost"),
-            _capability("directory sync", directory_sync, "renames may be lost in a power cut"),
-            _lock_capability(volume),
-            _timestamps(tried),
-            _filesystem(mount),
-        ),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Tried:
-    """The answers: None for a capability, else its error. `room`: there was space for files."""
-
-    links: str | None
-    exchange: str | None
-    attributes: str | None
-    step_s: float
-    mtime_step_ns: int
-    room: bool = True
-
-
-def _try(directory: int) -> _Tried:
+    directory = volume.exports
+    refused: dict[str, str | None] = {}
+    has_room = True
     try:
         with _scratch(directory):
-            return _Tried(
-                links=_works(_try_link, directory),
-                exchange=_works(_try_exchange, directory),
-                attributes=_works(_try_attribute, directory),
-                step_s=_timestamp_step_s(directory),
-                mtime_step_ns=_kept_mtime_step_ns(directory),
-            )
+            for name, attempt in _ATTEMPTS.items():
+                refused[name] = _works(attempt, directory)
+            step_s, mtime_step_ns = _timestamp_step_s(directory), _kept_mtime_step_ns(directory)
     except OSError as error:
         if not is_full(error):
             raise
-    return _Tried(
-        links=None,
-        exchange=None,
-        attributes=_try_to_read(directory),
-        step_s=_STEP_WAIT_S,
-        mtime_step_ns=_mtime_step_ns(os.fstat(directory).st_mtime_ns),
-        room=False,
+        has_room = False
+        refused = {"links": None, "exchange": None, "checksums": _try_to_read(directory)}
+        step_s, mtime_step_ns = _STEP_WAIT_S, _mtime_step_ns(os.fstat(directory).st_mtime_ns)
+    # Not in staging/: after a kill in the middle of an exchange, the disk may have the content that
+    # a record needs under another file's name there, and a sync would lose it.
+    refused["directory sync"] = _works(files.flush, directory)
+    mount = mount_of(volume.path)
+    return Capabilities(
+        checksums=refused["checksums"] is None,
+        links=refused["links"] is None,
+        exchange=refused["exchange"] is None,
+        fine_timestamps=step_s <= FINE_STEP_S,
+        mtime_step_ns=mtime_step_ns,
+        own_mount=mount is not None and mount.point != "/",
+        reported=(
+            *(_capability(name, refused[name]) for name in _MISSING),
+            _lock_capability(volume),
+            _timestamps(step_s, has_room=has_room),
+            _filesystem(mount),
+        ),
     )
 
 
@@ -217,8 +189,18 @@ def _no(error: OSError) -> str:
     return describe(error)
 
 
-def _capability(name: str, refused: str | None, meaning: str) -> Capability:
-    detail = "works" if refused is None else f"{meaning} ({refused})"
+_ATTEMPTS: Final = {"links": _try_link, "exchange": _try_exchange, "checksums": _try_attribute}
+_MISSING: Final = {
+    "checksums": "checksums: unsupported; only syntax is checked",
+    "links": "backups are copied, not linked: slower, more space",
+    "exchange": "a hand edit during a save is lost",
+    "directory sync": "renames may be lost in a power cut",
+}
+"""What it means that the volume lacks a capability."""
+
+
+def _capability(name: str, refused: str | None) -> Capability:
+    detail = "works" if refused is None else f"{_MISSING[name]} ({refused})"
     return Capability(name=name, present=refused is None, detail=detail)
 
 
@@ -230,10 +212,10 @@ def _lock_capability(volume: VolumeDirectory) -> Capability:
     )
 
 
-def _timestamps(tried: _Tried) -> Capability:
-    if tried.step_s <= FINE_STEP_S:
+def _timestamps(step_s: float, *, has_room: bool) -> Capability:
+    if step_s <= FINE_STEP_S:
         return Capability(name="timestamps", present=True, detail="fine")
-    steps = f"steps of {tried.step_s * 1000:.0f} ms" if tried.room else "no room to try them"
+    steps = f"steps of {step_s * 1000:.0f} ms" if has_room else "no room to try them"
     return Capability(
         name="timestamps",
         present=False,
@@ -242,12 +224,11 @@ def _timestamps(tried: _Tried) -> Capability:
 
 
 def _filesystem(mount: Mount | None) -> Capability:
-    if mount is None:
-        return Capability(name="file system", present=True, detail="unknown")
-    if mount.kind in NETWORK_KINDS:
+    present, detail = True, "unknown" if mount is None else mount.kind
+    if mount and mount.kind in NETWORK_KINDS:
+        present = False
         detail = f"{mount.kind}, a network file system: neither locks nor syncs can be relied on"
-        return Capability(name="file system", present=False, detail=detail)
-    if journal_missing(mount):
+    elif mount and journal_missing(mount):
+        present = False
         detail = "ext4 without a journal: a power cut may damage the file system itself"
-        return Capability(name="file system", present=False, detail=detail)
-    return Capability(name="file system", present=True, detail=mount.kind)
+    return Capability(name="file system", present=present, detail=detail)
