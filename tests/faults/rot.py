@@ -450,7 +450,7 @@ def crash_in_transaction(filled: FilledVolume, workspace: Path) -> list[CrashedV
     with pytest.MonkeyPatch.context() as patch, open_small(directory) as seline:
         _call_before(patch, "_publish", copy_volume)
         _call_before(patch, "_sync_documents", copy_volume)
-        _call_after(patch, "_publish_with_reserve", copy_at_half)
+        _call_after(patch, "_publish_one", copy_at_half)
         with seline.data.transaction(*CHANGED) as change:
             for name in CHANGED:
                 change[name] = {"in": "the transaction", "name": name}

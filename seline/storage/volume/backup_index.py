@@ -7,15 +7,17 @@ list would make backups look deleted (V8).
 
 import os
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Final, Self
 
-from seline.domain.backup import Backup, Stamp, next_stamp, parse_backup_name
+from seline.domain.backup import Backup, backup_name, next_stamp, parse_backup_name
 from seline.domain.checksum import NewerFormat, decode_checksum
+from seline.domain.document import Content
+from seline.domain.verdict import Verdict
 from seline.storage.volume import files
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.os_errors import named, raising
@@ -51,14 +53,22 @@ class BackupIndex:
             self._refresh()
             return {document: len(found) for document, found in self._by_document.items() if found}
 
-    def next_stamp(self, document: str, now: datetime, *, after: Stamp | None = None) -> Stamp:
-        """Return the stamp of a document's next backup: later than all it has, and than `after`."""
+    def next_backup(
+        self, document: str, content: Content, now: datetime, after: Sequence[Backup] = ()
+    ) -> Backup:
+        """Return the backup that a content becomes: later than all that exist, and than `after`."""
         with self._lock:
             self._refresh()
-            stamps = [backup.stamp for backup in self._by_document.get(document, {}).values()]
-            if after is not None:
-                stamps.append(after)
-            return next_stamp(max(stamps, default=None), now)
+            known = [*self._by_document.get(document, {}).values(), *after]
+        stamp = next_stamp(max((backup.stamp for backup in known), default=None), now)
+        return Backup(
+            name=backup_name(document, stamp),
+            document=document,
+            stamp=stamp,
+            size_bytes=content.size_bytes,
+            revision=content.revision,
+            verdict=Verdict.SOUND,
+        )
 
     def added(self, backup: Backup) -> None:
         """Add a backup that a commit made."""

@@ -92,7 +92,7 @@ class ExchangeCommitter:
         finally:
             for change in staged:
                 _close(change)
-        return _committed(self._finish(changes, now))
+        return self._finish(changes, now)
 
     def make_durable(self, found: Sequence[Found]) -> None:
         self._syncer.make_durable(found)
@@ -242,20 +242,24 @@ class ExchangeCommitter:
                 else:
                     self._inspector.remember(key, identity, content)
 
-    def _finish(
-        self, changes: Sequence[Published | Refused], now: datetime
-    ) -> list[Published | Refused]:
-        finished: list[Published | Refused] = []
+    def _finish(self, changes: Sequence[Published | Refused], now: datetime) -> Committed:
+        committed = Committed()
         for change in changes:
+            key = change.staged.key
             if isinstance(change, Refused):
                 self._staging.remove_names(change.staged)
-                self.overlay.release(change.staged.key)
-                finished.append(change)
+                self.overlay.release(key)
+                committed.refused[key] = change.error
                 continue
             for backup in change.backups:
-                self._backup_indexes.of(change.staged.key.space).added(backup)
-            finished.append(self._preserver.dispose(change, now) if change.displaced else change)
-        return finished
+                self._backup_indexes.of(key.space).added(backup)
+            done = self._preserver.dispose(change, now) if change.displaced else change
+            committed.made[key] = list(done.backups)
+            if undo := _undo_backup(done):
+                committed.backups[key] = undo
+            if done.left and done.staged.publish.purge:
+                committed.unerased[key] = done.left
+        return committed
 
 
 def _as_found(found: Found) -> Publish:
@@ -289,22 +293,6 @@ def _close(staged: Staged) -> None:
     for descriptor in staged.descriptors:
         with contextlib.suppress(OSError):
             os.close(descriptor)
-
-
-def _committed(changes: Sequence[Published | Refused]) -> Committed:
-    current = [change for change in changes if isinstance(change, Published)]
-    refused = [change for change in changes if isinstance(change, Refused)]
-    undo = {change.staged.key: _undo_backup(change) for change in current}
-    return Committed(
-        backups={key: name for key, name in undo.items() if name},
-        made={change.staged.key: list(change.backups) for change in current},
-        refused={change.staged.key: change.error for change in refused},
-        unerased={
-            change.staged.key: change.left
-            for change in current
-            if change.left and change.staged.publish.purge
-        },
-    )
 
 
 def _undo_backup(change: Published) -> str:

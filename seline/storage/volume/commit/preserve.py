@@ -19,14 +19,7 @@ from seline.domain.json_codec import why_not_json
 from seline.domain.verdict import Verdict
 from seline.storage.volume import files
 from seline.storage.volume.backup_index import BackupIndexes
-from seline.storage.volume.commit.staging import (
-    Published,
-    Refused,
-    Staged,
-    Staging,
-    is_judged,
-    next_backup,
-)
+from seline.storage.volume.commit.staging import Published, Refused, Staged, Staging, is_judged
 from seline.storage.volume.commit.sync import Syncer
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.os_errors import InDoubt, LookAgain, describe, raising
@@ -128,7 +121,7 @@ class Preserver:
 
     def _next_backup(self, staged: Staged, content: Content, now: datetime) -> Backup:
         index = self.backup_indexes.of(staged.key.space)
-        return next_backup(staged.key, content, now, backup_index=index, after=staged.backups)
+        return index.next_backup(staged.key.name, content, now, staged.backups)
 
     # after the change is visible
 
@@ -228,7 +221,7 @@ class Preserver:
         """Make a durable backup, with a checksum, of a hand edit."""
         key, staging = change.staged.key, self.volume.staging
         target, index = self.volume.backups(key.space), self.backup_indexes.of(key.space)
-        backup = next_backup(key, content, now, backup_index=index, after=change.backups)
+        backup = index.next_backup(key.name, content, now, change.backups)
         copy = self.staging.write(self.staging.free_name(), key, content)
         with files.closing(copy.descriptor):
             files.sync(copy.descriptor)

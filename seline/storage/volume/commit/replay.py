@@ -30,7 +30,6 @@ from seline.storage.volume.commit.record import (
     decode_record,
     encode_record,
 )
-from seline.storage.volume.commit.staging import next_backup
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.os_errors import is_full, named, raising
@@ -298,7 +297,7 @@ class Replay:
             self._keep_as(self.volume.quarantine, aside, key, content)
             return
         backup_index = self.current_documents.backup_indexes.of(key.space)
-        backup = next_backup(key, content, now, backup_index=backup_index, after=())
+        backup = backup_index.next_backup(key.name, content, now)
         self._keep_as(self.volume.backups(key.space), backup.name, key, content)
         backup_index.added(backup)
 

@@ -14,17 +14,15 @@ import errno
 import os
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from seline.domain.backup import Backup, backup_name
+from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentKey
 from seline.domain.verdict import Verdict
 from seline.storage.planner import Found, Publish
 from seline.storage.volume import files
-from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import FileIdentity
@@ -106,27 +104,6 @@ def is_judged(found: Found, directory: int, name: str) -> bool:
     status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     token = found.token
     return isinstance(token, FileIdentity) and token.same_bytes(FileIdentity.of(status))
-
-
-def next_backup(
-    key: DocumentKey,
-    content: Content,
-    now: datetime,
-    *,
-    backup_index: BackupIndex,
-    after: tuple[Backup, ...],
-) -> Backup:
-    """Return the backup that a content becomes: later than every existing one and than `after`."""
-    newest = after[-1].stamp if after else None
-    stamp = backup_index.next_stamp(key.name, now, after=newest)
-    return Backup(
-        name=backup_name(key.name, stamp),
-        document=key.name,
-        stamp=stamp,
-        size_bytes=content.size_bytes,
-        revision=content.revision,
-        verdict=Verdict.SOUND,
-    )
 
 
 @dataclass(slots=True)
