@@ -155,7 +155,7 @@ def test_old_backups_of_every_space_make_room(
 
 
 def _full(store: VolumeStore) -> object:
-    usage = type(store.medium.batches.disk_usage).usage(store.medium.disk_usage)
+    usage = type(store.medium.batches.disk_usage).usage(store.medium.batches.disk_usage)
     return replace(usage, capacity_bytes=100, used_bytes=100, available_bytes=0)
 
 

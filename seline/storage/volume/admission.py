@@ -12,7 +12,7 @@ from typing import Final
 
 from seline.clock import Clock
 from seline.domain.backup import Backup
-from seline.domain.document import SELINE, Content, DocumentKey
+from seline.domain.document import SELINE, DocumentKey
 from seline.domain.retention import plan_shedding
 from seline.domain.usage import Room, room_for
 from seline.domain.verdict import Verdict
@@ -34,10 +34,6 @@ REPORT_SHED_EVERY_S: Final = 3600.0
 _log = logging.getLogger("seline.storage")
 
 
-def _unpinned(_key: DocumentKey, backups: Sequence[Backup]) -> Sequence[Backup]:
-    return backups
-
-
 @dataclass(slots=True)
 class Admission:
     """Admits batches, as long as the volume has room for them."""
@@ -49,7 +45,7 @@ class Admission:
     events: Events
     documents_max: int
     _documents: int = 0
-    _mark_pinned: MarkPinned = _unpinned
+    _mark_pinned: MarkPinned = lambda _key, backups: backups
     _shed_again_at: float = 0.0
     _report_shed_again_at: float = 0.0
 
@@ -197,8 +193,5 @@ def _count_change(publish: Publish) -> int:
 
 
 def _size_change(publish: Publish) -> int:
-    return _size(publish.content) - _size(publish.found.judged.content)
-
-
-def _size(content: Content | None) -> int:
-    return 0 if content is None else blocks(content.size_bytes)
+    before, after = publish.found.judged.content, publish.content
+    return blocks(after.size_bytes if after else 0) - blocks(before.size_bytes if before else 0)

@@ -55,10 +55,6 @@ class CurrentDocuments:
             case Verdict.UNSETTLED | Verdict.TORN | Verdict.ALTERED:
                 return self._recover(found)
 
-    def rescue(self, key: DocumentKey) -> Content | None:
-        """Return the newest sound content that needs no write, None if there is none."""
-        return self.find(key).content
-
     def recall(self, key: DocumentKey, revision: Revision) -> Content | None:
         """Return a content by its revision, from memory or a sound backup, else None."""
         entry = self.inspector.last_known(key)

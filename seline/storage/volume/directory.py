@@ -73,7 +73,7 @@ class VolumeDirectory:
         self._forked = False
         self._users = 0
         self._users_changed = threading.Condition()
-        self._device_and_inode = _device_and_inode(os.fstat(top))
+        self.device_and_inode = _device_and_inode(os.fstat(top))
         self.remade: list[str] = []
         self._subdirectories: list[tuple[str, int, int]] = []
         """The sub-directories: name, parent's descriptor, own descriptor."""
@@ -113,10 +113,6 @@ class VolumeDirectory:
         descriptor, _ = self._inner(name, inside)
         self._subdirectories.append((name, inside, descriptor))
         return descriptor
-
-    @property
-    def device_and_inode(self) -> tuple[int, int]:
-        return self._device_and_inode
 
     def open_space(self, space: str) -> None:
         """Make and open a space's directories. Only the writer's thread. Raises StorageError."""
@@ -211,7 +207,7 @@ class VolumeDirectory:
             there = _device_and_inode(os.stat(self.path))
         except OSError as error:
             return VolumeNotMounted(f"The data directory {self.path} is gone: {describe(error)}.")
-        if there == self._device_and_inode:
+        if there == self.device_and_inode:
             return None
         return VolumeNotMounted(
             f"Another directory is at {self.path} now; nothing was written to it.",
@@ -239,12 +235,8 @@ class VolumeDirectory:
                 found, is_new = self._inner(name, inside)
                 if is_new:
                     self.remade.append(name)
-                self._replace(descriptor, found)
-
-    def _replace(self, old: int, new: int) -> None:
-        """Give the new directory the old descriptor's number, which others keep."""
-        os.dup2(new, old, inheritable=False)
-        os.close(new)
+                os.dup2(found, descriptor, inheritable=False)  # others keep the number
+                os.close(found)
 
     def _inner(self, name: str, inside: int) -> tuple[int, bool]:
         """Open a directory, making it if it is missing; return whether it was made."""
@@ -268,7 +260,8 @@ class VolumeDirectory:
             raise named(error, f"Reading the volume's format in {self.path}") from error
         if not found:
             with raising(named, f"Writing the volume's format in {self.path}"):
-                self._write_small("format", f"{VOLUME_FORMAT}\n".encode(), durable=True)
+                data = f"{VOLUME_FORMAT}\n".encode()
+                self.write_small(self.seline, "format", data, durable=True)
         elif not found.isdigit() or int(found) > VOLUME_FORMAT:
             raise UnsupportedFormat(
                 f"The volume at {self.path} has format {found.decode(errors='replace')}; "
@@ -277,28 +270,26 @@ class VolumeDirectory:
 
     def announce(self, **fields: object) -> None:
         """Describe the holder to other processes in `.seline/server.json`; best effort."""
-        holder = {**_describe_holder(self._clock), "serves_commands": self._serves_commands}
-        text = json.dumps({**holder, **fields}, indent=2) + "\n"
+        holder = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "deployment": os.environ.get("RAILWAY_DEPLOYMENT_ID")
+            or os.environ.get("FLY_MACHINE_ID"),
+            "since": instant_text(self._clock.now()),
+            "serves_commands": self._serves_commands,
+        }
+        text = json.dumps(holder | fields, indent=2) + "\n"
         with contextlib.suppress(OSError):
-            self._write_small(HOLDER_NAME, text.encode())
+            self.write_small(self.seline, HOLDER_NAME, text.encode())
 
-    def write_report(self, name: str, data: bytes) -> None:
-        """Write a report beside the documents, whole but not synced. Raises OSError."""
-        self._write_small(name, data, self.top)
-
-    def _write_small(
-        self, name: str, data: bytes, directory: int | None = None, *, durable: bool = False
-    ) -> None:
-        """Write a small file whole; it is synced if `durable`."""
-        target = self.seline if directory is None else directory
+    def write_small(self, target: int, name: str, data: bytes, *, durable: bool = False) -> None:
+        """Write a small file whole into a directory; it is synced if `durable`. Raises OSError."""
         files.unlink(self.seline, f"{name}.new", missing_ok=True)
         descriptor = files.stage(self.seline, f"{name}.new", data, None, time.time_ns())
         try:
-            try:
+            with files.closing(descriptor):
                 if durable:
                     files.sync(descriptor)
-            finally:
-                os.close(descriptor)
             files.rename(self.seline, f"{name}.new", target, name)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -350,16 +341,6 @@ def opened_in_this_process(top: int) -> list[VolumeDirectory]:
     there = _device_and_inode(os.fstat(top))
     with _open_volumes_lock:
         return [volume for volume in _open_volumes if volume.device_and_inode == there]
-
-
-def _describe_holder(clock: Clock) -> dict[str, object]:
-    deployment = os.environ.get("RAILWAY_DEPLOYMENT_ID") or os.environ.get("FLY_MACHINE_ID")
-    return {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "deployment": deployment,
-        "since": instant_text(clock.now()),
-    }
 
 
 def _opened(descriptors: dict[str, int], space: str) -> int:

@@ -4,6 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from seline.clock import Clock
@@ -12,7 +13,7 @@ from seline.domain.document import DocumentKey, Json
 from seline.domain.incident import Incident, IncidentKind
 from seline.errors import StorageError
 from seline.ports.store import Outcome
-from seline.storage.planner import Found, Publish
+from seline.storage.planner import Publish
 from seline.storage.volume.os_errors import describe, is_full
 
 INCIDENTS_MAX: Final = 200
@@ -76,8 +77,7 @@ class Events:
 
     def repaired(self, publish: Publish, now: datetime) -> bool:
         """Report a recovery or an adopted edit; return whether it was a recovery."""
-        found = publish.found
-        incident = _recovered(publish, now) if found.broken else _adopted(found, now)
+        incident = _repaired(publish, now)
         _log.warning("%s", incident.summary)
         self.report(incident)
         return incident.kind is IncidentKind.RECOVERED
@@ -88,37 +88,28 @@ class Events:
         self.report(Incident(kind=kind, document="", at=now, summary=summary, details=details))
 
 
-def _recovered(publish: Publish, now: datetime) -> Incident:
+def _repaired(publish: Publish, now: datetime) -> Incident:
     found, name = publish.found, publish.key.name
+    incident = partial(Incident, document=name, at=now)
+    if not found.broken:
+        return incident(
+            kind=IncidentKind.ADOPTED,
+            summary=f"{name} was adopted as it is: {found.judged.reason}.",
+        )
     if found.content is None or publish.content is None:
-        return Incident(
+        return incident(
             kind=IncidentKind.SET_ASIDE,
-            document=name,
-            at=now,
             summary=f"{name} was given up ({found.judged.reason}); its bytes are in quarantine.",
         )
-    lost = "" if found.source is None else _lost_since(found.source)
-    source = "memory" if found.source is None else f"backup {found.source.name}"
-    return Incident(
+    lost, source = "", "memory"
+    if found.source is not None:
+        lost = f"changes after {found.source.taken_at:%Y-%m-%d %H:%M:%S} UTC"
+        source = f"backup {found.source.name}"
+    return incident(
         kind=IncidentKind.RECOVERED,
-        document=name,
-        at=now,
         summary=f"{name} was {found.judged.verdict} ({found.judged.reason}). It was recovered from "
         f"{source}; {f'lost: {lost}' if lost else 'nothing is lost'}. The broken bytes are in "
         "quarantine.",
         lost=lost,
         details={"verdict": str(found.judged.verdict), "source": source},
-    )
-
-
-def _lost_since(source: Backup) -> str:
-    return f"changes after {source.taken_at:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _adopted(found: Found, now: datetime) -> Incident:
-    return Incident(
-        kind=IncidentKind.ADOPTED,
-        document=found.key.name,
-        at=now,
-        summary=f"{found.key.name} was adopted as it is: {found.judged.reason}.",
     )

@@ -328,22 +328,17 @@ def _raise_errno() -> None:
     raise OSError(number, os.strerror(number))
 
 
-def _libc_function(name: str) -> Callable[..., int] | None:
+def _libc_function(name: str, *arguments: type) -> Callable[..., int] | None:
     if not sys.platform.startswith("linux"):
         return None
     try:
         function = getattr(ctypes.CDLL(None, use_errno=True), name)
     except (OSError, AttributeError):
         return None
-    function.restype = ctypes.c_int
-    if name == "renameat2":
-        function.argtypes = [
-            ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint,
-        ]  # fmt: skip
-    else:
-        function.argtypes = [ctypes.c_int]
+    function.restype, function.argtypes = ctypes.c_int, arguments
     return function  # type: ignore[no-any-return]
 
 
-_rename2 = _libc_function("renameat2")
-_syncfs = _libc_function("syncfs")
+_PLACE: Final = (ctypes.c_int, ctypes.c_char_p)
+_rename2 = _libc_function("renameat2", *_PLACE, *_PLACE, ctypes.c_uint)
+_syncfs = _libc_function("syncfs", ctypes.c_int)

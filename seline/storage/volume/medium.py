@@ -97,7 +97,7 @@ class VolumeMedium:
 
     @while_open
     def rescue(self, key: DocumentKey) -> Content | None:
-        return self.current_documents.rescue(key)
+        return self.current_documents.find(key).content
 
     @while_open
     def read_from_disk(self, key: DocumentKey, backup: str | None = None) -> None:
@@ -107,7 +107,9 @@ class VolumeMedium:
 
     @while_open
     def write_report(self, data: bytes) -> Future[None]:
-        return self.writer.between(lambda: self.volume.write_report(METADATA_NAME, data))
+        return self.writer.between(
+            lambda: self.volume.write_small(self.volume.top, METADATA_NAME, data)
+        )
 
     def read_report(self) -> bytes | None:
         try:

@@ -26,7 +26,7 @@ WHOLE_BYTES_MAX = 1 << 20
 """Up to this size a document is read and judged in one piece."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class VolumeSnapshot:
     """A `Snapshot` of one space of the volume."""
 
@@ -64,10 +64,13 @@ class VolumeSnapshot:
                 raise named(error, f"Reading {name}") from error
         if content is None and self._places(name) != places:
             return self._open(name)  # a commit has just linked it for this snapshot
-        content = content or self.snapshots.current_documents.rescue(key)
+        content = content or self.snapshots.current_documents.find(key).content
         if content is None:
             raise DocumentUnrecoverable(f"{name} is broken and has no sound backup.", document=name)
         return iter((content.data,))
+
+    def close(self) -> None:
+        self.snapshots.release(self)
 
     def done_with(self, name: str) -> None:
         """Release a document that has been read."""
@@ -117,17 +120,16 @@ class VolumeSnapshot:
         return None
 
 
+@dataclass(slots=True)
 class Snapshots:
     """The open snapshots. They are taken on the writer's thread; any thread reads them."""
 
-    def __init__(self, volume: VolumeDirectory, current_documents: CurrentDocuments) -> None:
-        self._volume = volume
-        self._inspector = current_documents.inspector
-        self.current_documents = current_documents
-        self._open: dict[str, VolumeSnapshot] = {}
-        self._left: list[str] = []
-        self._sequence = 0
-        self.lock = threading.Lock()
+    volume: VolumeDirectory
+    current_documents: CurrentDocuments
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    _open: dict[str, VolumeSnapshot] = field(default_factory=dict[str, VolumeSnapshot])
+    _left: list[str] = field(default_factory=list[str])
+    _sequence: int = 0
 
     def take(
         self, space: str, identities: dict[str, FileIdentity], now: datetime
@@ -136,16 +138,10 @@ class Snapshots:
         with self.lock:
             self._sequence += 1
             name = f"{os.getpid()}-{self._sequence}"
-            snapshot = VolumeSnapshot(
-                volume=self._volume,
-                inspector=self._inspector,
-                snapshots=self,
-                name=name,
-                space=space,
-                taken_at=now,
-                held=identities,
+            inspector = self.current_documents.inspector
+            self._open[name] = snapshot = VolumeSnapshot(
+                self.volume, inspector, self, name, space, now, identities
             )
-            self._open[name] = snapshot
             return snapshot
 
     def before_replacing(self, key: DocumentKey) -> None:
@@ -166,7 +162,7 @@ class Snapshots:
             os.close(snapshot.directory)
             snapshot.directory = None
             self._left.append(snapshot.name)
-            with suppress(StoreClosed, ForkedStore), self._volume.in_use():
+            with suppress(StoreClosed, ForkedStore), self.volume.in_use():
                 self._tidy()  # else the next start does
 
     def _tidy(self) -> None:
@@ -181,18 +177,18 @@ class Snapshots:
                 self._left.append(name)
 
     def _take_away(self, name: str) -> None:
-        with files.closing(files.open_directory(name, inside=self._volume.exports)) as directory:
+        with files.closing(files.open_directory(name, inside=self.volume.exports)) as directory:
             for held in files.names(directory):
                 files.unlink(directory, held, missing_ok=True)
-        os.rmdir(name, dir_fd=self._volume.exports)
+        os.rmdir(name, dir_fd=self.volume.exports)
 
     def _link(self, snapshot: VolumeSnapshot, key: DocumentKey) -> None:
         if key.name in snapshot.linked:
             return
         if snapshot.directory is None:
-            os.mkdir(snapshot.name, files.DIRECTORY_MODE, dir_fd=self._volume.exports)
-            snapshot.directory = files.open_directory(snapshot.name, inside=self._volume.exports)
-        documents = self._volume.documents(key.space)
+            os.mkdir(snapshot.name, files.DIRECTORY_MODE, dir_fd=self.volume.exports)
+            snapshot.directory = files.open_directory(snapshot.name, inside=self.volume.exports)
+        documents = self.volume.documents(key.space)
         identity = snapshot.held[key.name]
         try:
             status = files.status(documents, key.name)

@@ -5,9 +5,9 @@ from the disk. Changes go through the writer's queue.
 """
 
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -26,7 +26,7 @@ from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory, while_open
 from seline.storage.volume.files import FileIdentity
 from seline.storage.volume.medium import VolumeMedium
-from seline.storage.volume.snapshots import Snapshots, VolumeSnapshot
+from seline.storage.volume.snapshots import Snapshots
 from seline.storage.volume.writer import Writer
 
 
@@ -156,15 +156,7 @@ class VolumeStore:
             with suppress(FileNotFoundError):
                 status = files.status(self.volume.documents(space), name)
                 held[name] = FileIdentity.of(status)
-        return _released(self.snapshots, self.snapshots.take(space, held, self.clock.now()))
-
-
-@contextmanager
-def _released(snapshots: Snapshots, snapshot: VolumeSnapshot) -> Generator[Snapshot]:
-    try:
-        yield snapshot
-    finally:
-        snapshots.release(snapshot)
+        return closing(self.snapshots.take(space, held, self.clock.now()))
 
 
 def _recorded_revision(directory: int, name: str) -> Revision | None:

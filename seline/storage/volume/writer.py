@@ -48,12 +48,8 @@ class Pending:
     queued_at_s: float = field(default_factory=time.monotonic)
 
 
-@dataclass(slots=True)
-class QueuedTask:
-    """Work that runs between two batches."""
-
-    work: Callable[[], Any]
-    future: Future[Any] = field(default_factory=_promise)
+Task: TypeAlias = tuple[Callable[[], Any], Future[Any]]
+"""Work that runs between two batches, and its caller's future."""
 
 
 class Writer:
@@ -69,7 +65,7 @@ class Writer:
         """
         self._process = process
         self._idle = idle
-        self._queue: deque[Pending | QueuedTask] = deque()
+        self._queue: deque[Pending | Task] = deque()
         self._queued_bytes = 0
         self._wake = threading.Condition()
         self._closing = False
@@ -97,12 +93,12 @@ class Writer:
 
     def between(self, work: Callable[[], Any]) -> Future[Any]:
         """Queue work to run between two batches."""
-        task = QueuedTask(work)
+        future = _promise()
         with self._wake:
             self._check_open()
-            self._queue.append(task)
+            self._queue.append((work, future))
             self._wake.notify()
-        return task.future
+        return future
 
     def close(self) -> None:
         """Carry out what is queued, then end the thread. Idempotent; not for the thread itself."""
@@ -131,8 +127,8 @@ class Writer:
                 work = self._take()
                 if work is None:
                     return
-                if isinstance(work, QueuedTask):
-                    _carry_out(work)
+                if isinstance(work, tuple):
+                    _carry_out(*work)
                 else:
                     batch = work
                     self._process(work)
@@ -140,7 +136,7 @@ class Writer:
         except BaseException as error:  # noqa: BLE001  # the callers get an error
             self._die(error, batch)
 
-    def _take(self) -> QueuedTask | list[Pending] | None:
+    def _take(self) -> Task | list[Pending] | None:
         """Return a task, the atoms before the next task, or None at the end; `idle` in pauses."""
         with self._wake:
             wait_s: float | None = IDLE_AFTER_S
@@ -149,16 +145,16 @@ class Writer:
                     return None
                 if not self._wake.wait(wait_s) and not self._queue:
                     wait_s = self._idle_without_lock()
-            if isinstance(self._queue[0], QueuedTask):
-                task = self._queue.popleft()
-                assert isinstance(task, QueuedTask)
-                return task
             batch: list[Pending] = []
-            while self._queue and isinstance(pending := self._queue[0], Pending):
+            while self._queue and isinstance(first := self._queue[0], Pending):
                 self._queue.popleft()
-                self._queued_bytes -= pending.size_bytes
-                batch.append(pending)
-            return batch
+                self._queued_bytes -= first.size_bytes
+                batch.append(first)
+            if batch:
+                return batch
+            task = self._queue.popleft()
+            assert isinstance(task, tuple)
+            return task
 
     def _idle_without_lock(self) -> float | None:
         self._wake.release()
@@ -178,14 +174,13 @@ class Writer:
             hint="Restart the process, read the document again, and report this.",
         )
         for item in waiting:
-            if not item.future.done():
-                item.future.set_exception(refusal)
+            future = item[1] if isinstance(item, tuple) else item.future
+            if not future.done():
+                future.set_exception(refusal)
 
 
-def _carry_out(task: QueuedTask) -> None:
+def _carry_out(work: Callable[[], Any], future: Future[Any]) -> None:
     try:
-        result = task.work()
+        future.set_result(work())
     except BaseException as error:  # noqa: BLE001  # raised to its caller; the next task runs
-        task.future.set_exception(error)
-    else:
-        task.future.set_result(result)
+        future.set_exception(error)

@@ -415,7 +415,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     "the directory of the lock is not synced": _needless(
         _row(
             "lock",
-            "_try_lock_file",
+            "_lock_file",
             "files.make_directory",
             "made",
             "first start where directories cannot be locked, and a transaction",
@@ -423,10 +423,10 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "every start syncs the names of every directory before anything rests on them",
     ),
     "the format is not synced": _unsynced(
-        "directory", "VolumeDirectory._write_small", "first start, and a save"
+        "directory", "VolumeDirectory.write_small", "first start, and a save"
     ),
     "the name of the format is not synced": _needless(
-        _unsynced("directory", "VolumeDirectory._write_small", "first start, and a save", number=2),
+        _unsynced("directory", "VolumeDirectory.write_small", "first start, and a save", number=2),
         "every start syncs the names of every directory before anything rests on them",
     ),
 } | {
