@@ -5,9 +5,9 @@ read, so a lock that was lost can do no harm. The end of the commit releases the
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, MutableMapping, Sequence
 from concurrent.futures import Future
-from types import TracebackType
+from contextlib import asynccontextmanager
 from typing import Any
 
 from seline.domain.document import ABSENT, BOT, DocumentKey, IfMatch, Json, check_document_name
@@ -17,87 +17,92 @@ from seline.manager import changes
 from seline.manager.locks import TRANSACTION, DocumentLock
 from seline.manager.managed_store import ManagedStore
 from seline.ports.futures import wait_for
-from seline.ports.store import Change
+from seline.ports.store import Change, Outcome
 
 
-class _Block:
-    """The locks of one block, from its beginning to the end of its commit."""
+@asynccontextmanager
+async def edit(
+    store: ManagedStore, key: DocumentKey, default: Json, *, backup: bool
+) -> AsyncGenerator[Any]:
+    """Lock one document while its value is changed in place; save it when the block ends."""
+    with Locked(store, backup=backup) as locked:
+        await locked.lock([key.name])
+        value = await locked.read(key, default)
+        yield value
+        saved = locked.commit([locked.save(key, value)])
+    await wait_for(saved)
 
-    def __init__(self, store: ManagedStore, *, backup: bool) -> None:
+
+@asynccontextmanager
+async def transaction(
+    store: ManagedStore, keys: Iterable[DocumentKey], *, backup: bool
+) -> AsyncGenerator["Changes"]:
+    """Lock several documents; when the block ends, commit the changes of all of them, or none."""
+    keys = sorted(set(keys))
+    names = [key.name for key in keys]
+    with Locked(store, backup=backup) as locked:
+        await locked.lock([TRANSACTION, *names])
+        documents = Changes({key.name: await locked.read(key, {}) for key in keys})
+        yield documents
+        await locked.lock(sorted({*documents}.difference(names)))
+        saved = locked.commit([*locked.changes_of(documents)])
+    await wait_for(saved)
+
+
+class Locked:
+    """The locks of one block. Leaving it releases them, unless a commit took them over."""
+
+    def __init__(self, store: ManagedStore, *, backup: bool = True) -> None:
+        """Lock nothing yet; `backup` keeps the contents before as backups."""
         self._store = store
         self._backup = backup
         self._locks: list[DocumentLock] = []
         self._bases: dict[DocumentKey, IfMatch] = {}
 
-    async def _lock(self, names: Iterable[str]) -> None:
+    def __enter__(self) -> "Locked":  # noqa: PYI034  # never subclassed
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for lock in reversed(self._locks):
+            self._store.locks.release(lock)
+
+    async def lock(self, names: Iterable[str]) -> None:
+        """Lock the names one after another. Raises NestedEdit, DocumentBusy."""
+        await self._store.open()
         for name in names:
             self._locks.append(await self._store.locks.lock(name))
 
-    async def _begin(self, names: Sequence[str], keys: Sequence[DocumentKey], default: Json) -> Any:
-        """Lock the names and return the documents' values by name."""
-        await self._store.open()
-        try:
-            await self._lock(names)
-            return {key.name: await self._read(key, default) for key in keys}
-        except BaseException:
-            self._release()
-            raise
-
-    async def _read(self, key: DocumentKey, default: Json) -> Any:
+    async def read(self, key: DocumentKey, default: Json) -> Any:
         """Return a locked document's value, after everything that was queued before."""
         content = (await wait_for(self._store.submit((self._store.look_change(key),))))[0].content
         self._bases[key] = ABSENT if content is None else content.revision
         return copy.deepcopy(default) if content is None else decode(content.data)
 
-    async def _commit(self, changes_of: Callable[[], Iterable[Change]]) -> None:
-        """Commit the changes, all or none; the end of the commit releases the locks."""
-        try:
-            made = tuple(changes_of())
-            future = self._store.locks.commit(
-                self._locks, lambda: self._store.submit(made) if made else _nothing()
-            )
-        except BaseException:
-            self._release()
-            raise
-        await wait_for(future)
+    def commit(self, made: Sequence[Change]) -> Future[tuple[Outcome, ...]]:
+        """Commit changes, all or none; the end of the commit releases the locks."""
+        future = self._store.locks.commit(
+            self._locks, lambda: self._store.submit(made) if made else _nothing()
+        )
+        self._locks = []
+        return future
 
-    def _save(self, key: DocumentKey, value: object) -> Change:
+    def save(self, key: DocumentKey, value: object) -> Change:
+        """Return the change that saves a value over the revision that was read."""
         content = self._store.encoding.content(value)
         base = self._bases.get(key)
         return self._store.save_change(key, content, backup=self._backup, if_match=base)
 
-    def _release(self) -> None:
-        for lock in reversed(self._locks):
-            self._store.locks.release(lock)
-
-
-class Edit(_Block):
-    """Locks one document while its value is changed in place."""
-
-    def __init__(
-        self, store: ManagedStore, key: DocumentKey, default: Json, *, backup: bool
-    ) -> None:
-        """Use `DataManager.edit`."""
-        super().__init__(store, backup=backup)
-        self._key = key
-        self._default = default
-        self._value: Any = None
-
-    async def __aenter__(self) -> Any:
-        name = self._key.name
-        self._value = (await self._begin((name,), (self._key,), self._default))[name]
-        return self._value
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None:
-            await self._commit(lambda: (self._save(self._key, self._value),))
-        else:
-            self._release()
+    def changes_of(self, documents: "Changes") -> Iterator[Change]:
+        """Yield the changes of a transaction: the deletes, then the saves, each by name."""
+        for key in _keys(documents.deleted):
+            base = self._bases.get(key)
+            if base is not ABSENT:
+                decide = changes.delete(if_match=base)
+                yield Change(key, decide, retain=self._store.retain(key))
+        for key in _keys(documents):
+            if self._bases.get(key) is ABSENT and documents.is_untouched(key.name):
+                continue
+            yield self.save(key, documents[key.name])
 
 
 class Changes(MutableMapping[str, Any]):
@@ -145,54 +150,11 @@ class Changes(MutableMapping[str, Any]):
         return frozenset(self._deleted)
 
 
-class Transaction(_Block):
-    """Locks several documents and commits the changes of all of them, or none."""
-
-    def __init__(self, store: ManagedStore, keys: Sequence[DocumentKey], *, backup: bool) -> None:
-        """Use `DataManager.transaction`."""
-        super().__init__(store, backup=backup)
-        self._keys = sorted(set(keys))
-        self._changes = Changes({})
-
-    async def __aenter__(self) -> Changes:
-        names = (TRANSACTION, *(key.name for key in self._keys))
-        self._changes = Changes(await self._begin(names, self._keys, {}))
-        return self._changes
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            self._release()
-            return
-        try:
-            await self._lock(sorted({*self._changes} - {key.name for key in self._keys}))
-        except BaseException:
-            self._release()
-            raise
-        await self._commit(self._made)
-
-    def _made(self) -> Iterator[Change]:
-        """Yield the changes: the deletes, then the saves, each by name."""
-        for key in _keys(self._changes.deleted):
-            base = self._bases.get(key)
-            if base is not ABSENT:
-                decide = changes.delete(if_match=base)
-                yield Change(key, decide, retain=self._store.retain(key))
-        for key in _keys(self._changes):
-            if self._bases.get(key) is ABSENT and self._changes.is_untouched(key.name):
-                continue
-            yield self._save(key, self._changes[key.name])
-
-
 def _keys(names: Iterable[str]) -> list[DocumentKey]:
     return [DocumentKey(BOT, name) for name in sorted(names)]
 
 
-def _nothing() -> Future[Any]:
-    future: Future[Any] = Future()
+def _nothing() -> Future[tuple[Outcome, ...]]:
+    future: Future[tuple[Outcome, ...]] = Future()
     future.set_result(())
     return future

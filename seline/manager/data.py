@@ -27,8 +27,8 @@ from seline.domain.json_codec import decode
 from seline.domain.readable_export import ImportReport, parse_mode
 from seline.domain.report import Deleted, KeptIn, Pruned, Reset, Restored, VerifyReport
 from seline.errors import BackupNotFound, InvalidRequest
-from seline.manager import backups, changes
-from seline.manager.blocks import Edit, Transaction
+from seline.manager import backups, blocks, changes
+from seline.manager.blocks import Changes
 from seline.manager.changes import Decide, not_found
 from seline.manager.managed_store import ManagedStore
 from seline.manager.transfer import contents_of, export_of, import_contents, snapshot_of
@@ -158,7 +158,9 @@ class DataManager:
         assert outcome.content is not None
         return decode(outcome.content.data)
 
-    def edit(self, name: str, default: Json = _MISSING, *, backup: bool = True) -> Edit:
+    def edit(
+        self, name: str, default: Json = _MISSING, *, backup: bool = True
+    ) -> AbstractAsyncContextManager[Any]:
         """Open a block that locks one document: `async with data.edit(name) as value: …`.
 
         The value may be changed in place. It is saved when the block ends, and not if the block
@@ -166,11 +168,11 @@ class DataManager:
         NestedEdit, DocumentBusy; RevisionMismatch if the lock was lost.
         """
         default = {} if default is _MISSING else default
-        return Edit(self.store, _key(name), default, backup=backup)
+        return blocks.edit(self.store, _key(name), default, backup=backup)
 
-    def transaction(self, *names: str, backup: bool = True) -> Transaction:
+    def transaction(self, *names: str, backup: bool = True) -> AbstractAsyncContextManager[Changes]:
         """Open a block that locks several documents and changes all or none of them (V5)."""
-        return Transaction(self.store, [_key(name) for name in names], backup=backup)
+        return blocks.transaction(self.store, [_key(name) for name in names], backup=backup)
 
     # deleting, giving up, going back
 

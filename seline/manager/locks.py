@@ -223,6 +223,7 @@ def _start(waiter: _Waiter) -> None:
 def _calling_place() -> str:
     """Return the file and line of the block outside of Seline that is being entered."""
     frame = sys._getframe(1)  # noqa: SLF001  # the documented way to a caller's line
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("seline."):
+    inside = ("seline.", "contextlib")
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(inside):
         frame = frame.f_back
     return f"{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno}"

@@ -15,9 +15,9 @@ from seline.domain.readable_export import ImportMode, ImportReport, parse_export
 from seline.domain.verdict import Verdict
 from seline.errors import DocumentBusy, DocumentUnrecoverable, ImportRefused, SelineError
 from seline.manager import changes
+from seline.manager.blocks import Locked
 from seline.manager.changes import preview
 from seline.manager.encoding import Encoding
-from seline.manager.locks import DocumentLock
 from seline.manager.managed_store import ManagedStore
 from seline.ports.futures import wait_for
 from seline.ports.store import Change, Current, Decision, DocumentStore, Snapshot
@@ -116,16 +116,10 @@ async def _commit(
         made[0] = _unless_others(made[0], opened, frozenset(names))
     if report.dry_run:
         made = [msgspec.structs.replace(one, decide=preview(one.decide)) for one in made]
-    locks: list[DocumentLock] = []
-    try:
-        for name in names:
-            locks.append(await store.locks.lock(name))  # noqa: PERF401  # awaited in order
-        future = store.locks.commit(locks, lambda: store.submit(made))
-    except BaseException:
-        for lock in locks:
-            store.locks.release(lock)
-        raise
-    await wait_for(future)
+    with Locked(store) as locked:
+        await locked.lock(names)
+        imported = locked.commit(made)
+    await wait_for(imported)
 
 
 def _unless_others(change: Change, opened: DocumentStore, names: frozenset[str]) -> Change:

@@ -24,7 +24,8 @@ from msgspec.structs import replace as struct_replace
 from seline import DataManager, open_seline
 from seline.domain.document import ABSENT, Content, DocumentKey
 from seline.errors import OutcomeUnknown, SelineError
-from seline.manager import ManagedStore, blocks
+from seline.manager import ManagedStore
+from seline.manager.blocks import Locked
 from seline.manager.locks import DocumentLock, DocumentLocks, _Queue
 from seline.ports.store import Outcome
 from seline.storage.planner import Plan
@@ -288,14 +289,14 @@ def _writes_no_record() -> None:
 
 def _locks_nothing() -> None:
     """Let several callers edit a document at the same time."""
-    read = blocks._Block._read
+    read = Locked.read
 
     async def read_without_revision(self: Any, *held: Any) -> Any:
         value = await read(self, *held)
         self._bases.clear()
         return value
 
-    blocks._Block._read = read_without_revision  # type: ignore[method-assign]
+    Locked.read = read_without_revision  # type: ignore[method-assign]
     DocumentLocks._grant = lambda self, name, _queue: DocumentLock(name, 0.0, "", "", _Queue())  # type: ignore[method-assign]
 
 
