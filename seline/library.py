@@ -19,14 +19,14 @@ from seline.bot.user_profile import UserProfile
 from seline.domain.document import Json
 from seline.domain.report import Pruned, VerifyReport
 from seline.errors import SelineError, VolumeFailed, VolumeReadOnly
-from seline.manager import DataManager, ManagedStore, ManagerOptions
+from seline.manager import DataManager, ManagedStore
 from seline.operations import Operations
 from seline.outbound.destinations.folder import Folder
 from seline.ports.destinations import Destination
 from seline.ports.futures import refuse_in_turn, run_without_loop
 from seline.ports.store import DocumentStore
 from seline.settings import Settings, load_settings
-from seline.storage.volume.open import VolumeOptions, open_volume
+from seline.storage.volume.open import open_volume
 from seline.storage.volume.store import VolumeStore
 
 LOCK_WAIT_S: Final = 5.0
@@ -154,26 +154,28 @@ def start(
     """
     opening: Future[DocumentStore] = Future()
     opening.set_running_or_notify_cancel()
-    options = volume_options(
-        settings,
-        lock_wait_s=lock_wait_s,
-        mount_wait_s=mount_wait_s,
-        serves_commands=serves_commands,
-    )
 
     def is_given_up() -> bool:
         return give_up() or opened.store.is_closing
 
     def run() -> None:
         try:
-            attempt = partial(open_volume, options, on_wait=on_wait, give_up=is_given_up)
+            attempt = partial(
+                open_volume,
+                settings,
+                lock_wait_s=lock_wait_s,
+                mount_wait_s=mount_wait_s,
+                serves_commands=serves_commands,
+                on_wait=on_wait,
+                give_up=is_given_up,
+            )
             store = _retried(attempt, on_wait, is_given_up) if keep_trying else attempt()
         except BaseException as error:  # noqa: BLE001  # raised to every waiting caller
             opening.set_exception(error)
         else:
             opening.set_result(cast("DocumentStore", store))
 
-    opened = Seline(ManagedStore(opening, manager_options(settings)), settings)
+    opened = Seline(ManagedStore(opening, settings), settings)
     with _lock:
         _open.append(opened)
     threading.Thread(target=run, name="seline-opening", daemon=True).start()
@@ -213,48 +215,6 @@ def get_user_profile() -> UserProfile:
 def get_lessons_service() -> LessonsLearned:
     """Return the lessons service over the instance of this process."""
     return _instance().lessons
-
-
-def volume_options(
-    settings: Settings,
-    *,
-    lock_wait_s: float,
-    mount_wait_s: float = 0.0,
-    serves_commands: bool = False,
-) -> VolumeOptions:
-    """Return the options of the volume for these settings."""
-    storage = settings.storage
-    return VolumeOptions(
-        data_dir=settings.data_dir,
-        lock_wait_s=lock_wait_s,
-        mount_wait_s=mount_wait_s,
-        mount_required=settings.mount_required,
-        mount_expected_under=settings.mount_expected_under,
-        limit_mb=storage.volume_limit_mb,
-        reserve_percent=storage.reserve_percent,
-        document_bytes_max=storage.document_bytes_max,
-        documents_max=storage.documents_max,
-        settle_s=storage.settle_s,
-        cache_bytes_max=storage.cache_bytes_max,
-        strict=settings.strict,
-        serves_commands=serves_commands,
-    )
-
-
-def manager_options(settings: Settings) -> ManagerOptions:
-    """Return the options of the manager for these settings."""
-    storage, backups = settings.storage, settings.backups
-    return ManagerOptions(
-        retention=backups,
-        pin_days=backups.pin_days,
-        deleted_days=backups.deleted_days,
-        blank_guard_except=frozenset(backups.blank_guard_except),
-        document_bytes_max=storage.document_bytes_max,
-        depth_max=storage.depth_max,
-        settle_s=storage.settle_s,
-        edit_wait_s=storage.edit_wait_s,
-        edit_limit_s=storage.edit_limit_s,
-    )
 
 
 def _destinations(settings: Settings) -> list[tuple[Destination, int]]:

@@ -1,30 +1,29 @@
-"""Stores opened by a test itself: with its own clock, and without the settings' machinery."""
+"""Stores opened by a test itself: with its own clock, and the default settings, some changed."""
 
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from seline.clock import Clock
-from seline.library import manager_options, volume_options
-from seline.manager import DataManager, ManagedStore, ManagerOptions
+from seline.manager import DataManager, ManagedStore
 from seline.operations import Operations
 from seline.ports.store import DocumentStore
-from seline.settings import load_settings
+from seline.settings import Settings, load_settings
 from seline.storage.volume.open import open_volume
 from seline.storage.volume.store import VolumeStore
 
 
-def options(**changes: Any) -> ManagerOptions:
-    """Return the default options, with some changed."""
-    return replace(manager_options(load_settings(environ={})), **changes)
+def settings(*, strict: bool = False, **arguments: Any) -> Settings:
+    """Return the default settings, with some changed (`storage__volume_limit_mb=5`)."""
+    named = {name.replace("__", ".", 1): value for name, value in arguments.items()}
+    return load_settings(environ={"SELINE_STRICT": str(strict).lower()}, arguments=named)
 
 
-def managed(store: object, *, clock: Clock | None = None, **changes: Any) -> ManagedStore:
+def managed(store: object, *, clock: Clock | None = None, **arguments: Any) -> ManagedStore:
     """Return the manager of an open store."""
     opening: Future[DocumentStore] = Future()
     opening.set_result(cast("DocumentStore", store))
-    return ManagedStore(opening, options(**changes), clock=clock)
+    return ManagedStore(opening, settings(**arguments), clock=clock)
 
 
 def data_over(store: ManagedStore) -> DataManager:
@@ -32,13 +31,11 @@ def data_over(store: ManagedStore) -> DataManager:
     return DataManager(store, Operations(store))
 
 
-def open_managed(directory: Path, clock: Clock, **changes: Any) -> ManagedStore:
-    """Open a volume with a clock of the test's own; `limit_mb` goes to the volume."""
-    store = open_store(directory, clock, limit_mb=changes.pop("limit_mb", None))
-    return managed(store, clock=clock, **changes)
+def open_managed(directory: Path, clock: Clock, **arguments: Any) -> ManagedStore:
+    """Open a volume with a clock of the test's own."""
+    return managed(open_store(directory, clock, **arguments), clock=clock, **arguments)
 
 
-def open_store(directory: Path, clock: Clock | None = None, **changes: Any) -> VolumeStore:
-    """Open a volume with the default options, some changed, and without waiting."""
-    defaults = volume_options(load_settings(environ={}), lock_wait_s=0)
-    return open_volume(replace(defaults, data_dir=str(directory), **changes), clock=clock)
+def open_store(directory: Path, clock: Clock | None = None, **arguments: Any) -> VolumeStore:
+    """Open a volume without waiting."""
+    return open_volume(settings(storage__data_dir=str(directory), **arguments), clock=clock)

@@ -51,7 +51,7 @@ async def put_document(request: web.Request) -> web.StreamResponse:
     backup, shrink = flag(request, "backup", default=True), flag(request, "shrink", default=False)
     condition = precondition(request)
     value = await read_value(
-        request, context(request).body_bytes_max, depth_max=data(request).store.options.depth_max
+        request, context(request).body_bytes_max, depth_max=data(request).store.encoding.depth_max
     )
     existed = await data(request).store.exists(DocumentKey(BOT, name))
     revision = await _under(

@@ -2,6 +2,5 @@
 
 from seline.manager.data import DataManager
 from seline.manager.managed_store import ManagedStore
-from seline.manager.options import ManagerOptions
 
-__all__ = ["DataManager", "ManagedStore", "ManagerOptions"]
+__all__ = ["DataManager", "ManagedStore"]

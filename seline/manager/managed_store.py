@@ -21,12 +21,12 @@ from seline.manager.incidents import Incidents
 from seline.manager.lifetime import Lifetime
 from seline.manager.locks import DocumentLocks
 from seline.manager.metadata import Metadata
-from seline.manager.options import ManagerOptions
 from seline.manager.pins import Pins
 from seline.manager.reads import BoundedReads, ServedContent
 from seline.manager.state import State
 from seline.ports.futures import refuse_in_turn, wait_for
 from seline.ports.store import Atom, Change, Current, Decision, DocumentStore, Outcome, Retain
+from seline.settings import Settings
 
 CLOSE_S: Final = 5.0
 """How long a close waits for the last report."""
@@ -37,16 +37,17 @@ class ManagedStore:
     """One store with its locks, its pins and its incidents. Any task and thread."""
 
     def __init__(
-        self, opening: Future[DocumentStore], options: ManagerOptions, *, clock: Clock | None = None
+        self, opening: Future[DocumentStore], settings: Settings, *, clock: Clock | None = None
     ) -> None:
         """Manage the store that `opening` will hold; every call waits for it."""
-        self.options = options
+        self.settings = settings
+        storage = settings.storage
         self.clock = clock or Clock()
         self.encoding = Encoding(
-            document_bytes_max=options.document_bytes_max, depth_max=options.depth_max
+            document_bytes_max=storage.document_bytes_max, depth_max=storage.depth_max
         )
         self.locks = DocumentLocks(
-            self.clock, wait_s=options.edit_wait_s, limit_s=options.edit_limit_s
+            self.clock, wait_s=storage.edit_wait_s, limit_s=storage.edit_limit_s
         )
         self._incidents = Incidents(self.clock)
         self._lifetime = Lifetime(self._prepare, after_close=lambda: self._reads.close())  # noqa: PLW0108  # it is made below
@@ -191,7 +192,7 @@ class ManagedStore:
 
     def guard(self, key: DocumentKey, *, shrink: bool) -> Guard | None:
         """Return what pins the content before a blank save; None if shrinking is meant (V11)."""
-        meant = shrink or key.name in self.options.blank_guard_except
+        meant = shrink or key.name in self.settings.backups.blank_guard_except
         return None if meant else self._pin_blank
 
     # incidents
@@ -211,8 +212,8 @@ class ManagedStore:
         """Build what works over the open store; return what a close does first."""
         self._pins = Pins(
             store,
-            self.options,
             self.clock,
+            policy=self.settings.backups,
             reads=self._reads,
             encoding=self.encoding,
             incidents=self._incidents,
@@ -237,7 +238,8 @@ class ManagedStore:
             return
         readable = self.pins.failure is None
         pinned = readable and blank.pinned
-        kept = f"is kept for {self.options.pin_days} days" if pinned else "is its newest backup"
+        days = self.settings.backups.pin_days
+        kept = f"is kept for {days} days" if pinned else "is its newest backup"
         self.note(
             IncidentKind.BLANK_SAVE if readable else IncidentKind.BLANK_SAVE_UNPINNED,
             blank.document,

@@ -26,7 +26,6 @@ from seline.domain.retention import RetentionPlan, keep_all, plan_retention
 from seline.errors import SelineError
 from seline.manager.encoding import Encoding
 from seline.manager.incidents import Incidents
-from seline.manager.options import ManagerOptions
 from seline.manager.reads import BoundedReads
 from seline.manager.state import State, retain_state
 from seline.ports.store import (
@@ -39,6 +38,7 @@ from seline.ports.store import (
     Retain,
     keys_with_backups,
 )
+from seline.settings.values import Backups
 
 CLOCK_SLACK: Final = timedelta(days=1)
 
@@ -49,16 +49,16 @@ class Pins:
     def __init__(
         self,
         store: DocumentStore,
-        options: ManagerOptions,
         clock: Clock,
         *,
+        policy: Backups,
         reads: BoundedReads,
         encoding: Encoding,
         incidents: Incidents,
     ) -> None:
         """Read the pins of an open store. Blocks."""
         self._store = store
-        self._options = options
+        self._policy = policy
         self._clock = clock
         self._opened = _no_later_than_likely(clock.now(), store), clock.monotonic()
         self._state = State(
@@ -100,9 +100,7 @@ class Pins:
         if self.failure is not None:
             return keep_all(backups, "the pins cannot be read")
         return plan_retention(
-            self.marked(key.name, backups),
-            self._options.retention,
-            current_revision=current_revision,
+            self.marked(key.name, backups), self._policy, current_revision=current_revision
         )
 
     def reasoned(self, key: DocumentKey, backups: Sequence[Backup]) -> list[Backup]:
@@ -156,7 +154,7 @@ class Pins:
             document=document,
             revision=revision,
             now=now,
-            pin_days=self._options.pin_days,
+            pin_days=self._policy.pin_days,
             ended_by=self._lived_until(),
         )
         pin = self.change(add)

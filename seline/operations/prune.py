@@ -101,7 +101,7 @@ class Pruner:
 
     def _deleted_long_ago(self, key: DocumentKey, ages: _Ages, backups: Sequence[Backup]) -> bool:
         """Whether it has been deleted for `deleted_days`, and its newest backup is as old."""
-        days = timedelta(days=self._store.options.deleted_days)
+        days = timedelta(days=self._store.settings.backups.deleted_days)
         limit = self._store.clock.now() - days
         return (
             self._store.pins.failure is None

@@ -112,7 +112,7 @@ class _Pass:
         names = [info.name for info in documents if since is None or info.updated_at >= since]
         unsettled = [name for name in names if not await self._document(name)]
         if unsettled:
-            await _sleep(self._managed.options.settle_s)
+            await _sleep(self._managed.settings.storage.settle_s)
             for name in unsettled:
                 if not await self._document(name):
                     self._unsettled(name)

@@ -9,6 +9,7 @@ A clock jump repeats an open alert at most once, and shortens no forecast.
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +33,7 @@ from tests.clocks import FakeClock
 from tests.faults.powercut.trying import fast_place, kind_of
 from tests.faults.test_damage import rewrite
 from tests.proof.figures import note
-from tests.stores import managed, open_store
+from tests.stores import open_managed
 
 SUITE: Final = "clock"
 NAME: Final = "user_profile.json"
@@ -53,8 +54,13 @@ class StoreWithClock:
         self.open()
 
     def open(self) -> None:
-        opened = open_store(self.directory, self.clock, settle_s=0.0, limit_mb=200)
-        self.store = managed(opened, clock=self.clock, retention=self.retention, settle_s=0.0)
+        self.store = open_managed(
+            self.directory,
+            self.clock,
+            storage__settle_s=0.0,
+            storage__volume_limit_mb=200,
+            **{f"backups__{name}": kept for name, kept in asdict(self.retention).items()},
+        )
         self.operations = Operations(self.store)
         self.data = DataManager(self.store, self.operations)
 

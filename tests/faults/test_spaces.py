@@ -26,7 +26,7 @@ BOTS = DocumentKey(BOT, KEY.name)
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[VolumeStore]:
-    opened = open_store(tmp_path, strict=True, settle_s=0.0)
+    opened = open_store(tmp_path, strict=True, storage__settle_s=0.0)
     yield opened
     opened.close()
 
@@ -100,7 +100,7 @@ def test_a_broken_document_is_recovered_within_its_space(
     store.close()
     broken = flip(tmp_path / "spaces/alice" / KEY.name)
 
-    again = open_store(tmp_path, settle_s=0.0)
+    again = open_store(tmp_path, storage__settle_s=0.0)
     [outcome] = again.submit(Atom((Change(KEY, changes.look),))).result(10)
 
     assert outcome.content == Content.of(encode({"n": 1}))
@@ -124,7 +124,7 @@ def test_a_purge_erases_only_the_document_of_its_space(store: VolumeStore) -> No
 
 
 def test_usage_and_the_limit_of_documents_cover_every_space(tmp_path: Path) -> None:
-    store = open_store(tmp_path, documents_max=2)
+    store = open_store(tmp_path, storage__documents_max=2)
     save(store, KEY, {"n": 1})
     save(store, BOTS, {"n": 1})
     save(store, DocumentKey(SELINE, "state.json"), {"n": 1})
@@ -133,7 +133,7 @@ def test_usage_and_the_limit_of_documents_cover_every_space(tmp_path: Path) -> N
         save(store, DocumentKey("bob", KEY.name), {"n": 1})
     store.close()
 
-    again = open_store(tmp_path, documents_max=2)
+    again = open_store(tmp_path, storage__documents_max=2)
     assert again.medium.usage().documents_bytes == 2 * 4096
     with pytest.raises(VolumeFull, match="2 documents"):
         save(again, DocumentKey("bob", KEY.name), {"n": 1})

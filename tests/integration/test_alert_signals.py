@@ -58,7 +58,7 @@ from seline.operations import Operations
 from seline.ports.alerts import Delivery
 from seline.ports.medium import Capability
 from tests.clocks import FakeClock
-from tests.stores import managed, open_store, options
+from tests.stores import managed, open_store, settings
 
 NAME = "user_profile.json"
 LONG = {f"field_{number}": "a value of some length" for number in range(40)}
@@ -91,8 +91,8 @@ class Place:
         self.open()
 
     def open(self) -> None:
-        self.store = open_store(self.directory, self.clock, settle_s=0.0)
-        managed_store = managed(self.store, clock=self.clock, settle_s=0.0)
+        self.store = open_store(self.directory, self.clock, storage__settle_s=0.0)
+        managed_store = managed(self.store, clock=self.clock, storage__settle_s=0.0)
         self.operations = Operations(managed_store)
         self.data = DataManager(managed_store, self.operations)
         self.sink = FakeSink()
@@ -636,7 +636,7 @@ async def test_a_missing_mount_is_notified_and_its_return_too(place: Place) -> N
 
 
 async def test_a_store_that_is_not_open_is_not_read(tmp_path: Path, clock: FakeClock) -> None:
-    store, sink = ManagedStore(Future(), options(), clock=clock), FakeSink()
+    store, sink = ManagedStore(Future(), settings(), clock=clock), FakeSink()
     process = AlertProcess(Operations(store), [sink], unavailable=VolumeLocked)
 
     await process.evaluate()

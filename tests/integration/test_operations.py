@@ -107,7 +107,7 @@ async def test_usage_levels_have_hysteresis_and_survive_a_restart(tmp_path: Path
 
 async def test_growth_is_forecast_and_reported_in_health(tmp_path: Path) -> None:
     clock = SettableClock()
-    store = open_managed(tmp_path, clock, limit_mb=10)
+    store = open_managed(tmp_path, clock, storage__volume_limit_mb=10)
     operations, data = Operations(store), data_over(store)
     for hour in range(30):
         await data.save_json(f"d{hour}.json", "x" * (100 << 10))
