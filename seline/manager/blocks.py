@@ -74,7 +74,7 @@ class Locked:
 
     async def read(self, key: DocumentKey, default: Json) -> Any:
         """Return a locked document's value, after everything that was queued before."""
-        content = (await wait_for(self._store.submit((self._store.look_change(key),))))[0].content
+        content = await self._store.look(key)
         self._bases[key] = ABSENT if content is None else content.revision
         return copy.deepcopy(default) if content is None else decode(content.data)
 
@@ -98,7 +98,7 @@ class Locked:
             base = self._bases.get(key)
             if base is not ABSENT:
                 decide = changes.delete(if_match=base)
-                yield Change(key, decide, retain=self._store.retain(key))
+                yield Change(key, decide, retain=self._store.pins.retain(key))
         for key in _keys(documents):
             if self._bases.get(key) is ABSENT and documents.is_untouched(key.name):
                 continue

@@ -47,10 +47,8 @@ class BlankSaved:
     `pinned` is False if a content of the same day has a pin already.
     """
 
-    document: str
     reason: str
     pinned: bool
-    revision_before: str
 
 
 def look(current: Current) -> Decision:
@@ -224,11 +222,8 @@ def _guarded(
     reason = blank_save(before.data, put.content.data, changed)
     if reason is None:
         return put
-    document, revision = current.key.name, before.revision
-    also = guard(document, revision, current.now)
-    answer = BlankSaved(
-        document=document, reason=reason, pinned=bool(also), revision_before=revision
-    )
+    also = guard(current.key.name, before.revision, current.now)
+    answer = BlankSaved(reason=reason, pinned=bool(also))
     return msgspec.structs.replace(put, backup=True, alone=True, also=also, answer=answer)
 
 

@@ -31,6 +31,7 @@ from seline.manager import backups, blocks, changes
 from seline.manager.blocks import Changes
 from seline.manager.changes import Decide, not_found
 from seline.manager.managed_store import ManagedStore
+from seline.manager.reads import served_content
 from seline.manager.transfer import contents_of, export_of, import_contents, snapshot_of
 from seline.ports.futures import wait_for
 from seline.ports.medium import QuarantineItem
@@ -83,7 +84,7 @@ class DataManager:
 
     async def load_json(self, name: str, default: Json = _MISSING) -> Json:
         """Return a document's value; `default` (else `{}`) only if it does not exist (V4)."""
-        content = await self.store.content(_key(name))
+        content = await served_content(self.store, _key(name))
         if content is not None:
             return decode(content.data)
         return {} if default is _MISSING else default
@@ -102,7 +103,7 @@ class DataManager:
     async def read_content(self, name: str) -> tuple[Content, datetime]:
         """Return the stored bytes, and the instant of their save. Raises DocumentNotFound."""
         key = _key(name)
-        content = await self.store.content(key)
+        content = await served_content(self.store, key)
         if content is None:
             raise not_found(name)
         store = await self.store.open()

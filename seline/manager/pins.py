@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from seline.clock import Clock, parse_instant
+from seline.clock import parse_instant
 from seline.domain import pins as pinning
 from seline.domain.backup import Backup
 from seline.domain.deletion import STEP_MAX
@@ -24,9 +24,7 @@ from seline.domain.json_codec import NotJson, decode
 from seline.domain.pins import Pin
 from seline.domain.retention import RetentionPlan, keep_all, plan_retention
 from seline.errors import SelineError
-from seline.manager.encoding import Encoding
-from seline.manager.incidents import Incidents
-from seline.manager.reads import BoundedReads
+from seline.manager.awaited_store import AwaitedStore
 from seline.manager.state import State, retain_state
 from seline.ports.store import (
     Change,
@@ -38,7 +36,6 @@ from seline.ports.store import (
     Retain,
     keys_with_backups,
 )
-from seline.settings.values import Backups
 
 CLOCK_SLACK: Final = timedelta(days=1)
 
@@ -46,30 +43,19 @@ CLOCK_SLACK: Final = timedelta(days=1)
 class Pins:
     """The pins of one store, and the rotation that respects them. Any thread."""
 
-    def __init__(
-        self,
-        store: DocumentStore,
-        clock: Clock,
-        *,
-        policy: Backups,
-        reads: BoundedReads,
-        encoding: Encoding,
-        incidents: Incidents,
-    ) -> None:
+    def __init__(self, managed: AwaitedStore, store: DocumentStore) -> None:
         """Read the pins of an open store. Blocks."""
         self._store = store
-        self._policy = policy
-        self._clock = clock
+        self._policy = managed.settings.backups
+        self._clock = clock = managed.clock
         self._opened = _no_later_than_likely(clock.now(), store), clock.monotonic()
         self._state = State(
+            managed,
             "pins.json",
             tuple[Pin, ...],
+            tuple[Pin, ...],
             field="pins",
-            default=tuple[Pin, ...],
             after_loss=self._every_backup,
-            reads=reads,
-            encoding=encoding,
-            incidents=incidents,
         )
         self.load()
         store.watch(self._notice)

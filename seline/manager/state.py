@@ -31,10 +31,8 @@ from seline.errors import (
     VolumeNotMounted,
     VolumeReadOnly,
 )
+from seline.manager.awaited_store import AwaitedStore
 from seline.manager.changes import look
-from seline.manager.encoding import Encoding
-from seline.manager.incidents import Incidents
-from seline.manager.reads import BoundedReads
 from seline.ports.futures import refuse_in_turn, turn, wait_for
 from seline.ports.store import Atom, Change, Current, Decision, DocumentStore, Outcome, Put
 
@@ -58,15 +56,13 @@ class State(Generic[T]):
 
     def __init__(
         self,
+        managed: AwaitedStore,
         name: str,
         type: object,
-        *,
         default: Callable[[], T],
+        *,
         field: str = "",
         after_loss: Callable[[], T] | None = None,
-        reads: BoundedReads,
-        encoding: Encoding,
-        incidents: Incidents,
     ) -> None:
         """Use `ManagedStore.state`. `after_loss` (else `default`) replaces a value that is lost.
 
@@ -82,14 +78,12 @@ class State(Generic[T]):
             self._type = msgspec.defstruct("Stored", [(field, type)], bases=(Stored,), frozen=True)
         self._default = default
         self._after_loss = after_loss or default
-        self._reads = reads
-        self._encoding = encoding
-        self._incidents = incidents
+        self._managed = managed
 
     async def load(self) -> T:
         """Read the document and return the value in effect. Raises VolumeBusy, StoreClosed."""
-        store = await self._reads.open_store()
-        await self._reads.bounded(lambda: self.read(store))
+        store = await self._managed.open()
+        await self._managed.reading(lambda: self.read(store))
         return self.value
 
     def read(self, store: DocumentStore) -> None:
@@ -112,9 +106,8 @@ class State(Generic[T]):
 
         Raises DocumentUnreadable, StorageError; then nothing is changed.
         """
-        store = await self._reads.open_store()
-        refuse_in_turn()
-        self.notice((await wait_for(store.submit(Atom((self.change(function),)))))[0])
+        await self._managed.open()
+        self.notice((await wait_for(self._managed.submit((self.change(function),))))[0])
         return self.value
 
     async def save(self, value: T) -> bool:
@@ -127,7 +120,7 @@ class State(Generic[T]):
             if isinstance(error, _SHOWN_BY_HEALTH):
                 _log.warning("%s", why)
             else:
-                self._incidents.note(IncidentKind.STATE_NOT_KEPT, "", why)
+                self._managed.note(IncidentKind.STATE_NOT_KEPT, "", why)
             return False
         return True
 
@@ -170,7 +163,7 @@ class State(Generic[T]):
         """Put the default in effect; the stored bytes stay as they are."""
         self.value = self._default()
         self.failure = error
-        self._incidents.note(
+        self._managed.note(
             IncidentKind.STATE_UNREADABLE,
             self.key.name,
             f"{self.key.name} cannot be read, and its default is used: {error.message}",
@@ -211,7 +204,7 @@ class State(Generic[T]):
             return self._after_loss(), error.message
 
     def _report_loss(self, why: str) -> None:
-        self._incidents.note(
+        self._managed.note(
             IncidentKind.STATE_RESET,
             self.key.name,
             f"{self.key.name} could not be used and was reset; its bytes are in quarantine. {why}",
@@ -231,7 +224,7 @@ class State(Generic[T]):
 
     def _encoded(self, value: T) -> Content:
         stored = {self._field: value} if self._field else value
-        return self._encoding.content(msgspec.to_builtins(stored))
+        return self._managed.encoding.content(msgspec.to_builtins(stored))
 
 
 def _run(store: DocumentStore, change: Change) -> Outcome:

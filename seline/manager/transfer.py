@@ -142,7 +142,7 @@ def _change(store: ManagedStore, name: str, content: Content | None) -> Change:
     key = DocumentKey(BOT, name)
     decide = changes.delete_if_there if content is None else changes.put_imported(content)
     size = 0 if content is None else content.size_bytes
-    return Change(key, decide, retain=store.retain(key), size_hint=size)
+    return Change(key, decide, retain=store.pins.retain(key), size_hint=size)
 
 
 def _value(snapshot: Snapshot, name: str) -> Json:

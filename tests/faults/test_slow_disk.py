@@ -17,7 +17,7 @@ import pytest
 from seline import blocking, library
 from seline.domain.document import BOT, DocumentKey
 from seline.errors import DocumentTooLarge, OutcomeUnknown, VolumeBusy, VolumeFailed
-from seline.manager.reads import READER_THREADS
+from seline.manager.awaited_store import READER_THREADS
 from seline.ports.futures import run_without_loop
 from seline.server import Serving, serving
 from seline.storage.volume import files, writer
@@ -123,8 +123,8 @@ async def test_reads_that_hang_raise_volume_busy_and_health_reports_it(
     server: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for constant in (
-        "manager.reads.READ_S",
-        "manager.reads.LISTING_S",
+        "manager.awaited_store.READ_S",
+        "manager.awaited_store.LISTING_S",
         "operations.health.HEALTH_S",
     ):
         monkeypatch.setattr(f"seline.{constant}", 0.2)
@@ -168,7 +168,7 @@ def test_a_read_that_hangs_does_not_block_other_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for constant in ("READ_S", "SLOW_S"):
-        monkeypatch.setattr(f"seline.manager.reads.{constant}", 0.1)
+        monkeypatch.setattr(f"seline.manager.awaited_store.{constant}", 0.1)
     release = threading.Event()
     with blocking.open_seline(tmp_path) as seline:
         data = seline.data

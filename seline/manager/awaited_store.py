@@ -1,0 +1,206 @@
+"""A store that callers wait for: until it is open, and for each read a limited time."""
+
+import logging
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
+from typing import Final, TypeVar
+
+from seline.clock import Clock
+from seline.domain.incident import Incident, IncidentKind
+from seline.errors import SelineError, StoreClosed, VolumeBusy
+from seline.manager.encoding import Encoding
+from seline.ports.futures import in_loop, in_turn, refuse_in_turn, wait_for
+from seline.ports.medium import SLOW_S
+from seline.ports.store import Atom, Change, DocumentStore, Outcome
+from seline.settings import Settings
+
+READ_S: Final = 10.0
+"""Seconds after which a caller no longer waits for a read; the disk may never answer."""
+LISTING_S: Final = 60.0
+"""The same for a read of all documents or backups."""
+READER_THREADS: Final = 3
+REPEATED_AFTER: Final = timedelta(days=1)
+INCIDENTS_MAX: Final = 200
+_log = logging.getLogger("seline.manager")
+T = TypeVar("T")
+
+
+class AwaitedStore:
+    """One store from its opening to its close, with its reads and its incidents. Any thread."""
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+        """Wait for nothing yet; a subclass passes the opening's future to `_open`."""
+        self.settings = settings
+        self.clock = clock or Clock()
+        storage = settings.storage
+        self.encoding = Encoding(
+            document_bytes_max=storage.document_bytes_max, depth_max=storage.depth_max
+        )
+        self.opened: DocumentStore | None = None
+        """The store, None while it is not open yet."""
+        self.is_closing = False
+        """Whether the store is closed or being closed."""
+        self._ready: Future[DocumentStore] = Future()
+        self._ready.set_running_or_notify_cancel()
+        self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="seline-reader")
+        self._reads: dict[object, float] = {}
+        """Since when each read in progress waits for the disk, in monotonic seconds."""
+        self._incidents: deque[Incident] = deque(maxlen=INCIDENTS_MAX)
+
+    # opening and closing
+
+    async def open(self) -> DocumentStore:
+        """Return the store, once it is open. Raises what its opening raised, and StoreClosed."""
+        if self.opened is None:
+            return await wait_for(self._ready)
+        if self.is_closing:
+            raise StoreClosed
+        return self.opened
+
+    @property
+    def failed_to_open(self) -> bool:
+        """Whether the store could not be opened, or was closed."""
+        failed = self._ready.done() and self._ready.exception() is not None
+        return failed or self.is_closing
+
+    async def close(self) -> None:
+        """Carry out what is queued and close the store; idempotent.
+
+        It runs to its end even if the caller is cancelled; another call waits for it.
+        """
+        if in_loop():
+            await wait_for(self.begin_to_close())
+        else:
+            self.is_closing = True
+            self._close()
+
+    def begin_to_close(self) -> Future[None]:
+        """Close on a new thread. A store that is still opening is closed, too."""
+        self.is_closing = True
+        closed: Future[None] = Future()
+        closed.set_running_or_notify_cancel()
+
+        def run() -> None:
+            try:
+                self._close()
+            except BaseException as error:  # noqa: BLE001  # raised to the waiting caller
+                closed.set_exception(error)
+            else:
+                closed.set_result(None)
+
+        threading.Thread(target=run, name="seline-close", daemon=True).start()
+        return closed
+
+    def _open(self, opening: Future[DocumentStore]) -> None:
+        """Prepare the store on the thread that opened it, then let the waiting callers go on."""
+        try:
+            store = opening.result()
+            try:
+                self._prepare(store)
+            except BaseException:
+                store.close()  # no caller has it, so no caller could close it
+                raise
+            self.opened = store
+        except BaseException as error:  # noqa: BLE001  # raised to every waiting caller
+            self._ready.set_exception(error)
+        else:
+            self._ready.set_result(store)
+
+    def _prepare(self, store: DocumentStore) -> None:
+        """Build what works over the open store."""
+
+    def _before_close(self) -> None:
+        """Do what needs the store a last time."""
+
+    def _close(self) -> None:
+        try:
+            store = self._ready.result()
+        except SelineError:
+            return
+        self._before_close()
+        store.close()
+        self._threads.shutdown()
+
+    # reading
+
+    async def reading(self, work: Callable[[], T], *, limit_s: float | None = None) -> T:
+        """Run blocking reading work on the reader threads, for `limit_s` (READ_S) at most.
+
+        Raises VolumeBusy if it takes longer. Without an event loop the work runs in this thread,
+        unless the disk is known to be slow.
+        """
+        limit_s = READ_S if limit_s is None else limit_s
+        work = partial(self._measured, work, limit_s)
+        if in_turn() or not (in_loop() or self.is_slow()):
+            return work()
+        await self.open()
+        try:
+            future = self._threads.submit(work)
+        except RuntimeError as error:
+            if self.is_closing:
+                raise StoreClosed from error
+            return work()  # the interpreter shuts down and starts no more threads
+        try:
+            return await wait_for(future, timeout_s=None if limit_s == math.inf else limit_s)
+        except TimeoutError as error:
+            if not future.cancel() and future.done():
+                raise
+            raise VolumeBusy(
+                f"The disk has not answered for {limit_s:.0f} s; nothing was read.",
+                hint="Wait; if it stays so, the volume hangs: ask its provider.",
+            ) from error
+
+    async def listing(self, work: Callable[[], T]) -> T:
+        """Run work that may read all documents or backups. Raises VolumeBusy."""
+        return await self.reading(work, limit_s=LISTING_S)
+
+    def is_slow(self) -> bool:
+        """Whether an answer of the disk is overdue."""
+        return self.busy_s() > SLOW_S
+
+    def busy_s(self) -> float:
+        """Return for how many seconds a change or a read has waited for the disk."""
+        now = self.clock.monotonic()
+        changing_s = 0.0 if self.opened is None else self.opened.medium.busy_s()
+        return max([changing_s, *(now - since for since in list(self._reads.values()))])
+
+    def _measured(self, work: Callable[[], T], limit_s: float) -> T:
+        """Run work that counts as waiting for the disk; a listing counts only once it is late."""
+        token = object()
+        allowed_s = max(0.0, limit_s - READ_S)
+        self._reads[token] = self.clock.monotonic() + allowed_s
+        try:
+            return work()
+        finally:
+            del self._reads[token]
+
+    # changing
+
+    def submit(self, changes: Sequence[Change]) -> Future[tuple[Outcome, ...]]:
+        """Queue changes that take effect all or none. Raises NestedEdit from inside a turn."""
+        refuse_in_turn()
+        assert self.opened is not None
+        return self.opened.submit(Atom(tuple(changes)))
+
+    # incidents
+
+    def note(self, kind: IncidentKind, document: str, summary: str) -> None:
+        """Report an incident, at most once a day per kind and document: log it and keep it."""
+        now = self.clock.now()
+        if any(
+            noted.kind == kind and noted.document == document and now - noted.at < REPEATED_AFTER
+            for noted in tuple(self._incidents)
+        ):
+            return
+        _log.warning("%s", summary)
+        self._incidents.append(Incident(kind=kind, document=document, at=now, summary=summary))
+
+    def incidents(self) -> list[Incident]:
+        """Return the incidents of the store and of the manager, each oldest first."""
+        stored = () if self.opened is None else self.opened.medium.incidents()
+        return [*stored, *self._incidents]
