@@ -1,4 +1,4 @@
-# Seline's chores; `make` alone lists them. Nothing is needed but make and a Python from 3.11 on.
+# The commands of this project; `make` alone lists them. They need make and a Python from 3.11 on.
 #
 #   make run ARGS="--port 9000"     arguments for the server (or for pytest, with `make test`)
 #   make test PYTHON=python3.13     another Python than the first one found; after `make clean`
@@ -28,14 +28,14 @@ test: $(VENV)/.installed-dev ## the tests (under 5 minutes)
 test-lowest: $(LOWEST)/.installed ## the tests without kills and faults, on the oldest libraries allowed
 	@$(LOWEST)/bin/python -m pytest -m "not prove" -n auto --dist worksteal --ignore=tests/acceptance --ignore=tests/faults $(ARGS)
 
-prove: $(VENV)/.installed-dev ## the long rounds and the benchmarks; SELINE_PROVE_MINUTES bounds the rounds
+prove: $(VENV)/.installed-dev ## the long tests and the benchmarks; SELINE_PROVE_MINUTES limits them
 	@rm -f .prove/figures.jsonl
 	@$(BIN)/python -m pytest -m prove -rfEs --timeout=1800 $(ARGS) || \
-	    { code=$$?; [ $$code -eq 5 ] && echo "No long rounds yet." || exit $$code; }
+	    { code=$$?; [ $$code -eq 5 ] && echo "No long tests were selected." || exit $$code; }
 	@$(BIN)/python -m tests.proof.report
 	@$(BIN)/python -m tests.benchmarks
 
-lint: $(VENV)/.installed-dev ## ruff, mypy, pyright, and the floors
+lint: $(VENV)/.installed-dev ## ruff, mypy, pyright and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
@@ -44,7 +44,7 @@ lint: $(VENV)/.installed-dev ## ruff, mypy, pyright, and the floors
 
 dev: $(VENV)/.installed-dev ## only install what the tests and linters need
 
-lock: $(LOCKING)/.installed ## resolve every lock anew, from pyproject.toml
+lock: $(LOCKING)/.installed ## resolve every lock again from pyproject.toml
 	@set -e; \
 	compile() { $(LOCKING)/bin/uv --quiet pip compile pyproject.toml --upgrade --universal \
 	    --python-version 3.11 --custom-compile-command "make lock" "$$@" >/dev/null; }; \
@@ -60,7 +60,7 @@ clean: ## remove environments and caches; ./data is never touched
 	    .hypothesis .import_linter_cache
 	find seline workers tests -name __pycache__ -prune -exec rm -rf {} +
 
-# A stamp says that its environment holds what the lock says, so that the next run starts at once.
+# A stamp file marks an environment that is as its lock requires; the next run skips the installation.
 
 $(VENV)/.installed: $(BIN)/python requirements.lock pyproject.toml
 	@echo "Installing Seline into $(VENV), this once ..."
@@ -84,7 +84,7 @@ $(LOCKING)/.installed: $(LOCKING)/bin/python
 	@$(INSTALL:$(BIN)%=$(LOCKING)/bin%) uv
 	@touch $@
 
-# A version manager's shim may exist and not run, so each candidate is asked, not looked up.
+# A version manager's shim may exist without a Python behind it, so each candidate is run.
 %/bin/python:
 	@for python in $(PYTHONS); do \
 	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \

@@ -305,9 +305,19 @@ def test_a_failure_gives_a_signal_with_its_message(failure: SelineError, type: A
 @pytest.mark.parametrize(
     ("failure", "opened", "contained", "missing"),
     [
-        (VolumeReadOnly("So it is."), True, "Reads go on. Seline goes on trying", "not be opened"),
-        (VolumeReadOnly("So it is."), False, "not be opened, so nothing is read", "Reads go on"),
-        (UnsupportedFormat("So it is."), False, "not be opened", "goes on trying"),
+        (
+            VolumeReadOnly("So it is."),
+            True,
+            "Reads still work. Seline keeps trying",
+            "not be opened",
+        ),
+        (
+            VolumeReadOnly("So it is."),
+            False,
+            "not be opened, so nothing is read",
+            "Reads still work",
+        ),
+        (UnsupportedFormat("So it is."), False, "not be opened", "keeps trying"),
     ],
 )
 def test_the_alert_of_a_volume_without_writes_states_what_still_works(

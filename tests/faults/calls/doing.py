@@ -48,39 +48,39 @@ class CaseResult:
 
 def fail(expected: Expected, directory: Path, fault: Fault | None) -> CaseResult:
     """Do an operation with a call that fails, continue in the same process, open once more."""
-    said, status = _forked(lambda told: _go_on_after(expected, directory, fault, told))
-    if not said:
+    output, status = _forked(lambda pipe: _continue_after(expected, directory, fault, pipe))
+    if not output:
         return CaseResult(defects=[f"V7: the process ended by itself: {_ending(status)}"])
-    return CaseResult(**json.loads(said))
+    return CaseResult(**json.loads(output))
 
 
 def kill(expected: Expected, directory: Path, fault: Fault) -> CaseResult:
     """Do an operation until a call at which the process is killed."""
-    said, status = _forked(lambda told: _until_the_kill(expected, directory, fault, told))
+    output, status = _forked(lambda pipe: _until_the_kill(expected, directory, fault, pipe))
     killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
     if not killed and status != 0:
         return CaseResult(defects=[f"V7: the process ended by itself: {_ending(status)}"])
     return CaseResult(
-        outcome="acknowledged" if DONE.encode() in said else "unknown",
+        outcome="acknowledged" if DONE.encode() in output else "unknown",
         fired=str(fault) if killed else "",
     )
 
 
 def _forked(work: Callable[[int], None]) -> tuple[bytes, int]:
     """Do work in a child process; return what it wrote and its exit status."""
-    told, tell = os.pipe()
+    read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             signal.alarm(HANGS_AFTER_S)
-            work(tell)
+            work(write_end)
             os._exit(0)
         finally:
             os._exit(1)
-    os.close(tell)
-    with os.fdopen(told, "rb") as pipe:
-        said = pipe.read()
-    return said, os.waitpid(child, 0)[1]
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        output = pipe.read()
+    return output, os.waitpid(child, 0)[1]
 
 
 def _ending(status: int) -> str:
@@ -89,24 +89,24 @@ def _ending(status: int) -> str:
     return f"status {status}"
 
 
-def _until_the_kill(expected: Expected, directory: Path, fault: Fault, tell: int) -> None:
-    os.dup2(tell, 1)
+def _until_the_kill(expected: Expected, directory: Path, fault: Fault, pipe: int) -> None:
+    os.dup2(pipe, 1)
     Calls(fault).wrap()
     act(expected.operation, directory)
 
 
-def _go_on_after(expected: Expected, directory: Path, fault: Fault | None, tell: int) -> None:
-    calls, told = Calls(fault), CaseResult()
-    threading.excepthook = lambda died: told.defects.append(f"V7: a thread: {died.exc_value!r}")
+def _continue_after(expected: Expected, directory: Path, fault: Fault | None, pipe: int) -> None:
+    calls, result = Calls(fault), CaseResult()
+    threading.excepthook = lambda died: result.defects.append(f"V7: a thread: {died.exc_value!r}")
     calls.wrap()
     try:
         again = fault is not None and fault.again
-        _Steps(expected, directory, calls, told, again=again).go()
+        _Steps(expected, directory, calls, result, again=again).go()
     except BaseException as error:  # every error that reaches the caller is a defect
-        told.defects.append(f"V7: {type(error).__name__} reached the caller: {error}")
-    told.defects += [f"V3: {name} was synced again" for name in calls.synced_again]
-    told.fired = str(calls.fired or "")
-    os.write(tell, json.dumps(asdict(told)).encode())
+        result.defects.append(f"V7: {type(error).__name__} reached the caller: {error}")
+    result.defects += [f"V3: {name} was synced again" for name in calls.synced_again]
+    result.fired = str(calls.fired or "")
+    os.write(pipe, json.dumps(asdict(result)).encode())
 
 
 @dataclass(frozen=True)
@@ -121,64 +121,66 @@ class _Steps:
     """The steps of one process: the operation, a read, the next change, a read, an opening."""
 
     def __init__(
-        self, expected: Expected, directory: Path, calls: Calls, told: CaseResult, *, again: bool
+        self, expected: Expected, directory: Path, calls: Calls, result: CaseResult, *, again: bool
     ) -> None:
         self._expected = expected
         self._directory = directory
         self._calls = calls
-        self._told = told
+        self._result = result
         self._again = again
 
     def go(self) -> None:
         """Do all steps. Raises an error that reaches the caller and is no SelineError."""
         served = None
         with self._opened() as seline:
-            if not self._told.error:
+            if not self._result.error:
                 self._operate(seline)
             if self._calls.fired:
-                served = self._go_on(seline)
-        self._told.calls = [tuple(made) for made in self._calls.made]
-        with opened(self._directory) as anew:
+                served = self._continue(seline)
+        self._result.calls = [tuple(made) for made in self._calls.made]
+        with opened(self._directory) as reopened:
             if served is not None:
-                self._compare(served, _seen(anew))
+                self._compare(served, _seen(reopened))
 
     def _opened(self) -> Seline:
         try:
             return opened(self._directory)
         except SelineError as error:
-            self._told.outcome, self._told.error = "refused", repr(error)
+            self._result.outcome, self._result.error = "refused", repr(error)
             return opened(self._directory)
 
     def _operate(self, seline: Seline) -> None:
         try:
             self._expected.operation.act(seline, self._directory)
         except OutcomeUnknown as error:
-            self._told.error = repr(error)
+            self._result.error = repr(error)
         except SelineError as error:
-            self._told.outcome, self._told.error = "refused", repr(error)
+            self._result.outcome, self._result.error = "refused", repr(error)
         else:
-            self._told.outcome = "acknowledged"
+            self._result.outcome = "acknowledged"
 
-    def _go_on(self, seline: Seline) -> _Served:
+    def _continue(self, seline: Seline) -> _Served:
         """Read, and make the next change: at once, or after the volume is reopened."""
         read = _readable(seline)
         self._check_read(read)
         self._check_listed(seline)
-        again = self._again and self._told.outcome == "refused"
+        again = self._again and self._result.outcome == "refused"
         change = self._operate_again if again else _change_another
         try:
             change(seline)
         except SelineError as refusal:
             if seline.data.health()["status"] == "healthy":
-                self._told.defects.append(f"health is healthy, and a change is refused: {refusal}")
+                self._result.defects.append(
+                    f"health is healthy, and a change is refused: {refusal}"
+                )
             _advance_clock(REOPENED_AFTER_S)
             _change_another(seline)
             if again:
                 change(seline)
         seen = _seen(seline)
         if not again and any(seen.values[name] != value for name, value in read.items()):
-            self._told.defects.append(f"V6: it served {read}, and then {seen.values}")
-        self._told.defects += [f"stray, without a restart: {name}" for name in self._stray()]
+            self._result.defects.append(f"V6: it served {read}, and then {seen.values}")
+        self._result.defects += [f"stray, without a restart: {name}" for name in self._stray()]
         return seen
 
     def _stray(self) -> list[str]:
@@ -190,36 +192,38 @@ class _Steps:
 
     def _check_read(self, read: Values) -> None:
         """Check that each document that can be read agrees with the caller's result."""
-        expected, outcome = self._expected, self._told.outcome
+        expected, outcome = self._expected, self._result.outcome
         allowed = [
             values
-            for values, told in ((expected.before, "refused"), (expected.after, "acknowledged"))
-            if outcome in ("unknown", told) or (expected.operation.certain and told != "refused")
+            for values, end in ((expected.before, "refused"), (expected.after, "acknowledged"))
+            if outcome in ("unknown", end) or (expected.operation.certain and end != "refused")
         ]
         for name, found in read.items():
             if found not in [values[name] for values in allowed]:
-                self._told.defects.append(f"V1, V3: {outcome}, and it served {found} as {name}")
+                self._result.defects.append(f"V1, V3: {outcome}, and it served {found} as {name}")
 
     def _check_listed(self, seline: Seline) -> None:
         """Check that the listed backups are those on the volume (V2)."""
         listed = {backup.name for backup in seline.data.all_backups()}
-        there = {path.name for path in (self._directory / "backups").glob("*.json")}
-        if listed != there:
-            self._told.defects.append(f"V2: backups not listed as they lie there: {listed ^ there}")
+        on_volume = {path.name for path in (self._directory / "backups").glob("*.json")}
+        if listed != on_volume:
+            self._result.defects.append(
+                f"V2: the listed backups are not those on the volume: {listed ^ on_volume}"
+            )
 
     def _operate_again(self, seline: Seline) -> None:
         self._expected.operation.act(seline, self._directory)
-        self._told.outcome = "acknowledged"
+        self._result.outcome = "acknowledged"
 
     def _compare(self, served: _Served, found: _Served) -> None:
         """Check that the served values are allowed, and that the next opening serves the same."""
-        if not self._expected.allows(served.values, self._told.outcome):
-            self._told.defects.append(f"V1, V3: {self._told.outcome}, and it served {served}")
+        if not self._expected.allows(served.values, self._result.outcome):
+            self._result.defects.append(f"V1, V3: {self._result.outcome}, and it served {served}")
         if served.values != found.values:
-            self._told.defects.append(f"V3: it served {served}, and after a restart {found}")
+            self._result.defects.append(f"V3: it served {served}, and after a restart {found}")
         if served.backups != found.backups:
             before, after = served.backups.items(), found.backups.items()
-            self._told.defects.append(
+            self._result.defects.append(
                 f"V2, V11: backups (pinned?) {before - after} became {after - before} by a restart"
             )
 

@@ -238,12 +238,13 @@ def _one(operation: Prepared, fault: Fault) -> Flagged | None:
         tempfile.TemporaryDirectory(prefix="case-", dir=volume.parent) as place,
     ):
         directory = copied(volume, Path(place) / "volume")
-        told = (kill if fault.how in KILLS else fail)(expected, directory, fault)
-        if not told.fired and not told.defects:
+        result = (kill if fault.how in KILLS else fail)(expected, directory, fault)
+        if not result.fired and not result.defects:
             return None
-        broken = [*told.defects, *broken_promises(directory, expected, told.outcome)]
-        return Flagged(_in_words(expected, fault, told), broken)
+        broken = [*result.defects, *broken_promises(directory, expected, result.outcome)]
+        return Flagged(_in_words(expected, fault, result), broken)
 
 
-def _in_words(expected: Expected, fault: Fault, told: CaseResult) -> str:
-    return f"{expected.operation.name}: {fault} ({told.fired}), {told.outcome} {told.error}".strip()
+def _in_words(expected: Expected, fault: Fault, result: CaseResult) -> str:
+    ended = f"{result.outcome} {result.error}".strip()
+    return f"{expected.operation.name}: {fault} ({result.fired}), {ended}"

@@ -64,7 +64,7 @@ class Version:
 class Tree:
     """The content of a disk: directories, and the files by path; equal numbers are one inode.
 
-    Two trees are equal if no program can tell them apart.
+    Two trees are equal if no program can distinguish them.
     """
 
     directories: tuple[str, ...]

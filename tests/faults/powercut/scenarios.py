@@ -448,7 +448,7 @@ def _of_reopening(
     name: str,
     where: str,
     change: Callable[[Seline, Path], object],
-    meanwhile: Callable[[Path], None] = lambda _volume: None,
+    during: Callable[[Path], None] = lambda _volume: None,
 ) -> Scenario:
     """A change with an unknown outcome, and a save of another document that reopens the store."""
     failing = _FailsOnce(where)
@@ -472,7 +472,7 @@ def _of_reopening(
                 failing.armed = True
                 with pytest.raises(OutcomeUnknown):
                     change(seline, volume)
-                meanwhile(volume)
+                during(volume)
                 clock.ahead_s = 60.0
                 assert _try(lambda: seline.data.save_json(STILL, value(STILL, "new")))
 
@@ -500,7 +500,7 @@ FAILING: Final = (
         "delete, the documents' directory fails to sync, then rot and the reopening",
         "volume$",
         OPERATIONS["delete"].act,
-        meanwhile=_rot_newest_backup,
+        during=_rot_newest_backup,
     ),
     _of_reopening(
         "transaction that deletes, the documents' directory fails to sync, then the reopening",

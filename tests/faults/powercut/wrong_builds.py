@@ -219,7 +219,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     "staged files are not synced while the interpreter shuts down": _unsynced(
         "sync", "Syncer.sync_files", "transaction, while the interpreter shuts down", number=3
     ),
-    "the file system is not synced where that stands for every file": _commit(
+    "the file system is not synced where that replaces a sync per file": _commit(
         "ExchangeCommitter._sync", "files.sync_filesystem", NOTHING, "save, synced as a whole"
     ),
     "no directory is synced before the exchange": _unsynced(
@@ -285,7 +285,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     "backups/ is not synced after the copy of a hand edit": _unsynced(
         "preserve", "Preserver._back_up_edit", BEFORE_EXCHANGE, number=2
     ),
-    "a hand edit is kept only after the sync that drops its name": _commit(
+    "a hand edit is preserved only after the sync that drops its name": _commit(
         "ExchangeCommitter._publish",
         "self._preserver.keep_displaced",
         "(lambda changes, now, atomic: changes)",
@@ -307,7 +307,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     "what a killed process renamed is not synced at the start": _opening(
         "Replay._sync_names", "files.touch_and_sync", NOTHING, KILLED_AFTER_THE_EXCHANGE
     ),
-    "a sync that changes something is none": _disk(
+    "a sync that must change something is left out": _disk(
         "touch_and_sync", "sync", NOTHING, "start after a crash"
     ),
     "the record of a killed process is not made durable before it is rolled forward": _seldom(
@@ -349,7 +349,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     "only the name of what was copied in is made durable": _syncer(
         "Syncer.make_durable", "self.make_file_durable", NOTHING, COPIED_IN
     ),
-    "a file that was copied in is linked as it lies there": _preserver(
+    "a file that was copied in is linked without a sync": _preserver(
         "Preserver._link_backup",
         "self.syncer.make_file_durable",
         NOTHING,
@@ -384,7 +384,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     "nothing is committed": _row(
         "batches", "Batches._commit_or_make_room", "self.committer.commit", COMMITS_NOTHING, "save"
     ),
-    "the reopener commits nothing anew": _row(
+    "the reopener commits no document again": _row(
         "reopen",
         "Reopener._reopen",
         "self.committer.recommit",
@@ -400,7 +400,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     "the name of the data directory is not synced": _seldom(
         _row("lock", "_make_directories", "files.make_directory", "made", "first start, and a save")
     ),
-    "the name of a directory made anew is not synced": _seldom(
+    "the name of a directory created again is not synced": _seldom(
         _row(
             "directory",
             "VolumeDirectory._inner",
@@ -447,9 +447,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
 }
 
 LINKS: Final[Mapping[str, WrongBuild]] = {
-    "the backup is moved there, not linked": _preserver(
-        "Preserver._link", "files.link", MOVED, "save"
-    ),
+    "the backup is moved, not linked": _preserver("Preserver._link", "files.link", MOVED, "save"),
     "broken bytes are moved aside before the exchange": _preserver(
         "Preserver._link", "files.link", MOVED, "recovery"
     ),
@@ -487,10 +485,10 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     "what was set aside is not compared with what was judged": _preserver(
         "Preserver._link", "is_judged", YES, "recovery, edited by hand before the link"
     ),
-    "what came out is taken for what was judged": _preserver(
+    "the exchanged file is not compared with the judged one": _preserver(
         "Preserver._dispose", "is_judged", YES, BEFORE_EXCHANGE
     ),
-    "what came out is looked at too late": _preserver(
+    "the exchanged file is compared too late": _preserver(
         "Preserver._is_only_copy", "is_judged", YES, BEFORE_EXCHANGE
     ),
     "any inode is taken for the judged one": _row(
@@ -505,7 +503,7 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         YES,
         "an edit in place under a read",
     ),
-    "a remembered content is served whatever lies there": _inspector(
+    "a cached content is served without a look at the file": _inspector(
         "Inspector.peek",
         "entry[0] != (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)",
         NEVER,
@@ -514,32 +512,32 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     "a file that still changes counts as settled": _inspector(
         "Inspector._settled", "seen[0].same_bytes", YES, "a slow upload"
     ),
-    "an export takes what lies there now": _snapshots(
+    "an export reads the present file": _snapshots(
         "VolumeSnapshot._judged",
         "inspection.identity.same_bytes",
         YES,
         "an export that meets a save",
     ),
-    "an export takes what lies there now, of a large document": _snapshots(
+    "an export reads the present file of a large document": _snapshots(
         "VolumeSnapshot._pieces",
         "FileIdentity.of(os.fstat(file.fileno())).same_bytes",
         YES,
         "an export of a large one that meets a save",
     ),
-    "an export takes what lies there now for what was broken": _snapshots(
+    "an export reads the present file of a broken document": _snapshots(
         "VolumeSnapshot._remembered",
         "FileIdentity.of(os.fstat(descriptor)).same_bytes",
         YES,
         "an export of a flipped document that meets two saves",
     ),
-    "an export holds what lies there now": _needless(
+    "an export holds the present file": _needless(
         _snapshots(
             "Snapshots._link",
             "FileIdentity.of(status).same_bytes",
             YES,
             "an export of an edited document that meets a save",
         ),
-        "whoever reads it looks at its inode, and takes the newest content where it is another",
+        "a reader compares the inode, and takes the newest content if it differs",
     ),
     "a document counts as its own backup": _opening(
         "Replay._sweep_twin",
@@ -624,13 +622,13 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         NEVER,
         "an edit that changes nothing",
     ),
-    "what an edit replaces is kept twice": _current_documents(
+    "the content that an edit replaces is preserved twice": _current_documents(
         "CurrentDocuments._content_before_edit",
         "newest.revision == entry[1].revision",
         NEVER,
         "an edit of what is the newest backup too",
     ),
-    "memory stands in for any broken file": _current_documents(
+    "memory replaces any broken file": _current_documents(
         "CurrentDocuments._remembered",
         "entry[1].revision not in known",
         NEVER,
@@ -713,13 +711,13 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         NOTHING,
         "a switch between two contents",
     ),
-    "broken bytes are said to be set aside already": _preserver(
+    "broken bytes count as already in quarantine": _preserver(
         "Preserver.keep_broken", "is_set_aside", YES, "recovery"
     ),
     "broken bytes of one size are one": _row(
         "quarantine", "is_set_aside", "raw.data == content.data", ALWAYS, "two rots of one size"
     ),
-    "the same broken bytes are set aside again": _row(
+    "the same broken bytes are moved to quarantine again": _row(
         "quarantine", "is_set_aside", "raw.data == content.data", NEVER, "two rots of one size"
     ),
     "a record is rolled forward without its digest": _opening(
@@ -732,7 +730,7 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         NEVER,
         "start with a rotten record",
     ),
-    "whatever lies in staging/ is rolled forward": _opening(
+    "every file in staging/ is rolled forward": _opening(
         "Replay._complete_put", "self._is_staged", YES, "transaction"
     ),
     "an edit after a crash is rolled over": _opening(
@@ -741,7 +739,7 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         NEVER,
         "start after a crash and an edit by hand",
     ),
-    "what lies in place is taken for what was promised": _opening(
+    "the published file is not compared with the record": _opening(
         "Replay._complete_put",
         "live.content.revision != entry.after",
         NEVER,
@@ -765,7 +763,7 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         ALWAYS,
         "start after a crash of a removal, and an edit by hand",
     ),
-    "whatever lies in staging/ is Seline's": _opening(
+    "every file in staging/ counts as Seline's": _opening(
         "Replay._sweep_staging",
         "self._is_ours",
         YES,
