@@ -53,7 +53,6 @@ def test_every_cited_document_is_in_the_repository() -> None:
     assert not missing
 
 
-@pytest.mark.xfail(reason="the language pass replaces these citations", strict=False)
 def test_no_file_cites_a_document_outside_the_repository() -> None:
     """Cite a guarantee, or a page that a reader can open."""
     citing = [
