@@ -12,7 +12,7 @@ FOLDERS = (".railway", "config", "docs", "seline", "tests", "workers")
 SUFFIXES = frozenset({"", ".json", ".md", ".py", ".toml", ".yaml", ".yml"})
 GUARANTEE = re.compile(r"\bV([1-9]\d?)\b")
 DOCUMENT = re.compile(r"[\w./-]+\.md\b")
-ABSENT_DOCUMENT = re.compile(r"\b(?:SPEC|FAULTS|DESIGN)\b")
+ABSENT_DOCUMENT = re.compile(r"\b(?:SPEC|DESIGN|HOUSE|REVIEW)\b|\bFAULTS \d|§")
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
 PATH = re.compile(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*)`")
 
