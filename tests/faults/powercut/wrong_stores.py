@@ -98,7 +98,7 @@ def _load(volume: Path) -> Json:
     return _read(volume / A) if (volume / A).exists() else {}
 
 
-def _seed(*, file: bool) -> Store:
+def _older(*, file: bool) -> Store:
     """A copy to backups/ and its rotation, a temporary file, a flush, a rename."""
 
     def save(volume: Path, value: Json) -> None:
@@ -146,8 +146,8 @@ def _seline_loads(volume: Path) -> Json:
 
 
 WRONG: Final[Mapping[str, Store]] = {
-    "the seed's way": _seed(file=False),
-    "the seed's way, the file synced": _seed(file=True),
+    "the way of an older data_manager.py": _older(file=False),
+    "the way of an older data_manager.py, the file synced": _older(file=True),
     "writes in place": Store(
         save=lambda volume, value: _write(
             volume / A, value, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, synced=True
