@@ -7,9 +7,8 @@ the newest export, none is written.
 
 import logging
 import math
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -19,12 +18,14 @@ from seline.domain.document import BOT, Content, DocumentKey
 from seline.domain.manifest import (
     FORMAT,
     MANIFEST_NAME,
+    PACK_BYTES_MAX,
     FileEntry,
     Manifest,
     PackedDocument,
     decode_manifest,
     encode_manifest,
     export_name,
+    pack_name,
     parse_export_name,
 )
 from seline.errors import BackupNotFound, DocumentError, ExportFailed, SelineError
@@ -32,7 +33,7 @@ from seline.manager.backups import backup_content
 from seline.manager.managed_store import ManagedStore
 from seline.manager.state import State
 from seline.manager.transfer import snapshot_of
-from seline.operations.packs import BACKUPS, DOCUMENTS, Packer, check_pack
+from seline.operations.packs import BACKUPS, DOCUMENTS, check_pack, make_pack
 from seline.operations.spool import Spool
 from seline.ports.destinations import Destination
 from seline.ports.store import DocumentStore, Snapshot
@@ -40,17 +41,6 @@ from seline.ports.store import DocumentStore, Snapshot
 LEFT_BEHIND_AFTER: Final = timedelta(days=1)
 _log = logging.getLogger("seline.exports")
 _NOTHING_TO_DO = "no destination is configured (`exports.destinations`)"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exported:
-    """The result at one destination: `export` is the newest one there."""
-
-    destination: str
-    export: str
-    written: bool
-    size_bytes: int
-    lacks: tuple[str, ...] = ()
 
 
 class Exporter:
@@ -96,7 +86,7 @@ class Exporter:
         failed: list[str] = []
         for target, keep in self._destinations:
             try:
-                done.append(_in_words(await self.export_to(target, keep=keep)))
+                done.append(await self.export_to(target, keep=keep))
                 await self._verified_at.save(self._store.clock.now())
             except SelineError as error:
                 _log.error("export to %s failed: %s", target.name, error.message)
@@ -105,22 +95,25 @@ class Exporter:
             raise ExportFailed("; ".join([*failed, *done]))
         return "; ".join(done)
 
-    async def export_to(self, target: Destination, *, keep: int) -> Exported:
-        """Write one verified export, unless nothing changed; keep the newest `keep`."""
+    async def export_to(self, target: Destination, *, keep: int) -> str:
+        """Write one verified export, unless nothing changed; keep the newest `keep`.
+
+        Return what was done in a line.
+        """
         await self._sweep(target)
         whole = await target.exports()
         newest = await self._newest(target, whole)
         if newest is not None and newest.holds(await self._revisions()):
-            return Exported(
-                destination=target.name, export=newest.name, written=False, size_bytes=0
-            )
-        exported = await self._write(target, whole)
-        older = [name for name in whole if name != exported.export][max(keep, 1) - 1 :]
-        needed = await _needed(target, whole, exported.lacks)
+            return f"{target.name}: nothing changed since {newest.name}"
+        written, size_bytes = await self._write(target, whole)
+        older = [name for name in whole if name != written.name][max(keep, 1) - 1 :]
+        needed = await _needed(target, whole, written.unrecoverable)
         for name in older:
             if name not in needed:
                 await target.remove(name)
-        return exported
+        lost = ", ".join(written.unrecoverable)
+        lacks = f"; it lacks {lost}" if lost else ""
+        return f"{target.name}: {written.name}, {size_bytes:,} bytes, read back{lacks}"
 
     async def _sweep(self, target: Destination) -> None:
         """Remove exports without a manifest once they are old: a younger one may be in progress."""
@@ -141,8 +134,9 @@ class Exporter:
         manifest.append(encode_manifest(making.manifest()))
         yield export, MANIFEST_NAME, manifest
 
-    async def _write(self, target: Destination, whole: Sequence[str]) -> Exported:
-        size_bytes, export, last = 0, "", b""
+    async def _write(self, target: Destination, whole: Sequence[str]) -> tuple[Manifest, int]:
+        """Write an export and read it back; return its manifest and its size in bytes."""
+        size_bytes, last = 0, b""
         async with aclosing(self.files()) as files:
             async for export, file, spool in files:
                 if export in whole:
@@ -153,14 +147,7 @@ class Exporter:
                     await target.remove(export)
                     raise ExportFailed(f"{target.name} does not give {file} back as written.")
                 size_bytes, last = size_bytes + len(data), data
-        manifest = decode_manifest(last)
-        return Exported(
-            destination=target.name,
-            export=export,
-            written=True,
-            size_bytes=size_bytes,
-            lacks=manifest.unrecoverable,
-        )
+        return decode_manifest(last), size_bytes
 
     async def _newest(self, target: Destination, whole: Sequence[str]) -> Manifest | None:
         """Return the newest export there, if all of it is still as it was written."""
@@ -179,23 +166,29 @@ class Exporter:
 
 
 class _Making:
-    """One export while its packs are made."""
+    """One export while its packs are made: each is handed out once it is full."""
 
     def __init__(self, store: ManagedStore, snapshot: Snapshot, version: str) -> None:
         self._store = store
         self._snapshot = snapshot
         self._version = version
-        self._packer = Packer(snapshot.taken_at)
+        self._packs: list[FileEntry] = []
         self._documents: list[PackedDocument] = []
         self._unrecoverable: list[str] = []
 
     async def packs(self) -> AsyncGenerator[tuple[str, Spool]]:
         """Yield each pack with its name as soon as it is full."""
+        members: list[tuple[str, bytes]] = []
+        size_bytes = 0
         for name in self._snapshot.names:
-            for pack, data in await self._document(name):
-                yield pack.name, data
-        for pack, data in await self._pack(self._packer.finish):
-            yield pack.name, data
+            async for member, content in self._members(name):
+                if members and size_bytes + content.size_bytes > PACK_BYTES_MAX:
+                    yield await self._pack(members)
+                    members, size_bytes = [], 0
+                members.append((member, content.data))
+                size_bytes += content.size_bytes
+        if members:
+            yield await self._pack(members)
 
     def manifest(self) -> Manifest:
         """Return the manifest of the packs."""
@@ -204,25 +197,32 @@ class _Making:
             taken_at=instant_text(self._snapshot.taken_at),
             seline_version=self._version,
             encrypted=False,
-            packs=tuple(self._packer.packs),
+            packs=tuple(self._packs),
             documents=tuple(self._documents),
             unrecoverable=tuple(self._unrecoverable),
         )
 
-    async def _document(self, name: str) -> list[tuple[FileEntry, Spool]]:
-        """Add a document and its backups; return the packs that became full."""
+    async def _members(self, name: str) -> AsyncGenerator[tuple[str, Content]]:
+        """Yield a document and its sound backups under their names in a pack."""
+        store, key = await self._store.open(), DocumentKey(BOT, name)
         try:
             content = await self._store.reading(
                 lambda: Content.of(b"".join(self._snapshot.open(name)))
             )
         except DocumentError:
             self._unrecoverable.append(name)
-            return []
-        full = await self._add(f"{DOCUMENTS}{name}", content)
+            return
+        yield f"{DOCUMENTS}{name}", content
         backups: list[FileEntry] = []
-        async for backup, kept in self._backups(name):
-            full += await self._add(f"{BACKUPS}{backup}", kept)
-            backups.append(FileEntry(name=backup, sha256=kept.revision, size_bytes=kept.size_bytes))
+        for backup in await self._store.listing(lambda: store.backups(key)):
+            try:
+                kept = await self._store.reading(partial(backup_content, store, key, backup.name))
+            except BackupNotFound:
+                continue  # it was rotated in the meantime
+            yield f"{BACKUPS}{backup.name}", kept
+            backups.append(
+                FileEntry(name=backup.name, sha256=kept.revision, size_bytes=kept.size_bytes)
+            )
         self._documents.append(
             PackedDocument(
                 name=name,
@@ -231,27 +231,14 @@ class _Making:
                 backups=tuple(backups),
             )
         )
-        return full
 
-    async def _add(self, member: str, content: Content) -> list[tuple[FileEntry, Spool]]:
-        return await self._pack(partial(self._packer.add, member, content.data))
-
-    async def _pack(
-        self, pack: Callable[[], Iterable[tuple[FileEntry, Spool]]]
-    ) -> list[tuple[FileEntry, Spool]]:
+    async def _pack(self, members: list[tuple[str, bytes]]) -> tuple[str, Spool]:
         """Pack on a reader thread, without a limit of time: it does not read the volume."""
-        return await self._store.reading(lambda: list(pack()), limit_s=math.inf)
-
-    async def _backups(self, name: str) -> AsyncGenerator[tuple[str, Content]]:
-        """Yield a document's sound backups; one that is rotated in the meantime is left out."""
-        key = DocumentKey(BOT, name)
-        store = await self._store.open()
-        for backup in await self._store.listing(lambda: store.backups(key)):
-            read = partial(backup_content, store, key, backup.name)
-            try:
-                yield backup.name, await self._store.reading(read)
-            except BackupNotFound:
-                continue
+        name = pack_name(len(self._packs) + 1)
+        make = partial(make_pack, name, members, self._snapshot.taken_at)
+        pack, data = await self._store.reading(make, limit_s=math.inf)
+        self._packs.append(pack)
+        return name, data
 
 
 async def _needed(target: Destination, exports: Sequence[str], lacking: Sequence[str]) -> set[str]:
@@ -284,11 +271,3 @@ async def check_packs(target: Destination, manifest: Manifest) -> None:
     """Check that a destination holds the packs as they were made. Raises as `read_back`."""
     for pack in manifest.packs:
         check_pack(pack, await target.get(manifest.name, pack.name))
-
-
-def _in_words(exported: Exported) -> str:
-    if not exported.written:
-        return f"{exported.destination}: nothing changed since {exported.export}"
-    lacks = f"; it lacks {', '.join(exported.lacks)}" if exported.lacks else ""
-    size = f"{exported.size_bytes:,} bytes"
-    return f"{exported.destination}: {exported.export}, {size}, read back{lacks}"

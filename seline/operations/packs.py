@@ -10,11 +10,11 @@ import hashlib
 import io
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from seline.domain.manifest import PACK_BYTES_MAX, FileEntry, Manifest, pack_name
+from seline.domain.manifest import FileEntry, Manifest
 from seline.errors import ExportDamaged
 from seline.operations.spool import Spool, spooled
 
@@ -31,44 +31,20 @@ DOCUMENTS: Final = "documents/"
 BACKUPS: Final = "backups/"
 
 
-class Packer:
-    """Fills packs one after another; each is handed out once it is full."""
-
-    def __init__(self, taken_at: datetime) -> None:
-        self._taken_at = taken_at
-        self._members: list[tuple[str, bytes]] = []
-        self._bytes = 0
-        self.packs: list[FileEntry] = []
-
-    def add(self, member: str, data: bytes) -> Iterator[tuple[FileEntry, Spool]]:
-        """Add a file; yield the pack that was full before it."""
-        if self._members and self._bytes + len(data) > PACK_BYTES_MAX:
-            yield self._packed()
-        self._members.append((member, data))
-        self._bytes += len(data)
-
-    def finish(self) -> Iterator[tuple[FileEntry, Spool]]:
-        """Yield the last pack, if there is anything in it."""
-        if self._members:
-            yield self._packed()
-
-    def _packed(self) -> tuple[FileEntry, Spool]:
-        target = io.BytesIO()
-        with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            for member, data in self._members:
-                info = tarfile.TarInfo(member)
-                info.size, info.mode = len(data), 0o600
-                info.mtime = int(self._taken_at.timestamp())
-                tar.addfile(info, io.BytesIO(data))
-        data = compress(target.getbuffer(), LEVEL)
-        pack = FileEntry(
-            name=pack_name(len(self.packs) + 1),
-            size_bytes=len(data),
-            sha256=hashlib.sha256(data).hexdigest(),
-        )
-        self.packs.append(pack)
-        self._members, self._bytes = [], 0
-        return pack, spooled(data)
+def make_pack(
+    name: str, members: Iterable[tuple[str, bytes]], taken_at: datetime
+) -> tuple[FileEntry, Spool]:
+    """Return a pack of these files, as the manifest lists it, and its bytes. Blocks."""
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for member, data in members:
+            info = tarfile.TarInfo(member)
+            info.size, info.mode = len(data), 0o600
+            info.mtime = int(taken_at.timestamp())
+            tar.addfile(info, io.BytesIO(data))
+    packed = compress(target.getbuffer(), LEVEL)
+    digest = hashlib.sha256(packed).hexdigest()
+    return FileEntry(name=name, size_bytes=len(packed), sha256=digest), spooled(packed)
 
 
 def check_pack(pack: FileEntry, data: bytes) -> None:

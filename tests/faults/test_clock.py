@@ -408,7 +408,9 @@ async def test_exports_are_kept_in_the_order_they_were_made(
         jump(volume.clock)
         volume.clock.advance(HOUR_S + 1)
         revision = await volume.data.save_json(NAME, {"n": number})
-        exported = await exporting.export_to(target, keep=3)
-        manifest = await read_back(target, exported.export)
+        before = set(await target.exports())
+        await exporting.export_to(target, keep=3)
+        (written,) = set(await target.exports()) - before
+        manifest = await read_back(target, written)
         assert manifest.holds({NAME: revision})
         assert len(await target.exports()) == min(number + 1, 3)

@@ -247,7 +247,7 @@ async def test_a_full_volume_can_be_exported_and_imported(tmp_path: Path) -> Non
 
                 target = Folder("beside", str(directory / "exports"))
                 exporting = Exporter(seline.store, version=__version__)
-                exported = await exporting.export_to(target, keep=1)
+                await exporting.export_to(target, keep=1)
                 readable = await seline.data.export_all_data()
                 await seline.data.save_json("a.json", {"n": "lost"}, shrink=True)
                 await seline.data.restore("a.json")
@@ -255,7 +255,8 @@ async def test_a_full_volume_can_be_exported_and_imported(tmp_path: Path) -> Non
 
                 assert report.unchanged == ("a.json",)
                 assert await seline.data.load_json("a.json") == value(1)
-            manifest = await read_back(target, exported.export)
+            (written,) = await target.exports()
+            manifest = await read_back(target, written)
             assert [len(document.backups) for document in manifest.documents] == [1]
 
 
