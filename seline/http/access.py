@@ -95,7 +95,9 @@ def _log_request(request: web.Request, response: web.StreamResponse, *, took_ms:
 
 
 def _is_open(request: web.Request, route: Route) -> bool:
-    return route.scope == "open" or (route.path == "/metrics" and context(request).metrics_open)
+    return route.scope == "open" or (
+        route.path == "/metrics" and context(request).settings.server.metrics_open
+    )
 
 
 async def set_headers(_request: web.Request, response: web.StreamResponse) -> None:
@@ -149,7 +151,7 @@ def _bearer(request: web.Request) -> str | None:
 
 
 def _client(request: web.Request) -> str:
-    if context(request).trust_proxy and request.headers.get("X-Forwarded-For"):
+    if context(request).settings.server.trust_proxy and request.headers.get("X-Forwarded-For"):
         return request.headers["X-Forwarded-For"].rsplit(",", 1)[-1].strip()
     return request.remote or "unknown"
 
@@ -159,7 +161,7 @@ def _check_browser(request: web.Request) -> None:
     if is_control(request):
         return
     host = urlsplit(f"//{request.headers.get('Host', '')}").hostname
-    if context(request).loopback_only and host not in _LOOPBACK:
+    if not context(request).settings.bind_is_public and host not in _LOOPBACK:
         raise Forbidden(
             "This server listens on this machine alone, and answers to its loopback names only.",
             hint="Call it as http://127.0.0.1, or set server.host.",

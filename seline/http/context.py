@@ -1,7 +1,7 @@
 """What the handlers use: the documents, the operations, the tokens, the process."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -12,6 +12,7 @@ from seline.errors import SelineError
 from seline.manager import DataManager
 from seline.operations import Operations
 from seline.ports.jobs import JobBoard
+from seline.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,23 +20,18 @@ class AppContext:
     """Everything an app needs.
 
     `unavailable` returns why no document can be served yet, None once the store is open. `about`
-    describes the process for `GET /status`. `loopback_only` requires a loopback Host header.
+    describes the process for `GET /status`.
     """
 
+    settings: Settings
     data: DataManager
+    operations: Operations
     tokens: Tokens
+    jobs: JobBoard
+    alerts: AlertLog
+    audit: Callable[[Mapping[str, Json]], None]
     unavailable: Callable[[], SelineError | None]
     about: Callable[[], Mapping[str, Json]]
-    audit: Callable[[Mapping[str, Json]], None]
-    operations: Operations
-    jobs: JobBoard | None = None
-    alerts: AlertLog | None = None
-    loopback_only: bool = True
-    trust_proxy: bool = False
-    metrics_open: bool = False
-    body_bytes_max: int = 33 << 20
-    export_bytes_max: int = 1 << 30
-    extra: Mapping[str, Json] = field(default_factory=dict[str, Json])
 
 
 CONTEXT = web.AppKey("context", AppContext)

@@ -1,7 +1,7 @@
 """The handlers for single documents and their backups."""
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from aiohttp import web
 
@@ -23,6 +23,8 @@ from seline.http.requests import (
 )
 from seline.operations import downloads
 
+BEYOND_DOCUMENT_BYTES: Final = 1 << 20
+"""What a request's body may have beyond the largest document."""
 _Changed = TypeVar("_Changed")
 
 
@@ -50,9 +52,9 @@ async def put_document(request: web.Request) -> web.StreamResponse:
     name = check_document_name(request.match_info["name"])
     backup, shrink = flag(request, "backup", default=True), flag(request, "shrink", default=False)
     condition = precondition(request)
-    value = await read_value(
-        request, context(request).body_bytes_max, depth_max=data(request).store.encoding.depth_max
-    )
+    storage = context(request).settings.storage
+    bytes_max = storage.document_bytes_max + BEYOND_DOCUMENT_BYTES
+    value = await read_value(request, bytes_max, depth_max=storage.depth_max)
     existed = await data(request).store.exists(DocumentKey(BOT, name))
     revision = await _under(
         condition,

@@ -4,21 +4,19 @@ from aiohttp import web
 
 from seline.domain.document import Json
 from seline.domain.job import JobStatus, Run
-from seline.errors import RouteNotFound
 from seline.http.context import context
 from seline.http.rendering import answer, members
-from seline.ports.jobs import JobBoard
 
 
 async def list_jobs(request: web.Request) -> web.StreamResponse:
     """Answer the status of every job."""
-    return answer({"jobs": [_status(job) for job in _board(request).jobs()]})
+    return answer({"jobs": [_status(job) for job in context(request).jobs.jobs()]})
 
 
 async def run_job(request: web.Request) -> web.StreamResponse:
     """Start a job; if a run is in progress, answer that one."""
     name = request.match_info["job"]
-    run = _board(request).run_now(name)
+    run = context(request).jobs.run_now(name)
     url = f"{request.path.removesuffix('/run')}/runs"
     return answer({"job": name, "run": run.id, "url": url}, status=202, headers={"Location": url})
 
@@ -26,14 +24,7 @@ async def run_job(request: web.Request) -> web.StreamResponse:
 async def list_runs(request: web.Request) -> web.StreamResponse:
     """Answer a job's runs, newest first."""
     name = request.match_info["job"]
-    return answer({"job": name, "runs": [_run(run) for run in _board(request).runs(name)]})
-
-
-def _board(request: web.Request) -> JobBoard:
-    board = context(request).jobs
-    if board is None:
-        raise RouteNotFound("This process runs no jobs.")
-    return board
+    return answer({"job": name, "runs": [_run(run) for run in context(request).jobs.runs(name)]})
 
 
 def _status(job: JobStatus) -> dict[str, Json]:

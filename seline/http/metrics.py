@@ -4,29 +4,22 @@
 its own, so nothing is computed between two calls.
 """
 
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from aiohttp import web
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from seline.alerts.log import AlertLog
 from seline.domain.alerts.lifecycle import Severity
 from seline.domain.counters import LATENCY_BOUNDS_S, CounterValues
 from seline.domain.document import BOT
-from seline.domain.job import JobStatus
 from seline.domain.usage import Usage
-from seline.http.context import context, operations
-from seline.operations import Operations
-from seline.ports.store import DocumentStore
-
-if TYPE_CHECKING:
-    from prometheus_client import Metric
+from seline.http.context import AppContext, context, operations
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 REQUESTS = web.AppKey("requests", Counter[tuple[str, str, int]])
@@ -34,17 +27,15 @@ REQUESTS = web.AppKey("requests", Counter[tuple[str, str, int]])
 
 async def metrics(request: web.Request) -> web.StreamResponse:
     """Answer every metric in the text format."""
-    from prometheus_client import CollectorRegistry, generate_latest
-
     unavailable = context(request).unavailable()
     if unavailable is not None:
         raise unavailable
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(await _read(request)))
+    registry.register(await _read(request))
     return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Source:
     """What the metrics are read from, once per call of the route."""
 
@@ -53,33 +44,40 @@ class _Source:
     backups: int
     quarantined: int
     writing: bool
-    operations: Operations
-    jobs: Sequence[JobStatus]
-    alerts: AlertLog | None
+    context: AppContext
     requests: Counter[tuple[str, str, int]]
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric, for the registry."""
+        for family, name, text, labels, read in _FAMILIES:
+            metric = family(name, text, labels=labels)
+            for label_values, value in read(self):
+                metric.add_metric(label_values, value)
+            yield metric
+        yield _latencies(self.figures)
 
 
 async def _read(request: web.Request) -> _Source:
-    managed, board = operations(request).store, context(request).jobs
+    managed = operations(request).store
     store = await managed.open()
-    usage, backups, quarantined, writing = await managed.reading(lambda: _of_volume(store))
+    medium = store.medium
+    usage, backups, quarantined, failure = await managed.reading(
+        lambda: (
+            medium.usage(),
+            medium.backup_count(BOT),
+            len(medium.quarantine()),
+            medium.unavailable(),
+        )
+    )
     return _Source(
-        figures=store.medium.counters(),
+        figures=medium.counters(),
         usage=usage,
         backups=backups,
         quarantined=quarantined,
-        writing=writing,
-        operations=operations(request),
-        jobs=() if board is None else board.jobs(),
-        alerts=context(request).alerts,
+        writing=failure is None,
+        context=context(request),
         requests=request.config_dict[REQUESTS],
     )
-
-
-def _of_volume(store: DocumentStore) -> tuple[Usage, int, int, bool]:
-    medium = store.medium
-    quarantined, writing = len(medium.quarantine()), medium.unavailable() is None
-    return medium.usage(), medium.backup_count(BOT), quarantined, writing
 
 
 Samples: TypeAlias = list[tuple[list[str], float]]
@@ -101,34 +99,35 @@ def _instant(instant: datetime | None) -> float | None:
 
 
 def _days_until_full(source: _Source) -> float | None:
-    forecast = source.operations.usage.forecast
+    forecast = source.context.operations.usage.forecast
     return None if forecast is None else forecast.days
 
 
 def _open_alerts(source: _Source) -> Samples:
-    listed = () if source.alerts is None else source.alerts.listing()
+    listed = source.context.alerts.listing()
     counts = Counter(alert.severity for alert in listed if alert.state == "open")
     return [([severity.value], counts[severity]) for severity in Severity]
 
 
 def _of_sinks(field: str) -> Callable[[_Source], Samples]:
     def read(source: _Source) -> Samples:
-        sinks = () if source.alerts is None else source.alerts.sinks()
-        return [([sink.name], getattr(sink, field)) for sink in sinks]
+        return [([sink.name], getattr(sink, field)) for sink in source.context.alerts.sinks()]
 
     return read
 
 
 def _runs(source: _Source) -> Samples:
     return [
-        ([job.name, outcome], count) for job in source.jobs for outcome, count in job.ended.items()
+        ([job.name, outcome], count)
+        for job in source.context.jobs.jobs()
+        for outcome, count in job.ended.items()
     ]
 
 
 def _successes(source: _Source) -> Samples:
     return [
         ([job.name], job.last_success.timestamp())
-        for job in source.jobs
+        for job in source.context.jobs.jobs()
         if job.last_success is not None
     ]
 
@@ -137,8 +136,8 @@ def _requests(source: _Source) -> Samples:
     return [([*map(str, key)], count) for key, count in source.requests.items()]
 
 
-_Row: TypeAlias = tuple[str, str, str, tuple[str, ...], Callable[[_Source], Samples]]
-_COUNTER, _GAUGE = "counter", "gauge"
+_Row: TypeAlias = tuple[Any, str, str, tuple[str, ...], Callable[[_Source], Samples]]
+_COUNTER, _GAUGE = CounterMetricFamily, GaugeMetricFamily
 _FAMILIES: Final[tuple[_Row, ...]] = (
     (_GAUGE, "seline_usage_ratio", "How full the volume is, 0 to 1.", (),
      _one(lambda source: source.usage.usage_ratio)),
@@ -168,11 +167,11 @@ _FAMILIES: Final[tuple[_Row, ...]] = (
     (_COUNTER, "seline_refusals", "Changes refused, by error.", ("code",),
      lambda source: [([code], count) for code, count in source.figures.refused.items()]),
     (_GAUGE, "seline_last_verified_timestamp_seconds", "The last verify of everything.", (),
-     _one(lambda source: _instant(source.operations.verifier.last_full_at))),
+     _one(lambda source: _instant(source.context.operations.verifier.last_full_at))),
     (_GAUGE, "seline_last_backup_timestamp_seconds", "The last backup.", (),
-     _one(lambda source: _instant(source.operations.store.metadata.last_backup_at))),
+     _one(lambda source: _instant(source.context.operations.store.metadata.last_backup_at))),
     (_GAUGE, "seline_last_export_timestamp_seconds", "The last whole export.", (),
-     _one(lambda source: _instant(source.operations.exports.last_seen_at))),
+     _one(lambda source: _instant(source.context.operations.exports.last_seen_at))),
     (_COUNTER, "seline_job_runs", "Runs that ended.", ("job", "outcome"), _runs),
     (_GAUGE, "seline_job_last_success_timestamp_seconds", "The last success.", ("job",),
      _successes),
@@ -186,27 +185,7 @@ _FAMILIES: Final[tuple[_Row, ...]] = (
 )  # fmt: skip
 
 
-class _Collector:
-    """Gives a registry the metrics of one call."""
-
-    def __init__(self, source: _Source) -> None:
-        self._source = source
-
-    def collect(self) -> Iterator[Metric]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-        families: dict[str, Any] = {_COUNTER: CounterMetricFamily, _GAUGE: GaugeMetricFamily}
-        for kind, name, text, labels, read in _FAMILIES:
-            family = families[kind](name, text, labels=labels)
-            for label_values, value in read(self._source):
-                family.add_metric(label_values, value)
-            yield family
-        yield _latencies(self._source.figures)
-
-
 def _latencies(figures: CounterValues) -> Metric:
-    from prometheus_client.core import HistogramMetricFamily
-
     totals = list(accumulate(figures.waits))
     bounds = [*map(str, LATENCY_BOUNDS_S), "+Inf"]
     return HistogramMetricFamily(

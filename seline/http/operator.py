@@ -14,6 +14,7 @@ from seline.http.requests import check_json, flag, read_object, text_field
 from seline.operations import downloads
 
 SMALL_BODY_BYTES: Final = 16 << 10
+EXPORT_BYTES_MAX: Final = 1 << 30
 
 
 async def health(request: web.Request) -> web.StreamResponse:
@@ -60,7 +61,7 @@ async def import_documents(request: web.Request) -> web.StreamResponse:
     mode = parse_mode(request.query.get("mode", "merge"))
     dry_run = flag(request, "dry_run", default=False)
     check_json(request)
-    async with spooled_body(request, context(request).export_bytes_max) as upload:
+    async with spooled_body(request, EXPORT_BYTES_MAX) as upload:
         report = await operations(request).import_spool(upload, mode, dry_run=dry_run)
     return answer({"success": True, **members(report)})
 

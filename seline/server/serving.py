@@ -15,14 +15,19 @@ from collections.abc import AsyncGenerator, Generator
 from types import TracebackType
 from typing import Any, Final
 
-import seline
+from aiohttp import web
+
 from seline import library
+from seline.access.audit import AuditLog
 from seline.access.tokens import Tokens
 from seline.alerts.process import AlertProcess
 from seline.errors import SelineError
-from seline.operations import Operations
+from seline.http.app import build_app
+from seline.http.context import AppContext
+from seline.outbound.alert_sinks import AlertSource, build_sinks
+from seline.outbound.heartbeat import send_heartbeat
+from seline.outbound.http_client import open_session
 from seline.ports.futures import wait_for
-from seline.server.assembly import assemble
 from seline.server.listening import (
     CONTROL_SOCKET,
     SocketFile,
@@ -34,9 +39,14 @@ from seline.server.listening import (
 )
 from seline.server.status import ServerStatus
 from seline.settings import Settings, load_settings
+from seline_workers import Worker
+from seline_workers.runs import ignore
 
 LAST_ANSWERS_S: Final = 1.0
 """How long a command that ends waits for clients that are connected to it."""
+SHUTDOWN_S: Final = 8.0
+LINGERING_S: Final = 1.0
+"""How long a refused body is still read, so that its sender receives the response."""
 CLOSE_S: Final = 3.0
 """How long the disk may take to close the volume."""
 FIRST_LABEL: Final = "created at the first start"
@@ -45,6 +55,9 @@ _log = logging.getLogger("seline.server")
 
 class Serving:
     """A running Seline: store and admin API in this event loop.
+
+    `data` has the documents, `operations` the operator's verbs, `profile` and `lessons` the
+    services for a bot, `tokens` and `alerts` those of this process.
 
     `async with serving(settings) as running:`, or `running = await serving(settings)` and
     `await running.close()`. Probes are answered at once; `await running.acquired()` waits for the
@@ -78,36 +91,6 @@ class Serving:
         self._socket: SocketFile | None = None
         self._listening = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
-
-    @property
-    def data(self) -> seline.DataManager:
-        """The documents."""
-        return self._seline.data
-
-    @property
-    def operations(self) -> Operations:
-        """The operator's verbs."""
-        return self._seline.operations
-
-    @property
-    def profile(self) -> seline.UserProfile:
-        """The profile service."""
-        return self._seline.profile
-
-    @property
-    def lessons(self) -> seline.LessonsLearned:
-        """The lessons service."""
-        return self._seline.lessons
-
-    @property
-    def tokens(self) -> Tokens:
-        """The tokens of the admin API."""
-        return self._parts.tokens
-
-    @property
-    def alerts(self) -> AlertProcess:
-        """The alerts of this process."""
-        return self._parts.alerts
 
     @property
     def address(self) -> str:
@@ -155,36 +138,92 @@ class Serving:
             on_wait=self._status.wait_for,
             give_up=lambda: self._status.closing,
         )
-        self._parts = assemble(self._seline, self.settings, self._status, network=self._network)
+        self.data, self.operations = self._seline.data, self._seline.operations
+        self.profile, self.lessons = self._seline.profile, self._seline.lessons
+        self._assemble()
         self._opening = asyncio.ensure_future(self._open())
         try:
-            await self._parts.runner.setup()
+            await self._runner.setup()
             if self._network:
-                self._parts.alerts.start()
-                self._status.address = await listen(self._parts.runner, *self.settings.bind)
+                self.alerts.start()
+                self._status.address = await listen(self._runner, *self.settings.bind)
             self._listening.set()
         except BaseException:
             await self.close()
             raise
         return self
 
+    def _assemble(self) -> None:
+        """Build the parts over a store that may not be open yet.
+
+        Without `network` no job raises an alert: the process serves one command.
+        """
+        settings, status = self.settings, self._status
+        self.tokens = Tokens(self._seline.store, admin_token=settings.server.admin_token)
+        self._audit = AuditLog(settings.data_dir)
+        self._outbound = open_session()
+        self.alerts = self._alert_process()
+        self._worker = Worker(
+            self.operations,
+            settings.jobs,
+            on_run_ended=self.alerts.report_run if self._network else ignore,
+            on_overdue=self.alerts.report_overdue,
+        )
+        app = build_app(
+            AppContext(
+                settings=settings,
+                data=self.data,
+                operations=self.operations,
+                tokens=self.tokens,
+                jobs=self._worker,
+                alerts=self.alerts.log,
+                audit=self._audit.append,
+                unavailable=status.unavailable,
+                about=status.about,
+            )
+        )
+        self._runner = web.AppRunner(
+            app,
+            handle_signals=False,
+            shutdown_timeout=SHUTDOWN_S,
+            lingering_time=LINGERING_S,
+            access_log=None,
+            auto_decompress=False,  # aiohttp would decompress before the token is checked
+        )
+
+    def _alert_process(self) -> AlertProcess:
+        settings, outbound = self.settings.alerts, self._outbound
+        source = AlertSource(
+            service=self.settings.service,
+            data_dir=self.settings.data_dir,
+            language=settings.language,
+        )
+        url = settings.heartbeat_url
+        return AlertProcess(
+            self.operations,
+            build_sinks(settings.sinks, outbound, source),
+            unavailable=lambda: self._status.failure,  # a closing store is still evaluated
+            heartbeat=(lambda: send_heartbeat(outbound, url)) if url else None,
+            language=settings.language,
+            renotify_h=settings.renotify_h,
+        )
+
     async def _open(self) -> None:
         """Open the volume, load the state of an earlier process, then accept requests."""
-        parts = self._parts
         try:
             store = await self._seline.store.open()
-            parts.audit.open()
-            await parts.tokens.load()
+            self._audit.open()
+            await self.tokens.load()
             await self._listening.wait()
             self.first_secret = await self._create_first_token()
             await self.operations.load()
-            await parts.alerts.load(parts.worker.jobs())
-            await parts.worker.start(scheduled=self._network)
+            await self.alerts.load(self._worker.jobs())
+            await self._worker.start(scheduled=self._network)
             await self._listen_for_commands()
         except SelineError as error:
             self._status.failure = error
             if self._network:
-                await parts.alerts.report_failure(error)
+                await self.alerts.report_failure(error)
             raise
         store.medium.announce(address=self.address or None)
         self._status.failure = None
@@ -194,11 +233,10 @@ class Serving:
 
         If it cannot be stored, there is no token, and the documents are served.
         """
-        tokens = self._parts.tokens
-        if not self._first_token or tokens.has_any or self.settings.bind_is_public:
+        if not self._first_token or self.tokens.has_any or self.settings.bind_is_public:
             return None
         try:
-            return (await tokens.create(scope="admin", label=FIRST_LABEL))[1]
+            return (await self.tokens.create(scope="admin", label=FIRST_LABEL))[1]
         except SelineError as error:
             _log.warning("could not create a first token: %s", error.message)
             return None
@@ -209,16 +247,15 @@ class Serving:
         A full volume may have no room for it. A single command then listens in a temporary
         directory, because deleting and pruning must work on a full volume (V9).
         """
-        runner = self._parts.runner
         try:
-            self._socket = await listen_on_control_socket(runner, self.settings.data_dir)
+            self._socket = await listen_on_control_socket(self._runner, self.settings.data_dir)
         except OSError as error:
             if self._network:
                 _log.warning("no control socket: %s; use the address and a token", error)
                 return
             scratch = self._scratch.enter_context(tempfile.TemporaryDirectory(prefix="seline-"))
             self.socket_elsewhere = os.path.join(scratch, CONTROL_SOCKET)
-            self._socket = await listen_on_socket(runner, self.socket_elsewhere)
+            self._socket = await listen_on_socket(self._runner, self.socket_elsewhere)
 
     # stopping
 
@@ -236,10 +273,10 @@ class Serving:
         """Carry out every step, the last one pushed first, also after a step that fails."""
         async with contextlib.AsyncExitStack() as steps:
             steps.callback(self._scratch.close)
-            steps.callback(self._parts.audit.close)
+            steps.callback(self._audit.close)
             steps.push_async_callback(self._close_store)
-            steps.push_async_callback(self._parts.outbound.close)
-            steps.push_async_callback(self._parts.alerts.close)
+            steps.push_async_callback(self._outbound.close)
+            steps.push_async_callback(self.alerts.close)
             steps.push_async_callback(self._finish)
             steps.push_async_callback(self._end_opening)
 
@@ -253,8 +290,8 @@ class Serving:
     async def _finish(self) -> None:
         """Finish the requests and the jobs."""
         answer_s = 0.0 if self._network else LAST_ANSWERS_S
-        hanging_up = hang_up(self._parts.runner, socket=self._socket, answer_s=answer_s)
-        await asyncio.gather(hanging_up, self._parts.worker.stop())
+        hanging_up = hang_up(self._runner, socket=self._socket, answer_s=answer_s)
+        await asyncio.gather(hanging_up, self._worker.stop())
 
     async def _close_store(self) -> None:
         try:

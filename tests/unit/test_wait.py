@@ -1,8 +1,7 @@
 """How long a command waits for the process that holds the data directory."""
 
 from seline.client.wait import HOLDER_WAIT_S, NOTICE_AFTER_S, SERVER_WAIT_S, WAIT_S_MAX, Wait
-from seline.server.assembly import SHUTDOWN_S
-from seline.server.serving import CLOSE_S
+from seline.server.serving import CLOSE_S, SHUTDOWN_S
 
 BOT = {"pid": 7, "serves_commands": False}
 OTHER_BOT = {"pid": 8, "serves_commands": False}
