@@ -1,6 +1,6 @@
 """The handlers for single documents and their backups."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 from aiohttp import web
@@ -12,7 +12,7 @@ from seline.http.context import context, data
 from seline.http.files import send_download, send_spool
 from seline.http.rendering import answer, members
 from seline.http.requests import (
-    Precondition,
+    ANY_SOUND,
     etag,
     flag,
     not_modified,
@@ -51,13 +51,13 @@ async def put_document(request: web.Request) -> web.StreamResponse:
     """Save the body as the document."""
     name = check_document_name(request.match_info["name"])
     backup, shrink = flag(request, "backup", default=True), flag(request, "shrink", default=False)
-    condition = precondition(request)
+    accepted = precondition(request)
     storage = context(request).settings.storage
     bytes_max = storage.document_bytes_max + BEYOND_DOCUMENT_BYTES
     value = await read_value(request, bytes_max, depth_max=storage.depth_max)
     existed = await data(request).store.exists(DocumentKey(BOT, name))
     revision = await _under(
-        condition,
+        accepted,
         lambda expected: data(request).save_json(
             name, value, backup=backup, if_match=expected, shrink=shrink
         ),
@@ -138,26 +138,27 @@ def _shown(backup: Backup) -> dict[str, Json]:
 
 
 async def _under(
-    condition: Precondition, change: Callable[[IfMatch], Awaitable[_Changed]]
+    accepted: Sequence[IfMatch], change: Callable[[IfMatch], Awaitable[_Changed]]
 ) -> _Changed:
     """Make a change under its precondition.
 
     The store compares one revision, in the change's turn. If another revision is current that the
-    caller accepts too, the change is tried again with that one.
+    caller accepts too, the change is tried again with that one. The store refuses ANY_SOUND first,
+    which is no revision, and its error names the current one.
     """
-    expected = condition.first
+    expected = accepted[0] if accepted else None
     while True:
         try:
             return await change(expected)
         except RevisionMismatch as refusal:
-            current = refusal.details.get("current")
-            if current is None and condition.any_existing:
+            current, any_sound = refusal.details.get("current"), ANY_SOUND in accepted
+            if current is None and any_sound:
                 raise RevisionMismatch(
                     "`If-Match: *` asks for a sound document, and there is none. "
                     "Nothing was written.",
                     hint="To create it, send `If-None-Match: *` instead, or neither.",
                     **refusal.details,
                 ) from refusal
-            if current is None or not condition.accepts(current):
+            if current is None or not (any_sound or current in accepted):
                 raise
             expected = current

@@ -1,26 +1,28 @@
 """Parse requests: query, body and preconditions. An unknown name is refused."""
 
 import re
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Collection, Mapping
 from typing import Final
 
 from aiohttp import web
 
-from seline.domain.document import ABSENT, IfMatch, Json, Revision
+from seline.domain.document import ABSENT, IfMatch, Json
 from seline.domain.json_codec import DEPTH_MAX, NotJson, decode_strict
 from seline.errors import InvalidRequest, RequestTooLarge, UnsupportedCoding
+from seline.operations.imports import refused_body
 
 _TRUTH: Final[Mapping[str, bool]] = {"true": True, "1": True, "false": False, "0": False}
 _ANY: Final = "*"
+ANY_SOUND: Final = "any sound document"
+"""What `If-Match: *` accepts. It is no revision and no ETag, which has no space."""
 _BARE_REVISION: Final = re.compile(r"[0-9a-f]{64}")
 _TAG: Final = r'"[\x21\x23-\x7e\x80-\U0010ffff]*"'
 _TAGS: Final = re.compile(rf"{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
 
 
-def check_query(request: web.Request, allowed: frozenset[str]) -> None:
+def check_query(request: web.Request, allowed: Collection[str]) -> None:
     """Refuse query parameters that the route does not know, and repeated ones."""
-    unknown = sorted(set(request.query) - allowed)
+    unknown = sorted(set(request.query) - set(allowed))
     if unknown:
         known = ", ".join(sorted(allowed)) or "none"
         raise InvalidRequest(
@@ -51,11 +53,6 @@ def flag(request: web.Request, name: str, *, default: bool) -> bool:
     if text.lower() not in _TRUTH:
         raise InvalidRequest(f"{name} is `true` or `false`, not {text[:40]!r}.", fields=[name])
     return _TRUTH[text.lower()]
-
-
-async def read_body(request: web.Request, bytes_max: int) -> bytes:
-    """Return the body. Raises as `body_pieces` does."""
-    return b"".join([piece async for piece in body_pieces(request, bytes_max)])
 
 
 async def body_pieces(request: web.Request, bytes_max: int) -> AsyncGenerator[bytes]:
@@ -90,18 +87,13 @@ def check_json(request: web.Request) -> None:
 async def read_value(request: web.Request, bytes_max: int, *, depth_max: int = DEPTH_MAX) -> Json:
     """Return the body's JSON value, without a check of its content type.
 
-    Raises InvalidRequest with line and column, and as `read_body` does.
+    Raises InvalidRequest with line and column, and as `body_pieces` does.
     """
-    body = await read_body(request, bytes_max)
+    body = b"".join([piece async for piece in body_pieces(request, bytes_max)])
     try:
         return decode_strict(body, depth_max=depth_max)
     except NotJson as error:
-        raise InvalidRequest(
-            f"The body is not JSON: {error}. Nothing was changed.",
-            hint=error.hint,
-            line=error.line,
-            column=error.column,
-        ) from error
+        raise refused_body(error) from error
 
 
 async def read_object(
@@ -129,38 +121,20 @@ def text_field(value: dict[str, Json], name: str) -> str | None:
     return field
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Precondition:
-    """The condition of a change.
+def precondition(request: web.Request) -> list[IfMatch]:
+    """Return what the caller accepts to change: If-Match, or If-None-Match: * to create only.
 
-    The change is first tried with `first`. If that is refused, `revisions` and `any_existing` say
-    which other revisions the caller accepts.
+    RFC 9110, 13.1. An empty list is no condition; ANY_SOUND accepts every sound document.
     """
-
-    first: IfMatch = None
-    revisions: frozenset[Revision] = frozenset()
-    any_existing: bool = False
-
-    def accepts(self, revision: Revision) -> bool:
-        """Whether the caller accepts to change this revision."""
-        return self.any_existing or revision in self.revisions
-
-
-def precondition(request: web.Request) -> Precondition:
-    """Return the condition: If-Match, or If-None-Match: * to create only (RFC 9110, 13.1)."""
     expected = _field(request, "If-Match")
     unexpected = _field(request, "If-None-Match")
     if unexpected is not None:
         if unexpected != _ANY or expected is not None:
             raise InvalidRequest("A change takes `If-None-Match: *` or `If-Match`, not both.")
-        return Precondition(first=ABSENT)
+        return [ABSENT]
     if expected is None:
-        return Precondition()
-    if expected == _ANY:
-        # No revision has this name: the store refuses, and its error names the current revision.
-        return Precondition(first=_ANY, any_existing=True)
-    tags = _tags(expected)
-    return Precondition(first=tags[0], revisions=frozenset(tags))
+        return []
+    return [ANY_SOUND] if expected == _ANY else _tags(expected)
 
 
 def not_modified(request: web.Request, revision: str) -> bool:
@@ -183,7 +157,7 @@ def _field(request: web.Request, name: str) -> str | None:
     return None if lines is None else ", ".join(lines).strip()
 
 
-def _tags(text: str) -> list[Revision]:
+def _tags(text: str) -> list[IfMatch]:
     """Return the revisions of a list of ETags; a single revision may have no quotes."""
     if _BARE_REVISION.fullmatch(text):
         return [text]

@@ -54,14 +54,19 @@ def _contents(upload: Spool, encoding: Encoding) -> dict[str, Content]:
         )
     except NotJson as error:
         documents.close()
-        raise InvalidRequest(
-            f"The body is not JSON: {error}. Nothing was changed.",
-            hint=error.hint,
-            line=error.line,
-            column=error.column,
-        ) from error
+        raise refused_body(error) from error
     parse_export(rest)
     return contents
+
+
+def refused_body(error: NotJson) -> InvalidRequest:
+    """Return the error for a body that is not JSON, with line and column."""
+    return InvalidRequest(
+        f"The body is not JSON: {error}. Nothing was changed.",
+        hint=error.hint,
+        line=error.line,
+        column=error.column,
+    )
 
 
 def _pieces(spool: Spool) -> Iterator[bytes]:
