@@ -38,34 +38,27 @@ class AuditLog:
     def append(self, entry: Mapping[str, Json]) -> None:
         """Queue a line with `entry` and the instant. A failure is logged, never raised."""
         line = json.dumps({"at": instant_text(Clock().now()), **entry}) + "\n"
-        self._thread.submit(self._try_write, line.encode())
+        self._thread.submit(self._write, line.encode())
 
     def close(self) -> None:
         """Write the queued lines and close the log."""
         self._thread.shutdown(wait=True)
         self._close_directory()
 
-    def _try_write(self, line: bytes) -> None:
+    def _write(self, line: bytes) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            self._write(line)
+            if self._directory is None or os.fstat(self._directory).st_nlink == 0:
+                self._open_directory()  # it was removed, and the store has created it again
+            directory = self._directory
+            with open(os.open(NAME, flags, 0o600, dir_fd=directory), "ab", buffering=0) as file:
+                file.write(line)
+                os.fsync(file.fileno())
+                size_bytes = os.fstat(file.fileno()).st_size
+            if size_bytes > AUDIT_BYTES_MAX:
+                os.replace(NAME, f"{NAME}.1", src_dir_fd=directory, dst_dir_fd=directory)
         except OSError as error:
             _log.warning("could not write the audit log: %s", error.strerror)
-
-    def _write(self, line: bytes) -> None:
-        if self._directory is None or os.fstat(self._directory).st_nlink == 0:
-            self._open_directory()  # it was removed, and the store has created it again
-        directory = self._directory
-        assert directory is not None
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(NAME, flags, 0o600, dir_fd=directory)
-        try:
-            os.write(descriptor, line)
-            os.fsync(descriptor)
-            size = os.fstat(descriptor).st_size
-        finally:
-            os.close(descriptor)
-        if size > AUDIT_BYTES_MAX:
-            os.replace(NAME, f"{NAME}.1", src_dir_fd=directory, dst_dir_fd=directory)
 
     def _open_directory(self) -> None:
         self._close_directory()

@@ -1,20 +1,23 @@
 """Run the server as a process: serve until SIGTERM or SIGINT."""
 
 import asyncio
+import ctypes
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from typing import Final
 
-from seline.server.memory import give_memory_back
 from seline.server.serving import Serving
 from seline.settings import Settings
 
 EXIT_S: Final = 2.0
 """How long the interpreter may take to exit after everything is closed."""
-
+LARGE_BYTES: Final = 128 << 10
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
 _log = logging.getLogger("seline.server")
 
 
@@ -44,6 +47,23 @@ async def run_server(settings: Settings, *, announce: Callable[[Serving], None])
     if not running.disk_hangs:
         _log.info("stopped; every confirmed change is on the disk")
     _force_exit(1 if running.disk_hangs else 0)
+
+
+def give_memory_back() -> None:
+    """Have freed memory returned to the operating system; do nothing without glibc.
+
+    glibc maps a large block separately and unmaps it when it is freed. But each freed block raises
+    the size that counts as large, up to 32 MiB; from then on, exports and packs fragment the heap.
+    Measured after some minutes of exports: 50 MiB resident, 10 MiB in use. So that size is fixed.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+        mallopt(parameter, LARGE_BYTES)
 
 
 def _force_exit(code: int) -> None:

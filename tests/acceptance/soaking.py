@@ -25,7 +25,7 @@ from seline.domain.manifest import MANIFEST_NAME, decode_manifest
 from seline.errors import BackupNotFound, DocumentNotFound, SelineError
 from seline.operations.packs import DOCUMENTS, check_documents, members_of
 from seline.server import serving
-from seline.server.memory import give_memory_back
+from seline.server.process import give_memory_back
 from seline.settings import Settings, load_settings
 from tests.acceptance.saver import (
     MOVED,

@@ -18,7 +18,7 @@ mallinfo2 = ctypes.CDLL(None).mallinfo2
 mallinfo2.restype = Info
 
 if sys.argv[1] == "fixed":
-    from seline.server.memory import give_memory_back
+    from seline.server.process import give_memory_back
     give_memory_back()
 larger = bytearray(16 << 20)
 del larger

@@ -249,7 +249,7 @@ def jumping_clock(monkeypatch: pytest.MonkeyPatch) -> JumpingClock:
         def now(cls, tz: tzinfo | None = None) -> datetime:
             return clock.now().astimezone(tz)
 
-    monkeypatch.setattr("seline_workers.watchdog.LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr("seline_workers.worker.LOOK_EVERY_S", 0.05)
     monkeypatch.setattr("apscheduler.schedulers.base.datetime", JumpingDatetime)
     return clock
 
@@ -295,7 +295,7 @@ async def test_jobs_keep_running_after_a_clock_jump(
 async def test_a_job_without_success_for_too_long_is_reported_as_overdue(
     seline: Seline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seline_workers.watchdog.LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr("seline_workers.worker.LOOK_EVERY_S", 0.05)
 
     async def work() -> str:
         raise ValueError("always")

@@ -21,12 +21,13 @@ from seline.settings import Job, Jobs
 from seline_workers.runs import OnRunEnded, Runner, ignore
 from seline_workers.table import JOBS, Work
 from seline_workers.timetable import Timetable
-from seline_workers.watchdog import watch
 
 DRAIN_S: Final = 5.0
 CATCH_UP_AFTER: Final = timedelta(seconds=5)
 """Missed runs begin a moment after the start, one after another."""
-
+LOOK_EVERY_S: Final = 20.0
+JUMP_S: Final = 30.0
+"""How far the clocks differ after a jump of the wall clock."""
 _log = logging.getLogger("seline.jobs")
 OnOverdue: TypeAlias = Callable[[str, datetime | None], None]
 
@@ -78,8 +79,9 @@ class Worker:
             return
         self._plan_everything()
         self._timetable.start()
-        watching = watch(self._clock, self._jumped, self._report_overdue)
-        self._watching = asyncio.get_running_loop().create_task(watching, name="seline-watchdog")
+        self._watching = asyncio.get_running_loop().create_task(
+            self._watch(), name="seline-watchdog"
+        )
 
     async def stop(self) -> None:
         """Start nothing more, drain the runs for 5 s, stop the timetable; idempotent."""
@@ -122,6 +124,22 @@ class Worker:
             return
         with contextlib.suppress(SelineError):
             self._runner.start(name)
+
+    async def _watch(self) -> None:
+        """Notice for ever that the wall clock jumped, and report what is overdue.
+
+        A scheduler sleeps until an instant of the wall clock. If that is set back an hour, it
+        sleeps an hour too long. A machine that slept counts as a jump, too.
+        """
+        wall, monotonic_s = self._clock.now(), self._clock.monotonic()
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            now, now_s = self._clock.now(), self._clock.monotonic()
+            drift_s = (now - wall).total_seconds() - (now_s - monotonic_s)
+            wall, monotonic_s = now, now_s
+            if abs(drift_s) > JUMP_S:
+                self._jumped(drift_s)
+            self._report_overdue()
 
     def _jumped(self, drift_s: float) -> None:
         _log.warning("the clock jumped by %+.0f s; all jobs are planned again", drift_s)
