@@ -43,22 +43,24 @@ Result: TypeAlias = tuple[Status, str, str] | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What the checks look at."""
+    """What health is made from. `ask_disk`: the disk answers; else `usage` is the last one."""
 
     managed: ManagedStore
     store: DocumentStore
     usage: Usage
+    backup_count: int
     verifier: Verifier
     monitor: UsageMonitor
     exports: Exporter
+    ask_disk: bool
     now: datetime
 
 
-def run_checks(facts: Facts, *, ask_disk: bool) -> list[Check]:
+def run_checks(facts: Facts) -> list[Check]:
     """Return the result of every check. Blocks if `ask_disk`."""
     checks: list[Check] = []
     for name, function, asks_disk in ROWS:
-        if asks_disk and not ask_disk:
+        if asks_disk and not facts.ask_disk:
             result = _unanswered(facts) if name == "writing" else None
         else:
             result = function(facts)

@@ -1,13 +1,17 @@
 """The operator's verbs: HTTP handlers, the command line, the jobs and `Seline` call these."""
 
 from collections.abc import Sequence
+from typing import Final
 
-from seline.domain.document import Json
+from seline.domain.document import BOT, Json
 from seline.domain.readable_export import ImportMode, ImportReport
 from seline.domain.report import Pruned, VerifyReport
+from seline.domain.usage import Usage
+from seline.errors import VolumeBusy
 from seline.manager.managed_store import ManagedStore
+from seline.operations.checks import Facts
 from seline.operations.exports import Exporter
-from seline.operations.health import Health
+from seline.operations.health import health_body
 from seline.operations.imports import import_spool
 from seline.operations.prune import Pruner
 from seline.operations.spool import Spool
@@ -15,6 +19,9 @@ from seline.operations.usage import UsageMonitor, storage_info
 from seline.operations.verify import Verifier
 from seline.ports.destinations import Destination
 from seline.ports.store import DocumentStore
+
+HEALTH_S: Final = 3.0
+"""How long the disk may take; then health answers from memory."""
 
 
 class Operations:
@@ -33,7 +40,7 @@ class Operations:
         self.usage = UsageMonitor(store)
         self.exports = Exporter(store, destinations, version=version)
         self._pruner = Pruner(store)
-        self._health = Health(store, self.verifier, self.usage, self.exports)
+        self._measured: tuple[Usage, int] | None = None
 
     async def load(self) -> None:
         """Read what an earlier process found. Raises VolumeBusy, StoreClosed."""
@@ -41,8 +48,13 @@ class Operations:
         await self.store.reading(lambda: self._read(store))
 
     async def health(self) -> dict[str, Json]:
-        """Return the body of `GET /health`."""
-        return await self._health.report()
+        """Return the body of `GET /health`, from memory if the disk does not answer in time."""
+        store = await self.store.open()
+        try:
+            return await self.store.reading(lambda: self._measured_health(store), limit_s=HEALTH_S)
+        except VolumeBusy:
+            usage, backup_count = self._measured or (self.store.metadata.usage, 0)
+            return self._health(store, usage, backup_count, ask_disk=False)
 
     async def storage_info(self) -> dict[str, Json]:
         """Return the body of `GET /storage-info`."""
@@ -64,6 +76,28 @@ class Operations:
     ) -> ImportReport:
         """Import an uploaded export, all of it or nothing; `dry_run` only decides."""
         return await import_spool(self.store, upload, mode, dry_run=dry_run)
+
+    def _measured_health(self, store: DocumentStore) -> dict[str, Json]:
+        self._read(store)
+        self._measured = measured = store.medium.usage(), store.medium.backup_count(BOT)
+        return self._health(store, *measured, ask_disk=True)
+
+    def _health(
+        self, store: DocumentStore, usage: Usage, backup_count: int, *, ask_disk: bool
+    ) -> dict[str, Json]:
+        return health_body(
+            Facts(
+                managed=self.store,
+                store=store,
+                usage=usage,
+                backup_count=backup_count,
+                verifier=self.verifier,
+                monitor=self.usage,
+                exports=self.exports,
+                ask_disk=ask_disk,
+                now=self.store.clock.now(),
+            )
+        )
 
     def _read(self, store: DocumentStore) -> None:
         self.verifier.read(store)

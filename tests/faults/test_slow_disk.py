@@ -125,7 +125,7 @@ async def test_reads_that_hang_raise_volume_busy_and_health_reports_it(
     for constant in (
         "manager.awaited_store.READ_S",
         "manager.awaited_store.LISTING_S",
-        "operations.health.HEALTH_S",
+        "operations.operations.HEALTH_S",
     ):
         monkeypatch.setattr(f"seline.{constant}", 0.2)
     monkeypatch.setattr("seline.operations.checks.SLOW_S", 0.1)
