@@ -10,18 +10,23 @@ import contextlib
 import logging
 import math
 import os
+import socket
 import tempfile
+import time
 from collections.abc import AsyncGenerator, Generator
 from types import TracebackType
 from typing import Any, Final
 
 from aiohttp import web
 
+import seline
 from seline import library
 from seline.access.audit import AuditLog
 from seline.access.tokens import Tokens
 from seline.alerts.process import AlertProcess
-from seline.errors import SelineError
+from seline.clock import Clock, instant_text
+from seline.domain.document import Json
+from seline.errors import SelineError, StoreClosed
 from seline.http.app import build_app
 from seline.http.context import AppContext
 from seline.outbound.alert_sinks import AlertSource, build_sinks
@@ -37,7 +42,6 @@ from seline.server.listening import (
     listen_on_control_socket,
     listen_on_socket,
 )
-from seline.server.status import ServerStatus
 from seline.settings import Settings, load_settings
 from seline_workers import Worker
 from seline_workers.runs import ignore
@@ -86,21 +90,17 @@ class Serving:
         self._network = network
         self._first_token = first_token
         self._lock_wait_s = settings.storage.lock_wait_s if lock_wait_s is None else lock_wait_s
-        self._status = ServerStatus(settings.data_dir)
+        self.data_dir = os.path.abspath(settings.data_dir)
+        self.address = ""
+        """The URL of the admin API; empty without one."""
+        self._failure: SelineError | None = StoreClosed("The store is being opened.")
+        """Why the store is not open, None once it is."""
+        self._closing = False
+        self._since, self._started_s = Clock().now(), time.monotonic()
         self._scratch = contextlib.ExitStack()
         self._socket: SocketFile | None = None
         self._listening = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
-
-    @property
-    def address(self) -> str:
-        """The URL of the admin API; empty without one."""
-        return self._status.address
-
-    @property
-    def data_dir(self) -> str:
-        """The absolute path of the data directory."""
-        return self._status.data_dir
 
     async def acquired(self) -> None:
         """Wait until the volume is mounted, locked and open. Raises what opening it raises."""
@@ -135,8 +135,8 @@ class Serving:
             mount_wait_s=math.inf if self._network else 0.0,
             serves_commands=True,
             keep_trying=self._network,
-            on_wait=self._status.wait_for,
-            give_up=lambda: self._status.closing,
+            on_wait=self._wait_for,
+            give_up=lambda: self._closing,
         )
         self.data, self.operations = self._seline.data, self._seline.operations
         self.profile, self.lessons = self._seline.profile, self._seline.lessons
@@ -146,7 +146,7 @@ class Serving:
             await self._runner.setup()
             if self._network:
                 self.alerts.start()
-                self._status.address = await listen(self._runner, *self.settings.bind)
+                self.address = await listen(self._runner, *self.settings.bind)
             self._listening.set()
         except BaseException:
             await self.close()
@@ -158,7 +158,7 @@ class Serving:
 
         Without `network` no job raises an alert: the process serves one command.
         """
-        settings, status = self.settings, self._status
+        settings = self.settings
         self.tokens = Tokens(self._seline.store, admin_token=settings.server.admin_token)
         self._audit = AuditLog(settings.data_dir)
         self._outbound = open_session()
@@ -178,8 +178,8 @@ class Serving:
                 jobs=self._worker,
                 alerts=self.alerts.log,
                 audit=self._audit.append,
-                unavailable=status.unavailable,
-                about=status.about,
+                unavailable=self._unavailable,
+                about=self._about,
             )
         )
         self._runner = web.AppRunner(
@@ -202,7 +202,7 @@ class Serving:
         return AlertProcess(
             self.operations,
             build_sinks(settings.sinks, outbound, source),
-            unavailable=lambda: self._status.failure,  # a closing store is still evaluated
+            unavailable=lambda: self._failure,  # a closing store is still evaluated
             heartbeat=(lambda: send_heartbeat(outbound, url)) if url else None,
             language=settings.language,
             renotify_h=settings.renotify_h,
@@ -221,12 +221,12 @@ class Serving:
             await self._worker.start(scheduled=self._network)
             await self._listen_for_commands()
         except SelineError as error:
-            self._status.failure = error
+            self._failure = error
             if self._network:
                 await self.alerts.report_failure(error)
             raise
         store.medium.announce(address=self.address or None)
-        self._status.failure = None
+        self._failure = None
 
     async def _create_first_token(self) -> str | None:
         """Create the first token if there is none and only this machine can connect.
@@ -257,6 +257,31 @@ class Serving:
             self.socket_elsewhere = os.path.join(scratch, CONTROL_SOCKET)
             self._socket = await listen_on_socket(self._runner, self.socket_elsewhere)
 
+    # what the process reports about itself
+
+    def _wait_for(self, failure: SelineError) -> None:
+        """Record and log what the opening of the volume waits for."""
+        self._failure = failure
+        _log.warning("waiting for the volume: %s %s", failure.message, failure.hint)
+
+    def _unavailable(self) -> SelineError | None:
+        """Return why a request cannot be served; None if it can be."""
+        if self._closing:
+            return StoreClosed("The server is stopping.", hint="Try again in a moment.")
+        return self._failure
+
+    def _about(self) -> dict[str, Json]:
+        """Return the body of `GET /status`."""
+        return {
+            "version": seline.__version__,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": instant_text(self._since),
+            "uptime_s": round(time.monotonic() - self._started_s),
+            "address": self.address or None,
+            "data_dir": self.data_dir,
+        }
+
     # stopping
 
     async def close(self) -> None:
@@ -264,7 +289,7 @@ class Serving:
 
         It runs to its end even if the caller is cancelled; another call waits for it.
         """
-        self._status.closing = True
+        self._closing = True
         if self._stopping is None:
             self._stopping = asyncio.ensure_future(self._stop())
         await asyncio.shield(self._stopping)
