@@ -184,7 +184,7 @@ class AlertProcess:
         signals = run_signals(run.job, succeeded=succeeded, detail=run.detail)
         if run.job != "usage" or not succeeded or measured is None:
             return signals
-        of_files = measured.ratio > measured.usage_ratio
+        of_files = measured.ratio > measured.usage.usage_ratio
         return [
             *signals,
             *usage_signals(measured.level, measured.ratio, of_files=of_files),

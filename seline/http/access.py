@@ -44,9 +44,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 async def access(request: web.Request, handler: _Handler) -> web.StreamResponse:
     """Authenticate a request, or refuse it, before its body is read."""
     route = _route_of(request)
-    if route is not None and _is_open(request, route):
-        return await handler(request)
-    if route is None and not request.path.startswith(PREFIX):
+    if _is_open(request, route):
         return await handler(request)
     _check_browser(request)
     who = _authenticate(request, route)
@@ -94,7 +92,9 @@ def _log_request(request: web.Request, response: web.StreamResponse, *, took_ms:
     )
 
 
-def _is_open(request: web.Request, route: Route) -> bool:
+def _is_open(request: web.Request, route: Route | None) -> bool:
+    if route is None:
+        return not request.path.startswith(PREFIX)
     return route.scope == "open" or (
         route.path == "/metrics" and context(request).settings.server.metrics_open
     )

@@ -30,10 +30,6 @@ class UsageReport:
     forecast: Forecast | None
 
     @property
-    def usage_ratio(self) -> float:
-        return self.usage.usage_ratio
-
-    @property
     def ratio(self) -> float:
         """How full it is by bytes or by files, the larger of both: the level goes by that."""
         return max(self.usage.usage_ratio, self.usage.inodes_ratio)

@@ -75,17 +75,16 @@ class Verifier:
         await one_pass.run(since)
         report = one_pass.report(started_at)
         self._checked_since = started_at
-        self.report = report if since is None else one_pass.added_to(self.report, report)
-        await self._keep(report if since is None else None)
-        return report
-
-    async def _keep(self, full: VerifyReport | None) -> None:
-        if full is not None:
-            await self._last_full_at.save(full.ended_at)
-        assert self.report is not None
+        if since is None:
+            self.report = report
+            await self._last_full_at.save(report.ended_at)
+        else:
+            assert self.report is not None
+            self.report = one_pass.added_to(self.report, report)
         unserved = frozenset(found.document for found in self.report.findings if found.is_unserved)
         if unserved != self.unserved:
             await self._unserved.save(tuple(sorted(unserved)))
+        return report
 
     def _full_is_due(self, now: datetime) -> bool:
         if self._checked_since is None:
@@ -116,7 +115,9 @@ class _Pass:
             await _sleep(self._managed.settings.storage.settle_s)
             for name in unsettled:
                 if not await self._document(name):
-                    self._unsettled(name)
+                    self._documents += 1
+                    detail = "it is being written just now; it was left alone"
+                    self._found(name, None, Verdict.UNSETTLED, FindingOutcome.UNSETTLED, detail)
         for key in await self._managed.listing(lambda: keys_with_backups(self._store, BOT)):
             await self._check_backups(key, since)
         for info in await self._managed.reading(lambda: self._store.documents(SELINE)):
@@ -133,10 +134,8 @@ class _Pass:
             findings=tuple(self._findings),
         )
 
-    def added_to(self, before: VerifyReport | None, report: VerifyReport) -> VerifyReport:
+    def added_to(self, before: VerifyReport, report: VerifyReport) -> VerifyReport:
         """Return an earlier report with the findings of this pass, of a part, in their place."""
-        if before is None:
-            return report
         unchecked = self._existing - self._checked
         kept = [found for found in before.findings if (found.document, found.backup) in unchecked]
         return replace(before, findings=(*kept, *report.findings))
@@ -200,12 +199,7 @@ class _Pass:
             outcome, detail = FindingOutcome.FAILED, error.message
         incidents = self._store.medium.incidents()[before:]
         lost = (incident.lost for incident in incidents if incident.document == key.name)
-        self._found(key.name, None, str(judged.verdict), outcome, detail, next(lost, ""))
-
-    def _unsettled(self, name: str) -> None:
-        self._documents += 1
-        detail = "it is being written just now; it was left alone"
-        self._found(name, None, str(Verdict.UNSETTLED), FindingOutcome.UNSETTLED, detail)
+        self._found(key.name, None, judged.verdict, outcome, detail, next(lost, ""))
 
     async def _check_backups(self, key: DocumentKey, since: datetime | None) -> None:
         for backup in await self._managed.reading(lambda: list(self._store.backups(key))):
@@ -221,9 +215,7 @@ class _Pass:
             self._bytes_read += len(judged.content.data) if judged.content else 0
             if not usable_as_backup(key, judged):
                 detail = judged.reason or "it cannot be used"
-                self._found(
-                    key.name, backup.name, str(judged.verdict), FindingOutcome.MARKED, detail
-                )
+                self._found(key.name, backup.name, judged.verdict, FindingOutcome.MARKED, detail)
 
     def _fresh_backup(self, key: DocumentKey, backup: Backup) -> Judged | None:
         self._store.medium.read_from_disk(key, backup.name)
@@ -236,7 +228,7 @@ class _Pass:
         self,
         document: str,
         backup: str | None,
-        verdict: str,
+        verdict: Verdict,
         outcome: FindingOutcome,
         detail: str,
         lost: str = "",
@@ -245,7 +237,7 @@ class _Pass:
             Finding(
                 document=document,
                 backup=backup,
-                verdict=verdict,
+                verdict=str(verdict),
                 outcome=outcome,
                 detail=detail,
                 found_at=self._managed.clock.now(),

@@ -25,11 +25,6 @@ class SocketFile(NamedTuple):
     path: str
     identity: tuple[int, int]
 
-    @classmethod
-    def of(cls, path: str) -> "SocketFile":
-        """Return the file of a socket that was just created."""
-        return cls(path, _identity(path))
-
     def remove(self) -> None:
         """Remove the file, unless another process has replaced it."""
         with contextlib.suppress(OSError):
@@ -90,7 +85,7 @@ async def listen_on_socket(runner: web.AppRunner, path: str) -> SocketFile:
         os.unlink(path)
     await _start(web.UnixSite(runner, path))
     os.chmod(path, 0o600)
-    return SocketFile.of(path)
+    return SocketFile(path, _identity(path))
 
 
 async def hang_up(

@@ -43,7 +43,7 @@ async def rotation(operations: Operations) -> str:
 async def usage(operations: Operations) -> str:
     """Measure the volume and its growth."""
     report = await operations.usage.measure()
-    return f"{report.usage_ratio:.1%} used"
+    return f"{report.usage.usage_ratio:.1%} used"
 
 
 async def export(operations: Operations) -> str:
