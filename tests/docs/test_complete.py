@@ -143,6 +143,28 @@ def test_every_name_is_documented_once(kind: str) -> None:
     assert sorted(on_page) == sorted(set(documented.names()))
 
 
+def test_every_public_name_has_an_example() -> None:
+    """Show code in the section of each name."""
+    _, *parts = re.split(r"^###? (.*)$", page("docs/python.md"), flags=re.MULTILINE)
+    sections = dict(zip(parts[::2], parts[1::2], strict=True))
+    lacking = [
+        heading
+        for heading, text in sections.items()
+        if heading.startswith("`") and "```python" not in text
+    ]
+
+    assert not lacking
+
+
+@pytest.mark.parametrize("service", [blocking.UserProfile, blocking.LessonsLearned])
+def test_every_method_of_a_service_has_an_example(service: type) -> None:
+    """Call each public method in the code of the service's section."""
+    text = page("docs/python.md").partition(f"### `{service.__name__}`")[2].partition("###")[0]
+    methods = {name for name in vars(service) if not name.startswith("_")}
+
+    assert not {name for name in methods if f".{name}(" not in text}
+
+
 @pytest.mark.parametrize("name", setting_names())
 def test_a_setting_has_its_default_on_the_page(name: str) -> None:
     """Compare the default, as TOML, with that of the code."""
