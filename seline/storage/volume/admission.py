@@ -146,10 +146,12 @@ class Admission:
             DocumentKey(space, document)
             for space in self.volume.spaces
             if space != SELINE
-            for document in self.rotation.backup_indexes.of(space).counts()
+            for document in self.rotation.current_documents.backup_index(space).counts()
         ]
         return {
-            key: self._mark_pinned(key, self.rotation.backup_indexes.of(key.space).of(key.name))
+            key: self._mark_pinned(
+                key, self.rotation.current_documents.backup_index(key.space).of(key.name)
+            )
             for key in keys
         }
 

@@ -7,11 +7,9 @@ list would make backups look deleted (V8).
 
 import os
 import threading
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from typing import Final, Self
 
 from seline.domain.backup import Backup, backup_name, next_stamp, parse_backup_name
@@ -19,7 +17,6 @@ from seline.domain.checksum import NewerFormat, decode_checksum
 from seline.domain.document import Content
 from seline.domain.verdict import Verdict
 from seline.storage.volume import files
-from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.os_errors import named, raising
 
 _NOT_LISTED: Final = (-1, -1)
@@ -147,28 +144,3 @@ class BackupIndex:
             return replace(backup, size_bytes=0)
         revision = checksum.revision if checksum else None
         return replace(backup, size_bytes=size_bytes, revision=revision)
-
-
-class BackupIndexes:
-    """The backup index of each space of a volume."""
-
-    def __init__(self, volume: VolumeDirectory) -> None:
-        self._volume = volume
-        self._by_space: dict[str, BackupIndex] = {}
-
-    def of(self, space: str) -> BackupIndex:
-        """Return a space's index; it is empty for a space that does not exist."""
-        index = self._by_space.get(space)
-        if index is None:
-            index = BackupIndex(partial(self._volume.backups, space))
-            if space in self._volume.spaces:
-                index = self._by_space.setdefault(space, index)
-        return index
-
-    @contextmanager
-    def writing(self) -> Generator[None]:
-        """Let only the writer change the indexes until the block ends."""
-        with ExitStack() as stack:
-            for space in self._volume.spaces:
-                stack.enter_context(self.of(space))
-            yield

@@ -120,7 +120,7 @@ class Batches:
             self._answer(plan, taken, Committed())
             return
         try:
-            with self.current_documents.backup_indexes.writing():
+            with self.current_documents.writing():
                 committed = self._commit(plan, now)
                 self._quietly(lambda: self._after(plan, committed, now))
         except LookAgain:

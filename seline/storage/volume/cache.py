@@ -6,6 +6,7 @@ costs one stat, a hand edit is a miss, and no caller can change what another one
 
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 
 from seline.domain.document import Content, DocumentKey
 from seline.storage.volume.files import FileIdentity
@@ -23,11 +24,8 @@ class Cache:
     def get(self, key: DocumentKey) -> tuple[FileIdentity, Content] | None:
         """Return the last known content of a document, current or not."""
         entry = self._entries.get(key)
-        if entry is not None:
-            try:
-                self._entries.move_to_end(key)
-            except KeyError:
-                return entry
+        with suppress(KeyError):  # another thread may have dropped it
+            self._entries.move_to_end(key)
         return entry
 
     def put(self, key: DocumentKey, identity: FileIdentity, content: Content) -> None:

@@ -9,8 +9,10 @@ torn, altered   the last hand edit, else the remembered content if it is the rec
 unreadable  an error; the file is not replaced
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -21,7 +23,7 @@ from seline.domain.recovery import choose_backup
 from seline.domain.verdict import Judged, Verdict
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError
 from seline.storage.planner import Found
-from seline.storage.volume.backup_index import BackupIndexes
+from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.inspect import Inspection, Inspector
 
 
@@ -30,7 +32,7 @@ class CurrentDocuments:
     """The documents with what is remembered of them. Any thread may call it; it writes nothing."""
 
     inspector: Inspector
-    backup_indexes: BackupIndexes
+    _backup_indexes: dict[str, BackupIndex] = field(default_factory=dict[str, BackupIndex])
 
     def find(self, key: DocumentKey) -> Found:
         """Return the document as a change finds it."""
@@ -63,9 +65,26 @@ class CurrentDocuments:
         chosen = choose_backup(self.backups(key), revision=revision, sound_only=True).chosen
         return None if chosen is None else chosen[1]
 
+    def backup_index(self, space: str) -> BackupIndex:
+        """Return a space's index of backups; it is empty for a space that does not exist."""
+        index = self._backup_indexes.get(space)
+        if index is None:
+            index = BackupIndex(partial(self.inspector.volume.backups, space))
+            if space in self.inspector.volume.spaces:
+                index = self._backup_indexes.setdefault(space, index)
+        return index
+
+    @contextmanager
+    def writing(self) -> Generator[None]:
+        """Let only the writer change the indexes until the block ends."""
+        with ExitStack() as stack:
+            for space in self.inspector.volume.spaces:
+                stack.enter_context(self.backup_index(space))
+            yield
+
     def backups(self, key: DocumentKey) -> Iterator[tuple[Backup, Judged]]:
         """Read and judge a document's backups one by one, newest first."""
-        for backup in self.backup_indexes.of(key.space).of(key.name):
+        for backup in self.backup_index(key.space).of(key.name):
             yield backup, self.inspector.look_at_backup(key, backup.name).judged
 
     def _inspect(self, key: DocumentKey) -> Inspection:
@@ -80,7 +99,7 @@ class CurrentDocuments:
         entry = self.inspector.last_known(key)
         if entry is None or (edit and entry[1].revision == edit.revision):
             return None
-        newest = next(iter(self.backup_indexes.of(key.space).of(key.name)), None)
+        newest = next(iter(self.backup_index(key.space).of(key.name)), None)
         if newest is not None and newest.revision == entry[1].revision:
             return None
         return entry[1]

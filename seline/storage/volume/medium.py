@@ -47,7 +47,7 @@ class VolumeMedium:
 
     @while_open
     def backup_count(self, space: str) -> int:
-        return sum(self.current_documents.backup_indexes.of(space).counts().values())
+        return sum(self.current_documents.backup_index(space).counts().values())
 
     def heed_pins(self, mark: MarkPinned) -> None:
         self.batches.admission.heed_pins(mark)

@@ -8,7 +8,6 @@ from seline.clock import Clock
 from seline.errors import SelineError
 from seline.settings import Settings, Storage
 from seline.storage.volume.admission import Admission
-from seline.storage.volume.backup_index import BackupIndexes
 from seline.storage.volume.batches import Batches
 from seline.storage.volume.cache import Cache
 from seline.storage.volume.capabilities import Capabilities, probe
@@ -93,8 +92,7 @@ def _open(volume: VolumeDirectory, settings: Settings, clock: Clock) -> VolumeSt
         capabilities=capabilities,
         cache=Cache(settings.storage.cache_bytes_max),
     )
-    backup_indexes = BackupIndexes(volume)
-    current_documents = CurrentDocuments(inspector, backup_indexes)
+    current_documents = CurrentDocuments(inspector)
     snapshots = Snapshots(volume, current_documents)
     committer = ExchangeCommitter(
         volume=volume,
@@ -104,7 +102,7 @@ def _open(volume: VolumeDirectory, settings: Settings, clock: Clock) -> VolumeSt
         release_reserve=disk_usage.release_reserve,
         before_replacing=snapshots.before_replacing,
     )
-    rotation = Rotation(volume, inspector, backup_indexes, disk_usage.discarded)
+    rotation = Rotation(volume, current_documents, disk_usage.discarded)
     admission = Admission(
         volume, rotation, disk_usage, clock, events, settings.storage.documents_max
     )

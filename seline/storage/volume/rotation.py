@@ -16,12 +16,10 @@ from seline.domain.document import Content, DocumentKey
 from seline.domain.retention import plan_without, verified_plan
 from seline.domain.verdict import Verdict
 from seline.errors import StorageError, VolumeFailed
-from seline.ports.medium import QuarantineItem
 from seline.ports.store import Retain
 from seline.storage.volume import files
-from seline.storage.volume.backup_index import BackupIndexes
+from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
-from seline.storage.volume.inspect import Inspector
 from seline.storage.volume.quarantine import aside_document, list_quarantine
 
 QUARANTINE_ITEMS_MAX: Final = 100
@@ -36,8 +34,7 @@ class Rotation:
     """
 
     volume: VolumeDirectory
-    inspector: Inspector
-    backup_indexes: BackupIndexes
+    current_documents: CurrentDocuments
     freed: Callable[[int], None]
 
     def rotate(
@@ -49,8 +46,8 @@ class Rotation:
         Raises StorageError if the directory cannot be listed, and then nothing was discarded;
         OSError if a backup cannot be unlinked, and then some may have been.
         """
-        with self.backup_indexes.of(key.space) as backup_index:
-            known = self.inspector.peek(key)
+        with self.current_documents.backup_index(key.space) as backup_index:
+            known = self.current_documents.inspector.peek(key)
             plan = verified_plan(
                 backup_index.of(key.name),
                 retain,
@@ -71,11 +68,11 @@ class Rotation:
         An error does not stop the others. Raises the first OSError or StorageError at the end.
         """
         failed: list[OSError | StorageError] = []
-        with self.backup_indexes.of(key.space) as backup_index:
+        with self.current_documents.backup_index(key.space) as backup_index:
             for backup in backup_index.of(key.name):
                 with _noting(failed):
                     self._unlink(key, backup)
-        for item in self.quarantine():
+        for item in list_quarantine(self.volume):
             if item.document == aside_document(key):
                 with _noting(failed):
                     self._erase_aside(item.name)
@@ -87,7 +84,7 @@ class Rotation:
 
     def bound_quarantine(self) -> None:
         """Remove the oldest quarantined files beyond the limits, but never a document's newest."""
-        items = self.quarantine()
+        items = list_quarantine(self.volume)
         newest_of = {item.document: item.name for item in reversed(items)}
         size_bytes = 0
         for count, item in enumerate(items, start=1):
@@ -96,10 +93,6 @@ class Rotation:
             if over and newest_of[item.document] != item.name:
                 with suppress(IsADirectoryError):
                     files.unlink(self.volume.quarantine, item.name, missing_ok=True)
-
-    def quarantine(self) -> list[QuarantineItem]:
-        """List the quarantine, newest first."""
-        return list_quarantine(self.volume)
 
     def _erase_aside(self, name: str) -> None:
         try:
@@ -113,11 +106,11 @@ class Rotation:
     def _verdict_of(self, key: DocumentKey, just_made: Collection[str], backup: Backup) -> str:
         if backup.name in just_made:
             return str(Verdict.SOUND)
-        return str(self.inspector.look_at_backup(key, backup.name).judged.verdict)
+        return str(self.current_documents.inspector.look_at_backup(key, backup.name).judged.verdict)
 
     def _unlink(self, key: DocumentKey, backup: Backup) -> None:
         files.unlink(self.volume.backups(key.space), backup.name, missing_ok=True)
-        self.backup_indexes.of(key.space).removed(backup)
+        self.current_documents.backup_index(key.space).removed(backup)
         self.freed(backup.size_bytes)
 
 

@@ -67,7 +67,7 @@ class VolumeStore:
 
     @while_open
     def documents(self, space: str, *, deleted: bool = False) -> Sequence[DocumentInfo]:
-        counts = self.current_documents.backup_indexes.of(space).counts()
+        counts = self.current_documents.backup_index(space).counts()
         names = self.volume.document_names(space)
         if deleted:
             return [self._deleted(space, name) for name in sorted(counts.keys() - set(names))]
@@ -76,7 +76,7 @@ class VolumeStore:
 
     @while_open
     def backups(self, key: DocumentKey) -> Sequence[Backup]:
-        return self.current_documents.backup_indexes.of(key.space).of(key.name)
+        return self.current_documents.backup_index(key.space).of(key.name)
 
     @while_open
     def read_backup(self, key: DocumentKey, backup: str) -> Judged:
@@ -137,7 +137,7 @@ class VolumeStore:
         )
 
     def _deleted(self, space: str, name: str) -> DocumentInfo:
-        backups = self.current_documents.backup_indexes.of(space).of(name)
+        backups = self.current_documents.backup_index(space).of(name)
         return DocumentInfo(
             name=name,
             revision=None,

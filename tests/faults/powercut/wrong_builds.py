@@ -686,8 +686,8 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     "backups are not judged in a rotation": _row(
         "rotation",
         "Rotation._verdict_of",
-        "self.inspector.look_at_backup",
-        "believing(self.inspector.look_at_backup)",
+        "self.current_documents.inspector.look_at_backup",
+        "believing(self.current_documents.inspector.look_at_backup)",
         "rotation past a broken backup",
     ),
     "backups are not judged when they are looked at": _row(

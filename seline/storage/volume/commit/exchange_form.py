@@ -70,13 +70,12 @@ class ExchangeCommitter:
         """
         self.overlay = Overlay()
         self._volume = volume
-        self._inspector = current_documents.inspector
-        self._backup_indexes = backup_indexes = current_documents.backup_indexes
+        self._current_documents = current_documents
         self._release_reserve = release_reserve
         self._before_replacing = before_replacing
         self._staging = Staging(volume, capabilities)
         self._syncer = Syncer(volume)
-        self._preserver = Preserver(volume, self._staging, self._syncer, backup_indexes, report)
+        self._preserver = Preserver(volume, self._staging, self._syncer, current_documents, report)
         self._replay = Replay(volume, current_documents, report, capabilities)
 
     # the interface
@@ -232,15 +231,17 @@ class ExchangeCommitter:
                 continue
             key, content = change.staged.key, change.staged.publish.content
             if content is None or change.staged.file is None:
-                self._inspector.forget(key)
+                self._current_documents.inspector.forget(key)
                 self._syncer.forget(key)
             else:
                 identity = _as_staged(change.staged.file, content)
                 self._syncer.remember(key, identity)
                 if content.held is None:
-                    self._inspector.forget(key)  # its bytes are on another disk, and go away
+                    self._current_documents.inspector.forget(
+                        key
+                    )  # its bytes are on another disk, and go away
                 else:
-                    self._inspector.remember(key, identity, content)
+                    self._current_documents.inspector.remember(key, identity, content)
 
     def _finish(self, changes: Sequence[Published | Refused], now: datetime) -> Committed:
         committed = Committed()
@@ -252,7 +253,7 @@ class ExchangeCommitter:
                 committed.refused[key] = change.error
                 continue
             for backup in change.backups:
-                self._backup_indexes.of(key.space).added(backup)
+                self._current_documents.backup_index(key.space).added(backup)
             done = self._preserver.dispose(change, now) if change.displaced else change
             committed.made[key] = list(done.backups)
             if undo := _undo_backup(done):

@@ -18,9 +18,9 @@ from seline.domain.incident import Incident, IncidentKind
 from seline.domain.json_codec import why_not_json
 from seline.domain.verdict import Verdict
 from seline.storage.volume import files
-from seline.storage.volume.backup_index import BackupIndexes
 from seline.storage.volume.commit.staging import Published, Refused, Staged, Staging, is_judged
 from seline.storage.volume.commit.sync import Syncer
+from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.os_errors import InDoubt, LookAgain, describe, raising
 from seline.storage.volume.quarantine import free_aside_name, is_set_aside, set_aside
@@ -33,7 +33,7 @@ class Preserver:
     volume: VolumeDirectory
     staging: Staging
     syncer: Syncer
-    backup_indexes: BackupIndexes
+    current_documents: CurrentDocuments
     report: Callable[[Incident], None]
     _undisposed: list[Published] = field(default_factory=list[Published])
 
@@ -120,7 +120,7 @@ class Preserver:
         return replace(staged, links=(*staged.links, (target, name)))
 
     def _next_backup(self, staged: Staged, content: Content, now: datetime) -> Backup:
-        index = self.backup_indexes.of(staged.key.space)
+        index = self.current_documents.backup_index(staged.key.space)
         return index.next_backup(staged.key.name, content, now, staged.backups)
 
     # after the change is visible
@@ -220,7 +220,10 @@ class Preserver:
     def _back_up_edit(self, change: Published, content: Content, now: datetime) -> Backup:
         """Make a durable backup, with a checksum, of a hand edit."""
         key, staging = change.staged.key, self.volume.staging
-        target, index = self.volume.backups(key.space), self.backup_indexes.of(key.space)
+        target, index = (
+            self.volume.backups(key.space),
+            self.current_documents.backup_index(key.space),
+        )
         backup = index.next_backup(key.name, content, now, change.backups)
         copy = self.staging.write(self.staging.free_name(), key, content)
         with files.closing(copy.descriptor):

@@ -274,8 +274,8 @@ class Replay:
     def _sweep_twins(self) -> None:
         """Remove backups that are their document's own file: a crash came before the publish."""
         for space in self.volume.spaces:
-            for document in self.current_documents.backup_indexes.of(space).counts():
-                for backup in self.current_documents.backup_indexes.of(space).of(document)[:1]:
+            for document in self.current_documents.backup_index(space).counts():
+                for backup in self.current_documents.backup_index(space).of(document)[:1]:
                     self._sweep_twin(space, document, backup)
 
     def _sweep_twin(self, space: str, document: str, backup: Backup) -> None:
@@ -286,7 +286,7 @@ class Replay:
             return
         if (live.st_dev, live.st_ino) == (kept.st_dev, kept.st_ino):
             files.unlink(self.volume.backups(space), backup.name, missing_ok=True)
-            self.current_documents.backup_indexes.of(space).removed(backup)
+            self.current_documents.backup_index(space).removed(backup)
 
     def _keep_found(
         self, key: DocumentKey, content: Content, *, sound_json: bool, now: datetime
@@ -296,7 +296,7 @@ class Replay:
             aside = free_aside_name(self.volume, key, now)
             self._keep_as(self.volume.quarantine, aside, key, content)
             return
-        backup_index = self.current_documents.backup_indexes.of(key.space)
+        backup_index = self.current_documents.backup_index(key.space)
         backup = backup_index.next_backup(key.name, content, now)
         self._keep_as(self.volume.backups(key.space), backup.name, key, content)
         backup_index.added(backup)
