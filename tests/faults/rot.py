@@ -486,5 +486,5 @@ def _call_after(patch: pytest.MonkeyPatch, method: str, callback: Callable[..., 
 
 
 def _staged(directory: Path) -> dict[str, str]:
-    record = decode_record((directory / RECORD).read_bytes())
-    return {entry.name: f"{STATE}staging/{entry.staged}" for entry in record.entries}
+    entries = decode_record((directory / RECORD).read_bytes())
+    return {entry.name: f"{STATE}staging/{entry.staged}" for entry in entries}

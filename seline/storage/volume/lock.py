@@ -4,6 +4,7 @@ V10  The lock is flock on the data directory's own descriptor: there is no file 
      kernel releases it when the holder dies, and no timeout takes it over.
 """
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -40,15 +41,17 @@ def hold(
     Waits up to `wait_s` for another holder, and calls `on_wait` once for each; `give_up` ends the
     wait. `serves_commands` is announced to other processes. Raises VolumeLocked naming the holder.
     """
-    top = _open_top(path)
-    lock_file: int | None = None
-    try:
+    with contextlib.ExitStack() as on_error:
+        top = _open_top(path)
+        on_error.callback(os.close, top)
         lock_file = wait_for(
             lambda: _lock(path, top),
             wait_s=wait_s,
             on_wait=on_wait,
             give_up=lambda: give_up() or _stays_open(top),
         )
+        if lock_file is not None:
+            on_error.callback(os.close, lock_file)
         volume = VolumeDirectory(
             path,
             top,
@@ -57,11 +60,7 @@ def hold(
             serves_commands=serves_commands,
             given_up=give_up,
         )
-    except BaseException:
-        if lock_file is not None:
-            os.close(lock_file)
-        os.close(top)
-        raise
+        on_error.pop_all()
     volume.announce()
     return volume
 

@@ -406,7 +406,7 @@ def a_start_after_a_crash_past_the_first_exchange_and_rot_in_staging(volume: Pat
 
 def _flip_staged(volume: Path, name: str) -> None:
     inner = volume / ".seline"
-    entries = decode_record((inner / "journal").read_bytes()).entries
+    entries = decode_record((inner / "journal").read_bytes())
     [staged] = [entry.staged for entry in entries if entry.name == name]
     assert staged is not None
     flip(inner / "staging" / staged)

@@ -21,7 +21,7 @@ from seline.domain.document import Content, DocumentKey
 from seline.domain.verdict import Judged, Verdict
 from seline.storage.volume import files
 from seline.storage.volume.commit import base, exchange_form
-from seline.storage.volume.commit.record import TransactionRecord
+from seline.storage.volume.commit.record import RecordEntry, TransactionRecord
 from seline.storage.volume.commit.staging import Staged
 from seline.storage.volume.inspect import Inspection
 from tests.faults.powercut.safeguards import PatchPoint, instead
@@ -72,9 +72,9 @@ def judged_sound(_key: DocumentKey, content: Content, recorded: Any, **_: object
     return Judged(Verdict.SOUND, content, recorded)
 
 
-def unchecked(data: bytes) -> TransactionRecord:
-    """Return a record without checking its digest."""
-    return msgspec.json.decode(data.partition(b"\n")[0], type=TransactionRecord)
+def unchecked(data: bytes) -> tuple[RecordEntry, ...]:
+    """Return a record's entries without checking its digest."""
+    return msgspec.json.decode(data.partition(b"\n")[0], type=TransactionRecord).entries
 
 
 def moved(name: str, new: str, *, follow_symlinks: bool, **places: int) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from seline.domain.document import DocumentKey
+from seline.errors import UnsupportedFormat
 
 RECORD_NAME: Final = "journal"
 RECORD_FORMAT: Final = 1
@@ -43,12 +44,18 @@ def encode_record(entries: Sequence[RecordEntry]) -> bytes:
     return line + b"\n" + hashlib.sha256(line).hexdigest().encode() + b"\n"
 
 
-def decode_record(data: bytes) -> TransactionRecord:
-    """Return the record. Raises ValueError if it does not match its digest, or is no record."""
+def decode_record(data: bytes) -> tuple[RecordEntry, ...]:
+    """Return the record's entries.
+
+    Raises ValueError if it does not match its digest or is no record, and UnsupportedFormat.
+    """
     line, _, rest = data.partition(b"\n")
     if rest.strip() != hashlib.sha256(line).hexdigest().encode():
         raise ValueError("its digest does not match")
     try:
-        return msgspec.json.decode(line, type=TransactionRecord)
+        record = msgspec.json.decode(line, type=TransactionRecord)
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from error
+    if record.format > RECORD_FORMAT:
+        raise UnsupportedFormat(f"The journal has format {record.format}, from a newer Seline.")
+    return record.entries

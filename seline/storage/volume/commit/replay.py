@@ -19,14 +19,11 @@ from seline.domain.incident import Incident, IncidentKind
 from seline.domain.json_codec import why_not_json
 from seline.domain.recovery import choose_backup
 from seline.domain.verdict import Verdict
-from seline.errors import UnsupportedFormat
 from seline.storage.volume import files
 from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.commit.record import (
-    RECORD_FORMAT,
     RECORD_NAME,
     RecordEntry,
-    TransactionRecord,
     decode_record,
     encode_record,
 )
@@ -81,23 +78,21 @@ class Replay:
                 return frozenset()
             data = encode_record(())  # the disk may still hold the last record: replace it
         try:
-            record = decode_record(data)
+            entries = decode_record(data)
         except ValueError as broken:
             self._set_record_aside(now, str(broken))
             return frozenset()
-        if record.format > RECORD_FORMAT:
-            raise UnsupportedFormat(f"The journal has format {record.format}, from a newer Seline.")
-        damaged = [entry for entry in record.entries if self._is_damaged(entry)]
-        begun = any(map(self._is_in_place, record.entries))
+        damaged = [entry for entry in entries if self._is_damaged(entry)]
+        begun = any(map(self._is_in_place, entries))
         if begun or not damaged:
             self._rewrite_record(data)
-            self._complete(record, now)
+            self._complete(entries, now)
         if damaged:
             self._give_up(damaged, now, begun=begun)
         else:
             files.unlink(seline, RECORD_NAME, missing_ok=True)
             files.sync(seline)
-        return frozenset(entry.key for entry in record.entries)
+        return frozenset(entry.key for entry in entries)
 
     def _rewrite_record(self, data: bytes) -> None:
         """Write the record once more and sync it, before anything is published from it.
@@ -140,19 +135,19 @@ class Replay:
             if entry.staged is not None:
                 self._move_aside(entry.staged, now)
 
-    def _complete(self, record: TransactionRecord, now: datetime) -> None:
+    def _complete(self, entries: Sequence[RecordEntry], now: datetime) -> None:
         """Publish each document, then sync.
 
         A document that is published already is written and published again: its sync may have
         failed, and a second sync of the same file would prove nothing.
         """
-        for entry in record.entries:
+        for entry in entries:
             self.volume.open_space(entry.space)
             if entry.after is None:
                 self._complete_removal(entry)
             else:
                 self._complete_put(entry, now)
-        for space in {entry.space for entry in record.entries}:
+        for space in {entry.space for entry in entries}:
             files.touch_and_sync(self.volume.documents(space))
 
     def _complete_put(self, entry: RecordEntry, now: datetime) -> None:
