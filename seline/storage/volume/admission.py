@@ -44,8 +44,9 @@ class Admission:
     clock: Clock
     events: Events
     documents_max: int
+    mark_pinned: MarkPinned = lambda _key, backups: backups
+    """Is asked for the pinned backups before any is shed (V11)."""
     _documents: int = 0
-    _mark_pinned: MarkPinned = lambda _key, backups: backups
     _shed_again_at: float = 0.0
     _report_shed_again_at: float = 0.0
 
@@ -72,10 +73,6 @@ class Admission:
         """Count the documents on the volume; a person may have added or removed some."""
         counted = [space for space in self.volume.spaces if space != SELINE]
         self._documents = sum(len(self.volume.document_names(space)) for space in counted)
-
-    def heed_pins(self, mark: MarkPinned) -> None:
-        """Ask `mark` for the pinned backups before any is shed (V11)."""
-        self._mark_pinned = mark
 
     def ways_to_make_room(self, plan: Plan) -> list[Callable[[], bool]]:
         """Return the ways to free space when a commit met a full disk, each to be tried once.
@@ -149,7 +146,7 @@ class Admission:
             for document in self.rotation.current_documents.backup_index(space).counts()
         ]
         return {
-            key: self._mark_pinned(
+            key: self.mark_pinned(
                 key, self.rotation.current_documents.backup_index(key.space).of(key.name)
             )
             for key in keys

@@ -15,6 +15,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from seline.clock import Clock, instant_text
@@ -45,39 +46,33 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
+@dataclass(eq=False)
 class VolumeDirectory:
-    """A data directory that this process holds, with its sub-directories open."""
+    """A data directory that this process holds, with its sub-directories open.
 
-    def __init__(
-        self,
-        path: str,
-        top: int,
-        *,
-        lock_file: int | None,
-        clock: Clock,
-        serves_commands: bool,
-        given_up: Callable[[], bool],
-    ) -> None:
-        """Open the sub-directories of `path`, whose locked descriptor is `top`.
+    `top` is its locked descriptor, `lock_file` the lock's descriptor if that is a file. `given_up`
+    returns True if the volume is about to be closed. `remade` has the names of the sub-directories
+    that were missing and were made again.
+    """
 
-        `lock_file` is the lock's descriptor if it is a file. `given_up` returns True if the
-        volume is about to be closed.
-        """
-        self.path = path
-        self.top = top
-        self.lock_file = lock_file
-        self._clock = clock
-        self._serves_commands = serves_commands
-        self._given_up = given_up
-        self._closed = False
-        self._forked = False
-        self._users = 0
-        self._users_changed = threading.Condition()
-        self.device_and_inode = _device_and_inode(os.fstat(top))
-        self.remade: list[str] = []
-        self._subdirectories: list[tuple[str, int, int]] = []
-        """The sub-directories: name, parent's descriptor, own descriptor."""
-        self._spaces = -1
+    path: str
+    top: int
+    lock_file: int | None
+    clock: Clock
+    serves_commands: bool
+    given_up: Callable[[], bool]
+    remade: list[str] = field(default_factory=list[str])
+    _closed: bool = False
+    _forked: bool = False
+    _users: int = 0
+    _users_changed: threading.Condition = field(default_factory=threading.Condition)
+    _subdirectories: list[tuple[str, int, int]] = field(default_factory=list[tuple[str, int, int]])
+    """The sub-directories: name, parent's descriptor, own descriptor."""
+    _spaces: int = -1
+
+    def __post_init__(self) -> None:
+        """Open the sub-directories. Raises StorageError."""
+        self.device_and_inode = _device_and_inode(os.fstat(self.top))
         try:
             self._open_subdirectories()
         except BaseException:
@@ -168,7 +163,7 @@ class VolumeDirectory:
     @property
     def leaving(self) -> bool:
         """Whether it is closed, or about to be."""
-        return self._closed or self._given_up()
+        return self._closed or self.given_up()
 
     @contextlib.contextmanager
     def in_use(self) -> Generator[None]:
@@ -275,8 +270,8 @@ class VolumeDirectory:
             "host": socket.gethostname(),
             "deployment": os.environ.get("RAILWAY_DEPLOYMENT_ID")
             or os.environ.get("FLY_MACHINE_ID"),
-            "since": instant_text(self._clock.now()),
-            "serves_commands": self._serves_commands,
+            "since": instant_text(self.clock.now()),
+            "serves_commands": self.serves_commands,
         }
         text = json.dumps(holder | fields, indent=2) + "\n"
         with contextlib.suppress(OSError):

@@ -52,14 +52,7 @@ def hold(
         )
         if lock_file is not None:
             on_error.callback(os.close, lock_file)
-        volume = VolumeDirectory(
-            path,
-            top,
-            lock_file=lock_file,
-            clock=clock,
-            serves_commands=serves_commands,
-            given_up=give_up,
-        )
+        volume = VolumeDirectory(path, top, lock_file, clock, serves_commands, give_up)
         on_error.pop_all()
     volume.announce()
     return volume

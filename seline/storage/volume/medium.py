@@ -50,7 +50,7 @@ class VolumeMedium:
         return sum(self.current_documents.backup_index(space).counts().values())
 
     def heed_pins(self, mark: MarkPinned) -> None:
-        self.batches.admission.heed_pins(mark)
+        self.batches.admission.mark_pinned = mark
 
     def capabilities(self) -> Sequence[Capability]:
         return self.probed.reported
