@@ -11,8 +11,8 @@ from seline.domain.document import Json
 from seline.errors import SelineError
 from seline.manager import DataManager
 from seline.operations import Operations
-from seline.ports.jobs import JobBoard
 from seline.settings import Settings
+from seline_workers import Worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class AppContext:
     data: DataManager
     operations: Operations
     tokens: Tokens
-    jobs: JobBoard
+    jobs: Worker
     alerts: AlertLog
     audit: Callable[[Mapping[str, Json]], None]
     unavailable: Callable[[], SelineError | None]

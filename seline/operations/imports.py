@@ -4,7 +4,6 @@ Its documents are parsed one by one and written into a second spool as they will
 commit reads each from there, so neither the upload nor the documents are in memory at once.
 """
 
-import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Final
@@ -12,11 +11,10 @@ from typing import Final
 from seline.domain.document import METADATA_NAME, Content, Json, is_document_name
 from seline.domain.export_reader import read_export
 from seline.domain.json_codec import NotJson
-from seline.domain.readable_export import ImportMode, ImportReport, parse_export
+from seline.domain.readable_export import parse_export
 from seline.errors import InvalidRequest
 from seline.manager.encoding import Encoding
-from seline.manager.managed_store import ManagedStore
-from seline.manager.transfer import content_of, import_contents
+from seline.manager.transfer import content_of
 from seline.operations.spool import Spool
 
 PIECE_BYTES: Final = 1 << 20
@@ -24,21 +22,12 @@ ESCAPED_MAX: Final = 4
 """How many times longer than its stored bytes a document's text may be."""
 
 
-async def import_spool(
-    store: ManagedStore, upload: Spool, mode: ImportMode, *, dry_run: bool
-) -> ImportReport:
-    """Import an uploaded export, all of it or nothing (V5); `dry_run` changes nothing.
+def contents_of_upload(upload: Spool, encoding: Encoding) -> dict[str, Content]:
+    """Return the documents of an uploaded export, their bytes in a spool. Blocks.
 
     Raises InvalidRequest with line and column, ImportRefused, NotSerializable, DocumentTooLarge,
     and VolumeFull where the directory for temporary files is full.
     """
-    work = partial(_contents, upload, store.encoding)
-    contents = await store.reading(work, limit_s=math.inf)
-    return await import_contents(store, contents, mode, dry_run=dry_run)
-
-
-def _contents(upload: Spool, encoding: Encoding) -> dict[str, Content]:
-    """Return the documents of an export, their bytes in a spool. Blocks."""
     documents, contents = Spool(), dict[str, Content]()
 
     def take(name: str, value: Json) -> None:

@@ -1,6 +1,8 @@
 """The operator's verbs: HTTP handlers, the command line, the jobs and `Seline` call these."""
 
+import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from seline.domain.document import BOT, Json
@@ -9,10 +11,11 @@ from seline.domain.report import Pruned, VerifyReport
 from seline.domain.usage import Usage
 from seline.errors import VolumeBusy
 from seline.manager.managed_store import ManagedStore
+from seline.manager.transfer import import_contents
 from seline.operations.checks import Facts
 from seline.operations.exports import Exporter
 from seline.operations.health import health_body
-from seline.operations.imports import import_spool
+from seline.operations.imports import contents_of_upload
 from seline.operations.prune import Pruner
 from seline.operations.spool import Spool
 from seline.operations.usage import UsageMonitor, storage_info
@@ -74,8 +77,13 @@ class Operations:
     async def import_spool(
         self, upload: Spool, mode: ImportMode, *, dry_run: bool = False
     ) -> ImportReport:
-        """Import an uploaded export, all of it or nothing; `dry_run` only decides."""
-        return await import_spool(self.store, upload, mode, dry_run=dry_run)
+        """Import an uploaded export, all of it or nothing (V5); `dry_run` only decides.
+
+        Raises as `contents_of_upload` and `import_contents` do.
+        """
+        read = partial(contents_of_upload, upload, self.store.encoding)
+        contents = await self.store.reading(read, limit_s=math.inf)
+        return await import_contents(self.store, contents, mode, dry_run=dry_run)
 
     def _measured_health(self, store: DocumentStore) -> dict[str, Json]:
         self._read(store)

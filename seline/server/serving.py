@@ -33,15 +33,7 @@ from seline.outbound.alert_sinks import AlertSource, build_sinks
 from seline.outbound.heartbeat import send_heartbeat
 from seline.outbound.http_client import open_session
 from seline.ports.futures import wait_for
-from seline.server.listening import (
-    CONTROL_SOCKET,
-    SocketFile,
-    check_address,
-    hang_up,
-    listen,
-    listen_on_control_socket,
-    listen_on_socket,
-)
+from seline.server import listening
 from seline.settings import Settings, load_settings
 from seline_workers import Worker
 from seline_workers.runs import ignore
@@ -98,7 +90,7 @@ class Serving:
         self._closing = False
         self._since, self._started_s = Clock().now(), time.monotonic()
         self._scratch = contextlib.ExitStack()
-        self._socket: SocketFile | None = None
+        self._socket: listening.SocketFile | None = None
         self._listening = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
 
@@ -128,7 +120,7 @@ class Serving:
         An address in use raises SettingsError before the volume is touched.
         """
         if self._network:
-            await check_address(*self.settings.bind)
+            await listening.check_address(*self.settings.bind)
         self._seline = library.start(
             self.settings,
             lock_wait_s=self._lock_wait_s,
@@ -146,7 +138,7 @@ class Serving:
             await self._runner.setup()
             if self._network:
                 self.alerts.start()
-                self.address = await listen(self._runner, *self.settings.bind)
+                self.address = await listening.listen(self._runner, *self.settings.bind)
             self._listening.set()
         except BaseException:
             await self.close()
@@ -248,14 +240,16 @@ class Serving:
         directory, because deleting and pruning must work on a full volume (V9).
         """
         try:
-            self._socket = await listen_on_control_socket(self._runner, self.settings.data_dir)
+            self._socket = await listening.listen_on_control_socket(
+                self._runner, self.settings.data_dir
+            )
         except OSError as error:
             if self._network:
                 _log.warning("no control socket: %s; use the address and a token", error)
                 return
             scratch = self._scratch.enter_context(tempfile.TemporaryDirectory(prefix="seline-"))
-            self.socket_elsewhere = os.path.join(scratch, CONTROL_SOCKET)
-            self._socket = await listen_on_socket(self._runner, self.socket_elsewhere)
+            self.socket_elsewhere = os.path.join(scratch, listening.CONTROL_SOCKET)
+            self._socket = await listening.listen_on_socket(self._runner, self.socket_elsewhere)
 
     # what the process reports about itself
 
@@ -315,7 +309,7 @@ class Serving:
     async def _finish(self) -> None:
         """Finish the requests and the jobs."""
         answer_s = 0.0 if self._network else LAST_ANSWERS_S
-        hanging_up = hang_up(self._runner, socket=self._socket, answer_s=answer_s)
+        hanging_up = listening.hang_up(self._runner, socket=self._socket, answer_s=answer_s)
         await asyncio.gather(hanging_up, self._worker.stop())
 
     async def _close_store(self) -> None:

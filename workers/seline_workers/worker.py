@@ -33,7 +33,7 @@ OnOverdue: TypeAlias = Callable[[str, datetime | None], None]
 
 
 class Worker:
-    """Runs jobs: a port `JobBoard`.
+    """Runs jobs. Call it in the event loop.
 
     `on_run_ended` is awaited after every run that ended or was skipped. `on_overdue` is called
     with the name and the last success of a job that has not succeeded for long, every few seconds.
@@ -93,15 +93,16 @@ class Worker:
         await self._runner.drain(DRAIN_S)
         self._timetable.stop()
 
-    # the port
-
     def jobs(self) -> Sequence[JobStatus]:
+        """Return every job, disabled ones included, in the order of the job table."""
         return [self._status(name) for name in self._settings]
 
     def run_now(self, name: str) -> Run:
+        """Start a job, or return its current run. Raises JobNotFound, StoreClosed."""
         return self._runner.start(name)
 
     def runs(self, name: str) -> Sequence[Run]:
+        """Return a job's runs, newest first, the current one included. Raises JobNotFound."""
         return self._runner.runs(name)
 
     # by schedule
