@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import secrets
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Final, Literal, TypeAlias, cast
 
@@ -98,22 +99,20 @@ class Tokens:
         await self._state.update(lambda kept: (*kept, token))
         return token, secret
 
-    async def listed(self) -> list[Token]:
+    async def listed(self) -> Sequence[Token]:
         """Return the tokens, oldest first."""
-        await self.load()
-        return list(self._state.value)
+        return await self._state.load()
 
     async def revoke(self, identifier: str, *, dry_run: bool = False) -> Token:
         """Delete a token and return it; `dry_run` only finds it. Raises TokenNotFound."""
-        await self.load()
-        for token in self._state.value:
-            if token.id == identifier:
-                if not dry_run:
-                    await self._state.update(
-                        lambda kept: tuple(t for t in kept if t.id != identifier)
-                    )
-                return token
-        raise TokenNotFound(f"There is no token {identifier!r}.")
+        token = next((kept for kept in await self.listed() if kept.id == identifier), None)
+        if token is None:
+            raise TokenNotFound(f"There is no token {identifier!r}.")
+        if not dry_run:
+            await self._state.update(
+                lambda tokens: tuple(kept for kept in tokens if kept.id != identifier)
+            )
+        return token
 
     def _find(self, secret: str) -> tuple[str, Scope] | None:
         """Return a caller's name and scope. Compares with every token, in constant time."""

@@ -61,35 +61,27 @@ async def access(request: web.Request, handler: _Handler) -> web.StreamResponse:
 
 @web.middleware
 async def traced(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Log each request; all of its log lines have the same request id."""
-    request_id = _request_id(request)
-    started = time.monotonic()
+    """Log each request; all of its log lines have the caller's request id, else a new one."""
+    given = request.headers.get("X-Request-Id", "")
+    request_id = given if _PLAIN_ID.fullmatch(given) else secrets.token_hex(8)
+    resource = request.match_info.route.resource
+    path = "unknown" if resource is None else resource.canonical
+    started_s = time.monotonic()
     with logged_with(request_id=request_id):
         response = await handler(request)
         if not response.prepared:
             response.headers["X-Request-Id"] = request_id
-        _log_request(request, response, took_ms=(time.monotonic() - started) * 1000)
+        request.config_dict[REQUESTS][path, request.method, response.status] += 1
+        took_ms = round((time.monotonic() - started_s) * 1000, 1)
+        _log.log(
+            logging.DEBUG if path in _QUIET else logging.INFO,
+            "%s %s %d",
+            request.method,
+            request.path,
+            response.status,
+            extra={"route": path, "took_ms": took_ms},
+        )
     return response
-
-
-def _request_id(request: web.Request) -> str:
-    """Return the caller's request id if its characters are allowed, else a new one."""
-    given = request.headers.get("X-Request-Id", "")
-    return given if _PLAIN_ID.fullmatch(given) else secrets.token_hex(8)
-
-
-def _log_request(request: web.Request, response: web.StreamResponse, *, took_ms: float) -> None:
-    resource = request.match_info.route.resource
-    path = "unknown" if resource is None else resource.canonical
-    request.config_dict[REQUESTS][path, request.method, response.status] += 1
-    _log.log(
-        logging.DEBUG if path in _QUIET else logging.INFO,
-        "%s %s %d",
-        request.method,
-        request.path,
-        response.status,
-        extra={"route": path, "took_ms": round(took_ms, 1)},
-    )
 
 
 def _is_open(request: web.Request, route: Route | None) -> bool:

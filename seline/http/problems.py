@@ -103,9 +103,7 @@ async def problems(
         return problem(errors.RouteNotFound(f"There is nothing at {request.path}."))
     except web.HTTPRequestEntityTooLarge:
         return problem(errors.RequestTooLarge())
-    except web.HTTPException:
-        raise
-    except ConnectionError:
+    except (web.HTTPException, ConnectionError):
         raise
     except Exception:  # noqa: BLE001  # the border of a request: no internals are answered
         _log.exception("unexpected error answering %s %s", request.method, request.path)

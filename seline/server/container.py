@@ -13,8 +13,6 @@ from seline.errors import SettingsError
 from seline.settings import load_settings
 
 USER_ID: Final = 10001
-
-
 User: TypeAlias = tuple[int, int]
 """A user id and a group id."""
 
