@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from seline.domain.document import BOT, SELINE
+from seline.domain.document import SELINE
 from seline.domain.usage import Usage, reserve_bytes
 from seline.storage.volume import files
 from seline.storage.volume.directory import VolumeDirectory
@@ -109,16 +109,14 @@ class DiskUsage:
         return True
 
     def _walk(self) -> None:
-        documents, other = _sizes(self.volume.top)
-        backups, _ = _sizes(self.volume.backups(BOT))
-        quarantine, _ = _sizes(self.volume.quarantine)
-        state, state_other = _sizes(self.volume.seline)
-        for space in set(self.volume.spaces) - {BOT, SELINE}:
-            documents_of_space, other_of_space = _sizes(self.volume.documents(space))
-            documents, other = documents + documents_of_space, other + other_of_space
-            backups += _sizes(self.volume.backups(space))[0]
+        volume = self.volume
+        spaces = [space for space in volume.spaces if space != SELINE]
+        sizes = [_sizes(volume.documents(space)) for space in spaces]
+        documents, others = map(sum, zip(*sizes, strict=True))
+        backups = sum(_sizes(volume.backups(space))[0] for space in spaces)
+        others += _sizes(volume.quarantine)[0] + sum(_sizes(volume.seline))
         self._documents_bytes, self._backups_bytes = documents, backups
-        self._files_bytes = documents + backups + quarantine + state + other + state_other
+        self._files_bytes = documents + backups + others
         self._walked_at = time.monotonic()
 
 

@@ -76,21 +76,22 @@ def open_volume(
 
 def _open(volume: VolumeDirectory, settings: Settings, clock: Clock) -> VolumeStore:
     """Build the store's parts, recover from a crash, and start the writer."""
+    storage = settings.storage
     capabilities = probe(volume)
     events = Events(clock)
     disk_usage = DiskUsage(
         volume=volume,
-        limit_bytes=_limit_bytes(settings.storage, capabilities),
-        reserve_percent=settings.storage.reserve_percent,
+        limit_bytes=_limit_bytes(storage, capabilities),
+        reserve_percent=storage.reserve_percent,
         own_mount=capabilities.own_mount,
     )
     inspector = Inspector(
         volume=volume,
         clock=clock,
-        settle_s=settings.storage.settle_s,
-        document_bytes_max=settings.storage.document_bytes_max,
+        settle_s=storage.settle_s,
+        document_bytes_max=storage.document_bytes_max,
         capabilities=capabilities,
-        cache=Cache(settings.storage.cache_bytes_max),
+        cache=Cache(storage.cache_bytes_max),
     )
     current_documents = CurrentDocuments(inspector)
     snapshots = Snapshots(volume, current_documents)
@@ -103,9 +104,7 @@ def _open(volume: VolumeDirectory, settings: Settings, clock: Clock) -> VolumeSt
         before_replacing=snapshots.before_replacing,
     )
     rotation = Rotation(volume, current_documents, disk_usage.discarded)
-    admission = Admission(
-        volume, rotation, disk_usage, clock, events, settings.storage.documents_max
-    )
+    admission = Admission(volume, rotation, disk_usage, clock, events, storage.documents_max)
     reopener = Reopener(volume, current_documents, committer, clock, events)
     batches = Batches(
         current_documents, committer, rotation, disk_usage, clock, events, admission, reopener,
