@@ -89,19 +89,11 @@ class DataManager:
     restore = _blocking(AwaitedDataManager.restore)
     documents = _blocking(AwaitedDataManager.documents)
     backups = _blocking(AwaitedDataManager.backups)
-    all_backups = _blocking(AwaitedDataManager.all_backups)
     read_backup = _blocking(AwaitedDataManager.read_backup)
     pin = _blocking(AwaitedDataManager.pin)
     unpin = _blocking(AwaitedDataManager.unpin)
-    raw = _blocking(AwaitedDataManager.raw)
-    quarantine = _blocking(AwaitedDataManager.quarantine)
-    read_quarantine = _blocking(AwaitedDataManager.read_quarantine)
     export_all_data = _blocking(AwaitedDataManager.export_all_data)
     import_data = _blocking(AwaitedDataManager.import_data)
-    verify = _blocking(AwaitedDataManager.verify)
-    prune = _blocking(AwaitedDataManager.prune)
-    health = _blocking(AwaitedDataManager.health)
-    storage_info = _blocking(AwaitedDataManager.storage_info)
 
     @functools.wraps(AwaitedDataManager.edit)
     def edit(self, name: str, *args: Any, **kwargs: Any) -> AbstractContextManager[Any]:
@@ -156,6 +148,10 @@ class Seline:
     storage_info = _blocking(library.Seline.storage_info)
     verify = _blocking(library.Seline.verify)
     prune = _blocking(library.Seline.prune)
+    all_backups = _blocking(library.Seline.all_backups)
+    raw = _blocking(library.Seline.raw)
+    quarantine = _blocking(library.Seline.quarantine)
+    read_quarantine = _blocking(library.Seline.read_quarantine)
     close = _blocking(library.Seline.close)
 
     def __enter__(self) -> "Seline":  # noqa: PYI034  # never subclassed

@@ -16,8 +16,6 @@ from typing import Any, Final, cast
 import seline
 from seline.bot.lessons_learned import LessonsLearned
 from seline.bot.user_profile import UserProfile
-from seline.domain.document import Json
-from seline.domain.report import Pruned, VerifyReport
 from seline.errors import SelineError, VolumeFailed, VolumeReadOnly
 from seline.manager import DataManager, ManagedStore
 from seline.operations import Operations
@@ -33,33 +31,16 @@ LOCK_WAIT_S: Final = 5.0
 RETRY_AFTER_S: Final = 5.0
 
 
-class Seline:
-    """An open Seline: the documents, the operator's verbs, and the services for a bot."""
+class Seline(Operations):
+    """An open Seline: the operator's verbs, with the documents and the services for a bot."""
 
     def __init__(self, store: ManagedStore, settings: Settings) -> None:
         """Assemble what works over a store. Use `open_seline`."""
-        self.store = store
+        super().__init__(store, _destinations(settings), version=seline.__version__)
         self.settings = settings
-        self.operations = Operations(store, _destinations(settings), version=seline.__version__)
-        self.data = DataManager(store, self.operations)
+        self.data = DataManager(store)
         self.profile = UserProfile(self.data)
         self.lessons = LessonsLearned(self.data)
-
-    async def health(self) -> dict[str, Json]:
-        """Return the body of `GET /health`."""
-        return await self.operations.health()
-
-    async def storage_info(self) -> dict[str, Json]:
-        """Return the body of `GET /storage-info`."""
-        return await self.operations.storage_info()
-
-    async def verify(self) -> VerifyReport:
-        """Check every document and backup by checksum; recover, adopt, and report."""
-        return await self.operations.verify()
-
-    async def prune(self, *, dry_run: bool = False) -> list[Pruned]:
-        """Discard the backups that the retention policy drops; `dry_run` only lists them."""
-        return await self.operations.prune(dry_run=dry_run)
 
     async def close(self) -> None:
         """Carry out what is queued and close the volume; idempotent.

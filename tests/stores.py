@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from seline.clock import Clock
-from seline.manager import DataManager, ManagedStore
-from seline.operations import Operations
+from seline.manager import ManagedStore
 from seline.ports.store import DocumentStore
 from seline.settings import Settings, load_settings
 from seline.storage.volume.open import open_volume
@@ -24,11 +23,6 @@ def managed(store: object, *, clock: Clock | None = None, **arguments: Any) -> M
     opening: Future[DocumentStore] = Future()
     opening.set_result(cast("DocumentStore", store))
     return ManagedStore(opening, settings(**arguments), clock=clock)
-
-
-def data_over(store: ManagedStore) -> DataManager:
-    """Return the DataManager over a managed store."""
-    return DataManager(store, Operations(store))
 
 
 def open_managed(directory: Path, clock: Clock, **arguments: Any) -> ManagedStore:

@@ -82,7 +82,7 @@ async def prune(request: web.Request) -> web.StreamResponse:
 
 async def list_quarantine(request: web.Request) -> web.StreamResponse:
     """Answer the quarantined files, newest first."""
-    return answer({"quarantine": await data(request).quarantine()})
+    return answer({"quarantine": await operations(request).quarantine()})
 
 
 async def get_quarantined(request: web.Request) -> web.StreamResponse:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import partial
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 from seline.domain import pins as pinning
 from seline.domain.backup import Backup
@@ -25,7 +25,7 @@ from seline.domain.document import (
 )
 from seline.domain.json_codec import decode
 from seline.domain.readable_export import ImportReport, parse_mode
-from seline.domain.report import Deleted, KeptIn, Pruned, Reset, Restored, VerifyReport
+from seline.domain.report import Deleted, KeptIn, Reset, Restored
 from seline.errors import BackupNotFound, InvalidRequest
 from seline.manager import backups, blocks, changes
 from seline.manager.blocks import Changes
@@ -34,28 +34,17 @@ from seline.manager.managed_store import ManagedStore
 from seline.manager.reads import served_content
 from seline.manager.transfer import contents_of, export_of, import_contents, snapshot_of
 from seline.ports.futures import wait_for
-from seline.ports.medium import QuarantineItem
 from seline.ports.store import Decision, Outcome, Put, Remove, Snapshot
 
 _MISSING: Final[Any] = object()
 
 
-class Operator(Protocol):
-    """The operator's verbs that a bot can call on its DataManager."""
-
-    async def health(self) -> dict[str, Json]: ...
-    async def storage_info(self) -> dict[str, Json]: ...
-    async def verify(self) -> VerifyReport: ...
-    async def prune(self, *, dry_run: bool = False) -> list[Pruned]: ...
-
-
 class DataManager:
     """Documents with backups, over any store. Safe to use from any task and thread."""
 
-    def __init__(self, store: ManagedStore, operator: Operator) -> None:
-        """Work over a store; `operator` carries out the operator's verbs."""
+    def __init__(self, store: ManagedStore) -> None:
+        """Work over a store that may not be open yet."""
         self.store = store
-        self._operator = operator
 
     # saving and loading
 
@@ -247,11 +236,6 @@ class DataManager:
             raise not_found(name)
         return await self.store.reading(lambda: self.store.pins.reasoned(key, listed))
 
-    async def all_backups(self) -> list[Backup]:
-        """List every document's backups, newest first, unjudged, each with its reason."""
-        store = await self.store.open()
-        return await self.store.listing(lambda: backups.every_backup(store, self.store.pins))
-
     async def read_backup(self, name: str, backup: str) -> Json:
         """Return a backup's value. Raises BackupNotFound, also for one that is not sound."""
         return decode((await self._backup_content(name, backup)).data)
@@ -272,22 +256,6 @@ class DataManager:
         if revision is None:
             revision = (await self._backup_content(name, backup)).revision
         await self._change_pins(lambda pins: pinning.without_pin(pins, name, revision))
-
-    async def raw(self, name: str) -> bytes:
-        """Return a document's bytes as they are on the volume, sound or not."""
-        key = _key(name)
-        store = await self.store.open()
-        return await self.store.reading(lambda: store.medium.raw(key))
-
-    async def quarantine(self) -> list[QuarantineItem]:
-        """List the quarantined files, newest first."""
-        store = await self.store.open()
-        return list(await self.store.reading(store.medium.quarantine))
-
-    async def read_quarantine(self, item: str) -> bytes:
-        """Return a quarantined file's bytes. Raises DocumentNotFound."""
-        store = await self.store.open()
-        return await self.store.reading(lambda: store.medium.read_quarantine(item))
 
     # everything at once
 
@@ -314,31 +282,6 @@ class DataManager:
         parsed = parse_mode(mode)
         contents = contents_of(cast("Json", export), self.store.encoding)
         return await import_contents(self.store, contents, parsed, dry_run=dry_run)
-
-    # the operator's verbs
-
-    async def health(self) -> dict[str, Json]:
-        """Return the body of `GET /health`."""
-        return await self._operator.health()
-
-    async def storage_info(self) -> dict[str, Json]:
-        """Return the body of `GET /storage-info`."""
-        return await self._operator.storage_info()
-
-    async def verify(self) -> VerifyReport:
-        """Check every document and backup by checksum; recover, adopt, and report."""
-        return await self._operator.verify()
-
-    async def prune(self, *, dry_run: bool = False) -> list[Pruned]:
-        """Discard the backups that the retention policy drops; `dry_run` only lists them."""
-        return await self._operator.prune(dry_run=dry_run)
-
-    async def close(self) -> None:
-        """Carry out what is queued and close the store; idempotent.
-
-        It runs to its end even if the caller is cancelled; another call waits for it.
-        """
-        await self.store.close()
 
     # parts
 

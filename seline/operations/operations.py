@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-from seline.domain.document import BOT, Json
+from seline.domain.backup import Backup
+from seline.domain.document import BOT, DocumentKey, Json, check_document_name
 from seline.domain.readable_export import ImportMode, ImportReport
 from seline.domain.report import Pruned, VerifyReport
 from seline.domain.usage import Usage
 from seline.errors import VolumeBusy
+from seline.manager.backups import every_backup
 from seline.manager.managed_store import ManagedStore
 from seline.manager.transfer import import_contents
 from seline.operations.checks import Facts
@@ -21,6 +23,7 @@ from seline.operations.spool import Spool
 from seline.operations.usage import UsageMonitor, storage_info
 from seline.operations.verify import Verifier
 from seline.ports.destinations import Destination
+from seline.ports.medium import QuarantineItem
 from seline.ports.store import DocumentStore
 
 HEALTH_S: Final = 3.0
@@ -73,6 +76,27 @@ class Operations:
     async def prune(self, *, dry_run: bool = False) -> list[Pruned]:
         """Discard the backups that the retention policy drops; `dry_run` only lists them."""
         return await self._pruner.run(dry_run=dry_run)
+
+    async def all_backups(self) -> list[Backup]:
+        """List every document's backups, newest first, unjudged, each with its reason."""
+        store = await self.store.open()
+        return await self.store.listing(lambda: every_backup(store, self.store.pins))
+
+    async def raw(self, name: str) -> bytes:
+        """Return a document's bytes as they are on the volume, sound or not."""
+        key = DocumentKey(BOT, check_document_name(name))
+        store = await self.store.open()
+        return await self.store.reading(lambda: store.medium.raw(key))
+
+    async def quarantine(self) -> list[QuarantineItem]:
+        """List the quarantined files, newest first."""
+        store = await self.store.open()
+        return list(await self.store.reading(store.medium.quarantine))
+
+    async def read_quarantine(self, item: str) -> bytes:
+        """Return a quarantined file's bytes. Raises DocumentNotFound."""
+        store = await self.store.open()
+        return await self.store.reading(lambda: store.medium.read_quarantine(item))
 
     async def import_spool(
         self, upload: Spool, mode: ImportMode, *, dry_run: bool = False

@@ -130,7 +130,7 @@ class Serving:
             on_wait=self._wait_for,
             give_up=lambda: self._closing,
         )
-        self.data, self.operations = self._seline.data, self._seline.operations
+        self.data, self.operations = self._seline.data, self._seline
         self.profile, self.lessons = self._seline.profile, self._seline.lessons
         self._assemble()
         self._opening = asyncio.ensure_future(self._open())

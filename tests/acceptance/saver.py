@@ -242,7 +242,7 @@ async def _run(data_dir: str, life: int, notes: Notebook, ready: Connection) -> 
             *(_repeat(writer.move) for writer in writers[-MOVERS:]),
             *(_repeat(lambda name=name: note_read(data, notes, name), 0.01) for name in EVERYTHING),
             _repeat(lambda: note_export(data, notes, EVERYTHING), 0.01),
-            _repeat(data.prune, 0.005),
+            _repeat(seline.prune, 0.005),
         )
 
 

@@ -20,11 +20,10 @@ from typing import Any, Final
 
 import aiohttp
 
-from seline import DataManager
 from seline.domain.manifest import MANIFEST_NAME, decode_manifest
 from seline.errors import BackupNotFound, DocumentNotFound, SelineError
 from seline.operations.packs import DOCUMENTS, check_documents, members_of
-from seline.server import serving
+from seline.server import Serving, serving
 from seline.server.process import give_memory_back
 from seline.settings import Settings, load_settings
 from tests.acceptance.saver import (
@@ -88,7 +87,7 @@ async def _soak(settings: Settings, notes: Notebook, life: str) -> None:
         aiohttp.ClientSession(headers={"Authorization": f"Bearer {ADMIN}"}) as http,
     ):
         await running.acquired()
-        load = Load(running.data, notes, life, http, f"{running.address}{API}/export")
+        load = Load(running, notes, life, http, f"{running.address}{API}/export")
         await load.begin()
         print("ready", running.address, flush=True)
         tasks = [asyncio.ensure_future(task) for task in (*load.tasks(), stop.wait())]
@@ -105,13 +104,14 @@ class Load:
 
     def __init__(
         self,
-        data: DataManager,
+        running: Serving,
         notes: Notebook,
         life: str,
         http: aiohttp.ClientSession,
         export_url: str,
     ) -> None:
-        self.data = data
+        self.data = running.data
+        self._operations = running.operations
         self.notes = notes
         self._life = life
         self._http = http
@@ -244,9 +244,9 @@ class Load:
 
     async def _verify_and_prune(self, writer: Writer) -> None:
         """Verify everything and prune."""
-        report = await self.data.verify()
+        report = await self._operations.verify()
         self.notes.line("verified", len(report.findings))
-        await self.data.prune()
+        await self._operations.prune()
 
 
 def _unpacked(body: bytes) -> dict[str, Any]:

@@ -87,11 +87,11 @@ class Volume:
             files = seline.data.export_all_data()["files"]
             found = states_in(files, EVERYTHING)
             read = Read(found=found, began=began, ended=time.monotonic())
-            broken = [f"V4: {finding}" for finding in seline.data.verify().findings]
-            broken += [f"V4: {item} is in quarantine" for item in seline.data.quarantine()]
-            seline.data.prune()  # the kill may have prevented a rotation
+            broken = [f"V4: {finding}" for finding in seline.verify().findings]
+            broken += [f"V4: {item} is in quarantine" for item in seline.quarantine()]
+            seline.prune()  # the kill may have prevented a rotation
             for document in EVERYTHING:
-                backups = [b for b in seline.data.all_backups() if b.document == document]
+                backups = [b for b in seline.all_backups() if b.document == document]
                 if sum(not backup.pinned for backup in backups) > KEEP_NEWEST:
                     broken.append(f"V2: {document} has more backups than are kept")
         broken += [f"V7: {name} is stray" for name in stray(self._data_dir)]

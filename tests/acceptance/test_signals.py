@@ -196,7 +196,7 @@ def _check(directory: Path, run: ServerRun) -> None:
         read = _read(seline, sorted(run.acknowledged))
         assert check([*run.saves.values(), stopped, read]) == []
         assert len(seline.data.documents()) >= DOCUMENTS
-        assert seline.data.verify().findings == ()
+        assert seline.verify().findings == ()
     assert stray(directory) == []
 
 

@@ -403,7 +403,7 @@ class Model:
 
     def _verify(self, seline: blocking.Seline) -> Iterator[str]:
         """Check that verify finds only what was flipped, and that all documents are sound."""
-        for finding in seline.data.verify().findings:
+        for finding in seline.verify().findings:
             backup = self._volume.path / "backups" / (finding.backup or "")
             if finding.backup is None:
                 yield f"V4: {finding}, but the document had been read"
@@ -416,8 +416,8 @@ class Model:
 
     def _check_backups(self, seline: blocking.Seline) -> Iterator[str]:
         """Check that every document has a sound backup, but not too many backups (V2, V8)."""
-        seline.data.prune()
-        kept = Counter(b.document for b in seline.data.all_backups() if not b.pinned)
+        seline.prune()
+        kept = Counter(b.document for b in seline.all_backups() if not b.pinned)
         for name in EVERYTHING:
             sound = len(self._volume.sound_backups(name))
             if name in self._had_backup and not sound:

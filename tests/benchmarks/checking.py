@@ -27,7 +27,7 @@ async def speed(here: Path) -> None:
         for _ in range(3):
             raw_s = per_call(lambda: _sha256sum(list(_files(volume))), 1)
             started = time.perf_counter()
-            report = await seline.data.verify()
+            report = await seline.verify()
             ratios.append(raw_s / (time.perf_counter() - started))
         assert not report.findings
         for number in range(LARGE):
@@ -59,7 +59,7 @@ async def saves_during_a_pass(here: Path) -> None:
 
 async def _repeat_passes(seline: Seline) -> None:
     while True:
-        await seline.data.verify()
+        await seline.verify()
 
 
 async def _p99(seline: Seline) -> float:

@@ -35,9 +35,10 @@ class Documented:
 
 
 def public_names() -> set[str]:
-    """Return what a bot's code can name: the package's names, and those of DataManager."""
-    methods = {name for name in vars(blocking.DataManager) if not name.startswith("_")}
-    return {*seline.__all__, *blocking.__all__, *methods}
+    """Return what a bot's code can name: the package's names, and those of its two objects."""
+    methods = {*vars(blocking.DataManager), *vars(blocking.Seline)} - {"close"}
+    public = {name for name in methods if not name.startswith("_")}
+    return {*seline.__all__, *blocking.__all__, *public}
 
 
 def environment_variables() -> set[str]:

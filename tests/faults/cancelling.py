@@ -20,7 +20,7 @@ from itertools import count
 from typing import Any, Final, TypeAlias
 
 from seline.errors import BackupNotFound, DocumentNotFound, RevisionMismatch
-from seline.manager import DataManager
+from seline.library import Seline
 
 RELEASED_WITHIN_S: Final = 10.0
 """Seconds in which a background thread must end; it needs far less."""
@@ -228,7 +228,7 @@ class Workload:
     its caller was cancelled, and may be there. An entry that was refused must not be there.
     """
 
-    data: DataManager
+    seline: Seline
     rng: random.Random
     acknowledged: dict[int, tuple[str, ...]] = field(default_factory=dict)
     possible: set[int] = field(default_factory=set)
@@ -239,7 +239,7 @@ class Workload:
     async def run(self, *, callers: int, count: int) -> None:
         """Run `callers` callers side by side, each with `count` actions."""
         for name in LOGS:
-            await self.data.save_json(name, {"log": []})
+            await self.seline.data.save_json(name, {"log": []})
         await asyncio.gather(*(self._call(number, count) for number in range(callers)))
 
     async def _call(self, caller: int, count: int) -> None:
@@ -264,7 +264,7 @@ class Workload:
 
     async def check(self) -> list[str]:
         """Return what is broken, after every action has ended."""
-        logs = {name: (await self.data.load_json(name))["log"] for name in LOGS}
+        logs = {name: (await self.seline.data.load_json(name))["log"] for name in LOGS}
         broken = [*self.broken]
         broken += [
             f"{entry} was acknowledged and is not in {name}"
@@ -304,7 +304,7 @@ def _out_of_order(name: str, log: list[int]) -> list[str]:
 
 async def _edit(workload: Workload, entry: int) -> tuple[str, ...]:
     name = workload.rng.choice(LOGS)
-    async with workload.data.edit(name) as content:
+    async with workload.seline.data.edit(name) as content:
         await asyncio.sleep(0)
         content["log"].append(entry)
     return (name,)
@@ -312,14 +312,14 @@ async def _edit(workload: Workload, entry: int) -> tuple[str, ...]:
 
 async def _update(workload: Workload, entry: int) -> tuple[str, ...]:
     name = workload.rng.choice(LOGS)
-    await workload.data.update_json(name, lambda value: {"log": [*value["log"], entry]})
+    await workload.seline.data.update_json(name, lambda value: {"log": [*value["log"], entry]})
     return (name,)
 
 
 async def _save_if_match(workload: Workload, entry: int) -> tuple[str, ...]:
     name = workload.rng.choice(LOGS)
-    document = await workload.data.read(name)
-    await workload.data.save_json(
+    document = await workload.seline.data.read(name)
+    await workload.seline.data.save_json(
         name, {"log": [*document.value["log"], entry]}, if_match=document.revision
     )
     return (name,)
@@ -328,7 +328,7 @@ async def _save_if_match(workload: Workload, entry: int) -> tuple[str, ...]:
 async def _transact(workload: Workload, entry: int) -> tuple[str, ...]:
     names = tuple(workload.rng.sample(LOGS, 2))
     workload.in_transactions.add(entry)
-    async with workload.data.transaction(*names) as change:
+    async with workload.seline.data.transaction(*names) as change:
         for name in names:
             await asyncio.sleep(0)
             change[name]["log"].append(entry)
@@ -339,28 +339,28 @@ async def _read(workload: Workload, _entry: int) -> tuple[str, ...]:
     """Read a document and check that it has every entry that was acknowledged before."""
     name = workload.rng.choice(LOGS)
     known = {entry for entry, names in workload.acknowledged.items() if name in names}
-    if lost := known - set((await workload.data.load_json(name))["log"]):
+    if lost := known - set((await workload.seline.data.load_json(name))["log"]):
         workload.broken.append(f"a read of {name} lacks {sorted(lost)}")
     return ()
 
 
 async def _export(workload: Workload, _entry: int) -> tuple[str, ...]:
     """Export and check that each transaction is whole or absent in the export."""
-    files = (await workload.data.export_all_data())["files"]
+    files = (await workload.seline.data.export_all_data())["files"]
     workload.broken += workload.partial_transactions({name: files[name]["log"] for name in LOGS})
     return ()
 
 
 async def _change_unrelated(workload: Workload, entry: int) -> tuple[str, ...]:
     """Save, restore, import or delete a document without entries, or prune or verify."""
-    data = workload.data
+    data = workload.seline.data
     operations = (
         lambda: data.save_json(UNRELATED, {"n": entry}),
         lambda: data.restore(UNRELATED),
         lambda: data.import_data({"files": {UNRELATED: {"n": entry}, "more.json": entry}}),
         lambda: data.delete(UNRELATED),
-        data.prune,
-        data.verify,
+        workload.seline.prune,
+        workload.seline.verify,
     )
     await workload.rng.choice(operations)()
     return ()

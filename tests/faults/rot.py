@@ -386,13 +386,13 @@ async def _fill_state(directory: Path) -> list[str]:
         for number in range(3):
             jobs = seline.store.state("jobs.json", dict[str, JobRecord], dict)
             await jobs.save(_job_record(seline, number))
-            await seline.operations.usage.measure()
+            await seline.usage.measure()
         alerts = AlertLog(seline.store, ())
         await alerts.load()
         for subject in ("profile.json", "list.json"):
             await alerts.take([Raised(type=AlertType.RECOVERY, subject=subject)])
         await alerts.close()
-        await seline.data.prune()
+        await seline.prune()
         return [secret for _, secret in created]
 
 

@@ -219,9 +219,9 @@ ACTIONS: Final[Mapping[str, CallerAction]] = {
         run=lambda seline, _: seline.data.load_json(A), prepare=_flip
     ),
     "prune": CallerAction(
-        run=lambda seline, _: seline.data.prune(), prepare=_leave_more_backups_than_are_kept
+        run=lambda seline, _: seline.prune(), prepare=_leave_more_backups_than_are_kept
     ),
-    "verify": CallerAction(run=lambda seline, _: seline.data.verify()),
+    "verify": CallerAction(run=lambda seline, _: seline.verify()),
     "export": CallerAction(run=lambda seline, _: seline.data.export_all_data()),
     "streamed export": CallerAction(run=_stream),
     "export to a folder": CallerAction(run=_export_to_a_folder),
@@ -323,7 +323,7 @@ async def cancel_everywhere(
             await cancel_at_every_wait(partial(rounds.run, cancellation))
             for cancellation in cancellations
         ]
-        assert (await seline.data.verify()).findings == ()
+        assert (await seline.verify()).findings == ()
     await before.wait_until_released()
     return waits
 
@@ -663,7 +663,7 @@ async def run_workload(directory: Path, seed: int) -> Workload:
     rng = random.Random(seed)
     before = Resources.now()
     seline = await open_volume(directory)
-    workload = Workload(seline.data, rng)
+    workload = Workload(seline, rng)
     await workload.run(callers=6, count=25)
     await assert_nothing_locked(seline)
     assert stray(directory) == []
@@ -672,7 +672,7 @@ async def run_workload(directory: Path, seed: int) -> Workload:
     closing.cancel()
     await asyncio.wait({closing})
     async with asyncio.timeout(PROMPTLY_S), open_volume(directory) as again:
-        workload.data = again.data
+        workload.seline = again
         workload.broken = await workload.check()
     await before.wait_until_released()
     return workload

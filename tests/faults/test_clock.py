@@ -62,10 +62,10 @@ class StoreWithClock:
             **{f"backups__{name}": kept for name, kept in asdict(self.retention).items()},
         )
         self.operations = Operations(self.store)
-        self.data = DataManager(self.store, self.operations)
+        self.data = DataManager(self.store)
 
     def close(self) -> None:
-        self.run(self.data.close())
+        self.run(self.store.close())
 
     def restart(self) -> None:
         self.close()
@@ -86,7 +86,7 @@ class StoreWithClock:
         return [backup.name for backup in self.run(self.data.backups(name))]
 
     def health_checks(self) -> dict[str, Mapping[str, str]]:
-        return {check["name"]: check for check in self.run(self.data.health())["checks"]}
+        return {check["name"]: check for check in self.run(self.operations.health())["checks"]}
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def save_under_random_clock(directory: Path, rng: random.Random, *, saves: int =
             volume.restart()
         before = volume.backup_names() if number else []
         if rng.random() < 0.3 and number:
-            volume.run(volume.data.prune())
+            volume.run(volume.operations.prune())
             broken += [f"{number}: a prune left {volume.backup_names()}"] * (
                 volume.backup_names() != before
             )
@@ -244,7 +244,7 @@ def test_a_clock_jump_discards_no_backup_that_is_kept_by_age(
     assert len(before) > 10
     for jump in jumps:
         jump(clock)
-        volume.run(volume.data.prune())
+        volume.run(volume.operations.prune())
         assert volume.backup_names() == before
         volume.restart()
     volume.close()
@@ -256,7 +256,7 @@ def test_a_clock_jump_discards_no_backup_that_is_kept_by_age(
 def prune_daily(volume: StoreWithClock, days: int) -> None:
     for _ in range(days):
         volume.clock.advance(DAY_S)
-        volume.run(volume.data.prune())
+        volume.run(volume.operations.prune())
 
 
 def test_backups_of_a_deleted_document_are_kept_through_jumps_for_their_elapsed_days(
@@ -265,11 +265,11 @@ def test_backups_of_a_deleted_document_are_kept_through_jumps_for_their_elapsed_
     for number in range(3):
         volume.save({"n": number})
     volume.run(volume.data.delete(NAME))
-    volume.run(volume.data.prune())
+    volume.run(volume.operations.prune())
     before = volume.backup_names()
     for jump in jumps:
         jump(volume.clock)
-        volume.run(volume.data.prune())
+        volume.run(volume.operations.prune())
         volume.restart()
         assert volume.backup_names() == before
     correct = datetime(2025, 1, 6, 14, 30, 22, tzinfo=UTC)
@@ -278,7 +278,7 @@ def test_backups_of_a_deleted_document_are_kept_through_jumps_for_their_elapsed_
     prune_daily(volume, 10)
     assert volume.backup_names() == before, "a jump counted as more than a week"
     prune_daily(volume, 25)
-    assert volume.run(volume.data.all_backups()) == []
+    assert volume.run(volume.operations.all_backups()) == []
 
 
 # pins
@@ -363,7 +363,7 @@ def test_health_still_reports_a_recovery_after_the_clock_was_set_back(
     volume.close()
     rewrite(volume.directory / NAME, b"\0\0\0")
     volume.open()
-    volume.run(volume.data.verify())
+    volume.run(volume.operations.verify())
     volume.clock.set_back(YEAR_S)
     assert {"recovered", "quarantine"} <= {
         name for name, check in volume.health_checks().items() if check["status"] == "warning"

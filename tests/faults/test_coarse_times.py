@@ -42,7 +42,7 @@ def test_a_changed_digit_is_found_and_recovered(volume: Path) -> None:
 
     with open_seline(volume, storage__settle_s=0) as seline:
         assert seline.data.load_json(NAME) == {"balance": 1000}
-        assert len(seline.data.quarantine()) == 1
+        assert len(seline.quarantine()) == 1
 
 
 def flip(path: Path) -> None:
@@ -59,4 +59,4 @@ def test_an_edit_in_the_same_second_as_the_save_is_served(volume: Path) -> None:
         (volume / NAME).write_text('{"balance": 5}')
 
         assert seline.data.load_json(NAME) == {"balance": 5}
-        assert seline.data.quarantine() == []
+        assert seline.quarantine() == []

@@ -58,7 +58,7 @@ def test_every_flipped_bit_is_recovered_from_memory_without_loss(directory: Path
             flip(directory / NAME, bit)
             assert seline.data.load_json(NAME) == VALUE, bit
         assert all(not incident.lost for incident in store_of(seline).medium.incidents())
-        assert len(seline.data.quarantine()) > 50
+        assert len(seline.quarantine()) > 50
 
 
 def test_every_flipped_bit_is_recovered_from_the_newest_backup_without_a_cache(
@@ -71,7 +71,7 @@ def test_every_flipped_bit_is_recovered_from_the_newest_backup_without_a_cache(
             seline.data.save_json(NAME, {**VALUE, "later": bit})
             flip(directory / NAME, bit)
             assert seline.data.load_json(NAME) == VALUE, bit
-        health = seline.data.health()
+        health = seline.health()
     recovered = [check for check in health["checks"] if check["name"] == "recovered"]
     assert "lost: changes after" in recovered[-1]["detail"]
 
@@ -80,14 +80,14 @@ def test_verify_finds_and_recovers_a_flipped_bit(directory: Path) -> None:
     fill(directory)
     flip(directory / NAME, 77)
     with open_seline(directory) as seline:
-        [finding] = seline.data.verify().findings
+        [finding] = seline.verify().findings
         assert (finding.document, finding.verdict, finding.outcome) == (
             NAME,
             "altered",
             "recovered",
         ) or (finding.verdict == "torn" and finding.outcome == "recovered")
         assert finding.lost
-        assert seline.data.verify().findings == ()
+        assert seline.verify().findings == ()
 
 
 def test_verify_marks_a_backup_with_any_flipped_bit(directory: Path) -> None:
@@ -97,7 +97,7 @@ def test_verify_marks_a_backup_with_any_flipped_bit(directory: Path) -> None:
     with open_seline(directory) as seline:
         for bit in range(len(intact) * 8):
             flip(backup, bit)
-            [finding] = [finding for finding in seline.data.verify().findings if finding.backup]
+            [finding] = [finding for finding in seline.verify().findings if finding.backup]
             assert (finding.backup, finding.outcome) == (backup.name, "marked"), bit
             rewrite(backup, intact)
         assert seline.data.load_json(NAME) == VALUE
@@ -142,9 +142,9 @@ def test_a_torn_document_is_recovered_and_its_bytes_are_quarantined(
             "the file may still look like an unsettled edit"
         )
         assert seline.data.load_json(NAME)["n"] == 1
-        [item] = seline.data.quarantine()
-        assert seline.data.read_quarantine(item.name) == broken
-        assert seline.data.health()["status"] == "warning"
+        [item] = seline.quarantine()
+        assert seline.read_quarantine(item.name) == broken
+        assert seline.health()["status"] == "warning"
 
 
 def test_a_save_over_a_torn_document_quarantines_the_broken_bytes(directory: Path) -> None:
@@ -152,8 +152,8 @@ def test_a_save_over_a_torn_document_quarantines_the_broken_bytes(directory: Pat
     rewrite(directory / NAME, b"{")
     with open_seline(directory) as seline:
         seline.data.save_json(NAME, {"new": True})
-        [item] = seline.data.quarantine()
-        assert seline.data.read_quarantine(item.name) == b"{"
+        [item] = seline.quarantine()
+        assert seline.read_quarantine(item.name) == b"{"
         assert seline.data.load_json(NAME) == {"new": True}
         values = [
             seline.data.read_backup(NAME, backup.name)["n"] for backup in seline.data.backups(NAME)
@@ -180,7 +180,7 @@ def test_with_every_copy_broken_reads_and_saves_raise_document_unrecoverable(
             with pytest.raises(errors.DocumentUnrecoverable) as refused:
                 call()
         assert len(refused.value.details["backups"]) == 2
-        assert seline.data.raw(NAME) == b"\0" * 30
+        assert seline.raw(NAME) == b"\0" * 30
         assert seline.data.export_all_data()["unrecoverable"] == [NAME]
         assert seline.data.restore_from_backup(NAME) is False
 
@@ -198,8 +198,8 @@ def test_reset_delete_and_import_end_an_unrecoverable_state(
         else:
             seline.data.import_data({"files": {NAME: {"n": 9}}})
         assert seline.data.load_json(NAME) == ({"n": 9} if operation == "import" else {})
-        [item] = seline.data.quarantine()
-        assert seline.data.read_quarantine(item.name) == b"\0" * 30
+        [item] = seline.quarantine()
+        assert seline.read_quarantine(item.name) == b"\0" * 30
         seline.data.save_json(NAME, {"n": 10})
 
 
@@ -224,7 +224,7 @@ def test_backups_swapped_between_documents_are_never_used(directory: Path) -> No
     with open_seline(directory) as seline:
         with pytest.raises(errors.DocumentUnrecoverable):
             seline.data.load_json("a.json")
-        assert {finding.outcome for finding in seline.data.verify().findings} == {
+        assert {finding.outcome for finding in seline.verify().findings} == {
             "unrecoverable",
             "marked",
         }
@@ -251,7 +251,7 @@ def test_broken_metadata_is_rebuilt_and_not_exported(directory: Path) -> None:
     fill(directory)
     (directory / "metadata.json").write_bytes(b"\0")
     with open_seline(directory) as seline:
-        assert seline.data.health()["metadata"]["schema_version"] == "1.0.0"
+        assert seline.health()["metadata"]["schema_version"] == "1.0.0"
         assert "metadata.json" not in seline.data.export_all_data()["files"]
 
 
@@ -268,15 +268,15 @@ def test_lost_pins_keep_all_earlier_backups_and_show_in_health(directory: Path) 
         backups = {backup.name for backup in seline.data.backups(NAME)}
         assert earlier < backups
         assert len(backups) == len(earlier) + 5, "rotation of newer backups stopped"
-        assert any(check["name"] == "pins" for check in seline.data.health()["checks"])
-        assert seline.data.health()["status"] != "healthy"
+        assert any(check["name"] == "pins" for check in seline.health()["checks"])
+        assert seline.health()["status"] != "healthy"
 
 
 def test_a_broken_journal_shows_in_health_and_is_removed(directory: Path) -> None:
     fill(directory)
     (directory / ".seline" / "journal").write_bytes(b'{"format":1,"entries":[]}\nbad\n')
     with open_seline(directory) as seline:
-        assert any(check["name"] == "journal_broken" for check in seline.data.health()["checks"])
+        assert any(check["name"] == "journal_broken" for check in seline.health()["checks"])
         assert not (directory / ".seline" / "journal").exists()
 
 
@@ -295,8 +295,8 @@ def test_foreign_files_are_not_documents_and_are_never_changed(directory: Path) 
     (directory / "notes.txt").write_text("mine")
     (directory / "backups" / "readme").write_text("mine")
     with open_seline(directory) as seline:
-        seline.data.verify()
-        seline.data.prune()
+        seline.verify()
+        seline.prune()
         assert [info.name for info in seline.data.documents()] == [NAME]
     assert (directory / "notes.txt").read_text() == "mine"
     assert (directory / "backups" / "readme").read_text() == "mine"

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from seline import errors
+from seline.manager import DataManager
+from seline.operations import Operations
 from seline.ports.futures import run_without_loop
 from seline.storage.volume.store import VolumeStore
 from tests.clocks import FakeClock
-from tests.stores import data_over, managed, open_store
+from tests.stores import managed, open_store
 
 A = "a.json"
 
@@ -24,7 +26,8 @@ class FrozenClockStore:
     def __init__(self, directory: Path) -> None:
         self.clock = FakeClock()
         self.store: VolumeStore = open_store(directory, self.clock)
-        self.data = data_over(managed(self.store, clock=self.clock))
+        self.operations = Operations(managed(self.store, clock=self.clock))
+        self.data = DataManager(self.operations.store)
 
     def run(self, coroutine: object) -> object:
         return run_without_loop(coroutine)  # type: ignore[arg-type]
@@ -52,7 +55,7 @@ def test_a_read_only_volume_is_read_and_exported_and_refuses_saves(
         volume.run(volume.data.save_json(A, {"n": 2}))
     assert volume.run(volume.data.load_json(A)) == {"n": 1}
     assert volume.run(volume.data.export_all_data())["files"] == {A: {"n": 1}}  # type: ignore[index]
-    assert volume.run(volume.data.health())["status"] != "healthy"  # type: ignore[index]
+    assert volume.run(volume.operations.health())["status"] != "healthy"  # type: ignore[index]
     monkeypatch.undo()
     volume.run(volume.data.save_json(A, {"n": 3}))
     volume.store.close()
@@ -71,7 +74,7 @@ def test_a_broken_document_on_a_read_only_volume_is_served_from_its_backup(
     volume = FrozenClockStore(tmp_path)
     make_read_only(monkeypatch)
     assert volume.run(volume.data.load_json(A)) == {"n": 1}
-    health = volume.run(volume.data.health())
+    health = volume.run(volume.operations.health())
     assert "served_from_memory" in {check["name"] for check in health["checks"]}  # type: ignore[index]
     monkeypatch.undo()
     volume.store.close()

@@ -37,8 +37,8 @@ async def test_an_edit_that_parses_is_served_at_once_and_adopted_when_it_has_set
         assert (tmp_path / NAME).read_text() == '{"by": "hand"}'
         [backup] = await seline.data.backups(NAME)
         assert await seline.data.read_backup(NAME, backup.name) == {"by": "seline"}
-        assert (await seline.data.verify()).findings == ()
-        assert await seline.data.quarantine() == []
+        assert (await seline.verify()).findings == ()
+        assert await seline.quarantine() == []
 
 
 async def test_an_edit_that_replaces_the_file_is_adopted(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ async def test_slow_uploads_that_truncate_first_are_not_undone(tmp_path: Path) -
             if number % 5 == 4:
                 await read_until_adopted(seline)
             assert (await seline.data.load_json(NAME))["upload"] == number  # type: ignore[index,call-overload]
-        assert await seline.data.quarantine() == []
+        assert await seline.quarantine() == []
 
 
 async def test_a_served_edit_stays_current_while_the_next_edit_is_torn(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ async def test_a_served_edit_stays_current_while_the_next_edit_is_torn(tmp_path:
         backups = await seline.data.backups(NAME)
         values = [await seline.data.read_backup(NAME, backup.name) for backup in backups]
         assert {"by": "seline"} in values
-        assert len(await seline.data.quarantine()) == 1
+        assert len(await seline.quarantine()) == 1
 
 
 async def test_shell_redirections_are_not_undone_while_the_bot_reads(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ async def test_shell_redirections_are_not_undone_while_the_bot_reads(tmp_path: P
         assert await seline.data.load_json(NAME) == {"n": 99}
         await read_until_adopted(seline)
         assert await seline.data.load_json(NAME) == {"n": 99}
-        assert await seline.data.quarantine() == []
+        assert await seline.quarantine() == []
 
 
 async def test_an_edit_that_stays_torn_is_quarantined_when_it_has_settled(tmp_path: Path) -> None:
@@ -114,15 +114,15 @@ async def test_an_edit_that_stays_torn_is_quarantined_when_it_has_settled(tmp_pa
         assert (tmp_path / NAME).read_text() == '{"n": 2,'
         await read_until_adopted(seline)
         assert await seline.data.load_json(NAME) == {"n": 1}
-        [item] = await seline.data.quarantine()
-        assert await seline.data.read_quarantine(item.name) == b'{"n": 2,'
+        [item] = await seline.quarantine()
+        assert await seline.read_quarantine(item.name) == b'{"n": 2,'
 
 
 async def test_verify_waits_until_a_torn_edit_has_settled(tmp_path: Path) -> None:
     async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
         await seline.data.save_json(NAME, {"n": 1})
         (tmp_path / NAME).write_text("{")
-        [finding] = (await seline.data.verify()).findings
+        [finding] = (await seline.verify()).findings
         assert (finding.verdict, finding.outcome) == ("torn", "recovered")
 
 
@@ -141,8 +141,8 @@ async def test_a_save_over_an_unsettled_edit_keeps_the_edit_and_the_previous_con
         (tmp_path / NAME).write_text('{"half')
         await seline.data.update_field(NAME, "m", 2)
         assert await seline.data.load_json(NAME) == {"n": 1, "m": 2}
-        [item] = await seline.data.quarantine()
-        assert await seline.data.read_quarantine(item.name) == b'{"half'
+        [item] = await seline.quarantine()
+        assert await seline.read_quarantine(item.name) == b'{"half'
         [backup] = await seline.data.backups(NAME)
         assert await seline.data.read_backup(NAME, backup.name) == {"n": 1}
 

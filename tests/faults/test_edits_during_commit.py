@@ -72,7 +72,7 @@ def test_a_recovery_does_not_overwrite_a_sound_file_that_replaced_the_broken_one
 
     assert seline.data.load_json(A) == {"n": "by hand"}
     assert (directory / A).read_text() == '{"n": "by hand"}' or "adopted" in incident_kinds(seline)
-    assert seline.data.quarantine() == []
+    assert seline.quarantine() == []
     assert "recovered" not in incident_kinds(seline)
 
 

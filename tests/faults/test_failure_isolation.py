@@ -79,7 +79,7 @@ def test_saves_and_health_work_when_statvfs_fails(
 
     seline.data.save_json(A, {"n": 2})
 
-    assert seline.data.health()["status"] != "critical"
+    assert seline.health()["status"] != "critical"
     monkeypatch.undo()
 
 

@@ -207,7 +207,7 @@ def _change_while_full(level: str, names: Sequence[str], directory: Path) -> str
                 save_versions(seline)
             foreign = FILLED[level](volume)
             with open_seline(volume.path) as seline:
-                assert seline.data.health()["status"] == "critical"
+                assert seline.health()["status"] == "critical"
                 _check_full(seline)
                 act(seline)
                 assert seline.data.load_json("a.json", default=None) == after, name
@@ -226,7 +226,7 @@ def _check_full(seline: Seline) -> None:
         seline.data.save_json("new.json", value(0, 20 * MB))
     assert seline.data.load_json("b.json") != {}
     assert len(seline.data.export_all_data()["files"]) >= 2  # type: ignore[arg-type]
-    assert seline.data.verify().findings == ()
+    assert seline.verify().findings == ()
 
 
 def _delete_all(seline: Seline) -> None:
@@ -328,7 +328,7 @@ def test_from_ninety_percent_the_oldest_backups_are_discarded_and_reported(
             name = NAMES[number % 3]
             shed_before, percent_before = (
                 len(shed_backups(caplog)),
-                seline.data.health()["usage_percent"],
+                seline.health()["usage_percent"],
             )
             seline.data.save_json(name, value(number, 300_000))
             made[name] += [
@@ -338,7 +338,7 @@ def test_from_ninety_percent_the_oldest_backups_are_discarded_and_reported(
                 "discarded too early"
             )  # type: ignore[operator]
         kept = all_backups(seline)
-        health = seline.data.health()
+        health = seline.health()
         newest = [seline.data.read_backup(name, kept[name][0])["n"] for name in NAMES]  # type: ignore[index,call-overload]
 
     shed = {
@@ -373,7 +373,7 @@ def test_a_backup_that_must_stay_does_not_protect_backups_of_other_documents(
             seline.data.save_json("b.json", value(number, 200_000))
 
         assert len(backups_of(seline, "b.json")) < 80
-        assert seline.data.health()["usage_percent"] < 91  # type: ignore[operator]
+        assert seline.health()["usage_percent"] < 91  # type: ignore[operator]
         assert sound in backups_of(seline, "a.json")
         assert seline.data.read_backup("a.json", sound) == value(0, 1_200_000)
 
@@ -461,7 +461,7 @@ def test_rotated_backups_no_longer_count_in_usage(tmp_path: Path) -> None:
     ) as seline:
         for number in range(60):
             seline.data.save_json("a.json", value(number, 200_000 + number))
-            assert seline.data.health()["usage_percent"] < 9  # type: ignore[operator]
+            assert seline.health()["usage_percent"] < 9  # type: ignore[operator]
         assert len(backups_of(seline, "a.json")) == 2
 
 
@@ -536,12 +536,12 @@ def test_the_reserve_is_released_for_a_shrinking_save_and_rebuilt_when_space_ret
 
         if level == "to the last byte":
             assert not has_reserve(volume)
-            assert check_named("reserve", seline.data.health())["status"] == "warning"
+            assert check_named("reserve", seline.health())["status"] == "warning"
         else:
             assert files == 0
         remove_foreign(foreign)
         wait_until(lambda: has_reserve(volume))
-        assert "reserve" not in [check["name"] for check in seline.data.health()["checks"]]  # type: ignore[union-attr,call-overload,index]
+        assert "reserve" not in [check["name"] for check in seline.health()["checks"]]  # type: ignore[union-attr,call-overload,index]
         assert seline.data.load_json("a.json") == value("short", 100)
 
 
@@ -569,7 +569,7 @@ def test_a_volume_filled_by_saves_stays_usable(volume: SmallFilesystem) -> None:
         seline.data.save_json("small.json", {"n": 1})
         count = _save_until_full(seline)
         assert count > 20
-        assert seline.data.health()["status"] != "healthy"
+        assert seline.health()["status"] != "healthy"
         assert seline.data.load_json("d0.json") == "x" * 200_000
         assert len(seline.data.export_all_data()["files"]) == count + 1  # type: ignore[arg-type]
         seline.data.save_json("small.json", {"n": 2})
@@ -578,8 +578,8 @@ def test_a_volume_filled_by_saves_stays_usable(volume: SmallFilesystem) -> None:
         for number in range(count // 2):
             seline.data.delete(f"d{number}.json", purge=True)
         assert seline.data.save_json("more.json", "x" * 100_000)
-        assert seline.data.health()["usage_percent"] < 80  # type: ignore[operator]
-        assert seline.data.verify().findings == ()
+        assert seline.health()["usage_percent"] < 80  # type: ignore[operator]
+        assert seline.verify().findings == ()
         assert stray_files(volume) == []
 
 
@@ -600,7 +600,7 @@ def test_a_broken_document_is_recovered_on_a_full_volume(volume: SmallFilesystem
         _flip(volume.path / "a.json")
 
         assert seline.data.load_json("a.json") == value(0)
-        assert [item.document for item in seline.data.quarantine()] == ["a.json"]
+        assert [item.document for item in seline.quarantine()] == ["a.json"]
         assert stray_files(volume) == []
 
 
@@ -612,9 +612,9 @@ def test_a_prune_preview_names_the_backups_and_bytes_that_prune_frees(
             seline.data.save_json("a.json", value(number, 40_960))
         volume.fill(FOREIGN)
     with open_seline(volume.path, backups__keep_newest=3) as seline:
-        preview = seline.data.prune(dry_run=True)
+        preview = seline.prune(dry_run=True)
         free = free_bytes(volume.path)
-        pruned = seline.data.prune()
+        pruned = seline.prune()
 
     assert [dropped.backup for dropped in preview] == [dropped.backup for dropped in pruned]
     assert {dropped.because for dropped in preview} == {"older than the policy keeps"}
@@ -713,10 +713,10 @@ class _FullVolumeRun:
         for path in foreign:
             remove_foreign(path)
         with open_seline(self.volume.path) as seline:
-            seline.data.prune()
+            seline.prune()
             self._require_save(seline, "room.json", value("room", 1000))
             self._check(seline)
-            if check_named("writing", seline.data.health())["status"] != "ok":
+            if check_named("writing", seline.health())["status"] != "ok":
                 self.broken.append("health still reports that writing fails")
         if stray_files(self.volume):
             self.broken.append(f"stray: {stray_files(self.volume)}")
@@ -765,7 +765,7 @@ class _FullVolumeRun:
         for name, kept in self.expected.items():
             if seline.data.load_json(name) != kept:
                 self.broken.append(f"V3: {name} is not the acknowledged value")
-        self.broken += [f"V4: {finding}" for finding in seline.data.verify().findings]
-        kept = {backup.document for backup in seline.data.all_backups()}
+        self.broken += [f"V4: {finding}" for finding in seline.verify().findings]
+        kept = {backup.document for backup in seline.all_backups()}
         self.broken += [f"V8: {name} has no backup left" for name in self.backed_up - kept]
         self.backed_up = kept

@@ -58,7 +58,7 @@ def fill(directory: Path, **settings: Any) -> None:
 
 
 def checks_of(seline: Seline) -> Mapping[str, Mapping[str, str]]:
-    return {check["name"]: check for check in seline.data.health()["checks"]}  # type: ignore[index,union-attr,misc,call-overload]
+    return {check["name"]: check for check in seline.health()["checks"]}  # type: ignore[index,union-attr,misc,call-overload]
 
 
 def tree(directory: Path) -> dict[str, tuple[int, int, int]]:
@@ -166,7 +166,7 @@ async def test_a_server_refuses_changes_while_its_volume_is_unmounted(
         await server.wait_for_alert("wrong_mount", "resolved")
     async with open_awaited(volume.path / inside, lock_wait_s=0) as seline:
         assert await seline.data.load_json(NAME) == {"n": 2}
-        assert (await seline.data.verify()).findings == ()
+        assert (await seline.verify()).findings == ()
 
 
 async def test_another_volume_at_the_mount_point_is_never_changed(
@@ -266,15 +266,15 @@ def test_a_broken_document_on_a_read_only_volume_is_served_and_recovered_once_it
         remount(volume.path, "ro")
         for _ in range(2):
             assert seline.data.load_json(NAME) == {**VALUE, "n": 1}
-        assert [finding.outcome for finding in seline.data.verify().findings] == ["recovered"]
+        assert [finding.outcome for finding in seline.verify().findings] == ["recovered"]
         assert "served_from_memory" in checks_of(seline)
         assert (volume.path / NAME).read_bytes() == b"{"
 
         remount(volume.path, "rw")
         assert seline.data.load_json(NAME) == {**VALUE, "n": 1}
         assert "recovered" in checks_of(seline)
-        [item] = seline.data.quarantine()
-        assert seline.data.read_quarantine(item.name) == b"{"
+        [item] = seline.quarantine()
+        assert seline.read_quarantine(item.name) == b"{"
 
 
 def test_opening_a_read_only_volume_raises_volume_read_only(volume: SmallFilesystem) -> None:
@@ -328,8 +328,8 @@ def test_without_attributes_health_reports_it_and_every_operation_works(ramfs: P
         assert seline.data.restore_from_backup(NAME)
         assert seline.data.load_json(NAME) == {**VALUE, "later": 10}
         seline.data.delete(OTHER)
-        assert seline.data.verify().findings == ()
-        assert seline.data.quarantine() == []
+        assert seline.verify().findings == ()
+        assert seline.quarantine() == []
 
 
 @pytest.mark.parametrize(
@@ -343,8 +343,8 @@ def test_without_attributes_a_torn_document_is_found_and_recovered(
     with open_seline(ramfs, storage__settle_s=0.0) as seline:
         for _ in range(2):
             assert seline.data.load_json(NAME) == {**VALUE, "n": 1}
-        [item] = seline.data.quarantine()
-        assert seline.data.read_quarantine(item.name) == broken
+        [item] = seline.quarantine()
+        assert seline.read_quarantine(item.name) == broken
 
 
 def test_without_attributes_leftovers_in_staging_are_removed_at_the_start(ramfs: Path) -> None:
@@ -476,7 +476,7 @@ def test_a_directory_or_link_in_place_of_a_document_is_unreadable(
                 call()
         export = seline.data.export_all_data()
         assert (export["files"], export["unrecoverable"]) == ({OTHER: {"n": 1}}, [NAME])
-        assert [finding.outcome for finding in seline.data.verify().findings] == ["unreadable"]
+        assert [finding.outcome for finding in seline.verify().findings] == ["unreadable"]
         assert stat.S_IFMT((directory / NAME).lstat().st_mode) == file_type
 
         seline.data.reset(NAME)
@@ -530,9 +530,9 @@ def test_foreign_files_count_in_usage_and_are_never_changed(volume: SmallFilesys
     (lost / "#12.json").write_text("{")
     foreign = {path: path.lstat() for path in (video, lost, lost / "#12.json")}
     with open_seline(volume.path, storage__settle_s=0.0) as seline:
-        assert seline.data.health()["total_size_mb"] > 3  # type: ignore[operator]
-        seline.data.verify()
-        seline.data.prune()
+        assert seline.health()["total_size_mb"] > 3  # type: ignore[operator]
+        seline.verify()
+        seline.prune()
         seline.data.delete(OTHER, purge=True)
         seline.data.import_data({"files": {NAME: {"n": 7}}}, mode="replace")
         assert [info.name for info in seline.data.documents()] == [NAME]
@@ -583,8 +583,8 @@ def test_a_hand_edit_that_is_nested_too_deep_is_quarantined_and_recovered(
         (tmp_path / NAME).write_bytes(deep)
         for _ in range(2):
             assert seline.data.load_json(NAME) == nested(200)
-        [item] = seline.data.quarantine()
-        assert seline.data.read_quarantine(item.name) == deep
+        [item] = seline.quarantine()
+        assert seline.read_quarantine(item.name) == deep
         assert "nested deeper than 200" in checks_of(seline)["recovered"]["detail"]
 
 
@@ -629,7 +629,7 @@ with open_seline(sys.argv[1], storage__volume_limit_mb=500) as seline:
         assert error.details["size_bytes"] == limit + 1
     else:
         raise AssertionError("it was accepted")
-    assert seline.data.verify().findings == ()
+    assert seline.verify().findings == ()
     with seline.data.exported() as snapshot:
         assert sum(len(piece) for piece in snapshot.open("big.json")) == limit
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
@@ -682,9 +682,9 @@ async def test_ten_thousand_documents_are_fast_and_one_more_is_refused(
             seline = await open_awaited(workspace, lock_wait_s=0)
         data = seline.data
         for name, work in (
-            ("health_s", data.health),
-            ("list_s", data.storage_info),
-            ("verify_s", data.verify),
+            ("health_s", seline.health),
+            ("list_s", seline.storage_info),
+            ("verify_s", seline.verify),
             ("export_s", data.export_all_data),
         ):
             with timed(durations, name):

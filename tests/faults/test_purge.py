@@ -44,7 +44,7 @@ def test_a_purge_erases_a_document_that_cannot_be_read(
             patch.setattr(os, "read", failing_call(errno.EIO))
             seline.data.delete(A, purge=True)
     with open_seline(tmp_path, lock_wait_s=0) as seline:
-        assert seline.data.quarantine() == []
+        assert seline.quarantine() == []
     assert [
         path for path in tmp_path.rglob("*") if path.is_file() and b"secret" in path.read_bytes()
     ] == []
@@ -76,5 +76,5 @@ def _fail_first_removal(document: str, remove: Callable[..., None]) -> Callable[
 
 
 def _copies_of_a(seline: Seline) -> int:
-    kept = [*seline.data.all_backups(), *seline.data.quarantine()]
+    kept = [*seline.all_backups(), *seline.quarantine()]
     return sum(copy.document == A for copy in kept)

@@ -194,6 +194,7 @@ class StoreCheck:
         self._filled = filled
         self._damages = damages
         self._data = seline.data
+        self._seline = seline
         self._repaired = repaired
         self._cached = cached
         self._names = filled.volume.documents()
@@ -207,7 +208,7 @@ class StoreCheck:
 
     def check_verify(self) -> list[str]:
         """Check that verify has the expected finding for each damaged file, and no other."""
-        report = self._data.verify()
+        report = self._seline.verify()
         found = {(finding.document, finding.backup): finding.outcome for finding in report.findings}
         expected = {
             key: outcome
@@ -268,7 +269,7 @@ class StoreCheck:
 
     def check_health(self) -> list[str]:
         """Check that health names each damaged document and what its recovery lost."""
-        health = self._data.health()
+        health = self._seline.health()
         if health["status"] == "healthy" and self._lost_documents():
             return ["health is healthy"]
         lines = [f"{check['name']}: {check['detail']}" for check in health["checks"]]  # type: ignore[union-attr,index,call-overload]
@@ -290,13 +291,13 @@ class StoreCheck:
 
     def check_kept_bytes(self, directory: Path) -> list[str]:
         """Check that broken bytes are in quarantine, or in place if nothing replaced them (V4)."""
-        quarantined = {(item.document, self._data.read_quarantine(item.name))
-                 for item in self._data.quarantine()}  # fmt: skip
+        quarantined = {(item.document, self._seline.read_quarantine(item.name))
+                 for item in self._seline.quarantine()}  # fmt: skip
         broken = []
         for name in self._lost_documents():
             data = self._damages[name].data
             if self._expected[name] is None:
-                kept = (directory / name).read_bytes() == data == self._data.raw(name)
+                kept = (directory / name).read_bytes() == data == self._seline.raw(name)
             else:
                 kept = (name, data) in quarantined
             broken += [] if kept else [f"the broken bytes of {name} are lost"]
@@ -333,7 +334,7 @@ def try_state(filled: FilledVolume, directory: Path, rng: random.Random) -> tupl
     if reader.running:
         with open_small(directory, storage__cache_bytes_max=(16 << 20) * reader.cached) as seline:
             run_without_loop(_tokens(seline).load())
-            seline.data.verify()
+            seline.verify()
             damages = draw_faults(directory, volume, state, rng)
             created = _repair(seline, damages, verify=rng.random() < 0.5)
     else:
@@ -359,7 +360,7 @@ def _tokens(seline: Seline) -> Tokens:
 def _repair(seline: Seline, damages: Mapping[str, Damage], *, verify: bool) -> list[str]:
     """Repair by verify or by the next change; return the token that the change created."""
     if verify:
-        seline.data.verify()
+        seline.verify()
         return []
     store = seline._awaited.store
     store.pins.load()
@@ -412,7 +413,7 @@ def _check_pins(seline: Seline, expected: bytes | None, damages: Mapping[str, Da
     for number in range(8):
         seline.data.save_json("profile.json", {"later": number}, shrink=True)
     after = {backup.name: backup for backup in seline.data.backups("profile.json")}
-    checks = {check["name"]: check for check in seline.data.health()["checks"]}  # type: ignore[index,union-attr,call-overload]
+    checks = {check["name"]: check for check in seline.health()["checks"]}  # type: ignore[index,union-attr,call-overload]
     if expected is None:
         reported = checks["pins"]["status"] == "warning"
         kept = before <= set(after)
@@ -449,7 +450,7 @@ def _check_jobs_and_alerts(seline: Seline, expected: Mapping[str, bytes | None])
 
 def _check_deleted(seline: Seline, volume: SavedVolume) -> list[str]:
     """Check that the backups of deleted documents are kept (V8)."""
-    seline.data.prune()
+    seline.prune()
     kept = {f"backups/{backup.name}" for backup in seline.data.backups(DELETED)}
     return (
         []
@@ -486,12 +487,10 @@ def try_record(
             for name in CHANGED
             if (value := _load(seline, name)) != _expected_value_of(crashed, name, damages)
         ]
-        reported = any(
-            check["name"] == "journal_broken" for check in seline.data.health()["checks"]
-        )  # type: ignore[index,union-attr,call-overload]
+        reported = any(check["name"] == "journal_broken" for check in seline.health()["checks"])  # type: ignore[index,union-attr,call-overload]
         if reported != _is_incomplete(crashed, damages):
             broken.append(f"health reports an incomplete transaction: {reported}")
-        kept = {seline.data.read_quarantine(item.name) for item in seline.data.quarantine()}
+        kept = {seline.read_quarantine(item.name) for item in seline.quarantine()}
         kept |= {path.read_bytes() for path in map(directory.joinpath, damages) if path.exists()}
         required = {RECORD, *CHANGED, *(() if RECORD in damages else _unpublished(crashed))}
         broken += [
@@ -754,8 +753,8 @@ def test_verify_repairs_state_files_from_memory_before_a_restart(workspace: Path
         run_without_loop(_tokens(seline).load())
         for path in broken:
             rot(directory, path, "a flipped bit", random.Random(path))
-        seline.data.verify()
-        health = seline.data.health()
+        seline.verify()
+        health = seline.health()
     with open_small(directory) as seline:
         saved = filled.volume.files
         assert not _check_tokens(seline, filled, saved[TOKENS], ())

@@ -247,7 +247,7 @@ def test_after_the_reopening_reads_return_what_the_disk_holds(
             frozen_clock.advance(2 * REOPEN_EVERY_S)
             seline.data.save_json(NEXT, value(NEXT, 1))
             served = seline.data.load_json(A)
-            quarantined = [item.document for item in seline.data.quarantine()]
+            quarantined = [item.document for item in seline.quarantine()]
         disk.remount()
         with opened(disk.data) as restarted:
             value_on_disk = restarted.data.load_json(A)
@@ -276,7 +276,7 @@ def test_a_hand_edit_is_not_adopted_while_the_disk_cannot_write_it(disk: Failing
 
     with opened(disk.data) as restarted:
         assert restarted.data.load_json(A) == value(A, "odd")
-        assert restarted.data.verify().findings == ()
+        assert restarted.verify().findings == ()
 
 
 @pytest.mark.prove(share=2)
@@ -331,7 +331,7 @@ def test_a_disk_that_fails_and_recovers_repeatedly_loses_nothing(
                     for name, kept in acknowledged.items()
                     if restarted.data.load_json(name) != kept
                 ]
-                broken += [f"V4: {finding}" for finding in restarted.data.verify().findings]
+                broken += [f"V4: {finding}" for finding in restarted.verify().findings]
     note(
         SUITE,
         "a disk whose writes fail and work again",
@@ -554,7 +554,7 @@ def _run_failing_operation(
 
 def _check_before_reopening(case: SyncCase, seline: Seline, expected: Expected) -> list[str]:
     """Return what is broken before any time has passed."""
-    checks = {check["name"]: check["status"] for check in seline.data.health()["checks"]}  # type: ignore[index,union-attr,call-overload]
+    checks = {check["name"]: check["status"] for check in seline.health()["checks"]}  # type: ignore[index,union-attr,call-overload]
     broken = []
     if case.effect == REFUSED:
         if checks["writing"] != "ok":
@@ -635,7 +635,7 @@ def test_the_volume_reopens_without_a_request(
 
         time.sleep(4 * IDLE_AFTER_S)  # the first attempt was too early, so another must follow
         frozen_clock.advance(60)
-        _wait_until(lambda: seline.data.health()["status"] != "critical")
+        _wait_until(lambda: seline.health()["status"] != "critical")
 
         assert seline.data.load_json(A) in (value(A, 1), value(A, 2))
 
@@ -887,7 +887,7 @@ def _check_cuts(states: Sequence[Cut], allowed: Allowed, workspace: Path) -> lis
             values = [allowed.acknowledged] if cut.acknowledged else allowed.unacknowledged
             if served not in values:
                 broken.append(f"{cut}: {_summary(served)}")
-            broken += [f"{cut}: V4: {finding}" for finding in seline.data.verify().findings]
+            broken += [f"{cut}: V4: {finding}" for finding in seline.verify().findings]
     return broken
 
 
@@ -949,7 +949,7 @@ def _change_while_syncs_fail(
     with opened(volume) as restarted:
         if {name: _served(restarted.data, name) for name in names} != served:
             broken.append("a document changed its value at the restart")
-        broken += [f"V4: {finding}" for finding in restarted.data.verify().findings]
+        broken += [f"V4: {finding}" for finding in restarted.verify().findings]
     return len(syncs.failed), broken + [f"stray: {name}" for name in stray(volume)]
 
 

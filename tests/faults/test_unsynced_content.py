@@ -118,7 +118,7 @@ def test_content_that_may_not_be_durable_is_neither_exported_nor_served_raw(
         record_syncs(patch, failing=inode(directory))
         with pytest.raises(OutcomeUnknown):
             seline.data.save_json(A, {"n": 2})
-        for read in (lambda: seline.data.raw(A), seline.data.export_all_data):
+        for read in (lambda: seline.raw(A), seline.data.export_all_data):
             with pytest.raises(VolumeFailed):
                 read()
 

@@ -94,14 +94,14 @@ class Place:
         self.store = open_store(self.directory, self.clock, storage__settle_s=0.0)
         managed_store = managed(self.store, clock=self.clock, storage__settle_s=0.0)
         self.operations = Operations(managed_store)
-        self.data = DataManager(managed_store, self.operations)
+        self.data = DataManager(managed_store)
         self.sink = FakeSink()
         self.process = AlertProcess(self.operations, [self.sink], unavailable=lambda: self.failure)
         self.log = self.process.log
 
     async def close(self) -> None:
         await self.log.close()
-        await self.data.close()
+        await self.operations.store.close()
 
     async def restart(self) -> None:
         """Close and open again, with the kept alerts."""
@@ -433,7 +433,7 @@ async def test_the_success_of_a_job_leaves_the_alerts_of_others(place: Place) ->
 async def test_a_sound_store_causes_no_notification(place: Place) -> None:
     await place.save(versions=5)
     await place.data.restore(NAME)
-    await place.data.verify()
+    await place.operations.verify()
     (place.directory / "by_hand.json").write_text("{}")
     assert await place.data.load_json("by_hand.json") == {}
 
@@ -461,7 +461,7 @@ async def test_a_flipped_bit_found_by_verify_is_notified_with_what_is_lost(place
     await place.save(versions=2)
     await place.restart()
     place.flip()
-    await place.data.verify()
+    await place.operations.verify()
 
     [alert] = await place.evaluate(times=20)
 
@@ -489,7 +489,7 @@ async def test_an_unrecoverable_document_is_alerted_until_it_is_served(place: Pl
     await place.save(versions=3)
     await place.restart()
     place.break_everything()
-    await place.data.verify()
+    await place.operations.verify()
     with pytest.raises(DocumentUnrecoverable):
         await place.data.load_json(NAME)
 
@@ -509,7 +509,7 @@ async def test_a_reset_resolves_the_alert_of_an_unrecoverable_document(place: Pl
     await place.save()
     await place.restart()
     place.break_everything()
-    await place.data.verify()
+    await place.operations.verify()
     await place.evaluate()
     await place.data.reset(NAME)
 
@@ -523,7 +523,7 @@ async def test_a_document_that_breaks_again_is_alerted_again(place: Place) -> No
         await place.save(versions=2)
         await place.restart()
         place.break_everything()
-        await place.data.verify()
+        await place.operations.verify()
         await place.evaluate()
         await place.data.delete(NAME, purge=True)
         place.clock.advance(OVER_CHECK_EVERY_S)
@@ -539,7 +539,7 @@ async def test_an_open_alert_is_checked_twice_a_minute_at_most(place: Place) -> 
     await place.save()
     await place.restart()
     place.break_everything()
-    await place.data.verify()
+    await place.operations.verify()
     await place.evaluate(times=2)
     await place.data.reset(NAME)
     looks_within = int(OVER_CHECK_EVERY_S / 2) - 1
@@ -553,7 +553,7 @@ async def test_damaged_backups_are_notified_once_and_when_they_are_gone(place: P
     for backup in place.backups():
         place.flip(backup)
     for _ in range(3):
-        await place.data.verify()
+        await place.operations.verify()
         await place.evaluate(times=2)
 
     [alert] = place.sink.received
@@ -570,7 +570,7 @@ async def test_a_backup_damaged_after_the_resolution_opens_a_new_alert(place: Pl
     await place.save(versions=3)
     newer, older = place.backups()
     place.flip(newer)
-    await place.data.verify()
+    await place.operations.verify()
     await place.evaluate()
     newer.unlink()
     place.clock.advance(OVER_CHECK_EVERY_S)
@@ -578,7 +578,7 @@ async def test_a_backup_damaged_after_the_resolution_opens_a_new_alert(place: Pl
     assert over.state == "resolved"
     place.clock.advance(DAY_S + HOUR_S)
     place.flip(older)
-    await place.data.verify()
+    await place.operations.verify()
 
     [alert] = await place.evaluate(times=20)
 
@@ -589,7 +589,7 @@ async def test_a_backup_damaged_after_the_resolution_opens_a_new_alert(place: Pl
 async def test_a_finding_of_an_earlier_verify_is_not_notified_again(place: Place) -> None:
     await place.save(versions=2)
     place.flip(place.backups()[0])
-    await place.data.verify()
+    await place.operations.verify()
     found = place.operations.verifier.report.findings if place.operations.verifier.report else ()
     await place.evaluate()
     for _ in range(5):
@@ -736,7 +736,7 @@ async def test_events_older_than_a_day_are_not_notified_without_a_record(place: 
     place.flip()
     await place.data.load_json(NAME)
     place.flip(place.backups()[-1])
-    await place.data.verify()
+    await place.operations.verify()
     await place.data.save_json(NAME, {})
     place.clock.advance(DAY_S + 1)
 
@@ -787,7 +787,7 @@ async def test_a_clock_set_back_opens_no_resolved_alert(place: Place) -> None:
     await place.save()
     await place.restart()
     place.break_everything()
-    await place.data.verify()
+    await place.operations.verify()
     await place.evaluate()
     place.clock.set_back(3 * HOUR_S)
     await place.data.reset(NAME)

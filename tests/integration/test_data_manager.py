@@ -481,7 +481,7 @@ async def test_an_invalid_backup_name_is_not_found(seline: Seline, name: str) ->
         with pytest.raises(BackupNotFound):
             await attempt
     with pytest.raises(DocumentNotFound):
-        await seline.data.read_quarantine(name)
+        await seline.read_quarantine(name)
 
 
 async def test_rotation_keeps_a_pinned_backup_until_it_is_unpinned(seline: Seline) -> None:
@@ -507,7 +507,7 @@ async def test_repeated_blank_saves_keep_the_content_before_them(seline: Seline)
     pinned = [backup for backup in await seline.data.backups(PROFILE) if backup.pinned]
     assert len(pinned) == 1
     assert await seline.data.read_backup(PROFILE, pinned[0].name) == LONG
-    health = await seline.data.health()
+    health = await seline.health()
     assert "blank_save" in json.dumps(health["checks"])
 
 
@@ -585,7 +585,7 @@ async def test_a_blank_save_with_unreadable_pins_is_stored_and_reported(
         await data.save_json(PROFILE, {"n": number})
     oldest = (await data.backups(PROFILE))[-1]
     assert await data.read_backup(PROFILE, oldest.name) == LONG
-    details = {check["name"]: check["detail"] for check in (await data.health())["checks"]}  # type: ignore[union-attr,index,call-overload]
+    details = {check["name"]: check["detail"] for check in (await seline.health())["checks"]}  # type: ignore[union-attr,index,call-overload]
     assert "is its newest backup" in details["blank_save_unpinned"]  # type: ignore[operator]
     assert "no backup is rotated" in details["pins"]  # type: ignore[operator]
 
@@ -605,7 +605,7 @@ async def test_a_blank_save_resets_pins_of_another_shape_and_pins_its_content(
     pinned = [backup for backup in await data.backups(PROFILE) if backup.pinned]
     values = [await data.read_backup(PROFILE, backup.name) for backup in pinned]
     assert values == [LONG, {"first": 1}]
-    details = {check["name"]: check["detail"] for check in (await data.health())["checks"]}  # type: ignore[union-attr,index,call-overload]
+    details = {check["name"]: check["detail"] for check in (await seline.health())["checks"]}  # type: ignore[union-attr,index,call-overload]
     assert "1 older backup stay pinned" in details["pins"]  # type: ignore[operator]
     assert "pins.json" in details["state_reset"]  # type: ignore[operator]
 
@@ -726,10 +726,10 @@ async def test_a_prune_dry_run_lists_what_prune_then_deletes(
     path = tmp_path / "data"
     await seline.close()
     async with open_seline(path, backups__keep_newest=2) as reopened:
-        planned = await reopened.data.prune(dry_run=True)
+        planned = await reopened.prune(dry_run=True)
         assert len(planned) == 3
         assert len(await reopened.data.backups(PROFILE)) == 5
-        assert await reopened.data.prune() == planned
+        assert await reopened.prune() == planned
         assert len(await reopened.data.backups(PROFILE)) == 2
 
 
@@ -777,7 +777,7 @@ async def test_a_saved_document_is_there_after_reopening(tmp_path: Path) -> None
         revision = await first.data.save_json(PROFILE, {"n": 1})
     async with open_seline(tmp_path) as second:
         assert (await second.data.read(PROFILE)).revision == revision
-        health = await second.data.health()
+        health = await second.health()
     metadata = health["metadata"]
     assert isinstance(metadata, dict)
     assert metadata["schema_version"] == "1.0.0"
@@ -825,12 +825,10 @@ async def test_a_failed_open_releases_the_volume(
 
 async def test_health_warns_when_the_volume_will_be_full_within_two_weeks(seline: Seline) -> None:
     for days, status in ((13.9, "warning"), (14.0, "ok")):
-        report = await seline.operations.usage.measure()
+        report = await seline.usage.measure()
         forecast = Forecast(days=days, earliest=1.0, latest=None, bytes_per_day=1)
-        seline.operations.usage.measured = replace(report, forecast=forecast)
-        [usage] = [
-            check for check in (await seline.data.health())["checks"] if check["name"] == "usage"
-        ]  # type: ignore[union-attr,index,call-overload]
+        seline.usage.measured = replace(report, forecast=forecast)
+        [usage] = [check for check in (await seline.health())["checks"] if check["name"] == "usage"]  # type: ignore[union-attr,index,call-overload]
         assert (usage["status"], bool(usage["fix"])) == (status, status == "warning")  # type: ignore[index,call-overload]
 
 
@@ -839,8 +837,8 @@ async def test_health_uses_the_singular_for_one_item(seline: Seline) -> None:
     await seline.data.save_json(PROFILE, {"n": 2})
     [backup] = await seline.data.backups(PROFILE)
     await seline.data.pin(PROFILE, backup.name)
-    await seline.data.verify()
-    details = " ".join(str(check["detail"]) for check in (await seline.data.health())["checks"])  # type: ignore[union-attr,index,call-overload]
+    await seline.verify()
+    details = " ".join(str(check["detail"]) for check in (await seline.health())["checks"])  # type: ignore[union-attr,index,call-overload]
     assert "1 document and 1 backup verified" in details
     assert "1 content pinned" in details
 
@@ -848,7 +846,7 @@ async def test_health_uses_the_singular_for_one_item(seline: Seline) -> None:
 async def test_storage_info_has_the_documented_shape(seline: Seline) -> None:
     await seline.data.save_json(PROFILE, {"n": 1})
     await seline.data.save_json(PROFILE, {"n": 2})
-    info = await seline.data.storage_info()
+    info = await seline.storage_info()
     assert set(info) == {"mount_path", "data_files", "backups", "summary"}
     [file] = info["data_files"]  # type: ignore[misc]
     assert file["name"] == PROFILE  # type: ignore[index,call-overload]
@@ -884,7 +882,7 @@ async def test_lessons_stored_as_a_bare_list_load(seline: Seline) -> None:
 
 
 async def test_an_empty_store_uses_little_space(seline: Seline) -> None:
-    health = await seline.data.health()
+    health = await seline.health()
     assert isinstance(health["total_size_mb"], float)
     assert health["total_size_mb"] < 0.2
 
@@ -898,21 +896,21 @@ async def test_an_unrecoverable_document_stays_in_health_across_restarts_until_i
     (path / PROFILE).write_bytes(b'{"n": 1')
     os.utime(path / PROFILE, (0, 0))
     async with open_seline(path) as seline:
-        report = await seline.data.verify()
+        report = await seline.verify()
         assert [finding.outcome for finding in report.findings] == ["unrecoverable"]
 
     async with open_seline(path) as seline:
-        health = await seline.data.health()
+        health = await seline.health()
         assert health["status"] == "critical"
         [documents] = [check for check in health["checks"] if check["name"] == "documents"]
         assert documents["detail"] == f"cannot be served: {PROFILE}"
 
         await seline.data.reset(PROFILE)
-        assert (await seline.data.health())["status"] != "critical"
-        await seline.data.verify()
+        assert (await seline.health())["status"] != "critical"
+        await seline.verify()
 
     async with open_seline(path) as seline:
-        assert seline.operations.verifier.unserved == frozenset()
+        assert seline.verifier.unserved == frozenset()
 
 
 async def test_health_names_a_document_that_a_read_could_not_recover(tmp_path: Path) -> None:
@@ -926,9 +924,7 @@ async def test_health_names_a_document_that_a_read_could_not_recover(tmp_path: P
             await seline.data.load_json(PROFILE)
 
         [documents] = [
-            check
-            for check in (await seline.data.health())["checks"]
-            if check["name"] == "documents"
+            check for check in (await seline.health())["checks"] if check["name"] == "documents"
         ]
         assert documents["status"] == "critical"
 
@@ -951,7 +947,7 @@ async def test_verify_counts_a_document_once_when_it_reads_it_twice(tmp_path: Pa
     async with open_seline(tmp_path, storage__settle_s=0.05) as seline:
         await seline.data.save_json(PROFILE, {"n": 1})
         (tmp_path / PROFILE).write_bytes(b'{"n": 22}\n')
-        report = await seline.data.verify()
+        report = await seline.verify()
 
     assert (report.documents, report.backups, report.bytes_read) == (1, 1, 10 + 13)
     assert [finding.outcome for finding in report.findings] == ["adopted"]

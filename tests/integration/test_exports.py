@@ -65,7 +65,7 @@ async def test_an_export_contains_documents_and_backups_and_can_be_read_back(
         json.loads(data)["n"] for member, data in sorted(members.items()) if "backups" in member
     ]
     assert entries(nas / name) == [MANIFEST_NAME, pack.name]
-    assert (await seline.data.health())["export_age_s"] is not None
+    assert (await seline.health())["export_age_s"] is not None
 
 
 async def test_a_new_export_is_written_only_after_a_change(seline: Seline, tmp_path: Path) -> None:

@@ -144,8 +144,8 @@ class TestFailuresOfAnOlderDataManager:
         for number in range(2):
             await seline.data.save_json(PROFILE, {"n": number})
         break_file(tmp_path / "data" / PROFILE, b"\0")
-        await seline.data.verify()
-        assert (await seline.data.health())["status"] != "healthy"
+        await seline.verify()
+        assert (await seline.health())["status"] != "healthy"
 
     async def test_repeated_blank_saves_keep_the_content_before_them(self, seline: Seline) -> None:
         """Known failure: five blank saves in a row lost everything."""
@@ -220,7 +220,7 @@ class TestFailuresOfHomeAssistant:
         for number in range(2):
             await seline.data.save_json(PROFILE, {"n": 10 + number})
         break_file(tmp_path / "data" / PROFILE, b'{\n  "n": 91\n}\n')
-        [finding] = (await seline.data.verify()).findings
+        [finding] = (await seline.verify()).findings
         assert (finding.verdict, finding.outcome) == ("altered", "recovered")
 
     async def test_pruning_keeps_the_backups_while_saves_fail(
@@ -238,7 +238,7 @@ class TestFailuresOfHomeAssistant:
         for _ in range(10):
             with pytest.raises(Exception, match="EIO"):
                 await seline.data.save_json(PROFILE, {"n": "never"})
-            await seline.data.prune()
+            await seline.prune()
         monkeypatch.setattr(files, "stage", stage)
         assert len(await seline.data.backups(PROFILE)) == 5
 

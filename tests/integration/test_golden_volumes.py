@@ -22,7 +22,7 @@ def test_a_golden_volume_is_sound_and_complete(tmp_path: Path, tar: Path) -> Non
     unpack(tar, tmp_path)
     with open_seline(tmp_path) as seline:
         data = seline.data
-        assert data.verify().findings == ()
+        assert seline.verify().findings == ()
         assert {(info.name, info.verdict) for info in data.documents()} == {
             (name, "sound") for name in (PROFILE, "user.json", "broken.json")
         }
@@ -38,7 +38,7 @@ def test_a_golden_volume_is_sound_and_complete(tmp_path: Path, tar: Path) -> Non
             1,
         ]
         assert [backup.pinned for backup in backups] == [False, False, False, False, True]
-        assert len(data.quarantine()) == 1
+        assert len(seline.quarantine()) == 1
         assert data.restore_from_backup("gone.json")
         assert data.load_json("gone.json") == {"was": "here"}
 
@@ -47,7 +47,7 @@ def test_a_golden_volume_is_sound_and_complete(tmp_path: Path, tar: Path) -> Non
 def test_opening_a_golden_volume_changes_no_document(tmp_path: Path, tar: Path) -> None:
     unpack(tar, tmp_path)
     with open_seline(tmp_path) as seline:
-        seline.data.verify()
+        seline.verify()
     with tarfile.open(tar) as packed:
         for member in packed:
             if not member.name.startswith(("metadata.json", ".seline")):

@@ -12,10 +12,11 @@ from seline import open_seline
 from seline.clock import Clock
 from seline.domain.usage import UsageLevel
 from seline.library import Seline
+from seline.manager import DataManager
 from seline.operations import Operations
 from seline_workers import table
 from tests.faults.test_damage import flip
-from tests.stores import data_over, open_managed
+from tests.stores import open_managed
 
 NAME = "user_profile.json"
 MIB = 1 << 20
@@ -42,9 +43,9 @@ async def test_a_full_check_bypasses_the_cache_and_recovers_a_flipped_bit(
 ) -> None:
     for number in (1, 2):
         await seline.data.save_json(NAME, {"n": number})
-    await seline.operations.verify(full=None)
+    await seline.verify(full=None)
     flip(tmp_path / NAME, 50)
-    report = await seline.operations.verify()
+    report = await seline.verify()
     assert [finding.outcome for finding in report.findings] == ["recovered"]
     assert await seline.data.load_json(NAME) == {"n": 2}
 
@@ -52,7 +53,7 @@ async def test_a_full_check_bypasses_the_cache_and_recovers_a_flipped_bit(
 async def test_checks_between_full_checks_read_only_changed_documents(tmp_path: Path) -> None:
     clock = SettableClock()
     store = open_managed(tmp_path, clock)
-    operations, data = Operations(store), data_over(store)
+    operations, data = Operations(store), DataManager(store)
     await data.save_json("old.json", {"n": 1})
     clock.instant += timedelta(hours=1)
     assert (await operations.verify(full=None)).documents == 1, "the first check reads everything"
@@ -67,7 +68,7 @@ async def test_a_check_blocks_neither_the_event_loop_nor_the_writer(seline: Seli
     await asyncio.gather(
         *(seline.data.save_json(f"d{number}.json", {"n": number}) for number in range(300))
     )
-    checking = asyncio.ensure_future(seline.operations.verify())
+    checking = asyncio.ensure_future(seline.verify())
     saves = 0
     while not checking.done():
         await seline.data.save_json(NAME, {"n": saves})
@@ -83,32 +84,32 @@ async def test_a_broken_backup_is_marked_and_displaces_no_sound_one(
         await seline.data.save_json(NAME, {"n": number})
     newest = (await seline.data.backups(NAME))[0]
     flip(tmp_path / "backups" / newest.name, 50)
-    report = await seline.operations.verify()
+    report = await seline.verify()
     assert [(finding.backup, finding.outcome) for finding in report.findings] == [
         (newest.name, "marked")
     ]
-    await seline.operations.prune()
+    await seline.prune()
     verdicts = [backup.verdict for backup in await seline.data.backups(NAME)]
     assert verdicts.count("sound") == 4
 
 
 async def test_usage_levels_have_hysteresis_and_survive_a_restart(tmp_path: Path) -> None:
     async with open_seline(tmp_path, storage__volume_limit_mb=10) as seline:
-        assert (await seline.operations.usage.measure()).level is UsageLevel.OK
+        assert (await seline.usage.measure()).level is UsageLevel.OK
         await seline.data.save_json("big.json", "x" * (82 * MIB // 10))
-        assert (await seline.operations.usage.measure()).level is UsageLevel.WARNING
+        assert (await seline.usage.measure()).level is UsageLevel.WARNING
     async with open_seline(tmp_path, storage__volume_limit_mb=10) as seline:
         await seline.data.save_json("big.json", "x" * (79 * MIB // 10), backup=False, shrink=True)
-        report = await seline.operations.usage.measure()
+        report = await seline.usage.measure()
         assert report.level is UsageLevel.WARNING, "two points of hysteresis"
         await seline.data.save_json("big.json", "x" * (70 * MIB // 10), backup=False, shrink=True)
-        assert (await seline.operations.usage.measure()).level is UsageLevel.HALF
+        assert (await seline.usage.measure()).level is UsageLevel.HALF
 
 
 async def test_growth_is_forecast_and_reported_in_health(tmp_path: Path) -> None:
     clock = SettableClock()
     store = open_managed(tmp_path, clock, storage__volume_limit_mb=10)
-    operations, data = Operations(store), data_over(store)
+    operations, data = Operations(store), DataManager(store)
     for hour in range(30):
         await data.save_json(f"d{hour}.json", "x" * (100 << 10))
         clock.instant += timedelta(hours=1)
@@ -141,7 +142,7 @@ async def test_a_verify_is_remembered_across_a_restart(
     async with open_seline(tmp_path) as seline:
         await seline.data.save_json(NAME, {"n": 1})
         assert (await seline.health())["last_integrity_check"] is None
-        await verify(seline.operations)
+        await verify(seline)
         before = await seline.health()
 
     async with open_seline(tmp_path) as seline:
@@ -163,7 +164,7 @@ async def test_a_document_that_cannot_be_served_is_known_after_a_restart(tmp_pat
         await seline.data.save_json(NAME, {"n": 1})
     flip(tmp_path / NAME, 50)
     async with open_seline(tmp_path) as seline:
-        await seline.operations.verify()
+        await seline.verify()
 
     async with open_seline(tmp_path) as seline:
         health = await seline.health()

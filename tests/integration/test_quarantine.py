@@ -59,4 +59,4 @@ def test_an_item_name_cannot_leave_the_quarantine(seline: Seline) -> None:
 
         for item in (f"../backups/{backup.name}", f"..\\{backup.name}", "../a.json", NAME, ""):
             with pytest.raises(DocumentNotFound):
-                seline.data.read_quarantine(item)
+                seline.read_quarantine(item)

@@ -90,9 +90,9 @@ def read_values(seline: Seline) -> dict[str, Json]:
 
 
 def _verified(seline: Seline, expected: Expected) -> list[str]:
-    findings = seline.data.verify().findings
+    findings = seline.verify().findings
     broken = [f"V4: {item.document} {item.backup or ''} is {item.verdict}" for item in findings]
-    if seline.data.quarantine() and expected.operation.name != "recovery":
+    if seline.quarantine() and expected.operation.name != "recovery":
         broken.append(SOUND_QUARANTINED)
     return broken
 
@@ -100,7 +100,7 @@ def _verified(seline: Seline, expected: Expected) -> list[str]:
 def _backed_up(seline: Seline, expected: Expected, found: Values) -> list[str]:
     """Check that every document has a backup, except a purged one (V2, V8)."""
     purged = expected.operation.name == "purge" and found[A] is None
-    kept = {backup.document for backup in seline.data.all_backups()}
+    kept = {backup.document for backup in seline.all_backups()}
     return [
         f"V8: {name} has no backup left"
         for name, value in expected.before.items()

@@ -211,7 +211,7 @@ OPERATIONS = {
         ),
         Operation(
             name="rotation",
-            act=lambda seline, _: seline.data.prune() and None,
+            act=lambda seline, _: seline.prune() and None,
             prepare=lambda directory: _more_backups_than_are_kept(directory),
         ),
         Operation(

@@ -68,7 +68,7 @@ async def test_each_job_runs_as_often_as_scheduled_and_nothing_grows(
 
     table = {name: work(name) for name in EXPECTED}
     async with open_seline(tmp_path) as seline:
-        worker = Worker(seline.operations, HOURLY, clock=clock, table=table)
+        worker = Worker(seline, HOURLY, clock=clock, table=table)
         await worker.start()
         sizes: list[tuple[int, int]] = []
         while clock.now() < START + WEEK:

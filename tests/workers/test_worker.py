@@ -42,7 +42,7 @@ def make_worker(
 ) -> Worker:
     table = usage_job(work) if work else JOBS
     more = {"on_run_ended": on_end} if on_end else {}
-    return Worker(seline.operations, settings, table=table, **more)
+    return Worker(seline, settings, table=table, **more)
 
 
 def usage_job(work: Callable[[], Awaitable[str]]) -> Mapping[str, Work]:
@@ -258,7 +258,7 @@ async def test_a_clock_jump_reschedules_the_jobs(
     seline: Seline, jumping_clock: JumpingClock
 ) -> None:
     """After a step back the scheduler would sleep too long, after a year count every missed run."""
-    worker = Worker(seline.operations, SELDOM, clock=jumping_clock)
+    worker = Worker(seline, SELDOM, clock=jumping_clock)
     await worker.start()
     await asyncio.sleep(0)
     for jump in (timedelta(hours=-2), timedelta(days=365)):
@@ -280,7 +280,7 @@ async def test_jobs_keep_running_after_a_clock_jump(
         return "done"
 
     table = usage_job(work)
-    worker = Worker(seline.operations, OFTEN, clock=jumping_clock, table=table)
+    worker = Worker(seline, OFTEN, clock=jumping_clock, table=table)
     await worker.start()
     await wait_for_run(worker, "usage")
 
@@ -303,7 +303,7 @@ async def test_a_job_without_success_for_too_long_is_reported_as_overdue(
     reported: list[str] = []
     jobs = Jobs(usage=Job(schedule="every 1 s", timeout_s=0.1))
     worker = Worker(
-        seline.operations,
+        seline,
         jobs,
         clock=Clock(),
         table=usage_job(work),

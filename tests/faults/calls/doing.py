@@ -169,7 +169,7 @@ class _Steps:
         try:
             change(seline)
         except SelineError as refusal:
-            if seline.data.health()["status"] == "healthy":
+            if seline.health()["status"] == "healthy":
                 self._result.defects.append(
                     f"health is healthy, and a change is refused: {refusal}"
                 )
@@ -204,7 +204,7 @@ class _Steps:
 
     def _check_listed(self, seline: Seline) -> None:
         """Check that the listed backups are those on the volume (V2)."""
-        listed = {backup.name for backup in seline.data.all_backups()}
+        listed = {backup.name for backup in seline.all_backups()}
         on_volume = {path.name for path in (self._directory / "backups").glob("*.json")}
         if listed != on_volume:
             self._result.defects.append(
@@ -242,7 +242,7 @@ def _readable(seline: Seline) -> dict[str, Json]:
 
 
 def _seen(seline: Seline) -> _Served:
-    backups = {backup.name: backup.pinned for backup in seline.data.all_backups()}
+    backups = {backup.name: backup.pinned for backup in seline.all_backups()}
     return _Served(read_values(seline), backups)
 
 

@@ -65,8 +65,8 @@ def a_flipped_document(volume: Path) -> list[str]:
     broken = flip(volume / A)
     with opened(volume) as seline:
         found = _expect(seline, value(A, 1))
-        found += [f"V4: {one.verdict}" for one in seline.data.verify().findings]
-        kept = [seline.data.read_quarantine(one.name) for one in seline.data.quarantine()]
+        found += [f"V4: {one.verdict}" for one in seline.verify().findings]
+        kept = [seline.read_quarantine(one.name) for one in seline.quarantine()]
     return found + ["V4: the broken bytes are not kept, once"] * (kept != [broken])
 
 
@@ -122,7 +122,7 @@ def two_rots_of_one_size(volume: Path) -> list[str]:
             seline.data.save_json(A, value(A, 9))
             broken.add(flip(volume / A, new=new))
             seline.data.load_json(A)
-        kept = [seline.data.read_quarantine(one.name) for one in seline.data.quarantine()]
+        kept = [seline.read_quarantine(one.name) for one in seline.quarantine()]
     return [] if sorted(kept) == sorted(broken) else [f"V4: of 2 broken contents {len(kept)} lie"]
 
 
@@ -131,7 +131,7 @@ def rotation_past_a_broken_backup(volume: Path) -> list[str]:
     documents(volume)
     flip(_backups(volume)[-1])
     with open_seline(volume, lock_wait_s=0, backups__keep_newest=1) as seline:
-        seline.data.prune()
+        seline.prune()
         left = [seline.data.read_backup(A, one.name) for one in _sound(seline)]
     return [] if value(A, 0) in left else ["V8: the newest sound backup went"]
 
@@ -162,7 +162,7 @@ def a_prune_past_a_backup_of_the_current_content(volume: Path) -> list[str]:
     documents(volume)
     with open_seline(volume, lock_wait_s=0, backups__keep_newest=1) as seline:
         seline.data.save_json(A, value(A, 1), backup=False)
-        seline.data.prune()
+        seline.prune()
         left = [seline.data.read_backup(A, one.name) for one in seline.data.backups(A)]
     return [] if value(A, 0) in left else ["V8: the only earlier content was removed"]
 
@@ -186,7 +186,7 @@ def a_listing_of_what_was_not_read_yet(volume: Path) -> list[str]:
 
 
 def _sound(seline: Seline) -> list[Backup]:
-    found = seline.data.verify().findings
+    found = seline.verify().findings
     broken = {one.backup for one in found}
     return [one for one in seline.data.backups(A) if one.name not in broken]
 
@@ -221,7 +221,7 @@ def a_torn_edit(volume: Path) -> list[str]:
         edit(volume / A, b'{"by": "ha')
         found = _expect(seline, value(A, 2))
         _adopt(seline)
-        kept = [seline.data.read_quarantine(one.name) for one in seline.data.quarantine()]
+        kept = [seline.read_quarantine(one.name) for one in seline.quarantine()]
     return found + ["V4: a torn edit is not kept"] * (kept != [b'{"by": "ha'])
 
 
@@ -268,7 +268,7 @@ def a_slow_upload(volume: Path) -> list[str]:
             (volume / A).write_bytes(encode(value(A, "slow"))[:size])
             seline.data.load_json(A)
             clock.advance(0.008)
-        return ["an upload was undone"] * bool(seline.data.quarantine())
+        return ["an upload was undone"] * bool(seline.quarantine())
 
 
 def an_edit_in_place_under_a_read(volume: Path) -> list[str]:
