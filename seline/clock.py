@@ -1,6 +1,7 @@
-"""The only module that reads the clock: aware instants in UTC, and monotonic seconds.
+"""The clock: aware instants in UTC, and monotonic seconds.
 
-Functions that decide something take `now` as an argument.
+Only this module reads the date and the time; functions that decide something take `now` as an
+argument. Timeouts use `time.monotonic`, and the storage room compares files' times in nanoseconds.
 """
 
 import time

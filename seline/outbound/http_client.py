@@ -11,12 +11,12 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, cast
 
 import aiohttp
 
+from seline.clock import Clock, in_utc
 from seline.domain.document import Json
 from seline.ports.alerts import Delivery
 
@@ -139,11 +139,10 @@ def _retry_after_s(header: str) -> float | None:
     except ValueError:
         pass
     try:
-        instant = parsedate_to_datetime(header)
+        instant = in_utc(parsedate_to_datetime(header))
     except ValueError:
         return None
-    aware = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-    return max(0.0, (aware - datetime.now(UTC)).total_seconds())
+    return max(0.0, (instant - Clock().now()).total_seconds())
 
 
 def _masked(text: str, secrets: tuple[str, ...]) -> str:
