@@ -10,6 +10,7 @@ import click
 from seline.cli import terminal
 from seline.cli.group import front
 from seline.cli.verbs import GlobalOptions, WholeNumber, local_verb, settings_of
+from seline.http import PREFIX
 
 if TYPE_CHECKING:
     from seline.server import Serving
@@ -58,7 +59,7 @@ def _announce(running: Serving) -> None:
     secret = running.first_secret
     if secret is None and not sys.stdout.isatty():
         return
-    health = f"{running.address}/api/v1/data-admin/health"
+    health = f"{running.address}{PREFIX}/health"
     lines = ["", f"Seline keeps {running.data_dir} and listens on {running.address}"]
     if secret is not None:
         lines += [

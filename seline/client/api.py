@@ -18,8 +18,8 @@ from yarl import URL
 
 from seline import errors
 from seline.errors import InvalidRequest, OutcomeUnknown, SelineError, StoreClosed
+from seline.http import PREFIX
 
-PREFIX: Final = "/api/v1/data-admin"
 CONNECT_S: Final = 10.0
 RESPONSE_S: Final = 600.0
 RETRY_S: Final = 0.1

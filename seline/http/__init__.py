@@ -4,3 +4,8 @@
 to answers, `requests` parses and `rendering` renders. Each other file has the handlers of one
 subject: a handler parses, calls one operation, and renders.
 """
+
+from typing import Final
+
+PREFIX: Final = "/api/v1/data-admin"
+"""Every path of the API begins with this, but the probes' and that of the metrics."""

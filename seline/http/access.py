@@ -17,10 +17,11 @@ from aiohttp import web
 
 from seline.access.tokens import Scope
 from seline.errors import Forbidden, InvalidRequest, RouteNotFound
+from seline.http import PREFIX
 from seline.http.context import context
 from seline.http.metrics import REQUESTS
 from seline.http.requests import check_coding, check_query
-from seline.http.routes import PREFIX, Route
+from seline.http.routes import Route
 from seline.logs import logged_fields, logged_with
 
 ROUTE = web.AppKey("routes", dict[tuple[str, str], Route])

@@ -5,9 +5,8 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from aiohttp import web
 
-from seline.http import alerts, documents, exporting, jobs, metrics, operator, probes
+from seline.http import PREFIX, alerts, documents, exporting, jobs, metrics, operator, probes
 
-PREFIX: Final = "/api/v1/data-admin"
 Scope: TypeAlias = Literal["open", "read", "admin", "control"]
 
 

@@ -15,8 +15,9 @@ from seline.domain.alerts.lifecycle import KIND_OF, AlertType
 from seline.domain.alerts.sink_spec import FIELDS_OF
 from seline.domain.incident import IncidentKind
 from seline.errors import SelineError
+from seline.http import PREFIX
 from seline.http.problems import STATUS_FOR, status_of
-from seline.http.routes import PREFIX, ROUTES, Route
+from seline.http.routes import ROUTES, Route
 from seline.operations import checks
 from seline.settings import setting_names
 from seline.settings.values import SECTIONS

@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 
-from seline.http.routes import PREFIX
+from seline.http import PREFIX
 from seline.server import Serving, control_socket_path, serving
 from seline.settings import load_settings
 from tests.docs.blocks import ROOT

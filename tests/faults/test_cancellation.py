@@ -38,7 +38,7 @@ from seline import __version__, blocking, library, open_seline
 from seline.domain.alerts.lifecycle import AlertType, Raised, Severity
 from seline.domain.document import ABSENT, Json
 from seline.errors import SelineError, StoreClosed
-from seline.http.routes import PREFIX
+from seline.http import PREFIX
 from seline.library import Opening, Seline
 from seline.manager.locks import TRANSACTION
 from seline.operations.exports import Exporter

@@ -37,7 +37,7 @@ from seline.domain.job import JobRecord
 from seline.domain.pins import Pin
 from seline.domain.verdict import Verdict
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, Unauthorized, UnsupportedFormat
-from seline.http.routes import PREFIX
+from seline.http import PREFIX
 from seline.library import Seline as AwaitedSeline
 from seline.operations import Operations
 from seline.ports.futures import run_without_loop
