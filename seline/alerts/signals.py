@@ -24,7 +24,7 @@ from seline.domain.forecast import DAYS_WARN
 from seline.domain.incident import Incident
 from seline.domain.pins import BLANK, Pin
 from seline.domain.report import OUTCOMES, Finding, VerifyReport
-from seline.domain.usage import LEVELS, UsageLevel
+from seline.domain.usage import LEVELS, STATUS_OF_LEVEL, UsageLevel
 from seline.errors import (
     SelineError,
     UnsupportedFormat,
@@ -51,13 +51,6 @@ TYPE_OF_FAILURE: Final[Mapping[type[SelineError], AlertType]] = {
     UnsupportedFormat: AlertType.WRITES_REFUSED,
 }
 """Why nothing can be written. Other reasons (waiting for another process, closing) are no alert."""
-
-SEVERITY_OF_LEVEL: Final[Mapping[UsageLevel, Severity]] = {
-    UsageLevel.HALF: Severity.INFO,
-    UsageLevel.WARNING: Severity.WARNING,
-    UsageLevel.HIGH: Severity.WARNING,
-    UsageLevel.CRITICAL: Severity.CRITICAL,
-}
 
 
 def incident_signals(incidents: Iterable[Incident], now: datetime) -> list[Signal]:
@@ -149,7 +142,8 @@ def usage_signals(level: UsageLevel, ratio: float, *, of_files: bool = False) ->
         "sheds": level is UsageLevel.HIGH and not of_files,
         "refuses": level is UsageLevel.CRITICAL and not of_files,
     }
-    return [Raised(type=AlertType.USAGE, severity=SEVERITY_OF_LEVEL[level], details=details)]
+    severity = Severity(STATUS_OF_LEVEL[level])
+    return [Raised(type=AlertType.USAGE, severity=severity, details=details)]
 
 
 def forecast_signals(days_until_full: float | None) -> list[Signal]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
+from seline.domain.report import Status
+
 MIB: Final = 1 << 20
 RESERVE_BYTES_MIN: Final = 1 << 20
 SHED_RATIO: Final = 0.90
@@ -101,13 +103,22 @@ class UsageLevel(StrEnum):
 
 
 LEVELS: Final[Mapping[UsageLevel, float]] = {
-    UsageLevel.CRITICAL: 0.95,
-    UsageLevel.HIGH: 0.90,
+    UsageLevel.CRITICAL: REFUSE_RATIO,
+    UsageLevel.HIGH: SHED_RATIO,
     UsageLevel.WARNING: 0.80,
     UsageLevel.HALF: 0.50,
     UsageLevel.OK: 0.0,
 }
 """The usage ratio at which each level begins, the highest first."""
+
+STATUS_OF_LEVEL: Final[Mapping[UsageLevel, Status]] = {
+    UsageLevel.OK: Status.OK,
+    UsageLevel.HALF: Status.INFO,
+    UsageLevel.WARNING: Status.WARNING,
+    UsageLevel.HIGH: Status.WARNING,
+    UsageLevel.CRITICAL: Status.CRITICAL,
+}
+"""How health shows a level, and how severe its alert is."""
 
 
 class Room(StrEnum):

@@ -16,8 +16,8 @@ from seline.domain.forecast import DAYS_WARN, forecast_text
 from seline.domain.pins import LOST
 from seline.domain.plural import counted
 from seline.domain.report import Check, FindingOutcome, Status
-from seline.domain.usage import Usage, UsageLevel, level_of
-from seline.errors import DocumentUnrecoverable, SelineError
+from seline.domain.usage import STATUS_OF_LEVEL, Usage, level_of
+from seline.errors import DocumentUnrecoverable, SelineError, VolumeFull
 from seline.manager.managed_store import ManagedStore
 from seline.operations.exports import Exporter
 from seline.operations.usage import UsageMonitor
@@ -30,13 +30,6 @@ NAMES_SHOWN_MAX: Final = 10
 EXPORT_LATE_AFTER: Final = timedelta(days=8)
 """Longer than the rarest schedule, a week."""
 _RANK: Final = (Status.OK, Status.INFO, Status.WARNING, Status.CRITICAL)
-_STATUS_OF_LEVEL: Final = {
-    UsageLevel.OK: Status.OK,
-    UsageLevel.HALF: Status.INFO,
-    UsageLevel.WARNING: Status.WARNING,
-    UsageLevel.HIGH: Status.WARNING,
-    UsageLevel.CRITICAL: Status.CRITICAL,
-}
 Result: TypeAlias = tuple[Status, str, str] | None
 """The status, the detail and the fix."""
 
@@ -97,16 +90,15 @@ def _usage(facts: Facts) -> Result:
     if forecast is not None:
         detail += f"; full {forecast_text(forecast)}"
     soon = Status.WARNING if forecast is not None and forecast.days < DAYS_WARN else Status.OK
-    status = max(_STATUS_OF_LEVEL[level_of(ratio)], soon, key=_RANK.index)
-    fix = "Free space with `seline prune`, delete documents, or enlarge the volume."
-    return status, detail, "" if status is Status.OK else fix
+    status = max(STATUS_OF_LEVEL[level_of(ratio)], soon, key=_RANK.index)
+    return status, detail, "" if status is Status.OK else VolumeFull.hint
 
 
 def _inodes(facts: Facts) -> Result:
     usage = facts.usage
     if not usage.inodes_total or usage.inodes_free is None:
         return Status.OK, "not limited here", ""
-    status = _STATUS_OF_LEVEL[level_of(usage.inodes_ratio)]
+    status = STATUS_OF_LEVEL[level_of(usage.inodes_ratio)]
     detail = f"{usage.inodes_free} of {usage.inodes_total} files can still be made"
     fix = "Keep fewer backups, delete documents or other files, or enlarge the volume."
     return status, detail, "" if status in (Status.OK, Status.INFO) else fix

@@ -14,7 +14,7 @@ from seline.clock import Clock
 from seline.domain.backup import Backup
 from seline.domain.document import SELINE, DocumentKey
 from seline.domain.retention import plan_shedding
-from seline.domain.usage import Room, room_for
+from seline.domain.usage import REFUSE_RATIO, Room, room_for
 from seline.domain.verdict import Verdict
 from seline.errors import VolumeFull
 from seline.ports.medium import MarkPinned
@@ -65,7 +65,7 @@ class Admission:
             usage = self.disk_usage.usage()
             raise VolumeFull(
                 f"The volume is {usage.usage_ratio:.0%} full, and writes that would take it to "
-                "95 % are refused. Nothing was written.",
+                f"{REFUSE_RATIO * 100:.0f} % are refused. Nothing was written.",
                 usage_percent=round(usage.usage_ratio * 100, 2),
             )
 
