@@ -40,7 +40,6 @@ from seline.ports.store import DocumentStore, Snapshot
 
 LEFT_BEHIND_AFTER: Final = timedelta(days=1)
 _log = logging.getLogger("seline.exports")
-_NOTHING_TO_DO = "no destination is configured (`exports.destinations`)"
 
 
 class Exporter:
@@ -81,7 +80,7 @@ class Exporter:
         A destination that fails does not stop the others; then raises ExportFailed naming each.
         """
         if not self._destinations:
-            return _NOTHING_TO_DO
+            return "no destination is configured (`exports.destinations`)"
         done: list[str] = []
         failed: list[str] = []
         for target, keep in self._destinations:

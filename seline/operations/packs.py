@@ -49,16 +49,13 @@ def make_pack(
 
 def check_pack(pack: FileEntry, data: bytes) -> None:
     """Raise ExportDamaged unless these are the pack's bytes."""
-    if len(data) != pack.size_bytes or hashlib.sha256(data).hexdigest() != pack.sha256:
-        raise ExportDamaged(
-            f"{pack.name} is not what its manifest says: {_difference(pack, data)}.", pack=pack.name
-        )
-
-
-def _difference(pack: FileEntry, data: bytes) -> str:
     if len(data) != pack.size_bytes:
-        return f"it has {len(data)} bytes of {pack.size_bytes}"
-    return "it has the right size and other bytes"
+        difference = f"it has {len(data)} bytes of {pack.size_bytes}"
+    elif hashlib.sha256(data).hexdigest() != pack.sha256:
+        difference = "it has the right size and other bytes"
+    else:
+        return
+    raise ExportDamaged(f"{pack.name} is not what its manifest says: {difference}.", pack=pack.name)
 
 
 def members_of(pack: FileEntry, data: bytes) -> Iterator[tuple[str, bytes]]:

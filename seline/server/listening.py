@@ -5,7 +5,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Generator
 from typing import Final, NamedTuple
 
 from aiohttp import web
@@ -37,36 +37,30 @@ def _identity(path: str) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-async def listen(runner: web.AppRunner, host: str | None, port: int) -> str:
-    """Listen on an address; return its URL. Host None is every address. Raises SettingsError."""
+async def check_address(host: str | None, port: int) -> str | None:
+    """Check that an address is free; return the host to listen on. Raises SettingsError.
 
-    async def start(host: str | None) -> None:
-        await _start(web.TCPSite(runner, host, port))
-
-    await _at(host, port, start)
-    address = next(iter(runner.addresses))
-    return f"http://{_shown_host(host)}:{address[1]}"
-
-
-async def check_address(host: str | None, port: int) -> None:
-    """Check that an address is free, without accepting connections. Raises SettingsError."""
+    Host None is every address; without IPv6 that is every IPv4 address.
+    """
     loop = asyncio.get_running_loop()
-
-    async def bind(host: str | None) -> None:
-        server = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)
-        server.close()
-
-    await _at(host, port, bind)
-
-
-async def _at(host: str | None, port: int, start: Callable[[str | None], Awaitable[None]]) -> None:
-    """Call `start` with the host; for every address without IPv6, with every IPv4 address."""
     try:
-        await start(host)
+        server = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)
     except OSError as error:
         if host is not None or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             raise _cannot_listen(error, host, port) from error
-        await _at("0.0.0.0", port, start)  # noqa: S104  # no IPv6 here
+        return await check_address("0.0.0.0", port)  # noqa: S104  # no IPv6 here
+    server.close()
+    return host
+
+
+async def listen(runner: web.AppRunner, host: str | None, port: int) -> str:
+    """Listen on a checked address; return its URL. Raises SettingsError."""
+    try:
+        await _start(web.TCPSite(runner, host, port))
+    except OSError as error:
+        raise _cannot_listen(error, host, port) from error
+    address = next(iter(runner.addresses))
+    return f"http://{_shown_host(host)}:{address[1]}"
 
 
 async def listen_on_control_socket(runner: web.AppRunner, data_dir: str) -> SocketFile:

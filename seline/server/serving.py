@@ -119,8 +119,9 @@ class Serving:
 
         An address in use raises SettingsError before the volume is touched.
         """
+        host, port = self.settings.bind
         if self._network:
-            await listening.check_address(*self.settings.bind)
+            host = await listening.check_address(host, port)
         self._seline = library.start(
             self.settings,
             lock_wait_s=self._lock_wait_s,
@@ -138,7 +139,7 @@ class Serving:
             await self._runner.setup()
             if self._network:
                 self.alerts.start()
-                self.address = await listening.listen(self._runner, *self.settings.bind)
+                self.address = await listening.listen(self._runner, host, port)
             self._listening.set()
         except BaseException:
             await self.close()
