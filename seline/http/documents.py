@@ -129,7 +129,6 @@ async def unpin_backup(request: web.Request) -> web.StreamResponse:
 
 
 def _shown(backup: Backup) -> dict[str, Json]:
-    """Return a backup as the API shows it."""
     return {
         **members(backup, "name", "document", "taken_at", "size_bytes"),
         "sha256": backup.revision,

@@ -4,7 +4,6 @@ Its documents are parsed one by one and written into a second spool as they will
 commit reads each from there, so neither the upload nor the documents are in memory at once.
 """
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
@@ -29,14 +28,18 @@ def contents_of_upload(upload: Spool, encoding: Encoding) -> dict[str, Content]:
     and VolumeFull where the directory for temporary files is full.
     """
     documents, contents = Spool(), dict[str, Content]()
+    pieces = (upload.read(at, PIECE_BYTES) for at in range(0, upload.size_bytes, PIECE_BYTES))
 
     def take(name: str, value: Json) -> None:
         if name != METADATA_NAME and is_document_name(name):
-            contents[name] = _spooled(content_of(name, value, encoding), documents)
+            content = content_of(name, value, encoding)
+            offset = documents.append(content.data)
+            load = partial(documents.read, offset, content.size_bytes)
+            contents[name] = Content(content.revision, content.size_bytes, None, load)
 
     try:
         rest = read_export(
-            _pieces(upload),
+            pieces,
             take,
             value_length_max=ESCAPED_MAX * encoding.document_bytes_max,
             depth_max=encoding.depth_max,
@@ -56,15 +59,3 @@ def refused_body(error: NotJson) -> InvalidRequest:
         line=error.line,
         column=error.column,
     )
-
-
-def _pieces(spool: Spool) -> Iterator[bytes]:
-    for offset in range(0, spool.size_bytes, PIECE_BYTES):
-        yield spool.read(offset, PIECE_BYTES)
-
-
-def _spooled(content: Content, spool: Spool) -> Content:
-    """Return the content with its bytes in a spool."""
-    offset = spool.append(content.data)
-    load = partial(spool.read, offset, content.size_bytes)
-    return Content(content.revision, content.size_bytes, None, load)

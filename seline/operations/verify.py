@@ -94,8 +94,6 @@ class Verifier:
 
 
 class _Pass:
-    """One pass over everything."""
-
     def __init__(self, managed: ManagedStore, store: DocumentStore) -> None:
         self._managed = managed
         self._store = store

@@ -38,32 +38,26 @@ class Runner:
         self._tasks = tasks
         self._clock = clock
         self._on_ended = on_ended
-        self._records: dict[str, JobRecord] = {}
-        self._running: dict[str, Run] = {}
+        self.records: dict[str, JobRecord] = {}
+        """The record of each job that has run."""
+        self.running: dict[str, Run] = {}
+        """The runs in progress, by job."""
         self._pending: set[asyncio.Task[None]] = set()
         self._ends: Counter[tuple[str, RunOutcome]] = Counter()
         self._closed = False
 
     def restore(self, records: Mapping[str, JobRecord]) -> None:
         """Continue from the records of earlier processes."""
-        self._records = {name: kept for name, kept in records.items() if name in self._tasks}
+        self.records = {name: kept for name, kept in records.items() if name in self._tasks}
 
     def record(self, name: str) -> JobRecord:
         """Return the record of a job. Raises JobNotFound."""
         self._check(name)
-        return self._records.get(name, JobRecord())
-
-    def records(self) -> dict[str, JobRecord]:
-        """Return the record of every job."""
-        return dict(self._records)
-
-    def running(self, name: str) -> Run | None:
-        """Return the run in progress."""
-        return self._running.get(name)
+        return self.records.get(name, JobRecord())
 
     def runs(self, name: str) -> Sequence[Run]:
         """Return a job's runs, newest first, with the one in progress. Raises JobNotFound."""
-        running, ended = self.running(name), self.record(name).runs
+        running, ended = self.running.get(name), self.record(name).runs
         return ended if running is None else (running, *ended)
 
     def ended_by_outcome(self, name: str) -> Mapping[str, int]:
@@ -75,10 +69,10 @@ class Runner:
         self._check(name)
         if self._closed:
             raise StoreClosed("The server is stopping; no job is started any more.")
-        if name in self._running:
-            return self._running[name]
+        if name in self.running:
+            return self.running[name]
         run = Run(id=secrets.token_hex(4), job=name, started_at=self._clock.now())
-        self._running[name] = run
+        self.running[name] = run
         self._spawn(self._run(run), name)
         return run
 
@@ -91,7 +85,7 @@ class Runner:
         )  # fmt: skip
         self._ends[name, RunOutcome.SKIPPED] += 1
         _log.warning("job %s was skipped: %s", name, why)
-        self._records[name] = record = self._records.get(name, JobRecord()).with_run(run)
+        self.records[name] = record = self.records.get(name, JobRecord()).with_run(run)
         if not self._closed:
             self._spawn(self._report(run, record), name)
 
@@ -111,10 +105,10 @@ class Runner:
             outcome, detail = await self._outcome(run)
         except asyncio.CancelledError:  # by `drain` alone: this task has no other owner
             outcome, detail = RunOutcome.STOPPED, "the server stopped before it was done"
-        del self._running[run.job]
+        del self.running[run.job]
         self._ends[run.job, outcome] += 1
         ended = replace(run, ended_at=self._clock.now(), outcome=outcome, detail=detail)
-        self._records[run.job] = record = self.record(run.job).with_run(ended)
+        self.records[run.job] = record = self.record(run.job).with_run(ended)
         await self._report(ended, record)
 
     async def _report(self, run: Run, record: JobRecord) -> None:

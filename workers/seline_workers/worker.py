@@ -120,7 +120,7 @@ class Worker:
 
     def _due(self, name: str) -> None:
         self._timetable.plan(name, self._schedules[name].next_after(self._clock.now()))
-        if self._runner.running(name) is not None:
+        if name in self._runner.running:
             self._runner.skip(name, "the run before it has not ended")
             return
         with contextlib.suppress(SelineError):
@@ -161,7 +161,7 @@ class Worker:
 
     async def _ended(self, run: Run, record: JobRecord) -> None:
         await self._on_run_ended(run, record)
-        await self._records.save(self._runner.records())
+        await self._records.save(dict(self._runner.records))
 
     def _status(self, name: str) -> JobStatus:
         record = self._runner.record(name)
@@ -171,7 +171,7 @@ class Worker:
             schedule=job.schedule,
             enabled=job.enabled,
             next_run=self._timetable.planned(name),
-            running=self._runner.running(name),
+            running=self._runner.running.get(name),
             last=record.runs[0] if record.runs else None,
             last_success=record.last_success,
             ended=self._runner.ended_by_outcome(name),
