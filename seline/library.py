@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from functools import partial
-from types import TracebackType
 from typing import Any, Final, cast
 
 import seline
@@ -73,12 +72,7 @@ class Opening:
         self._seline = await self.open()
         return self._seline
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._seline is not None:
             await self._seline.close()
 

@@ -1,7 +1,5 @@
 """The lessons that a bot has learned, stored in `lessons_learned.json`."""
 
-from collections.abc import Callable
-
 from seline.domain.document import Json
 from seline.domain.lesson import (
     LESSONS_NAME,
@@ -26,7 +24,8 @@ class LessonsLearned:
     ) -> Lesson:
         """Add a lesson, or count the one of this category and problem once more; return it."""
         now = self._data.store.clock.now()
-        value = await self._change(
+        value = await self._data.update_json(
+            LESSONS_NAME,
             lambda document: with_lesson(
                 document,
                 category=category,
@@ -34,7 +33,7 @@ class LessonsLearned:
                 solution=solution,
                 context=context,
                 now=now,
-            )
+            ),
         )
         return next(
             lesson
@@ -60,12 +59,9 @@ class LessonsLearned:
             deleted = rest is not None
             return document if rest is None else rest
 
-        await self._change(without, shrink=True)
+        await self._data.update_json(LESSONS_NAME, without, shrink=True)
         return deleted
 
     async def format_lessons_for_prompt(self, max_lessons: int = 10) -> str:
         """Return the most frequent lessons as lines for a prompt."""
         return format_lessons(await self._data.load_json(LESSONS_NAME), max_lessons=max_lessons)
-
-    async def _change(self, function: Callable[[Json], Json], *, shrink: bool = False) -> Json:
-        return await self._data.update_json(LESSONS_NAME, function, shrink=shrink)

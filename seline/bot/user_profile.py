@@ -1,8 +1,12 @@
 """The user's profile, stored in `user_profile.json`."""
 
+from typing import Final
+
 from seline.domain.document import Json, Revision
-from seline.domain.profile import PROFILE_NAME, get_field, read_profile
+from seline.errors import NotAnObject
 from seline.manager import DataManager
+
+PROFILE_NAME: Final = "user_profile.json"
 
 
 class UserProfile:
@@ -17,12 +21,15 @@ class UserProfile:
         return await self._data.save_json(PROFILE_NAME, profile, backup=True)
 
     async def load(self) -> dict[str, Json]:
-        """Return the profile, `{}` if there is none."""
-        return read_profile(await self._data.load_json(PROFILE_NAME))
+        """Return the profile, `{}` if there is none. Raises NotAnObject for any other value."""
+        profile = await self._data.load_json(PROFILE_NAME)
+        if not isinstance(profile, dict):
+            raise NotAnObject(f"{PROFILE_NAME} is not an object, so it has no fields.")
+        return profile
 
     async def get_field(self, field: str, default: Json = None) -> Json:
-        """Return one field, or `default` if it is not set."""
-        return get_field(await self._data.load_json(PROFILE_NAME), field, default)
+        """Return one field, or `default` if it is not set. A null is a value."""
+        return (await self.load()).get(field, default)
 
     async def update_field(self, field: str, value: Json) -> Revision:
         """Set one field atomically; return the profile's new revision."""

@@ -1,5 +1,6 @@
 """The handlers for single documents and their backups."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
@@ -8,7 +9,7 @@ from aiohttp import web
 from seline.domain.backup import Backup
 from seline.domain.document import BOT, DocumentKey, IfMatch, Json, check_document_name
 from seline.errors import RevisionMismatch
-from seline.http.context import context, data
+from seline.http.context import context, data, operations
 from seline.http.files import send_download, send_spool
 from seline.http.rendering import answer, members
 from seline.http.requests import (
@@ -21,7 +22,7 @@ from seline.http.requests import (
     read_value,
     text_field,
 )
-from seline.operations import downloads
+from seline.operations.spool import spooled
 
 BEYOND_DOCUMENT_BYTES: Final = 1 << 20
 """What a request's body may have beyond the largest document."""
@@ -92,8 +93,7 @@ async def reset_document(request: web.Request) -> web.StreamResponse:
 async def get_raw(request: web.Request) -> web.StreamResponse:
     """Answer the document's bytes on the volume, sound or not."""
     name = request.match_info["name"]
-    spool = await downloads.raw_document(data(request).store, name)
-    return await send_download(request, spool, name)
+    return await send_download(request, operations(request).raw(name), name)
 
 
 async def list_backups(request: web.Request) -> web.StreamResponse:
@@ -105,8 +105,10 @@ async def list_backups(request: web.Request) -> web.StreamResponse:
 async def get_backup(request: web.Request) -> web.StreamResponse:
     """Answer a backup's value."""
     name, backup = request.match_info["name"], request.match_info["backup"]
-    revision, spool = await downloads.sound_backup(data(request).store, name, backup)
-    headers = {"ETag": etag(revision)}
+    content = await operations(request).backup_content(name, backup)
+    headers = {"ETag": etag(content.revision)}
+    spool = await asyncio.to_thread(spooled, content.data)
+    del content  # a slow client occupies no memory
     return await send_spool(request, spool, "application/json; charset=utf-8", headers)
 
 

@@ -6,7 +6,7 @@ owner (`closefd=False`): the spool.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import aclosing, asynccontextmanager, closing
 from typing import Final
 
@@ -15,7 +15,7 @@ from aiohttp import web
 
 from seline.errors import SelineError
 from seline.http.requests import body_pieces
-from seline.operations.spool import Spool, temporary_space
+from seline.operations.spool import Spool, spooled, temporary_space
 
 PIECE_BYTES: Final = 256 << 10
 STALLED_S: Final = 60.0
@@ -45,8 +45,11 @@ async def send_spool(
         return await send(request, response, spool_pieces(spool))
 
 
-async def send_download(request: web.Request, spool: Spool, name: str) -> web.StreamResponse:
-    """Send the bytes of a spool as a file: they may be broken, or no JSON."""
+async def send_download(
+    request: web.Request, reading: Awaitable[bytes], name: str
+) -> web.StreamResponse:
+    """Send bytes as a file, through a spool: a slow client occupies no memory."""
+    spool = await asyncio.to_thread(spooled, await reading)
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return await send_spool(request, spool, "application/octet-stream", headers)
 

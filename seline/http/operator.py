@@ -11,7 +11,6 @@ from seline.http.context import context, data, operations
 from seline.http.files import send_download, spooled_body
 from seline.http.rendering import answer, members
 from seline.http.requests import check_json, flag, read_object, text_field
-from seline.operations import downloads
 
 SMALL_BODY_BYTES: Final = 16 << 10
 EXPORT_BYTES_MAX: Final = 1 << 30
@@ -88,8 +87,7 @@ async def list_quarantine(request: web.Request) -> web.StreamResponse:
 async def get_quarantined(request: web.Request) -> web.StreamResponse:
     """Answer a quarantined file's bytes."""
     item = request.match_info["item"]
-    spool = await downloads.quarantined(operations(request).store, item)
-    return await send_download(request, spool, item)
+    return await send_download(request, operations(request).read_quarantine(item), item)
 
 
 async def status(request: web.Request) -> web.StreamResponse:

@@ -16,7 +16,7 @@ from seline.errors import SelineError, StoreClosed, VolumeBusy
 from seline.manager.encoding import Encoding
 from seline.ports.futures import in_loop, in_turn, refuse_in_turn, wait_for
 from seline.ports.medium import SLOW_S
-from seline.ports.store import Atom, Change, DocumentStore, Outcome
+from seline.ports.store import Change, DocumentStore, Outcome
 from seline.settings import Settings
 
 READ_S: Final = 10.0
@@ -185,7 +185,7 @@ class AwaitedStore:
         """Queue changes that take effect all or none. Raises NestedEdit from inside a turn."""
         refuse_in_turn()
         assert self.opened is not None
-        return self.opened.submit(Atom(tuple(changes)))
+        return self.opened.submit(tuple(changes))
 
     # incidents
 

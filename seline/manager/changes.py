@@ -107,14 +107,14 @@ def update_field(
 
 
 def update(
-    function: Callable[[Json | None], Json], encoding: Encoding, *, guard: Guard | None = None
+    function: Callable[[Json], Json], encoding: Encoding, *, guard: Guard | None = None
 ) -> Decide:
-    """Apply a pure function to the value (None if there is no document)."""
+    """Apply a pure function to the value (`{}` if there is no document)."""
 
     def decide(current: Current) -> Decision:
         before = current.sound()
         with turn():
-            value = function(None if before is None else decode(before.data))
+            value = function({} if before is None else decode(before.data))
         return _guarded(current, Put(content=encoding.content(value)), guard)
 
     return decide

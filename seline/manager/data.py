@@ -140,9 +140,7 @@ class DataManager:
         """
         key = _key(name)
         decide = changes.update(
-            lambda value: function({} if value is None else value),
-            self.store.encoding,
-            guard=self.store.guard(key, shrink=shrink),
+            function, self.store.encoding, guard=self.store.guard(key, shrink=shrink)
         )
         outcome = await self.store.change(key, decide)
         assert outcome.content is not None

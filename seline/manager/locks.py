@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final, TypeVar
 
 from seline.clock import Clock, instant_text
@@ -120,12 +119,13 @@ class DocumentLocks:
                 if not lock.active:
                     raise _lost(lock)
             future = start()
-        for lock in locks:
-            future.add_done_callback(partial(self._ended, lock))
-        return future
 
-    def _ended(self, lock: DocumentLock, _future: Future[Any]) -> None:
-        self.release(lock)
+        def ended(_: Future[T]) -> None:
+            for lock in locks:
+                self.release(lock)
+
+        future.add_done_callback(ended)
+        return future
 
     def _refuse_nested(self, name: str) -> None:
         refuse_in_turn()

@@ -34,7 +34,7 @@ from seline.errors import (
 from seline.manager.awaited_store import AwaitedStore
 from seline.manager.changes import look
 from seline.ports.futures import refuse_in_turn, turn, wait_for
-from seline.ports.store import Atom, Change, Current, Decision, DocumentStore, Outcome, Put
+from seline.ports.store import Change, Current, Decision, DocumentStore, Outcome, Put
 
 _POLICY: Final = RetentionPolicy(keep_newest=3)
 _SHOWN_BY_HEALTH: Final = (StoreClosed, VolumeFailed, VolumeNotMounted, VolumeReadOnly)
@@ -229,4 +229,4 @@ class State(Generic[T]):
 
 def _run(store: DocumentStore, change: Change) -> Outcome:
     refuse_in_turn()
-    return store.submit(Atom((change,))).result()[0]
+    return store.submit((change,)).result()[0]

@@ -6,12 +6,12 @@ from functools import partial
 from typing import Final
 
 from seline.domain.backup import Backup
-from seline.domain.document import BOT, DocumentKey, Json, check_document_name
+from seline.domain.document import BOT, Content, DocumentKey, Json, check_document_name
 from seline.domain.readable_export import ImportMode, ImportReport
 from seline.domain.report import Pruned, VerifyReport
 from seline.domain.usage import Usage
 from seline.errors import VolumeBusy
-from seline.manager.backups import every_backup
+from seline.manager.backups import backup_content, every_backup
 from seline.manager.managed_store import ManagedStore
 from seline.manager.transfer import import_contents
 from seline.operations.checks import Facts
@@ -87,6 +87,12 @@ class Operations:
         key = DocumentKey(BOT, check_document_name(name))
         store = await self.store.open()
         return await self.store.reading(lambda: store.medium.raw(key))
+
+    async def backup_content(self, name: str, backup: str) -> Content:
+        """Return a backup's bytes. Raises BackupNotFound, also for one that is not sound."""
+        key = DocumentKey(BOT, check_document_name(name))
+        store = await self.store.open()
+        return await self.store.reading(lambda: backup_content(store, key, backup))
 
     async def quarantine(self) -> list[QuarantineItem]:
         """List the quarantined files, newest first."""

@@ -114,10 +114,8 @@ class Change(msgspec.Struct, frozen=True):
     size_hint: int = 0
 
 
-class Atom(msgspec.Struct, frozen=True):
-    """Changes of which all take effect or none (V5)."""
-
-    changes: tuple[Change, ...]
+Atom: TypeAlias = tuple[Change, ...]
+"""Changes of which all take effect or none (V5)."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

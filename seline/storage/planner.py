@@ -184,7 +184,7 @@ def _take(
     """Plan an atom's changes; None if those before it must be published first."""
     trial: dict[DocumentKey, _Draft] = {}
     steps: list[Step] = []
-    changes = deque(atom.changes)
+    changes = deque(atom)
     while changes:
         change = changes.popleft()
         key = change.key

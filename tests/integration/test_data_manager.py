@@ -619,6 +619,24 @@ async def test_a_blank_save_in_a_batch_still_pins_the_content_before_it(seline: 
     assert await seline.data.read_backup(PROFILE, pinned[0].name) == LONG
 
 
+async def test_a_profile_field_has_its_default_only_if_it_is_not_set(seline: Seline) -> None:
+    await seline.profile.save({"userName": "Alex", "birthDate": None})
+
+    assert await seline.profile.get_field("userName") == "Alex"
+    assert await seline.profile.get_field("birthDate", "unknown") is None
+    assert await seline.profile.get_field("location", "Paris") == "Paris"
+
+
+@pytest.mark.parametrize("value", [[], "text", 1, None])
+async def test_a_profile_that_is_not_an_object_is_refused(seline: Seline, value: object) -> None:
+    await seline.data.save_json(PROFILE, value)
+
+    with pytest.raises(NotAnObject):
+        await seline.profile.load()
+    with pytest.raises(NotAnObject):
+        await seline.profile.get_field("userName")
+
+
 async def test_shrink_clear_and_restore_pin_nothing(seline: Seline) -> None:
     await seline.profile.save(dict(LONG))
     await seline.profile.clear()

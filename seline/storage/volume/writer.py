@@ -75,7 +75,7 @@ class Writer:
 
     def submit(self, atom: Atom) -> Future[Answer]:
         """Queue an atom. Raises VolumeBusy if the queue is full, StoreClosed after `close`."""
-        pending = Pending(atom, sum(change.size_hint for change in atom.changes))
+        pending = Pending(atom, sum(change.size_hint for change in atom))
         with self._wake:
             self._check_open()
             if (
