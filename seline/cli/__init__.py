@@ -6,35 +6,31 @@ from typing import Final
 from seline.cli import (
     alerts,
     backups,
-    config,
     damage,
     demo,
     documents,
     exports,
     imports,
     jobs,
-    serve,
-    status,
+    server,
     terminal,
     tokens,
 )
-from seline.cli.group import front
+from seline.cli.verbs import front
 
 __all__ = ["VERB_MODULES", "main"]
 
 VERB_MODULES: Final = (
-    serve,
-    status,
-    tokens,
-    config,
-    documents,
+    alerts,
     backups,
     damage,
     demo,
+    documents,
     exports,
     imports,
     jobs,
-    alerts,
+    server,
+    tokens,
 )
 """Each module adds its verbs to the group when it is imported."""
 

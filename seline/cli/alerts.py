@@ -1,35 +1,25 @@
 """The verb alerts: list the alerts and their sinks, or send a test alert."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from seline.cli import terminal
 from seline.cli.errors import Exit
-from seline.cli.group import front
-from seline.cli.verbs import GlobalOptions, api_verb
-
-if TYPE_CHECKING:
-    from seline.client import Api
+from seline.cli.verbs import Api, GlobalOptions, api_verb
 
 
-@api_verb(
-    front,
-    "alerts",
-    section="Everything at once",
-    examples="""
-    seline alerts
-    seline alerts test
-    seline alerts --json
-    """,
-)
+@api_verb("alerts")
 @click.argument("action", required=False, type=click.Choice(["test"]))
 async def alerts(api: Api, options: GlobalOptions, action: str | None) -> Exit:
     """List the alerts and the sinks that receive them; `test` sends a test alert to every sink.
 
     `alerts.sinks` sets the sinks. A test exits 1 if a sink did not receive it.
+
+    Examples:
+      seline alerts
+      seline alerts test
+      seline alerts --json
     """
     if action == "test":
         return await _test(api, options)

@@ -1,35 +1,24 @@
 """The verbs for backups: backups, pin, unpin, restore, prune."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
 import click
 
 from seline.cli import terminal
-from seline.cli.group import front
-from seline.cli.verbs import GlobalOptions, api_verb, carry_out, dry_run_option, yes_option
+from seline.cli.verbs import Api, GlobalOptions, api_verb, carry_out, dry_run_option, yes_option
 from seline.domain.plural import counted
 
-if TYPE_CHECKING:
-    from seline.client import Api
 
-SECTION: Final = "Backups"
-
-
-@api_verb(
-    front,
-    "backups",
-    section=SECTION,
-    examples="""
-    seline backups user_profile.json
-    seline backups user_profile.json --json
-    seline load user_profile.json --backup user_profile_20250106_143022.json
-    """,
-)
+@api_verb("backups")
 @click.argument("name")
 async def backups(api: Api, options: GlobalOptions, name: str) -> None:
-    """List a document's backups, newest first, and why each is kept."""
+    """List a document's backups, newest first, and why each is kept.
+
+    Examples:
+      seline backups user_profile.json
+      seline backups user_profile.json --json
+      seline load user_profile.json --backup user_profile_20250106_143022.json
+    """
     listed = await api.get("/documents/{}/backups", name)
     rows = [
         (
@@ -51,38 +40,32 @@ async def backups(api: Api, options: GlobalOptions, name: str) -> None:
     )
 
 
-@api_verb(
-    front,
-    "pin",
-    section=SECTION,
-    examples="""
-    seline pin user_profile.json user_profile_20250106_143022.json
-    seline pin user_profile.json user_profile_20250106_143022.json --because "before the move"
-    """,
-)
+@api_verb("pin")
 @click.argument("name")
 @click.argument("backup")
 @click.option("--because", metavar="TEXT", help="Why it is kept, shown in the list.")
 async def pin(
     api: Api, options: GlobalOptions, name: str, backup: str, because: str | None
 ) -> None:
-    """Keep a backup until it is unpinned; rotation leaves it out."""
+    """Keep a backup until it is unpinned; rotation leaves it out.
+
+    Examples:
+      seline pin user_profile.json user_profile_20250106_143022.json
+      seline pin user_profile.json user_profile_20250106_143022.json --because "before the move"
+    """
     await _pin(api, options, "PUT", name, backup, {"because": because} if because else None)
     terminal.notice(f"{backup} is kept until `seline unpin {name} {backup}`.")
 
 
-@api_verb(
-    front,
-    "unpin",
-    section=SECTION,
-    examples="""
-    seline unpin user_profile.json user_profile_20250106_143022.json
-    """,
-)
+@api_verb("unpin")
 @click.argument("name")
 @click.argument("backup")
 async def unpin(api: Api, options: GlobalOptions, name: str, backup: str) -> None:
-    """Let rotation remove a pinned backup when it is due."""
+    """Let rotation remove a pinned backup when it is due.
+
+    Examples:
+      seline unpin user_profile.json user_profile_20250106_143022.json
+    """
     await _pin(api, options, "DELETE", name, backup)
     terminal.notice(f"{backup} is rotated like any other backup.")
 
@@ -100,16 +83,7 @@ async def _pin(
         terminal.out_json(pinned)
 
 
-@api_verb(
-    front,
-    "restore",
-    section=SECTION,
-    examples="""
-    seline restore user_profile.json --dry-run
-    seline restore user_profile.json
-    seline restore user_profile.json user_profile_20250106_143022.json --yes
-    """,
-)
+@api_verb("restore")
 @click.argument("name")
 @click.argument("backup", required=False)
 @click.option("--backup", "named", metavar="BACKUP", help="The same as BACKUP.")
@@ -127,6 +101,11 @@ async def restore(
     """Go back to a backup; the current content becomes a backup itself.
 
     Without BACKUP it is the newest sound one that differs from the current content.
+
+    Examples:
+      seline restore user_profile.json --dry-run
+      seline restore user_profile.json
+      seline restore user_profile.json user_profile_20250106_143022.json --yes
     """
     if backup and named and backup != named:
         raise click.UsageError(f"{backup} and --backup {named} name two backups: give one.")
@@ -158,21 +137,17 @@ def _restore_plan(preview: dict[str, Any]) -> str:
     return f"{name} would go back to {backup} (taken {taken_at}); {current[preview['kept_in']]}"
 
 
-@api_verb(
-    front,
-    "prune",
-    section=SECTION,
-    examples="""
-    seline prune --dry-run
-    seline prune --yes
-    """,
-)
+@api_verb("prune")
 @dry_run_option
 @yes_option
 async def prune(api: Api, options: GlobalOptions, dry_run: bool, yes: bool) -> None:
     """Discard the backups that the retention policy no longer keeps.
 
     The newest sound backup of each document is always kept.
+
+    Examples:
+      seline prune --dry-run
+      seline prune --yes
     """
 
     def show(preview: dict[str, Any]) -> str:

@@ -1,38 +1,26 @@
 """The verbs for damage: verify, quarantine, reset."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
 import click
 
 from seline.cli import terminal
 from seline.cli.errors import Exit
-from seline.cli.group import front
-from seline.cli.verbs import GlobalOptions, api_verb, carry_out, dry_run_option, yes_option
+from seline.cli.verbs import Api, GlobalOptions, api_verb, carry_out, dry_run_option, yes_option
 from seline.domain.plural import counted
 
-if TYPE_CHECKING:
-    from seline.client import Api
 
-SECTION: Final = "Damage"
-
-
-@api_verb(
-    front,
-    "verify",
-    section=SECTION,
-    examples="""
-    seline verify
-    seline verify --json
-    seline verify --sums > sums.txt && (cd data && sha256sum --check ../sums.txt)
-    """,
-)
+@api_verb("verify")
 @click.option("--sums", is_flag=True, help="Print `sha256sum` lines of what is sound.")
 async def verify(api: Api, options: GlobalOptions, sums: bool) -> Exit:
     """Read every document and backup from the disk and compare it with its checksum.
 
     A broken document is recovered if a sound content exists. Exits 3 if anything was damaged.
+
+    Examples:
+      seline verify
+      seline verify --json
+      seline verify --sums > sums.txt && (cd data && sha256sum --check ../sums.txt)
     """
     with terminal.busy("Reading every document and backup"):
         report = await api.request("POST", "/verify")
@@ -44,18 +32,15 @@ async def verify(api: Api, options: GlobalOptions, sums: bool) -> Exit:
     return Exit.DAMAGE if report["damage"] else Exit.DONE
 
 
-@api_verb(
-    front,
-    "quarantine",
-    section=SECTION,
-    examples="""
-    seline quarantine
-    seline quarantine user_profile_20250106_143022.json > broken.json
-    """,
-)
+@api_verb("quarantine")
 @click.argument("item", required=False)
 async def quarantine(api: Api, options: GlobalOptions, item: str | None) -> None:
-    """List the quarantined items, or print one item's bytes unchanged."""
+    """List the quarantined items, or print one item's bytes unchanged.
+
+    Examples:
+      seline quarantine
+      seline quarantine user_profile_20250106_143022.json > broken.json
+    """
     if item is not None:
         terminal.out_bytes(await api.read("/quarantine/{}", item))
         return
@@ -73,15 +58,7 @@ async def quarantine(api: Api, options: GlobalOptions, item: str | None) -> None
     )
 
 
-@api_verb(
-    front,
-    "reset",
-    section=SECTION,
-    examples="""
-    seline reset user_profile.json --dry-run
-    seline reset user_profile.json
-    """,
-)
+@api_verb("reset")
 @click.argument("name")
 @dry_run_option
 @yes_option
@@ -89,6 +66,10 @@ async def reset(api: Api, options: GlobalOptions, name: str, dry_run: bool, yes:
     """Give up a broken document that has no sound backup; its bytes stay in quarantine.
 
     Then the name is free, and the bot starts with an empty document.
+
+    Examples:
+      seline reset user_profile.json --dry-run
+      seline reset user_profile.json
     """
     plan = (
         f"{name} would be given up: its broken bytes would be kept in quarantine/, and the name "

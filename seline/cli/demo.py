@@ -8,28 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from seline.cli import terminal
-from seline.cli.group import front
-from seline.cli.verbs import GlobalOptions, connected, local_verb, run_async, settings_of
+from seline.cli.verbs import Api, GlobalOptions, connected, local_verb, run_async, settings_of
 
 if TYPE_CHECKING:
     from seline.bit_flip import Flip
-    from seline.client import Api
 
 NAME: Final = "user_profile.json"
 _FIRST: Final = {"userName": "Alex", "location": "Paris"}
 _SECOND: Final = {"userName": "Alex", "location": "Lyon"}
 
 
-@local_verb(
-    front,
-    "demo",
-    section="Damage",
-    examples="""
-    seline demo
-    seline demo --flip user_profile.json --dry-run
-    seline demo --flip user_profile.json
-    """,
-)
+@local_verb("demo")
 @click.option("--flip", metavar="NAME", help="Flip one bit of this real document.")
 @click.option("--dry-run", is_flag=True, help="With --flip: only show which bit it would be.")
 def demo(options: GlobalOptions, flip: str | None, dry_run: bool) -> None:
@@ -37,6 +26,11 @@ def demo(options: GlobalOptions, flip: str | None, dry_run: bool) -> None:
 
     --flip NAME flips one bit of a real document in its file, as a bad disk does; the next read or
     verify finds it. A copy of the sound bytes is kept.
+
+    Examples:
+      seline demo
+      seline demo --flip user_profile.json --dry-run
+      seline demo --flip user_profile.json
     """
     import tempfile
 

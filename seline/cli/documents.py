@@ -1,19 +1,17 @@
 """The verbs for documents: save, load, delete, documents."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
 from seline.cli import terminal
 from seline.cli.errors import Exit
-from seline.cli.group import front
 from seline.cli.verbs import (
+    Api,
     GlobalOptions,
     api_verb,
     carry_out,
@@ -24,25 +22,11 @@ from seline.cli.verbs import (
 )
 from seline.errors import InvalidRequest
 
-if TYPE_CHECKING:
-    from seline.client import Api
-
-SECTION: Final = "Documents"
 _ABSENT: Final = "absent"
 _REVISION: Final = re.compile(r"[0-9a-f]{64}")
 
 
-@local_verb(
-    front,
-    "save",
-    section=SECTION,
-    examples="""
-    seline save user_profile.json profile.json
-    echo '{"userName": "Alex"}' | seline save user_profile.json
-    seline save user_profile.json new.json --if-match "$REVISION"
-    seline save user_profile.json new.json --if-match absent
-    """,
-)
+@local_verb("save")
 @click.argument("name")
 @click.argument("file", default="-", type=click.Path(allow_dash=True))
 @click.option("--no-backup", is_flag=True, help="Make no backup of the previous content.")
@@ -57,6 +41,12 @@ def save(
     """Save a document from a file, or from stdin.
 
     Prints the revision (the SHA-256 of the stored bytes) once the document is durable.
+
+    Examples:
+      seline save user_profile.json profile.json
+      echo '{"userName": "Alex"}' | seline save user_profile.json
+      seline save user_profile.json new.json --if-match "$REVISION"
+      seline save user_profile.json new.json --if-match absent
     """
     from seline.domain.document import check_document_name
 
@@ -79,22 +69,18 @@ def save(
         return with_api(options, put, create=True)
 
 
-@api_verb(
-    front,
-    "load",
-    section=SECTION,
-    examples="""
-    seline load user_profile.json
-    seline load user_profile.json | jq .userName
-    seline load user_profile.json --backup user_profile_20250106_143022.json
-    """,
-)
+@api_verb("load")
 @click.argument("name")
 @click.option("--backup", metavar="BACKUP", help="Print this backup instead of the document.")
 async def load(api: Api, options: GlobalOptions, name: str, backup: str | None) -> None:
     """Print a document's value, or one of its backups.
 
     A broken document is recovered first; `seline status` shows the recovery.
+
+    Examples:
+      seline load user_profile.json
+      seline load user_profile.json | jq .userName
+      seline load user_profile.json --backup user_profile_20250106_143022.json
     """
     del options  # a document is JSON already
     if backup is None:
@@ -104,17 +90,14 @@ async def load(api: Api, options: GlobalOptions, name: str, backup: str | None) 
     terminal.out_bytes(data)
 
 
-@api_verb(
-    front,
-    "documents",
-    section=SECTION,
-    examples="""
-    seline documents
-    seline documents --json | jq -r '.documents[].name'
-    """,
-)
+@api_verb("documents")
 async def documents(api: Api, options: GlobalOptions) -> None:
-    """List the documents: size, age, state, number of backups."""
+    """List the documents: size, age, state, number of backups.
+
+    Examples:
+      seline documents
+      seline documents --json | jq -r '.documents[].name'
+    """
     listed = await api.get("/documents")
     rows = [
         (
@@ -135,16 +118,7 @@ async def documents(api: Api, options: GlobalOptions) -> None:
     )
 
 
-@api_verb(
-    front,
-    "delete",
-    section=SECTION,
-    examples="""
-    seline delete old.json --dry-run
-    seline delete old.json
-    seline delete chat_4711.json --purge --yes
-    """,
-)
+@api_verb("delete")
 @click.argument("name")
 @click.option("--purge", is_flag=True, help="Erase its backups and quarantined bytes as well.")
 @dry_run_option
@@ -155,6 +129,11 @@ async def delete(
     """Delete a document; its content stays as its newest backup.
 
     --purge also erases every backup and quarantined item of it, which cannot be undone.
+
+    Examples:
+      seline delete old.json --dry-run
+      seline delete old.json
+      seline delete chat_4711.json --purge --yes
     """
     purging = {"purge": "true"} if purge else {}
     deleted = await carry_out(

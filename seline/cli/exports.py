@@ -3,43 +3,26 @@
 A file gets its name only once all its bytes are on the disk.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
 from seline.cli import terminal
 from seline.cli.errors import Exit
-from seline.cli.group import front
-from seline.cli.verbs import GlobalOptions, api_verb
+from seline.cli.verbs import Api, GlobalOptions, api_verb
 from seline.domain.plural import counted
 from seline.errors import DocumentUnrecoverable
-
-if TYPE_CHECKING:
-    from seline.client import Api
 
 _TAIL_BYTES: Final = 1 << 16
 _UNRECOVERABLE: Final = re.compile(rb'"unrecoverable"\s*:\s*(\[[^\]]*\])\s*\}\s*\}\s*\Z')
 
 
-@api_verb(
-    front,
-    "export",
-    section="Everything at once",
-    examples="""
-    seline export seline_backup.json
-    seline export > seline_backup.json
-    seline export | gzip > seline_backup.json.gz
-    seline export backup.json --force --url https://bot.example.org
-    seline export /mnt/nas/seline
-    """,
-)
+@api_verb("export")
 @click.argument("file", default="-", type=click.Path(allow_dash=True))
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 async def export(api: Api, options: GlobalOptions, file: str, force: bool) -> Exit:
@@ -48,6 +31,13 @@ async def export(api: Api, options: GlobalOptions, file: str, force: bool) -> Ex
     A directory (or a name without an ending like .json) gets a dated folder of verified packs
     instead, with the backups in it. `seline import` reads both. Exits 3 if a broken document is
     not in the export.
+
+    Examples:
+      seline export seline_backup.json
+      seline export > seline_backup.json
+      seline export | gzip > seline_backup.json.gz
+      seline export backup.json --force --url https://bot.example.org
+      seline export /mnt/nas/seline
     """
     del options  # an export is JSON already
     if _is_folder(file):

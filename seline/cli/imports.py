@@ -16,8 +16,8 @@ import click
 from seline.cli import terminal
 from seline.cli.documents import name_source, read_source
 from seline.cli.errors import Exit
-from seline.cli.group import front
 from seline.cli.verbs import (
+    Api,
     GlobalOptions,
     carry_out,
     dry_run_option,
@@ -29,27 +29,13 @@ from seline.domain.plural import counted
 from seline.errors import ExportDamaged, ImportRefused
 
 if TYPE_CHECKING:
-    from seline.client import Api
     from seline.domain.manifest import Manifest
     from seline.folders.legacy import LegacyFile
 
 _NAMES_SHOWN_MAX: Final = 20
 
 
-@local_verb(
-    front,
-    "import",
-    section="Everything at once",
-    examples="""
-    seline import seline_backup.json --dry-run
-    seline import seline_backup.json
-    seline import ./old-data/
-    seline import /mnt/nas/seline
-    seline import /mnt/nas/seline/seline-20250106T143022Z
-    gunzip < seline_backup.json.gz | seline import - --yes
-    seline import seline_backup.json --mode replace
-    """,
-)
+@local_verb("import")
 @click.argument("source", type=click.Path(allow_dash=True))
 @click.option(
     "--mode",
@@ -69,6 +55,15 @@ def import_source(
     SOURCE is a file or a folder that `seline export` wrote (the newest one, if it holds several),
     `-` for stdin, or a folder of .json files. A dated folder's documents are imported; its backups
     can be read by hand.
+
+    Examples:
+      seline import seline_backup.json --dry-run
+      seline import seline_backup.json
+      seline import ./old-data/
+      seline import /mnt/nas/seline
+      seline import /mnt/nas/seline/seline-20250106T143022Z
+      gunzip < seline_backup.json.gz | seline import - --yes
+      seline import seline_backup.json --mode replace
     """
     body, left_out = _read(source, skip_broken=skip_broken)
     with name_source(source, body):

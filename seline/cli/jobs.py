@@ -1,33 +1,18 @@
 """The verb jobs: list the jobs, run one now, list its runs."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
 from seline.cli import terminal
 from seline.cli.errors import Exit
-from seline.cli.group import front
-from seline.cli.verbs import GlobalOptions, api_verb
-
-if TYPE_CHECKING:
-    from seline.client import Api
+from seline.cli.verbs import Api, GlobalOptions, api_verb
 
 POLL_S: Final = 0.2
 _INTEGRITY: Final = "integrity"
 
 
-@api_verb(
-    front,
-    "jobs",
-    section="Everything at once",
-    examples="""
-    seline jobs
-    seline jobs run integrity
-    seline jobs runs export --json
-    """,
-)
+@api_verb("jobs")
 @click.argument("action", required=False, type=click.Choice(["run", "runs"]))
 @click.argument("name", required=False)
 async def jobs(api: Api, options: GlobalOptions, action: str | None, name: str | None) -> Exit:
@@ -35,6 +20,11 @@ async def jobs(api: Api, options: GlobalOptions, action: str | None, name: str |
 
     `run` waits for the job's end. It exits 1 if the job failed, 3 if `integrity` finds a document
     that is broken beyond recovery.
+
+    Examples:
+      seline jobs
+      seline jobs run integrity
+      seline jobs runs export --json
     """
     if action is None:
         _show(options, await api.get("/jobs"))

@@ -32,8 +32,8 @@ def escape_unencodable() -> None:
 
 
 def out(text: str = "") -> None:
-    """Print one line of data."""
-    print(text)
+    """Print one line of data, which a pipe's reader sees at once."""
+    print(text, flush=True)
 
 
 def out_bytes(data: bytes) -> None:
@@ -165,8 +165,3 @@ def size_text(size_bytes: float) -> str:
             return f"{size_bytes:.0f} {unit}" if unit == _UNITS[0] else f"{size_bytes:.1f} {unit}"
         size_bytes /= KIB
     raise AssertionError("the last unit takes every size")
-
-
-def flush() -> None:
-    """Flush stdout, so that a pipe's reader sees the output now."""
-    sys.stdout.flush()

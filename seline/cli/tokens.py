@@ -1,31 +1,25 @@
 """The verbs token create, list, revoke. They work only on the data directory's machine."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
 from seline.cli import terminal
-from seline.cli.group import front
 from seline.cli.verbs import (
+    Api,
     GlobalOptions,
-    Verbs,
     WholeNumber,
     api_verb,
     carry_out,
     dry_run_option,
-    in_section,
+    front,
     yes_option,
 )
-
-if TYPE_CHECKING:
-    from seline.client import Api
 
 EXPIRY_DAYS_MAX: Final = 36_500
 
 
-@front.group("token", cls=Verbs)
+@front.group("token")
 def token() -> None:
     """Create, list and revoke the tokens of the admin API.
 
@@ -33,19 +27,7 @@ def token() -> None:
     """
 
 
-in_section(token, "Server")
-
-
-@api_verb(
-    token,
-    "create",
-    create=True,
-    examples="""
-    seline token create
-    seline token create --scope read --label dashboard --expires-days 90
-    TOKEN=$(seline token create)
-    """,
-)
+@api_verb("create", group=token, create=True)
 @click.option(
     "--scope",
     type=click.Choice(["read", "admin"]),
@@ -63,7 +45,13 @@ in_section(token, "Server")
 async def create(
     api: Api, options: GlobalOptions, scope: str, label: str, expires_days: int | None
 ) -> None:
-    """Create a token and print it once: the store keeps only its hash."""
+    """Create a token and print it once: the store keeps only its hash.
+
+    Examples:
+      seline token create
+      seline token create --scope read --label dashboard --expires-days 90
+      TOKEN=$(seline token create)
+    """
     body: dict[str, str] = {"scope": scope, "label": label}
     if expires_days is not None:
         body["expires_at"] = _in_days(expires_days)
@@ -78,16 +66,14 @@ async def create(
     terminal.notice("Send it as `Authorization: Bearer …`, or set SELINE_TOKEN for `seline --url`.")
 
 
-@api_verb(
-    token,
-    "list",
-    examples="""
-    seline token list
-    seline token list --json
-    """,
-)
+@api_verb("list", group=token)
 async def list_tokens(api: Api, options: GlobalOptions) -> None:
-    """List the tokens, without their secrets."""
+    """List the tokens, without their secrets.
+
+    Examples:
+      seline token list
+      seline token list --json
+    """
     listed = await api.get("/tokens")
     rows = [
         (
@@ -108,21 +94,19 @@ async def list_tokens(api: Api, options: GlobalOptions) -> None:
     )
 
 
-@api_verb(
-    token,
-    "revoke",
-    examples="""
-    seline token revoke 1a2b3c4d
-    seline token revoke 1a2b3c4d --yes
-    """,
-)
+@api_verb("revoke", group=token)
 @click.argument("identifier", metavar="ID")
 @dry_run_option
 @yes_option
 async def revoke(
     api: Api, options: GlobalOptions, identifier: str, dry_run: bool, yes: bool
 ) -> None:
-    """Revoke a token: the server refuses it from then on."""
+    """Revoke a token: the server refuses it from then on.
+
+    Examples:
+      seline token revoke 1a2b3c4d
+      seline token revoke 1a2b3c4d --yes
+    """
     plan = f"Token {identifier} would be revoked: the server would refuse every request with it."
     done = await carry_out(
         options,

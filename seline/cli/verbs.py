@@ -1,13 +1,12 @@
-"""Define verbs: sections of `--help`, options of every verb, errors and exit codes.
+"""Define verbs: `seline --help`, options of every verb, errors and exit codes.
 
 `@api_verb` gives an async function the admin API; `@local_verb` runs a function without it. Modules
 that import slowly are imported inside a verb, so that `seline --help` is quick.
 """
 
-from __future__ import annotations
-
 import functools
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
@@ -18,11 +17,44 @@ from seline.cli import terminal
 from seline.cli.errors import Exit, exit_on_error
 
 if TYPE_CHECKING:
-    from seline.client import Api
+    from seline import client
     from seline.settings import Settings
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "Server": ("config", "serve", "status", "token"),
+    "Documents": ("save", "load", "documents", "delete"),
+    "Backups": ("backups", "pin", "unpin", "restore", "prune"),
+    "Damage": ("verify", "quarantine", "reset", "demo"),
+    "Everything at once": ("alerts", "export", "import", "jobs"),
+}
+"""The verbs of each section of `seline --help`."""
+
+_EPILOG: Final = """\b
+First steps:
+  seline serve                        run the server on ./data
+  seline save profile.json FILE       store a document (or pipe it in)
+  seline status                       show the health
+  seline demo                         watch a flipped bit being found and recovered
+
+\b
+The store is, in this order: the server at --url or SELINE_URL (with SELINE_TOKEN); the process that
+holds the data directory; the data directory itself, if no process holds it.
+
+\b
+Exit codes: 0 done, 1 failed, 2 usage or settings, 3 damage found, 4 not found, 5 refused, 6 full,
+7 locked or not mounted, 8 not allowed, 130 interrupted.
+
+\b
+Completion in your shell:
+  bash: eval "$(_SELINE_COMPLETE=bash_source seline)"
+  zsh:  eval "$(_SELINE_COMPLETE=zsh_source seline)"
+  fish: _SELINE_COMPLETE=fish_source seline | source
+"""
+_EXAMPLES: Final = "\n\nExamples:\n"
+_SHORT_HELP_CHARACTERS_MAX: Final = 90
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +67,8 @@ class GlobalOptions:
     json: bool = False
 
 
-ApiVerb: TypeAlias = (
-    "Callable[Concatenate[Api, GlobalOptions, P], Coroutine[Any, Any, Exit | None]]"
-)
+Api: TypeAlias = "client.Api"
+ApiVerb: TypeAlias = Callable[Concatenate[Api, GlobalOptions, P], Coroutine[Any, Any, Exit | None]]
 LocalVerb: TypeAlias = Callable[Concatenate[GlobalOptions, P], Exit | None]
 
 
@@ -51,16 +82,10 @@ class WholeNumber(click.IntRange):
             self.fail(f"{value!r} is not a whole number from {self.min} to {self.max}.", param, ctx)
 
 
-SECTIONS: Final = ("Server", "Documents", "Backups", "Damage", "Everything at once", "Commands")
-_SECTION: Final = "seline_section"
-_SHORT_HELP_CHARACTERS_MAX: Final = 90
-
-
 class Verbs(click.Group):
-    """A group that lists its verbs by section, in the order of their definition."""
+    """A group that suggests the nearest verb; the front page lists the verbs by section."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
-        return list(self.commands)
+    group_class = type
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -74,27 +99,16 @@ class Verbs(click.Group):
             ctx.fail(f"There is no verb {args[0]!r}.{suggestion}")
         return super().resolve_command(ctx, args)
 
-    def format_commands(
-        self,
-        ctx: click.Context,  # noqa: ARG002  # click's signature
-        formatter: click.HelpFormatter,
-    ) -> None:
-        for section in SECTIONS:
-            rows = [
-                (name, command.get_short_help_str(_SHORT_HELP_CHARACTERS_MAX))
-                for name, command in self.commands.items()
-                if getattr(command, _SECTION, "Commands") == section
-            ]
-            if rows:
-                with formatter.section(section):
-                    formatter.write_dl(rows)
-
-
-def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of every verb, which may come before or after the verb's name."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections = SECTIONS if ctx.parent is None else {"Commands": tuple(self.commands)}
+        for section, names in sections.items():
+            with formatter.section(section):
+                formatter.write_dl(
+                    [
+                        (name, self.commands[name].get_short_help_str(_SHORT_HELP_CHARACTERS_MAX))
+                        for name in names
+                    ]
+                )
 
 
 def _store(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
@@ -116,13 +130,49 @@ _OPTIONS: Final = (
     _option("--config", metavar="FILE", help="The settings file (else ./config/seline.toml)."),
     _option("--json", is_flag=True, help="Print JSON, the same objects as over HTTP."),
 )
+"""They may come before or after the verb's name."""
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do it without asking.")
 
 
+def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    return functools.reduce(lambda made, option: option(made), reversed(_OPTIONS), command)
+
+
+def _show_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        import seline
+
+        click.echo(f"seline {seline.__version__}")
+        ctx.exit()
+
+
+@click.group(
+    "seline",
+    cls=Verbs,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version.",
+)
+@_with_options
+def front() -> None:
+    """Keep a bot's JSON documents on one small volume.
+
+    A saved document survives crashes and power cuts, a broken one is found and recovered, and you
+    can see, restore and export everything.
+    """
+
+
 def api_verb(
-    group: click.Group, name: str, *, section: str = "Commands", examples: str, create: bool = False
+    name: str, *, group: click.Group = front, create: bool = False
 ) -> Callable[[ApiVerb[P]], Callable[P, None]]:
     """Make a verb of an async function that calls the admin API.
 
@@ -134,15 +184,18 @@ def api_verb(
             return with_api(options, lambda api: work(api, options, *args, **kwargs), create=create)
 
         functools.update_wrapper(run, work)
-        return local_verb(group, name, section=section, examples=examples)(run)
+        return local_verb(name, group=group)(run)
 
     return decorate
 
 
 def local_verb(
-    group: click.Group, name: str, *, section: str = "Commands", examples: str
+    name: str, *, group: click.Group = front
 ) -> Callable[[LocalVerb[P]], Callable[P, None]]:
-    """Make a verb of a function that returns the exit code, or None for success."""
+    """Make a verb of a function that returns the exit code, or None for success.
+
+    Its docstring is the help; the lines after `Examples:` come last.
+    """
 
     def decorate(work: LocalVerb[P]) -> Callable[P, None]:
         @functools.wraps(work)
@@ -154,14 +207,14 @@ def local_verb(
             if code:
                 raise click.exceptions.Exit(code)
 
-        command = group.command(name, epilog=_examples(examples))(with_options(run))
-        setattr(command, _SECTION, section)
+        text, _, examples = (inspect.getdoc(work) or "").partition(_EXAMPLES)
+        group.command(name, help=text, epilog=f"\b{_EXAMPLES[1:]}{examples}")(_with_options(run))
         return run
 
     return decorate
 
 
-def settings_of(options: GlobalOptions, **arguments: object) -> Settings:
+def settings_of(options: GlobalOptions, **arguments: object) -> "Settings":
     """Return the settings under the command's options and `arguments`. Raises SettingsError."""
     from seline.settings import load_settings
 
@@ -216,17 +269,6 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def in_section(group: click.Group, section: str) -> None:
-    """List a group of verbs in a section of the front page."""
-    setattr(group, _SECTION, section)
-
-
-def _examples(text: str) -> str:
-    """Return an epilog that click does not wrap."""
-    lines = [line.strip() for line in text.strip().splitlines()]
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 async def carry_out(

@@ -21,7 +21,7 @@ from seline.alerts.signals import (
     run_signals,
     usage_signals,
 )
-from seline.cli.group import front
+from seline.cli.verbs import front
 from seline.domain.alerts.lifecycle import (
     KIND_OF,
     Alert,

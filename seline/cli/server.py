@@ -1,0 +1,201 @@
+"""The verbs for the server: serve, status, config show."""
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from seline.cli import terminal
+from seline.cli.errors import EXIT_FOR_CHECK, Exit
+from seline.cli.verbs import (
+    Api,
+    GlobalOptions,
+    WholeNumber,
+    api_verb,
+    front,
+    local_verb,
+    settings_of,
+)
+from seline.domain.plural import counted
+from seline.http import PREFIX
+
+if TYPE_CHECKING:
+    from seline.server import Serving
+    from seline.settings import Settings
+
+PORT_MAX: Final = 65_535
+_MARKS: Final = {"ok": "ok  ", "info": "note", "warning": "WARN", "critical": "CRIT"}
+
+
+@local_verb("serve")
+@click.option(
+    "--host",
+    metavar="HOST",
+    help="The address to listen on (else loopback; every address if PORT is in the environment).",
+)
+@click.option("--port", type=WholeNumber(0, PORT_MAX), metavar="PORT", help="Else PORT or 8080.")
+def serve(options: GlobalOptions, host: str | None, port: int | None) -> None:
+    """Run the server on the data directory until it is stopped.
+
+    The first start on a loopback address creates an admin token and prints it once, inside a
+    ready `curl` line.
+
+    Examples:
+      seline serve
+      seline serve --data-dir /srv/bot --port 9000
+      SELINE_ADMIN_TOKEN=$(openssl rand -hex 24) seline serve --host 0.0.0.0
+    """
+    import asyncio
+
+    from seline import logs
+    from seline.server import run_server
+
+    settings = settings_of(options, **{"server.host": host, "server.port": port})
+    logs.configure(level=settings.log.level, form=settings.log.format)
+    asyncio.run(run_server(settings, announce=_announce))
+
+
+def _announce(running: "Serving") -> None:
+    """Print the server's address and how to call it.
+
+    Only on a terminal, or with a new token: the log has the rest, and a platform that reads stdout
+    takes each line of it for JSON. Not through the logger, which would keep the token.
+    """
+    secret = running.first_secret
+    if secret is None and not sys.stdout.isatty():
+        return
+    health = f"{running.address}{PREFIX}/health"
+    lines = ["", f"Seline keeps {running.data_dir} and listens on {running.address}"]
+    if secret is not None:
+        lines += [
+            "The admin token of this first start, shown this once:",
+            "",
+            f"  curl -H 'Authorization: Bearer {secret}' {health}",
+            "",
+            "Next: run that line; `seline token create` makes more tokens.",
+        ]
+    elif running.tokens.has_any:
+        lines += ["Next: `seline status`; `seline token create` makes another token."]
+    else:
+        lines += ["There is no token yet. Next: set SELINE_ADMIN_TOKEN, or `seline token create`."]
+    terminal.out("\n".join((*lines, "")))
+
+
+@api_verb("status")
+async def status(api: Api, options: GlobalOptions) -> Exit:
+    """Show the store's health and the next step for each problem.
+
+    Exits 0 while nothing is critical; 3 if documents are broken, 6 if the volume is full.
+
+    Examples:
+      seline status
+      seline status --json | jq -r .status
+      seline status --url https://bot.example.org
+    """
+    health = await api.get("/health")
+    if options.json:
+        terminal.out_json(health)
+    else:
+        documents = (await api.get("/documents"))["documents"]
+        _show_health(health, documents, served_by=await _served_by(api))
+    return _exit(health)
+
+
+def _show_health(
+    health: dict[str, Any], documents: list[dict[str, Any]], *, served_by: str
+) -> None:
+    count = counted(len(documents), "document")
+    backups = counted(health["backup_count"], "backup")
+    terminal.out(f"{health['status'].upper()}: {count}, {backups}")
+    terminal.out(f"  in {health['mount_path']} ({served_by})")
+    terminal.out(
+        f"  {health['total_size_mb']} MB, {health['usage_percent']} % of the volume is used"
+    )
+    terminal.out()
+    for check in health["checks"]:
+        terminal.out(f"  {_MARKS[check['status']]}  {check['name']}: {check['detail']}")
+        if check["fix"] and check["status"] != "ok":
+            terminal.out(f"        {check['fix']}")
+
+
+async def _served_by(api: Api) -> str:
+    """Return which process answers."""
+    if api.endpoint.opened_here:
+        return "no process holds it: opened for this command"
+    if api.endpoint.socket is None:
+        return api.endpoint.where
+    about = await api.get("/status")
+    address = f", listening on {about['address']}" if about["address"] else ""
+    return f"held by process {about['pid']} since {about['since']}{address}"
+
+
+def _exit(health: dict[str, Any]) -> Exit:
+    for check in health["checks"]:
+        if check["status"] == "critical":
+            return EXIT_FOR_CHECK.get(check["name"], Exit.FAILED)
+    return Exit.DONE
+
+
+@front.group("config")
+def config() -> None:
+    """Show the settings."""
+
+
+@local_verb("show", group=config)
+@click.option("--origin", is_flag=True, help="Show where each value comes from.")
+def show(options: GlobalOptions, origin: bool) -> None:
+    """Print every setting as this command would use it; secrets are masked.
+
+    Examples:
+      seline config show
+      seline config show --origin
+      seline config show --json | jq '."storage.data_dir"'
+    """
+    settings = settings_of(options)
+    if options.json:
+        terminal.out_json(_as_json(settings, origin=origin))
+    else:
+        _show_settings(settings, origin=origin)
+    for warning in settings.warnings:
+        terminal.warn(warning)
+
+
+def _show_settings(settings: "Settings", *, origin: bool) -> None:
+    heads = ("SETTING", "VALUE", "FROM")
+    rows = [
+        (name, _text(value), settings.origins[name]) for name, value in _values(settings).items()
+    ]
+    columns = 3 if origin else 2
+    terminal.out_table(heads[:columns], [row[:columns] for row in rows])
+
+
+def _as_json(settings: "Settings", *, origin: bool) -> dict[str, Any]:
+    values = _values(settings)
+    if not origin:
+        return values
+    return {
+        name: {"value": value, "origin": settings.origins[name]} for name, value in values.items()
+    }
+
+
+def _values(settings: "Settings") -> dict[str, Any]:
+    """Return the settings by name; those without a fixed default show the value in use."""
+    from seline.settings import setting_names, shown
+
+    values = {name: shown(settings, name) for name in setting_names()}
+    host, port = settings.bind
+    return values | {
+        "storage.data_dir": settings.data_dir,
+        "server.host": host or "all addresses",
+        "server.port": port,
+    }
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "-"  # pyright: ignore[reportUnknownArgumentType]
+    return str(value)
