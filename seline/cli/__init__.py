@@ -1,7 +1,6 @@
 """The command `seline`: each verb is a client of the admin API, on this machine or another one."""
 
 import sys
-from typing import Final
 
 from seline.cli import (
     alerts,
@@ -18,21 +17,20 @@ from seline.cli import (
 )
 from seline.cli.verbs import front
 
-__all__ = ["VERB_MODULES", "main"]
-
-VERB_MODULES: Final = (
-    alerts,
-    backups,
-    damage,
-    demo,
-    documents,
-    exports,
-    imports,
-    jobs,
-    server,
-    tokens,
-)
-"""Each module adds its verbs to the group when it is imported."""
+# Each module adds its verbs to `front` when it is imported.
+__all__ = [
+    "alerts",
+    "backups",
+    "damage",
+    "demo",
+    "documents",
+    "exports",
+    "imports",
+    "jobs",
+    "main",
+    "server",
+    "tokens",
+]
 
 
 def main() -> None:
