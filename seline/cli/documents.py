@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import click
 
@@ -23,6 +23,7 @@ from seline.cli.verbs import (
 from seline.errors import InvalidRequest
 
 _ABSENT: Final = "absent"
+_HELD_BYTES: Final = 1 << 20
 _REVISION: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -53,7 +54,6 @@ def save(
     check_document_name(name)
     headers = precondition(if_match)
     query = {"backup": "false"} if no_backup else {}
-    body = read_source(file)
 
     async def put(api: Api) -> None:
         saved = await api.request(
@@ -65,7 +65,7 @@ def save(
             terminal.out(saved["revision"])
         terminal.notice(f"{name} is saved{' (new)' if saved['created'] else ''}.")
 
-    with name_source(file, body):
+    with json_source(file) as body:
         return with_api(options, put, create=True)
 
 
@@ -180,27 +180,30 @@ def precondition(if_match: str | None) -> dict[str, str]:
 
 
 @contextmanager
-def name_source(file: str, body: bytes) -> Generator[None]:
-    """Make an InvalidRequest about the body's JSON name the file that it was read from."""
-    from seline.domain.json_codec import NotJson, decode_strict
+def json_source(file: str) -> Generator[IO[bytes]]:
+    """Open a file, or stdin for `-`, so that it can be sent more than once.
 
-    try:
-        yield
-    except InvalidRequest as refusal:
-        try:
-            decode_strict(body)
-        except NotJson as error:
-            source = "The text on stdin" if file == "-" else file
-            message = f"{source} is not JSON: {error}. Nothing was changed."
-            raise InvalidRequest(message, hint=error.hint) from refusal
-        raise
+    An InvalidRequest about the body names the source of its JSON.
+    """
+    import shutil
+    import tempfile
 
+    from seline.domain.json_codec import HINTS
 
-def read_source(file: str) -> bytes:
-    """Return the bytes of a file, or of stdin for `-`."""
-    if file != "-":
-        with open(file, "rb") as source:
-            return source.read()
-    if sys.stdin.isatty():
+    source = "The text on stdin" if file == "-" else file
+    if file == "-" and sys.stdin.isatty():
         terminal.notice("Type or paste JSON, then end with Ctrl-D.")
-    return sys.stdin.buffer.read()
+    with click.open_file(file, "rb") as given, tempfile.SpooledTemporaryFile(_HELD_BYTES) as copy:
+        body: IO[bytes] = given
+        if file == "-" or not given.seekable():
+            shutil.copyfileobj(given, copy)
+            copy.seek(0)
+            body = copy
+        if not body.read(1):
+            message = f"{source} is not JSON: empty file. Nothing was changed."
+            raise InvalidRequest(message, hint=HINTS["empty file"])
+        try:
+            yield body
+        except InvalidRequest as refusal:
+            message = re.sub(r"^The body\b", lambda _: source, refusal.message)
+            raise InvalidRequest(message, hint=refusal.hint) from refusal

@@ -78,11 +78,9 @@ async def _export_folder(api: Api, directory: str) -> Exit:
 
 
 async def _receive(api: Api, write: Callable[[bytes], object], **query: str) -> None:
-    from seline.client import chunks
-
     with terminal.progress("Exporting") as advance:
         async with api.stream("GET", "/export", query=query) as response:
-            async for chunk in chunks(response):
+            async for chunk in response.content.iter_any():
                 write(chunk)
                 advance(len(chunk))
 

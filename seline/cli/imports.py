@@ -6,15 +6,17 @@ followed.
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import AbstractContextManager
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 
 from seline.cli import terminal
-from seline.cli.documents import name_source, read_source
+from seline.cli.documents import json_source
 from seline.cli.errors import Exit
 from seline.cli.verbs import (
     Api,
@@ -65,8 +67,13 @@ def import_source(
       gunzip < seline_backup.json.gz | seline import - --yes
       seline import seline_backup.json --mode replace
     """
-    body, left_out = _read(source, skip_broken=skip_broken)
-    with name_source(source, body):
+    left_out = ""
+    if source != "-" and os.path.isdir(source):
+        content, left_out = _read_folder(source, skip_broken=skip_broken)
+        opened: AbstractContextManager[IO[bytes]] = io.BytesIO(content)
+    else:
+        opened = json_source(source)
+    with opened as body:
         code = with_api(
             options,
             lambda api: _import(api, options, body, mode, dry_run=dry_run, yes=yes),
@@ -78,7 +85,7 @@ def import_source(
 
 
 async def _import(
-    api: Api, options: GlobalOptions, body: bytes, mode: str, *, dry_run: bool, yes: bool
+    api: Api, options: GlobalOptions, body: IO[bytes], mode: str, *, dry_run: bool, yes: bool
 ) -> None:
     done = await carry_out(
         options,
@@ -115,10 +122,8 @@ def _shortened(names: list[str]) -> str:
     return shown if more <= 0 else f"{shown} and {more:,} more"
 
 
-def _read(source: str, *, skip_broken: bool) -> tuple[bytes, str]:
-    """Return the body of the import, and a notice about what the source holds besides it."""
-    if source == "-" or not os.path.isdir(source):
-        return read_source(source), ""
+def _read_folder(source: str, *, skip_broken: bool) -> tuple[bytes, str]:
+    """Return the body of the import, and a notice about what the folder holds besides it."""
     from seline.folders.export import find_export
 
     export = find_export(source)
@@ -159,8 +164,8 @@ def _left_out(export: str, manifest: Manifest) -> str:
 def _read_legacy(source: str, *, skip_broken: bool) -> bytes:
     """Return a folder's files as the body of an import. Raises ImportRefused, ExportDamaged."""
     from seline.domain.manifest import MANIFEST_NAME
-    from seline.folders.export import has_unfinished_export
-    from seline.folders.legacy import as_export, read_legacy_folder
+    from seline.folders.export import has_unfinished_export, import_body
+    from seline.folders.legacy import read_legacy_folder
 
     with terminal.busy("Reading the folder"):
         files = read_legacy_folder(source)
@@ -182,7 +187,7 @@ def _read_legacy(source: str, *, skip_broken: bool) -> bytes:
             f"{source} holds no .json file that can be imported.",
             hint="Name the folder in which the older bot kept its files.",
         )
-    return as_export(usable)
+    return import_body({file.name: file.data for file in usable})
 
 
 def _notify(files: Sequence[LegacyFile], *, skip_broken: bool) -> None:

@@ -5,6 +5,7 @@ Each request opens its own connection: where the connection is refused, nothing 
 """
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -23,7 +24,7 @@ from seline.http import PREFIX
 CONNECT_S: Final = 10.0
 RESPONSE_S: Final = 600.0
 RETRY_S: Final = 0.1
-_CHUNK_BYTES: Final = 1 << 16
+PIECE_BYTES: Final = 1 << 16
 _ERRORS: Final[Mapping[str, type[SelineError]]] = {
     kind.code: kind
     for kind in vars(errors).values()
@@ -85,7 +86,8 @@ class Api:
     ) -> Any:
         """Send one request and return the JSON value of the response, None for an empty one.
 
-        Each `{}` of the path takes one of `names`. `body` is bytes, or a JSON value.
+        Each `{}` of the path takes one of `names`. `body` is a JSON value, or a binary file that is
+        sent from its start, piece by piece.
         """
         request = self.stream(method, path, *names, query=query, body=body, headers=headers)
         async with request as response:
@@ -112,27 +114,28 @@ class Api:
         headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """Send one request; the block reads the response's body."""
-        target = PREFIX + path.format(*map(_segment, names)) + _query_text(query or {})
+        target = PREFIX + path.format(*map(_segment, names))
         sent = dict(headers or {})
         if body is not None:
-            sent.setdefault("Content-Type", "application/json")
-        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+            sent["Content-Type"] = "application/json"
+        if isinstance(body, io.IOBase):
+            sent["Content-Length"] = str(body.seek(0, io.SEEK_END))
         with self._connection_errors(changes=method != "GET"):
-            response = await self._send(method, target, data, sent)
+            response = await self._send(method, target, body, params=query, headers=sent)
             try:
                 yield response
             finally:
                 response.close()
 
     async def _send(
-        self, method: str, target: str, data: bytes | None, headers: Mapping[str, str]
+        self, method: str, target: str, body: object, **options: Any
     ) -> aiohttp.ClientResponse:
         """Return the response; send the request again where it was certainly not carried out."""
         while True:
             url = URL(f"{self.endpoint.base}{target}", encoded=True)
             try:
                 response = await self._session.request(
-                    method, url, data=data, headers=headers, allow_redirects=False
+                    method, url, data=_payload(body), allow_redirects=False, **options
                 )
                 if response.status < HTTPStatus.MULTIPLE_CHOICES:
                     return response
@@ -173,12 +176,6 @@ class Api:
             raise SelineError(message, hint=hint) from error
 
 
-async def chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """Yield the body as it arrives."""
-    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-        yield chunk
-
-
 def error_of(status: int, data: bytes, where: str) -> SelineError:
     """Return the error that a response describes (RFC 9457).
 
@@ -200,10 +197,18 @@ def error_of(status: int, data: bytes, where: str) -> SelineError:
     return kind(message, hint=str(problem.get("hint") or ""))
 
 
-def _query_text(query: Mapping[str, str]) -> str:
-    """Return a query with its `?`, or an empty text."""
-    pairs = (f"{quote(key, safe='')}={quote(value, safe='')}" for key, value in query.items())
-    return f"?{text}" if (text := "&".join(pairs)) else ""
+def _payload(body: object) -> AsyncIterator[bytes] | bytes | None:
+    if isinstance(body, io.IOBase):
+        return _pieces(body)
+    return None if body is None else json.dumps(body).encode()
+
+
+async def _pieces(file: io.IOBase) -> AsyncGenerator[bytes]:
+    """Yield a file; seek for each piece, because an earlier attempt may still be reading."""
+    size_bytes = file.seek(0, io.SEEK_END)
+    for offset in range(0, size_bytes, PIECE_BYTES):
+        file.seek(offset)
+        yield file.read(min(PIECE_BYTES, size_bytes - offset))
 
 
 def _segment(name: str) -> str:

@@ -6,7 +6,7 @@ The manifest is written last: a folder without a manifest is not a whole export.
 import json
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO
 
 from seline.domain.manifest import MANIFEST_NAME, Manifest, decode_manifest, parse_export_name
@@ -88,11 +88,14 @@ def read_export(source: str) -> tuple[bytes, Manifest]:
         if member.startswith(DOCUMENTS)
     }
     check_documents(manifest, documents)
-    files = b",".join(
-        json.dumps(document.name).encode() + b": " + documents[document.name]
-        for document in manifest.documents
-    )
-    return b'{"files": {' + files + b"}}", manifest
+    listed = {document.name: documents[document.name] for document in manifest.documents}
+    return import_body(listed), manifest
+
+
+def import_body(documents: Mapping[str, bytes]) -> bytes:
+    """Return documents as the body of one import, their bytes unchanged."""
+    files = (json.dumps(name).encode() + b": " + data for name, data in documents.items())
+    return b'{"files": {' + b",\n".join(files) + b"}}"
 
 
 def _packed(source: str, manifest: Manifest) -> Iterator[tuple[str, bytes]]:

@@ -4,12 +4,10 @@ Nothing in the folder is changed, and no link is followed.
 """
 
 import errno
-import json
 import os
 import re
 import stat
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,12 +40,6 @@ def read_legacy_folder(folder: str) -> list[LegacyFile]:
         files = sorted(entry.name for entry in entries if _is_json_file(entry))
     taken = {file for file in files if is_document_name(file)}
     return [_read_file(folder, file, taken) for file in files]
-
-
-def as_export(files: Sequence[LegacyFile]) -> bytes:
-    """Return the files as the body of one import, their bytes unchanged."""
-    members = (json.dumps(file.name).encode() + b": " + file.data for file in files)
-    return b'{"files": {' + b",\n".join(members) + b"}}"
 
 
 def _is_json_file(entry: os.DirEntry[str]) -> bool:

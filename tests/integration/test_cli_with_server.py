@@ -255,3 +255,25 @@ def test_an_interrupted_command_exits_130(tmp_path: Path) -> None:
     assert waiting.wait(timeout=20) == 130
     assert b"Interrupted." in printed
     assert b"Traceback" not in printed
+
+
+@pytest.mark.parametrize("verb", [("import", "--yes"), ("save", NAME)], ids=lambda verb: verb[0])
+def test_a_file_is_sent_without_being_read_into_memory(
+    line: Line, server: Served, verb: tuple[str, ...]
+) -> None:
+    with (line.folder / "large.json").open("wb") as large:
+        large.write(b"x")
+        large.truncate(128 << 20)
+
+    peaks_kib = {}
+    for name in ("small.json", "large.json"):
+        (line.folder / "small.json").write_bytes(b"x")
+        process = line.start(*verb, name, stderr=subprocess.PIPE)
+        assert process.stderr is not None
+        message = process.stderr.read().decode()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 5, message
+        peaks_kib[name] = usage.ru_maxrss
+
+    assert peaks_kib["large.json"] - peaks_kib["small.json"] < 16 << 10
