@@ -59,7 +59,7 @@ class Pins:
         )
         self.load()
         store.watch(self._notice)
-        store.medium.heed_pins(self.sheddable)
+        store.medium.protect_pins(self.sheddable)
 
     def load(self) -> None:
         """Read the pins again. Blocks."""
@@ -73,7 +73,7 @@ class Pins:
     def pins(self) -> tuple[Pin, ...]:
         """Return the pins in effect now."""
         pins = self._state.value
-        return pinning.current(pins, self._lived_until()) if pins else ()
+        return pinning.current(pins, self._latest_now()) if pins else ()
 
     def retain(self, key: DocumentKey) -> Retain:
         """Return the function that plans a document's rotation."""
@@ -141,7 +141,7 @@ class Pins:
             revision=revision,
             now=now,
             pin_days=self._policy.pin_days,
-            ended_by=self._lived_until(),
+            ended_by=self._latest_now(),
         )
         pin = self.change(add)
 
@@ -169,14 +169,14 @@ class Pins:
         ]
         return pinning.pins_after_loss(contents, self._clock.now())
 
-    def _lived_until(self) -> datetime:
+    def _latest_now(self) -> datetime:
         """Return the present, but no later than this process can have reached since its start.
 
         So a clock that jumps far ahead and comes back, or is wrong at the start, ends no pin.
         """
         opened_at, opened_s = self._opened
-        lived = timedelta(seconds=self._clock.monotonic() - opened_s)
-        return min(self._clock.now(), opened_at + lived + CLOCK_SLACK)
+        elapsed = timedelta(seconds=self._clock.monotonic() - opened_s)
+        return min(self._clock.now(), opened_at + elapsed + CLOCK_SLACK)
 
     def _notice(self, key: DocumentKey, outcome: Outcome) -> None:
         if key == self._state.key:

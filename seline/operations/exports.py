@@ -117,8 +117,8 @@ class Exporter:
     async def _sweep(self, target: Destination) -> None:
         """Remove exports without a manifest once they are old: a younger one may be in progress."""
         for leftover in await target.leftovers():
-            begun_at = parse_export_name(leftover)
-            if begun_at is not None and self._store.clock.now() - begun_at > LEFT_BEHIND_AFTER:
+            started_at = parse_export_name(leftover)
+            if started_at is not None and self._store.clock.now() - started_at > LEFT_BEHIND_AFTER:
                 _log.warning("%s: removing %s, which a crash left", target.name, leftover)
                 await target.remove(leftover)
 

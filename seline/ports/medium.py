@@ -75,7 +75,7 @@ class Medium(Protocol):
         """Return the number of backups in a space, deleted documents included."""
         ...
 
-    def heed_pins(self, mark: MarkPinned) -> None:
+    def protect_pins(self, mark: MarkPinned) -> None:
         """Ask `mark` for the pinned backups before any backup is shed for space (V11)."""
         ...
 

@@ -261,7 +261,7 @@ class MemoryMedium:
     def backup_count(self, space: str) -> int:
         return sum(len(kept.backups) for key, kept in self._kept.items() if key.space == space)
 
-    def heed_pins(self, mark: MarkPinned) -> None:
+    def protect_pins(self, mark: MarkPinned) -> None:
         """Do nothing: memory sheds no backups."""
 
     def capabilities(self) -> Sequence[Capability]:

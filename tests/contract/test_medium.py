@@ -62,7 +62,7 @@ def test_a_store_without_damage_has_no_incident(store: DocumentStore, key: Docum
 
 def test_pins_are_asked_for_only_before_shedding(store: DocumentStore, key: DocumentKey) -> None:
     asked: list[DocumentKey] = []
-    store.medium.heed_pins(lambda key, backups: asked.append(key) or backups)
+    store.medium.protect_pins(lambda key, backups: asked.append(key) or backups)
     put(store, key, {"n": 1})
     assert asked == []
 
@@ -113,7 +113,7 @@ def test_an_announcement_never_fails(store: DocumentStore) -> None:
 
 def test_every_method_of_the_port_has_a_test() -> None:
     tested = {
-        "place", "usage", "has_reserve", "backup_count", "heed_pins", "capabilities",
+        "place", "usage", "has_reserve", "backup_count", "protect_pins", "capabilities",
         "unavailable", "busy_s", "counters", "incidents", "quarantine", "read_quarantine", "raw",
         "rescue", "read_from_disk", "write_report", "read_report", "announce",
     }  # fmt: skip

@@ -155,7 +155,7 @@ def test_the_memory_of_an_import_does_not_depend_on_its_size(tmp_path: Path) -> 
         server = line.start("serve", "--host", "127.0.0.1", "--port", "0", stdout=stdout)
     try:
         address = ready_address(out)
-        Path(f"/proc/{server.pid}/clear_refs").write_text("5")  # start the peak anew
+        Path(f"/proc/{server.pid}/clear_refs").write_text("5")  # measure the peak from here on
         before = peak_bytes(server.pid)
         answer = subprocess.run(
             ["curl", "-sS", "-X", "POST", "-T", export, "-H", f"Authorization: Bearer {ADMIN}",

@@ -1,4 +1,4 @@
-"""Test Seline's own state: whatever happens to a state document, nothing else stops."""
+"""Test Seline's own state: damage to a state document stops nothing else."""
 
 import json
 from collections.abc import Callable

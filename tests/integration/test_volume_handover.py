@@ -1,4 +1,4 @@
-"""Processes that hold the data directory one after another: commands wait, holders let go at once.
+"""Processes that hold the data directory in turn: commands wait, holders release it at once.
 
 A command outwaits all holders before it (`seline.client.find_store`). A holder that ends does not
 wait for a client that is just connecting.
@@ -170,7 +170,7 @@ async def test_server_json_shows_from_the_start_whether_commands_are_served(data
     await running.close()
 
 
-# letting go
+# releasing the directory
 
 
 async def test_a_client_that_connects_at_the_end_does_not_delay_it() -> None:

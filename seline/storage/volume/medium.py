@@ -49,7 +49,7 @@ class VolumeMedium:
     def backup_count(self, space: str) -> int:
         return sum(self.current_documents.backup_index(space).counts().values())
 
-    def heed_pins(self, mark: MarkPinned) -> None:
+    def protect_pins(self, mark: MarkPinned) -> None:
         self.batches.admission.mark_pinned = mark
 
     def capabilities(self) -> Sequence[Capability]:

@@ -77,7 +77,7 @@ def _one(case: Refusal) -> Flagged | None:
         )
         if not _met(log.read_text(encoding="utf-8")):
             return None
-        outcome, defects = _told(done)
+        outcome, defects = _result_of(done)
         broken = broken_promises(volume, operation.expected(), outcome)
         return Flagged(f"{case}, {outcome}", [*defects, *broken])
 
@@ -122,7 +122,7 @@ def _errors(name: str) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _told(done: subprocess.CompletedProcess[str]) -> tuple[Outcome, list[str]]:
+def _result_of(done: subprocess.CompletedProcess[str]) -> tuple[Outcome, list[str]]:
     """Return the caller's result; an error that is no SelineError is a defect."""
     acknowledged = DONE in done.stdout
     if done.returncode == 0:

@@ -149,9 +149,9 @@ def attempt_all(
         for start in range(0, len(shuffled), chunk)
     ]
     done: list[Tried] = []
-    for one in as_completed(waiting):
-        if not one.cancelled():
-            done.append(one.result())
+    for future in as_completed(waiting):
+        if not future.cancelled():
+            done.append(future.result())
         if time.monotonic() > until_s:
             for late in waiting:
                 late.cancel()
@@ -160,13 +160,15 @@ def attempt_all(
 
 def together(parts: Sequence[Tried]) -> Tried:
     """Add up the results."""
-    return Tried(sum(part.count for part in parts), [one for part in parts for one in part.flagged])
+    return Tried(
+        sum(part.count for part in parts), [case for part in parts for case in part.flagged]
+    )
 
 
 def gathered(tried: Sequence[Flagged | None]) -> Tried:
     """Count the faults that were met, and keep those that broke a guarantee."""
-    met = [one for one in tried if one is not None]
-    return Tried(len(met), [one for one in met if one.broken])
+    met = [case for case in tried if case is not None]
+    return Tried(len(met), [case for case in met if case.broken])
 
 
 def noted(suite: str, what: str, tried: Tried, place: Path, **more: object) -> None:
@@ -181,7 +183,7 @@ def broken_promises(directory: Path, expected: Expected, outcome: Outcome) -> li
     look = LOOKS.get(name, inspection_of(name))
     try:
         broken = [*judge(directory, expected, outcome), *look(directory, expected, outcome)]
-        return [one for one in broken if one not in ALLOWED.get(name, ())]
+        return [promise for promise in broken if promise not in ALLOWED.get(name, ())]
     except Exception as error:
         return [f"V7: {type(error).__name__}: {error}"]
 

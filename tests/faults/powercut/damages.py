@@ -450,7 +450,7 @@ def a_directory_that_cannot_be_synced(volume: Path) -> list[str]:
             seline.data.save_json(STILL, value(STILL, 2))
         except SelineError:
             return []
-        return ["V3: the volume is said to be well again"]
+        return ["V3: the volume takes changes again"]
 
 
 CASES: Final[Mapping[str, Case]] = {

@@ -65,14 +65,14 @@ def changes_below(volume: Path, log: Path) -> list[Seen]:
 
 def _whole_lines(text: str) -> Iterator[str]:
     """Yield each call once it has returned; the parts of an interrupted line are joined."""
-    begun: dict[str, str] = {}
+    unfinished: dict[str, str] = {}
     for line in text.splitlines():
         thread, _, rest = line.partition(" ")
         rest = rest.strip()
         if rest.endswith("<unfinished ...>"):
-            begun[thread] = rest.removesuffix("<unfinished ...>").rstrip()
+            unfinished[thread] = rest.removesuffix("<unfinished ...>").rstrip()
         elif rest.startswith("<... "):
-            yield begun.pop(thread) + rest.partition("resumed>")[2]
+            yield unfinished.pop(thread) + rest.partition("resumed>")[2]
         else:
             yield rest
 

@@ -358,10 +358,10 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     "the name of a file that was copied in is not synced": _syncer(
         "Syncer.make_durable", "self.sync_directories", NOTHING, COPIED_IN
     ),
-    "the reopener does not try every directory": _opening(
+    "the reopening does not try every directory": _opening(
         "Replay._sync_names", "files.touch_and_sync", NOTHING, "a directory that cannot be synced"
     ),
-    "the reopener does not try the documents' directories once more": _needless(
+    "the reopening does not try the documents' directories once more": _needless(
         _row(
             "exchange_form",
             "ExchangeCommitter.recommit",
@@ -371,10 +371,10 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         ),
         "the replay before it syncs the names of every directory, and fails where it cannot",
     ),
-    "nothing is mended at the start": _row(
+    "nothing is replayed at the start": _row(
         "open", "_open", "committer.recover", NOTHING, "transaction"
     ),
-    "nothing is mended at the reopener": _row(
+    "nothing is replayed at the reopening": _row(
         "reopen",
         "Reopener._reopen",
         "self.committer.recover",
@@ -384,7 +384,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     "nothing is committed": _row(
         "batches", "Batches._commit_or_make_room", "self.committer.commit", COMMITS_NOTHING, "save"
     ),
-    "the reopener commits no document again": _row(
+    "the reopening commits no document again": _row(
         "reopen",
         "Reopener._reopen",
         "self.committer.recommit",

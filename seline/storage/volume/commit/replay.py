@@ -83,12 +83,12 @@ class Replay:
             self._set_record_aside(now, str(broken))
             return frozenset()
         damaged = [entry for entry in entries if self._is_damaged(entry)]
-        begun = any(map(self._is_in_place, entries))
-        if begun or not damaged:
+        published = any(map(self._is_in_place, entries))
+        if published or not damaged:
             self._rewrite_record(data)
             self._complete(entries, now)
         if damaged:
-            self._give_up(damaged, now, begun=begun)
+            self._give_up(damaged, now, published=published)
         else:
             files.unlink(seline, RECORD_NAME, missing_ok=True)
             files.sync(seline)
@@ -126,10 +126,10 @@ class Replay:
             return live.verdict is Verdict.MISSING and entry.before is not None
         return live.content is not None and live.content.revision == entry.after
 
-    def _give_up(self, damaged: Sequence[RecordEntry], now: datetime, *, begun: bool) -> None:
+    def _give_up(self, damaged: Sequence[RecordEntry], now: datetime, *, published: bool) -> None:
         """Move a record that cannot be completed, and its rotten files, to quarantine."""
         names = ", ".join(entry.name for entry in damaged)
-        outcome = "is there without it" if begun else "was not made"
+        outcome = "is there without it" if published else "was not made"
         self._set_record_aside(now, f"what was to become {names} has changed", outcome)
         for entry in damaged:
             if entry.staged is not None:
