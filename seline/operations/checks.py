@@ -133,7 +133,7 @@ def _integrity(facts: Facts) -> Result:
 
 
 def _exports(facts: Facts) -> Result:
-    if not facts.exports.is_configured:
+    if not facts.exports.destinations:
         fix = "Name a folder on another disk in `exports.destinations`."
         return Status.INFO, "off: nothing is kept beyond this volume", fix
     seen_at = facts.exports.last_seen_at

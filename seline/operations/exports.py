@@ -54,7 +54,7 @@ class Exporter:
     ) -> None:
         """Export to `destinations`, each with how many exports it keeps."""
         self._store = store
-        self._destinations = destinations
+        self.destinations = destinations
         self._version = version
         self._verified_at: State[datetime | None] = store.state(
             "exports.json", datetime | None, lambda: None, field="verified_at"
@@ -69,21 +69,16 @@ class Exporter:
         """When a destination was last seen to have a whole export of everything."""
         return self._verified_at.value
 
-    @property
-    def is_configured(self) -> bool:
-        """Whether there is a destination."""
-        return bool(self._destinations)
-
     async def run(self) -> str:
         """Write one export to each destination that lacks it; return what was done in a line.
 
         A destination that fails does not stop the others; then raises ExportFailed naming each.
         """
-        if not self._destinations:
+        if not self.destinations:
             return "no destination is configured (`exports.destinations`)"
         done: list[str] = []
         failed: list[str] = []
-        for target, keep in self._destinations:
+        for target, keep in self.destinations:
             try:
                 done.append(await self.export_to(target, keep=keep))
                 await self._verified_at.save(self._store.clock.now())

@@ -5,8 +5,9 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Generator
-from typing import Final, NamedTuple
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Final, TypeAlias
 
 from aiohttp import web
 
@@ -17,24 +18,8 @@ CONTROL_SOCKET: Final = "control.sock"
 _POLL_S: Final = 0.02
 _LOOP_ITERATIONS: Final = 5
 """Event-loop iterations to wait so that accepted connections are registered and read."""
-
-
-class SocketFile(NamedTuple):
-    """The file of a Unix socket that this process created."""
-
-    path: str
-    identity: tuple[int, int]
-
-    def remove(self) -> None:
-        """Remove the file, unless another process has replaced it."""
-        with contextlib.suppress(OSError):
-            if _identity(self.path) == self.identity:
-                os.unlink(self.path)
-
-
-def _identity(path: str) -> tuple[int, int]:
-    status = os.stat(path, follow_symlinks=False)
-    return status.st_dev, status.st_ino
+RemoveSocket: TypeAlias = Callable[[], None]
+"""Removes the file of a socket that this process created, unless another has replaced it."""
 
 
 async def check_address(host: str | None, port: int) -> str | None:
@@ -63,27 +48,42 @@ async def listen(runner: web.AppRunner, host: str | None, port: int) -> str:
     return f"http://{_shown_host(host)}:{address[1]}"
 
 
-async def listen_on_control_socket(runner: web.AppRunner, data_dir: str) -> SocketFile:
+async def listen_on_control_socket(runner: web.AppRunner, data_dir: str) -> RemoveSocket:
     """Listen in the data directory; replace a socket that a crash left, as we hold the volume.
 
     Raises OSError: a full volume may have no room for one more file.
     """
     with control_socket(data_dir) as path:
-        file = await listen_on_socket(runner, path)
-    return file._replace(path=control_socket_path(data_dir))
+        return await listen_on_socket(runner, path, file=control_socket_path(data_dir))
 
 
-async def listen_on_socket(runner: web.AppRunner, path: str) -> SocketFile:
-    """Listen on a Unix socket that only its owner may open. Raises OSError."""
+async def listen_on_socket(
+    runner: web.AppRunner, path: str, *, file: str | None = None
+) -> RemoveSocket:
+    """Listen on a Unix socket that only its owner may open. Raises OSError.
+
+    `file` is the path from which it is removed, if it is not `path`.
+    """
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     await _start(web.UnixSite(runner, path))
     os.chmod(path, 0o600)
-    return SocketFile(path, _identity(path))
+    return partial(_remove, file or path, _identity(path))
+
+
+def _remove(path: str, identity: tuple[int, int]) -> None:
+    with contextlib.suppress(OSError):
+        if _identity(path) == identity:
+            os.unlink(path)
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.stat(path, follow_symlinks=False)
+    return status.st_dev, status.st_ino
 
 
 async def hang_up(
-    runner: web.AppRunner, *, socket: SocketFile | None = None, answer_s: float = 0.0
+    runner: web.AppRunner, *, remove_socket: RemoveSocket | None = None, answer_s: float = 0.0
 ) -> None:
     """Stop listening, answer the requests that have arrived, and close every connection.
 
@@ -94,8 +94,8 @@ async def hang_up(
     whole time-out for a request that is never read. So connections are closed until it returns.
     """
     sites = list(runner.sites)
-    if socket is not None:
-        socket.remove()
+    if remove_socket is not None:
+        remove_socket()
     await _run_loop()
     for site in sites:
         await site.stop()

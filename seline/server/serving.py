@@ -14,7 +14,6 @@ import socket
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Generator
-from types import TracebackType
 from typing import Any, Final
 
 from aiohttp import web
@@ -90,7 +89,7 @@ class Serving:
         self._closing = False
         self._since, self._started_s = Clock().now(), time.monotonic()
         self._scratch = contextlib.ExitStack()
-        self._socket: listening.SocketFile | None = None
+        self._remove_socket: listening.RemoveSocket | None = None
         self._listening = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
 
@@ -99,22 +98,6 @@ class Serving:
         await asyncio.shield(self._opening)
 
     async def __aenter__(self) -> "Serving":  # noqa: PYI034  # never subclassed
-        return await self.start()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    def __await__(self) -> Generator[Any, None, "Serving"]:
-        return self.start().__await__()
-
-    # starting
-
-    async def start(self) -> "Serving":
         """Answer probes, and open the volume in the background.
 
         An address in use raises SettingsError before the volume is touched.
@@ -145,6 +128,14 @@ class Serving:
             await self.close()
             raise
         return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __await__(self) -> Generator[Any, None, "Serving"]:
+        return self.__aenter__().__await__()
+
+    # starting
 
     def _assemble(self) -> None:
         """Build the parts over a store that may not be open yet.
@@ -241,7 +232,7 @@ class Serving:
         directory, because deleting and pruning must work on a full volume (V9).
         """
         try:
-            self._socket = await listening.listen_on_control_socket(
+            self._remove_socket = await listening.listen_on_control_socket(
                 self._runner, self.settings.data_dir
             )
         except OSError as error:
@@ -250,7 +241,9 @@ class Serving:
                 return
             scratch = self._scratch.enter_context(tempfile.TemporaryDirectory(prefix="seline-"))
             self.socket_elsewhere = os.path.join(scratch, listening.CONTROL_SOCKET)
-            self._socket = await listening.listen_on_socket(self._runner, self.socket_elsewhere)
+            self._remove_socket = await listening.listen_on_socket(
+                self._runner, self.socket_elsewhere
+            )
 
     # what the process reports about itself
 
@@ -310,7 +303,9 @@ class Serving:
     async def _finish(self) -> None:
         """Finish the requests and the jobs."""
         answer_s = 0.0 if self._network else LAST_ANSWERS_S
-        hanging_up = listening.hang_up(self._runner, socket=self._socket, answer_s=answer_s)
+        hanging_up = listening.hang_up(
+            self._runner, remove_socket=self._remove_socket, answer_s=answer_s
+        )
         await asyncio.gather(hanging_up, self._worker.stop())
 
     async def _close_store(self) -> None:

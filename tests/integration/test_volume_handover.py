@@ -218,7 +218,7 @@ async def test_a_request_sent_before_a_command_ends_is_answered(tmp_path: Path, 
     """At each stage: not accepted yet, accepted, or registered as a connection."""
     runner = await hello_runner()
     path = tmp_path / "socket"
-    name = await listen_on_socket(runner, str(path))
+    remove = await listen_on_socket(runner, str(path))
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
         client.sendall(REQUEST)
@@ -226,7 +226,7 @@ async def test_a_request_sent_before_a_command_ends_is_answered(tmp_path: Path, 
         for _ in range(turns):
             await asyncio.sleep(0)
 
-        await hang_up(runner, socket=name, answer_s=HANGS_S)
+        await hang_up(runner, remove_socket=remove, answer_s=HANGS_S)
 
         assert client.recv(100).startswith(b"HTTP/1.1 200 ")
 
