@@ -13,7 +13,6 @@ from typing import Final, TypeVar
 from seline.clock import Clock
 from seline.domain.incident import Incident, IncidentKind
 from seline.errors import SelineError, StoreClosed, VolumeBusy
-from seline.manager.encoding import Encoding
 from seline.ports.futures import in_loop, in_turn, refuse_in_turn, wait_for
 from seline.ports.medium import SLOW_S
 from seline.ports.store import Change, DocumentStore, Outcome
@@ -37,10 +36,8 @@ class AwaitedStore:
         """Wait for nothing yet; a subclass passes the opening's future to `_open`."""
         self.settings = settings
         self.clock = clock or Clock()
-        storage = settings.storage
-        self.encoding = Encoding(
-            document_bytes_max=storage.document_bytes_max, depth_max=storage.depth_max
-        )
+        self.limits = settings.storage
+        """The limits of a document's size and depth."""
         self.opened: DocumentStore | None = None
         """The store, None while it is not open yet."""
         self.is_closing = False

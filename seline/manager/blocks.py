@@ -14,6 +14,7 @@ from seline.domain.document import ABSENT, BOT, DocumentKey, IfMatch, Json, chec
 from seline.domain.json_codec import decode
 from seline.errors import DocumentNotFound
 from seline.manager import changes
+from seline.manager.encoding import content_of
 from seline.manager.locks import TRANSACTION, DocumentLock
 from seline.manager.managed_store import ManagedStore
 from seline.ports.futures import wait_for
@@ -88,7 +89,7 @@ class Locked:
 
     def save(self, key: DocumentKey, value: object) -> Change:
         """Return the change that saves a value over the revision that was read."""
-        content = self._store.encoding.content(value)
+        content = content_of(value, self._store.limits)
         base = self._bases.get(key)
         return self._store.save_change(key, content, backup=self._backup, if_match=base)
 

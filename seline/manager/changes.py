@@ -26,9 +26,10 @@ from seline.errors import (
     NotAnObject,
     RevisionMismatch,
 )
-from seline.manager.encoding import Encoding
+from seline.manager.encoding import checked_content, content_of
 from seline.ports.futures import turn
 from seline.ports.store import Change, Current, Decision, Leave, Put, Remove
+from seline.settings import Storage
 
 HANDED_ON_BYTES_MAX: Final = 64 << 10
 """Up to this size a batch holds the decoded value too, which takes several times the bytes."""
@@ -77,7 +78,7 @@ def save(
 def update_field(
     field: str,
     value: Json,
-    encoding: Encoding,
+    limits: Storage,
     *,
     if_match: IfMatch = None,
     backup: bool = True,
@@ -98,7 +99,7 @@ def update_field(
                 document=current.key.name,
             )
         new: Json = {**old, field: value}
-        content = encoding.checked(encode_decoded(new))
+        content = checked_content(encode_decoded(new), limits)
         small = content.size_bytes <= HANDED_ON_BYTES_MAX
         put = Put(content=content, decoded=new if small else UNSET, backup=backup)
         return _guarded(current, put, guard, changed=(old.get(field), value))
@@ -107,7 +108,7 @@ def update_field(
 
 
 def update(
-    function: Callable[[Json], Json], encoding: Encoding, *, guard: Guard | None = None
+    function: Callable[[Json], Json], limits: Storage, *, guard: Guard | None = None
 ) -> Decide:
     """Apply a pure function to the value (`{}` if there is no document)."""
 
@@ -115,7 +116,7 @@ def update(
         before = current.sound()
         with turn():
             value = function({} if before is None else decode(before.data))
-        return _guarded(current, Put(content=encoding.content(value)), guard)
+        return _guarded(current, Put(content=content_of(value, limits)), guard)
 
     return decide
 

@@ -30,6 +30,7 @@ from seline.errors import BackupNotFound, InvalidRequest
 from seline.manager import backups, blocks, changes
 from seline.manager.blocks import Changes
 from seline.manager.changes import Decide, not_found
+from seline.manager.encoding import content_of, json_copy
 from seline.manager.managed_store import ManagedStore
 from seline.manager.reads import served_content
 from seline.manager.transfer import contents_of, export_of, import_contents, snapshot_of
@@ -65,7 +66,7 @@ class DataManager:
         RevisionMismatch, DocumentUnrecoverable, DocumentBusy, StorageError.
         """
         key = _key(name)
-        content = self.store.encoding.content(value)
+        content = content_of(value, self.store.limits)
         outcome = await self.store.save(
             key, content, backup=backup, if_match=if_match, shrink=shrink
         )
@@ -117,12 +118,12 @@ class DataManager:
         key = _key(name)
         if not isinstance(field, str):
             raise InvalidRequest(f"A field's name is text, not {type(field).__name__}.")
-        encoding = self.store.encoding
-        held = cast("dict[str, Json]", encoding.copied({field: value}))[field]
+        limits = self.store.limits
+        held = cast("dict[str, Json]", json_copy({field: value}, limits))[field]
         decide = changes.update_field(
             field,
             held,
-            encoding,
+            limits,
             if_match=if_match,
             backup=backup,
             guard=self.store.guard(key, shrink=shrink),
@@ -140,7 +141,7 @@ class DataManager:
         """
         key = _key(name)
         decide = changes.update(
-            function, self.store.encoding, guard=self.store.guard(key, shrink=shrink)
+            function, self.store.limits, guard=self.store.guard(key, shrink=shrink)
         )
         outcome = await self.store.change(key, decide)
         assert outcome.content is not None
@@ -278,7 +279,7 @@ class DataManager:
         with backups. Raises ImportRefused, NotSerializable, DocumentTooLarge.
         """
         parsed = parse_mode(mode)
-        contents = contents_of(cast("Json", export), self.store.encoding)
+        contents = contents_of(cast("Json", export), self.store.limits)
         return await import_contents(self.store, contents, parsed, dry_run=dry_run)
 
     # parts

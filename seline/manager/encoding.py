@@ -1,39 +1,34 @@
-"""How values become documents under one store's limits."""
-
-from dataclasses import dataclass
+"""How values become documents within the limits of the settings: bytes, and levels of nesting."""
 
 from seline.domain.document import Content, Json
 from seline.domain.json_codec import decode, encode
 from seline.errors import DocumentTooLarge
+from seline.settings import Storage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Encoding:
-    """The limits: bytes of a document, and levels of nesting."""
+def content_of(value: object, limits: Storage) -> Content:
+    """Return a value's content. Raises NotSerializable, DocumentTooLarge."""
+    return checked_content(encode(value, depth_max=limits.depth_max), limits)
 
-    document_bytes_max: int
-    depth_max: int
 
-    def content(self, value: object) -> Content:
-        """Return a value's content. Raises NotSerializable, DocumentTooLarge."""
-        return self.checked(encode(value, depth_max=self.depth_max))
+def json_copy(value: object, limits: Storage) -> Json:
+    """Return a copy of a value as it will be read back. Raises as `content_of` does."""
+    data = encode(value, depth_max=limits.depth_max)
+    _check_size(data, limits)
+    return decode(data)
 
-    def copied(self, value: object) -> Json:
-        """Return a copy of a value as it will be read back. Raises as `content` does."""
-        data = encode(value, depth_max=self.depth_max)
-        self._check_size(data)
-        return decode(data)
 
-    def checked(self, data: bytes) -> Content:
-        """Return the content of bytes that are encoded already. Raises DocumentTooLarge."""
-        self._check_size(data)
-        return Content.of(data)
+def checked_content(data: bytes, limits: Storage) -> Content:
+    """Return the content of bytes that are encoded already. Raises DocumentTooLarge."""
+    _check_size(data, limits)
+    return Content.of(data)
 
-    def _check_size(self, data: bytes) -> None:
-        if len(data) > self.document_bytes_max:
-            raise DocumentTooLarge(
-                f"The document would have {len(data)} bytes; {self.document_bytes_max} are "
-                "allowed. Nothing was written.",
-                size_bytes=len(data),
-                size_bytes_max=self.document_bytes_max,
-            )
+
+def _check_size(data: bytes, limits: Storage) -> None:
+    if len(data) > limits.document_bytes_max:
+        raise DocumentTooLarge(
+            f"The document would have {len(data)} bytes; {limits.document_bytes_max} are "
+            "allowed. Nothing was written.",
+            size_bytes=len(data),
+            size_bytes_max=limits.document_bytes_max,
+        )

@@ -23,7 +23,7 @@ async def served_content(managed: ManagedStore, key: DocumentKey) -> Content | N
         return None
     judged, _ = await managed.reading(lambda: store.look(key))
     try:
-        return await content_of(managed, key, judged)
+        return await remedied(managed, key, judged)
     except (DocumentUnrecoverable, DocumentUnreadable) as error:
         unreadable = isinstance(error, DocumentUnreadable)
         kind = IncidentKind.DISK_ERROR if unreadable else IncidentKind.UNRECOVERABLE
@@ -31,7 +31,7 @@ async def served_content(managed: ManagedStore, key: DocumentKey) -> Content | N
         raise
 
 
-async def content_of(managed: ManagedStore, key: DocumentKey, judged: Judged) -> Content | None:
+async def remedied(managed: ManagedStore, key: DocumentKey, judged: Judged) -> Content | None:
     """Return the content that a verdict allows to be served, after its remedy."""
     store = await managed.open()
     match judged.rule.remedy:

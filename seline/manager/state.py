@@ -33,6 +33,7 @@ from seline.errors import (
 )
 from seline.manager.awaited_store import AwaitedStore
 from seline.manager.changes import look
+from seline.manager.encoding import content_of
 from seline.ports.futures import refuse_in_turn, turn, wait_for
 from seline.ports.store import Change, Current, Decision, DocumentStore, Outcome, Put
 
@@ -224,7 +225,7 @@ class State(Generic[T]):
 
     def _encoded(self, value: T) -> Content:
         stored = {self._field: value} if self._field else value
-        return self._managed.encoding.content(msgspec.to_builtins(stored))
+        return content_of(msgspec.to_builtins(stored), self._managed.limits)
 
 
 def _run(store: DocumentStore, change: Change) -> Outcome:

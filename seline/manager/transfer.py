@@ -17,10 +17,11 @@ from seline.errors import DocumentBusy, DocumentUnrecoverable, ImportRefused, Se
 from seline.manager import changes
 from seline.manager.blocks import Locked
 from seline.manager.changes import preview
-from seline.manager.encoding import Encoding
+from seline.manager.encoding import content_of
 from seline.manager.managed_store import ManagedStore
 from seline.ports.futures import wait_for
 from seline.ports.store import Change, Current, Decision, DocumentStore, Snapshot
+from seline.settings import Storage
 
 IMPORT_TRIES: Final = 10
 
@@ -53,15 +54,17 @@ async def export_of(snapshot: Snapshot, store: ManagedStore) -> dict[str, Json]:
     return export
 
 
-def contents_of(export: Json, encoding: Encoding) -> dict[str, Content]:
+def contents_of(export: Json, limits: Storage) -> dict[str, Content]:
     """Return the documents of an export. Raises ImportRefused."""
-    return {name: content_of(name, value, encoding) for name, value in parse_export(export).items()}
+    return {
+        name: imported_content(name, value, limits) for name, value in parse_export(export).items()
+    }
 
 
-def content_of(name: str, value: Json, encoding: Encoding) -> Content:
+def imported_content(name: str, value: Json, limits: Storage) -> Content:
     """Return the content of a document of an export. Raises ImportRefused."""
     try:
-        return encoding.content(value)
+        return content_of(value, limits)
     except SelineError as error:
         raise ImportRefused(
             f"$.files[{name!r}]: {error.message}", hint=error.hint, document=name

@@ -12,16 +12,16 @@ from seline.domain.export_reader import read_export
 from seline.domain.json_codec import NotJson
 from seline.domain.readable_export import parse_export
 from seline.errors import InvalidRequest
-from seline.manager.encoding import Encoding
-from seline.manager.transfer import content_of
+from seline.manager.transfer import imported_content
 from seline.operations.spool import Spool
+from seline.settings import Storage
 
 PIECE_BYTES: Final = 1 << 20
 ESCAPED_MAX: Final = 4
 """How many times longer than its stored bytes a document's text may be."""
 
 
-def contents_of_upload(upload: Spool, encoding: Encoding) -> dict[str, Content]:
+def contents_of_upload(upload: Spool, limits: Storage) -> dict[str, Content]:
     """Return the documents of an uploaded export, their bytes in a spool. Blocks.
 
     Raises InvalidRequest with line and column, ImportRefused, NotSerializable, DocumentTooLarge,
@@ -32,7 +32,7 @@ def contents_of_upload(upload: Spool, encoding: Encoding) -> dict[str, Content]:
 
     def take(name: str, value: Json) -> None:
         if name != METADATA_NAME and is_document_name(name):
-            content = content_of(name, value, encoding)
+            content = imported_content(name, value, limits)
             offset = documents.append(content.data)
             load = partial(documents.read, offset, content.size_bytes)
             contents[name] = Content(content.revision, content.size_bytes, None, load)
@@ -41,8 +41,8 @@ def contents_of_upload(upload: Spool, encoding: Encoding) -> dict[str, Content]:
         rest = read_export(
             pieces,
             take,
-            value_length_max=ESCAPED_MAX * encoding.document_bytes_max,
-            depth_max=encoding.depth_max,
+            value_length_max=ESCAPED_MAX * limits.document_bytes_max,
+            depth_max=limits.depth_max,
         )
     except NotJson as error:
         documents.close()

@@ -111,7 +111,7 @@ class Operations:
 
         Raises as `contents_of_upload` and `import_contents` do.
         """
-        read = partial(contents_of_upload, upload, self.store.encoding)
+        read = partial(contents_of_upload, upload, self.store.limits)
         contents = await self.store.reading(read, limit_s=math.inf)
         return await import_contents(self.store, contents, mode, dry_run=dry_run)
 

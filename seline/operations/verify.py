@@ -18,7 +18,7 @@ from seline.domain.report import Finding, FindingOutcome, VerifyReport
 from seline.domain.verdict import Judged, Verdict, usable_as_backup
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError, VolumeFull
 from seline.manager.managed_store import ManagedStore
-from seline.manager.reads import content_of
+from seline.manager.reads import remedied
 from seline.manager.state import State
 from seline.ports.futures import in_loop
 from seline.ports.store import DocumentStore, keys_with_backups
@@ -163,7 +163,7 @@ class _Pass:
         if judged.rule.as_saved or judged.verdict is Verdict.UNSETTLED:
             return
         try:
-            await content_of(self._managed, key, judged)
+            await remedied(self._managed, key, judged)
         except DocumentUnrecoverable as error:
             self._managed.note(IncidentKind.UNRECOVERABLE, key.name, error.message)
         except SelineError as error:
@@ -185,7 +185,7 @@ class _Pass:
     async def _mend(self, key: DocumentKey, judged: Judged) -> None:
         before = len(self._store.medium.incidents())
         try:
-            await content_of(self._managed, key, judged)
+            await remedied(self._managed, key, judged)
             edited = judged.verdict is Verdict.EDITED
             outcome = FindingOutcome.ADOPTED if edited else FindingOutcome.RECOVERED
             detail = judged.reason

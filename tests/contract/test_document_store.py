@@ -17,7 +17,6 @@ from seline.errors import (
     StoreClosed,
 )
 from seline.manager import changes
-from seline.manager.encoding import Encoding
 from seline.ports.store import (
     Atom,
     Change,
@@ -29,10 +28,11 @@ from seline.ports.store import (
     Remove,
     keys_with_backups,
 )
+from seline.settings import Storage
 from tests.clocks import FakeClock
 from tests.contract.saving import content, drop_all, put, retain, retain_five, save, value_of
 
-ENCODING = Encoding(document_bytes_max=1 << 20, depth_max=200)
+LIMITS = Storage(document_bytes_max=1 << 20, depth_max=200)
 
 
 def test_what_was_saved_is_read(store: DocumentStore, key: DocumentKey) -> None:
@@ -126,7 +126,7 @@ def test_a_refused_change_does_not_stop_the_others(
     store: DocumentStore, key: DocumentKey, other: DocumentKey
 ) -> None:
     put(store, key, [1, 2])
-    update = changes.update_field("x", 1, ENCODING)
+    update = changes.update_field("x", 1, LIMITS)
     refused = store.submit(Atom((Change(key, update, retain=retain_five),)))
     accepted = store.submit(Atom((save(other, {"b": 2}),)))
     with pytest.raises(NotAnObject):

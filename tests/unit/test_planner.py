@@ -14,13 +14,14 @@ from seline.domain.verdict import Judged, Verdict
 from seline.errors import NotAnObject
 from seline.manager import changes
 from seline.manager.changes import Decide
-from seline.manager.encoding import Encoding
+from seline.manager.encoding import content_of
 from seline.ports.store import Atom, Change, Current, Leave
+from seline.settings import Storage
 from seline.storage.planner import Found, Plan, plan_batch
 
 KEY = DocumentKey(BOT, "document.json")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-ENCODING = Encoding(document_bytes_max=1 << 20, depth_max=DEPTH_MAX)
+LIMITS = Storage(document_bytes_max=1 << 20, depth_max=DEPTH_MAX)
 SAVED: tuple[Json, ...] = ({}, {"a": {"n": 1}}, [1, 2], None)
 
 Verb: TypeAlias = tuple[str, str, int]
@@ -38,13 +39,13 @@ verbs = st.lists(
 def decide(verb: Verb) -> Decide:
     what, field, number = verb
     if what == "set a field":
-        return changes.update_field(field, {"n": number}, ENCODING, guard=lambda *_: ())
+        return changes.update_field(field, {"n": number}, LIMITS, guard=lambda *_: ())
     if what == "change in place":
-        return changes.update(lambda value: changed_in_place(value, field, number), ENCODING)
+        return changes.update(lambda value: changed_in_place(value, field, number), LIMITS)
     if what == "spoil and fail":
-        return changes.update(lambda value: spoiled(value, field), ENCODING)
+        return changes.update(lambda value: spoiled(value, field), LIMITS)
     if what == "save":
-        return changes.save(ENCODING.content(SAVED[number]))
+        return changes.save(content_of(SAVED[number], LIMITS))
     return changes.delete_if_there
 
 
@@ -113,7 +114,7 @@ def test_a_batch_holds_no_large_value_beside_its_bytes(size_bytes: int, handed_o
         seen.append(current.decoded is not UNSET)
         return Leave()
 
-    update = changes.update_field("text", "x" * size_bytes, ENCODING)
+    update = changes.update_field("text", "x" * size_bytes, LIMITS)
     atoms = [Atom((Change(KEY, decide),)) for decide in (update, look)]
     plan_batch(atoms, lambda _: found, lambda _: iter(()), NOW)
 
