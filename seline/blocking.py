@@ -18,7 +18,6 @@ from seline.domain.document import ABSENT
 from seline.errors import CalledInEventLoop, SelineError
 from seline.manager import DataManager as AwaitedDataManager
 from seline.ports.futures import in_loop, run_without_loop
-from seline.ports.store import Snapshot
 from seline.settings import Settings
 
 __all__ = [
@@ -60,16 +59,24 @@ def _blocking(
     return functools.update_wrapper(call, method)
 
 
-@contextmanager
-def _block(awaited: AbstractAsyncContextManager[T], name: str) -> Generator[T]:
-    """Enter and leave an `async with` block without an event loop."""
-    value = _run(awaited.__aenter__(), name)
-    try:
-        yield value
-    except BaseException as error:
-        _run(awaited.__aexit__(type(error), error, error.__traceback__), name)
-        raise
-    _run(awaited.__aexit__(None, None, None), name)
+def _block(
+    method: Callable[Concatenate[Any, P], AbstractAsyncContextManager[T]],
+) -> Callable[Concatenate[Any, P], AbstractContextManager[T]]:
+    """Return a method that opens an `async with` block as one that opens a `with` block."""
+    name = method.__name__
+
+    @contextmanager
+    def opened(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Generator[T]:
+        awaited = method(self._awaited, *args, **kwargs)
+        value = _run(awaited.__aenter__(), name)
+        try:
+            yield value
+        except BaseException as error:
+            _run(awaited.__aexit__(type(error), error, error.__traceback__), name)
+            raise
+        _run(awaited.__aexit__(None, None, None), name)
+
+    return functools.update_wrapper(opened, method)
 
 
 class DataManager:
@@ -94,18 +101,9 @@ class DataManager:
     unpin = _blocking(AwaitedDataManager.unpin)
     export_all_data = _blocking(AwaitedDataManager.export_all_data)
     import_data = _blocking(AwaitedDataManager.import_data)
-
-    @functools.wraps(AwaitedDataManager.edit)
-    def edit(self, name: str, *args: Any, **kwargs: Any) -> AbstractContextManager[Any]:
-        return _block(self._awaited.edit(name, *args, **kwargs), "edit")
-
-    @functools.wraps(AwaitedDataManager.transaction)
-    def transaction(self, *names: str, backup: bool = True) -> AbstractContextManager[Any]:
-        return _block(self._awaited.transaction(*names, backup=backup), "transaction")
-
-    @functools.wraps(AwaitedDataManager.exported)
-    def exported(self) -> AbstractContextManager[Snapshot]:
-        return _block(self._awaited.exported(), "exported")
+    edit = _block(AwaitedDataManager.edit)
+    transaction = _block(AwaitedDataManager.transaction)
+    exported = _block(AwaitedDataManager.exported)
 
 
 class UserProfile:
