@@ -26,7 +26,7 @@ from seline.domain.alerts.lifecycle import (
     Course,
     Signal,
     States,
-    Step,
+    Transition,
     limited,
     on_cleared,
     on_raised,
@@ -129,10 +129,10 @@ class AlertLog:
         if self._unreadable:
             await self.load()
         now, before = self._clock.now(), dict(self._states)
-        steps = [
+        transitions = [
             on_time_passed(state, now=now, renotify=self._renotify) for state in before.values()
         ]
-        notified = [alert for step in steps for alert in self._enter(step)]
+        notified = [alert for transition in transitions for alert in self._enter(transition)]
         await self._publish(notified, before, now)
         running = self._start()
         if running:
@@ -160,8 +160,8 @@ class AlertLog:
         before = self._states.get((signal.type, signal.subject))
         return self._enter(on_raised(before, signal, now=now, renotify=self._renotify))
 
-    def _enter(self, step: Step) -> list[Alert]:
-        state, notify = step
+    def _enter(self, transition: Transition) -> list[Alert]:
+        state, notify = transition
         if state is not self._states.get(state.key):
             state = replace(state, alert=worded(state.alert, self._language))
             self._states[state.key] = state

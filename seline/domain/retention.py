@@ -165,11 +165,11 @@ def _counts(backup: Backup) -> bool:
     return backup.verdict in COUNTED
 
 
-_Rule: TypeAlias = tuple[int, str, Callable[[Backup], object], set[object]]
+_PeriodRule: TypeAlias = tuple[int, str, Callable[[Backup], object], set[object]]
 """Keeps the newest backup of each of the first so many periods; the set has those seen."""
 
 
-def _rules(policy: RetentionPolicy) -> tuple[_Rule, ...]:
+def _rules(policy: RetentionPolicy) -> tuple[_PeriodRule, ...]:
     return (
         (policy.keep_newest, f"newest {policy.keep_newest}", lambda b: b.name, set()),
         (policy.keep_hourly, "hourly", lambda b: (b.taken_at.date(), b.taken_at.hour), set()),
@@ -179,7 +179,7 @@ def _rules(policy: RetentionPolicy) -> tuple[_Rule, ...]:
     )
 
 
-def _reasons(rules: Sequence[_Rule], backup: Backup) -> list[str]:
+def _reasons(rules: Sequence[_PeriodRule], backup: Backup) -> list[str]:
     """Return the reasons of the rules that keep a backup, and note its period."""
     reasons: list[str] = []
     for limit, because, period_of, seen in rules:

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from seline.http import PREFIX, alerts, documents, exporting, jobs, metrics, operator, probes
 
-Scope: TypeAlias = Literal["open", "read", "admin", "control"]
+RouteScope: TypeAlias = Literal["open", "read", "admin", "control"]
 
 
 class Route(NamedTuple):
@@ -16,7 +16,7 @@ class Route(NamedTuple):
     method: str
     path: str
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    scope: Scope
+    scope: RouteScope
     query: tuple[str, ...] = ()
 
 

@@ -72,14 +72,26 @@ def test_pages_are_in_plain_english() -> None:
     check_prose(pages())
 
 
-def test_no_class_name_is_used_for_two_things() -> None:
-    """Let a name lead to one class; `seline.blocking` repeats the awaited names on purpose."""
+def test_no_name_of_a_type_is_used_for_two_things() -> None:
+    """Let a name lead to one class or alias; `seline.blocking` repeats the awaited names."""
     homes: dict[str, list[str]] = defaultdict(list)
     for name, node in nodes():
-        if isinstance(node, ast.ClassDef) and name != "seline/blocking.py":
-            homes[node.name].append(name)
+        type_name = name_of_type(node)
+        if type_name is not None and name != "seline/blocking.py":
+            homes[type_name].append(name)
 
     assert not {name: files for name, files in homes.items() if len(files) > 1}
+
+
+def name_of_type(node: ast.AST) -> str | None:
+    """Return the name of a class, or of an alias of a type that is not the same name elsewhere."""
+    if isinstance(node, ast.ClassDef):
+        return node.name.lstrip("_")
+    if isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "TypeAlias":
+        alias = ast.unparse(node.target)
+        repeats = ast.unparse(node.value or node.target).strip("'").endswith(f".{alias}")
+        return None if repeats else alias.lstrip("_")
+    return None
 
 
 def test_no_function_body_is_longer_than_a_screen() -> None:

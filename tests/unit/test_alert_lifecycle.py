@@ -23,7 +23,7 @@ from seline.domain.alerts.lifecycle import (
     Course,
     Raised,
     Severity,
-    Step,
+    Transition,
     limited,
     on_cleared,
     on_raised,
@@ -82,8 +82,8 @@ class Machine:
     def alert(self, type: AlertType, subject: str = "") -> Alert:
         return self.states[type, subject].alert
 
-    def _enter(self, step: Step) -> list[Alert]:
-        state, notify = step
+    def _enter(self, transition: Transition) -> list[Alert]:
+        state, notify = transition
         self.states[state.key] = state
         notified = [state.alert] if notify else []
         self.notified += notified
@@ -490,10 +490,10 @@ class CheckedMachine(Machine):
         super().__init__()
         self.last: dict[tuple[AlertType, str], tuple[datetime, Alert]] = {}
 
-    def _enter(self, step: Step) -> list[Alert]:
-        notified = super()._enter(step)
+    def _enter(self, transition: Transition) -> list[Alert]:
+        notified = super()._enter(transition)
         for alert in notified:
-            self._check(step[0], alert)
+            self._check(transition[0], alert)
         return notified
 
     def _check(self, state: AlertState, alert: Alert) -> None:

@@ -207,13 +207,13 @@ class AlertsFile(Stored, frozen=True, kw_only=True):
 
 
 States: TypeAlias = Mapping[tuple[AlertType, str], AlertState]
-Step: TypeAlias = tuple[AlertState, bool]
+Transition: TypeAlias = tuple[AlertState, bool]
 """The state after a signal, and whether to notify its alert now."""
 
 
 def on_raised(
     state: AlertState | None, signal: Raised, *, now: datetime, renotify: timedelta
-) -> Step:
+) -> Transition:
     """Open, count or update an alert."""
     at, kind = signal.at or now, KIND_OF[signal.type]
     event = kind.course is Course.EVENT
@@ -234,7 +234,7 @@ def on_raised(
     return on_time_passed(state, now=now, renotify=renotify)
 
 
-def on_time_passed(state: AlertState, *, now: datetime, renotify: timedelta) -> Step:
+def on_time_passed(state: AlertState, *, now: datetime, renotify: timedelta) -> Transition:
     """Notify an open alert again if it is due; resolve an event after a quiet day."""
     if not state.is_open:
         return state, False
@@ -245,7 +245,7 @@ def on_time_passed(state: AlertState, *, now: datetime, renotify: timedelta) -> 
     return state, False
 
 
-def on_cleared(state: AlertState, *, now: datetime) -> Step:
+def on_cleared(state: AlertState, *, now: datetime) -> Transition:
     """Resolve an open condition, at the worst severity that was notified."""
     if not state.is_open or state.course is Course.EVENT:
         return state, False

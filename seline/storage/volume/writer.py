@@ -27,8 +27,6 @@ IDLE_AFTER_S: Final = 0.05
 
 _log = logging.getLogger("seline.storage")
 
-Answer: TypeAlias = tuple[Outcome, ...]
-
 
 def _promise() -> Future[Any]:
     """Return a future that cannot be cancelled, because it counts as running."""
@@ -44,7 +42,7 @@ class Pending:
     atom: Atom
     size_bytes: int
     looks: int = 0
-    future: Future[Answer] = field(default_factory=_promise)
+    future: Future[tuple[Outcome, ...]] = field(default_factory=_promise)
     queued_at_s: float = field(default_factory=time.monotonic)
 
 
@@ -73,7 +71,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="seline-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, atom: Atom) -> Future[Answer]:
+    def submit(self, atom: Atom) -> Future[tuple[Outcome, ...]]:
         """Queue an atom. Raises VolumeBusy if the queue is full, StoreClosed after `close`."""
         pending = Pending(atom, sum(change.size_hint for change in atom))
         with self._wake:
