@@ -25,6 +25,7 @@ from seline.domain.incident import Incident
 from seline.domain.pins import BLANK, Pin
 from seline.domain.report import OUTCOMES, Finding, VerifyReport
 from seline.domain.usage import LEVELS, STATUS_OF_LEVEL, UsageLevel
+from seline.domain.verdict import DAMAGED
 from seline.errors import (
     SelineError,
     UnsupportedFormat,
@@ -197,7 +198,7 @@ def over_signals(store: DocumentStore, alerts: Sequence[Alert]) -> list[Signal]:
 
 
 def _is_served(store: DocumentStore, key: DocumentKey, _details: Mapping[str, Json]) -> bool:
-    return not store.look(key)[0].rule.damaged
+    return store.look(key)[0].verdict not in DAMAGED
 
 
 def _backups_are_gone(store: DocumentStore, key: DocumentKey, details: Mapping[str, Json]) -> bool:

@@ -1,7 +1,5 @@
-"""Judge a file's bytes against its checksum; `RULES` is what each verdict allows."""
+"""Judge a file's bytes against its checksum; the sets below are what each verdict allows."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -24,47 +22,17 @@ class Verdict(StrEnum):
     ALTERED = "altered"
 
 
-class Remedy(StrEnum):
-    """What a read does with a document."""
-
-    SERVE = "serve"
-    DEFAULT = "default"
-    ADOPT = "adopt"
-    LAST_KNOWN = "last known"
-    RECOVER = "recover"
-    REFUSE = "refuse"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """What a verdict allows.
-
-    `usable`: the content may be served, and restored from a backup. `as_saved`: the file is as
-    Seline left it, so verify changes nothing. `damaged`: a read of the document cannot be answered
-    from its file. `counted`: retention counts a backup with this verdict.
-    """
-
-    remedy: Remedy
-    usable: bool = False
-    as_saved: bool = False
-    damaged: bool = False
-    counted: bool = False
-
-
-RULES: Final[Mapping[Verdict, Rule]] = {
-    Verdict.SOUND: Rule(remedy=Remedy.SERVE, usable=True, as_saved=True, counted=True),
-    Verdict.MISSING: Rule(remedy=Remedy.DEFAULT, as_saved=True),
-    Verdict.EDITED: Rule(remedy=Remedy.ADOPT, usable=True),
-    Verdict.UNSETTLED: Rule(remedy=Remedy.LAST_KNOWN, damaged=True),
-    Verdict.TORN: Rule(remedy=Remedy.RECOVER, damaged=True),
-    Verdict.ALTERED: Rule(remedy=Remedy.RECOVER, damaged=True),
-    Verdict.UNREADABLE: Rule(remedy=Remedy.REFUSE, damaged=True),
-}
+USABLE: Final = frozenset({Verdict.SOUND, Verdict.EDITED})
+"""The content may be served, and restored from a backup."""
+AS_SAVED: Final = frozenset({Verdict.SOUND, Verdict.MISSING})
+"""The file is as Seline left it, so verify changes nothing."""
+DAMAGED: Final = frozenset(Verdict) - USABLE - AS_SAVED
+"""A read of the document cannot be answered from its file."""
 UNCHECKED: Final = "unchecked"
 """The verdict word of a backup that was not read, or that parses and has no checksum."""
 FOREIGN: Final = "foreign"
 """The verdict word of a backup that was written for another document."""
-COUNTED: Final = frozenset({UNCHECKED, *(str(v) for v, rule in RULES.items() if rule.counted)})
+COUNTED: Final = frozenset({UNCHECKED, str(Verdict.SOUND)})
 """The verdict words with which retention counts a backup."""
 
 
@@ -82,10 +50,6 @@ class Judged(msgspec.Struct, frozen=True):
     settled: bool = True
 
     @property
-    def rule(self) -> Rule:
-        return RULES[self.verdict]
-
-    @property
     def why(self) -> str:
         """The reason, or the verdict's word if there is none."""
         return self.reason or str(self.verdict)
@@ -98,7 +62,7 @@ def of_another(key: DocumentKey, judged: Judged) -> bool:
 
 def usable_as_backup(key: DocumentKey, judged: Judged) -> bool:
     """Whether this backup may be restored: sound, without a checksum, or edited by hand."""
-    return judged.rule.usable and not of_another(key, judged)
+    return judged.verdict in USABLE and not of_another(key, judged)
 
 
 def lacks_checksum(judged: Judged) -> bool:

@@ -1,8 +1,8 @@
-"""Which content of a document is served: only sound content, after its verdict's remedy (V4)."""
+"""Which content of a document is served: only what its verdict allows (V4)."""
 
 from seline.domain.document import Content, DocumentKey
 from seline.domain.incident import IncidentKind
-from seline.domain.verdict import Judged, Remedy, Verdict
+from seline.domain.verdict import Judged, Verdict
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, StorageError
 from seline.manager.managed_store import ManagedStore
 from seline.ports.futures import in_turn
@@ -32,18 +32,18 @@ async def served_content(managed: ManagedStore, key: DocumentKey) -> Content | N
 
 
 async def remedied(managed: ManagedStore, key: DocumentKey, judged: Judged) -> Content | None:
-    """Return the content that a verdict allows to be served, after its remedy."""
+    """Return the content to serve after a look: recovered, adopted or refused, by its verdict."""
     store = await managed.open()
-    match judged.rule.remedy:
-        case Remedy.SERVE:
+    match judged.verdict:
+        case Verdict.SOUND:
             return judged.content
-        case Remedy.DEFAULT:
+        case Verdict.MISSING:
             return None
-        case Remedy.ADOPT:
+        case Verdict.EDITED:
             if judged.settled:
                 await _mend(managed, store, key, otherwise=judged.content)
             return judged.content
-        case Remedy.LAST_KNOWN:
+        case Verdict.UNSETTLED:
             content = await managed.reading(lambda: store.medium.rescue(key))
             if content is None:
                 raise DocumentUnrecoverable(
@@ -53,9 +53,9 @@ async def remedied(managed: ManagedStore, key: DocumentKey, judged: Judged) -> C
                     document=key.name,
                 )
             return content
-        case Remedy.RECOVER:
+        case Verdict.TORN | Verdict.ALTERED:
             return await _mend(managed, store, key, otherwise=None)
-        case Remedy.REFUSE:
+        case Verdict.UNREADABLE:
             raise DocumentUnreadable(
                 f"{key.name} cannot be read: {judged.reason}.",
                 document=key.name,

@@ -17,6 +17,7 @@ from seline.domain.pins import LOST
 from seline.domain.plural import counted
 from seline.domain.report import Check, FindingOutcome, Status
 from seline.domain.usage import STATUS_OF_LEVEL, Usage, level_of
+from seline.domain.verdict import DAMAGED
 from seline.errors import DocumentUnrecoverable, SelineError, VolumeFull
 from seline.manager.managed_store import ManagedStore
 from seline.operations.exports import Exporter
@@ -175,7 +176,7 @@ def _is_broken(store: DocumentStore, document: str) -> bool:
         judged, _ = store.look(DocumentKey(BOT, document))
     except SelineError:
         return True
-    return judged.rule.damaged
+    return judged.verdict in DAMAGED
 
 
 def _quarantine(facts: Facts) -> Result:

@@ -15,7 +15,7 @@ from seline.domain.backup import Backup
 from seline.domain.document import BOT, SELINE, DocumentKey
 from seline.domain.incident import IncidentKind
 from seline.domain.report import Finding, FindingOutcome, VerifyReport
-from seline.domain.verdict import Judged, Verdict, usable_as_backup
+from seline.domain.verdict import AS_SAVED, Judged, Verdict, usable_as_backup
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError, VolumeFull
 from seline.manager.managed_store import ManagedStore
 from seline.manager.reads import remedied
@@ -144,7 +144,7 @@ class _Pass:
         await self._give_way()
         judged = await self._managed.reading(lambda: self._fresh(key))
         self._checked.add((name, None))
-        as_saved = judged.rule.as_saved
+        as_saved = judged.verdict in AS_SAVED
         if not as_saved and (judged.verdict is Verdict.UNSETTLED or not judged.settled):
             return False
         self._documents += 1
@@ -160,7 +160,7 @@ class _Pass:
         """
         await self._give_way()
         judged = await self._managed.reading(lambda: self._fresh(key))
-        if judged.rule.as_saved or judged.verdict is Verdict.UNSETTLED:
+        if judged.verdict in AS_SAVED or judged.verdict is Verdict.UNSETTLED:
             return
         try:
             await remedied(self._managed, key, judged)

@@ -11,12 +11,13 @@ from seline.domain.checksum import (
 )
 from seline.domain.document import BOT, Content, DocumentKey
 from seline.domain.verdict import (
+    AS_SAVED,
     COUNTED,
+    DAMAGED,
     FOREIGN,
-    RULES,
     UNCHECKED,
+    USABLE,
     Judged,
-    Remedy,
     Verdict,
     backup_word,
     judge,
@@ -78,14 +79,9 @@ def test_the_attribute_is_small_and_round_trips() -> None:
         decode_checksum(b"\x02" + attribute[1:])
 
 
-def test_every_verdict_has_its_rule() -> None:
-    assert set(RULES) == set(Verdict)
-    assert {rule.remedy for rule in RULES.values()} == set(Remedy)
-
-
-def test_what_may_be_served_is_not_damaged() -> None:
-    for rule in RULES.values():
-        assert not (rule.damaged and (rule.usable or rule.as_saved))
+def test_what_may_be_served_or_is_as_saved_is_not_damaged() -> None:
+    assert set(Verdict) - DAMAGED == USABLE | AS_SAVED
+    assert {Verdict.UNSETTLED, Verdict.TORN, Verdict.ALTERED, Verdict.UNREADABLE} == DAMAGED
 
 
 def test_retention_counts_sound_and_unchecked_backups_only() -> None:

@@ -13,6 +13,7 @@ from datetime import datetime
 from io import FileIO
 
 from seline.domain.document import Content, DocumentKey
+from seline.domain.verdict import USABLE
 from seline.errors import DocumentUnrecoverable, ForkedStore, StoreClosed
 from seline.storage.volume import files
 from seline.storage.volume.current import CurrentDocuments
@@ -91,8 +92,10 @@ class VolumeSnapshot:
             inspection = self.inspector.look_in(key, directory)
             if inspection.identity is None or not inspection.identity.same_bytes(identity):
                 raise FileNotFoundError(key.name)
-            content = inspection.judged.content
-            return iter((content.data,)) if inspection.judged.rule.usable and content else None
+            judged = inspection.judged
+            if judged.content is None or judged.verdict not in USABLE:
+                return None
+            return iter((judged.content.data,))
         return self._pieces(key, directory, identity)
 
     def _remembered(self, key: DocumentKey, directory: int) -> Content | None:

@@ -18,7 +18,7 @@ from seline.domain.document import SELINE, Content, DocumentKey
 from seline.domain.incident import Incident, IncidentKind
 from seline.domain.json_codec import why_not_json
 from seline.domain.recovery import choose_backup
-from seline.domain.verdict import Verdict
+from seline.domain.verdict import USABLE, Verdict
 from seline.storage.volume import files
 from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.commit.record import (
@@ -161,7 +161,7 @@ class Replay:
             if not self._stage_again(staged, key, live.content):
                 return
         elif live.content is not None and live.content.revision not in (entry.before, entry.after):
-            self._keep_found(key, live.content, sound_json=live.rule.usable, now=now)
+            self._keep_found(key, live.content, sound_json=live.verdict in USABLE, now=now)
         files.rename(self.volume.staging, staged, self.volume.documents(entry.space), entry.name)
 
     def _stage_again(self, name: str, key: DocumentKey, content: Content) -> bool:
