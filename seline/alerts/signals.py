@@ -23,7 +23,7 @@ from seline.domain.document import BOT, DocumentKey, Json
 from seline.domain.forecast import DAYS_WARN
 from seline.domain.incident import Incident
 from seline.domain.pins import BLANK, Pin
-from seline.domain.report import OUTCOMES, Finding, VerifyReport
+from seline.domain.report import Finding, FindingOutcome, VerifyReport
 from seline.domain.usage import LEVELS, STATUS_OF_LEVEL, UsageLevel
 from seline.domain.verdict import DAMAGED
 from seline.errors import (
@@ -52,6 +52,13 @@ TYPE_OF_FAILURE: Final[Mapping[type[SelineError], AlertType]] = {
     UnsupportedFormat: AlertType.WRITES_REFUSED,
 }
 """Why nothing can be written. Other reasons (waiting for another process, closing) are no alert."""
+
+TYPE_OF_FINDING: Final[Mapping[FindingOutcome, AlertType]] = {
+    FindingOutcome.UNRECOVERABLE: AlertType.UNRECOVERABLE_DOCUMENT,
+    FindingOutcome.UNREADABLE: AlertType.DISK_ERROR,
+    FindingOutcome.FAILED: AlertType.DISK_ERROR,
+}
+"""What verify found in a document. Incidents report the other outcomes, or nothing does."""
 
 
 def incident_signals(incidents: Iterable[Incident], now: datetime) -> list[Signal]:
@@ -94,8 +101,7 @@ def report_signals(report: VerifyReport, now: datetime) -> list[Signal]:
             at=finding.found_at,
         )
         for finding in report.findings
-        if (alert_type := OUTCOMES[finding.outcome].alert) is not None
-        and alert_type is not AlertType.BACKUP_DAMAGED
+        if (alert_type := TYPE_OF_FINDING.get(finding.outcome)) is not None
         and now - finding.found_at <= RECENT
     ]
     return [*signals, *_damaged_backup_signals(report, now)][:FINDINGS_MAX]
@@ -218,7 +224,7 @@ def _damaged_backup_signals(report: VerifyReport, now: datetime) -> Iterator[Sig
     """Yield one signal per document with damaged backups, at the instant of the last finding."""
     by_document: dict[str, list[Finding]] = {}
     for finding in report.findings:
-        if OUTCOMES[finding.outcome].alert is AlertType.BACKUP_DAMAGED:
+        if finding.outcome is FindingOutcome.MARKED:
             by_document.setdefault(finding.document, []).append(finding)
     for document, findings in by_document.items():
         names: list[Json] = [finding.backup for finding in findings if finding.backup]

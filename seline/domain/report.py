@@ -1,12 +1,10 @@
 """The results of the operator's commands, as frozen values that every interface renders."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from seline.domain.alerts.lifecycle import AlertType
 from seline.domain.document import Revision
 
 
@@ -72,26 +70,12 @@ class FindingOutcome(StrEnum):
     """It is a broken backup, which is not counted any more."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutcomeRule:
-    """What an outcome means. `alert` is None where an incident reports it, or nothing does."""
-
-    unserved: bool = False
-    damage: bool = True
-    alert: AlertType | None = None
-
-
-OUTCOMES: Final[Mapping[FindingOutcome, OutcomeRule]] = {
-    FindingOutcome.RECOVERED: OutcomeRule(),
-    FindingOutcome.ADOPTED: OutcomeRule(damage=False),
-    FindingOutcome.UNSETTLED: OutcomeRule(damage=False),
-    FindingOutcome.UNRECOVERABLE: OutcomeRule(
-        unserved=True, alert=AlertType.UNRECOVERABLE_DOCUMENT
-    ),
-    FindingOutcome.UNREADABLE: OutcomeRule(unserved=True, alert=AlertType.DISK_ERROR),
-    FindingOutcome.FAILED: OutcomeRule(unserved=True, alert=AlertType.DISK_ERROR),
-    FindingOutcome.MARKED: OutcomeRule(alert=AlertType.BACKUP_DAMAGED),
-}
+UNSERVED: Final = frozenset(
+    {FindingOutcome.UNRECOVERABLE, FindingOutcome.UNREADABLE, FindingOutcome.FAILED}
+)
+"""The outcomes that leave a document that cannot be served."""
+HARMLESS: Final = frozenset({FindingOutcome.ADOPTED, FindingOutcome.UNSETTLED})
+"""The outcomes of files that are not broken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +98,7 @@ class Finding:
     @property
     def is_unserved(self) -> bool:
         """Whether it is a document that cannot be served."""
-        return self.backup is None and OUTCOMES[self.outcome].unserved
+        return self.backup is None and self.outcome in UNSERVED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +115,7 @@ class VerifyReport:
     @property
     def damage(self) -> bool:
         """Whether anything was broken. An adopted hand edit does not count."""
-        return any(OUTCOMES[found.outcome].damage for found in self.findings)
+        return any(found.outcome not in HARMLESS for found in self.findings)
 
 
 class Status(StrEnum):

@@ -16,6 +16,7 @@ import pytest
 from seline.alerts.process import OVER_CHECK_EVERY_S, AlertProcess
 from seline.alerts.signals import (
     CHECKSUMS,
+    TYPE_OF_FINDING,
     DAYS_OVER,
     DAYS_WARN,
     TYPE_OF_FAILURE,
@@ -41,7 +42,7 @@ from seline.domain.alerts.lifecycle import (
 from seline.domain.alerts.message import worded
 from seline.domain.incident import RULES, Incident, IncidentKind
 from seline.domain.pins import BY_HAND, Pin
-from seline.domain.report import OUTCOMES, Finding, FindingOutcome, VerifyReport
+from seline.domain.report import Finding, FindingOutcome, VerifyReport
 from seline.domain.usage import LEVELS, UsageLevel
 from seline.errors import (
     DocumentUnrecoverable,
@@ -253,7 +254,8 @@ def test_a_finding_gives_a_signal_unless_an_incident_reports_it(outcome: Finding
     backup = f"{NAME}_1" if outcome is FindingOutcome.MARKED else None
     signals = report_signals(a_report(a_finding(outcome, backup=backup)), NOW)
 
-    expected = OUTCOMES[outcome].alert
+    marked = {FindingOutcome.MARKED: AlertType.BACKUP_DAMAGED}
+    expected = {**TYPE_OF_FINDING, **marked}.get(outcome)
     assert [signal.type for signal in signals] == ([] if expected is None else [expected])
     assert {(signal.subject, signal.at) for signal in signals} <= {(NAME, NOW)}
 
