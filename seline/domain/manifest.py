@@ -12,6 +12,7 @@ import msgspec
 
 from seline.clock import instant_text, parse_instant
 from seline.domain.document import is_document_name
+from seline.domain.json_codec import NotJson, decode
 from seline.errors import ExportDamaged, UnsupportedFormat
 
 FORMAT: Final = 1
@@ -86,20 +87,18 @@ def encode_manifest(manifest: Manifest) -> bytes:
 def decode_manifest(data: bytes) -> Manifest:
     """Read a manifest. Raises ExportDamaged, or UnsupportedFormat if a newer Seline wrote it."""
     try:
-        form = msgspec.json.decode(data, type=_Form).format
-        if form > FORMAT:
-            raise UnsupportedFormat(
-                f"This export has format {form}; this Seline knows {FORMAT}. Nothing was changed."
-            )
-        manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.DecodeError as error:
+        value = decode(data)
+        match value:
+            case {"format": int(form)} if form > FORMAT:
+                raise UnsupportedFormat(
+                    f"This export has format {form}; this Seline knows {FORMAT}. "
+                    "Nothing was changed."
+                )
+        manifest = msgspec.convert(value, Manifest)
+    except (NotJson, msgspec.ValidationError) as error:
         raise ExportDamaged(f"{MANIFEST_NAME} is not whole: {error}.") from error
     _check(manifest)
     return manifest
-
-
-class _Form(msgspec.Struct, frozen=True):
-    format: int
 
 
 def _check(manifest: Manifest) -> None:

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from seline.domain.alerts.lifecycle import Severity
-from seline.domain.counters import LATENCY_BOUNDS_S, CounterValues
+from seline.domain.counters import LATENCY_BOUNDS_S, Counters
 from seline.domain.document import BOT
 from seline.domain.usage import Usage
 from seline.http.context import AppContext, context, operations
@@ -39,7 +39,7 @@ async def metrics(request: web.Request) -> web.StreamResponse:
 class _Source:
     """What the metrics are read from, once per call of the route."""
 
-    figures: CounterValues
+    figures: Counters
     usage: Usage
     backups: int
     quarantined: int
@@ -185,12 +185,12 @@ _FAMILIES: Final[tuple[_Row, ...]] = (
 )  # fmt: skip
 
 
-def _latencies(figures: CounterValues) -> Metric:
-    totals = list(accumulate(figures.waits))
+def _latencies(figures: Counters) -> Metric:
+    totals = accumulate(figures.waits)
     bounds = [*map(str, LATENCY_BOUNDS_S), "+Inf"]
     return HistogramMetricFamily(
         "seline_save_seconds",
         "How long a change took from queue to answer.",
-        buckets=list(zip(bounds, totals, strict=True)) if totals else [("+Inf", 0)],
+        buckets=list(zip(bounds, totals, strict=True)),
         sum_value=figures.waited_s,
     )

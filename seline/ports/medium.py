@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final, Protocol, TypeAlias
 
 from seline.domain.backup import Backup
-from seline.domain.counters import CounterValues
+from seline.domain.counters import Counters
 from seline.domain.document import Content, DocumentKey
 from seline.domain.incident import Incident
 from seline.domain.usage import Usage
@@ -91,7 +91,7 @@ class Medium(Protocol):
         """Return for how many seconds the current commit has run, 0 if none runs."""
         ...
 
-    def counters(self) -> CounterValues:
+    def counters(self) -> Counters:
         """Return what was counted since the store was opened."""
         ...
 

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from seline.clock import Clock
 from seline.domain.backup import Backup, backup_name, next_stamp
-from seline.domain.counters import Counters, CounterValues
+from seline.domain.counters import Counters
 from seline.domain.document import SELINE, Content, DocumentInfo, DocumentKey
 from seline.domain.incident import Incident
 from seline.domain.retention import verified_plan
@@ -273,8 +273,8 @@ class MemoryMedium:
     def busy_s(self) -> float:
         return 0.0
 
-    def counters(self) -> CounterValues:
-        return self._counters.figures()
+    def counters(self) -> Counters:
+        return self._counters.copy()
 
     def incidents(self) -> Sequence[Incident]:
         return []

@@ -219,7 +219,7 @@ def test_a_damaged_export_is_refused_and_changes_nothing(line: Line) -> None:
 def test_a_newer_or_broken_manifest_is_refused() -> None:
     with pytest.raises(UnsupportedFormat):
         decode_manifest(b'{"format": 2, "what": "ever"}')
-    for broken in (b"", b"{}", b'{"format": 1}', b"[]"):
+    for broken in (b"", b"{}", b'{"format": 1}', b"[]", b'{"a": "\xff"}'):
         with pytest.raises(ExportDamaged):
             decode_manifest(broken)
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from seline.clock import Clock
 from seline.domain.backup import Backup
-from seline.domain.counters import Counters, CounterValues
+from seline.domain.counters import Counters
 from seline.domain.document import DocumentKey
 from seline.errors import OutcomeUnknown, SelineError, StorageError, VolumeBusy
 from seline.ports.futures import one_wakeup
@@ -102,9 +102,9 @@ class Batches:
         since = self._busy_since_s
         return 0.0 if since is None else self.clock.monotonic() - since
 
-    def counters(self, *, queued: int) -> CounterValues:
+    def counters(self, *, queued: int) -> Counters:
         """Return what was counted since the store was opened."""
-        return self._counters.figures(queued=queued, flushes=files.flushes())
+        return self._counters.copy(queued=queued, flushes=files.flushes())
 
     # one commit
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from seline.domain.counters import CounterValues
+from seline.domain.counters import Counters
 from seline.domain.document import METADATA_NAME, Content, DocumentKey
 from seline.domain.incident import Incident
 from seline.domain.usage import Usage
@@ -61,7 +61,7 @@ class VolumeMedium:
     def busy_s(self) -> float:
         return self.batches.busy_s()
 
-    def counters(self) -> CounterValues:
+    def counters(self) -> Counters:
         return self.batches.counters(queued=self.writer.queued)
 
     def incidents(self) -> Sequence[Incident]:
