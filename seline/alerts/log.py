@@ -23,7 +23,6 @@ from seline.domain.alerts.lifecycle import (
     AlertState,
     AlertType,
     Cleared,
-    Course,
     Signal,
     States,
     Transition,
@@ -208,7 +207,7 @@ def _is_news(before: States, after: States) -> bool:
     return any(
         known is None
         or known.alert.state != state.alert.state
-        or (state.course is Course.EVENT and known != state)
+        or (state.course == "event" and known != state)
         for key, state in after.items()
         if (known := before.get(key)) is not state
     )

@@ -88,12 +88,11 @@ def decode_manifest(data: bytes) -> Manifest:
     """Read a manifest. Raises ExportDamaged, or UnsupportedFormat if a newer Seline wrote it."""
     try:
         value = decode(data)
-        match value:
-            case {"format": int(form)} if form > FORMAT:
-                raise UnsupportedFormat(
-                    f"This export has format {form}; this Seline knows {FORMAT}. "
-                    "Nothing was changed."
-                )
+        form = value.get("format") if isinstance(value, dict) else None
+        if isinstance(form, int) and form > FORMAT:
+            raise UnsupportedFormat(
+                f"This export has format {form}; this Seline knows {FORMAT}. Nothing was changed."
+            )
         manifest = msgspec.convert(value, Manifest)
     except (NotJson, msgspec.ValidationError) as error:
         raise ExportDamaged(f"{MANIFEST_NAME} is not whole: {error}.") from error

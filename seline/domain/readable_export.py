@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from seline.domain.document import METADATA_NAME, Json, Revision, check_document_name
@@ -12,13 +11,6 @@ from seline.errors import ImportRefused, InvalidDocumentName
 WRAPPER_KEYS: Final = frozenset({"success", "data"})
 EXPORT_KEYS: Final = frozenset({"exported_at", "files", "unrecoverable"})
 NAMES_SHOWN_MAX: Final = 10
-
-
-class ImportMode(StrEnum):
-    """Whether documents that the import does not name are kept (merge) or deleted (replace)."""
-
-    MERGE = "merge"
-    REPLACE = "replace"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +43,16 @@ def parse_export(value: Json) -> dict[str, Json]:
 def plan_import(
     current: Mapping[str, Revision | None],
     incoming: Mapping[str, Revision],
-    mode: ImportMode,
     *,
+    replace: bool = False,
     dry_run: bool = False,
 ) -> ImportReport:
-    """Decide what an import does to each document. Revision None in `current`: it is broken."""
+    """Decide what an import does to each document. Revision None in `current`: it is broken.
+
+    `replace`: the documents that the import does not name are deleted.
+    """
     known = sorted(name for name in incoming if name in current)
-    gone = sorted(current.keys() - incoming.keys()) if mode is ImportMode.REPLACE else []
+    gone = sorted(current.keys() - incoming.keys()) if replace else []
     return ImportReport(
         created=tuple(sorted(incoming.keys() - current.keys())),
         changed=tuple(name for name in known if current[name] != incoming[name]),
@@ -67,14 +62,11 @@ def plan_import(
     )
 
 
-def parse_mode(mode: str) -> ImportMode:
-    """Return the mode named `mode`. Raises ImportRefused."""
-    try:
-        return ImportMode(mode)
-    except ValueError as error:
-        raise ImportRefused(
-            f"{mode!r} is not a way to import.", hint="Use `merge` or `replace`."
-        ) from error
+def is_replace(mode: str) -> bool:
+    """Whether a mode is `replace` and not `merge`. Raises ImportRefused for any other."""
+    if mode not in ("merge", "replace"):
+        raise ImportRefused(f"{mode!r} is not a way to import.", hint="Use `merge` or `replace`.")
+    return mode == "replace"
 
 
 def _unwrapped(value: Json) -> tuple[Path, dict[str, Json]]:

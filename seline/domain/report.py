@@ -3,18 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from seline.domain.document import Revision
 
-
-class KeptIn(StrEnum):
-    """Where the content that a change replaced or removed is kept."""
-
-    BACKUPS = "backups"
-    QUARANTINE = "quarantine"
-    NOWHERE = "nowhere"
-    """There was none, or it was erased."""
+KeptIn: TypeAlias = Literal["backups", "quarantine", "nowhere"]
+"""Where the content that a change replaced or removed is kept; nowhere if it was erased."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from seline.domain.report import Status
 
@@ -121,12 +121,8 @@ STATUS_OF_LEVEL: Final[Mapping[UsageLevel, Status]] = {
 """How health shows a level, and how severe its alert is."""
 
 
-class Room(StrEnum):
-    """Whether a growing write fits: at once, after old backups are shed, or not."""
-
-    FREE = "free"
-    SHED = "shed"
-    REFUSE = "refuse"
+Room: TypeAlias = Literal["free", "shed", "refuse"]
+"""Whether a growing write fits: at once, after old backups are shed, or not."""
 
 
 def level_of(ratio: float) -> UsageLevel:
@@ -150,11 +146,11 @@ def room_for(growth_bytes: int, usage: Usage) -> Room:
     that would reach 95 % is refused.
     """
     if growth_bytes <= 0:
-        return Room.FREE
+        return "free"
     ratio = usage.grown(growth_bytes).usage_ratio
     if ratio >= REFUSE_RATIO:
-        return Room.REFUSE
-    return Room.SHED if ratio >= SHED_RATIO else Room.FREE
+        return "refuse"
+    return "shed" if ratio >= SHED_RATIO else "free"
 
 
 def reserve_bytes(capacity_bytes: int, percent: float = 1.0) -> int:

@@ -5,7 +5,7 @@ from typing import Final
 from aiohttp import web
 
 from seline.clock import parse_instant
-from seline.domain.readable_export import parse_mode
+from seline.domain.readable_export import is_replace
 from seline.errors import InvalidRequest
 from seline.http.context import context, data, operations
 from seline.http.files import send_download, spooled_body
@@ -57,11 +57,11 @@ async def restore_backup(request: web.Request) -> web.StreamResponse:
 
 async def import_documents(request: web.Request) -> web.StreamResponse:
     """Import an export, all of it or nothing."""
-    mode = parse_mode(request.query.get("mode", "merge"))
+    replace = is_replace(request.query.get("mode", "merge"))
     dry_run = flag(request, "dry_run", default=False)
     check_json(request)
     async with spooled_body(request, EXPORT_BYTES_MAX) as upload:
-        report = await operations(request).import_spool(upload, mode, dry_run=dry_run)
+        report = await operations(request).import_spool(upload, replace=replace, dry_run=dry_run)
     return answer({"success": True, **members(report)})
 
 

@@ -237,8 +237,8 @@ def _refuse_unreadable(current: Current) -> None:
 def _kept_in(current: Current) -> KeptIn:
     """Return where the content that a change replaces is kept."""
     if current.failure is not None:
-        return KeptIn.QUARANTINE
-    return KeptIn.NOWHERE if current.content is None else KeptIn.BACKUPS
+        return "quarantine"
+    return "nowhere" if current.content is None else "backups"
 
 
 def not_found(name: str) -> DocumentNotFound:

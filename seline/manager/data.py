@@ -24,7 +24,7 @@ from seline.domain.document import (
     check_document_name,
 )
 from seline.domain.json_codec import decode
-from seline.domain.readable_export import ImportReport, parse_mode
+from seline.domain.readable_export import ImportReport, is_replace
 from seline.domain.report import Deleted, KeptIn, Reset, Restored
 from seline.errors import BackupNotFound, InvalidRequest
 from seline.manager import backups, blocks, changes
@@ -180,7 +180,7 @@ class DataManager:
             document=name,
             backup=outcome.backup,
             purged=purge,
-            kept_in=KeptIn.NOWHERE if purge else cast("KeptIn", decision),
+            kept_in="nowhere" if purge else cast("KeptIn", decision),
             dry_run=dry_run,
         )
 
@@ -278,9 +278,9 @@ class DataManager:
         merge: named documents are replaced whole, others stay; replace: the others are deleted,
         with backups. Raises ImportRefused, NotSerializable, DocumentTooLarge.
         """
-        parsed = parse_mode(mode)
+        replace = is_replace(mode)
         contents = contents_of(cast("Json", export), self.store.limits)
-        return await import_contents(self.store, contents, parsed, dry_run=dry_run)
+        return await import_contents(self.store, contents, replace=replace, dry_run=dry_run)
 
     # parts
 

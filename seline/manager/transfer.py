@@ -11,7 +11,7 @@ import msgspec
 from seline.clock import instant_text
 from seline.domain.document import BOT, Content, DocumentInfo, DocumentKey, Json
 from seline.domain.json_codec import decode
-from seline.domain.readable_export import ImportMode, ImportReport, parse_export, plan_import
+from seline.domain.readable_export import ImportReport, parse_export, plan_import
 from seline.domain.verdict import Verdict
 from seline.errors import DocumentBusy, DocumentUnrecoverable, ImportRefused, SelineError
 from seline.manager import changes
@@ -72,7 +72,7 @@ def imported_content(name: str, value: Json, limits: Storage) -> Content:
 
 
 async def import_contents(
-    store: ManagedStore, contents: Mapping[str, Content], mode: ImportMode, *, dry_run: bool
+    store: ManagedStore, contents: Mapping[str, Content], *, replace: bool, dry_run: bool
 ) -> ImportReport:
     """Import documents, all or none; `dry_run` decides the same and changes nothing.
 
@@ -87,9 +87,9 @@ async def import_contents(
             info.name: info.revision if info.verdict == Verdict.SOUND else None
             for info in documents
         }
-        report = plan_import(current, incoming, mode, dry_run=dry_run)
+        report = plan_import(current, incoming, replace=replace, dry_run=dry_run)
         try:
-            await _commit(store, opened, contents, report, mode)
+            await _commit(store, opened, contents, report, replace=replace)
         except DocumentBusy as busy:
             if "created" not in busy.details or not tries_left:
                 raise
@@ -110,12 +110,13 @@ async def _commit(
     opened: DocumentStore,
     contents: Mapping[str, Content],
     report: ImportReport,
-    mode: ImportMode,
+    *,
+    replace: bool,
 ) -> None:
     """Commit an import, or only decide it. Raises DocumentBusy for a document not in `report`."""
     names = sorted({*contents, *report.deleted})
     made = [_change(store, name, contents.get(name)) for name in names]
-    if mode is ImportMode.REPLACE and made:
+    if replace and made:
         made[0] = _unless_others(made[0], opened, frozenset(names))
     if report.dry_run:
         made = [msgspec.structs.replace(change, decide=preview(change.decide)) for change in made]

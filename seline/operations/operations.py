@@ -7,7 +7,7 @@ from typing import Final
 
 from seline.domain.backup import Backup
 from seline.domain.document import BOT, Content, DocumentKey, Json, check_document_name
-from seline.domain.readable_export import ImportMode, ImportReport
+from seline.domain.readable_export import ImportReport
 from seline.domain.report import Pruned, VerifyReport
 from seline.domain.usage import Usage
 from seline.errors import VolumeBusy
@@ -105,7 +105,7 @@ class Operations:
         return await self.store.reading(lambda: store.medium.read_quarantine(item))
 
     async def import_spool(
-        self, upload: Spool, mode: ImportMode, *, dry_run: bool = False
+        self, upload: Spool, *, replace: bool, dry_run: bool = False
     ) -> ImportReport:
         """Import an uploaded export, all of it or nothing (V5); `dry_run` only decides.
 
@@ -113,7 +113,7 @@ class Operations:
         """
         read = partial(contents_of_upload, upload, self.store.limits)
         contents = await self.store.reading(read, limit_s=math.inf)
-        return await import_contents(self.store, contents, mode, dry_run=dry_run)
+        return await import_contents(self.store, contents, replace=replace, dry_run=dry_run)
 
     def _measured_health(self, store: DocumentStore) -> dict[str, Json]:
         self._read(store)

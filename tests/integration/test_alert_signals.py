@@ -16,10 +16,10 @@ import pytest
 from seline.alerts.process import OVER_CHECK_EVERY_S, AlertProcess
 from seline.alerts.signals import (
     CHECKSUMS,
-    TYPE_OF_FINDING,
     DAYS_OVER,
     DAYS_WARN,
     TYPE_OF_FAILURE,
+    TYPE_OF_FINDING,
     capability_signals,
     failure_signals,
     forecast_signals,

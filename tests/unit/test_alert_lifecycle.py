@@ -20,7 +20,6 @@ from seline.domain.alerts.lifecycle import (
     AlertsFile,
     AlertState,
     AlertType,
-    Course,
     Raised,
     Severity,
     Transition,
@@ -38,9 +37,9 @@ from tests.unit.values import NOON, json_values
 without_deadline = settings(deadline=None)
 RENOTIFY = timedelta(hours=24)
 NAME = "user_profile.json"
-EVENTS = [kind for kind in AlertType if KIND_OF[kind].course is Course.EVENT]
-CONDITIONS = [kind for kind in AlertType if KIND_OF[kind].course is Course.CONDITION]
-QUIET_CONDITIONS = [kind for kind in AlertType if KIND_OF[kind].course is Course.QUIET_CONDITION]
+EVENTS = [kind for kind in AlertType if KIND_OF[kind].course == "event"]
+CONDITIONS = [kind for kind in AlertType if KIND_OF[kind].course == "condition"]
+QUIET_CONDITIONS = [kind for kind in AlertType if KIND_OF[kind].course == "quiet_condition"]
 
 
 class Machine:

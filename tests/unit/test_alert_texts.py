@@ -26,7 +26,6 @@ from seline.domain.alerts.lifecycle import (
     KIND_OF,
     Alert,
     AlertType,
-    Course,
     Raised,
     Severity,
     Signal,
@@ -186,7 +185,7 @@ def test_each_label_has_the_same_fields_in_every_language() -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("kind", AlertType)
 def test_only_a_condition_has_a_text_for_its_end(kind: AlertType, language: Language) -> None:
-    assert bool(words(kind, language).resolved) == (KIND_OF[kind].course is not Course.EVENT)
+    assert bool(words(kind, language).resolved) == (KIND_OF[kind].course != "event")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -5,13 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seline.domain.document import Json
-from seline.domain.readable_export import (
-    NAMES_SHOWN_MAX,
-    ImportMode,
-    parse_export,
-    parse_mode,
-    plan_import,
-)
+from seline.domain.readable_export import NAMES_SHOWN_MAX, is_replace, parse_export, plan_import
 from seline.errors import ImportRefused
 
 FILES: dict[str, Json] = {"user_profile.json": {"userName": "Alex"}, "tags.json": ["a"]}
@@ -100,14 +94,14 @@ def test_parsing_does_not_change_its_argument() -> None:
     assert files == {"metadata.json": {}, "a.json": 1}
 
 
-@pytest.mark.parametrize("mode", list(ImportMode))
-def test_every_mode_is_parsed_from_its_name(mode: ImportMode) -> None:
-    assert parse_mode(mode.value) is mode
+def test_every_mode_is_parsed_from_its_name() -> None:
+    assert is_replace("replace")
+    assert not is_replace("merge")
 
 
 def test_an_unknown_mode_is_refused_with_the_allowed_ones() -> None:
     with pytest.raises(ImportRefused) as caught:
-        parse_mode("overwrite")
+        is_replace("overwrite")
 
     assert "merge" in caught.value.hint
     assert "replace" in caught.value.hint
@@ -117,30 +111,28 @@ def test_a_plan_sorts_each_document_into_one_list() -> None:
     current = {"same.json": "1", "old.json": "1", "stays.json": "1", "broken.json": None}
     incoming = {"z.json": "9", "same.json": "1", "old.json": "2", "broken.json": "1", "a.json": "9"}
 
-    plan = plan_import(current, incoming, ImportMode.MERGE, dry_run=True)
+    plan = plan_import(current, incoming, dry_run=True)
 
     assert plan.created == ("a.json", "z.json")
     assert plan.changed == ("broken.json", "old.json")
     assert plan.unchanged == ("same.json",)
     assert plan.deleted == ()
     assert plan.dry_run
-    replaced = plan_import(current, incoming, ImportMode.REPLACE)
+    replaced = plan_import(current, incoming, replace=True)
     assert replaced.deleted == ("stays.json",)
     assert not replaced.dry_run
 
 
 @given(
-    st.dictionaries(names, revisions | st.none()),
-    st.dictionaries(names, revisions),
-    st.sampled_from(ImportMode),
+    st.dictionaries(names, revisions | st.none()), st.dictionaries(names, revisions), st.booleans()
 )
 def test_applying_a_plan_gives_the_result_of_its_mode(
-    current: dict[str, str | None], incoming: dict[str, str], mode: ImportMode
+    current: dict[str, str | None], incoming: dict[str, str], replace: bool
 ) -> None:
-    plan = plan_import(current, incoming, mode)
+    plan = plan_import(current, incoming, replace=replace)
 
     after = {name: revision for name, revision in current.items() if name not in plan.deleted}
     after |= {name: incoming[name] for name in (*plan.created, *plan.changed)}
-    expected = {**current, **incoming} if mode is ImportMode.MERGE else incoming
+    expected = incoming if replace else {**current, **incoming}
     assert after == expected
     assert sorted((*plan.created, *plan.changed, *plan.unchanged)) == sorted(incoming)

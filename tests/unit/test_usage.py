@@ -1,6 +1,6 @@
 """The usage ratio, its levels, and which writes still fit (V9)."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -125,40 +125,40 @@ def test_levels_do_not_flap(previous: UsageLevel, ratio: float, level: UsageLeve
 @pytest.mark.parametrize(
     ("used_mb", "growth_mb", "room"),
     [
-        (100, 1, Room.FREE),
-        (449, 0.5, Room.FREE),
-        (449, 1, Room.SHED),
-        (460, 1, Room.SHED),
-        (474, 1, Room.REFUSE),
-        (490, 0.001, Room.REFUSE),
-        (490, 0, Room.FREE),
-        (490, -5, Room.FREE),
-        (10, 600, Room.REFUSE),
+        (100, 1, "free"),
+        (449, 0.5, "free"),
+        (449, 1, "shed"),
+        (460, 1, "shed"),
+        (474, 1, "refuse"),
+        (490, 0.001, "refuse"),
+        (490, 0, "free"),
+        (490, -5, "free"),
+        (10, 600, "refuse"),
     ],
 )
 def test_growing_writes_shed_from_90_percent_and_are_refused_from_95(
     used_mb: float, growth_mb: float, room: Room
 ) -> None:
-    assert room_for(int(growth_mb * MB), filled(used_mb)) is room
+    assert room_for(int(growth_mb * MB), filled(used_mb)) == room
     limited = a_usage(used_bytes=int(used_mb * MB), available_bytes=1 << 40, limit_bytes=500 * MB)
-    assert room_for(int(growth_mb * MB), limited) is room
+    assert room_for(int(growth_mb * MB), limited) == room
 
 
 def test_a_write_that_would_fill_a_shared_disk_is_refused() -> None:
     shared = a_usage(own_mount=False, available_bytes=3 * MB, limit_bytes=500 * MB)
 
-    assert room_for(MB, shared) is Room.FREE
-    assert room_for(3 * MB, shared) is Room.REFUSE
+    assert room_for(MB, shared) == "free"
+    assert room_for(3 * MB, shared) == "refuse"
 
 
 @given(usages, st.integers(-(10**9), 0))
 def test_a_write_that_does_not_grow_is_never_refused(usage: Usage, growth_bytes: int) -> None:
-    assert room_for(growth_bytes, usage) is Room.FREE
+    assert room_for(growth_bytes, usage) == "free"
 
 
 @given(usages, st.integers(1, 10**9), st.integers(0, 10**9))
 def test_more_growth_never_finds_more_room(usage: Usage, growth_bytes: int, more: int) -> None:
-    order = list(Room)
+    order = get_args(Room)
 
     assert order.index(room_for(growth_bytes + more, usage)) >= order.index(
         room_for(growth_bytes, usage)

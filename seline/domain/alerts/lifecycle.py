@@ -75,13 +75,8 @@ _RANKS: Final[Mapping[Severity, int]] = {
 }
 
 
-class Course(StrEnum):
-    """How a type of alert develops after its first notification."""
-
-    EVENT = "event"
-    CONDITION = "condition"
-    QUIET_CONDITION = "quiet_condition"
-    """A condition that no one can end sooner, so it is not repeated."""
+Course: TypeAlias = Literal["event", "condition", "quiet_condition"]
+"""How a type of alert develops. A quiet condition is not repeated: no one can end it sooner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,24 +93,24 @@ class AlertKind:
 
 
 KIND_OF: Final[Mapping[AlertType, AlertKind]] = {
-    AlertType.RECOVERY: AlertKind(Severity.WARNING, Course.EVENT, "document"),
-    AlertType.UNRECOVERABLE_DOCUMENT: AlertKind(Severity.CRITICAL, Course.CONDITION, "document"),
-    AlertType.SERVED_FROM_MEMORY: AlertKind(Severity.CRITICAL, Course.EVENT, "document"),
+    AlertType.RECOVERY: AlertKind(Severity.WARNING, "event", "document"),
+    AlertType.UNRECOVERABLE_DOCUMENT: AlertKind(Severity.CRITICAL, "condition", "document"),
+    AlertType.SERVED_FROM_MEMORY: AlertKind(Severity.CRITICAL, "event", "document"),
     AlertType.BACKUP_DAMAGED: AlertKind(
-        Severity.WARNING, Course.QUIET_CONDITION, "document", rises_with="backups"
+        Severity.WARNING, "quiet_condition", "document", rises_with="backups"
     ),
-    AlertType.JOURNAL_DAMAGED: AlertKind(Severity.CRITICAL, Course.EVENT),
-    AlertType.DISK_ERROR: AlertKind(Severity.CRITICAL, Course.EVENT, "document"),
-    AlertType.WRITES_REFUSED: AlertKind(Severity.CRITICAL, Course.CONDITION),
-    AlertType.WRONG_MOUNT: AlertKind(Severity.CRITICAL, Course.CONDITION),
-    AlertType.CHECKSUMS_UNSUPPORTED: AlertKind(Severity.WARNING, Course.QUIET_CONDITION),
-    AlertType.BLANK_SAVE: AlertKind(Severity.WARNING, Course.EVENT, "document"),
-    AlertType.USAGE: AlertKind(Severity.WARNING, Course.CONDITION, rises_with="level_percent"),
-    AlertType.DAYS_UNTIL_FULL: AlertKind(Severity.WARNING, Course.CONDITION),
-    AlertType.JOB_FAILED: AlertKind(Severity.WARNING, Course.CONDITION, "job"),
-    AlertType.JOB_OVERDUE: AlertKind(Severity.WARNING, Course.CONDITION, "job"),
-    AlertType.MANY: AlertKind(Severity.CRITICAL, Course.EVENT, "type"),
-    AlertType.TEST: AlertKind(Severity.INFO, Course.EVENT),
+    AlertType.JOURNAL_DAMAGED: AlertKind(Severity.CRITICAL, "event"),
+    AlertType.DISK_ERROR: AlertKind(Severity.CRITICAL, "event", "document"),
+    AlertType.WRITES_REFUSED: AlertKind(Severity.CRITICAL, "condition"),
+    AlertType.WRONG_MOUNT: AlertKind(Severity.CRITICAL, "condition"),
+    AlertType.CHECKSUMS_UNSUPPORTED: AlertKind(Severity.WARNING, "quiet_condition"),
+    AlertType.BLANK_SAVE: AlertKind(Severity.WARNING, "event", "document"),
+    AlertType.USAGE: AlertKind(Severity.WARNING, "condition", rises_with="level_percent"),
+    AlertType.DAYS_UNTIL_FULL: AlertKind(Severity.WARNING, "condition"),
+    AlertType.JOB_FAILED: AlertKind(Severity.WARNING, "condition", "job"),
+    AlertType.JOB_OVERDUE: AlertKind(Severity.WARNING, "condition", "job"),
+    AlertType.MANY: AlertKind(Severity.CRITICAL, "event", "type"),
+    AlertType.TEST: AlertKind(Severity.INFO, "event"),
 }
 
 
@@ -216,7 +211,7 @@ def on_raised(
 ) -> Transition:
     """Open, count or update an alert."""
     at, kind = signal.at or now, KIND_OF[signal.type]
-    event = kind.course is Course.EVENT
+    event = kind.course == "event"
     if state is not None and (event or not state.is_open) and _is_known(state, at, now):
         return state, False
     if state is None or not state.is_open:
@@ -240,14 +235,14 @@ def on_time_passed(state: AlertState, *, now: datetime, renotify: timedelta) -> 
         return state, False
     if _is_due(state, now, renotify):
         return _notified(state, now), True
-    if state.course is Course.EVENT and now - state.alert.last_at >= max(QUIET, renotify):
+    if state.course == "event" and now - state.alert.last_at >= max(QUIET, renotify):
         return replace(state, alert=replace(state.alert, state="resolved")), False
     return state, False
 
 
 def on_cleared(state: AlertState, *, now: datetime) -> Transition:
     """Resolve an open condition, at the worst severity that was notified."""
-    if not state.is_open or state.course is Course.EVENT:
+    if not state.is_open or state.course == "event":
         return state, False
     alert = replace(
         state.alert,
@@ -328,15 +323,15 @@ def _is_due(state: AlertState, now: datetime, renotify: timedelta) -> bool:
     alert = state.alert
     if timedelta(0) <= now - state.notified_at < renotify:
         return False
-    if state.course is Course.EVENT:
+    if state.course == "event":
         return alert.count > state.notified_count
-    return state.course is Course.CONDITION and alert.severity is not Severity.INFO
+    return state.course == "condition" and alert.severity is not Severity.INFO
 
 
 def _notified(state: AlertState, now: datetime) -> AlertState:
     """Return the state after a repeated notification, which a condition counts."""
     alert = state.alert
-    if state.course is not Course.EVENT:
+    if state.course != "event":
         alert = replace(alert, count=alert.count + 1, last_at=_later(alert.last_at, now, now))
     return replace(
         state,

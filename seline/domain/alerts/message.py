@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from seline.domain.alerts.lifecycle import KIND_OF, Alert, Course, Severity
+from seline.domain.alerts.lifecycle import KIND_OF, Alert, Severity
 from seline.domain.document import Json
 from seline.domain.texts import Language, compose, load_texts
 
@@ -50,7 +50,7 @@ def worded(alert: Alert, language: Language) -> Alert:
     """Return an alert with its summary and next step in a language."""
     words = texts(language).alerts[alert.type]
     values = _values(alert.details, texts(language))
-    if alert.state == "resolved" and KIND_OF[alert.type].course is not Course.EVENT:
+    if alert.state == "resolved" and KIND_OF[alert.type].course != "event":
         return replace(alert, summary=compose((words.resolved,), values), fix="")
     summary, fix = compose(words.summary, values), compose((words.fix,), values)
     return replace(alert, summary=summary, fix=fix)
@@ -67,7 +67,7 @@ def body(alert: Alert, language: Language) -> str:
     labels = texts(language).labels
     lines = [alert.summary]
     if alert.count > 1 and alert.state == "open":
-        label = labels["event" if KIND_OF[alert.type].course is Course.EVENT else "condition"]
+        label = labels["event" if KIND_OF[alert.type].course == "event" else "condition"]
         lines.append(label.format(count=alert.count, first_at=f"{alert.first_at:%Y-%m-%d %H:%M}"))
     if alert.fix:
         lines.append(labels["fix"].format(fix=alert.fix))

@@ -14,7 +14,7 @@ from seline.clock import Clock
 from seline.domain.backup import Backup
 from seline.domain.document import SELINE, DocumentKey
 from seline.domain.retention import plan_shedding
-from seline.domain.usage import REFUSE_RATIO, Room, room_for
+from seline.domain.usage import REFUSE_RATIO, room_for
 from seline.domain.verdict import Verdict
 from seline.errors import VolumeFull
 from seline.ports.medium import MarkPinned
@@ -55,13 +55,13 @@ class Admission:
         self._check_count(plan)
         growth = _growth(plan)
         room = room_for(growth, self.disk_usage.usage())
-        if room is not Room.FREE and self._may_shed():  # measure again before any backup is shed
+        if room != "free" and self._may_shed():  # measure again before any backup is shed
             room = room_for(growth, self.disk_usage.usage(fresh=True))
-        if room is Room.FREE:
+        if room == "free":
             return
-        if self._shed(plan) or room is Room.REFUSE:
+        if self._shed(plan) or room == "refuse":
             room = room_for(growth, self.disk_usage.usage(fresh=True))
-        if room is Room.REFUSE and not all(map(_is_emergency, plan.publishes)):
+        if room == "refuse" and not all(map(_is_emergency, plan.publishes)):
             usage = self.disk_usage.usage()
             raise VolumeFull(
                 f"The volume is {usage.usage_ratio:.0%} full, and writes that would take it to "
@@ -130,7 +130,7 @@ class Admission:
         usage, growth = self.disk_usage.usage(), _growth(plan)
         wanted_files = FILES_OF_A_CHANGE * len(plan.publishes) + SHED_FILES_MIN
         lacks_files = usage.inodes_free is not None and usage.inodes_free < wanted_files
-        if lacks_files and room_for(growth, usage) is Room.FREE:
+        if lacks_files and room_for(growth, usage) == "free":
             return 0, wanted_files
         return max(growth, SHED_BYTES_MIN), wanted_files if lacks_files else 0
 
