@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from seline.domain.document import Content, DocumentKey
+from seline.errors import UnsupportedFormat
 
 ATTRIBUTE: Final = "user.seline"
 ATTRIBUTE_FORMAT: Final = 1
@@ -31,10 +32,6 @@ class Checksum(NamedTuple):
         return self.digest.hex()
 
 
-class NewerFormat(ValueError):
-    """The attribute has a later format: a newer Seline wrote the file, so it is not changed."""
-
-
 @lru_cache(maxsize=16_384)
 def name_hash(key: DocumentKey) -> bytes:
     """Return the 16 bytes that tie a checksum to its document."""
@@ -53,11 +50,14 @@ def encode_checksum(checksum: Checksum) -> bytes:
 
 
 def decode_checksum(attribute: bytes | None) -> Checksum | None:
-    """Return the checksum, None if Seline did not write the attribute. Raises NewerFormat."""
+    """Return the checksum, None if Seline did not write the attribute.
+
+    Raises UnsupportedFormat if a newer Seline wrote the file: it must not be changed then.
+    """
     if not attribute:
         return None
     if attribute[0] > ATTRIBUTE_FORMAT and len(attribute) <= ATTRIBUTE_BYTES_MAX:
-        raise NewerFormat(f"its checksum has format {attribute[0]}, of a newer Seline")
+        raise UnsupportedFormat(f"its checksum has format {attribute[0]}, of a newer Seline")
     if len(attribute) != _LAYOUT.size or attribute[0] != ATTRIBUTE_FORMAT:
         return None
     return Checksum(*_LAYOUT.unpack(attribute)[1:])

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from seline.domain.backup import Stamp, backup_name, next_stamp, parse_backup_name
 from seline.domain.checksum import (
     ATTRIBUTE_BYTES_MAX,
-    NewerFormat,
     checksum_of,
     decode_checksum,
     encode_checksum,
@@ -23,7 +22,7 @@ from seline.domain.document import (
     is_document_name,
 )
 from seline.domain.verdict import Verdict, judge
-from seline.errors import InvalidDocumentName
+from seline.errors import InvalidDocumentName, UnsupportedFormat
 
 ALLOWED = string.ascii_letters + string.digits + "_.-"
 names = st.builds(
@@ -94,7 +93,7 @@ def test_the_attribute_is_small_and_round_trips(data: bytes, mtime_ns: int, name
 def test_any_other_bytes_are_no_attribute_or_a_newer_format(attribute: bytes) -> None:
     try:
         decode_checksum(attribute)
-    except NewerFormat:
+    except UnsupportedFormat:
         assert attribute[0] > 1
 
 

@@ -4,7 +4,6 @@ import pytest
 
 from seline.domain.checksum import (
     ATTRIBUTE_BYTES_MAX,
-    NewerFormat,
     checksum_of,
     decode_checksum,
     encode_checksum,
@@ -23,6 +22,7 @@ from seline.domain.verdict import (
     judge,
     usable_as_backup,
 )
+from seline.errors import UnsupportedFormat
 
 KEY = DocumentKey(BOT, "user_profile.json")
 OTHER = DocumentKey(BOT, "user.json")
@@ -75,7 +75,7 @@ def test_the_attribute_is_small_and_round_trips() -> None:
     assert len(attribute) <= ATTRIBUTE_BYTES_MAX
     assert decode_checksum(attribute) == checksum
     assert decode_checksum(b"\x01 of another program") is None
-    with pytest.raises(NewerFormat):
+    with pytest.raises(UnsupportedFormat):
         decode_checksum(b"\x02" + attribute[1:])
 
 

@@ -13,9 +13,10 @@ from datetime import datetime
 from typing import Final, Self
 
 from seline.domain.backup import Backup, backup_name, next_stamp, parse_backup_name
-from seline.domain.checksum import NewerFormat, decode_checksum
+from seline.domain.checksum import decode_checksum
 from seline.domain.document import Content
 from seline.domain.verdict import Verdict
+from seline.errors import UnsupportedFormat
 from seline.storage.volume import files
 from seline.storage.volume.os_errors import named, raising
 
@@ -140,7 +141,7 @@ class BackupIndex:
             with files.closing(files.open_to_read(self._directory(), backup.name)) as descriptor:
                 checksum = decode_checksum(files.read_attribute(descriptor))
                 size_bytes = os.fstat(descriptor).st_size
-        except (OSError, NewerFormat):
+        except (OSError, UnsupportedFormat):
             return replace(backup, size_bytes=0)
         revision = checksum.revision if checksum else None
         return replace(backup, size_bytes=size_bytes, revision=revision)

@@ -12,9 +12,10 @@ from typing import Final
 import msgspec
 
 from seline.clock import Clock
-from seline.domain.checksum import Checksum, NewerFormat, decode_checksum, name_hash
+from seline.domain.checksum import Checksum, decode_checksum, name_hash
 from seline.domain.document import Content, DocumentKey, Revision
 from seline.domain.verdict import Judged, Verdict, judge
+from seline.errors import UnsupportedFormat
 from seline.storage.volume import files
 from seline.storage.volume.cache import Cache
 from seline.storage.volume.capabilities import Capabilities
@@ -161,7 +162,7 @@ class Inspector:
         content = Content.of(raw.data)
         try:
             recorded = decode_checksum(raw.attribute)
-        except NewerFormat as newer:
+        except UnsupportedFormat as newer:
             return Inspection(Judged(Verdict.UNREADABLE, content, reason=str(newer)), raw.identity)
         judged = judge(
             key,
@@ -196,6 +197,6 @@ def _recorded(key: DocumentKey, descriptor: int) -> Checksum | None:
     """Return the checksum of an open file, None if it has none of this document."""
     try:
         checksum = decode_checksum(files.read_attribute(descriptor))
-    except NewerFormat:
+    except UnsupportedFormat:
         return None
     return None if checksum is None or checksum.name_hash != name_hash(key) else checksum

@@ -15,10 +15,10 @@ from msgspec import UNSET
 
 from seline.clock import Clock
 from seline.domain.backup import Backup, parse_backup_name
-from seline.domain.checksum import NewerFormat, decode_checksum
+from seline.domain.checksum import decode_checksum
 from seline.domain.document import Content, DocumentInfo, DocumentKey, Revision
 from seline.domain.verdict import UNCHECKED, Judged, Verdict
-from seline.errors import BackupNotFound, SelineError
+from seline.errors import BackupNotFound, SelineError, UnsupportedFormat
 from seline.ports.store import Atom, Outcome, Retain, Snapshot
 from seline.storage.volume import files
 from seline.storage.volume.batches import Batches
@@ -165,6 +165,6 @@ def _recorded_revision(directory: int, name: str) -> Revision | None:
         with files.closing(files.open_to_read(directory, name)) as descriptor:
             checksum = decode_checksum(files.read_attribute(descriptor))
             same_mtime = checksum and checksum.mtime_ns == os.fstat(descriptor).st_mtime_ns
-    except (OSError, NewerFormat):
+    except (OSError, UnsupportedFormat):
         return None
     return checksum.revision if checksum and same_mtime else None

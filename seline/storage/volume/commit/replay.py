@@ -13,12 +13,13 @@ from datetime import datetime
 from typing import Final
 
 from seline.domain.backup import Backup
-from seline.domain.checksum import NewerFormat, decode_checksum
+from seline.domain.checksum import decode_checksum
 from seline.domain.document import SELINE, Content, DocumentKey
 from seline.domain.incident import Incident, IncidentKind
 from seline.domain.json_codec import why_not_json
 from seline.domain.recovery import choose_backup
 from seline.domain.verdict import USABLE, Verdict
+from seline.errors import UnsupportedFormat
 from seline.storage.volume import files
 from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.commit.record import (
@@ -249,7 +250,7 @@ class Replay:
             return True
         try:
             checksum = decode_checksum(attribute)
-        except NewerFormat:
+        except UnsupportedFormat:
             return False
         if checksum is None:
             return False
