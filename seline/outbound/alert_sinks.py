@@ -6,7 +6,6 @@ a row of `FIELDS_OF` in `domain/alerts/sink_spec.py`.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
 from typing import Final, TypeAlias
@@ -19,9 +18,9 @@ from seline.domain.alerts.lifecycle import Alert, Severity
 from seline.domain.alerts.message import body, cut, level_of, title
 from seline.domain.alerts.sink_spec import SinkSpec
 from seline.domain.document import Json
-from seline.domain.texts import Language
 from seline.outbound.http_client import HttpRequest, deliver
 from seline.ports.alerts import AlertSink, Delivery
+from seline.settings import Settings
 
 TELEGRAM_API: Final = "https://api.telegram.org"
 TELEGRAM_CHARACTERS_MAX: Final = 4096
@@ -51,19 +50,9 @@ _LOG_LEVELS: Final[Mapping[str, int]] = {
 _log = logging.getLogger("seline.alerts")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlertSource:
-    """Where alerts come from, as messages name it: the service, and its data directory."""
-
-    service: str
-    data_dir: str
-    language: Language
-
-
-def build_sinks(
-    specs: Sequence[SinkSpec], session: aiohttp.ClientSession, source: AlertSource
-) -> tuple[AlertSink, ...]:
+def build_sinks(settings: Settings, session: aiohttp.ClientSession) -> tuple[AlertSink, ...]:
     """Return the sinks in the order of the settings, after a log sink if none is configured."""
+    specs = settings.alerts.sinks
     if all(spec.kind != "log" for spec in specs):
         specs = (SinkSpec(kind="log", name=_unused_name(specs)), *specs)
     return tuple(
@@ -71,19 +60,19 @@ def build_sinks(
             name=spec.name,
             kind=spec.kind,
             min_severity=spec.min_severity,
-            send=partial(_send, session, source, spec),
+            send=partial(_send, settings, session, spec),
         )
         for spec in specs
     )
 
 
 async def _send(
-    session: aiohttp.ClientSession, source: AlertSource, spec: SinkSpec, alert: Alert
+    settings: Settings, session: aiohttp.ClientSession, spec: SinkSpec, alert: Alert
 ) -> Delivery:
     if spec.kind == "log":
         _write_log(alert)
         return Delivery(sink=spec.name, kind=spec.kind, delivered=True)
-    request = ENCODERS[spec.kind](spec, source, alert)
+    request = ENCODERS[spec.kind](settings, spec, alert)
     return await deliver(session, request, sink=spec.name, kind=spec.kind)
 
 
@@ -111,15 +100,15 @@ def _unused_name(specs: Sequence[SinkSpec]) -> str:
     return next(name for name in chain(("log",), numbered) if name not in used)
 
 
-def _webhook(spec: SinkSpec, source: AlertSource, alert: Alert) -> HttpRequest:
+def _webhook(settings: Settings, spec: SinkSpec, alert: Alert) -> HttpRequest:
     """Encode an alert in the shape of Railway's webhooks, with `id` and `state` added.
 
     Railway sends `type`, `details`, `resource`, `severity` (in capitals) and `timestamp`, so one
     receiver can handle both.
     """
     resource: dict[str, Json] = {
-        "service": {"name": source.service},
-        "volume": {"mountPath": source.data_dir},
+        "service": {"name": settings.service},
+        "volume": {"mountPath": settings.data_dir},
     }
     if alert.document is not None:
         resource["document"] = {"name": alert.document}
@@ -146,9 +135,10 @@ def _webhook(spec: SinkSpec, source: AlertSource, alert: Alert) -> HttpRequest:
     )
 
 
-def _telegram(spec: SinkSpec, source: AlertSource, alert: Alert) -> HttpRequest:
+def _telegram(settings: Settings, spec: SinkSpec, alert: Alert) -> HttpRequest:
     """Encode an alert as a plain-text bot message, silent if it only informs or is resolved."""
-    text = f"{title(alert, source.service, source.language)}\n{body(alert, source.language)}"
+    language = settings.alerts.language
+    text = f"{title(alert, settings.service, language)}\n{body(alert, language)}"
     api = (spec.url or TELEGRAM_API).rstrip("/")
     return HttpRequest(
         url=f"{api}/bot{_required(spec.token)}/sendMessage",
@@ -165,16 +155,17 @@ def _telegram(spec: SinkSpec, source: AlertSource, alert: Alert) -> HttpRequest:
     )
 
 
-def _discord(spec: SinkSpec, source: AlertSource, alert: Alert) -> HttpRequest:
+def _discord(settings: Settings, spec: SinkSpec, alert: Alert) -> HttpRequest:
     """Encode an alert as one embed that mentions no one.
 
     `wait=true` makes Discord answer after it has saved the message.
     """
     url = urlsplit(_required(spec.url))
     query = f"{url.query}&wait=true" if url.query else "wait=true"
+    language = settings.alerts.language
     embed: dict[str, Json] = {
-        "title": cut(title(alert, source.service, source.language), DISCORD_TITLE_CHARACTERS_MAX),
-        "description": cut(body(alert, source.language), DISCORD_CHARACTERS_MAX),
+        "title": cut(title(alert, settings.service, language), DISCORD_TITLE_CHARACTERS_MAX),
+        "description": cut(body(alert, language), DISCORD_CHARACTERS_MAX),
         "color": _DISCORD_COLORS[level_of(alert)],
         "timestamp": instant_text(alert.last_at),
         "footer": {"text": alert.id},
@@ -188,7 +179,7 @@ def _discord(spec: SinkSpec, source: AlertSource, alert: Alert) -> HttpRequest:
     )
 
 
-def _ntfy(spec: SinkSpec, source: AlertSource, alert: Alert) -> HttpRequest:
+def _ntfy(settings: Settings, spec: SinkSpec, alert: Alert) -> HttpRequest:
     """Encode an alert as JSON for the server's root: HTTP headers cannot hold accents.
 
     The last part of the address is the topic. It is a secret: who knows it can read and publish.
@@ -198,8 +189,8 @@ def _ntfy(spec: SinkSpec, source: AlertSource, alert: Alert) -> HttpRequest:
         url=f"{server}/",
         payload={
             "topic": topic,
-            "title": title(alert, source.service, source.language),
-            "message": cut(body(alert, source.language), NTFY_CHARACTERS_MAX),
+            "title": title(alert, settings.service, settings.alerts.language),
+            "message": cut(body(alert, settings.alerts.language), NTFY_CHARACTERS_MAX),
             "priority": _NTFY_PRIORITIES[level_of(alert)],
             "tags": [alert.type.value],
         },
@@ -209,7 +200,7 @@ def _ntfy(spec: SinkSpec, source: AlertSource, alert: Alert) -> HttpRequest:
     )
 
 
-_Encoder: TypeAlias = Callable[[SinkSpec, AlertSource, Alert], HttpRequest]
+_Encoder: TypeAlias = Callable[[Settings, SinkSpec, Alert], HttpRequest]
 ENCODERS: Final[Mapping[str, _Encoder]] = {
     "webhook": _webhook,
     "telegram": _telegram,

@@ -28,7 +28,7 @@ from seline.domain.document import Json
 from seline.errors import SelineError, StoreClosed
 from seline.http.app import build_app
 from seline.http.context import AppContext
-from seline.outbound.alert_sinks import AlertSource, build_sinks
+from seline.outbound.alert_sinks import build_sinks
 from seline.outbound.heartbeat import send_heartbeat
 from seline.outbound.http_client import open_session
 from seline.ports.futures import wait_for
@@ -177,15 +177,10 @@ class Serving:
 
     def _alert_process(self) -> AlertProcess:
         settings, outbound = self.settings.alerts, self._outbound
-        source = AlertSource(
-            service=self.settings.service,
-            data_dir=self.settings.data_dir,
-            language=settings.language,
-        )
         url = settings.heartbeat_url
         return AlertProcess(
             self.operations,
-            build_sinks(settings.sinks, outbound, source),
+            build_sinks(self.settings, outbound),
             unavailable=lambda: self._failure,  # a closing store is still evaluated
             heartbeat=(lambda: send_heartbeat(outbound, url)) if url else None,
             language=settings.language,

@@ -22,10 +22,12 @@ from seline.domain.alerts.lifecycle import Alert, AlertType, Severity
 from seline.domain.alerts.sink_spec import SinkSpec
 from seline.domain.texts import Language
 from seline.outbound import alert_sinks
-from seline.outbound.alert_sinks import AlertSource, build_sinks
+from seline.outbound.alert_sinks import build_sinks
 from seline.outbound.heartbeat import ATTEMPTS, send_heartbeat
 from seline.outbound.http_client import open_session
 from seline.ports.alerts import AlertSink, Delivery
+from seline.settings import Settings
+from seline.settings.values import Alerting
 from tests.unit.values import NOON
 
 SHORT = aiohttp.ClientTimeout(total=20, sock_read=0.05)
@@ -180,8 +182,10 @@ def a_spec(kind: str, base: str, **given: Any) -> SinkSpec:
     return replace(spec, **given)
 
 
-def a_source(*, service: str = SERVICE, language: Language = "en") -> AlertSource:
-    return AlertSource(service=service, data_dir=DATA_DIR, language=language)
+def settings_of(*sinks: SinkSpec, service: str = SERVICE, language: Language = "en") -> Settings:
+    return Settings(
+        alerts=Alerting(language=language, sinks=sinks), service=service, data_dir=DATA_DIR
+    )
 
 
 def a_sink(
@@ -193,8 +197,8 @@ def a_sink(
     language: Language = "en",
     **given: Any,
 ) -> AlertSink:
-    source = a_source(service=service, language=language)
-    return build_sinks([a_spec(kind, base, **given)], session, source)[-1]
+    spec = a_spec(kind, base, **given)
+    return build_sinks(settings_of(spec, service=service, language=language), session)[-1]
 
 
 def without_secrets(delivery: Delivery, receiver: Receiver) -> Delivery:
@@ -281,7 +285,7 @@ async def test_telegram_gets_a_plain_text_message(
 def test_telegram_has_a_default_address() -> None:
     encode = alert_sinks.ENCODERS["telegram"]
 
-    request = encode(a_spec("telegram", "", url=None), a_source(), an_alert())
+    request = encode(settings_of(), a_spec("telegram", "", url=None), an_alert())
 
     assert request.url == "https://api.telegram.org/bot123456:token-secret/sendMessage"
 
@@ -817,7 +821,7 @@ async def test_the_level_of_a_log_line_follows_the_severity(
     state: State,
     level: int,
 ) -> None:
-    [sink] = build_sinks([], session, a_source())
+    [sink] = build_sinks(settings_of(), session)
 
     delivery = await sink.send(an_alert(severity=severity, state=state))
 
@@ -834,7 +838,7 @@ async def test_the_level_of_a_log_line_follows_the_severity(
 async def test_an_alert_with_line_breaks_is_one_log_line(
     session: aiohttp.ClientSession, log: pytest.LogCaptureFixture
 ) -> None:
-    [sink] = build_sinks([], session, a_source())
+    [sink] = build_sinks(settings_of(), session)
 
     await sink.send(an_alert(summary="It failed: 100 %s\nERROR forged\r\n  line."))
 
@@ -851,8 +855,8 @@ async def test_the_log_sink_comes_first_unless_it_is_configured(
     hook = a_spec("webhook", "http://127.0.0.1:9")
     named = SinkSpec(kind="log", name="journal", min_severity=Severity.CRITICAL)
 
-    unnamed_first = build_sinks([hook], session, a_source())
-    as_named = build_sinks([hook, named], session, a_source())
+    unnamed_first = build_sinks(settings_of(hook), session)
+    as_named = build_sinks(settings_of(hook, named), session)
 
     assert [sink.kind for sink in unnamed_first] == ["log", "webhook"]
     assert unnamed_first[0].min_severity is Severity.INFO
@@ -866,7 +870,7 @@ async def test_the_log_sink_gets_an_unused_name(
 ) -> None:
     specs = [a_spec("webhook", "http://127.0.0.1:9", name=name) for name in taken]
 
-    names = [sink.name for sink in build_sinks(specs, session, a_source())]
+    names = [sink.name for sink in build_sinks(settings_of(*specs), session)]
 
     assert names[1:] == taken
     assert len(set(names)) == len(names)
