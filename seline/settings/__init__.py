@@ -8,8 +8,7 @@ import os
 import socket
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import fields, replace
-from operator import attrgetter
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -17,12 +16,12 @@ from typing import Any, Final
 from seline.errors import SettingsError
 from seline.settings.rules import RULES, SECRETS, checked, truth
 from seline.settings.sources import from_arguments, from_environment, from_file, from_short_names
-from seline.settings.values import SECTIONS, Exports, Job, Jobs, Settings, Storage
+from seline.settings.values import DEFAULT_JOBS, SECTIONS, Exports, Job, Settings, Storage
 
 __all__ = [
+    "DEFAULT_JOBS",
     "SECRETS",
     "Job",
-    "Jobs",
     "Settings",
     "Storage",
     "load_settings",
@@ -68,7 +67,8 @@ def setting_names() -> list[str]:
 
 def shown(settings: Settings, name: str) -> object:
     """Return a setting's value without secrets: those are masked, sinks are shown by name."""
-    value = attrgetter(name)(settings)
+    section, *job, key = name.split(".")
+    value = getattr(settings.jobs[job[0]] if job else getattr(settings, section), key)
     if name == "alerts.sinks":
         return tuple(map(str, value))
     return "********" if name in SECRETS and value else value
@@ -84,8 +84,8 @@ def _resolved(
     for name, value in values.items():
         section, _, key = name.rpartition(".")
         given[section][key] = value
-    sections = {section: replace(make(), **given[section]) for section, make in SECTIONS.items()}
-    jobs = {job.name: sections.pop(f"jobs.{job.name}") for job in fields(Jobs)}
+    sections = {name: replace(default, **given[name]) for name, default in SECTIONS.items()}
+    jobs = {job: sections.pop(f"jobs.{job}") for job in DEFAULT_JOBS}
     data_dir, data_dir_origin = _data_dir(sections["storage"], origins, environ)
     origins["storage.data_dir"] = data_dir_origin
     _check_destinations(sections["exports"], data_dir, origins)
@@ -94,7 +94,7 @@ def _resolved(
     require = sections["storage"].require_mount
     return Settings(
         **sections,
-        jobs=Jobs(**jobs),
+        jobs=jobs,
         strict=truth(environ.get("SELINE_STRICT") or "false"),
         url=environ.get("SELINE_URL") or None,
         token=environ.get("SELINE_TOKEN") or None,

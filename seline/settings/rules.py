@@ -3,23 +3,19 @@
 import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
-from seline.domain.alerts.sink_spec import FIELDS_OF, SinkSpec, is_web_address, read_sinks
+from seline.domain.alerts.sink_spec import FIELDS_OF, is_web_address, read_sinks
 from seline.domain.schedule import FORMS, parse_schedule
 from seline.domain.texts import LANGUAGES
 from seline.errors import SettingsError
-from seline.settings.values import DestinationSettings, Jobs
+from seline.settings.values import DEFAULT_JOBS, DestinationSettings
 
 TOKEN_CHARACTERS_MIN: Final = 16
 _SIMILARITY_MIN: Final = 0.7
 SECRETS: Final = frozenset({"server.admin_token", "alerts.heartbeat_url", "alerts.sinks"})
-
-
-class InvalidValue(ValueError):
-    """Why a value is not allowed; the message contains no part of the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +23,13 @@ class SettingRule:
     """How a setting is parsed.
 
     `allowed` describes the allowed values. `read` takes text or a TOML value and returns the
-    setting's value; it raises ValueError or TypeError.
+    setting's value; it raises ValueError or TypeError. `explains`: the error's text has the reason
+    and no part of the value.
     """
 
     allowed: str
     read: Callable[[object], object]
+    explains: bool = False
 
 
 def checked(name: str, value: object, origin: str) -> object:
@@ -43,7 +41,7 @@ def checked(name: str, value: object, origin: str) -> object:
         return rule.read(value)
     except (ValueError, TypeError) as error:
         shown_value = "the value given" if name in SECRETS else repr(str(value))
-        why = f"{error}; " if isinstance(error, InvalidValue) else ""
+        why = f"{error}; " if rule.explains else ""
         raise SettingsError(
             f"{name} = {shown_value} ({origin}) is not allowed: {why}it must be {rule.allowed}.",
             hint=f"Set {name} to {rule.allowed}, or leave it out for its default.",
@@ -171,13 +169,6 @@ def _names(value: object) -> tuple[str, ...]:
     return tuple(str(item).strip() for item in items if str(item).strip())
 
 
-def _sinks(value: object) -> tuple[SinkSpec, ...]:
-    try:
-        return read_sinks(value)
-    except ValueError as error:
-        raise InvalidValue(str(error)) from None  # the traceback could contain a secret
-
-
 def _address(value: object) -> str:
     if not is_web_address(_plain_text(value)):
         raise ValueError
@@ -219,8 +210,8 @@ RULES: Final[Mapping[str, SettingRule]] = {
     "server.trust_proxy": _TRUTH,
     "server.metrics_open": _TRUTH,
     **{
-        f"jobs.{job.name}.{key}": rule
-        for job in fields(Jobs)
+        f"jobs.{name}.{key}": rule
+        for name in DEFAULT_JOBS
         for key, rule in (
             ("schedule", SettingRule(FORMS, _schedule)),
             ("timeout_s", _number(1, 86_400, whole=False, unit="seconds")),
@@ -238,7 +229,8 @@ RULES: Final[Mapping[str, SettingRule]] = {
     ),
     "alerts.sinks": SettingRule(
         f"a list of tables, each with `kind` ({', '.join(FIELDS_OF)}) and what the kind needs",
-        _sinks,
+        read_sinks,
+        explains=True,
     ),
     "log.level": _one_of("debug", "info", "warning", "error"),
     "log.format": _one_of("auto", "json", "console"),

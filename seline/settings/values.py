@@ -1,8 +1,7 @@
 """The settings as one frozen value: its sections, their defaults, and values derived from them."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -64,14 +63,12 @@ class Job:
     enabled: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Jobs:
-    """`[jobs]`: the scheduled jobs."""
-
-    integrity: Job = field(default_factory=lambda: Job(schedule="every 1 h", timeout_s=3600.0))
-    rotation: Job = field(default_factory=lambda: Job(schedule="every 1 h", timeout_s=600.0))
-    usage: Job = field(default_factory=lambda: Job(schedule="every 5 min", timeout_s=60.0))
-    export: Job = field(default_factory=lambda: Job(schedule="daily 03:00", timeout_s=3600.0))
+DEFAULT_JOBS: Final[Mapping[str, Job]] = {
+    "integrity": Job(schedule="every 1 h", timeout_s=3600.0),
+    "rotation": Job(schedule="every 1 h", timeout_s=600.0),
+    "usage": Job(schedule="every 5 min", timeout_s=60.0),
+    "export": Job(schedule="daily 03:00", timeout_s=3600.0),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +121,7 @@ class Settings:
     storage: Storage = field(default_factory=Storage)
     backups: Backups = field(default_factory=Backups)
     server: Server = field(default_factory=Server)
-    jobs: Jobs = field(default_factory=Jobs)
+    jobs: Mapping[str, Job] = field(default_factory=lambda: DEFAULT_JOBS)
     exports: Exports = field(default_factory=Exports)
     alerts: Alerting = field(default_factory=Alerting)
     log: Log = field(default_factory=Log)
@@ -156,13 +153,13 @@ class Settings:
         return host not in {"127.0.0.1", "localhost", "::1"}
 
 
-SECTIONS: Final[Mapping[str, Callable[[], Any]]] = {
-    "storage": Storage,
-    "backups": Backups,
-    "server": Server,
-    **{f"jobs.{job.name}": partial(getattr, Jobs(), job.name) for job in fields(Jobs)},
-    "exports": Exports,
-    "alerts": Alerting,
-    "log": Log,
+SECTIONS: Final[Mapping[str, Any]] = {
+    "storage": Storage(),
+    "backups": Backups(),
+    "server": Server(),
+    **{f"jobs.{name}": job for name, job in DEFAULT_JOBS.items()},
+    "exports": Exports(),
+    "alerts": Alerting(),
+    "log": Log(),
 }
-"""The factory of each section with its defaults."""
+"""The sections with their defaults."""

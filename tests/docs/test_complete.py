@@ -171,7 +171,7 @@ def test_every_method_of_a_service_has_an_example(service: type) -> None:
 def test_a_setting_has_its_default_on_the_page(name: str) -> None:
     """Compare the default, as TOML, with that of the code."""
     section, _, key = name.rpartition(".")
-    default = getattr(SECTIONS[section](), key)
+    default = getattr(SECTIONS[section], key)
     as_toml = str(default).lower() if isinstance(default, bool) else str(default)
     if isinstance(default, str):
         as_toml = f'"{default}"'

@@ -44,7 +44,9 @@ def flat(tables: dict[str, Any]) -> dict[str, Any]:
 
 def keys_by_section() -> dict[str, list[str]]:
     """Return the keys of each section, in the order of their definition."""
-    return {section: [item.name for item in fields(make())] for section, make in SECTIONS.items()}
+    return {
+        section: [item.name for item in fields(default)] for section, default in SECTIONS.items()
+    }
 
 
 def test_the_example_file_has_every_setting_with_its_default() -> None:
@@ -54,7 +56,7 @@ def test_the_example_file_has_every_setting_with_its_default() -> None:
     assert {name: list(keys) for name, keys in tables.items()} == keys_by_section()
     for section, table in flat(tomllib.loads(text)).items():
         for key, value in table.items():
-            expected = getattr(SECTIONS[section](), key)
+            expected = getattr(SECTIONS[section], key)
             assert value == (list(expected) if isinstance(expected, tuple) else expected), key
 
 

@@ -17,17 +17,17 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from seline import open_seline
 from seline.domain.job import RUNS_KEPT
-from seline.settings import Job, Jobs
+from seline.settings import Job
 from seline_workers import Worker
 
 SPEED = 40_000
 WEEK = timedelta(days=7)
-HOURLY = Jobs(
-    integrity=Job(schedule="every 1 h", timeout_s=3600.0),
-    rotation=Job(schedule="every 2 h", timeout_s=600.0),
-    usage=Job(schedule="every 30 min", timeout_s=60.0),
-    export=Job(schedule="daily 03:00", timeout_s=3600.0),
-)
+HOURLY = {
+    "integrity": Job(schedule="every 1 h", timeout_s=3600.0),
+    "rotation": Job(schedule="every 2 h", timeout_s=600.0),
+    "usage": Job(schedule="every 30 min", timeout_s=60.0),
+    "export": Job(schedule="daily 03:00", timeout_s=3600.0),
+}
 EXPECTED = {"integrity": 168, "rotation": 84, "usage": 336, "export": 7}
 START = datetime(2025, 1, 6, 14, 30, tzinfo=UTC)
 

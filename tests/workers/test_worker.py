@@ -12,12 +12,12 @@ from seline.clock import Clock
 from seline.domain.job import JobRecord, Run, RunOutcome
 from seline.errors import JobNotFound, StoreClosed, VolumeFull
 from seline.library import Seline
-from seline.settings import Job, Jobs
+from seline.settings import DEFAULT_JOBS, Job
 from seline_workers import Worker
 from seline_workers.table import JOBS, Work
 
-OFTEN = Jobs(usage=Job(schedule="every 1 s", timeout_s=5.0))
-SELDOM = Jobs()
+OFTEN = {**DEFAULT_JOBS, "usage": Job(schedule="every 1 s", timeout_s=5.0)}
+SELDOM = DEFAULT_JOBS
 HOUR = timedelta(hours=1)
 LIMIT = {"integrity": HOUR, "rotation": HOUR, "usage": HOUR, "export": 24 * HOUR}
 
@@ -37,7 +37,7 @@ def make_worker(
     seline: Seline,
     work: Callable[[], Awaitable[str]] | None = None,
     *,
-    settings: Jobs = SELDOM,
+    settings: Mapping[str, Job] = SELDOM,
     on_end: Callable[[Run, JobRecord], Awaitable[None]] | None = None,
 ) -> Worker:
     table = usage_job(work) if work else JOBS
@@ -147,7 +147,7 @@ async def test_a_job_that_hangs_ends_with_a_timeout(seline: Seline) -> None:
         await asyncio.sleep(60)
         return "never"
 
-    jobs = Jobs(usage=Job(schedule="every 1 h", timeout_s=0.05))
+    jobs = {**DEFAULT_JOBS, "usage": Job(schedule="every 1 h", timeout_s=0.05)}
     worker = make_worker(seline, work, settings=jobs)
     await worker.start(scheduled=False)
     worker.run_now("usage")
@@ -301,7 +301,7 @@ async def test_a_job_without_success_for_too_long_is_reported_as_overdue(
         raise ValueError("always")
 
     reported: list[str] = []
-    jobs = Jobs(usage=Job(schedule="every 1 s", timeout_s=0.1))
+    jobs = {**DEFAULT_JOBS, "usage": Job(schedule="every 1 s", timeout_s=0.1)}
     worker = Worker(
         seline,
         jobs,
@@ -318,7 +318,7 @@ async def test_a_job_without_success_for_too_long_is_reported_as_overdue(
 
 
 async def test_a_disabled_job_is_listed_but_never_scheduled(seline: Seline) -> None:
-    jobs = Jobs(usage=Job(schedule="every 1 s", timeout_s=1.0, enabled=False))
+    jobs = {**DEFAULT_JOBS, "usage": Job(schedule="every 1 s", timeout_s=1.0, enabled=False)}
     worker = make_worker(seline, settings=jobs)
     await worker.start()
     [usage] = [job for job in worker.jobs() if job.name == "usage"]

@@ -17,7 +17,7 @@ from seline.domain.job import JobRecord, JobStatus, Run
 from seline.domain.schedule import parse_schedule
 from seline.errors import SelineError
 from seline.operations import Operations
-from seline.settings import Job, Jobs
+from seline.settings import Job
 from seline_workers.runs import OnRunEnded, Runner, ignore
 from seline_workers.table import JOBS, Work
 from seline_workers.timetable import Timetable
@@ -42,7 +42,7 @@ class Worker:
     def __init__(
         self,
         operations: Operations,
-        settings: Jobs,
+        settings: Mapping[str, Job],
         *,
         clock: Clock | None = None,
         on_run_ended: OnRunEnded = ignore,
@@ -52,7 +52,7 @@ class Worker:
         self._clock = clock or operations.store.clock
         self._on_run_ended = on_run_ended
         self._on_overdue = on_overdue
-        self._settings: dict[str, Job] = {name: getattr(settings, name) for name in table}
+        self._settings = {name: settings[name] for name in table}
         self._schedules = {
             name: parse_schedule(job.schedule) for name, job in self._settings.items()
         }
