@@ -16,7 +16,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from functools import partial
+from typing import Any, Final, TypeAlias, TypeVar
 
 from seline.clock import Clock, instant_text
 from seline.errors import DocumentBusy, NestedEdit, RevisionMismatch
@@ -44,10 +45,8 @@ class DocumentLock:
     active: bool = True
 
 
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    start: Callable[[], Future[Any]] | None
-    granted: Future[Any] = field(default_factory=Future[Any])
+_Waiter: TypeAlias = tuple[Callable[[], Any], Future[Any]]
+"""What starts a change, or grants a block its lock, and the future that has its result."""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,8 +75,9 @@ class DocumentLocks:
             queue = self._queues.get(name)
             if queue is None:
                 return start()
-            waiter = _Waiter(start)
+            waiter: _Waiter = (start, Future())
             queue.waiting.append(waiter)
+        # if the caller is cancelled, the change stays in the queue and runs to its end (V7)
         future: Future[T] = await self._wait(name, queue, waiter)
         return future
 
@@ -87,11 +87,15 @@ class DocumentLocks:
         place = _calling_place()
         with self._lock:
             queue = self._queues.setdefault(name, _Queue())
-            waiter = _Waiter(None)
+            waiter: _Waiter = (partial(self._grant, name, queue), Future())
             queue.waiting.append(waiter)
             if queue.holder is None:
                 self._start_next(name, queue)
-        lock: DocumentLock = await self._wait(name, queue, waiter)
+        try:
+            lock: DocumentLock = await self._wait(name, queue, waiter)
+        except BaseException:
+            self._leave(queue, waiter)
+            raise
         lock.place = place
         _held.set((*(held for held in _held.get() if held.active), lock))
         return lock
@@ -138,6 +142,7 @@ class DocumentLocks:
                 )
 
     async def _wait(self, name: str, queue: _Queue, waiter: _Waiter) -> Any:
+        _, granted = waiter
         deadline = self._clock.monotonic() + self._wait_s
         while True:
             with self._lock:
@@ -146,18 +151,15 @@ class DocumentLocks:
                 expires_s = left_s
                 if holder is not None:
                     expires_s = holder.since_s + self._limit_s - self._clock.monotonic()
-                if expires_s <= 0 and holder is not None and not waiter.granted.done():
+                if expires_s <= 0 and holder is not None and not granted.done():
                     self._lose(holder)
-                elif left_s <= 0 and not waiter.granted.done():
+                elif left_s <= 0 and not granted.done():
                     queue.waiting.remove(waiter)
                     raise self._busy(name, holder)
             try:
-                return await wait_for(waiter.granted, timeout_s=max(min(left_s, expires_s), 0.0))
+                return await wait_for(granted, timeout_s=max(min(left_s, expires_s), 0.0))
             except TimeoutError:
                 continue
-            except BaseException:
-                self._leave(queue, waiter)
-                raise
 
     def _lose(self, lock: DocumentLock) -> None:
         """Take away a lock that was held too long: its commit is refused as stale."""
@@ -165,15 +167,13 @@ class DocumentLocks:
         self.release(lock)
 
     def _leave(self, queue: _Queue, waiter: _Waiter) -> None:
-        """Remove a cancelled waiter from the queue, or release the lock it was just granted."""
+        """Remove a block that waits no more from the queue, or release the lock it was granted."""
         with self._lock:
             if waiter in queue.waiting:
-                if waiter.start is None:
-                    queue.waiting.remove(waiter)
-                # a change stays in the queue: what was submitted runs to its end (V7)
-                return
-        if waiter.start is None and waiter.granted.done() and not waiter.granted.exception():
-            self.release(waiter.granted.result())
+                queue.waiting.remove(waiter)
+        _, granted = waiter
+        if granted.done() and not granted.exception():
+            self.release(granted.result())
 
     def _busy(self, name: str, holder: DocumentLock | None) -> DocumentBusy:
         if holder is None:
@@ -187,11 +187,11 @@ class DocumentLocks:
     def _start_next(self, name: str, queue: _Queue) -> None:
         """Start every waiting change up to the next block, and grant that block its lock."""
         while queue.waiting and queue.holder is None:
-            waiter = queue.waiting.popleft()
-            if waiter.start is None:
-                waiter.granted.set_result(self._grant(name, queue))
-            else:
-                _start(waiter)
+            start, granted = queue.waiting.popleft()
+            try:
+                granted.set_result(start())
+            except Exception as error:  # noqa: BLE001  # raised to the waiting caller
+                granted.set_exception(error)
         if queue.holder is None and not queue.waiting:
             self._queues.pop(name, None)
 
@@ -210,14 +210,6 @@ def _lost(lock: DocumentLock) -> RevisionMismatch:
         hint="Read again and try again; keep `edit` and `transaction` blocks short.",
         document="" if lock.name == TRANSACTION else lock.name,
     )
-
-
-def _start(waiter: _Waiter) -> None:
-    assert waiter.start is not None
-    try:
-        waiter.granted.set_result(waiter.start())
-    except Exception as error:  # noqa: BLE001  # raised to the waiting caller
-        waiter.granted.set_exception(error)
 
 
 def _calling_place() -> str:
