@@ -1,21 +1,14 @@
 """The verb demo: flip a bit and watch the recovery, in scratch space or in a real document."""
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import click
 
 from seline.cli import terminal
-from seline.cli.verbs import Api, GlobalOptions, connected, local_verb, run_async, settings_of
-
-if TYPE_CHECKING:
-    from seline.bit_flip import Flip
+from seline.cli.verbs import GlobalOptions, connected, local_verb, run_async, settings_of
 
 NAME: Final = "user_profile.json"
-_FIRST: Final = {"userName": "Alex", "location": "Paris"}
-_SECOND: Final = {"userName": "Alex", "location": "Lyon"}
 
 
 @local_verb("demo")
@@ -50,40 +43,44 @@ async def _show(scratch: str) -> None:
     logging.getLogger("seline").setLevel(logging.ERROR)
     options = GlobalOptions(data_dir=scratch)
     async with connected(options, create=True, **{"storage.require_mount": False}) as api:
-        path = os.path.join(scratch, NAME)
+        file = os.path.join(scratch, NAME)
         terminal.out(f"1. Save. Two saves of {NAME} in {scratch}:")
-        await _save(api, _FIRST)
-        await _save(api, _SECOND)
+        for value in (
+            {"userName": "Alex", "location": "Paris"},
+            {"userName": "Alex", "location": "Lyon"},
+        ):
+            saved = await api.request("PUT", "/documents/{}", NAME, body=value)
+            terminal.out(f"   {value}  revision {saved['revision'][:12]}…")
         backup = (await api.get("/documents/{}/backups", NAME))["backups"][0]["name"]
         terminal.out(f"   Before the second one, the first became a backup: backups/{backup}")
 
-        flip = choose_flip(_bytes_of(path))
-        flip_in_place(path, flip)
-        terminal.out()
-        terminal.out(f"2. Flip. One bit on the disk, the file's time kept: {_flip_text(flip)}.")
-        terminal.out(f"   The file now has    {_on_one_line(_bytes_of(path))}")
+        sound = _bytes_of(file)
+        flipped = choose_flip(sound)
+        flip_in_place(file, sound, flipped)
+        flip = _flip_text(sound, flipped)
+        terminal.out(f"\n2. Flip. One bit on the disk, the file's time kept: {flip}.")
+        terminal.out(f"   The file now has    {_on_one_line(_bytes_of(file))}")
         terminal.out("   It is valid JSON: a program that only parses it serves the wrong value.")
 
-        terminal.out()
-        terminal.out("3. Detection and recovery. The next read compares the checksum:")
-        value = await api.read("/documents/{}", NAME)
-        terminal.out(f"   Seline answers      {_on_one_line(value)}")
-        terminal.out(f"   The file again has  {_on_one_line(_bytes_of(path))}")
+        terminal.out("\n3. Detection and recovery. The next read compares the checksum:")
+        answer = await api.read("/documents/{}", NAME)
+        terminal.out(f"   Seline answers      {_on_one_line(answer)}")
+        terminal.out(f"   The file again has  {_on_one_line(_bytes_of(file))}")
 
-        terminal.out()
-        terminal.out("4. Nothing is hidden. Health reports:")
-        for check in await _recovered(api):
-            terminal.out(f"   {check['name']}: {check['detail']}")
+        terminal.out("\n4. Nothing is hidden. Health reports:")
+        for check in (await api.get("/health"))["checks"]:
+            if check["name"] == "recovered":
+                terminal.out(f"   {check['name']}: {check['detail']}")
         for item in (await api.get("/quarantine"))["quarantine"]:
             terminal.out(f"   The broken bytes are kept: quarantine/{item['name']}")
-    terminal.out()
-    terminal.out("The scratch directory is removed.")
+    terminal.out("\nThe scratch directory is removed.")
     terminal.out("Next: `seline demo --flip NAME` on a document of yours, then `seline verify`.")
 
 
 async def _flip_document(options: GlobalOptions, name: str, *, dry_run: bool) -> None:
     """Flip a bit of a document's file, and print what the next read will do."""
     from seline.bit_flip import choose_flip, flip_in_place
+    from seline.domain.json_codec import why_not_json
 
     settings = settings_of(options)
     if options.url or (settings.url and not options.data_dir):
@@ -93,17 +90,17 @@ async def _flip_document(options: GlobalOptions, name: str, *, dry_run: bool) ->
         )
     async with connected(options) as api:
         sound = await api.read("/documents/{}", name)
-    flip = choose_flip(sound)
+    flipped = choose_flip(sound)
+    flip = _flip_text(sound, flipped)
     file = os.path.join(settings.data_dir, name)
     if dry_run:
-        terminal.out(
-            f"This would flip {_flip_text(flip)} of {file}. Nothing was changed (--dry-run)."
-        )
+        terminal.out(f"This would flip {flip} of {file}. Nothing was changed (--dry-run).")
         return
     copy = _copy_of(name, sound)
-    flip_in_place(file, flip)
-    terminal.out(f"Flipped {_flip_text(flip)} of {file}; the file's time is as before.")
-    stays = "is still valid JSON: only the checksum shows it" if flip.stays_json else "is not JSON"
+    flip_in_place(file, sound, flipped)
+    terminal.out(f"Flipped {flip} of {file}; the file's time is as before.")
+    is_json = why_not_json(flipped) is None
+    stays = "is still valid JSON: only the checksum shows it" if is_json else "is not JSON"
     terminal.out(f"The file {stays}.")
     terminal.out(f"A copy of the sound bytes: {copy}")
     _print_next(name, copy)
@@ -132,19 +129,13 @@ def _copy_of(name: str, sound: bytes) -> str:
     return copy
 
 
-def _flip_text(flip: Flip) -> str:
-    before, after = (ascii(chr(byte)) for byte in (flip.before, flip.after))
-    return f"bit {flip.bit} of byte {flip.offset} ({before} becomes {after})"
+def _flip_text(before: bytes, after: bytes) -> str:
+    from seline.bit_flip import flip_offset
 
-
-async def _save(api: Api, value: object) -> None:
-    saved = await api.request("PUT", "/documents/{}", NAME, body=value)
-    terminal.out(f"   {value}  revision {saved['revision'][:12]}…")
-
-
-async def _recovered(api: Api) -> list[dict[str, Any]]:
-    checks = (await api.get("/health"))["checks"]
-    return [check for check in checks if check["name"] == "recovered"]
+    offset = flip_offset(before, after)
+    old, new = before[offset], after[offset]
+    bit = (old ^ new).bit_length() - 1
+    return f"bit {bit} of byte {offset} ({chr(old)!a} becomes {chr(new)!a})"
 
 
 def _bytes_of(path: str) -> bytes:

@@ -37,7 +37,7 @@ from typing import Any, Final
 import pytest
 
 from seline import blocking, open_seline
-from seline.bit_flip import Flip, flip_in_place
+from seline.bit_flip import flip_in_place, with_flip
 from seline.domain.backup import parse_backup_name
 from seline.domain.document import ABSENT
 from seline.library import Seline
@@ -155,8 +155,7 @@ class Volume:
         """Flip one bit and keep the mtime."""
         data = path.read_bytes()
         offset, bit = chance.randrange(len(data)), chance.randrange(8)
-        flip = Flip(offset=offset, bit=bit, before=data[offset], stays_json=False)
-        flip_in_place(str(path), flip)
+        flip_in_place(str(path), data, with_flip(data, offset, bit))
         self._flipped.add(_identity(path))
 
     def was_flipped(self, path: Path) -> bool:
