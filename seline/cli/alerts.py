@@ -6,12 +6,12 @@ import click
 
 from seline.cli import terminal
 from seline.cli.errors import Exit
-from seline.cli.verbs import Api, GlobalOptions, api_verb
+from seline.cli.verbs import Api, VerbOptions, api_verb
 
 
 @api_verb("alerts")
 @click.argument("action", required=False, type=click.Choice(["test"]))
-async def alerts(api: Api, options: GlobalOptions, action: str | None) -> Exit:
+async def alerts(api: Api, options: VerbOptions, action: str | None) -> Exit:
     """List the alerts and the sinks that receive them; `test` sends a test alert to every sink.
 
     `alerts.sinks` sets the sinks. A test exits 1 if a sink did not receive it.
@@ -31,7 +31,7 @@ async def alerts(api: Api, options: GlobalOptions, action: str | None) -> Exit:
     return Exit.DONE
 
 
-async def _test(api: Api, options: GlobalOptions) -> Exit:
+async def _test(api: Api, options: VerbOptions) -> Exit:
     with terminal.busy("Sending the test alert"):
         tested = await api.request("POST", "/alerts/test")
     deliveries: list[dict[str, Any]] = tested["deliveries"]

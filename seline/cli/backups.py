@@ -5,13 +5,13 @@ from typing import Any
 import click
 
 from seline.cli import terminal
-from seline.cli.verbs import Api, GlobalOptions, api_verb, carry_out, dry_run_option, yes_option
+from seline.cli.verbs import Api, VerbOptions, api_verb, carry_out, preview_options
 from seline.domain.plural import counted
 
 
 @api_verb("backups")
 @click.argument("name")
-async def backups(api: Api, options: GlobalOptions, name: str) -> None:
+async def backups(api: Api, options: VerbOptions, name: str) -> None:
     """List a document's backups, newest first, and why each is kept.
 
     Examples:
@@ -44,9 +44,7 @@ async def backups(api: Api, options: GlobalOptions, name: str) -> None:
 @click.argument("name")
 @click.argument("backup")
 @click.option("--because", metavar="TEXT", help="Why it is kept, shown in the list.")
-async def pin(
-    api: Api, options: GlobalOptions, name: str, backup: str, because: str | None
-) -> None:
+async def pin(api: Api, options: VerbOptions, name: str, backup: str, because: str | None) -> None:
     """Keep a backup until it is unpinned; rotation leaves it out.
 
     Examples:
@@ -60,7 +58,7 @@ async def pin(
 @api_verb("unpin")
 @click.argument("name")
 @click.argument("backup")
-async def unpin(api: Api, options: GlobalOptions, name: str, backup: str) -> None:
+async def unpin(api: Api, options: VerbOptions, name: str, backup: str) -> None:
     """Let rotation remove a pinned backup when it is due.
 
     Examples:
@@ -72,7 +70,7 @@ async def unpin(api: Api, options: GlobalOptions, name: str, backup: str) -> Non
 
 async def _pin(
     api: Api,
-    options: GlobalOptions,
+    options: VerbOptions,
     method: str,
     name: str,
     backup: str,
@@ -87,16 +85,9 @@ async def _pin(
 @click.argument("name")
 @click.argument("backup", required=False)
 @click.option("--backup", "named", metavar="BACKUP", help="The same as BACKUP.")
-@dry_run_option
-@yes_option
+@preview_options
 async def restore(
-    api: Api,
-    options: GlobalOptions,
-    name: str,
-    backup: str | None,
-    named: str | None,
-    dry_run: bool,
-    yes: bool,
+    api: Api, options: VerbOptions, name: str, backup: str | None, named: str | None
 ) -> None:
     """Go back to a backup; the current content becomes a backup itself.
 
@@ -115,8 +106,6 @@ async def restore(
         options,
         lambda query: api.request("POST", "/restore-backup", query=query, body=body),
         _restore_plan,
-        dry_run=dry_run,
-        yes=yes,
     )
     if done is None:
         return
@@ -138,9 +127,8 @@ def _restore_plan(preview: dict[str, Any]) -> str:
 
 
 @api_verb("prune")
-@dry_run_option
-@yes_option
-async def prune(api: Api, options: GlobalOptions, dry_run: bool, yes: bool) -> None:
+@preview_options
+async def prune(api: Api, options: VerbOptions) -> None:
     """Discard the backups that the retention policy no longer keeps.
 
     The newest sound backup of each document is always kept.
@@ -158,13 +146,7 @@ async def prune(api: Api, options: GlobalOptions, dry_run: bool, yes: bool) -> N
             _print_pruned(preview)
         return _size(preview, "would be discarded")
 
-    done = await carry_out(
-        options,
-        lambda query: api.request("POST", "/prune", query=query),
-        show,
-        dry_run=dry_run,
-        yes=yes,
-    )
+    done = await carry_out(options, lambda query: api.request("POST", "/prune", query=query), show)
     if done is not None:
         terminal.notice(_size(done, "are discarded"))
 

@@ -6,13 +6,13 @@ import click
 
 from seline.cli import terminal
 from seline.cli.errors import Exit
-from seline.cli.verbs import Api, GlobalOptions, api_verb, carry_out, dry_run_option, yes_option
+from seline.cli.verbs import Api, VerbOptions, api_verb, carry_out, preview_options
 from seline.domain.plural import counted
 
 
 @api_verb("verify")
 @click.option("--sums", is_flag=True, help="Print `sha256sum` lines of what is sound.")
-async def verify(api: Api, options: GlobalOptions, sums: bool) -> Exit:
+async def verify(api: Api, options: VerbOptions, sums: bool) -> Exit:
     """Read every document and backup from the disk and compare it with its checksum.
 
     A broken document is recovered if a sound content exists. Exits 3 if anything was damaged.
@@ -34,7 +34,7 @@ async def verify(api: Api, options: GlobalOptions, sums: bool) -> Exit:
 
 @api_verb("quarantine")
 @click.argument("item", required=False)
-async def quarantine(api: Api, options: GlobalOptions, item: str | None) -> None:
+async def quarantine(api: Api, options: VerbOptions, item: str | None) -> None:
     """List the quarantined items, or print one item's bytes unchanged.
 
     Examples:
@@ -60,9 +60,8 @@ async def quarantine(api: Api, options: GlobalOptions, item: str | None) -> None
 
 @api_verb("reset")
 @click.argument("name")
-@dry_run_option
-@yes_option
-async def reset(api: Api, options: GlobalOptions, name: str, dry_run: bool, yes: bool) -> None:
+@preview_options
+async def reset(api: Api, options: VerbOptions, name: str) -> None:
     """Give up a broken document that has no sound backup; its bytes stay in quarantine.
 
     Then the name is free, and the bot starts with an empty document.
@@ -79,8 +78,6 @@ async def reset(api: Api, options: GlobalOptions, name: str, dry_run: bool, yes:
         options,
         lambda query: api.request("POST", "/documents/{}/reset", name, query=query),
         lambda _preview: plan,
-        dry_run=dry_run,
-        yes=yes,
     )
     if done is not None:
         terminal.notice(f"{name} is reset. To see its bytes: seline quarantine")

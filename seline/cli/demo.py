@@ -6,7 +6,7 @@ from typing import Final
 import click
 
 from seline.cli import terminal
-from seline.cli.verbs import GlobalOptions, connected, local_verb, run_async, settings_of
+from seline.cli.verbs import VerbOptions, connected, local_verb, run_async, settings_of
 
 NAME: Final = "user_profile.json"
 
@@ -14,7 +14,7 @@ NAME: Final = "user_profile.json"
 @local_verb("demo")
 @click.option("--flip", metavar="NAME", help="Flip one bit of this real document.")
 @click.option("--dry-run", is_flag=True, help="With --flip: only show which bit it would be.")
-def demo(options: GlobalOptions, flip: str | None, dry_run: bool) -> None:
+def demo(options: VerbOptions, flip: str | None, dry_run: bool) -> None:
     """Show a save, a bit flip, its detection and the recovery in a scratch directory.
 
     --flip NAME flips one bit of a real document in its file, as a bad disk does; the next read or
@@ -41,7 +41,7 @@ async def _show(scratch: str) -> None:
     from seline.bit_flip import choose_flip, flip_in_place
 
     logging.getLogger("seline").setLevel(logging.ERROR)
-    options = GlobalOptions(data_dir=scratch)
+    options = VerbOptions(data_dir=scratch)
     async with connected(options, create=True, **{"storage.require_mount": False}) as api:
         file = os.path.join(scratch, NAME)
         terminal.out(f"1. Save. Two saves of {NAME} in {scratch}:")
@@ -77,7 +77,7 @@ async def _show(scratch: str) -> None:
     terminal.out("Next: `seline demo --flip NAME` on a document of yours, then `seline verify`.")
 
 
-async def _flip_document(options: GlobalOptions, name: str, *, dry_run: bool) -> None:
+async def _flip_document(options: VerbOptions, name: str, *, dry_run: bool) -> None:
     """Flip a bit of a document's file, and print what the next read will do."""
     from seline.bit_flip import choose_flip, flip_in_place
     from seline.domain.json_codec import why_not_json

@@ -12,17 +12,15 @@ from seline.cli import terminal
 from seline.cli.errors import Exit
 from seline.cli.verbs import (
     Api,
-    GlobalOptions,
+    VerbOptions,
     api_verb,
     carry_out,
-    dry_run_option,
     local_verb,
+    preview_options,
     with_api,
-    yes_option,
 )
 from seline.errors import InvalidRequest
 
-_ABSENT: Final = "absent"
 _HELD_BYTES: Final = 1 << 20
 _REVISION: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -37,7 +35,7 @@ _REVISION: Final = re.compile(r"[0-9a-f]{64}")
     help="Save only if this revision is current; `absent`: only if the document does not exist.",
 )
 def save(
-    options: GlobalOptions, name: str, file: str, no_backup: bool, if_match: str | None
+    options: VerbOptions, name: str, file: str, no_backup: bool, if_match: str | None
 ) -> Exit | None:
     """Save a document from a file, or from stdin.
 
@@ -72,7 +70,7 @@ def save(
 @api_verb("load")
 @click.argument("name")
 @click.option("--backup", metavar="BACKUP", help="Print this backup instead of the document.")
-async def load(api: Api, options: GlobalOptions, name: str, backup: str | None) -> None:
+async def load(api: Api, options: VerbOptions, name: str, backup: str | None) -> None:
     """Print a document's value, or one of its backups.
 
     A broken document is recovered first; `seline status` shows the recovery.
@@ -91,7 +89,7 @@ async def load(api: Api, options: GlobalOptions, name: str, backup: str | None) 
 
 
 @api_verb("documents")
-async def documents(api: Api, options: GlobalOptions) -> None:
+async def documents(api: Api, options: VerbOptions) -> None:
     """List the documents: size, age, state, number of backups.
 
     Examples:
@@ -121,11 +119,8 @@ async def documents(api: Api, options: GlobalOptions) -> None:
 @api_verb("delete")
 @click.argument("name")
 @click.option("--purge", is_flag=True, help="Erase its backups and quarantined bytes as well.")
-@dry_run_option
-@yes_option
-async def delete(
-    api: Api, options: GlobalOptions, name: str, purge: bool, dry_run: bool, yes: bool
-) -> None:
+@preview_options
+async def delete(api: Api, options: VerbOptions, name: str, purge: bool) -> None:
     """Delete a document; its content stays as its newest backup.
 
     --purge also erases every backup and quarantined item of it, which cannot be undone.
@@ -140,8 +135,6 @@ async def delete(
         options,
         lambda query: api.request("DELETE", "/documents/{}", name, query=query | purging),
         _delete_plan,
-        dry_run=dry_run,
-        yes=yes,
     )
     if deleted is None:
         return
@@ -168,7 +161,7 @@ def precondition(if_match: str | None) -> dict[str, str]:
     """Return the headers of a conditional change. Raises UsageError for a malformed revision."""
     if if_match is None:
         return {}
-    if if_match == _ABSENT:
+    if if_match == "absent":
         return {"If-None-Match": "*"}
     revision = if_match.strip('"')
     if not _REVISION.fullmatch(revision):

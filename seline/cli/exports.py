@@ -14,7 +14,7 @@ import click
 
 from seline.cli import terminal
 from seline.cli.errors import Exit
-from seline.cli.verbs import Api, GlobalOptions, api_verb
+from seline.cli.verbs import Api, VerbOptions, api_verb
 from seline.domain.plural import counted
 from seline.errors import DocumentUnrecoverable
 
@@ -25,7 +25,7 @@ _UNRECOVERABLE: Final = re.compile(rb'"unrecoverable"\s*:\s*(\[[^\]]*\])\s*\}\s*
 @api_verb("export")
 @click.argument("file", default="-", type=click.Path(allow_dash=True))
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
-async def export(api: Api, options: GlobalOptions, file: str, force: bool) -> Exit:
+async def export(api: Api, options: VerbOptions, file: str, force: bool) -> Exit:
     """Write all documents of one instant as one readable JSON object.
 
     A directory (or a name without an ending like .json) gets a dated folder of verified packs
@@ -43,12 +43,12 @@ async def export(api: Api, options: GlobalOptions, file: str, force: bool) -> Ex
     if _is_folder(file):
         return await _export_folder(api, file)
     if file == "-":
-        return _report_whole("stdout", await _receive_tail(api, terminal.out_bytes))
+        return _report_whole("stdout", await _receive(api, terminal.out_bytes))
     from seline.outbound.whole_file import whole_file
 
     _check_absent(file, force=force)
     with whole_file(file, replace=force) as target:
-        tail = await _receive_tail(api, target.write)
+        tail = await _receive(api, target.write)
     return _report_whole(file, tail)
 
 
@@ -77,24 +77,15 @@ async def _export_folder(api: Api, directory: str) -> Exit:
     return _report_lacking("", manifest.unrecoverable)
 
 
-async def _receive(api: Api, write: Callable[[bytes], object], **query: str) -> None:
+async def _receive(api: Api, write: Callable[[bytes], object], **query: str) -> bytes:
+    """Write an export as it arrives; return its last bytes."""
+    tail = b""
     with terminal.progress("Exporting") as advance:
         async with api.stream("GET", "/export", query=query) as response:
             async for chunk in response.content.iter_any():
                 write(chunk)
                 advance(len(chunk))
-
-
-async def _receive_tail(api: Api, write: Callable[[bytes], object]) -> bytes:
-    """Write the readable export as it arrives; return its last bytes."""
-    tail = b""
-
-    def write_and_keep(chunk: bytes) -> None:
-        nonlocal tail
-        write(chunk)
-        tail = (tail + chunk)[-_TAIL_BYTES:]
-
-    await _receive(api, write_and_keep)
+                tail = (tail + chunk)[-_TAIL_BYTES:]
     return tail
 
 

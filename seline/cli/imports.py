@@ -18,15 +18,7 @@ import click
 from seline.cli import terminal
 from seline.cli.documents import json_source
 from seline.cli.errors import Exit
-from seline.cli.verbs import (
-    Api,
-    GlobalOptions,
-    carry_out,
-    dry_run_option,
-    local_verb,
-    with_api,
-    yes_option,
-)
+from seline.cli.verbs import Api, VerbOptions, carry_out, local_verb, preview_options, with_api
 from seline.domain.plural import counted
 from seline.errors import ExportDamaged, ImportRefused
 
@@ -47,11 +39,8 @@ _NAMES_SHOWN_MAX: Final = 20
     help="merge: keep other documents; replace: delete them, with backups.",
 )
 @click.option("--skip-broken", is_flag=True, help="Leave out a folder's unusable files.")
-@dry_run_option
-@yes_option
-def import_source(
-    options: GlobalOptions, source: str, mode: str, skip_broken: bool, dry_run: bool, yes: bool
-) -> Exit | None:
+@preview_options
+def import_source(options: VerbOptions, source: str, mode: str, skip_broken: bool) -> Exit | None:
     """Import an export, or a folder of .json files from an older bot; all of it or nothing.
 
     SOURCE is a file or a folder that `seline export` wrote (the newest one, if it holds several),
@@ -73,29 +62,21 @@ def import_source(
         opened: AbstractContextManager[IO[bytes]] = io.BytesIO(content)
     else:
         opened = json_source(source)
-    with opened as body:
-        code = with_api(
+
+    async def send(api: Api) -> None:
+        done = await carry_out(
             options,
-            lambda api: _import(api, options, body, mode, dry_run=dry_run, yes=yes),
-            create=True,
+            lambda query: api.request("POST", "/import", query=query | {"mode": mode}, body=body),
+            _show_plan,
         )
+        if done is not None:
+            terminal.notice("The import is done; each replaced content is a backup now.")
+
+    with opened as body:
+        code = with_api(options, send, create=True)
     if left_out:
         terminal.notice(left_out)
     return code
-
-
-async def _import(
-    api: Api, options: GlobalOptions, body: IO[bytes], mode: str, *, dry_run: bool, yes: bool
-) -> None:
-    done = await carry_out(
-        options,
-        lambda query: api.request("POST", "/import", query=query | {"mode": mode}, body=body),
-        _show_plan,
-        dry_run=dry_run,
-        yes=yes,
-    )
-    if done is not None:
-        terminal.notice("The import is done; each replaced content is a backup now.")
 
 
 def _show_plan(plan: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import click
 
 from seline.cli import terminal
 from seline.cli.errors import Exit
-from seline.cli.verbs import Api, GlobalOptions, api_verb
+from seline.cli.verbs import Api, VerbOptions, api_verb
 
 POLL_S: Final = 0.2
 _INTEGRITY: Final = "integrity"
@@ -15,7 +15,7 @@ _INTEGRITY: Final = "integrity"
 @api_verb("jobs")
 @click.argument("action", required=False, type=click.Choice(["run", "runs"]))
 @click.argument("name", required=False)
-async def jobs(api: Api, options: GlobalOptions, action: str | None, name: str | None) -> Exit:
+async def jobs(api: Api, options: VerbOptions, action: str | None, name: str | None) -> Exit:
     """List the scheduled jobs; `run NAME` runs one now, `runs NAME` lists its runs.
 
     `run` waits for the job's end. It exits 1 if the job failed, 3 if `integrity` finds a document
@@ -37,7 +37,7 @@ async def jobs(api: Api, options: GlobalOptions, action: str | None, name: str |
     return await _run(api, options, name)
 
 
-async def _run(api: Api, options: GlobalOptions, name: str) -> Exit:
+async def _run(api: Api, options: VerbOptions, name: str) -> Exit:
     started = await api.request("POST", "/jobs/{}/run", name)
     with terminal.busy(f"Running {name}"):
         run = await _ended(api, name, started["run"])
@@ -76,7 +76,7 @@ async def _runs(api: Api, name: str) -> list[dict[str, Any]]:
     return runs
 
 
-def _show(options: GlobalOptions, listed: dict[str, Any]) -> None:
+def _show(options: VerbOptions, listed: dict[str, Any]) -> None:
     rows = [
         (
             job["name"],
@@ -91,7 +91,7 @@ def _show(options: GlobalOptions, listed: dict[str, Any]) -> None:
     terminal.out_list(listed, heads, rows, as_json=options.json)
 
 
-def _show_runs(options: GlobalOptions, runs: list[dict[str, Any]]) -> None:
+def _show_runs(options: VerbOptions, runs: list[dict[str, Any]]) -> None:
     rows = [(run["started_at"], run["outcome"] or "running", run["detail"]) for run in runs]
     terminal.out_list(
         {"runs": runs},

@@ -7,15 +7,7 @@ import click
 
 from seline.cli import terminal
 from seline.cli.errors import EXIT_FOR_CHECK, Exit
-from seline.cli.verbs import (
-    Api,
-    GlobalOptions,
-    WholeNumber,
-    api_verb,
-    front,
-    local_verb,
-    settings_of,
-)
+from seline.cli.verbs import Api, VerbOptions, WholeNumber, api_verb, front, local_verb, settings_of
 from seline.domain.plural import counted
 from seline.http import PREFIX
 
@@ -34,7 +26,7 @@ _MARKS: Final = {"ok": "ok  ", "info": "note", "warning": "WARN", "critical": "C
     help="The address to listen on (else loopback; every address if PORT is in the environment).",
 )
 @click.option("--port", type=WholeNumber(0, PORT_MAX), metavar="PORT", help="Else PORT or 8080.")
-def serve(options: GlobalOptions, host: str | None, port: int | None) -> None:
+def serve(options: VerbOptions, host: str | None, port: int | None) -> None:
     """Run the server on the data directory until it is stopped.
 
     The first start on a loopback address creates an admin token and prints it once, inside a
@@ -82,7 +74,7 @@ def _announce(running: "Serving") -> None:
 
 
 @api_verb("status")
-async def status(api: Api, options: GlobalOptions) -> Exit:
+async def status(api: Api, options: VerbOptions) -> Exit:
     """Show the store's health and the next step for each problem.
 
     Exits 0 while nothing is critical; 3 if documents are broken, 6 if the volume is full.
@@ -143,7 +135,7 @@ def config() -> None:
 
 @local_verb("show", group=config)
 @click.option("--origin", is_flag=True, help="Show where each value comes from.")
-def show(options: GlobalOptions, origin: bool) -> None:
+def show(options: VerbOptions, origin: bool) -> None:
     """Print every setting as this command would use it; secrets are masked.
 
     Examples:

@@ -7,13 +7,12 @@ import click
 from seline.cli import terminal
 from seline.cli.verbs import (
     Api,
-    GlobalOptions,
+    VerbOptions,
     WholeNumber,
     api_verb,
     carry_out,
-    dry_run_option,
     front,
-    yes_option,
+    preview_options,
 )
 
 EXPIRY_DAYS_MAX: Final = 36_500
@@ -43,7 +42,7 @@ def token() -> None:
     help="Days until it expires (else never).",
 )
 async def create(
-    api: Api, options: GlobalOptions, scope: str, label: str, expires_days: int | None
+    api: Api, options: VerbOptions, scope: str, label: str, expires_days: int | None
 ) -> None:
     """Create a token and print it once: the store keeps only its hash.
 
@@ -67,7 +66,7 @@ async def create(
 
 
 @api_verb("list", group=token)
-async def list_tokens(api: Api, options: GlobalOptions) -> None:
+async def list_tokens(api: Api, options: VerbOptions) -> None:
     """List the tokens, without their secrets.
 
     Examples:
@@ -96,11 +95,8 @@ async def list_tokens(api: Api, options: GlobalOptions) -> None:
 
 @api_verb("revoke", group=token)
 @click.argument("identifier", metavar="ID")
-@dry_run_option
-@yes_option
-async def revoke(
-    api: Api, options: GlobalOptions, identifier: str, dry_run: bool, yes: bool
-) -> None:
+@preview_options
+async def revoke(api: Api, options: VerbOptions, identifier: str) -> None:
     """Revoke a token: the server refuses it from then on.
 
     Examples:
@@ -112,8 +108,6 @@ async def revoke(
         options,
         lambda query: api.request("DELETE", "/tokens/{}", identifier, query=query),
         lambda _preview: plan,
-        dry_run=dry_run,
-        yes=yes,
     )
     if done is not None:
         terminal.notice(f"Token {identifier} is revoked.")

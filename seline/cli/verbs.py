@@ -54,22 +54,23 @@ Completion in your shell:
   fish: _SELINE_COMPLETE=fish_source seline | source
 """
 _EXAMPLES: Final = "\n\nExamples:\n"
-_SHORT_HELP_CHARACTERS_MAX: Final = 90
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GlobalOptions:
-    """The options of every verb: where the store is, and whether to print JSON."""
+class VerbOptions:
+    """The options of every verb, and those of a change."""
 
     data_dir: str | None = None
     config: str | None = None
     url: str | None = None
     json: bool = False
+    dry_run: bool = False
+    yes: bool = False
 
 
 Api: TypeAlias = "client.Api"
-ApiVerb: TypeAlias = Callable[Concatenate[Api, GlobalOptions, P], Coroutine[Any, Any, Exit | None]]
-LocalVerb: TypeAlias = Callable[Concatenate[GlobalOptions, P], Exit | None]
+ApiVerb: TypeAlias = Callable[Concatenate[Api, VerbOptions, P], Coroutine[Any, Any, Exit | None]]
+LocalVerb: TypeAlias = Callable[Concatenate[VerbOptions, P], Exit | None]
 
 
 class WholeNumber(click.IntRange):
@@ -102,13 +103,9 @@ class Verbs(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections = SECTIONS if ctx.parent is None else {"Commands": tuple(self.commands)}
         for section, names in sections.items():
+            rows = [(name, self.commands[name].get_short_help_str(limit=90)) for name in names]
             with formatter.section(section):
-                formatter.write_dl(
-                    [
-                        (name, self.commands[name].get_short_help_str(_SHORT_HELP_CHARACTERS_MAX))
-                        for name in names
-                    ]
-                )
+                formatter.write_dl(rows)
 
 
 def _store(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
@@ -120,7 +117,14 @@ def _option(*names: str, **attributes: Any) -> Callable[..., Any]:
     return click.option(*names, expose_value=False, callback=_store, **attributes)
 
 
-_OPTIONS: Final = (
+def _with_options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
+    def decorate(command: Callable[..., Any]) -> Any:
+        return functools.reduce(lambda made, option: option(made), reversed(options), command)
+
+    return decorate
+
+
+global_options = _with_options(
     _option("--data-dir", metavar="DIR", help="The data directory (else SELINE_DATA_DIR, …)."),
     _option(
         "--url",
@@ -130,14 +134,13 @@ _OPTIONS: Final = (
     _option("--config", metavar="FILE", help="The settings file (else ./config/seline.toml)."),
     _option("--json", is_flag=True, help="Print JSON, the same objects as over HTTP."),
 )
-"""They may come before or after the verb's name."""
+"""Add the options of every verb, which may come before or after its name."""
 
-dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
-yes_option = click.option("--yes", "-y", is_flag=True, help="Do it without asking.")
-
-
-def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    return functools.reduce(lambda made, option: option(made), reversed(_OPTIONS), command)
+preview_options = _with_options(
+    _option("--dry-run", is_flag=True, help="Only show what would be done."),
+    _option("--yes", "-y", is_flag=True, help="Do it without asking."),
+)
+"""Add the options of a change that `carry_out` makes."""
 
 
 def _show_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -162,7 +165,7 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, value: bool) 
     callback=_show_version,
     help="Show the version.",
 )
-@_with_options
+@global_options
 def front() -> None:
     """Keep a bot's JSON documents on one small volume.
 
@@ -180,7 +183,7 @@ def api_verb(
     """
 
     def decorate(work: ApiVerb[P]) -> Callable[P, None]:
-        def run(options: GlobalOptions, /, *args: P.args, **kwargs: P.kwargs) -> Exit | None:
+        def run(options: VerbOptions, /, *args: P.args, **kwargs: P.kwargs) -> Exit | None:
             return with_api(options, lambda api: work(api, options, *args, **kwargs), create=create)
 
         functools.update_wrapper(run, work)
@@ -201,20 +204,20 @@ def local_verb(
         @functools.wraps(work)
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
             given: dict[str, Any] = click.get_current_context().obj or {}
-            options = GlobalOptions(**given)
+            options = VerbOptions(**given)
             with exit_on_error():
                 code = work(options, *args, **kwargs)
             if code:
                 raise click.exceptions.Exit(code)
 
         text, _, examples = (inspect.getdoc(work) or "").partition(_EXAMPLES)
-        group.command(name, help=text, epilog=f"\b{_EXAMPLES[1:]}{examples}")(_with_options(run))
+        group.command(name, help=text, epilog=f"\b{_EXAMPLES[1:]}{examples}")(global_options(run))
         return run
 
     return decorate
 
 
-def settings_of(options: GlobalOptions, **arguments: object) -> "Settings":
+def settings_of(options: VerbOptions, **arguments: object) -> "Settings":
     """Return the settings under the command's options and `arguments`. Raises SettingsError."""
     from seline.settings import load_settings
 
@@ -224,7 +227,7 @@ def settings_of(options: GlobalOptions, **arguments: object) -> "Settings":
 
 @asynccontextmanager
 async def connected(
-    options: GlobalOptions, *, create: bool = False, **arguments: object
+    options: VerbOptions, *, create: bool = False, **arguments: object
 ) -> AsyncGenerator[Api]:
     """Give the admin API of the store that the options name. `arguments` are settings.
 
@@ -242,7 +245,7 @@ async def connected(
 
 
 def with_api(
-    options: GlobalOptions,
+    options: VerbOptions,
     work: Callable[[Api], Coroutine[Any, Any, Exit | None]],
     *,
     create: bool = False,
@@ -272,12 +275,9 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def carry_out(
-    options: GlobalOptions,
+    options: VerbOptions,
     send: Callable[[dict[str, str]], Awaitable[Any]],
     show: Callable[[dict[str, Any]], str],
-    *,
-    dry_run: bool,
-    yes: bool,
 ) -> Any | None:
     """Preview a change, ask, and make it. `send` takes the query parameters of the request.
 
@@ -289,12 +289,15 @@ async def carry_out(
     plan = show(preview)
     if plan:
         terminal.notice(plan)
-    if not plan or dry_run:
-        terminal.notice("Nothing was changed (--dry-run)." if dry_run else "Nothing was changed.")
+    if not plan or options.dry_run:
+        terminal.notice(
+            "Nothing was changed (--dry-run)." if options.dry_run else "Nothing was changed."
+        )
         if options.json:
-            terminal.out_json(preview | {"dry_run": dry_run})
+            terminal.out_json(preview | {"dry_run": options.dry_run})
         return None
-    await _confirm(yes=yes)
+    if not options.yes:
+        await _confirm()
     with terminal.busy("Working"):
         done = await send({})
     if options.json:
@@ -302,10 +305,8 @@ async def carry_out(
     return done
 
 
-async def _confirm(*, yes: bool) -> None:
-    """Ask whether to go ahead; exit 1 for no. Raises UsageError without a terminal and `--yes`."""
-    if yes:
-        return
+async def _confirm() -> None:
+    """Ask whether to go ahead; exit 1 for no. Raises UsageError without a terminal."""
     if not terminal.is_interactive():
         raise click.UsageError(
             "There is no terminal to ask on, so nothing was changed. Run the same command with "
