@@ -8,6 +8,7 @@ from aiohttp import web
 
 from seline.domain.backup import Backup
 from seline.domain.document import BOT, DocumentKey, IfMatch, Json, check_document_name
+from seline.domain.pins import BY_HAND
 from seline.errors import RevisionMismatch
 from seline.http.context import context, data, operations
 from seline.http.files import send_download, send_spool
@@ -115,7 +116,7 @@ async def get_backup(request: web.Request) -> web.StreamResponse:
 async def pin_backup(request: web.Request) -> web.StreamResponse:
     """Keep a backup outside rotation."""
     name, backup = request.match_info["name"], request.match_info["backup"]
-    because = "by hand"
+    because = BY_HAND
     if request.body_exists:
         body = await read_object(request, 4096, required=(), optional=("because",))
         because = text_field(body, "because") or because
