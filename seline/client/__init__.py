@@ -3,7 +3,7 @@
 Nothing here prints: a notice for a person goes to the function that the caller hands in.
 """
 
-from seline.client.api import Api, Endpoint
+from seline.client.api import Api
 from seline.client.find_store import connect
 
-__all__ = ["Api", "Endpoint", "connect"]
+__all__ = ["Api", "connect"]

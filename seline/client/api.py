@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 from urllib.parse import quote
 
 import aiohttp
@@ -57,16 +57,15 @@ class Endpoint:
         return aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers)
 
 
-FindAgain: TypeAlias = Callable[[], Awaitable[Endpoint]]
-
-
 class Api:
     """The admin API at an endpoint; closed by its maker.
 
     `find_again` returns the next endpoint after another process's socket stops accepting.
     """
 
-    def __init__(self, endpoint: Endpoint, *, find_again: FindAgain | None = None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, *, find_again: Callable[[], Awaitable[Endpoint]] | None = None
+    ) -> None:
         self.endpoint = endpoint
         self._find_again = find_again
         self._session = endpoint.session()
