@@ -17,7 +17,6 @@ from msgspec.structs import replace
 from seline.alerts.queue import SinkQueue, SinkStatus, attempt
 from seline.clock import Clock
 from seline.domain.alerts.lifecycle import (
-    RENOTIFY_H,
     Alert,
     AlertsFile,
     AlertState,
@@ -34,7 +33,6 @@ from seline.domain.alerts.lifecycle import (
     trial,
 )
 from seline.domain.alerts.message import worded
-from seline.domain.texts import Language
 from seline.errors import SelineError
 from seline.manager import ManagedStore
 from seline.ports.alerts import AlertSink, Delivery
@@ -58,8 +56,6 @@ class AlertLog:
         store: ManagedStore,
         sinks: Iterable[AlertSink],
         *,
-        language: Language = "en",
-        renotify_h: float = RENOTIFY_H,
         clock: Clock | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -68,8 +64,8 @@ class AlertLog:
             "alerts.json", AlertsFile, lambda: AlertsFile(alerts=(), waiting={})
         )
         self._clock = clock or store.clock
-        self._language: Language = language
-        self._renotify = timedelta(hours=renotify_h)
+        self._settings = store.settings.alerts
+        self._renotify = timedelta(hours=self._settings.renotify_h)
         self._states: dict[tuple[AlertType, str], AlertState] = {}
         self._queues = [
             SinkQueue(sink, clock=self._clock, jitter=jitter, changed=self._write) for sink in sinks
@@ -94,7 +90,7 @@ class AlertLog:
         if self._unreadable:
             return
         for state in stored.alerts:
-            alert = worded(state.alert, self._language)
+            alert = worded(state.alert, self._settings.language)
             self._states.setdefault(state.key, replace(state, alert=alert))
         for queue in self._queues:
             queue.add(stored.waiting.get(queue.sink.name, ()), first=True)
@@ -139,7 +135,7 @@ class AlertLog:
 
     async def test(self) -> Sequence[Delivery]:
         """Send the test alert to every sink once and return the outcomes. Nothing is kept."""
-        alert = worded(trial(self._clock.now()), self._language)
+        alert = worded(trial(self._clock.now()), self._settings.language)
         return await asyncio.gather(*(attempt(queue.sink, alert) for queue in self._queues))
 
     async def close(self) -> None:
@@ -162,7 +158,7 @@ class AlertLog:
     def _enter(self, transition: Transition) -> list[Alert]:
         state, notify = transition
         if state is not self._states.get(state.key):
-            state = replace(state, alert=worded(state.alert, self._language))
+            state = replace(state, alert=worded(state.alert, self._settings.language))
             self._states[state.key] = state
         return [state.alert] if notify else []
 

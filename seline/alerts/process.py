@@ -26,10 +26,9 @@ from seline.alerts.signals import (
     run_signals,
     usage_signals,
 )
-from seline.domain.alerts.lifecycle import RENOTIFY_H, AlertType, Signal
+from seline.domain.alerts.lifecycle import AlertType, Signal
 from seline.domain.job import JobRecord, JobStatus, Run, RunOutcome
 from seline.domain.report import VerifyReport
-from seline.domain.texts import Language
 from seline.errors import SelineError, VolumeFailed
 from seline.operations import Operations
 from seline.ports.alerts import AlertSink, Delivery
@@ -59,15 +58,13 @@ class AlertProcess:
         *,
         unavailable: Callable[[], SelineError | None],
         heartbeat: Callable[[], Awaitable[Delivery]] | None = None,
-        language: Language = "en",
-        renotify_h: float = RENOTIFY_H,
     ) -> None:
         """Take the sinks; the caller closes them.
 
         `unavailable` returns why the store is not open, None once it is. `heartbeat` sends one
         heartbeat.
         """
-        self.log = AlertLog(operations.store, sinks, language=language, renotify_h=renotify_h)
+        self.log = AlertLog(operations.store, sinks)
         self._operations = operations
         self._store = operations.store
         self._unavailable = unavailable

@@ -176,15 +176,12 @@ class Serving:
         )
 
     def _alert_process(self) -> AlertProcess:
-        settings, outbound = self.settings.alerts, self._outbound
-        url = settings.heartbeat_url
+        outbound, url = self._outbound, self.settings.alerts.heartbeat_url
         return AlertProcess(
             self.operations,
             build_sinks(self.settings, outbound),
             unavailable=lambda: self._failure,  # a closing store is still evaluated
             heartbeat=(lambda: send_heartbeat(outbound, url)) if url else None,
-            language=settings.language,
-            renotify_h=settings.renotify_h,
         )
 
     async def _open(self) -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
-from seline.domain.alerts.lifecycle import RENOTIFY_H
 from seline.domain.alerts.sink_spec import SinkSpec
 from seline.domain.retention import RetentionPolicy
 from seline.domain.texts import Language
@@ -98,7 +97,7 @@ class Alerting:
     """`[alerts]`: where alerts are sent, in which language, and how often they are repeated."""
 
     language: Language = "en"
-    renotify_h: float = RENOTIFY_H
+    renotify_h: float = 24.0
     heartbeat_url: str | None = field(default=None, repr=False)
     sinks: tuple[SinkSpec, ...] = ()
 

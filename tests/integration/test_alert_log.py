@@ -18,7 +18,6 @@ from seline.alerts.log import AlertLog
 from seline.domain.alerts.lifecycle import Alert, AlertType, Cleared, Raised, Severity
 from seline.domain.alerts.retry import WAITING_MAX
 from seline.domain.document import Json
-from seline.domain.texts import Language
 from seline.library import Seline
 from seline.manager import ManagedStore
 from seline.ports.alerts import Delivery
@@ -83,12 +82,10 @@ def sink() -> FakeSink:
     return FakeSink()
 
 
-def a_log(
-    seline: Seline | ManagedStore, clock: FakeClock, *sinks: FakeSink, language: Language = "en"
-) -> AlertLog:
+def a_log(seline: Seline | ManagedStore, clock: FakeClock, *sinks: FakeSink) -> AlertLog:
     """Return an alert log over a store, with a clock that the test moves."""
     store = seline.store if isinstance(seline, Seline) else seline
-    return AlertLog(store, sinks, language=language, clock=clock, jitter=lambda: 0.0)
+    return AlertLog(store, sinks, clock=clock, jitter=lambda: 0.0)
 
 
 async def kept(seline: Seline) -> Json:
@@ -311,8 +308,8 @@ async def test_loaded_alerts_are_in_the_language_of_the_settings(
         await raised(log, AlertType.WRONG_MOUNT)
         [english] = log.listing()
 
-    async with open_seline(tmp_path) as seline:
-        french = a_log(seline, clock, language="fr")
+    async with open_seline(tmp_path, alerts__language="fr") as seline:
+        french = a_log(seline, clock)
         await french.load()
         [shown] = french.listing()
 

@@ -27,8 +27,6 @@ from msgspec.structs import replace
 from seline.domain.document import Json
 from seline.domain.stored import Stored
 
-RENOTIFY_H: Final = 24.0
-"""The default of `alerts.renotify_h`."""
 QUIET: Final = timedelta(days=1)
 """After which an event without a new occurrence is resolved."""
 RESOLVED_KEPT_FOR: Final = timedelta(days=7)
