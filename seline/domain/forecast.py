@@ -60,7 +60,10 @@ def forecast(points: Sequence[Point], *, room_bytes: int) -> Forecast | None:
     """Return when `room_bytes` more will be used; None without growth or with too few points."""
     if len(points) < POINTS_MIN or points[-1].at - points[0].at < SPAN_MIN:
         return None
-    slopes = sorted(_slopes(points))
+    slopes = sorted(
+        (later.used_bytes - earlier.used_bytes) / ((later.at - earlier.at) / timedelta(days=1))
+        for earlier, later in combinations(points, 2)
+    )
     slow, middle, fast = (slopes[round(part * (len(slopes) - 1))] for part in (_LOW, 0.5, _HIGH))
     if middle <= 0:
         return None
@@ -94,10 +97,3 @@ def _thinned(points: Sequence[Point], now: datetime) -> Iterable[Point]:
                 continue
             days_seen.add(point.at.date())
         yield point
-
-
-def _slopes(points: Sequence[Point]) -> Iterable[float]:
-    """Yield the growth between every two points, in bytes per day."""
-    for earlier, later in combinations(points, 2):
-        days = (later.at - earlier.at) / timedelta(days=1)
-        yield (later.used_bytes - earlier.used_bytes) / days

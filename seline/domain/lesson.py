@@ -56,14 +56,8 @@ def with_lesson(
             again: Lesson = {"occurrences": occurrences(lesson) + 1, "last_seen": instant_text(now)}
             lessons[position] = {**lesson, **update, **again}
             return write_lessons(value, lessons, now)
-    new: Lesson = {
-        "category": category,
-        "problem": problem,
-        "solution": solution,
-        "context": context,
-        "learned_at": instant_text(now),
-        "occurrences": 1,
-    }
+    learned = {"category": category, "problem": problem, "learned_at": instant_text(now)}
+    new: Lesson = {**_UNKNOWN, **learned, **update}
     return write_lessons(value, [*lessons, new], now)
 
 

@@ -40,7 +40,13 @@ class Usage:
         On its own mount, the volume's ratio is used / (used + available), as in `df`. On a shared
         mount it is 1 if the disk has no room left, else 0: only the limit counts.
         """
-        return max(self._ratio_of_volume, self._ratio_of_limit)
+        reach_bytes = self.used_bytes + self.available_bytes
+        if self.own_mount:
+            of_volume = self.used_bytes / reach_bytes if reach_bytes > 0 else 0.0
+        else:
+            of_volume = 1.0 if self.available_bytes <= RESERVE_BYTES_MIN else 0.0
+        of_limit = self.counted_bytes / self.limit_bytes if self.limit_bytes else 0.0
+        return max(of_volume, of_limit)
 
     @property
     def inodes_ratio(self) -> float:
@@ -73,19 +79,6 @@ class Usage:
             available_bytes=self.available_bytes - bytes_more,
             files_bytes=self._own_bytes + bytes_more,
         )
-
-    @property
-    def _ratio_of_volume(self) -> float:
-        if not self.own_mount:
-            return 1.0 if self.available_bytes <= RESERVE_BYTES_MIN else 0.0
-        reach_bytes = self.used_bytes + self.available_bytes
-        return self.used_bytes / reach_bytes if reach_bytes > 0 else 0.0
-
-    @property
-    def _ratio_of_limit(self) -> float:
-        if not self.limit_bytes:
-            return 0.0
-        return self.counted_bytes / self.limit_bytes
 
     @property
     def _own_bytes(self) -> int:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from seline.errors import SettingsError
 from seline.settings.rules import RULES, SECRETS, checked, truth
-from seline.settings.sources import from_arguments, from_environment, from_file, from_short_names
+from seline.settings.sources import from_environment, from_file, from_short_names
 from seline.settings.values import DEFAULT_JOBS, SECTIONS, Exports, Job, Settings, Storage
 
 __all__ = [
@@ -52,7 +52,11 @@ def load_settings(
         from_file(config, environ),
         from_environment(environ, warnings),
         from_short_names(environ),
-        from_arguments(arguments or {}),
+        (
+            (name, value, "argument")
+            for name, value in (arguments or {}).items()
+            if value is not None
+        ),
     ):
         for name, value, origin in source:
             values[name] = checked(name, value, origin)

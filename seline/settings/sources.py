@@ -1,4 +1,4 @@
-"""The sources of settings: a file, the environment, its short names, arguments."""
+"""The sources of settings: a file, the environment and its short names."""
 
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -87,13 +87,6 @@ def from_short_names(environ: Mapping[str, str]) -> Iterator[Given]:
     for variable, name in _SHORT_NAMES.items():
         if environ.get(variable):
             yield name, environ[variable], f"environment {variable}"
-
-
-def from_arguments(arguments: Mapping[str, object]) -> Iterator[Given]:
-    """Read the arguments that are not None."""
-    for name, value in arguments.items():
-        if value is not None:
-            yield name, value, "argument"
 
 
 def _secret(variable: str, path: str) -> str:

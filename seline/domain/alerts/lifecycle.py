@@ -288,8 +288,9 @@ def rank_of(alert: Alert) -> int:
 
 def _opened(signal: Raised, at: datetime, now: datetime) -> AlertState:
     kind = KIND_OF[signal.type]
+    identity = f"{signal.type}\n{signal.subject}\n{now.isoformat()}"
     alert = Alert(
-        id=_id(signal, now),
+        id=hashlib.sha256(identity.encode()).hexdigest()[:16],
         type=signal.type,
         severity=signal.severity or kind.severity,
         state="open",
@@ -350,8 +351,3 @@ def _details(signal: Raised) -> Mapping[str, Json]:
     """Return the details, with the subject under the name of what it is."""
     about = KIND_OF[signal.type].about
     return {**signal.details, about: signal.subject} if about and signal.subject else signal.details
-
-
-def _id(signal: Raised, now: datetime) -> str:
-    text = f"{signal.type}\n{signal.subject}\n{now.isoformat()}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
