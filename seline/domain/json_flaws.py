@@ -15,39 +15,32 @@ Path: TypeAlias = tuple[str | int, ...]
 _STEPS_SHOWN_MAX: Final = 5
 
 _FIXES: Final[Mapping[str, str]] = {
-    "enum.Enum": "Use .value.",
-    "numpy.ndarray": "Use .tolist().",
-    "numpy.generic": "Use .item().",
-    "pydantic.main.BaseModel": 'Use .model_dump(mode="json").',
-    "msgspec.Struct": "Use msgspec.to_builtins(value).",
-    "datetime.date": "Use .isoformat().",
-    "datetime.time": "Use .isoformat().",
-    "datetime.timedelta": "Use .total_seconds().",
-    "decimal.Decimal": "Use str(value), or float(value) where rounding is fine.",
-    "fractions.Fraction": "Use str(value), or float(value) where rounding is fine.",
-    "uuid.UUID": "Use str(value).",
-    "pathlib.PurePath": "Use str(value).",
-    "builtins.bytes": "Use .decode() for text, base64.b64encode(value).decode() for the rest.",
-    "builtins.bytearray": "Use .decode() for text, base64.b64encode(value).decode() for the rest.",
-    "builtins.memoryview": "Use base64.b64encode(value).decode().",
-    "builtins.set": "Use a sorted list: sorted(value).",
-    "builtins.frozenset": "Use a sorted list: sorted(value).",
-    "builtins.complex": "Use [value.real, value.imag].",
-    "builtins.coroutine": "It was never awaited: put `await` before the call.",
-    "builtins.generator": "Use list(value).",
-    "builtins.range": "Use list(value).",
-    "builtins.dict_keys": "Use list(value).",
-    "builtins.dict_values": "Use list(value).",
-    "builtins.mappingproxy": "Use dict(value).",
-    "collections.deque": "Use list(value).",
-    "builtins.dict": "Use dict(value).",
-    "builtins.list": "Use list(value).",
-    "builtins.tuple": "Use value._asdict(), or list(value).",
-    "builtins.str": "Use str(value).",
-    "builtins.int": "Use int(value).",
-    "builtins.float": "Use float(value).",
+    "Use .value.": "enum.Enum",
+    "Use .tolist().": "numpy.ndarray",
+    "Use .item().": "numpy.generic",
+    'Use .model_dump(mode="json").': "pydantic.main.BaseModel",
+    "Use msgspec.to_builtins(value).": "msgspec.Struct",
+    "Use .isoformat().": "datetime.date datetime.time",
+    "Use .total_seconds().": "datetime.timedelta",
+    "Use str(value), or float(value) where rounding is fine.": "decimal.Decimal fractions.Fraction",
+    "Use str(value).": "uuid.UUID pathlib.PurePath builtins.str",
+    "Use .decode() for text, base64.b64encode(value).decode() for the rest.": (
+        "builtins.bytes builtins.bytearray"
+    ),
+    "Use base64.b64encode(value).decode().": "builtins.memoryview",
+    "Use a sorted list: sorted(value).": "builtins.set builtins.frozenset",
+    "Use [value.real, value.imag].": "builtins.complex",
+    "It was never awaited: put `await` before the call.": "builtins.coroutine",
+    "Use list(value).": (
+        "builtins.generator builtins.range builtins.dict_keys builtins.dict_values "
+        "collections.deque builtins.list"
+    ),
+    "Use dict(value).": "builtins.mappingproxy builtins.dict",
+    "Use value._asdict(), or list(value).": "builtins.tuple",
+    "Use int(value).": "builtins.int",
+    "Use float(value).": "builtins.float",
 }
-"""Fixes by the name of a type or of a base type; the first match is used."""
+"""By fix: the names of types and base types; the first match is used."""
 
 _FIXES_BY_ATTRIBUTE: Final[Mapping[str, str]] = {
     "__dataclass_fields__": "Use dataclasses.asdict(value).",
@@ -115,7 +108,7 @@ def _flaw_of_key(key: object, path: Path) -> Flaw | None:
         shown = reprlib.repr(key)
         what = f"the key {shown} is of type {type(key).__name__}"
         return Flaw(path_text(path), what, f"JSON keys are text: use str({shown}).")
-    if not _is_unicode(key):
+    if not _is_writable(key):
         return Flaw(path_text(path), f"the key {key!a} holds a lone surrogate", _SURROGATE)
     return None
 
@@ -133,26 +126,18 @@ def _flaw_of_scalar(item: object, path: Path) -> Flaw | None:
 
 def _fix_for(value: object) -> str:
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(value).__mro__}
-    for name, fix in _FIXES.items():
-        if name in names:
+    for fix, known in _FIXES.items():
+        if not names.isdisjoint(known.split()):
             return fix
     return next(
         (fix for name, fix in _FIXES_BY_ATTRIBUTE.items() if hasattr(value, name)), _ANY_OTHER
     )
 
 
-def _is_unicode(text: str) -> bool:
+def _is_writable(value: str | int) -> bool:
+    """Whether a text has no lone surrogate, and an integer (by default) at most 4300 digits."""
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _is_writable(number: int) -> bool:
-    """Whether Python can convert the integer to text (by default, up to 4300 digits)."""
-    try:
-        str(number)
+        str(value).encode()
     except ValueError:
         return False
     return True
@@ -161,7 +146,7 @@ def _is_writable(number: int) -> bool:
 _SURROGATE: Final = 'Use text.encode("utf-8", "replace").decode().'
 _ALWAYS_FINE: Final = frozenset({dict, list, tuple, bool, type(None)})
 _CHECKS: Final[Mapping[type, tuple[Callable[[Any], bool], str, str]]] = {
-    str: (_is_unicode, "a text with a lone surrogate", _SURROGATE),
+    str: (_is_writable, "a text with a lone surrogate", _SURROGATE),
     float: (isfinite, "not a finite number", "Use None, or leave the field out."),
     int: (_is_writable, "an integer with more than 4300 digits", "Use hex(value)."),
 }
