@@ -16,13 +16,13 @@ Given: TypeAlias = tuple[str, object, str]
 
 _SHORT_NAMES: Final[Mapping[str, str]] = {
     "SELINE_DATA_DIR": "storage.data_dir",
+    "SELINE_ADMIN_TOKEN_FILE": "server.admin_token_file",
     "SELINE_ADMIN_TOKEN": "server.admin_token",
     "PORT": "server.port",
 }
 _KNOWN_NAMES: Final = frozenset(
-    {*_SHORT_NAMES, "SELINE_ADMIN_TOKEN_FILE", "SELINE_CONFIG", "SELINE_URL", "SELINE_STRICT",
-     "SELINE_TOKEN"}
-)  # fmt: skip
+    {*_SHORT_NAMES, "SELINE_CONFIG", "SELINE_URL", "SELINE_STRICT", "SELINE_TOKEN"}
+)
 
 
 def from_file(config: str | None, environ: Mapping[str, str]) -> Iterator[Given]:
@@ -66,35 +66,33 @@ def _tables(above: str, tables: Mapping[str, object]) -> Iterator[tuple[str, obj
 def from_environment(environ: Mapping[str, str], warnings: list[str]) -> Iterator[Given]:
     """Read SELINE_<SECTION>__<KEY>. Adds a warning for each other unknown SELINE_ variable."""
     for variable, text in sorted(environ.items()):
-        if not variable.startswith("SELINE_") or variable in _KNOWN_NAMES or not text:
+        if not variable.startswith(_PREFIX) or variable in _KNOWN_NAMES or not text:
             continue
-        if "__" not in variable:
-            warnings.append(_warning(variable))
-            continue
-        name = variable.removeprefix("SELINE_").lower().replace("__", ".")
-        if name.endswith("_file") and name.removesuffix("_file") in SECRETS:
-            yield name.removesuffix("_file"), _secret(variable, text), f"environment {variable}"
+        if "__" in variable:
+            name = variable.removeprefix(_PREFIX).lower().replace("__", ".")
+            yield _given(variable, name, text)
         else:
-            yield name, text, f"environment {variable}"
+            warnings.append(_warning(variable))
 
 
 def from_short_names(environ: Mapping[str, str]) -> Iterator[Given]:
     """Read the variables of the short names, such as SELINE_DATA_DIR."""
-    secret_file = environ.get("SELINE_ADMIN_TOKEN_FILE")
-    if secret_file:
-        variable = "SELINE_ADMIN_TOKEN_FILE"
-        yield "server.admin_token", _secret(variable, secret_file), f"environment {variable}"
     for variable, name in _SHORT_NAMES.items():
         if environ.get(variable):
-            yield name, environ[variable], f"environment {variable}"
+            yield _given(variable, name, environ[variable])
 
 
-def _secret(variable: str, path: str) -> str:
+def _given(variable: str, name: str, text: str) -> Given:
+    """Return the setting that a variable gives; `text` names a file if `name` ends in `_file`."""
+    origin = f"environment {variable}"
+    secret = name.removesuffix("_file")
+    if secret == name or secret not in SECRETS:
+        return name, text, origin
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
+        return secret, Path(text).read_text(encoding="utf-8").strip(), origin
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
-            f"{variable} names a file that cannot be read: {path}.",
+            f"{variable} names a file that cannot be read: {text}.",
             hint="Check that the file exists and that Seline's user may read it.",
         ) from error
 
