@@ -4,7 +4,7 @@ The functions have no state and can be called at any interval: the log recognize
 its instant and a condition by its subject, so a repeated signal causes no repeated notification.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -191,7 +191,8 @@ def job_over_signals(job: str) -> list[Signal]:
 
 def may_be_over(alert: Alert) -> bool:
     """Whether `over_signals` can decide if an alert's condition is over."""
-    return alert.state == "open" and alert.type in _IS_OVER and alert.document is not None
+    decidable = (AlertType.UNRECOVERABLE_DOCUMENT, AlertType.BACKUP_DAMAGED)
+    return alert.state == "open" and alert.type in decidable and alert.document is not None
 
 
 def over_signals(store: DocumentStore, alerts: Sequence[Alert]) -> list[Signal]:
@@ -199,25 +200,18 @@ def over_signals(store: DocumentStore, alerts: Sequence[Alert]) -> list[Signal]:
     return [
         Cleared(type=alert.type, subject=alert.document or "")
         for alert in alerts
-        if _IS_OVER[alert.type](store, DocumentKey(BOT, alert.document or ""), alert.details)
+        if _is_over(store, alert)
     ]
 
 
-def _is_served(store: DocumentStore, key: DocumentKey, _details: Mapping[str, Json]) -> bool:
-    return store.look(key)[0].verdict not in DAMAGED
-
-
-def _backups_are_gone(store: DocumentStore, key: DocumentKey, details: Mapping[str, Json]) -> bool:
-    damaged = details.get("names")
+def _is_over(store: DocumentStore, alert: Alert) -> bool:
+    """Whether the document can be served again, or every damaged backup is gone."""
+    key = DocumentKey(BOT, alert.document or "")
+    if alert.type is AlertType.UNRECOVERABLE_DOCUMENT:
+        return store.look(key)[0].verdict not in DAMAGED
+    damaged = alert.details.get("names")
     present = {backup.name for backup in store.backups(key)}
     return isinstance(damaged, list) and present.isdisjoint(map(str, damaged))
-
-
-_IsOver = Callable[[DocumentStore, DocumentKey, Mapping[str, Json]], bool]
-_IS_OVER: Final[Mapping[AlertType, _IsOver]] = {
-    AlertType.UNRECOVERABLE_DOCUMENT: _is_served,
-    AlertType.BACKUP_DAMAGED: _backups_are_gone,
-}
 
 
 def _damaged_backup_signals(report: VerifyReport, now: datetime) -> Iterator[Signal]:

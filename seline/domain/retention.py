@@ -161,10 +161,6 @@ def _order(backup: Backup) -> tuple[Stamp, str]:
     return backup.stamp, backup.name
 
 
-def _counts(backup: Backup) -> bool:
-    return backup.verdict in COUNTED
-
-
 _PeriodRule: TypeAlias = tuple[int, str, Callable[[Backup], object], set[object]]
 """Keeps the newest backup of each of the first so many periods; the set has those seen."""
 
@@ -207,7 +203,7 @@ def _decide(
     for backup in newest_first:
         if backup.pinned:
             keep[backup.name] = _why_pinned(backup)
-        elif not _counts(backup):
+        elif backup.verdict not in COUNTED:
             continue
         elif backup is not guarded and (holder := _holder(backup, holders)):
             drop[backup.name] = f"same content as {holder}"
@@ -218,7 +214,7 @@ def _decide(
                 keep[backup.name] = ", ".join(reasons) or "newest sound"
             else:
                 drop[backup.name] = "older than the policy keeps"
-        if backup.name in keep and backup.revision is not None and _counts(backup):
+        if backup.name in keep and backup.revision is not None and backup.verdict in COUNTED:
             holders.setdefault(backup.revision, (backup.name, backup.verdict))
     few = counted < max(policy.keep_newest, 1)
     reason = "but there are few sound ones" if few else "and there are enough sound ones"
@@ -242,7 +238,7 @@ def _over_budget(
 ) -> list[Backup]:
     """Return the kept backups to drop so that the unpinned ones fit in `bytes_max`."""
     unpinned = [b for b in newest_first if b.name in keep and not b.pinned]
-    unpinned.sort(key=lambda backup: (backup is not guarded, not _counts(backup)))
+    unpinned.sort(key=lambda backup: (backup is not guarded, backup.verdict not in COUNTED))
     totals = accumulate(backup.size_bytes for backup in unpinned)
     return [
         backup
