@@ -127,14 +127,15 @@ class Api:
                 response.close()
 
     async def _send(
-        self, method: str, target: str, body: object, **options: Any
+        self, method: str, target: str, body: object, *, headers: dict[str, str], **options: Any
     ) -> aiohttp.ClientResponse:
         """Return the response; send the request again where it was certainly not carried out."""
         while True:
             url = URL(f"{self.endpoint.base}{target}", encoded=True)
             try:
+                data = _payload(body, headers)
                 response = await self._session.request(
-                    method, url, data=_payload(body), allow_redirects=False, **options
+                    method, url, data=data, headers=headers, allow_redirects=False, **options
                 )
                 if response.status < HTTPStatus.MULTIPLE_CHOICES:
                     return response
@@ -167,6 +168,8 @@ class Api:
         except BrokenPipeError:
             raise  # the reader of the caller's own output
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            if isinstance(error.__cause__, InvalidRequest):
+                raise error.__cause__ from None  # the body could not be sent whole
             message = f"The connection to {where} broke: {str(error) or type(error).__name__}."
             if changes:
                 hint = "The change may have been made: look before you repeat it."
@@ -196,18 +199,27 @@ def error_of(status: int, data: bytes, where: str) -> SelineError:
     return kind(message, hint=str(problem.get("hint") or ""))
 
 
-def _payload(body: object) -> AsyncIterator[bytes] | bytes | None:
+def _payload(body: object, headers: Mapping[str, str]) -> AsyncIterator[bytes] | bytes | None:
     if isinstance(body, io.IOBase):
-        return _pieces(body)
+        return _pieces(body, int(headers["Content-Length"]))
     return None if body is None else json.dumps(body).encode()
 
 
-async def _pieces(file: io.IOBase) -> AsyncGenerator[bytes]:
-    """Yield a file; seek for each piece, because an earlier attempt may still be reading."""
-    size_bytes = file.seek(0, io.SEEK_END)
+async def _pieces(file: io.IOBase, size_bytes: int) -> AsyncGenerator[bytes]:
+    """Yield a file; seek for each piece, because an earlier attempt may still be reading.
+
+    Raises InvalidRequest for a file that has become shorter: the server would wait for the rest.
+    """
     for offset in range(0, size_bytes, PIECE_BYTES):
         file.seek(offset)
-        yield file.read(min(PIECE_BYTES, size_bytes - offset))
+        wanted_bytes = min(PIECE_BYTES, size_bytes - offset)
+        piece = file.read(wanted_bytes)
+        if len(piece) < wanted_bytes:
+            raise InvalidRequest(
+                "The body became shorter while it was sent. Nothing was changed.",
+                hint="Send it again once no other process writes it.",
+            )
+        yield piece
 
 
 def _segment(name: str) -> str:
