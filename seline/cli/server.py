@@ -144,30 +144,19 @@ def show(options: VerbOptions, origin: bool) -> None:
       seline config show --json | jq '."storage.data_dir"'
     """
     settings = settings_of(options)
-    if options.json:
-        terminal.out_json(_as_json(settings, origin=origin))
+    values, origins = _values(settings), settings.origins
+    if not options.json:
+        heads = ("SETTING", "VALUE", "FROM")[: 3 if origin else 2]
+        rows = [(name, _text(value), origins[name])[: len(heads)] for name, value in values.items()]
+        terminal.out_table(heads, rows)
+    elif origin:
+        terminal.out_json(
+            {name: {"value": value, "origin": origins[name]} for name, value in values.items()}
+        )
     else:
-        _show_settings(settings, origin=origin)
+        terminal.out_json(values)
     for warning in settings.warnings:
         terminal.warn(warning)
-
-
-def _show_settings(settings: "Settings", *, origin: bool) -> None:
-    heads = ("SETTING", "VALUE", "FROM")
-    rows = [
-        (name, _text(value), settings.origins[name]) for name, value in _values(settings).items()
-    ]
-    columns = 3 if origin else 2
-    terminal.out_table(heads[:columns], [row[:columns] for row in rows])
-
-
-def _as_json(settings: "Settings", *, origin: bool) -> dict[str, Any]:
-    values = _values(settings)
-    if not origin:
-        return values
-    return {
-        name: {"value": value, "origin": settings.origins[name]} for name, value in values.items()
-    }
 
 
 def _values(settings: "Settings") -> dict[str, Any]:
