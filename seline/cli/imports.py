@@ -4,8 +4,6 @@ All or nothing (V5), after a preview. Only the named file or folder is read; no 
 followed.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import shlex
@@ -105,17 +103,11 @@ def _shortened(names: list[str]) -> str:
 
 def _read_folder(source: str, *, skip_broken: bool) -> tuple[bytes, str]:
     """Return the body of the import, and a notice about what the folder holds besides it."""
-    from seline.folders.export import find_export
+    from seline.folders.export import find_export, read_export
 
     export = find_export(source)
     if export is None:
         return _read_legacy(source, skip_broken=skip_broken), ""
-    return _read_export(export)
-
-
-def _read_export(export: str) -> tuple[bytes, str]:
-    from seline.folders.export import read_export
-
     terminal.notice(f"The export {export}:")
     with terminal.busy("Checking the export"):
         body, manifest = read_export(export)
@@ -128,7 +120,7 @@ def _read_export(export: str) -> tuple[bytes, str]:
     return body, _left_out(export, manifest)
 
 
-def _left_out(export: str, manifest: Manifest) -> str:
+def _left_out(export: str, manifest: "Manifest") -> str:
     """Return a notice about the export's backups, and how to read them by hand."""
     count = sum(len(document.backups) for document in manifest.documents)
     if not count:
@@ -171,7 +163,7 @@ def _read_legacy(source: str, *, skip_broken: bool) -> bytes:
     return import_body({file.name: file.data for file in usable})
 
 
-def _notify(files: Sequence[LegacyFile], *, skip_broken: bool) -> None:
+def _notify(files: "Sequence[LegacyFile]", *, skip_broken: bool) -> None:
     for file in files:
         if file.reason:
             word = "left out" if skip_broken else "unusable"

@@ -3,8 +3,6 @@
 No other package prints. Progress appears only on a terminal.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -103,7 +101,7 @@ def show_log() -> None:
     logging.getLogger("seline.server").setLevel(logging.ERROR)
 
 
-def _note_logged(record: logging.LogRecord) -> bool:
+def _note_logged(record: "logging.LogRecord") -> bool:
     _logged.add(record.getMessage())
     return True
 
