@@ -3,11 +3,12 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 FORMS: Final = "'every N s|min|h', 'daily HH:MM' or 'weekly mon|…|sun HH:MM', in UTC"
 _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_MONDAY: Final = datetime(2001, 1, 1, tzinfo=UTC)
 _UNITS: Final[Mapping[str, int]] = {"s": 1, "min": 60, "h": 3600}
 _EVERY: Final = re.compile(r"every (\d{1,6}) ?(s|min|h)\Z")
 _AT: Final = re.compile(r"(?:daily|weekly (mon|tue|wed|thu|fri|sat|sun)) (\d\d):(\d\d)\Z")
@@ -15,32 +16,17 @@ _AT: Final = re.compile(r"(?:daily|weekly (mon|tue|wed|thu|fri|sat|sun)) (\d\d):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """When a job runs: either `every` so often, or daily or weekly at `hour`:`minute`.
-
-    `weekday` (Monday is 0) is set for a weekly schedule only.
-    """
+    """When a job runs: every `period`, counted from `anchor`, or from its last run without one."""
 
     text: str
-    every: timedelta | None = None
-    weekday: int | None = None
-    hour: int = 0
-    minute: int = 0
-
-    @property
-    def period(self) -> timedelta:
-        """The time between two runs."""
-        if self.every is not None:
-            return self.every
-        return timedelta(days=1 if self.weekday is None else 7)
+    period: timedelta
+    anchor: datetime | None = None
 
     def next_after(self, instant: datetime) -> datetime:
         """Return the first due instant after `instant` (aware, UTC)."""
-        if self.every is not None:
-            return instant + self.every
-        due = instant.replace(hour=self.hour, minute=self.minute, second=0, microsecond=0)
-        if self.weekday is not None:
-            due += timedelta(days=(self.weekday - due.weekday()) % 7)
-        return due if due > instant else due + self.period
+        if self.anchor is None:
+            return instant + self.period
+        return self.anchor + ((instant - self.anchor) // self.period + 1) * self.period
 
     def is_overdue(self, last_success: datetime | None, now: datetime) -> bool:
         """Whether a run was due since `last_success`, or `last_success` is in the future."""
@@ -54,9 +40,9 @@ def parse_schedule(text: str) -> Schedule:
     words = " ".join(text.lower().split())
     every, at = _EVERY.match(words), _AT.match(words)
     if every and int(every[1]) > 0:
-        span = timedelta(seconds=int(every[1]) * _UNITS[every[2]])
-        return Schedule(text=words, every=span)
+        return Schedule(text=words, period=timedelta(seconds=int(every[1]) * _UNITS[every[2]]))
     if at and int(at[2]) < 24 and int(at[3]) < 60:
-        weekday = _DAYS.index(at[1]) if at[1] else None
-        return Schedule(text=words, weekday=weekday, hour=int(at[2]), minute=int(at[3]))
+        day = _DAYS.index(at[1]) if at[1] else 0
+        anchor = _MONDAY + timedelta(days=day, hours=int(at[2]), minutes=int(at[3]))
+        return Schedule(text=words, period=timedelta(days=7 if at[1] else 1), anchor=anchor)
     raise ValueError(f"{text!r} is no schedule; it must be {FORMS}")
