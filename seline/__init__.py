@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Seline,
         get_data_manager,
         get_lessons_service,
+        get_seline,
         get_user_profile,
         open_seline,
     )
@@ -40,6 +41,7 @@ __all__ = [
     "UserProfile",
     "get_data_manager",
     "get_lessons_service",
+    "get_seline",
     "get_user_profile",
     "open_seline",
 ]
@@ -56,6 +58,7 @@ _MODULES: Final = {
     "UserProfile": "seline.bot.user_profile",
     "get_data_manager": "seline.library",
     "get_lessons_service": "seline.library",
+    "get_seline": "seline.library",
     "get_user_profile": "seline.library",
     "open_seline": "seline.library",
 }

@@ -29,6 +29,7 @@ __all__ = [
     "UserProfile",
     "get_data_manager",
     "get_lessons_service",
+    "get_seline",
     "get_user_profile",
     "open_seline",
 ]
@@ -174,8 +175,13 @@ def open_seline(
     return Seline(_run(opening.open(), "open_seline"))
 
 
-def get_data_manager() -> DataManager:
+def get_seline() -> Seline:
     """Return the instance opened in this process, or one opened now from the settings."""
+    return Seline(library.get_seline())
+
+
+def get_data_manager() -> DataManager:
+    """Return the documents of the instance of this process (see `get_seline`)."""
     return DataManager(library.get_data_manager())
 
 

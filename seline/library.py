@@ -177,19 +177,31 @@ def _retried(
                 time.sleep(0.05)
 
 
-def get_data_manager() -> DataManager:
+def get_seline() -> Seline:
     """Return the instance opened in this process, or one opened now from the settings."""
-    return _instance().data
+    with _lock:
+        for opened in reversed(_open):
+            if not opened.store.failed_to_open:
+                return opened
+        settings = load_settings()
+        opened = start(settings, lock_wait_s=LOCK_WAIT_S)
+        atexit.register(_close_at_exit, opened)
+        return opened
+
+
+def get_data_manager() -> DataManager:
+    """Return the documents of the instance of this process (see `get_seline`)."""
+    return get_seline().data
 
 
 def get_user_profile() -> UserProfile:
     """Return the profile service over the instance of this process."""
-    return _instance().profile
+    return get_seline().profile
 
 
 def get_lessons_service() -> LessonsLearned:
     """Return the lessons service over the instance of this process."""
-    return _instance().lessons
+    return get_seline().lessons
 
 
 def _destinations(settings: Settings) -> list[tuple[Destination, int]]:
@@ -201,17 +213,6 @@ def _destinations(settings: Settings) -> list[tuple[Destination, int]]:
 
 _lock = threading.RLock()
 _open: list[Seline] = []
-
-
-def _instance() -> Seline:
-    with _lock:
-        for opened in reversed(_open):
-            if not opened.store.failed_to_open:
-                return opened
-        settings = load_settings()
-        opened = start(settings, lock_wait_s=LOCK_WAIT_S)
-        atexit.register(_close_at_exit, opened)
-        return opened
 
 
 def _forget(opened: Seline) -> None:

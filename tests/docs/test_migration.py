@@ -87,9 +87,10 @@ print(json.dumps(export, indent=2))
 
 
 async def test_the_same_names_can_be_awaited(tmp_path: Path) -> None:
-    from seline import get_data_manager, get_lessons_service, get_user_profile
+    from seline import get_data_manager, get_lessons_service, get_seline, get_user_profile
 
     async with open_seline(tmp_path):
+        assert (await get_seline().health())["status"] != "critical"
         data_manager = get_data_manager()
         if not await data_manager.save_json("user_profile.json", {"userName": "Alex"}, backup=True):
             pytest.fail("a revision is always true")
