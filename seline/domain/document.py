@@ -64,6 +64,10 @@ class Content(msgspec.Struct, frozen=True):
         """Return `data` with its revision."""
         return cls(hashlib.sha256(data).hexdigest(), len(data), data)
 
+    def moved_to(self, load: Callable[[], bytes]) -> "Content":
+        """Return the same content, no longer in memory: `load` reads its bytes."""
+        return Content(self.revision, self.size_bytes, None, load)
+
     @property
     def data(self) -> bytes:
         """The bytes. They are read each time unless they are in memory."""

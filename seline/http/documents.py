@@ -23,7 +23,7 @@ from seline.http.requests import (
     read_value,
     text_field,
 )
-from seline.operations.spool import spooled
+from seline.spool import spooled
 
 BEYOND_DOCUMENT_BYTES: Final = 1 << 20
 """What a request's body may have beyond the largest document."""

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from seline.errors import SelineError
 from seline.http.requests import body_pieces
-from seline.operations.spool import Spool, spooled, temporary_space
+from seline.spool import Spool, spooled, temporary_space
 
 PIECE_BYTES: Final = 256 << 10
 STALLED_S: Final = 60.0

@@ -34,9 +34,9 @@ from seline.manager.managed_store import ManagedStore
 from seline.manager.state import State
 from seline.manager.transfer import snapshot_of
 from seline.operations.packs import BACKUPS, DOCUMENTS, check_pack, make_pack
-from seline.operations.spool import Spool
 from seline.ports.destinations import Destination
 from seline.ports.store import DocumentStore, Snapshot
+from seline.spool import Spool
 
 LEFT_BEHIND_AFTER: Final = timedelta(days=1)
 _log = logging.getLogger("seline.exports")

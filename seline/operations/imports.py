@@ -4,7 +4,6 @@ Its documents are parsed one by one and written into a second spool as they will
 commit reads each from there, so neither the upload nor the documents are in memory at once.
 """
 
-from functools import partial
 from typing import Final
 
 from seline.domain.document import METADATA_NAME, Content, Json, is_document_name
@@ -13,8 +12,8 @@ from seline.domain.json_codec import NotJson
 from seline.domain.readable_export import parse_export
 from seline.errors import InvalidRequest
 from seline.manager.transfer import imported_content
-from seline.operations.spool import Spool
 from seline.settings import Storage
+from seline.spool import Spool
 
 PIECE_BYTES: Final = 1 << 20
 ESCAPED_MAX: Final = 4
@@ -33,9 +32,7 @@ def contents_of_upload(upload: Spool, limits: Storage) -> dict[str, Content]:
     def take(name: str, value: Json) -> None:
         if name != METADATA_NAME and is_document_name(name):
             content = imported_content(name, value, limits)
-            offset = documents.append(content.data)
-            load = partial(documents.read, offset, content.size_bytes)
-            contents[name] = Content(content.revision, content.size_bytes, None, load)
+            contents[name] = content.moved_to(documents.keep(content.data))
 
     try:
         rest = read_export(

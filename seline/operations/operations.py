@@ -19,12 +19,12 @@ from seline.operations.exports import Exporter
 from seline.operations.health import health_body
 from seline.operations.imports import contents_of_upload
 from seline.operations.prune import Pruner
-from seline.operations.spool import Spool
 from seline.operations.usage import UsageMonitor, storage_info
 from seline.operations.verify import Verifier
 from seline.ports.destinations import Destination
 from seline.ports.medium import QuarantineItem
 from seline.ports.store import DocumentStore
+from seline.spool import Spool
 
 HEALTH_S: Final = 3.0
 """How long the disk may take; then health answers from memory."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from seline.domain.manifest import FileEntry, Manifest
 from seline.errors import ExportDamaged
-from seline.operations.spool import Spool, spooled
+from seline.spool import Spool, spooled
 
 if TYPE_CHECKING:
     from backports.zstd import compress, decompress

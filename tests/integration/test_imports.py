@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from seline.operations import spool
+from seline import spool
 from seline.server import Serving, serving
 from tests.command_line import line_at
 from tests.integration.test_http import ADMIN, Client, settings_for
@@ -40,7 +40,7 @@ async def client(server: Serving) -> AsyncIterator[Client]:
 def small_spools(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every spool use its temporary file from the first byte on."""
     initialize = spool.Spool.__init__
-    monkeypatch.setattr(spool.Spool, "__init__", lambda self: initialize(self, 0))
+    monkeypatch.setattr(spool.Spool, "__init__", lambda self, _=0: initialize(self, 0))
 
 
 def an_export(count: int = 3, **more: Any) -> dict[str, Any]:
@@ -142,31 +142,44 @@ async def test_a_small_import_needs_no_temporary_file(
 
 def test_the_memory_of_an_import_does_not_depend_on_its_size(tmp_path: Path) -> None:
     line = line_at(tmp_path, SELINE_ADMIN_TOKEN=ADMIN)
-    export = tmp_path / "export.json"
-    with export.open("w") as file:
-        file.write('{"files": {"first.json": 1')
-        for number in range(64):
-            items = [f"{number} {index} " + "x" * 80 for index in range(5_000)]
-            file.write(f',\n"d{number}.json": {json.dumps(items)}')
-        file.write("}}")
-    assert export.stat().st_size > 27 * MIB
+    export = a_large_export(tmp_path / "export.json", "x")
+    changed = a_large_export(tmp_path / "changed.json", "y")
     out = tmp_path / "out"
     with out.open("wb") as stdout:
         server = line.start("serve", "--host", "127.0.0.1", "--port", "0", stdout=stdout)
     try:
-        address = ready_address(out)
+        address = f"{ready_address(out)}/api/v1/data-admin/import"
         Path(f"/proc/{server.pid}/clear_refs").write_text("5")  # measure the peak from here on
         before = peak_bytes(server.pid)
-        answer = subprocess.run(
-            ["curl", "-sS", "-X", "POST", "-T", export, "-H", f"Authorization: Bearer {ADMIN}",
-             "-H", "Content-Type: application/json", f"{address}/api/v1/data-admin/import"],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        assert len(json.loads(answer.stdout)["created"]) == 65
+        assert len(uploaded(export, address)["created"]) == 120
         assert peak_bytes(server.pid) - before < 24 * MIB
+        assert len(uploaded(changed, f"{address}?dry_run=true")["changed"]) == 120
+        assert len(uploaded(changed, address)["changed"]) == 120
+        assert peak_bytes(server.pid) - before < 48 * MIB
     finally:
         server.terminate()
         server.wait(10)
+
+
+def a_large_export(path: Path, letter: str) -> Path:
+    with path.open("w") as file:
+        for number in range(120):
+            items = [f"{number} {index} " + letter * 80 for index in range(5_000)]
+            file.write("," if number else '{"files": {')
+            file.write(f'\n"d{number}.json": {json.dumps(items)}')
+        file.write("}}")
+    assert path.stat().st_size > 50 * MIB
+    return path
+
+
+def uploaded(export: Path, address: str) -> dict[str, Any]:
+    answer = subprocess.run(
+        ["curl", "-sS", "-X", "POST", "-T", export, "-H", f"Authorization: Bearer {ADMIN}",
+         "-H", "Content-Type: application/json", address],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    report: dict[str, Any] = json.loads(answer.stdout)
+    return report
 
 
 def ready_address(out: Path) -> str:

@@ -75,7 +75,7 @@ class Batches:
             now = self.clock.now()
             atoms = [pending.atom for pending in rest]
             documents = self.current_documents
-            plan = plan_batch(atoms, documents.find, documents.backups, now)
+            plan = plan_batch(atoms, documents.finder(), documents.backups, now)
             taken, rest = rest[: len(plan.taken)], rest[len(plan.taken) :]
             self._run(plan, taken, now)
 

@@ -9,10 +9,11 @@ torn, altered   the last hand edit, else the remembered content if it is the rec
 unreadable  an error; the file is not replaced
 """
 
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -21,10 +22,14 @@ from seline.domain.document import Content, DocumentKey, Json, Revision
 from seline.domain.plural import counted
 from seline.domain.recovery import choose_backup
 from seline.domain.verdict import Judged, Verdict
-from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError
+from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError, VolumeFull
+from seline.spool import Spool
 from seline.storage.planner import Found
 from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.inspect import Inspection, Inspector
+
+HELD_BYTES_MAX: Final = 16 << 20
+"""Once a batch has found contents of this size, it holds no further ones in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,32 @@ class CurrentDocuments:
 
     inspector: Inspector
     _backup_indexes: dict[str, BackupIndex] = field(default_factory=dict[str, BackupIndex])
+
+    def finder(self) -> Callable[[DocumentKey], Found]:
+        """Return `find` for one batch: contents beyond HELD_BYTES_MAX go to a temporary file.
+
+        They are needed until the batch is durable, for readers, and one batch may replace all
+        documents. Without room for the file they stay in memory.
+        """
+        spool, held_bytes = Spool(0), 0
+
+        def find(key: DocumentKey) -> Found:
+            nonlocal held_bytes
+            found = self.find(key)
+            content = found.content
+            if content is None:
+                return found
+            if held_bytes < HELD_BYTES_MAX:
+                held_bytes += content.size_bytes
+                return found
+            with suppress(VolumeFull):
+                moved = content.moved_to(spool.keep(content.data))
+                same = found.judged.content is content
+                judged = replace(found.judged, content=moved) if same else found.judged
+                found = replace(found, content=moved, judged=judged)
+            return found
+
+        return find
 
     def find(self, key: DocumentKey) -> Found:
         """Return the document as a change finds it."""

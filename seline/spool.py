@@ -5,6 +5,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 from seline.errors import VolumeFull
@@ -44,6 +45,10 @@ class Spool:
                     rest = rest[os.pwrite(descriptor, rest, offset + len(data) - len(rest)) :]
         self.size_bytes = offset + len(data)
         return offset
+
+    def keep(self, data: bytes) -> Callable[[], bytes]:
+        """Append bytes and return the function that reads them. Raises VolumeFull."""
+        return partial(self.read, self.append(data), len(data))
 
     def spill(self) -> int:
         """Move the bytes into the temporary file and return it. Blocks. Raises VolumeFull."""
