@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
-from seline.domain.alerts.message import LANGUAGES
 from seline.domain.alerts.sink_spec import FIELDS_OF, is_web_address, read_sinks
 from seline.domain.schedule import FORMS, parse_schedule
+from seline.domain.texts import LANGUAGES
 from seline.errors import SettingsError
 from seline.settings.values import DEFAULT_JOBS, DestinationSettings
 

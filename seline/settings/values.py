@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
-from seline.domain.alerts.message import Language
 from seline.domain.alerts.sink_spec import SinkSpec
 from seline.domain.retention import RetentionPolicy
+from seline.domain.texts import Language
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8080

@@ -19,8 +19,8 @@ import pytest
 from aiohttp import web
 
 from seline.domain.alerts.lifecycle import Alert, AlertType, Severity
-from seline.domain.alerts.message import Language
 from seline.domain.alerts.sink_spec import SinkSpec
+from seline.domain.texts import Language
 from seline.outbound import alert_sinks
 from seline.outbound.alert_sinks import build_sinks
 from seline.outbound.heartbeat import ATTEMPTS, send_heartbeat

@@ -35,12 +35,9 @@ from seline.domain.alerts.lifecycle import (
 )
 from seline.domain.alerts.message import (
     DETAIL_CHARACTERS_MAX,
-    LANGUAGES,
     AlertWords,
-    Language,
     body,
     cut,
-    fields_of,
     texts,
     title,
     worded,
@@ -49,6 +46,7 @@ from seline.domain.document import Json
 from seline.domain.incident import Incident, IncidentKind
 from seline.domain.pins import Pin
 from seline.domain.report import Finding, FindingOutcome, VerifyReport
+from seline.domain.texts import LANGUAGES, Language, fields_of
 from seline.domain.usage import LEVELS, UsageLevel
 from seline.errors import DocumentUnrecoverable, VolumeFailed, VolumeNotMounted
 from seline.ports.medium import Capability

@@ -1,28 +1,20 @@
 """The texts of an alert, in the languages of `en.toml` and `fr.toml`.
 
 `worded` adds the summary and the next step; `title` and `body` make a message for a chat or phone.
-
-A text is a list of sentences with `{fields}`. A sentence is left out if one of its fields has no
-value; `[name]` at its start requires a field without inserting it.
 """
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
-from string import Formatter
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
 from seline.domain.alerts.lifecycle import KIND_OF, Alert, Severity
 from seline.domain.document import Json
+from seline.domain.texts import Language, compose, load_texts
 
-Language: TypeAlias = Literal["en", "fr"]
-LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
 DETAIL_CHARACTERS_MAX: Final = 500
-_REQUIRED = re.compile(r"^\[(\w+)\]")
 _SENTENCE_ENDS: Final = (".", "!", "?", "…")
 _MARKS: Final[Mapping[str, str]] = {
     Severity.INFO: "ℹ️",
@@ -50,9 +42,8 @@ class AlertTexts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @cache
 def texts(language: Language) -> AlertTexts:
-    """Return the texts of a language. The first call for it reads a file."""
-    data = files("seline.domain.alerts").joinpath(f"{language}.toml").read_bytes()
-    return msgspec.toml.decode(data, type=AlertTexts)
+    """Return the texts of a language."""
+    return load_texts("seline.domain.alerts", language, AlertTexts)
 
 
 def worded(alert: Alert, language: Language) -> Alert:
@@ -60,8 +51,8 @@ def worded(alert: Alert, language: Language) -> Alert:
     words = texts(language).alerts[alert.type]
     values = _values(alert.details, texts(language))
     if alert.state == "resolved" and KIND_OF[alert.type].course != "event":
-        return replace(alert, summary=_compose((words.resolved,), values), fix="")
-    summary, fix = _compose(words.summary, values), _compose((words.fix,), values)
+        return replace(alert, summary=compose((words.resolved,), values), fix="")
+    summary, fix = compose(words.summary, values), compose((words.fix,), values)
     return replace(alert, summary=summary, fix=fix)
 
 
@@ -91,21 +82,6 @@ def level_of(alert: Alert) -> str:
 def cut(text: str, characters_max: int) -> str:
     """Shorten a text to what a service accepts."""
     return text if len(text) <= characters_max else text[: characters_max - 1] + "…"
-
-
-def fields_of(sentence: str) -> frozenset[str]:
-    """Return the fields that a sentence inserts or requires."""
-    inserted = {field for _, field, _, _ in Formatter().parse(sentence) if field}
-    return frozenset(inserted | set(_REQUIRED.findall(sentence)))
-
-
-def _compose(sentences: Iterable[str], values: Mapping[str, str]) -> str:
-    """Return the sentences whose fields all have a value, filled in and joined."""
-    return " ".join(
-        _REQUIRED.sub("", sentence).format_map(values)
-        for sentence in sentences
-        if fields_of(sentence) <= values.keys()
-    )
 
 
 def _values(details: Mapping[str, Json], known: AlertTexts) -> dict[str, str]:
