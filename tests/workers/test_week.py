@@ -81,8 +81,9 @@ async def test_each_job_runs_as_often_as_scheduled_and_nothing_grows(
 
     assert overlapping == []
     for name, expected in EXPECTED.items():
-        # each run is scheduled from the one before it, which starts late on a busy machine
-        assert 0.2 * expected - 1 <= runs[name] <= weeks * expected + 1, (name, weeks, runs)
+        # a run is scheduled from the one before it, which starts late on a busy machine; the
+        # upper bound has one run that catches up at the start, and one at the end of the time
+        assert 0.2 * expected - 1 <= runs[name] <= weeks * expected + 2, (name, weeks, runs)
         assert len(worker.runs(name)) <= RUNS_KEPT
     early, late = sizes[: len(sizes) // 2], sizes[len(sizes) // 2 :]
     idle = [min(tasks for tasks, _ in half) for half in (early, late)]
