@@ -154,6 +154,24 @@ class UnsupportedCoding(SelineError):
     hint = "Send the body as it is, without `Content-Encoding`."
 
 
+class MalformedRequest(SelineError):
+    """The request is not valid HTTP; nothing was changed."""
+
+    hint = "Send HTTP/1.1 with a head of at most 8190 bytes a line, as any HTTP client does."
+
+
+class RequestTimedOut(SelineError):
+    """The request arrived too slowly; nothing was changed."""
+
+    hint = "Send it again over a faster connection."
+
+
+class ExpectationFailed(SelineError):
+    """The request's `Expect` asks for something that is not supported; nothing was changed."""
+
+    hint = "Send it without `Expect`, or with `Expect: 100-continue`."
+
+
 class RouteNotFound(SelineError):
     """There is no such address."""
 

@@ -7,6 +7,7 @@ tasks started in it. The writer's thread serves many requests at once, so its li
 
 import logging
 import sys
+import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,6 +30,31 @@ def logged_with(**fields: str) -> Generator[None]:
 def logged_fields() -> Mapping[str, str]:
     """Return the fields that lines logged here get."""
     return _fields.get()
+
+
+class OncePerMinute(logging.Filter):
+    """Passes one record of each format string per minute, with the number of those it dropped.
+
+    It bounds the lines that a client can cause without a token.
+    """
+
+    def __init__(self, every_s: float = 60.0) -> None:
+        super().__init__()
+        self._every_s = every_s
+        self._kinds: dict[str, tuple[float, int]] = {}
+        """By format string: when the last record passed, and how many were dropped since."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is logged."""
+        kind, now_s = str(record.msg).partition("\n")[0], time.monotonic()
+        passed_s, dropped = self._kinds.get(kind, (now_s - self._every_s, 0))
+        if now_s - passed_s < self._every_s:
+            self._kinds[kind] = passed_s, dropped + 1
+            return False
+        self._kinds[kind] = now_s, 0
+        if dropped:
+            record.msg = f"{record.msg} ({dropped} more like it since the last such line)"
+        return True
 
 
 def configure(*, level: str = "info", form: str = "auto") -> None:

@@ -12,7 +12,9 @@ from typing import NamedTuple
 from seline.domain.document import Revision, is_document_name
 from seline.domain.verdict import UNCHECKED
 
-_BACKUP = re.compile(r"(?P<stem>.+)_(?P<at>\d{8}_\d{6})(?:_(?P<counter>\d+))?\.json\Z", re.ASCII)
+_BACKUP = re.compile(
+    r"(?P<stem>.+)_(?P<at>\d{8}_\d{6})(?:_(?P<counter>\d{1,9}))?\.json\Z", re.ASCII
+)
 
 
 class Stamp(NamedTuple):

@@ -19,17 +19,18 @@ from seline.access.tokens import Scope
 from seline.errors import Forbidden, InvalidRequest, RouteNotFound
 from seline.http import PREFIX
 from seline.http.context import context
-from seline.http.metrics import REQUESTS
+from seline.http.metrics import REQUESTS, method_label
 from seline.http.requests import check_coding, check_query
 from seline.http.routes import Route
 from seline.logs import logged_fields, logged_with
 
 ROUTE = web.AppKey("routes", dict[tuple[str, str], Route])
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+PATH_LOGGED_MAX: Final = 200
 _QUIET: Final = frozenset({"/livez", "/readyz", "/metrics"})
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SAFE: Final = frozenset({"GET", "HEAD"})
-_HEADERS: Final = {
+HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Cache-Control": "no-store",
@@ -72,13 +73,13 @@ async def traced(request: web.Request, handler: _Handler) -> web.StreamResponse:
         response = await handler(request)
         if not response.prepared:
             response.headers["X-Request-Id"] = request_id
-        request.config_dict[REQUESTS][path, request.method, response.status] += 1
+        request.config_dict[REQUESTS][path, method_label(request), response.status] += 1
         took_ms = round((time.monotonic() - started_s) * 1000, 1)
         _log.log(
             logging.DEBUG if path in _QUIET else logging.INFO,
             "%s %s %d",
             request.method,
-            request.path,
+            request.path[:PATH_LOGGED_MAX],
             response.status,
             extra={"route": path, "took_ms": took_ms},
         )
@@ -95,7 +96,7 @@ def _is_open(request: web.Request, route: Route | None) -> bool:
 
 async def set_headers(_request: web.Request, response: web.StreamResponse) -> None:
     """Set the headers with which browsers neither frame nor cache; of a stream, also its id."""
-    for name, value in _HEADERS.items():
+    for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     if "request_id" in logged_fields():
         response.headers["X-Request-Id"] = logged_fields()["request_id"]
@@ -153,17 +154,33 @@ def _check_browser(request: web.Request) -> None:
     """Refuse pages of other sites, and DNS names that point to this machine."""
     if is_control(request):
         return
-    host = urlsplit(f"//{request.headers.get('Host', '')}").hostname
+    host = _host_of(request.headers.get("Host", ""))
     if not context(request).settings.bind_is_public and host not in _LOOPBACK:
         raise Forbidden(
             "This server listens on this machine alone, and answers to its loopback names only.",
             hint="Call it as http://127.0.0.1, or set server.host.",
         )
     origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
+    if origin is not None and _site_of(origin) != request.headers.get("Host"):
         raise Forbidden(
             "Pages of other sites may not call this API.", hint="Call it from a program."
         )
+
+
+def _host_of(host_and_port: str) -> str | None:
+    """Return the host of a `Host` header, None if the header is not valid."""
+    try:
+        return urlsplit(f"//{host_and_port}").hostname
+    except ValueError:
+        return None
+
+
+def _site_of(origin: str) -> str | None:
+    """Return host and port of an `Origin` header, None if the header is not valid."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 async def _audited(request: web.Request, handler: _Handler, who: str) -> web.StreamResponse:

@@ -24,6 +24,13 @@ from seline.http.context import AppContext, context, operations
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 REQUESTS = web.AppKey("requests", Counter[tuple[str, str, int]])
 
+_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"})
+
+
+def method_label(request: web.BaseRequest) -> str:
+    """Return the method as a label; methods that a client invents share one."""
+    return request.method if request.method in _METHODS else "other"
+
 
 async def metrics(request: web.Request) -> web.StreamResponse:
     """Answer every metric in the text format."""

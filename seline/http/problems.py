@@ -1,5 +1,6 @@
 """Errors as RFC 9457 problems, from one table. An unexpected error is logged, and a 500."""
 
+import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
@@ -11,6 +12,8 @@ from seline import errors
 from seline.errors import SelineError
 
 PROBLEM_TYPE: Final = "application/problem+json"
+CLIENT_GONE: Final = 499
+"""The status in log and metrics of a client that has disconnected; it receives nothing."""
 _log = logging.getLogger("seline.http")
 
 STATUS_FOR: Final[Mapping[type[SelineError], int]] = {
@@ -27,6 +30,9 @@ STATUS_FOR: Final[Mapping[type[SelineError], int]] = {
     errors.DocumentTooLarge: 413,
     errors.RequestTooLarge: 413,
     errors.UnsupportedCoding: 415,
+    errors.MalformedRequest: 400,
+    errors.RequestTimedOut: 408,
+    errors.ExpectationFailed: 417,
     errors.RevisionMismatch: 412,
     errors.Unauthorized: 401,
     errors.Forbidden: 403,
@@ -73,9 +79,7 @@ def problem(error: SelineError) -> web.Response:
         "hint": error.hint,
         **{name: value for name, value in error.details.items() if value is not None},
     }
-    response = web.Response(
-        status=status, body=msgspec.json.encode(body), content_type=PROBLEM_TYPE
-    )
+    response = web.Response(status=status, body=_encoded(body), content_type=PROBLEM_TYPE)
     if isinstance(error, errors.Unauthorized):
         response.headers["WWW-Authenticate"] = 'Bearer realm="seline"'
     if isinstance(error, errors.UnsupportedCoding):
@@ -83,6 +87,22 @@ def problem(error: SelineError) -> web.Response:
     if isinstance(error, errors.TooManyRequests):
         response.headers["Retry-After"] = str(error.details.get("retry_after_s", 60))
     return response
+
+
+def unexpected() -> SelineError:
+    """Return the error for what Seline did not foresee."""
+    return SelineError(
+        "Something went wrong inside Seline; it was logged.",
+        hint="Look at the log line with this request's id.",
+    )
+
+
+def _encoded(body: Mapping[str, object]) -> bytes:
+    """Encode a problem; a byte of a header that is not UTF-8 becomes a question mark."""
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError:
+        return json.dumps(body, ensure_ascii=False, default=str).encode("utf-8", "replace")
 
 
 @web.middleware
@@ -103,12 +123,10 @@ async def problems(
         return problem(errors.RouteNotFound(f"There is nothing at {request.path}."))
     except web.HTTPRequestEntityTooLarge:
         return problem(errors.RequestTooLarge())
-    except (web.HTTPException, ConnectionError):
-        raise
-    except Exception:  # noqa: BLE001  # the border of a request: no internals are answered
-        _log.exception("unexpected error answering %s %s", request.method, request.path)
-        unexpected = SelineError(
-            "Something went wrong inside Seline; it was logged.",
-            hint="Look at the log line with this request's id.",
-        )
-        return problem(unexpected)
+    except web.RequestPayloadError:
+        return problem(errors.MalformedRequest("The body is not framed as HTTP asks."))
+    except Exception as error:  # noqa: BLE001  # the border of a request: no internals are answered
+        if isinstance(error, ConnectionError) and request.transport is None:
+            return web.Response(status=CLIENT_GONE)
+        _log.exception("unexpected error answering %s %s", request.method, request.path[:200])
+        return problem(unexpected())

@@ -16,8 +16,6 @@ import time
 from collections.abc import AsyncGenerator, Generator
 from typing import Any, Final
 
-from aiohttp import web
-
 import seline
 from seline import library
 from seline.access.audit import AuditLog
@@ -27,6 +25,7 @@ from seline.clock import Clock, instant_text
 from seline.domain.document import Json
 from seline.errors import SelineError, StoreClosed
 from seline.http.app import build_app
+from seline.http.connections import ApiRunner
 from seline.http.context import AppContext
 from seline.outbound.alert_sinks import build_sinks
 from seline.outbound.heartbeat import send_heartbeat
@@ -40,8 +39,6 @@ from seline_workers.runs import ignore
 LAST_ANSWERS_S: Final = 1.0
 """How long a command that ends waits for clients that are connected to it."""
 SHUTDOWN_S: Final = 8.0
-LINGERING_S: Final = 1.0
-"""How long a refused body is still read, so that its sender receives the response."""
 CLOSE_S: Final = 3.0
 """How long the disk may take to close the volume."""
 FIRST_LABEL: Final = "created at the first start"
@@ -166,14 +163,7 @@ class Serving:
                 about=self._about,
             )
         )
-        self._runner = web.AppRunner(
-            app,
-            handle_signals=False,
-            shutdown_timeout=SHUTDOWN_S,
-            lingering_time=LINGERING_S,
-            access_log=None,
-            auto_decompress=False,  # aiohttp would decompress before the token is checked
-        )
+        self._runner = ApiRunner(app, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
 
     def _alert_process(self) -> AlertProcess:
         outbound, url = self._outbound, self.settings.alerts.heartbeat_url

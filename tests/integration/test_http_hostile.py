@@ -1,0 +1,157 @@
+"""Send the admin API what no honest client sends: malformed, slow and too many requests."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from seline.http.routes import PREFIX
+from seline.server import Serving, serving
+from tests.integration.test_http import ADMIN, NAME, Client, settings_for
+
+BEARER = f"Authorization: Bearer {ADMIN}".encode()
+HEALTH = f"GET {PREFIX}/health HTTP/1.1\r\n".encode()
+DOCUMENT = f"{PREFIX}/documents/{NAME}".encode()
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Serving]:
+    async with serving(settings_for(tmp_path / "data")) as running:
+        await running.acquired()
+        yield running
+
+
+@pytest.fixture
+async def client(server: Serving) -> AsyncIterator[Client]:
+    async with aiohttp.ClientSession() as session:
+        yield Client(session, server.address)
+
+
+async def connect(server: Serving) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a connection to a server."""
+    host, port = server.address.removeprefix("http://").rsplit(":", 1)
+    return await asyncio.open_connection(host, int(port))
+
+
+async def exchange(server: Serving, request: bytes) -> tuple[int, dict[str, str], Any]:
+    """Send bytes; return the status, the headers and the JSON of the answer."""
+    reader, writer = await connect(server)
+    writer.write(request)
+    async with asyncio.timeout(10):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        headers = dict(line.split(": ", 1) for line in head[1:] if line)
+        body = await reader.readexactly(int(headers["Content-Length"]))
+    writer.close()
+    return int(head[0].split(" ")[1]), headers, json.loads(body)
+
+
+def lines(*more: bytes, host: bytes = b"127.0.0.1") -> bytes:
+    """Return the rest of a head with the admin token."""
+    return b"\r\n".join([b"Host: " + host, BEARER, *more, b"", b""])
+
+
+DIGITS = b"user_profile_20250106_143022_" + b"1" * 5_000 + b".json"
+ODD_REQUESTS = {
+    "host": (HEALTH + lines(host=b"["), 403),
+    "origin": (HEALTH + lines(b"Origin: http://["), 403),
+    "expect that is not ASCII": (HEALTH + lines(b"Expect: \xe9"), 417),
+    "expect": (HEALTH + lines(b"Expect: a-miracle"), 417),
+    "expect of no route": (b"GET /none HTTP/1.1\r\n" + lines(b"Expect: \xe9"), 417),
+    "coding that is not ASCII": (
+        b"PUT " + DOCUMENT + b" HTTP/1.1\r\n"
+        + lines(b"Content-Encoding: \xe9", b"Content-Length: 2") + b"{}",
+        415,
+    ),
+    "etag that is not ASCII": (
+        b"PUT " + DOCUMENT + b" HTTP/1.1\r\n" + lines(b"If-Match: \xe9", b"Content-Length: 2")
+        + b"{}",
+        422,
+    ),
+    "content type that is not ASCII": (
+        f"POST {PREFIX}/import HTTP/1.1\r\n".encode()
+        + lines(b"Content-Type: \xe9/\xe9", b"Content-Length: 2") + b"{}",
+        422,
+    ),
+    "backup with 5,000 digits": (
+        b"GET " + DOCUMENT + b"/backups/" + DIGITS + b" HTTP/1.1\r\n" + lines(), 404,
+    ),
+    "quarantined file with 5,000 digits": (
+        f"GET {PREFIX}/quarantine/".encode() + DIGITS + b" HTTP/1.1\r\n" + lines(), 404,
+    ),
+    "header over the limit": (HEALTH + lines(b"X: " + b"x" * 9_000), 400),
+    "two lengths": (HEALTH + lines(b"Content-Length: 1", b"Content-Length: 2"), 400),
+    "line break after the token": (HEALTH + BEARER + b"\r\r\nHost: x\r\n\r\n", 400),
+    "header without a colon": (HEALTH + lines(ADMIN.encode()), 400),
+    "no HTTP at all": (BEARER + b"\r\n\r\n", 400),
+    "broken chunks": (
+        b"PUT " + DOCUMENT + b" HTTP/1.1\r\n" + lines(b"Transfer-Encoding: chunked")
+        + b"2\r\n{}\r\n" + ADMIN.encode() + b"\r\n",
+        400,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("request_bytes", "status"), ODD_REQUESTS.values(), ids=list(ODD_REQUESTS))
+async def test_an_odd_request_gets_a_problem_is_counted_and_is_not_logged(
+    server: Serving,
+    client: Client,
+    caplog: pytest.LogCaptureFixture,
+    request_bytes: bytes,
+    status: int,
+) -> None:
+    answered, headers, body = await exchange(server, request_bytes)
+    assert (answered, body["status"]) == (status, status)
+    assert headers["Content-Type"].startswith("application/problem+json")
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "Server" not in headers
+    assert body["hint"]
+    async with client.session.get(
+        server.address + "/metrics", headers={"Authorization": f"Bearer {ADMIN}"}
+    ) as response:
+        assert f'status="{status}"}} 1.0' in await response.text()
+    assert [record for record in caplog.records if record.exc_info] == []
+    assert ADMIN not in caplog.text
+
+
+async def test_malformed_requests_of_one_kind_are_one_line_a_minute(
+    server: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(5):
+        assert (await exchange(server, HEALTH + lines(b"no colon")))[0] == 400
+    refused = [record for record in caplog.records if "malformed" in record.getMessage()]
+    assert len(refused) <= 1
+
+
+async def test_a_client_that_disconnects_during_an_upload_causes_no_traceback(
+    server: Serving, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    head = b"PUT " + DOCUMENT + b" HTTP/1.1\r\n" + lines(b"Content-Length: 1000")
+    _, writer = await connect(server)
+    writer.write(head + b"{")
+    await writer.drain()
+    await asyncio.sleep(0.1)
+    writer.transport.abort()
+    async with asyncio.timeout(5):
+        while not any("499" in record.getMessage() for record in caplog.records):
+            await asyncio.sleep(0.02)
+    assert [record for record in caplog.records if record.exc_info] == []
+    assert (await client.call("GET", "/documents"))[1] == {"documents": []}
+
+
+async def test_methods_that_a_client_invents_share_one_label(
+    server: Serving, client: Client
+) -> None:
+    for number in range(3):
+        await client.call(f"ODD{number}", "/health")
+    async with client.session.get(
+        server.address + "/metrics", headers={"Authorization": f"Bearer {ADMIN}"}
+    ) as response:
+        text = await response.text()
+    assert "ODD" not in text
+    assert 'method="other"' in text
