@@ -88,6 +88,7 @@ def configure(*, level: str = "info", form: str = "auto") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.getLogger("asyncio").addFilter(OncePerMinute())  # one line for each refused accept
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
 

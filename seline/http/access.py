@@ -10,6 +10,7 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -22,7 +23,7 @@ from seline.http.context import context
 from seline.http.metrics import REQUESTS, method_label
 from seline.http.requests import check_coding, check_query
 from seline.http.routes import Route
-from seline.logs import logged_fields, logged_with
+from seline.logs import OncePerMinute, logged_fields, logged_with
 
 ROUTE = web.AppKey("routes", dict[tuple[str, str], Route])
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -39,6 +40,8 @@ HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _log = logging.getLogger("seline.http")
+_refusals = logging.getLogger("seline.http.refusals")
+_refusals.addFilter(OncePerMinute())
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -75,8 +78,9 @@ async def traced(request: web.Request, handler: _Handler) -> web.StreamResponse:
             response.headers["X-Request-Id"] = request_id
         request.config_dict[REQUESTS][path, method_label(request), response.status] += 1
         took_ms = round((time.monotonic() - started_s) * 1000, 1)
-        _log.log(
-            logging.DEBUG if path in _QUIET else logging.INFO,
+        logger = _refusals if response.status == HTTPStatus.TOO_MANY_REQUESTS else _log
+        logger.log(
+            logging.DEBUG if path in _QUIET or _is_stray(path, response) else logging.INFO,
             "%s %s %d",
             request.method,
             request.path[:PATH_LOGGED_MAX],
@@ -84,6 +88,11 @@ async def traced(request: web.Request, handler: _Handler) -> web.StreamResponse:
             extra={"route": path, "took_ms": took_ms},
         )
     return response
+
+
+def _is_stray(path: str, response: web.StreamResponse) -> bool:
+    """Whether the request was for an address that anyone may ask for and that is not served."""
+    return path == "unknown" and response.status == HTTPStatus.NOT_FOUND
 
 
 def _is_open(request: web.Request, route: Route | None) -> bool:

@@ -1,6 +1,8 @@
 """Parse requests: query, body and preconditions. An unknown name is refused."""
 
+import asyncio
 import re
+import time
 from collections.abc import AsyncGenerator, Collection, Mapping
 from typing import Final
 
@@ -8,9 +10,12 @@ from aiohttp import web
 
 from seline.domain.document import ABSENT, IfMatch, Json
 from seline.domain.json_codec import DEPTH_MAX, NotJson, decode_strict
-from seline.errors import InvalidRequest, RequestTooLarge, UnsupportedCoding
+from seline.errors import InvalidRequest, RequestTimedOut, RequestTooLarge, UnsupportedCoding
 from seline.operations.imports import refused_body
 
+BODY_S: Final = 30.0
+"""How long a body may take, beside the time for its bytes at BODY_BYTES_PER_S."""
+BODY_BYTES_PER_S: Final = 8 << 10
 _TRUTH: Final[Mapping[str, bool]] = {"true": True, "1": True, "false": False, "0": False}
 _ANY: Final = "*"
 ANY_SOUND: Final = "any sound document"
@@ -58,12 +63,23 @@ def flag(request: web.Request, name: str, *, default: bool) -> bool:
 async def body_pieces(request: web.Request, bytes_max: int) -> AsyncGenerator[bytes]:
     """Yield the body. Raises InvalidRequest for an empty one.
 
-    Raises RequestTooLarge as soon as it is known to be too large.
+    Raises RequestTooLarge as soon as it is known to be too large, and RequestTimedOut if the client
+    sends too slowly; the time in which nothing is read from it does not count.
     """
     if (request.content_length or 0) > bytes_max:
         raise _too_large(request.content_length, bytes_max)
-    size_bytes = 0
-    async for piece in request.content.iter_chunked(1 << 20):
+    size_bytes, waited_s = 0, 0.0
+    while True:
+        limit_s = BODY_S + size_bytes / BODY_BYTES_PER_S - waited_s
+        asked_s = time.monotonic()
+        try:
+            async with asyncio.timeout(limit_s):
+                piece = await request.content.read(1 << 20)
+        except TimeoutError as error:
+            raise RequestTimedOut(received_bytes=size_bytes) from error
+        if not piece:
+            break
+        waited_s += time.monotonic() - asked_s
         size_bytes += len(piece)
         if size_bytes > bytes_max:
             raise _too_large(None, bytes_max)

@@ -1,9 +1,11 @@
 """Run the server as a process: serve until SIGTERM or SIGINT."""
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -15,6 +17,7 @@ from seline.settings import Settings
 
 EXIT_S: Final = 2.0
 """How long the interpreter may take to exit after everything is closed."""
+DESCRIPTORS: Final = 65_536
 LARGE_BYTES: Final = 128 << 10
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
@@ -24,6 +27,7 @@ _log = logging.getLogger("seline.server")
 async def run_server(settings: Settings, *, announce: Callable[[Serving], None]) -> None:
     """Serve until SIGTERM or SIGINT. Raises what opening the volume raises."""
     give_memory_back()
+    raise_descriptor_limit()
     for warning in settings.warnings:
         _log.warning("%s", warning)
     stop = asyncio.Event()
@@ -64,6 +68,16 @@ def give_memory_back() -> None:
         return
     for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
         mallopt(parameter, LARGE_BYTES)
+
+
+def raise_descriptor_limit() -> None:
+    """Raise the soft limit of open files towards the hard one: the default of 1,024 is small."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    wanted = DESCRIPTORS if hard == unlimited else min(DESCRIPTORS, hard)
+    if soft != unlimited and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _force_exit(code: int) -> None:

@@ -1,8 +1,14 @@
 """Send the admin API what no honest client sends: malformed, slow and too many requests."""
 
 import asyncio
+import contextlib
 import json
 import logging
+import re
+import resource
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from seline.http import connections, requests
 from seline.http.routes import PREFIX
 from seline.server import Serving, serving
 from tests.integration.test_http import ADMIN, NAME, Client, settings_for
@@ -155,3 +162,138 @@ async def test_methods_that_a_client_invents_share_one_label(
         text = await response.text()
     assert "ODD" not in text
     assert 'method="other"' in text
+
+
+async def is_closed(reader: asyncio.StreamReader, within_s: float) -> bool:
+    """Return whether the server closes a connection within a time."""
+    try:
+        async with asyncio.timeout(within_s):
+            await reader.read()
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
+    return True
+
+
+@pytest.mark.parametrize("sent", [b"", b"G", HEALTH + b"Host: 127.0.0.1\r\n"])
+async def test_a_head_that_does_not_arrive_ends_the_connection(
+    server: Serving, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_S", 0.3)
+    monkeypatch.setattr(connections, "WATCH_S", 0.05)
+    reader, writer = await connect(server)
+    writer.write(sent)
+    assert await is_closed(reader, 3)
+    writer.close()
+
+
+async def test_a_slow_head_after_a_request_ends_the_connection(
+    server: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_S", 0.3)
+    monkeypatch.setattr(connections, "WATCH_S", 0.05)
+    reader, writer = await connect(server)
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    await reader.readuntil(b'ok"}\n')
+    assert not await is_closed(reader, 0.6), "a pause between two requests may be longer"
+    writer.write(b"GET /livez HT")
+    assert await is_closed(reader, 3)
+    writer.close()
+
+
+@pytest.mark.parametrize("path", [f"/documents/{NAME}", "/import"])
+async def test_a_body_that_does_not_arrive_is_408(
+    server: Serving, client: Client, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(requests, "BODY_S", 0.3)
+    method = "PUT" if path.startswith("/documents") else "POST"
+    head = f"{method} {PREFIX}{path} HTTP/1.1\r\n".encode() + lines(b"Content-Length: 100")
+    status, _, body = await exchange(server, head + b"{")
+    assert (status, body["code"]) == (408, "request_timed_out")
+    assert (await client.call("GET", "/documents"))[1] == {"documents": []}
+
+
+async def test_connections_that_wait_are_closed_for_those_that_ask(
+    server: Serving,
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(connections, "CLIENT_CONNECTIONS_MAX", 8)
+    slow = [await connect(server) for _ in range(30)]
+    for _, writer in slow:
+        writer.write(b"G")
+    for number in range(3):
+        async with asyncio.timeout(2):
+            assert (await client.call("PUT", f"/documents/{NAME}", {"n": number}))[0] < 300
+    closed = [await is_closed(reader, 0.02) for reader, _ in slow]
+    assert closed.count(False) <= 8
+    assert closed[0]
+    assert not closed[-1]
+    assert len([record for record in caplog.records if "too many" in record.message]) <= 1
+    for _, writer in slow:
+        writer.close()
+
+
+@pytest.mark.parametrize("limit", ["CLIENT_CONNECTIONS_MAX", "CONNECTIONS_MAX"])
+async def test_a_connection_beyond_those_in_progress_is_503(
+    server: Serving, client: Client, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    uploads = [await connect(server) for _ in range(3)]
+    for number, (_, writer) in enumerate(uploads):
+        head = f"PUT {PREFIX}/documents/d{number}.json HTTP/1.1\r\n".encode()
+        writer.write(head + lines(b"Content-Length: 2") + b"{")
+    await asyncio.sleep(0.1)
+    monkeypatch.setattr(connections, limit, 3)
+    reader, writer = await connect(server)
+    assert b"503 " in (await reader.read())
+    writer.close()
+    for reader, writer in uploads:
+        writer.write(b"}")
+        assert b" 201 " in await reader.readline()
+        writer.close()
+    monkeypatch.undo()
+    assert len((await client.call("GET", "/documents"))[1]["documents"]) == 3
+
+
+async def test_a_thousand_slow_connections_stop_neither_the_service_nor_the_store(
+    tmp_path: Path,
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, limits[1]), limits[1]))
+    log = tmp_path / "log"
+    server = subprocess.Popen(
+        ["/bin/sh", "-c", 'ulimit -n 1024; exec "$0" -m seline serve --port 0', sys.executable],
+        env={"SELINE_DATA_DIR": str(tmp_path / "data"), "SELINE_ADMIN_TOKEN": ADMIN},
+        stdout=log.open("wb"), stderr=subprocess.STDOUT, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    slow: list[socket.socket] = []
+    try:
+        address = await ready_address(log)
+        host, port = address.removeprefix("http://").rsplit(":", 1)
+        for _ in range(1_012):
+            slow.append(socket.create_connection((host, int(port)), timeout=5))
+            with contextlib.suppress(OSError):
+                slow[-1].send(b"G")
+        async with aiohttp.ClientSession() as session, asyncio.timeout(10):
+            client = Client(session, address)
+            for number in range(20):
+                assert (await client.call("PUT", f"/documents/{NAME}", {"n": number}))[0] < 300
+                async with session.get(address + "/livez") as response:
+                    assert response.status == 200
+    finally:
+        for connection in slow:
+            connection.close()
+        server.terminate()
+        server.wait(20)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert log.stat().st_size < 50_000
+
+
+async def ready_address(log: Path) -> str:
+    """Wait until a server has logged its address, and return it."""
+    async with asyncio.timeout(20):
+        while not (found := re.search(r"ready on (http://[\d.:]+)", log.read_text())):
+            await asyncio.sleep(0.05)
+    return found[1]
