@@ -6,6 +6,7 @@ admin token in the settings, every network caller is refused.
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections import OrderedDict, deque
 from collections.abc import Sequence
@@ -16,7 +17,14 @@ import msgspec
 
 from seline.clock import Clock
 from seline.domain.stored import Stored
-from seline.errors import Forbidden, InvalidRequest, TokenNotFound, TooManyRequests, Unauthorized
+from seline.errors import (
+    Forbidden,
+    InvalidRequest,
+    StoreClosed,
+    TokenNotFound,
+    TooManyRequests,
+    Unauthorized,
+)
 from seline.manager import ManagedStore
 
 Scope: TypeAlias = Literal["read", "admin"]
@@ -26,6 +34,7 @@ WINDOW_S: Final = 60.0
 CLIENT_FAILURES_MAX: Final = 10
 TOTAL_FAILURES_MAX: Final = 200
 CLIENTS_MAX: Final = 1_000
+_STORED: Final = re.compile(r"sel_[0-9a-f]{8}_[A-Za-z0-9_-]{43}")
 
 
 class Token(Stored, frozen=True, kw_only=True):
@@ -50,6 +59,7 @@ class Tokens:
         self._clock = store.clock
         self._admin_digest = None if admin_token is None else _digest(admin_token)
         self._failures = _Failures(store.clock)
+        self._is_loaded = False
 
     async def load(self) -> None:
         """Read the stored tokens. If they cannot be read, there are none; this never raises.
@@ -57,6 +67,7 @@ class Tokens:
         The store must open without them, so that its documents can be reached.
         """
         await self._state.load()
+        self._is_loaded = True
 
     @property
     def has_any(self) -> bool:
@@ -67,10 +78,16 @@ class Tokens:
         """Return the name of the caller with this token, for the audit log.
 
         Raises Unauthorized, Forbidden (the token's scope is too small) or TooManyRequests (too many
-        failures of this client; a valid token is accepted nevertheless).
+        failures of this client; a valid token is accepted nevertheless). Until `load`, StoreClosed
+        for what may be a stored token; it does not count as a failure.
         """
         found = None if secret is None else self._find(secret)
         if found is None:
+            if not self._is_loaded and secret is not None and _STORED.fullmatch(secret):
+                raise StoreClosed(
+                    "The volume is not open yet, so this token cannot be checked.",
+                    hint="Try again in a moment; `/readyz` answers 200 once it is open.",
+                )
             self._failures.count(client)
             raise Unauthorized if secret is None else Unauthorized("This token is not known here.")
         name, scope = found
