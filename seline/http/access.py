@@ -21,7 +21,7 @@ from seline.errors import Forbidden, InvalidRequest, RouteNotFound
 from seline.http import PREFIX
 from seline.http.context import context
 from seline.http.metrics import REQUESTS, method_label
-from seline.http.requests import check_coding, check_query
+from seline.http.requests import check_coding, check_conditions, check_query
 from seline.http.routes import Route
 from seline.logs import OncePerMinute, logged_fields, logged_with
 
@@ -61,6 +61,8 @@ async def access(request: web.Request, handler: _Handler) -> web.StreamResponse:
         check_coding(request)
     if request.method in _SAFE:
         return await handler(request)
+    if route is not None:
+        check_conditions(request, is_judged=route.is_conditional)
     return await _audited(request, handler, who)
 
 

@@ -15,6 +15,7 @@ from seline.http.files import send_download, send_spool
 from seline.http.rendering import answer, members
 from seline.http.requests import (
     ANY_SOUND,
+    check_read,
     etag,
     flag,
     not_modified,
@@ -23,6 +24,8 @@ from seline.http.requests import (
     read_value,
     text_field,
 )
+from seline.manager.changes import CREATED
+from seline.manager.encoding import content_of
 from seline.spool import spooled
 
 BEYOND_DOCUMENT_BYTES: Final = 1 << 20
@@ -38,6 +41,7 @@ async def list_documents(request: web.Request) -> web.StreamResponse:
 async def get_document(request: web.Request) -> web.StreamResponse:
     """Answer the bare value, as it is stored."""
     content, updated_at = await data(request).read_content(request.match_info["name"])
+    check_read(request, content.revision)
     headers = {"ETag": etag(content.revision)}
     if not_modified(request, content.revision):
         return web.Response(status=304, headers=headers)
@@ -57,17 +61,18 @@ async def put_document(request: web.Request) -> web.StreamResponse:
     storage = context(request).settings.storage
     bytes_max = storage.document_bytes_max + BEYOND_DOCUMENT_BYTES
     value = await read_value(request, bytes_max, depth_max=storage.depth_max)
-    existed = await data(request).store.exists(DocumentKey(BOT, name))
-    revision = await _under(
+    content = content_of(value, storage)
+    outcome = await _under(
         accepted,
-        lambda expected: data(request).save_json(
-            name, value, backup=backup, if_match=expected, shrink=shrink
+        lambda expected: data(request).store.save(
+            DocumentKey(BOT, name), content, backup=backup, if_match=expected, shrink=shrink
         ),
     )
+    created = outcome.answer == CREATED
     return answer(
-        {"success": True, "name": name, "revision": revision, "created": not existed},
-        status=200 if existed else 201,
-        headers={"ETag": etag(revision)},
+        {"success": True, "name": name, "revision": content.revision, "created": created},
+        status=201 if created else 200,
+        headers={"ETag": etag(content.revision)},
     )
 
 

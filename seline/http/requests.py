@@ -10,7 +10,13 @@ from aiohttp import web
 
 from seline.domain.document import ABSENT, IfMatch, Json
 from seline.domain.json_codec import DEPTH_MAX, NotJson, decode_strict
-from seline.errors import InvalidRequest, RequestTimedOut, RequestTooLarge, UnsupportedCoding
+from seline.errors import (
+    InvalidRequest,
+    RequestTimedOut,
+    RequestTooLarge,
+    RevisionMismatch,
+    UnsupportedCoding,
+)
 from seline.operations.imports import refused_body
 
 BODY_S: Final = 30.0
@@ -47,6 +53,24 @@ def check_coding(request: web.Request) -> None:
         raise UnsupportedCoding(
             f"The body is coded as {', '.join(codings)[:80]}; this server takes it as it is. "
             "Nothing was changed."
+        )
+
+
+def check_conditions(request: web.Request, *, is_judged: bool) -> None:
+    """Refuse preconditions of a change that the route does not judge; none is ignored."""
+    if is_judged:
+        # An If-Match decides alone (RFC 9110, 13.2.2).
+        names = ["If-Unmodified-Since"] if "If-Match" not in request.headers else []
+    else:
+        names = ["If-Match", "If-None-Match", "If-Unmodified-Since"]
+    given = [name for name in names if name in request.headers]
+    if given:
+        raise InvalidRequest(
+            f"This route does not judge {', '.join(given)}. Nothing was changed.",
+            hint="Send `If-Match` with the ETag of your last read."
+            if is_judged
+            else "Send it without; `dry_run=true` shows what it would change.",
+            fields=given,
         )
 
 
@@ -155,11 +179,22 @@ def precondition(request: web.Request) -> list[IfMatch]:
 
 def not_modified(request: web.Request, revision: str) -> bool:
     """Whether the reader has this revision already."""
-    tags = request.headers.get("If-None-Match")
+    tags = _field(request, "If-None-Match")
     if tags is None:
         return False
     known = {tag.strip().removeprefix("W/").strip('"') for tag in tags.split(",")}
     return "*" in known or revision in known
+
+
+def check_read(request: web.Request, revision: str) -> None:
+    """Raise RevisionMismatch if the reader asks for another revision only."""
+    expected = _field(request, "If-Match")
+    if expected not in (None, _ANY) and revision not in _tags(expected):
+        raise RevisionMismatch(
+            "The document has another revision than the one you asked for.",
+            hint="Read it without `If-Match`.",
+            current=revision,
+        )
 
 
 def etag(revision: str) -> str:

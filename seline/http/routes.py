@@ -18,6 +18,8 @@ class Route(NamedTuple):
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     scope: RouteScope
     query: tuple[str, ...] = ()
+    is_conditional: bool = False
+    """Whether the handler judges preconditions; every other change refuses them."""
 
 
 _NAME: Final = "/documents/{name}"
@@ -35,8 +37,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("POST", PREFIX + "/verify", operator.verify, "admin"),
     Route("GET", PREFIX + "/documents", documents.list_documents, "read"),
     Route("GET", PREFIX + _NAME, documents.get_document, "read"),
-    Route("PUT", PREFIX + _NAME, documents.put_document, "admin", ("backup", "shrink")),
-    Route("DELETE", PREFIX + _NAME, documents.delete_document, "admin", ("purge", "dry_run")),
+    Route("PUT", PREFIX + _NAME, documents.put_document, "admin", ("backup", "shrink"), True),
+    Route("DELETE", PREFIX + _NAME, documents.delete_document, "admin", ("purge", "dry_run"), True),
     Route("GET", PREFIX + _NAME + "/raw", documents.get_raw, "read"),
     Route("POST", PREFIX + _NAME + "/reset", documents.reset_document, "admin", ("dry_run",)),
     Route("GET", PREFIX + _NAME + "/backups", documents.list_backups, "read"),

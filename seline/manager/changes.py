@@ -41,6 +41,10 @@ Guard: TypeAlias = Callable[[str, str, datetime], tuple[Change, ...]]
 revision, none if a pin of today exists (V11)."""
 
 
+CREATED: Final = "created"
+"""The answer of a save that made a new document."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlankSaved:
     """The answer of a save that removed most of a document (V11).
@@ -65,12 +69,13 @@ def preview(decide: Decide) -> Decide:
 def save(
     content: Content, *, if_match: IfMatch = None, backup: bool = True, guard: Guard | None = None
 ) -> Decide:
-    """Make `content` the document's."""
+    """Make `content` the document's. The answer is CREATED if there was none."""
 
     def decide(current: Current) -> Decision:
-        current.sound()
+        before = current.sound()
         check_match(current, if_match)
-        return _guarded(current, Put(content=content, backup=backup), guard)
+        answer = CREATED if before is None else None
+        return _guarded(current, Put(content=content, backup=backup, answer=answer), guard)
 
     return decide
 

@@ -191,6 +191,66 @@ async def test_a_malformed_if_match_is_refused_and_named(client: Client, tag: st
     assert "If-Match" in body["detail"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "condition"),
+    [
+        ("PUT", f"/documents/{NAME}", "If-Unmodified-Since"),
+        ("DELETE", f"/documents/{NAME}", "If-Unmodified-Since"),
+        *[
+            (method, path, condition)
+            for condition in ("If-Match", "If-None-Match", "If-Unmodified-Since")
+            for method, path in (
+                ("POST", "/restore-backup"),
+                ("POST", "/import"),
+                ("POST", "/prune"),
+                ("POST", f"/documents/{NAME}/reset"),
+            )
+        ],
+    ],
+)
+async def test_a_precondition_that_a_change_does_not_judge_is_refused(
+    client: Client, method: str, path: str, condition: str
+) -> None:
+    await client.call("PUT", f"/documents/{NAME}", {"n": 1})
+    await client.call("PUT", f"/documents/{NAME}", {"n": 2})
+    value = "Wed, 01 Jan 2020 00:00:00 GMT" if condition.endswith("Since") else '"abc"'
+    content = None if method == "DELETE" else {"filename": NAME, "files": {}}
+    status, body, _ = await client.call(method, path, content, **{condition: value})
+    assert (status, body["fields"]) == (422, [condition])
+    assert (await client.call("GET", f"/documents/{NAME}"))[1] == {"n": 2}
+
+
+async def test_if_match_decides_over_if_unmodified_since(client: Client) -> None:
+    path, long_ago = f"/documents/{NAME}", "Wed, 01 Jan 2020 00:00:00 GMT"
+    tag = (await client.call("PUT", path, {"n": 1}))[2]["ETag"]
+    conditions = {"If_Match": tag, "If_Unmodified_Since": long_ago}
+    assert (await client.call("PUT", path, {"n": 2}, **conditions))[0] == 200
+    assert (await client.call("PUT", path, {"n": 3}, **conditions))[0] == 412
+
+
+async def test_a_read_judges_if_match_and_every_line_of_if_none_match(
+    server: Serving, client: Client
+) -> None:
+    path = f"/documents/{NAME}"
+    tag = (await client.call("PUT", path, {"n": 1}))[2]["ETag"]
+    assert (await client.call("GET", path, If_Match=tag))[0] == 200
+    assert (await client.call("GET", path, If_Match="*"))[0] == 200
+    assert (await client.call("GET", path, If_Match='"abc"'))[0] == 412
+    headers = [("Authorization", f"Bearer {ADMIN}"), ("If-None-Match", '"abc"')]
+    headers.append(("If-None-Match", tag))
+    async with client.session.get(client.base + path, headers=headers) as response:
+        assert response.status == 304
+
+
+async def test_one_of_several_racing_puts_creates_the_document(client: Client) -> None:
+    for round_number in range(5):
+        path = f"/documents/d{round_number}.json"
+        puts = [client.call("PUT", path, {"n": number}) for number in range(10)]
+        answers = await asyncio.gather(*puts)
+        assert sorted(answer[0] for answer in answers) == [200] * 9 + [201]
+        assert [answer[1]["created"] for answer in answers].count(True) == 1
+
+
 async def test_last_modified_is_never_later_than_date(client: Client, tmp_path: Path) -> None:
     path = f"/documents/{NAME}"
     await client.call("PUT", path, {"n": 1})
@@ -455,6 +515,33 @@ async def test_a_second_server_is_not_ready_until_the_first_ends(tmp_path: Path)
         await asyncio.wait_for(second.acquired(), 5)
         assert await second.data.load_json("held.json") == {"n": 1}
         assert (await client.call("GET", "/health"))[0] == 200
+
+
+async def test_a_stored_token_is_not_called_wrong_while_the_volume_is_not_held(
+    tmp_path: Path,
+) -> None:
+    async with serving(settings_for(tmp_path)) as first:
+        await first.acquired()
+        _, secret = await first.tokens.create()
+    holder = start_holder(tmp_path)
+    async with serving(settings_for(tmp_path)) as second, aiohttp.ClientSession() as session:
+        url = second.address + PREFIX + "/health"
+
+        async def ask(token: str) -> tuple[int, str]:
+            headers = {"Authorization": f"Bearer {token}"}
+            async with session.get(url, headers=headers) as response:
+                return response.status, (await response.json()).get("code", "")
+
+        for _ in range(15):
+            assert await ask(secret) == (503, "store_closed")
+        assert [await ask("wrong") for _ in range(11)] == [
+            *[(401, "unauthorized")] * 10,
+            (429, "too_many_requests"),
+        ]
+        stop_holder(holder)
+        await asyncio.wait_for(second.acquired(), 5)
+        assert (await ask(secret))[0] == 200
+        assert (await ask(secret[:-1] + "~"))[0] in (401, 429)
 
 
 async def test_a_client_that_reads_nothing_does_not_keep_an_export_open(
