@@ -15,7 +15,16 @@ from seline.domain.json_codec import NotJson, decode_strict
 from seline.errors import ImportRefused
 
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
-_DECODER: Final = json.JSONDecoder()
+
+
+def _nothing(_part: object) -> None:
+    """Build nothing."""
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_nothing, parse_int=_nothing, parse_float=_nothing
+)
+"""Finds where a value ends. Its hooks build nothing, and let other threads run."""
 LITERAL_MAX: Final = 16
 """More characters than a literal or an escape has."""
 _DELIMITERS: Final = frozenset(" \t\r\n,:]}")

@@ -7,7 +7,6 @@ that may change something is a line in the audit log.
 import logging
 import re
 import secrets
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -19,7 +18,7 @@ from aiohttp import web
 from seline.access.tokens import Scope
 from seline.errors import Forbidden, InvalidRequest, RouteNotFound
 from seline.http import PREFIX
-from seline.http.context import context
+from seline.http.context import context, is_control
 from seline.http.metrics import REQUESTS, method_label
 from seline.http.requests import check_coding, check_conditions, check_query
 from seline.http.routes import Route
@@ -112,12 +111,6 @@ async def set_headers(_request: web.Request, response: web.StreamResponse) -> No
     if "request_id" in logged_fields():
         response.headers["X-Request-Id"] = logged_fields()["request_id"]
     response.headers.pop("Server", None)
-
-
-def is_control(request: web.Request) -> bool:
-    """Whether the request came through the control socket."""
-    connection = request.transport.get_extra_info("socket") if request.transport else None
-    return connection is not None and connection.family == socket.AF_UNIX
 
 
 def _route_of(request: web.Request) -> Route | None:

@@ -1,5 +1,6 @@
 """Assemble the app from the table of routes."""
 
+import asyncio
 from collections import Counter
 
 from aiohttp import web
@@ -8,6 +9,7 @@ from seline.http.access import ROUTE, access, set_headers, traced
 from seline.http.context import CONTEXT, AppContext
 from seline.http.metrics import REQUESTS
 from seline.http.problems import problems
+from seline.http.requests import DECODING
 from seline.http.routes import ROUTES
 
 
@@ -16,6 +18,7 @@ def build_app(context: AppContext) -> web.Application:
     app = web.Application(middlewares=[traced, problems, access])
     app[CONTEXT] = context
     app[REQUESTS] = Counter()
+    app[DECODING] = asyncio.Semaphore(1)
     app[ROUTE] = {(route.method, route.path): route for route in ROUTES}
     for route in ROUTES:
         app.router.add_route(route.method, route.path, route.handler)

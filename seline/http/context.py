@@ -1,5 +1,6 @@
 """What the handlers use: the documents, the operations, the tokens, the process."""
 
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -50,3 +51,9 @@ def data(request: web.Request) -> DataManager:
 def operations(request: web.Request) -> Operations:
     """Return the operator's verbs."""
     return context(request).operations
+
+
+def is_control(request: web.Request) -> bool:
+    """Whether the request came through the control socket."""
+    connection = request.transport.get_extra_info("socket") if request.transport else None
+    return connection is not None and connection.family == socket.AF_UNIX

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC
+from email.utils import format_datetime
 from typing import Final, TypeVar
 
 from aiohttp import web
@@ -15,21 +17,22 @@ from seline.http.files import send_download, send_spool
 from seline.http.rendering import answer, members
 from seline.http.requests import (
     ANY_SOUND,
+    INLINE_BYTES_MAX,
     check_read,
     etag,
     flag,
     not_modified,
     precondition,
+    read_content,
     read_object,
-    read_value,
     text_field,
 )
 from seline.manager.changes import CREATED
-from seline.manager.encoding import content_of
 from seline.spool import spooled
 
 BEYOND_DOCUMENT_BYTES: Final = 1 << 20
 """What a request's body may have beyond the largest document."""
+JSON: Final = "application/json; charset=utf-8"
 _Changed = TypeVar("_Changed")
 
 
@@ -45,12 +48,14 @@ async def get_document(request: web.Request) -> web.StreamResponse:
     headers = {"ETag": etag(content.revision)}
     if not_modified(request, content.revision):
         return web.Response(status=304, headers=headers)
-    response = web.Response(
-        body=content.data, content_type="application/json", charset="utf-8", headers=headers
-    )
-    # Never later than Date (RFC 9110, 8.8.2.1); aiohttp would round up.
-    response.last_modified = min(updated_at, data(request).store.clock.now()).replace(microsecond=0)
-    return response
+    # Never later than Date (RFC 9110, 8.8.2.1).
+    modified = min(updated_at, data(request).store.clock.now())
+    headers["Last-Modified"] = format_datetime(modified.astimezone(UTC), usegmt=True)
+    if content.size_bytes <= INLINE_BYTES_MAX:
+        return web.Response(body=content.data, headers={**headers, "Content-Type": JSON})
+    spool = await asyncio.to_thread(spooled, content.data)
+    del content  # a slow client occupies no memory
+    return await send_spool(request, spool, JSON, headers)
 
 
 async def put_document(request: web.Request) -> web.StreamResponse:
@@ -60,8 +65,7 @@ async def put_document(request: web.Request) -> web.StreamResponse:
     accepted = precondition(request)
     storage = context(request).settings.storage
     bytes_max = storage.document_bytes_max + BEYOND_DOCUMENT_BYTES
-    value = await read_value(request, bytes_max, depth_max=storage.depth_max)
-    content = content_of(value, storage)
+    content = await read_content(request, bytes_max, storage)
     outcome = await _under(
         accepted,
         lambda expected: data(request).store.save(
@@ -115,7 +119,7 @@ async def get_backup(request: web.Request) -> web.StreamResponse:
     headers = {"ETag": etag(content.revision)}
     spool = await asyncio.to_thread(spooled, content.data)
     del content  # a slow client occupies no memory
-    return await send_spool(request, spool, "application/json; charset=utf-8", headers)
+    return await send_spool(request, spool, JSON, headers)
 
 
 async def pin_backup(request: web.Request) -> web.StreamResponse:

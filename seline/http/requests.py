@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from seline.domain.document import ABSENT, IfMatch, Json
+from seline.domain.document import ABSENT, Content, IfMatch, Json
 from seline.domain.json_codec import DEPTH_MAX, NotJson, decode_strict
 from seline.errors import (
     InvalidRequest,
@@ -17,11 +17,20 @@ from seline.errors import (
     RevisionMismatch,
     UnsupportedCoding,
 )
+from seline.http.context import is_control
+from seline.manager.encoding import content_of
 from seline.operations.imports import refused_body
+from seline.settings import Storage
 
 BODY_S: Final = 30.0
 """How long a body may take, beside the time for its bytes at BODY_BYTES_PER_S."""
 BODY_BYTES_PER_S: Final = 8 << 10
+INLINE_BYTES_MAX: Final = 64 << 10
+"""A body of at most this size is decoded, or sent, at once."""
+VALUES_MAX: Final = 1_000_000
+"""How many values a body over the network may have; one decodes to at most 120 bytes."""
+DECODING = web.AppKey("decoding", asyncio.Semaphore)
+_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|(?P<value>[,\[{])')
 _TRUTH: Final[Mapping[str, bool]] = {"true": True, "1": True, "false": False, "0": False}
 _ANY: Final = "*"
 ANY_SOUND: Final = "any sound document"
@@ -124,16 +133,61 @@ def check_json(request: web.Request) -> None:
         )
 
 
-async def read_value(request: web.Request, bytes_max: int, *, depth_max: int = DEPTH_MAX) -> Json:
-    """Return the body's JSON value, without a check of its content type.
+async def read_content(request: web.Request, bytes_max: int, limits: Storage) -> Content:
+    """Return the document that the body holds, without a check of its content type.
 
-    Raises InvalidRequest with line and column, and as `body_pieces` does.
+    A large body is decoded outside the event loop, one at a time. Raises InvalidRequest with line
+    and column, NotSerializable, DocumentTooLarge, and as `body_pieces` does.
     """
-    body = b"".join([piece async for piece in body_pieces(request, bytes_max)])
+    body = await _read(request, bytes_max)
+    if len(body) <= INLINE_BYTES_MAX:
+        return _content(body, limits)
+    async with request.config_dict[DECODING]:
+        return await asyncio.to_thread(
+            _large_content, body, limits, is_bounded=not is_control(request)
+        )
+
+
+def _large_content(body: bytes, limits: Storage, *, is_bounded: bool) -> Content:
+    """Decode a body, unless it has more values than are decoded for a client over the network."""
+    values = count_values(body, VALUES_MAX) if is_bounded else 0
+    if values > VALUES_MAX:
+        raise RequestTooLarge(
+            f"The body has more than {VALUES_MAX} values; this route takes no more.",
+            hint="Split it into several documents, or save it on the machine itself.",
+        )
+    return _content(body, limits)
+
+
+def count_values(body: bytes, enough: int) -> int:
+    """Return how many objects, lists and further members JSON has; stop counting over `enough`.
+
+    Each is an object in memory, of up to 120 bytes, so the count bounds what decoding needs.
+    """
+    count = body.count(b",") + body.count(b"[") + body.count(b"{")
+    if count <= enough:
+        return count
+    count = 0
+    for token in _STRUCTURE.finditer(body):  # some may be inside texts
+        count += token.lastgroup == "value"
+        if count > enough:
+            break
+    return count
+
+
+def _content(body: bytes, limits: Storage) -> Content:
+    return content_of(_value(body, limits.depth_max), limits)
+
+
+def _value(body: bytes, depth_max: int) -> Json:
     try:
         return decode_strict(body, depth_max=depth_max)
     except NotJson as error:
         raise refused_body(error) from error
+
+
+async def _read(request: web.Request, bytes_max: int) -> bytes:
+    return b"".join([piece async for piece in body_pieces(request, bytes_max)])
 
 
 async def read_object(
@@ -141,7 +195,7 @@ async def read_object(
 ) -> dict[str, Json]:
     """Return the body's object, with the fields required and none unknown."""
     check_json(request)
-    value = await read_value(request, bytes_max)
+    value = _value(await _read(request, bytes_max), DEPTH_MAX)
     if not isinstance(value, dict):
         raise InvalidRequest("The body is a JSON object.")
     unknown = sorted(set(value) - {*required, *optional})

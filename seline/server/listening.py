@@ -15,6 +15,8 @@ from seline.errors import SettingsError
 
 SOCKET_PATH_MAX: Final = 100
 CONTROL_SOCKET: Final = "control.sock"
+FINISH_S: Final = 8.0
+"""How long a stop waits for the requests that have arrived."""
 _POLL_S: Final = 0.02
 _LOOP_ITERATIONS: Final = 5
 """Event-loop iterations to wait so that accepted connections are registered and read."""
@@ -91,7 +93,8 @@ async def hang_up(
     are accepted before the listening ends. They have `answer_s` to send a last request and close.
 
     aiohttp's cleanup does not know a connection that is registered during it, and then waits its
-    whole time-out for a request that is never read. So connections are closed until it returns.
+    whole time-out for a request that is never read. So connections are closed until it returns,
+    and aborted after FINISH_S: a client that does not read cannot delay the stop.
     """
     sites = list(runner.sites)
     if remove_socket is not None:
@@ -102,11 +105,14 @@ async def hang_up(
     await _run_loop()
     if sites:
         await _wait_for_clients(runner, answer_s)
+    abort_at_s = time.monotonic() + FINISH_S
     cleanup = asyncio.ensure_future(runner.cleanup())
     try:
         while not cleanup.done():
             for connection in _connections(runner):
                 connection.close()
+                if time.monotonic() > abort_at_s and connection.transport is not None:
+                    connection.transport.abort()
             await asyncio.wait({cleanup}, timeout=_POLL_S)
         cleanup.result()
     finally:

@@ -38,7 +38,6 @@ from seline_workers.runs import ignore
 
 LAST_ANSWERS_S: Final = 1.0
 """How long a command that ends waits for clients that are connected to it."""
-SHUTDOWN_S: Final = 8.0
 CLOSE_S: Final = 3.0
 """How long the disk may take to close the volume."""
 FIRST_LABEL: Final = "created at the first start"
@@ -163,7 +162,11 @@ class Serving:
                 about=self._about,
             )
         )
-        self._runner = ApiRunner(app, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
+        self._runner = ApiRunner(
+            app,
+            handle_signals=False,
+            shutdown_timeout=listening.FINISH_S / 2,  # aiohttp waits it twice
+        )
 
     def _alert_process(self) -> AlertProcess:
         outbound, url = self._outbound, self.settings.alerts.heartbeat_url

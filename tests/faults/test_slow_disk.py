@@ -32,7 +32,7 @@ from seline.server import run_server, serving
 from seline.settings import load_settings
 from seline.storage.volume import files
 
-sys.modules["seline.server.serving"].SHUTDOWN_S = 0.5
+sys.modules["seline.server.listening"].FINISH_S = 1.0
 sys.modules["seline.server.serving"].CLOSE_S = 0.5
 sys.modules["seline_workers.worker"].DRAIN_S = 0.5
 real, hung = files.sync, threading.Event()

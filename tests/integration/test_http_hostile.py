@@ -9,6 +9,7 @@ import resource
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 
 from seline.http import connections, requests
 from seline.http.routes import PREFIX
-from seline.server import Serving, serving
+from seline.server import Serving, listening, serving
 from tests.integration.test_http import ADMIN, NAME, Client, settings_for
 
 BEARER = f"Authorization: Bearer {ADMIN}".encode()
@@ -262,12 +263,7 @@ async def test_a_thousand_slow_connections_stop_neither_the_service_nor_the_stor
 ) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, limits[1]), limits[1]))
-    log = tmp_path / "log"
-    server = subprocess.Popen(
-        ["/bin/sh", "-c", 'ulimit -n 1024; exec "$0" -m seline serve --port 0', sys.executable],
-        env={"SELINE_DATA_DIR": str(tmp_path / "data"), "SELINE_ADMIN_TOKEN": ADMIN},
-        stdout=log.open("wb"), stderr=subprocess.STDOUT, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
+    server, log = start_server(tmp_path)
     slow: list[socket.socket] = []
     try:
         address = await ready_address(log)
@@ -291,9 +287,151 @@ async def test_a_thousand_slow_connections_stop_neither_the_service_nor_the_stor
     assert log.stat().st_size < 50_000
 
 
+def start_server(directory: Path) -> tuple[subprocess.Popen[bytes], Path]:
+    """Start a server that may open 1,024 files; return it and its log."""
+    log = directory / "log"
+    server = subprocess.Popen(
+        ["/bin/sh", "-c", 'ulimit -n 1024; exec "$0" -m seline serve --port 0', sys.executable],
+        env={"SELINE_DATA_DIR": str(directory / "data"), "SELINE_ADMIN_TOKEN": ADMIN},
+        stdout=log.open("wb"), stderr=subprocess.STDOUT, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    return server, log
+
+
 async def ready_address(log: Path) -> str:
     """Wait until a server has logged its address, and return it."""
     async with asyncio.timeout(20):
         while not (found := re.search(r"ready on (http://[\d.:]+)", log.read_text())):
             await asyncio.sleep(0.05)
     return found[1]
+
+
+LARGE_BODIES = {
+    "records": json.dumps([{"id": number, "on": True} for number in range(120_000)]).encode(),
+    "a duplicate key at the end": (
+        b"{" + b"".join(b'"k%d": 1, ' % number for number in range(120_000)) + b'"k0": 2}'
+    ),
+    "a text with many commas": json.dumps("a, " * 1_500_000).encode(),
+    "too many values": b"[" + b"{}," * 1_500_000 + b"{}]",
+}
+
+
+@pytest.mark.parametrize("body", LARGE_BODIES.values(), ids=list(LARGE_BODIES))
+@pytest.mark.parametrize("path", [f"/documents/{NAME}", "/import?dry_run=true"])
+async def test_a_large_body_is_decoded_while_others_are_answered(
+    tmp_path: Path, body: bytes, path: str
+) -> None:
+    method = "PUT" if path.startswith("/documents") else "POST"
+    if method == "POST":
+        body = b'{"files": {"a.json": ' + body + b"}}"
+    server, log = start_server(tmp_path)
+    waits_s: list[float] = []
+    try:
+        address = await ready_address(log)
+        async with aiohttp.ClientSession() as session, aiohttp.ClientSession() as prober:
+            calling = asyncio.ensure_future(Client(session, address).call(method, path, body))
+            while not calling.done():
+                asked_s = time.monotonic()
+                async with prober.get(address + "/livez") as response:
+                    assert response.status == 200
+                waits_s.append(time.monotonic() - asked_s)
+                await asyncio.sleep(0.005)
+            status, answered, _ = calling.result()
+    finally:
+        server.terminate()
+        server.wait(20)
+    if b'"k0": 2' in body:
+        assert (status, "duplicate key" in answered["detail"]) == (422, True)
+    elif body == LARGE_BODIES["too many values"]:
+        assert (status, answered["code"]) == (413, "request_too_large")
+    else:
+        assert status in (200, 201)
+    assert max(waits_s) < 0.4, "the event loop was blocked"
+
+
+@pytest.mark.parametrize(
+    ("body", "values"),
+    [
+        (b'{"a": [1, 2], "b": {}}', 5),
+        (b'"1,2,3,{[,,,"', 0),
+        (rb'["\",\",\"", "\\", 1]', 3),
+        (b'["open, , , ,', 5),
+    ],
+)
+def test_values_are_counted_outside_texts(body: bytes, values: int) -> None:
+    assert requests.count_values(body, values) == values
+
+
+async def start_reading_nothing(server_address: str, path: str) -> socket.socket:
+    """Ask for a document, and do not read the answer."""
+    host, port = server_address.removeprefix("http://").rsplit(":", 1)
+    unread = socket.socket()
+    unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    unread.connect((host, int(port)))
+    unread.sendall(f"GET {PREFIX}{path} HTTP/1.1\r\n".encode() + lines())
+    return unread
+
+
+@pytest.mark.parametrize("path", [f"/documents/{NAME}", f"/documents/{NAME}/raw", "/export"])
+async def test_a_client_that_does_not_read_delays_a_stop_for_a_bounded_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(listening, "FINISH_S", 1.0)
+    running = await serving(settings_for(tmp_path))
+    await running.acquired()
+    await running.data.save_json(NAME, "x" * (20 << 20))
+    unread = await start_reading_nothing(running.address, path)
+    await asyncio.sleep(0.5)
+    began_s = time.monotonic()
+    await running.close()
+    assert time.monotonic() - began_s < 3
+    unread.close()
+
+
+async def test_unread_documents_occupy_no_memory(tmp_path: Path) -> None:
+    server, log = start_server(tmp_path)
+    unread: list[socket.socket] = []
+    try:
+        address = await ready_address(log)
+        async with aiohttp.ClientSession() as session:
+            client = Client(session, address)
+            await client.call("PUT", f"/documents/{NAME}", "x" * (20 << 20))
+            before = resident_bytes(server.pid)
+            path = f"/documents/{NAME}"
+            unread += [await start_reading_nothing(address, path) for _ in range(16)]
+            async with asyncio.timeout(20):
+                await asyncio.sleep(1)
+                while resident_bytes(server.pid) - before > 60 << 20:
+                    await asyncio.sleep(0.1)
+    finally:
+        for connection in unread:
+            connection.close()
+        server.terminate()
+        server.wait(20)
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the resident memory of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+async def test_a_response_that_is_not_read_is_given_up(
+    server: Serving, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "STALLED_S", 0.3)
+    monkeypatch.setattr(connections, "WATCH_S", 0.05)
+    await client.call("PUT", f"/documents/{NAME}", "x" * (20 << 20))
+    unread = await start_reading_nothing(server.address, f"/documents/{NAME}")
+    unread.setblocking(False)
+    await asyncio.sleep(1.5)
+    received = 0
+    with pytest.raises((ConnectionError, EOFError)):
+        while True:
+            async with asyncio.timeout(5):
+                piece = await asyncio.get_running_loop().sock_recv(unread, 1 << 20)
+            received += len(piece)
+            if not piece:
+                raise EOFError
+    assert received < 20 << 20
+    unread.close()

@@ -1,7 +1,8 @@
 """How long a command waits for the process that holds the data directory."""
 
 from seline.client.wait import HOLDER_WAIT_S, NOTICE_AFTER_S, SERVER_WAIT_S, WAIT_S_MAX, Wait
-from seline.server.serving import CLOSE_S, SHUTDOWN_S
+from seline.server.listening import FINISH_S
+from seline.server.serving import CLOSE_S
 
 BOT = {"pid": 7, "serves_commands": False}
 OTHER_BOT = {"pid": 8, "serves_commands": False}
@@ -28,7 +29,7 @@ def test_the_wait_for_a_server_or_for_an_unwritten_server_json_is_longer() -> No
 
 
 def test_the_wait_for_a_server_exceeds_the_time_of_its_stop() -> None:
-    assert SERVER_WAIT_S > 2 * (SHUTDOWN_S + CLOSE_S)
+    assert SERVER_WAIT_S > 2 * (FINISH_S + CLOSE_S)
 
 
 def test_each_new_holder_restarts_the_wait() -> None:
