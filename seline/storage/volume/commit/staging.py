@@ -201,9 +201,11 @@ class Staging:
 
     @contextlib.contextmanager
     def removed_on_error(self, directory: int, name: str) -> Generator[None]:
-        """Remove a new name if the block raises."""
+        """Remove a new name if the block raises, but not a file that has the name already."""
         try:
             yield
+        except FileExistsError:
+            raise
         except BaseException:
             self.remove(directory, name)
             raise
