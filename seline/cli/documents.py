@@ -158,17 +158,18 @@ def _delete_plan(preview: dict[str, Any]) -> str:
 
 
 def precondition(if_match: str | None) -> dict[str, str]:
-    """Return the headers of a conditional change. Raises UsageError for a malformed revision."""
+    """Return the headers of a conditional change; exit 2 for a malformed revision."""
     if if_match is None:
         return {}
     if if_match == "absent":
         return {"If-None-Match": "*"}
     revision = if_match.strip('"')
     if not _REVISION.fullmatch(revision):
-        raise click.UsageError(
-            f"--if-match takes a revision (64 hex digits) or `absent`, not {if_match[:80]!r}. "
-            "`seline documents --json` shows each document's revision; `seline save` prints it."
+        terminal.report(
+            f"--if-match takes a revision (64 hex digits) or `absent`, not {if_match[:80]!r}.",
+            "`seline documents --json` shows each document's revision; `seline save` prints it.",
         )
+        raise click.exceptions.Exit(Exit.USAGE)
     return {"If-Match": f'"{revision}"'}
 
 

@@ -306,12 +306,13 @@ async def carry_out(
 
 
 async def _confirm() -> None:
-    """Ask whether to go ahead; exit 1 for no. Raises UsageError without a terminal."""
+    """Ask whether to go ahead; exit 1 for no, 2 without a terminal."""
     if not terminal.is_interactive():
-        raise click.UsageError(
-            "There is no terminal to ask on, so nothing was changed. Run the same command with "
-            "--yes to do it, or with --dry-run to look first."
+        terminal.report(
+            "There is no terminal to ask on, so nothing was changed.",
+            "Run the same command with --yes to do it, or with --dry-run to look first.",
         )
+        raise click.exceptions.Exit(Exit.USAGE)
     if not await terminal.ask("Go ahead?"):
         terminal.notice("Nothing was changed.")
         raise click.exceptions.Exit(Exit.FAILED)

@@ -23,7 +23,7 @@ def _with_texts(value: object) -> Json:
     if isinstance(value, dict):
         items = cast("dict[str, object]", value).items()
         return {name: _with_texts(item) for name, item in items}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_with_texts(item) for item in cast("list[object]", value)]
     return cast("Json", value)
 

@@ -8,14 +8,16 @@ from typing import Final
 
 from seline.domain.document import METADATA_NAME, Content, Json, is_document_name
 from seline.domain.export_reader import read_export
-from seline.domain.json_codec import NotJson
+from seline.domain.json_codec import NotJson, decode_strict
 from seline.domain.readable_export import parse_export
 from seline.errors import InvalidRequest
 from seline.manager.transfer import imported_content
 from seline.settings import Storage
-from seline.spool import Spool
+from seline.spool import HELD_BYTES_MAX, Spool
 
 PIECE_BYTES: Final = 1 << 20
+ENVELOPE_LEVELS: Final = 3
+"""The levels around a document in an export: `data`, `files`, the document's name."""
 ESCAPED_MAX: Final = 4
 """How many times longer than its stored bytes a document's text may be."""
 
@@ -43,9 +45,21 @@ def contents_of_upload(upload: Spool, limits: Storage) -> dict[str, Content]:
         )
     except NotJson as error:
         documents.close()
-        raise refused_body(error) from error
+        raise refused_body(_as_one_value(upload, error, limits)) from error
     parse_export(rest)
     return contents
+
+
+def _as_one_value(upload: Spool, error: NotJson, limits: Storage) -> NotJson:
+    """Return the error of a small upload that is parsed whole: it has the path and the place."""
+    if upload.size_bytes > HELD_BYTES_MAX:
+        return error
+    try:
+        whole = upload.read(0, upload.size_bytes)
+        decode_strict(whole, depth_max=limits.depth_max + ENVELOPE_LEVELS)
+    except NotJson as placed:
+        return placed
+    return error
 
 
 def refused_body(error: NotJson) -> InvalidRequest:

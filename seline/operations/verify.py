@@ -63,18 +63,19 @@ class Verifier:
     async def run(self, *, full: bool | None = True) -> VerifyReport:
         """Check documents and backups; recover, adopt, and report.
 
-        `full=False` checks what changed since the pass before, `None` does so except once a day.
+        `full=False` checks what changed since the last pass of this kind; `None`, as the job, does
+        so except once a day.
         """
         store = await self._store.open()
         await self._store.reading(lambda: self.read(store))
         started_at = self._store.clock.now()
-        if full is None:
-            full = self._full_is_due(started_at)
-        since = None if full else self._checked_since
+        is_full = self._full_is_due(started_at) if full is None else full
+        since = None if is_full else self._checked_since
         one_pass = _Pass(self._store, store)
         await one_pass.run(since)
         report = one_pass.report(started_at)
-        self._checked_since = started_at
+        if full is not True:  # a check by hand replaces none of the job's
+            self._checked_since = started_at
         if since is None:
             self.report = report
             await self._last_full_at.save(report.ended_at)

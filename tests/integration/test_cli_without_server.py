@@ -271,7 +271,7 @@ def test_an_error_in_json_names_the_file_the_place_and_the_next_step(filled: Lin
     no_revision = filled("save", NAME, "--if-match", "zzz", stdin="{}")
     assert no_revision.code == 2
     assert "--if-match takes a revision" in no_revision.err
-    assert "`seline documents --json`" in no_revision.err
+    assert "  Next: `seline documents --json`" in no_revision.err
 
 
 def test_a_hint_names_the_verb_that_lists_valid_names(filled: Line) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -369,7 +370,9 @@ async def test_an_unrecoverable_document_is_503_until_it_is_reset(tmp_path: Path
         assert export["data"] | {"exported_at": ""} == {
             "exported_at": "", "files": {}, "unrecoverable": [NAME],
         }  # fmt: skip
-        assert (await client.call("POST", "/verify"))[1]["damage"] is True
+        report = (await client.call("POST", "/verify"))[1]
+        assert report["damage"] is True
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}Z", report["findings"][0]["found_at"])
         assert (await client.call("GET", "/health"))[1]["status"] == "critical"
         assert (await client.call("POST", f"/documents/{NAME}/reset"))[0] == 200
         assert (await client.call("GET", f"/documents/{NAME}"))[0] == 404

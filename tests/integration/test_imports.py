@@ -132,6 +132,29 @@ async def test_a_full_temporary_directory_refuses_a_large_import(
     assert "TMPDIR" in refused["hint"]
 
 
+@pytest.mark.parametrize(
+    ("body", "detail", "line", "column"),
+    [
+        (b'{"files":{"a.json":"caf\xe9"}}', "not UTF-8 at byte 23", 1, 24),
+        ('{"files":{}}'.encode("utf-16"), "UTF-16, not UTF-8", 1, 1),
+        (b'{"files":{"a.json":{"b":[1,"\\ud800"]}}}', '$.files["a.json"].b[1]', None, None),
+        (b'{"files":{"a.json":1,\n"a.json":2}}', 'duplicate key "a.json"', 2, 1),
+        (b" \n ", "only white space", None, None),
+    ],
+)
+async def test_a_refused_import_names_document_and_place(
+    client: Client, body: bytes, detail: str, line: int | None, column: int | None
+) -> None:
+    headers = {"Authorization": f"Bearer {ADMIN}", "Content-Type": "application/json"}
+    path = f"{client.base}/import"
+    async with client.session.post(path, data=body, headers=headers) as response:
+        refused = await response.json()
+
+    assert response.status == 422
+    assert detail in refused["detail"]
+    assert (refused.get("line"), refused.get("column")) == (line, column)
+
+
 async def test_a_small_import_needs_no_temporary_file(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

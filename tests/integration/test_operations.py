@@ -50,6 +50,19 @@ async def test_a_full_check_bypasses_the_cache_and_recovers_a_flipped_bit(
     assert await seline.data.load_json(NAME) == {"n": 2}
 
 
+async def test_a_check_by_hand_does_not_shorten_the_next_check_of_the_job(
+    seline: Seline, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        await seline.data.save_json(NAME, {"n": number})
+    await seline.verify()
+    flip(tmp_path / NAME, 50)
+
+    report = await seline.verify(full=None)
+
+    assert [finding.document for finding in report.findings] == [NAME]
+
+
 async def test_checks_between_full_checks_read_only_changed_documents(tmp_path: Path) -> None:
     clock = SettableClock()
     store = open_managed(tmp_path, clock)
