@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from typing import Final, TypeVar
 
 from seline.clock import Clock
 from seline.domain.incident import Incident, IncidentKind
-from seline.errors import SelineError, StoreClosed, VolumeBusy
+from seline.errors import ForkedStore, SelineError, StoreClosed, VolumeBusy
 from seline.ports.futures import in_loop, in_turn, refuse_in_turn, wait_for
 from seline.ports.medium import SLOW_S
 from seline.ports.store import Change, DocumentStore, Outcome
@@ -42,6 +43,7 @@ class AwaitedStore:
         """The store, None while it is not open yet."""
         self.is_closing = False
         """Whether the store is closed or being closed."""
+        self._pid = os.getpid()
         self._ready: Future[DocumentStore] = Future()
         self._ready.set_running_or_notify_cancel()
         self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="seline-reader")
@@ -52,7 +54,12 @@ class AwaitedStore:
     # opening and closing
 
     async def open(self) -> DocumentStore:
-        """Return the store, once it is open. Raises what its opening raised, and StoreClosed."""
+        """Return the store, once it is open. Raises what its opening raised, and StoreClosed.
+
+        Raises ForkedStore in a child: the threads that would answer it do not exist there.
+        """
+        if self._pid != os.getpid():
+            raise ForkedStore
         if self.opened is None:
             return await wait_for(self._ready)
         if self.is_closing:

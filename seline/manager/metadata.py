@@ -17,7 +17,6 @@ from seline.ports.store import DocumentStore, Outcome
 
 SCHEMA_VERSION: Final = "1.0.0"
 WRITE_EVERY_S: Final = 300.0
-CLOSE_S: Final = 5.0
 
 
 class Metadata:

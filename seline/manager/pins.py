@@ -57,9 +57,9 @@ class Pins:
             field="pins",
             after_loss=self._every_backup,
         )
+        store.medium.protect_pins(self.sheddable)  # first: a reset of the pins may shed backups
         self.load()
         store.watch(self._notice)
-        store.medium.protect_pins(self.sheddable)
 
     def load(self) -> None:
         """Read the pins again. Blocks."""
@@ -116,7 +116,9 @@ class Pins:
         """Return the backups that may make room, with their pins; none without readable pins."""
         if key.space != BOT:
             return list(backups)  # only the bot's documents have pins
-        return [] if self.failure is not None else self.marked(key.name, backups)
+        if self.failure is not None or not self._state.loaded:
+            return []
+        return self.marked(key.name, backups)
 
     def revision_of(self, backup: Backup) -> Revision | None:
         """Return a backup's revision: the recorded one, else, without a checksum, its bytes'."""

@@ -10,7 +10,9 @@ A value that cannot be read must not stop a command, a job or a bot. So:
 """
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -80,6 +82,7 @@ class State(Generic[T]):
         self._default = default
         self._after_loss = after_loss or default
         self._managed = managed
+        self._lock = threading.Lock()
 
     async def load(self) -> T:
         """Read the document and return the value in effect. Raises VolumeBusy, StoreClosed."""
@@ -90,7 +93,7 @@ class State(Generic[T]):
     def read(self, store: DocumentStore) -> None:
         """Do the same over an open store. Blocks."""
         try:
-            self.accept(self._content(store))
+            self._put_in_effect(self._content(store), store)
         except DocumentUnrecoverable as error:
             self._reset(store, error)
         except (DocumentUnreadable, StorageError) as error:
@@ -151,14 +154,9 @@ class State(Generic[T]):
         if isinstance(outcome.answer, str):
             self._report_loss(outcome.answer)
         try:
-            self.accept(outcome.content)
+            self._put_in_effect(outcome.content, self._managed.opened)
         except DocumentUnrecoverable as error:  # edited by hand; the next read or change resets it
             self.do_without(error)
-
-    def accept(self, content: Content | None) -> None:
-        """Put the value of a content in effect."""
-        self.value = self._decoded(content)
-        self.failure = None
 
     def do_without(self, error: SelineError) -> None:
         """Put the default in effect; the stored bytes stay as they are."""
@@ -171,6 +169,16 @@ class State(Generic[T]):
         )
 
     # parts
+
+    def _put_in_effect(self, content: Content | None, store: DocumentStore | None) -> None:
+        """Put the value of a content in effect, or of a newer one, so that it never goes back."""
+        with self._lock:
+            newest: object = None
+            if store is not None:
+                with suppress(SelineError):  # the store is closing, or the disk failed
+                    newest = store.peek(self.key)
+            self.value = self._decoded(newest if isinstance(newest, Content) else content)
+            self.failure = None
 
     def _content(self, store: DocumentStore) -> Content | None:
         """Return the content, recovered or adopted first; where nothing can be written, rescued."""

@@ -16,6 +16,7 @@ import pytest
 from seline import blocking
 from seline.errors import ForkedStore, SelineError, VolumeLocked, VolumeNotMounted
 from seline.storage.volume.mounts import check_place
+from seline.storage.volume.store import VolumeStore
 from tests.faults.small_filesystem import Unavailable, run
 
 HOLDER = """
@@ -156,13 +157,16 @@ def test_a_second_opening_in_one_process_is_refused_at_once_with_a_hint(tmp_path
 def test_a_forked_child_can_neither_use_nor_unlock_the_store(tmp_path: Path) -> None:
     with blocking.open_seline(tmp_path) as seline:
         seline.data.save_json("a.json", {"n": 1})
+        seline.data.documents()
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
+            signal.alarm(10)
             outcomes = b""
             for call in (
                 lambda: seline.data.load_json("a.json"),
                 lambda: seline.data.save_json("a.json", {"n": 2}),
+                lambda: seline.data.documents(),  # on a reader thread, which a child has not
             ):
                 try:
                     call()
@@ -175,7 +179,7 @@ def test_a_forked_child_can_neither_use_nor_unlock_the_store(tmp_path: Path) -> 
             os._exit(0)
         os.close(writer)
         os.waitpid(child, 0)
-        assert os.read(reader, 100) == b"forked forked "
+        assert os.read(reader, 100) == b"forked forked forked "
         os.close(reader)
         environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         other = subprocess.run(
@@ -185,6 +189,57 @@ def test_a_forked_child_can_neither_use_nor_unlock_the_store(tmp_path: Path) -> 
         )  # fmt: skip
         assert "VolumeLocked" in other.stderr
         assert seline.data.save_json("a.json", {"n": 3})
+
+
+def test_a_child_forked_during_a_read_can_close_the_store(tmp_path: Path) -> None:
+    with blocking.open_seline(tmp_path) as seline, being_read(seline):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            seline.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_child_forked_during_a_close_does_not_keep_the_lock(tmp_path: Path) -> None:
+    seline = blocking.open_seline(tmp_path)
+    with being_read(seline):
+        closing = threading.Thread(target=seline.close)
+        closing.start()
+        time.sleep(0.2)
+        child = os.fork()
+        if child == 0:
+            time.sleep(30)
+            os._exit(0)
+    closing.join()
+    try:
+        with blocking.open_seline(tmp_path, lock_wait_s=0) as again:
+            assert again.data.save_json("a.json", {})
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+@contextmanager
+def being_read(seline: blocking.Seline) -> Iterator[None]:
+    """Let another thread read the volume until the block ends."""
+    store = seline._awaited.store.opened
+    assert isinstance(store, VolumeStore)
+    reading, done = threading.Event(), threading.Event()
+
+    def read() -> None:
+        with store.volume.in_use():
+            reading.set()
+            done.wait(30)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    reading.wait(10)
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_a_required_mount_that_is_missing_is_refused_and_not_created(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Test Seline's own state: damage to a state document stops nothing else."""
 
+import asyncio
 import json
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,10 +11,12 @@ from typing import Any
 import pytest
 
 from seline import open_seline
+from seline.domain.document import Content
 from seline.domain.job import JobRecord, RunOutcome
 from seline.library import Seline
 from seline.manager import ManagedStore
 from seline.manager.state import State
+from seline.ports.store import DocumentStore
 from tests.command_line import line_at
 from tests.faults.test_damage import flip
 
@@ -158,13 +162,29 @@ async def test_a_value_that_cannot_be_written_is_in_effect_and_reported(
 
 
 async def test_concurrent_updates_lose_nothing(seline: Seline) -> None:
-    import asyncio
-
     state = seline.store.state("numbers.json", list[int], list)
 
     await asyncio.gather(*(state.update(_with(number)) for number in range(50)))
 
     assert sorted(await state.load()) == list(range(50))
+
+
+async def test_a_value_that_was_replaced_does_not_come_back(seline: Seline) -> None:
+    """A thread that read the value before an update puts it in effect after the update."""
+    state = seline.store.state("numbers.json", list[int], list)
+    await state.update(_with(1))
+    read = state._content
+    store = await seline.store.open()
+
+    def slow(store: DocumentStore) -> Content | None:
+        content = read(store)
+        store.submit((state.change(_with(2)),)).result(10)
+        return content
+
+    state._content = slow  # type: ignore[method-assign]
+    await asyncio.to_thread(state.read, store)
+
+    assert state.value == [1, 2]
 
 
 def _with(number: int) -> Callable[[list[int]], list[int]]:
@@ -188,6 +208,22 @@ async def test_lost_pins_keep_every_backup_and_rotation_goes_on(directory: Path)
     assert before <= set(after), "one of them may have been pinned"
     assert len(after) < len(before) + 20, "newer backups are rotated"
     assert "2 older backups stay pinned" in check_in(health, "pins")["detail"]
+
+
+async def test_no_backup_makes_room_while_lost_pins_are_replaced(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"storage__volume_limit_mb": 8, "backups__keep_newest": 50}
+    async with open_seline(tmp_path, **settings) as seline:
+        for number in range(33):
+            await seline.data.save_json(NAME, {"n": number, "text": os.urandom(100_000).hex()})
+        before = {backup.name for backup in await seline.data.backups(NAME)}
+        await seline.data.pin(NAME, min(before))
+    for backup in (tmp_path / STATE / "backups").glob("pins_*"):
+        backup.unlink()
+    write(tmp_path, "pins.json", "\0" * 100)
+    (tmp_path / "filler.bin").write_bytes(bytes(900_000))
+
+    async with open_seline(tmp_path, **settings) as seline:
+        assert before == {backup.name for backup in await seline.data.backups(NAME)}
 
 
 async def test_backups_kept_after_lost_pins_can_be_released(directory: Path) -> None:

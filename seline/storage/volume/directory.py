@@ -295,6 +295,8 @@ class VolumeDirectory:
 
     def close(self) -> None:
         """Close the volume once no thread uses it; that releases its lock. Idempotent."""
+        if self._forked:  # its descriptors are closed, and the threads that used it do not exist
+            return
         with self._users_changed:
             self._closed = True
             self._users_changed.wait_for(lambda: self._users == 0)
@@ -312,7 +314,7 @@ class VolumeDirectory:
             os.close(self._subdirectories.pop()[2])
 
     def _abandon_in_child(self) -> None:
-        if not self._closed and not self._forked:
+        if self._subdirectories and not self._forked:  # closed, or about to be
             self._closed = self._forked = True
             self._close_descriptors()
 

@@ -73,11 +73,6 @@ class VolumeSnapshot:
     def close(self) -> None:
         self.snapshots.release(self)
 
-    def done_with(self, name: str) -> None:
-        """Release a document that has been read."""
-        with self.snapshots.lock:
-            self.held.pop(name, None)
-
     def _places(self, name: str) -> list[int]:
         with self.snapshots.lock:
             live = self.volume.documents(self.space)
