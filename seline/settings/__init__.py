@@ -14,8 +14,9 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from seline.errors import SettingsError
-from seline.settings.rules import RULES, SECRETS, checked, truth
+from seline.settings.rules import RULES, SECRETS, checked
 from seline.settings.sources import from_environment, from_file, from_short_names
+from seline.settings.texts import normalised, refuse_literal_folder
 from seline.settings.values import DEFAULT_JOBS, SECTIONS, Exports, Job, Settings, Storage
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
 ]
 RAILWAY_DATA_DIR: Final = "/app/server/data"
 _SERVICE_NAMES: Final = ("RAILWAY_SERVICE_NAME", "FLY_APP_NAME", "RENDER_SERVICE_NAME")
+_PLATFORM_MOUNT: Final = "RAILWAY_VOLUME_MOUNT_PATH"
 _PLATFORMS: Final = ("RAILWAY_ENVIRONMENT", "FLY_APP_NAME", "RENDER")
 
 
@@ -44,7 +46,8 @@ def load_settings(
     The keys of `arguments` are setting names like `storage.data_dir`; None means not given.
     Raises SettingsError.
     """
-    environ = os.environ if environ is None else environ
+    written = os.environ if environ is None else environ
+    environ = {name: normalised(text) for name, text in written.items()}
     values: dict[str, object] = {}
     origins: dict[str, str] = {}
     warnings: list[str] = []
@@ -61,7 +64,10 @@ def load_settings(
         for name, value, origin in source:
             values[name] = checked(name, value, origin)
             origins[name] = origin
-    return _resolved(values, origins, tuple(warnings), environ)
+    settings = _resolved(values, origins, tuple(warnings), environ)
+    variable = settings.origins["storage.data_dir"].removeprefix("environment ")
+    refuse_literal_folder(written.get(variable, settings.data_dir), settings.data_dir)
+    return settings
 
 
 def setting_names() -> list[str]:
@@ -99,18 +105,23 @@ def _resolved(
     return Settings(
         **sections,
         jobs=jobs,
-        strict=truth(environ.get("SELINE_STRICT") or "false"),
-        url=environ.get("SELINE_URL") or None,
-        token=environ.get("SELINE_TOKEN") or None,
+        strict=_variable(environ, "SELINE_STRICT") or False,
+        url=_variable(environ, "SELINE_URL"),
+        token=_variable(environ, "SELINE_TOKEN"),
         service=_service(environ),
         data_dir=data_dir,
         mount_required=any(environ.get(name) for name in _PLATFORMS)
         if require == "auto"
         else require,
-        mount_expected_under=environ.get("RAILWAY_VOLUME_MOUNT_PATH") or None,
+        mount_expected_under=environ.get(_PLATFORM_MOUNT) or None,
         origins=MappingProxyType(origins),
         warnings=warnings,
     )
+
+
+def _variable(environ: Mapping[str, str], name: str) -> Any:
+    """Return the checked value of a variable that is no setting, None if it is not set."""
+    return checked(name, environ[name], f"environment {name}") if environ.get(name) else None
 
 
 def _service(environ: Mapping[str, str]) -> str:
@@ -137,8 +148,9 @@ def _data_dir(
 ) -> tuple[str, str]:
     if storage.data_dir is not None:
         return storage.data_dir, origins["storage.data_dir"]
-    if environ.get("RAILWAY_VOLUME_MOUNT_PATH"):
-        return environ["RAILWAY_VOLUME_MOUNT_PATH"], "environment RAILWAY_VOLUME_MOUNT_PATH"
+    if environ.get(_PLATFORM_MOUNT):
+        origin = f"environment {_PLATFORM_MOUNT}"
+        return str(checked("storage.data_dir", environ[_PLATFORM_MOUNT], origin)), origin
     if Path(RAILWAY_DATA_DIR).is_dir():
         return RAILWAY_DATA_DIR, f"{RAILWAY_DATA_DIR} exists"
     return "./data", "default"

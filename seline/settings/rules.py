@@ -11,6 +11,7 @@ from seline.domain.alerts.sink_spec import FIELDS_OF, is_web_address, read_sinks
 from seline.domain.schedule import FORMS, parse_schedule
 from seline.domain.texts import LANGUAGES
 from seline.errors import SettingsError
+from seline.settings.texts import character, normalised, path_text, plain_text
 from seline.settings.values import DEFAULT_JOBS, DestinationSettings
 
 TOKEN_CHARACTERS_MIN: Final = 16
@@ -33,14 +34,14 @@ class SettingRule:
 
 
 def checked(name: str, value: object, origin: str) -> object:
-    """Return the parsed value of a setting. Raises SettingsError."""
-    rule = RULES.get(name)
+    """Return the parsed value of a setting or a variable. Raises SettingsError."""
+    rule = RULES.get(name) or VARIABLES.get(name)
     if rule is None:
         raise unknown(name, origin, RULES)
     try:
         return rule.read(value)
     except (ValueError, TypeError) as error:
-        shown_value = "the value given" if name in SECRETS else repr(str(value))
+        shown_value = "the value given" if name in {*SECRETS, "SELINE_TOKEN"} else repr(str(value))
         why = f"{error}; " if rule.explains else ""
         raise SettingsError(
             f"{name} = {shown_value} ({origin}) is not allowed: {why}it must be {rule.allowed}.",
@@ -118,60 +119,66 @@ def _auto_or_truth(value: object) -> object:
     return "auto" if str(value).lower() == "auto" else truth(value)
 
 
-def _plain_text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(value)
-    return str(value)
+def _header_text(value: object) -> str:
+    """Return a text that an HTTP header can carry: visible ASCII characters."""
+    text = plain_text(value)
+    wrong = next((letter for letter in text if not "!" <= letter <= "~"), None)
+    if wrong is not None:
+        raise ValueError(f"it contains {character(wrong)}")
+    return text
 
 
 def _token(value: object) -> str:
-    text = _plain_text(value)
-    if len(text) < TOKEN_CHARACTERS_MIN or not text.isascii() or " " in text:
-        raise ValueError(value)
+    text = _header_text(value)
+    if len(text) < TOKEN_CHARACTERS_MIN:
+        raise ValueError(f"it has {len(text)} characters")
     return text
 
 
 def _schedule(value: object) -> str:
-    return parse_schedule(_plain_text(value)).text
+    return parse_schedule(plain_text(value)).text
 
 
 def _destinations(value: object) -> tuple[DestinationSettings, ...]:
     """Parse the tables of destinations. An unknown key is an error, so that no typo is ignored."""
     tables = json.loads(value) if isinstance(value, str) else value
     if not isinstance(tables, list):
-        raise TypeError(value)
+        raise TypeError("it is no list of tables")
     destinations = tuple(_destination(table) for table in cast("list[object]", tables))
     if len({destination.name for destination in destinations}) < len(destinations):
-        raise ValueError(value)
+        raise ValueError("two destinations have the same name")
     return destinations
 
 
 def _destination(table: object) -> DestinationSettings:
     if not isinstance(table, dict):
-        raise TypeError(table)
+        raise TypeError(f"{table!r} is no table")
     given = cast("dict[str, object]", table)
-    settings = DestinationSettings(**given)  # type: ignore[arg-type]  # a TypeError if unknown
-    address = urlsplit(_plain_text(settings.url))
+    if not {"name", "url"} <= given.keys() <= {"name", "url", "keep"}:
+        raise ValueError(f"a table has the keys {', '.join(sorted(given)) or 'none'}")
+    settings = DestinationSettings(**given)  # type: ignore[arg-type]  # checked below
+    address = urlsplit(plain_text(settings.url))
     if address.scheme != "file" or address.netloc or not address.path.startswith("/"):
-        raise ValueError(table)
+        raise ValueError(f"{settings.url} does not begin with file:///")
+    if plain_text(settings.path).startswith("/~"):
+        raise ValueError(f"~ is not replaced in an address, as in {settings.url}")
     keep = None if settings.keep is None else cast("int", _KEEP_EXPORTS.read(settings.keep))
-    return replace(settings, name=_plain_text(settings.name), keep=keep)
+    return replace(settings, name=plain_text(settings.name), keep=keep)
 
 
 def _names(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         value = json.loads(value) if value.startswith("[") else value.split(",")
     if not isinstance(value, (list, tuple)):
-        raise TypeError(value)
+        raise TypeError("it is no list")
     items = cast("list[object]", value)
-    if not all(isinstance(item, str) for item in items):
-        raise TypeError(value)
-    return tuple(str(item).strip() for item in items if str(item).strip())
+    texts = [normalised(item) if isinstance(item, str) else item for item in items]
+    return tuple(plain_text(text) for text in texts if text != "")
 
 
 def _address(value: object) -> str:
-    if not is_web_address(_plain_text(value)):
-        raise ValueError
+    if not is_web_address(plain_text(value)):
+        raise ValueError("it is no web address")
     return str(value)
 
 
@@ -181,7 +188,7 @@ _KEEP_EXPORTS: Final = _number(1, 10_000, whole=True)
 _KEEP: Final = _number(0, 100_000, whole=True)
 _TRUTH: Final = SettingRule("true or false", truth)
 RULES: Final[Mapping[str, SettingRule]] = {
-    "storage.data_dir": SettingRule("a path", _plain_text),
+    "storage.data_dir": SettingRule("a path", path_text, explains=True),
     "storage.volume_limit_mb": _number(1, 1 << 30, whole=True, optional=True, unit="MB"),
     "storage.lock_wait_s": _number(0, 86_400, whole=False, unit="seconds"),
     "storage.require_mount": SettingRule("'auto', true or false", _auto_or_truth),
@@ -201,11 +208,11 @@ RULES: Final[Mapping[str, SettingRule]] = {
     "backups.bytes_max": _number(1, _BYTES_MAX, whole=True, optional=True, unit="bytes"),
     "backups.pin_days": _number(1, _DAYS_MAX, whole=True, unit="days"),
     "backups.deleted_days": _number(1, _DAYS_MAX, whole=True, unit="days"),
-    "backups.blank_guard_except": SettingRule("a list of document names", _names),
-    "server.host": SettingRule("an address or host name", _plain_text),
+    "backups.blank_guard_except": SettingRule("a list of document names", _names, explains=True),
+    "server.host": SettingRule("an address or host name", plain_text, explains=True),
     "server.port": _number(0, 65_535, whole=True),
     "server.admin_token": SettingRule(
-        f"at least {TOKEN_CHARACTERS_MIN} ASCII characters without spaces", _token
+        f"at least {TOKEN_CHARACTERS_MIN} ASCII characters without spaces", _token, explains=True
     ),
     "server.trust_proxy": _TRUTH,
     "server.metrics_open": _TRUTH,
@@ -219,13 +226,15 @@ RULES: Final[Mapping[str, SettingRule]] = {
         )
     },
     "exports.destinations": SettingRule(
-        "a list of tables with `name`, `url` (file:///…) and optionally `keep`", _destinations
+        "a list of tables with `name`, `url` (file:///…) and optionally `keep`",
+        _destinations,
+        explains=True,
     ),
     "exports.keep": _KEEP_EXPORTS,
     "alerts.language": _one_of(*LANGUAGES),
     "alerts.renotify_h": _number(0.1, 24 * 365, whole=False, unit="hours"),
     "alerts.heartbeat_url": SettingRule(
-        "an address that begins with https:// or http://", _address
+        "an address that begins with https:// or http://", _address, explains=True
     ),
     "alerts.sinks": SettingRule(
         f"a list of tables, each with `kind` ({', '.join(FIELDS_OF)}) and what the kind needs",
@@ -235,3 +244,10 @@ RULES: Final[Mapping[str, SettingRule]] = {
     "log.level": _one_of("debug", "info", "warning", "error"),
     "log.format": _one_of("auto", "json", "console"),
 }
+VARIABLES: Final[Mapping[str, SettingRule]] = {
+    "SELINE_STRICT": _TRUTH,
+    "SELINE_URL": SettingRule("the address of a server", plain_text, explains=True),
+    "SELINE_TOKEN": SettingRule("a token, without spaces", _header_text, explains=True),
+    "SELINE_CONFIG": SettingRule("the path of a settings file", path_text, explains=True),
+}
+"""The variables that are no settings."""

@@ -1,12 +1,14 @@
 """The sources of settings: a file, the environment and its short names."""
 
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias, cast
 
 from seline.errors import SettingsError
-from seline.settings.rules import SECRETS, nearest, unknown
+from seline.settings.rules import SECRETS, checked, nearest, unknown
+from seline.settings.texts import normalised
 from seline.settings.values import SECTIONS
 
 _PREFIX: Final = "SELINE_"
@@ -31,6 +33,8 @@ def from_file(config: str | None, environ: Mapping[str, str]) -> Iterator[Given]
     Raises SettingsError.
     """
     named = config or environ.get("SELINE_CONFIG") or None
+    if named is not None:
+        named = str(checked("SELINE_CONFIG", named, "--config or SELINE_CONFIG"))
     path = Path(named or DEFAULT_CONFIG)
     if named is None and not path.is_file():
         return
@@ -89,7 +93,8 @@ def _given(variable: str, name: str, text: str) -> Given:
     if secret == name or secret not in SECRETS:
         return name, text, origin
     try:
-        return secret, Path(text).read_text(encoding="utf-8").strip(), origin
+        content = Path(os.path.expanduser(text)).read_text(encoding="utf-8-sig")
+        return secret, normalised(content), origin
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
             f"{variable} names a file that cannot be read: {text}.",

@@ -212,3 +212,109 @@ def test_every_setting_has_a_rule_and_every_secret_is_a_setting() -> None:
     listed = {f"{section}.{key}" for section, keys in keys_by_section().items() for key in keys}
     assert listed == set(setting_names())
     assert set(setting_names()) >= SECRETS
+
+
+# text as people write it
+
+TOKEN = "a-long-enough-secret"
+
+
+@pytest.mark.parametrize("around", ['"{}"', "'{}'", "{} ", "{}\n", "\t{}\r\n", ' "{}" '])
+def test_space_and_quotes_around_a_variable_are_removed(
+    around: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/bot")
+    (tmp_path / "own.toml").write_text("[log]\nlevel = 'debug'\n")
+    (tmp_path / "secret").write_text(around.format(TOKEN))
+    plain = {
+        "SELINE_CONFIG": "own.toml",
+        "SELINE_DATA_DIR": "~/x",
+        "SELINE_ADMIN_TOKEN_FILE": "secret",
+        "SELINE_TOKEN": TOKEN,
+        "SELINE_URL": "http://bot:80",
+        "SELINE_STRICT": "true",
+        "SELINE_SERVER__HOST": "::1",
+        "SELINE_STORAGE__REQUIRE_MOUNT": "false",
+        "SELINE_BACKUPS__KEEP_NEWEST": "9",
+        "SELINE_BACKUPS__BLANK_GUARD_EXCEPT": '["a.json"]',
+        "SELINE_ALERTS__SINKS": '[{"kind": "ntfy", "url": "https://ntfy.sh/x"}]',
+        "SELINE_ALERTS__HEARTBEAT_URL": "https://hc.example/1",
+        "SELINE_EXPORTS__DESTINATIONS": '[{"name": "nas", "url": "file:///nas"}]',
+        "SELINE_JOBS__USAGE__SCHEDULE": "every 2 min",
+        "PORT": "9000",
+    }
+
+    found = load({name: around.format(text) for name, text in plain.items()})
+
+    assert found == load(plain)
+    assert (found.data_dir, found.log.level, found.server.port) == ("/home/bot/x", "debug", 9000)
+    assert found.server.admin_token == TOKEN
+
+
+def test_quoted_names_and_empty_quotes() -> None:
+    names = '"a.json", "b.json"'
+    assert load({"SELINE_BACKUPS__BLANK_GUARD_EXCEPT": names}).backups.blank_guard_except == (
+        "a.json",
+        "b.json",
+    )
+    assert load({"SELINE_DATA_DIR": '""'}).data_dir == "./data"
+
+
+@pytest.mark.parametrize(
+    ("environ", "arguments", "named"),
+    [
+        ({"SELINE_DATA_DIR": '"/srv/data'}, {}, "begins with a quotation mark (U+0022)"),
+        ({"SELINE_DATA_DIR": "/srv\n/data"}, {}, "character 5 is a line break (U+000A)"),
+        ({"SELINE_DATA_DIR": "\u202a/srv"}, {}, "left-to-right embedding (U+202A)"),
+        ({"RAILWAY_VOLUME_MOUNT_PATH": "\ufeff/srv"}, {}, "(U+FEFF)"),
+        ({"SELINE_DATA_DIR": "~no-such-user/x"}, {}, "~no-such-user has no home directory"),
+        ({"SELINE_CONFIG": "a\tb"}, {}, "character 2 is a tab (U+0009)"),
+        ({"SELINE_URL": "http://a\u200b"}, {}, "(U+200B)"),
+        ({"SELINE_STRICT": "perhaps"}, {}, "true or false"),
+        ({"SELINE_TOKEN": f"{TOKEN}\nx"}, {}, "character 21 is a line break (U+000A)"),
+        ({"SELINE_ADMIN_TOKEN": f"{TOKEN}\nx"}, {}, "character 21 is a line break (U+000A)"),
+        ({"SELINE_ADMIN_TOKEN": f"{TOKEN} x"}, {}, "a space (U+0020)"),
+        ({"SELINE_ADMIN_TOKEN": f"“{TOKEN}”"}, {}, "left double quotation mark (U+201C)"),
+        ({"SELINE_ADMIN_TOKEN": f"{TOKEN}é"}, {}, "(U+00E9)"),
+        ({"SELINE_SERVER__HOST": "127.0.0.1\x7f"}, {}, "(U+007F)"),
+        ({"SELINE_ALERTS__HEARTBEAT_URL": "https://a\x00"}, {}, "a NUL (U+0000)"),
+        ({}, {"storage__data_dir": "data "}, "ends with a space (U+0020)"),
+        ({}, {"storage__data_dir": "'data'"}, "begins with a quotation mark (U+0027)"),
+        ({}, {"server__admin_token": f"{TOKEN}\n"}, "ends with a line break (U+000A)"),
+        ({}, {"exports__destinations": [{"name": "n", "url": "file:///a "}]}, "ends with a space"),
+        ({}, {"exports__destinations": [{"name": "n", "url": "file:///a%0A"}]}, "a line break"),
+        ({}, {"exports__destinations": [{"name": "n", "url": "file:///~/a"}]}, "~ is not"),
+        ({}, {"exports__destinations": [{"name": "n", "url": "file:///a", "kep": 1}]}, "kep"),
+    ],
+)
+def test_text_that_no_person_means_is_refused_by_its_character(
+    environ: dict[str, str], arguments: dict[str, object], named: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(environ, **arguments)
+
+    assert named in refused.value.message
+    assert TOKEN not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "text", ["/srv/données", "/srv/user data", "./~x", "/srv/می‌خواهم", "/srv/it's"]
+)
+def test_ordinary_paths_stay_as_they_are(text: str) -> None:
+    assert load({"SELINE_DATA_DIR": text}).data_dir == text
+
+
+@pytest.mark.parametrize("given", ['"store"', "store ", "~/store"])
+def test_the_folder_of_an_older_version_is_not_left_behind(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    literal = tmp_path / given
+    literal.mkdir(parents=True)
+
+    with pytest.raises(SettingsError, match="older version") as refused:
+        load({"SELINE_DATA_DIR": given})
+
+    assert repr(str(literal)) in refused.value.hint
+    literal.rename(tmp_path / "renamed")
+    assert Path(load({"SELINE_DATA_DIR": given}).data_dir).name == "store"
