@@ -1,7 +1,7 @@
 """Every error that Seline raises, in one tree.
 
-`code` is the class's name in snake_case, `hint` the next step for a person. The first line of a
-class's docstring is its default message. HTTP statuses and exit codes are tables in `seline.http`
+`code` is the class's name in snake_case. `hint` is the next step for a person; a traceback ends
+with it. The first line of a class's docstring is its default message. HTTP statuses and exit codes are tables in `seline.http`
 and `seline.cli`.
 """
 
@@ -27,6 +27,7 @@ class SelineError(Exception):
         if hint is not None:
             self.hint = hint
         super().__init__(self.message)
+        self.add_note(f"Next: {self.hint}")
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
