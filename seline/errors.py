@@ -1,8 +1,8 @@
 """Every error that Seline raises, in one tree.
 
 `code` is the class's name in snake_case. `hint` is the next step for a person; a traceback ends
-with it. The first line of a class's docstring is its default message. HTTP statuses and exit codes are tables in `seline.http`
-and `seline.cli`.
+with it. The first line of a class's docstring is its default message. HTTP statuses and exit codes
+are tables in `seline.http` and `seline.cli`.
 """
 
 import re

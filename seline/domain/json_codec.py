@@ -1,9 +1,11 @@
 """Encode and decode strict JSON: what JSON cannot represent exactly is refused with a reason.
 
-The output is UTF-8 with a 2-space indent, unescaped non-ASCII text and a final newline. Every value
-is checked before msgspec encodes it, because msgspec silently writes NaN as null, bytes as base64,
-sets as lists and integer keys as text. Every save pays for this check, so it only returns yes or
-no. If it fails, `find_flaw` finds the path, the reason and the fix.
+The output is UTF-8 with a 2-space indent, unescaped non-ASCII text and a final newline. A decoded
+number with more digits than a float has keeps its text (`ExactFloat`), so a field that is not
+changed is written as it was. Every value is checked before msgspec encodes it, because msgspec
+silently writes NaN as null, bytes as base64, sets as lists and integer keys as text. Every save
+pays for this check, so it only returns yes or no. If it fails, `find_flaw` finds the path, the
+reason and the fix.
 """
 
 import json
@@ -16,6 +18,7 @@ from typing import Any, Final, NoReturn, cast
 import msgspec
 
 from seline.domain.document import Json
+from seline.domain.exact_float import ExactFloat, parse_float
 from seline.domain.json_flaws import Flaw, find_flaw
 from seline.errors import NotSerializable
 
@@ -38,8 +41,22 @@ HINTS: Final[Mapping[str, str]] = {
 }
 """The next step by the beginning of a reason."""
 _OTHER_HINT: Final = "Correct it at the place named, with any text editor."
-_ENCODER = msgspec.json.Encoder()
-_DECODER = msgspec.json.Decoder()
+
+
+def _encoded_number(value: object) -> msgspec.Raw:
+    assert isinstance(value, ExactFloat)
+    return msgspec.Raw(value.text.encode())
+
+
+def _finite_float(text: str) -> float:
+    number = parse_float(text)
+    if not isfinite(number):
+        raise msgspec.DecodeError(text)
+    return number
+
+
+_ENCODER = msgspec.json.Encoder(enc_hook=_encoded_number)
+_DECODER = msgspec.json.Decoder(float_hook=_finite_float)
 
 
 class NotJson(ValueError):
@@ -98,7 +115,9 @@ def decode_strict(data: bytes, *, depth_max: int = DEPTH_MAX) -> Json:
     text = _text(data)
     try:
         unique = partial(_unique, text)
-        value = json.loads(text, object_pairs_hook=unique, parse_constant=_no_constant)
+        value = json.loads(
+            text, object_pairs_hook=unique, parse_float=parse_float, parse_constant=_no_constant
+        )
         if _is_plain((value,), depth_max) and _is_unicode(text, value):
             return cast("Json", value)
     except json.JSONDecodeError as error:
@@ -140,7 +159,7 @@ def _is_plain(items: Iterable[Any], depth_left: int) -> bool:
         elif kind is list or kind is tuple:
             if depth_left <= 0 or not _is_plain(item, depth_left - 1):
                 return False
-        elif kind is not float or not isfinite(item):
+        elif (kind is not float or not isfinite(item)) and kind is not ExactFloat:
             return False
     return True
 
@@ -153,14 +172,23 @@ def _is_plain_object(item: dict[Any, Any], depth_left: int) -> bool:
 
 
 def _encode_wide(value: object, depth_max: int) -> bytes:
-    """Encode a value with integers over 64 bits in the same layout, with the standard library.
-
-    The standard library encodes them exactly; msgspec does not guarantee that.
-    """
+    """Encode a value with integers over 64 bits; msgspec does not guarantee to encode them."""
     flaw = find_flaw(value, depth_max)
     if flaw is not None:
         _refuse(flaw)
-    return json.dumps(value, ensure_ascii=False, indent=2).encode() + b"\n"
+    return encode_decoded(_with_wide_integers(value))
+
+
+def _with_wide_integers(value: Any) -> Any:
+    """Return a value with its integers over 64 bits as the text that they are written as."""
+    kind = type(value)  # pyright: ignore[reportUnknownVariableType]
+    if kind is dict:
+        return {key: _with_wide_integers(item) for key, item in value.items()}
+    if kind is list or kind is tuple:
+        return [_with_wide_integers(item) for item in value]
+    if kind is int and not _INT_MIN <= value <= _INT_MAX:
+        return msgspec.Raw(str(value).encode())
+    return value
 
 
 def _flaw_in(value: object, depth_max: int) -> Flaw | None:

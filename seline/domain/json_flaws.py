@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from math import isfinite
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
+from seline.domain.exact_float import ExactFloat
+
 Path: TypeAlias = tuple[str | int, ...]
 
 _STEPS_SHOWN_MAX: Final = 5
@@ -144,7 +146,7 @@ def _is_writable(value: str | int) -> bool:
 
 
 _SURROGATE: Final = 'Use text.encode("utf-8", "replace").decode().'
-_ALWAYS_FINE: Final = frozenset({dict, list, tuple, bool, type(None)})
+_ALWAYS_FINE: Final = frozenset({dict, list, tuple, bool, type(None), ExactFloat})
 _CHECKS: Final[Mapping[type, tuple[Callable[[Any], bool], str, str]]] = {
     str: (_is_writable, "a text with a lone surrogate", _SURROGATE),
     float: (isfinite, "not a finite number", "Use None, or leave the field out."),

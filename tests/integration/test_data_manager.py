@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,34 @@ async def test_only_a_missing_document_loads_as_the_default(seline: Seline) -> N
 async def test_any_json_value_can_be_a_document(seline: Seline, value: object) -> None:
     await seline.data.save_json("any.json", value)
     assert await seline.data.load_json("any.json", default="missing") == value
+
+
+def _with_next_n(value: Any) -> Any:
+    return {**value, "n": value["n"] + 1}
+
+
+async def test_a_number_beyond_a_float_is_written_as_it_was(tmp_path: Path) -> None:
+    wei = "0.123456789012345678"
+    (tmp_path / "a.json").write_text(f'{{"wei": {wei}, "n": 0}}')
+
+    async with open_seline(tmp_path) as seline:
+        data = seline.data
+        await data.update_field("a.json", "n", 1)
+        async with data.edit("a.json") as value:
+            value["n"] += 1
+        await data.update_json("a.json", _with_next_n)
+        async with data.transaction("a.json") as documents:
+            documents["b.json"] = documents["a.json"]["wei"]
+        loaded: Any = await data.load_json("a.json")
+        await data.save_json("a.json", {**loaded, "n": 4})
+        await data.import_data(await data.export_all_data())
+
+        for name, text in {
+            "a.json": f'{{\n  "wei": {wei},\n  "n": 4\n}}\n',
+            "b.json": f"{wei}\n",
+        }.items():
+            content, _ = await data.read_content(name)
+            assert content.data.decode() == text
 
 
 async def test_a_document_is_stored_as_readable_text(seline: Seline, tmp_path: Path) -> None:

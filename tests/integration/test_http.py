@@ -117,6 +117,19 @@ async def test_export_has_the_documented_shape_and_can_be_imported(client: Clien
     assert (await client.call("GET", "/documents/list.json"))[1] == [1, 2]
 
 
+async def test_a_number_beyond_a_float_comes_back_as_it_was_sent(client: Client) -> None:
+    body = b'{"wei": 0.123456789012345678}'
+    stored = b'{\n  "wei": 0.123456789012345678\n}\n'
+    await client.call("PUT", f"/documents/{NAME}", body)
+    export = b'{"files": {"list.json": ' + body + b"}}"
+    await client.call("POST", "/import", export)
+
+    for name in (NAME, "list.json"):
+        headers = {"Authorization": f"Bearer {ADMIN}"}
+        async with client.session.get(f"{client.base}/documents/{name}", headers=headers) as found:
+            assert await found.read() == stored
+
+
 async def test_restore_backup_has_the_documented_shape_and_can_be_undone(client: Client) -> None:
     for number in range(2):
         await client.call("PUT", f"/documents/{NAME}", {"n": number})

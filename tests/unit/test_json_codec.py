@@ -2,11 +2,13 @@
 
 import collections
 import contextlib
+import copy
 import dataclasses
 import datetime as dt
 import decimal
 import enum
 import json
+import pickle
 import sys
 import types
 import uuid
@@ -17,7 +19,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seline.domain.document import Json
-from seline.domain.json_codec import DEPTH_MAX, NotJson, decode, decode_strict, encode, why_not_json
+from seline.domain.json_codec import (
+    DEPTH_MAX,
+    NotJson,
+    decode,
+    decode_strict,
+    encode,
+    encode_decoded,
+    why_not_json,
+)
 from seline.domain.json_flaws import path_text
 from seline.errors import NotSerializable
 from tests.unit.values import json_values
@@ -339,3 +349,44 @@ def test_json_truncated_anywhere_is_refused(value: Json) -> None:
     data = encode([value]).rstrip()
 
     assert all(why_not_json(data[:end]) is not None for end in range(len(data)))
+
+
+# numbers that a float cannot hold
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "0.123456789012345678",
+        "-1234567890.12345678901",
+        "3.14159265358979323846264338327950288",
+        "9007199254740993.0",
+        "0.10000000000000001",
+        "1e-400",
+        "3e-324",
+        "1.00000000000000000001E+2",
+        "1e-99999999999999999999",
+        "0." + "1" * 5000,
+    ],
+)
+def test_a_number_that_is_not_changed_keeps_its_text(number: str) -> None:
+    data = f'{{\n  "wei": {number},\n  "wide": {10**40},\n  "n": 1\n}}\n'.encode()
+    for value in (decode(data), decode_strict(data)):
+        assert isinstance(value, dict)
+        assert value["wei"] == float(number)
+        for same in (value, copy.deepcopy(value), pickle.loads(pickle.dumps(value))):
+            assert encode(same) == data
+    narrow = json.dumps({"wei": 0, "n": [1]}, indent=2).replace("0", number, 1).encode() + b"\n"
+    assert encode(decode_strict(narrow)) == encode_decoded(decode(narrow)) == narrow
+
+
+@pytest.mark.parametrize("number", ["0.1", "1.50", "1E5", "-0.0", "0.30000000000000004", "5e-324"])
+def test_a_number_that_a_float_holds_is_a_plain_float(number: str) -> None:
+    for value in (decode(number.encode()), decode_strict(number.encode())):
+        assert type(value) is float
+        assert repr(value) == repr(float(number))
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_every_float_that_was_encoded_is_decoded_as_a_plain_float(number: float) -> None:
+    assert type(decode(encode(number))) is float
