@@ -54,7 +54,7 @@ class Tokens:
     def __init__(self, store: ManagedStore, *, admin_token: str | None) -> None:
         """Keep the tokens in `store`. Until `load`, only the admin token is valid."""
         self._state = store.state(
-            "tokens.json", tuple[Token, ...], tuple[Token, ...], field="tokens"
+            "tokens.json", tuple[Token, ...], tuple[Token, ...], field="tokens", entry=Token
         )
         self._clock = store.clock
         self._admin_digest = None if admin_token is None else _digest(admin_token)
@@ -62,7 +62,7 @@ class Tokens:
         self._is_loaded = False
 
     async def load(self) -> None:
-        """Read the stored tokens. If they cannot be read, there are none; this never raises.
+        """Read the stored tokens; one that cannot be read is not valid. This never raises.
 
         The store must open without them, so that its documents can be reached.
         """

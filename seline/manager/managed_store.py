@@ -49,10 +49,16 @@ class ManagedStore(AwaitedStore):
         opening.add_done_callback(self._open)
 
     def state(
-        self, name: str, type: object, default: Callable[[], T], *, field: str = ""
+        self,
+        name: str,
+        type: object,
+        default: Callable[[], T],
+        *,
+        field: str = "",
+        entry: object = None,
     ) -> State[T]:
         """Return one of Seline's own state documents, not read yet (see `State`)."""
-        return State(self, name, type, default, field=field)
+        return State(self, name, type, default, field=field, entry=entry)
 
     async def exists(self, key: DocumentKey) -> bool:
         """Whether there is a document of this name, sound or not."""

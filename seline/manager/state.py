@@ -3,7 +3,8 @@
 A value that cannot be read must not stop a command, a job or a bot. So:
 
  - A document that is broken without a sound backup, or that holds another shape, is replaced by
-   its default in one commit. Its bytes go to quarantine, and an incident reports it.
+   its default in one commit. Its bytes go to quarantine, and an incident reports it. A list of
+   entries keeps those that can be read, if one broken entry must not cost the others.
  - A document that the disk does not let be read stays where it is. The default is used, and an
    incident reports it.
  - Where nothing can be written, the value is kept in memory.
@@ -13,7 +14,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
@@ -42,6 +43,8 @@ from seline.ports.store import Change, Current, Decision, DocumentStore, Outcome
 _POLICY: Final = RetentionPolicy(keep_newest=3)
 _SHOWN_BY_HEALTH: Final = (StoreClosed, VolumeFailed, VolumeNotMounted, VolumeReadOnly)
 """Why no change at all is taken; that state is not kept either needs no incident."""
+_UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_FLAWS_SHOWN_MAX: Final = 3
 _log = logging.getLogger("seline.manager")
 T = TypeVar("T")
 
@@ -65,20 +68,21 @@ class State(Generic[T]):
         default: Callable[[], T],
         *,
         field: str = "",
+        entry: object = None,
         after_loss: Callable[[], T] | None = None,
     ) -> None:
         """Use `ManagedStore.state`. `after_loss` (else `default`) replaces a value that is lost.
 
-        With `field` the document is an object of this one field, which holds the value.
+        With `field` the document is an object of this one field, which holds the value. With
+        `entry` the value is a tuple of this type, of which broken entries are left out.
         """
         self.key = DocumentKey(SELINE, name)
         self.value: T = default()
         self.failure: SelineError | None = None
         self.loaded = False
         self._field = field
-        self._type: Any = type
-        if field:
-            self._type = msgspec.defstruct("Stored", [(field, type)], bases=(Stored,), frozen=True)
+        self._type = _document_type(field, type)
+        self._entry: Any = entry
         self._default = default
         self._after_loss = after_loss or default
         self._managed = managed
@@ -201,7 +205,10 @@ class State(Generic[T]):
             self.notice(_run(store, self.change(lambda value: value)))
         except StorageError as error:
             self.do_without(error)
-            self._report_loss(damage.message)
+            known = store.peek(self.key)
+            entries = self._sound_entries(known if isinstance(known, Content) else None)
+            self.value, why = entries or (self.value, damage.message)
+            self._report_loss(why)
 
     def _before(self, current: Current) -> tuple[T, str]:
         """Return the stored value and "", or the value after a loss and why the stored one is."""
@@ -210,13 +217,39 @@ class State(Generic[T]):
         try:
             return self._decoded(current.sound()), ""
         except DocumentUnrecoverable as error:
-            return self._after_loss(), error.message
+            entries = self._sound_entries(current.content)
+            return entries or (self._after_loss(), f"It was reset. {error.message}")
+
+    def _sound_entries(self, content: Content | None) -> tuple[T, str] | None:
+        """Return the entries that can be read, and what is wrong with the others.
+
+        None for what is not a list, and for a state without entries.
+        """
+        if self._entry is None or content is None:
+            return None
+        try:
+            stored = msgspec.json.decode(
+                content.data, type=_document_type(self._field, tuple[msgspec.Raw, ...])
+            )
+        except _UNDECODABLE:
+            return None
+        sound: list[Any] = []
+        flaws: list[str] = []
+        raw: tuple[msgspec.Raw, ...] = getattr(stored, self._field)
+        for number, encoded in enumerate(raw, start=1):
+            try:
+                sound.append(msgspec.json.decode(encoded, type=self._entry))
+            except _UNDECODABLE as error:
+                flaws.append(f"entry {number}: {error}")
+        shown = "; ".join(flaws[:_FLAWS_SHOWN_MAX])
+        why = f"{len(flaws)} of {len(raw)} entries are left out, the others in effect ({shown})."
+        return cast("T", tuple(sound)), why
 
     def _report_loss(self, why: str) -> None:
         self._managed.note(
             IncidentKind.STATE_RESET,
             self.key.name,
-            f"{self.key.name} could not be used and was reset; its bytes are in quarantine. {why}",
+            f"{self.key.name} could not be used as it was; its bytes are in quarantine. {why}",
         )
 
     def _decoded(self, content: Content | None) -> T:
@@ -224,7 +257,7 @@ class State(Generic[T]):
             return self._default()
         try:
             stored = msgspec.json.decode(content.data, type=self._type)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except _UNDECODABLE as error:
             raise DocumentUnrecoverable(
                 f"{self.key.name} has another shape: {error}.", document=self.key.name
             ) from error
@@ -234,6 +267,13 @@ class State(Generic[T]):
     def _encoded(self, value: T) -> Content:
         stored = {self._field: value} if self._field else value
         return content_of(msgspec.to_builtins(stored), self._managed.limits)
+
+
+def _document_type(field: str, type: object) -> Any:
+    """Return the type of a document that is an object of one field; without a field, `type`."""
+    if not field:
+        return type
+    return msgspec.defstruct("Stored", [(field, type)], bases=(Stored,), frozen=True)
 
 
 def _run(store: DocumentStore, change: Change) -> Outcome:

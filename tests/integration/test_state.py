@@ -1,8 +1,10 @@
 """Test Seline's own state: damage to a state document stops nothing else."""
 
 import asyncio
+import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +19,12 @@ from seline.library import Seline
 from seline.manager import ManagedStore
 from seline.manager.state import State
 from seline.ports.store import DocumentStore
+from seline.server import serving
 from tests.command_line import line_at
 from tests.faults.test_damage import flip
+from tests.integration.test_http import settings_for
+
+ROOT = Path(__file__).parents[2]
 
 NAME = "user_profile.json"
 STATE = ".seline"
@@ -28,6 +34,21 @@ WRITTEN: dict[str, Any] = {
     "usage.json": {"level": "warning", "points": [["2026-11-27T03:39:52Z", 1024]]},
     "exports.json": {"verified_at": "2026-11-27T03:39:52Z"},
     "deleted.json": {"deleted": {NAME: {"seen_at": "2026-11-27T03:39:52Z", "age_s": 3.5}}},
+    "alerts.json": {
+        "format": 1,
+        "alerts": [
+            {
+                "subject": "", "told_at": "2026-11-27T03:39:52Z", "told_count": 1, "told_rank": 1,
+                "worst": "warning",
+                "alert": {
+                    "id": "1", "type": "usage", "severity": "warning", "state": "open",
+                    "document": None, "summary": "80%", "details": {}, "fix": "prune", "count": 1,
+                    "first_at": "2026-11-27T03:39:52Z", "last_at": "2026-11-27T03:39:52Z",
+                },
+            }
+        ],
+        "waiting": {},
+    },
     "tokens.json": {
         "tokens": [
             {
@@ -112,6 +133,83 @@ def test_no_damage_of_a_state_document_ends_a_command(
     kept = [path.read_text() for path in (tmp_path / "data" / "quarantine").iterdir()]
     if damaged != text:
         assert damaged in kept, "its bytes stay readable for a person"
+
+
+def test_every_state_document_of_the_product_is_tried() -> None:
+    product = [path for folder in ("seline", "workers") for path in (ROOT / folder).rglob("*.py")]
+    opened = re.compile(r"""(?:\.state\(|State\(\s*managed,)\s*"([a-z]+\.json)\"""")
+    found = {name for path in product for name in opened.findall(path.read_text(encoding="utf-8"))}
+
+    assert found == set(WRITTEN)
+
+
+@pytest.mark.parametrize("name", sorted(WRITTEN))
+@pytest.mark.parametrize("damage", sorted(DAMAGED))
+async def test_damage_of_a_state_document_is_set_aside_reported_and_reset(
+    directory: Path, name: str, damage: str
+) -> None:
+    text = json.dumps(WRITTEN[name], indent=2)
+    damaged = DAMAGED[damage](text)
+    if damaged == text:
+        return  # this document has no instant
+    file = write(directory, name, damaged)
+
+    async with serving(settings_for(directory)) as server:
+        await server.acquired()
+        await server.operations.usage.measure()
+        await server.operations.prune()
+        await server.operations.verify()
+        health = await server.operations.health()
+
+        assert name in check_in(health, "state_reset")["detail"]
+        assert "seline quarantine" in check_in(health, "state_reset")["fix"]
+        assert await server.data.load_json(NAME) == {"n": 2}
+    assert damaged in [path.read_text() for path in (directory / "quarantine").iterdir()]
+    assert file.read_text() != damaged
+
+
+BAD_ENTRIES: dict[str, dict[str, Any]] = {
+    "an expiry that is no instant": {"expires_at": "never"},
+    "an expiry beyond the year 9999": {"expires_at": "9999-12-31T23:59:59-05:00"},
+    "an instant without its second digit": {"created_at": "2026-11-27T3:39:52Z"},
+    "no id": {"id": ...},
+    "an id that is a number": {"id": 7},
+    "a digit that is not ASCII": {"digest": "\u0663" * 64},
+    "a scope that does not exist": {"scope": "root"},
+}
+
+
+@pytest.mark.parametrize("flaw", sorted(BAD_ENTRIES))
+async def test_a_broken_token_is_left_out_and_the_others_give_access(
+    directory: Path, flaw: str
+) -> None:
+    entry = {**WRITTEN["tokens.json"]["tokens"][0], **BAD_ENTRIES[flaw]}
+    broken = {key: value for key, value in entry.items() if value is not ...}
+    secrets = ["first-secret", "last-secret"]
+    sound = [{**WRITTEN["tokens.json"]["tokens"][0], "id": secret, "digest": digest(secret)}
+             for secret in secrets]  # fmt: skip
+    text = json.dumps({"tokens": [sound[0], broken, sound[1]]})
+    file = write(directory, "tokens.json", text)
+
+    for is_first in (True, False):
+        async with serving(settings_for(directory)) as server:
+            await server.acquired()
+            for secret in secrets:
+                named = server.tokens.authenticate(secret, client="a", needs="read")
+                assert named == f"token {secret}"
+            health = await server.operations.health()
+            if is_first:
+                detail = check_in(health, "state_reset")["detail"]
+                assert "1 of 3 entries" in detail
+                assert "entry 2: " in detail
+            else:
+                assert "state_reset" not in str(health)
+    assert [token["id"] for token in json.loads(file.read_text())["tokens"]] == secrets
+    assert text in [path.read_text() for path in (directory / "quarantine").iterdir()]
+
+
+def digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 async def test_a_state_document_of_the_version_before_is_read(directory: Path) -> None:
