@@ -110,6 +110,12 @@ class NotAnObject(DocumentError):
     hint = "Use `edit` or `save_json` for lists and plain values."
 
 
+class WrongShape(DocumentError):
+    """The document's value is not of the type that was asked for."""
+
+    hint = "Load it without `type` to see what it holds, then correct the type or the document."
+
+
 class Unauthorized(SelineError):
     """A valid token is needed."""
 

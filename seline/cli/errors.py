@@ -51,6 +51,7 @@ EXIT_FOR: Final[Mapping[str, Exit]] = {
     "document_busy": Exit.LOCKED,
     "nested_edit": Exit.REFUSED,
     "not_an_object": Exit.REFUSED,
+    "wrong_shape": Exit.REFUSED,
     "unauthorized": Exit.NOT_ALLOWED,
     "forbidden": Exit.NOT_ALLOWED,
     "too_many_requests": Exit.NOT_ALLOWED,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -82,7 +82,7 @@ class Document:
     """A document as it was read: its value, which the caller may change, and its revision."""
 
     name: str
-    value: Json
+    value: Any
     revision: Revision
     size_bytes: int
     updated_at: datetime

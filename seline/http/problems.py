@@ -53,6 +53,7 @@ STATUS_FOR: Final[Mapping[type[SelineError], int]] = {
     errors.UnsupportedFormat: 503,
     errors.NestedEdit: 409,
     errors.NotAnObject: 409,
+    errors.WrongShape: 409,
     errors.ForkedStore: 500,
     errors.CalledInEventLoop: 500,
     errors.SettingsError: 500,

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import Any
 
-from seline.domain.document import ABSENT, BOT, DocumentKey, IfMatch, Json, check_document_name
+from seline.domain.document import ABSENT, BOT, DocumentKey, IfMatch, check_document_name
 from seline.domain.json_codec import decode
 from seline.errors import DocumentNotFound
 from seline.manager import changes
@@ -23,7 +23,7 @@ from seline.ports.store import Change, Outcome
 
 @asynccontextmanager
 async def edit(
-    store: ManagedStore, key: DocumentKey, default: Json, *, backup: bool
+    store: ManagedStore, key: DocumentKey, default: object, *, backup: bool
 ) -> AsyncGenerator[Any]:
     """Lock one document while its value is changed in place; save it when the block ends."""
     with Locked(store, backup=backup) as locked:
@@ -73,7 +73,7 @@ class Locked:
         for name in names:
             self._locks.append(await self._store.locks.lock(name))
 
-    async def read(self, key: DocumentKey, default: Json) -> Any:
+    async def read(self, key: DocumentKey, default: object) -> Any:
         """Return a locked document's value, after everything that was queued before."""
         content = await self._store.look(key)
         self._bases[key] = ABSENT if content is None else content.revision

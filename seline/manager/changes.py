@@ -6,7 +6,7 @@ They run in the store's turn, so they change what they see (V6). Each refuses by
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from msgspec import UNSET
@@ -113,7 +113,7 @@ def update_field(
 
 
 def update(
-    function: Callable[[Json], Json], limits: Storage, *, guard: Guard | None = None
+    function: Callable[[Any], object], limits: Storage, *, guard: Guard | None = None
 ) -> Decide:
     """Apply a pure function to the value (`{}` if there is no document)."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast, overload
 
 from seline.domain import pins as pinning
 from seline.domain.backup import Backup
@@ -26,11 +26,11 @@ from seline.domain.document import (
 from seline.domain.json_codec import decode
 from seline.domain.readable_export import ImportReport, is_replace
 from seline.domain.report import Deleted, KeptIn, Reset, Restored
-from seline.errors import BackupNotFound, InvalidRequest
+from seline.errors import BackupNotFound, InvalidRequest, WrongShape
 from seline.manager import backups, blocks, changes
 from seline.manager.blocks import Changes
 from seline.manager.changes import Decide, not_found
-from seline.manager.encoding import content_of, json_copy
+from seline.manager.encoding import content_of, json_copy, typed
 from seline.manager.managed_store import ManagedStore
 from seline.manager.reads import served_content
 from seline.manager.transfer import contents_of, export_of, import_contents, snapshot_of
@@ -38,6 +38,8 @@ from seline.ports.futures import wait_for
 from seline.ports.store import Decision, Outcome, Put, Remove, Snapshot
 
 _MISSING: Final[Any] = object()
+D = TypeVar("D")
+T = TypeVar("T")
 
 
 class DataManager:
@@ -72,12 +74,34 @@ class DataManager:
         )
         return _revision(outcome)
 
-    async def load_json(self, name: str, default: Json = _MISSING) -> Json:
-        """Return a document's value; `default` (else `{}`) only if it does not exist (V4)."""
+    @overload
+    async def load_json(self, name: str, default: object = ...) -> Any: ...
+
+    @overload
+    async def load_json(self, name: str, default: D, *, type: type[T]) -> T | D: ...
+
+    @overload
+    async def load_json(self, name: str, *, type: type[T]) -> T: ...
+
+    async def load_json(
+        self, name: str, default: object = _MISSING, *, type: type[Any] | None = None
+    ) -> Any:
+        """Return a document's value; `default` (else `{}`) only if it does not exist (V4).
+
+        `type` is what the value is checked against and returned as: a TypedDict, a dataclass, a
+        `msgspec.Struct` or `list[…]` of one. Raises WrongShape if it is not of this type, and
+        DocumentNotFound if there is no document and `{}` is not of this type.
+        """
         content = await served_content(self.store, _key(name))
-        if content is not None:
-            return decode(content.data)
-        return {} if default is _MISSING else default
+        if content is None and default is not _MISSING:
+            return default
+        data = b"{}" if content is None else content.data
+        try:
+            return decode(data) if type is None else typed(name, data, type)
+        except WrongShape:
+            if content is None:
+                raise not_found(name) from None
+            raise
 
     async def read(self, name: str) -> Document:
         """Return the value with revision, size and instant. Raises DocumentNotFound."""
@@ -131,8 +155,8 @@ class DataManager:
         return _revision(await self.store.change(key, decide))
 
     async def update_json(
-        self, name: str, function: Callable[[Json], Json], *, shrink: bool = False
-    ) -> Json:
+        self, name: str, function: Callable[[Any], object], *, shrink: bool = False
+    ) -> Any:
         """Apply a pure function to a document's value (`{}` if there is none); return the new one.
 
         The function runs in the store's turn and may run more than once. It may load documents;
@@ -148,7 +172,7 @@ class DataManager:
         return decode(outcome.content.data)
 
     def edit(
-        self, name: str, default: Json = _MISSING, *, backup: bool = True
+        self, name: str, default: object = _MISSING, *, backup: bool = True
     ) -> AbstractAsyncContextManager[Any]:
         """Open a block that locks one document: `async with data.edit(name) as value: …`.
 
@@ -235,7 +259,7 @@ class DataManager:
             raise not_found(name)
         return await self.store.reading(lambda: self.store.pins.reasoned(key, listed))
 
-    async def read_backup(self, name: str, backup: str) -> Json:
+    async def read_backup(self, name: str, backup: str) -> Any:
         """Return a backup's value. Raises BackupNotFound, also for one that is not sound."""
         return decode((await self._backup_content(name, backup)).data)
 
@@ -258,7 +282,7 @@ class DataManager:
 
     # everything at once
 
-    async def export_all_data(self) -> dict[str, Json]:
+    async def export_all_data(self) -> dict[str, Any]:
         """Return every document of one instant: `{"exported_at": …, "files": {…}}`.
 
         Documents that are broken without a sound backup are named in `unrecoverable`.

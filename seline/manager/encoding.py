@@ -1,9 +1,15 @@
 """How values become documents within the limits of the settings: bytes, and levels of nesting."""
 
+from typing import TypeVar
+
+import msgspec
+
 from seline.domain.document import Content, Json
 from seline.domain.json_codec import decode, encode
-from seline.errors import DocumentTooLarge
+from seline.errors import DocumentTooLarge, WrongShape
 from seline.settings import Storage
+
+T = TypeVar("T")
 
 
 def content_of(value: object, limits: Storage) -> Content:
@@ -16,6 +22,16 @@ def json_copy(value: object, limits: Storage) -> Json:
     data = encode(value, depth_max=limits.depth_max)
     _check_size(data, limits)
     return decode(data)
+
+
+def typed(name: str, data: bytes, type: type[T]) -> T:
+    """Return a document's value as a value of `type`. Raises WrongShape."""
+    try:
+        return msgspec.json.decode(data, type=type)
+    except msgspec.ValidationError as error:
+        raise WrongShape(
+            f"{name} is not a {getattr(type, '__name__', type)}: {error}.", document=name
+        ) from error
 
 
 def checked_content(data: bytes, limits: Storage) -> Content:

@@ -11,11 +11,12 @@ import sys
 import threading
 import uuid
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+import msgspec
 import pytest
 
 from seline import ABSENT, blocking, open_seline
@@ -35,6 +36,7 @@ from seline.errors import (
     RevisionMismatch,
     StoreClosed,
     VolumeFailed,
+    WrongShape,
 )
 from seline.library import Seline
 from seline.manager.pins import Pins
@@ -85,6 +87,50 @@ async def test_only_a_missing_document_loads_as_the_default(seline: Seline) -> N
     assert await seline.data.load_json(PROFILE, default=None) is None
     await seline.data.save_json(PROFILE, [])
     assert await seline.data.load_json(PROFILE, default={"x": 1}) == []
+
+
+class Visit(TypedDict):
+    at: str
+
+
+@dataclass
+class Visits:
+    count: int = 0
+    visits: list[Visit] = field(default_factory=list)
+
+
+class Place(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "loaded"),
+    [
+        (Visit, {"at": "noon"}, {"at": "noon"}),
+        (Visits, {"count": 2, "visits": [{"at": "noon"}]}, Visits(2, [{"at": "noon"}])),
+        (Place, {"name": "Lyon"}, Place("Lyon")),
+        (list[Place], [{"name": "Lyon"}], [Place("Lyon")]),
+    ],
+)
+async def test_a_document_is_loaded_as_the_type_that_is_asked_for(
+    seline: Seline, kind: type[Any], value: object, loaded: object
+) -> None:
+    await seline.data.save_json("a.json", value)
+
+    assert await seline.data.load_json("a.json", type=kind) == loaded
+    assert await seline.data.load_json("none.json", None, type=kind) is None
+
+
+async def test_a_value_of_another_type_is_refused_by_its_field(seline: Seline) -> None:
+    await seline.data.save_json("a.json", {"count": "two"})
+
+    with pytest.raises(WrongShape, match=r"a\.json is not a Visits: .*\$\.count") as refused:
+        await seline.data.load_json("a.json", type=Visits)
+
+    assert "without `type`" in refused.value.hint
+    assert await seline.data.load_json("none.json", type=Visits) == Visits()
+    with pytest.raises(DocumentNotFound):
+        await seline.data.load_json("none.json", type=Place)
 
 
 @pytest.mark.parametrize("value", [None, True, 0, 2**80, -1.5e300, "é☃", [], [1, [2]], {"a": {}}])
