@@ -205,8 +205,10 @@ class State(Generic[T]):
             self.notice(_run(store, self.change(lambda value: value)))
         except StorageError as error:
             self.do_without(error)
-            known = store.peek(self.key)
-            entries = self._sound_entries(known if isinstance(known, Content) else None)
+            entries = None
+            with suppress(SelineError):  # the store is closing, or the disk failed
+                known = store.peek(self.key)
+                entries = self._sound_entries(known if isinstance(known, Content) else None)
             self.value, why = entries or (self.value, damage.message)
             self._report_loss(why)
 
