@@ -1,7 +1,7 @@
 """The audit log: an append-only file with one line of JSON for each call that changes something.
 
-The file is `.seline/audit.jsonl`. At 1 MiB it is renamed to `audit.jsonl.1` and replaces the
-previous one.
+The file is `.seline/audit.jsonl`. At 1 MiB its lines move to `audit.jsonl.1`, which keeps the
+newest lines of each caller: a caller with many calls cannot remove the lines of another.
 
 V12  The log stays in the directory that was open at the start. It never writes to a directory that
      was mounted over it later.
@@ -10,7 +10,7 @@ V12  The log stays in the directory that was open at the start. It never writes 
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -19,7 +19,32 @@ from seline.domain.document import Json
 
 NAME: Final = "audit.jsonl"
 AUDIT_BYTES_MAX: Final = 1 << 20
+TEXT_MAX: Final = 320
+"""More than the address of any route with valid names."""
 _log = logging.getLogger("seline.audit")
+
+
+def fair_lines(lines: Sequence[bytes], bytes_max: int) -> list[bytes]:
+    """Return the newest lines of each caller, within an equal share of `bytes_max` for each.
+
+    What a caller does not need of its share is for the others. The order stays.
+    """
+    by_caller: dict[str, list[int]] = {}
+    for number, line in enumerate(lines):
+        by_caller.setdefault(_caller(line), []).append(number)
+    sizes = {who: sum(len(lines[at]) for at in own) for who, own in by_caller.items()}
+    kept: list[int] = []
+    for left, who in zip(
+        range(len(sizes), 0, -1), sorted(sizes, key=sizes.__getitem__), strict=True
+    ):
+        share = min(sizes[who], bytes_max // left)
+        bytes_max -= share
+        for number in reversed(by_caller[who]):
+            share -= len(lines[number])
+            if share < 0:
+                break
+            kept.append(number)
+    return [lines[number] for number in sorted(kept)]
 
 
 class AuditLog:
@@ -37,8 +62,9 @@ class AuditLog:
 
     def append(self, entry: Mapping[str, Json]) -> None:
         """Queue a line with `entry` and the instant. A failure is logged, never raised."""
-        line = json.dumps({"at": instant_text(Clock().now()), **entry}) + "\n"
-        self._thread.submit(self._write, line.encode())
+        bounded = {name: _bounded(value) for name, value in entry.items()}
+        text = json.dumps({"at": instant_text(Clock().now()), **bounded}, ensure_ascii=False)
+        self._thread.submit(self._write, f"{text}\n".encode("utf-8", "replace"))
 
     def close(self) -> None:
         """Write the queued lines and close the log."""
@@ -55,8 +81,8 @@ class AuditLog:
                 file.write(line)
                 os.fsync(file.fileno())
                 size_bytes = os.fstat(file.fileno()).st_size
-            if size_bytes > AUDIT_BYTES_MAX:
-                os.replace(NAME, f"{NAME}.1", src_dir_fd=directory, dst_dir_fd=directory)
+            if size_bytes > AUDIT_BYTES_MAX and directory is not None:
+                _rotate(directory)
         except OSError as error:
             _log.warning("could not write the audit log: %s", error.strerror)
 
@@ -69,3 +95,39 @@ class AuditLog:
         if self._directory is not None:
             os.close(self._directory)
             self._directory = None
+
+
+def _bounded(value: Json) -> Json:
+    """Return a value with a text cut to TEXT_MAX characters."""
+    return value if not isinstance(value, str) or len(value) <= TEXT_MAX else value[:TEXT_MAX] + "…"
+
+
+def _caller(line: bytes) -> str:
+    """Return who called; lines that cannot be read share one caller."""
+    try:
+        return str(json.loads(line)["who"])
+    except (ValueError, TypeError, KeyError):
+        return ""
+
+
+def _rotate(directory: int) -> None:
+    """Move the lines to the previous log. A crash in between leaves lines twice, and loses none."""
+    lines = [*_lines(f"{NAME}.1", directory), *_lines(NAME, directory)]
+    new, flags = f"{NAME}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(new, flags, 0o600, dir_fd=directory), "wb") as file:
+        file.writelines(fair_lines(lines, AUDIT_BYTES_MAX))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, f"{NAME}.1", src_dir_fd=directory, dst_dir_fd=directory)
+    os.fsync(directory)
+    os.unlink(NAME, dir_fd=directory)
+
+
+def _lines(name: str, directory: int) -> list[bytes]:
+    """Return the lines of a log, none if there is no such log."""
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    except FileNotFoundError:
+        return []
+    with open(descriptor, "rb") as file:
+        return [line if line.endswith(b"\n") else line + b"\n" for line in file]

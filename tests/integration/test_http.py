@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 
 from seline import errors
+from seline.access import audit
 from seline.errors import SelineError, SettingsError
 from seline.http import files
 from seline.http.problems import STATUS_FOR
@@ -665,6 +666,28 @@ async def test_every_mutating_request_is_audited(tmp_path: Path) -> None:
     entries = [json.loads(line) for line in lines]
     assert [entry["outcome"] for entry in entries] == ["201", "revision_mismatch"]
     assert all(entry["who"] == "SELINE_ADMIN_TOKEN" for entry in entries)
+
+
+async def test_a_caller_cannot_wash_out_the_audit_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "AUDIT_BYTES_MAX", 8192)
+    async with serving(settings_for(tmp_path)) as running, aiohttp.ClientSession() as session:
+        await running.acquired()
+        _, secret = await running.tokens.create()
+        client = Client(session, running.address)
+        await client.call("PUT", f"/documents/{NAME}", {"n": 1})
+        for _ in range(200):
+            path = "/documents/" + "n" * 2600
+            other = f"Bearer {secret}"
+            assert (await client.call("DELETE", path, Authorization=other))[0] == 422
+    logs = [tmp_path / ".seline" / name for name in ("audit.jsonl.1", "audit.jsonl")]
+    lines = [line for log in logs if log.exists() for line in log.read_text().splitlines()]
+    entries = [json.loads(line) for line in lines]
+    assert entries[0]["who"] == "SELINE_ADMIN_TOKEN"
+    assert max(map(len, lines)) < 600
+    assert sum(log.stat().st_size for log in logs if log.exists()) < 3 * 8192
+    assert not (tmp_path / ".seline" / "audit.jsonl.new").exists()
 
 
 def _all_errors(parent: type[SelineError]) -> Iterator[type[SelineError]]:
