@@ -128,18 +128,25 @@ def plan_deleted(backups: Sequence[Backup]) -> RetentionPlan:
     )
 
 
-def plan_shedding(backups_by_document: Mapping[K, Sequence[Backup]]) -> list[tuple[K, Backup]]:
+def plan_shedding(
+    backups_by_document: Mapping[K, Sequence[Backup]], *, keep_newest: int
+) -> list[tuple[K, Backup]]:
     """Return the backups that may be dropped when space is short, in the order to drop them.
 
-    Unpinned backups come before pinned ones, older ones before newer ones of any document. A
-    document's newest sound backup may not be dropped, nor any of a document without a sound one.
+    First those beyond the `keep_newest` of their document, which only a rule for days or other
+    periods keeps; then the other unpinned ones; pinned ones last. Within each of these three,
+    older ones come before newer ones of any document. A document's newest sound backup may not be
+    dropped, nor any of a document without a sound one.
     """
     sheddable = [
-        (document, replace(backup, because="the volume is nearly full"))
+        ((backup.pinned, backup.name in newest, *_order(backup)), document, backup)
         for document, backups in backups_by_document.items()
+        for newest in [_newest_names(backups, keep_newest)]
         for backup in _sheddable(backups)
     ]
-    return sorted(sheddable, key=lambda item: (item[1].pinned, *_order(item[1])))
+    sheddable.sort(key=lambda item: item[0])
+    because = "the volume is nearly full"
+    return [(document, replace(backup, because=because)) for _, document, backup in sheddable]
 
 
 def keep_all(backups: Sequence[Backup], because: str) -> RetentionPlan:
@@ -149,6 +156,13 @@ def keep_all(backups: Sequence[Backup], because: str) -> RetentionPlan:
 
 def _why_pinned(backup: Backup) -> str:
     return f"pinned: {backup.because}" if backup.because else "pinned"
+
+
+def _newest_names(backups: Sequence[Backup], keep_newest: int) -> frozenset[str]:
+    """Return the names of a document's newest unpinned backups that count."""
+    counted = [b for b in backups if not b.pinned and b.verdict in COUNTED]
+    counted.sort(key=_order, reverse=True)
+    return frozenset(backup.name for backup in counted[:keep_newest])
 
 
 def _sheddable(backups: Sequence[Backup]) -> Iterator[Backup]:

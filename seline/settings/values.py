@@ -37,6 +37,7 @@ class Storage:
 class Backups(RetentionPolicy):
     """`[backups]`: which backups are kept."""
 
+    keep_daily: int = 7
     pin_days: int = 30
     deleted_days: int = 30
     blank_guard_except: tuple[str, ...] = ()

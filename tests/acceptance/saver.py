@@ -43,6 +43,7 @@ SAVERS, EDITORS, MOVERS = 8, 4, 4
 WRITERS: Final = SAVERS + EDITORS + MOVERS
 UNKNOWN: Final = "a value that was never written"
 KEEP_NEWEST: Final = 2
+KEPT: Final = {"backups__keep_newest": KEEP_NEWEST, "backups__keep_daily": 0}
 
 
 # values that name their write
@@ -229,7 +230,7 @@ def run(data_dir: str, life: int, notebook: str, ready: Connection, wrong: str =
 
 
 async def _run(data_dir: str, life: int, notes: Notebook, ready: Connection) -> None:
-    async with open_seline(data_dir, lock_wait_s=10, backups__keep_newest=KEEP_NEWEST) as seline:
+    async with open_seline(data_dir, lock_wait_s=10, **KEPT) as seline:
         ready.send("ready")
         data = seline.data
         writers = [Writer(data, notes, f"{life}.{number}") for number in range(WRITERS)]

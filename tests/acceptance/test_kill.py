@@ -23,7 +23,7 @@ import pytest
 from seline.blocking import open_seline
 from seline.storage.volume.mounts import mount_of
 from tests.acceptance import saver
-from tests.acceptance.saver import EVERYTHING, KEEP_NEWEST, read_notebook, states_in
+from tests.acceptance.saver import EVERYTHING, KEEP_NEWEST, KEPT, read_notebook, states_in
 from tests.proof.figures import note
 from tests.proof.history import Read, State, Stopped, Write, check
 from tests.proof.judge import stray
@@ -82,7 +82,7 @@ class Volume:
 
     def _read_all(self) -> tuple[Read, list[str]]:
         """Read all documents, and check backups, quarantine and stray files."""
-        with open_seline(self._data_dir, backups__keep_newest=KEEP_NEWEST) as seline:
+        with open_seline(self._data_dir, **KEPT) as seline:
             began = time.monotonic()
             files = seline.data.export_all_data()["files"]
             found = states_in(files, EVERYTHING)

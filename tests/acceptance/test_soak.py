@@ -363,7 +363,10 @@ class Model:
     def judge(self) -> Iterator[str]:
         """Open the volume, check it and the history, and yield the broken guarantees."""
         with blocking.open_seline(
-            self._volume.path, lock_wait_s=5, backups__keep_newest=KEEP_NEWEST
+            self._volume.path,
+            lock_wait_s=5,
+            backups__keep_newest=KEEP_NEWEST,
+            backups__keep_daily=0,
         ) as seline:
             self._export(seline)
             for name in EVERYTHING:

@@ -39,8 +39,11 @@ from seline.errors import (
     WrongShape,
 )
 from seline.library import Seline
+from seline.manager import DataManager
 from seline.manager.pins import Pins
 from seline.ports.futures import run_without_loop
+from tests.clocks import FakeClock
+from tests.stores import open_managed
 
 PROFILE = "user_profile.json"
 LONG = {f"field_{number}": "a value of some length" for number in range(40)}
@@ -573,6 +576,24 @@ async def test_rotation_keeps_a_pinned_backup_until_it_is_unpinned(seline: Selin
     await seline.data.unpin(PROFILE, first.name)
     await seline.data.save_json(PROFILE, {"n": 99})
     assert first.name not in {backup.name for backup in await seline.data.backups(PROFILE)}
+
+
+async def test_values_zeroed_in_a_busy_bot_are_in_a_backup_the_next_days(tmp_path: Path) -> None:
+    """The shape is kept, so no blank save is detected; the bot saves on for three days."""
+    clock = FakeClock()
+    data = DataManager(open_managed(tmp_path, clock))
+    good = {f"user_{number}": {"coins": number + 1, "level": 7} for number in range(20)}
+    await data.save_json("economy.json", {**good, "turn": -1})
+    for turn in range(72):
+        values = good if turn < 10 else {name: {"coins": 0, "level": 0} for name in good}
+        await data.save_json("economy.json", {**values, "turn": turn})
+        clock.advance(3600)
+
+    backups = await data.backups("economy.json")
+    kept = [await data.read_backup("economy.json", backup.name) for backup in backups]
+    assert [value["turn"] for value in kept if value["user_0"] == good["user_0"]] == [8]  # type: ignore[index,call-overload]
+    assert backups[-1].because == "daily"
+    await data.store.close()
 
 
 async def test_repeated_blank_saves_keep_the_content_before_them(seline: Seline) -> None:

@@ -1,5 +1,6 @@
 """Which backups are kept and why, always including the newest sound one (V8)."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from seline.domain.backup import Backup
 from seline.domain.retention import RetentionPlan, RetentionPolicy, plan_retention, plan_shedding
+from seline.settings.values import Backups
 from tests.unit.values import a_backup, backups_of_one
 
 COUNTED = ("sound", "unchecked")
@@ -37,8 +39,8 @@ def kept(result: RetentionPlan) -> list[str]:
     return names(*result.keep)
 
 
-def shed(backups: dict[str, list[Backup]]) -> list[str]:
-    return names(*(backup for _, backup in plan_shedding(backups)))
+def shed(backups: dict[str, list[Backup]], keep_newest: int = 5) -> list[str]:
+    return names(*(backup for _, backup in plan_shedding(backups, keep_newest=keep_newest)))
 
 
 def names(*backups: Backup) -> list[str]:
@@ -342,13 +344,13 @@ def test_a_negative_limit_is_refused_by_name(limit: str) -> None:
 def test_shedding_keeps_the_newest_sound_backup_and_frees_the_rest(
     first: list[Backup], second: list[Backup]
 ) -> None:
-    dropped = shed({"a.json": first, "b.json": second})
+    dropped = shed({"a.json": first, "b.json": second}, keep_newest=1000)
 
     sheddable: list[Backup] = []
     for backups in (first, second):
         newest = newest_sound(backups)
         sheddable += [b for b in backups if newest is not None and b is not newest]
-    sheddable.sort(key=lambda backup: (backup.pinned, backup.stamp, backup.name))
+    sheddable.sort(key=lambda b: (b.pinned, not b.pinned and b.verdict in COUNTED, b.stamp, b.name))
     assert dropped == names(*sheddable)
 
 
@@ -359,6 +361,32 @@ def test_shedding_drops_by_age_across_documents_and_pinned_ones_last() -> None:
     backups = {"a.json": [newest, old], "b.json": [last, pinned, younger]}
 
     assert shed(backups) == names(old, younger, pinned)
+
+
+def test_what_only_the_daily_rule_keeps_is_shed_before_the_newest_of_any_document() -> None:
+    days = [a_backup(24 * age, document="busy.json") for age in range(7)]
+    rare = [a_backup(24 * 30 + age, document="rare.json") for age in range(3)]
+
+    dropped = shed({"busy.json": days, "rare.json": rare})
+
+    assert dropped == names(*days[:4:-1], *rare[:0:-1], *days[4:0:-1])
+
+
+def test_a_busy_document_keeps_five_of_today_and_one_of_each_of_seven_days() -> None:
+    """A hundred saves an hour for ten days: the defaults keep the last content of seven days."""
+    many = [a_backup(age / 100) for age in range(100 * 240)]
+
+    result = plan_retention(many, Backups())
+
+    per_day = Counter(backup.taken_at.date() for backup in result.keep)
+    assert [count for _, count in sorted(per_day.items())] == [1, 1, 1, 1, 1, 1, 5]
+
+
+@given(st.sets(st.integers(0, 300 * 3600), min_size=1, max_size=60))
+def test_the_defaults_never_keep_more_than_five_backups_of_one_day(ages_s: set[int]) -> None:
+    result = plan_retention([a_backup(age_s / 3600) for age_s in ages_s], Backups())
+
+    assert max(Counter(backup.taken_at.date() for backup in result.keep).values()) <= 5
 
 
 def test_backups_of_a_document_without_a_sound_one_are_not_shed() -> None:

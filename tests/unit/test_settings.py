@@ -32,7 +32,7 @@ def test_the_defaults_need_no_input() -> None:
     assert settings.bind == ("127.0.0.1", 8080)
     assert not settings.bind_is_public
     assert not settings.mount_required
-    assert settings.backups.keep_newest == 5
+    assert (settings.backups.keep_newest, settings.backups.keep_daily) == (5, 7)
     assert set(settings.origins.values()) == {"default"}
 
 

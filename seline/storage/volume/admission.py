@@ -18,6 +18,7 @@ from seline.domain.usage import REFUSE_RATIO, room_for
 from seline.domain.verdict import Verdict
 from seline.errors import VolumeFull
 from seline.ports.medium import MarkPinned
+from seline.settings import Settings
 from seline.storage.planner import Plan, Publish
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.disk_usage import DiskUsage, blocks
@@ -43,7 +44,7 @@ class Admission:
     disk_usage: DiskUsage
     clock: Clock
     events: Events
-    documents_max: int
+    settings: Settings
     mark_pinned: MarkPinned = lambda _key, backups: backups
     """Is asked for the pinned backups before any is shed (V11)."""
     _documents: int = 0
@@ -92,13 +93,14 @@ class Admission:
         )
 
     def _check_count(self, plan: Plan) -> None:
+        documents_max = self.settings.storage.documents_max
         new = sum(map(_count_change, plan.publishes))
-        if new > 0 and self._documents + new > self.documents_max:
+        if new > 0 and self._documents + new > documents_max:
             self.count_documents()
-        if new > 0 and self._documents + new > self.documents_max:
+        if new > 0 and self._documents + new > documents_max:
             raise VolumeFull(
                 f"There are {self._documents} documents; `storage.documents_max` allows "
-                f"{self.documents_max}.",
+                f"{documents_max}.",
                 hint="Delete documents, or put several things into one.",
             )
 
@@ -113,7 +115,9 @@ class Admission:
         now_s = self.clock.monotonic()
         shed: list[Backup] = []
         missing_bytes, missing_files = self._missing(plan)
-        for key, dropped in plan_shedding(self._sheddable()):
+        for key, dropped in plan_shedding(
+            self._sheddable(), keep_newest=self.settings.backups.keep_newest
+        ):
             if missing_bytes <= 0 and missing_files <= 0:
                 break
             if self._discard(key, dropped):

@@ -104,7 +104,7 @@ def _open(volume: VolumeDirectory, settings: Settings, clock: Clock) -> VolumeSt
         before_replacing=snapshots.before_replacing,
     )
     rotation = Rotation(volume, current_documents, disk_usage.discarded)
-    admission = Admission(volume, rotation, disk_usage, clock, events, storage.documents_max)
+    admission = Admission(volume, rotation, disk_usage, clock, events, settings)
     reopener = Reopener(volume, current_documents, committer, clock, events)
     batches = Batches(
         current_documents, committer, rotation, disk_usage, clock, events, admission, reopener,
