@@ -11,7 +11,6 @@ from typing import Final
 from seline.domain.document import Revision
 from seline.domain.stored import Stored
 
-BLANK_PINS_MAX: Final = 5
 BY_HAND: Final = "by hand"
 BLANK: Final = "before a blank save"
 LOST: Final = "the pins were lost"
@@ -32,20 +31,11 @@ def current(pins: Iterable[Pin], now: datetime) -> tuple[Pin, ...]:
     return tuple(pin for pin in pins if pin.until is None or pin.until > now)
 
 
-def wants_blank_pin(pins: Iterable[Pin], document: str, now: datetime) -> bool:
-    """Whether a blank save of `document` adds a pin: at most one per day does."""
-    return not any(
-        pin.document == document
-        and pin.because.startswith(BLANK)
-        and pin.pinned_at.date() == now.date()
-        for pin in pins
-    )
-
-
 def with_blank_pin(
     pins: Iterable[Pin],
     document: str,
     revision: Revision,
+    reason: str,
     now: datetime,
     *,
     pin_days: int,
@@ -53,22 +43,27 @@ def with_blank_pin(
 ) -> tuple[Pin, ...]:
     """Return the pins with one added for a blank save, without those expired at `ended_by`.
 
-    At most `BLANK_PINS_MAX` such pins exist: beyond that the oldest are removed.
+    At most one is added for each document and day.
     """
-    kept = list(current(pins, ended_by))
-    blank = [pin for pin in kept if pin.because.startswith(BLANK)]
-    for released in blank[: max(0, len(blank) - BLANK_PINS_MAX + 1)]:
-        kept.remove(released)
-    kept.append(
-        Pin(
-            document=document,
-            revision=revision,
-            because=f"{BLANK} of {now:%Y-%m-%d}",
-            pinned_at=now,
-            until=now + timedelta(days=pin_days),
-        )
+    kept = current(pins, ended_by)
+    if any(
+        pin.document == document and is_blank(pin) and pin.pinned_at.date() == now.date()
+        for pin in kept
+    ):
+        return kept
+    pin = Pin(
+        document=document,
+        revision=revision,
+        because=f"{BLANK} of {now:%Y-%m-%d} ({reason})",
+        pinned_at=now,
+        until=now + timedelta(days=pin_days),
     )
-    return tuple(kept)
+    return (*kept, pin)
+
+
+def is_blank(pin: Pin) -> bool:
+    """Whether the guard of V11 made this pin."""
+    return pin.because.startswith(BLANK)
 
 
 def with_pin(

@@ -99,7 +99,7 @@ class Locked:
             base = self._bases.get(key)
             if base is not ABSENT:
                 decide = changes.delete(if_match=base)
-                yield Change(key, decide, retain=self._store.pins.retain(key))
+                yield self._store.change_of(key, decide)
         for key in _keys(documents):
             if self._bases.get(key) is ABSENT and documents.is_untouched(key.name):
                 continue

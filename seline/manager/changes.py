@@ -4,15 +4,12 @@ They run in the store's turn, so they change what they see (V6). Each refuses by
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET
 
 from seline.domain.backup import Backup
-from seline.domain.blank_save import blank_save
 from seline.domain.document import ABSENT, Content, IfMatch, Json
 from seline.domain.json_codec import decode, encode_decoded
 from seline.domain.recovery import choose_backup
@@ -28,7 +25,7 @@ from seline.errors import (
 )
 from seline.manager.encoding import checked_content, content_of
 from seline.ports.futures import turn
-from seline.ports.store import Change, Current, Decision, Leave, Put, Remove
+from seline.ports.store import Change, Current, Decision, Guard, Leave, Put, Remove
 from seline.settings import Storage
 
 HANDED_ON_BYTES_MAX: Final = 64 << 10
@@ -36,24 +33,8 @@ HANDED_ON_BYTES_MAX: Final = 64 << 10
 
 Decide = Callable[[Current], Decision]
 
-Guard: TypeAlias = Callable[[str, str, datetime], tuple[Change, ...]]
-"""Takes (document, revision before, now) of a blank save; returns the changes that pin that
-revision, none if a pin of today exists (V11)."""
-
-
 CREATED: Final = "created"
 """The answer of a save that made a new document."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlankSaved:
-    """The answer of a save that removed most of a document (V11).
-
-    `pinned` is False if a content of the same day has a pin already.
-    """
-
-    reason: str
-    pinned: bool
 
 
 def look(current: Current) -> Decision:
@@ -163,7 +144,7 @@ def reset(current: Current) -> Decision:
     return Remove(answer=_kept_in(current))
 
 
-def restore(backup: str | None) -> Decide:
+def restore(backup: str | None, *, guard: Guard | None = None) -> Decide:
     """Go back to a backup: the one named, or the newest sound one that differs from now.
 
     The answer is the backup, its revision, and where the content before is kept.
@@ -173,17 +154,18 @@ def restore(backup: str | None) -> Decide:
         _refuse_unreadable(current)
         chosen, content = _named(current, backup) if backup else _newest(current)
         answer = (chosen, content.revision, _kept_in(current))
-        return Put(content=content, always=True, alone=True, answer=answer)
+        put = Put(content=content, always=True, alone=True, answer=answer)
+        return _guarded(current, put, guard)
 
     return decide
 
 
-def put_imported(content: Content) -> Decide:
+def put_imported(content: Content, *, guard: Guard | None = None) -> Decide:
     """Put an imported content in place; a broken document is replaced."""
 
     def decide(current: Current) -> Decision:
         _refuse_unreadable(current)
-        return Put(content=content, alone=True)
+        return _guarded(current, Put(content=content, alone=True), guard)
 
     return decide
 
@@ -225,12 +207,8 @@ def _guarded(
     before = current.content
     if guard is None or before is None:
         return put
-    reason = blank_save(before.data, put.content.data, changed)
-    if reason is None:
-        return put
-    also = guard(current.key.name, before.revision, current.now)
-    answer = BlankSaved(reason=reason, pinned=bool(also))
-    return msgspec.structs.replace(put, backup=True, alone=True, also=also, answer=answer)
+    also = guard(before, put.content, current.now, changed)
+    return msgspec.structs.replace(put, backup=True, alone=True, also=also) if also else put
 
 
 def _refuse_unreadable(current: Current) -> None:

@@ -142,6 +142,7 @@ class DataManager:
         key = _key(name)
         if not isinstance(field, str):
             raise InvalidRequest(f"A field's name is text, not {type(field).__name__}.")
+        await self.store.open()
         limits = self.store.limits
         held = cast("dict[str, Json]", json_copy({field: value}, limits))[field]
         decide = changes.update_field(
@@ -164,6 +165,7 @@ class DataManager:
         `shrink=True` as in `save_json`.
         """
         key = _key(name)
+        await self.store.open()
         decide = changes.update(
             function, self.store.limits, guard=self.store.guard(key, shrink=shrink)
         )
@@ -231,7 +233,10 @@ class DataManager:
 
         Raises BackupNotFound with every backup tried and the reason why it cannot be used.
         """
-        answer, outcome = await self._decided(_key(name), changes.restore(backup), dry_run=dry_run)
+        key = _key(name)
+        await self.store.open()
+        decide = changes.restore(backup, guard=self.store.pins.guard(key))
+        answer, outcome = await self._decided(key, decide, dry_run=dry_run)
         chosen, revision, kept_in = cast("tuple[Backup, Revision, KeptIn]", answer)
         return Restored(
             document=name,

@@ -6,22 +6,20 @@ A change waits for the lock of its document (`locks`), then goes to the store as
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from datetime import datetime
 from typing import Final, TypeVar
 
 from seline.clock import Clock
-from seline.domain.document import BOT, Content, DocumentKey, IfMatch, Revision
-from seline.domain.incident import IncidentKind
+from seline.domain.document import Content, DocumentKey, IfMatch
 from seline.domain.verdict import Verdict
 from seline.manager import changes
 from seline.manager.awaited_store import AwaitedStore
-from seline.manager.changes import BlankSaved, Decide, Guard
+from seline.manager.changes import Decide
 from seline.manager.locks import DocumentLocks
 from seline.manager.metadata import Metadata
 from seline.manager.pins import Pins
 from seline.manager.state import State
 from seline.ports.futures import wait_for
-from seline.ports.store import Change, DocumentStore, Outcome
+from seline.ports.store import Change, DocumentStore, Guard, Outcome
 from seline.settings import Settings
 
 CLOSE_S: Final = 5.0
@@ -69,7 +67,17 @@ class ManagedStore(AwaitedStore):
     async def change(self, key: DocumentKey, decide: Decide) -> Outcome:
         """Change one document of the bot in its turn; return the outcome."""
         await self.open()
-        return await self._through(Change(key, decide, retain=self.pins.retain(key)))
+        return await self._through(self.change_of(key, decide))
+
+    def change_of(self, key: DocumentKey, decide: Decide, *, size_hint: int = 0) -> Change:
+        """Return a change of one of the bot's documents, with its rotation and its guard."""
+        return Change(
+            key,
+            decide,
+            retain=self.pins.retain(key),
+            guard=self.pins.guard(key),
+            size_hint=size_hint,
+        )
 
     async def save(
         self, key: DocumentKey, content: Content, *, backup: bool, if_match: IfMatch, shrink: bool
@@ -92,25 +100,22 @@ class ManagedStore(AwaitedStore):
         """Return the change that saves a content, guarded against blank saves (V11)."""
         guard = self.guard(key, shrink=shrink)
         decide = changes.save(content, if_match=if_match, backup=backup, guard=guard)
-        retain = self.pins.retain(key)
-        return Change(key, decide, retain=retain, size_hint=content.size_bytes)
+        return self.change_of(key, decide, size_hint=content.size_bytes)
 
     async def look(self, key: DocumentKey) -> Content | None:
         """Return a document's content after what was queued, recovered or adopted in its turn."""
-        change = Change(key, changes.look, retain=self.pins.retain(key))
+        change = self.change_of(key, changes.look)
         return (await wait_for(self.submit((change,))))[0].content
 
     def guard(self, key: DocumentKey, *, shrink: bool) -> Guard | None:
         """Return what pins the content before a blank save; None if shrinking is meant (V11)."""
-        meant = shrink or key.name in self.settings.backups.blank_guard_except
-        return None if meant else self._pin_blank
+        return None if shrink else self.pins.guard(key)
 
     # parts
 
     def _prepare(self, store: DocumentStore) -> None:
         self.pins = Pins(self, store)
         self.metadata = Metadata(store, self.clock)
-        store.watch(self._note_blank_save)
 
     def _before_close(self) -> None:
         self.metadata.write(wait_s=CLOSE_S)
@@ -118,20 +123,3 @@ class ManagedStore(AwaitedStore):
     async def _through(self, change: Change) -> Outcome:
         future = await self.locks.through(change.key.name, lambda: self.submit((change,)))
         return (await wait_for(future))[0]
-
-    def _pin_blank(self, document: str, revision: Revision, now: datetime) -> tuple[Change, ...]:
-        return self.pins.guard(document, revision, now)
-
-    def _note_blank_save(self, key: DocumentKey, outcome: Outcome) -> None:
-        blank = outcome.answer
-        if key.space != BOT or not isinstance(blank, BlankSaved):
-            return
-        readable = self.pins.failure is None
-        days = self.settings.backups.pin_days
-        pinned = readable and blank.pinned
-        kept = f"is kept for {days} days" if pinned else "is its newest backup"
-        self.note(
-            IncidentKind.BLANK_SAVE if readable else IncidentKind.BLANK_SAVE_UNPINNED,
-            key.name,
-            f"A save removed most of {key.name} ({blank.reason}); the content before it {kept}.",
-        )

@@ -4,7 +4,8 @@ V2   Rotation is planned as part of a save.
 V8   A pinned backup does not go. While `pins.json` cannot be read nothing is rotated or shed,
      because any backup might be pinned. If it is lost for good, every backup of that moment is
      pinned instead: newer ones are rotated, and a person releases the old ones.
-V11  A blank save pins the content before it, in the same commit.
+V11  Whatever removes most of a document (a save, a hand edit, a recovery, an import, a restore)
+     pins the content before it, in the same commit.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,8 +19,10 @@ import msgspec
 from seline.clock import parse_instant
 from seline.domain import pins as pinning
 from seline.domain.backup import Backup
+from seline.domain.blank_save import blank_save
 from seline.domain.deletion import STEP_MAX
-from seline.domain.document import BOT, SELINE, Content, DocumentKey, Revision
+from seline.domain.document import BOT, SELINE, Content, DocumentKey, Json, Revision
+from seline.domain.incident import IncidentKind
 from seline.domain.json_codec import NotJson, decode
 from seline.domain.pins import Pin
 from seline.domain.retention import RetentionPlan, keep_all, plan_retention
@@ -31,6 +34,7 @@ from seline.ports.store import (
     Current,
     Decision,
     DocumentStore,
+    Guard,
     Leave,
     Outcome,
     Retain,
@@ -46,6 +50,7 @@ class Pins:
     def __init__(self, managed: AwaitedStore, store: DocumentStore) -> None:
         """Read the pins of an open store. Blocks."""
         self._store = store
+        self._note = managed.note
         self._policy = managed.settings.backups
         self._clock = clock = managed.clock
         self._opened = _no_later_than_likely(clock.now(), store), clock.monotonic()
@@ -130,17 +135,37 @@ class Pins:
             return None
         return None if judged.content is None else judged.content.revision
 
-    def guard(self, document: str, revision: str, now: datetime) -> tuple[Change, ...]:
-        """Return the change that pins what a blank save removes, none if today has one (V11).
+    def guard(self, key: DocumentKey) -> Guard | None:
+        """Return what pins the content before most of it is removed (V11); None: it may be."""
+        if key.space != BOT or key.name in self._policy.blank_guard_except:
+            return None
+        return partial(self._pin_before, key.name)
 
-        If `pins.json` is unreadable, the save succeeds without a pin: its backup stays anyway.
+    def change(self, function: Callable[[tuple[Pin, ...]], tuple[Pin, ...]]) -> Change:
+        """Return a change of the pins. A full volume takes it: a shrinking save may need one."""
+        return self._state.change(function, always=True)
+
+    def _pin_before(
+        self,
+        document: str,
+        before: Content,
+        after: Content,
+        now: datetime,
+        changed: tuple[Json, Json] | None = None,
+    ) -> tuple[Change, ...]:
+        """Return the change that pins `before` if `after` removes most of it.
+
+        It changes nothing if the document has such a pin of today. If `pins.json` is unreadable,
+        the replacement succeeds without a pin: its backup stays anyway.
         """
-        if not pinning.wants_blank_pin(self.pins(), document, now):
+        reason = blank_save(before.data, after.data, changed)
+        if reason is None:
             return ()
         add = partial(
             pinning.with_blank_pin,
             document=document,
-            revision=revision,
+            revision=before.revision,
+            reason=reason,
             now=now,
             pin_days=self._policy.pin_days,
             ended_by=self._latest_now(),
@@ -152,13 +177,26 @@ class Pins:
                 return pin.decide(current)
             except SelineError as error:
                 self._state.do_without(error)
+                self._note_unpinned(document, reason)
                 return Leave()
 
         return (msgspec.structs.replace(pin, decide=decide),)
 
-    def change(self, function: Callable[[tuple[Pin, ...]], tuple[Pin, ...]]) -> Change:
-        """Return a change of the pins. A full volume takes it: a shrinking save may need one."""
-        return self._state.change(function, always=True)
+    def _note_unpinned(self, document: str, reason: str) -> None:
+        self._note(
+            IncidentKind.BLANK_SAVE_UNPINNED,
+            document,
+            f"Most of {document} was removed ({reason}); the content before it is its newest "
+            "backup, and is not pinned.",
+        )
+
+    def _note_pinned(self, pin: Pin) -> None:
+        self._note(
+            IncidentKind.BLANK_SAVE,
+            pin.document,
+            f"Most of {pin.document} was removed; the content before it is pinned until "
+            f"{pin.until:%Y-%m-%d}: {pin.because}.",
+        )
 
     def _every_backup(self) -> tuple[Pin, ...]:
         """Return a pin for each backup of the bot's documents (V8). Blocks."""
@@ -181,8 +219,13 @@ class Pins:
         return min(self._clock.now(), opened_at + elapsed + CLOCK_SLACK)
 
     def _notice(self, key: DocumentKey, outcome: Outcome) -> None:
-        if key == self._state.key:
-            self._state.notice(outcome)
+        if key != self._state.key:
+            return
+        before = None if self.failure else self._state.value
+        self._state.notice(outcome)
+        for pin in self._state.value:
+            if before is not None and pin not in before and pinning.is_blank(pin):
+                self._note_pinned(pin)
 
 
 def _no_later_than_likely(now: datetime, store: DocumentStore) -> datetime:

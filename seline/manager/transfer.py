@@ -144,9 +144,10 @@ def _unless_others(change: Change, opened: DocumentStore, names: frozenset[str])
 
 def _change(store: ManagedStore, name: str, content: Content | None) -> Change:
     key = DocumentKey(BOT, name)
-    decide = changes.delete_if_there if content is None else changes.put_imported(content)
-    size = 0 if content is None else content.size_bytes
-    return Change(key, decide, retain=store.pins.retain(key), size_hint=size)
+    if content is None:
+        return store.change_of(key, changes.delete_if_there)
+    decide = changes.put_imported(content, guard=store.pins.guard(key))
+    return store.change_of(key, decide, size_hint=content.size_bytes)
 
 
 def _value(snapshot: Snapshot, name: str) -> Json:

@@ -58,6 +58,23 @@ Retain: TypeAlias = Callable[[Sequence[Backup], Revision | None], RetentionPlan]
 """Plans the rotation of one document's backups, given its current revision."""
 
 
+class Guard(Protocol):
+    """Guards the content of one document that another content replaces (V11)."""
+
+    def __call__(
+        self,
+        before: Content,
+        after: Content,
+        now: datetime,
+        changed: tuple[Json, Json] | None = None,
+    ) -> "tuple[Change, ...]":
+        """Return the changes to commit with the replacement, none if it needs no guard.
+
+        `changed` is the old and the new value of the only field that differs, if known.
+        """
+        ...
+
+
 class Put(msgspec.Struct, frozen=True, kw_only=True):
     """Replace the document's content. Equal bytes write nothing.
 
@@ -105,12 +122,15 @@ class Change(msgspec.Struct, frozen=True):
 
     `decide` is pure and may be called more than once; it raises a SelineError to refuse, and then
     its atom changes nothing. `retain` plans the rotation of the backups once the change is durable.
+    `guard` is asked about a hand edit or a recovery that this change meets: its changes commit with
+    the new content, also if this change is refused.
     `size_hint` is the size of the new content in bytes, if known, for the limit of the queue.
     """
 
     key: DocumentKey
     decide: Callable[[Current], Decision]
     retain: Retain | None = None
+    guard: Guard | None = None
     size_hint: int = 0
 
 

@@ -18,7 +18,18 @@ from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentKey, Json, check_space_name
 from seline.domain.verdict import Judged, Verdict
 from seline.errors import SelineError
-from seline.ports.store import Atom, Change, Current, Decision, Leave, Outcome, Put, Remove, Retain
+from seline.ports.store import (
+    Atom,
+    Change,
+    Current,
+    Decision,
+    Guard,
+    Leave,
+    Outcome,
+    Put,
+    Remove,
+    Retain,
+)
 
 BATCH_ATOMS_MAX: Final = 512
 BATCH_BYTES_MAX: Final = 32 << 20
@@ -30,8 +41,10 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     `content` is the sound content that the first change sees; `failure` is why there is none to
     serve. `repair` publishes `content` even without a change (an adopted edit, a recovery).
     `unsaved` is the content before a hand edit, if only memory holds it: it becomes a backup before
-    the file is replaced. `broken` moves the file to quarantine when it is replaced. `source` is the
-    backup that `content` was read from. `token` is the store's own.
+    the file is replaced. `replaced` is the last content known before a hand edit or a recovery, if
+    `content` is another one; the guard is asked about it (V11). `broken` moves the file to
+    quarantine when it is replaced. `source` is the backup that `content` was read from. `token` is
+    the store's own.
     """
 
     key: DocumentKey
@@ -41,6 +54,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     failure: SelineError | None = None
     repair: bool = False
     unsaved: Content | None = None
+    replaced: Content | None = None
     broken: bool = False
     source: Backup | None = None
     token: object = None
@@ -89,13 +103,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     `taken` has each planned atom's steps, or the error that refused it; later atoms are planned
     next. `atomic`: the publishes become current all or none. `rests_on`: documents that already had
-    the bytes of a change; they must be made durable before it is answered.
+    the bytes of a change; they must be made durable before it is answered. `guarding` has the steps
+    that guards added for hand edits and recoveries; no caller waits for them.
     """
 
     publishes: tuple[Publish, ...]
     taken: tuple[Verdicts, ...]
     atomic: bool
     rests_on: tuple[Found, ...] = ()
+    guarding: tuple[Step, ...] = ()
 
 
 @dataclass(slots=True)
@@ -110,6 +126,7 @@ class _Draft:
     purge: bool = False
     always: bool = False
     retain: Retain | None = None
+    guard: Guard | None = None
     rested_on: bool = False
     decoded: Json | msgspec.UnsetType = msgspec.UNSET
 
@@ -124,6 +141,13 @@ class _Draft:
             backups=lambda: judged_backups(key),
             decoded=self.decoded,
         )
+
+    def guarding(self, now: datetime) -> Atom:
+        """Return the changes that guard the content before a hand edit or a recovery (V11)."""
+        before = self.found.replaced
+        if self.guard is None or before is None or self.content is None:
+            return ()
+        return self.guard(before, self.content, now)
 
     def publish(self) -> Publish:
         return Publish(
@@ -165,13 +189,27 @@ def plan_batch(
         contents = (outcome.content for _, outcome in steps)
         bytes_brought += sum(content.size_bytes for content in contents if content)
         atomic = atomic or len({key for key, outcome in steps if outcome.changed}) > 1
+    guarding = _guard(drafts, look, judged_backups, now)
     publishes = tuple(draft.publish() for draft in drafts.values() if _is_published(draft))
     return Plan(
         publishes=publishes,
         taken=tuple(taken),
-        atomic=atomic and len(publishes) > 1,
+        atomic=(atomic or bool(guarding)) and len(publishes) > 1,
         rests_on=tuple(draft.found for draft in drafts.values() if draft.rested_on),
+        guarding=guarding,
     )
+
+
+def _guard(
+    drafts: dict[DocumentKey, _Draft],
+    look: Callable[[DocumentKey], Found],
+    judged_backups: JudgedBackups,
+    now: datetime,
+) -> tuple[Step, ...]:
+    """Plan what guards the content before each hand edit and recovery that is published (V11)."""
+    published = [draft for draft in drafts.values() if _is_published(draft)]
+    atom = tuple(change for draft in published for change in draft.guarding(now))
+    return _take(atom, drafts, look, judged_backups, now) or ()
 
 
 def _take(
@@ -192,6 +230,7 @@ def _take(
             check_space_name(key.space)
             found = look(key)
             drafts[key] = _Draft(found, found.content, found.failure)
+        drafts[key].guard = drafts[key].guard or change.guard
         draft = trial.setdefault(key, replace(drafts[key]))
         decision = change.decide(draft.current(judged_backups, now))
         if draft.touched and _must_be_first(draft, decision):

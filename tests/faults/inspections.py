@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from seline.domain.document import Content, Json
 from seline.domain.json_codec import encode
 from tests.proof.judge import Expected, Outcome
-from tests.proof.operations import A
+from tests.proof.operations import A, value
 
 Inspection: TypeAlias = Callable[[Path, Expected, Outcome], list[str]]
 """Inspect a volume after an operation; return what is broken."""
@@ -38,14 +38,25 @@ def _missing_pins(directory: Path, expected: Expected, outcome: Outcome) -> list
     broken = _missing_backups(directory, expected, outcome)
     if expected.after[A] not in _backups(directory, A):
         return broken
+    if not _is_pinned(directory, expected.before[A]):
+        broken.append("V11: what the blank save removed is not pinned")
+    return broken
+
+
+def _missing_pin_of_the_newest_backup(
+    directory: Path, _expected: Expected, _outcome: Outcome
+) -> list[str]:
+    """Return an error if the last content known of an emptied document is not pinned (V11)."""
+    pinned = _is_pinned(directory, value(A, 1))
+    return [] if pinned else ["V11: what the hand edit removed is not pinned"]
+
+
+def _is_pinned(directory: Path, content: Json) -> bool:
     try:
         pins = json.loads((directory / ".seline" / "pins.json").read_text(encoding="utf-8"))["pins"]
     except FileNotFoundError:
-        pins = []
-    revision = Content.of(encode(expected.before[A])).revision
-    if not any(pin["revision"] == revision for pin in pins):
-        broken.append("V11: what the blank save removed is not pinned")
-    return broken
+        return False
+    return any(pin["revision"] == Content.of(encode(content)).revision for pin in pins)
 
 
 def _missing_quarantine(directory: Path, _expected: Expected, _outcome: Outcome) -> list[str]:
@@ -66,6 +77,7 @@ def _nothing(*_: object) -> list[str]:
 
 INSPECTIONS: Final[Mapping[str, Inspection]] = {
     "blank save": _missing_pins,
+    "adoption of an emptied document": _missing_pin_of_the_newest_backup,
     "recovery": _missing_quarantine,
     "purge": _remaining_backups,
     "save without a backup": _nothing,

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -636,6 +637,94 @@ async def test_every_method_that_blanks_a_document_pins_the_content_before_it(
     assert await data.read_backup(PROFILE, backup.name) == before
 
 
+async def _edited(data: DataManager, path: Path) -> None:
+    path.write_text("{}")
+    await _read_twice(data)
+
+
+async def _edited_then_saved(data: DataManager, path: Path) -> None:
+    path.write_text("{}")
+    await data.update_field(PROFILE, "n", 1)
+
+
+async def _edited_then_refused(data: DataManager, path: Path) -> None:
+    """The save is refused, because its caller does not know the edit; the edit is adopted."""
+    revision = (await data.read(PROFILE)).revision
+    path.write_text("{}")
+    await data.load_json(PROFILE)
+    with pytest.raises(RevisionMismatch):
+        await data.save_json(PROFILE, {"n": 1}, if_match=revision)
+
+
+async def _edited_then_torn(data: DataManager, path: Path) -> None:
+    """The recovery goes back to the edit that was served, not to the content before it."""
+    path.write_text("{}")
+    await data.load_json(PROFILE)
+    path.write_text("{")
+    await _read_twice(data)
+
+
+async def _imported(data: DataManager, _: Path) -> None:
+    await data.import_data({"exported_at": "2025-01-06T14:30:22", "files": {PROFILE: {}}})
+
+
+async def _restored(data: DataManager, _: Path) -> None:
+    assert await data.restore_from_backup(PROFILE)
+
+
+async def _read_twice(data: DataManager) -> None:
+    """Read, and read again when the edit counts as settled."""
+    for _ in range(2):
+        await data.load_json(PROFILE)
+
+
+@pytest.mark.parametrize("memory", ["warm", "cold"])
+@pytest.mark.parametrize(
+    "door",
+    [_edited, _edited_then_saved, _edited_then_refused, _edited_then_torn, _imported, _restored],
+    ids=lambda door: door.__name__.strip("_"),
+)
+async def test_every_way_of_replacing_a_document_pins_what_was_most_of_it(
+    tmp_path: Path, door: Callable[[DataManager, Path], Awaitable[None]], memory: str
+) -> None:
+    """Cold: Seline has not read the document since its start, and its newest backup counts."""
+    data = DataManager(open_managed(tmp_path, FakeClock(), storage__settle_s=0.0))
+    for value in ({"n": 0}, LONG, {**LONG, "n": 1}):
+        await data.save_json(PROFILE, value)
+    if door is _restored:
+        first = (await data.backups(PROFILE))[-1].name
+        await data.pin(PROFILE, first, because="the first one")
+        for backup in (await data.backups(PROFILE))[:-1]:
+            (tmp_path / "backups" / backup.name).unlink()
+    if memory == "cold":
+        await data.store.close()
+        data = DataManager(open_managed(tmp_path, FakeClock(), storage__settle_s=0.0))
+
+    await door(data, tmp_path / PROFILE)
+    for number in range(8):
+        await data.save_json(PROFILE, {"n": number})
+
+    pinned = [b for b in await data.backups(PROFILE) if "before a blank save" in b.because]
+    kept = [await data.read_backup(PROFILE, backup.name) for backup in pinned]
+    lost_by_hand = memory == "cold" and door not in (_imported, _restored, _edited_then_refused)
+    assert kept == [LONG if lost_by_hand else {**LONG, "n": 1}]
+    assert "blank_save" in {str(incident.kind) for incident in data.store.incidents()}
+    await data.store.close()
+
+
+async def test_a_document_named_in_the_settings_may_shrink_in_every_way(tmp_path: Path) -> None:
+    data = DataManager(
+        open_managed(
+            tmp_path, FakeClock(), storage__settle_s=0.0, backups__blank_guard_except=[PROFILE]
+        )
+    )
+    for door in (_edited, _imported):
+        await data.save_json(PROFILE, LONG)
+        await door(data, tmp_path / PROFILE)
+    assert data.store.pins.pins() == ()
+    await data.store.close()
+
+
 async def test_shrink_and_lesson_deletion_pin_nothing(seline: Seline) -> None:
     await seline.data.save_json(PROFILE, {"profile": LONG})
     await seline.data.update_field(PROFILE, "profile", {}, shrink=True)
@@ -657,14 +746,20 @@ async def test_a_second_blank_save_of_a_day_keeps_an_unpinned_backup(seline: Sel
     assert sum(backup.pinned for backup in backups) == 1
 
 
-async def test_blank_saves_keep_five_pins_and_release_the_oldest(seline: Seline) -> None:
-    names = [f"user_{number}.json" for number in range(7)]
+async def test_each_of_forty_blanked_documents_has_its_pin(seline: Seline) -> None:
+    names = [f"user_{number:02}.json" for number in range(40)]
     for name in names:
         await seline.data.save_json(name, LONG)
+    for name in names:
         await seline.data.save_json(name, {})
 
-    assert [pin.document for pin in seline.store.pins.pins()] == names[2:]
-    assert len(await seline.data.backups(names[0])) == 1
+    for number in range(8):
+        for name in (names[0], names[-1]):
+            await seline.data.save_json(name, {"n": number})
+    assert [pin.document for pin in seline.store.pins.pins()] == names
+    for name in (names[0], names[-1]):
+        *_, oldest = await seline.data.backups(name)
+        assert await seline.data.read_backup(name, oldest.name) == LONG
 
 
 async def test_a_blank_save_with_unreadable_pins_is_stored_and_reported(

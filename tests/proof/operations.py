@@ -269,6 +269,13 @@ MORE = {
             changes=frozenset({A}),
             certain=True,
         ),
+        Operation(
+            name="adoption of an emptied document",
+            act=lambda seline, _: _adopt(seline.data),
+            prepare=lambda directory: (directory / A).write_text("{}", encoding="utf-8") and None,
+            changes=frozenset({A}),
+            certain=True,
+        ),
     )
 }
 """Operations for the suites of single calls only."""

@@ -212,6 +212,9 @@ class Batches:
 
     def _answer(self, plan: Plan, taken: Sequence[Pending], committed: Committed) -> None:
         self._counters.batches += bool(plan.publishes)
+        for key, outcome in plan.guarding:
+            if outcome.changed and key not in committed.refused:
+                self.events.changed(key, outcome)
         with one_wakeup():
             for pending, steps in zip(taken, plan.taken, strict=True):
                 if isinstance(steps, BaseException):

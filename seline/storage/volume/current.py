@@ -81,8 +81,7 @@ class CurrentDocuments:
             case Verdict.MISSING | Verdict.SOUND:
                 return found
             case Verdict.EDITED:
-                before = self._content_before_edit(key, judged.content)
-                return replace(found, content=judged.content, unsaved=before, repair=judged.settled)
+                return self._replaced(replace(found, repair=judged.settled), judged.content)
             case Verdict.UNREADABLE:
                 return replace(found, broken=True, failure=unreadable(key, judged))
             case Verdict.UNSETTLED | Verdict.TORN | Verdict.ALTERED:
@@ -126,22 +125,29 @@ class CurrentDocuments:
                 return Inspection(Judged(Verdict.SOUND, entry[1]), entry[0])
         return self.inspector.look(key)
 
-    def _content_before_edit(self, key: DocumentKey, edit: Content | None) -> Content | None:
-        entry = self.inspector.last_known(key)
-        if entry is None or (edit and entry[1].revision == edit.revision):
-            return None
-        newest = next(iter(self.backup_index(key.space).of(key.name)), None)
-        if newest is not None and newest.revision == entry[1].revision:
-            return None
-        return entry[1]
+    def _replaced(self, found: Found, content: Content | None) -> Found:
+        """Return what was found with a content that Seline did not save, and the one before it.
+
+        The one before is in memory, else it is in the newest sound backup.
+        """
+        entry = self.inspector.last_known(found.key)
+        newest = next(iter(self.backup_index(found.key.space).of(found.key.name)), None)
+        before = None if entry is None else entry[1]
+        if before is None:
+            chosen = choose_backup(self.backups(found.key), sound_only=True).chosen
+            before = None if chosen is None else chosen[1]
+        if before is None or (content is not None and before.revision == content.revision):
+            return replace(found, content=content)
+        is_saved = entry is None or (newest is not None and newest.revision == before.revision)
+        unsaved = None if is_saved else before
+        return replace(found, content=content, unsaved=unsaved, replaced=before)
 
     def _recover(self, found: Found) -> Found:
         settled = found.judged.verdict is not Verdict.UNSETTLED
         found = replace(found, broken=True, repair=settled)
         edit = self.inspector.last_edit(found.key)
         if edit is not None:
-            before = self._content_before_edit(found.key, edit)
-            return replace(found, content=edit, unsaved=before)
+            return self._replaced(found, edit)
         remembered = self._remembered(found)
         if remembered is not None:
             return replace(found, content=remembered)
@@ -149,7 +155,7 @@ class CurrentDocuments:
         if choice.chosen is None:
             return replace(found, repair=False, failure=_unrecoverable(found, choice.reasons()))
         backup, content = choice.chosen
-        return replace(found, source=backup, content=content)
+        return self._replaced(replace(found, source=backup), content)
 
     def _remembered(self, found: Found) -> Content | None:
         """Return the remembered content if it is the one that was committed last.

@@ -9,6 +9,7 @@ from typing import Final, NoReturn, TypeAlias
 import pytest
 
 from seline.domain.document import DocumentKey
+from seline.storage import planner
 from seline.storage.volume import backup_index, batches, files, reopen
 from seline.storage.volume.commit import base, exchange_form, record, replay, staging
 from seline.storage.volume.commit.replay import Replay
@@ -121,6 +122,10 @@ WRONG_WHEN_A_CALL_FAILS: Final[Mapping[str, tuple[str, Plant]]] = {
     ),
     "a purge does not report what is left": ("purge", _hide_incomplete_purges),
     "backups of a failed commit are not listed": ("transaction", _trust_a_stale_index),
+    "a hand edit is not guarded": (
+        "adoption of an emptied document",
+        lambda patch: patch.setattr(planner, "_guard", lambda *_: ()),
+    ),
     "a pin whose outcome was unknown is ignored": (
         "blank save",
         _notify_no_watcher_after_reopening,

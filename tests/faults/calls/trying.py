@@ -213,9 +213,10 @@ LOOKS: Final[Mapping[str, Inspection]] = {
 """Inspections beside the judge. Seline does not know the content before an edit that was made while
 it was closed, so it cannot keep it.
 """
-ALLOWED: Final[Mapping[str, Collection[str]]] = {
-    "adoption of a hand edit": (f"V4: {A}  is edited", SOUND_QUARANTINED)
-}
+ALLOWED: Final[Mapping[str, Collection[str]]] = dict.fromkeys(
+    ("adoption of a hand edit", "adoption of an emptied document"),
+    (f"V4: {A}  is edited", SOUND_QUARANTINED),
+)
 """An edit may be adopted later, and its file may be in quarantine."""
 
 

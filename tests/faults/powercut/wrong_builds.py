@@ -611,20 +611,17 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "an export of a large flipped document",
     ),
     "an edit is taken for what is known": _current_documents(
-        "CurrentDocuments._content_before_edit",
-        "entry[1].revision == edit.revision",
-        ALWAYS,
-        "an edit",
+        "CurrentDocuments._replaced", "before.revision == content.revision", ALWAYS, "an edit"
     ),
     "an edit that changes nothing replaces something": _current_documents(
-        "CurrentDocuments._content_before_edit",
-        "entry[1].revision == edit.revision",
+        "CurrentDocuments._replaced",
+        "before.revision == content.revision",
         NEVER,
         "an edit that changes nothing",
     ),
     "the content that an edit replaces is preserved twice": _current_documents(
-        "CurrentDocuments._content_before_edit",
-        "newest.revision == entry[1].revision",
+        "CurrentDocuments._replaced",
+        "newest.revision == before.revision",
         NEVER,
         "an edit of what is the newest backup too",
     ),
