@@ -5,7 +5,7 @@ its instant and a condition by its subject, so a repeated signal causes no repea
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from seline.clock import instant_text
@@ -22,7 +22,7 @@ from seline.domain.backup import parse_backup_name
 from seline.domain.document import BOT, DocumentKey, Json
 from seline.domain.forecast import DAYS_WARN
 from seline.domain.incident import Incident
-from seline.domain.pins import BLANK, Pin
+from seline.domain.pins import Pin, is_blank
 from seline.domain.report import Finding, FindingOutcome, VerifyReport
 from seline.domain.usage import LEVELS, STATUS_OF_LEVEL, UsageLevel
 from seline.domain.verdict import DAMAGED
@@ -39,6 +39,9 @@ from seline.ports.store import DocumentStore
 CHECKSUMS: Final = "checksums"
 RECENT: Final = QUIET
 """Older occurrences give no signal: they were notified, and a resolved alert is forgotten later."""
+BURST: Final = timedelta(seconds=4)
+BURST_WAIT_MAX: Final = timedelta(seconds=60)
+FEW: Final = 8
 FINDINGS_MAX: Final = 1000
 """Of one report. An alert of type `many` is open long before."""
 DAYS_OVER: Final = 16.0
@@ -78,17 +81,40 @@ def incident_signals(incidents: Iterable[Incident], now: datetime) -> list[Signa
 
 
 def pin_signals(pins: Iterable[Pin], now: datetime) -> list[Signal]:
-    """Return the signals of the last day's blank saves (V11), each known by its pin."""
-    return [
-        Raised(
-            type=AlertType.BLANK_SAVE,
-            subject=pin.document,
-            details={} if pin.until is None else {"until": f"{pin.until:%Y-%m-%d}"},
-            at=pin.pinned_at,
-        )
-        for pin in pins
-        if pin.because.startswith(BLANK) and now - pin.pinned_at <= RECENT
-    ]
+    """Return one signal that names every document blanked in the last day (V11), by its pins.
+
+    It waits until BURST has passed without another one, and BURST_WAIT_MAX at most.
+    """
+    recent = sorted(
+        (pin for pin in pins if is_blank(pin) and now - pin.pinned_at <= RECENT),
+        key=lambda pin: pin.pinned_at,
+    )
+    if not recent or _is_growing([pin.pinned_at for pin in recent], now):
+        return []
+    documents = list(dict.fromkeys(pin.document for pin in reversed(recent)))
+    untils = [f"{pin.until:%Y-%m-%d}" for pin in recent if pin.until is not None]
+    details: dict[str, Json] = {
+        "documents": list(documents),
+        "newest": documents[0],
+        "level": _level(len(documents)),
+        "until": min(untils, default=""),
+    }
+    return [Raised(type=AlertType.BLANK_SAVE, details=details, at=recent[-1].pinned_at)]
+
+
+def _is_growing(instants: Sequence[datetime], now: datetime) -> bool:
+    """Whether occurrences still come one after another, so that one message can name them all."""
+    last = first = instants[-1]
+    for at in reversed(instants):
+        if first - at > BURST:
+            break
+        first = at
+    return timedelta(0) <= now - last < BURST and now - first < BURST_WAIT_MAX
+
+
+def _level(count: int) -> int:
+    """Return a number that rises with each of the first documents, then when they double."""
+    return count if count <= FEW else FEW + (count // FEW).bit_length() - 1
 
 
 def report_signals(report: VerifyReport, now: datetime) -> list[Signal]:
@@ -238,6 +264,8 @@ def _incident_severity(alert_type: AlertType, incident: Incident) -> Severity | 
 
 def _incident_details(alert_type: AlertType, incident: Incident) -> dict[str, Json]:
     """Return the details that the sentences need."""
+    if alert_type is AlertType.BLANK_SAVE:
+        return {"documents": [incident.document], "newest": incident.document}
     if alert_type is not AlertType.RECOVERY:
         return {**incident.details, "what": incident.summary}
     source = str(incident.details.get("source", ""))

@@ -24,6 +24,7 @@ class IncidentKind(StrEnum):
     JOURNAL_BROKEN = "journal_broken"
     BLANK_SAVE = "blank_save"
     BLANK_SAVE_UNPINNED = "blank_save_unpinned"
+    PINS_SHED = "pins_shed"
     STATE_RESET = "state_reset"
     STATE_UNREADABLE = "state_unreadable"
     STATE_NOT_KEPT = "state_not_kept"
@@ -58,6 +59,7 @@ RULES: Final[Mapping[IncidentKind, IncidentRule]] = {
     IncidentKind.JOURNAL_BROKEN: IncidentRule(alert=AlertType.JOURNAL_DAMAGED, fix=_LOOK),
     IncidentKind.BLANK_SAVE: IncidentRule(),
     IncidentKind.BLANK_SAVE_UNPINNED: IncidentRule(alert=AlertType.BLANK_SAVE),
+    IncidentKind.PINS_SHED: IncidentRule(alert=AlertType.PINS_SHED),
     IncidentKind.STATE_RESET: IncidentRule(fix=_LOOK),
     IncidentKind.STATE_UNREADABLE: IncidentRule(),
     IncidentKind.STATE_NOT_KEPT: IncidentRule(),

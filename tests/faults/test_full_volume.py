@@ -24,8 +24,11 @@ import pytest
 
 from seline import __version__
 from seline import open_seline as open_awaited
+from seline.alerts.signals import incident_signals
 from seline.blocking import Seline, open_seline
+from seline.domain.alerts.lifecycle import AlertType
 from seline.domain.document import BOT, Content, DocumentKey, Json
+from seline.domain.incident import IncidentKind
 from seline.errors import VolumeFull
 from seline.operations.exports import Exporter, read_back
 from seline.outbound.destinations.folder import Folder
@@ -383,6 +386,29 @@ def _flip(path: Path) -> None:
     before = path.stat()
     path.write_bytes(path.read_bytes().replace(b"xxx", b"xyx", 1))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_pinned_backup_that_makes_room_is_reported_by_its_document(
+    volume: SmallFilesystem,
+) -> None:
+    """V11: it goes last, after every backup without a pin, and an alert names the document."""
+    with open_seline(volume.path) as seline:
+        seline.data.save_json("wiped.json", value(0, 1_200_000))
+        seline.data.save_json("wiped.json", {})
+        for number in range(2):
+            seline.data.save_json("wiped.json", {"n": number})
+        [pinned] = [backup for backup in seline.all_backups() if backup.pinned]
+        volume.fill_to(0.93, FOREIGN)
+        for number in range(4):
+            seline.data.save_json("b.json", value(number, 100_000))
+
+        assert pinned.name not in backups_of(seline, "wiped.json")
+        incidents = seline._awaited.store.incidents()
+
+    [gone] = [incident for incident in incidents if incident.kind is IncidentKind.PINS_SHED]
+    assert gone.details["documents"] == ["wiped.json"]
+    [signal] = incident_signals([gone], gone.at)
+    assert signal.type is AlertType.PINS_SHED
 
 
 @pytest.mark.parametrize("level", ["to 90 %", "to the last inode"])

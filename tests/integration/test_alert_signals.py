@@ -244,8 +244,9 @@ def test_the_pin_of_a_blank_save_gives_a_signal_for_a_day() -> None:
     signal = only(pin_signals([a_pin()], NOW))
     late = a_pin(age=DAY + timedelta(seconds=1))
 
-    assert (signal.type, signal.subject, signal.at) == (AlertType.BLANK_SAVE, NAME, NOW - DAY)
-    assert signal.details == {"until": "2025-01-07"}
+    assert (signal.type, signal.subject, signal.at) == (AlertType.BLANK_SAVE, "", NOW - DAY)
+    assert signal.details["documents"] == [NAME]
+    assert signal.details["until"] == "2025-01-07"
     assert pin_signals([a_pin(BY_HAND), late], NOW) == []
 
 
@@ -613,8 +614,43 @@ async def test_a_blank_save_is_notified_once_with_the_last_day_to_undo_it(place:
 
     [alert] = await place.evaluate(times=20)
 
-    assert (alert.type, alert.document) == (AlertType.BLANK_SAVE, NAME)
+    assert alert.type is AlertType.BLANK_SAVE
+    assert NAME in alert.summary
     assert "until 2025-02-05" in alert.summary
+
+
+async def test_forty_blanked_documents_are_one_notification_that_names_each(place: Place) -> None:
+    names = [f"user_{number:02}.json" for number in range(40)]
+    for name in names:
+        await place.save(name=name)
+    place.clock.advance(60)
+    notified = []
+    for number, name in enumerate(names):
+        await place.data.save_json(name, {})
+        place.clock.advance(0.05)
+        if number % 10 == 5:
+            notified += await place.evaluate()
+
+    [alert] = [*notified, *await place.evaluate(times=40)]
+
+    assert all(name in alert.summary for name in names)
+    await place.restart()
+    assert await place.evaluate(times=3) == []
+
+
+async def test_the_pinned_content_comes_back_as_the_alert_says(place: Place) -> None:
+    """The next step names `seline backups` and `seline restore NAME BACKUP`."""
+    await place.save()
+    await place.data.save_json(NAME, {})
+    for number in range(8):
+        await place.data.save_json(NAME, {"n": number})
+    [alert] = await place.evaluate(times=5)
+
+    assert f"`seline backups {NAME}`" in alert.fix
+    assert f"`seline restore {NAME} BACKUP`" in alert.fix
+    [pinned] = [backup for backup in await place.data.backups(NAME) if backup.pinned]
+    await place.data.restore(NAME, pinned.name)
+    assert await place.data.load_json(NAME) == {**LONG, "n": 0}
 
 
 async def test_an_intended_blank_save_is_not_notified(place: Place) -> None:
@@ -628,7 +664,7 @@ async def test_blank_saves_of_one_day_are_one_alert(place: Place) -> None:
     for _ in range(3):
         await place.save()
         await place.data.save_json(NAME, {})
-        await place.evaluate(times=3)
+        await place.evaluate(times=5)
 
     assert types(place.sink.received) == [AlertType.BLANK_SAVE]
 
@@ -751,7 +787,7 @@ async def test_a_restart_notifies_nothing_again(place: Place) -> None:
     await place.data.save_json(NAME, {})
     place.flip()
     await place.data.load_json(NAME)
-    assert len(await place.evaluate()) == 2
+    assert len(await place.evaluate(times=5)) == 2
 
     await place.restart()
 

@@ -110,7 +110,8 @@ def all_signals() -> Iterator[Signal]:
     for outcome in ("unrecoverable", "unreadable", "failed"):
         yield from of_findings(a_finding(outcome))
     yield from of_findings(a_finding("marked", backup=BACKUP))
-    yield from pin_signals([a_pin(until_days=30), a_pin(until_days=None)], NOON)
+    for until_days in (30, None):
+        yield from pin_signals([a_pin(until_days=until_days)], NOON + timedelta(minutes=1))
     yield from capability_signals([Capability(name=CHECKSUMS, present=False, detail="")])
     yield from failure_signals(VolumeNotMounted("It lies on the container's own disk."))
     yield from failure_signals(VolumeFailed())
@@ -203,7 +204,7 @@ _ALWAYS_GIVEN = {
     AlertType.BACKUP_DAMAGED: {"backups"},
     AlertType.USAGE: {"percent"},
     AlertType.DAYS_UNTIL_FULL: {"days"},
-    AlertType.BLANK_SAVE: {"document"},
+    AlertType.BLANK_SAVE: {"documents", "newest"},
 }
 
 

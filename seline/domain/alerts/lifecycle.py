@@ -47,6 +47,7 @@ class AlertType(StrEnum):
     WRONG_MOUNT = "wrong_mount"
     CHECKSUMS_UNSUPPORTED = "checksums_unsupported"
     BLANK_SAVE = "blank_save"
+    PINS_SHED = "pins_shed"
     USAGE = "usage"
     DAYS_UNTIL_FULL = "days_until_full"
     JOB_FAILED = "job_failed"
@@ -102,7 +103,8 @@ KIND_OF: Final[Mapping[AlertType, AlertKind]] = {
     AlertType.WRITES_REFUSED: AlertKind(Severity.CRITICAL, "condition"),
     AlertType.WRONG_MOUNT: AlertKind(Severity.CRITICAL, "condition"),
     AlertType.CHECKSUMS_UNSUPPORTED: AlertKind(Severity.WARNING, "quiet_condition"),
-    AlertType.BLANK_SAVE: AlertKind(Severity.WARNING, "event", "document"),
+    AlertType.BLANK_SAVE: AlertKind(Severity.WARNING, "event", rises_with="level"),
+    AlertType.PINS_SHED: AlertKind(Severity.WARNING, "event"),
     AlertType.USAGE: AlertKind(Severity.WARNING, "condition", rises_with="level_percent"),
     AlertType.DAYS_UNTIL_FULL: AlertKind(Severity.WARNING, "condition"),
     AlertType.JOB_FAILED: AlertKind(Severity.WARNING, "condition", "job"),

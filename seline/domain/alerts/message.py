@@ -15,6 +15,7 @@ from seline.domain.document import Json
 from seline.domain.texts import Language, compose, load_texts
 
 DETAIL_CHARACTERS_MAX: Final = 500
+LIST_CHARACTERS_MAX: Final = 1200
 _SENTENCE_ENDS: Final = (".", "!", "?", "…")
 _MARKS: Final[Mapping[str, str]] = {
     Severity.INFO: "ℹ️",
@@ -85,16 +86,32 @@ def cut(text: str, characters_max: int) -> str:
 
 
 def _values(details: Mapping[str, Json], known: AlertTexts) -> dict[str, str]:
-    """Return the details as text, without the empty ones and those that are no text or number."""
+    """Return the details as text, without the empty ones; a list of texts is joined."""
     values = {
         name: _as_text(value, known.labels["decimal_point"])
         for name, value in details.items()
         if isinstance(value, (str, int, float)) and value not in ("", False)
     }
+    values |= {
+        name: _listed(list(map(str, value)))
+        for name, value in details.items()
+        if isinstance(value, (list, tuple)) and value
+    }
     if (what := values.get("what", "")) and not what.endswith(_SENTENCE_ENDS):
         values["what"] = f"{what}."
     how = known.verdicts.get(str(details.get("verdict")))
     return values | ({"how": how} if how else {})
+
+
+def _listed(names: list[str]) -> str:
+    """Join names; those that a message has no room for are counted: `a.json, b.json, … (+38)`."""
+    shown, characters = 0, 0
+    while shown < len(names) and characters + len(names[shown]) + 2 <= LIST_CHARACTERS_MAX:
+        characters += len(names[shown]) + 2
+        shown += 1
+    shown = max(shown, 1)
+    rest = [f"… (+{len(names) - shown})"] if shown < len(names) else []
+    return ", ".join([*names[:shown], *rest])
 
 
 def _as_text(value: str | float, decimal_point: str) -> str:

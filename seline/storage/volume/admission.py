@@ -164,9 +164,11 @@ class Admission:
             return False
 
     def _report_shed(self, shed: Sequence[Backup], now_s: float) -> None:
-        """Log each discarded backup; report an incident at most once an hour."""
+        """Log each discarded backup; report pinned ones, and others at most once an hour."""
         for dropped in shed:
             _log.warning("%s was discarded: %s", dropped.name, dropped.because)
+        if pinned := [dropped for dropped in shed if dropped.pinned]:
+            self.events.pins_shed(pinned)
         if shed and now_s >= self._report_shed_again_at:
             self._report_shed_again_at = now_s + REPORT_SHED_EVERY_S
             self.events.shed(shed)

@@ -75,6 +75,16 @@ class Events:
             backups=[dropped.name for dropped in shed],
         )
 
+    def pins_shed(self, shed: Sequence[Backup]) -> None:
+        """Report which pinned backups were removed to make room (V11)."""
+        documents = list(dict.fromkeys(dropped.document for dropped in shed))
+        self._report(
+            IncidentKind.PINS_SHED,
+            f"The volume is nearly full, so pinned backups of {', '.join(documents)} made room.",
+            documents=list(documents),
+            backups=[dropped.name for dropped in shed],
+        )
+
     def repaired(self, publish: Publish, now: datetime) -> bool:
         """Report a recovery or an adopted edit; return whether it was a recovery."""
         incident = _repaired(publish, now)
