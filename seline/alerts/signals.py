@@ -278,4 +278,6 @@ def _incident_details(alert_type: AlertType, incident: Incident) -> dict[str, Js
         "from_memory": source == "memory",
         "lost_after": taken_at if incident.lost else "",
         "nothing_lost": not incident.lost,
+        "flaw": incident.details.get("flaw", ""),
+        "item": incident.details.get("item", ""),
     }

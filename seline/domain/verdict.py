@@ -1,5 +1,7 @@
 """Judge a file's bytes against its checksum; the sets below are what each verdict allows."""
 
+import codecs
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -40,7 +42,8 @@ class Judged(msgspec.Struct, frozen=True):
     """A verdict with its reason.
 
     `content` holds the bytes if they could be read, sound or not; `recorded` is the checksum, None
-    if the file has none; `settled` is False while the file may still be being written.
+    if the file has none; `settled` is False while the file may still be being written. `is_edit`:
+    another program wrote bytes that are not JSON, as its mtime or the missing checksum shows.
     """
 
     verdict: Verdict
@@ -48,6 +51,7 @@ class Judged(msgspec.Struct, frozen=True):
     recorded: Checksum | None = None
     reason: str = ""
     settled: bool = True
+    is_edit: bool = False
 
     @property
     def why(self) -> str:
@@ -100,10 +104,14 @@ def judge(
     as_left = recorded is not None and recorded.mtime_ns == mtime_ns
     shrank = recorded is not None and content.size_bytes < recorded.size_bytes
     at_rest = settled or (as_left and not shrank)
-    why = why_not_json(content.data)
+    plain = None if as_left else without_mark(content.data)
+    why = why_not_json(content.data if plain is None else plain)
+    if why is None and plain is not None:
+        why = "it was edited by hand, and saved with a byte order mark"
+        return Judged(Verdict.EDITED, Content.of(plain), recorded, why, settled)
     if why is not None:
         verdict = Verdict.TORN if at_rest else Verdict.UNSETTLED
-        return Judged(verdict, content, recorded, why, settled)
+        return Judged(verdict, content, recorded, why, settled, is_edit=not as_left)
     if not checksums:
         return Judged(Verdict.SOUND, content, recorded, "syntax only: no checksums here")
     if recorded is not None and ours and as_left:
@@ -111,6 +119,24 @@ def judge(
         verdict = Verdict.ALTERED if at_rest else Verdict.UNSETTLED
         return Judged(verdict, content, recorded, why, settled)
     return Judged(Verdict.EDITED, content, recorded, _why_edited(recorded, ours=ours), settled)
+
+
+def without_mark(data: bytes) -> bytes | None:
+    """Return the UTF-8 of a text with a byte order mark (UTF-8 or UTF-16), None without one."""
+    for mark, encoding in _MARKS.items():
+        if data.startswith(mark):
+            try:
+                return data[len(mark) :].decode(encoding).encode()
+            except UnicodeError:
+                return None
+    return None
+
+
+_MARKS: Final[Mapping[bytes, str]] = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
 
 
 def _why_edited(recorded: Checksum | None, *, ours: bool) -> str:

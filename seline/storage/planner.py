@@ -59,6 +59,11 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     source: Backup | None = None
     token: object = None
 
+    @property
+    def is_bad_edit(self) -> bool:
+        """Whether another program wrote bytes that are not JSON."""
+        return self.broken and self.judged.is_edit
+
 
 class Publish(msgspec.Struct, frozen=True, kw_only=True):
     """A document's new content, None to remove it."""

@@ -1,19 +1,26 @@
 """Hand edits: Seline serves them, does not touch them while they are written, adopts them later."""
 
 import asyncio
+import codecs
+import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from seline import open_seline
+from seline.alerts.signals import incident_signals
+from seline.domain.alerts.lifecycle import on_raised
+from seline.domain.alerts.message import worded
 from seline.errors import DocumentUnrecoverable
 from seline.library import Seline
 
 NAME = "user_profile.json"
 SETTLE_S = 0.3
+DAY = timedelta(days=1)
 
 
 async def read_until_adopted(seline: Seline, name: str = NAME) -> None:
@@ -39,6 +46,82 @@ async def test_an_edit_that_parses_is_served_at_once_and_adopted_when_it_has_set
         assert await seline.data.read_backup(NAME, backup.name) == {"by": "seline"}
         assert (await seline.verify()).findings == ()
         assert await seline.quarantine() == []
+
+
+@pytest.mark.parametrize(
+    ("encoding", "mark"),
+    [
+        ("utf-8", codecs.BOM_UTF8),
+        ("utf-16-le", codecs.BOM_UTF16_LE),
+        ("utf-16-be", codecs.BOM_UTF16_BE),
+    ],
+)
+@pytest.mark.parametrize("saved_over", [False, True], ids=["read", "saved over"])
+async def test_an_edit_with_a_byte_order_mark_is_adopted(
+    tmp_path: Path, encoding: str, mark: bytes, saved_over: bool
+) -> None:
+    """Notepad writes one; the text is the same, so nothing is set aside."""
+    edit = {"by": "Notepad", "city": "Orléans"}
+    async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
+        await seline.data.save_json(NAME, {"by": "seline"})
+        (tmp_path / NAME).write_bytes(mark + json.dumps(edit, ensure_ascii=False).encode(encoding))
+        assert await seline.data.load_json(NAME) == edit
+        if saved_over:
+            await seline.data.update_field(NAME, "n", 1)
+        else:
+            await read_until_adopted(seline)
+        assert json.loads((tmp_path / NAME).read_bytes()) == edit | ({"n": 1} if saved_over else {})
+        values = [await seline.data.read_backup(NAME, b.name) for b in await seline.all_backups()]
+        assert {"by": "seline"} in values
+        assert not saved_over or edit in values
+        assert (await seline.verify()).findings == ()
+        assert await seline.quarantine() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "flaw"),
+    [
+        (b'{"by": "hand",\n  "n": 1,\n}', "line 3, column 1"),
+        (b"{'by': 'hand'}", "line 1, column 2"),
+        (b'{"by": "hand"', "line 1, column 14"),
+        (codecs.BOM_UTF8 + b'{"by": "hand",}', ""),
+    ],
+    ids=["a trailing comma", "single quotes", "no end", "a mark and a trailing comma"],
+)
+async def test_an_edit_with_an_error_is_reported_with_its_place_and_can_be_mended(
+    tmp_path: Path, text: bytes, flaw: str
+) -> None:
+    """The message names the place of the error, the file, and commands that work as printed."""
+    async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
+        await seline.data.save_json(NAME, {"by": "seline"})
+        (tmp_path / NAME).write_bytes(text)
+        await read_until_adopted(seline)
+        assert await seline.data.load_json(NAME) == {"by": "seline"}
+        [item] = await seline.quarantine()
+        [incident] = seline.store.incidents()
+        [signal] = incident_signals([incident], incident.at)
+        alert = worded(on_raised(None, signal, now=incident.at, renotify=DAY)[0].alert, "en")
+        for message in (incident.summary, alert.summary):
+            assert "changed outside Seline, and is not JSON" in message
+            assert flaw in message
+        for message in (incident.summary, alert.fix):
+            assert f"`seline quarantine {item.name} > edit.json`" in message
+            assert f"`seline save {NAME} edit.json`" in message
+            assert "provider" not in message
+        assert await seline.read_quarantine(item.name) == text
+
+
+async def test_bytes_that_a_disk_changed_are_no_edit(tmp_path: Path) -> None:
+    async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
+        await seline.data.save_json(NAME, {"by": "seline"})
+        before = (tmp_path / NAME).stat()
+        with (tmp_path / NAME).open("r+b") as file:
+            file.write(codecs.BOM_UTF8)
+        os.utime(tmp_path / NAME, ns=(before.st_atime_ns, before.st_mtime_ns))
+        await read_until_adopted(seline)
+        assert await seline.data.load_json(NAME) == {"by": "seline"}
+        [incident] = seline.store.incidents()
+        assert "outside Seline" not in incident.summary
 
 
 async def test_an_edit_that_replaces_the_file_is_adopted(tmp_path: Path) -> None:

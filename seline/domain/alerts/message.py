@@ -26,10 +26,14 @@ _MARKS: Final[Mapping[str, str]] = {
 
 
 class AlertWords(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The sentences of one alert type. `resolved` is empty for an event."""
+    """The sentences of one alert type. `resolved` is empty for an event.
+
+    `fix_edit` is the next step if the details name the `item` in quarantine that holds an edit.
+    """
 
     summary: tuple[str, ...]
     fix: str
+    fix_edit: str = ""
     resolved: str = ""
 
 
@@ -53,8 +57,8 @@ def worded(alert: Alert, language: Language) -> Alert:
     values = _values(alert.details, texts(language))
     if alert.state == "resolved" and KIND_OF[alert.type].course != "event":
         return replace(alert, summary=compose((words.resolved,), values), fix="")
-    summary, fix = compose(words.summary, values), compose((words.fix,), values)
-    return replace(alert, summary=summary, fix=fix)
+    fix = words.fix_edit if words.fix_edit and "item" in values else words.fix
+    return replace(alert, summary=compose(words.summary, values), fix=compose((fix,), values))
 
 
 def title(alert: Alert, service: str, language: Language) -> str:

@@ -183,7 +183,8 @@ class Batches:
         for publish in current:
             self._rotate(publish, committed)
             if publish.found.broken or publish.found.repair:
-                self._counters.recoveries += self.events.repaired(publish, now)
+                aside = self.rotation.newest_aside(publish.key) if publish.found.is_bad_edit else ""
+                self._counters.recoveries += self.events.repaired(publish, now, aside=aside)
         if any(publish.found.broken for publish in current):
             self._quietly(self.rotation.bound_quarantine)
 

@@ -85,9 +85,12 @@ class Events:
             backups=[dropped.name for dropped in shed],
         )
 
-    def repaired(self, publish: Publish, now: datetime) -> bool:
-        """Report a recovery or an adopted edit; return whether it was a recovery."""
-        incident = _repaired(publish, now)
+    def repaired(self, publish: Publish, now: datetime, *, aside: str = "") -> bool:
+        """Report a recovery or an adopted edit; return whether it was a recovery.
+
+        `aside` names the file in quarantine, if it is an edit that is not JSON.
+        """
+        incident = _repaired(publish, now, aside)
         _log.warning("%s", incident.summary)
         self.report(incident)
         return incident.kind is IncidentKind.RECOVERED
@@ -98,7 +101,7 @@ class Events:
         self.report(Incident(kind=kind, document="", at=now, summary=summary, details=details))
 
 
-def _repaired(publish: Publish, now: datetime) -> Incident:
+def _repaired(publish: Publish, now: datetime, aside: str) -> Incident:
     found, name = publish.found, publish.key.name
     incident = partial(Incident, document=name, at=now)
     if not found.broken:
@@ -115,11 +118,17 @@ def _repaired(publish: Publish, now: datetime) -> Incident:
     if found.source is not None:
         lost = f"changes after {found.source.taken_at:%Y-%m-%d %H:%M:%S} UTC"
         source = f"backup {found.source.name}"
-    return incident(
-        kind=IncidentKind.RECOVERED,
-        summary=f"{name} was {found.judged.verdict} ({found.judged.reason}). It was recovered from "
-        f"{source}; {f'lost: {lost}' if lost else 'nothing is lost'}. The broken bytes are in "
-        "quarantine.",
-        lost=lost,
-        details={"verdict": str(found.judged.verdict), "source": source},
+    outcome = f"It was recovered from {source}; {f'lost: {lost}' if lost else 'nothing is lost'}."
+    details: dict[str, Json] = {"verdict": str(found.judged.verdict), "source": source}
+    summary = (
+        f"{name} was {found.judged.verdict} ({found.judged.reason}). {outcome} The broken bytes "
+        "are in quarantine."
     )
+    if aside:
+        details |= {"verdict": "not_json", "flaw": found.judged.reason, "item": aside}
+        summary = (
+            f"{name} was changed outside Seline, and is not JSON ({found.judged.reason}). "
+            f"{outcome} The edit is in quarantine: `seline quarantine {aside} > edit.json` writes "
+            f"it to a file; correct that, then `seline save {name} edit.json`."
+        )
+    return incident(kind=IncidentKind.RECOVERED, summary=summary, lost=lost, details=details)

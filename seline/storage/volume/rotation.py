@@ -82,6 +82,12 @@ class Rotation:
         for error in failed:
             raise error
 
+    def newest_aside(self, key: DocumentKey) -> str:
+        """Return the name of a document's newest file in quarantine, "" if it has none."""
+        document = aside_document(key)
+        items = list_quarantine(self.volume)
+        return next((item.name for item in items if item.document == document), "")
+
     def bound_quarantine(self) -> None:
         """Remove the oldest quarantined files beyond the limits, but never a document's newest."""
         items = list_quarantine(self.volume)
