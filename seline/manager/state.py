@@ -207,10 +207,9 @@ class State(Generic[T]):
             self.do_without(error)
             entries = None
             with suppress(SelineError):  # the store is closing, or the disk failed
-                known = store.peek(self.key)
-                entries = self._sound_entries(known if isinstance(known, Content) else None)
+                entries = self._sound_entries(store.medium.rescue(self.key))
             self.value, why = entries or (self.value, damage.message)
-            self._report_loss(why)
+            self._report_loss(why, "its bytes stay in their file")
 
     def _before(self, current: Current) -> tuple[T, str]:
         """Return the stored value and "", or the value after a loss and why the stored one is."""
@@ -247,11 +246,11 @@ class State(Generic[T]):
         why = f"{len(flaws)} of {len(raw)} entries are left out, the others in effect ({shown})."
         return cast("T", tuple(sound)), why
 
-    def _report_loss(self, why: str) -> None:
+    def _report_loss(self, why: str, kept: str = "its bytes are in quarantine") -> None:
         self._managed.note(
             IncidentKind.STATE_RESET,
             self.key.name,
-            f"{self.key.name} could not be used as it was; its bytes are in quarantine. {why}",
+            f"{self.key.name} could not be used as it was; {kept}. {why}",
         )
 
     def _decoded(self, content: Content | None) -> T:

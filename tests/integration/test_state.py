@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from seline import open_seline
+from seline.access.tokens import Tokens
 from seline.domain.document import Content
 from seline.domain.job import JobRecord, RunOutcome
+from seline.errors import Unauthorized, VolumeReadOnly
 from seline.library import Seline
-from seline.manager import ManagedStore
+from seline.manager import ManagedStore, state
 from seline.manager.state import State
 from seline.ports.store import DocumentStore
 from seline.server import serving
@@ -206,6 +208,27 @@ async def test_a_broken_token_is_left_out_and_the_others_give_access(
                 assert "state_reset" not in str(health)
     assert [token["id"] for token in json.loads(file.read_text())["tokens"]] == secrets
     assert text in [path.read_text() for path in (directory / "quarantine").iterdir()]
+
+
+async def test_a_broken_token_of_a_volume_that_cannot_be_written_is_left_out(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {**WRITTEN["tokens.json"]["tokens"][0], "digest": digest("a-secret")}
+    text = json.dumps({"tokens": [{**entry, "expires_at": "never"}, entry]})
+    file = write(directory, "tokens.json", text)
+
+    def refuse(*_: object) -> None:
+        raise VolumeReadOnly
+
+    async with open_seline(directory) as seline:
+        monkeypatch.setattr(state, "_run", refuse)
+        tokens = Tokens(seline.store, admin_token=None)
+        await tokens.load()
+
+        assert tokens.authenticate("a-secret", client="a", needs="read") == "token 0123abcd"
+        with pytest.raises(Unauthorized):
+            tokens.authenticate("another", client="a", needs="read")
+    assert file.read_text() == text
 
 
 def digest(secret: str) -> str:
