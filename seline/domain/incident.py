@@ -29,6 +29,7 @@ class IncidentKind(StrEnum):
     STATE_UNREADABLE = "state_unreadable"
     STATE_NOT_KEPT = "state_not_kept"
     ADOPTED = "adopted"
+    ANOTHER_WRITER = "another_writer"
     EDITED_MEANWHILE = "edited_meanwhile"
     SET_ASIDE = "set_aside"
     REMADE = "remade"
@@ -64,6 +65,7 @@ RULES: Final[Mapping[IncidentKind, IncidentRule]] = {
     IncidentKind.STATE_UNREADABLE: IncidentRule(),
     IncidentKind.STATE_NOT_KEPT: IncidentRule(),
     IncidentKind.ADOPTED: IncidentRule(status=Status.INFO),
+    IncidentKind.ANOTHER_WRITER: IncidentRule(alert=AlertType.ANOTHER_WRITER),
     IncidentKind.EDITED_MEANWHILE: IncidentRule(status=Status.INFO),
     IncidentKind.SET_ASIDE: IncidentRule(status=Status.INFO, fix=_LOOK),
     IncidentKind.REMADE: IncidentRule(),

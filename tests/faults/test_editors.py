@@ -124,6 +124,20 @@ async def test_bytes_that_a_disk_changed_are_no_edit(tmp_path: Path) -> None:
         assert "outside Seline" not in incident.summary
 
 
+@pytest.mark.parametrize(("edits", "reported"), [(2, 0), (3, 1), (5, 1)])
+async def test_a_program_that_keeps_writing_a_document_is_reported(
+    tmp_path: Path, edits: int, reported: int
+) -> None:
+    """An old bot that still runs writes between acknowledged saves; two edits are a person's."""
+    async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
+        for number in range(edits):
+            await seline.data.save_json(NAME, {"by": "seline", "n": number})
+            (tmp_path / NAME).write_text(f'{{"by": "the old bot", "n": {number}}}')
+        await seline.data.save_json(NAME, {"by": "seline"})
+        kinds = [str(incident.kind) for incident in seline.store.incidents()]
+        assert kinds.count("another_writer") == reported
+
+
 async def test_an_edit_that_replaces_the_file_is_adopted(tmp_path: Path) -> None:
     async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
         await seline.data.save_json(NAME, {"by": "seline"})

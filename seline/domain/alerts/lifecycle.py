@@ -48,6 +48,7 @@ class AlertType(StrEnum):
     CHECKSUMS_UNSUPPORTED = "checksums_unsupported"
     BLANK_SAVE = "blank_save"
     PINS_SHED = "pins_shed"
+    ANOTHER_WRITER = "another_writer"
     USAGE = "usage"
     DAYS_UNTIL_FULL = "days_until_full"
     JOB_FAILED = "job_failed"
@@ -105,6 +106,7 @@ KIND_OF: Final[Mapping[AlertType, AlertKind]] = {
     AlertType.CHECKSUMS_UNSUPPORTED: AlertKind(Severity.WARNING, "quiet_condition"),
     AlertType.BLANK_SAVE: AlertKind(Severity.WARNING, "event", rises_with="level"),
     AlertType.PINS_SHED: AlertKind(Severity.WARNING, "event"),
+    AlertType.ANOTHER_WRITER: AlertKind(Severity.WARNING, "event", "document"),
     AlertType.USAGE: AlertKind(Severity.WARNING, "condition", rises_with="level_percent"),
     AlertType.DAYS_UNTIL_FULL: AlertKind(Severity.WARNING, "condition"),
     AlertType.JOB_FAILED: AlertKind(Severity.WARNING, "condition", "job"),

@@ -16,6 +16,7 @@ from seline.clock import Clock
 from seline.domain.backup import Backup
 from seline.domain.counters import Counters
 from seline.domain.document import DocumentKey
+from seline.domain.verdict import Verdict
 from seline.errors import OutcomeUnknown, SelineError, StorageError, VolumeBusy
 from seline.ports.futures import one_wakeup
 from seline.ports.store import Retain
@@ -182,6 +183,8 @@ class Batches:
         self.admission.took(current, made)
         for publish in current:
             self._rotate(publish, committed)
+            if publish.found.judged.verdict is Verdict.EDITED:
+                self.events.edited(publish.key.name, now)
             if publish.found.broken or publish.found.repair:
                 aside = self.rotation.newest_aside(publish.key) if publish.found.is_bad_edit else ""
                 self._counters.recoveries += self.events.repaired(publish, now, aside=aside)

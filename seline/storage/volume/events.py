@@ -3,7 +3,7 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
@@ -17,6 +17,8 @@ from seline.storage.planner import Publish
 from seline.storage.volume.os_errors import describe, is_full
 
 INCIDENTS_MAX: Final = 200
+EDITS_MANY: Final = 3
+EDITS_WITHIN: Final = timedelta(minutes=1)
 
 _log = logging.getLogger("seline.storage")
 
@@ -26,6 +28,7 @@ class Events:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._edited: dict[str, deque[datetime]] = {}
         self._incidents: deque[Incident] = deque(maxlen=INCIDENTS_MAX)
         self._watchers: list[Callable[[DocumentKey, Outcome], None]] = []
 
@@ -84,6 +87,25 @@ class Events:
             documents=list(documents),
             backups=[dropped.name for dropped in shed],
         )
+
+    def edited(self, name: str, now: datetime) -> None:
+        """Count a commit that met a file which another program wrote; report EDITS_MANY a minute.
+
+        A single edit is a person's. A program that writes again and again undoes Seline's changes.
+        """
+        recent = self._edited.setdefault(name, deque(maxlen=EDITS_MANY))
+        recent.append(now)
+        if len(recent) == EDITS_MANY and timedelta(0) <= now - recent[0] <= EDITS_WITHIN:
+            recent.clear()
+            self.report(
+                Incident(
+                    kind=IncidentKind.ANOTHER_WRITER,
+                    document=name,
+                    at=now,
+                    summary=f"Another program writes {name}: it was changed outside Seline "
+                    f"{EDITS_MANY} times within a minute.",
+                )
+            )
 
     def repaired(self, publish: Publish, now: datetime, *, aside: str = "") -> bool:
         """Report a recovery or an adopted edit; return whether it was a recovery.
