@@ -4,6 +4,7 @@ The control socket has mode 0600 in a directory of mode 0700, so its callers are
 that may change something is a line in the audit log.
 """
 
+import ipaddress
 import logging
 import re
 import secrets
@@ -29,6 +30,7 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 PATH_LOGGED_MAX: Final = 200
 _QUIET: Final = frozenset({"/livez", "/readyz", "/metrics"})
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_BRACKETED: Final = re.compile(r"\[([^\]]+)\](?::[0-9]*)?")
 _SAFE: Final = frozenset({"GET", "HEAD"})
 HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -149,9 +151,25 @@ def _bearer(request: web.Request) -> str | None:
 
 
 def _client(request: web.Request) -> str:
-    if context(request).settings.server.trust_proxy and request.headers.get("X-Forwarded-For"):
-        return request.headers["X-Forwarded-For"].rsplit(",", 1)[-1].strip()
-    return request.remote or "unknown"
+    """Return the client's address: the one that the nearest proxy saw, if it is trusted.
+
+    That is the last of all lines of the header; a client can write only those before it.
+    """
+    server, remote = context(request).settings.server, request.remote or "unknown"
+    if not server.trust_proxy:
+        return remote
+    seen = request.headers.getall(server.client_header, [])
+    return _address(",".join(seen).rpartition(",")[2].strip()) or remote
+
+
+def _address(text: str) -> str | None:
+    """Return an address without its port and brackets, None if it is not one."""
+    bracketed = _BRACKETED.fullmatch(text)
+    host = bracketed[1] if bracketed else text.partition(":")[0] if text.count(":") == 1 else text
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return None
 
 
 def _check_browser(request: web.Request) -> None:

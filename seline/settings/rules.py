@@ -215,6 +215,7 @@ RULES: Final[Mapping[str, SettingRule]] = {
         f"at least {TOKEN_CHARACTERS_MIN} ASCII characters without spaces", _token, explains=True
     ),
     "server.trust_proxy": _TRUTH,
+    "server.client_header": _one_of("x-forwarded-for", "x-real-ip"),
     "server.metrics_open": _TRUTH,
     **{
         f"jobs.{name}.{key}": rule

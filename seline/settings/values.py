@@ -51,6 +51,7 @@ class Server:
     port: int | None = None
     admin_token: str | None = field(default=None, repr=False)
     trust_proxy: bool = False
+    client_header: str = "x-forwarded-for"
     metrics_open: bool = False
 
 

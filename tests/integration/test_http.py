@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -423,6 +423,32 @@ async def test_wrong_tokens_are_rate_limited_and_the_right_one_is_not(client: Cl
     assert statuses[0] == 401
     assert statuses[-1] == 429
     assert (await client.call("GET", "/health"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("header", "lines_of"),
+    [
+        ("x-forwarded-for", lambda n: [f"10.0.0.{n}", "203.0.113.7"]),
+        ("x-forwarded-for", lambda n: [f"10.0.0.{n}, 203.0.113.7:{4000 + n}"]),
+        ("x-forwarded-for", lambda n: [f"[2001:db8::7]:{4000 + n}"]),
+        ("x-forwarded-for", lambda n: [f"unknown-{n}"]),
+        ("x-real-ip", lambda _: ["203.0.113.7"]),
+    ],
+)
+async def test_a_client_behind_a_proxy_cannot_choose_its_address(
+    tmp_path: Path, header: str, lines_of: Callable[[int], list[str]]
+) -> None:
+    settings = settings_for(tmp_path, server__trust_proxy=True, server__client_header=header)
+    async with serving(settings) as running, aiohttp.ClientSession() as session:
+        await running.acquired()
+
+        async def status(lines: list[str]) -> int:
+            headers = [("Authorization", "Bearer wrong"), *((header, line) for line in lines)]
+            async with session.get(running.address + PREFIX + "/health", headers=headers) as got:
+                return got.status
+
+        assert [await status(lines_of(number)) for number in range(11)] == [401] * 10 + [429]
+        assert await status(["198.51.100.1"]) == 401
 
 
 async def test_a_token_in_a_url_is_refused(client: Client) -> None:
