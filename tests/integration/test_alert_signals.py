@@ -592,7 +592,7 @@ async def test_a_backup_damaged_after_the_resolution_opens_a_new_alert(place: Pl
 async def test_a_finding_of_an_earlier_verify_is_not_notified_again(place: Place) -> None:
     await place.save(versions=2)
     place.flip(place.backups()[0])
-    await place.operations.verify()
+    await place.operations.verify(full=None)
     found = place.operations.verifier.report.findings if place.operations.verifier.report else ()
     await place.evaluate()
     for _ in range(5):
