@@ -643,7 +643,7 @@ def _accept_any_backup(patch: pytest.MonkeyPatch) -> None:
 
 
 def _report_no_recovery(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Events, "repaired", lambda *_: False)
+    patch.setattr(Events, "repaired", lambda *_, **__: False)
 
 
 def _discard_broken_bytes(patch: pytest.MonkeyPatch) -> None:
