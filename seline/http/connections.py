@@ -196,7 +196,7 @@ class _Connection(web.RequestHandler):
         super().resume_writing()
 
     def abort(self) -> None:
-        """Close the connection at once, whatever is unsent."""
+        """Close the connection at once, with unsent bytes."""
         if self.transport is not None:
             self.transport.abort()
 

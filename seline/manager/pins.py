@@ -4,8 +4,8 @@ V2   Rotation is planned as part of a save.
 V8   A pinned backup does not go. While `pins.json` cannot be read nothing is rotated or shed,
      because any backup might be pinned. If it is lost for good, every backup of that moment is
      pinned instead: newer ones are rotated, and a person releases the old ones.
-V11  Whatever removes most of a document (a save, a hand edit, a recovery, an import, a restore)
-     pins the content before it, in the same commit.
+V11  A change that removes most of a document (a save, a hand edit, a recovery, an import or a
+     restore) pins the content before it, in the same commit.
 """
 
 from collections.abc import Callable, Sequence
