@@ -36,9 +36,17 @@ _NAMES_SHOWN_MAX: Final = 20
     show_default=True,
     help="merge: keep other documents; replace: delete them, with backups.",
 )
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="NAME",
+    help="Import this document and no other; may be repeated.",
+)
 @click.option("--skip-broken", is_flag=True, help="Leave out a folder's unusable files.")
 @preview_options
-def import_source(options: VerbOptions, source: str, mode: str, skip_broken: bool) -> Exit | None:
+def import_source(
+    options: VerbOptions, source: str, mode: str, only: tuple[str, ...], skip_broken: bool
+) -> Exit | None:
     """Import an export, or a folder of .json files from an older bot; all of it or nothing.
 
     SOURCE is a file or a folder that `seline export` wrote (the newest one, if it holds several),
@@ -53,7 +61,9 @@ def import_source(options: VerbOptions, source: str, mode: str, skip_broken: boo
       seline import /mnt/nas/seline/seline-20250106T143022Z
       gunzip < seline_backup.json.gz | seline import - --yes
       seline import seline_backup.json --mode replace
+      seline import /mnt/nas/seline --only user_profile.json
     """
+    chosen = {"mode": mode} | ({"only": ",".join(only)} if only else {})
     left_out = ""
     if source != "-" and os.path.isdir(source):
         content, left_out = _read_folder(source, skip_broken=skip_broken)
@@ -64,7 +74,7 @@ def import_source(options: VerbOptions, source: str, mode: str, skip_broken: boo
     async def send(api: Api) -> None:
         done = await carry_out(
             options,
-            lambda query: api.request("POST", "/import", query=query | {"mode": mode}, body=body),
+            lambda query: api.request("POST", "/import", query=query | chosen, body=body),
             _show_plan,
         )
         if done is not None:

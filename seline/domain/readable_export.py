@@ -1,8 +1,8 @@
 """The readable export, one JSON object with every document, and the plan of its import."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from seline.domain.document import METADATA_NAME, Json, Revision, check_document_name
 from seline.domain.json_flaws import Path, path_text
@@ -11,6 +11,7 @@ from seline.errors import ImportRefused, InvalidDocumentName
 WRAPPER_KEYS: Final = frozenset({"success", "data"})
 EXPORT_KEYS: Final = frozenset({"exported_at", "files", "unrecoverable"})
 NAMES_SHOWN_MAX: Final = 10
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,32 @@ def plan_import(
         deleted=tuple(gone),
         dry_run=dry_run,
     )
+
+
+def only_named(
+    contents: Mapping[str, T], only: Collection[str], *, replace: bool
+) -> Mapping[str, T]:
+    """Return the documents named in `only`, all of them if it is empty.
+
+    Raises ImportRefused for a name that the export does not hold, and together with `replace`,
+    which would delete every other document.
+    """
+    if not only:
+        return contents
+    if replace:
+        raise ImportRefused(
+            "`only` chooses documents, and `replace` deletes all others: give one of them.",
+            hint="Leave `replace` out: the chosen documents are replaced whole, others stay.",
+        )
+    missing = sorted(set(only) - contents.keys())
+    if missing:
+        raise ImportRefused(
+            f"The export does not hold {', '.join(missing[:NAMES_SHOWN_MAX])}. Nothing was "
+            "changed.",
+            hint="A dry run without `only` lists what it holds.",
+            names=missing,
+        )
+    return {name: contents[name] for name in sorted(set(only))}
 
 
 def is_replace(mode: str) -> bool:

@@ -59,9 +59,12 @@ async def import_documents(request: web.Request) -> web.StreamResponse:
     """Import an export, all of it or nothing."""
     replace = is_replace(request.query.get("mode", "merge"))
     dry_run = flag(request, "dry_run", default=False)
+    only = [name for name in request.query.get("only", "").split(",") if name]
     check_json(request)
     async with spooled_body(request, EXPORT_BYTES_MAX) as upload:
-        report = await operations(request).import_spool(upload, replace=replace, dry_run=dry_run)
+        report = await operations(request).import_spool(
+            upload, replace=replace, dry_run=dry_run, only=only
+        )
     return answer({"success": True, **members(report)})
 
 

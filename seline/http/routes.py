@@ -33,7 +33,9 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", PREFIX + "/storage-info", operator.storage_info, "read"),
     Route("GET", PREFIX + "/export", exporting.export, "read", ("form",)),
     Route("POST", PREFIX + "/restore-backup", operator.restore_backup, "admin", ("dry_run",)),
-    Route("POST", PREFIX + "/import", operator.import_documents, "admin", ("mode", "dry_run")),
+    Route(
+        "POST", PREFIX + "/import", operator.import_documents, "admin", ("mode", "dry_run", "only")
+    ),
     Route("POST", PREFIX + "/verify", operator.verify, "admin"),
     Route("GET", PREFIX + "/documents", documents.list_documents, "read"),
     Route("GET", PREFIX + _NAME, documents.get_document, "read"),

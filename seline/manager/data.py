@@ -4,7 +4,7 @@ Names are checked first (InvalidDocumentName). Values belong to the caller and a
 `ManagedStore` carries out every read and change; nothing here touches a disk.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import partial
@@ -24,7 +24,7 @@ from seline.domain.document import (
     check_document_name,
 )
 from seline.domain.json_codec import decode
-from seline.domain.readable_export import ImportReport, is_replace
+from seline.domain.readable_export import ImportReport, is_replace, only_named
 from seline.domain.report import Deleted, KeptIn, Reset, Restored
 from seline.errors import BackupNotFound, InvalidRequest, WrongShape
 from seline.manager import backups, blocks, changes
@@ -300,15 +300,22 @@ class DataManager:
         return snapshot_of(self.store)
 
     async def import_data(
-        self, export: object, mode: str = "merge", *, dry_run: bool = False
+        self,
+        export: object,
+        mode: str = "merge",
+        *,
+        only: Collection[str] = (),
+        dry_run: bool = False,
     ) -> ImportReport:
         """Import an export, all of it or nothing (V5).
 
         merge: named documents are replaced whole, others stay; replace: the others are deleted,
-        with backups. Raises ImportRefused, NotSerializable, DocumentTooLarge.
+        with backups. `only` imports these documents and no other. Raises ImportRefused,
+        NotSerializable, DocumentTooLarge.
         """
         replace = is_replace(mode)
-        contents = contents_of(cast("Json", export), self.store.limits)
+        held = contents_of(cast("Json", export), self.store.limits)
+        contents = only_named(held, only, replace=replace)
         return await import_contents(self.store, contents, replace=replace, dry_run=dry_run)
 
     # parts

@@ -1,13 +1,13 @@
 """The operator's verbs: HTTP handlers, the command line, the jobs and `Seline` call these."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Final
 
 from seline.domain.backup import Backup
 from seline.domain.document import BOT, Content, DocumentKey, Json, check_document_name
-from seline.domain.readable_export import ImportReport
+from seline.domain.readable_export import ImportReport, only_named
 from seline.domain.report import Pruned, VerifyReport
 from seline.domain.usage import Usage
 from seline.errors import VolumeBusy
@@ -105,14 +105,15 @@ class Operations:
         return await self.store.reading(lambda: store.medium.read_quarantine(item))
 
     async def import_spool(
-        self, upload: Spool, *, replace: bool, dry_run: bool = False
+        self, upload: Spool, *, replace: bool, dry_run: bool = False, only: Collection[str] = ()
     ) -> ImportReport:
         """Import an uploaded export, all of it or nothing (V5); `dry_run` only decides.
 
-        Raises as `contents_of_upload` and `import_contents` do.
+        `only` chooses documents. Raises as `contents_of_upload` and `import_contents` do.
         """
         read = partial(contents_of_upload, upload, self.store.limits)
-        contents = await self.store.reading(read, limit_s=math.inf)
+        held = await self.store.reading(read, limit_s=math.inf)
+        contents = only_named(held, only, replace=replace)
         return await import_contents(self.store, contents, replace=replace, dry_run=dry_run)
 
     def _measured_health(self, store: DocumentStore) -> dict[str, Json]:

@@ -56,6 +56,22 @@ def test_an_export_is_imported_with_or_without_its_wrapper(line: Line, export: o
     assert line("load", "b.json").value() == [1, 2]
 
 
+def test_one_document_comes_back_from_an_export_folder(line: Line) -> None:
+    """The documents that are not named keep what was saved since the export."""
+    for name in ("a.json", "b.json", "c.json"):
+        line("save", name, stdin='{"n": 1}')
+    line("export", "exports")
+    for name in ("a.json", "b.json", "c.json"):
+        line("save", name, stdin='{"n": 2}')
+
+    done = line("import", "exports", "--only", "a.json", "--only", "b.json", "--yes")
+
+    assert done.code == 0, done.err
+    values = [line("load", name).value()["n"] for name in ("a.json", "b.json", "c.json")]
+    assert values == [1, 1, 2]
+    assert line("import", "exports", "--only", "d.json", "--dry-run").code != 0
+
+
 def test_an_import_of_the_current_export_changes_nothing(line: Line) -> None:
     line("save", "big.json", stdin='{"n": 123456789012345678901234567890, "é": 1e22}')
     exported = line("export").out

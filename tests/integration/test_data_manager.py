@@ -836,6 +836,25 @@ async def test_shrink_clear_and_restore_pin_nothing(seline: Seline) -> None:
     assert not any(backup.pinned for backup in await seline.data.backups(PROFILE))
 
 
+async def test_one_document_comes_back_from_an_export_and_the_others_stay(seline: Seline) -> None:
+    names = ("a.json", "b.json")
+    for name in names:
+        await seline.data.save_json(name, {"n": 1})
+    export = await seline.data.export_all_data()
+    for name in names:
+        await seline.data.save_json(name, {"n": 2})
+
+    preview = await seline.data.import_data(export, only=["a.json"], dry_run=True)
+    report = await seline.data.import_data(export, only=["a.json"])
+
+    assert preview.changed == report.changed == ("a.json",)
+    assert [await seline.data.load_json(name) for name in names] == [{"n": 1}, {"n": 2}]
+    for refused in ({"only": ["c.json"]}, {"only": ["a.json"], "mode": "replace"}):
+        with pytest.raises(ImportRefused):
+            await seline.data.import_data(export, **refused)  # type: ignore[arg-type]
+    assert [await seline.data.load_json(name) for name in names] == [{"n": 1}, {"n": 2}]
+
+
 async def test_an_export_can_be_imported_completely(seline: Seline, tmp_path: Path) -> None:
     await seline.data.save_json("a.json", {"n": 1})
     await seline.data.save_json("b.json", [1, 2])

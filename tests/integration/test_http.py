@@ -118,6 +118,18 @@ async def test_export_has_the_documented_shape_and_can_be_imported(client: Clien
     assert (await client.call("GET", "/documents/list.json"))[1] == [1, 2]
 
 
+async def test_an_import_of_one_document_leaves_the_others_alone(client: Client) -> None:
+    export = {"files": {NAME: {"n": 1}, "list.json": [1]}}
+    await client.call("PUT", "/documents/list.json", [2])
+
+    status, done, _ = await client.call("POST", f"/import?only={NAME}", export)
+    refused, why, _ = await client.call("POST", "/import?only=none.json", export)
+
+    assert (status, done["created"], done["changed"]) == (200, [NAME], [])
+    assert (await client.call("GET", "/documents/list.json"))[1] == [2]
+    assert (refused, why["code"], "none.json" in why["detail"]) == (422, "import_refused", True)
+
+
 async def test_a_number_beyond_a_float_comes_back_as_it_was_sent(client: Client) -> None:
     body = b'{"wei": 0.123456789012345678}'
     stored = b'{\n  "wei": 0.123456789012345678\n}\n'
