@@ -29,8 +29,9 @@ class Backup:
     """One earlier content of a document.
 
     `verdict` is the text of a `Verdict`, or `unchecked` if the file was not read yet. `revision` is
-    the one in the checksum attribute, None without an attribute. `because` is the reason for which
-    it is pinned, kept or dropped.
+    the one in the checksum attribute, None without an attribute. `ours` is False for a file that
+    Seline did not write: no policy removes it. `because` is the reason for which it is pinned, kept
+    or dropped.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Backup:
     revision: Revision | None
     verdict: str = UNCHECKED
     pinned: bool = False
+    ours: bool = True
     because: str = ""
 
     @property

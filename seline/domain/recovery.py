@@ -59,9 +59,9 @@ def choose_backup(
 def choose_guarded(newest_first: Sequence[Backup], unlike: Revision | None) -> Backup | None:
     """Return the backup that retention must keep, from what is known without reading.
 
-    It is the newest one that counts and differs from the current content `unlike`, else the newest
-    one that counts.
+    It is the newest one of Seline's that counts and differs from the current content `unlike`, else
+    the newest one of Seline's that counts.
     """
-    counted = [backup for backup in newest_first if backup.verdict in COUNTED]
+    counted = [backup for backup in newest_first if backup.ours and backup.verdict in COUNTED]
     differing = (b for b in counted if unlike is None or b.revision != unlike)
     return next(differing, counted[0] if counted else None)

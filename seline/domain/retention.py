@@ -3,12 +3,14 @@
 V8  The newest sound backup is kept under every policy, size limit and clock. An unchecked backup
     counts as sound here. So callers that delete use `verified_plan`: it reads the backup that
     would be kept, and drops nothing if that one is not sound.
+
+A file that Seline did not write (`Backup.ours` is False) is kept under every plan, and not counted.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -17,6 +19,7 @@ from seline.domain.document import Revision
 from seline.domain.recovery import choose_guarded
 from seline.domain.verdict import COUNTED, Verdict
 
+NOT_OURS: Final = "not written by Seline: never rotated"
 K = TypeVar("K")
 
 
@@ -119,11 +122,12 @@ def plan_without(
 
 
 def plan_deleted(backups: Sequence[Backup]) -> RetentionPlan:
-    """Plan for a document that was deleted long ago: drop everything that is not pinned."""
+    """Plan for a document that was deleted long ago: drop Seline's backups, except pinned ones."""
     because = "its document was deleted long ago"
+    reasons = {backup.name: _why_exempt(backup) for backup in backups}
     return RetentionPlan(
-        tuple(replace(backup, because=_why_pinned(backup)) for backup in backups if backup.pinned),
-        tuple(replace(backup, because=because) for backup in backups if not backup.pinned),
+        tuple(replace(b, because=reasons[b.name]) for b in backups if reasons[b.name]),
+        tuple(replace(b, because=because) for b in backups if not reasons[b.name]),
         unguarded=True,
     )
 
@@ -151,11 +155,15 @@ def plan_shedding(
 
 def keep_all(backups: Sequence[Backup], because: str) -> RetentionPlan:
     """Plan to drop nothing."""
-    return RetentionPlan(tuple(replace(backup, because=because) for backup in backups), ())
+    kept = (replace(b, because=because if b.ours else _why_exempt(b)) for b in backups)
+    return RetentionPlan(tuple(kept), ())
 
 
-def _why_pinned(backup: Backup) -> str:
-    return f"pinned: {backup.because}" if backup.because else "pinned"
+def _why_exempt(backup: Backup) -> str:
+    """Return why no policy applies to a backup; empty if one does."""
+    if backup.pinned:
+        return f"pinned: {backup.because}" if backup.because else "pinned"
+    return "" if backup.ours else NOT_OURS
 
 
 def _newest_names(backups: Sequence[Backup], keep_newest: int) -> frozenset[str]:
@@ -168,7 +176,7 @@ def _newest_names(backups: Sequence[Backup], keep_newest: int) -> frozenset[str]
 def _sheddable(backups: Sequence[Backup]) -> Iterator[Backup]:
     guarded = choose_guarded(sorted(backups, key=_order, reverse=True), None)
     if guarded is not None:
-        yield from (backup for backup in backups if backup is not guarded)
+        yield from (backup for backup in backups if backup.ours and backup is not guarded)
 
 
 def _order(backup: Backup) -> tuple[Stamp, str]:
@@ -215,8 +223,8 @@ def _decide(
         holders[current_revision] = ("its document", Verdict.SOUND)
     counted = 0
     for backup in newest_first:
-        if backup.pinned:
-            keep[backup.name] = _why_pinned(backup)
+        if exempt := _why_exempt(backup):
+            keep[backup.name] = exempt
         elif backup.verdict not in COUNTED:
             continue
         elif backup is not guarded and (holder := _holder(backup, holders)):
@@ -251,7 +259,7 @@ def _over_budget(
     newest_first: Sequence[Backup], keep: Mapping[str, str], guarded: Backup, bytes_max: int
 ) -> list[Backup]:
     """Return the kept backups to drop so that the unpinned ones fit in `bytes_max`."""
-    unpinned = [b for b in newest_first if b.name in keep and not b.pinned]
+    unpinned = [b for b in newest_first if b.name in keep and not _why_exempt(b)]
     unpinned.sort(key=lambda backup: (backup is not guarded, backup.verdict not in COUNTED))
     totals = accumulate(backup.size_bytes for backup in unpinned)
     return [

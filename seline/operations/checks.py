@@ -118,6 +118,15 @@ def _pins(facts: Facts) -> Result:
     return Status.OK, f"{counted(len(pins), 'content')} pinned", ""
 
 
+def _foreign_backups(facts: Facts) -> Result:
+    count = facts.store.medium.foreign_backup_count(BOT)
+    if not count:
+        return None
+    detail = f"{counted(count, 'file')} in backups/ not written by Seline, and never removed by it"
+    fix = "`seline backups NAME` shows which; remove by hand what you do not need."
+    return Status.INFO, detail, fix
+
+
 def _integrity(facts: Facts) -> Result:
     report, last_full_at = facts.verifier.report, facts.verifier.last_full_at
     if report is None and last_full_at is None:
@@ -210,6 +219,7 @@ ROWS: Final[tuple[tuple[str, Callable[[Facts], Result], bool], ...]] = (
     ("documents", _documents, True),
     ("quarantine", _quarantine, True),
     ("reserve", _reserve, True),
+    ("foreign_backups", _foreign_backups, True),
 )
 """The name of a check, its function, and whether it asks the disk."""
 

@@ -75,6 +75,10 @@ class Medium(Protocol):
         """Return the number of backups in a space, deleted documents included."""
         ...
 
+    def foreign_backup_count(self, space: str) -> int:
+        """Return how many of them Seline did not write; no policy removes those."""
+        ...
+
     def protect_pins(self, mark: MarkPinned) -> None:
         """Ask `mark` for the pinned backups before any backup is shed for space (V11)."""
         ...

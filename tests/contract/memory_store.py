@@ -261,6 +261,9 @@ class MemoryMedium:
     def backup_count(self, space: str) -> int:
         return sum(len(kept.backups) for key, kept in self._kept.items() if key.space == space)
 
+    def foreign_backup_count(self, space: str) -> int:
+        return 0
+
     def protect_pins(self, mark: MarkPinned) -> None:
         """Do nothing: memory sheds no backups."""
 

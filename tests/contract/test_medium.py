@@ -39,6 +39,12 @@ def test_the_reserve_exists_on_a_volume_with_room(store: DocumentStore) -> None:
     assert store.medium.has_reserve()
 
 
+def test_no_backup_of_the_store_is_foreign(store: DocumentStore, key: DocumentKey) -> None:
+    put(store, key, {"n": 1})
+    put(store, key, {"n": 2})
+    assert store.medium.foreign_backup_count(key.space) == 0
+
+
 def test_an_available_medium_takes_writes_and_is_not_busy(store: DocumentStore) -> None:
     assert store.medium.unavailable() is None
     assert store.medium.busy_s() == 0
@@ -116,5 +122,6 @@ def test_every_method_of_the_port_has_a_test() -> None:
         "place", "usage", "has_reserve", "backup_count", "protect_pins", "capabilities",
         "unavailable", "busy_s", "counters", "incidents", "quarantine", "read_quarantine", "raw",
         "rescue", "read_from_disk", "write_report", "read_report", "announce",
+        "foreign_backup_count",
     }  # fmt: skip
     assert {name for name in vars(Medium) if not name.startswith("_")} == tested

@@ -10,6 +10,7 @@ import pytest
 
 from seline import open_seline
 from seline.clock import Clock
+from seline.domain.retention import NOT_OURS
 from seline.domain.usage import UsageLevel
 from seline.library import Seline
 from seline.manager import DataManager
@@ -75,6 +76,28 @@ async def test_checks_between_full_checks_read_only_changed_documents(tmp_path: 
     clock.instant += timedelta(hours=25)
     assert (await operations.verify(full=None)).documents == 1, "one check a day reads everything"
     await store.close()
+
+
+async def test_dated_copies_of_the_owner_are_never_rotated_and_are_shown(
+    seline: Seline, tmp_path: Path
+) -> None:
+    copies = [tmp_path / "backups" / f"e_202601{day:02d}_000000.json" for day in range(1, 21)]
+    for day, copy in enumerate(copies):
+        copy.write_text(f'{{"day":{day}}}')
+    (tmp_path / "e.json").write_text('{"day":21}')
+    for number in range(8):
+        await seline.data.update_field("e.json", "n", number)
+    assert await seline.prune() == []
+    assert [copy.name for copy in copies if not copy.exists()] == []
+    listed = await seline.data.backups("e.json")
+    assert sum(backup.because == NOT_OURS for backup in listed) == len(copies)
+    assert len(listed) == len(copies) + 5
+    [check] = [c for c in (await seline.health())["checks"] if c["name"] == "foreign_backups"]
+    assert check["status"] == "info"
+    assert check["detail"].startswith("20 files in backups/")
+    for copy in copies:  # the cure that the check names
+        copy.unlink()
+    assert "foreign_backups" not in {c["name"] for c in (await seline.health())["checks"]}
 
 
 async def test_a_check_blocks_neither_the_event_loop_nor_the_writer(seline: Seline) -> None:

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seline.domain.backup import Backup
-from seline.domain.retention import RetentionPlan, RetentionPolicy, plan_retention, plan_shedding
+from seline.domain.retention import (
+    NOT_OURS,
+    RetentionPlan,
+    RetentionPolicy,
+    plan_deleted,
+    plan_retention,
+    plan_shedding,
+)
 from seline.settings.values import Backups
 from tests.unit.values import a_backup, backups_of_one
 
@@ -393,3 +400,18 @@ def test_backups_of_a_document_without_a_sound_one_are_not_shed() -> None:
     broken = [a_backup(1, verdict="torn"), a_backup(2, verdict="altered")]
 
     assert shed({"user_profile.json": broken}) == []
+
+
+# files that Seline did not write
+
+
+def test_no_plan_drops_or_counts_a_file_that_seline_did_not_write() -> None:
+    ours = [a_backup(hours) for hours in range(7)]
+    foreign = [replace(a_backup(-hours), ours=False) for hours in range(1, 11)]
+    by_policy = plan([*ours, *foreign], keep_newest=5, bytes_max=1 << 20)
+    assert names(*by_policy.drop) == names(*ours[5:])
+    assert {b.because for b in by_policy.keep if not b.ours} == {NOT_OURS}
+    assert shed({"a.json": [*ours, *foreign]}) == names(*reversed(ours[1:]))
+    assert names(*plan_deleted([*ours, *foreign]).drop) == names(*ours)
+    assert not shed({"a.json": foreign})
+    assert not plan(foreign, keep_newest=1).drop

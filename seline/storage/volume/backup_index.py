@@ -3,6 +3,9 @@
 Sizes and checksums are read when a document's backups are first listed. A change made by hand moves
 the directory's mtime, which causes a new listing. If listing fails, StorageError is raised: half a
 list would make backups look deleted (V8).
+
+A file is Seline's if it has the checksum attribute. A volume without attributes cannot show that,
+so there every file with a backup's name counts as Seline's.
 """
 
 import os
@@ -27,10 +30,12 @@ class BackupIndex:
     """The backups of one space. Any thread may call it; it writes nothing.
 
     `directory` returns the descriptor of backups/, or raises FileNotFoundError if there is none.
+    `attributes` is whether the volume keeps them.
     """
 
-    def __init__(self, directory: Callable[[], int]) -> None:
+    def __init__(self, directory: Callable[[], int], *, attributes: bool = True) -> None:
         self._directory = directory
+        self._attributes = attributes
         self._lock = threading.RLock()
         self._listed_at = _NOT_LISTED
         self._by_document: dict[str, dict[str, Backup]] = {}
@@ -50,6 +55,10 @@ class BackupIndex:
         with self._lock:
             self._refresh()
             return {document: len(found) for document, found in self._by_document.items() if found}
+
+    def not_ours(self, document: str) -> int:
+        """Return how many files with names of a document's backups Seline did not write."""
+        return sum(not backup.ours for backup in self.of(document))
 
     def next_backup(
         self, document: str, content: Content, now: datetime, after: Sequence[Backup] = ()
@@ -142,6 +151,7 @@ class BackupIndex:
                 checksum = decode_checksum(files.read_attribute(descriptor))
                 size_bytes = os.fstat(descriptor).st_size
         except (OSError, UnsupportedFormat):
-            return replace(backup, size_bytes=0)
+            return replace(backup, size_bytes=0, ours=False)
+        ours = checksum is not None or not self._attributes
         revision = checksum.revision if checksum else None
-        return replace(backup, size_bytes=size_bytes, revision=revision)
+        return replace(backup, size_bytes=size_bytes, revision=revision, ours=ours)

@@ -99,7 +99,8 @@ class CurrentDocuments:
         """Return a space's index of backups; it is empty for a space that does not exist."""
         index = self._backup_indexes.get(space)
         if index is None:
-            index = BackupIndex(partial(self.inspector.volume.backups, space))
+            directory = partial(self.inspector.volume.backups, space)
+            index = BackupIndex(directory, attributes=self.inspector.capabilities.checksums)
             if space in self.inspector.volume.spaces:
                 index = self._backup_indexes.setdefault(space, index)
         return index

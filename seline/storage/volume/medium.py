@@ -49,6 +49,11 @@ class VolumeMedium:
     def backup_count(self, space: str) -> int:
         return sum(self.current_documents.backup_index(space).counts().values())
 
+    @while_open
+    def foreign_backup_count(self, space: str) -> int:
+        index = self.current_documents.backup_index(space)
+        return sum(map(index.not_ours, index.counts()))
+
     def protect_pins(self, mark: MarkPinned) -> None:
         self.batches.admission.mark_pinned = mark
 

@@ -280,7 +280,7 @@ class Replay:
             kept = files.status(self.volume.backups(space), backup.name)
         except FileNotFoundError:
             return
-        if (live.st_dev, live.st_ino) == (kept.st_dev, kept.st_ino):
+        if backup.ours and (live.st_dev, live.st_ino) == (kept.st_dev, kept.st_ino):
             files.unlink(self.volume.backups(space), backup.name, missing_ok=True)
             self.current_documents.backup_index(space).removed(backup)
 
