@@ -35,6 +35,7 @@ class IncidentKind(StrEnum):
     REMADE = "remade"
     SHED = "shed"
     NO_ROOM = "no_room"
+    FOREIGN_METADATA = "foreign_metadata"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,7 @@ RULES: Final[Mapping[IncidentKind, IncidentRule]] = {
     IncidentKind.REMADE: IncidentRule(),
     IncidentKind.SHED: IncidentRule(),
     IncidentKind.NO_ROOM: IncidentRule(),
+    IncidentKind.FOREIGN_METADATA: IncidentRule(status=Status.INFO),
 }
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from seline.domain.document import METADATA_NAME, NAME_CHARACTERS_MAX, is_document_name
 from seline.domain.json_codec import NotJson, decode_strict
+from seline.domain.metadata import is_report
 
 _SUFFIX: Final = ".json"
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -34,17 +35,22 @@ class LegacyFile:
 def read_legacy_folder(folder: str) -> list[LegacyFile]:
     """Read every .json file of the folder, sorted by name.
 
-    Leaves out sub-folders, such as backups, and metadata.json, which Seline writes itself.
+    Leaves out sub-folders, such as backups, and a metadata.json that Seline wrote; another
+    program's gets a new name, because this one is Seline's.
     """
     with os.scandir(folder) as entries:
         files = sorted(entry.name for entry in entries if _is_json_file(entry))
-    taken = {file for file in files if is_document_name(file)}
-    return [_read_file(folder, file, taken) for file in files]
+    taken = {file for file in files if is_document_name(file)} | {METADATA_NAME}
+    read = [_read_file(folder, file, taken) for file in files]
+    return [file for file in read if not _is_own_report(file)]
 
 
 def _is_json_file(entry: os.DirEntry[str]) -> bool:
-    is_json = entry.name.lower().endswith(_SUFFIX) and entry.name != METADATA_NAME
-    return is_json and not entry.is_dir(follow_symlinks=False)
+    return entry.name.lower().endswith(_SUFFIX) and not entry.is_dir(follow_symlinks=False)
+
+
+def _is_own_report(file: LegacyFile) -> bool:
+    return file.file == METADATA_NAME and not file.reason and is_report(file.data)
 
 
 def _read_file(folder: str, file: str, taken: set[str]) -> LegacyFile:
@@ -60,7 +66,7 @@ def _read_file(folder: str, file: str, taken: set[str]) -> LegacyFile:
             reason=f"it cannot be read: {error.strerror}.",
             hint="Put a copy of it there that is a regular file and that you may read.",
         )
-    name = file if file in taken else _free_name(valid_name(file), taken)
+    name = file if file in taken - {METADATA_NAME} else _free_name(valid_name(file), taken)
     if name is None:
         return LegacyFile(
             file=file,
@@ -88,7 +94,7 @@ def valid_name(file: str) -> str | None:
     plain = "".join(letter for letter in stem if not unicodedata.combining(letter))
     kept = _FIRST.sub("", _FORBIDDEN.sub("_", plain))
     name = kept[: NAME_CHARACTERS_MAX - len(_SUFFIX)] + _SUFFIX
-    return name if kept and is_document_name(name) else None
+    return name if kept and (is_document_name(name) or name == METADATA_NAME) else None
 
 
 def _free_name(name: str | None, taken: set[str]) -> str | None:

@@ -1,7 +1,8 @@
 """`metadata.json`: a report on the volume for a person who reads the files by hand.
 
-It is written at open, at close and at most every five minutes between. It is no document: nothing
-depends on it but the numbers that it carries from one process to the next.
+It is written after a change of a document: at close, and at most every five minutes before. A
+process that changes nothing writes nothing. It is no document: nothing depends on it but the
+numbers that it carries from one process to the next.
 """
 
 import threading
@@ -23,20 +24,20 @@ class Metadata:
     """Counts the changes of the bot's documents and writes the report. Any thread."""
 
     def __init__(self, store: DocumentStore, clock: Clock) -> None:
-        """Continue from the report of the process before, and write it."""
+        """Continue from the report of the process before."""
         self._store = store
         self._clock = clock
         self._lock = threading.Lock()
         self._written_at_s = clock.monotonic()
         self._created_at = clock.now()
         self._writes = 0
+        self._unwritten = False
         self._last_updated: datetime | None = None
         self.last_backup_at: datetime | None = None
         self.usage = store.medium.usage()
         """The usage as of the last report."""
         self._read()
         store.watch(self._count)
-        self.write()
 
     def value(self, usage: Usage) -> dict[str, Json]:
         """Return the report."""
@@ -54,7 +55,14 @@ class Metadata:
         }
 
     def write(self, *, wait_s: float = 0.0) -> None:
-        """Write the report; a failure has no consequence. Waits for it up to `wait_s`."""
+        """Write the report if a document was changed since the last one; wait up to `wait_s`.
+
+        A failure has no consequence.
+        """
+        with self._lock:
+            unwritten, self._unwritten = self._unwritten, False
+        if not unwritten:
+            return
         try:
             self.usage = self._store.medium.usage()
             future = self._store.medium.write_report(encode(self.value(self.usage)))
@@ -68,6 +76,7 @@ class Metadata:
             return
         with self._lock:
             self._writes += 1
+            self._unwritten = True
             self._last_updated = self._clock.now()
             if outcome.backup is not None:
                 self.last_backup_at = self._last_updated

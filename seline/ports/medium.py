@@ -134,7 +134,10 @@ class Medium(Protocol):
     # what other processes and tools see
 
     def write_report(self, data: bytes) -> Future[None]:
-        """Replace the report (`metadata.json`) whole; it is not synced."""
+        """Replace the report (`metadata.json`) whole; it is not synced.
+
+        Another program's file of that name is not replaced: the report is then kept elsewhere.
+        """
         ...
 
     def read_report(self) -> bytes | None:

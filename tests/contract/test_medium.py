@@ -4,6 +4,7 @@ import pytest
 
 from seline.domain.document import DocumentKey
 from seline.domain.json_codec import encode
+from seline.domain.metadata import FIELDS
 from seline.errors import DocumentNotFound
 from seline.ports.medium import Medium
 from seline.ports.store import DocumentStore
@@ -109,8 +110,10 @@ def test_a_read_from_the_disk_finds_the_same_content(
 
 def test_a_report_is_read_as_it_was_written(store: DocumentStore) -> None:
     assert store.medium.read_report() is None
-    store.medium.write_report(b'{"report": 1}').result(10)
-    assert store.medium.read_report() == b'{"report": 1}'
+    for writes in (1, 2):
+        report = encode(dict.fromkeys(FIELDS) | {"total_writes": writes})
+        store.medium.write_report(report).result(10)
+        assert store.medium.read_report() == report
 
 
 def test_an_announcement_never_fails(store: DocumentStore) -> None:

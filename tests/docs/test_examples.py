@@ -88,4 +88,4 @@ def test_a_volume_is_read_without_seline(tmp_path: Path) -> None:
 
     out = run_python(tmp_path, "-c", code, "data").splitlines()
 
-    assert out == ["BROKEN a.json", "sound b.json", "no checksum metadata.json"]
+    assert out == ["BROKEN a.json", "sound b.json", "sound metadata.json"]

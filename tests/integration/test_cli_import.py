@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from seline.domain.document import is_document_name
+from seline.domain.document import METADATA_NAME, is_document_name
 from seline.domain.json_codec import HINTS, decode_strict
+from seline.domain.metadata import FIELDS
 from seline.folders.export import import_body
 from seline.folders.legacy import read_legacy_folder, valid_name
 from tests.command_line import Line, line_at
@@ -27,7 +28,7 @@ def old(tmp_path: Path) -> Path:
     (folder / "backups").mkdir(parents=True)
     write(folder, "user_profile.json", '{"userName": "Élodie"}')
     write(folder, "My Notes.JSON", "[1, 2]")
-    write(folder, "metadata.json", '{"schema_version": "1.0.0"}')
+    write(folder, "metadata.json", json.dumps(dict.fromkeys(FIELDS)))
     write(folder, "notes.txt", "no JSON")
     write(folder / "backups", "user_profile_20250106_143022.json", '{"userName": "old"}')
     return folder
@@ -117,6 +118,17 @@ def test_an_older_bots_folder_is_imported_under_valid_names(line: Line, old: Pat
     assert names(line) == ["My_Notes.json", "user_profile.json"]
     assert line("load", "user_profile.json").value() == {"userName": "Élodie"}
     assert line("quarantine", "--json").value() == {"quarantine": []}
+
+
+def test_metadata_of_another_program_is_imported_under_a_new_name(line: Line, old: Path) -> None:
+    write(old, "metadata.json", '{"mine": 1}')
+    assert (
+        "renamed: metadata.json becomes metadata_2.json"
+        in line("import", str(old), "--dry-run").err
+    )
+    assert not (line.data / "metadata.json").exists(), "a preview writes no report"
+    assert line("import", str(old), "--yes").code == 0
+    assert line("load", "metadata_2.json").value() == {"mine": 1}
 
 
 def test_an_unusable_file_refuses_the_folder_unless_it_is_skipped(line: Line, old: Path) -> None:
@@ -213,6 +225,7 @@ def test_each_kind_of_broken_file_has_a_hint(
     [
         ("My Notes.JSON", "My_Notes.json"),
         ("été.json", "ete.json"),
+        ("métadata.json", "metadata.json"),
         (".hidden.json", "hidden.json"),
         ("a/b:c.json", "a_b_c.json"),
         ("x" * 200 + ".json", "x" * 95 + ".json"),
@@ -224,7 +237,7 @@ def test_an_invalid_name_becomes_the_nearest_valid_one(file: str, name: str | No
     made = valid_name(file)
 
     assert made == name
-    assert made is None or is_document_name(made)
+    assert made is None or is_document_name(made) or made == METADATA_NAME
 
 
 def test_names_that_become_equal_get_numbers(tmp_path: Path) -> None:

@@ -5,11 +5,14 @@ import json
 import os
 import pty
 import signal
+import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from seline.domain.metadata import FIELDS
 from tests.command_line import Line, line_at
 
 NAME = "user_profile.json"
@@ -44,6 +47,61 @@ def test_load_prints_what_save_stored_and_save_prints_the_files_sha256(line: Lin
     assert loaded.value() == {"userName": "Élodie"}
     assert saved.out.strip() == hashlib.sha256((line.data / NAME).read_bytes()).hexdigest()
     assert "saved (new)" in saved.err
+
+
+FOREIGN_METADATA = {
+    "json": lambda path: path.write_text('{"mine": 1}'),
+    "our_fields_and_more": lambda path: path.write_text(json.dumps(dict.fromkeys([*FIELDS, "a"]))),
+    "not_json": lambda path: path.write_bytes(b"\xff mine"),
+    "read_only": lambda path: (path.write_text('{"mine": 1}'), path.chmod(0o444)),
+    "link": lambda path: path.symlink_to("elsewhere"),
+    "directory": lambda path: path.mkdir(),
+}
+
+
+@pytest.mark.parametrize("make", FOREIGN_METADATA.values(), ids=FOREIGN_METADATA)
+def test_no_verb_replaces_the_metadata_of_another_program(
+    line: Line, make: Callable[[Path], object]
+) -> None:
+    line.data.mkdir()
+    (line.data / "elsewhere").write_text("mine")
+    path = line.data / "metadata.json"
+    make(path)
+    before = _state(path)
+    (line.folder / "e.json").write_text('{"files": {"b.json": {}}}')
+    assert "metadata.json" not in line("documents").err
+    assert line("import", "e.json", "--dry-run").code == 0
+    assert not (line.data / ".seline/metadata.json").exists(), "reading verbs write no report"
+    told = [line("save", "a.json", stdin=f"[{number}]").err for number in (1, 2)]
+    assert ["was not written by Seline" in text for text in told] == [True, False], "told once"
+    assert line("delete", "a.json", "--yes").code == 0
+    assert _state(path) == before
+    assert json.loads((line.data / ".seline/metadata.json").read_bytes())["total_writes"] == 3
+
+
+def _state(path: Path) -> tuple[object, ...]:
+    """Return what a write would change."""
+    status = path.lstat()
+    data = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
+    return status.st_ino, status.st_mode, status.st_mtime_ns, data
+
+
+@pytest.mark.parametrize("left", ["", "\0" * 300, "flipped", "before"])
+def test_the_report_is_rebuilt_where_it_can_be_shown_to_be_ours(filled: Line, left: str) -> None:
+    path = filled.data / "metadata.json"
+    text = path.read_text()
+    if left == "flipped":
+        status = path.stat()
+        path.write_text(text.replace("{", "[", 1))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    else:
+        path.unlink()
+        path.write_text(text if left == "before" else left)
+    assert filled("save", "next.json", stdin="[]").code == 0
+    report = json.loads(path.read_bytes())
+    assert report["schema_version"] == "1.0.0"
+    assert report["total_writes"] == (3 if left == "before" else 1)
+    assert not (filled.data / ".seline/metadata.json").exists()
 
 
 def test_save_reads_a_file(line: Line) -> None:

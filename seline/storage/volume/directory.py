@@ -277,10 +277,22 @@ class VolumeDirectory:
         with contextlib.suppress(OSError):
             self.write_small(self.seline, HOLDER_NAME, text.encode())
 
-    def write_small(self, target: int, name: str, data: bytes, *, durable: bool = False) -> None:
-        """Write a small file whole into a directory; it is synced if `durable`. Raises OSError."""
+    def write_small(
+        self,
+        target: int,
+        name: str,
+        data: bytes,
+        *,
+        durable: bool = False,
+        mark: tuple[bytes | None, int] | None = None,
+    ) -> None:
+        """Write a small file whole into a directory; it is synced if `durable`. Raises OSError.
+
+        `mark` has its checksum attribute and mtime, ns.
+        """
+        attribute, mtime_ns = mark or (None, time.time_ns())
         files.unlink(self.seline, f"{name}.new", missing_ok=True)
-        descriptor = files.stage(self.seline, f"{name}.new", data, None, time.time_ns())
+        descriptor = files.stage(self.seline, f"{name}.new", data, attribute, mtime_ns)
         try:
             with files.closing(descriptor):
                 if durable:

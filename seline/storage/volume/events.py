@@ -68,6 +68,15 @@ class Events:
             "empty.",
         )
 
+    def foreign_metadata(self) -> None:
+        """Report that `metadata.json` is another program's file, so Seline's own moves."""
+        summary = (
+            "metadata.json in the data directory was not written by Seline, and stays as it is; "
+            "Seline keeps its report in .seline/metadata.json."
+        )
+        _log.warning("%s", summary)
+        self._report(IncidentKind.FOREIGN_METADATA, summary)
+
     def shed(self, shed: Sequence[Backup]) -> None:
         """Report which backups were removed to make room."""
         size_bytes = sum(dropped.size_bytes for dropped in shed)

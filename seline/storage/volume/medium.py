@@ -5,10 +5,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from seline.domain.counters import Counters
-from seline.domain.document import METADATA_NAME, Content, DocumentKey
+from seline.domain.document import BOT, METADATA_NAME, SELINE, Content, DocumentKey
 from seline.domain.incident import Incident
+from seline.domain.metadata import REPORT, is_report
 from seline.domain.usage import Usage
-from seline.domain.verdict import Verdict
+from seline.domain.verdict import Verdict, of_another
 from seline.errors import DocumentNotFound, SelineError
 from seline.ports.medium import Capability, MarkPinned, QuarantineItem, not_in_quarantine
 from seline.storage.volume import files
@@ -16,6 +17,7 @@ from seline.storage.volume.batches import Batches
 from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.current import CurrentDocuments, unreadable
 from seline.storage.volume.directory import VolumeDirectory, while_open
+from seline.storage.volume.inspect import Inspection
 from seline.storage.volume.os_errors import named, raising
 from seline.storage.volume.quarantine import list_quarantine, parse_aside_name
 from seline.storage.volume.writer import Writer
@@ -112,15 +114,41 @@ class VolumeMedium:
 
     @while_open
     def write_report(self, data: bytes) -> Future[None]:
-        return self.writer.between(
-            lambda: self.volume.write_small(self.volume.top, METADATA_NAME, data)
-        )
+        return self.writer.between(lambda: self._write_report(data))
 
     def read_report(self) -> bytes | None:
-        try:
-            return files.read_whole(self.volume.top, METADATA_NAME, size_max=1 << 20).data
-        except OSError:
-            return None
+        for space in dict.fromkeys((self._space_of_report(), SELINE)):
+            if (content := self._report_in(space).judged.content) is not None:
+                return content.data
+        return None
 
     def announce(self, **fields: object) -> None:
         self.volume.announce(**fields)
+
+    # parts
+
+    def _write_report(self, data: bytes) -> None:
+        """Write the report where no other program's file is; announce once if that is not the top.
+
+        Its checksum shows that it is Seline's, even if it is damaged later.
+        """
+        space = self._space_of_report()
+        if space != BOT and self._report_in(space).judged.verdict is Verdict.MISSING:
+            self.batches.events.foreign_metadata()
+        mark = self.probed.mark(REPORT, Content.of(data))
+        self.volume.write_small(self.volume.documents(space), METADATA_NAME, data, mark=mark)
+
+    def _space_of_report(self) -> str:
+        """Return the space whose directory has the report: Seline's if the top has another file."""
+        inspection = self._report_in(BOT)
+        judged, identity = inspection.judged, inspection.identity
+        if judged.verdict is Verdict.MISSING:
+            return BOT
+        if judged.content is None or identity is None:
+            return SELINE
+        recorded = None if of_another(REPORT, judged) else judged.recorded
+        as_left = recorded is not None and recorded.mtime_ns == identity.mtime_ns
+        return BOT if as_left or is_report(judged.content.data) else SELINE
+
+    def _report_in(self, space: str) -> Inspection:
+        return self.current_documents.inspector.look_in(REPORT, self.volume.documents(space))

@@ -604,6 +604,16 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "believing(self.inspector.look_in)",
         "an export of a flipped document",
     ),
+    "the report is not judged": _needless(
+        _row(
+            "medium",
+            "VolumeMedium._report_in",
+            "self.current_documents.inspector.look_in",
+            "believing(self.current_documents.inspector.look_in)",
+            "a flipped document",
+        ),
+        "no document depends on the report; a damaged one is then kept as another program's file",
+    ),
     "an export judges no large document": _snapshots(
         "VolumeSnapshot._pieces",
         "self.inspector.judge_in_pieces",
