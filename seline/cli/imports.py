@@ -49,7 +49,7 @@ def import_source(
 ) -> Exit | None:
     """Import an export, or a folder of .json files from an older bot; all of it or nothing.
 
-    SOURCE is a file or a folder that `seline export` wrote (the newest one, if it holds several),
+    SOURCE is a file or a folder that `seline export` wrote (the last one, if it holds several),
     `-` for stdin, or a folder of .json files. A dated folder's documents are imported; its backups
     can be read by hand.
 
@@ -58,7 +58,7 @@ def import_source(
       seline import seline_backup.json
       seline import ./old-data/
       seline import /mnt/nas/seline
-      seline import /mnt/nas/seline/seline-20250106T143022Z
+      seline import /mnt/nas/seline/seline-20250106T143022Z-1a2b3c4d
       gunzip < seline_backup.json.gz | seline import - --yes
       seline import seline_backup.json --mode replace
       seline import /mnt/nas/seline --only user_profile.json
@@ -118,9 +118,10 @@ def _read_folder(source: str, *, skip_broken: bool) -> tuple[bytes, str]:
     export = find_export(source)
     if export is None:
         return _read_legacy(source, skip_broken=skip_broken), ""
-    terminal.notice(f"The export {export}:")
     with terminal.busy("Checking the export"):
         body, manifest = read_export(export)
+    volume = f", of the volume {manifest.volume} at {manifest.place}" if manifest.volume else ""
+    terminal.notice(f"The export {export}{volume}:")
     if manifest.unrecoverable:
         names = ", ".join(manifest.unrecoverable)
         terminal.report(

@@ -1,7 +1,7 @@
 """The format of an export folder: packs, and the manifest that is written last.
 
-A folder without a manifest is not an export. A folder is named after the instant of its export.
-The manifest has the SHA-256 of every pack, document and backup.
+A folder without a manifest is not an export. A folder is named after the instant of its export and
+its volume. The manifest has the SHA-256 of every pack, document and backup.
 """
 
 import re
@@ -18,7 +18,8 @@ from seline.errors import ExportDamaged, UnsupportedFormat
 FORMAT: Final = 1
 PACK_BYTES_MAX: Final = 16 << 20
 MANIFEST_NAME: Final = "manifest.json"
-_EXPORT: Final = re.compile(r"seline-(\d{8}T\d{6}Z)\Z", re.ASCII)
+_EXPORT: Final = re.compile(r"seline-(\d{8}T\d{6}Z)(?:-([0-9a-f]{8}))?\Z", re.ASCII)
+_VOLUME: Final = re.compile(r"(?:[0-9a-f]{8})?\Z", re.ASCII)
 _PACK: Final = re.compile(r"pack-\d{4,}\.tar\.zst\Z", re.ASCII)
 _INSTANT: Final = "%Y%m%dT%H%M%SZ"
 
@@ -38,7 +39,11 @@ class PackedDocument(FileEntry, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A whole export. `unrecoverable` names broken documents, which are not in it."""
+    """A whole export. `unrecoverable` names broken documents, which are not in it.
+
+    `volume` is the id of the volume that made it, `place` that volume's data directory. `sequence`
+    counts a volume's exports: a later one has a larger number, under any clock.
+    """
 
     format: int
     taken_at: str
@@ -47,20 +52,34 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     packs: tuple[FileEntry, ...]
     documents: tuple[PackedDocument, ...]
     unrecoverable: tuple[str, ...] = ()
+    volume: str = ""
+    place: str = ""
+    sequence: int = 0
 
     @property
     def name(self) -> str:
         """The folder's name."""
-        return export_name(parse_instant(self.taken_at))
+        return export_name(parse_instant(self.taken_at), self.volume)
 
     def holds(self, revisions: dict[str, str]) -> bool:
         """Whether the export has exactly these documents, with these revisions by name."""
         return {document.name: document.sha256 for document in self.documents} == revisions
 
 
-def export_name(taken_at: datetime) -> str:
-    """Return `seline-20250106T143022Z`."""
-    return f"seline-{taken_at.astimezone(UTC).strftime(_INSTANT)}"
+def export_name(taken_at: datetime, volume: str) -> str:
+    """Return `seline-20250106T143022Z-1a2b3c4d`; without the last part if `volume` is empty."""
+    return f"seline-{taken_at.astimezone(UTC).strftime(_INSTANT)}" + (volume and f"-{volume}")
+
+
+def is_volume_id(volume: str) -> bool:
+    """Whether this can be the id of a volume."""
+    return bool(volume and _VOLUME.match(volume))
+
+
+def volume_of_export(name: str) -> str:
+    """Return the id of the volume in a folder's name, empty if there is none."""
+    match = _EXPORT.match(name)
+    return (match and match[2]) or ""
 
 
 def parse_export_name(name: str) -> datetime | None:
@@ -108,5 +127,6 @@ def _check(manifest: Manifest) -> None:
         raise ExportDamaged(f"{MANIFEST_NAME} names no instant: {error}.") from error
     wrong = [pack.name for pack in manifest.packs if not _PACK.match(pack.name)]
     wrong += [item.name for item in manifest.documents if not is_document_name(item.name)]
+    wrong += [] if _VOLUME.match(manifest.volume) else [manifest.volume]
     if wrong:
         raise ExportDamaged(f"{MANIFEST_NAME} names what no export holds: {wrong[0]!r}.")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO
 
 from seline.domain.manifest import MANIFEST_NAME, Manifest, decode_manifest, parse_export_name
-from seline.errors import ExportDamaged, ExportFailed
+from seline.errors import ExportDamaged, ExportFailed, ImportRefused
 from seline.operations.exports import check_packs
 from seline.operations.packs import DOCUMENTS, check_documents, members_of
 from seline.outbound.destinations.folder import Folder
@@ -52,12 +52,27 @@ def _members(tar: IO[bytes]) -> Iterator[tuple[str, str, bytes]]:
 
 
 def find_export(source: str) -> str | None:
-    """Return the directory itself if it is a whole export, else the newest one in it, or None."""
+    """Return the directory itself if it is a whole export, else the last one in it, or None.
+
+    The last one is the one written last, not the one with the latest instant. Raises ImportRefused
+    if the directory holds exports of several volumes, ExportDamaged if a manifest is broken.
+    """
     if _is_whole(source):
         return source
     inside = [name for name in os.listdir(source) if parse_export_name(name) is not None]
     whole = [path for name in sorted(inside) if _is_whole(path := os.path.join(source, name))]
-    return whole[-1] if whole else None
+    last: dict[str, tuple[Manifest, str]] = {}
+    for path in whole:
+        manifest = _manifest(path)
+        if manifest.volume not in last or manifest.sequence >= last[manifest.volume][0].sequence:
+            last[manifest.volume] = manifest, path
+    if len(last) > 1:
+        listed = ", ".join(f"{path} (of {manifest.place})" for manifest, path in last.values())
+        raise ImportRefused(
+            f"{source} holds exports of {len(last)} volumes. The last of each: {listed}.",
+            hint="Name the folder of the export that you mean.",
+        )
+    return next((path for _, path in last.values()), None)
 
 
 def has_unfinished_export(source: str) -> bool:
@@ -69,6 +84,16 @@ def has_unfinished_export(source: str) -> bool:
     return any(parse_export_name(name) is not None for name in (own, *os.listdir(source)))
 
 
+def _manifest(export: str) -> Manifest:
+    try:
+        with open(os.path.join(export, MANIFEST_NAME), "rb") as file:
+            return decode_manifest(file.read())
+    except ExportDamaged as error:
+        raise ExportDamaged(
+            f"{export}: {error.message}", hint="Name the folder of another export."
+        ) from error
+
+
 def _is_whole(directory: str) -> bool:
     return os.path.isfile(os.path.join(directory, MANIFEST_NAME))
 
@@ -78,8 +103,7 @@ def read_export(source: str) -> tuple[bytes, Manifest]:
 
     Checks every digest. Raises ExportDamaged.
     """
-    with open(os.path.join(source, MANIFEST_NAME), "rb") as file:
-        manifest = decode_manifest(file.read())
+    manifest = _manifest(source)
     if manifest.encrypted:
         raise ExportDamaged("This export is encrypted; this Seline cannot read it.")
     documents = {

@@ -1,17 +1,21 @@
 """Exports: the documents and backups of one instant as packs, at each destination.
 
 The order is what makes an export safe: each pack is written, read back and compared; the manifest
-is written last; then older exports are removed, never the only whole one. If nothing changed since
-the newest export, none is written.
+is written last; the whole is read back; then older exports are removed, never the only whole one.
+If nothing changed since the newest export, none is written. Several volumes may share a
+destination: each sees, counts and removes only its own exports.
 """
 
 import logging
 import math
-from collections.abc import AsyncGenerator, Sequence
+import secrets
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
+
+from msgspec.structs import replace
 
 from seline.clock import instant_text
 from seline.domain.document import BOT, Content, DocumentKey
@@ -25,9 +29,12 @@ from seline.domain.manifest import (
     decode_manifest,
     encode_manifest,
     export_name,
+    is_volume_id,
     pack_name,
     parse_export_name,
+    volume_of_export,
 )
+from seline.domain.stored import Stored
 from seline.errors import BackupNotFound, DocumentError, ExportFailed, SelineError
 from seline.manager.backups import backup_content
 from seline.manager.managed_store import ManagedStore
@@ -40,6 +47,13 @@ from seline.spool import Spool
 
 LEFT_BEHIND_AFTER: Final = timedelta(days=1)
 _log = logging.getLogger("seline.exports")
+
+
+class VolumeFile(Stored, frozen=True, kw_only=True):
+    """The value of `volume.json`: the volume's id, and how many exports it has begun."""
+
+    id: str = ""
+    exports: int = 0
 
 
 class Exporter:
@@ -59,10 +73,12 @@ class Exporter:
         self._verified_at: State[datetime | None] = store.state(
             "exports.json", datetime | None, lambda: None, field="verified_at"
         )
+        self._volume = store.state("volume.json", VolumeFile, VolumeFile)
 
     def read(self, store: DocumentStore) -> None:
         """Read what an earlier process recorded, unless it is known. Blocks."""
         self._verified_at.read_once(store)
+        self._volume.read_once(store)
 
     @property
     def last_seen_at(self) -> datetime | None:
@@ -90,16 +106,17 @@ class Exporter:
         return "; ".join(done)
 
     async def export_to(self, target: Destination, *, keep: int) -> str:
-        """Write one verified export, unless nothing changed; keep the newest `keep`.
+        """Write one verified export, unless nothing changed; keep this volume's newest `keep`.
 
         Return what was done in a line.
         """
-        await self._sweep(target)
-        whole = await target.exports()
+        volume = (await self._keep(_identified)).id
+        await self._sweep(target, volume)
+        whole = await _own_exports(target, volume)
         newest = await self._newest(target, whole)
         if newest is not None and newest.holds(await self._revisions()):
             return f"{target.name}: nothing changed since {newest.name}"
-        written, size_bytes = await self._write(target, whole)
+        written, size_bytes = await self._write(target)
         older = [name for name in whole if name != written.name][max(keep, 1) - 1 :]
         needed = await _needed(target, whole, written.unrecoverable)
         for name in older:
@@ -109,39 +126,59 @@ class Exporter:
         lacks = f"; it lacks {lost}" if lost else ""
         return f"{target.name}: {written.name}, {size_bytes:,} bytes, read back{lacks}"
 
-    async def _sweep(self, target: Destination) -> None:
+    async def _keep(self, function: Callable[[VolumeFile], VolumeFile]) -> VolumeFile:
+        """Change `volume.json`; where nothing can be written, only this process's value."""
+        before = await self._volume.load() if not self._volume.loaded else self._volume.value
+        if function(before) == before:
+            return before
+        try:
+            return await self._volume.update(function)
+        except SelineError as error:
+            _log.warning("%s could not be kept: %s", self._volume.key.name, error.message)
+            self._volume.value = function(before)
+            return self._volume.value
+
+    async def _sweep(self, target: Destination, volume: str) -> None:
         """Remove exports without a manifest once they are old: a younger one may be in progress."""
         for leftover in await target.leftovers():
             started_at = parse_export_name(leftover)
-            if started_at is not None and self._store.clock.now() - started_at > LEFT_BEHIND_AFTER:
+            if started_at is None or volume_of_export(leftover) != volume:
+                continue
+            if self._store.clock.now() - started_at > LEFT_BEHIND_AFTER:
                 _log.warning("%s: removing %s, which a crash left", target.name, leftover)
                 await target.remove(leftover)
 
     async def files(self) -> AsyncGenerator[tuple[str, str, Spool]]:
         """Yield (export, file, bytes) as an export is made, the manifest last."""
+        volume = await self._keep(_numbered)
         async with snapshot_of(self._store) as snapshot:
-            export = export_name(snapshot.taken_at)
-            making = _Making(self._store, snapshot, self._version)
+            export = export_name(snapshot.taken_at, volume.id)
+            making = _Making(self._store, snapshot, self._version, volume)
             async for file, data in making.packs():
                 yield export, file, data
         manifest = Spool()
-        manifest.append(encode_manifest(making.manifest()))
+        place = (await self._store.open()).medium.place
+        manifest.append(encode_manifest(making.manifest(place)))
         yield export, MANIFEST_NAME, manifest
 
-    async def _write(self, target: Destination, whole: Sequence[str]) -> tuple[Manifest, int]:
+    async def _write(self, target: Destination) -> tuple[Manifest, int]:
         """Write an export and read it back; return its manifest and its size in bytes."""
-        size_bytes, last = 0, b""
+        size_bytes, export, there = 0, "", await target.exports()
         async with aclosing(self.files()) as files:
             async for export, file, spool in files:
-                if export in whole:
+                if export in there:
                     raise ExportFailed(f"{target.name} holds {export} already.")
                 data = await self._store.reading(partial(spool.read, 0, spool.size_bytes))
                 await target.put(export, file, data)
                 if await target.get(export, file) != data:
                     await target.remove(export)
                     raise ExportFailed(f"{target.name} does not give {file} back as written.")
-                size_bytes, last = size_bytes + len(data), data
-        return decode_manifest(last), size_bytes
+                size_bytes += len(data)
+        try:
+            return await read_back(target, export), size_bytes
+        except SelineError:
+            await target.remove(export)
+            raise
 
     async def _newest(self, target: Destination, whole: Sequence[str]) -> Manifest | None:
         """Return the newest export there, if all of it is still as it was written."""
@@ -162,10 +199,13 @@ class Exporter:
 class _Making:
     """One export while its packs are made: each is handed out once it is full."""
 
-    def __init__(self, store: ManagedStore, snapshot: Snapshot, version: str) -> None:
+    def __init__(
+        self, store: ManagedStore, snapshot: Snapshot, version: str, volume: VolumeFile
+    ) -> None:
         self._store = store
         self._snapshot = snapshot
         self._version = version
+        self._volume = volume
         self._packs: list[FileEntry] = []
         self._documents: list[PackedDocument] = []
         self._unrecoverable: list[str] = []
@@ -184,7 +224,7 @@ class _Making:
         if members:
             yield await self._pack(members)
 
-    def manifest(self) -> Manifest:
+    def manifest(self, place: str) -> Manifest:
         """Return the manifest of the packs."""
         return Manifest(
             format=FORMAT,
@@ -194,6 +234,9 @@ class _Making:
             packs=tuple(self._packs),
             documents=tuple(self._documents),
             unrecoverable=tuple(self._unrecoverable),
+            volume=self._volume.id,
+            place=place,
+            sequence=self._volume.exports,
         )
 
     async def _members(self, name: str) -> AsyncGenerator[tuple[str, Content]]:
@@ -233,6 +276,32 @@ class _Making:
         pack, data = await self._store.reading(make, limit_s=math.inf)
         self._packs.append(pack)
         return name, data
+
+
+def _identified(volume: VolumeFile) -> VolumeFile:
+    return volume if is_volume_id(volume.id) else replace(volume, id=secrets.token_hex(4))
+
+
+def _numbered(volume: VolumeFile) -> VolumeFile:
+    return replace(_identified(volume), exports=volume.exports + 1)
+
+
+async def _own_exports(target: Destination, volume: str) -> list[str]:
+    """Return a volume's whole exports, the one written last first.
+
+    One whose manifest cannot be read is left out, so it is not removed either.
+    """
+    own: list[tuple[int, str]] = []
+    for name in await target.exports():
+        if volume_of_export(name) != volume:
+            continue
+        try:
+            manifest = decode_manifest(await target.get(name, MANIFEST_NAME))
+        except SelineError as error:
+            _log.warning("%s: %s is not sound: %s", target.name, name, error.message)
+        else:
+            own.append((manifest.sequence, name))
+    return [name for _, name in sorted(own, reverse=True)]
 
 
 async def _needed(target: Destination, exports: Sequence[str], lacking: Sequence[str]) -> set[str]:

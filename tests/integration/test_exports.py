@@ -11,15 +11,25 @@ from pathlib import Path
 import pytest
 
 from seline import __version__, open_seline
-from seline.domain.manifest import MANIFEST_NAME, decode_manifest
-from seline.errors import ExportDamaged, ExportFailed, SettingsError, UnsupportedFormat
+from seline.domain.manifest import MANIFEST_NAME, decode_manifest, volume_of_export
+from seline.errors import (
+    ExportDamaged,
+    ExportFailed,
+    ImportRefused,
+    SettingsError,
+    UnsupportedFormat,
+)
+from seline.folders.export import find_export, read_export
 from seline.library import Seline
+from seline.manager import DataManager
 from seline.operations.exports import Exporter, read_back
 from seline.operations.packs import members_of
 from seline.outbound.destinations.folder import Folder
 from seline.settings import load_settings
 from tests.command_line import Line, line_at, served
 from tests.faults.test_damage import flip
+from tests.integration.test_operations import SettableClock
+from tests.stores import open_managed
 
 NAME = "user_profile.json"
 
@@ -82,17 +92,80 @@ async def test_old_exports_are_deleted_and_foreign_folders_are_kept(
     seline: Seline, tmp_path: Path
 ) -> None:
     nas = tmp_path / "nas"
-    (nas / "photos").mkdir(parents=True)
-    (nas / "seline-20200101T000000Z").mkdir()
+    foreign = {"photos", "seline-20200101T000000Z", "seline-20200101T000000Z-ffffffff"}
+    for name in foreign:
+        (nas / name).mkdir(parents=True)
     export = exporting(seline, nas, keep=1)
-    for number in range(2):
-        await seline.data.save_json(NAME, {"n": number})
+    await export.run()
+    [first] = set(entries(nas)) - foreign
+    leftover = nas / f"seline-20200101T000000Z-{volume_of_export(first)}"
+    leftover.mkdir()
+    await next_second()
+    await seline.data.save_json(NAME, {"n": 1})
+    await export.run()
+    assert set(entries(nas)) > foreign
+    assert len(entries(nas)) == len(foreign) + 1
+    assert first not in entries(nas)
+    assert not leftover.exists(), "a folder of this volume without a manifest is a leftover"
+
+
+async def test_two_volumes_in_one_folder_never_touch_each_others_exports(
+    seline: Seline, tmp_path: Path
+) -> None:
+    """Both write at the same instant, keep one export each, and neither is taken for the other."""
+    nas = tmp_path / "nas"
+    async with open_seline(tmp_path / "other") as other:
+        both = seline, other
+        for number in range(3):
+            for bot in both:
+                await bot.data.save_json(
+                    NAME, {"of": str(bot.store.settings.data_dir), "n": number}
+                )
+            await asyncio.gather(*(exporting(bot, nas, keep=1).run() for bot in both))
+            await next_second()
+    manifests = [await read_back(Folder("nas", str(nas)), name) for name in entries(nas)]
+    assert {manifest.place for manifest in manifests} == {
+        str(tmp_path / "data"), str(tmp_path / "other"),
+    }  # fmt: skip
+    assert [manifest.sequence for manifest in manifests] == [3, 3]
+    with pytest.raises(ImportRefused, match="exports of 2 volumes") as refused:
+        find_export(str(nas))
+    assert all(manifest.place in refused.value.message for manifest in manifests)
+    for manifest in manifests:  # the next step that the error names
+        assert find_export(str(nas / manifest.name)) == str(nas / manifest.name)
+        body, _ = read_export(str(nas / manifest.name))
+        assert json.loads(body)["files"][NAME] == {"of": manifest.place, "n": 2}
+
+
+async def test_the_export_written_last_is_the_last_one_under_any_clock(tmp_path: Path) -> None:
+    clock = SettableClock()
+    store, nas = open_managed(tmp_path / "data", clock), tmp_path / "nas"
+    export = Exporter(store, [(Folder("nas", str(nas)), 3)], version=__version__)
+    for number, days in enumerate((0, 31, -30, 0, 0, 0)):
+        clock.instant += timedelta(days=days, hours=1)
+        await DataManager(store).save_json(NAME, {"n": number})
         await export.run()
-        await next_second()
-    remaining = entries(nas)
-    assert len(remaining) == 2, "one export and the foreign folder"
-    assert "photos" in remaining
-    assert "seline-20200101T000000Z" not in remaining, "a folder without a manifest is a leftover"
+        last = find_export(str(nas))
+        assert last is not None
+        assert json.loads(read_export(last)[0])["files"][NAME] == {"n": number}
+    assert len(entries(nas)) == 3
+    assert max(entries(nas)) == Path(last).name, "the export from the future has been rotated"
+    await store.close()
+
+
+async def test_what_is_lost_before_the_manifest_is_written_fails_the_export(
+    seline: Seline, tmp_path: Path
+) -> None:
+    class LosesPacks(Folder):
+        async def put(self, export: str, file: str, data: bytes) -> None:
+            await super().put(export, file, data)
+            if file == MANIFEST_NAME:
+                (tmp_path / "nas" / export / "pack-0001.tar.zst").unlink()
+
+    target = LosesPacks("nas", str(tmp_path / "nas"))
+    with pytest.raises(ExportFailed, match="pack-0001"):
+        await Exporter(seline.store, [(target, 7)], version=__version__).run()
+    assert entries(tmp_path / "nas") == [], "an export that fails verification is deleted"
 
 
 async def test_a_failing_destination_does_not_stop_the_others(
@@ -188,7 +261,9 @@ def test_an_export_folder_is_written_and_imported_again(line: Line, with_server:
     folder = ran.out.strip()
     assert line("save", NAME, stdin='{"n": "later"}').code == 0
     for source in (folder, "out"):
-        assert line("import", source, "--yes").code == 0
+        ran = line("import", source, "--yes")
+        assert ran.code == 0
+        assert f"at {line.data}:" in ran.err, "it says whose the export is"
         assert line("load", NAME).value() == {"n": 2, "é": "è"}
         assert line("save", NAME, stdin='{"n": "again"}').code == 0
     unpacked = subprocess.run(

@@ -35,6 +35,7 @@ WRITTEN: dict[str, Any] = {
     "unserved.json": {"documents": [NAME]},
     "usage.json": {"level": "warning", "points": [["2026-11-27T03:39:52Z", 1024]]},
     "exports.json": {"verified_at": "2026-11-27T03:39:52Z"},
+    "volume.json": {"id": "1a2b3c4d", "exports": 3},
     "deleted.json": {"deleted": {NAME: {"seen_at": "2026-11-27T03:39:52Z", "age_s": 3.5}}},
     "alerts.json": {
         "format": 1,
@@ -128,7 +129,14 @@ def test_no_damage_of_a_state_document_ends_a_command(
     damaged = DAMAGED[damage](text)
     write(tmp_path / "data", name, damaged)
 
-    for words in (("status",), ("verify",), ("prune", "--yes"), ("jobs", "run", "usage")):
+    verbs = (
+        ("status",),
+        ("verify",),
+        ("prune", "--yes"),
+        ("jobs", "run", "usage"),
+        ("export", "out/"),
+    )
+    for words in verbs:
         assert line(*words).code in (0, 3), line(*words).err
 
     assert line("load", NAME).value() == {"n": 1}

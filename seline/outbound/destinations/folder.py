@@ -1,6 +1,6 @@
 """A folder as destination of exports: `file:///mnt/backup`, on another disk than the volume's.
 
-Every file is whole or absent, and durable when `put` returns; only `seline-…Z` folders are touched.
+Every file is whole or absent, and durable when `put` returns; only `seline-…` folders are touched.
 """
 
 import asyncio
