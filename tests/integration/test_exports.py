@@ -153,7 +153,7 @@ async def test_the_export_written_last_is_the_last_one_under_any_clock(tmp_path:
     await store.close()
 
 
-async def test_what_is_lost_before_the_manifest_is_written_fails_the_export(
+async def test_a_pack_that_is_lost_when_the_manifest_is_written_fails_the_export(
     seline: Seline, tmp_path: Path
 ) -> None:
     class LosesPacks(Folder):

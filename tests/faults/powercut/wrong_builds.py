@@ -715,7 +715,7 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "backup_index",
         "BackupIndex._measured",
         "decode_checksum",
-        NOTHING,
+        "(lambda _: type('NoDigest', (), {'revision': None}))",
         "a switch between two contents",
     ),
     "broken bytes count as already in quarantine": _preserver(
