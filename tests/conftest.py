@@ -20,6 +20,9 @@ from seline.library import Seline
 from tests.clocks import FakeClock
 
 os.environ["SELINE_STRICT"] = "1"
+for name in ("http_proxy", "https_proxy", "all_proxy"):  # a test's receiver is on this machine
+    os.environ.pop(name, None)
+    os.environ.pop(name.upper(), None)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 settings.register_profile("seline", deadline=None)  # a slow machine is no failure
 settings.load_profile("seline")

@@ -2,6 +2,8 @@
 
 Addresses and tokens are secrets (Telegram's token is part of its address), so no exception leaves
 this module and no outcome contains one. Redirects are not followed: they would forward the secret.
+
+A proxy is used as the environment sets it: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.
 """
 
 import asyncio
@@ -13,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
@@ -61,15 +65,16 @@ async def deliver(
     """Send a request once. Every failure is an outcome; raises only on cancellation."""
     started_s = time.monotonic()
     failed = Delivery(sink=sink, kind=kind, delivered=False)
+    proxy = _proxy_for(request.url)
     try:
-        delivery = await _exchange(session, request, failed)
+        delivery = await _exchange(session, request, failed, proxy)
     except Exception as error:  # noqa: BLE001  # the border: an error's own text holds the address
-        delivery = replace(failed, detail=_reason_of(error))
+        delivery = replace(failed, detail=_reason_of(error, proxy))
     return replace(delivery, took_ms=round((time.monotonic() - started_s) * 1000, 1))
 
 
 async def _exchange(
-    session: aiohttp.ClientSession, request: HttpRequest, failed: Delivery
+    session: aiohttp.ClientSession, request: HttpRequest, failed: Delivery, proxy: str | None
 ) -> Delivery:
     method, data, headers = "GET", None, dict(request.headers)
     if request.payload is not None:
@@ -77,7 +82,7 @@ async def _exchange(
         data = json.dumps(request.payload, ensure_ascii=False).encode(errors="replace")
         method, headers["Content-Type"] = "POST", "application/json; charset=utf-8"
     async with session.request(
-        method, request.url, data=data, headers=headers, allow_redirects=False
+        method, request.url, data=data, headers=headers, proxy=proxy, allow_redirects=False
     ) as response:
         answer = await _read_json(response)
         status, retry_after = response.status, response.headers.get("Retry-After", "")
@@ -90,6 +95,18 @@ async def _exchange(
         retry_after_s=_seconds(_field(answer, request.retry_after)) or _retry_after_s(retry_after),
         refused=status in REFUSALS,
     )
+
+
+def _proxy_for(url: str) -> str | None:
+    """Return the proxy that the environment sets for an address, None for none.
+
+    aiohttp's own `trust_env` also reads `~/.netrc`, and would send its logins to a sink.
+    """
+    proxies, parts = getproxies(), urlsplit(url)
+    if proxy_bypass(parts.hostname or ""):
+        return None
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 async def _read_json(response: aiohttp.ClientResponse) -> Json:
@@ -151,8 +168,15 @@ def _masked(text: str, secrets: tuple[str, ...]) -> str:
     return " ".join(text.split())
 
 
-def _reason_of(error: Exception) -> str:
+def _reason_of(error: Exception, proxy: str | None) -> str:
     """Describe an error without its own text."""
+    if proxy is not None and not proxy.startswith(("http://", "https://")):
+        return "the proxy that the environment sets is not an http:// address"
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy that the environment sets answered {error.status}"
+    unreached = (aiohttp.ClientProxyConnectionError, aiohttp.ClientConnectorDNSError)
+    if proxy is not None and isinstance(error, unreached):
+        return "the proxy that the environment sets cannot be reached"
     for kind, reason in _REASONS:
         if isinstance(error, kind):
             return reason

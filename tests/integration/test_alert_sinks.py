@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import aiohttp
@@ -216,6 +217,67 @@ async def repeat_everything(request: web.Request, status: int) -> web.StreamResp
     sent = f"{request.raw_path} {request.headers.get('Authorization')} {topic}"
     value = {"description": sent, "message": sent, "error": sent}
     return web.json_response(value, status=status, reason=sent)
+
+
+# a proxy
+
+
+@pytest.mark.parametrize(("no_proxy", "through"), [("", True), ("hooks.example,127.0.0.1", False)])
+async def test_a_proxy_of_the_environment_is_used_except_for_the_hosts_of_no_proxy(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    no_proxy: str, through: bool,
+) -> None:  # fmt: skip
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login me password secret")
+    monkeypatch.setenv("NETRC", str(netrc))
+    async with listening() as proxy, open_session() as session:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url.replace("://", "://me:secret@"))
+        monkeypatch.setenv("NO_PROXY", no_proxy)
+        delivery = await a_sink("webhook", receiver.url, session).send(an_alert())
+        beat = await send_heartbeat(session, receiver.url + "/ping")
+
+    assert (delivery.delivered, beat.delivered) == (True, True)
+    assert [len(place.requests) for place in (proxy, receiver)] == ([2, 0] if through else [0, 2])
+    if through:
+        assert proxy.requests[0].headers["Proxy-Authorization"].startswith("Basic ")
+
+
+async def test_an_address_with_tls_is_asked_of_the_proxy_by_its_name(
+    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Queue[bytes]()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.put_nowait(await reader.readline())
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        delivery = await a_sink("telegram", "", session, url=None).send(an_alert())
+
+    assert asked.get_nowait() == b"CONNECT api.telegram.org:443 HTTP/1.1\r\n"
+    assert delivery.detail == "the proxy that the environment sets answered 407"
+
+
+@pytest.mark.parametrize(
+    ("proxy", "detail"),
+    [
+        ("http://127.0.0.1:9", "the proxy that the environment sets cannot be reached"),
+        ("socks5://127.0.0.1:9", "the proxy that the environment sets is not an http:// address"),
+        ("127.0.0.1:9", "the proxy that the environment sets cannot be reached"),
+        ("http://nowhere.invalid:3128", "the proxy that the environment sets cannot be reached"),
+    ],
+)
+async def test_a_proxy_that_cannot_be_used_is_named(
+    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, proxy: str, detail: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    delivery = await a_sink("telegram", "", session, url=None).send(an_alert())
+
+    assert (delivery.delivered, delivery.detail) == (False, detail)
 
 
 # the request to each service
