@@ -98,9 +98,9 @@ async def restore(
       seline restore user_profile.json
       seline restore user_profile.json user_profile_20250106_143022.json --yes
     """
-    if backup and named and backup != named:
+    if named is not None and backup not in (None, named):
         raise click.UsageError(f"{backup} and --backup {named} name two backups: give one.")
-    backup = backup or named
+    backup = named if backup is None else backup
     body = {"filename": name} if backup is None else {"filename": name, "backup": backup}
     done = await carry_out(
         options,

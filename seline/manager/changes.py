@@ -42,9 +42,13 @@ def look(current: Current) -> Decision:
     return Leave(answer=current.sound())
 
 
-def preview(decide: Decide) -> Decide:
-    """Decide the same and change nothing: the outcome's answer is the decision."""
-    return lambda current: Leave(answer=decide(current))
+def preview(change: Change) -> Change:
+    """Return a change that decides the same and changes nothing; its answer is the decision."""
+
+    def decide(current: Current) -> Decision:
+        return Leave(answer=change.decide(current))
+
+    return msgspec.structs.replace(change, decide=decide, preview=True)
 
 
 def save(
@@ -152,7 +156,7 @@ def restore(backup: str | None, *, guard: Guard | None = None) -> Decide:
 
     def decide(current: Current) -> Decision:
         _refuse_unreadable(current)
-        chosen, content = _named(current, backup) if backup else _newest(current)
+        chosen, content = _newest(current) if backup is None else _named(current, backup)
         answer = (chosen, content.revision, _kept_in(current))
         put = Put(content=content, always=True, alone=True, answer=answer)
         return _guarded(current, put, guard)
@@ -219,7 +223,7 @@ def _refuse_unreadable(current: Current) -> None:
 
 def _kept_in(current: Current) -> KeptIn:
     """Return where the content that a change replaces is kept."""
-    if current.failure is not None:
+    if current.failure is not None or current.recovered_from is not None:
         return "quarantine"
     return "nowhere" if current.content is None else "backups"
 
@@ -230,7 +234,9 @@ def not_found(name: str) -> DocumentNotFound:
 
 
 def _newest(current: Current) -> tuple[Backup, Content]:
-    unlike = None if current.content is None else current.content.revision
+    """Return the newest sound backup that differs from now; of a broken document, the newest."""
+    content = None if current.recovered_from is not None else current.content
+    unlike = None if content is None else content.revision
     choice = choose_backup(current.backups(), unlike=unlike)
     if choice.chosen is None:
         raise BackupNotFound(
@@ -254,7 +260,9 @@ def _named(current: Current, name: str) -> tuple[Backup, Content]:
             verdict=str(judged.verdict),
         )
     raise BackupNotFound(
-        f"{current.key.name} has no backup {name}.", document=current.key.name, backup=name
+        f"{current.key.name} has no backup {name or repr(name)}.",
+        document=current.key.name,
+        backup=name,
     )
 
 

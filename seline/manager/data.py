@@ -243,7 +243,7 @@ class DataManager:
             backup=chosen.name,
             taken_at=chosen.taken_at,
             revision=revision,
-            undo=outcome.backup,
+            undo=None if kept_in == "quarantine" else outcome.backup,
             kept_in=kept_in,
             dry_run=dry_run,
         )
@@ -324,7 +324,7 @@ class DataManager:
         self, key: DocumentKey, decide: Decide, *, dry_run: bool
     ) -> tuple[object, Outcome]:
         """Change a document, or only decide it; return the decision's answer and the outcome."""
-        outcome = await self.store.change(key, changes.preview(decide) if dry_run else decide)
+        outcome = await self.store.change(key, decide, dry_run=dry_run)
         answer = outcome.answer
         if dry_run:
             decision = cast("Decision", answer)

@@ -64,10 +64,11 @@ class ManagedStore(AwaitedStore):
 
     # changing
 
-    async def change(self, key: DocumentKey, decide: Decide) -> Outcome:
-        """Change one document of the bot in its turn; return the outcome."""
+    async def change(self, key: DocumentKey, decide: Decide, *, dry_run: bool = False) -> Outcome:
+        """Change one document of the bot in its turn, or preview that; return the outcome."""
         await self.open()
-        return await self._through(self.change_of(key, decide))
+        change = self.change_of(key, decide)
+        return await self._through(changes.preview(change) if dry_run else change)
 
     def change_of(self, key: DocumentKey, decide: Decide, *, size_hint: int = 0) -> Change:
         """Return a change of one of the bot's documents, with its rotation and its guard."""

@@ -38,6 +38,7 @@ from seline.ports.store import (
     Leave,
     Outcome,
     Retain,
+    current_revision,
     keys_with_backups,
 )
 
@@ -96,8 +97,7 @@ class Pins:
 
     def reasoned(self, key: DocumentKey, backups: Sequence[Backup]) -> list[Backup]:
         """Return the backups with their pins, and the reason why each one stays or goes."""
-        known = self._store.peek(key)
-        plan = self.plan(key, backups, known.revision if isinstance(known, Content) else None)
+        plan = self.plan(key, backups, current_revision(self._store, key))
         because = {kept.name: kept.because for kept in plan.keep}
         because |= {b.name: f"goes at the next rotation: {b.because}" for b in plan.drop}
         return [

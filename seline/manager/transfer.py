@@ -119,7 +119,7 @@ async def _commit(
     if replace and made:
         made[0] = _unless_others(made[0], opened, frozenset(names))
     if report.dry_run:
-        made = [msgspec.structs.replace(change, decide=preview(change.decide)) for change in made]
+        made = [preview(change) for change in made]
     with Locked(store) as locked:
         await locked.lock(names)
         imported = locked.commit(made)

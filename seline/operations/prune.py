@@ -12,14 +12,14 @@ from functools import partial
 
 from seline.domain.backup import Backup
 from seline.domain.deletion import DeletedFor, observed
-from seline.domain.document import BOT, Content, DocumentKey, Revision
+from seline.domain.document import BOT, DocumentKey, Revision
 from seline.domain.report import Pruned
 from seline.domain.retention import RetentionPlan, plan_deleted, verified_plan
 from seline.domain.verdict import Verdict
 from seline.errors import BackupNotFound
 from seline.manager.managed_store import ManagedStore
 from seline.ports.futures import wait_for
-from seline.ports.store import DocumentStore, Retain, keys_with_backups
+from seline.ports.store import DocumentStore, Retain, current_revision, keys_with_backups
 
 _log = logging.getLogger("seline.manager")
 _Ages = Mapping[str, DeletedFor]
@@ -78,12 +78,11 @@ class Pruner:
         """Return the rotation plan of each document that has backups. Blocks."""
         plans = []
         for key in keys_with_backups(store, BOT):
-            known = store.peek(key)
             plan = verified_plan(
                 store.backups(key),
                 self._retain(store, key, ages),
                 verdict_of=partial(_verdict_of, store, key),
-                current_revision=known.revision if isinstance(known, Content) else None,
+                current_revision=current_revision(store, key),
             )
             plans.append((key, plan))
         return plans

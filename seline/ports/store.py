@@ -31,7 +31,8 @@ class Current(msgspec.Struct, frozen=True, kw_only=True):
     `content` is the sound content, after a recovery or the adoption of a hand edit; None if there
     is no document. If its content cannot be served, `content` is None and `failure` is the
     DocumentUnrecoverable or DocumentUnreadable. `updated_at` is the content's mtime. `backups`
-    reads and judges the backups one by one, newest first.
+    reads and judges the backups one by one, newest first. `recovered_from` is the backup that
+    `content` was read from because the document's file is broken.
     """
 
     key: DocumentKey
@@ -41,6 +42,7 @@ class Current(msgspec.Struct, frozen=True, kw_only=True):
     now: datetime
     backups: Callable[[], Iterator[tuple[Backup, Judged]]]
     decoded: Json | msgspec.UnsetType = msgspec.UNSET
+    recovered_from: Backup | None = None
 
     def sound(self) -> Content | None:
         """Return the content, None if there is no document. Raises `failure`."""
@@ -125,6 +127,7 @@ class Change(msgspec.Struct, frozen=True):
     `guard` is asked about a hand edit or a recovery that this change meets: its changes commit with
     the new content, also if this change is refused.
     `size_hint` is the size of the new content in bytes, if known, for the limit of the queue.
+    `preview`: it only decides, so no document is recovered or adopted for it.
     """
 
     key: DocumentKey
@@ -132,6 +135,7 @@ class Change(msgspec.Struct, frozen=True):
     retain: Retain | None = None
     guard: Guard | None = None
     size_hint: int = 0
+    preview: bool = False
 
 
 Atom: TypeAlias = tuple[Change, ...]
@@ -215,9 +219,9 @@ class DocumentStore(Protocol):
         """Queue an atom; the future has one outcome per change, those of `also` included.
 
         Before a document's first change decides, a broken document is recovered and a hand edit
-        adopted; an atom of `Leave` decisions does only that. The future raises the error that
-        refused the atom, which then changed nothing, or OutcomeUnknown. It cannot be cancelled.
-        Raises VolumeBusy if the queue is full.
+        adopted, unless it is a preview; an atom of `Leave` decisions does only that. The future
+        raises the error that refused the atom, which then changed nothing, or OutcomeUnknown. It
+        cannot be cancelled. Raises VolumeBusy if the queue is full.
         """
         ...
 
@@ -240,6 +244,16 @@ class DocumentStore(Protocol):
     def close(self) -> None:
         """Carry out what is queued, then close. Idempotent."""
         ...
+
+
+def current_revision(store: DocumentStore, key: DocumentKey) -> Revision | None:
+    """Return the revision of a sound document, None for a missing or broken one. May read it."""
+    known = store.peek(key)
+    if known is not None:
+        return known.revision if isinstance(known, Content) else None
+    judged, _ = store.look(key)
+    content = judged.content if judged.verdict is Verdict.SOUND else None
+    return None if content is None else content.revision
 
 
 def keys_with_backups(store: DocumentStore, space: str) -> list[DocumentKey]:

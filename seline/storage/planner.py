@@ -133,6 +133,8 @@ class _Draft:
     retain: Retain | None = None
     guard: Guard | None = None
     rested_on: bool = False
+    mend: bool = False
+    """Whether a change that is no preview wants it recovered, or adopted."""
     decoded: Json | msgspec.UnsetType = msgspec.UNSET
 
     def current(self, judged_backups: JudgedBackups, now: datetime) -> Current:
@@ -145,6 +147,7 @@ class _Draft:
             now=now,
             backups=lambda: judged_backups(key),
             decoded=self.decoded,
+            recovered_from=None if self.touched else self.found.source,
         )
 
     def guarding(self, now: datetime) -> Atom:
@@ -236,6 +239,7 @@ def _take(
             found = look(key)
             drafts[key] = _Draft(found, found.content, found.failure)
         drafts[key].guard = drafts[key].guard or change.guard
+        drafts[key].mend = drafts[key].mend or not change.preview
         draft = trial.setdefault(key, replace(drafts[key]))
         decision = change.decide(draft.current(judged_backups, now))
         if draft.touched and _must_be_first(draft, decision):
@@ -298,7 +302,7 @@ def _already(draft: _Draft, content: Content) -> bool:
 def _is_published(draft: _Draft) -> bool:
     found, content = draft.found, draft.content
     if found.repair or not draft.touched:
-        return found.repair
+        return found.repair and draft.mend
     if draft.purge or found.judged.verdict not in (Verdict.SOUND, Verdict.MISSING):
         return True
     if found.content is None or content is None:

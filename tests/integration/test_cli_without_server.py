@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from seline.domain.metadata import FIELDS
-from tests.command_line import Line, line_at
+from tests.command_line import Line, line_at, served
 
 NAME = "user_profile.json"
 
@@ -578,6 +578,71 @@ def test_a_restore_takes_the_backup_as_an_argument_or_an_option(filled: Line) ->
     for given in ((backup,), ("--backup", backup), (backup, "--backup", backup)):
         assert f"would go back to {backup}" in filled("restore", NAME, *given, "--dry-run").err
     assert filled("restore", NAME, backup, "--backup", "another.json", "--dry-run").code == 2
+
+
+def test_an_empty_backup_name_restores_nothing(filled: Line) -> None:
+    for given in (("--backup", ""), ("",)):
+        refused = filled("restore", NAME, *given, "--yes")
+        assert refused.code == 4
+        assert f"{NAME} has no backup ''" in refused.err
+    assert filled("load", NAME).value()["location"] == "Lyon"
+
+
+def truncate(path: Path) -> None:
+    """Leave half of a file, as a program does that was killed while it wrote."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", [flip_first_letter, truncate])
+def test_a_restore_of_a_damaged_document_goes_back_to_the_newest_backup(
+    filled: Line, damage: Callable[[Path], None]
+) -> None:
+    """It goes back as far as a recovery does, and the preview has the same answer."""
+    filled("save", NAME, stdin='{"userName": "Alex", "n": 3}')
+    damage(filled.data / NAME)
+
+    preview = filled("restore", NAME, "--dry-run", "--json").value()
+    text = filled("restore", NAME, "--dry-run").err
+    done = filled("restore", NAME, "--yes", "--json").value()
+
+    assert preview["restored"] == done["restored"]
+    assert preview["kept_in"] == done["kept_in"] == "quarantine"
+    assert "its bytes would go to quarantine/" in text
+    assert done["undo"] is None
+    assert filled("load", NAME).value() == {"userName": "Alex", "location": "Lyon"}
+    assert len(filled("quarantine", "--json").value()["quarantine"]) == 1
+
+
+@pytest.mark.parametrize("damage", [flip_first_letter, truncate])
+@pytest.mark.parametrize(
+    "verb",
+    [("restore", NAME), ("delete", NAME), ("import", "other.json")],
+    ids=lambda verb: verb[0],
+)
+def test_a_dry_run_leaves_a_damaged_document_as_it_is(
+    filled: Line, verb: tuple[str, ...], damage: Callable[[Path], None]
+) -> None:
+    (filled.folder / "other.json").write_text(json.dumps({"files": {NAME: {"n": 9}}}))
+    damage(filled.data / NAME)
+    inode, data = (filled.data / NAME).stat().st_ino, (filled.data / NAME).read_bytes()
+
+    preview = filled(*verb, "--dry-run")
+
+    assert (preview.code, "Nothing was changed (--dry-run)." in preview.err) == (0, True)
+    assert ((filled.data / NAME).stat().st_ino, (filled.data / NAME).read_bytes()) == (inode, data)
+    assert list((filled.data / "quarantine").iterdir()) == []
+
+
+def test_a_prune_plans_the_same_with_and_without_a_server(line: Line) -> None:
+    """A backup of the current content is kept, though this process has not read the document."""
+    for text in ('{"n": 1}', '{"n": 2}', '{"n": 1}', '{"n": 3}', '{"n": 1}'):
+        line("save", NAME, stdin=text)
+    fewer = {"SELINE_BACKUPS__KEEP_NEWEST": "2", "SELINE_BACKUPS__KEEP_DAILY": "0"}
+    with served(line_at(line.folder, **fewer)):
+        loaded, planned = line("load", NAME), line("prune", "--dry-run", "--json").value()
+
+    assert loaded.code == 0
+    assert line("prune", "--dry-run", "--json", **fewer).value()["pruned"] == planned["pruned"]
 
 
 def test_a_token_is_created_listed_and_revoked(line: Line) -> None:

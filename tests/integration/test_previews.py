@@ -84,6 +84,10 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         three_versions,
         ("POST", "/restore-backup", {"filename": NAME, "backup": "user_profile_1.json"}),
     ),
+    "restore of a backup with an empty name": (
+        three_versions,
+        ("POST", "/restore-backup", {"filename": NAME, "backup": ""}),
+    ),
     "delete": (three_versions, ("DELETE", f"/documents/{NAME}")),
     "delete of a broken document": (broken_without_backup, ("DELETE", f"/documents/{NAME}")),
     "delete of a missing document": (nothing, ("DELETE", f"/documents/{NAME}")),

@@ -87,6 +87,12 @@ class CurrentDocuments:
             case Verdict.UNSETTLED | Verdict.TORN | Verdict.ALTERED:
                 return self._recover(found)
 
+    def current_revision(self, key: DocumentKey) -> Revision | None:
+        """Return the revision of a sound document, None for a missing or broken one."""
+        judged = self._inspect(key).judged
+        content = judged.content if judged.verdict is Verdict.SOUND else None
+        return None if content is None else content.revision
+
     def recall(self, key: DocumentKey, revision: Revision) -> Content | None:
         """Return a content by its revision, from memory or a sound backup, else None."""
         entry = self.inspector.last_known(key)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from seline.domain.backup import Backup
-from seline.domain.document import Content, DocumentKey
+from seline.domain.document import DocumentKey
 from seline.domain.retention import plan_without, verified_plan
 from seline.domain.verdict import Verdict
 from seline.errors import StorageError, VolumeFailed
@@ -47,12 +47,11 @@ class Rotation:
         OSError if a backup cannot be unlinked, and then some may have been.
         """
         with self.current_documents.backup_index(key.space) as backup_index:
-            known = self.current_documents.inspector.peek(key)
             plan = verified_plan(
                 backup_index.of(key.name),
                 retain,
                 verdict_of=partial(self._verdict_of, key, frozenset(just_made)),
-                current_revision=known.revision if isinstance(known, Content) else None,
+                current_revision=self.current_documents.current_revision(key),
             )
             for dropped in plan.drop:
                 self._unlink(key, dropped)
