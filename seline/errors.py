@@ -41,7 +41,7 @@ class DocumentError(SelineError):
 class DocumentNotFound(DocumentError):
     """There is no document of this name."""
 
-    hint = "`seline documents` lists the names; a deleted one can be restored from its backups."
+    hint = "`seline documents` lists the names; `seline restore NAME` brings back a deleted one."
 
 
 class BackupNotFound(DocumentError):
@@ -83,7 +83,10 @@ class RevisionMismatch(DocumentError):
 class DocumentUnrecoverable(DocumentError):
     """The document is broken and no sound backup of it exists; nothing was overwritten."""
 
-    hint = "Restore or import it, or give it up with `seline reset`: its bytes go to quarantine."
+    hint = (
+        "Bring it back with `seline import EXPORT --only NAME`, or give it up with "
+        "`seline reset NAME`: its bytes go to quarantine."
+    )
 
 
 class DocumentUnreadable(DocumentError):
@@ -252,7 +255,7 @@ class JobNotFound(SelineError):
 class ExportFailed(SelineError):
     """A destination did not store the export, or did not return it as it was written."""
 
-    hint = "Check the destination's space, rights and address, then run `seline jobs run export`."
+    hint = "Check the destination's space, rights and address, then export again."
 
 
 class ExportDamaged(SelineError):

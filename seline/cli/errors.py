@@ -83,12 +83,12 @@ EXIT_FOR: Final[Mapping[str, Exit]] = {
 EXIT_FOR_CHECK: Final[Mapping[str, Exit]] = {"documents": Exit.DAMAGE, "usage": Exit.FULL}
 """The exit code of `seline status` for a critical health check; every other check is FAILED."""
 
-_OF_OS: Final[Mapping[int, tuple[Exit, str]]] = {
+OF_OS: Final[Mapping[int, tuple[Exit, str]]] = {
     errno.ENOSPC: (Exit.FULL, "Free space where the file is to be written, then try again."),
     errno.EDQUOT: (Exit.FULL, "Free space where the file is to be written, then try again."),
     errno.EEXIST: (Exit.REFUSED, "Choose another name, or replace it with --force."),
 }
-_OF_ANY_OS: Final = (Exit.FAILED, "Check the path, and that you may read and write there.")
+OF_ANY_OS: Final = (Exit.FAILED, "Check the path, and that you may read and write there.")
 
 
 def exit_for(code: str) -> Exit:
@@ -124,7 +124,7 @@ def _report(error: Exception) -> Exit:
         return exit_for(error.code)
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        code, hint = _OF_OS.get(error.errno or 0, _OF_ANY_OS)
+        code, hint = OF_OS.get(error.errno or 0, OF_ANY_OS)
         terminal.report(f"{where}{error.strerror or error}.", hint)
         return code
     terminal.report(

@@ -31,7 +31,7 @@ HINTS: Final[Mapping[str, str]] = {
     "cut off": "It was not written completely: take it from a backup, or close what is open.",
     "starts with a byte order mark": "Save it as UTF-8 without a byte order mark.",
     "UTF-16": "Save it as UTF-8: `iconv -f UTF-16 -t UTF-8`.",
-    "not UTF-8": "Save it as UTF-8: `iconv -f LATIN1 -t UTF-8`, if that is what it is.",
+    "not UTF-8": "Save it as UTF-8; text from Windows: `iconv -f WINDOWS-1252 -t UTF-8`.",
     "duplicate key": "Keep the right one of the two.",
     "NaN": "Put null or a number in its place.",
     "Infinity": "Put null or a number in its place.",
@@ -40,7 +40,7 @@ HINTS: Final[Mapping[str, str]] = {
     "something follows after the end": "Remove what follows, or put both into a list.",
 }
 """The next step by the beginning of a reason."""
-_OTHER_HINT: Final = "Correct it at the place named, with any text editor."
+OTHER_HINT: Final = "Correct it at the place named, with any text editor."
 
 
 def _encoded_number(value: object) -> msgspec.Raw:
@@ -73,7 +73,7 @@ class NotJson(ValueError):
     def hint(self) -> str:
         """The next step for the author of the bytes."""
         hints = (hint for start, hint in HINTS.items() if self.reason.startswith(start))
-        return next(hints, _OTHER_HINT)
+        return next(hints, OTHER_HINT)
 
 
 def encode(value: object, *, depth_max: int = DEPTH_MAX) -> bytes:
@@ -283,6 +283,8 @@ def _is_unicode(text: str, value: object) -> bool:
 def _reason(error: json.JSONDecodeError, text: str) -> str:
     if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
         return "cut off: the text ends too early"
+    if text[error.pos] in "}]" and text[: error.pos].rstrip().endswith(","):
+        return "a comma before the closing bracket"  # Python 3.13 reports the comma
     return _REASONS.get(error.msg.removesuffix(": "), error.msg)
 
 

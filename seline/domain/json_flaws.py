@@ -16,7 +16,7 @@ Path: TypeAlias = tuple[str | int, ...]
 
 _STEPS_SHOWN_MAX: Final = 5
 
-_FIXES: Final[Mapping[str, str]] = {
+FIXES: Final[Mapping[str, str]] = {
     "Use .value.": "enum.Enum",
     "Use .tolist().": "numpy.ndarray",
     "Use .item().": "numpy.generic",
@@ -44,12 +44,12 @@ _FIXES: Final[Mapping[str, str]] = {
 }
 """By fix: the names of types and base types; the first match is used."""
 
-_FIXES_BY_ATTRIBUTE: Final[Mapping[str, str]] = {
+FIXES_BY_ATTRIBUTE: Final[Mapping[str, str]] = {
     "__dataclass_fields__": "Use dataclasses.asdict(value).",
     "__attrs_attrs__": "Use attrs.asdict(value).",
     "__call__": "Call it and save the result, or leave it out.",
 }
-_ANY_OTHER: Final = "Convert it to text, a number, a list or a dict."
+ANY_OTHER: Final = "Convert it to text, a number, a list or a dict."
 
 
 class Flaw(NamedTuple):
@@ -119,20 +119,20 @@ def _flaw_of_scalar(item: object, path: Path) -> Flaw | None:
     kind = type(item)
     if kind in _ALWAYS_FINE:
         return None
-    if kind not in _CHECKS:
+    if kind not in CHECKS:
         what = f"a value of type {kind.__name__} is not JSON"
         return Flaw(path_text(path), what, _fix_for(item))
-    is_fine, what, fix = _CHECKS[kind]
+    is_fine, what, fix = CHECKS[kind]
     return None if is_fine(item) else Flaw(path_text(path), what, fix)
 
 
 def _fix_for(value: object) -> str:
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(value).__mro__}
-    for fix, known in _FIXES.items():
+    for fix, known in FIXES.items():
         if not names.isdisjoint(known.split()):
             return fix
     return next(
-        (fix for name, fix in _FIXES_BY_ATTRIBUTE.items() if hasattr(value, name)), _ANY_OTHER
+        (fix for name, fix in FIXES_BY_ATTRIBUTE.items() if hasattr(value, name)), ANY_OTHER
     )
 
 
@@ -147,7 +147,7 @@ def _is_writable(value: str | int) -> bool:
 
 _SURROGATE: Final = 'Use text.encode("utf-8", "replace").decode().'
 _ALWAYS_FINE: Final = frozenset({dict, list, tuple, bool, type(None), ExactFloat})
-_CHECKS: Final[Mapping[type, tuple[Callable[[Any], bool], str, str]]] = {
+CHECKS: Final[Mapping[type, tuple[Callable[[Any], bool], str, str]]] = {
     str: (_is_writable, "a text with a lone surrogate", _SURROGATE),
     float: (isfinite, "not a finite number", "Use None, or leave the field out."),
     int: (_is_writable, "an integer with more than 4300 digits", "Use hex(value)."),

@@ -1,7 +1,6 @@
 """The verbs on a directory that another process holds, at a URL, and where neither answers."""
 
 import fcntl
-import io
 import json
 import os
 import signal
@@ -15,9 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from seline.client import connect
-from seline.errors import InvalidRequest
-from seline.settings import load_settings
 from tests.command_line import Line, Served, line_at, served
 
 NAME = "user_profile.json"
@@ -281,20 +277,3 @@ def test_a_file_is_sent_without_being_read_into_memory(
         peaks_kib[name] = usage.ru_maxrss
 
     assert peaks_kib["large.json"] - peaks_kib["small.json"] < 16 << 10
-
-
-async def test_a_file_that_becomes_shorter_while_it_is_sent_is_refused_at_once(
-    tmp_path: Path,
-) -> None:
-    class Shrinking(io.BytesIO):
-        def read(self, size: int | None = -1) -> bytes:
-            piece = super().read(size)
-            self.truncate(self.tell())
-            return piece
-
-    settings = load_settings(environ={}, arguments={"storage.data_dir": str(tmp_path)})
-    async with connect(settings, notify=lambda _notice: None) as api:
-        with pytest.raises(InvalidRequest, match="The body became shorter"):
-            await api.request("PUT", "/documents/{}", NAME, body=Shrinking(b" " * (1 << 20)))
-
-        assert (await api.get("/documents"))["documents"] == []
