@@ -127,10 +127,16 @@ def _result_of(done: subprocess.CompletedProcess[str]) -> tuple[Outcome, list[st
     acknowledged = DONE in done.stdout
     if done.returncode == 0:
         return "acknowledged", []
-    last = done.stderr.strip().rpartition("\n")[2]
-    kind = last.partition(":")[0]
+    error = _error_in(done.stderr)
+    kind = error.partition(":")[0]
     if not kind.startswith("seline.errors."):
-        return "unknown", [f"V7: {last} reached the caller"]
+        return "unknown", [f"V7: {error} reached the caller"]
     if acknowledged:
         return "acknowledged", []
     return ("unknown" if kind.endswith("OutcomeUnknown") else "refused"), []
+
+
+def _error_in(stderr: str) -> str:
+    """Return the line of the last traceback that names its error; the error's notes follow it."""
+    traceback = stderr.rpartition("Traceback (most recent call last):\n")[2]
+    return next((line for line in traceback.splitlines() if line[:1].strip()), "no error")
