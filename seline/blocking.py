@@ -17,6 +17,7 @@ from seline.bot.user_profile import UserProfile as AwaitedUserProfile
 from seline.domain.document import ABSENT
 from seline.errors import CalledInEventLoop, SelineError
 from seline.manager import DataManager as AwaitedDataManager
+from seline.manager.awaited_store import NeverCopied
 from seline.ports.futures import in_loop, run_without_loop
 from seline.settings import Settings
 
@@ -133,7 +134,7 @@ class LessonsLearned:
     format_lessons_for_prompt = _blocking(AwaitedLessonsLearned.format_lessons_for_prompt)
 
 
-class Seline:
+class Seline(NeverCopied):
     """An open Seline without `await` (see `seline.Seline`)."""
 
     def __init__(self, awaited: library.Seline) -> None:

@@ -15,8 +15,10 @@ from typing import Any, Final, cast
 import seline
 from seline.bot.lessons_learned import LessonsLearned
 from seline.bot.user_profile import UserProfile
+from seline.commands import Commands
 from seline.errors import SelineError, VolumeFailed, VolumeReadOnly
 from seline.manager import DataManager, ManagedStore
+from seline.manager.awaited_store import NeverCopied
 from seline.operations import Operations
 from seline.outbound.destinations.folder import Folder
 from seline.ports.destinations import Destination
@@ -30,7 +32,7 @@ LOCK_WAIT_S: Final = 5.0
 RETRY_AFTER_S: Final = 5.0
 
 
-class Seline(Operations):
+class Seline(NeverCopied, Operations):
     """An open Seline: the operator's verbs, with the documents and the services for a bot."""
 
     def __init__(self, store: ManagedStore, settings: Settings) -> None:
@@ -117,15 +119,15 @@ def start(
     *,
     lock_wait_s: float,
     mount_wait_s: float = 0.0,
-    serves_commands: bool = False,
+    serves_commands: bool = True,
     keep_trying: bool = False,
     on_wait: Callable[[SelineError], None] | None = None,
     give_up: Callable[[], bool] = lambda: False,
 ) -> Seline:
     """Open on a new thread; every call on the result waits for that.
 
-    `serves_commands` announces to other processes that they can send commands to this one.
-    `keep_trying` retries a disk that is read-only or fails, until `give_up`.
+    Without `serves_commands` the caller serves the control socket itself. `keep_trying` retries a
+    disk that is read-only or fails, until `give_up`.
     """
     opening: Future[DocumentStore] = Future()
     opening.set_running_or_notify_cancel()
@@ -140,7 +142,7 @@ def start(
                 settings,
                 lock_wait_s=lock_wait_s,
                 mount_wait_s=mount_wait_s,
-                serves_commands=serves_commands,
+                serves_commands=True,
                 on_wait=on_wait,
                 give_up=is_given_up,
             )
@@ -149,8 +151,13 @@ def start(
             opening.set_exception(error)
         else:
             opening.set_result(cast("DocumentStore", store))
+        if commands is not None:
+            commands.serve(None if opened.store.opened is None else opened)
 
+    commands = Commands(settings.data_dir) if serves_commands else None
     opened = Seline(ManagedStore(opening, settings), settings)
+    if commands is not None:
+        opened.store.before_close = commands.stop
     with _lock:
         _open.append(opened)
     threading.Thread(target=run, name="seline-opening", daemon=True).start()

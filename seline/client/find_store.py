@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from seline.client.api import CONNECT_S, RETRY_S, Api, Endpoint
 from seline.client.wait import Wait, serves_commands
+from seline.commands import control_socket
 from seline.errors import SettingsError, VolumeLocked
 from seline.settings import Settings
 
@@ -87,7 +88,7 @@ async def _find_holder(stack: AsyncExitStack, settings: Settings, notify: Notify
     wait = Wait()
     while True:
         if await _accepts(data_dir):
-            path = stack.enter_context(server.control_socket(data_dir))
+            path = stack.enter_context(control_socket(data_dir))
             return Endpoint(where=f"the process that holds {data_dir}", socket=path)
         try:
             running = await stack.enter_async_context(server.alone(settings))
@@ -97,7 +98,7 @@ async def _find_holder(stack: AsyncExitStack, settings: Settings, notify: Notify
                 return endpoint
             await asyncio.sleep(RETRY_S)
         else:
-            path = stack.enter_context(server.control_socket(data_dir))
+            path = stack.enter_context(control_socket(data_dir))
             return Endpoint(
                 where=f"{data_dir}, opened for this command",
                 socket=running.socket_elsewhere or path,
@@ -150,15 +151,13 @@ def _without_socket(locked: VolumeLocked, holder: Mapping[str, Any]) -> VolumeLo
         )
     return VolumeLocked(
         f"{locked.message} It has no socket for commands.",
-        hint="Stop it, or let the bot open its data with `seline.server.serving`, then try again.",
+        hint="Its log says why. Stop it, then run the same command again.",
     )
 
 
 async def _accepts(data_dir: str) -> bool:
     """Return whether the control socket accepts connections; a crash leaves one that does not."""
-    from seline import server
-
-    with server.control_socket(data_dir) as path:
+    with control_socket(data_dir) as path:
         try:
             _, writer = await asyncio.wait_for(asyncio.open_unix_connection(path), CONNECT_S)
         except (OSError, TimeoutError):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from seline.clock import Clock
 from seline.domain.incident import Incident, IncidentKind
@@ -30,7 +30,18 @@ _log = logging.getLogger("seline.manager")
 T = TypeVar("T")
 
 
-class AwaitedStore:
+class NeverCopied:
+    """Refuses to be pickled or copied, with the way to do without."""
+
+    def __reduce__(self) -> NoReturn:
+        """Raise TypeError: locks and threads belong to an open store."""
+        raise TypeError(
+            "An open Seline cannot be pickled or copied. Keep it outside what your framework "
+            "stores, such as `bot_data`; `get_seline()` and `get_data_manager()` return it."
+        )
+
+
+class AwaitedStore(NeverCopied):
     """One store from its opening to its close, with its reads and its incidents. Any thread."""
 
     def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
@@ -43,6 +54,8 @@ class AwaitedStore:
         """The store, None while it is not open yet."""
         self.is_closing = False
         """Whether the store is closed or being closed."""
+        self.before_close: Callable[[], None] = lambda: None
+        """Called once the store is closing, while it still answers what was queued."""
         self._pid = os.getpid()
         self._ready: Future[DocumentStore] = Future()
         self._ready.set_running_or_notify_cancel()
@@ -126,6 +139,7 @@ class AwaitedStore:
             store = self._ready.result()
         except SelineError:
             return
+        self.before_close()
         self._before_close()
         store.close()
         self._threads.shutdown()

@@ -4,24 +4,20 @@ import asyncio
 import contextlib
 import errno
 import os
+import socket
 import time
-from collections.abc import Callable, Generator
-from functools import partial
-from typing import Final, TypeAlias
+from typing import Final
 
 from aiohttp import web
 
+from seline.commands import RemoveSocket, control_socket, control_socket_path, own_socket
 from seline.errors import SettingsError
 
-SOCKET_PATH_MAX: Final = 100
-CONTROL_SOCKET: Final = "control.sock"
 FINISH_S: Final = 8.0
 """How long a stop waits for the requests that have arrived."""
 _POLL_S: Final = 0.02
 _LOOP_ITERATIONS: Final = 5
 """Event-loop iterations to wait so that accepted connections are registered and read."""
-RemoveSocket: TypeAlias = Callable[[], None]
-"""Removes the file of a socket that this process created, unless another has replaced it."""
 
 
 async def check_address(host: str | None, port: int) -> str | None:
@@ -69,19 +65,12 @@ async def listen_on_socket(
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     await _start(web.UnixSite(runner, path))
-    os.chmod(path, 0o600)
-    return partial(_remove, file or path, _identity(path))
+    return own_socket(path, file=file)
 
 
-def _remove(path: str, identity: tuple[int, int]) -> None:
-    with contextlib.suppress(OSError):
-        if _identity(path) == identity:
-            os.unlink(path)
-
-
-def _identity(path: str) -> tuple[int, int]:
-    status = os.stat(path, follow_symlinks=False)
-    return status.st_dev, status.st_ino
+async def answer_on(runner: web.AppRunner, listening: socket.socket) -> None:
+    """Answer requests on a socket that listens already; the runner's cleanup closes it."""
+    await _start(web.SockSite(runner, listening))
 
 
 async def hang_up(
@@ -152,11 +141,6 @@ async def _start(site: web.BaseSite) -> None:
     starting.result()
 
 
-def control_socket_path(data_dir: str) -> str:
-    """Return the path of the control socket."""
-    return os.path.join(data_dir, ".seline", CONTROL_SOCKET)
-
-
 def _cannot_listen(error: OSError, host: str | None, port: int) -> SettingsError:
     where = f"{host or 'every address'}, port {port}"
     number = error.errno or 0
@@ -172,18 +156,3 @@ def _shown_host(host: str | None) -> str:
     if host is None or host in ("0.0.0.0", "::"):  # noqa: S104  # shown, not bound
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host
-
-
-@contextlib.contextmanager
-def control_socket(data_dir: str) -> Generator[str]:
-    """Give a path of the control socket that a socket's address can hold (107 bytes)."""
-    path = control_socket_path(os.path.abspath(data_dir))
-    directory = os.path.dirname(path)
-    if len(os.fsencode(directory)) <= SOCKET_PATH_MAX or not os.path.isdir(directory):
-        yield path
-        return
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{CONTROL_SOCKET}"
-    finally:
-        os.close(descriptor)

@@ -13,7 +13,7 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any, Final
 
 import seline
@@ -22,11 +22,13 @@ from seline.access.audit import AuditLog
 from seline.access.tokens import Tokens
 from seline.alerts.process import AlertProcess
 from seline.clock import Clock, instant_text
+from seline.commands import CONTROL_SOCKET, RemoveSocket
 from seline.domain.document import Json
 from seline.errors import SelineError, StoreClosed
 from seline.http.app import build_app
 from seline.http.connections import ApiRunner
 from seline.http.context import AppContext
+from seline.manager.awaited_store import NeverCopied
 from seline.outbound.alert_sinks import build_sinks
 from seline.outbound.heartbeat import send_heartbeat
 from seline.outbound.http_client import open_session
@@ -44,7 +46,7 @@ FIRST_LABEL: Final = "created at the first start"
 _log = logging.getLogger("seline.server")
 
 
-class Serving:
+class Serving(NeverCopied):
     """A running Seline: store and admin API in this event loop.
 
     `data` has the documents, `operations` the operator's verbs, `profile` and `lessons` the
@@ -62,10 +64,13 @@ class Serving:
         network: bool = True,
         lock_wait_s: float | None = None,
         first_token: bool = False,
+        opened: library.Seline | None = None,
+        control: tuple[socket.socket, RemoveSocket] | None = None,
     ) -> None:
         """Start nothing yet. Use `serving`.
 
         Without `network` only the control socket is served. `first_token` allows a first token.
+        `opened` is a Seline that its owner closes, `control` the socket on which it listens.
         """
         self.settings = settings
         self.first_secret: str | None = None
@@ -76,6 +81,7 @@ class Serving:
         """Whether the store could not be closed because the disk hangs."""
         self._network = network
         self._first_token = first_token
+        self._opened, self._control = opened, control
         self._lock_wait_s = settings.storage.lock_wait_s if lock_wait_s is None else lock_wait_s
         self.data_dir = os.path.abspath(settings.data_dir)
         self.address = ""
@@ -85,7 +91,7 @@ class Serving:
         self._closing = False
         self._since, self._started_s = Clock().now(), time.monotonic()
         self._scratch = contextlib.ExitStack()
-        self._remove_socket: listening.RemoveSocket | None = None
+        self._remove_socket: RemoveSocket | None = None
         self._listening = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
 
@@ -101,11 +107,11 @@ class Serving:
         host, port = self.settings.bind
         if self._network:
             host = await listening.check_address(host, port)
-        self._seline = library.start(
+        self._seline = self._opened or library.start(
             self.settings,
             lock_wait_s=self._lock_wait_s,
             mount_wait_s=math.inf if self._network else 0.0,
-            serves_commands=True,
+            serves_commands=False,
             keep_trying=self._network,
             on_wait=self._wait_for,
             give_up=lambda: self._closing,
@@ -216,6 +222,10 @@ class Serving:
         A full volume may have no room for it. A single command then listens in a temporary
         directory, because deleting and pruning must work on a full volume (V9).
         """
+        if self._control is not None:
+            control, self._remove_socket = self._control
+            await listening.answer_on(self._runner, control)
+            return
         try:
             self._remove_socket = await listening.listen_on_control_socket(
                 self._runner, self.settings.data_dir
@@ -225,7 +235,7 @@ class Serving:
                 _log.warning("no control socket: %s; use the address and a token", error)
                 return
             scratch = self._scratch.enter_context(tempfile.TemporaryDirectory(prefix="seline-"))
-            self.socket_elsewhere = os.path.join(scratch, listening.CONTROL_SOCKET)
+            self.socket_elsewhere = os.path.join(scratch, CONTROL_SOCKET)
             self._remove_socket = await listening.listen_on_socket(
                 self._runner, self.socket_elsewhere
             )
@@ -294,6 +304,8 @@ class Serving:
         await asyncio.gather(hanging_up, self._worker.stop())
 
     async def _close_store(self) -> None:
+        if self._opened is not None:
+            return
         try:
             await wait_for(self._seline.begin_to_close(), timeout_s=CLOSE_S)
         except TimeoutError:
@@ -312,3 +324,19 @@ async def alone(settings: Settings, *, lock_wait_s: float = 0.0) -> AsyncGenerat
     async with Serving(settings, network=False, lock_wait_s=lock_wait_s) as running:
         await running.acquired()
         yield running
+
+
+async def answer_commands(
+    opened: library.Seline,
+    control: socket.socket,
+    remove_socket: RemoveSocket,
+    *,
+    until: Callable[[], Awaitable[None]],
+) -> None:
+    """Answer commands on a socket with a Seline that is open in this process."""
+    running = Serving(
+        opened.settings, network=False, opened=opened, control=(control, remove_socket)
+    )
+    async with running:
+        await running.acquired()
+        await until()

@@ -67,8 +67,10 @@ async def test_aiogram(data_dir: Path) -> None:
 
 async def test_python_telegram_bot(data_dir: Path) -> None:
     telegram = pytest.importorskip("telegram", reason="python-telegram-bot is not installed")
-    from telegram.ext import ApplicationBuilder
+    from telegram.ext import ApplicationBuilder, PicklePersistence
     from telegram.request import BaseRequest
+
+    from seline import get_data_manager
 
     sent: list[bytes] = []
 
@@ -93,6 +95,7 @@ async def test_python_telegram_bot(data_dir: Path) -> None:
 
     builder = ApplicationBuilder().token("7:offline")
     builder = builder.request(Offline()).get_updates_request(Offline())
+    builder = builder.persistence(PicklePersistence(data_dir.with_name("persisted")))
     application = example("python-telegram-bot")["build"](builder)
     await application.initialize()
     await application.post_init(application)
@@ -105,9 +108,10 @@ async def test_python_telegram_bot(data_dir: Path) -> None:
         },
     }  # fmt: skip
     await application.process_update(telegram.Update.de_json(update, application.bot))
-    data = application.bot_data["seline"].data
+    data = get_data_manager()
     assert await data.load_json(DOCUMENT) == {"visits": 1}
     assert b"Visit number 1" in sent[0]
+    await application.update_persistence()
     await application.shutdown()
     await application.post_shutdown(application)
     with pytest.raises(Exception, match="closed"):

@@ -7,8 +7,9 @@ from typing import Any
 
 import aiohttp
 
+from seline.commands import control_socket_path
 from seline.http import PREFIX
-from seline.server import Serving, control_socket_path, serving
+from seline.server import Serving, serving
 from seline.settings import load_settings
 from tests.docs.blocks import ROOT
 

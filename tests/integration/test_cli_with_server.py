@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,90 @@ def held(data: Path, **fields: object) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+BOTS = {
+    "open_seline": """
+import asyncio, sys
+from seline import open_seline
+async def main():
+    async with open_seline() as seline:
+        await seline.data.save_json("user_profile.json", {"n": 1})
+        await seline.data.save_json("user_profile.json", {"n": 2})
+        print("aiohttp" in sys.modules, flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+asyncio.run(main())
+""",
+    "blocking": """
+import sys
+from seline.blocking import open_seline
+with open_seline() as seline:
+    seline.data.save_json("user_profile.json", {"n": 1})
+    seline.data.save_json("user_profile.json", {"n": 2})
+    print("aiohttp" in sys.modules, flush=True)
+    sys.stdin.readline()
+""",
+    "get_data_manager": """
+import sys
+from seline.blocking import get_data_manager
+data = get_data_manager()
+data.save_json("user_profile.json", {"n": 1})
+data.save_json("user_profile.json", {"n": 2})
+print("aiohttp" in sys.modules, flush=True)
+sys.stdin.readline()
+""",
+}
+"""Bots that open the volume and serve no API, by the way in which they do."""
+
+
+@contextmanager
+def bot(line: Line, code: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a bot on the directory during the block; it must end by itself."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=line.folder, env=dict(line.environ),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "False\n"  # no web library before a command connects
+        yield process
+        if process.poll() is None:
+            process.communicate("\n", timeout=5)
+            assert process.returncode == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("way", BOTS)
+def test_verbs_work_beside_a_bot_that_serves_no_api(tmp_path: Path, way: str) -> None:
+    line = line_at(tmp_path)
+    with bot(line, BOTS[way]) as running:
+        assert f"held by process {running.pid}" in line("status").out
+        assert line("load", NAME).value() == {"n": 2}
+        assert NAME in line("documents").out
+        assert "newest 5" in line("backups", NAME).out
+        assert line("export").value()["data"]["files"] == {NAME: {"n": 2}}
+        assert line("verify").code == 0
+        restored = line("restore", NAME, "--yes")
+        assert restored.code == 0, restored.err
+        assert line("load", NAME).value() == {"n": 1}
+    assert not (line.data / ".seline" / "control.sock").exists()
+    assert line("load", NAME).value() == {"n": 1}
+
+
+def test_a_child_forked_by_a_killed_bot_takes_no_commands(tmp_path: Path) -> None:
+    line = line_at(tmp_path)
+    forking = BOTS["get_data_manager"].replace("print(", "import os, time; os.fork() or time.sleep(60)\nprint(")
+    with bot(line, forking) as running:
+        line("status")
+        child = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()[0]
+        running.kill()
+        running.wait()
+        try:
+            assert line("load", NAME).value() == {"n": 2}
+        finally:
+            os.kill(int(child), signal.SIGKILL)
 
 
 def test_the_first_start_prints_a_ready_curl_line_once(line: Line, server: Served) -> None:

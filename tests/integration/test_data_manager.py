@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import copy
 import decimal
 import enum
 import json
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -1179,3 +1181,14 @@ async def test_verify_counts_a_document_once_when_it_reads_it_twice(tmp_path: Pa
 
     assert (report.documents, report.backups, report.bytes_read) == (1, 1, 10 + 13)
     assert [finding.outcome for finding in report.findings] == ["adopted"]
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+async def test_an_open_seline_refuses_to_be_copied_or_pickled(
+    seline: Seline, copied: Callable[[object], object]
+) -> None:
+    for held in (seline, blocking.Seline(seline)):
+        with pytest.raises(TypeError, match=r"cannot be pickled or copied.*get_seline"):
+            copied(held)
+    with pytest.raises(TypeError, match="cannot be pickled or copied"):
+        pickle.dumps({"data": seline.data})

@@ -18,11 +18,12 @@ import pytest
 
 from seline import errors
 from seline.access import audit
+from seline.commands import control_socket_path
 from seline.errors import SelineError, SettingsError
 from seline.http import files
 from seline.http.problems import STATUS_FOR
 from seline.http.routes import PREFIX, ROUTES
-from seline.server import Serving, alone, control_socket_path, serving
+from seline.server import Serving, alone, serving
 from seline.settings import load_settings
 from seline.storage.volume.snapshots import PIECE_BYTES
 from tests.faults.test_locking import start_holder, stop_holder

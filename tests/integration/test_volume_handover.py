@@ -20,8 +20,9 @@ from aiohttp import web
 
 from seline import open_seline, server
 from seline.client import Api, connect, wait
+from seline.commands import control_socket_path
 from seline.errors import VolumeLocked
-from seline.server import alone, control_socket_path, serving
+from seline.server import alone, serving
 from seline.server.listening import hang_up, listen_on_socket
 from seline.settings import load_settings
 
@@ -160,7 +161,7 @@ async def test_a_long_wait_notifies_once(data: Path, monkeypatch: pytest.MonkeyP
 
 async def test_server_json_shows_from_the_start_whether_commands_are_served(data: Path) -> None:
     async with open_seline(data, lock_wait_s=0):
-        assert read_holder(data)["serves_commands"] is False
+        assert read_holder(data)["serves_commands"] is True
     async with alone(settings_for(data)):
         assert read_holder(data)["serves_commands"] is True
     running = await serving(settings_for(data))

@@ -1,0 +1,150 @@
+"""The control socket in the data directory: how commands reach the process that holds it (V10).
+
+Only its owner may open it. A process with `seline serve` or `serving()` listens on it in its event
+loop; `Commands` listens for one that only opened the volume.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import select
+import socket
+import threading
+import weakref
+from collections.abc import Callable, Generator
+from functools import partial
+from importlib import import_module
+from typing import Final, TypeAlias
+
+from seline.errors import SelineError
+
+SOCKET_PATH_MAX: Final = 100
+CONTROL_SOCKET: Final = "control.sock"
+STOP_S: Final = 10.0
+"""How long a stop waits for the commands that are being answered."""
+RemoveSocket: TypeAlias = Callable[[], None]
+"""Removes the file of a socket that this process created, unless another has replaced it."""
+_SERVER: Final = "seline.server"
+_log = logging.getLogger("seline.commands")
+_listening: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+
+class Commands:
+    """Answers commands on the control socket, in a thread, until `stop`.
+
+    The web server is imported when the first command connects: a bot that needs none loads none.
+    """
+
+    def __init__(self, data_dir: str) -> None:
+        self._data_dir = data_dir
+        self._pid = os.getpid()
+        self._wake, self._woken = socket.socketpair()
+        self._ended = threading.Event()
+
+    def serve(self, opened: object | None) -> None:
+        """Answer commands with an open Seline, if it could be opened. Blocks until `stop`."""
+        try:
+            with self._wake, self._woken:
+                if opened is not None:
+                    self._listen(opened)
+        except OSError as error:
+            _log.warning("no control socket: %s; commands cannot reach this process", error)
+        except SelineError as error:
+            _log.warning("commands cannot reach this process: %s", error.message)
+        finally:
+            self._ended.set()
+
+    def stop(self) -> None:
+        """Finish the commands that have arrived, and end `serve`; idempotent."""
+        if self._pid != os.getpid():
+            return  # a forked child, which has the socket of its parent and not its thread
+        with contextlib.suppress(OSError):
+            self._wake.send(b"!")
+        self._ended.wait(STOP_S)
+
+    def _listen(self, opened: object) -> None:
+        with control_socket(self._data_dir) as path, _listen(path) as listening:
+            remove = own_socket(path, file=control_socket_path(self._data_dir))
+            try:
+                self._serve(opened, listening, remove)
+            finally:
+                remove()
+
+    def _serve(self, opened: object, listening: socket.socket, remove: RemoveSocket) -> None:
+        poll = select.poll()
+        for waited in (listening, self._woken):
+            poll.register(waited, select.POLLIN)
+        if listening.fileno() not in dict(poll.poll()):
+            return
+        answer = import_module(_SERVER).answer_commands
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            runner.run(answer(opened, listening, remove, until=self._stopped))
+
+    async def _stopped(self) -> None:
+        self._woken.setblocking(False)
+        await asyncio.get_running_loop().sock_recv(self._woken, 1)
+
+
+def own_socket(path: str, *, file: str | None = None) -> RemoveSocket:
+    """Let only the owner open a new socket; return what removes it, from `file` if given."""
+    os.chmod(path, 0o600)
+    return partial(_remove, file or path, _identity(path))
+
+
+def _listen(path: str) -> socket.socket:
+    """Listen on a Unix socket; replace one that a crash left. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    listening = socket.socket(socket.AF_UNIX)
+    try:
+        listening.setblocking(False)
+        listening.bind(path)
+        listening.listen()
+    except BaseException:
+        listening.close()
+        raise
+    _listening.add(listening)
+    return listening
+
+
+def control_socket_path(data_dir: str) -> str:
+    """Return the path of the control socket."""
+    return os.path.join(data_dir, ".seline", CONTROL_SOCKET)
+
+
+@contextlib.contextmanager
+def control_socket(data_dir: str) -> Generator[str]:
+    """Give a path of the control socket that a socket's address can hold (107 bytes)."""
+    path = control_socket_path(os.path.abspath(data_dir))
+    directory = os.path.dirname(path)
+    if len(os.fsencode(directory)) <= SOCKET_PATH_MAX or not os.path.isdir(directory):
+        yield path
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{CONTROL_SOCKET}"
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: str, identity: tuple[int, int]) -> None:
+    with contextlib.suppress(OSError):
+        if _identity(path) == identity:
+            os.unlink(path)
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.stat(path, follow_symlinks=False)
+    return status.st_dev, status.st_ino
+
+
+def _close_in_child() -> None:
+    """Close the sockets in a forked child, where commands would connect and nothing answers."""
+    for listening in list(_listening):
+        with contextlib.suppress(OSError):
+            os.close(listening.detach())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)
