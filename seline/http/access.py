@@ -177,10 +177,13 @@ def _check_browser(request: web.Request) -> None:
     if is_control(request):
         return
     host = _host_of(request.headers.get("Host", ""))
-    if not context(request).settings.bind_is_public and host not in _LOOPBACK:
+    settings = context(request).settings
+    allowed = settings.server.allowed_hosts
+    if (allowed or not settings.bind_is_public) and host not in {*_LOOPBACK, *allowed}:
         raise Forbidden(
-            "This server listens on this machine alone, and answers to its loopback names only.",
-            hint="Call it as http://127.0.0.1, or set server.host.",
+            f"This server does not answer to the name {str(host)[:100]!r}.",
+            hint="Call it as http://127.0.0.1 on its own machine, or add the name to "
+            "`server.allowed_hosts` (behind a proxy: the name that the clients use).",
         )
     origin = request.headers.get("Origin")
     if origin is not None and _site_of(origin) != request.headers.get("Host"):

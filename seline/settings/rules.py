@@ -176,6 +176,14 @@ def _names(value: object) -> tuple[str, ...]:
     return tuple(plain_text(text) for text in texts if text != "")
 
 
+def _host_names(value: object) -> tuple[str, ...]:
+    names = tuple(name.lower() for name in _names(value))
+    for name in names:
+        if any(mark in name for mark in "/:*@ "):
+            raise ValueError(f"{name} is no host name")
+    return names
+
+
 def _address(value: object) -> str:
     if not is_web_address(plain_text(value)):
         raise ValueError("it is no web address")
@@ -213,6 +221,9 @@ RULES: Final[Mapping[str, SettingRule]] = {
     "server.port": _number(0, 65_535, whole=True),
     "server.admin_token": SettingRule(
         f"at least {TOKEN_CHARACTERS_MIN} ASCII characters without spaces", _token, explains=True
+    ),
+    "server.allowed_hosts": SettingRule(
+        "a list of host names without a port, such as bot.example.org", _host_names, explains=True
     ),
     "server.trust_proxy": _TRUTH,
     "server.client_header": _one_of("x-forwarded-for", "x-real-ip"),

@@ -50,6 +50,7 @@ class Server:
     host: str | None = None
     port: int | None = None
     admin_token: str | None = field(default=None, repr=False)
+    allowed_hosts: tuple[str, ...] = ()
     trust_proxy: bool = False
     client_header: str = "x-forwarded-for"
     metrics_open: bool = False
