@@ -4,10 +4,11 @@ Nothing is opened at import. The caller that opens also closes.
 """
 
 import atexit
+import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, Final, cast
@@ -30,6 +31,7 @@ from seline.storage.volume.store import VolumeStore
 
 LOCK_WAIT_S: Final = 5.0
 RETRY_AFTER_S: Final = 5.0
+_log = logging.getLogger("seline")
 
 
 class Seline(NeverCopied, Operations):
@@ -110,8 +112,18 @@ def open_seline(
         }
         if data_dir is not None:
             named["storage.data_dir"] = os.fspath(data_dir)
-        settings = load_settings(config=config, arguments=named)
+        settings = load(config=config, arguments=named)
     return Opening(settings, lock_wait_s=lock_wait_s)
+
+
+def load(
+    *, config: str | None = None, arguments: Mapping[str, object] | None = None
+) -> Settings:
+    """Load the settings for this process, and log their warnings. Raises SettingsError."""
+    settings = load_settings(config=config, arguments=arguments)
+    for warning in settings.warnings:
+        _log.warning("%s", warning)
+    return settings
 
 
 def start(
@@ -150,6 +162,8 @@ def start(
         except BaseException as error:  # noqa: BLE001  # raised to every waiting caller
             opening.set_exception(error)
         else:
+            if serves_commands:
+                _log.info("opened %s", os.path.abspath(settings.data_dir))
             opening.set_result(cast("DocumentStore", store))
         if commands is not None:
             commands.serve(None if opened.store.opened is None else opened)
@@ -190,7 +204,7 @@ def get_seline() -> Seline:
         for opened in reversed(_open):
             if not opened.store.failed_to_open:
                 return opened
-        settings = load_settings()
+        settings = load()
         opened = start(settings, lock_wait_s=LOCK_WAIT_S)
         atexit.register(_close_at_exit, opened)
         return opened

@@ -155,8 +155,6 @@ def show(options: VerbOptions, origin: bool) -> None:
         )
     else:
         terminal.out_json(values)
-    for warning in settings.warnings:
-        terminal.warn(warning)
 
 
 def _values(settings: "Settings") -> dict[str, Any]:

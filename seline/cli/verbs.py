@@ -222,7 +222,10 @@ def settings_of(options: VerbOptions, **arguments: object) -> "Settings":
     from seline.settings import load_settings
 
     given = {"storage.data_dir": options.data_dir, **arguments}
-    return load_settings(config=options.config, arguments=given)
+    settings = load_settings(config=options.config, arguments=given)
+    for warning in settings.warnings:
+        terminal.warn(warning)
+    return settings
 
 
 @asynccontextmanager

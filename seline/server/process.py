@@ -28,20 +28,17 @@ async def run_server(settings: Settings, *, announce: Callable[[Serving], None])
     """Serve until SIGTERM or SIGINT. Raises what opening the volume raises."""
     give_memory_back()
     raise_descriptor_limit()
-    for warning in settings.warnings:
-        _log.warning("%s", warning)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    running = Serving(settings, first_token=True)
+    running = Serving(settings, is_process=True)
     async with running:
         signalled = asyncio.ensure_future(stop.wait())
         acquired = asyncio.ensure_future(running.acquired())
         await asyncio.wait({signalled, acquired}, return_when=asyncio.FIRST_COMPLETED)
         if acquired.done():
             acquired.result()
-            _log_ready(running)
             announce(running)
             await signalled
         else:
@@ -92,13 +89,3 @@ def _force_exit(code: int) -> None:
     timer = threading.Timer(EXIT_S, end)
     timer.daemon = True
     timer.start()
-
-
-def _log_ready(running: Serving) -> None:
-    if not running.tokens.has_any and running.settings.bind_is_public:
-        _log.warning(
-            "there is no token, so requests over the network are refused: set SELINE_ADMIN_TOKEN "
-            "(at least 16 characters), or run `seline token create` on this machine"
-        )
-    more = "" if running.first_secret else "; `seline token create` makes another token"
-    _log.info("ready on %s, data in %s%s", running.address, running.data_dir, more)

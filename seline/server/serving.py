@@ -24,7 +24,7 @@ from seline.alerts.process import AlertProcess
 from seline.clock import Clock, instant_text
 from seline.commands import CONTROL_SOCKET, RemoveSocket
 from seline.domain.document import Json
-from seline.errors import SelineError, StoreClosed
+from seline.errors import SelineError, SettingsError, StoreClosed
 from seline.http.app import build_app
 from seline.http.connections import ApiRunner
 from seline.http.context import AppContext
@@ -34,7 +34,7 @@ from seline.outbound.heartbeat import send_heartbeat
 from seline.outbound.http_client import open_session
 from seline.ports.futures import wait_for
 from seline.server import listening
-from seline.settings import Settings, load_settings
+from seline.settings import Settings
 from seline_workers import Worker
 from seline_workers.runs import ignore
 
@@ -62,14 +62,17 @@ class Serving(NeverCopied):
         settings: Settings,
         *,
         network: bool = True,
+        http: bool = True,
         lock_wait_s: float | None = None,
-        first_token: bool = False,
+        is_process: bool = False,
         opened: library.Seline | None = None,
         control: tuple[socket.socket, RemoveSocket] | None = None,
     ) -> None:
         """Start nothing yet. Use `serving`.
 
-        Without `network` only the control socket is served. `first_token` allows a first token.
+        Without `network` only the control socket is served, and no job runs by itself; without
+        `http` jobs and alerts run. `is_process`: serving is what the process is for, so it makes
+        a first token, and an address in use raises SettingsError.
         `opened` is a Seline that its owner closes, `control` the socket on which it listens.
         """
         self.settings = settings
@@ -80,7 +83,8 @@ class Serving(NeverCopied):
         self.disk_hangs = False
         """Whether the store could not be closed because the disk hangs."""
         self._network = network
-        self._first_token = first_token
+        self._http = network and http
+        self._is_process = is_process
         self._opened, self._control = opened, control
         self._lock_wait_s = settings.storage.lock_wait_s if lock_wait_s is None else lock_wait_s
         self.data_dir = os.path.abspath(settings.data_dir)
@@ -100,13 +104,10 @@ class Serving(NeverCopied):
         await asyncio.shield(self._opening)
 
     async def __aenter__(self) -> "Serving":  # noqa: PYI034  # never subclassed
-        """Answer probes, and open the volume in the background.
-
-        An address in use raises SettingsError before the volume is touched.
-        """
+        """Answer probes, and open the volume in the background."""
         host, port = self.settings.bind
-        if self._network:
-            host = await listening.check_address(host, port)
+        if self._http:
+            host = await self._check_address(host, port)
         self._seline = self._opened or library.start(
             self.settings,
             lock_wait_s=self._lock_wait_s,
@@ -124,6 +125,7 @@ class Serving(NeverCopied):
             await self._runner.setup()
             if self._network:
                 self.alerts.start()
+            if self._http:
                 self.address = await listening.listen(self._runner, host, port)
             self._listening.set()
         except BaseException:
@@ -138,6 +140,25 @@ class Serving(NeverCopied):
         return self.__aenter__().__await__()
 
     # starting
+
+    async def _check_address(self, host: str | None, port: int) -> str | None:
+        """Return the host to listen on. Raises SettingsError.
+
+        In a bot an address in use is logged, because the documents need no address.
+        """
+        try:
+            return await listening.check_address(host, port)
+        except SettingsError as error:
+            if self._is_process:
+                raise
+            self._http = False
+            _log.error(
+                "%s The API is not served there; commands on this machine, the jobs and the "
+                "alerts work. Next: %s",
+                error.message,
+                error.hint,
+            )
+            return host
 
     def _assemble(self) -> None:
         """Build the parts over a store that may not be open yet.
@@ -202,13 +223,15 @@ class Serving(NeverCopied):
             raise
         store.medium.announce(address=self.address or None)
         self._failure = None
+        if self._network:
+            self._log_ready()
 
     async def _create_first_token(self) -> str | None:
         """Create the first token if there is none and only this machine can connect.
 
         If it cannot be stored, there is no token, and the documents are served.
         """
-        if not self._first_token or self.tokens.has_any or self.settings.bind_is_public:
+        if not self._is_process or self.tokens.has_any or self.settings.bind_is_public:
             return None
         try:
             return (await self.tokens.create(scope="admin", label=FIRST_LABEL))[1]
@@ -241,6 +264,19 @@ class Serving(NeverCopied):
             )
 
     # what the process reports about itself
+
+    def _log_ready(self) -> None:
+        if not self._http:
+            _log.info("ready without HTTP, data in %s", self.data_dir)
+            return
+        if not self.tokens.has_any and self.settings.bind_is_public:
+            _log.warning(
+                "there is no token, so requests over the network are refused: set "
+                "SELINE_ADMIN_TOKEN (at least 16 characters), or run `seline token create` on this "
+                "machine"
+            )
+        more = "" if self.first_secret else "; `seline token create` makes a token"
+        _log.info("ready on %s, data in %s%s", self.address, self.data_dir, more)
 
     def _wait_for(self, failure: SelineError) -> None:
         """Record and log what the opening of the volume waits for."""
@@ -313,9 +349,12 @@ class Serving(NeverCopied):
             _log.error("the disk does not answer: the store is not closed; nothing is lost")
 
 
-def serving(settings: Settings | None = None) -> Serving:
-    """Run store and admin API inside the running event loop."""
-    return Serving(settings or load_settings())
+def serving(settings: Settings | None = None, *, http: bool = True) -> Serving:
+    """Run store, jobs, alerts and admin API inside the running event loop.
+
+    With `http=False` no address is opened; the command line reaches it nevertheless.
+    """
+    return Serving(settings or library.load(), http=http)
 
 
 @contextlib.asynccontextmanager

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from seline import open_seline
+from seline.client import connect
+from seline.server import serving
 from tests.docs.blocks import blocks
 
 DOCUMENT = "user_7.json"
@@ -35,8 +39,6 @@ async def test_aiogram(data_dir: Path) -> None:
     aiogram = pytest.importorskip("aiogram", reason="aiogram is not installed")
     from aiogram.client.session.base import BaseSession
     from aiogram.types import Chat, Message, Update, User
-
-    from seline import open_seline
 
     sent: list[str] = []
 
@@ -151,3 +153,46 @@ async def test_serving_inside_a_bots_loop(data_dir: Path, monkeypatch: pytest.Mo
 
     await asyncio.wait_for(example("serving")["run"](poll), 10)
     assert polled
+
+
+@pytest.mark.parametrize("http", [True, False], ids=["a busy port", "no HTTP"])
+async def test_a_bot_runs_its_jobs_without_an_address(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, http: bool
+) -> None:
+    caplog.set_level("INFO")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        monkeypatch.setenv("SELINE_SERVER__PORT", str(other.getsockname()[1]))
+        async with serving(http=http) as seline:
+            await asyncio.wait_for(seline.acquired(), 10)
+            await seline.data.save_json("a.json", {"n": 1})
+            async with connect(seline.settings, notify=print) as api:
+                jobs = (await api.get("/jobs"))["jobs"]
+                about = await api.get("/status")
+    assert all(job["next_run"] for job in jobs)
+    assert about["address"] is None
+    assert f"ready without HTTP, data in {data_dir}" in caplog.text
+    assert ("Cannot listen on 127.0.0.1" in caplog.text) == http
+
+
+async def test_the_log_of_a_bot_shows_what_it_opened_and_no_scheduling(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setenv("SELINE_SERVER__PORT", "0")
+    monkeypatch.setenv("SELINE_FOO", "1")
+    monkeypatch.setenv("SELINE_JOBS__USAGE__SCHEDULE", "every 1 s")
+    async with open_seline():
+        pass
+    async with serving() as seline:
+        await asyncio.wait_for(seline.acquired(), 10)
+        ready = f"ready on {seline.address}, data in {data_dir}; `seline token create`"
+        async with asyncio.timeout(20):
+            while "job usage" not in caplog.text:
+                await asyncio.sleep(0.1)
+
+    messages = [f"{record.name}: {record.getMessage()}" for record in caplog.records]
+    assert f"seline: opened {data_dir}" in messages
+    assert sum("SELINE_FOO is not a setting" in message for message in messages) == 2
+    assert any(ready in message for message in messages)
+    assert not [message for message in messages if "Added job" in message or "Running" in message]
+    assert not [message for message in messages if message.startswith("apscheduler")]

@@ -11,10 +11,15 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED
+from apscheduler.executors.asyncio import AsyncIOExecutor
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
 
+EXECUTOR: Final = "seline"
 _log = logging.getLogger("seline.jobs")
+_scheduler_log = logging.getLogger("seline.jobs.scheduler")
+for _noisy in (_scheduler_log, logging.getLogger(f"apscheduler.executors.{EXECUTOR}")):
+    _noisy.setLevel(logging.WARNING)  # each plan is a line; a bot's own APScheduler keeps its lines
 _PROBLEMS: Final = EVENT_JOB_ERROR | EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES
 
 
@@ -34,6 +39,8 @@ class Timetable:
         """Start the scheduler, inside the running event loop."""
         self._scheduler = AsyncIOScheduler(
             timezone=UTC,
+            logger=_scheduler_log,
+            executors={EXECUTOR: AsyncIOExecutor()},
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 2},
         )
         self._scheduler.add_listener(self._report, _PROBLEMS)
@@ -64,7 +71,12 @@ class Timetable:
 
     def _add(self, name: str, at: datetime) -> None:
         self._scheduler.add_job(
-            self._fire, DateTrigger(at, timezone=UTC), [name], id=name, replace_existing=True
+            self._fire,
+            DateTrigger(at, timezone=UTC),
+            [name],
+            id=name,
+            executor=EXECUTOR,
+            replace_existing=True,
         )
 
     async def _fire(self, name: str) -> None:
