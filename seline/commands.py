@@ -6,6 +6,7 @@ loop; `Commands` listens for one that only opened the volume.
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import select
@@ -39,51 +40,61 @@ class Commands:
     def __init__(self, data_dir: str) -> None:
         self._data_dir = data_dir
         self._pid = os.getpid()
-        self._wake, self._woken = socket.socketpair()
+        self._sockets: tuple[socket.socket, socket.socket, socket.socket] | None = None
+        """The one that listens, and a pair: what is sent to its first ends `serve`."""
+        self._remove_socket: RemoveSocket = lambda: None
         self._ended = threading.Event()
+
+    def listen(self) -> None:
+        """Let commands connect; log why not, for example for a volume without room for the file."""
+        try:
+            with control_socket(self._data_dir) as path:
+                listening = _listen(path)
+                self._remove_socket = own_socket(path, file=control_socket_path(self._data_dir))
+        except OSError as error:
+            _log.warning("no control socket: %s; commands cannot reach this process", error)
+            return
+        self._sockets = listening, *socket.socketpair()
 
     def serve(self, opened: object | None) -> None:
         """Answer commands with an open Seline, if it could be opened. Blocks until `stop`."""
+        if self._sockets is None:
+            return
+        listening, wake, woken = self._sockets
         try:
-            with self._wake, self._woken:
-                if opened is not None:
-                    self._listen(opened)
-        except OSError as error:
-            _log.warning("no control socket: %s; commands cannot reach this process", error)
-        except SelineError as error:
-            _log.warning("commands cannot reach this process: %s", error.message)
+            with listening, wake, woken:
+                if opened is not None and _has_connected(listening, woken):
+                    self._answer(opened, listening, woken)
+        except (OSError, SelineError) as error:
+            _log.warning("commands can no longer reach this process: %s", error)
         finally:
+            self._remove_socket()
             self._ended.set()
 
     def stop(self) -> None:
         """Finish the commands that have arrived, and end `serve`; idempotent."""
-        if self._pid != os.getpid():
-            return  # a forked child, which has the socket of its parent and not its thread
+        if self._sockets is None or self._pid != os.getpid():
+            return  # a forked child has the sockets of its parent, and not its thread
         with contextlib.suppress(OSError):
-            self._wake.send(b"!")
+            self._sockets[1].send(b"!")
         self._ended.wait(STOP_S)
 
-    def _listen(self, opened: object) -> None:
-        with control_socket(self._data_dir) as path, _listen(path) as listening:
-            remove = own_socket(path, file=control_socket_path(self._data_dir))
-            try:
-                self._serve(opened, listening, remove)
-            finally:
-                remove()
+    def _answer(self, opened: object, listening: socket.socket, woken: socket.socket) -> None:
+        async def stopped() -> None:
+            woken.setblocking(False)
+            await asyncio.get_running_loop().sock_recv(woken, 1)
 
-    def _serve(self, opened: object, listening: socket.socket, remove: RemoveSocket) -> None:
-        poll = select.poll()
-        for waited in (listening, self._woken):
-            poll.register(waited, select.POLLIN)
-        if listening.fileno() not in dict(poll.poll()):
-            return
         answer = import_module(_SERVER).answer_commands
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            runner.run(answer(opened, listening, remove, until=self._stopped))
+            runner.run(answer(opened, listening, self._remove_socket, until=stopped))
 
-    async def _stopped(self) -> None:
-        self._woken.setblocking(False)
-        await asyncio.get_running_loop().sock_recv(self._woken, 1)
+
+def _has_connected(listening: socket.socket, woken: socket.socket) -> bool:
+    """Wait for either; return whether a command has connected."""
+    poll = select.poll()
+    for waited in (listening, woken):
+        poll.register(waited, select.POLLIN)
+    return listening.fileno() in dict(poll.poll())
 
 
 def own_socket(path: str, *, file: str | None = None) -> RemoveSocket:
@@ -94,12 +105,16 @@ def own_socket(path: str, *, file: str | None = None) -> RemoveSocket:
 
 def _listen(path: str) -> socket.socket:
     """Listen on a Unix socket; replace one that a crash left. Raises OSError."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
     listening = socket.socket(socket.AF_UNIX)
     try:
         listening.setblocking(False)
-        listening.bind(path)
+        try:
+            listening.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            os.unlink(path)
+            listening.bind(path)
         listening.listen()
     except BaseException:
         listening.close()

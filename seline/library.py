@@ -162,8 +162,9 @@ def start(
         except BaseException as error:  # noqa: BLE001  # raised to every waiting caller
             opening.set_exception(error)
         else:
-            if serves_commands:
+            if commands is not None:
                 _log.info("opened %s", os.path.abspath(settings.data_dir))
+                commands.listen()
             opening.set_result(cast("DocumentStore", store))
         if commands is not None:
             commands.serve(None if opened.store.opened is None else opened)
