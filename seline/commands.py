@@ -50,7 +50,7 @@ class Commands:
         try:
             with control_socket(self._data_dir) as path:
                 listening = _listen(path)
-                self._remove_socket = own_socket(path, file=control_socket_path(self._data_dir))
+                self._remove_socket = remover(path, file=control_socket_path(self._data_dir))
         except OSError as error:
             _log.warning("no control socket: %s; commands cannot reach this process", error)
             return
@@ -97,9 +97,8 @@ def _has_connected(listening: socket.socket, woken: socket.socket) -> bool:
     return listening.fileno() in dict(poll.poll())
 
 
-def own_socket(path: str, *, file: str | None = None) -> RemoveSocket:
-    """Let only the owner open a new socket; return what removes it, from `file` if given."""
-    os.chmod(path, 0o600)
+def remover(path: str, *, file: str | None = None) -> RemoveSocket:
+    """Return what removes a new socket, from `file` if given."""
     return partial(_remove, file or path, _identity(path))
 
 
@@ -108,6 +107,7 @@ def _listen(path: str) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX)
     try:
         listening.setblocking(False)
+        os.fchmod(listening.fileno(), 0o600)  # before bind, which gives the file this mode
         try:
             listening.bind(path)
         except OSError as error:

@@ -116,9 +116,7 @@ def open_seline(
     return Opening(settings, lock_wait_s=lock_wait_s)
 
 
-def load(
-    *, config: str | None = None, arguments: Mapping[str, object] | None = None
-) -> Settings:
+def load(*, config: str | None = None, arguments: Mapping[str, object] | None = None) -> Settings:
     """Load the settings for this process, and log their warnings. Raises SettingsError."""
     settings = load_settings(config=config, arguments=arguments)
     for warning in settings.warnings:

@@ -10,7 +10,7 @@ from typing import Final
 
 from aiohttp import web
 
-from seline.commands import RemoveSocket, control_socket, control_socket_path, own_socket
+from seline.commands import RemoveSocket, control_socket, control_socket_path, remover
 from seline.errors import SettingsError
 
 FINISH_S: Final = 8.0
@@ -65,7 +65,8 @@ async def listen_on_socket(
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     await _start(web.UnixSite(runner, path))
-    return own_socket(path, file=file)
+    os.chmod(path, 0o600)
+    return remover(path, file=file)
 
 
 async def answer_on(runner: web.AppRunner, listening: socket.socket) -> None:

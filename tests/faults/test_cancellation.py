@@ -63,9 +63,9 @@ from tests.faults.cancelling import (
 )
 from tests.faults.powercut.trying import kind_of
 from tests.faults.test_slow_disk import SyncGate
+from tests.http_client import ADMIN, settings_for
 from tests.integration.test_alert_process import a_hook, for_ever, until
 from tests.integration.test_alert_sinks import listening
-from tests.integration.test_http import ADMIN, settings_for
 from tests.proof.figures import note
 from tests.proof.judge import NAMES, stray
 from tests.proof.operations import NEW, OPERATIONS, STILL, A, B, C, value

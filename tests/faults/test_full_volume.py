@@ -39,7 +39,7 @@ from seline.storage.volume.mounts import mount_of
 from tests.command_line import line_at
 from tests.faults.injection import backup_values, incident_kinds, store_of
 from tests.faults.small_filesystem import SmallFilesystem, free_bytes, small_filesystem
-from tests.integration.test_http import Client, settings_for
+from tests.http_client import Client, settings_for
 from tests.proof.figures import note
 
 SUITE: Final = "full volume"

@@ -41,7 +41,7 @@ from seline.storage.volume import capabilities
 from tests.faults.powercut.trying import fast_place, kind_of
 from tests.faults.small_filesystem import SmallFilesystem, Unavailable, run, small_filesystem
 from tests.faults.test_damage import rewrite
-from tests.integration.test_http import Client, settings_for
+from tests.http_client import Client, settings_for
 from tests.proof.figures import note
 
 SUITE: Final = "place"

@@ -71,7 +71,7 @@ from tests.faults.rot import (
     open_small,
     rot,
 )
-from tests.integration.test_http import ADMIN, settings_for
+from tests.http_client import ADMIN, settings_for
 from tests.proof.figures import note
 
 SETTLED_AFTER_NS: Final = inspect.AT_REST_NS

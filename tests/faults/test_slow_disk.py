@@ -21,7 +21,7 @@ from seline.manager.awaited_store import READER_THREADS
 from seline.ports.futures import run_without_loop
 from seline.server import Serving, serving
 from seline.storage.volume import files, writer
-from tests.integration.test_http import ADMIN, Client, settings_for
+from tests.http_client import ADMIN, Client, settings_for
 
 NAME = "user_profile.json"
 

@@ -11,15 +11,16 @@ from typing import Any, Final
 import aiohttp
 import pytest
 
+from seline.commands import control_socket_path
 from seline.http import requests
 from seline.http.routes import PREFIX
 from seline.logs import logged_fields
 from seline.operations.operations import Operations
-from seline.server import Serving, control_socket_path, serving
+from seline.server import Serving, serving
 from tests.command_line import line_at
 from tests.faults.test_locking import start_holder, stop_holder
 from tests.hints.following import Step, run
-from tests.integration.test_http import ADMIN, NAME, Client, settings_for
+from tests.http_client import ADMIN, NAME, Client, settings_for
 
 AT: Final = f"/documents/{NAME}"
 BEARER: Final = f"Authorization: Bearer {ADMIN}\r\n"

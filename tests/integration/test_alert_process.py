@@ -23,8 +23,8 @@ from seline.operations import Operations, usage
 from seline.outbound import heartbeat as heartbeats
 from seline.server import Serving, alone, serving
 from seline.storage.volume import lock, mounts
+from tests.http_client import Client, settings_for
 from tests.integration.test_alert_sinks import Answer, Receiver, listening
-from tests.integration.test_http import Client, settings_for
 from tests.integration.test_metrics import scraped
 
 NAME = "user_profile.json"

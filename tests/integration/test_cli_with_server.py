@@ -103,6 +103,7 @@ def test_verbs_work_beside_a_bot_that_serves_no_api(tmp_path: Path, way: str) ->
     line = line_at(tmp_path)
     with bot(line, BOTS[way]) as running:
         assert f"held by process {running.pid}" in line("status").out
+        assert (line.data / ".seline" / "control.sock").stat().st_mode & 0o777 == 0o600
         assert line("load", NAME).value() == {"n": 2}
         assert NAME in line("documents").out
         assert "newest 5" in line("backups", NAME).out
@@ -117,7 +118,8 @@ def test_verbs_work_beside_a_bot_that_serves_no_api(tmp_path: Path, way: str) ->
 
 def test_a_child_forked_by_a_killed_bot_takes_no_commands(tmp_path: Path) -> None:
     line = line_at(tmp_path)
-    forking = BOTS["get_data_manager"].replace("print(", "import os, time; os.fork() or time.sleep(60)\nprint(")
+    fork = "import os, time; os.fork() or time.sleep(60)"
+    forking = BOTS["get_data_manager"].replace("print(", f"{fork}\nprint(")
     with bot(line, forking) as running:
         line("status")
         child = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()[0]

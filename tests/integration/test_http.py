@@ -7,11 +7,10 @@ import os
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -24,63 +23,9 @@ from seline.http import files
 from seline.http.problems import STATUS_FOR
 from seline.http.routes import PREFIX, ROUTES
 from seline.server import Serving, alone, serving
-from seline.settings import load_settings
 from seline.storage.volume.snapshots import PIECE_BYTES
 from tests.faults.test_locking import start_holder, stop_holder
-
-ADMIN = "an-admin-token-of-some-length"
-NAME = "user_profile.json"
-
-
-def settings_for(data_dir: Path, **arguments: object) -> Any:
-    """Return settings of a server on a free loopback port; `a__b=1` sets `a.b`."""
-    named: dict[str, object] = {
-        "storage.data_dir": str(data_dir),
-        "server.host": "127.0.0.1",
-        "server.port": 0,
-        "server.admin_token": ADMIN,
-    }
-    named.update({name.replace("__", "."): value for name, value in arguments.items()})
-    return load_settings(environ={}, arguments=named)
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Serving]:
-    async with serving(settings_for(tmp_path / "data")) as running:
-        await running.acquired()
-        yield running
-
-
-class Client:
-    """Call one server with the admin token."""
-
-    def __init__(self, session: aiohttp.ClientSession, address: str) -> None:
-        self.session = session
-        self.base = address + PREFIX
-
-    async def call(
-        self, method: str, path: str, body: Any = None, **headers: str
-    ) -> tuple[int, Any, Any]:
-        """Return the response's status, its body (decoded if it is JSON) and its headers."""
-        request_headers = {"Authorization": f"Bearer {ADMIN}"}
-        request_headers.update({name.replace("_", "-"): value for name, value in headers.items()})
-        data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
-        if data is not None:
-            request_headers.setdefault("Content-Type", "application/json")
-        async with self.session.request(
-            method, self.base + path, data=data, headers=request_headers
-        ) as response:
-            text = await response.read()
-            try:
-                return response.status, json.loads(text), response.headers
-            except ValueError:
-                return response.status, text, response.headers
-
-
-@pytest.fixture
-async def client(server: Serving) -> AsyncIterator[Client]:
-    async with aiohttp.ClientSession() as session:
-        yield Client(session, server.address)
+from tests.http_client import ADMIN, NAME, Client, settings_for
 
 
 async def test_health_has_the_documented_shape(client: Client, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +19,11 @@ import pytest
 from seline.http import connections, requests
 from seline.http.routes import PREFIX
 from seline.server import Serving, listening, serving
-from tests.integration.test_http import ADMIN, NAME, Client, settings_for
+from tests.http_client import ADMIN, NAME, Client, settings_for
 
 BEARER = f"Authorization: Bearer {ADMIN}".encode()
 HEALTH = f"GET {PREFIX}/health HTTP/1.1\r\n".encode()
 DOCUMENT = f"{PREFIX}/documents/{NAME}".encode()
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Serving]:
-    async with serving(settings_for(tmp_path / "data")) as running:
-        await running.acquired()
-        yield running
-
-
-@pytest.fixture
-async def client(server: Serving) -> AsyncIterator[Client]:
-    async with aiohttp.ClientSession() as session:
-        yield Client(session, server.address)
 
 
 async def connect(server: Serving) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -8,32 +8,17 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from seline import spool
-from seline.server import Serving, serving
+from seline.server import Serving
 from tests.command_line import line_at
-from tests.integration.test_http import ADMIN, Client, settings_for
+from tests.http_client import ADMIN, Client
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Serving]:
-    async with serving(settings_for(tmp_path / "data")) as running:
-        await running.acquired()
-        yield running
-
-
-@pytest.fixture
-async def client(server: Serving) -> AsyncIterator[Client]:
-    async with aiohttp.ClientSession() as session:
-        yield Client(session, server.address)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from seline.http.routes import PREFIX
 from seline.server import Serving, serving
 from tests.command_line import line_at, served
-from tests.integration.test_http import Client, settings_for
+from tests.http_client import Client, settings_for
 
 
 @pytest.fixture

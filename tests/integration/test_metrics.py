@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from seline.server import Serving, serving
 from tests.command_line import line_at
-from tests.integration.test_http import ADMIN, Client, settings_for
+from tests.http_client import ADMIN, Client, settings_for
 
 CONFIG = Path(__file__).parents[2] / "config"
 NAME = "user_profile.json"

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from seline.server import serving
-from tests.integration.test_http import Client, settings_for
+from tests.http_client import Client, settings_for
 
 NAME = "user_profile.json"
 

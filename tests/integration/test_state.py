@@ -24,7 +24,7 @@ from seline.ports.store import DocumentStore
 from seline.server import serving
 from tests.command_line import line_at
 from tests.faults.test_damage import flip
-from tests.integration.test_http import settings_for
+from tests.http_client import settings_for
 
 ROOT = Path(__file__).parents[2]
 
