@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS :=
 PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python)
-INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check install
 LOWEST := .venv-lowest
 LOCKING := .venv-lock
 
@@ -63,7 +63,7 @@ clean: ## remove environments and caches; ./data is never touched
 # A stamp file marks an environment that is as its lock requires; the next run skips the installation.
 
 $(VENV)/.installed: $(BIN)/python requirements.lock pyproject.toml
-	@echo "Installing Seline into $(VENV), this once ..."
+	@echo "Installing Seline into $(VENV), this once (less than a minute) ..."
 	@$(INSTALL) --require-hashes --requirement requirements.lock
 	@$(INSTALL) --no-deps --editable .
 	@touch $@

@@ -213,7 +213,10 @@ class VolumeBusy(StorageError):
 class VolumeLocked(StorageError):
     """Another process holds this data directory."""
 
-    hint = "Stop the other process, or reach the store through it, as `seline status` does."
+    hint = (
+        "Stop that process (Ctrl-C where it runs) and try again; until then `seline status` and "
+        "the other commands reach its documents through it."
+    )
 
 
 class VolumeNotMounted(StorageError):

@@ -6,6 +6,7 @@ admin token in the settings, every network caller is refused.
 
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 from collections import OrderedDict, deque
@@ -16,6 +17,7 @@ from typing import Annotated, Final, Literal, TypeAlias, cast
 import msgspec
 
 from seline.clock import Clock
+from seline.domain.plural import counted
 from seline.domain.stored import Stored
 from seline.errors import (
     Forbidden,
@@ -34,13 +36,14 @@ WINDOW_S: Final = 60.0
 CLIENT_FAILURES_MAX: Final = 10
 TOTAL_FAILURES_MAX: Final = 200
 CLIENTS_MAX: Final = 1_000
+_log = logging.getLogger("seline.access")
 _STORED: Final = re.compile(r"sel_[0-9a-f]{8}_[A-Za-z0-9_-]{43}")
 
 
 class Token(Stored, frozen=True, kw_only=True):
     """A stored token. `digest` is the SHA-256 of the secret, which is not stored."""
 
-    id: str
+    id: Annotated[str, msgspec.Meta(min_length=1)]
     digest: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
     scope: Scope
     label: str = ""
@@ -66,7 +69,14 @@ class Tokens:
 
         The store must open without them, so that its documents can be reached.
         """
-        await self._state.load()
+        stored = await self._state.load()
+        repeated = len(stored) - len(_distinct(stored))
+        if repeated:
+            _log.warning(
+                "%s in tokens.json repeats the id of another one and is not valid; make a new one "
+                "with `seline token create`",
+                counted(repeated, "token"),
+            )
         self._is_loaded = True
 
     @property
@@ -118,7 +128,7 @@ class Tokens:
 
     async def listed(self) -> Sequence[Token]:
         """Return the tokens, oldest first."""
-        return await self._state.load()
+        return _distinct(await self._state.load())
 
     async def revoke(self, identifier: str, *, dry_run: bool = False) -> Token:
         """Delete a token and return it; `dry_run` only finds it. Raises TokenNotFound."""
@@ -137,7 +147,7 @@ class Tokens:
         found: tuple[str, Scope] | None = None
         if self._admin_digest is not None and hmac.compare_digest(digest, self._admin_digest):
             found = "SELINE_ADMIN_TOKEN", "admin"
-        for token in self._state.value:
+        for token in _distinct(self._state.value):
             valid = token.expires_at is None or token.expires_at > now
             if hmac.compare_digest(digest, token.digest) and valid:
                 found = f"token {token.id}", token.scope
@@ -167,6 +177,14 @@ class _Failures:
             raise TooManyRequests(retry_after_s=int(WINDOW_S - (now - oldest)) + 1)
         own.append(now)
         self._all.append(now)
+
+
+def _distinct(tokens: Sequence[Token]) -> Sequence[Token]:
+    """Return the tokens, of those with one id the first: an id names one token."""
+    first: dict[str, Token] = {}
+    for token in tokens:
+        first.setdefault(token.id, token)
+    return tuple(first.values())
 
 
 def _digest(secret: str) -> str:

@@ -148,7 +148,8 @@ async def prune(api: Api, options: VerbOptions) -> None:
 
     done = await carry_out(options, lambda query: api.request("POST", "/prune", query=query), show)
     if done is not None:
-        terminal.notice(_size(done, "are discarded"))
+        was = "was" if len(done["pruned"]) == 1 else "were"
+        terminal.notice(_size(done, f"{was} discarded"))
 
 
 def _print_pruned(report: dict[str, Any]) -> None:

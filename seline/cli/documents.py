@@ -19,6 +19,7 @@ from seline.cli.verbs import (
     preview_options,
     with_api,
 )
+from seline.domain.plural import counted
 from seline.errors import InvalidRequest
 
 _HELD_BYTES: Final = 1 << 20
@@ -131,10 +132,11 @@ async def delete(api: Api, options: VerbOptions, name: str, purge: bool) -> None
       seline delete chat_4711.json --purge --yes
     """
     purging = {"purge": "true"} if purge else {}
+    kept = (await api.get("/documents/{}/backups", name))["backups"] if purge else ()
     deleted = await carry_out(
         options,
         lambda query: api.request("DELETE", "/documents/{}", name, query=query | purging),
-        _delete_plan,
+        lambda preview: _delete_plan(preview, backup_count=len(kept)),
     )
     if deleted is None:
         return
@@ -145,10 +147,11 @@ async def delete(api: Api, options: VerbOptions, name: str, purge: bool) -> None
         terminal.notice("Its broken bytes are in quarantine/. To see them: seline quarantine")
 
 
-def _delete_plan(preview: dict[str, Any]) -> str:
+def _delete_plan(preview: dict[str, Any], *, backup_count: int) -> str:
     name = preview["document"]
     if preview["purged"]:
-        return f"{name}, its backups and its quarantined bytes would be erased for good."
+        backups = counted(backup_count, "backup")
+        return f"{name}, its {backups} and its quarantined bytes would be erased for good."
     if preview["kept_in"] == "quarantine":
         return (
             f"{name} is broken, so no backup would be made of it: it would be deleted, and its "

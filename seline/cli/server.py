@@ -70,7 +70,7 @@ def _announce(running: "Serving") -> None:
         lines += ["Next: `seline status`; `seline token create` makes another token."]
     else:
         lines += ["There is no token yet. Next: set SELINE_ADMIN_TOKEN, or `seline token create`."]
-    terminal.out("\n".join((*lines, "")))
+    terminal.out(terminal.runnable("\n".join((*lines, ""))))
 
 
 @api_verb("status")
@@ -107,7 +107,7 @@ def _show_health(
     for check in health["checks"]:
         terminal.out(f"  {_MARKS[check['status']]}  {check['name']}: {check['detail']}")
         if check["fix"] and check["status"] != "ok":
-            terminal.out(f"        {check['fix']}")
+            terminal.out(terminal.runnable(f"        {check['fix']}"))
 
 
 async def _served_by(api: Api) -> str:

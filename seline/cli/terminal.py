@@ -3,9 +3,13 @@
 No other package prints. Progress appears only on a terminal.
 """
 
+import functools
 import io
 import json
 import os
+import re
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -18,6 +22,8 @@ KIB: Final = 1024
 _INPUT_BYTES: Final = 1024
 _YES: Final = frozenset({"y", "yes"})
 _UNITS: Final = ("bytes", "KB", "MB", "GB")
+_COMMAND: Final = re.compile(r"(`|(?:undo|bytes): )seline (?=[a-z])")
+"""A command in a notice."""
 _logged: Final[set[str]] = set()
 """The log messages that stderr shows already; `report` does not repeat them."""
 
@@ -73,7 +79,21 @@ def out_list(
 
 def notice(text: str = "") -> None:
     """Print one line for a person."""
-    print(text, file=sys.stderr, flush=True)
+    print(runnable(text), file=sys.stderr, flush=True)
+
+
+def runnable(text: str) -> str:
+    """Return a text whose commands run as they are written, also if `seline` is not on PATH."""
+    return _COMMAND.sub(lambda found: found[1] + _command() + " ", text)
+
+
+@functools.cache
+def _command() -> str:
+    """Return how this process was called, if `seline` alone would not be found."""
+    called = sys.argv[0]
+    if os.path.basename(called) != "seline":
+        return f"{shlex.quote(sys.executable)} -m seline"
+    return "seline" if os.sep not in called or shutil.which("seline") else shlex.quote(called)
 
 
 def warn(text: str) -> None:

@@ -198,4 +198,5 @@ class _Reader:
         line, column = error.line or 1, error.column or 1
         if line == 1:
             column += self._column - 1
-        return NotJson(error.reason, self._line + line - 1, column)
+        line += self._line - 1
+        return NotJson(error.reason, line, column, is_json=error.is_json)

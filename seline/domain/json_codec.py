@@ -60,10 +60,21 @@ _DECODER = msgspec.json.Decoder(float_hook=_finite_float)
 
 
 class NotJson(ValueError):
-    """These bytes are not strict JSON. `line` and `column` count from 1, None if unknown."""
+    """These bytes are not strict JSON. `line` and `column` count from 1, None if unknown.
 
-    def __init__(self, reason: str, line: int | None = None, column: int | None = None) -> None:
+    `is_json`: they are, and go beyond a limit.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        line: int | None = None,
+        column: int | None = None,
+        *,
+        is_json: bool = False,
+    ) -> None:
         self.reason = reason
+        self.is_json = is_json
         self.line = line
         self.column = column
         where = "" if line is None else f" (line {line}, column {column})"
@@ -123,12 +134,14 @@ def decode_strict(data: bytes, *, depth_max: int = DEPTH_MAX) -> Json:
     except json.JSONDecodeError as error:
         raise NotJson(_reason(error, text), error.lineno, error.colno) from error
     except RecursionError as error:
-        raise NotJson(f"nested deeper than {depth_max} levels") from error
+        raise NotJson(f"nested deeper than {depth_max} levels", is_json=True) from error
     except ValueError as error:
-        raise error if isinstance(error, NotJson) else NotJson(_TOO_MANY_DIGITS) from error
+        if isinstance(error, NotJson):
+            raise
+        raise NotJson(_TOO_MANY_DIGITS, is_json=True) from error
     flaw = find_flaw(value, depth_max)
     if flaw is not None:
-        raise NotJson(f"{flaw.what} at {flaw.where}")
+        raise NotJson(f"{flaw.what} at {flaw.where}", is_json=True)
     return cast("Json", value)
 
 

@@ -18,7 +18,7 @@ EXPORT_BYTES_MAX: Final = 1 << 30
 
 async def health(request: web.Request) -> web.StreamResponse:
     """Answer the state of the store, with what to do."""
-    return answer(await operations(request).health())
+    return answer(await operations(request).health(), indent=2)
 
 
 async def storage_info(request: web.Request) -> web.StreamResponse:

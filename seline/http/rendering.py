@@ -36,12 +36,13 @@ def members(value: object, *names: str) -> dict[str, Json]:
 
 
 def answer(
-    value: object, *, status: int = 200, headers: Mapping[str, str] | None = None
+    value: object, *, status: int = 200, headers: Mapping[str, str] | None = None, indent: int = 0
 ) -> web.Response:
-    """Return a JSON response."""
+    """Return a JSON response, of one line without `indent`."""
+    body = msgspec.json.encode(plain(value))
     return web.Response(
         status=status,
-        body=msgspec.json.encode(plain(value)) + b"\n",
+        body=(msgspec.json.format(body, indent=indent) if indent else body) + b"\n",
         content_type="application/json",
         headers=headers,
     )

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection
 from typing import Final
 
 from aiohttp import web
@@ -20,7 +20,7 @@ from seline.errors import (
 from seline.http.context import is_control
 from seline.manager.encoding import content_of
 from seline.operations.imports import refused_body
-from seline.settings import Storage
+from seline.settings import Storage, truth
 
 BODY_S: Final = 30.0
 """How long a body may take, beside the time for its bytes at BODY_BYTES_PER_S."""
@@ -31,7 +31,6 @@ VALUES_MAX: Final = 1_000_000
 """How many values a body over the network may have; one decodes to at most 120 bytes."""
 DECODING = web.AppKey("decoding", asyncio.Semaphore)
 _STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|(?P<value>[,\[{])')
-_TRUTH: Final[Mapping[str, bool]] = {"true": True, "1": True, "false": False, "0": False}
 _ANY: Final = "*"
 ANY_SOUND: Final = "any sound document"
 """What `If-Match: *` accepts. It is no revision and no ETag, which has no space."""
@@ -88,9 +87,12 @@ def flag(request: web.Request, name: str, *, default: bool) -> bool:
     text = request.query.get(name)
     if text is None:
         return default
-    if text.lower() not in _TRUTH:
-        raise InvalidRequest(f"{name} is `true` or `false`, not {text[:40]!r}.", fields=[name])
-    return _TRUTH[text.lower()]
+    try:
+        return truth(text)
+    except ValueError as error:
+        raise InvalidRequest(
+            f"{name} is `true` or `false`, not {text[:40]!r}.", fields=[name]
+        ) from error
 
 
 async def body_pieces(request: web.Request, bytes_max: int) -> AsyncGenerator[bytes]:

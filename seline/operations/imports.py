@@ -63,9 +63,10 @@ def _as_one_value(upload: Spool, error: NotJson, limits: Storage) -> NotJson:
 
 
 def refused_body(error: NotJson) -> InvalidRequest:
-    """Return the error for a body that is not JSON, with line and column."""
+    """Return the error for a body that is not JSON, or beyond a limit, with line and column."""
+    what = "cannot be stored" if error.is_json else "is not JSON"
     return InvalidRequest(
-        f"The body is not JSON: {error}. Nothing was changed.",
+        f"The body {what}: {error}. Nothing was changed.",
         hint=error.hint,
         line=error.line,
         column=error.column,

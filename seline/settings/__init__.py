@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from seline.errors import SettingsError
-from seline.settings.rules import RULES, SECRETS, checked
+from seline.settings.rules import RULES, SECRETS, checked, truth
 from seline.settings.sources import from_environment, from_file, from_short_names
 from seline.settings.texts import normalised, refuse_literal_folder
 from seline.settings.values import DEFAULT_JOBS, SECTIONS, Exports, Job, Settings, Storage
@@ -28,6 +28,7 @@ __all__ = [
     "load_settings",
     "setting_names",
     "shown",
+    "truth",
 ]
 RAILWAY_DATA_DIR: Final = "/app/server/data"
 _SERVICE_NAMES: Final = ("RAILWAY_SERVICE_NAME", "FLY_APP_NAME", "RENDER_SERVICE_NAME")

@@ -106,7 +106,7 @@ def _one_of(*words: str) -> SettingRule:
 
 
 def truth(value: object) -> bool:
-    """Parse true or false. Raises ValueError."""
+    """Parse true or false, of a setting or a query parameter. Raises ValueError."""
     if isinstance(value, bool):
         return value
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}

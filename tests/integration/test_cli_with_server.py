@@ -234,6 +234,7 @@ def test_an_unknown_host_is_a_settings_error(line: Line, tmp_path: Path) -> None
     assert refused.code == 2
     assert "Cannot listen on no-host.invalid" in refused.err
     assert "Unknown error" not in refused.err
+    assert "Give an address of this machine with --host" in refused.err
 
 
 def test_the_error_for_a_holder_in_another_container_names_it(tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ import hashlib
 import json
 import os
 import pty
+import re
 import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -353,6 +356,36 @@ def test_a_pin_keeps_its_reason_and_can_be_removed(filled: Line) -> None:
 
     assert filled("unpin", NAME, backup).code == 0
     assert not filled("backups", NAME, "--json").value()["backups"][0]["pinned"]
+
+
+def test_a_purge_preview_counts_the_backups(filled: Line) -> None:
+    count = len(filled("backups", NAME, "--json").value()["backups"])
+
+    shown = filled("delete", NAME, "--purge", "--dry-run")
+
+    assert f"{NAME}, its {count} backup" in shown.err
+
+
+def test_an_unknown_variable_is_named_by_every_verb_once(filled: Line) -> None:
+    for verb in (("documents",), ("status",), ("config", "show")):
+        assert filled(*verb, SELINE_FOO="1").err.count("SELINE_FOO is not a setting") == 1, verb
+
+
+def test_the_next_step_runs_as_it_is_printed_without_seline_on_the_path(filled: Line) -> None:
+    """As under `make run`, where the command is `.venv/bin/seline`."""
+    command = Path(sys.executable).with_name("seline")
+    environ = {**filled.environ, "PATH": "/usr/bin:/bin"}
+    options: dict[str, Any] = {
+        "cwd": filled.folder, "env": environ, "capture_output": True, "text": True, "check": False,
+    }  # fmt: skip
+
+    refused = subprocess.run([command, "load", "none.json"], **options)
+    step = re.search(r"`([^`]+ documents)`", refused.stderr)
+    assert step is not None, refused.stderr
+    followed = subprocess.run(step[1], shell=True, **options)
+
+    assert followed.returncode == 0, followed.stderr
+    assert NAME in followed.stdout
 
 
 def test_prune_previews_what_it_discards(line: Line) -> None:

@@ -1,6 +1,7 @@
 """Test the admin API on a real socket: routes, preconditions, authentication and limits."""
 
 import asyncio
+import errno
 import gzip
 import json
 import os
@@ -23,6 +24,8 @@ from seline.http import files
 from seline.http.problems import STATUS_FOR
 from seline.http.routes import PREFIX, ROUTES
 from seline.server import Serving, alone, serving
+from seline.settings import truth
+from seline.storage.volume.os_errors import named
 from seline.storage.volume.snapshots import PIECE_BYTES
 from tests.faults.test_locking import start_holder, stop_holder
 from tests.http_client import ADMIN, NAME, Client, settings_for
@@ -627,7 +630,7 @@ def _short(path: str) -> str:
 async def test_a_port_in_use_is_refused_by_number(server: Serving, tmp_path: Path) -> None:
     port = int(server.address.rsplit(":", 1)[-1])
     with pytest.raises(SettingsError, match=str(port)):
-        await serving(settings_for(tmp_path / "other", server__port=port))
+        await Serving(settings_for(tmp_path / "other", server__port=port), is_process=True)
     assert not (tmp_path / "other").exists()
 
 
@@ -636,7 +639,7 @@ async def test_a_port_in_use_is_reported_before_a_volume_in_use(
 ) -> None:
     port = int(server.address.rsplit(":", 1)[-1])
     with pytest.raises(SettingsError, match=str(port)):
-        await serving(settings_for(tmp_path / "data", server__port=port))
+        await Serving(settings_for(tmp_path / "data", server__port=port), is_process=True)
     assert "waiting for the volume" not in caplog.text
 
 
@@ -714,3 +717,49 @@ async def test_downloads_of_any_size_are_streamed_whole(client: Client, tmp_path
         assert (status, int(headers["Content-Length"])) == (200, path.stat().st_size)
         status, body, headers = await client.call("HEAD", f"/documents/{NAME}/raw")
         assert (status, body, int(headers["Content-Length"])) == (200, b"", path.stat().st_size)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"[" * 201 + b"]" * 201, "The body cannot be stored: nested deeper than 200 levels"),
+        (b'{"n": ' + b"1" * 5_000 + b"}", "The body cannot be stored: "),
+        (b'{"n": 1,}', "The body is not JSON: a comma before the closing bracket"),
+        (b'{"n": NaN}', "The body is not JSON: NaN"),
+    ],
+)
+async def test_json_beyond_a_limit_is_not_called_no_json(
+    client: Client, body: bytes, message: str
+) -> None:
+    status, problem, _ = await client.call("PUT", f"/documents/{NAME}", body)
+    assert status == 422
+    assert problem["detail"].startswith(message)
+
+
+@pytest.mark.parametrize("given", ["true", "1", "yes", "false", "0", "no", "True", "2", "on", ""])
+async def test_a_boolean_of_a_query_is_parsed_as_one_of_a_setting(
+    client: Client, given: str
+) -> None:
+    try:
+        meant: bool | None = truth(given)
+    except ValueError:
+        meant = None
+    await client.call("PUT", f"/documents/{NAME}", {"n": 1})
+
+    status, body, _ = await client.call("DELETE", f"/documents/{NAME}?dry_run=true&purge={given}")
+
+    assert (status, body.get("purged")) == ((422, None) if meant is None else (200, meant))
+
+
+async def test_health_is_readable_in_a_terminal(client: Client) -> None:
+    async with client.session.get(
+        client.base + "/health", headers={"Authorization": f"Bearer {ADMIN}"}
+    ) as response:
+        lines = (await response.text()).splitlines()
+    assert lines[0] == "{"
+    assert lines[1].startswith('  "status": ')
+
+
+async def test_a_read_that_fails_speaks_of_no_change(tmp_path: Path) -> None:
+    error = named(OSError(errno.EIO, "x"), "Listing the documents")
+    assert error.message == "Listing the documents: EIO, Input/output error."

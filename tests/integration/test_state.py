@@ -184,6 +184,7 @@ BAD_ENTRIES: dict[str, dict[str, Any]] = {
     "an instant without its second digit": {"created_at": "2026-11-27T3:39:52Z"},
     "no id": {"id": ...},
     "an id that is a number": {"id": 7},
+    "an empty id": {"id": ""},
     "a digit that is not ASCII": {"digest": "\u0663" * 64},
     "a scope that does not exist": {"scope": "root"},
 }
@@ -216,6 +217,26 @@ async def test_a_broken_token_is_left_out_and_the_others_give_access(
                 assert "state_reset" not in str(health)
     assert [token["id"] for token in json.loads(file.read_text())["tokens"]] == secrets
     assert text in [path.read_text() for path in (directory / "quarantine").iterdir()]
+
+
+async def test_of_two_tokens_with_one_id_the_first_is_valid(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    entry = WRITTEN["tokens.json"]["tokens"][0]
+    both = [{**entry, "digest": digest(secret)} for secret in ("first", "second")]
+    write(directory, "tokens.json", json.dumps({"tokens": both}))
+
+    async with open_seline(directory) as seline:
+        tokens = Tokens(seline.store, admin_token=None)
+        await tokens.load()
+
+        assert tokens.authenticate("first", client="a", needs="read") == "token 0123abcd"
+        with pytest.raises(Unauthorized):
+            tokens.authenticate("second", client="a", needs="read")
+        assert len(await tokens.listed()) == 1
+        assert "1 token in tokens.json repeats the id" in caplog.text
+        await tokens.revoke("0123abcd")
+        assert await tokens.listed() == ()
 
 
 async def test_a_broken_token_of_a_volume_that_cannot_be_written_is_left_out(

@@ -17,6 +17,9 @@ _NAMED: Final[Mapping[int, type[StorageError]]] = {
     errno.EROFS: VolumeReadOnly,
 }
 
+_READS: Final = ("Reading", "Listing", "Opening", "Locking")
+"""What changes nothing."""
+
 
 class LookAgain(Exception):
     """A document changed after it was judged; nothing was written."""
@@ -62,7 +65,8 @@ def raising(as_error: Callable[[OSError, str], Exception], doing: str) -> Genera
 def named(error: OSError, doing: str) -> StorageError:
     """Return Seline's error for an OSError that came while `doing` something."""
     kind = _NAMED.get(error.errno or 0, VolumeFailed)
-    return kind(f"{doing}: {describe(error)}. This change was not made.", errno=describe(error))
+    lost = "" if doing.startswith(_READS) else " This change was not made."
+    return kind(f"{doing}: {describe(error)}.{lost}", errno=describe(error))
 
 
 def describe(error: OSError | StorageError) -> str:
