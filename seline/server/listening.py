@@ -6,7 +6,6 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import web
@@ -23,10 +22,6 @@ _OTHER_HOST: Final = (
     "Give an address of this machine with --host or SELINE_SERVER__HOST: 127.0.0.1 for this "
     "machine alone, 0.0.0.0 for every address."
 )
-_LISTEN_HINTS: Final[Mapping[int, str]] = {
-    errno.EACCES: "Choose a port from 1024 on with --port, PORT or SELINE_SERVER__PORT: the ones "
-    "below are root's."
-}
 _POLL_S: Final = 0.02
 _LOOP_ITERATIONS: Final = 5
 """Event-loop iterations to wait so that accepted connections are registered and read."""
@@ -159,7 +154,7 @@ def _cannot_listen(error: OSError, host: str | None, port: int) -> SettingsError
     number = error.errno or 0
     why = os.strerror(number) if number > 0 else error.strerror  # an unknown name: < 0
     is_host = number < 0 or number == errno.EADDRNOTAVAIL
-    hint = _OTHER_HOST if is_host else _LISTEN_HINTS.get(number, _OTHER_PORT)
+    hint = _OTHER_HOST if is_host else _OTHER_PORT
     field = "server.host" if is_host else "server.port"
     return SettingsError(f"Cannot listen on {where}: {why}.", hint=hint, field=field)
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.command_line import Line, line_at
 from tests.hints.collected import collected, matches
-from tests.hints.following import Step
+from tests.hints.following import Step, as_on_the_path
 
 
 @pytest.fixture
@@ -28,6 +28,7 @@ def follow(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Step]]:
     left = set(mark.args)
 
     def take(text: str) -> Step:
+        text = as_on_the_path(text)
         named = {key for pattern in mark.args for key in collected() if fnmatchcase(key, pattern)}
         found = {key for key in named if matches(key, text)}
         assert found, f"this is none of {', '.join(sorted(named))}: {text}"

@@ -24,6 +24,11 @@ def next_of(ran: Ran) -> str:
     return text.partition(f"\n{NEXT}")[0].strip()
 
 
+def as_on_the_path(text: str) -> str:
+    """Return a text of another way to start Seline as `seline` on the PATH prints it."""
+    return text.replace(f"{shlex.quote(sys.executable)} -m seline ", "seline ")
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """A next step as it was printed."""

@@ -436,7 +436,7 @@ def test_a_token_and_a_job_are_found_in_their_lists(line: Line, follow: Follow) 
 # the server
 
 
-@pytest.mark.follows("cli/server:_announce", "server/listening:_cannot_listen")
+@pytest.mark.follows("cli/server:_announce", "server/listening:_cannot_listen*")
 def test_the_first_start_is_followed_to_the_letter(
     line: Line, tmp_path: Path, follow: Follow
 ) -> None:
@@ -452,10 +452,16 @@ def test_the_first_start_is_followed_to_the_letter(
         other = line_at(tmp_path, SELINE_DATA_DIR="other")
         port = server.url.rpartition(":")[2]
         step = follow(next_of(other("serve", "--host", "127.0.0.1", "--port", port)))
-        step.asks("Stop what listens there", "choose another port")
+        step.asks("Stop what listens there", "choose another port", "--port")
         for variable in re.findall(r"\b(?:SELINE_\w+|PORT)\b", step.text):
             with greeted(line_at(tmp_path, SELINE_DATA_DIR="other", **{variable: "0"})):
                 pass
+    wrong = line_at(tmp_path, SELINE_DATA_DIR="other", SELINE_SERVER__HOST="192.0.2.1")
+    step = follow(next_of(wrong("serve")))
+    step.asks("Give an address of this machine with --host", "SELINE_SERVER__HOST")
+    for address in re.findall(r"\d+(?:\.\d+){3}", step.text):
+        with greeted(line_at(tmp_path, SELINE_DATA_DIR="other", SELINE_SERVER__HOST=address)):
+            pass
 
 
 @pytest.mark.follows("cli/server:_announce#2", "cli/server:_announce#3")
