@@ -255,6 +255,12 @@ class JobNotFound(SelineError):
     hint = "`seline jobs` lists the jobs."
 
 
+class DestinationNotFound(SelineError):
+    """There is no destination of this name."""
+
+    hint = "`seline destinations` lists the destinations."
+
+
 class ExportFailed(SelineError):
     """A destination did not store the export, or did not return it as it was written."""
 

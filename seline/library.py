@@ -22,7 +22,7 @@ from seline.manager import DataManager, ManagedStore
 from seline.manager.awaited_store import NeverCopied
 from seline.operations import Operations
 from seline.outbound.destinations.folder import Folder
-from seline.ports.destinations import Destination
+from seline.ports.destinations import Target
 from seline.ports.futures import refuse_in_turn, run_without_loop
 from seline.ports.store import DocumentStore
 from seline.settings import Settings, load_settings
@@ -39,7 +39,7 @@ class Seline(NeverCopied, Operations):
 
     def __init__(self, store: ManagedStore, settings: Settings) -> None:
         """Assemble what works over a store. Use `open_seline`."""
-        super().__init__(store, _destinations(settings), version=seline.__version__)
+        super().__init__(store, _targets(settings), version=seline.__version__)
         self.settings = settings
         self.data = DataManager(store)
         self.profile = UserProfile(self.data)
@@ -224,9 +224,13 @@ def get_lessons_service() -> LessonsLearned:
     return get_seline().lessons
 
 
-def _destinations(settings: Settings) -> list[tuple[Destination, int]]:
+def _targets(settings: Settings) -> list[Target]:
     return [
-        (Folder(configured.name, configured.path), configured.keep or settings.exports.keep)
+        Target(
+            Folder(configured.name, configured.path),
+            configured.keep or settings.exports.keep,
+            configured.same_disk,
+        )
         for configured in settings.exports.destinations
     ]
 

@@ -66,7 +66,9 @@ def import_source(
     chosen = {"mode": mode} | ({"only": ",".join(only)} if only else {})
     left_out = ""
     if source != "-" and os.path.isdir(source):
-        content, left_out = _read_folder(source, skip_broken=skip_broken)
+        content, left_out, volume = _read_folder(source, skip_broken=skip_broken)
+        if volume:
+            chosen |= {"volume": volume, "foreign": "true"}  # this command asks
         opened: AbstractContextManager[IO[bytes]] = io.BytesIO(content)
     else:
         opened = json_source(source)
@@ -96,11 +98,13 @@ def _show_plan(plan: dict[str, Any]) -> str:
 
 def _plan_text(plan: dict[str, Any]) -> str:
     lines = ["The import would do this, all of it or nothing:"]
+    if plan["foreign"]:
+        lines.insert(0, "This is the export of ANOTHER volume, not of this one.")
     for outcome in ("created", "changed", "unchanged", "deleted"):
         names = plan[outcome]
         if names:
             lines.append(f"  {outcome}: {len(names):,}  {_shortened(names)}")
-    if len(lines) == 1:
+    if not any(plan[outcome] for outcome in ("created", "changed", "unchanged", "deleted")):
         lines.append("  it holds no documents")
     return "\n".join(lines)
 
@@ -111,13 +115,16 @@ def _shortened(names: list[str]) -> str:
     return shown if more <= 0 else f"{shown} and {more:,} more"
 
 
-def _read_folder(source: str, *, skip_broken: bool) -> tuple[bytes, str]:
-    """Return the body of the import, and a notice about what the folder holds besides it."""
+def _read_folder(source: str, *, skip_broken: bool) -> tuple[bytes, str, str]:
+    """Return the body of the import, a notice about what the folder holds besides, and its volume.
+
+    The volume is empty if it is not known.
+    """
     from seline.folders.export import find_export, read_export
 
     export = find_export(source)
     if export is None:
-        return _read_legacy(source, skip_broken=skip_broken), ""
+        return _read_legacy(source, skip_broken=skip_broken), "", ""
     with terminal.busy("Checking the export"):
         body, manifest = read_export(export)
     volume = f", of the volume {manifest.volume} at {manifest.place}" if manifest.volume else ""
@@ -128,7 +135,7 @@ def _read_folder(source: str, *, skip_broken: bool) -> tuple[bytes, str]:
             f"This export lacks documents that were broken when it was made: {names}.",
             "An older export beside it may hold them: name its folder.",
         )
-    return body, _left_out(export, manifest)
+    return body, _left_out(export, manifest), manifest.volume
 
 
 def _left_out(export: str, manifest: "Manifest") -> str:

@@ -22,6 +22,7 @@ async def write_export(tar: IO[bytes], directory: str) -> Manifest:
     Raises ExportDamaged and ExportFailed.
     """
     target = Folder("this folder", directory)
+    await target.make()
     export, content = "", b""
     for export, file, content in _members(tar):
         if export in await target.exports():

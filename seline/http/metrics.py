@@ -178,7 +178,7 @@ _FAMILIES: Final[tuple[_Row, ...]] = (
     (_GAUGE, "seline_last_backup_timestamp_seconds", "The last backup.", (),
      _one(lambda source: _instant(source.context.operations.store.metadata.last_backup_at))),
     (_GAUGE, "seline_last_export_timestamp_seconds", "The last whole export.", (),
-     _one(lambda source: _instant(source.context.operations.exports.last_seen_at))),
+     _one(lambda source: _instant(source.context.operations.exports.destinations.last_seen_at))),
     (_COUNTER, "seline_job_runs", "Runs that ended.", ("job", "outcome"), _runs),
     (_GAUGE, "seline_job_last_success_timestamp_seconds", "The last success.", ("job",),
      _successes),

@@ -60,12 +60,18 @@ async def import_documents(request: web.Request) -> web.StreamResponse:
     replace = is_replace(request.query.get("mode", "merge"))
     dry_run = flag(request, "dry_run", default=False)
     only = [name for name in request.query.get("only", "").split(",") if name]
+    foreign = flag(request, "foreign", default=False)
     check_json(request)
     async with spooled_body(request, EXPORT_BYTES_MAX) as upload:
-        report = await operations(request).import_spool(
-            upload, replace=replace, dry_run=dry_run, only=only
+        report, is_foreign = await operations(request).import_spool(
+            upload,
+            replace=replace,
+            dry_run=dry_run,
+            only=only,
+            volume=request.query.get("volume", ""),
+            foreign=foreign,
         )
-    return answer({"success": True, **members(report)})
+    return answer({"success": True, **members(report), "foreign": is_foreign})
 
 
 async def verify(request: web.Request) -> web.StreamResponse:

@@ -5,7 +5,17 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from aiohttp import web
 
-from seline.http import PREFIX, alerts, documents, exporting, jobs, metrics, operator, probes
+from seline.http import (
+    PREFIX,
+    alerts,
+    destinations,
+    documents,
+    exporting,
+    jobs,
+    metrics,
+    operator,
+    probes,
+)
 
 RouteScope: TypeAlias = Literal["open", "read", "admin", "control"]
 
@@ -34,7 +44,11 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", PREFIX + "/export", exporting.export, "read", ("form",)),
     Route("POST", PREFIX + "/restore-backup", operator.restore_backup, "admin", ("dry_run",)),
     Route(
-        "POST", PREFIX + "/import", operator.import_documents, "admin", ("mode", "dry_run", "only")
+        "POST",
+        PREFIX + "/import",
+        operator.import_documents,
+        "admin",
+        ("mode", "dry_run", "only", "volume", "foreign"),
     ),
     Route("POST", PREFIX + "/verify", operator.verify, "admin"),
     Route("GET", PREFIX + "/documents", documents.list_documents, "read"),
@@ -53,6 +67,10 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", PREFIX + "/jobs", jobs.list_jobs, "read"),
     Route("POST", PREFIX + "/jobs/{job}/run", jobs.run_job, "admin"),
     Route("GET", PREFIX + "/jobs/{job}/runs", jobs.list_runs, "read"),
+    Route("GET", PREFIX + "/destinations", destinations.list_destinations, "read"),
+    Route(
+        "POST", PREFIX + "/destinations/{destination}/use", destinations.use_destination, "admin"
+    ),
     Route("GET", PREFIX + "/alerts", alerts.list_alerts, "read"),
     Route("POST", PREFIX + "/alerts/test", alerts.test_alerts, "admin"),
     Route("GET", PREFIX + "/status", operator.status, "control"),

@@ -20,9 +20,11 @@ from seline.domain.usage import STATUS_OF_LEVEL, Usage, level_of
 from seline.domain.verdict import DAMAGED
 from seline.errors import DocumentUnrecoverable, SelineError, VolumeFull
 from seline.manager.managed_store import ManagedStore
-from seline.operations.exports import Exporter
+from seline.operations.destinations import DestinationRecord
+from seline.operations.exports import SAME_DISK, Exporter
 from seline.operations.usage import UsageMonitor
 from seline.operations.verify import Verifier
+from seline.ports.destinations import Target
 from seline.ports.medium import HANGING_S, SLOW_S
 from seline.ports.store import DocumentStore
 
@@ -143,16 +145,39 @@ def _integrity(facts: Facts) -> Result:
 
 
 def _exports(facts: Facts) -> Result:
-    if not facts.exports.destinations:
+    destinations = facts.exports.destinations
+    if not destinations.targets:
         fix = "Name a folder on another disk in `exports.destinations`."
         return Status.INFO, "off: nothing is kept beyond this volume", fix
-    seen_at = facts.exports.last_seen_at
-    if seen_at is None:
-        return Status.INFO, "none was written yet", "Run `seline jobs run export`."
-    detail = f"the last whole one was seen on {seen_at:%Y-%m-%d %H:%M} UTC"
-    if facts.now - seen_at > EXPORT_LATE_AFTER:
-        return Status.WARNING, detail, "Look at `seline jobs`."
-    return Status.OK, detail, ""
+    results = [_destination(*known, facts.now) for known in destinations.records()]
+    shown = [result for result in results if result[0] is not Status.OK] or results
+    details, fixes = [detail for _, detail, _ in shown], [fix for *_, fix in shown if fix]
+    status = max((status for status, *_ in results), key=_RANK.index)
+    return status, "; ".join(details), " ".join(dict.fromkeys(fixes))
+
+
+def _destination(
+    target: Target, record: DestinationRecord, now: datetime
+) -> tuple[Status, str, str]:
+    """Return the result for one destination: the worst that is known of it."""
+    name, whole_at = target.destination.name, record.whole_at
+    last = f"the last whole one was seen on {whole_at:%Y-%m-%d %H:%M} UTC" if whole_at else ""
+    if record.failure:
+        failed_at = f" on {record.failed_at:%Y-%m-%d %H:%M} UTC" if record.failed_at else ""
+        detail = f"{name} failed{failed_at}: {record.failure} ({last or 'it has no whole one'})"
+        return Status.WARNING, detail, record.cure
+    if record.lacking:
+        lacking = ", ".join(record.lacking[:NAMES_SHOWN_MAX])
+        detail = f"{name}: the last one lacks {lacking} ({last or 'it has no whole one'})"
+        return Status.WARNING, detail, DocumentUnrecoverable.hint
+    if whole_at is None:
+        return Status.INFO, f"{name}: none was written yet", "Run `seline jobs run export`."
+    if now - whole_at > EXPORT_LATE_AFTER:
+        return Status.WARNING, f"{name}: {last}", "Look at `seline jobs`."
+    if record.on_data_disk and not target.same_disk:
+        fix = f"Use another disk, or set `same_disk = true` for {name} in `exports.destinations`."
+        return Status.WARNING, f"{name}: {SAME_DISK}", fix
+    return Status.OK, f"{name}: {last}", ""
 
 
 def _volume(facts: Facts) -> Result:

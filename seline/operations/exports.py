@@ -3,15 +3,17 @@
 The order is what makes an export safe: each pack is written, read back and compared; the manifest
 is written last; the whole is read back; then older exports are removed, never the only whole one.
 If nothing changed since the newest export, none is written. Several volumes may share a
-destination: each sees, counts and removes only its own exports.
+destination: each sees, counts and removes only its own exports. The destinations of one run are
+written at the same time, so one that does not answer delays no other.
 """
 
+import asyncio
 import logging
 import math
 import secrets
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Final
 
@@ -40,12 +42,14 @@ from seline.manager.backups import backup_content
 from seline.manager.managed_store import ManagedStore
 from seline.manager.state import State
 from seline.manager.transfer import snapshot_of
+from seline.operations.destinations import Destinations, keep
 from seline.operations.packs import BACKUPS, DOCUMENTS, check_pack, make_pack
-from seline.ports.destinations import Destination
+from seline.ports.destinations import Destination, Target
 from seline.ports.store import DocumentStore, Snapshot
 from seline.spool import Spool
 
 LEFT_BEHIND_AFTER: Final = timedelta(days=1)
+SAME_DISK: Final = "it is on the disk of the data directory, and is lost with it"
 _log = logging.getLogger("seline.exports")
 
 
@@ -57,86 +61,89 @@ class VolumeFile(Stored, frozen=True, kw_only=True):
 
 
 class Exporter:
-    """Writes the exports of one store, and knows when a destination last had a whole one."""
+    """Writes the exports of one store."""
 
     def __init__(
-        self,
-        store: ManagedStore,
-        destinations: Sequence[tuple[Destination, int]] = (),
-        *,
-        version: str,
+        self, store: ManagedStore, targets: Sequence[Target] = (), *, version: str
     ) -> None:
-        """Export to `destinations`, each with how many exports it keeps."""
+        """Export to `targets`; `version` is written into each manifest."""
         self._store = store
-        self.destinations = destinations
         self._version = version
-        self._verified_at: State[datetime | None] = store.state(
-            "exports.json", datetime | None, lambda: None, field="verified_at"
-        )
-        self._volume = store.state("volume.json", VolumeFile, VolumeFile)
+        self.destinations = Destinations(store, targets)
+        self._volume: State[VolumeFile] = store.state("volume.json", VolumeFile, VolumeFile)
 
     def read(self, store: DocumentStore) -> None:
         """Read what an earlier process recorded, unless it is known. Blocks."""
-        self._verified_at.read_once(store)
+        self.destinations.read(store)
         self._volume.read_once(store)
-
-    @property
-    def last_seen_at(self) -> datetime | None:
-        """When a destination was last seen to have a whole export of everything."""
-        return self._verified_at.value
 
     async def run(self) -> str:
         """Write one export to each destination that lacks it; return what was done in a line.
 
         A destination that fails does not stop the others; then raises ExportFailed naming each.
         """
-        if not self.destinations:
+        targets = self.destinations.targets
+        if not targets:
             return "no destination is configured (`exports.destinations`)"
-        done: list[str] = []
+        outcomes = await asyncio.gather(*map(self._run_one, targets), return_exceptions=True)
         failed: list[str] = []
-        for target, keep in self.destinations:
-            try:
-                done.append(await self.export_to(target, keep=keep))
-                await self._verified_at.save(self._store.clock.now())
-            except SelineError as error:
-                _log.error("export to %s failed: %s", target.name, error.message)
-                failed.append(f"{target.name}: {error.message}")
+        done: list[str] = []
+        for target, outcome in zip(targets, outcomes, strict=True):
+            if isinstance(outcome, SelineError):
+                failed.append(f"{target.destination.name}: {outcome.message} {outcome.hint}")
+            elif isinstance(outcome, BaseException):
+                raise outcome
+            else:
+                done.append(outcome)
         if failed:
             raise ExportFailed("; ".join([*failed, *done]))
         return "; ".join(done)
 
-    async def export_to(self, target: Destination, *, keep: int) -> str:
+    async def _run_one(self, target: Target) -> str:
+        """Write one export, and record how that ended."""
+        destination = target.destination
+        try:
+            line, lacking = await self.export_to(destination, keep=target.keep)
+        except BaseException as error:
+            await self.destinations.failed(destination, error)
+            raise
+        await self.destinations.succeeded(destination, lacking)
+        record = self.destinations.record(destination.name)
+        return line if target.same_disk or not record.on_data_disk else f"{line}; {SAME_DISK}"
+
+    async def export_to(self, target: Destination, *, keep: int) -> tuple[str, Sequence[str]]:
         """Write one verified export, unless nothing changed; keep this volume's newest `keep`.
 
-        Return what was done in a line.
+        Return what was done in a line, and the documents that the newest export there lacks.
         """
-        volume = (await self._keep(_identified)).id
+        await self.destinations.enter(target)
+        volume = await self.volume_id()
         await self._sweep(target, volume)
         whole = await _own_exports(target, volume)
         newest = await self._newest(target, whole)
         if newest is not None and newest.holds(await self._revisions()):
-            return f"{target.name}: nothing changed since {newest.name}"
+            return f"{target.name}: nothing changed since {newest.name}", ()
         written, size_bytes = await self._write(target)
+        await self.destinations.enter(target)  # it is still the same one
         older = [name for name in whole if name != written.name][max(keep, 1) - 1 :]
         needed = await _needed(target, whole, written.unrecoverable)
         for name in older:
             if name not in needed:
                 await target.remove(name)
-        lost = ", ".join(written.unrecoverable)
-        lacks = f"; it lacks {lost}" if lost else ""
-        return f"{target.name}: {written.name}, {size_bytes:,} bytes, read back{lacks}"
+        lacking = written.unrecoverable
+        lacks = f"; it lacks {', '.join(lacking)}" if lacking else ""
+        line = f"{target.name}: {written.name}, {size_bytes:,} bytes, read back{lacks}"
+        return line, lacking
 
-    async def _keep(self, function: Callable[[VolumeFile], VolumeFile]) -> VolumeFile:
-        """Change `volume.json`; where nothing can be written, only this process's value."""
-        before = await self._volume.load() if not self._volume.loaded else self._volume.value
-        if function(before) == before:
-            return before
-        try:
-            return await self._volume.update(function)
-        except SelineError as error:
-            _log.warning("%s could not be kept: %s", self._volume.key.name, error.message)
-            self._volume.value = function(before)
-            return self._volume.value
+    async def volume_id(self) -> str:
+        """Return this volume's id, which is made at the first call."""
+        volume: VolumeFile = await keep(self._volume, _identified)
+        return volume.id
+
+    async def known_volume_id(self) -> str:
+        """Return this volume's id, empty if none was made yet. Writes nothing."""
+        known = self._volume
+        return (known.value if known.loaded else await known.load()).id
 
     async def _sweep(self, target: Destination, volume: str) -> None:
         """Remove exports without a manifest once they are old: a younger one may be in progress."""
@@ -150,7 +157,7 @@ class Exporter:
 
     async def files(self) -> AsyncGenerator[tuple[str, str, Spool]]:
         """Yield (export, file, bytes) as an export is made, the manifest last."""
-        volume = await self._keep(_numbered)
+        volume: VolumeFile = await keep(self._volume, _numbered)
         async with snapshot_of(self._store) as snapshot:
             export = export_name(snapshot.taken_at, volume.id)
             making = _Making(self._store, snapshot, self._version, volume)

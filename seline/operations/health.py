@@ -30,7 +30,7 @@ def health_body(facts: Facts) -> dict[str, Json]:
         "last_integrity_check": None if last_full_at is None else instant_text(last_full_at),
         "integrity_age_s": _age_s(last_full_at, now),
         "backup_age_s": _age_s(metadata.last_backup_at, now),
-        "export_age_s": _age_s(facts.exports.last_seen_at, now),
+        "export_age_s": _age_s(facts.exports.destinations.last_seen_at, now),
         "days_until_full": None if forecast is None else round(forecast.days, 1),
     }
 

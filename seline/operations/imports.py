@@ -10,7 +10,7 @@ from seline.domain.document import METADATA_NAME, Content, Json, is_document_nam
 from seline.domain.export_reader import read_export
 from seline.domain.json_codec import NotJson, decode_strict
 from seline.domain.readable_export import parse_export
-from seline.errors import InvalidRequest
+from seline.errors import ImportRefused, InvalidRequest
 from seline.manager.transfer import imported_content
 from seline.settings import Storage
 from seline.spool import HELD_BYTES_MAX, Spool
@@ -60,6 +60,15 @@ def _as_one_value(upload: Spool, error: NotJson, limits: Storage) -> NotJson:
     except NotJson as placed:
         return placed
     return error
+
+
+def foreign_export(volume: str) -> ImportRefused:
+    """Return the error for the export of another volume."""
+    return ImportRefused(
+        f"The export is of the volume {volume}, not of this one. Nothing was changed.",
+        hint="Import it with `foreign=true` if you mean it; a dry run shows what it would replace.",
+        volume=volume,
+    )
 
 
 def refused_body(error: NotJson) -> InvalidRequest:

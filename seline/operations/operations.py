@@ -17,11 +17,11 @@ from seline.manager.transfer import import_contents
 from seline.operations.checks import Facts
 from seline.operations.exports import Exporter
 from seline.operations.health import health_body
-from seline.operations.imports import contents_of_upload
+from seline.operations.imports import contents_of_upload, foreign_export
 from seline.operations.prune import Pruner
 from seline.operations.usage import UsageMonitor, storage_info
 from seline.operations.verify import Verifier
-from seline.ports.destinations import Destination
+from seline.ports.destinations import Target
 from seline.ports.medium import QuarantineItem
 from seline.ports.store import DocumentStore
 from seline.spool import Spool
@@ -34,17 +34,13 @@ class Operations:
     """The verbs over one store, and what each found last."""
 
     def __init__(
-        self,
-        store: ManagedStore,
-        destinations: Sequence[tuple[Destination, int]] = (),
-        *,
-        version: str = "",
+        self, store: ManagedStore, targets: Sequence[Target] = (), *, version: str = ""
     ) -> None:
         """Work over a store that may not be open yet; `version` is written into exports."""
         self.store = store
         self.verifier = Verifier(store)
         self.usage = UsageMonitor(store)
-        self.exports = Exporter(store, destinations, version=version)
+        self.exports = Exporter(store, targets, version=version)
         self._pruner = Pruner(store)
         self._measured: tuple[Usage, int] | None = None
 
@@ -105,16 +101,29 @@ class Operations:
         return await self.store.reading(lambda: store.medium.read_quarantine(item))
 
     async def import_spool(
-        self, upload: Spool, *, replace: bool, dry_run: bool = False, only: Collection[str] = ()
-    ) -> ImportReport:
+        self,
+        upload: Spool,
+        *,
+        replace: bool,
+        dry_run: bool = False,
+        only: Collection[str] = (),
+        volume: str = "",
+        foreign: bool = False,
+    ) -> tuple[ImportReport, bool]:
         """Import an uploaded export, all of it or nothing (V5); `dry_run` only decides.
 
-        `only` chooses documents. Raises as `contents_of_upload` and `import_contents` do.
+        `only` chooses documents. `volume` is the id of the volume that made the export, empty if
+        it is not known; another one's is refused unless `foreign` or `dry_run`. Return the report,
+        and whether it is another one's. Raises as `contents_of_upload` and `import_contents` do.
         """
+        is_foreign = bool(volume) and volume != await self.exports.known_volume_id()
+        if is_foreign and not (foreign or dry_run):
+            raise foreign_export(volume)
         read = partial(contents_of_upload, upload, self.store.limits)
         held = await self.store.reading(read, limit_s=math.inf)
         contents = only_named(held, only, replace=replace)
-        return await import_contents(self.store, contents, replace=replace, dry_run=dry_run)
+        report = await import_contents(self.store, contents, replace=replace, dry_run=dry_run)
+        return report, is_foreign
 
     def _measured_health(self, store: DocumentStore) -> dict[str, Json]:
         self._read(store)

@@ -5,7 +5,16 @@ written and removed.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What a destination is now: its marker, empty without one, and whose disk it is on."""
+
+    marker: str
+    on_data_disk: bool
 
 
 class Destination(Protocol):
@@ -19,6 +28,19 @@ class Destination(Protocol):
         """The destination's name in the settings."""
         ...
 
+    @property
+    def where(self) -> str:
+        """Its address for messages, without secrets."""
+        ...
+
+    async def place(self, data_dir: str) -> Place:
+        """Return what the destination is now, compared with a data directory."""
+        ...
+
+    async def mark(self, marker: str) -> None:
+        """Make the destination, and put a marker there unless it has one."""
+        ...
+
     async def exports(self) -> Sequence[str]:
         """Return the names of the complete exports (those with a manifest), newest first."""
         ...
@@ -28,7 +50,10 @@ class Destination(Protocol):
         ...
 
     async def put(self, export: str, file: str, data: bytes) -> None:
-        """Store one file of an export atomically; it is durable when this returns."""
+        """Store one file of an export atomically; it is durable when this returns.
+
+        The destination itself is not made here, so one that is gone fails.
+        """
         ...
 
     async def get(self, export: str, file: str) -> bytes:
@@ -38,3 +63,11 @@ class Destination(Protocol):
     async def remove(self, export: str) -> None:
         """Remove an export, its manifest first. Does nothing if it does not exist."""
         ...
+
+
+class Target(NamedTuple):
+    """A destination and how many exports it keeps; `same_disk`: it may be on the data's disk."""
+
+    destination: Destination
+    keep: int
+    same_disk: bool = False

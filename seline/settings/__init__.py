@@ -131,10 +131,15 @@ def _service(environ: Mapping[str, str]) -> str:
 
 
 def _check_destinations(exports: Exports, data_dir: str, origins: Mapping[str, str]) -> None:
-    """Raise SettingsError if a destination is inside the data directory that it backs up."""
-    volume = os.path.realpath(data_dir)
+    """Raise SettingsError if a destination is inside the data directory that it backs up.
+
+    Only the paths are compared: a destination may be a mount that does not answer. The export
+    itself follows links.
+    """
+    volumes = {os.path.abspath(data_dir), os.path.realpath(data_dir)}
     for destination in exports.destinations:
-        if os.path.commonpath([volume, os.path.realpath(destination.path)]) == volume:
+        path = os.path.abspath(destination.path)
+        if any(os.path.commonpath([volume, path]) == volume for volume in volumes):
             raise SettingsError(
                 f"The destination {destination.name} ({destination.url}) is inside the data "
                 "directory.",

@@ -154,7 +154,7 @@ def _destination(table: object) -> DestinationSettings:
     if not isinstance(table, dict):
         raise TypeError(f"{table!r} is no table")
     given = cast("dict[str, object]", table)
-    if not {"name", "url"} <= given.keys() <= {"name", "url", "keep"}:
+    if not {"name", "url"} <= given.keys() <= {"name", "url", "keep", "same_disk"}:
         raise ValueError(f"a table has the keys {', '.join(sorted(given)) or 'none'}")
     settings = DestinationSettings(**given)  # type: ignore[arg-type]  # checked below
     address = urlsplit(plain_text(settings.url))
@@ -163,7 +163,8 @@ def _destination(table: object) -> DestinationSettings:
     if plain_text(settings.path).startswith("/~"):
         raise ValueError(f"~ is not replaced in an address, as in {settings.url}")
     keep = None if settings.keep is None else cast("int", _KEEP_EXPORTS.read(settings.keep))
-    return replace(settings, name=plain_text(settings.name), keep=keep)
+    same_disk = truth(settings.same_disk)
+    return replace(settings, name=plain_text(settings.name), keep=keep, same_disk=same_disk)
 
 
 def _names(value: object) -> tuple[str, ...]:
@@ -238,7 +239,7 @@ RULES: Final[Mapping[str, SettingRule]] = {
         )
     },
     "exports.destinations": SettingRule(
-        "a list of tables with `name`, `url` (file:///…) and optionally `keep`",
+        "a list of tables with `name`, `url` (file:///…) and optionally `keep`, `same_disk`",
         _destinations,
         explains=True,
     ),

@@ -75,11 +75,15 @@ DEFAULT_JOBS: Final[Mapping[str, Job]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestinationSettings:
-    """`[[exports.destinations]]`: one destination, and how many exports it keeps."""
+    """`[[exports.destinations]]`: one destination, and how many exports it keeps.
+
+    `same_disk`: it is meant to be on the disk of the data directory.
+    """
 
     name: str
     url: str
     keep: int | None = None
+    same_disk: bool = False
 
     @property
     def path(self) -> str:

@@ -23,12 +23,17 @@ async def test_every_answer_on_the_page_has_the_fields_of_the_server(tmp_path: P
     answers: dict[str, Any] = {}
     settings = load_settings(
         environ={},
-        arguments={"storage.data_dir": str(tmp_path), "server.host": "127.0.0.1", "server.port": 0},
+        arguments={
+            "storage.data_dir": str(tmp_path / "data"),
+            "server.host": "127.0.0.1",
+            "server.port": 0,
+            "exports.destinations": [{"name": "nas", "url": f"file://{tmp_path}/nas"}],
+        },
     )
     async with serving(settings) as server:
         await server.acquired()
-        (tmp_path / "broken.json").write_text("{")
-        connector = aiohttp.UnixConnector(control_socket_path(str(tmp_path)))
+        (tmp_path / "data" / "broken.json").write_text("{")
+        connector = aiohttp.UnixConnector(control_socket_path(str(tmp_path / "data")))
         async with aiohttp.ClientSession("http://localhost", connector=connector) as session:
             await _call_everything(session, answers)
         metrics = await _metrics(server, tmp_path)
@@ -71,6 +76,8 @@ async def _call_everything(session: aiohttp.ClientSession, answers: dict[str, An
     while not (await call("GET /jobs/{job}/runs", job=run["job"]))["runs"][0]["outcome"]:
         pass
     await call("GET /jobs")
+    await call("POST /destinations/{destination}/use", destination="nas")
+    await call("GET /destinations")
     await call("POST /alerts/test")
     await call("GET /alerts")
     await call("GET /health")

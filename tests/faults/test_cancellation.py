@@ -43,6 +43,7 @@ from seline.library import Opening, Seline
 from seline.manager.locks import TRANSACTION
 from seline.operations.exports import Exporter
 from seline.outbound.destinations.folder import Folder
+from seline.ports.destinations import Target
 from seline.ports.store import Snapshot
 from seline.server import Serving, serving
 from seline.settings import Settings
@@ -185,9 +186,9 @@ async def _stream(seline: Seline, _directory: Path) -> None:
 
 async def _export_to_a_folder(seline: Seline, directory: Path) -> None:
     """Export to an empty folder, since an unchanged document is not exported twice."""
-    target = Folder("beside", tempfile.mkdtemp(dir=directory.parent))
-    destinations = [(target, 2)]
-    await Exporter(seline.store, destinations, version=__version__).run()
+    place = tempfile.mkdtemp(dir=directory.parent)
+    target = Target(Folder(place, place), 2)
+    await Exporter(seline.store, [target], version=__version__).run()
 
 
 ACTIONS: Final[Mapping[str, CallerAction]] = {

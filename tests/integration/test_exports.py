@@ -4,9 +4,12 @@ import asyncio
 import json
 import os
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +27,8 @@ from seline.library import Seline
 from seline.manager import DataManager
 from seline.operations.exports import Exporter, read_back
 from seline.operations.packs import members_of
-from seline.outbound.destinations.folder import Folder
+from seline.outbound.destinations.folder import MARKER_NAME, Folder
+from seline.ports.destinations import Target
 from seline.settings import load_settings
 from tests.command_line import Line, line_at, served
 from tests.faults.test_damage import flip
@@ -44,12 +48,14 @@ async def seline(tmp_path: Path) -> AsyncIterator[Seline]:
 
 
 def exporting(seline: Seline, *folders: Path, keep: int = 7) -> Exporter:
-    destinations = [(Folder(folder.name, str(folder)), keep) for folder in folders]
+    destinations = [
+        Target(Folder(folder.name, str(folder)), keep, same_disk=True) for folder in folders
+    ]
     return Exporter(seline.store, destinations, version=__version__)
 
 
 def entries(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != MARKER_NAME)
 
 
 async def next_second() -> None:
@@ -140,7 +146,7 @@ async def test_two_volumes_in_one_folder_never_touch_each_others_exports(
 async def test_the_export_written_last_is_the_last_one_under_any_clock(tmp_path: Path) -> None:
     clock = SettableClock()
     store, nas = open_managed(tmp_path / "data", clock), tmp_path / "nas"
-    export = Exporter(store, [(Folder("nas", str(nas)), 3)], version=__version__)
+    export = Exporter(store, [Target(Folder("nas", str(nas)), 3)], version=__version__)
     for number, days in enumerate((0, 31, -30, 0, 0, 0)):
         clock.instant += timedelta(days=days, hours=1)
         await DataManager(store).save_json(NAME, {"n": number})
@@ -164,7 +170,7 @@ async def test_a_pack_that_is_lost_when_the_manifest_is_written_fails_the_export
 
     target = LosesPacks("nas", str(tmp_path / "nas"))
     with pytest.raises(ExportFailed, match="pack-0001"):
-        await Exporter(seline.store, [(target, 7)], version=__version__).run()
+        await Exporter(seline.store, [Target(target, 7)], version=__version__).run()
     assert entries(tmp_path / "nas") == [], "an export that fails verification is deleted"
 
 
@@ -184,9 +190,8 @@ async def test_a_destination_that_loses_bytes_fails_the_export(
         async def put(self, export: str, file: str, data: bytes) -> None:
             await super().put(export, file, data[:-1])
 
-    export = Exporter(
-        seline.store, [(Lossy("lossy", str(tmp_path / "nas")), 7)], version=__version__
-    )
+    lossy = Target(Lossy("lossy", str(tmp_path / "nas")), 7)
+    export = Exporter(seline.store, [lossy], version=__version__)
     with pytest.raises(ExportFailed, match="does not give"):
         await export.run()
     assert entries(tmp_path / "nas") == [], "an export that fails verification is deleted"
@@ -202,7 +207,7 @@ async def test_an_interrupted_export_is_ignored_and_deleted_later(
             await super().put(export, file, data)
 
     nas = tmp_path / "nas"
-    export = Exporter(seline.store, [(Interrupted("nas", str(nas)), 7)], version=__version__)
+    export = Exporter(seline.store, [Target(Interrupted("nas", str(nas)), 7)], version=__version__)
     with pytest.raises(asyncio.CancelledError):
         await export.run()
     target = Folder("nas", str(nas))
@@ -264,6 +269,7 @@ def test_an_export_folder_is_written_and_imported_again(line: Line, with_server:
         ran = line("import", source, "--yes")
         assert ran.code == 0
         assert f"at {line.data}:" in ran.err, "it says whose the export is"
+        assert "ANOTHER" not in ran.err
         assert line("load", NAME).value() == {"n": 2, "é": "è"}
         assert line("save", NAME, stdin='{"n": "again"}').code == 0
     unpacked = subprocess.run(
@@ -273,6 +279,54 @@ def test_an_export_folder_is_written_and_imported_again(line: Line, with_server:
         capture_output=True,
     )
     assert unpacked.returncode != 0 or f"documents/{NAME}".encode() in unpacked.stdout
+
+
+@pytest.mark.parametrize("exported", [False, True], ids=["new", "exported"])
+def test_the_export_of_another_volume_is_imported_only_on_request(
+    line: Line, tmp_path: Path, exported: bool
+) -> None:
+    (tmp_path / "b").mkdir()
+    other = line_at(tmp_path / "b")
+    assert other("save", NAME, stdin='"of the other"').code == 0
+    folder = f"b/{other('export', 'out/').out.strip()}"
+    volume = volume_of_export(Path(folder).name)
+    if exported:
+        line("export", "out/")
+    own = (line.data / ".seline/volume.json").exists()
+    for arguments, code in (("--dry-run", 0), ("--json", 2)):
+        ran = line("import", folder, arguments)
+        assert ran.code == code
+        assert "ANOTHER volume" in ran.err
+        assert f"of the volume {volume} at {other.data}" in ran.err
+    with served(line) as server:
+        url, body = f"{server.url}/api/v1/data-admin/import", {"files": {NAME: 1}}
+        head = {"Authorization": f"Bearer {line('token', 'create').out.strip()}"}
+        answers = [
+            requested(f"{url}?volume={volume}{more}", body, head)
+            for more in ("", "&foreign=false", "&dry_run=true", f"&volume={volume}")
+        ]
+    assert [status for status, _ in answers] == [422, 422, 200, 422]
+    assert answers[0][1]["code"] == "import_refused"
+    assert volume in answers[0][1]["detail"]
+    assert answers[2][1]["foreign"] is True
+    assert line("load", NAME).value()["n"] == 2
+    assert (line.data / ".seline/volume.json").exists() is own, "a refusal writes nothing"
+    assert line("import", folder, "--yes").code == 0
+    assert line("load", NAME).value() == "of the other"
+
+
+def requested(url: str, body: object, headers: dict[str, str]) -> tuple[int, Any]:
+    request = urllib.request.Request(
+        url,
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json", **headers},
+        method="POST",
+    )
+    try:
+        with urllib.request.urlopen(request) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
 
 
 def test_a_damaged_export_is_refused_and_changes_nothing(line: Line) -> None:

@@ -275,7 +275,7 @@ async def test_a_state_document_of_the_version_before_is_read(directory: Path) -
         at = datetime(2026, 11, 27, 3, 39, 52, tzinfo=UTC)
         assert seline.verifier.last_full_at == at
         assert seline.verifier.unserved == {NAME}
-        assert seline.exports.last_seen_at == at
+        assert seline.exports.destinations.last_seen_at == at
         assert [pin.because for pin in seline.store.pins.pins()] == ["by hand"]
         assert jobs["usage"].last_success == at
         assert jobs["usage"].runs[0].outcome is RunOutcome.OK

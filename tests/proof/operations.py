@@ -18,6 +18,7 @@ from seline.blocking import DataManager, Seline, open_seline
 from seline.domain.document import Json
 from seline.operations.exports import Exporter
 from seline.outbound.destinations.folder import Folder
+from seline.ports.destinations import Target
 from seline.storage.volume.commit import exchange_form
 
 A, B, C, NEW, STILL = "a.json", "b.json", "c.json", "new.json", "still.json"
@@ -146,7 +147,7 @@ def _export_folder(seline: Seline, directory: Path) -> None:
     import asyncio
 
     target = Folder("beside", str(directory.with_name(directory.name + "-exports")))
-    exporting = Exporter(seline._awaited.store, [(target, 2)], version=__version__)
+    exporting = Exporter(seline._awaited.store, [Target(target, 2)], version=__version__)
     asyncio.run(exporting.run())
 
 

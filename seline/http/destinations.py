@@ -1,0 +1,36 @@
+"""The handlers for destinations: what is known of each, and taking one into use again."""
+
+from aiohttp import web
+
+from seline.domain.document import Json
+from seline.http.context import operations
+from seline.http.rendering import answer, members
+from seline.operations.destinations import DestinationRecord
+
+
+async def list_destinations(request: web.Request) -> web.StreamResponse:
+    """Answer every configured destination; none of them is touched."""
+    opened = operations(request)
+    await opened.load()
+    shown = [
+        {
+            "name": target.destination.name,
+            "where": target.destination.where,
+            "keep": target.keep,
+            "same_disk": target.same_disk,
+            **_shown(record),
+        }
+        for target, record in opened.exports.destinations.records()
+    ]
+    return answer({"destinations": shown})
+
+
+async def use_destination(request: web.Request) -> web.StreamResponse:
+    """Take a destination into use that was moved or replaced."""
+    name = request.match_info["destination"]
+    record = await operations(request).exports.destinations.use(name)
+    return answer({"success": True, "name": name, **members(record, "marker", "on_data_disk")})
+
+
+def _shown(record: DestinationRecord) -> dict[str, Json]:
+    return {name: value for name, value in members(record).items() if name != "cure"}

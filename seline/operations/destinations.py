@@ -1,0 +1,164 @@
+"""What is known of each destination: its marker, its last whole export, why the last run failed.
+
+The first export puts a marker there. A later one that does not find it writes nothing: the
+destination is not mounted, or it is another folder. `use` takes a destination into use again.
+"""
+
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from msgspec import field
+from msgspec.structs import replace
+
+from seline.domain.stored import Stored
+from seline.errors import DestinationNotFound, ExportFailed, SelineError
+from seline.manager.managed_store import ManagedStore
+from seline.manager.state import State
+from seline.ports.destinations import Destination, Place, Target
+from seline.ports.store import DocumentStore
+
+STOPPED: Final = "It was stopped before it was done."
+_log = logging.getLogger("seline.exports")
+
+
+class DestinationRecord(Stored, frozen=True, kw_only=True):
+    """What is known of a destination.
+
+    `whole_at` is when it was last seen to have a whole export of everything. `failure` and `cure`
+    are of the last run, empty if it succeeded; `lacking` are the documents that its export lacks.
+    """
+
+    marker: str = ""
+    on_data_disk: bool = False
+    whole_at: datetime | None = None
+    failed_at: datetime | None = None
+    failure: str = ""
+    cure: str = ""
+    lacking: tuple[str, ...] = ()
+
+
+class ExportsFile(Stored, frozen=True, kw_only=True):
+    """The value of `exports.json`: when any destination was last seen to have a whole export."""
+
+    verified_at: datetime | None = None
+    destinations: dict[str, DestinationRecord] = field(default_factory=dict)
+
+
+class Destinations:
+    """The configured destinations, with what earlier runs recorded."""
+
+    def __init__(self, store: ManagedStore, targets: Sequence[Target]) -> None:
+        self.targets: Final = targets
+        self._store = store
+        self._file: State[ExportsFile] = store.state("exports.json", ExportsFile, ExportsFile)
+
+    def read(self, store: DocumentStore) -> None:
+        """Read what an earlier process recorded, unless it is known. Blocks."""
+        self._file.read_once(store)
+
+    @property
+    def last_seen_at(self) -> datetime | None:
+        """When a destination was last seen to have a whole export of everything."""
+        return self._file.value.verified_at
+
+    def record(self, name: str) -> DestinationRecord:
+        """Return what is known of the destination of this name."""
+        return self._file.value.destinations.get(name, DestinationRecord())
+
+    def records(self) -> list[tuple[Target, DestinationRecord]]:
+        """Return each configured destination with its record."""
+        return [(target, self.record(target.destination.name)) for target in self.targets]
+
+    async def use(self, name: str) -> DestinationRecord:
+        """Take a destination into use, whatever was marked before. Raises DestinationNotFound."""
+        found = [target for target, *_ in self.targets if target.name == name]
+        if not found:
+            raise DestinationNotFound(
+                f"There is no destination {name} in `exports.destinations`.", destination=name
+            )
+        place = await self._marked(found[0])
+        await self._note(name, marker=place.marker, on_data_disk=place.on_data_disk)
+        return self.record(name)
+
+    async def enter(self, destination: Destination) -> None:
+        """Check that a destination has its marker; mark it if it was never used.
+
+        Raises ExportFailed with what to do.
+        """
+        if not self._file.loaded:
+            await self._file.load()
+        known = self.record(destination.name).marker
+        place = await (self._place(destination) if known else self._marked(destination))
+        if known and place.marker != known:
+            has = "the marker of another destination" if place.marker else "no marker of Seline's"
+            raise ExportFailed(
+                f"{destination.where} is not where {destination.name} was: it has {has}. No "
+                "export was made there.",
+                hint="Mount it, then run `seline jobs run export`. If it was moved or replaced, "
+                f"run `seline destinations use {destination.name}` first.",
+            )
+        await self._note(destination.name, marker=place.marker, on_data_disk=place.on_data_disk)
+
+    async def succeeded(self, destination: Destination, lacking: Sequence[str]) -> None:
+        """Record an export that was read back; it is whole if it lacks no document."""
+        now = self._store.clock.now()
+        whole: dict[str, Any] = {} if lacking else {"whole_at": now}
+        await self._note(destination.name, failure="", cure="", lacking=tuple(lacking), **whole)
+
+    async def failed(self, destination: Destination, error: BaseException) -> None:
+        """Record why a run failed."""
+        message, cure = _explained(error)
+        _log.error("export to %s failed: %s", destination.name, message)
+        now = self._store.clock.now()
+        await self._note(destination.name, failed_at=now, failure=message, cure=cure)
+
+    # parts
+
+    async def _place(self, destination: Destination) -> Place:
+        return await destination.place((await self._store.open()).medium.place)
+
+    async def _marked(self, destination: Destination) -> Place:
+        """Return the place, with the marker that is there or a new one."""
+        place = await self._place(destination)
+        if not place.marker:
+            await destination.mark(secrets.token_hex(4))
+            place = await self._place(destination)
+        return place
+
+    async def _note(self, name: str, **changed: Any) -> None:
+        def change(file: ExportsFile) -> ExportsFile:
+            record = replace(file.destinations.get(name, DestinationRecord()), **changed)
+            verified_at = changed.get("whole_at", file.verified_at)
+            destinations = {**file.destinations, name: record}
+            return replace(file, verified_at=verified_at, destinations=destinations)
+
+        await keep(self._file, change)
+
+
+async def keep(state: State[Any], function: Callable[[Any], Any]) -> Any:
+    """Change a state document and return its value.
+
+    Where nothing can be written, only this process has the new value.
+    """
+    before = state.value if state.loaded else await state.load()
+    after = function(before)
+    if after == before:
+        return before
+    try:
+        return await state.update(function)
+    except SelineError as error:
+        _log.warning("%s could not be kept: %s", state.key.name, error.message)
+        state.value = after
+        return after
+
+
+def _explained(error: BaseException) -> tuple[str, str]:
+    """Return the message of an error, and what to do."""
+    if isinstance(error, SelineError):
+        return error.message, error.hint
+    if isinstance(error, Exception):
+        return f"{type(error).__name__}: {error}", ExportFailed.hint
+    return STOPPED, "Run `seline jobs run export`."

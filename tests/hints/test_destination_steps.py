@@ -1,0 +1,150 @@
+"""The next steps about destinations of exports: each is taken as it is printed."""
+
+import asyncio
+import json
+import re
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seline.errors import ExportFailed
+from seline.manager import DataManager
+from seline.operations import Operations
+from seline.outbound.destinations import folder as folder_module
+from seline.outbound.destinations.folder import Folder
+from seline.ports.destinations import Place, Target
+from tests.clocks import FakeClock
+from tests.command_line import Line, line_at, served
+from tests.hints.following import Step, next_of, run
+from tests.stores import open_managed
+
+NAME = "a.json"
+Follow = Callable[[str], Step]
+
+
+def check(line: Line) -> dict[str, Any]:
+    checks = line("status", "--json").value()["checks"]
+    [found] = [check for check in checks if check["name"] == "exports"]
+    return found
+
+
+def with_nas(folder: Path, url: str, **more: Any) -> Line:
+    table = json.dumps([{"name": "nas", "url": url, **more}])
+    return line_at(folder, SELINE_EXPORTS__DESTINATIONS=table)
+
+
+@pytest.mark.follows(
+    "operations/checks:_exports",
+    "operations/checks:_destination",
+    "operations/checks:_destination#3",
+)
+def test_exports_become_ok_by_the_steps_of_health(
+    line: Line, tmp_path: Path, follow: Follow
+) -> None:
+    assert line("save", NAME, stdin="[1]").code == 0
+    follow(check(line)["fix"]).asks("Name a folder", "`exports.destinations`")
+    nas = f"file://{tmp_path}/nas"
+    line = with_nas(tmp_path, nas)
+    [command] = follow(check(line)["fix"]).commands()
+    assert run(line, command).code == 0
+    follow(check(line)["fix"]).asks("`same_disk = true` for nas")
+    assert check(with_nas(tmp_path, nas, same_disk=True))["status"] == "ok"
+
+
+@pytest.mark.follows(
+    "operations/destinations:enter", "cli/destinations:destinations", "error:destination_not_found"
+)
+@pytest.mark.parametrize("cure", ["mounted", "replaced"])
+def test_a_destination_without_its_marker_gets_exports_again(
+    tmp_path: Path, follow: Follow, cure: str
+) -> None:
+    line, nas = with_nas(tmp_path, f"file://{tmp_path}/nas", same_disk=True), tmp_path / "nas"
+    assert line("save", NAME, stdin="[1]").code == 0
+    assert line("jobs", "run", "export").code == 0
+    nas.rename(tmp_path / "away")
+    assert line("jobs", "run", "export").code == 1
+    step = follow(check(line)["fix"])
+    step.asks("Mount it, then", "If it was moved or replaced")
+    again, use = step.commands()
+    if cure == "mounted":
+        (tmp_path / "away").rename(nas)
+    [listing] = follow(next_of(line("destinations", "use", "other"))).commands()
+    assert "nas" in run(line, listing).out
+    taken = run(line, use)
+    last = follow(taken.err.strip()).text
+    assert last.partition("Next: ")[2] == again
+    assert check(line)["status"] == "warning", "it failed, and no export was written since"
+    assert run(line, again).code == 0
+    assert check(line)["status"] == "ok"
+
+
+@pytest.mark.follows("outbound/destinations/folder:_place")
+def test_a_link_into_the_data_directory_is_replaced(tmp_path: Path, follow: Follow) -> None:
+    line = with_nas(tmp_path, f"file://{tmp_path}/link", same_disk=True)
+    assert line("save", NAME, stdin="[1]").code == 0
+    (line.data / "inside").mkdir()
+    (tmp_path / "link").symlink_to("data/inside")
+    ran = line("jobs", "run", "export")
+    assert (ran.code, "inside the data directory" in ran.out) == (1, True)
+    follow(check(line)["fix"]).asks("Name a folder on another disk in `exports.destinations`")
+    line = with_nas(tmp_path, f"file://{tmp_path}/nas", same_disk=True)
+    assert line("jobs", "run", "export").code == 0
+    assert check(line)["status"] == "ok"
+
+
+@pytest.mark.follows("outbound/destinations/folder:_in_thread")
+async def test_a_destination_that_hung_gets_exports_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, follow: Follow
+) -> None:
+    mounted = threading.Event()
+
+    class Hanging(Folder):
+        def _place(self, data_dir: str) -> Place:
+            assert mounted.wait(20)
+            return super()._place(data_dir)
+
+    monkeypatch.setattr(folder_module, "LIMIT_S", 0.2)
+    store = open_managed(tmp_path / "data", FakeClock())
+    await DataManager(store).save_json(NAME, [1])
+    exports = Operations(store, [Target(Hanging("nas", str(tmp_path / "nas")), 7)]).exports
+    for why in ("took over", "does not answer"):
+        with pytest.raises(ExportFailed, match=why):
+            await exports.run()
+        await asyncio.sleep(0.1)
+    [(_, record)] = exports.destinations.records()
+    follow(record.cure).asks("Mount it again", "`seline jobs run export`")
+    mounted.set()
+    await asyncio.sleep(0.1)
+    assert "read back" in await exports.run()
+    await store.close()
+
+
+@pytest.mark.follows("operations/imports:foreign_export")
+def test_the_export_of_another_volume_is_imported_on_request(line: Line, follow: Follow) -> None:
+
+    assert line("save", NAME, stdin="[1]").code == 0
+    with served(line) as server:
+        token = line("token", "create").out.strip()
+
+        def post(query: str) -> Any:
+            request = urllib.request.Request(
+                f"{server.url}/api/v1/data-admin/import?volume=01234567{query}",
+                json.dumps({"files": {NAME: [2]}}).encode(),
+                {"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
+            )
+            with urllib.request.urlopen(request) as response:
+                return json.load(response)
+
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            post("")
+        step = follow(json.load(refused.value)["hint"])
+        step.asks("a dry run shows")
+        assert post("&dry_run=true")["changed"] == [NAME]
+        [flag] = re.findall("`(.*)`", step.text)
+        post(f"&{flag}")
+    assert line("load", NAME).value() == [2]
