@@ -298,15 +298,20 @@ def test_each_higher_level_of_usage_is_notified_at_once(machine: Machine) -> Non
     assert [alert.details["level_percent"] for alert in notified] == [50, 80, 90, 95]
 
 
-def test_a_level_that_falls_and_rises_again_is_not_notified_for_a_day(machine: Machine) -> None:
-    usage(machine, 90)
-    for _ in range(20):
-        machine.wait(minutes=5)
-        assert usage(machine, 80) == []
-        machine.wait(minutes=5)
-        assert usage(machine, 90) == []
+@pytest.mark.parametrize(("reached", "left_for"), [(95, 50), (95, 90), (90, 80), (80, 50)])
+def test_a_level_of_usage_that_was_left_is_notified_when_it_is_reached_again(
+    machine: Machine, reached: int, left_for: int
+) -> None:
+    usage(machine, reached)
+    machine.wait(minutes=5)
+    assert usage(machine, left_for) == []
+    machine.wait(minutes=5)
 
-    assert len(machine.wait(days=1)) == 1
+    [again] = usage(machine, reached)
+
+    assert again.details["level_percent"] == reached
+    machine.wait(minutes=5)
+    assert usage(machine, reached) == []
 
 
 def test_the_resolution_has_the_worst_severity_that_was_notified(machine: Machine) -> None:
@@ -482,17 +487,26 @@ _waits = st.builds(_waiting, st.sampled_from([0.001, 1.0, 12.0, 24.0, 30.0]))
 _actions = st.lists(_raises | _raises | _clears | _waits, max_size=60)
 
 
+def _has_levels(state: AlertState) -> bool:
+    kind = KIND_OF[state.alert.type]
+    return kind.course != "event" and bool(kind.rises_with)
+
+
 class CheckedMachine(Machine):
     """A machine that compares each notification with the last one of the same subject."""
 
     def __init__(self) -> None:
         super().__init__()
         self.last: dict[tuple[AlertType, str], tuple[datetime, Alert]] = {}
+        self.lowest: dict[tuple[AlertType, str], int] = {}
+        """The lowest rank since the last notification, of a condition with levels."""
 
     def _enter(self, transition: Transition) -> list[Alert]:
-        notified = super()._enter(transition)
+        state, notified = transition[0], super()._enter(transition)
         for alert in notified:
-            self._check(transition[0], alert)
+            self._check(state, alert)
+        if notified or (_has_levels(state) and rank_of(state.alert) < self.lowest[state.key]):
+            self.lowest[state.key] = rank_of(state.alert)
         return notified
 
     def _check(self, state: AlertState, alert: Alert) -> None:
@@ -503,7 +517,7 @@ class CheckedMachine(Machine):
         if alert.state == "resolved":
             assert again, "a resolution without a notification before it"
         elif before is not None and again and at is not None and self.now - at < RENOTIFY:
-            assert rank_of(alert) > rank_of(before), "notified twice within a day, and no worse"
+            assert rank_of(alert) > self.lowest[state.key], "notified twice within a day, no worse"
         self.last[state.key] = (self.now, alert)
 
 
@@ -533,7 +547,8 @@ def test_a_state_agrees_with_its_notifications(actions: list[Action]) -> None:
                 for earlier in machine.notified
                 if earlier.id == alert.id and earlier.state == "open"
             ]
-            assert rank_of(notified[-1]) <= state.notified_rank <= max(map(rank_of, notified))
+            assert state.notified_rank <= max(map(rank_of, notified))
+            assert _has_levels(state) or state.notified_rank >= rank_of(notified[-1])
             assert max(earlier.severity.rank for earlier in notified) == state.worst.rank
 
 

@@ -6,11 +6,12 @@ There is one state per (type, subject). An *event* happened at an instant; a *co
     ----------------+-------------------------------+----------------------------+--------------
     none, resolved  | open; notify [1]              |                            |
     open event      | count [1]; notify if worse    | notify if due [2], [3]     |
-    open condition  | update; notify if worse       | notify if due [2]          | resolve; notify
+    open condition  | update; notify if worse [4]   | notify if due [2]          | resolve; notify
 
 [1] Unless this occurrence is known. [2] `renotify` after the last notification: an event if it
 happened again, a condition as long as it lasts; information and quiet conditions are not repeated.
 [3] An event without a new occurrence for a day is resolved without a notification.
+[4] Worse than at the last signal, if the condition has levels: a level that was left counts again.
 
 Everything here is pure; `now` is an argument. The texts of an alert are added by `message.worded`.
 """
@@ -228,6 +229,8 @@ def on_raised(
     state = replace(state, alert=alert)
     if rank_of(alert) > state.notified_rank:
         return _notified(state, now), True
+    if not event and kind.rises_with:  # a level that was left is notified when it is reached again
+        state = replace(state, notified_rank=rank_of(alert))
     return on_time_passed(state, now=now, renotify=renotify)
 
 
