@@ -187,6 +187,8 @@ def _volume(facts: Facts) -> Result:
     if not missing:
         return Status.OK, "it can do everything Seline needs", ""
     detail = "; ".join(f"{capability.name}: {capability.detail}" for capability in missing)
+    if all(capability.harmless for capability in missing):
+        return Status.INFO, detail, ""
     fix = "Put the data directory on a local ext4 (with its journal), xfs or btrfs volume."
     return Status.WARNING, detail, fix
 

@@ -35,11 +35,15 @@ class QuarantineItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capability:
-    """One feature that the volume has or lacks, and what that means."""
+    """One feature that the volume has or lacks, and what that means.
+
+    `harmless`: without it every guarantee holds, so health reports it and asks for nothing.
+    """
 
     name: str
     present: bool
     detail: str
+    harmless: bool = False
 
 
 MarkPinned: TypeAlias = Callable[[DocumentKey, Sequence[Backup]], Sequence[Backup]]

@@ -86,13 +86,13 @@ class SmallFilesystem:
 
 @contextmanager
 def small_filesystem(
-    point: Path, *, size_mb: int = 24, inodes: int | None = None
+    point: Path, *, size_mb: int = 24, inodes: int | None = None, journal: bool = True
 ) -> Generator[SmallFilesystem]:
     """Mount a file system of `size_mb` at `point`; skip the test where that is not permitted."""
     with ExitStack() as stack:
         try:
             disk = stack.enter_context(_memory_disk(size_mb * MIB))
-            device = stack.enter_context(_ext4(disk, inodes=inodes))
+            device = stack.enter_context(_ext4(disk, inodes=inodes, journal=journal))
             kind = "ext4"
         except Unavailable:
             device, kind = None, "tmpfs"
@@ -277,12 +277,14 @@ def _thin_disk(directory: Path) -> Generator[int]:
 
 
 @contextmanager
-def _ext4(image: int, *, inodes: int | None) -> Generator[str]:
+def _ext4(image: int, *, inodes: int | None, journal: bool = True) -> Generator[str]:
     """Make an ext4 and yield its loop device, which the kernel frees at the end."""
     if shutil.which("mkfs.ext4") is None or shutil.which("losetup") is None:
         raise Unavailable("mkfs.ext4 or losetup is not installed")
     name = f"/proc/{os.getpid()}/fd/{image}"
     run("mkfs.ext4", *EXT4, *(("-N", str(inodes)) if inodes else ()), name)
+    if not journal:
+        run("tune2fs", "-O", "^has_journal", name)
     device = run("losetup", "--show", "--find", name)
     held = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -38,6 +38,7 @@ from seline.errors import (
 )
 from seline.server import Serving, serving
 from seline.storage.volume import capabilities
+from seline.storage.volume.mounts import journal_missing, mount_of
 from tests.faults.powercut.trying import fast_place, kind_of
 from tests.faults.small_filesystem import SmallFilesystem, Unavailable, run, small_filesystem
 from tests.faults.test_damage import rewrite
@@ -285,6 +286,20 @@ def test_opening_a_read_only_volume_raises_volume_read_only(volume: SmallFilesys
     remount(volume.path, "rw")
     with open_seline(volume.path, lock_wait_s=0) as seline:
         assert seline.data.load_json(NAME) == VALUE
+
+
+def test_a_file_system_without_a_journal_is_a_notice_and_no_warning(tmp_path: Path) -> None:
+    """No one who uses the machine can change it, and every guarantee holds without it."""
+    with small_filesystem(tmp_path / "volume", journal=False) as volume:
+        mount = mount_of(str(volume.path))
+        if mount is None or not journal_missing(mount):
+            pytest.skip("the kernel does not show here whether an ext4 has a journal")
+        with open_seline(volume.path, lock_wait_s=0) as seline:
+            seline.data.save_json(NAME, VALUE)
+            check, status = checks_of(seline)["volume"], seline.health()["status"]
+
+    assert "ext4 without a journal" in check["detail"]
+    assert (check["status"], check["fix"], status) == ("info", "", "healthy")
 
 
 # a file system without attributes

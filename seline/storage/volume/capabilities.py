@@ -197,11 +197,12 @@ _MISSING: Final = {
     "directory sync": "renames may be lost in a power cut",
 }
 """What it means that the volume lacks a capability."""
+_HARMLESS: Final = frozenset({"links"})
 
 
 def _capability(name: str, refused: str | None) -> Capability:
     detail = "works" if refused is None else f"{_MISSING[name]} ({refused})"
-    return Capability(name=name, present=refused is None, detail=detail)
+    return Capability(name=name, present=refused is None, detail=detail, harmless=name in _HARMLESS)
 
 
 def _lock_capability(volume: VolumeDirectory) -> Capability:
@@ -220,15 +221,16 @@ def _timestamps(step_s: float, *, has_room: bool) -> Capability:
         name="timestamps",
         present=False,
         detail=f"{steps}: young documents are compared by their bytes",
+        harmless=True,
     )
 
 
 def _filesystem(mount: Mount | None) -> Capability:
-    present, detail = True, "unknown" if mount is None else mount.kind
     if mount and mount.kind in NETWORK_KINDS:
-        present = False
         detail = f"{mount.kind}, a network file system: neither locks nor syncs can be relied on"
-    elif mount and journal_missing(mount):
-        present = False
+        return Capability(name="file system", present=False, detail=detail)
+    if mount and journal_missing(mount):
         detail = "ext4 without a journal: a power cut may damage the file system itself"
-    return Capability(name="file system", present=present, detail=detail)
+        return Capability(name="file system", present=False, detail=detail, harmless=True)
+    kind = "unknown" if mount is None else mount.kind
+    return Capability(name="file system", present=True, detail=kind)
