@@ -2,7 +2,7 @@
 
 No acknowledged change is lost, no broken document is served as sound, and one person can inspect,
 restore and export everything. `open_seline` opens a store. `seline.blocking` has the same names
-without `await`.
+without `await`. V1 to V12 are the guarantees in docs/guarantees.md.
 
 Each name is imported at its first use, so that the command line need not load the store for help.
 """

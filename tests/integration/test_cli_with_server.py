@@ -116,6 +116,19 @@ def test_verbs_work_beside_a_bot_that_serves_no_api(tmp_path: Path, way: str) ->
     assert line("load", NAME).value() == {"n": 1}
 
 
+def test_a_program_beside_a_server_names_the_holder_and_the_next_step(tmp_path: Path) -> None:
+    """As the example of README.md while `make run` still serves the same directory."""
+    line = line_at(tmp_path)
+    with served(line) as server:
+        ran = subprocess.run(
+            [sys.executable, "-c", BOTS["blocking"].replace("open_seline()", "open_seline('data')")],
+            cwd=line.folder, env=dict(line.environ), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    assert f"is held by process {server.pid}" in ran.stderr
+    assert "Next: Stop that process (Ctrl-C where it runs)" in ran.stderr
+
+
 def test_a_child_forked_by_a_killed_bot_takes_no_commands(tmp_path: Path) -> None:
     line = line_at(tmp_path)
     fork = "import os, time; os.fork() or time.sleep(60)"
