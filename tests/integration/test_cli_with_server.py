@@ -121,7 +121,7 @@ def test_a_program_beside_a_server_names_the_holder_and_the_next_step(tmp_path: 
     line = line_at(tmp_path)
     with served(line) as server:
         ran = subprocess.run(
-            [sys.executable, "-c", BOTS["blocking"].replace("open_seline()", "open_seline('data')")],
+            [sys.executable, "-c", BOTS["blocking"]],
             cwd=line.folder, env=dict(line.environ), capture_output=True, text=True, check=False,
         )  # fmt: skip
 
