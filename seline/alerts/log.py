@@ -14,7 +14,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from seline.alerts.queue import SinkQueue, SinkStatus, attempt
+from seline.alerts.queue import SinkQueue
 from seline.clock import Clock
 from seline.domain.alerts.lifecycle import (
     Alert,
@@ -35,7 +35,7 @@ from seline.domain.alerts.lifecycle import (
 from seline.domain.alerts.message import worded
 from seline.errors import SelineError
 from seline.manager import ManagedStore
-from seline.ports.alerts import AlertSink, Delivery
+from seline.ports.alerts import AlertSink, Delivery, SinkStatus
 
 WRITE_WAIT_S: Final = 1.0
 WRITE_RETRY_S: Final = 30.0
@@ -47,8 +47,8 @@ _log = logging.getLogger("seline.alerts")
 class AlertLog:
     """The alerts of one store, and the queues of their sinks.
 
-    `take` applies signals and starts to deliver. `deliver_due`, called every few seconds to a
-    minute, repeats notifications, retries failed deliveries and failed writes.
+    `take` applies signals. `deliver_due`, called every few seconds to a minute, delivers, repeats
+    notifications, and retries failed deliveries and failed writes.
     """
 
     def __init__(
@@ -68,7 +68,14 @@ class AlertLog:
         self._renotify = timedelta(hours=self._settings.renotify_h)
         self._states: dict[tuple[AlertType, str], AlertState] = {}
         self._queues = [
-            SinkQueue(sink, clock=self._clock, jitter=jitter, changed=self._write) for sink in sinks
+            SinkQueue(
+                sink,
+                clock=self._clock,
+                jitter=jitter,
+                language=self._settings.language,
+                changed=self._write,
+            )
+            for sink in sinks
         ]
         self._loaded = False
         self._unreadable = False
@@ -76,9 +83,10 @@ class AlertLog:
         self._write_after_s = 0.0
 
     async def load(self, *, deliver: bool = True) -> None:
-        """Add the stored states and queues once the store is open, and start to deliver.
+        """Add the stored states and queues once the store is open.
 
-        A file that cannot be read now is retried by `deliver_due`. Raises nothing.
+        A file that cannot be read now is retried by `deliver_due`. Without `deliver` the alerts are
+        only listed, and nothing is written. Raises nothing.
         """
         try:
             stored = await self._file.load()
@@ -95,13 +103,11 @@ class AlertLog:
         for queue in self._queues:
             queue.add(stored.waiting.get(queue.sink.name, ()), first=True)
         self._loaded = True
-        if self._unwritten:
+        if deliver and (self._hand_over(stored) or self._unwritten):
             await self._write()
-        if deliver:
-            self._start()
 
     async def take(self, signals: Iterable[Signal]) -> None:
-        """Apply signals in order, start to deliver the notifications, and keep what changed."""
+        """Apply signals in order, queue the notifications, and keep what changed."""
         now, before = self._clock.now(), dict(self._states)
         notified = [alert for signal in signals for alert in self._apply(signal, now)]
         await self._publish(notified, before, now)
@@ -116,10 +122,11 @@ class AlertLog:
         """Return the status of each sink."""
         return [queue.status for queue in self._queues]
 
-    async def deliver_due(self, *, wait_s: float = DELIVER_WAIT_S) -> None:
+    async def deliver_due(self, *, wait_s: float = DELIVER_WAIT_S, at_once: bool = False) -> None:
         """Repeat the notifications that are due, and try every sink whose attempt is due.
 
-        Returns once each has delivered or failed, or after `wait_s`.
+        Returns once each has delivered or failed, or after `wait_s`. `at_once` does not wait for
+        the end of a burst of alerts.
         """
         if self._unreadable:
             await self.load()
@@ -129,14 +136,14 @@ class AlertLog:
         ]
         notified = [alert for transition in transitions for alert in self._enter(transition)]
         await self._publish(notified, before, now)
-        running = self._start()
-        if running:
+        started = [queue.start(at_once=at_once) for queue in self._queues]
+        if running := [task for task in started if task is not None]:
             await asyncio.wait(running, timeout=wait_s)
 
     async def test(self) -> Sequence[Delivery]:
-        """Send the test alert to every sink once and return the outcomes. Nothing is kept."""
+        """Send the test alert to every sink once and return the outcomes. It is not kept."""
         alert = worded(trial(self._clock.now()), self._settings.language)
-        return await asyncio.gather(*(attempt(queue.sink, alert) for queue in self._queues))
+        return await asyncio.gather(*(queue.test(alert) for queue in self._queues))
 
     async def close(self) -> None:
         """Wait a moment for running deliveries; the rest stays in the file. Idempotent."""
@@ -151,7 +158,7 @@ class AlertLog:
         if isinstance(signal, Cleared):
             known = self._states.get((signal.type, signal.subject))
             return [] if known is None else self._enter(on_cleared(known, now=now))
-        signal = limited(self._states, signal)
+        signal = limited(self._states, signal, now)
         before = self._states.get((signal.type, signal.subject))
         return self._enter(on_raised(before, signal, now=now, renotify=self._renotify))
 
@@ -164,17 +171,36 @@ class AlertLog:
 
     async def _publish(self, notified: Sequence[Alert], before: States, now: datetime) -> None:
         """Queue notifications, drop old states, and write the file if it is worth it."""
+        changed = [
+            state.alert for key, state in self._states.items() if before.get(key) is not state
+        ]
         for queue in self._queues:
             queue.add(notified)
-        self._start()
+            queue.follow(changed)
         kept = retained(self._states, now)
         dropped = len(self._states) - len(kept)
         self._states = dict(kept)
         if notified or dropped or self._unwritten or _is_news(before, self._states):
             await self._write()
 
-    def _start(self) -> list[asyncio.Task[None]]:
-        return [task for queue in self._queues if (task := queue.start()) is not None]
+    def _hand_over(self, stored: AlertsFile) -> bool:
+        """Queue the open alerts for new sinks, and what waits for sinks that are gone.
+
+        Return whether there was anything to hand over.
+        """
+        gone = stored.waiting.keys() - {queue.sink.name for queue in self._queues}
+        left = [alert for name in sorted(gone) for alert in stored.waiting[name]]
+        opened = [state.alert for state in self._states.values() if state.is_open]
+        new = [queue for queue in self._queues if queue.sink.name not in stored.waiting]
+        for queue in new:
+            queue.add([*left, *opened], first=True)
+        if left and not new:
+            _log.warning(
+                "%d alerts were not delivered to a sink that is gone: `seline alerts` lists what is"
+                " open",
+                len(left),
+            )
+        return bool(gone or (new and opened))
 
     # the file
 
@@ -184,7 +210,7 @@ class AlertLog:
         if not self._loaded or self._clock.monotonic() < self._write_after_s:
             return
         alerts = tuple(self._states.values())
-        waiting = {queue.sink.name: queue.waiting for queue in self._queues if queue.waiting}
+        waiting = {queue.sink.name: queue.waiting for queue in self._queues}
         value = AlertsFile(alerts=alerts, waiting=waiting)
         try:
             async with asyncio.timeout(WRITE_WAIT_S):

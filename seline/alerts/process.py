@@ -65,6 +65,7 @@ class AlertProcess:
         heartbeat.
         """
         self.log = AlertLog(operations.store, sinks)
+        operations.sinks = self.log.sinks
         self._operations = operations
         self._store = operations.store
         self._unavailable = unavailable
@@ -106,7 +107,7 @@ class AlertProcess:
         await self.log.take(failure_signals(error, opened=False))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FAILURE_WAIT_S):
-                await self.log.deliver_due()
+                await self.log.deliver_due(at_once=True)
 
     async def evaluate(self) -> None:
         """Apply the signals of the store's present state. Raises SelineError."""
@@ -128,6 +129,7 @@ class AlertProcess:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LAST_EVALUATION_S):
                     await self._evaluate()
+            await self.log.deliver_due(wait_s=0.0, at_once=True)
         await self.log.close()
 
     async def _run(self) -> None:

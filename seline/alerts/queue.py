@@ -1,5 +1,8 @@
 """The queue of one sink: alerts leave it in order, one at a time, and wait while the sink fails.
 
+Only the newest notification of an alert waits. Alerts that follow closely upon one another wait for
+the last of them; more than a few that wait are sent as one digest.
+
 A failing sink delays only its own queue, and an alert that its sink refuses does not block the
 others. An alert is dropped only after a week in the queue, or if too many wait (the least severe
 first). Each dropped alert is counted and logged.
@@ -7,37 +10,25 @@ first). Each dropped alert is counted and logged.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 from seline.clock import Clock
-from seline.domain.alerts.lifecycle import Alert, Severity
+from seline.domain.alerts.lifecycle import KIND_OF, Alert, rank_of
+from seline.domain.alerts.message import digest
 from seline.domain.alerts.retry import backoff_s, bounded
 from seline.domain.plural import counted
-from seline.ports.alerts import AlertSink, Delivery
+from seline.domain.texts import Language
+from seline.ports.alerts import AlertSink, Delivery, SinkStatus
 
 SEND_S: Final = 30.0
+BURST_S: Final = 4.0
+"""An alert waits until this time has passed without another one, so that one message has both."""
+BURST_MAX_S: Final = 60.0
+SINGLE_MAX: Final = 5
+"""If more alerts wait, they are sent as one digest."""
 _log = logging.getLogger("seline.alerts")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SinkStatus:
-    """The state of one sink as `GET /alerts` shows it.
-
-    `failures` counts the failed attempts since the last success; `detail` is the reason of the last
-    one. `given_up` counts the alerts that were dropped since the start.
-    """
-
-    name: str
-    kind: str
-    min_severity: Severity
-    waiting: int = 0
-    failures: int = 0
-    detail: str = ""
-    given_up: int = 0
-    delivered_at: datetime | None = None
 
 
 async def attempt(sink: AlertSink, alert: Alert) -> Delivery:
@@ -61,69 +52,124 @@ class SinkQueue:
         *,
         clock: Clock,
         jitter: Callable[[], float],
+        language: Language,
         changed: Callable[[], Awaitable[None]],
     ) -> None:
-        """`changed` is awaited after each alert that left the queue."""
+        """`changed` is awaited after each message that the sink accepted."""
         self.sink = sink
         self._clock = clock
         self._jitter = jitter
+        self._language: Language = language
         self._changed = changed
-        self._waiting: list[Alert] = []
+        self._waiting: dict[str, Alert] = {}
+        self._sending: tuple[Alert, ...] = ()
         self._due_s = 0.0
+        self._burst_s = 0.0
+        self._held_s = 0.0
+        self._one_by_one = False
         self._running: asyncio.Task[None] | None = None
         self._status = SinkStatus(name=sink.name, kind=sink.kind, min_severity=sink.min_severity)
 
     @property
     def waiting(self) -> tuple[Alert, ...]:
         """The alerts to deliver, in order."""
-        return tuple(self._waiting)
+        return (*self._sending, *self._waiting.values())
 
     @property
     def status(self) -> SinkStatus:
-        return replace(self._status, waiting=len(self._waiting))
+        return replace(self._status, waiting=len(self._sending) + len(self._waiting))
 
-    def add(self, alerts: Sequence[Alert], *, first: bool = False) -> None:
+    def add(self, alerts: Iterable[Alert], *, first: bool = False) -> None:
         """Queue the alerts that are severe enough for the sink; `first`: before the others."""
-        wanted = [alert for alert in alerts if alert.severity.rank >= self.sink.min_severity.rank]
-        self._waiting = [*wanted, *self._waiting] if first else [*self._waiting, *wanted]
+        wanted = [alert for alert in alerts if self._is_wanted(alert)]
+        if not wanted:
+            return
+        waiting = [*self._waiting.values()]
+        self._put(*([*wanted, *waiting] if first else [*waiting, *wanted]))
+        self._hold()
         self._drop_surplus()
 
-    def start(self) -> asyncio.Task[None] | None:
-        """Start to deliver if an attempt is due; return the running delivery."""
+    def follow(self, alerts: Iterable[Alert]) -> None:
+        """Bring the open alerts that wait up to date."""
+        for alert in alerts:
+            waiting = self._waiting.get(alert.id)
+            if waiting is None or alert.state != "open" or not self._is_wanted(alert):
+                continue
+            if alert.details != waiting.details:
+                self._hold()
+            self._put(*self._waiting.values(), alert)
+
+    def start(self, *, at_once: bool = False) -> asyncio.Task[None] | None:
+        """Start to deliver if an attempt is due; return the running delivery.
+
+        `at_once` does not wait for the end of a burst.
+        """
+        if at_once:
+            self._held_s = 0.0
         if self._running is not None and not self._running.done():
             return self._running
-        if not self._waiting or self._clock.monotonic() < self._due_s:
+        if not self._is_due():
             return None
         self._running = asyncio.create_task(self._deliver(), name=f"alerts to {self.sink.name}")
         return self._running
 
+    async def test(self, alert: Alert) -> Delivery:
+        """Send an alert that is not queued. After a success the others are due."""
+        delivery = await attempt(self.sink, alert)
+        self._record(delivery)
+        if delivery.delivered:
+            self._due_s = 0.0
+        return delivery
+
     async def stop(self, *, wait_s: float) -> None:
-        """Wait for a running delivery, then cancel it; its alert stays in the queue."""
+        """Wait for a running delivery, then cancel it; its alerts stay in the queue."""
         if self._running is None or self._running.done():
             return
         await asyncio.wait({self._running}, timeout=wait_s)
         self._running.cancel()
         await asyncio.gather(self._running, return_exceptions=True)
 
+    # delivering
+
+    def _is_due(self) -> bool:
+        return bool(self._waiting) and self._clock.monotonic() >= max(self._due_s, self._held_s)
+
     async def _deliver(self) -> None:
         self._drop_surplus()
-        while self._waiting:
-            alert = self._waiting[0]
-            delivery = await attempt(self.sink, alert)
+        while self._is_due():
+            self._sending = self._next()
+            for alert in self._sending:
+                del self._waiting[alert.id]
+            several = len(self._sending) > 1
+            message = digest(self._sending, self._language) if several else self._sending[0]
+            delivery = await attempt(self.sink, message)
+            self._record(delivery)
             if not delivery.delivered:
-                self._retry_later(alert, delivery)
+                self._retry_later(delivery)
                 return
-            self._remove(alert)
-            now = self._clock.now()
-            self._status = replace(self._status, failures=0, detail="", delivered_at=now)
+            self._sending = ()
+            self._one_by_one = self._one_by_one and bool(self._waiting)
             await self._changed()
 
-    def _retry_later(self, alert: Alert, delivery: Delivery) -> None:
-        if delivery.refused:  # let the others pass: perhaps the sink refuses only this alert
-            self._remove(alert)
-            self._waiting.append(alert)
-        failures = self._status.failures + 1
+    def _next(self) -> tuple[Alert, ...]:
+        """Return the alerts of the next message: the first one, or all if these are many."""
+        waiting = tuple(self._waiting.values())
+        return waiting[:1] if len(waiting) <= SINGLE_MAX or self._one_by_one else waiting
+
+    def _record(self, delivery: Delivery) -> None:
+        failures = 0 if delivery.delivered else self._status.failures + 1
         self._status = replace(self._status, failures=failures, detail=delivery.detail)
+        if delivery.delivered:
+            self._status = replace(self._status, delivered_at=self._clock.now())
+
+    def _retry_later(self, delivery: Delivery) -> None:
+        back, self._sending = self._sending, ()
+        if not delivery.refused or len(back) > 1:
+            self._one_by_one |= delivery.refused
+            self._put(*back, *self._waiting.values())
+        else:  # let the others pass: perhaps the sink refuses only this alert
+            self._waiting.setdefault(back[0].id, back[0])
+        failures = self._status.failures
         wait_s = backoff_s(failures, jitter=self._jitter(), retry_after_s=delivery.retry_after_s)
         self._due_s = self._clock.monotonic() + wait_s
         _log.log(
@@ -135,16 +181,36 @@ class SinkQueue:
             wait_s,
         )
 
-    def _remove(self, alert: Alert) -> None:
-        """Remove an alert from any position in the queue."""
-        self._waiting = [other for other in self._waiting if other is not alert]
+    # the alerts that wait
+
+    def _is_wanted(self, alert: Alert) -> bool:
+        return alert.severity.rank >= self.sink.min_severity.rank
+
+    def _put(self, *alerts: Alert) -> None:
+        """Make these the alerts that wait. Of one alert the last notification replaces the others.
+
+        An event keeps its worst one: a later occurrence does not undo what was lost.
+        """
+        self._waiting = {}
+        for alert in alerts:
+            known = self._waiting.get(alert.id)
+            event = KIND_OF[alert.type].course == "event"
+            if known is None or not event or rank_of(alert) >= rank_of(known):
+                self._waiting[alert.id] = alert
+
+    def _hold(self) -> None:
+        """Wait for the end of a burst, but not for ever."""
+        now_s = self._clock.monotonic()
+        if self._held_s <= now_s:
+            self._burst_s = now_s
+        self._held_s = min(now_s + BURST_S, self._burst_s + BURST_MAX_S)
 
     def _drop_surplus(self) -> None:
-        kept = bounded(self._waiting, self._clock.now())
+        kept = bounded([*self._waiting.values()], self._clock.now())
         dropped = len(self._waiting) - len(kept)
         if not dropped:
             return
-        self._waiting = list(kept)
+        self._put(*kept)
         self._status = replace(self._status, given_up=self._status.given_up + dropped)
         _log.error(
             "%d alerts to the sink %s were dropped: too old, or too many", dropped, self.sink.name

@@ -5,11 +5,12 @@ its instant and a condition by its subject, so a repeated signal causes no repea
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from seline.clock import instant_text
 from seline.domain.alerts.lifecycle import (
+    NEWS,
     QUIET,
     Alert,
     AlertType,
@@ -37,10 +38,6 @@ from seline.ports.medium import Capability
 from seline.ports.store import DocumentStore
 
 CHECKSUMS: Final = "checksums"
-RECENT: Final = QUIET
-"""Older occurrences give no signal: they were notified, and a resolved alert is forgotten later."""
-BURST: Final = timedelta(seconds=4)
-BURST_WAIT_MAX: Final = timedelta(seconds=60)
 FEW: Final = 8
 FINDINGS_MAX: Final = 1000
 """Of one report. An alert of type `many` is open long before."""
@@ -65,8 +62,8 @@ TYPE_OF_FINDING: Final[Mapping[FindingOutcome, AlertType]] = {
 
 
 def incident_signals(incidents: Iterable[Incident], now: datetime) -> list[Signal]:
-    """Return the signals of the last day's incidents, oldest first."""
-    recent = (incident for incident in incidents if now - incident.at <= RECENT)
+    """Return the signals of the last days' incidents, oldest first."""
+    recent = (incident for incident in incidents if now - incident.at <= NEWS)
     return [
         Raised(
             type=alert_type,
@@ -81,16 +78,15 @@ def incident_signals(incidents: Iterable[Incident], now: datetime) -> list[Signa
 
 
 def pin_signals(pins: Iterable[Pin], now: datetime) -> list[Signal]:
-    """Return one signal that names every document blanked in the last day (V11), by its pins.
-
-    It waits until BURST has passed without another one, and BURST_WAIT_MAX at most.
-    """
-    recent = sorted(
-        (pin for pin in pins if is_blank(pin) and now - pin.pinned_at <= RECENT),
+    """Return one signal that names every document blanked within a day of the last one (V11)."""
+    blanked = sorted(
+        (pin for pin in pins if is_blank(pin) and pin.pinned_at <= now),
         key=lambda pin: pin.pinned_at,
     )
-    if not recent or _is_growing([pin.pinned_at for pin in recent], now):
+    if not blanked or now - blanked[-1].pinned_at > NEWS:
         return []
+    last_at = blanked[-1].pinned_at
+    recent = [pin for pin in blanked if last_at - pin.pinned_at <= QUIET]
     documents = list(dict.fromkeys(pin.document for pin in reversed(recent)))
     untils = [f"{pin.until:%Y-%m-%d}" for pin in recent if pin.until is not None]
     details: dict[str, Json] = {
@@ -99,17 +95,7 @@ def pin_signals(pins: Iterable[Pin], now: datetime) -> list[Signal]:
         "level": _level(len(documents)),
         "until": min(untils, default=""),
     }
-    return [Raised(type=AlertType.BLANK_SAVE, details=details, at=recent[-1].pinned_at)]
-
-
-def _is_growing(instants: Sequence[datetime], now: datetime) -> bool:
-    """Whether occurrences still come one after another, so that one message can name them all."""
-    last = first = instants[-1]
-    for at in reversed(instants):
-        if first - at > BURST:
-            break
-        first = at
-    return timedelta(0) <= now - last < BURST and now - first < BURST_WAIT_MAX
+    return [Raised(type=AlertType.BLANK_SAVE, details=details, at=last_at)]
 
 
 def _level(count: int) -> int:
@@ -118,7 +104,7 @@ def _level(count: int) -> int:
 
 
 def report_signals(report: VerifyReport, now: datetime) -> list[Signal]:
-    """Return the signals of the last day's findings that no incident reports."""
+    """Return the signals of the last days' findings that no incident reports."""
     signals: list[Signal] = [
         Raised(
             type=alert_type,
@@ -128,7 +114,7 @@ def report_signals(report: VerifyReport, now: datetime) -> list[Signal]:
         )
         for finding in report.findings
         if (alert_type := TYPE_OF_FINDING.get(finding.outcome)) is not None
-        and now - finding.found_at <= RECENT
+        and now - finding.found_at <= NEWS
     ]
     return [*signals, *_damaged_backup_signals(report, now)][:FINDINGS_MAX]
 
@@ -250,7 +236,7 @@ def _damaged_backup_signals(report: VerifyReport, now: datetime) -> Iterator[Sig
         names: list[Json] = [finding.backup for finding in findings if finding.backup]
         details: dict[str, Json] = {"backups": len(names), "backup": names[0], "names": names}
         found_at = max(finding.found_at for finding in findings)
-        if now - found_at <= RECENT:
+        if now - found_at <= NEWS:
             yield Raised(
                 type=AlertType.BACKUP_DAMAGED, subject=document, details=details, at=found_at
             )

@@ -5,7 +5,7 @@ is not configured or not yet due is `info`. A row that asks the disk is left out
 not answer.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias
@@ -24,6 +24,7 @@ from seline.operations.destinations import DestinationRecord
 from seline.operations.exports import SAME_DISK, Exporter
 from seline.operations.usage import UsageMonitor
 from seline.operations.verify import Verifier
+from seline.ports.alerts import SinkStatus
 from seline.ports.destinations import Target
 from seline.ports.medium import HANGING_S, SLOW_S
 from seline.ports.store import DocumentStore
@@ -39,7 +40,10 @@ Result: TypeAlias = tuple[Status, str, str] | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What health is made from. `ask_disk`: the disk answers; else `usage` is the last one."""
+    """What health is made from. `ask_disk`: the disk answers; else `usage` is the last one.
+
+    `sinks` is empty in a process that sends no alerts.
+    """
 
     managed: ManagedStore
     store: DocumentStore
@@ -48,6 +52,7 @@ class Facts:
     verifier: Verifier
     monitor: UsageMonitor
     exports: Exporter
+    sinks: Sequence[SinkStatus]
     ask_disk: bool
     now: datetime
 
@@ -180,6 +185,22 @@ def _destination(
     return Status.OK, f"{name}: {last}", ""
 
 
+def _alerts(facts: Facts) -> Result:
+    failing = [sink for sink in facts.sinks if sink.failures]
+    if failing:
+        detail = "; ".join(
+            f"{sink.name} does not take alerts: {sink.detail}, {counted(sink.waiting, 'alert')}"
+            f" waiting, {sink.given_up} dropped"
+            for sink in failing
+        )
+        fix = "Correct `alerts.sinks` and restart; `seline alerts test` shows each sink's answer."
+        return Status.WARNING, detail, fix
+    if all(sink.kind == "log" for sink in facts.sinks):
+        fix = "Set `alerts.sinks`, so that a person receives them."
+        return (Status.INFO, "only the log receives alerts", fix) if facts.sinks else None
+    return Status.OK, f"{counted(len(facts.sinks), 'sink')}, none is failing", ""
+
+
 def _volume(facts: Facts) -> Result:
     missing = [
         capability for capability in facts.store.medium.capabilities() if not capability.present
@@ -242,6 +263,7 @@ ROWS: Final[tuple[tuple[str, Callable[[Facts], Result], bool], ...]] = (
     ("pins", _pins, False),
     ("integrity", _integrity, False),
     ("exports", _exports, False),
+    ("alerts", _alerts, False),
     ("volume", _volume, False),
     ("documents", _documents, True),
     ("quarantine", _quarantine, True),

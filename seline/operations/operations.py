@@ -1,7 +1,7 @@
 """The operator's verbs: HTTP handlers, the command line, the jobs and `Seline` call these."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Final
 
@@ -21,6 +21,7 @@ from seline.operations.imports import contents_of_upload, foreign_export
 from seline.operations.prune import Pruner
 from seline.operations.usage import UsageMonitor, storage_info
 from seline.operations.verify import Verifier
+from seline.ports.alerts import SinkStatus
 from seline.ports.destinations import Target
 from seline.ports.medium import QuarantineItem
 from seline.ports.store import DocumentStore
@@ -41,6 +42,8 @@ class Operations:
         self.verifier = Verifier(store)
         self.usage = UsageMonitor(store)
         self.exports = Exporter(store, targets, version=version)
+        self.sinks: Callable[[], Sequence[SinkStatus]] = tuple
+        """The sinks of alerts; a process that sends alerts sets it."""
         self._pruner = Pruner(store)
         self._measured: tuple[Usage, int] | None = None
 
@@ -142,6 +145,7 @@ class Operations:
                 verifier=self.verifier,
                 monitor=self.usage,
                 exports=self.exports,
+                sinks=self.sinks(),
                 ask_disk=ask_disk,
                 now=self.store.clock.now(),
             )

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from seline.domain.alerts.lifecycle import Alert, Severity
 
@@ -41,3 +42,21 @@ class AlertSink:
     kind: str
     min_severity: Severity
     send: Callable[[Alert], Awaitable[Delivery]] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkStatus:
+    """The state of one sink as `GET /alerts` shows it.
+
+    `failures` counts the failed attempts since the last success; `detail` is the reason of the last
+    one. `given_up` counts the alerts that were dropped since the start.
+    """
+
+    name: str
+    kind: str
+    min_severity: Severity
+    waiting: int = 0
+    failures: int = 0
+    detail: str = ""
+    given_up: int = 0
+    delivered_at: datetime | None = None

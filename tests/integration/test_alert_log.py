@@ -4,6 +4,7 @@ import asyncio
 import errno
 import logging
 import os
+import re
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -15,11 +16,21 @@ import pytest
 
 from seline import open_seline
 from seline.alerts.log import AlertLog
-from seline.domain.alerts.lifecycle import Alert, AlertType, Cleared, Raised, Severity
+from seline.alerts.queue import BURST_S, SINGLE_MAX
+from seline.domain.alerts.lifecycle import (
+    OPEN_OF_A_TYPE_MAX,
+    Alert,
+    AlertType,
+    Cleared,
+    Raised,
+    Severity,
+)
+from seline.domain.alerts.message import body
 from seline.domain.alerts.retry import WAITING_MAX
 from seline.domain.document import Json
 from seline.library import Seline
 from seline.manager import ManagedStore
+from seline.outbound.alert_sinks import NTFY_CHARACTERS_MAX
 from seline.ports.alerts import Delivery
 from tests.clocks import FakeClock
 from tests.stores import managed, open_store
@@ -75,6 +86,12 @@ class FakeSink:
     @property
     def subjects(self) -> list[Json]:
         return [alert.details.get("job", alert.document) for alert in self.received]
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send an alert without waiting for the end of a burst."""
+    monkeypatch.setattr("seline.alerts.queue.BURST_S", 0.0)
 
 
 @pytest.fixture
@@ -155,6 +172,7 @@ async def test_a_sink_that_got_the_worst_severity_gets_the_resolution(
 
     for severity in (Severity.WARNING, Severity.CRITICAL, Severity.WARNING):
         await raised(log, AlertType.DAYS_UNTIL_FULL, severity=severity)
+    await log.deliver_due()
     await cleared(log, AlertType.DAYS_UNTIL_FULL)
     await log.deliver_due()
 
@@ -193,7 +211,7 @@ async def test_signals_are_applied_in_order(log: AlertLog, sink: FakeSink) -> No
     await log.take([failed, failed, done, done])
     await log.deliver_due()
 
-    assert [alert.state for alert in sink.received] == ["open", "resolved"]
+    assert [(alert.state, alert.count) for alert in sink.received] == [("resolved", 1)]
 
 
 # repeated and kept
@@ -317,22 +335,230 @@ async def test_loaded_alerts_are_in_the_language_of_the_settings(
     assert shown.summary.startswith("Le répertoire")
 
 
-async def test_the_queue_of_a_removed_sink_is_dropped(
-    tmp_path: Path, clock: FakeClock, sink: FakeSink
+# a sink that is renamed, added or removed
+
+
+async def test_a_renamed_sink_gets_what_waited_and_what_is_open(
+    tmp_path: Path, clock: FakeClock
 ) -> None:
-    async with running(tmp_path, clock, FakeSink("gone", alive=False)) as log:
-        await failing(log)
-    async with running(tmp_path, clock, sink) as log:
-        await failing(log, first=1)
+    """Its token was wrong: of three alerts one was delivered before, and one is over."""
+    wrong, right = FakeSink("chat"), FakeSink("my chat")
+    async with running(tmp_path, clock, wrong) as log:
+        await raised(log, AlertType.WRONG_MOUNT)
+        await log.deliver_due()
+        wrong.alive = False
+        await failing(log, 2)
+        await cleared(log, AlertType.JOB_FAILED, "job 1")
         await log.deliver_due()
 
-    assert sink.subjects == ["job 1"]
+    for _ in range(3):
+        async with running(tmp_path, clock, right) as log:
+            await log.deliver_due()
+
+    found = {(alert.type, alert.details.get("job"), alert.state) for alert in right.received}
+    assert found == {
+        (AlertType.WRONG_MOUNT, None, "open"),
+        (AlertType.JOB_FAILED, "job 0", "open"),
+        (AlertType.JOB_FAILED, "job 1", "resolved"),
+    }
+    assert len(right.received) == 3, "once, and not again at each restart"
+
+
+async def test_only_a_new_sink_gets_what_is_open_and_only_from_its_severity(
+    tmp_path: Path, clock: FakeClock, sink: FakeSink
+) -> None:
+    phone = FakeSink("phone", min_severity=Severity.CRITICAL)
+    async with running(tmp_path, clock, sink) as log:
+        await raised(log, AlertType.WRONG_MOUNT)
+        await failing(log)
+        await log.deliver_due()
+    async with running(tmp_path, clock, sink, phone) as log:
+        await log.deliver_due()
+
+    assert len(sink.received) == 2
+    assert phone.types == [AlertType.WRONG_MOUNT]
+
+
+async def test_what_waits_for_a_removed_sink_is_logged_when_it_is_dropped(
+    tmp_path: Path, clock: FakeClock, sink: FakeSink, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path, clock, sink, FakeSink("gone", alive=False)) as log:
+        await failing(log, 2)
+        await log.deliver_due()
+    async with running(tmp_path, clock, sink):
+        pass
+    async with running(tmp_path, clock, sink):
+        pass
+
+    assert caplog.text.count("2 alerts were not delivered to a sink that is gone") == 1
+
+
+async def test_a_command_that_only_lists_alerts_hands_nothing_over(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    """Its environment may lack the sinks of the server."""
+    async with running(tmp_path, clock, FakeSink("chat", alive=False)) as log:
+        await failing(log)
+    async with open_seline(tmp_path) as seline:
+        before = await kept(seline)
+        command = a_log(seline, clock, FakeSink("log"))
+        await command.load(deliver=False)
+        await command.close()
+        assert await kept(seline) == before
+
+
+# a storm
+
+
+def brokens(count: int = 100) -> list[str]:
+    return [f"user_{number:03}.json" for number in range(count)]
+
+
+@pytest.fixture
+def bursts(monkeypatch: pytest.MonkeyPatch, at_once: None) -> None:
+    """Wait for the end of a burst, as the product does."""
+    monkeypatch.setattr("seline.alerts.queue.BURST_S", BURST_S)
+
+
+@pytest.mark.usefixtures("bursts")
+@pytest.mark.parametrize("language", ["en", "fr"])
+async def test_a_storm_is_one_message_and_its_end_another(
+    tmp_path: Path, clock: FakeClock, sink: FakeSink, language: str
+) -> None:
+    async with open_seline(tmp_path, alerts__language=language) as seline:
+        log = a_log(seline, clock, sink)
+        await log.load()
+        for number, name in enumerate(brokens()):
+            await raised(log, AlertType.UNRECOVERABLE_DOCUMENT, name, details={"verdict": "torn"})
+            if number % 10 == 0:
+                clock.advance(2)
+                await log.deliver_due()
+        assert sink.received == []
+        clock.advance(BURST_S)
+        await log.deliver_due()
+        for name in brokens():
+            await cleared(log, AlertType.UNRECOVERABLE_DOCUMENT, name)
+        clock.advance(BURST_S)
+        await log.deliver_due()
+        await log.close()
+
+    begun, over = sink.received
+    assert (begun.type, begun.state, begun.severity) == (AlertType.DIGEST, "open", "critical")
+    assert (over.type, over.state) == (AlertType.DIGEST, "resolved")
+    assert [entry["about"] for entry in begun.details["alerts"]] == brokens()
+    for digest in sink.received:
+        assert all(words in digest.summary for words in ("100", "user_000.json, user_001.json"))
+        assert re.search(r"… \(\+\d\d\)", digest.summary), "those without room are counted"
+        assert "`seline alerts`" in digest.fix
+        assert len(body(digest, "en")) < NTFY_CHARACTERS_MAX
+
+
+@pytest.mark.usefixtures("bursts")
+async def test_a_few_alerts_are_messages_of_their_own(
+    log: AlertLog, clock: FakeClock, sink: FakeSink
+) -> None:
+    await failing(log, SINGLE_MAX)
+    await log.deliver_due()
+    assert sink.received == []
+    clock.advance(BURST_S)
+    await log.deliver_due()
+
+    assert sink.subjects == [f"job {number}" for number in range(SINGLE_MAX)]
+
+
+@pytest.mark.usefixtures("bursts")
+async def test_a_storm_without_an_end_is_reported_every_minute(
+    log: AlertLog, clock: FakeClock, sink: FakeSink
+) -> None:
+    for number in range(90):
+        await failing(log, first=number)
+        clock.advance(2)
+        await log.deliver_due()
+
+    assert sink.types == [AlertType.DIGEST] * 3
+
+
+async def test_a_digest_tells_what_was_lost_from_what_was_not(
+    log: AlertLog, clock: FakeClock, sink: FakeSink
+) -> None:
+    for number, name in enumerate(brokens(8)):
+        lost = number % 2 == 0
+        severity = Severity.CRITICAL if lost else None
+        details: dict[str, Json] = {
+            "verdict": "torn" if number < 4 else "altered",
+            "lost_after": f"2025-01-0{number + 1}" if lost else "",
+            "nothing_lost": not lost,
+        }
+        await raised(log, AlertType.RECOVERY, name, severity=severity, details=details)
+    await log.deliver_due()
+
+    [digest] = sink.received
+    _, critical, warning = digest.summary.split("\n")
+    assert "user_000.json, user_002.json, user_004.json, user_006.json" in critical
+    assert "after 2025-01-01, 2025-01-03, 2025-01-05, 2025-01-07" in critical
+    assert "Nothing is lost" not in critical
+    assert "user_001.json" in warning
+    assert "Nothing is lost" in warning
+    assert (critical[0], warning[0]) == ("🚨", "⚠")
+
+
+async def test_a_sink_that_was_down_for_six_days_gets_one_message_about_each_alert(
+    log: AlertLog, clock: FakeClock, sink: FakeSink
+) -> None:
+    sink.alive = False
+    await raised(log, AlertType.WRONG_MOUNT)
+    await raised(log, AlertType.RECOVERY, NAME, severity=Severity.CRITICAL)
+    for _ in range(6):
+        clock.advance(DAY_S)
+        await raised(log, AlertType.WRONG_MOUNT)
+        await raised(log, AlertType.RECOVERY, NAME)
+        await log.deliver_due()
+    sink.alive = True
+    clock.advance(300)
+    await log.deliver_due()
+
+    mount, recovery = sink.received
+    assert (mount.type, mount.count) == (AlertType.WRONG_MOUNT, 7)
+    assert (recovery.type, recovery.severity) == (AlertType.RECOVERY, Severity.CRITICAL)
+
+
+async def test_a_digest_that_is_refused_is_sent_one_by_one(
+    log: AlertLog, clock: FakeClock, sink: FakeSink
+) -> None:
+    async def picky(alert: Alert) -> Delivery:
+        if alert.type is AlertType.DIGEST:
+            return sink.failed("it answered 413", refused=True)
+        return sink.confirmed(alert)
+
+    sink.answer = picky
+    await failing(log, 8)
+    await log.deliver_due()
+    clock.advance(10)
+    await log.deliver_due()
+
+    assert sink.subjects == [f"job {number}" for number in range(8)]
+
+
+async def test_an_alert_that_changes_while_it_is_sent_is_delivered_once(
+    log: AlertLog, clock: FakeClock, sink: FakeSink
+) -> None:
+    async def slow(alert: Alert) -> Delivery:
+        clock.advance(2)
+        await raised(log, AlertType.WRONG_MOUNT)
+        return sink.confirmed(alert)
+
+    sink.answer = slow
+    await raised(log, AlertType.WRONG_MOUNT)
+    await log.deliver_due()
+    await log.deliver_due()
+
+    assert sink.types == [AlertType.WRONG_MOUNT]
 
 
 # sinks that fail
 
 
-async def test_everything_is_delivered_in_order_after_an_outage_of_an_hour(
+async def test_everything_is_delivered_after_an_outage_of_an_hour(
     log: AlertLog, clock: FakeClock, sink: FakeSink
 ) -> None:
     sink.alive = False
@@ -349,7 +575,9 @@ async def test_everything_is_delivered_in_order_after_an_outage_of_an_hour(
     clock.advance(300)
     await log.deliver_due()
 
-    assert sink.subjects == [f"job {number}" for number in range(12)]
+    [digest] = sink.received
+    jobs = [entry["about"] for entry in digest.details["alerts"]]
+    assert jobs == [f"job {number}" for number in range(12)]
     [status] = log.sinks()
     assert (status.waiting, status.failures, status.detail) == (0, 0, "")
     assert (status.given_up, status.delivered_at) == (0, clock.now())
@@ -488,7 +716,7 @@ async def test_the_least_severe_of_too_many_waiting_alerts_are_dropped_and_logge
 
     [status] = log.sinks()
     assert status.waiting == WAITING_MAX
-    assert status.given_up == WAITING_MAX + 1
+    assert status.given_up == 1, "of each alert only the last notification waits"
     assert "were dropped" in caplog.text
     record = cast("Any", await kept(seline))
     assert record["waiting"]["chat"][0]["type"] == AlertType.WRONG_MOUNT
@@ -719,7 +947,9 @@ async def test_a_record_with_a_flipped_bit_is_recovered_from_its_backup(
 async def test_a_week_of_signals_causes_few_notifications(
     log: AlertLog, clock: FakeClock, sink: FakeSink, seline: Seline
 ) -> None:
-    """Signals every ten minutes; the sink fails for two days of the seven."""
+    """Signals every ten minutes; the sink fails for two days of the seven, and what waited for
+    two days is one message about each alert.
+    """
     recoveries: list[Raised] = []
     for number in range(7 * 144):
         sink.alive = not 288 <= number < 576
@@ -742,8 +972,8 @@ async def test_a_week_of_signals_causes_few_notifications(
         clock.advance(600)
 
     assert Counter(sink.types) == {
-        AlertType.USAGE: 1 + 7,  # for information, then the warning and once a day again
-        AlertType.RECOVERY: 7,
+        AlertType.USAGE: 1 + 7 - 1,  # for information, the warning and once a day again
+        AlertType.RECOVERY: 7 - 2,
         AlertType.CHECKSUMS_UNSUPPORTED: 1,
     }
     recovery_alerts = [alert for alert in sink.received if alert.type is AlertType.RECOVERY]
@@ -753,7 +983,7 @@ async def test_a_week_of_signals_causes_few_notifications(
     assert recovery_alerts[-1].count == len(counted)
 
 
-async def test_a_failing_disk_causes_few_notifications(
+async def test_a_failing_disk_causes_one_message(
     log: AlertLog, clock: FakeClock, sink: FakeSink
 ) -> None:
     """A thousand documents break, again and again."""
@@ -766,6 +996,7 @@ async def test_a_failing_disk_causes_few_notifications(
         clock.advance(60)
     await log.deliver_due()
 
-    assert len(sink.received) == 2 * 26
-    assert sink.types.count(AlertType.MANY) == 2
-    assert len(log.listing()) == 2 * 26
+    [digest] = sink.received
+    types = [entry["type"] for entry in digest.details["alerts"]]
+    assert types.count("many") == 2
+    assert len(log.listing()) == len(types) == 2 * (OPEN_OF_A_TYPE_MAX + 1)

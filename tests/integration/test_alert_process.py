@@ -41,8 +41,9 @@ T = TypeVar("T")
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evaluate every 20 ms instead of every two seconds."""
+    """Evaluate every 20 ms instead of every two seconds, and send without waiting for more."""
     monkeypatch.setattr(process, "EVALUATE_EVERY_S", 0.02)
+    monkeypatch.setattr("seline.alerts.queue.BURST_S", 0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -578,6 +579,38 @@ async def test_the_usage_job_raises_each_level_and_clears_it(
 
 
 # dead sinks, and no server
+
+
+async def test_health_shows_a_dead_sink_until_it_takes_alerts(tmp_path: Path) -> None:
+    async with listening(at_once=False) as receiver, running(tmp_path, receiver) as place:
+
+        async def check() -> dict[str, str]:
+            checks = (await place.client.call("GET", "/health"))[1]["checks"]
+            return next(check for check in checks if check["name"] == "alerts")
+
+        assert (await check())["status"] == "ok"
+        await place.recover()
+        async with asyncio.timeout(LIMIT_S):
+            while (dead := await check())["status"] == "ok":
+                await asyncio.sleep(0.01)
+        await receiver.start()
+        status, _, _ = await place.client.call("POST", "/alerts/test")
+        mended = await check()
+        await until(lambda: received(receiver, "recovery"))
+
+    assert dead["status"] == "warning"
+    assert dead["detail"].startswith("hook does not take alerts: cannot connect")
+    assert "1 alert waiting" in dead["detail"]
+    assert "`seline alerts test`" in dead["fix"]
+    assert (status, mended["status"]) == (200, "ok")
+
+
+async def test_health_tells_that_only_the_log_receives_alerts(tmp_path: Path) -> None:
+    async with running(tmp_path) as place:
+        checks = (await place.client.call("GET", "/health"))[1]["checks"]
+
+    [check] = [check for check in checks if check["name"] == "alerts"]
+    assert (check["status"], check["detail"]) == ("info", "only the log receives alerts")
 
 
 async def test_dead_sinks_delay_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

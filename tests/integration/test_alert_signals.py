@@ -14,6 +14,7 @@ from typing import cast
 import pytest
 
 from seline.alerts.process import OVER_CHECK_EVERY_S, AlertProcess
+from seline.alerts.queue import BURST_S
 from seline.alerts.signals import (
     CHECKSUMS,
     DAYS_OVER,
@@ -150,6 +151,12 @@ class Place:
             self.flip(path)
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send an alert without waiting for the end of a burst."""
+    monkeypatch.setattr("seline.alerts.queue.BURST_S", 0.0)
+
+
 @pytest.fixture
 async def place(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Place]:
     place = Place(tmp_path / "volume", clock)
@@ -240,9 +247,9 @@ def test_a_recovery_that_lost_changes_is_critical() -> None:
     assert (signal.details["nothing_lost"], signal.details["lost_after"]) == (False, "")
 
 
-def test_the_pin_of_a_blank_save_gives_a_signal_for_a_day() -> None:
+def test_the_pin_of_a_blank_save_gives_a_signal_for_six_days() -> None:
     signal = only(pin_signals([a_pin()], NOW))
-    late = a_pin(age=DAY + timedelta(seconds=1))
+    late = a_pin(age=6 * DAY + timedelta(seconds=1))
 
     assert (signal.type, signal.subject, signal.at) == (AlertType.BLANK_SAVE, "", NOW - DAY)
     assert signal.details["documents"] == [NAME]
@@ -405,6 +412,7 @@ async def test_a_failed_job_is_notified_and_its_success_resolves_the_alert(place
     for _ in range(3):
         await place.log.take(run_signals("usage", succeeded=False, detail="no room"))
         place.clock.advance(300)
+    await place.log.deliver_due()
     await place.log.take(run_signals("usage", succeeded=True))
     await place.log.deliver_due()
 
@@ -416,6 +424,7 @@ async def test_a_failed_job_is_notified_and_its_success_resolves_the_alert(place
 
 async def test_a_success_resolves_the_alert_of_an_overdue_job(place: Place) -> None:
     await place.log.take(overdue_signals("export", NOW))
+    await place.log.deliver_due()
     await place.log.take(run_signals("export", succeeded=True))
     await place.log.deliver_due()
 
@@ -619,7 +628,10 @@ async def test_a_blank_save_is_notified_once_with_the_last_day_to_undo_it(place:
     assert "until 2025-02-05" in alert.summary
 
 
-async def test_forty_blanked_documents_are_one_notification_that_names_each(place: Place) -> None:
+async def test_forty_blanked_documents_are_one_notification_that_names_each(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seline.alerts.queue.BURST_S", BURST_S)
     names = [f"user_{number:02}.json" for number in range(40)]
     for name in names:
         await place.save(name=name)
@@ -769,14 +781,14 @@ async def test_a_hanging_disk_is_notified_and_its_answer_too(
 # old events, restarts and clocks
 
 
-async def test_events_older_than_a_day_are_not_notified_without_a_record(place: Place) -> None:
+async def test_old_events_are_not_notified_without_a_record(place: Place) -> None:
     await place.save(versions=3)
     place.flip()
     await place.data.load_json(NAME)
     place.flip(place.backups()[-1])
     await place.operations.verify()
     await place.data.save_json(NAME, {})
-    place.clock.advance(DAY_S + 1)
+    place.clock.advance(6 * DAY_S + 1)
 
     assert await place.evaluate(times=3) == []
     assert place.store.medium.incidents()

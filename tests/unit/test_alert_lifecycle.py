@@ -61,7 +61,7 @@ class Machine:
     ) -> list[Alert]:
         """Raise a signal; return the notifications that it causes."""
         signal = Raised(type=type, subject=subject, severity=severity, details=details, at=at)
-        signal = limited(self.states, signal)
+        signal = limited(self.states, signal, self.now)
         before = self.states.get((signal.type, signal.subject))
         return self._enter(on_raised(before, signal, now=self.now, renotify=RENOTIFY))
 
@@ -403,17 +403,45 @@ def test_too_many_alerts_of_a_type_become_one_more_of_type_many(machine: Machine
 
 
 def test_open_alerts_go_on_however_many_there_are(machine: Machine) -> None:
-    for number in range(30):
+    for number in range(OPEN_OF_A_TYPE_MAX + 5):
         machine.raised(AlertType.JOB_FAILED, f"job {number}")
 
     assert len(machine.cleared(AlertType.JOB_FAILED, "job 3")) == 1
-    assert len(machine.raised(AlertType.JOB_FAILED, "job 29")) == 1
     [worse] = machine.raised(AlertType.JOB_FAILED, "job 4", severity=Severity.CRITICAL)
     assert worse.type is AlertType.JOB_FAILED
 
 
+def test_what_too_many_alerts_covered_is_not_reported_when_others_are_over(
+    machine: Machine,
+) -> None:
+    """The signals of a document's break are repeated for days, also after its repair."""
+    names = [f"d{number}.json" for number in range(OPEN_OF_A_TYPE_MAX + 50)]
+    happened_at = machine.now
+    for name in names:
+        machine.raised(AlertType.UNRECOVERABLE_DOCUMENT, name, at=happened_at)
+    for name in names[:OPEN_OF_A_TYPE_MAX]:
+        machine.cleared(AlertType.UNRECOVERABLE_DOCUMENT, name)
+    for _ in range(6 * 24):
+        machine.wait(hours=1)
+        for name in names:
+            assert machine.raised(AlertType.UNRECOVERABLE_DOCUMENT, name, at=happened_at) == []
+
+    [new] = machine.raised(AlertType.UNRECOVERABLE_DOCUMENT, "new.json")
+    assert new.type is AlertType.UNRECOVERABLE_DOCUMENT
+
+
+def test_a_repeated_signal_of_a_resolved_alert_is_not_too_many(machine: Machine) -> None:
+    happened_at = machine.now
+    machine.raised(AlertType.UNRECOVERABLE_DOCUMENT, NAME, at=happened_at)
+    machine.cleared(AlertType.UNRECOVERABLE_DOCUMENT, NAME)
+    for number in range(OPEN_OF_A_TYPE_MAX):
+        machine.raised(AlertType.UNRECOVERABLE_DOCUMENT, f"d{number}.json")
+
+    assert machine.raised(AlertType.UNRECOVERABLE_DOCUMENT, NAME, at=happened_at) == []
+
+
 def test_many_alerts_of_one_type_do_not_limit_another(machine: Machine) -> None:
-    for number in range(40):
+    for number in range(OPEN_OF_A_TYPE_MAX + 5):
         machine.raised(AlertType.RECOVERY, f"d{number}.json")
 
     [other] = machine.raised(AlertType.BLANK_SAVE, "d39.json")

@@ -99,7 +99,7 @@ def test_the_least_severe_of_too_many_are_dropped_first() -> None:
     critical, warning, info = (
         many(count, severity)
         for count, severity in (
-            (150, Severity.CRITICAL),
+            (WAITING_MAX - 50, Severity.CRITICAL),
             (50, Severity.WARNING),
             (9, Severity.INFO),
         )

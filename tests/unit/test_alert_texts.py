@@ -124,6 +124,7 @@ def all_signals() -> Iterator[Signal]:
     yield from overdue_signals("export", NOON)
     yield from overdue_signals("export", None)
     yield Raised(type=AlertType.MANY, subject=AlertType.RECOVERY)
+    yield Raised(type=AlertType.DIGEST, details={"number": 100})
     yield Raised(type=AlertType.TEST)
 
 
@@ -205,6 +206,7 @@ _ALWAYS_GIVEN = {
     AlertType.USAGE: {"percent"},
     AlertType.DAYS_UNTIL_FULL: {"days"},
     AlertType.BLANK_SAVE: {"documents", "newest"},
+    AlertType.DIGEST: {"number"},
 }
 
 

@@ -31,8 +31,10 @@ from seline.domain.stored import Stored
 QUIET: Final = timedelta(days=1)
 """After which an event without a new occurrence is resolved."""
 RESOLVED_KEPT_FOR: Final = timedelta(days=7)
-RESOLVED_KEPT_MAX: Final = 100
-OPEN_OF_A_TYPE_MAX: Final = 25
+NEWS: Final = RESOLVED_KEPT_FOR - timedelta(days=1)
+"""How old an occurrence may be when it is first reported: its alert is not forgotten before."""
+RESOLVED_KEPT_MAX: Final = 1000
+OPEN_OF_A_TYPE_MAX: Final = 100
 
 
 class AlertType(StrEnum):
@@ -55,6 +57,7 @@ class AlertType(StrEnum):
     JOB_FAILED = "job_failed"
     JOB_OVERDUE = "job_overdue"
     MANY = "many"
+    DIGEST = "digest"
     TEST = "test"
 
 
@@ -113,6 +116,7 @@ KIND_OF: Final[Mapping[AlertType, AlertKind]] = {
     AlertType.JOB_FAILED: AlertKind(Severity.WARNING, "condition", "job"),
     AlertType.JOB_OVERDUE: AlertKind(Severity.WARNING, "condition", "job"),
     AlertType.MANY: AlertKind(Severity.CRITICAL, "event", "type"),
+    AlertType.DIGEST: AlertKind(Severity.INFO, "event"),
     AlertType.TEST: AlertKind(Severity.INFO, "event"),
 }
 
@@ -197,7 +201,7 @@ class AlertState(Stored, frozen=True, kw_only=True, rename=_TOLD):
 
 
 class AlertsFile(Stored, frozen=True, kw_only=True):
-    """The value of `alerts.json`: the states, and what waits for each sink, in order."""
+    """The value of `alerts.json`: the states, and what waits for each known sink, in order."""
 
     format: Literal[1] = 1
     alerts: tuple[AlertState, ...]
@@ -258,13 +262,19 @@ def on_cleared(state: AlertState, *, now: datetime) -> Transition:
     return replace(state, alert=alert, notified_at=now), True
 
 
-def limited(states: States, signal: Raised) -> Raised:
-    """Return the signal, or one of type `many` if too many alerts of its type are open."""
-    known = states.get((signal.type, signal.subject))
-    if known is not None and known.is_open:
+def limited(states: States, signal: Raised, now: datetime) -> Raised:
+    """Return the signal, or one of type `many` if too many alerts of its type are open.
+
+    While `many` is open it covers every further subject, and an occurrence that it covered is not
+    reported later.
+    """
+    at, known = signal.at or now, states.get((signal.type, signal.subject))
+    if known is not None and (known.is_open or _is_known(known, at, now)):
         return signal
+    many = states.get((AlertType.MANY, signal.type))
+    covered = many is not None and (many.is_open or _is_known(many, at, now))
     count = sum(state.is_open and state.alert.type is signal.type for state in states.values())
-    if count < OPEN_OF_A_TYPE_MAX:
+    if count < OPEN_OF_A_TYPE_MAX and not covered:
         return signal
     return Raised(type=AlertType.MANY, subject=signal.type.value, at=signal.at)
 

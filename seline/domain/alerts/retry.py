@@ -9,7 +9,7 @@ from seline.domain.alerts.lifecycle import Alert
 BACKOFF_FIRST_S: Final = 2.0
 BACKOFF_MAX_S: Final = 300.0
 RETRY_AFTER_MAX_S: Final = 3600.0
-WAITING_MAX: Final = 200
+WAITING_MAX: Final = 500
 WAITING_AGE_MAX: Final = timedelta(days=7)
 _DOUBLINGS_MAX: Final = 16
 
@@ -27,7 +27,7 @@ def backoff_s(failures: int, *, jitter: float, retry_after_s: float | None = Non
 
 
 def bounded(waiting: Sequence[Alert], now: datetime) -> tuple[Alert, ...]:
-    """Return the alerts that stay in a queue, in order: at most a week old, and 200 at most.
+    """Return the alerts that stay in a queue, in order: at most a week old, and 500 at most.
 
     If there are more, the least severe are dropped first, and among these the oldest.
     """
