@@ -63,6 +63,7 @@ def become(target: User) -> None:
 
 def start(arguments: Sequence[str], target: User) -> NoReturn:
     """Hand the data directory over, become `target`, and run `seline` with these arguments."""
+    os.environ.setdefault("HOME", "/tmp")  # noqa: S108  # nothing is kept there; `~` means it
     directory = data_dir(os.environ)
     if directory is not None and os.path.isdir(directory) and os.getuid() == 0:
         try:
@@ -71,7 +72,6 @@ def start(arguments: Sequence[str], target: User) -> NoReturn:
             sys.stderr.write(f"seline: cannot change the owner of {directory}: {error.strerror}.\n")
             sys.exit(1)
     become(target)
-    os.environ.setdefault("HOME", "/tmp")  # noqa: S108  # nothing is kept there
     os.execv(sys.executable, [sys.executable, "-m", "seline", *arguments])  # noqa: S606
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from seline.server import container
 from seline.server.container import USER_ID, User, data_dir, hand_over, must_hand_over
 from seline.settings import Storage
 
@@ -41,6 +42,30 @@ def test_the_data_directory_comes_from_the_environment() -> None:
     assert data_dir({"SELINE_BACKUPS__KEEP_NEWEST": "none"}) is None
     assert data_dir({"RAILWAY_VOLUME_MOUNT_PATH": "/app/server/data"}) == "/app/server/data"
     assert data_dir({"SELINE_DATA_DIR": "/d", "RAILWAY_VOLUME_MOUNT_PATH": "/x"}) == "/d"
+
+
+def test_the_directory_that_is_handed_over_is_the_one_that_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`~` is resolved by root before, and by Seline's user after."""
+    handed: list[str] = []
+    used: list[str | None] = []
+
+    def execute(*_: object) -> None:
+        used.append(data_dir(os.environ))
+        raise SystemExit(0)
+
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    monkeypatch.setattr(os.path, "isdir", lambda _path: True)
+    monkeypatch.setattr(os, "execv", execute)
+    monkeypatch.setattr(container, "become", lambda _target: None)
+    monkeypatch.setattr(container, "hand_over", lambda path, _target: handed.append(path))
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setenv("SELINE_DATA_DIR", "~/data")
+    with pytest.raises(SystemExit):
+        container.start([], SELINE_USER)
+
+    assert handed == used != [None]
 
 
 @needs_root
