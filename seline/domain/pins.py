@@ -31,34 +31,29 @@ def current(pins: Iterable[Pin], now: datetime) -> tuple[Pin, ...]:
     return tuple(pin for pin in pins if pin.until is None or pin.until > now)
 
 
-def with_blank_pin(
-    pins: Iterable[Pin],
-    document: str,
-    revision: Revision,
-    reason: str,
-    now: datetime,
-    *,
-    pin_days: int,
-    ended_by: datetime,
-) -> tuple[Pin, ...]:
-    """Return the pins with one added for a blank save, without those expired at `ended_by`.
-
-    At most one is added for each document and day.
-    """
-    kept = current(pins, ended_by)
-    if any(
-        pin.document == document and is_blank(pin) and pin.pinned_at.date() == now.date()
-        for pin in kept
-    ):
-        return kept
-    pin = Pin(
+def blank_pin(
+    document: str, revision: Revision, reason: str, now: datetime, *, pin_days: int
+) -> Pin:
+    """Return the pin of the content before a blank save."""
+    return Pin(
         document=document,
         revision=revision,
         because=f"{BLANK} of {now:%Y-%m-%d} ({reason})",
         pinned_at=now,
         until=now + timedelta(days=pin_days),
     )
-    return (*kept, pin)
+
+
+def with_blank_pins(
+    pins: Iterable[Pin], added: Iterable[Pin], *, ended_by: datetime
+) -> tuple[Pin, ...]:
+    """Return the pins with those of blank saves added, without those expired at `ended_by`.
+
+    At most one is added for each document and day.
+    """
+    kept = current(pins, ended_by)
+    pinned = {(pin.document, pin.pinned_at.date()) for pin in kept if is_blank(pin)}
+    return (*kept, *(pin for pin in added if (pin.document, pin.pinned_at.date()) not in pinned))
 
 
 def is_blank(pin: Pin) -> bool:

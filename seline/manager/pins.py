@@ -8,7 +8,7 @@ V11  A change that removes most of a document (a save, a hand edit, a recovery, 
      restore) pins the content before it, in the same commit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -135,11 +135,37 @@ class Pins:
             return None
         return None if judged.content is None else judged.content.revision
 
-    def guard(self, key: DocumentKey) -> Guard | None:
-        """Return what pins the content before most of it is removed (V11); None: it may be."""
+    def guard(self, key: DocumentKey, *, into: dict[str, Pin] | None = None) -> Guard | None:
+        """Return what pins the content before most of it is removed (V11); None: it may be.
+
+        With `into` it only collects the pins there, for `pin_all` at the end of a commit.
+        """
         if key.space != BOT or key.name in self._policy.blank_guard_except:
             return None
-        return partial(self._pin_before, key.name)
+        return partial(self._pin_before, key.name, into)
+
+    def pin_all(self, pins: Mapping[str, Pin]) -> Change:
+        """Return the change that adds the pins that its commit has collected, in one write.
+
+        It adds none to a document that has such a pin of today. If `pins.json` is unreadable, the
+        replacement succeeds without a pin: its backup stays anyway.
+        """
+        change = self.change(
+            lambda known: pinning.with_blank_pins(known, pins.values(), ended_by=self._latest_now())
+        )
+
+        def decide(current: Current) -> Decision:
+            if not pins:
+                return Leave()
+            try:
+                return change.decide(current)
+            except SelineError as error:
+                self._state.do_without(error)
+                for pin in pins.values():
+                    self._note_unpinned(pin)
+                return Leave()
+
+        return msgspec.structs.replace(change, decide=decide)
 
     def change(self, function: Callable[[tuple[Pin, ...]], tuple[Pin, ...]]) -> Change:
         """Return a change of the pins. A full volume takes it: a shrinking save may need one."""
@@ -148,46 +174,28 @@ class Pins:
     def _pin_before(
         self,
         document: str,
+        into: dict[str, Pin] | None,
         before: Content,
         after: Content,
         now: datetime,
         changed: tuple[Json, Json] | None = None,
     ) -> tuple[Change, ...]:
-        """Return the change that pins `before` if `after` removes most of it.
-
-        It changes nothing if the document has such a pin of today. If `pins.json` is unreadable,
-        the replacement succeeds without a pin: its backup stays anyway.
-        """
+        """Return what pins `before` if `after` removes most of it, or collect its pin."""
+        pins = {} if into is None else into
+        pins.pop(document, None)
         reason = blank_save(before.data, after.data, changed)
         if reason is None:
             return ()
-        add = partial(
-            pinning.with_blank_pin,
-            document=document,
-            revision=before.revision,
-            reason=reason,
-            now=now,
-            pin_days=self._policy.pin_days,
-            ended_by=self._latest_now(),
-        )
-        pin = self.change(add)
+        days = self._policy.pin_days
+        pins[document] = pinning.blank_pin(document, before.revision, reason, now, pin_days=days)
+        return (self.pin_all(pins),) if into is None else ()
 
-        def decide(current: Current) -> Decision:
-            try:
-                return pin.decide(current)
-            except SelineError as error:
-                self._state.do_without(error)
-                self._note_unpinned(document, reason)
-                return Leave()
-
-        return (msgspec.structs.replace(pin, decide=decide),)
-
-    def _note_unpinned(self, document: str, reason: str) -> None:
+    def _note_unpinned(self, pin: Pin) -> None:
         self._note(
             IncidentKind.BLANK_SAVE_UNPINNED,
-            document,
-            f"Most of {document} was removed ({reason}); the content before it is its newest "
-            "backup, and is not pinned.",
+            pin.document,
+            f"Most of {pin.document} was removed; the content before it is its newest backup, and "
+            f"is not pinned: {pin.because}.",
         )
 
     def _note_pinned(self, pin: Pin) -> None:
@@ -221,7 +229,7 @@ class Pins:
     def _notice(self, key: DocumentKey, outcome: Outcome) -> None:
         if key != self._state.key:
             return
-        before = None if self.failure else self._state.value
+        before = None if self.failure else frozenset(self._state.value)
         self._state.notice(outcome)
         for pin in self._state.value:
             if before is not None and pin not in before and pinning.is_blank(pin):

@@ -11,6 +11,7 @@ import msgspec
 from seline.clock import instant_text
 from seline.domain.document import BOT, Content, DocumentInfo, DocumentKey, Json
 from seline.domain.json_codec import decode
+from seline.domain.pins import Pin
 from seline.domain.readable_export import ImportReport, parse_export, plan_import
 from seline.domain.verdict import Verdict
 from seline.errors import DocumentBusy, DocumentUnrecoverable, ImportRefused, SelineError
@@ -115,11 +116,14 @@ async def _commit(
 ) -> None:
     """Commit an import, or only decide it. Raises DocumentBusy for a document not in `report`."""
     names = sorted({*contents, *report.deleted})
-    made = [_change(store, name, contents.get(name)) for name in names]
+    pins: dict[str, Pin] = {}
+    made = [_change(store, name, contents.get(name), pins) for name in names]
     if replace and made:
         made[0] = _unless_others(made[0], opened, frozenset(names))
     if report.dry_run:
         made = [preview(change) for change in made]
+    elif made:
+        made.append(store.pins.pin_all(pins))
     with Locked(store) as locked:
         await locked.lock(names)
         imported = locked.commit(made)
@@ -142,11 +146,13 @@ def _unless_others(change: Change, opened: DocumentStore, names: frozenset[str])
     return msgspec.structs.replace(change, decide=decide)
 
 
-def _change(store: ManagedStore, name: str, content: Content | None) -> Change:
+def _change(
+    store: ManagedStore, name: str, content: Content | None, pins: dict[str, Pin]
+) -> Change:
     key = DocumentKey(BOT, name)
     if content is None:
         return store.change_of(key, changes.delete_if_there)
-    decide = changes.put_imported(content, guard=store.pins.guard(key))
+    decide = changes.put_imported(content, guard=store.pins.guard(key, into=pins))
     return store.change_of(key, decide, size_hint=content.size_bytes)
 
 

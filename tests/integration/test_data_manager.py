@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ import pytest
 
 from seline import ABSENT, blocking, open_seline
 from seline.domain.forecast import Forecast
+from seline.domain.pins import Pin, with_blank_pins
 from seline.errors import (
     BackupNotFound,
     DocumentBusy,
@@ -762,6 +763,47 @@ async def test_each_of_forty_blanked_documents_has_its_pin(seline: Seline) -> No
     for name in (names[0], names[-1]):
         *_, oldest = await seline.data.backups(name)
         assert await seline.data.read_backup(name, oldest.name) == LONG
+
+
+async def test_an_import_that_blanks_many_documents_writes_their_pins_once(
+    seline: Seline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"user_{number:02}.json" for number in range(40)]
+    export = {"exported_at": "2025-01-06T14:30:22", "files": dict.fromkeys(names, LONG)}
+    await seline.data.import_data(export)
+    emptied = {**export, "files": {**{name: {} for name in names}, names[7]: LONG}}
+    added: list[int] = []
+
+    def count(pins: Iterable[Pin], new: Iterable[Pin], *, ended_by: datetime) -> tuple[Pin, ...]:
+        added.append(len(pins := with_blank_pins(pins, new, ended_by=ended_by)))
+        return pins
+
+    monkeypatch.setattr("seline.domain.pins.with_blank_pins", count)
+    await seline.data.import_data(emptied, dry_run=True)
+    assert (added, seline.store.pins.pins()) == ([], ())
+    await seline.data.import_data(emptied)
+
+    assert added == [39]
+    pinned = {pin.document for pin in seline.store.pins.pins()}
+    assert pinned == {*names} - {names[7]}
+    assert len(seline.store.incidents()) == 39
+    *_, backup = await seline.data.backups(names[0])
+    assert backup.pinned
+    assert await seline.data.read_backup(names[0], backup.name) == LONG
+
+
+async def test_an_import_with_unreadable_pins_is_stored_and_reported(
+    seline: Seline, tmp_path: Path
+) -> None:
+    export = {"exported_at": "2025-01-06T14:30:22", "files": {PROFILE: LONG}}
+    await seline.data.import_data(export)
+    (tmp_path / "data" / ".seline" / "pins.json").mkdir()
+
+    await seline.data.import_data({**export, "files": {PROFILE: {}}})
+
+    assert await seline.data.load_json(PROFILE) == {}
+    kinds = {incident.kind for incident in seline.store.incidents()}
+    assert "blank_save_unpinned" in kinds
 
 
 async def test_a_blank_save_with_unreadable_pins_is_stored_and_reported(
