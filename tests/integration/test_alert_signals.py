@@ -781,6 +781,20 @@ async def test_a_hanging_disk_is_notified_and_its_answer_too(
 # old events, restarts and clocks
 
 
+async def test_what_no_server_reported_for_days_is_notified_once(place: Place) -> None:
+    """A command without a server sends no alert; the next server finds the incidents."""
+    await place.save(versions=2)
+    place.flip()
+    await place.data.load_json(NAME)
+    await place.data.save_json(NAME, {})
+    place.clock.advance(5 * DAY_S)
+
+    assert set(types(await place.evaluate(times=3))) == {AlertType.RECOVERY, AlertType.BLANK_SAVE}
+    for _ in range(48):
+        place.clock.advance(HOUR_S)
+        assert await place.evaluate() == []
+
+
 async def test_old_events_are_not_notified_without_a_record(place: Place) -> None:
     await place.save(versions=3)
     place.flip()
