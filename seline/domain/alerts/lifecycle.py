@@ -272,10 +272,10 @@ def limited(states: States, signal: Raised, now: datetime) -> Raised:
     if known is not None and (known.is_open or _is_known(known, at, now)):
         return signal
     many = states.get((AlertType.MANY, signal.type))
-    covered = many is not None and (many.is_open or _is_known(many, at, now))
-    count = sum(state.is_open and state.alert.type is signal.type for state in states.values())
-    if count < OPEN_OF_A_TYPE_MAX and not covered:
-        return signal
+    if many is None or not (many.is_open or _is_known(many, at, now)):
+        count = sum(state.is_open and state.alert.type is signal.type for state in states.values())
+        if count < OPEN_OF_A_TYPE_MAX:
+            return signal
     return Raised(type=AlertType.MANY, subject=signal.type.value, at=signal.at)
 
 
