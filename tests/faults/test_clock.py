@@ -18,6 +18,7 @@ import pytest
 
 from seline import __version__
 from seline.alerts.log import AlertLog
+from seline.alerts.queue import BURST_S
 from seline.domain.alerts.lifecycle import Alert, AlertType, Cleared, Raised, Severity
 from seline.domain.backup import parse_backup_name
 from seline.domain.document import Json
@@ -349,6 +350,7 @@ async def test_an_open_alert_is_repeated_at_most_once_for_each_jump_and_daily(
             volume.clock.advance(HOUR_S)
         assert 1 <= len(sink.alerts) - before <= 3, "once for the jump, and at most daily"
     await alerts.take([Cleared(type=AlertType.JOB_FAILED, subject="export")])
+    volume.clock.advance(BURST_S)
     await alerts.deliver_due()
     assert [alert.state for alert in sink.alerts].count("resolved") == 1
     assert sink.alerts[-1].state == "resolved"

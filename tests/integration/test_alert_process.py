@@ -286,7 +286,9 @@ async def test_metrics_count_alerts_by_severity_and_by_sink(tmp_path: Path) -> N
     async with listening(at_once=False) as dead, running(tmp_path, dead) as place:
         await place.recover()
         async with asyncio.timeout(LIMIT_S):
-            while not (await place.sink("hook"))["waiting"]:
+            while (
+                not (await place.sink("hook"))["failures"] or (await place.sink("log"))["waiting"]
+            ):
                 await asyncio.sleep(0.01)
         _, values = await scraped(place.server)
         open_alerts = [alert for alert in await place.alerts() if alert["state"] == "open"]
