@@ -955,9 +955,8 @@ async def test_a_week_of_signals_causes_few_notifications(
         sink.alive = not 288 <= number < 576
         if number % 40 == 0:
             recoveries.append(Raised(type=AlertType.RECOVERY, subject=NAME, at=clock.now()))
-        ratio_percent = 80 if number % 3 else 50
-        level = Severity.WARNING if number % 3 else Severity.INFO
-        usage = {"percent": ratio_percent, "level_percent": ratio_percent}
+        level = Severity.WARNING if number else Severity.INFO
+        usage = {"percent": 80 + number % 3, "level_percent": 80 if number else 50}
         await log.take(
             [
                 *recoveries[-4:],
