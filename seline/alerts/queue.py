@@ -168,7 +168,7 @@ class SinkQueue:
             self._one_by_one |= delivery.refused
             self._put(*back, *self._waiting.values())
         else:  # let the others pass: perhaps the sink refuses only this alert
-            self._waiting.setdefault(back[0].id, back[0])
+            self._waiting |= {alert.id: alert for alert in back if alert.id not in self._waiting}
         failures = self._status.failures
         wait_s = backoff_s(failures, jitter=self._jitter(), retry_after_s=delivery.retry_after_s)
         self._due_s = self._clock.monotonic() + wait_s
