@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
+
+from msgspec.structs import replace
 
 from seline.domain.stored import Stored
 
@@ -54,12 +56,25 @@ class JobStatus:
 
 
 class JobRecord(Stored, frozen=True, kw_only=True):
-    """The recorded history of one job: its last runs, newest first, and its last success."""
+    """The recorded history of one job: its last runs, newest first, and its last success.
+
+    `due_since` is the first start at which a run was due that has not succeeded yet, None without
+    one. So the time in which no process ran does not count as late.
+    """
 
     runs: tuple[Run, ...] = ()
     last_success: datetime | None = None
+    due_since: datetime | None = None
 
     def with_run(self, run: Run) -> "JobRecord":
         """Return the record with an ended run added."""
-        success = run.ended_at if run.outcome is RunOutcome.OK else self.last_success
-        return JobRecord(runs=(run, *self.runs)[:RUNS_KEPT], last_success=success)
+        runs = (run, *self.runs)[:RUNS_KEPT]
+        if run.outcome is RunOutcome.OK:
+            return JobRecord(runs=runs, last_success=run.ended_at)
+        return replace(self, runs=runs)
+
+    def waited_for(self, now: datetime, *, not_before: datetime | None) -> timedelta:
+        """Return for how long a success has been awaited, at most since `not_before`."""
+        known = (self.last_success, self.due_since, not_before)
+        since = max((instant for instant in known if instant is not None), default=now)
+        return now - since

@@ -317,6 +317,52 @@ async def test_a_job_without_success_for_too_long_is_reported_as_overdue(
     await worker.stop()
 
 
+async def test_a_crash_loop_in_which_no_job_ever_ran_is_reported_as_overdue(
+    seline: Seline,
+) -> None:
+    """Each process ends before its first run; overdue counts from the first start of them all."""
+    clock, reported = JumpingClock(), list[list[str]]()
+    for day in range(20):
+        clock.jump = timedelta(days=day)
+        names: list[str] = []
+        worker = Worker(
+            seline, DEFAULT_JOBS, clock=clock, on_overdue=lambda name, _since: names.append(name)
+        )
+        await worker.start()
+        await asyncio.sleep(0.05)
+        await worker.stop()
+        assert [worker.runs(name) for name in JOBS] == [()] * len(JOBS)
+        reported.append(names)
+
+    assert reported[0] == []
+    assert {"usage", "integrity"} <= set(reported[1])
+    assert set(reported[-1]) == set(JOBS)
+
+
+async def test_a_job_is_not_overdue_because_nothing_ran_for_a_month(
+    seline: Seline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The missed runs are made up for at once, so a report would be noise."""
+    clock, names = JumpingClock(), list[str]()
+    first = Worker(seline, DEFAULT_JOBS, clock=clock)
+    await first.start()
+    for name in JOBS:
+        first.run_now(name)
+        await wait_for_run(first, name)
+    await first.stop()
+    monkeypatch.setattr("seline_workers.worker.LOOK_EVERY_S", 0.02)
+    clock.jump = timedelta(days=30)
+
+    second = Worker(
+        seline, DEFAULT_JOBS, clock=clock, on_overdue=lambda name, _since: names.append(name)
+    )
+    await second.start()
+    await asyncio.sleep(0.2)
+    await second.stop()
+
+    assert names == []
+
+
 async def test_a_disabled_job_is_listed_but_never_scheduled(seline: Seline) -> None:
     jobs = {**DEFAULT_JOBS, "usage": Job(schedule="every 1 s", timeout_s=1.0, enabled=False)}
     worker = make_worker(seline, settings=jobs)

@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, TypeAlias
 
+from msgspec.structs import replace
+
 from seline.clock import Clock
 from seline.domain.job import JobRecord, JobStatus, Run
 from seline.domain.schedule import parse_schedule
@@ -69,14 +71,14 @@ class Worker:
         )
         self._timetable = Timetable(self._due, self._runner.skip)
         self._watching: asyncio.Task[None] | None = None
-        self._counted_from = self._clock.now()
+        self._jumped_at: datetime | None = None
 
     async def start(self, *, scheduled: bool = True) -> None:
         """Read the records and start; `scheduled=False` only runs what is requested."""
         self._runner.restore(await self._records.load())
-        self._counted_from = self._clock.now()
         if not scheduled:
             return
+        await self._record_due()
         self._plan_everything()
         self._timetable.start()
         self._watching = asyncio.get_running_loop().create_task(
@@ -107,6 +109,22 @@ class Worker:
 
     # by schedule
 
+    async def _record_due(self) -> None:
+        """Record since when runs are due: a process may be killed before it runs any.
+
+        If it cannot be stored, it is kept in memory.
+        """
+        now, due = self._clock.now(), False
+        for name in self._enabled():
+            record = self._runner.record(name)
+            known = record.due_since is not None and record.due_since <= now
+            if self._schedules[name].is_overdue(record.last_success, now) and not known:
+                self._runner.records[name] = replace(record, due_since=now)
+                due = True
+        if due:
+            with contextlib.suppress(SelineError):
+                await self._records.save(dict(self._runner.records))
+
     def _plan_everything(self) -> None:
         now = self._clock.now()
         for place, name in enumerate(self._enabled()):
@@ -134,28 +152,28 @@ class Worker:
         """
         wall, monotonic_s = self._clock.now(), self._clock.monotonic()
         while True:
+            self._report_overdue()
             await asyncio.sleep(LOOK_EVERY_S)
             now, now_s = self._clock.now(), self._clock.monotonic()
             drift_s = (now - wall).total_seconds() - (now_s - monotonic_s)
             wall, monotonic_s = now, now_s
             if abs(drift_s) > JUMP_S:
                 self._jumped(drift_s)
-            self._report_overdue()
 
     def _jumped(self, drift_s: float) -> None:
         _log.warning("the clock jumped by %+.0f s; all jobs are planned again", drift_s)
-        self._counted_from = self._clock.now()
+        self._jumped_at = self._clock.now()
         self._plan_everything()
         self._timetable.rebuild()
 
     def _report_overdue(self) -> None:
         now = self._clock.now()
         for name in self._enabled():
-            last_success = self._runner.record(name).last_success
-            since = max(last_success or self._counted_from, self._counted_from)
+            record = self._runner.record(name)
             allowed = timedelta(seconds=self._settings[name].timeout_s)
-            if now - since > 2 * self._schedules[name].period + allowed:
-                self._on_overdue(name, last_success)
+            waited = record.waited_for(now, not_before=self._jumped_at)
+            if waited > 2 * self._schedules[name].period + allowed:
+                self._on_overdue(name, record.last_success)
 
     # parts
 
