@@ -55,7 +55,7 @@ async def access(request: web.Request, handler: _Handler) -> web.StreamResponse:
     _check_browser(request)
     who = _authenticate(request, route)
     unavailable = context(request).unavailable()
-    if unavailable is not None:
+    if unavailable is not None and not (route is not None and route.answers_unopened):
         raise unavailable
     if route is not None:
         check_query(request, route.query)

@@ -11,13 +11,17 @@ from seline.http.context import context, data, operations
 from seline.http.files import send_download, spooled_body
 from seline.http.rendering import answer, members
 from seline.http.requests import check_json, flag, read_object, text_field
+from seline.operations.health import unopened_health
 
 SMALL_BODY_BYTES: Final = 16 << 10
 EXPORT_BYTES_MAX: Final = 1 << 30
 
 
 async def health(request: web.Request) -> web.StreamResponse:
-    """Answer the state of the store, with what to do."""
+    """Answer the state of the store, with what to do; also while it is not open."""
+    unavailable = context(request).unavailable()
+    if unavailable is not None:
+        return answer(unopened_health(context(request).settings.data_dir, unavailable), indent=2)
     return answer(await operations(request).health(), indent=2)
 
 

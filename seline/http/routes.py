@@ -30,6 +30,8 @@ class Route(NamedTuple):
     query: tuple[str, ...] = ()
     is_conditional: bool = False
     """Whether the handler judges preconditions; every other change refuses them."""
+    answers_unopened: bool = False
+    """Whether it is answered before the volume is open, and after it was closed."""
 
 
 _NAME: Final = "/documents/{name}"
@@ -39,7 +41,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/livez", probes.livez, "open"),
     Route("GET", "/readyz", probes.readyz, "open", ("verbose",)),
     Route("GET", "/metrics", metrics.metrics, "read"),
-    Route("GET", PREFIX + "/health", operator.health, "read"),
+    Route("GET", PREFIX + "/health", operator.health, "read", answers_unopened=True),
     Route("GET", PREFIX + "/storage-info", operator.storage_info, "read"),
     Route("GET", PREFIX + "/export", exporting.export, "read", ("form",)),
     Route("POST", PREFIX + "/restore-backup", operator.restore_backup, "admin", ("dry_run",)),

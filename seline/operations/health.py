@@ -1,13 +1,15 @@
 """Health: the body of `GET /health`, in the seed's shape with the checks added."""
 
+import os
 from dataclasses import asdict
 from datetime import datetime
 from typing import Final
 
 from seline.clock import instant_text
 from seline.domain.document import Json
-from seline.domain.report import Status
+from seline.domain.report import Check, Status
 from seline.domain.usage import megabytes
+from seline.errors import SelineError
 from seline.operations.checks import Facts, run_checks, worst
 
 _WORD: Final = {Status.WARNING: "warning", Status.CRITICAL: "critical"}
@@ -32,6 +34,26 @@ def health_body(facts: Facts) -> dict[str, Json]:
         "backup_age_s": _age_s(metadata.last_backup_at, now),
         "export_age_s": _age_s(facts.exports.destinations.last_seen_at, now),
         "days_until_full": None if forecast is None else round(forecast.days, 1),
+    }
+
+
+def unopened_health(data_dir: str, failure: SelineError) -> dict[str, Json]:
+    """Return the body while the volume is not open: the reason, and no figures."""
+    check = Check(name="writing", status=Status.CRITICAL, detail=failure.message, fix=failure.hint)
+    return {
+        "status": "critical",
+        "mount_path": os.path.abspath(data_dir),
+        "total_size_mb": None,
+        "backup_size_mb": None,
+        "backup_count": None,
+        "metadata": None,
+        "usage_percent": None,
+        "checks": [asdict(check)],
+        "last_integrity_check": None,
+        "integrity_age_s": None,
+        "backup_age_s": None,
+        "export_age_s": None,
+        "days_until_full": None,
     }
 
 

@@ -6,6 +6,7 @@ the writer stay free.
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -46,9 +47,16 @@ class Verifier:
         """What this process found last, about everything that it has checked."""
 
     def read(self, store: DocumentStore) -> None:
-        """Read what an earlier process found, unless it is known. Blocks."""
+        """Read what an earlier process found, unless it is known. Blocks.
+
+        What it could not serve is looked at, so that listings know it.
+        """
         self._last_full_at.read_once(store)
-        self._unserved.read_once(store)
+        if not self._unserved.loaded:
+            self._unserved.read_once(store)
+            for name in self._unserved.value:
+                with suppress(SelineError):
+                    store.look(DocumentKey(BOT, name))
 
     @property
     def last_full_at(self) -> datetime | None:

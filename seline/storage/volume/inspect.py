@@ -14,7 +14,7 @@ import msgspec
 from seline.clock import Clock
 from seline.domain.checksum import Checksum, decode_checksum, name_hash
 from seline.domain.document import Content, DocumentKey, Revision
-from seline.domain.verdict import Judged, Verdict, judge
+from seline.domain.verdict import DAMAGED, Judged, Verdict, judge
 from seline.errors import UnsupportedFormat
 from seline.storage.volume import files
 from seline.storage.volume.cache import Cache
@@ -55,6 +55,7 @@ class Inspector:
     cache: Cache
     _unsettled: dict[DocumentKey, tuple[FileIdentity, float]] = field(default_factory=dict)
     _edits: dict[DocumentKey, Content] = field(default_factory=dict)
+    _damaged: dict[DocumentKey, tuple[FileIdentity, Verdict]] = field(default_factory=dict)
 
     def peek(self, key: DocumentKey) -> Content | Verdict | None:
         """Return the remembered content if one stat shows that it is current, else None."""
@@ -83,19 +84,28 @@ class Inspector:
             self.remember(key, inspection.identity, judged.content)
         elif judged.verdict is Verdict.EDITED and judged.content:
             self._edits[key] = judged.content
+        elif judged.verdict in DAMAGED and inspection.identity:
+            self._damaged[key] = (inspection.identity, judged.verdict)
         return inspection
+
+    def known_damage(self, key: DocumentKey, identity: FileIdentity) -> Verdict | None:
+        """Return the verdict of a file that was found damaged and has not changed since."""
+        found = self._damaged.get(key)
+        return found[1] if found is not None and found[0] == identity else None
 
     def remember(self, key: DocumentKey, identity: FileIdentity, content: Content) -> None:
         """Remember the sound, current content of a document."""
         self.cache.put(key, identity, content)
         self._unsettled.pop(key, None)
         self._edits.pop(key, None)
+        self._damaged.pop(key, None)
 
     def forget(self, key: DocumentKey) -> None:
         """Remember that a document is gone."""
         self.cache.drop(key)
         self._unsettled.pop(key, None)
         self._edits.pop(key, None)
+        self._damaged.pop(key, None)
 
     def last_edit(self, key: DocumentKey) -> Content | None:
         """Return the last hand edit that was read, None if a commit followed it."""

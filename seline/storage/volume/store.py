@@ -126,7 +126,9 @@ class VolumeStore:
         if isinstance(known, Content):
             revision, verdict = known.revision, str(Verdict.SOUND)
         else:
-            revision, verdict = _recorded_revision(directory, key.name) or "", UNCHECKED
+            inspector, identity = self.current_documents.inspector, FileIdentity.of(status)
+            revision = _recorded_revision(directory, key.name) or ""
+            verdict = str(inspector.known_damage(key, identity) or UNCHECKED)
         return DocumentInfo(
             name=key.name,
             revision=revision or None,
