@@ -201,7 +201,16 @@ class StorageError(SelineError):
 class VolumeFull(StorageError):
     """The volume has no room for this change; nothing was written."""
 
-    hint = "Free space with `seline prune`, delete documents, or enlarge the volume."
+    hint = (
+        "`seline status` lists what frees space now, such as `seline delete NAME --purge`; or "
+        "enlarge the volume."
+    )
+
+
+class TooManyDocuments(StorageError):
+    """There are as many documents as `storage.documents_max` allows; nothing was written."""
+
+    hint = "Delete one with `seline delete NAME`, or raise `storage.documents_max` and restart."
 
 
 class VolumeBusy(StorageError):

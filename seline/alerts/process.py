@@ -14,6 +14,7 @@ from typing import Final
 from seline.alerts.log import AlertLog
 from seline.alerts.signals import (
     capability_signals,
+    document_limit_signals,
     failure_signals,
     forecast_signals,
     incident_signals,
@@ -186,7 +187,15 @@ class AlertProcess:
         of_files = measured.ratio > measured.usage.usage_ratio
         return [
             *signals,
-            *usage_signals(measured.level, measured.ratio, of_files=of_files),
+            *usage_signals(
+                measured.level,
+                measured.ratio,
+                of_files=of_files,
+                shared=not measured.usage.own_mount,
+            ),
+            *document_limit_signals(
+                measured.usage.documents, self._store.settings.storage.documents_max
+            ),
             *forecast_signals(measured.forecast.days if measured.forecast else None),
         ]
 

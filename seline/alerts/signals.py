@@ -25,7 +25,14 @@ from seline.domain.forecast import DAYS_WARN
 from seline.domain.incident import Incident
 from seline.domain.pins import Pin, is_blank
 from seline.domain.report import Finding, FindingOutcome, VerifyReport
-from seline.domain.usage import LEVELS, STATUS_OF_LEVEL, UsageLevel
+from seline.domain.usage import (
+    DOCUMENTS_MARKS,
+    DOCUMENTS_WARN,
+    LEVEL_BACK_RATIO,
+    LEVELS,
+    STATUS_OF_LEVEL,
+    UsageLevel,
+)
 from seline.domain.verdict import DAMAGED
 from seline.errors import (
     SelineError,
@@ -145,10 +152,13 @@ def failure_signals(failure: SelineError | None, *, opened: bool = True) -> list
     return [Raised(type=alert_type, details=details)]
 
 
-def usage_signals(level: UsageLevel, ratio: float, *, of_files: bool = False) -> list[Signal]:
+def usage_signals(
+    level: UsageLevel, ratio: float, *, of_files: bool = False, shared: bool = False
+) -> list[Signal]:
     """Return the signal of a level of usage (after hysteresis).
 
-    `of_files`: the number of files limits the volume, not the bytes.
+    `of_files`: the number of files limits the volume, not the bytes. `shared`: it is the machine's
+    own disk.
     """
     if level is UsageLevel.OK:
         return [Cleared(type=AlertType.USAGE)]
@@ -157,12 +167,32 @@ def usage_signals(level: UsageLevel, ratio: float, *, of_files: bool = False) ->
         "of_files": of_files,
         "level": level.value,
         "level_percent": round(LEVELS[level] * 100),
-        "half": level is UsageLevel.HALF and not of_files,
-        "sheds": level is UsageLevel.HIGH and not of_files,
+        "shared": shared,
+        "half": level is UsageLevel.HALF and not of_files and not shared,
+        "sheds": level is UsageLevel.HIGH and not of_files and not shared,
         "refuses": level is UsageLevel.CRITICAL and not of_files,
     }
     severity = Severity(STATUS_OF_LEVEL[level])
     return [Raised(type=AlertType.USAGE, severity=severity, details=details)]
+
+
+def document_limit_signals(documents: int, documents_max: int) -> list[Signal]:
+    """Return the signal of how many of the documents that the settings allow exist."""
+    alert_type, ratio = AlertType.DOCUMENT_LIMIT, documents / documents_max
+    if ratio < DOCUMENTS_WARN - LEVEL_BACK_RATIO:
+        return [Cleared(type=alert_type)]
+    mark = next((mark for mark in DOCUMENTS_MARKS if ratio >= mark), None)
+    if mark is None:
+        return []
+    reached = documents >= documents_max
+    details: dict[str, Json] = {
+        "documents": documents,
+        "documents_max": documents_max,
+        "level_percent": round(mark * 100),
+        "reached": reached,
+    }
+    severity = Severity.CRITICAL if reached else Severity.WARNING
+    return [Raised(type=alert_type, severity=severity, details=details)]
 
 
 def forecast_signals(days_until_full: float | None) -> list[Signal]:

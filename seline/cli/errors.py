@@ -68,6 +68,7 @@ EXIT_FOR: Final[Mapping[str, Exit]] = {
     "export_damaged": Exit.DAMAGE,
     "export_failed": Exit.FAILED,
     "volume_full": Exit.FULL,
+    "too_many_documents": Exit.FULL,
     "volume_busy": Exit.FAILED,
     "volume_locked": Exit.LOCKED,
     "volume_not_mounted": Exit.LOCKED,
@@ -81,7 +82,11 @@ EXIT_FOR: Final[Mapping[str, Exit]] = {
     "settings_error": Exit.USAGE,
 }
 
-EXIT_FOR_CHECK: Final[Mapping[str, Exit]] = {"documents": Exit.DAMAGE, "usage": Exit.FULL}
+EXIT_FOR_CHECK: Final[Mapping[str, Exit]] = {
+    "documents": Exit.DAMAGE,
+    "usage": Exit.FULL,
+    "document_limit": Exit.FULL,
+}
 """The exit code of `seline status` for a critical health check; every other check is FAILED."""
 
 OF_OS: Final[Mapping[int, tuple[Exit, str]]] = {

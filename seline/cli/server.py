@@ -88,21 +88,27 @@ async def status(api: Api, options: VerbOptions) -> Exit:
     if options.json:
         terminal.out_json(health)
     else:
-        documents = (await api.get("/documents"))["documents"]
+        is_open = health["metadata"] is not None
+        documents = (await api.get("/documents"))["documents"] if is_open else None
         _show_health(health, documents, served_by=await _served_by(api))
     return _exit(health)
 
 
 def _show_health(
-    health: dict[str, Any], documents: list[dict[str, Any]], *, served_by: str
+    health: dict[str, Any], documents: list[dict[str, Any]] | None, *, served_by: str
 ) -> None:
-    count = counted(len(documents), "document")
-    backups = counted(health["backup_count"], "backup")
-    terminal.out(f"{health['status'].upper()}: {count}, {backups}")
-    terminal.out(f"  in {health['mount_path']} ({served_by})")
-    terminal.out(
-        f"  {health['total_size_mb']} MB, {health['usage_percent']} % of the volume is used"
-    )
+    """Print the health; without `documents` the volume is not open."""
+    if documents is None:
+        terminal.out(f"{health['status'].upper()}: the volume is not open")
+        terminal.out(f"  {health['mount_path']} ({served_by})")
+    else:
+        count = counted(len(documents), "document")
+        backups = counted(health["backup_count"], "backup")
+        terminal.out(f"{health['status'].upper()}: {count}, {backups}")
+        terminal.out(f"  in {health['mount_path']} ({served_by})")
+        terminal.out(
+            f"  {health['total_size_mb']} MB, {health['usage_percent']} % of the volume is used"
+        )
     terminal.out()
     for check in health["checks"]:
         terminal.out(f"  {_MARKS[check['status']]}  {check['name']}: {check['detail']}")
@@ -122,10 +128,9 @@ async def _served_by(api: Api) -> str:
 
 
 def _exit(health: dict[str, Any]) -> Exit:
-    for check in health["checks"]:
-        if check["status"] == "critical":
-            return EXIT_FOR_CHECK.get(check["name"], Exit.FAILED)
-    return Exit.DONE
+    critical = [check["name"] for check in health["checks"] if check["status"] == "critical"]
+    known = [EXIT_FOR_CHECK[name] for name in critical if name in EXIT_FOR_CHECK]
+    return known[0] if known else Exit.FAILED if critical else Exit.DONE
 
 
 @front.group("config")

@@ -20,6 +20,7 @@ class Usage:
 
     `used_bytes` counts everything on the file system, `files_bytes` only Seline's files (documents,
     backups, quarantine, state). `available_bytes` excludes the blocks reserved for root.
+    `largest_bytes` is the size of the largest document, `documents` their number.
     """
 
     capacity_bytes: int
@@ -32,21 +33,34 @@ class Usage:
     inodes_free: int | None
     limit_bytes: int | None
     own_mount: bool
+    largest_bytes: int = 0
+    documents: int = 0
 
     @property
     def usage_ratio(self) -> float:
-        """The larger of the volume's ratio and the ratio to `limit_bytes`.
+        """The larger of the disk's ratio, used / (used + available) as in `df`, and the limit's."""
+        return max(self._of_disk, self._of_limit)
 
-        On its own mount, the volume's ratio is used / (used + available), as in `df`. On a shared
-        mount it is 1 if the disk has no room left, else 0: only the limit counts.
+    @property
+    def refusal_ratio(self) -> float:
+        """The ratio by which changes are refused (V9).
+
+        On a shared disk the limit counts, and that the disk has no room left. What other programs
+        keep there makes no backup give way.
         """
-        reach_bytes = self.used_bytes + self.available_bytes
         if self.own_mount:
-            of_volume = self.used_bytes / reach_bytes if reach_bytes > 0 else 0.0
-        else:
-            of_volume = 1.0 if self.available_bytes <= RESERVE_BYTES_MIN else 0.0
-        of_limit = self.counted_bytes / self.limit_bytes if self.limit_bytes else 0.0
-        return max(of_volume, of_limit)
+            return self.usage_ratio
+        no_room = self.available_bytes <= RESERVE_BYTES_MIN
+        return max(1.0 if no_room else 0.0, self._of_limit)
+
+    @property
+    def level_ratio(self) -> float:
+        """The ratio of the usage level, by bytes or files.
+
+        A shared disk alone is never critical: nothing is refused while it has room.
+        """
+        of_bytes = max(self.refusal_ratio, min(self.usage_ratio, SHED_RATIO))
+        return max(of_bytes, self.inodes_ratio)
 
     @property
     def inodes_ratio(self) -> float:
@@ -79,6 +93,15 @@ class Usage:
             available_bytes=self.available_bytes - bytes_more,
             files_bytes=self._own_bytes + bytes_more,
         )
+
+    @property
+    def _of_disk(self) -> float:
+        reach_bytes = self.used_bytes + self.available_bytes
+        return self.used_bytes / reach_bytes if reach_bytes > 0 else 0.0
+
+    @property
+    def _of_limit(self) -> float:
+        return self.counted_bytes / self.limit_bytes if self.limit_bytes else 0.0
 
     @property
     def _own_bytes(self) -> int:
@@ -114,6 +137,10 @@ STATUS_OF_LEVEL: Final[Mapping[UsageLevel, Status]] = {
 """How health shows a level, and how severe its alert is."""
 
 
+DOCUMENTS_WARN: Final = 0.80
+DOCUMENTS_MARKS: Final = (1.0, 0.9, DOCUMENTS_WARN)
+"""The shares of `storage.documents_max` that raise an alert, the highest first."""
+
 Room: TypeAlias = Literal["free", "shed", "refuse"]
 """Whether a growing write fits: at once, after old backups are shed, or not."""
 
@@ -140,7 +167,7 @@ def room_for(growth_bytes: int, usage: Usage) -> Room:
     """
     if growth_bytes <= 0:
         return "free"
-    ratio = usage.grown(growth_bytes).usage_ratio
+    ratio = usage.grown(growth_bytes).refusal_ratio
     if ratio >= REFUSE_RATIO:
         return "refuse"
     return "shed" if ratio >= SHED_RATIO else "free"

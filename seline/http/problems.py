@@ -41,6 +41,7 @@ STATUS_FOR: Final[Mapping[type[SelineError], int]] = {
     errors.ExportDamaged: 422,
     errors.ExportFailed: 503,
     errors.VolumeFull: 507,
+    errors.TooManyDocuments: 507,
     errors.DocumentUnrecoverable: 503,
     errors.DocumentUnreadable: 503,
     errors.DocumentBusy: 503,

@@ -16,13 +16,13 @@ from seline.domain.forecast import DAYS_WARN, forecast_text
 from seline.domain.pins import LOST
 from seline.domain.plural import counted
 from seline.domain.report import Check, FindingOutcome, Status
-from seline.domain.usage import STATUS_OF_LEVEL, Usage, level_of
+from seline.domain.usage import DOCUMENTS_WARN, STATUS_OF_LEVEL, Usage, level_of
 from seline.domain.verdict import DAMAGED
-from seline.errors import DocumentUnrecoverable, SelineError, VolumeFull
+from seline.errors import DocumentUnrecoverable, SelineError, TooManyDocuments
 from seline.manager.managed_store import ManagedStore
 from seline.operations.destinations import DestinationRecord
 from seline.operations.exports import SAME_DISK, Exporter
-from seline.operations.usage import UsageMonitor
+from seline.operations.usage import Headroom, UsageMonitor
 from seline.operations.verify import Verifier
 from seline.ports.alerts import SinkStatus
 from seline.ports.destinations import Target
@@ -34,6 +34,10 @@ NAMES_SHOWN_MAX: Final = 10
 EXPORT_LATE_AFTER: Final = timedelta(days=8)
 """Longer than the rarest schedule, a week."""
 _RANK: Final = (Status.OK, Status.INFO, Status.WARNING, Status.CRITICAL)
+_PURGE: Final = (
+    "`seline delete NAME --purge` erases a document with its backups; without `--purge` nothing is "
+    "freed."
+)
 Result: TypeAlias = tuple[Status, str, str] | None
 """The status, the detail and the fix."""
 
@@ -49,6 +53,7 @@ class Facts:
     store: DocumentStore
     usage: Usage
     backup_count: int
+    room: Headroom
     verifier: Verifier
     monitor: UsageMonitor
     exports: Exporter
@@ -82,6 +87,12 @@ def _writing(facts: Facts) -> Result:
         return Status.CRITICAL, failure.message, failure.hint
     if facts.managed.busy_s() > SLOW_S:
         return _unanswered(facts)
+    if facts.room.refused_bytes:
+        needed = f"{-(-facts.room.refused_bytes // 1024)} KB"
+        detail = (
+            f"a save that adds {needed} is refused, for want of room; deletes and restores work"
+        )
+        return Status.CRITICAL, detail, _make_room(facts)
     return Status.OK, "changes are taken", ""
 
 
@@ -93,13 +104,39 @@ def _unanswered(facts: Facts) -> Result:
 
 
 def _usage(facts: Facts) -> Result:
-    ratio, forecast = facts.usage.usage_ratio, facts.monitor.forecast
-    detail = f"{ratio:.1%} of the volume is used"
+    usage, forecast = facts.usage, facts.monitor.forecast
+    detail = f"{usage.usage_ratio:.1%} of the {_place(usage)} is used"
     if forecast is not None:
         detail += f"; full {forecast_text(forecast)}"
     soon = Status.WARNING if forecast is not None and forecast.days < DAYS_WARN else Status.OK
-    status = max(STATUS_OF_LEVEL[level_of(ratio)], soon, key=_RANK.index)
-    return status, detail, "" if status is Status.OK else VolumeFull.hint
+    level = Status.CRITICAL if facts.room.refused_bytes else _level(usage)
+    status = max(level, soon, key=_RANK.index)
+    return status, detail, "" if status is Status.OK else _make_room(facts)
+
+
+def _level(usage: Usage) -> Status:
+    return STATUS_OF_LEVEL[level_of(usage.level_ratio)]
+
+
+def _place(usage: Usage) -> str:
+    shared = "disk" if usage.usage_ratio > usage.refusal_ratio else "limit"
+    return "volume" if usage.own_mount else shared
+
+
+def _make_room(facts: Facts) -> str:
+    """Return what frees space now, as commands that work."""
+    room, shared = facts.room, not facts.usage.own_mount
+    prunable = f"frees {-(-room.prunable_bytes // 1024)} KB" if room.prunable_bytes else ""
+    deleted = (
+        f"{room.deleted} is deleted: `seline delete {room.deleted} --purge` erases its backups."
+    )
+    steps = (
+        f"`seline prune` {prunable or 'finds nothing to remove'}.",
+        deleted if room.deleted else "",
+        _PURGE,
+        "Or remove other files from the disk." if shared else "Or enlarge the volume.",
+    )
+    return " ".join(step for step in steps if step)
 
 
 def _inodes(facts: Facts) -> Result:
@@ -108,8 +145,17 @@ def _inodes(facts: Facts) -> Result:
         return Status.OK, "not limited here", ""
     status = STATUS_OF_LEVEL[level_of(usage.inodes_ratio)]
     detail = f"{usage.inodes_free} of {usage.inodes_total} files can still be made"
-    fix = "Keep fewer backups, delete documents or other files, or enlarge the volume."
-    return status, detail, "" if status in (Status.OK, Status.INFO) else fix
+    return status, detail, "" if status in (Status.OK, Status.INFO) else _make_room(facts)
+
+
+def _document_limit(facts: Facts) -> Result:
+    documents, most = facts.usage.documents, facts.managed.settings.storage.documents_max
+    if documents < DOCUMENTS_WARN * most:
+        return None
+    detail = f"{documents} of {most} documents"
+    if documents < most:
+        return Status.WARNING, detail, TooManyDocuments.hint
+    return Status.CRITICAL, f"{detail}; no new one is taken", TooManyDocuments.hint
 
 
 def _pins(facts: Facts) -> Result:
@@ -253,13 +299,14 @@ def _reserve(facts: Facts) -> Result:
     if facts.store.medium.has_reserve():
         return None
     detail = "the emergency space is not there; it comes back when there is room"
-    return Status.WARNING, detail, "Free space with `seline prune`, or enlarge the volume."
+    return Status.WARNING, detail, _make_room(facts)
 
 
 ROWS: Final[tuple[tuple[str, Callable[[Facts], Result], bool], ...]] = (
     ("writing", _writing, True),
     ("usage", _usage, False),
     ("inodes", _inodes, False),
+    ("document_limit", _document_limit, False),
     ("pins", _pins, False),
     ("integrity", _integrity, False),
     ("exports", _exports, False),

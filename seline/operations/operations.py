@@ -19,7 +19,7 @@ from seline.operations.exports import Exporter
 from seline.operations.health import health_body
 from seline.operations.imports import contents_of_upload, foreign_export
 from seline.operations.prune import Pruner
-from seline.operations.usage import UsageMonitor, storage_info
+from seline.operations.usage import Headroom, UsageMonitor, storage_info
 from seline.operations.verify import Verifier
 from seline.ports.alerts import SinkStatus
 from seline.ports.destinations import Target
@@ -40,12 +40,12 @@ class Operations:
         """Work over a store that may not be open yet; `version` is written into exports."""
         self.store = store
         self.verifier = Verifier(store)
-        self.usage = UsageMonitor(store)
+        self._pruner = Pruner(store)
+        self.usage = UsageMonitor(store, self._pruner)
         self.exports = Exporter(store, targets, version=version)
         self.sinks: Callable[[], Sequence[SinkStatus]] = tuple
         """The sinks of alerts; a process that sends alerts sets it."""
-        self._pruner = Pruner(store)
-        self._measured: tuple[Usage, int] | None = None
+        self._measured: tuple[Usage, int, Headroom] | None = None
 
     async def load(self) -> None:
         """Read what an earlier process found. Raises VolumeBusy, StoreClosed."""
@@ -58,8 +58,8 @@ class Operations:
         try:
             return await self.store.reading(lambda: self._measured_health(store), limit_s=HEALTH_S)
         except VolumeBusy:
-            usage, backup_count = self._measured or (self.store.metadata.usage, 0)
-            return self._health(store, usage, backup_count, ask_disk=False)
+            last = self._measured or (self.store.metadata.usage, 0, Headroom())
+            return self._health(store, *last, ask_disk=False)
 
     async def storage_info(self) -> dict[str, Json]:
         """Return the body of `GET /storage-info`."""
@@ -130,11 +130,18 @@ class Operations:
 
     def _measured_health(self, store: DocumentStore) -> dict[str, Json]:
         self._read(store)
-        self._measured = measured = store.medium.usage(), store.medium.backup_count(BOT)
+        usage, backup_count = store.medium.usage(), store.medium.backup_count(BOT)
+        self._measured = measured = usage, backup_count, self.usage.room(store, usage)
         return self._health(store, *measured, ask_disk=True)
 
     def _health(
-        self, store: DocumentStore, usage: Usage, backup_count: int, *, ask_disk: bool
+        self,
+        store: DocumentStore,
+        usage: Usage,
+        backup_count: int,
+        room: Headroom,
+        *,
+        ask_disk: bool,
     ) -> dict[str, Json]:
         return health_body(
             Facts(
@@ -142,6 +149,7 @@ class Operations:
                 store=store,
                 usage=usage,
                 backup_count=backup_count,
+                room=room,
                 verifier=self.verifier,
                 monitor=self.usage,
                 exports=self.exports,

@@ -57,6 +57,13 @@ class Pruner:
             ]
         return pruned
 
+    def prunable_bytes(self, store: DocumentStore) -> int:
+        """Return how many bytes the backups have that `run` would discard. Blocks."""
+        self._deleted.read_once(store)
+        ages = self._deleted.value if self._deleted.failure is None else {}
+        plans = self._plans(store, ages)
+        return sum(backup.size_bytes for _, plan in plans for backup in plan.drop)
+
     async def _ages(self, store: DocumentStore, *, dry_run: bool) -> _Ages:
         """Return for how long documents with backups have been deleted, and record it.
 

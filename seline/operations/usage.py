@@ -2,16 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from seline.clock import instant_text
 from seline.domain.backup import Backup
-from seline.domain.document import BOT, DocumentInfo, Json
+from seline.domain.document import BOT, DocumentInfo, DocumentKey, Json
 from seline.domain.forecast import Forecast, Point, forecast, with_point
 from seline.domain.stored import Stored
-from seline.domain.usage import MIB, Usage, UsageLevel, megabytes, next_level
+from seline.domain.usage import (
+    LEVEL_BACK_RATIO,
+    LEVELS,
+    MIB,
+    Usage,
+    UsageLevel,
+    megabytes,
+    next_level,
+)
 from seline.manager.backups import every_backup
 from seline.manager.managed_store import ManagedStore
+from seline.operations.prune import Pruner
 from seline.ports.store import DocumentStore
+
+NEXT_SAVE_BYTES_MIN: Final = 64 << 10
 
 
 class UsageFile(Stored, frozen=True, kw_only=True):
@@ -19,6 +31,19 @@ class UsageFile(Stored, frozen=True, kw_only=True):
 
     level: UsageLevel = UsageLevel.OK
     points: tuple[Point, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headroom:
+    """Whether the next save fits, and what makes room.
+
+    `refused_bytes` is the size of a save that is refused, 0 if it fits. `prunable_bytes` is what
+    `prune` would free. `deleted` is the deleted document with the largest backups, or empty.
+    """
+
+    refused_bytes: int = 0
+    prunable_bytes: int = 0
+    deleted: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,15 +56,16 @@ class UsageReport:
 
     @property
     def ratio(self) -> float:
-        """How full it is by bytes or by files, the larger of both: the level goes by that."""
+        """How full it is by bytes or by files, the larger of both."""
         return max(self.usage.usage_ratio, self.usage.inodes_ratio)
 
 
 class UsageMonitor:
     """Measures one store's volume."""
 
-    def __init__(self, store: ManagedStore) -> None:
+    def __init__(self, store: ManagedStore, pruner: Pruner) -> None:
         self._store = store
+        self._pruner = pruner
         self._state = store.state("usage.json", UsageFile, UsageFile)
         self.measured: UsageReport | None = None
         """The last measurement of this process."""
@@ -54,7 +80,11 @@ class UsageMonitor:
         store = await self._store.open()
         usage = await self._store.reading(store.medium.usage)
         before = self._state.value if self._state.loaded else await self._state.load()
-        level = next_level(before.level, max(usage.usage_ratio, usage.inodes_ratio))
+        level = next_level(before.level, usage.level_ratio)
+        margin = LEVEL_BACK_RATIO if before.level is UsageLevel.CRITICAL else 0.0
+        needed = next_save_bytes(usage) + int(margin * usage.capacity_bytes)
+        if not await self._store.reading(lambda: store.medium.has_room_for(needed)):
+            level = UsageLevel.CRITICAL
         points = with_point(before.points, Point(self._store.clock.now(), usage.counted_bytes))
         if (level, points) != (before.level, before.points):
             await self._state.save(UsageFile(level=level, points=points))
@@ -62,6 +92,31 @@ class UsageMonitor:
             usage=usage, level=level, forecast=forecast(points, room_bytes=usage.room_bytes)
         )
         return self.measured
+
+    def room(self, store: DocumentStore, usage: Usage) -> Headroom:
+        """Return whether the next save fits; also what makes room, from 80 % on. Blocks."""
+        needed = next_save_bytes(usage)
+        refused_bytes = 0 if store.medium.has_room_for(needed) else needed
+        if not refused_bytes and usage.level_ratio < LEVELS[UsageLevel.WARNING]:
+            return Headroom()
+        return Headroom(
+            refused_bytes=refused_bytes,
+            prunable_bytes=self._pruner.prunable_bytes(store),
+            deleted=_largest_deleted(store),
+        )
+
+
+def next_save_bytes(usage: Usage) -> int:
+    """Return what the next save may add: the largest document, and 64 KiB at least."""
+    return max(usage.largest_bytes, NEXT_SAVE_BYTES_MIN)
+
+
+def _largest_deleted(store: DocumentStore) -> str:
+    sizes = {
+        info.name: sum(b.size_bytes for b in store.backups(DocumentKey(BOT, info.name)))
+        for info in store.documents(BOT, deleted=True)
+    }
+    return max(sizes, key=sizes.__getitem__, default="")
 
 
 async def storage_info(managed: ManagedStore) -> dict[str, Json]:

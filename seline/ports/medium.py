@@ -71,6 +71,10 @@ class Medium(Protocol):
         """Measure the volume."""
         ...
 
+    def has_room_for(self, growth_bytes: int) -> bool:
+        """Whether a change that adds so many bytes is taken now, once old backups made room."""
+        ...
+
     def has_reserve(self) -> bool:
         """Whether the emergency space exists (V9)."""
         ...

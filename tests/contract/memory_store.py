@@ -19,7 +19,13 @@ from seline.domain.incident import Incident
 from seline.domain.retention import verified_plan
 from seline.domain.usage import Usage
 from seline.domain.verdict import Judged, Verdict
-from seline.errors import BackupNotFound, DocumentNotFound, SelineError, StoreClosed, VolumeFull
+from seline.errors import (
+    BackupNotFound,
+    DocumentNotFound,
+    SelineError,
+    StoreClosed,
+    TooManyDocuments,
+)
 from seline.ports.medium import Capability, MarkPinned, QuarantineItem, not_in_quarantine
 from seline.ports.store import Atom, Outcome, Retain, Snapshot
 from seline.storage.planner import Found, Publish, plan_batch, with_backups
@@ -177,7 +183,7 @@ class MemoryStore:
         )
         there = sum(key.space != SELINE and k.content is not None for key, k in self._kept.items())
         if new and there + new > self._documents_max:
-            raise VolumeFull(f"There are {there} documents; {self._documents_max} are allowed.")
+            raise TooManyDocuments(f"There are {there} documents.")
 
     def _publish(self, publish: Publish) -> str:
         """Make one publish current; return the name of the backup it made."""
@@ -253,7 +259,11 @@ class MemoryMedium:
             inodes_free=None,
             limit_bytes=None,
             own_mount=False,
+            documents=sum(item.content is not None for item in kept),
         )
+
+    def has_room_for(self, growth_bytes: int) -> bool:
+        return True
 
     def has_reserve(self) -> bool:
         return True

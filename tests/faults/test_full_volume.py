@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,13 +30,14 @@ from seline.blocking import Seline, open_seline
 from seline.domain.alerts.lifecycle import AlertType
 from seline.domain.document import BOT, Content, DocumentKey, Json
 from seline.domain.incident import IncidentKind
+from seline.domain.usage import UsageLevel
 from seline.errors import VolumeFull
 from seline.operations.exports import Exporter, read_back
 from seline.outbound.destinations.folder import Folder
 from seline.ports.store import Atom, Change, Decision, Put, Remove
 from seline.server import serving
-from seline.storage.volume import batches
-from seline.storage.volume.mounts import mount_of
+from seline.storage.volume import batches, capabilities
+from seline.storage.volume.mounts import Mount, mount_of
 from tests.command_line import line_at
 from tests.faults.injection import backup_values, incident_kinds, store_of
 from tests.faults.small_filesystem import SmallFilesystem, free_bytes, small_filesystem
@@ -471,6 +473,81 @@ def test_from_ninety_five_percent_growing_saves_are_refused(volume: SmallFilesys
     assert refused.value.hint
 
 
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_save_that_would_be_refused_is_critical_and_the_advice_makes_room(
+    deleted: bool, tmp_path: Path
+) -> None:
+    """At 94.9 %: nothing is left that `prune` would remove, and the next step says so."""
+    run = line_at(tmp_path)
+    with small_filesystem(tmp_path / "data") as volume:
+        with open_seline(volume.path) as seline:
+            seline.data.save_json("a.json", value(0, 60_000))
+            seline.data.save_json("old.json", value(0, 600_000))
+            if deleted:
+                seline.data.delete("old.json")
+            volume.fill_to(0.949, FOREIGN)
+            with pytest.raises(VolumeFull):
+                seline.data.save_json("a.json", value(1, 60_500))
+            health, measured = seline.health(), _run(seline._awaited.usage.measure())
+        status = run("status")
+
+        assert health["status"] == "critical"
+        for name in ("writing", "usage"):
+            check = check_named(name, health)
+            assert check["status"] == "critical"
+            assert "`seline prune` finds nothing to remove" in check["fix"]
+        detail = check_named("writing", health)["detail"]
+        assert f"a save that adds {64 if deleted else 586} KB is refused" in detail
+        assert measured.level is UsageLevel.CRITICAL
+        assert status.code == 6
+        assert ("`seline delete old.json --purge`" in status.out) is deleted
+        assert "`seline delete NAME --purge`" in status.out
+        assert run("delete", "old.json", "--purge", "--yes").code == 0
+        with open_seline(volume.path) as seline:
+            seline.data.save_json("a.json", value(1, 60_500))
+            assert check_named("writing", seline.health())["status"] == "ok"
+
+
+def test_a_nearly_full_volume_says_what_prune_frees(tmp_path: Path) -> None:
+    run = line_at(tmp_path)
+    with small_filesystem(tmp_path / "data") as volume:
+        with open_seline(volume.path, backups__keep_newest=20, backups__keep_daily=0) as seline:
+            for number in range(12):
+                seline.data.save_json("a.json", value(number, 40_900))
+            volume.fill_to(0.85, FOREIGN)
+        with open_seline(volume.path) as seline:
+            fix = check_named("usage", seline.health())["fix"]
+        free = free_bytes(volume.path)
+        [promised] = re.findall(r"`seline prune` frees (\d+) KB", fix)
+        assert run("prune", "--yes").code == 0
+
+        assert free_bytes(volume.path) - free == pytest.approx(int(promised) * 1024, rel=0.1)
+
+
+def test_on_a_shared_disk_other_programs_files_warn_and_refuse_nothing_until_it_is_full(
+    volume: SmallFilesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def root_of(path: str) -> Mount | None:
+        mount = mount_of(path)
+        return mount and replace(mount, point="/")
+
+    monkeypatch.setattr(capabilities, "mount_of", root_of)
+    with open_seline(volume.path, storage__volume_limit_mb=500) as seline:
+        save_versions(seline)
+        foreign = volume.fill(FOREIGN, leave_bytes=(3 * MB) // 2)
+        nearly = check_named("usage", seline.health())
+        seline.data.save_json("a.json", value(2))
+        remove_foreign(foreign)
+        volume.fill(FOREIGN, leave_bytes=500_000)
+        full = check_named("usage", seline.health())
+        with pytest.raises(VolumeFull):
+            seline.data.save_json("new.json", value(0))
+
+    assert (nearly["status"], full["status"]) == ("warning", "critical")
+    assert "9" in nearly["detail"]
+    assert "other files" in nearly["fix"]
+
+
 def _beyond_95_percent(volume: SmallFilesystem) -> float:
     status = os.statvfs(volume.path)
     reach = status.f_blocks - status.f_bfree + status.f_bavail
@@ -487,7 +564,7 @@ def test_rotated_backups_no_longer_count_in_usage(tmp_path: Path) -> None:
     ) as seline:
         for number in range(60):
             seline.data.save_json("a.json", value(number, 200_000 + number))
-            assert seline.health()["usage_percent"] < 9  # type: ignore[operator]
+            assert store_of(seline).medium.usage().refusal_ratio < 0.09
         assert len(backups_of(seline, "a.json")) == 2
 
 

@@ -32,8 +32,8 @@ from seline.errors import (
     DocumentUnreadable,
     ImportRefused,
     NotSerializable,
+    TooManyDocuments,
     VolumeFailed,
-    VolumeFull,
     VolumeReadOnly,
 )
 from seline.server import Serving, serving
@@ -110,10 +110,13 @@ class ServerUnderTest:
 
 @asynccontextmanager
 async def start_server(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
+    directory: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any
 ) -> AsyncIterator[ServerUnderTest]:
     monkeypatch.setattr(process, "EVALUATE_EVERY_S", 0.05)
-    async with serving(settings_for(directory)) as running, aiohttp.ClientSession() as session:
+    async with (
+        serving(settings_for(directory, **settings)) as running,
+        aiohttp.ClientSession() as session,
+    ):
         await running.acquired()
         for number in range(2):
             await running.data.save_json(NAME, {"n": number})
@@ -211,6 +214,11 @@ async def test_a_server_that_waits_for_its_mount_writes_nothing(tmp_path: Path) 
         await asyncio.sleep(0.2)
         assert await server.probe("/livez") == 200
         assert await server.probe("/readyz") == 503
+        status, health = await server.call("GET", "/health")
+        assert (status, health["status"]) == (200, "critical")
+        assert "No volume is mounted" in health["checks"][0]["detail"]
+        assert health["checks"][0]["fix"]
+        assert (await server.call("GET", "/documents"))[0] == 503
         assert os.listdir(point) == []
         with small_filesystem(point):
             async with asyncio.timeout(10):
@@ -733,10 +741,10 @@ async def save_many(workspace: Path) -> None:
 
 
 async def assert_full(data: Any) -> None:
-    with pytest.raises(VolumeFull, match="10000"):
+    with pytest.raises(TooManyDocuments, match="10000"):
         await data.save_json("one_more.json", {})
     await data.delete("d9999.json")
-    with pytest.raises(VolumeFull):
+    with pytest.raises(TooManyDocuments):
         async with data.transaction("e1.json", "e2.json") as change:
             change["e1.json"] = change["e2.json"] = {"n": 1}
     assert await data.load_json("e1.json", default=None) is None
@@ -750,8 +758,37 @@ def test_documents_removed_by_hand_no_longer_count_towards_the_limit(tmp_path: P
             (tmp_path / OTHER).unlink()
         for name in ("c.json", "d.json", "e.json"):
             seline.data.save_json(name, {"n": 1})
-        with pytest.raises(VolumeFull):
+        with pytest.raises(TooManyDocuments):
             seline.data.save_json("f.json", {"n": 1})
+
+
+@pytest.mark.parametrize(
+    ("documents", "status", "level"), [(7, None, None), (8, "warning", 80), (10, "critical", 100)]
+)
+async def test_the_limit_of_documents_warns_before_it_refuses(
+    documents: int,
+    status: str | None,
+    level: int | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with start_server(tmp_path, monkeypatch, storage__documents_max=10) as server:
+        for number in range(documents - 1):
+            await server.running.data.save_json(f"d{number}.json", {"n": number})
+        health = (await server.call("GET", "/health"))[1]
+        assert (await server.call("POST", "/jobs/usage/run"))[0] == 202
+        if level is not None:
+            await server.wait_for_alert("document_limit", "open")
+        alerts = (await server.call("GET", "/alerts"))[1]["alerts"]
+        refused = await server.call("PUT", "/documents/new.json", {"n": 1})
+
+    [check] = [c for c in health["checks"] if c["name"] == "document_limit"] or [None]
+    assert (check and check["status"]) == status
+    shown = [a["details"]["level_percent"] for a in alerts if a["type"] == "document_limit"]
+    assert shown == ([] if level is None else [level])
+    if documents == 10:
+        assert (refused[0], refused[1]["code"]) == (507, "too_many_documents")
+        assert "`storage.documents_max`" in refused[1]["hint"]
 
 
 @contextmanager

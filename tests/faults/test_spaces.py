@@ -14,7 +14,7 @@ from seline.domain.document import BOT, SELINE, Content, DocumentKey, Revision
 from seline.domain.json_codec import encode
 from seline.domain.retention import RetentionPlan, RetentionPolicy, plan_retention
 from seline.domain.verdict import Verdict
-from seline.errors import VolumeFailed, VolumeFull
+from seline.errors import TooManyDocuments, VolumeFailed, VolumeFull
 from seline.manager import changes
 from seline.ports.store import Atom, Change, Remove
 from seline.storage.volume.store import VolumeStore
@@ -129,13 +129,13 @@ def test_usage_and_the_limit_of_documents_cover_every_space(tmp_path: Path) -> N
     save(store, BOTS, {"n": 1})
     save(store, DocumentKey(SELINE, "state.json"), {"n": 1})
 
-    with pytest.raises(VolumeFull, match="2 documents"):
+    with pytest.raises(TooManyDocuments, match="2 documents"):
         save(store, DocumentKey("bob", KEY.name), {"n": 1})
     store.close()
 
     again = open_store(tmp_path, storage__documents_max=2)
     assert again.medium.usage().documents_bytes == 2 * 4096
-    with pytest.raises(VolumeFull, match="2 documents"):
+    with pytest.raises(TooManyDocuments, match="2 documents"):
         save(again, DocumentKey("bob", KEY.name), {"n": 1})
     again.close()
 

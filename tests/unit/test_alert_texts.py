@@ -12,6 +12,7 @@ from msgspec import structs
 from seline.alerts.signals import (
     CHECKSUMS,
     capability_signals,
+    document_limit_signals,
     failure_signals,
     forecast_signals,
     incident_signals,
@@ -112,6 +113,8 @@ def all_signals() -> Iterator[Signal]:
     yield from of_findings(a_finding("marked", backup=BACKUP))
     for until_days in (30, None):
         yield from pin_signals([a_pin(until_days=until_days)], NOON + timedelta(minutes=1))
+    for documents in (80, 100):
+        yield from document_limit_signals(documents, 100)
     yield from capability_signals([Capability(name=CHECKSUMS, present=False, detail="")])
     yield from failure_signals(VolumeNotMounted("It lies on the container's own disk."))
     yield from failure_signals(VolumeFailed())
@@ -205,6 +208,7 @@ _ALWAYS_GIVEN = {
     AlertType.BACKUP_DAMAGED: {"backups"},
     AlertType.USAGE: {"percent"},
     AlertType.DAYS_UNTIL_FULL: {"days"},
+    AlertType.DOCUMENT_LIMIT: {"documents", "documents_max"},
     AlertType.BLANK_SAVE: {"documents", "newest"},
     AlertType.DIGEST: {"number"},
 }

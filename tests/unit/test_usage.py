@@ -64,17 +64,38 @@ def test_the_limit_counts_if_it_is_nearer_than_the_volume() -> None:
     assert filled(100, limit_bytes=5000 * MB).usage_ratio == pytest.approx(0.2)
 
 
-def test_on_a_shared_disk_only_our_files_count_against_the_limit() -> None:
-    shared = filled(400, own_mount=False, limit_bytes=500 * MB, documents_bytes=MB)
+@pytest.mark.parametrize(
+    ("used_mb", "level"),
+    [
+        (100, "ok"),
+        (300, "half"),
+        (410, "warning"),
+        (470, "high"),
+        (490, "high"),
+        (499.5, "critical"),
+    ],
+)
+def test_a_shared_disk_counts_with_its_free_share_and_is_critical_without_room(
+    used_mb: float, level: UsageLevel
+) -> None:
+    shared = filled(used_mb, own_mount=False, limit_bytes=500 * MB, documents_bytes=MB)
 
-    assert shared.usage_ratio == pytest.approx(1 / 500)
-    assert filled(400, own_mount=False, files_bytes=MB).usage_ratio == 0.0
+    assert shared.usage_ratio == pytest.approx(used_mb / 500)
+    assert level_of(shared.level_ratio) == level
+    assert room_for(1000, shared) == ("refuse" if level == "critical" else "free")
+
+
+def test_on_a_shared_disk_only_our_files_count_against_the_limit() -> None:
+    shared = filled(300, own_mount=False, limit_bytes=100 * MB, documents_bytes=96 * MB)
+
+    assert shared.refusal_ratio == pytest.approx(0.96)
+    assert filled(400, own_mount=False, files_bytes=MB).refusal_ratio == 0.0
 
 
 def test_a_shared_disk_without_room_is_full() -> None:
     full = a_usage(own_mount=False, available_bytes=1000, limit_bytes=500 * MB)
 
-    assert full.usage_ratio == 1.0
+    assert full.refusal_ratio == 1.0
 
 
 def test_a_file_system_that_reports_no_size_is_not_full() -> None:

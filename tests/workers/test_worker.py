@@ -317,16 +317,17 @@ async def test_a_job_without_success_for_too_long_is_reported_as_overdue(
     await worker.stop()
 
 
-async def test_a_crash_loop_in_which_no_job_ever_ran_is_reported_as_overdue(
-    seline: Seline,
-) -> None:
+async def test_a_crash_loop_in_which_no_job_ever_ran_is_reported_as_overdue(seline: Seline) -> None:
     """Each process ends before its first run; overdue counts from the first start of them all."""
     clock, reported = JumpingClock(), list[list[str]]()
     for day in range(20):
         clock.jump = timedelta(days=day)
-        names: list[str] = []
+        names = list[str]()
         worker = Worker(
-            seline, DEFAULT_JOBS, clock=clock, on_overdue=lambda name, _since: names.append(name)
+            seline,
+            DEFAULT_JOBS,
+            clock=clock,
+            on_overdue=lambda name, _since, names=names: names.append(name),  # type: ignore[misc]
         )
         await worker.start()
         await asyncio.sleep(0.05)

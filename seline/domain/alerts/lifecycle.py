@@ -54,6 +54,7 @@ class AlertType(StrEnum):
     ANOTHER_WRITER = "another_writer"
     USAGE = "usage"
     DAYS_UNTIL_FULL = "days_until_full"
+    DOCUMENT_LIMIT = "document_limit"
     JOB_FAILED = "job_failed"
     JOB_OVERDUE = "job_overdue"
     MANY = "many"
@@ -113,6 +114,7 @@ KIND_OF: Final[Mapping[AlertType, AlertKind]] = {
     AlertType.ANOTHER_WRITER: AlertKind(Severity.WARNING, "event", "document"),
     AlertType.USAGE: AlertKind(Severity.WARNING, "condition", rises_with="level_percent"),
     AlertType.DAYS_UNTIL_FULL: AlertKind(Severity.WARNING, "condition"),
+    AlertType.DOCUMENT_LIMIT: AlertKind(Severity.WARNING, "condition", rises_with="level_percent"),
     AlertType.JOB_FAILED: AlertKind(Severity.WARNING, "condition", "job"),
     AlertType.JOB_OVERDUE: AlertKind(Severity.WARNING, "condition", "job"),
     AlertType.MANY: AlertKind(Severity.CRITICAL, "event", "type"),

@@ -7,16 +7,16 @@ V9  Growing writes are refused before the disk is full; restores, recoveries, de
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from seline.clock import Clock
 from seline.domain.backup import Backup
 from seline.domain.document import SELINE, DocumentKey
 from seline.domain.retention import plan_shedding
-from seline.domain.usage import REFUSE_RATIO, room_for
+from seline.domain.usage import REFUSE_RATIO, Usage, room_for
 from seline.domain.verdict import Verdict
-from seline.errors import VolumeFull
+from seline.errors import TooManyDocuments, VolumeFull
 from seline.ports.medium import MarkPinned
 from seline.settings import Settings
 from seline.storage.planner import Plan, Publish
@@ -52,7 +52,10 @@ class Admission:
     _report_shed_again_at: float = 0.0
 
     def admit(self, plan: Plan) -> None:
-        """Shed backups if space is short. Raises VolumeFull if the plan would fill the volume."""
+        """Shed backups if space is short.
+
+        Raises VolumeFull if the plan would fill the volume, and TooManyDocuments.
+        """
         self._check_count(plan)
         growth = _growth(plan)
         room = room_for(growth, self.disk_usage.usage())
@@ -65,10 +68,32 @@ class Admission:
         if room == "refuse" and not all(map(_is_emergency, plan.publishes)):
             usage = self.disk_usage.usage()
             raise VolumeFull(
-                f"The volume is {usage.usage_ratio:.0%} full, and writes that would take it to "
+                f"The volume is {usage.refusal_ratio:.1%} full, and writes that would take it to "
                 f"{REFUSE_RATIO * 100:.0f} % are refused. Nothing was written.",
                 usage_percent=round(usage.usage_ratio * 100, 2),
             )
+
+    def usage(self) -> Usage:
+        """Return the usage, with the number of documents."""
+        return replace(self.disk_usage.usage(), documents=self._documents)
+
+    def has_room_for(self, growth_bytes: int) -> bool:
+        """Whether a change that adds so many bytes is taken now, once old backups made room."""
+        growth = blocks(growth_bytes)
+        for fresh in (False, True):  # measure again only before "no"
+            usage = self.disk_usage.usage(fresh=fresh)
+            has_file = usage.inodes_free is None or usage.inodes_free > 0
+            if has_file and room_for(growth, usage) != "refuse":
+                return True
+        freed_bytes, wanted_bytes = 0, max(growth, SHED_BYTES_MIN)
+        for _, dropped in plan_shedding(
+            self._sheddable(), keep_newest=self.settings.backups.keep_newest
+        ):
+            has_file = True
+            freed_bytes += blocks(dropped.size_bytes)
+            if freed_bytes >= wanted_bytes:
+                break
+        return has_file and room_for(growth, usage.grown(-freed_bytes)) != "refuse"
 
     def count_documents(self) -> None:
         """Count the documents on the volume; a person may have added or removed some."""
@@ -89,7 +114,9 @@ class Admission:
         if made:
             self._shed_again_at = 0.0  # older backups may be shed now
         self.disk_usage.moved(
-            sum(map(_size_change, current)), sum(blocks(backup.size_bytes) for backup in made)
+            sum(map(_size_change, current)),
+            sum(blocks(backup.size_bytes) for backup in made),
+            largest_bytes=max((p.content.size_bytes for p in current if p.content), default=0),
         )
 
     def _check_count(self, plan: Plan) -> None:
@@ -98,10 +125,11 @@ class Admission:
         if new > 0 and self._documents + new > documents_max:
             self.count_documents()
         if new > 0 and self._documents + new > documents_max:
-            raise VolumeFull(
+            raise TooManyDocuments(
                 f"There are {self._documents} documents; `storage.documents_max` allows "
-                f"{documents_max}.",
-                hint="Delete documents, or put several things into one.",
+                f"{documents_max}. Nothing was written.",
+                documents=self._documents,
+                documents_max=documents_max,
             )
 
     def _shed(self, plan: Plan) -> bool:

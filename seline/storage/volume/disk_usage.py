@@ -38,6 +38,7 @@ class DiskUsage:
     _documents_bytes: int = 0
     _backups_bytes: int = 0
     _files_bytes: int = 0
+    _largest_bytes: int = 0
 
     def __post_init__(self) -> None:
         self._status = os.fstatvfs(self.volume.top)
@@ -65,11 +66,13 @@ class DiskUsage:
                 inodes_free=status.f_favail if status.f_files else None,
                 limit_bytes=self.limit_bytes,
                 own_mount=self.own_mount,
+                largest_bytes=self._largest_bytes,
             )
 
-    def moved(self, documents_bytes: int, backups_bytes: int) -> None:
+    def moved(self, documents_bytes: int, backups_bytes: int, *, largest_bytes: int = 0) -> None:
         """Add what a commit added or removed, until the next walk."""
         with self._lock:
+            self._largest_bytes = max(self._largest_bytes, largest_bytes)
             self._documents_bytes += documents_bytes
             self._backups_bytes += backups_bytes
             self._files_bytes += documents_bytes + backups_bytes
@@ -112,9 +115,10 @@ class DiskUsage:
         volume = self.volume
         spaces = [space for space in volume.spaces if space != SELINE]
         sizes = [_sizes(volume.documents(space)) for space in spaces]
-        documents, others = map(sum, zip(*sizes, strict=True))
+        documents, others, _ = map(sum, zip(*sizes, strict=True))
+        self._largest_bytes = max((largest for _, _, largest in sizes), default=0)
         backups = sum(_sizes(volume.backups(space))[0] for space in spaces)
-        others += _sizes(volume.quarantine)[0] + sum(_sizes(volume.seline))
+        others += _sizes(volume.quarantine)[0] + sum(_sizes(volume.seline)[:2])
         self._documents_bytes, self._backups_bytes = documents, backups
         self._files_bytes = documents + backups + others
         self._walked_at = time.monotonic()
@@ -125,12 +129,12 @@ def blocks(size_bytes: int) -> int:
     return 0 if size_bytes <= 0 else -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
 
 
-def _sizes(directory: int) -> tuple[int, int]:
-    """Return the bytes on disk of a directory's .json files and of its other files.
+def _sizes(directory: int) -> tuple[int, int, int]:
+    """Return the bytes on disk of a directory's .json files, of its others, of the largest .json.
 
     The reserve counts as free space.
     """
-    json_bytes = other_bytes = 0
+    json_bytes = other_bytes = largest_bytes = 0
     for name in files.names(directory):
         try:
             status = files.status(directory, name)
@@ -140,6 +144,7 @@ def _sizes(directory: int) -> tuple[int, int]:
             continue
         if name.endswith(".json"):
             json_bytes += status.st_blocks * 512
+            largest_bytes = max(largest_bytes, status.st_size)
         else:
             other_bytes += status.st_blocks * 512
-    return json_bytes, other_bytes
+    return json_bytes, other_bytes, largest_bytes

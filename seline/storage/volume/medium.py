@@ -41,7 +41,11 @@ class VolumeMedium:
 
     @while_open
     def usage(self) -> Usage:
-        return self.batches.disk_usage.usage()
+        return self.batches.admission.usage()
+
+    @while_open
+    def has_room_for(self, growth_bytes: int) -> bool:
+        return self.batches.admission.has_room_for(growth_bytes)
 
     @while_open
     def has_reserve(self) -> bool:
