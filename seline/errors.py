@@ -81,11 +81,11 @@ class RevisionMismatch(DocumentError):
 
 
 class DocumentUnrecoverable(DocumentError):
-    """The document is broken and no sound backup of it exists; nothing was overwritten."""
+    """The document is broken and no sound backup of it exists."""
 
     hint = (
-        "Bring it back with `seline import EXPORT --only NAME`, or give it up with "
-        "`seline reset NAME`: its bytes go to quarantine."
+        "Nothing was overwritten. Bring it back with `seline import EXPORT --only NAME`, or give it "
+        "up with `seline reset NAME`: its bytes go to quarantine."
     )
 
 

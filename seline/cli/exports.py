@@ -16,7 +16,6 @@ from seline.cli import terminal
 from seline.cli.errors import Exit
 from seline.cli.verbs import Api, VerbOptions, api_verb
 from seline.domain.plural import counted
-from seline.errors import DocumentUnrecoverable
 
 _TAIL_BYTES: Final = 1 << 16
 _UNRECOVERABLE: Final = re.compile(rb'"unrecoverable"\s*:\s*(\[[^\]]*\])\s*\}\s*\}\s*\Z')
@@ -102,8 +101,8 @@ def _report_lacking(where: str, names: Sequence[str]) -> Exit:
     if not names:
         return Exit.DONE
     terminal.report(
-        f"The export{where} lacks broken documents without a sound backup: {', '.join(names)}.",
-        DocumentUnrecoverable.hint,
+        f"The export{where} lacks what cannot be served: {', '.join(names)}.",
+        f"`seline load {names[0]}` says why, and what to do.",
     )
     return Exit.DAMAGE
 

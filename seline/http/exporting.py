@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from seline.clock import instant_text
-from seline.errors import DocumentUnrecoverable, InvalidRequest
+from seline.errors import DocumentUnreadable, DocumentUnrecoverable, InvalidRequest
 from seline.http.context import context, data
 from seline.http.files import send, spool_pieces
 from seline.ports.store import Snapshot
@@ -49,7 +49,7 @@ def _json_pieces(snapshot: Snapshot) -> Iterator[bytes]:
     for name in snapshot.names:
         try:
             content = snapshot.open(name)
-        except DocumentUnrecoverable:
+        except (DocumentUnrecoverable, DocumentUnreadable):
             unrecoverable.append(name)
             continue
         yield comma + b"\n" + msgspec.json.encode(name) + b": "

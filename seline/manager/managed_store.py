@@ -44,6 +44,10 @@ class ManagedStore(AwaitedStore):
         self.locks = DocumentLocks(
             self.clock, wait_s=storage.edit_wait_s, limit_s=storage.edit_limit_s
         )
+        self.unserved: State[tuple[str, ...]] = self.state(
+            "unserved.json", tuple[str, ...], tuple[str, ...], field="documents"
+        )
+        """The documents that could not be served, also by an earlier process."""
         opening.add_done_callback(self._open)
 
     def state(

@@ -1,17 +1,25 @@
 """Which content of a document is served: only what its verdict allows (V4)."""
 
-from seline.domain.document import Content, DocumentKey
+from contextlib import suppress
+from typing import Final
+
+from seline.domain.document import BOT, Content, DocumentKey
 from seline.domain.incident import IncidentKind
 from seline.domain.verdict import Judged, Verdict
-from seline.errors import DocumentUnreadable, DocumentUnrecoverable, StorageError
+from seline.errors import DocumentUnreadable, DocumentUnrecoverable, StorageError, VolumeBusy
 from seline.manager.managed_store import ManagedStore
-from seline.ports.futures import in_turn
+from seline.ports.futures import in_turn, pause
 from seline.ports.store import DocumentStore
+
+SETTLE_MAX_S: Final = 5.0
+"""How long a read waits at most for a file that may be being written."""
 
 
 async def served_content(managed: ManagedStore, key: DocumentKey) -> Content | None:
     """Return a document's sound content, recovered or adopted first; None if it is missing.
 
+    A file that may be being written is given time to settle if only a backup could answer for it:
+    a process that ends before would find it unsettled for ever.
     Raises DocumentUnrecoverable, DocumentUnreadable, StorageError.
     """
     store = await managed.open()
@@ -22,12 +30,17 @@ async def served_content(managed: ManagedStore, key: DocumentKey) -> Content | N
     if known is Verdict.MISSING:
         return None
     judged, _ = await managed.reading(lambda: store.look(key))
+    if judged.verdict is Verdict.UNSETTLED and not (store.medium.remembers(key) or in_turn()):
+        await pause(min(managed.settings.storage.settle_s, SETTLE_MAX_S))
+        judged, _ = await managed.reading(lambda: store.look(key))
     try:
         return await remedied(managed, key, judged)
     except (DocumentUnrecoverable, DocumentUnreadable) as error:
         unreadable = isinstance(error, DocumentUnreadable)
         kind = IncidentKind.DISK_ERROR if unreadable else IncidentKind.UNRECOVERABLE
         managed.note(kind, key.name, error.message)
+        if judged.verdict is not Verdict.UNSETTLED:
+            await _remember_unserved(managed, key)
         raise
 
 
@@ -61,6 +74,18 @@ async def remedied(managed: ManagedStore, key: DocumentKey, judged: Judged) -> C
                 document=key.name,
                 reason=judged.reason,
             )
+
+
+async def _remember_unserved(managed: ManagedStore, key: DocumentKey) -> None:
+    """Record that a document of the bot could not be served, for the health of later processes."""
+    known = managed.unserved
+    if key.space != BOT or in_turn() or key.name in known.value:
+        return
+    with suppress(VolumeBusy):
+        if not known.loaded:
+            await known.load()
+        if key.name not in known.value:
+            await known.save(tuple(sorted({*known.value, key.name})))
 
 
 async def _mend(

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from functools import partial
 from typing import Final
 
@@ -14,12 +14,19 @@ from seline.domain.json_codec import decode
 from seline.domain.pins import Pin
 from seline.domain.readable_export import ImportReport, parse_export, plan_import
 from seline.domain.verdict import Verdict
-from seline.errors import DocumentBusy, DocumentUnrecoverable, ImportRefused, SelineError
+from seline.errors import (
+    DocumentBusy,
+    DocumentUnreadable,
+    DocumentUnrecoverable,
+    ImportRefused,
+    SelineError,
+)
 from seline.manager import changes
 from seline.manager.blocks import Locked
 from seline.manager.changes import preview
 from seline.manager.encoding import content_of
 from seline.manager.managed_store import ManagedStore
+from seline.manager.reads import served_content
 from seline.ports.futures import wait_for
 from seline.ports.store import Change, Current, Decision, DocumentStore, Snapshot
 from seline.settings import Storage
@@ -29,7 +36,10 @@ IMPORT_TRIES: Final = 10
 
 @asynccontextmanager
 async def snapshot_of(store: ManagedStore) -> AsyncGenerator[Snapshot]:
-    """Hold a snapshot of the bot's documents while the block is open."""
+    """Hold a snapshot of the bot's documents while the block is open.
+
+    At its end the broken documents that were read are recovered, and reported.
+    """
     taking = (await store.open()).snapshot(BOT)
     try:
         held = await wait_for(taking)
@@ -38,16 +48,19 @@ async def snapshot_of(store: ManagedStore) -> AsyncGenerator[Snapshot]:
         raise
     with held as snapshot:
         yield snapshot
+        for name in snapshot.broken:
+            with suppress(SelineError):  # it is reported, and an export goes on without it
+                await served_content(store, DocumentKey(BOT, name))
 
 
 async def export_of(snapshot: Snapshot, store: ManagedStore) -> dict[str, Json]:
-    """Return the export of a snapshot; `unrecoverable` names the broken documents left out."""
+    """Return the export of a snapshot; `unrecoverable` names the documents that it lacks."""
     files: dict[str, Json] = {}
     broken: list[Json] = []
     for name in snapshot.names:
         try:
             files[name] = await store.reading(partial(_value, snapshot, name))
-        except DocumentUnrecoverable:
+        except (DocumentUnrecoverable, DocumentUnreadable):
             broken.append(name)
     export: dict[str, Json] = {"exported_at": instant_text(snapshot.taken_at), "files": files}
     if broken:

@@ -4,8 +4,6 @@ It reads one file at a time on the reader threads and lets changes go first, so 
 the writer stay free.
 """
 
-import asyncio
-import time
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -21,7 +19,7 @@ from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError
 from seline.manager.managed_store import ManagedStore
 from seline.manager.reads import remedied
 from seline.manager.state import State
-from seline.ports.futures import in_loop
+from seline.ports.futures import pause
 from seline.ports.store import DocumentStore, keys_with_backups
 
 FULL_EVERY: Final = timedelta(days=1)
@@ -38,9 +36,6 @@ class Verifier:
         self._last_full_at: State[datetime | None] = store.state(
             "integrity.json", datetime | None, lambda: None, field="last_full_at"
         )
-        self._unserved = store.state(
-            "unserved.json", tuple[str, ...], tuple[str, ...], field="documents"
-        )
         self._checked_since: datetime | None = None
         """When the last pass of this process began."""
         self.report: VerifyReport | None = None
@@ -52,9 +47,10 @@ class Verifier:
         What it could not serve is looked at, so that listings know it.
         """
         self._last_full_at.read_once(store)
-        if not self._unserved.loaded:
-            self._unserved.read_once(store)
-            for name in self._unserved.value:
+        unserved = self._store.unserved
+        if not unserved.loaded:
+            unserved.read_once(store)
+            for name in unserved.value:
                 with suppress(SelineError):
                     store.look(DocumentKey(BOT, name))
 
@@ -65,8 +61,8 @@ class Verifier:
 
     @property
     def unserved(self) -> frozenset[str]:
-        """The documents that the last pass could not serve."""
-        return frozenset(self._unserved.value)
+        """The documents that the last pass, or a read after it, could not serve."""
+        return frozenset(self._store.unserved.value)
 
     async def run(self, *, full: bool | None = True) -> VerifyReport:
         """Check documents and backups; recover, adopt, and report.
@@ -92,7 +88,7 @@ class Verifier:
             self.report = one_pass.added_to(self.report, report)
         unserved = frozenset(found.document for found in self.report.findings if found.is_unserved)
         if unserved != self.unserved:
-            await self._unserved.save(tuple(sorted(unserved)))
+            await self._store.unserved.save(tuple(sorted(unserved)))
         return report
 
     def _full_is_due(self, now: datetime) -> bool:
@@ -119,7 +115,7 @@ class _Pass:
         names = [info.name for info in documents if since is None or info.updated_at >= since]
         unsettled = [name for name in names if not await self._document(name)]
         if unsettled:
-            await _sleep(self._managed.settings.storage.settle_s)
+            await pause(self._managed.settings.storage.settle_s)
             for name in unsettled:
                 if not await self._document(name):
                     self._documents += 1
@@ -184,7 +180,7 @@ class _Pass:
         """Let changes go first, for a limited time."""
         waited_s = 0.0
         while waited_s < GIVE_WAY_MAX_S and self._store.medium.busy_s():
-            await _sleep(GIVE_WAY_STEP_S)
+            await pause(GIVE_WAY_STEP_S)
             waited_s += GIVE_WAY_STEP_S
 
     def _fresh(self, key: DocumentKey) -> Judged:
@@ -251,11 +247,3 @@ class _Pass:
                 lost=lost,
             )
         )
-
-
-async def _sleep(seconds: float) -> None:
-    """Wait, with an event loop or without one."""
-    if in_loop():
-        await asyncio.sleep(seconds)
-    else:
-        time.sleep(seconds)  # noqa: ASYNC251  # there is no loop in this thread

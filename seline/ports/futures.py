@@ -11,6 +11,7 @@ the store's turn: the function must not wait for the store, which waits for the 
 import asyncio
 import contextvars
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Coroutine, Generator
@@ -49,6 +50,14 @@ async def wait_for(future: Future[T], *, timeout_s: float | None = None) -> T:
         if not future.done():  # else the result was in time, and only this loop was late
             raise
     return future.result()
+
+
+async def pause(seconds: float) -> None:
+    """Wait, with an event loop or without one."""
+    if in_loop():
+        await asyncio.sleep(seconds)
+    else:
+        time.sleep(seconds)  # noqa: ASYNC251  # there is no loop in this thread
 
 
 def in_loop() -> bool:

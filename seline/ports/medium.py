@@ -135,6 +135,10 @@ class Medium(Protocol):
         """
         ...
 
+    def remembers(self, key: DocumentKey) -> bool:
+        """Whether memory has the last content of a document, so that no backup need be read."""
+        ...
+
     def read_from_disk(self, key: DocumentKey, backup: str | None = None) -> None:
         """Make the next look at a document or backup read the disk, not the page cache."""
         ...

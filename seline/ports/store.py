@@ -8,7 +8,7 @@ Any thread may call every method. Changes return a `concurrent.futures.Future`, 
 and without an event loop can wait for.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -167,11 +167,20 @@ class Snapshot(Protocol):
         """The documents' names, sorted."""
         ...
 
+    @property
+    def broken(self) -> Mapping[str, str]:
+        """The opened documents whose file is broken, each with the backup that was read instead.
+
+        "" if the content is the one that was saved last, or if there was none.
+        """
+        ...
+
     def open(self, name: str) -> Iterator[bytes]:
         """Yield the document's sound bytes in pieces; all of them are judged before the first.
 
         Raises DocumentUnrecoverable before the first piece if neither the content nor a backup is
-        sound, and StorageError if the disk fails later.
+        sound, DocumentUnreadable if the file cannot be read, and StorageError if the disk fails
+        later.
         """
         ...
 

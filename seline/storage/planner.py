@@ -80,6 +80,12 @@ class Publish(msgspec.Struct, frozen=True, kw_only=True):
         return self.found.key
 
     @property
+    def is_recovery(self) -> bool:
+        """Whether it only puts back what was there before."""
+        content, before = self.content, self.found.content
+        return content is not None and before is not None and content.revision == before.revision
+
+    @property
     def growth_bytes(self) -> int:
         """The bytes that the change adds: the new content, less the old one if it is not kept."""
         if self.content is None:

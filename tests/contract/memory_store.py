@@ -5,7 +5,7 @@ process. No disk can damage a content, so every content is sound.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -308,6 +308,9 @@ class MemoryMedium:
         self._check_open()
         return self._kept[key].content if key in self._kept else None
 
+    def remembers(self, key: DocumentKey) -> bool:
+        return key in self._kept
+
     def read_from_disk(self, key: DocumentKey, backup: str | None = None) -> None:
         """Do nothing: memory has no pages to drop."""
 
@@ -334,6 +337,10 @@ class _Instant:
     @property
     def names(self) -> Sequence[str]:
         return sorted(self.contents)
+
+    @property
+    def broken(self) -> Mapping[str, str]:
+        return {}
 
     def open(self, name: str) -> Iterator[bytes]:
         return iter((self.contents[name].data,))

@@ -95,6 +95,12 @@ def test_a_rescue_returns_the_current_sound_content(store: DocumentStore, key: D
     assert store.medium.rescue(key) == content({"n": 1})
 
 
+def test_memory_has_the_content_that_was_saved_last(store: DocumentStore, key: DocumentKey) -> None:
+    assert not store.medium.remembers(key)
+    put(store, key, {"n": 1})
+    assert store.medium.remembers(key)
+
+
 def test_a_read_from_the_disk_finds_the_same_content(
     store: DocumentStore, key: DocumentKey
 ) -> None:
@@ -124,7 +130,7 @@ def test_every_method_of_the_port_has_a_test() -> None:
     tested = {
         "place", "usage", "has_reserve", "backup_count", "protect_pins", "capabilities",
         "unavailable", "busy_s", "counters", "incidents", "quarantine", "read_quarantine", "raw",
-        "rescue", "read_from_disk", "write_report", "read_report", "announce",
+        "rescue", "remembers", "read_from_disk", "write_report", "read_report", "announce",
         "foreign_backup_count",
     }  # fmt: skip
     assert {name for name in vars(Medium) if not name.startswith("_")} == tested

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -213,6 +214,39 @@ async def test_an_edit_that_stays_torn_is_quarantined_when_it_has_settled(tmp_pa
         assert await seline.data.load_json(NAME) == {"n": 1}
         [item] = await seline.quarantine()
         assert await seline.read_quarantine(item.name) == b'{"n": 2,'
+
+
+@pytest.mark.parametrize("restarts", [False, True], ids=["one process", "after a restart"])
+async def test_an_upload_that_stalled_is_adopted_once_it_is_whole(
+    tmp_path: Path, restarts: bool
+) -> None:
+    """Its file is in quarantine by then, where its writer goes on with it."""
+    before, whole = {"n": 1}, {"n": 2, "filler": "x" * 50}
+    text = json.dumps(whole)
+    async with AsyncExitStack() as stack:
+        seline = await stack.enter_async_context(open_seline(tmp_path, storage__settle_s=SETTLE_S))
+        await seline.data.save_json(NAME, {"n": 0})
+        await seline.data.save_json(NAME, before)
+        with (tmp_path / NAME).open("w") as upload:
+            upload.write(text[:20])
+            upload.flush()
+            await read_until_adopted(seline)
+            assert await seline.data.load_json(NAME) == before
+            assert len(await seline.quarantine()) == 1
+            if restarts:
+                await stack.aclose()
+            upload.write(text[20:])
+        if restarts:
+            opened = open_seline(tmp_path, storage__settle_s=SETTLE_S)
+            seline = await stack.enter_async_context(opened)
+        assert await seline.data.load_json(NAME) == whole
+        await read_until_adopted(seline)
+        assert json.loads((tmp_path / NAME).read_bytes()) == whole
+        values = [await seline.data.read_backup(NAME, b.name) for b in await seline.all_backups()]
+        assert before in values
+        assert (await seline.verify()).findings == ()
+        await seline.data.save_json(NAME, {"n": 3, "filler": "y" * 50})
+        assert await seline.data.load_json(NAME) == {"n": 3, "filler": "y" * 50}
 
 
 async def test_verify_waits_until_a_torn_edit_has_settled(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -674,6 +675,87 @@ def test_a_prune_plans_the_same_with_and_without_a_server(line: Line) -> None:
 
     assert loaded.code == 0
     assert line("prune", "--dry-run", "--json", **fewer).value()["pruned"] == planned["pruned"]
+
+
+def test_a_loss_that_a_command_found_is_reported_after_it(filled: Line) -> None:
+    """The process that recovered has ended; health and the server's alert come from quarantine/."""
+    flip_first_letter(filled.data / NAME)
+    assert filled("load", NAME).value() == {"userName": "Alex"}
+
+    checks = filled("status", "--json").value()["checks"]
+    (found,) = [check["detail"] for check in checks if check["name"] == "recovered"]
+    with served(filled):
+        alerts = _eventually(lambda: filled("alerts", "--json").value()["alerts"])
+
+    (backup,) = filled("backups", NAME, "--json").value()["backups"]
+    assert f"{NAME} was altered" in found
+    assert f"It was recovered from backup {backup['name']}; lost: changes after" in found
+    assert [(a["type"], a["severity"], a["document"]) for a in alerts] == [
+        ("recovery", "critical", NAME)
+    ]
+
+
+def _eventually(look: Callable[[], list[Any]]) -> list[Any]:
+    """Return what is found within ten seconds."""
+    end_s = time.monotonic() + 10
+    while not (found := look()) and time.monotonic() < end_s:
+        time.sleep(0.3)
+    return found
+
+
+def test_status_names_a_document_that_a_read_could_not_serve(line: Line) -> None:
+    line("save", NAME, stdin='{"userName": "Alex"}')
+    flip_first_letter(line.data / NAME)
+    assert line("load", NAME).code == 3
+
+    (found,) = [
+        check
+        for check in line("status", "--json").value()["checks"]
+        if check["name"] == "documents"
+    ]
+    assert (found["status"], found["detail"]) == ("critical", f"cannot be served: {NAME}")
+
+
+def test_a_truncated_document_is_judged_by_the_first_command_that_reads_it(filled: Line) -> None:
+    """The time to settle passes within the command, so it does not begin again in each."""
+    truncate(filled.data / NAME)
+    (filled.data / "alone.json").write_text('{"half":')
+
+    loaded, alone = filled("load", NAME), filled("load", "alone.json")
+
+    assert loaded.value() == {"userName": "Alex"}
+    assert len(filled("quarantine", "--json").value()["quarantine"]) == 1
+    assert "being written just now" not in alone.err
+    assert (alone.code, "alone.json is broken" in alone.err) == (3, True)
+
+
+@pytest.mark.parametrize("damage", [flip_first_letter, truncate])
+@pytest.mark.parametrize("form", ["json", "folder"])
+def test_an_export_recovers_a_broken_document_that_it_meets(
+    filled: Line, form: str, damage: Callable[[Path], None]
+) -> None:
+    damage(filled.data / NAME)
+
+    assert filled("export", "out" if form == "folder" else "out.json").code == 0
+
+    assert json.loads((filled.data / NAME).read_bytes()) == {"userName": "Alex"}
+    assert len(filled("quarantine", "--json").value()["quarantine"]) == 1
+    checks = filled("status", "--json").value()["checks"]
+    assert [c["status"] for c in checks if c["name"] == "recovered"] == ["warning"]
+
+
+def test_an_export_does_not_call_an_unreadable_document_broken(filled: Line) -> None:
+    (filled.data / NAME).unlink()
+    (filled.data / NAME).mkdir()
+
+    exported = filled("export")
+    reason = filled("load", NAME)
+
+    assert exported.code == 3
+    assert exported.value()["data"]["unrecoverable"] == [NAME]
+    assert f"lacks what cannot be served: {NAME}." in exported.err
+    assert "seline load" in exported.err
+    assert f"{NAME} cannot be read: it is not a regular file" in reason.err
 
 
 def test_a_token_is_created_listed_and_revoked(line: Line) -> None:

@@ -183,10 +183,13 @@ class Batches:
         self.admission.took(current, made)
         for publish in current:
             self._rotate(publish, committed)
+            self.current_documents.inspector.ignore_aside(publish.key)
             if publish.found.judged.verdict is Verdict.EDITED:
                 self.events.edited(publish.key.name, now)
             if publish.found.broken or publish.found.repair:
                 aside = self.rotation.newest_aside(publish.key) if publish.found.is_bad_edit else ""
+                if aside and publish.is_recovery:
+                    self.current_documents.watch_aside(publish.found, aside)
                 self._counters.recoveries += self.events.repaired(publish, now, aside=aside)
         if any(publish.found.broken for publish in current):
             self._quietly(self.rotation.bound_quarantine)

@@ -26,6 +26,7 @@ from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError
 from seline.spool import Spool
 from seline.storage.planner import Found
 from seline.storage.volume.backup_index import BackupIndex
+from seline.storage.volume.files import FileIdentity
 from seline.storage.volume.inspect import Inspection, Inspector
 
 HELD_BYTES_MAX: Final = 16 << 20
@@ -92,6 +93,11 @@ class CurrentDocuments:
         judged = self._inspect(key).judged
         content = judged.content if judged.verdict is Verdict.SOUND else None
         return None if content is None else content.revision
+
+    def watch_aside(self, found: Found, item: str) -> None:
+        """Watch what a recovery moved to quarantine/: it may become a whole edit there."""
+        if isinstance(found.token, FileIdentity):
+            self.inspector.watch_aside(found.key, item, found.token)
 
     def recall(self, key: DocumentKey, revision: Revision) -> Content | None:
         """Return a content by its revision, from memory or a sound backup, else None."""
@@ -196,7 +202,5 @@ def _unrecoverable(found: Found, backups: list[Json]) -> SelineError:
         )
     tried = f"{counted(len(backups), 'backup')} tried in vain" if backups else "it has no backup"
     return DocumentUnrecoverable(
-        f"{name} is broken ({found.judged.reason}), {tried}; nothing was overwritten.",
-        document=name,
-        backups=backups,
+        f"{name} is broken ({found.judged.reason}), {tried}.", document=name, backups=backups
     )

@@ -14,6 +14,7 @@ from seline.domain.incident import Incident, IncidentKind
 from seline.errors import StorageError
 from seline.ports.store import Outcome
 from seline.storage.planner import Publish
+from seline.storage.volume.earlier import Recovery
 from seline.storage.volume.os_errors import describe, is_full
 
 INCIDENTS_MAX: Final = 200
@@ -126,6 +127,10 @@ class Events:
         self.report(incident)
         return incident.kind is IncidentKind.RECOVERED
 
+    def recovered_before(self, recovery: Recovery) -> None:
+        """Report a recovery of an earlier process, which may have ended before it could."""
+        self.report(_recovered(recovery))
+
     def _report(self, kind: IncidentKind, summary: str, **details: Json) -> None:
         """Report what concerns no single document."""
         now = self._clock.now()
@@ -145,21 +150,42 @@ def _repaired(publish: Publish, now: datetime, aside: str) -> Incident:
             kind=IncidentKind.SET_ASIDE,
             summary=f"{name} was given up ({found.judged.reason}); its bytes are in quarantine.",
         )
-    lost, source = "", "memory"
-    if found.source is not None:
-        lost = f"changes after {found.source.taken_at:%Y-%m-%d %H:%M:%S} UTC"
-        source = f"backup {found.source.name}"
-    outcome = f"It was recovered from {source}; {f'lost: {lost}' if lost else 'nothing is lost'}."
-    details: dict[str, Json] = {"verdict": str(found.judged.verdict), "source": source}
+    return _recovered(
+        Recovery(
+            key=found.key,
+            at=now,
+            judged=found.judged,
+            source=found.source,
+            aside=aside if found.is_bad_edit else "",
+        )
+    )
+
+
+def _recovered(recovery: Recovery) -> Incident:
+    """Return the incident of a recovery; without a backup it came from memory."""
+    name, judged, source, aside = (
+        recovery.key.name, recovery.judged, recovery.source, recovery.aside,
+    )  # fmt: skip
+    lost = f"changes after {source.taken_at:%Y-%m-%d %H:%M:%S} UTC" if source else ""
+    origin = f"backup {source.name}" if source else "memory"
+    outcome = f"It was recovered from {origin}; {f'lost: {lost}' if lost else 'nothing is lost'}."
+    details: dict[str, Json] = {"verdict": str(judged.verdict), "source": origin}
     summary = (
-        f"{name} was {found.judged.verdict} ({found.judged.reason}). {outcome} The broken bytes "
-        "are in quarantine."
+        f"{name} was {judged.verdict} ({judged.reason}). {outcome} The broken bytes are in "
+        "quarantine."
     )
     if aside:
-        details |= {"verdict": "not_json", "flaw": found.judged.reason, "item": aside}
+        details |= {"verdict": "not_json", "flaw": judged.reason, "item": aside}
         summary = (
-            f"{name} was changed outside Seline, and is not JSON ({found.judged.reason}). "
+            f"{name} was changed outside Seline, and is not JSON ({judged.reason}). "
             f"{outcome} The edit is in quarantine: `seline quarantine {aside} > edit.json` writes "
             f"it to a file; correct that, then `seline save {name} edit.json`."
         )
-    return incident(kind=IncidentKind.RECOVERED, summary=summary, lost=lost, details=details)
+    return Incident(
+        kind=IncidentKind.RECOVERED,
+        document=name,
+        at=recovery.at,
+        summary=summary,
+        lost=lost,
+        details=details,
+    )

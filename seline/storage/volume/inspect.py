@@ -56,6 +56,8 @@ class Inspector:
     _unsettled: dict[DocumentKey, tuple[FileIdentity, float]] = field(default_factory=dict)
     _edits: dict[DocumentKey, Content] = field(default_factory=dict)
     _damaged: dict[DocumentKey, tuple[FileIdentity, Verdict]] = field(default_factory=dict)
+    _asides: dict[DocumentKey, tuple[str, FileIdentity | None]] = field(default_factory=dict)
+    """The file of a document that a recovery moved to quarantine/, as it was judged."""
 
     def peek(self, key: DocumentKey) -> Content | Verdict | None:
         """Return the remembered content if one stat shows that it is current, else None."""
@@ -74,7 +76,7 @@ class Inspector:
             return None
         if not self.capabilities.fine_timestamps and time.time_ns() - status.st_ctime_ns < YOUNG_NS:
             return None
-        return entry[1]
+        return None if self._changed_aside(key) else entry[1]
 
     def look(self, key: DocumentKey) -> Inspection:
         """Read and judge a document, and remember it if it is sound."""
@@ -82,11 +84,12 @@ class Inspector:
         judged = inspection.judged
         if judged.verdict is Verdict.SOUND and inspection.identity and judged.content:
             self.remember(key, inspection.identity, judged.content)
-        elif judged.verdict is Verdict.EDITED and judged.content:
+            judged = self._late_edit(key) or judged
+        if judged.verdict is Verdict.EDITED and judged.content:
             self._edits[key] = judged.content
         elif judged.verdict in DAMAGED and inspection.identity:
             self._damaged[key] = (inspection.identity, judged.verdict)
-        return inspection
+        return msgspec.structs.replace(inspection, judged=judged)
 
     def known_damage(self, key: DocumentKey, identity: FileIdentity) -> Verdict | None:
         """Return the verdict of a file that was found damaged and has not changed since."""
@@ -106,6 +109,17 @@ class Inspector:
         self._unsettled.pop(key, None)
         self._edits.pop(key, None)
         self._damaged.pop(key, None)
+
+    def watch_aside(self, key: DocumentKey, item: str, judged: FileIdentity | None) -> None:
+        """Look at a file in quarantine/ again at each read: its writer may still have it open.
+
+        `judged` is its identity when it was judged, None if it changed after that.
+        """
+        self._asides[key] = (item, judged)
+
+    def ignore_aside(self, key: DocumentKey) -> None:
+        """Look at a document's file in quarantine/ no more: a change followed."""
+        self._asides.pop(key, None)
 
     def last_edit(self, key: DocumentKey) -> Content | None:
         """Return the last hand edit that was read, None if a commit followed it."""
@@ -137,6 +151,10 @@ class Inspector:
         """Read and judge a document in the directory of an export."""
         return self._see(key, lambda _space: directory, key.name, _at_rest)
 
+    def look_aside(self, key: DocumentKey, item: str) -> Inspection:
+        """Read and judge a document's file in quarantine."""
+        return self._see(key, lambda _space: self.volume.quarantine, item, _at_rest)
+
     def recorded(self, key: DocumentKey, descriptor: int) -> Revision | None:
         """Return the revision that an open file's checksum records; its bytes may differ."""
         checksum = _recorded(key, descriptor)
@@ -149,6 +167,33 @@ class Inspector:
         while piece := os.read(descriptor, files.READ_PIECE_BYTES):
             digest.update(piece)
         return checksum is not None and checksum.digest == digest.digest()
+
+    def _changed_aside(self, key: DocumentKey) -> str:
+        """Return the name of a watched file in quarantine/ that changed there, "" if none did."""
+        item, judged = self._asides.get(key, ("", None))
+        if not item:
+            return ""
+        try:
+            identity = FileIdentity.of(files.status(self.volume.quarantine, item))
+        except OSError:
+            return ""
+        if judged is not None and judged.inode != identity.inode:
+            return ""  # it is another file with the same bytes
+        return "" if judged is not None and judged.same_bytes(identity) else item
+
+    def _late_edit(self, key: DocumentKey) -> Judged | None:
+        """Return the edit that was moved to quarantine/ too early, once it is whole."""
+        item = self._changed_aside(key)
+        if not item:
+            return None
+        own = DocumentKey(key.space, item)  # its time to settle is not the document's
+        found = self._see(
+            key, lambda _space: self.volume.quarantine, item,
+            lambda _key, identity: self._settled(own, identity),
+        ).judged  # fmt: skip
+        if found.verdict is not Verdict.EDITED:
+            return None
+        return msgspec.structs.replace(found, reason="the writing of it took long")
 
     def _drop_pages(self, directory: Callable[[str], int], space: str, name: str) -> None:
         with suppress(FileNotFoundError):  # there is no such space

@@ -110,6 +110,10 @@ class VolumeMedium:
     def rescue(self, key: DocumentKey) -> Content | None:
         return self.current_documents.find(key).content
 
+    def remembers(self, key: DocumentKey) -> bool:
+        inspector = self.current_documents.inspector
+        return inspector.last_edit(key) is not None or inspector.last_known(key) is not None
+
     @while_open
     def read_from_disk(self, key: DocumentKey, backup: str | None = None) -> None:
         self.current_documents.inspector.read_from_disk(key, backup)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from seline.clock import Clock
@@ -15,6 +16,7 @@ from seline.storage.volume.commit.exchange_form import ExchangeCommitter
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.disk_usage import DiskUsage
+from seline.storage.volume.earlier import lossy_recoveries
 from seline.storage.volume.events import Events
 from seline.storage.volume.inspect import Inspector
 from seline.storage.volume.lock import hold, wait_for
@@ -111,6 +113,9 @@ def _open(volume: VolumeDirectory, settings: Settings, clock: Clock) -> VolumeSt
         settings.strict,
     )  # fmt: skip
     committer.recover(clock.now())
+    with suppress(OSError):  # what cannot be listed must not keep the volume closed
+        for recovery in lossy_recoveries(current_documents, clock.now()):
+            events.recovered_before(recovery)
     admission.count_documents()
     disk_usage.rebuild_reserve()
     writer = Writer(batches.process, idle=batches.idle)

@@ -40,6 +40,7 @@ class VolumeSnapshot:
     held: dict[str, FileIdentity]
     linked: set[str] = field(default_factory=set[str])
     directory: int | None = None
+    broken: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
     def names(self) -> Sequence[str]:
@@ -65,13 +66,22 @@ class VolumeSnapshot:
                 raise named(error, f"Reading {name}") from error
         if content is None and self._places(name) != places:
             return self._open(name)  # a commit has just linked it for this snapshot
-        content = content or self.snapshots.current_documents.find(key).content
-        if content is None:
-            raise DocumentUnrecoverable(f"{name} is broken and has no sound backup.", document=name)
-        return iter((content.data,))
+        self.broken[name] = ""
+        return iter(((content or self._recovered(key)).data,))
 
     def close(self) -> None:
         self.snapshots.release(self)
+
+    def _recovered(self, key: DocumentKey) -> Content:
+        """Return the content that a recovery would choose, and note its backup."""
+        found = self.snapshots.current_documents.find(key)
+        if found.source is not None:
+            self.broken[key.name] = found.source.name
+        if found.content is not None:
+            return found.content
+        raise found.failure or DocumentUnrecoverable(
+            f"{key.name} is broken and has no sound backup.", document=key.name
+        )
 
     def _places(self, name: str) -> list[int]:
         with self.snapshots.lock:

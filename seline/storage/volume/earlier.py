@@ -1,0 +1,92 @@
+"""Recoveries of earlier processes, from what they left in quarantine/.
+
+A process that is killed after a recovery, or a command that ends, reports it to no one. The broken
+file in quarantine/ and the backups show what was lost.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from seline.domain.backup import Backup
+from seline.domain.document import BOT, DocumentKey, is_document_name
+from seline.domain.verdict import Judged, Verdict
+from seline.ports.medium import QuarantineItem
+from seline.storage.volume.current import CurrentDocuments
+from seline.storage.volume.inspect import Inspection
+from seline.storage.volume.quarantine import list_quarantine
+
+RECENT: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """A recovery of a document. `source` is the backup that it went back to, None for memory.
+
+    `aside` names the file in quarantine if it is an edit that is not JSON.
+    """
+
+    key: DocumentKey
+    at: datetime
+    judged: Judged
+    source: Backup | None
+    aside: str = ""
+
+
+def lossy_recoveries(documents: CurrentDocuments, now: datetime) -> Iterator[Recovery]:
+    """Yield the recoveries of the last day that lost changes, oldest first. Raises OSError.
+
+    A file that became whole in quarantine/ is watched instead, so that it is adopted.
+    """
+    for item in reversed(list_quarantine(documents.inspector.volume)):
+        if not is_document_name(item.document) or not now - RECENT <= item.taken_at <= now:
+            continue
+        key = DocumentKey(BOT, item.document)
+        judged, live = documents.inspector.look_aside(key, item.name), documents.inspector.look(key)
+        if judged.judged.verdict is not Verdict.EDITED:
+            recovery = _lossy(documents, key, item, judged.judged, live.judged)
+            if recovery is not None:
+                yield recovery
+        elif _is_newer(judged, live) and not _later(documents, key, item):
+            documents.inspector.watch_aside(key, item.name, None)
+
+
+def _lossy(
+    documents: CurrentDocuments,
+    key: DocumentKey,
+    item: QuarantineItem,
+    judged: Judged,
+    live: Judged,
+) -> Recovery | None:
+    """Return the recovery that left an item; None if no change was lost, or it was no recovery.
+
+    Changes were lost if the content that the broken file recorded is nowhere; without a record, if
+    the document went back to the backup before.
+    """
+    backups = documents.backup_index(BOT).of(key.name)
+    before = next((backup for backup in backups if backup.taken_at <= item.taken_at), None)
+    if before is None or live.content is None:
+        return None  # it was given up, or deleted
+    if judged.recorded is None:
+        later = _later(documents, key, item)
+        is_lost = (later[-1].revision if later else live.content.revision) == before.revision
+    else:
+        known = {live.content.revision, *(backup.revision for backup in backups)}
+        is_lost = judged.recorded.revision not in known
+    if not is_lost:
+        return None
+    aside = item.name if judged.is_edit else ""
+    return Recovery(key=key, at=item.taken_at, judged=judged, source=before, aside=aside)
+
+
+def _later(documents: CurrentDocuments, key: DocumentKey, item: QuarantineItem) -> list[Backup]:
+    """Return the backups that were made after an item was set aside, newest first."""
+    backups = documents.backup_index(key.space).of(key.name)
+    return [backup for backup in backups if backup.taken_at > item.taken_at]
+
+
+def _is_newer(judged: Inspection, live: Inspection) -> bool:
+    """Whether a file in quarantine/ was written after the document's present file."""
+    ours, other = judged.identity, live.identity
+    return ours is not None and other is not None and ours.mtime_ns > other.mtime_ns
