@@ -84,8 +84,8 @@ class DocumentUnrecoverable(DocumentError):
     """The document is broken and no sound backup of it exists."""
 
     hint = (
-        "Nothing was overwritten. Bring it back with `seline import EXPORT --only NAME`, or give it "
-        "up with `seline reset NAME`: its bytes go to quarantine."
+        "Nothing was overwritten. Bring it back with `seline import EXPORT --only NAME`, or give "
+        "it up with `seline reset NAME`: its bytes go to quarantine."
     )
 
 

@@ -20,6 +20,7 @@ class IncidentKind(StrEnum):
     RECOVERED = "recovered"
     UNRECOVERABLE = "unrecoverable"
     SERVED_FROM_MEMORY = "served_from_memory"
+    BACKUP_DAMAGED = "backup_damaged"
     DISK_ERROR = "disk_error"
     JOURNAL_BROKEN = "journal_broken"
     BLANK_SAVE = "blank_save"
@@ -57,6 +58,7 @@ RULES: Final[Mapping[IncidentKind, IncidentRule]] = {
     IncidentKind.RECOVERED: IncidentRule(alert=AlertType.RECOVERY, fix=_LOOK),
     IncidentKind.UNRECOVERABLE: IncidentRule(alert=AlertType.UNRECOVERABLE_DOCUMENT, unserved=True),
     IncidentKind.SERVED_FROM_MEMORY: IncidentRule(alert=AlertType.SERVED_FROM_MEMORY),
+    IncidentKind.BACKUP_DAMAGED: IncidentRule(alert=AlertType.BACKUP_DAMAGED),
     IncidentKind.DISK_ERROR: IncidentRule(alert=AlertType.DISK_ERROR, unserved=True),
     IncidentKind.JOURNAL_BROKEN: IncidentRule(alert=AlertType.JOURNAL_DAMAGED, fix=_LOOK),
     IncidentKind.BLANK_SAVE: IncidentRule(),

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final, NoReturn, TypeVar
 
 from seline.clock import Clock
+from seline.domain.document import Json
 from seline.domain.incident import Incident, IncidentKind
 from seline.errors import ForkedStore, SelineError, StoreClosed, VolumeBusy
 from seline.ports.futures import in_loop, in_turn, refuse_in_turn, wait_for
@@ -207,7 +208,7 @@ class AwaitedStore(NeverCopied):
 
     # incidents
 
-    def note(self, kind: IncidentKind, document: str, summary: str) -> None:
+    def note(self, kind: IncidentKind, document: str, summary: str, **details: Json) -> None:
         """Report an incident, at most once a day per kind and document: log it and keep it."""
         now = self.clock.now()
         if any(
@@ -216,7 +217,9 @@ class AwaitedStore(NeverCopied):
         ):
             return
         _log.warning("%s", summary)
-        self._incidents.append(Incident(kind=kind, document=document, at=now, summary=summary))
+        self._incidents.append(
+            Incident(kind=kind, document=document, at=now, summary=summary, details=details)
+        )
 
     def incidents(self) -> list[Incident]:
         """Return the incidents of the store and of the manager, each oldest first."""

@@ -32,7 +32,7 @@ from seline.manager.blocks import Changes
 from seline.manager.changes import Decide, not_found
 from seline.manager.encoding import content_of, json_copy, typed
 from seline.manager.managed_store import ManagedStore
-from seline.manager.reads import served_content
+from seline.manager.reads import backup_content, listed, served_content
 from seline.manager.transfer import contents_of, export_of, import_contents, snapshot_of
 from seline.ports.futures import wait_for
 from seline.ports.store import Decision, Outcome, Put, Remove, Snapshot
@@ -252,8 +252,7 @@ class DataManager:
 
     async def documents(self) -> list[DocumentInfo]:
         """List the documents, sorted by name."""
-        store = await self.store.open()
-        return list(await self.store.listing(lambda: store.documents(BOT)))
+        return await listed(self.store)
 
     async def backups(self, name: str) -> list[Backup]:
         """List a document's backups, newest first, each judged, with the reason why it is kept."""
@@ -341,9 +340,7 @@ class DataManager:
         return changes.purge(has_backups=has_backups, if_match=if_match, also=also)
 
     async def _backup_content(self, name: str, backup: str) -> Content:
-        key = _key(name)
-        store = await self.store.open()
-        return await self.store.reading(lambda: backups.backup_content(store, key, backup))
+        return await backup_content(self.store, _key(name), backup)
 
     async def _change_pins(
         self, function: Callable[[tuple[pinning.Pin, ...]], tuple[pinning.Pin, ...]]

@@ -3,10 +3,18 @@
 from contextlib import suppress
 from typing import Final
 
-from seline.domain.document import BOT, Content, DocumentKey
+from seline.domain.document import BOT, Content, DocumentInfo, DocumentKey
 from seline.domain.incident import IncidentKind
-from seline.domain.verdict import Judged, Verdict
-from seline.errors import DocumentUnreadable, DocumentUnrecoverable, StorageError, VolumeBusy
+from seline.domain.verdict import DAMAGED, Judged, Verdict
+from seline.errors import (
+    BackupNotFound,
+    DocumentUnreadable,
+    DocumentUnrecoverable,
+    SelineError,
+    StorageError,
+    VolumeBusy,
+)
+from seline.manager import backups
 from seline.manager.managed_store import ManagedStore
 from seline.ports.futures import in_turn, pause
 from seline.ports.store import DocumentStore
@@ -41,6 +49,38 @@ async def served_content(managed: ManagedStore, key: DocumentKey) -> Content | N
         managed.note(kind, key.name, error.message)
         if judged.verdict is not Verdict.UNSETTLED:
             await _remember_unserved(managed, key)
+        raise
+
+
+async def listed(managed: ManagedStore) -> list[DocumentInfo]:
+    """List the bot's documents, sorted by name; those found broken are recovered first."""
+    store = await managed.open()
+    infos = await managed.listing(lambda: store.documents(BOT))
+    broken = [info.name for info in infos if info.verdict in DAMAGED]
+    for name in broken:
+        with suppress(SelineError):  # it is reported, and the list shows its state
+            await served_content(managed, DocumentKey(BOT, name))
+    return list(await managed.listing(lambda: store.documents(BOT)) if broken else infos)
+
+
+async def backup_content(managed: ManagedStore, key: DocumentKey, backup: str) -> Content:
+    """Return a backup's bytes. Raises BackupNotFound, also for one that is not sound.
+
+    A broken one is reported.
+    """
+    store = await managed.open()
+    try:
+        return await managed.reading(lambda: backups.backup_content(store, key, backup))
+    except BackupNotFound as error:
+        if error.details.get("verdict") in DAMAGED:
+            managed.note(
+                IncidentKind.BACKUP_DAMAGED,
+                key.name,
+                f"A backup of {key.name} is damaged, and is not counted any more: {error.message}",
+                backups=1,
+                backup=backup,
+                names=[backup],
+            )
         raise
 
 

@@ -38,8 +38,8 @@ from seline.domain.manifest import (
 )
 from seline.domain.stored import Stored
 from seline.errors import BackupNotFound, DocumentError, ExportFailed, SelineError
-from seline.manager.backups import backup_content
 from seline.manager.managed_store import ManagedStore
+from seline.manager.reads import backup_content
 from seline.manager.state import State
 from seline.manager.transfer import snapshot_of
 from seline.operations.destinations import Destinations, keep
@@ -260,9 +260,9 @@ class _Making:
         backups: list[FileEntry] = []
         for backup in await self._store.listing(lambda: store.backups(key)):
             try:
-                kept = await self._store.reading(partial(backup_content, store, key, backup.name))
+                kept = await backup_content(self._store, key, backup.name)
             except BackupNotFound:
-                continue  # it was rotated in the meantime
+                continue  # it was rotated in the meantime, or is broken, which is reported
             yield f"{BACKUPS}{backup.name}", kept
             backups.append(
                 FileEntry(name=backup.name, sha256=kept.revision, size_bytes=kept.size_bytes)

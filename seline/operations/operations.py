@@ -11,8 +11,9 @@ from seline.domain.readable_export import ImportReport, only_named
 from seline.domain.report import Pruned, VerifyReport
 from seline.domain.usage import Usage
 from seline.errors import VolumeBusy
-from seline.manager.backups import backup_content, every_backup
+from seline.manager.backups import every_backup
 from seline.manager.managed_store import ManagedStore
+from seline.manager.reads import backup_content
 from seline.manager.transfer import import_contents
 from seline.operations.checks import Facts
 from seline.operations.exports import Exporter
@@ -90,8 +91,7 @@ class Operations:
     async def backup_content(self, name: str, backup: str) -> Content:
         """Return a backup's bytes. Raises BackupNotFound, also for one that is not sound."""
         key = DocumentKey(BOT, check_document_name(name))
-        store = await self.store.open()
-        return await self.store.reading(lambda: backup_content(store, key, backup))
+        return await backup_content(self.store, key, backup)
 
     async def quarantine(self) -> list[QuarantineItem]:
         """List the quarantined files, newest first."""

@@ -20,6 +20,7 @@ from seline.domain.usage import (
 )
 from seline.manager.backups import every_backup
 from seline.manager.managed_store import ManagedStore
+from seline.manager.reads import listed
 from seline.operations.prune import Pruner
 from seline.ports.store import DocumentStore
 
@@ -122,7 +123,7 @@ def _largest_deleted(store: DocumentStore) -> str:
 async def storage_info(managed: ManagedStore) -> dict[str, Json]:
     """Return the body of `GET /storage-info`: what is stored on the volume."""
     store = await managed.open()
-    documents = await managed.listing(lambda: store.documents(BOT))
+    documents = await listed(managed)
     backups = await managed.listing(lambda: every_backup(store, managed.pins))
     return await managed.reading(lambda: _storage_info(store, documents, backups))
 

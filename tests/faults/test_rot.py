@@ -282,7 +282,7 @@ class StoreCheck:
 
     def _expected_text(self, name: str) -> str:
         if self._expected[name] is None:
-            return "^unrecoverable: .* nothing was overwritten|^documents: cannot be served"
+            return "^unrecoverable: .* is broken|^documents: cannot be served"
         unchanged = self._cached and self._expected[name] == self._filled.volume.files[name]
         return f"^recovered: .*{'nothing is lost' if unchanged else 'lost: changes after'}"
 

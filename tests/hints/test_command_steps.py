@@ -133,7 +133,8 @@ def test_a_document_that_is_being_written_is_read_a_few_seconds_later(
 ) -> None:
     line.data.mkdir()
     (line.data / NAME).write_text('{"n": ')
-    for refused in (line("load", NAME), line("save", NAME, stdin="{}")):
+    slow = {"SELINE_STORAGE__SETTLE_S": "60"}
+    for refused in (line("load", NAME, **slow), line("save", NAME, stdin="{}")):
         follow(next_of(refused)).asks("Read it again in a few seconds")
     (line.data / NAME).write_text('{"n": 1}')
 
@@ -271,6 +272,17 @@ def test_an_export_that_failed_or_is_damaged_is_made_again(line: Line, follow: F
     follow(next_of(line("import", again, "--yes"))).asks("Take another export")
     time.sleep(1.1)
     assert line("import", line("export", "nas/").out.strip(), "--yes").code == 0
+
+
+@pytest.mark.follows("cli/exports:_report_lacking")
+def test_why_an_export_lacks_a_document_is_found(line: Line, follow: Follow) -> None:
+    saved(line, "other.json")
+    broken(line)
+    [loading] = follow(next_of(line("export"))).commands()
+    refused = run(line, loading)
+    assert f"{NAME} is broken" in refused.err
+    assert line("reset", NAME, "--yes").code == 0
+    assert line("export").code == 0
 
 
 @pytest.mark.follows("cli/imports:_read_folder", "cli/imports:_left_out")

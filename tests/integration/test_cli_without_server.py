@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from seline import open_seline
 from seline.domain.metadata import FIELDS
 from tests.command_line import Line, line_at, served
 
@@ -742,6 +743,37 @@ def test_an_export_recovers_a_broken_document_that_it_meets(
     assert len(filled("quarantine", "--json").value()["quarantine"]) == 1
     checks = filled("status", "--json").value()["checks"]
     assert [c["status"] for c in checks if c["name"] == "recovered"] == ["warning"]
+
+
+@pytest.mark.parametrize("route", ["/documents", "/storage-info"])
+async def test_a_listing_recovers_a_broken_document_that_it_meets(
+    tmp_path: Path, route: str
+) -> None:
+    directory = tmp_path / "data"
+    async with open_seline(directory) as seline:
+        for number in range(2):
+            await seline.data.save_json(NAME, {"n": number, "filler": "x" * 50})
+    truncate(directory / NAME)
+    async with open_seline(directory, storage__settle_s=0.1) as seline:
+        if route == "/documents":
+            [info] = await seline.data.documents()
+            assert info.verdict == "sound"
+        else:
+            [shown] = (await seline.storage_info())["data_files"]
+            assert shown["verdict"] == "sound"
+        assert json.loads((directory / NAME).read_bytes())["n"] == 0
+        [incident] = seline.store.incidents()
+        assert (incident.kind, incident.document) == ("recovered", NAME)
+
+
+def test_a_broken_backup_that_is_read_is_reported(filled: Line) -> None:
+    (backup,) = (filled.data / "backups").iterdir()
+    flip_first_letter(backup)
+    with served(filled):
+        assert filled("load", NAME, "--backup", backup.name).code == 4
+        [alert] = _eventually(lambda: filled("alerts", "--json").value()["alerts"])
+    assert (alert["type"], alert["document"]) == ("backup_damaged", NAME)
+    assert backup.name in alert["summary"]
 
 
 def test_an_export_does_not_call_an_unreadable_document_broken(filled: Line) -> None:

@@ -17,7 +17,7 @@ from seline.clock import Clock
 from seline.domain.backup import Backup, parse_backup_name
 from seline.domain.checksum import decode_checksum
 from seline.domain.document import Content, DocumentInfo, DocumentKey, Revision
-from seline.domain.verdict import UNCHECKED, Judged, Verdict
+from seline.domain.verdict import DAMAGED, UNCHECKED, Judged, Verdict
 from seline.errors import BackupNotFound, SelineError, UnsupportedFormat
 from seline.ports.store import Atom, Outcome, Retain, Snapshot
 from seline.storage.volume import files
@@ -126,9 +126,7 @@ class VolumeStore:
         if isinstance(known, Content):
             revision, verdict = known.revision, str(Verdict.SOUND)
         else:
-            inspector, identity = self.current_documents.inspector, FileIdentity.of(status)
-            revision = _recorded_revision(directory, key.name) or ""
-            verdict = str(inspector.known_damage(key, identity) or UNCHECKED)
+            revision, verdict = self._recorded(key, status)
         return DocumentInfo(
             name=key.name,
             revision=revision or None,
@@ -137,6 +135,26 @@ class VolumeStore:
             verdict=verdict,
             backup_count=backup_count,
         )
+
+    def _recorded(self, key: DocumentKey, status: os.stat_result) -> tuple[Revision, str]:
+        """Return the revision and the verdict word of a document that is not in memory.
+
+        Its bytes are read only if the checksum shows that Seline did not leave the file like this.
+        """
+        try:
+            descriptor = files.open_to_read(self.volume.documents(key.space), key.name)
+            with files.closing(descriptor):
+                checksum = decode_checksum(files.read_attribute(descriptor))
+        except (OSError, UnsupportedFormat):
+            return "", UNCHECKED
+        inspector = self.current_documents.inspector
+        verdict = inspector.known_damage(key, FileIdentity.of(status))
+        if checksum is None:
+            return "", str(verdict or UNCHECKED)
+        if (checksum.mtime_ns, checksum.size_bytes) == (status.st_mtime_ns, status.st_size):
+            return checksum.revision, str(verdict or UNCHECKED)
+        verdict = verdict or inspector.look(key).judged.verdict
+        return "", str(verdict) if verdict in DAMAGED else UNCHECKED
 
     def _deleted(self, space: str, name: str) -> DocumentInfo:
         backups = self.current_documents.backup_index(space).of(name)
@@ -159,14 +177,3 @@ class VolumeStore:
                 status = files.status(self.volume.documents(space), name)
                 held[name] = FileIdentity.of(status)
         return closing(self.snapshots.take(space, held, self.clock.now()))
-
-
-def _recorded_revision(directory: int, name: str) -> Revision | None:
-    """Return the revision in the file's checksum, without reading the bytes."""
-    try:
-        with files.closing(files.open_to_read(directory, name)) as descriptor:
-            checksum = decode_checksum(files.read_attribute(descriptor))
-            same_mtime = checksum and checksum.mtime_ns == os.fstat(descriptor).st_mtime_ns
-    except (OSError, UnsupportedFormat):
-        return None
-    return checksum.revision if checksum and same_mtime else None
