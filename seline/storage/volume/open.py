@@ -70,10 +70,12 @@ def open_volume(
     )
     try:
         with raising(named, f"Opening the volume at {settings.data_dir}"):
-            return _open(volume, settings, clock)
+            store = _open(volume, settings, clock)
     except BaseException:
         volume.close()
         raise
+    _report_earlier(store)
+    return store
 
 
 def _open(volume: VolumeDirectory, settings: Settings, clock: Clock) -> VolumeStore:
@@ -113,14 +115,18 @@ def _open(volume: VolumeDirectory, settings: Settings, clock: Clock) -> VolumeSt
         settings.strict,
     )  # fmt: skip
     committer.recover(clock.now())
-    with suppress(OSError):  # what cannot be listed must not keep the volume closed
-        for recovery in lossy_recoveries(current_documents, clock.now()):
-            events.recovered_before(recovery)
     admission.count_documents()
     disk_usage.rebuild_reserve()
     writer = Writer(batches.process, idle=batches.idle)
     medium = VolumeMedium(volume, capabilities, current_documents, batches, writer)
     return VolumeStore(volume, medium, clock, current_documents, snapshots, batches, writer)
+
+
+def _report_earlier(store: VolumeStore) -> None:
+    """Report what recoveries of earlier processes lost."""
+    with suppress(OSError):  # what cannot be listed must not keep the volume closed
+        for recovery in lossy_recoveries(store.current_documents, store.clock.now()):
+            store.batches.events.recovered_before(recovery)
 
 
 def _limit_bytes(storage: Storage, capabilities: Capabilities) -> int | None:
