@@ -215,7 +215,7 @@ def test_the_demonstration_ends_with_commands_that_work(line: Line, follow: Foll
         assert run(line, flip).code == 0
         assert line("load", NAME).code == 0
         checks = run(line, f"{status} --json").value()["checks"]
-        [fix] = [check["fix"] for check in checks if check["name"] == "recovered"]
+        [fix] = {check["fix"] for check in checks if check["name"] == "recovered"}
         [listing] = follow(fix).commands()
         assert NAME in run(line, listing).out
 

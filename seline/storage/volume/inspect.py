@@ -177,9 +177,13 @@ class Inspector:
             identity = FileIdentity.of(files.status(self.volume.quarantine, item))
         except OSError:
             return ""
-        if judged is not None and judged.inode != identity.inode:
-            return ""  # it is another file with the same bytes
-        return "" if judged is not None and judged.same_bytes(identity) else item
+        if judged is None:
+            return item
+        is_same_file = judged.inode == identity.inode  # or another one with the same bytes
+        is_written = (
+            judged.mtime_ns != identity.mtime_ns or judged.size_bytes != identity.size_bytes
+        )
+        return item if is_same_file and is_written else ""
 
     def _late_edit(self, key: DocumentKey) -> Judged | None:
         """Return the edit that was moved to quarantine/ too early, once it is whole."""

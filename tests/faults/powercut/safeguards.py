@@ -23,6 +23,7 @@ VOLUME: Final = "seline.storage.volume"
 HERE: Final = Path(importlib.import_module(VOLUME).__file__ or "").parent
 EXEMPT: Final = {
     "__init__": "it is empty",
+    "earlier": "it reports, and names files to read again; what is read is judged",
     "capabilities": "it tries what a volume can do; nothing rests on what it writes",
 }
 MODULES: Final = {

@@ -482,8 +482,9 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     "what was linked is not compared with what was judged": _preserver(
         "Preserver._link", "is_judged", YES, "save, edited by hand before the link"
     ),
-    "what was set aside is not compared with what was judged": _preserver(
-        "Preserver._link", "is_judged", YES, "recovery, edited by hand before the link"
+    "what was set aside is not compared with what was judged": _needless(
+        _preserver("Preserver._link", "is_judged", YES, "recovery, edited by hand before the link"),
+        "the edit in quarantine/ is whole, so the next read adopts it",
     ),
     "the exchanged file is not compared with the judged one": _preserver(
         "Preserver._dispose", "is_judged", YES, BEFORE_EXCHANGE
@@ -706,7 +707,7 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     ),
     "documents are listed without their digests": _row(
         "store",
-        "_recorded_revision",
+        "VolumeStore._recorded",
         "decode_checksum",
         NOTHING,
         "a listing of what was not read yet",
