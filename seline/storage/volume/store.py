@@ -148,13 +148,13 @@ class VolumeStore:
         except (OSError, UnsupportedFormat):
             return "", UNCHECKED
         inspector = self.current_documents.inspector
-        verdict = inspector.known_damage(key, FileIdentity.of(status))
+        damage = inspector.known_damage(key, FileIdentity.of(status))
         if checksum is None:
-            return "", str(verdict or UNCHECKED)
+            return "", str(damage or UNCHECKED)
         if (checksum.mtime_ns, checksum.size_bytes) == (status.st_mtime_ns, status.st_size):
-            return checksum.revision, str(verdict or UNCHECKED)
-        verdict = verdict or inspector.look(key).judged.verdict
-        return "", str(verdict) if verdict in DAMAGED else UNCHECKED
+            return checksum.revision, str(damage or UNCHECKED)
+        found = damage or inspector.look(key).judged.verdict
+        return "", str(found) if found in DAMAGED else UNCHECKED
 
     def _deleted(self, space: str, name: str) -> DocumentInfo:
         backups = self.current_documents.backup_index(space).of(name)
