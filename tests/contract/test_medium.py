@@ -40,6 +40,10 @@ def test_the_reserve_exists_on_a_volume_with_room(store: DocumentStore) -> None:
     assert store.medium.has_reserve()
 
 
+def test_a_medium_with_room_has_room_for_a_small_change(store: DocumentStore) -> None:
+    assert store.medium.has_room_for(1)
+
+
 def test_no_backup_of_the_store_is_foreign(store: DocumentStore, key: DocumentKey) -> None:
     put(store, key, {"n": 1})
     put(store, key, {"n": 2})

@@ -106,7 +106,8 @@ def all_signals() -> Iterator[Signal]:
             an_incident("recovered", verdict=verdict, source="memory"),
             an_incident("recovered", verdict=verdict, source=backup, lost="changes after"),
         )
-    yield from of_incidents(*map(an_incident, IncidentKind))
+    of_a_backup = {"backups": 1, "backup": BACKUP}
+    yield from of_incidents(*(an_incident(kind, **of_a_backup) for kind in IncidentKind))
     yield from of_incidents(an_incident("disk_error", document=""))
     for outcome in ("unrecoverable", "unreadable", "failed"):
         yield from of_findings(a_finding(outcome))

@@ -101,6 +101,14 @@ def record_opening(directory: Path) -> Recording:
     return made
 
 
+def _entries(path: str) -> list[os.DirEntry[str]]:
+    """List a directory, without its sockets: they hold no content."""
+    entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+    return [
+        entry for entry in entries if not stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode)
+    ]
+
+
 def tree_of(directory: Path) -> Tree:
     """Return the content of a directory as one value."""
     there = _Recorder(directory).recording.before
@@ -138,7 +146,7 @@ class _Recorder:
 
     def _find(self, directory: Inode, path: str) -> None:
         """Map the inodes of this directory to those of the model."""
-        for entry in os.scandir(path):
+        for entry in _entries(path):
             inode = self.recording.before.at(Place(directory, entry.name))
             assert inode is not None, f"{entry.path} is not on the disk"
             self._inodes[_identity(entry.stat(follow_symlinks=False))] = inode
@@ -146,7 +154,7 @@ class _Recorder:
                 self._find(inode, entry.path)
 
     def _scan(self, directory: Inode, path: str) -> None:
-        for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
+        for entry in _entries(path):
             status = entry.stat(follow_symlinks=False)
             known = self._inodes.get(_identity(status))
             inode = self._new_inode(status) if known is None else known
