@@ -135,6 +135,6 @@ def test_every_method_of_the_port_has_a_test() -> None:
         "place", "usage", "has_reserve", "backup_count", "protect_pins", "capabilities",
         "unavailable", "busy_s", "counters", "incidents", "quarantine", "read_quarantine", "raw",
         "rescue", "remembers", "read_from_disk", "write_report", "read_report", "announce",
-        "foreign_backup_count",
+        "foreign_backup_count", "has_room_for",
     }  # fmt: skip
     assert {name for name in vars(Medium) if not name.startswith("_")} == tested

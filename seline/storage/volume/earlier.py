@@ -37,7 +37,8 @@ class Recovery:
 def lossy_recoveries(documents: CurrentDocuments, now: datetime) -> Iterator[Recovery]:
     """Yield the recoveries of the last day that lost changes, oldest first. Raises OSError.
 
-    A file that became whole in quarantine/ is watched instead, so that it is adopted.
+    A file that became whole in quarantine/ is watched instead, so that it is adopted. It must carry
+    the checksum of the document's file: a copy carries none, and no upload goes on in it.
     """
     for item in reversed(list_quarantine(documents.inspector.volume)):
         if not is_document_name(item.document) or not now - RECENT <= item.taken_at <= now:
@@ -48,7 +49,7 @@ def lossy_recoveries(documents: CurrentDocuments, now: datetime) -> Iterator[Rec
             recovery = _lossy(documents, key, item, judged.judged, live.judged)
             if recovery is not None:
                 yield recovery
-        elif _is_newer(judged, live) and not _later(documents, key, item):
+        elif _is_late_upload(judged, live) and not _later(documents, key, item):
             documents.inspector.watch_aside(key, item.name, None)
 
 
@@ -86,7 +87,9 @@ def _later(documents: CurrentDocuments, key: DocumentKey, item: QuarantineItem) 
     return [backup for backup in backups if backup.taken_at > item.taken_at]
 
 
-def _is_newer(judged: Inspection, live: Inspection) -> bool:
-    """Whether a file in quarantine/ was written after the document's present file."""
+def _is_late_upload(judged: Inspection, live: Inspection) -> bool:
+    """Whether a file in quarantine/ is the document's own, written after its present file."""
     ours, other = judged.identity, live.identity
-    return ours is not None and other is not None and ours.mtime_ns > other.mtime_ns
+    if judged.judged.recorded is None or ours is None or other is None:
+        return False
+    return ours.mtime_ns > other.mtime_ns
