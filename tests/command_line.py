@@ -11,20 +11,21 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
 
+from seline.blocking import open_seline
 from seline.cli import main
 
 RUN_S: Final = 60
 _FORKS: Final = get_context("forkserver")
-_FORKS.set_forkserver_preload(
-    ["seline.cli", "seline.client", "seline.server", "tests.command_line"]
-)
+_FORKS.set_forkserver_preload(["tests.every_import", "tests.command_line"])
 _STARTS_PYTHON: Final = ("PYTHON", "LANG", "LC_")
 _PASSED_ON: Final = ("PATH", "PYTHONPATH", "LANG", "VIRTUAL_ENV")
 
@@ -44,10 +45,14 @@ class Ran:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A command line on one data directory, with only these environment variables."""
+    """A command line on one data directory, with only these environment variables.
+
+    With `uid`, a command that ends runs as that user.
+    """
 
     folder: Path
     environ: Mapping[str, str]
+    uid: int | None = None
 
     @property
     def data(self) -> Path:
@@ -58,17 +63,39 @@ class Line:
         if any(name.startswith(_STARTS_PYTHON) for name in environ):
             return self._new_python(arguments, given, environ)
         with tempfile.TemporaryDirectory() as scratch:
-            streams = [os.path.join(scratch, name) for name in ("in", "out", "err")]
-            Path(streams[0]).write_bytes(given)
-            process = _FORKS.Process(
-                target=_run,
-                args=(arguments, str(self.folder), {**self.environ, **environ}, streams),
-            )
-            process.start()
+            process = self._fork(arguments, scratch, given, environ)
             process.join(RUN_S)
             assert process.exitcode is not None, f"{arguments} runs for more than {RUN_S} s"
-            out, err = (Path(name).read_text("utf-8") for name in streams[1:])
+            out, err = (Path(scratch, name).read_text("utf-8") for name in ("out", "err"))
             return Ran(code=process.exitcode, out=out, err=err)
+
+    @contextmanager
+    def running(self, *arguments: str, until: Callable[[], bool]) -> Generator[None]:
+        """Run a command during the block, which begins when `until` is true."""
+        with tempfile.TemporaryDirectory() as scratch:
+            process = self._fork(arguments, scratch, b"", {})
+            try:
+                ends_at = time.monotonic() + RUN_S
+                while not until():
+                    assert process.is_alive(), Path(scratch, "err").read_text("utf-8")
+                    assert time.monotonic() < ends_at
+                    time.sleep(0.02)
+                yield
+            finally:
+                process.terminate()
+                process.join(RUN_S)
+
+    def _fork(
+        self, arguments: Sequence[str], scratch: str, stdin: bytes, environ: Mapping[str, str]
+    ) -> BaseProcess:
+        streams = [os.path.join(scratch, name) for name in ("in", "out", "err")]
+        Path(streams[0]).write_bytes(stdin)
+        process = _FORKS.Process(
+            target=_run,
+            args=(arguments, str(self.folder), {**self.environ, **environ}, streams, self.uid),
+        )
+        process.start()
+        return process
 
     def _new_python(
         self, arguments: Sequence[str], given: bytes, environ: Mapping[str, str]
@@ -105,7 +132,11 @@ class Served:
 
 
 def _run(
-    arguments: Sequence[str], folder: str, environ: Mapping[str, str], streams: Sequence[str]
+    arguments: Sequence[str],
+    folder: str,
+    environ: Mapping[str, str],
+    streams: Sequence[str],
+    uid: int | None,
 ) -> None:
     """Run the command in a forked process."""
     os.chdir(folder)
@@ -115,9 +146,23 @@ def _run(
         opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         os.dup2(opened, number)
         os.close(opened)
+    if uid is not None:
+        os.setgroups([])
+        os.setgid(uid)
+        os.setuid(uid)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # for the whole process
+    if arguments[:1] == ("hold",):
+        _hold(*arguments[1:])
     sys.argv = ["seline", *arguments]
     main()
+
+
+def _hold(data_dir: str, ready: str) -> None:
+    """Hold a data directory as a bot does, until this process is terminated."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with open_seline(data_dir):
+        Path(ready).touch()
+        signal.pause()
 
 
 def line_at(folder: Path, **environ: str) -> Line:

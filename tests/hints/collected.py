@@ -24,7 +24,7 @@ from tests.docs.blocks import ROOT
 
 SOURCES: Final = (ROOT / "seline", ROOT / "workers" / "seline_workers")
 NAMES: Final = frozenset({"hint", "fix"})
-PRINTED: Final = re.compile(r"\bNext: [^{\s]|\bTo (undo|see|read)\b.*:")
+PRINTED: Final = re.compile(r"\bNext: [^{%\s]|\bTo (undo|see|read)\b.*:")
 PASSED_ON: Final = re.compile(
     r"(\w+\.)*(hint|fix)|_?[A-Z_]+|HINTS\[.*\]|''|str\(problem\.get\('hint'\).*|compose\(.*"
 )

@@ -1,6 +1,7 @@
 """The next steps that commands print: each is run as it is printed, and then the command works."""
 
 import contextlib
+import io
 import json
 import os
 import pty
@@ -19,9 +20,11 @@ import pytest
 
 from seline import bit_flip, errors
 from seline.cli.errors import exit_on_error
+from seline.client import connect
 from seline.settings import load_settings
 from tests.command_line import Line, line_at, served
 from tests.hints.following import Step, next_of, run, shell
+from tests.integration.test_cli_with_server import held
 
 NAME: Final = "user_profile.json"
 Follow = Callable[[str], Step]
@@ -592,10 +595,6 @@ def test_what_a_command_names_at_its_end_exists(
 
 @pytest.mark.follows("client/api:_pieces")
 async def test_a_file_that_became_shorter_is_sent_again(tmp_path: Path, follow: Follow) -> None:
-    import io
-
-    from seline.client import connect
-
     class Shrinking(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             piece = super().read(size)
@@ -609,3 +608,70 @@ async def test_a_file_that_became_shorter_is_sent_again(tmp_path: Path, follow: 
         assert (await api.get("/documents"))["documents"] == []
         follow(refused.value.hint).asks("Send it again once no other process writes it")
         await api.request("PUT", "/documents/{}", NAME, body=io.BytesIO(b"{}"))
+
+
+# another process holds the store
+
+
+@pytest.mark.follows("client/find_store:_holder_address", "client/find_store:_holder_address#2")
+def test_a_holder_that_cannot_be_reached_by_socket_is_reached_with_a_token(
+    line: Line, follow: Follow
+) -> None:
+    with served(line) as server:
+        private = line.data / ".seline"
+        (private / "control.sock").rename(private / "away.sock")
+        step = follow(next_of(line("documents")))
+        step.asks("then run the same command again")
+        [variable] = re.findall(r"SELINE_\w+", step.text)
+        assert line("documents", **{variable: server.token}).code == 0
+
+        announced = (private / "server.json").read_text()
+        elsewhere = json.loads(announced) | {"host": "another-container"}
+        (private / "server.json").write_text(json.dumps(elsewhere))
+        step = follow(next_of(line("documents")))
+        step.asks("Run this command there", "with a token")
+        [option] = re.findall(r"--\w+", step.text)
+        assert line("documents", option, server.url, SELINE_TOKEN=server.token).code == 0
+        (private / "server.json").write_text(announced)
+        (private / "away.sock").rename(private / "control.sock")
+
+
+@pytest.mark.follows("client/find_store:_without_socket", "client/find_store:_without_socket#2")
+async def test_a_holder_without_a_socket_is_waited_for_stopped_or_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, follow: Follow
+) -> None:
+    for wait in ("HOLDER_WAIT_S", "SERVER_WAIT_S"):
+        monkeypatch.setattr(f"seline.client.wait.{wait}", 0.1)
+    settings = load_settings(environ={}, arguments={"storage.data_dir": str(tmp_path)})
+
+    async def refused() -> Step:
+        with pytest.raises(errors.VolumeLocked) as locked:
+            async with connect(settings, notify=lambda _notice: None) as api:
+                await api.request("PUT", "/documents/{}", NAME, body={})
+        return follow(locked.value.hint)
+
+    with held(tmp_path, serves_commands=True):
+        (await refused()).asks("It is starting or stopping", "then try again")
+    with held(tmp_path):
+        (await refused()).asks("Stop it, then run the same command again")
+    async with connect(settings, notify=lambda _notice: None) as api:
+        await api.request("PUT", "/documents/{}", NAME, body={})
+
+
+# several exports in one folder
+
+
+@pytest.mark.follows("folders/export:find_export", "folders/export:_manifest")
+def test_the_folder_of_one_export_is_named(line: Line, follow: Follow) -> None:
+    other = line_at(line.folder, SELINE_DATA_DIR="other")
+    for bot in (line, other):
+        assert bot("save", NAME, stdin='{"n": 1}').code == 0
+        assert bot("export", "nas/").code == 0
+        time.sleep(1.1)  # an export's name has its second
+    follow(next_of(line("import", "nas", "--yes"))).asks("Name the folder of the export that you")
+    first, second = sorted((line.folder / "nas").iterdir())
+    assert line("import", str(first), "--yes").code == 0
+
+    (first / "manifest.json").write_text("{}")
+    follow(next_of(line("import", "nas", "--yes"))).asks("Name the folder of another export")
+    assert line("import", str(second), "--yes").code == 0

@@ -430,3 +430,54 @@ async def test_a_stored_token_is_accepted_once_the_volume_is_open(
             while (await session.get(running.address + step.quoted[0])).status != 200:
                 await asyncio.sleep(0.05)
         await done(client.call("GET", "/health", Authorization=f"Bearer {secret}"))
+
+
+@pytest.mark.follows("http/access:_check_browser")
+async def test_a_server_for_this_machine_is_called_by_its_own_name(
+    server: Serving, client: Client, follow: Follow
+) -> None:
+    def asking(host: str) -> str:
+        return get().replace("Host: 127.0.0.1", f"Host: {host}")
+
+    status, problem = await raw(server, asking("bot.example.org"))
+    assert status == 403
+    step = follow(problem["hint"])
+    address = re.search(r"http://([\d.]+)", step.text)
+    assert address is not None
+
+    assert (await raw(server, asking(address[1])))[0] == 200
+
+
+@pytest.mark.follows("server/serving:_unavailable")
+async def test_a_request_at_the_end_of_a_server_is_sent_to_the_next_one(
+    tmp_path: Path, follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(settings_for(tmp_path)) as running, aiohttp.ClientSession() as session:
+        await running.acquired()
+        client = Client(session, running.address)
+        await done(client.call("PUT", AT, {"n": 1}))
+        stopping = asyncio.ensure_future(running.close())
+        await asyncio.sleep(0)
+        follow(await refused(client.call("GET", AT))).asks("Try again in a moment")
+        await stopping
+    async with serving(settings_for(tmp_path)) as running, aiohttp.ClientSession() as session:
+        await running.acquired()
+        assert await done(Client(session, running.address).call("GET", AT)) == {"n": 1}
+
+
+@pytest.mark.follows("domain/export_reader:_grow")
+async def test_a_document_that_is_too_large_to_import_is_split(
+    tmp_path: Path, follow: Follow
+) -> None:
+    value = {str(number): "x" * 100_000 for number in range(40)}
+    limit = {"storage__document_bytes_max": 200_000}
+    async with (
+        serving(settings_for(tmp_path / "data", **limit)) as running,
+        aiohttp.ClientSession() as session,
+    ):
+        await running.acquired()
+        client = Client(session, running.address)
+        large = {"files": {NAME: value}}
+        follow(await refused(client.call("POST", "/import", large))).asks("Split the document")
+        parts = {f"part-{key}.json": {key: part} for key, part in value.items()}
+        await done(client.call("POST", "/import", {"files": parts}))

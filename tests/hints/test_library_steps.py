@@ -15,6 +15,7 @@ import pytest
 import seline as awaited
 from seline import blocking, errors
 from seline.blocking import Seline, open_seline
+from seline.manager import transfer
 from seline.storage.volume import batches, files, reopen, writer
 from tests.faults.test_slow_disk import SyncGate
 from tests.hints.following import Step
@@ -431,3 +432,31 @@ def test_a_space_of_another_name_is_valid(follow: Follow) -> None:
         "Choose another name for the space"
     )
     check_space_name("a_b")
+
+
+@pytest.mark.follows("manager/transfer:decide")
+def test_an_import_is_made_while_nothing_else_creates_documents(
+    seline: Seline, monkeypatch: pytest.MonkeyPatch, follow: Follow
+) -> None:
+    """Another thread creates a document after each plan of the import."""
+    created: list[str] = []
+    plan = transfer.plan_import
+
+    def plan_and_create(*arguments: Any, **named: Any) -> Any:
+        report = plan(*arguments, **named)
+        created.append(f"new-{len(created)}.json")
+        saving = threading.Thread(target=seline.data.save_json, args=(created[-1], {}))
+        saving.start()
+        saving.join()
+        return report
+
+    def replace_all() -> object:
+        return seline.data.import_data({"files": {NAME: {"n": 2}}}, mode="replace")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transfer, "plan_import", plan_and_create)
+        step = follow(hint_of(errors.DocumentBusy, replace_all))
+    step.asks("Import again while nothing else creates documents")
+    replace_all()
+
+    assert [info.name for info in seline.data.documents()] == [NAME]

@@ -68,8 +68,9 @@ class Admission:
         if room == "refuse" and not all(map(_is_emergency, plan.publishes)):
             usage = self.disk_usage.usage()
             raise VolumeFull(
-                f"The volume is {usage.refusal_ratio:.1%} full, and writes that would take it to "
-                f"{REFUSE_RATIO * 100:.0f} % are refused. Nothing was written.",
+                f"The volume at {self.volume.path} is {usage.refusal_ratio:.1%} full, and writes "
+                f"that would take it to {REFUSE_RATIO * 100:.0f} % are refused. Nothing was "
+                "written.",
                 usage_percent=round(usage.usage_ratio * 100, 2),
             )
 

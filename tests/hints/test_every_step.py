@@ -1,0 +1,53 @@
+"""Every next step of the product is followed by a test, or has a reason why none can follow it."""
+
+import ast
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Final
+
+from tests.docs.blocks import ROOT
+from tests.hints.collected import collected, unknown
+
+EXEMPT: Final = {
+    "alert:days_until_full": "the forecast needs days; each way frees space, as for `usage`",
+    "alert:job_overdue": "it needs two periods of a job; its commands are those of `job_failed`",
+    "alert:test": "it asks for nothing",
+    "cli/__init__:main": "the tests run on Linux",
+    "error:not_serializable": "never shown: each value has its own fix",
+    "error:settings_error": "never shown: each setting has its own step",
+    "manager/awaited_store:reading": "only the provider mends a disk that hangs",
+    "operations/checks:_unanswered": "only the provider mends a disk that hangs",
+    "error:unsupported_format": "the newer Seline does not exist yet",
+}
+"""Next steps that no test follows, with the reason."""
+
+
+def followed() -> Iterator[str]:
+    """Yield the keys, or patterns of keys, in the marks of all tests."""
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.follows":
+                yield from (str(ast.literal_eval(key)) for key in node.args)
+
+
+def test_every_next_step_is_followed_by_a_test() -> None:
+    patterns = set(followed())
+    left = {
+        key: text
+        for key, text in collected().items()
+        if key not in EXEMPT and not any(fnmatchcase(key, pattern) for pattern in patterns)
+    }
+
+    assert not left, "\n".join(f"{key}: {text}" for key, text in left.items())
+
+
+def test_no_mark_and_no_exemption_names_what_does_not_exist() -> None:
+    names = {pattern for pattern in followed() if "*" not in pattern} | set(EXEMPT)
+
+    assert names <= set(collected())
+    assert not set(EXEMPT) & set(followed())
+
+
+def test_every_next_step_can_be_collected() -> None:
+    """Write a next step where it is given, or in a table that `collected.py` knows."""
+    assert unknown() == []
