@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import click
@@ -18,6 +18,9 @@ from seline.cli.verbs import Api, VerbOptions, api_verb
 from seline.domain.plural import counted
 
 _TAIL_BYTES: Final = 1 << 16
+_FROM_BACKUPS: Final = re.compile(
+    rb'"from_backups"\s*:\s*(\{[^}]*\})(?:,\s*"unrecoverable"\s*:\s*\[[^\]]*\])?\s*\}\s*\}\s*\Z'
+)
 _UNRECOVERABLE: Final = re.compile(rb'"unrecoverable"\s*:\s*(\[[^\]]*\])\s*\}\s*\}\s*\Z')
 
 
@@ -73,6 +76,7 @@ async def _export_folder(api: Api, directory: str) -> Exit:
     documents = counted(len(manifest.documents), "document")
     backups = counted(sum(len(document.backups) for document in manifest.documents), "backup")
     terminal.notice(f"The export is whole and was read back: {documents}, {backups}.")
+    _report_from_backups(manifest.from_backups)
     return _report_lacking("", manifest.unrecoverable)
 
 
@@ -89,11 +93,20 @@ async def _receive(api: Api, write: Callable[[bytes], object], **query: str) -> 
 
 
 def _report_whole(where: str, tail: bytes) -> Exit:
+    taken = _FROM_BACKUPS.search(tail)
+    _report_from_backups(json.loads(taken[1]) if taken else {})
     found = _UNRECOVERABLE.search(tail)
     if found is None:
         terminal.notice(f"The export is whole ({where}).")
         return Exit.DONE
     return _report_lacking(f" ({where})", json.loads(found[1]))
+
+
+def _report_from_backups(backups: Mapping[str, str]) -> None:
+    from seline.domain.readable_export import from_backups_text
+
+    if backups:
+        terminal.notice(f"In the export, {from_backups_text(backups)}.")
 
 
 def _report_lacking(where: str, names: Sequence[str]) -> Exit:

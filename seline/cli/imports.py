@@ -120,6 +120,7 @@ def _read_folder(source: str, *, skip_broken: bool) -> tuple[bytes, str, str]:
 
     The volume is empty if it is not known.
     """
+    from seline.domain.readable_export import from_backups_text
     from seline.folders.export import find_export, read_export
 
     export = find_export(source)
@@ -129,6 +130,8 @@ def _read_folder(source: str, *, skip_broken: bool) -> tuple[bytes, str, str]:
         body, manifest = read_export(export)
     volume = f", of the volume {manifest.volume} at {manifest.place}" if manifest.volume else ""
     terminal.notice(f"The export {export}{volume}:")
+    if manifest.from_backups:
+        terminal.notice(f"In the export, {from_backups_text(manifest.from_backups)}.")
     if manifest.unrecoverable:
         names = ", ".join(manifest.unrecoverable)
         terminal.report(

@@ -33,9 +33,13 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class PackedDocument(FileEntry, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One document in the packs, with its backups, newest first."""
+    """One document in the packs, with its backups, newest first.
+
+    `from_backup`: its file was broken, and the export has the content of this backup instead.
+    """
 
     backups: tuple[FileEntry, ...] = ()
+    from_backup: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,6 +64,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def name(self) -> str:
         """The folder's name."""
         return export_name(parse_instant(self.taken_at), self.volume)
+
+    @property
+    def from_backups(self) -> dict[str, str]:
+        """The documents that were broken, each with the backup that the export has instead."""
+        return {item.name: item.from_backup for item in self.documents if item.from_backup}
 
     def holds(self, revisions: dict[str, str]) -> bool:
         """Whether the export has exactly these documents, with these revisions by name."""

@@ -4,12 +4,13 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from seline.domain.backup import parse_backup_name
 from seline.domain.document import METADATA_NAME, Json, Revision, check_document_name
 from seline.domain.json_flaws import Path, path_text
 from seline.errors import ImportRefused, InvalidDocumentName
 
 WRAPPER_KEYS: Final = frozenset({"success", "data"})
-EXPORT_KEYS: Final = frozenset({"exported_at", "files", "unrecoverable"})
+EXPORT_KEYS: Final = frozenset({"exported_at", "files", "from_backups", "unrecoverable"})
 NAMES_SHOWN_MAX: Final = 10
 T = TypeVar("T")
 
@@ -87,6 +88,19 @@ def only_named(
             names=missing,
         )
     return {name: contents[name] for name in sorted(set(only))}
+
+
+def from_backups_text(backups: Mapping[str, str]) -> str:
+    """Return a clause that names each document taken from a backup, with the backup's instant."""
+    return ", ".join(
+        f"{document} was broken, and is from its backup{_instant(backup)}"
+        for document, backup in sorted(backups.items())
+    )
+
+
+def _instant(backup: str) -> str:
+    parsed = parse_backup_name(backup)
+    return f" of {parsed[1].instant:%Y-%m-%d %H:%M:%S} UTC" if parsed else ""
 
 
 def is_replace(mode: str) -> bool:

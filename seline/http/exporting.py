@@ -56,6 +56,9 @@ def _json_pieces(snapshot: Snapshot) -> Iterator[bytes]:
         yield from content
         comma = b","
     yield b"}"
+    taken = {name: backup for name, backup in snapshot.broken.items() if backup}
+    if taken:
+        yield b', "from_backups": ' + msgspec.json.encode(taken)
     if unrecoverable:
         yield b', "unrecoverable": ' + msgspec.json.encode(unrecoverable)
     yield b"}}\n"

@@ -63,6 +63,9 @@ async def export_of(snapshot: Snapshot, store: ManagedStore) -> dict[str, Json]:
         except (DocumentUnrecoverable, DocumentUnreadable):
             broken.append(name)
     export: dict[str, Json] = {"exported_at": instant_text(snapshot.taken_at), "files": files}
+    taken: dict[str, Json] = {name: backup for name, backup in snapshot.broken.items() if backup}
+    if taken:
+        export["from_backups"] = taken
     if broken:
         export["unrecoverable"] = broken
     return export

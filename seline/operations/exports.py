@@ -36,6 +36,7 @@ from seline.domain.manifest import (
     parse_export_name,
     volume_of_export,
 )
+from seline.domain.readable_export import from_backups_text
 from seline.domain.stored import Stored
 from seline.errors import BackupNotFound, DocumentError, ExportFailed, SelineError
 from seline.manager.managed_store import ManagedStore
@@ -131,9 +132,11 @@ class Exporter:
             if name not in needed:
                 await target.remove(name)
         lacking = written.unrecoverable
-        lacks = f"; it lacks {', '.join(lacking)}" if lacking else ""
-        line = f"{target.name}: {written.name}, {size_bytes:,} bytes, read back{lacks}"
-        return line, lacking
+        remarks = [f"it lacks {', '.join(lacking)}"] if lacking else []
+        if written.from_backups:
+            remarks.append(from_backups_text(written.from_backups))
+        done = f"{target.name}: {written.name}, {size_bytes:,} bytes, read back"
+        return "; ".join([done, *remarks]), lacking
 
     async def volume_id(self) -> str:
         """Return this volume's id, which is made at the first call."""
@@ -273,6 +276,7 @@ class _Making:
                 sha256=content.revision,
                 size_bytes=content.size_bytes,
                 backups=tuple(backups),
+                from_backup=self._snapshot.broken.get(name, ""),
             )
         )
 

@@ -234,6 +234,36 @@ async def test_an_export_names_the_broken_document_that_it_lacks(
     assert "it lacks bad.json" in await exporting(seline, tmp_path / "nas").run()
 
 
+def test_an_export_names_what_it_took_from_a_backup_and_from_when(line: Line) -> None:
+    flip(line.data / NAME, 3)
+    taken = line("backups", NAME, "--json").value()["backups"][0]
+    when = f"is from its backup of {taken['taken_at'][:19].replace('T', ' ')} UTC"
+    path = line.data / NAME
+    broken, mtime_ns = path.read_bytes(), path.stat().st_mtime_ns
+    attribute = os.getxattr(path, "user.seline")
+
+    def again() -> None:
+        """Break it again: the export before has recovered it."""
+        path.write_bytes(broken)
+        os.utime(path, ns=(mtime_ns, mtime_ns))
+        os.setxattr(path, "user.seline", attribute)
+
+    nas = line.folder / "nas"
+    table = json.dumps([{"name": "nas", "url": f"file://{nas}"}])
+    assert when in line("jobs", "run", "export", SELINE_EXPORTS__DESTINATIONS=table).out
+    [export] = [path for path in nas.iterdir() if path.is_dir()]
+    manifest = decode_manifest((export / MANIFEST_NAME).read_bytes())
+    assert manifest.from_backups == {NAME: taken["name"]}
+    assert when in line("import", str(export), "--dry-run").err
+    again()
+    assert when in line("export", "folder/").err
+    again()
+    ran = line("export")
+    assert when in ran.err
+    assert ran.value()["data"]["from_backups"] == {NAME: taken["name"]}
+    assert line("import", "-", "--yes", stdin=ran.out).code == 0
+
+
 async def test_large_documents_fill_several_packs_of_bounded_size(
     seline: Seline, tmp_path: Path
 ) -> None:
