@@ -83,7 +83,8 @@ class UsageMonitor:
         before = self._state.value if self._state.loaded else await self._state.load()
         level = next_level(before.level, usage.level_ratio)
         margin = LEVEL_BACK_RATIO if before.level is UsageLevel.CRITICAL else 0.0
-        needed = next_save_bytes(usage) + int(margin * usage.capacity_bytes)
+        whole_bytes = min(usage.limit_bytes or usage.capacity_bytes, usage.capacity_bytes)
+        needed = next_save_bytes(usage) + int(margin * whole_bytes)
         if not await self._store.reading(lambda: store.medium.has_room_for(needed)):
             level = UsageLevel.CRITICAL
         points = with_point(before.points, Point(self._store.clock.now(), usage.counted_bytes))
