@@ -507,7 +507,7 @@ async def test_a_second_server_is_not_ready_until_the_first_ends(tmp_path: Path)
         for _ in range(50):
             async with session.get(second.address + "/readyz") as response:
                 assert response.status == 503
-            status, body, _ = await client.call("GET", "/health")
+            status, body, _ = await client.call("GET", "/storage-info")
             if body["code"] == "volume_locked":
                 break
             await asyncio.sleep(0.05)

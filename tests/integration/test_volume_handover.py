@@ -205,7 +205,7 @@ async def test_a_client_that_is_connected_when_a_command_ends_gets_store_closed(
     ending = asyncio.ensure_future(running.__aexit__(None, None, None))
     await asyncio.sleep(0.2)
 
-    writer.write(REQUEST)
+    writer.write(REQUEST.replace(b"/health", b"/storage-info"))
     answer = await reader.read()
 
     assert b" 503 " in answer
