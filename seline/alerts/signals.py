@@ -62,7 +62,7 @@ TYPE_OF_FAILURE: Final[Mapping[type[SelineError], AlertType]] = {
 
 TYPE_OF_FINDING: Final[Mapping[FindingOutcome, AlertType]] = {
     FindingOutcome.UNRECOVERABLE: AlertType.UNRECOVERABLE_DOCUMENT,
-    FindingOutcome.UNREADABLE: AlertType.DISK_ERROR,
+    FindingOutcome.UNREADABLE: AlertType.ACCESS_REFUSED,
     FindingOutcome.FAILED: AlertType.DISK_ERROR,
 }
 """What verify found in a document. Incidents report the other outcomes, or nothing does."""

@@ -22,6 +22,7 @@ class IncidentKind(StrEnum):
     SERVED_FROM_MEMORY = "served_from_memory"
     BACKUP_DAMAGED = "backup_damaged"
     DISK_ERROR = "disk_error"
+    ACCESS_REFUSED = "access_refused"
     JOURNAL_BROKEN = "journal_broken"
     BLANK_SAVE = "blank_save"
     BLANK_SAVE_UNPINNED = "blank_save_unpinned"
@@ -60,6 +61,7 @@ RULES: Final[Mapping[IncidentKind, IncidentRule]] = {
     IncidentKind.SERVED_FROM_MEMORY: IncidentRule(alert=AlertType.SERVED_FROM_MEMORY),
     IncidentKind.BACKUP_DAMAGED: IncidentRule(alert=AlertType.BACKUP_DAMAGED),
     IncidentKind.DISK_ERROR: IncidentRule(alert=AlertType.DISK_ERROR, unserved=True),
+    IncidentKind.ACCESS_REFUSED: IncidentRule(alert=AlertType.ACCESS_REFUSED, unserved=True),
     IncidentKind.JOURNAL_BROKEN: IncidentRule(alert=AlertType.JOURNAL_DAMAGED, fix=_LOOK),
     IncidentKind.BLANK_SAVE: IncidentRule(),
     IncidentKind.BLANK_SAVE_UNPINNED: IncidentRule(alert=AlertType.BLANK_SAVE),

@@ -7,9 +7,11 @@ from typing import Final
 
 import msgspec
 
+from seline.cures import Cure
 from seline.domain.checksum import Checksum, name_hash
 from seline.domain.document import Content, DocumentKey
 from seline.domain.json_codec import why_not_json
+from seline.errors import DocumentUnreadable
 
 
 class Verdict(StrEnum):
@@ -44,6 +46,7 @@ class Judged(msgspec.Struct, frozen=True):
     `content` holds the bytes if they could be read, sound or not; `recorded` is the checksum, None
     if the file has none; `settled` is False while the file may still be being written. `is_edit`:
     another program wrote bytes that are not JSON, as its mtime or the missing checksum shows.
+    `cure` is what makes an unreadable file readable.
     """
 
     verdict: Verdict
@@ -52,11 +55,24 @@ class Judged(msgspec.Struct, frozen=True):
     reason: str = ""
     settled: bool = True
     is_edit: bool = False
+    cure: Cure | None = None
 
     @property
     def why(self) -> str:
         """The reason, or the verdict's word if there is none."""
         return self.reason or str(self.verdict)
+
+
+def unreadable(key: DocumentKey, judged: Judged) -> DocumentUnreadable:
+    """Return the error for a file that cannot be read."""
+    cure = judged.cure
+    return DocumentUnreadable(
+        f"{key.name} cannot be read: {judged.reason}.",
+        hint=cure and cure.hint,
+        document=key.name,
+        reason=judged.reason,
+        disk_failed=cure is not None and cure.disk_failed,
+    )
 
 
 def of_another(key: DocumentKey, judged: Judged) -> bool:

@@ -5,7 +5,7 @@ from typing import Final
 
 from seline.domain.document import BOT, Content, DocumentInfo, DocumentKey
 from seline.domain.incident import IncidentKind
-from seline.domain.verdict import DAMAGED, Judged, Verdict
+from seline.domain.verdict import DAMAGED, Judged, Verdict, unreadable
 from seline.errors import (
     BackupNotFound,
     DocumentUnreadable,
@@ -44,9 +44,7 @@ async def served_content(managed: ManagedStore, key: DocumentKey) -> Content | N
     try:
         return await remedied(managed, key, judged)
     except (DocumentUnrecoverable, DocumentUnreadable) as error:
-        unreadable = isinstance(error, DocumentUnreadable)
-        kind = IncidentKind.DISK_ERROR if unreadable else IncidentKind.UNRECOVERABLE
-        managed.note(kind, key.name, error.message)
+        managed.note(*_incident_of(error, key))
         if judged.verdict is not Verdict.UNSETTLED:
             await _remember_unserved(managed, key)
         raise
@@ -109,11 +107,18 @@ async def remedied(managed: ManagedStore, key: DocumentKey, judged: Judged) -> C
         case Verdict.TORN | Verdict.ALTERED:
             return await _mend(managed, store, key, otherwise=None)
         case Verdict.UNREADABLE:
-            raise DocumentUnreadable(
-                f"{key.name} cannot be read: {judged.reason}.",
-                document=key.name,
-                reason=judged.reason,
-            )
+            raise unreadable(key, judged)
+
+
+def _incident_of(
+    error: DocumentUnrecoverable | DocumentUnreadable, key: DocumentKey
+) -> tuple[IncidentKind, str, str]:
+    """Return the kind, the document and the summary of the incident that an error reports."""
+    if isinstance(error, DocumentUnrecoverable):
+        return IncidentKind.UNRECOVERABLE, key.name, error.message
+    failed = error.details["disk_failed"]
+    kind = IncidentKind.DISK_ERROR if failed else IncidentKind.ACCESS_REFUSED
+    return kind, key.name, f"{error.message} {error.hint}"
 
 
 async def _remember_unserved(managed: ManagedStore, key: DocumentKey) -> None:

@@ -267,19 +267,24 @@ def _documents(facts: Facts) -> Result:
         for incident in facts.managed.incidents()
         if incident.document and incident.rule.unserved
     }
-    broken = [name for name in sorted(suspects) if _is_broken(facts.store, name)]
+    cures = {name: _cure_of(facts.store, name) for name in sorted(suspects)}
+    broken = {name: cure for name, cure in cures.items() if cure is not None}
     if not broken:
         return Status.OK, "none is known to be broken", ""
-    detail = f"cannot be served: {', '.join(broken[:NAMES_SHOWN_MAX])}"
-    return Status.CRITICAL, detail, DocumentUnrecoverable.hint
+    detail = f"cannot be served: {', '.join(list(broken)[:NAMES_SHOWN_MAX])}"
+    fixes = list(dict.fromkeys(broken.values()))[:NAMES_SHOWN_MAX]
+    return Status.CRITICAL, detail, " ".join(fixes)
 
 
-def _is_broken(store: DocumentStore, document: str) -> bool:
+def _cure_of(store: DocumentStore, document: str) -> str | None:
+    """Return the next step for a document that cannot be served, None for any other."""
     try:
         judged, _ = store.look(DocumentKey(BOT, document))
-    except SelineError:
-        return True
-    return judged.verdict in DAMAGED
+    except SelineError as error:
+        return error.hint
+    if judged.verdict not in DAMAGED:
+        return None
+    return DocumentUnrecoverable.hint if judged.cure is None else judged.cure.hint
 
 
 def _quarantine(facts: Facts) -> Result:

@@ -197,7 +197,9 @@ class _Pass:
         except DocumentUnrecoverable as error:
             outcome, detail = FindingOutcome.UNRECOVERABLE, error.message
         except DocumentUnreadable as error:
-            outcome, detail = FindingOutcome.UNREADABLE, error.message
+            disk_failed = error.details["disk_failed"]
+            outcome = FindingOutcome.FAILED if disk_failed else FindingOutcome.UNREADABLE
+            detail = f"{error.message} {error.hint}"
         except SelineError as error:
             outcome, detail = FindingOutcome.FAILED, error.message
         incidents = self._store.medium.incidents()[before:]

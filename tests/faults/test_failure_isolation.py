@@ -7,6 +7,9 @@ has an unknown shape, the disk refuses a call, or Seline's code has a defect.
 import errno
 import json
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,7 +17,7 @@ import pytest
 
 from seline.blocking import Seline, open_seline
 from seline.domain.document import BOT, DocumentKey, Json
-from seline.errors import OutcomeUnknown, VolumeFailed, VolumeReadOnly
+from seline.errors import OutcomeUnknown, StorageError, VolumeFailed, VolumeReadOnly
 from seline.storage.volume import files
 from tests.clocks import FakeClock
 from tests.faults.injection import REOPENED_AFTER_S, A, B, backup_values, failing_call, store_of
@@ -110,3 +113,58 @@ def test_an_error_between_two_batches_reaches_only_its_caller(seline: Seline) ->
         store_of(seline).rotate(DocumentKey(BOT, A), fail).result(10)
 
     seline.data.save_json(A, {"n": 1})
+
+
+@pytest.mark.parametrize("call", ["fstat", "fsync"])
+def test_a_call_that_fails_once_refuses_one_save(
+    call: str, seline: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The volume is reopened in the next turn, with the real clock: no one waits for 30 s."""
+    seline.data.save_json(A, {"n": 1})
+    held = {"fstat": directory / "backups", "fsync": directory}[call].stat().st_ino
+    with fails_once(monkeypatch, call, held) as failed, pytest.raises(StorageError):
+        seline.data.save_json(A, {"n": 2})
+    assert failed == [held]
+
+    seline.data.save_json(A, {"n": 3})
+
+    assert seline.data.load_json(A) == {"n": 3}
+
+
+@contextmanager
+def fails_once(monkeypatch: pytest.MonkeyPatch, call: str, number: int) -> Iterator[list[int]]:
+    """Make the first call for an inode fail with EIO until the block ends; record it."""
+    real, real_status, failed = getattr(os, call), os.fstat, []
+
+    def once(descriptor: int) -> object:
+        if not failed and real_status(descriptor).st_ino == number:
+            failed.append(number)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, once)
+        yield failed
+
+
+def test_an_error_of_close_is_logged_and_refuses_nothing(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = os.close
+
+    def close(descriptor: int) -> None:
+        kind = os.fstat(descriptor).st_mode
+        real(descriptor)
+        if stat.S_ISREG(kind) or stat.S_ISDIR(kind):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "close", close)
+    seline = open_seline(directory, lock_wait_s=0)
+    seline.data.save_json(A, {"n": 1})
+    seline.data.save_json(A, {"n": 2})
+    seline.close()
+    monkeypatch.undo()
+
+    assert "closing a file failed" in caplog.text
+    with open_seline(directory, lock_wait_s=0) as again:
+        assert again.data.load_json(A) == {"n": 2}

@@ -46,6 +46,7 @@ class AlertType(StrEnum):
     BACKUP_DAMAGED = "backup_damaged"
     JOURNAL_DAMAGED = "journal_damaged"
     DISK_ERROR = "disk_error"
+    ACCESS_REFUSED = "access_refused"
     WRITES_REFUSED = "writes_refused"
     WRONG_MOUNT = "wrong_mount"
     CHECKSUMS_UNSUPPORTED = "checksums_unsupported"
@@ -106,6 +107,7 @@ KIND_OF: Final[Mapping[AlertType, AlertKind]] = {
     ),
     AlertType.JOURNAL_DAMAGED: AlertKind(Severity.CRITICAL, "event"),
     AlertType.DISK_ERROR: AlertKind(Severity.CRITICAL, "event", "document"),
+    AlertType.ACCESS_REFUSED: AlertKind(Severity.WARNING, "event", "document"),
     AlertType.WRITES_REFUSED: AlertKind(Severity.CRITICAL, "condition"),
     AlertType.WRONG_MOUNT: AlertKind(Severity.CRITICAL, "condition"),
     AlertType.CHECKSUMS_UNSUPPORTED: AlertKind(Severity.WARNING, "quiet_condition"),

@@ -11,6 +11,7 @@ so there every file with a backup's name counts as Seline's.
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Final, Self
@@ -19,9 +20,9 @@ from seline.domain.backup import Backup, backup_name, next_stamp, parse_backup_n
 from seline.domain.checksum import decode_checksum
 from seline.domain.document import Content
 from seline.domain.verdict import Verdict
-from seline.errors import UnsupportedFormat
+from seline.errors import StorageError, UnsupportedFormat
 from seline.storage.volume import files
-from seline.storage.volume.os_errors import named, raising
+from seline.storage.volume.os_errors import raising
 
 _NOT_LISTED: Final = (-1, -1)
 
@@ -30,11 +31,18 @@ class BackupIndex:
     """The backups of one space. Any thread may call it; it writes nothing.
 
     `directory` returns the descriptor of backups/, or raises FileNotFoundError if there is none.
-    `attributes` is whether the volume keeps them.
+    `named` turns its errors into Seline's; `attributes` is whether the volume keeps them.
     """
 
-    def __init__(self, directory: Callable[[], int], *, attributes: bool = True) -> None:
+    def __init__(
+        self,
+        directory: Callable[[], int],
+        named: Callable[[OSError, str], StorageError],
+        *,
+        attributes: bool = True,
+    ) -> None:
         self._directory = directory
+        self._named = named
         self._attributes = attributes
         self._lock = threading.RLock()
         self._listed_at = _NOT_LISTED
@@ -102,13 +110,17 @@ class BackupIndex:
         with self._lock:
             self._writing -= 1
             if not self._writing:
-                self._listed_at = self._stamp_of_directory() if kind is None else _NOT_LISTED
+                self._listed_at = _NOT_LISTED
+                with suppress(StorageError):  # what was written is durable: list it again
+                    self._listed_at = self._stamp_of_directory() if kind is None else _NOT_LISTED
 
     def _stamp_of_directory(self) -> tuple[int, int]:
         try:
-            status = os.fstat(self._directory())
+            directory = self._directory()
         except FileNotFoundError:
             return _NOT_LISTED
+        with raising(self._named, "Listing the backups"):
+            status = os.fstat(directory)
         return status.st_ino, status.st_mtime_ns
 
     def _refresh(self) -> None:
@@ -118,7 +130,7 @@ class BackupIndex:
         if stamp == self._listed_at:
             return
         found: dict[str, dict[str, Backup]] = {}
-        with raising(named, "Listing the backups"):
+        with raising(self._named, "Listing the backups"):
             names = files.names(self._directory())
         for name in names:
             parsed = parse_backup_name(name)

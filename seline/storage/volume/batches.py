@@ -34,7 +34,6 @@ from seline.storage.volume.os_errors import (
     StagingFailed,
     describe,
     is_full,
-    named,
 )
 from seline.storage.volume.reopen import REOPEN_EVERY_S, Reopener
 from seline.storage.volume.rotation import Rotation
@@ -96,7 +95,7 @@ class Batches:
             return self.rotation.rotate(key, retain)
         except OSError as error:
             self.events.disk_error(error, "Discarding backups")
-            raise named(error, "Discarding backups") from error
+            raise self.admission.volume.named(error, "Discarding backups") from error
 
     def busy_s(self) -> float:
         """Return for how many seconds the current commit has run, 0 if none runs."""
@@ -115,7 +114,7 @@ class Batches:
         except DirectoryFailed as error:
             doubtful = frozenset(found.key for found in plan.rests_on)
             self.reopener.fail(error.error, error.doing, doubtful)
-            self._refuse(taken, named(error.error, error.doing))
+            self._refuse(taken, self.admission.volume.named(error.error, error.doing))
             return
         if not plan.publishes:
             self._answer(plan, taken, Committed())
@@ -157,7 +156,7 @@ class Batches:
             return self._commit_or_make_room(plan, now)
         except DirectoryFailed as error:
             self.reopener.fail(error.error, error.doing, frozenset())
-            raise named(error.error, error.doing) from error
+            raise self.admission.volume.named(error.error, error.doing) from error
         except InDoubt as error:
             raise self.reopener.in_doubt(plan, error) from error
         finally:
@@ -173,7 +172,7 @@ class Batches:
                     self.events.disk_error(error.error, error.doing)
                 elif any(made_room() for made_room in ways):  # each is tried once
                     continue
-                raise named(error.error, error.doing) from error
+                raise self.admission.volume.named(error.error, error.doing) from error
 
     # after a commit: everything is durable
 
@@ -232,7 +231,10 @@ class Batches:
     def _settle(self, pending: Pending, steps: Sequence[Step], committed: Committed) -> None:
         for key, _ in steps:
             if key in committed.refused:
-                self._refuse([pending], named(committed.refused[key], "Publishing"))
+                self._refuse(
+                    [pending],
+                    self.admission.volume.named(committed.refused[key], f"Publishing {key.name}"),
+                )
                 return
         outcomes = with_backups(steps, committed.backups)
         for (key, _), outcome in zip(steps, outcomes, strict=True):

@@ -116,7 +116,7 @@ def _scratch(directory: int) -> Generator[None]:
     _clean(directory)
     try:
         for name in ("probe-a", "probe-b"):
-            os.close(files.stage(directory, name, b"", None, time.time_ns()))
+            files.close(files.stage(directory, name, b"", None, time.time_ns()))
     except OSError:
         _clean(directory)
         raise

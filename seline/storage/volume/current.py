@@ -21,8 +21,8 @@ from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentKey, Json, Revision
 from seline.domain.plural import counted
 from seline.domain.recovery import choose_backup
-from seline.domain.verdict import Judged, Verdict
-from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError, VolumeFull
+from seline.domain.verdict import Judged, Verdict, unreadable
+from seline.errors import DocumentUnrecoverable, SelineError, VolumeFull
 from seline.spool import Spool
 from seline.storage.planner import Found
 from seline.storage.volume.backup_index import BackupIndex
@@ -112,7 +112,11 @@ class CurrentDocuments:
         index = self._backup_indexes.get(space)
         if index is None:
             directory = partial(self.inspector.volume.backups, space)
-            index = BackupIndex(directory, attributes=self.inspector.capabilities.checksums)
+            index = BackupIndex(
+                directory,
+                self.inspector.volume.named,
+                attributes=self.inspector.capabilities.checksums,
+            )
             if space in self.inspector.volume.spaces:
                 index = self._backup_indexes.setdefault(space, index)
         return index
@@ -181,13 +185,6 @@ class CurrentDocuments:
         content, recorded = found.judged.content, found.judged.recorded
         known = {part.revision for part in (content, recorded) if part is not None}
         return None if recorded is not None and entry[1].revision not in known else entry[1]
-
-
-def unreadable(key: DocumentKey, judged: Judged) -> SelineError:
-    """Return the error for a file that cannot be read."""
-    return DocumentUnreadable(
-        f"{key.name} cannot be read: {judged.reason}.", document=key.name, reason=judged.reason
-    )
 
 
 def _unrecoverable(found: Found, backups: list[Json]) -> SelineError:

@@ -10,6 +10,7 @@ import errno
 import functools
 import json
 import os
+import shlex
 import socket
 import threading
 import time
@@ -19,9 +20,10 @@ from dataclasses import dataclass, field
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from seline.clock import Clock, instant_text
-from seline.domain.document import BOT, SELINE, is_document_name, is_space_name
+from seline.domain.document import BOT, SELINE, DocumentKey, is_document_name, is_space_name
 from seline.errors import (
     ForkedStore,
+    StorageError,
     StoreClosed,
     UnsupportedFormat,
     VolumeFailed,
@@ -119,7 +121,7 @@ class VolumeDirectory:
         try:
             self._backups[space] = self._open_inner("backups", documents)
         except BaseException:
-            os.close(self._subdirectories.pop()[2])
+            files.close(self._subdirectories.pop()[2])
             raise
         self._documents[space] = documents  # last: readers use both
 
@@ -143,7 +145,7 @@ class VolumeDirectory:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise named(error, "Listing the documents") from error
+            raise self.named(error, "Listing the documents") from error
         reserved = HOLDER_NAME if space == SELINE else ""
         return sorted(name for name in names if is_document_name(name) and name != reserved)
 
@@ -219,6 +221,27 @@ class VolumeDirectory:
             return VolumeReadOnly(f"{self.path} is mounted read-only; nothing was written.")
         return None
 
+    def named(self, error: OSError, doing: str, path: str = "") -> StorageError:
+        """Return Seline's error for an OSError of this volume, or of a path in it.
+
+        A refused access concerns the first directory that this user may not write.
+        """
+        directories = [self.path, *(self._path_of(held) for *_, held in self._subdirectories)]
+        if error.errno in (errno.EACCES, errno.EPERM):
+            refused = (path for path in directories if not _may_write(path))
+            return named(error, doing, next(refused, path or self.path))
+        return named(error, doing, path or self.path)
+
+    def path_of_document(self, key: DocumentKey) -> str:
+        """Return the path of a document, for messages."""
+        return f"{self._path_of(self._documents.get(key.space, self.top))}/{key.name}"
+
+    def _path_of(self, descriptor: int) -> str:
+        for name, inside, held in self._subdirectories:
+            if held == descriptor:
+                return f"{self._path_of(inside)}/{name}"
+        return self.path
+
     def _remake_removed(self) -> None:
         """Reopen the sub-directories that were replaced or removed under their names."""
         for name, inside, descriptor in self._subdirectories:
@@ -226,25 +249,29 @@ class VolumeDirectory:
                 there = files.status(inside, name)
             except OSError:
                 there = None
-            if there is None or not os.path.samestat(there, os.fstat(descriptor)):
+            with raising(self.named, f"Looking at {name}/"):
+                is_same = there is not None and os.path.samestat(there, os.fstat(descriptor))
+            if not is_same:
                 found, is_new = self._inner(name, inside)
                 if is_new:
                     self.remade.append(name)
                 os.dup2(found, descriptor, inheritable=False)  # others keep the number
-                os.close(found)
+                files.close(found)
 
     def _inner(self, name: str, inside: int) -> tuple[int, bool]:
         """Open a directory, making it if it is missing; return whether it was made."""
+        path = f"{self._path_of(inside)}/{name}"
+        quoted = shlex.quote(path)
         try:
             is_new = files.make_directory(name, inside)
             return files.open_directory(name, inside=inside), is_new
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
                 raise VolumeFailed(
-                    f"{name} in {self.path} is not a directory; Seline does not follow links.",
-                    hint=f"Move it away: {name} must be a plain directory.",
+                    f"{path} is not a directory; Seline does not follow links.",
+                    hint=f"Move it away: `mv {quoted} {quoted}.moved`. It must be a directory.",
                 ) from error
-            raise named(error, f"Opening {name} in {self.path}") from error
+            raise self.named(error, f"Opening {path}", path) from error
 
     def _check_format(self) -> None:
         try:
@@ -252,9 +279,9 @@ class VolumeDirectory:
         except FileNotFoundError:
             found = b""
         except OSError as error:
-            raise named(error, f"Reading the volume's format in {self.path}") from error
+            raise self.named(error, "Reading the volume's format") from error
         if not found:
-            with raising(named, f"Writing the volume's format in {self.path}"):
+            with raising(self.named, "Writing the volume's format"):
                 data = f"{VOLUME_FORMAT}\n".encode()
                 self.write_small(self.seline, "format", data, durable=True)
         elif not found.isdigit() or int(found) > VOLUME_FORMAT:
@@ -318,12 +345,12 @@ class VolumeDirectory:
     def _close_descriptors(self) -> None:
         self._close_subdirectories()
         if self.lock_file is not None:
-            os.close(self.lock_file)
-        os.close(self.top)
+            files.close(self.lock_file)
+        files.close(self.top)
 
     def _close_subdirectories(self) -> None:
         while self._subdirectories:
-            os.close(self._subdirectories.pop()[2])
+            files.close(self._subdirectories.pop()[2])
 
     def _abandon_in_child(self) -> None:
         if self._subdirectories and not self._forked:  # closed, or about to be
@@ -357,6 +384,10 @@ def _opened(descriptors: dict[str, int], space: str) -> int:
         return descriptors[space]
     except KeyError:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), space) from None
+
+
+def _may_write(path: str) -> bool:
+    return os.access(path, os.W_OK | os.X_OK, effective_ids=True)
 
 
 def _device_and_inode(status: os.stat_result) -> tuple[int, int]:

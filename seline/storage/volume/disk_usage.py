@@ -101,7 +101,7 @@ class DiskUsage:
                 files.reserve(self.volume.seline, RESERVE_NAME, wanted)
             for name in RESERVED_FILES:
                 with contextlib.suppress(FileExistsError):
-                    os.close(files.stage(self.volume.seline, name, b"", None, time.time_ns()))
+                    files.close(files.stage(self.volume.seline, name, b"", None, time.time_ns()))
 
     def has_reserve(self) -> bool:
         """Whether the reserve exists."""

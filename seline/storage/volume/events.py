@@ -27,8 +27,10 @@ _log = logging.getLogger("seline.storage")
 class Events:
     """The watchers of one store, and its latest incidents. Any thread may read or watch."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, named: Callable[[OSError, str], StorageError]) -> None:
+        """Start without incidents. `named` turns an error of the volume into Seline's."""
         self._clock = clock
+        self._named = named
         self._edited: dict[str, deque[datetime]] = {}
         self._incidents: deque[Incident] = deque(maxlen=INCIDENTS_MAX)
         self._watchers: list[Callable[[DocumentKey, Outcome], None]] = []
@@ -55,11 +57,16 @@ class Events:
                 _log.exception("a watcher failed after a change of %s", key.name)
 
     def disk_error(self, error: OSError | StorageError, doing: str) -> None:
-        """Report an error of the disk."""
+        """Report an error of the disk, or an access that the system refused."""
         what = describe(error)
         _log.error("%s: %s", doing, what)
-        kind = IncidentKind.NO_ROOM if is_full(error) else IncidentKind.DISK_ERROR
-        self._report(kind, f"{doing}: {what}")
+        failure = self._named(error, doing) if isinstance(error, OSError) else error
+        if is_full(error):
+            self._report(IncidentKind.NO_ROOM, f"{doing}: {what}")
+        elif failure.details.get("disk_failed", True):
+            self._report(IncidentKind.DISK_ERROR, f"{doing}: {what}")
+        else:
+            self._report(IncidentKind.ACCESS_REFUSED, f"{doing}: {what}. {failure.hint}")
 
     def remade(self, name: str) -> None:
         """Report that a directory of Seline's was missing and was made again."""

@@ -6,6 +6,7 @@ All paths are relative to held descriptors, and no symbolic link is followed. Er
 
 import ctypes
 import errno
+import logging
 import os
 import re
 import stat
@@ -27,6 +28,8 @@ _EXCHANGE: Final = 2
 READ_PIECE_BYTES: Final = 1 << 20
 TOUCH_NAME: Final = ".seline-touch"
 """A file that is made and removed to change a directory; the next start removes it after a kill."""
+
+_log = logging.getLogger("seline.storage")
 
 
 class FileIdentity(NamedTuple):
@@ -65,6 +68,18 @@ class StillChanging(OSError):
     """The file changed during every read."""
 
 
+class NotRegular(OSError):
+    """The name is that of a symbolic link, a directory or another special file."""
+
+
+class TooLarge(OSError):
+    """The file has more bytes than are allowed."""
+
+    def __init__(self, size_bytes: int, size_max: int) -> None:
+        super().__init__(f"it has {size_bytes} bytes, {size_max} are allowed")
+        self.size_bytes = size_bytes
+
+
 def status(directory: int, name: str) -> os.stat_result:
     """Return the status of a name; of the link itself, if it is a symbolic link."""
     return os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -73,14 +88,14 @@ def status(directory: int, name: str) -> os.stat_result:
 def read_whole(directory: int, name: str, *, size_max: int) -> RawFile:
     """Read a regular file and its checksum attribute from one descriptor.
 
-    Raises FileNotFoundError for ENOENT only, StillChanging, an OSError without a number for another
-    kind of file or beyond `size_max` bytes, and any other OSError of the disk.
+    Raises FileNotFoundError for ENOENT only, StillChanging, NotRegular, TooLarge beyond `size_max`
+    bytes, and any other OSError of the disk.
     """
     for _ in range(3):
         with closing(open_to_read(directory, name)) as descriptor:
             before = FileIdentity.of(os.fstat(descriptor))
             if before.size_bytes > size_max:
-                raise OSError(f"it has {before.size_bytes} bytes, {size_max} are allowed")
+                raise TooLarge(before.size_bytes, size_max)
             data = _read_all(descriptor, before.size_bytes)
             attribute = read_attribute(descriptor)
             if FileIdentity.of(os.fstat(descriptor)).same_bytes(before) and len(data) == before[3]:
@@ -94,21 +109,29 @@ def closing(descriptor: int) -> Generator[int]:
     try:
         yield descriptor
     finally:
+        close(descriptor)
+
+
+def close(descriptor: int) -> None:
+    """Close a descriptor. An error is logged: what must be durable was synced before."""
+    try:
         os.close(descriptor)
+    except OSError as error:
+        _log.warning("closing a file failed: %s", error)
 
 
 def open_to_read(directory: int, name: str) -> int:
-    """Open a regular file for reading. Raises an OSError without a number for another kind."""
+    """Open a regular file for reading. Raises NotRegular for another kind."""
     try:
         descriptor = os.open(name, _READ_FLAGS, dir_fd=directory)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise OSError("it is not a regular file") from error
+            raise NotRegular("it is not a regular file") from error
         raise
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
-    os.close(descriptor)
-    raise OSError("it is not a regular file")
+    close(descriptor)
+    raise NotRegular("it is not a regular file")
 
 
 def _read_all(descriptor: int, size_bytes: int) -> bytes:
@@ -182,7 +205,7 @@ def stage(directory: int, name: str, data: bytes, attribute: bytes | None, mtime
         _write_all(descriptor, data)
         os.utime(descriptor, ns=(mtime_ns, mtime_ns))
     except BaseException:
-        os.close(descriptor)
+        close(descriptor)
         os.unlink(name, dir_fd=directory)
         raise
     return descriptor
@@ -235,7 +258,7 @@ def touch_and_sync(directory: int) -> None:
     """
     flags = _STAGE_FLAGS & ~os.O_EXCL
     try:
-        os.close(os.open(TOUCH_NAME, flags, FILE_MODE, dir_fd=directory))
+        close(os.open(TOUCH_NAME, flags, FILE_MODE, dir_fd=directory))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -282,7 +305,7 @@ def reserve(directory: int, name: str, size_bytes: int) -> None:
         os.unlink(name, dir_fd=directory)
         raise
     finally:
-        os.close(descriptor)
+        close(descriptor)
 
 
 def drop_cached_pages(directory: int, name: str) -> None:

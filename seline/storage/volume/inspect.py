@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from seline.clock import Clock
+from seline.cures import Cure, cure_of, not_regular
 from seline.domain.checksum import Checksum, decode_checksum, name_hash
 from seline.domain.document import Content, DocumentKey, Revision
 from seline.domain.verdict import DAMAGED, Judged, Verdict, judge
@@ -217,7 +218,8 @@ class Inspector:
         except files.StillChanging as error:
             return Inspection(Judged(Verdict.UNSETTLED, reason=str(error.strerror)), None)
         except OSError as error:
-            return Inspection(Judged(Verdict.UNREADABLE, reason=describe(error)), None)
+            judged = Judged(Verdict.UNREADABLE, reason=describe(error), cure=self._cure(key, error))
+            return Inspection(judged, None)
         content = Content.of(raw.data)
         try:
             recorded = decode_checksum(raw.attribute)
@@ -232,6 +234,19 @@ class Inspector:
             checksums=self.capabilities.checksums,
         )
         return Inspection(judged, raw.identity)
+
+    def _cure(self, key: DocumentKey, error: OSError) -> Cure:
+        """Return what makes a document readable again."""
+        path = self.volume.path_of_document(key)
+        if isinstance(error, files.TooLarge):
+            setting = "storage.document_bytes_max"
+            return Cure(
+                f"it is larger than `{setting}`",
+                f"Set `{setting} = {error.size_bytes}` (or more), then restart; or split it.",
+            )
+        if isinstance(error, files.NotRegular):
+            return not_regular(path)
+        return cure_of(error.errno, path)
 
     def _settled(self, key: DocumentKey, identity: FileIdentity) -> bool:
         """Whether the file was seen unchanged for `settle_s`.

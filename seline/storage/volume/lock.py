@@ -9,8 +9,10 @@ import errno
 import fcntl
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, TypeVar
 
 from seline.clock import Clock
@@ -43,7 +45,7 @@ def hold(
     """
     with contextlib.ExitStack() as on_error:
         top = _open_top(path)
-        on_error.callback(os.close, top)
+        on_error.callback(files.close, top)
         lock_file = wait_for(
             lambda: _lock(path, top),
             wait_s=wait_s,
@@ -51,7 +53,7 @@ def hold(
             give_up=lambda: give_up() or _stays_open(top),
         )
         if lock_file is not None:
-            on_error.callback(os.close, lock_file)
+            on_error.callback(files.close, lock_file)
         volume = VolumeDirectory(path, top, lock_file, clock, serves_commands, give_up)
         on_error.pop_all()
     volume.announce()
@@ -78,7 +80,33 @@ def _open_top(path: str) -> int:
             hint="Name a directory with --data-dir or SELINE_DATA_DIR; it is made if need be.",
         ) from error
     except OSError as error:
-        raise named(error, f"Opening the data directory {path}") from error
+        raise _not_opened(error, path) from error
+
+
+def _not_opened(error: OSError, path: str) -> StorageError:
+    """Return the error for a data directory that cannot be opened or made."""
+    doing = f"Opening the data directory {path}"
+    above = [str(parent) for parent in reversed(Path(path).parents)]
+    closed = next((parent for parent in above if not _is_open(parent)), None)
+    if error.errno not in (errno.EACCES, errno.EPERM) or (closed is None and os.path.isdir(path)):
+        return named(error, doing, path)
+    place, user, quoted = closed or os.path.dirname(path), os.geteuid(), shlex.quote(path)
+    hint = "Name another one with --data-dir or SELINE_DATA_DIR"
+    if closed is None:
+        owner = f"{user}:{os.getegid()}"
+        hint += f", or make it as root: `mkdir -p {quoted} && chown {owner} {quoted}`"
+    return VolumeFailed(f"{doing}: user {user} may not use {place}.", hint=f"{hint}.")
+
+
+def _is_open(directory: str) -> bool:
+    """Whether this user may pass through a directory, or it does not exist."""
+    try:
+        os.stat(os.path.join(directory, "."))
+    except PermissionError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _make_directories(path: str) -> None:
@@ -130,7 +158,7 @@ def _lock(path: str, top: int) -> int | None:
     except BlockingIOError as error:
         raise _refusal(path, top) from error
     except OSError as error:
-        raise named(error, "Locking the data directory") from error
+        raise named(error, "Locking the data directory", path) from error
     return None
 
 
@@ -142,7 +170,7 @@ def _lock_file(top: int) -> int:
     try:
         fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException:
-        os.close(lock_file)
+        files.close(lock_file)
         raise
     return lock_file
 

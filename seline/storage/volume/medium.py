@@ -9,16 +9,16 @@ from seline.domain.document import BOT, METADATA_NAME, SELINE, Content, Document
 from seline.domain.incident import Incident
 from seline.domain.metadata import REPORT, is_report
 from seline.domain.usage import Usage
-from seline.domain.verdict import Verdict, of_another
+from seline.domain.verdict import Verdict, of_another, unreadable
 from seline.errors import DocumentNotFound, SelineError
 from seline.ports.medium import Capability, MarkPinned, QuarantineItem, not_in_quarantine
 from seline.storage.volume import files
 from seline.storage.volume.batches import Batches
 from seline.storage.volume.capabilities import Capabilities
-from seline.storage.volume.current import CurrentDocuments, unreadable
+from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory, while_open
 from seline.storage.volume.inspect import Inspection
-from seline.storage.volume.os_errors import named, raising
+from seline.storage.volume.os_errors import at, named, raising
 from seline.storage.volume.quarantine import list_quarantine, parse_aside_name
 from seline.storage.volume.writer import Writer
 
@@ -82,7 +82,7 @@ class VolumeMedium:
 
     @while_open
     def quarantine(self) -> Sequence[QuarantineItem]:
-        with raising(named, "Listing the quarantine"):
+        with raising(at(self._aside), "Listing the quarantine"):
             return list_quarantine(self.volume)
 
     @while_open
@@ -94,7 +94,11 @@ class VolumeMedium:
         except FileNotFoundError as error:
             raise not_in_quarantine(item) from error
         except OSError as error:
-            raise named(error, f"Reading {item} in quarantine") from error
+            raise named(error, f"Reading {item} in quarantine", f"{self._aside}/{item}") from error
+
+    @property
+    def _aside(self) -> str:
+        return f"{self.volume.path}/quarantine"
 
     @while_open
     def raw(self, key: DocumentKey) -> bytes:

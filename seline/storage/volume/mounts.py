@@ -38,6 +38,12 @@ def mount_of(path: str) -> Mount | None:
     return best
 
 
+def mounts_inside(path: str) -> list[str]:
+    """Return the mounts below `path`, in the order in which they can be unmounted."""
+    below = os.path.realpath(path).rstrip("/") + "/"
+    return [mount.point for mount in reversed(_mounts()) if mount.point.startswith(below)]
+
+
 def check_place(data_dir: str, *, required: bool, expected_under: str | None) -> None:
     """Raise VolumeNotMounted unless the data directory is on the required mount (V12)."""
     if not required:

@@ -22,7 +22,7 @@ from seline.storage.volume.inspect import Inspector
 from seline.storage.volume.lock import hold, wait_for
 from seline.storage.volume.medium import VolumeMedium
 from seline.storage.volume.mounts import check_place
-from seline.storage.volume.os_errors import named, raising
+from seline.storage.volume.os_errors import raising
 from seline.storage.volume.reopen import Reopener
 from seline.storage.volume.rotation import Rotation
 from seline.storage.volume.snapshots import Snapshots
@@ -69,7 +69,7 @@ def open_volume(
         give_up=give_up,
     )
     try:
-        with raising(named, f"Opening the volume at {settings.data_dir}"):
+        with raising(volume.named, f"Opening the volume at {settings.data_dir}"):
             store = _open(volume, settings, clock)
     except BaseException:
         volume.close()
@@ -82,7 +82,7 @@ def _open(volume: VolumeDirectory, settings: Settings, clock: Clock) -> VolumeSt
     """Build the store's parts, recover from a crash, and start the writer."""
     storage = settings.storage
     capabilities = probe(volume)
-    events = Events(clock)
+    events = Events(clock, volume.named)
     disk_usage = DiskUsage(
         volume=volume,
         limit_bytes=_limit_bytes(storage, capabilities),

@@ -1,15 +1,18 @@
 """Turn the disk's errors into Seline's, and say what a commit's error left.
 
-ENOSPC and EDQUOT become VolumeFull everywhere.
+ENOSPC and EDQUOT become VolumeFull everywhere; `seline/cures.py` has the cause and the next step.
 """
 
 import errno
 import os
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
+from seline.cures import cure_of
 from seline.errors import StorageError, VolumeFailed, VolumeFull, VolumeReadOnly
+from seline.storage.volume.mounts import mounts_inside
 
 _NAMED: Final[Mapping[int, type[StorageError]]] = {
     errno.ENOSPC: VolumeFull,
@@ -62,11 +65,20 @@ def raising(as_error: Callable[[OSError, str], Exception], doing: str) -> Genera
         raise as_error(error, doing) from error
 
 
-def named(error: OSError, doing: str) -> StorageError:
-    """Return Seline's error for an OSError that came while `doing` something."""
+def named(error: OSError, doing: str, path: str) -> StorageError:
+    """Return Seline's error for an OSError that came while `doing` something with `path`."""
     kind = _NAMED.get(error.errno or 0, VolumeFailed)
+    mounts = mounts_inside(path) if error.errno in (errno.EXDEV, errno.EBUSY) else ()
+    cure = cure_of(error.errno, path, mounts=mounts)
+    hint = None if error.errno == errno.ENOSPC else cure.hint
     lost = "" if doing.startswith(_READS) else " This change was not made."
-    return kind(f"{doing}: {describe(error)}.{lost}", errno=describe(error))
+    message = f"{doing}: {describe(error)}: {cure.cause}.{lost}"
+    return kind(message, hint=hint, errno=describe(error), disk_failed=cure.disk_failed)
+
+
+def at(path: str) -> Callable[[OSError, str], StorageError]:
+    """Return `named` for one path."""
+    return partial(named, path=path)
 
 
 def describe(error: OSError | StorageError) -> str:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from seline.clock import Clock
 from seline.domain.document import DocumentKey
 from seline.domain.verdict import Verdict
-from seline.errors import OutcomeUnknown, SelineError, VolumeFailed
+from seline.errors import OutcomeUnknown, SelineError, StorageError, VolumeFailed
 from seline.ports.store import Outcome
 from seline.storage.planner import Found, Plan
 from seline.storage.volume.commit.base import Committer
@@ -69,22 +69,26 @@ class Reopener:
         return OutcomeUnknown(f"{doubt.doing}: {describe(doubt.error)}.")
 
     def fail(self, error: OSError, doing: str, doubtful: frozenset[DocumentKey]) -> None:
-        """Refuse writes until the volume is reopened, first tried after a second."""
+        """Refuse writes until the volume is reopened, first tried in the next turn."""
         self.failure = VolumeFailed(
             f"{doing}: {describe(error)}. No writes are taken until the volume was reopened, "
-            f"which is tried every {REOPEN_EVERY_S:.0f} s."
+            f"which is tried every {REOPEN_EVERY_S:.0f} s.",
+            hint=self.volume.named(error, doing).hint,
         )
         self.committer.overlay.doubt(doubtful)
-        self._reopen_at = self.clock.monotonic() + 1.0
+        self._reopen_at = self.clock.monotonic()
         self.events.disk_error(error, doing)
 
     def _reopen_if_due(self) -> bool:
-        """Reopen, at most every 30 s; return whether writes are taken."""
-        if self.clock.monotonic() < self._reopen_at:
+        """Reopen, at once and then every 30 s; return whether writes are taken."""
+        if self.clock.monotonic() <= self._reopen_at:
             return False
         self._reopen_at = self.clock.monotonic() + REOPEN_EVERY_S
         try:
             self._reopen()
+        except StorageError as error:
+            _log.warning("the volume was not reopened, which is tried again: %s", error.message)
+            return False
         except Exception:  # noqa: BLE001  # it is tried again
             _log.exception("reopening the volume failed")
             return False

@@ -20,7 +20,6 @@ from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import FileIdentity
 from seline.storage.volume.inspect import Inspector
-from seline.storage.volume.os_errors import named
 
 PIECE_BYTES = 256 << 10
 WHOLE_BYTES_MAX = 1 << 20
@@ -63,7 +62,7 @@ class VolumeSnapshot:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                raise named(error, f"Reading {name}") from error
+                raise self.volume.named(error, f"Reading {name}") from error
         if content is None and self._places(name) != places:
             return self._open(name)  # a commit has just linked it for this snapshot
         self.broken[name] = ""
@@ -167,7 +166,7 @@ class Snapshots:
         with self.lock:
             if self._open.pop(snapshot.name, None) is None or snapshot.directory is None:
                 return
-            os.close(snapshot.directory)
+            files.close(snapshot.directory)
             snapshot.directory = None
             self._left.append(snapshot.name)
             with suppress(StoreClosed, ForkedStore), self.volume.in_use():

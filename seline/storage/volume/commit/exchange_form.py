@@ -20,7 +20,6 @@ The order of the steps is what keeps these guarantees:
 answered from the overlay. Nothing awaits here, and only the writer's thread comes here.
 """
 
-import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -292,8 +291,7 @@ def _as_staged(file: StagedFile, content: Content) -> FileIdentity:
 
 def _close(staged: Staged) -> None:
     for descriptor in staged.descriptors:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
+        files.close(descriptor)
 
 
 def _undo_backup(change: Published) -> str:

@@ -30,7 +30,7 @@ from seline.storage.volume.commit.record import (
 )
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
-from seline.storage.volume.os_errors import is_full, named, raising
+from seline.storage.volume.os_errors import is_full, raising
 from seline.storage.volume.quarantine import free_aside_name, set_aside
 
 _ANY_SIZE: Final = 1 << 40
@@ -52,7 +52,7 @@ class Replay:
 
         `again`: after a failed sync, not at start. Raises StorageError.
         """
-        with raising(named, "Recovering the volume"):
+        with raising(self.volume.named, "Recovering the volume"):
             self._sync_names()
             completed = self._roll_forward(now, again=again)
             self._sweep_staging(now)

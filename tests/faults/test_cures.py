@@ -1,0 +1,221 @@
+"""Every error of the operating system has its cause, and a next step that works when followed.
+
+A row makes the situation, sees the error, runs the commands of its hint as root, and sees the
+situation end. Errors that cannot be made here (a failing disk, a quota) are injected: their hint
+must name the right thing, and they alone count as errors of the disk where that is so.
+"""
+
+import errno
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from seline.blocking import Seline, open_seline
+from seline.errors import DocumentUnreadable, VolumeFailed, VolumeFull, VolumeReadOnly
+from seline.storage.volume import files
+from tests.faults.injection import A, B, failing_call, incident_kinds
+from tests.faults.small_filesystem import Unavailable, run
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+NOBODY: Final = 65534
+COMMANDS: Final = ("chattr", "chmod", "chown", "cp", "mkdir", "mount", "mv", "umount")
+
+
+@contextmanager
+def user(number: int) -> Iterator[None]:
+    """Be another user, in every thread, until the block ends."""
+    os.setegid(number)
+    os.seteuid(number)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+def follow(hint: str) -> None:
+    """Run the commands of a hint as root, in the order in which it names them."""
+    commands = [text for text in re.findall(r"`([^`]+)`", hint) if text.startswith(COMMANDS)]
+    assert commands, hint
+    for command in commands:
+        subprocess.run(command, shell=True, check=True, timeout=20)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Return a data directory with two documents that NOBODY owns, with a space in its path."""
+    for parent in (tmp_path, *tmp_path.parents[:3]):
+        parent.chmod(0o755)
+    directory = tmp_path / "a bot" / "data"
+    directory.mkdir(parents=True)
+    with open_seline(directory) as seline:
+        for number in range(2):
+            seline.data.save_json(A, {"n": number})
+            seline.data.save_json(B, {"n": number})
+    load(directory)  # imports what another user may not read
+    give(directory)
+    return directory
+
+
+def give(directory: Path, owner: int = NOBODY) -> None:
+    for path in (directory, *directory.rglob("*")):
+        os.chown(path, owner, owner)
+
+
+def save(directory: Path) -> None:
+    with open_seline(directory, lock_wait_s=0, storage__settle_s=0) as seline:
+        seline.data.save_json(A, {"n": 7})
+
+
+def load(directory: Path) -> None:
+    with open_seline(directory, lock_wait_s=0, storage__settle_s=0) as seline:
+        assert seline.data.load_json(A) == {"n": 1}
+
+
+def bind(source: Path, target: Path) -> None:
+    try:
+        run("mount", "--bind", str(source), str(target))
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def unmounted(place: Path) -> Iterator[None]:
+    """Unmount what a test mounted in the data directory and did not unmount."""
+    yield
+    with ExitStack() as stack:
+        for name in ("backups", A, "."):
+            stack.callback(
+                subprocess.run, ["umount", place / name], capture_output=True, check=False
+            )
+
+
+# the rows: what happens, the error, what its message names, and what the owner does then
+
+
+def root_owns(name: str) -> Callable[[Path], None]:
+    return lambda place: give(place / name, 0)
+
+
+def without_rights(name: str) -> Callable[[Path], None]:
+    return lambda place: (place / name).chmod(0)
+
+
+def immutable(place: Path) -> None:
+    if subprocess.run(["chattr", "+i", place / "backups"], check=False).returncode:
+        pytest.skip("this file system has no immutable files")
+
+
+def linked(place: Path) -> None:
+    (place / A).rename(place.parent / "elsewhere.json")
+    (place / A).symlink_to("../elsewhere.json")
+
+
+def a_directory(place: Path) -> None:
+    (place / A).unlink()
+    (place / A).mkdir()
+
+
+ROWS: Final = {
+    "backups/ of root": (root_owns("backups"), save, VolumeFailed, "backups"),
+    ".seline/ of root": (root_owns(".seline"), load, VolumeFailed, ".seline"),
+    "staging/ of root": (root_owns(".seline/staging"), save, VolumeFailed, "staging"),
+    "the data directory of root": (root_owns("."), load, VolumeFailed, "data"),
+    "a document of root": (root_owns(A), load, DocumentUnreadable, A),
+    "backups/ without rights": (without_rights("backups"), load, VolumeFailed, "backups"),
+    "a document without rights": (without_rights(A), load, DocumentUnreadable, A),
+    "an immutable directory": (immutable, save, VolumeFailed, "backups"),
+    "a link": (linked, load, DocumentUnreadable, A),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_following_the_hint_ends_what_it_reports(place: Path, row: str) -> None:
+    make, attempt, kind, named = ROWS[row]
+    make(place)
+    with user(NOBODY), pytest.raises(kind) as raised:
+        attempt(place)
+
+    assert f"{place}" in f"{raised.value.message} {raised.value.hint}"
+    assert named in raised.value.hint
+    assert "export" not in raised.value.hint
+
+    follow(raised.value.hint)
+    with user(NOBODY):
+        attempt(place)
+
+
+def too_large(place: Path) -> None:
+    (place / A).write_text(f'{{"text": "{"x" * 2000}"}}')
+
+
+def test_a_sound_file_that_is_only_too_large_is_not_to_be_given_up(place: Path) -> None:
+    too_large(place)
+    size_bytes = (place / A).stat().st_size
+    with open_seline(place, storage__document_bytes_max=1024) as seline:
+        with pytest.raises(DocumentUnreadable) as raised:
+            seline.data.load_json(A)
+        [check] = [check for check in seline.health()["checks"] if check["name"] == "documents"]  # type: ignore[index,union-attr,call-overload,misc]
+        assert incident_kinds(seline) == []
+    assert check["fix"] == raised.value.hint  # type: ignore[index]
+    [setting] = re.findall(r"`storage\.(\w+ = \d+)`", raised.value.hint)
+    assert setting == f"document_bytes_max = {size_bytes}"
+
+    with open_seline(place, storage__document_bytes_max=size_bytes) as seline:
+        assert "text" in seline.data.load_json(A)  # type: ignore[operator]
+
+
+def test_a_link_is_no_error_of_the_disk(place: Path) -> None:
+    linked(place)
+    with open_seline(place, storage__settle_s=0) as seline:
+        with pytest.raises(DocumentUnreadable):
+            seline.data.load_json(A)
+        [finding] = seline.verify().findings
+        kinds = [check["name"] for check in seline.health()["checks"]]  # type: ignore[index,union-attr,call-overload,misc]
+    assert finding.outcome == "unreadable"
+    assert "access_refused" in kinds
+    assert "disk_error" not in kinds
+
+
+INJECTED: Final = {
+    errno.EACCES: (VolumeFailed, "chown", "access_refused"),
+    errno.EPERM: (VolumeFailed, "chattr", "access_refused"),
+    errno.EXDEV: (VolumeFailed, "mount of its own", "access_refused"),
+    errno.EBUSY: (VolumeFailed, "mount of its own", "access_refused"),
+    errno.EMFILE: (VolumeFailed, "LimitNOFILE", "access_refused"),
+    errno.ENFILE: (VolumeFailed, "LimitNOFILE", "access_refused"),
+    errno.ELOOP: (VolumeFailed, "link", "access_refused"),
+    errno.EFBIG: (VolumeFailed, "ulimit -f", "access_refused"),
+    errno.ENOMEM: (VolumeFailed, "memory", "access_refused"),
+    errno.ENOTSUP: (VolumeFailed, "ext4", "access_refused"),
+    errno.EROFS: (VolumeReadOnly, "remount,rw", "access_refused"),
+    errno.ENOSPC: (VolumeFull, "volume", "no_room"),
+    errno.EDQUOT: (VolumeFull, "quota", "no_room"),
+    errno.EIO: (VolumeFailed, "dmesg", "disk_error"),
+    errno.ESTALE: (VolumeFailed, "findmnt", "disk_error"),
+    errno.EUCLEAN: (VolumeFailed, "dmesg", "disk_error"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("number", INJECTED, ids=errno.errorcode.get)
+def test_an_error_of_a_save_names_its_cause_and_its_cure(
+    seline: Seline, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    kind, named, incident = INJECTED[number]
+    seline.data.save_json(A, {"n": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "stage", failing_call(number))
+        with pytest.raises(kind) as raised:
+            seline.data.save_json(A, {"n": 2})
+
+    assert errno.errorcode[number] in raised.value.message
+    assert named in raised.value.hint
+    assert incident_kinds(seline) in ([incident], [])
+    assert incident_kinds(seline) or incident == "no_room"
+    seline.data.save_json(A, {"n": 3})
