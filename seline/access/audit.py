@@ -15,7 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from seline.clock import Clock, instant_text
+from seline.cures import cure_of, not_regular
 from seline.domain.document import Json
+from seline.owner import give_to_owner_of
 
 NAME: Final = "audit.jsonl"
 AUDIT_BYTES_MAX: Final = 1 << 20
@@ -77,14 +79,18 @@ class AuditLog:
             if self._directory is None or os.fstat(self._directory).st_nlink == 0:
                 self._open_directory()  # it was removed, and the store has created it again
             directory = self._directory
+            assert directory is not None
             with open(os.open(NAME, flags, 0o600, dir_fd=directory), "ab", buffering=0) as file:
+                give_to_owner_of(directory, file.fileno())
                 file.write(line)
                 os.fsync(file.fileno())
                 size_bytes = os.fstat(file.fileno()).st_size
-            if size_bytes > AUDIT_BYTES_MAX and directory is not None:
+            if size_bytes > AUDIT_BYTES_MAX:
                 _rotate(directory)
         except OSError as error:
-            _log.warning("could not write the audit log: %s", error.strerror)
+            path = os.path.join(self._path, error.filename or NAME)
+            cure = not_regular(path) if os.path.isdir(path) else cure_of(error.errno, path)
+            _log.warning("could not write %s: %s. %s", path, error.strerror, cure.hint)
 
     def _open_directory(self) -> None:
         self._close_directory()
@@ -115,6 +121,7 @@ def _rotate(directory: int) -> None:
     lines = [*_lines(f"{NAME}.1", directory), *_lines(NAME, directory)]
     new, flags = f"{NAME}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(new, flags, 0o600, dir_fd=directory), "wb") as file:
+        give_to_owner_of(directory, file.fileno())
         file.writelines(fair_lines(lines, AUDIT_BYTES_MAX))
         file.flush()
         os.fsync(file.fileno())

@@ -73,7 +73,8 @@ async def send(
             if not isinstance(error, (SelineError, ConnectionError, TimeoutError)):
                 raise
             why = error.message if isinstance(error, SelineError) else "the client reads no more"
-            _log.warning("a download by %s was aborted: %s", request.remote, why)
+            level = logging.WARNING if request.remote else logging.DEBUG  # else the verb reports it
+            _log.log(level, "a download by %s was aborted: %s", request.remote, why)
     return response
 
 

@@ -6,27 +6,49 @@ import os
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import BinaryIO, Final
+
+_OF_A_WRITE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 @contextmanager
 def whole_file(path: str, *, replace: bool) -> Generator[BinaryIO]:
     """Give a file to write; it gets its name after a block without an error.
 
-    Raises FileExistsError if the name is taken and `replace` is False, and OSError.
+    Raises FileExistsError if the name is taken and `replace` is False, and OSError, which names
+    `path`.
     """
     folder, name = os.path.split(os.path.abspath(path))
-    descriptor, staged = tempfile.mkstemp(prefix=f".{name}.", suffix=".part", dir=folder)
-    try:
+    with _naming(path):
+        descriptor, staged = tempfile.mkstemp(prefix=f".{name}.", suffix=".part", dir=folder)
+    with _naming(path), _removing(staged):
         with open(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         _publish(staged, path, replace=replace)
+    sync_folder(folder)
+
+
+@contextmanager
+def _naming(path: str) -> Generator[None]:
+    """Name the file in an error of the disk, which knows only the unfinished one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno in _OF_A_WRITE:
+            error.filename = path
+        raise
+
+
+@contextmanager
+def _removing(staged: str) -> Generator[None]:
+    """Remove an unfinished file at the end."""
+    try:
+        yield
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(staged)
-    sync_folder(folder)
 
 
 def sync_folder(folder: str) -> None:

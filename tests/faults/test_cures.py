@@ -6,6 +6,7 @@ must name the right thing, and they alone count as errors of the disk where that
 """
 
 import errno
+import json
 import os
 import re
 import subprocess
@@ -16,15 +17,22 @@ from typing import Final
 
 import pytest
 
+from seline.access.audit import AuditLog
 from seline.blocking import Seline, open_seline
-from seline.errors import DocumentUnreadable, VolumeFailed, VolumeFull, VolumeReadOnly
+from seline.errors import (
+    DocumentUnreadable,
+    UnsupportedFormat,
+    VolumeFailed,
+    VolumeFull,
+    VolumeReadOnly,
+)
 from seline.storage.volume import files
 from tests.faults.injection import A, B, failing_call, incident_kinds
 from tests.faults.small_filesystem import Unavailable, run
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 NOBODY: Final = 65534
-COMMANDS: Final = ("chattr", "chmod", "chown", "cp", "mkdir", "mount", "mv", "umount")
+COMMANDS: Final = ("chattr", "chmod", "chown", "cp", "mkdir", "mount", "mv", "rm", "umount")
 
 
 @contextmanager
@@ -122,19 +130,42 @@ def a_directory(place: Path) -> None:
     (place / A).mkdir()
 
 
+def of_another_user(place: Path) -> None:
+    give(place, 1234)
+    place.chmod(0o700)
+
+
+def mounted(name: str) -> Callable[[Path], None]:
+    """Mount a copy of a part of the data directory over it."""
+
+    def mount(place: Path) -> None:
+        bind(place / name, place / name)
+
+    return mount
+
+
+def of_a_newer_format(place: Path) -> None:
+    (place / ".seline" / "format").write_text("3\n")
+
+
 ROWS: Final = {
     "backups/ of root": (root_owns("backups"), save, VolumeFailed, "backups"),
     ".seline/ of root": (root_owns(".seline"), load, VolumeFailed, ".seline"),
     "staging/ of root": (root_owns(".seline/staging"), save, VolumeFailed, "staging"),
+    "the data directory of another user": (of_another_user, load, VolumeFailed, "1234"),
     "the data directory of root": (root_owns("."), load, VolumeFailed, "data"),
     "a document of root": (root_owns(A), load, DocumentUnreadable, A),
     "backups/ without rights": (without_rights("backups"), load, VolumeFailed, "backups"),
     "a document without rights": (without_rights(A), load, DocumentUnreadable, A),
     "an immutable directory": (immutable, save, VolumeFailed, "backups"),
     "a link": (linked, load, DocumentUnreadable, A),
+    "backups/ on a mount of its own": (mounted("backups"), load, VolumeFailed, "backups"),
+    "a document on a mount of its own": (mounted(A), save, VolumeFailed, A),
+    "a damaged number of the format": (of_a_newer_format, load, UnsupportedFormat, "format"),
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("unmounted")
 @pytest.mark.parametrize("row", ROWS)
 def test_following_the_hint_ends_what_it_reports(place: Path, row: str) -> None:
     make, attempt, kind, named = ROWS[row]
@@ -149,6 +180,90 @@ def test_following_the_hint_ends_what_it_reports(place: Path, row: str) -> None:
     follow(raised.value.hint)
     with user(NOBODY):
         attempt(place)
+
+
+def test_a_directory_that_cannot_be_reached_is_not_to_be_given_away(place: Path) -> None:
+    """No hint gives a user what lies above the data directory, such as /root or /."""
+    place.parent.chmod(0o700)
+    os.chown(place.parent, 0, 0)
+    with user(NOBODY), pytest.raises(VolumeFailed) as raised:
+        load(place)
+    assert str(place.parent) in raised.value.message
+    assert "chown" not in raised.value.hint
+    assert "--data-dir" in raised.value.hint
+
+    place.parent.chmod(0o755)
+    missing = place.parent / "missing"
+    with user(NOBODY), pytest.raises(VolumeFailed) as raised:
+        load(missing)
+    follow(raised.value.hint)
+    with user(NOBODY):
+        save(missing)
+
+
+def owners(directory: Path) -> set[int]:
+    return {path.lstat().st_uid for path in directory.rglob("*")}
+
+
+@pytest.mark.parametrize("attempt", [load, save])
+def test_what_root_makes_belongs_to_the_owner_of_the_directory(
+    place: Path, attempt: Callable[[Path], None]
+) -> None:
+    give(place / ".seline", 0)  # as an older Seline left it
+    for name in (".seline/staging", "quarantine"):
+        (place / name).rmdir()
+    for path in (place / ".seline").rglob("*"):
+        if path.is_file():
+            os.chown(path, NOBODY, NOBODY)
+
+    attempt(place)
+    with open_seline(place, lock_wait_s=0) as seline:
+        seline.data.save_json("new.json", {})
+        seline.data.restore_from_backup(B)
+
+    assert owners(place) == {NOBODY}
+    with user(NOBODY):
+        save(place)
+
+
+def test_root_may_come_before_the_first_start_of_the_owner(place: Path) -> None:
+    empty = place.parent / "empty"
+    empty.mkdir()
+    os.chown(empty, NOBODY, NOBODY)
+    with open_seline(empty) as seline:
+        assert seline.data.documents() == []
+
+    assert owners(empty) == {NOBODY}
+    with user(NOBODY):
+        save(empty)
+
+
+@pytest.mark.parametrize("content", [b"x\n", b"\xb1\n"])
+def test_a_damaged_format_file_locks_no_one_out(place: Path, content: bytes) -> None:
+    (place / ".seline" / "format").write_bytes(content)
+
+    load(place)
+
+    assert (place / ".seline" / "format").read_bytes() == b"1\n"
+
+
+def test_a_directory_in_place_of_the_audit_log_is_named_with_its_cure(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = place / ".seline" / "audit.jsonl"
+    path.mkdir()
+    for number in range(2):
+        log = AuditLog(str(place))
+        log.open()
+        log.append({"who": "test", "n": number})
+        log.close()
+        if number == 0:
+            [message] = caplog.messages
+            assert str(path) in message
+            follow(message)
+
+    assert json.loads(path.read_text())["n"] == 1
+    assert path.stat().st_uid == NOBODY
 
 
 def too_large(place: Path) -> None:

@@ -7,7 +7,9 @@ The tests use real mounts; where those are not permitted, a test is skipped with
 """
 
 import asyncio
+import errno
 import os
+import re
 import shutil
 import socket
 import stat
@@ -32,13 +34,16 @@ from seline.errors import (
     DocumentUnreadable,
     ImportRefused,
     NotSerializable,
+    OutcomeUnknown,
     TooManyDocuments,
     VolumeFailed,
     VolumeReadOnly,
 )
 from seline.server import Serving, serving
-from seline.storage.volume import capabilities
+from seline.storage.volume import capabilities, files
+from seline.storage.volume.commit.record import RECORD_NAME
 from seline.storage.volume.mounts import journal_missing, mount_of
+from tests.faults.injection import failing_call
 from tests.faults.powercut.trying import fast_place, kind_of
 from tests.faults.small_filesystem import SmallFilesystem, Unavailable, run, small_filesystem
 from tests.faults.test_damage import rewrite
@@ -286,14 +291,66 @@ def test_a_broken_document_on_a_read_only_volume_is_served_and_recovered_once_it
         assert seline.read_quarantine(item.name) == b"{"
 
 
-def test_opening_a_read_only_volume_raises_volume_read_only(volume: SmallFilesystem) -> None:
+def test_a_volume_that_is_read_only_at_the_start_is_read_and_exported(
+    volume: SmallFilesystem,
+) -> None:
     fill(volume.path)
     remount(volume.path, "ro")
-    with pytest.raises(VolumeReadOnly):
-        open_seline(volume.path, lock_wait_s=0)
-    remount(volume.path, "rw")
+    before = tree(volume.path)
     with open_seline(volume.path, lock_wait_s=0) as seline:
         assert seline.data.load_json(NAME) == VALUE
+        assert seline.data.export_all_data()["files"] == {NAME: VALUE, OTHER: {"n": 1}}  # type: ignore[index]
+        assert len(seline.data.backups(NAME)) == 2
+        assert seline.verify().findings == ()
+        with pytest.raises(VolumeReadOnly) as raised:
+            seline.data.save_json(NAME, {"n": 9})
+        assert checks_of(seline)["writing"]["fix"] == raised.value.hint
+        assert tree(volume.path) == before
+
+        [command] = re.findall(r"`(mount [^`]+)`", raised.value.hint)
+        subprocess.run(command, shell=True, check=True)
+        seline.data.save_json(NAME, {**VALUE, "n": 9})
+        assert seline.data.load_json(NAME) == {**VALUE, "n": 9}
+
+
+async def test_a_server_starts_on_a_read_only_volume(volume: SmallFilesystem) -> None:
+    await asyncio.to_thread(fill, volume.path)
+    remount(volume.path, "ro")
+    async with serving(settings_for(volume.path)) as running, aiohttp.ClientSession() as session:
+        await running.acquired()
+        client = Client(session, running.address)
+        assert (await client.call("GET", f"/documents/{NAME}"))[:2] == (200, VALUE)
+        assert (await client.call("GET", "/export"))[0] == 200
+        status, answer, _ = await client.call("PUT", f"/documents/{NAME}", {"n": 9})
+        assert (status, answer["code"]) == (503, "volume_read_only")
+        remount(volume.path, "rw")
+        assert (await client.call("PUT", f"/documents/{NAME}", {"n": 9}))[0] == 200
+
+
+def test_a_transaction_that_a_kill_interrupted_is_not_served_half_on_a_read_only_volume(
+    volume: SmallFilesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(volume.path)
+    with open_seline(volume.path, lock_wait_s=0) as seline:
+        unlink, fail = files.unlink, failing_call(errno.EIO)
+        monkeypatch.setattr(
+            files,
+            "unlink",
+            lambda at, name, **how: (fail if name == RECORD_NAME else unlink)(at, name, **how),
+        )
+        with pytest.raises(OutcomeUnknown):
+            seline.data.import_data({"files": {NAME: {"n": 8}, OTHER: {"n": 8}}})
+    monkeypatch.undo()
+    assert (volume.path / ".seline" / "journal").exists()
+    remount(volume.path, "ro")
+    with open_seline(volume.path, lock_wait_s=0) as seline:
+        for name in (NAME, OTHER):
+            with pytest.raises(VolumeFailed, match="not known yet"):
+                seline.data.load_json(name)
+
+        remount(volume.path, "rw")
+        seline.data.save_json("new.json", {})
+        assert [seline.data.load_json(name) for name in (NAME, OTHER)] == [{"n": 8}, {"n": 8}]
 
 
 def test_a_file_system_without_a_journal_is_a_notice_and_no_warning(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Files outside the volume: whole and durable under their name, or absent."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,18 @@ def test_an_error_leaves_nothing(tmp_path: Path) -> None:
         raise ZeroDivisionError
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    path = str(tmp_path / "out.json")
+    with pytest.raises(OSError, match="No space") as caught, whole_file(path, replace=True):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == path
+
+    path = str(tmp_path / "nowhere" / "out.json")
+    with pytest.raises(FileNotFoundError) as missing, whole_file(path, replace=True):
+        pass
+    assert missing.value.filename == path
 
 
 def test_an_existing_file_is_replaced_only_if_asked(tmp_path: Path) -> None:

@@ -62,26 +62,26 @@ class Capabilities:
 def probe(volume: VolumeDirectory) -> Capabilities:
     """Try each capability once in `.seline/exports/`, and remove the files.
 
-    A volume without space for the files counts as a local file system (V9). Raises OSError if the
-    disk fails.
+    A volume without space for the files, or one that is read-only, counts as a local file system
+    (V9). Raises OSError if the disk fails.
     """
     directory = volume.exports
     refused: dict[str, str | None] = {}
-    has_room = True
+    has_room, writable = True, volume.read_only() is None
     try:
         with _scratch(directory):
             for name, attempt in _ATTEMPTS.items():
                 refused[name] = _works(attempt, directory)
             step_s, mtime_step_ns = _timestamp_step_s(directory), _kept_mtime_step_ns(directory)
     except OSError as error:
-        if not is_full(error):
+        if not is_full(error) and error.errno != errno.EROFS:
             raise
         has_room = False
         refused = {"links": None, "exchange": None, "checksums": _try_to_read(directory)}
         step_s, mtime_step_ns = _STEP_WAIT_S, _mtime_step_ns(os.fstat(directory).st_mtime_ns)
     # Not in staging/: after a kill in the middle of an exchange, the disk may have the content that
     # a record needs under another file's name there, and a sync would lose it.
-    refused["directory sync"] = _works(files.flush, directory)
+    refused["directory sync"] = _works(files.flush, directory) if writable else None
     mount = mount_of(volume.path)
     return Capabilities(
         checksums=refused["checksums"] is None,

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import functools
 import json
+import logging
 import os
 import shlex
 import socket
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from seline.clock import Clock, instant_text
+from seline.cures import cure_of
 from seline.domain.document import BOT, SELINE, DocumentKey, is_document_name, is_space_name
 from seline.errors import (
     ForkedStore,
@@ -30,7 +32,9 @@ from seline.errors import (
     VolumeNotMounted,
     VolumeReadOnly,
 )
+from seline.owner import give_to_owner_of
 from seline.storage.volume import files
+from seline.storage.volume.mounts import mounts_inside
 from seline.storage.volume.os_errors import describe, named, raising
 
 VOLUME_FORMAT: Final = 1
@@ -40,6 +44,7 @@ _SPACES: Final = "spaces"
 """The directory of the spaces other than the bot's and Seline's own."""
 _BLANK: Final = b" \t\r\n\0"
 """What a power cut may leave of a file that was not synced: no bytes, or NULs."""
+_log = logging.getLogger("seline.storage")
 _open_volumes: weakref.WeakSet["VolumeDirectory"] = weakref.WeakSet()
 _open_volumes_lock = threading.Lock()
 
@@ -218,7 +223,10 @@ class VolumeDirectory:
         except OSError:
             return None  # the write itself shows it
         if flags & os.ST_RDONLY:
-            return VolumeReadOnly(f"{self.path} is mounted read-only; nothing was written.")
+            return VolumeReadOnly(
+                f"{self.path} is mounted read-only; nothing was written.",
+                hint=cure_of(errno.EROFS, self.path).hint,
+            )
         return None
 
     def named(self, error: OSError, doing: str, path: str = "") -> StorageError:
@@ -264,7 +272,7 @@ class VolumeDirectory:
         quoted = shlex.quote(path)
         try:
             is_new = files.make_directory(name, inside)
-            return files.open_directory(name, inside=inside), is_new
+            descriptor = files.open_directory(name, inside=inside)
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
                 raise VolumeFailed(
@@ -272,6 +280,25 @@ class VolumeDirectory:
                     hint=f"Move it away: `mv {quoted} {quoted}.moved`. It must be a directory.",
                 ) from error
             raise self.named(error, f"Opening {path}", path) from error
+        try:
+            self._check_inner(path, descriptor)
+            give_to_owner_of(inside, descriptor)
+        except BaseException as error:
+            files.close(descriptor)
+            if isinstance(error, OSError):
+                raise self.named(error, f"Opening {path}", path) from error
+            raise
+        return descriptor, is_new
+
+    def _check_inner(self, path: str, descriptor: int) -> None:
+        """Raise VolumeFailed if a sub-directory is a mount: its files cannot be renamed here."""
+        mounts = mounts_inside(self.path)
+        is_mount = os.path.realpath(path) in mounts
+        if is_mount or os.fstat(descriptor).st_dev != self.device_and_inode[0]:
+            raise VolumeFailed(
+                f"{path} is a mount of its own; Seline moves files between it and {self.path}.",
+                hint=cure_of(errno.EXDEV, self.path, mounts=mounts).hint,
+            )
 
     def _check_format(self) -> None:
         try:
@@ -280,15 +307,23 @@ class VolumeDirectory:
             found = b""
         except OSError as error:
             raise self.named(error, "Reading the volume's format") from error
-        if not found:
-            with raising(self.named, "Writing the volume's format"):
-                data = f"{VOLUME_FORMAT}\n".encode()
-                self.write_small(self.seline, "format", data, durable=True)
-        elif not found.isdigit() or int(found) > VOLUME_FORMAT:
+        if found.isdigit() and int(found) > VOLUME_FORMAT:
+            file = shlex.quote(f"{self.path}/.seline/format")
             raise UnsupportedFormat(
-                f"The volume at {self.path} has format {found.decode(errors='replace')}; "
-                f"this Seline knows {VOLUME_FORMAT}."
+                f"The volume at {self.path} has format {int(found)}; this Seline knows "
+                f"{VOLUME_FORMAT}.",
+                hint=f"{UnsupportedFormat.hint} If no newer one wrote it, the file is damaged: "
+                f"`rm {file}`, then start again.",
             )
+        if found.isdigit() or self.read_only() is not None:
+            return
+        if found:
+            _log.warning(
+                "%s/.seline/format was damaged (%r); it is written again", self.path, found
+            )
+        with raising(self.named, "Writing the volume's format"):
+            data = f"{VOLUME_FORMAT}\n".encode()
+            self.write_small(self.seline, "format", data, durable=True)
 
     def announce(self, **fields: object) -> None:
         """Describe the holder to other processes in `.seline/server.json`; best effort."""

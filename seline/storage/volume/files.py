@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from seline.domain.checksum import ATTRIBUTE
+from seline.owner import give_to_owner_of
 
 DIRECTORY_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
@@ -200,6 +201,7 @@ def stage(directory: int, name: str, data: bytes, attribute: bytes | None, mtime
     """
     descriptor = os.open(name, _STAGE_FLAGS, FILE_MODE, dir_fd=directory)
     try:
+        give_to_owner_of(directory, descriptor)
         if attribute is not None:  # first, so that a half-written file is known as Seline's
             os.setxattr(descriptor, ATTRIBUTE, attribute)
         _write_all(descriptor, data)
@@ -300,6 +302,7 @@ def reserve(directory: int, name: str, size_bytes: int) -> None:
     """Make a file of allocated blocks, all or none."""
     descriptor = os.open(name, _STAGE_FLAGS, FILE_MODE, dir_fd=directory)
     try:
+        give_to_owner_of(directory, descriptor)
         os.posix_fallocate(descriptor, 0, size_bytes)
     except BaseException:
         os.unlink(name, dir_fd=directory)

@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 
 from seline.clock import Clock
 from seline.errors import StorageError, VolumeFailed, VolumeLocked, VolumeNotMounted
+from seline.owner import give_to_owner_of
 from seline.storage.volume import files
 from seline.storage.volume.directory import HOLDER_NAME, VolumeDirectory, opened_in_this_process
 from seline.storage.volume.os_errors import named
@@ -117,7 +118,10 @@ def _make_directories(path: str) -> None:
     if parent != path:
         _make_directories(parent)
     with files.closing(files.open_directory(parent)) as held:
-        files.make_directory(os.path.basename(path), held)
+        name = os.path.basename(path)
+        files.make_directory(name, held)
+        with files.closing(files.open_directory(name, inside=held)) as made:
+            give_to_owner_of(held, made)
 
 
 def wait_for(
@@ -168,6 +172,7 @@ def _lock_file(top: int) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     lock_file = os.open(".seline/lock", flags, files.FILE_MODE, dir_fd=top)
     try:
+        give_to_owner_of(top, lock_file)
         fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException:
         files.close(lock_file)

@@ -7,6 +7,7 @@ V12 Before each commit the path must still lead to the held directory.
 
 import logging
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from msgspec.structs import replace
@@ -14,7 +15,7 @@ from msgspec.structs import replace
 from seline.clock import Clock
 from seline.domain.document import DocumentKey
 from seline.domain.verdict import Verdict
-from seline.errors import OutcomeUnknown, SelineError, StorageError, VolumeFailed
+from seline.errors import OutcomeUnknown, SelineError, StorageError, VolumeFailed, VolumeReadOnly
 from seline.ports.store import Outcome
 from seline.storage.planner import Found, Plan
 from seline.storage.volume.commit.base import Committer
@@ -79,9 +80,26 @@ class Reopener:
         self._reopen_at = self.clock.monotonic()
         self.events.disk_error(error, doing)
 
+    def recover(self, now: datetime) -> None:
+        """Recover from a crash; on a read-only volume, once that is writable. Raises StorageError.
+
+        Until then, documents of an unfinished commit are not served.
+        """
+        self.failure = self.volume.read_only()
+        if self.failure is None:
+            self.committer.recover(now)
+        else:
+            self.committer.overlay.doubt(self.committer.unfinished())
+
     def _reopen_if_due(self) -> bool:
-        """Reopen, at once and then every 30 s; return whether writes are taken."""
-        if self.clock.monotonic() <= self._reopen_at:
+        """Reopen, at once and then every 30 s; return whether writes are taken.
+
+        What waits for a writable volume is done as soon as that is writable.
+        """
+        if isinstance(self.failure, VolumeReadOnly):
+            if self.volume.read_only() is not None:
+                return False
+        elif self.clock.monotonic() <= self._reopen_at:
             return False
         self._reopen_at = self.clock.monotonic() + REOPEN_EVERY_S
         try:

@@ -15,6 +15,7 @@ from io import FileIO
 from seline.domain.document import Content, DocumentKey
 from seline.domain.verdict import USABLE
 from seline.errors import DocumentUnrecoverable, ForkedStore, StoreClosed
+from seline.owner import give_to_owner_of
 from seline.storage.volume import files
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
@@ -195,6 +196,7 @@ class Snapshots:
         if snapshot.directory is None:
             os.mkdir(snapshot.name, files.DIRECTORY_MODE, dir_fd=self.volume.exports)
             snapshot.directory = files.open_directory(snapshot.name, inside=self.volume.exports)
+            give_to_owner_of(self.volume.exports, snapshot.directory)
         documents = self.volume.documents(key.space)
         identity = snapshot.held[key.name]
         try:

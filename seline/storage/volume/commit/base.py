@@ -63,6 +63,10 @@ class Committer(Protocol):
         """
         ...
 
+    def unfinished(self) -> frozenset[DocumentKey]:
+        """Return the documents of a commit that ended in the middle. Changes nothing."""
+        ...
+
     def recommit(self, found: Sequence[Found], now: datetime) -> None:
         """Commit the documents once more as they were found, after a sync of them failed.
 

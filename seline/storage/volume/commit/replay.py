@@ -61,6 +61,14 @@ class Replay:
             self._sweep_twins()
         return completed
 
+    def unfinished(self) -> frozenset[DocumentKey]:
+        """Return the documents of a record that is not completed, none if it is broken."""
+        try:
+            data = files.read_whole(self.volume.seline, RECORD_NAME, size_max=_ANY_SIZE).data
+            return frozenset(entry.key for entry in decode_record(data))
+        except (FileNotFoundError, ValueError):
+            return frozenset()
+
     def _sync_names(self) -> None:
         """Sync every name before it is served or relied on (V3).
 
