@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import stat
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -70,7 +71,7 @@ def _token(settings: Settings) -> str | None:
 
 def _check_data_dir(settings: Settings, *, create: bool) -> None:
     """Refuse a missing data directory, so that a mistyped name does not create one."""
-    if create or os.path.isdir(settings.data_dir):
+    if create or _may_be_directory(settings.data_dir):
         return
     origin = settings.origins["storage.data_dir"]
     raise SettingsError(
@@ -78,6 +79,16 @@ def _check_data_dir(settings: Settings, *, create: bool) -> None:
         hint="Name it with --data-dir or SELINE_DATA_DIR; `seline serve` or `seline save` makes a "
         "new one.",
     )
+
+
+def _may_be_directory(path: str) -> bool:
+    """Whether it is a directory, or cannot be looked at; then opening it names the reason."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
 
 
 async def _find_holder(stack: AsyncExitStack, settings: Settings, notify: Notify) -> Endpoint:

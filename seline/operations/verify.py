@@ -172,9 +172,12 @@ class _Pass:
         except DocumentUnrecoverable as error:
             self._managed.note(IncidentKind.UNRECOVERABLE, key.name, error.message)
         except SelineError as error:
-            full = isinstance(error, VolumeFull)
-            kind = IncidentKind.NO_ROOM if full else IncidentKind.DISK_ERROR
-            self._managed.note(kind, key.name, error.message)
+            kind = IncidentKind.DISK_ERROR
+            if isinstance(error, VolumeFull):
+                kind = IncidentKind.NO_ROOM
+            elif not error.details.get("disk_failed", True):
+                kind = IncidentKind.ACCESS_REFUSED
+            self._managed.note(kind, key.name, f"{error.message} {error.hint}")
 
     async def _give_way(self) -> None:
         """Let changes go first, for a limited time."""
