@@ -114,7 +114,7 @@ def _open(volume: VolumeDirectory, settings: Settings, clock: Clock) -> VolumeSt
         current_documents, committer, rotation, disk_usage, clock, events, admission, reopener,
         settings.strict,
     )  # fmt: skip
-    reopener.recover(clock.now())
+    reopener.start(clock.now())
     admission.count_documents()
     disk_usage.rebuild_reserve()
     writer = Writer(batches.process, idle=batches.idle)

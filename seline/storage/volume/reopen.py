@@ -80,7 +80,7 @@ class Reopener:
         self._reopen_at = self.clock.monotonic()
         self.events.disk_error(error, doing)
 
-    def recover(self, now: datetime) -> None:
+    def start(self, now: datetime) -> None:
         """Recover from a crash; on a read-only volume, once that is writable. Raises StorageError.
 
         Until then, documents of an unfinished commit are not served.

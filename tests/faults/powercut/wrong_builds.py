@@ -372,7 +372,11 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "the replay before it syncs the names of every directory, and fails where it cannot",
     ),
     "nothing is replayed at the start": _row(
-        "open", "_open", "committer.recover", NOTHING, "transaction"
+        "reopen", "Reopener.start", "self.committer.recover", NOTHING, "transaction"
+    ),
+    "a read-only volume serves a half-published transaction": _needless(
+        _row("replay", "Replay.unfinished", "decode_record", "(lambda data: ())", "transaction"),
+        "no case opens a read-only volume: tests/faults/test_mounts_and_limits.py does",
     ),
     "nothing is replayed at the reopening": _row(
         "reopen",
