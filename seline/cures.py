@@ -28,8 +28,8 @@ _FULL: Final = Cure(
 )
 _FILES: Final = Cure(
     "too many files are open",
-    "Raise the limit of open files, then restart: `ulimit -n 65536`, `LimitNOFILE=65536` in a "
-    "unit, or `--ulimit nofile=65536` for a container.",
+    'Raise the limit of open files, then restart: `ulimit -n "$(ulimit -H -n)"`, '
+    "`LimitNOFILE=65536` in a unit, or `--ulimit nofile=65536` for a container.",
 )
 _NOT_CONNECTED: Final = Cure(
     "its file system is not connected",
@@ -40,23 +40,35 @@ _UNSUPPORTED: Final = Cure(
     "its file system cannot do this",
     "Put the data directory on ext4, xfs or btrfs: `findmnt -T {existing}` shows what it is on.",
 )
-_FAILED: Final = Cure(
+_ONE_MOUNT: Final = (
+    "Nothing in the data directory may be a mount of its own: mount the directory as a "
+    "whole{unmount}."
+)
+NOT_REGULAR: Final = Cure("it is not a regular file", "Move it away: `mv {path} {path}.moved`.")
+ANY_OTHER: Final = Cure(
     "the disk failed",
     "Take an export to another disk now (`seline export DIRECTORY`; if Seline does not start, "
     "`cp -a {existing} DIRECTORY`). `dmesg` shows what failed: ask the volume's provider.",
     disk_failed=True,
 )
-_ROWS: Final[Mapping[int, Cure]] = {
-    errno.EACCES: Cure("user {user} may not use it", "{access}"),
-    errno.EPERM: Cure("user {user} may not change it", "{access}"),
+OF_OS: Final[Mapping[int, Cure]] = {
+    errno.EACCES: Cure(
+        "user {user} may not use it",
+        "{as_owner}`chown -R {owner} {existing} && chmod -R u+rwX {existing}`.",
+    ),
+    errno.EPERM: Cure(
+        "user {user} may not change it",
+        "{as_owner}`chattr -R -ia {existing}; chown -R {owner} {existing} && chmod -R u+rwX "
+        "{existing}`.",
+    ),
     errno.EROFS: Cure(
         "it is mounted read-only",
         "Reads and exports still work; writes resume by themselves once it is writable. As root: "
         '`mount -o remount,rw "$(findmnt -no TARGET -T {existing})"`; in a container, mount it '
         "without `ro`.",
     ),
-    errno.EXDEV: Cure("it is on a mount of its own", "{mounts}"),
-    errno.EBUSY: Cure("it is a mount of its own", "{mounts}"),
+    errno.EXDEV: Cure("it is on a mount of its own", _ONE_MOUNT),
+    errno.EBUSY: Cure("it is a mount of its own", _ONE_MOUNT),
     errno.EMFILE: _FILES,
     errno.ENFILE: _FILES,
     errno.ELOOP: _LINK,
@@ -86,24 +98,26 @@ def cure_of(number: int | None, path: str, *, mounts: Sequence[str] = ()) -> Cur
     An unknown number counts as a failure of the disk. `mounts` are the mounts in the data
     directory.
     """
-    row = _ROWS.get(number or 0, _FAILED)
+    return _filled(OF_OS.get(number or 0, ANY_OTHER), path, mounts)
+
+
+def not_regular(path: str) -> Cure:
+    """Return the cure of a path that is a link, a directory or another special file."""
+    is_link_to_file = os.path.islink(path) and os.path.isfile(path)
+    return _filled(_LINK if is_link_to_file else NOT_REGULAR, path)
+
+
+def _filled(row: Cure, path: str, mounts: Sequence[str] = ()) -> Cure:
     existing = _existing(path)
     values = {
         "path": shlex.quote(path),
         "existing": shlex.quote(existing),
         "user": str(os.geteuid()),
-        "access": _access(existing, immutable=number == errno.EPERM),
-        "mounts": _unmount(mounts),
+        "owner": f"{os.geteuid()}:{os.getegid()}",
+        "as_owner": _as_owner(existing),
+        "unmount": _unmount(mounts),
     }
     return row._replace(cause=row.cause.format(**values), hint=row.hint.format(**values))
-
-
-def not_regular(path: str) -> Cure:
-    """Return what ends it that `path` is a link, a directory or another special file."""
-    if os.path.islink(path) and os.path.isfile(path):
-        return cure_of(errno.ELOOP, path)
-    quoted = shlex.quote(path)
-    return Cure("it is not a regular file", f"Move it away: `mv {quoted} {quoted}.moved`.")
 
 
 def _existing(path: str) -> str:
@@ -113,24 +127,21 @@ def _existing(path: str) -> str:
     return path
 
 
-def _access(path: str, *, immutable: bool) -> str:
-    """Return how this user gets access to a path, which may belong to another one."""
-    user, group = os.geteuid(), os.getegid()
-    quoted = shlex.quote(path)
-    first = f"chattr -R -ia {quoted}; " if immutable else ""
-    give = f"as root: `{first}chown -R {user}:{group} {quoted} && chmod -R u+rwX {quoted}`"
+def _as_owner(path: str) -> str:
+    """Return who may use a path, which may belong to another user, up to a command of root."""
+    user = os.geteuid()
     try:
         owner = os.lstat(path).st_uid
     except OSError:
         owner = user
     if owner in (0, user):
-        return f"{give[0].upper()}{give[1:]}."
-    return f"Run Seline as user {owner}, who owns {quoted}; or give it to user {user}, {give}."
+        return "As root: "
+    quoted = shlex.quote(path)
+    return f"Run Seline as user {owner}, who owns {quoted}; or give it to user {user}, as root: "
 
 
 def _unmount(mounts: Sequence[str]) -> str:
-    rule = "Nothing in the data directory may be a mount of its own: mount the directory as a whole"
     if not mounts:
-        return f"{rule}; `findmnt` shows the mounts."
+        return "; `findmnt` shows the mounts"
     commands = " ".join(["umount", *map(shlex.quote, mounts)])
-    return f"{rule}. Copy what is in the mount, then, as root: `{commands}`."
+    return f". Copy what is in the mount, then, as root: `{commands}`"

@@ -10,6 +10,9 @@ from seline.blocking import Seline, open_seline
 from seline.clock import Clock
 from tests.clocks import FakeClock
 from tests.faults.powercut.trying import Workers, fast_place, workers
+from tests.hints import conftest as of_next_steps
+
+follow = of_next_steps.follow
 
 
 @pytest.fixture(scope="module")

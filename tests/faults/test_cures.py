@@ -21,6 +21,7 @@ from seline.access.audit import AuditLog
 from seline.blocking import Seline, open_seline
 from seline.errors import (
     DocumentUnreadable,
+    SelineError,
     UnsupportedFormat,
     VolumeFailed,
     VolumeFull,
@@ -29,8 +30,10 @@ from seline.errors import (
 from seline.storage.volume import files
 from tests.faults.injection import A, B, failing_call, incident_kinds
 from tests.faults.small_filesystem import Unavailable, run
+from tests.hints.following import NEXT, Step, shell
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+Follow = Callable[[str], Step]
 NOBODY: Final = 65534
 COMMANDS: Final = ("chattr", "chmod", "chown", "cp", "mkdir", "mount", "mv", "rm", "umount")
 
@@ -47,10 +50,10 @@ def user(number: int) -> Iterator[None]:
         os.setegid(0)
 
 
-def follow(hint: str) -> None:
-    """Run the commands of a hint as root, in the order in which it names them."""
-    commands = [text for text in re.findall(r"`([^`]+)`", hint) if text.startswith(COMMANDS)]
-    assert commands, hint
+def run_as_root(step: Step) -> None:
+    """Run the commands of a next step as root, in the order in which it names them."""
+    commands = [text for text in step.quoted if text.startswith(COMMANDS)]
+    assert commands, step
     for command in commands:
         subprocess.run(command, shell=True, check=True, timeout=20)
 
@@ -125,11 +128,6 @@ def linked(place: Path) -> None:
     (place / A).symlink_to("../elsewhere.json")
 
 
-def a_directory(place: Path) -> None:
-    (place / A).unlink()
-    (place / A).mkdir()
-
-
 def of_another_user(place: Path) -> None:
     give(place, 1234)
     place.chmod(0o700)
@@ -148,27 +146,41 @@ def of_a_newer_format(place: Path) -> None:
     (place / ".seline" / "format").write_text("3\n")
 
 
+ACCESS: Final = pytest.mark.follows("cure:EACCES")
+IMMUTABLE: Final = pytest.mark.follows("cure:EPERM")
+LINK: Final = pytest.mark.follows("cure:ELOOP")
+MOUNT: Final = pytest.mark.follows("cure:EXDEV")
+FORMAT: Final = pytest.mark.follows("storage/volume/directory:_check_format")
 ROWS: Final = {
-    "backups/ of root": (root_owns("backups"), save, VolumeFailed, "backups"),
-    ".seline/ of root": (root_owns(".seline"), load, VolumeFailed, ".seline"),
-    "staging/ of root": (root_owns(".seline/staging"), save, VolumeFailed, "staging"),
-    "the data directory of another user": (of_another_user, load, VolumeFailed, "1234"),
-    "the data directory of root": (root_owns("."), load, VolumeFailed, "data"),
-    "a document of root": (root_owns(A), load, DocumentUnreadable, A),
-    "backups/ without rights": (without_rights("backups"), load, VolumeFailed, "backups"),
-    "a document without rights": (without_rights(A), load, DocumentUnreadable, A),
-    "an immutable directory": (immutable, save, VolumeFailed, "backups"),
-    "a link": (linked, load, DocumentUnreadable, A),
-    "backups/ on a mount of its own": (mounted("backups"), load, VolumeFailed, "backups"),
-    "a document on a mount of its own": (mounted(A), save, VolumeFailed, A),
-    "a damaged number of the format": (of_a_newer_format, load, UnsupportedFormat, "format"),
+    "backups/ of root": (root_owns("backups"), save, VolumeFailed, "backups", ACCESS),
+    ".seline/ of root": (root_owns(".seline"), load, VolumeFailed, ".seline", ACCESS),
+    "staging/ of root": (root_owns(".seline/staging"), save, VolumeFailed, "staging", ACCESS),
+    "the data directory of another user": (of_another_user, load, VolumeFailed, "1234", ACCESS),
+    "the data directory of root": (root_owns("."), load, VolumeFailed, "data", ACCESS),
+    "a document of root": (root_owns(A), load, DocumentUnreadable, A, ACCESS),
+    "backups/ without rights": (without_rights("backups"), load, VolumeFailed, "backups", ACCESS),
+    "a document without rights": (without_rights(A), load, DocumentUnreadable, A, ACCESS),
+    "an immutable directory": (immutable, save, VolumeFailed, "backups", IMMUTABLE),
+    "a link": (linked, load, DocumentUnreadable, A, LINK),
+    "backups/ on a mount of its own": (mounted("backups"), load, VolumeFailed, "backups", MOUNT),
+    "a document on a mount of its own": (mounted(A), save, VolumeFailed, A, MOUNT),
+    "a format that is too new": (of_a_newer_format, load, UnsupportedFormat, "format", FORMAT),
 }  # fmt: skip
 
 
 @pytest.mark.usefixtures("unmounted")
-@pytest.mark.parametrize("row", ROWS)
-def test_following_the_hint_ends_what_it_reports(place: Path, row: str) -> None:
-    make, attempt, kind, named = ROWS[row]
+@pytest.mark.parametrize(
+    ("make", "attempt", "kind", "named"),
+    [pytest.param(*row, marks=mark, id=name) for name, (*row, mark) in ROWS.items()],
+)
+def test_following_the_hint_ends_what_it_reports(
+    place: Path,
+    make: Callable[[Path], None],
+    attempt: Callable[[Path], None],
+    kind: type[SelineError],
+    named: str,
+    follow: Follow,
+) -> None:
     make(place)
     with user(NOBODY), pytest.raises(kind) as raised:
         attempt(place)
@@ -177,12 +189,15 @@ def test_following_the_hint_ends_what_it_reports(place: Path, row: str) -> None:
     assert named in raised.value.hint
     assert "export" not in raised.value.hint
 
-    follow(raised.value.hint)
+    run_as_root(follow(raised.value.hint))
     with user(NOBODY):
         attempt(place)
 
 
-def test_a_directory_that_cannot_be_reached_is_not_to_be_given_away(place: Path) -> None:
+@pytest.mark.follows("storage/volume/lock:_not_opened", "storage/volume/lock:_not_opened#2")
+def test_a_directory_that_cannot_be_reached_is_not_to_be_given_away(
+    place: Path, follow: Follow
+) -> None:
     """No hint gives a user what lies above the data directory, such as /root or /."""
     place.parent.chmod(0o700)
     os.chown(place.parent, 0, 0)
@@ -190,13 +205,18 @@ def test_a_directory_that_cannot_be_reached_is_not_to_be_given_away(place: Path)
         load(place)
     assert str(place.parent) in raised.value.message
     assert "chown" not in raised.value.hint
-    assert "--data-dir" in raised.value.hint
+    follow(raised.value.hint).asks("Name another one with --data-dir")
+    elsewhere = place.parents[1] / "elsewhere"
+    elsewhere.mkdir()
+    give(elsewhere)
+    with user(NOBODY):
+        save(elsewhere)
 
     place.parent.chmod(0o755)
     missing = place.parent / "missing"
     with user(NOBODY), pytest.raises(VolumeFailed) as raised:
         load(missing)
-    follow(raised.value.hint)
+    run_as_root(follow(raised.value.hint))
     with user(NOBODY):
         save(missing)
 
@@ -247,20 +267,18 @@ def test_a_damaged_format_file_locks_no_one_out(place: Path, content: bytes) -> 
     assert (place / ".seline" / "format").read_bytes() == b"1\n"
 
 
+@pytest.mark.follows("cure:not_regular")
 def test_a_directory_in_place_of_the_audit_log_is_named_with_its_cure(
-    place: Path, caplog: pytest.LogCaptureFixture
+    place: Path, caplog: pytest.LogCaptureFixture, follow: Follow
 ) -> None:
     path = place / ".seline" / "audit.jsonl"
     path.mkdir()
     for number in range(2):
-        log = AuditLog(str(place))
-        log.open()
-        log.append({"who": "test", "n": number})
-        log.close()
+        append(place, number)
         if number == 0:
             [message] = caplog.messages
             assert str(path) in message
-            follow(message)
+            run_as_root(follow(message[message.index("Move it away") :]))
 
     assert json.loads(path.read_text())["n"] == 1
     assert path.stat().st_uid == NOBODY
@@ -270,7 +288,10 @@ def too_large(place: Path) -> None:
     (place / A).write_text(f'{{"text": "{"x" * 2000}"}}')
 
 
-def test_a_sound_file_that_is_only_too_large_is_not_to_be_given_up(place: Path) -> None:
+@pytest.mark.follows("storage/volume/inspect:_cure")
+def test_a_sound_file_that_is_only_too_large_is_not_to_be_given_up(
+    place: Path, follow: Follow
+) -> None:
     too_large(place)
     size_bytes = (place / A).stat().st_size
     with open_seline(place, storage__document_bytes_max=1024) as seline:
@@ -279,7 +300,7 @@ def test_a_sound_file_that_is_only_too_large_is_not_to_be_given_up(place: Path) 
         [check] = [check for check in seline.health()["checks"] if check["name"] == "documents"]  # type: ignore[index,union-attr,call-overload,misc]
         assert incident_kinds(seline) == []
     assert check["fix"] == raised.value.hint  # type: ignore[index]
-    [setting] = re.findall(r"`storage\.(\w+ = \d+)`", raised.value.hint)
+    [setting] = re.findall(r"`storage\.(\w+ = \d+)`", follow(raised.value.hint).text)
     assert setting == f"document_bytes_max = {size_bytes}"
 
     with open_seline(place, storage__document_bytes_max=size_bytes) as seline:
@@ -296,6 +317,49 @@ def test_a_link_is_no_error_of_the_disk(place: Path) -> None:
     assert finding.outcome == "unreadable"
     assert "access_refused" in kinds
     assert "disk_error" not in kinds
+
+
+def append(directory: Path, number: int) -> None:
+    """Write one line into the audit log."""
+    log = AuditLog(str(directory))
+    log.open()
+    log.append({"n": number})
+    log.close()
+
+
+@pytest.mark.follows("cure:ENOSPC")
+def test_an_audit_log_without_space_is_written_once_space_is_freed(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, follow: Follow
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing_call(errno.ENOSPC))
+        append(place, 1)
+    [message] = caplog.messages
+    step = follow(message[message.index("Free space") :])
+    assert "Filesystem" in shell(place, step.quoted[0])
+    append(place, 2)
+
+    assert '"n": 2' in (place / ".seline" / "audit.jsonl").read_text()
+
+
+LIMITS: Final = {
+    "open files": ("ulimit -S -n 14", pytest.mark.follows("cure:EMFILE")),
+    "the size of a file": ("ulimit -S -f 4", pytest.mark.follows("cure:EFBIG")),
+}
+
+
+@pytest.mark.parametrize(
+    "limit", [pytest.param(row, marks=mark, id=name) for name, (row, mark) in LIMITS.items()]
+)
+def test_a_limit_of_the_process_is_raised(tmp_path: Path, limit: str, follow: Follow) -> None:
+    value = tmp_path / "value.json"
+    value.write_text(json.dumps({"text": "x" * 50_000}))
+    save = f"seline save {A} {value} --data-dir {tmp_path / 'data'}"
+    refused = shell(tmp_path, f"({limit}; {save} 2>&1 || true)")
+
+    raised = follow(refused.partition(NEXT)[2].strip()).quoted[0]
+
+    shell(tmp_path, f"{limit}; {raised}; {save}")
 
 
 INJECTED: Final = {

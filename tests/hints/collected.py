@@ -1,9 +1,9 @@
 """Collect every next step of the product, from its tables and from where it is given.
 
 A next step is a class's `hint`, the `fix` of an alert, the value of a keyword or variable `hint`
-or `fix`, the second argument of `report`, the third value of a health check, and a printed text
-with `Next: ` or `To undo: `. Its key is `error:CODE`, `alert:TYPE`, `TABLE:ROW`, or
-`FILE:FUNCTION`, with `#2` for the second one there.
+or `fix`, the second argument of `report`, the third value of a health check, the hint of a cure,
+and a printed text with `Next: ` or `To undo: `. Its key is `error:CODE`, `alert:TYPE`,
+`TABLE:ROW`, or `FILE:FUNCTION`, with `#2` for the second one there.
 """
 
 import ast
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from seline import errors
+from seline import cures, errors
 from seline.cli import errors as exits
 from seline.domain import json_codec, json_flaws
 from seline.domain.alerts.lifecycle import AlertType
@@ -26,9 +26,9 @@ SOURCES: Final = (ROOT / "seline", ROOT / "workers" / "seline_workers")
 NAMES: Final = frozenset({"hint", "fix"})
 PRINTED: Final = re.compile(r"\bNext: [^{%\s]|\bTo (undo|see|read)\b.*:")
 PASSED_ON: Final = re.compile(
-    r"(\w+\.)*(hint|fix)|_?[A-Z_]+|HINTS\[.*\]|''|str\(problem\.get\('hint'\).*|compose\(.*"
+    r"(.*\.)?(hint|fix)|_?[A-Z_]+|HINTS\[.*\]|''|str\(problem\.get\('hint'\).*|compose\(.*"
 )
-IN_TABLES: Final = frozenset({ROOT / "seline" / "errors.py"})
+IN_TABLES: Final = frozenset({ROOT / "seline" / "errors.py", ROOT / "seline" / "cures.py"})
 
 
 @functools.cache
@@ -66,6 +66,10 @@ def _in_tables() -> Iterator[tuple[str, str]]:
     for number, (_, hint) in exits.OF_OS.items():
         yield f"os:{errno.errorcode[number]}", hint
     yield "os:other", exits.OF_ANY_OS[1]
+    numbers = {cure.hint: errno.errorcode[number] for number, cure in [*cures.OF_OS.items()][::-1]}
+    yield from ((f"cure:{number}", hint) for hint, number in numbers.items())
+    yield "cure:not_regular", cures.NOT_REGULAR.hint
+    yield "cure:other", cures.ANY_OTHER.hint
 
 
 def _in_file(path: Path) -> dict[str, str]:
@@ -106,6 +110,8 @@ def _given(node: ast.AST) -> Iterator[ast.expr]:
     match node:
         case ast.Call(func=ast.Attribute(attr="report"), args=[_, hint]):
             yield hint
+        case ast.Call(func=ast.Name(id="Cure"), args=[_, hint]):
+            yield hint
         case ast.Call(func=ast.Name(id="Flaw"), args=[_, _, fix]):
             yield fix
         case ast.Call(keywords=keywords):
@@ -119,15 +125,18 @@ def _given(node: ast.AST) -> Iterator[ast.expr]:
 
 
 def _texts(value: ast.expr, constants: Mapping[str, ast.expr]) -> list[str]:
-    """Return the texts that an expression may have; other calls and variables have none here."""
+    """Return the texts that an expression may have; other calls and variables have none here.
+
+    An f-string without words of its own has none: it joins texts that are collected elsewhere.
+    """
     match value:
         case ast.Constant(value=str(text)) if text:
             return [text]
         case ast.IfExp(body=body, orelse=orelse):
             return [*_texts(body, constants), *_texts(orelse, constants)]
         case ast.JoinedStr(values=parts):
-            known = (part.value if isinstance(part, ast.Constant) else "{}" for part in parts)
-            return ["".join(map(str, known))]
+            known = [str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts]
+            return ["".join(known)] if re.search(r"\w", "".join(known)) else []
         case ast.Name(id=name) if name in constants:
             return _texts(constants[name], {})
         case _:
@@ -137,7 +146,8 @@ def _texts(value: ast.expr, constants: Mapping[str, ast.expr]) -> list[str]:
 def unknown() -> list[str]:
     """Return the keywords `hint` and `fix` whose value is neither a text nor passed on."""
     found: list[str] = []
-    for path in sorted(path for folder in SOURCES for path in folder.rglob("*.py")):
+    every = {path for folder in SOURCES for path in folder.rglob("*.py")}
+    for path in sorted(every - IN_TABLES):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.keyword) and node.arg in NAMES:
                 code = ast.unparse(node.value)

@@ -21,7 +21,7 @@ from seline.settings import load_settings
 from tests.command_line import Line, line_at, served
 from tests.faults.injection import failing_call
 from tests.faults.small_filesystem import MIB, small_filesystem
-from tests.hints.following import Step, next_of, run
+from tests.hints.following import Step, next_of, run, shell
 from tests.hints.test_command_steps import damage, saved
 from tests.hints.test_volume_steps import alert, ended, fix_of
 
@@ -195,6 +195,25 @@ def test_after_an_error_of_the_disk_an_export_is_made(
         assert line("save", "a.json", stdin='{"n": 2}').code == 1
     [command] = follow(alert(line, "disk_error")).commands()
     assert json.loads(run(line, command).out)["data"]["files"]["a.json"]
+
+
+@pytest.mark.follows("alert:access_refused", "cure:ELOOP")
+def test_what_the_system_refuses_is_mended_as_the_detail_names(line: Line, follow: Follow) -> None:
+    saved(line, "linked.json")
+    (line.data / "linked.json").rename(line.folder / "elsewhere.json")
+    (line.data / "linked.json").symlink_to(line.folder / "elsewhere.json")
+    assert line("load", "linked.json").code != 0
+    [verify] = follow(alert(line, "access_refused", about="linked.json")).commands()
+    [summary] = [
+        row["summary"]
+        for row in line("alerts", "--json").value()["alerts"]
+        if row["type"] == "access_refused"
+    ]
+    detail = follow(summary[summary.index("Replace the link") :].strip())
+    shell(line.folder, detail.quoted[0])
+    run(line, verify)
+
+    assert line("load", "linked.json").value() == {"n": 2}
 
 
 @pytest.mark.follows("alert:wrong_mount")

@@ -144,10 +144,11 @@ def test_a_document_that_is_being_written_is_read_a_few_seconds_later(
     assert line("load", NAME).value() == {"n": 1}
 
 
-def test_a_document_of_the_wrong_kind_is_moved_away(line: Line) -> None:
+@pytest.mark.follows("cure:not_regular")
+def test_a_document_of_the_wrong_kind_is_moved_away(line: Line, follow: Follow) -> None:
     saved(line)
     (line.data / "a.json").mkdir()
-    [command] = Step(next_of(line("load", "a.json"))).quoted
+    [command] = follow(next_of(line("load", "a.json"))).quoted
     shell(line.folder, command)
     (line.data / "a.json").write_text('{"n": 1}')
 

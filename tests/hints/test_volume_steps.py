@@ -17,7 +17,7 @@ from tests.command_line import Line, line_at, served
 from tests.faults.injection import failing_call
 from tests.faults.small_filesystem import SmallFilesystem, small_filesystem
 from tests.faults.small_filesystem import run as system
-from tests.hints.following import Step, next_of, run
+from tests.hints.following import Step, next_of, run, shell
 from tests.hints.test_command_steps import damage, saved
 
 NAME: Final = "user_profile.json"
@@ -85,7 +85,7 @@ def test_a_volume_is_mounted_where_it_was(line: Line, follow: Follow) -> None:
     assert line("save", NAME, stdin='{"n": 2}').code == 0
 
 
-@pytest.mark.follows("error:volume_read_only", "alert:writes_refused", "alert:served_from_memory")
+@pytest.mark.follows("cure:EROFS", "alert:writes_refused", "alert:served_from_memory")
 def test_a_volume_that_is_read_only_can_be_read_and_is_written_later(
     line: Line, volume: SmallFilesystem, follow: Follow
 ) -> None:
@@ -99,7 +99,7 @@ def test_a_volume_that_is_read_only_can_be_read_and_is_written_later(
         [status] = follow(alert(line, "writes_refused")).commands()
         assert "read-only" in run(line, status).out
 
-        system("mount", "-o", "remount,rw", str(volume.path))
+        shell(line.folder, step.quoted[0])
         assert line("save", NAME, stdin='{"n": 3}').code == 0
         ended(line, "writes_refused")
 
@@ -296,7 +296,7 @@ def test_a_full_disk_beside_the_volume_is_freed_or_replaced(line: Line, follow: 
         assert line("export", "tiny/all.json").code == 0
 
 
-@pytest.mark.follows("error:volume_failed")
+@pytest.mark.follows("cure:other")
 def test_after_an_error_of_the_disk_an_export_is_made_and_changes_are_taken_again(
     line: Line, monkeypatch: pytest.MonkeyPatch, follow: Follow
 ) -> None:
@@ -307,9 +307,13 @@ def test_after_an_error_of_the_disk_an_export_is_made_and_changes_are_taken_agai
             with pytest.raises(errors.VolumeFailed) as refused:
                 seline.data.save_json(NAME, {"n": 2})
         step = follow(refused.value.hint)
-        step.asks("Seline reopens the volume by itself", "take an export now")
-        assert seline.data.export_all_data()["files"]
+        step.asks("Take an export to another disk now")
         seline.data.save_json(NAME, {"n": 2})
+    export, copy = step.quoted[:2]
+    assert run(line, export.replace("DIRECTORY", "one/")).code == 0
+    shell(line.folder, copy.replace("DIRECTORY", "copy"))
+    copied = {"SELINE_DATA_DIR": "copy"}
+    assert line("load", NAME, **copied).value() == {"n": 2}
 
 
 @pytest.mark.follows("error:too_many_documents")

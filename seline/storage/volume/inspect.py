@@ -224,7 +224,9 @@ class Inspector:
         try:
             recorded = decode_checksum(raw.attribute)
         except UnsupportedFormat as newer:
-            return Inspection(Judged(Verdict.UNREADABLE, content, reason=str(newer)), raw.identity)
+            cure = Cure("a newer Seline wrote it", newer.hint)
+            judged = Judged(Verdict.UNREADABLE, content, reason=str(newer), cure=cure)
+            return Inspection(judged, raw.identity)
         judged = judge(
             key,
             content,

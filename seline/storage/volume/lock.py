@@ -92,11 +92,15 @@ def _not_opened(error: OSError, path: str) -> StorageError:
     if error.errno not in (errno.EACCES, errno.EPERM) or (closed is None and os.path.isdir(path)):
         return named(error, doing, path)
     place, user, quoted = closed or os.path.dirname(path), os.geteuid(), shlex.quote(path)
-    hint = "Name another one with --data-dir or SELINE_DATA_DIR"
-    if closed is None:
-        owner = f"{user}:{os.getegid()}"
-        hint += f", or make it as root: `mkdir -p {quoted} && chown {owner} {quoted}`"
-    return VolumeFailed(f"{doing}: user {user} may not use {place}.", hint=f"{hint}.")
+    message = f"{doing}: user {user} may not use {place}."
+    if closed is not None:
+        return VolumeFailed(message, hint="Name another one with --data-dir or SELINE_DATA_DIR.")
+    owner = f"{user}:{os.getegid()}"
+    return VolumeFailed(
+        message,
+        hint="Name another one with --data-dir or SELINE_DATA_DIR, or make it as root: "
+        f"`mkdir -p {quoted} && chown {owner} {quoted}`.",
+    )
 
 
 def _is_open(directory: str) -> bool:

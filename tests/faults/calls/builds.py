@@ -13,6 +13,7 @@ from seline.storage import planner
 from seline.storage.volume import backup_index, batches, files, reopen
 from seline.storage.volume.commit import base, exchange_form, record, replay, staging
 from seline.storage.volume.commit.replay import Replay
+from seline.storage.volume.directory import VolumeDirectory
 from tests.proof.operations import A
 
 Plant: TypeAlias = Callable[[pytest.MonkeyPatch], None]
@@ -118,7 +119,7 @@ WRONG_WHEN_A_CALL_FAILS: Final[Mapping[str, tuple[str, Plant]]] = {
     "a failed sync is repeated": ("save", _sync_again),
     "errors of the disk are not named": (
         "save",
-        lambda patch: patch.setattr(batches, "named", lambda error, _doing: error),
+        lambda patch: patch.setattr(VolumeDirectory, "named", lambda _, error, *_doing: error),
     ),
     "a purge does not report what is left": ("purge", _hide_incomplete_purges),
     "backups of a failed commit are not listed": ("transaction", _trust_a_stale_index),
