@@ -761,5 +761,5 @@ async def test_health_is_readable_in_a_terminal(client: Client) -> None:
 
 
 async def test_a_read_that_fails_speaks_of_no_change(tmp_path: Path) -> None:
-    error = named(OSError(errno.EIO, "x"), "Listing the documents")
-    assert error.message == "Listing the documents: EIO, Input/output error."
+    error = named(OSError(errno.EIO, "x"), "Listing the documents", str(tmp_path))
+    assert error.message == "Listing the documents: EIO, Input/output error: the disk failed."
