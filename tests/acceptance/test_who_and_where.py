@@ -3,9 +3,11 @@
 A cell of the table has one letter each for the owner of the data directory, for root, and for
 another user:
 
-  .  works: exit 0                      F  the volume is full: exit 6
-  3  works, and reports damage          D  may not read or write: exit 1
+  .  works: exit 0                    R  the volume is read-only: exit 1
+  3  works, and reports damage        F  the volume is full: exit 6
   6  works, and reports that it is full
+  C  works, and reports that it is read-only: exit 1
+  D  may not read or write: exit 1
 
 A refusal prints a next step, and names the directory or a file in it.
 """
@@ -30,35 +32,35 @@ from tests.faults.small_filesystem import run, small_filesystem
 
 OWNER: Final = 10_001
 CALLERS: Final = {"owner": OWNER, "root": 0, "another user": 20_002}
-CODES: Final = {".": 0, "3": 3, "6": 6, "F": 6, "D": 1}
-STATES: Final = ("writable", "full", "hanging", "served", "held")
+CODES: Final = {".": 0, "3": 3, "6": 6, "C": 1, "R": 1, "F": 6, "D": 1}
+STATES: Final = ("writable", "read-only", "full", "hanging", "served", "held")
 TABLE: Final = """
-verb                             writable  full  hanging  served  held
-config show                      ...       ...   ...      ...     ...
-documents                        ..D       ..D   ..D      ..D     ..D
-load a.json                      ..D       ..D   ..D      ..D     ..D
-backups a.json                   ..D       ..D   ..D      ..D     ..D
-verify                           33D       33D   33D      33D     33D
-status                           33D       66D   33D      33D     33D
-quarantine                       ..D       ..D   ..D      ..D     ..D
-alerts                           ..D       ..D   ..D      ..D     ..D
-jobs                             ..D       ..D   ..D      ..D     ..D
-export                           33D       33D   33D      33D     33D
-destinations                     ..D       ..D   ..D      ..D     ..D
-token list                       ..D       ..D   ..D      ..D     ..D
-save a.json new.json             ..D       ..D   ..D      ..D     ..D
-save large.json large.json       ..D       FFD   ..D      ..D     ..D
-pin a.json BACKUP                ..D       ..D   ..D      ..D     ..D
-unpin a.json BACKUP              ..D       ..D   ..D      ..D     ..D
-restore a.json --yes             ..D       ..D   ..D      ..D     ..D
-import export.json --yes         ..D       ..D   ..D      ..D     ..D
-prune --yes                      ..D       ..D   ..D      ..D     ..D
-reset broken.json --yes          ..D       ..D   ..D      ..D     ..D
-delete b.json --yes              ..D       ..D   ..D      ..D     ..D
-token create                     ..D       ..D   ..D      ..D     ..D
-token revoke TOKEN --yes         ..D       ..D   ..D      ..D     ..D
-jobs run usage                   ..D       ..D   ..D      ..D     ..D
-demo                             ...       ...   ...      ...     ...
+verb                             writable  read-only  full  hanging  served  held
+config show                      ...       ...        ...   ...      ...     ...
+documents                        ..D       ..D        ..D   ..D      ..D     ..D
+load a.json                      ..D       ..D        ..D   ..D      ..D     ..D
+backups a.json                   ..D       ..D        ..D   ..D      ..D     ..D
+verify                           33D       33D        33D   33D      33D     33D
+status                           33D       CCD        66D   33D      33D     33D
+quarantine                       ..D       ..D        ..D   ..D      ..D     ..D
+alerts                           ..D       ..D        ..D   ..D      ..D     ..D
+jobs                             ..D       ..D        ..D   ..D      ..D     ..D
+export                           33D       33D        33D   33D      33D     33D
+destinations                     ..D       ..D        ..D   ..D      ..D     ..D
+token list                       ..D       ..D        ..D   ..D      ..D     ..D
+save a.json new.json             ..D       RRD        ..D   ..D      ..D     ..D
+save large.json large.json       ..D       RRD        FFD   ..D      ..D     ..D
+pin a.json BACKUP                ..D       RRD        ..D   ..D      ..D     ..D
+unpin a.json BACKUP              ..D       RRD        ..D   ..D      ..D     ..D
+restore a.json --yes             ..D       RRD        ..D   ..D      ..D     ..D
+import export.json --yes         ..D       RRD        ..D   ..D      ..D     ..D
+prune --yes                      ..D       ..D        ..D   ..D      ..D     ..D
+reset broken.json --yes          ..D       RRD        ..D   ..D      ..D     ..D
+delete b.json --yes              ..D       RRD        ..D   ..D      ..D     ..D
+token create                     ..D       RRD        ..D   ..D      ..D     ..D
+token revoke TOKEN --yes         ..D       RRD        ..D   ..D      ..D     ..D
+jobs run usage                   ..D       ..D        ..D   ..D      ..D     ..D
+demo                             ...       ...        ...   ...      ...     ...
 """
 
 
@@ -103,6 +105,18 @@ def placed(template: Line, name: str, *, data: Path | None = None) -> Generator[
 def writable(template: Line, name: str) -> Generator[Line]:
     with placed(template, name) as line:
         yield line
+
+
+@contextmanager
+def read_only(template: Line, name: str) -> Generator[Line]:
+    with placed(template, name) as line:
+        at = line.environ["SELINE_DATA_DIR"]
+        run("mount", "--bind", at, at)
+        try:
+            run("mount", "-o", "remount,bind,ro", at)
+            yield line
+        finally:
+            run("umount", "--lazy", at)
 
 
 @contextmanager
@@ -160,6 +174,7 @@ def beside_bot(template: Line, name: str) -> Generator[Line]:
 
 PLACES: Final[dict[str, Callable[[Line, str], AbstractContextManager[Line]]]] = {
     "writable": writable,
+    "read-only": read_only,
     "full": full,
     "hanging": hanging,
     "served": beside_server,
@@ -169,7 +184,7 @@ PLACES: Final[dict[str, Callable[[Line, str], AbstractContextManager[Line]]]] = 
 
 QUICK: Final = {
     "owner": STATES,
-    "root": ("writable", "served"),
+    "root": ("writable", "read-only", "served"),
     "another user": ("writable", "served"),
 }
 """The states of the quick tier for each caller; the others differ in nothing but the caller."""
@@ -189,6 +204,7 @@ def test_every_verb_works_or_is_refused_by_name(state: str, caller: str, templat
         line = replace(line, uid=CALLERS[caller])
         for verb, cells in rows().items():
             wrong += judged(line, verb, cells[state][at])
+        wrong += foreign_files(line)
     assert not wrong, "\n".join(wrong)
 
 
@@ -198,7 +214,7 @@ def judged(line: Line, verb: str, expected: str) -> list[str]:
     shown = f"{verb}: exit {ran.code}, not {expected}: {ran.err[-400:]}"
     if ran.code != CODES[expected]:
         return [shown]
-    if expected in ".36":
+    if expected in ".36C":
         return []
     names_place = line.environ["SELINE_DATA_DIR"] in ran.err
     return [] if names_place and "Next: " in ran.err else [f"{shown} names no place or no step"]
@@ -210,6 +226,12 @@ def filled(line: Line, verb: str) -> str:
     backup = min(path.name for path in (data / "backups").glob("a_*"))
     tokens = json.loads((data / ".seline" / "tokens.json").read_text())["tokens"]
     return verb.replace("BACKUP", backup).replace("TOKEN", tokens[0]["id"] if tokens else "none")
+
+
+def foreign_files(line: Line) -> list[str]:
+    """Return the files that the owner of the data directory does not own."""
+    data = Path(line.environ["SELINE_DATA_DIR"])
+    return [f"{path} is not the owner's" for path in data.rglob("*") if path.stat().st_uid != OWNER]
 
 
 def test_every_verb_is_in_the_table() -> None:
