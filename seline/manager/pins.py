@@ -26,7 +26,7 @@ from seline.domain.incident import IncidentKind
 from seline.domain.json_codec import NotJson, decode
 from seline.domain.pins import Pin
 from seline.domain.retention import RetentionPlan, keep_all, plan_retention
-from seline.errors import SelineError
+from seline.errors import SelineError, VolumeFailed
 from seline.manager.awaited_store import AwaitedStore
 from seline.manager.state import State, retain_state
 from seline.ports.store import (
@@ -96,8 +96,15 @@ class Pins:
         )
 
     def reasoned(self, key: DocumentKey, backups: Sequence[Backup]) -> list[Backup]:
-        """Return the backups with their pins, and the reason why each one stays or goes."""
-        plan = self.plan(key, backups, current_revision(self._store, key))
+        """Return the backups with their pins, and the reason why each one stays or goes.
+
+        They are listed also while the document's last change is not known (V7).
+        """
+        try:
+            current = current_revision(self._store, key)
+        except VolumeFailed:
+            current = None
+        plan = self.plan(key, backups, current)
         because = {kept.name: kept.because for kept in plan.keep}
         because |= {b.name: f"goes at the next rotation: {b.because}" for b in plan.drop}
         return [
