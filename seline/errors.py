@@ -53,7 +53,10 @@ class BackupNotFound(DocumentError):
 class InvalidDocumentName(DocumentError):
     """This is not a valid document name."""
 
-    hint = "Use letters, digits, `_`, `.`, `-`, at most 100 characters, ending in `.json`."
+    hint = (
+        "Use letters, digits, `_`, `.`, `-`, a letter or digit first, at most 100 characters, "
+        "ending in `.json`."
+    )
 
 
 class NotSerializable(DocumentError):

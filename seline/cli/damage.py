@@ -97,10 +97,25 @@ def _notify(report: dict[str, Any]) -> None:
     backups = counted(report["backups"], "backup")
     size = terminal.size_text(report["bytes_read"])
     terminal.notice(f"{documents} and {backups} were read ({size}).")
+    _print_left_out(report)
     if report["damage"]:
         terminal.notice("Damage was found. Next: `seline status` shows whether content was lost.")
+    elif report.get("left_out_count"):
+        terminal.notice("No damage in what Seline keeps.")
     else:
         terminal.notice("No damage.")
+
+
+def _print_left_out(report: dict[str, Any]) -> None:
+    """Print each file that Seline does not keep, why, and the next step."""
+    listed, count = report.get("left_out", []), report.get("left_out_count", 0)
+    if not count:
+        return
+    terminal.notice(f"Not kept by Seline, and in no backup or export: {counted(count, 'name')}.")
+    for item in listed:
+        terminal.report(f"{item['name']}: {item['reason']}", item["hint"])
+    if count > len(listed):
+        terminal.notice(f"and {count - len(listed):,} more")
 
 
 def _why(found: dict[str, Any]) -> str:

@@ -45,13 +45,13 @@ async def export(api: Api, options: VerbOptions, file: str, force: bool) -> Exit
     if _is_folder(file):
         return await _export_folder(api, file)
     if file == "-":
-        return _report_whole("stdout", await _receive(api, terminal.out_bytes))
+        return await _report_whole(api, "stdout", await _receive(api, terminal.out_bytes))
     from seline.outbound.whole_file import whole_file
 
     _check_absent(file, force=force)
     with whole_file(file, replace=force) as target:
         tail = await _receive(api, target.write)
-    return _report_whole(file, tail)
+    return await _report_whole(api, file, tail)
 
 
 def _is_folder(path: str) -> bool:
@@ -75,7 +75,8 @@ async def _export_folder(api: Api, directory: str) -> Exit:
     terminal.out(os.path.join(directory, manifest.name))
     documents = counted(len(manifest.documents), "document")
     backups = counted(sum(len(document.backups) for document in manifest.documents), "backup")
-    terminal.notice(f"The export is whole and was read back: {documents}, {backups}.")
+    whole = "is whole" if await _report_left_out(api) else "has every document"
+    terminal.notice(f"The export {whole} and was read back: {documents}, {backups}.")
     _report_from_backups(manifest.from_backups)
     return _report_lacking("", manifest.unrecoverable)
 
@@ -92,14 +93,24 @@ async def _receive(api: Api, write: Callable[[bytes], object], **query: str) -> 
     return tail
 
 
-def _report_whole(where: str, tail: bytes) -> Exit:
+async def _report_whole(api: Api, where: str, tail: bytes) -> Exit:
     taken = _FROM_BACKUPS.search(tail)
     _report_from_backups(json.loads(taken[1]) if taken else {})
     found = _UNRECOVERABLE.search(tail)
-    if found is None:
-        terminal.notice(f"The export is whole ({where}).")
-        return Exit.DONE
-    return _report_lacking(f" ({where})", json.loads(found[1]))
+    is_complete = await _report_left_out(api)
+    if found is not None:
+        return _report_lacking(f" ({where})", json.loads(found[1]))
+    terminal.notice(f"The export {'is whole' if is_complete else 'has every document'} ({where}).")
+    return Exit.DONE
+
+
+async def _report_left_out(api: Api) -> bool:
+    """Report what the data directory holds that no export has; return whether that is nothing."""
+    checks = (await api.get("/health"))["checks"]
+    found = next((check for check in checks if check["name"] == "left_out"), None)
+    if found is not None:
+        terminal.report(f"Not in the export: {found['detail']}", found["fix"])
+    return found is None
 
 
 def _report_from_backups(backups: Mapping[str, str]) -> None:

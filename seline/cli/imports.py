@@ -16,15 +16,25 @@ import click
 from seline.cli import terminal
 from seline.cli.documents import json_source
 from seline.cli.errors import Exit
-from seline.cli.verbs import Api, VerbOptions, carry_out, local_verb, preview_options, with_api
+from seline.cli.verbs import (
+    Api,
+    VerbOptions,
+    carry_out,
+    local_verb,
+    preview_options,
+    settings_of,
+    with_api,
+)
 from seline.domain.plural import counted
 from seline.errors import ExportDamaged, ImportRefused
 
 if TYPE_CHECKING:
+    from seline.domain.left_out import LeftOut
     from seline.domain.manifest import Manifest
     from seline.folders.legacy import LegacyFile
 
 _NAMES_SHOWN_MAX: Final = 20
+_LEFT_OUT_SHOWN_MAX: Final = 100
 
 
 @local_verb("import")
@@ -42,10 +52,21 @@ _NAMES_SHOWN_MAX: Final = 20
     metavar="NAME",
     help="Import this document and no other; may be repeated.",
 )
+@click.option(
+    "--prefix",
+    default="",
+    metavar="TEXT",
+    help="Read a folder's sub-folders too, and begin each name with this.",
+)
 @click.option("--skip-broken", is_flag=True, help="Leave out a folder's unusable files.")
 @preview_options
 def import_source(
-    options: VerbOptions, source: str, mode: str, only: tuple[str, ...], skip_broken: bool
+    options: VerbOptions,
+    source: str,
+    mode: str,
+    only: tuple[str, ...],
+    prefix: str,
+    skip_broken: bool,
 ) -> Exit | None:
     """Import an export, or a folder of .json files from an older bot; all of it or nothing.
 
@@ -57,6 +78,7 @@ def import_source(
       seline import seline_backup.json --dry-run
       seline import seline_backup.json
       seline import ./old-data/
+      seline import ./old-data/guilds --prefix guilds_
       seline import /mnt/nas/seline
       seline import /mnt/nas/seline/seline-20250106T143022Z-1a2b3c4d
       gunzip < seline_backup.json.gz | seline import - --yes
@@ -66,7 +88,7 @@ def import_source(
     chosen = {"mode": mode} | ({"only": ",".join(only)} if only else {})
     left_out = ""
     if source != "-" and os.path.isdir(source):
-        content, left_out, volume = _read_folder(source, skip_broken=skip_broken)
+        content, left_out, volume = _read_folder(source, options, prefix, skip_broken=skip_broken)
         if volume:
             chosen |= {"volume": volume, "foreign": "true"}  # this command asks
         opened: AbstractContextManager[IO[bytes]] = io.BytesIO(content)
@@ -115,7 +137,9 @@ def _shortened(names: list[str]) -> str:
     return shown if more <= 0 else f"{shown} and {more:,} more"
 
 
-def _read_folder(source: str, *, skip_broken: bool) -> tuple[bytes, str, str]:
+def _read_folder(
+    source: str, options: VerbOptions, prefix: str, *, skip_broken: bool
+) -> tuple[bytes, str, str]:
     """Return the body of the import, a notice about what the folder holds besides, and its volume.
 
     The volume is empty if it is not known.
@@ -123,9 +147,9 @@ def _read_folder(source: str, *, skip_broken: bool) -> tuple[bytes, str, str]:
     from seline.domain.readable_export import from_backups_text
     from seline.folders.export import find_export, read_export
 
-    export = find_export(source)
+    export = None if prefix else find_export(source)
     if export is None:
-        return _read_legacy(source, skip_broken=skip_broken), "", ""
+        return _read_legacy(source, options, prefix, skip_broken=skip_broken), "", ""
     with terminal.busy("Checking the export"):
         body, manifest = read_export(export)
     volume = f", of the volume {manifest.volume} at {manifest.place}" if manifest.volume else ""
@@ -155,15 +179,17 @@ def _left_out(export: str, manifest: "Manifest") -> str:
     )
 
 
-def _read_legacy(source: str, *, skip_broken: bool) -> bytes:
+def _read_legacy(source: str, options: VerbOptions, prefix: str, *, skip_broken: bool) -> bytes:
     """Return a folder's files as the body of an import. Raises ImportRefused, ExportDamaged."""
     from seline.domain.manifest import MANIFEST_NAME
     from seline.folders.export import has_unfinished_export, import_body
     from seline.folders.legacy import read_legacy_folder
 
     with terminal.busy("Reading the folder"):
-        files = read_legacy_folder(source)
-    _notify(files, skip_broken=skip_broken)
+        files, others = read_legacy_folder(
+            source, prefix=prefix, command=_command(options), backups_to=_backups_of(options)
+        )
+    _notify(files, others, skip_broken=skip_broken)
     usable = [file for file in files if not file.reason]
     if len(usable) < len(files) and not skip_broken:
         raise ImportRefused(
@@ -184,7 +210,23 @@ def _read_legacy(source: str, *, skip_broken: bool) -> bytes:
     return import_body({file.name: file.data for file in usable})
 
 
-def _notify(files: "Sequence[LegacyFile]", *, skip_broken: bool) -> None:
+def _command(options: VerbOptions) -> str:
+    """Return the import command that names the same store."""
+    given = {"--data-dir": options.data_dir, "--url": options.url, "--config": options.config}
+    named = (f"{option} {shlex.quote(value)}" for option, value in given.items() if value)
+    return " ".join(("seline import", *named))
+
+
+def _backups_of(options: VerbOptions) -> str:
+    """Return the directory of the store's backups, quoted; DATA_DIR is one on another machine."""
+    if options.url:
+        return "DATA_DIR/backups/"
+    return shlex.quote(os.path.join(settings_of(options).data_dir, "backups", ""))
+
+
+def _notify(
+    files: "Sequence[LegacyFile]", others: "Sequence[LeftOut]", *, skip_broken: bool
+) -> None:
     for file in files:
         if file.reason:
             word = "left out" if skip_broken else "unusable"
@@ -192,3 +234,8 @@ def _notify(files: "Sequence[LegacyFile]", *, skip_broken: bool) -> None:
             terminal.notice(f"  {file.hint}")
         elif file.file != file.name:
             terminal.notice(f"renamed: {file.file} becomes {file.name}")
+    for item in others[:_LEFT_OUT_SHOWN_MAX]:
+        terminal.notice(f"left out: {item.name}: {item.reason}")
+        terminal.notice(f"  {item.hint}")
+    if len(others) > _LEFT_OUT_SHOWN_MAX:
+        terminal.notice(f"and {len(others) - _LEFT_OUT_SHOWN_MAX:,} more are left out")

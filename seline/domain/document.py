@@ -29,6 +29,7 @@ METADATA_NAME: Final = "metadata.json"
 NAME_CHARACTERS_MAX: Final = 100
 _OTHER_NAME: Final = "Choose another name: this one is Seline's own."
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
+_OTHER_CHARACTER = re.compile(r"[^A-Za-z0-9_.-]")
 _SPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,94}\Z")
 
 
@@ -117,7 +118,7 @@ def check_document_name(name: str) -> str:
 
 @lru_cache(maxsize=16_384)
 def _checked(name: str) -> str:
-    reason = _why_invalid(name)
+    reason = why_invalid_name(name)
     if reason:
         hint = _OTHER_NAME if name == METADATA_NAME else None
         raise InvalidDocumentName(
@@ -143,10 +144,10 @@ def check_space_name(space: str) -> None:
 
 def is_document_name(name: str) -> bool:
     """Whether `name` is a valid document name."""
-    return not _why_invalid(name)
+    return not why_invalid_name(name)
 
 
-def _why_invalid(name: str) -> str:
+def why_invalid_name(name: str) -> str:
     """Return why `name` is not a valid document name; empty if it is one."""
     if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         return f"a name is text, not {type(name).__name__}"
@@ -155,9 +156,12 @@ def _why_invalid(name: str) -> str:
     if "/" in name or "\\" in name:
         return "a name has no folder in it"
     if not name.endswith(".json"):
-        return "a name ends in .json"
+        return "a name ends in .json, in small letters"
     if len(name) > NAME_CHARACTERS_MAX:
         return f"it has {len(name)} characters, {NAME_CHARACTERS_MAX} are allowed"
     if not _NAME.match(name):
-        return "it may hold letters, digits, `_`, `.` and `-`, and starts with a letter or digit"
+        wrong = _OTHER_CHARACTER.search(name)
+        if wrong is None:
+            return "a name starts with a letter or digit"
+        return f"{wrong[0]!r} is not allowed: a name holds A-Z, a-z, 0-9, `_`, `.` and `-`"
     return ""

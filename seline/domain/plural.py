@@ -1,6 +1,18 @@
-"""Counts with their noun, for messages."""
+"""Counts with their noun, and lists that say how many more there are, for messages."""
+
+from collections.abc import Sequence
+from typing import Final
+
+NAMES_SHOWN_MAX: Final = 10
 
 
 def counted(count: int, noun: str) -> str:
     """Return `1 document`, `2 documents`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def shortened(names: Sequence[str], shown_max: int = NAMES_SHOWN_MAX) -> str:
+    """Return the first names as text, and how many more there are."""
+    shown = ", ".join(names[:shown_max])
+    more = len(names) - shown_max
+    return shown if more <= 0 else f"{shown} and {more:,} more"

@@ -7,11 +7,11 @@ from typing import Final, TypeVar
 from seline.domain.backup import parse_backup_name
 from seline.domain.document import METADATA_NAME, Json, Revision, check_document_name
 from seline.domain.json_flaws import Path, path_text
+from seline.domain.plural import NAMES_SHOWN_MAX, shortened
 from seline.errors import ImportRefused, InvalidDocumentName
 
 WRAPPER_KEYS: Final = frozenset({"success", "data"})
 EXPORT_KEYS: Final = frozenset({"exported_at", "files", "from_backups", "unrecoverable"})
-NAMES_SHOWN_MAX: Final = 10
 T = TypeVar("T")
 
 
@@ -82,8 +82,7 @@ def only_named(
     missing = sorted(set(only) - contents.keys())
     if missing:
         raise ImportRefused(
-            f"The export does not hold {', '.join(missing[:NAMES_SHOWN_MAX])}. Nothing was "
-            "changed.",
+            f"The export does not hold {shortened(missing)}. Nothing was changed.",
             hint="A dry run without `only` lists what it holds.",
             names=missing,
         )

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Final, Literal, TypeAlias
 
 from seline.domain.document import Revision
+from seline.domain.left_out import LeftOut
 
 KeptIn: TypeAlias = Literal["backups", "quarantine", "nowhere"]
 """Where the content that a change replaced or removed is kept; nowhere if it was erased."""
@@ -97,7 +98,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
-    """The result of verify: what it read, and what was not sound."""
+    """The result of verify: what it read, what was not sound, and what Seline does not keep."""
 
     started_at: datetime
     ended_at: datetime
@@ -105,6 +106,9 @@ class VerifyReport:
     backups: int
     bytes_read: int
     findings: tuple[Finding, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    """What the data directory holds besides; the first LEFT_OUT_SHOWN_MAX."""
+    left_out_count: int = 0
 
     @property
     def damage(self) -> bool:

@@ -5,19 +5,30 @@ Nothing in the folder is changed, and no link is followed.
 
 import errno
 import os
-import re
 import stat
-import unicodedata
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from seline.domain.document import METADATA_NAME, NAME_CHARACTERS_MAX, is_document_name
+from seline.domain.document import METADATA_NAME, is_document_name
 from seline.domain.json_codec import NotJson, decode_strict
+from seline.domain.left_out import (
+    LEAVE_IT,
+    UNREADABLE,
+    Entry,
+    FileKind,
+    FreeNames,
+    LeftOut,
+    Place,
+    is_json,
+    left_out,
+    link_step,
+    readable_step,
+    shown_name,
+)
 from seline.domain.metadata import is_report
-
-_SUFFIX: Final = ".json"
-_FORBIDDEN = re.compile(r"[^A-Za-z0-9_.-]+")
-_FIRST = re.compile(r"^[^A-Za-z0-9]+")
+from seline.scan import NESTED_MAX, scan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,49 +43,48 @@ class LegacyFile:
     hint: str = ""
 
 
-def read_legacy_folder(folder: str) -> list[LegacyFile]:
-    """Read every .json file of the folder, sorted by name.
+def read_legacy_folder(
+    folder: str, *, prefix: str = "", command: str = "seline import", backups_to: str = "backups/"
+) -> tuple[list[LegacyFile], list[LeftOut]]:
+    """Read every .json file of a folder; return them, and what else the folder holds, by name.
 
-    Leaves out sub-folders, such as backups, and a metadata.json that Seline wrote; another
-    program's gets a new name, because this one is Seline's.
+    With a `prefix`, which each name then starts with, sub-folders are read as well. A metadata.json
+    of another program gets a new name, because this one is Seline's. `command` and `backups_to` are
+    as in `Place`.
     """
-    with os.scandir(folder) as entries:
-        files = sorted(entry.name for entry in entries if _is_json_file(entry))
-    taken = {file for file in files if is_document_name(file)} | {METADATA_NAME}
-    read = [_read_file(folder, file, taken) for file in files]
-    return [file for file in read if not _is_own_report(file)]
+    place = Place(path=folder, command=command, backups_to=backups_to, nested=prefix != "")
+    entries = scan(folder, nested_max=sys.maxsize if prefix else NESTED_MAX)
+    files = sorted(entry.path for entry in entries if _is_taken(entry, nested=place.nested))
+    names = FreeNames([] if prefix else filter(is_document_name, files))
+    read = [_read_file(place, file, prefix, names) for file in files]
+    reports = [file.file for file in read if _is_own_report(file)]
+    others = [LeftOut(name=file, reason=_REPORT, hint=LEAVE_IT) for file in reports]
+    return [file for file in read if file.file not in reports], [*left_out(entries, place), *others]
 
 
-def _is_json_file(entry: os.DirEntry[str]) -> bool:
-    return entry.name.lower().endswith(_SUFFIX) and not entry.is_dir(follow_symlinks=False)
+def _is_taken(entry: Entry, *, nested: bool) -> bool:
+    is_here = nested or "/" not in entry.path
+    return is_here and entry.kind is not FileKind.FOLDER and is_json(entry.path)
 
 
 def _is_own_report(file: LegacyFile) -> bool:
     return file.file == METADATA_NAME and not file.reason and is_report(file.data)
 
 
-def _read_file(folder: str, file: str, taken: set[str]) -> LegacyFile:
-    """Read a file and choose its document's name, which is added to `taken`."""
+def _read_file(place: Place, file: str, prefix: str, names: FreeNames) -> LegacyFile:
+    """Read a file and choose its document's name."""
+    shown = shown_name(file)
     try:
-        data = _read(os.path.join(folder, file))
+        data = _read(os.path.join(place.path, file))
         decode_strict(data)
     except NotJson as error:
-        return LegacyFile(file=file, reason=f"{error}.", hint=error.hint)
+        return LegacyFile(file=shown, reason=f"{error}.", hint=error.hint)
     except OSError as error:
-        return LegacyFile(
-            file=file,
-            reason=f"it cannot be read: {error.strerror}.",
-            hint="Put a copy of it there that is a regular file and that you may read.",
-        )
-    name = file if file in taken - {METADATA_NAME} else _free_name(valid_name(file), taken)
-    if name is None:
-        return LegacyFile(
-            file=file,
-            reason="no document name can be made of it.",
-            hint="Rename it: letters, digits, `_`, `.` and `-`, ending in .json.",
-        )
-    taken.add(name)
-    return LegacyFile(file=file, name=name, data=data)
+        next_step = _STEPS.get(error.errno or 0)
+        step = next_step(place.at(file)) if next_step else _COPY_THERE
+        return LegacyFile(file=shown, reason=f"{UNREADABLE}: {error.strerror}.", hint=step)
+    keeps_name = not prefix and is_document_name(file)
+    return LegacyFile(file=shown, name=file if keeps_name else names.name(prefix + file), data=data)
 
 
 def _read(path: str) -> bytes:
@@ -88,19 +98,11 @@ def _read(path: str) -> bytes:
         return source.read()
 
 
-def valid_name(file: str) -> str | None:
-    """Return the nearest valid document name, or None if no character of it is left."""
-    stem = unicodedata.normalize("NFKD", file[: -len(_SUFFIX)])
-    plain = "".join(letter for letter in stem if not unicodedata.combining(letter))
-    kept = _FIRST.sub("", _FORBIDDEN.sub("_", plain))
-    name = kept[: NAME_CHARACTERS_MAX - len(_SUFFIX)] + _SUFFIX
-    return name if kept and (is_document_name(name) or name == METADATA_NAME) else None
-
-
-def _free_name(name: str | None, taken: set[str]) -> str | None:
-    """Return the name, with a number if another file has it."""
-    if name is None or name not in taken:
-        return name
-    stem = name[: NAME_CHARACTERS_MAX - len(_SUFFIX) - 6].removesuffix(_SUFFIX)
-    numbers = range(2, len(taken) + 3)
-    return next(free for number in numbers if (free := f"{stem}_{number}{_SUFFIX}") not in taken)
+_REPORT: Final = "the report of the Seline that kept this folder"
+_COPY_THERE: Final = "Put a copy of it there that is a regular file and that you may read."
+_STEPS: Final[Mapping[int, Callable[[str], str]]] = {
+    errno.ELOOP: link_step,
+    errno.EACCES: readable_step,
+    errno.EPERM: readable_step,
+}
+"""The next step for a quoted path, by the number of the error."""

@@ -14,7 +14,7 @@ from seline.clock import instant_text
 from seline.domain.document import BOT, DocumentKey
 from seline.domain.forecast import DAYS_WARN, forecast_text
 from seline.domain.pins import LOST
-from seline.domain.plural import counted
+from seline.domain.plural import counted, shortened
 from seline.domain.report import Check, FindingOutcome, Status
 from seline.domain.usage import DOCUMENTS_WARN, STATUS_OF_LEVEL, Usage, level_of
 from seline.domain.verdict import DAMAGED
@@ -30,7 +30,7 @@ from seline.ports.medium import HANGING_S, SLOW_S
 from seline.ports.store import DocumentStore
 
 RECENT: Final = timedelta(days=1)
-NAMES_SHOWN_MAX: Final = 10
+LEFT_OUT: Final = "left_out"
 EXPORT_LATE_AFTER: Final = timedelta(days=8)
 """Longer than the rarest schedule, a week."""
 _RANK: Final = (Status.OK, Status.INFO, Status.WARNING, Status.CRITICAL)
@@ -180,6 +180,18 @@ def _foreign_backups(facts: Facts) -> Result:
     return Status.INFO, detail, fix
 
 
+def _left_out(facts: Facts) -> Result:
+    """Report what the data directory holds that Seline does not keep."""
+    found = facts.store.medium.left_out()
+    if not found:
+        return None
+    names = shortened([item.name for item in found])
+    if len(found) == 1:
+        return Status.INFO, f"not kept by Seline: {names}: {found[0].reason}", found[0].hint
+    fix = "`seline verify` lists each with the reason and its next step."
+    return Status.INFO, f"{len(found):,} names are not kept by Seline: {names}", fix
+
+
 def _integrity(facts: Facts) -> Result:
     report, last_full_at = facts.verifier.report, facts.verifier.last_full_at
     if report is None and last_full_at is None:
@@ -271,7 +283,7 @@ def _documents(facts: Facts) -> Result:
     broken = {name: cure for name, cure in cures.items() if cure is not None}
     if not broken:
         return Status.OK, "none is known to be broken", ""
-    detail = f"cannot be served: {', '.join(list(broken)[:NAMES_SHOWN_MAX])}"
+    detail = f"cannot be served: {shortened(list(broken))}"
     fixes = list(dict.fromkeys(broken.values()))[:NAMES_SHOWN_MAX]
     return Status.CRITICAL, detail, " ".join(fixes)
 
@@ -294,7 +306,7 @@ def _quarantine(facts: Facts) -> Result:
     ]
     if not recent:
         return Status.OK, "nothing was set aside lately", ""
-    names = ", ".join(sorted({item.document for item in recent})[:NAMES_SHOWN_MAX])
+    names = shortened(sorted({item.document for item in recent}))
     detail = f"{counted(len(recent), 'broken file')} set aside within a day: {names}"
     fix = "Look at them with `seline quarantine`, and ask the volume's provider."
     return Status.WARNING, detail, fix
@@ -321,6 +333,7 @@ ROWS: Final[tuple[tuple[str, Callable[[Facts], Result], bool], ...]] = (
     ("quarantine", _quarantine, True),
     ("reserve", _reserve, True),
     ("foreign_backups", _foreign_backups, True),
+    (LEFT_OUT, _left_out, True),
 )
 """The name of a check, its function, and whether it asks the disk."""
 

@@ -36,6 +36,7 @@ from seline.domain.manifest import (
     parse_export_name,
     volume_of_export,
 )
+from seline.domain.plural import shortened
 from seline.domain.readable_export import from_backups_text
 from seline.domain.stored import Stored
 from seline.errors import BackupNotFound, DocumentError, ExportFailed, SelineError
@@ -98,7 +99,13 @@ class Exporter:
                 done.append(outcome)
         if failed:
             raise ExportFailed("; ".join([*failed, *done]))
-        return "; ".join(done)
+        return "; ".join([*done, *await self._not_kept()])
+
+    async def _not_kept(self) -> list[str]:
+        """Return a clause about what the data directory holds that no export has."""
+        store = await self._store.open()
+        names = [item.name for item in await self._store.listing(store.medium.left_out)]
+        return [f"not in it, as Seline does not keep it: {shortened(names)}"] if names else []
 
     async def _run_one(self, target: Target) -> str:
         """Write one export, and record how that ended."""

@@ -4,6 +4,7 @@ It reads one file at a time on the reader threads and lets changes go first, so 
 the writer stay free.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -13,6 +14,7 @@ from typing import Final
 from seline.domain.backup import Backup
 from seline.domain.document import BOT, SELINE, DocumentKey
 from seline.domain.incident import IncidentKind
+from seline.domain.left_out import LeftOut
 from seline.domain.report import Finding, FindingOutcome, VerifyReport
 from seline.domain.verdict import AS_SAVED, Judged, Verdict, usable_as_backup
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError, VolumeFull
@@ -22,6 +24,8 @@ from seline.manager.state import State
 from seline.ports.futures import pause
 from seline.ports.store import DocumentStore, keys_with_backups
 
+LEFT_OUT_SHOWN_MAX: Final = 1_000
+"""How many files that Seline does not keep a report names."""
 FULL_EVERY: Final = timedelta(days=1)
 GIVE_WAY_MAX_S: Final = 0.02
 """How long one file waits for changes to end, so that a pass ends under any load."""
@@ -106,6 +110,7 @@ class _Pass:
         self._backups = 0
         self._bytes_read = 0
         self._findings: list[Finding] = []
+        self._left_out: Sequence[LeftOut] = ()
         self._checked: set[tuple[str, str | None]] = set()
         self._existing: set[tuple[str, str | None]] = set()
 
@@ -125,6 +130,7 @@ class _Pass:
             await self._check_backups(key, since)
         for info in await self._managed.reading(lambda: self._store.documents(SELINE)):
             await self._state(DocumentKey(SELINE, info.name))
+        self._left_out = await self._managed.listing(self._store.medium.left_out)
 
     def report(self, started_at: datetime) -> VerifyReport:
         """Return what this pass found."""
@@ -135,6 +141,8 @@ class _Pass:
             backups=self._backups,
             bytes_read=self._bytes_read,
             findings=tuple(self._findings),
+            left_out=tuple(self._left_out[:LEFT_OUT_SHOWN_MAX]),
+            left_out_count=len(self._left_out),
         )
 
     def added_to(self, before: VerifyReport, report: VerifyReport) -> VerifyReport:

@@ -14,6 +14,7 @@ from seline.domain.backup import Backup
 from seline.domain.counters import Counters
 from seline.domain.document import Content, DocumentKey
 from seline.domain.incident import Incident
+from seline.domain.left_out import LeftOut
 from seline.domain.usage import Usage
 from seline.errors import DocumentNotFound, SelineError
 
@@ -85,6 +86,10 @@ class Medium(Protocol):
 
     def foreign_backup_count(self, space: str) -> int:
         """Return how many of them Seline did not write; no policy removes those."""
+        ...
+
+    def left_out(self) -> Sequence[LeftOut]:
+        """Return what the data directory holds that is no document, backup or file of Seline's."""
         ...
 
     def protect_pins(self, mark: MarkPinned) -> None:

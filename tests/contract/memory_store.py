@@ -16,6 +16,7 @@ from seline.domain.backup import Backup, backup_name, next_stamp
 from seline.domain.counters import Counters
 from seline.domain.document import SELINE, Content, DocumentInfo, DocumentKey
 from seline.domain.incident import Incident
+from seline.domain.left_out import LeftOut
 from seline.domain.retention import verified_plan
 from seline.domain.usage import Usage
 from seline.domain.verdict import Judged, Verdict
@@ -273,6 +274,9 @@ class MemoryMedium:
 
     def foreign_backup_count(self, space: str) -> int:
         return 0
+
+    def left_out(self) -> list[LeftOut]:
+        return []
 
     def protect_pins(self, mark: MarkPinned) -> None:
         """Do nothing: memory sheds no backups."""

@@ -8,9 +8,10 @@ import pytest
 
 from seline.domain.document import METADATA_NAME, is_document_name
 from seline.domain.json_codec import HINTS, decode_strict
+from seline.domain.left_out import valid_name
 from seline.domain.metadata import FIELDS
 from seline.folders.export import import_body
-from seline.folders.legacy import read_legacy_folder, valid_name
+from seline.folders.legacy import read_legacy_folder
 from tests.command_line import Line, line_at
 
 EXPORT = {"exported_at": "2025-01-06T14:30:22", "files": {"a.json": {"x": 1}, "b.json": [1, 2]}}
@@ -214,7 +215,7 @@ def test_each_kind_of_broken_file_has_a_hint(
 ) -> None:
     write(tmp_path, "broken.json", content)
 
-    (found,) = read_legacy_folder(str(tmp_path))
+    [found], _ = read_legacy_folder(str(tmp_path))
 
     assert reason in found.reason
     assert found.hint == hint
@@ -229,15 +230,15 @@ def test_each_kind_of_broken_file_has_a_hint(
         (".hidden.json", "hidden.json"),
         ("a/b:c.json", "a_b_c.json"),
         ("x" * 200 + ".json", "x" * 95 + ".json"),
-        ("...json", None),
-        ("日本.json", None),
+        ("...json", "u2e_2e.json"),
+        ("日本.json", "u65e5_672c.json"),
     ],
 )
-def test_an_invalid_name_becomes_the_nearest_valid_one(file: str, name: str | None) -> None:
+def test_an_invalid_name_becomes_the_nearest_valid_one(file: str, name: str) -> None:
     made = valid_name(file)
 
     assert made == name
-    assert made is None or is_document_name(made) or made == METADATA_NAME
+    assert is_document_name(made) or made == METADATA_NAME
 
 
 def test_names_that_become_equal_get_numbers(tmp_path: Path) -> None:
@@ -245,7 +246,7 @@ def test_names_that_become_equal_get_numbers(tmp_path: Path) -> None:
     write(tmp_path, "a:b.json", "2")
     write(tmp_path, "a_b.json", "3")
 
-    files = read_legacy_folder(str(tmp_path))
+    files, _ = read_legacy_folder(str(tmp_path))
 
     assert {file.file: file.name for file in files} == {
         "a_b.json": "a_b.json",

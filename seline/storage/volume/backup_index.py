@@ -48,6 +48,7 @@ class BackupIndex:
         self._listed_at = _NOT_LISTED
         self._by_document: dict[str, dict[str, Backup]] = {}
         self._known: set[str] = set()
+        self._others: list[str] = []
         self._writing = 0
 
     def of(self, document: str) -> list[Backup]:
@@ -67,6 +68,12 @@ class BackupIndex:
     def not_ours(self, document: str) -> int:
         """Return how many files with names of a document's backups Seline did not write."""
         return sum(not backup.ours for backup in self.of(document))
+
+    def others(self) -> Sequence[str]:
+        """Return the names in the directory that no backup has, sorted."""
+        with self._lock:
+            self._refresh()
+            return self._others
 
     def next_backup(
         self, document: str, content: Content, now: datetime, after: Sequence[Backup] = ()
@@ -132,15 +139,19 @@ class BackupIndex:
         found: dict[str, dict[str, Backup]] = {}
         with raising(self._named, "Listing the backups"):
             names = files.names(self._directory())
+        others: list[str] = []
         for name in names:
             parsed = parse_backup_name(name)
-            if parsed is not None:
+            if parsed is None:
+                others.append(name)
+            else:
                 document, at = parsed
                 old = self._by_document.get(document, {}).get(name)
                 found.setdefault(document, {})[name] = old or Backup(
                     name=name, document=document, stamp=at, size_bytes=-1, revision=None
                 )
         self._by_document = found
+        self._others = sorted(others)
         self._known = {
             document
             for document in self._known

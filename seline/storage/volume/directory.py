@@ -40,7 +40,7 @@ from seline.storage.volume.os_errors import describe, named, raising
 VOLUME_FORMAT: Final = 1
 HOLDER_NAME: Final = "server.json"
 """The file in .seline/ that describes the holder; it is no document."""
-_SPACES: Final = "spaces"
+SPACES_NAME: Final = "spaces"
 """The directory of the spaces other than the bot's and Seline's own."""
 _BLANK: Final = b" \t\r\n\0"
 """What a power cut may leave of a file that was not synced: no bytes, or NULs."""
@@ -103,9 +103,9 @@ class VolumeDirectory:
 
     def _open_spaces(self) -> None:
         """Open the other spaces that exist: the directories in spaces/ that hold backups/."""
-        if not files.is_directory(_SPACES, inside=self.top):
+        if not files.is_directory(SPACES_NAME, inside=self.top):
             return
-        self._spaces = self._open_inner(_SPACES, self.top)
+        self._spaces = self._open_inner(SPACES_NAME, self.top)
         for name in sorted(filter(is_space_name, files.names(self._spaces))):
             parts = (name, f"{name}/backups")
             if all(files.is_directory(part, inside=self._spaces) for part in parts):
@@ -121,7 +121,7 @@ class VolumeDirectory:
         if space in self._documents:
             return
         if self._spaces < 0:
-            self._spaces = self._open_inner(_SPACES, self.top)
+            self._spaces = self._open_inner(SPACES_NAME, self.top)
         documents = self._open_inner(space, self._spaces)
         try:
             self._backups[space] = self._open_inner("backups", documents)

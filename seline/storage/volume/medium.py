@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from seline.domain.counters import Counters
 from seline.domain.document import BOT, METADATA_NAME, SELINE, Content, DocumentKey
 from seline.domain.incident import Incident
+from seline.domain.left_out import SELINE_FOLDERS, LeftOut, Place, left_out, left_out_backups
 from seline.domain.metadata import REPORT, is_report
 from seline.domain.usage import Usage
 from seline.domain.verdict import Verdict, of_another, unreadable
 from seline.errors import DocumentNotFound, SelineError
 from seline.ports.medium import Capability, MarkPinned, QuarantineItem, not_in_quarantine
+from seline.scan import scan
 from seline.storage.volume import files
 from seline.storage.volume.batches import Batches
 from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.current import CurrentDocuments
-from seline.storage.volume.directory import VolumeDirectory, while_open
+from seline.storage.volume.directory import SPACES_NAME, VolumeDirectory, while_open
 from seline.storage.volume.inspect import Inspection
+from seline.storage.volume.mounts import mounts_inside
 from seline.storage.volume.os_errors import at, named, raising
 from seline.storage.volume.quarantine import list_quarantine, parse_aside_name
 from seline.storage.volume.writer import Writer
@@ -59,6 +62,20 @@ class VolumeMedium:
     def foreign_backup_count(self, space: str) -> int:
         index = self.current_documents.backup_index(space)
         return sum(map(index.not_ours, index.counts()))
+
+    @while_open
+    def left_out(self) -> Sequence[LeftOut]:
+        """See `Medium.left_out`. What another volume that is mounted inside has is not listed."""
+        own = {*SELINE_FOLDERS, "backups", "lost+found"}
+        if self._space_of_report() == BOT:
+            own.add(METADATA_NAME)
+        if set(self.volume.spaces) - {BOT, SELINE}:
+            own.add(SPACES_NAME)
+        closed = dict.fromkeys(mounts_inside(self.volume.path), "another volume is mounted there")
+        with raising(named, "Listing the data directory"):
+            entries = scan(self.volume.top, closed={**closed, **dict.fromkeys(own, "Seline's own")})
+        found = left_out(entries, Place(path=self.volume.path, own=own))
+        return [*found, *left_out_backups(self.current_documents.backup_index(BOT).others())]
 
     def protect_pins(self, mark: MarkPinned) -> None:
         self.batches.admission.mark_pinned = mark

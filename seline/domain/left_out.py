@@ -1,0 +1,234 @@
+"""What a data directory, or a folder to import, holds besides documents: why, and the next step.
+
+`left_out` decides it for health, verify, exports and imports. Each next step can be copied into a
+shell as it is.
+"""
+
+import os
+import re
+import shlex
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from seline.domain.backup import parse_backup_name
+from seline.domain.document import METADATA_NAME, NAME_CHARACTERS_MAX, why_invalid_name
+from seline.domain.plural import counted, shortened
+
+SUFFIX: Final = ".json"
+SELINE_FOLDERS: Final = frozenset({".seline", "quarantine"})
+"""Folders of a data directory that hold neither documents nor backups."""
+UNREADABLE: Final = "it cannot be read"
+"""The start of why a folder was not listed: it is not readable."""
+_FORBIDDEN = re.compile(r"[^A-Za-z0-9_.-]+")
+_FIRST = re.compile(r"^[^A-Za-z0-9]+")
+_PLAIN: Final = {byte: chr(byte) for byte in range(32, 127) if byte not in b"'\\"}
+LEAVE_IT: Final = "Leave it: the store that you import into has its own."
+_COPY: Final = "An export does not hold it: copy it yourself to where your exports are."
+
+
+class FileKind(StrEnum):
+    """What a name in a directory is. A link is not followed."""
+
+    FILE = "file"
+    FOLDER = "folder"
+    LINK = "link"
+    OTHER = "special file"
+
+
+class Entry(NamedTuple):
+    """One name, with its path from the directory. `why_closed`: why a folder was not listed."""
+
+    path: str
+    kind: FileKind
+    why_closed: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """A file or folder that Seline does not take: its name, why, and the next step."""
+
+    name: str
+    reason: str
+    hint: str
+
+
+class FreeNames:
+    """Gives each file a document name that no other file has."""
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self._taken = {METADATA_NAME, *taken}
+        self._counters: Counter[str] = Counter()
+
+    def name(self, file: str) -> str:
+        """Return a free name like the file's, which is taken from now on."""
+        wanted = name = valid_name(file)
+        while name in self._taken:
+            self._counters[wanted] += 1
+            stem = wanted.removesuffix(SUFFIX)[: NAME_CHARACTERS_MAX - len(SUFFIX) - 6]
+            name = f"{stem}_{self._counters[wanted] + 1}{SUFFIX}"
+        self._taken.add(name)
+        return name
+
+
+def valid_name(file: str) -> str:
+    """Return the document name most like a file's; if no character is left, the code points."""
+    stem = file[: -len(SUFFIX)] if is_json(file) else file
+    plain = "".join(
+        letter
+        for letter in unicodedata.normalize("NFKD", stem)
+        if not unicodedata.combining(letter)
+    )
+    kept = _FIRST.sub("", _FORBIDDEN.sub("_", plain))
+    kept = kept or "u" + "_".join(f"{ord(letter):x}" for letter in stem)
+    return kept[: NAME_CHARACTERS_MAX - len(SUFFIX)] + SUFFIX
+
+
+def is_json(file: str) -> bool:
+    """Whether a file's name ends in .json, in any case."""
+    return file.lower().endswith(SUFFIX)
+
+
+def shown_name(name: str) -> str:
+    """Return a file's name as text: bytes that are not UTF-8, and line breaks, are escaped."""
+    text = os.fsencode(name).decode(errors="backslashreplace")
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def quoted(path: str) -> str:
+    """Return a path as one word of a shell command."""
+    if shown_name(path) == path:
+        return shlex.quote(path)
+    escaped = (_PLAIN.get(byte, f"\\{byte:03o}") for byte in os.fsencode(path))
+    return f"$'{''.join(escaped)}'"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where entries are, and what the next steps name.
+
+    `command` imports the folder that is added to it. `backups_to` is the directory of the backups
+    of a store into which this folder is imported; empty for a data directory. `own` are the names
+    that are Seline's. `nested`: files in sub-folders are taken as those beside them are.
+    """
+
+    path: str
+    command: str = "seline import"
+    backups_to: str = ""
+    own: Collection[str] = ()
+    nested: bool = False
+
+    def at(self, name: str) -> str:
+        """Return the quoted path of a name."""
+        return quoted(os.path.join(self.path, name))
+
+
+def left_out(entries: Sequence[Entry], place: Place) -> list[LeftOut]:
+    """Return what is no document in a directory that was scanned, sorted by name.
+
+    Files that end in .json are left out only of a data directory: an import renames them.
+    """
+    names = FreeNames(entry.path for entry in entries)
+    inside, why_closed = _inside(entries)
+    found = (
+        _file(entry, place, names)
+        if entry.kind is not FileKind.FOLDER
+        else _folder(entry.path, inside[entry.path], why_closed.get(entry.path, ""), place)
+        for entry in entries
+        if _is_considered(entry, place)
+    )
+    return sorted((item for item in found if item is not None), key=lambda item: item.name)
+
+
+def _is_considered(entry: Entry, place: Place) -> bool:
+    if place.nested:
+        return entry.kind is not FileKind.FOLDER or entry.why_closed != ""
+    return "/" not in entry.path and entry.path not in place.own
+
+
+def left_out_backups(names: Sequence[str]) -> list[LeftOut]:
+    """Return one entry for the files in backups/ that have no backup's name."""
+    if not names:
+        return []
+    reason = f"{counted(len(names), 'file')} without a backup's name: {shortened(names)}"
+    hint = "Seline neither uses nor removes them: move them away when you do not need them."
+    return [_left_out("backups/", reason, hint)]
+
+
+def _inside(entries: Sequence[Entry]) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Return, for each folder, the files in it, and why some of it was not listed."""
+    inside: dict[str, list[str]] = defaultdict(list)
+    why_closed: dict[str, str] = {}
+    for entry in entries:
+        top, _, rest = entry.path.partition("/")
+        if rest and entry.kind is not FileKind.FOLDER:
+            inside[top].append(rest)
+        if entry.why_closed:
+            why_closed.setdefault(top, entry.why_closed)
+    return inside, why_closed
+
+
+def _file(entry: Entry, place: Place, names: FreeNames) -> LeftOut | None:
+    """Decide about a file, a link or a special file."""
+    file, at = entry.path, place.at(entry.path)
+    if is_json(file) and place.backups_to:
+        return None
+    if entry.kind is FileKind.LINK:
+        return _left_out(file, "it is a link, and Seline follows none", link_step(at))
+    if entry.kind is FileKind.OTHER:
+        return _left_out(file, "it is no regular file", f"Move it away: `rm -- {at}` removes it.")
+    if not is_json(file):
+        return _left_out(file, "its name does not end in .json", _COPY)
+    if not (reason := why_invalid_name(file)):
+        return None
+    step = f"To have Seline keep it, rename it: `mv -n -- {at} {place.at(names.name(file))}`"
+    return _left_out(file, reason, step)
+
+
+def _folder(name: str, inside: Sequence[str], why_closed: str, place: Place) -> LeftOut | None:
+    """Decide about a folder by the files in it and in its sub-folders."""
+    at, shown, reason = place.at(name), f"{name}/", ""
+    if not place.backups_to and not why_invalid_name(name):
+        step = f"Rename it: `mv -n -- {at} {at}.folder`"
+        return _left_out(shown, "a folder with a document's name", step)
+    if not inside and not why_closed:
+        return None
+    if place.backups_to and name in SELINE_FOLDERS:
+        return _left_out(shown, "the state of the Seline that kept this folder", LEAVE_IT)
+    backups = [file for file in inside if parse_backup_name(file) is not None]
+    if place.backups_to and name == "backups" and backups:
+        copied = f"{at}/*_{'?' * 8}_{'?' * 6}*.json"
+        step = f"To restore from them, copy them: `cp -n -- {copied} {place.backups_to}`"
+        reason = f"{counted(len(backups), 'backup')}, and only documents are imported"
+        return _left_out(shown, reason, step)
+    if why_closed.startswith(UNREADABLE):
+        return _left_out(shown, why_closed, readable_step(at))
+    documents = sum(map(is_json, inside))
+    if not documents and not why_closed:
+        return _left_out(shown, "a folder without .json files", _COPY)
+    prefix = valid_name(f"{name}_").removesuffix(SUFFIX)
+    step = f"To import what is in it: `{place.command} {at} --prefix {prefix}`"
+    if not place.backups_to:
+        step += ", then move the folder out of the data directory"
+    reason = f"{counted(documents, '.json file')} in a folder, and none is taken from folders"
+    return _left_out(shown, f"{reason}; {why_closed}" if why_closed else reason, step)
+
+
+def readable_step(at: str) -> str:
+    """Return how to make a quoted path readable for the user of this process."""
+    return f"As root, `chown -R {os.geteuid()} -- {at}`, then try again."
+
+
+def link_step(at: str) -> str:
+    """Return how to put a file in the place of the link at a quoted path."""
+    return (
+        "To have the file itself there: "
+        f"`cp -rL -- {at} {at}.copy && rm -- {at} && mv -- {at}.copy {at}`"
+    )
+
+
+def _left_out(name: str, reason: str, hint: str) -> LeftOut:
+    return LeftOut(name=shown_name(name), reason=reason, hint=hint)
