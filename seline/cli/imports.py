@@ -6,7 +6,6 @@ followed.
 
 import io
 import os
-import shlex
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -25,7 +24,8 @@ from seline.cli.verbs import (
     settings_of,
     with_api,
 )
-from seline.domain.plural import counted
+from seline.domain.left_out import quoted
+from seline.domain.plural import counted, shortened
 from seline.errors import ExportDamaged, ImportRefused
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def import_source(
             chosen |= {"volume": volume, "foreign": "true"}  # this command asks
         opened: AbstractContextManager[IO[bytes]] = io.BytesIO(content)
     else:
+        _refuse_archive(source, options)
         opened = json_source(source)
 
     async def send(api: Api) -> None:
@@ -111,6 +112,15 @@ def import_source(
     return code
 
 
+def _refuse_archive(source: str, options: VerbOptions) -> None:
+    """Raise ImportRefused for an archive, with the commands that import what is in it."""
+    from seline.folders.archive import unpack_step
+
+    hint = unpack_step(source, _command(options)) if os.path.isfile(source) else ""
+    if hint:
+        raise ImportRefused(f"{source} is an archive; nothing was changed.", hint=hint)
+
+
 def _show_plan(plan: dict[str, Any]) -> str:
     if any(plan[outcome] for outcome in ("created", "changed", "deleted")):
         return _plan_text(plan)
@@ -125,16 +135,10 @@ def _plan_text(plan: dict[str, Any]) -> str:
     for outcome in ("created", "changed", "unchanged", "deleted"):
         names = plan[outcome]
         if names:
-            lines.append(f"  {outcome}: {len(names):,}  {_shortened(names)}")
+            lines.append(f"  {outcome}: {len(names):,}  {shortened(names, _NAMES_SHOWN_MAX)}")
     if not any(plan[outcome] for outcome in ("created", "changed", "unchanged", "deleted")):
         lines.append("  it holds no documents")
     return "\n".join(lines)
-
-
-def _shortened(names: list[str]) -> str:
-    more = len(names) - _NAMES_SHOWN_MAX
-    shown = ", ".join(names[:_NAMES_SHOWN_MAX])
-    return shown if more <= 0 else f"{shown} and {more:,} more"
 
 
 def _read_folder(
@@ -162,7 +166,32 @@ def _read_folder(
             f"This export lacks documents that were broken when it was made: {names}.",
             "An older export beside it may hold them: name its folder.",
         )
+    if export != source:
+        _notify_beside(source, options)
     return body, _left_out(export, manifest), manifest.volume
+
+
+def _notify_beside(source: str, options: VerbOptions) -> None:
+    """Name what a folder of exports holds besides exports, and how to import it."""
+    from seline.domain.manifest import parse_export_name
+    from seline.outbound.destinations.folder import MARKER_NAME
+
+    others = sorted(
+        name
+        for name in os.listdir(source)
+        if name != MARKER_NAME and parse_export_name(name) is None
+    )
+    if others:
+        count, beside = counted(len(others), "name"), os.path.join(source, "others")
+        terminal.report(
+            f"Not imported, as it is no export: {count} in {source}: {shortened(others)}.",
+            f"`mkdir -- {quoted(beside)} && mv -n -- {_each(source, others)} {quoted(beside)} && "
+            f"{_command(options)} {quoted(beside)}`",
+        )
+
+
+def _each(folder: str, names: Sequence[str]) -> str:
+    return " ".join(quoted(os.path.join(folder, name)) for name in names)
 
 
 def _left_out(export: str, manifest: "Manifest") -> str:
@@ -171,7 +200,7 @@ def _left_out(export: str, manifest: "Manifest") -> str:
     if not count:
         return ""
     held = "1 backup, which is" if count == 1 else f"{count:,} backups, which are"
-    packs = f"{shlex.quote(os.path.abspath(export))}/pack-*.tar.zst"
+    packs = f"{quoted(os.path.abspath(export))}/pack-*.tar.zst"
     return (
         f"The export holds {held} not imported: only documents are.\n"
         "To read the backups, in a folder of your own:\n"
@@ -183,7 +212,7 @@ def _read_legacy(source: str, options: VerbOptions, prefix: str, *, skip_broken:
     """Return a folder's files as the body of an import. Raises ImportRefused, ExportDamaged."""
     from seline.domain.manifest import MANIFEST_NAME
     from seline.folders.export import has_unfinished_export, import_body
-    from seline.folders.legacy import read_legacy_folder
+    from seline.folders.legacy import folder_of_documents, read_legacy_folder
 
     with terminal.busy("Reading the folder"):
         files, others = read_legacy_folder(
@@ -203,17 +232,17 @@ def _read_legacy(source: str, options: VerbOptions, prefix: str, *, skip_broken:
             hint="Take another export: the manifest is written last, so this one is unfinished.",
         )
     if not usable:
-        raise ImportRefused(
-            f"{source} holds no .json file that can be imported.",
-            hint="Name the folder in which the older bot kept its files.",
-        )
+        hint = "Name the folder in which the older bot kept its files."
+        if inner := folder_of_documents(source):
+            hint = f"Name the folder in which the files are: `{_command(options)} {quoted(inner)}`"
+        raise ImportRefused(f"{source} holds no .json file that can be imported.", hint=hint)
     return import_body({file.name: file.data for file in usable})
 
 
 def _command(options: VerbOptions) -> str:
     """Return the import command that names the same store."""
     given = {"--data-dir": options.data_dir, "--url": options.url, "--config": options.config}
-    named = (f"{option} {shlex.quote(value)}" for option, value in given.items() if value)
+    named = (f"{option} {quoted(value)}" for option, value in given.items() if value)
     return " ".join(("seline import", *named))
 
 
@@ -221,7 +250,7 @@ def _backups_of(options: VerbOptions) -> str:
     """Return the directory of the store's backups, quoted; DATA_DIR is one on another machine."""
     if options.url:
         return "DATA_DIR/backups/"
-    return shlex.quote(os.path.join(settings_of(options).data_dir, "backups", ""))
+    return quoted(os.path.join(settings_of(options).data_dir, "backups", ""))
 
 
 def _notify(

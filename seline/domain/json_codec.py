@@ -30,8 +30,17 @@ HINTS: Final[Mapping[str, str]] = {
     "only NUL bytes": "A crash left it so: take it from a backup, or leave it out.",
     "cut off": "It was not written completely: take it from a backup, or close what is open.",
     "starts with a byte order mark": "Save it as UTF-8 without a byte order mark.",
+    "UTF-32": "Save it as UTF-8: `iconv -f UTF-32 -t UTF-8`.",
+    "UTF-16LE": "Save it as UTF-8: `iconv -f UTF-16LE -t UTF-8`.",
+    "UTF-16BE": "Save it as UTF-8: `iconv -f UTF-16BE -t UTF-8`.",
     "UTF-16": "Save it as UTF-8: `iconv -f UTF-16 -t UTF-8`.",
-    "not UTF-8": "Save it as UTF-8; text from Windows: `iconv -f WINDOWS-1252 -t UTF-8`.",
+    "not UTF-8 and not Windows-1252": (
+        "Find out its encoding (`file -i` names it), and save it as UTF-8 with an editor."
+    ),
+    "not UTF-8": (
+        "Save it as UTF-8; if the text above reads right: `iconv -f WINDOWS-1252 -t UTF-8`."
+    ),
+    "an archive": "Unpack it, and use the .json file that is in it.",
     "duplicate key": "Keep the right one of the two.",
     "NaN": "Put null or a number in its place.",
     "Infinity": "Put null or a number in its place.",
@@ -231,6 +240,15 @@ _CHANGING: Final = Flaw(
 # decoding
 
 _MARKS: Final[Mapping[bytes, str]] = {
+    b"\xff\xfe\0\0": "UTF-32, not UTF-8",
+    b"\0\0\xfe\xff": "UTF-32, not UTF-8",
+    b"{\0": "UTF-16LE, not UTF-8",
+    b"[\0": "UTF-16LE, not UTF-8",
+    b"\0{": "UTF-16BE, not UTF-8",
+    b"\0[": "UTF-16BE, not UTF-8",
+    b"\x1f\x8b": "an archive (gzip)",
+    b"\x28\xb5\x2f\xfd": "an archive (zstd)",
+    b"PK\x03\x04": "an archive (zip)",
     b"\xef\xbb\xbf": "starts with a byte order mark",
     b"\xff\xfe": "UTF-16, not UTF-8",
     b"\xfe\xff": "UTF-16, not UTF-8",
@@ -247,6 +265,8 @@ _REASONS: Final[Mapping[str, str]] = {
     "Invalid \\uXXXX escape": "a \\u escape without four hex digits",
     "Extra data": "something follows after the end",
 }
+_TAR_AT, _TAR = 257, b"ustar"
+_AROUND_BYTES: Final = 12
 _TOO_MANY_DIGITS: Final = "an integer with more than 4300 digits"
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _TOKEN = re.compile(r'(?P<string>"(?:[^"\\]++|\\.)*+")(?P<is_key>\s*:)?|(?P<bracket>[{}])')
@@ -259,6 +279,8 @@ def _text(data: bytes) -> str:
     for mark, reason in _MARKS.items():
         if data.startswith(mark):
             raise NotJson(reason, 1, 1)
+    if data[_TAR_AT:].startswith(_TAR):
+        raise NotJson("an archive (tar)", 1, 1)
     nul = data.find(b"\0")
     if nul >= 0:
         raise NotJson(f"a NUL byte at byte {nul}" if data.strip(b"\0") else "only NUL bytes")
@@ -267,7 +289,17 @@ def _text(data: bytes) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - data.rfind(b"\n", 0, error.start)
-        raise NotJson(f"not UTF-8 at byte {error.start}", line, column) from error
+        raise NotJson(_why_not_utf8(data, error.start), line, column) from error
+
+
+def _why_not_utf8(data: bytes, at: int) -> str:
+    """Return why bytes are not UTF-8, with how Windows-1252, the usual cause, reads them."""
+    around = data[max(0, at - _AROUND_BYTES) : at + _AROUND_BYTES].replace(b"\n", b" ")
+    try:
+        data.decode("cp1252")
+    except UnicodeDecodeError:
+        return f"not UTF-8 and not Windows-1252 at byte {at}"
+    return f"not UTF-8 at byte {at}; read as Windows-1252: {around.decode('cp1252')!r}"
 
 
 def _unique(text: str, pairs: list[tuple[str, Json]]) -> dict[str, Json]:

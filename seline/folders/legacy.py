@@ -62,6 +62,18 @@ def read_legacy_folder(
     return [file for file in read if file.file not in reports], [*left_out(entries, place), *others]
 
 
+def folder_of_documents(folder: str) -> str | None:
+    """Return the folder further down that holds all .json files but backups; None if none does."""
+    inside = {
+        os.path.dirname(entry.path)
+        for entry in scan(folder)
+        if entry.kind is FileKind.FILE and is_json(entry.path)
+    }
+    kept = [path for path in inside if os.path.basename(path) != "backups"]
+    found = os.path.commonpath(kept) if kept and all(kept) else ""
+    return os.path.join(folder, found) if found else None
+
+
 def _is_taken(entry: Entry, *, nested: bool) -> bool:
     is_here = nested or "/" not in entry.path
     return is_here and entry.kind is not FileKind.FOLDER and is_json(entry.path)

@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import gzip
 import json
 import pathlib
 import re
@@ -243,6 +244,14 @@ TEXTS: Final[dict[str, tuple[bytes, Callable[[bytes], bytes]]]] = {
     "cut off": (b'{"a": [1', lambda text: text + b"]}"),
     "starts with a byte order mark": (b'\xef\xbb\xbf{"a": 1}', lambda text: text[3:]),
     "UTF-16": ('{"a": "é"}'.encode("utf-16"), lambda text: text),
+    "UTF-32": ('{"a": "é"}'.encode("utf-32"), lambda text: text),
+    "UTF-16LE": ('{"a": "é"}'.encode("utf-16-le"), lambda text: text),
+    "UTF-16BE": ('{"a": "é"}'.encode("utf-16-be"), lambda text: text),
+    "not UTF-8 and not Windows-1252": (
+        '{"a": "日"}'.encode("shift_jis"),
+        lambda text: text.decode("shift_jis").encode(),
+    ),
+    "an archive": (gzip.compress(b'{"a": 1}'), gzip.decompress),
     "not UTF-8": ('{"a": "l’été, 5 €"}'.encode("cp1252"), lambda text: text),
     "duplicate key": (b'{"a": 1, "a": 2}', lambda text: text.replace(b'"a": 1, ', b"")),
     "NaN": (b'{"a": NaN}', lambda text: text.replace(b"NaN", b"null")),

@@ -1,6 +1,8 @@
 """`seline import`: an export, stdin, or an older bot's folder; all or nothing after a preview."""
 
 import json
+import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from seline.domain.left_out import valid_name
 from seline.domain.metadata import FIELDS
 from seline.folders.export import import_body
 from seline.folders.legacy import read_legacy_folder
-from tests.command_line import Line, line_at
+from tests.command_line import Line, Ran, line_at
 
 EXPORT = {"exported_at": "2025-01-06T14:30:22", "files": {"a.json": {"x": 1}, "b.json": [1, 2]}}
 
@@ -256,3 +258,86 @@ def test_names_that_become_equal_get_numbers(tmp_path: Path) -> None:
     assert decode_strict(import_body({file.name: file.data for file in files})) == {
         "files": {"a_b.json": 3, "a_b_2.json": 1, "a_b_3.json": 2}
     }
+
+
+ARCHIVES = {
+    "old.tar": "tar -cf old.tar old-data",
+    "old.tar.gz": "tar -czf old.tar.gz old-data",
+    "old.tgz": "tar -czf old.tgz -C old-data .",
+    "old.tar.xz": "tar -cJf old.tar.xz old-data",
+    "old.zip": "python3 -m zipfile -c old.zip old-data/user_profile.json",
+    "an export.json.gz": "gzip -c export.json > 'an export.json.gz'",
+    "exports.tar": "tar -cf exports.tar exports",
+    "pack": "true",
+}
+"""An archive, and the command that makes it."""
+
+
+@pytest.mark.parametrize("archive", ARCHIVES)
+def test_an_archive_is_refused_with_the_commands_that_import_it(
+    line: Line, old: Path, archive: str
+) -> None:
+    (old / "My Notes.JSON").unlink()
+    line("save", "user_profile.json", stdin='{"userName": "Élodie"}')
+    assert line("export", "export.json").code == 0
+    exported = line("export", "exports").out.strip()
+    line("delete", "user_profile.json", "--purge", "--yes")
+    subprocess.run(["bash", "-ec", ARCHIVES[archive]], cwd=line.folder, check=True)
+    source = f"{exported}/pack-0001.tar.zst" if archive == "pack" else archive
+
+    refused = line("import", source, "--yes")
+
+    assert (refused.code, "is an archive; nothing was changed." in refused.err) == (5, True)
+    done = follow(line, refused)
+    if done.code:  # the archive holds the folder with the files
+        assert "holds no .json file" in done.err
+        done = follow(line, done)
+    assert done.code == 0, done.err
+    assert line("load", "user_profile.json").value() == {"userName": "Élodie"}
+
+
+def follow(line: Line, ran: Ran) -> Ran:
+    """Run the commands of a next step as they are printed; the import is confirmed."""
+    [commands] = re.findall(r"Next: .*?`(.*)`", ran.err)
+    *before, last = commands.split(" && ")
+    given = b""
+    if " | " in last:
+        pipe, last = last.split(" | ")
+        given = subprocess.run(
+            ["bash", "-ec", pipe], cwd=line.folder, check=True, capture_output=True
+        ).stdout
+    for command in before:
+        subprocess.run(["bash", "-ec", command], cwd=line.folder, check=True)
+    return line(*shlex.split(last)[1:], "--yes", stdin=given)
+
+
+def test_what_is_beside_exports_is_named_and_its_next_step_imports_it(line: Line) -> None:
+    line("save", "a.json", stdin="[1]")
+    line("export", "exports")
+    write(line.folder / "exports", "user profile.json", '{"n": 1}')
+
+    done = line("import", "exports", "--yes")
+
+    assert done.code == 0
+    assert "Not imported, as it is no export: 1 name in exports: user profile.json." in done.err
+    assert follow(line, done).code == 0
+    assert line("load", "user_profile.json").value() == {"n": 1}
+
+
+@pytest.mark.parametrize("text", ["l’été, 5 €", "Ã©", "naïve"])
+def test_text_from_windows_is_shown_and_read_as_the_next_step_says(line: Line, text: str) -> None:
+    """No character of it becomes a control character."""
+    folder = line.folder / "old"
+    folder.mkdir()
+    write(folder, "a.json", json.dumps({"text": text}, ensure_ascii=False).encode("cp1252"))
+
+    refused = line("import", "old", "--yes")
+
+    assert refused.code == 5
+    assert f'read as Windows-1252: \'{{"text": "{text}'[:40] in refused.err
+    [command] = re.findall(r"`(iconv .*?)`", refused.err)
+    subprocess.run(
+        ["bash", "-ec", f"{command} < a.json > b && mv b a.json"], cwd=folder, check=True
+    )
+    assert line("import", "old", "--yes").code == 0
+    assert line("load", "a.json").value() == {"text": text}

@@ -1,0 +1,64 @@
+"""Recognize an archive that is given to an import; nothing is unpacked."""
+
+import gzip
+import os
+import tarfile
+from typing import Final
+
+from seline.domain.left_out import quoted
+from seline.domain.manifest import MANIFEST_NAME
+
+_GZIP: Final = b"\x1f\x8b"
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_ZIP: Final = b"PK\x03\x04"
+_TAR_AT, _TAR = 257, b"ustar"
+_HEAD_BYTES: Final = 512
+
+
+def unpack_step(source: str, command: str) -> str:
+    """Return the commands that unpack an archive and import it; empty if it is none.
+
+    `command` imports what is added to it. Raises OSError.
+    """
+    with open(source, "rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if head.startswith(_ZSTD) and _is_in_export(source):
+        return f"It is a part of an export: `{command} {quoted(os.path.dirname(source) or '.')}`"
+    at, folder = quoted(source), quoted(f"{source}.unpacked")
+    if unpack := _unpack(source, head, at, folder):
+        return f"Unpack it: `mkdir -- {folder} && {unpack} && {command} {folder}`"
+    if head.startswith((_GZIP, _ZSTD)):
+        tool = "gunzip" if head.startswith(_GZIP) else "zstd -d"
+        return f"Unpack it: `{tool} -c -- {at} | {command} - --yes`"
+    return ""
+
+
+def _unpack(source: str, head: bytes, at: str, folder: str) -> str:
+    """Return the command that unpacks into a folder; empty if it is no archive of files."""
+    if head.startswith(_ZIP):
+        return f"python3 -m zipfile -e {at} {folder}"
+    if head.startswith(_ZSTD):
+        return f"tar --zstd -xf {at} -C {folder}" if ".tar" in source else ""
+    if head.startswith(_GZIP):
+        return f"tar -xf {at} -C {folder}" if _is_tar(_gunzipped(source)) else ""
+    return f"tar -xf {at} -C {folder}" if _is_tar(head) or _is_packed_tar(source, head) else ""
+
+
+def _gunzipped(source: str) -> bytes:
+    try:
+        with gzip.open(source) as file:
+            return file.read(_HEAD_BYTES)
+    except (OSError, EOFError):
+        return b""
+
+
+def _is_tar(head: bytes) -> bool:
+    return head[_TAR_AT:].startswith(_TAR)
+
+
+def _is_packed_tar(source: str, head: bytes) -> bool:
+    return head.startswith((b"BZh", b"\xfd7zXZ")) and tarfile.is_tarfile(source)
+
+
+def _is_in_export(source: str) -> bool:
+    return os.path.isfile(os.path.join(os.path.dirname(source), MANIFEST_NAME))
