@@ -9,7 +9,7 @@ from seline.domain.left_out import UNREADABLE, Entry, FileKind
 
 NESTED_MAX: Final = 10_000
 """How many entries of sub-directories a listing looks at unless more are asked for."""
-_TOO_MANY: Final = "there are too many files to count"
+_TOO_MANY: Final = "there may be more, which were not counted"
 _FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -33,8 +33,10 @@ def scan(
                 entries.extend(islice(_entries(directory, entry.path, f"{entry.path}/"), room))
         except OSError as error:
             why_closed = f"{UNREADABLE}: {error.strerror}"
-        entries[index] = entry._replace(why_closed=why_closed)
         room -= len(entries) - before
+        if room <= 0 and not why_closed:
+            why_closed = _TOO_MANY
+        entries[index] = entry._replace(why_closed=why_closed)
     return entries
 
 

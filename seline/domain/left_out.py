@@ -226,7 +226,7 @@ def link_step(at: str) -> str:
     """Return how to put a file in the place of the link at a quoted path."""
     return (
         "To have the file itself there: "
-        f"`cp -rL -- {at} {at}.copy && rm -- {at} && mv -- {at}.copy {at}`"
+        f"`cp -rL -- {at} {at}.copy && rm -- {at} && mv -- {at}.copy {at}`; or remove the link"
     )
 
 
