@@ -25,7 +25,7 @@ UNREADABLE: Final = "it cannot be read"
 """The start of why a folder was not listed: it is not readable."""
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9_.-]+")
 _FIRST = re.compile(r"^[^A-Za-z0-9]+")
-_PLAIN: Final = {byte: chr(byte) for byte in range(32, 127) if byte not in b"'\\"}
+_PLAIN: Final = {byte: chr(byte) for byte in range(32, 127) if byte not in b"'%\\"}
 LEAVE_IT: Final = "Leave it: the store that you import into has its own."
 _COPY: Final = "An export does not hold it: copy it yourself to where your exports are."
 
@@ -103,7 +103,7 @@ def quoted(path: str) -> str:
     if shown_name(path) == path:
         return shlex.quote(path)
     escaped = (_PLAIN.get(byte, f"\\{byte:03o}") for byte in os.fsencode(path))
-    return f"$'{''.join(escaped)}'"
+    return f"\"$(printf '{''.join(escaped)}')\""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,7 +55,7 @@ def follow(line: Line, hint: str) -> None:
         done = line(*shlex.split(command)[1:], "--yes")
         assert done.code == 0, done.err
     else:
-        subprocess.run(["bash", "-ec", command], cwd=line.folder, check=True)
+        subprocess.run(["sh", "-ec", command], cwd=line.folder, check=True)
 
 
 def documents(line: Line) -> set[str]:
@@ -294,9 +294,9 @@ def test_names_that_become_equal_get_numbers_in_linear_time() -> None:
 
 
 def test_a_shell_reads_every_quoted_name_back() -> None:
-    for name in (*RENAMED, "-rf", "a\tb", "back\\slash", "$(x)"):
+    for name in (*RENAMED, "-rf", "a\tb", "back\\slash", "$(x)", "50%\n.json"):
         printed = subprocess.run(
-            ["bash", "-c", f"printf %s {quoted(name)}"], capture_output=True, check=True
+            ["sh", "-c", f"printf %s {quoted(name)}"], capture_output=True, check=True
         ).stdout
         assert printed == os.fsencode(name)
         assert shown_name(name).isprintable()
