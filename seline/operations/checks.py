@@ -230,7 +230,7 @@ def _destination(
         detail = f"{name} failed{failed_at}: {record.failure} ({last or 'it has no whole one'})"
         return Status.WARNING, detail, record.cure
     if record.lacking:
-        lacking = ", ".join(record.lacking[:NAMES_SHOWN_MAX])
+        lacking = shortened(record.lacking)
         detail = f"{name}: the last one lacks {lacking} ({last or 'it has no whole one'})"
         return Status.WARNING, detail, DocumentUnrecoverable.hint
     if whole_at is None:

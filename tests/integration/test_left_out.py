@@ -15,6 +15,7 @@ from seline import open_seline
 from seline.domain.left_out import FreeNames, Place, left_out, quoted, shown_name, valid_name
 from seline.operations.exports import Exporter
 from seline.outbound.destinations.folder import Folder
+from seline.ports.destinations import Target
 from seline.scan import scan
 from tests.command_line import Line, Ran, line_at
 
@@ -172,7 +173,8 @@ async def test_the_export_job_names_what_is_not_in_it(tmp_path: Path) -> None:
     async with open_seline(tmp_path / "data") as seline:
         await seline.data.save_json("a.json", {})
         (tmp_path / "data" / "user profile.json").write_text("{}", encoding="utf-8")
-        job = Exporter(seline.store, [(Folder("nas", str(tmp_path / "nas")), 7)], version="1")
+        target = Target(Folder("nas", str(tmp_path / "nas")), 7, same_disk=True)
+        job = Exporter(seline.store, [target], version="1")
 
         assert "not in it, as Seline does not keep it: user profile.json" in await job.run()
 
