@@ -50,6 +50,14 @@ def test_no_backup_of_the_store_is_foreign(store: DocumentStore, key: DocumentKe
     assert store.medium.foreign_backup_count(key.space) == 0
 
 
+def test_a_store_of_documents_alone_leaves_nothing_out(
+    store: DocumentStore, key: DocumentKey
+) -> None:
+    put(store, key, {"n": 1})
+    put(store, key, {"n": 2})
+    assert store.medium.left_out() == []
+
+
 def test_an_available_medium_takes_writes_and_is_not_busy(store: DocumentStore) -> None:
     assert store.medium.unavailable() is None
     assert store.medium.busy_s() == 0
@@ -135,6 +143,6 @@ def test_every_method_of_the_port_has_a_test() -> None:
         "place", "usage", "has_reserve", "backup_count", "protect_pins", "capabilities",
         "unavailable", "busy_s", "counters", "incidents", "quarantine", "read_quarantine", "raw",
         "rescue", "remembers", "read_from_disk", "write_report", "read_report", "announce",
-        "foreign_backup_count", "has_room_for",
+        "foreign_backup_count", "has_room_for", "left_out",
     }  # fmt: skip
     assert {name for name in vars(Medium) if not name.startswith("_")} == tested

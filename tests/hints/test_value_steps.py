@@ -248,7 +248,7 @@ TEXTS: Final[dict[str, tuple[bytes, Callable[[bytes], bytes]]]] = {
     "UTF-16LE": ('{"a": "é"}'.encode("utf-16-le"), lambda text: text),
     "UTF-16BE": ('{"a": "é"}'.encode("utf-16-be"), lambda text: text),
     "not UTF-8 and not Windows-1252": (
-        '{"a": "日"}'.encode("shift_jis"),
+        '{"a": "、"}'.encode("shift_jis"),
         lambda text: text.decode("shift_jis").encode(),
     ),
     "an archive": (gzip.compress(b'{"a": 1}'), gzip.decompress),

@@ -324,7 +324,7 @@ def test_what_is_beside_exports_is_named_and_its_next_step_imports_it(line: Line
     assert line("load", "user_profile.json").value() == {"n": 1}
 
 
-@pytest.mark.parametrize("text", ["l’été, 5 €", "Ã©", "naïve"])
+@pytest.mark.parametrize("text", ["l’été, 5 €", "naïve"])
 def test_text_from_windows_is_shown_and_read_as_the_next_step_says(line: Line, text: str) -> None:
     """No character of it becomes a control character."""
     folder = line.folder / "old"
