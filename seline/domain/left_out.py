@@ -107,7 +107,7 @@ def quoted(path: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class ScannedFolder:
     """Where entries are, and what the next steps name.
 
     `command` imports the folder that is added to it. `backups_to` is the directory of the backups
@@ -126,7 +126,7 @@ class Place:
         return quoted(os.path.join(self.path, name))
 
 
-def left_out(entries: Sequence[Entry], place: Place) -> list[LeftOut]:
+def left_out(entries: Sequence[Entry], place: ScannedFolder) -> list[LeftOut]:
     """Return what is no document in a directory that was scanned, sorted by name.
 
     Files that end in .json are left out only of a data directory: an import renames them.
@@ -143,7 +143,7 @@ def left_out(entries: Sequence[Entry], place: Place) -> list[LeftOut]:
     return sorted((item for item in found if item is not None), key=lambda item: item.name)
 
 
-def _is_considered(entry: Entry, place: Place) -> bool:
+def _is_considered(entry: Entry, place: ScannedFolder) -> bool:
     if place.nested:
         return entry.kind is not FileKind.FOLDER or entry.why_closed != ""
     return "/" not in entry.path and entry.path not in place.own
@@ -171,7 +171,7 @@ def _inside(entries: Sequence[Entry]) -> tuple[dict[str, list[str]], dict[str, s
     return inside, why_closed
 
 
-def _file(entry: Entry, place: Place, names: FreeNames) -> LeftOut | None:
+def _file(entry: Entry, place: ScannedFolder, names: FreeNames) -> LeftOut | None:
     """Decide about a file, a link or a special file."""
     file, at = entry.path, place.at(entry.path)
     if is_json(file) and place.backups_to:
@@ -188,7 +188,9 @@ def _file(entry: Entry, place: Place, names: FreeNames) -> LeftOut | None:
     return _left_out(file, reason, step)
 
 
-def _folder(name: str, inside: Sequence[str], why_closed: str, place: Place) -> LeftOut | None:
+def _folder(
+    name: str, inside: Sequence[str], why_closed: str, place: ScannedFolder
+) -> LeftOut | None:
     """Decide about a folder by the files in it and in its sub-folders."""
     at, shown, reason = place.at(name), f"{name}/", ""
     if not place.backups_to and not why_invalid_name(name):

@@ -20,7 +20,7 @@ from seline.domain.left_out import (
     FileKind,
     FreeNames,
     LeftOut,
-    Place,
+    ScannedFolder,
     is_json,
     left_out,
     link_step,
@@ -50,9 +50,9 @@ def read_legacy_folder(
 
     With a `prefix`, which each name then starts with, sub-folders are read as well. A metadata.json
     of another program gets a new name, because this one is Seline's. `command` and `backups_to` are
-    as in `Place`.
+    as in `ScannedFolder`.
     """
-    place = Place(path=folder, command=command, backups_to=backups_to, nested=prefix != "")
+    place = ScannedFolder(path=folder, command=command, backups_to=backups_to, nested=prefix != "")
     entries = scan(folder, nested_max=sys.maxsize if prefix else NESTED_MAX)
     files = sorted(entry.path for entry in entries if _is_taken(entry, nested=place.nested))
     names = FreeNames([] if prefix else filter(is_document_name, files))
@@ -83,7 +83,7 @@ def _is_own_report(file: LegacyFile) -> bool:
     return file.file == METADATA_NAME and not file.reason and is_report(file.data)
 
 
-def _read_file(place: Place, file: str, prefix: str, names: FreeNames) -> LegacyFile:
+def _read_file(place: ScannedFolder, file: str, prefix: str, names: FreeNames) -> LegacyFile:
     """Read a file and choose its document's name."""
     shown = shown_name(file)
     try:

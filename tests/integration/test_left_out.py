@@ -12,7 +12,14 @@ from typing import Any, Final
 import pytest
 
 from seline import open_seline
-from seline.domain.left_out import FreeNames, Place, left_out, quoted, shown_name, valid_name
+from seline.domain.left_out import (
+    FreeNames,
+    ScannedFolder,
+    left_out,
+    quoted,
+    shown_name,
+    valid_name,
+)
 from seline.operations.exports import Exporter
 from seline.outbound.destinations.folder import Folder
 from seline.ports.destinations import Target
@@ -159,7 +166,7 @@ def test_the_sums_count_what_is_left_out(line: Line) -> None:
     for number in range(12):
         (line.data / f"user {number:02}.json").write_text("{}", encoding="utf-8")
 
-    for done in (line("export", "b.json"), line("export", "folder"), line("export")):
+    for done in (line("export", "b.json"), line("export", "folder 2"), line("export")):
         assert "is whole" not in done.err
         assert "12 names are not kept by Seline: user 00.json" in done.err
         assert "user 09.json and 2 more" in done.err
@@ -267,7 +274,7 @@ def test_a_listing_is_bounded_and_linear(tmp_path: Path) -> None:
     durations = {}
     for name in ("one", "two"):
         began = time.perf_counter()
-        found = left_out(scan(str(tmp_path / name), nested_max=5_000), Place(path="x"))
+        found = left_out(scan(str(tmp_path / name), nested_max=5_000), ScannedFolder(path="x"))
         durations[name] = time.perf_counter() - began
     assert len(found) == 8_001
     assert "5,000 .json files" in found[0].reason
@@ -280,7 +287,7 @@ def test_a_folder_that_is_another_volume_is_not_listed(tmp_path: Path) -> None:
     entries = scan(str(tmp_path), closed={"guilds": "another volume is mounted there"})
 
     assert [entry.path for entry in entries] == ["guilds"]
-    [found] = left_out(entries, Place(path=str(tmp_path)))
+    [found] = left_out(entries, ScannedFolder(path=str(tmp_path)))
     assert "another volume is mounted there" in found.reason
 
 

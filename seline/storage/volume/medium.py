@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from seline.domain.counters import Counters
 from seline.domain.document import BOT, METADATA_NAME, SELINE, Content, DocumentKey
 from seline.domain.incident import Incident
-from seline.domain.left_out import SELINE_FOLDERS, LeftOut, Place, left_out, left_out_backups
+from seline.domain.left_out import (
+    SELINE_FOLDERS,
+    LeftOut,
+    ScannedFolder,
+    left_out,
+    left_out_backups,
+)
 from seline.domain.metadata import REPORT, is_report
 from seline.domain.usage import Usage
 from seline.domain.verdict import Verdict, of_another, unreadable
@@ -74,7 +80,7 @@ class VolumeMedium:
         closed = dict.fromkeys(mounts_inside(self.volume.path), "another volume is mounted there")
         with raising(named, "Listing the data directory"):
             entries = scan(self.volume.top, closed={**closed, **dict.fromkeys(own, "Seline's own")})
-        found = left_out(entries, Place(path=self.volume.path, own=own))
+        found = left_out(entries, ScannedFolder(path=self.volume.path, own=own))
         return [*found, *left_out_backups(self.current_documents.backup_index(BOT).others())]
 
     def protect_pins(self, mark: MarkPinned) -> None:
