@@ -179,13 +179,14 @@ def _file(entry: Entry, place: ScannedFolder, names: FreeNames) -> LeftOut | Non
     if entry.kind is FileKind.LINK:
         return _left_out(file, "it is a link, and Seline follows none", link_step(at))
     if entry.kind is FileKind.OTHER:
-        return _left_out(file, "it is no regular file", f"Move it away: `rm -- {at}` removes it.")
+        hint = f"Move it away: `rm -- {at}` removes it."
+        return _left_out(file, "it is no regular file", hint)
     if not is_json(file):
         return _left_out(file, "its name does not end in .json", _COPY)
     if not (reason := why_invalid_name(file)):
         return None
-    step = f"To have Seline keep it, rename it: `mv -n -- {at} {place.at(names.name(file))}`"
-    return _left_out(file, reason, step)
+    hint = f"To have Seline keep it, rename it: `mv -n -- {at} {place.at(names.name(file))}`"
+    return _left_out(file, reason, hint)
 
 
 def _folder(
@@ -194,8 +195,8 @@ def _folder(
     """Decide about a folder by the files in it and in its sub-folders."""
     at, shown, reason = place.at(name), f"{name}/", ""
     if not place.backups_to and not why_invalid_name(name):
-        step = f"Rename it: `mv -n -- {at} {at}.folder`"
-        return _left_out(shown, "a folder with a document's name", step)
+        hint = f"Rename it: `mv -n -- {at} {at}.folder`"
+        return _left_out(shown, "a folder with a document's name", hint)
     if not inside and not why_closed:
         return None
     if place.backups_to and name in SELINE_FOLDERS:
@@ -203,20 +204,20 @@ def _folder(
     backups = [file for file in inside if parse_backup_name(file) is not None]
     if place.backups_to and name == "backups" and backups:
         copied = f"{at}/*_{'?' * 8}_{'?' * 6}*.json"
-        step = f"To restore from them, copy them: `cp -n -- {copied} {place.backups_to}`"
+        hint = f"To restore from them, copy them: `cp -n -- {copied} {place.backups_to}`"
         reason = f"{counted(len(backups), 'backup')}, and only documents are imported"
-        return _left_out(shown, reason, step)
+        return _left_out(shown, reason, hint)
     if why_closed.startswith(UNREADABLE):
         return _left_out(shown, why_closed, readable_step(at))
     documents = sum(map(is_json, inside))
     if not documents and not why_closed:
         return _left_out(shown, "a folder without .json files", _COPY)
     prefix = valid_name(f"{name}_").removesuffix(SUFFIX)
-    step = f"To import what is in it: `{place.command} {at} --prefix {prefix}`"
+    hint = f"To import what is in it: `{place.command} {at} --prefix {prefix}`"
     if not place.backups_to:
-        step += ", then move the folder out of the data directory"
+        hint += ", then move the folder out of the data directory"
     reason = f"{counted(documents, '.json file')} in a folder, and none is taken from folders"
-    return _left_out(shown, f"{reason}; {why_closed}" if why_closed else reason, step)
+    return _left_out(shown, f"{reason}; {why_closed}" if why_closed else reason, hint)
 
 
 def readable_step(at: str) -> str:

@@ -93,8 +93,8 @@ def _read_file(place: ScannedFolder, file: str, prefix: str, names: FreeNames) -
         return LegacyFile(file=shown, reason=f"{error}.", hint=error.hint)
     except OSError as error:
         next_step = _STEPS.get(error.errno or 0)
-        step = next_step(place.at(file)) if next_step else _COPY_THERE
-        return LegacyFile(file=shown, reason=f"{UNREADABLE}: {error.strerror}.", hint=step)
+        hint = next_step(place.at(file)) if next_step else _COPY_THERE
+        return LegacyFile(file=shown, reason=f"{UNREADABLE}: {error.strerror}.", hint=hint)
     keeps_name = not prefix and is_document_name(file)
     return LegacyFile(file=shown, name=file if keeps_name else names.name(prefix + file), data=data)
 

@@ -273,6 +273,7 @@ ARCHIVES = {
 """An archive, and the command that makes it."""
 
 
+@pytest.mark.follows("cli/imports:_read_legacy#4")
 @pytest.mark.parametrize("archive", ARCHIVES)
 def test_an_archive_is_refused_with_the_commands_that_import_it(
     line: Line, old: Path, archive: str
@@ -311,6 +312,7 @@ def follow(line: Line, ran: Ran) -> Ran:
     return line(*shlex.split(last)[1:], "--yes", stdin=given)
 
 
+@pytest.mark.follows("cli/imports:_notify_beside")
 def test_what_is_beside_exports_is_named_and_its_next_step_imports_it(line: Line) -> None:
     line("save", "a.json", stdin="[1]")
     line("export", "exports")

@@ -76,6 +76,7 @@ def left_out_check(line: Line) -> dict[str, Any] | None:
 
 
 @pytest.mark.follows("domain/left_out:_file*")
+@pytest.mark.follows("domain/left_out:_file*")
 @pytest.mark.parametrize("name", RENAMED)
 def test_a_file_without_a_documents_name_is_named_and_its_next_step_makes_it_one(
     line: Line, name: str
@@ -125,6 +126,7 @@ OTHERS: Final[dict[str, tuple[Make, str, set[str]]]] = {
 
 
 @pytest.mark.follows("domain/left_out:_folder*")
+@pytest.mark.follows("domain/left_out:_folder*")
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_is_no_regular_file_is_named_and_its_next_step_works(line: Line, name: str) -> None:
     make, reason, made = OTHERS[name]
@@ -142,6 +144,7 @@ def test_what_is_no_regular_file_is_named_and_its_next_step_works(line: Line, na
 
 
 @pytest.mark.follows("domain/left_out:left_out_backups")
+@pytest.mark.follows("domain/left_out:left_out_backups")
 def test_what_is_not_json_is_named_without_a_warning(line: Line) -> None:
     (line.data / "bot.db").write_bytes(b"SQLite format 3\0")
     (line.data / "backups" / "notes.txt").write_text("mine", encoding="utf-8")
@@ -156,6 +159,7 @@ def test_what_is_not_json_is_named_without_a_warning(line: Line) -> None:
     assert "3 names are not kept by Seline" in line("status").out
 
 
+@pytest.mark.follows("operations/checks:_left_out")
 @pytest.mark.follows("operations/checks:_left_out")
 def test_the_sums_count_what_is_left_out(line: Line) -> None:
     """`whole` and `No damage` are printed alone only if nothing is left out."""
@@ -256,6 +260,20 @@ def test_a_link_in_an_older_folder_is_named_and_its_next_step_works(line: Line, 
     follow(line, steps(refused)["link.json"])
     assert line("import", str(old), "--yes").code == 0
     assert line("load", "link.json").value() == {"linked": True}
+
+
+@pytest.mark.follows("folders/legacy:_read_file")
+def test_a_special_file_in_an_older_folder_is_named(line: Line, old: Path) -> None:
+    os.mkfifo(old / "pipe.json")
+
+    refused = line("import", str(old), "--yes")
+
+    assert refused.code == 5
+    assert "Put a copy of it there that is a regular file" in steps(refused)["pipe.json"]
+    (old / "pipe.json").unlink()
+    (old / "pipe.json").write_text("[1]", encoding="utf-8")
+    assert line("import", str(old), "--yes").code == 0
+    assert line("load", "pipe.json").value() == [1]
 
 
 # the listing
