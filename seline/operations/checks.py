@@ -14,7 +14,7 @@ from seline.clock import instant_text
 from seline.domain.document import BOT, DocumentKey
 from seline.domain.forecast import DAYS_WARN, forecast_text
 from seline.domain.pins import LOST
-from seline.domain.plural import counted, shortened
+from seline.domain.plural import NAMES_SHOWN_MAX, counted, shortened
 from seline.domain.report import Check, FindingOutcome, Status
 from seline.domain.usage import DOCUMENTS_WARN, STATUS_OF_LEVEL, Usage, level_of
 from seline.domain.verdict import DAMAGED

@@ -1,5 +1,6 @@
 """The medium port over one held directory."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -77,8 +78,10 @@ class VolumeMedium:
             own.add(METADATA_NAME)
         if set(self.volume.spaces) - {BOT, SELINE}:
             own.add(SPACES_NAME)
-        closed = dict.fromkeys(mounts_inside(self.volume.path), "another volume is mounted there")
-        with raising(named, "Listing the data directory"):
+        here = os.path.realpath(self.volume.path)
+        mounts = [os.path.relpath(mount, here) for mount in mounts_inside(here)]
+        closed = dict.fromkeys(mounts, "another volume is mounted there")
+        with raising(self.volume.named, "Listing the data directory"):
             entries = scan(self.volume.top, closed={**closed, **dict.fromkeys(own, "Seline's own")})
         found = left_out(entries, ScannedFolder(path=self.volume.path, own=own))
         return [*found, *left_out_backups(self.current_documents.backup_index(BOT).others())]

@@ -82,13 +82,6 @@ def journal_missing(mount: Mount) -> bool:
     return not any(entry.name.startswith(f"{device}-") for entry in journals.iterdir())
 
 
-def mounts_inside(path: str) -> list[str]:
-    """Return the mount points below `path`, relative to it."""
-    start = os.path.realpath(path).rstrip("/") + "/"
-    points = (mount.point for mount in _mounts())
-    return [point.removeprefix(start) for point in points if point.startswith(start)]
-
-
 def _mounts() -> list[Mount]:
     try:
         lines = _MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
