@@ -24,8 +24,8 @@ from seline.cli.verbs import (
     settings_of,
     with_api,
 )
-from seline.domain.left_out import quoted
 from seline.domain.plural import counted, shortened
+from seline.domain.quoting import quoted
 from seline.errors import ExportDamaged, ImportRefused
 
 if TYPE_CHECKING:

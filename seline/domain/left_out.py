@@ -6,7 +6,6 @@ shell as it is.
 
 import os
 import re
-import shlex
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -17,6 +16,7 @@ from typing import Final, NamedTuple
 from seline.domain.backup import parse_backup_name
 from seline.domain.document import METADATA_NAME, NAME_CHARACTERS_MAX, why_invalid_name
 from seline.domain.plural import counted, shortened
+from seline.domain.quoting import quoted, shown_name
 
 SUFFIX: Final = ".json"
 SELINE_FOLDERS: Final = frozenset({".seline", "quarantine"})
@@ -25,7 +25,6 @@ UNREADABLE: Final = "it cannot be read"
 """The start of why a folder was not listed: it is not readable."""
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9_.-]+")
 _FIRST = re.compile(r"^[^A-Za-z0-9]+")
-_PLAIN: Final = {byte: chr(byte) for byte in range(32, 127) if byte not in b"'%\\"}
 LEAVE_IT: Final = "Leave it: the store that you import into has its own."
 _COPY: Final = "An export does not hold it: copy it yourself to where your exports are."
 
@@ -90,20 +89,6 @@ def valid_name(file: str) -> str:
 def is_json(file: str) -> bool:
     """Whether a file's name ends in .json, in any case."""
     return file.lower().endswith(SUFFIX)
-
-
-def shown_name(name: str) -> str:
-    """Return a file's name as text: bytes that are not UTF-8, and line breaks, are escaped."""
-    text = os.fsencode(name).decode(errors="backslashreplace")
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-
-
-def quoted(path: str) -> str:
-    """Return a path as one word of a shell command."""
-    if shown_name(path) == path:
-        return shlex.quote(path)
-    escaped = (_PLAIN.get(byte, f"\\{byte:03o}") for byte in os.fsencode(path))
-    return f"\"$(printf '{''.join(escaped)}')\""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,8 @@ import os
 import tarfile
 from typing import Final
 
-from seline.domain.left_out import quoted
 from seline.domain.manifest import MANIFEST_NAME
+from seline.domain.quoting import quoted
 
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"

@@ -25,9 +25,9 @@ from seline.domain.left_out import (
     left_out,
     link_step,
     readable_step,
-    shown_name,
 )
 from seline.domain.metadata import is_report
+from seline.domain.quoting import shown_name
 from seline.scan import NESTED_MAX, scan
 
 
