@@ -84,9 +84,9 @@ class SinkQueue:
         wanted = [alert for alert in alerts if self._is_wanted(alert)]
         if not wanted:
             return
+        self._hold()
         waiting = [*self._waiting.values()]
         self._put(*([*wanted, *waiting] if first else [*waiting, *wanted]))
-        self._hold()
         self._drop_surplus()
 
     def follow(self, alerts: Iterable[Alert]) -> None:
@@ -199,9 +199,13 @@ class SinkQueue:
                 self._waiting[alert.id] = alert
 
     def _hold(self) -> None:
-        """Wait for the end of a burst, but not for ever."""
+        """Wait for the end of a burst, at most a minute after its first alert.
+
+        Call it before the alert is added. Only an empty queue starts a burst: an alert that arrives
+        at the end of that minute must not delay those that wait.
+        """
         now_s = self._clock.monotonic()
-        if self._held_s <= now_s:
+        if not self._waiting:
             self._burst_s = now_s
         self._held_s = min(now_s + BURST_S, self._burst_s + BURST_MAX_S)
 

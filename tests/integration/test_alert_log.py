@@ -16,7 +16,8 @@ import pytest
 
 from seline import open_seline
 from seline.alerts.log import AlertLog
-from seline.alerts.queue import BURST_S, SINGLE_MAX
+from seline.alerts.process import EVALUATE_EVERY_S
+from seline.alerts.queue import BURST_MAX_S, BURST_S, SINGLE_MAX
 from seline.domain.alerts.lifecycle import (
     OPEN_OF_A_TYPE_MAX,
     Alert,
@@ -476,6 +477,40 @@ async def test_a_storm_without_an_end_is_reported_every_minute(
         await log.deliver_due()
 
     assert sink.types == [AlertType.DIGEST] * 3
+
+
+@pytest.mark.usefixtures("bursts")
+@pytest.mark.parametrize("every_s", [2, 4])
+async def test_no_alert_of_an_endless_storm_waits_for_more_than_a_minute(
+    log: AlertLog, clock: FakeClock, sink: FakeSink, every_s: int
+) -> None:
+    since_s: dict[Json, float] = {}
+    waits_s: list[float] = []
+    for tick in range(OPEN_OF_A_TYPE_MAX):
+        if tick * EVALUATE_EVERY_S % every_s == 0:
+            await raised(log, AlertType.UNRECOVERABLE_DOCUMENT, f"{tick}.json")
+            since_s[f"{tick}.json"] = clock.monotonic()
+        await log.deliver_due()
+        for message in sink.received:
+            entries = message.details.get("alerts", [{"about": message.document}])
+            waits_s += [clock.monotonic() - since_s.pop(entry["about"]) for entry in entries]
+        sink.received.clear()
+        waits_s += [clock.monotonic() - raised_s for raised_s in since_s.values()]
+        clock.advance(EVALUATE_EVERY_S)
+
+    assert max(waits_s) <= BURST_MAX_S + EVALUATE_EVERY_S
+
+
+@pytest.mark.usefixtures("bursts")
+async def test_a_condition_that_changes_at_every_tick_is_delivered_within_a_minute(
+    log: AlertLog, clock: FakeClock, sink: FakeSink
+) -> None:
+    while not sink.received and clock.monotonic() < 400:
+        clock.advance(EVALUATE_EVERY_S)
+        await raised(log, AlertType.USAGE, details={"percent": clock.monotonic()})
+        await log.deliver_due()
+
+    assert clock.monotonic() <= BURST_MAX_S + 2 * EVALUATE_EVERY_S, "the alert was raised at 2 s"
 
 
 async def test_a_digest_tells_what_was_lost_from_what_was_not(
