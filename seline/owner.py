@@ -3,13 +3,32 @@
 A command run as root must leave nothing that the server, another user, cannot use.
 """
 
+import errno
 import os
+import stat
+from typing import Final
+
+_NOT_CHANGED: Final = frozenset({errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EROFS})
+"""Root without CAP_CHOWN, a user or a file system without such owners, a read-only mount."""
 
 
 def give_to_owner_of(directory: int, descriptor: int) -> None:
-    """Make the owner of a directory own an open file, if this process is root. Raises OSError."""
+    """Make the owner of a directory own an open file, if this process is root and may do that.
+
+    Raises OSError if the disk fails.
+    """
     if os.geteuid() != 0:
         return
     wanted, found = os.fstat(directory), os.fstat(descriptor)
-    if (found.st_uid, found.st_gid) == (0, 0) and (wanted.st_uid, wanted.st_gid) != (0, 0):
+    if found.st_uid != 0 or wanted.st_uid == 0 or not _has_one_name(found):
+        return
+    try:
         os.fchown(descriptor, wanted.st_uid, wanted.st_gid)
+    except OSError as error:
+        if error.errno not in _NOT_CHANGED:
+            raise
+
+
+def _has_one_name(status: os.stat_result) -> bool:
+    """Whether no other name leads to it: the directory's owner may link a file of root into it."""
+    return stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)

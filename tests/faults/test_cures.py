@@ -6,10 +6,13 @@ must name the right thing, and they alone count as errors of the disk where that
 """
 
 import errno
+import fcntl
 import json
 import os
 import re
+import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -89,9 +92,9 @@ def load(directory: Path) -> None:
         assert seline.data.load_json(A) == {"n": 1}
 
 
-def bind(source: Path, target: Path) -> None:
+def bind(source: Path, target: Path, options: str = "rw") -> None:
     try:
-        run("mount", "--bind", str(source), str(target))
+        run("mount", "--bind", "-o", options, str(source), str(target))
     except Unavailable as reason:
         pytest.skip(str(reason))
 
@@ -256,6 +259,74 @@ def test_root_may_come_before_the_first_start_of_the_owner(place: Path) -> None:
     assert owners(empty) == {NOBODY}
     with user(NOBODY):
         save(empty)
+
+
+def test_root_gives_away_what_inherits_the_group_of_the_directory(place: Path) -> None:
+    """In a setgid directory the files of root do not have root's group."""
+    for directory in (place, *filter(Path.is_dir, place.rglob("*"))):
+        directory.chmod(0o2700)
+
+    save(place)
+    append(place, 1)
+
+    assert owners(place) == {NOBODY}
+
+
+def test_root_that_may_not_give_files_away_opens_the_volume(place: Path) -> None:
+    """As in a container without CAP_CHOWN."""
+    empty = place.parent / "empty"
+    empty.mkdir()
+    os.chown(empty, NOBODY, NOBODY)
+    code = f"""
+from seline.blocking import open_seline
+with open_seline({str(empty)!r}, lock_wait_s=0) as seline:
+    seline.data.save_json({A!r}, {{"n": 1}})
+"""
+    command = ["setpriv", "--bounding-set=-chown", sys.executable, "-c", code]
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+    assert done.returncode == 0, done.stderr
+    load(empty)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EROFS])
+def test_a_system_that_changes_no_owner_refuses_no_save(
+    place: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(os, "fchown", failing_call(number))
+
+    save(place)
+
+
+@pytest.mark.usefixtures("unmounted")
+def test_root_reads_a_read_only_volume_in_which_it_owns_a_directory(place: Path) -> None:
+    give(place / ".seline", 0)
+    bind(place, place, "ro")
+
+    load(place)
+
+
+@pytest.mark.parametrize("name", ["audit.jsonl", "lock"])
+def test_root_gives_away_no_file_that_has_another_name(
+    place: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The owner of the directory may link a file of root into it."""
+
+    def refuse(descriptor: int, operation: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # so the lock is a file
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    secret = place.parent / "secret"
+    secret.write_text("{}\n")
+    (place / ".seline" / name).unlink(missing_ok=True)
+    (place / ".seline" / name).hardlink_to(secret)
+
+    load(place)
+    append(place, 1)
+
+    assert secret.stat().st_uid == 0
 
 
 @pytest.mark.parametrize("content", [b"x\n", b"\xb1\n"])
