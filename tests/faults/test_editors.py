@@ -18,6 +18,7 @@ from seline.domain.alerts.lifecycle import on_raised
 from seline.domain.alerts.message import worded
 from seline.errors import DocumentUnrecoverable
 from seline.library import Seline
+from seline.storage.volume.earlier import WRITTEN_WITHIN
 
 NAME = "user_profile.json"
 SETTLE_S = 0.3
@@ -247,6 +248,58 @@ async def test_an_upload_that_stalled_is_adopted_once_it_is_whole(
         assert (await seline.verify()).findings == ()
         await seline.data.save_json(NAME, {"n": 3, "filler": "y" * 50})
         assert await seline.data.load_json(NAME) == {"n": 3, "filler": "y" * 50}
+
+
+@pytest.mark.parametrize(
+    "saves",
+    [[{"n": 3}], [{"n": 3}, {"n": 1}], [{"n": 0}]],
+    ids=["a new value", "the recovered value again", "the value of the backup"],
+)
+async def test_an_upload_that_ends_after_a_save_without_a_backup_is_not_adopted(
+    tmp_path: Path, saves: list[dict[str, int]]
+) -> None:
+    """V3: the save was acknowledged, and no backup shows it to the next process."""
+    text = json.dumps({"n": 2, "filler": "x" * 50})
+    async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
+        await seline.data.save_json(NAME, {"n": 0})
+        await seline.data.save_json(NAME, {"n": 1})
+        upload = (tmp_path / NAME).open("w")
+        upload.write(text[:20])
+        upload.flush()
+        await read_until_adopted(seline)
+        assert len(await seline.quarantine()) == 1
+        await asyncio.sleep(WRITTEN_WITHIN.total_seconds())
+        for value in saves:
+            await seline.data.save_json(NAME, value, backup=False)
+    upload.write(text[20:])
+    upload.close()
+    async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
+        assert await seline.data.load_json(NAME) == saves[-1]
+        await read_until_adopted(seline)
+        assert await seline.data.load_json(NAME) == saves[-1]
+        [item] = await seline.quarantine()
+        assert await seline.read_quarantine(item.name) == text.encode()
+
+
+async def test_an_upload_into_the_file_of_another_document_is_not_adopted_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    text = json.dumps({"n": 2, "filler": "x" * 50})
+    async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
+        await seline.data.save_json("other.json", {"other": 1})
+        await seline.data.save_json(NAME, {"n": 0})
+        await seline.data.save_json(NAME, {"n": 1})
+        (tmp_path / "other.json").rename(tmp_path / NAME)
+        upload = (tmp_path / NAME).open("w")
+        upload.write(text[:20])
+        upload.flush()
+        await read_until_adopted(seline)
+        recovered = await seline.data.load_json(NAME)
+    upload.write(text[20:])
+    upload.close()
+    async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:
+        await read_until_adopted(seline)
+        assert await seline.data.load_json(NAME) == recovered
 
 
 async def test_verify_waits_until_a_torn_edit_has_settled(tmp_path: Path) -> None:

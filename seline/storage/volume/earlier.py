@@ -10,14 +10,17 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from seline.domain.backup import Backup
+from seline.domain.checksum import Checksum
 from seline.domain.document import BOT, DocumentKey, is_document_name
-from seline.domain.verdict import Judged, Verdict
+from seline.domain.verdict import Judged, Verdict, of_another
 from seline.ports.medium import QuarantineItem
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.inspect import Inspection
 from seline.storage.volume.quarantine import list_quarantine
 
 RECENT: Final = timedelta(days=1)
+WRITTEN_WITHIN: Final = timedelta(seconds=2)
+"""A recovery writes the document within this time of the instant in its item's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +52,9 @@ def lossy_recoveries(documents: CurrentDocuments, now: datetime) -> Iterator[Rec
             recovery = _lossy(documents, key, item, judged.judged, live.judged)
             if recovery is not None:
                 yield recovery
-        elif _is_late_upload(judged, live) and not _later(documents, key, item):
+        elif _is_late_upload(key, judged, live) and _is_as_recovered(
+            documents, key, item, judged.judged.recorded, live
+        ):
             documents.inspector.watch_aside(key, item.name, None)
 
 
@@ -87,9 +92,31 @@ def _later(documents: CurrentDocuments, key: DocumentKey, item: QuarantineItem) 
     return [backup for backup in backups if backup.taken_at > item.taken_at]
 
 
-def _is_late_upload(judged: Inspection, live: Inspection) -> bool:
+def _is_late_upload(key: DocumentKey, judged: Inspection, live: Inspection) -> bool:
     """Whether a file in quarantine/ is the document's own, written after its present file."""
     ours, other = judged.identity, live.identity
-    if judged.judged.recorded is None or ours is None or other is None:
+    if judged.judged.recorded is None or of_another(key, judged.judged):
         return False
-    return ours.mtime_ns > other.mtime_ns
+    return ours is not None and other is not None and ours.mtime_ns > other.mtime_ns
+
+
+def _is_as_recovered(
+    documents: CurrentDocuments,
+    key: DocumentKey,
+    item: QuarantineItem,
+    recorded: Checksum | None,
+    live: Inspection,
+) -> bool:
+    """Whether a document is what the recovery put back, and no change followed; False in doubt.
+
+    A recovery puts back the content that the broken file recorded, or the newest backup. A save
+    without a backup shows only in the content and the mtime.
+    """
+    content, updated_at = live.judged.content, live.updated_at
+    if live.judged.verdict is not Verdict.SOUND or content is None or updated_at is None:
+        return False
+    if abs(updated_at - item.taken_at) >= WRITTEN_WITHIN or _later(documents, key, item):
+        return False
+    newest = documents.backup_index(key.space).of(key.name)[:1]
+    put_back = {backup.revision for backup in newest} | {recorded and recorded.revision}
+    return content.revision in put_back
