@@ -40,7 +40,7 @@ async def attempt(sink: AlertSink, alert: Alert) -> Delivery:
         detail = f"no answer within {SEND_S:.0f} s"
     except Exception as error:  # noqa: BLE001  # a defect of the sink; its text may hold a secret
         detail = f"a defect: {type(error).__name__}"
-    return Delivery(sink=sink.name, kind=sink.kind, delivered=False, detail=detail)
+    return _failed(sink, detail)
 
 
 class SinkQueue:
@@ -140,9 +140,7 @@ class SinkQueue:
             self._sending = self._next()
             for alert in self._sending:
                 del self._waiting[alert.id]
-            several = len(self._sending) > 1
-            message = digest(self._sending, self._language) if several else self._sending[0]
-            delivery = await attempt(self.sink, message)
+            delivery = await self._send(self._sending)
             self._record(delivery)
             if not delivery.delivered:
                 self._retry_later(delivery)
@@ -150,6 +148,17 @@ class SinkQueue:
             self._sending = ()
             self._one_by_one = self._one_by_one and bool(self._waiting)
             await self._changed()
+
+    async def _send(self, alerts: tuple[Alert, ...]) -> Delivery:
+        """Send the alerts as one message. Without a digest, they are then sent one by one."""
+        if len(alerts) == 1:
+            return await attempt(self.sink, alerts[0])
+        try:
+            message = digest(alerts, self._language)
+        except Exception as error:  # noqa: BLE001  # a defect; each alert can still be sent
+            detail = f"a defect in the digest: {type(error).__name__}"
+            return _failed(self.sink, detail, refused=True)
+        return await attempt(self.sink, message)
 
     def _next(self) -> tuple[Alert, ...]:
         """Return the alerts of the next message: the first one, or all if these are many."""
@@ -219,3 +228,7 @@ class SinkQueue:
         _log.error(
             "%d alerts to the sink %s were dropped: too old, or too many", dropped, self.sink.name
         )
+
+
+def _failed(sink: AlertSink, detail: str, *, refused: bool = False) -> Delivery:
+    return Delivery(sink=sink.name, kind=sink.kind, delivered=False, detail=detail, refused=refused)

@@ -674,6 +674,27 @@ async def test_dead_hanging_and_raising_sinks_delay_no_other(
     assert status["raising"].detail == "a defect: RuntimeError"
 
 
+async def test_alerts_whose_digest_cannot_be_composed_are_sent_one_by_one(
+    log: AlertLog, clock: FakeClock, sink: FakeSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_alerts: object, _language: object) -> Alert:
+        raise RuntimeError(SECRET)
+
+    monkeypatch.setattr("seline.alerts.queue.digest", broken)
+    await failing(log, 8)
+    await log.deliver_due()
+    [status] = log.sinks()
+    assert (status.waiting, status.failures) == (8, 1)
+    assert status.detail == "a defect in the digest: RuntimeError"
+    await failing(log, first=8)
+    clock.advance(10)
+    await log.deliver_due()
+
+    assert sink.subjects == [f"job {number}" for number in range(9)]
+    [status] = log.sinks()
+    assert (status.waiting, status.given_up) == (0, 0)
+
+
 async def test_an_attempt_that_hangs_times_out_and_is_retried(
     log: AlertLog, clock: FakeClock, sink: FakeSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
