@@ -48,13 +48,14 @@ class Commands:
     def listen(self) -> None:
         """Let commands connect; log why not, for example for a volume without room for the file."""
         try:
-            with control_socket(self._data_dir) as path:
-                listening = _listen(path)
+            with contextlib.ExitStack() as undo, control_socket(self._data_dir) as path:
+                listening = undo.enter_context(_listen(path))
                 self._remove_socket = remover(path, file=control_socket_path(self._data_dir))
+                undo.callback(self._remove_socket)
+                self._sockets = listening, *socket.socketpair()
+                undo.pop_all()
         except OSError as error:
             _log.warning("no control socket: %s; commands cannot reach this process", error)
-            return
-        self._sockets = listening, *socket.socketpair()
 
     def serve(self, opened: object | None) -> None:
         """Answer commands with an open Seline, if it could be opened. Blocks until `stop`."""

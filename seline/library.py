@@ -146,6 +146,7 @@ def start(
         return give_up() or opened.store.is_closing
 
     def run() -> None:
+        store: VolumeStore | None = None
         try:
             attempt = partial(
                 open_volume,
@@ -157,12 +158,13 @@ def start(
                 give_up=is_given_up,
             )
             store = _retried(attempt, on_wait, is_given_up) if keep_trying else attempt()
-        except BaseException as error:  # noqa: BLE001  # raised to every waiting caller
-            opening.set_exception(error)
-        else:
             if commands is not None:
                 _log.info("opened %s", os.path.abspath(settings.data_dir))
                 commands.listen()
+        except BaseException as error:  # noqa: BLE001  # raised to every waiting caller
+            _close_unopened(store)
+            opening.set_exception(error)
+        else:
             opening.set_result(cast("DocumentStore", store))
         if commands is not None:
             commands.serve(None if opened.store.opened is None else opened)
@@ -175,6 +177,15 @@ def start(
         _open.append(opened)
     threading.Thread(target=run, name="seline-opening", daemon=True).start()
     return opened
+
+
+def _close_unopened(store: VolumeStore | None) -> None:
+    """Close a store that no caller has. Never raises: the callers wait for the first error."""
+    try:
+        if store is not None:
+            store.close()
+    except Exception:  # noqa: BLE001  # the callers get the first error
+        _log.exception("could not close a store whose opening failed")
 
 
 def _retried(
