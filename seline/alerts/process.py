@@ -66,7 +66,6 @@ class AlertProcess:
         heartbeat.
         """
         self.log = AlertLog(operations.store, sinks)
-        operations.sinks = self.log.sinks
         self._operations = operations
         self._store = operations.store
         self._unavailable = unavailable
@@ -81,8 +80,9 @@ class AlertProcess:
         """Start the background task, whether or not the store is open.
 
         Without it nothing is raised or delivered: a command that opens the volume without a server
-        only lists the alerts.
+        only lists the alerts, and its health has no check of the sinks.
         """
+        self._operations.sinks = self.log.sinks
         self._running = asyncio.get_running_loop().create_task(self._run(), name="seline-alerts")
 
     async def load(self, jobs: Iterable[JobStatus]) -> None:

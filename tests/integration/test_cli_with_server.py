@@ -116,6 +116,24 @@ def test_verbs_work_beside_a_bot_that_serves_no_api(tmp_path: Path, way: str) ->
     assert line("load", NAME).value() == {"n": 1}
 
 
+def test_health_has_no_check_of_alerts_where_no_process_sends_them(tmp_path: Path) -> None:
+    sinks = json.dumps([{"kind": "webhook", "url": "http://127.0.0.1:9/hook"}])
+    line = line_at(tmp_path, SELINE_ALERTS__SINKS=sinks)
+
+    def checks() -> set[str]:
+        return {check["name"] for check in line("status", "--json").value()["checks"]}
+
+    with bot(line, BOTS["open_seline"]):
+        line("alerts")
+        beside_a_bot = checks()
+    alone = checks()
+    with served(line):
+        beside_a_server = checks()
+
+    assert "alerts" in beside_a_server
+    assert "alerts" not in beside_a_bot | alone
+
+
 def test_a_program_beside_a_server_names_the_holder_and_the_next_step(tmp_path: Path) -> None:
     """As the example of README.md while `make run` still serves the same directory."""
     line = line_at(tmp_path)
