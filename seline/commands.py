@@ -18,12 +18,12 @@ from functools import partial
 from importlib import import_module
 from typing import Final, TypeAlias
 
-from seline.errors import SelineError
-
 SOCKET_PATH_MAX: Final = 100
 CONTROL_SOCKET: Final = "control.sock"
 STOP_S: Final = 10.0
 """How long a stop waits for the commands that are being answered."""
+RETRY_S: Final = 1.0
+"""The pause after an error, before commands are answered again."""
 RemoveSocket: TypeAlias = Callable[[], None]
 """Removes the file of a socket that this process created, unless another has replaced it."""
 _SERVER: Final = "seline.server"
@@ -41,7 +41,7 @@ class Commands:
         self._data_dir = data_dir
         self._pid = os.getpid()
         self._sockets: tuple[socket.socket, socket.socket, socket.socket] | None = None
-        """The one that listens, and a pair: what is sent to its first ends `serve`."""
+        """The one that listens, and a pair: shutting down its first ends `serve`."""
         self._remove_socket: RemoveSocket = lambda: None
         self._ended = threading.Event()
 
@@ -64,9 +64,9 @@ class Commands:
         listening, wake, woken = self._sockets
         try:
             with listening, wake, woken:
-                if opened is not None and _has_connected(listening, woken):
-                    self._answer(opened, listening, woken)
-        except (OSError, SelineError) as error:
+                if opened is not None:
+                    self._answer_until_stop(opened, listening, woken)
+        except OSError as error:
             _log.warning("commands can no longer reach this process: %s", error)
         finally:
             self._remove_socket()
@@ -77,25 +77,51 @@ class Commands:
         if self._sockets is None or self._pid != os.getpid():
             return  # a forked child has the sockets of its parent, and not its thread
         with contextlib.suppress(OSError):
-            self._sockets[1].send(b"!")
+            self._sockets[1].shutdown(socket.SHUT_WR)
         self._ended.wait(STOP_S)
+
+    def _answer_until_stop(
+        self, opened: object, listening: socket.socket, woken: socket.socket
+    ) -> None:
+        """Answer commands; after an error log it, unless it was the last one, and try again."""
+        reported = ""
+        while _has_connected(listening, woken):
+            try:
+                self._answer(opened, listening, woken)
+            except Exception as error:  # noqa: BLE001  # the bot works on; commands are tried again
+                described = f"{type(error).__name__}: {error}"
+                if described != reported:
+                    reported = described
+                    _log.warning("could not answer commands, trying again: %s", described)
+                _pause(woken)
 
     def _answer(self, opened: object, listening: socket.socket, woken: socket.socket) -> None:
         async def stopped() -> None:
             woken.setblocking(False)
             await asyncio.get_running_loop().sock_recv(woken, 1)
+            self._remove_socket()  # before the listening ends, so that no new client connects
 
         answer = import_module(_SERVER).answer_commands
-        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            runner.run(answer(opened, listening, self._remove_socket, until=stopped))
+        with (
+            _registered(listening.dup()) as control,  # the server closes it
+            asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner,
+        ):
+            runner.run(answer(opened, control, until=stopped))
 
 
 def _has_connected(listening: socket.socket, woken: socket.socket) -> bool:
-    """Wait for either; return whether a command has connected."""
+    """Wait for either; return whether a command has connected and no stop has begun."""
     poll = select.poll()
     for waited in (listening, woken):
         poll.register(waited, select.POLLIN)
-    return listening.fileno() in dict(poll.poll())
+    return woken.fileno() not in dict(poll.poll())
+
+
+def _pause(woken: socket.socket) -> None:
+    """Wait for RETRY_S, or until a stop."""
+    poll = select.poll()
+    poll.register(woken, select.POLLIN)
+    poll.poll(RETRY_S * 1000)
 
 
 def remover(path: str, *, file: str | None = None) -> RemoveSocket:
@@ -120,6 +146,11 @@ def _listen(path: str) -> socket.socket:
     except BaseException:
         listening.close()
         raise
+    return _registered(listening)
+
+
+def _registered(listening: socket.socket) -> socket.socket:
+    """Let a forked child close a socket that listens."""
     _listening.add(listening)
     return listening
 

@@ -66,14 +66,15 @@ class Serving(NeverCopied):
         lock_wait_s: float | None = None,
         is_process: bool = False,
         opened: library.Seline | None = None,
-        control: tuple[socket.socket, RemoveSocket] | None = None,
+        control: socket.socket | None = None,
     ) -> None:
         """Start nothing yet. Use `serving`.
 
         Without `network` only the control socket is served, and no job runs by itself; without
         `http` jobs and alerts run. `is_process`: serving is what the process is for, so it makes
         a first token, and an address in use raises SettingsError.
-        `opened` is a Seline that its owner closes, `control` the socket on which it listens.
+        `opened` is a Seline that its owner closes, `control` the socket on which it listens;
+        that owner removes the socket's file.
         """
         self.settings = settings
         self.first_secret: str | None = None
@@ -246,8 +247,7 @@ class Serving(NeverCopied):
         directory, because deleting and pruning must work on a full volume (V9).
         """
         if self._control is not None:
-            control, self._remove_socket = self._control
-            await listening.answer_on(self._runner, control)
+            await listening.answer_on(self._runner, self._control)
             return
         try:
             self._remove_socket = await listening.listen_on_control_socket(
@@ -366,16 +366,10 @@ async def alone(settings: Settings, *, lock_wait_s: float = 0.0) -> AsyncGenerat
 
 
 async def answer_commands(
-    opened: library.Seline,
-    control: socket.socket,
-    remove_socket: RemoveSocket,
-    *,
-    until: Callable[[], Awaitable[None]],
+    opened: library.Seline, control: socket.socket, *, until: Callable[[], Awaitable[None]]
 ) -> None:
-    """Answer commands on a socket with a Seline that is open in this process."""
-    running = Serving(
-        opened.settings, network=False, opened=opened, control=(control, remove_socket)
-    )
+    """Answer commands on a socket, which it closes, with a Seline that is open in this process."""
+    running = Serving(opened.settings, network=False, opened=opened, control=control)
     async with running:
         await running.acquired()
         await until()

@@ -10,8 +10,11 @@ from typing import Any, Final
 
 import pytest
 
-from seline import blocking
+from seline import blocking, commands
 from seline.commands import Commands, control_socket_path
+from seline.errors import VolumeBusy
+from seline.operations import Operations
+from tests.command_line import line_at
 
 WITHIN_S: Final = 10.0
 
@@ -70,3 +73,54 @@ def test_an_unexpected_error_after_the_opening_is_raised_and_releases_the_volume
 
     assert isinstance(raised, MemoryError)
     assert load() == {}
+
+
+# answering
+
+
+@pytest.mark.parametrize("fault", [VolumeBusy(), OSError(errno.EIO, "EIO"), ZeroDivisionError()])
+def test_a_command_is_answered_after_a_fault_at_the_first_attempt(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fault: Exception,
+) -> None:
+    faults = [fault]
+    load = Operations.load
+
+    async def load_or_fail(operations: Operations) -> None:
+        if faults:
+            raise faults.pop()
+        await load(operations)
+
+    monkeypatch.setattr(Operations, "load", load_or_fail)
+    line = line_at(tmp_path)
+    with blocking.open_seline(line.data) as seline:
+        seline.data.save_json("a.json", {"n": 1})
+        loaded = line("load", "a.json")
+
+    assert not faults
+    assert loaded.value() == {"n": 1}
+    assert caplog.text.count("could not answer commands") == 1
+    assert not Path(control_socket_path(str(line.data))).exists()
+
+
+def test_a_fault_that_stays_is_logged_once_and_does_not_delay_the_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    attempts = threading.Semaphore(0)
+
+    async def fail(_: Operations) -> None:
+        attempts.release()
+        raise VolumeBusy
+
+    monkeypatch.setattr(Operations, "load", fail)
+    monkeypatch.setattr(commands, "RETRY_S", 0.01)
+    with blocking.open_seline(tmp_path) as seline, socket.socket(socket.AF_UNIX) as client:
+        client.connect(control_socket_path(str(tmp_path)))
+        for _ in range(3):
+            assert attempts.acquire(timeout=WITHIN_S)
+        monkeypatch.setattr(commands, "RETRY_S", 3600.0)
+        assert within(seline.close) == [None]
+
+    assert caplog.text.count("could not answer commands") == 1
