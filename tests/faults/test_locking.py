@@ -9,12 +9,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from seline import blocking
-from seline.errors import ForkedStore, SelineError, VolumeLocked, VolumeNotMounted
+from seline.domain.backup import Backup
+from seline.errors import ForkedStore, SelineError, VolumeFailed, VolumeLocked, VolumeNotMounted
+from seline.storage.volume import open as opening
+from seline.storage.volume.backup_index import BackupIndex
+from seline.storage.volume.current import CurrentDocuments
+from seline.storage.volume.earlier import Recovery, lossy_recoveries
 from seline.storage.volume.mounts import check_place
 from seline.storage.volume.store import VolumeStore
 from tests.faults.small_filesystem import Unavailable, run
@@ -61,6 +67,51 @@ def test_a_second_process_is_refused_naming_the_holder(tmp_path: Path) -> None:
         assert str(holder.pid) in refused.value.message
     finally:
         stop_holder(holder)
+
+
+def recover_once(directory: Path) -> None:
+    """Leave a broken file in quarantine/, for the next start to look at."""
+    with blocking.open_seline(directory) as seline:
+        seline.data.save_json("held.json", {"n": 0})
+        seline.data.save_json("held.json", {"n": 1})
+        (directory / "held.json").write_text("{")
+        seline.verify()
+        assert len(seline.quarantine()) == 1
+
+
+def test_a_start_that_cannot_list_the_backups_opens_the_volume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was lost before is only reported; it must not keep the volume closed."""
+    recover_once(tmp_path)
+
+    def fail(*_: object) -> list[Backup]:
+        raise VolumeFailed("Listing the backups: EIO.")
+
+    def failing(documents: CurrentDocuments, now: datetime) -> Iterator[Recovery]:
+        with monkeypatch.context() as patch:
+            patch.setattr(BackupIndex, "of", fail)
+            yield from lossy_recoveries(documents, now)
+
+    monkeypatch.setattr(opening, "lossy_recoveries", failing)
+    with blocking.open_seline(tmp_path, lock_wait_s=0) as seline:
+        assert seline.data.load_json("held.json") == {"n": 1}
+
+
+def test_a_start_that_fails_after_the_recovery_releases_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recover_once(tmp_path)
+
+    def defect(*_: object) -> Iterator[object]:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "lossy_recoveries", defect)
+        with pytest.raises(ZeroDivisionError):
+            blocking.open_seline(tmp_path, lock_wait_s=0)
+    with blocking.open_seline(tmp_path, lock_wait_s=0) as seline:
+        assert seline.data.load_json("held.json") == {"n": 1}
 
 
 def test_a_stopped_holder_keeps_the_lock_and_a_killed_one_releases_it(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Final
 
 from seline.clock import Clock
-from seline.errors import SelineError
+from seline.errors import SelineError, StorageError
 from seline.settings import Settings, Storage
 from seline.storage.volume.admission import Admission
 from seline.storage.volume.batches import Batches
@@ -74,7 +74,11 @@ def open_volume(
     except BaseException:
         volume.close()
         raise
-    _report_earlier(store)
+    try:
+        _report_earlier(store)
+    except BaseException:
+        store.close()
+        raise
     return store
 
 
@@ -124,7 +128,7 @@ def _open(volume: VolumeDirectory, settings: Settings, clock: Clock) -> VolumeSt
 
 def _report_earlier(store: VolumeStore) -> None:
     """Report what recoveries of earlier processes lost."""
-    with suppress(OSError):  # what cannot be listed must not keep the volume closed
+    with suppress(OSError, StorageError):  # what cannot be listed must not keep the volume closed
         for recovery in lossy_recoveries(store.current_documents, store.clock.now()):
             store.batches.events.recovered_before(recovery)
 
