@@ -18,7 +18,6 @@ from functools import partial
 from importlib import import_module
 from typing import Final, TypeAlias
 
-SOCKET_PATH_MAX: Final = 100
 CONTROL_SOCKET: Final = "control.sock"
 STOP_S: Final = 10.0
 """How long a stop waits for the commands that are being answered."""
@@ -26,6 +25,8 @@ RETRY_S: Final = 1.0
 """The pause after an error, before commands are answered again."""
 RemoveSocket: TypeAlias = Callable[[], None]
 """Removes the file of a socket that this process created, unless another has replaced it."""
+_ADDRESS_BYTES_MAX: Final = 107
+"""The longest path that the address of a Unix socket can hold."""
 _SERVER: Final = "seline.server"
 _log = logging.getLogger("seline.commands")
 _listening: weakref.WeakSet[socket.socket] = weakref.WeakSet()
@@ -162,10 +163,10 @@ def control_socket_path(data_dir: str) -> str:
 
 @contextlib.contextmanager
 def control_socket(data_dir: str) -> Generator[str]:
-    """Give a path of the control socket that a socket's address can hold (107 bytes)."""
+    """Give a path of the control socket that a socket's address can hold."""
     path = control_socket_path(os.path.abspath(data_dir))
     directory = os.path.dirname(path)
-    if len(os.fsencode(directory)) <= SOCKET_PATH_MAX or not os.path.isdir(directory):
+    if len(os.fsencode(path)) <= _ADDRESS_BYTES_MAX or not os.path.isdir(directory):
         yield path
         return
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Final
 import pytest
 
 from seline import blocking, commands
-from seline.commands import Commands, control_socket_path
+from seline.commands import Commands, control_socket, control_socket_path
 from seline.errors import VolumeBusy
 from seline.operations import Operations
 from tests.command_line import line_at
@@ -124,3 +125,23 @@ def test_a_fault_that_stays_is_logged_once_and_does_not_delay_the_close(
         assert within(seline.close) == [None]
 
     assert caplog.text.count("could not answer commands") == 1
+
+
+# paths
+
+
+@pytest.mark.parametrize("size", [*range(80, 96), 120])
+def test_a_data_directory_of_any_length_gets_its_control_socket(
+    size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        data = Path(folder, "d" * (size - len(folder) - 1))
+        assert len(os.fsencode(data)) == size
+        with (
+            blocking.open_seline(data),
+            socket.socket(socket.AF_UNIX) as client,
+            control_socket(str(data)) as path,
+        ):
+            client.connect(path)
+
+    assert "no control socket" not in caplog.text
