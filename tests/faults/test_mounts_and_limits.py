@@ -41,9 +41,11 @@ from seline.errors import (
 )
 from seline.server import Serving, serving
 from seline.storage.volume import capabilities, files
-from seline.storage.volume.commit.record import RECORD_NAME
+from seline.storage.volume.commit.record import RECORD_NAME, decode_record
 from seline.storage.volume.mounts import journal_missing, mount_of
-from tests.faults.injection import failing_call
+from seline.storage.volume.reopen import REOPEN_EVERY_S
+from tests.clocks import FakeClock
+from tests.faults.injection import failing_call, store_of
 from tests.faults.powercut.trying import fast_place, kind_of
 from tests.faults.small_filesystem import SmallFilesystem, Unavailable, run, small_filesystem
 from tests.faults.test_damage import rewrite
@@ -327,11 +329,11 @@ async def test_a_server_starts_on_a_read_only_volume(volume: SmallFilesystem) ->
         assert (await client.call("PUT", f"/documents/{NAME}", {"n": 9}))[0] == 200
 
 
-def test_a_transaction_that_a_kill_interrupted_is_not_served_half_on_a_read_only_volume(
-    volume: SmallFilesystem, monkeypatch: pytest.MonkeyPatch
+def interrupt_an_import(
+    directory: Path, values: dict[str, Json], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(volume.path)
-    with open_seline(volume.path, lock_wait_s=0) as seline:
+    """Import documents, and leave the record of the commit as a kill does."""
+    with open_seline(directory, lock_wait_s=0) as seline:
         unlink, fail = files.unlink, failing_call(errno.EIO)
         monkeypatch.setattr(
             files,
@@ -339,9 +341,16 @@ def test_a_transaction_that_a_kill_interrupted_is_not_served_half_on_a_read_only
             lambda at, name, **how: (fail if name == RECORD_NAME else unlink)(at, name, **how),
         )
         with pytest.raises(OutcomeUnknown):
-            seline.data.import_data({"files": {NAME: {"n": 8}, OTHER: {"n": 8}}})
+            seline.data.import_data({"files": values})
     monkeypatch.undo()
-    assert (volume.path / ".seline" / "journal").exists()
+    assert (directory / ".seline" / "journal").exists()
+
+
+def test_a_transaction_that_a_kill_interrupted_is_not_served_half_on_a_read_only_volume(
+    volume: SmallFilesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(volume.path)
+    interrupt_an_import(volume.path, {NAME: {"n": 8}, OTHER: {"n": 8}}, monkeypatch)
     remount(volume.path, "ro")
     with open_seline(volume.path, lock_wait_s=0) as seline:
         for name in (NAME, OTHER):
@@ -351,6 +360,48 @@ def test_a_transaction_that_a_kill_interrupted_is_not_served_half_on_a_read_only
         remount(volume.path, "rw")
         seline.data.save_json("new.json", {})
         assert [seline.data.load_json(name) for name in (NAME, OTHER)] == [{"n": 8}, {"n": 8}]
+
+
+def test_a_recovery_that_fails_on_a_writable_volume_is_reported_and_tried_again_later(
+    volume: SmallFilesystem, frozen_clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(volume.path)
+    remount(volume.path, "ro")
+    recoveries: list[int] = []
+
+    def fail(directory: int) -> None:
+        recoveries.append(directory)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with open_seline(volume.path, lock_wait_s=0) as seline:
+        remount(volume.path, "rw")
+        with monkeypatch.context() as failing:
+            failing.setattr(files, "touch_and_sync", fail)
+            for _ in range(3):
+                with pytest.raises(VolumeFailed, match="Recovering the volume: EIO"):
+                    seline.data.save_json(NAME, {**VALUE, "n": 9})
+            assert len(recoveries) == 1
+            assert "Recovering the volume: EIO" in checks_of(seline)["writing"]["detail"]
+
+        frozen_clock.advance(REOPEN_EVERY_S + 1)
+        seline.data.save_json(NAME, {**VALUE, "n": 9})
+
+
+def test_documents_that_are_completed_once_the_volume_is_writable_are_counted(
+    volume: SmallFilesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(volume.path)
+    interrupt_an_import(volume.path, {"new.json": {}, "newer.json": {}}, monkeypatch)
+    for entry in decode_record((volume.path / ".seline" / RECORD_NAME).read_bytes()):
+        assert entry.staged is not None  # not published yet, as after an earlier kill
+        document = volume.path / entry.key.name
+        document.rename(volume.path / ".seline" / "staging" / entry.staged)
+    remount(volume.path, "ro")
+    with open_seline(volume.path, lock_wait_s=0) as seline:
+        remount(volume.path, "rw")
+        seline.data.save_json(NAME, {**VALUE, "n": 9})
+
+        assert store_of(seline).medium.usage().documents == len(seline.data.documents())
 
 
 def test_a_file_system_without_a_journal_is_a_notice_and_no_warning(tmp_path: Path) -> None:

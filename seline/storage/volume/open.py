@@ -113,7 +113,7 @@ def _open(volume: VolumeDirectory, settings: Settings, clock: Clock) -> VolumeSt
     )
     rotation = Rotation(volume, current_documents, disk_usage.discarded)
     admission = Admission(volume, rotation, disk_usage, clock, events, settings)
-    reopener = Reopener(volume, current_documents, committer, clock, events)
+    reopener = Reopener(volume, current_documents, committer, clock, events, admission)
     batches = Batches(
         current_documents, committer, rotation, disk_usage, clock, events, admission, reopener,
         settings.strict,

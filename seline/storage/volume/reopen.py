@@ -6,6 +6,7 @@ V12 Before each commit the path must still lead to the held directory.
 """
 
 import logging
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -18,6 +19,7 @@ from seline.domain.verdict import Verdict
 from seline.errors import OutcomeUnknown, SelineError, StorageError, VolumeFailed, VolumeReadOnly
 from seline.ports.store import Outcome
 from seline.storage.planner import Found, Plan
+from seline.storage.volume.admission import Admission
 from seline.storage.volume.commit.base import Committer
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
@@ -38,8 +40,9 @@ class Reopener:
     committer: Committer
     clock: Clock
     events: Events
+    admission: Admission
     failure: SelineError | None = None
-    _reopen_at: float = 0.0
+    _reopen_at: float = -math.inf
 
     def check_open(self) -> None:
         """Raise unless writes are taken and the path leads to the held directory (V12)."""
@@ -94,17 +97,18 @@ class Reopener:
     def _reopen_if_due(self) -> bool:
         """Reopen, at once and then every 30 s; return whether writes are taken.
 
-        What waits for a writable volume is done as soon as that is writable.
+        A read-only volume is not tried before it is writable.
         """
-        if isinstance(self.failure, VolumeReadOnly):
-            if self.volume.read_only() is not None:
-                return False
-        elif self.clock.monotonic() <= self._reopen_at:
+        if isinstance(self.failure, VolumeReadOnly) and self.volume.read_only() is not None:
+            return False
+        if self.clock.monotonic() <= self._reopen_at:
             return False
         self._reopen_at = self.clock.monotonic() + REOPEN_EVERY_S
         try:
             self._reopen()
         except StorageError as error:
+            if isinstance(self.failure, VolumeReadOnly):  # that is no longer the reason
+                self.failure = VolumeFailed(error.message, hint=error.hint)
             _log.warning("the volume was not reopened, which is tried again: %s", error.message)
             return False
         except Exception:  # noqa: BLE001  # it is tried again
@@ -126,6 +130,7 @@ class Reopener:
         self.committer.recommit(
             [found for found in again if not _is_removed(found, completed)], now
         )
+        self.admission.count_documents()  # the recovery may have added or removed some
         for found in again:
             self.events.changed(found.key, Outcome(content=found.content, changed=True))
 
