@@ -1,5 +1,6 @@
 """The answers that docs/http.md shows have the fields that the server answers."""
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -66,6 +67,9 @@ async def _call_everything(session: aiohttp.ClientSession, answers: dict[str, An
     backup = {**name, "backup": listed["backups"][0]["name"]}
     await call("PUT /documents/{name}/backups/{backup}/pin", {"because": "kept"}, **backup)
     await call("POST /restore-backup", {"filename": name["name"]})
+    await session.get(PREFIX + "/documents/broken.json")
+    while not any("document" in alert for alert in (await call("GET /alerts"))["alerts"]):
+        await asyncio.sleep(0.1)
     await call("POST /documents/{name}/reset", name="broken.json")
     await call("GET /quarantine")
     await call("POST /verify")

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from seline.alerts import process
+from seline.alerts import process, queue
 from seline.alerts.process import AlertProcess
 from seline.domain.usage import LEVELS, UsageLevel
 from seline.errors import UnsupportedFormat, VolumeFull
@@ -565,10 +565,14 @@ async def test_an_overdue_job_is_alerted_until_it_succeeds(
 async def test_the_usage_job_raises_each_level_and_clears_it(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(queue, "BURST_S", 0.0)
     async with running(tmp_path, receiver) as place:
-        for level in (UsageLevel.WARNING, UsageLevel.CRITICAL, UsageLevel.OK):
+        for count, level in enumerate((UsageLevel.WARNING, UsageLevel.CRITICAL), 1):
             monkeypatch.setattr(usage, "next_level", always(level))
             await place.run("usage")
+            await until(lambda count=count: len(received(receiver, "usage")) == count)
+        monkeypatch.setattr(usage, "next_level", always(UsageLevel.OK))
+        await place.run("usage")
         [over] = await until(lambda: received(receiver, "usage", state="resolved"))
 
     alerts = received(receiver, "usage")
