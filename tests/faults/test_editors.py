@@ -18,6 +18,7 @@ from seline.domain.alerts.lifecycle import on_raised
 from seline.domain.alerts.message import worded
 from seline.errors import DocumentUnrecoverable
 from seline.library import Seline
+from seline.storage.volume import files
 from seline.storage.volume.earlier import WRITTEN_WITHIN
 
 NAME = "user_profile.json"
@@ -279,6 +280,51 @@ async def test_an_upload_that_ends_after_a_save_without_a_backup_is_not_adopted(
         assert await seline.data.load_json(NAME) == saves[-1]
         [item] = await seline.quarantine()
         assert await seline.read_quarantine(item.name) == text.encode()
+
+
+@pytest.mark.parametrize("restarts", [False, True], ids=["one process", "after a restart"])
+async def test_an_upload_that_ends_broken_is_read_until_it_has_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarts: bool
+) -> None:
+    """The document is then answered from memory again; a later change is looked at once more."""
+    whole = {"n": 2, "filler": "x" * 50}
+    text = json.dumps(whole)
+    async with AsyncExitStack() as stack:
+        seline = await stack.enter_async_context(open_seline(tmp_path, storage__settle_s=SETTLE_S))
+        await seline.data.save_json(NAME, {"n": 0})
+        await seline.data.save_json(NAME, {"n": 1})
+        upload = stack.enter_context((tmp_path / NAME).open("w"))
+        upload.write(text[:20])
+        upload.flush()
+        await read_until_adopted(seline)
+        if restarts:
+            upload.write(text[20:])
+            upload.flush()
+            await seline.close()
+            opened = open_seline(tmp_path, storage__settle_s=SETTLE_S)
+            seline = await stack.enter_async_context(opened)
+            upload.truncate(30)
+        else:
+            upload.write(text[20:30])
+            upload.flush()
+        await read_until_adopted(seline)
+        reads, real = 0, files.read_whole
+
+        def counted(directory: int, name: str, *, size_max: int) -> files.RawFile:
+            nonlocal reads
+            reads += 1
+            return real(directory, name, size_max=size_max)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "read_whole", counted)
+            for _ in range(10):
+                assert await seline.data.load_json(NAME) == {"n": 1}
+        assert reads == 0
+        if not restarts:
+            upload.write(text[30:])
+            upload.flush()
+            await read_until_adopted(seline)
+            assert await seline.data.load_json(NAME) == whole
 
 
 async def test_an_upload_into_the_file_of_another_document_is_not_adopted_after_a_restart(

@@ -41,6 +41,14 @@ class Inspection(msgspec.Struct, frozen=True):
         return self.identity and self.identity.updated_at
 
 
+@dataclass(slots=True)
+class Aside:
+    """A watched file in quarantine/, with its identity when it was judged last."""
+
+    item: str
+    judged: FileIdentity | None
+
+
 @dataclass(slots=True, kw_only=True)
 class Inspector:
     """Reads and judges the files of one volume, and remembers sound contents.
@@ -57,7 +65,7 @@ class Inspector:
     _unsettled: dict[DocumentKey, tuple[FileIdentity, float]] = field(default_factory=dict)
     _edits: dict[DocumentKey, Content] = field(default_factory=dict)
     _damaged: dict[DocumentKey, tuple[FileIdentity, Verdict]] = field(default_factory=dict)
-    _asides: dict[DocumentKey, tuple[str, FileIdentity | None]] = field(default_factory=dict)
+    _asides: dict[DocumentKey, Aside] = field(default_factory=dict)
     """The file of a document that a recovery moved to quarantine/, as it was judged."""
 
     def peek(self, key: DocumentKey) -> Content | Verdict | None:
@@ -77,7 +85,7 @@ class Inspector:
             return None
         if not self.capabilities.fine_timestamps and time.time_ns() - status.st_ctime_ns < YOUNG_NS:
             return None
-        return None if self._changed_aside(key) else entry[1]
+        return entry[1] if self._changed_aside(key) is None else None
 
     def look(self, key: DocumentKey) -> Inspection:
         """Read and judge a document, and remember it if it is sound."""
@@ -116,11 +124,13 @@ class Inspector:
 
         `judged` is its identity when it was judged, None if it changed after that.
         """
-        self._asides[key] = (item, judged)
+        self._asides[key] = Aside(item, judged)
 
     def ignore_aside(self, key: DocumentKey) -> None:
         """Look at a document's file in quarantine/ no more: a change followed."""
-        self._asides.pop(key, None)
+        aside = self._asides.pop(key, None)
+        if aside is not None:
+            self._unsettled.pop(DocumentKey(key.space, aside.item), None)
 
     def last_edit(self, key: DocumentKey) -> Content | None:
         """Return the last hand edit that was read, None if a commit followed it."""
@@ -169,36 +179,44 @@ class Inspector:
             digest.update(piece)
         return checksum is not None and checksum.digest == digest.digest()
 
-    def _changed_aside(self, key: DocumentKey) -> str:
-        """Return the name of a watched file in quarantine/ that changed there, "" if none did."""
-        item, judged = self._asides.get(key, ("", None))
-        if not item:
-            return ""
+    def _changed_aside(self, key: DocumentKey) -> Aside | None:
+        """Return a watched file in quarantine/ that changed since it was judged, else None."""
+        aside = self._asides.get(key)
+        if aside is None:
+            return None
         try:
-            identity = FileIdentity.of(files.status(self.volume.quarantine, item))
+            identity = FileIdentity.of(files.status(self.volume.quarantine, aside.item))
         except OSError:
-            return ""
+            return None
+        judged = aside.judged
         if judged is None:
-            return item
+            return aside
         is_same_file = judged.inode == identity.inode  # or another one with the same bytes
         is_written = (
             judged.mtime_ns != identity.mtime_ns or judged.size_bytes != identity.size_bytes
         )
-        return item if is_same_file and is_written else ""
+        return aside if is_same_file and is_written else None
 
     def _late_edit(self, key: DocumentKey) -> Judged | None:
-        """Return the edit that was moved to quarantine/ too early, once it is whole."""
-        item = self._changed_aside(key)
-        if not item:
+        """Return the edit that was moved to quarantine/ too early, once it is whole.
+
+        A file that settled without becoming an edit is looked at again once it has changed.
+        """
+        aside = self._changed_aside(key)
+        if aside is None:
             return None
-        own = DocumentKey(key.space, item)  # its time to settle is not the document's
+        own = DocumentKey(key.space, aside.item)  # its time to settle is not the document's
         found = self._see(
-            key, lambda _space: self.volume.quarantine, item,
+            key, lambda _space: self.volume.quarantine, aside.item,
             lambda _key, identity: self._settled(own, identity),
-        ).judged  # fmt: skip
-        if found.verdict is not Verdict.EDITED:
-            return None
-        return msgspec.structs.replace(found, reason="the writing of it took long")
+        )  # fmt: skip
+        judged = found.judged
+        if judged.verdict is Verdict.EDITED:
+            return msgspec.structs.replace(judged, reason="the writing of it took long")
+        if judged.settled and found.identity is not None:
+            aside.judged = found.identity  # not put into _asides: a change may have ended the watch
+            self._unsettled.pop(own, None)
+        return None
 
     def _drop_pages(self, directory: Callable[[str], int], space: str, name: str) -> None:
         with suppress(FileNotFoundError):  # there is no such space
