@@ -18,6 +18,8 @@ from functools import partial
 from importlib import import_module
 from typing import Final, TypeAlias
 
+from seline.errors import StoreClosed
+
 CONTROL_SOCKET: Final = "control.sock"
 STOP_S: Final = 10.0
 """How long a stop waits for the commands that are being answered."""
@@ -74,7 +76,10 @@ class Commands:
             self._ended.set()
 
     def stop(self) -> None:
-        """Finish the commands that have arrived, and end `serve`; idempotent."""
+        """End `serve`, and wait until the commands in progress are answered; idempotent.
+
+        The store is closing: it carries out their queued changes, and refuses their other calls.
+        """
         if self._sockets is None or self._pid != os.getpid():
             return  # a forked child has the sockets of its parent, and not its thread
         with contextlib.suppress(OSError):
@@ -89,6 +94,8 @@ class Commands:
         while _has_connected(listening, woken):
             try:
                 self._answer(opened, listening, woken)
+            except StoreClosed:
+                return  # a command connected during the close
             except Exception as error:  # noqa: BLE001  # the bot works on; commands are tried again
                 described = f"{type(error).__name__}: {error}"
                 if described != reported:

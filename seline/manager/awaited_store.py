@@ -56,7 +56,7 @@ class AwaitedStore(NeverCopied):
         self.is_closing = False
         """Whether the store is closed or being closed."""
         self.before_close: Callable[[], None] = lambda: None
-        """Called once the store is closing, while it still answers what was queued."""
+        """Called once the store is closing: it refuses calls, and carries out queued changes."""
         self._pid = os.getpid()
         self._ready: Future[DocumentStore] = Future()
         self._ready.set_running_or_notify_cancel()

@@ -145,3 +145,37 @@ def test_a_data_directory_of_any_length_gets_its_control_socket(
             client.connect(path)
 
     assert "no control socket" not in caplog.text
+
+
+# closing
+
+
+def test_a_command_that_meets_the_close_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The store is closing, and its thread has not ended the answering yet."""
+    met = threading.Event()
+    answer = Commands._answer
+
+    def answer_later(*arguments: Any) -> None:
+        connected.set()
+        assert closing.wait(WITHIN_S)
+        try:
+            answer(*arguments)
+        finally:
+            met.set()
+
+    def stop_later(commands: Commands) -> None:
+        closing.set()
+        assert met.wait(WITHIN_S)
+        stop(commands)
+
+    connected, closing, stop = threading.Event(), threading.Event(), Commands.stop
+    monkeypatch.setattr(Commands, "_answer", answer_later)
+    monkeypatch.setattr(Commands, "stop", stop_later)
+    with blocking.open_seline(tmp_path), socket.socket(socket.AF_UNIX) as client:
+        client.connect(control_socket_path(str(tmp_path)))
+        assert connected.wait(WITHIN_S)
+
+    assert met.is_set()
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
