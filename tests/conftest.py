@@ -17,7 +17,9 @@ from hypothesis import settings
 
 from seline import open_seline
 from seline.library import Seline
+from seline.server import Serving, serving
 from tests.clocks import FakeClock
+from tests.http_client import settings_for
 
 os.environ["SELINE_STRICT"] = "1"
 for name in ("http_proxy", "https_proxy", "all_proxy"):  # a test's receiver is on this machine
@@ -70,3 +72,11 @@ async def seline(tmp_path: Path) -> AsyncIterator[Seline]:
     """Yield an open Seline on an empty directory."""
     async with open_seline(tmp_path / "data", lock_wait_s=0) as opened:
         yield opened
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Serving]:
+    """Serve the admin API in this process."""
+    async with serving(settings_for(tmp_path / "data")) as running:
+        await running.acquired()
+        yield running

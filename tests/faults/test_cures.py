@@ -85,6 +85,7 @@ def give(directory: Path, owner: int = NOBODY) -> None:
 def save(directory: Path) -> None:
     with open_seline(directory, lock_wait_s=0, storage__settle_s=0) as seline:
         seline.data.save_json(A, {"n": 7})
+        assert seline.data.load_json(A) == {"n": 7}
 
 
 def load(directory: Path) -> None:

@@ -28,13 +28,6 @@ Follow = Callable[[str], Step]
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Serving]:
-    async with serving(settings_for(tmp_path / "data")) as running:
-        await running.acquired()
-        yield running
-
-
-@pytest.fixture
 async def client(server: Serving) -> AsyncIterator[Client]:
     async with aiohttp.ClientSession() as session:
         client = Client(session, server.address)
