@@ -73,7 +73,10 @@ class Destinations:
         return [(target, self.record(target.destination.name)) for target in self.targets]
 
     async def use(self, name: str) -> DestinationRecord:
-        """Take a destination into use with a new marker. Raises DestinationNotFound."""
+        """Take a destination into use with the marker it has, or a new one.
+
+        Raises DestinationNotFound.
+        """
         found = [target for target, *_ in self.targets if target.name == name]
         if not found:
             raise DestinationNotFound(
