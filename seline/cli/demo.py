@@ -6,7 +6,7 @@ from typing import Final
 import click
 
 from seline.cli import terminal
-from seline.cli.verbs import VerbOptions, connected, local_verb, run_async, settings_of
+from seline.cli.verbs import VerbOptions, connected, local_verb, run_async, settings_of, url_of
 
 NAME: Final = "user_profile.json"
 
@@ -41,8 +41,7 @@ async def _show(scratch: str) -> None:
     from seline.bit_flip import choose_flip, flip_in_place
 
     logging.getLogger("seline").setLevel(logging.ERROR)
-    options = VerbOptions(data_dir=scratch)
-    async with connected(options, create=True, **{"storage.require_mount": False}) as api:
+    async with connected(VerbOptions(), create=True, scratch=scratch) as api:
         file = os.path.join(scratch, NAME)
         terminal.out(f"1. Save. Two saves of {NAME} in {scratch}:")
         for value in (
@@ -83,7 +82,7 @@ async def _flip_document(options: VerbOptions, name: str, *, dry_run: bool) -> N
     from seline.domain.json_codec import why_not_json
 
     settings = settings_of(options)
-    if options.url or (settings.url and not options.data_dir):
+    if url_of(options):
         raise click.UsageError(
             "A bit can be flipped only on the data directory's machine: run it there, without "
             "--url and SELINE_URL."

@@ -6,22 +6,24 @@ followed.
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 
 from seline.cli import terminal
 from seline.cli.documents import json_source
-from seline.cli.errors import Exit
 from seline.cli.verbs import (
     Api,
     VerbOptions,
+    agrees,
     carry_out,
     local_verb,
     preview_options,
     settings_of,
+    url_of,
     with_api,
 )
 from seline.domain.plural import counted, shortened
@@ -67,7 +69,7 @@ def import_source(
     only: tuple[str, ...],
     prefix: str,
     skip_broken: bool,
-) -> Exit | None:
+) -> None:
     """Import an export, or a folder of .json files from an older bot; all of it or nothing.
 
     SOURCE is a file or a folder that `seline export` wrote (the last one, if it holds several),
@@ -96,20 +98,43 @@ def import_source(
         _refuse_archive(source, options)
         opened = json_source(source)
 
-    async def send(api: Api) -> None:
-        done = await carry_out(
+    with opened as body:
+        _preview_and_import(
             options,
-            lambda query: api.request("POST", "/import", query=query | chosen, body=body),
-            _show_plan,
+            lambda api, query: api.request("POST", "/import", query=query | chosen, body=body),
         )
+    if left_out:
+        terminal.notice(left_out)
+
+
+def _preview_and_import(
+    options: VerbOptions, send: Callable[[Api, dict[str, str]], Awaitable[Any]]
+) -> None:
+    """Import after a preview; that of a new store is made in a scratch one, so it changes nothing.
+
+    `send` takes the query parameters of the request.
+    """
+    import tempfile
+
+    from seline.client import is_new_store
+
+    is_new = url_of(options) is None and is_new_store(settings_of(options))
+    if is_new:
+        with tempfile.TemporaryDirectory(prefix="seline-preview-") as scratch:
+            if not with_api(
+                options,
+                lambda api: agrees(options, partial(send, api), _show_plan),
+                create=True,
+                scratch=scratch,
+            ):
+                return
+
+    async def work(api: Api) -> None:
+        done = await carry_out(options, partial(send, api), _show_plan, agreed=is_new)
         if done is not None:
             terminal.notice("The import is done; each replaced content is a backup now.")
 
-    with opened as body:
-        code = with_api(options, send, create=True)
-    if left_out:
-        terminal.notice(left_out)
-    return code
+    with_api(options, work, create=True)
 
 
 def _refuse_archive(source: str, options: VerbOptions) -> None:

@@ -217,6 +217,7 @@ def local_verb(
     return decorate
 
 
+@functools.cache
 def settings_of(options: VerbOptions, **arguments: object) -> "Settings":
     """Return the settings under the command's options and `arguments`. Raises SettingsError."""
     from seline.settings import load_settings
@@ -230,33 +231,42 @@ def settings_of(options: VerbOptions, **arguments: object) -> "Settings":
 
 @asynccontextmanager
 async def connected(
-    options: VerbOptions, *, create: bool = False, **arguments: object
+    options: VerbOptions, *, create: bool = False, scratch: str = ""
 ) -> AsyncGenerator[Api]:
-    """Give the admin API of the store that the options name. `arguments` are settings.
+    """Give the admin API of the store that the options name, or of a new one in `scratch`.
 
     `create` allows a new data directory. Raises what `seline.client.connect` raises.
     """
+    from dataclasses import replace
+
     from seline.client import connect
 
-    settings = settings_of(options, **arguments)
-    if options.url and options.data_dir:
-        raise click.UsageError("--url and --data-dir name two places: give one.")
-    url = options.url or (None if options.data_dir else settings.url)
+    settings, url = settings_of(options), url_of(options)
+    if scratch:
+        settings, url = replace(settings, data_dir=scratch, mount_required=False), None
     terminal.show_log()
     async with connect(settings, url=url, create=create, notify=terminal.warn) as api:
         yield api
 
 
+def url_of(options: VerbOptions) -> str | None:
+    """Return the address of the server that the options name, None for a data directory."""
+    if options.url and options.data_dir:
+        raise click.UsageError("--url and --data-dir name two places: give one.")
+    return options.url or (None if options.data_dir else settings_of(options).url)
+
+
 def with_api(
     options: VerbOptions,
-    work: Callable[[Api], Coroutine[Any, Any, Exit | None]],
+    work: Callable[[Api], Coroutine[Any, Any, T]],
     *,
     create: bool = False,
-) -> Exit | None:
-    """Connect to the admin API and run one verb's work with it."""
+    scratch: str = "",
+) -> T:
+    """Connect to the admin API as `connected` does, and run one verb's work with it."""
 
-    async def connect_and_work() -> Exit | None:
-        async with connected(options, create=create) as api:
+    async def connect_and_work() -> T:
+        async with connected(options, create=create, scratch=scratch) as api:
             return await work(api)
 
     return run_async(connect_and_work())
@@ -281,12 +291,30 @@ async def carry_out(
     options: VerbOptions,
     send: Callable[[dict[str, str]], Awaitable[Any]],
     show: Callable[[dict[str, Any]], str],
+    *,
+    agreed: bool = False,
 ) -> Any | None:
-    """Preview a change, ask, and make it. `send` takes the query parameters of the request.
+    """Preview a change, ask unless it is `agreed`, and make it.
 
-    `show` takes the preview and returns the plan in words, empty if there is nothing to do.
-    Return what was done; None after a dry run, or with nothing to do.
+    `send` takes the query parameters of the request. `show` takes the preview and returns the plan
+    in words, empty if there is nothing to do. Return what was done; None after a dry run, or with
+    nothing to do.
     """
+    if not agreed and not await agrees(options, send, show):
+        return None
+    with terminal.busy("Working"):
+        done = await send({})
+    if options.json:
+        terminal.out_json(done)
+    return done
+
+
+async def agrees(
+    options: VerbOptions,
+    send: Callable[[dict[str, str]], Awaitable[Any]],
+    show: Callable[[dict[str, Any]], str],
+) -> bool:
+    """Preview a change as `carry_out` does, and ask; return whether to make it."""
     with terminal.busy("Checking"):
         preview = await send({"dry_run": "true"})
     plan = show(preview)
@@ -298,14 +326,10 @@ async def carry_out(
         )
         if options.json:
             terminal.out_json(preview | {"dry_run": options.dry_run})
-        return None
+        return False
     if not options.yes:
         await _confirm()
-    with terminal.busy("Working"):
-        done = await send({})
-    if options.json:
-        terminal.out_json(done)
-    return done
+    return True
 
 
 async def _confirm() -> None:

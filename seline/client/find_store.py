@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from seline.client.api import CONNECT_S, RETRY_S, Api, Endpoint
 from seline.client.wait import Wait, serves_commands
 from seline.commands import control_socket
+from seline.domain.document import is_document_name
 from seline.errors import SettingsError, VolumeLocked
 from seline.settings import Settings
 
@@ -79,6 +80,19 @@ def _check_data_dir(settings: Settings, *, create: bool) -> None:
         hint="Name it with --data-dir or SELINE_DATA_DIR; `seline serve` or `seline save` makes a "
         "new one.",
     )
+
+
+def is_new_store(settings: Settings) -> bool:
+    """Whether opening the data directory would make a store there: it holds no document yet.
+
+    False on a machine where a mount is required: opening it checks that first (V12).
+    """
+    try:
+        names = os.listdir(settings.data_dir)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError) and not settings.mount_required
+    is_empty = ".seline" not in names and not any(map(is_document_name, names))
+    return is_empty and not settings.mount_required
 
 
 def _may_be_directory(path: str) -> bool:

@@ -1,6 +1,7 @@
 """`seline import`: an export, stdin, or an older bot's folder; all or nothing after a preview."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -52,8 +53,9 @@ def test_an_export_is_imported_with_or_without_its_wrapper(line: Line, export: o
 
     tried = line("import", "all.json", "--dry-run")
     assert (tried.code, "created: 2  a.json, b.json" in tried.err) == (0, True)
-    assert names(line) == []
     assert line("import", "all.json").code == 2
+    assert not line.data.exists(), "a preview makes no store"
+    assert os.listdir(line.folder / "scratch") == []
 
     assert line("import", "all.json", "--yes").code == 0
     assert names(line) == ["a.json", "b.json"]
@@ -74,6 +76,19 @@ def test_one_document_comes_back_from_an_export_folder(line: Line) -> None:
     values = [line("load", name).value()["n"] for name in ("a.json", "b.json", "c.json")]
     assert values == [1, 1, 2]
     assert line("import", "exports", "--only", "d.json", "--dry-run").code != 0
+
+
+def test_a_preview_changes_nothing_in_a_directory_without_a_store(line: Line) -> None:
+    """A document that is there without a store counts, as it will for the import."""
+    write(line.folder, "all.json", json.dumps(EXPORT))
+    line.data.mkdir()
+    write(line.data, "notes.txt", "mine")
+
+    assert "created: 2" in line("import", "all.json", "--dry-run").err
+    assert os.listdir(line.data) == ["notes.txt"]
+
+    write(line.data, "a.json", '{"old": 1}')
+    assert "changed: 1  a.json" in line("import", "all.json", "--dry-run").err
 
 
 def test_an_import_of_the_current_export_changes_nothing(line: Line) -> None:
