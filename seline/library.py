@@ -17,7 +17,7 @@ import seline
 from seline.bot.lessons_learned import LessonsLearned
 from seline.bot.user_profile import UserProfile
 from seline.commands import Commands
-from seline.errors import SelineError, VolumeFailed, VolumeReadOnly
+from seline.errors import SelineError, SettingsError, VolumeFailed, VolumeReadOnly
 from seline.manager import DataManager, ManagedStore
 from seline.manager.awaited_store import NeverCopied
 from seline.operations import Operations
@@ -41,6 +41,8 @@ class Seline(NeverCopied, Operations):
         """Assemble what works over a store. Use `open_seline`."""
         super().__init__(store, _targets(settings), version=seline.__version__)
         self.settings = settings
+        self.is_from_get = False
+        """Whether `get_seline` opened it."""
         self.data = DataManager(store)
         self.profile = UserProfile(self.data)
         self.lessons = LessonsLearned(self.data)
@@ -137,7 +139,8 @@ def start(
     """Open on a new thread; every call on the result waits for that.
 
     Without `serves_commands` the caller serves the control socket itself. `keep_trying` retries a
-    disk that is read-only or fails, until `give_up`.
+    disk that is read-only or fails, until `give_up`. Raises SettingsError if `get_seline` has
+    opened another directory.
     """
     opening: Future[DocumentStore] = Future()
     opening.set_running_or_notify_cancel()
@@ -174,6 +177,7 @@ def start(
     if commands is not None:
         opened.store.before_close = commands.stop
     with _lock:
+        _refuse_beside_another(settings.data_dir)
         _open.append(opened)
     threading.Thread(target=run, name="seline-opening", daemon=True).start()
     return opened
@@ -209,13 +213,23 @@ def _retried(
 
 
 def get_seline() -> Seline:
-    """Return the instance opened in this process, or one opened now from the settings."""
+    """Return the instance opened in this process, or one opened now from the settings.
+
+    Raises SettingsError if several directories are open, because any choice may be the wrong one.
+    """
     with _lock:
-        for opened in reversed(_open):
-            if not opened.store.failed_to_open:
-                return opened
-        settings = load()
-        opened = start(settings, lock_wait_s=LOCK_WAIT_S)
+        usable = [opened for opened in _open if not opened.store.failed_to_open]
+        if len(usable) > 1:
+            places = " and ".join(os.path.abspath(opened.settings.data_dir) for opened in usable)
+            raise SettingsError(
+                f"This process has {places} open: get_seline() and get_data_manager() cannot know "
+                "which one is meant.",
+                hint="Use what `open_seline` returned for the directory that you mean.",
+            )
+        if usable:
+            return usable[0]
+        opened = start(load(), lock_wait_s=LOCK_WAIT_S)
+        opened.is_from_get = True
         atexit.register(_close_at_exit, opened)
         return opened
 
@@ -244,6 +258,19 @@ def _targets(settings: Settings) -> list[Target]:
         )
         for configured in settings.exports.destinations
     ]
+
+
+def _refuse_beside_another(data_dir: str) -> None:
+    """Raise SettingsError if `get_seline` has opened another directory: callers still use it."""
+    asked = os.path.realpath(data_dir)
+    for opened in _open:
+        used = os.path.realpath(opened.settings.data_dir)
+        if opened.is_from_get and not opened.store.failed_to_open and used != asked:
+            raise SettingsError(
+                f"get_data_manager() has opened {used} in this process, so what it returned would "
+                f"not use {asked}.",
+                hint=f"Call `open_seline` first, or set `SELINE_DATA_DIR={asked}`.",
+            )
 
 
 _lock = threading.RLock()

@@ -275,6 +275,46 @@ def test_the_open_instance_is_the_one_of_get_data_manager(seline: Seline, follow
     assert blocking.get_data_manager().load_json(NAME) == {"n": 1}
 
 
+@pytest.mark.follows("library:_refuse_beside_another")
+@pytest.mark.parametrize("cure", ["order", "setting"])
+def test_no_second_directory_is_opened_beside_the_one_of_get_data_manager(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, follow: Follow, cure: str
+) -> None:
+    """A module's `data = get_data_manager()` would write to ./data, and the bot to ./bot."""
+    monkeypatch.chdir(tmp_path)
+    early = blocking.get_data_manager()
+    early.load_json(NAME)
+    with pytest.raises(errors.SettingsError) as refused:
+        open_seline("bot")
+    assert str(tmp_path / "data") in refused.value.message
+    assert str(tmp_path / "bot") in refused.value.message
+    assert not (tmp_path / "bot").exists()
+    blocking.get_seline().close()
+    first, variable = follow(refused.value.hint).quoted
+
+    if cure == "setting":
+        monkeypatch.setenv(*variable.split("=", 1))
+        blocking.get_data_manager().save_json(NAME, {"n": 1})
+        blocking.get_seline().close()
+    with getattr(blocking, first)("bot") as opened:
+        blocking.get_data_manager().update_field(NAME, "m", 2)
+        assert opened.data.load_json(NAME)["m"] == 2
+
+
+@pytest.mark.follows("library:get_seline")
+def test_get_data_manager_chooses_none_of_two_open_directories(
+    seline: Seline, tmp_path: Path, follow: Follow
+) -> None:
+    with open_seline(tmp_path / "other", lock_wait_s=0) as other:
+        with pytest.raises(errors.SettingsError) as refused:
+            blocking.get_data_manager()
+        assert f"{tmp_path / 'data'} and {tmp_path / 'other'}" in refused.value.message
+        assert follow(refused.value.hint).quoted == ["open_seline"]
+        assert other.data.load_json(NAME) == {}
+
+    assert blocking.get_data_manager().load_json(NAME) == {"n": 1}
+
+
 @pytest.mark.follows("error:called_in_event_loop")
 async def test_a_coroutine_uses_the_awaited_names(tmp_path: Path, follow: Follow) -> None:
     step = follow(hint_of(errors.CalledInEventLoop, lambda: open_seline(tmp_path).__enter__()))
