@@ -25,6 +25,7 @@ UNREADABLE: Final = "it cannot be read"
 """The start of why a folder was not listed: it is not readable."""
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9_.-]+")
 _FIRST = re.compile(r"^[^A-Za-z0-9]+")
+_STATE: Final = "the state of the Seline that kept this folder"
 LEAVE_IT: Final = "Leave it: the store that you import into has its own."
 _COPY: Final = "An export does not hold it: copy it yourself to where your exports are."
 
@@ -134,6 +135,30 @@ def _is_considered(entry: Entry, place: ScannedFolder) -> bool:
     return "/" not in entry.path and entry.path not in place.own
 
 
+def without_state(entries: Sequence[Entry], *, nested: bool) -> tuple[list[Entry], list[LeftOut]]:
+    """Return the entries of a folder to import without the state of any store in it, and that.
+
+    It is `.seline`, and `quarantine` beside one; that of a store further down is named only if
+    `nested`. `entries` are in the order of `scan`.
+    """
+    folders = {entry.path for entry in entries if entry.kind is FileKind.FOLDER}
+    state = {
+        path
+        for path in folders
+        if os.path.basename(path) in SELINE_FOLDERS
+        and os.path.join(os.path.dirname(path), ".seline") in folders
+    }
+    inside = set(state)
+    kept: list[Entry] = []
+    for entry in entries:
+        if entry.path in inside or os.path.dirname(entry.path) in inside:
+            inside.add(entry.path)
+        else:
+            kept.append(entry)
+    named = sorted(path for path in state if nested or "/" not in path)
+    return kept, [_left_out(f"{path}/", _STATE, LEAVE_IT) for path in named]
+
+
 def left_out_backups(names: Sequence[str]) -> list[LeftOut]:
     """Return one entry for the files in backups/ that have no backup's name."""
     if not names:
@@ -184,8 +209,6 @@ def _folder(
         return _left_out(shown, "a folder with a document's name", hint)
     if not inside and not why_closed:
         return None
-    if place.backups_to and name in SELINE_FOLDERS:
-        return _left_out(shown, "the state of the Seline that kept this folder", LEAVE_IT)
     backups = [file for file in inside if parse_backup_name(file) is not None]
     if place.backups_to and name == "backups" and backups:
         copied = f"{at}/*_{'?' * 8}_{'?' * 6}*.json"

@@ -25,6 +25,7 @@ from seline.domain.left_out import (
     left_out,
     link_step,
     readable_step,
+    without_state,
 )
 from seline.domain.metadata import is_report
 from seline.domain.quoting import shown_name
@@ -53,13 +54,14 @@ def read_legacy_folder(
     as in `ScannedFolder`.
     """
     place = ScannedFolder(path=folder, command=command, backups_to=backups_to, nested=prefix != "")
-    entries = scan(folder, nested_max=sys.maxsize if prefix else NESTED_MAX)
+    scanned = scan(folder, nested_max=sys.maxsize if prefix else NESTED_MAX)
+    entries, state = without_state(scanned, nested=place.nested)
     files = sorted(entry.path for entry in entries if _is_taken(entry, nested=place.nested))
     names = FreeNames([] if prefix else filter(is_document_name, files))
     read = [_read_file(place, file, prefix, names) for file in files]
     reports = [file.file for file in read if _is_own_report(file)]
-    others = [LeftOut(name=file, reason=_REPORT, hint=LEAVE_IT) for file in reports]
-    return [file for file in read if file.file not in reports], [*left_out(entries, place), *others]
+    state += [LeftOut(name=file, reason=_REPORT, hint=LEAVE_IT) for file in reports]
+    return [file for file in read if file.file not in reports], [*left_out(entries, place), *state]
 
 
 def folder_of_documents(folder: str) -> str | None:
@@ -80,7 +82,8 @@ def _is_taken(entry: Entry, *, nested: bool) -> bool:
 
 
 def _is_own_report(file: LegacyFile) -> bool:
-    return file.file == METADATA_NAME and not file.reason and is_report(file.data)
+    is_named_so = os.path.basename(file.file) == METADATA_NAME
+    return is_named_so and not file.reason and is_report(file.data)
 
 
 def _read_file(place: ScannedFolder, file: str, prefix: str, names: FreeNames) -> LegacyFile:

@@ -13,6 +13,7 @@ import pytest
 
 from seline import open_seline
 from seline.domain.left_out import (
+    LEAVE_IT,
     FreeNames,
     ScannedFolder,
     left_out,
@@ -274,6 +275,34 @@ def test_a_special_file_in_an_older_folder_is_named(line: Line, old: Path) -> No
     (old / "pipe.json").write_text("[1]", encoding="utf-8")
     assert line("import", str(old), "--yes").code == 0
     assert line("load", "pipe.json").value() == [1]
+
+
+def test_the_state_of_a_store_in_the_folder_is_named_and_never_imported(
+    line: Line, tmp_path: Path
+) -> None:
+    """Neither in the folder itself nor further down, while that store is open or not."""
+    bots = tmp_path / "bots"
+    for number, data_dir in enumerate((bots, bots / "b")):
+        assert line("save", "a.json", "--data-dir", str(data_dir), stdin=f"[{number}]").code == 0
+        (data_dir / "quarantine" / "a_1.json").write_text("[2]", encoding="utf-8")
+    (bots / "c" / "quarantine").mkdir(parents=True)
+    (bots / "c" / "quarantine" / "mine.json").write_text("[3]", encoding="utf-8")
+
+    done = line("import", str(bots), "--prefix", "x_", "--yes")
+
+    assert done.code == 0, done.err
+    named = [
+        f"{at}{name}" for at in ("", "b/") for name in (".seline/", "metadata.json", "quarantine/")
+    ]
+    assert sorted(steps(done)) == sorted(named)
+    assert set(steps(done).values()) == {LEAVE_IT}
+    assert documents(line) == {
+        "kept.json", "x_a.json", "x_b_a.json", "x_c_quarantine_mine.json"
+    }  # fmt: skip
+
+    plain = line("import", str(bots), "--dry-run")
+    assert {".seline/", "quarantine/", "metadata.json", "b/", "c/"} == set(steps(plain))
+    assert "2 .json files in a folder" in plain.err
 
 
 # the listing
