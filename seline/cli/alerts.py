@@ -7,6 +7,7 @@ import click
 from seline.cli import terminal
 from seline.cli.errors import Exit
 from seline.cli.verbs import Api, VerbOptions, api_verb
+from seline.domain.report import nothing_runs
 
 
 @api_verb("alerts")
@@ -21,14 +22,16 @@ async def alerts(api: Api, options: VerbOptions, action: str | None) -> Exit:
       seline alerts test
       seline alerts --json
     """
+    listed, done = await api.get("/alerts"), Exit.DONE
     if action == "test":
-        return await _test(api, options)
-    listed = await api.get("/alerts")
-    if options.json:
+        done = await _test(api, options)
+    elif options.json:
         terminal.out_json(listed)
     else:
         _show(listed)
-    return Exit.DONE
+    if not (options.json or listed["sending"]):
+        terminal.report(*nothing_runs()[1:])
+    return done
 
 
 async def _test(api: Api, options: VerbOptions) -> Exit:

@@ -135,6 +135,16 @@ class Check:
     fix: str = ""
 
 
+def nothing_runs(status: Status = Status.INFO) -> tuple[Status, str, str]:
+    """Return the status, the detail and the fix of a store that only `open_seline` has opened."""
+    detail = "no job runs by itself and no alert is sent: the documents are open without a server"
+    fix = (
+        "In a bot use `serving(http=False)` of `seline.server` in place of `open_seline` "
+        "(docs/bots.md); without a bot run `seline serve`."
+    )
+    return status, detail, fix
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
     """One backup that prune removed, or would remove in a dry run."""

@@ -4,15 +4,16 @@ from aiohttp import web
 
 from seline.domain.alerts.lifecycle import Alert
 from seline.domain.document import Json
-from seline.http.context import context
+from seline.http.context import context, operations
 from seline.http.rendering import answer, members
 
 
 async def list_alerts(request: web.Request) -> web.StreamResponse:
-    """Answer the alerts, the open ones first, and the status of each sink."""
+    """Answer the alerts, the open ones first, the status of each sink, and whether any is sent."""
     log = context(request).alerts
     alerts = [_shape(alert) for alert in log.listing()]
-    return answer({"alerts": alerts, "sinks": log.sinks()})
+    sending = bool(operations(request).sinks())
+    return answer({"alerts": alerts, "sinks": log.sinks(), "sending": sending})
 
 
 async def test_alerts(request: web.Request) -> web.StreamResponse:

@@ -15,7 +15,7 @@ from seline.domain.document import BOT, DocumentKey
 from seline.domain.forecast import DAYS_WARN, forecast_text
 from seline.domain.pins import LOST
 from seline.domain.plural import NAMES_SHOWN_MAX, counted, shortened
-from seline.domain.report import Check, FindingOutcome, Status
+from seline.domain.report import Check, FindingOutcome, Status, nothing_runs
 from seline.domain.usage import DOCUMENTS_WARN, STATUS_OF_LEVEL, Usage, level_of
 from seline.domain.verdict import DAMAGED
 from seline.errors import DocumentUnrecoverable, SelineError, TooManyDocuments
@@ -243,6 +243,14 @@ def _destination(
     return Status.OK, f"{name}: {last}", ""
 
 
+def _jobs(facts: Facts) -> Result:
+    """Report a process that runs no jobs and sends no alerts; it may have sinks to send them to."""
+    if facts.sinks:
+        return None
+    expected = facts.managed.settings.alerts.sinks
+    return nothing_runs(Status.WARNING if expected else Status.INFO)
+
+
 def _alerts(facts: Facts) -> Result:
     failing = [sink for sink in facts.sinks if sink.failures]
     if failing:
@@ -327,6 +335,7 @@ ROWS: Final[tuple[tuple[str, Callable[[Facts], Result], bool], ...]] = (
     ("pins", _pins, False),
     ("integrity", _integrity, False),
     ("exports", _exports, False),
+    ("jobs", _jobs, False),
     ("alerts", _alerts, False),
     ("volume", _volume, False),
     ("documents", _documents, True),

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import importlib
 import json
 import os
 import threading
@@ -322,6 +323,27 @@ async def test_a_coroutine_uses_the_awaited_names(tmp_path: Path, follow: Follow
 
     async with awaited.open_seline(tmp_path) as opened:
         assert await opened.data.load_json(NAME) == {}
+
+
+@pytest.mark.follows("domain/report:nothing_runs")
+async def test_a_bot_that_serves_runs_jobs_and_sends_alerts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, follow: Follow
+) -> None:
+    """Its other command, `seline serve`, is compared by the tests beside a server."""
+    monkeypatch.setenv("SELINE_DATA_DIR", str(tmp_path))
+    async with awaited.open_seline() as opened:
+        fixes = await _fixes(opened)
+    call, module, _, command = follow(fixes["jobs"]).quoted
+    assert command == "seline serve"
+
+    async with eval(call, vars(importlib.import_module(module))) as running:
+        await running.acquired()
+        assert "jobs" not in await _fixes(running.operations)
+
+
+async def _fixes(opened: awaited.Seline) -> dict[str, str]:
+    health: Any = await opened.health()
+    return {check["name"]: check["fix"] for check in health["checks"]}
 
 
 @pytest.mark.follows("error:forked_store")

@@ -116,22 +116,29 @@ def test_verbs_work_beside_a_bot_that_serves_no_api(tmp_path: Path, way: str) ->
     assert line("load", NAME).value() == {"n": 1}
 
 
-def test_health_has_no_check_of_alerts_where_no_process_sends_them(tmp_path: Path) -> None:
+def test_where_no_jobs_run_and_no_alerts_are_sent_every_verb_says_it(tmp_path: Path) -> None:
     sinks = json.dumps([{"kind": "webhook", "url": "http://127.0.0.1:9/hook"}])
     line = line_at(tmp_path, SELINE_ALERTS__SINKS=sinks)
+    said = "no job runs by itself and no alert is sent"
 
-    def checks() -> set[str]:
-        return {check["name"] for check in line("status", "--json").value()["checks"]}
+    def checks() -> dict[str, str]:
+        found = line("status", "--json").value()["checks"]
+        return {check["name"]: check["status"] for check in found}
 
     with bot(line, BOTS["open_seline"]):
-        line("alerts")
+        assert f"WARN  jobs: {said}" in line("status").out
+        for verb in (("jobs",), ("alerts",), ("alerts", "test")):
+            assert said in line(*verb).err
+        assert line("alerts", "--json").value()["sending"] is False
         beside_a_bot = checks()
     alone = checks()
     with served(line):
         beside_a_server = checks()
+        assert said not in line("jobs").err + line("alerts").err
 
     assert "alerts" in beside_a_server
-    assert "alerts" not in beside_a_bot | alone
+    assert "jobs" not in beside_a_server
+    assert "alerts" not in {*beside_a_bot, *alone}
 
 
 def test_a_program_beside_a_server_names_the_holder_and_the_next_step(tmp_path: Path) -> None:
