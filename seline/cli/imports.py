@@ -7,7 +7,6 @@ followed.
 import io
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -90,21 +89,61 @@ def import_source(
     chosen = {"mode": mode} | ({"only": ",".join(only)} if only else {})
     left_out = ""
     if source != "-" and os.path.isdir(source):
-        content, left_out, volume = _read_folder(source, options, prefix, skip_broken=skip_broken)
+        documents, left_out, volume = _read_folder(source, options, prefix, skip_broken=skip_broken)
         if volume:
             chosen |= {"volume": volume, "foreign": "true"}  # this command asks
-        opened: AbstractContextManager[IO[bytes]] = io.BytesIO(content)
-    else:
-        _refuse_archive(source, options)
-        opened = json_source(source)
+        send = _send_usable if skip_broken else _send_documents
+        _preview_and_import(options, partial(send, documents, chosen))
+        if left_out:
+            terminal.notice(left_out)
+        return
+    _refuse_archive(source, options)
+    with json_source(source) as body:
+        _preview_and_import(options, partial(_send, body, chosen))
 
-    with opened as body:
-        _preview_and_import(
-            options,
-            lambda api, query: api.request("POST", "/import", query=query | chosen, body=body),
-        )
-    if left_out:
-        terminal.notice(left_out)
+
+async def _send(
+    body: IO[bytes], chosen: dict[str, str], api: Api, query: dict[str, str]
+) -> dict[str, Any]:
+    answer: dict[str, Any] = await api.request("POST", "/import", query=query | chosen, body=body)
+    return answer
+
+
+async def _send_documents(
+    documents: dict[str, bytes], chosen: dict[str, str], api: Api, query: dict[str, str]
+) -> dict[str, Any]:
+    from seline.folders.export import import_body
+
+    return await _send(io.BytesIO(import_body(documents)), chosen, api, query)
+
+
+async def _send_usable(
+    documents: dict[str, bytes], chosen: dict[str, str], api: Api, query: dict[str, str]
+) -> dict[str, Any]:
+    """Import documents; remove each that the store refuses, and name it."""
+    count = len(documents)
+    while True:
+        try:
+            answer = await _send_documents(documents, chosen, api, query)
+        except ImportRefused as refused:
+            name = refused.details.get("document", "")
+            if documents.pop(name, None) is None:
+                raise
+            reason = refused.message.removeprefix(f"$.files[{name!r}]: ").partition(" Nothing ")[0]
+            _notify_left_out(name, reason, refused.hint)
+        else:
+            _notify_count(count - len(documents))
+            return answer
+
+
+def _notify_left_out(name: str, reason: str, hint: str) -> None:
+    terminal.notice(f"left out: {name}: {reason}")
+    terminal.notice(f"  {hint}")
+
+
+def _notify_count(count: int) -> None:
+    if count:
+        terminal.notice(f"{counted(count, 'file')} {'is' if count == 1 else 'are'} left out.")
 
 
 def _preview_and_import(
@@ -168,8 +207,8 @@ def _plan_text(plan: dict[str, Any]) -> str:
 
 def _read_folder(
     source: str, options: VerbOptions, prefix: str, *, skip_broken: bool
-) -> tuple[bytes, str, str]:
-    """Return the body of the import, a notice about what the folder holds besides, and its volume.
+) -> tuple[dict[str, bytes], str, str]:
+    """Return the documents, a notice about what the folder holds besides, and its volume.
 
     The volume is empty if it is not known.
     """
@@ -180,7 +219,7 @@ def _read_folder(
     if export is None:
         return _read_legacy(source, options, prefix, skip_broken=skip_broken), "", ""
     with terminal.busy("Checking the export"):
-        body, manifest = read_export(export)
+        documents, manifest = read_export(export)
     volume = f", of the volume {manifest.volume} at {manifest.place}" if manifest.volume else ""
     terminal.notice(f"The export {export}{volume}:")
     if manifest.from_backups:
@@ -193,7 +232,7 @@ def _read_folder(
         )
     if export != source:
         _notify_beside(source, options)
-    return body, _left_out(export, manifest), manifest.volume
+    return documents, _left_out(export, manifest), manifest.volume
 
 
 def _notify_beside(source: str, options: VerbOptions) -> None:
@@ -233,10 +272,12 @@ def _left_out(export: str, manifest: "Manifest") -> str:
     )
 
 
-def _read_legacy(source: str, options: VerbOptions, prefix: str, *, skip_broken: bool) -> bytes:
-    """Return a folder's files as the body of an import. Raises ImportRefused, ExportDamaged."""
+def _read_legacy(
+    source: str, options: VerbOptions, prefix: str, *, skip_broken: bool
+) -> dict[str, bytes]:
+    """Return a folder's documents by name. Raises ImportRefused, ExportDamaged."""
     from seline.domain.manifest import MANIFEST_NAME
-    from seline.folders.export import has_unfinished_export, import_body
+    from seline.folders.export import has_unfinished_export
     from seline.folders.legacy import folder_of_documents, read_legacy_folder
 
     with terminal.busy("Reading the folder"):
@@ -261,7 +302,8 @@ def _read_legacy(source: str, options: VerbOptions, prefix: str, *, skip_broken:
         if inner := folder_of_documents(source):
             hint = f"Name the folder in which the files are: `{_command(options)} {quoted(inner)}`"
         raise ImportRefused(f"{source} holds no .json file that can be imported.", hint=hint)
-    return import_body({file.name: file.data for file in usable})
+    _notify_count(len(files) - len(usable))
+    return {file.name: file.data for file in usable}
 
 
 def _command(options: VerbOptions) -> str:
@@ -289,7 +331,6 @@ def _notify(
         elif file.file != file.name:
             terminal.notice(f"renamed: {file.file} becomes {file.name}")
     for item in others[:_LEFT_OUT_SHOWN_MAX]:
-        terminal.notice(f"left out: {item.name}: {item.reason}")
-        terminal.notice(f"  {item.hint}")
+        _notify_left_out(item.name, item.reason, item.hint)
     if len(others) > _LEFT_OUT_SHOWN_MAX:
         terminal.notice(f"and {len(others) - _LEFT_OUT_SHOWN_MAX:,} more are left out")

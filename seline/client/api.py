@@ -30,6 +30,10 @@ _ERRORS: Final[Mapping[str, type[SelineError]]] = {
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, SelineError)
 }
+_OF_EVERY_PROBLEM: Final = frozenset(
+    {"type", "title", "status", "detail", "code", "hint", "message", "self"}
+)
+"""The members of a problem that are no details of its error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +200,8 @@ def error_of(status: int, data: bytes, where: str) -> SelineError:
         )
     message = str(problem.get("detail") or problem.get("title") or f"HTTP {status}")
     kind = _ERRORS.get(str(problem["code"]), SelineError)
-    return kind(message, hint=str(problem.get("hint") or ""))
+    details = {name: value for name, value in problem.items() if name not in _OF_EVERY_PROBLEM}
+    return kind(message, hint=str(problem.get("hint") or ""), **details)
 
 
 def _payload(body: object, headers: Mapping[str, str]) -> AsyncIterator[bytes] | bytes | None:

@@ -92,7 +92,11 @@ class _Reader:
             return self._value()
         found: dict[str, Json] = {}
         for name in self._keys(found):
-            take(name, self._value())
+            try:
+                take(name, self._value())
+            except ImportRefused as refused:
+                refused.details.setdefault("document", name)
+                raise
             found[name] = None
         return found
 

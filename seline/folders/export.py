@@ -99,8 +99,8 @@ def _is_whole(directory: str) -> bool:
     return os.path.isfile(os.path.join(directory, MANIFEST_NAME))
 
 
-def read_export(source: str) -> tuple[bytes, Manifest]:
-    """Return an export's documents as the body of an import, and its manifest.
+def read_export(source: str) -> tuple[dict[str, bytes], Manifest]:
+    """Return an export's documents by name, and its manifest.
 
     Checks every digest. Raises ExportDamaged.
     """
@@ -113,8 +113,7 @@ def read_export(source: str) -> tuple[bytes, Manifest]:
         if member.startswith(DOCUMENTS)
     }
     check_documents(manifest, documents)
-    listed = {document.name: documents[document.name] for document in manifest.documents}
-    return import_body(listed), manifest
+    return {item.name: documents[item.name] for item in manifest.documents}, manifest
 
 
 def import_body(documents: Mapping[str, bytes]) -> bytes:

@@ -29,6 +29,7 @@ from seline.domain.left_out import (
 )
 from seline.domain.metadata import is_report
 from seline.domain.quoting import shown_name
+from seline.errors import DocumentTooLarge
 from seline.scan import NESTED_MAX, scan
 
 
@@ -108,16 +109,21 @@ def _read(path: str) -> bytes:
         raise OSError(errno.ELOOP, "it is a link, which is not followed")
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(descriptor, "rb") as source:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
+        if status.st_size > _FILE_BYTES_MAX:
+            raise OSError(errno.EFBIG, "it is larger than any document may be")
         return source.read()
 
 
+_FILE_BYTES_MAX: Final = 1 << 30
 _REPORT: Final = "the report of the Seline that kept this folder"
 _COPY_THERE: Final = "Put a copy of it there that is a regular file and that you may read."
 _STEPS: Final[Mapping[int, Callable[[str], str]]] = {
     errno.ELOOP: link_step,
     errno.EACCES: readable_step,
     errno.EPERM: readable_step,
+    errno.EFBIG: lambda _at: DocumentTooLarge.hint,
 }
 """The next step for a quoted path, by the number of the error."""

@@ -358,3 +358,29 @@ def test_text_from_windows_is_shown_and_read_as_the_next_step_says(line: Line, t
     )
     assert line("import", "old", "--yes").code == 0
     assert line("load", "a.json").value() == {"text": text}
+
+
+def test_files_over_the_size_limit_are_skipped_counted_and_named(line: Line, old: Path) -> None:
+    """The limit is the store's. A file that no store takes is not even read."""
+    for name, size in (("big.json", 2_000), ("more.json", 3_000), ("fits.json", 900)):
+        write(old, name, json.dumps("x" * size))
+    with (old / "endless.json").open("wb") as file:
+        file.truncate((1 << 30) + 1)
+    small = {"SELINE_STORAGE__DOCUMENT_BYTES_MAX": "2000"}
+
+    refused = line("import", str(old), "--yes", **small)
+    assert refused.code == 5
+    assert "endless.json: it cannot be read: it is larger than any document may be" in refused.err
+    (old / "endless.json").unlink()
+    refused = line("import", str(old), "--yes", **small)
+    assert (refused.code, "$.files['big.json']" in refused.err) == (5, True)
+    assert not line.data.exists()
+
+    done = line("import", str(old), "--yes", "--skip-broken", **small)
+
+    assert done.code == 0, done.err
+    assert "left out: big.json: The document would have 2003 bytes; 2000 are allowed." in done.err
+    assert "left out: more.json: The document would have 3003 bytes" in done.err
+    assert done.err.count("Split it") == 2
+    assert "2 files are left out" in done.err
+    assert names(line) == ["My_Notes.json", "fits.json", "user_profile.json"]

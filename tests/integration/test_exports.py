@@ -22,7 +22,7 @@ from seline.errors import (
     SettingsError,
     UnsupportedFormat,
 )
-from seline.folders.export import find_export, read_export
+from seline.folders.export import find_export, import_body, read_export
 from seline.library import Seline
 from seline.manager import DataManager
 from seline.operations.exports import Exporter, read_back
@@ -139,7 +139,7 @@ async def test_two_volumes_in_one_folder_never_touch_each_others_exports(
     assert all(manifest.place in refused.value.message for manifest in manifests)
     for manifest in manifests:  # the next step that the error names
         assert find_export(str(nas / manifest.name)) == str(nas / manifest.name)
-        body, _ = read_export(str(nas / manifest.name))
+        body = import_body(read_export(str(nas / manifest.name))[0])
         assert json.loads(body)["files"][NAME] == {"of": manifest.place, "n": 2}
 
 
@@ -153,7 +153,7 @@ async def test_the_export_written_last_is_the_last_one_under_any_clock(tmp_path:
         await export.run()
         last = find_export(str(nas))
         assert last is not None
-        assert json.loads(read_export(last)[0])["files"][NAME] == {"n": number}
+        assert json.loads(read_export(last)[0][NAME]) == {"n": number}
     assert len(entries(nas)) == 3
     assert max(entries(nas)) == Path(last).name, "the export from the future has been rotated"
     await store.close()

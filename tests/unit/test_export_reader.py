@@ -127,8 +127,9 @@ def test_a_value_beyond_the_limit_is_refused_before_it_is_read_whole() -> None:
             taken.append(number)
             yield b"x" * 100
 
-    with pytest.raises(ImportRefused, match="line 2 has more than 500 characters"):
+    with pytest.raises(ImportRefused, match="line 2 has more than 500 characters") as refused:
         read_export(endless(), lambda _name, _value: None, value_length_max=500, depth_max=200)
+    assert refused.value.details == {"document": "a.json"}
     assert len(taken) < 20
 
 
