@@ -14,9 +14,10 @@ from io import FileIO
 
 from seline.domain.document import Content, DocumentKey
 from seline.domain.verdict import USABLE
-from seline.errors import DocumentUnrecoverable, ForkedStore, StoreClosed
+from seline.errors import DocumentUnreadable, DocumentUnrecoverable, ForkedStore, StoreClosed
 from seline.owner import give_to_owner_of
 from seline.storage.volume import files
+from seline.storage.volume.commit.overlay import unknown_outcome
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import FileIdentity
@@ -38,13 +39,14 @@ class VolumeSnapshot:
     space: str
     taken_at: datetime
     held: dict[str, FileIdentity]
+    in_doubt: frozenset[str]
     linked: set[str] = field(default_factory=set[str])
     directory: int | None = None
     broken: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
     def names(self) -> Sequence[str]:
-        return sorted(self.held)
+        return sorted(self.in_doubt | self.held.keys())
 
     def open(self, name: str) -> Iterator[bytes]:
         with self.volume.in_use():
@@ -52,6 +54,8 @@ class VolumeSnapshot:
 
     def _open(self, name: str) -> Iterator[bytes]:
         key = DocumentKey(self.space, name)
+        if name in self.in_doubt:
+            raise DocumentUnreadable(f"{unknown_outcome(name)}.", document=name)
         content: Content | None = None
         places = self._places(name)
         for directory in places:
@@ -140,15 +144,22 @@ class Snapshots:
     _sequence: int = 0
 
     def take(
-        self, space: str, identities: dict[str, FileIdentity], now: datetime
+        self,
+        space: str,
+        identities: dict[str, FileIdentity],
+        in_doubt: frozenset[str],
+        now: datetime,
     ) -> VolumeSnapshot:
-        """Take a snapshot of these files. Only the writer's thread, between two batches."""
+        """Take a snapshot of these files. Only the writer's thread, between two batches.
+
+        A document in doubt may have contents that a power cut takes away: it is not readable.
+        """
         with self.lock:
             self._sequence += 1
             name = f"{os.getpid()}-{self._sequence}"
             inspector = self.current_documents.inspector
             self._open[name] = snapshot = VolumeSnapshot(
-                self.volume, inspector, self, name, space, now, identities
+                self.volume, inspector, self, name, space, now, identities, in_doubt
             )
             return snapshot
 

@@ -168,12 +168,11 @@ class VolumeStore:
         )
 
     def _take_snapshot(self, space: str) -> AbstractContextManager[Snapshot]:
-        failure = self.batches.reopener.failure
-        if failure is not None and self.batches.committer.overlay.keys:
-            raise failure  # the files may not be the current contents
         held: dict[str, FileIdentity] = {}
         for name in self.volume.document_names(space):
             with suppress(FileNotFoundError):
                 status = files.status(self.volume.documents(space), name)
                 held[name] = FileIdentity.of(status)
-        return closing(self.snapshots.take(space, held, self.clock.now()))
+        overlay = self.batches.committer.overlay
+        in_doubt = frozenset(key.name for key in overlay.keys if key.space == space)
+        return closing(self.snapshots.take(space, held, in_doubt, self.clock.now()))

@@ -58,9 +58,12 @@ class Overlay:
         return self._in_doubt | frozenset(self._held)
 
 
+def unknown_outcome(name: str) -> str:
+    """Return a sentence, without its full stop, about a document in doubt."""
+    return f"Whether the last change of {name} was made is not known yet: the disk failed"
+
+
 def _unknown(key: DocumentKey) -> VolumeFailed:
     return VolumeFailed(
-        f"Whether the last change of {key.name} was made is not known yet: the disk failed and is "
-        "being read again.",
-        hint="Try again in half a minute.",
+        f"{unknown_outcome(key.name)} and is being read again.", hint="Try again in half a minute."
     )
