@@ -182,11 +182,7 @@ PLACES: Final[dict[str, Callable[[Line, str], AbstractContextManager[Line]]]] = 
 }
 
 
-QUICK: Final = {
-    "owner": STATES,
-    "root": ("writable", "read-only", "served"),
-    "another user": ("writable", "served"),
-}
+QUICK: Final = {"owner": STATES, "root": ("served",), "another user": ("writable",)}
 """The states of the quick tier for each caller; the others differ in nothing but the caller."""
 
 

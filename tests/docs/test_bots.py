@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncGenerator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from seline import open_seline
 from seline.client import connect
 from seline.server import serving
+from seline_workers import worker
 from tests.docs.blocks import blocks
 
 DOCUMENT = "user_7.json"
@@ -181,6 +182,7 @@ async def test_the_log_of_a_bot_shows_what_it_opened_and_no_scheduling(
     monkeypatch.setenv("SELINE_SERVER__PORT", "0")
     monkeypatch.setenv("SELINE_FOO", "1")
     monkeypatch.setenv("SELINE_JOBS__USAGE__SCHEDULE", "every 1 s")
+    monkeypatch.setattr(worker, "CATCH_UP_AFTER", timedelta(seconds=0.1))
     async with open_seline():
         pass
     async with serving() as seline:
