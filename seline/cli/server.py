@@ -84,12 +84,13 @@ async def status(api: Api, options: VerbOptions) -> Exit:
       seline status --json | jq -r .status
       seline status --url https://bot.example.org
     """
-    health = await api.get("/health")
+    health, documents = await api.get("/health"), None
+    if health["metadata"] is not None:
+        documents = (await api.get("/documents"))["documents"]
+        health = await api.get("/health")  # with what the listing found
     if options.json:
         terminal.out_json(health)
     else:
-        is_open = health["metadata"] is not None
-        documents = (await api.get("/documents"))["documents"] if is_open else None
         _show_health(health, documents, served_by=await _served_by(api))
     return _exit(health)
 

@@ -717,6 +717,18 @@ def test_status_names_a_document_that_a_read_could_not_serve(line: Line) -> None
     assert (found["status"], found["detail"]) == ("critical", f"cannot be served: {NAME}")
 
 
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_the_first_status_knows_what_its_own_listing_finds(line: Line, form: tuple[str]) -> None:
+    line("save", NAME, stdin="{}")
+    (line.data / NAME).write_bytes(b"\0\0")
+
+    first, second = line("status", *form), line("status", *form)
+
+    assert (first.code, second.code) == (3, 3)
+    assert f"cannot be served: {NAME}" in first.out
+    assert "critical" in first.out.lower()
+
+
 def test_a_truncated_document_is_judged_by_the_first_command_that_reads_it(filled: Line) -> None:
     """The time to settle passes within the command, so it does not begin again in each."""
     truncate(filled.data / NAME)
