@@ -39,7 +39,7 @@ async def quarantine(api: Api, options: VerbOptions, item: str | None) -> None:
 
     Examples:
       seline quarantine
-      seline quarantine user_profile_20250106_143022.json > broken.json
+      seline quarantine user_profile_20250106_143022.seline.json > broken.json
     """
     if item is not None:
         terminal.out_bytes(await api.read("/quarantine/{}", item))

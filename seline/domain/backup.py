@@ -7,14 +7,16 @@ after every older one of its document, even if the clock went back.
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from seline.domain.document import Revision, is_document_name
+from seline.domain.document import Revision, is_document_name, is_space_name
 from seline.domain.verdict import UNCHECKED
 
 _BACKUP = re.compile(
     r"(?P<stem>.+)_(?P<at>\d{8}_\d{6})(?:_(?P<counter>\d{1,9}))?\.json\Z", re.ASCII
 )
+_ASIDE: Final = ".seline.json"
+"""How the name of an item in quarantine/ ends."""
 
 
 class Stamp(NamedTuple):
@@ -71,6 +73,32 @@ def parse_backup_name(name: str) -> tuple[str, Stamp] | None:
     except ValueError:
         return None
     return f"{match['stem']}.json", Stamp(instant, int(match["counter"] or 0))
+
+
+def aside_name(document: str, stamp: Stamp) -> str:
+    """Return the name of an item in quarantine/, which no other program gives."""
+    return backup_name(document, stamp).removesuffix(".json") + _ASIDE
+
+
+def is_aside_name(name: str) -> bool:
+    """Whether `aside_name` returns this name for some document."""
+    return parse_aside_name(name) is not None and name.endswith(_ASIDE)
+
+
+def parse_aside_name(name: str) -> tuple[str, Stamp] | None:
+    """Return the document of an item in quarantine/ and the stamp; None for another file.
+
+    A backup's name is one, too: items had such names before. Outside the bot's space the document
+    is `space+name`.
+    """
+    if not isinstance(name, str):
+        return None
+    space, plus, rest = name.rpartition("+")
+    plain = f"{rest.removesuffix(_ASIDE)}.json" if rest.endswith(_ASIDE) else rest
+    parsed = parse_backup_name(plain)
+    if parsed is None or (plus and not (space and is_space_name(space))):
+        return None
+    return f"{space}{plus}{parsed[0]}", parsed[1]
 
 
 def next_stamp(newest: Stamp | None, now: datetime) -> Stamp:

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from seline.domain.backup import parse_backup_name
+from seline.domain.backup import is_aside_name, parse_backup_name
 from seline.domain.document import METADATA_NAME, NAME_CHARACTERS_MAX, why_invalid_name
 from seline.domain.plural import counted, shortened
 from seline.domain.quoting import quoted, shown_name
 
 SUFFIX: Final = ".json"
-SELINE_FOLDERS: Final = frozenset({".seline", "quarantine"})
-"""Folders of a data directory that hold neither documents nor backups."""
 UNREADABLE: Final = "it cannot be read"
 """The start of why a folder was not listed: it is not readable."""
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -138,20 +136,27 @@ def _is_considered(entry: Entry, place: ScannedFolder) -> bool:
 def without_state(entries: Sequence[Entry], *, nested: bool) -> tuple[list[Entry], list[LeftOut]]:
     """Return the entries of a folder to import without the state of any store in it, and that.
 
-    It is `.seline`, and `quarantine` beside one; that of a store further down is named only if
-    `nested`. `entries` are in the order of `scan`.
+    It is `.seline`, and what Seline put into `quarantine` beside one; that of a store further down
+    is named only if `nested`. `entries` are in the order of `scan`.
     """
     folders = {entry.path for entry in entries if entry.kind is FileKind.FOLDER}
     state = {
         path
         for path in folders
-        if os.path.basename(path) in SELINE_FOLDERS
+        if os.path.basename(path) in (".seline", "quarantine")
         and os.path.join(os.path.dirname(path), ".seline") in folders
     }
+    places = [os.path.split(entry.path) for entry in entries]
+    owners = {
+        folder
+        for folder, name in places
+        if folder in state and os.path.basename(folder) != ".seline" and not is_aside_name(name)
+    }
+    state -= owners
     inside = set(state)
     kept: list[Entry] = []
-    for entry in entries:
-        if entry.path in inside or os.path.dirname(entry.path) in inside:
+    for entry, (folder, name) in zip(entries, places, strict=True):
+        if entry.path in inside or folder in inside or (folder in owners and is_aside_name(name)):
             inside.add(entry.path)
         else:
             kept.append(entry)
@@ -159,13 +164,20 @@ def without_state(entries: Sequence[Entry], *, nested: bool) -> tuple[list[Entry
     return kept, [_left_out(f"{path}/", _STATE, LEAVE_IT) for path in named]
 
 
-def left_out_backups(names: Sequence[str]) -> list[LeftOut]:
-    """Return one entry for the files in backups/ that have no backup's name."""
-    if not names:
-        return []
-    reason = f"{counted(len(names), 'file')} without a backup's name: {shortened(names)}"
+def left_out_inside(backups: Sequence[str], aside: Sequence[str]) -> list[LeftOut]:
+    """Return an entry for names in backups/ that no backup has, one for those in quarantine/.
+
+    `aside` are the names in quarantine/ that Seline did not put there.
+    """
     hint = "Seline neither uses nor removes them: move them away when you do not need them."
-    return [_left_out("backups/", reason, hint)]
+    return [
+        _left_out(folder, f"{counted(len(names), 'file')} {why}: {shortened(names)}", hint)
+        for folder, names, why in (
+            ("backups/", backups, "without a backup's name"),
+            ("quarantine/", aside, "that Seline did not set aside"),
+        )
+        if names
+    ]
 
 
 def _inside(entries: Sequence[Entry]) -> tuple[dict[str, list[str]], dict[str, str]]:

@@ -54,7 +54,7 @@ def test_a_purge_names_a_directory_that_it_keeps(seline: Seline, directory: Path
     (directory / A).mkdir()
     (directory / A / "of a person").write_text("{}")
 
-    with pytest.raises(OutcomeUnknown, match=r"quarantine/a_\w+\.json is a directory"):
+    with pytest.raises(OutcomeUnknown, match=r"quarantine/a_\w+\.seline\.json is a directory"):
         seline.data.delete(A, purge=True)
 
     [kept] = (directory / "quarantine").iterdir()

@@ -144,8 +144,8 @@ def test_what_is_no_regular_file_is_named_and_its_next_step_works(line: Line, na
     assert verified(line) == {}
 
 
-@pytest.mark.follows("domain/left_out:left_out_backups")
-@pytest.mark.follows("domain/left_out:left_out_backups")
+@pytest.mark.follows("domain/left_out:left_out_inside")
+@pytest.mark.follows("domain/left_out:left_out_inside")
 def test_what_is_not_json_is_named_without_a_warning(line: Line) -> None:
     (line.data / "bot.db").write_bytes(b"SQLite format 3\0")
     (line.data / "backups" / "notes.txt").write_text("mine", encoding="utf-8")
@@ -284,7 +284,8 @@ def test_the_state_of_a_store_in_the_folder_is_named_and_never_imported(
     bots = tmp_path / "bots"
     for number, data_dir in enumerate((bots, bots / "b")):
         assert line("save", "a.json", "--data-dir", str(data_dir), stdin=f"[{number}]").code == 0
-        (data_dir / "quarantine" / "a_1.json").write_text("[2]", encoding="utf-8")
+        aside = data_dir / "quarantine" / "a_20250106_143022.seline.json"
+        aside.write_text("[2]", encoding="utf-8")
     (bots / "c" / "quarantine").mkdir(parents=True)
     (bots / "c" / "quarantine" / "mine.json").write_text("[3]", encoding="utf-8")
 

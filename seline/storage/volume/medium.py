@@ -8,13 +8,7 @@ from dataclasses import dataclass
 from seline.domain.counters import Counters
 from seline.domain.document import BOT, METADATA_NAME, SELINE, Content, DocumentKey
 from seline.domain.incident import Incident
-from seline.domain.left_out import (
-    SELINE_FOLDERS,
-    LeftOut,
-    ScannedFolder,
-    left_out,
-    left_out_backups,
-)
+from seline.domain.left_out import LeftOut, ScannedFolder, left_out, left_out_inside
 from seline.domain.metadata import REPORT, is_report
 from seline.domain.usage import Usage
 from seline.domain.verdict import Verdict, of_another, unreadable
@@ -29,7 +23,7 @@ from seline.storage.volume.directory import SPACES_NAME, VolumeDirectory, while_
 from seline.storage.volume.inspect import Inspection
 from seline.storage.volume.mounts import mounts_inside
 from seline.storage.volume.os_errors import at, named, raising
-from seline.storage.volume.quarantine import list_quarantine, parse_aside_name
+from seline.storage.volume.quarantine import is_item, list_quarantine
 from seline.storage.volume.writer import Writer
 
 
@@ -73,7 +67,7 @@ class VolumeMedium:
     @while_open
     def left_out(self) -> Sequence[LeftOut]:
         """See `Medium.left_out`. What another volume that is mounted inside has is not listed."""
-        own = {*SELINE_FOLDERS, "backups", "lost+found"}
+        own = {".seline", "backups", "quarantine", "lost+found"}
         if self._space_of_report() == BOT:
             own.add(METADATA_NAME)
         if set(self.volume.spaces) - {BOT, SELINE}:
@@ -83,8 +77,10 @@ class VolumeMedium:
         closed = dict.fromkeys(mounts, "another volume is mounted there")
         with raising(self.volume.named, "Listing the data directory"):
             entries = scan(self.volume.top, closed={**closed, **dict.fromkeys(own, "Seline's own")})
+            names = sorted(files.names(self.volume.quarantine))
+            aside = [name for name in names if not is_item(self.volume, name)]
         found = left_out(entries, ScannedFolder(path=self.volume.path, own=own))
-        return [*found, *left_out_backups(self.current_documents.backup_index(BOT).others())]
+        return [*found, *left_out_inside(self.current_documents.backup_index(BOT).others(), aside)]
 
     def protect_pins(self, mark: MarkPinned) -> None:
         self.batches.admission.mark_pinned = mark
@@ -113,7 +109,7 @@ class VolumeMedium:
 
     @while_open
     def read_quarantine(self, item: str) -> bytes:
-        if parse_aside_name(item) is None:
+        if not is_item(self.volume, item):
             raise not_in_quarantine(item)
         try:
             return files.read_whole(self.volume.quarantine, item, size_max=1 << 40).data

@@ -1,12 +1,14 @@
 """The broken files in quarantine/, kept for a person to look at.
 
-All spaces share the directory. A later item has a later stamp, also if the clock was set back.
+All spaces share the directory. A later item has a later stamp, also if the clock was set back. A
+file is Seline's if it has an item's name, or a backup's name and the checksum attribute, as items
+had before. Every other file is its owner's: no limit and no purge removes it.
 """
 
 from datetime import datetime
 
-from seline.domain.backup import Stamp, backup_name, next_stamp, parse_backup_name
-from seline.domain.document import BOT, SELINE, Content, DocumentKey, is_space_name
+from seline.domain.backup import Stamp, aside_name, is_aside_name, next_stamp, parse_aside_name
+from seline.domain.document import BOT, SELINE, Content, DocumentKey
 from seline.ports.medium import QuarantineItem
 from seline.storage.volume import files
 from seline.storage.volume.directory import VolumeDirectory
@@ -17,7 +19,7 @@ def list_quarantine(volume: VolumeDirectory) -> list[QuarantineItem]:
     items: list[tuple[Stamp, QuarantineItem]] = []
     for name in files.names(volume.quarantine):
         parsed = parse_aside_name(name)
-        if parsed is None:
+        if parsed is None or not is_item(volume, name):
             continue
         document, stamp = parsed
         try:
@@ -42,21 +44,23 @@ def aside_document(key: DocumentKey) -> str:
     return f"seline.{key.name}" if key.space == SELINE else f"{key.space}+{key.name}"
 
 
-def parse_aside_name(name: str) -> tuple[str, Stamp] | None:
-    """Return the document, as `aside_document` names it, and the stamp; None for another file."""
-    space, plus, rest = name.rpartition("+") if isinstance(name, str) else ("", "", name)
-    parsed = parse_backup_name(rest)
-    if parsed is None or (plus and not (space and is_space_name(space))):
-        return None
-    return f"{space}{plus}{parsed[0]}", parsed[1]
+def is_item(volume: VolumeDirectory, name: str) -> bool:
+    """Whether Seline put the file of this name into quarantine/."""
+    if is_aside_name(name) or parse_aside_name(name) is None:
+        return is_aside_name(name)
+    try:
+        with files.closing(files.open_to_read(volume.quarantine, name)) as descriptor:
+            return files.read_attribute(descriptor) is not None
+    except OSError:
+        return False
 
 
 def free_aside_name(volume: VolumeDirectory, key: DocumentKey, now: datetime) -> str:
     """Return a new name in quarantine/, later than all others of the document."""
     document = aside_document(key)
-    parsed = map(parse_aside_name, files.names(volume.quarantine))
+    parsed = map(parse_aside_name, filter(is_aside_name, files.names(volume.quarantine)))
     stamps = [item[1] for item in parsed if item is not None and item[0] == document]
-    return backup_name(document, next_stamp(max(stamps, default=None), now))
+    return aside_name(document, next_stamp(max(stamps, default=None), now))
 
 
 def set_aside(
