@@ -273,8 +273,9 @@ def _damaged_backup_signals(report: VerifyReport, now: datetime) -> Iterator[Sig
 
 
 def _incident_severity(alert_type: AlertType, incident: Incident) -> Severity | None:
-    """Return CRITICAL for a recovery that lost changes, None for the usual severity."""
-    lossy = alert_type is AlertType.RECOVERY and incident.lost
+    """Return CRITICAL for an incident that lost changes, None for the usual severity."""
+    loses = (AlertType.RECOVERY, AlertType.DOCUMENT_REMOVED)
+    lossy = alert_type in loses and incident.lost
     return Severity.CRITICAL if lossy else None
 
 

@@ -30,6 +30,7 @@ class IncidentKind(StrEnum):
     STATE_RESET = "state_reset"
     STATE_UNREADABLE = "state_unreadable"
     STATE_NOT_KEPT = "state_not_kept"
+    REMOVED = "removed"
     ADOPTED = "adopted"
     ANOTHER_WRITER = "another_writer"
     EDITED_MEANWHILE = "edited_meanwhile"
@@ -69,6 +70,7 @@ RULES: Final[Mapping[IncidentKind, IncidentRule]] = {
     IncidentKind.STATE_RESET: IncidentRule(fix=_LOOK),
     IncidentKind.STATE_UNREADABLE: IncidentRule(),
     IncidentKind.STATE_NOT_KEPT: IncidentRule(),
+    IncidentKind.REMOVED: IncidentRule(alert=AlertType.DOCUMENT_REMOVED),
     IncidentKind.ADOPTED: IncidentRule(status=Status.INFO),
     IncidentKind.ANOTHER_WRITER: IncidentRule(alert=AlertType.ANOTHER_WRITER),
     IncidentKind.EDITED_MEANWHILE: IncidentRule(status=Status.INFO),

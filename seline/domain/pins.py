@@ -13,6 +13,7 @@ from seline.domain.stored import Stored
 
 BY_HAND: Final = "by hand"
 BLANK: Final = "before a blank save"
+REMOVED: Final = "another program removed the file"
 LOST: Final = "the pins were lost"
 
 
@@ -31,14 +32,15 @@ def current(pins: Iterable[Pin], now: datetime) -> tuple[Pin, ...]:
     return tuple(pin for pin in pins if pin.until is None or pin.until > now)
 
 
-def blank_pin(
+def guard_pin(
     document: str, revision: Revision, reason: str, now: datetime, *, pin_days: int
 ) -> Pin:
-    """Return the pin of the content before a blank save."""
+    """Return the pin of the content before a blank save; without a reason, before a removal."""
+    at = f"{now:%Y-%m-%d}"
     return Pin(
         document=document,
         revision=revision,
-        because=f"{BLANK} of {now:%Y-%m-%d} ({reason})",
+        because=f"{BLANK} of {at} ({reason})" if reason else f"{REMOVED}, noticed on {at}",
         pinned_at=now,
         until=now + timedelta(days=pin_days),
     )
@@ -47,17 +49,18 @@ def blank_pin(
 def with_blank_pins(
     pins: Iterable[Pin], added: Iterable[Pin], *, ended_by: datetime
 ) -> tuple[Pin, ...]:
-    """Return the pins with those of blank saves added, without those expired at `ended_by`.
+    """Return the pins with those of the guard added, without those expired at `ended_by`.
 
-    At most one is added for each document and day.
+    At most one of a blank save is added for each document and day.
     """
     kept = current(pins, ended_by)
     pinned = {(pin.document, pin.pinned_at.date()) for pin in kept if is_blank(pin)}
-    return (*kept, *(pin for pin in added if (pin.document, pin.pinned_at.date()) not in pinned))
+    new = (p for p in added if not is_blank(p) or (p.document, p.pinned_at.date()) not in pinned)
+    return (*kept, *new)
 
 
 def is_blank(pin: Pin) -> bool:
-    """Whether the guard of V11 made this pin."""
+    """Whether the guard of V11 made this pin before a blank save."""
     return pin.because.startswith(BLANK)
 
 

@@ -234,7 +234,8 @@ class DataManager:
         Raises BackupNotFound with every backup tried and the reason why it cannot be used.
         """
         key = _key(name)
-        await self.store.open()
+        if not await self.store.exists(key):
+            await served_content(self.store, key)  # a removal by hand makes a backup first
         decide = changes.restore(backup, guard=self.store.pins.guard(key))
         answer, outcome = await self._decided(key, decide, dry_run=dry_run)
         chosen, revision, kept_in = cast("tuple[Backup, Revision, KeptIn]", answer)

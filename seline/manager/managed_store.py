@@ -6,11 +6,13 @@ A change waits for the lock of its document (`locks`), then goes to the store as
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from seline.clock import Clock
-from seline.domain.document import Content, DocumentKey, IfMatch
+from seline.domain.document import BOT, Content, DocumentKey, IfMatch
 from seline.domain.verdict import Verdict
+from seline.errors import SelineError
 from seline.manager import changes
 from seline.manager.awaited_store import AwaitedStore
 from seline.manager.changes import Decide
@@ -64,7 +66,11 @@ class ManagedStore(AwaitedStore):
 
     async def exists(self, key: DocumentKey) -> bool:
         """Whether there is a document of this name, sound or not."""
-        return (await self.open()).peek(key) is not Verdict.MISSING
+        store = await self.open()
+        known = store.peek(key)
+        if known is None:
+            return (await self.reading(lambda: store.look(key)))[0].verdict is not Verdict.MISSING
+        return known is not Verdict.MISSING
 
     # changing
 
@@ -123,7 +129,16 @@ class ManagedStore(AwaitedStore):
         self.metadata = Metadata(store, self.clock)
 
     def _before_close(self) -> None:
+        self._keep_what_only_memory_holds()
         self.metadata.write(wait_s=CLOSE_S)
+
+    def _keep_what_only_memory_holds(self) -> None:
+        """Look once more at the documents that another program changed or removed."""
+        assert self.opened is not None
+        with suppress(SelineError, TimeoutError):
+            for name in self.opened.medium.changed_outside():
+                change = self.change_of(DocumentKey(BOT, name), changes.look)
+                self.opened.submit((change,)).exception(timeout=CLOSE_S)
 
     async def _through(self, change: Change) -> Outcome:
         future = await self.locks.through(change.key.name, lambda: self.submit((change,)))

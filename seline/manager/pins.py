@@ -183,18 +183,18 @@ class Pins:
         document: str,
         into: dict[str, Pin] | None,
         before: Content,
-        after: Content,
+        after: Content | None,
         now: datetime,
         changed: tuple[Json, Json] | None = None,
     ) -> tuple[Change, ...]:
-        """Return what pins `before` if `after` removes most of it, or collect its pin."""
+        """Return what pins `before` if most of it, or the whole file, goes; or collect its pin."""
         pins = {} if into is None else into
         pins.pop(document, None)
-        reason = blank_save(before.data, after.data, changed)
+        reason = "" if after is None else blank_save(before.data, after.data, changed)
         if reason is None:
             return ()
         days = self._policy.pin_days
-        pins[document] = pinning.blank_pin(document, before.revision, reason, now, pin_days=days)
+        pins[document] = pinning.guard_pin(document, before.revision, reason, now, pin_days=days)
         return (self.pin_all(pins),) if into is None else ()
 
     def _note_unpinned(self, pin: Pin) -> None:

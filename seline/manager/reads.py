@@ -1,5 +1,6 @@
 """Which content of a document is served: only what its verdict allows (V4)."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -54,11 +55,22 @@ async def listed(managed: ManagedStore) -> list[DocumentInfo]:
     """List the bot's documents, sorted by name; those found broken are recovered first."""
     store = await managed.open()
     infos = await managed.listing(lambda: store.documents(BOT))
+    await notice_removed(managed, infos)
     broken = [info.name for info in infos if info.verdict in DAMAGED]
     for name in broken:
         with suppress(SelineError):  # it is reported, and the list shows its state
             await served_content(managed, DocumentKey(BOT, name))
     return list(await managed.listing(lambda: store.documents(BOT)) if broken else infos)
+
+
+async def notice_removed(managed: ManagedStore, infos: Sequence[DocumentInfo]) -> None:
+    """Keep and report the documents that another program removed since they were listed last."""
+    store = await managed.open()
+    there = {info.name for info in infos}
+    for name in await managed.listing(store.medium.changed_outside):
+        if name not in there:
+            with suppress(SelineError):  # what cannot be kept now stays in memory
+                await served_content(managed, DocumentKey(BOT, name))
 
 
 async def backup_content(managed: ManagedStore, key: DocumentKey, backup: str) -> Content:
@@ -89,6 +101,9 @@ async def remedied(managed: ManagedStore, key: DocumentKey, judged: Judged) -> C
         case Verdict.SOUND:
             return judged.content
         case Verdict.MISSING:
+            if store.peek(key) is None and not in_turn():  # another program removed it
+                with suppress(StorageError):  # it stays in memory, and the next read tries again
+                    return await managed.look(key)
             return None
         case Verdict.EDITED:
             if judged.settled:

@@ -19,7 +19,7 @@ from seline.domain.report import Finding, FindingOutcome, VerifyReport
 from seline.domain.verdict import AS_SAVED, Judged, Verdict, usable_as_backup
 from seline.errors import DocumentUnreadable, DocumentUnrecoverable, SelineError, VolumeFull
 from seline.manager.managed_store import ManagedStore
-from seline.manager.reads import remedied
+from seline.manager.reads import notice_removed, remedied
 from seline.manager.state import State
 from seline.ports.futures import pause
 from seline.ports.store import DocumentStore, keys_with_backups
@@ -116,6 +116,7 @@ class _Pass:
 
     async def run(self, since: datetime | None) -> None:
         documents = await self._managed.listing(lambda: list(self._store.documents(BOT)))
+        await notice_removed(self._managed, documents)
         self._existing |= {(info.name, None) for info in documents}
         names = [info.name for info in documents if since is None or info.updated_at >= since]
         unsettled = [name for name in names if not await self._document(name)]

@@ -144,6 +144,14 @@ class Medium(Protocol):
         """Whether memory has the last content of a document, so that no backup need be read."""
         ...
 
+    def changed_outside(self) -> Sequence[str]:
+        """Return the bot's documents that another program removed, edited or broke.
+
+        Those that memory does not hold are only returned if they were removed. Reads no file; it
+        stats each. Raises StorageError.
+        """
+        ...
+
     def read_from_disk(self, key: DocumentKey, backup: str | None = None) -> None:
         """Make the next look at a document or backup read the disk, not the page cache."""
         ...

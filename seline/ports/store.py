@@ -66,12 +66,13 @@ class Guard(Protocol):
     def __call__(
         self,
         before: Content,
-        after: Content,
+        after: Content | None,
         now: datetime,
         changed: tuple[Json, Json] | None = None,
     ) -> "tuple[Change, ...]":
         """Return the changes to commit with the replacement, none if it needs no guard.
 
+        `after` is None if another program removed the document's file.
         `changed` is the old and the new value of the only field that differs, if known.
         """
         ...

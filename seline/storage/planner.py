@@ -40,11 +40,11 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
     `content` is the sound content that the first change sees; `failure` is why there is none to
     serve. `repair` publishes `content` even without a change (an adopted edit, a recovery).
-    `unsaved` is the content before a hand edit, if only memory holds it: it becomes a backup before
-    the file is replaced. `replaced` is the last content known before a hand edit or a recovery, if
-    `content` is another one; the guard is asked about it (V11). `broken` moves the file to
-    quarantine when it is replaced. `source` is the backup that `content` was read from. `token` is
-    the store's own.
+    `unsaved` are the contents before a hand edit or a removal that only memory holds, oldest first:
+    they become backups. `replaced` is the last content known before a hand edit, a recovery or a
+    removal, if `content` is another one; the guard is asked about it (V11). `broken` moves the file
+    to quarantine when it is replaced. `removed`: Seline left a file, and another program removed
+    it. `source` is the backup that `content` was read from. `token` is the store's own.
     """
 
     key: DocumentKey
@@ -53,9 +53,10 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: datetime | None
     failure: SelineError | None = None
     repair: bool = False
-    unsaved: Content | None = None
+    unsaved: tuple[Content, ...] = ()
     replaced: Content | None = None
     broken: bool = False
+    removed: bool = False
     source: Backup | None = None
     token: object = None
 
@@ -66,7 +67,10 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Publish(msgspec.Struct, frozen=True, kw_only=True):
-    """A document's new content, None to remove it."""
+    """A document's new content, None to remove it.
+
+    `keeps_file`: no file is written or removed; what only memory holds becomes a backup.
+    """
 
     found: Found
     content: Content | None
@@ -74,6 +78,7 @@ class Publish(msgspec.Struct, frozen=True, kw_only=True):
     purge: bool
     always: bool
     retain: Retain | None
+    keeps_file: bool = False
 
     @property
     def key(self) -> DocumentKey:
@@ -157,11 +162,13 @@ class _Draft:
         )
 
     def guarding(self, now: datetime) -> Atom:
-        """Return the changes that guard the content before a hand edit or a recovery (V11)."""
-        before = self.found.replaced
-        if self.guard is None or before is None or self.content is None:
+        """Return the changes that guard the content before what no caller changed (V11)."""
+        found, before = self.found, self.found.replaced
+        if self.guard is None or before is None:
             return ()
-        return self.guard(before, self.content, now)
+        if found.removed:
+            return self.guard(before, None, now)
+        return () if self.content is None else self.guard(before, self.content, now)
 
     def publish(self) -> Publish:
         return Publish(
@@ -171,6 +178,7 @@ class _Draft:
             purge=self.purge,
             always=self.always or not self.touched,
             retain=self.retain,
+            keeps_file=self.found.removed and not self.touched,
         )
 
 

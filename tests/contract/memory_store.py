@@ -315,6 +315,9 @@ class MemoryMedium:
     def remembers(self, key: DocumentKey) -> bool:
         return key in self._kept
 
+    def changed_outside(self) -> Sequence[str]:
+        return ()
+
     def read_from_disk(self, key: DocumentKey, backup: str | None = None) -> None:
         """Do nothing: memory has no pages to drop."""
 

@@ -7,7 +7,7 @@ from seline.domain.json_codec import encode
 from seline.domain.metadata import FIELDS
 from seline.errors import DocumentNotFound
 from seline.ports.medium import Medium
-from seline.ports.store import DocumentStore
+from seline.ports.store import Change, DocumentStore, Remove
 from tests.contract.saving import content, put
 
 
@@ -113,6 +113,15 @@ def test_memory_has_the_content_that_was_saved_last(store: DocumentStore, key: D
     assert store.medium.remembers(key)
 
 
+def test_what_seline_wrote_and_removed_is_not_changed_outside(
+    store: DocumentStore, key: DocumentKey
+) -> None:
+    put(store, key, {"n": 1})
+    assert list(store.medium.changed_outside()) == []
+    store.submit((Change(key, lambda _current: Remove()),)).result()
+    assert list(store.medium.changed_outside()) == []
+
+
 def test_a_read_from_the_disk_finds_the_same_content(
     store: DocumentStore, key: DocumentKey
 ) -> None:
@@ -143,6 +152,6 @@ def test_every_method_of_the_port_has_a_test() -> None:
         "place", "usage", "has_reserve", "backup_count", "protect_pins", "capabilities",
         "unavailable", "busy_s", "counters", "incidents", "quarantine", "read_quarantine", "raw",
         "rescue", "remembers", "read_from_disk", "write_report", "read_report", "announce",
-        "foreign_backup_count", "has_room_for", "left_out",
+        "foreign_backup_count", "has_room_for", "left_out", "changed_outside",
     }  # fmt: skip
     assert {name for name in vars(Medium) if not name.startswith("_")} == tested

@@ -54,8 +54,9 @@ def _in_tables() -> Iterator[tuple[str, str]]:
     for alert in AlertType:
         words = texts("en").alerts[alert]
         yield f"alert:{alert}", words.fix
-        if words.fix_edit:
-            yield f"alert:{alert}:edit", words.fix_edit
+        for name, fix in (("edit", words.fix_edit), ("backup", words.fix_backup)):
+            if fix:
+                yield f"alert:{alert}:{name}", fix
     for reason, hint in json_codec.HINTS.items():
         yield f"json:{reason}", hint
     yield "json:other", json_codec.OTHER_HINT

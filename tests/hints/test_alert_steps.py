@@ -164,6 +164,23 @@ def test_what_another_program_replaced_is_listed(line: Line, follow: Follow) -> 
     assert len(run(line, f"{listing} --json").value()["backups"]) > 2
 
 
+@pytest.mark.follows("alert:document_removed", "alert:document_removed:backup")
+def test_a_document_that_was_removed_is_brought_back(tmp_path: Path, follow: Follow) -> None:
+    line = line_at(tmp_path, SELINE_STORAGE__CACHE_BYTES_MAX="0")
+    saved(line, "unsaved.json", {"n": 1})
+    assert line("export", "export.json").code == 0
+    with serving_in_thread(line):
+        saved(line, "a.json")
+        for name in ("a.json", "unsaved.json"):
+            (line.data / name).unlink()
+            assert line("load", name).code == Exit.NOT_FOUND
+            [command] = follow(alert(line, "document_removed", about=name)).commands(
+                EXPORT="export.json"
+            )
+            assert run(line, command).code == 0
+            assert line("load", name).value() == {"n": 1}
+
+
 @pytest.mark.follows("alert:job_failed")
 def test_a_job_that_failed_is_run_again(line: Line, follow: Follow) -> None:
     saved(line, "a.json")

@@ -53,6 +53,7 @@ class AlertType(StrEnum):
     BLANK_SAVE = "blank_save"
     PINS_SHED = "pins_shed"
     ANOTHER_WRITER = "another_writer"
+    DOCUMENT_REMOVED = "document_removed"
     USAGE = "usage"
     DAYS_UNTIL_FULL = "days_until_full"
     DOCUMENT_LIMIT = "document_limit"
@@ -114,6 +115,7 @@ KIND_OF: Final[Mapping[AlertType, AlertKind]] = {
     AlertType.BLANK_SAVE: AlertKind(Severity.WARNING, "event", rises_with="level"),
     AlertType.PINS_SHED: AlertKind(Severity.WARNING, "event"),
     AlertType.ANOTHER_WRITER: AlertKind(Severity.WARNING, "event", "document"),
+    AlertType.DOCUMENT_REMOVED: AlertKind(Severity.WARNING, "event", "document"),
     AlertType.USAGE: AlertKind(Severity.WARNING, "condition", rises_with="level_percent"),
     AlertType.DAYS_UNTIL_FULL: AlertKind(Severity.WARNING, "condition"),
     AlertType.DOCUMENT_LIMIT: AlertKind(Severity.WARNING, "condition", rises_with="level_percent"),

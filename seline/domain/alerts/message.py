@@ -32,12 +32,14 @@ _MARKS: Final[Mapping[str, str]] = {
 class AlertWords(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The sentences of one alert type. `resolved` is empty for an event.
 
-    `fix_edit` is the next step if the details name the `item` in quarantine that holds an edit.
+    `fix_edit` is the next step if the details name the `item` in quarantine that holds an edit,
+    `fix_backup` if they name a `backup`.
     """
 
     summary: tuple[str, ...]
     fix: str
     fix_edit: str = ""
+    fix_backup: str = ""
     resolved: str = ""
 
 
@@ -62,6 +64,7 @@ def worded(alert: Alert, language: Language) -> Alert:
     if alert.state == "resolved" and KIND_OF[alert.type].course != "event":
         return replace(alert, summary=compose((words.resolved,), values), fix="")
     fix = words.fix_edit if words.fix_edit and "item" in values else words.fix
+    fix = words.fix_backup if words.fix_backup and "backup" in values else fix
     return replace(alert, summary=compose(words.summary, values), fix=compose((fix,), values))
 
 

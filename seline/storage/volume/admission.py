@@ -222,7 +222,7 @@ def _is_emergency(publish: Publish) -> bool:
 def _count_change(publish: Publish) -> int:
     if publish.key.space == SELINE:
         return 0
-    was_there = publish.found.judged.verdict is not Verdict.MISSING
+    was_there = publish.found.judged.verdict is not Verdict.MISSING or publish.found.removed
     return (publish.content is not None) - was_there
 
 

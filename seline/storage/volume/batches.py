@@ -185,7 +185,10 @@ class Batches:
             self.current_documents.inspector.ignore_aside(publish.key)
             if publish.found.judged.verdict is Verdict.EDITED:
                 self.events.edited(publish.key.name, now)
-            if publish.found.broken or publish.found.repair:
+            if publish.found.removed:
+                backups = self.current_documents.backup_index(publish.key.space)
+                self.events.removed(publish.found, backups.of(publish.key.name)[:1], now)
+            elif publish.found.broken or publish.found.repair:
                 aside = self.rotation.newest_aside(publish.key) if publish.found.is_bad_edit else ""
                 if aside and publish.is_recovery:
                     self.current_documents.watch_aside(publish.found, aside)

@@ -1,7 +1,7 @@
 """Find the content that a document's change starts from (V4).
 
 sound       that content
-missing     none
+missing     none; the last known content becomes a backup if another program removed the file
 edited      the edit, adopted once it has settled; the content before it becomes a backup
 unsettled   the last known content; the file is kept unless a change replaces it
 torn, altered   the last hand edit, else the remembered content if it is the recorded one (nothing
@@ -79,6 +79,8 @@ class CurrentDocuments:
             token=inspection.identity,
         )
         match judged.verdict:
+            case Verdict.MISSING if self.inspector.expects(key):
+                return self._removed(found)
             case Verdict.MISSING | Verdict.SOUND:
                 return found
             case Verdict.EDITED:
@@ -148,16 +150,22 @@ class CurrentDocuments:
         The one before is in memory, else it is in the newest sound backup.
         """
         entry = self.inspector.last_known(found.key)
-        newest = next(iter(self.backup_index(found.key.space).of(found.key.name)), None)
         before = None if entry is None else entry[1]
         if before is None:
             chosen = choose_backup(self.backups(found.key), sound_only=True).chosen
             before = None if chosen is None else chosen[1]
         if before is None or (content is not None and before.revision == content.revision):
             return replace(found, content=content)
-        is_saved = entry is None or (newest is not None and newest.revision == before.revision)
-        unsaved = None if is_saved else before
+        unsaved = () if entry is None or self._is_saved(found.key, before) else (before,)
         return replace(found, content=content, unsaved=unsaved, replaced=before)
+
+    def _removed(self, found: Found) -> Found:
+        """Return a document whose file another program removed, with what memory has of it."""
+        entry, edit = self.inspector.last_known(found.key), self.inspector.last_edit(found.key)
+        known = [content for content in (entry and entry[1], edit) if content is not None]
+        unsaved = tuple(content for content in known if not self._is_saved(found.key, content))
+        replaced = known[-1] if known else None
+        return replace(found, repair=True, removed=True, unsaved=unsaved, replaced=replaced)
 
     def _recover(self, found: Found) -> Found:
         settled = found.judged.verdict is not Verdict.UNSETTLED
@@ -173,6 +181,11 @@ class CurrentDocuments:
             return replace(found, repair=False, failure=_unrecoverable(found, choice.reasons()))
         backup, content = choice.chosen
         return self._replaced(replace(found, source=backup), content)
+
+    def _is_saved(self, key: DocumentKey, content: Content) -> bool:
+        """Whether a content is the newest backup already."""
+        newest = self.backup_index(key.space).of(key.name)[:1]
+        return any(backup.revision == content.revision for backup in newest)
 
     def _remembered(self, found: Found) -> Content | None:
         """Return the remembered content if it is the one that was committed last.

@@ -13,7 +13,7 @@ from seline.domain.document import DocumentKey, Json
 from seline.domain.incident import Incident, IncidentKind
 from seline.errors import StorageError
 from seline.ports.store import Outcome
-from seline.storage.planner import Publish
+from seline.storage.planner import Found, Publish
 from seline.storage.volume.earlier import Recovery
 from seline.storage.volume.os_errors import describe, is_full
 
@@ -134,6 +134,12 @@ class Events:
         self.report(incident)
         return incident.kind is IncidentKind.RECOVERED
 
+    def removed(self, found: Found, newest: Sequence[Backup], now: datetime) -> None:
+        """Report that another program removed a document; `newest` holds its newest backup."""
+        incident = _removed(found, newest, now)
+        _log.warning("%s", incident.summary)
+        self.report(incident)
+
     def recovered_before(self, recovery: Recovery) -> None:
         """Report a recovery of an earlier process, which may have ended before it could."""
         self.report(_recovered(recovery))
@@ -166,6 +172,31 @@ def _repaired(publish: Publish, now: datetime, aside: str) -> Incident:
             aside=aside if found.is_bad_edit else "",
         )
     )
+
+
+def _removed(found: Found, newest: Sequence[Backup], now: datetime) -> Incident:
+    """Return the incident of a removal: the newest backup has the content that memory held."""
+    name, kept = found.key.name, found.replaced is not None
+    summary = f"{name} was removed by another program or by hand"
+    lost, details = "", dict[str, Json]()
+    if not newest:
+        lost = "the document"
+        summary += (
+            "; it has no backup. An export may have it: "
+            f"`seline import EXPORT --only {name}` brings it back."
+        )
+    else:
+        backup = newest[0]
+        details |= {"backup": backup.name, "kept": kept, "older": not kept}
+        lost = "" if kept else f"changes after {backup.taken_at:%Y-%m-%d %H:%M:%S} UTC"
+        what = "its last content is kept as" if kept else "its newest content is"
+        summary += (
+            f"; {what} backup {backup.name}: `seline restore {name} {backup.name}` brings it back."
+        )
+    return Incident(
+        kind=IncidentKind.REMOVED, document=name, at=now, summary=summary, lost=lost,
+        details=details,
+    )  # fmt: skip
 
 
 def _recovered(recovery: Recovery) -> Incident:

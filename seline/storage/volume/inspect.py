@@ -14,7 +14,7 @@ import msgspec
 from seline.clock import Clock
 from seline.cures import Cure, cure_of, not_regular
 from seline.domain.checksum import Checksum, decode_checksum, name_hash
-from seline.domain.document import Content, DocumentKey, Revision
+from seline.domain.document import BOT, Content, DocumentKey, Revision
 from seline.domain.verdict import DAMAGED, Judged, Verdict, judge
 from seline.errors import UnsupportedFormat
 from seline.storage.volume import files
@@ -67,12 +67,16 @@ class Inspector:
     _damaged: dict[DocumentKey, tuple[FileIdentity, Verdict]] = field(default_factory=dict)
     _asides: dict[DocumentKey, Aside] = field(default_factory=dict)
     """The file of a document that a recovery moved to quarantine/, as it was judged."""
+    _expected: set[DocumentKey] = field(default_factory=set)
+    """The bot's documents that have a file, as far as Seline knows; only the writer changes it."""
 
     def peek(self, key: DocumentKey) -> Content | Verdict | None:
         """Return the remembered content if one stat shows that it is current, else None."""
         try:
             status = files.status(self.volume.documents(key.space), key.name)
         except FileNotFoundError:
+            if key in self._expected:
+                return None  # another program removed it
             if self.cache.get(key) or key in self._edits:
                 self.forget(key)  # an earlier content is no longer the last known one
             return Verdict.MISSING
@@ -112,8 +116,40 @@ class Inspector:
         self._edits.pop(key, None)
         self._damaged.pop(key, None)
 
+    def expect_documents(self) -> None:
+        """Expect the bot's documents to be there that are there now. Raises StorageError."""
+        self._expected = {DocumentKey(BOT, name) for name in self.volume.document_names(BOT)}
+
+    def expects(self, key: DocumentKey) -> bool:
+        """Whether a document has a file, unless another program removed it."""
+        return key in self._expected
+
+    def changed_outside(self) -> list[str]:
+        """Return the bot's documents that are not as memory knows them: removed, edited, broken."""
+        expected, there = sorted(self._expected), set(self.volume.document_names(BOT))
+        return [
+            key.name
+            for key in expected
+            if key.name not in there
+            or ((self.last_known(key) or self.last_edit(key)) and self.peek(key) is None)
+        ]
+
+    def written(self, key: DocumentKey, identity: FileIdentity, content: Content) -> None:
+        """Remember what a commit made current; bytes on another disk go away, and are not kept."""
+        if content.held is None:
+            self.forget(key)
+        else:
+            self.remember(key, identity, content)
+        if key.space == BOT:
+            self._expected.add(key)
+
+    def removed(self, key: DocumentKey) -> None:
+        """Remember that a commit removed a document, or found it removed."""
+        self.forget(key)
+        self._expected.discard(key)
+
     def forget(self, key: DocumentKey) -> None:
-        """Remember that a document is gone."""
+        """Forget what is known of a document's content."""
         self.cache.drop(key)
         self._unsettled.pop(key, None)
         self._edits.pop(key, None)

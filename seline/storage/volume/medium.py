@@ -141,6 +141,10 @@ class VolumeMedium:
         return inspector.last_edit(key) is not None or inspector.last_known(key) is not None
 
     @while_open
+    def changed_outside(self) -> Sequence[str]:
+        return self.current_documents.inspector.changed_outside()
+
+    @while_open
     def read_from_disk(self, key: DocumentKey, backup: str | None = None) -> None:
         self.current_documents.inspector.read_from_disk(key, backup)
 

@@ -119,7 +119,6 @@ def _open(volume: VolumeDirectory, settings: Settings, clock: Clock) -> VolumeSt
         settings.strict,
     )  # fmt: skip
     reopener.start(clock.now())
-    admission.count_documents()
     disk_usage.rebuild_reserve()
     writer = Writer(batches.process, idle=batches.idle)
     medium = VolumeMedium(volume, capabilities, current_documents, batches, writer)

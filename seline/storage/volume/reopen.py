@@ -93,6 +93,7 @@ class Reopener:
             self.committer.recover(now)
         else:
             self.committer.overlay.doubt(self.committer.unfinished())
+        self._take_stock()
 
     def _reopen_if_due(self) -> bool:
         """Reopen, at once and then every 30 s; return whether writes are taken.
@@ -119,6 +120,11 @@ class Reopener:
         _log.warning("the volume was reopened; writes are taken again")
         return True
 
+    def _take_stock(self) -> None:
+        """Note which documents are there: a recovery may have added or removed some."""
+        self.admission.count_documents()
+        self.current_documents.inspector.expect_documents()
+
     def _reopen(self) -> None:
         """Read from the disk, recover, and commit again the documents that are in doubt."""
         self.check_place()
@@ -130,7 +136,7 @@ class Reopener:
         self.committer.recommit(
             [found for found in again if not _is_removed(found, completed)], now
         )
-        self.admission.count_documents()  # the recovery may have added or removed some
+        self._take_stock()
         for found in again:
             self.events.changed(found.key, Outcome(content=found.content, changed=True))
 

@@ -635,8 +635,8 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "an edit that changes nothing",
     ),
     "the content that an edit replaces is preserved twice": _current_documents(
-        "CurrentDocuments._replaced",
-        "newest.revision == before.revision",
+        "CurrentDocuments._is_saved",
+        "backup.revision == content.revision",
         NEVER,
         "an edit of what is the newest backup too",
     ),

@@ -140,7 +140,9 @@ class ExchangeCommitter:
         preserver = self._preserver
         with raising(StagingFailed, f"Writing {publish.key.name}"):
             staged.append(self._staging.stage(publish))
-            for keep in (preserver.keep_unsaved, preserver.keep_broken, preserver.keep_content):
+            for content in publish.found.unsaved:
+                staged[-1] = preserver.keep_unsaved(staged[-1], content, now)
+            for keep in (preserver.keep_broken, preserver.keep_content):
                 staged[-1] = keep(staged[-1], now)
             self._before_replacing(publish.key)
 
@@ -175,7 +177,8 @@ class ExchangeCommitter:
         seline, name = self._volume.seline, f"{RECORD_NAME}.new"
         with raising(StagingFailed, "Writing the journal"):
             files.unlink(seline, name, missing_ok=True)
-            data = encode_record([_entry(change) for change in staged])
+            entries = [_entry(change) for change in staged if not change.publish.keeps_file]
+            data = encode_record(entries)
             with files.closing(files.stage(seline, name, data, None, time.time_ns())) as descriptor:
                 files.sync(descriptor)
             files.rename(seline, name, seline, RECORD_NAME)
@@ -232,18 +235,13 @@ class ExchangeCommitter:
             if isinstance(change, Refused):
                 continue
             key, content = change.staged.key, change.staged.publish.content
-            if content is None or change.staged.file is None:
-                self._current_documents.inspector.forget(key)
+            if content is None:
+                self._current_documents.inspector.removed(key)
                 self._syncer.forget(key)
-            else:
+            elif change.staged.file is not None:
                 identity = _as_staged(change.staged.file, content)
                 self._syncer.remember(key, identity)
-                if content.held is None:
-                    self._current_documents.inspector.forget(
-                        key
-                    )  # its bytes are on another disk, and go away
-                else:
-                    self._current_documents.inspector.remember(key, identity, content)
+                self._current_documents.inspector.written(key, identity, content)
 
     def _finish(self, changes: Sequence[Published | Refused], now: datetime) -> Committed:
         committed = Committed()

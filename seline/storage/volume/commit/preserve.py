@@ -39,12 +39,9 @@ class Preserver:
 
     # before the change is visible; each of the three makes one name at most
 
-    def keep_unsaved(self, staged: Staged, now: datetime) -> Staged:
-        """Back up the content before a hand edit, which only memory holds."""
-        unsaved = staged.found.unsaved
-        if unsaved is None or staged.publish.purge:
-            return staged
-        return self._copy(staged, unsaved, now)
+    def keep_unsaved(self, staged: Staged, content: Content, now: datetime) -> Staged:
+        """Back up a content before a hand edit or a removal, which only memory holds."""
+        return staged if staged.publish.purge else self._copy(staged, content, now)
 
     def keep_broken(self, staged: Staged, now: datetime) -> Staged:
         """Link a broken file into quarantine/, the same bytes once (V4). Raises LookAgain.

@@ -118,7 +118,7 @@ class Staging:
     def stage(self, publish: Publish) -> Staged:
         """Write a document's new content, not yet synced."""
         self.volume.open_space(publish.key.space)
-        if publish.content is None:
+        if publish.content is None or publish.keeps_file:
             return Staged(publish=publish)
         name = self.free_name()
         with self.removed_on_error(self.volume.staging, name):
@@ -149,6 +149,8 @@ class Staging:
     def publish(self, staged: Staged) -> Published:
         """Replace the document by its staged content, or remove it."""
         documents, name = self.volume.documents(staged.key.space), staged.key.name
+        if staged.publish.keeps_file:
+            return Published(staged=staged)
         if staged.file is None:
             removed = self.free_name()
             with contextlib.suppress(FileNotFoundError):
