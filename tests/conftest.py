@@ -31,6 +31,11 @@ settings.load_profile("seline")
 PROVE_UNTIL = time.monotonic() + 60 * float(os.environ.pop("SELINE_PROVE_MINUTES", "") or math.inf)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many tests run at once: many of them wait, for a process or for a timer."""
+    return 2 * len(os.sched_getaffinity(0))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Shuffle the tests of a slice, differently each day, so that each suite gets its turn."""
     if math.isfinite(PROVE_UNTIL):
