@@ -1,13 +1,16 @@
 """What an error of the operating system means, and what ends it: one row for each number.
 
-The commands in a hint can be copied: paths are quoted, users and mounts are those of this process.
+The commands in a hint can be copied: paths are quoted, users and mounts are those of this process,
+and no command overwrites a file: a new name is free when the hint is made.
 """
 
 import errno
 import os
-import shlex
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Final, NamedTuple
+
+from seline.quoting import quoted
 
 
 class Cure(NamedTuple):
@@ -20,8 +23,12 @@ class Cure(NamedTuple):
 
 _LINK: Final = Cure(
     "Seline follows no symbolic link",
-    'Replace the link by what it leads to: `cp -p --remove-destination "$(readlink -f {path})" '
-    "{path}`.",
+    "Put what the link leads to in its place: "
+    "`cp -aLn -- {path} {free} && rm -- {path} && mv -n -- {free} {path}`.",
+)
+DANGLING: Final = Cure(
+    "it is a link that leads nowhere",
+    "Mount what the link leads to, or remove the link: `rm -- {path}`.",
 )
 _FULL: Final = Cure(
     "no space is left", "Free space on that disk (`df -h {existing}` shows it), or enlarge it."
@@ -44,7 +51,8 @@ _ONE_MOUNT: Final = (
     "Nothing in the data directory may be a mount of its own: mount the directory as a "
     "whole{unmount}."
 )
-NOT_REGULAR: Final = Cure("it is not a regular file", "Move it away: `mv {path} {path}.moved`.")
+NOT_REGULAR: Final = Cure("it is not a regular file", "Move it away: `mv -n -- {path} {free}`.")
+SPECIAL: Final = Cure("it is not a regular file", "It holds nothing; remove it: `rm -- {path}`.")
 ANY_OTHER: Final = Cure(
     "the disk failed",
     "Take an export to another disk now (`seline export DIRECTORY`; if Seline does not start, "
@@ -98,20 +106,31 @@ def cure_of(number: int | None, path: str, *, mounts: Sequence[str] = ()) -> Cur
     An unknown number counts as a failure of the disk. `mounts` are the mounts in the data
     directory.
     """
+    if number == errno.ELOOP and (os.path.islink(path) or not os.path.isdir(path)):
+        return not_regular(path)
     return _filled(OF_OS.get(number or 0, ANY_OTHER), path, mounts)
 
 
 def not_regular(path: str) -> Cure:
     """Return the cure of a path that is a link, a directory or another special file."""
-    is_link_to_file = os.path.islink(path) and os.path.isfile(path)
-    return _filled(_LINK if is_link_to_file else NOT_REGULAR, path)
+    if os.path.islink(path):
+        return _filled(_LINK if os.path.exists(path) else DANGLING, path)
+    may_hold_content = os.path.isdir(path) or os.path.isfile(path) or not os.path.exists(path)
+    return _filled(NOT_REGULAR if may_hold_content else SPECIAL, path)
+
+
+def free_path(path: str) -> str:
+    """Return a path if it is free, else one that is, with a number at its end."""
+    names = (f"{path}.{number}" if number > 1 else path for number in count(1))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def _filled(row: Cure, path: str, mounts: Sequence[str] = ()) -> Cure:
     existing = _existing(path)
     values = {
-        "path": shlex.quote(path),
-        "existing": shlex.quote(existing),
+        "path": quoted(path),
+        "free": quoted(free_path(f"{path}.moved")),
+        "existing": quoted(existing),
         "user": str(os.geteuid()),
         "owner": f"{os.geteuid()}:{os.getegid()}",
         "as_owner": _as_owner(existing),
@@ -136,12 +155,13 @@ def _as_owner(path: str) -> str:
         owner = user
     if owner in (0, user):
         return "As root: "
-    quoted = shlex.quote(path)
-    return f"Run Seline as user {owner}, who owns {quoted}; or give it to user {user}, as root: "
+    return (
+        f"Run Seline as user {owner}, who owns {quoted(path)}; or give it to user {user}, as root: "
+    )
 
 
 def _unmount(mounts: Sequence[str]) -> str:
     if not mounts:
         return "; `findmnt` shows the mounts"
-    commands = " ".join(["umount", *map(shlex.quote, mounts)])
+    commands = " ".join(["umount", *map(quoted, mounts)])
     return f". Copy what is in the mount, then, as root: `{commands}`"

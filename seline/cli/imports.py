@@ -26,8 +26,8 @@ from seline.cli.verbs import (
     with_api,
 )
 from seline.domain.plural import counted, shortened
-from seline.domain.quoting import quoted
 from seline.errors import ExportDamaged, ImportRefused
+from seline.quoting import quoted
 
 if TYPE_CHECKING:
     from seline.domain.left_out import LeftOut
@@ -237,6 +237,7 @@ def _read_folder(
 
 def _notify_beside(source: str, options: VerbOptions) -> None:
     """Name what a folder of exports holds besides exports, and how to import it."""
+    from seline.cures import free_path
     from seline.domain.manifest import parse_export_name
     from seline.outbound.destinations.folder import MARKER_NAME
 
@@ -246,7 +247,7 @@ def _notify_beside(source: str, options: VerbOptions) -> None:
         if name != MARKER_NAME and parse_export_name(name) is None
     )
     if others:
-        count, beside = counted(len(others), "name"), os.path.join(source, "others")
+        count, beside = counted(len(others), "name"), free_path(os.path.join(source, "others"))
         terminal.report(
             f"Not imported, as it is no export: {count} in {source}: {shortened(others)}.",
             f"`mkdir -- {quoted(beside)} && mv -n -- {_each(source, others)} {quoted(beside)} && "

@@ -4,6 +4,7 @@
 shell as it is.
 """
 
+import errno
 import os
 import re
 import unicodedata
@@ -13,10 +14,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from seline.cures import cure_of, not_regular
 from seline.domain.backup import is_aside_name, parse_backup_name
 from seline.domain.document import METADATA_NAME, NAME_CHARACTERS_MAX, why_invalid_name
 from seline.domain.plural import counted, shortened
-from seline.domain.quoting import quoted, shown_name
+from seline.quoting import quoted, shown_name
 
 SUFFIX: Final = ".json"
 UNREADABLE: Final = "it cannot be read"
@@ -198,11 +200,10 @@ def _file(entry: Entry, place: ScannedFolder, names: FreeNames) -> LeftOut | Non
     file, at = entry.path, place.at(entry.path)
     if is_json(file) and place.backups_to:
         return None
-    if entry.kind is FileKind.LINK:
-        return _left_out(file, "it is a link, and Seline follows none", link_step(at))
-    if entry.kind is FileKind.OTHER:
-        hint = f"Move it away: `rm -- {at}` removes it."
-        return _left_out(file, "it is no regular file", hint)
+    if entry.kind is not FileKind.FILE:
+        is_link = entry.kind is FileKind.LINK
+        reason = "it is a link, and Seline follows none" if is_link else "it is no regular file"
+        return _left_out(file, reason, not_regular(os.path.join(place.path, file)).hint)
     if not is_json(file):
         return _left_out(file, "its name does not end in .json", _COPY)
     if not (reason := why_invalid_name(file)):
@@ -215,20 +216,21 @@ def _folder(
     name: str, inside: Sequence[str], why_closed: str, place: ScannedFolder
 ) -> LeftOut | None:
     """Decide about a folder by the files in it and in its sub-folders."""
-    at, shown, reason = place.at(name), f"{name}/", ""
+    path, at, shown, reason = os.path.join(place.path, name), place.at(name), f"{name}/", ""
     if not place.backups_to and not why_invalid_name(name):
-        hint = f"Rename it: `mv -n -- {at} {at}.folder`"
+        hint = not_regular(path).hint
         return _left_out(shown, "a folder with a document's name", hint)
     if not inside and not why_closed:
         return None
     backups = [file for file in inside if parse_backup_name(file) is not None]
     if place.backups_to and name == "backups" and backups:
-        copied = f"{at}/*_{'?' * 8}_{'?' * 6}*.json"
-        hint = f"To restore from them, copy them: `cp -n -- {copied} {place.backups_to}`"
+        files = f"find {at} -maxdepth 1 -type f -name '*_{'?' * 8}_{'?' * 6}*.json'"
+        copying = f"{files} -exec cp -n -- {{}} {place.backups_to} \\;"
+        hint = f"To restore from them, copy them: `{copying}`"
         reason = f"{counted(len(backups), 'backup')}, and only documents are imported"
         return _left_out(shown, reason, hint)
     if why_closed.startswith(UNREADABLE):
-        return _left_out(shown, why_closed, readable_step(at))
+        return _left_out(shown, why_closed, cure_of(errno.EACCES, path).hint)
     documents = sum(map(is_json, inside))
     if not documents and not why_closed:
         return _left_out(shown, "a folder without .json files", _COPY)
@@ -238,19 +240,6 @@ def _folder(
         hint += ", then move the folder out of the data directory"
     reason = f"{counted(documents, '.json file')} in a folder, and none is taken from folders"
     return _left_out(shown, f"{reason}; {why_closed}" if why_closed else reason, hint)
-
-
-def readable_step(at: str) -> str:
-    """Return how to make a quoted path readable for the user of this process."""
-    return f"As root, `chown -R {os.geteuid()} -- {at}`, then try again."
-
-
-def link_step(at: str) -> str:
-    """Return how to put a file in the place of the link at a quoted path."""
-    return (
-        "To have the file itself there: "
-        f"`cp -rL -- {at} {at}.copy && rm -- {at} && mv -- {at}.copy {at}`; or remove the link"
-    )
 
 
 def _left_out(name: str, reason: str, hint: str) -> LeftOut:

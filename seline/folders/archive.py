@@ -5,8 +5,9 @@ import os
 import tarfile
 from typing import Final
 
+from seline.cures import free_path
 from seline.domain.manifest import MANIFEST_NAME
-from seline.domain.quoting import quoted
+from seline.quoting import quoted
 
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
@@ -24,7 +25,7 @@ def unpack_step(source: str, command: str) -> str:
         head = file.read(_HEAD_BYTES)
     if head.startswith(_ZSTD) and _is_in_export(source):
         return f"It is a part of an export: `{command} {quoted(os.path.dirname(source) or '.')}`"
-    at, folder = quoted(source), quoted(f"{source}.unpacked")
+    at, folder = quoted(source), quoted(free_path(f"{source}.unpacked"))
     if unpack := _unpack(source, head, at, folder):
         return f"Unpack it: `mkdir -- {folder} && {unpack} && {command} {folder}`"
     if head.startswith((_GZIP, _ZSTD)):

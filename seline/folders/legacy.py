@@ -7,10 +7,10 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from seline.cures import cure_of
 from seline.domain.document import METADATA_NAME, is_document_name
 from seline.domain.json_codec import NotJson, decode_strict
 from seline.domain.left_out import (
@@ -23,13 +23,11 @@ from seline.domain.left_out import (
     ScannedFolder,
     is_json,
     left_out,
-    link_step,
-    readable_step,
     without_state,
 )
 from seline.domain.metadata import is_report
-from seline.domain.quoting import shown_name
 from seline.errors import DocumentTooLarge
+from seline.quoting import shown_name
 from seline.scan import NESTED_MAX, scan
 
 
@@ -89,15 +87,15 @@ def _is_own_report(file: LegacyFile) -> bool:
 
 def _read_file(place: ScannedFolder, file: str, prefix: str, names: FreeNames) -> LegacyFile:
     """Read a file and choose its document's name."""
-    shown = shown_name(file)
+    shown, path = shown_name(file), os.path.join(place.path, file)
     try:
-        data = _read(os.path.join(place.path, file))
+        data = _read(path)
         decode_strict(data)
     except NotJson as error:
         return LegacyFile(file=shown, reason=f"{error}.", hint=error.hint)
     except OSError as error:
-        next_step = _STEPS.get(error.errno or 0)
-        hint = next_step(place.at(file)) if next_step else _COPY_THERE
+        is_large = error.errno == errno.EFBIG
+        hint = DocumentTooLarge.hint if is_large else cure_of(error.errno, path).hint
         return LegacyFile(file=shown, reason=f"{UNREADABLE}: {error.strerror}.", hint=hint)
     keeps_name = not prefix and is_document_name(file)
     return LegacyFile(file=shown, name=file if keeps_name else names.name(prefix + file), data=data)
@@ -111,7 +109,7 @@ def _read(path: str) -> bytes:
     with open(descriptor, "rb") as source:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file")
+            raise OSError(errno.ELOOP, "it is not a regular file")
         if status.st_size > _FILE_BYTES_MAX:
             raise OSError(errno.EFBIG, "it is larger than any document may be")
         return source.read()
@@ -119,11 +117,3 @@ def _read(path: str) -> bytes:
 
 _FILE_BYTES_MAX: Final = 1 << 30
 _REPORT: Final = "the report of the Seline that kept this folder"
-_COPY_THERE: Final = "Put a copy of it there that is a regular file and that you may read."
-_STEPS: Final[Mapping[int, Callable[[str], str]]] = {
-    errno.ELOOP: link_step,
-    errno.EACCES: readable_step,
-    errno.EPERM: readable_step,
-    errno.EFBIG: lambda _at: DocumentTooLarge.hint,
-}
-"""The next step for a quoted path, by the number of the error."""

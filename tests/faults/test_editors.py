@@ -108,8 +108,8 @@ async def test_an_edit_with_an_error_is_reported_with_its_place_and_can_be_mende
             assert "changed outside Seline, and is not JSON" in message
             assert flaw in message
         for message in (incident.summary, alert.fix):
-            assert f"`seline quarantine {item.name} > edit.json`" in message
-            assert f"`seline save {NAME} edit.json`" in message
+            assert f"`seline quarantine {item.name} > edit_{item.name}`" in message
+            assert f"`seline save {NAME} edit_{item.name}`" in message
             assert "provider" not in message
         assert await seline.read_quarantine(item.name) == text
 

@@ -70,6 +70,8 @@ def _in_tables() -> Iterator[tuple[str, str]]:
     numbers = {cure.hint: errno.errorcode[number] for number, cure in [*cures.OF_OS.items()][::-1]}
     yield from ((f"cure:{number}", hint) for hint, number in numbers.items())
     yield "cure:not_regular", cures.NOT_REGULAR.hint
+    yield "cure:special", cures.SPECIAL.hint
+    yield "cure:dangling", cures.DANGLING.hint
     yield "cure:other", cures.ANY_OTHER.hint
 
 

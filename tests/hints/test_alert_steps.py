@@ -230,7 +230,7 @@ def test_what_the_system_refuses_is_mended_as_the_detail_names(line: Line, follo
         for row in line("alerts", "--json").value()["alerts"]
         if row["type"] == "access_refused"
     ]
-    detail = follow(summary[summary.index("Replace the link") :].strip())
+    detail = follow(summary[summary.index("Put what the link") :].strip())
     shell(line.folder, detail.quoted[0])
     run(line, verify)
 

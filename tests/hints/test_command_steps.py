@@ -325,7 +325,7 @@ def test_a_folder_of_an_older_bot_is_corrected(line: Line, follow: Follow) -> No
     step = follow(next_of(refused))
     step.asks("Correct the files that are named above")
     hints = [text.strip() for text in refused.err.splitlines() if text.startswith("  ")]
-    copied = next(text for text in hints if "the file itself" in text)
+    copied = next(text for text in hints if "what the link leads to" in text)
     [skip] = re.findall(r"--[\w-]+", step.text)
     assert line("import", "old", "--yes", skip).code == 0
 
@@ -360,12 +360,14 @@ def test_a_data_directory_is_named_or_made(line: Line, follow: Follow) -> None:
 
 @pytest.mark.follows("storage/volume/directory:_inner")
 def test_what_lies_in_the_place_of_a_directory_is_moved_away(line: Line, follow: Follow) -> None:
-    line.data.mkdir()
-    (line.data / "backups").symlink_to(line.folder)
+    saved(line)
+    (line.data / "backups").rename(line.folder / "larger")
+    (line.data / "backups").symlink_to(line.folder / "larger")
     [command] = follow(next_of(line("save", NAME, stdin="{}"))).quoted
     shell(line.folder, command)
 
-    assert line("save", NAME, stdin="{}").code == 0
+    assert line("restore", NAME, "--yes").code == 0
+    assert line("load", NAME).value() == {"n": 1}
 
 
 @pytest.mark.follows("client/find_store:_server_at", "client/api:_connection_errors")

@@ -11,7 +11,6 @@ import functools
 import json
 import logging
 import os
-import shlex
 import socket
 import threading
 import time
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from seline.clock import Clock, instant_text
-from seline.cures import cure_of
+from seline.cures import cure_of, not_regular
 from seline.domain.document import BOT, SELINE, DocumentKey, is_document_name, is_space_name
 from seline.errors import (
     ForkedStore,
@@ -33,6 +32,7 @@ from seline.errors import (
     VolumeReadOnly,
 )
 from seline.owner import give_to_owner_of
+from seline.quoting import quoted
 from seline.storage.volume import files
 from seline.storage.volume.mounts import mounts_inside
 from seline.storage.volume.os_errors import describe, named, raising
@@ -269,7 +269,6 @@ class VolumeDirectory:
     def _inner(self, name: str, inside: int) -> tuple[int, bool]:
         """Open a directory, making it if it is missing; return whether it was made."""
         path = f"{self._path_of(inside)}/{name}"
-        quoted = shlex.quote(path)
         try:
             is_new = files.make_directory(name, inside)
             descriptor = files.open_directory(name, inside=inside)
@@ -277,7 +276,7 @@ class VolumeDirectory:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
                 raise VolumeFailed(
                     f"{path} is not a directory; Seline does not follow links.",
-                    hint=f"Move it away: `mv {quoted} {quoted}.moved`. It must be a directory.",
+                    hint=f"{not_regular(path).hint} It must be a directory.",
                 ) from error
             raise self.named(error, f"Opening {path}", path) from error
         try:
@@ -308,7 +307,7 @@ class VolumeDirectory:
         except OSError as error:
             raise self.named(error, "Reading the volume's format") from error
         if found.isdigit() and int(found) > VOLUME_FORMAT:
-            file = shlex.quote(f"{self.path}/.seline/format")
+            file = quoted(f"{self.path}/.seline/format")
             raise UnsupportedFormat(
                 f"The volume at {self.path} has format {int(found)}; this Seline knows "
                 f"{VOLUME_FORMAT}.",

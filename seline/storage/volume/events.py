@@ -216,8 +216,8 @@ def _recovered(recovery: Recovery) -> Incident:
         details |= {"verdict": "not_json", "flaw": judged.reason, "item": aside}
         summary = (
             f"{name} was changed outside Seline, and is not JSON ({judged.reason}). "
-            f"{outcome} The edit is in quarantine: `seline quarantine {aside} > edit.json` writes "
-            f"it to a file; correct that, then `seline save {name} edit.json`."
+            f"{outcome} The edit is in quarantine: `seline quarantine {aside} > edit_{aside}` "
+            f"writes it to a file; correct that, then `seline save {name} edit_{aside}`."
         )
     return Incident(
         kind=IncidentKind.RECOVERED,
