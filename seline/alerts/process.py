@@ -27,13 +27,13 @@ from seline.alerts.signals import (
     run_signals,
     usage_signals,
 )
-from seline.domain.alerts.lifecycle import AlertType, Signal
+from seline.domain.alerts.lifecycle import Alert, AlertType, Signal
 from seline.domain.job import JobRecord, JobStatus, Run, RunOutcome
 from seline.domain.report import VerifyReport
-from seline.errors import SelineError, VolumeFailed
+from seline.errors import SelineError, VolumeBusy, VolumeFailed
 from seline.operations import Operations
 from seline.ports.alerts import AlertSink, Delivery
-from seline.ports.medium import HANGING_S
+from seline.ports.medium import HANGING_S, SLOW_S
 from seline.ports.store import DocumentStore
 
 EVALUATE_EVERY_S: Final = 2.0
@@ -117,7 +117,9 @@ class AlertProcess:
             await self.log.take(failure_signals(failure, opened=False))
             return
         store = await self._store.open()
-        await self.log.take([*self._store_signals(store), *await self._over_signals(store)])
+        alerts = [alert for alert in self.log.listing() if may_be_over(alert)]
+        await self.log.take([*self._store_signals(store), *await self._failure_signals(store)])
+        await self.log.take(await self._over_signals(store, alerts))
 
     async def close(self) -> None:
         """Evaluate a last time and wait a moment for deliveries; the rest is kept."""
@@ -157,23 +159,30 @@ class AlertProcess:
             yield from report_signals(report, now)
         yield from pin_signals(self._store.pins.pins(), now)
         yield from capability_signals(store.medium.capabilities())
-        yield from failure_signals(store.medium.unavailable() or self._hang())
 
-    async def _over_signals(self, store: DocumentStore) -> list[Signal]:
+    async def _failure_signals(self, store: DocumentStore) -> Sequence[Signal]:
+        """Return the signals of why nothing can be written; none while the disk is only slow.
+
+        A disk that does not answer is not asked again until it does.
+        """
+        if self._store.busy_s() >= HANGING_S:
+            what = f"The disk has not answered for {HANGING_S:.0f} s; changes wait for it."
+            return failure_signals(VolumeFailed(what))
+        if self._store.is_slow():
+            return ()
+        try:
+            failure = await self._store.reading(store.medium.unavailable, limit_s=SLOW_S)
+        except VolumeBusy:
+            return ()
+        return failure_signals(failure)
+
+    async def _over_signals(self, store: DocumentStore, alerts: Sequence[Alert]) -> list[Signal]:
         """Return the signals that clear alerts about documents, every 30 s at most."""
-        alerts = [alert for alert in self.log.listing() if may_be_over(alert)]
-        if not alerts or self._store.clock.monotonic() < self._over_check_s:
+        too_early = self._store.clock.monotonic() < self._over_check_s
+        if not alerts or too_early or self._store.is_slow():
             return []
         self._over_check_s = self._store.clock.monotonic() + OVER_CHECK_EVERY_S
-        return await self._store.listing(lambda: over_signals(store, alerts))
-
-    def _hang(self) -> SelineError | None:
-        """Return an error if the disk has not answered for longer than a slow disk needs."""
-        if self._store.busy_s() < HANGING_S:
-            return None
-        return VolumeFailed(
-            f"The disk has not answered for {HANGING_S:.0f} s; changes wait for it."
-        )
+        return await self._store.reading(lambda: over_signals(store, alerts))
 
     def _run_signals(self, run: Run, record: JobRecord) -> Sequence[Signal]:
         if run.outcome is RunOutcome.STOPPED:

@@ -21,6 +21,7 @@ from seline.manager.awaited_store import READER_THREADS
 from seline.ports.futures import run_without_loop
 from seline.server import Serving, serving
 from seline.storage.volume import files, writer
+from seline.storage.volume.directory import VolumeDirectory
 from tests.http_client import ADMIN, Client, settings_for
 
 NAME = "user_profile.json"
@@ -223,6 +224,37 @@ async def test_a_hanging_sync_opens_an_alert_and_its_end_resolves_it(
     gate.open()
     await saving
     assert await wait_for_state(server, "resolved") == "resolved"
+
+
+async def test_an_evaluation_of_alerts_waits_for_no_disk_and_reports_the_one_that_hangs(
+    server: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seline.alerts.process.SLOW_S", 0.1)
+    monkeypatch.setattr("seline.alerts.log.WRITE_WAIT_S", 0.1)
+    monkeypatch.setattr("seline.alerts.process.HANGING_S", 0.2)
+    disk_answers, real = threading.Event(), VolumeDirectory.lost
+
+    def blocked_look(volume: VolumeDirectory) -> Any:
+        disk_answers.wait(2)
+        return real(volume)
+
+    def states() -> dict[str, str]:
+        return {str(alert.type): alert.state for alert in server.alerts.log.listing()}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VolumeDirectory, "lost", blocked_look)
+        began_s = time.monotonic()
+        await server.alerts.evaluate()
+        assert time.monotonic() - began_s < 1
+        assert "writes_refused" not in states()
+        await asyncio.sleep(0.15)
+        await server.alerts.evaluate()
+        assert states()["writes_refused"] == "open"
+        disk_answers.set()
+    while server.data.store.busy_s():
+        await asyncio.sleep(0.01)
+    await server.alerts.evaluate()
+    assert states()["writes_refused"] == "resolved"
 
 
 async def wait_for_state(server: Serving, state: str = "open") -> str:
