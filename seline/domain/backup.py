@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from seline.domain.document import Revision, is_document_name, is_space_name
+from seline.domain.checksum import Checksum, name_hash
+from seline.domain.document import DocumentKey, Revision, is_document_name, is_space_name
 from seline.domain.verdict import UNCHECKED
 
 _BACKUP = re.compile(
@@ -61,6 +62,16 @@ def backup_name(document: str, stamp: Stamp) -> str:
     second = f"{at.hour:02d}{at.minute:02d}{at.second:02d}"
     counter = f"_{stamp.counter:02d}" if stamp.counter else ""
     return f"{document.removesuffix('.json')}_{day}_{second}{counter}.json"
+
+
+def is_own_backup(backup: Backup, space: str, checksum: Checksum | None) -> bool:
+    """Whether Seline wrote a file, by its name and its checksum attribute.
+
+    Seline gives no other name to this stamp, and each backup has the checksum of its document.
+    """
+    if checksum is None or backup.name != backup_name(backup.document, backup.stamp):
+        return False
+    return checksum.name_hash == name_hash(DocumentKey(space, backup.document))
 
 
 def parse_backup_name(name: str) -> tuple[str, Stamp] | None:

@@ -236,7 +236,7 @@ def _decide(
                 keep[backup.name] = ", ".join(reasons) or "newest sound"
             else:
                 drop[backup.name] = "older than the policy keeps"
-        if backup.name in keep and backup.revision is not None and backup.verdict in COUNTED:
+        if backup.name in keep and backup.ours and backup.revision and backup.verdict in COUNTED:
             holders.setdefault(backup.revision, (backup.name, backup.verdict))
     few = counted < max(policy.keep_newest, 1)
     reason = "but there are few sound ones" if few else "and there are enough sound ones"

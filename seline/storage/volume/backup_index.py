@@ -4,8 +4,8 @@ Sizes and checksums are read when a document's backups are first listed. A chang
 the directory's mtime, which causes a new listing. If listing fails, StorageError is raised: half a
 list would make backups look deleted (V8).
 
-A file is Seline's if it has the checksum attribute. A volume without attributes cannot show that,
-so there every file with a backup's name counts as Seline's.
+A file is Seline's if its name and its checksum attribute show it (`is_own_backup`). A volume
+without attributes cannot show that, so there every file with a backup's name counts as Seline's.
 """
 
 import os
@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final, Self
 
-from seline.domain.backup import Backup, backup_name, next_stamp, parse_backup_name
+from seline.domain.backup import Backup, backup_name, is_own_backup, next_stamp, parse_backup_name
 from seline.domain.checksum import decode_checksum
 from seline.domain.document import Content
 from seline.domain.verdict import Verdict
@@ -28,7 +28,7 @@ _NOT_LISTED: Final = (-1, -1)
 
 
 class BackupIndex:
-    """The backups of one space. Any thread may call it; it writes nothing.
+    """The backups of `space`. Any thread may call it; it writes nothing.
 
     `directory` returns the descriptor of backups/, or raises FileNotFoundError if there is none.
     `named` turns its errors into Seline's; `attributes` is whether the volume keeps them.
@@ -36,11 +36,13 @@ class BackupIndex:
 
     def __init__(
         self,
+        space: str,
         directory: Callable[[], int],
         named: Callable[[OSError, str], StorageError],
         *,
         attributes: bool = True,
     ) -> None:
+        self._space = space
         self._directory = directory
         self._named = named
         self._attributes = attributes
@@ -175,6 +177,6 @@ class BackupIndex:
                 size_bytes = os.fstat(descriptor).st_size
         except (OSError, UnsupportedFormat):
             return replace(backup, size_bytes=0, ours=False)
-        ours = checksum is not None or not self._attributes
+        ours = not self._attributes or is_own_backup(backup, self._space, checksum)
         revision = checksum.revision if checksum else None
         return replace(backup, size_bytes=size_bytes, revision=revision, ours=ours)

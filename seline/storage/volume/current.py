@@ -115,6 +115,7 @@ class CurrentDocuments:
         if index is None:
             directory = partial(self.inspector.volume.backups, space)
             index = BackupIndex(
+                space,
                 directory,
                 self.inspector.volume.named,
                 attributes=self.inspector.capabilities.checksums,

@@ -720,7 +720,8 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "backup_index",
         "BackupIndex._measured",
         "decode_checksum",
-        "(lambda _: type('NoDigest', (), {'revision': None}))",
+        "(lambda raw: type('NoDigest', (), "
+        "{'revision': None, 'name_hash': decode_checksum(raw).name_hash}))",
         "a switch between two contents",
     ),
     "broken bytes count as already in quarantine": _preserver(
