@@ -106,21 +106,13 @@ async def remedied(managed: ManagedStore, key: DocumentKey, judged: Judged) -> C
                     return await managed.look(key)
             return None
         case Verdict.EDITED:
-            if judged.settled:
+            if judged.settled or not in_turn():
                 await _mend(managed, store, key, otherwise=judged.content)
             return judged.content
-        case Verdict.UNSETTLED:
-            content = await managed.reading(lambda: store.medium.rescue(key))
-            if content is None:
-                raise DocumentUnrecoverable(
-                    f"{key.name} is being written just now ({judged.reason}), and no earlier "
-                    "content of it is known.",
-                    hint="Read it again in a few seconds.",
-                    document=key.name,
-                )
-            return content
-        case Verdict.TORN | Verdict.ALTERED:
-            return await _mend(managed, store, key, otherwise=None)
+        case Verdict.UNSETTLED | Verdict.TORN | Verdict.ALTERED:
+            served = in_turn() and judged.verdict is Verdict.UNSETTLED
+            content = store.medium.rescue(key) if served else None
+            return content or await _mend(managed, store, key, otherwise=None)
         case Verdict.UNREADABLE:
             raise unreadable(key, judged)
 

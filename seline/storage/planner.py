@@ -39,7 +39,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """A document as a batch finds it.
 
     `content` is the sound content that the first change sees; `failure` is why there is none to
-    serve. `repair` publishes `content` even without a change (an adopted edit, a recovery).
+    serve. `repair` publishes `content` even without a change (an adopted edit, a recovery), or
+    keeps what only memory holds while the file may change.
     `unsaved` are the contents before a hand edit or a removal that only memory holds, oldest first:
     they become backups. `replaced` is the last content known before a hand edit, a recovery or a
     removal, if `content` is another one; the guard is asked about it (V11). `broken` moves the file
@@ -59,6 +60,12 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     removed: bool = False
     source: Backup | None = None
     token: object = None
+
+    @property
+    def may_change(self) -> bool:
+        """Whether another program may be writing the file, so that only a change replaces it."""
+        verdict, settled = self.judged.verdict, self.judged.settled
+        return verdict is Verdict.UNSETTLED or (verdict is Verdict.EDITED and not settled)
 
     @property
     def is_bad_edit(self) -> bool:
@@ -168,17 +175,23 @@ class _Draft:
             return ()
         if found.removed:
             return self.guard(before, None, now)
-        return () if self.content is None else self.guard(before, self.content, now)
+        if self.content is None or self.keeps_file:
+            return ()
+        return self.guard(before, self.content, now)
+
+    @property
+    def keeps_file(self) -> bool:
+        return not self.touched and (self.found.removed or self.found.may_change)
 
     def publish(self) -> Publish:
         return Publish(
             found=self.found,
             content=self.content,
-            backup=self.backup,
+            backup=self.backup or (self.keeps_file and self.found.broken),
             purge=self.purge,
             always=self.always or not self.touched,
             retain=self.retain,
-            keeps_file=self.found.removed and not self.touched,
+            keeps_file=self.keeps_file,
         )
 
 

@@ -228,4 +228,6 @@ def _count_change(publish: Publish) -> int:
 
 def _size_change(publish: Publish) -> int:
     before, after = publish.found.judged.content, publish.content
+    if publish.keeps_file:
+        return 0
     return blocks(after.size_bytes if after else 0) - blocks(before.size_bytes if before else 0)

@@ -26,7 +26,10 @@ from seline.storage.volume.admission import Admission
 from seline.storage.volume.commit.base import Committed, Committer
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.disk_usage import DiskUsage
+from seline.storage.volume.earlier import has_last
 from seline.storage.volume.events import Events
+from seline.storage.volume.files import FileIdentity
+from seline.storage.volume.inspect import Inspection
 from seline.storage.volume.os_errors import (
     DirectoryFailed,
     InDoubt,
@@ -181,20 +184,33 @@ class Batches:
         made = [backup for move in current for backup in committed.made.get(move.key, [])]
         self.admission.took(current, made)
         for publish in current:
+            if publish.found.removed:
+                backups = self.current_documents.backup_index(publish.key.space)
+                self.events.removed(publish.found, backups.of(publish.key.name)[:1], now)
+            if publish.keeps_file:
+                continue
             self._rotate(publish, committed)
             self.current_documents.inspector.ignore_aside(publish.key)
             if publish.found.judged.verdict is Verdict.EDITED:
                 self.events.edited(publish.key.name, now)
-            if publish.found.removed:
-                backups = self.current_documents.backup_index(publish.key.space)
-                self.events.removed(publish.found, backups.of(publish.key.name)[:1], now)
-            elif publish.found.broken or publish.found.repair:
+            if publish.found.broken or (publish.found.repair and not publish.found.removed):
                 aside = self.rotation.newest_aside(publish.key) if publish.found.is_bad_edit else ""
                 if aside and publish.is_recovery:
                     self.current_documents.watch_aside(publish.found, aside)
-                self._counters.recoveries += self.events.repaired(publish, now, aside=aside)
+                self._counters.recoveries += self.events.repaired(
+                    publish, now, is_lossy=self._is_lossy(publish), aside=aside
+                )
         if any(publish.found.broken for publish in current):
             self._quietly(self.rotation.bound_quarantine)
+
+    def _is_lossy(self, publish: Publish) -> bool:
+        """Whether a recovery went back to a content from before the last one."""
+        found = publish.found
+        if found.source is None:
+            return False
+        identity = found.token if isinstance(found.token, FileIdentity) else None
+        broken = Inspection(found.judged, identity)
+        return not has_last(self.current_documents, found.key, found.source, broken)
 
     def _rotate(self, publish: Publish, committed: Committed) -> None:
         retain, made = publish.retain, committed.made.get(publish.key, [])

@@ -3,7 +3,8 @@
 sound       that content
 missing     none; the last known content becomes a backup if another program removed the file
 edited      the edit, adopted once it has settled; the content before it becomes a backup
-unsettled   the last known content; the file is kept unless a change replaces it
+unsettled   the last known content, which becomes a backup; the file is kept unless a change
+            replaces it
 torn, altered   the last hand edit, else the remembered content if it is the recorded one (nothing
             is lost), else the backup that `choose_backup` returns; the file goes to quarantine
 unreadable  an error; the file is not replaced
@@ -84,7 +85,8 @@ class CurrentDocuments:
             case Verdict.MISSING | Verdict.SOUND:
                 return found
             case Verdict.EDITED:
-                return self._replaced(replace(found, repair=judged.settled), judged.content)
+                found = self._replaced(found, judged.content)
+                return replace(found, repair=judged.settled or bool(found.unsaved))
             case Verdict.UNREADABLE:
                 return replace(found, broken=True, failure=unreadable(key, judged))
             case Verdict.UNSETTLED | Verdict.TORN | Verdict.ALTERED:
@@ -169,14 +171,13 @@ class CurrentDocuments:
         return replace(found, repair=True, removed=True, unsaved=unsaved, replaced=replaced)
 
     def _recover(self, found: Found) -> Found:
-        settled = found.judged.verdict is not Verdict.UNSETTLED
-        found = replace(found, broken=True, repair=settled)
+        found = replace(found, broken=True, repair=not found.may_change)
         edit = self.inspector.last_edit(found.key)
-        if edit is not None:
-            return self._replaced(found, edit)
-        remembered = self._remembered(found)
-        if remembered is not None:
-            return replace(found, content=remembered)
+        content = edit or self._remembered(found)
+        if content is not None:
+            kept = found.repair or self._is_saved(found.key, content)
+            found = self._replaced(found, edit) if edit else replace(found, content=content)
+            return replace(found, repair=found.repair or not kept)
         choice = choose_backup(self.backups(found.key))
         if choice.chosen is None:
             return replace(found, repair=False, failure=_unrecoverable(found, choice.reasons()))

@@ -27,6 +27,7 @@ WRITTEN_WITHIN: Final = timedelta(seconds=2)
 class Recovery:
     """A recovery of a document. `source` is the backup that it went back to, None for memory.
 
+    `is_lossy`: the backup is older than the content before the document broke.
     `aside` names the file in quarantine if it is an edit that is not JSON.
     """
 
@@ -34,6 +35,7 @@ class Recovery:
     at: datetime
     judged: Judged
     source: Backup | None
+    is_lossy: bool = True
     aside: str = ""
 
 
@@ -49,7 +51,7 @@ def lossy_recoveries(documents: CurrentDocuments, now: datetime) -> Iterator[Rec
         key = DocumentKey(BOT, item.document)
         judged, live = documents.inspector.look_aside(key, item.name), documents.inspector.look(key)
         if judged.judged.verdict is not Verdict.EDITED:
-            recovery = _lossy(documents, key, item, judged.judged, live.judged)
+            recovery = _lossy(documents, key, item, judged, live.judged)
             if recovery is not None:
                 yield recovery
         elif _is_late_upload(key, judged, live) and _is_as_recovered(
@@ -58,11 +60,27 @@ def lossy_recoveries(documents: CurrentDocuments, now: datetime) -> Iterator[Rec
             documents.inspector.watch_aside(key, item.name, None)
 
 
+def has_last(
+    documents: CurrentDocuments, key: DocumentKey, source: Backup, broken: Inspection
+) -> bool:
+    """Whether a backup has the content before a document's broken file.
+
+    The file's checksum shows it, else the time: what is kept when the file is met is written later.
+    """
+    judged, identity = broken.judged, broken.identity
+    if judged.recorded is not None and not of_another(key, judged):
+        return judged.recorded.revision == source.revision
+    kept = documents.inspector.look_at_backup(key, source.name).identity
+    if not judged.is_edit or kept is None or identity is None:
+        return False
+    return kept.mtime_ns > identity.mtime_ns
+
+
 def _lossy(
     documents: CurrentDocuments,
     key: DocumentKey,
     item: QuarantineItem,
-    judged: Judged,
+    broken: Inspection,
     live: Judged,
 ) -> Recovery | None:
     """Return the recovery that left an item; None if no change was lost, or it was no recovery.
@@ -70,13 +88,14 @@ def _lossy(
     Changes were lost if the content that the broken file recorded is nowhere; without a record, if
     the document went back to the backup before.
     """
-    backups = documents.backup_index(BOT).of(key.name)
+    judged, backups = broken.judged, documents.backup_index(BOT).of(key.name)
     before = next((backup for backup in backups if backup.taken_at <= item.taken_at), None)
     if before is None or live.content is None:
         return None  # it was given up, or deleted
     if judged.recorded is None:
         later = _later(documents, key, item)
         is_lost = (later[-1].revision if later else live.content.revision) == before.revision
+        is_lost = is_lost and not has_last(documents, key, before, broken)
     else:
         known = {live.content.revision, *(backup.revision for backup in backups)}
         is_lost = judged.recorded.revision not in known

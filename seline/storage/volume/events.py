@@ -124,12 +124,12 @@ class Events:
                 )
             )
 
-    def repaired(self, publish: Publish, now: datetime, *, aside: str = "") -> bool:
+    def repaired(self, publish: Publish, now: datetime, *, is_lossy: bool, aside: str = "") -> bool:
         """Report a recovery or an adopted edit; return whether it was a recovery.
 
         `aside` names the file in quarantine, if it is an edit that is not JSON.
         """
-        incident = _repaired(publish, now, aside)
+        incident = _repaired(publish, now, aside, is_lossy=is_lossy)
         _log.warning("%s", incident.summary)
         self.report(incident)
         return incident.kind is IncidentKind.RECOVERED
@@ -150,7 +150,7 @@ class Events:
         self.report(Incident(kind=kind, document="", at=now, summary=summary, details=details))
 
 
-def _repaired(publish: Publish, now: datetime, aside: str) -> Incident:
+def _repaired(publish: Publish, now: datetime, aside: str, *, is_lossy: bool) -> Incident:
     found, name = publish.found, publish.key.name
     incident = partial(Incident, document=name, at=now)
     if not found.broken:
@@ -169,6 +169,7 @@ def _repaired(publish: Publish, now: datetime, aside: str) -> Incident:
             at=now,
             judged=found.judged,
             source=found.source,
+            is_lossy=is_lossy,
             aside=aside if found.is_bad_edit else "",
         )
     )
@@ -204,7 +205,9 @@ def _recovered(recovery: Recovery) -> Incident:
     name, judged, source, aside = (
         recovery.key.name, recovery.judged, recovery.source, recovery.aside,
     )  # fmt: skip
-    lost = f"changes after {source.taken_at:%Y-%m-%d %H:%M:%S} UTC" if source else ""
+    lost = ""
+    if source and recovery.is_lossy:
+        lost = f"changes after {source.taken_at:%Y-%m-%d %H:%M:%S} UTC"
     origin = f"backup {source.name}" if source else "memory"
     outcome = f"It was recovered from {origin}; {f'lost: {lost}' if lost else 'nothing is lost'}."
     details: dict[str, Json] = {"verdict": str(judged.verdict), "source": origin}

@@ -48,7 +48,8 @@ class Preserver:
 
         A file that cannot be linked, or read, is moved there once it is displaced.
         """
-        if not staged.found.broken or staged.publish.purge:
+        publish = staged.publish
+        if not staged.found.broken or publish.purge or publish.keeps_file:
             return staged
         broken = staged.found.judged.content
         if broken is not None and is_set_aside(self.volume, staged.key, broken):

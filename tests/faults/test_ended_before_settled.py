@@ -1,0 +1,92 @@
+"""Hand edits that a process meets and does not outlive: neither side of them is lost."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from seline import open_seline
+from seline.library import Seline
+from tests.faults.test_editors import SETTLE_S
+
+NAME = "user_profile.json"
+LAST = {"last": "saved"}
+BROKEN = '{"last": "ha'
+SETTLED_S = 0.05
+"""How long the next process waits."""
+
+
+def in_place(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def by_rename(path: Path, text: str) -> None:
+    path.with_suffix(".new").write_text(text)
+    path.with_suffix(".new").rename(path)
+
+
+Edit = Callable[[Path, str], None]
+EDITORS: list[Edit] = [in_place, by_rename]
+
+
+@pytest.fixture(params=["closed", "killed", "closed unread"])
+def end(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def ended(path: Path, edits: list[str], edit: Edit, end: str) -> Path:
+    """Edit a document beside a process that then ends; return the data directory that it leaves."""
+    left = path / "left"
+    async with open_seline(path / "live", storage__settle_s=SETTLE_S) as seline:
+        await seline.data.save_json(NAME, {"n": 1})
+        await seline.data.save_json(NAME, LAST)
+        for text in edits:
+            edit(path / "live" / NAME, text)
+            if end != "closed unread":
+                await seline.data.load_json(NAME)
+        if end == "killed":
+            shutil.copytree(path / "live", left, ignore=shutil.ignore_patterns("*.sock"))
+    return left if end == "killed" else path / "live"
+
+
+async def contents(seline: Seline) -> list[object]:
+    backups = await seline.data.backups(NAME)
+    return [await seline.data.read_backup(NAME, backup.name) for backup in backups]
+
+
+@pytest.mark.parametrize("edit", EDITORS)
+async def test_what_was_served_for_a_broken_edit_is_served_again(
+    tmp_path: Path, edit: Edit, end: str
+) -> None:
+    left = await ended(tmp_path, [BROKEN], edit, end)
+    for _ in range(2):
+        async with open_seline(left, storage__settle_s=SETTLED_S) as seline:
+            assert await seline.data.load_json(NAME) == LAST
+            assert await contents(seline) == [LAST, {"n": 1}]
+            [item] = await seline.quarantine()
+            assert await seline.read_quarantine(item.name) == BROKEN.encode()
+            incidents = [i for i in seline.store.incidents() if i.kind == "recovered"]
+            assert [incident.lost for incident in incidents] in ([], [""])
+
+
+@pytest.mark.parametrize("edit", EDITORS)
+async def test_what_was_there_before_an_edit_is_a_backup(
+    tmp_path: Path, edit: Edit, end: str
+) -> None:
+    left = await ended(tmp_path, [json.dumps({"by": "hand"})], edit, end)
+    async with open_seline(left, storage__settle_s=SETTLED_S) as seline:
+        assert await seline.data.load_json(NAME) == {"by": "hand"}
+        assert await contents(seline) == [LAST, {"n": 1}]
+
+
+@pytest.mark.parametrize("end", ["closed", "killed"], indirect=True)
+async def test_an_edit_that_was_served_and_then_broken_is_served_again(
+    tmp_path: Path, end: str
+) -> None:
+    left = await ended(tmp_path, [json.dumps({"by": "hand"}), BROKEN], in_place, end)
+    async with open_seline(left, storage__settle_s=SETTLED_S) as seline:
+        assert await seline.data.load_json(NAME) == {"by": "hand"}
+        assert await contents(seline) == [{"by": "hand"}, LAST, {"n": 1}]
+        assert [item.document for item in await seline.quarantine()] == [NAME]
