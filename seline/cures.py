@@ -6,6 +6,7 @@ and no command overwrites a file: a new name is free when the hint is made.
 
 import errno
 import os
+import re
 from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Final, NamedTuple
@@ -123,6 +124,19 @@ def free_path(path: str) -> str:
     """Return a path if it is free, else one that is, with a number at its end."""
     names = (f"{path}.{number}" if number > 1 else path for number in count(1))
     return next(name for name in names if not os.path.lexists(name))
+
+
+def step_for_file(hint: str, path: str) -> str:
+    """Return the next step for a text in a file: its command names the file, and converts it."""
+
+    def named(found: re.Match[str]) -> str:
+        command = f"{found[1]} -- {quoted(path)}"
+        if found[1].startswith("iconv"):
+            new = quoted(free_path(f"{path}.utf8"))
+            command += f" > {new} && mv -- {new} {quoted(path)}"
+        return f"`{command}`"
+
+    return re.sub(r"`(iconv [^`]*|file -i)`", named, hint)
 
 
 def _filled(row: Cure, path: str, mounts: Sequence[str] = ()) -> Cure:

@@ -185,6 +185,7 @@ def json_source(file: str) -> Generator[IO[bytes]]:
     import shutil
     import tempfile
 
+    from seline.cures import step_for_file
     from seline.domain.json_codec import HINTS
 
     source = "The text on stdin" if file == "-" else file
@@ -203,4 +204,5 @@ def json_source(file: str) -> Generator[IO[bytes]]:
             yield body
         except InvalidRequest as refusal:
             message = re.sub(r"^The body\b", lambda _: source, refusal.message)
-            raise InvalidRequest(message, hint=refusal.hint) from refusal
+            hint = refusal.hint if file == "-" else step_for_file(refusal.hint, file)
+            raise InvalidRequest(message, hint=hint) from refusal

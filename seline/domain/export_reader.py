@@ -8,10 +8,11 @@ import codecs
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Final
 
 from seline.domain.document import Json
-from seline.domain.json_codec import NotJson, decode_strict
+from seline.domain.json_codec import MARK_BYTES_MAX, NotJson, decode_strict, encoding_of
 from seline.errors import ImportRefused
 
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
@@ -59,7 +60,12 @@ class _Reader:
 
     def __init__(self, pieces: Iterable[bytes], value_length_max: int, depth_max: int) -> None:
         self._pieces = iter(pieces)
-        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        head = b""
+        while len(head) < MARK_BYTES_MAX and (piece := next(self._pieces, None)) is not None:
+            head += piece
+        self._pieces = chain((head,), self._pieces)
+        self._encoding = encoding_of(head)
+        self._decoder = codecs.getincrementaldecoder(self._encoding)()
         self._value_length_max = value_length_max
         self._depth_max = depth_max
         self._text = ""
@@ -162,9 +168,10 @@ class _Reader:
             piece = next(self._pieces, None)
             self._is_whole = piece is None
             try:
-                texts.append(self._utf8.decode(piece or b"", final=piece is None))
+                texts.append(self._decoder.decode(piece or b"", final=piece is None))
             except UnicodeDecodeError as error:
-                raise NotJson("not UTF-8") from error
+                wide = f"broken {self._encoding.upper()}"
+                raise NotJson("not UTF-8" if "8" in self._encoding else wide) from error
             size += len(texts[-1])
         self._text = "".join(texts)
 

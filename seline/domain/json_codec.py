@@ -8,6 +8,7 @@ pays for this check, so it only returns yes or no. If it fails, `find_flaw` find
 reason and the fix.
 """
 
+import codecs
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -30,10 +31,11 @@ HINTS: Final[Mapping[str, str]] = {
     "only NUL bytes": "A crash left it so: take it from a backup, or leave it out.",
     "cut off": "It was not written completely: take it from a backup, or close what is open.",
     "starts with a byte order mark": "Save it as UTF-8 without a byte order mark.",
-    "UTF-32": "Save it as UTF-8: `iconv -f UTF-32 -t UTF-8`.",
+    "broken UTF-": "It was not written completely: take it from a backup, or save it as UTF-8.",
+    "UTF-32LE": "Save it as UTF-8: `iconv -f UTF-32LE -t UTF-8`.",
+    "UTF-32BE": "Save it as UTF-8: `iconv -f UTF-32BE -t UTF-8`.",
     "UTF-16LE": "Save it as UTF-8: `iconv -f UTF-16LE -t UTF-8`.",
     "UTF-16BE": "Save it as UTF-8: `iconv -f UTF-16BE -t UTF-8`.",
-    "UTF-16": "Save it as UTF-8: `iconv -f UTF-16 -t UTF-8`.",
     "not UTF-8 and not Windows-1252": (
         "Find out its encoding (`file -i` names it), and save it as UTF-8 with an editor."
     ),
@@ -130,7 +132,7 @@ def decode_strict(data: bytes, *, depth_max: int = DEPTH_MAX) -> Json:
     """Return the value of bytes of unknown origin. Raises NotJson.
 
     Refuses what lenient decoders accept: duplicate keys, NaN and Infinity, numbers beyond a float,
-    lone surrogates, a byte order mark, nesting beyond `depth_max`.
+    lone surrogates, a byte order mark (`decode_given` takes one), nesting beyond `depth_max`.
     """
     text = _text(data)
     try:
@@ -152,6 +154,30 @@ def decode_strict(data: bytes, *, depth_max: int = DEPTH_MAX) -> Json:
     if flaw is not None:
         raise NotJson(f"{flaw.what} at {flaw.where}", is_json=True)
     return cast("Json", value)
+
+
+def decode_given(data: bytes, *, depth_max: int = DEPTH_MAX) -> Json:
+    """Return the value of a text that a person or a program gives. Raises NotJson.
+
+    It is strict, and takes a byte order mark: `normalised`.
+    """
+    return decode_strict(normalised(data), depth_max=depth_max)
+
+
+def normalised(data: bytes) -> bytes:
+    """Return a text with a byte order mark as UTF-8 without one; any other bytes as they are."""
+    encoding = encoding_of(data)
+    if encoding == _WITH_MARK:
+        return data[len(codecs.BOM_UTF8) :]
+    try:
+        return data if encoding == "utf-8" else data.decode(encoding).encode()
+    except UnicodeError:
+        return data
+
+
+def encoding_of(head: bytes) -> str:
+    """Return the encoding that the byte order mark of a text names; UTF-8 without one."""
+    return next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), "utf-8")
 
 
 def why_not_json(data: bytes) -> str | None:
@@ -239,19 +265,26 @@ _CHANGING: Final = Flaw(
 
 # decoding
 
+_WITH_MARK: Final = "utf-8-sig"
 _MARKS: Final[Mapping[bytes, str]] = {
-    b"\xff\xfe\0\0": "UTF-32, not UTF-8",
-    b"\0\0\xfe\xff": "UTF-32, not UTF-8",
-    b"{\0": "UTF-16LE, not UTF-8",
-    b"[\0": "UTF-16LE, not UTF-8",
-    b"\0{": "UTF-16BE, not UTF-8",
-    b"\0[": "UTF-16BE, not UTF-8",
-    b"\x1f\x8b": "an archive (gzip)",
-    b"\x28\xb5\x2f\xfd": "an archive (zstd)",
-    b"PK\x03\x04": "an archive (zip)",
-    b"\xef\xbb\xbf": "starts with a byte order mark",
-    b"\xff\xfe": "UTF-16, not UTF-8",
-    b"\xfe\xff": "UTF-16, not UTF-8",
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16's, which is its beginning
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: _WITH_MARK,
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+MARK_BYTES_MAX: Final = 4
+_WIDE: Final[Mapping[re.Pattern[bytes], str]] = {
+    re.compile(rb"[^\0]\0\0\0"): "UTF-32LE",
+    re.compile(rb"\0\0\0[^\0]"): "UTF-32BE",
+    re.compile(rb"[^\0]\0"): "UTF-16LE",
+    re.compile(rb"\0[^\0]"): "UTF-16BE",
+}
+"""How a text without a mark begins: the first character of JSON is ASCII."""
+_ARCHIVES: Final[Mapping[bytes, str]] = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
 }
 _REASONS: Final[Mapping[str, str]] = {
     "Expecting value": "a value is missing",
@@ -276,11 +309,8 @@ def _text(data: bytes) -> str:
     """Return the bytes as text. Raises NotJson if they are empty, binary or not UTF-8."""
     if not data.strip(b" \t\r\n"):
         raise NotJson("only white space" if data else "empty file")
-    for mark, reason in _MARKS.items():
-        if data.startswith(mark):
-            raise NotJson(reason, 1, 1)
-    if data[_TAR_AT:].startswith(_TAR):
-        raise NotJson("an archive (tar)", 1, 1)
+    if why := _why_no_text(data):
+        raise NotJson(why, 1, 1)
     nul = data.find(b"\0")
     if nul >= 0:
         raise NotJson(f"a NUL byte at byte {nul}" if data.strip(b"\0") else "only NUL bytes")
@@ -290,6 +320,28 @@ def _text(data: bytes) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - data.rfind(b"\n", 0, error.start)
         raise NotJson(_why_not_utf8(data, error.start), line, column) from error
+
+
+def _why_no_text(data: bytes) -> str:
+    """Return what the first bytes show: an archive, or another encoding; else an empty text."""
+    encoding = encoding_of(data)
+    if encoding != "utf-8":
+        is_marked = encoding == _WITH_MARK or normalised(data) is not data
+        return "starts with a byte order mark" if is_marked else f"broken {encoding.upper()}"
+    for start, kind in _ARCHIVES.items():
+        if data.startswith(start):
+            return f"an archive ({kind})"
+    if data[_TAR_AT:].startswith(_TAR):
+        return "an archive (tar)"
+    wide = (name for start, name in _WIDE.items() if start.match(data) and _is_in(name, data))
+    return next((f"{name}, not UTF-8" for name in wide), "")
+
+
+def _is_in(encoding: str, data: bytes) -> bool:
+    try:
+        return "\0" not in data.decode(encoding)
+    except UnicodeError:
+        return False
 
 
 def _why_not_utf8(data: bytes, at: int) -> str:

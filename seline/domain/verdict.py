@@ -1,7 +1,5 @@
 """Judge a file's bytes against its checksum; the sets below are what each verdict allows."""
 
-import codecs
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -10,7 +8,7 @@ import msgspec
 from seline.cures import Cure
 from seline.domain.checksum import Checksum, name_hash
 from seline.domain.document import Content, DocumentKey
-from seline.domain.json_codec import why_not_json
+from seline.domain.json_codec import normalised, why_not_json
 from seline.errors import DocumentUnreadable
 
 
@@ -120,9 +118,9 @@ def judge(
     as_left = recorded is not None and recorded.mtime_ns == mtime_ns
     shrank = recorded is not None and content.size_bytes < recorded.size_bytes
     at_rest = settled or (as_left and not shrank)
-    plain = None if as_left else without_mark(content.data)
-    why = why_not_json(content.data if plain is None else plain)
-    if why is None and plain is not None:
+    plain = content.data if as_left else normalised(content.data)
+    why = why_not_json(plain)
+    if why is None and plain is not content.data:
         why = "it was edited by hand, and saved with a byte order mark"
         return Judged(Verdict.EDITED, Content.of(plain), recorded, why, settled)
     if why is not None:
@@ -135,24 +133,6 @@ def judge(
         verdict = Verdict.ALTERED if at_rest else Verdict.UNSETTLED
         return Judged(verdict, content, recorded, why, settled)
     return Judged(Verdict.EDITED, content, recorded, _why_edited(recorded, ours=ours), settled)
-
-
-def without_mark(data: bytes) -> bytes | None:
-    """Return the UTF-8 of a text with a byte order mark (UTF-8 or UTF-16), None without one."""
-    for mark, encoding in _MARKS.items():
-        if data.startswith(mark):
-            try:
-                return data[len(mark) :].decode(encoding).encode()
-            except UnicodeError:
-                return None
-    return None
-
-
-_MARKS: Final[Mapping[bytes, str]] = {
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
-}
 
 
 def _why_edited(recorded: Checksum | None, *, ours: bool) -> str:

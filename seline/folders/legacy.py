@@ -10,9 +10,9 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
-from seline.cures import cure_of
+from seline.cures import cure_of, step_for_file
 from seline.domain.document import METADATA_NAME, is_document_name
-from seline.domain.json_codec import NotJson, decode_strict
+from seline.domain.json_codec import NotJson, decode_strict, normalised
 from seline.domain.left_out import (
     LEAVE_IT,
     UNREADABLE,
@@ -89,10 +89,11 @@ def _read_file(place: ScannedFolder, file: str, prefix: str, names: FreeNames) -
     """Read a file and choose its document's name."""
     shown, path = shown_name(file), os.path.join(place.path, file)
     try:
-        data = _read(path)
+        data = normalised(_read(path))
         decode_strict(data)
     except NotJson as error:
-        return LegacyFile(file=shown, reason=f"{error}.", hint=error.hint)
+        hint = step_for_file(error.hint, path)
+        return LegacyFile(file=shown, reason=f"{error}.", hint=hint)
     except OSError as error:
         is_large = error.errno == errno.EFBIG
         hint = DocumentTooLarge.hint if is_large else cure_of(error.errno, path).hint

@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from seline.domain.document import ABSENT, Content, IfMatch, Json
-from seline.domain.json_codec import DEPTH_MAX, NotJson, decode_strict
+from seline.domain.json_codec import DEPTH_MAX, NotJson, decode_given, normalised
 from seline.errors import (
     InvalidRequest,
     RequestTimedOut,
@@ -152,6 +152,7 @@ async def read_content(request: web.Request, bytes_max: int, limits: Storage) ->
 
 def _large_content(body: bytes, limits: Storage, *, is_bounded: bool) -> Content:
     """Decode a body, unless it has more values than are decoded for a client over the network."""
+    body = normalised(body)
     values = count_values(body, VALUES_MAX) if is_bounded else 0
     if values > VALUES_MAX:
         raise RequestTooLarge(
@@ -183,7 +184,7 @@ def _content(body: bytes, limits: Storage) -> Content:
 
 def _value(body: bytes, depth_max: int) -> Json:
     try:
-        return decode_strict(body, depth_max=depth_max)
+        return decode_given(body, depth_max=depth_max)
     except NotJson as error:
         raise refused_body(error) from error
 

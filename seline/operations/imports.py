@@ -8,7 +8,7 @@ from typing import Final
 
 from seline.domain.document import METADATA_NAME, Content, Json, is_document_name
 from seline.domain.export_reader import read_export
-from seline.domain.json_codec import NotJson, decode_strict
+from seline.domain.json_codec import NotJson, decode_given
 from seline.domain.readable_export import parse_export
 from seline.errors import ImportRefused, InvalidRequest
 from seline.manager.transfer import imported_content
@@ -56,7 +56,7 @@ def _as_one_value(upload: Spool, error: NotJson, limits: Storage) -> NotJson:
         return error
     try:
         whole = upload.read(0, upload.size_bytes)
-        decode_strict(whole, depth_max=limits.depth_max + ENVELOPE_LEVELS)
+        decode_given(whole, depth_max=limits.depth_max + ENVELOPE_LEVELS)
     except NotJson as placed:
         return placed
     return error

@@ -57,6 +57,7 @@ async def test_an_edit_that_parses_is_served_at_once_and_adopted_when_it_has_set
         ("utf-8", codecs.BOM_UTF8),
         ("utf-16-le", codecs.BOM_UTF16_LE),
         ("utf-16-be", codecs.BOM_UTF16_BE),
+        ("utf-32-le", codecs.BOM_UTF32_LE),
     ],
 )
 @pytest.mark.parametrize("saved_over", [False, True], ids=["read", "saved over"])

@@ -10,7 +10,6 @@ import gzip
 import json
 import pathlib
 import re
-import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -21,11 +20,12 @@ import msgspec
 import pytest
 
 from seline.blocking import DataManager, open_seline
+from seline.cures import step_for_file
 from seline.domain.json_codec import HINTS, OTHER_HINT, decode, encode
 from seline.domain.json_flaws import ANY_OTHER, CHECKS, FIXES, FIXES_BY_ATTRIBUTE
 from seline.errors import NotSerializable
 from tests.command_line import Line
-from tests.hints.following import Step, next_of
+from tests.hints.following import Step, next_of, shell
 
 NAME: Final = "user_profile.json"
 Follow = Callable[[str], Step]
@@ -242,9 +242,10 @@ TEXTS: Final[dict[str, tuple[bytes, Callable[[bytes], bytes]]]] = {
     "only white space": (b" \n", lambda _: b"{}"),
     "only NUL bytes": (b"\0\0", lambda _: b'{"from": "a backup"}'),
     "cut off": (b'{"a": [1', lambda text: text + b"]}"),
-    "starts with a byte order mark": (b'\xef\xbb\xbf{"a": 1}', lambda text: text[3:]),
-    "UTF-16": ('{"a": "é"}'.encode("utf-16"), lambda text: text),
-    "UTF-32": ('{"a": "é"}'.encode("utf-32"), lambda text: text),
+    "starts with a byte order mark": (b'\xef\xbb\xbf\xef\xbb\xbf{"a": 1}', lambda text: text[6:]),
+    "broken UTF-": ('{"a": 1}'.encode("utf-16")[:-1], lambda _: b'{"from": "a backup"}'),
+    "UTF-32LE": ('{"a": "é"}'.encode("utf-32-le"), lambda text: text),
+    "UTF-32BE": ('{"a": "é"}'.encode("utf-32-be"), lambda text: text),
     "UTF-16LE": ('{"a": "é"}'.encode("utf-16-le"), lambda text: text),
     "UTF-16BE": ('{"a": "é"}'.encode("utf-16-be"), lambda text: text),
     "not UTF-8 and not Windows-1252": (
@@ -268,18 +269,19 @@ TEXTS: Final[dict[str, tuple[bytes, Callable[[bytes], bytes]]]] = {
 @pytest.mark.parametrize("reason", [*HINTS, OTHER_HINT])
 def test_a_text_can_be_saved_after_its_fix(reason: str, line: Line, follow: Follow) -> None:
     text, mend = TEXTS[reason]
-    (line.folder / "given.json").write_bytes(text)
-    refused = line("save", NAME, "given.json")
+    given = line.folder / "given it.json"
+    given.write_bytes(text)
+    refused = line("save", NAME, given.name)
     assert refused.code == 5
-    step = follow(next_of(refused))
-    assert step.text == HINTS.get(reason, reason)
+    step = follow(HINTS.get(reason, reason))
+    assert next_of(refused) == step_for_file(step.text, given.name)
 
-    commands = [quoted for quoted in step.quoted if quoted.startswith("iconv")]
-    for command in commands:
-        text = subprocess.run(command.split(), input=text, capture_output=True, check=True).stdout
-    (line.folder / "given.json").write_bytes(mend(text))
+    for command in re.findall("`([^`]+)`", next_of(refused)):
+        if command.startswith(("iconv", "file")):
+            shell(line.folder, command)
+    given.write_bytes(mend(given.read_bytes()))
 
-    assert line("save", NAME, "given.json").code == 0
+    assert line("save", NAME, given.name).code == 0
     saved = json.dumps(line("load", NAME).value(), ensure_ascii=False)
     assert not any("\x80" <= letter < "\xa0" for letter in saved), "control characters"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from seline.cures import step_for_file
 from seline.domain.document import METADATA_NAME, is_document_name
 from seline.domain.json_codec import HINTS, decode_strict
 from seline.domain.left_out import valid_name
@@ -220,8 +221,8 @@ def test_an_export_without_a_manifest_is_refused(line: Line, tmp_path: Path) -> 
         (b"", "empty file", HINTS["empty file"]),
         (b"\0\0\0", "only NUL bytes", HINTS["only NUL bytes"]),
         (b'{"a": 1', "cut off", HINTS["cut off"]),
-        (b"\xef\xbb\xbf{}", "byte order mark", HINTS["starts with a byte order mark"]),
-        (b"\xff\xfe{\0}\0", "UTF-16", HINTS["UTF-16"]),
+        (b"\xff\xfe{\0}", "broken UTF-16", HINTS["broken UTF-"]),
+        (b"{\0}\0", "UTF-16LE", HINTS["UTF-16LE"]),
         (b'{"a": "\xe9"}', "not UTF-8 at byte 7", HINTS["not UTF-8"]),
         (b'{"a": NaN}', "NaN", HINTS["NaN"]),
         (b"{} {}", "something follows", HINTS["something follows after the end"]),
@@ -235,7 +236,7 @@ def test_each_kind_of_broken_file_has_a_hint(
     [found], _ = read_legacy_folder(str(tmp_path))
 
     assert reason in found.reason
-    assert found.hint == hint
+    assert found.hint == step_for_file(hint, str(tmp_path / "broken.json"))
 
 
 @pytest.mark.parametrize(
@@ -353,11 +354,24 @@ def test_text_from_windows_is_shown_and_read_as_the_next_step_says(line: Line, t
     assert refused.code == 5
     assert f'read as Windows-1252: \'{{"text": "{text}'[:40] in refused.err
     [command] = re.findall(r"`(iconv .*?)`", refused.err)
-    subprocess.run(
-        ["bash", "-ec", f"{command} < a.json > b && mv b a.json"], cwd=folder, check=True
-    )
+    subprocess.run(["bash", "-ec", command], cwd=line.folder, check=True)
     assert line("import", "old", "--yes").code == 0
     assert line("load", "a.json").value() == {"text": text}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_taken_wherever_a_text_comes_in(line: Line, encoding: str) -> None:
+    folder = line.folder / "old"
+    folder.mkdir()
+    write(folder, "a.json", '{"city": "Orléans"}'.encode(encoding))
+    write(line.folder, "all.json", '{"files": {"b.json": "Orléans"}}'.encode(encoding))
+
+    assert line("save", "c.json", "old/a.json").code == 0
+    assert line("import", "old", "--yes").code == 0
+    assert line("import", "all.json", "--yes").code == 0
+
+    assert line("load", "a.json").value() == line("load", "c.json").value() == {"city": "Orléans"}
+    assert line("load", "b.json").value() == "Orléans"
 
 
 def test_files_over_the_size_limit_are_skipped_counted_and_named(line: Line, old: Path) -> None:

@@ -121,7 +121,7 @@ async def test_a_full_temporary_directory_refuses_a_large_import(
     ("body", "detail", "line", "column"),
     [
         (b'{"files":{"a.json":"caf\xe9"}}', "not UTF-8 at byte 23", 1, 24),
-        ('{"files":{}}'.encode("utf-16"), "UTF-16, not UTF-8", 1, 1),
+        ('{"files":{}}'.encode("utf-16-le"), "UTF-16LE, not UTF-8", 1, 1),
         (b'{"files":{"a.json":{"b":[1,"\\ud800"]}}}', '$.files["a.json"].b[1]', None, None),
         (b'{"files":{"a.json":1,\n"a.json":2}}', 'duplicate key "a.json"', 2, 1),
         (b" \n ", "only white space", None, None),

@@ -67,7 +67,8 @@ FLAWS = {
     "not a number": b'{"files": {"a.json": NaN}}',
     "a lone surrogate": b'{"files": {"a.json": "\\ud800"}}',
     "not UTF-8": b'{"files": {"a.json": "\xff"}}',
-    "a byte order mark": b'\xef\xbb\xbf{"files": {}}',
+    "two byte order marks": b'\xef\xbb\xbf\xef\xbb\xbf{"files": {}}',
+    "UTF-16 that is cut off": '{"files": {}}'.encode("utf-16")[:-1],
     "a number that is too large": b'{"files": {"a.json": 1e999}}',
     "a trailing comma": b'{"files": {"a.json": [1,]}}',
     "a wrong word": b'{"files": {"a.json": nul}}',
@@ -81,6 +82,14 @@ def test_what_is_no_json_is_refused(flaw: str, size: int) -> None:
         decode_strict(FLAWS[flaw])
     with pytest.raises(NotJson):
         read(FLAWS[flaw], size=size)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_an_export_may_have_a_byte_order_mark(encoding: str, size: int) -> None:
+    data = '{"files": {"a.json": ["日", 1]}}'.encode(encoding)
+
+    assert read(data, size=size) == read('{"files": {"a.json": ["日", 1]}}'.encode(), size=1000)
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,11 @@ from seline.domain.json_codec import (
     DEPTH_MAX,
     NotJson,
     decode,
+    decode_given,
     decode_strict,
     encode,
     encode_decoded,
+    normalised,
     why_not_json,
 )
 from seline.domain.json_flaws import path_text
@@ -261,8 +263,15 @@ BROKEN: list[tuple[bytes, str]] = [
     (b"\0\0\0", "only NUL bytes"),
     (b'{"a": 1}\0\0', "a NUL byte at byte 8"),
     (b"\xef\xbb\xbf{}", "starts with a byte order mark (line 1, column 1)"),
-    ("{}".encode("utf-16"), "UTF-16, not UTF-8 (line 1, column 1)"),
-    ("{}".encode("utf-16-be"), "UTF-16BE, not UTF-8 (line 1, column 1)"),
+    ("{}".encode("utf-16"), "starts with a byte order mark (line 1, column 1)"),
+    ("{}".encode("utf-16")[:-1], "broken UTF-16 (line 1, column 1)"),
+    ("{}".encode("utf-32")[:-1], "broken UTF-32 (line 1, column 1)"),
+    *(
+        (text.encode(encoding), f"{encoding}, not UTF-8 (line 1, column 1)")
+        for encoding in ("UTF-16LE", "UTF-16BE", "UTF-32LE", "UTF-32BE")
+        for text in ("1", '"日"', '  {"é": 1}')
+    ),
+    (b"{" + bytes(40), "a NUL byte at byte 1"),
     (
         '{\n  "a": "é"}'.encode("latin-1"),
         """not UTF-8 at byte 10; read as Windows-1252: '{   "a": "é"}' (line 2, column 9)""",
@@ -303,6 +312,16 @@ def test_bytes_that_are_not_strict_json_are_refused_with_the_reason(
 
     assert str(caught.value) == reason == why_not_json(data)
     assert (caught.value.line is None) == ("(line" not in reason)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_text_that_is_given_may_have_a_byte_order_mark(encoding: str) -> None:
+    text = '{"city": "Orléans 日"}'
+
+    assert normalised(text.encode(encoding)) == text.encode()
+    assert decode_given(text.encode(encoding)) == {"city": "Orléans 日"}
+    with pytest.raises(NotJson, match="starts with a byte order mark"):
+        decode_strict(text.encode(encoding))
 
 
 def test_nesting_over_the_limit_is_refused_though_it_parses() -> None:

@@ -15,8 +15,8 @@ from msgspec.structs import replace
 from seline.domain.backup import Backup
 from seline.domain.document import Content
 from seline.domain.incident import Incident, IncidentKind
-from seline.domain.json_codec import why_not_json
-from seline.domain.verdict import Verdict, without_mark
+from seline.domain.json_codec import normalised, why_not_json
+from seline.domain.verdict import Verdict
 from seline.storage.volume import files
 from seline.storage.volume.commit.staging import Published, Refused, Staged, Staging, is_judged
 from seline.storage.volume.commit.sync import Syncer
@@ -198,8 +198,7 @@ class Preserver:
         """Keep a hand edit made during the save; return its backup, None if it is torn."""
         raw = files.read_whole(self.volume.staging, change.displaced, size_max=1 << 40)
         backup: Backup | None = None
-        plain = without_mark(raw.data)
-        data = raw.data if plain is None else plain
+        data = normalised(raw.data)
         if why_not_json(data) is not None:
             self._move_aside(change, now)
         else:
