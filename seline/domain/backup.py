@@ -65,13 +65,14 @@ def backup_name(document: str, stamp: Stamp) -> str:
 
 
 def is_own_backup(backup: Backup, space: str, checksum: Checksum | None) -> bool:
-    """Whether Seline wrote a file, by its name and its checksum attribute.
+    """Whether Seline wrote a file: each backup has the checksum of its document."""
+    key = DocumentKey(space, backup.document)
+    return checksum is not None and checksum.name_hash == name_hash(key) and is_given_name(backup)
 
-    Seline gives no other name to this stamp, and each backup has the checksum of its document.
-    """
-    if checksum is None or backup.name != backup_name(backup.document, backup.stamp):
-        return False
-    return checksum.name_hash == name_hash(DocumentKey(space, backup.document))
+
+def is_given_name(backup: Backup) -> bool:
+    """Whether Seline gives this name to the backup; another name may have the same stamp."""
+    return backup.name == backup_name(backup.document, backup.stamp)
 
 
 def parse_backup_name(name: str) -> tuple[str, Stamp] | None:

@@ -5,18 +5,25 @@ the directory's mtime, which causes a new listing. If listing fails, StorageErro
 list would make backups look deleted (V8).
 
 A file is Seline's if its name and its checksum attribute show it (`is_own_backup`). A volume
-without attributes cannot show that, so there every file with a backup's name counts as Seline's.
+without attributes cannot show that, so there a file is Seline's unless it was there before Seline.
 """
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Final, Self
 
-from seline.domain.backup import Backup, backup_name, is_own_backup, next_stamp, parse_backup_name
+from seline.domain.backup import (
+    Backup,
+    backup_name,
+    is_given_name,
+    is_own_backup,
+    next_stamp,
+    parse_backup_name,
+)
 from seline.domain.checksum import decode_checksum
 from seline.domain.document import Content
 from seline.domain.verdict import Verdict
@@ -31,7 +38,8 @@ class BackupIndex:
     """The backups of `space`. Any thread may call it; it writes nothing.
 
     `directory` returns the descriptor of backups/, or raises FileNotFoundError if there is none.
-    `named` turns its errors into Seline's; `attributes` is whether the volume keeps them.
+    `named` turns its errors into Seline's; `earlier` are the names from before Seline
+    on a volume without attributes, None on any other.
     """
 
     def __init__(
@@ -40,12 +48,12 @@ class BackupIndex:
         directory: Callable[[], int],
         named: Callable[[OSError, str], StorageError],
         *,
-        attributes: bool = True,
+        earlier: Collection[str] | None = None,
     ) -> None:
         self._space = space
         self._directory = directory
         self._named = named
-        self._attributes = attributes
+        self._earlier = earlier
         self._lock = threading.RLock()
         self._listed_at = _NOT_LISTED
         self._by_document: dict[str, dict[str, Backup]] = {}
@@ -177,6 +185,10 @@ class BackupIndex:
                 size_bytes = os.fstat(descriptor).st_size
         except (OSError, UnsupportedFormat):
             return replace(backup, size_bytes=0, ours=False)
-        ours = not self._attributes or is_own_backup(backup, self._space, checksum)
+        ours = (
+            is_own_backup(backup, self._space, checksum)
+            if self._earlier is None
+            else backup.name not in self._earlier and is_given_name(backup)
+        )
         revision = checksum.revision if checksum else None
         return replace(backup, size_bytes=size_bytes, revision=revision, ours=ours)

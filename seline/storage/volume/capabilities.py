@@ -191,7 +191,7 @@ def _no(error: OSError) -> str:
 
 _ATTEMPTS: Final = {"links": _try_link, "exchange": _try_exchange, "checksums": _try_attribute}
 _MISSING: Final = {
-    "checksums": "checksums: unsupported; only syntax is checked",
+    "checksums": "checksums: unsupported; only syntax is checked, copies in backups/ are rotated",
     "links": "backups are copied, not linked: slower, more space",
     "exchange": "a hand edit during a save is lost",
     "directory sync": "renames may be lost in a power cut",

@@ -19,7 +19,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from seline.domain.backup import Backup
-from seline.domain.document import Content, DocumentKey, Json, Revision
+from seline.domain.document import BOT, Content, DocumentKey, Json, Revision
 from seline.domain.plural import counted
 from seline.domain.recovery import choose_backup
 from seline.domain.verdict import Judged, Verdict, unreadable
@@ -115,14 +115,15 @@ class CurrentDocuments:
         """Return a space's index of backups; it is empty for a space that does not exist."""
         index = self._backup_indexes.get(space)
         if index is None:
-            directory = partial(self.inspector.volume.backups, space)
+            volume, attributes = self.inspector.volume, self.inspector.capabilities.checksums
+            before = volume.earlier_backups if space == BOT else ()
             index = BackupIndex(
                 space,
-                directory,
-                self.inspector.volume.named,
-                attributes=self.inspector.capabilities.checksums,
+                partial(volume.backups, space),
+                volume.named,
+                earlier=None if attributes else before,
             )
-            if space in self.inspector.volume.spaces:
+            if space in volume.spaces:
                 index = self._backup_indexes.setdefault(space, index)
         return index
 

@@ -21,6 +21,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from seline.clock import Clock, instant_text
 from seline.cures import cure_of, not_regular
+from seline.domain.backup import parse_backup_name
 from seline.domain.document import BOT, SELINE, DocumentKey, is_document_name, is_space_name
 from seline.errors import (
     ForkedStore,
@@ -42,6 +43,8 @@ HOLDER_NAME: Final = "server.json"
 """The file in .seline/ that describes the holder; it is no document."""
 SPACES_NAME: Final = "spaces"
 """The directory of the spaces other than the bot's and Seline's own."""
+EARLIER_NAME: Final = "earlier_backups"
+"""The file in .seline/ with the names of backups that were there before Seline, one a line."""
 _BLANK: Final = b" \t\r\n\0"
 """What a power cut may leave of a file that was not synced: no bytes, or NULs."""
 _log = logging.getLogger("seline.storage")
@@ -90,7 +93,7 @@ class VolumeDirectory:
 
     def _open_subdirectories(self) -> None:
         self.seline = self._open_inner(".seline", self.top)
-        self._check_format()
+        is_first = self._check_format()
         self.staging = self._open_inner("staging", self.seline)
         self.exports = self._open_inner("exports", self.seline)
         self.quarantine = self._open_inner("quarantine", self.top)
@@ -100,6 +103,25 @@ class VolumeDirectory:
         }
         self._documents = {BOT: self.top, SELINE: self.seline}
         self._open_spaces()
+        with raising(self.named, "Listing what was in backups/ before"):
+            self.earlier_backups = self._note_earlier(is_first=is_first)
+        if is_first and self.read_only() is None:
+            self._write_format()
+
+    def _note_earlier(self, *, is_first: bool) -> frozenset[str]:
+        """Return the names of backups that were there before the first opening, which notes them.
+
+        Where a file system keeps no attributes, nothing else shows that they are their owner's.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            noted = files.read_whole(self.seline, EARLIER_NAME, size_max=1 << 40).data
+            return frozenset(noted.decode(errors="replace").splitlines())
+        found = files.names(self._backups[BOT]) if is_first else []
+        names = sorted(name for name in found if parse_backup_name(name) is not None)
+        if names and self.read_only() is None:
+            data = "\n".join([*names, ""]).encode()
+            self.write_small(self.seline, EARLIER_NAME, data, durable=True)
+        return frozenset(names)
 
     def _open_spaces(self) -> None:
         """Open the other spaces that exist: the directories in spaces/ that hold backups/."""
@@ -299,11 +321,12 @@ class VolumeDirectory:
                 hint=cure_of(errno.EXDEV, self.path, mounts=mounts).hint,
             )
 
-    def _check_format(self) -> None:
+    def _check_format(self) -> bool:
+        """Return whether no Seline opened the volume before. Raises StorageError."""
         try:
             found = files.read_whole(self.seline, "format", size_max=64).data.strip(_BLANK)
         except FileNotFoundError:
-            found = b""
+            return True
         except OSError as error:
             raise self.named(error, "Reading the volume's format") from error
         if found.isdigit() and int(found) > VOLUME_FORMAT:
@@ -314,12 +337,14 @@ class VolumeDirectory:
                 hint=f"{UnsupportedFormat.hint} If no newer one wrote it, the file is damaged: "
                 f"`rm {file}`, then start again.",
             )
-        if found.isdigit() or self.read_only() is not None:
-            return
-        if found:
+        if not found.isdigit() and self.read_only() is None:
             _log.warning(
                 "%s/.seline/format was damaged (%r); it is written again", self.path, found
             )
+            self._write_format()
+        return False
+
+    def _write_format(self) -> None:
         with raising(self.named, "Writing the volume's format"):
             data = f"{VOLUME_FORMAT}\n".encode()
             self.write_small(self.seline, "format", data, durable=True)
