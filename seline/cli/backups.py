@@ -103,6 +103,7 @@ async def restore(
     backup = named if backup is None else backup
     body = {"filename": name} if backup is None else {"filename": name, "backup": backup}
     done = await carry_out(
+        api,
         options,
         lambda query: api.request("POST", "/restore-backup", query=query, body=body),
         _restore_plan,
@@ -146,7 +147,9 @@ async def prune(api: Api, options: VerbOptions) -> None:
             _print_pruned(preview)
         return _size(preview, "would be discarded")
 
-    done = await carry_out(options, lambda query: api.request("POST", "/prune", query=query), show)
+    done = await carry_out(
+        api, options, lambda query: api.request("POST", "/prune", query=query), show
+    )
     if done is not None:
         was = "was" if len(done["pruned"]) == 1 else "were"
         terminal.notice(_size(done, f"{was} discarded"))

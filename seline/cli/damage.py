@@ -75,6 +75,7 @@ async def reset(api: Api, options: VerbOptions, name: str) -> None:
         "would be free."
     )
     done = await carry_out(
+        api,
         options,
         lambda query: api.request("POST", "/documents/{}/reset", name, query=query),
         lambda _preview: plan,

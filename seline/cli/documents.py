@@ -132,12 +132,14 @@ async def delete(api: Api, options: VerbOptions, name: str, purge: bool) -> None
       seline delete chat_4711.json --purge --yes
     """
     purging = {"purge": "true"} if purge else {}
-    kept = (await api.get("/documents/{}/backups", name))["backups"] if purge else ()
-    deleted = await carry_out(
-        options,
-        lambda query: api.request("DELETE", "/documents/{}", name, query=query | purging),
-        lambda preview: _delete_plan(preview, backup_count=len(kept)),
-    )
+
+    async def send(query: dict[str, str]) -> dict[str, Any]:
+        kept = (await api.get("/documents/{}/backups", name))["backups"] if purge and query else ()
+        path = "/documents/{}"
+        done: dict[str, Any] = await api.request("DELETE", path, name, query=query | purging)
+        return done | ({"backups": [backup["name"] for backup in kept]} if kept else {})
+
+    deleted = await carry_out(api, options, send, _delete_plan)
     if deleted is None:
         return
     terminal.notice(f"{name} is {'erased' if purge else 'deleted'}.")
@@ -147,10 +149,10 @@ async def delete(api: Api, options: VerbOptions, name: str, purge: bool) -> None
         terminal.notice("Its broken bytes are in quarantine/. To see them: seline quarantine")
 
 
-def _delete_plan(preview: dict[str, Any], *, backup_count: int) -> str:
+def _delete_plan(preview: dict[str, Any]) -> str:
     name = preview["document"]
     if preview["purged"]:
-        backups = counted(backup_count, "backup")
+        backups = counted(len(preview.get("backups", ())), "backup")
         return f"{name}, its {backups} and its quarantined bytes would be erased for good."
     if preview["kept_in"] == "quarantine":
         return (

@@ -162,14 +162,15 @@ def _preview_and_import(
         with tempfile.TemporaryDirectory(prefix="seline-preview-") as scratch:
             if not with_api(
                 options,
-                lambda api: agrees(options, partial(send, api), _show_plan),
+                lambda api: agrees(api, options, partial(send, api), _show_plan),
                 create=True,
                 scratch=scratch,
             ):
                 return
+    agreed = is_new and is_new_store(settings_of(options))
 
     async def work(api: Api) -> None:
-        done = await carry_out(options, partial(send, api), _show_plan, agreed=is_new)
+        done = await carry_out(api, options, partial(send, api), _show_plan, agreed=agreed)
         if done is not None:
             terminal.notice("The import is done; each replaced content is a backup now.")
 

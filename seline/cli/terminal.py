@@ -131,22 +131,11 @@ def is_interactive() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-async def ask(question: str) -> bool:
-    """Ask a yes-or-no question on stderr; anything but yes is no.
-
-    The event loop keeps running: a store that this command opened serves other commands.
-    """
-    import asyncio
-
+def ask(question: str) -> bool:
+    """Ask a yes-or-no question on stderr; anything but yes is no. Blocks."""
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
-    ready = asyncio.Event()
-    loop.add_reader(stdin, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(stdin)
-    return os.read(stdin, _INPUT_BYTES).decode(errors="replace").strip().lower() in _YES
+    answer = os.read(sys.stdin.fileno(), _INPUT_BYTES)
+    return answer.decode(errors="replace").strip().lower() in _YES
 
 
 @contextmanager

@@ -105,6 +105,7 @@ async def revoke(api: Api, options: VerbOptions, identifier: str) -> None:
     """
     plan = f"Token {identifier} would be revoked: the server would refuse every request with it."
     done = await carry_out(
+        api,
         options,
         lambda query: api.request("DELETE", "/tokens/{}", identifier, query=query),
         lambda _preview: plan,

@@ -288,6 +288,7 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def carry_out(
+    api: Api,
     options: VerbOptions,
     send: Callable[[dict[str, str]], Awaitable[Any]],
     show: Callable[[dict[str, Any]], str],
@@ -300,7 +301,7 @@ async def carry_out(
     in words, empty if there is nothing to do. Return what was done; None after a dry run, or with
     nothing to do.
     """
-    if not agreed and not await agrees(options, send, show):
+    if not agreed and not await agrees(api, options, send, show):
         return None
     with terminal.busy("Working"):
         done = await send({})
@@ -310,29 +311,46 @@ async def carry_out(
 
 
 async def agrees(
+    api: Api,
     options: VerbOptions,
     send: Callable[[dict[str, str]], Awaitable[Any]],
     show: Callable[[dict[str, Any]], str],
 ) -> bool:
-    """Preview a change as `carry_out` does, and ask; return whether to make it."""
-    with terminal.busy("Checking"):
-        preview = await send({"dry_run": "true"})
-    plan = show(preview)
-    if plan:
-        terminal.notice(plan)
-    if not plan or options.dry_run:
-        terminal.notice(
-            "Nothing was changed (--dry-run)." if options.dry_run else "Nothing was changed."
-        )
-        if options.json:
-            terminal.out_json(preview | {"dry_run": options.dry_run})
-        return False
-    if not options.yes:
-        await _confirm()
-    return True
+    """Preview a change as `carry_out` does, and ask; return whether to make it.
+
+    A store that this command opened is released for the question. If the change is another one
+    afterwards, it asks again.
+    """
+    agreed_to: object = None
+    while True:
+        with terminal.busy("Checking"):
+            preview = await send({"dry_run": "true"})
+        if preview == agreed_to:
+            return True
+        if agreed_to is not None:
+            terminal.notice("The store was changed meanwhile. Now:")
+        plan = show(preview)
+        if plan:
+            terminal.notice(plan)
+        if not plan or options.dry_run:
+            _report_unchanged(options, preview)
+            return False
+        if options.yes:
+            return True
+        async with api.released():
+            _confirm()
+        agreed_to = preview
 
 
-async def _confirm() -> None:
+def _report_unchanged(options: VerbOptions, preview: dict[str, Any]) -> None:
+    terminal.notice(
+        "Nothing was changed (--dry-run)." if options.dry_run else "Nothing was changed."
+    )
+    if options.json:
+        terminal.out_json(preview | {"dry_run": options.dry_run})
+
+
+def _confirm() -> None:
     """Ask whether to go ahead; exit 1 for no, 2 without a terminal."""
     if not terminal.is_interactive():
         terminal.report(
@@ -340,6 +358,6 @@ async def _confirm() -> None:
             "Run the same command with --yes to do it, or with --dry-run to look first.",
         )
         raise click.exceptions.Exit(Exit.USAGE)
-    if not await terminal.ask("Go ahead?"):
+    if not terminal.ask("Go ahead?"):
         terminal.notice("Nothing was changed.")
         raise click.exceptions.Exit(Exit.FAILED)

@@ -64,19 +64,35 @@ class Endpoint:
 class Api:
     """The admin API at an endpoint; closed by its maker.
 
-    `find_again` returns the next endpoint after another process's socket stops accepting.
+    `find_again` returns the next endpoint after another process's socket stops accepting, or after
+    `release`, which closes a store that this process opened.
     """
 
     def __init__(
-        self, endpoint: Endpoint, *, find_again: Callable[[], Awaitable[Endpoint]] | None = None
+        self,
+        endpoint: Endpoint,
+        *,
+        find_again: Callable[[], Awaitable[Endpoint]] | None = None,
+        release: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._find_again = find_again
+        self._release = release
         self._session = endpoint.session()
 
     async def close(self) -> None:
         """Close the session."""
         await self._session.close()
+
+    @asynccontextmanager
+    async def released(self) -> AsyncGenerator[None]:
+        """Close a store that this process opened, for the block: another process may open it."""
+        if not self.endpoint.opened_here or self._release is None:
+            yield
+            return
+        await self._release()
+        yield
+        await self._find_endpoint()
 
     async def request(
         self,
@@ -153,10 +169,14 @@ class Api:
         if self._find_again is None or self.endpoint.socket is None or self.endpoint.opened_here:
             return False
         await asyncio.sleep(RETRY_S)
+        await self._find_endpoint()
+        return True
+
+    async def _find_endpoint(self) -> None:
+        assert self._find_again is not None
         self.endpoint = await self._find_again()
         await self._session.close()
         self._session = self.endpoint.session()
-        return True
 
     @contextmanager
     def _connection_errors(self, *, changes: bool) -> Generator[None]:

@@ -46,7 +46,7 @@ async def connect(
         else:
             _check_data_dir(settings, create=create)
             find = partial(_find_holder, stack, settings, notify)
-            api = Api(await find(), find_again=find)
+            api = Api(await find(), find_again=find, release=stack.aclose)
         try:
             yield api
         finally:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from seline import open_seline
+from seline.blocking import open_seline as open_blocking
 from seline.domain.metadata import FIELDS
 from tests.command_line import Line, line_at, served
 
@@ -572,19 +573,27 @@ def test_ctrl_c_at_the_question_exits_130_at_once(filled: Line) -> None:
     assert filled("load", NAME).code == 0
 
 
-def test_a_command_at_its_question_serves_other_commands(filled: Line) -> None:
+def test_a_question_leaves_the_store_to_a_bot_and_is_asked_again_after_its_change(
+    filled: Line,
+) -> None:
     ours, theirs = pty.openpty()
-    running = filled.start("delete", NAME, stdin=theirs, stdout=theirs, stderr=theirs)
+    running = filled.start("restore", NAME, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     printed = b""
     while b"[y/N]" not in printed:
         printed += os.read(ours, 1 << 10)
+    with open_blocking(filled.data, lock_wait_s=0) as seline:
+        seline.data.save_json(NAME, {"userName": "Kim"})
 
-    assert filled("load", NAME).value()["location"] == "Lyon"
+    os.write(ours, b"y\n")
+    while printed.count(b"[y/N]") < 2:
+        printed += os.read(ours, 1 << 10)
+    os.write(ours, b"y\n")
 
-    os.write(ours, b"n\n")
-    assert running.wait(timeout=20) == 1
+    assert running.wait(timeout=20) == 0
     os.close(ours)
+    assert b"changed meanwhile" in printed
+    assert filled("load", NAME).value()["location"] == "Lyon"
 
 
 def test_ctrl_c_while_reading_stdin_exits_130_at_once(line: Line) -> None:
