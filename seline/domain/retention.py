@@ -142,15 +142,15 @@ def plan_shedding(
     older ones come before newer ones of any document. A document's newest sound backup may not be
     dropped, nor any of a document without a sound one.
     """
-    sheddable = [
+    found = [
         ((backup.pinned, backup.name in newest, *_order(backup)), document, backup)
         for document, backups in backups_by_document.items()
         for newest in [_newest_names(backups, keep_newest)]
-        for backup in _sheddable(backups)
+        for backup in sheddable(backups)
     ]
-    sheddable.sort(key=lambda item: item[0])
+    found.sort(key=lambda item: item[0])
     because = "the volume is nearly full"
-    return [(document, replace(backup, because=because)) for _, document, backup in sheddable]
+    return [(document, replace(backup, because=because)) for _, document, backup in found]
 
 
 def keep_all(backups: Sequence[Backup], because: str) -> RetentionPlan:
@@ -173,7 +173,8 @@ def _newest_names(backups: Sequence[Backup], keep_newest: int) -> frozenset[str]
     return frozenset(backup.name for backup in counted[:keep_newest])
 
 
-def _sheddable(backups: Sequence[Backup]) -> Iterator[Backup]:
+def sheddable(backups: Sequence[Backup]) -> Iterator[Backup]:
+    """Yield the backups of one document that may be dropped when space is short, in any order."""
     guarded = choose_guarded(sorted(backups, key=_order, reverse=True), None)
     if guarded is not None:
         yield from (backup for backup in backups if backup.ours and backup is not guarded)

@@ -86,11 +86,12 @@ class Usage:
         return min(rooms)
 
     def grown(self, bytes_more: int) -> "Usage":
-        """Return the usage after a write of `bytes_more`."""
+        """Return the usage after a write of `bytes_more`, or a removal if that is negative."""
         return replace(
             self,
             used_bytes=self.used_bytes + bytes_more,
             available_bytes=self.available_bytes - bytes_more,
+            documents_bytes=self.documents_bytes + bytes_more,
             files_bytes=self._own_bytes + bytes_more,
         )
 

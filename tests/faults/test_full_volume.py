@@ -37,6 +37,7 @@ from seline.outbound.destinations.folder import Folder
 from seline.ports.store import Atom, Change, Decision, Put, Remove
 from seline.server import serving
 from seline.storage.volume import batches, capabilities
+from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.mounts import Mount, mount_of
 from tests.command_line import line_at
 from tests.faults.injection import backup_values, incident_kinds, store_of
@@ -616,6 +617,27 @@ def test_no_backup_is_discarded_when_space_was_freed_since_the_last_measurement(
 
         assert backup_values(seline, "a.json") == [{"n": 3}, {"n": 2}, {"n": 1}, {"n": 0}]
         assert "shed" not in incident_kinds(seline)
+
+
+@pytest.mark.parametrize(("limit_mb", "listings_max", "has_room"), [(4, 12, True), (2, 0, False)])
+def test_whether_a_save_fits_is_found_without_listing_every_document(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limit_mb: int,
+    listings_max: int,
+    has_room: bool,
+) -> None:
+    """Old backups make room for the save, or do not; health says so beforehand."""
+    with open_seline(tmp_path / "data") as seline:
+        for number in range(39):
+            seline.data.save_json(f"d{number % 13}.json", value(number, 100_000))
+    with open_seline(tmp_path / "data", storage__volume_limit_mb=limit_mb) as seline:
+        listed, of = [], BackupIndex.of
+        monkeypatch.setattr(BackupIndex, "of", lambda *given: listed.append(given) or of(*given))
+        writing = store_of(seline).medium.has_room_for(65_536)
+        assert (writing, len(listed) <= listings_max) == (has_room, True)
+        with contextlib.nullcontext() if has_room else pytest.raises(VolumeFull):
+            seline.data.save_json("new.json", value(0, 60_000))
 
 
 # the reserve

@@ -6,14 +6,14 @@ V9  Growing writes are refused before the disk is full; restores, recoveries, de
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from seline.clock import Clock
 from seline.domain.backup import Backup
 from seline.domain.document import SELINE, DocumentKey
-from seline.domain.retention import plan_shedding
+from seline.domain.retention import plan_shedding, sheddable
 from seline.domain.usage import REFUSE_RATIO, Usage, room_for
 from seline.domain.verdict import Verdict
 from seline.errors import TooManyDocuments, VolumeFull
@@ -79,7 +79,10 @@ class Admission:
         return replace(self.disk_usage.usage(), documents=self._documents)
 
     def has_room_for(self, growth_bytes: int) -> bool:
-        """Whether a change that adds so many bytes is taken now, once old backups made room."""
+        """Whether a change that adds so many bytes is taken now, once old backups made room.
+
+        It looks at backups only until they free what such a change sheds at least.
+        """
         growth = blocks(growth_bytes)
         for fresh in (False, True):  # measure again only before "no"
             usage = self.disk_usage.usage(fresh=fresh)
@@ -87,13 +90,13 @@ class Admission:
             if has_file and room_for(growth, usage) != "refuse":
                 return True
         freed_bytes, wanted_bytes = 0, max(growth, SHED_BYTES_MIN)
-        for _, dropped in plan_shedding(
-            self._sheddable(), keep_newest=self.settings.backups.keep_newest
-        ):
+        if room_for(growth, usage.grown(-wanted_bytes)) == "refuse":
+            return False
+        for dropped in (one for _, backups in self._sheddable() for one in sheddable(backups)):
             has_file = True
             freed_bytes += blocks(dropped.size_bytes)
             if freed_bytes >= wanted_bytes:
-                break
+                return True
         return has_file and room_for(growth, usage.grown(-freed_bytes)) != "refuse"
 
     def count_documents(self) -> None:
@@ -145,7 +148,7 @@ class Admission:
         shed: list[Backup] = []
         missing_bytes, missing_files = self._missing(plan)
         for key, dropped in plan_shedding(
-            self._sheddable(), keep_newest=self.settings.backups.keep_newest
+            dict(self._sheddable()), keep_newest=self.settings.backups.keep_newest
         ):
             if missing_bytes <= 0 and missing_files <= 0:
                 break
@@ -170,20 +173,13 @@ class Admission:
     def _may_shed(self) -> bool:
         return self.clock.monotonic() >= self._shed_again_at
 
-    def _sheddable(self) -> dict[DocumentKey, Sequence[Backup]]:
-        """Return the backups of every document but Seline's own, with their pins."""
-        keys = [
-            DocumentKey(space, document)
-            for space in self.volume.spaces
-            if space != SELINE
-            for document in self.rotation.current_documents.backup_index(space).counts()
-        ]
-        return {
-            key: self.mark_pinned(
-                key, self.rotation.current_documents.backup_index(key.space).of(key.name)
-            )
-            for key in keys
-        }
+    def _sheddable(self) -> Iterator[tuple[DocumentKey, Sequence[Backup]]]:
+        """Yield the backups of every document but Seline's own, with their pins."""
+        for space in self.volume.spaces:
+            if space != SELINE:
+                index = self.rotation.current_documents.backup_index(space)
+                for key in (DocumentKey(space, document) for document in index.counts()):
+                    yield key, self.mark_pinned(key, index.of(key.name))
 
     def _discard(self, key: DocumentKey, dropped: Backup) -> bool:
         try:
