@@ -21,6 +21,7 @@ from seline.domain.plural import counted, shortened
 from seline.quoting import quoted, shown_name
 
 SUFFIX: Final = ".json"
+MOUNTED: Final = "another volume is mounted there"
 UNREADABLE: Final = "it cannot be read"
 """The start of why a folder was not listed: it is not readable."""
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -98,13 +99,15 @@ class ScannedFolder:
 
     `command` imports the folder that is added to it. `backups_to` is the directory of the backups
     of a store into which this folder is imported; empty for a data directory. `own` are the names
-    that are Seline's. `nested`: files in sub-folders are taken as those beside them are.
+    that are Seline's, `mounts` those that are mounts of their own. `nested`: files in sub-folders
+    are taken as those beside them are.
     """
 
     path: str
     command: str = "seline import"
     backups_to: str = ""
     own: Collection[str] = ()
+    mounts: Collection[str] = ()
     nested: bool = False
 
     def at(self, name: str) -> str:
@@ -120,7 +123,9 @@ def left_out(entries: Sequence[Entry], place: ScannedFolder) -> list[LeftOut]:
     names = FreeNames(entry.path for entry in entries)
     inside, why_closed = _inside(entries)
     found = (
-        _file(entry, place, names)
+        _mount(entry, place)
+        if entry.path in place.mounts
+        else _file(entry, place, names)
         if entry.kind is not FileKind.FOLDER
         else _folder(entry.path, inside[entry.path], why_closed.get(entry.path, ""), place)
         for entry in entries
@@ -193,6 +198,14 @@ def _inside(entries: Sequence[Entry]) -> tuple[dict[str, list[str]], dict[str, s
         if entry.why_closed:
             why_closed.setdefault(top, entry.why_closed)
     return inside, why_closed
+
+
+def _mount(entry: Entry, place: ScannedFolder) -> LeftOut:
+    path = os.path.join(place.path, entry.path)
+    hint = cure_of(errno.EBUSY, path, mounts=(path,)).hint
+    if entry.kind is FileKind.FOLDER:
+        return _left_out(f"{entry.path}/", f"{MOUNTED}, and nothing is taken from it", hint)
+    return _left_out(entry.path, "it is a mount of its own: it can be read, and not saved", hint)
 
 
 def _file(entry: Entry, place: ScannedFolder, names: FreeNames) -> LeftOut | None:

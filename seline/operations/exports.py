@@ -20,7 +20,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from seline.clock import instant_text
-from seline.domain.document import BOT, Content, DocumentKey
+from seline.domain.document import BOT, Content, DocumentKey, is_document_name
 from seline.domain.manifest import (
     FORMAT,
     MANIFEST_NAME,
@@ -104,7 +104,8 @@ class Exporter:
     async def _not_kept(self) -> list[str]:
         """Return a clause about what the data directory holds that no export has."""
         store = await self._store.open()
-        names = [item.name for item in await self._store.listing(store.medium.left_out)]
+        found = await self._store.listing(store.medium.left_out)
+        names = [item.name for item in found if not is_document_name(item.name)]  # else it is in it
         return [f"not in it, as Seline does not keep it: {shortened(names)}"] if names else []
 
     async def _run_one(self, target: Target) -> str:

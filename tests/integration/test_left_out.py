@@ -1,9 +1,11 @@
 """What is no document: health, verify, exports and imports name it, and its next step works."""
 
+import json
 import os
 import re
 import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -332,8 +334,45 @@ def test_a_folder_that_is_another_volume_is_not_listed(tmp_path: Path) -> None:
     entries = scan(str(tmp_path), closed={"guilds": "another volume is mounted there"})
 
     assert [entry.path for entry in entries] == ["guilds"]
-    [found] = left_out(entries, ScannedFolder(path=str(tmp_path)))
+    [found] = left_out(entries, ScannedFolder(path=str(tmp_path), mounts=("guilds",)))
     assert "another volume is mounted there" in found.reason
+
+
+MOUNTS: Final = """
+import json, subprocess, sys
+from seline.blocking import open_seline
+
+def left_out():
+    return {item.name: (item.reason, item.hint) for item in seline.verify().left_out}
+
+for outside, name in (("outside", "guilds"), ("outside/1.json", "bound.json")):
+    subprocess.run(["mount", "--bind", outside, f"data/{name}"], check=True)
+with open_seline("data") as seline:
+    found = left_out()
+    for _, hint in found.values():
+        subprocess.run(hint.split("`")[1], shell=True, check=True)
+    print(json.dumps([found, left_out()]))
+"""
+
+
+def test_a_mount_in_the_data_directory_is_named_and_its_next_step_works(line: Line) -> None:
+    """A folder or a single document; the mounts are in a namespace of this test's own."""
+    (line.folder / "outside").mkdir()
+    (line.folder / "outside" / "1.json").write_text("[1]", encoding="utf-8")
+    (line.data / "guilds").mkdir()
+    (line.data / "bound.json").write_text("[0]", encoding="utf-8")
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mount namespace of this test's own")
+    ran = subprocess.run(
+        ["unshare", "-m", sys.executable, "-c", MOUNTS],
+        cwd=line.folder, env=dict(line.environ), capture_output=True, check=True,
+    )  # fmt: skip
+    before, after = json.loads(ran.stdout)
+
+    assert sorted(before) == ["bound.json", "guilds/"]
+    assert "it can be read, and not saved" in before["bound.json"][0]
+    assert "another volume is mounted there" in before["guilds/"][0]
+    assert after == {}
 
 
 def test_names_that_become_equal_get_numbers_in_linear_time() -> None:

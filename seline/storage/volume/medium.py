@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from seline.domain.counters import Counters
 from seline.domain.document import BOT, METADATA_NAME, SELINE, Content, DocumentKey
 from seline.domain.incident import Incident
-from seline.domain.left_out import LeftOut, ScannedFolder, left_out, left_out_inside
+from seline.domain.left_out import MOUNTED, LeftOut, ScannedFolder, left_out, left_out_inside
 from seline.domain.metadata import REPORT, is_report
 from seline.domain.usage import Usage
 from seline.domain.verdict import Verdict, of_another, unreadable
@@ -74,12 +74,12 @@ class VolumeMedium:
             own.add(SPACES_NAME)
         here = os.path.realpath(self.volume.path)
         mounts = [os.path.relpath(mount, here) for mount in mounts_inside(here)]
-        closed = dict.fromkeys(mounts, "another volume is mounted there")
+        closed = dict.fromkeys(mounts, MOUNTED)
         with raising(self.volume.named, "Listing the data directory"):
             entries = scan(self.volume.top, closed={**closed, **dict.fromkeys(own, "Seline's own")})
             names = sorted(files.names(self.volume.quarantine))
             aside = [name for name in names if not is_item(self.volume, name)]
-        found = left_out(entries, ScannedFolder(path=self.volume.path, own=own))
+        found = left_out(entries, ScannedFolder(path=self.volume.path, own=own, mounts=mounts))
         return [*found, *left_out_inside(self.current_documents.backup_index(BOT).others(), aside)]
 
     def protect_pins(self, mark: MarkPinned) -> None:
