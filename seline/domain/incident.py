@@ -32,6 +32,7 @@ class IncidentKind(StrEnum):
     STATE_NOT_KEPT = "state_not_kept"
     REMOVED = "removed"
     ADOPTED = "adopted"
+    NOT_ADOPTED = "not_adopted"
     ANOTHER_WRITER = "another_writer"
     EDITED_MEANWHILE = "edited_meanwhile"
     SET_ASIDE = "set_aside"
@@ -72,6 +73,7 @@ RULES: Final[Mapping[IncidentKind, IncidentRule]] = {
     IncidentKind.STATE_NOT_KEPT: IncidentRule(),
     IncidentKind.REMOVED: IncidentRule(alert=AlertType.DOCUMENT_REMOVED),
     IncidentKind.ADOPTED: IncidentRule(status=Status.INFO),
+    IncidentKind.NOT_ADOPTED: IncidentRule(),
     IncidentKind.ANOTHER_WRITER: IncidentRule(alert=AlertType.ANOTHER_WRITER),
     IncidentKind.EDITED_MEANWHILE: IncidentRule(status=Status.INFO),
     IncidentKind.SET_ASIDE: IncidentRule(status=Status.INFO, fix=_LOOK),

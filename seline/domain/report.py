@@ -58,6 +58,8 @@ class FindingOutcome(StrEnum):
     RECOVERED = "recovered"
     ADOPTED = "adopted"
     UNSETTLED = "unsettled"
+    UNWRITTEN = "unwritten"
+    """It is served, but the disk refused its recovery or adoption."""
     UNRECOVERABLE = "unrecoverable"
     UNREADABLE = "unreadable"
     FAILED = "failed"

@@ -107,12 +107,12 @@ async def remedied(managed: ManagedStore, key: DocumentKey, judged: Judged) -> C
             return None
         case Verdict.EDITED:
             if judged.settled or not in_turn():
-                await _mend(managed, store, key, otherwise=judged.content)
+                await _mend(managed, store, key, judged)
             return judged.content
         case Verdict.UNSETTLED | Verdict.TORN | Verdict.ALTERED:
             served = in_turn() and judged.verdict is Verdict.UNSETTLED
             content = store.medium.rescue(key) if served else None
-            return content or await _mend(managed, store, key, otherwise=None)
+            return content or await _mend(managed, store, key, judged)
         case Verdict.UNREADABLE:
             raise unreadable(key, judged)
 
@@ -141,19 +141,32 @@ async def _remember_unserved(managed: ManagedStore, key: DocumentKey) -> None:
 
 
 async def _mend(
-    managed: ManagedStore, store: DocumentStore, key: DocumentKey, *, otherwise: Content | None
+    managed: ManagedStore, store: DocumentStore, key: DocumentKey, judged: Judged
 ) -> Content | None:
-    """Recover or adopt in the store's turn; if nothing can be written, serve from memory."""
+    """Recover or adopt in the store's turn; if nothing can be written, serve what is sound."""
     try:
         return await managed.look(key)
     except StorageError as error:
-        content = otherwise or await managed.reading(lambda: store.medium.rescue(key))
+        is_edit = judged.verdict is Verdict.EDITED
+        content = judged.content if is_edit else None
+        content = content or await managed.reading(lambda: store.medium.rescue(key))
         if content is None:
             raise
-        managed.note(
-            IncidentKind.SERVED_FROM_MEMORY,
-            key.name,
-            f"{key.name} is broken on the volume and nothing can be written "
-            f"({error.message}); its sound content is served from memory.",
-        )
+        if judged.verdict in (Verdict.TORN, Verdict.ALTERED) or (is_edit and judged.settled):
+            _note_unwritten(managed, key, error, is_edit=is_edit)
         return content
+
+
+def _note_unwritten(
+    managed: ManagedStore, key: DocumentKey, error: StorageError, *, is_edit: bool
+) -> None:
+    """Report a recovery or an adoption that the disk refused; each read tries it again."""
+    kind = IncidentKind.NOT_ADOPTED if is_edit else IncidentKind.SERVED_FROM_MEMORY
+    summary = (
+        f"{key.name} was changed outside Seline, and is served as it is; it could not be adopted "
+        f"({error.message}), so it has no checksum yet."
+        if is_edit
+        else f"{key.name} is broken on the volume and nothing can be written "
+        f"({error.message}); its sound content is served from memory."
+    )
+    managed.note(kind, key.name, summary)

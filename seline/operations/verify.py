@@ -203,8 +203,7 @@ class _Pass:
         before = len(self._store.medium.incidents())
         try:
             await remedied(self._managed, key, judged)
-            edited = judged.verdict is Verdict.EDITED
-            outcome = FindingOutcome.ADOPTED if edited else FindingOutcome.RECOVERED
+            outcome = await self._outcome(key, judged)
             detail = judged.reason
         except DocumentUnrecoverable as error:
             outcome, detail = FindingOutcome.UNRECOVERABLE, error.message
@@ -217,6 +216,14 @@ class _Pass:
         incidents = self._store.medium.incidents()[before:]
         lost = (incident.lost for incident in incidents if incident.document == key.name)
         self._found(key.name, None, judged.verdict, outcome, detail, next(lost, ""))
+
+    async def _outcome(self, key: DocumentKey, judged: Judged) -> FindingOutcome:
+        """Return what became of a document that is served: it may be as it was before."""
+        now, _ = await self._managed.reading(lambda: self._store.look(key))
+        if (now.verdict, now.content) == (judged.verdict, judged.content):
+            return FindingOutcome.UNWRITTEN
+        edited = judged.verdict is Verdict.EDITED
+        return FindingOutcome.ADOPTED if edited else FindingOutcome.RECOVERED
 
     async def _check_backups(self, key: DocumentKey, since: datetime | None) -> None:
         for backup in await self._managed.reading(lambda: list(self._store.backups(key))):

@@ -2,6 +2,7 @@
 
 import asyncio
 import codecs
+import errno
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from seline.errors import DocumentUnrecoverable
 from seline.library import Seline
 from seline.storage.volume import files
 from seline.storage.volume.earlier import WRITTEN_WITHIN
+from tests.faults.injection import failing_call
 
 NAME = "user_profile.json"
 SETTLE_S = 0.3
@@ -49,6 +51,25 @@ async def test_an_edit_that_parses_is_served_at_once_and_adopted_when_it_has_set
         assert await seline.data.read_backup(NAME, backup.name) == {"by": "seline"}
         assert (await seline.verify()).findings == ()
         assert await seline.quarantine() == []
+
+
+@pytest.mark.parametrize("call", ["stage", "exchange"])
+async def test_an_adoption_that_the_disk_refuses_is_reported_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    async with open_seline(tmp_path, storage__settle_s=0) as seline:
+        await seline.data.save_json(NAME, {"by": "seline"})
+        (tmp_path / NAME).write_text('{"by": "hand"}')
+        with monkeypatch.context() as patch:
+            patch.setattr(files, call, failing_call(errno.EIO))
+            assert await seline.data.load_json(NAME) == {"by": "hand"}
+            [finding] = (await seline.verify()).findings
+            assert finding.outcome == "unwritten"
+            incidents = {incident.kind: incident for incident in seline.store.incidents()}
+            assert incidents.keys() == {"not_adopted", "disk_error"}
+            assert "could not be adopted" in incidents["not_adopted"].summary
+        [finding] = (await seline.verify()).findings
+        assert finding.outcome == "adopted"
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,7 @@ def test_a_hand_edit_is_not_adopted_while_the_disk_cannot_write_it(disk: Failing
         seline.data.save_json(A, value(A, "old"))
         disk.fail_writes()
         (disk.data / A).write_bytes((disk.data / A).read_bytes().replace(b"old", b"odd"))
-        incident = "disk_error" if disk.code == "EIO" else "served_from_memory"
+        incident = "disk_error" if disk.code == "EIO" else "not_adopted"
         _wait_until(
             lambda: seline.data.load_json(A) == value(A, "odd") and _has_incident(seline, incident)
         )

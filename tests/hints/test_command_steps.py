@@ -130,7 +130,7 @@ def test_a_document_that_is_beyond_recovery_is_given_up_or_imported(
         assert NAME in run(line, listing).out
 
 
-@pytest.mark.follows("manager/reads:remedied", "storage/volume/current:_unrecoverable")
+@pytest.mark.follows("storage/volume/current:_unrecoverable")
 def test_a_document_that_is_being_written_is_read_a_few_seconds_later(
     line: Line, follow: Follow
 ) -> None:

@@ -180,6 +180,8 @@ class Batches:
     # after a commit: everything is durable
 
     def _after(self, plan: Plan, committed: Committed, now: datetime) -> None:
+        for key, error in committed.refused.items():
+            self.events.disk_error(error, f"Publishing {key.name}")
         current = [move for move in plan.publishes if move.key not in committed.refused]
         made = [backup for move in current for backup in committed.made.get(move.key, [])]
         self.admission.took(current, made)
