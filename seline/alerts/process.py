@@ -193,14 +193,14 @@ class AlertProcess:
         signals = run_signals(run.job, succeeded=succeeded, detail=run.detail)
         if run.job != "usage" or not succeeded or measured is None:
             return signals
-        of_files = measured.ratio > measured.usage.usage_ratio
         return [
             *signals,
             *usage_signals(
                 measured.level,
                 measured.ratio,
-                of_files=of_files,
+                of_files=measured.of_files,
                 shared=not measured.usage.own_mount,
+                refused=measured.refused,
             ),
             *document_limit_signals(
                 measured.usage.documents, self._store.settings.storage.documents_max

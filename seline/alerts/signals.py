@@ -153,12 +153,17 @@ def failure_signals(failure: SelineError | None, *, opened: bool = True) -> list
 
 
 def usage_signals(
-    level: UsageLevel, ratio: float, *, of_files: bool = False, shared: bool = False
+    level: UsageLevel,
+    ratio: float,
+    *,
+    of_files: bool = False,
+    shared: bool = False,
+    refused: bool = False,
 ) -> list[Signal]:
     """Return the signal of a level of usage (after hysteresis).
 
     `of_files`: the number of files limits the volume, not the bytes. `shared`: it is the machine's
-    own disk.
+    own disk. `refused`: the next save does not fit.
     """
     if level is UsageLevel.OK:
         return [Cleared(type=AlertType.USAGE)]
@@ -170,7 +175,7 @@ def usage_signals(
         "shared": shared,
         "half": level is UsageLevel.HALF and not of_files and not shared,
         "sheds": level is UsageLevel.HIGH and not of_files and not shared,
-        "refuses": level is UsageLevel.CRITICAL and not of_files,
+        "refuses": refused or (level is UsageLevel.CRITICAL and not of_files),
     }
     severity = Severity(STATUS_OF_LEVEL[level])
     return [Raised(type=AlertType.USAGE, severity=severity, details=details)]

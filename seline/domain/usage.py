@@ -55,12 +55,16 @@ class Usage:
 
     @property
     def level_ratio(self) -> float:
-        """The ratio of the usage level, by bytes or files.
+        """The ratio of the usage level, by bytes or files."""
+        return max(self.bytes_level_ratio, self.inodes_ratio)
+
+    @property
+    def bytes_level_ratio(self) -> float:
+        """The ratio of the usage level by bytes.
 
         A shared disk alone is never critical: nothing is refused while it has room.
         """
-        of_bytes = max(self.refusal_ratio, min(self.usage_ratio, SHED_RATIO))
-        return max(of_bytes, self.inodes_ratio)
+        return max(self.refusal_ratio, min(self.usage_ratio, SHED_RATIO))
 
     @property
     def inodes_ratio(self) -> float:

@@ -109,13 +109,11 @@ def _usage(facts: Facts) -> Result:
     if forecast is not None:
         detail += f"; full {forecast_text(forecast)}"
     soon = Status.WARNING if forecast is not None and forecast.days < DAYS_WARN else Status.OK
-    level = Status.CRITICAL if facts.room.refused_bytes else _level(usage)
+    lacks_bytes = facts.room.refused_bytes and usage.inodes_free != 0
+    of_bytes = STATUS_OF_LEVEL[level_of(usage.bytes_level_ratio)]
+    level = Status.CRITICAL if lacks_bytes else of_bytes
     status = max(level, soon, key=_RANK.index)
     return status, detail, "" if status is Status.OK else _make_room(facts)
-
-
-def _level(usage: Usage) -> Status:
-    return STATUS_OF_LEVEL[level_of(usage.level_ratio)]
 
 
 def _place(usage: Usage) -> str:

@@ -49,16 +49,24 @@ class Headroom:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageReport:
-    """How full the volume is, at which level, and when it will be full."""
+    """How full the volume is, at which level, whether it has room, and when it will be full."""
 
     usage: Usage
     level: UsageLevel
     forecast: Forecast | None
+    refused: bool = False
+
+    @property
+    def of_files(self) -> bool:
+        """Whether the number of files decides the level, not the bytes."""
+        if self.refused:
+            return self.usage.inodes_free == 0
+        return self.usage.inodes_ratio > self.usage.bytes_level_ratio
 
     @property
     def ratio(self) -> float:
-        """How full it is by bytes or by files, the larger of both."""
-        return max(self.usage.usage_ratio, self.usage.inodes_ratio)
+        """How full it is, by what decides the level."""
+        return self.usage.inodes_ratio if self.of_files else self.usage.usage_ratio
 
 
 class UsageMonitor:
@@ -85,13 +93,17 @@ class UsageMonitor:
         margin = LEVEL_BACK_RATIO if before.level is UsageLevel.CRITICAL else 0.0
         whole_bytes = min(usage.limit_bytes or usage.capacity_bytes, usage.capacity_bytes)
         needed = next_save_bytes(usage) + int(margin * whole_bytes)
-        if not await self._store.reading(lambda: store.medium.has_room_for(needed)):
+        refused = not await self._store.reading(lambda: store.medium.has_room_for(needed))
+        if refused:
             level = UsageLevel.CRITICAL
         points = with_point(before.points, Point(self._store.clock.now(), usage.counted_bytes))
         if (level, points) != (before.level, before.points):
             await self._state.save(UsageFile(level=level, points=points))
         self.measured = UsageReport(
-            usage=usage, level=level, forecast=forecast(points, room_bytes=usage.room_bytes)
+            usage=usage,
+            level=level,
+            refused=refused,
+            forecast=forecast(points, room_bytes=usage.room_bytes),
         )
         return self.measured
 

@@ -16,6 +16,7 @@ from seline.domain.usage import (
     reserve_bytes,
     room_for,
 )
+from seline.operations.usage import UsageReport
 
 MB = 1_000_000
 
@@ -62,6 +63,33 @@ def test_a_mount_counts_like_df_without_the_blocks_of_root() -> None:
 def test_the_limit_counts_if_it_is_nearer_than_the_volume() -> None:
     assert filled(100, limit_bytes=125 * MB).usage_ratio == pytest.approx(0.8)
     assert filled(100, limit_bytes=5000 * MB).usage_ratio == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("used_mb", "files_free", "refused", "of_files", "percent"),
+    [
+        (275, 40, True, False, 55),
+        (275, 0, True, True, 100),
+        (275, 4, False, True, 96),
+        (485, 4, False, False, 97),
+    ],
+)
+def test_the_level_is_attributed_to_what_decides_it(
+    used_mb: float, files_free: int, refused: bool, of_files: bool, percent: float
+) -> None:
+    """A save that is too large for the bytes is not refused for want of files."""
+    usage = filled(used_mb, inodes_total=100, inodes_free=files_free)
+    report = UsageReport(usage=usage, level=UsageLevel.CRITICAL, refused=refused, forecast=None)
+
+    assert report.of_files is of_files
+    assert report.ratio * 100 == pytest.approx(percent)
+
+
+def test_files_decide_the_level_of_a_shared_disk_that_is_fuller_by_bytes() -> None:
+    """Its bytes alone are never critical."""
+    usage = filled(485, own_mount=False, inodes_total=100, inodes_free=4)
+
+    assert UsageReport(usage=usage, level=UsageLevel.CRITICAL, forecast=None).of_files
 
 
 @pytest.mark.parametrize(
