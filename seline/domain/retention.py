@@ -168,7 +168,7 @@ def _why_exempt(backup: Backup) -> str:
 
 def _newest_names(backups: Sequence[Backup], keep_newest: int) -> frozenset[str]:
     """Return the names of a document's newest unpinned backups that count."""
-    counted = [b for b in backups if not b.pinned and b.verdict in COUNTED]
+    counted = [b for b in backups if b.ours and not b.pinned and b.verdict in COUNTED]
     counted.sort(key=_order, reverse=True)
     return frozenset(backup.name for backup in counted[:keep_newest])
 

@@ -113,7 +113,7 @@ class Pruner:
             self._store.pins.failure is None
             and key.name in ages
             and ages[key.name].age_s >= days.total_seconds()
-            and all(backup.taken_at < limit for backup in backups)
+            and all(backup.taken_at < limit for backup in backups if backup.ours)
         )
 
 

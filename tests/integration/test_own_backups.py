@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 
 from seline.blocking import open_seline
+from seline.domain.document import BOT
+from seline.manager.data import DataManager
+from seline.operations.operations import Operations
+from tests.clocks import FakeClock
+from tests.stores import open_managed
 
 NAME = "a.json"
 
@@ -58,6 +63,47 @@ def test_without_attributes_what_was_there_before_is_not_rotated(
             assert "copies in backups/ are rotated" in checks["volume"]
 
     assert {path.name for path in (tmp_path / "backups").iterdir()} == before | own
+
+
+async def test_a_file_of_the_owner_dated_in_the_future_affects_no_backup(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    foreign = {"a_20990101_000000.json", "a_20250108_143022.json"}
+    (tmp_path / "backups").mkdir()
+    for name in foreign:
+        (tmp_path / "backups" / name).write_text("{}")
+    policy = {"keep_newest": 1, "keep_daily": 2, "deleted_days": 2}
+    store = open_managed(tmp_path, clock, **{f"backups__{rule}": n for rule, n in policy.items()})
+    data, operations = DataManager(store), Operations(store)
+    for number in range(5):
+        await data.save_json(NAME, {"n": number})
+        clock.advance(86_400)
+    names = [backup.name for backup in await data.backups(NAME)]
+    assert names[:2] == ["a_20250110_143022.json", "a_20250109_143022.json"]
+    assert set(names[2:]) == foreign
+
+    await data.delete(NAME)
+    [gone] = (await store.open()).documents(BOT, deleted=True)
+    assert gone.updated_at.year == 2025
+    for _ in range(4):
+        await operations.prune()
+        clock.advance(86_400)
+    assert {backup.name for backup in await data.backups(NAME)} == foreign
+    await store.close()
+
+
+async def test_a_backup_gets_no_name_that_a_file_of_the_owner_has(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    (tmp_path / "backups").mkdir()
+    (tmp_path / "backups" / "a_20250106_143022.json").write_text("{}")
+    store = open_managed(tmp_path, clock)
+    data = DataManager(store)
+    for number in range(3):
+        await data.save_json(NAME, {"n": number})
+    names = [backup.name for backup in await data.backups(NAME)]
+    assert names == [f"a_20250106_143022{counter}.json" for counter in ("_02", "_01", "")]
+    await store.close()
 
 
 def _unsupported(*_: object) -> None:

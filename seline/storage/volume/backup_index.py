@@ -62,12 +62,15 @@ class BackupIndex:
         self._writing = 0
 
     def of(self, document: str) -> list[Backup]:
-        """Return a document's backups, newest first, with size and recorded revision."""
+        """Return a document's backups, newest first, with size and recorded revision.
+
+        Those that are not Seline's come last: a date in such a name says nothing about the others.
+        """
         with self._lock:
             self._refresh()
             self._learn(document)
             backups = self._by_document.get(document, {})
-            return sorted(backups.values(), key=lambda backup: backup.stamp, reverse=True)
+            return sorted(backups.values(), key=lambda b: (b.ours, b.stamp), reverse=True)
 
     def counts(self) -> dict[str, int]:
         """Return the number of backups of each document, deleted documents included."""
@@ -88,11 +91,12 @@ class BackupIndex:
     def next_backup(
         self, document: str, content: Content, now: datetime, after: Sequence[Backup] = ()
     ) -> Backup:
-        """Return the backup that a content becomes: later than all that exist, and than `after`."""
-        with self._lock:
-            self._refresh()
-            known = [*self._by_document.get(document, {}).values(), *after]
-        stamp = next_stamp(max((backup.stamp for backup in known), default=None), now)
+        """Return the backup that a content becomes: later than Seline's others, and `after`."""
+        known = self.of(document)
+        own = (backup.stamp for backup in (*known, *after) if backup.ours)
+        stamp = next_stamp(max(own, default=None), now)
+        while backup_name(document, stamp) in {backup.name for backup in known}:
+            stamp = stamp._replace(counter=stamp.counter + 1)
         return Backup(
             name=backup_name(document, stamp),
             document=document,

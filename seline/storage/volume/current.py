@@ -188,7 +188,7 @@ class CurrentDocuments:
     def _is_saved(self, key: DocumentKey, content: Content) -> bool:
         """Whether a content is the newest backup already."""
         newest = self.backup_index(key.space).of(key.name)[:1]
-        return any(backup.revision == content.revision for backup in newest)
+        return any(backup.ours and backup.revision == content.revision for backup in newest)
 
     def _remembered(self, found: Found) -> Content | None:
         """Return the remembered content if it is the one that was committed last.

@@ -108,7 +108,7 @@ def _lossy(
 def _later(documents: CurrentDocuments, key: DocumentKey, item: QuarantineItem) -> list[Backup]:
     """Return the backups that were made after an item was set aside, newest first."""
     backups = documents.backup_index(key.space).of(key.name)
-    return [backup for backup in backups if backup.taken_at > item.taken_at]
+    return [backup for backup in backups if backup.ours and backup.taken_at > item.taken_at]
 
 
 def _is_late_upload(key: DocumentKey, judged: Inspection, live: Inspection) -> bool:

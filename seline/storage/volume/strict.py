@@ -20,5 +20,5 @@ def verify_after_commit(committer: Committer, current_documents: CurrentDocument
         for name in volume.document_names(space)[:DOCUMENTS_MAX]:
             if current_documents.find(DocumentKey(space, name)).judged.verdict is Verdict.SOUND:
                 backups = current_documents.backup_index(space).of(name)
-                stamps = [backup.stamp for backup in backups]
+                stamps = [backup.stamp for backup in backups if backup.ours]
                 assert stamps == sorted(stamps, reverse=True), f"{name}: backups out of order"
