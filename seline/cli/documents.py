@@ -1,6 +1,8 @@
 """The verbs for documents: save, load, delete, documents."""
 
+import os
 import re
+import stat
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -191,6 +193,11 @@ def json_source(file: str) -> Generator[IO[bytes]]:
     from seline.domain.json_codec import HINTS
 
     source = "The text on stdin" if file == "-" else file
+    if _is_endless(file):
+        raise InvalidRequest(
+            f"{file} is not a regular file. Nothing was changed.",
+            hint="Name a regular file, or `-` to give the text on stdin.",
+        )
     if file == "-" and sys.stdin.isatty():
         terminal.notice("Type or paste JSON, then end with Ctrl-D.")
     with click.open_file(file, "rb") as given, tempfile.SpooledTemporaryFile(_HELD_BYTES) as copy:
@@ -208,3 +215,17 @@ def json_source(file: str) -> Generator[IO[bytes]]:
             message = re.sub(r"^The body\b", lambda _: source, refusal.message)
             hint = refusal.hint if file == "-" else step_for_file(refusal.hint, file)
             raise InvalidRequest(message, hint=hint) from refusal
+
+
+def _is_endless(file: str) -> bool:
+    """Whether reading a file may never end: a device, a socket, or a pipe that has a name.
+
+    The pipe of a shell's `<(…)` has none, so its target does not exist.
+    """
+    try:
+        kind = stat.S_IFMT(os.stat(file).st_mode)
+    except OSError:
+        return False
+    if kind == stat.S_IFIFO:
+        return os.path.exists(os.path.realpath(file))
+    return kind not in (stat.S_IFREG, stat.S_IFDIR)

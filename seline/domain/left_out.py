@@ -77,6 +77,7 @@ class FreeNames:
 
 def valid_name(file: str) -> str:
     """Return the document name most like a file's; if no character is left, the code points."""
+    file = file.strip()
     stem = file[: -len(SUFFIX)] if is_json(file) else file
     plain = "".join(
         letter
@@ -89,8 +90,8 @@ def valid_name(file: str) -> str:
 
 
 def is_json(file: str) -> bool:
-    """Whether a file's name ends in .json, in any case."""
-    return file.lower().endswith(SUFFIX)
+    """Whether a file's name ends in .json, in any case; white space may follow."""
+    return file.rstrip().lower().endswith(SUFFIX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

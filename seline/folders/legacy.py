@@ -104,13 +104,14 @@ def _read_file(place: ScannedFolder, file: str, prefix: str, names: FreeNames) -
 
 def _read(path: str) -> bytes:
     """Return a regular file's bytes. Raises OSError for a link or another special file."""
-    if os.path.islink(path):
+    kind = stat.S_IFMT(os.lstat(path).st_mode)
+    if kind == stat.S_IFLNK:
         raise OSError(errno.ELOOP, "it is a link, which is not followed")
+    if kind != stat.S_IFREG:  # a socket cannot be opened, and a device may be endless
+        raise OSError(errno.ELOOP, "it is not a regular file")
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(descriptor, "rb") as source:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.ELOOP, "it is not a regular file")
         if status.st_size > _FILE_BYTES_MAX:
             raise OSError(errno.EFBIG, "it is larger than any document may be")
         return source.read()

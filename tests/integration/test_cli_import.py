@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import socket
 import subprocess
 from pathlib import Path
 
@@ -372,6 +373,58 @@ def test_a_byte_order_mark_is_taken_wherever_a_text_comes_in(line: Line, encodin
 
     assert line("load", "a.json").value() == line("load", "c.json").value() == {"city": "Orléans"}
     assert line("load", "b.json").value() == "Orléans"
+
+
+SOURCES = {
+    "a named pipe": os.mkfifo,
+    "a socket": lambda path: socket.socket(socket.AF_UNIX).bind(path),
+    "a device": lambda path: Path(path).symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.follows("cli/documents:json_source")
+@pytest.mark.parametrize("kind", SOURCES)
+def test_a_source_from_which_nothing_may_come_is_refused(
+    line: Line, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening a pipe without a writer, or reading a device, never ends."""
+    monkeypatch.chdir(line.folder)
+    SOURCES[kind]("given.json")
+    write(line.folder, "all.json", json.dumps(EXPORT))
+
+    for verb in (["import", "given.json", "--yes"], ["save", "a.json", "given.json"]):
+        refused = line(*verb)
+        assert refused.code == 5
+        assert "given.json is not a regular file. Nothing was changed." in refused.err
+        assert "Name a regular file, or `-` to give the text on stdin." in refused.err
+    with (line.folder / "all.json").open("rb") as text:
+        assert line("import", "-", "--yes", stdin=text.read()).code == 0
+    assert line("import", "all.json", "--yes").code == 0
+
+
+def test_each_kind_of_name_in_a_folder_is_imported_or_named(line: Line) -> None:
+    folder = line.folder / "old"
+    folder.mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(folder / "socket.json"))
+    renamed = {
+        "new\nline.json": "new_line.json",
+        os.fsdecode(b"invalid\xff.json"): "invalid_.json",
+        "space.json ": "space.json",
+        "n" * 250 + ".json": "n" * 95 + ".json",
+        "e\u0301t.json": "et.json",
+        "\u00e9t.json": "et_2.json",
+    }
+    for number, name in enumerate(renamed):
+        write(folder, name, str(number))
+
+    done = line("import", "old", "--skip-broken", "--yes")
+
+    assert done.code == 0, done.err
+    assert "left out: socket.json: it cannot be read: it is not a regular file." in done.err
+    assert "`rm -- old/socket.json`" in done.err
+    assert done.err.count("renamed: ") == len(renamed)
+    assert names(line) == sorted(renamed.values())
 
 
 def test_files_over_the_size_limit_are_skipped_counted_and_named(line: Line, old: Path) -> None:
