@@ -44,6 +44,7 @@ class Judged(msgspec.Struct, frozen=True):
     `content` holds the bytes if they could be read, sound or not; `recorded` is the checksum, None
     if the file has none; `settled` is False while the file may still be being written. `is_edit`:
     another program wrote bytes that are not JSON, as its mtime or the missing checksum shows.
+    `is_open`: another program has the edited file open, and may write more.
     `cure` is what makes an unreadable file readable.
     """
 
@@ -53,6 +54,7 @@ class Judged(msgspec.Struct, frozen=True):
     reason: str = ""
     settled: bool = True
     is_edit: bool = False
+    is_open: bool = False
     cure: Cure | None = None
 
     @property

@@ -53,6 +53,40 @@ async def test_an_edit_that_parses_is_served_at_once_and_adopted_when_it_has_set
         assert await seline.quarantine() == []
 
 
+async def test_a_file_that_a_program_keeps_open_is_adopted_once_it_is_closed(
+    tmp_path: Path,
+) -> None:
+    async with open_seline(tmp_path, storage__settle_s=0) as seline:
+        await seline.data.save_json(NAME, {"by": "seline"})
+        with (tmp_path / NAME).open("r+") as program:
+            for number in range(2):
+                program.seek(0)
+                program.write(json.dumps({"line": number}))
+                program.truncate()
+                program.flush()
+                assert await seline.data.load_json(NAME) == {"line": number}
+                [finding] = (await seline.verify()).findings
+                assert finding.outcome == "unsettled"
+        [backup] = await seline.data.backups(NAME)
+        assert await seline.data.read_backup(NAME, backup.name) == {"by": "seline"}
+        [finding] = (await seline.verify()).findings
+        assert finding.outcome == "adopted"
+        assert await seline.data.load_json(NAME) == {"line": 1}
+        assert not [i for i in seline.store.incidents() if i.kind == "another_writer"]
+
+
+async def test_a_save_over_a_file_that_a_program_keeps_open_is_reported(tmp_path: Path) -> None:
+    async with open_seline(tmp_path) as seline:
+        await seline.data.save_json(NAME, {"by": "seline"})
+        with (tmp_path / NAME).open("w") as program:
+            program.write(json.dumps({"by": "program"}))
+            program.flush()
+            await seline.data.update_field(NAME, "n", 1)
+        assert await seline.data.load_json(NAME) == {"by": "program", "n": 1}
+        [incident] = [i for i in seline.store.incidents() if i.kind == "another_writer"]
+        assert "is lost" in incident.summary
+
+
 @pytest.mark.parametrize("call", ["stage", "exchange"])
 async def test_an_adoption_that_the_disk_refuses_is_reported_as_such(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str

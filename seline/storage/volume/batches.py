@@ -194,7 +194,7 @@ class Batches:
             self._rotate(publish, committed)
             self.current_documents.inspector.ignore_aside(publish.key)
             if publish.found.judged.verdict is Verdict.EDITED:
-                self.events.edited(publish.key.name, now)
+                self.events.edited(publish.key.name, now, is_open=publish.found.judged.is_open)
             if publish.found.broken or (publish.found.repair and not publish.found.removed):
                 aside = self.rotation.newest_aside(publish.key) if publish.found.is_bad_edit else ""
                 if aside and publish.is_recovery:

@@ -105,24 +105,28 @@ class Events:
             backups=[dropped.name for dropped in shed],
         )
 
-    def edited(self, name: str, now: datetime) -> None:
+    def edited(self, name: str, now: datetime, *, is_open: bool) -> None:
         """Count a commit that met a file which another program wrote; report EDITS_MANY a minute.
 
         A single edit is a person's. A program that writes again and again undoes Seline's changes.
+        One that has the file open (`is_open`) writes from now on to a file without a name.
         """
+        if is_open:
+            summary = (
+                f"Another program has {name} open for writing while a change replaced it: what it "
+                "writes there from now on is lost, until it opens the file again."
+            )
+            _log.warning("%s", summary)
+            self.report(_another_writer(name, now, summary, is_open=True))
         recent = self._edited.setdefault(name, deque(maxlen=EDITS_MANY))
         recent.append(now)
         if len(recent) == EDITS_MANY and timedelta(0) <= now - recent[0] <= EDITS_WITHIN:
             recent.clear()
-            self.report(
-                Incident(
-                    kind=IncidentKind.ANOTHER_WRITER,
-                    document=name,
-                    at=now,
-                    summary=f"Another program writes {name}: it was changed outside Seline "
-                    f"{EDITS_MANY} times within a minute.",
-                )
+            summary = (
+                f"Another program writes {name}: it was changed outside Seline {EDITS_MANY} times "
+                "within a minute."
             )
+            self.report(_another_writer(name, now, summary, often=True))
 
     def repaired(self, publish: Publish, now: datetime, *, is_lossy: bool, aside: str = "") -> bool:
         """Report a recovery or an adopted edit; return whether it was a recovery.
@@ -148,6 +152,12 @@ class Events:
         """Report what concerns no single document."""
         now = self._clock.now()
         self.report(Incident(kind=kind, document="", at=now, summary=summary, details=details))
+
+
+def _another_writer(name: str, now: datetime, summary: str, **details: Json) -> Incident:
+    return Incident(
+        kind=IncidentKind.ANOTHER_WRITER, document=name, at=now, summary=summary, details=details
+    )
 
 
 def _repaired(publish: Publish, now: datetime, aside: str, *, is_lossy: bool) -> Incident:

@@ -121,6 +121,26 @@ def close(descriptor: int) -> None:
         _log.warning("closing a file failed: %s", error)
 
 
+def is_open_elsewhere(directory: int, name: str) -> bool:
+    """Whether another program has a file open for writing; False where the system cannot tell.
+
+    A read lease is refused then. Its signal is one that is ignored, in case of an open meanwhile.
+    """
+    import fcntl
+    import signal
+
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return False
+    try:
+        with closing(open_to_read(directory, name)) as descriptor:
+            fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    return False
+
+
 def open_to_read(directory: int, name: str) -> int:
     """Open a regular file for reading. Raises NotRegular for another kind."""
     try:

@@ -95,6 +95,10 @@ class Inspector:
         """Read and judge a document, and remember it if it is sound."""
         inspection = self._see(key, self.volume.documents, key.name, self._settled)
         judged = inspection.judged
+        if judged.verdict is Verdict.EDITED and files.is_open_elsewhere(
+            self.volume.documents(key.space), key.name
+        ):
+            judged = msgspec.structs.replace(judged, settled=False, is_open=True)
         if judged.verdict is Verdict.SOUND and inspection.identity and judged.content:
             self.remember(key, inspection.identity, judged.content)
             judged = self._late_edit(key) or judged
