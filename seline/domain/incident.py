@@ -3,7 +3,8 @@
 A kind has one row in `RULES`: how health shows it, which alert reports it, and the next step.
 """
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -12,6 +13,8 @@ from typing import Final
 from seline.domain.alerts.lifecycle import AlertType
 from seline.domain.document import Json
 from seline.domain.report import Status
+
+OF_A_KIND_MAX: Final = 200
 
 
 class IncidentKind(StrEnum):
@@ -101,3 +104,14 @@ class Incident:
     @property
     def rule(self) -> IncidentRule:
         return RULES[self.kind]
+
+
+def no_incidents() -> dict[IncidentKind, deque[Incident]]:
+    """Return where incidents are kept: many of one kind push out none of another kind."""
+    return {kind: deque(maxlen=OF_A_KIND_MAX) for kind in IncidentKind}
+
+
+def oldest_first(kept: Mapping[IncidentKind, Iterable[Incident]]) -> list[Incident]:
+    """Return the incidents that are kept."""
+    found = (incident for of_a_kind in kept.values() for incident in tuple(of_a_kind))
+    return sorted(found, key=lambda incident: incident.at)

@@ -4,7 +4,6 @@ import logging
 import math
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
@@ -13,7 +12,7 @@ from typing import Final, NoReturn, TypeVar
 
 from seline.clock import Clock
 from seline.domain.document import Json
-from seline.domain.incident import Incident, IncidentKind
+from seline.domain.incident import Incident, IncidentKind, no_incidents, oldest_first
 from seline.errors import ForkedStore, SelineError, StoreClosed, VolumeBusy
 from seline.ports.futures import in_loop, in_turn, refuse_in_turn, wait_for
 from seline.ports.medium import SLOW_S
@@ -26,7 +25,6 @@ LISTING_S: Final = 60.0
 """The same for a read of all documents or backups."""
 READER_THREADS: Final = 3
 REPEATED_AFTER: Final = timedelta(days=1)
-INCIDENTS_MAX: Final = 200
 _log = logging.getLogger("seline.manager")
 T = TypeVar("T")
 
@@ -63,7 +61,7 @@ class AwaitedStore(NeverCopied):
         self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="seline-reader")
         self._reads: dict[object, float] = {}
         """Since when each read in progress waits for the disk, in monotonic seconds."""
-        self._incidents: deque[Incident] = deque(maxlen=INCIDENTS_MAX)
+        self._incidents = no_incidents()
 
     # opening and closing
 
@@ -212,16 +210,16 @@ class AwaitedStore(NeverCopied):
         """Report an incident, at most once a day per kind and document: log it and keep it."""
         now = self.clock.now()
         if any(
-            noted.kind == kind and noted.document == document and now - noted.at < REPEATED_AFTER
-            for noted in tuple(self._incidents)
+            noted.document == document and now - noted.at < REPEATED_AFTER
+            for noted in tuple(self._incidents[kind])
         ):
             return
         _log.warning("%s", summary)
-        self._incidents.append(
+        self._incidents[kind].append(
             Incident(kind=kind, document=document, at=now, summary=summary, details=details)
         )
 
     def incidents(self) -> list[Incident]:
         """Return the incidents of the store and of the manager, each oldest first."""
         stored = () if self.opened is None else self.opened.medium.incidents()
-        return [*stored, *self._incidents]
+        return [*stored, *oldest_first(self._incidents)]

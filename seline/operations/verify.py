@@ -200,7 +200,7 @@ class _Pass:
         return self._store.look(key)[0]
 
     async def _mend(self, key: DocumentKey, judged: Judged) -> None:
-        before = len(self._store.medium.incidents())
+        before = self._store.medium.incidents()
         try:
             await remedied(self._managed, key, judged)
             outcome = await self._outcome(key, judged)
@@ -213,7 +213,8 @@ class _Pass:
             detail = f"{error.message} {error.hint}"
         except SelineError as error:
             outcome, detail = FindingOutcome.FAILED, error.message
-        incidents = self._store.medium.incidents()[before:]
+        known = set(map(id, before))
+        incidents = (found for found in self._store.medium.incidents() if id(found) not in known)
         lost = (incident.lost for incident in incidents if incident.document == key.name)
         self._found(key.name, None, judged.verdict, outcome, detail, next(lost, ""))
 

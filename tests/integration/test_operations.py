@@ -10,6 +10,7 @@ import pytest
 
 from seline import open_seline
 from seline.clock import Clock
+from seline.domain.incident import Incident, IncidentKind
 from seline.domain.retention import NOT_OURS
 from seline.domain.usage import UsageLevel
 from seline.library import Seline
@@ -49,6 +50,29 @@ async def test_a_full_check_bypasses_the_cache_and_recovers_a_flipped_bit(
     report = await seline.verify()
     assert [finding.outcome for finding in report.findings] == ["recovered"]
     assert await seline.data.load_json(NAME) == {"n": 2}
+
+
+async def test_many_incidents_of_one_kind_hide_none_of_another_and_no_loss(tmp_path: Path) -> None:
+    async with open_seline(tmp_path) as seline:
+        for number in (1, 2):
+            await seline.data.save_json(NAME, {"n": number})
+    flip(tmp_path / NAME, 50)
+    async with open_seline(tmp_path) as seline:
+        store: Any = await seline.store.open()
+        events = store.medium.batches.events
+        seline.store.note(IncidentKind.UNRECOVERABLE, "lost.json", "lost.json is broken")
+        events.foreign_metadata()
+        for number in range(300):
+            name, now = f"d{number}.json", seline.store.clock.now()
+            seline.store.note(IncidentKind.BLANK_SAVE, name, f"Most of {name} was removed")
+            events.report(
+                Incident(kind=IncidentKind.RECOVERED, document=name, at=now, summary="recovered")
+            )
+        kinds = {incident.kind for incident in seline.store.incidents()}
+        report = await seline.verify()
+
+    assert {IncidentKind.UNRECOVERABLE, IncidentKind.FOREIGN_METADATA} <= kinds
+    assert [bool(finding.lost) for finding in report.findings] == [True]
 
 
 async def test_a_check_by_hand_does_not_shorten_the_next_check_of_the_job(

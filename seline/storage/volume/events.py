@@ -10,14 +10,13 @@ from typing import Final
 from seline.clock import Clock
 from seline.domain.backup import Backup
 from seline.domain.document import DocumentKey, Json
-from seline.domain.incident import Incident, IncidentKind
+from seline.domain.incident import Incident, IncidentKind, no_incidents, oldest_first
 from seline.errors import StorageError
 from seline.ports.store import Outcome
 from seline.storage.planner import Found, Publish
 from seline.storage.volume.earlier import Recovery
 from seline.storage.volume.os_errors import describe, is_full
 
-INCIDENTS_MAX: Final = 200
 EDITS_MANY: Final = 3
 EDITS_WITHIN: Final = timedelta(minutes=1)
 
@@ -32,7 +31,7 @@ class Events:
         self._clock = clock
         self._named = named
         self._edited: dict[str, deque[datetime]] = {}
-        self._incidents: deque[Incident] = deque(maxlen=INCIDENTS_MAX)
+        self._incidents = no_incidents()
         self._watchers: list[Callable[[DocumentKey, Outcome], None]] = []
 
     def watch(self, watcher: Callable[[DocumentKey, Outcome], None]) -> Callable[[], None]:
@@ -42,11 +41,11 @@ class Events:
 
     def incidents(self) -> list[Incident]:
         """Return the latest incidents, oldest first."""
-        return list(self._incidents)
+        return oldest_first(self._incidents)
 
     def report(self, incident: Incident) -> None:
         """Record an incident."""
-        self._incidents.append(incident)
+        self._incidents[incident.kind].append(incident)
 
     def changed(self, key: DocumentKey, outcome: Outcome) -> None:
         """Notify the watchers of a durable change; an error of theirs is logged."""
