@@ -20,10 +20,12 @@ class SelineError(Exception):
     def __init__(self, message: str = "", *, hint: str | None = None, **details: Any) -> None:
         """Store the message, the hint and `details` (plain JSON values, shown over HTTP).
 
-        `message` defaults to the first line of the class's docstring, `hint` to the class's hint.
+        `message` defaults to the first line of the class's docstring, `hint` to the class's hint,
+        in which NAME stands for the detail `document`.
         """
         self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
         self.details = details
+        self.hint = self.hint.replace("NAME", details.get("document") or "NAME")
         if hint is not None:
             self.hint = hint
         super().__init__(self.message)
@@ -87,8 +89,8 @@ class DocumentUnrecoverable(DocumentError):
     """The document is broken and no sound backup of it exists."""
 
     hint = (
-        "Nothing was overwritten. Bring it back with `seline import EXPORT --only NAME`, or give "
-        "it up with `seline reset NAME`: its bytes go to quarantine."
+        "Bring it back with `seline import EXPORT --only NAME`, or give it up with "
+        "`seline reset NAME`: nothing was overwritten, and its bytes go to quarantine."
     )
 
 

@@ -94,8 +94,7 @@ class NotJson(ValueError):
     @property
     def hint(self) -> str:
         """The next step for the author of the bytes."""
-        hints = (hint for start, hint in HINTS.items() if self.reason.startswith(start))
-        return next(hints, OTHER_HINT)
+        return hint_for(self.reason)
 
 
 def encode(value: object, *, depth_max: int = DEPTH_MAX) -> bytes:
@@ -178,6 +177,12 @@ def normalised(data: bytes) -> bytes:
 def encoding_of(head: bytes) -> str:
     """Return the encoding that the byte order mark of a text names; UTF-8 without one."""
     return next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), "utf-8")
+
+
+def hint_for(reason: str) -> str:
+    """Return the next step for a reason that `why_not_json` returned."""
+    hints = (hint for start, hint in HINTS.items() if reason.startswith(start))
+    return next(hints, OTHER_HINT)
 
 
 def why_not_json(data: bytes) -> str | None:

@@ -9,7 +9,7 @@ from seline.cures import Cure
 from seline.domain.checksum import Checksum, name_hash
 from seline.domain.document import Content, DocumentKey
 from seline.domain.json_codec import normalised, why_not_json
-from seline.errors import DocumentUnreadable
+from seline.errors import DocumentUnreadable, DocumentUnrecoverable
 
 
 class Verdict(StrEnum):
@@ -45,7 +45,7 @@ class Judged(msgspec.Struct, frozen=True):
     if the file has none; `settled` is False while the file may still be being written. `is_edit`:
     another program wrote bytes that are not JSON, as its mtime or the missing checksum shows.
     `is_open`: another program has the edited file open, and may write more.
-    `cure` is what makes an unreadable file readable.
+    `cure` is what makes an unreadable file readable, or mends a hand edit.
     """
 
     verdict: Verdict
@@ -73,6 +73,12 @@ def unreadable(key: DocumentKey, judged: Judged) -> DocumentUnreadable:
         reason=judged.reason,
         disk_failed=cure is not None and cure.disk_failed,
     )
+
+
+def unrecoverable_step(name: str, judged: Judged) -> str:
+    """Return the next step for a document without sound content; a hand edit can be corrected."""
+    step = DocumentUnrecoverable.hint.replace("NAME", name)
+    return step if judged.cure is None else f"{judged.cure.hint} Otherwise: {step}"
 
 
 def of_another(key: DocumentKey, judged: Judged) -> bool:

@@ -17,7 +17,7 @@ from seline.domain.pins import LOST
 from seline.domain.plural import NAMES_SHOWN_MAX, counted, shortened
 from seline.domain.report import Check, FindingOutcome, Status, nothing_runs
 from seline.domain.usage import DOCUMENTS_WARN, STATUS_OF_LEVEL, Usage, level_of
-from seline.domain.verdict import DAMAGED
+from seline.domain.verdict import DAMAGED, Verdict, unrecoverable_step
 from seline.errors import DocumentUnrecoverable, SelineError, TooManyDocuments
 from seline.manager.managed_store import ManagedStore
 from seline.operations.destinations import DestinationRecord
@@ -302,7 +302,9 @@ def _cure_of(store: DocumentStore, document: str) -> str | None:
         return error.hint
     if judged.verdict not in DAMAGED:
         return None
-    return DocumentUnrecoverable.hint if judged.cure is None else judged.cure.hint
+    if judged.verdict is Verdict.UNREADABLE and judged.cure is not None:
+        return judged.cure.hint
+    return unrecoverable_step(document, judged)
 
 
 def _quarantine(facts: Facts) -> Result:

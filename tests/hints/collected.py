@@ -43,7 +43,7 @@ def collected() -> dict[str, str]:
 
 def matches(key: str, text: str) -> bool:
     """Return whether a printed text is the next step with this key, with its details."""
-    parts = re.split(r"\{\w*\}", collected()[key])
+    parts = re.split(r"\{\w*\}|\bNAME\b", collected()[key])
     return re.fullmatch(".+".join(map(re.escape, parts)), text, re.DOTALL) is not None
 
 

@@ -130,6 +130,31 @@ def test_a_document_that_is_beyond_recovery_is_given_up_or_imported(
         assert NAME in run(line, listing).out
 
 
+@pytest.mark.follows("storage/volume/inspect:_cure_of_edit")
+@pytest.mark.parametrize("text", ['{"n": 1,}', '{"n": "é"}'])
+def test_a_hand_edit_without_an_earlier_content_is_corrected(
+    line: Line, follow: Follow, text: str
+) -> None:
+    line.data.mkdir()
+    path = line.data / NAME
+    path.write_text(text, encoding="utf-16-le" if "é" in text else "utf-8")
+    os.utime(path, (1, 1))
+    given = next_of(line("load", NAME, SELINE_STORAGE__SETTLE_S="0"))
+    correction, _, others = given.partition(" Otherwise: ")
+    assert f"`seline reset {NAME}`" in others
+    checks = line("status", "--json").value()["checks"]
+    assert given in {check["fix"] for check in checks}
+
+    step = follow(correction)
+    if "é" in text:
+        shell(line.folder, step.quoted[0])
+    else:
+        step.asks("line 1, column 9", "Remove that comma")
+        path.write_text('{"n": 1}')
+
+    assert line("load", NAME).code == 0
+
+
 @pytest.mark.follows("storage/volume/current:_unrecoverable")
 def test_a_document_that_is_being_written_is_read_a_few_seconds_later(
     line: Line, follow: Follow

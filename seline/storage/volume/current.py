@@ -22,7 +22,7 @@ from seline.domain.backup import Backup
 from seline.domain.document import BOT, Content, DocumentKey, Json, Revision
 from seline.domain.plural import counted
 from seline.domain.recovery import choose_backup
-from seline.domain.verdict import Judged, Verdict, unreadable
+from seline.domain.verdict import Judged, Verdict, unreadable, unrecoverable_step
 from seline.errors import DocumentUnrecoverable, SelineError, VolumeFull
 from seline.spool import Spool
 from seline.storage.planner import Found
@@ -214,6 +214,10 @@ def _unrecoverable(found: Found, backups: list[Json]) -> SelineError:
             backups=backups,
         )
     tried = f"{counted(len(backups), 'backup')} tried in vain" if backups else "it has no backup"
+    hint = unrecoverable_step(name, found.judged)
     return DocumentUnrecoverable(
-        f"{name} is broken ({found.judged.reason}), {tried}.", document=name, backups=backups
+        f"{name} is broken ({found.judged.reason}), {tried}.",
+        hint=hint,
+        document=name,
+        backups=backups,
     )

@@ -12,11 +12,13 @@ from typing import Final
 import msgspec
 
 from seline.clock import Clock
-from seline.cures import Cure, cure_of, not_regular
+from seline.cures import Cure, cure_of, not_regular, step_for_file
 from seline.domain.checksum import Checksum, decode_checksum, name_hash
 from seline.domain.document import BOT, Content, DocumentKey, Revision
+from seline.domain.json_codec import hint_for
 from seline.domain.verdict import DAMAGED, Judged, Verdict, judge
 from seline.errors import UnsupportedFormat
+from seline.quoting import quoted
 from seline.storage.volume import files
 from seline.storage.volume.cache import Cache
 from seline.storage.volume.capabilities import Capabilities
@@ -293,7 +295,14 @@ class Inspector:
             settled=settled(key, raw.identity),
             checksums=self.capabilities.checksums,
         )
+        if judged.is_edit:
+            judged = msgspec.structs.replace(judged, cure=self._cure_of_edit(key, judged.reason))
         return Inspection(judged, raw.identity)
+
+    def _cure_of_edit(self, key: DocumentKey, reason: str) -> Cure:
+        path = self.volume.path_of_document(key)
+        step = step_for_file(hint_for(reason), path)
+        return Cure(reason, f"Correct {quoted(path)}, {reason}: {step}")
 
     def _cure(self, key: DocumentKey, error: OSError) -> Cure:
         """Return what makes a document readable again."""
