@@ -7,7 +7,6 @@ import click
 from seline.cli import terminal
 from seline.cli.errors import Exit
 from seline.cli.verbs import Api, VerbOptions, api_verb
-from seline.domain.report import nothing_runs
 
 
 @api_verb("alerts")
@@ -30,6 +29,8 @@ async def alerts(api: Api, options: VerbOptions, action: str | None) -> Exit:
     else:
         _show(listed)
     if not (options.json or listed["sending"]):
+        from seline.domain.report import nothing_runs
+
         terminal.report(*nothing_runs()[1:])
     return done
 

@@ -7,7 +7,6 @@ import click
 from seline.cli import terminal
 from seline.cli.errors import Exit
 from seline.cli.verbs import Api, VerbOptions, api_verb
-from seline.domain.report import nothing_runs
 
 POLL_S: Final = 0.2
 _INTEGRITY: Final = "integrity"
@@ -92,6 +91,8 @@ def _show(options: VerbOptions, listed: dict[str, Any]) -> None:
     terminal.out_list(listed, heads, rows, as_json=options.json)
     planned = [job["next_run"] for job in listed["jobs"] if job["enabled"]]
     if planned and not any(planned) and not options.json:
+        from seline.domain.report import nothing_runs
+
         terminal.report(*nothing_runs()[1:])
 
 
