@@ -661,21 +661,6 @@ def test_content_in_doubt_is_not_served_before_it_is_durable(
         assert set(map(str, before_the_save)) == {"not known"}
 
 
-def test_an_export_from_a_failing_disk_lacks_only_what_is_in_doubt(tmp_path: Path) -> None:
-    """The next step after an error of the disk is an export, so that must be possible."""
-    volume = tmp_path / "volume"
-    with watch_syncs(volume) as syncs, opened(volume) as seline:
-        for name in (A, B):
-            seline.data.save_json(name, value(name, 1))
-        syncs.fail(DOCUMENTS, times=2)
-        with pytest.raises(OutcomeUnknown):
-            seline.data.save_json(A, value(A, 2))
-
-        export = seline.data.export_all_data()
-
-        assert (export["files"], export["unrecoverable"]) == ({B: value(B, 1)}, [A])
-
-
 def test_the_next_start_makes_durable_what_a_failed_sync_left_in_doubt(
     tmp_path: Path, frozen_clock: FakeClock
 ) -> None:

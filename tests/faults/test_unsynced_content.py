@@ -113,17 +113,20 @@ def keep_them(backups: Sequence[Backup], _current: Revision | None) -> Retention
 def test_content_that_may_not_be_durable_is_neither_exported_nor_served_raw(
     seline: Seline, directory: Path, frozen_clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seline.data.save_json(A, {"n": 1})
+    """The next step after an error of the disk is an export, which lacks only what is in doubt."""
+    for name in (A, B):
+        seline.data.save_json(name, {"n": 1})
     with monkeypatch.context() as patch:
         record_syncs(patch, failing=inode(directory))
         with pytest.raises(OutcomeUnknown):
             seline.data.save_json(A, {"n": 2})
-        for read in (lambda: seline.raw(A), seline.data.export_all_data):
-            with pytest.raises(VolumeFailed):
-                read()
+        with pytest.raises(VolumeFailed):
+            seline.raw(A)
+        export = seline.data.export_all_data()
+    assert (export["files"], export["unrecoverable"]) == ({B: {"n": 1}}, [A])
 
     frozen_clock.advance(REOPENED_AFTER_S)
-    seline.data.save_json(B, {"n": 1})
+    seline.data.save_json(B, {"n": 2})
 
     assert seline.data.export_all_data()["files"][A] == seline.data.load_json(A)  # type: ignore[index,call-overload]
 
