@@ -8,7 +8,7 @@ import copy
 from collections.abc import AsyncGenerator, Iterable, Iterator, MutableMapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from seline.domain.document import ABSENT, BOT, DocumentKey, IfMatch, check_document_name
 from seline.domain.json_codec import decode
@@ -17,8 +17,11 @@ from seline.manager import changes
 from seline.manager.encoding import content_of
 from seline.manager.locks import TRANSACTION, DocumentLock
 from seline.manager.managed_store import ManagedStore
-from seline.ports.futures import wait_for
+from seline.ports.futures import pause, wait_for
 from seline.ports.store import Change, Outcome
+
+LOCKS_PER_STEP: Final = 100
+"""How many locks a block takes before other tasks of the event loop run."""
 
 
 @asynccontextmanager
@@ -70,8 +73,12 @@ class Locked:
     async def lock(self, names: Iterable[str]) -> None:
         """Lock the names one after another. Raises NestedEdit, DocumentBusy."""
         await self._store.open()
-        for name in names:
+        before = len(self._locks)
+        for count, name in enumerate(names):
+            if count % LOCKS_PER_STEP == LOCKS_PER_STEP - 1:
+                await pause(0)  # an import locks thousands, and other tasks go on
             self._locks.append(await self._store.locks.lock(name))
+        self._store.locks.hold(self._locks[before:])
 
     async def read(self, key: DocumentKey, default: object) -> Any:
         """Return a locked document's value, after everything that was queued before."""

@@ -82,7 +82,7 @@ class DocumentLocks:
         return future
 
     async def lock(self, name: str) -> DocumentLock:
-        """Lock a document in its turn. Raises NestedEdit, DocumentBusy."""
+        """Lock a document in its turn; then call `hold`. Raises NestedEdit, DocumentBusy."""
         self._refuse_nested(name)
         place = _calling_place()
         with self._lock:
@@ -97,8 +97,11 @@ class DocumentLocks:
             self._leave(queue, waiter)
             raise
         lock.place = place
-        _held.set((*(held for held in _held.get() if held.active), lock))
         return lock
+
+    def hold(self, locks: Sequence[DocumentLock]) -> None:
+        """Make these locks those of this task, which then refuses to wait for itself."""
+        _held.set((*(held for held in _held.get() if held.active), *locks))
 
     def release(self, lock: DocumentLock) -> None:
         """Release a lock and start what waits; idempotent, also for a lock that was lost."""

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from seline import spool
+from seline import open_seline, spool
+from seline.errors import NestedEdit
+from seline.manager.blocks import Locked
 from seline.server import Serving
 from tests.command_line import line_at
 from tests.http_client import ADMIN, Client
@@ -205,3 +207,25 @@ def peak_bytes(pid: int) -> int:
     """Return the largest resident size of a process."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) << 10  # type: ignore[index]
+
+
+async def test_other_tasks_run_while_an_import_locks_its_documents(tmp_path: Path) -> None:
+    """Each lock is free, so nothing else lets go of the event loop."""
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with open_seline(tmp_path) as seline:
+        other = asyncio.ensure_future(others())
+        with Locked(seline.store) as locked:
+            await asyncio.sleep(0)
+            before = turns
+            await locked.lock(f"d{number}.json" for number in range(5_000))
+            assert turns - before >= 40
+            with pytest.raises(NestedEdit):
+                await seline.data.save_json("d4999.json", {})
+        other.cancel()
