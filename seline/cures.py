@@ -52,6 +52,10 @@ _ONE_MOUNT: Final = (
     "Nothing in the data directory may be a mount of its own: mount the directory as a "
     "whole{unmount}."
 )
+STILL_READ: Final = (
+    "Reads and exports still work; writes resume by themselves once it is writable. "
+)
+"""Of a store that is open."""
 NOT_REGULAR: Final = Cure("it is not a regular file", "Move it away: `mv -n -- {path} {free}`.")
 SPECIAL: Final = Cure("it is not a regular file", "It holds nothing; remove it: `rm -- {path}`.")
 ANY_OTHER: Final = Cure(
@@ -72,7 +76,7 @@ OF_OS: Final[Mapping[int, Cure]] = {
     ),
     errno.EROFS: Cure(
         "it is mounted read-only",
-        "Reads and exports still work; writes resume by themselves once it is writable. As root: "
+        f"{STILL_READ}As root: "
         '`mount -o remount,rw "$(findmnt -no TARGET -T {existing})"`; in a container, mount it '
         "without `ro`.",
     ),

@@ -113,6 +113,20 @@ def test_a_volume_that_is_read_only_can_be_read_and_is_written_later(
         system("mount", "-o", "remount,rw", str(volume.path))
 
 
+def test_a_read_only_volume_without_a_store_promises_no_reads(
+    line: Line, volume: SmallFilesystem
+) -> None:
+    system("mount", "-o", "remount,ro", str(volume.path))
+    for data_dir in (line.data, line.data / "inner"):
+        with pytest.raises(errors.VolumeReadOnly, match="nothing can be read") as refused:
+            open_seline(data_dir, lock_wait_s=0)
+        assert "still work" not in refused.value.hint
+
+    shell(line.folder, Step(refused.value.hint).quoted[0])
+    with open_seline(data_dir, lock_wait_s=0) as seline:
+        seline.data.save_json(NAME, {"n": 1})
+
+
 def alert(line: Line, kind: str, *, about: str = "", state: str = "open") -> str:
     """Return the next step of an alert, once the server has raised it."""
     ends_at = time.monotonic() + 30

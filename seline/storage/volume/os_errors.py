@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from seline.cures import cure_of
+from seline.cures import STILL_READ, cure_of
 from seline.errors import StorageError, VolumeFailed, VolumeFull, VolumeReadOnly
 from seline.storage.volume.mounts import mounts_inside
 
@@ -72,6 +72,9 @@ def named(error: OSError, doing: str, path: str) -> StorageError:
     cure = cure_of(error.errno, path, mounts=mounts)
     hint = None if error.errno == errno.ENOSPC else cure.hint
     lost = "" if doing.startswith(_READS) else " This change was not made."
+    if error.errno == errno.EROFS and doing.startswith("Opening"):  # what is missing is made then
+        hint = cure.hint.removeprefix(STILL_READ)
+        lost = " The store cannot be made there, so nothing can be read."
     message = f"{doing}: {describe(error)}: {cure.cause}.{lost}"
     return kind(message, hint=hint, errno=describe(error), disk_failed=cure.disk_failed)
 
