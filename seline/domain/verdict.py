@@ -45,7 +45,8 @@ class Judged(msgspec.Struct, frozen=True):
     if the file has none; `settled` is False while the file may still be being written. `is_edit`:
     another program wrote bytes that are not JSON, as its mtime or the missing checksum shows.
     `is_open`: another program has the edited file open, and may write more.
-    `cure` is what makes an unreadable file readable, or mends a hand edit.
+    `cure` is what makes an unreadable file readable, or mends a hand edit. `original` holds the
+    bytes of a file that Seline did not write, if `content` is the same text in another encoding.
     """
 
     verdict: Verdict
@@ -56,6 +57,7 @@ class Judged(msgspec.Struct, frozen=True):
     is_edit: bool = False
     is_open: bool = False
     cure: Cure | None = None
+    original: Content | None = None
 
     @property
     def why(self) -> str:
@@ -130,7 +132,9 @@ def judge(
     why = why_not_json(plain)
     if why is None and plain is not content.data:
         why = "it was edited by hand, and saved with a byte order mark"
-        return Judged(Verdict.EDITED, Content.of(plain), recorded, why, settled)
+        original = content if recorded is None else None
+        plain_content = Content.of(plain)
+        return Judged(Verdict.EDITED, plain_content, recorded, why, settled, original=original)
     if why is not None:
         verdict = Verdict.TORN if at_rest else Verdict.UNSETTLED
         return Judged(verdict, content, recorded, why, settled, is_edit=not as_left)

@@ -315,8 +315,8 @@ def _quarantine(facts: Facts) -> Result:
     if not recent:
         return Status.OK, "nothing was set aside lately", ""
     names = shortened(sorted({item.document for item in recent}))
-    detail = f"{counted(len(recent), 'broken file')} set aside within a day: {names}"
-    fix = "Look at them with `seline quarantine`, and ask the volume's provider."
+    detail = f"{counted(len(recent), 'file')} set aside within a day: {names}"
+    fix = "Look at them with `seline quarantine`; if no one edited them, ask the volume's provider."
     return Status.WARNING, detail, fix
 
 

@@ -137,6 +137,27 @@ async def test_an_edit_with_a_byte_order_mark_is_adopted(
         assert await seline.quarantine() == []
 
 
+@pytest.mark.parametrize("saved_over", [False, True], ids=["verified", "saved over"])
+async def test_the_bytes_of_a_file_in_another_encoding_are_kept_when_it_is_taken_over(
+    tmp_path: Path, saved_over: bool
+) -> None:
+    """Seline did not write it, so its program may need it as it was."""
+    before = codecs.BOM_UTF16_LE + '{"by": "an older bot"}'.encode("utf-16-le")
+    (tmp_path / NAME).write_bytes(before)
+    async with open_seline(tmp_path, storage__settle_s=0) as seline:
+        if saved_over:
+            await seline.data.update_field(NAME, "n", 1)
+        else:
+            assert [found.outcome for found in (await seline.verify()).findings] == ["adopted"]
+        assert await seline.data.load_json(NAME) == {"by": "an older bot"} | (
+            {"n": 1} if saved_over else {}
+        )
+        [item] = await seline.quarantine()
+        assert await seline.read_quarantine(item.name) == before
+        [check] = [c for c in (await seline.health())["checks"] if c["name"] == "quarantine"]
+        assert check["detail"] == f"1 file set aside within a day: {NAME}"
+
+
 @pytest.mark.parametrize(
     ("text", "flaw"),
     [

@@ -163,9 +163,9 @@ def _repaired(publish: Publish, now: datetime, aside: str, *, is_lossy: bool) ->
     found, name = publish.found, publish.key.name
     incident = partial(Incident, document=name, at=now)
     if not found.broken:
+        how = "as it is" if found.judged.original is None else "and its bytes are in quarantine"
         return incident(
-            kind=IncidentKind.ADOPTED,
-            summary=f"{name} was adopted as it is: {found.judged.reason}.",
+            kind=IncidentKind.ADOPTED, summary=f"{name} was adopted {how}: {found.judged.reason}."
         )
     if found.content is None or publish.content is None:
         return incident(

@@ -46,12 +46,15 @@ class Preserver:
     def keep_broken(self, staged: Staged, now: datetime) -> Staged:
         """Link a broken file into quarantine/, the same bytes once (V4). Raises LookAgain.
 
-        A file that cannot be linked, or read, is moved there once it is displaced.
+        So is one in another encoding that Seline did not write: only its text becomes current. A
+        file that cannot be linked, or read, is moved there once it is displaced.
         """
         publish = staged.publish
-        if not staged.found.broken or publish.purge or publish.keeps_file:
+        judged = staged.found.judged
+        is_kept = staged.found.broken or judged.original is not None
+        if not is_kept or publish.purge or publish.keeps_file:
             return staged
-        broken = staged.found.judged.content
+        broken = judged.original or judged.content
         if broken is not None and is_set_aside(self.volume, staged.key, broken):
             return staged
         name = free_aside_name(self.volume, staged.key, now)
