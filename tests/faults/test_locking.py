@@ -271,6 +271,20 @@ def test_a_child_forked_during_a_close_does_not_keep_the_lock(tmp_path: Path) ->
         os.waitpid(child, 0)
 
 
+def test_a_child_forked_just_before_a_close_does_not_keep_the_lock(tmp_path: Path) -> None:
+    """Until such a child runs, it has copies of the descriptors; a second one stands for them."""
+    seline = blocking.open_seline(tmp_path)
+    store = seline._awaited.store.opened
+    assert isinstance(store, VolumeStore)
+    copy = os.dup(store.volume.top)
+    try:
+        seline.close()
+        with blocking.open_seline(tmp_path, lock_wait_s=0) as again:
+            assert again.data.save_json("a.json", {})
+    finally:
+        os.close(copy)
+
+
 @contextmanager
 def being_read(seline: blocking.Seline) -> Iterator[None]:
     """Let another thread read the volume until the block ends."""

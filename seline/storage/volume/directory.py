@@ -7,6 +7,7 @@ V12  Before each commit the path must still lead to the held directory.
 
 import contextlib
 import errno
+import fcntl
 import functools
 import json
 import logging
@@ -399,7 +400,13 @@ class VolumeDirectory:
             self._closed = True
             self._users_changed.wait_for(lambda: self._users == 0)
             if self._subdirectories:
+                self._unlock()
                 self._close_descriptors()
+
+    def _unlock(self) -> None:
+        """Release the lock, which a child keeps that was forked just now and has not run yet."""
+        with contextlib.suppress(OSError):
+            fcntl.flock(self.top if self.lock_file is None else self.lock_file, fcntl.LOCK_UN)
 
     def _close_descriptors(self) -> None:
         self._close_subdirectories()
