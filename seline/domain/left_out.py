@@ -26,6 +26,7 @@ UNREADABLE: Final = "it cannot be read"
 """The start of why a folder was not listed: it is not readable."""
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9_.-]+")
 _FIRST = re.compile(r"^[^A-Za-z0-9]+")
+_NO_BACKUP: Final = "without a backup's name"
 _STATE: Final = "the state of the Seline that kept this folder"
 LEAVE_IT: Final = "Leave it: the store that you import into has its own."
 _COPY: Final = "An export does not hold it: copy it yourself to where your exports are."
@@ -181,7 +182,7 @@ def left_out_inside(backups: Sequence[str], aside: Sequence[str]) -> list[LeftOu
     return [
         _left_out(folder, f"{counted(len(names), 'file')} {why}: {shortened(names)}", hint)
         for folder, names, why in (
-            ("backups/", backups, "without a backup's name"),
+            ("backups/", backups, _NO_BACKUP),
             ("quarantine/", aside, "that Seline did not set aside"),
         )
         if names
@@ -242,6 +243,9 @@ def _folder(
         copying = f"{files} -exec cp -n -- {{}} {place.backups_to} \\;"
         hint = f"To restore from them, copy them: `{copying}`"
         reason = f"{counted(len(backups), 'backup')}, and only documents are imported"
+        others = [file for file in inside if parse_backup_name(file) is None]
+        if others:
+            reason += f"; {counted(len(others), 'file')} {_NO_BACKUP}: {shortened(others)}"
         return _left_out(shown, reason, hint)
     if why_closed.startswith(UNREADABLE):
         return _left_out(shown, why_closed, cure_of(errno.EACCES, path).hint)

@@ -223,9 +223,11 @@ def steps(done: Ran) -> dict[str, str]:
 
 
 def test_an_import_names_all_that_it_omits_and_each_next_step_works(line: Line, old: Path) -> None:
+    (old / "backups" / "notes.txt").write_text("mine", encoding="utf-8")
     done = line("import", str(old), "--yes")
 
     assert done.code == 0, done.err
+    assert "documents are imported; 1 file without a backup's name: notes.txt" in done.err
     assert "renamed: metadata.json becomes metadata_2.json" in done.err
     found = steps(done)
     assert set(found) == {"backups/", "conversation_history/", "guilds/", "notes.txt"}
