@@ -174,7 +174,8 @@ def _as_owner(path: str) -> str:
     if owner in (0, user):
         return "As root: "
     return (
-        f"Run Seline as user {owner}, who owns {quoted(path)}; or give it to user {user}, as root: "
+        f"Run it as user {owner}, who owns {quoted(path)}, or reach that user's server with --url "
+        f"and a token. Only if no process of user {owner} uses it, give it to user {user}, as root: "
     )
 
 

@@ -1,5 +1,6 @@
 """The steps for a path of the wrong kind: following them as printed loses nothing."""
 
+import errno
 import os
 import re
 import subprocess
@@ -9,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from seline.cures import not_regular
+from seline.cures import cure_of, not_regular
 
 NAME: Final = "a\nb.json"
 
@@ -64,3 +65,16 @@ def test_a_step_for_a_wrong_kind_overwrites_nothing(
     assert before <= texts(tmp_path)
     assert not (tmp_path / NAME).is_symlink()
     assert (tmp_path / NAME).exists() == (make in (link, link_to_folder))
+
+
+def test_what_another_user_owns_is_used_as_that_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process of that user may hold it, and lose its access by `chown`."""
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    os.chown(tmp_path, 4321, -1)
+
+    hint = cure_of(errno.EACCES, str(tmp_path)).hint
+
+    assert hint.startswith("Run it as user 4321")
+    assert "Only if no process of user 4321 uses it" in hint.partition("chown")[0]
