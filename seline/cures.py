@@ -175,7 +175,7 @@ def _as_owner(path: str) -> str:
         return "As root: "
     return (
         f"Run it as user {owner}, who owns {quoted(path)}, or reach that user's server with --url "
-        f"and a token. Only if no process of user {owner} uses it, give it to user {user}, as root: "
+        f"and a token. Only if no process of user {owner} uses it, give it to {user}, as root: "
     )
 
 

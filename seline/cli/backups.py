@@ -113,7 +113,7 @@ async def restore(
     restored, undo = done["restored"], done["undo"]
     terminal.notice(f"{name} is back at {restored['backup']} (taken {restored['taken_at']}).")
     if undo:
-        terminal.notice(f"To undo: seline restore {name} --backup {undo['backup']}")
+        terminal.notice(f"To undo: seline restore {name} --backup {undo['backup']} --yes")
 
 
 def _restore_plan(preview: dict[str, Any]) -> str:

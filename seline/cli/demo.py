@@ -73,7 +73,8 @@ async def _show(scratch: str) -> None:
         for item in (await api.get("/quarantine"))["quarantine"]:
             terminal.out(f"   The broken bytes are kept: quarantine/{item['name']}")
     terminal.out("\nThe scratch directory is removed.")
-    terminal.out("Next: `seline demo --flip NAME` on a document of yours, then `seline verify`.")
+    step = "Next: `seline demo --flip NAME` on a document of yours, then `seline verify`."
+    terminal.out(terminal.runnable(step))
 
 
 async def _flip_document(options: VerbOptions, name: str, *, dry_run: bool) -> None:
@@ -116,7 +117,7 @@ def _print_next(name: str, copy: str) -> None:
     )
     terminal.out("Next:")
     for command, effect in steps:
-        terminal.out(f"  {command:<36} {effect}")
+        terminal.out(terminal.runnable(f"  {command:<36} {effect}"))
 
 
 def _copy_of(name: str, sound: bytes) -> str:

@@ -146,7 +146,7 @@ async def delete(api: Api, options: VerbOptions, name: str, purge: bool) -> None
         return
     terminal.notice(f"{name} is {'erased' if purge else 'deleted'}.")
     if deleted["kept_in"] == "backups":
-        terminal.notice(f"To undo: seline restore {name}")
+        terminal.notice(f"To undo: seline restore {name} --yes")
     elif deleted["kept_in"] == "quarantine":
         terminal.notice("Its broken bytes are in quarantine/. To see them: seline quarantine")
 

@@ -97,7 +97,7 @@ def import_source(
         if left_out:
             terminal.notice(left_out)
         return
-    _refuse_archive(source, options)
+    _refuse_archive(source)
     with json_source(source) as body:
         _preview_and_import(options, partial(_send, body, chosen))
 
@@ -177,11 +177,11 @@ def _preview_and_import(
     with_api(options, work, create=True)
 
 
-def _refuse_archive(source: str, options: VerbOptions) -> None:
+def _refuse_archive(source: str) -> None:
     """Raise ImportRefused for an archive, with the commands that import what is in it."""
     from seline.folders.archive import unpack_step
 
-    hint = unpack_step(source, _command(options)) if os.path.isfile(source) else ""
+    hint = unpack_step(source) if os.path.isfile(source) else ""
     if hint:
         raise ImportRefused(f"{source} is an archive; nothing was changed.", hint=hint)
 
@@ -232,11 +232,11 @@ def _read_folder(
             "An older export beside it may hold them: name its folder.",
         )
     if export != source:
-        _notify_beside(source, options)
+        _notify_beside(source)
     return documents, _left_out(export, manifest), manifest.volume
 
 
-def _notify_beside(source: str, options: VerbOptions) -> None:
+def _notify_beside(source: str) -> None:
     """Name what a folder of exports holds besides exports, and how to import it."""
     from seline.cures import free_path
     from seline.domain.manifest import parse_export_name
@@ -252,7 +252,7 @@ def _notify_beside(source: str, options: VerbOptions) -> None:
         terminal.report(
             f"Not imported, as it is no export: {count} in {source}: {shortened(others)}.",
             f"`mkdir -- {quoted(beside)} && mv -n -- {_each(source, others)} {quoted(beside)} && "
-            f"{_command(options)} {quoted(beside)}`",
+            f"seline import {quoted(beside)}`",
         )
 
 
@@ -283,9 +283,7 @@ def _read_legacy(
     from seline.folders.legacy import folder_of_documents, read_legacy_folder
 
     with terminal.busy("Reading the folder"):
-        files, others = read_legacy_folder(
-            source, prefix=prefix, command=_command(options), backups_to=_backups_of(options)
-        )
+        files, others = read_legacy_folder(source, prefix=prefix, backups_to=_backups_of(options))
     _notify(files, others, skip_broken=skip_broken)
     usable = [file for file in files if not file.reason]
     if len(usable) < len(files) and not skip_broken:
@@ -302,17 +300,10 @@ def _read_legacy(
     if not usable:
         hint = "Name the folder in which the older bot kept its files."
         if inner := folder_of_documents(source):
-            hint = f"Name the folder in which the files are: `{_command(options)} {quoted(inner)}`"
+            hint = f"Name the folder in which the files are: `seline import {quoted(inner)}`"
         raise ImportRefused(f"{source} holds no .json file that can be imported.", hint=hint)
     _notify_count(len(files) - len(usable))
     return {file.name: file.data for file in usable}
-
-
-def _command(options: VerbOptions) -> str:
-    """Return the import command that names the same store."""
-    given = {"--data-dir": options.data_dir, "--url": options.url, "--config": options.config}
-    named = (f"{option} {quoted(value)}" for option, value in given.items() if value)
-    return " ".join(("seline import", *named))
 
 
 def _backups_of(options: VerbOptions) -> str:

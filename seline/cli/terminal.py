@@ -15,6 +15,10 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+import click
+
+from seline.quoting import quoted
+
 if TYPE_CHECKING:
     import logging
 
@@ -22,8 +26,10 @@ KIB: Final = 1024
 _INPUT_BYTES: Final = 1024
 _YES: Final = frozenset({"y", "yes"})
 _UNITS: Final = ("bytes", "KB", "MB", "GB")
-_COMMAND: Final = re.compile(r"(`|(?:undo|bytes): )seline (?=[a-z])")
-"""A command in a notice."""
+_COMMAND: Final = re.compile(r"(`|: |&& |\| |^  )seline (?=([a-z]+))", re.MULTILINE)
+"""A command in a notice, and its verb."""
+_HERE: Final = frozenset({"config", "serve", "token"})
+"""Verbs that work only on the data directory's machine."""
 _logged: Final[set[str]] = set()
 """The log messages that stderr shows already; `report` does not repeat them."""
 
@@ -83,8 +89,20 @@ def notice(text: str = "") -> None:
 
 
 def runnable(text: str) -> str:
-    """Return a text whose commands run as they are written, also if `seline` is not on PATH."""
-    return _COMMAND.sub(lambda found: found[1] + _command() + " ", text)
+    """Return a text whose commands run as they are written, on the store that this one names.
+
+    They run also if `seline` is not on PATH.
+    """
+    return _COMMAND.sub(lambda found: f"{found[1]}{_command()} {_given(found[2])}", text)
+
+
+def _given(verb: str) -> str:
+    """Return the options of this command that name its store, for another verb."""
+    context = click.get_current_context(silent=True)
+    options = {} if context is None else context.find_object(dict) or {}
+    names = ("data_dir", "config", "url")[: 2 if verb in _HERE else 3]
+    given = {name: options[name] for name in names if name in options}
+    return "".join(f"--{name.replace('_', '-')} {quoted(value)} " for name, value in given.items())
 
 
 @functools.cache

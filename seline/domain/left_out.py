@@ -99,14 +99,13 @@ def is_json(file: str) -> bool:
 class ScannedFolder:
     """Where entries are, and what the next steps name.
 
-    `command` imports the folder that is added to it. `backups_to` is the directory of the backups
+    `backups_to` is the directory of the backups
     of a store into which this folder is imported; empty for a data directory. `own` are the names
     that are Seline's, `mounts` those that are mounts of their own. `nested`: files in sub-folders
     are taken as those beside them are.
     """
 
     path: str
-    command: str = "seline import"
     backups_to: str = ""
     own: Collection[str] = ()
     mounts: Collection[str] = ()
@@ -253,7 +252,7 @@ def _folder(
     if not documents and not why_closed:
         return _left_out(shown, "a folder without .json files", _COPY)
     prefix = valid_name(f"{name}_").removesuffix(SUFFIX)
-    hint = f"To import what is in it: `{place.command} {at} --prefix {prefix}`"
+    hint = f"To import what is in it: `seline import {at} --prefix {prefix}`"
     if not place.backups_to:
         hint += ", then move the folder out of the data directory"
     reason = f"{counted(documents, '.json file')} in a folder, and none is taken from folders"

@@ -16,21 +16,23 @@ _TAR_AT, _TAR = 257, b"ustar"
 _HEAD_BYTES: Final = 512
 
 
-def unpack_step(source: str, command: str) -> str:
-    """Return the commands that unpack an archive and import it; empty if it is none.
+def unpack_step(source: str) -> str:
+    """Return the commands that unpack an archive and import it, empty for a file that is none.
 
-    `command` imports what is added to it. Raises OSError.
+    Raises OSError.
     """
     with open(source, "rb") as file:
         head = file.read(_HEAD_BYTES)
     if head.startswith(_ZSTD) and _is_in_export(source):
-        return f"It is a part of an export: `{command} {quoted(os.path.dirname(source) or '.')}`"
+        return (
+            f"It is a part of an export: `seline import {quoted(os.path.dirname(source) or '.')}`"
+        )
     at, folder = quoted(source), quoted(free_path(f"{source}.unpacked"))
     if unpack := _unpack(source, head, at, folder):
-        return f"Unpack it: `mkdir -- {folder} && {unpack} && {command} {folder}`"
+        return f"Unpack it: `mkdir -- {folder} && {unpack} && seline import {folder}`"
     if head.startswith((_GZIP, _ZSTD)):
         tool = "gunzip" if head.startswith(_GZIP) else "zstd -d"
-        return f"Unpack it: `{tool} -c -- {at} | {command} - --yes`"
+        return f"Unpack it: `{tool} -c -- {at} | seline import - --yes`"
     return ""
 
 

@@ -44,15 +44,15 @@ class LegacyFile:
 
 
 def read_legacy_folder(
-    folder: str, *, prefix: str = "", command: str = "seline import", backups_to: str = "backups/"
+    folder: str, *, prefix: str = "", backups_to: str = "backups/"
 ) -> tuple[list[LegacyFile], list[LeftOut]]:
     """Read every .json file of a folder; return them, and what else the folder holds, by name.
 
     With a `prefix`, which each name then starts with, sub-folders are read as well. A metadata.json
-    of another program gets a new name, because this one is Seline's. `command` and `backups_to` are
-    as in `ScannedFolder`.
+    of another program gets a new name, because this one is Seline's. `backups_to` is as in
+    `ScannedFolder`.
     """
-    place = ScannedFolder(path=folder, command=command, backups_to=backups_to, nested=prefix != "")
+    place = ScannedFolder(path=folder, backups_to=backups_to, nested=prefix != "")
     scanned = scan(folder, nested_max=sys.maxsize if prefix else NESTED_MAX)
     entries, state = without_state(scanned, nested=place.nested)
     files = sorted(entry.path for entry in entries if _is_taken(entry, nested=place.nested))

@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from seline import errors
+from seline.cli import terminal
 from seline.cli.errors import EXIT_FOR, Exit, exit_for, exit_on_error
 from seline.cli.verbs import SECTIONS, front
 from seline.client.api import error_of
@@ -170,3 +172,31 @@ def test_the_help_imports_neither_the_store_nor_the_web() -> None:
     )
 
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "given"),
+    [
+        ("Or `seline reset a.json`.", {"data_dir": "my data"}),
+        ("To undo: seline restore a.json --yes", {"data_dir": "my data", "config": "c.toml"}),
+        ("`mkdir -- x && seline import x`", {"data_dir": "my data"}),
+        ("`gunzip -c -- x | seline import - --yes`", {"url": "https://bot.example.org"}),
+        ("  seline load a.json   prints it", {"data_dir": "my data"}),
+        ("`seline token create`", {"data_dir": "my data"}),
+    ],
+)
+def test_a_printed_command_names_the_store_that_this_command_named(
+    text: str, given: dict[str, str]
+) -> None:
+    with click.Context(front, obj=given):
+        printed = terminal.runnable(text)
+
+    command = printed[printed.index("-m seline ") + len("-m seline ") :]
+    words = shlex.split(command.partition("`")[0])
+    for name, value in given.items():
+        assert value == words[words.index(f"--{name.replace('_', '-')}") + 1]
+
+
+def test_what_runs_only_beside_the_store_is_printed_without_its_address() -> None:
+    with click.Context(front, obj={"url": "https://bot.example.org"}):
+        assert "--url" not in terminal.runnable("`seline token create`")
