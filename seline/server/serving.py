@@ -99,6 +99,7 @@ class Serving(NeverCopied):
         self._remove_socket: RemoveSocket | None = None
         self._listening = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
 
     async def acquired(self) -> None:
         """Wait until the volume is mounted, locked and open. Raises what opening it raises."""
@@ -226,6 +227,12 @@ class Serving(NeverCopied):
         self._failure = None
         if self._network:
             self._log_ready()
+            self._looking = asyncio.create_task(self._look_at_documents())
+
+    async def _look_at_documents(self) -> None:
+        """List the documents, which recovers those that broke while nothing ran."""
+        with contextlib.suppress(SelineError):  # the integrity job meets them, too
+            await self.data.documents()
 
     async def _create_first_token(self) -> str | None:
         """Create the first token if there is none and only this machine can connect.
@@ -326,8 +333,10 @@ class Serving(NeverCopied):
 
     async def _end_opening(self) -> None:
         """Cancel the opening; `_close_store` closes a volume that is still being opened."""
-        self._opening.cancel()
-        await asyncio.wait({self._opening})
+        begun = {task for task in (self._opening, self._looking) if task is not None}
+        for task in begun:
+            task.cancel()
+        await asyncio.wait(begun)
         with contextlib.suppress(SelineError, asyncio.CancelledError):
             self._opening.result()
 

@@ -1,5 +1,6 @@
-"""Hand edits that a process meets and does not outlive: neither side of them is lost."""
+"""Hand edits that a process does not outlive: nothing is lost, and the next start reports them."""
 
+import asyncio
 import json
 import shutil
 from collections.abc import Callable
@@ -9,6 +10,8 @@ import pytest
 
 from seline import open_seline
 from seline.library import Seline
+from seline.server import serving
+from seline.settings import load_settings
 from tests.faults.test_editors import SETTLE_S
 
 NAME = "user_profile.json"
@@ -90,3 +93,36 @@ async def test_an_edit_that_was_served_and_then_broken_is_served_again(
         assert await seline.data.load_json(NAME) == {"by": "hand"}
         assert await contents(seline) == [{"by": "hand"}, LAST, {"n": 1}]
         assert [item.document for item in await seline.quarantine()] == [NAME]
+
+
+async def test_a_recovery_from_memory_is_reported_by_the_next_start(tmp_path: Path) -> None:
+    for saves in (1, 2):
+        place = tmp_path / str(saves)
+        async with open_seline(place, storage__settle_s=0) as seline:
+            for number in range(saves):
+                await seline.data.save_json(NAME, {"n": number})
+            in_place(place / NAME, BROKEN)
+            assert await seline.data.load_json(NAME) == {"n": saves - 1}
+            [first] = [i for i in seline.store.incidents() if i.kind == "recovered"]
+        async with open_seline(place) as seline:
+            [again] = [i for i in seline.store.incidents() if i.kind == "recovered"]
+        assert (again.summary, again.lost) == (first.summary, "")
+        assert again.at <= first.at
+
+
+async def test_a_server_recovers_at_its_start_what_broke_before(tmp_path: Path) -> None:
+    async with open_seline(tmp_path) as seline:
+        for number in range(2):
+            await seline.data.save_json(NAME, {"n": number})
+        await seline.data.save_json("lost.json", LAST)
+    for name in (NAME, "lost.json"):
+        in_place(tmp_path / name, BROKEN)
+    arguments = {"storage.data_dir": str(tmp_path), "storage.settle_s": 0}
+    async with serving(load_settings(environ={}, arguments=arguments), http=False) as server:
+        await server.acquired()
+        expected = {("recovered", NAME), ("unrecoverable", "lost.json")}
+        async with asyncio.timeout(5):
+            while not expected <= {
+                (i.kind, i.document) for i in server.operations.store.incidents()
+            }:
+                await asyncio.sleep(0.01)

@@ -20,7 +20,7 @@ from seline.errors import ForkedStore, SelineError, VolumeFailed, VolumeLocked, 
 from seline.storage.volume import open as opening
 from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.current import CurrentDocuments
-from seline.storage.volume.earlier import Recovery, lossy_recoveries
+from seline.storage.volume.earlier import Recovery, earlier_recoveries
 from seline.storage.volume.mounts import check_place
 from seline.storage.volume.store import VolumeStore
 from tests.faults.small_filesystem import Unavailable, run
@@ -91,9 +91,9 @@ def test_a_start_that_cannot_list_the_backups_opens_the_volume(
     def failing(documents: CurrentDocuments, now: datetime) -> Iterator[Recovery]:
         with monkeypatch.context() as patch:
             patch.setattr(BackupIndex, "of", fail)
-            yield from lossy_recoveries(documents, now)
+            yield from earlier_recoveries(documents, now)
 
-    monkeypatch.setattr(opening, "lossy_recoveries", failing)
+    monkeypatch.setattr(opening, "earlier_recoveries", failing)
     with blocking.open_seline(tmp_path, lock_wait_s=0) as seline:
         assert seline.data.load_json("held.json") == {"n": 1}
 
@@ -107,7 +107,7 @@ def test_a_start_that_fails_after_the_recovery_releases_the_lock(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(opening, "lossy_recoveries", defect)
+        patch.setattr(opening, "earlier_recoveries", defect)
         with pytest.raises(ZeroDivisionError):
             blocking.open_seline(tmp_path, lock_wait_s=0)
     with blocking.open_seline(tmp_path, lock_wait_s=0) as seline:

@@ -39,8 +39,8 @@ class Recovery:
     aside: str = ""
 
 
-def lossy_recoveries(documents: CurrentDocuments, now: datetime) -> Iterator[Recovery]:
-    """Yield the recoveries of the last day that lost changes, oldest first. Raises OSError.
+def earlier_recoveries(documents: CurrentDocuments, now: datetime) -> Iterator[Recovery]:
+    """Yield the recoveries of the last day, oldest first. Raises OSError.
 
     A file that became whole in quarantine/ is watched instead, so that it is adopted. It must carry
     the checksum of the document's file: a copy carries none, and no upload goes on in it.
@@ -51,7 +51,7 @@ def lossy_recoveries(documents: CurrentDocuments, now: datetime) -> Iterator[Rec
         key = DocumentKey(BOT, item.document)
         judged, live = documents.inspector.look_aside(key, item.name), documents.inspector.look(key)
         if judged.judged.verdict is not Verdict.EDITED:
-            recovery = _lossy(documents, key, item, judged, live.judged)
+            recovery = _recovery(documents, key, item, judged, live.judged)
             if recovery is not None:
                 yield recovery
         elif _is_late_upload(key, judged, live) and _is_as_recovered(
@@ -76,33 +76,40 @@ def has_last(
     return kept.mtime_ns > identity.mtime_ns
 
 
-def _lossy(
+def _recovery(
     documents: CurrentDocuments,
     key: DocumentKey,
     item: QuarantineItem,
     broken: Inspection,
     live: Judged,
 ) -> Recovery | None:
-    """Return the recovery that left an item; None if no change was lost, or it was no recovery.
+    """Return the recovery that left an item; None if it was no recovery.
 
     Changes were lost if the content that the broken file recorded is nowhere; without a record, if
     the document went back to the backup before.
     """
     judged, backups = broken.judged, documents.backup_index(BOT).of(key.name)
     before = next((backup for backup in backups if backup.taken_at <= item.taken_at), None)
-    if before is None or live.content is None:
+    if live.content is None:
         return None  # it was given up, or deleted
+    later = _later(documents, key, item)
+    after = (later[-1] if later else live.content).revision
+    source = before if before is not None and before.revision == after else None
     if judged.recorded is None:
-        later = _later(documents, key, item)
-        is_lost = (later[-1].revision if later else live.content.revision) == before.revision
-        is_lost = is_lost and not has_last(documents, key, before, broken)
+        is_lossy = source is not None and not has_last(documents, key, source, broken)
     else:
         known = {live.content.revision, *(backup.revision for backup in backups)}
-        is_lost = judged.recorded.revision not in known
-    if not is_lost:
+        is_lossy = judged.recorded.revision not in known
+    if before is None and (is_lossy or judged.recorded is None):
         return None
-    aside = item.name if judged.is_edit else ""
-    return Recovery(key=key, at=item.taken_at, judged=judged, source=before, aside=aside)
+    return Recovery(
+        key=key,
+        at=item.taken_at,
+        judged=judged,
+        source=before if is_lossy else source,
+        is_lossy=is_lossy,
+        aside=item.name if judged.is_edit else "",
+    )
 
 
 def _later(documents: CurrentDocuments, key: DocumentKey, item: QuarantineItem) -> list[Backup]:

@@ -16,7 +16,7 @@ from seline.storage.volume.commit.exchange_form import ExchangeCommitter
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.disk_usage import DiskUsage
-from seline.storage.volume.earlier import lossy_recoveries
+from seline.storage.volume.earlier import earlier_recoveries
 from seline.storage.volume.events import Events
 from seline.storage.volume.inspect import Inspector
 from seline.storage.volume.lock import hold, wait_for
@@ -126,9 +126,9 @@ def _open(volume: VolumeDirectory, settings: Settings, clock: Clock) -> VolumeSt
 
 
 def _report_earlier(store: VolumeStore) -> None:
-    """Report what recoveries of earlier processes lost."""
+    """Report the recoveries of earlier processes."""
     with suppress(OSError, StorageError):  # what cannot be listed must not keep the volume closed
-        for recovery in lossy_recoveries(store.current_documents, store.clock.now()):
+        for recovery in earlier_recoveries(store.current_documents, store.clock.now()):
             store.batches.events.recovered_before(recovery)
 
 
