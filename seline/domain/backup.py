@@ -34,7 +34,7 @@ class Backup:
     `verdict` is the text of a `Verdict`, or `unchecked` if the file was not read yet. `revision` is
     the one in the checksum attribute, None without an attribute. `ours` is False for a file that
     Seline did not write: no policy removes it. `because` is the reason for which it is pinned, kept
-    or dropped.
+    or dropped. `flaw` is why it does not count, empty if it does or was not read.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Backup:
     pinned: bool = False
     ours: bool = True
     because: str = ""
+    flaw: str = ""
 
     @property
     def taken_at(self) -> datetime:

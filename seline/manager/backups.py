@@ -8,7 +8,7 @@ from typing import Final
 
 from seline.domain.backup import Backup
 from seline.domain.document import BOT, Content, DocumentKey, Revision
-from seline.domain.verdict import backup_word, usable_as_backup
+from seline.domain.verdict import COUNTED, backup_word, usable_as_backup
 from seline.errors import BackupNotFound
 from seline.manager.pins import Pins
 from seline.ports.store import DocumentStore, keys_with_backups
@@ -66,4 +66,5 @@ def _judged_backup(store: DocumentStore, key: DocumentKey, backup: Backup) -> Ba
         judged = store.read_backup(key, backup.name)
     except BackupNotFound:
         return None
-    return replace(backup, verdict=backup_word(key, judged))
+    word = backup_word(key, judged)
+    return replace(backup, verdict=word, flaw="" if word in COUNTED else judged.reason)

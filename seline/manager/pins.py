@@ -108,7 +108,7 @@ class Pins:
         because = {kept.name: kept.because for kept in plan.keep}
         because |= {b.name: f"goes at the next rotation: {b.because}" for b in plan.drop}
         return [
-            replace(backup, because=because[backup.name])
+            replace(backup, because="; ".join(filter(None, (because[backup.name], backup.flaw))))
             for backup in self.marked(key.name, backups)
         ]
 

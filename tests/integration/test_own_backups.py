@@ -92,6 +92,20 @@ async def test_a_file_of_the_owner_dated_in_the_future_affects_no_backup(
     await store.close()
 
 
+def test_a_backup_that_is_not_sound_is_listed_with_the_reason(tmp_path: Path) -> None:
+    with open_seline(tmp_path) as seline:
+        for number in range(3):
+            seline.data.save_json(NAME, {"n": number})
+        own, other = seline.data.backups(NAME)
+        (tmp_path / "backups" / own.name).unlink()
+        (tmp_path / "backups" / own.name).mkdir()
+        (tmp_path / "backups" / other.name).write_text('{"n"')
+        reasons = {backup.name: backup.because for backup in seline.data.backups(NAME)}
+
+    assert reasons[own.name].endswith("; it is not a regular file")
+    assert "line 1, column 5" in reasons[other.name]
+
+
 async def test_a_backup_gets_no_name_that_a_file_of_the_owner_has(
     tmp_path: Path, clock: FakeClock
 ) -> None:
