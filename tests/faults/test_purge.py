@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,7 +60,15 @@ def test_a_purge_names_a_directory_that_it_keeps(seline: Seline, directory: Path
 
     [kept] = (directory / "quarantine").iterdir()
     assert (kept / "of a person").exists()
+    [check] = [row for row in _checks(seline) if "is a directory" in row["detail"]]
+    assert check["name"] == "access_refused"
+    assert f"mv -n -- {kept}" in check["detail"]
     assert list((directory / ".seline" / "staging").iterdir()) == []
+
+
+def _checks(seline: Seline) -> list[dict[str, str]]:
+    checks: Any = seline.health()["checks"]
+    return list(checks)
 
 
 def _fail_first_removal(document: str, remove: Callable[..., None]) -> Callable[..., None]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from seline.cures import not_regular
 from seline.domain.backup import Backup
 from seline.domain.document import DocumentKey
 from seline.domain.retention import plan_without, verified_plan
@@ -105,7 +106,9 @@ class Rotation:
         except IsADirectoryError as error:
             raise VolumeFailed(
                 f"quarantine/{name} is a directory that Seline did not make and does not erase; "
-                "remove it by hand"
+                "remove it by hand",
+                hint=not_regular(f"{self.volume.path}/quarantine/{name}").hint,
+                disk_failed=False,
             ) from error
 
     def _verdict_of(self, key: DocumentKey, just_made: Collection[str], backup: Backup) -> str:
