@@ -15,12 +15,13 @@ _NOT_CHANGED: Final = frozenset({errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno
 def give_to_owner_of(directory: int, descriptor: int) -> None:
     """Make the owner of a directory own an open file, if this process is root and may do that.
 
-    Raises OSError if the disk fails.
+    A file must be empty: the owner may link or rename a file of root into the directory. Raises
+    OSError if the disk fails.
     """
     if os.geteuid() != 0:
         return
     wanted, found = os.fstat(directory), os.fstat(descriptor)
-    if found.st_uid != 0 or wanted.st_uid == 0 or not _has_one_name(found):
+    if found.st_uid != 0 or wanted.st_uid == 0 or not _may_be_given(found):
         return
     try:
         os.fchown(descriptor, wanted.st_uid, wanted.st_gid)
@@ -29,6 +30,6 @@ def give_to_owner_of(directory: int, descriptor: int) -> None:
             raise
 
 
-def _has_one_name(status: os.stat_result) -> bool:
-    """Whether no other name leads to it: the directory's owner may link a file of root into it."""
-    return stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)
+def _may_be_given(status: os.stat_result) -> bool:
+    is_new = status.st_nlink == 1 and status.st_size == 0
+    return stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and is_new)

@@ -309,10 +309,11 @@ def test_root_reads_a_read_only_volume_in_which_it_owns_a_directory(place: Path)
 
 
 @pytest.mark.parametrize("name", ["audit.jsonl", "lock"])
-def test_root_gives_away_no_file_that_has_another_name(
-    place: Path, monkeypatch: pytest.MonkeyPatch, name: str
+@pytest.mark.parametrize("put", [os.link, os.rename])
+def test_root_gives_away_no_file_that_the_owner_put_there(
+    place: Path, monkeypatch: pytest.MonkeyPatch, name: str, put: Callable[[Path, Path], None]
 ) -> None:
-    """The owner of the directory may link a file of root into it."""
+    """The owner of the directory may link or rename a file of root into it."""
 
     def refuse(descriptor: int, operation: int) -> None:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
@@ -322,12 +323,12 @@ def test_root_gives_away_no_file_that_has_another_name(
     secret = place.parent / "secret"
     secret.write_text("{}\n")
     (place / ".seline" / name).unlink(missing_ok=True)
-    (place / ".seline" / name).hardlink_to(secret)
+    put(secret, place / ".seline" / name)
 
     load(place)
     append(place, 1)
 
-    assert secret.stat().st_uid == 0
+    assert (place / ".seline" / name).stat().st_uid == 0
 
 
 @pytest.mark.parametrize("content", [b"x\n", b"\xb1\n"])
