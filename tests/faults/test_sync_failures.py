@@ -661,6 +661,28 @@ def test_content_in_doubt_is_not_served_before_it_is_durable(
         assert set(map(str, before_the_save)) == {"not known"}
 
 
+def test_backups_are_listed_while_the_last_change_of_their_document_is_in_doubt(
+    tmp_path: Path,
+) -> None:
+    """V7: the reason of each backup depends on the current content, which nothing knows then."""
+    volume = tmp_path / "volume"
+    with watch_syncs(volume) as syncs, opened(volume) as seline:
+        for number in (1, 2):
+            seline.data.save_json(A, value(A, number))
+        syncs.fail(DOCUMENTS, times=2)
+        with pytest.raises(OutcomeUnknown):
+            seline.data.save_json(A, value(A, 3))
+        with pytest.raises(VolumeFailed):
+            seline.data.load_json(A)
+
+        every, own = seline.all_backups(), seline.data.backups(A)
+        values = [seline.data.read_backup(A, backup.name) for backup in own]
+
+        assert value(A, 1) in values
+        assert [backup.name for backup in every] == [backup.name for backup in own]
+        assert all(backup.because for backup in [*every, *own])
+
+
 def test_the_next_start_makes_durable_what_a_failed_sync_left_in_doubt(
     tmp_path: Path, frozen_clock: FakeClock
 ) -> None:
