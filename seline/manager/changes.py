@@ -156,6 +156,8 @@ def restore(backup: str | None, *, guard: Guard | None = None) -> Decide:
 
     def decide(current: Current) -> Decision:
         _refuse_unreadable(current)
+        if current.content is None and current.failure is None and not any(current.backups()):
+            raise _nothing_of(current.key.name)
         chosen, content = _newest(current) if backup is None else _named(current, backup)
         answer = (chosen, content.revision, _kept_in(current))
         put = Put(content=content, always=True, alone=True, answer=answer)
@@ -231,6 +233,11 @@ def _kept_in(current: Current) -> KeptIn:
 def not_found(name: str) -> DocumentNotFound:
     """Return the error for a document that does not exist."""
     return DocumentNotFound(f"There is no document {name}.", document=name)
+
+
+def _nothing_of(name: str) -> BackupNotFound:
+    message = f"There is no document {name}, and no backup of one."
+    return BackupNotFound(message, hint="`seline documents` lists the names.", document=name)
 
 
 def _newest(current: Current) -> tuple[Backup, Content]:

@@ -86,6 +86,16 @@ def test_a_restore_is_undone_by_the_printed_command(line: Line, follow: Follow) 
     assert line("load", NAME).value() == {"n": 2}
 
 
+@pytest.mark.follows("manager/changes:_nothing_of")
+def test_a_restore_of_an_unknown_name_leads_to_the_names(line: Line, follow: Follow) -> None:
+    saved(line)
+    for backup in ((), ("user_profile_20010101_000000.json",)):
+        refused = line("restore", "usr_profile.json", *backup, "--yes")
+        assert refused.code == 4
+        [listing] = follow(next_of(refused)).commands()
+        assert NAME in run(line, listing).out
+
+
 @pytest.mark.follows("error:backup_not_found", "ports/medium:not_in_quarantine")
 def test_a_backup_and_a_quarantined_item_are_found_in_their_lists(
     line: Line, follow: Follow
