@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
@@ -331,3 +332,16 @@ def test_only_the_expected_mount_is_accepted(tmp_path: Path) -> None:
     check_place("/dev/shm", required=True, expected_under="/dev/shm")
     with pytest.raises(VolumeNotMounted):
         check_place("/dev/shm", required=True, expected_under="/somewhere/else")
+
+
+def test_a_bot_that_starts_twice_gets_a_short_traceback(tmp_path: Path) -> None:
+    with (
+        blocking.open_seline(tmp_path),
+        pytest.raises(VolumeLocked) as refused,
+        blocking.open_seline(tmp_path, lock_wait_s=0),
+    ):
+        pass
+
+    shown = traceback.format_exception(refused.value)
+    assert "held by this process" in shown[-2]
+    assert len("".join(shown).splitlines()) < 25

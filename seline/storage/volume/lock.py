@@ -163,8 +163,8 @@ def _lock(path: str, top: int) -> int | None:
             if error.errno not in _NO_DIRECTORY_LOCK:
                 raise
             return _lock_file(top)
-    except BlockingIOError as error:
-        raise _refusal(path, top) from error
+    except BlockingIOError:
+        raise _refusal(path, top) from None
     except OSError as error:
         raise named(error, "Locking the data directory", path) from error
     return None
