@@ -345,3 +345,12 @@ def test_a_bot_that_starts_twice_gets_a_short_traceback(tmp_path: Path) -> None:
     shown = traceback.format_exception(refused.value)
     assert "held by this process" in shown[-2]
     assert len("".join(shown).splitlines()) < 25
+
+
+@pytest.mark.parametrize("path", ["/proc/none/data", "/dev/null/data", "/tmp/" + "n" * 300])
+def test_a_mistyped_data_directory_is_not_reported_as_a_failing_disk(path: str) -> None:
+    with pytest.raises(VolumeFailed) as refused, blocking.open_seline(path):
+        pass
+
+    assert "Name a directory" in refused.value.hint
+    assert path in refused.value.message

@@ -514,7 +514,7 @@ async def test_an_unrecoverable_document_is_alerted_until_it_is_served(place: Pl
 
     [over] = await place.evaluate(times=20)
     assert (over.type, over.state) == (AlertType.UNRECOVERABLE_DOCUMENT, "resolved")
-    assert over.summary == f"{NAME} can be served again."
+    assert over.summary == f"{NAME} is no longer broken: it was mended, or given up."
 
 
 async def test_a_reset_resolves_the_alert_of_an_unrecoverable_document(place: Place) -> None:

@@ -26,6 +26,8 @@ POLL_S: Final = 0.1
 _NO_DIRECTORY_LOCK: Final = frozenset(
     {errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EISDIR}
 )
+_NO_PLACE: Final = frozenset({errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.ENAMETOOLONG})
+"""What a path has that was mistyped."""
 
 T = TypeVar("T")
 
@@ -75,12 +77,12 @@ def _open_top(path: str) -> int:
     try:
         _make_directories(path)
         return files.open_directory(path)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise VolumeFailed(
-            f"{path} is not a directory, or leads through a file.",
-            hint="Name a directory with --data-dir or SELINE_DATA_DIR; it is made if need be.",
-        ) from error
     except OSError as error:
+        if error.errno in _NO_PLACE:
+            raise VolumeFailed(
+                f"{path} cannot be a data directory: {error.strerror}.",
+                hint="Name a directory with --data-dir or SELINE_DATA_DIR; it is made if need be.",
+            ) from error
         raise _not_opened(error, path) from error
 
 
