@@ -99,8 +99,14 @@ def _notify(report: dict[str, Any]) -> None:
     size = terminal.size_text(report["bytes_read"])
     terminal.notice(f"{documents} and {backups} were read ({size}).")
     _print_left_out(report)
+    unchecked = sum(found["outcome"] == "unsettled" for found in report["findings"])
     if report["damage"]:
         terminal.notice("Damage was found. Next: `seline status` shows whether content was lost.")
+    elif unchecked:
+        terminal.notice(
+            f"No damage in what was checked; {counted(unchecked, 'document')} could not be, as "
+            "another program is writing just now."
+        )
     elif report.get("left_out_count"):
         terminal.notice("No damage in what Seline keeps.")
     else:

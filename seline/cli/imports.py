@@ -172,7 +172,9 @@ def _preview_and_import(
     async def work(api: Api) -> None:
         done = await carry_out(api, options, partial(send, api), _show_plan, agreed=agreed)
         if done is not None:
-            terminal.notice("The import is done; each replaced content is a backup now.")
+            replaced = done["changed"] or done["deleted"]
+            kept = "each replaced content is a backup now" if replaced else "it replaced nothing"
+            terminal.notice(f"The import is done; {kept}.")
 
     with_api(options, work, create=True)
 

@@ -45,8 +45,8 @@ async def served_content(managed: ManagedStore, key: DocumentKey) -> Content | N
     try:
         return await remedied(managed, key, judged)
     except (DocumentUnrecoverable, DocumentUnreadable) as error:
-        managed.note(*_incident_of(error, key))
-        if judged.verdict is not Verdict.UNSETTLED:
+        if judged.verdict is not Verdict.UNSETTLED:  # a later read finds it whole, or settled
+            managed.note(*_incident_of(error, key))
             await _remember_unserved(managed, key)
         raise
 

@@ -5,9 +5,12 @@ import codecs
 import errno
 import json
 import os
+import random
 import subprocess
 import sys
-from contextlib import AsyncExitStack
+import threading
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from seline.errors import DocumentUnrecoverable
 from seline.library import Seline
 from seline.storage.volume import files
 from seline.storage.volume.earlier import WRITTEN_WITHIN
+from tests.command_line import line_at
 from tests.faults.injection import failing_call
 
 NAME = "user_profile.json"
@@ -519,3 +523,44 @@ async def test_an_edit_by_another_user_is_adopted(tmp_path: Path) -> None:
             for backup in await seline.data.backups(NAME)
         ]
         assert values == [{"by": "other"}, {"by": "seline"}]
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Let another program write a file again and again while the block runs."""
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.wait(0.01):
+            path.write_text('{"half' + "x" * random.randrange(1_000))
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+async def test_a_document_that_is_being_written_is_no_damage_and_raises_no_alert(
+    tmp_path: Path,
+) -> None:
+    async with open_seline(tmp_path, storage__settle_s=0.1) as seline:
+        with writing(tmp_path / NAME):
+            await asyncio.sleep(0.05)
+            with pytest.raises(DocumentUnrecoverable, match="being written just now"):
+                await seline.data.load_json(NAME)
+            report = await seline.verify()
+        assert [found.outcome for found in report.findings] == ["unsettled"]
+        assert seline.store.incidents() == []
+        (tmp_path / NAME).write_text('{"whole": 1}')
+        assert await seline.data.load_json(NAME) == {"whole": 1}
+
+
+def test_verify_says_how_many_documents_it_could_not_check(tmp_path: Path) -> None:
+    line = line_at(tmp_path, SELINE_STORAGE__SETTLE_S="0.1")
+    assert line("save", "sound.json", stdin="{}").code == 0
+    with writing(line.data / NAME):
+        done = line("verify")
+    assert "No damage in what was checked; 1 document could not be" in done.err

@@ -307,6 +307,13 @@ def test_the_state_of_a_store_in_the_folder_is_named_and_never_imported(
     assert "2 .json files in a folder" in plain.err
 
 
+def test_an_import_says_whether_it_replaced_something(line: Line) -> None:
+    export = line.folder / "e.json"
+    for number, said in enumerate(("it replaced nothing", "replaced content is a backup now")):
+        export.write_text(f'{{"files": {{"new.json": {{"n": {number}}}}}}}', encoding="utf-8")
+        assert said in line("import", str(export), "--yes").err
+
+
 # the listing
 
 
