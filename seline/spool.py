@@ -1,5 +1,6 @@
 """A spool: bytes in memory while they are few, else in an unnamed temporary file."""
 
+import errno
 import os
 import tempfile
 import weakref
@@ -8,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from seline.errors import VolumeFull
+from seline.errors import StorageError, VolumeFull
 
 HELD_BYTES_MAX: Final = 8 << 20
 """An upload of this size needs no temporary file, so a full disk does not stop it."""
@@ -34,7 +35,7 @@ class Spool:
         return self.descriptor is None and self.size_bytes + len(data) <= self._held_bytes_max
 
     def append(self, data: bytes) -> int:
-        """Append bytes and return their offset. Raises VolumeFull."""
+        """Append bytes and return their offset. Raises StorageError."""
         offset = self.size_bytes
         if self.holds(data):
             self._held += data
@@ -47,11 +48,11 @@ class Spool:
         return offset
 
     def keep(self, data: bytes) -> Callable[[], bytes]:
-        """Append bytes and return the function that reads them. Raises VolumeFull."""
+        """Append bytes and return the function that reads them. Raises StorageError."""
         return partial(self.read, self.append(data), len(data))
 
     def spill(self) -> int:
-        """Move the bytes into the temporary file and return it. Blocks. Raises VolumeFull."""
+        """Move the bytes into the temporary file and return it. Blocks. Raises StorageError."""
         if self.descriptor is None:
             with temporary_space(), tempfile.TemporaryFile() as file:
                 file.write(self._held)
@@ -67,13 +68,14 @@ class Spool:
             self._closing()
 
     def read(self, offset: int, size_bytes: int) -> bytes:
-        """Return a span of the bytes."""
+        """Return a span of the bytes. Raises StorageError."""
         if self.descriptor is None:
             return bytes(self._held[offset : offset + size_bytes])
         pieces: list[bytes] = []
-        while size_bytes > 0 and (piece := os.pread(self.descriptor, size_bytes, offset)):
-            pieces.append(piece)
-            offset, size_bytes = offset + len(piece), size_bytes - len(piece)
+        with temporary_space():
+            while size_bytes > 0 and (piece := os.pread(self.descriptor, size_bytes, offset)):
+                pieces.append(piece)
+                offset, size_bytes = offset + len(piece), size_bytes - len(piece)
         return b"".join(pieces)
 
 
@@ -82,7 +84,7 @@ def spooled(data: bytes) -> Spool:
     spool = Spool(SENT_FROM_MEMORY_BYTES_MAX)
     try:
         spool.append(data)
-    except VolumeFull:
+    except StorageError:
         spool = Spool(len(data))
         spool.append(data)
     return spool
@@ -90,12 +92,13 @@ def spooled(data: bytes) -> Spool:
 
 @contextmanager
 def temporary_space() -> Generator[None]:
-    """Raise VolumeFull where the directory for temporary files takes no more."""
+    """Raise VolumeFull where the directory for temporary files is full, else StorageError."""
     try:
         yield
     except OSError as error:
-        raise VolumeFull(
-            f"The directory for temporary files takes no more of this transfer: {error.strerror}. "
+        kind = VolumeFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
+        raise kind(
+            f"The directory for temporary files refuses this transfer: {error.strerror}. "
             "Nothing was changed.",
             hint="Free space there, or set TMPDIR to a directory on a larger disk.",
         ) from error

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from seline import open_seline, spool
-from seline.errors import NestedEdit
+from seline.errors import NestedEdit, StorageError
 from seline.manager.blocks import Locked
 from seline.server import Serving
+from seline.storage.volume import directory, files
 from tests.command_line import line_at
+from tests.faults.injection import failing_call
 from tests.http_client import ADMIN, Client
 
 MIB = 1 << 20
@@ -229,3 +231,29 @@ async def test_other_tasks_run_while_an_import_locks_its_documents(tmp_path: Pat
             with pytest.raises(NestedEdit):
                 await seline.data.save_json("d4999.json", {})
         other.cancel()
+
+
+@pytest.mark.usefixtures("small_spools")
+async def test_an_import_that_cannot_be_read_back_is_a_typed_error(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "pread", failing_call(errno.EIO))
+
+    status, refused, _ = await client.call("POST", "/import", an_export())
+
+    assert (status, refused["code"]) == (500, "storage_error")
+    assert "temporary files refuses this transfer: Input/output error" in refused["detail"]
+
+
+async def test_an_export_and_an_opening_that_cannot_look_at_a_file_raise_a_typed_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_seline(tmp_path) as seline:
+        await seline.data.save_json("a.json", {})
+        monkeypatch.setattr(files, "status", failing_call(errno.EIO))
+        with pytest.raises(StorageError, match=r"Reading a\.json: EIO"):
+            await seline.data.export_all_data()
+        monkeypatch.undo()
+    monkeypatch.setattr(directory, "_device_and_inode", failing_call(errno.EIO))
+    with pytest.raises(StorageError, match="EIO"):
+        await open_seline(tmp_path)

@@ -83,7 +83,8 @@ class VolumeDirectory:
 
     def __post_init__(self) -> None:
         """Open the sub-directories. Raises StorageError."""
-        self.device_and_inode = _device_and_inode(os.fstat(self.top))
+        with raising(self.named, f"Opening {self.path}"):
+            self.device_and_inode = _device_and_inode(os.fstat(self.top))
         try:
             self._open_subdirectories()
         except BaseException:

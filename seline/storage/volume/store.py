@@ -26,6 +26,7 @@ from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory, while_open
 from seline.storage.volume.files import FileIdentity
 from seline.storage.volume.medium import VolumeMedium
+from seline.storage.volume.os_errors import raising
 from seline.storage.volume.snapshots import Snapshots
 from seline.storage.volume.writer import Writer
 
@@ -170,7 +171,7 @@ class VolumeStore:
     def _take_snapshot(self, space: str) -> AbstractContextManager[Snapshot]:
         held: dict[str, FileIdentity] = {}
         for name in self.volume.document_names(space):
-            with suppress(FileNotFoundError):
+            with raising(self.volume.named, f"Reading {name}"), suppress(FileNotFoundError):
                 status = files.status(self.volume.documents(space), name)
                 held[name] = FileIdentity.of(status)
         overlay = self.batches.committer.overlay
