@@ -24,7 +24,7 @@ from seline.alerts.process import AlertProcess
 from seline.clock import Clock, instant_text
 from seline.commands import CONTROL_SOCKET, RemoveSocket
 from seline.domain.document import Json
-from seline.errors import SelineError, SettingsError, StoreClosed
+from seline.errors import SelineError, SettingsError, StoreClosed, VolumeLocked
 from seline.http.app import build_app
 from seline.http.connections import ApiRunner
 from seline.http.context import AppContext
@@ -35,6 +35,7 @@ from seline.outbound.http_client import open_session
 from seline.ports.futures import wait_for
 from seline.server import listening
 from seline.settings import Settings
+from seline.storage.volume.lock import find_holder
 from seline_workers import Worker
 from seline_workers.runs import ignore
 
@@ -152,7 +153,7 @@ class Serving(NeverCopied):
             return await listening.check_address(host, port)
         except SettingsError as error:
             if self._is_process:
-                raise
+                raise _served_already(self.data_dir) or error from None
             self._http = False
             _log.error(
                 "%s The API is not served there; commands on this machine, the jobs and the "
@@ -364,6 +365,15 @@ def serving(settings: Settings | None = None, *, http: bool = True) -> Serving:
     With `http=False` no address is opened; the command line reaches it nevertheless.
     """
     return Serving(settings or library.load(), http=http)
+
+
+def _served_already(data_dir: str) -> VolumeLocked | None:
+    """Return the error for a directory that another process holds, with its address."""
+    locked = find_holder(data_dir)
+    address = locked and locked.details["holder"].get("address")
+    if locked is None or not address:
+        return locked
+    return VolumeLocked(f"{locked.message} It listens on {address}.")
 
 
 @contextlib.asynccontextmanager

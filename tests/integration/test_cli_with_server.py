@@ -403,3 +403,13 @@ def test_a_file_is_sent_without_being_read_into_memory(
         peaks_kib[name] = usage.ru_maxrss
 
     assert peaks_kib["large.json"] - peaks_kib["small.json"] < 16 << 10
+
+
+def test_a_second_server_on_a_directory_names_the_first_one(line: Line, server: Served) -> None:
+    port = server.url.rpartition(":")[2]
+
+    refused = line("serve", "--host", "127.0.0.1", "--port", port)
+
+    assert refused.code == 7
+    assert f"held by process {server.pid}" in refused.err
+    assert f"It listens on {server.url}" in refused.err

@@ -63,6 +63,20 @@ def hold(
     return volume
 
 
+def find_holder(path: str) -> VolumeLocked | None:
+    """Return the refusal of a directory that is held; lock a free one for that moment only."""
+    try:
+        with files.closing(files.open_directory(path)) as top:
+            lock_file = _lock(path, top)
+            if lock_file is not None:
+                files.close(lock_file)
+    except VolumeLocked as locked:
+        return locked
+    except (OSError, StorageError):
+        return None
+    return None
+
+
 def read_holder(path: str) -> dict[str, object]:
     """Return what a directory's holder announced, {} if the file is missing or broken."""
     try:
