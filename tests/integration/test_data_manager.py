@@ -1207,7 +1207,7 @@ async def test_a_data_directory_that_is_a_file_is_refused_with_a_hint(
 ) -> None:
     (tmp_path / "file").write_text("not a directory")
 
-    with pytest.raises(VolumeFailed, match="not a directory") as raised:
+    with pytest.raises(VolumeFailed, match="Not a directory") as raised:
         async with open_seline(tmp_path / path):
             pass
 

@@ -19,7 +19,7 @@ import pytest
 from seline import errors
 from seline.access import audit
 from seline.commands import control_socket_path
-from seline.errors import SelineError, SettingsError
+from seline.errors import SelineError, SettingsError, VolumeLocked
 from seline.http import files
 from seline.http.problems import STATUS_FOR
 from seline.http.routes import PREFIX, ROUTES
@@ -634,11 +634,11 @@ async def test_a_port_in_use_is_refused_by_number(server: Serving, tmp_path: Pat
     assert not (tmp_path / "other").exists()
 
 
-async def test_a_port_in_use_is_reported_before_a_volume_in_use(
+async def test_a_second_server_names_the_first_one_and_does_not_wait_for_the_volume(
     server: Serving, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = int(server.address.rsplit(":", 1)[-1])
-    with pytest.raises(SettingsError, match=str(port)):
+    with pytest.raises(VolumeLocked, match=server.address):
         await Serving(settings_for(tmp_path / "data", server__port=port), is_process=True)
     assert "waiting for the volume" not in caplog.text
 
