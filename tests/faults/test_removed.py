@@ -88,6 +88,9 @@ async def test_a_removal_is_reported_if_memory_does_not_hold_the_content(tmp_pat
         without, with_backup = removals(seline)
         [backup] = await seline.data.backups(NAME)
         assert f"`seline restore {NAME} {backup.name}`" in with_backup
+        lost = f"its last content was not in memory; lost: changes after {backup.taken_at:%Y-%m-%d}"
+        assert lost in with_backup
+        assert "newest content" not in with_backup
         assert "`seline import EXPORT --only other.json`" in without
 
 

@@ -185,7 +185,10 @@ def _repaired(publish: Publish, now: datetime, aside: str, *, is_lossy: bool) ->
 
 
 def _removed(found: Found, newest: Sequence[Backup], now: datetime) -> Incident:
-    """Return the incident of a removal: the newest backup has the content that memory held."""
+    """Return the incident of a removal.
+
+    The newest backup has the content that memory held, else one from before the last change.
+    """
     name, kept = found.key.name, found.replaced is not None
     summary = f"{name} was removed by another program or by hand"
     lost, details = "", dict[str, Json]()
@@ -199,7 +202,9 @@ def _removed(found: Found, newest: Sequence[Backup], now: datetime) -> Incident:
         backup = newest[0]
         details |= {"backup": backup.name, "kept": kept, "older": not kept}
         lost = "" if kept else f"changes after {backup.taken_at:%Y-%m-%d %H:%M:%S} UTC"
-        what = "its last content is kept as" if kept else "its newest content is"
+        what = "its last content is kept as"
+        if lost:
+            what = f"its last content was not in memory; lost: {lost}; what came before is"
         summary += (
             f"; {what} backup {backup.name}: `seline restore {name} {backup.name}` brings it back."
         )
