@@ -8,6 +8,7 @@ The tests use real mounts; where those are not permitted, a test is skipped with
 
 import asyncio
 import errno
+import json
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -41,7 +42,9 @@ from seline.errors import (
 )
 from seline.server import Serving, serving
 from seline.storage.volume import capabilities, files
+from seline.storage.volume.commit import exchange_form
 from seline.storage.volume.commit.record import RECORD_NAME, decode_record
+from seline.storage.volume.commit.replay import Replay
 from seline.storage.volume.mounts import journal_missing, mount_of
 from seline.storage.volume.reopen import REOPEN_EVERY_S
 from tests.clocks import FakeClock
@@ -402,6 +405,72 @@ def test_documents_that_are_completed_once_the_volume_is_writable_are_counted(
         seline.data.save_json(NAME, {**VALUE, "n": 9})
 
         assert store_of(seline).medium.usage().documents == len(seline.data.documents())
+
+
+# a document that is a mount of its own, or another that the system does not let replace
+
+
+@contextmanager
+def mounted_over(path: Path) -> Iterator[None]:
+    """Mount another file over a document, until the block ends."""
+    source = path.parent.parent / "elsewhere.json"
+    source.write_text(json.dumps(VALUE))
+    try:
+        run("mount", "--bind", str(source), str(path))
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    try:
+        yield
+    finally:
+        run("umount", str(path))
+
+
+def save_both(seline: Seline, number: int) -> None:
+    with seline.data.transaction(OTHER, NAME) as change:
+        change[OTHER] = change[NAME] = {"n": number}
+
+
+def test_a_document_that_is_a_mount_is_refused_before_the_record(tmp_path: Path) -> None:
+    """V7: only its own change fails; Seline goes on, and so does its next start."""
+    directory = tmp_path / "data"
+    fill(directory)
+    with open_seline(directory, lock_wait_s=0) as seline, mounted_over(directory / NAME):
+        with pytest.raises(VolumeFailed, match="mount of its own") as refused:
+            save_both(seline, 7)
+        assert "This change was not made" in refused.value.message
+        assert f"umount {directory / NAME}" in str(refused.value.hint)
+        seline.data.save_json(OTHER, {"n": 8})
+        assert seline.data.load_json(OTHER) == {"n": 8}
+        assert not (directory / ".seline" / RECORD_NAME).exists()
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_record_is_completed_without_a_document_that_is_a_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, restarts: bool
+) -> None:
+    """It was mounted after the check, or an earlier Seline wrote the record."""
+    directory = tmp_path / "data"
+    fill(directory)
+    with ExitStack() as stack:
+        seline = stack.enter_context(open_seline(directory, lock_wait_s=0))
+        stack.enter_context(mounted_over(directory / NAME))
+        with monkeypatch.context() as patch:
+            patch.setattr(exchange_form, "mounts_inside", lambda _: [])
+            if restarts:
+                patch.setattr(Replay, "run", failing_call(errno.EIO))
+            with pytest.raises(OutcomeUnknown):
+                save_both(seline, 7)
+            if restarts:
+                seline.close()
+        if restarts:
+            seline = stack.enter_context(open_seline(directory, lock_wait_s=0))
+        assert seline.data.load_json(OTHER) == {"n": 7}
+        seline.data.save_json(OTHER, {"n": 8})
+        assert json.loads((directory / NAME).read_bytes()) == VALUE
+        detail = checks_of(seline)["access_refused"]["detail"]
+        [item] = [kept for kept in (directory / "quarantine").iterdir() if kept.name in detail]
+        assert json.loads(item.read_bytes()) == {"n": 7}
+        assert not (directory / ".seline" / RECORD_NAME).exists()
 
 
 def test_a_file_system_without_a_journal_is_a_notice_and_no_warning(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ _NAMED: Final[Mapping[int, type[StorageError]]] = {
     errno.EROFS: VolumeReadOnly,
 }
 
+_OF_ONE_FILE: Final = frozenset({errno.EBUSY, errno.EXDEV, errno.EPERM, errno.EISDIR})
+"""Of a file that is a mount, immutable, or a directory."""
 _READS: Final = ("Reading", "Listing", "Opening", "Locking")
 """What changes nothing."""
 
@@ -99,3 +101,8 @@ def is_full(error: OSError | StorageError) -> bool:
     if isinstance(error, StorageError):
         return isinstance(error, VolumeFull)
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_of_one_file(error: OSError) -> bool:
+    """Whether the system does not let this file be replaced; others can be."""
+    return error.errno in _OF_ONE_FILE

@@ -20,6 +20,7 @@ The order of the steps is what keeps these guarantees:
 answered from the overlay. Nothing awaits here, and only the writer's thread comes here.
 """
 
+import errno
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -43,7 +44,8 @@ from seline.storage.volume.commit.sync import Syncer
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import FileIdentity
-from seline.storage.volume.os_errors import InDoubt, StagingFailed, raising
+from seline.storage.volume.mounts import mounts_inside
+from seline.storage.volume.os_errors import InDoubt, StagingFailed, is_of_one_file, raising
 
 SYNCFS_FILES_MIN: Final = 6
 """From this many staged files on, one sync of the whole file system is faster."""
@@ -106,7 +108,8 @@ class ExchangeCommitter:
         if publishes:
             plan = Plan(publishes=publishes, taken=(), atomic=False)
             for error in self.commit(plan, now=now).refused.values():
-                raise error
+                if not is_of_one_file(error):  # else the file is as it was found
+                    raise error
         for item in found:
             if item.judged.verdict is Verdict.MISSING:
                 self._replay.remove_again(item.key)
@@ -125,6 +128,8 @@ class ExchangeCommitter:
     def _prepare(self, plan: Plan, staged: list[Staged], now: datetime) -> None:
         """Stage, keep and sync every change, adding its state to `staged`; undo it all on error."""
         try:
+            if plan.atomic:
+                self._refuse_mounts(plan.publishes)
             for publish in plan.publishes:
                 self._stage(publish, staged, now)
             self._sync(staged)
@@ -135,6 +140,14 @@ class ExchangeCommitter:
         except BaseException:
             self._undo(staged)
             raise
+
+    def _refuse_mounts(self, publishes: Sequence[Publish]) -> None:
+        """Raise StagingFailed if a document is a mount: after the record it must be replaced."""
+        mounts = mounts_inside(self._volume.path)
+        for publish in publishes if mounts else ():
+            with raising(StagingFailed, f"Publishing {publish.key.name}"):
+                if os.path.realpath(self._volume.path_of_document(publish.key)) in mounts:
+                    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
     def _stage(self, publish: Publish, staged: list[Staged], now: datetime) -> None:
         preserver = self._preserver

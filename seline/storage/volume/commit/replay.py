@@ -30,7 +30,7 @@ from seline.storage.volume.commit.record import (
 )
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
-from seline.storage.volume.os_errors import is_full, raising
+from seline.storage.volume.os_errors import describe, is_full, is_of_one_file, raising
 from seline.storage.volume.quarantine import free_aside_name, set_aside
 
 _ANY_SIZE: Final = 1 << 40
@@ -148,16 +148,43 @@ class Replay:
         """Publish each document, then sync.
 
         A document that is published already is written and published again: its sync may have
-        failed, and a second sync of the same file would prove nothing.
+        failed, and a second sync of the same file would prove nothing. One that the system does not
+        let be replaced stays as it is, so that it does not keep the volume closed.
         """
+        refused: list[tuple[RecordEntry, OSError]] = []
         for entry in entries:
             self.volume.open_space(entry.space)
-            if entry.after is None:
-                self._complete_removal(entry)
-            else:
-                self._complete_put(entry, now)
+            try:
+                if entry.after is None:
+                    self._complete_removal(entry)
+                else:
+                    self._complete_put(entry, now)
+            except OSError as error:
+                if not is_of_one_file(error):
+                    raise
+                refused.append((entry, error))
         for space in {entry.space for entry in entries}:
             files.touch_and_sync(self.volume.documents(space))
+        for entry, why in refused:
+            self._leave_out(entry, why, now)
+
+    def _leave_out(self, entry: RecordEntry, error: OSError, now: datetime) -> None:
+        """Move what a document was to become to quarantine, and report it."""
+        doing, kept = f"Publishing {entry.name}", ""
+        if entry.staged is not None:
+            if self._staged_revision(entry.staged) != entry.after:
+                return  # it was published before
+            item = self._move_aside(entry.staged, now)
+            kept = f" What it was to become is in quarantine: `seline quarantine {item}` shows it."
+        self.report(
+            Incident(
+                kind=IncidentKind.ACCESS_REFUSED,
+                document=entry.name,
+                at=now,
+                summary=f"{doing}: {describe(error)}. The change of several documents is there "
+                f"without it.{kept} {self.volume.named(error, doing).hint}",
+            )
+        )
 
     def _complete_put(self, entry: RecordEntry, now: datetime) -> None:
         key = entry.key
@@ -264,9 +291,9 @@ class Replay:
             return False
         return checksum.revision == Content.of(data).revision or why_not_json(data) is not None
 
-    def _move_aside(self, name: str, now: datetime) -> None:
+    def _move_aside(self, name: str, now: datetime) -> str:
         key = DocumentKey(SELINE, "staging.json")
-        set_aside(self.volume, self.volume.staging, name, key, now)
+        return set_aside(self.volume, self.volume.staging, name, key, now)
 
     def _sweep_exports(self) -> None:
         for name in files.names(self.volume.exports):
