@@ -122,3 +122,22 @@ async def test_a_backup_gets_no_name_that_a_file_of_the_owner_has(
 
 def _unsupported(*_: object) -> None:
     raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+
+@pytest.mark.parametrize("broken", ['{"level": 99, "items": ["sw', ""])
+@pytest.mark.parametrize("at_s", [0, 4_000_000_000])
+def test_a_recovery_from_a_backup_of_the_owner_may_lose_changes(
+    tmp_path: Path, broken: str, at_s: int
+) -> None:
+    """`cp -r` copies the backup after the document; `cp -a` keeps both times."""
+    own = tmp_path / "backups" / "a_20240101_120000.json"
+    own.parent.mkdir()
+    own.write_text('{"level": 1}\n')
+    (tmp_path / NAME).write_text(broken)
+    os.utime(tmp_path / NAME, (1e9, 1e9))
+    os.utime(own, (at_s, at_s))
+    for _ in range(2):  # the second one reads it from quarantine/
+        with open_seline(tmp_path, lock_wait_s=0, storage__settle_s=0) as seline:
+            assert seline.data.load_json(NAME) == {"level": 1}
+            checks = {check["name"]: check["detail"] for check in seline.health()["checks"]}
+            assert f"backup {own.name}; lost: changes after 2024-01-01" in checks["recovered"]

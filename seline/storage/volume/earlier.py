@@ -12,6 +12,7 @@ from typing import Final
 from seline.domain.backup import Backup
 from seline.domain.checksum import Checksum
 from seline.domain.document import BOT, DocumentKey, is_document_name
+from seline.domain.recovery import choose_backup
 from seline.domain.verdict import Judged, Verdict, of_another
 from seline.ports.medium import QuarantineItem
 from seline.storage.volume.current import CurrentDocuments
@@ -66,12 +67,13 @@ def has_last(
     """Whether a backup has the content before a document's broken file.
 
     The file's checksum shows it, else the time: what is kept when the file is met is written later.
+    The time of a file that Seline did not write shows nothing.
     """
     judged, identity = broken.judged, broken.identity
     if judged.recorded is not None and not of_another(key, judged):
         return judged.recorded.revision == source.revision
     kept = documents.inspector.look_at_backup(key, source.name).identity
-    if not judged.is_edit or kept is None or identity is None:
+    if not source.ours or not judged.is_edit or kept is None or identity is None:
         return False
     return kept.mtime_ns > identity.mtime_ns
 
@@ -88,16 +90,17 @@ def _recovery(
     Changes were lost if the content that the broken file recorded is nowhere; without a record, if
     the document went back to the backup before.
     """
-    judged, backups = broken.judged, documents.backup_index(BOT).of(key.name)
-    before = next((backup for backup in backups if backup.taken_at <= item.taken_at), None)
+    judged, later = broken.judged, _later(documents, key, item)
     if live.content is None:
         return None  # it was given up, or deleted
-    later = _later(documents, key, item)
+    candidates = (found for found in documents.backups(key) if found[0] not in later)
+    before, kept = choose_backup(candidates).chosen or (None, None)
     after = (later[-1] if later else live.content).revision
-    source = before if before is not None and before.revision == after else None
+    source = before if kept is not None and kept.revision == after else None
     if judged.recorded is None:
         is_lossy = source is not None and not has_last(documents, key, source, broken)
     else:
+        backups = documents.backup_index(BOT).of(key.name)
         known = {live.content.revision, *(backup.revision for backup in backups)}
         is_lossy = judged.recorded.revision not in known
     if before is None and (is_lossy or judged.recorded is None):
