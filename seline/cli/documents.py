@@ -126,20 +126,26 @@ async def documents(api: Api, options: VerbOptions) -> None:
 async def delete(api: Api, options: VerbOptions, name: str, purge: bool) -> None:
     """Delete a document; its content stays as its newest backup.
 
-    --purge also erases every backup and quarantined item of it, which cannot be undone.
+    --purge also erases every backup and quarantined item of it, which cannot be undone: dated
+    copies in backups/ that Seline did not write, too.
 
     Examples:
       seline delete old.json --dry-run
       seline delete old.json
       seline delete chat_4711.json --purge --yes
     """
+    from seline.domain.retention import NOT_OURS
+
     purging = {"purge": "true"} if purge else {}
 
     async def send(query: dict[str, str]) -> dict[str, Any]:
         kept = (await api.get("/documents/{}/backups", name))["backups"] if purge and query else ()
         path = "/documents/{}"
         done: dict[str, Any] = await api.request("DELETE", path, name, query=query | purging)
-        return done | ({"backups": [backup["name"] for backup in kept]} if kept else {})
+        if not kept:
+            return done
+        foreign = sum(backup["because"].endswith(NOT_OURS) for backup in kept)
+        return done | {"backups": [backup["name"] for backup in kept], "foreign_backups": foreign}
 
     deleted = await carry_out(api, options, send, _delete_plan)
     if deleted is None:
@@ -155,6 +161,8 @@ def _delete_plan(preview: dict[str, Any]) -> str:
     name = preview["document"]
     if preview["purged"]:
         backups = counted(len(preview.get("backups", ())), "backup")
+        if foreign := preview.get("foreign_backups", 0):
+            backups += f" ({foreign:,} not written by Seline)"
         return f"{name}, its {backups} and its quarantined bytes would be erased for good."
     if preview["kept_in"] == "quarantine":
         return (

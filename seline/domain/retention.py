@@ -161,9 +161,9 @@ def keep_all(backups: Sequence[Backup], because: str) -> RetentionPlan:
 
 def _why_exempt(backup: Backup) -> str:
     """Return why no policy applies to a backup; empty if one does."""
-    if backup.pinned:
-        return f"pinned: {backup.because}" if backup.because else "pinned"
-    return "" if backup.ours else NOT_OURS
+    pin = f"pinned: {backup.because}" if backup.because else "pinned"
+    reasons = (pin if backup.pinned else "", "" if backup.ours else NOT_OURS)
+    return "; ".join(filter(None, reasons))
 
 
 def _newest_names(backups: Sequence[Backup], keep_newest: int) -> frozenset[str]:

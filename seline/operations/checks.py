@@ -173,7 +173,8 @@ def _foreign_backups(facts: Facts) -> Result:
     count = facts.store.medium.foreign_backup_count(BOT)
     if not count:
         return None
-    detail = f"{counted(count, 'file')} in backups/ not written by Seline, and never removed by it"
+    erased = f"a purge of the document erases {'it' if count == 1 else 'them'}"
+    detail = f"{counted(count, 'file')} in backups/ not written by Seline: never rotated; {erased}"
     fix = "`seline backups NAME` shows which; remove by hand what you do not need."
     return Status.INFO, detail, fix
 

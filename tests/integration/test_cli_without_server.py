@@ -366,7 +366,27 @@ def test_a_purge_preview_counts_the_backups(filled: Line) -> None:
 
     shown = filled("delete", NAME, "--purge", "--dry-run")
 
-    assert f"{NAME}, its {count} backup" in shown.err
+    assert f"{NAME}, its {count} backup and its quarantined" in shown.err
+
+
+def test_a_purge_preview_says_how_many_backups_are_the_owners(filled: Line) -> None:
+    """A purge erases them too, also a pinned one: health says so where it counts them."""
+    count = len(filled("backups", NAME, "--json").value()["backups"])
+    copies = [filled.data / "backups" / f"user_profile_2020010{day}_000000.json" for day in (1, 2)]
+    for copy in copies:
+        copy.write_text("{}")
+    assert filled("pin", NAME, copies[0].name, "--because", "mine").code == 0
+    checks = {check["name"]: check for check in filled("status", "--json").value()["checks"]}
+
+    shown = filled("delete", NAME, "--purge", "--dry-run")
+
+    assert f"{NAME}, its {count + 2} backups (2 not written by Seline) and its" in shown.err
+    assert checks["foreign_backups"]["detail"] == (
+        "2 files in backups/ not written by Seline: never rotated; a purge of the document erases "
+        "them"
+    )
+    assert filled("delete", NAME, "--purge", "--yes").code == 0
+    assert [copy for copy in copies if copy.exists()] == []
 
 
 def test_an_unknown_variable_is_named_by_every_verb_once(filled: Line) -> None:
