@@ -9,7 +9,7 @@ import pytest
 from seline.blocking import Seline, open_seline
 from seline.domain.document import BOT, SELINE, DocumentKey
 from seline.domain.left_out import LEAVE_IT
-from seline.errors import DocumentNotFound
+from seline.errors import DocumentNotFound, VolumeFailed
 from seline.folders.legacy import read_legacy_folder
 from seline.storage.volume import rotation
 from seline.storage.volume.lock import hold
@@ -64,6 +64,26 @@ def test_an_item_name_cannot_leave_the_quarantine(seline: Seline) -> None:
         for item in (f"../backups/{backup.name}", f"..\\{backup.name}", "../a.json", NAME, ""):
             with pytest.raises(DocumentNotFound):
                 seline.read_quarantine(item)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_what_is_no_file_is_no_item_and_the_disk_did_not_fail(
+    seline: Seline, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "data" / "quarantine" / "a_20250106_143022.seline.json"
+    with seline:
+        seline.data.save_json(NAME, {})
+        os.mkfifo(path) if kind == "pipe" else path.symlink_to("/etc/hostname")
+
+        assert seline.quarantine() == []
+        [left_out] = seline.verify().left_out
+        assert f"1 file that Seline did not set aside: {path.name}" in left_out.reason
+        with pytest.raises(VolumeFailed, match="regular file|symbolic link") as refused:
+            seline.read_quarantine(path.name)
+        assert str(path) in refused.value.hint
+        assert not refused.value.details["disk_failed"]
+        seline.data.delete(NAME, purge=True)
+        assert os.path.lexists(path), "a purge erases what Seline put there"
 
 
 def test_no_limit_and_no_purge_removes_a_file_of_the_owner(

@@ -77,8 +77,8 @@ class VolumeMedium:
         closed = dict.fromkeys(mounts, MOUNTED)
         with raising(self.volume.named, "Listing the data directory"):
             entries = scan(self.volume.top, closed={**closed, **dict.fromkeys(own, "Seline's own")})
-            names = sorted(files.names(self.volume.quarantine))
-            aside = [name for name in names if not is_item(self.volume, name)]
+            items = {item.name for item in list_quarantine(self.volume)}
+            aside = sorted(set(files.names(self.volume.quarantine)) - items)
         found = left_out(entries, ScannedFolder(path=self.volume.path, own=own, mounts=mounts))
         return [*found, *left_out_inside(self.current_documents.backup_index(BOT).others(), aside)]
 

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from seline.cures import STILL_READ, cure_of
+from seline.cures import STILL_READ, cure_of, not_regular
 from seline.errors import StorageError, VolumeFailed, VolumeFull, VolumeReadOnly
+from seline.storage.volume.files import NotRegular
 from seline.storage.volume.mounts import mounts_inside
 
 _NAMED: Final[Mapping[int, type[StorageError]]] = {
@@ -71,13 +72,15 @@ def named(error: OSError, doing: str, path: str) -> StorageError:
     """Return Seline's error for an OSError that came while `doing` something with `path`."""
     kind = _NAMED.get(error.errno or 0, VolumeFailed)
     mounts = mounts_inside(path) if error.errno in (errno.EXDEV, errno.EBUSY) else ()
-    cure = cure_of(error.errno, path, mounts=mounts)
+    irregular = isinstance(error, NotRegular)
+    cure = not_regular(path) if irregular else cure_of(error.errno, path, mounts=mounts)
     hint = None if error.errno == errno.ENOSPC else cure.hint
     lost = "" if doing.startswith(_READS) else " This change was not made."
     if error.errno == errno.EROFS and doing.startswith("Opening"):  # what is missing is made then
         hint = cure.hint.removeprefix(STILL_READ)
         lost = " The store cannot be made there, so nothing can be read."
-    message = f"{doing}: {describe(error)}: {cure.cause}.{lost}"
+    why = "" if irregular else f"{describe(error)}: "
+    message = f"{doing}: {why}{cure.cause}.{lost}"
     return kind(message, hint=hint, errno=describe(error), disk_failed=cure.disk_failed)
 
 

@@ -5,6 +5,7 @@ file is Seline's if it has an item's name, or a backup's name and the checksum a
 had before. Every other file is its owner's: no limit and no purge removes it.
 """
 
+import stat
 from datetime import datetime
 
 from seline.domain.backup import Stamp, aside_name, is_aside_name, next_stamp, parse_aside_name
@@ -15,7 +16,10 @@ from seline.storage.volume.directory import VolumeDirectory
 
 
 def list_quarantine(volume: VolumeDirectory) -> list[QuarantineItem]:
-    """List the items, newest first; files that Seline did not put there are left out."""
+    """List the items, newest first; what Seline did not put there is left out.
+
+    A purge may have moved a directory there; Seline moves no link and no special file.
+    """
     items: list[tuple[Stamp, QuarantineItem]] = []
     for name in files.names(volume.quarantine):
         parsed = parse_aside_name(name)
@@ -25,6 +29,8 @@ def list_quarantine(volume: VolumeDirectory) -> list[QuarantineItem]:
         try:
             status = files.status(volume.quarantine, name)
         except FileNotFoundError:
+            continue
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
             continue
         item = QuarantineItem(
             name=name, document=document, taken_at=stamp.instant, size_bytes=status.st_size
