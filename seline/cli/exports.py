@@ -8,14 +8,17 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from seline.cli import terminal
 from seline.cli.errors import Exit
 from seline.cli.verbs import Api, VerbOptions, api_verb
-from seline.domain.plural import counted
+from seline.domain.plural import counted, shortened
+
+if TYPE_CHECKING:
+    from seline.domain.manifest import Manifest
 
 _TAIL_BYTES: Final = 1 << 16
 _FROM_BACKUPS: Final = re.compile(
@@ -31,8 +34,8 @@ async def export(api: Api, options: VerbOptions, file: str, force: bool) -> Exit
     """Write all documents of one instant as one readable JSON object.
 
     A directory (or a name without an ending like .json) gets a dated folder of verified packs
-    instead, with the backups in it. `seline import` reads both. Exits 3 if a broken document is
-    not in the export.
+    instead, with the documents' backups in it, but not those of deleted documents. `seline import`
+    reads both. Exits 3 if a broken document is not in the export.
 
     Examples:
       seline export seline_backup.json
@@ -75,7 +78,8 @@ async def _export_folder(api: Api, directory: str) -> Exit:
     terminal.out(os.path.join(directory, manifest.name))
     documents = counted(len(manifest.documents), "document")
     backups = counted(sum(len(document.backups) for document in manifest.documents), "backup")
-    whole = "is whole" if await _report_left_out(api) else "has every document"
+    complete = [await _report_left_out(api), await _report_deleted(api, manifest)]
+    whole = "is whole" if all(complete) else "has every document"
     terminal.notice(f"The export {whole} and was read back: {documents}, {backups}.")
     _report_from_backups(manifest.from_backups)
     return _report_lacking("", manifest.unrecoverable)
@@ -111,6 +115,17 @@ async def _report_left_out(api: Api) -> bool:
     if found is not None:
         terminal.report(f"Not in the export: {found['detail']}", found["fix"])
     return found is None
+
+
+async def _report_deleted(api: Api, manifest: "Manifest") -> bool:
+    """Report the backups of deleted documents, which no export has; return whether none exist."""
+    known = {document.name for document in manifest.documents} | set(manifest.unrecoverable)
+    backups = (await api.get("/storage-info"))["backups"]
+    lacking = [backup["document"] for backup in backups if backup["document"] not in known]
+    if lacking:
+        count, names = counted(len(lacking), "backup"), shortened(sorted(set(lacking)))
+        terminal.notice(f"Not in the export: {count} of deleted documents: {names}.")
+    return not lacking
 
 
 def _report_from_backups(backups: Mapping[str, str]) -> None:

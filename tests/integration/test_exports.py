@@ -311,6 +311,21 @@ def test_an_export_folder_is_written_and_imported_again(line: Line, with_server:
     assert unpacked.returncode != 0 or f"documents/{NAME}".encode() in unpacked.stdout
 
 
+def test_an_export_folder_names_the_deleted_documents_whose_backups_it_lacks(line: Line) -> None:
+    for name in ("gone.json", "kept.json"):
+        for value in ("1", "2"):
+            line("save", name, stdin=value)
+    line("delete", "gone.json", "--yes")
+
+    done = line("export", "out")
+
+    assert done.code == 0, done.err
+    assert "has every document and was read back: 2 documents, 3 backups." in done.err
+    assert "Not in the export: 2 backups of deleted documents: gone.json." in done.err
+    line("delete", "gone.json", "--purge", "--yes")
+    assert "deleted documents" not in line("export", "again").err
+
+
 @pytest.mark.parametrize("exported", [False, True], ids=["new", "exported"])
 def test_the_export_of_another_volume_is_imported_only_on_request(
     line: Line, tmp_path: Path, exported: bool

@@ -78,7 +78,7 @@ def test_what_is_no_file_is_no_item_and_the_disk_did_not_fail(
         assert seline.quarantine() == []
         [left_out] = seline.verify().left_out
         assert f"1 file that Seline did not set aside: {path.name}" in left_out.reason
-        with pytest.raises(VolumeFailed, match="regular file|symbolic link") as refused:
+        with pytest.raises(VolumeFailed, match=r"regular file|symbolic link") as refused:
             seline.read_quarantine(path.name)
         assert str(path) in refused.value.hint
         assert not refused.value.details["disk_failed"]
