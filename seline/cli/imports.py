@@ -6,8 +6,9 @@ followed.
 
 import io
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
@@ -89,11 +90,13 @@ def import_source(
     chosen = {"mode": mode} | ({"only": ",".join(only)} if only else {})
     left_out = ""
     if source != "-" and os.path.isdir(source):
-        documents, left_out, volume = _read_folder(source, options, prefix, skip_broken=skip_broken)
+        documents, renamed, left_out, volume = _read_folder(
+            source, options, prefix, skip_broken=skip_broken
+        )
         if volume:
             chosen |= {"volume": volume, "foreign": "true"}  # this command asks
         send = _send_usable if skip_broken else _send_documents
-        _preview_and_import(options, partial(send, documents, chosen))
+        _preview_and_import(options, partial(send, documents, chosen), renamed)
         if left_out:
             terminal.notice(left_out)
         return
@@ -147,22 +150,25 @@ def _notify_count(count: int) -> None:
 
 
 def _preview_and_import(
-    options: VerbOptions, send: Callable[[Api, dict[str, str]], Awaitable[Any]]
+    options: VerbOptions,
+    send: Callable[[Api, dict[str, str]], Awaitable[Any]],
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Import after a preview; that of a new store is made in a scratch one, so it changes nothing.
 
-    `send` takes the query parameters of the request.
+    `send` takes the query parameters of the request. `renamed` has the file of each new name.
     """
     import tempfile
 
     from seline.client import is_new_store
 
+    show_plan = partial(_show_plan, renamed)
     is_new = url_of(options) is None and is_new_store(settings_of(options))
     if is_new:
         with tempfile.TemporaryDirectory(prefix="seline-preview-") as scratch:
             if not with_api(
                 options,
-                lambda api: agrees(api, options, partial(send, api), _show_plan),
+                lambda api: agrees(api, options, partial(send, api), show_plan),
                 create=True,
                 scratch=scratch,
             ):
@@ -170,7 +176,7 @@ def _preview_and_import(
     agreed = is_new and is_new_store(settings_of(options))
 
     async def work(api: Api) -> None:
-        done = await carry_out(api, options, partial(send, api), _show_plan, agreed=agreed)
+        done = await carry_out(api, options, partial(send, api), show_plan, agreed=agreed)
         if done is not None:
             replaced = done["changed"] or done["deleted"]
             kept = "each replaced content is a backup now" if replaced else "it replaced nothing"
@@ -188,14 +194,14 @@ def _refuse_archive(source: str) -> None:
         raise ImportRefused(f"{source} is an archive; nothing was changed.", hint=hint)
 
 
-def _show_plan(plan: dict[str, Any]) -> str:
+def _show_plan(renamed: Mapping[str, str], plan: dict[str, Any]) -> str:
     if any(plan[outcome] for outcome in ("created", "changed", "deleted")):
-        return _plan_text(plan)
-    terminal.notice(_plan_text(plan))
+        return _plan_text(plan, renamed)
+    terminal.notice(_plan_text(plan, renamed))
     return ""
 
 
-def _plan_text(plan: dict[str, Any]) -> str:
+def _plan_text(plan: dict[str, Any], renamed: Mapping[str, str]) -> str:
     lines = ["The import would do this, all of it or nothing:"]
     if plan["foreign"]:
         lines.insert(0, "This is the export of ANOTHER volume, not of this one.")
@@ -203,6 +209,10 @@ def _plan_text(plan: dict[str, Any]) -> str:
         names = plan[outcome]
         if names:
             lines.append(f"  {outcome}: {len(names):,}  {shortened(names, _NAMES_SHOWN_MAX)}")
+    replacing = [f"{renamed[name]} (as {name})" for name in plan["changed"] if name in renamed]
+    if replacing:
+        shown = shortened(replacing, _NAMES_SHOWN_MAX)
+        lines.append(f"  replaced by a file of another name: {shown}")
     if not any(plan[outcome] for outcome in ("created", "changed", "unchanged", "deleted")):
         lines.append("  it holds no documents")
     return "\n".join(lines)
@@ -210,17 +220,19 @@ def _plan_text(plan: dict[str, Any]) -> str:
 
 def _read_folder(
     source: str, options: VerbOptions, prefix: str, *, skip_broken: bool
-) -> tuple[dict[str, bytes], str, str]:
-    """Return the documents, a notice about what the folder holds besides, and its volume.
+) -> tuple[dict[str, bytes], dict[str, str], str, str]:
+    """Return the documents, the files that got another name, a notice about the rest, the volume.
 
-    The volume is empty if it is not known.
+    The files are by document. The volume is empty if it is not known.
     """
     from seline.domain.readable_export import from_backups_text
     from seline.folders.export import find_export, read_export
 
     export = None if prefix else find_export(source)
     if export is None:
-        return _read_legacy(source, options, prefix, skip_broken=skip_broken), "", ""
+        files = _read_legacy(source, options, prefix, skip_broken=skip_broken)
+        renamed = {file.name: file.file for file in files if file.file != file.name}
+        return {file.name: file.data for file in files}, renamed, "", ""
     with terminal.busy("Checking the export"):
         documents, manifest = read_export(export)
     volume = f", of the volume {manifest.volume} at {manifest.place}" if manifest.volume else ""
@@ -235,7 +247,7 @@ def _read_folder(
         )
     if export != source:
         _notify_beside(source)
-    return documents, _left_out(export, manifest), manifest.volume
+    return documents, {}, _left_out(export, manifest), manifest.volume
 
 
 def _notify_beside(source: str) -> None:
@@ -278,8 +290,8 @@ def _left_out(export: str, manifest: "Manifest") -> str:
 
 def _read_legacy(
     source: str, options: VerbOptions, prefix: str, *, skip_broken: bool
-) -> dict[str, bytes]:
-    """Return a folder's documents by name. Raises ImportRefused, ExportDamaged."""
+) -> "list[LegacyFile]":
+    """Return a folder's usable files. Raises ImportRefused, ExportDamaged."""
     from seline.domain.manifest import MANIFEST_NAME
     from seline.folders.export import has_unfinished_export
     from seline.folders.legacy import folder_of_documents, read_legacy_folder
@@ -305,7 +317,7 @@ def _read_legacy(
             hint = f"Name the folder in which the files are: `seline import {quoted(inner)}`"
         raise ImportRefused(f"{source} holds no .json file that can be imported.", hint=hint)
     _notify_count(len(files) - len(usable))
-    return {file.name: file.data for file in usable}
+    return usable
 
 
 def _backups_of(options: VerbOptions) -> str:
