@@ -172,6 +172,32 @@ def without_state(entries: Sequence[Entry], *, nested: bool) -> tuple[list[Entry
     return kept, [_left_out(f"{path}/", _STATE, LEAVE_IT) for path in named]
 
 
+def without_copies(entries: Sequence[Entry]) -> tuple[list[Entry], list[LeftOut]]:
+    """Return entries without the dated copies that an older bot kept of its documents, and those.
+
+    They are in `backups` or `quarantine` beside a document that they are of, where every .json file
+    has a backup's name.
+    """
+    files: dict[str, list[str]] = defaultdict(list)
+    for entry in entries:
+        if entry.kind is not FileKind.FOLDER and is_json(entry.path):
+            folder, name = os.path.split(entry.path)
+            files[folder].append(name)
+    copies: dict[str, int] = {}
+    for folder, names in files.items():
+        parsed = list(map(parse_backup_name, names))
+        beside = files.get(os.path.dirname(folder), ())
+        is_of_copies = os.path.basename(folder) in ("backups", "quarantine") and all(parsed)
+        if is_of_copies and any(copy and copy[0] in beside for copy in parsed):
+            copies[folder] = len(names)
+    kept = [e for e in entries if os.path.dirname(e.path) not in copies or not is_json(e.path)]
+    reason = "and only documents are imported"
+    return kept, [
+        _left_out(f"{folder}/", f"{counted(count, 'dated file')}, {reason}", _COPY)
+        for folder, count in sorted(copies.items())
+    ]
+
+
 def left_out_inside(backups: Sequence[str], aside: Sequence[str]) -> list[LeftOut]:
     """Return an entry for names in backups/ that no backup has, one for those in quarantine/.
 

@@ -23,6 +23,7 @@ from seline.domain.left_out import (
     ScannedFolder,
     is_json,
     left_out,
+    without_copies,
     without_state,
 )
 from seline.domain.metadata import is_report
@@ -48,19 +49,26 @@ def read_legacy_folder(
 ) -> tuple[list[LegacyFile], list[LeftOut]]:
     """Read every .json file of a folder; return them, and what else the folder holds, by name.
 
-    With a `prefix`, which each name then starts with, sub-folders are read as well. A metadata.json
+    With a `prefix`, which each name then starts with, sub-folders are read as well, without the
+    dated copies in them. A metadata.json
     of another program gets a new name, because this one is Seline's. `backups_to` is as in
     `ScannedFolder`.
     """
     place = ScannedFolder(path=folder, backups_to=backups_to, nested=prefix != "")
     scanned = scan(folder, nested_max=sys.maxsize if prefix else NESTED_MAX)
-    entries, state = without_state(scanned, nested=place.nested)
+    entries, omitted = without_state(scanned, nested=place.nested)
+    if place.nested:
+        entries, copies = without_copies(entries)
+        omitted += copies
     files = sorted(entry.path for entry in entries if _is_taken(entry, nested=place.nested))
     names = FreeNames([] if prefix else filter(is_document_name, files))
     read = [_read_file(place, file, prefix, names) for file in files]
     reports = [file.file for file in read if _is_own_report(file)]
-    state += [LeftOut(name=file, reason=_REPORT, hint=LEAVE_IT) for file in reports]
-    return [file for file in read if file.file not in reports], [*left_out(entries, place), *state]
+    omitted += [LeftOut(name=file, reason=_REPORT, hint=LEAVE_IT) for file in reports]
+    return [file for file in read if file.file not in reports], [
+        *left_out(entries, place),
+        *omitted,
+    ]
 
 
 def folder_of_documents(folder: str) -> str | None:

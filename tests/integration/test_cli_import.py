@@ -277,6 +277,44 @@ def test_names_that_become_equal_get_numbers(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("place", ["", "guilds"])
+@pytest.mark.parametrize("name", ["backups", "quarantine"])
+def test_dated_copies_in_a_sub_folder_do_not_become_documents(
+    tmp_path: Path, place: str, name: str
+) -> None:
+    beside = tmp_path / place
+    (beside / name).mkdir(parents=True)
+    write(beside, "1.json", "{}")
+    for copy in ("1_20250106_143022.json", "2_20250106_143022.json"):
+        write(beside / name, copy, "{}")
+
+    files, others = read_legacy_folder(str(tmp_path), prefix="x_")
+
+    assert [os.path.basename(file.file) for file in files] == ["1.json"]
+    [copies] = others
+    assert copies.name == os.path.join(place, name, "")
+    assert copies.reason == "2 dated files, and only documents are imported"
+    write(beside / name, "mine.json", "{}")
+    assert len(read_legacy_folder(str(tmp_path), prefix="x_")[0]) == 4, "one is no dated copy"
+
+
+def test_dated_files_beside_none_of_their_documents_are_imported(tmp_path: Path) -> None:
+    (tmp_path / "backups").mkdir()
+    write(tmp_path / "backups", "1_20250106_143022.json", "{}")
+
+    assert len(read_legacy_folder(str(tmp_path), prefix="x_")[0]) == 1
+
+
+def test_a_plan_names_the_document_that_a_renamed_file_replaces(line: Line, old: Path) -> None:
+    line("save", "My_Notes.json", stdin='"of the store"')
+    line("save", "user_profile.json", stdin='"of the store"')
+
+    planned = line("import", str(old), "--dry-run").err
+
+    assert "  changed: 2  My_Notes.json, user_profile.json" in planned
+    assert "  replaced by a file of another name: My Notes.JSON (as My_Notes.json)" in planned
+
+
 ARCHIVES = {
     "old.tar": "tar -cf old.tar old-data",
     "old.tar.gz": "tar -czf old.tar.gz old-data",
