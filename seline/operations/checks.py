@@ -123,7 +123,9 @@ def _place(usage: Usage) -> str:
 
 def _make_room(facts: Facts) -> str:
     """Return what frees space now, as commands that work."""
-    room, shared = facts.room, not facts.usage.own_mount
+    room, usage = facts.room, facts.usage
+    limit_bytes = usage.limit_bytes
+    is_limited = limit_bytes is not None and usage.counted_bytes / limit_bytes >= usage.usage_ratio
     prunable = f"frees {-(-room.prunable_bytes // 1024)} KB" if room.prunable_bytes else ""
     deleted = (
         f"{room.deleted} is deleted: `seline delete {room.deleted} --purge` erases its backups."
@@ -132,7 +134,8 @@ def _make_room(facts: Facts) -> str:
         f"`seline prune` {prunable or 'finds nothing to remove'}.",
         deleted if room.deleted else "",
         _PURGE,
-        "Or remove other files from the disk." if shared else "Or enlarge the volume.",
+        "Or raise `storage.volume_limit_mb`." if is_limited else "",
+        "Or enlarge the volume." if usage.own_mount else "Or remove other files from the disk.",
     )
     return " ".join(step for step in steps if step)
 

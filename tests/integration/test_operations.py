@@ -170,6 +170,28 @@ async def test_usage_levels_have_hysteresis_and_survive_a_restart(tmp_path: Path
         assert (await seline.usage.measure()).level in low
 
 
+async def test_a_file_over_the_size_limit_is_no_measure_of_the_next_save(tmp_path: Path) -> None:
+    with (tmp_path / "sparse.json").open("wb") as file:
+        file.truncate(1 << 40)
+    async with open_seline(tmp_path) as seline:
+        health = await seline.health()
+
+    assert check_in(health, "writing")["status"] == "ok"
+
+
+async def test_a_store_over_its_limit_names_the_setting_and_remembers_a_verify(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "bot.log").write_bytes(b"x" * (2 * MIB))
+    async with open_seline(tmp_path, storage__volume_limit_mb=1) as seline:
+        await seline.verify()
+    async with open_seline(tmp_path, storage__volume_limit_mb=1) as seline:
+        health = await seline.health()
+
+    assert "`storage.volume_limit_mb`" in check_in(health, "usage")["fix"]
+    assert check_in(health, "integrity")["status"] == "ok"
+
+
 async def test_growth_is_forecast_and_reported_in_health(tmp_path: Path) -> None:
     clock = SettableClock()
     store = open_managed(tmp_path, clock, storage__volume_limit_mb=10)

@@ -33,6 +33,7 @@ class DiskUsage:
     limit_bytes: int | None
     reserve_percent: float
     own_mount: bool
+    document_bytes_max: int
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _walked_at: float = float("-inf")
     _documents_bytes: int = 0
@@ -114,7 +115,8 @@ class DiskUsage:
     def _walk(self) -> None:
         volume = self.volume
         spaces = [space for space in volume.spaces if space != SELINE]
-        sizes = [_sizes(volume.documents(space)) for space in spaces]
+        size_max = self.document_bytes_max
+        sizes = [_sizes(volume.documents(space), size_max) for space in spaces]
         documents, others, _ = map(sum, zip(*sizes, strict=True))
         self._largest_bytes = max((largest for _, _, largest in sizes), default=0)
         backups = sum(_sizes(volume.backups(space))[0] for space in spaces)
@@ -129,10 +131,11 @@ def blocks(size_bytes: int) -> int:
     return 0 if size_bytes <= 0 else -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
 
 
-def _sizes(directory: int) -> tuple[int, int, int]:
+def _sizes(directory: int, size_max: int = 0) -> tuple[int, int, int]:
     """Return the bytes on disk of a directory's .json files, of its others, of the largest .json.
 
-    The reserve counts as free space.
+    The reserve counts as free space. The largest is one of at most `size_max` bytes: a larger file
+    is no document that a save could replace.
     """
     json_bytes = other_bytes = largest_bytes = 0
     for name in files.names(directory):
@@ -144,7 +147,8 @@ def _sizes(directory: int) -> tuple[int, int, int]:
             continue
         if name.endswith(".json"):
             json_bytes += status.st_blocks * 512
-            largest_bytes = max(largest_bytes, status.st_size)
+            if status.st_size <= size_max:
+                largest_bytes = max(largest_bytes, status.st_size)
         else:
             other_bytes += status.st_blocks * 512
     return json_bytes, other_bytes, largest_bytes

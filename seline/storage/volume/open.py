@@ -92,6 +92,7 @@ def _open(volume: VolumeDirectory, settings: Settings, clock: Clock) -> VolumeSt
         limit_bytes=_limit_bytes(storage, capabilities),
         reserve_percent=storage.reserve_percent,
         own_mount=capabilities.own_mount,
+        document_bytes_max=storage.document_bytes_max,
     )
     inspector = Inspector(
         volume=volume,
