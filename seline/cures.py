@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Final, NamedTuple
 
-from seline.quoting import quoted
+from seline.quoting import on_one_line, quoted
 
 
 class Cure(NamedTuple):
@@ -140,7 +140,7 @@ def step_for_file(hint: str, path: str) -> str:
             command += f" > {new} && mv -- {new} {quoted(path)}"
         return f"`{command}`"
 
-    return re.sub(r"`(iconv [^`]*|file -i)`", named, hint)
+    return on_one_line(re.sub(r"`(iconv [^`]*|file -i)`", named, hint))
 
 
 def _filled(row: Cure, path: str, mounts: Sequence[str] = ()) -> Cure:
@@ -154,7 +154,8 @@ def _filled(row: Cure, path: str, mounts: Sequence[str] = ()) -> Cure:
         "as_owner": _as_owner(existing),
         "unmount": _unmount(mounts),
     }
-    return row._replace(cause=row.cause.format(**values), hint=row.hint.format(**values))
+    hint = on_one_line(row.hint.format(**values))
+    return row._replace(cause=row.cause.format(**values), hint=hint)
 
 
 def _existing(path: str) -> str:

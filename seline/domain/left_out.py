@@ -18,7 +18,7 @@ from seline.cures import cure_of, not_regular
 from seline.domain.backup import is_aside_name, parse_backup_name
 from seline.domain.document import METADATA_NAME, NAME_CHARACTERS_MAX, why_invalid_name
 from seline.domain.plural import counted, shortened
-from seline.quoting import quoted, shown_name
+from seline.quoting import on_one_line, quoted, shown_name
 
 SUFFIX: Final = ".json"
 MOUNTED: Final = "another volume is mounted there"
@@ -256,7 +256,7 @@ def _folder(
     name: str, inside: Sequence[str], why_closed: str, place: ScannedFolder
 ) -> LeftOut | None:
     """Decide about a folder by the files in it and in its sub-folders."""
-    path, at, shown, reason = os.path.join(place.path, name), place.at(name), f"{name}/", ""
+    path, at, shown, reason = os.path.join(place.path, name), place.at(f"{name}/"), f"{name}/", ""
     if not place.backups_to and not why_invalid_name(name):
         hint = not_regular(path).hint
         return _left_out(shown, "a folder with a document's name", hint)
@@ -286,4 +286,5 @@ def _folder(
 
 
 def _left_out(name: str, reason: str, hint: str) -> LeftOut:
+    hint = on_one_line(hint)
     return LeftOut(name=shown_name(name), reason=reason, hint=hint)

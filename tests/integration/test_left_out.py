@@ -14,8 +14,11 @@ from typing import Any, Final
 import pytest
 
 from seline import open_seline
+from seline.cures import not_regular, step_for_file
 from seline.domain.left_out import (
     LEAVE_IT,
+    Entry,
+    FileKind,
     FreeNames,
     ScannedFolder,
     left_out,
@@ -403,3 +406,46 @@ def test_a_shell_reads_every_quoted_name_back() -> None:
         assert printed == os.fsencode(name)
         assert shown_name(name).isprintable()
     assert valid_name("guilds_") == "guilds_.json"
+
+
+ODD: Final = (
+    "a.json\n", "a.json\n\n", "\n", "a\n.json", "\na.json\n", "a.json\t", "a'`\\\n", LATIN_1 + "\n",
+    "a.json ",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD, ids=ascii)
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_a_step_acts_on_the_file_with_line_breaks_and_on_none_beside_it(
+    tmp_path: Path, name: str, shell: str
+) -> None:
+    beside = {name.rstrip(), name.strip(), "a.json"} - {name, ""}
+    for number, other in enumerate(sorted(beside)):
+        (tmp_path / other).write_text(str(number), encoding="utf-8")
+    file, kept = tmp_path / name, content(tmp_path)
+
+    def run(hint: str) -> None:
+        [command] = re.findall(r"`([^`]*)`", hint)
+        assert command.isprintable()
+        subprocess.run([shell, "-ec", command], check=True, timeout=10)
+
+    os.mkfifo(file)
+    run(not_regular(str(file)).hint)
+    assert content(tmp_path) == kept
+    file.symlink_to("nowhere")
+    run(not_regular(str(file)).hint)
+    assert content(tmp_path) == kept
+    file.write_bytes(b"\xe9")
+    run(step_for_file("Convert it: `iconv -f latin1 -t utf-8`.", str(file)))
+    assert content(tmp_path) == {**kept, name: "é".encode()}
+    entries = [Entry(each, FileKind.FILE) for each in (*beside, name)]
+    found = left_out(entries, ScannedFolder(path=str(tmp_path)))
+    hint = next(item.hint for item in found if item.name == shown_name(name))
+    if "mv -n" in hint:
+        run(hint)
+        assert not file.exists()
+    assert kept.items() <= content(tmp_path).items()
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
