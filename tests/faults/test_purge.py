@@ -66,6 +66,22 @@ def test_a_purge_names_a_directory_that_it_keeps(seline: Seline, directory: Path
     assert list((directory / ".seline" / "staging").iterdir()) == []
 
 
+def test_a_purge_names_a_directory_among_the_backups(seline: Seline, directory: Path) -> None:
+    for number in range(3):
+        seline.data.save_json(A, {"n": number})
+    kept = directory / "backups" / "a_20240101_000000.json"
+    kept.mkdir()
+
+    with pytest.raises(OutcomeUnknown, match=f"backups/{kept.name} is a directory") as refused:
+        seline.data.delete(A, purge=True)
+
+    step = f"mv -n -- {kept} {kept}.moved"
+    assert step in str(refused.value.hint)
+    [check] = [row for row in _checks(seline) if "is a directory" in row["detail"]]
+    assert step in check["detail"]
+    assert [path.name for path in (directory / "backups").iterdir()] == [kept.name]
+
+
 def _checks(seline: Seline) -> list[dict[str, str]]:
     checks: Any = seline.health()["checks"]
     return list(checks)

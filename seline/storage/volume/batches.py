@@ -228,7 +228,7 @@ class Batches:
             self.rotation.purge(key)
         except (OSError, StorageError) as error:
             self.events.disk_error(error, "Erasing backups")
-            committed.unerased[key] = describe(error)
+            committed.unerased[key] = error
 
     def _quietly(self, tidy: Callable[[], object]) -> None:
         """Report an error instead of raising it: the change is durable already."""
@@ -282,8 +282,12 @@ def _unforeseen(error: Exception) -> InDoubt:
 
 
 def _half_purged(key: DocumentKey, committed: Committed) -> OutcomeUnknown:
+    left = committed.unerased[key]
+    hint = f"Purge it again to erase the rest: `seline delete {key.name} --purge`."
+    if isinstance(left, StorageError) and isinstance(left.__cause__, IsADirectoryError):
+        hint = left.hint  # all else is erased
     return OutcomeUnknown(
         f"{key.name} is deleted, but the disk did not remove all of its backups and quarantined "
-        f"bytes: {committed.unerased[key]}.",
-        hint=f"Purge it again to erase the rest: `seline delete {key.name} --purge`.",
+        f"bytes: {left if isinstance(left, str) else describe(left)}.",
+        hint=hint,
     )

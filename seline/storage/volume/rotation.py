@@ -5,6 +5,7 @@ V8  The newest sound backup of a document is never removed, and it is read and v
     documents deleted long ago (an `unguarded` plan).
 """
 
+import os
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class Rotation:
     def purge(self, key: DocumentKey) -> None:
         """Erase all backups and quarantined files of a document, durably.
 
-        An error does not stop the others. Raises the first OSError or StorageError at the end.
+        An error does not stop the others. Raises one at the end: StorageError after every OSError.
         """
         failed: list[OSError | StorageError] = []
         with self.current_documents.backup_index(key.space) as backup_index:
@@ -75,11 +76,11 @@ class Rotation:
         for item in list_quarantine(self.volume):
             if item.document == aside_document(key):
                 with _noting(failed):
-                    self._erase_aside(item.name)
+                    self._erase(self.volume.quarantine, f"quarantine/{item.name}")
         for directory in (self.volume.backups(key.space), self.volume.quarantine):
             with _noting(failed):
                 files.sync(directory)
-        for error in failed:
+        for error in sorted(failed, key=lambda error: isinstance(error, StorageError)):
             raise error
 
     def newest_aside(self, key: DocumentKey) -> str:
@@ -100,14 +101,14 @@ class Rotation:
                 with suppress(IsADirectoryError):
                     files.unlink(self.volume.quarantine, item.name, missing_ok=True)
 
-    def _erase_aside(self, name: str) -> None:
+    def _erase(self, directory: int, path: str) -> None:
+        """Erase a file of this path; VolumeFailed names a directory, which stays."""
         try:
-            files.unlink(self.volume.quarantine, name, missing_ok=True)
+            files.unlink(directory, os.path.basename(path), missing_ok=True)
         except IsADirectoryError as error:
             raise VolumeFailed(
-                f"quarantine/{name} is a directory that Seline did not make and does not erase; "
-                "remove it by hand",
-                hint=not_regular(f"{self.volume.path}/quarantine/{name}").hint,
+                f"{path} is a directory that Seline did not make and does not erase",
+                hint=not_regular(f"{self.volume.path}/{path}").hint,
                 disk_failed=False,
             ) from error
 
@@ -117,7 +118,9 @@ class Rotation:
         return str(self.current_documents.inspector.look_at_backup(key, backup.name).judged.verdict)
 
     def _unlink(self, key: DocumentKey, backup: Backup) -> None:
-        files.unlink(self.volume.backups(key.space), backup.name, missing_ok=True)
+        documents = os.path.dirname(self.volume.path_of_document(key))
+        path = os.path.relpath(f"{documents}/backups/{backup.name}", self.volume.path)
+        self._erase(self.volume.backups(key.space), path)
         self.current_documents.backup_index(key.space).removed(backup)
         self.freed(backup.size_bytes)
 

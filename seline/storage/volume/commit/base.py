@@ -12,6 +12,7 @@ import msgspec
 
 from seline.domain.backup import Backup
 from seline.domain.document import DocumentKey
+from seline.errors import StorageError
 from seline.storage.planner import Found, Plan
 from seline.storage.volume.commit.overlay import Overlay
 
@@ -27,7 +28,7 @@ class Committed(msgspec.Struct, frozen=True, kw_only=True):
     backups: dict[DocumentKey, str] = {}
     made: dict[DocumentKey, list[Backup]] = {}
     refused: dict[DocumentKey, OSError] = {}
-    unerased: dict[DocumentKey, str] = {}
+    unerased: dict[DocumentKey, str | OSError | StorageError] = {}
 
 
 class Committer(Protocol):
