@@ -82,6 +82,18 @@ def test_a_purge_names_a_directory_among_the_backups(seline: Seline, directory: 
     assert [path.name for path in (directory / "backups").iterdir()] == [kept.name]
 
 
+def test_a_purge_of_a_broken_document_claims_no_bytes_in_quarantine(
+    seline: Seline, directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (directory / A).write_text('{"a":')
+
+    seline.data.delete(A, purge=True)
+
+    assert f"{A} was purged while it was broken" in caplog.text
+    assert "quarantine" not in caplog.text
+    assert not [row for row in _checks(seline) if row["name"] == "set_aside"]
+
+
 def _checks(seline: Seline) -> list[dict[str, str]]:
     checks: Any = seline.health()["checks"]
     return list(checks)

@@ -130,8 +130,14 @@ class Events:
     def repaired(self, publish: Publish, now: datetime, *, is_lossy: bool, aside: str = "") -> bool:
         """Report a recovery or an adopted edit; return whether it was a recovery.
 
+        A purge keeps nothing to look at, so it is only logged.
         `aside` names the file in quarantine, if it is an edit that is not JSON.
         """
+        if publish.purge:
+            if publish.found.broken:
+                reason = publish.found.judged.reason
+                _log.warning("%s was purged while it was broken (%s)", publish.key.name, reason)
+            return False
         incident = _repaired(publish, now, aside, is_lossy=is_lossy)
         _log.warning("%s", incident.summary)
         self.report(incident)
