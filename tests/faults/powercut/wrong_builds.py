@@ -85,7 +85,7 @@ def moved(name: str, new: str, *, follow_symlinks: bool, **places: int) -> None:
         os.rename(name, new, **places)
 
 
-def made(name: str, inside: int) -> bool:
+def made_unsynced(name: str, inside: int) -> bool:
     """Make a directory without syncing its parent."""
     try:
         os.mkdir(name, files.DIRECTORY_MODE, dir_fd=inside)
@@ -96,7 +96,7 @@ def made(name: str, inside: int) -> bool:
 
 HELPERS: Final = {
     helper.__name__: helper
-    for helper in (believing, judged_sound, unchecked, moved, made, base.Committed)
+    for helper in (believing, judged_sound, unchecked, moved, made_unsynced, base.Committed)
 }
 
 
@@ -402,14 +402,20 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "save, the documents' directory fails to sync, then the reopening",
     ),
     "the name of the data directory is not synced": _seldom(
-        _row("lock", "_make_directories", "files.make_directory", "made", "first start, and a save")
+        _row(
+            "lock",
+            "_make_directories",
+            "files.make_directory",
+            "made_unsynced",
+            "first start, and a save",
+        )
     ),
     "the name of a directory created again is not synced": _seldom(
         _row(
             "directory",
             "VolumeDirectory._inner",
             "files.make_directory",
-            "made",
+            "made_unsynced",
             "backups/ removed by hand, then a save",
         )
     ),
@@ -421,7 +427,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
             "lock",
             "_lock_file",
             "files.make_directory",
-            "made",
+            "made_unsynced",
             "first start where directories cannot be locked, and a transaction",
         ),
         "every start syncs the names of every directory before anything rests on them",
@@ -486,9 +492,8 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     "what was linked is not compared with what was judged": _preserver(
         "Preserver._link", "is_judged", YES, "save, edited by hand before the link"
     ),
-    "what was set aside is not compared with what was judged": _needless(
-        _preserver("Preserver._link", "is_judged", YES, "recovery, edited by hand before the link"),
-        "the edit in quarantine/ is whole, so the next read adopts it",
+    "what was set aside is not compared with what was judged": _preserver(
+        "Preserver._link", "is_judged", YES, "recovery, edited by hand before the link"
     ),
     "the exchanged file is not compared with the judged one": _preserver(
         "Preserver._dispose", "is_judged", YES, BEFORE_EXCHANGE
