@@ -1,6 +1,7 @@
 """The verbs for the server: serve, status, config show."""
 
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -112,9 +113,10 @@ def _show_health(
         )
     terminal.out()
     for check in health["checks"]:
-        terminal.out(f"  {_MARKS[check['status']]}  {check['name']}: {check['detail']}")
+        detail = f"  {_MARKS[check['status']]}  {check['name']}: {check['detail']}"
+        terminal.out(terminal.runnable(detail))
         if check["fix"] and check["status"] != "ok":
-            terminal.out(terminal.runnable(f"        {check['fix']}"))
+            terminal.out(terminal.runnable(textwrap.indent(check["fix"], " " * 8)))
 
 
 async def _served_by(api: Api) -> str:

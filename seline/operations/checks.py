@@ -11,10 +11,11 @@ from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 
 from seline.clock import instant_text
-from seline.domain.document import BOT, DocumentKey
+from seline.domain.document import BOT, SELINE, DocumentKey
 from seline.domain.forecast import DAYS_WARN, forecast_text
+from seline.domain.incident import Incident, IncidentKind
 from seline.domain.pins import LOST
-from seline.domain.plural import NAMES_SHOWN_MAX, counted, shortened
+from seline.domain.plural import counted, shortened
 from seline.domain.report import Check, FindingOutcome, Status, nothing_runs
 from seline.domain.usage import DOCUMENTS_WARN, STATUS_OF_LEVEL, Usage, level_of
 from seline.domain.verdict import DAMAGED, Verdict, unrecoverable_step
@@ -31,6 +32,8 @@ from seline.ports.store import DocumentStore
 
 RECENT: Final = timedelta(days=1)
 LEFT_OUT: Final = "left_out"
+LINES_MAX: Final = 3
+"""Documents whose reason and next step are shown."""
 EXPORT_LATE_AFTER: Final = timedelta(days=8)
 """Longer than the rarest schedule, a week."""
 _RANK: Final = (Status.OK, Status.INFO, Status.WARNING, Status.CRITICAL)
@@ -289,26 +292,28 @@ def _documents(facts: Facts) -> Result:
         for incident in facts.managed.incidents()
         if incident.document and incident.rule.unserved
     }
-    cures = {name: _cure_of(facts.store, name) for name in sorted(suspects)}
-    broken = {name: cure for name, cure in cures.items() if cure is not None}
+    lines = {name: _line_of(facts.store, name) for name in sorted(suspects)}
+    broken = {name: line for name, line in lines.items() if line is not None}
     if not broken:
         return Status.OK, "none is known to be broken", ""
-    detail = f"cannot be served: {shortened(list(broken))}"
-    fixes = list(dict.fromkeys(broken.values()))[:NAMES_SHOWN_MAX]
-    return Status.CRITICAL, detail, " ".join(fixes)
+    shown = list(broken.values())[:LINES_MAX]
+    if len(broken) > LINES_MAX:
+        shown.append(f"and {len(broken) - LINES_MAX:,} more: `seline verify` lists each.")
+    return Status.CRITICAL, f"cannot be served: {shortened(list(broken))}", "\n".join(shown)
 
 
-def _cure_of(store: DocumentStore, document: str) -> str | None:
-    """Return the next step for a document that cannot be served, None for any other."""
+def _line_of(store: DocumentStore, document: str) -> str | None:
+    """Return why a document cannot be served, and the next step; None for any other."""
     try:
         judged, _ = store.look(DocumentKey(BOT, document))
     except SelineError as error:
-        return error.hint
+        return f"{document}: {error.message} Next: {error.hint}"
     if judged.verdict not in DAMAGED:
         return None
+    step = unrecoverable_step(document, judged)
     if judged.verdict is Verdict.UNREADABLE and judged.cure is not None:
-        return judged.cure.hint
-    return unrecoverable_step(document, judged)
+        step = judged.cure.hint
+    return f"{document}: {judged.reason}. Next: {step}"
 
 
 def _quarantine(facts: Facts) -> Result:
@@ -351,6 +356,10 @@ ROWS: Final[tuple[tuple[str, Callable[[Facts], Result], bool], ...]] = (
 """The name of a check, its function, and whether it asks the disk."""
 
 
+_OF_DOCUMENTS: Final = (IncidentKind.UNRECOVERABLE, IncidentKind.ACCESS_REFUSED)
+"""States of a document. `documents` shows the bot's while they last, if the disk answers."""
+
+
 def _incidents(facts: Facts) -> list[Check]:
     """Return one check for each incident of the last day."""
     return [
@@ -361,5 +370,16 @@ def _incidents(facts: Facts) -> list[Check]:
             fix=incident.rule.fix,
         )
         for incident in facts.managed.incidents()
-        if incident.at >= facts.now - RECENT
+        if incident.at >= facts.now - RECENT and _is_shown(facts, incident)
     ]
+
+
+def _is_shown(facts: Facts, incident: Incident) -> bool:
+    """Whether an incident happened, or is a state that lasts and that no other check shows."""
+    if not (facts.ask_disk and incident.document and incident.kind in _OF_DOCUMENTS):
+        return True
+    try:
+        judged, _ = facts.store.look(DocumentKey(SELINE, incident.document))
+    except SelineError:
+        return True
+    return judged.verdict in DAMAGED

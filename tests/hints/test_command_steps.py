@@ -153,13 +153,16 @@ def test_a_hand_edit_without_an_earlier_content_is_corrected(
     correction, _, others = given.partition(" Otherwise: ")
     assert f"`seline reset {NAME}`" in others
     checks = line("status", "--json").value()["checks"]
-    assert given in {check["fix"] for check in checks}
+    [fix] = [check["fix"] for check in checks if check["name"] == "documents"]
+    assert fix.startswith(f"{NAME}: ")
+    assert fix.endswith(f". Next: {given}")
 
     step = follow(correction)
     if "é" in text:
         shell(line.folder, step.quoted[0])
     else:
-        step.asks("line 1, column 9", "Remove that comma")
+        assert "(line 1, column 9)" in fix
+        step.asks("Remove that comma")
         path.write_text('{"n": 1}')
 
     assert line("load", NAME).code == 0

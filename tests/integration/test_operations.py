@@ -1,6 +1,7 @@
 """Test the operator's verbs on a real volume: integrity checks, rotation, usage and forecast."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from seline.clock import Clock
 from seline.domain.incident import Incident, IncidentKind
 from seline.domain.retention import NOT_OURS
 from seline.domain.usage import UsageLevel
+from seline.errors import DocumentUnrecoverable
 from seline.library import Seline
 from seline.manager import DataManager
 from seline.operations import Operations
@@ -259,3 +261,36 @@ async def test_a_document_that_cannot_be_served_is_known_after_a_restart(tmp_pat
     assert NAME in check_in(health, "documents")["detail"]
     assert health["status"] == "critical"
     assert listed.verdict == "torn"
+
+
+async def test_health_shows_a_broken_document_while_it_is_broken(tmp_path: Path) -> None:
+    names = [f"{number}.json" for number in range(5)]
+    for name in names:
+        (tmp_path / name).write_text("{")
+        os.utime(tmp_path / name, (1, 1))
+    async with open_seline(tmp_path) as seline:
+        for name in names:
+            with pytest.raises(DocumentUnrecoverable):
+                await seline.data.load_json(name)
+        lines = check_in(await seline.health(), "documents")["fix"].splitlines()
+        assert [line.split(": ")[0] for line in lines[:-1]] == names[:3]
+        assert all(". Next: Correct " in line for line in lines[:-1])
+        assert lines[-1] == "and 2 more: `seline verify` lists each."
+
+        for name in names:
+            (tmp_path / name).write_text("{}")
+            assert await seline.data.load_json(name) == {}
+        after = await seline.health()
+    assert check_in(after, "documents")["status"] == "ok"
+    assert "unrecoverable" not in {check["name"] for check in after["checks"]}
+
+
+async def test_health_shows_a_state_document_of_the_same_name(tmp_path: Path) -> None:
+    async with open_seline(tmp_path) as seline:
+        state = tmp_path / ".seline" / "old.json"
+        state.write_bytes(b"\0")
+        os.utime(state, (1, 1))
+        seline.store.note(IncidentKind.UNRECOVERABLE, state.name, "old.json is broken")
+        assert "old.json" in check_in(await seline.health(), "unrecoverable")["detail"]
+        state.unlink()
+        assert "unrecoverable" not in {c["name"] for c in (await seline.health())["checks"]}

@@ -302,7 +302,7 @@ class Inspector:
     def _cure_of_edit(self, key: DocumentKey, reason: str) -> Cure:
         path = self.volume.path_of_document(key)
         step = step_for_file(hint_for(reason), path)
-        return Cure(reason, f"Correct {quoted(path)}, {reason}: {step}")
+        return Cure(reason, f"Correct {quoted(path)}: {step}")
 
     def _cure(self, key: DocumentKey, error: OSError) -> Cure:
         """Return what makes a document readable again."""
