@@ -137,23 +137,25 @@ def start(
     mount_wait_s: float = 0.0,
     serves_commands: bool = True,
     keep_trying: bool = False,
+    reopens: bool = False,
     on_wait: Callable[[SelineError], None] | None = None,
     give_up: Callable[[], bool] = lambda: False,
 ) -> Seline:
     """Open on a new thread; every call on the result waits for that.
 
     Without `serves_commands` the caller serves the control socket itself. `keep_trying` retries a
-    disk that is read-only or fails, until `give_up`. Raises SettingsError if `get_seline` has
-    opened another directory.
+    disk that is read-only or fails, until `give_up`; `reopens` opens anew at each call after a
+    failure. Raises SettingsError if `get_seline` has opened another directory.
     """
-    opening: Future[DocumentStore] = Future()
-    opening.set_running_or_notify_cancel()
 
     def is_given_up() -> bool:
         return give_up() or opened.store.is_closing
 
-    def run() -> None:
+    def run(opening: Future[DocumentStore]) -> None:
         store: VolumeStore | None = None
+        commands = Commands(settings.data_dir) if serves_commands else None
+        if commands is not None:
+            opened.store.before_close = commands.stop
         try:
             attempt = partial(
                 open_volume,
@@ -176,15 +178,19 @@ def start(
         if commands is not None:
             commands.serve(None if opened.store.opened is None else opened)
 
-    commands = Commands(settings.data_dir) if serves_commands else None
+    begin = partial(_begin, run)
+    opening: Future[DocumentStore] = Future()
     opened = Seline(ManagedStore(opening, settings), settings)
-    if commands is not None:
-        opened.store.before_close = commands.stop
     with _lock:
         _refuse_beside_another(settings.data_dir)
         _open.append(opened)
-    threading.Thread(target=run, name="seline-opening", daemon=True).start()
+    begin(opening)
+    opened.store.reopen = begin if reopens else None
     return opened
+
+
+def _begin(run: Callable[..., None], opening: Future[DocumentStore]) -> None:
+    threading.Thread(target=run, args=(opening,), name="seline-opening", daemon=True).start()
 
 
 def _close_unopened(store: VolumeStore | None) -> None:
@@ -216,12 +222,19 @@ def _retried(
                 time.sleep(0.05)
 
 
+def log_wait(failure: SelineError) -> None:
+    """Log what the opening of a volume waits for."""
+    _log.warning("waiting for the volume: %s %s", failure.message, failure.hint)
+
+
 def get_seline() -> Seline:
     """Return the instance opened in this process, or one opened now from the settings.
 
-    Raises SettingsError if several directories are open, because any choice may be the wrong one.
+    If it could not be opened, each call tries again. Raises SettingsError if several directories
+    are open, because any choice may be the wrong one.
     """
     with _lock:
+        used = [opened for opened in _open if opened.is_from_get]
         usable = [opened for opened in _open if not opened.store.failed_to_open]
         if len(usable) > 1:
             places = " and ".join(os.path.abspath(opened.settings.data_dir) for opened in usable)
@@ -230,9 +243,9 @@ def get_seline() -> Seline:
                 "which one is meant.",
                 hint="Use what `open_seline` returned for the directory that you mean.",
             )
-        if usable:
-            return usable[0]
-        opened = start(load(), lock_wait_s=LOCK_WAIT_S)
+        if usable or used:
+            return (usable or used)[0]
+        opened = start(load(), lock_wait_s=LOCK_WAIT_S, reopens=True, on_wait=log_wait)
         opened.is_from_get = True
         atexit.register(_close_at_exit, opened)
         return opened
@@ -269,9 +282,9 @@ def _refuse_beside_another(data_dir: str) -> None:
     asked = os.path.realpath(data_dir)
     for opened in _open:
         used = os.path.realpath(opened.settings.data_dir)
-        if opened.is_from_get and not opened.store.failed_to_open and used != asked:
+        if opened.is_from_get and used != asked:
             raise SettingsError(
-                f"get_data_manager() has opened {used} in this process, so what it returned would "
+                f"get_data_manager() uses {used} in this process, so what it returned would "
                 f"not use {asked}.",
                 hint=f"Call `open_seline` first, or set `SELINE_DATA_DIR={asked}`.",
             )

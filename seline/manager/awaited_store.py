@@ -55,7 +55,10 @@ class AwaitedStore(NeverCopied):
         """Whether the store is closed or being closed."""
         self.before_close: Callable[[], None] = lambda: None
         """Called once the store is closing: it refuses calls, and carries out queued changes."""
+        self.reopen: Callable[[Future[DocumentStore]], None] | None = None
+        """Opens the store once more, if a call finds that it could not be opened."""
         self._pid = os.getpid()
+        self._attempt = threading.Lock()
         self._ready: Future[DocumentStore] = Future()
         self._ready.set_running_or_notify_cancel()
         self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="seline-reader")
@@ -73,10 +76,26 @@ class AwaitedStore(NeverCopied):
         if self._pid != os.getpid():
             raise ForkedStore
         if self.opened is None:
-            return await wait_for(self._ready)
+            return await wait_for(self._opening())
         if self.is_closing:
             raise StoreClosed
         return self.opened
+
+    def _opening(self) -> Future[DocumentStore]:
+        """Return the attempt to open the store: a new one if it may be repeated after a failure."""
+        with self._attempt:
+            failed = self._ready
+            if self.reopen is not None and self.failed_to_open and not self.is_closing:
+                self._ready = Future()
+                self._ready.set_running_or_notify_cancel()
+                opening: Future[DocumentStore] = Future()
+                opening.add_done_callback(self._open)
+                try:
+                    self.reopen(opening)
+                except BaseException:  # the interpreter shuts down and starts no more threads
+                    self._ready = failed
+                    raise
+            return self._ready
 
     @property
     def failed_to_open(self) -> bool:
@@ -134,8 +153,10 @@ class AwaitedStore(NeverCopied):
         """Do what needs the store a last time."""
 
     def _close(self) -> None:
+        with self._attempt:  # no attempt begins any more
+            ready = self._ready
         try:
-            store = self._ready.result()
+            store = ready.result()
         except SelineError:
             return
         self.before_close()

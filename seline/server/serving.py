@@ -289,7 +289,7 @@ class Serving(NeverCopied):
     def _wait_for(self, failure: SelineError) -> None:
         """Record and log what the opening of the volume waits for."""
         self._failure = failure
-        _log.warning("waiting for the volume: %s %s", failure.message, failure.hint)
+        library.log_wait(failure)
 
     def _unavailable(self) -> SelineError | None:
         """Return why a request cannot be served; None if it can be."""

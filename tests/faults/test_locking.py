@@ -1,5 +1,6 @@
 """V10: one process owns a volume; every other opening is refused and names the holder."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -15,9 +16,17 @@ from pathlib import Path
 
 import pytest
 
-from seline import blocking
+from seline import blocking, library
 from seline.domain.backup import Backup
-from seline.errors import ForkedStore, SelineError, VolumeFailed, VolumeLocked, VolumeNotMounted
+from seline.errors import (
+    ForkedStore,
+    SelineError,
+    SettingsError,
+    StoreClosed,
+    VolumeFailed,
+    VolumeLocked,
+    VolumeNotMounted,
+)
 from seline.storage.volume import open as opening
 from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.current import CurrentDocuments
@@ -354,3 +363,50 @@ def test_a_mistyped_data_directory_is_not_reported_as_a_failing_disk(path: str) 
 
     assert "Name a directory" in refused.value.hint
     assert path in refused.value.message
+
+
+def test_get_data_manager_opens_again_at_each_call_until_the_directory_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SELINE_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(library, "LOCK_WAIT_S", 0.1)
+    other = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    data = blocking.get_data_manager()
+    try:
+        for _ in range(2):
+            with pytest.raises(VolumeLocked):
+                data.load_json("a.json")
+        assert library.get_seline() is library.get_seline()
+        with pytest.raises(SettingsError):
+            blocking.open_seline(tmp_path / "other")
+    finally:
+        os.close(other)
+    assert caplog.text.count("waiting for the volume") == 2
+    try:
+        assert data.save_json("a.json", {"n": 1})
+        assert blocking.get_data_manager().load_json("a.json") == {"n": 1}
+    finally:
+        blocking.get_seline().close()
+    with pytest.raises(StoreClosed):
+        data.load_json("a.json")
+
+
+def test_an_opening_beside_a_handle_that_failed_is_the_one_of_get_data_manager(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELINE_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(library, "LOCK_WAIT_S", 0.0)
+    other = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    failed = library.get_seline()
+    try:
+        with pytest.raises(VolumeLocked):
+            blocking.get_data_manager().load_json("a.json")
+        os.close(other)
+        with blocking.open_seline(tmp_path) as seline:
+            assert blocking.get_data_manager().save_json("a.json", {"n": 1})
+            assert seline.data.load_json("a.json") == {"n": 1}
+            assert library.get_seline() is not failed
+    finally:
+        failed.begin_to_close().result(5)
