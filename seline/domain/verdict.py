@@ -131,7 +131,7 @@ def judge(
     plain = content.data if as_left else normalised(content.data)
     why = why_not_json(plain)
     if why is None and plain is not content.data:
-        why = "it was edited by hand, and saved with a byte order mark"
+        why = f"{_why_edited(recorded, ours=ours)}, and has a byte order mark"
         original = content if recorded is None else None
         plain_content = Content.of(plain)
         return Judged(Verdict.EDITED, plain_content, recorded, why, settled, original=original)
