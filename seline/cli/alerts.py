@@ -63,9 +63,9 @@ def _show(listed: dict[str, Any]) -> None:
         terminal.out(
             f"{alert['state']} {alert['severity']} {alert['type']} {alert['last_at']}{times}"
         )
-        terminal.out(terminal.runnable(f"    {alert['summary']}"))
+        terminal.out(f"    {alert['summary']}")
         if alert["fix"]:
-            terminal.out(terminal.runnable(f"    Next: {alert['fix']}"))
+            terminal.out(f"    Next: {alert['fix']}")
     if not listed["alerts"]:
         terminal.notice("There are no alerts.")
     rows = [

@@ -74,7 +74,7 @@ async def _show(scratch: str) -> None:
             terminal.out(f"   The broken bytes are kept: quarantine/{item['name']}")
     terminal.out("\nThe scratch directory is removed.")
     step = "Next: `seline demo --flip NAME` on a document of yours, then `seline verify`."
-    terminal.out(terminal.runnable(step))
+    terminal.out(step)
 
 
 async def _flip_document(options: VerbOptions, name: str, *, dry_run: bool) -> None:
@@ -117,7 +117,7 @@ def _print_next(name: str, copy: str) -> None:
     )
     terminal.out("Next:")
     for command, effect in steps:
-        terminal.out(terminal.runnable(f"  {command:<36} {effect}"))
+        terminal.out(f"  {command:<36} {effect}")
 
 
 def _copy_of(name: str, sound: bytes) -> str:

@@ -71,7 +71,7 @@ def _announce(running: "Serving") -> None:
         lines += ["Next: `seline status`; `seline token create` makes another token."]
     else:
         lines += ["There is no token yet. Next: set SELINE_ADMIN_TOKEN, or `seline token create`."]
-    terminal.out(terminal.runnable("\n".join((*lines, ""))))
+    terminal.out("\n".join((*lines, "")))
 
 
 @api_verb("status")
@@ -113,10 +113,9 @@ def _show_health(
         )
     terminal.out()
     for check in health["checks"]:
-        detail = f"  {_MARKS[check['status']]}  {check['name']}: {check['detail']}"
-        terminal.out(terminal.runnable(detail))
+        terminal.out(f"  {_MARKS[check['status']]}  {check['name']}: {check['detail']}")
         if check["fix"] and check["status"] != "ok":
-            terminal.out(terminal.runnable(textwrap.indent(check["fix"], " " * 8)))
+            terminal.out(textwrap.indent(check["fix"], " " * 8))
 
 
 async def _served_by(api: Api) -> str:

@@ -42,8 +42,8 @@ def escape_unencodable() -> None:
 
 
 def out(text: str = "") -> None:
-    """Print one line of data, which a pipe's reader sees at once."""
-    print(text, flush=True)
+    """Print one line for a person on stdout, which a pipe's reader sees at once."""
+    print(runnable(text), flush=True)
 
 
 def out_bytes(data: bytes) -> None:
@@ -60,8 +60,9 @@ def out_json(value: object) -> None:
 
 def out_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print columns under their heads, aligned to the left."""
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    for row in (heads, *rows):
+    lines = [heads, *(tuple(map(runnable, row)) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for row in lines:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print("  ".join(cells).rstrip())
 
@@ -131,8 +132,15 @@ def show_log() -> None:
     """Print the store's warnings as notices."""
     import logging
 
+    context = click.get_current_context()  # of this thread; the store logs on others, too
+
+    class Runnable(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            with context.scope(cleanup=False):
+                return runnable(super().format(record))
+
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("seline: %(message)s"))
+    handler.setFormatter(Runnable("seline: %(message)s"))
     handler.addFilter(_note_logged)
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     # the server's own notice about waiting names another next step than a command has

@@ -771,6 +771,20 @@ def test_a_truncated_document_is_judged_by_the_first_command_that_reads_it(fille
     assert (alone.code, "alone.json is broken" in alone.err) == (3, True)
 
 
+def test_every_command_that_is_printed_names_the_store(filled: Line) -> None:
+    """Else following it would change the store in ./data, which may be another bot's."""
+    (filled.data / NAME).write_text('{"userName": "Alex",}')
+    store = ("--data-dir", str(filled.data))
+
+    printed = [
+        filled(*verb, *store, SELINE_DATA_DIR="other") for verb in (("load", NAME), ("status",))
+    ]
+
+    commands = [re.findall(r"`[^`]*seline (?!: )([a-z-]+)", ran.err + ran.out) for ran in printed]
+    assert all(commands)
+    assert {word for found in commands for word in found} == {"--data-dir"}
+
+
 @pytest.mark.parametrize("damage", [flip_first_letter, truncate])
 @pytest.mark.parametrize("form", ["json", "folder"])
 def test_an_export_recovers_a_broken_document_that_it_meets(
