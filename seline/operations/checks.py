@@ -375,8 +375,12 @@ def _incidents(facts: Facts) -> list[Check]:
 
 
 def _is_shown(facts: Facts, incident: Incident) -> bool:
-    """Whether an incident happened, or is a state that lasts and that no other check shows."""
-    if not (facts.ask_disk and incident.document and incident.kind in _OF_DOCUMENTS):
+    """Whether an incident happened, or is a state that lasts and that no other check shows.
+
+    One that put an item into quarantine happened.
+    """
+    is_state = incident.kind in _OF_DOCUMENTS and "item" not in incident.details
+    if not (facts.ask_disk and incident.document and is_state):
         return True
     try:
         judged, _ = facts.store.look(DocumentKey(SELINE, incident.document))

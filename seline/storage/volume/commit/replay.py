@@ -14,7 +14,7 @@ from typing import Final
 
 from seline.domain.backup import Backup
 from seline.domain.checksum import decode_checksum
-from seline.domain.document import SELINE, Content, DocumentKey
+from seline.domain.document import SELINE, Content, DocumentKey, Json
 from seline.domain.incident import Incident, IncidentKind
 from seline.domain.json_codec import why_not_json
 from seline.domain.recovery import choose_backup
@@ -170,12 +170,13 @@ class Replay:
 
     def _leave_out(self, entry: RecordEntry, error: OSError, now: datetime) -> None:
         """Move what a document was to become to quarantine, and report it."""
-        doing, kept = f"Publishing {entry.name}", ""
+        doing, kept, details = f"Publishing {entry.name}", "", dict[str, Json]()
         if entry.staged is not None:
             if self._staged_revision(entry.staged) != entry.after:
                 return  # it was published before
             item = self._move_aside(entry.staged, now)
             kept = f" What it was to become is in quarantine: `seline quarantine {item}` shows it."
+            details["item"] = item
         self.report(
             Incident(
                 kind=IncidentKind.ACCESS_REFUSED,
@@ -183,6 +184,7 @@ class Replay:
                 at=now,
                 summary=f"{doing}: {describe(error)}. The change of several documents is there "
                 f"without it.{kept} {self.volume.named(error, doing).hint}",
+                details=details,
             )
         )
 
