@@ -109,21 +109,19 @@ class State(Generic[T]):
         if not self.loaded:
             self.read(store)
 
-    async def update(self, function: Callable[[T], T], *, always: bool = False) -> T:
+    async def update(self, function: Callable[[T], T]) -> T:
         """Apply a pure function to the stored value and return the new value.
 
-        Raises DocumentUnreadable, StorageError; then nothing is changed. `always` is as in
-        `change`.
+        Raises DocumentUnreadable, StorageError; then nothing is changed.
         """
         await self._managed.open()
-        change = self.change(function, always=always)
-        self.notice((await wait_for(self._managed.submit((change,))))[0])
+        self.notice((await wait_for(self._managed.submit((self.change(function),))))[0])
         return self.value
 
-    async def save(self, value: T, *, always: bool = False) -> bool:
+    async def save(self, value: T) -> bool:
         """Put a value in effect; return whether it is stored, and report an incident if not."""
         try:
-            await self.update(lambda _: value, always=always)
+            await self.update(lambda _: value)
         except SelineError as error:
             self.value = value
             why = f"{self.key.name} could not be kept: {error.message}"

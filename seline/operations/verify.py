@@ -86,13 +86,13 @@ class Verifier:
             self._checked_since = started_at
         if since is None:
             self.report = report
-            await self._last_full_at.save(report.ended_at, always=True)
+            await self._last_full_at.save(report.ended_at)
         else:
             assert self.report is not None
             self.report = one_pass.added_to(self.report, report)
         unserved = frozenset(found.document for found in self.report.findings if found.is_unserved)
         if unserved != self.unserved:
-            await self._store.unserved.save(tuple(sorted(unserved)), always=True)
+            await self._store.unserved.save(tuple(sorted(unserved)))
         return report
 
     def _full_is_due(self, now: datetime) -> bool:
