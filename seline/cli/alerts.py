@@ -31,7 +31,7 @@ async def alerts(api: Api, options: VerbOptions, action: str | None) -> Exit:
     if not (options.json or listed["sending"]):
         from seline.domain.report import nothing_runs
 
-        terminal.report(*nothing_runs()[1:])
+        terminal.report(*nothing_runs(is_held=not api.endpoint.opened_here)[1:])
     return done
 
 

@@ -27,7 +27,7 @@ async def jobs(api: Api, options: VerbOptions, action: str | None, name: str | N
       seline jobs runs export --json
     """
     if action is None:
-        _show(options, await api.get("/jobs"))
+        _show(api, options, await api.get("/jobs"))
         return Exit.DONE
     if name is None:
         raise click.UsageError(f"`seline jobs {action}` needs a job's name: see `seline jobs`.")
@@ -76,7 +76,7 @@ async def _runs(api: Api, name: str) -> list[dict[str, Any]]:
     return runs
 
 
-def _show(options: VerbOptions, listed: dict[str, Any]) -> None:
+def _show(api: Api, options: VerbOptions, listed: dict[str, Any]) -> None:
     rows = [
         (
             job["name"],
@@ -93,7 +93,7 @@ def _show(options: VerbOptions, listed: dict[str, Any]) -> None:
     if planned and not any(planned) and not options.json:
         from seline.domain.report import nothing_runs
 
-        terminal.report(*nothing_runs()[1:])
+        terminal.report(*nothing_runs(is_held=not api.endpoint.opened_here)[1:])
 
 
 def _show_runs(options: VerbOptions, runs: list[dict[str, Any]]) -> None:

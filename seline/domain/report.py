@@ -137,14 +137,20 @@ class Check:
     fix: str = ""
 
 
-def nothing_runs(status: Status = Status.INFO) -> tuple[Status, str, str]:
-    """Return the status, the detail and the fix of a store that only `open_seline` has opened."""
-    detail = "no job runs by itself and no alert is sent: the documents are open without a server"
+def nothing_runs(status: Status = Status.INFO, *, is_held: bool) -> tuple[Status, str, str]:
+    """Return the status, the detail and the fix where no job runs by itself and no alert is sent.
+
+    `is_held`: a program has opened the store with `open_seline`; else only this command has.
+    """
+    detail = "no job runs by itself and no alert is sent"
+    if not is_held:
+        fix = "Start the bot, or run `seline serve`."
+        return status, f"no process serves these documents now, so {detail}", fix
     fix = (
         "In a bot use `serving(http=False)` of `seline.server` in place of `open_seline` "
         "(docs/bots.md); without a bot run `seline serve`."
     )
-    return status, detail, fix
+    return status, f"{detail}: the documents are open without a server", fix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,7 +49,7 @@ Result: TypeAlias = tuple[Status, str, str] | None
 class Facts:
     """What health is made from. `ask_disk`: the disk answers; else `usage` is the last one.
 
-    `sinks` is empty in a process that sends no alerts.
+    `sinks` is empty in a process that sends no alerts; `is_held` is False in one command's.
     """
 
     managed: ManagedStore
@@ -61,6 +61,7 @@ class Facts:
     monitor: UsageMonitor
     exports: Exporter
     sinks: Sequence[SinkStatus]
+    is_held: bool
     ask_disk: bool
     now: datetime
 
@@ -253,7 +254,7 @@ def _jobs(facts: Facts) -> Result:
     if facts.sinks:
         return None
     expected = facts.managed.settings.alerts.sinks
-    return nothing_runs(Status.WARNING if expected else Status.INFO)
+    return nothing_runs(Status.WARNING if expected else Status.INFO, is_held=facts.is_held)
 
 
 def _alerts(facts: Facts) -> Result:

@@ -46,6 +46,8 @@ class Operations:
         self.exports = Exporter(store, targets, version=version)
         self.sinks: Callable[[], Sequence[SinkStatus]] = tuple
         """The sinks of alerts; a process that sends alerts sets it."""
+        self.is_held = True
+        """Whether the process holds the store for more than one command."""
         self._measured: tuple[Usage, int, Headroom] | None = None
 
     async def load(self) -> None:
@@ -154,6 +156,7 @@ class Operations:
                 monitor=self.usage,
                 exports=self.exports,
                 sinks=self.sinks(),
+                is_held=self.is_held,
                 ask_disk=ask_disk,
                 now=self.store.clock.now(),
             )

@@ -121,6 +121,7 @@ class Serving(NeverCopied):
             give_up=lambda: self._closing,
         )
         self.data, self.operations = self._seline.data, self._seline
+        self.operations.is_held = self._network or self._opened is not None
         self.profile, self.lessons = self._seline.profile, self._seline.lessons
         self._assemble()
         self._opening = asyncio.ensure_future(self._open())

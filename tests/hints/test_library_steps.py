@@ -16,7 +16,9 @@ import pytest
 import seline as awaited
 from seline import blocking, errors
 from seline.blocking import Seline, open_seline
+from seline.library import load
 from seline.manager import transfer
+from seline.server import alone, serving
 from seline.storage.volume import batches, files, reopen, writer
 from tests.faults.test_slow_disk import SyncGate
 from tests.hints.following import Step
@@ -325,7 +327,7 @@ async def test_a_coroutine_uses_the_awaited_names(tmp_path: Path, follow: Follow
         assert await opened.data.load_json(NAME) == {}
 
 
-@pytest.mark.follows("domain/report:nothing_runs")
+@pytest.mark.follows("domain/report:nothing_runs#2")
 async def test_a_bot_that_serves_runs_jobs_and_sends_alerts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, follow: Follow
 ) -> None:
@@ -339,6 +341,23 @@ async def test_a_bot_that_serves_runs_jobs_and_sends_alerts(
     async with eval(call, vars(importlib.import_module(module))) as running:
         await running.acquired()
         assert "jobs" not in await _fixes(running.operations)
+
+
+@pytest.mark.follows("domain/report:nothing_runs")
+async def test_where_no_process_serves_one_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, follow: Follow
+) -> None:
+    """A command that opens the store itself must not speak of the bot's code: the bot is down."""
+    monkeypatch.setenv("SELINE_DATA_DIR", str(tmp_path))
+    settings = load()
+    async with alone(settings) as command:
+        step = follow((await _fixes(command.operations))["jobs"])
+    step.asks("Start the bot")
+    assert step.quoted == ["seline serve"]
+
+    async with serving(settings, http=False) as bot:
+        await bot.acquired()
+        assert "jobs" not in await _fixes(bot.operations)
 
 
 async def _fixes(opened: awaited.Seline) -> dict[str, str]:

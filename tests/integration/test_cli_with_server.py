@@ -132,6 +132,10 @@ def test_where_no_jobs_run_and_no_alerts_are_sent_every_verb_says_it(tmp_path: P
         assert line("alerts", "--json").value()["sending"] is False
         beside_a_bot = checks()
     alone = checks()
+    nothing_serves = f"no process serves these documents now, so {said}"
+    for verb in ("status", "jobs", "alerts"):
+        shown = line(verb)
+        assert nothing_serves in shown.out + shown.err
     with served(line):
         beside_a_server = checks()
         assert said not in line("jobs").err + line("alerts").err
