@@ -28,7 +28,7 @@ from seline.cli.verbs import (
 )
 from seline.domain.plural import counted, shortened
 from seline.errors import ExportDamaged, ImportRefused
-from seline.quoting import quoted
+from seline.quoting import on_one_line, quoted
 
 if TYPE_CHECKING:
     from seline.domain.left_out import LeftOut
@@ -88,21 +88,33 @@ def import_source(
       seline import /mnt/nas/seline --only user_profile.json
     """
     chosen = {"mode": mode} | ({"only": ",".join(only)} if only else {})
-    left_out = ""
     if source != "-" and os.path.isdir(source):
-        documents, renamed, left_out, volume = _read_folder(
-            source, options, prefix, skip_broken=skip_broken
-        )
-        if volume:
-            chosen |= {"volume": volume, "foreign": "true"}  # this command asks
-        send = _send_usable if skip_broken else _send_documents
-        _preview_and_import(options, partial(send, documents, chosen), renamed)
-        if left_out:
-            terminal.notice(left_out)
+        _import_folder(options, source, prefix, chosen, skip_broken=skip_broken)
         return
     _refuse_archive(source)
     with json_source(source) as body:
         _preview_and_import(options, partial(_send, body, chosen))
+
+
+def _import_folder(
+    options: VerbOptions, source: str, prefix: str, chosen: dict[str, str], *, skip_broken: bool
+) -> None:
+    from seline.folders.export import find_export
+
+    send = _send_usable if skip_broken else _send_documents
+    export = None if prefix else find_export(source)
+    if export is not None:
+        documents, manifest = _read_export(source, export)
+        if manifest.volume:
+            chosen |= {"volume": manifest.volume, "foreign": "true"}  # this command asks
+        _preview_and_import(options, partial(send, documents, chosen))
+        _notify_backups(export, manifest)
+        return
+    files, has_copies = _read_legacy(source, prefix, skip_broken=skip_broken)
+    documents = {file.name: file.data for file in files}
+    renamed = {file.name: file.file for file in files if file.file != file.name}
+    copies = os.path.join(source, "backups", "") if has_copies else ""
+    _preview_and_import(options, partial(send, documents, chosen), renamed, copies)
 
 
 async def _send(
@@ -153,10 +165,12 @@ def _preview_and_import(
     options: VerbOptions,
     send: Callable[[Api, dict[str, str]], Awaitable[Any]],
     renamed: Mapping[str, str] = MappingProxyType({}),
+    copies: str = "",
 ) -> None:
     """Import after a preview; that of a new store is made in a scratch one, so it changes nothing.
 
-    `send` takes the query parameters of the request. `renamed` has the file of each new name.
+    `send` takes the query parameters of the request. `renamed` has the file of each new name,
+    `copies` is the folder with an older bot's backups.
     """
     import tempfile
 
@@ -181,6 +195,8 @@ def _preview_and_import(
             replaced = done["changed"] or done["deleted"]
             kept = "each replaced content is a backup now" if replaced else "it replaced nothing"
             terminal.notice(f"The import is done; {kept}.")
+        if copies and not options.dry_run:
+            await _notify_copies(api, options, copies)
 
     with_api(options, work, create=True)
 
@@ -218,21 +234,11 @@ def _plan_text(plan: dict[str, Any], renamed: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _read_folder(
-    source: str, options: VerbOptions, prefix: str, *, skip_broken: bool
-) -> tuple[dict[str, bytes], dict[str, str], str, str]:
-    """Return the documents, the files that got another name, a notice about the rest, the volume.
-
-    The files are by document. The volume is empty if it is not known.
-    """
+def _read_export(source: str, export: str) -> "tuple[dict[str, bytes], Manifest]":
+    """Return the documents and the manifest of an export, and tell what it is."""
     from seline.domain.readable_export import from_backups_text
-    from seline.folders.export import find_export, read_export
+    from seline.folders.export import read_export
 
-    export = None if prefix else find_export(source)
-    if export is None:
-        files = _read_legacy(source, options, prefix, skip_broken=skip_broken)
-        renamed = {file.name: file.file for file in files if file.file != file.name}
-        return {file.name: file.data for file in files}, renamed, "", ""
     with terminal.busy("Checking the export"):
         documents, manifest = read_export(export)
     volume = f", of the volume {manifest.volume} at {manifest.place}" if manifest.volume else ""
@@ -247,7 +253,7 @@ def _read_folder(
         )
     if export != source:
         _notify_beside(source)
-    return documents, {}, _left_out(export, manifest), manifest.volume
+    return documents, manifest
 
 
 def _notify_beside(source: str) -> None:
@@ -274,30 +280,45 @@ def _each(folder: str, names: Sequence[str]) -> str:
     return " ".join(quoted(os.path.join(folder, name)) for name in names)
 
 
-def _left_out(export: str, manifest: "Manifest") -> str:
-    """Return a notice about the export's backups, and how to read them by hand."""
+def _notify_backups(export: str, manifest: "Manifest") -> None:
+    """Name an export's backups, and how to read them by hand."""
     count = sum(len(document.backups) for document in manifest.documents)
     if not count:
-        return ""
+        return
     held = "1 backup, which is" if count == 1 else f"{count:,} backups, which are"
     packs = f"{quoted(os.path.abspath(export))}/pack-*.tar.zst"
-    return (
+    terminal.notice(
         f"The export holds {held} not imported: only documents are.\n"
         "To read the backups, in a folder of your own:\n"
         f'  for pack in {packs}; do tar --zstd -xf "$pack"; done'
     )
 
 
-def _read_legacy(
-    source: str, options: VerbOptions, prefix: str, *, skip_broken: bool
-) -> "list[LegacyFile]":
-    """Return a folder's usable files. Raises ImportRefused, ExportDamaged."""
+async def _notify_copies(api: Api, options: VerbOptions, folder: str) -> None:
+    """Show how to copy an older bot's backups into the store, unless it would rotate the copies."""
+    checks = {check["name"]: check["detail"] for check in (await api.get("/health"))["checks"]}
+    if "checksums: unsupported" in checks["volume"]:
+        terminal.notice(f"The backups stay in {folder}: here they would be rotated.")
+        return
+    data_dir = "DATA_DIR" if options.url else settings_of(options).data_dir
+    to = quoted(os.path.join(data_dir, "backups", ""))
+    files = f"find {quoted(folder)} -maxdepth 1 -type f -name '*_{'?' * 8}_{'?' * 6}*.json'"
+    hint = f"To restore from the older backups, copy them: `{files} -exec cp -n -- {{}} {to} \\;`"
+    terminal.notice(on_one_line(hint))
+
+
+def _read_legacy(source: str, prefix: str, *, skip_broken: bool) -> "tuple[list[LegacyFile], bool]":
+    """Return a folder's usable files, and whether it has backups.
+
+    Raises ImportRefused, ExportDamaged.
+    """
+    from seline.domain.left_out import AFTER_IMPORT
     from seline.domain.manifest import MANIFEST_NAME
     from seline.folders.export import has_unfinished_export
     from seline.folders.legacy import folder_of_documents, read_legacy_folder
 
     with terminal.busy("Reading the folder"):
-        files, others = read_legacy_folder(source, prefix=prefix, backups_to=_backups_of(options))
+        files, others = read_legacy_folder(source, prefix=prefix)
     _notify(files, others, skip_broken=skip_broken)
     usable = [file for file in files if not file.reason]
     if len(usable) < len(files) and not skip_broken:
@@ -317,14 +338,7 @@ def _read_legacy(
             hint = f"Name the folder in which the files are: `seline import {quoted(inner)}`"
         raise ImportRefused(f"{source} holds no .json file that can be imported.", hint=hint)
     _notify_count(len(files) - len(usable))
-    return usable
-
-
-def _backups_of(options: VerbOptions) -> str:
-    """Return the directory of the store's backups, quoted; DATA_DIR is one on another machine."""
-    if options.url:
-        return "DATA_DIR/backups/"
-    return quoted(os.path.join(settings_of(options).data_dir, "backups", ""))
+    return usable, any(item.hint == AFTER_IMPORT for item in others)
 
 
 def _notify(

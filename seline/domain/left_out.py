@@ -30,6 +30,8 @@ _NO_BACKUP: Final = "without a backup's name"
 _STATE: Final = "the state of the Seline that kept this folder"
 LEAVE_IT: Final = "Leave it: the store that you import into has its own."
 _COPY: Final = "An export does not hold it: copy it yourself to where your exports are."
+AFTER_IMPORT: Final = "To restore from them, import first: how to copy them is shown after that."
+"""Of `backups/`: the store's own exists after the import, and not each volume can keep copies."""
 
 
 class FileKind(StrEnum):
@@ -99,14 +101,13 @@ def is_json(file: str) -> bool:
 class ScannedFolder:
     """Where entries are, and what the next steps name.
 
-    `backups_to` is the directory of the backups
-    of a store into which this folder is imported; empty for a data directory. `own` are the names
-    that are Seline's, `mounts` those that are mounts of their own. `nested`: files in sub-folders
-    are taken as those beside them are.
+    `imported`: it is no data directory, but is imported into one. `own` are the names that are
+    Seline's, `mounts` those that are mounts of their own. `nested`: files in sub-folders are taken
+    as those beside them are.
     """
 
     path: str
-    backups_to: str = ""
+    imported: bool = False
     own: Collection[str] = ()
     mounts: Collection[str] = ()
     nested: bool = False
@@ -238,7 +239,7 @@ def _mount(entry: Entry, place: ScannedFolder) -> LeftOut:
 def _file(entry: Entry, place: ScannedFolder, names: FreeNames) -> LeftOut | None:
     """Decide about a file, a link or a special file."""
     file, at = entry.path, place.at(entry.path)
-    if is_json(file) and place.backups_to:
+    if is_json(file) and place.imported:
         return None
     if entry.kind is not FileKind.FILE:
         is_link = entry.kind is FileKind.LINK
@@ -257,21 +258,18 @@ def _folder(
 ) -> LeftOut | None:
     """Decide about a folder by the files in it and in its sub-folders."""
     path, at, shown, reason = os.path.join(place.path, name), place.at(f"{name}/"), f"{name}/", ""
-    if not place.backups_to and not why_invalid_name(name):
+    if not place.imported and not why_invalid_name(name):
         hint = not_regular(path).hint
         return _left_out(shown, "a folder with a document's name", hint)
     if not inside and not why_closed:
         return None
     backups = [file for file in inside if parse_backup_name(file) is not None]
-    if place.backups_to and name == "backups" and backups:
-        files = f"find {at} -maxdepth 1 -type f -name '*_{'?' * 8}_{'?' * 6}*.json'"
-        copying = f"{files} -exec cp -n -- {{}} {place.backups_to} \\;"
-        hint = f"To restore from them, copy them: `{copying}`"
+    if place.imported and name == "backups" and backups:
         reason = f"{counted(len(backups), 'backup')}, and only documents are imported"
         others = [file for file in inside if parse_backup_name(file) is None]
         if others:
             reason += f"; {counted(len(others), 'file')} {_NO_BACKUP}: {shortened(others)}"
-        return _left_out(shown, reason, hint)
+        return _left_out(shown, reason, AFTER_IMPORT)
     if why_closed.startswith(UNREADABLE):
         return _left_out(shown, why_closed, cure_of(errno.EACCES, path).hint)
     documents = sum(map(is_json, inside))
@@ -279,7 +277,7 @@ def _folder(
         return _left_out(shown, "a folder without .json files", _COPY)
     prefix = valid_name(f"{name}_").removesuffix(SUFFIX)
     hint = f"To import what is in it: `seline import {at} --prefix {prefix}`"
-    if not place.backups_to:
+    if not place.imported:
         hint += ", then move the folder out of the data directory"
     reason = f"{counted(documents, '.json file')} in a folder, and none is taken from folders"
     return _left_out(shown, f"{reason}; {why_closed}" if why_closed else reason, hint)

@@ -44,17 +44,14 @@ class LegacyFile:
     hint: str = ""
 
 
-def read_legacy_folder(
-    folder: str, *, prefix: str = "", backups_to: str = "backups/"
-) -> tuple[list[LegacyFile], list[LeftOut]]:
+def read_legacy_folder(folder: str, *, prefix: str = "") -> tuple[list[LegacyFile], list[LeftOut]]:
     """Read every .json file of a folder; return them, and what else the folder holds, by name.
 
     With a `prefix`, which each name then starts with, sub-folders are read as well, without the
-    dated copies in them. A metadata.json
-    of another program gets a new name, because this one is Seline's. `backups_to` is as in
-    `ScannedFolder`.
+    dated copies in them. A metadata.json of another program gets a new name, because this one is
+    Seline's.
     """
-    place = ScannedFolder(path=folder, backups_to=backups_to, nested=prefix != "")
+    place = ScannedFolder(path=folder, imported=True, nested=prefix != "")
     scanned = scan(folder, nested_max=sys.maxsize if prefix else NESTED_MAX)
     entries, omitted = without_state(scanned, nested=place.nested)
     if place.nested:

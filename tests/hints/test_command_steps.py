@@ -325,7 +325,7 @@ def test_why_an_export_lacks_a_document_is_found(line: Line, follow: Follow) -> 
     assert line("export").code == 0
 
 
-@pytest.mark.follows("cli/imports:_read_folder", "cli/imports:_left_out")
+@pytest.mark.follows("cli/imports:_read_export", "cli/imports:_notify_backups")
 def test_what_an_export_lacks_or_holds_besides_is_found(line: Line, follow: Follow) -> None:
     saved(line, "other.json")
     saved(line, NAME, {"n": 1})

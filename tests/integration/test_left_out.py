@@ -1,6 +1,8 @@
 """What is no document: health, verify, exports and imports name it, and its next step works."""
 
+import errno
 import json
+import logging
 import os
 import re
 import shlex
@@ -12,10 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from click.testing import CliRunner
 
 from seline import open_seline
+from seline.cli.verbs import front
 from seline.cures import not_regular, step_for_file
 from seline.domain.left_out import (
+    AFTER_IMPORT,
     LEAVE_IT,
     Entry,
     FileKind,
@@ -221,10 +226,13 @@ def old(line: Line) -> Path:
 
 
 def steps(done: Ran) -> dict[str, str]:
-    """Return the next step of each thing that an import names."""
-    return dict(re.findall(r"^(?:left out|unusable): (\S.*?): .*\n  (.*)$", done.err, re.MULTILINE))
+    """Return the next step of each thing that an import names; that of backups comes after it."""
+    found = re.findall(r"^(?:left out|unusable): (\S.*?): .*\n  (.*)$", done.err, re.MULTILINE)
+    copying = re.findall(r"^To restore from the older backups.*$", done.err, re.MULTILINE)
+    return dict(found) | dict(zip(["backups/"], copying, strict=False))
 
 
+@pytest.mark.follows("cli/imports:_notify_copies")
 def test_an_import_names_all_that_it_omits_and_each_next_step_works(line: Line, old: Path) -> None:
     (old / "backups" / "notes.txt").write_text("mine", encoding="utf-8")
     done = line("import", str(old), "--yes")
@@ -247,6 +255,37 @@ def test_an_import_names_all_that_it_omits_and_each_next_step_works(line: Line, 
     ]  # fmt: skip
     assert line("restore", "user_profile.json", "--yes").code == 0
     assert line("load", "user_profile.json").value() == {"n": 2}
+
+
+def test_backups_are_copied_after_an_import_and_also_if_it_changes_nothing(
+    line: Line, old: Path
+) -> None:
+    """A preview makes no store, so a copy then would fail."""
+    assert steps(line("import", str(old), "--dry-run"))["backups/"] == AFTER_IMPORT
+    assert line("import", str(old), "--yes").code == 0
+    assert steps(line("import", str(old), "--dry-run"))["backups/"] == AFTER_IMPORT
+
+    follow(line, steps(line("import", str(old), "--yes"))["backups/"])
+    assert len(line("backups", "user_profile.json", "--json").value()["backups"]) == 2
+
+
+def test_no_backups_are_copied_to_a_volume_on_which_they_would_be_rotated(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for call in ("setxattr", "getxattr"):
+        monkeypatch.setattr(os, call, unsupported)
+    log = logging.getLogger("seline.server")
+    monkeypatch.setattr(log, "setLevel", log.isEnabledFor)  # it would last beyond this test
+
+    store = str(old.parent / "data")
+    done = CliRunner().invoke(front, ["import", str(old), "--data-dir", store, "--yes"])
+
+    assert f"The backups stay in {old}/backups/: here they would be rotated." in done.output
+    assert "cp -n" not in done.output
+
+
+def unsupported(*_arguments: object, **_options: object) -> bytes:
+    raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
 
 def test_a_next_step_names_the_store_that_the_import_named(line: Line, old: Path) -> None:
