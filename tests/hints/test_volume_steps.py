@@ -70,7 +70,7 @@ def test_the_data_directory_is_the_mount_of_the_platform(line: Line, follow: Fol
             assert done.code == 0, done.err
 
 
-@pytest.mark.follows("storage/volume/directory:lost")
+@pytest.mark.follows("storage/volume/directory:lost#2")
 def test_a_volume_is_mounted_where_it_was(line: Line, follow: Follow) -> None:
     with open_seline(line.data) as seline:
         seline.data.save_json(NAME, {"n": 1})
@@ -83,6 +83,26 @@ def test_a_volume_is_mounted_where_it_was(line: Line, follow: Follow) -> None:
     (line.folder / "away").rename(line.data)
 
     assert line("save", NAME, stdin='{"n": 2}').code == 0
+
+
+@pytest.mark.follows("storage/volume/directory:lost")
+def test_a_data_directory_that_is_gone_is_put_back_or_made_by_a_restart(
+    line: Line, follow: Follow
+) -> None:
+    away = line.folder / "away"
+    with open_seline(line.data) as seline:
+        seline.data.save_json(NAME, {"n": 1})
+        line.data.rename(away)
+        with pytest.raises(errors.VolumeNotMounted) as refused:
+            seline.data.save_json(NAME, {"n": 2})
+        follow(refused.value.hint).asks("Put the directory back", "resume by themselves")
+        away.rename(line.data)
+        seline.data.save_json(NAME, {"n": 2})
+        line.data.rename(away)
+
+    follow(refused.value.hint).asks("If it is lost, restart: that makes a new one")
+    with open_seline(line.data) as seline:
+        assert seline.data.load_json(NAME) == {}
 
 
 @pytest.mark.follows("cure:EROFS", "alert:writes_refused", "alert:served_from_memory")

@@ -232,7 +232,14 @@ class VolumeDirectory:
         try:
             there = _device_and_inode(os.stat(self.path))
         except OSError as error:
-            return VolumeNotMounted(f"The data directory {self.path} is gone: {describe(error)}.")
+            is_gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
+            return VolumeNotMounted(
+                f"The data directory {self.path} is gone: {describe(error)}.",
+                hint="Put the directory back where it was: writes resume by themselves. If it is "
+                "lost, restart: that makes a new one."
+                if is_gone
+                else cure_of(error.errno, self.path).hint,
+            )
         if there == self.device_and_inode:
             return None
         return VolumeNotMounted(
