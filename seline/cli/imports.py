@@ -303,7 +303,8 @@ async def _notify_copies(api: Api, options: VerbOptions, folder: str) -> None:
     data_dir = "DATA_DIR" if options.url else settings_of(options).data_dir
     to = quoted(os.path.join(data_dir, "backups", ""))
     files = f"find {quoted(folder)} -maxdepth 1 -type f -name '*_{'?' * 8}_{'?' * 6}*.json'"
-    hint = f"To restore from the older backups, copy them: `{files} -exec cp -n -- {{}} {to} \\;`"
+    copy = """sh -c 'cp -n -- "$1" "$2"; cmp -- "$1" "$2${1##*/}"' sh"""  # cmp names what cp skips
+    hint = f"To restore from the older backups, copy them: `{files} -exec {copy} {{}} {to} \\;`"
     terminal.notice(on_one_line(hint))
 
 

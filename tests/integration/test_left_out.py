@@ -269,6 +269,27 @@ def test_backups_are_copied_after_an_import_and_also_if_it_changes_nothing(
     assert len(line("backups", "user_profile.json", "--json").value()["backups"]) == 2
 
 
+def test_copying_names_each_backup_whose_name_is_taken_by_another(line: Line, old: Path) -> None:
+    [step] = re.findall(r"`(.*)`", steps(line("import", str(old), "--yes"))["backups/"])
+
+    def copied() -> str:
+        ran = subprocess.run(
+            ["sh", "-ec", step],
+            cwd=line.folder,
+            check=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        return ran.stdout.decode()
+
+    assert (copied(), copied()) == ("", "")
+    taken = "user_profile_20250106_143022.json"
+    (old / "backups" / taken).write_text("[3]", encoding="utf-8")
+
+    assert f" data/backups/{taken} differ" in copied()
+    assert (line.data / "backups" / taken).read_text(encoding="utf-8") == '{"n": 1}'
+
+
 def test_no_backups_are_copied_to_a_volume_on_which_they_would_be_rotated(
     old: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
