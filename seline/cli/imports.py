@@ -304,7 +304,10 @@ async def _notify_copies(api: Api, options: VerbOptions, folder: str) -> None:
     to = quoted(os.path.join(data_dir, "backups", ""))
     files = f"find {quoted(folder)} -maxdepth 1 -type f -name '*_{'?' * 8}_{'?' * 6}*.json'"
     copy = """sh -c 'cp -n -- "$1" "$2"; cmp -- "$1" "$2${1##*/}"' sh"""  # cmp names what cp skips
-    hint = f"To restore from the older backups, copy them: `{files} -exec {copy} {{}} {to} \\;`"
+    step = f"{files} -exec {copy} {{}} {to} \\;"
+    if os.geteuid() == 0:  # the copies are root's, and the store may be another user's
+        step += f" && chown -R --reference={quoted(data_dir)} {to}"
+    hint = f"To restore from the older backups, copy them: `{step}`"
     terminal.notice(on_one_line(hint))
 
 

@@ -61,8 +61,15 @@ class Judged(msgspec.Struct, frozen=True):
 
     @property
     def why(self) -> str:
-        """The reason, or the verdict's word if there is none."""
-        return self.reason or str(self.verdict)
+        """The flaw, or the verdict's word if there is none."""
+        return self.flaw or str(self.verdict)
+
+    @property
+    def flaw(self) -> str:
+        """Why a backup does not count, with what makes an unreadable one readable."""
+        if self.verdict is Verdict.UNREADABLE and self.cure is not None:
+            return f"{self.reason}; {self.cure.hint.removesuffix('.')}"
+        return self.reason
 
 
 def unreadable(key: DocumentKey, judged: Judged) -> DocumentUnreadable:

@@ -39,7 +39,7 @@ def backup_content(store: DocumentStore, key: DocumentKey, backup: str) -> Conte
     judged = store.read_backup(key, backup)
     if judged.content is None or not usable_as_backup(key, judged):
         raise BackupNotFound(
-            f"The backup {backup} is {judged.verdict}: {judged.reason}.",
+            f"The backup {backup} is {judged.verdict}: {judged.flaw}.",
             document=key.name,
             backup=backup,
             verdict=str(judged.verdict),
@@ -67,4 +67,4 @@ def _judged_backup(store: DocumentStore, key: DocumentKey, backup: Backup) -> Ba
     except BackupNotFound:
         return None
     word = backup_word(key, judged)
-    return replace(backup, verdict=word, flaw="" if word in COUNTED else judged.reason)
+    return replace(backup, verdict=word, flaw="" if word in COUNTED else judged.flaw)

@@ -239,7 +239,7 @@ class _Pass:
             self._backups += 1
             self._bytes_read += len(judged.content.data) if judged.content else 0
             if not usable_as_backup(key, judged):
-                detail = judged.reason or "it cannot be used"
+                detail = judged.flaw or "it cannot be used"
                 self._found(key.name, backup.name, judged.verdict, FindingOutcome.MARKED, detail)
 
     def _fresh_backup(self, key: DocumentKey, backup: Backup) -> Judged | None:

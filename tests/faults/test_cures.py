@@ -23,6 +23,7 @@ import pytest
 from seline.access.audit import AuditLog
 from seline.blocking import Seline, open_seline
 from seline.errors import (
+    BackupNotFound,
     DocumentUnreadable,
     SelineError,
     UnsupportedFormat,
@@ -338,6 +339,31 @@ def test_a_damaged_format_file_locks_no_one_out(place: Path, content: bytes) -> 
     load(place)
 
     assert (place / ".seline" / "format").read_bytes() == b"1\n"
+
+
+@ACCESS
+@pytest.mark.parametrize("source", ["listing", "verify", "restore"])
+def test_a_backup_that_root_copied_is_readable_after_the_step(
+    place: Path, follow: Follow, source: str
+) -> None:
+    [backup] = (path for path in (place / "backups").iterdir() if path.name.startswith(A[:-5]))
+    root_owns(f"backups/{backup.name}")(place)
+
+    with user(NOBODY), open_seline(place, lock_wait_s=0) as seline:
+        if source == "listing":
+            [text] = (found.because for found in seline.data.backups(A))
+        elif source == "verify":
+            [text] = (found.detail for found in seline.verify().findings)
+        else:
+            with pytest.raises(BackupNotFound) as raised:
+                seline.data.restore(A, backup.name)
+            text = raised.value.message
+
+    assert f"chown -R {NOBODY}:{NOBODY} '{backup}'" in text
+    run_as_root(follow(text.removesuffix(".") + "."))
+    with user(NOBODY), open_seline(place, lock_wait_s=0) as seline:
+        assert not seline.verify().findings
+        assert seline.data.restore(A)
 
 
 @pytest.mark.follows("cure:not_regular")

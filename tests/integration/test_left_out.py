@@ -269,6 +269,15 @@ def test_backups_are_copied_after_an_import_and_also_if_it_changes_nothing(
     assert len(line("backups", "user_profile.json", "--json").value()["backups"]) == 2
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+def test_backups_that_root_copies_are_the_users_whose_store_it_is(line: Line, old: Path) -> None:
+    os.chown(line.data, 4321, 4321)
+
+    follow(line, steps(line("import", str(old), "--yes"))["backups/"])
+
+    assert {path.stat().st_uid for path in (line.data / "backups").iterdir()} == {4321}
+
+
 def test_copying_names_each_backup_whose_name_is_taken_by_another(line: Line, old: Path) -> None:
     [step] = re.findall(r"`(.*)`", steps(line("import", str(old), "--yes"))["backups/"])
 

@@ -102,7 +102,7 @@ def test_a_backup_that_is_not_sound_is_listed_with_the_reason(tmp_path: Path) ->
         (tmp_path / "backups" / other.name).write_text('{"n"')
         reasons = {backup.name: backup.because for backup in seline.data.backups(NAME)}
 
-    assert reasons[own.name].endswith("; it is not a regular file")
+    assert "; it is not a regular file; Move it away: `mv -n -- " in reasons[own.name]
     assert "line 1, column 5" in reasons[other.name]
 
 

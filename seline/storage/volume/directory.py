@@ -273,7 +273,11 @@ class VolumeDirectory:
 
     def path_of_document(self, key: DocumentKey) -> str:
         """Return the path of a document, for messages."""
-        return f"{self._path_of(self._documents.get(key.space, self.top))}/{key.name}"
+        return self.path_in(self._documents.get(key.space, self.top), key.name)
+
+    def path_in(self, descriptor: int, name: str) -> str:
+        """Return the path of a name in one of the directories, for messages."""
+        return f"{self._path_of(descriptor)}/{name}"
 
     def _path_of(self, descriptor: int) -> str:
         for name, inside, held in self._subdirectories:

@@ -278,7 +278,8 @@ class Inspector:
         except files.StillChanging as error:
             return Inspection(Judged(Verdict.UNSETTLED, reason=str(error.strerror)), None)
         except OSError as error:
-            judged = Judged(Verdict.UNREADABLE, reason=describe(error), cure=self._cure(key, error))
+            cure = self._cure(self.volume.path_in(directory(key.space), name), error)
+            judged = Judged(Verdict.UNREADABLE, reason=describe(error), cure=cure)
             return Inspection(judged, None)
         content = Content.of(raw.data)
         try:
@@ -304,9 +305,8 @@ class Inspector:
         step = step_for_file(hint_for(reason), path)
         return Cure(reason, f"Correct {quoted(path)}: {step}")
 
-    def _cure(self, key: DocumentKey, error: OSError) -> Cure:
-        """Return what makes a document readable again."""
-        path = self.volume.path_of_document(key)
+    def _cure(self, path: str, error: OSError) -> Cure:
+        """Return what makes a document or backup readable again."""
         if isinstance(error, files.TooLarge):
             setting = "storage.document_bytes_max"
             return Cure(
