@@ -169,6 +169,11 @@ class Medium(Protocol):
         """Return the report's bytes, None if it cannot be read."""
         ...
 
+    @property
+    def held_since(self) -> datetime:
+        """When this process took the data directory."""
+        ...
+
     def announce(self, **fields: object) -> None:
         """Add fields to the description of this process for other processes; best effort."""
         ...

@@ -12,7 +12,6 @@ import math
 import os
 import socket
 import tempfile
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any, Final
 
@@ -95,7 +94,8 @@ class Serving(NeverCopied):
         self._failure: SelineError | None = StoreClosed("The store is being opened.")
         """Why the store is not open, None once it is."""
         self._closing = False
-        self._since, self._started_s = Clock().now(), time.monotonic()
+        self._since = Clock().now()
+        """Since when the process holds the data directory, once it does."""
         self._scratch = contextlib.ExitStack()
         self._remove_socket: RemoveSocket | None = None
         self._listening = asyncio.Event()
@@ -225,6 +225,7 @@ class Serving(NeverCopied):
             if self._network:
                 await self.alerts.report_failure(error)
             raise
+        self._since = store.medium.held_since
         store.medium.announce(address=self.address or None)
         self._failure = None
         if self._network:
@@ -305,7 +306,7 @@ class Serving(NeverCopied):
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "since": instant_text(self._since),
-            "uptime_s": round(time.monotonic() - self._started_s),
+            "uptime_s": max(0, round((Clock().now() - self._since).total_seconds())),
             "address": self.address or None,
             "data_dir": self.data_dir,
         }

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from seline.clock import Clock
 from seline.domain.backup import Backup, backup_name, next_stamp
@@ -243,6 +243,7 @@ class MemoryMedium:
         self._counters = counters
         self._check_open = check_open
         self._report: bytes | None = None
+        self._held_since = datetime.now(UTC)
 
     def usage(self) -> Usage:
         self._check_open()
@@ -329,6 +330,10 @@ class MemoryMedium:
 
     def read_report(self) -> bytes | None:
         return self._report
+
+    @property
+    def held_since(self) -> datetime:
+        return self._held_since
 
     def announce(self, **fields: object) -> None:
         """Do nothing: no other process can reach this memory."""

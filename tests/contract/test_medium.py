@@ -143,8 +143,10 @@ def test_a_report_is_read_as_it_was_written(store: DocumentStore) -> None:
         assert store.medium.read_report() == report
 
 
-def test_an_announcement_never_fails(store: DocumentStore) -> None:
+def test_an_announcement_never_fails_and_changes_no_time(store: DocumentStore) -> None:
+    since = store.medium.held_since
     store.medium.announce(address="http://127.0.0.1:8080")
+    assert store.medium.held_since == since
 
 
 def test_every_method_of_the_port_has_a_test() -> None:
@@ -152,6 +154,6 @@ def test_every_method_of_the_port_has_a_test() -> None:
         "place", "usage", "has_reserve", "backup_count", "protect_pins", "capabilities",
         "unavailable", "busy_s", "counters", "incidents", "quarantine", "read_quarantine", "raw",
         "rescue", "remembers", "read_from_disk", "write_report", "read_report", "announce",
-        "foreign_backup_count", "has_room_for", "left_out", "changed_outside",
+        "foreign_backup_count", "has_room_for", "left_out", "changed_outside", "held_since",
     }  # fmt: skip
     assert {name for name in vars(Medium) if not name.startswith("_")} == tested

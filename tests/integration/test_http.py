@@ -3,21 +3,24 @@
 import asyncio
 import errno
 import gzip
+import itertools
 import json
 import os
 import re
 import socket
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
-from seline import errors
+from seline import errors, open_seline
 from seline.access import audit
+from seline.clock import Clock
 from seline.commands import control_socket_path
 from seline.errors import SelineError, SettingsError, VolumeLocked
 from seline.http import files
@@ -25,6 +28,7 @@ from seline.http.problems import STATUS_FOR
 from seline.http.routes import PREFIX, ROUTES
 from seline.server import Serving, alone, serving
 from seline.settings import truth
+from seline.storage.volume.lock import read_holder
 from seline.storage.volume.os_errors import named
 from seline.storage.volume.snapshots import PIECE_BYTES
 from tests.faults.test_locking import start_holder, stop_holder
@@ -619,6 +623,33 @@ async def test_a_command_without_a_server_serves_the_same_api(tmp_path: Path) ->
             session.get(url) as response,
         ):
             assert response.status == 200
+
+
+async def test_a_holder_names_one_time_since_which_it_holds_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also a bot that answers its first command long after it has opened the directory."""
+    ticks, start = itertools.count(), Clock().now()
+    monkeypatch.setattr(Clock, "now", lambda _: start + timedelta(seconds=10 * next(ticks)))
+    data = str(tmp_path / "data")
+    async with open_seline(data):
+        opened = read_holder(data)["since"]
+        assert (await _ask_on_control_socket(data, "/status"))["since"] == opened
+        assert read_holder(data)["since"] == opened
+    async with serving(settings_for(tmp_path / "data"), http=False) as running:
+        await running.acquired()
+        assert (await _ask_on_control_socket(data, "/status"))["since"] == read_holder(data)[
+            "since"
+        ]
+
+
+async def _ask_on_control_socket(data: str, path: str) -> Any:
+    connector = aiohttp.UnixConnector(path=control_socket_path(data))
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        session.get("http://seline" + PREFIX + path) as response,
+    ):
+        return await response.json()
 
 
 def _short(path: str) -> str:

@@ -83,6 +83,7 @@ class VolumeDirectory:
 
     def __post_init__(self) -> None:
         """Open the sub-directories. Raises StorageError."""
+        self.held_since = self.clock.now()
         with raising(self.named, f"Opening {self.path}"):
             self.device_and_inode = _device_and_inode(os.fstat(self.top))
         try:
@@ -369,7 +370,7 @@ class VolumeDirectory:
             "host": socket.gethostname(),
             "deployment": os.environ.get("RAILWAY_DEPLOYMENT_ID")
             or os.environ.get("FLY_MACHINE_ID"),
-            "since": instant_text(self.clock.now()),
+            "since": instant_text(self.held_since),
             "serves_commands": self.serves_commands,
         }
         text = json.dumps(holder | fields, indent=2) + "\n"

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from datetime import datetime
 
 from seline.domain.counters import Counters
 from seline.domain.document import BOT, METADATA_NAME, SELINE, Content, DocumentKey
@@ -159,6 +160,10 @@ class VolumeMedium:
             if (content := self._report_in(space).judged.content) is not None:
                 return content.data
         return None
+
+    @property
+    def held_since(self) -> datetime:
+        return self.volume.held_since
 
     def announce(self, **fields: object) -> None:
         self.volume.announce(**fields)
