@@ -83,7 +83,7 @@ async def traced(request: web.Request, handler: _Handler) -> web.StreamResponse:
         took_ms = round((time.monotonic() - started_s) * 1000, 1)
         logger = _refusals if response.status == HTTPStatus.TOO_MANY_REQUESTS else _log
         logger.log(
-            logging.DEBUG if path in _QUIET or _is_stray(path, response) else logging.INFO,
+            logging.DEBUG if _is_quiet(request, path, response) else logging.INFO,
             "%s %s %d",
             request.method,
             request.path[:PATH_LOGGED_MAX],
@@ -93,9 +93,10 @@ async def traced(request: web.Request, handler: _Handler) -> web.StreamResponse:
     return response
 
 
-def _is_stray(path: str, response: web.StreamResponse) -> bool:
-    """Whether the request was for an address that anyone may ask for and that is not served."""
-    return path == "unknown" and response.status == HTTPStatus.NOT_FOUND
+def _is_quiet(request: web.Request, path: str, response: web.StreamResponse) -> bool:
+    """Whether it was a probe, a command on this machine, or for an address that is not served."""
+    is_stray = path == "unknown" and response.status == HTTPStatus.NOT_FOUND
+    return path in _QUIET or is_stray or is_control(request)
 
 
 def _is_open(request: web.Request, route: Route | None) -> bool:

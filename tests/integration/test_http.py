@@ -5,6 +5,7 @@ import errno
 import gzip
 import itertools
 import json
+import logging
 import os
 import re
 import socket
@@ -641,6 +642,17 @@ async def test_a_holder_names_one_time_since_which_it_holds_the_directory(
         assert (await _ask_on_control_socket(data, "/status"))["since"] == read_holder(data)[
             "since"
         ]
+
+
+async def test_a_command_is_logged_below_the_requests_over_the_network(
+    server: Serving, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "seline.http")
+    await client.call("GET", "/health")
+    await _ask_on_control_socket(server.data_dir, "/health")
+
+    levels = [record.levelno for record in caplog.records if "/health 200" in record.message]
+    assert levels == [logging.INFO, logging.DEBUG]
 
 
 async def _ask_on_control_socket(data: str, path: str) -> Any:
