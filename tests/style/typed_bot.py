@@ -5,8 +5,9 @@ from typing import Any, TypedDict, assert_type
 
 import msgspec
 
-from seline import DataManager
+from seline import DataManager, Seline
 from seline.blocking import get_data_manager, open_seline
+from seline.server import Serving, serving
 
 
 class Profile(TypedDict):
@@ -50,3 +51,19 @@ async def awaited(data: DataManager) -> None:
     assert_type(await data.load_json("visits.json", None, type=Visits), Visits | None)
     async with data.edit("visits.json") as visits:
         visits["count"] += 1
+
+
+async def shared(opened: Serving | Seline) -> None:
+    """Use what the two ways to open share."""
+    await awaited(opened.data)
+    print(await opened.profile.load(), opened.lessons)
+    await opened.close()
+
+
+async def served() -> None:
+    """Put `serving(http=False)` in the place of `open_seline`."""
+    async with serving(http=False) as opened:
+        assert_type(opened, Serving)
+        await opened.acquired()
+        print(await opened.operations.health())
+    await shared(await serving(http=False))
