@@ -22,6 +22,8 @@ class Cure(NamedTuple):
     disk_failed: bool = False
 
 
+_NAME_BYTES_MAX: Final = 250
+"""Of a new name, which leaves room for a number."""
 _LINK: Final = Cure(
     "Seline follows no symbolic link",
     "Put what the link leads to in its place: "
@@ -125,7 +127,15 @@ def not_regular(path: str) -> Cure:
 
 
 def free_path(path: str) -> str:
-    """Return a path if it is free, else one that is, with a number at its end."""
+    """Return a path if it is free, else one that is, with a number at its end.
+
+    A name that would be too long for a file is cut before its suffix.
+    """
+    folder, name = os.path.split(path)
+    stem, suffix = os.path.splitext(name)
+    room = _NAME_BYTES_MAX - len(os.fsencode(suffix))
+    if len(os.fsencode(stem)) > room:
+        path = os.path.join(folder, os.fsencode(stem)[:room].decode(errors="ignore") + suffix)
     names = (f"{path}.{number}" if number > 1 else path for number in count(1))
     return next(name for name in names if not os.path.lexists(name))
 

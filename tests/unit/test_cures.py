@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from seline.cures import cure_of, not_regular
+from seline.cures import cure_of, free_path, not_regular
 
 NAME: Final = "a\nb.json"
 
@@ -65,6 +65,14 @@ def test_a_step_for_a_wrong_kind_overwrites_nothing(
     assert before <= texts(tmp_path)
     assert not (tmp_path / NAME).is_symlink()
     assert (tmp_path / NAME).exists() == (make in (link, link_to_folder))
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "é" * 127])
+def test_a_free_name_is_never_too_long_for_a_file(tmp_path: Path, name: str) -> None:
+    for _ in range(3):
+        Path(free_path(f"{tmp_path / name}.moved")).write_text("taken")
+
+    assert len(list(tmp_path.glob("*.moved*"))) == 3
 
 
 def test_what_another_user_owns_is_used_as_that_user(
