@@ -772,7 +772,7 @@ def test_the_command_line_works_on_a_full_volume(level: str, tmp_path: Path) -> 
         assert "6 backups of 29.5 KB would be discarded" in preview.err
         assert "older than the policy keeps" in preview.out
         assert "Nothing was changed" in preview.err
-        assert "is whole and was read back" in exported.err
+        assert "has every document and was read back" in exported.err
         results = (preview, exported, pruned, restored, imported, deleted, undeleted)
         assert [result.code for result in results] == [0] * 7
         assert run("load", "a.json").value() == value(7)
