@@ -235,7 +235,7 @@ def _plan_text(plan: dict[str, Any], renamed: Mapping[str, str]) -> str:
 
 
 def _read_export(source: str, export: str) -> "tuple[dict[str, bytes], Manifest]":
-    """Return the documents and the manifest of an export, and tell what it is."""
+    """Return the documents and the manifest of an export, and print what it is."""
     from seline.domain.readable_export import from_backups_text
     from seline.folders.export import read_export
 
