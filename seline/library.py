@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
-from copy import copy
 from functools import partial
 from typing import Any, Final, cast
 
@@ -18,7 +17,7 @@ import seline
 from seline.bot.lessons_learned import LessonsLearned
 from seline.bot.user_profile import UserProfile
 from seline.commands import Commands
-from seline.errors import SelineError, SettingsError, VolumeFailed, VolumeLocked, VolumeReadOnly
+from seline.errors import SelineError, SettingsError, VolumeFailed, VolumeReadOnly
 from seline.manager import DataManager, ManagedStore
 from seline.manager.awaited_store import NeverCopied
 from seline.operations import Operations
@@ -88,9 +87,6 @@ class Opening:
         opened = start(self._settings, lock_wait_s=self._lock_wait_s)
         try:
             await opened.store.open()
-        except VolumeLocked as locked:
-            opened.begin_to_close()
-            raise copy(locked) from None  # without the frames of the threads that waited
         except BaseException:
             opened.begin_to_close()
             raise

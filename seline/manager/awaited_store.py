@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from datetime import timedelta
 from functools import partial
 from typing import Final, NoReturn, TypeVar
@@ -76,7 +77,10 @@ class AwaitedStore(NeverCopied):
         if self._pid != os.getpid():
             raise ForkedStore
         if self.opened is None:
-            return await wait_for(self._opening())
+            try:
+                return await wait_for(self._opening())
+            except SelineError as error:  # every caller gets its own, without the threads' frames
+                raise copy(error) from None
         if self.is_closing:
             raise StoreClosed
         return self.opened

@@ -13,6 +13,7 @@ import os
 import socket
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from copy import copy
 from typing import Any, Final
 
 import seline
@@ -104,7 +105,10 @@ class Serving(NeverCopied):
 
     async def acquired(self) -> None:
         """Wait until the volume is mounted, locked and open. Raises what opening it raises."""
-        await asyncio.shield(self._opening)
+        try:
+            await asyncio.shield(self._opening)
+        except SelineError as error:  # the stop raises it, too, and would replace its frames
+            raise copy(error) from None
 
     async def __aenter__(self) -> "Serving":  # noqa: PYI034  # never subclassed
         """Answer probes, and open the volume in the background."""

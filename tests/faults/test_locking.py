@@ -1,5 +1,6 @@
 """V10: one process owns a volume; every other opening is refused and names the holder."""
 
+import asyncio
 import fcntl
 import os
 import shutil
@@ -9,14 +10,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from seline import blocking, library
+from seline import blocking, get_data_manager, get_seline, library, open_seline
 from seline.domain.backup import Backup
 from seline.errors import (
     ForkedStore,
@@ -27,6 +28,7 @@ from seline.errors import (
     VolumeLocked,
     VolumeNotMounted,
 )
+from seline.server import serving
 from seline.storage.volume import open as opening
 from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.current import CurrentDocuments
@@ -34,6 +36,7 @@ from seline.storage.volume.earlier import Recovery, earlier_recoveries
 from seline.storage.volume.mounts import check_place
 from seline.storage.volume.store import VolumeStore
 from tests.faults.small_filesystem import Unavailable, run
+from tests.http_client import settings_for
 
 HOLDER = """
 import sys, time
@@ -354,6 +357,46 @@ def test_a_bot_that_starts_twice_gets_a_short_traceback(tmp_path: Path) -> None:
     shown = traceback.format_exception(refused.value)
     assert "held by this process" in shown[-2]
     assert len("".join(shown).splitlines()) < 25
+
+
+async def in_an_opening(data: Path) -> None:
+    async with open_seline(data, lock_wait_s=0):
+        pass
+
+
+async def in_serving(data: Path) -> None:
+    async with serving(settings_for(data, storage__lock_wait_s=0)) as running:
+        await running.acquired()
+
+
+async def with_the_first_call(_data: Path) -> None:
+    try:
+        await get_data_manager().load_json("a.json")
+    finally:
+        await get_seline().close()
+
+
+BOTS = [in_an_opening, in_serving, with_the_first_call]
+
+
+@pytest.mark.parametrize("bot", BOTS, ids=lambda bot: bot.__name__)
+def test_the_traceback_of_a_directory_in_use_names_the_bots_line_and_ends_with_the_step(
+    bot: Callable[[Path], Awaitable[None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELINE_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(library, "LOCK_WAIT_S", 0.0)
+    other = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(VolumeLocked) as refused:
+            asyncio.run(bot(tmp_path))
+    finally:
+        os.close(other)
+
+    frames = [frame.name for frame in traceback.extract_tb(refused.value.__traceback__)]
+    assert bot.__name__ in frames
+    assert len(frames) - frames.index(bot.__name__) <= 4
+    assert traceback.format_exception(refused.value)[-1].startswith("Next: ")
 
 
 @pytest.mark.parametrize("path", ["/proc/none/data", "/dev/null/data", "/tmp/" + "n" * 300])
