@@ -357,8 +357,8 @@ ROWS: Final[tuple[tuple[str, Callable[[Facts], Result], bool], ...]] = (
 """The name of a check, its function, and whether it asks the disk."""
 
 
-_OF_DOCUMENTS: Final = (IncidentKind.UNRECOVERABLE, IncidentKind.ACCESS_REFUSED)
-"""States of a document. `documents` shows the bot's while they last, if the disk answers."""
+_STATES: Final = (IncidentKind.UNRECOVERABLE, IncidentKind.ACCESS_REFUSED, IncidentKind.NO_ROOM)
+"""Shown while they last, if the disk answers; `documents` shows the bot's documents."""
 
 
 def _incidents(facts: Facts) -> list[Check]:
@@ -380,9 +380,11 @@ def _is_shown(facts: Facts, incident: Incident) -> bool:
 
     One that put an item into quarantine happened.
     """
-    is_state = incident.kind in _OF_DOCUMENTS and "item" not in incident.details
-    if not (facts.ask_disk and incident.document and is_state):
+    is_state = incident.kind in _STATES and "item" not in incident.details
+    if not (facts.ask_disk and is_state):
         return True
+    if not incident.document:
+        return facts.store.medium.lasts(incident)
     try:
         judged, _ = facts.store.look(DocumentKey(SELINE, incident.document))
     except SelineError:

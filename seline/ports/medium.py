@@ -116,6 +116,10 @@ class Medium(Protocol):
         """Return the latest incidents since the store was opened, oldest first."""
         ...
 
+    def lasts(self, incident: Incident) -> bool:
+        """Return whether what was refused then, to no named document, may still be refused."""
+        ...
+
     # broken and raw files
 
     def quarantine(self) -> Sequence[QuarantineItem]:

@@ -297,6 +297,9 @@ class MemoryMedium:
     def incidents(self) -> Sequence[Incident]:
         return []
 
+    def lasts(self, incident: Incident) -> bool:
+        return False
+
     def quarantine(self) -> Sequence[QuarantineItem]:
         return []
 

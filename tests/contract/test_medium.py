@@ -3,6 +3,7 @@
 import pytest
 
 from seline.domain.document import DocumentKey
+from seline.domain.incident import Incident, IncidentKind
 from seline.domain.json_codec import encode
 from seline.domain.metadata import FIELDS
 from seline.errors import DocumentNotFound
@@ -77,6 +78,12 @@ def test_durable_changes_are_counted(store: DocumentStore, key: DocumentKey) -> 
 def test_a_store_without_damage_has_no_incident(store: DocumentStore, key: DocumentKey) -> None:
     put(store, key, {"n": 1})
     assert list(store.medium.incidents()) == []
+
+
+def test_a_refusal_that_never_was_does_not_last(store: DocumentStore) -> None:
+    at = store.medium.held_since
+    never = Incident(kind=IncidentKind.ACCESS_REFUSED, document="", at=at, summary="")
+    assert not store.medium.lasts(never)
 
 
 def test_pins_are_asked_for_only_before_shedding(store: DocumentStore, key: DocumentKey) -> None:
@@ -155,5 +162,6 @@ def test_every_method_of_the_port_has_a_test() -> None:
         "unavailable", "busy_s", "counters", "incidents", "quarantine", "read_quarantine", "raw",
         "rescue", "remembers", "read_from_disk", "write_report", "read_report", "announce",
         "foreign_backup_count", "has_room_for", "left_out", "changed_outside", "held_since",
+        "lasts",
     }  # fmt: skip
     assert {name for name in vars(Medium) if not name.startswith("_")} == tested

@@ -497,3 +497,38 @@ def test_an_error_of_a_save_names_its_cause_and_its_cure(
     assert incident_kinds(seline) in ([incident], [])
     assert incident_kinds(seline) or incident == "no_room"
     seline.data.save_json(A, {"n": 3})
+
+
+def refused_accesses(seline: Seline) -> list[str]:
+    checks: list[dict[str, str]] = seline.health()["checks"]  # type: ignore[assignment]
+    return [check["detail"] for check in checks if check["name"] == "access_refused"]
+
+
+def test_health_shows_a_refused_directory_until_it_may_be_written(place: Path) -> None:
+    with user(NOBODY), open_seline(place, lock_wait_s=0) as seline:
+        (place / "backups").chmod(0o500)
+        with pytest.raises(VolumeFailed):
+            seline.data.save_json(A, {"n": 2})
+        seline.data.save_json("first.json", {"n": 1})
+        [detail] = refused_accesses(seline)
+        assert f"chmod -R u+rwX '{place}/backups'" in detail
+
+        (place / "backups").chmod(0o700)
+
+        assert refused_accesses(seline) == []
+
+
+def test_health_shows_a_refused_document_until_it_is_written(
+    seline: Seline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "stage", failing_call(errno.EPERM))
+        with pytest.raises(VolumeFailed):
+            seline.data.save_json(A, {"n": 2})
+    seline.data.save_json(B, {"n": 1})
+    [detail] = refused_accesses(seline)
+    assert "Writing a.json: EPERM" in detail
+
+    seline.data.save_json(A, {"n": 2})
+
+    assert refused_accesses(seline) == []

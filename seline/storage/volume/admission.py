@@ -185,7 +185,7 @@ class Admission:
         try:
             return self.rotation.discard(key, dropped)
         except OSError as error:
-            self.events.disk_error(error, "Discarding backups")
+            self.events.disk_error(error, "Discarding backups", [key])
             return False
 
     def _report_shed(self, shed: Sequence[Backup], now_s: float) -> None:

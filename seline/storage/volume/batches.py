@@ -95,10 +95,12 @@ class Batches:
         """Discard what `retain` drops. Raises StorageError."""
         self.reopener.check_open()
         try:
-            return self.rotation.rotate(key, retain)
+            dropped = self.rotation.rotate(key, retain)
         except OSError as error:
-            self.events.disk_error(error, "Discarding backups")
+            self.events.disk_error(error, "Discarding backups", [key])
             raise self.admission.volume.named(error, "Discarding backups") from error
+        self.events.succeeded(key, "Discarding backups")
+        return dropped
 
     def busy_s(self) -> float:
         """Return for how many seconds the current commit has run, 0 if none runs."""
@@ -172,7 +174,8 @@ class Batches:
                 return self.committer.commit(plan, now=now)
             except StagingFailed as error:
                 if not is_full(error.error):
-                    self.events.disk_error(error.error, error.doing)
+                    keys = [publish.key for publish in plan.publishes]
+                    self.events.disk_error(error.error, error.doing, keys)
                 elif any(made_room() for made_room in ways):  # each is tried once
                     continue
                 raise self.admission.volume.named(error.error, error.doing) from error
@@ -181,11 +184,13 @@ class Batches:
 
     def _after(self, plan: Plan, committed: Committed, now: datetime) -> None:
         for key, error in committed.refused.items():
-            self.events.disk_error(error, f"Publishing {key.name}")
+            self.events.disk_error(error, f"Publishing {key.name}", [key])
         current = [move for move in plan.publishes if move.key not in committed.refused]
         made = [backup for move in current for backup in committed.made.get(move.key, [])]
         self.admission.took(current, made)
+        self.events.succeeded(None)
         for publish in current:
+            self.events.succeeded(publish.key)
             if publish.found.removed:
                 backups = self.current_documents.backup_index(publish.key.space)
                 self.events.removed(publish.found, backups.of(publish.key.name)[:1], now)
@@ -220,22 +225,24 @@ class Batches:
             self._erase(publish.key, committed)
         elif retain is not None and made:
             names = [backup.name for backup in made]
-            self._quietly(lambda: self.rotation.rotate(publish.key, retain, just_made=names))
+            self._quietly(
+                lambda: self.rotation.rotate(publish.key, retain, just_made=names), [publish.key]
+            )
 
     def _erase(self, key: DocumentKey, committed: Committed) -> None:
         """Erase a purged document's backups and quarantine, and note what the disk kept."""
         try:
             self.rotation.purge(key)
         except (OSError, StorageError) as error:
-            self.events.disk_error(error, "Erasing backups")
+            self.events.disk_error(error, "Erasing backups", [key])
             committed.unerased[key] = error
 
-    def _quietly(self, tidy: Callable[[], object]) -> None:
+    def _quietly(self, tidy: Callable[[], object], keys: Sequence[DocumentKey] = ()) -> None:
         """Report an error instead of raising it: the change is durable already."""
         try:
             tidy()
         except (OSError, StorageError) as error:
-            self.events.disk_error(error, "Tidying up")
+            self.events.disk_error(error, "Tidying up", keys)
 
     def _answer(self, plan: Plan, taken: Sequence[Pending], committed: Committed) -> None:
         self._counters.batches += bool(plan.publishes)

@@ -266,11 +266,14 @@ class VolumeDirectory:
 
         A refused access concerns the first directory that this user may not write.
         """
+        return named(error, doing, self.refusing(error) or path or self.path)
+
+    def refusing(self, error: OSError | StorageError) -> str:
+        """Return the path of the first directory that refuses an access, "" if none does."""
+        if not isinstance(error, OSError) or error.errno not in (errno.EACCES, errno.EPERM):
+            return ""
         directories = [self.path, *(self._path_of(held) for *_, held in self._subdirectories)]
-        if error.errno in (errno.EACCES, errno.EPERM):
-            refused = (path for path in directories if not _may_write(path))
-            return named(error, doing, next(refused, path or self.path))
-        return named(error, doing, path or self.path)
+        return next((path for path in directories if not may_write(path)), "")
 
     def path_of_document(self, key: DocumentKey) -> str:
         """Return the path of a document, for messages."""
@@ -465,7 +468,8 @@ def _opened(descriptors: dict[str, int], space: str) -> int:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), space) from None
 
 
-def _may_write(path: str) -> bool:
+def may_write(path: str) -> bool:
+    """Whether this user may make and remove names in a directory."""
     return os.access(path, os.W_OK | os.X_OK, effective_ids=True)
 
 

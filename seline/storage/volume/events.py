@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -14,6 +14,7 @@ from seline.domain.incident import Incident, IncidentKind, no_incidents, oldest_
 from seline.errors import StorageError
 from seline.ports.store import Outcome
 from seline.storage.planner import Found, Publish
+from seline.storage.volume.directory import VolumeDirectory, may_write
 from seline.storage.volume.earlier import Recovery
 from seline.storage.volume.os_errors import describe, is_full
 
@@ -26,10 +27,12 @@ _log = logging.getLogger("seline.storage")
 class Events:
     """The watchers of one store, and its latest incidents. Any thread may read or watch."""
 
-    def __init__(self, clock: Clock, named: Callable[[OSError, str], StorageError]) -> None:
-        """Start without incidents. `named` turns an error of the volume into Seline's."""
+    def __init__(self, clock: Clock, volume: VolumeDirectory) -> None:
+        """Start without incidents."""
         self._clock = clock
-        self._named = named
+        self._volume = volume
+        self._refused: dict[tuple[DocumentKey | None, str], tuple[Incident, str]] = {}
+        """The last refusal of each document and work, and the directory that refused it."""
         self._edited: dict[str, deque[datetime]] = {}
         self._incidents = no_incidents()
         self._watchers: list[Callable[[DocumentKey, Outcome], None]] = []
@@ -55,17 +58,34 @@ class Events:
             except Exception:  # noqa: BLE001  # a watcher cannot undo what is durable
                 _log.exception("a watcher failed after a change of %s", key.name)
 
-    def disk_error(self, error: OSError | StorageError, doing: str) -> None:
-        """Report an error of the disk, or an access that the system refused."""
+    def disk_error(
+        self, error: OSError | StorageError, doing: str, keys: Iterable[DocumentKey] = ()
+    ) -> None:
+        """Report an error of the disk, or an access that the system refused for these documents."""
         what = describe(error)
         _log.error("%s: %s", doing, what)
-        failure = self._named(error, doing) if isinstance(error, OSError) else error
+        failure = self._volume.named(error, doing) if isinstance(error, OSError) else error
+        kind, step = IncidentKind.DISK_ERROR, ""
         if is_full(error):
-            self._report(IncidentKind.NO_ROOM, f"{doing}: {what}")
-        elif failure.details.get("disk_failed", True):
-            self._report(IncidentKind.DISK_ERROR, f"{doing}: {what}")
-        else:
-            self._report(IncidentKind.ACCESS_REFUSED, f"{doing}: {what}. {failure.hint}")
+            kind = IncidentKind.NO_ROOM
+        elif not failure.details.get("disk_failed", True):
+            kind, step = IncidentKind.ACCESS_REFUSED, f". {failure.hint}"
+        incident = self._report(kind, f"{doing}: {what}{step}")
+        for key in tuple(keys) or (None,):
+            self._refused[key, doing] = incident, self._volume.refusing(error)
+
+    def succeeded(self, key: DocumentKey | None, doing: str = "") -> None:
+        """End the refusals of a document, or of the store: this work, or all, is done now."""
+        for refused in list(self._refused):
+            if refused[0] == key and doing in ("", refused[1]) and not self._refused[refused][1]:
+                del self._refused[refused]
+
+    def lasts(self, incident: Incident) -> bool:
+        """Whether a refusal may last; that by a directory lasts until it may be written."""
+        return any(
+            refused is incident and not (directory and may_write(directory))
+            for refused, directory in list(self._refused.values())
+        )
 
     def remade(self, name: str) -> None:
         """Report that a directory of Seline's was missing and was made again."""
@@ -153,10 +173,12 @@ class Events:
         """Report a recovery of an earlier process, which may have ended before it could."""
         self.report(_recovered(recovery))
 
-    def _report(self, kind: IncidentKind, summary: str, **details: Json) -> None:
+    def _report(self, kind: IncidentKind, summary: str, **details: Json) -> Incident:
         """Report what concerns no single document."""
         now = self._clock.now()
-        self.report(Incident(kind=kind, document="", at=now, summary=summary, details=details))
+        incident = Incident(kind=kind, document="", at=now, summary=summary, details=details)
+        self.report(incident)
+        return incident
 
 
 def _another_writer(name: str, now: datetime, summary: str, **details: Json) -> Incident:

@@ -101,6 +101,9 @@ class VolumeMedium:
     def incidents(self) -> Sequence[Incident]:
         return self.batches.events.incidents()
 
+    def lasts(self, incident: Incident) -> bool:
+        return self.batches.events.lasts(incident)
+
     # broken and raw files
 
     @while_open

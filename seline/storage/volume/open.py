@@ -86,7 +86,7 @@ def _open(volume: VolumeDirectory, settings: Settings, clock: Clock) -> VolumeSt
     """Build the store's parts, recover from a crash, and start the writer."""
     storage = settings.storage
     capabilities = probe(volume)
-    events = Events(clock, volume.named)
+    events = Events(clock, volume)
     disk_usage = DiskUsage(
         volume=volume,
         limit_bytes=_limit_bytes(storage, capabilities),

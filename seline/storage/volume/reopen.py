@@ -117,6 +117,7 @@ class Reopener:
             return False
         self.failure = None
         self.committer.overlay.clear()
+        self.events.succeeded(None)
         _log.warning("the volume was reopened; writes are taken again")
         return True
 
