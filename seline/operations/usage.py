@@ -1,7 +1,7 @@
 """Usage: how full the volume is, how fast it fills, and what is stored on it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from seline.clock import instant_text
@@ -25,6 +25,8 @@ from seline.operations.prune import Pruner
 from seline.ports.store import DocumentStore
 
 NEXT_SAVE_BYTES_MIN: Final = 64 << 10
+PLANNED_EVERY_S: Final = 60.0
+"""How old the plan of what makes room may be: as old as the sizes of the volume's files."""
 
 
 class UsageFile(Stored, frozen=True, kw_only=True):
@@ -78,6 +80,8 @@ class UsageMonitor:
         self._state = store.state("usage.json", UsageFile, UsageFile)
         self.measured: UsageReport | None = None
         """The last measurement of this process."""
+        self._planned: tuple[object, float, Headroom] = None, 0.0, Headroom()
+        """For which backups, and when, it was planned what makes room; and the answer."""
 
     @property
     def forecast(self) -> Forecast | None:
@@ -108,16 +112,22 @@ class UsageMonitor:
         return self.measured
 
     def room(self, store: DocumentStore, usage: Usage) -> Headroom:
-        """Return whether the next save fits; also what makes room, from 80 % on. Blocks."""
+        """Return whether the next save fits; also what makes room, from 80 % on. Blocks.
+
+        What makes room is planned again when the backups or the pins change, else once a minute.
+        """
         needed = next_save_bytes(usage)
         refused_bytes = 0 if store.medium.has_room_for(needed) else needed
         if not refused_bytes and usage.level_ratio < LEVELS[UsageLevel.WARNING]:
             return Headroom()
-        return Headroom(
-            refused_bytes=refused_bytes,
-            prunable_bytes=self._pruner.prunable_bytes(store),
-            deleted=_largest_deleted(store),
-        )
+        now, backups = self._store.clock.monotonic(), (usage.backups_bytes, self._store.pins.pins())
+        planned_for, planned_at, room = self._planned
+        if backups != planned_for or now - planned_at > PLANNED_EVERY_S:
+            room = Headroom(
+                prunable_bytes=self._pruner.prunable_bytes(store), deleted=_largest_deleted(store)
+            )
+            self._planned = backups, now, room
+        return replace(room, refused_bytes=refused_bytes)
 
 
 def next_save_bytes(usage: Usage) -> int:

@@ -5,7 +5,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,7 +18,10 @@ from seline.errors import DocumentUnrecoverable
 from seline.library import Seline
 from seline.manager import DataManager
 from seline.operations import Operations
+from seline.operations.prune import Pruner
+from seline.ports.store import DocumentStore
 from seline_workers import table
+from tests.clocks import FakeClock
 from tests.faults.test_damage import flip
 from tests.stores import open_managed
 
@@ -187,6 +190,43 @@ async def test_a_store_over_its_limit_names_the_setting(tmp_path: Path) -> None:
         health = await seline.health()
 
     assert "`storage.volume_limit_mb`" in check_in(health, "usage")["fix"]
+
+
+async def test_what_prune_frees_is_planned_again_only_after_a_change_or_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 20,000 backups planning takes most of a second, and a monitor asks often."""
+    planned: list[int] = []
+    prunable_bytes = Pruner.prunable_bytes
+
+    def counting(pruner: Pruner, store: DocumentStore) -> int:
+        planned.append(prunable_bytes(pruner, store))
+        return planned[-1]
+
+    async def plans() -> int:
+        before = len(planned)
+        for _ in range(3):
+            await operations.health()
+        return len(planned) - before
+
+    monkeypatch.setattr(Pruner, "prunable_bytes", counting)
+    clock = FakeClock()
+    store = open_managed(tmp_path, cast("Clock", clock), storage__volume_limit_mb=1)
+    operations, data = Operations(store), DataManager(store)
+    for number in range(2):
+        await data.save_json(NAME, [number, "x" * (430 << 10)])
+    [backup] = await data.backups(NAME)
+
+    assert await plans() == 1
+    await data.pin(NAME, backup.name)
+    assert await plans() == 1
+    for number in range(2):
+        await data.save_json("other.json", {"n": number})
+    assert await plans() == 1
+    clock.advance(61)
+    assert await plans() == 1
+    assert await plans() == 0
+    await store.close()
 
 
 async def test_growth_is_forecast_and_reported_in_health(tmp_path: Path) -> None:
