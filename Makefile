@@ -46,7 +46,7 @@ dev: $(VENV)/.installed-dev ## only install what the tests and linters need
 
 lock: $(LOCKING)/.installed ## resolve every lock again from pyproject.toml
 	@set -e; \
-	compile() { $(LOCKING)/bin/uv --quiet pip compile pyproject.toml --upgrade --universal \
+	compile() { $(LOCKING)/bin/uv --quiet pip compile pyproject.toml --all-extras --upgrade --universal \
 	    --python-version 3.11 --custom-compile-command "make lock" "$$@" >/dev/null; }; \
 	compile --generate-hashes --output-file requirements.lock; \
 	compile --generate-hashes --group dev --constraints requirements.lock \
