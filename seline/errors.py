@@ -287,6 +287,15 @@ class ExportDamaged(SelineError):
     hint = "Take another export; each is checked by the digests in its manifest.json."
 
 
+class KeyMissing(SelineError):
+    """This copy is encrypted, and the key for it is not here; nothing was changed."""
+
+    hint = (
+        "Give the file with the identity: `--identity key.txt`; or set `exports.passphrase` to the "
+        "passphrase that it was made with."
+    )
+
+
 class StoreClosed(StorageError):
     """The store is closed, or was never opened."""
 

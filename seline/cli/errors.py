@@ -67,6 +67,7 @@ EXIT_FOR: Final[Mapping[str, Exit]] = {
     "storage_error": Exit.FAILED,
     "export_damaged": Exit.DAMAGE,
     "export_failed": Exit.FAILED,
+    "key_missing": Exit.NOT_ALLOWED,
     "volume_full": Exit.FULL,
     "too_many_documents": Exit.FULL,
     "volume_busy": Exit.FAILED,

@@ -40,6 +40,7 @@ STATUS_FOR: Final[Mapping[type[SelineError], int]] = {
     errors.TooManyRequests: 429,
     errors.ExportDamaged: 422,
     errors.ExportFailed: 503,
+    errors.KeyMissing: 422,
     errors.VolumeFull: 507,
     errors.TooManyDocuments: 507,
     errors.DocumentUnrecoverable: 503,
