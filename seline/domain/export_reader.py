@@ -42,7 +42,8 @@ def read_export(
     """Call `take` with the name and value of each document; return the rest of the export.
 
     In what is returned each document's value is None. `value_length_max` bounds the characters
-    of one value. Raises NotJson with the place in the whole text, ImportRefused for a longer value.
+    of one value. Raises NotJson with the place in the whole text, ImportRefused with the name of a
+    document that is longer, or is JSON beyond another limit.
     """
     reader = _Reader(pieces, value_length_max, depth_max)
     rest = reader.export(take)
@@ -100,6 +101,14 @@ class _Reader:
         for name in self._keys(found):
             try:
                 take(name, self._value())
+            except NotJson as error:
+                if not error.is_json:
+                    raise
+                raise ImportRefused(
+                    f"$.files[{name!r}]: {error.reason}. Nothing was changed.",
+                    hint=error.hint,
+                    document=name,
+                ) from error
             except ImportRefused as refused:
                 refused.details.setdefault("document", name)
                 raise

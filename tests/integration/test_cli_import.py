@@ -465,13 +465,15 @@ def test_each_kind_of_name_in_a_folder_is_imported_or_named(line: Line) -> None:
     assert names(line) == sorted(renamed.values())
 
 
-def test_files_over_the_size_limit_are_skipped_counted_and_named(line: Line, old: Path) -> None:
+def test_files_over_a_limit_are_skipped_counted_and_named(line: Line, old: Path) -> None:
     """The limit is the store's. A file that no store takes is not even read."""
     for name, size in (("big.json", 2_000), ("more.json", 3_000), ("fits.json", 900)):
         write(old, name, json.dumps("x" * size))
+    for name, levels in (("deep.json", 30), ("deeper.json", 150)):
+        write(old, name, "[" * levels + "]" * levels)
     with (old / "endless.json").open("wb") as file:
         file.truncate((1 << 30) + 1)
-    small = {"SELINE_STORAGE__DOCUMENT_BYTES_MAX": "2000"}
+    small = {"SELINE_STORAGE__DOCUMENT_BYTES_MAX": "2000", "SELINE_STORAGE__DEPTH_MAX": "20"}
 
     refused = line("import", str(old), "--yes", **small)
     assert refused.code == 5
@@ -487,5 +489,8 @@ def test_files_over_the_size_limit_are_skipped_counted_and_named(line: Line, old
     assert "left out: big.json: The document would have 2003 bytes; 2000 are allowed." in done.err
     assert "left out: more.json: The document would have 3003 bytes" in done.err
     assert done.err.count("Split it") == 2
-    assert "2 files are left out" in done.err
+    for name in ("deep.json", "deeper.json"):
+        why = "nested deeper than 20 levels, or it contains itself at $[0][0][0][0][0]…."
+        assert f"left out: {name}: {why}\n  Correct it at the place named" in done.err
+    assert "4 files are left out" in done.err
     assert names(line) == ["My_Notes.json", "fits.json", "user_profile.json"]

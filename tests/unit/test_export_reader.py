@@ -53,6 +53,17 @@ def test_an_export_in_pieces_has_the_documents_of_the_whole(
     assert read(data, size=size) == parse_export(decode_strict(data))
 
 
+@pytest.mark.parametrize("value", ["[" * 201 + "]" * 201, "[" * 9999 + "]" * 9999, '"\\ud800"'])
+def test_what_no_document_may_be_is_refused_with_the_documents_name(value: str) -> None:
+    data = f'{{"files": {{"a.json": 1, "b.json": {value}, "c.json": 2}}}}'.encode()
+
+    with pytest.raises(ImportRefused, match=r"^\$\.files\['b\.json'\]: ") as refused:
+        read(data)
+
+    assert refused.value.details == {"document": "b.json"}
+    assert refused.value.hint
+
+
 FLAWS = {
     "cut off in a name": b'{"files": {"a.js',
     "cut off in a value": b'{"files": {"a.json": [1, 2',
@@ -78,9 +89,9 @@ FLAWS = {
 @pytest.mark.parametrize("flaw", FLAWS)
 @pytest.mark.parametrize("size", [1, 5, 1000])
 def test_what_is_no_json_is_refused(flaw: str, size: int) -> None:
-    with pytest.raises(NotJson):
+    with pytest.raises(NotJson) as whole:
         decode_strict(FLAWS[flaw])
-    with pytest.raises(NotJson):
+    with pytest.raises(ImportRefused if whole.value.is_json else NotJson):
         read(FLAWS[flaw], size=size)
 
 
