@@ -21,8 +21,7 @@ from seline.errors import SelineError, SettingsError, VolumeFailed, VolumeReadOn
 from seline.manager import DataManager, ManagedStore
 from seline.manager.awaited_store import NeverCopied
 from seline.operations import Operations
-from seline.outbound.destinations.folder import Folder
-from seline.ports.destinations import Target
+from seline.outbound.destinations.table import build_targets
 from seline.ports.futures import refuse_in_turn, run_without_loop
 from seline.ports.store import DocumentStore
 from seline.settings import Settings, load_settings
@@ -39,7 +38,7 @@ class Seline(NeverCopied, Operations):
 
     def __init__(self, store: ManagedStore, settings: Settings) -> None:
         """Assemble what works over a store. Use `open_seline`."""
-        super().__init__(store, _targets(settings), version=seline.__version__)
+        super().__init__(store, build_targets(settings), version=seline.__version__)
         self.settings = settings
         self.is_from_get = False
         """Whether `get_seline` opened it."""
@@ -260,17 +259,6 @@ def get_user_profile() -> UserProfile:
 def get_lessons_service() -> LessonsLearned:
     """Return the lessons service over the instance of this process."""
     return get_seline().lessons
-
-
-def _targets(settings: Settings) -> list[Target]:
-    return [
-        Target(
-            Folder(configured.name, configured.path),
-            configured.keep or settings.exports.keep,
-            configured.same_disk,
-        )
-        for configured in settings.exports.destinations
-    ]
 
 
 def _refuse_beside_another(data_dir: str) -> None:

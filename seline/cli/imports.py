@@ -260,7 +260,7 @@ def _notify_beside(source: str) -> None:
     """Name what a folder of exports holds besides exports, and how to import it."""
     from seline.cures import free_path
     from seline.domain.manifest import parse_export_name
-    from seline.outbound.destinations.folder import MARKER_NAME
+    from seline.operations.export_folders import MARKER_NAME
 
     others = sorted(
         name

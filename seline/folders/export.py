@@ -11,6 +11,7 @@ from typing import IO
 
 from seline.domain.manifest import MANIFEST_NAME, Manifest, decode_manifest, parse_export_name
 from seline.errors import ExportDamaged, ExportFailed, ImportRefused
+from seline.operations.export_folders import ExportFolders
 from seline.operations.exports import check_packs
 from seline.operations.packs import DOCUMENTS, check_documents, members_of
 from seline.outbound.destinations.folder import Folder
@@ -21,11 +22,11 @@ async def write_export(tar: IO[bytes], directory: str) -> Manifest:
 
     Raises ExportDamaged and ExportFailed.
     """
-    target = Folder("this folder", directory)
-    await target.make()
+    target = ExportFolders(Folder("this folder", directory))
+    await target.store.make()
     export, content = "", b""
     for export, file, content in _members(tar):
-        if export in await target.exports():
+        if export in await target.complete():
             raise ExportFailed(f"{directory} holds {export} already.")
         if file != MANIFEST_NAME:
             await target.put(export, file, content)

@@ -17,7 +17,8 @@ from seline.domain.stored import Stored
 from seline.errors import DestinationNotFound, ExportFailed, SelineError
 from seline.manager.managed_store import ManagedStore
 from seline.manager.state import State
-from seline.ports.destinations import Destination, Place, Target
+from seline.operations.export_folders import ExportFolders
+from seline.ports.destinations import ObjectStore, Target
 from seline.ports.store import DocumentStore
 
 STOPPED: Final = "It was stopped before it was done."
@@ -77,16 +78,15 @@ class Destinations:
 
         Raises DestinationNotFound.
         """
-        found = [target for target, *_ in self.targets if target.name == name]
+        found = [target.destination for target in self.targets if target.destination.name == name]
         if not found:
             raise DestinationNotFound(
                 f"There is no destination {name} in `exports.destinations`.", destination=name
             )
-        place = await self._marked(found[0])
-        await self._note(name, marker=place.marker, on_data_disk=place.on_data_disk)
+        await self._note(name, **await self._marked(found[0]))
         return self.record(name)
 
-    async def enter(self, destination: Destination) -> None:
+    async def enter(self, destination: ObjectStore) -> None:
         """Check that a destination has its marker; mark it if it was never used.
 
         Raises ExportFailed with what to do.
@@ -94,24 +94,24 @@ class Destinations:
         if not self._file.loaded:
             await self._file.load()
         known = self.record(destination.name).marker
-        place = await (self._place(destination) if known else self._marked(destination))
-        if known and place.marker != known:
-            has = "the marker of another destination" if place.marker else "no marker of Seline's"
+        seen = await (self._seen(destination) if known else self._marked(destination))
+        if known and seen["marker"] != known:
+            has = "the marker of another destination" if seen["marker"] else "no marker of Seline's"
             raise ExportFailed(
                 f"{destination.where} is not where {destination.name} was: it has {has}. No "
                 "export was made there.",
                 hint="Mount it, then run `seline jobs run export`. If it was moved or replaced, "
                 f"run `seline destinations use {destination.name}` first.",
             )
-        await self._note(destination.name, marker=place.marker, on_data_disk=place.on_data_disk)
+        await self._note(destination.name, **seen)
 
-    async def succeeded(self, destination: Destination, lacking: Sequence[str]) -> None:
+    async def succeeded(self, destination: ObjectStore, lacking: Sequence[str]) -> None:
         """Record an export that was read back; it is whole if it lacks no document."""
         now = self._store.clock.now()
         whole: dict[str, Any] = {} if lacking else {"whole_at": now}
         await self._note(destination.name, failure="", cure="", lacking=tuple(lacking), **whole)
 
-    async def failed(self, destination: Destination, error: BaseException) -> None:
+    async def failed(self, destination: ObjectStore, error: BaseException) -> None:
         """Record why a run failed."""
         message, cure = _explained(error)
         _log.error("export to %s failed: %s", destination.name, message)
@@ -120,16 +120,20 @@ class Destinations:
 
     # parts
 
-    async def _place(self, destination: Destination) -> Place:
-        return await destination.place((await self._store.open()).medium.place)
+    async def _seen(self, destination: ObjectStore) -> dict[str, Any]:
+        """Return the marker that is there, empty without one, and whose disk it is on."""
+        data_dir = (await self._store.open()).medium.place
+        on_data_disk = await destination.on_data_disk(data_dir)
+        marker = await ExportFolders(destination).marker()
+        return {"marker": marker, "on_data_disk": on_data_disk}
 
-    async def _marked(self, destination: Destination) -> Place:
-        """Return the place, with the marker that is there or a new one."""
-        place = await self._place(destination)
-        if not place.marker:
-            await destination.mark(secrets.token_hex(4))
-            place = await self._place(destination)
-        return place
+    async def _marked(self, destination: ObjectStore) -> dict[str, Any]:
+        """Return the same, with a new marker if there was none."""
+        seen = await self._seen(destination)
+        if seen["marker"]:
+            return seen
+        await ExportFolders(destination).mark(secrets.token_hex(4))
+        return await self._seen(destination)
 
     async def _note(self, name: str, **changed: Any) -> None:
         def change(file: ExportsFile) -> ExportsFile:

@@ -45,8 +45,9 @@ from seline.manager.reads import backup_content
 from seline.manager.state import State
 from seline.manager.transfer import snapshot_of
 from seline.operations.destinations import Destinations, keep
+from seline.operations.export_folders import ExportFolders
 from seline.operations.packs import BACKUPS, DOCUMENTS, check_pack, make_pack
-from seline.ports.destinations import Destination, Target
+from seline.ports.destinations import ObjectStore, Target
 from seline.ports.store import DocumentStore, Snapshot
 from seline.spool import Spool
 
@@ -84,9 +85,9 @@ class Exporter:
 
         A destination that fails does not stop the others; then raises ExportFailed naming each.
         """
-        targets = self.destinations.targets
+        targets = [target for target in self.destinations.targets if target.takes_exports]
         if not targets:
-            return "no destination is configured (`exports.destinations`)"
+            return "no destination for exports is configured (`exports.destinations`)"
         outcomes = await asyncio.gather(*map(self._run_one, targets), return_exceptions=True)
         failed: list[str] = []
         done: list[str] = []
@@ -120,12 +121,13 @@ class Exporter:
         record = self.destinations.record(destination.name)
         return line if target.same_disk or not record.on_data_disk else f"{line}; {SAME_DISK}"
 
-    async def export_to(self, target: Destination, *, keep: int) -> tuple[str, Sequence[str]]:
+    async def export_to(self, destination: ObjectStore, *, keep: int) -> tuple[str, Sequence[str]]:
         """Write one verified export, unless nothing changed; keep this volume's newest `keep`.
 
         Return what was done in a line, and the documents that the newest export there lacks.
         """
-        await self.destinations.enter(target)
+        await self.destinations.enter(destination)
+        target = ExportFolders(destination)
         volume = await self.volume_id()
         await self._sweep(target, volume)
         whole = await _own_exports(target, volume)
@@ -133,7 +135,7 @@ class Exporter:
         if newest is not None and newest.holds(await self._revisions()):
             return f"{target.name}: nothing changed since {newest.name}", ()
         written, size_bytes = await self._write(target)
-        await self.destinations.enter(target)  # it is still the same one
+        await self.destinations.enter(destination)  # it is still the same one
         older = [name for name in whole if name != written.name][max(keep, 1) - 1 :]
         needed = await _needed(target, whole, written.unrecoverable)
         for name in older:
@@ -156,7 +158,7 @@ class Exporter:
         known = self._volume
         return (known.value if known.loaded else await known.load()).id
 
-    async def _sweep(self, target: Destination, volume: str) -> None:
+    async def _sweep(self, target: ExportFolders, volume: str) -> None:
         """Remove exports without a manifest once they are old: a younger one may be in progress."""
         for leftover in await target.leftovers():
             started_at = parse_export_name(leftover)
@@ -179,9 +181,9 @@ class Exporter:
         manifest.append(encode_manifest(making.manifest(place)))
         yield export, MANIFEST_NAME, manifest
 
-    async def _write(self, target: Destination) -> tuple[Manifest, int]:
+    async def _write(self, target: ExportFolders) -> tuple[Manifest, int]:
         """Write an export and read it back; return its manifest and its size in bytes."""
-        size_bytes, export, there = 0, "", await target.exports()
+        size_bytes, export, there = 0, "", await target.complete()
         async with aclosing(self.files()) as files:
             async for export, file, spool in files:
                 if export in there:
@@ -198,7 +200,7 @@ class Exporter:
             await target.remove(export)
             raise
 
-    async def _newest(self, target: Destination, whole: Sequence[str]) -> Manifest | None:
+    async def _newest(self, target: ExportFolders, whole: Sequence[str]) -> Manifest | None:
         """Return the newest export there, if all of it is still as it was written."""
         if not whole:
             return None
@@ -305,13 +307,13 @@ def _numbered(volume: VolumeFile) -> VolumeFile:
     return replace(_identified(volume), exports=volume.exports + 1)
 
 
-async def _own_exports(target: Destination, volume: str) -> list[str]:
+async def _own_exports(target: ExportFolders, volume: str) -> list[str]:
     """Return a volume's whole exports, the one written last first.
 
     One whose manifest cannot be read is left out, so it is not removed either.
     """
     own: list[tuple[int, str]] = []
-    for name in await target.exports():
+    for name in await target.complete():
         if volume_of_export(name) != volume:
             continue
         try:
@@ -323,7 +325,9 @@ async def _own_exports(target: Destination, volume: str) -> list[str]:
     return [name for _, name in sorted(own, reverse=True)]
 
 
-async def _needed(target: Destination, exports: Sequence[str], lacking: Sequence[str]) -> set[str]:
+async def _needed(
+    target: ExportFolders, exports: Sequence[str], lacking: Sequence[str]
+) -> set[str]:
     """Return, of exports given newest first, those that hold what the store itself has lost.
 
     For each such document the newest; one whose manifest cannot be read is kept, too.
@@ -342,14 +346,14 @@ async def _needed(target: Destination, exports: Sequence[str], lacking: Sequence
     return needed
 
 
-async def read_back(target: Destination, export: str) -> Manifest:
+async def read_back(target: ExportFolders, export: str) -> Manifest:
     """Check every pack of an export at its destination. Raises ExportDamaged, ExportFailed."""
     manifest = decode_manifest(await target.get(export, MANIFEST_NAME))
     await check_packs(target, manifest)
     return manifest
 
 
-async def check_packs(target: Destination, manifest: Manifest) -> None:
+async def check_packs(target: ExportFolders, manifest: Manifest) -> None:
     """Check that a destination holds the packs as they were made. Raises as `read_back`."""
     for pack in manifest.packs:
         check_pack(pack, await target.get(manifest.name, pack.name))

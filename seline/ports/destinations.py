@@ -1,26 +1,33 @@
-"""The contract of an export destination, such as a folder.
+"""The contract of a destination: a store of objects, such as a folder or a bucket.
 
-A destination stores exports as folders of files. `seline.operations` decides which exports are
-written and removed.
+What is stored there, and what is removed, is decided above (`seline.operations`): exports, and the
+mirror.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """What a destination is now: its marker, empty without one, and whose disk it is on."""
-
-    marker: str
-    on_data_disk: bool
+from seline.domain.destination import Mode
+from seline.errors import ExportFailed
 
 
-class Destination(Protocol):
-    """One destination. Every call may take long, and has its own timeout.
+class ObjectMissing(ExportFailed):
+    """There is no object with this key."""
 
-    Every call raises ExportFailed with the reason, which contains no secret.
+
+class Listed(NamedTuple):
+    """What a folder of a destination holds: an object, or a folder (its size is None)."""
+
+    name: str
+    size_bytes: int | None
+
+
+class ObjectStore(Protocol):
+    """Objects by key, such as `seline-20250106T143022Z-1a2b3c4d/pack-0001.tar.zst`.
+
+    A key has the characters A-Z, a-z, 0-9, `.`, `_`, `-`, and `/` between its folders. Every call
+    may take long, and has its own timeout. Every call raises ExportFailed with the reason and the
+    next step, which contain no secret.
     """
 
     @property
@@ -33,41 +40,60 @@ class Destination(Protocol):
         """Its address for messages, without secrets."""
         ...
 
-    async def place(self, data_dir: str) -> Place:
-        """Return what the destination is now, compared with a data directory."""
+    async def make(self) -> None:
+        """Make the destination itself, where that is possible; do nothing if it exists."""
         ...
 
-    async def mark(self, marker: str) -> None:
-        """Make the destination, and put a marker there unless it has one."""
+    async def on_data_disk(self, data_dir: str) -> bool:
+        """Whether the destination is on the disk of a data directory; it must not be inside it."""
         ...
 
-    async def exports(self) -> Sequence[str]:
-        """Return the names of the complete exports (those with a manifest), newest first."""
+    async def list(self, folder: str) -> Sequence[Listed]:
+        """Return what one folder holds, in any order; "" is the destination itself.
+
+        A folder that does not exist holds nothing. A listing that fails raises, and is never short.
+        """
         ...
 
-    async def leftovers(self) -> Sequence[str]:
-        """Return the names of exports without a manifest: interrupted, or still being written."""
-        ...
+    async def put(self, key: str, data: bytes, *, replace: bool = True) -> None:
+        """Store an object, whole or not at all; it is durable on return.
 
-    async def put(self, export: str, file: str, data: bytes) -> None:
-        """Store one file of an export atomically; it is durable when this returns.
-
+        Without `replace` an object that exists stays as it is, also if it is made at this moment.
         The destination itself is not made here, so one that is gone fails.
         """
         ...
 
-    async def get(self, export: str, file: str) -> bytes:
-        """Return one file as stored, without the caches that can be bypassed."""
+    async def get(self, key: str) -> bytes:
+        """Return an object as stored, without the caches that can be bypassed.
+
+        Raises ObjectMissing.
+        """
         ...
 
-    async def remove(self, export: str) -> None:
-        """Remove an export, its manifest first. Does nothing if it does not exist."""
+    async def remove(self, key: str) -> None:
+        """Remove an object, or an empty folder. Does nothing if there is none."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections; the next call makes new ones."""
         ...
 
 
 class Target(NamedTuple):
-    """A destination and how many exports it keeps; `same_disk`: it may be on the data's disk."""
+    """A destination, how many exports it keeps, and what it receives.
 
-    destination: Destination
+    `same_disk`: it may be on the disk of the data directory.
+    """
+
+    destination: ObjectStore
     keep: int
     same_disk: bool = False
+    mode: Mode = "export"
+
+    @property
+    def takes_exports(self) -> bool:
+        return self.mode != "mirror"
+
+    @property
+    def takes_mirror(self) -> bool:
+        return self.mode != "export"

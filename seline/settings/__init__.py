@@ -77,10 +77,10 @@ def setting_names() -> list[str]:
 
 
 def shown(settings: Settings, name: str) -> object:
-    """Return a setting's value without secrets: those are masked, sinks are shown by name."""
+    """Return a setting's value without secrets; sinks and destinations are shown by name."""
     section, *job, key = name.split(".")
     value = getattr(settings.jobs[job[0]] if job else getattr(settings, section), key)
-    if name == "alerts.sinks":
+    if name in ("alerts.sinks", "exports.destinations"):
         return tuple(map(str, value))
     return "********" if name in SECRETS and value else value
 
@@ -138,6 +138,8 @@ def _check_destinations(exports: Exports, data_dir: str, origins: Mapping[str, s
     """
     volumes = {os.path.abspath(data_dir), os.path.realpath(data_dir)}
     for destination in exports.destinations:
+        if not destination.url.startswith("file:"):
+            continue
         path = os.path.abspath(destination.path)
         if any(os.path.commonpath([volume, path]) == volume for volume in volumes):
             raise SettingsError(

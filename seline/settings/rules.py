@@ -3,20 +3,22 @@
 import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, cast
-from urllib.parse import urlsplit
 
 from seline.domain.alerts.sink_spec import FIELDS_OF, is_web_address, read_sinks
 from seline.domain.schedule import FORMS, parse_schedule
 from seline.domain.texts import LANGUAGES
 from seline.errors import SettingsError
+from seline.settings.destinations import KEEP_MAX, read_destinations
 from seline.settings.texts import character, normalised, path_text, plain_text
-from seline.settings.values import DEFAULT_JOBS, DestinationSettings
+from seline.settings.values import DEFAULT_JOBS
 
 TOKEN_CHARACTERS_MIN: Final = 16
 _SIMILARITY_MIN: Final = 0.7
-SECRETS: Final = frozenset({"server.admin_token", "alerts.heartbeat_url", "alerts.sinks"})
+SECRETS: Final = frozenset(
+    {"server.admin_token", "alerts.heartbeat_url", "alerts.sinks", "exports.destinations"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,34 +141,6 @@ def _schedule(value: object) -> str:
     return parse_schedule(plain_text(value)).text
 
 
-def _destinations(value: object) -> tuple[DestinationSettings, ...]:
-    """Parse the tables of destinations. An unknown key is an error, so that no typo is ignored."""
-    tables = json.loads(value) if isinstance(value, str) else value
-    if not isinstance(tables, list):
-        raise TypeError("it is no list of tables")
-    destinations = tuple(_destination(table) for table in cast("list[object]", tables))
-    if len({destination.name for destination in destinations}) < len(destinations):
-        raise ValueError("two destinations have the same name")
-    return destinations
-
-
-def _destination(table: object) -> DestinationSettings:
-    if not isinstance(table, dict):
-        raise TypeError(f"{table!r} is no table")
-    given = cast("dict[str, object]", table)
-    if not {"name", "url"} <= given.keys() <= {"name", "url", "keep", "same_disk"}:
-        raise ValueError(f"a table has the keys {', '.join(sorted(given)) or 'none'}")
-    settings = DestinationSettings(**given)  # type: ignore[arg-type]  # checked below
-    address = urlsplit(plain_text(settings.url))
-    if address.scheme != "file" or address.netloc or not address.path.startswith("/"):
-        raise ValueError(f"{settings.url} does not begin with file:///")
-    if plain_text(settings.path).startswith("/~"):
-        raise ValueError(f"~ is not replaced in an address, as in {settings.url}")
-    keep = None if settings.keep is None else cast("int", _KEEP_EXPORTS.read(settings.keep))
-    same_disk = truth(settings.same_disk)
-    return replace(settings, name=plain_text(settings.name), keep=keep, same_disk=same_disk)
-
-
 def _names(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         value = json.loads(value) if value.startswith("[") else value.split(",")
@@ -193,7 +167,7 @@ def _address(value: object) -> str:
 
 _BYTES_MAX: Final = 1 << 50
 _DAYS_MAX: Final = 36_500
-_KEEP_EXPORTS: Final = _number(1, 10_000, whole=True)
+_KEEP_EXPORTS: Final = _number(1, KEEP_MAX, whole=True)
 _KEEP: Final = _number(0, 100_000, whole=True)
 _TRUTH: Final = SettingRule("true or false", truth)
 RULES: Final[Mapping[str, SettingRule]] = {
@@ -239,8 +213,8 @@ RULES: Final[Mapping[str, SettingRule]] = {
         )
     },
     "exports.destinations": SettingRule(
-        "a list of tables with `name`, `url` (file:///…) and optionally `keep`, `same_disk`",
-        _destinations,
+        "a list of tables, each with `name`, `url` and what its kind of address needs",
+        read_destinations,
         explains=True,
     ),
     "exports.keep": _KEEP_EXPORTS,

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
 from seline.domain.alerts.sink_spec import SinkSpec
+from seline.domain.destination import Mode
 from seline.domain.retention import RetentionPolicy
 from seline.domain.texts import Language
 
@@ -75,15 +76,22 @@ DEFAULT_JOBS: Final[Mapping[str, Job]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestinationSettings:
-    """`[[exports.destinations]]`: one destination, and how many exports it keeps.
+    """`[[exports.destinations]]`: one destination, what it receives, and how many exports it keeps.
 
-    `same_disk`: it is meant to be on the disk of the data directory.
+    `same_disk`: it is meant to be on the disk of the data directory. `timeout_s` is the limit of
+    one call. `options` are those of its kind of address; secrets are among them.
     """
 
     name: str
     url: str
     keep: int | None = None
     same_disk: bool = False
+    mode: Mode = "export"
+    timeout_s: float | None = None
+    options: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.url})"
 
     @property
     def path(self) -> str:

@@ -25,6 +25,7 @@ from seline.domain.document import Json
 from seline.domain.retention import RetentionPolicy
 from seline.manager import DataManager
 from seline.operations import Operations
+from seline.operations.export_folders import ExportFolders
 from seline.operations.exports import Exporter, read_back
 from seline.outbound.destinations.folder import Folder
 from seline.ports.alerts import Delivery
@@ -405,14 +406,15 @@ async def test_exports_are_kept_in_the_order_they_were_made(
 ) -> None:
     """The export just made is whole, and never fewer exports are kept than configured."""
     target = Folder("beside", str(workspace / "exports"))
+    folders = ExportFolders(target)
     exporting = Exporter(volume.store, version=__version__)
     for number, jump in enumerate((lambda _clock: None, *jumps, *[lambda _clock: None] * 3)):
         jump(volume.clock)
         volume.clock.advance(HOUR_S + 1)
         revision = await volume.data.save_json(NAME, {"n": number})
-        before = set(await target.exports())
+        before = set(await folders.complete())
         await exporting.export_to(target, keep=3)
-        (written,) = set(await target.exports()) - before
-        manifest = await read_back(target, written)
+        (written,) = set(await folders.complete()) - before
+        manifest = await read_back(folders, written)
         assert manifest.holds({NAME: revision})
-        assert len(await target.exports()) == min(number + 1, 3)
+        assert len(await folders.complete()) == min(number + 1, 3)

@@ -32,6 +32,7 @@ from seline.domain.document import BOT, Content, DocumentKey, Json
 from seline.domain.incident import IncidentKind
 from seline.domain.usage import UsageLevel
 from seline.errors import VolumeFull
+from seline.operations.export_folders import ExportFolders
 from seline.operations.exports import Exporter, read_back
 from seline.outbound.destinations.folder import Folder
 from seline.ports.store import Atom, Change, Decision, Put, Remove
@@ -261,8 +262,8 @@ async def test_a_full_volume_can_be_exported_and_imported(tmp_path: Path) -> Non
 
                 assert report.unchanged == ("a.json",)
                 assert await seline.data.load_json("a.json") == value(1)
-            (written,) = await target.exports()
-            manifest = await read_back(target, written)
+            (written,) = await ExportFolders(target).complete()
+            manifest = await read_back(ExportFolders(target), written)
             assert [len(document.backups) for document in manifest.documents] == [1]
 
 

@@ -15,9 +15,8 @@ import pytest
 from seline.errors import ExportFailed
 from seline.manager import DataManager
 from seline.operations import Operations
-from seline.outbound.destinations import folder as folder_module
 from seline.outbound.destinations.folder import Folder
-from seline.ports.destinations import Place, Target
+from seline.ports.destinations import Target
 from tests.clocks import FakeClock
 from tests.command_line import Line, line_at, served
 from tests.hints.following import Step, next_of, run
@@ -83,7 +82,7 @@ def test_a_destination_without_its_marker_gets_exports_again(
     assert check(line)["status"] == "ok"
 
 
-@pytest.mark.follows("outbound/destinations/folder:_place")
+@pytest.mark.follows("outbound/destinations/folder:_on_data_disk")
 def test_a_link_into_the_data_directory_is_replaced(tmp_path: Path, follow: Follow) -> None:
     line = with_nas(tmp_path, f"file://{tmp_path}/link", same_disk=True)
     assert line("save", NAME, stdin="[1]").code == 0
@@ -98,20 +97,19 @@ def test_a_link_into_the_data_directory_is_replaced(tmp_path: Path, follow: Foll
 
 
 @pytest.mark.follows("outbound/destinations/folder:_in_thread")
-async def test_a_destination_that_hung_gets_exports_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, follow: Follow
-) -> None:
+async def test_a_destination_that_hung_gets_exports_again(tmp_path: Path, follow: Follow) -> None:
     mounted = threading.Event()
 
     class Hanging(Folder):
-        def _place(self, data_dir: str) -> Place:
+        def _on_data_disk(self, data_dir: str) -> bool:
             assert mounted.wait(20)
-            return super()._place(data_dir)
+            return super()._on_data_disk(data_dir)
 
-    monkeypatch.setattr(folder_module, "LIMIT_S", 0.2)
     store = open_managed(tmp_path / "data", FakeClock())
     await DataManager(store).save_json(NAME, [1])
-    exports = Operations(store, [Target(Hanging("nas", str(tmp_path / "nas")), 7)]).exports
+    exports = Operations(
+        store, [Target(Hanging("nas", str(tmp_path / "nas"), timeout_s=0.2), 7)]
+    ).exports
     for why in ("took over", "does not answer"):
         with pytest.raises(ExportFailed, match=why):
             await exports.run()

@@ -19,7 +19,8 @@ from seline import __version__
 from seline.errors import ExportFailed
 from seline.manager import DataManager
 from seline.operations import Operations
-from seline.outbound.destinations.folder import MARKER_NAME, Folder
+from seline.operations.export_folders import MARKER_NAME
+from seline.outbound.destinations.folder import Folder
 from seline.ports.destinations import Target
 from tests.command_line import Line, line_at, served
 from tests.integration.test_operations import SettableClock
@@ -116,11 +117,11 @@ def test_destinations_are_listed_with_their_last_export_and_problem(line: Line, 
 
 def test_a_mount_that_goes_during_an_export_fails_it(tmp_path: Path, nas: Path) -> None:
     class Unmounted(Folder):
-        async def put(self, export: str, file: str, data: bytes) -> None:
-            if not nas.with_name("away").exists():
+        async def put(self, key: str, data: bytes, *, replace: bool = True) -> None:
+            if "/" in key and not nas.with_name("away").exists():
                 nas.rename(nas.with_name("away"))
                 nas.mkdir()
-            await super().put(export, file, data)
+            await super().put(key, data, replace=replace)
 
     async def export() -> None:
         store = open_managed(tmp_path / "data", SettableClock())
@@ -224,7 +225,7 @@ async def test_an_export_that_lacks_a_document_is_not_whole(tmp_path: Path) -> N
 
 async def test_an_export_that_was_stopped_is_not_ok(tmp_path: Path) -> None:
     class Slow(Folder):
-        async def put(self, export: str, file: str, data: bytes) -> None:
+        async def put(self, key: str, data: bytes, *, replace: bool = True) -> None:
             await asyncio.sleep(60)
 
     store = open_managed(tmp_path / "data", SettableClock())

@@ -25,9 +25,10 @@ from seline.errors import (
 from seline.folders.export import find_export, import_body, read_export
 from seline.library import Seline
 from seline.manager import DataManager
+from seline.operations.export_folders import MARKER_NAME, ExportFolders
 from seline.operations.exports import Exporter, read_back
 from seline.operations.packs import members_of
-from seline.outbound.destinations.folder import MARKER_NAME, Folder
+from seline.outbound.destinations.folder import Folder
 from seline.ports.destinations import Target
 from seline.settings import load_settings
 from tests.command_line import Line, line_at, served
@@ -70,7 +71,7 @@ async def test_an_export_contains_documents_and_backups_and_can_be_read_back(
     detail = await exporting(seline, nas).run()
     [name] = entries(nas)
     assert name in detail
-    manifest = await read_back(Folder("nas", str(nas)), name)
+    manifest = await read_back(ExportFolders(Folder("nas", str(nas))), name)
     assert [(document.name, len(document.backups)) for document in manifest.documents] == [
         ("list.json", 0), (NAME, 2),
     ]  # fmt: skip
@@ -129,7 +130,9 @@ async def test_two_volumes_in_one_folder_never_touch_each_others_exports(
                 )
             await asyncio.gather(*(exporting(bot, nas, keep=1).run() for bot in both))
             await next_second()
-    manifests = [await read_back(Folder("nas", str(nas)), name) for name in entries(nas)]
+    manifests = [
+        await read_back(ExportFolders(Folder("nas", str(nas))), name) for name in entries(nas)
+    ]
     assert {manifest.place for manifest in manifests} == {
         str(tmp_path / "data"), str(tmp_path / "other"),
     }  # fmt: skip
@@ -163,10 +166,10 @@ async def test_a_pack_that_is_lost_when_the_manifest_is_written_fails_the_export
     seline: Seline, tmp_path: Path
 ) -> None:
     class LosesPacks(Folder):
-        async def put(self, export: str, file: str, data: bytes) -> None:
-            await super().put(export, file, data)
-            if file == MANIFEST_NAME:
-                (tmp_path / "nas" / export / "pack-0001.tar.zst").unlink()
+        async def put(self, key: str, data: bytes, *, replace: bool = True) -> None:
+            await super().put(key, data, replace=replace)
+            if key.endswith(MANIFEST_NAME):
+                (tmp_path / "nas" / key).with_name("pack-0001.tar.zst").unlink()
 
     target = LosesPacks("nas", str(tmp_path / "nas"))
     with pytest.raises(ExportFailed, match="pack-0001"):
@@ -187,8 +190,8 @@ async def test_a_destination_that_loses_bytes_fails_the_export(
     seline: Seline, tmp_path: Path
 ) -> None:
     class Lossy(Folder):
-        async def put(self, export: str, file: str, data: bytes) -> None:
-            await super().put(export, file, data[:-1])
+        async def put(self, key: str, data: bytes, *, replace: bool = True) -> None:
+            await super().put(key, data[:-1], replace=replace)
 
     lossy = Target(Lossy("lossy", str(tmp_path / "nas")), 7)
     export = Exporter(seline.store, [lossy], version=__version__)
@@ -201,25 +204,25 @@ async def test_an_interrupted_export_is_ignored_and_deleted_later(
     seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Interrupted(Folder):
-        async def put(self, export: str, file: str, data: bytes) -> None:
-            if file == MANIFEST_NAME:
+        async def put(self, key: str, data: bytes, *, replace: bool = True) -> None:
+            if key.endswith(MANIFEST_NAME):
                 raise asyncio.CancelledError
-            await super().put(export, file, data)
+            await super().put(key, data, replace=replace)
 
     nas = tmp_path / "nas"
     export = Exporter(seline.store, [Target(Interrupted("nas", str(nas)), 7)], version=__version__)
     with pytest.raises(asyncio.CancelledError):
         await export.run()
-    target = Folder("nas", str(nas))
-    assert (list(await target.exports()), len(await target.leftovers())) == ([], 1)
+    target = ExportFolders(Folder("nas", str(nas)))
+    assert (list(await target.complete()), len(await target.leftovers())) == ([], 1)
     await next_second()
     await exporting(seline, nas).run()
-    assert (len(await target.exports()), len(await target.leftovers())) == (1, 1), (
+    assert (len(await target.complete()), len(await target.leftovers())) == (1, 1), (
         "the other export may still be running"
     )
     monkeypatch.setattr("seline.operations.exports.LEFT_BEHIND_AFTER", timedelta(0))
     await exporting(seline, nas).run()
-    assert (len(await target.exports()), list(await target.leftovers())) == (1, [])
+    assert (len(await target.complete()), list(await target.leftovers())) == (1, [])
 
 
 async def test_an_export_names_the_broken_document_that_it_lacks(

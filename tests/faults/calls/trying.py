@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import pytest
 
+from seline.operations.export_folders import ExportFolders
 from seline.operations.exports import read_back
 from seline.outbound.destinations.folder import Folder
 from tests.faults.calls.builds import AS_IT_IS, BUILDS
@@ -190,10 +191,10 @@ def broken_promises(directory: Path, expected: Expected, outcome: Outcome) -> li
 
 def _broken_exports(directory: Path, _expected: Expected, outcome: Outcome) -> list[str]:
     """Check that every export with a manifest is whole, and that an acknowledged one exists."""
-    target = Folder("beside", f"{directory}-exports")
+    target = ExportFolders(Folder("beside", f"{directory}-exports"))
 
     async def whole() -> int:
-        exports = await target.exports()
+        exports = await target.complete()
         for export in exports:
             await read_back(target, export)
         return len(exports)

@@ -1,0 +1,78 @@
+"""The exports at a destination: a folder each, complete once its manifest is there."""
+
+from typing import Final
+
+from seline.domain.manifest import MANIFEST_NAME, parse_export_name
+from seline.ports.destinations import ObjectMissing, ObjectStore
+
+MARKER_NAME: Final = "seline-destination"
+
+
+class ExportFolders:
+    """The exports and the marker at one destination. Every call raises ExportFailed."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self.store = store
+
+    @property
+    def name(self) -> str:
+        """The destination's name."""
+        return self.store.name
+
+    async def marker(self) -> str:
+        """Return the marker, empty if there is none."""
+        return await self._read_marker() or ""
+
+    async def mark(self, marker: str) -> str:
+        """Make the destination, put a marker there unless it has one, and return its marker."""
+        await self.store.make()
+        there = await self._read_marker()
+        if not there:
+            is_blank = there is not None
+            await self.store.put(MARKER_NAME, f"{marker}\n".encode(), replace=is_blank)
+        return await self.marker()
+
+    async def complete(self) -> list[str]:
+        """Return the names of the exports with a manifest, newest first."""
+        return [name for name, is_complete in await self._all() if is_complete]
+
+    async def leftovers(self) -> list[str]:
+        """Return the names of those without one: interrupted, or still being written."""
+        return [name for name, is_complete in await self._all() if not is_complete]
+
+    async def put(self, export: str, file: str, data: bytes) -> None:
+        """Store one file of an export."""
+        await self.store.put(f"{export}/{file}", data)
+
+    async def get(self, export: str, file: str) -> bytes:
+        """Return one file of an export."""
+        return await self.store.get(f"{export}/{file}")
+
+    async def remove(self, export: str) -> None:
+        """Remove an export, its manifest first. Does nothing if it does not exist."""
+        listed = await self.store.list(export)
+        files = [entry.name for entry in listed if entry.size_bytes is not None]
+        for file in sorted(files, key=lambda file: file != MANIFEST_NAME):
+            await self.store.remove(f"{export}/{file}")
+        await self.store.remove(export)
+
+    async def _read_marker(self) -> str | None:
+        """Return the marker's text, empty if it is blank, None without one."""
+        try:
+            return (await self.store.get(MARKER_NAME)).decode("ascii", "replace").strip()
+        except ObjectMissing:
+            return None
+
+    async def _all(self) -> list[tuple[str, bool]]:
+        """Return each export's name, newest first, and whether it has a manifest."""
+        listed = await self.store.list("")
+        names = [
+            entry.name
+            for entry in listed
+            if entry.size_bytes is None and parse_export_name(entry.name)
+        ]
+        return [(name, await self._has_manifest(name)) for name in sorted(names, reverse=True)]
+
+    async def _has_manifest(self, export: str) -> bool:
+        listed = await self.store.list(export)
+        return any(entry.name == MANIFEST_NAME and entry.size_bytes is not None for entry in listed)

@@ -1,0 +1,36 @@
+"""The kinds of destinations, by the scheme of their address.
+
+A builder makes a store from its settings without a connection, and imports no optional library. It
+raises SettingsError for what it cannot honour.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
+from urllib.parse import urlsplit
+
+from seline.outbound.destinations.folder import LIMIT_S, Folder
+from seline.ports.destinations import ObjectStore, Target
+from seline.settings import Settings
+from seline.settings.values import DestinationSettings
+
+Builder: TypeAlias = Callable[[DestinationSettings], ObjectStore]
+
+
+def _folder(configured: DestinationSettings) -> ObjectStore:
+    return Folder(configured.name, configured.path, timeout_s=configured.timeout_s or LIMIT_S)
+
+
+BUILDERS: Final[Mapping[str, Builder]] = {"file": _folder}
+
+
+def build_targets(settings: Settings) -> list[Target]:
+    """Return the configured destinations. Raises SettingsError."""
+    return [
+        Target(
+            BUILDERS[urlsplit(configured.url).scheme](configured),
+            configured.keep or settings.exports.keep,
+            configured.same_disk,
+            configured.mode,
+        )
+        for configured in settings.exports.destinations
+    ]
