@@ -6,16 +6,16 @@ field, the value, its origin and what is allowed. Only this package reads the en
 
 import os
 import socket
+import stat
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from seline.errors import SettingsError
 from seline.settings.rules import RULES, SECRETS, checked, truth
-from seline.settings.sources import from_environment, from_file, from_short_names
+from seline.settings.sources import NO_FILE, from_environment, from_file, from_short_names
 from seline.settings.texts import normalised, refuse_literal_folder
 from seline.settings.values import DEFAULT_JOBS, SECTIONS, Exports, Job, Settings, Storage
 
@@ -159,6 +159,13 @@ def _data_dir(
     if environ.get(_PLATFORM_MOUNT):
         origin = f"environment {_PLATFORM_MOUNT}"
         return str(checked("storage.data_dir", environ[_PLATFORM_MOUNT], origin)), origin
-    if Path(RAILWAY_DATA_DIR).is_dir():
-        return RAILWAY_DATA_DIR, f"{RAILWAY_DATA_DIR} exists"
-    return "./data", "default"
+    try:
+        is_there = stat.S_ISDIR(os.stat(RAILWAY_DATA_DIR).st_mode)
+    except NO_FILE:
+        is_there = False
+    except OSError as error:
+        raise SettingsError(
+            f"{RAILWAY_DATA_DIR} cannot be looked at: {error.strerror}.",
+            hint="Let Seline's user read it, or name the data directory by SELINE_DATA_DIR.",
+        ) from error
+    return (RAILWAY_DATA_DIR, f"{RAILWAY_DATA_DIR} exists") if is_there else ("./data", "default")

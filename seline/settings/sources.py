@@ -13,6 +13,8 @@ from seline.settings.values import SECTIONS
 
 _PREFIX: Final = "SELINE_"
 DEFAULT_CONFIG: Final = "config/seline.toml"
+NO_FILE: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""Errors of a path that certainly leads to no file."""
 Given: TypeAlias = tuple[str, object, str]
 """A setting's name, its value as given, and its origin."""
 
@@ -36,14 +38,14 @@ def from_file(config: str | None, environ: Mapping[str, str]) -> Iterator[Given]
     if named is not None:
         named = str(checked("SELINE_CONFIG", named, "--config or SELINE_CONFIG"))
     path = Path(named or DEFAULT_CONFIG)
-    if named is None and not path.is_file():
-        return
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
+        if named is None and isinstance(error, NO_FILE):
+            return
         raise SettingsError(
             f"The settings file {path} cannot be read: {error.strerror}.",
-            hint="Check the path given by --config or SELINE_CONFIG.",
+            hint="Let Seline's user read it, or name another file by --config or SELINE_CONFIG.",
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(

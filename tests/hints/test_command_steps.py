@@ -18,7 +18,7 @@ from typing import Final
 import click
 import pytest
 
-from seline import bit_flip, errors
+from seline import bit_flip, errors, settings
 from seline.cli.errors import exit_on_error
 from seline.client import connect
 from seline.settings import load_settings
@@ -562,7 +562,13 @@ def test_a_wrong_setting_is_corrected(line: Line, follow: Follow) -> None:
     [listing] = hint(SELINE_STORAGE__DOCUMENT_MAX="1").commands()
     assert "storage.documents_max" in run(line, listing).out
 
-    hint("--config", "none.toml").asks("Check the path given by --config or SELINE_CONFIG")
+    other = "Let Seline's user read it, or name another file by --config or SELINE_CONFIG"
+    hint("--config", "none.toml").asks(other)
+    (line.folder / "config").mkdir()
+    (line.folder / "config" / "seline.toml").symlink_to("seline.toml")
+    hint().asks(other)
+    assert line("--config", "/dev/null", "config", "show").code == 0
+    (line.folder / "config" / "seline.toml").unlink()
     (line.folder / "my.toml").write_text("[storage\n")
     correct = hint("--config", "my.toml")
     correct.asks("Correct the line named", "config/seline.toml")
@@ -581,6 +587,22 @@ def test_a_wrong_setting_is_corrected(line: Line, follow: Follow) -> None:
     step.asks("Name a folder on another disk")
     outside = json.dumps([{"name": "nas", "url": f"file://{line.folder}/exports"}])
     assert line("config", "show", SELINE_EXPORTS__DESTINATIONS=outside).code == 0
+
+
+@pytest.mark.follows("settings/__init__:_data_dir")
+def test_a_directory_of_the_platform_that_cannot_be_looked_at_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, follow: Follow
+) -> None:
+    monkeypatch.setattr(settings, "RAILWAY_DATA_DIR", str(tmp_path / "data"))
+    (tmp_path / "data").symlink_to("data")
+    with pytest.raises(errors.SettingsError, match="data cannot be looked at: Too many") as refused:
+        load_settings(environ={})
+
+    follow(refused.value.hint).asks("name the data directory by SELINE_DATA_DIR")
+
+    assert load_settings(environ={"SELINE_DATA_DIR": "here"}).data_dir == "here"
+    (tmp_path / "data").unlink()
+    assert load_settings(environ={}).data_dir == "./data"
 
 
 @pytest.mark.follows("settings/texts:refuse_literal_folder")

@@ -87,6 +87,26 @@ def test_config_seline_toml_is_the_default_file(tmp_path: Path) -> None:
     assert load().log.level == "debug"
 
 
+@pytest.mark.parametrize("target", ["seline.toml", "n" * 256])
+@pytest.mark.parametrize("name", ["config", "config/seline.toml"])
+def test_a_default_file_that_cannot_be_looked_at_is_refused(
+    tmp_path: Path, name: str, target: str
+) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).symlink_to(target if target[0] == "n" else tmp_path / name)
+
+    with pytest.raises(SettingsError, match=r"config/seline\.toml cannot be read: \w+") as refused:
+        load()
+
+    assert "--config" in refused.value.hint
+
+
+@pytest.mark.parametrize("name", ["config", "config/seline.toml/a folder"])
+def test_a_default_file_that_is_none_is_passed_over(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir(parents=True)
+    assert load().log.level == "info"
+
+
 def test_an_empty_variable_counts_as_unset() -> None:
     assert load({"SELINE_BACKUPS__KEEP_NEWEST": "", "PORT": ""}).bind == ("127.0.0.1", 8080)
 
