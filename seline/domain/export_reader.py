@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Final
 
+from seline import collector
 from seline.domain.document import Json
 from seline.domain.json_codec import MARK_BYTES_MAX, NotJson, decode_strict, encoding_of
 from seline.errors import ImportRefused
@@ -100,7 +101,8 @@ class _Reader:
         found: dict[str, Json] = {}
         for name in self._keys(found):
             try:
-                take(name, self._value())
+                with collector.paused():
+                    take(name, self._value())
             except NotJson as error:
                 if not error.is_json:
                     raise

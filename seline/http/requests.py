@@ -8,6 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
+from seline import collector
 from seline.domain.document import ABSENT, Content, IfMatch, Json
 from seline.domain.json_codec import DEPTH_MAX, NotJson, decode_given, normalised
 from seline.errors import (
@@ -159,7 +160,8 @@ def _large_content(body: bytes, limits: Storage, *, is_bounded: bool) -> Content
             f"The body has more than {VALUES_MAX} values; this route takes no more.",
             hint="Split it into several documents, or save it on the machine itself.",
         )
-    return _content(body, limits)
+    with collector.paused():
+        return _content(body, limits)
 
 
 def count_values(body: bytes, enough: int) -> int:

@@ -63,6 +63,7 @@ class AwaitedStore(NeverCopied):
         self._ready: Future[DocumentStore] = Future()
         self._ready.set_running_or_notify_cancel()
         self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="seline-reader")
+        self._bulk = ThreadPoolExecutor(1, thread_name_prefix="seline-bulk")
         self._reads: dict[object, float] = {}
         """Since when each read in progress waits for the disk, in monotonic seconds."""
         self._incidents = no_incidents()
@@ -167,14 +168,16 @@ class AwaitedStore(NeverCopied):
         self._before_close()
         store.close()
         self._threads.shutdown()
+        self._bulk.shutdown()
 
     # reading
 
     async def reading(self, work: Callable[[], T], *, limit_s: float | None = None) -> T:
         """Run blocking reading work on the reader threads, for `limit_s` (READ_S) at most.
 
-        Raises VolumeBusy if it takes longer. Without an event loop the work runs in this thread,
-        unless the disk is known to be slow.
+        Raises VolumeBusy if it takes longer. Work without a limit (`math.inf`) takes long: it runs
+        one after another on a thread of its own, so that no read waits for it. Without an event
+        loop the work runs in this thread, unless the disk is known to be slow.
         """
         limit_s = READ_S if limit_s is None else limit_s
         work = partial(self._measured, work, limit_s)
@@ -182,7 +185,7 @@ class AwaitedStore(NeverCopied):
             return work()
         await self.open()
         try:
-            future = self._threads.submit(work)
+            future = (self._bulk if limit_s == math.inf else self._threads).submit(work)
         except RuntimeError as error:
             if self.is_closing:
                 raise StoreClosed from error

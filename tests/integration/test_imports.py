@@ -8,15 +8,19 @@ import os
 import re
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from seline import open_seline, spool
+from seline.domain.document import Content
 from seline.errors import NestedEdit, StorageError
 from seline.manager.blocks import Locked
+from seline.operations import operations
 from seline.server import Serving
+from seline.settings import Storage
 from seline.storage.volume import directory, files
 from tests.command_line import line_at
 from tests.faults.injection import failing_call
@@ -237,6 +241,33 @@ async def test_other_tasks_run_while_an_import_locks_its_documents(tmp_path: Pat
             with pytest.raises(NestedEdit):
                 await seline.data.save_json("d4999.json", {})
         other.cancel()
+
+
+async def test_imports_are_parsed_one_at_a_time_and_no_read_waits_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[spool.Spool] = []
+    may_end = threading.Event()
+
+    def parse(upload: spool.Spool, _limits: Storage) -> dict[str, Content]:
+        begun.append(upload)
+        may_end.wait(5)
+        return {}
+
+    monkeypatch.setattr(operations, "contents_of_upload", parse)
+    async with open_seline(tmp_path) as seline:
+        uploads = [seline.import_spool(spool.Spool(), replace=False) for _ in range(4)]
+        imports = [asyncio.ensure_future(upload) for upload in uploads]
+        try:
+            async with asyncio.timeout(1):
+                while not begun:
+                    await asyncio.sleep(0)
+                assert await seline.store.reading(lambda: len(begun)) == 1
+        finally:
+            may_end.set()
+        await asyncio.gather(*imports)
+
+    assert len(begun) == 4
 
 
 @pytest.mark.usefixtures("small_spools")

@@ -1,5 +1,6 @@
 """Test the reader of exports: piece by piece it accepts and refuses what the whole is."""
 
+import gc
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -62,6 +63,28 @@ def test_what_no_document_may_be_is_refused_with_the_documents_name(value: str) 
 
     assert refused.value.details == {"document": "b.json"}
     assert refused.value.hint
+
+
+@pytest.mark.parametrize("end", [b"}}", b""], ids=["whole", "cut off"])
+def test_no_garbage_collection_stops_the_threads_while_a_large_document_is_parsed(
+    end: bytes,
+) -> None:
+    data = b'{"files": {"a.json": ' + json.dumps([[n] for n in range(20_000)]).encode() + end
+    collections: list[str] = []
+
+    def note(phase: str, _info: dict[str, int]) -> None:
+        collections.append(phase)
+
+    gc.callbacks.append(note)
+    try:
+        read_export([data], lambda *_: None, value_length_max=len(data), depth_max=200)
+    except NotJson:
+        assert not end
+    finally:
+        gc.callbacks.remove(note)
+
+    assert len(collections) <= 4
+    assert gc.isenabled()
 
 
 FLAWS = {
