@@ -186,6 +186,8 @@ def _preview_and_import(
                 create=True,
                 scratch=scratch,
             ):
+                if copies and not options.dry_run:  # they can be copied into an open store only
+                    with_api(options, lambda api: _notify_copies(api, options, copies), create=True)
                 return
     agreed = is_new and is_new_store(settings_of(options))
 

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -267,6 +268,26 @@ def test_backups_are_copied_after_an_import_and_also_if_it_changes_nothing(
 
     follow(line, steps(line("import", str(old), "--yes"))["backups/"])
     assert len(line("backups", "user_profile.json", "--json").value()["backups"]) == 2
+
+
+def test_backups_are_copied_into_a_new_store_also_if_no_document_can_be_imported(
+    line: Line, old: Path
+) -> None:
+    shutil.rmtree(line.data)
+    for name in ("metadata.json", "user_profile.json"):
+        (old / name).write_text("[" * 9 + "]" * 9)
+    skip = ("import", str(old), "--skip-broken", "--data-dir", "new")
+    assert (
+        steps(line(*skip, "--dry-run", SELINE_STORAGE__DEPTH_MAX="5"))["backups/"] == AFTER_IMPORT
+    )
+    assert not (line.folder / "new").exists()
+
+    done = line(*skip, "--yes", SELINE_STORAGE__DEPTH_MAX="5")
+
+    assert "it holds no documents" in done.err
+    follow(line, steps(done)["backups/"])
+    assert line("restore", "user_profile.json", "--yes", "--data-dir", "new").code == 0
+    assert line("load", "user_profile.json", "--data-dir", "new").value() == {"n": 2}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
