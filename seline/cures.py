@@ -141,13 +141,16 @@ def free_path(path: str) -> str:
 
 
 def step_for_file(hint: str, path: str) -> str:
-    """Return the next step for a text in a file: its command names the file, and converts it."""
+    """Return the next step for a text in a file: its command names the file, and converts it.
+
+    The bytes as they were stay beside it; the file is there all the time, as a bot may read it.
+    """
 
     def named(found: re.Match[str]) -> str:
         command = f"{found[1]} -- {quoted(path)}"
         if found[1].startswith("iconv"):
-            new = quoted(free_path(f"{path}.utf8"))
-            command += f" > {new} && mv -- {new} {quoted(path)}"
+            new, kept = (quoted(free_path(f"{path}.{end}")) for end in ("utf8", "original"))
+            command += f" > {new} && cp -pn -- {quoted(path)} {kept} && mv -- {new} {quoted(path)}"
         return f"`{command}`"
 
     return on_one_line(re.sub(r"`(iconv [^`]*|file -i)`", named, hint))

@@ -279,6 +279,7 @@ def test_a_text_can_be_saved_after_its_fix(reason: str, line: Line, follow: Foll
     for command in re.findall("`([^`]+)`", next_of(refused)):
         if command.startswith(("iconv", "file")):
             shell(line.folder, command)
+            assert text in [path.read_bytes() for path in line.folder.glob("given*")]
     given.write_bytes(mend(given.read_bytes()))
 
     assert line("save", NAME, given.name).code == 0

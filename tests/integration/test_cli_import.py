@@ -386,7 +386,8 @@ def test_text_from_windows_is_shown_and_read_as_the_next_step_says(line: Line, t
     """No character of it becomes a control character."""
     folder = line.folder / "old"
     folder.mkdir()
-    write(folder, "a.json", json.dumps({"text": text}, ensure_ascii=False).encode("cp1252"))
+    original = json.dumps({"text": text}, ensure_ascii=False).encode("cp1252")
+    write(folder, "a.json", original)
 
     refused = line("import", "old", "--yes")
 
@@ -396,6 +397,7 @@ def test_text_from_windows_is_shown_and_read_as_the_next_step_says(line: Line, t
     subprocess.run(["bash", "-ec", command], cwd=line.folder, check=True)
     assert line("import", "old", "--yes").code == 0
     assert line("load", "a.json").value() == {"text": text}
+    assert (folder / "a.json.original").read_bytes() == original
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])

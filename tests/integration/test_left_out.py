@@ -527,7 +527,7 @@ def test_a_step_acts_on_the_file_with_line_breaks_and_on_none_beside_it(
     assert content(tmp_path) == kept
     file.write_bytes(b"\xe9")
     run(step_for_file("Convert it: `iconv -f latin1 -t utf-8`.", str(file)))
-    assert content(tmp_path) == {**kept, name: "é".encode()}
+    assert content(tmp_path) == {**kept, name: "é".encode(), f"{name}.original": b"\xe9"}
     entries = [Entry(each, FileKind.FILE) for each in (*beside, name)]
     found = left_out(entries, ScannedFolder(path=str(tmp_path)))
     hint = next(item.hint for item in found if item.name == shown_name(name))
