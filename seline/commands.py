@@ -51,9 +51,9 @@ class Commands:
     def listen(self) -> None:
         """Let commands connect; log why not, for example for a volume without room for the file."""
         try:
-            with contextlib.ExitStack() as undo, control_socket(self._data_dir) as path:
-                listening = undo.enter_context(_listen(path))
-                self._remove_socket = remover(path, file=control_socket_path(self._data_dir))
+            with contextlib.ExitStack() as undo:
+                listening, self._remove_socket = listen_in(self._data_dir)
+                undo.enter_context(listening)
                 undo.callback(self._remove_socket)
                 self._sockets = listening, *socket.socketpair()
                 undo.pop_all()
@@ -132,13 +132,17 @@ def _pause(woken: socket.socket) -> None:
     poll.poll(RETRY_S * 1000)
 
 
-def remover(path: str, *, file: str | None = None) -> RemoveSocket:
-    """Return what removes a new socket, from `file` if given."""
-    return partial(_remove, file or path, _identity(path))
+def listen_in(data_dir: str) -> tuple[socket.socket, RemoveSocket]:
+    """Listen on the control socket of a data directory that this process holds. Raises OSError."""
+    with control_socket(data_dir) as path:
+        return listen_at(path, file=control_socket_path(data_dir))
 
 
-def _listen(path: str) -> socket.socket:
-    """Listen on a Unix socket; replace one that a crash left. Raises OSError."""
+def listen_at(path: str, *, file: str | None = None) -> tuple[socket.socket, RemoveSocket]:
+    """Listen on a Unix socket that only its owner may open. Raises OSError.
+
+    Replaces one that a crash left. What is returned removes it, from `file` if given.
+    """
     listening = socket.socket(socket.AF_UNIX)
     try:
         listening.setblocking(False)
@@ -151,10 +155,10 @@ def _listen(path: str) -> socket.socket:
             os.unlink(path)
             listening.bind(path)
         listening.listen()
+        return _registered(listening), partial(_remove, file or path, _identity(path))
     except BaseException:
         listening.close()
         raise
-    return _registered(listening)
 
 
 def _registered(listening: socket.socket) -> socket.socket:

@@ -1,7 +1,6 @@
 """Listen: on an address for HTTP clients, on a Unix socket in the data directory for commands."""
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
@@ -10,7 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
-from seline.commands import RemoveSocket, control_socket, control_socket_path, remover
+from seline.commands import RemoveSocket
 from seline.errors import SettingsError
 
 FINISH_S: Final = 8.0
@@ -51,29 +50,6 @@ async def listen(runner: web.AppRunner, host: str | None, port: int) -> str:
         raise _cannot_listen(error, host, port) from error
     address = next(iter(runner.addresses))
     return f"http://{_shown_host(host)}:{address[1]}"
-
-
-async def listen_on_control_socket(runner: web.AppRunner, data_dir: str) -> RemoveSocket:
-    """Listen in the data directory; replace a socket that a crash left, as we hold the volume.
-
-    Raises OSError: a full volume may have no room for one more file.
-    """
-    with control_socket(data_dir) as path:
-        return await listen_on_socket(runner, path, file=control_socket_path(data_dir))
-
-
-async def listen_on_socket(
-    runner: web.AppRunner, path: str, *, file: str | None = None
-) -> RemoveSocket:
-    """Listen on a Unix socket that only its owner may open. Raises OSError.
-
-    `file` is the path from which it is removed, if it is not `path`.
-    """
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    await _start(web.UnixSite(runner, path))
-    os.chmod(path, 0o600)
-    return remover(path, file=file)
 
 
 async def answer_on(runner: web.AppRunner, listening: socket.socket) -> None:

@@ -22,7 +22,7 @@ from seline.access.audit import AuditLog
 from seline.access.tokens import Tokens
 from seline.alerts.process import AlertProcess
 from seline.clock import Clock, instant_text
-from seline.commands import CONTROL_SOCKET, RemoveSocket
+from seline.commands import CONTROL_SOCKET, RemoveSocket, listen_at, listen_in
 from seline.domain.document import Json
 from seline.errors import SelineError, SettingsError, StoreClosed, VolumeLocked
 from seline.http.app import build_app
@@ -260,22 +260,19 @@ class Serving(NeverCopied):
         A full volume may have no room for it. A single command then listens in a temporary
         directory, because deleting and pruning must work on a full volume (V9).
         """
-        if self._control is not None:
-            await listening.answer_on(self._runner, self._control)
-            return
-        try:
-            self._remove_socket = await listening.listen_on_control_socket(
-                self._runner, self.settings.data_dir
-            )
-        except OSError as error:
-            if self._network:
-                _log.warning("no control socket: %s; use the address and a token", error)
-                return
-            scratch = self._scratch.enter_context(tempfile.TemporaryDirectory(prefix="seline-"))
-            self.socket_elsewhere = os.path.join(scratch, CONTROL_SOCKET)
-            self._remove_socket = await listening.listen_on_socket(
-                self._runner, self.socket_elsewhere
-            )
+        control = self._control
+        if control is None:
+            try:
+                control, self._remove_socket = listen_in(self.settings.data_dir)
+            except OSError as error:
+                if self._network:
+                    _log.warning("no control socket: %s; use the address and a token", error)
+                    return
+                scratch = tempfile.TemporaryDirectory(prefix="seline-")
+                place = self._scratch.enter_context(scratch)
+                self.socket_elsewhere = os.path.join(place, CONTROL_SOCKET)
+                control, self._remove_socket = listen_at(self.socket_elsewhere)
+        await listening.answer_on(self._runner, control)
 
     # what the process reports about itself
 

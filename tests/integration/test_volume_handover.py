@@ -20,10 +20,10 @@ from aiohttp import web
 
 from seline import open_seline, server
 from seline.client import Api, connect, wait
-from seline.commands import control_socket_path
+from seline.commands import control_socket_path, listen_at
 from seline.errors import VolumeLocked
 from seline.server import alone, serving
-from seline.server.listening import hang_up, listen_on_socket
+from seline.server.listening import answer_on, hang_up
 from seline.settings import load_settings
 
 HANGS_S: Final = 3_600.0
@@ -219,7 +219,8 @@ async def test_a_request_sent_before_a_command_ends_is_answered(tmp_path: Path, 
     """At each stage: not accepted yet, accepted, or registered as a connection."""
     runner = await hello_runner()
     path = tmp_path / "socket"
-    remove = await listen_on_socket(runner, str(path))
+    listening, remove = listen_at(str(path))
+    await answer_on(runner, listening)
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
         client.sendall(REQUEST)
