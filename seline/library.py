@@ -173,6 +173,7 @@ def start(
         if commands is not None:
             commands.serve(None if opened.store.opened is None else opened)
 
+    _log_notes(settings)
     begin = partial(_begin, run)
     opening: Future[DocumentStore] = Future()
     opened = Seline(ManagedStore(opening, settings), settings)
@@ -182,6 +183,11 @@ def start(
     begin(opening)
     opened.store.reopen = begin if reopens else None
     return opened
+
+
+def _log_notes(settings: Settings) -> None:
+    for note in settings.notes:
+        _log.info("%s", note)
 
 
 def _begin(run: Callable[..., None], opening: Future[DocumentStore]) -> None:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from seline.errors import SettingsError
+from seline.settings.bucket import bucket_of_environment, with_variables
 from seline.settings.rules import RULES, SECRETS, checked, truth
 from seline.settings.sources import NO_FILE, from_environment, from_file, from_short_names
 from seline.settings.texts import normalised, refuse_literal_folder
@@ -65,7 +66,7 @@ def load_settings(
         for name, value, origin in source:
             values[name] = checked(name, value, origin)
             origins[name] = origin
-    settings = _resolved(values, origins, tuple(warnings), environ)
+    settings = _resolved(values, origins, warnings, environ)
     variable = settings.origins["storage.data_dir"].removeprefix("environment ")
     refuse_literal_folder(written.get(variable, settings.data_dir), settings.data_dir)
     return settings
@@ -88,7 +89,7 @@ def shown(settings: Settings, name: str) -> object:
 def _resolved(
     values: Mapping[str, object],
     origins: dict[str, str],
-    warnings: tuple[str, ...],
+    warnings: list[str],
     environ: Mapping[str, str],
 ) -> Settings:
     given: defaultdict[str, dict[str, Any]] = defaultdict(dict)
@@ -99,6 +100,8 @@ def _resolved(
     jobs = {job: sections.pop(f"jobs.{job}") for job in DEFAULT_JOBS}
     data_dir, data_dir_origin = _data_dir(sections["storage"], origins, environ)
     origins["storage.data_dir"] = data_dir_origin
+    notes: list[str] = []
+    sections["exports"] = _with_buckets(sections["exports"], origins, warnings, notes, environ)
     _check_destinations(sections["exports"], data_dir, origins)
     for name in RULES:
         origins.setdefault(name, "default")
@@ -116,7 +119,8 @@ def _resolved(
         else require,
         mount_expected_under=environ.get(_PLATFORM_MOUNT) or None,
         origins=MappingProxyType(origins),
-        warnings=warnings,
+        warnings=tuple(warnings),
+        notes=tuple(notes),
     )
 
 
@@ -128,6 +132,29 @@ def _variable(environ: Mapping[str, str], name: str) -> Any:
 def _service(environ: Mapping[str, str]) -> str:
     given = (environ[name] for name in _SERVICE_NAMES if environ.get(name))
     return next(given, None) or f"seline@{socket.gethostname()}"
+
+
+def _with_buckets(
+    exports: Exports,
+    origins: dict[str, str],
+    warnings: list[str],
+    notes: list[str],
+    environ: Mapping[str, str],
+) -> Exports:
+    """Return the exports with what variables say of buckets; one is used if none is named.
+
+    An empty list in a file names none and forbids none: the example file has one.
+    """
+    name = "exports.destinations"
+    is_open = not exports.destinations and origins.get(name, "file").startswith("file")
+    if is_open and (found := bucket_of_environment(environ, warnings)):
+        table, variable = found
+        origins[name] = f"environment {variable}"
+        notes.append(f"{variable} names a bucket, which is used: {table['url']}")
+        read: Any = checked(name, [table], origins[name])
+        exports = replace(exports, destinations=read)
+    completed = tuple(with_variables(given, environ) for given in exports.destinations)
+    return replace(exports, destinations=completed)
 
 
 def _check_destinations(exports: Exports, data_dir: str, origins: Mapping[str, str]) -> None:

@@ -20,7 +20,23 @@ class Scheme(NamedTuple):
     options: Mapping[str, bool] = {}
 
 
-SCHEMES: Final[Mapping[str, Scheme]] = {"file": Scheme("export")}
+SCHEMES: Final[Mapping[str, Scheme]] = {
+    "file": Scheme("export"),
+    "s3": Scheme(
+        "mirror",
+        dict.fromkeys(
+            (
+                "endpoint",
+                "region",
+                "access_key_id",
+                "secret_access_key",
+                "path_style",
+                "allow_http",
+            ),
+            False,
+        ),
+    ),
+}
 _COMMON: Final = frozenset({"name", "url", "keep", "same_disk", "mode", "timeout_s"})
 KEEP_MAX: Final = 10_000
 TIMEOUT_S_MAX: Final = 86_400

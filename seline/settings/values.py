@@ -127,7 +127,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All settings. `origins` has the source of each value.
+    """All settings. `origins` has the source of each value; `notes` are for the log at the start.
 
     `service` names this process in alerts: the platform's service name, else the host.
     """
@@ -148,6 +148,7 @@ class Settings:
     mount_expected_under: str | None = None
     origins: Mapping[str, str] = field(default_factory=dict[str, str])
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def bind(self) -> tuple[str | None, int]:

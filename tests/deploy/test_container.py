@@ -1,5 +1,6 @@
 """Test the container's entrypoint, as root where possible, and the contents of the image."""
 
+import ast
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import pytest
 
 from seline.server import container
 from seline.server.container import USER_ID, User, data_dir, hand_over, must_hand_over
-from seline.settings import Storage
+from seline.settings import Storage, load_settings
 
 ROOT = Path(__file__).parents[2]
 ROOT_USER, SELINE_USER, OTHER_USER = ((0, 0), (USER_ID, USER_ID), (1000, 1000))
@@ -175,3 +176,16 @@ def test_the_health_check_waits_longer_than_the_lock_wait() -> None:
     assert names["LOCK_WAIT_S"] == Storage().lock_wait_s
     assert "healthcheckTimeout=LOCK_WAIT_S + 60" in text
     assert '"drainingSeconds": DRAINING_S' in text
+
+
+def test_the_service_on_railway_refers_to_its_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables that are wired are enough for a destination without a setting."""
+    text = (ROOT / ".railway" / "railway.py").read_text(encoding="utf-8")
+    [names] = re.findall(r"^BUCKET_VARIABLES = (.*)$", text, re.MULTILINE)
+    wired = {name: f"https://{name.lower()}.example" for name in ast.literal_eval(names)}
+
+    settings = load_settings(environ={"RAILWAY_ENVIRONMENT": "production", **wired}, arguments={})
+
+    assert "copies.env[name] for name in BUCKET_VARIABLES" in text
+    assert settings.warnings == ()
+    assert [given.name for given in settings.exports.destinations] == ["bucket"]

@@ -16,7 +16,7 @@ from tests.hints.following import Step
 Follow = Callable[[str], Step]
 
 
-@pytest.mark.follows("outbound/extra:extra")
+@pytest.mark.follows("outbound/extra:_missing")
 def test_a_missing_library_comes_with_the_extra_that_is_named(
     follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,72 @@
+"""The options of `s3://` destinations, also from variables, and Railway's bucket without a setting.
+
+Railway gives a service the variables BUCKET, ENDPOINT, ACCESS_KEY_ID, SECRET_ACCESS_KEY and REGION
+of a bucket that it refers to, or names of Amazon's libraries. Elsewhere a bucket in the environment
+is the bot's own, so it is no destination.
+"""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from seline.settings.values import DestinationSettings
+
+_VARIABLES: Final[Mapping[str, Sequence[str]]] = {
+    "endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    "access_key_id": ("AWS_ACCESS_KEY_ID",),
+    "secret_access_key": ("AWS_SECRET_ACCESS_KEY",),
+    "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
+}
+"""The variables that an option is taken from if it is not set."""
+_BUCKET: Final = ("BUCKET", "AWS_S3_BUCKET_NAME", "AWS_BUCKET_NAME", "AWS_BUCKET")
+_STYLE: Final = "AWS_S3_URL_STYLE"
+_REQUIRED: Final = ("endpoint", "access_key_id", "secret_access_key")
+_ON_RAILWAY: Final = "RAILWAY_"
+
+
+def bucket_of_environment(
+    environ: Mapping[str, str], warnings: list[str]
+) -> tuple[dict[str, object], str] | None:
+    """Return the table of a destination `bucket` and the variable that names it, or None.
+
+    Of several variables with a value, Railway's own is taken. Adds a warning if one is missing or
+    the extra `s3` is not installed; then there is no destination.
+    """
+    named = next((name for name in _BUCKET if environ.get(name)), None)
+    if named is None or not any(name.startswith(_ON_RAILWAY) for name in environ):
+        return None
+    every = {option: (option.upper(), *names) for option, names in _VARIABLES.items()}
+    options = _from_variables(every, environ)
+    missing = [option.upper() for option in _REQUIRED if option not in options]
+    if not missing and importlib.util.find_spec("obstore") is None:
+        missing = ["the extra of `pip install 'seline[s3]'`"]
+    if missing:
+        warnings.append(
+            f"{named} names a bucket, but {' and '.join(missing)} is missing, so it receives no "
+            "copies"
+        )
+        return None
+    if environ.get(_STYLE):
+        options["path_style"] = str(environ[_STYLE] == "path").lower()
+    return {"name": "bucket", "url": f"s3://{environ[named]}", **options}, named
+
+
+def with_variables(
+    destination: DestinationSettings, environ: Mapping[str, str]
+) -> DestinationSettings:
+    """Return an `s3://` destination with the options that only variables give; others as is."""
+    if not destination.url.startswith("s3:"):
+        return destination
+    options = {**_from_variables(_VARIABLES, environ), **destination.options}
+    return replace(destination, options=options)
+
+
+def _from_variables(
+    variables: Mapping[str, Sequence[str]], environ: Mapping[str, str]
+) -> dict[str, str]:
+    found = {
+        option: next((environ[name] for name in names if environ.get(name)), None)
+        for option, names in variables.items()
+    }
+    return {option: text for option, text in found.items() if text}
