@@ -15,7 +15,7 @@ import click
 from seline.cli import terminal
 from seline.cli.errors import Exit
 from seline.cli.verbs import Api, VerbOptions, api_verb
-from seline.domain.plural import counted, shortened
+from seline.domain.plural import counted
 
 if TYPE_CHECKING:
     from seline.domain.manifest import Manifest
@@ -119,12 +119,13 @@ async def _report_left_out(api: Api) -> bool:
 
 async def _report_deleted(api: Api, manifest: "Manifest") -> bool:
     """Report the backups of deleted documents, which no export has; return whether none exist."""
+    from seline.domain.readable_export import deleted_backups_text
+
     known = {document.name for document in manifest.documents} | set(manifest.unrecoverable)
     backups = (await api.get("/storage-info"))["backups"]
-    lacking = [backup["document"] for backup in backups if backup["document"] not in known]
+    lacking = deleted_backups_text((backup["document"] for backup in backups), known)
     if lacking:
-        count, names = counted(len(lacking), "backup"), shortened(sorted(set(lacking)))
-        terminal.notice(f"Not in the export: {count} of deleted documents: {names}.")
+        terminal.notice(f"Not in the export: {lacking}.")
     return not lacking
 
 

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 from seline.domain.backup import parse_backup_name
 from seline.domain.document import METADATA_NAME, Json, Revision, check_document_name
 from seline.domain.json_flaws import Path, path_text
-from seline.domain.plural import NAMES_SHOWN_MAX, shortened
+from seline.domain.plural import NAMES_SHOWN_MAX, counted, shortened
 from seline.errors import ImportRefused, InvalidDocumentName
 
 WRAPPER_KEYS: Final = frozenset({"success", "data"})
@@ -95,6 +95,16 @@ def from_backups_text(backups: Mapping[str, str]) -> str:
         f"{document} was broken, and is from its backup{_instant(backup)}"
         for document, backup in sorted(backups.items())
     )
+
+
+def deleted_backups_text(backups: Iterable[str], documents: Collection[str]) -> str:
+    """Return a clause about the backups that no export holds, empty if there are none.
+
+    `backups` has the document of each backup; one that is not among `documents` is deleted.
+    """
+    lacking = [document for document in backups if document not in documents]
+    count, names = counted(len(lacking), "backup"), shortened(sorted(set(lacking)))
+    return f"{count} of deleted documents: {names}" if lacking else ""
 
 
 def _instant(backup: str) -> str:

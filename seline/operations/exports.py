@@ -37,9 +37,10 @@ from seline.domain.manifest import (
     volume_of_export,
 )
 from seline.domain.plural import shortened
-from seline.domain.readable_export import from_backups_text
+from seline.domain.readable_export import deleted_backups_text, from_backups_text
 from seline.domain.stored import Stored
 from seline.errors import BackupNotFound, DocumentError, ExportFailed, SelineError
+from seline.manager.backups import every_backup
 from seline.manager.managed_store import ManagedStore
 from seline.manager.reads import backup_content
 from seline.manager.state import State
@@ -103,11 +104,16 @@ class Exporter:
         return "; ".join([*done, *await self._not_kept()])
 
     async def _not_kept(self) -> list[str]:
-        """Return a clause about what the data directory holds that no export has."""
+        """Return clauses about what the data directory holds that no export has."""
         store = await self._store.open()
         found = await self._store.listing(store.medium.left_out)
         names = [item.name for item in found if not is_document_name(item.name)]  # else it is in it
-        return [f"not in it, as Seline does not keep it: {shortened(names)}"] if names else []
+        backups = await self._store.listing(lambda: every_backup(store, self._store.pins))
+        deleted = deleted_backups_text(
+            (backup.document for backup in backups), await self._revisions()
+        )
+        clauses = [f"not in it, as Seline does not keep it: {shortened(names)}"] if names else []
+        return [*clauses, f"not in it: {deleted}"] if deleted else clauses
 
     async def _run_one(self, target: Target) -> str:
         """Write one export, and record how that ended."""

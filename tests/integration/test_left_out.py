@@ -202,6 +202,24 @@ async def test_the_export_job_names_what_is_not_in_it(tmp_path: Path) -> None:
         assert "not in it, as Seline does not keep it: user profile.json" in await job.run()
 
 
+async def test_the_export_job_names_the_deleted_documents_whose_backups_it_lacks(
+    tmp_path: Path,
+) -> None:
+    async with open_seline(tmp_path / "data") as seline:
+        for value in (1, 2):
+            for name in ("gone.json", "kept.json"):
+                await seline.data.save_json(name, value)
+        job = Exporter(seline.store, [Target(Folder("nas", str(tmp_path / "nas")), 7)], version="1")
+        await seline.data.delete("gone.json")
+
+        for outcome in ("read back", "nothing changed"):
+            line = await job.run()
+            assert outcome in line
+            assert "; not in it: 2 backups of deleted documents: gone.json" in line
+        await seline.data.delete("gone.json", purge=True)
+        assert "not in it" not in await job.run()
+
+
 # an older bot's folder
 
 
