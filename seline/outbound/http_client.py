@@ -65,11 +65,11 @@ async def deliver(
     """Send a request once. Every failure is an outcome; raises only on cancellation."""
     started_s = time.monotonic()
     failed = Delivery(sink=sink, kind=kind, delivered=False)
-    proxy = _proxy_for(request.url)
+    proxy = proxy_for(request.url)
     try:
         delivery = await _exchange(session, request, failed, proxy)
     except Exception as error:  # noqa: BLE001  # the border: an error's own text holds the address
-        delivery = replace(failed, detail=_reason_of(error, proxy))
+        delivery = replace(failed, detail=reason_of(error, proxy))
     return replace(delivery, took_ms=round((time.monotonic() - started_s) * 1000, 1))
 
 
@@ -97,7 +97,7 @@ async def _exchange(
     )
 
 
-def _proxy_for(url: str) -> str | None:
+def proxy_for(url: str) -> str | None:
     """Return the proxy that the environment sets for an address, None for none.
 
     aiohttp's own `trust_env` also reads `~/.netrc`, and would send its logins to a sink.
@@ -168,7 +168,7 @@ def _masked(text: str, secrets: tuple[str, ...]) -> str:
     return " ".join(text.split())
 
 
-def _reason_of(error: Exception, proxy: str | None) -> str:
+def reason_of(error: Exception, proxy: str | None) -> str:
     """Describe an error without its own text."""
     if proxy is not None and not proxy.startswith(("http://", "https://")):
         return "the proxy that the environment sets is not an http:// address"
@@ -183,6 +183,8 @@ def _reason_of(error: Exception, proxy: str | None) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         number = cast("Any", error.os_error).errno or 0
         return f"cannot connect: {os.strerror(number)}" if number > 0 else "cannot connect"
+    if isinstance(error, aiohttp.ClientOSError):
+        return "the connection was lost"
     return f"the request failed ({type(error).__name__})"
 
 
@@ -195,5 +197,6 @@ _REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (aiohttp.ClientSSLError, "no secure connection can be made"),
     (ssl.SSLError, "no secure connection can be made"),
     (aiohttp.ServerDisconnectedError, "it closed the connection without an answer"),
+    (aiohttp.ClientPayloadError, "its answer is cut off or too long"),
     (aiohttp.InvalidURL, "its address cannot be used"),
 )

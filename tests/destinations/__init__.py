@@ -1,0 +1,1 @@
+"""Tests of the kinds of destinations, against real servers on this machine."""
