@@ -20,6 +20,7 @@ class Scheme(NamedTuple):
     options: Mapping[str, bool] = {}
 
 
+_WEBDAV: Final = Scheme("mirror", dict.fromkeys(("user", "password", "allow_http"), False))
 SCHEMES: Final[Mapping[str, Scheme]] = {
     "file": Scheme("export"),
     "s3": Scheme(
@@ -36,6 +37,9 @@ SCHEMES: Final[Mapping[str, Scheme]] = {
             False,
         ),
     ),
+    "webdav": _WEBDAV,
+    "webdavs": _WEBDAV,
+    "sftp": Scheme("mirror", dict.fromkeys(("key_file", "password", "host_key"), False)),
 }
 _COMMON: Final = frozenset({"name", "url", "keep", "same_disk", "mode", "timeout_s"})
 KEEP_MAX: Final = 10_000

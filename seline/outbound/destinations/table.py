@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
-from seline.outbound.destinations import s3
+from seline.outbound.destinations import s3, sftp
 from seline.outbound.destinations.folder import LIMIT_S, Folder
 from seline.ports.destinations import ObjectStore, Target
 from seline.settings import Settings
@@ -21,7 +21,19 @@ def _folder(configured: DestinationSettings) -> ObjectStore:
     return Folder(configured.name, configured.path, timeout_s=configured.timeout_s or LIMIT_S)
 
 
-BUILDERS: Final[Mapping[str, Builder]] = {"file": _folder, "s3": s3.build}
+def _webdav(configured: DestinationSettings) -> ObjectStore:
+    from seline.outbound.destinations import webdav  # with aiohttp, which a bot may not need
+
+    return webdav.build(configured)
+
+
+BUILDERS: Final[Mapping[str, Builder]] = {
+    "file": _folder,
+    "s3": s3.build,
+    "webdav": _webdav,
+    "webdavs": _webdav,
+    "sftp": sftp.build,
+}
 
 
 def build_targets(settings: Settings) -> list[Target]:

@@ -12,7 +12,6 @@ import re
 import ssl
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from ipaddress import ip_address
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
@@ -23,6 +22,7 @@ from seline.errors import ExportFailed, SettingsError
 from seline.outbound.destinations import failures
 from seline.outbound.destinations.multistatus import read_resources
 from seline.outbound.destinations.part import is_part, part_of
+from seline.outbound.destinations.s3 import is_loopback
 from seline.outbound.http_client import open_session, proxy_for, reason_of
 from seline.ports.destinations import Listed
 from seline.settings.values import DestinationSettings
@@ -290,7 +290,7 @@ def build(configured: DestinationSettings) -> WebDav:
             f"The `user` of the destination {name} contains a colon, which HTTP does not allow.",
             hint="Set `user` to a name without a colon.",
         )
-    allow_http = options.get("allow_http") == "true" or _is_loopback(address.hostname or "")
+    allow_http = options.get("allow_http") == "true" or is_loopback(configured.url)
     if address.scheme == "webdav" and not allow_http:
         raise SettingsError(
             f"The `url` of the destination {name} is not encrypted.",
@@ -304,12 +304,6 @@ def build(configured: DestinationSettings) -> WebDav:
         password=options.get("password", ""),
         timeout_s=configured.timeout_s or LIMIT_S,
     )
-
-
-def _is_loopback(host: str) -> bool:
-    with suppress(ValueError):
-        return ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def _login(user: str, password: str) -> dict[str, str]:

@@ -1,0 +1,82 @@
+"""The kinds of destinations, each on an empty place: a new kind is one more row of `KINDS`."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+from seline.outbound.destinations.folder import Folder
+from seline.outbound.destinations.s3 import S3
+from seline.outbound.destinations.sftp import Sftp
+from seline.outbound.destinations.webdav import WebDav
+from seline.ports.destinations import ObjectStore
+from tests import s3_server as s3
+
+LIMIT_S: Final = 20.0
+
+
+@asynccontextmanager
+async def folder(path: Path) -> AsyncIterator[ObjectStore]:
+    yield Folder("nas", str(path / "top"), timeout_s=LIMIT_S)
+
+
+@asynccontextmanager
+async def webdav_store(path: Path) -> AsyncIterator[ObjectStore]:
+    pytest.importorskip("wsgidav")
+    from tests.destinations import webdav_server as webdav
+
+    with webdav.webdav_server(path) as server:
+        store = WebDav(
+            "nas",
+            f"{server.url}/top",
+            user=webdav.USER,
+            password=webdav.PASSWORD,
+            timeout_s=LIMIT_S,
+        )
+        yield store
+        await store.close()
+
+
+@asynccontextmanager
+async def sftp_store(path: Path) -> AsyncIterator[ObjectStore]:
+    pytest.importorskip("asyncssh")
+    from tests.destinations import sftp_server as sftp
+
+    async with sftp.sftp_server(path) as server:
+        host_key = sftp.public_line(sftp.private_key())
+        store = Sftp(
+            "nas", f"{server.url}/top", host_key=host_key, password=sftp.PASSWORD, timeout_s=LIMIT_S
+        )
+        yield store
+        await store.close()
+
+
+@asynccontextmanager
+async def s3_store(path: Path) -> AsyncIterator[ObjectStore]:
+    pytest.importorskip("obstore")
+    async with s3.s3_server() as server:
+        yield S3(
+            "nas",
+            f"s3://{s3.BUCKET}/prefix",
+            endpoint=server.url,
+            access_key_id=s3.KEY_ID,
+            secret_access_key=s3.SECRET,
+            timeout_s=LIMIT_S,
+        )
+
+
+class Kind(NamedTuple):
+    """How a destination is opened, and whether it is a folder that must be made first."""
+
+    opened: Callable[[Path], AbstractAsyncContextManager[ObjectStore]]
+    has_top: bool = True
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    "folder": Kind(folder),
+    "s3": Kind(s3_store, has_top=False),
+    "webdav": Kind(webdav_store),
+    "sftp": Kind(sftp_store),
+}
