@@ -3,15 +3,19 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from seline.errors import ExportFailed
+from seline import __version__, open_seline
+from seline.errors import ExportDamaged, ExportFailed
+from seline.operations.export_folders import ExportFolders
+from seline.operations.exports import Exporter, read_back
 from seline.outbound.destinations import s3 as s3_module
 from seline.outbound.destinations.s3 import S3, addressed
-from seline.ports.destinations import Listed, ObjectMissing
+from seline.ports.destinations import Listed, ObjectMissing, Target
 from tests.s3_server import BUCKET, KEY_ID, SECRET, S3Server, refused, s3_server, xml
 
 Call = Callable[[S3], Awaitable[Any]]
@@ -118,7 +122,7 @@ async def test_objects_of_other_makers_are_named_where_a_listing_cannot_have_the
     ("status", "code", "said"),
     [
         (403, "InvalidAccessKeyId", "does not know the access key"),
-        (403, "SignatureDoesNotMatch", "the secret access key is wrong"),
+        (403, "SignatureDoesNotMatch", "the secret is not that of the access key"),
         (403, "AccessDenied", "no right to do this"),
         (403, "SomethingNew", "no right to do this"),
         (404, "NoSuchBucket", "no such bucket"),
@@ -360,3 +364,22 @@ async def test_an_error_inside_an_answer_is_an_error(server: S3Server) -> None:
     server.fault = wrong
     with pytest.raises(ExportFailed):
         await store_at(server).list("a")
+
+
+async def test_an_export_in_a_bucket_is_read_back_and_a_flipped_bit_is_found(
+    server: S3Server, tmp_path: Path
+) -> None:
+    store = store_at(server)
+    async with open_seline(tmp_path / "data") as seline:
+        await seline.data.save_json("a.json", [1, 2])
+        exporter = Exporter(seline.store, [Target(store, 7)], version=__version__)
+        assert "read back" in await exporter.run()
+        folders = ExportFolders(store)
+        [export] = await folders.complete()
+        await read_back(folders, export)
+
+        pack = f"pre/fix/{export}/pack-0001.tar.zst"
+        whole = server.objects[pack]
+        server.objects[pack] = whole[:-1] + bytes([whole[-1] ^ 1])
+        with pytest.raises(ExportDamaged):
+            await read_back(folders, export)

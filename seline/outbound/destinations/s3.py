@@ -76,7 +76,7 @@ _UNREACHABLE: Final = (
 )
 _BY_CODE: Final[Mapping[str, Cure]] = {
     "InvalidAccessKeyId": Cure("the service does not know the access key", _WRONG_KEYS),
-    "SignatureDoesNotMatch": Cure("the secret access key is wrong", _WRONG_KEYS),
+    "SignatureDoesNotMatch": Cure("the secret is not that of the access key", _WRONG_KEYS),
     "InvalidToken": Cure("the access key needs a session token", _WRONG_KEYS),
     "AccessDenied": _NO_RIGHT,
     "AllAccessDisabled": _NO_RIGHT,
