@@ -2,6 +2,9 @@
 
 A folder without a manifest is not an export. A folder is named after the instant of its export and
 its volume. The manifest has the SHA-256 of every pack, document and backup.
+
+In an encrypted export the packs are age files, and so is the list of the documents, because the
+manifest can be read without a key. `seline-key.age` has the key, if a passphrase opens it.
 """
 
 import re
@@ -9,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from seline.clock import instant_text, parse_instant
 from seline.domain.document import is_document_name
@@ -18,14 +22,16 @@ from seline.errors import ExportDamaged, UnsupportedFormat
 FORMAT: Final = 1
 PACK_BYTES_MAX: Final = 16 << 20
 MANIFEST_NAME: Final = "manifest.json"
+LIST_NAME: Final = "documents.json.zst.age"
+KEY_NAME: Final = "seline-key.age"
 _EXPORT: Final = re.compile(r"seline-(\d{8}T\d{6}Z)(?:-([0-9a-f]{8}))?\Z", re.ASCII)
 _VOLUME: Final = re.compile(r"(?:[0-9a-f]{8})?\Z", re.ASCII)
-_PACK: Final = re.compile(r"pack-\d{4,}\.tar\.zst\Z", re.ASCII)
+_PACK: Final = re.compile(r"pack-\d{4,}\.tar\.zst(?:\.age)?\Z", re.ASCII)
 _INSTANT: Final = "%Y%m%dT%H%M%SZ"
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One file: a compressed pack, or a backup in the packs."""
+    """One file: a compressed pack as it is stored, or a backup in the packs."""
 
     name: str
     size_bytes: int
@@ -42,8 +48,18 @@ class PackedDocument(FileEntry, frozen=True, kw_only=True, forbid_unknown_fields
     from_backup: str = ""
 
 
+class DocumentList(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The documents in the packs. `unrecoverable` names broken ones, which are not in them."""
+
+    documents: tuple[PackedDocument, ...]
+    unrecoverable: tuple[str, ...] = ()
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole export. `unrecoverable` names broken documents, which are not in it.
+
+    If it is `encrypted`, `files` are the encrypted list of its documents and, for a passphrase, the
+    key; the lists here are empty until `with_documents`.
 
     `volume` is the id of the volume that made it, `place` that volume's data directory. `sequence`
     counts a volume's exports: a later one has a larger number, under any clock.
@@ -54,8 +70,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     seline_version: str
     encrypted: bool
     packs: tuple[FileEntry, ...]
-    documents: tuple[PackedDocument, ...]
+    documents: tuple[PackedDocument, ...] = ()
     unrecoverable: tuple[str, ...] = ()
+    files: tuple[FileEntry, ...] = ()
     volume: str = ""
     place: str = ""
     sequence: int = 0
@@ -64,6 +81,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def name(self) -> str:
         """The folder's name."""
         return export_name(parse_instant(self.taken_at), self.volume)
+
+    @property
+    def stored(self) -> tuple[FileEntry, ...]:
+        """All files of the folder, except the manifest itself."""
+        return (*self.packs, *self.files)
 
     @property
     def from_backups(self) -> dict[str, str]:
@@ -112,6 +134,23 @@ def encode_manifest(manifest: Manifest) -> bytes:
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
 
 
+def encode_list(manifest: Manifest) -> bytes:
+    """Return the list of a manifest's documents as JSON."""
+    listed = DocumentList(documents=manifest.documents, unrecoverable=manifest.unrecoverable)
+    return msgspec.json.encode(listed)
+
+
+def with_documents(manifest: Manifest, data: bytes) -> Manifest:
+    """Return a manifest with the documents of its decrypted list. Raises ExportDamaged."""
+    try:
+        listed = msgspec.convert(decode(data), DocumentList)
+    except (NotJson, msgspec.ValidationError) as error:
+        raise ExportDamaged(f"{LIST_NAME} is not whole: {error}.") from error
+    whole = replace(manifest, documents=listed.documents, unrecoverable=listed.unrecoverable)
+    _check(whole)
+    return whole
+
+
 def decode_manifest(data: bytes) -> Manifest:
     """Read a manifest. Raises ExportDamaged, or UnsupportedFormat if a newer Seline wrote it."""
     try:
@@ -135,6 +174,7 @@ def _check(manifest: Manifest) -> None:
     except ValueError as error:
         raise ExportDamaged(f"{MANIFEST_NAME} names no instant: {error}.") from error
     wrong = [pack.name for pack in manifest.packs if not _PACK.match(pack.name)]
+    wrong += [file.name for file in manifest.files if file.name not in (LIST_NAME, KEY_NAME)]
     wrong += [item.name for item in manifest.documents if not is_document_name(item.name)]
     wrong += [] if _VOLUME.match(manifest.volume) else [manifest.volume]
     if wrong:

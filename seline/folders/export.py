@@ -9,12 +9,19 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from typing import IO
 
-from seline.domain.manifest import MANIFEST_NAME, Manifest, decode_manifest, parse_export_name
-from seline.errors import ExportDamaged, ExportFailed, ImportRefused
+from seline.domain.manifest import (
+    LIST_NAME,
+    MANIFEST_NAME,
+    Manifest,
+    decode_manifest,
+    parse_export_name,
+)
+from seline.errors import ExportDamaged, ExportFailed, ImportRefused, KeyMissing
 from seline.operations.export_folders import ExportFolders
 from seline.operations.exports import check_packs
-from seline.operations.packs import DOCUMENTS, check_documents, members_of
+from seline.operations.packs import DOCUMENTS, check_documents, members_of, with_names
 from seline.outbound.destinations.folder import Folder
+from seline.ports.sealing import UNSEALED, Sealer
 
 
 async def write_export(tar: IO[bytes], directory: str) -> Manifest:
@@ -100,17 +107,19 @@ def _is_whole(directory: str) -> bool:
     return os.path.isfile(os.path.join(directory, MANIFEST_NAME))
 
 
-def read_export(source: str) -> tuple[dict[str, bytes], Manifest]:
+def read_export(source: str, sealer: Sealer = UNSEALED) -> tuple[dict[str, bytes], Manifest]:
     """Return an export's documents by name, and its manifest.
 
-    Checks every digest. Raises ExportDamaged.
+    `sealer` decrypts an encrypted one. Checks every digest. Raises ExportDamaged, KeyMissing.
     """
     manifest = _manifest(source)
+    if manifest.encrypted and not (sealer.suffix and sealer.can_open):
+        raise KeyMissing
     if manifest.encrypted:
-        raise ExportDamaged("This export is encrypted; this Seline cannot read it.")
+        manifest = with_names(manifest, _stored(source, LIST_NAME), sealer)
     documents = {
         member.removeprefix(DOCUMENTS): content
-        for member, content in _packed(source, manifest)
+        for member, content in _packed(source, manifest, sealer)
         if member.startswith(DOCUMENTS)
     }
     check_documents(manifest, documents)
@@ -123,11 +132,15 @@ def import_body(documents: Mapping[str, bytes]) -> bytes:
     return b'{"files": {' + b",\n".join(files) + b"}}"
 
 
-def _packed(source: str, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
+def _packed(source: str, manifest: Manifest, sealer: Sealer) -> Iterator[tuple[str, bytes]]:
+    opening = sealer if manifest.encrypted else UNSEALED
     for pack in manifest.packs:
-        try:
-            with open(os.path.join(source, pack.name), "rb") as file:
-                data = file.read()
-        except FileNotFoundError as error:
-            raise ExportDamaged(f"{pack.name} is missing.", pack=pack.name) from error
-        yield from members_of(pack, data)
+        yield from members_of(pack, _stored(source, pack.name), opening)
+
+
+def _stored(source: str, name: str) -> bytes:
+    try:
+        with open(os.path.join(source, name), "rb") as file:
+            return file.read()
+    except FileNotFoundError as error:
+        raise ExportDamaged(f"{name} is missing.", pack=name) from error

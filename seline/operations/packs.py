@@ -1,6 +1,7 @@
 """Packs: documents and backups as zstd-compressed tar files, made and read piece by piece.
 
-`for pack in pack-*.tar.zst; do tar --zstd --extract --file "$pack"; done` reads them by hand.
+`for pack in pack-*.tar.zst; do tar --zstd --extract --file "$pack"; done` reads them by hand. With
+encryption each is an age file: `age -d -i key.txt "$pack" | tar --zstd --extract` reads it.
 A pack holds at most 16 MiB before compression, or one document that is larger alone.
 """
 
@@ -14,16 +15,26 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from seline.domain.manifest import FileEntry, Manifest
+from msgspec.structs import replace
+
+from seline.domain.manifest import (
+    KEY_NAME,
+    LIST_NAME,
+    FileEntry,
+    Manifest,
+    encode_list,
+    with_documents,
+)
 from seline.errors import ExportDamaged
+from seline.ports.sealing import UNSEALED, Sealer
 from seline.spool import Spool, spooled
 
 if TYPE_CHECKING:
-    from backports.zstd import compress, decompress
+    from backports.zstd import ZstdError, compress, decompress
 elif sys.version_info >= (3, 14):
-    from compression.zstd import compress, decompress
+    from compression.zstd import ZstdError, compress, decompress
 else:
-    from backports.zstd import compress, decompress
+    from backports.zstd import ZstdError, compress, decompress
 
 LEVEL: Final = 10
 """Of a size known beforehand: for one that is not, zstd takes 20 MiB however small the pack."""
@@ -32,7 +43,7 @@ BACKUPS: Final = "backups/"
 
 
 def make_pack(
-    name: str, members: Iterable[tuple[str, bytes]], taken_at: datetime
+    name: str, members: Iterable[tuple[str, bytes]], taken_at: datetime, sealer: Sealer = UNSEALED
 ) -> tuple[FileEntry, Spool]:
     """Return a pack of these files, as the manifest lists it, and its bytes. Blocks."""
     target = io.BytesIO()
@@ -42,9 +53,46 @@ def make_pack(
             info.size, info.mode = len(data), 0o600
             info.mtime = int(taken_at.timestamp())
             tar.addfile(info, io.BytesIO(data))
-    packed = compress(target.getbuffer(), LEVEL)
-    digest = hashlib.sha256(packed).hexdigest()
-    return FileEntry(name=name, size_bytes=len(packed), sha256=digest), spooled(packed)
+    packed = sealer.seal(compress(target.getbuffer(), LEVEL))
+    return file_entry(f"{name}{sealer.suffix}", packed), spooled(packed)
+
+
+def file_entry(name: str, data: bytes) -> FileEntry:
+    """Return a file as the manifest lists it."""
+    return FileEntry(name=name, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def sealed_files(manifest: Manifest, sealer: Sealer) -> dict[str, bytes]:
+    """Return the files of an encrypted export beside its packs, by name. Blocks."""
+    files = {LIST_NAME: sealer.seal(compress(encode_list(manifest), LEVEL))}
+    key = sealer.key_file()
+    return files | {KEY_NAME: key} if key else files
+
+
+def without_names(manifest: Manifest, files: dict[str, bytes]) -> Manifest:
+    """Return the manifest of an encrypted export with these files: it names no document."""
+    entries = tuple(file_entry(name, data) for name, data in files.items())
+    return replace(manifest, encrypted=True, documents=(), unrecoverable=(), files=entries)
+
+
+def with_names(manifest: Manifest, sealed: bytes, sealer: Sealer) -> Manifest:
+    """Return the manifest with the documents of its encrypted list. Blocks.
+
+    Raises ExportDamaged, KeyMissing.
+    """
+    listed = next((file for file in manifest.files if file.name == LIST_NAME), None)
+    if listed is None:
+        raise ExportDamaged(f"The export is encrypted, and its manifest names no {LIST_NAME}.")
+    return with_documents(manifest, _unpacked(listed, sealed, sealer))
+
+
+def _unpacked(file: FileEntry, data: bytes, sealer: Sealer) -> bytes:
+    """Check a file, decrypt and decompress it. Raises ExportDamaged, KeyMissing."""
+    check_pack(file, data)
+    try:
+        return decompress(sealer.open(data))
+    except ZstdError as error:
+        raise ExportDamaged(f"{file.name} cannot be unpacked: {error}.", pack=file.name) from error
 
 
 def check_pack(pack: FileEntry, data: bytes) -> None:
@@ -58,11 +106,13 @@ def check_pack(pack: FileEntry, data: bytes) -> None:
     raise ExportDamaged(f"{pack.name} is not what its manifest says: {difference}.", pack=pack.name)
 
 
-def members_of(pack: FileEntry, data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield the files of a pack, checked as a whole first. Raises ExportDamaged."""
-    check_pack(pack, data)
+def members_of(
+    pack: FileEntry, data: bytes, sealer: Sealer = UNSEALED
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the files of a pack, checked as a whole first. Raises ExportDamaged, KeyMissing."""
+    unpacked = _unpacked(pack, data, sealer)
     try:
-        with tarfile.open(fileobj=io.BytesIO(decompress(data)), mode="r:") as tar:
+        with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:
             for info in tar:
                 content = tar.extractfile(info)
                 if content is not None:

@@ -1,7 +1,7 @@
 """The age identity that a passphrase gives, and the file from which `age -d` gives it again.
 
 Encrypting each file with a passphrase would cost scrypt for each, so files are encrypted for one
-identity, derived once. `seline-key.age` has that identity, encrypted with the passphrase as
+identity, derived once. The key file has that identity, encrypted with the passphrase as
 https://age-encryption.org/v1 specifies. pyrage could write it, but chooses a work factor that takes
 512 MiB and more.
 """
@@ -14,7 +14,6 @@ from typing import Final
 
 from seline.outbound.extra import extra
 
-KEY_NAME: Final = "seline-key.age"
 IDENTITY_PREFIX: Final = "AGE-SECRET-KEY-"
 WORK_FACTOR: Final = 15
 """scrypt takes 1 KiB * 2 ** 15 = 32 MiB."""

@@ -14,7 +14,7 @@ from seline.errors import ExportDamaged, KeyMissing, SettingsError
 from seline.outbound import passphrase_key
 from seline.outbound.extra import extra
 from seline.outbound.passphrase_key import IDENTITY_PREFIX
-from seline.ports.sealing import Sealer
+from seline.ports.sealing import UNSEALED, Sealer
 from seline.quoting import quoted
 
 SUFFIX: Final = ".age"
@@ -28,22 +28,6 @@ class KeyPair(NamedTuple):
 
     identity: str
     recipient: str
-
-
-class NoSealer:
-    """A port `Sealer` without encryption."""
-
-    suffix = ""
-    can_open = True
-
-    def seal(self, data: bytes) -> bytes:
-        return data
-
-    def open(self, data: bytes) -> bytes:
-        return data
-
-    def key_file(self) -> bytes:
-        return b""
 
 
 class AgeSealer:
@@ -126,7 +110,7 @@ class _Pieces(io.BytesIO):
 
 def sealer_of(recipients: Sequence[str], passphrase: str) -> Sealer:
     """Return the sealer that the settings ask for. Raises SettingsError."""
-    return AgeSealer(recipients, passphrase) if recipients or passphrase else NoSealer()
+    return AgeSealer(recipients, passphrase) if recipients or passphrase else UNSEALED
 
 
 def new_key() -> KeyPair:

@@ -1,12 +1,12 @@
 """The contract of a sealer: what encrypts the files that leave the volume."""
 
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class Sealer(Protocol):
-    """Encrypts files for destinations, and decrypts them. Every method blocks: call it on a thread.
+    """Encrypts files for destinations, and decrypts them.
 
-    Without encryption it changes nothing.
+    Every method blocks: call it on a thread.
     """
 
     @property
@@ -36,3 +36,22 @@ class Sealer(Protocol):
         Stored beside sealed files, it makes `age -d` with the passphrase enough to read them.
         """
         ...
+
+
+class NoSealer:
+    """Without encryption: nothing is changed."""
+
+    suffix = ""
+    can_open = True
+
+    def seal(self, data: bytes) -> bytes:
+        return data
+
+    def open(self, data: bytes) -> bytes:
+        return data
+
+    def key_file(self) -> bytes:
+        return b""
+
+
+UNSEALED: Final[Sealer] = NoSealer()

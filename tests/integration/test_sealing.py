@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from seline.domain.manifest import KEY_NAME
 from seline.errors import ExportDamaged, KeyMissing, SelineError, SettingsError
-from seline.outbound.passphrase_key import KEY_NAME, identity_of
+from seline.outbound.passphrase_key import identity_of
 from seline.outbound.sealing import AgeSealer, identities_in, new_key, sealer_of
 
 PASSPHRASE = "correct horse battery staple"
