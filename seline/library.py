@@ -22,6 +22,7 @@ from seline.manager import DataManager, ManagedStore
 from seline.manager.awaited_store import NeverCopied
 from seline.operations import Operations
 from seline.outbound.destinations.table import build_targets
+from seline.outbound.sealing import sealer_of
 from seline.ports.futures import refuse_in_turn, run_without_loop
 from seline.ports.store import DocumentStore
 from seline.settings import Settings, load_settings
@@ -38,7 +39,13 @@ class Seline(NeverCopied, Operations):
 
     def __init__(self, store: ManagedStore, settings: Settings) -> None:
         """Assemble what works over a store. Use `open_seline`."""
-        super().__init__(store, build_targets(settings), version=seline.__version__)
+        exports = settings.exports
+        super().__init__(
+            store,
+            build_targets(settings),
+            version=seline.__version__,
+            sealer=sealer_of(exports.encrypt_to, exports.passphrase or ""),
+        )
         self.settings = settings
         self.is_from_get = False
         """Whether `get_seline` opened it."""

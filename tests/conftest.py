@@ -6,7 +6,9 @@ SELINE_PROVE_MINUTES limits the time for the tests marked `prove`; one such run 
 import math
 import os
 import random
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -85,3 +87,11 @@ async def server(tmp_path: Path) -> AsyncIterator[Serving]:
     async with serving(settings_for(tmp_path / "data")) as running:
         await running.acquired()
         yield running
+
+
+@pytest.fixture(scope="session")
+def installed() -> None:
+    """Install the program age, as root on Debian, unless it is there."""
+    if shutil.which("age") is None:
+        command = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", "age"]
+        subprocess.run(command, check=True, capture_output=True, timeout=100)

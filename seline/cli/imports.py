@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from seline.domain.left_out import LeftOut
     from seline.domain.manifest import Manifest
     from seline.folders.legacy import LegacyFile
+    from seline.ports.sealing import Sealer
 
 _NAMES_SHOWN_MAX: Final = 20
 _LEFT_OUT_SHOWN_MAX: Final = 100
@@ -60,6 +61,11 @@ _LEFT_OUT_SHOWN_MAX: Final = 100
     metavar="TEXT",
     help="Read a folder's sub-folders too, and begin each name with this.",
 )
+@click.option(
+    "--identity",
+    metavar="FILE",
+    help="Decrypt an encrypted export with this identity (else the setting exports.passphrase).",
+)
 @click.option("--skip-broken", is_flag=True, help="Leave out a folder's unusable files.")
 @preview_options
 def import_source(
@@ -68,6 +74,7 @@ def import_source(
     mode: str,
     only: tuple[str, ...],
     prefix: str,
+    identity: str | None,
     skip_broken: bool,
 ) -> None:
     """Import an export, or a folder of .json files from an older bot; all of it or nothing.
@@ -83,13 +90,14 @@ def import_source(
       seline import ./old-data/guilds --prefix guilds_
       seline import /mnt/nas/seline
       seline import /mnt/nas/seline/seline-20250106T143022Z-1a2b3c4d
+      seline import /mnt/nas/seline --identity key.txt
       gunzip < seline_backup.json.gz | seline import - --yes
       seline import seline_backup.json --mode replace
       seline import /mnt/nas/seline --only user_profile.json
     """
     chosen = {"mode": mode} | ({"only": ",".join(only)} if only else {})
     if source != "-" and os.path.isdir(source):
-        _import_folder(options, source, prefix, chosen, skip_broken=skip_broken)
+        _import_folder(options, source, prefix, chosen, identity, skip_broken=skip_broken)
         return
     _refuse_archive(source)
     with json_source(source) as body:
@@ -97,18 +105,24 @@ def import_source(
 
 
 def _import_folder(
-    options: VerbOptions, source: str, prefix: str, chosen: dict[str, str], *, skip_broken: bool
+    options: VerbOptions,
+    source: str,
+    prefix: str,
+    chosen: dict[str, str],
+    identity: str | None,
+    *,
+    skip_broken: bool,
 ) -> None:
     from seline.folders.export import find_export
 
     send = _send_usable if skip_broken else _send_documents
     export = None if prefix else find_export(source)
     if export is not None:
-        documents, manifest = _read_export(source, export)
+        documents, manifest = _read_export(source, export, _sealer(options, identity))
         if manifest.volume:
             chosen |= {"volume": manifest.volume, "foreign": "true"}  # this command asks
         _preview_and_import(options, partial(send, documents, chosen))
-        _notify_backups(export, manifest)
+        _notify_backups(export, manifest, identity)
         return
     files, has_copies = _read_legacy(source, prefix, skip_broken=skip_broken)
     documents = {file.name: file.data for file in files}
@@ -236,13 +250,25 @@ def _plan_text(plan: dict[str, Any], renamed: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _read_export(source: str, export: str) -> "tuple[dict[str, bytes], Manifest]":
+def _sealer(options: VerbOptions, identity: str | None) -> "Sealer":
+    """Return what decrypts an export: with an identity file, with the passphrase, or nothing."""
+    from seline.outbound.sealing import AgeSealer, identities_in
+    from seline.ports.sealing import UNSEALED
+
+    passphrase = settings_of(options).exports.passphrase or ""
+    if identity is None and not passphrase:
+        return UNSEALED
+    identities = identities_in(identity) if identity is not None else ()
+    return AgeSealer(passphrase=passphrase, identities=identities)
+
+
+def _read_export(source: str, export: str, sealer: "Sealer") -> "tuple[dict[str, bytes], Manifest]":
     """Return the documents and the manifest of an export, and print what it is."""
     from seline.domain.readable_export import from_backups_text
     from seline.folders.export import read_export
 
     with terminal.busy("Checking the export"):
-        documents, manifest = read_export(export)
+        documents, manifest = read_export(export, sealer)
     volume = f", of the volume {manifest.volume} at {manifest.place}" if manifest.volume else ""
     terminal.notice(f"The export {export}{volume}:")
     if manifest.from_backups:
@@ -282,17 +308,27 @@ def _each(folder: str, names: Sequence[str]) -> str:
     return " ".join(quoted(os.path.join(folder, name)) for name in names)
 
 
-def _notify_backups(export: str, manifest: "Manifest") -> None:
+def _notify_backups(export: str, manifest: "Manifest", identity: str | None) -> None:
     """Name an export's backups, and how to read them by hand."""
+    from seline.domain.manifest import KEY_NAME
+
     count = sum(len(document.backups) for document in manifest.documents)
     if not count:
         return
     held = "1 backup, which is" if count == 1 else f"{count:,} backups, which are"
-    packs = f"{quoted(os.path.abspath(export))}/pack-*.tar.zst"
+    folder = quoted(os.path.abspath(export))
+    terminal.notice(f"The export holds {held} not imported: only documents are.")
+    if not manifest.encrypted:
+        unpack = f'for pack in {folder}/pack-*.tar.zst; do tar --zstd -xf "$pack"; done'
+        terminal.notice(f"To read the backups, in a folder of your own:\n  {unpack}")
+        return
+    key = "key.txt" if identity is None else quoted(os.path.abspath(identity))
+    if identity is None:
+        terminal.notice(f"To read the key first:\n  age -d -o key.txt {folder}/{KEY_NAME}")
+    unpack = f'age -d -i {key} "$pack" | tar --zstd -x'
     terminal.notice(
-        f"The export holds {held} not imported: only documents are.\n"
-        "To read the backups, in a folder of your own:\n"
-        f'  for pack in {packs}; do tar --zstd -xf "$pack"; done'
+        "To read the backups, in a folder of your own, with the program age:\n"
+        f"  for pack in {folder}/pack-*.tar.zst.age; do {unpack}; done"
     )
 
 

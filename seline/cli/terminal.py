@@ -28,7 +28,7 @@ _YES: Final = frozenset({"y", "yes"})
 _UNITS: Final = ("bytes", "KB", "MB", "GB")
 _COMMAND: Final = re.compile(r"(`|: |&& |\| |^  )seline (?=([a-z]+))", re.MULTILINE)
 """A command in a notice, and its verb."""
-_HERE: Final = frozenset({"config", "serve", "token"})
+_HERE: Final = frozenset({"config", "key", "serve", "token"})
 """Verbs that work only on the data directory's machine."""
 _logged: Final[set[str]] = set()
 """The log messages that stderr shows already; `report` does not repeat them."""

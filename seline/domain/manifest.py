@@ -92,9 +92,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """The documents that were broken, each with the backup that the export has instead."""
         return {item.name: item.from_backup for item in self.documents if item.from_backup}
 
+    @property
+    def revisions(self) -> dict[str, str]:
+        """The revision of each document by its name."""
+        return {document.name: document.sha256 for document in self.documents}
+
     def holds(self, revisions: dict[str, str]) -> bool:
         """Whether the export has exactly these documents, with these revisions by name."""
-        return {document.name: document.sha256 for document in self.documents} == revisions
+        return self.revisions == revisions
 
 
 def export_name(taken_at: datetime, volume: str) -> str:

@@ -1,11 +1,15 @@
 """The handlers for destinations: what is known of each, and taking one into use again."""
 
+from typing import Final
+
 from aiohttp import web
 
 from seline.domain.document import Json
 from seline.http.context import operations
 from seline.http.rendering import answer, members
 from seline.operations.destinations import DestinationRecord
+
+_NOT_SHOWN: Final = frozenset({"cure", "encrypted", "revisions"})
 
 
 async def list_destinations(request: web.Request) -> web.StreamResponse:
@@ -33,4 +37,4 @@ async def use_destination(request: web.Request) -> web.StreamResponse:
 
 
 def _shown(record: DestinationRecord) -> dict[str, Json]:
-    return {name: value for name, value in members(record).items() if name != "cure"}
+    return {name: value for name, value in members(record).items() if name not in _NOT_SHOWN}

@@ -30,6 +30,7 @@ class DestinationRecord(Stored, frozen=True, kw_only=True):
 
     `whole_at` is when it was last seen to have a whole export of everything. `failure` and `cure`
     are of the last run, empty if it succeeded; `lacking` are the documents that its export lacks.
+    `encrypted` is the newest encrypted export there, `revisions` a digest of what it has.
     """
 
     marker: str = ""
@@ -39,6 +40,8 @@ class DestinationRecord(Stored, frozen=True, kw_only=True):
     failure: str = ""
     cure: str = ""
     lacking: tuple[str, ...] = ()
+    encrypted: str = ""
+    revisions: str = ""
 
 
 class ExportsFile(Stored, frozen=True, kw_only=True):
@@ -110,6 +113,10 @@ class Destinations:
         now = self._store.clock.now()
         whole: dict[str, Any] = {} if lacking else {"whole_at": now}
         await self._note(destination.name, failure="", cure="", lacking=tuple(lacking), **whole)
+
+    async def wrote_encrypted(self, destination: ObjectStore, export: str, revisions: str) -> None:
+        """Record what an encrypted export has, which its manifest does not show."""
+        await self._note(destination.name, encrypted=export, revisions=revisions)
 
     async def failed(self, destination: ObjectStore, error: BaseException) -> None:
         """Record why a run failed."""

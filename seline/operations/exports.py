@@ -8,21 +8,24 @@ written at the same time, so one that does not answer delays no other.
 """
 
 import asyncio
+import hashlib
 import logging
 import math
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from functools import partial
 from typing import Final
 
+import msgspec
 from msgspec.structs import replace
 
 from seline.clock import instant_text
 from seline.domain.document import BOT, Content, DocumentKey, is_document_name
 from seline.domain.manifest import (
     FORMAT,
+    LIST_NAME,
     MANIFEST_NAME,
     PACK_BYTES_MAX,
     FileEntry,
@@ -47,10 +50,19 @@ from seline.manager.state import State
 from seline.manager.transfer import snapshot_of
 from seline.operations.destinations import Destinations, keep
 from seline.operations.export_folders import ExportFolders
-from seline.operations.packs import BACKUPS, DOCUMENTS, check_pack, make_pack
+from seline.operations.packs import (
+    BACKUPS,
+    DOCUMENTS,
+    check_pack,
+    make_pack,
+    sealed_files,
+    with_names,
+    without_names,
+)
 from seline.ports.destinations import ObjectStore, Target
+from seline.ports.sealing import UNSEALED, Sealer
 from seline.ports.store import DocumentStore, Snapshot
-from seline.spool import Spool
+from seline.spool import Spool, spooled
 
 LEFT_BEHIND_AFTER: Final = timedelta(days=1)
 SAME_DISK: Final = "it is on the disk of the data directory, and is lost with it"
@@ -68,10 +80,16 @@ class Exporter:
     """Writes the exports of one store."""
 
     def __init__(
-        self, store: ManagedStore, targets: Sequence[Target] = (), *, version: str
+        self,
+        store: ManagedStore,
+        targets: Sequence[Target] = (),
+        *,
+        version: str,
+        sealer: Sealer = UNSEALED,
     ) -> None:
-        """Export to `targets`; `version` is written into each manifest."""
+        """Export to `targets`; `version` is written into each manifest, `sealer` encrypts."""
         self._store = store
+        self._sealer = sealer
         self._version = version
         self.destinations = Destinations(store, targets)
         self._volume: State[VolumeFile] = store.state("volume.json", VolumeFile, VolumeFile)
@@ -138,12 +156,13 @@ class Exporter:
         await self._sweep(target, volume)
         whole = await _own_exports(target, volume)
         newest = await self._newest(target, whole)
-        if newest is not None and newest.holds(await self._revisions()):
+        if newest is not None and self._is_current(newest, target, await self._revisions()):
             return f"{target.name}: nothing changed since {newest.name}", ()
         written, size_bytes = await self._write(target)
         await self.destinations.enter(destination)  # it is still the same one
         older = [name for name in whole if name != written.name][max(keep, 1) - 1 :]
-        needed = await _needed(target, whole, written.unrecoverable)
+        await self._note_encrypted(destination, written)
+        needed = await self._needed(target, whole, written.unrecoverable)
         for name in older:
             if name not in needed:
                 await target.remove(name)
@@ -174,23 +193,35 @@ class Exporter:
                 _log.warning("%s: removing %s, which a crash left", target.name, leftover)
                 await target.remove(leftover)
 
-    async def files(self) -> AsyncGenerator[tuple[str, str, Spool]]:
-        """Yield (export, file, bytes) as an export is made, the manifest last."""
+    async def files(
+        self,
+        sealer: Sealer = UNSEALED,
+        *,
+        made: Callable[[Manifest], object] = lambda _manifest: None,
+    ) -> AsyncGenerator[tuple[str, str, Spool]]:
+        """Yield (export, file, bytes) as an export is made, the manifest last.
+
+        `sealer` encrypts the files. `made` is called with the manifest that names the documents.
+        """
         volume: VolumeFile = await keep(self._volume, _numbered)
         async with snapshot_of(self._store) as snapshot:
             export = export_name(snapshot.taken_at, volume.id)
-            making = _Making(self._store, snapshot, self._version, volume)
+            making = _Making(self._store, snapshot, self._version, volume, sealer)
             async for file, data in making.packs():
                 yield export, file, data
-        manifest = Spool()
-        place = (await self._store.open()).medium.place
-        manifest.append(encode_manifest(making.manifest(place)))
-        yield export, MANIFEST_NAME, manifest
+        manifest = making.manifest((await self._store.open()).medium.place)
+        made(manifest)
+        for file, data in await making.last_files(manifest):
+            yield export, file, data
 
     async def _write(self, target: ExportFolders) -> tuple[Manifest, int]:
-        """Write an export and read it back; return its manifest and its size in bytes."""
+        """Write an export and read it back; return its manifest and its size in bytes.
+
+        The manifest names the documents, also if the one that is stored does not.
+        """
         size_bytes, export, there = 0, "", await target.complete()
-        async with aclosing(self.files()) as files:
+        made: list[Manifest] = []
+        async with aclosing(self.files(self._sealer, made=made.append)) as files:
             async for export, file, spool in files:
                 if export in there:
                     raise ExportFailed(f"{target.name} holds {export} already.")
@@ -201,10 +232,31 @@ class Exporter:
                     raise ExportFailed(f"{target.name} does not give {file} back as written.")
                 size_bytes += len(data)
         try:
-            return await read_back(target, export), size_bytes
+            await read_back(target, export)
         except SelineError:
             await target.remove(export)
             raise
+        return made[0], size_bytes
+
+    def _is_current(
+        self, newest: Manifest, target: ExportFolders, revisions: dict[str, str]
+    ) -> bool:
+        """Whether the newest export there has these documents, and is encrypted as the next one.
+
+        Its list may be unreadable here, so its revisions are compared with what was recorded.
+        """
+        if newest.encrypted != bool(self._sealer.suffix):
+            return False
+        if not newest.encrypted:
+            return newest.holds(revisions)
+        record = self.destinations.record(target.name)
+        return (record.encrypted, record.revisions) == (newest.name, _digest(revisions))
+
+    async def _note_encrypted(self, destination: ObjectStore, written: Manifest) -> None:
+        """Record which documents the encrypted export has that was just written."""
+        if self._sealer.suffix:
+            revisions = _digest(written.revisions)
+            await self.destinations.wrote_encrypted(destination, written.name, revisions)
 
     async def _newest(self, target: ExportFolders, whole: Sequence[str]) -> Manifest | None:
         """Return the newest export there, if all of it is still as it was written."""
@@ -216,6 +268,35 @@ class Exporter:
             _log.warning("%s: %s is not sound: %s", target.name, whole[0], error.message)
             return None
 
+    async def _needed(
+        self, target: ExportFolders, exports: Sequence[str], lacking: Sequence[str]
+    ) -> set[str]:
+        """Return, of exports given newest first, those that hold what the store itself has lost.
+
+        For each such document the newest; one whose documents cannot be listed is kept, too.
+        """
+        needed: set[str] = set()
+        for name in lacking:
+            for export in exports:
+                try:
+                    manifest = await self._with_names(target, export)
+                except SelineError:
+                    needed.add(export)
+                    continue
+                if any(document.name == name for document in manifest.documents):
+                    needed.add(export)
+                    break
+        return needed
+
+    async def _with_names(self, target: ExportFolders, export: str) -> Manifest:
+        """Return an export's manifest with its documents. Raises KeyMissing if it cannot."""
+        manifest = decode_manifest(await target.get(export, MANIFEST_NAME))
+        if not manifest.encrypted:
+            return manifest
+        sealed = await target.get(export, LIST_NAME)
+        opening = partial(with_names, manifest, sealed, self._sealer)
+        return await self._store.reading(opening, limit_s=math.inf)
+
     async def _revisions(self) -> dict[str, str]:
         store = await self._store.open()
         documents = await self._store.listing(lambda: store.documents(BOT))
@@ -226,9 +307,15 @@ class _Making:
     """One export while its packs are made: each is handed out once it is full."""
 
     def __init__(
-        self, store: ManagedStore, snapshot: Snapshot, version: str, volume: VolumeFile
+        self,
+        store: ManagedStore,
+        snapshot: Snapshot,
+        version: str,
+        volume: VolumeFile,
+        sealer: Sealer,
     ) -> None:
         self._store = store
+        self._sealer = sealer
         self._snapshot = snapshot
         self._version = version
         self._volume = volume
@@ -265,6 +352,11 @@ class _Making:
             sequence=self._volume.exports,
         )
 
+    async def last_files(self, manifest: Manifest) -> list[tuple[str, Spool]]:
+        """Return the files after the packs; the last is the manifest, as it is stored."""
+        make = partial(_last_files, manifest, self._sealer)
+        return await self._store.reading(make, limit_s=math.inf)
+
     async def _members(self, name: str) -> AsyncGenerator[tuple[str, Content]]:
         """Yield a document and its sound backups under their names in a pack."""
         store, key = await self._store.open(), DocumentKey(BOT, name)
@@ -299,10 +391,17 @@ class _Making:
     async def _pack(self, members: list[tuple[str, bytes]]) -> tuple[str, Spool]:
         """Pack on a reader thread, without a limit of time: it does not read the volume."""
         name = pack_name(len(self._packs) + 1)
-        make = partial(make_pack, name, members, self._snapshot.taken_at)
+        make = partial(make_pack, name, members, self._snapshot.taken_at, self._sealer)
         pack, data = await self._store.reading(make, limit_s=math.inf)
         self._packs.append(pack)
-        return name, data
+        return pack.name, data
+
+
+def _last_files(manifest: Manifest, sealer: Sealer) -> list[tuple[str, Spool]]:
+    files = sealed_files(manifest, sealer) if sealer.suffix else {}
+    stored = without_names(manifest, files) if files else manifest
+    files[MANIFEST_NAME] = encode_manifest(stored)
+    return [(name, spooled(data)) for name, data in files.items()]
 
 
 def _identified(volume: VolumeFile) -> VolumeFile:
@@ -331,35 +430,19 @@ async def _own_exports(target: ExportFolders, volume: str) -> list[str]:
     return [name for _, name in sorted(own, reverse=True)]
 
 
-async def _needed(
-    target: ExportFolders, exports: Sequence[str], lacking: Sequence[str]
-) -> set[str]:
-    """Return, of exports given newest first, those that hold what the store itself has lost.
-
-    For each such document the newest; one whose manifest cannot be read is kept, too.
-    """
-    needed: set[str] = set()
-    for name in lacking:
-        for export in exports:
-            try:
-                manifest = decode_manifest(await target.get(export, MANIFEST_NAME))
-            except SelineError:
-                needed.add(export)
-                continue
-            if any(document.name == name for document in manifest.documents):
-                needed.add(export)
-                break
-    return needed
-
-
 async def read_back(target: ExportFolders, export: str) -> Manifest:
-    """Check every pack of an export at its destination. Raises ExportDamaged, ExportFailed."""
+    """Check every file of an export at its destination. Raises ExportDamaged, ExportFailed."""
     manifest = decode_manifest(await target.get(export, MANIFEST_NAME))
     await check_packs(target, manifest)
     return manifest
 
 
 async def check_packs(target: ExportFolders, manifest: Manifest) -> None:
-    """Check that a destination holds the packs as they were made. Raises as `read_back`."""
-    for pack in manifest.packs:
-        check_pack(pack, await target.get(manifest.name, pack.name))
+    """Check that a destination holds the files as they were made. Raises as `read_back`."""
+    for file in manifest.stored:
+        check_pack(file, await target.get(manifest.name, file.name))
+
+
+def _digest(revisions: dict[str, str]) -> str:
+    """Return one digest of all documents and their revisions."""
+    return hashlib.sha256(msgspec.json.encode(sorted(revisions.items()))).hexdigest()

@@ -25,6 +25,7 @@ from seline.operations.verify import Verifier
 from seline.ports.alerts import SinkStatus
 from seline.ports.destinations import Target
 from seline.ports.medium import QuarantineItem
+from seline.ports.sealing import UNSEALED, Sealer
 from seline.ports.store import DocumentStore
 from seline.spool import Spool
 
@@ -36,14 +37,22 @@ class Operations:
     """The verbs over one store, and what each found last."""
 
     def __init__(
-        self, store: ManagedStore, targets: Sequence[Target] = (), *, version: str = ""
+        self,
+        store: ManagedStore,
+        targets: Sequence[Target] = (),
+        *,
+        version: str = "",
+        sealer: Sealer = UNSEALED,
     ) -> None:
-        """Work over a store that may not be open yet; `version` is written into exports."""
+        """Work over a store that may not be open yet.
+
+        `version` is written into exports; `sealer` encrypts what goes to `targets`.
+        """
         self.store = store
         self.verifier = Verifier(store)
         self._pruner = Pruner(store)
         self.usage = UsageMonitor(store, self._pruner)
-        self.exports = Exporter(store, targets, version=version)
+        self.exports = Exporter(store, targets, version=version, sealer=sealer)
         self.sinks: Callable[[], Sequence[SinkStatus]] = tuple
         """The sinks of alerts; a process that sends alerts sets it."""
         self.is_held = True

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -15,10 +16,20 @@ from seline.settings.texts import character, normalised, path_text, plain_text
 from seline.settings.values import DEFAULT_JOBS
 
 TOKEN_CHARACTERS_MIN: Final = 16
+PASSPHRASE_CHARACTERS_MIN: Final = 16
+_RECIPIENT: Final = re.compile(r"age1[02-9ac-hj-np-z]{58}", re.ASCII)
 _SIMILARITY_MIN: Final = 0.7
 SECRETS: Final = frozenset(
-    {"server.admin_token", "alerts.heartbeat_url", "alerts.sinks", "exports.destinations"}
+    {
+        "server.admin_token",
+        "alerts.heartbeat_url",
+        "alerts.sinks",
+        "exports.destinations",
+        "exports.passphrase",
+    }
 )
+_NOT_QUOTED: Final = SECRETS | {"SELINE_TOKEN", "exports.encrypt_to"}
+"""What an error does not show. An identity may stand by mistake where its recipient belongs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +54,7 @@ def checked(name: str, value: object, origin: str) -> object:
     try:
         return rule.read(value)
     except (ValueError, TypeError) as error:
-        shown_value = "the value given" if name in {*SECRETS, "SELINE_TOKEN"} else repr(str(value))
+        shown_value = "the value given" if name in _NOT_QUOTED else repr(str(value))
         why = f"{error}; " if rule.explains else ""
         raise SettingsError(
             f"{name} = {shown_value} ({origin}) is not allowed: {why}it must be {rule.allowed}.",
@@ -159,6 +170,25 @@ def _host_names(value: object) -> tuple[str, ...]:
     return names
 
 
+def _recipients(value: object) -> tuple[str, ...]:
+    recipients = _names(value)
+    for number, recipient in enumerate(recipients, start=1):
+        if recipient.upper().startswith("AGE-SECRET-KEY-"):
+            raise ValueError(f"entry {number} is an identity, the secret part of a key")
+        if not _RECIPIENT.fullmatch(recipient):
+            raise ValueError(f"entry {number} is no recipient")
+    return recipients
+
+
+def _passphrase(value: object) -> str:
+    text = plain_text(value)
+    if text.upper().startswith("AGE-SECRET-KEY-"):
+        raise ValueError("it is an identity")
+    if len(text) < PASSPHRASE_CHARACTERS_MIN:
+        raise ValueError(f"it has {len(text)} characters")
+    return text
+
+
 def _address(value: object) -> str:
     if not is_web_address(plain_text(value)):
         raise ValueError("it is no web address")
@@ -218,6 +248,12 @@ RULES: Final[Mapping[str, SettingRule]] = {
         explains=True,
     ),
     "exports.keep": _KEEP_EXPORTS,
+    "exports.encrypt_to": SettingRule(
+        "a list of age recipients, such as age1… from `seline key new`", _recipients, explains=True
+    ),
+    "exports.passphrase": SettingRule(
+        f"a text of at least {PASSPHRASE_CHARACTERS_MIN} characters", _passphrase, explains=True
+    ),
     "alerts.language": _one_of(*LANGUAGES),
     "alerts.renotify_h": _number(0.1, 24 * 365, whole=False, unit="hours"),
     "alerts.heartbeat_url": SettingRule(

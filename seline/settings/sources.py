@@ -22,6 +22,8 @@ _SHORT_NAMES: Final[Mapping[str, str]] = {
     "SELINE_DATA_DIR": "storage.data_dir",
     "SELINE_ADMIN_TOKEN_FILE": "server.admin_token_file",
     "SELINE_ADMIN_TOKEN": "server.admin_token",
+    "SELINE_EXPORTS_PASSPHRASE_FILE": "exports.passphrase_file",
+    "SELINE_EXPORTS_PASSPHRASE": "exports.passphrase",
     "PORT": "server.port",
 }
 _KNOWN_NAMES: Final = frozenset(

@@ -101,10 +101,15 @@ class DestinationSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exports:
-    """`[exports]`: verified exports to destinations outside the volume."""
+    """`[exports]`: verified exports to destinations outside the volume.
+
+    `encrypt_to` are age recipients; with them or a passphrase everything is encrypted.
+    """
 
     keep: int = 7
     destinations: tuple[DestinationSettings, ...] = ()
+    encrypt_to: tuple[str, ...] = ()
+    passphrase: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,6 @@
 import os
 import pty
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -201,14 +200,6 @@ print(kib("VmHWM") - before, max(waits) * 1000)
 
 
 # the program age
-
-
-@pytest.fixture(scope="module")
-def installed() -> None:
-    """Install the program, as root on Debian, unless it is there."""
-    if shutil.which("age") is None:
-        command = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", "age"]
-        subprocess.run(command, check=True, capture_output=True, timeout=100)
 
 
 def age(*arguments: str, stdin: bytes = b"") -> bytes:
