@@ -179,6 +179,12 @@ def encoding_of(head: bytes) -> str:
     return next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), "utf-8")
 
 
+def archive_kind(head: bytes) -> str:
+    """Return `gzip`, `zstd`, `zip` or `tar` for the beginning of an archive, else an empty text."""
+    kinds = (kind for start, kind in _ARCHIVES.items() if head.startswith(start))
+    return next(kinds, "tar" if head.startswith(_TAR, _TAR_AT) else "")
+
+
 def hint_for(reason: str) -> str:
     """Return the next step for a reason that `why_not_json` returned."""
     hints = (hint for start, hint in HINTS.items() if reason.startswith(start))
@@ -333,11 +339,8 @@ def _why_no_text(data: bytes) -> str:
     if encoding != "utf-8":
         is_marked = encoding == _WITH_MARK or normalised(data) is not data
         return "starts with a byte order mark" if is_marked else f"broken {encoding.upper()}"
-    for start, kind in _ARCHIVES.items():
-        if data.startswith(start):
-            return f"an archive ({kind})"
-    if data[_TAR_AT:].startswith(_TAR):
-        return "an archive (tar)"
+    if kind := archive_kind(data):
+        return f"an archive ({kind})"
     wide = (name for start, name in _WIDE.items() if start.match(data) and _is_in(name, data))
     return next((f"{name}, not UTF-8" for name in wide), "")
 

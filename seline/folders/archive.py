@@ -6,13 +6,10 @@ import tarfile
 from typing import Final
 
 from seline.cures import free_path
+from seline.domain.json_codec import archive_kind
 from seline.domain.manifest import MANIFEST_NAME
 from seline.quoting import quoted
 
-_GZIP: Final = b"\x1f\x8b"
-_ZSTD: Final = b"\x28\xb5\x2f\xfd"
-_ZIP: Final = b"PK\x03\x04"
-_TAR_AT, _TAR = 257, b"ustar"
 _HEAD_BYTES: Final = 512
 
 
@@ -23,28 +20,29 @@ def unpack_step(source: str) -> str:
     """
     with open(source, "rb") as file:
         head = file.read(_HEAD_BYTES)
-    if head.startswith(_ZSTD) and _is_in_export(source):
+    kind = archive_kind(head)
+    if kind == "zstd" and _is_in_export(source):
         return (
             f"It is a part of an export: `seline import {quoted(os.path.dirname(source) or '.')}`"
         )
     at, folder = quoted(source), quoted(free_path(f"{source}.unpacked"))
-    if unpack := _unpack(source, head, at, folder):
+    if unpack := _unpack(source, kind, head, at, folder):
         return f"Unpack it: `mkdir -- {folder} && {unpack} && seline import {folder}`"
-    if head.startswith((_GZIP, _ZSTD)):
-        tool = "gunzip" if head.startswith(_GZIP) else "zstd -d"
+    if kind in ("gzip", "zstd"):
+        tool = "gunzip" if kind == "gzip" else "zstd -d"
         return f"Unpack it: `{tool} -c -- {at} | seline import - --yes`"
     return ""
 
 
-def _unpack(source: str, head: bytes, at: str, folder: str) -> str:
+def _unpack(source: str, kind: str, head: bytes, at: str, folder: str) -> str:
     """Return the command that unpacks into a folder; empty if it is no archive of files."""
-    if head.startswith(_ZIP):
+    if kind == "zip":
         return f"python3 -m zipfile -e {at} {folder}"
-    if head.startswith(_ZSTD):
+    if kind == "zstd":
         return f"tar --zstd -xf {at} -C {folder}" if ".tar" in source else ""
-    if head.startswith(_GZIP):
-        return f"tar -xf {at} -C {folder}" if _is_tar(_gunzipped(source)) else ""
-    return f"tar -xf {at} -C {folder}" if _is_tar(head) or _is_packed_tar(source, head) else ""
+    if kind == "gzip":
+        kind = archive_kind(_gunzipped(source))
+    return f"tar -xf {at} -C {folder}" if kind == "tar" or _is_packed_tar(source, head) else ""
 
 
 def _gunzipped(source: str) -> bytes:
@@ -53,10 +51,6 @@ def _gunzipped(source: str) -> bytes:
             return file.read(_HEAD_BYTES)
     except (OSError, EOFError):
         return b""
-
-
-def _is_tar(head: bytes) -> bool:
-    return head[_TAR_AT:].startswith(_TAR)
 
 
 def _is_packed_tar(source: str, head: bytes) -> bool:
