@@ -104,30 +104,23 @@ def _not_opened(error: OSError, path: str) -> StorageError:
     """Return the error for a data directory that cannot be opened or made."""
     doing = f"Opening the data directory {path}"
     above = [str(parent) for parent in reversed(Path(path).parents)]
-    closed = next((parent for parent in above if not _is_open(parent)), None)
+    closed = next((parent for parent in above if _is_closed(parent)), None)
     if error.errno not in (errno.EACCES, errno.EPERM) or (closed is None and os.path.isdir(path)):
         return named(error, doing, path)
-    place, user, quoted = closed or os.path.dirname(path), os.geteuid(), shlex.quote(path)
-    message = f"{doing}: user {user} may not use {place}."
+    user, made = os.geteuid(), shlex.quote(path)
+    message = f"{doing}: user {user} may not use {closed or os.path.dirname(path)}."
     if closed is not None:
         return VolumeFailed(message, hint="Name another one with --data-dir or SELINE_DATA_DIR.")
-    owner = f"{user}:{os.getegid()}"
     return VolumeFailed(
         message,
         hint="Name another one with --data-dir or SELINE_DATA_DIR, or make it as root: "
-        f"`mkdir -p {quoted} && chown {owner} {quoted}`.",
+        f"`mkdir -p {made} && chown {user}:{os.getegid()} {made}`.",
     )
 
 
-def _is_open(directory: str) -> bool:
-    """Whether this user may pass through a directory, or it does not exist."""
-    try:
-        os.stat(os.path.join(directory, "."))
-    except PermissionError:
-        return False
-    except OSError:
-        return True
-    return True
+def _is_closed(directory: str) -> bool:
+    """Whether a directory exists that this user may not pass through."""
+    return os.path.exists(directory) and not os.access(directory, os.X_OK, effective_ids=True)
 
 
 def _make_directories(path: str) -> None:
