@@ -10,30 +10,38 @@ from seline.cli.verbs import Api, VerbOptions, api_verb
 
 
 @api_verb("destinations")
-@click.argument("action", required=False, type=click.Choice(["use"]))
+@click.argument("action", required=False, type=click.Choice(["use", "accept"]))
 @click.argument("name", required=False)
 async def destinations(
     api: Api, options: VerbOptions, action: str | None, name: str | None
 ) -> Exit:
-    """List where exports go; `use NAME` takes a destination into use that was moved or replaced.
+    """List where copies go; `use NAME` takes a destination into use that was moved or replaced.
 
-    `exports.destinations` sets them. The first export puts a marker in the folder. A later one that
-    does not find it fails, because the disk may not be mounted.
+    `exports.destinations` sets them. The first copy puts a marker there. A later one that does not
+    find it fails, because the disk may not be mounted. `accept NAME` copies now, and makes that the
+    copy which a restore takes: after over half of the documents were deleted on purpose, or where
+    this volume replaces another one.
 
     Examples:
       seline destinations
       seline destinations use nas
+      seline destinations accept bucket
     """
     if action is None:
         _show(options, await api.get("/destinations"))
         return Exit.DONE
     if name is None:
-        raise click.UsageError("`seline destinations use` needs a name: see `seline destinations`.")
-    with terminal.busy(f"Looking at {name}"):
-        used = await api.request("POST", "/destinations/{}/use", name)
+        raise click.UsageError(
+            f"`seline destinations {action}` needs a name: see `seline destinations`."
+        )
+    with terminal.busy(f"Looking at {name}" if action == "use" else f"Copying to {name}"):
+        done = await api.request("POST", f"/destinations/{{}}/{action}", name)
     if options.json:
-        terminal.out_json(used)
-    terminal.notice(f"{name} is in use. Next: seline jobs run export")
+        terminal.out_json(done)
+    if action == "accept":
+        terminal.notice(f"{name} has this volume's copy; a restore takes it.")
+    else:
+        terminal.notice(f"{name} is in use. Next: seline jobs run export")
     return Exit.DONE
 
 
@@ -42,14 +50,14 @@ def _show(options: VerbOptions, listed: dict[str, Any]) -> None:
         (
             found["name"],
             found["where"],
-            found["whole_at"] or "-",
+            found["mirrored_at"] or found["whole_at"] or "-",
             found["failure"] or ", ".join(f"lacks {name}" for name in found["lacking"]) or "-",
         )
         for found in listed["destinations"]
     ]
     terminal.out_list(
         listed,
-        ("DESTINATION", "WHERE", "LAST WHOLE EXPORT", "PROBLEM"),
+        ("DESTINATION", "WHERE", "LAST WHOLE COPY", "PROBLEM"),
         rows,
         as_json=options.json,
         empty="There are none: set `exports.destinations`.",

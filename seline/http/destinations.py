@@ -22,6 +22,7 @@ async def list_destinations(request: web.Request) -> web.StreamResponse:
             "where": target.destination.where,
             "keep": target.keep,
             "same_disk": target.same_disk,
+            "mode": target.mode,
             **_shown(record),
         }
         for target, record in opened.exports.destinations.records()
@@ -34,6 +35,13 @@ async def use_destination(request: web.Request) -> web.StreamResponse:
     name = request.match_info["destination"]
     record = await operations(request).exports.destinations.use(name)
     return answer({"success": True, "name": name, **members(record, "marker", "on_data_disk")})
+
+
+async def accept_copy(request: web.Request) -> web.StreamResponse:
+    """Copy now to a destination that is mirrored, and make that the copy which a restore takes."""
+    name = request.match_info["destination"]
+    await operations(request).mirrors.accept(name)
+    return answer({"success": True, "name": name})
 
 
 def _shown(record: DestinationRecord) -> dict[str, Json]:

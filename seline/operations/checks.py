@@ -229,8 +229,10 @@ def _destination(
     target: Target, record: DestinationRecord, now: datetime
 ) -> tuple[Status, str, str]:
     """Return the result for one destination: the worst that is known of it."""
-    name, whole_at = target.destination.name, record.whole_at
-    last = f"the last whole one was seen on {whole_at:%Y-%m-%d %H:%M} UTC" if whole_at else ""
+    name = target.destination.name
+    whole_at = record.mirrored_at if target.takes_mirror else record.whole_at
+    seen = "the newest copy is of" if target.takes_mirror else "the last whole one was seen on"
+    last = f"{seen} {whole_at:%Y-%m-%d %H:%M} UTC" if whole_at else ""
     if record.failure:
         failed_at = f" on {record.failed_at:%Y-%m-%d %H:%M} UTC" if record.failed_at else ""
         detail = f"{name} failed{failed_at}: {record.failure} ({last or 'it has no whole one'})"
@@ -240,8 +242,9 @@ def _destination(
         detail = f"{name}: the last one lacks {lacking} ({last or 'it has no whole one'})"
         return Status.WARNING, detail, DocumentUnrecoverable.hint
     if whole_at is None:
-        return Status.INFO, f"{name}: none was written yet", "Run `seline jobs run export`."
-    if now - whole_at > EXPORT_LATE_AFTER:
+        job = "mirror" if target.takes_mirror else "export"
+        return Status.INFO, f"{name}: none was written yet", f"Run `seline jobs run {job}`."
+    if now - whole_at > EXPORT_LATE_AFTER and not target.takes_mirror:
         return Status.WARNING, f"{name}: {last}", "Look at `seline jobs`."
     if record.on_data_disk and not target.same_disk:
         fix = f"Use another disk, or set `same_disk = true` for {name} in `exports.destinations`."

@@ -13,6 +13,8 @@ from typing import Any, Final
 from msgspec import field
 from msgspec.structs import replace
 
+from seline.clock import parse_instant
+from seline.domain.mirror import Head
 from seline.domain.stored import Stored
 from seline.errors import DestinationNotFound, ExportFailed, SelineError
 from seline.manager.managed_store import ManagedStore
@@ -31,6 +33,7 @@ class DestinationRecord(Stored, frozen=True, kw_only=True):
     `whole_at` is when it was last seen to have a whole export of everything. `failure` and `cure`
     are of the last run, empty if it succeeded; `lacking` are the documents that its export lacks.
     `encrypted` is the newest encrypted export there, `revisions` a digest of what it has.
+    `mirrored_at` is the instant of the newest copy of the mirror, and `sequence` its number.
     """
 
     marker: str = ""
@@ -42,12 +45,18 @@ class DestinationRecord(Stored, frozen=True, kw_only=True):
     lacking: tuple[str, ...] = ()
     encrypted: str = ""
     revisions: str = ""
+    mirrored_at: datetime | None = None
+    sequence: int = 0
 
 
 class ExportsFile(Stored, frozen=True, kw_only=True):
-    """The value of `exports.json`: when any destination was last seen to have a whole export."""
+    """The value of `exports.json`: when any destination was last seen to have a whole export.
+
+    `name_key` is the secret, in hex, that gives the encrypted objects of a mirror their names.
+    """
 
     verified_at: datetime | None = None
+    name_key: str = ""
     destinations: dict[str, DestinationRecord] = field(default_factory=dict)
 
 
@@ -118,6 +127,24 @@ class Destinations:
         """Record what an encrypted export has, which its manifest does not show."""
         await self._note(destination.name, encrypted=export, revisions=revisions)
 
+    async def mirrored(self, destination: ObjectStore, head: Head, lacking: Sequence[str]) -> None:
+        """Record a new head of the mirror."""
+        await self._note(
+            destination.name,
+            failure="",
+            cure="",
+            lacking=tuple(lacking),
+            mirrored_at=parse_instant(head.taken_at),
+            sequence=head.sequence,
+        )
+
+    async def name_key(self) -> str:
+        """Return the key for the names of encrypted objects, made at the first call."""
+        file: ExportsFile = await keep(
+            self._file, lambda file: replace(file, name_key=file.name_key or secrets.token_hex(16))
+        )
+        return file.name_key
+
     async def failed(self, destination: ObjectStore, error: BaseException) -> None:
         """Record why a run failed."""
         message, cure = _explained(error)
@@ -145,7 +172,8 @@ class Destinations:
     async def _note(self, name: str, **changed: Any) -> None:
         def change(file: ExportsFile) -> ExportsFile:
             record = replace(file.destinations.get(name, DestinationRecord()), **changed)
-            verified_at = changed.get("whole_at", file.verified_at)
+            seen = changed.get("whole_at") or changed.get("mirrored_at")
+            verified_at = seen or file.verified_at
             destinations = {**file.destinations, name: record}
             return replace(file, verified_at=verified_at, destinations=destinations)
 

@@ -19,6 +19,7 @@ from seline.operations.checks import Facts
 from seline.operations.exports import Exporter
 from seline.operations.health import health_body
 from seline.operations.imports import contents_of_upload, foreign_export
+from seline.operations.mirrors import Mirrors
 from seline.operations.prune import Pruner
 from seline.operations.usage import Headroom, UsageMonitor, storage_info
 from seline.operations.verify import Verifier
@@ -46,13 +47,14 @@ class Operations:
     ) -> None:
         """Work over a store that may not be open yet.
 
-        `version` is written into exports; `sealer` encrypts what goes to `targets`.
+        `version` is written into copies; `sealer` encrypts what goes to `targets`.
         """
         self.store = store
         self.verifier = Verifier(store)
         self._pruner = Pruner(store)
         self.usage = UsageMonitor(store, self._pruner)
         self.exports = Exporter(store, targets, version=version, sealer=sealer)
+        self.mirrors = Mirrors(store, self.exports, sealer, version=version)
         self.sinks: Callable[[], Sequence[SinkStatus]] = tuple
         """The sinks of alerts; a process that sends alerts sets it."""
         self.is_held = True

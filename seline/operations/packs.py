@@ -53,8 +53,8 @@ def make_pack(
             info.size, info.mode = len(data), 0o600
             info.mtime = int(taken_at.timestamp())
             tar.addfile(info, io.BytesIO(data))
-    packed = sealer.seal(compress(target.getbuffer(), LEVEL))
-    return file_entry(f"{name}{sealer.suffix}", packed), spooled(packed)
+    pack = sealer.seal(compress(target.getbuffer(), LEVEL))
+    return file_entry(f"{name}{sealer.suffix}", pack), spooled(pack)
 
 
 def file_entry(name: str, data: bytes) -> FileEntry:
@@ -64,7 +64,7 @@ def file_entry(name: str, data: bytes) -> FileEntry:
 
 def sealed_files(manifest: Manifest, sealer: Sealer) -> dict[str, bytes]:
     """Return the files of an encrypted export beside its packs, by name. Blocks."""
-    files = {LIST_NAME: sealer.seal(compress(encode_list(manifest), LEVEL))}
+    files = {LIST_NAME: sealer.seal(packed(encode_list(manifest)))}
     key = sealer.key_file()
     return files | {KEY_NAME: key} if key else files
 
@@ -89,10 +89,20 @@ def with_names(manifest: Manifest, sealed: bytes, sealer: Sealer) -> Manifest:
 def _unpacked(file: FileEntry, data: bytes, sealer: Sealer) -> bytes:
     """Check a file, decrypt and decompress it. Raises ExportDamaged, KeyMissing."""
     check_pack(file, data)
+    return unpacked(sealer.open(data), file.name)
+
+
+def packed(data: bytes) -> bytes:
+    """Return a content compressed: what `zstd -d` reads. Blocks."""
+    return compress(data, LEVEL)
+
+
+def unpacked(data: bytes, name: str) -> bytes:
+    """Return the content of a compressed file. Blocks. Raises ExportDamaged, which has `name`."""
     try:
-        return decompress(sealer.open(data))
+        return decompress(data)
     except ZstdError as error:
-        raise ExportDamaged(f"{file.name} cannot be unpacked: {error}.", pack=file.name) from error
+        raise ExportDamaged(f"{name} cannot be unpacked: {error}.") from error
 
 
 def check_pack(pack: FileEntry, data: bytes) -> None:
@@ -110,13 +120,13 @@ def members_of(
     pack: FileEntry, data: bytes, sealer: Sealer = UNSEALED
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the files of a pack, checked as a whole first. Raises ExportDamaged, KeyMissing."""
-    unpacked = _unpacked(pack, data, sealer)
+    content = _unpacked(pack, data, sealer)
     try:
-        with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
             for info in tar:
-                content = tar.extractfile(info)
-                if content is not None:
-                    yield info.name, content.read()
+                file = tar.extractfile(info)
+                if file is not None:
+                    yield info.name, file.read()
     except (tarfile.TarError, OSError, ValueError) as error:
         raise ExportDamaged(f"{pack.name} cannot be unpacked: {error}.", pack=pack.name) from error
 

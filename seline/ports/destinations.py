@@ -15,6 +15,10 @@ class ObjectMissing(ExportFailed):
     """There is no object with this key."""
 
 
+class ObjectForbidden(ExportFailed):
+    """The credentials do not allow this call, or are wrong."""
+
+
 class Listed(NamedTuple):
     """What a folder of a destination holds: an object, or a folder (its size is None)."""
 
@@ -27,7 +31,7 @@ class ObjectStore(Protocol):
 
     A key has the characters A-Z, a-z, 0-9, `.`, `_`, `-`, and `/` between its folders. Every call
     may take long, and has its own timeout. Every call raises ExportFailed with the reason and the
-    next step, which contain no secret.
+    next step, which contain no secret; ObjectForbidden if the credentials do not allow it.
     """
 
     @property
@@ -82,13 +86,15 @@ class ObjectStore(Protocol):
 class Target(NamedTuple):
     """A destination, how many exports it keeps, and what it receives.
 
-    `same_disk`: it may be on the disk of the data directory.
+    `same_disk`: it may be on the disk of the data directory. `may_be_unmounted`: it is a folder, so
+    its marker is looked for before every use.
     """
 
     destination: ObjectStore
     keep: int
     same_disk: bool = False
     mode: Mode = "export"
+    may_be_unmounted: bool = False
 
     @property
     def takes_exports(self) -> bool:

@@ -331,6 +331,7 @@ class Serving(NeverCopied):
             steps.callback(self._audit.close)
             steps.push_async_callback(self._close_store)
             steps.push_async_callback(self._outbound.close)
+            steps.push_async_callback(self.operations.mirrors.close)
             steps.push_async_callback(self.alerts.close)
             steps.push_async_callback(self._finish)
             steps.push_async_callback(self._end_opening)

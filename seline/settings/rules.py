@@ -254,6 +254,7 @@ RULES: Final[Mapping[str, SettingRule]] = {
     "exports.passphrase": SettingRule(
         f"a text of at least {PASSPHRASE_CHARACTERS_MIN} characters", _passphrase, explains=True
     ),
+    **{f"exports.keep_{period}": _KEEP for period in ("daily", "weekly", "monthly")},
     "alerts.language": _one_of(*LANGUAGES),
     "alerts.renotify_h": _number(0.1, 24 * 365, whole=False, unit="hours"),
     "alerts.heartbeat_url": SettingRule(

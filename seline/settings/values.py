@@ -71,6 +71,7 @@ DEFAULT_JOBS: Final[Mapping[str, Job]] = {
     "rotation": Job(schedule="every 1 h", timeout_s=600.0),
     "usage": Job(schedule="every 5 min", timeout_s=60.0),
     "export": Job(schedule="daily 03:00", timeout_s=3600.0),
+    "mirror": Job(schedule="every 30 s", timeout_s=60.0),
 }
 
 
@@ -101,12 +102,16 @@ class DestinationSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exports:
-    """`[exports]`: verified exports to destinations outside the volume.
+    """`[exports]`: copies at destinations outside the volume.
 
-    `encrypt_to` are age recipients; with them or a passphrase everything is encrypted.
+    `keep` is for exports and for the mirror, the periods for the mirror alone. `encrypt_to` are age
+    recipients; with them or a passphrase everything is encrypted.
     """
 
     keep: int = 7
+    keep_daily: int = 7
+    keep_weekly: int = 4
+    keep_monthly: int = 6
     destinations: tuple[DestinationSettings, ...] = ()
     encrypt_to: tuple[str, ...] = ()
     passphrase: str | None = field(default=None, repr=False)

@@ -28,7 +28,9 @@ async def test_every_answer_on_the_page_has_the_fields_of_the_server(tmp_path: P
             "storage.data_dir": str(tmp_path / "data"),
             "server.host": "127.0.0.1",
             "server.port": 0,
-            "exports.destinations": [{"name": "nas", "url": f"file://{tmp_path}/nas"}],
+            "exports.destinations": [
+                {"name": "nas", "url": f"file://{tmp_path}/nas", "mode": "both"}
+            ],
         },
     )
     async with serving(settings) as server:
@@ -81,6 +83,7 @@ async def _call_everything(session: aiohttp.ClientSession, answers: dict[str, An
         pass
     await call("GET /jobs")
     await call("POST /destinations/{destination}/use", destination="nas")
+    await call("POST /destinations/{destination}/accept", destination="nas")
     await call("GET /destinations")
     await call("POST /alerts/test")
     alerts = (await call("GET /alerts"))["alerts"]

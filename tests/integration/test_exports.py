@@ -404,7 +404,7 @@ def test_a_newer_or_broken_manifest_is_refused() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        '[{"name": "x", "url": "s3://bucket"}]',
+        '[{"name": "x", "url": "gopher://bucket"}]',
         '[{"name": "x", "url": "file://host/path"}]',
         '[{"name": "x", "url": "file:///x", "encrypt_to": "age1…"}]',
         '[{"name": "x", "url": "file:///x"}, {"name": "x", "url": "file:///y"}]',

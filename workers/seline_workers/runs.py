@@ -64,8 +64,11 @@ class Runner:
         """Return how many runs of a job ended with each outcome in this process."""
         return {str(outcome): self._ends[name, outcome] for outcome in RunOutcome}
 
-    def start(self, name: str) -> Run:
-        """Start a job, or return the run in progress. Raises JobNotFound, StoreClosed."""
+    def start(self, name: str, *, quiet: bool = False) -> Run:
+        """Start a job, or return the run in progress. Raises JobNotFound, StoreClosed.
+
+        `quiet`: a run that had nothing to do is not recorded.
+        """
         self._check(name)
         if self._closed:
             raise StoreClosed("The server is stopping; no job is started any more.")
@@ -73,7 +76,7 @@ class Runner:
             return self.running[name]
         run = Run(id=secrets.token_hex(4), job=name, started_at=self._clock.now())
         self.running[name] = run
-        self._spawn(self._run(run), name)
+        self._spawn(self._run(run, quiet=quiet), name)
         return run
 
     def skip(self, name: str, why: str) -> None:
@@ -100,12 +103,16 @@ class Runner:
         if late:
             await asyncio.wait(late, timeout=1.0)
 
-    async def _run(self, run: Run) -> None:
+    async def _run(self, run: Run, *, quiet: bool) -> None:
         try:
             outcome, detail = await self._outcome(run)
         except asyncio.CancelledError:  # by `drain` alone: this task has no other owner
             outcome, detail = RunOutcome.STOPPED, "the server stopped before it was done"
         del self.running[run.job]
+        if quiet and outcome is RunOutcome.OK and not detail:
+            ended_at = self._clock.now()
+            self.records[run.job] = replace(self.record(run.job), last_success=ended_at)
+            return
         self._ends[run.job, outcome] += 1
         ended = replace(run, ended_at=self._clock.now(), outcome=outcome, detail=detail)
         self.records[run.job] = record = self.record(run.job).with_run(ended)
@@ -140,7 +147,8 @@ class Runner:
         except Exception as error:  # noqa: BLE001  # the border of a job: the others go on
             _log.exception("job %s failed", run.job)
             return RunOutcome.FAILED, f"{type(error).__name__}: {error}"
-        _log.info("job %s: %s", run.job, detail)
+        if detail:
+            _log.info("job %s: %s", run.job, detail)
         return RunOutcome.OK, detail
 
     def _check(self, name: str) -> None:

@@ -51,9 +51,15 @@ async def export(operations: Operations) -> str:
     return await operations.exports.run()
 
 
+async def mirror(operations: Operations) -> str:
+    """Copy what changed to each destination that is mirrored; empty if nothing changed."""
+    return await operations.mirrors.run()
+
+
 JOBS: Final[Mapping[str, Work]] = {
     "integrity": integrity,
     "rotation": rotation,
     "usage": usage,
     "export": export,
+    "mirror": mirror,
 }

@@ -142,7 +142,7 @@ class Worker:
             self._runner.skip(name, "the run before it has not ended")
             return
         with contextlib.suppress(SelineError):
-            self._runner.start(name)
+            self._runner.start(name, quiet=True)
 
     async def _watch(self) -> None:
         """Notice for ever that the wall clock jumped, and report what is overdue.

@@ -44,6 +44,7 @@ def build_targets(settings: Settings) -> list[Target]:
             configured.keep or settings.exports.keep,
             configured.same_disk,
             configured.mode,
+            may_be_unmounted=configured.url.startswith("file:"),
         )
         for configured in settings.exports.destinations
     ]

@@ -1,0 +1,207 @@
+"""The format of a mirror: objects by content, and heads that name them.
+
+    seline-mirror/volume.json                       whose copy it is
+    seline-mirror/<volume>/objects/<key>.json.zst   a content, each stored once
+    seline-mirror/<volume>/manifests/<head>.json.zst  the documents, backups and pins of a head
+    seline-mirror/<volume>/heads/<head>.json        written last: without it there is no copy
+    seline-mirror/<volume>/proofs/<head>.json       a restore of this head was tried, and worked
+
+With encryption objects and manifests end in `.age`. A head is whole by itself (a base), or a change
+of the head before it. A content's key is its SHA-256; with encryption it is an HMAC of that, so
+that a key does not show which content it is.
+"""
+
+import hmac
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final, TypeVar
+
+import msgspec
+
+from seline.clock import instant_text, parse_instant
+from seline.domain.document import Revision
+from seline.domain.json_codec import NotJson, decode
+from seline.domain.manifest import PackedDocument, is_volume_id
+from seline.domain.pins import Pin
+from seline.errors import ExportDamaged, UnsupportedFormat
+
+FORMAT: Final = 1
+ROOT: Final = "seline-mirror"
+CLAIM: Final = f"{ROOT}/volume.json"
+CHAIN_HEADS_MAX: Final = 64
+"""After so many heads a base is written."""
+SMALL_BYTES: Final = 16 << 10
+"""Of a volume that is smaller, a loss of half the bytes is no sign of a loss."""
+_HEAD: Final = re.compile(r"(\d{8}T\d{6}Z)-(\d{8,})\Z", re.ASCII)
+_KEY: Final = re.compile(r"[0-9a-f]{64}\Z", re.ASCII)
+_INSTANT: Final = "%Y%m%dT%H%M%SZ"
+T = TypeVar("T")
+
+
+class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A value in a file of the mirror."""
+
+
+class Claim(_Strict, frozen=True, kw_only=True):
+    """The value of `volume.json`: the volume whose heads a restore takes."""
+
+    volume: str
+    place: str = ""
+
+
+class StoredObject(_Strict, frozen=True, kw_only=True):
+    """An object as stored: the key of its content, and the SHA-256 of the stored bytes."""
+
+    key: str
+    size_bytes: int
+    sha256: str
+
+
+class Head(_Strict, frozen=True, kw_only=True):
+    """A copy of a volume at one instant; readable without a key.
+
+    `before` is the head that it changes, empty for a base. `documents` and `size_bytes` count the
+    documents of the whole copy. `doubt`: why a restore does not take it by itself. `objects` are
+    those that the heads before it do not name.
+    """
+
+    format: int = FORMAT
+    volume: str
+    sequence: int
+    taken_at: str
+    seline_version: str
+    place: str = ""
+    encrypted: bool
+    before: str = ""
+    documents: int
+    size_bytes: int
+    doubt: str = ""
+    manifest: StoredObject
+    objects: tuple[StoredObject, ...]
+
+    @property
+    def name(self) -> str:
+        """The head's name, such as `20250106T143022Z-00000012`."""
+        return head_name(parse_instant(self.taken_at), self.sequence)
+
+
+class MirrorManifest(_Strict, frozen=True, kw_only=True):
+    """The documents of a base, or those that a later head changes and removes; and every pin.
+
+    The digest of a deleted document is empty; its backups are listed. `name_key` makes the keys of
+    the contents, empty without encryption.
+    """
+
+    format: int = FORMAT
+    name_key: str = ""
+    documents: tuple[PackedDocument, ...]
+    removed: tuple[str, ...] = ()
+    pins: tuple[Pin, ...] = ()
+
+
+class Proof(_Strict, frozen=True, kw_only=True):
+    """A drill that succeeded: when, by whom, and whether every content was decrypted."""
+
+    head: str
+    at: str
+    by: str
+    decrypted: bool
+    objects: int
+
+
+def head_name(taken_at: datetime, sequence: int) -> str:
+    """Return `20250106T143022Z-00000012`."""
+    return f"{taken_at.astimezone(UTC).strftime(_INSTANT)}-{sequence:08d}"
+
+
+def parse_head_name(name: str) -> tuple[datetime, int] | None:
+    """Return a head's instant and sequence, None for another name."""
+    match = _HEAD.match(name)
+    if match is None:
+        return None
+    try:
+        return datetime.strptime(match[1], _INSTANT).replace(tzinfo=UTC), int(match[2])
+    except ValueError:
+        return None
+
+
+def newest_first(names: Iterable[str]) -> list[str]:
+    """Return the names of heads by sequence, the last one first; other names are left out."""
+    parsed = [(found[1], name) for name in names if (found := parse_head_name(name)) is not None]
+    return [name for _, name in sorted(parsed, reverse=True)]
+
+
+def folder_of(volume: str) -> str:
+    """Return the folder of a volume's mirror."""
+    return f"{ROOT}/{volume}"
+
+
+def content_key(revision: Revision, name_key: str) -> str:
+    """Return the key of a content."""
+    if not name_key:
+        return revision
+    return hmac.digest(bytes.fromhex(name_key), revision.encode(), "sha256").hex()
+
+
+def doubt_about(documents: int, size_bytes: int, accepted: Head | None) -> str:
+    """Return why a copy may be an accident: it has lost over half of the accepted one's content."""
+    if accepted is None:
+        return ""
+    if documents * 2 < accepted.documents:
+        return f"it has {documents} of {accepted.documents} documents"
+    if accepted.size_bytes >= SMALL_BYTES and size_bytes * 2 < accepted.size_bytes:
+        return f"it has {size_bytes:,} of {accepted.size_bytes:,} bytes"
+    return ""
+
+
+def merged(manifests: Sequence[MirrorManifest]) -> dict[str, PackedDocument]:
+    """Return the documents after a base and the heads that change it, oldest first."""
+    documents: dict[str, PackedDocument] = {}
+    for manifest in manifests:
+        for name in manifest.removed:
+            documents.pop(name, None)
+        documents |= {document.name: document for document in manifest.documents}
+    return documents
+
+
+def contents_of_documents(documents: Iterable[PackedDocument]) -> set[Revision]:
+    """Return the digests of every content that a copy has."""
+    return {
+        digest
+        for document in documents
+        for digest in (document.sha256, *(backup.sha256 for backup in document.backups))
+        if digest
+    }
+
+
+def encode(value: msgspec.Struct) -> bytes:
+    """Return a value of the mirror as readable JSON."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+
+
+def decode_as(type: type[T], data: bytes, name: str) -> T:
+    """Read a value of the mirror. Raises ExportDamaged; UnsupportedFormat for a newer form."""
+    try:
+        value = decode(data)
+        form = value.get("format") if isinstance(value, dict) else None
+        if isinstance(form, int) and form > FORMAT:
+            raise UnsupportedFormat(
+                f"{name} has format {form}; this Seline knows {FORMAT}. Nothing was changed."
+            )
+        return msgspec.convert(value, type)
+    except (NotJson, msgspec.ValidationError) as error:
+        raise ExportDamaged(f"{name} is not whole: {error}.") from error
+
+
+def decode_head(data: bytes, name: str) -> Head:
+    """Read a head. Raises ExportDamaged, also for a key that is none; UnsupportedFormat."""
+    head = decode_as(Head, data, name)
+    try:
+        instant_text(parse_instant(head.taken_at))
+    except ValueError as error:
+        raise ExportDamaged(f"{name} names no instant: {error}.") from error
+    wrong = [entry.key for entry in head.objects if not _KEY.match(entry.key)]
+    if wrong or not is_volume_id(head.volume) or head.name != name:
+        raise ExportDamaged(f"{name} is not what its name says.")
+    return head

@@ -1,0 +1,376 @@
+"""The mirror: each destination gets every content once, and a head that names them.
+
+A run copies what changed since the head before and removes nothing. Its order makes it safe: the
+contents, then the manifest, then the head. A copy that lost over half of its documents or bytes is
+stored in doubt: a restore does not take it by itself, and nothing is removed until it is accepted.
+"""
+
+import asyncio
+import hashlib
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import Final
+
+from seline.clock import instant_text, parse_instant
+from seline.domain import mirror
+from seline.domain.document import BOT, Content, DocumentKey, Revision
+from seline.domain.manifest import FileEntry, PackedDocument
+from seline.domain.mirror import Head, MirrorManifest, StoredObject
+from seline.errors import BackupNotFound, DocumentError
+from seline.manager.managed_store import ManagedStore
+from seline.manager.reads import backup_content
+from seline.manager.transfer import snapshot_of
+from seline.operations.mirror_store import MirrorStore, first_error
+from seline.ports.destinations import ObjectForbidden, ObjectStore
+from seline.ports.sealing import Sealer
+from seline.ports.store import Outcome, Snapshot
+
+UPLOADS_MAX: Final = 8
+CHAIN_AGE_MAX: Final = timedelta(days=1)
+CHAIN_OBJECTS_MIN: Final = 1000
+"""A chain of heads ends when they name more contents than its base, and more than this."""
+LARGE_BYTES: Final = 2 << 20
+"""A larger content is uploaded alone."""
+_PINS: Final = DocumentKey("seline", "pins.json")
+_log = logging.getLogger("seline.mirror")
+
+
+class ChangedNames:
+    """The documents that changed and are not mirrored yet. Any thread notes them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._names: dict[str, int] = {}
+
+    def note(self, key: DocumentKey, outcome: Outcome) -> None:
+        """Note a durable change; the pins count as a document without a name."""
+        if outcome.changed and (key.space == BOT or key == _PINS):
+            with self._lock:
+                self._count += 1
+                self._names[key.name if key.space == BOT else ""] = self._count
+
+    def seen(self) -> dict[str, int]:
+        """Return the changed names, each with the number of its last change."""
+        with self._lock:
+            return dict(self._names)
+
+    def done(self, seen: Mapping[str, int]) -> None:
+        """Forget the names that did not change again."""
+        with self._lock:
+            for name, number in seen.items():
+                if self._names.get(name) == number:
+                    del self._names[name]
+
+
+class Mirror:
+    """One destination's mirror of one store."""
+
+    def __init__(
+        self,
+        store: ManagedStore,
+        destination: ObjectStore,
+        sealer: Sealer,
+        *,
+        version: str,
+        name_key: Callable[[], Awaitable[str]],
+        volume_id: Callable[[], Awaitable[str]],
+    ) -> None:
+        """Mirror `store`; `name_key` and `volume_id` return what the volume keeps."""
+        self.destination = destination
+        self._store = store
+        self._sealer = sealer
+        self._version = version
+        self._name_key = name_key
+        self._volume_id = volume_id
+        self._changed: ChangedNames | None = None
+        self._stored: dict[str, StoredObject] = {}
+        """Each object that is at the destination, by key."""
+        self._named: set[str] = set()
+        """The keys that the heads of this chain name."""
+        self._entries: dict[str, tuple[int | None, bytes]] = {}
+        """Of each document the bytes of its content, None without one, and its entry's digest."""
+        self._chain: list[Head] = []
+        self.accepted: Head | None = None
+        """The newest head that is not in doubt."""
+        self.lacking: tuple[str, ...] = ()
+        """The documents that could not be read for the newest head."""
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether a run would write a head."""
+        return not self._chain or self._changed is None or bool(self._changed.seen())
+
+    @property
+    def newest(self) -> Head | None:
+        """The head that this process wrote last."""
+        return self._chain[-1] if self._chain else None
+
+    @property
+    def head_count(self) -> int:
+        """The number of heads in the chain."""
+        return len(self._chain)
+
+    async def run(self, *, sequence: int, accept: bool = False) -> Head | None:
+        """Copy what changed and return the new head, None if nothing changed.
+
+        `sequence` is more than that of every head before. `accept`: what is lost is meant to be.
+        Raises ExportFailed, StorageError.
+        """
+        store = await self._store.open()
+        if self._changed is None:
+            self._changed = ChangedNames()
+            store.watch(self._changed.note)
+        if not self.has_changes:
+            return None
+        at = MirrorStore(self.destination, self._sealer, await self._volume_id())
+        if not self._chain:
+            await self._look(at)
+        if accept:
+            self.accepted = None
+        before = self._changed.seen()
+        is_base = self._needs_base()
+        recorded = await self._recorded() if is_base else {}
+        async with snapshot_of(self._store) as snapshot:
+            seen = self._changed.seen()
+            names = [*snapshot.names, *await self._deleted(snapshot)] if is_base else list(seen)
+            for name in seen:
+                recorded.pop(name, None)
+            head = await self._copy(at, snapshot, names, recorded, is_base, sequence)
+        self._changed.done(before)
+        return head
+
+    def forget(self) -> None:
+        """Look again at what the destination has before the next run, which writes a base."""
+        self._chain, self._named, self._stored = [], set(), {}
+
+    def removed(self, key: str) -> None:
+        """Note that an object is no longer at the destination."""
+        self._stored.pop(key, None)
+
+    # parts
+
+    async def _look(self, at: MirrorStore) -> None:
+        """Learn what the destination has. With credentials that only write, it has nothing."""
+        try:
+            chain = await at.newest_chain()
+            accepted = await at.newest_chain(accepted=True) if chain and chain[-1].doubt else chain
+        except ObjectForbidden as error:
+            _log.warning(
+                "%s: it cannot be read, so this start copies everything again: %s",
+                self.destination.name,
+                error.message,
+            )
+            return
+        self.accepted = accepted[-1] if accepted else None
+        sealed = bool(self._sealer.suffix)
+        self._stored = {
+            entry.key: entry for head in chain if head.encrypted is sealed for entry in head.objects
+        }
+
+    def _needs_base(self) -> bool:
+        if not self._chain or len(self._chain) >= mirror.CHAIN_HEADS_MAX:
+            return True
+        base, *later = self._chain
+        age = self._store.clock.now() - parse_instant(base.taken_at)
+        named = sum(len(head.objects) for head in later)
+        return abs(age) > CHAIN_AGE_MAX or named > max(len(base.objects), CHAIN_OBJECTS_MIN)
+
+    async def _recorded(self) -> dict[str, tuple[Revision, int]]:
+        """Return the digest and size of each document that need not be read for them."""
+        store = await self._store.open()
+        documents = await self._store.listing(lambda: store.documents(BOT))
+        return {info.name: (info.revision, info.size_bytes) for info in documents if info.revision}
+
+    async def _deleted(self, snapshot: Snapshot) -> list[str]:
+        """Return the names of the documents of which only backups are left."""
+        store = await self._store.open()
+        found = await self._store.listing(lambda: store.documents(BOT, deleted=True))
+        return [info.name for info in found if info.name not in snapshot.names]
+
+    async def _copy(
+        self,
+        at: MirrorStore,
+        snapshot: Snapshot,
+        names: list[str],
+        recorded: Mapping[str, tuple[Revision, int]],
+        is_base: bool,
+        sequence: int,
+    ) -> Head | None:
+        name_key = await self._name_key() if self._sealer.suffix else ""
+        copying = _Copying(self._store, snapshot, at, self._stored, name_key, recorded)
+        documents, removed = await copying.documents(filter(None, names))
+        entries = {} if is_base else dict(self._entries)
+        for name in removed:
+            entries.pop(name, None)
+        changed = [
+            document for document in documents if entries.get(document.name) != _entry(document)
+        ]
+        entries |= {document.name: _entry(document) for document in documents}
+        has_left = {name for name in removed if name in self._entries}
+        if has_left and not is_base:  # its objects must not be named any longer
+            self._chain, self._named = [], set()
+            return await self._again(at, snapshot, sequence)
+        if not is_base and not changed and "" not in names:
+            return None
+        self.lacking = tuple(copying.lacking)
+        manifest = MirrorManifest(
+            name_key=name_key,
+            documents=tuple(changed if not is_base else documents),
+            removed=(),
+            pins=self._store.pins.pins(),
+        )
+        head = await self._finish(at, snapshot, manifest, entries, is_base, sequence)
+        self._entries = entries
+        return head
+
+    async def _again(self, at: MirrorStore, snapshot: Snapshot, sequence: int) -> Head | None:
+        """Write a base instead, of the same instant."""
+        names = [*snapshot.names, *await self._deleted(snapshot)]
+        return await self._copy(at, snapshot, names, {}, True, sequence)
+
+    async def _finish(
+        self,
+        at: MirrorStore,
+        snapshot: Snapshot,
+        manifest: MirrorManifest,
+        entries: Mapping[str, tuple[int | None, bytes]],
+        is_base: bool,
+        sequence: int,
+    ) -> Head:
+        """Store the manifest, then the head."""
+        sizes = [size for size, _ in entries.values() if size is not None]
+        documents, size_bytes = len(sizes), sum(sizes)
+        keys = {
+            mirror.content_key(digest, manifest.name_key)
+            for digest in mirror.contents_of_documents(manifest.documents)
+        }
+        new = sorted(keys if is_base else keys - self._named)
+        name = mirror.head_name(snapshot.taken_at, sequence)
+        stored = await at.put_manifest(name, mirror.encode(manifest))
+        head = Head(
+            volume=at.volume,
+            sequence=sequence,
+            taken_at=instant_text(snapshot.taken_at),
+            seline_version=self._version,
+            place=(await self._store.open()).medium.place,
+            encrypted=bool(self._sealer.suffix),
+            before="" if is_base else self._chain[-1].name,
+            documents=documents,
+            size_bytes=size_bytes,
+            doubt=mirror.doubt_about(documents, size_bytes, self.accepted),
+            manifest=stored,
+            objects=tuple(self._stored[key] for key in new),
+        )
+        await at.put_head(head)
+        self._chain = [head] if is_base else [*self._chain, head]
+        self._named = set(new) if is_base else self._named | set(new)
+        if not head.doubt:
+            self.accepted = head
+        return head
+
+
+class _Copying:
+    """The documents of one snapshot while their contents are stored."""
+
+    def __init__(
+        self,
+        store: ManagedStore,
+        snapshot: Snapshot,
+        at: MirrorStore,
+        stored: dict[str, StoredObject],
+        name_key: str,
+        recorded: Mapping[str, tuple[Revision, int]],
+    ) -> None:
+        self._store = store
+        self._snapshot = snapshot
+        self._at = at
+        self._stored = stored
+        self._name_key = name_key
+        self._recorded = recorded
+        self._there = frozenset(snapshot.names)
+        self._slots = asyncio.Semaphore(UPLOADS_MAX)
+        self._coming: set[str] = set()
+        self.lacking: list[str] = []
+
+    async def documents(self, names: Iterable[str]) -> tuple[list[PackedDocument], list[str]]:
+        """Store the contents of these documents; return the documents, and the names of none."""
+        documents: list[PackedDocument] = []
+        removed: list[str] = []
+        try:
+            async with asyncio.TaskGroup() as uploads:
+                for name in names:
+                    document = await self._document(name, uploads)
+                    if document is None:
+                        removed.append(name)
+                    else:
+                        documents.append(document)
+        except BaseExceptionGroup as group:
+            raise first_error(group.exceptions) from group
+        return documents, removed
+
+    async def _document(self, name: str, uploads: asyncio.TaskGroup) -> PackedDocument | None:
+        digest, size_bytes = "", 0
+        if name in self._there:
+            try:
+                digest, size_bytes = await self._current(name, uploads)
+            except DocumentError:
+                self.lacking.append(name)
+        backups = await self._backups(name, uploads)
+        if not digest and not backups:
+            return None
+        return PackedDocument(name=name, sha256=digest, size_bytes=size_bytes, backups=backups)
+
+    async def _current(self, name: str, uploads: asyncio.TaskGroup) -> tuple[Revision, int]:
+        digest, size_bytes = self._recorded.get(name, ("", 0))
+        if digest and self._key(digest) in self._stored:
+            return digest, size_bytes
+        content = await self._store.reading(lambda: Content.of(b"".join(self._snapshot.open(name))))
+        await self._store_content(content, uploads)
+        return content.revision, content.size_bytes
+
+    async def _backups(self, name: str, uploads: asyncio.TaskGroup) -> tuple[FileEntry, ...]:
+        store, key = await self._store.open(), DocumentKey(BOT, name)
+        entries: list[FileEntry] = []
+        for backup in await self._store.listing(lambda: store.backups(key)):
+            digest, size_bytes = backup.revision or "", backup.size_bytes
+            if not digest or self._key(digest) not in self._stored:
+                try:
+                    content = await backup_content(self._store, key, backup.name)
+                except BackupNotFound:
+                    continue  # it was rotated in the meantime, or is broken, which is reported
+                await self._store_content(content, uploads)
+                digest, size_bytes = content.revision, content.size_bytes
+            entries.append(FileEntry(name=backup.name, sha256=digest, size_bytes=size_bytes))
+        return tuple(entries)
+
+    async def _store_content(self, content: Content, uploads: asyncio.TaskGroup) -> None:
+        """Begin to store a content, unless it is there or coming; wait for a slot."""
+        key = self._key(content.revision)
+        if key in self._stored or key in self._coming:
+            return
+        self._coming.add(key)
+        slots = UPLOADS_MAX if content.size_bytes > LARGE_BYTES else 1
+        for _ in range(slots):
+            await self._slots.acquire()
+        uploads.create_task(self._upload(key, content.data, slots))
+
+    async def _upload(self, key: str, data: bytes, slots: int) -> None:
+        try:
+            self._stored[key] = await self._at.put_object(key, data)
+        finally:
+            self._coming.discard(key)
+            for _ in range(slots):
+                self._slots.release()
+
+    def _key(self, digest: Revision) -> str:
+        return mirror.content_key(digest, self._name_key)
+
+
+def _entry(document: PackedDocument) -> tuple[int | None, bytes]:
+    """Return what is remembered of a document: its bytes, and a digest of its entry."""
+    listed = (document.sha256, *((backup.name, backup.sha256) for backup in document.backups))
+    size_bytes = document.size_bytes if document.sha256 else None
+    return size_bytes, hashlib.blake2b(repr(listed).encode(), digest_size=16).digest()

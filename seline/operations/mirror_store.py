@@ -1,0 +1,208 @@
+"""The mirror's objects at one destination: stored, listed and read back, each checked by digest."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, TypeVar
+
+from seline.domain import mirror
+from seline.domain.mirror import Claim, Head, MirrorManifest, Proof, StoredObject
+from seline.errors import ExportDamaged, SelineError
+from seline.operations.packs import packed, unpacked
+from seline.ports.destinations import ObjectMissing, ObjectStore
+from seline.ports.sealing import Sealer
+
+T = TypeVar("T")
+_threads: Final = ThreadPoolExecutor(2, thread_name_prefix="seline-sealing")
+"""Compress, encrypt and hash; no call waits for a disk or a network."""
+
+
+class MirrorStore:
+    """The mirror of one volume at one destination.
+
+    Every call raises ExportFailed; what it reads back may raise ExportDamaged and KeyMissing.
+    """
+
+    def __init__(self, destination: ObjectStore, sealer: Sealer, volume: str) -> None:
+        self.destination = destination
+        self.volume = volume
+        self._sealer = sealer
+        self._folder = mirror.folder_of(volume)
+
+    # storing
+
+    async def put_object(self, key: str, data: bytes) -> StoredObject:
+        """Store a content, compressed and sealed, under its key."""
+        return await self._put(self.object_path(key, sealed=bool(self._sealer.suffix)), key, data)
+
+    async def put_manifest(self, head: str, data: bytes) -> StoredObject:
+        """Store the manifest of a head."""
+        path = self._manifest_path(head, sealed=bool(self._sealer.suffix))
+        return await self._put(path, head, data)
+
+    async def put_head(self, head: Head) -> None:
+        """Store a head; with that, its copy exists."""
+        await self.destination.put(self._path("heads", head.name), mirror.encode(head))
+
+    async def put_proof(self, proof: Proof) -> None:
+        """Store that a head was restored, and what it gave was right."""
+        await self.destination.put(self._path("proofs", proof.head), mirror.encode(proof))
+
+    async def put_key_file(self, name: str) -> None:
+        """Store what opens the copies with the passphrase, unless it is there."""
+        key_file = await _in_thread(self._sealer.key_file)
+        if key_file:
+            await self.destination.put(f"{mirror.ROOT}/{name}", key_file, replace=False)
+
+    # listing
+
+    async def heads(self) -> list[str]:
+        """Return the names of the heads, the last one first."""
+        return mirror.newest_first(await self._names("heads"))
+
+    async def proofs(self) -> list[str]:
+        """Return the names of the heads that a drill has proven, the last one first."""
+        return mirror.newest_first(await self._names("proofs"))
+
+    async def stored_names(self, kind: str) -> list[str]:
+        """Return the file names in `objects`, `manifests`, `heads` or `proofs`."""
+        listed = await self.destination.list(f"{self._folder}/{kind}")
+        return [entry.name for entry in listed if entry.size_bytes is not None]
+
+    async def remove(self, kind: str, name: str) -> None:
+        """Remove one file of these."""
+        await self.destination.remove(f"{self._folder}/{kind}/{name}")
+
+    # reading
+
+    async def head(self, name: str) -> Head:
+        """Return a head."""
+        head = mirror.decode_head(await self.destination.get(self._path("heads", name)), name)
+        if head.volume != self.volume:
+            raise ExportDamaged(f"{name} is a head of the volume {head.volume}.")
+        return head
+
+    async def proof(self, head: str) -> Proof:
+        """Return the proof of a head. Raises ObjectMissing without one."""
+        data = await self.destination.get(self._path("proofs", head))
+        return mirror.decode_as(Proof, data, f"the proof of {head}")
+
+    async def chain(self, name: str) -> list[Head]:
+        """Return a head and those that it changes, the base first."""
+        chain = [await self.head(name)]
+        while chain[-1].before:
+            before = chain[-1].before
+            if len(chain) > mirror.CHAIN_HEADS_MAX or any(head.name == before for head in chain):
+                raise ExportDamaged(f"The heads before {name} lead to no base.")
+            try:
+                chain.append(await self.head(before))
+            except ObjectMissing as error:
+                raise ExportDamaged(f"{name} needs the head {before}, which is lost.") from error
+        return chain[::-1]
+
+    async def newest_chain(self, *, accepted: bool = False) -> list[Head]:
+        """Return the chain of the last head that has one; `accepted`: and is not in doubt.
+
+        Return an empty one if there is none. A failure of the destination is raised.
+        """
+        for name in await self.heads():
+            try:
+                chain = await self.chain(name)
+            except (ExportDamaged, ObjectMissing):
+                continue
+            if not (accepted and chain[-1].doubt):
+                return chain
+        return []
+
+    async def manifest(self, head: Head) -> MirrorManifest:
+        """Return the manifest of one head, decrypted."""
+        path = self._manifest_path(head.name, sealed=head.encrypted)
+        data = await self._opened(path, head.manifest, sealed=head.encrypted)
+        return mirror.decode_as(MirrorManifest, data, f"the manifest of {head.name}")
+
+    async def stored(self, entry: StoredObject, *, sealed: bool) -> bytes:
+        """Return an object as stored, checked by its digest."""
+        return await self._checked(self.object_path(entry.key, sealed=sealed), entry)
+
+    async def content(self, entry: StoredObject, *, sealed: bool) -> bytes:
+        """Return the content of an object, decrypted; the caller compares its digest."""
+        return await self._opened(self.object_path(entry.key, sealed=sealed), entry, sealed=sealed)
+
+    def object_path(self, key: str, *, sealed: bool) -> str:
+        """Return the key of an object at the destination."""
+        return f"{self._folder}/objects/{key}.json.zst{'.age' if sealed else ''}"
+
+    # parts
+
+    def _manifest_path(self, head: str, *, sealed: bool) -> str:
+        return f"{self._folder}/manifests/{head}.json.zst{'.age' if sealed else ''}"
+
+    def _path(self, kind: str, name: str) -> str:
+        return f"{self._folder}/{kind}/{name}.json"
+
+    async def _names(self, kind: str) -> list[str]:
+        return [name.removesuffix(".json") for name in await self.stored_names(kind)]
+
+    async def _put(self, path: str, key: str, data: bytes) -> StoredObject:
+        stored, digest = await _in_thread(partial(self._sealed, data))
+        await self.destination.put(path, stored)
+        return StoredObject(key=key, size_bytes=len(stored), sha256=digest)
+
+    def _sealed(self, data: bytes) -> tuple[bytes, str]:
+        stored = self._sealer.seal(packed(data))
+        return stored, hashlib.sha256(stored).hexdigest()
+
+    async def _checked(self, path: str, entry: StoredObject) -> bytes:
+        try:
+            stored = await self.destination.get(path)
+        except ObjectMissing as error:
+            raise ExportDamaged(f"{self.destination.name} has lost {path}.") from error
+        if len(stored) != entry.size_bytes or await _in_thread(partial(_digest, stored)) != (
+            entry.sha256
+        ):
+            raise ExportDamaged(f"{self.destination.name} has other bytes at {path}.")
+        return stored
+
+    async def _opened(self, path: str, entry: StoredObject, *, sealed: bool) -> bytes:
+        stored = await self._checked(path, entry)
+
+        def opened() -> bytes:
+            return unpacked(self._sealer.open(stored) if sealed else stored, path)
+
+        return await _in_thread(opened)
+
+
+async def read_claim(destination: ObjectStore) -> str:
+    """Return the id of the volume whose copy a destination keeps, empty if it keeps none.
+
+    Raises ExportFailed.
+    """
+    try:
+        data = await destination.get(mirror.CLAIM)
+        return mirror.decode_as(Claim, data, mirror.CLAIM).volume
+    except ObjectMissing:
+        pass
+    listed = await destination.list(mirror.ROOT)
+    volumes = [entry.name for entry in listed if entry.size_bytes is None]
+    return volumes[0] if len(volumes) == 1 else ""
+
+
+async def put_claim(destination: ObjectStore, claim: Claim, *, replace: bool) -> None:
+    """Store whose copy a destination keeps; without `replace`, unless it keeps one already."""
+    await destination.put(mirror.CLAIM, mirror.encode(claim), replace=replace)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_threads, work)
+
+
+def first_error(errors: Sequence[BaseException]) -> BaseException:
+    """Return the error to raise of several: Seline's own before any other."""
+    own = [error for error in errors if isinstance(error, SelineError)]
+    return own[0] if own else errors[0]

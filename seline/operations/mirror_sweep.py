@@ -1,0 +1,111 @@
+"""Removes old heads of a mirror, and the objects that no head names any longer.
+
+Nothing is removed after a failed listing, nor while a copy is in doubt. The newest head, the newest
+proven one and those in doubt stay, with every head that they change.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice, takewhile
+from typing import Final
+
+from seline.domain.backup import Backup, Stamp
+from seline.domain.mirror import Head, newest_first, parse_head_name
+from seline.domain.retention import RetentionPolicy, plan_retention
+from seline.domain.verdict import Verdict
+from seline.errors import ExportDamaged
+from seline.operations.mirror_store import MirrorStore
+
+HOURLY: Final = 24
+
+
+class Sweep:
+    """The sweeps of one mirror; an object is removed if two of them found that no head names it."""
+
+    def __init__(self) -> None:
+        self._unnamed: set[str] = set()
+
+    async def run(self, at: MirrorStore, policy: RetentionPolicy) -> tuple[list[str], list[str]]:
+        """Remove what the policy drops; return the removed heads, and the keys of objects.
+
+        Raises ExportFailed; then no object is removed.
+        """
+        names = await at.heads()
+        heads = await _readable(at, names)
+        proven = set(await at.proofs())
+        kept = kept_heads(heads, proven, policy)
+        dropped = [name for name in names if name in heads and name not in kept]
+        files = await at.stored_names("objects")
+        for name in dropped:
+            await at.remove("heads", f"{name}.json")
+            await at.remove("proofs", f"{name}.json")
+        if len(heads) < len(names):
+            return dropped, []  # a damaged head may name any object
+        await self._remove_manifests(at, kept)
+        return dropped, await self._remove_objects(at, files, [heads[name] for name in kept])
+
+    async def _remove_manifests(self, at: MirrorStore, kept: set[str]) -> None:
+        for file in await at.stored_names("manifests"):
+            head = file.split(".")[0]
+            if head not in kept and newest_first((head, *kept))[0] in kept:
+                await at.remove("manifests", file)
+
+    async def _remove_objects(
+        self, at: MirrorStore, files: Sequence[str], kept: Sequence[Head]
+    ) -> list[str]:
+        named = {
+            at.object_path(entry.key, sealed=head.encrypted).rpartition("/")[2]
+            for head in kept
+            for entry in head.objects
+        }
+        unnamed = set(files) - named
+        gone = sorted(unnamed & self._unnamed)
+        for file in gone:
+            await at.remove("objects", file)
+        self._unnamed = unnamed - set(gone)
+        return [file.split(".")[0] for file in gone]
+
+
+def kept_heads(heads: Mapping[str, Head], proven: set[str], policy: RetentionPolicy) -> set[str]:
+    """Return the names of the heads that stay, with those that they change."""
+    ordered = newest_first(heads)
+    always = set(takewhile(lambda name: heads[name].doubt, ordered))
+    for group in (ordered, filter(proven.__contains__, ordered), sound_heads(heads)):
+        always |= set(islice(group, 1))
+    plan = plan_retention([_as_backup(heads[name], name in always) for name in ordered], policy)
+    kept: set[str] = set()
+    for backup in plan.keep:
+        name = backup.name
+        while name in heads and name not in kept:
+            kept.add(name)
+            name = heads[name].before
+    return kept
+
+
+def sound_heads(heads: Mapping[str, Head]) -> Iterator[str]:
+    """Yield the names of the heads that are not in doubt, the last one first."""
+    return (name for name in newest_first(heads) if not heads[name].doubt)
+
+
+def _as_backup(head: Head, pinned: bool) -> Backup:
+    """Return a head as retention sees it: a dated copy, sound, pinned if it must stay."""
+    found = parse_head_name(head.name)
+    assert found is not None
+    return Backup(
+        name=head.name,
+        document="",
+        stamp=Stamp(*found),
+        size_bytes=head.size_bytes,
+        revision=None,
+        verdict=str(Verdict.SOUND),
+        pinned=pinned,
+    )
+
+
+async def _readable(at: MirrorStore, names: Sequence[str]) -> dict[str, Head]:
+    heads: dict[str, Head] = {}
+    for name in names:
+        try:
+            heads[name] = await at.head(name)
+        except ExportDamaged:
+            continue
+    return heads

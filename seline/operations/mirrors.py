@@ -1,0 +1,233 @@
+"""The mirrors of one store: a lane for each destination, so that one that hangs delays no other."""
+
+import asyncio
+import logging
+from datetime import timedelta
+from typing import Final
+
+from seline.domain.manifest import KEY_NAME
+from seline.domain.mirror import Claim
+from seline.domain.retention import RetentionPolicy
+from seline.errors import DestinationNotFound, ExportFailed, SelineError
+from seline.manager.managed_store import ManagedStore
+from seline.operations.destinations import Destinations
+from seline.operations.exports import Exporter
+from seline.operations.mirror import Mirror
+from seline.operations.mirror_store import MirrorStore, put_claim, read_claim
+from seline.operations.mirror_sweep import HOURLY, Sweep
+from seline.ports.destinations import ObjectForbidden, Target
+from seline.ports.sealing import Sealer
+
+WAIT_S: Final = 20.0
+"""How long one run of the job waits for a copy that takes long; the copy goes on."""
+SWEEP_EVERY: Final = timedelta(hours=1)
+_log = logging.getLogger("seline.mirror")
+
+
+class Mirrors:
+    """The destinations that are mirrored."""
+
+    def __init__(
+        self, store: ManagedStore, exports: Exporter, sealer: Sealer, *, version: str
+    ) -> None:
+        """Mirror to those of the exporter's destinations that take a mirror."""
+        self._lanes = {
+            target.destination.name: _Lane(store, exports, target, sealer, version)
+            for target in exports.destinations.targets
+            if target.takes_mirror
+        }
+
+    async def run(self) -> str:
+        """Copy to each destination what changed; return what was done, empty if nothing.
+
+        A copy that takes long goes on after this returns. Raises ExportFailed naming each
+        destination that failed.
+        """
+        for lane in self._lanes.values():
+            lane.begin()
+        running = [lane.task for lane in self._lanes.values() if lane.task is not None]
+        if running:
+            await asyncio.wait(running, timeout=WAIT_S)
+        failed: list[str] = []
+        done: list[str] = []
+        for name, lane in self._lanes.items():
+            try:
+                done.append(lane.outcome())
+            except SelineError as error:
+                failed.append(f"{name}: {error.message} {error.hint}")
+        if failed:
+            raise ExportFailed("; ".join([*failed, *filter(None, done)]))
+        return "; ".join(filter(None, done))
+
+    async def accept(self, name: str) -> None:
+        """Copy now, and make that the copy which a restore takes there.
+
+        Raises DestinationNotFound, ExportFailed.
+        """
+        if name not in self._lanes:
+            raise DestinationNotFound(
+                f"There is no destination {name} in `exports.destinations` that is mirrored.",
+                destination=name,
+            )
+        await self._lanes[name].accept()
+
+    async def close(self) -> None:
+        """Cancel the copies in progress; what is stored without a head counts for nothing."""
+        tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for lane in self._lanes.values():
+            await lane.close()
+
+
+class _Lane:
+    """One destination: its mirror, and the copy in progress."""
+
+    def __init__(
+        self, store: ManagedStore, exports: Exporter, target: Target, sealer: Sealer, version: str
+    ) -> None:
+        self.task: asyncio.Task[str] | None = None
+        self._store = store
+        self._exports = exports
+        self._destinations: Destinations = exports.destinations
+        self._target = target
+        self._sealer = sealer
+        self._sweep = Sweep()
+        self._swept_at = store.clock.now() - SWEEP_EVERY
+        self._claimed_by = ""
+        self._is_known = False
+        self._mirror = Mirror(
+            store,
+            target.destination,
+            sealer,
+            version=version,
+            name_key=self._destinations.name_key,
+            volume_id=exports.volume_id,
+        )
+
+    def begin(self) -> None:
+        """Begin a copy unless one is in progress, or nothing changed."""
+        if self.task is None and (self._mirror.has_changes or self._is_sweep_due()):
+            name = f"seline-mirror-{self._target.destination.name}"
+            self.task = asyncio.get_running_loop().create_task(self._run(), name=name)
+
+    def outcome(self) -> str:
+        """Return what the copy did in a line, empty without one. Raises what made it fail."""
+        if self.task is None:
+            return ""
+        if not self.task.done():
+            return f"{self._target.destination.name}: still copying"
+        task, self.task = self.task, None
+        return task.result()
+
+    async def accept(self) -> None:
+        """Claim the destination, and write a head that is not in doubt."""
+        if self.task is not None:
+            await asyncio.wait([self.task])
+            self.task = None
+        claim = Claim(volume=await self._exports.volume_id())
+        await put_claim(self._target.destination, claim, replace=True)
+        self._mirror.forget()
+        self._claimed_by = ""
+        await self._run(accept=True)
+
+    async def close(self) -> None:
+        """Release the connections to the destination."""
+        await self._target.destination.close()
+
+    async def _run(self, *, accept: bool = False) -> str:
+        destination = self._target.destination
+        try:
+            line = await self._copied(accept=accept)
+        except BaseException as error:
+            self._is_known = False
+            await self._destinations.failed(destination, error)
+            raise
+        return line
+
+    async def _copied(self, *, accept: bool) -> str:
+        destination, name = self._target.destination, self._target.destination.name
+        if not self._is_known or self._target.may_be_unmounted or self._is_sweep_due():
+            await self._meet()
+        sequence = self._destinations.record(name).sequence
+        newest = self._mirror.newest
+        head = await self._mirror.run(
+            sequence=max(sequence, newest.sequence if newest else 0) + 1, accept=accept
+        )
+        line = ""
+        if head is not None:
+            await self._destinations.mirrored(destination, head, self._mirror.lacking)
+            line = f"{name}: {len(head.objects)} contents for {head.documents} documents"
+        if not (self._claimed_by or self._newest_doubt or self._mirror.lacking):
+            line = "; ".join(filter(None, (line, await self._swept())))
+        self._refuse_doubt()
+        return line
+
+    async def _meet(self) -> None:
+        """Check that it is the right destination, and whose copy it keeps."""
+        destination = self._target.destination
+        volume = await self._exports.volume_id()
+        try:
+            await self._destinations.enter(destination)
+            await MirrorStore(destination, self._sealer, volume).put_key_file(KEY_NAME)
+            place = (await self._store.open()).medium.place
+            await put_claim(destination, Claim(volume=volume, place=place), replace=False)
+            claim = await read_claim(destination)
+        except ObjectForbidden:
+            claim = ""  # the credentials only write
+        except ExportFailed:
+            self._mirror.forget()
+            raise
+        self._claimed_by = claim if claim not in ("", volume) else ""
+        self._is_known = True
+
+    async def _swept(self) -> str:
+        """Remove what the policy drops, once in an hour."""
+        if not self._is_sweep_due():
+            return ""
+        volume = await self._exports.volume_id()
+        at = MirrorStore(self._target.destination, self._sealer, volume)
+        exports = self._store.settings.exports
+        policy = RetentionPolicy(
+            keep_newest=self._target.keep,
+            keep_hourly=HOURLY,
+            keep_daily=exports.keep_daily,
+            keep_weekly=exports.keep_weekly,
+            keep_monthly=exports.keep_monthly,
+        )
+        try:
+            heads, keys = await self._sweep.run(at, policy)
+        except ObjectForbidden:
+            heads, keys = [], []  # the credentials only write
+        self._swept_at = self._store.clock.now()
+        for key in keys:
+            self._mirror.removed(key)
+        return f"removed {len(heads)} older heads and {len(keys)} contents" if heads or keys else ""
+
+    def _is_sweep_due(self) -> bool:
+        elapsed = self._store.clock.now() - self._swept_at
+        return elapsed >= SWEEP_EVERY or elapsed < timedelta(0)
+
+    @property
+    def _newest_doubt(self) -> str:
+        newest = self._mirror.newest
+        return newest.doubt if newest is not None else ""
+
+    def _refuse_doubt(self) -> None:
+        """Raise ExportFailed while a person must say which copy is meant."""
+        name = self._target.destination.name
+        if self._claimed_by:
+            raise ExportFailed(
+                f"It keeps the copy of another volume, {self._claimed_by}. This volume's copy is "
+                "beside it; a restore takes the other one, and nothing is removed.",
+                hint=f"If this volume replaces that one, run `seline destinations accept {name}`. "
+                "If both are in use, give each a folder of its own in `exports.destinations`.",
+            )
+        if self._newest_doubt:
+            raise ExportFailed(
+                f"The newest copy is in doubt: {self._newest_doubt}. A restore takes the one "
+                "before, and nothing is removed.",
+                hint=f"If that is meant, run `seline destinations accept {name}`. If not, `seline "
+                "restore NAME` brings a deleted document back.",
+            )

@@ -1,0 +1,257 @@
+"""Test the mirror: what a run copies, what its heads name, what a sweep removes."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from seline.domain import mirror
+from seline.domain.mirror import Head
+from seline.errors import ExportFailed
+from seline.manager import DataManager
+from seline.manager.managed_store import ManagedStore
+from seline.operations import Operations
+from seline.outbound.destinations.folder import Folder
+from seline.ports.destinations import ObjectForbidden, ObjectStore, Target
+from tests.clocks import FakeClock
+from tests.stores import open_managed
+
+HOUR_S = 3600.0
+
+
+class Counted(Folder):
+    """A folder that counts the calls of one run."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("bucket", str(path))
+        self.puts: list[tuple[str, int]] = []
+        self.others: list[str] = []
+
+    async def put(self, key: str, data: bytes, *, replace: bool = True) -> None:
+        await super().put(key, data, replace=replace)
+        self.puts.append((key, len(data)))
+
+    async def get(self, key: str) -> bytes:
+        self.others.append(key)
+        return await super().get(key)
+
+    async def list(self, folder: str):  # type: ignore[no-untyped-def]
+        self.others.append(folder)
+        return await super().list(folder)
+
+
+class Bot:
+    """A volume with its mirror in a folder beside it."""
+
+    def __init__(self, tmp_path: Path, bucket: ObjectStore, *, keep: int = 3) -> None:
+        self.clock = FakeClock()
+        self.store: ManagedStore = open_managed(tmp_path / "data", self.clock)
+        self.data = DataManager(self.store)
+        self.bucket = bucket
+        target = Target(bucket, keep, same_disk=True, mode="mirror")
+        self.operations = Operations(self.store, [target], version="test")
+
+    async def mirrored(self) -> str:
+        self.clock.advance(1)
+        return await self.operations.mirrors.run()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "bucket"
+
+
+@pytest.fixture
+async def bot(tmp_path: Path, place: Path) -> AsyncIterator[Bot]:
+    made = Bot(tmp_path, Counted(place))
+    yield made
+    await made.operations.mirrors.close()
+    await made.store.close()
+
+
+def folder(place: Path) -> Path:
+    [volume] = [path for path in (place / mirror.ROOT).iterdir() if path.is_dir()]
+    return volume
+
+
+def heads(place: Path) -> list[Head]:
+    """Return the heads, the last one first."""
+    found = sorted((folder(place) / "heads").iterdir(), reverse=True)
+    return [mirror.decode_head(path.read_bytes(), path.stem) for path in found]
+
+
+def objects(place: Path) -> set[str]:
+    return {path.name for path in (folder(place) / "objects").iterdir()}
+
+
+async def test_a_run_copies_what_changed_and_nothing_else(bot: Bot, place: Path) -> None:
+    for number in range(20):
+        await bot.data.save_json(f"{number}.json", {"n": number})
+    assert "20 documents" in await bot.mirrored()
+    first = objects(place)
+    assert len(first) == 20
+    assert heads(place)[0].before == ""
+    assert await bot.mirrored() == "", "nothing changed"
+
+    await bot.data.save_json("7.json", {"n": "changed"})
+    bucket = bot.bucket
+    assert isinstance(bucket, Counted)
+    bucket.puts.clear()
+    bucket.others.clear()
+    assert "20 documents" in await bot.mirrored()
+    assert [key.split("/")[2] for key, _ in bucket.puts] == ["objects", "manifests", "heads"]
+    assert bucket.others == []
+    assert len(objects(place) - first) == 1
+    newest, before = heads(place)
+    assert newest.before == before.name
+    assert [entry.key for entry in newest.objects] == [
+        name.split(".")[0] for name in objects(place) - first
+    ]
+
+
+async def test_the_earlier_content_is_there_already_when_it_becomes_a_backup(
+    bot: Bot, place: Path
+) -> None:
+    for number in range(3):
+        await bot.data.save_json("a.json", {"n": number})
+        await bot.mirrored()
+        bot.clock.advance(2)
+    assert len(objects(place)) == 3, "each content once, as a document or as a backup"
+
+
+async def test_a_new_process_continues_the_mirror_with_a_base(tmp_path: Path, place: Path) -> None:
+    first = Bot(tmp_path, Counted(place))
+    await first.data.save_json("a.json", {"n": 1})
+    await first.mirrored()
+    await first.operations.mirrors.close()
+    await first.store.close()
+    bucket = Counted(place)
+    second = Bot(tmp_path, bucket)
+    assert "1 document" in await second.mirrored()
+    assert not [key for key, _ in bucket.puts if "/objects/" in key], "it is there already"
+    assert [head.before for head in heads(place)] == ["", ""]
+    assert heads(place)[0].sequence > heads(place)[1].sequence
+    await second.store.close()
+
+
+async def test_a_purged_document_is_in_no_new_head(bot: Bot, place: Path) -> None:
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.data.save_json("b.json", {"secret": 2})
+    await bot.mirrored()
+    await bot.data.delete("b.json", purge=True)
+    await bot.mirrored()
+    newest = heads(place)[0]
+    assert (newest.before, newest.documents, len(newest.objects)) == ("", 1, 1)
+
+
+async def test_a_loss_of_half_the_documents_is_in_doubt_until_it_is_accepted(
+    bot: Bot, place: Path
+) -> None:
+    for number in range(4):
+        await bot.data.save_json(f"{number}.json", {"n": number})
+    await bot.mirrored()
+    for number in range(3):
+        await bot.data.delete(f"{number}.json")
+    with pytest.raises(ExportFailed, match=r"1 of 4 documents.*destinations accept bucket"):
+        await bot.mirrored()
+    assert [bool(head.doubt) for head in heads(place)] == [True, False]
+    bot.clock.advance(400 * 24 * HOUR_S)
+    with pytest.raises(ExportFailed, match="nothing is removed"):
+        await bot.mirrored()
+    await bot.operations.mirrors.accept("bucket")
+    assert not heads(place)[0].doubt
+    assert await bot.mirrored() == ""
+
+
+async def test_another_volume_in_the_same_place_displaces_nothing(
+    bot: Bot, place: Path, tmp_path: Path
+) -> None:
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.mirrored()
+    other = Bot(tmp_path / "other", Counted(place))
+    await other.data.save_json("b.json", {"n": 2})
+    with pytest.raises(ExportFailed, match="the copy of another volume"):
+        await other.mirrored()
+    claim = json.loads((place / mirror.CLAIM).read_text())
+    assert claim["volume"] == await bot.operations.exports.volume_id()
+    await other.operations.mirrors.accept("bucket")
+    claim = json.loads((place / mirror.CLAIM).read_text())
+    assert claim["volume"] == await other.operations.exports.volume_id()
+    await other.store.close()
+
+
+async def test_a_sweep_keeps_what_the_policy_names_and_removes_unnamed_contents(
+    bot: Bot, place: Path
+) -> None:
+    for number in range(40):
+        await bot.data.save_json("a.json", {"n": number})
+        await bot.mirrored()
+        bot.clock.advance(5 * HOUR_S)
+    await bot.mirrored()
+    kept = heads(place)
+    assert len(kept) < 32
+    named = {entry.key for head in kept for entry in head.objects}
+    assert {name.split(".")[0] for name in objects(place)} >= named
+    assert len(objects(place)) < 40
+    manifests = {path.name.split(".")[0] for path in (folder(place) / "manifests").iterdir()}
+    assert manifests == {head.name for head in kept}
+
+
+async def test_nothing_is_removed_after_a_failed_listing(bot: Bot, place: Path) -> None:
+    for number in range(3):
+        await bot.data.save_json("a.json", {"n": number})
+        await bot.mirrored()
+    before = objects(place)
+
+    async def fails(_folder: str) -> None:
+        raise ExportFailed("the listing failed")
+
+    bot.clock.advance(400 * 24 * HOUR_S)
+    bot.bucket.list = fails  # type: ignore[method-assign]
+    with pytest.raises(ExportFailed, match="listing failed"):
+        await bot.mirrored()
+    assert (objects(place), len(heads(place))) == (before, 3)
+
+
+async def test_credentials_that_only_write_are_enough(tmp_path: Path, place: Path) -> None:
+    class WriteOnly(Folder):
+        async def get(self, key: str) -> bytes:
+            raise ObjectForbidden("the credentials do not allow it")
+
+        async def list(self, folder: str):  # type: ignore[no-untyped-def]
+            raise ObjectForbidden("the credentials do not allow it")
+
+    place.mkdir()
+    bot = Bot(tmp_path, WriteOnly("bucket", str(place)))
+    await bot.data.save_json("a.json", {"n": 1})
+    assert "1 document" in await bot.mirrored()
+    await bot.data.save_json("a.json", {"n": 2})
+    assert "1 document" in await bot.mirrored()
+    assert len(heads(place)) == 2
+    await bot.store.close()
+
+
+@pytest.mark.parametrize("file", ["objects", "manifests", "heads"])
+async def test_a_run_that_fails_leaves_the_last_head_and_the_next_one_completes_it(
+    bot: Bot, place: Path, file: str
+) -> None:
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.mirrored()
+    bucket, real = bot.bucket, bot.bucket.put
+
+    async def fails(key: str, data: bytes, *, replace: bool = True) -> None:
+        if f"/{file}/" in key:
+            raise ExportFailed("the server died")
+        await real(key, data, replace=replace)
+
+    await bot.data.save_json("a.json", {"n": 2})
+    bucket.put = fails  # type: ignore[method-assign]
+    with pytest.raises(ExportFailed, match="the server died"):
+        await bot.mirrored()
+    assert len(heads(place)) == 1
+    bucket.put = real  # type: ignore[method-assign]
+    assert "1 document" in await bot.mirrored()
+    assert len(heads(place)) == 2
+    [shown] = [head for head in heads(place) if head.before]
+    assert shown.objects
