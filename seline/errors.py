@@ -287,6 +287,12 @@ class ExportDamaged(SelineError):
     hint = "Take another export; each is checked by the digests in its manifest.json."
 
 
+class CopyNotFound(SelineError):
+    """The destination has no copy that can be restored."""
+
+    hint = "`seline exports list NAME` shows what the destination has."
+
+
 class KeyMissing(SelineError):
     """This copy is encrypted, and the key for it is not here; nothing was changed."""
 

@@ -21,6 +21,7 @@ STATUS_FOR: Final[Mapping[type[SelineError], int]] = {
     errors.BackupNotFound: 404,
     errors.TokenNotFound: 404,
     errors.JobNotFound: 404,
+    errors.CopyNotFound: 404,
     errors.DestinationNotFound: 404,
     errors.RouteNotFound: 404,
     errors.MethodNotAllowed: 405,

@@ -52,7 +52,7 @@ class MirrorStore:
 
     async def put_key_file(self, name: str) -> None:
         """Store what opens the copies with the passphrase, unless it is there."""
-        key_file = await _in_thread(self._sealer.key_file)
+        key_file = await in_thread(self._sealer.key_file)
         if key_file:
             await self.destination.put(f"{mirror.ROOT}/{name}", key_file, replace=False)
 
@@ -146,7 +146,7 @@ class MirrorStore:
         return [name.removesuffix(".json") for name in await self.stored_names(kind)]
 
     async def _put(self, path: str, key: str, data: bytes) -> StoredObject:
-        stored, digest = await _in_thread(partial(self._sealed, data))
+        stored, digest = await in_thread(partial(self._sealed, data))
         await self.destination.put(path, stored)
         return StoredObject(key=key, size_bytes=len(stored), sha256=digest)
 
@@ -159,7 +159,7 @@ class MirrorStore:
             stored = await self.destination.get(path)
         except ObjectMissing as error:
             raise ExportDamaged(f"{self.destination.name} has lost {path}.") from error
-        if len(stored) != entry.size_bytes or await _in_thread(partial(_digest, stored)) != (
+        if len(stored) != entry.size_bytes or await in_thread(partial(_digest, stored)) != (
             entry.sha256
         ):
             raise ExportDamaged(f"{self.destination.name} has other bytes at {path}.")
@@ -171,7 +171,7 @@ class MirrorStore:
         def opened() -> bytes:
             return unpacked(self._sealer.open(stored) if sealed else stored, path)
 
-        return await _in_thread(opened)
+        return await in_thread(opened)
 
 
 async def read_claim(destination: ObjectStore) -> str:
@@ -198,7 +198,8 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-async def _in_thread(work: Callable[[], T]) -> T:
+async def in_thread(work: Callable[[], T]) -> T:
+    """Run work that needs the processor, and waits for nothing, on a thread of its own."""
     return await asyncio.get_running_loop().run_in_executor(_threads, work)
 
 

@@ -8,12 +8,14 @@ import pytest
 
 from seline.domain import mirror
 from seline.domain.mirror import Head
-from seline.errors import ExportFailed
+from seline.errors import ExportDamaged, ExportFailed
 from seline.manager import DataManager
 from seline.manager.managed_store import ManagedStore
 from seline.operations import Operations
+from seline.operations.copies import Copies
 from seline.outbound.destinations.folder import Folder
 from seline.ports.destinations import ObjectForbidden, ObjectStore, Target
+from seline.ports.sealing import UNSEALED
 from tests.clocks import FakeClock
 from tests.stores import open_managed
 
@@ -255,3 +257,51 @@ async def test_a_run_that_fails_leaves_the_last_head_and_the_next_one_completes_
     assert len(heads(place)) == 2
     [shown] = [head for head in heads(place) if head.before]
     assert shown.objects
+
+
+async def test_a_copy_has_every_document_backup_and_pin_of_its_instant(
+    bot: Bot, place: Path
+) -> None:
+    for number in range(3):
+        await bot.data.save_json("a.json", {"n": number})
+        bot.clock.advance(2)
+    await bot.data.save_json("gone.json", {"kept": True})
+    await bot.data.delete("gone.json")
+    await bot.mirrored()
+    await bot.data.save_json("b.json", {"n": "later"})
+    await bot.data.pin("a.json", (await bot.data.backups("a.json"))[0].name)
+    await bot.mirrored()
+    copies = Copies(bot.bucket, UNSEALED)
+    later, first = await copies.listed()
+    assert (first.documents, later.documents, later.kind) == (1, 2, "mirror")
+    for info, names in (
+        (first, ["a.json", "gone.json"]),
+        (later, ["a.json", "b.json", "gone.json"]),
+    ):
+        copy = await copies.find(at=info.taken_at)
+        assert [document.name for document in copy.documents] == names
+        document = copy.documents[0]
+        assert json.loads(await copy.fetch(document.sha256)) == {"n": 2}
+        assert [json.loads(await copy.fetch(b.sha256)) for b in document.backups] == [
+            {"n": 1}, {"n": 0},
+        ]  # fmt: skip
+        assert copy.documents[-1].sha256 == ""
+    assert [pin.document for pin in (await copies.find()).pins] == ["a.json"]
+
+
+@pytest.mark.parametrize("file", ["objects", "manifests", "heads"])
+async def test_a_copy_that_was_altered_is_not_taken(bot: Bot, place: Path, file: str) -> None:
+    for number in range(2):
+        await bot.data.save_json("a.json", {"n": number})
+        await bot.mirrored()
+        bot.clock.advance(2)
+    newest = heads(place)[0]
+    key = newest.objects[0].key if file == "objects" else newest.name
+    [path] = (folder(place) / file).glob(f"{key}*")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    copy = await Copies(bot.bucket, UNSEALED).find()
+    if file == "objects":
+        with pytest.raises(ExportDamaged, match="other bytes"):
+            await copy.fetch(copy.documents[0].sha256)
+    else:
+        assert copy.sequence == newest.sequence - 1

@@ -1,0 +1,46 @@
+"""A copy of a whole volume at one instant, wherever it is kept."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from seline.domain.document import Revision
+from seline.domain.manifest import PackedDocument
+from seline.domain.pins import Pin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """A copy that a restore can take.
+
+    The digest of a deleted document is empty; its backups are listed. `volume` is the id of the
+    volume that made the copy, `sequence` the number of the copy. `fetch` returns a content by its
+    digest, compared with it; it raises ExportFailed, ExportDamaged and KeyMissing.
+    """
+
+    name: str
+    taken_at: datetime
+    volume: str
+    sequence: int = 0
+    documents: tuple[PackedDocument, ...]
+    pins: tuple[Pin, ...] = ()
+    fetch: Callable[[Revision], Awaitable[bytes]] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyInfo:
+    """A copy as it is listed.
+
+    `kind` is `mirror` or `export`. `documents` and `size_bytes` are None where only a key shows
+    them. `doubt` is why a restore does not take it by itself, empty if it does.
+    """
+
+    name: str
+    kind: str
+    volume: str
+    taken_at: datetime
+    documents: int | None = None
+    size_bytes: int | None = None
+    doubt: str = ""
+    proven_at: datetime | None = None
+    proven_by: str = ""

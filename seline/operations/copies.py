@@ -1,0 +1,218 @@
+"""The copies at one destination, of the mirror and as exports: listed, and opened for a restore."""
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Final
+
+from seline.clock import parse_instant
+from seline.domain import mirror
+from seline.domain.copy import Copy, CopyInfo
+from seline.domain.document import Content, Revision
+from seline.domain.manifest import (
+    LIST_NAME,
+    MANIFEST_NAME,
+    Manifest,
+    decode_manifest,
+    parse_export_name,
+    volume_of_export,
+)
+from seline.domain.mirror import Head, StoredObject
+from seline.errors import CopyNotFound, ExportDamaged
+from seline.operations.export_folders import ExportFolders
+from seline.operations.mirror_store import MirrorStore, in_thread, read_claim
+from seline.operations.packs import members_of, with_names
+from seline.ports.destinations import ObjectMissing, ObjectStore
+from seline.ports.sealing import Sealer
+from seline.spool import Spool
+
+MIRROR: Final = "mirror"
+EXPORT: Final = "export"
+
+
+class Copies:
+    """What one destination keeps. Every call raises ExportFailed."""
+
+    def __init__(self, destination: ObjectStore, sealer: Sealer) -> None:
+        self.destination = destination
+        self._sealer = sealer
+        self._exports = ExportFolders(destination)
+
+    async def listed(self) -> list[CopyInfo]:
+        """Return the copies of every volume, the newest first; nothing is decrypted."""
+        found = [*await self._heads(), *await self._whole_exports()]
+        return sorted(found, key=lambda info: (info.taken_at, info.name), reverse=True)
+
+    async def find(self, *, at: datetime | None = None, volume: str = "") -> Copy:
+        """Open the copy that a restore takes: the last one, or the last one until `at`.
+
+        It is of `volume`, or of the volume that the destination belongs to. A copy in doubt is
+        taken only if `at` is given. Raises CopyNotFound, ExportDamaged, KeyMissing.
+        """
+        volume = volume or await self._volume()
+        listed = [info for info in await self.listed() if info.volume == volume]
+        usable = [info for info in listed if (info.taken_at <= at if at else not info.doubt)]
+        flaw: ExportDamaged | None = None
+        for info in usable:
+            try:
+                return await self.open(info)
+            except ExportDamaged as error:
+                flaw = flaw or error
+        if flaw is not None:
+            raise flaw
+        until = f" until {at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
+        raise CopyNotFound(
+            f"{self.destination.name} has no whole copy{until}.", destination=self.destination.name
+        )
+
+    async def open(self, info: CopyInfo) -> Copy:
+        """Open one copy. Raises ExportDamaged, KeyMissing."""
+        if info.kind == MIRROR:
+            return await self._mirrored(info)
+        return await self._exported(info.name)
+
+    # the mirror
+
+    async def _volume(self) -> str:
+        """Return the id of the volume whose copies a restore takes here."""
+        claim = await read_claim(self.destination)
+        if claim:
+            return claim
+        volumes = {volume_of_export(name) for name in await self._exports.complete()}
+        if len(volumes) > 1:
+            raise CopyNotFound(
+                f"{self.destination.name} has the copies of {len(volumes)} volumes.",
+                hint="Name the volume that you mean: `--volume ID`; `seline exports list "
+                f"{self.destination.name}` shows them.",
+                destination=self.destination.name,
+            )
+        return next(iter(volumes), "")
+
+    async def _heads(self) -> list[CopyInfo]:
+        listed = await self.destination.list(mirror.ROOT)
+        volumes = [entry.name for entry in listed if entry.size_bytes is None]
+        found: list[CopyInfo] = []
+        for volume in volumes:
+            at = MirrorStore(self.destination, self._sealer, volume)
+            proofs = set(await at.proofs())
+            for name in await at.heads():
+                with suppress(ExportDamaged, ObjectMissing):
+                    found.append(await _head_info(at, await at.head(name), name in proofs))
+        return found
+
+    async def _mirrored(self, info: CopyInfo) -> Copy:
+        at = MirrorStore(self.destination, self._sealer, info.volume)
+        chain = await at.chain(info.name)
+        manifests = [await at.manifest(head) for head in chain]
+        documents = mirror.merged(manifests)
+        name_key = manifests[-1].name_key
+        stored = {entry.key: (entry, head.encrypted) for head in chain for entry in head.objects}
+        needed = {
+            digest: mirror.content_key(digest, name_key)
+            for digest in mirror.contents_of_documents(documents.values())
+        }
+        lost = [key for key in needed.values() if key not in stored]
+        if lost:
+            raise ExportDamaged(f"{info.name} names {len(lost)} contents that no head has.")
+
+        async def fetch(digest: Revision) -> bytes:
+            return await _content(at, digest, *stored[needed[digest]])
+
+        return Copy(
+            name=info.name,
+            taken_at=info.taken_at,
+            volume=info.volume,
+            sequence=chain[-1].sequence,
+            documents=tuple(documents[name] for name in sorted(documents)),
+            pins=manifests[-1].pins,
+            fetch=fetch,
+        )
+
+    # exports
+
+    async def _whole_exports(self) -> list[CopyInfo]:
+        found: list[CopyInfo] = []
+        for name in await self._exports.complete():
+            taken_at = parse_export_name(name)
+            with suppress(ExportDamaged, ObjectMissing):
+                manifest = decode_manifest(await self._exports.get(name, MANIFEST_NAME))
+                documents = None if manifest.encrypted else manifest.documents
+                found.append(
+                    CopyInfo(
+                        name=name,
+                        kind=EXPORT,
+                        volume=manifest.volume,
+                        taken_at=taken_at or parse_instant(manifest.taken_at),
+                        documents=None if documents is None else len(documents),
+                        size_bytes=None
+                        if documents is None
+                        else sum(document.size_bytes for document in documents),
+                    )
+                )
+        return found
+
+    async def _exported(self, name: str) -> Copy:
+        """Read the packs of an export into a spool, one after the other."""
+        manifest = decode_manifest(await self._exports.get(name, MANIFEST_NAME))
+        if manifest.encrypted:
+            sealed = await self._exports.get(name, LIST_NAME)
+            manifest = await in_thread(lambda: with_names(manifest, sealed, self._sealer))
+        contents = await self._contents(name, manifest)
+
+        async def fetch(digest: Revision) -> bytes:
+            if digest not in contents:
+                raise ExportDamaged(f"{name} lacks the content {digest}.")
+            content = contents[digest]
+            return await in_thread(lambda: content.data)
+
+        return Copy(
+            name=name,
+            taken_at=parse_instant(manifest.taken_at),
+            volume=manifest.volume,
+            sequence=manifest.sequence,
+            documents=manifest.documents,
+            fetch=fetch,
+        )
+
+    async def _contents(self, name: str, manifest: Manifest) -> dict[Revision, Content]:
+        spool, contents = Spool(), dict[Revision, Content]()
+
+        def keep(data: bytes) -> None:
+            for _, member in members_of(pack, data, self._sealer):
+                content = Content.of(member)
+                if content.revision not in contents:
+                    contents[content.revision] = content.moved_to(spool.keep(content.data))
+
+        for pack in manifest.packs:
+            data = await self._exports.get(name, pack.name)
+            await in_thread(lambda data=data: keep(data))  # type: ignore[misc]
+        return contents
+
+
+async def _head_info(at: MirrorStore, head: Head, is_proven: bool) -> CopyInfo:
+    proof = await at.proof(head.name) if is_proven else None
+    return CopyInfo(
+        name=head.name,
+        kind=MIRROR,
+        volume=head.volume,
+        taken_at=parse_instant(head.taken_at),
+        documents=head.documents,
+        size_bytes=head.size_bytes,
+        doubt=head.doubt,
+        proven_at=parse_instant(proof.at) if proof else None,
+        proven_by=proof.by if proof else "",
+    )
+
+
+async def _content(at: MirrorStore, digest: Revision, entry: StoredObject, sealed: bool) -> bytes:
+    """Return a content, compared with its digest."""
+    data = await at.content(entry, sealed=sealed)
+    if await in_thread(lambda: hashlib.sha256(data).hexdigest()) != digest:
+        raise ExportDamaged(f"{at.destination.name} has another content for {digest}.")
+    return data
+
+
+def newest_proven(copies: Sequence[CopyInfo]) -> CopyInfo | None:
+    """Return the newest copy that a drill has restored, None without one."""
+    return next((info for info in copies if info.proven_at is not None), None)
