@@ -16,6 +16,7 @@ from seline.operations.exports import Exporter, read_back
 from seline.outbound.destinations import s3 as s3_module
 from seline.outbound.destinations.s3 import S3, addressed
 from seline.ports.destinations import Listed, ObjectMissing, Target
+from seline.settings import load_settings
 from tests.s3_server import BUCKET, KEY_ID, SECRET, S3Server, refused, s3_server, xml
 
 Call = Callable[[S3], Awaitable[Any]]
@@ -77,6 +78,33 @@ async def test_an_object_that_exists_is_not_replaced_on_request(server: S3Server
     server.fault = come_between
     await store.put("b", b"own", replace=False)
     assert server.objects["pre/fix/b"] == b"another's"
+
+
+async def test_a_service_without_conditional_uploads_makes_what_does_not_exist(
+    server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as Backblaze B2, which answers that a header is not implemented."""
+
+    async def lack(request: web.Request) -> web.Response | None:
+        return refused(501, "NotImplemented") if "If-None-Match" in request.headers else None
+
+    monkeypatch.setattr(s3_module, "_RETRIES", 0)
+    server.fault = lack
+    store = store_at(server)
+    for content in (b"first", b"second"):
+        await store.put("a", content, replace=False)
+    assert server.objects == {"pre/fix/a": b"first"}
+
+
+async def test_a_conditional_upload_that_fails_is_an_error(
+    server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(request: web.Request) -> web.Response | None:
+        return refused(403, "AccessDenied") if request.method == "PUT" else None
+
+    server.fault = fail
+    with pytest.raises(ExportFailed, match="no right"):
+        await store_at(server).put("a", b"1", replace=False)
 
 
 async def test_a_listing_has_every_page(server: S3Server) -> None:
@@ -383,3 +411,21 @@ async def test_an_export_in_a_bucket_is_read_back_and_a_flipped_bit_is_found(
         server.objects[pack] = whole[:-1] + bytes([whole[-1] ^ 1])
         with pytest.raises(ExportDamaged):
             await read_back(folders, export)
+
+
+async def test_a_bucket_on_railway_is_used_without_a_setting_and_the_log_says_so(
+    server: S3Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    variables = {"BUCKET": BUCKET, "ACCESS_KEY_ID": KEY_ID, "SECRET_ACCESS_KEY": SECRET}
+    settings = load_settings(
+        environ={"RAILWAY_ENVIRONMENT": "production", "ENDPOINT": server.url, **variables},
+        arguments={"storage.data_dir": str(tmp_path / "data"), "storage.require_mount": False},
+    )
+    caplog.set_level("INFO", logger="seline")
+    async with open_seline(settings=settings) as seline:
+        [target] = seline.exports.destinations.targets
+        await target.destination.put("a", b"1")
+
+    assert server.objects == {"a": b"1"}
+    assert f"BUCKET names a bucket, which is used: s3://{BUCKET}" in caplog.messages
+    assert not any(secret in caplog.text for secret in (KEY_ID, SECRET))

@@ -15,7 +15,7 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from seline.cures import Cure
@@ -36,12 +36,11 @@ _PART_BYTES: Final = 16 << 20
 _PARTS_AT_ONCE: Final = 2
 _RETRIES: Final = 5
 _TRUTHS: Final = ("path_style", "allow_http")
+_EXISTS: Final = "PreconditionFailed"
+_NO_CONDITIONS: Final = "NotImplemented"
+"""The code of a service, such as B2, that has no conditional uploads."""
 _NOT_THERE: Final = "seline-no-such-object"
 T = TypeVar("T")
-
-
-class _ObjectExists(Exception):
-    """There is an object with this key."""
 
 
 _WRONG_KEYS: Final = (
@@ -70,6 +69,7 @@ _NAMES: Final = Cure(
     "it holds an object whose name cannot be listed, such as `a//b`",
     "Give this destination a prefix of its own in its `url`, such as `s3://BUCKET/seline`.",
 )
+_TAKEN: Final = Cure("there is such an object", ExportFailed.hint)
 _UNREACHABLE: Final = (
     "Check the network and the `endpoint` of this destination. If the service has one address for "
     "all buckets, set `path_style = true`."
@@ -163,21 +163,10 @@ class S3:
         return entries
 
     async def put(self, key: str, data: bytes, *, replace: bool = True) -> None:
-        from obstore import put_async
-
-        if not replace and await self._exists(key):  # some services replace in any case
-            return
-        sending = put_async(
-            self._store,
-            key,
-            data,
-            mode="overwrite" if replace else "create",
-            use_multipart=replace and len(data) > SINGLE_BYTES_MAX,
-            chunk_size=_PART_BYTES,
-            max_concurrency=_PARTS_AT_ONCE,
-        )
-        with suppress(_ObjectExists):
-            await self._call(sending, f"Writing {key}")
+        if replace:
+            await self._send(key, data, "overwrite")
+        elif not await self._exists(key):  # some services replace whatever they are asked
+            await self._create(key, data)
 
     async def get(self, key: str) -> bytes:
         from obstore import get_async
@@ -204,6 +193,32 @@ class S3:
         """Do nothing: obstore closes its connections when they are not used."""
 
     # parts
+
+    async def _send(self, key: str, data: bytes, mode: Literal["overwrite", "create"]) -> None:
+        from obstore import put_async
+
+        is_large = len(data) > SINGLE_BYTES_MAX and mode == "overwrite"
+        sending = put_async(
+            self._store,
+            key,
+            data,
+            mode=mode,
+            use_multipart=is_large,
+            chunk_size=_PART_BYTES,
+            max_concurrency=_PARTS_AT_ONCE,
+        )
+        await self._call(sending, f"Writing {key}")
+
+    async def _create(self, key: str, data: bytes) -> None:
+        """Store an object that does not exist, unless it is made at this moment."""
+        try:
+            await self._send(key, data, "create")
+        except ExportFailed as failed:
+            code = failed.details.get("service_code")
+            if code == _NO_CONDITIONS:
+                await self._send(key, data, "overwrite")
+            elif code != _EXISTS:
+                raise
 
     async def _exists(self, key: str) -> bool:
         try:
@@ -260,15 +275,16 @@ class S3:
             cause = f"the service did not answer within {self._timeout_s:g} s"
             raise self._failed(doing, Cure(cause, _UNREACHABLE)) from None
         except AlreadyExistsError:
-            raise _ObjectExists from None
+            raise self._failed(doing, _TAKEN, code=_EXISTS) from None
         except Exception as error:  # noqa: BLE001  # the border: its text holds what is secret
             text = str(error)
-        if code_of(text) == "NoSuchKey":
+        code = code_of(text)
+        if code == "NoSuchKey":
             raise ObjectMissing(self._said(doing, "there is no such object"))
-        raise self._failed(doing, explained(text))
+        raise self._failed(doing, explained(text), code=code)
 
-    def _failed(self, doing: str, cure: Cure) -> ExportFailed:
-        return ExportFailed(self._said(doing, cure.cause), hint=cure.hint)
+    def _failed(self, doing: str, cure: Cure, *, code: str = "") -> ExportFailed:
+        return ExportFailed(self._said(doing, cure.cause), hint=cure.hint, service_code=code)
 
     def _said(self, doing: str, cause: str) -> str:
         return f"{doing} in {self.where} failed: {cause}."
