@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 from seline.outbound.destinations.folder import Folder
 from seline.outbound.destinations.s3 import S3
@@ -13,6 +14,7 @@ from seline.outbound.destinations.sftp import Sftp
 from seline.outbound.destinations.webdav import WebDav
 from seline.ports.destinations import ObjectStore
 from tests import s3_server as s3
+from tests.destinations import real_server as real
 
 LIMIT_S: Final = 20.0
 
@@ -67,11 +69,47 @@ async def s3_store(path: Path) -> AsyncIterator[ObjectStore]:
         )
 
 
+@asynccontextmanager
+async def nginx_store(path: Path) -> AsyncIterator[ObjectStore]:
+    async with real.nginx(path) as server:
+        store = webdav_at(server)
+        yield store
+        await store.close()
+
+
+def webdav_at(server: real.RealServer, *, top: str = "top", timeout_s: float = LIMIT_S) -> WebDav:
+    url = f"webdav://127.0.0.1:{server.port}/{top}"
+    return WebDav("nas", url, user=real.USER, password=real.PASSWORD, timeout_s=timeout_s)
+
+
+@asynccontextmanager
+async def sshd_store(path: Path) -> AsyncIterator[ObjectStore]:
+    pytest.importorskip("asyncssh")
+    async with real.sshd(path) as server:
+        store = sftp_at(server, path)
+        yield store
+        await store.close()
+
+
+def sftp_at(server: real.RealServer, path: Path, *, timeout_s: float = LIMIT_S) -> Sftp:
+    return Sftp(
+        "nas",
+        f"{real.sshd_url(server)}/top",
+        host_key=(path / "home" / "host.pub").read_text(),
+        key_file=str(path / "home" / "user"),
+        timeout_s=timeout_s,
+    )
+
+
 class Kind(NamedTuple):
-    """How a destination is opened, and whether it is a folder that must be made first."""
+    """How a destination is opened.
+
+    `has_top`: it is a folder that must be made first. `is_real`: its server is another program.
+    """
 
     opened: Callable[[Path], AbstractAsyncContextManager[ObjectStore]]
     has_top: bool = True
+    is_real: bool = False
 
 
 KINDS: Final[Mapping[str, Kind]] = {
@@ -79,4 +117,14 @@ KINDS: Final[Mapping[str, Kind]] = {
     "s3": Kind(s3_store, has_top=False),
     "webdav": Kind(webdav_store),
     "sftp": Kind(sftp_store),
+    "nginx": Kind(nginx_store, is_real=True),
+    "sshd": Kind(sshd_store, is_real=True),
 }
+
+
+def kinds() -> list[ParameterSet]:
+    """Return the names of the kinds as parameters; another program runs in the long tier."""
+    return [
+        pytest.param(name, marks=[pytest.mark.prove] if kind.is_real else [])
+        for name, kind in KINDS.items()
+    ]

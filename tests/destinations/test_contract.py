@@ -8,12 +8,12 @@ import pytest
 
 from seline.errors import ExportFailed
 from seline.ports.destinations import Listed, ObjectMissing, ObjectStore
-from tests.destinations.kinds import KINDS
+from tests.destinations.kinds import KINDS, kinds
 
 EXPORT = "seline-20250106T143022Z-1a2b3c4d"
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=kinds())
 async def unmade(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
     """Yield a destination that was not made yet."""
     async with KINDS[request.param].opened(tmp_path) as store:

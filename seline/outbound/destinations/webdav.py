@@ -201,9 +201,14 @@ class WebDav:
 
     async def _discard(self, part: str) -> None:
         """Remove an upload that failed, if the server answers soon; it is never listed."""
-        with suppress(aiohttp.ClientError, OSError, TimeoutError):
+        with suppress(aiohttp.ClientError, OSError, TimeoutError, ExportFailed):
             async with asyncio.timeout(CLEANING_S):
-                await self._send("DELETE", self._path(part))
+                status, _ = await self._send("DELETE", self._path(part))
+                if status == 404:
+                    folder = self._path(part.rpartition("/")[0])
+                    for path in await self._resources("Cleaning", f"{folder}/", depth="1"):
+                        if path.startswith(self._path(part)):  # nginx's copy of it
+                            await self._send("DELETE", path)
 
     def _path(self, key: str) -> str:
         return f"{self._top}/{key}".rstrip("/")
