@@ -125,6 +125,7 @@ def _import_folder(
         _notify_backups(export, manifest, identity)
         return
     files, has_copies = _read_legacy(source, prefix, skip_broken=skip_broken)
+    send = send if files else _send_usable
     documents = {file.name: file.data for file in files}
     renamed = {file.name: file.file for file in files if file.file != file.name}
     copies = os.path.join(source, "backups", "") if has_copies else ""
@@ -149,9 +150,14 @@ async def _send_documents(
 async def _send_usable(
     documents: dict[str, bytes], chosen: dict[str, str], api: Api, query: dict[str, str]
 ) -> dict[str, Any]:
-    """Import documents; remove each that the store refuses, and name it."""
+    """Import documents; remove each that the store refuses, and name it.
+
+    If none is left, the store keeps its own, also with the mode `replace`.
+    """
     count = len(documents)
     while True:
+        if not documents:
+            chosen["mode"] = "merge"
         try:
             answer = await _send_documents(documents, chosen, api, query)
         except ImportRefused as refused:
@@ -374,13 +380,15 @@ def _read_legacy(source: str, prefix: str, *, skip_broken: bool) -> "tuple[list[
             f"The export {source} is not whole: it has no {MANIFEST_NAME}.",
             hint="Take another export: the manifest is written last, so this one is unfinished.",
         )
-    if not usable:
+    has_copies = any(item.hint == AFTER_IMPORT for item in others)
+    inner = folder_of_documents(source)
+    if not usable and (inner or not has_copies):
         hint = "Name the folder in which the older bot kept its files."
-        if inner := folder_of_documents(source):
+        if inner:
             hint = f"Name the folder in which the files are: `seline import {quoted(inner)}`"
         raise ImportRefused(f"{source} holds no .json file that can be imported.", hint=hint)
     _notify_count(len(files) - len(usable))
-    return usable, any(item.hint == AFTER_IMPORT for item in others)
+    return usable, has_copies
 
 
 def _notify(

@@ -288,23 +288,24 @@ def test_backups_are_copied_after_an_import_and_also_if_it_changes_nothing(
     assert len(line("backups", "user_profile.json", "--json").value()["backups"]) == 2
 
 
+@pytest.mark.parametrize("text", ["[" * 9 + "]" * 9, ""], ids=["too deep", "none"])
 def test_backups_are_copied_into_a_new_store_also_if_no_document_can_be_imported(
-    line: Line, old: Path
+    line: Line, old: Path, text: str
 ) -> None:
     shutil.rmtree(line.data)
     for name in ("metadata.json", "user_profile.json"):
-        (old / name).write_text("[" * 9 + "]" * 9)
-    skip = ("import", str(old), "--skip-broken", "--data-dir", "new")
-    assert (
-        steps(line(*skip, "--dry-run", SELINE_STORAGE__DEPTH_MAX="5"))["backups/"] == AFTER_IMPORT
-    )
-    assert not (line.folder / "new").exists()
+        (old / name).write_text(text)
+        if not text:
+            (old / name).unlink()
+    limit = {"SELINE_STORAGE__DEPTH_MAX": "5"}
+    new = ("import", str(old), "--skip-broken", "--data-dir", "new")
 
-    done = line(*skip, "--yes", SELINE_STORAGE__DEPTH_MAX="5")
+    done = line(*new, "--yes", "--mode", "replace", **limit)
 
-    assert "it holds no documents" in done.err
+    assert (done.code, "it holds no documents" in done.err) == (0, True), done.err
     follow(line, steps(done)["backups/"])
     assert line("restore", "user_profile.json", "--yes", "--data-dir", "new").code == 0
+    assert line(*new, "--yes", "--mode", "replace", **limit).code == 0
     assert line("load", "user_profile.json", "--data-dir", "new").value() == {"n": 2}
 
 
