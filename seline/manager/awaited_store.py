@@ -226,11 +226,11 @@ class AwaitedStore(NeverCopied):
 
     # changing
 
-    def submit(self, changes: Sequence[Change]) -> Future[tuple[Outcome, ...]]:
+    def submit(self, made: Sequence[Change]) -> Future[tuple[Outcome, ...]]:
         """Queue changes that take effect all or none. Raises NestedEdit from inside a turn."""
         refuse_in_turn()
         assert self.opened is not None
-        return self.opened.submit(tuple(changes))
+        return self.opened.submit(tuple(made))
 
     # incidents
 

@@ -4,7 +4,8 @@ A change waits for the lock of its document (`locks`), then goes to the store as
 (`changes`). No `await` runs inside a commit, and nothing here touches a disk.
 """
 
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Final, TypeVar
@@ -12,6 +13,7 @@ from typing import Final, TypeVar
 from seline.clock import Clock
 from seline.domain.document import BOT, Content, DocumentKey, IfMatch
 from seline.domain.verdict import Verdict
+from seline.domain.volume_file import VolumeFile
 from seline.errors import SelineError
 from seline.manager import changes
 from seline.manager.awaited_store import AwaitedStore
@@ -50,6 +52,11 @@ class ManagedStore(AwaitedStore):
             "unserved.json", tuple[str, ...], tuple[str, ...], field="documents"
         )
         """The documents that could not be served, also by an earlier process."""
+        self.volume_file: State[VolumeFile] = self.state("volume.json", VolumeFile, VolumeFile)
+        """Which volume this is."""
+        self.new_id = secrets.token_hex(4)
+        """The id of a volume that has none."""
+        self._is_identified = False
         opening.add_done_callback(self._open)
 
     def state(
@@ -73,6 +80,24 @@ class ManagedStore(AwaitedStore):
         return known is not Verdict.MISSING
 
     # changing
+
+    def submit(self, made: Sequence[Change]) -> Future[tuple[Outcome, ...]]:
+        """Do as `AwaitedStore` does; the first write of a document makes the volume's id first."""
+        if not self._is_identified and any(map(_writes, made)):
+            self._identify()
+        return super().submit(made)
+
+    def _identify(self) -> None:
+        identify = self.volume_file.change(lambda known: known.identified(self.new_id))
+        identifying = super().submit((identify,))
+        self._is_identified = True
+        identifying.add_done_callback(self._notice_id)
+
+    def _notice_id(self, identifying: Future[tuple[Outcome, ...]]) -> None:
+        if identifying.exception() is None:
+            self.volume_file.notice(identifying.result()[0])
+        else:
+            self._is_identified = False  # the next write tries again
 
     async def change(self, key: DocumentKey, decide: Decide, *, dry_run: bool = False) -> Outcome:
         """Change one document of the bot in its turn, or preview that; return the outcome."""
@@ -127,6 +152,9 @@ class ManagedStore(AwaitedStore):
     def _prepare(self, store: DocumentStore) -> None:
         self.pins = Pins(self, store)
         self.metadata = Metadata(store, self.clock)
+        self.volume_file.read(store)
+        known = self.volume_file
+        self._is_identified = known.value.is_identified or known.failure is not None
 
     def _before_close(self) -> None:
         self._keep_what_only_memory_holds()
@@ -143,3 +171,8 @@ class ManagedStore(AwaitedStore):
     async def _through(self, change: Change) -> Outcome:
         future = await self.locks.through(change.key.name, lambda: self.submit((change,)))
         return (await wait_for(future))[0]
+
+
+def _writes(change: Change) -> bool:
+    """Whether a change may write one of the bot's documents."""
+    return change.key.space == BOT and not change.preview and change.decide is not changes.look

@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import logging
 import math
-import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from datetime import timedelta
@@ -19,7 +18,6 @@ from functools import partial
 from typing import Final
 
 import msgspec
-from msgspec.structs import replace
 
 from seline.clock import instant_text
 from seline.domain.document import BOT, Content, DocumentKey, is_document_name
@@ -34,19 +32,17 @@ from seline.domain.manifest import (
     decode_manifest,
     encode_manifest,
     export_name,
-    is_volume_id,
     pack_name,
     parse_export_name,
     volume_of_export,
 )
 from seline.domain.plural import shortened
 from seline.domain.readable_export import deleted_backups_text, from_backups_text
-from seline.domain.stored import Stored
+from seline.domain.volume_file import VolumeFile
 from seline.errors import BackupNotFound, DocumentError, ExportFailed, SelineError
 from seline.manager.backups import every_backup
 from seline.manager.managed_store import ManagedStore
 from seline.manager.reads import backup_content
-from seline.manager.state import State
 from seline.manager.transfer import snapshot_of
 from seline.operations.destinations import Destinations, keep
 from seline.operations.export_folders import ExportFolders
@@ -69,13 +65,6 @@ SAME_DISK: Final = "it is on the disk of the data directory, and is lost with it
 _log = logging.getLogger("seline.exports")
 
 
-class VolumeFile(Stored, frozen=True, kw_only=True):
-    """The value of `volume.json`: the volume's id, and how many exports it has begun."""
-
-    id: str = ""
-    exports: int = 0
-
-
 class Exporter:
     """Writes the exports of one store."""
 
@@ -92,7 +81,7 @@ class Exporter:
         self._sealer = sealer
         self._version = version
         self.destinations = Destinations(store, targets)
-        self._volume: State[VolumeFile] = store.state("volume.json", VolumeFile, VolumeFile)
+        self._volume = store.volume_file
 
     def read(self, store: DocumentStore) -> None:
         """Read what an earlier process recorded, unless it is known. Blocks."""
@@ -174,8 +163,9 @@ class Exporter:
         return "; ".join([done, *remarks]), lacking
 
     async def volume_id(self) -> str:
-        """Return this volume's id, which is made at the first call."""
-        volume: VolumeFile = await keep(self._volume, _identified)
+        """Return this volume's id, which is made now if it has none."""
+        new_id = self._store.new_id
+        volume: VolumeFile = await keep(self._volume, lambda known: known.identified(new_id))
         return volume.id
 
     async def known_volume_id(self) -> str:
@@ -203,7 +193,8 @@ class Exporter:
 
         `sealer` encrypts the files. `made` is called with the manifest that names the documents.
         """
-        volume: VolumeFile = await keep(self._volume, _numbered)
+        new_id = self._store.new_id
+        volume: VolumeFile = await keep(self._volume, lambda known: known.numbered(new_id))
         async with snapshot_of(self._store) as snapshot:
             export = export_name(snapshot.taken_at, volume.id)
             making = _Making(self._store, snapshot, self._version, volume, sealer)
@@ -402,14 +393,6 @@ def _last_files(manifest: Manifest, sealer: Sealer) -> list[tuple[str, Spool]]:
     stored = without_names(manifest, files) if files else manifest
     files[MANIFEST_NAME] = encode_manifest(stored)
     return [(name, spooled(data)) for name, data in files.items()]
-
-
-def _identified(volume: VolumeFile) -> VolumeFile:
-    return volume if is_volume_id(volume.id) else replace(volume, id=secrets.token_hex(4))
-
-
-def _numbered(volume: VolumeFile) -> VolumeFile:
-    return replace(_identified(volume), exports=volume.exports + 1)
 
 
 async def _own_exports(target: ExportFolders, volume: str) -> list[str]:
