@@ -157,6 +157,14 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     answer: object = None
 
 
+class AddedBackup(msgspec.Struct, frozen=True, kw_only=True):
+    """A content that is to become a backup of `key` under the file name `name`."""
+
+    key: DocumentKey
+    name: str
+    content: Content
+
+
 class Snapshot(Protocol):
     """Every document of a space at one instant, kept while it is read."""
 
@@ -240,6 +248,19 @@ class DocumentStore(Protocol):
 
         The newest sound backup is kept (V8) unless the plan is `unguarded`. The future raises
         StorageError; if the backups cannot be listed, none is discarded.
+        """
+        ...
+
+    def add_backups(
+        self, added: Sequence[AddedBackup], *, always: bool = False
+    ) -> Future[Sequence[bool]]:
+        """Add backups, whole and durable; the future has, for each, whether it was added.
+
+        One that exists with this content, sound, is not added again. No file is replaced: a backup
+        whose name another content has gets the next free counter, so both are kept. After an error
+        none of them was added, except by OutcomeUnknown. `always`: they may fill the volume. The
+        future raises InvalidDocumentName for a name that is not of a backup of the document, and
+        StorageError.
         """
         ...
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from seline.clock import Clock
-from seline.domain.backup import Backup, backup_name, next_stamp
+from seline.domain.backup import Backup, backup_name, next_stamp, parse_backup_name
 from seline.domain.counters import Counters
 from seline.domain.document import SELINE, Content, DocumentInfo, DocumentKey
 from seline.domain.incident import Incident
@@ -23,12 +23,13 @@ from seline.domain.verdict import Judged, Verdict
 from seline.errors import (
     BackupNotFound,
     DocumentNotFound,
+    InvalidDocumentName,
     SelineError,
     StoreClosed,
     TooManyDocuments,
 )
 from seline.ports.medium import Capability, MarkPinned, QuarantineItem, not_in_quarantine
-from seline.ports.store import Atom, Outcome, Retain, Snapshot
+from seline.ports.store import AddedBackup, Atom, Outcome, Retain, Snapshot
 from seline.storage.planner import Found, Publish, plan_batch, with_backups
 
 
@@ -125,6 +126,39 @@ class MemoryStore:
         future: Future[Sequence[Backup]] = Future()
         future.set_result(self._rotate(key, retain))
         return future
+
+    def add_backups(
+        self, added: Sequence[AddedBackup], *, always: bool = False
+    ) -> Future[Sequence[bool]]:
+        self._check_open()
+        future: Future[Sequence[bool]] = Future()
+        try:
+            with self._lock:
+                future.set_result([self._add_backup(new) for new in added])
+        except InvalidDocumentName as error:
+            future.set_exception(error)
+        return future
+
+    def _add_backup(self, new: AddedBackup) -> bool:
+        name, parsed = new.name, parse_backup_name(new.name)
+        if parsed is None or parsed[0] != new.key.name:
+            raise InvalidDocumentName(f"{name} is not the name of a backup of {new.key.name}.")
+        kept, stamp = self._kept.setdefault(new.key, _Kept()).backups, parsed[1]
+        while name in kept:
+            if kept[name][1].revision == new.content.revision:
+                return False
+            stamp = stamp._replace(counter=stamp.counter + 1)
+            name = backup_name(new.key.name, stamp)
+        backup = Backup(
+            name=name,
+            document=new.key.name,
+            stamp=stamp,
+            size_bytes=new.content.size_bytes,
+            revision=new.content.revision,
+            verdict=str(Verdict.SOUND),
+        )
+        kept[name] = backup, new.content
+        return True
 
     def snapshot(self, space: str) -> Future[AbstractContextManager[Snapshot]]:
         self._check_open()

@@ -18,6 +18,7 @@ from seline.errors import (
 )
 from seline.manager import changes
 from seline.ports.store import (
+    AddedBackup,
     Atom,
     Change,
     Current,
@@ -32,6 +33,7 @@ from seline.settings import Storage
 from tests.clocks import FakeClock
 from tests.contract.saving import content, drop_all, put, retain, retain_five, save, value_of
 
+EARLIER = "user_profile_20240101_000000"
 LIMITS = Storage(document_bytes_max=1 << 20, depth_max=200)
 
 
@@ -298,6 +300,51 @@ def test_a_rotation_keeps_the_newest_sound_backup(store: DocumentStore, key: Doc
     assert len(store.backups(key)) == 1
 
 
+def test_a_backup_is_added_under_its_name_unless_it_is_there(
+    store: DocumentStore, key: DocumentKey
+) -> None:
+    added = [_added(key, EARLIER, 1), _added(key, EARLIER, 2), _added(key, EARLIER, 1)]
+    put(store, key, {"n": 3})
+
+    assert store.add_backups(added).result(10) == [True, True, False]
+    assert store.add_backups(added[:2]).result(10) == [False, False]
+    assert store.add_backups(()).result(10) == []
+
+    kept = {backup.name: backup for backup in store.backups(key)}
+    assert set(kept) == {f"{EARLIER}.json", f"{EARLIER}_01.json"}
+    assert kept[f"{EARLIER}.json"].revision == content({"n": 1}).revision
+    assert store.read_backup(key, f"{EARLIER}_01.json").content == content({"n": 2})
+    assert value_of(store, key) == {"n": 3}
+
+
+def test_an_added_backup_is_rotated_as_others_are(store: DocumentStore, key: DocumentKey) -> None:
+    for number in range(3):
+        put(store, key, {"n": number})
+    store.add_backups([_added(key, EARLIER, 9)]).result(10)
+
+    [dropped] = store.rotate(key, retain(RetentionPolicy(keep_newest=2))).result(10)
+
+    assert dropped.name == f"{EARLIER}.json"
+
+
+def test_a_backup_of_a_deleted_document_is_added(store: DocumentStore, key: DocumentKey) -> None:
+    assert store.add_backups([_added(key, EARLIER, 1)]).result(10) == [True]
+    assert [info.name for info in store.documents(key.space, deleted=True)] == [key.name]
+
+
+@pytest.mark.parametrize("name", ["user_profile.json", "other_20240101_000000.json", "x", ""])
+def test_another_name_than_a_backups_is_refused(
+    store: DocumentStore, key: DocumentKey, name: str
+) -> None:
+    wrong = AddedBackup(key=key, name=name, content=content(1))
+    with pytest.raises(InvalidDocumentName):
+        store.add_backups([_added(key, EARLIER, 1), wrong]).result(10)
+
+
+def _added(key: DocumentKey, stem: str, number: int) -> AddedBackup:
+    return AddedBackup(key=key, name=f"{stem}.json", content=content({"n": number}))
+
+
 def test_every_document_with_backups_is_listed_once(
     store: DocumentStore, key: DocumentKey, other: DocumentKey
 ) -> None:
@@ -316,6 +363,7 @@ CALLS: dict[str, Callable[[DocumentStore, DocumentKey], object]] = {
     "read_backup": lambda store, key: store.read_backup(key, f"{key.name[:-5]}_20250106_143022"),
     "submit": lambda store, key: store.submit(Atom((save(key, {"n": 1}),))),
     "rotate": lambda store, key: store.rotate(key, retain_five),
+    "add_backups": lambda store, key: store.add_backups([_added(key, EARLIER, 1)]),
     "snapshot": lambda store, key: store.snapshot(key.space),
 }
 

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from seline.domain.document import Content, Json
 from seline.domain.json_codec import encode
 from tests.proof.judge import Expected, Outcome
-from tests.proof.operations import A, value
+from tests.proof.operations import ADDED, A, value
 
 Inspection: TypeAlias = Callable[[Path, Expected, Outcome], list[str]]
 """Inspect a volume after an operation; return what is broken."""
@@ -71,6 +71,13 @@ def _remaining_backups(directory: Path, _expected: Expected, outcome: Outcome) -
     return ["V3: a purged backup is there again"] if outcome == "acknowledged" and remaining else []
 
 
+def _missing_added(directory: Path, _expected: Expected, outcome: Outcome) -> list[str]:
+    """Return an error if backups that were added are not there, or one not whole (V1, V3)."""
+    kept = _backups(directory, A)
+    missing = [number for number in ADDED if value(A, number) not in kept]
+    return ["V3: an added backup is lost"] if missing and outcome == "acknowledged" else []
+
+
 def _nothing(*_: object) -> list[str]:
     return []
 
@@ -80,6 +87,7 @@ INSPECTIONS: Final[Mapping[str, Inspection]] = {
     "adoption of an emptied document": _missing_pin_of_the_newest_backup,
     "recovery": _missing_quarantine,
     "purge": _remaining_backups,
+    "adding backups": _missing_added,
     "save without a backup": _nothing,
 }
 

@@ -33,9 +33,11 @@ async def test_the_first_write_of_a_document_makes_the_id(tmp_path: Path) -> Non
 
 
 async def test_a_transaction_and_an_import_make_the_id_too(tmp_path: Path) -> None:
-    async with open_seline(tmp_path / "a", lock_wait_s=0) as seline:
-        async with seline.data.transaction("a.json") as change:
-            change["a.json"] = 1
+    async with (
+        open_seline(tmp_path / "a", lock_wait_s=0) as seline,
+        seline.data.transaction("a.json") as change,
+    ):
+        change["a.json"] = 1
     async with open_seline(tmp_path / "b", lock_wait_s=0) as seline:
         await seline.data.import_data({"files": {"a.json": 1}})
 

@@ -15,10 +15,12 @@ from pathlib import Path
 
 from seline import __version__
 from seline.blocking import DataManager, Seline, open_seline
-from seline.domain.document import Json
+from seline.domain.document import BOT, Content, DocumentKey, Json
+from seline.domain.json_codec import encode
 from seline.operations.exports import Exporter
 from seline.outbound.destinations.folder import Folder
 from seline.ports.destinations import Target
+from seline.ports.store import AddedBackup
 from seline.storage.volume.commit import exchange_form
 
 A, B, C, NEW, STILL = "a.json", "b.json", "c.json", "new.json", "still.json"
@@ -143,6 +145,22 @@ def _die(*_args: object, **_kwargs: object) -> None:
     os._exit(CRASHED)
 
 
+ADDED = ("a_20240101_000000.json", "a_20240101_000000_01.json")
+
+
+def _add_backups(seline: Seline) -> None:
+    """Add two backups from elsewhere, the second under the name that a backup has now."""
+    store = seline._awaited.store.opened
+    assert store is not None
+    added = [
+        AddedBackup(
+            key=DocumentKey(BOT, A), name=ADDED[0], content=Content.of(encode(value(A, number)))
+        )
+        for number in ADDED
+    ]
+    assert store.add_backups(added).result(20) == [True, True]
+
+
 def _export_folder(seline: Seline, directory: Path) -> None:
     import asyncio
 
@@ -222,6 +240,7 @@ OPERATIONS = {
             changes=frozenset({A}),
             certain=True,
         ),
+        Operation(name="adding backups", act=lambda seline, _: _add_backups(seline)),
         Operation(name="export to a folder", act=_export_folder),
         Operation(
             name="start after a crash",

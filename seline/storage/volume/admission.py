@@ -66,13 +66,15 @@ class Admission:
         if self._shed(plan) or room == "refuse":
             room = room_for(growth, self.disk_usage.usage(fresh=True))
         if room == "refuse" and not all(map(_is_emergency, plan.publishes)):
-            usage = self.disk_usage.usage()
-            raise VolumeFull(
-                f"The volume at {self.volume.path} is {usage.refusal_ratio:.1%} full, and writes "
-                f"that would take it to {REFUSE_RATIO * 100:.0f} % are refused. Nothing was "
-                "written.",
-                usage_percent=round(usage.usage_ratio * 100, 2),
-            )
+            raise self._full()
+
+    def admit_backups(self, backups: Sequence[Backup]) -> None:
+        """Raise VolumeFull if these backups would fill the volume; none is shed for them."""
+        growth = sum(blocks(backup.size_bytes) for backup in backups)
+        for fresh in (False, True):  # measure again only before it is refused
+            if room_for(growth, self.disk_usage.usage(fresh=fresh)) != "refuse":
+                return
+        raise self._full()
 
     def usage(self) -> Usage:
         """Return the usage, with the number of documents."""
@@ -121,6 +123,15 @@ class Admission:
             sum(map(_size_change, current)),
             sum(blocks(backup.size_bytes) for backup in made),
             largest_bytes=max((p.content.size_bytes for p in current if p.content), default=0),
+        )
+
+    def _full(self) -> VolumeFull:
+        usage = self.disk_usage.usage()
+        return VolumeFull(
+            f"The volume at {self.volume.path} is {usage.refusal_ratio:.1%} full, and writes "
+            f"that would take it to {REFUSE_RATIO * 100:.0f} % are refused. Nothing was "
+            "written.",
+            usage_percent=round(usage.usage_ratio * 100, 2),
         )
 
     def _check_count(self, plan: Plan) -> None:

@@ -8,6 +8,7 @@ V7  A change that cannot be made fails alone; nothing is answered before the bat
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -19,9 +20,10 @@ from seline.domain.document import DocumentKey
 from seline.domain.verdict import Verdict
 from seline.errors import OutcomeUnknown, SelineError, StorageError, VolumeBusy
 from seline.ports.futures import one_wakeup
-from seline.ports.store import Retain
+from seline.ports.store import AddedBackup, Retain
 from seline.storage.planner import Plan, Publish, Step, plan_batch, with_backups
 from seline.storage.volume import files
+from seline.storage.volume.adding import place_backups
 from seline.storage.volume.admission import Admission
 from seline.storage.volume.commit.base import Committed, Committer
 from seline.storage.volume.current import CurrentDocuments
@@ -31,6 +33,7 @@ from seline.storage.volume.events import Events
 from seline.storage.volume.files import FileIdentity
 from seline.storage.volume.inspect import Inspection
 from seline.storage.volume.os_errors import (
+    CommitFailed,
     DirectoryFailed,
     InDoubt,
     LookAgain,
@@ -101,6 +104,37 @@ class Batches:
             raise self.admission.volume.named(error, "Discarding backups") from error
         self.events.succeeded(key, "Discarding backups")
         return dropped
+
+    def add_backups(self, added: Sequence[AddedBackup], *, always: bool) -> Sequence[bool]:
+        """Add backups without replacing a file. Raises StorageError, InvalidDocumentName."""
+        for _ in range(LOOKS_MAX):
+            with suppress(LookAgain):
+                with self.current_documents.writing():
+                    done = self._add_backups(added, always=always)
+                if self.strict:
+                    verify_after_commit(self.committer, self.current_documents)
+                return done
+        raise VolumeBusy("Backups are being added by hand again and again; none was added.")
+
+    def _add_backups(self, added: Sequence[AddedBackup], *, always: bool) -> Sequence[bool]:
+        self.reopener.check_open()
+        placed = place_backups(self.current_documents, added)
+        made = [backup for backup in placed if backup is not None]
+        if not always:
+            self.admission.admit_backups(made)
+        new = [(b, item) for b, item in zip(placed, added, strict=True) if b is not None]
+        try:
+            self.committer.add_backups(new)
+        except CommitFailed as error:
+            if isinstance(error, DirectoryFailed):
+                self.reopener.fail(error.error, error.doing, frozenset())
+            elif not is_full(error.error):
+                self.events.disk_error(error.error, error.doing)
+            raise self.admission.volume.named(error.error, error.doing) from error
+        for backup, item in new:
+            self.current_documents.backup_index(item.key.space).added(backup)
+        self.admission.took((), made)
+        return [backup is not None for backup in placed]
 
     def busy_s(self) -> float:
         """Return for how many seconds the current commit has run, 0 if none runs."""

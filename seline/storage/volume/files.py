@@ -86,6 +86,15 @@ def status(directory: int, name: str) -> os.stat_result:
     return os.stat(name, dir_fd=directory, follow_symlinks=False)
 
 
+def exists(directory: int, name: str) -> bool:
+    """Whether a name exists, also that of a broken link."""
+    try:
+        status(directory, name)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def read_whole(directory: int, name: str, *, size_max: int) -> RawFile:
     """Read a regular file and its checksum attribute from one descriptor.
 

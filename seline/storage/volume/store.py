@@ -19,7 +19,7 @@ from seline.domain.checksum import decode_checksum
 from seline.domain.document import Content, DocumentInfo, DocumentKey, Revision
 from seline.domain.verdict import DAMAGED, UNCHECKED, Judged, Verdict
 from seline.errors import BackupNotFound, SelineError, UnsupportedFormat
-from seline.ports.store import Atom, Outcome, Retain, Snapshot
+from seline.ports.store import AddedBackup, Atom, Outcome, Retain, Snapshot
 from seline.storage.volume import files
 from seline.storage.volume.batches import Batches
 from seline.storage.volume.current import CurrentDocuments
@@ -102,6 +102,12 @@ class VolumeStore:
     @while_open
     def rotate(self, key: DocumentKey, retain: Retain) -> Future[Sequence[Backup]]:
         return self.writer.between(lambda: self.batches.rotate(key, retain))
+
+    @while_open
+    def add_backups(
+        self, added: Sequence[AddedBackup], *, always: bool = False
+    ) -> Future[Sequence[bool]]:
+        return self.writer.between(lambda: self.batches.add_backups(added, always=always))
 
     @while_open
     def snapshot(self, space: str) -> Future[AbstractContextManager[Snapshot]]:

@@ -8,7 +8,7 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -18,13 +18,15 @@ import pytest
 from seline.blocking import Seline, open_seline
 from seline.domain.backup import Backup
 from seline.domain.checksum import ATTRIBUTE
-from seline.domain.document import Content, Json
+from seline.domain.document import BOT, Content, DocumentKey, Json
 from seline.domain.json_codec import NotJson, encode
 from seline.errors import DocumentUnrecoverable, SelineError
+from seline.ports.store import AddedBackup
 from seline.storage.volume import files
 from seline.storage.volume import open as opening
 from seline.storage.volume.commit.record import decode_record
 from tests.clocks import FakeClock
+from tests.faults.injection import store_of
 from tests.faults.powercut.promises import unhurried
 from tests.faults.powercut.scenarios import crash, transaction
 from tests.proof.operations import STILL, A, B, C, documents, opened, value
@@ -99,6 +101,38 @@ def a_restore_of_the_backup_of_another(volume: Path) -> list[str]:
         except SelineError:
             return _expect(seline, value(A, 2))
     return ["V4: the backup of another document was restored"]
+
+
+def backups_added_under_the_name_of_another(volume: Path) -> list[str]:
+    """V8: what has the name is kept, and what is added too, also twice in one call."""
+    documents(volume)
+    taken = _backups(volume)[-1].name
+    contents = [value(A, number) for number in ("added", "also added")]
+    with opened(volume) as seline:
+        _add(seline, [(taken, content) for content in contents])
+        kept = [seline.data.read_backup(A, one.name) for one in seline.data.backups(A)]
+    wanted = [*contents, value(A, 0), value(A, 1)]
+    return [] if all(kept.count(one) == 1 for one in wanted) else [f"V8: there is {kept}"[:400]]
+
+
+def a_backup_added_beside_the_same_bytes_of_another_document(volume: Path) -> list[str]:
+    """V4: bytes that are not usable as a backup do not count as one."""
+    documents(volume)
+    taken = _backups(volume)[-1]
+    shutil.copy2(_backups(volume, STILL)[-1], taken)
+    with opened(volume) as seline:
+        _add(seline, [(taken.name, value(STILL, 1))])
+        usable = [one for one in seline.data.backups(A) if not one.flaw]
+        kept = [seline.data.read_backup(A, one.name) for one in usable]
+    return [] if value(STILL, 1) in kept else ["V4: the backup was not added"]
+
+
+def _add(seline: Seline, backups: Sequence[tuple[str, Json]]) -> None:
+    added = [
+        AddedBackup(key=DocumentKey(BOT, A), name=name, content=Content.of(encode(content)))
+        for name, content in backups
+    ]
+    store_of(seline).add_backups(added).result(20)
 
 
 def a_flipped_document_and_every_backup(volume: Path) -> list[str]:
@@ -464,6 +498,8 @@ CASES: Final[Mapping[str, Case]] = {
         a_flipped_document_and_backup,
         a_backup_in_the_place_of_another,
         a_restore_of_the_backup_of_another,
+        backups_added_under_the_name_of_another,
+        a_backup_added_beside_the_same_bytes_of_another_document,
         a_flipped_document_and_every_backup,
         two_rots_of_one_size,
         rotation_past_a_broken_backup,

@@ -707,6 +707,27 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "believing(self.current_documents.inspector.look_at_backup)",
         "rotation past a broken backup",
     ),
+    "a backup of another content counts as the one that is added": _row(
+        "adding",
+        "_has",
+        "content.revision == new.content.revision",
+        ALWAYS,
+        "backups added under the name of another",
+    ),
+    "of two added under one name the second counts as the first": _row(
+        "adding",
+        "_place",
+        "earlier.revision == new.content.revision",
+        ALWAYS,
+        "backups added under the name of another",
+    ),
+    "backups are not judged when others are added": _row(
+        "adding",
+        "_has",
+        "documents.inspector.look_at_backup",
+        "believing(documents.inspector.look_at_backup)",
+        "a backup added beside the same bytes of another document",
+    ),
     "backups are not judged when they are looked at": _row(
         "store",
         "VolumeStore.read_backup",

@@ -13,6 +13,7 @@ import msgspec
 from seline.domain.backup import Backup
 from seline.domain.document import DocumentKey
 from seline.errors import StorageError
+from seline.ports.store import AddedBackup
 from seline.storage.planner import Found, Plan
 from seline.storage.volume.commit.overlay import Overlay
 
@@ -46,6 +47,14 @@ class Committer(Protocol):
         visible; whether the undo is durable is not known) or InDoubt (the outcome is unknown, or
         known to be durable but not published). After the last two, call `recover` before the next
         commit.
+        """
+        ...
+
+    def add_backups(self, added: Sequence[tuple[Backup, AddedBackup]]) -> None:
+        """Make files in backups/ that replace nothing; they are durable on return.
+
+        Raises StagingFailed or LookAgain (none was added), or DirectoryFailed (none is there;
+        whether the undo is durable is not known).
         """
         ...
 

@@ -28,9 +28,11 @@ from datetime import datetime
 from functools import partial
 from typing import Final
 
+from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentKey
 from seline.domain.incident import Incident
-from seline.domain.verdict import Verdict
+from seline.domain.verdict import Judged, Verdict
+from seline.ports.store import AddedBackup
 from seline.storage.planner import Found, Plan, Publish
 from seline.storage.volume import files
 from seline.storage.volume.capabilities import Capabilities
@@ -93,6 +95,23 @@ class ExchangeCommitter:
             for change in staged:
                 _close(change)
         return self._finish(changes, now)
+
+    def add_backups(self, added: Sequence[tuple[Backup, AddedBackup]]) -> None:
+        self._staging.retry_removals()
+        staged: list[Staged] = []
+        try:
+            with raising(StagingFailed, "Writing backups"):
+                for backup, new in added:
+                    self._volume.open_space(new.key.space)
+                    kept = Staged(publish=_nothing_of(new.key))
+                    staged.append(self._staging.copy(kept, new.content, backup))
+            self._sync(staged)
+        except BaseException:
+            self._undo(staged)
+            raise
+        finally:
+            for copy in staged:
+                _close(copy)
 
     def make_durable(self, found: Sequence[Found]) -> None:
         self._syncer.make_durable(found)
@@ -281,6 +300,15 @@ def _as_found(found: Found) -> Publish:
     return Publish(
         found=found, content=found.content, backup=False, purge=False, always=True, retain=None
     )
+
+
+def _nothing_of(key: DocumentKey) -> Publish:
+    """Return a publish that leaves a document as it is."""
+    found = Found(key=key, judged=Judged(Verdict.MISSING), content=None, updated_at=None)
+    return Publish(
+        found=found, content=None, backup=False, purge=False, always=True, retain=None,
+        keeps_file=True,
+    )  # fmt: skip
 
 
 def _entry(staged: Staged) -> RecordEntry:

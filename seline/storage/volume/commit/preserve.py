@@ -100,15 +100,7 @@ class Preserver:
         return replace(staged, links=(*staged.links, (target, name)))
 
     def _copy(self, staged: Staged, content: Content, now: datetime) -> Staged:
-        """Stage a copy; `Staging.shelve` moves it into backups/ once it is durable."""
-        backup = self._next_backup(staged, content, now)
-        copy = self.staging.write(self.staging.free_name(), staged.key, content)
-        return replace(
-            staged,
-            copies=(*staged.copies, (copy, backup)),
-            backups=(*staged.backups, backup),
-            descriptors=(*staged.descriptors, copy.descriptor),
-        )
+        return self.staging.copy(staged, content, self._next_backup(staged, content, now))
 
     def _set_aside_otherwise(self, staged: Staged, name: str, broken: Content) -> Staged:
         """Move a broken file that cannot be linked once it is displaced; else copy it now."""

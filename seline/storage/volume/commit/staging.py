@@ -131,6 +131,16 @@ class Staging:
         descriptor = files.stage(self.volume.staging, name, content.data, attribute, mtime_ns)
         return StagedFile(name, descriptor, mtime_ns)
 
+    def copy(self, staged: Staged, content: Content, backup: Backup) -> Staged:
+        """Write a content that `shelve` moves into backups/ once it is durable."""
+        copy = self.write(self.free_name(), staged.key, content)
+        return msgspec.structs.replace(
+            staged,
+            copies=(*staged.copies, (copy, backup)),
+            backups=(*staged.backups, backup),
+            descriptors=(*staged.descriptors, copy.descriptor),
+        )
+
     def shelve(self, staged: Staged) -> Staged:
         """Move the first copy, which is durable, into backups/. Raises LookAgain if it exists."""
         (copy, backup), *rest = staged.copies
@@ -140,6 +150,8 @@ class Staging:
                 files.rename_new(self.volume.staging, copy.name, target, backup.name)
             except FileExistsError as error:
                 raise LookAgain from error
+        elif files.exists(target, backup.name):
+            raise LookAgain
         else:
             files.rename(self.volume.staging, copy.name, target, backup.name)
         return msgspec.structs.replace(
