@@ -1,6 +1,7 @@
 """The S3 destination against OpenStack Swift, which checks signatures, and against moto."""
 
 import asyncio
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,14 @@ import pytest
 
 from seline import __version__, open_seline
 from seline.errors import ExportFailed, SelineError
+from seline.operations import Operations
+from seline.operations.copies import Copies
 from seline.operations.export_folders import ExportFolders
 from seline.operations.exports import Exporter, read_back
 from seline.outbound.destinations import s3 as s3_module
 from seline.outbound.destinations.s3 import S3
 from seline.ports.destinations import Listed, ObjectMissing, Target
+from seline.ports.sealing import UNSEALED
 from tests.acceptance.s3_services import moto, swift
 
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(600)]
@@ -170,6 +174,23 @@ async def test_an_export_in_a_bucket_is_whole_until_an_object_is_altered(
         with pytest.raises(SelineError) as failed:
             await read_back(folders, export)
         assert "pack-0001" in failed.value.message
+
+
+async def test_the_mirror_brings_a_change_to_a_bucket_and_back(
+    tmp_path: Path, swift_url: str
+) -> None:
+    store = store_at(swift_url, "s3://copies/mirror")
+    async with open_seline(tmp_path / "data") as seline:
+        operations = Operations(seline.store, [Target(store, 7, mode="mirror")], version="test")
+        for number in (1, 2):
+            await seline.data.save_json("a.json", {"n": number})
+            await operations.mirrors.run()
+        await operations.mirrors.close()
+
+    copy = await Copies(store, UNSEALED).find()
+    [document] = copy.documents
+    assert document.name == "a.json"
+    assert json.loads(await copy.fetch(document.sha256)) == {"n": 2}
 
 
 def alter_pack(folder: Path, content: bytes) -> None:

@@ -11,11 +11,14 @@ from aiohttp import web
 
 from seline import __version__, open_seline
 from seline.errors import ExportDamaged, ExportFailed
+from seline.operations import Operations
+from seline.operations.copies import Copies
 from seline.operations.export_folders import ExportFolders
 from seline.operations.exports import Exporter, read_back
 from seline.outbound.destinations import s3 as s3_module
 from seline.outbound.destinations.s3 import S3, addressed
-from seline.ports.destinations import Listed, ObjectMissing, Target
+from seline.ports.destinations import Listed, ObjectForbidden, ObjectMissing, Target
+from seline.ports.sealing import UNSEALED
 from seline.settings import load_settings
 from tests.s3_server import BUCKET, KEY_ID, SECRET, S3Server, refused, s3_server, xml
 
@@ -175,6 +178,8 @@ async def test_a_refusal_is_named_with_a_next_step_and_no_secret(
 
     error = failed.value
     assert not isinstance(error, ObjectMissing)
+    is_of_the_key = "key" in said or "right" in said
+    assert isinstance(error, ObjectForbidden) is is_of_the_key
     assert error.message.count("\n") == 0
     assert error.hint
     assert error.__suppress_context__ or error.__context__ is None
@@ -429,3 +434,36 @@ async def test_a_bucket_on_railway_is_used_without_a_setting_and_the_log_says_so
     assert server.objects == {"a": b"1"}
     assert f"BUCKET names a bucket, which is used: s3://{BUCKET}" in caplog.messages
     assert not any(secret in caplog.text for secret in (KEY_ID, SECRET))
+
+
+async def test_the_mirror_needs_only_the_right_to_write(server: S3Server, tmp_path: Path) -> None:
+    async def only_write(request: web.Request) -> web.Response | None:
+        return None if request.method == "PUT" else refused(403, "AccessDenied")
+
+    server.fault = only_write
+    store = store_at(server)
+    async with open_seline(tmp_path / "data") as seline:
+        operations = Operations(seline.store, [Target(store, 7, mode="mirror")], version="test")
+        await seline.data.save_json("a.json", {"n": 1})
+        await operations.mirrors.run()
+        await operations.mirrors.close()
+
+    server.fault = None
+    copy = await Copies(store, UNSEALED).find()
+    assert [document.name for document in copy.documents] == ["a.json"]
+
+
+async def test_a_change_is_mirrored_by_three_uploads(server: S3Server, tmp_path: Path) -> None:
+    store = store_at(server)
+    async with open_seline(tmp_path / "data") as seline:
+        operations = Operations(seline.store, [Target(store, 7, mode="mirror")], version="test")
+        for number in range(20):
+            await seline.data.save_json(f"{number}.json", {"n": number})
+        await operations.mirrors.run()
+        server.requests.clear()
+        await seline.data.save_json("7.json", {"n": "changed"})
+        await operations.mirrors.run()
+        await operations.mirrors.close()
+
+    assert [request.method for request in server.requests] == ["PUT"] * 3
+    assert sum(request.content_length or 0 for request in server.requests) < 64 << 10

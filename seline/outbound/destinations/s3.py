@@ -22,7 +22,7 @@ from seline.cures import Cure
 from seline.domain.alerts.sink_spec import is_web_address
 from seline.errors import ExportFailed, SettingsError
 from seline.outbound.extra import check_extra
-from seline.ports.destinations import Listed, ObjectMissing
+from seline.ports.destinations import Listed, ObjectForbidden, ObjectMissing
 from seline.settings import truth
 from seline.settings.values import DestinationSettings
 
@@ -284,7 +284,8 @@ class S3:
         raise self._failed(doing, explained(text), code=code)
 
     def _failed(self, doing: str, cure: Cure, *, code: str = "") -> ExportFailed:
-        return ExportFailed(self._said(doing, cure.cause), hint=cure.hint, service_code=code)
+        kind = ObjectForbidden if cure.hint in (_NO_RIGHT.hint, _WRONG_KEYS) else ExportFailed
+        return kind(self._said(doing, cure.cause), hint=cure.hint, service_code=code)
 
     def _said(self, doing: str, cause: str) -> str:
         return f"{doing} in {self.where} failed: {cause}."
