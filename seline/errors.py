@@ -21,11 +21,12 @@ class SelineError(Exception):
         """Store the message, the hint and `details` (plain JSON values, shown over HTTP).
 
         `message` defaults to the first line of the class's docstring, `hint` to the class's hint,
-        in which NAME stands for the detail `document`.
+        in which NAME stands for the detail `document` or `destination`.
         """
         self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
         self.details = details
-        self.hint = self.hint.replace("NAME", details.get("document") or "NAME")
+        name = details.get("document") or details.get("destination")
+        self.hint = self.hint.replace("NAME", name or "NAME")
         if hint is not None:
             self.hint = hint
         super().__init__(self.message)

@@ -5,6 +5,7 @@ import sys
 from seline.cli import (
     alerts,
     backups,
+    copies,
     damage,
     demo,
     destinations,
@@ -23,6 +24,7 @@ from seline.cli.verbs import front
 __all__ = [
     "alerts",
     "backups",
+    "copies",
     "damage",
     "demo",
     "destinations",

@@ -42,6 +42,7 @@ EXIT_FOR: Final[Mapping[str, Exit]] = {
     "token_not_found": Exit.NOT_FOUND,
     "job_not_found": Exit.NOT_FOUND,
     "destination_not_found": Exit.NOT_FOUND,
+    "copy_not_found": Exit.NOT_FOUND,
     "invalid_document_name": Exit.REFUSED,
     "not_serializable": Exit.REFUSED,
     "import_refused": Exit.REFUSED,

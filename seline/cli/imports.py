@@ -15,6 +15,7 @@ import click
 
 from seline.cli import terminal
 from seline.cli.documents import json_source
+from seline.cli.keys import sealer_of_identity
 from seline.cli.verbs import (
     Api,
     VerbOptions,
@@ -118,7 +119,7 @@ def _import_folder(
     send = _send_usable if skip_broken else _send_documents
     export = None if prefix else find_export(source)
     if export is not None:
-        documents, manifest = _read_export(source, export, _sealer(options, identity))
+        documents, manifest = _read_export(source, export, sealer_of_identity(options, identity))
         if manifest.volume:
             chosen |= {"volume": manifest.volume, "foreign": "true"}  # this command asks
         _preview_and_import(options, partial(send, documents, chosen))
@@ -254,18 +255,6 @@ def _plan_text(plan: dict[str, Any], renamed: Mapping[str, str]) -> str:
     if not any(plan[outcome] for outcome in ("created", "changed", "unchanged", "deleted")):
         lines.append("  it holds no documents")
     return "\n".join(lines)
-
-
-def _sealer(options: VerbOptions, identity: str | None) -> "Sealer":
-    """Return what decrypts an export: with an identity file, with the passphrase, or nothing."""
-    from seline.outbound.sealing import AgeSealer, identities_in
-    from seline.ports.sealing import UNSEALED
-
-    passphrase = settings_of(options).exports.passphrase or ""
-    if identity is None and not passphrase:
-        return UNSEALED
-    identities = identities_in(identity) if identity is not None else ()
-    return AgeSealer(passphrase=passphrase, identities=identities)
 
 
 def _read_export(source: str, export: str, sealer: "Sealer") -> "tuple[dict[str, bytes], Manifest]":

@@ -1,11 +1,15 @@
-"""The verb key new: make the key for encrypted exports. It is shown once and stored nowhere."""
+"""The verb key new: make the key for encrypted copies. It is shown once and stored nowhere."""
 
 import os
+from typing import TYPE_CHECKING
 
 import click
 
 from seline.cli import terminal
 from seline.cli.verbs import VerbOptions, front, local_verb, settings_of
+
+if TYPE_CHECKING:
+    from seline.ports.sealing import Sealer
 
 
 @front.group("key")
@@ -48,6 +52,18 @@ def new(options: VerbOptions, output: str | None) -> None:
         "password manager or on paper: it is not shown again."
     )
     terminal.notice(f'Next: set `exports.encrypt_to = ["{made.recipient}"]` and restart.')
+
+
+def sealer_of_identity(options: VerbOptions, identity: str | None) -> "Sealer":
+    """Return what decrypts copies: with an identity file, with the passphrase, or nothing."""
+    from seline.outbound.sealing import AgeSealer, identities_in
+    from seline.ports.sealing import UNSEALED
+
+    passphrase = settings_of(options).exports.passphrase or ""
+    if identity is None and not passphrase:
+        return UNSEALED
+    identities = identities_in(identity) if identity is not None else ()
+    return AgeSealer(passphrase=passphrase, identities=identities)
 
 
 def _refuse_beside_the_data(options: VerbOptions, output: str) -> None:

@@ -28,7 +28,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "Documents": ("save", "load", "documents", "delete"),
     "Backups": ("backups", "pin", "unpin", "restore", "prune"),
     "Damage": ("verify", "quarantine", "reset", "demo"),
-    "Everything at once": ("alerts", "destinations", "export", "import", "jobs", "key"),
+    "Everything at once": ("alerts", "destinations", "export", "exports", "import", "jobs", "key"),
 }
 """The verbs of each section of `seline --help`."""
 

@@ -1,4 +1,4 @@
-"""The handlers for destinations: what is known of each, and taking one into use again."""
+"""The handlers for destinations: what is known of each, its copies, taking one into use again."""
 
 from typing import Final
 
@@ -42,6 +42,13 @@ async def accept_copy(request: web.Request) -> web.StreamResponse:
     name = request.match_info["destination"]
     await operations(request).mirrors.accept(name)
     return answer({"success": True, "name": name})
+
+
+async def list_copies(request: web.Request) -> web.StreamResponse:
+    """Answer the copies at a destination, the newest first."""
+    name = request.match_info["destination"]
+    listed = await operations(request).copies(name).listed()
+    return answer({"destination": name, "copies": listed})
 
 
 def _shown(record: DestinationRecord) -> dict[str, Json]:

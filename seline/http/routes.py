@@ -70,6 +70,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("POST", PREFIX + "/jobs/{job}/run", jobs.run_job, "admin"),
     Route("GET", PREFIX + "/jobs/{job}/runs", jobs.list_runs, "read"),
     Route("GET", PREFIX + "/destinations", destinations.list_destinations, "read"),
+    Route("GET", PREFIX + "/destinations/{destination}/copies", destinations.list_copies, "read"),
     Route("POST", PREFIX + "/destinations/{destination}/accept", destinations.accept_copy, "admin"),
     Route(
         "POST", PREFIX + "/destinations/{destination}/use", destinations.use_destination, "admin"

@@ -19,12 +19,12 @@ from seline.domain.manifest import (
     volume_of_export,
 )
 from seline.domain.mirror import Head, StoredObject
-from seline.errors import CopyNotFound, ExportDamaged
+from seline.errors import CopyNotFound, ExportDamaged, KeyMissing
 from seline.operations.export_folders import ExportFolders
 from seline.operations.mirror_store import MirrorStore, in_thread, read_claim
 from seline.operations.packs import members_of, with_names
 from seline.ports.destinations import ObjectMissing, ObjectStore
-from seline.ports.sealing import Sealer
+from seline.ports.sealing import UNSEALED, Sealer
 from seline.spool import Spool
 
 MIRROR: Final = "mirror"
@@ -72,6 +72,12 @@ class Copies:
             return await self._mirrored(info)
         return await self._exported(info.name)
 
+    def _opening(self, *, is_sealed: bool = True) -> Sealer:
+        """Return what opens a copy's files. Raises KeyMissing."""
+        if is_sealed and not (self._sealer.suffix and self._sealer.can_open):
+            raise KeyMissing
+        return self._sealer if is_sealed else UNSEALED
+
     # the mirror
 
     async def _volume(self) -> str:
@@ -104,6 +110,7 @@ class Copies:
     async def _mirrored(self, info: CopyInfo) -> Copy:
         at = MirrorStore(self.destination, self._sealer, info.volume)
         chain = await at.chain(info.name)
+        self._opening(is_sealed=any(head.encrypted for head in chain))
         manifests = [await at.manifest(head) for head in chain]
         documents = mirror.merged(manifests)
         name_key = manifests[-1].name_key
@@ -156,8 +163,8 @@ class Copies:
         """Read the packs of an export into a spool, one after the other."""
         manifest = decode_manifest(await self._exports.get(name, MANIFEST_NAME))
         if manifest.encrypted:
-            sealed = await self._exports.get(name, LIST_NAME)
-            manifest = await in_thread(lambda: with_names(manifest, sealed, self._sealer))
+            sealed, opening = await self._exports.get(name, LIST_NAME), self._opening()
+            manifest = await in_thread(lambda: with_names(manifest, sealed, opening))
         contents = await self._contents(name, manifest)
 
         async def fetch(digest: Revision) -> bytes:
@@ -177,9 +184,10 @@ class Copies:
 
     async def _contents(self, name: str, manifest: Manifest) -> dict[Revision, Content]:
         spool, contents = Spool(), dict[Revision, Content]()
+        opening = self._opening(is_sealed=manifest.encrypted)
 
         def keep(data: bytes) -> None:
-            for _, member in members_of(pack, data, self._sealer):
+            for _, member in members_of(pack, data, opening):
                 content = Content.of(member)
                 if content.revision not in contents:
                     contents[content.revision] = content.moved_to(spool.keep(content.data))

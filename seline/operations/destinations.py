@@ -90,13 +90,17 @@ class Destinations:
 
         Raises DestinationNotFound.
         """
+        await self._note(name, **await self._marked(self.named(name)))
+        return self.record(name)
+
+    def named(self, name: str) -> ObjectStore:
+        """Return the destination of this name. Raises DestinationNotFound."""
         found = [target.destination for target in self.targets if target.destination.name == name]
         if not found:
             raise DestinationNotFound(
                 f"There is no destination {name} in `exports.destinations`.", destination=name
             )
-        await self._note(name, **await self._marked(found[0]))
-        return self.record(name)
+        return found[0]
 
     async def enter(self, destination: ObjectStore) -> None:
         """Check that a destination has its marker; mark it if it was never used.

@@ -16,6 +16,7 @@ from seline.manager.managed_store import ManagedStore
 from seline.manager.reads import backup_content
 from seline.manager.transfer import import_contents
 from seline.operations.checks import Facts
+from seline.operations.copies import Copies
 from seline.operations.exports import Exporter
 from seline.operations.health import health_body
 from seline.operations.imports import contents_of_upload, foreign_export
@@ -54,12 +55,17 @@ class Operations:
         self._pruner = Pruner(store)
         self.usage = UsageMonitor(store, self._pruner)
         self.exports = Exporter(store, targets, version=version, sealer=sealer)
+        self._sealer = sealer
         self.mirrors = Mirrors(store, self.exports, sealer, version=version)
         self.sinks: Callable[[], Sequence[SinkStatus]] = tuple
         """The sinks of alerts; a process that sends alerts sets it."""
         self.is_held = True
         """Whether the process holds the store for more than one command."""
         self._measured: tuple[Usage, int, Headroom] | None = None
+
+    def copies(self, destination: str) -> Copies:
+        """Return what a destination keeps. Raises DestinationNotFound."""
+        return Copies(self.exports.destinations.named(destination), self._sealer)
 
     async def load(self) -> None:
         """Read what an earlier process found. Raises VolumeBusy, StoreClosed."""

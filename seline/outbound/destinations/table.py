@@ -40,7 +40,7 @@ def build_targets(settings: Settings) -> list[Target]:
     """Return the configured destinations. Raises SettingsError."""
     return [
         Target(
-            BUILDERS[urlsplit(configured.url).scheme](configured),
+            build_destination(configured),
             configured.keep or settings.exports.keep,
             configured.same_disk,
             configured.mode,
@@ -48,3 +48,8 @@ def build_targets(settings: Settings) -> list[Target]:
         )
         for configured in settings.exports.destinations
     ]
+
+
+def build_destination(configured: DestinationSettings) -> ObjectStore:
+    """Return one configured destination. Raises SettingsError."""
+    return BUILDERS[urlsplit(configured.url).scheme](configured)

@@ -1,0 +1,51 @@
+"""The next steps about copies at destinations: each is taken as it is printed."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from seline.errors import CopyNotFound
+from seline.operations.copies import Copies
+from seline.outbound.destinations.folder import Folder
+from seline.ports.sealing import UNSEALED
+from tests.command_line import line_at
+from tests.hints.following import Step, next_of, run
+from tests.integration.test_cli_copies import copied, line_to
+
+Follow = Callable[[str], Step]
+
+
+@pytest.mark.follows("error:copy_not_found", "operations/copies:_volume")
+def test_a_destination_shows_the_copies_that_it_has(tmp_path: Path, follow: Follow) -> None:
+    copies = Copies(Folder("bucket", str(tmp_path / "bucket")), UNSEALED)
+    line = line_to(tmp_path)
+    with pytest.raises(CopyNotFound) as none:
+        asyncio.run(copies.find())
+    [listing] = follow(none.value.hint).commands()
+    assert "bucket has no copy" in run(line, listing).err
+
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        line = line_to(tmp_path / name, url=f"file://{tmp_path}/bucket", mode="export")
+        line("save", f"{name}.json", stdin="[1]")
+        copied(line, "export")
+    with pytest.raises(CopyNotFound) as several:
+        asyncio.run(copies.find())
+    step = follow(several.value.hint)
+    step.asks("`--volume ID`")
+    [listing] = step.commands()
+    volumes = {copy["volume"] for copy in run(line, f"{listing} --json").value()["copies"]}
+    found = {asyncio.run(copies.find(volume=volume)).documents[0].name for volume in volumes}
+    assert found == {"one.json", "two.json"}
+
+
+@pytest.mark.follows("cli/copies:_refuse_unknown")
+def test_a_destination_is_set_on_the_new_machine(tmp_path: Path, follow: Follow) -> None:
+    step = follow(next_of(line_at(tmp_path)("exports", "list", "bucket")))
+    step.asks("Set `exports.destinations` here")
+    line = line_to(tmp_path)
+    [shown] = step.commands()
+    assert "bucket" in run(line, shown).out
+    assert line("exports", "list", "bucket").code == 0
