@@ -22,7 +22,8 @@ _VARIABLES: Final[Mapping[str, Sequence[str]]] = {
 _BUCKET: Final = ("BUCKET", "AWS_S3_BUCKET_NAME", "AWS_BUCKET_NAME", "AWS_BUCKET")
 _STYLE: Final = "AWS_S3_URL_STYLE"
 _REQUIRED: Final = ("endpoint", "access_key_id", "secret_access_key")
-_ON_RAILWAY: Final = "RAILWAY_"
+_ON_RAILWAY: Final = ("RAILWAY_ENVIRONMENT", "RAILWAY_SERVICE_ID", "RAILWAY_DEPLOYMENT_ID")
+"""One of them is set in every service; RAILWAY_TOKEN is one of a developer's own machine."""
 
 
 def bucket_of_environment(
@@ -34,7 +35,7 @@ def bucket_of_environment(
     the extra `s3` is not installed; then there is no destination.
     """
     named = next((name for name in _BUCKET if environ.get(name)), None)
-    if named is None or not any(name.startswith(_ON_RAILWAY) for name in environ):
+    if named is None or not any(environ.get(name) for name in _ON_RAILWAY):
         return None
     every = {option: (option.upper(), *names) for option, names in _VARIABLES.items()}
     options = _from_variables(every, environ)

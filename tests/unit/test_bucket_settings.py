@@ -9,7 +9,7 @@ import pytest
 from seline.settings import Settings, load_settings, shown
 
 RAILWAY = {
-    "RAILWAY_ENVIRONMENT_ID": "e",
+    "RAILWAY_SERVICE_ID": "e",
     "BUCKET": "copies-jdhhd8oe18xi",
     "ENDPOINT": "https://storage.railway.app",
     "ACCESS_KEY_ID": "tid_a",
@@ -60,7 +60,7 @@ def test_the_bucket_of_a_service_on_railway_is_a_destination(more: dict[str, str
 
 
 def test_the_names_that_railway_prints_are_read_as_well() -> None:
-    settings = load({"RAILWAY_PROJECT_ID": "p", **AMAZON, "AWS_S3_URL_STYLE": "path"})
+    settings = load({"RAILWAY_ENVIRONMENT": "production", **AMAZON, "AWS_S3_URL_STYLE": "path"})
 
     [bucket] = settings.exports.destinations
     assert bucket.url == "s3://another"
@@ -101,7 +101,8 @@ def test_a_variable_that_is_missing_is_named(variable: str) -> None:
 
 
 def test_a_bucket_elsewhere_is_the_bots_own() -> None:
-    settings = load({name: text for name, text in RAILWAY.items() if "RAILWAY" not in name})
+    elsewhere = {name: text for name, text in RAILWAY.items() if "RAILWAY" not in name}
+    settings = load({**elsewhere, "RAILWAY_TOKEN": "of-a-developer"})
 
     assert settings.exports.destinations == ()
     assert settings.warnings == ()
