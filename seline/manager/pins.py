@@ -16,6 +16,7 @@ from typing import Final
 
 import msgspec
 
+from seline import collector
 from seline.clock import parse_instant
 from seline.domain import pins as pinning
 from seline.domain.backup import Backup
@@ -190,7 +191,8 @@ class Pins:
         """Return what pins `before` if most of it, or the whole file, goes; or collect its pin."""
         pins = {} if into is None else into
         pins.pop(document, None)
-        reason = "" if after is None else blank_save(before.data, after.data, changed)
+        with collector.paused():
+            reason = "" if after is None else blank_save(before.data, after.data, changed)
         if reason is None:
             return ()
         days = self._policy.pin_days

@@ -47,6 +47,7 @@ from seline.manager import DataManager
 from seline.manager.pins import Pins
 from seline.ports.futures import run_without_loop
 from tests.clocks import FakeClock
+from tests.collector import counted_collections
 from tests.stores import open_managed
 
 PROFILE = "user_profile.json"
@@ -1234,3 +1235,15 @@ async def test_an_open_seline_refuses_to_be_copied_or_pickled(
             copied(held)
     with pytest.raises(TypeError, match="cannot be pickled or copied"):
         pickle.dumps({"data": seline.data})
+
+
+async def test_no_garbage_collection_stops_the_threads_while_a_large_save_is_compared(
+    tmp_path: Path,
+) -> None:
+    value = {"kept": [[number] for number in range(20_000)]}
+    async with open_seline(tmp_path) as seline:
+        await seline.data.save_json("large.json", value)
+        with counted_collections() as collections:
+            await seline.data.save_json("large.json", value | {"more": [1]})
+
+    assert len(collections) <= 4

@@ -3,6 +3,7 @@
 import gc
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from seline.domain.export_reader import read_export
 from seline.domain.json_codec import NotJson, decode_strict
 from seline.domain.readable_export import parse_export
 from seline.errors import ImportRefused
+from tests.collector import counted_collections
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=5)
 plain = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(-1e9, 1e9) | texts
@@ -70,18 +72,8 @@ def test_no_garbage_collection_stops_the_threads_while_a_large_document_is_parse
     end: bytes,
 ) -> None:
     data = b'{"files": {"a.json": ' + json.dumps([[n] for n in range(20_000)]).encode() + end
-    collections: list[str] = []
-
-    def note(phase: str, _info: dict[str, int]) -> None:
-        collections.append(phase)
-
-    gc.callbacks.append(note)
-    try:
+    with counted_collections() as collections, nullcontext() if end else pytest.raises(NotJson):
         read_export([data], lambda *_: None, value_length_max=len(data), depth_max=200)
-    except NotJson:
-        assert not end
-    finally:
-        gc.callbacks.remove(note)
 
     assert len(collections) <= 4
     assert gc.isenabled()
