@@ -19,15 +19,20 @@ from seline.cli.verbs import (
     settings_of,
     url_of,
     with_api,
+    with_options,
 )
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from seline.domain.copy import Copy
+    from seline.domain.manifest import PackedDocument
     from seline.operations.copies import Copies
 
 
 @front.group("exports")
 def exports() -> None:
-    """List the copies that a destination keeps."""
+    """List and fetch the copies that a destination keeps."""
 
 
 @local_verb("list", group=exports)
@@ -54,6 +59,95 @@ def list_copies(options: VerbOptions, destination: str) -> None:
         as_json=options.json,
         empty=f"{destination} has no copy.",
     )
+
+
+class Instant(click.ParamType[Any]):
+    """An ISO 8601 instant, such as `2026-11-28 14:30`; without an offset it is UTC."""
+
+    name = "instant"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> "datetime":
+        from seline.clock import parse_instant
+
+        try:
+            return parse_instant(value)
+        except ValueError:
+            example = "2026-11-28T14:30:00Z or '2026-11-28 14:30' (UTC)"
+            self.fail(f"{value!r} is not an instant, such as {example}.", param, ctx)
+
+
+copy_options = with_options(
+    click.option(
+        "--at",
+        type=Instant(),
+        metavar="INSTANT",
+        help="The last copy until then (UTC), in doubt or not.",
+    ),
+    click.option("--only", multiple=True, metavar="NAME", help="This document; may be repeated."),
+    click.option("--volume", default="", metavar="ID", help="A copy of this volume."),
+    click.option(
+        "--identity",
+        metavar="FILE",
+        help="Decrypt with this identity (else the setting exports.passphrase).",
+    ),
+)
+"""Add the options that choose a copy, and what of it."""
+
+
+@local_verb("fetch", group=exports)
+@click.argument("destination")
+@click.argument("folder")
+@copy_options
+def fetch(
+    options: VerbOptions,
+    destination: str,
+    folder: str,
+    at: "datetime | None",
+    only: tuple[str, ...],
+    volume: str,
+    identity: str | None,
+) -> None:
+    """Write a copy as plain JSON files into a new folder, with the backups in its backups/.
+
+    It needs the settings of this machine only: no server, and no volume. Every file is compared
+    with its digest. The folder is written whole or not at all. `seline serve --data-dir FOLDER`
+    takes it as a volume; `seline import FOLDER` brings its documents into another one.
+
+    Examples:
+      seline exports fetch bucket ./restored
+      seline exports fetch bucket ./restored --at '2026-11-28 14:30'
+      seline exports fetch bucket ./one --only user_profile.json
+      seline exports fetch bucket ./restored --identity key.txt
+    """
+    from seline.clock import instant_text
+    from seline.domain.plural import counted
+    from seline.folders import plain
+
+    async def work() -> "tuple[Copy, list[PackedDocument]]":
+        async with _copies_at(options, destination, identity) as copies:
+            with terminal.busy(f"Reading {destination}"):
+                copy = await copies.find(at=at, volume=volume)
+            chosen = plain.chosen_documents(copy, only)
+            with terminal.progress("Fetching") as advance:
+                await plain.write_plain(copy, chosen, folder, advance)
+            return copy, chosen
+
+    plain.check_absent(folder)
+    copy, chosen = run_async(work())
+    documents = sum(bool(document.sha256) for document in chosen)
+    backups, taken_at = (
+        sum(len(document.backups) for document in chosen),
+        instant_text(copy.taken_at),
+    )
+    counts = {"documents": documents, "backups": backups}
+    if options.json:
+        terminal.out_json({"folder": folder, "copy": copy.name, "taken_at": taken_at} | counts)
+    else:
+        terminal.out(folder)
+    named = " and ".join(counted(count, name[:-1]) for name, count in counts.items())
+    terminal.notice(f"It has {named} as of {taken_at}, each compared with its digest.")
 
 
 def _row(copy: dict[str, Any]) -> tuple[str, ...]:

@@ -117,14 +117,16 @@ def _option(*names: str, **attributes: Any) -> Callable[..., Any]:
     return click.option(*names, expose_value=False, callback=_store, **attributes)
 
 
-def _with_options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
+def with_options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
+    """Return a decorator that adds options to a verb."""
+
     def decorate(command: Callable[..., Any]) -> Any:
         return functools.reduce(lambda made, option: option(made), reversed(options), command)
 
     return decorate
 
 
-global_options = _with_options(
+global_options = with_options(
     _option("--data-dir", metavar="DIR", help="The data directory (else SELINE_DATA_DIR, …)."),
     _option(
         "--url",
@@ -136,7 +138,7 @@ global_options = _with_options(
 )
 """Add the options of every verb, which may come before or after its name."""
 
-preview_options = _with_options(
+preview_options = with_options(
     _option("--dry-run", is_flag=True, help="Only show what would be done."),
     _option("--yes", "-y", is_flag=True, help="Do it without asking."),
 )

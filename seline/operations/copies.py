@@ -8,8 +8,9 @@ from typing import Final
 
 from seline.clock import parse_instant
 from seline.domain import mirror
+from seline.domain.backup import parse_backup_name
 from seline.domain.copy import Copy, CopyInfo
-from seline.domain.document import Content, Revision
+from seline.domain.document import Content, Revision, is_document_name
 from seline.domain.manifest import (
     LIST_NAME,
     MANIFEST_NAME,
@@ -42,7 +43,7 @@ class Copies:
     async def listed(self) -> list[CopyInfo]:
         """Return the copies of every volume, the newest first; nothing is decrypted."""
         found = [*await self._heads(), *await self._whole_exports()]
-        return sorted(found, key=lambda info: (info.taken_at, info.name), reverse=True)
+        return sorted(found, key=_age_order, reverse=True)
 
     async def find(self, *, at: datetime | None = None, volume: str = "") -> Copy:
         """Open the copy that a restore takes: the last one, or the last one until `at`.
@@ -68,9 +69,10 @@ class Copies:
 
     async def open(self, info: CopyInfo) -> Copy:
         """Open one copy. Raises ExportDamaged, KeyMissing."""
-        if info.kind == MIRROR:
-            return await self._mirrored(info)
-        return await self._exported(info.name)
+        mirrored = info.kind == MIRROR
+        copy = await (self._mirrored(info) if mirrored else self._exported(info.name))
+        _check_names(copy)
+        return copy
 
     def _opening(self, *, is_sealed: bool = True) -> Sealer:
         """Return what opens a copy's files. Raises KeyMissing."""
@@ -198,6 +200,11 @@ class Copies:
         return contents
 
 
+def _age_order(info: CopyInfo) -> tuple[datetime, bool, str]:
+    """Return the key that sorts copies; of one second, that of the mirror has more."""
+    return info.taken_at, info.kind == MIRROR, info.name
+
+
 async def _head_info(at: MirrorStore, head: Head, is_proven: bool) -> CopyInfo:
     proof = await at.proof(head.name) if is_proven else None
     return CopyInfo(
@@ -219,6 +226,15 @@ async def _content(at: MirrorStore, digest: Revision, entry: StoredObject, seale
     if await in_thread(lambda: hashlib.sha256(data).hexdigest()) != digest:
         raise ExportDamaged(f"{at.destination.name} has another content for {digest}.")
     return data
+
+
+def _check_names(copy: Copy) -> None:
+    """Raise ExportDamaged for a name that is not of a document or of a backup of it."""
+    for document in copy.documents:
+        parsed = [parse_backup_name(backup.name) for backup in document.backups]
+        is_backup = [found is not None and found[0] == document.name for found in parsed]
+        if not (is_document_name(document.name) and all(is_backup)):
+            raise ExportDamaged(f"{copy.name} names what no volume holds: {document.name!r}.")
 
 
 def newest_proven(copies: Sequence[CopyInfo]) -> CopyInfo | None:

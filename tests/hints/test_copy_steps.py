@@ -49,3 +49,15 @@ def test_a_destination_is_set_on_the_new_machine(tmp_path: Path, follow: Follow)
     [shown] = step.commands()
     assert "bucket" in run(line, shown).out
     assert line("exports", "list", "bucket").code == 0
+
+
+@pytest.mark.follows("folders/plain:check_absent", "folders/plain:chosen_documents")
+def test_a_copy_is_fetched_once_folder_and_names_are_right(tmp_path: Path, follow: Follow) -> None:
+    line = line_to(tmp_path)
+    line("save", "a.json", stdin="[1]")
+    copied(line)
+    taken = line("exports", "fetch", "bucket", "data")
+    follow(next_of(taken)).asks("Name a new folder")
+    wrong = line("exports", "fetch", "bucket", "back", "--only", "b.json")
+    follow(next_of(wrong)).asks("It holds 1 document: a.json")
+    assert line("exports", "fetch", "bucket", "back", "--only", "a.json").code == 0

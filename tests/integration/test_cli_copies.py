@@ -51,3 +51,63 @@ def test_copies_are_listed_with_and_without_the_volume(line: Line) -> None:
 
 def test_an_empty_destination_has_no_copy(tmp_path: Path) -> None:
     assert "bucket has no copy" in line_to(tmp_path)("exports", "list", "bucket").err
+
+
+def test_a_copy_is_fetched_as_plain_files_without_the_volume(line: Line, tmp_path: Path) -> None:
+    backups = {path.name: path.read_bytes() for path in (line.data / "backups").iterdir()}
+    shutil.rmtree(line.data)
+
+    ran = line("exports", "fetch", "bucket", "back")
+
+    assert (ran.code, ran.out) == (0, "back\n"), ran.err
+    assert "1 document and 1 backup as of" in ran.err
+    back = tmp_path / "back"
+    assert json.loads((back / NAME).read_bytes()) == {"n": 1}
+    assert {path.name: path.read_bytes() for path in (back / "backups").iterdir()} == backups
+    assert not line.data.exists()
+    assert line("load", NAME, "--data-dir", "back").value() == {"n": 1}
+    again = line("exports", "fetch", "bucket", "back")
+    assert (again.code, "is not empty" in again.err) == (5, True)
+    assert not list(tmp_path.glob(".back*"))
+
+
+def test_a_copy_of_an_instant_and_of_one_document_is_fetched(line: Line, tmp_path: Path) -> None:
+    line("save", "b.json", stdin="[1]")
+    copied(line)
+    line("exports", "fetch", "bucket", "one", "--only", "b.json")
+    line("exports", "fetch", "bucket", "all", "--at", "2999-01-01 14:30")
+    assert {path.name for path in (tmp_path / "one").glob("*.json")} == {"b.json"}
+    assert {path.name for path in (tmp_path / "all").glob("*.json")} == {NAME, "b.json"}
+    for wrong in ("yesterday", "2026-13-01", "0001-01-01T00:00:00+02:00"):
+        assert line("exports", "fetch", "bucket", "none", "--at", wrong).code == 2
+    before = line("exports", "fetch", "bucket", "none", "--at", "2020-01-01")
+    assert (before.code, "has no whole copy until 2020-01-01" in before.err) == (4, True)
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_altered_content_leaves_no_folder(line: Line, tmp_path: Path) -> None:
+    for path in (tmp_path / "bucket").rglob("*.json.zst"):
+        if path.parent.name == "objects":
+            path.write_bytes(path.read_bytes()[:-1] + b"x")
+    shutil.rmtree(next((tmp_path / "bucket").glob("seline-2*")))
+    ran = line("exports", "fetch", "bucket", "back")
+    assert (ran.code, "other bytes" in ran.err) == (3, True)
+    assert not list(tmp_path.glob("*back*"))
+
+
+@pytest.mark.parametrize("mode", ["mirror", "export"])
+def test_an_encrypted_copy_is_fetched_with_its_key(tmp_path: Path, mode: str) -> None:
+    line = line_to(tmp_path, mode=mode)
+    recipient = line("key", "new", "--output", "key.txt").out.strip()
+    line("save", NAME, stdin="[1]")
+    assert line("jobs", "run", mode, SELINE_EXPORTS__ENCRYPT_TO=recipient).code == 0
+
+    listed = line("exports", "list", "bucket", "--json").value()["copies"]
+    assert listed[0]["documents"] == (1 if mode == "mirror" else None)
+    assert line("exports", "fetch", "bucket", "back").code == 8
+    ran = line("exports", "fetch", "bucket", "back", "--identity", "key.txt")
+    assert ran.code == 0, ran.err
+    assert json.loads((tmp_path / "back" / NAME).read_bytes()) == [1]
+    other = line("key", "new", "--output", "other.txt")
+    assert other.code == 0
+    assert line("exports", "fetch", "bucket", "none", "--identity", "other.txt").code == 8

@@ -1,0 +1,121 @@
+"""A copy as plain files: the documents, and their backups in `backups/`, as a volume has them.
+
+The folder is written beside its name and gets it at the end, so it is whole or does not exist.
+"""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+from seline.domain.copy import Copy
+from seline.domain.manifest import FileEntry, PackedDocument
+from seline.domain.plural import counted, shortened
+from seline.errors import ImportRefused, InvalidRequest
+from seline.outbound.whole_file import sync_folder
+
+FETCHES_MAX: Final = 8
+"""Contents that are fetched at once."""
+BATCH_BYTES_MAX: Final = 8 << 20
+_NAMES_SHOWN_MAX: Final = 20
+T = TypeVar("T", bound=FileEntry)
+
+
+def check_absent(folder: str) -> None:
+    """Raise InvalidRequest unless the folder is new or empty."""
+    if os.path.lexists(folder) and not (os.path.isdir(folder) and not os.listdir(folder)):
+        raise InvalidRequest(
+            f"{folder} is not empty; nothing was written.", hint="Name a new folder."
+        )
+
+
+def chosen_documents(copy: Copy, only: Collection[str]) -> list[PackedDocument]:
+    """Return the documents named in `only`, all if it is empty. Raises ImportRefused."""
+    known = [document.name for document in copy.documents]
+    missing = sorted(set(only) - set(known))
+    if missing:
+        raise ImportRefused(
+            f"The copy {copy.name} does not hold {shortened(missing)}. Nothing was written.",
+            hint=f"It holds {counted(len(known), 'document')}: "
+            f"{shortened(known, _NAMES_SHOWN_MAX)}.",
+        )
+    return [document for document in copy.documents if not only or document.name in only]
+
+
+async def write_plain(
+    copy: Copy, documents: Sequence[PackedDocument], folder: str, advance: Callable[[int], object]
+) -> None:
+    """Write documents of a copy and their backups into a new folder, durably.
+
+    Every content is compared with its digest. `advance` is called with the bytes of each. Raises
+    InvalidRequest if the folder is not empty, ExportFailed, ExportDamaged, KeyMissing, OSError.
+    """
+    check_absent(folder)
+    staged = _stage(folder)
+    try:
+        for place, files in _places(staged, documents).items():
+            async for batch in fetched(copy, files):
+                await asyncio.to_thread(_write, place, batch)
+                advance(sum(len(data) for _, data in batch))
+        await asyncio.to_thread(_publish, staged, folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+async def fetched(copy: Copy, files: Sequence[T]) -> AsyncGenerator[list[tuple[T, bytes]]]:
+    """Yield the contents of files in batches that fit into memory.
+
+    Raises ExportFailed, ExportDamaged, KeyMissing.
+    """
+    for batch in _batches(files):
+        contents = await asyncio.gather(*(copy.fetch(file.sha256) for file in batch))
+        yield list(zip(batch, contents, strict=True))
+
+
+def _stage(folder: str) -> Path:
+    """Make the folder that gets the name at the end."""
+    parent, name = os.path.split(os.path.abspath(folder))
+    os.makedirs(parent, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".part", dir=parent))
+    (staged / "backups").mkdir(mode=0o700)
+    return staged
+
+
+def _places(
+    staged: Path, documents: Sequence[PackedDocument]
+) -> Mapping[Path, Sequence[FileEntry]]:
+    return {
+        staged: [document for document in documents if document.sha256],
+        staged / "backups": [backup for document in documents for backup in document.backups],
+    }
+
+
+def _batches(files: Sequence[T]) -> Iterator[list[T]]:
+    batch: list[T] = []
+    size_bytes = 0
+    for file in files:
+        is_full = len(batch) >= FETCHES_MAX or size_bytes + file.size_bytes > BATCH_BYTES_MAX
+        if batch and is_full:
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(file)
+        size_bytes += file.size_bytes
+    if batch:
+        yield batch
+
+
+def _write(place: Path, batch: Sequence[tuple[FileEntry, bytes]]) -> None:
+    for file, data in batch:
+        descriptor = os.open(place / file.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "wb") as opened:
+            opened.write(data)
+
+
+def _publish(staged: Path, folder: str) -> None:
+    """Make the files durable, then give the folder its name; an empty one is replaced."""
+    os.sync()
+    os.rename(staged, folder)
+    sync_folder(str(staged.parent))
