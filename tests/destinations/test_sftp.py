@@ -128,10 +128,14 @@ async def test_a_server_that_hangs_for_ever_ends_the_call(
     await store.close()
 
 
-async def test_a_server_that_never_greets_ends_the_call() -> None:
+async def test_a_server_that_never_greets_ends_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        store = store_at(f"sftp://{USER}@127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.3)
-        assert "took over 0.3 s" in (await failure(store.list(""), PASSWORD)).message
+        url = f"sftp://{USER}@127.0.0.1:{silent.getsockname()[1]}"
+        error = await failure(store_at(url, timeout_s=0.3).list(""), PASSWORD)
+        assert "took over 0.3 s" in error.message
+        monkeypatch.setattr("seline.outbound.destinations.ssh_login.CONNECT_S", 0.3)
+        error = await failure(store_at(url).list(""), PASSWORD)
+        assert "no login within 0.3 s" in error.message
 
 
 async def test_a_server_that_is_no_ssh_server_is_named() -> None:

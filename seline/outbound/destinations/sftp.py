@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 LIMIT_S: Final = 300.0
 CLEANING_S: Final = 2.0
+BYTES_AT_ONCE: Final = 1 << 20
 REASON_CHARACTERS_MAX: Final = 200
 T = TypeVar("T")
 
@@ -159,11 +160,12 @@ class Sftp:
         import asyncssh
 
         private = asyncssh.SFTPAttrs(permissions=0o600)
+        at_once = _at_once(client.limits.max_write_len)
         try:
-            return await client.open(self._path(part), "wb", private)
+            return await client.open(self._path(part), "wb", private, max_requests=at_once)
         except asyncssh.SFTPNoSuchFile:
             await self._make_folder(client, part.rpartition("/")[0])
-            return await client.open(self._path(part), "wb", private)
+            return await client.open(self._path(part), "wb", private, max_requests=at_once)
 
     async def _make_folder(self, client: "asyncssh.SFTPClient", folder: str) -> None:
         """Make a folder below the top and what leads to it; the top itself must exist."""
@@ -214,7 +216,8 @@ class Sftp:
         import asyncssh
 
         try:
-            file = await client.open(self._path(key), "rb")
+            at_once = _at_once(client.limits.max_read_len)
+            file = await client.open(self._path(key), "rb", max_requests=at_once)
         except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNotADirectory) as error:
             raise failures.absent(self, key) from error
         async with _closing(file):
@@ -333,6 +336,11 @@ def build(configured: DestinationSettings) -> Sftp:
             f"The `host_key` of the destination {name} cannot be used: {error}.",
             hint=f"Set `host_key` to a line that `ssh-keyscan {address.hostname}` prints.",
         ) from error
+
+
+def _at_once(block_bytes: int) -> int:
+    """Return how many blocks are on their way at once, which are encrypted in one turn."""
+    return max(2, BYTES_AT_ONCE // (block_bytes or BYTES_AT_ONCE))
 
 
 def _cannot_replace(store: Sftp, key: str) -> ExportFailed:

@@ -7,6 +7,7 @@ No file of the user's SSH configuration is read, except `~/.ssh/known_hosts`.
 # pyright: reportMissingImports=false, reportUnknownParameterType=false
 # pyright: reportUnknownLambdaType=false
 
+import asyncio
 import base64
 import binascii
 import importlib
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 PORT: Final = 22
 KNOWN_HOSTS: Final = "~/.ssh/known_hosts"
+CONNECT_S: Final = 30.0
 KEEPALIVE_S: Final = 15.0
 _LOADING_S: Final = 60.0
 
@@ -55,17 +57,20 @@ class SshLogin:
             lambda: (self._known(), self._key()), limit_s=_LOADING_S
         )
         try:
-            return await asyncssh.connect(
-                self.host,
-                self.port,
-                username=self.user,
-                known_hosts=known,
-                client_keys=None if key is None else [key],
-                password=self.password or None,
-                config=None,
-                agent_path=None,
-                keepalive_interval=KEEPALIVE_S,
-            )
+            async with asyncio.timeout(CONNECT_S):
+                return await asyncssh.connect(
+                    self.host,
+                    self.port,
+                    username=self.user,
+                    known_hosts=known,
+                    client_keys=None if key is None else [key],
+                    password=self.password or None,
+                    config=None,
+                    agent_path=None,
+                    keepalive_interval=KEEPALIVE_S,
+                )
+        except TimeoutError as error:
+            raise asyncssh.ConnectionLost(f"no login within {CONNECT_S:g} s") from error
         except (asyncssh.HostKeyNotVerifiable, asyncssh.KeyExchangeFailed) as error:
             if "host key" not in error.reason.lower():
                 raise  # no cipher in common, for example

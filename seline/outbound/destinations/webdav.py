@@ -23,7 +23,7 @@ from seline.outbound.destinations import failures
 from seline.outbound.destinations.multistatus import read_resources
 from seline.outbound.destinations.part import is_part, part_of
 from seline.outbound.destinations.s3 import is_loopback
-from seline.outbound.http_client import open_session, proxy_for, reason_of
+from seline.outbound.http_client import CONNECT_S, open_session, proxy_for, reason_of
 from seline.ports.destinations import Listed
 from seline.settings.values import DestinationSettings
 
@@ -34,6 +34,7 @@ _PROPFIND: Final = (
     b'<?xml version="1.0" encoding="utf-8"?>'
     b'<propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/></prop></propfind>'
 )
+_PLAIN: Final = {"Accept-Encoding": "identity", "Cache-Control": "no-cache"}
 _SAFE_TO_REPEAT: Final = frozenset({"PROPFIND", "MKCOL"})
 """aiohttp repeats GET, PUT and DELETE itself, where the server has closed an idle connection."""
 _SCHEMES: Final = {"webdav": "http", "webdavs": "https"}
@@ -54,7 +55,7 @@ class WebDav:
         self._where = url.rstrip("/")
         self._server = f"{_SCHEMES[address.scheme]}://{address.netloc}"
         self._top = unquote(address.path).rstrip("/")
-        self._headers = {"Accept-Encoding": "identity", **_login(user, password)}
+        self._headers = {**_PLAIN, **_login(user, password)}
         self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -246,7 +247,7 @@ class WebDav:
         """Return the session of the running event loop."""
         loop = asyncio.get_running_loop()
         if self._session is None or self._session.closed or self._loop is not loop:
-            self._session = open_session(aiohttp.ClientTimeout(total=None))
+            self._session = open_session(aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S))
             self._loop, self._renaming = loop, asyncio.Lock()
         return self._session
 
@@ -256,13 +257,13 @@ class WebDav:
         try:
             async with asyncio.timeout(self._timeout_s):
                 yield doing
-        except TimeoutError as error:
-            raise failures.timed_out(self, doing, self._timeout_s) from error
         except aiohttp.ClientConnectorCertificateError as error:
             raise _certificate_refused(self, doing, error) from error
-        except (aiohttp.ClientError, OSError) as error:
+        except aiohttp.ClientError as error:
             reason = reason_of(error, proxy_for(self._server))
             raise failures.unreachable(self, doing, reason) from error
+        except TimeoutError as error:
+            raise failures.timed_out(self, doing, self._timeout_s) from error
 
     def _require(self, doing: str, status: int, *allowed: int) -> None:
         """Raise ExportFailed unless the status is one of those allowed."""
