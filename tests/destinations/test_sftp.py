@@ -15,6 +15,7 @@ import pytest
 from seline.outbound.destinations.sftp import Sftp
 from seline.outbound.destinations.ssh_login import public_key
 from seline.ports.destinations import Listed
+from seline.ports.futures import run_without_loop
 from tests.destinations.failing import failure
 from tests.destinations.relay import relay
 from tests.destinations.sftp_server import (
@@ -305,6 +306,26 @@ async def test_the_configuration_of_ssh_does_not_turn_the_check_off(
     (known_hosts.parent / "config").write_text("UserKnownHostsFile none\n")
     error = await failure(store_at(server.url, host_key="").list(""), PASSWORD)
     assert "is not known" in error.message
+
+
+def test_a_store_outlives_an_event_loop(tmp_path: Path) -> None:
+    (tmp_path / "top").mkdir()
+    server = SftpServer(tmp_path)
+
+    async def serve(call: Callable[[], Any]) -> Any:
+        await server.start()
+        try:
+            return await call()
+        finally:
+            assert server.acceptor is not None
+            server.acceptor.close()  # the connection stays, and ends with the event loop
+
+    asyncio.run(serve(lambda: asyncio.sleep(0)))  # it has a port
+    store = store_at(server.url)
+    asyncio.run(serve(lambda: store.put("old", b"1")))
+    assert asyncio.run(serve(lambda: store.get("old"))) == b"1"
+    run_without_loop(store.close())
+    assert asyncio.run(serve(lambda: store.get("old"))) == b"1"
 
 
 def test_a_line_of_a_public_key_is_read_in_every_form() -> None:

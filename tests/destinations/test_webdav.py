@@ -14,6 +14,7 @@ import pytest
 from seline.outbound.destinations.multistatus import read_resources
 from seline.outbound.destinations.webdav import WebDav
 from seline.ports.destinations import Listed
+from seline.ports.futures import run_without_loop
 from tests.destinations.failing import failure
 from tests.destinations.relay import relay
 from tests.destinations.webdav_server import PASSWORD, USER, WebDavServer, refusing, webdav_server
@@ -316,6 +317,20 @@ async def test_a_cancelled_upload_leaves_no_half_object(
 
     assert await store.get("old") == (b"x" * (4 << 20) if began.is_set() else b"old")
     assert [entry.name for entry in await store.list("")] == ["old"]
+
+
+def test_a_store_outlives_an_event_loop(server: WebDavServer) -> None:
+    store = store_at(server.url)
+    asyncio.run(store.put("old", b"1"))
+    assert asyncio.run(store.get("old")) == b"1"
+    run_without_loop(store.close())
+
+    async def last() -> bytes:
+        data = await store.get("old")
+        await store.close()
+        return data
+
+    assert asyncio.run(last()) == b"1"
 
 
 def test_a_store_says_nothing_of_its_password() -> None:

@@ -271,6 +271,9 @@ class Sftp:
             asyncssh.SFTPNoConnection,
             OSError,
         ):
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError from None  # asyncssh replaced it while it cleaned up
             if self._client is client:
                 self._disconnect()
             if client is not before:
@@ -281,7 +284,8 @@ class Sftp:
         """Return the client of the running event loop, a new one unless it is connected."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            self._loop, self._client, self._connecting = loop, None, asyncio.Lock()
+            self._disconnect()
+            self._loop, self._connecting = loop, asyncio.Lock()
         async with self._connecting:
             if self._client is None:
                 self._disconnect()  # from a server that did not start SFTP
@@ -291,8 +295,8 @@ class Sftp:
 
     def _disconnect(self) -> None:
         connection, self._connection, self._client = self._connection, None, None
-        if connection is not None:
-            connection.abort()
+        if connection is not None and self._loop is not None and self._loop.is_running():
+            connection.abort()  # else it ended with its event loop
 
     def _failure(self, doing: str, error: Exception) -> ExportFailed:
         import asyncssh

@@ -120,8 +120,8 @@ class WebDav:
 
     async def close(self) -> None:
         session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        if session is not None and self._loop is not None and self._loop.is_running():
+            await session.close()  # else it ended with its event loop
 
     # parts
 
