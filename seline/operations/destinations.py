@@ -90,17 +90,16 @@ class Destinations:
 
         Raises DestinationNotFound.
         """
-        await self._note(name, **await self._marked(self.named(name)))
+        target = self._target(name)
+        try:
+            await self._note(name, **await self._marked(target.destination))
+        finally:
+            await target.release()
         return self.record(name)
 
     def named(self, name: str) -> ObjectStore:
         """Return the destination of this name. Raises DestinationNotFound."""
-        found = [target.destination for target in self.targets if target.destination.name == name]
-        if not found:
-            raise DestinationNotFound(
-                f"There is no destination {name} in `exports.destinations`.", destination=name
-            )
-        return found[0]
+        return self._target(name).destination
 
     async def enter(self, destination: ObjectStore) -> None:
         """Check that a destination has its marker; mark it if it was never used.
@@ -157,6 +156,14 @@ class Destinations:
         await self._note(destination.name, failed_at=now, failure=message, cure=cure)
 
     # parts
+
+    def _target(self, name: str) -> Target:
+        found = [target for target in self.targets if target.destination.name == name]
+        if not found:
+            raise DestinationNotFound(
+                f"There is no destination {name} in `exports.destinations`.", destination=name
+            )
+        return found[0]
 
     async def _seen(self, destination: ObjectStore) -> dict[str, Any]:
         """Return the marker that is there, empty without one, and whose disk it is on."""

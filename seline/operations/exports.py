@@ -130,6 +130,8 @@ class Exporter:
         except BaseException as error:
             await self.destinations.failed(destination, error)
             raise
+        finally:
+            await target.release()
         await self.destinations.succeeded(destination, lacking)
         record = self.destinations.record(destination.name)
         return line if target.same_disk or not record.on_data_disk else f"{line}; {SAME_DISK}"
