@@ -21,6 +21,7 @@ class Scheme(NamedTuple):
 
 
 _WEBDAV: Final = Scheme("mirror", dict.fromkeys(("user", "password", "allow_http"), False))
+_CHAT: Final = Scheme("export", {"token": True, "api": False})
 SCHEMES: Final[Mapping[str, Scheme]] = {
     "file": Scheme("export"),
     "s3": Scheme(
@@ -40,6 +41,8 @@ SCHEMES: Final[Mapping[str, Scheme]] = {
     "webdav": _WEBDAV,
     "webdavs": _WEBDAV,
     "sftp": Scheme("mirror", dict.fromkeys(("key_file", "password", "host_key"), False)),
+    "telegram": _CHAT,
+    "discord": _CHAT,
 }
 _COMMON: Final = frozenset({"name", "url", "keep", "same_disk", "mode", "timeout_s"})
 KEEP_MAX: Final = 10_000

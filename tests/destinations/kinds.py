@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pytest
 from _pytest.mark.structures import ParameterSet
@@ -11,9 +12,12 @@ from _pytest.mark.structures import ParameterSet
 from seline.outbound.destinations.folder import Folder
 from seline.outbound.destinations.s3 import S3
 from seline.outbound.destinations.sftp import Sftp
+from seline.outbound.destinations.table import build_targets
 from seline.outbound.destinations.webdav import WebDav
 from seline.ports.destinations import ObjectStore
+from seline.settings import load_settings
 from tests import s3_server as s3
+from tests.destinations import chat_server as chats
 from tests.destinations import real_server as real
 
 LIMIT_S: Final = 20.0
@@ -101,6 +105,29 @@ def sftp_at(server: real.RealServer, path: Path, *, timeout_s: float = LIMIT_S) 
     )
 
 
+def chat_table(kind: str, server: str, **options: Any) -> dict[str, Any]:
+    """Return the table of a chat at the stand-in."""
+    token = chats.TELEGRAM_TOKEN if kind == "telegram" else chats.DISCORD_TOKEN
+    api = server if kind == "telegram" else f"{server}/api/v10"
+    given = {"name": "nas", "url": f"{kind}://{chats.CHAT}", "token": token, "api": api}
+    return {**given, "timeout_s": LIMIT_S, **options}
+
+
+def built(table: dict[str, Any]) -> ObjectStore:
+    """Return the destination of a table of the settings; everything is encrypted."""
+    arguments = {"exports.destinations": [table], "exports.passphrase": "a-long-enough-passphrase"}
+    [target] = build_targets(load_settings(environ={}, arguments=arguments))
+    return target.destination
+
+
+@asynccontextmanager
+async def chat_store(kind: str, _path: Path) -> AsyncIterator[ObjectStore]:
+    async with chats.chat_server() as server:
+        store = built(chat_table(kind, server.url))
+        yield store
+        await store.close()
+
+
 class Kind(NamedTuple):
     """How a destination is opened.
 
@@ -117,6 +144,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "s3": Kind(s3_store, has_top=False),
     "webdav": Kind(webdav_store),
     "sftp": Kind(sftp_store),
+    "telegram": Kind(partial(chat_store, "telegram"), has_top=False),
+    "discord": Kind(partial(chat_store, "discord"), has_top=False),
     "nginx": Kind(nginx_store, is_real=True),
     "sshd": Kind(sshd_store, is_real=True),
 }
