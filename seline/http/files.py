@@ -15,7 +15,7 @@ from aiohttp import web
 
 from seline.errors import SelineError
 from seline.http.requests import body_pieces
-from seline.spool import Spool, spooled, temporary_space
+from seline.spool import Spool, spooled
 
 PIECE_BYTES: Final = 256 << 10
 STALLED_S: Final = 60.0
@@ -31,7 +31,7 @@ async def spooled_body(request: web.Request, bytes_max: int) -> AsyncGenerator[S
             if spool.holds(piece):
                 spool.append(piece)
             else:
-                await _append(spool, piece)
+                await asyncio.to_thread(spool.append, piece)
         yield spool
 
 
@@ -88,12 +88,3 @@ async def spool_pieces(spool: Spool) -> AsyncGenerator[bytes]:
         await file.seek(0)
         while piece := await file.read(PIECE_BYTES):
             yield piece
-
-
-async def _append(spool: Spool, piece: bytes) -> None:
-    descriptor = await asyncio.to_thread(spool.spill)
-    with temporary_space():
-        async with aiofiles.open(descriptor, "r+b", closefd=False) as file:
-            await file.seek(spool.size_bytes)
-            await file.write(piece)
-    spool.size_bytes += len(piece)
