@@ -258,6 +258,12 @@ class OutcomeUnknown(StorageError):
     hint = "Read the document again: the next read shows which content is current."
 
 
+class RestoreUnfinished(StorageError):
+    """A restore onto this volume was interrupted; nothing is served before it is completed."""
+
+    hint = "Complete it with the folder of an export: `seline import EXPORT`."
+
+
 class ForkedStore(StorageError):
     """This store was opened before a fork; only the parent process may use it."""
 

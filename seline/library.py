@@ -3,24 +3,29 @@
 Nothing is opened at import. The caller that opens also closes.
 """
 
+import asyncio
 import atexit
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 import seline
 from seline.bot.lessons_learned import LessonsLearned
 from seline.bot.user_profile import UserProfile
+from seline.clock import instant_text
 from seline.commands import Commands
+from seline.domain.copy import Copy
+from seline.domain.readable_export import ImportReport
 from seline.errors import SelineError, SettingsError, VolumeFailed, VolumeReadOnly
 from seline.manager import DataManager, ManagedStore
 from seline.manager.awaited_store import NeverCopied
 from seline.operations import Operations
+from seline.operations.restore import fill_volume, may_be_filled
 from seline.outbound.destinations.table import build_targets
 from seline.outbound.sealing import sealer_of
 from seline.ports.futures import refuse_in_turn, run_without_loop
@@ -31,6 +36,10 @@ from seline.storage.volume.store import VolumeStore
 
 LOCK_WAIT_S: Final = 5.0
 RETRY_AFTER_S: Final = 5.0
+FindCopy: TypeAlias = Callable[[], Awaitable[Copy | None]]
+"""Finds the copy to restore, None for none."""
+RestoredCopy: TypeAlias = tuple[Copy, ImportReport]
+"""A copy that was restored, and what it brought."""
 _log = logging.getLogger("seline")
 
 
@@ -47,6 +56,8 @@ class Seline(NeverCopied, Operations):
             sealer=sealer_of(exports.encrypt_to, exports.passphrase or ""),
         )
         self.settings = settings
+        self.restored: RestoredCopy | None = None
+        """The copy that was restored onto the empty volume at this start, and what it brought."""
         self.is_from_get = False
         """Whether `get_seline` opened it."""
         self.data = DataManager(store)
@@ -140,6 +151,7 @@ def start(
     serves_commands: bool = True,
     keep_trying: bool = False,
     reopens: bool = False,
+    find_copy: FindCopy | None = None,
     on_wait: Callable[[SelineError], None] | None = None,
     give_up: Callable[[], bool] = lambda: False,
 ) -> Seline:
@@ -147,7 +159,9 @@ def start(
 
     Without `serves_commands` the caller serves the control socket itself. `keep_trying` retries a
     disk that is read-only or fails, until `give_up`; `reopens` opens anew at each call after a
-    failure. Raises SettingsError if `get_seline` has opened another directory.
+    failure. `find_copy` returns the copy to restore onto a volume that never held a document, or
+    onto which a restore was interrupted, None for none; that is done before the store is ready.
+    Raises SettingsError if `get_seline` has opened another directory.
     """
 
     def is_given_up() -> bool:
@@ -168,7 +182,9 @@ def start(
                 on_wait=on_wait,
                 give_up=is_given_up,
             )
-            store = _retried(attempt, on_wait, is_given_up) if keep_trying else attempt()
+            if keep_trying:
+                attempt = partial(_retried, attempt, on_wait, is_given_up)
+            store, opened.restored = _open_and_restore(attempt, settings, find_copy)
             if commands is not None:
                 _log.info("opened %s", os.path.abspath(settings.data_dir))
                 commands.listen()
@@ -184,12 +200,69 @@ def start(
     begin = partial(_begin, run)
     opening: Future[DocumentStore] = Future()
     opened = Seline(ManagedStore(opening, settings), settings)
-    with _lock:
-        _refuse_beside_another(settings.data_dir)
-        _open.append(opened)
+    _register(opened)
     begin(opening)
     opened.store.reopen = begin if reopens else None
     return opened
+
+
+def _register(opened: Seline) -> None:
+    with _lock:
+        _refuse_beside_another(opened.settings.data_dir)
+        _open.append(opened)
+
+
+def _open_and_restore(
+    attempt: Callable[[], VolumeStore], settings: Settings, find_copy: FindCopy | None
+) -> tuple[VolumeStore, RestoredCopy | None]:
+    """Open a volume; restore a copy onto it first if it is empty and one is found."""
+    store = attempt()
+    try:
+        if find_copy is None or not may_be_filled(cast("DocumentStore", store)):
+            return store, None
+        restored = asyncio.run(_restored(store, settings, find_copy))
+    except BaseException:
+        _close_unopened(store)
+        raise
+    return (store, None) if restored is None else (attempt(), restored)
+
+
+def restore_volume(settings: Settings, copy: Copy, *, lock_wait_s: float) -> ImportReport:
+    """Restore a copy onto an empty volume, or complete an interrupted restore. Blocks.
+
+    Raises what `open_seline` and `fill_volume` raise.
+    """
+
+    async def find() -> Copy:
+        return copy
+
+    store = open_volume(settings, lock_wait_s=lock_wait_s)
+    restored = asyncio.run(_restored(store, settings, find))
+    assert restored is not None
+    return restored[1]
+
+
+async def _restored(
+    store: VolumeStore, settings: Settings, find_copy: FindCopy
+) -> RestoredCopy | None:
+    """Restore the copy that is found, and close the store; None if none is found."""
+    copy = await find_copy()
+    if copy is None:
+        return None
+    opening: Future[DocumentStore] = Future()
+    managed = ManagedStore(opening, settings, for_restore=True)
+    opening.set_result(cast("DocumentStore", store))
+    _log.info("restoring %s of %s", copy.name, instant_text(copy.taken_at))
+    try:
+        report = await fill_volume(managed, copy, progress=_log_progress)
+    finally:
+        await managed.close()
+    _log.info("restored %d documents and %d backups", len(copy.documents), report.backups)
+    return copy, report
+
+
+def _log_progress(done: int, of_all: int, size_bytes: int) -> None:
+    _log.info("restored %d of %d documents, %d bytes", done, of_all, size_bytes)
 
 
 def _log_notes(settings: Settings) -> None:

@@ -74,6 +74,7 @@ EXIT_FOR: Final[Mapping[str, Exit]] = {
     "volume_busy": Exit.FAILED,
     "volume_locked": Exit.LOCKED,
     "volume_not_mounted": Exit.LOCKED,
+    "restore_unfinished": Exit.LOCKED,
     "volume_read_only": Exit.FAILED,
     "volume_failed": Exit.FAILED,
     "outcome_unknown": Exit.FAILED,

@@ -7,6 +7,7 @@ followed.
 import io
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -23,12 +24,13 @@ from seline.cli.verbs import (
     carry_out,
     local_verb,
     preview_options,
+    run_async,
     settings_of,
     url_of,
     with_api,
 )
 from seline.domain.plural import counted, shortened
-from seline.errors import ExportDamaged, ImportRefused
+from seline.errors import ExportDamaged, ImportRefused, RestoreUnfinished
 from seline.quoting import on_one_line, quoted
 
 if TYPE_CHECKING:
@@ -119,10 +121,17 @@ def _import_folder(
     send = _send_usable if skip_broken else _send_documents
     export = None if prefix else find_export(source)
     if export is not None:
-        documents, manifest = _read_export(source, export, sealer_of_identity(options, identity))
+        sealer = sealer_of_identity(options, identity)
+        documents, manifest = _read_export(source, export, sealer)
         if manifest.volume:
             chosen |= {"volume": manifest.volume, "foreign": "true"}  # this command asks
-        _preview_and_import(options, partial(send, documents, chosen))
+        try:
+            _preview_and_import(options, partial(send, documents, chosen))
+        except RestoreUnfinished:
+            if options.dry_run or chosen.get("only"):
+                raise
+            _complete_restore(options, export, sealer)
+            return
         _notify_backups(export, manifest, identity)
         return
     files, has_copies = _read_legacy(source, prefix, skip_broken=skip_broken)
@@ -131,6 +140,22 @@ def _import_folder(
     renamed = {file.name: file.file for file in files if file.file != file.name}
     copies = os.path.join(source, "backups", "") if has_copies else ""
     _preview_and_import(options, partial(send, documents, chosen), renamed, copies)
+
+
+def _complete_restore(options: VerbOptions, export: str, sealer: "Sealer") -> None:
+    """Complete an interrupted restore with the copy that an export folder holds."""
+    from seline.folders.export import copy_of_export
+    from seline.library import LOCK_WAIT_S, restore_volume
+
+    copy = run_async(copy_of_export(export, sealer))
+    with terminal.busy("Restoring"):
+        report = restore_volume(settings_of(options), copy, lock_wait_s=LOCK_WAIT_S)
+    if options.json:
+        terminal.out_json(asdict(report))
+    terminal.notice(
+        f"The interrupted restore is completed from {export}: "
+        f"{counted(len(copy.documents), 'document')}, and their backups."
+    )
 
 
 async def _send(

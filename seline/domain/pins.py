@@ -59,6 +59,14 @@ def with_blank_pins(
     return (*kept, *new)
 
 
+def with_added(pins: Iterable[Pin], added: Iterable[Pin], now: datetime) -> tuple[Pin, ...]:
+    """Return the pins with those of a copy, except of contents that are pinned already."""
+    kept = current(pins, now)
+    pinned = {(pin.document, pin.revision) for pin in kept}
+    new = (p for p in current(added, now) if (p.document, p.revision) not in pinned)
+    return (*kept, *new)
+
+
 def is_blank(pin: Pin) -> bool:
     """Whether the guard of V11 made this pin before a blank save."""
     return pin.because.startswith(BLANK)

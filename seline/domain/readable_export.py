@@ -17,13 +17,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportReport:
-    """What an import did, or would do in a dry run: sorted document names."""
+    """What an import did, or would do in a dry run: sorted document names.
+
+    `backups` and `pins` are how many were added to those of the store.
+    """
 
     created: tuple[str, ...]
     changed: tuple[str, ...]
     unchanged: tuple[str, ...]
     deleted: tuple[str, ...]
     dry_run: bool
+    backups: int = 0
+    pins: int = 0
 
 
 def parse_export(value: Json) -> dict[str, Json]:

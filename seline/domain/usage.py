@@ -11,6 +11,7 @@ MIB: Final = 1 << 20
 RESERVE_BYTES_MIN: Final = 1 << 20
 SHED_RATIO: Final = 0.90
 REFUSE_RATIO: Final = 0.95
+BLOCK_BYTES: Final = 4096
 LEVEL_BACK_RATIO: Final = 0.02
 
 
@@ -89,6 +90,14 @@ class Usage:
             rooms.append(int(self.limit_bytes * REFUSE_RATIO) - self.counted_bytes)
         return min(rooms)
 
+    @property
+    def last_room_bytes(self) -> int:
+        """How many more bytes fit at all: what a restore onto an empty volume may use."""
+        rooms = [self.available_bytes - RESERVE_BYTES_MIN]
+        if self.limit_bytes:
+            rooms.append(self.limit_bytes - self.counted_bytes)
+        return min(rooms)
+
     def grown(self, bytes_more: int) -> "Usage":
         """Return the usage after a write of `bytes_more`, or a removal if that is negative."""
         return replace(
@@ -148,6 +157,11 @@ DOCUMENTS_MARKS: Final = (1.0, 0.9, DOCUMENTS_WARN)
 
 Room: TypeAlias = Literal["free", "shed", "refuse"]
 """Whether a growing write fits: at once, after old backups are shed, or not."""
+
+
+def blocks(size_bytes: int) -> int:
+    """Return the size of so many bytes in whole blocks."""
+    return 0 if size_bytes <= 0 else -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
 
 
 def level_of(ratio: float) -> UsageLevel:

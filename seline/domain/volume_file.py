@@ -1,7 +1,8 @@
-"""The value of `volume.json`: which volume this is."""
+"""The value of `volume.json`: which volume this is, and whether a restore onto it is unfinished."""
 
 from msgspec.structs import replace
 
+from seline.domain.copy import Copy
 from seline.domain.manifest import is_volume_id
 from seline.domain.stored import Stored
 
@@ -10,10 +11,12 @@ class VolumeFile(Stored, frozen=True, kw_only=True):
     """The volume's id, and how many exports it has begun.
 
     The id is made before the first document is written, and travels with a restored copy.
+    `restoring` names the copy that is being restored onto the volume, empty if none is.
     """
 
     id: str = ""
     exports: int = 0
+    restoring: str = ""
 
     @property
     def is_identified(self) -> bool:
@@ -23,6 +26,11 @@ class VolumeFile(Stored, frozen=True, kw_only=True):
     def identified(self, new_id: str) -> "VolumeFile":
         """Return this value, with a new id if it has none."""
         return self if self.is_identified else replace(self, id=new_id)
+
+    def marked(self, copy: Copy, new_id: str) -> "VolumeFile":
+        """Return the value while a copy is restored: the volume becomes the copy's."""
+        exports = max(self.exports, copy.sequence)
+        return VolumeFile(id=copy.volume or new_id, exports=exports, restoring=copy.name)
 
     def numbered(self, new_id: str) -> "VolumeFile":
         """Return the value once another export has begun."""

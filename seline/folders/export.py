@@ -6,9 +6,10 @@ The manifest is written last: a folder without a manifest is not a whole export.
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from typing import IO
 
+from seline.domain.copy import Copy
 from seline.domain.manifest import (
     LIST_NAME,
     MANIFEST_NAME,
@@ -17,6 +18,7 @@ from seline.domain.manifest import (
     parse_export_name,
 )
 from seline.errors import ExportDamaged, ExportFailed, ImportRefused, KeyMissing
+from seline.operations.copies import Copies
 from seline.operations.export_folders import ExportFolders
 from seline.operations.exports import check_packs
 from seline.operations.packs import DOCUMENTS, check_documents, members_of, with_names
@@ -82,6 +84,12 @@ def find_export(source: str) -> str | None:
             hint="Name the folder of the export that you mean.",
         )
     return next((path for _, path in last.values()), None)
+
+
+def copy_of_export(source: str, sealer: Sealer = UNSEALED) -> Coroutine[None, None, Copy]:
+    """Open an export folder as a copy. Raises ExportDamaged, KeyMissing."""
+    parent, name = os.path.split(os.path.abspath(source))
+    return Copies(Folder("this folder", parent), sealer).open_export(name)
 
 
 def has_unfinished_export(source: str) -> bool:

@@ -176,6 +176,16 @@ def put_imported(content: Content, *, guard: Guard | None = None) -> Decide:
     return decide
 
 
+def put_copied(content: Content) -> Decide:
+    """Put a content of a copy in place, also on a full volume; what is there becomes a backup."""
+
+    def decide(current: Current) -> Decision:
+        _refuse_unreadable(current)
+        return Put(content=content, always=True, alone=True)
+
+    return decide
+
+
 def delete_if_there(current: Current) -> Decision:
     """Remove a document that an import does not name."""
     _refuse_unreadable(current)

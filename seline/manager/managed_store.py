@@ -14,7 +14,7 @@ from seline.clock import Clock
 from seline.domain.document import BOT, Content, DocumentKey, IfMatch
 from seline.domain.verdict import Verdict
 from seline.domain.volume_file import VolumeFile
-from seline.errors import SelineError
+from seline.errors import RestoreUnfinished, SelineError
 from seline.manager import changes
 from seline.manager.awaited_store import AwaitedStore
 from seline.manager.changes import Decide
@@ -40,9 +40,18 @@ class ManagedStore(AwaitedStore):
     """What `metadata.json` reports; only once the store is open."""
 
     def __init__(
-        self, opening: Future[DocumentStore], settings: Settings, *, clock: Clock | None = None
+        self,
+        opening: Future[DocumentStore],
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        for_restore: bool = False,
     ) -> None:
-        """Manage the store that `opening` will hold; every call waits for it."""
+        """Manage the store that `opening` will hold; every call waits for it.
+
+        Every call raises RestoreUnfinished on a volume onto which a restore was interrupted,
+        except `for_restore`.
+        """
         super().__init__(settings, clock=clock)
         storage = settings.storage
         self.locks = DocumentLocks(
@@ -57,6 +66,7 @@ class ManagedStore(AwaitedStore):
         self.new_id = secrets.token_hex(4)
         """The id of a volume that has none."""
         self._is_identified = False
+        self._for_restore = for_restore
         opening.add_done_callback(self._open)
 
     def state(
@@ -150,11 +160,16 @@ class ManagedStore(AwaitedStore):
     # parts
 
     def _prepare(self, store: DocumentStore) -> None:
-        self.pins = Pins(self, store)
-        self.metadata = Metadata(store, self.clock)
         self.volume_file.read(store)
         known = self.volume_file
+        if known.value.restoring and not self._for_restore:
+            raise RestoreUnfinished(
+                f"The restore of {known.value.restoring} onto the volume at {store.medium.place} "
+                "was interrupted. Nothing is served before it is completed."
+            )
         self._is_identified = known.value.is_identified or known.failure is not None
+        self.pins = Pins(self, store)
+        self.metadata = Metadata(store, self.clock)
 
     def _before_close(self) -> None:
         self._keep_what_only_memory_holds()

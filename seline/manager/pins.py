@@ -175,6 +175,21 @@ class Pins:
 
         return msgspec.structs.replace(change, decide=decide)
 
+    async def add(self, pins: Sequence[Pin]) -> int:
+        """Add the pins of a copy, except of contents that are pinned already; return how many.
+
+        Raises DocumentUnreadable, StorageError.
+        """
+        added, now = self.lacking(pins), self._latest_now()
+        if added:
+            await self._state.update(lambda known: pinning.with_added(known, pins, now))
+        return added
+
+    def lacking(self, pins: Sequence[Pin]) -> int:
+        """Return how many pins of a copy `add` would add."""
+        known = self.pins()
+        return len(pinning.with_added(known, pins, self._latest_now())) - len(known)
+
     def change(self, function: Callable[[tuple[Pin, ...]], tuple[Pin, ...]]) -> Change:
         """Return a change of the pins. A full volume takes it: a shrinking save may need one."""
         return self._state.change(function, always=True)

@@ -70,7 +70,7 @@ class Copies:
     async def open(self, info: CopyInfo) -> Copy:
         """Open one copy. Raises ExportDamaged, KeyMissing."""
         mirrored = info.kind == MIRROR
-        copy = await (self._mirrored(info) if mirrored else self._exported(info.name))
+        copy = await (self._mirrored(info) if mirrored else self.open_export(info.name))
         _check_names(copy)
         return copy
 
@@ -161,8 +161,11 @@ class Copies:
                 )
         return found
 
-    async def _exported(self, name: str) -> Copy:
-        """Read the packs of an export into a spool, one after the other."""
+    async def open_export(self, name: str) -> Copy:
+        """Open an export: its packs are read into a spool, one after the other.
+
+        Raises ExportDamaged, KeyMissing.
+        """
         manifest = decode_manifest(await self._exports.get(name, MANIFEST_NAME))
         if manifest.encrypted:
             sealed, opening = await self._exports.get(name, LIST_NAME), self._opening()

@@ -7,13 +7,18 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final
 
 import pytest
 
 from seline import errors
 from seline.blocking import open_seline
+from seline.domain.document import Content
+from seline.domain.json_codec import encode
+from seline.library import load, restore_volume
 from tests.command_line import Line, line_at, served
+from tests.copied import original
 from tests.faults.injection import failing_call
 from tests.faults.small_filesystem import SmallFilesystem, small_filesystem
 from tests.faults.small_filesystem import run as system
@@ -39,6 +44,32 @@ def fix_of(line: Line, check: str, **environ: str) -> str:
 
 
 # where the volume is
+
+
+@pytest.mark.follows("error:restore_unfinished")
+def test_an_interrupted_restore_is_completed_with_an_export(
+    line: Line, tmp_path: Path, follow: Follow
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = line_at(tmp_path / "other")
+    for number in (1, 2):
+        other("save", NAME, stdin=str(number))
+    export = f"other/{other('export', 'out/').out.strip()}"
+    lost = Content.of(encode(original(1).documents["doc_0.json"])).revision
+    settings = load(arguments={"storage.data_dir": str(line.data)})
+    with pytest.raises(errors.ExportDamaged):
+        restore_volume(settings, original(1).copy(lost=[lost]), lock_wait_s=0)
+
+    refused = line("load", NAME)
+
+    assert refused.code == 7
+    [command] = follow(next_of(refused)).commands(EXPORT=export)
+    assert run(line, f"{command} --dry-run").code == 7
+    done = run(line, command)
+    assert done.code == 0, done.err
+    assert "The interrupted restore is completed" in done.err
+    assert line("load", NAME).value() == 2
+    assert len(line("backups", NAME, "--json").value()["backups"]) == 1
 
 
 @pytest.mark.follows("error:volume_not_mounted")

@@ -48,11 +48,7 @@ def _has(documents: CurrentDocuments, new: AddedBackup, name: str) -> bool:
 def _backup_of(new: AddedBackup) -> Backup:
     parsed = parse_backup_name(new.name)
     if parsed is None or parsed[0] != new.key.name:
-        raise InvalidDocumentName(
-            f"{new.name!r} is not the name of a backup of {new.key.name}.",
-            hint=f"A backup's name is such as "
-            f"`{new.key.name.removesuffix('.json')}_20250106_143022.json`.",
-        )
+        raise InvalidDocumentName(f"{new.name!r} is not the name of a backup of {new.key.name}.")
     backup = Backup(
         name=new.name,
         document=new.key.name,

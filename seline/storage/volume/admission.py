@@ -14,14 +14,14 @@ from seline.clock import Clock
 from seline.domain.backup import Backup
 from seline.domain.document import SELINE, DocumentKey
 from seline.domain.retention import plan_shedding, sheddable
-from seline.domain.usage import REFUSE_RATIO, Usage, room_for
+from seline.domain.usage import REFUSE_RATIO, Usage, blocks, room_for
 from seline.domain.verdict import Verdict
 from seline.errors import TooManyDocuments, VolumeFull
 from seline.ports.medium import MarkPinned
 from seline.settings import Settings
 from seline.storage.planner import Plan, Publish
 from seline.storage.volume.directory import VolumeDirectory
-from seline.storage.volume.disk_usage import DiskUsage, blocks
+from seline.storage.volume.disk_usage import DiskUsage
 from seline.storage.volume.events import Events
 from seline.storage.volume.rotation import Rotation
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from seline.domain.document import SELINE
-from seline.domain.usage import Usage, reserve_bytes
+from seline.domain.usage import Usage, blocks, reserve_bytes
 from seline.storage.volume import files
 from seline.storage.volume.directory import VolumeDirectory
 
@@ -21,7 +21,6 @@ RESERVE_NAME: Final = "reserve"
 RESERVED_FILES: Final = ("reserve-1", "reserve-2", "reserve-3")
 """A blank save stages four files: the document, the pins, the record, and a copy if links are
 refused."""
-BLOCK_BYTES: Final = 4096
 _WALK_EVERY_S: Final = 60.0
 
 
@@ -124,11 +123,6 @@ class DiskUsage:
         self._documents_bytes, self._backups_bytes = documents, backups
         self._files_bytes = documents + backups + others
         self._walked_at = time.monotonic()
-
-
-def blocks(size_bytes: int) -> int:
-    """Return the size of so many bytes in whole blocks."""
-    return 0 if size_bytes <= 0 else -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
 
 
 def _sizes(directory: int, size_max: int = 0) -> tuple[int, int, int]:
