@@ -282,11 +282,9 @@ def _caption(key: str, number: int, count: int, size_bytes: int) -> str:
     """Return what a person reads under a file."""
     folder, _, file = key.rpartition("/")
     part = f", part {number} of {count}" if count > 1 else ""
+    size = f"{size_bytes / _MB:.1f} MB" if size_bytes >= _MB else f"{size_bytes:,} bytes"
     of = f" of the copy {folder}" if folder else ""
-    return (
-        f"Seline: {file}{of}{part} ({size_bytes / _MB:.1f} MB). Keep it: your bot's documents come "
-        "back from here."
-    )
+    return f"Seline: {file}{of}{part} ({size}). Keep it: your bot's documents come back from here."
 
 
 def _hidden(store: ChatStore, doing: str) -> ExportFailed:
