@@ -29,6 +29,7 @@ from seline.ports.alerts import SinkStatus
 from seline.ports.destinations import Target
 from seline.ports.medium import HANGING_S, SLOW_S
 from seline.ports.store import DocumentStore
+from seline.settings.values import Exports
 
 RECENT: Final = timedelta(days=1)
 LEFT_OUT: Final = "left_out"
@@ -221,8 +222,18 @@ def _exports(facts: Facts) -> Result:
     results = [_destination(*known, facts.now) for known in destinations.records()]
     shown = [result for result in results if result[0] is not Status.OK] or results
     details, fixes = [detail for _, detail, _ in shown], [fix for *_, fix in shown if fix]
+    details += _encryption(facts.managed.settings.exports)
     status = max((status for status, *_ in results), key=_RANK.index)
     return status, "; ".join(details), " ".join(dict.fromkeys(fixes))
+
+
+def _encryption(exports: Exports) -> list[str]:
+    """Return what the encryption of copies protects against, if they are encrypted."""
+    if exports.passphrase:
+        return [
+            "encrypted with a passphrase: who knows the variables of this service can read them"
+        ]
+    return ["encrypted: this service cannot read them"] if exports.encrypt_to else []
 
 
 def _destination(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from seline import open_seline
 from seline.domain.manifest import (
     KEY_NAME,
     LIST_NAME,
@@ -213,6 +214,28 @@ async def test_an_export_with_a_document_that_the_store_has_lost_is_kept(
 
     assert holding.name in entries(nas)
     assert len(entries(nas)) == kept
+
+
+async def test_health_shows_what_the_encryption_is_worth(tmp_path: Path) -> None:
+    shown: list[str] = []
+    nas = [{"name": "nas", "url": f"file://{tmp_path}/nas", "same_disk": True}]
+    for encryption in (
+        {},
+        {"exports__encrypt_to": [KEY.recipient]},
+        {"exports__passphrase": PASSPHRASE},
+    ):
+        async with open_seline(tmp_path / "data", exports__destinations=nas, **encryption) as bot:
+            await bot.load()
+            checks = (await bot.health())["checks"]
+            assert isinstance(checks, list)
+            [check] = [
+                item for item in checks if isinstance(item, dict) and item["name"] == "exports"
+            ]
+            shown.append(str(check["detail"]))
+
+    assert "encrypted" not in shown[0]
+    assert shown[1].endswith("encrypted: this service cannot read them")
+    assert "encrypted with a passphrase" in shown[2]
 
 
 # the command line
