@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 PORT: Final = 22
 KNOWN_HOSTS: Final = "~/.ssh/known_hosts"
+CIPHERS: Final = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
+"""The first to propose, before the others: they take half of the processor that chacha20 takes."""
 CONNECT_S: Final = 30.0
 KEEPALIVE_S: Final = 15.0
 _LOADING_S: Final = 60.0
@@ -67,6 +69,7 @@ class SshLogin:
                     password=self.password or None,
                     config=None,
                     agent_path=None,
+                    encryption_algs=CIPHERS,
                     keepalive_interval=KEEPALIVE_S,
                 )
         except TimeoutError as error:
