@@ -278,11 +278,25 @@ async def test_a_listing_may_have_whole_addresses_and_other_prefixes(
     assert await store.list("") == [Listed("ab", 5), Listed("folder", None)]
 
 
+async def test_a_long_listing_lets_other_tasks_run() -> None:
+    size = "<d:getcontentlength>1</d:getcontentlength>"
+    body = multistatus(TOP, *(entry(f"/top/{number}", size) for number in range(5000))).encode()
+    reading = asyncio.ensure_future(read_resources(body))
+    turns = 0
+    while not reading.done():
+        await asyncio.sleep(0)
+        turns += 1
+
+    assert reading.result()["/top/4999"] == 1
+    assert len(reading.result()) == 5001
+    assert turns > 10
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-7"])
-def test_no_encoding_hides_a_document_type(encoding: str) -> None:
+async def test_no_encoding_hides_a_document_type(encoding: str) -> None:
     declared = f'<?xml version="1.0" encoding="{encoding}"?>{LAUGHS}'
     with pytest.raises(ValueError):
-        read_resources(multistatus(entry("&c;", FOLDER), before=declared).encode(encoding))
+        await read_resources(multistatus(entry("&c;", FOLDER), before=declared).encode(encoding))
 
 
 async def test_an_endless_answer_ends(server: WebDavServer, monkeypatch: Any) -> None:

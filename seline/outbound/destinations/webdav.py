@@ -146,7 +146,7 @@ class WebDav:
             return {}
         self._require(doing, status, 207)
         try:
-            return read_resources(body)
+            return await read_resources(body)
         except ValueError as error:
             raise ExportFailed(
                 f"{doing} at {self._where}: the listing cannot be read: {error}."
