@@ -14,7 +14,7 @@ import pytest
 
 from seline.outbound.destinations.sftp import Sftp
 from seline.outbound.destinations.ssh_login import public_key
-from seline.ports.destinations import Listed
+from seline.ports.destinations import Listed, ObjectForbidden
 from seline.ports.futures import run_without_loop
 from tests.destinations.failing import failure
 from tests.destinations.relay import relay
@@ -242,6 +242,7 @@ async def test_a_wrong_login_is_named(server: SftpServer, user: str, password: s
     for call in CALLS.values():
         error = await failure(call(store), "another-password", PASSWORD)
         assert "refuses the login" in error.message
+        assert isinstance(error, ObjectForbidden)
 
 
 async def test_a_private_key_logs_in(server: SftpServer, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from seline.outbound.destinations.multistatus import read_resources
 from seline.outbound.destinations.webdav import WebDav
-from seline.ports.destinations import Listed
+from seline.ports.destinations import Listed, ObjectForbidden
 from seline.ports.futures import run_without_loop
 from tests.destinations.failing import failure
 from tests.destinations.relay import relay
@@ -157,6 +157,7 @@ async def test_wrong_credentials_fail_before_anything_is_uploaded(server: WebDav
     for call in CALLS.values():
         error = await failure(call(store), "another-password", PASSWORD)
         assert "refuses the login" in error.message
+        assert isinstance(error, ObjectForbidden)
     await store.close()
 
     assert "PUT" not in server.requests

@@ -4,7 +4,7 @@
 """
 
 from seline.errors import ExportFailed
-from seline.ports.destinations import ObjectMissing, ObjectStore
+from seline.ports.destinations import ObjectForbidden, ObjectMissing, ObjectStore
 
 
 def absent(store: ObjectStore, key: str) -> ObjectMissing:
@@ -30,17 +30,17 @@ def unreachable(store: ObjectStore, doing: str, reason: str) -> ExportFailed:
     )
 
 
-def login_refused(store: ObjectStore, doing: str, options: str) -> ExportFailed:
+def login_refused(store: ObjectStore, doing: str, options: str) -> ObjectForbidden:
     """The login is wrong; `options` are those it consists of, such as "`user` and `password`"."""
-    return ExportFailed(
+    return ObjectForbidden(
         f"{doing} at {store.where}: the server refuses the login.",
         hint=f"Correct {options} of {store.name} in `exports.destinations`, then restart.",
     )
 
 
-def forbidden(store: ObjectStore, doing: str) -> ExportFailed:
+def forbidden(store: ObjectStore, doing: str) -> ObjectForbidden:
     """The login is right, and lacks the rights."""
-    return ExportFailed(
+    return ObjectForbidden(
         f"{doing} at {store.where}: the server forbids it.",
         hint=f"On the server, let the user of {store.name} read and write there.",
     )
