@@ -2,7 +2,8 @@
 
 Telegram: files of more than 50 MB to send (413) and of more than 20 MB to fetch, empty files, long
 captions, deletions after 48 hours, a wrong token, an unknown chat, and a group's old id. Discord:
-files of more than 10 MiB, addresses of files that have expired, messages of others to edit.
+files of more than 10 MiB, addresses of files that have expired, flags in an edit, bots that do not
+name themselves as such.
 """
 
 import asyncio
@@ -233,6 +234,10 @@ async def discord(server: ChatServer, request: web.Request) -> web.Response:
     given, file, name = await _fields(request) if request.can_read_body else ({}, b"", "")
     if request.headers.get("Authorization") != f"Bot {DISCORD_TOKEN}":
         return refused_by_discord(401, 0, "401: Unauthorized")
+    if not request.headers.get("User-Agent", "").startswith("DiscordBot ("):
+        return refused_by_discord(403, 40333, "internal network error")
+    if request.method == "PATCH" and "flags" in json.loads(given["payload_json"]):
+        return refused_by_discord(400, 50035, "Invalid Form Body")
     method = f"{request.method} {path[3] if path[3:4] == ['pins'] else path[-1]}"
     method = f"{request.method} message" if path[3:] and path[3] != "pins" else method
     answered = await server.faulty(method)

@@ -21,7 +21,9 @@ from seline.settings.values import DestinationSettings
 
 API: Final = "https://discord.com/api/v10"
 _SILENT: Final = 1 << 12
-"""The flag of a message that notifies no one."""
+"""The flag of a message that notifies no one; an edit may not have it."""
+_USER_AGENT: Final = "DiscordBot (seline, 1)"
+"""Discord refuses bots that name themselves in another form."""
 
 
 class Discord:
@@ -33,7 +35,7 @@ class Discord:
         self._api = (api or API).rstrip("/")
         self._messages = f"{self._api}/channels/{channel_id}/messages"
         self._bot = ""
-        headers = {"Authorization": f"Bot {token}"}
+        headers = {"Authorization": f"Bot {token}", "User-Agent": _USER_AGENT}
         self.requests = ChatRequests(wait_s_max=wait_s_max, headers=headers)
 
     async def bot(self) -> str:
@@ -43,7 +45,9 @@ class Discord:
         return self._bot
 
     async def send(self, file: str, data: bytes, caption: str) -> ChatFile:
-        message = await self.requests.call("POST", self._messages, _upload(file, data, caption))
+        message = await self.requests.call(
+            "POST", self._messages, _upload(file, data, caption, _SILENT)
+        )
         return _file_of(message)
 
     async def fetch(self, file: ChatFile) -> bytes:
@@ -100,12 +104,12 @@ def _is_index(message: Any, bot: str) -> bool:
     return bool(unlike("Discord", read))
 
 
-def _upload(file: str, data: bytes, caption: str) -> Upload:
+def _upload(file: str, data: bytes, caption: str, flags: int = 0) -> Upload:
     payload = {
         "content": caption,
-        "flags": _SILENT,
         "allowed_mentions": {"parse": []},
         "attachments": [{"id": 0, "filename": file}],
+        **({"flags": flags} if flags else {}),
     }
     return Upload("files[0]", file, data, {"payload_json": json.dumps(payload)})
 
