@@ -1,16 +1,22 @@
 """Test that copies of a volume go to a server and come back, through the whole product."""
 
+import asyncio
+import json
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from seline import open_seline
+from seline.errors import ExportFailed
 from seline.operations import Operations
 from seline.operations.copies import Copies
 from seline.operations.export_folders import ExportFolders
 from seline.operations.restore import restore_copy
 from seline.ports.destinations import Target
 from seline.ports.sealing import UNSEALED
+from seline.settings import load_settings
 from tests.destinations.kinds import KINDS, kinds
 
 SERVERS = [kind for kind in kinds() if kind.values[0] in {"webdav", "sftp", "nginx", "sshd"}]
@@ -37,3 +43,35 @@ async def test_a_volume_is_exported_mirrored_and_restored(kind: str, tmp_path: P
             assert len(await other.data.documents()) == 20
             assert await other.data.load_json("7.json") == {"n": "changed"}
         await operations.mirrors.close()
+
+
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ91YtX+RY97k8Xxxz0aiCxSVfckoQkcDXvkpMrci/QN"
+OPTIONS: dict[str, dict[str, Any]] = {
+    "webdav://127.0.0.1": {"user": "bot", "password": "a-password"},
+    "sftp://bot@127.0.0.1": {"password": "a-password", "host_key": HOST_KEY},
+}
+
+
+@pytest.mark.parametrize("address", OPTIONS)
+async def test_a_server_that_never_answers_delays_no_save_and_no_other_destination(
+    address: str, tmp_path: Path
+) -> None:
+    if address.startswith("sftp"):
+        pytest.importorskip("asyncssh")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"{address}:{silent.getsockname()[1]}/top"
+        hangs = {"name": "gone", "url": url, "mode": "export", "timeout_s": 1, **OPTIONS[address]}
+        nas = {"name": "nas", "url": f"file://{tmp_path}/nas", "same_disk": True}
+        settings = load_settings(
+            environ={"SELINE_EXPORTS__DESTINATIONS": json.dumps([hangs, nas])},
+            arguments={"storage.data_dir": str(tmp_path / "data")},
+        )
+        async with open_seline(settings=settings) as seline:
+            await seline.data.save_json("a.json", [1])
+            run = asyncio.create_task(seline.exports.run())
+            while not [*(tmp_path / "nas").glob("*/manifest.json")]:
+                assert not run.done()
+                await asyncio.sleep(0.01)
+            await seline.data.save_json("a.json", [2])
+            with pytest.raises(ExportFailed, match=r"gone: .* took over 1 s.*; nas: .*read back"):
+                await run
