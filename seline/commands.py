@@ -134,8 +134,9 @@ def _pause(woken: socket.socket) -> None:
 
 def listen_in(data_dir: str) -> tuple[socket.socket, RemoveSocket]:
     """Listen on the control socket of a data directory that this process holds. Raises OSError."""
-    with control_socket(data_dir) as path:
-        return listen_at(path, file=control_socket_path(data_dir))
+    file = control_socket_path(data_dir)
+    with addressable(file) as path:
+        return listen_at(path, file=file)
 
 
 def listen_at(path: str, *, file: str | None = None) -> tuple[socket.socket, RemoveSocket]:
@@ -172,17 +173,22 @@ def control_socket_path(data_dir: str) -> str:
     return os.path.join(data_dir, ".seline", CONTROL_SOCKET)
 
 
-@contextlib.contextmanager
-def control_socket(data_dir: str) -> Generator[str]:
+def control_socket(data_dir: str) -> contextlib.AbstractContextManager[str]:
     """Give a path of the control socket that a socket's address can hold."""
-    path = control_socket_path(os.path.abspath(data_dir))
-    directory = os.path.dirname(path)
+    return addressable(control_socket_path(data_dir))
+
+
+@contextlib.contextmanager
+def addressable(file: str) -> Generator[str]:
+    """Give a path of a socket's file that the address of a socket can hold, in this process."""
+    directory, name = os.path.split(os.path.abspath(file))
+    path = os.path.join(directory, name)
     if len(os.fsencode(path)) <= _ADDRESS_BYTES_MAX or not os.path.isdir(directory):
         yield path
         return
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{descriptor}/{CONTROL_SOCKET}"
+        yield f"/proc/self/fd/{descriptor}/{name}"
     finally:
         os.close(descriptor)
 

@@ -22,7 +22,7 @@ from seline.access.audit import AuditLog
 from seline.access.tokens import Tokens
 from seline.alerts.process import AlertProcess
 from seline.clock import Clock, instant_text
-from seline.commands import CONTROL_SOCKET, RemoveSocket, listen_at, listen_in
+from seline.commands import CONTROL_SOCKET, RemoveSocket, addressable, listen_at, listen_in
 from seline.domain.document import Json
 from seline.errors import SelineError, SettingsError, StoreClosed, VolumeLocked
 from seline.http.app import build_app
@@ -270,7 +270,8 @@ class Serving(NeverCopied):
                     return
                 scratch = tempfile.TemporaryDirectory(prefix="seline-")
                 place = self._scratch.enter_context(scratch)
-                self.socket_elsewhere = os.path.join(place, CONTROL_SOCKET)
+                file = os.path.join(place, CONTROL_SOCKET)
+                self.socket_elsewhere = self._scratch.enter_context(addressable(file))
                 control, self._remove_socket = listen_at(self.socket_elsewhere)
         await listening.answer_on(self._runner, control)
 

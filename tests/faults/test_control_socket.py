@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from seline import blocking, commands
 from seline.commands import Commands, control_socket, control_socket_path
 from seline.errors import VolumeBusy
 from seline.operations import Operations
+from seline.server.serving import alone
+from seline.settings import load_settings
 from tests.command_line import line_at
 
 WITHIN_S: Final = 10.0
@@ -145,6 +148,23 @@ def test_a_data_directory_of_any_length_gets_its_control_socket(
             client.connect(path)
 
     assert "no control socket" not in caplog.text
+
+
+async def test_a_command_without_room_for_the_socket_works_with_any_temporary_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_data_dir: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    scratch = tmp_path / ("t" * 120)
+    scratch.mkdir()
+    monkeypatch.setattr(sys.modules["seline.server.serving"], "listen_in", full)
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    settings = load_settings(environ={}, arguments={"storage.data_dir": str(tmp_path / "data")})
+    async with alone(settings) as running:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(running.socket_elsewhere)
+    assert list(scratch.iterdir()) == []
 
 
 # closing
