@@ -9,10 +9,11 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import seline
 from seline.bot.lessons_learned import LessonsLearned
@@ -20,12 +21,15 @@ from seline.bot.user_profile import UserProfile
 from seline.clock import instant_text
 from seline.commands import Commands
 from seline.domain.copy import Copy
+from seline.domain.incident import IncidentKind
+from seline.domain.plural import counted
 from seline.domain.readable_export import ImportReport
-from seline.errors import SelineError, SettingsError, VolumeFailed, VolumeReadOnly
+from seline.errors import ExportFailed, SelineError, SettingsError, VolumeFailed, VolumeReadOnly
 from seline.manager import DataManager, ManagedStore
 from seline.manager.awaited_store import NeverCopied
 from seline.operations import Operations
 from seline.operations.restore import fill_volume, may_be_filled
+from seline.operations.returning import OFF, find_copy
 from seline.outbound.destinations.table import build_targets
 from seline.outbound.sealing import sealer_of
 from seline.ports.futures import refuse_in_turn, run_without_loop
@@ -36,10 +40,13 @@ from seline.storage.volume.store import VolumeStore
 
 LOCK_WAIT_S: Final = 5.0
 RETRY_AFTER_S: Final = 5.0
-FindCopy: TypeAlias = Callable[[], Awaitable[Copy | None]]
-"""Finds the copy to restore, None for none."""
+ASK_AGAIN_S: Final = 30.0
+"""After how long a destination is asked again for the copy of an empty volume."""
+FindCopy: TypeAlias = Callable[[], AbstractAsyncContextManager[Copy | None]]
+"""Finds the copy to restore, None for none; it can be read until the context ends."""
 RestoredCopy: TypeAlias = tuple[Copy, ImportReport]
 """A copy that was restored, and what it brought."""
+T = TypeVar("T")
 _log = logging.getLogger("seline")
 
 
@@ -63,6 +70,26 @@ class Seline(NeverCopied, Operations):
         self.data = DataManager(store)
         self.profile = UserProfile(self.data)
         self.lessons = LessonsLearned(self.data)
+
+    def filled(self, store: VolumeStore, restored: RestoredCopy | None) -> VolumeStore:
+        """Report the copy that was restored onto the empty volume, if one was; return the store."""
+        self.restored = restored
+        if restored is not None:
+            self._report(restored[0])
+        return store
+
+    def _report(self, copy: Copy) -> None:
+        count = sum(bool(document.sha256) for document in copy.documents)
+        taken_at = f"{copy.taken_at:%Y-%m-%d %H:%M:%S}"
+        self.store.note(
+            IncidentKind.VOLUME_RESTORED,
+            "",
+            f"Restored {counted(count, 'document')} as of {taken_at} UTC from {copy.destination}; "
+            "the volume was empty.",
+            documents=count,
+            taken_at=taken_at,
+            destination=copy.destination,
+        )
 
     async def close(self) -> None:
         """Carry out what is queued and close the volume; idempotent.
@@ -101,7 +128,9 @@ class Opening:
 
     async def open(self) -> Seline:
         """Open and return the instance once it is ready."""
-        opened = start(self._settings, lock_wait_s=self._lock_wait_s)
+        opened = start(
+            self._settings, lock_wait_s=self._lock_wait_s, find_copy=copies_of(self._settings)
+        )
         try:
             await opened.store.open()
         except BaseException:
@@ -173,7 +202,7 @@ def start(
         if commands is not None:
             opened.store.before_close = commands.stop
         try:
-            attempt = partial(
+            open_it = partial(
                 open_volume,
                 settings,
                 lock_wait_s=lock_wait_s,
@@ -182,9 +211,10 @@ def start(
                 on_wait=on_wait,
                 give_up=is_given_up,
             )
+            attempt = partial(_open_and_restore, open_it, settings, find_copy)
             if keep_trying:
                 attempt = partial(_retried, attempt, on_wait, is_given_up)
-            store, opened.restored = _open_and_restore(attempt, settings, find_copy)
+            store = opened.filled(*attempt())
             if commands is not None:
                 _log.info("opened %s", os.path.abspath(settings.data_dir))
                 commands.listen()
@@ -198,25 +228,25 @@ def start(
 
     _log_notes(settings)
     begin = partial(_begin, run)
-    opening: Future[DocumentStore] = Future()
-    opened = Seline(ManagedStore(opening, settings), settings)
-    _register(opened)
+    opening = Future[DocumentStore]()
+    opened = _registered(Seline(ManagedStore(opening, settings), settings))
     begin(opening)
     opened.store.reopen = begin if reopens else None
     return opened
 
 
-def _register(opened: Seline) -> None:
+def _registered(opened: Seline) -> Seline:
     with _lock:
         _refuse_beside_another(opened.settings.data_dir)
         _open.append(opened)
+    return opened
 
 
 def _open_and_restore(
-    attempt: Callable[[], VolumeStore], settings: Settings, find_copy: FindCopy | None
+    open_it: Callable[[], VolumeStore], settings: Settings, find_copy: FindCopy | None
 ) -> tuple[VolumeStore, RestoredCopy | None]:
     """Open a volume; restore a copy onto it first if it is empty and one is found."""
-    store = attempt()
+    store = open_it()
     try:
         if find_copy is None or not may_be_filled(cast("DocumentStore", store)):
             return store, None
@@ -224,7 +254,7 @@ def _open_and_restore(
     except BaseException:
         _close_unopened(store)
         raise
-    return (store, None) if restored is None else (attempt(), restored)
+    return (store, None) if restored is None else (open_it(), restored)
 
 
 def restore_volume(settings: Settings, copy: Copy, *, lock_wait_s: float) -> ImportReport:
@@ -233,8 +263,9 @@ def restore_volume(settings: Settings, copy: Copy, *, lock_wait_s: float) -> Imp
     Raises what `open_seline` and `fill_volume` raise.
     """
 
-    async def find() -> Copy:
-        return copy
+    @asynccontextmanager
+    async def find() -> AsyncGenerator[Copy | None]:
+        yield copy
 
     store = open_volume(settings, lock_wait_s=lock_wait_s)
     restored = asyncio.run(_restored(store, settings, find))
@@ -242,23 +273,44 @@ def restore_volume(settings: Settings, copy: Copy, *, lock_wait_s: float) -> Imp
     return restored[1]
 
 
+def copies_of(settings: Settings) -> FindCopy | None:
+    """Return what finds a copy at the destinations (`exports.restore_from`), None for nothing."""
+    exports = settings.exports
+    if exports.restore_from == OFF or not exports.destinations:
+        return None
+
+    place = os.path.abspath(settings.data_dir)
+
+    @asynccontextmanager
+    async def find() -> AsyncGenerator[Copy | None]:
+        targets = build_targets(settings)
+        sealer = sealer_of(exports.encrypt_to, exports.passphrase or "")
+        try:
+            yield await find_copy(targets, sealer, restore_from=exports.restore_from, place=place)
+        finally:
+            for target in targets:
+                await target.destination.close()
+
+    return find
+
+
 async def _restored(
     store: VolumeStore, settings: Settings, find_copy: FindCopy
 ) -> RestoredCopy | None:
     """Restore the copy that is found, and close the store; None if none is found."""
-    copy = await find_copy()
-    if copy is None:
-        return None
-    opening: Future[DocumentStore] = Future()
-    managed = ManagedStore(opening, settings, for_restore=True)
-    opening.set_result(cast("DocumentStore", store))
-    _log.info("restoring %s of %s", copy.name, instant_text(copy.taken_at))
-    try:
-        report = await fill_volume(managed, copy, progress=_log_progress)
-    finally:
-        await managed.close()
-    _log.info("restored %d documents and %d backups", len(copy.documents), report.backups)
-    return copy, report
+    async with find_copy() as copy:
+        if copy is None:
+            return None
+        opening: Future[DocumentStore] = Future()
+        managed = ManagedStore(opening, settings, for_restore=True)
+        opening.set_result(cast("DocumentStore", store))
+        _log.info("restoring %s of %s", copy.name, instant_text(copy.taken_at))
+        try:
+            report = await fill_volume(managed, copy, progress=_log_progress)
+        finally:
+            await managed.close()
+        _log.info("restored %d documents and %d backups", len(copy.documents), report.backups)
+        return copy, report
 
 
 def _log_progress(done: int, of_all: int, size_bytes: int) -> None:
@@ -284,19 +336,20 @@ def _close_unopened(store: VolumeStore | None) -> None:
 
 
 def _retried(
-    attempt: Callable[[], VolumeStore],
+    attempt: Callable[[], T],
     on_wait: Callable[[SelineError], None] | None,
     give_up: Callable[[], bool],
-) -> VolumeStore:
+) -> T:
     reported = ""
     while True:
         try:
             return attempt()
-        except (VolumeReadOnly, VolumeFailed) as error:
+        except (VolumeReadOnly, VolumeFailed, ExportFailed) as error:
             if on_wait is not None and error.message != reported:
                 reported = error.message
                 on_wait(error)
-            again_s = time.monotonic() + RETRY_AFTER_S
+            wait_s = ASK_AGAIN_S if isinstance(error, ExportFailed) else RETRY_AFTER_S
+            again_s = time.monotonic() + wait_s
             while time.monotonic() < again_s:
                 if give_up():
                     raise
@@ -326,7 +379,14 @@ def get_seline() -> Seline:
             )
         if usable or used:
             return (usable or used)[0]
-        opened = start(load(), lock_wait_s=LOCK_WAIT_S, reopens=True, on_wait=log_wait)
+        settings = load()
+        opened = start(
+            settings,
+            lock_wait_s=LOCK_WAIT_S,
+            reopens=True,
+            find_copy=copies_of(settings),
+            on_wait=log_wait,
+        )
         opened.is_from_get = True
         atexit.register(_close_at_exit, opened)
         return opened

@@ -14,14 +14,16 @@ class Copy:
     """A copy that a restore can take.
 
     The digest of a deleted document is empty; its backups are listed. `volume` is the id of the
-    volume that made the copy, `sequence` the number of the copy. `fetch` returns a content by its
-    digest, compared with it; it raises ExportFailed, ExportDamaged and KeyMissing.
+    volume that made the copy, `sequence` the number of the copy, `destination` the name of where it
+    is. `fetch` returns a content by its digest, compared with it; it raises ExportFailed,
+    ExportDamaged and KeyMissing.
     """
 
     name: str
     taken_at: datetime
     volume: str
     sequence: int = 0
+    destination: str = ""
     documents: tuple[PackedDocument, ...]
     pins: tuple[Pin, ...] = ()
     fetch: Callable[[Revision], Awaitable[bytes]] = field(repr=False)

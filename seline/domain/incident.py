@@ -43,6 +43,7 @@ class IncidentKind(StrEnum):
     SHED = "shed"
     NO_ROOM = "no_room"
     FOREIGN_METADATA = "foreign_metadata"
+    VOLUME_RESTORED = "volume_restored"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +85,7 @@ RULES: Final[Mapping[IncidentKind, IncidentRule]] = {
     IncidentKind.SHED: IncidentRule(),
     IncidentKind.NO_ROOM: IncidentRule(),
     IncidentKind.FOREIGN_METADATA: IncidentRule(status=Status.INFO),
+    IncidentKind.VOLUME_RESTORED: IncidentRule(status=Status.INFO, alert=AlertType.VOLUME_RESTORED),
 }
 
 

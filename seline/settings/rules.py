@@ -248,6 +248,9 @@ RULES: Final[Mapping[str, SettingRule]] = {
         explains=True,
     ),
     "exports.keep": _KEEP_EXPORTS,
+    "exports.restore_from": SettingRule(
+        "'auto', 'off' or the name of a destination", plain_text, explains=True
+    ),
     "exports.encrypt_to": SettingRule(
         "a list of age recipients, such as age1… from `seline key new`", _recipients, explains=True
     ),

@@ -104,8 +104,9 @@ class DestinationSettings:
 class Exports:
     """`[exports]`: copies at destinations outside the volume.
 
-    `keep` is for exports and for the mirror, the periods for the mirror alone. `encrypt_to` are age
-    recipients; with them or a passphrase everything is encrypted.
+    `keep` is for exports and for the mirror, the periods for the mirror alone. `restore_from` is
+    where an empty volume gets its copy: `auto`, `off`, or a destination's name. `encrypt_to` are
+    age recipients; with them or a passphrase everything is encrypted.
     """
 
     keep: int = 7
@@ -113,6 +114,7 @@ class Exports:
     keep_weekly: int = 4
     keep_monthly: int = 6
     destinations: tuple[DestinationSettings, ...] = ()
+    restore_from: str = "auto"
     encrypt_to: tuple[str, ...] = ()
     passphrase: str | None = field(default=None, repr=False)
 

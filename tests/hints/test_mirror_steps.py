@@ -1,13 +1,19 @@
 """The next steps about mirrored destinations: each is taken as it is printed."""
 
+import asyncio
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.command_line import Line, line_at
+from seline import open_seline
+from seline.errors import ExportFailed
+from seline.settings import load_settings
+from tests.command_line import Line, line_at, served
 from tests.hints.following import Step, run
+from tests.hints.test_alert_steps import alert
 from tests.hints.test_destination_steps import check
 
 Follow = Callable[[str], Step]
@@ -57,3 +63,32 @@ def test_a_volume_that_replaces_another_is_accepted(tmp_path: Path, follow: Foll
     assert (ran.code, "another volume" in ran.out) == (1, True)
     run(line, *follow(check(line)["fix"]).commands())
     assert check(line)["status"] == "ok"
+
+
+@pytest.mark.follows("operations/returning:find_copy", "alert:volume_restored")
+def test_a_volume_whose_copy_is_damaged_begins_empty_on_request(
+    tmp_path: Path, follow: Follow
+) -> None:
+    line = with_bucket(tmp_path, tmp_path / "bucket")
+    line("save", "a.json", stdin="[1]")
+    line("jobs", "run", "mirror")
+    shutil.rmtree(line.data)
+    [manifest] = (tmp_path / "bucket" / "seline-mirror").glob("*/manifests/*")
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole[:-1])
+    with pytest.raises(ExportFailed, match="is empty, and the copy at bucket") as refused:
+        asyncio.run(_opened(line))
+    step = follow(refused.value.hint)
+    step.asks("To begin empty")
+    assert asyncio.run(_opened(line, **step.settings())) == 0
+    shutil.rmtree(line.data)
+    manifest.write_bytes(whole)
+    with served(line):
+        follow(alert(line, "volume_restored")).asks("ask its provider")
+
+
+async def _opened(line: Line, **environ: str) -> int:
+    here = {"SELINE_DATA_DIR": str(line.data)}
+    settings = load_settings(environ={**line.environ, **environ, **here})
+    async with open_seline(settings=settings) as seline:
+        return len(await seline.data.documents())

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import threading
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -209,10 +211,11 @@ def test_an_interrupted_restore_is_not_served_and_any_whole_copy_completes_it(
 
 
 def _started(directory: Path, copy: Copy | None | SelineError) -> library.Seline:
-    async def find() -> Copy | None:
+    @asynccontextmanager
+    async def find() -> AsyncGenerator[Copy | None]:
         if isinstance(copy, SelineError):
             raise copy
-        return copy
+        yield copy
 
     return library.start(_settings(directory), lock_wait_s=0, serves_commands=False, find_copy=find)
 

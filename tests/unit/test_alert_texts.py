@@ -212,6 +212,7 @@ _ALWAYS_GIVEN = {
     AlertType.DOCUMENT_LIMIT: {"documents", "documents_max"},
     AlertType.BLANK_SAVE: {"documents", "newest"},
     AlertType.DIGEST: {"number"},
+    AlertType.VOLUME_RESTORED: {"documents", "taken_at", "destination"},
 }
 
 
