@@ -64,7 +64,7 @@ async def test_a_server_that_never_answers_delays_no_save_and_no_other_destinati
         nas = {"name": "nas", "url": f"file://{tmp_path}/nas", "same_disk": True}
         settings = load_settings(
             environ={"SELINE_EXPORTS__DESTINATIONS": json.dumps([hangs, nas])},
-            arguments={"storage.data_dir": str(tmp_path / "data")},
+            arguments={"storage.data_dir": str(tmp_path / "data"), "exports.restore_from": "off"},
         )
         async with open_seline(settings=settings) as seline:
             await seline.data.save_json("a.json", [1])
