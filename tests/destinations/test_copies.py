@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import pytest
 
 from seline import open_seline
 from seline.errors import ExportFailed
+from seline.library import Seline
 from seline.operations import Operations
 from seline.operations.copies import Copies
 from seline.operations.export_folders import ExportFolders
 from seline.operations.restore import restore_copy
 from seline.ports.destinations import Target
 from seline.ports.sealing import UNSEALED
-from seline.settings import load_settings
+from seline.settings import Settings, load_settings
 from tests.destinations.kinds import KINDS, kinds
 
 SERVERS = [kind for kind in kinds() if kind.values[0] in {"webdav", "sftp", "nginx", "sshd"}]
@@ -43,6 +45,50 @@ async def test_a_volume_is_exported_mirrored_and_restored(kind: str, tmp_path: P
             assert len(await other.data.documents()) == 20
             assert await other.data.load_json("7.json") == {"n": "changed"}
         await operations.mirrors.close()
+
+
+@pytest.mark.parametrize("kind", ["webdav", "sftp"])
+async def test_an_empty_volume_is_restored_at_the_start(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "server").mkdir()
+    async with KINDS[kind].opened(tmp_path / "server") as store:
+        table = {"name": "nas", "url": store.where, **LOGINS[kind]()}
+
+        def settings(directory: str) -> Settings:
+            return load_settings(
+                environ={"SELINE_EXPORTS__DESTINATIONS": json.dumps([table])},
+                arguments={"storage.data_dir": str(tmp_path / directory)},
+            )
+
+        async with open_seline(settings=settings("data")) as seline:
+            await seline.data.save_json("a.json", {"n": 1})
+            await mirrored(seline)
+        async with open_seline(settings=settings("another")) as seline:
+            assert await seline.data.load_json("a.json") == {"n": 1}
+            await seline.data.save_json("a.json", {"n": 2})
+            await mirrored(seline)
+
+
+async def mirrored(seline: Seline) -> None:
+    """Mirror what the settings name, once."""
+    targets = seline.exports.destinations.targets
+    operations = Operations(seline.store, targets, version="test")
+    assert "1 documents" in await operations.mirrors.run()
+    await operations.mirrors.close()
+
+
+def webdav_login() -> dict[str, Any]:
+    from tests.destinations.webdav_server import PASSWORD, USER
+
+    return {"user": USER, "password": PASSWORD}
+
+
+def sftp_login() -> dict[str, Any]:
+    from tests.destinations.sftp_server import PASSWORD, private_key, public_line
+
+    return {"password": PASSWORD, "host_key": public_line(private_key())}
+
+
+LOGINS: dict[str, Callable[[], dict[str, Any]]] = {"webdav": webdav_login, "sftp": sftp_login}
 
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ91YtX+RY97k8Xxxz0aiCxSVfckoQkcDXvkpMrci/QN"
