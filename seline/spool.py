@@ -1,13 +1,14 @@
 """A spool: bytes in memory while they are few, else in an unnamed temporary file."""
 
 import errno
+import io
 import os
 import tempfile
 import weakref
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
-from typing import Final
+from typing import IO, Final
 
 from seline.errors import StorageError, VolumeFull
 
@@ -61,6 +62,14 @@ class Spool:
             self._closing = weakref.finalize(self, os.close, self.descriptor)
             self._held.clear()
         return self.descriptor
+
+    def opened(self) -> IO[bytes]:
+        """Return a file that reads the bytes from their start; the caller closes it."""
+        if self.descriptor is None:
+            return io.BytesIO(self._held)
+        file = os.fdopen(os.dup(self.descriptor), "rb")
+        file.seek(0)
+        return file
 
     def close(self) -> None:
         """Close the file; idempotent. Nothing is read any more."""

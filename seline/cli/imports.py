@@ -70,6 +70,7 @@ _LEFT_OUT_SHOWN_MAX: Final = 100
     help="Decrypt an encrypted export with this identity (else the setting exports.passphrase).",
 )
 @click.option("--skip-broken", is_flag=True, help="Leave out a folder's unusable files.")
+@click.option("--no-backups", is_flag=True, help="Leave out the backups of an export folder.")
 @preview_options
 def import_source(
     options: VerbOptions,
@@ -79,12 +80,13 @@ def import_source(
     prefix: str,
     identity: str | None,
     skip_broken: bool,
+    no_backups: bool,
 ) -> None:
     """Import an export, or a folder of .json files from an older bot; all of it or nothing.
 
     SOURCE is a file or a folder that `seline export` wrote (the last one, if it holds several),
-    `-` for stdin, or a folder of .json files. A dated folder's documents are imported; its backups
-    can be read by hand.
+    `-` for stdin, or a folder of .json files. A dated folder's backups are imported, too; none
+    replaces a file.
 
     Examples:
       seline import seline_backup.json --dry-run
@@ -99,6 +101,7 @@ def import_source(
       seline import /mnt/nas/seline --only user_profile.json
     """
     chosen = {"mode": mode} | ({"only": ",".join(only)} if only else {})
+    chosen |= {"backups": "false"} if no_backups else {}
     if source != "-" and os.path.isdir(source):
         _import_folder(options, source, prefix, chosen, identity, skip_broken=skip_broken)
         return
@@ -118,28 +121,48 @@ def _import_folder(
 ) -> None:
     from seline.folders.export import find_export
 
-    send = _send_usable if skip_broken else _send_documents
     export = None if prefix else find_export(source)
     if export is not None:
         sealer = sealer_of_identity(options, identity)
-        documents, manifest = _read_export(source, export, sealer)
-        if manifest.volume:
-            chosen |= {"volume": manifest.volume, "foreign": "true"}  # this command asks
-        try:
-            _preview_and_import(options, partial(send, documents, chosen))
-        except RestoreUnfinished:
-            if options.dry_run or chosen.get("only"):
-                raise
-            _complete_restore(options, export, sealer)
-            return
-        _notify_backups(export, manifest, identity)
+        _import_export(options, source, export, sealer, chosen, skip_broken=skip_broken)
         return
+    send = _send_usable if skip_broken else _send_documents
     files, has_copies = _read_legacy(source, prefix, skip_broken=skip_broken)
     send = send if files else _send_usable
     documents = {file.name: file.data for file in files}
     renamed = {file.name: file.file for file in files if file.file != file.name}
     copies = os.path.join(source, "backups", "") if has_copies else ""
     _preview_and_import(options, partial(send, documents, chosen), renamed, copies)
+
+
+def _import_export(
+    options: VerbOptions,
+    source: str,
+    export: str,
+    sealer: "Sealer",
+    chosen: dict[str, str],
+    *,
+    skip_broken: bool,
+) -> None:
+    """Import an export folder with its backups: it is sent as one .tar."""
+    import tempfile
+
+    from seline.folders.export import write_tar
+
+    manifest = _read_manifest(source, export, sealer)
+    chosen |= {"foreign": "true"} if manifest.volume else {}  # this command asks
+    with tempfile.TemporaryFile() as tar:
+        with terminal.busy("Checking the export"):
+            write_tar(export, manifest, sealer, tar)
+        send = partial(_send_folder, tar, chosen)
+        if skip_broken:
+            send = partial(_send_usable_folder, tar, chosen)
+        try:
+            _preview_and_import(options, send)
+        except RestoreUnfinished:
+            if options.dry_run or chosen.get("only"):
+                raise
+            _complete_restore(options, export, sealer)
 
 
 def _complete_restore(options: VerbOptions, export: str, sealer: "Sealer") -> None:
@@ -163,6 +186,36 @@ async def _send(
 ) -> dict[str, Any]:
     answer: dict[str, Any] = await api.request("POST", "/import", query=query | chosen, body=body)
     return answer
+
+
+async def _send_folder(
+    tar: IO[bytes], chosen: dict[str, str], api: Api, query: dict[str, str]
+) -> dict[str, Any]:
+    answer: dict[str, Any] = await api.request(
+        "POST",
+        "/import",
+        query=query | chosen,
+        body=tar,
+        headers={"Content-Type": "application/x-tar"},
+    )
+    return answer
+
+
+async def _send_usable_folder(
+    tar: IO[bytes], chosen: dict[str, str], api: Api, query: dict[str, str]
+) -> dict[str, Any]:
+    """Import an export folder; leave out each document that the store refuses, and name it."""
+    left_out = {name for name in chosen.get("skip", "").split(",") if name}
+    while True:
+        try:
+            return await _send_folder(tar, chosen, api, query)
+        except ImportRefused as refused:
+            name = refused.details.get("document", "")
+            if not name or name in left_out:
+                raise
+            left_out.add(name)
+            chosen["skip"] = ",".join(sorted(left_out))
+            _notify_refused(name, refused)
 
 
 async def _send_documents(
@@ -190,11 +243,15 @@ async def _send_usable(
             name = refused.details.get("document", "")
             if documents.pop(name, None) is None:
                 raise
-            reason = refused.message.removeprefix(f"$.files[{name!r}]: ").partition(" Nothing ")[0]
-            _notify_left_out(name, reason, refused.hint)
+            _notify_refused(name, refused)
         else:
             _notify_count(count - len(documents))
             return answer
+
+
+def _notify_refused(name: str, refused: ImportRefused) -> None:
+    reason = refused.message.removeprefix(f"$.files[{name!r}]: ").partition(" Nothing ")[0]
+    _notify_left_out(name, reason, refused.hint)
 
 
 def _notify_left_out(name: str, reason: str, hint: str) -> None:
@@ -259,7 +316,7 @@ def _refuse_archive(source: str) -> None:
 
 
 def _show_plan(renamed: Mapping[str, str], plan: dict[str, Any]) -> str:
-    if any(plan[outcome] for outcome in ("created", "changed", "deleted")):
+    if any(plan.get(outcome) for outcome in ("created", "changed", "deleted", "backups")):
         return _plan_text(plan, renamed)
     terminal.notice(_plan_text(plan, renamed))
     return ""
@@ -273,6 +330,8 @@ def _plan_text(plan: dict[str, Any], renamed: Mapping[str, str]) -> str:
         names = plan[outcome]
         if names:
             lines.append(f"  {outcome}: {len(names):,}  {shortened(names, _NAMES_SHOWN_MAX)}")
+    if plan.get("backups"):  # an older server adds none
+        lines.append(f"  backups added: {plan['backups']:,}")
     replacing = [f"{renamed[name]} (as {name})" for name in plan["changed"] if name in renamed]
     if replacing:
         shown = shortened(replacing, _NAMES_SHOWN_MAX)
@@ -282,13 +341,12 @@ def _plan_text(plan: dict[str, Any], renamed: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _read_export(source: str, export: str, sealer: "Sealer") -> "tuple[dict[str, bytes], Manifest]":
-    """Return the documents and the manifest of an export, and print what it is."""
+def _read_manifest(source: str, export: str, sealer: "Sealer") -> "Manifest":
+    """Return the manifest of an export, and print what it is."""
     from seline.domain.readable_export import from_backups_text
-    from seline.folders.export import read_export
+    from seline.folders.export import read_manifest
 
-    with terminal.busy("Checking the export"):
-        documents, manifest = read_export(export, sealer)
+    manifest = read_manifest(export, sealer)
     volume = f", of the volume {manifest.volume} at {manifest.place}" if manifest.volume else ""
     terminal.notice(f"The export {export}{volume}:")
     if manifest.from_backups:
@@ -301,7 +359,7 @@ def _read_export(source: str, export: str, sealer: "Sealer") -> "tuple[dict[str,
         )
     if export != source:
         _notify_beside(source)
-    return documents, manifest
+    return manifest
 
 
 def _notify_beside(source: str) -> None:
@@ -326,30 +384,6 @@ def _notify_beside(source: str) -> None:
 
 def _each(folder: str, names: Sequence[str]) -> str:
     return " ".join(quoted(os.path.join(folder, name)) for name in names)
-
-
-def _notify_backups(export: str, manifest: "Manifest", identity: str | None) -> None:
-    """Name an export's backups, and how to read them by hand."""
-    from seline.domain.manifest import KEY_NAME
-
-    count = sum(len(document.backups) for document in manifest.documents)
-    if not count:
-        return
-    held = "1 backup, which is" if count == 1 else f"{count:,} backups, which are"
-    folder = quoted(os.path.abspath(export))
-    terminal.notice(f"The export holds {held} not imported: only documents are.")
-    if not manifest.encrypted:
-        unpack = f'for pack in {folder}/pack-*.tar.zst; do tar --zstd -xf "$pack"; done'
-        terminal.notice(f"To read the backups, in a folder of your own:\n  {unpack}")
-        return
-    key = "key.txt" if identity is None else quoted(os.path.abspath(identity))
-    if identity is None:
-        terminal.notice(f"To read the key first:\n  age -d -o key.txt {folder}/{KEY_NAME}")
-    unpack = f'age -d -i {key} "$pack" | tar --zstd -x'
-    terminal.notice(
-        "To read the backups, in a folder of your own, with the program age:\n"
-        f"  for pack in {folder}/pack-*.tar.zst.age; do {unpack}; done"
-    )
 
 
 async def _notify_copies(api: Api, options: VerbOptions, folder: str) -> None:

@@ -136,7 +136,7 @@ class Api:
         target = PREFIX + path.format(*map(_segment, names))
         sent = dict(headers or {})
         if body is not None:
-            sent["Content-Type"] = "application/json"
+            sent.setdefault("Content-Type", "application/json")
         if isinstance(body, io.IOBase):
             sent["Content-Length"] = str(body.seek(0, io.SEEK_END))
         with self._connection_errors(changes=method != "GET"):

@@ -3,25 +3,37 @@
 The manifest is written last: a folder without a manifest is not a whole export.
 """
 
+import io
 import json
 import os
 import tarfile
 from collections.abc import Coroutine, Iterator, Mapping
 from typing import IO
 
+import msgspec
+
 from seline.domain.copy import Copy
 from seline.domain.manifest import (
     LIST_NAME,
     MANIFEST_NAME,
+    FileEntry,
     Manifest,
     decode_manifest,
+    encode_manifest,
     parse_export_name,
 )
 from seline.errors import ExportDamaged, ExportFailed, ImportRefused, KeyMissing
 from seline.operations.copies import Copies
 from seline.operations.export_folders import ExportFolders
 from seline.operations.exports import check_packs
-from seline.operations.packs import DOCUMENTS, check_documents, members_of, with_names
+from seline.operations.packs import (
+    DOCUMENTS,
+    check_documents,
+    check_pack,
+    file_entry,
+    members_of,
+    with_names,
+)
 from seline.outbound.destinations.folder import Folder
 from seline.ports.sealing import UNSEALED, Sealer
 
@@ -115,16 +127,22 @@ def _is_whole(directory: str) -> bool:
     return os.path.isfile(os.path.join(directory, MANIFEST_NAME))
 
 
+def read_manifest(source: str, sealer: Sealer = UNSEALED) -> Manifest:
+    """Return the manifest of an export, with its documents. Raises ExportDamaged, KeyMissing."""
+    manifest = _manifest(source)
+    if manifest.encrypted and not (sealer.suffix and sealer.can_open):
+        raise KeyMissing
+    if manifest.encrypted:
+        return with_names(manifest, _stored(source, LIST_NAME), sealer)
+    return manifest
+
+
 def read_export(source: str, sealer: Sealer = UNSEALED) -> tuple[dict[str, bytes], Manifest]:
     """Return an export's documents by name, and its manifest.
 
     `sealer` decrypts an encrypted one. Checks every digest. Raises ExportDamaged, KeyMissing.
     """
-    manifest = _manifest(source)
-    if manifest.encrypted and not (sealer.suffix and sealer.can_open):
-        raise KeyMissing
-    if manifest.encrypted:
-        manifest = with_names(manifest, _stored(source, LIST_NAME), sealer)
+    manifest = read_manifest(source, sealer)
     documents = {
         member.removeprefix(DOCUMENTS): content
         for member, content in _packed(source, manifest, sealer)
@@ -132,6 +150,30 @@ def read_export(source: str, sealer: Sealer = UNSEALED) -> tuple[dict[str, bytes
     }
     check_documents(manifest, documents)
     return {item.name: documents[item.name] for item in manifest.documents}, manifest
+
+
+def write_tar(source: str, manifest: Manifest, sealer: Sealer, target: IO[bytes]) -> None:
+    """Write an export as the .tar that an import takes: decrypted, its manifest last.
+
+    `manifest` has its documents. Raises ExportDamaged.
+    """
+    packs: list[FileEntry] = []
+    with tarfile.open(fileobj=target, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for pack in manifest.packs:
+            data = _stored(source, pack.name)
+            check_pack(pack, data)
+            if manifest.encrypted:
+                data = sealer.open(data)
+            packs.append(file_entry(pack.name.removesuffix(sealer.suffix), data))
+            _add(tar, f"{manifest.name}/{packs[-1].name}", data)
+        plain = msgspec.structs.replace(manifest, encrypted=False, packs=tuple(packs), files=())
+        _add(tar, f"{manifest.name}/{MANIFEST_NAME}", encode_manifest(plain))
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(data), 0o600
+    tar.addfile(info, io.BytesIO(data))
 
 
 def import_body(documents: Mapping[str, bytes]) -> bytes:

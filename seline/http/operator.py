@@ -15,6 +15,8 @@ from seline.operations.health import unopened_health
 
 SMALL_BODY_BYTES: Final = 16 << 10
 EXPORT_BYTES_MAX: Final = 1 << 30
+TAR: Final = "application/x-tar"
+"""The type of an export folder, as `GET /export?form=folder` answers it."""
 
 
 async def health(request: web.Request) -> web.StreamResponse:
@@ -63,8 +65,21 @@ async def import_documents(request: web.Request) -> web.StreamResponse:
     """Import an export, all of it or nothing."""
     replace = is_replace(request.query.get("mode", "merge"))
     dry_run = flag(request, "dry_run", default=False)
-    only = [name for name in request.query.get("only", "").split(",") if name]
+    only, skip = _names(request, "only"), _names(request, "skip")
     foreign = flag(request, "foreign", default=False)
+    backups = flag(request, "backups", default=True)
+    if request.content_type == TAR:
+        async with spooled_body(request, EXPORT_BYTES_MAX) as upload:
+            report, is_foreign = await operations(request).import_folder(
+                upload,
+                replace=replace,
+                dry_run=dry_run,
+                only=only,
+                skip=skip,
+                backups=backups,
+                foreign=foreign,
+            )
+        return answer({"success": True, **members(report), "foreign": is_foreign})
     check_json(request)
     async with spooled_body(request, EXPORT_BYTES_MAX) as upload:
         report, is_foreign = await operations(request).import_spool(
@@ -76,6 +91,10 @@ async def import_documents(request: web.Request) -> web.StreamResponse:
             foreign=foreign,
         )
     return answer({"success": True, **members(report), "foreign": is_foreign})
+
+
+def _names(request: web.Request, parameter: str) -> list[str]:
+    return [name for name in request.query.get(parameter, "").split(",") if name]
 
 
 async def verify(request: web.Request) -> web.StreamResponse:

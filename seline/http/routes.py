@@ -50,7 +50,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         PREFIX + "/import",
         operator.import_documents,
         "admin",
-        ("mode", "dry_run", "only", "volume", "foreign"),
+        ("mode", "dry_run", "only", "skip", "backups", "volume", "foreign"),
     ),
     Route("POST", PREFIX + "/verify", operator.verify, "admin"),
     Route("GET", PREFIX + "/documents", documents.list_documents, "read"),

@@ -1,9 +1,11 @@
 """The copies at one destination, of the mirror and as exports: listed, and opened for a restore."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from seline.clock import parse_instant
@@ -74,11 +76,11 @@ class Copies:
         _check_names(copy)
         return copy
 
-    def _opening(self, *, is_sealed: bool = True) -> Sealer:
-        """Return what opens a copy's files. Raises KeyMissing."""
-        if is_sealed and not (self._sealer.suffix and self._sealer.can_open):
+    def _opening(self) -> Sealer:
+        """Return what decrypts a copy's files. Raises KeyMissing."""
+        if not (self._sealer.suffix and self._sealer.can_open):
             raise KeyMissing
-        return self._sealer if is_sealed else UNSEALED
+        return self._sealer
 
     # the mirror
 
@@ -112,7 +114,8 @@ class Copies:
     async def _mirrored(self, info: CopyInfo) -> Copy:
         at = MirrorStore(self.destination, self._sealer, info.volume)
         chain = await at.chain(info.name)
-        self._opening(is_sealed=any(head.encrypted for head in chain))
+        if any(head.encrypted for head in chain):
+            self._opening()
         manifests = [await at.manifest(head) for head in chain]
         documents = mirror.merged(manifests)
         name_key = manifests[-1].name_key
@@ -163,46 +166,57 @@ class Copies:
         return found
 
     async def open_export(self, name: str) -> Copy:
-        """Open an export: its packs are read into a spool, one after the other.
+        """Open an export. Raises ExportDamaged, KeyMissing."""
+        copy = await copy_of_export(name, partial(self._exports.get, name), self._opening)
+        return replace(copy, destination=self.destination.name)
 
-        Raises ExportDamaged, KeyMissing.
-        """
-        manifest = decode_manifest(await self._exports.get(name, MANIFEST_NAME))
-        if manifest.encrypted:
-            sealed, opening = await self._exports.get(name, LIST_NAME), self._opening()
-            manifest = await in_thread(lambda: with_names(manifest, sealed, opening))
-        contents = await self._contents(name, manifest)
 
-        async def fetch(digest: Revision) -> bytes:
-            if digest not in contents:
-                raise ExportDamaged(f"{name} lacks the content {digest}.")
-            content = contents[digest]
-            return await in_thread(lambda: content.data)
+async def copy_of_export(
+    name: str, get: Callable[[str], Awaitable[bytes]], opening: Callable[[], Sealer]
+) -> Copy:
+    """Open an export: its packs are read into a spool, one after the other.
 
-        return Copy(
-            name=name,
-            taken_at=parse_instant(manifest.taken_at),
-            volume=manifest.volume,
-            sequence=manifest.sequence,
-            destination=self.destination.name,
-            documents=manifest.documents,
-            fetch=fetch,
-        )
+    `get` returns a file of the export, `opening` what decrypts it. Raises ExportDamaged and what
+    they raise.
+    """
+    manifest = decode_manifest(await get(MANIFEST_NAME))
+    sealer = opening() if manifest.encrypted else UNSEALED
+    if manifest.encrypted:
+        sealed = await get(LIST_NAME)
+        manifest = await in_thread(lambda: with_names(manifest, sealed, sealer))
+    contents = await _contents(manifest, get, sealer)
 
-    async def _contents(self, name: str, manifest: Manifest) -> dict[Revision, Content]:
-        spool, contents = Spool(), dict[Revision, Content]()
-        opening = self._opening(is_sealed=manifest.encrypted)
+    async def fetch(digest: Revision) -> bytes:
+        if digest not in contents:
+            raise ExportDamaged(f"{name} lacks the content {digest}.")
+        content = contents[digest]
+        return await in_thread(lambda: content.data)
 
-        def keep(data: bytes) -> None:
-            for _, member in members_of(pack, data, opening):
-                content = Content.of(member)
-                if content.revision not in contents:
-                    contents[content.revision] = content.moved_to(spool.keep(content.data))
+    return Copy(
+        name=name,
+        taken_at=parse_instant(manifest.taken_at),
+        volume=manifest.volume,
+        sequence=manifest.sequence,
+        documents=manifest.documents,
+        fetch=fetch,
+    )
 
-        for pack in manifest.packs:
-            data = await self._exports.get(name, pack.name)
-            await in_thread(lambda data=data: keep(data))  # type: ignore[misc]
-        return contents
+
+async def _contents(
+    manifest: Manifest, get: Callable[[str], Awaitable[bytes]], sealer: Sealer
+) -> dict[Revision, Content]:
+    spool, contents = Spool(), dict[Revision, Content]()
+
+    def keep(data: bytes) -> None:
+        for _, member in members_of(pack, data, sealer):
+            content = Content.of(member)
+            if content.revision not in contents:
+                contents[content.revision] = content.moved_to(spool.keep(content.data))
+
+    for pack in manifest.packs:
+        data = await get(pack.name)
+        await in_thread(lambda data=data: keep(data))  # type: ignore[misc]
+    return contents
 
 
 def _age_order(info: CopyInfo) -> tuple[datetime, bool, str]:

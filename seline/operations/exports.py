@@ -323,8 +323,9 @@ class _Making:
         for name in self._snapshot.names:
             async for member, content in self._members(name):
                 if members and size_bytes + content.size_bytes > PACK_BYTES_MAX:
-                    yield await self._pack(members)
-                    members, size_bytes = [], 0
+                    pack = await self._pack(members)
+                    members, size_bytes = [], 0  # they are released while the pack is stored
+                    yield pack
                 members.append((member, content.data))
                 size_bytes += content.size_bytes
         if members:

@@ -1,17 +1,24 @@
 """Import an export that was uploaded into a spool, however large it is.
 
-Its documents are parsed one by one and written into a second spool as they will be stored. The
-commit reads each from there, so neither the upload nor the documents are in memory at once.
+The documents of a readable export are parsed one by one and written into a second spool as they
+will be stored. The commit reads each from there, so neither the upload nor the documents are in
+memory at once. An export folder comes as a .tar, and is put back as any copy is (`restore`).
 """
 
+import os
+import tarfile
 from typing import Final
 
+from seline.domain.copy import Copy
 from seline.domain.document import METADATA_NAME, Content, Json, is_document_name
 from seline.domain.export_reader import read_export
 from seline.domain.json_codec import NotJson, decode_given
 from seline.domain.readable_export import parse_export
-from seline.errors import ImportRefused, InvalidRequest
+from seline.errors import ExportDamaged, ImportRefused, InvalidRequest, KeyMissing
 from seline.manager.transfer import imported_content
+from seline.operations.copies import copy_of_export
+from seline.operations.mirror_store import in_thread
+from seline.ports.sealing import Sealer
 from seline.settings import Storage
 from seline.spool import HELD_BYTES_MAX, Spool
 
@@ -60,6 +67,36 @@ def _as_one_value(upload: Spool, error: NotJson, limits: Storage) -> NotJson:
     except NotJson as placed:
         return placed
     return error
+
+
+async def copy_of_upload(upload: Spool) -> Copy:
+    """Open an uploaded .tar of an export folder as a copy. Raises ExportDamaged, KeyMissing."""
+    files = await in_thread(lambda: _files_of(upload))
+
+    async def get(name: str) -> bytes:
+        if name not in files:
+            raise ExportDamaged(f"The .tar has no {name}. Nothing was changed.")
+        return await in_thread(lambda: upload.read(*files[name]))
+
+    def opening() -> Sealer:
+        raise KeyMissing
+
+    return await copy_of_export("The export", get, opening)
+
+
+def _files_of(upload: Spool) -> dict[str, tuple[int, int]]:
+    """Return the place and the size of each file in a .tar, by its name without folders."""
+    try:
+        with upload.opened() as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            return {
+                os.path.basename(member.name): (member.offset_data, member.size)
+                for member in tar
+                if member.isreg()
+            }
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise ExportDamaged(
+            f"The body is not the .tar of an export: {error}. Nothing was changed."
+        ) from error
 
 
 def foreign_export(volume: str) -> ImportRefused:

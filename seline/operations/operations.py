@@ -19,9 +19,10 @@ from seline.operations.checks import Facts
 from seline.operations.copies import Copies
 from seline.operations.exports import Exporter
 from seline.operations.health import health_body
-from seline.operations.imports import contents_of_upload, foreign_export
+from seline.operations.imports import contents_of_upload, copy_of_upload, foreign_export
 from seline.operations.mirrors import Mirrors
 from seline.operations.prune import Pruner
+from seline.operations.restore import restore_copy
 from seline.operations.usage import Headroom, UsageMonitor, storage_info
 from seline.operations.verify import Verifier
 from seline.ports.alerts import SinkStatus
@@ -138,14 +139,47 @@ class Operations:
         it is not known; another one's is refused unless `foreign` or `dry_run`. Return the report,
         and whether it is another one's. Raises as `contents_of_upload` and `import_contents` do.
         """
-        is_foreign = bool(volume) and volume != await self.exports.known_volume_id()
-        if is_foreign and not (foreign or dry_run):
-            raise foreign_export(volume)
+        is_foreign = await self._check_foreign(volume, allowed=foreign or dry_run)
         read = partial(contents_of_upload, upload, self.store.limits)
         held = await self.store.reading(read, limit_s=math.inf)
         contents = only_named(held, only, replace=replace)
         report = await import_contents(self.store, contents, replace=replace, dry_run=dry_run)
         return report, is_foreign
+
+    async def import_folder(
+        self,
+        upload: Spool,
+        *,
+        replace: bool,
+        dry_run: bool = False,
+        only: Collection[str] = (),
+        skip: Collection[str] = (),
+        backups: bool = True,
+        foreign: bool = False,
+    ) -> tuple[ImportReport, bool]:
+        """Import the uploaded .tar of an export folder, with its backups, as `import_spool` does.
+
+        `skip` names documents to leave out. Raises as `copy_of_upload` and `restore_copy` do.
+        """
+        copy = await copy_of_upload(upload)
+        is_foreign = await self._check_foreign(copy.volume, allowed=foreign or dry_run)
+        report = await restore_copy(
+            self.store,
+            copy,
+            only=only,
+            skip=skip,
+            backups=backups,
+            replace_all=replace,
+            dry_run=dry_run,
+        )
+        return report, is_foreign
+
+    async def _check_foreign(self, volume: str, *, allowed: bool) -> bool:
+        """Return whether an export is of another volume. Raises ImportRefused unless `allowed`."""
+        is_foreign = bool(volume) and volume != await self.exports.known_volume_id()
+        if is_foreign and not allowed:
+            raise foreign_export(volume)
+        return is_foreign
 
     def _measured_health(self, store: DocumentStore) -> dict[str, Json]:
         self._read(store)

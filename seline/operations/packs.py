@@ -11,9 +11,9 @@ import hashlib
 import io
 import sys
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, cast
 
 from msgspec.structs import replace
 
@@ -30,14 +30,15 @@ from seline.ports.sealing import UNSEALED, Sealer
 from seline.spool import Spool, spooled
 
 if TYPE_CHECKING:
-    from backports.zstd import ZstdError, compress, decompress
+    from backports.zstd import ZstdCompressor, ZstdError, compress, decompress
 elif sys.version_info >= (3, 14):
-    from compression.zstd import ZstdError, compress, decompress
+    from compression.zstd import ZstdCompressor, ZstdError, compress, decompress
 else:
-    from backports.zstd import ZstdError, compress, decompress
+    from backports.zstd import ZstdCompressor, ZstdError, compress, decompress
 
 LEVEL: Final = 10
 """Of a size known beforehand: for one that is not, zstd takes 20 MiB however small the pack."""
+_PIECE_BYTES: Final = 1 << 20
 DOCUMENTS: Final = "documents/"
 BACKUPS: Final = "backups/"
 
@@ -46,15 +47,64 @@ def make_pack(
     name: str, members: Iterable[tuple[str, bytes]], taken_at: datetime, sealer: Sealer = UNSEALED
 ) -> tuple[FileEntry, Spool]:
     """Return a pack of these files, as the manifest lists it, and its bytes. Blocks."""
-    target = io.BytesIO()
-    with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for member, data in members:
+    pack = sealer.seal(_compressed_tar(list(members), taken_at))
+    return file_entry(f"{name}{sealer.suffix}", pack), spooled(pack)
+
+
+def _compressed_tar(files: Sequence[tuple[str, bytes]], taken_at: datetime) -> bytes:
+    """Return a compressed tar, which is never in memory without compression."""
+    counting = _Counting()
+    _write_tar(counting, files, taken_at)
+    compressing = _Compressing(counting.size_bytes)
+    _write_tar(compressing, files, taken_at)
+    return compressing.finished()
+
+
+def _write_tar(target: _Counting, files: Sequence[tuple[str, bytes]], taken_at: datetime) -> None:
+    with tarfile.TarFile(
+        fileobj=cast("IO[bytes]", target),
+        mode="w",
+        format=tarfile.PAX_FORMAT,
+        copybufsize=_PIECE_BYTES,
+    ) as tar:
+        for member, data in files:
             info = tarfile.TarInfo(member)
             info.size, info.mode = len(data), 0o600
             info.mtime = int(taken_at.timestamp())
             tar.addfile(info, io.BytesIO(data))
-    pack = sealer.seal(compress(target.getbuffer(), LEVEL))
-    return file_entry(f"{name}{sealer.suffix}", pack), spooled(pack)
+
+
+class _Counting:
+    """A file that only counts what is written, for the size that the compressor needs."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+
+    def write(self, piece: bytes) -> int:
+        self.size_bytes += len(piece)
+        return len(piece)
+
+    def tell(self) -> int:
+        return self.size_bytes
+
+
+class _Compressing(_Counting):
+    """A file that is compressed as it is written."""
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__()
+        self._compressor = ZstdCompressor(LEVEL)
+        self._compressor.set_pledged_input_size(size_bytes)
+        self._compressed = io.BytesIO()
+
+    def write(self, piece: bytes) -> int:
+        self._compressed.write(self._compressor.compress(piece))
+        return super().write(piece)
+
+    def finished(self) -> bytes:
+        """Return the compressed bytes; nothing is written any more."""
+        self._compressed.write(self._compressor.flush())
+        return self._compressed.getvalue()
 
 
 def file_entry(name: str, data: bytes) -> FileEntry:

@@ -62,18 +62,21 @@ async def restore_copy(
     copy: Copy,
     *,
     only: Collection[str] = (),
+    skip: Collection[str] = (),
+    backups: bool = True,
     replace_all: bool = False,
     dry_run: bool = False,
     progress: Progress = ignore,
 ) -> ImportReport:
     """Put the documents of a copy back, all or none, then its pins and the missing backups.
 
-    `only` chooses documents; without `replace_all` those that the copy lacks stay. `dry_run` does
-    the same and changes nothing. Raises ExportDamaged, ExportFailed, KeyMissing, ImportRefused,
-    StorageError; VolumeFull once the documents are in place names how many backups were added.
+    `only` chooses documents, `skip` leaves some out; without `replace_all` those that the copy
+    lacks stay. Without `backups` none is added. `dry_run` does the same and changes nothing.
+    Raises ExportDamaged, ExportFailed, KeyMissing, ImportRefused and StorageError; VolumeFull once
+    the documents are in place names how many backups were added.
     """
     _check_names(copy)
-    listed = {document.name: document for document in copy.documents}
+    listed = {document.name: document for document in copy.documents if document.name not in skip}
     chosen = list(only_named(listed, only, replace=replace_all).values())
     contents, spool = dict[str, Content](), Spool()
     done, size_bytes = 0, 0
@@ -86,13 +89,15 @@ async def restore_copy(
                 size_bytes += content.size_bytes
             done += len(batch)
             progress(done, len(current), size_bytes)
-    missing = await missing_backups(store, chosen)
-    await _check_room_for(store, missing)
-    kept = [] if dry_run else await _kept_backups(copy, missing, spool)
-    report = await import_contents(store, contents, replace=replace_all, dry_run=dry_run)
+    missing = await missing_backups(store, chosen if backups else ())
+    report = await import_contents(store, contents, replace=replace_all, dry_run=True)
+    written = [contents[name].size_bytes for name in (*report.created, *report.changed)]
+    await _check_room_for(store, written, missing)
     pins = [pin for pin in copy.pins if pin.document in {document.name for document in chosen}]
     if dry_run:
         return replace(report, backups=len(missing), pins=store.pins.lacking(pins))
+    kept = await _kept_backups(copy, missing, spool)
+    report = await import_contents(store, contents, replace=replace_all, dry_run=False)
     added_pins = await store.pins.add(pins)
     return replace(report, backups=await _add(store, kept), pins=added_pins)
 
@@ -121,14 +126,19 @@ def _has_backup(opened: DocumentStore, key: DocumentKey, backup: FileEntry) -> b
     return content is not None and content.revision == backup.sha256
 
 
-async def _check_room_for(store: ManagedStore, backups: Sequence[_Named]) -> None:
-    """Raise VolumeFull unless the volume has room for these backups."""
+async def _check_room_for(
+    store: ManagedStore, documents: Iterable[int], backups: Sequence[_Named]
+) -> None:
+    """Raise VolumeFull unless there is room for the backups beside documents of these sizes."""
     needed = sum(blocks(backup.size_bytes) for _, backup in backups)
+    needed += sum(map(blocks, documents))
     medium = (await store.open()).medium
-    if needed and not await store.reading(lambda: medium.has_room_for(needed)):
+    if backups and not await store.reading(lambda: medium.has_room_for(needed)):
         raise VolumeFull(
-            f"The {len(backups)} backups of the copy need {needed:,} bytes, for which the volume "
-            "has no room. Nothing was changed.",
+            f"The documents of the copy and {len(backups)} backups need {needed:,} bytes, for "
+            "which the volume has no room. Nothing was changed.",
+            hint="Leave them out (`seline import EXPORT --no-backups`, over HTTP `backups=false`), "
+            "or enlarge the volume.",
             needed_bytes=needed,
         )
 

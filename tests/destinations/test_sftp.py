@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import asyncssh
 import pytest
@@ -107,6 +108,18 @@ async def test_a_lost_connection_is_made_again(store: Sftp, server: SftpServer) 
     await server.start()
 
     assert await store.get("old") == b"new"
+
+
+@pytest.mark.parametrize("path", ["", "/", "/My%20files/%C3%A9/"])
+async def test_the_folder_may_be_the_root_or_have_any_name(server: SftpServer, path: str) -> None:
+    host_key = public_line(private_key())
+    store = Sftp("nas", f"{server.url}{path}", password=PASSWORD, host_key=host_key, timeout_s=10)
+    await store.make()
+    await store.put("heads/1", b"1")
+
+    assert await store.list("heads") == [Listed("1", 1)]
+    assert (server.folder / unquote(path).strip("/") / "heads" / "1").exists()
+    await store.close()
 
 
 async def test_calls_at_once_use_one_connection(store: Sftp, server: SftpServer) -> None:

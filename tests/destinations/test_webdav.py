@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -198,6 +199,17 @@ async def test_the_rest_of_an_upload_is_not_listed_and_goes_with_its_export(
     await store.remove("export/manifest.json")
     await store.remove("export")
     assert await store.list("") == [Listed("old", 3)]
+
+
+@pytest.mark.parametrize("path", ["", "/", "/My%20files/%C3%A9/", "/My files"])
+async def test_the_folder_may_be_the_root_or_have_any_name(server: WebDavServer, path: str) -> None:
+    store = WebDav("nas", f"{server.url}{path}", user=USER, password=PASSWORD, timeout_s=10)
+    await store.make()
+    await store.put("heads/1", b"1")
+
+    assert await store.list("heads") == [Listed("1", 1)]
+    assert (server.folder / unquote(path).strip("/") / "heads" / "1").exists()
+    await store.close()
 
 
 async def test_a_folder_that_was_removed_is_made_again(store: WebDav, server: WebDavServer) -> None:

@@ -19,6 +19,7 @@ from seline.errors import RestoreUnfinished
 from seline.library import load, restore_volume
 from seline.operations import restore
 from seline.settings import Settings
+from seline.storage.volume import capabilities
 from tests.copied import Original, original
 from tests.faults.calls.failing import KILLED_AFTER, KILLED_BEFORE, Calls, Fault
 from tests.faults.powercut.trying import fast_place
@@ -41,6 +42,8 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Divide the copy, and measure the volume by its own files: others share its disk."""
+    monkeypatch.setattr(capabilities, "mount_of", lambda _path: None)
     monkeypatch.setattr(restore, "BATCH_FILES_MAX", BATCH_FILES)
 
 

@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import shlex
-import shutil
 import socket
 import threading
 import time
@@ -325,8 +324,8 @@ def test_why_an_export_lacks_a_document_is_found(line: Line, follow: Follow) -> 
     assert line("export").code == 0
 
 
-@pytest.mark.follows("cli/imports:_read_export", "cli/imports:_notify_backups")
-def test_what_an_export_lacks_or_holds_besides_is_found(line: Line, follow: Follow) -> None:
+@pytest.mark.follows("cli/imports:_read_manifest")
+def test_what_an_export_lacks_is_found(line: Line, follow: Follow) -> None:
     saved(line, "other.json")
     saved(line, NAME, {"n": 1})
     older = line("export", "nas/").out.strip()
@@ -339,15 +338,22 @@ def test_what_an_export_lacks_or_holds_besides_is_found(line: Line, follow: Foll
     assert line("import", older, "--yes").code == 0
     assert line("load", NAME).value() == {"n": 1}
 
-    held = line("import", older, "--yes")
-    note = "The export holds" + held.err.partition("The export holds")[2].rstrip()
-    follow(note)
-    if shutil.which("zstd") is None:
-        pytest.skip("zstd is not installed")
-    [loop] = [text.strip() for text in note.splitlines() if "for pack in" in text]
-    (line.folder / "own").mkdir()
-    shell(line.folder / "own", loop)
-    assert [*(line.folder / "own").rglob("other_*.json")]
+
+@pytest.mark.follows("operations/restore:_check_room_for")
+def test_backups_without_room_are_left_out(line: Line, follow: Follow) -> None:
+    for number in range(4):
+        saved(line, NAME, {"n": number, "filler": "x" * 600_000})
+    export = line("export", "nas/").out.strip()
+    assert line("delete", NAME, "--purge", "--yes").code == 0
+    small = {"SELINE_STORAGE__VOLUME_LIMIT_MB": "2"}
+
+    full = line("import", export, "--yes", **small)
+
+    assert full.code == 6
+    [command] = follow(next_of(full)).commands(EXPORT=f"{export} --yes")
+    assert line(*shlex.split(command)[1:], **small).code == 0
+    assert line("load", NAME).value()["n"] == 3
+    assert line("backups", NAME, "--json").value()["backups"] == []
 
 
 @pytest.mark.follows("cli/imports:_read_legacy", "cli/imports:_read_legacy#3")

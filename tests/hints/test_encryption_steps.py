@@ -1,9 +1,6 @@
 """The next steps of encryption: each is done as it is printed, and then the file is read."""
 
-import contextlib
 import json
-import os
-import pty
 import re
 import sys
 import tomllib
@@ -101,49 +98,6 @@ def test_a_new_key_is_set_as_it_is_printed_and_then_reads_the_export(
     assert line("jobs", "run", "export", **setting, **to_nas).code == 0
     assert line("import", "nas", "--yes").code == 8
     assert line("import", "nas", "--yes", "--identity", "key.txt").code == 0
-
-
-@pytest.mark.prove
-@pytest.mark.follows("cli/imports:_notify_backups#2", "cli/imports:_notify_backups#3")
-def test_the_backups_of_an_encrypted_export_are_read_as_it_is_printed(
-    line: Line, follow: Follow, installed: None
-) -> None:
-    recipient = line("key", "new", "--output", "key.txt").out.strip()
-    passphrase = {"SELINE_EXPORTS_PASSPHRASE": PASSPHRASE}
-    nas = [{"name": "nas", "url": f"file://{line.folder}/nas", "same_disk": True}]
-    for value in ("[1]", "[2]"):
-        line("save", "a.json", stdin=value)
-    to_nas = {"SELINE_EXPORTS__DESTINATIONS": json.dumps(nas)}
-    line("jobs", "run", "export", **to_nas, **passphrase, SELINE_EXPORTS__ENCRYPT_TO=recipient)
-
-    with_identity = line("import", "nas", "--yes", "--identity", "key.txt")
-    with_passphrase = line("import", "nas", "--yes", **passphrase)
-    for folder, done in (("by key", with_identity), ("by passphrase", with_passphrase)):
-        assert done.code == 0, done.err
-        steps = done.err.partition("not imported: only documents are.\n")[2].rstrip()
-        texts = [f"To read{text}".rstrip() for text in steps.split("To read")[1:]]
-        commands = [follow(text).text.splitlines()[-1].strip() for text in texts]
-        looking = line.folder / folder
-        looking.mkdir()
-        for command in commands:
-            run_with_a_passphrase(command, looking)
-        [backup] = (looking / "backups").iterdir()
-        assert json.loads(backup.read_bytes()) == [1]
-
-
-def run_with_a_passphrase(command: str, folder: Path) -> None:
-    """Run a command on a terminal, and type the passphrase where it asks for it."""
-    pid, terminal = pty.fork()
-    if not pid:
-        os.chdir(folder)
-        os.execvp("sh", ["sh", "-ec", command])
-    with contextlib.suppress(OSError):  # it ended
-        while asked := os.read(terminal, 1000):
-            if b"passphrase" in asked:
-                os.write(terminal, f"{PASSPHRASE}\n".encode())
-    _, status = os.waitpid(pid, 0)
-    os.close(terminal)
-    assert status == 0
 
 
 def next_of_notice(text: str) -> str:

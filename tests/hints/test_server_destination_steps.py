@@ -160,7 +160,7 @@ async def test_space_is_freed(dav: Any, follow: Follow) -> None:
     await works(dav_table(dav, keep=1))
 
 
-@pytest.mark.follows("outbound/destinations/webdav:_entries")
+@pytest.mark.follows("outbound/destinations/webdav:_resources")
 async def test_the_path_behind_a_proxy_is_named(dav: Any, follow: Follow) -> None:
     (dav.folder / "outside").mkdir()
 
@@ -169,7 +169,8 @@ async def test_the_path_behind_a_proxy_is_named(dav: Any, follow: Follow) -> Non
 
     dav.fault = rewrites
     store = built(dav_table(dav, url=f"{dav.url}/outside"))
-    error = await failure(store.list(""))
+    for call in (store.list(""), store.put("marker", b"1")):
+        error = await failure(call)
     await store.close()
     follow(error.hint).asks("name the path behind it in `url` of nas")
     await works(dav_table(dav))

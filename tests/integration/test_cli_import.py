@@ -177,32 +177,52 @@ def test_a_folder_without_json_is_refused(line: Line, tmp_path: Path) -> None:
     assert line("import", "not-there", "--yes").code == 1
 
 
-def test_a_notice_shows_how_to_read_an_export_folders_backups(line: Line) -> None:
+def test_an_export_folders_backups_come_back_too(line: Line) -> None:
     for value in ("[1]", "[2]"):
         line("save", "a.json", stdin=value)
     line("save", "b.json", stdin="{}")
     line("export", "exports")
+    [kept] = [item["name"] for item in line("backups", "a.json", "--json").value()["backups"]]
     line("delete", "a.json", "--purge", "--yes")
 
-    done = line("import", "exports", "--yes")
+    tried = line("import", "exports", "--dry-run")
+    done = line("import", "exports", "--yes", "--json")
 
-    assert done.code == 0
-    assert line("backups", "a.json", "--json").value()["backups"] == []
-    assert "The export holds 1 backup, which is not imported" in done.err
-    by_hand = done.err.strip().splitlines()[-1]
-    looking = line.folder / "looking"
-    looking.mkdir()
-    subprocess.run(["bash", "-ec", by_hand], cwd=looking, check=True)
-    (backup,) = (looking / "backups").iterdir()
-    assert json.loads(backup.read_bytes()) == [1]
+    assert (tried.code, done.code) == (0, 0)
+    assert "backups added: 1" in tried.err
+    assert (done.value()["created"], done.value()["backups"]) == (["a.json"], 1)
+    assert line("load", "a.json").value() == [2]
+    [again] = line("backups", "a.json", "--json").value()["backups"]
+    assert again["name"] == kept
+    assert "Nothing was changed" in line("import", "exports").err
 
 
-def test_an_export_folder_without_backups_prints_no_notice_about_them(line: Line) -> None:
-    line("save", "a.json", stdin="[1]")
+def test_no_backups_leaves_those_of_an_export_out(line: Line) -> None:
+    for value in ("[1]", "[2]"):
+        line("save", "a.json", stdin=value)
     line("export", "exports")
     line("delete", "a.json", "--purge", "--yes")
 
-    assert "not imported" not in line("import", "exports", "--yes").err
+    assert line("import", "exports", "--yes", "--no-backups").code == 0
+
+    assert line("load", "a.json").value() == [2]
+    assert line("backups", "a.json", "--json").value()["backups"] == []
+
+
+def test_a_document_beyond_a_limit_is_left_out_of_an_export_folder(line: Line) -> None:
+    line("save", "large.json", stdin=json.dumps("x" * 3000))
+    line("save", "small.json", stdin="[1]")
+    line("export", "exports")
+    for name in ("large.json", "small.json"):
+        line("delete", name, "--purge", "--yes")
+    limit = {"SELINE_STORAGE__DOCUMENT_BYTES_MAX": "2000"}
+
+    refused = line("import", "exports", "--yes", **limit)
+    done = line("import", "exports", "--yes", "--skip-broken", **limit)
+
+    assert refused.code == 5
+    assert "left out: large.json" in done.err
+    assert names(line) == ["small.json"]
 
 
 def test_an_export_without_a_manifest_is_refused(line: Line, tmp_path: Path) -> None:

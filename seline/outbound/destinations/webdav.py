@@ -129,12 +129,6 @@ class WebDav:
         """Return the objects and folders in a folder; [] if it does not exist."""
         path = self._path(folder)
         found = await self._resources(doing, f"{path}/", depth="1")
-        if found and path not in found:
-            raise ExportFailed(
-                f"{doing} at {self._where}: the server lists paths of another folder.",
-                hint="If a proxy changes the path, name the path behind it in "
-                f"`url` of {self._name} in `exports.destinations`, then restart.",
-            )
         children = {file.removeprefix(f"{path}/"): size for file, size in found.items()}
         entries = (Listed(name, size) for name, size in children.items() if "/" not in name)
         return [entry for entry in entries if entry.name and not is_part(entry.name)]
@@ -146,11 +140,18 @@ class WebDav:
             return {}
         self._require(doing, status, 207)
         try:
-            return await read_resources(body)
+            found = await read_resources(body)
         except ValueError as error:
             raise ExportFailed(
                 f"{doing} at {self._where}: the listing cannot be read: {error}."
             ) from error
+        if path.rstrip("/") not in found:
+            raise ExportFailed(
+                f"{doing} at {self._where}: the server lists another path than the one asked for.",
+                hint="If a proxy changes the path, name the path behind it in "
+                f"`url` of {self._name} in `exports.destinations`, then restart.",
+            )
+        return found
 
     async def _upload(self, doing: str, key: str, data: bytes) -> None:
         folder = key.rpartition("/")[0]
