@@ -5,16 +5,19 @@ A destination that the settings of this machine name is read from here: no volum
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from seline.cli import terminal
 from seline.cli.keys import sealer_of_identity
 from seline.cli.verbs import (
+    Api,
     VerbOptions,
+    carry_out,
     front,
     local_verb,
+    preview_options,
     run_async,
     settings_of,
     url_of,
@@ -28,11 +31,16 @@ if TYPE_CHECKING:
     from seline.domain.copy import Copy
     from seline.domain.manifest import PackedDocument
     from seline.operations.copies import Copies
+    from seline.ports.destinations import ObjectStore
+
+
+_NAMES_SHOWN_MAX: Final = 20
+_OUTCOMES: Final = ("created", "changed", "unchanged")
 
 
 @front.group("exports")
 def exports() -> None:
-    """List and fetch the copies that a destination keeps."""
+    """List, fetch and restore the copies that a destination keeps."""
 
 
 @local_verb("list", group=exports)
@@ -78,6 +86,12 @@ class Instant(click.ParamType[Any]):
             self.fail(f"{value!r} is not an instant, such as {example}.", param, ctx)
 
 
+volume_option = click.option("--volume", default="", metavar="ID", help="A copy of this volume.")
+identity_option = click.option(
+    "--identity",
+    metavar="FILE",
+    help="Decrypt with this identity (else the setting exports.passphrase).",
+)
 copy_options = with_options(
     click.option(
         "--at",
@@ -86,12 +100,8 @@ copy_options = with_options(
         help="The last copy until then (UTC), in doubt or not.",
     ),
     click.option("--only", multiple=True, metavar="NAME", help="This document; may be repeated."),
-    click.option("--volume", default="", metavar="ID", help="A copy of this volume."),
-    click.option(
-        "--identity",
-        metavar="FILE",
-        help="Decrypt with this identity (else the setting exports.passphrase).",
-    ),
+    volume_option,
+    identity_option,
 )
 """Add the options that choose a copy, and what of it."""
 
@@ -150,6 +160,88 @@ def fetch(
     terminal.notice(f"It has {named} as of {taken_at}, each compared with its digest.")
 
 
+@local_verb("restore", group=exports)
+@click.argument("destination")
+@copy_options
+@preview_options
+def restore(
+    options: VerbOptions,
+    destination: str,
+    at: "datetime | None",
+    only: tuple[str, ...],
+    volume: str,
+    identity: str | None,
+) -> None:
+    """Put the documents of a copy back into the store, all of them or none.
+
+    The store's process reads the copy, also while it runs. Documents that the copy lacks stay; each
+    replaced content becomes a backup; backups and pins that the store lacks are added. With
+    --identity the key is sent to that process, which forgets it afterwards.
+
+    Examples:
+      seline exports restore bucket --dry-run
+      seline exports restore bucket --only user_profile.json
+      seline exports restore bucket --at '2026-11-28 14:30' --yes
+      seline exports restore bucket --identity key.txt
+    """
+    query = {"volume": volume, "only": ",".join(only), "at": at.isoformat() if at else ""}
+    chosen = {name: value for name, value in query.items() if value}
+    body = None if identity is None else {"identity": " ".join(_identities(identity))}
+
+    async def work(api: Api) -> None:
+        done = await carry_out(
+            api,
+            options,
+            lambda query: api.request(
+                "POST", "/destinations/{}/restore", destination, query=query | chosen, body=body
+            ),
+            _plan_text,
+        )
+        if done is not None:
+            _report_restored(done)
+
+    with_api(options, work, create=True)
+
+
+def _identities(file: str) -> list[str]:
+    from seline.outbound.sealing import identities_in
+
+    return identities_in(file)
+
+
+def _plan_text(plan: dict[str, Any]) -> str:
+    """Return the plan in words, empty if there is nothing to do."""
+    named = [f"  {outcome}: {_shown(plan[outcome])}" for outcome in _OUTCOMES if plan[outcome]]
+    added = [f"  {what} to add: {plan[what]:,}" for what in ("backups", "pins") if plan[what]]
+    whose = " of ANOTHER volume" if plan["foreign"] else ""
+    head = f"The copy {plan['copy']}{whose}, of {plan['taken_at']}, would change this:"
+    if any(plan[outcome] for outcome in _OUTCOMES[:2]) or added:
+        return "\n".join([head, *named, *added])
+    terminal.notice("\n".join([f"The copy {plan['copy']} would change nothing.", *named]))
+    return ""
+
+
+def _shown(names: list[str]) -> str:
+    from seline.domain.plural import shortened
+
+    return f"{len(names):,}  {shortened(names, _NAMES_SHOWN_MAX)}"
+
+
+def _report_restored(done: dict[str, Any]) -> None:
+    count = len(done["created"]) + len(done["changed"])
+    terminal.notice(
+        f"{count:,} documents are as of {done['taken_at']}; {done['backups']:,} backups were added."
+    )
+    steps = [
+        *(f"seline restore {name} --backup {old} --yes" for name, old in done["undo"].items()),
+        *(f"seline delete {name} --yes" for name in done["created"]),
+    ]
+    for step in steps[:_NAMES_SHOWN_MAX]:
+        terminal.notice(f"To undo: {step}")
+    if len(steps) > _NAMES_SHOWN_MAX:
+        terminal.notice(f"and so on for {len(steps) - _NAMES_SHOWN_MAX:,} more documents")
+
+
 def _row(copy: dict[str, Any]) -> tuple[str, ...]:
     is_readable = copy["documents"] is not None
     proven = f"{copy['proven_at']} by {copy['proven_by']}" if copy["proven_at"] else "-"
@@ -197,17 +289,23 @@ def _refuse_unknown(options: VerbOptions, destination: str) -> None:
         )
 
 
+def open_destination(options: VerbOptions, destination: str) -> "ObjectStore":
+    """Return a destination of this machine's settings. Raises DestinationNotFound."""
+    from seline.outbound.destinations.table import build_destination
+
+    _refuse_unknown(options, destination)
+    known = {found.name: found for found in settings_of(options).exports.destinations}
+    return build_destination(known[destination])
+
+
 @asynccontextmanager
 async def _copies_at(
     options: VerbOptions, destination: str, identity: str | None
 ) -> "AsyncGenerator[Copies]":
     """Give the copies at a destination of this machine's settings. Raises DestinationNotFound."""
     from seline.operations.copies import Copies
-    from seline.outbound.destinations.table import build_destination
 
-    _refuse_unknown(options, destination)
-    known = {found.name: found for found in settings_of(options).exports.destinations}
-    store = build_destination(known[destination])
+    store = open_destination(options, destination)
     try:
         yield Copies(store, sealer_of_identity(options, identity))
     finally:

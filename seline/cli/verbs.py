@@ -28,7 +28,8 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "Documents": ("save", "load", "documents", "delete"),
     "Backups": ("backups", "pin", "unpin", "restore", "prune"),
     "Damage": ("verify", "quarantine", "reset", "demo"),
-    "Everything at once": ("alerts", "destinations", "export", "exports", "import", "jobs", "key"),
+    "Everything at once": ("alerts", "export", "import", "jobs"),
+    "Copies elsewhere": ("destinations", "drill", "exports", "key"),
 }
 """The verbs of each section of `seline --help`."""
 

@@ -4,9 +4,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from seline.domain.document import Revision
+from seline.domain.backup import parse_backup_name
+from seline.domain.document import Revision, is_document_name
 from seline.domain.manifest import PackedDocument
 from seline.domain.pins import Pin
+from seline.errors import ExportDamaged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,3 +48,15 @@ class CopyInfo:
     doubt: str = ""
     proven_at: datetime | None = None
     proven_by: str = ""
+
+
+def check_names(copy: Copy) -> None:
+    """Raise ExportDamaged for a name that no document or backup has."""
+    for document in copy.documents:
+        wrong = [] if is_document_name(document.name) else [document.name]
+        for backup in document.backups:
+            parsed = parse_backup_name(backup.name)
+            if parsed is None or parsed[0] != document.name:
+                wrong.append(backup.name)
+        if wrong:
+            raise ExportDamaged(f"{copy.name} names what no volume holds: {wrong[0]!r}.")

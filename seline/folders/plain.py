@@ -7,21 +7,20 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from seline.domain.copy import Copy
+from seline.domain.document import Content
 from seline.domain.manifest import FileEntry, PackedDocument
 from seline.domain.plural import counted, shortened
 from seline.errors import ImportRefused, InvalidRequest
+from seline.operations.restore import fetched
 from seline.outbound.whole_file import sync_folder
 
-FETCHES_MAX: Final = 8
-"""Contents that are fetched at once."""
-BATCH_BYTES_MAX: Final = 8 << 20
 _NAMES_SHOWN_MAX: Final = 20
-T = TypeVar("T", bound=FileEntry)
 
 
 def check_absent(folder: str) -> None:
@@ -57,22 +56,13 @@ async def write_plain(
     staged = _stage(folder)
     try:
         for place, files in _places(staged, documents).items():
-            async for batch in fetched(copy, files):
-                await asyncio.to_thread(_write, place, batch)
-                advance(sum(len(data) for _, data in batch))
+            async with aclosing(fetched(copy, files)) as batches:
+                async for batch in batches:
+                    await asyncio.to_thread(_write, place, batch)
+                    advance(sum(content.size_bytes for _, content in batch))
         await asyncio.to_thread(_publish, staged, folder)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-
-
-async def fetched(copy: Copy, files: Sequence[T]) -> AsyncGenerator[list[tuple[T, bytes]]]:
-    """Yield the contents of files in batches that fit into memory.
-
-    Raises ExportFailed, ExportDamaged, KeyMissing.
-    """
-    for batch in _batches(files):
-        contents = await asyncio.gather(*(copy.fetch(file.sha256) for file in batch))
-        yield list(zip(batch, contents, strict=True))
 
 
 def _stage(folder: str) -> Path:
@@ -93,25 +83,11 @@ def _places(
     }
 
 
-def _batches(files: Sequence[T]) -> Iterator[list[T]]:
-    batch: list[T] = []
-    size_bytes = 0
-    for file in files:
-        is_full = len(batch) >= FETCHES_MAX or size_bytes + file.size_bytes > BATCH_BYTES_MAX
-        if batch and is_full:
-            yield batch
-            batch, size_bytes = [], 0
-        batch.append(file)
-        size_bytes += file.size_bytes
-    if batch:
-        yield batch
-
-
-def _write(place: Path, batch: Sequence[tuple[FileEntry, bytes]]) -> None:
-    for file, data in batch:
+def _write(place: Path, batch: Sequence[tuple[FileEntry, Content]]) -> None:
+    for file, content in batch:
         descriptor = os.open(place / file.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "wb") as opened:
-            opened.write(data)
+            opened.write(content.data)
 
 
 def _publish(staged: Path, folder: str) -> None:

@@ -10,10 +10,9 @@ from seline.errors import InvalidRequest
 from seline.http.context import context, data, operations
 from seline.http.files import send_download, spooled_body
 from seline.http.rendering import answer, members
-from seline.http.requests import check_json, flag, read_object, text_field
+from seline.http.requests import SMALL_BODY_BYTES, check_json, flag, read_object, text_field
 from seline.operations.health import unopened_health
 
-SMALL_BODY_BYTES: Final = 16 << 10
 EXPORT_BYTES_MAX: Final = 1 << 30
 TAR: Final = "application/x-tar"
 """The type of an export folder, as `GET /export?form=folder` answers it."""

@@ -26,6 +26,7 @@ from seline.settings import Storage, truth
 BODY_S: Final = 30.0
 """How long a body may take, beside the time for its bytes at BODY_BYTES_PER_S."""
 BODY_BYTES_PER_S: Final = 8 << 10
+SMALL_BODY_BYTES: Final = 16 << 10
 INLINE_BYTES_MAX: Final = 64 << 10
 """A body of at most this size is decoded, or sent, at once."""
 VALUES_MAX: Final = 1_000_000

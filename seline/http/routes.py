@@ -71,6 +71,13 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", PREFIX + "/jobs/{job}/runs", jobs.list_runs, "read"),
     Route("GET", PREFIX + "/destinations", destinations.list_destinations, "read"),
     Route("GET", PREFIX + "/destinations/{destination}/copies", destinations.list_copies, "read"),
+    Route(
+        "POST",
+        PREFIX + "/destinations/{destination}/restore",
+        destinations.restore_copy,
+        "admin",
+        ("at", "only", "volume", "dry_run"),
+    ),
     Route("POST", PREFIX + "/destinations/{destination}/accept", destinations.accept_copy, "admin"),
     Route(
         "POST", PREFIX + "/destinations/{destination}/use", destinations.use_destination, "admin"

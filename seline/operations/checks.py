@@ -35,6 +35,7 @@ RECENT: Final = timedelta(days=1)
 LEFT_OUT: Final = "left_out"
 LINES_MAX: Final = 3
 """Documents whose reason and next step are shown."""
+PROVEN_LATE_AFTER: Final = timedelta(days=30)
 EXPORT_LATE_AFTER: Final = timedelta(days=8)
 """Longer than the rarest schedule, a week."""
 _RANK: Final = (Status.OK, Status.INFO, Status.WARNING, Status.CRITICAL)
@@ -260,7 +261,36 @@ def _destination(
     if record.on_data_disk and not target.same_disk:
         fix = f"Use another disk, or set `same_disk = true` for {name} in `exports.destinations`."
         return Status.WARNING, f"{name}: {SAME_DISK}", fix
+    if target.takes_mirror:
+        return _proven(name, last, record, now)
     return Status.OK, f"{name}: {last}", ""
+
+
+def _proven(
+    name: str, last: str, record: DestinationRecord, now: datetime
+) -> tuple[Status, str, str]:
+    """Return whether the copies of a mirror were shown to be restorable, and by whom."""
+    proven_at, checked_at = record.proven_at, record.checked_at
+    proven = "not proven restorable yet"
+    if proven_at:
+        proven = f"last proven restorable {proven_at:%Y-%m-%d %H:%M} UTC by {record.proven_by}"
+    detail = f"{name}: {last}, {proven}"
+    if record.drill_failure:
+        return (
+            Status.WARNING,
+            f"{detail}; the drill failed: {record.drill_failure}",
+            (record.drill_cure),
+        )
+    since = proven_at or record.mirrored_since
+    is_old = since is not None and now - since > PROVEN_LATE_AFTER
+    is_without_key = checked_at is not None and (proven_at is None or checked_at > proven_at)
+    if is_without_key and (is_old or proven_at is None):
+        fix = f"Run `seline drill {name} --identity key.txt` on the machine that has the key."
+        return Status.WARNING, f"{detail}; the key is not here, so only a person can prove it", fix
+    if is_old:
+        days = PROVEN_LATE_AFTER.days
+        return Status.WARNING, f"{detail}, for {days} days", "Run `seline jobs run drill`."
+    return Status.OK, detail, ""
 
 
 def _jobs(facts: Facts) -> Result:

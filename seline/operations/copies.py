@@ -10,9 +10,8 @@ from typing import Final
 
 from seline.clock import parse_instant
 from seline.domain import mirror
-from seline.domain.backup import parse_backup_name
-from seline.domain.copy import Copy, CopyInfo
-from seline.domain.document import Content, Revision, is_document_name
+from seline.domain.copy import Copy, CopyInfo, check_names
+from seline.domain.document import Content, Revision
 from seline.domain.manifest import (
     LIST_NAME,
     MANIFEST_NAME,
@@ -73,7 +72,7 @@ class Copies:
         """Open one copy. Raises ExportDamaged, KeyMissing."""
         mirrored = info.kind == MIRROR
         copy = await (self._mirrored(info) if mirrored else self.open_export(info.name))
-        _check_names(copy)
+        check_names(copy)
         return copy
 
     def _opening(self) -> Sealer:
@@ -234,8 +233,8 @@ async def _head_info(at: MirrorStore, head: Head, is_proven: bool) -> CopyInfo:
         documents=head.documents,
         size_bytes=head.size_bytes,
         doubt=head.doubt,
-        proven_at=parse_instant(proof.at) if proof else None,
-        proven_by=proof.by if proof else "",
+        proven_at=parse_instant(proof.at) if proof and proof.decrypted else None,
+        proven_by=proof.by if proof and proof.decrypted else "",
     )
 
 
@@ -245,15 +244,6 @@ async def _content(at: MirrorStore, digest: Revision, entry: StoredObject, seale
     if await in_thread(lambda: hashlib.sha256(data).hexdigest()) != digest:
         raise ExportDamaged(f"{at.destination.name} has another content for {digest}.")
     return data
-
-
-def _check_names(copy: Copy) -> None:
-    """Raise ExportDamaged for a name that is not of a document or of a backup of it."""
-    for document in copy.documents:
-        parsed = [parse_backup_name(backup.name) for backup in document.backups]
-        is_backup = [found is not None and found[0] == document.name for found in parsed]
-        if not (is_document_name(document.name) and all(is_backup)):
-            raise ExportDamaged(f"{copy.name} names what no volume holds: {document.name!r}.")
 
 
 def newest_proven(copies: Sequence[CopyInfo]) -> CopyInfo | None:

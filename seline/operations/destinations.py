@@ -14,7 +14,7 @@ from msgspec import field
 from msgspec.structs import replace
 
 from seline.clock import parse_instant
-from seline.domain.mirror import Head
+from seline.domain.mirror import Head, Proof
 from seline.domain.stored import Stored
 from seline.errors import DestinationNotFound, ExportFailed, SelineError
 from seline.manager.managed_store import ManagedStore
@@ -33,7 +33,12 @@ class DestinationRecord(Stored, frozen=True, kw_only=True):
     `whole_at` is when it was last seen to have a whole export of everything. `failure` and `cure`
     are of the last run, empty if it succeeded; `lacking` are the documents that its export lacks.
     `encrypted` is the newest encrypted export there, `revisions` a digest of what it has.
-    `mirrored_at` is the instant of the newest copy of the mirror, and `sequence` its number.
+    `mirrored_at` is the instant of the newest copy of the mirror, `mirrored_since` that of the
+    first, and `sequence` the number of the newest.
+
+    `checked_at` is when the drill last read a copy back; `proven_at` when one was decrypted and
+    compared, and `proven_by` whom. `drill_failure` and `drill_cure` are of the last drill, empty if
+    it succeeded.
     """
 
     marker: str = ""
@@ -46,7 +51,13 @@ class DestinationRecord(Stored, frozen=True, kw_only=True):
     encrypted: str = ""
     revisions: str = ""
     mirrored_at: datetime | None = None
+    mirrored_since: datetime | None = None
     sequence: int = 0
+    checked_at: datetime | None = None
+    proven_at: datetime | None = None
+    proven_by: str = ""
+    drill_failure: str = ""
+    drill_cure: str = ""
 
 
 class ExportsFile(Stored, frozen=True, kw_only=True):
@@ -132,14 +143,33 @@ class Destinations:
 
     async def mirrored(self, destination: ObjectStore, head: Head, lacking: Sequence[str]) -> None:
         """Record a new head of the mirror."""
+        taken_at = parse_instant(head.taken_at)
         await self._note(
             destination.name,
             failure="",
             cure="",
             lacking=tuple(lacking),
-            mirrored_at=parse_instant(head.taken_at),
+            mirrored_at=taken_at,
+            mirrored_since=self.record(destination.name).mirrored_since or taken_at,
             sequence=head.sequence,
         )
+
+    async def drilled(self, destination: ObjectStore, proof: Proof, *, here: bool = True) -> None:
+        """Record a drill that succeeded; `here`: this process made it."""
+        at, known = parse_instant(proof.at), self.record(destination.name)
+        noted: dict[str, Any] = (
+            {"checked_at": at, "drill_failure": "", "drill_cure": ""} if here else {}
+        )
+        if proof.decrypted and (known.proven_at is None or at > known.proven_at):
+            noted |= {"proven_at": at, "proven_by": proof.by}
+        if noted:
+            await self._note(destination.name, **noted)
+
+    async def drill_failed(self, destination: ObjectStore, error: BaseException) -> None:
+        """Record why a drill failed."""
+        message, cure = _explained(error)
+        _log.error("the drill at %s failed: %s", destination.name, message)
+        await self._note(destination.name, drill_failure=message, drill_cure=cure)
 
     async def name_key(self) -> str:
         """Return the key for the names of encrypted objects, made at the first call."""

@@ -88,6 +88,8 @@ class Mirror:
         self._changed: ChangedNames | None = None
         self._stored: dict[str, StoredObject] = {}
         """Each object that is at the destination, by key."""
+        self._lost: set[str] = set()
+        """The keys of the objects that a drill found damaged."""
         self._named: set[str] = set()
         """The keys that the heads of this chain name."""
         self._entries: dict[str, tuple[int | None, bytes]] = {}
@@ -146,6 +148,11 @@ class Mirror:
         """Look again at what the destination has before the next run, which writes a base."""
         self._chain, self._named, self._stored = [], set(), {}
 
+    def lost(self, keys: Iterable[str]) -> None:
+        """Store these objects again with the next run, which writes a base."""
+        self._lost |= set(keys)
+        self.forget()
+
     def removed(self, key: str) -> None:
         """Note that an object is no longer at the destination."""
         self._stored.pop(key, None)
@@ -167,7 +174,11 @@ class Mirror:
         self.accepted = accepted[-1] if accepted else None
         sealed = bool(self._sealer.suffix)
         self._stored = {
-            entry.key: entry for head in chain if head.encrypted is sealed for entry in head.objects
+            entry.key: entry
+            for head in chain
+            if head.encrypted is sealed
+            for entry in head.objects
+            if entry.key not in self._lost
         }
 
     def _needs_base(self) -> bool:
@@ -265,6 +276,7 @@ class Mirror:
             objects=tuple(self._stored[key] for key in new),
         )
         await at.put_head(head)
+        self._lost -= set(new)
         self._chain = [head] if is_base else [*self._chain, head]
         self._named = set(new) if is_base else self._named | set(new)
         if not head.doubt:

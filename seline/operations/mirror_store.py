@@ -119,16 +119,38 @@ class MirrorStore:
     async def manifest(self, head: Head) -> MirrorManifest:
         """Return the manifest of one head, decrypted."""
         path = self._manifest_path(head.name, sealed=head.encrypted)
-        data = await self._opened(path, head.manifest, sealed=head.encrypted)
+        stored = await self._checked(path, head.manifest)
+        data = await in_thread(partial(self._content, stored, path, sealed=head.encrypted))
         return mirror.decode_as(MirrorManifest, data, f"the manifest of {head.name}")
 
-    async def stored(self, entry: StoredObject, *, sealed: bool) -> bytes:
-        """Return an object as stored, checked by its digest."""
-        return await self._checked(self.object_path(entry.key, sealed=sealed), entry)
-
     async def content(self, entry: StoredObject, *, sealed: bool) -> bytes:
-        """Return the content of an object, decrypted; the caller compares its digest."""
-        return await self._opened(self.object_path(entry.key, sealed=sealed), entry, sealed=sealed)
+        """Return the content of an object, decrypted; the caller compares its digest.
+
+        The stored bytes are not compared: a content that was encrypted again has other ones.
+        """
+        path = self.object_path(entry.key, sealed=sealed)
+        stored = await self._stored(path)
+        return await in_thread(partial(self._content, stored, path, sealed=sealed))
+
+    async def check_manifest(self, head: Head) -> None:
+        """Compare the manifest of a head as it is stored. Raises ExportDamaged."""
+        await self._checked(self._manifest_path(head.name, sealed=head.encrypted), head.manifest)
+
+    async def check(self, entry: StoredObject, *, sealed: bool, name_key: str | None) -> None:
+        """Compare an object as it is stored; with the key of the names its content, too.
+
+        Raises ExportDamaged.
+        """
+        path = self.object_path(entry.key, sealed=sealed)
+        stored = await self._checked(path, entry)
+        if name_key is None:
+            return
+
+        def key() -> str:
+            return mirror.content_key(_digest(self._content(stored, path, sealed=sealed)), name_key)
+
+        if await in_thread(key) != entry.key:
+            raise ExportDamaged(f"{self.destination.name} has another content at {path}.")
 
     def object_path(self, key: str, *, sealed: bool) -> str:
         """Return the key of an object at the destination."""
@@ -154,24 +176,22 @@ class MirrorStore:
         stored = self._sealer.seal(packed(data))
         return stored, hashlib.sha256(stored).hexdigest()
 
-    async def _checked(self, path: str, entry: StoredObject) -> bytes:
+    async def _stored(self, path: str) -> bytes:
         try:
-            stored = await self.destination.get(path)
+            return await self.destination.get(path)
         except ObjectMissing as error:
             raise ExportDamaged(f"{self.destination.name} has lost {path}.") from error
+
+    async def _checked(self, path: str, entry: StoredObject) -> bytes:
+        stored = await self._stored(path)
         if len(stored) != entry.size_bytes or await in_thread(partial(_digest, stored)) != (
             entry.sha256
         ):
             raise ExportDamaged(f"{self.destination.name} has other bytes at {path}.")
         return stored
 
-    async def _opened(self, path: str, entry: StoredObject, *, sealed: bool) -> bytes:
-        stored = await self._checked(path, entry)
-
-        def opened() -> bytes:
-            return unpacked(self._sealer.open(stored) if sealed else stored, path)
-
-        return await in_thread(opened)
+    def _content(self, stored: bytes, path: str, *, sealed: bool) -> bytes:
+        return unpacked(self._sealer.open(stored) if sealed else stored, path)
 
 
 async def read_claim(destination: ObjectStore) -> str:

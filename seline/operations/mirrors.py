@@ -2,20 +2,24 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
+from itertools import islice
 from typing import Final
 
 from seline.domain.manifest import KEY_NAME
 from seline.domain.mirror import Claim
 from seline.domain.retention import RetentionPolicy
-from seline.errors import DestinationNotFound, ExportFailed, SelineError
+from seline.errors import DestinationNotFound, ExportDamaged, ExportFailed, SelineError
 from seline.manager.managed_store import ManagedStore
 from seline.operations.destinations import Destinations
+from seline.operations.drill import SERVICE, Drilled, proof_of, put_proof, read_back
 from seline.operations.exports import Exporter
 from seline.operations.mirror import Mirror
 from seline.operations.mirror_store import MirrorStore, put_claim, read_claim
 from seline.operations.mirror_sweep import HOURLY, Sweep
-from seline.ports.destinations import ObjectForbidden, Target
+from seline.ports.destinations import ObjectForbidden, ObjectMissing, Target
 from seline.ports.sealing import Sealer
 
 WAIT_S: Final = 20.0
@@ -48,13 +52,34 @@ class Mirrors:
         running = [lane.task for lane in self._lanes.values() if lane.task is not None]
         if running:
             await asyncio.wait(running, timeout=WAIT_S)
+        outcomes: list[str | BaseException] = []
+        for lane in self._lanes.values():
+            try:
+                outcomes.append(lane.outcome())
+            except SelineError as error:
+                outcomes.append(error)
+        return self._line(outcomes)
+
+    async def drill(self) -> str:
+        """Read the newest copy at each destination back; return what was found in a line.
+
+        What is damaged is copied again. Raises ExportFailed naming each destination that failed.
+        """
+        drills = (lane.drill() for lane in self._lanes.values())
+        outcomes = await asyncio.gather(*drills, return_exceptions=True)
+        return self._line(outcomes) or "no destination is mirrored"
+
+    def _line(self, outcomes: Sequence[str | BaseException]) -> str:
+        """Return the lines of all destinations as one. Raises ExportFailed if one failed."""
         failed: list[str] = []
         done: list[str] = []
-        for name, lane in self._lanes.items():
-            try:
-                done.append(lane.outcome())
-            except SelineError as error:
-                failed.append(f"{name}: {error.message} {error.hint}")
+        for name, outcome in zip(self._lanes, outcomes, strict=True):
+            if isinstance(outcome, SelineError):
+                failed.append(f"{name}: {outcome.message} {outcome.hint}")
+            elif isinstance(outcome, BaseException):
+                raise outcome
+            else:
+                done.append(outcome)
         if failed:
             raise ExportFailed("; ".join([*failed, *filter(None, done)]))
         return "; ".join(filter(None, done))
@@ -132,6 +157,47 @@ class _Lane:
         self._claimed_by = ""
         await self._run(accept=True)
 
+    async def drill(self) -> str:
+        """Read the newest copy back, record that in a proof, and return a line.
+
+        What is damaged is copied again, and then ExportFailed names it.
+        """
+        destination, name = self._target.destination, self._target.destination.name
+        try:
+            found = await read_back(await self._at())
+            if found is None:
+                return f"{name}: it has no copy yet"
+            if found.flaw is not None:
+                await self._mend(found)
+            proof = proof_of(found, at=self._store.clock.now(), by=SERVICE)
+            await put_proof(await self._at(), proof)
+        except ObjectForbidden:
+            return f"{name}: the key here only writes; `seline drill {name}` reads with another one"
+        except Exception as error:
+            await self._destinations.drill_failed(destination, error)
+            raise
+        await self._destinations.drilled(destination, proof)
+        how = "decrypted and compared" if found.decrypted else "compared as stored, without a key"
+        return f"{name}: {found.objects} contents {how}"
+
+    async def _mend(self, found: Drilled) -> None:
+        """Copy again what is damaged; then raise ExportFailed."""
+        if self.task is not None:
+            await asyncio.wait([self.task])
+        self._mirror.lost(found.damaged)
+        self.task = asyncio.get_running_loop().create_task(self._run())
+        await asyncio.wait([self.task])
+        self.outcome()
+        raise ExportFailed(
+            f"The newest copy was damaged ({len(found.damaged)} of {found.objects} contents), and "
+            f"was made again. The first flaw: {found.flaw and found.flaw.message}",
+            hint="Look for what removes or alters objects there, then run `seline jobs run drill`.",
+        ) from found.flaw
+
+    async def _at(self) -> MirrorStore:
+        volume = await self._exports.volume_id()
+        return MirrorStore(self._target.destination, self._sealer, volume)
+
     async def close(self) -> None:
         """Release the connections to the destination."""
         await self._target.destination.close()
@@ -186,8 +252,7 @@ class _Lane:
         """Remove what the policy drops, once in an hour."""
         if not self._is_sweep_due():
             return ""
-        volume = await self._exports.volume_id()
-        at = MirrorStore(self._target.destination, self._sealer, volume)
+        at = await self._at()
         exports = self._store.settings.exports
         policy = RetentionPolicy(
             keep_newest=self._target.keep,
@@ -198,12 +263,20 @@ class _Lane:
         )
         try:
             heads, keys = await self._sweep.run(at, policy)
+            await self._learn_proof(at)
         except ObjectForbidden:
             heads, keys = [], []  # the credentials only write
         self._swept_at = self._store.clock.now()
         for key in keys:
             self._mirror.removed(key)
         return f"removed {len(heads)} older heads and {len(keys)} contents" if heads or keys else ""
+
+    async def _learn_proof(self, at: MirrorStore) -> None:
+        """Record the newest proof, which a person's machine may have made."""
+        for name in islice(await at.proofs(), 1):
+            with suppress(ExportDamaged, ObjectMissing):
+                proof = await at.proof(name)
+                await self._destinations.drilled(self._target.destination, proof, here=False)
 
     def _is_sweep_due(self) -> bool:
         elapsed = self._store.clock.now() - self._swept_at

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Final
 
 from seline.domain.backup import Backup
+from seline.domain.copy import Copy
 from seline.domain.document import BOT, Content, DocumentKey, Json, check_document_name
 from seline.domain.readable_export import ImportReport, only_named
 from seline.domain.report import Pruned, VerifyReport
@@ -64,9 +65,35 @@ class Operations:
         """Whether the process holds the store for more than one command."""
         self._measured: tuple[Usage, int, Headroom] | None = None
 
-    def copies(self, destination: str) -> Copies:
-        """Return what a destination keeps. Raises DestinationNotFound."""
-        return Copies(self.exports.destinations.named(destination), self._sealer)
+    def copies(self, destination: str, sealer: Sealer | None = None) -> Copies:
+        """Return what a destination keeps; `sealer` decrypts it. Raises DestinationNotFound."""
+        found = self.exports.destinations.named(destination)
+        return Copies(found, self._sealer if sealer is None else sealer)
+
+    async def restore(
+        self, copy: Copy, *, only: Collection[str] = (), dry_run: bool = False
+    ) -> tuple[ImportReport, dict[str, str]]:
+        """Put the documents of a copy back, all or none (V5); `dry_run` only decides.
+
+        Return the report, and the backup of each replaced document that undoes it. Raises as
+        `restore_copy` does.
+        """
+        store = await self.store.open()
+        before = await self.store.listing(lambda: store.documents(BOT))
+        report = await restore_copy(self.store, copy, only=only, dry_run=dry_run)
+        if dry_run:
+            return report, {}
+        replaced = {info.name: info.revision for info in before if info.name in report.changed}
+
+        def undo() -> dict[str, str]:
+            return {
+                name: backup.name
+                for name, revision in replaced.items()
+                for backup in reversed(store.backups(DocumentKey(BOT, name)))
+                if revision is not None and backup.revision == revision
+            }
+
+        return report, await self.store.listing(undo)
 
     async def load(self) -> None:
         """Read what an earlier process found. Raises VolumeBusy, StoreClosed."""

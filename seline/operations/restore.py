@@ -17,9 +17,8 @@ from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
-from seline.domain.backup import parse_backup_name
-from seline.domain.copy import Copy
-from seline.domain.document import BOT, SELINE, Content, DocumentKey, Revision, is_document_name
+from seline.domain.copy import Copy, check_names
+from seline.domain.document import BOT, SELINE, Content, DocumentKey, Revision
 from seline.domain.json_codec import NotJson, decode_strict
 from seline.domain.manifest import FileEntry, PackedDocument
 from seline.domain.readable_export import ImportReport, only_named, plan_import
@@ -75,13 +74,13 @@ async def restore_copy(
     Raises ExportDamaged, ExportFailed, KeyMissing, ImportRefused and StorageError; VolumeFull once
     the documents are in place names how many backups were added.
     """
-    _check_names(copy)
+    check_names(copy)
     listed = {document.name: document for document in copy.documents if document.name not in skip}
     chosen = list(only_named(listed, only, replace=replace_all).values())
     contents, spool = dict[str, Content](), Spool()
     done, size_bytes = 0, 0
     current = [document for document in chosen if document.sha256]
-    async with aclosing(_fetched(copy, current)) as batches:
+    async with aclosing(fetched(copy, current)) as batches:
         async for batch in batches:
             for document, content in batch:
                 _check_content(store, document.name, content.data)
@@ -147,7 +146,7 @@ async def _kept_backups(copy: Copy, backups: Sequence[_Named], spool: Spool) -> 
     """Fetch backups into a spool."""
     keys = {entry.name: key for key, entry in backups}
     kept: list[AddedBackup] = []
-    async with aclosing(_fetched(copy, [entry for _, entry in backups])) as batches:
+    async with aclosing(fetched(copy, [entry for _, entry in backups])) as batches:
         async for batch in batches:
             for entry, content in batch:
                 held = content.moved_to(spool.keep(content.data))
@@ -207,7 +206,7 @@ async def fill_volume(
             f"The volume at {opened.medium.place} holds documents; nothing was changed.",
             hint="Restore onto an empty data directory, or onto the store while it runs.",
         )
-    _check_names(copy)
+    check_names(copy)
     await _check_fits(store, copy)
     there = await store.listing(lambda: opened.documents(BOT))
     before = {info.name: info.revision for info in there}
@@ -226,7 +225,7 @@ async def _fill_documents(
 ) -> dict[str, Revision]:
     current = [document for document in copy.documents if document.sha256]
     done, size_bytes = 0, 0
-    async with aclosing(_fetched(copy, current)) as batches:
+    async with aclosing(fetched(copy, current)) as batches:
         async for batch in batches:
             await _put_in_place(store, batch)
             done += len(batch)
@@ -240,23 +239,11 @@ async def _fill_backups(store: ManagedStore, copy: Copy) -> int:
     added = 0
     missing = await missing_backups(store, copy.documents)
     keys = {entry.name: key for key, entry in missing}
-    async with aclosing(_fetched(copy, [entry for _, entry in missing])) as batches:
+    async with aclosing(fetched(copy, [entry for _, entry in missing])) as batches:
         async for batch in batches:
             kept = [AddedBackup(key=keys[e.name], name=e.name, content=c) for e, c in batch]
             added += await _add(store, kept, always=True)
     return added
-
-
-def _check_names(copy: Copy) -> None:
-    """Raise ExportDamaged for a name that no document or backup has."""
-    for document in copy.documents:
-        wrong = [] if is_document_name(document.name) else [document.name]
-        for backup in document.backups:
-            parsed = parse_backup_name(backup.name)
-            if parsed is None or parsed[0] != document.name:
-                wrong.append(backup.name)
-        if wrong:
-            raise ExportDamaged(f"{copy.name} names what no volume holds: {wrong[0]!r}.")
 
 
 async def _check_fits(store: ManagedStore, copy: Copy) -> None:
@@ -307,8 +294,11 @@ async def _remove_others(store: ManagedStore, names: Iterable[str]) -> None:
 # contents
 
 
-async def _fetched(copy: Copy, files: Sequence[T]) -> AsyncGenerator[list[tuple[T, Content]]]:
-    """Yield the contents of a copy in batches; the next one is fetched meanwhile."""
+async def fetched(copy: Copy, files: Sequence[T]) -> AsyncGenerator[list[tuple[T, Content]]]:
+    """Yield the contents of a copy in batches, each compared; the next one is fetched as well.
+
+    Raises ExportFailed, ExportDamaged, KeyMissing.
+    """
     coming: asyncio.Task[list[tuple[T, Content]]] | None = None
     try:
         for batch in _batches(files):

@@ -72,6 +72,7 @@ DEFAULT_JOBS: Final[Mapping[str, Job]] = {
     "usage": Job(schedule="every 5 min", timeout_s=60.0),
     "export": Job(schedule="daily 03:00", timeout_s=3600.0),
     "mirror": Job(schedule="every 30 s", timeout_s=60.0),
+    "drill": Job(schedule="weekly sun 04:00", timeout_s=3600.0),
 }
 
 

@@ -85,6 +85,7 @@ async def _call_everything(session: aiohttp.ClientSession, answers: dict[str, An
     await call("POST /destinations/{destination}/use", destination="nas")
     await call("POST /destinations/{destination}/accept", destination="nas")
     await call("GET /destinations/{destination}/copies", destination="nas")
+    await call("POST /destinations/{destination}/restore", destination="nas")
     await call("GET /destinations")
     await call("POST /alerts/test")
     alerts = (await call("GET /alerts"))["alerts"]

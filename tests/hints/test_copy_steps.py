@@ -1,6 +1,7 @@
 """The next steps about copies at destinations: each is taken as it is printed."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from seline.outbound.destinations.folder import Folder
 from seline.ports.sealing import UNSEALED
 from tests.command_line import line_at
 from tests.hints.following import Step, next_of, run
+from tests.hints.test_destination_steps import check
 from tests.integration.test_cli_copies import copied, line_to
 
 Follow = Callable[[str], Step]
@@ -61,3 +63,44 @@ def test_a_copy_is_fetched_once_folder_and_names_are_right(tmp_path: Path, follo
     wrong = line("exports", "fetch", "bucket", "back", "--only", "b.json")
     follow(next_of(wrong)).asks("It holds 1 document: a.json")
     assert line("exports", "fetch", "bucket", "back", "--only", "a.json").code == 0
+
+
+@pytest.mark.follows("cli/copies:_report_restored")
+def test_a_restored_copy_is_taken_back_as_it_is_printed(tmp_path: Path, follow: Follow) -> None:
+    line = line_to(tmp_path)
+    for name in ("a.json", "b.json"):
+        line("save", name, stdin="[1]")
+    copied(line)
+    line("save", "a.json", stdin="[2]")
+    line("delete", "b.json", "--purge", "--yes")
+    done = line("exports", "restore", "bucket", "--yes")
+    for undo in [text for text in done.err.splitlines() if text.startswith("To undo: ")]:
+        [command] = follow(undo).commands()
+        assert run(line, command).code == 0
+    assert line("load", "a.json").value() == [2]
+    assert line("load", "b.json").code == 4
+
+
+@pytest.mark.follows("operations/checks:_proven", "operations/checks:_proven#2")
+def test_a_copy_is_proven_as_health_asks(tmp_path: Path, follow: Follow) -> None:
+    line = line_to(tmp_path, mode="mirror")
+    recipient = line("key", "new", "--output", "key.txt").out.strip()
+    sealed = line_at(tmp_path, **line.environ, SELINE_EXPORTS__ENCRYPT_TO=recipient)
+    sealed("save", "a.json", stdin="[1]")
+    copied(sealed)
+    assert sealed("jobs", "run", "drill").code == 0
+    [command] = follow(check(sealed)["fix"]).commands()
+    proven = run(sealed, command)
+    assert proven.code == 0, proven.err
+
+    record = tmp_path / "data" / ".seline" / "exports.json"
+    known = json.loads(record.read_bytes())
+    known["destinations"]["bucket"] |= {
+        "mirrored_since": "2025-01-06T00:00:00Z",
+        "checked_at": None,
+    }
+    record.write_text(json.dumps(known))
+    [again] = follow(check(line)["fix"]).commands()
+    copied(line)
+    assert run(line, again).code == 0
+    assert check(line)["status"] == "ok"

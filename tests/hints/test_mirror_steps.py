@@ -32,6 +32,21 @@ def test_the_first_copy_is_made_on_request(tmp_path: Path, follow: Follow) -> No
     assert (check(line)["status"], "newest copy" in check(line)["detail"]) == ("ok", True)
 
 
+@pytest.mark.follows("operations/mirrors:_mend")
+def test_a_damaged_copy_is_made_again_and_drilled(tmp_path: Path, follow: Follow) -> None:
+    line = with_bucket(tmp_path, tmp_path / "bucket")
+    line("save", "a.json", stdin="[1]")
+    line("jobs", "run", "mirror")
+    [content] = (tmp_path / "bucket").rglob("objects/*")
+    content.unlink()
+    assert line("jobs", "run", "drill").code == 1
+    step = follow(check(line)["fix"])
+    step.asks("Look for what removes or alters objects there")
+    [again] = step.commands()
+    assert run(line, again).code == 0
+    assert check(line)["status"] == "ok"
+
+
 @pytest.mark.parametrize("is_meant", [True, False])
 @pytest.mark.follows("operations/mirrors:_refuse_doubt*")
 def test_a_copy_that_lost_much_is_accepted_or_mended(

@@ -9,6 +9,7 @@ import pytest
 
 from seline.http.routes import PREFIX
 from seline.server import Serving, serving
+from seline_workers.table import JOBS
 from tests.command_line import line_at, served
 from tests.http_client import Client, settings_for
 
@@ -22,7 +23,7 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
 
 async def test_a_job_can_be_listed_started_and_followed(client: Client) -> None:
     _, listed, _ = await client.call("GET", "/jobs")
-    assert [job["name"] for job in listed["jobs"]] == ["integrity", "rotation", "usage", "export"]
+    assert [job["name"] for job in listed["jobs"]] == list(JOBS)
     assert all(
         set(job) == {"name", "schedule", "enabled", "next_run", "running", "last", "last_success"}
         for job in listed["jobs"]

@@ -19,7 +19,14 @@ from seline_workers.table import JOBS, Work
 OFTEN = {**DEFAULT_JOBS, "usage": Job(schedule="every 1 s", timeout_s=5.0)}
 SELDOM = DEFAULT_JOBS
 HOUR = timedelta(hours=1)
-LIMIT = {"integrity": HOUR, "rotation": HOUR, "usage": HOUR, "export": 24 * HOUR, "mirror": HOUR}
+LIMIT = {
+    "integrity": HOUR,
+    "rotation": HOUR,
+    "usage": HOUR,
+    "export": 24 * HOUR,
+    "mirror": HOUR,
+    "drill": 7 * 24 * HOUR,
+}
 
 
 @pytest.fixture(autouse=True)

@@ -56,10 +56,16 @@ async def mirror(operations: Operations) -> str:
     return await operations.mirrors.run()
 
 
+async def drill(operations: Operations) -> str:
+    """Read the newest copy at each mirrored destination back, and compare everything in it."""
+    return await operations.mirrors.drill()
+
+
 JOBS: Final[Mapping[str, Work]] = {
     "integrity": integrity,
     "rotation": rotation,
     "usage": usage,
     "export": export,
     "mirror": mirror,
+    "drill": drill,
 }

@@ -1,0 +1,139 @@
+"""The drill: read the newest copy of a mirror back, and compare everything in it.
+
+Each object is compared as it is stored. Where the key is there, each is also decrypted and
+unpacked, and its content compared with the digest that gave it its name. Memory holds a few of them
+at a time.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from seline.clock import instant_text
+from seline.domain import mirror
+from seline.domain.mirror import Head, Proof, StoredObject
+from seline.errors import ExportDamaged, KeyMissing
+from seline.operations.mirror_store import MirrorStore
+from seline.ports.destinations import ObjectMissing
+
+READS_MAX: Final = 8
+READ_BYTES_MAX: Final = 8 << 20
+SERVICE: Final = "service"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drilled:
+    """A copy that was read back: how many objects, and which of them are damaged.
+
+    `decrypted`: every content was decrypted and compared. `flaw` is the first that was found, also
+    in a head or a manifest; None for a whole copy.
+    """
+
+    head: Head
+    objects: int
+    decrypted: bool
+    damaged: tuple[str, ...] = ()
+    flaw: ExportDamaged | None = None
+
+
+async def read_back(at: MirrorStore) -> Drilled | None:
+    """Read the newest copy that is not in doubt; None if there is none. Raises ExportFailed."""
+    chain, flaw = await _newest(at)
+    if not chain:
+        if flaw is not None:
+            raise flaw
+        return None
+    name_key = None
+    try:
+        for head in chain:
+            await at.check_manifest(head)
+        name_key = await _name_key(at, chain)
+    except ExportDamaged as error:
+        flaw = flaw or error
+    except KeyMissing:
+        pass  # the objects are compared as they are stored
+    damaged: list[str] = []
+    objects = [(entry, head.encrypted) for head in chain for entry in head.objects]
+    for batch in _batches(objects):
+        checks = (at.check(entry, sealed=sealed, name_key=name_key) for entry, sealed in batch)
+        results = await asyncio.gather(*checks, return_exceptions=True)
+        for (entry, _), result in zip(batch, results, strict=True):
+            if isinstance(result, ExportDamaged):
+                damaged.append(entry.key)
+                flaw = flaw or result
+            elif result is not None:
+                raise result
+    return Drilled(
+        head=chain[-1],
+        objects=len(objects),
+        decrypted=name_key is not None,
+        damaged=tuple(damaged),
+        flaw=flaw,
+    )
+
+
+def proof_of(drilled: Drilled, *, at: datetime, by: str) -> Proof:
+    """Return the proof of a copy that was read back whole."""
+    return Proof(
+        head=drilled.head.name,
+        at=instant_text(at),
+        by=by,
+        decrypted=drilled.decrypted,
+        objects=drilled.objects,
+    )
+
+
+async def put_proof(at: MirrorStore, proof: Proof) -> None:
+    """Store a proof; one with the key is not replaced by one without. Raises ExportFailed."""
+    if not proof.decrypted:
+        with suppress(ObjectMissing, ExportDamaged):
+            if (await at.proof(proof.head)).decrypted:
+                return
+    await at.put_proof(proof)
+
+
+async def _newest(at: MirrorStore) -> tuple[list[Head], ExportDamaged | None]:
+    """Return the chain of the newest sound head, and what is wrong with a newer one."""
+    flaw: ExportDamaged | None = None
+    for name in await at.heads():
+        try:
+            chain = await at.chain(name)
+        except ObjectMissing:
+            continue  # it was removed since it was listed
+        except ExportDamaged as error:
+            flaw = flaw or error
+            continue
+        if not chain[-1].doubt:
+            return chain, flaw
+    return [], flaw
+
+
+async def _name_key(at: MirrorStore, chain: Sequence[Head]) -> str:
+    """Decrypt the manifests; return the key of the names. Raises ExportDamaged, KeyMissing."""
+    manifests = [await at.manifest(head) for head in chain]
+    name_key = manifests[-1].name_key
+    digests = mirror.contents_of_documents(mirror.merged(manifests).values())
+    named = {entry.key for head in chain for entry in head.objects}
+    lost = [digest for digest in digests if mirror.content_key(digest, name_key) not in named]
+    if lost:
+        raise ExportDamaged(f"{chain[-1].name} names {len(lost)} contents that no head has.")
+    return name_key
+
+
+def _batches(
+    objects: Sequence[tuple[StoredObject, bool]],
+) -> Iterator[list[tuple[StoredObject, bool]]]:
+    batch: list[tuple[StoredObject, bool]] = []
+    size_bytes = 0
+    for entry, sealed in objects:
+        is_full = len(batch) >= READS_MAX or size_bytes + entry.size_bytes > READ_BYTES_MAX
+        if batch and is_full:
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append((entry, sealed))
+        size_bytes += entry.size_bytes
+    if batch:
+        yield batch
