@@ -20,7 +20,9 @@ from seline.errors import DestinationNotFound, ExportFailed, SelineError
 from seline.manager.managed_store import ManagedStore
 from seline.manager.state import State
 from seline.operations.export_folders import ExportFolders
+from seline.operations.mirror_store import in_thread
 from seline.ports.destinations import ObjectStore, Target
+from seline.ports.sealing import Sealer
 from seline.ports.store import DocumentStore
 
 STOPPED: Final = "It was stopped before it was done."
@@ -63,11 +65,13 @@ class DestinationRecord(Stored, frozen=True, kw_only=True):
 class ExportsFile(Stored, frozen=True, kw_only=True):
     """The value of `exports.json`: when any destination was last seen to have a whole export.
 
-    `name_key` is the secret, in hex, that gives the encrypted objects of a mirror their names.
+    `name_key` is the secret, in hex, that gives the encrypted objects of a mirror their names, and
+    `sealed_for` a digest of the recipients that it was made for.
     """
 
     verified_at: datetime | None = None
     name_key: str = ""
+    sealed_for: str = ""
     destinations: dict[str, DestinationRecord] = field(default_factory=dict)
 
 
@@ -171,11 +175,19 @@ class Destinations:
         _log.error("the drill at %s failed: %s", destination.name, message)
         await self._note(destination.name, drill_failure=message, drill_cure=cure)
 
-    async def name_key(self) -> str:
-        """Return the key for the names of encrypted objects, made at the first call."""
-        file: ExportsFile = await keep(
-            self._file, lambda file: replace(file, name_key=file.name_key or secrets.token_hex(16))
-        )
+    async def name_key(self, sealer: Sealer) -> str:
+        """Return the key for the names of encrypted objects; other recipients have another one.
+
+        So nothing that was encrypted for a key that is lost is named in a new copy.
+        """
+        sealed_for = await in_thread(lambda: sealer.sealed_for)
+
+        def keyed(file: ExportsFile) -> ExportsFile:
+            if file.name_key and file.sealed_for == sealed_for:
+                return file
+            return replace(file, name_key=secrets.token_hex(16), sealed_for=sealed_for)
+
+        file: ExportsFile = await keep(self._file, keyed)
         return file.name_key
 
     async def failed(self, destination: ObjectStore, error: BaseException) -> None:

@@ -46,6 +46,7 @@ from seline.manager.reads import backup_content
 from seline.manager.transfer import snapshot_of
 from seline.operations.destinations import Destinations, keep
 from seline.operations.export_folders import ExportFolders
+from seline.operations.mirror_store import in_thread
 from seline.operations.packs import (
     BACKUPS,
     DOCUMENTS,
@@ -147,7 +148,7 @@ class Exporter:
         await self._sweep(target, volume)
         whole = await _own_exports(target, volume)
         newest = await self._newest(target, whole)
-        if newest is not None and self._is_current(newest, target, await self._revisions()):
+        if newest is not None and await self._is_current(newest, target, await self._revisions()):
             return f"{target.name}: nothing changed since {newest.name}", ()
         written, size_bytes = await self._write(target)
         await self.destinations.enter(destination)  # it is still the same one
@@ -231,7 +232,7 @@ class Exporter:
             raise
         return made[0], size_bytes
 
-    def _is_current(
+    async def _is_current(
         self, newest: Manifest, target: ExportFolders, revisions: dict[str, str]
     ) -> bool:
         """Whether the newest export there has these documents, and is encrypted as the next one.
@@ -243,13 +244,19 @@ class Exporter:
         if not newest.encrypted:
             return newest.holds(revisions)
         record = self.destinations.record(target.name)
-        return (record.encrypted, record.revisions) == (newest.name, _digest(revisions))
+        return (record.encrypted, record.revisions) == (newest.name, await self._digest(revisions))
 
     async def _note_encrypted(self, destination: ObjectStore, written: Manifest) -> None:
         """Record which documents the encrypted export has that was just written."""
         if self._sealer.suffix:
-            revisions = _digest(written.revisions)
+            revisions = await self._digest(written.revisions)
             await self.destinations.wrote_encrypted(destination, written.name, revisions)
+
+    async def _digest(self, revisions: dict[str, str]) -> str:
+        """Return one digest of all documents, their revisions, and whose keys open the export."""
+        sealed_for = await in_thread(lambda: self._sealer.sealed_for)
+        listed = [sealed_for, sorted(revisions.items())]
+        return hashlib.sha256(msgspec.json.encode(listed)).hexdigest()
 
     async def _newest(self, target: ExportFolders, whole: Sequence[str]) -> Manifest | None:
         """Return the newest export there, if all of it is still as it was written."""
@@ -427,8 +434,3 @@ async def check_packs(target: ExportFolders, manifest: Manifest) -> None:
     """Check that a destination holds the files as they were made. Raises as `read_back`."""
     for file in manifest.stored:
         check_pack(file, await target.get(manifest.name, file.name))
-
-
-def _digest(revisions: dict[str, str]) -> str:
-    """Return one digest of all documents and their revisions."""
-    return hashlib.sha256(msgspec.json.encode(sorted(revisions.items()))).hexdigest()

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -127,7 +128,7 @@ class _Lane:
             target.destination,
             sealer,
             version=version,
-            name_key=self._destinations.name_key,
+            name_key=partial(self._destinations.name_key, sealer),
             volume_id=exports.volume_id,
         )
 

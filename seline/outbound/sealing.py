@@ -4,6 +4,7 @@ Files are encrypted for recipients (`age1…`), for the identity of a passphrase
 imported when a sealer is made.
 """
 
+import hashlib
 import io
 import time
 from collections.abc import Sequence
@@ -48,13 +49,17 @@ class AgeSealer:
         self._identities = [self._identity(text) for text in identities]
 
     @property
+    def sealed_for(self) -> str:
+        names = sorted(str(recipient) for recipient in self._everyone)
+        return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+    @property
     def can_open(self) -> bool:
         return bool(self._passphrase or self._identities)
 
     def seal(self, data: bytes) -> bytes:
-        recipients = [*self._recipients, *(own.to_public() for own in self._own)]
         sealed = _Pieces()
-        self._age.encrypt_io(io.BytesIO(data), sealed, recipients)
+        self._age.encrypt_io(io.BytesIO(data), sealed, self._everyone)
         return sealed.getvalue()
 
     def open(self, data: bytes) -> bytes:
@@ -69,6 +74,11 @@ class AgeSealer:
 
     def key_file(self) -> bytes:
         return passphrase_key.key_file(self._passphrase) if self._passphrase else b""
+
+    @property
+    def _everyone(self) -> list[Any]:
+        """The recipients, and that of the passphrase."""
+        return [*self._recipients, *(own.to_public() for own in self._own)]
 
     @cached_property
     def _own(self) -> list[Any]:

@@ -15,6 +15,11 @@ class Sealer(Protocol):
         ...
 
     @property
+    def sealed_for(self) -> str:
+        """A digest of whose keys open what it seals; empty without encryption."""
+        ...
+
+    @property
     def can_open(self) -> bool:
         """Whether this process can decrypt what it seals."""
         ...
@@ -42,6 +47,7 @@ class NoSealer:
     """Without encryption: nothing is changed."""
 
     suffix = ""
+    sealed_for = ""
     can_open = True
 
     def seal(self, data: bytes) -> bytes:

@@ -189,3 +189,34 @@ async def test_a_destination_that_does_not_answer_fails_the_drill(bot: Bot) -> N
     bot.bucket.get = real  # type: ignore[method-assign]
     assert (await check(bot))["fix"] == "Start it."
     assert "compared" in await bot.operations.mirrors.drill()
+
+
+async def test_a_new_key_has_everything_copied_for_it_and_leaves_older_copies_readable(
+    bot: Bot, place: Path
+) -> None:
+    first, second = new_key(), new_key()
+    sealed(bot, AgeSealer([first.recipient]))
+    await bot.mirrored()
+    bot.clock.advance(2)
+    sealed(bot, AgeSealer([second.recipient]))
+    await bot.mirrored()
+    newer, older, *_ = await Copies(bot.bucket, UNSEALED).listed()
+    for info, key in ((newer, second), (older, first)):
+        copy = await Copies(bot.bucket, AgeSealer(identities=[key.identity])).open(info)
+        for document in copy.documents:
+            for file in (document, *document.backups):
+                assert await copy.fetch(file.sha256)
+
+
+async def test_a_content_that_was_encrypted_again_is_restored_from_an_older_copy(
+    bot: Bot, place: Path
+) -> None:
+    key = new_key()
+    sealer = AgeSealer([key.recipient], identities=[key.identity])
+    sealed(bot, sealer)
+    await bot.mirrored()
+    [info, *_] = await Copies(bot.bucket, sealer).listed()
+    for path in (folder(place) / "objects").glob("*.age"):
+        path.write_bytes(sealer.seal(sealer.open(path.read_bytes())))
+    copy = await Copies(bot.bucket, sealer).open(info)
+    assert [await copy.fetch(document.sha256) for document in copy.documents]

@@ -350,3 +350,15 @@ def test_age_tar_and_zstd_read_an_encrypted_export(line: Line) -> None:
 
     assert json.loads((line.folder / "documents" / "a.json").read_bytes()) == [2]
     assert [item["name"] for item in json.loads(done.stdout)["documents"]] == ["a.json"]
+
+
+async def test_an_export_for_another_key_is_written_though_nothing_changed(tmp_path: Path) -> None:
+    first = Bot(tmp_path, AgeSealer([KEY.recipient]))
+    await first.data.save_json(NAME, {"n": 1})
+    await first.export()
+    assert "nothing changed" in await first.export()
+    await first.close()
+    second = Bot(tmp_path, AgeSealer([new_key().recipient]))
+    assert "nothing changed" not in await second.export()
+    assert "nothing changed" in await second.export()
+    await second.close()
