@@ -29,6 +29,7 @@ ELSEWHERE = {
     "README.md": "each block is a program of its own",
     "docs/bots.md": "tests/docs/test_bots.py runs each handler in its framework",
     "docs/reading-a-volume.md": "run below, on a volume",
+    "docs/recover.md": "tests/docs/test_recover.py runs it on a mirror, with zstd and age",
 }
 
 
