@@ -26,7 +26,7 @@ SAMPLE: Final = 6
 FEW: Final = Cutting(moments=0.2, share=0.1, starts=0.04)
 ALL: Final = Cutting(combinations_max=1024)
 DRAWN: Final = Cutting(share=0.1)
-"""A kill at every call leaves too many states to open: one in ten is drawn at random."""
+"""Where there are too many states to open, one in ten is drawn at random."""
 LIMIT_S: Final = 150.0
 
 
@@ -44,7 +44,7 @@ def test_some_states_after_a_power_cut_break_no_guarantee(name: str, workspace: 
 def test_no_state_after_a_power_cut_breaks_a_guarantee(
     name: str, workspace: Path, deadline_s: float, worker_processes: Workers
 ) -> None:
-    drawn = SCENARIOS[name].killed == "."
+    drawn = SCENARIOS[name].is_drawn
     states = states_of(name, workspace, cutting=DRAWN if drawn else ALL)
 
     tried, broken = worker_processes.try_all(states, workspace / "states", until_s=deadline_s)

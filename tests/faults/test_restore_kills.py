@@ -22,7 +22,7 @@ from seline.settings import Settings
 from seline.storage.volume import capabilities
 from tests.copied import Original, original
 from tests.faults.calls.failing import KILLED_AFTER, KILLED_BEFORE, Calls, Fault
-from tests.faults.powercut.trying import fast_place
+from tests.faults.powercut.trying import fast_place, kind_of
 from tests.proof.figures import note
 from tests.proof.judge import stray
 
@@ -68,8 +68,9 @@ def test_a_restore_killed_at_every_call_is_completed(place: Path, deadline_s: fl
     states = _kill_and_check(place, random.Random(6).sample(every, len(every)), deadline_s)
 
     note(
-        "kill -9", "at every call of a restore", tried=len(states), failures=0, possible=len(every)
-    )
+        "kill -9", "at every call of a restore", tried=len(states), failures=0,
+        where=kind_of(place), possible=len(every),
+    )  # fmt: skip
     assert {"empty", "unfinished", "whole"} <= set(states)
 
 

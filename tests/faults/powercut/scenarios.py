@@ -28,12 +28,15 @@ from seline.clock import Clock
 from seline.domain.checksum import checksum_of, encode_checksum
 from seline.domain.document import BOT, Content, DocumentKey, Json
 from seline.domain.json_codec import decode, encode
-from seline.errors import OutcomeUnknown, SelineError
+from seline.errors import OutcomeUnknown, RestoreUnfinished, SelineError
+from seline.library import restore_volume
 from seline.manager.changes import save as saved
 from seline.ports.store import Atom, Change
+from seline.settings import load_settings
 from seline.storage.volume import files, lock
 from seline.storage.volume import open as opening
 from seline.storage.volume.commit import exchange_form, staging, sync
+from tests.copied import original
 from tests.faults.injection import store_of
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.promises import (
@@ -90,6 +93,12 @@ class Scenario:
     way: Way = as_usual
     killed: str = ""
     cut_again: int = 0
+    long: bool = False
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether it has too many states to open: a kill at every call, or many calls."""
+        return self.long or self.killed == "."
 
 
 def states_of(
@@ -605,6 +614,52 @@ STARTS: Final = (
 )
 
 
+# a copy restored onto an empty volume
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """Judges a restore: the volume is served whole, or empty, or not before it is completed."""
+
+    def __call__(self, cut: Cut, directory: Path) -> list[str]:
+        try:
+            with opened(directory) as seline:
+                is_empty = not (seline.data.documents() or seline.all_backups())
+        except RestoreUnfinished:
+            is_empty = True
+        if is_empty and cut.acknowledged:
+            return ["V3: an acknowledged restore is not there"]
+        if is_empty:
+            _restore(directory)
+        return [f"V5: {flaw}" for flaw in COPIED.flaws_of(directory)]
+
+
+COPIED: Final = original(1)
+
+
+def _to_be_restored(volume: Path) -> Judge:
+    volume.mkdir(parents=True)
+    return Restored()
+
+
+def _restore(volume: Path) -> None:
+    settings = load_settings(environ={}, arguments={"storage.data_dir": str(volume)})
+    restore_volume(settings, COPIED.copy(), lock_wait_s=0)
+
+
+def _restore_and_acknowledge(volume: Path) -> None:
+    _restore(volume)
+    _acknowledge()
+
+
+RESTORE: Final = Scenario(
+    name="restore of a copy onto an empty volume",
+    prepare=_to_be_restored,
+    act=_restore_and_acknowledge,
+    long=True,
+)
+
+
 # hand edits beside the store, or between a crash and the next start
 
 
@@ -992,6 +1047,7 @@ SCENARIOS: Final = {
         *STARTS,
         *BESIDE,
         SPACES,
+        RESTORE,
         *ENDS,
     )
 }
