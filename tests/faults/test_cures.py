@@ -521,6 +521,7 @@ def test_health_shows_a_refused_directory_until_it_may_be_written(place: Path) -
 def test_health_shows_a_refused_document_until_it_is_written(
     seline: Seline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    seline.data.save_json(B, {"n": 0})  # the first write makes the id of the volume, too
     with monkeypatch.context() as patch:
         patch.setattr(files, "stage", failing_call(errno.EPERM))
         with pytest.raises(VolumeFailed):
