@@ -186,7 +186,7 @@ def restore(
     """
     query = {"volume": volume, "only": ",".join(only), "at": at.isoformat() if at else ""}
     chosen = {name: value for name, value in query.items() if value}
-    body = None if identity is None else {"identity": " ".join(_identities(identity))}
+    body = None if identity is None else {"identity": _identities(options, identity)}
 
     async def work(api: Api) -> None:
         done = await carry_out(
@@ -203,10 +203,17 @@ def restore(
     with_api(options, work, create=True)
 
 
-def _identities(file: str) -> list[str]:
+def _identities(options: VerbOptions, file: str) -> str:
+    """Return the identities of a file as the body of a request has them."""
+    from seline.client import is_readable_on_the_way
     from seline.outbound.sealing import identities_in
 
-    return identities_in(file)
+    url = url_of(options)
+    if url is not None and is_readable_on_the_way(url):
+        raise click.UsageError(
+            f"The key would go to {url} unencrypted. Use its https:// address, or run this there."
+        )
+    return " ".join(identities_in(file))
 
 
 def _plan_text(plan: dict[str, Any]) -> str:

@@ -4,6 +4,6 @@ Nothing here prints: a notice for a person goes to the function that the caller 
 """
 
 from seline.client.api import Api
-from seline.client.find_store import connect, is_new_store
+from seline.client.find_store import connect, is_new_store, is_readable_on_the_way
 
-__all__ = ["Api", "connect", "is_new_store"]
+__all__ = ["Api", "connect", "is_new_store", "is_readable_on_the_way"]

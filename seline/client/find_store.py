@@ -61,9 +61,15 @@ def _server_at(url: str, settings: Settings, notify: Notify) -> Endpoint:
             hint="Give --url (or SELINE_URL) as http://host:port or https://host.",
         )
     token = _token(settings)
-    if parts.scheme == "http" and token and parts.hostname not in _LOOPBACK:
+    if token and is_readable_on_the_way(url):
         notify(f"the token goes to {parts.hostname} unencrypted; https:// hides it.")
     return Endpoint(where=url, base=url.rstrip("/"), token=token)
+
+
+def is_readable_on_the_way(url: str) -> bool:
+    """Whether others on the network can read what is sent to a server."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in _LOOPBACK
 
 
 def _token(settings: Settings) -> str | None:

@@ -1,7 +1,8 @@
 """The copies at one destination, of the mirror and as exports: listed, and opened for a restore."""
 
+import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -20,7 +21,7 @@ from seline.domain.manifest import (
     parse_export_name,
     volume_of_export,
 )
-from seline.domain.mirror import Head, StoredObject
+from seline.domain.mirror import Head, Proof, StoredObject
 from seline.errors import CopyNotFound, ExportDamaged, KeyMissing
 from seline.operations.export_folders import ExportFolders
 from seline.operations.mirror_store import MirrorStore, in_thread, read_claim
@@ -29,6 +30,8 @@ from seline.ports.destinations import ObjectMissing, ObjectStore
 from seline.ports.sealing import UNSEALED, Sealer
 from seline.spool import Spool
 
+READS_MAX: Final = 8
+"""Heads that are read at once."""
 MIRROR: Final = "mirror"
 EXPORT: Final = "export"
 
@@ -105,9 +108,11 @@ class Copies:
         for volume in volumes:
             at = MirrorStore(self.destination, self._sealer, volume)
             proofs = set(await at.proofs())
-            for name in await at.heads():
-                with suppress(ExportDamaged, ObjectMissing):
-                    found.append(await _head_info(at, await at.head(name), name in proofs))
+            names = await at.heads()
+            for first in range(0, len(names), READS_MAX):
+                batch = names[first : first + READS_MAX]
+                infos = await asyncio.gather(*(_head_info(at, name, proofs) for name in batch))
+                found += [info for info in infos if info is not None]
         return found
 
     async def _mirrored(self, info: CopyInfo) -> Copy:
@@ -223,8 +228,15 @@ def _age_order(info: CopyInfo) -> tuple[datetime, bool, str]:
     return info.taken_at, info.kind == MIRROR, info.name
 
 
-async def _head_info(at: MirrorStore, head: Head, is_proven: bool) -> CopyInfo:
-    proof = await at.proof(head.name) if is_proven else None
+async def _head_info(at: MirrorStore, name: str, proofs: Collection[str]) -> CopyInfo | None:
+    """Return a head as it is listed, None if it is damaged or was removed."""
+    head: Head | None = None
+    proof: Proof | None = None
+    with suppress(ExportDamaged, ObjectMissing):
+        head = await at.head(name)
+        proof = await at.proof(name) if name in proofs else None
+    if head is None:
+        return None
     return CopyInfo(
         name=head.name,
         kind=MIRROR,

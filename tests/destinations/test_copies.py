@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from seline.operations.restore import restore_copy
 from seline.ports.destinations import Target
 from seline.ports.sealing import UNSEALED
 from seline.settings import Settings, load_settings
+from tests.command_line import Ran, line_at
 from tests.destinations.kinds import KINDS, kinds
 
 SERVERS = [kind for kind in kinds() if kind.values[0] in {"webdav", "sftp", "nginx", "sshd"}]
@@ -89,6 +91,31 @@ def sftp_login() -> dict[str, Any]:
 
 
 LOGINS: dict[str, Callable[[], dict[str, Any]]] = {"webdav": webdav_login, "sftp": sftp_login}
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("kind", ["webdav", "sftp"])
+async def test_a_copy_on_a_server_is_drilled_and_fetched_on_another_machine(
+    kind: str, tmp_path: Path
+) -> None:
+    (tmp_path / "server").mkdir()
+    async with KINDS[kind].opened(tmp_path / "server") as store:
+        table = {"name": "nas", "url": store.where, **LOGINS[kind]()}
+        line = line_at(tmp_path, SELINE_EXPORTS__DESTINATIONS=json.dumps([table]))
+
+        async def run(*arguments: str) -> Ran:
+            ran = await asyncio.to_thread(line, *arguments)
+            assert ran.code == 0, ran.err + ran.out
+            return ran
+
+        await asyncio.to_thread(line, "save", "a.json", stdin="[1]")
+        await run("jobs", "run", "mirror")
+        assert "decrypted and compared" in (await run("jobs", "run", "drill")).out
+        shutil.rmtree(line.data)
+        await run("drill", "nas")
+        assert "by person at" in (await run("exports", "list", "nas")).out
+        await run("exports", "fetch", "nas", "back")
+        assert json.loads((tmp_path / "back" / "a.json").read_bytes()) == [1]
 
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ91YtX+RY97k8Xxxz0aiCxSVfckoQkcDXvkpMrci/QN"

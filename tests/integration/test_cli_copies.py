@@ -181,3 +181,11 @@ def test_a_drill_of_a_damaged_copy_leaves_no_proof(tmp_path: Path) -> None:
     assert line("drill", "bucket").code == 3
     assert not list((tmp_path / "bucket").rglob("proofs/*"))
     assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_a_key_is_not_sent_to_another_machine_unencrypted(tmp_path: Path) -> None:
+    line = line_to(tmp_path)
+    line("key", "new", "--output", "key.txt")
+    there = ("--url", "http://bot.example.org", "--identity", "key.txt")
+    ran = line("exports", "restore", "bucket", *there)
+    assert (ran.code, "unencrypted" in ran.err) == (2, True)
