@@ -2,11 +2,12 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from heapq import merge
 from typing import Final
 
 from seline.clock import parse_instant
@@ -59,7 +60,7 @@ class Copies:
         listed = [info for info in await self.listed() if info.volume == volume]
         usable = [info for info in listed if (info.taken_at <= at if at else not info.doubt)]
         flaw: ExportDamaged | None = None
-        for info in usable:
+        for info in _last_first(usable):
             try:
                 return await self.open(info)
             except ExportDamaged as error:
@@ -221,6 +222,14 @@ async def _contents(
         data = await get(pack.name)
         await in_thread(lambda data=data: keep(data))  # type: ignore[misc]
     return contents
+
+
+def _last_first(copies: Sequence[CopyInfo]) -> Iterator[CopyInfo]:
+    """Yield the copies as they were made, the last first: heads by number, whatever the clock."""
+    heads = {info.name: info for info in copies if info.kind == MIRROR}
+    exports = [info for info in copies if info.kind != MIRROR]
+    in_order = [heads[name] for name in mirror.newest_first(heads)]
+    return merge(in_order, exports, key=_age_order, reverse=True)
 
 
 def _age_order(info: CopyInfo) -> tuple[datetime, bool, str]:

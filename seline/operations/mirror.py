@@ -9,20 +9,23 @@ import asyncio
 import hashlib
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from seline.clock import instant_text, parse_instant
 from seline.domain import mirror
 from seline.domain.document import BOT, Content, DocumentKey, Revision
 from seline.domain.manifest import FileEntry, PackedDocument
-from seline.domain.mirror import Head, MirrorManifest, StoredObject
-from seline.errors import BackupNotFound, DocumentError
+from seline.domain.mirror import Head, MirrorManifest, StoredObject, parse_head_name
+from seline.domain.plural import counted
+from seline.errors import BackupNotFound, DocumentError, ExportFailed
 from seline.manager.managed_store import ManagedStore
 from seline.manager.reads import backup_content
 from seline.manager.transfer import snapshot_of
-from seline.operations.mirror_store import MirrorStore, first_error
+from seline.operations.mirror_store import MirrorStore, first_error, in_thread
 from seline.ports.destinations import ObjectForbidden, ObjectStore
 from seline.ports.sealing import Sealer
 from seline.ports.store import Outcome, Snapshot
@@ -44,18 +47,27 @@ class ChangedNames:
         self._lock = threading.Lock()
         self._count = 0
         self._names: dict[str, int] = {}
+        self._purged: set[str] = set()
 
     def note(self, key: DocumentKey, outcome: Outcome) -> None:
         """Note a durable change; the pins count as a document without a name."""
         if outcome.changed and (key.space == BOT or key == _PINS):
             with self._lock:
                 self._count += 1
-                self._names[key.name if key.space == BOT else ""] = self._count
+                name = key.name if key.space == BOT else ""
+                self._names[name] = self._count
+                if outcome.content is None and outcome.backup is None:
+                    self._purged.add(name)
 
     def seen(self) -> dict[str, int]:
         """Return the changed names, each with the number of its last change."""
         with self._lock:
             return dict(self._names)
+
+    def purged(self) -> set[str]:
+        """Return those whose content was erased, whatever followed."""
+        with self._lock:
+            return set(self._purged)
 
     def done(self, seen: Mapping[str, int]) -> None:
         """Forget the names that did not change again."""
@@ -63,6 +75,7 @@ class ChangedNames:
             for name, number in seen.items():
                 if self._names.get(name) == number:
                     del self._names[name]
+                    self._purged.discard(name)
 
 
 class Mirror:
@@ -95,6 +108,8 @@ class Mirror:
         self._entries: dict[str, tuple[int | None, bytes]] = {}
         """Of each document the bytes of its content, None without one, and its entry's digest."""
         self._chain: list[Head] = []
+        self._sequence = 0
+        """The highest number that a head there has."""
         self.accepted: Head | None = None
         """The newest head that is not in doubt."""
         self.lacking: tuple[str, ...] = ()
@@ -110,16 +125,11 @@ class Mirror:
         """The head that this process wrote last."""
         return self._chain[-1] if self._chain else None
 
-    @property
-    def head_count(self) -> int:
-        """The number of heads in the chain."""
-        return len(self._chain)
-
     async def run(self, *, sequence: int, accept: bool = False) -> Head | None:
         """Copy what changed and return the new head, None if nothing changed.
 
-        `sequence` is more than that of every head before. `accept`: what is lost is meant to be.
-        Raises ExportFailed, StorageError.
+        `sequence` is the highest number of a head that is known of. `accept`: what is lost is meant
+        to be. Raises ExportFailed, StorageError.
         """
         store = await self._store.open()
         if self._changed is None:
@@ -133,16 +143,32 @@ class Mirror:
         if accept:
             self.accepted = None
         before = self._changed.seen()
-        is_base = self._needs_base()
+        is_base = self._needs_base() or bool(self._changed.purged())
         recorded = await self._recorded() if is_base else {}
         async with snapshot_of(self._store) as snapshot:
             seen = self._changed.seen()
             names = [*snapshot.names, *await self._deleted(snapshot)] if is_base else list(seen)
             for name in seen:
                 recorded.pop(name, None)
+            sequence = max(sequence, self._sequence) + 1
             head = await self._copy(at, snapshot, names, recorded, is_base, sequence)
         self._changed.done(before)
         return head
+
+    def check(self, heads: Collection[str], objects: Collection[str], *, newest: bool) -> None:
+        """Raise ExportFailed if a listing lacks what the newest copy needs; store it with the next.
+
+        Without `newest` the newest head is left out: a listing may be late.
+        """
+        chain = self._chain if newest else self._chain[:-1]
+        lost = {entry.key for head in chain for entry in head.objects} - set(objects)
+        lost_heads = [head for head in chain if head.name not in heads]
+        if lost or lost_heads:
+            self.lost(lost)
+            raise damaged(
+                f"It has lost {counted(len(lost) + len(lost_heads), 'object')} of the newest copy. "
+                "What is missing is stored again with the next run; nothing is removed."
+            )
 
     def forget(self) -> None:
         """Look again at what the destination has before the next run, which writes a base."""
@@ -164,6 +190,8 @@ class Mirror:
         try:
             chain = await at.newest_chain()
             accepted = await at.newest_chain(accepted=True) if chain and chain[-1].doubt else chain
+            for _, sequence in filter(None, map(parse_head_name, await at.heads())):
+                self._sequence = max(self._sequence, sequence)
         except ObjectForbidden as error:
             _log.warning(
                 "%s: it cannot be read, so this start copies everything again: %s",
@@ -213,34 +241,26 @@ class Mirror:
         name_key = await self._name_key() if self._sealer.suffix else ""
         copying = _Copying(self._store, snapshot, at, self._stored, name_key, recorded)
         documents, removed = await copying.documents(filter(None, names))
-        entries = {} if is_base else dict(self._entries)
-        for name in removed:
-            entries.pop(name, None)
+        before = {} if is_base else self._entries
+        found = await in_thread(lambda: {document.name: _entry(document) for document in documents})
         changed = [
-            document for document in documents if entries.get(document.name) != _entry(document)
+            document for document in documents if before.get(document.name) != found[document.name]
         ]
-        entries |= {document.name: _entry(document) for document in documents}
-        has_left = {name for name in removed if name in self._entries}
-        if has_left and not is_base:  # its objects must not be named any longer
-            self._chain, self._named = [], set()
-            return await self._again(at, snapshot, sequence)
-        if not is_base and not changed and "" not in names:
+        left = [name for name in removed if name in before]
+        if not (is_base or changed or left or "" in names):
             return None
-        self.lacking = tuple(copying.lacking)
+        still_lacking = set() if is_base else set(self.lacking) - set(names)
+        self.lacking = tuple(sorted(still_lacking | set(copying.lacking)))
         manifest = MirrorManifest(
             name_key=name_key,
-            documents=tuple(changed if not is_base else documents),
-            removed=(),
+            documents=tuple(changed),
+            removed=tuple(left),
             pins=self._store.pins.pins(),
         )
+        entries = {name: entry for name, entry in before.items() if name not in left} | found
         head = await self._finish(at, snapshot, manifest, entries, is_base, sequence)
         self._entries = entries
         return head
-
-    async def _again(self, at: MirrorStore, snapshot: Snapshot, sequence: int) -> Head | None:
-        """Write a base instead, of the same instant."""
-        names = [*snapshot.names, *await self._deleted(snapshot)]
-        return await self._copy(at, snapshot, names, {}, True, sequence)
 
     async def _finish(
         self,
@@ -254,13 +274,9 @@ class Mirror:
         """Store the manifest, then the head."""
         sizes = [size for size, _ in entries.values() if size is not None]
         documents, size_bytes = len(sizes), sum(sizes)
-        keys = {
-            mirror.content_key(digest, manifest.name_key)
-            for digest in mirror.contents_of_documents(manifest.documents)
-        }
-        new = sorted(keys if is_base else keys - self._named)
+        new = await in_thread(partial(_keys, manifest, frozenset() if is_base else self._named))
         name = mirror.head_name(snapshot.taken_at, sequence)
-        stored = await at.put_manifest(name, mirror.encode(manifest))
+        stored = await at.put_manifest(name, manifest)
         head = Head(
             volume=at.volume,
             sequence=sequence,
@@ -277,6 +293,7 @@ class Mirror:
         )
         await at.put_head(head)
         self._lost -= set(new)
+        self._sequence = sequence
         self._chain = [head] if is_base else [*self._chain, head]
         self._named = set(new) if is_base else self._named | set(new)
         if not head.doubt:
@@ -379,6 +396,20 @@ class _Copying:
 
     def _key(self, digest: Revision) -> str:
         return mirror.content_key(digest, self._name_key)
+
+
+def damaged(message: str) -> ExportFailed:
+    """Return the error for a copy that something else has damaged."""
+    return ExportFailed(
+        message,
+        hint="Look for what removes or alters objects there, then run `seline jobs run drill`.",
+    )
+
+
+def _keys(manifest: MirrorManifest, named: AbstractSet[str]) -> list[str]:
+    """Return the keys of the contents of a manifest that are not named yet."""
+    digests = mirror.contents_of_documents(manifest.documents)
+    return sorted({mirror.content_key(digest, manifest.name_key) for digest in digests} - named)
 
 
 def _entry(document: PackedDocument) -> tuple[int | None, bytes]:

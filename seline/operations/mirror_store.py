@@ -37,14 +37,16 @@ class MirrorStore:
         """Store a content, compressed and sealed, under its key."""
         return await self._put(self.object_path(key, sealed=bool(self._sealer.suffix)), key, data)
 
-    async def put_manifest(self, head: str, data: bytes) -> StoredObject:
+    async def put_manifest(self, head: str, manifest: MirrorManifest) -> StoredObject:
         """Store the manifest of a head."""
+        data = await in_thread(partial(mirror.encode, manifest))
         path = self._manifest_path(head, sealed=bool(self._sealer.suffix))
         return await self._put(path, head, data)
 
     async def put_head(self, head: Head) -> None:
         """Store a head; with that, its copy exists."""
-        await self.destination.put(self._path("heads", head.name), mirror.encode(head))
+        data = await in_thread(partial(mirror.encode, head))
+        await self.destination.put(self._path("heads", head.name), data)
 
     async def put_proof(self, proof: Proof) -> None:
         """Store that a head was restored, and what it gave was right."""
@@ -79,7 +81,8 @@ class MirrorStore:
 
     async def head(self, name: str) -> Head:
         """Return a head."""
-        head = mirror.decode_head(await self.destination.get(self._path("heads", name)), name)
+        data = await self.destination.get(self._path("heads", name))
+        head = await in_thread(partial(mirror.decode_head, data, name))
         if head.volume != self.volume:
             raise ExportDamaged(f"{name} is a head of the volume {head.volume}.")
         return head
@@ -120,8 +123,12 @@ class MirrorStore:
         """Return the manifest of one head, decrypted."""
         path = self._manifest_path(head.name, sealed=head.encrypted)
         stored = await self._checked(path, head.manifest)
-        data = await in_thread(partial(self._content, stored, path, sealed=head.encrypted))
-        return mirror.decode_as(MirrorManifest, data, f"the manifest of {head.name}")
+
+        def decoded() -> MirrorManifest:
+            data = self._content(stored, path, sealed=head.encrypted)
+            return mirror.decode_as(MirrorManifest, data, f"the manifest of {head.name}")
+
+        return await in_thread(decoded)
 
     async def content(self, entry: StoredObject, *, sealed: bool) -> bytes:
         """Return the content of an object, decrypted; the caller compares its digest.

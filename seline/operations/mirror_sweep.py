@@ -4,7 +4,7 @@ Nothing is removed after a failed listing, nor while a copy is in doubt. The new
 proven one and those in doubt stay, with every head that they change.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice, takewhile
 from typing import Final
 
@@ -24,10 +24,17 @@ class Sweep:
     def __init__(self) -> None:
         self._unnamed: set[str] = set()
 
-    async def run(self, at: MirrorStore, policy: RetentionPolicy) -> tuple[list[str], list[str]]:
-        """Remove what the policy drops; return the removed heads, and the keys of objects.
+    async def run(
+        self,
+        at: MirrorStore,
+        policy: RetentionPolicy,
+        check: Callable[[Collection[str], Collection[str]], None],
+        removing: Callable[[str], None],
+    ) -> tuple[int, int]:
+        """Remove what the policy drops; return how many heads, and how many objects.
 
-        Raises ExportFailed; then no object is removed.
+        `check` gets the names of the heads and the keys of the objects; nothing is removed if it
+        raises. `removing` is called with the key of each object before. Raises ExportFailed.
         """
         names = await at.heads()
         heads = await _readable(at, names)
@@ -35,13 +42,15 @@ class Sweep:
         kept = kept_heads(heads, proven, policy)
         dropped = [name for name in names if name in heads and name not in kept]
         files = await at.stored_names("objects")
+        check(names, [_key_of(file) for file in files])
         for name in dropped:
             await at.remove("heads", f"{name}.json")
             await at.remove("proofs", f"{name}.json")
         if len(heads) < len(names):
-            return dropped, []  # a damaged head may name any object
+            return len(dropped), 0  # a damaged head may name any object
         await self._remove_manifests(at, kept)
-        return dropped, await self._remove_objects(at, files, [heads[name] for name in kept])
+        unnamed = _unnamed(at, files, [heads[name] for name in kept])
+        return len(dropped), await self._remove_objects(at, unnamed, removing)
 
     async def _remove_manifests(self, at: MirrorStore, kept: set[str]) -> None:
         for file in await at.stored_names("manifests"):
@@ -50,19 +59,14 @@ class Sweep:
                 await at.remove("manifests", file)
 
     async def _remove_objects(
-        self, at: MirrorStore, files: Sequence[str], kept: Sequence[Head]
-    ) -> list[str]:
-        named = {
-            at.object_path(entry.key, sealed=head.encrypted).rpartition("/")[2]
-            for head in kept
-            for entry in head.objects
-        }
-        unnamed = set(files) - named
+        self, at: MirrorStore, unnamed: set[str], removing: Callable[[str], None]
+    ) -> int:
         gone = sorted(unnamed & self._unnamed)
         for file in gone:
+            removing(_key_of(file))
             await at.remove("objects", file)
         self._unnamed = unnamed - set(gone)
-        return [file.split(".")[0] for file in gone]
+        return len(gone)
 
 
 def kept_heads(heads: Mapping[str, Head], proven: set[str], policy: RetentionPolicy) -> set[str]:
@@ -84,6 +88,20 @@ def kept_heads(heads: Mapping[str, Head], proven: set[str], policy: RetentionPol
 def sound_heads(heads: Mapping[str, Head]) -> Iterator[str]:
     """Yield the names of the heads that are not in doubt, the last one first."""
     return (name for name in newest_first(heads) if not heads[name].doubt)
+
+
+def _unnamed(at: MirrorStore, files: Sequence[str], kept: Sequence[Head]) -> set[str]:
+    """Return the files of the objects that no kept head names."""
+    named = {
+        at.object_path(entry.key, sealed=head.encrypted).rpartition("/")[2]
+        for head in kept
+        for entry in head.objects
+    }
+    return set(files) - named
+
+
+def _key_of(file: str) -> str:
+    return file.split(".", maxsplit=1)[0]
 
 
 def _as_backup(head: Head, pinned: bool) -> Backup:

@@ -17,7 +17,7 @@ from seline.manager.managed_store import ManagedStore
 from seline.operations.destinations import Destinations
 from seline.operations.drill import SERVICE, Drilled, proof_of, put_proof, read_back
 from seline.operations.exports import Exporter
-from seline.operations.mirror import Mirror
+from seline.operations.mirror import Mirror, damaged
 from seline.operations.mirror_store import MirrorStore, put_claim, read_claim
 from seline.operations.mirror_sweep import HOURLY, Sweep
 from seline.ports.destinations import ObjectForbidden, ObjectMissing, Target
@@ -149,14 +149,7 @@ class _Lane:
 
     async def accept(self) -> None:
         """Claim the destination, and write a head that is not in doubt."""
-        if self.task is not None:
-            await asyncio.wait([self.task])
-            self.task = None
-        claim = Claim(volume=await self._exports.volume_id())
-        await put_claim(self._target.destination, claim, replace=True)
-        self._mirror.forget()
-        self._claimed_by = ""
-        await self._run(accept=True)
+        await self._run_now(accept=True)
 
     async def drill(self) -> str:
         """Read the newest copy back, record that in a proof, and return a line.
@@ -183,16 +176,12 @@ class _Lane:
 
     async def _mend(self, found: Drilled) -> None:
         """Copy again what is damaged; then raise ExportFailed."""
-        if self.task is not None:
-            await asyncio.wait([self.task])
+        await self._idle()
         self._mirror.lost(found.damaged)
-        self.task = asyncio.get_running_loop().create_task(self._run())
-        await asyncio.wait([self.task])
-        self.outcome()
-        raise ExportFailed(
+        await self._run_now()
+        raise damaged(
             f"The newest copy was damaged ({len(found.damaged)} of {found.objects} contents), and "
-            f"was made again. The first flaw: {found.flaw and found.flaw.message}",
-            hint="Look for what removes or alters objects there, then run `seline jobs run drill`.",
+            f"was made again. The first flaw: {found.flaw and found.flaw.message}"
         ) from found.flaw
 
     async def _at(self) -> MirrorStore:
@@ -202,6 +191,20 @@ class _Lane:
     async def close(self) -> None:
         """Release the connections to the destination."""
         await self._target.destination.close()
+
+    async def _run_now(self, *, accept: bool = False) -> None:
+        """Run once the copy in progress has ended. Raises what made it fail."""
+        await self._idle()
+        task = self.task = asyncio.get_running_loop().create_task(self._run(accept=accept))
+        await asyncio.wait([task])
+        if self.task is task:
+            self.task = None
+        task.result()
+
+    async def _idle(self) -> None:
+        """Wait for the copy in progress."""
+        while self.task is not None and not self.task.done():
+            await asyncio.wait([self.task])
 
     async def _run(self, *, accept: bool = False) -> str:
         destination = self._target.destination
@@ -215,42 +218,45 @@ class _Lane:
 
     async def _copied(self, *, accept: bool) -> str:
         destination, name = self._target.destination, self._target.destination.name
-        if not self._is_known or self._target.may_be_unmounted or self._is_sweep_due():
-            await self._meet()
-        sequence = self._destinations.record(name).sequence
-        newest = self._mirror.newest
-        head = await self._mirror.run(
-            sequence=max(sequence, newest.sequence if newest else 0) + 1, accept=accept
+        may_differ = self._target.may_be_unmounted or self._is_sweep_due()
+        if accept or may_differ or not self._is_known:
+            await self._meet(accept=accept)
+        sequence = max(
+            self._destinations.record(name).sequence, self._store.volume_file.value.exports
         )
+        head = await self._mirror.run(sequence=sequence, accept=accept)
         line = ""
         if head is not None:
             await self._destinations.mirrored(destination, head, self._mirror.lacking)
             line = f"{name}: {len(head.objects)} contents for {head.documents} documents"
         if not (self._claimed_by or self._newest_doubt or self._mirror.lacking):
-            line = "; ".join(filter(None, (line, await self._swept())))
+            line = "; ".join(filter(None, (line, await self._swept(is_written=head is not None))))
         self._refuse_doubt()
         return line
 
-    async def _meet(self) -> None:
-        """Check that it is the right destination, and whose copy it keeps."""
+    async def _meet(self, *, accept: bool) -> None:
+        """Check that it is the right destination, and whose copy it keeps; `accept`: this one's."""
         destination = self._target.destination
         volume = await self._exports.volume_id()
         try:
-            await self._destinations.enter(destination)
+            with suppress(ObjectForbidden):  # the credentials only write
+                await self._destinations.enter(destination)
             await MirrorStore(destination, self._sealer, volume).put_key_file(KEY_NAME)
             place = (await self._store.open()).medium.place
-            await put_claim(destination, Claim(volume=volume, place=place), replace=False)
-            claim = await read_claim(destination)
-        except ObjectForbidden:
-            claim = ""  # the credentials only write
+            await put_claim(destination, Claim(volume=volume, place=place), replace=accept)
+            claim = ""
+            with suppress(ObjectForbidden):
+                claim = await read_claim(destination)
         except ExportFailed:
             self._mirror.forget()
             raise
+        if accept:
+            self._mirror.forget()
         self._claimed_by = claim if claim not in ("", volume) else ""
         self._is_known = True
 
-    async def _swept(self) -> str:
-        """Remove what the policy drops, once in an hour."""
+    async def _swept(self, *, is_written: bool) -> str:
+        """Remove what the policy drops, once in an hour; not if the newest copy is damaged."""
         if not self._is_sweep_due():
             return ""
         at = await self._at()
@@ -263,14 +269,13 @@ class _Lane:
             keep_monthly=exports.keep_monthly,
         )
         try:
-            heads, keys = await self._sweep.run(at, policy)
+            check = partial(self._mirror.check, newest=not is_written)
+            heads, objects = await self._sweep.run(at, policy, check, self._mirror.removed)
             await self._learn_proof(at)
         except ObjectForbidden:
-            heads, keys = [], []  # the credentials only write
+            heads, objects = 0, 0  # the credentials only write
         self._swept_at = self._store.clock.now()
-        for key in keys:
-            self._mirror.removed(key)
-        return f"removed {len(heads)} older heads and {len(keys)} contents" if heads or keys else ""
+        return f"removed {heads} older heads and {objects} contents" if heads or objects else ""
 
     async def _learn_proof(self, at: MirrorStore) -> None:
         """Record the newest proof, which a person's machine may have made."""

@@ -32,7 +32,7 @@ def test_the_first_copy_is_made_on_request(tmp_path: Path, follow: Follow) -> No
     assert (check(line)["status"], "newest copy" in check(line)["detail"]) == ("ok", True)
 
 
-@pytest.mark.follows("operations/mirrors:_mend")
+@pytest.mark.follows("operations/mirror:damaged")
 def test_a_damaged_copy_is_made_again_and_drilled(tmp_path: Path, follow: Follow) -> None:
     line = with_bucket(tmp_path, tmp_path / "bucket")
     line("save", "a.json", stdin="[1]")

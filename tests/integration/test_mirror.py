@@ -15,7 +15,7 @@ from seline.operations import Operations
 from seline.operations.copies import Copies
 from seline.outbound.destinations.folder import Folder
 from seline.ports.destinations import ObjectForbidden, ObjectStore, Target
-from seline.ports.sealing import UNSEALED
+from seline.ports.sealing import UNSEALED, Sealer
 from tests.clocks import FakeClock
 from tests.stores import open_managed
 
@@ -46,13 +46,15 @@ class Counted(Folder):
 class Bot:
     """A volume with its mirror in a folder beside it."""
 
-    def __init__(self, tmp_path: Path, bucket: ObjectStore, *, keep: int = 3) -> None:
+    def __init__(
+        self, tmp_path: Path, bucket: ObjectStore, *, keep: int = 3, sealer: Sealer = UNSEALED
+    ) -> None:
         self.clock = FakeClock()
         self.store: ManagedStore = open_managed(tmp_path / "data", self.clock)
         self.data = DataManager(self.store)
         self.bucket = bucket
         target = Target(bucket, keep, same_disk=True, mode="mirror")
-        self.operations = Operations(self.store, [target], version="test")
+        self.operations = Operations(self.store, [target], version="test", sealer=sealer)
 
     async def mirrored(self) -> str:
         self.clock.advance(1)
