@@ -408,9 +408,9 @@ async def test_a_change_is_taken_once_the_queue_is_shorter(
 ) -> None:
     gate = SyncGate()
     monkeypatch.setattr(files, "sync", gate)
-    monkeypatch.setattr(writer, "QUEUED_ATOMS_MAX", 1)
     async with awaited.open_seline(tmp_path) as opened:
         await opened.data.save_json(NAME, {"n": 0})
+        monkeypatch.setattr(writer, "QUEUED_ATOMS_MAX", 1)
         gate.close()
         saves = [asyncio.ensure_future(opened.data.save_json(NAME, {"n": 1}))]
         await asyncio.to_thread(gate.blocked.wait, 10)
