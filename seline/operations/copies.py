@@ -23,7 +23,7 @@ from seline.domain.manifest import (
     volume_of_export,
 )
 from seline.domain.mirror import Head, Proof, StoredObject
-from seline.errors import CopyNotFound, ExportDamaged, KeyMissing
+from seline.errors import CopyNotFound, ExportDamaged, KeyMissing, SelineError
 from seline.operations.export_folders import ExportFolders
 from seline.operations.mirror_store import MirrorStore, in_thread, read_claim
 from seline.operations.packs import members_of, with_names
@@ -243,9 +243,11 @@ async def _head_info(at: MirrorStore, name: str, proofs: Collection[str]) -> Cop
     proof: Proof | None = None
     with suppress(ExportDamaged, ObjectMissing):
         head = await at.head(name)
-        proof = await at.proof(name) if name in proofs else None
     if head is None:
         return None
+    if name in proofs:
+        with suppress(SelineError):  # the copy may be restored without it
+            proof = await at.proof(name)
     return CopyInfo(
         name=head.name,
         kind=MIRROR,

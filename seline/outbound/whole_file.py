@@ -8,26 +8,39 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import BinaryIO, Final
 
+from seline.owner import give_to_owner_of
+
 _OF_A_WRITE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 @contextmanager
-def whole_file(path: str, *, replace: bool) -> Generator[BinaryIO]:
+def whole_file(path: str, *, replace: bool, give: bool = False) -> Generator[BinaryIO]:
     """Give a file to write; it gets its name after a block without an error.
 
-    Raises FileExistsError if the name is taken and `replace` is False, and OSError, which names
-    `path`.
+    `give`: a file that root writes belongs to the owner of its folder. Raises FileExistsError if
+    the name is taken and `replace` is False, and OSError, which names `path`.
     """
     folder, name = os.path.split(os.path.abspath(path))
     with _naming(path):
         descriptor, staged = tempfile.mkstemp(prefix=f".{name}.", suffix=".part", dir=folder)
     with _naming(path), _removing(staged):
         with open(descriptor, "wb") as file:
+            if give:
+                give_in(folder, descriptor)
             yield file
             file.flush()
             os.fsync(file.fileno())
         _publish(staged, path, replace=replace)
     sync_folder(folder)
+
+
+def give_in(folder: str, descriptor: int) -> None:
+    """Give what root made in a folder to the owner of that folder. Raises OSError."""
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        give_to_owner_of(directory, descriptor)
+    finally:
+        os.close(directory)
 
 
 @contextmanager

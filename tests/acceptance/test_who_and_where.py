@@ -7,7 +7,7 @@ another user:
   3  works, and reports damage        F  the volume is full: exit 6
   6  works, and reports that it is full
   C  works, and reports that it is read-only: exit 1
-  D  may not read or write: exit 1
+  D  may not read or write: exit 1   H  the destination does not answer: exit 1
 
 A refusal prints a next step, and names the directory or a file in it.
 """
@@ -32,7 +32,7 @@ from tests.faults.small_filesystem import run, small_filesystem
 
 OWNER: Final = 10_001
 CALLERS: Final = {"owner": OWNER, "root": 0, "another user": 20_002}
-CODES: Final = {".": 0, "3": 3, "6": 6, "C": 1, "R": 1, "F": 6, "D": 1}
+CODES: Final = {".": 0, "3": 3, "6": 6, "C": 1, "R": 1, "F": 6, "D": 1, "H": 1}
 STATES: Final = ("writable", "read-only", "full", "hanging", "served", "held")
 TABLE: Final = """
 verb                             writable  read-only  full  hanging  served  held
@@ -60,6 +60,11 @@ delete b.json --yes              ..D       RRD        ..D   ..D      ..D     ..D
 token create                     ..D       RRD        ..D   ..D      ..D     ..D
 token revoke TOKEN --yes         ..D       RRD        ..D   ..D      ..D     ..D
 jobs run usage                   ..D       ..D        ..D   ..D      ..D     ..D
+exports list nas                 ..D       ..D        ..D   HHH      ..D     ..D
+exports fetch nas FOLDER         ..D       ..D        ..D   HHH      ..D     ..D
+exports restore nas --yes        ..D       RRD        ..D   HHD      ..D     ..D
+drill nas                        ..D       ..D        ..D   HHH      ..D     ..D
+key new                          ...       ...        ...   ...      ...     ...
 demo                             ...       ...        ...   ...      ...     ...
 """
 
@@ -78,7 +83,8 @@ def template() -> Iterator[Line]:
     with tempfile.TemporaryDirectory(prefix="seline-who-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        line = line_at(folder)
+        nas = {"name": "nas", "url": f"file://{folder}/nas", "mode": "mirror", "same_disk": True}
+        line = line_at(folder, SELINE_EXPORTS__DESTINATIONS=json.dumps([nas]))
         (folder / "scratch").chmod(0o1777)
         (folder / "new.json").write_text('{"n": 7}')
         (folder / "large.json").write_text(json.dumps({"text": "x" * 3_000_000}))
@@ -87,9 +93,10 @@ def template() -> Iterator[Line]:
         (folder / "export.json").write_text(line("export").out)
         assert line("token", "create").code == 0
         line("save", "broken.json", stdin="[1]")
+        assert line("jobs", "run", "mirror").code == 0
         (line.data / "broken.json").write_bytes(b"\0\0\0\0")
         os.utime(line.data / "broken.json", (1, 1))
-        run("chown", "-R", f"{OWNER}:{OWNER}", str(line.data))
+        run("chown", "-R", f"{OWNER}:{OWNER}", str(line.data), str(folder / "nas"))
         yield line
 
 
@@ -212,7 +219,8 @@ def judged(line: Line, verb: str, expected: str) -> list[str]:
         return [shown]
     if expected in ".36C":
         return []
-    names_place = line.environ["SELINE_DATA_DIR"] in ran.err
+    places = (line.environ["SELINE_DATA_DIR"], str(line.folder / "nas"), "-nas/exports")
+    names_place = any(place in ran.err for place in places)
     return [] if names_place and "Next: " in ran.err else [f"{shown} names no place or no step"]
 
 
@@ -221,7 +229,12 @@ def filled(line: Line, verb: str) -> str:
     data = Path(line.environ["SELINE_DATA_DIR"])
     backup = min(path.name for path in (data / "backups").glob("a_*"))
     tokens = json.loads((data / ".seline" / "tokens.json").read_text())["tokens"]
-    return verb.replace("BACKUP", backup).replace("TOKEN", tokens[0]["id"] if tokens else "none")
+    fetched = tempfile.mkdtemp(dir=line.folder / "scratch") + "/fetched"
+    os.chmod(os.path.dirname(fetched), 0o777)
+    named = {"BACKUP": backup, "TOKEN": tokens[0]["id"] if tokens else "none", "FOLDER": fetched}
+    for word, value in named.items():
+        verb = verb.replace(word, value)
+    return verb
 
 
 def foreign_files(line: Line) -> list[str]:

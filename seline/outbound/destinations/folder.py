@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from seline.errors import ExportFailed
 from seline.outbound.destinations.own_thread import OwnThread
-from seline.outbound.whole_file import sync_folder, whole_file
+from seline.outbound.whole_file import give_in, sync_folder, whole_file
 from seline.ports.destinations import Listed, ObjectMissing
 
 LIMIT_S: Final = 300.0
@@ -76,7 +76,10 @@ class Folder:
     def _put(self, key: str, data: bytes, *, replace: bool) -> None:
         path = self._at(key)
         _make(os.path.dirname(path), below=self._path)
-        with contextlib.suppress(FileExistsError), whole_file(path, replace=replace) as target:
+        with (
+            contextlib.suppress(FileExistsError),
+            whole_file(path, replace=replace, give=True) as target,
+        ):
             target.write(data)
 
     def _get(self, key: str) -> bytes:
@@ -137,4 +140,9 @@ def _make(folder: str, *, below: str = "") -> None:
         _make(above, below=below)
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder, 0o700)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            give_in(above, descriptor)
+        finally:
+            os.close(descriptor)
         sync_folder(above)
