@@ -19,7 +19,6 @@ import pytest
 
 from seline import open_seline
 from seline.errors import ExportFailed
-from seline.outbound.destinations import folder as folder_module
 from seline.settings import load_settings
 from tests.command_line import line_at, served
 
@@ -52,13 +51,13 @@ def hanging(tmp_path: Path) -> Iterator[Path]:
             os.close(server)
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_module, "LIMIT_S", LIMIT_S)
-
-
 def destinations(**folders: Path) -> str:
-    return json.dumps([{"name": name, "url": f"file://{at}"} for name, at in folders.items()])
+    return json.dumps(
+        [
+            {"name": name, "url": f"file://{at}", "timeout_s": LIMIT_S}
+            for name, at in folders.items()
+        ]
+    )
 
 
 def in_time(work: Callable[[], None]) -> None:
@@ -68,7 +67,11 @@ def in_time(work: Callable[[], None]) -> None:
 
 
 def test_no_command_and_no_start_waits_for_a_destination(tmp_path: Path, hanging: Path) -> None:
-    line = line_at(tmp_path, SELINE_EXPORTS__DESTINATIONS=destinations(nas=hanging))
+    line = line_at(
+        tmp_path,
+        SELINE_EXPORTS__DESTINATIONS=destinations(nas=hanging),
+        SELINE_EXPORTS__RESTORE_FROM="off",
+    )
 
     def use() -> None:
         assert line("save", "a.json", stdin="[1]").code == 0
@@ -81,13 +84,12 @@ def test_no_command_and_no_start_waits_for_a_destination(tmp_path: Path, hanging
     in_time(use)
 
 
-@pytest.mark.usefixtures("quick")
 async def test_a_hanging_destination_takes_no_time_of_another(
     tmp_path: Path, hanging: Path
 ) -> None:
     settings = load_settings(
         environ={"SELINE_EXPORTS__DESTINATIONS": destinations(gone=hanging, nas=tmp_path / "nas")},
-        arguments={"storage.data_dir": str(tmp_path / "data")},
+        arguments={"storage.data_dir": str(tmp_path / "data"), "exports.restore_from": "off"},
     )
     started = time.monotonic()
     async with open_seline(settings=settings) as seline:
@@ -109,12 +111,14 @@ async def test_a_hanging_destination_takes_no_time_of_another(
 
 
 def test_a_hanging_destination_does_not_keep_a_process(tmp_path: Path, hanging: Path) -> None:
-    line = line_at(tmp_path, SELINE_EXPORTS__DESTINATIONS=destinations(nas=hanging))
+    line = line_at(
+        tmp_path,
+        SELINE_EXPORTS__DESTINATIONS=destinations(nas=hanging),
+        SELINE_EXPORTS__RESTORE_FROM="off",
+    )
     program = tmp_path / "program.py"
     program.write_text(
         "import asyncio, seline\n"
-        "from seline.outbound.destinations import folder\n"
-        "folder.LIMIT_S = 1.0\n"
         "async def main():\n"
         "    async with seline.open_seline('data') as opened:\n"
         "        try:\n"
