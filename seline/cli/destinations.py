@@ -51,13 +51,17 @@ def _show(options: VerbOptions, listed: dict[str, Any]) -> None:
             found["name"],
             found["where"],
             found["mirrored_at"] or found["whole_at"] or "-",
-            found["failure"] or ", ".join(f"lacks {name}" for name in found["lacking"]) or "-",
+            f"{found['proven_at']} by {found['proven_by']}" if found["proven_at"] else "-",
+            found["failure"]
+            or found["drill_failure"]
+            or ", ".join(f"lacks {name}" for name in found["lacking"])
+            or "-",
         )
         for found in listed["destinations"]
     ]
     terminal.out_list(
         listed,
-        ("DESTINATION", "WHERE", "LAST WHOLE COPY", "PROBLEM"),
+        ("DESTINATION", "WHERE", "LAST WHOLE COPY", "PROVEN", "PROBLEM"),
         rows,
         as_json=options.json,
         empty="There are none: set `exports.destinations`.",

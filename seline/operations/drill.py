@@ -14,7 +14,7 @@ from typing import Final
 
 from seline.clock import instant_text
 from seline.domain import mirror
-from seline.domain.mirror import Head, Proof, StoredObject
+from seline.domain.mirror import Head, Proof, StoredObject, parse_head_name
 from seline.errors import ExportDamaged, KeyMissing
 from seline.operations.mirror_store import MirrorStore
 from seline.ports.destinations import ObjectMissing
@@ -39,9 +39,13 @@ class Drilled:
     flaw: ExportDamaged | None = None
 
 
-async def read_back(at: MirrorStore) -> Drilled | None:
-    """Read the newest copy that is not in doubt; None if there is none. Raises ExportFailed."""
-    chain, flaw = await _newest(at)
+async def read_back(at: MirrorStore, *, sequence: int = 0) -> Drilled | None:
+    """Read the newest copy that is not in doubt; None if there is none.
+
+    `sequence` is the number of the newest one that was stored there. Raises ExportFailed, and
+    ExportDamaged if there is nothing to read.
+    """
+    chain, flaw = await _newest(at, sequence)
     if not chain:
         if flaw is not None:
             raise flaw
@@ -95,10 +99,14 @@ async def put_proof(at: MirrorStore, proof: Proof) -> None:
     await at.put_proof(proof)
 
 
-async def _newest(at: MirrorStore) -> tuple[list[Head], ExportDamaged | None]:
+async def _newest(at: MirrorStore, sequence: int) -> tuple[list[Head], ExportDamaged | None]:
     """Return the chain of the newest sound head, and what is wrong with a newer one."""
     flaw: ExportDamaged | None = None
-    for name in await at.heads():
+    names = await at.heads()
+    newest = next(filter(None, map(parse_head_name, names)), None)
+    if sequence > (newest[1] if newest else 0):
+        flaw = ExportDamaged(f"{at.destination.name} has lost the newest head, number {sequence}.")
+    for name in names:
         try:
             chain = await at.chain(name)
         except ObjectMissing:

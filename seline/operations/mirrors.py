@@ -7,10 +7,11 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from itertools import islice
-from typing import Final
+from typing import Final, NoReturn
 
 from seline.domain.manifest import KEY_NAME
 from seline.domain.mirror import Claim
+from seline.domain.plural import counted
 from seline.domain.retention import RetentionPolicy
 from seline.errors import DestinationNotFound, ExportDamaged, ExportFailed, SelineError
 from seline.manager.managed_store import ManagedStore
@@ -158,11 +159,9 @@ class _Lane:
         """
         destination, name = self._target.destination, self._target.destination.name
         try:
-            found = await read_back(await self._at())
+            found = await self._read_back()
             if found is None:
                 return f"{name}: it has no copy yet"
-            if found.flaw is not None:
-                await self._mend(found)
             proof = proof_of(found, at=self._store.clock.now(), by=SERVICE)
             await put_proof(await self._at(), proof)
         except ObjectForbidden:
@@ -174,15 +173,26 @@ class _Lane:
         how = "decrypted and compared" if found.decrypted else "compared as stored, without a key"
         return f"{name}: {found.objects} contents {how}"
 
-    async def _mend(self, found: Drilled) -> None:
+    async def _read_back(self) -> Drilled | None:
+        """Read the newest copy back; copy again what is damaged, and then raise ExportFailed."""
+        known = self._destinations.record(self._target.destination.name)
+        try:
+            found = await read_back(await self._at(), sequence=known.sequence)
+        except ExportDamaged as error:
+            await self._mend((), error)
+        if found is not None and found.flaw is not None:
+            await self._mend(found.damaged, found.flaw)
+        return found
+
+    async def _mend(self, keys: Sequence[str], flaw: ExportDamaged) -> NoReturn:
         """Copy again what is damaged; then raise ExportFailed."""
         await self._idle()
-        self._mirror.lost(found.damaged)
+        self._mirror.lost(keys)
         await self._run_now()
         raise damaged(
-            f"The newest copy was damaged ({len(found.damaged)} of {found.objects} contents), and "
-            f"was made again. The first flaw: {found.flaw and found.flaw.message}"
-        ) from found.flaw
+            f"The newest copy was damaged ({counted(len(keys), 'content')}), and was made again. "
+            f"The first flaw: {flaw.message}"
+        ) from flaw
 
     async def _at(self) -> MirrorStore:
         volume = await self._exports.volume_id()

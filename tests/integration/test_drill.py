@@ -1,5 +1,6 @@
 """Test the drill in the service: what it reads back, what it finds, and what it leaves."""
 
+import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,22 @@ async def test_what_is_damaged_is_found_and_copied_again(
     assert (found["status"], "the drill failed" in found["detail"]) == ("warning", True)
     assert "compared" in await bot.operations.mirrors.drill()
     assert (await check(bot))["status"] == "ok"
+
+
+@pytest.mark.parametrize("lost", ["the newest head", "every head", "everything"])
+async def test_heads_that_are_lost_are_written_again(bot: Bot, place: Path, lost: str) -> None:
+    if lost == "everything":
+        shutil.rmtree(place / mirror.ROOT)
+    else:
+        for head in heads(place)[: 1 if lost == "the newest head" else None]:
+            (folder(place) / "heads" / f"{head.name}.json").unlink()
+    with pytest.raises(ExportFailed, match="lost the newest head"):
+        await bot.operations.mirrors.drill()
+    assert "compared" in await bot.operations.mirrors.drill()
+    copy = await Copies(bot.bucket, UNSEALED).find()
+    for document in copy.documents:
+        for file in (document, *document.backups):
+            assert await copy.fetch(file.sha256)
 
 
 async def test_without_the_key_the_bytes_are_compared_and_a_person_must_prove_it(
