@@ -235,10 +235,11 @@ def _shown(names: list[str]) -> str:
 
 
 def _report_restored(done: dict[str, Any]) -> None:
-    count = len(done["created"]) + len(done["changed"])
-    terminal.notice(
-        f"{count:,} documents are as of {done['taken_at']}; {done['backups']:,} backups were added."
-    )
+    from seline.domain.plural import counted
+
+    documents = counted(len(done["created"]) + len(done["changed"]), "document")
+    backups = counted(done["backups"], "backup")
+    terminal.notice(f"Restored {documents} as of {done['taken_at']}, and {backups} more.")
     steps = [
         *(f"seline restore {name} --backup {old} --yes" for name, old in done["undo"].items()),
         *(f"seline delete {name} --yes" for name in done["created"]),

@@ -106,6 +106,7 @@ async def _prove(
 ) -> Exit:
     from seline.clock import Clock, instant_text
     from seline.domain.mirror import Proof, parse_head_name
+    from seline.domain.plural import counted
     from seline.http.rendering import plain
     from seline.operations.mirror_store import MirrorStore
     from seline.ports.destinations import ObjectForbidden
@@ -120,8 +121,8 @@ async def _prove(
     if options.json:
         terminal.out_json(plain(proof))
     terminal.notice(
-        f"{copy.name} of {instant_text(copy.taken_at)} is whole: {compared:,} contents of "
-        f"{len(copy.documents):,} documents were restored and compared."
+        f"{copy.name} of {instant_text(copy.taken_at)} is whole: {counted(compared, 'content')} of "
+        f"{counted(len(copy.documents), 'document')} restored and compared."
     )
     try:
         if parse_head_name(copy.name) is not None:

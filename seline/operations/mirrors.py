@@ -171,7 +171,7 @@ class _Lane:
             raise
         await self._destinations.drilled(destination, proof)
         how = "decrypted and compared" if found.decrypted else "compared as stored, without a key"
-        return f"{name}: {found.objects} contents {how}"
+        return f"{name}: {counted(found.objects, 'content')} {how}"
 
     async def _read_back(self) -> Drilled | None:
         """Read the newest copy back; copy again what is damaged, and then raise ExportFailed."""

@@ -62,7 +62,7 @@ async def test_a_whole_copy_is_proven_with_every_content_compared(bot: Bot, plac
     assert isinstance(bucket, Counted)
     bucket.others.clear()
 
-    assert "contents decrypted and compared" in await bot.operations.mirrors.drill()
+    assert "decrypted and compared" in await bot.operations.mirrors.drill()
 
     assert {key.rpartition("/")[2] for key in bucket.others if "/objects/" in key} == objects(place)
     [proof] = proofs(place)
