@@ -150,11 +150,22 @@ async def delete(api: Api, options: VerbOptions, name: str, purge: bool) -> None
     deleted = await carry_out(api, options, send, _delete_plan)
     if deleted is None:
         return
-    terminal.notice(f"{name} is {'erased' if purge else 'deleted'}.")
+    terminal.notice(f"{name} is {'erased' if purge else 'deleted'}.{_held(deleted)}")
     if deleted["kept_in"] == "backups":
         terminal.notice(f"To undo: seline restore {name} --yes")
     elif deleted["kept_in"] == "quarantine":
         terminal.notice("Its broken bytes are in quarantine/. To see them: seline quarantine")
+
+
+def _held(deleted: dict[str, Any]) -> str:
+    """Return the sentence about the copies elsewhere that may still hold what is erased."""
+    from seline.domain.purged import held_text
+
+    held = [
+        held_text(copy["destination"], copy["until"], copy["newer_exports"])
+        for copy in deleted.get("copies", ())
+    ]
+    return f" It may still be in {'; in '.join(held)}." if held else ""
 
 
 def _delete_plan(preview: dict[str, Any]) -> str:
@@ -163,7 +174,8 @@ def _delete_plan(preview: dict[str, Any]) -> str:
         backups = counted(len(preview.get("backups", ())), "backup")
         if foreign := preview.get("foreign_backups", 0):
             backups += f" ({foreign:,} not written by Seline)"
-        return f"{name}, its {backups} and its quarantined bytes would be erased for good."
+        erased = f"{name}, its {backups} and its quarantined bytes would be erased for good."
+        return f"{erased}{_held(preview)}"
     if preview["kept_in"] == "quarantine":
         return (
             f"{name} is broken, so no backup would be made of it: it would be deleted, and its "

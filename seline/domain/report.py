@@ -7,6 +7,7 @@ from typing import Final, Literal, TypeAlias
 
 from seline.domain.document import Revision
 from seline.domain.left_out import LeftOut
+from seline.domain.purged import HeldCopy
 
 KeptIn: TypeAlias = Literal["backups", "quarantine", "nowhere"]
 """Where the content that a change replaced or removed is kept; nowhere if it was erased."""
@@ -33,7 +34,8 @@ class Restored:
 class Deleted:
     """The result of a delete, or of its preview.
 
-    `backup` has the last content; None in a preview, and if it was purged or broken.
+    `backup` has the last content; None in a preview, and if it was purged or broken. `copies` are
+    those at destinations that may still hold what was purged.
     """
 
     document: str
@@ -41,6 +43,7 @@ class Deleted:
     purged: bool
     kept_in: KeptIn
     dry_run: bool
+    copies: tuple[HeldCopy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

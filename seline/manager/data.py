@@ -4,7 +4,7 @@ Names are checked first (InvalidDocumentName). Values belong to the caller and a
 `ManagedStore` carries out every read and change; nothing here touches a disk.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import partial
@@ -24,6 +24,7 @@ from seline.domain.document import (
     check_document_name,
 )
 from seline.domain.json_codec import decode
+from seline.domain.purged import HeldCopy
 from seline.domain.readable_export import ImportReport, is_replace, only_named
 from seline.domain.report import Deleted, KeptIn, Reset, Restored
 from seline.errors import BackupNotFound, InvalidRequest, WrongShape
@@ -197,10 +198,14 @@ class DataManager:
         """Delete a document; its content is kept as its newest backup.
 
         `purge=True` erases document, backups and quarantined bytes at once. `dry_run` decides the
-        same and changes nothing. Raises DocumentNotFound.
+        same and changes nothing. `copies` of the result says until when a copy at a destination may
+        still hold what was purged. Raises DocumentNotFound.
         """
         key = _key(name)
-        decide = await self._purge(key, if_match) if purge else changes.delete(if_match=if_match)
+        copies: Sequence[HeldCopy] = ()
+        decide = changes.delete(if_match=if_match)
+        if purge:
+            decide, copies = await self._purge(key, if_match)
         decision, outcome = await self._decided(key, decide, dry_run=dry_run)
         return Deleted(
             document=name,
@@ -208,6 +213,7 @@ class DataManager:
             purged=purge,
             kept_in="nowhere" if purge else cast("KeptIn", decision),
             dry_run=dry_run,
+            copies=tuple(copies),
         )
 
     async def reset(self, name: str, *, dry_run: bool = False) -> Reset:
@@ -332,13 +338,21 @@ class DataManager:
             answer = decision.answer
         return answer, outcome
 
-    async def _purge(self, key: DocumentKey, if_match: IfMatch) -> Decide:
+    async def _purge(
+        self, key: DocumentKey, if_match: IfMatch
+    ) -> tuple[Decide, Sequence[HeldCopy]]:
+        """Return what decides the purge, and the copies elsewhere that may hold the document."""
         store = await self.store.open()
         has_backups = await self.store.reading(partial(backups.has_copies, store, key))
         pins = self.store.pins
         forget = pins.change(lambda pinned: pinning.without_document(pinned, key.name))
-        also = (forget,) if any(pin.document == key.name for pin in pins.pins()) else ()
-        return changes.purge(has_backups=has_backups, if_match=if_match, also=also)
+        also = [forget] if any(pin.document == key.name for pin in pins.pins()) else []
+        copies: Sequence[HeldCopy] = ()
+        if self.store.on_purge is not None:
+            noting, copies = await self.store.on_purge(key.name)
+            also += noting
+        purge = changes.purge(has_backups=has_backups, if_match=if_match, also=tuple(also))
+        return purge, copies
 
     async def _backup_content(self, name: str, backup: str) -> Content:
         return await backup_content(self.store, _key(name), backup)

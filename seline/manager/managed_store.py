@@ -5,13 +5,14 @@ A change waits for the lock of its document (`locks`), then goes to the store as
 """
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from seline.clock import Clock
 from seline.domain.document import BOT, Content, DocumentKey, IfMatch
+from seline.domain.purged import HeldCopy
 from seline.domain.verdict import Verdict
 from seline.domain.volume_file import VolumeFile
 from seline.errors import RestoreUnfinished, SelineError
@@ -28,6 +29,7 @@ from seline.settings import Settings
 
 CLOSE_S: Final = 5.0
 """How long a close waits for the last report."""
+OnPurge: TypeAlias = Callable[[str], Awaitable[tuple[Sequence[Change], Sequence[HeldCopy]]]]
 T = TypeVar("T")
 
 
@@ -65,6 +67,8 @@ class ManagedStore(AwaitedStore):
         """Which volume this is."""
         self.new_id = secrets.token_hex(4)
         """The id of a volume that has none."""
+        self.on_purge: OnPurge | None = None
+        """Returns what notes a purge in its commit, and the copies that may hold the document."""
         self._is_identified = False
         self._for_restore = for_restore
         opening.add_done_callback(self._open)

@@ -16,6 +16,7 @@ from seline.domain.forecast import DAYS_WARN, forecast_text
 from seline.domain.incident import Incident, IncidentKind
 from seline.domain.pins import LOST
 from seline.domain.plural import counted, shortened
+from seline.domain.purged import HeldCopy, held_text
 from seline.domain.report import Check, FindingOutcome, Status, nothing_runs
 from seline.domain.usage import DOCUMENTS_WARN, STATUS_OF_LEVEL, Usage, level_of
 from seline.domain.verdict import DAMAGED, Verdict, unrecoverable_step
@@ -223,9 +224,24 @@ def _exports(facts: Facts) -> Result:
     results = [_destination(*known, facts.now) for known in destinations.records()]
     shown = [result for result in results if result[0] is not Status.OK] or results
     details, fixes = [detail for _, detail, _ in shown], [fix for *_, fix in shown if fix]
-    details += _encryption(facts.managed.settings.exports)
+    details += [*_encryption(facts.managed.settings.exports), *_purged(facts.exports)]
     status = max((status for status, *_ in results), key=_RANK.index)
     return status, "; ".join(details), " ".join(dict.fromkeys(fixes))
+
+
+def _purged(exports: Exporter) -> list[str]:
+    """Return which copies may still hold documents that were purged, by destination."""
+    names: dict[tuple[str, bool], dict[str, HeldCopy]] = {}
+    for entry, held in exports.purges.known():
+        for copy in held:
+            names.setdefault((copy.destination, copy.until is None), {})[entry.name] = copy
+    lines: list[str] = []
+    for (destination, _), copies in names.items():
+        last = list(copies.values())[-1]
+        until = None if last.until is None else instant_text(last.until)
+        text = held_text(destination, until, last.newer_exports)
+        lines.append(f"{shortened(list(copies))}, which was purged, may be in {text}")
+    return lines
 
 
 def _encryption(exports: Exports) -> list[str]:

@@ -56,6 +56,7 @@ from seline.operations.packs import (
     with_names,
     without_names,
 )
+from seline.operations.purges import Purges
 from seline.ports.destinations import ObjectStore, Target
 from seline.ports.sealing import UNSEALED, Sealer
 from seline.ports.store import DocumentStore, Snapshot
@@ -82,11 +83,13 @@ class Exporter:
         self._sealer = sealer
         self._version = version
         self.destinations = Destinations(store, targets)
+        self.purges = Purges(store, targets)
         self._volume = store.volume_file
 
     def read(self, store: DocumentStore) -> None:
         """Read what an earlier process recorded, unless it is known. Blocks."""
         self.destinations.read(store)
+        self.purges.read(store)
         self._volume.read_once(store)
 
     async def run(self) -> str:
@@ -158,6 +161,9 @@ class Exporter:
         for name in older:
             if name not in needed:
                 await target.remove(name)
+        left = [written.name, *whole[: max(keep, 1) - 1], *needed]
+        oldest = min(filter(None, map(parse_export_name, left)))
+        await self.purges.ended(target.name, mirror=False, oldest=oldest)
         lacking = written.unrecoverable
         remarks = [f"it lacks {', '.join(lacking)}"] if lacking else []
         if written.from_backups:

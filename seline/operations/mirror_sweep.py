@@ -5,9 +5,11 @@ proven one and those in doubt stay, with every head that they change.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import islice, takewhile
-from typing import Final
+from typing import NamedTuple
 
+from seline.clock import parse_instant
 from seline.domain.backup import Backup, Stamp
 from seline.domain.mirror import Head, newest_first, parse_head_name
 from seline.domain.retention import RetentionPolicy, plan_retention
@@ -15,7 +17,16 @@ from seline.domain.verdict import Verdict
 from seline.errors import ExportDamaged
 from seline.operations.mirror_store import MirrorStore
 
-HOURLY: Final = 24
+
+class Swept(NamedTuple):
+    """What a sweep removed: how many heads, and how many objects.
+
+    What no head since `oldest` names is no longer there; None if that is not known.
+    """
+
+    heads: int = 0
+    objects: int = 0
+    oldest: datetime | None = None
 
 
 class Sweep:
@@ -23,6 +34,8 @@ class Sweep:
 
     def __init__(self) -> None:
         self._unnamed: set[str] = set()
+        self._oldest: datetime | None = None
+        """The instant of the oldest head that the sweep before kept."""
 
     async def run(
         self,
@@ -30,8 +43,8 @@ class Sweep:
         policy: RetentionPolicy,
         check: Callable[[Collection[str], Collection[str]], None],
         removing: Callable[[str], None],
-    ) -> tuple[int, int]:
-        """Remove what the policy drops; return how many heads, and how many objects.
+    ) -> Swept:
+        """Remove what the policy drops.
 
         `check` gets the names of the heads and the keys of the objects; nothing is removed if it
         raises. `removing` is called with the key of each object before. Raises ExportFailed.
@@ -47,10 +60,13 @@ class Sweep:
             await at.remove("heads", f"{name}.json")
             await at.remove("proofs", f"{name}.json")
         if len(heads) < len(names):
-            return len(dropped), 0  # a damaged head may name any object
+            return Swept(len(dropped))  # a damaged head may name any object
         await self._remove_manifests(at, kept)
         unnamed = _unnamed(at, files, [heads[name] for name in kept])
-        return len(dropped), await self._remove_objects(at, unnamed, removing)
+        removed = await self._remove_objects(at, unnamed, removing)
+        before = self._oldest
+        self._oldest = min(parse_instant(heads[name].taken_at) for name in kept) if kept else None
+        return Swept(len(dropped), removed, before)
 
     async def _remove_manifests(self, at: MirrorStore, kept: set[str]) -> None:
         for file in await at.stored_names("manifests"):

@@ -12,7 +12,6 @@ from typing import Final, NoReturn
 from seline.domain.manifest import KEY_NAME
 from seline.domain.mirror import Claim
 from seline.domain.plural import counted
-from seline.domain.retention import RetentionPolicy
 from seline.errors import DestinationNotFound, ExportDamaged, ExportFailed, SelineError
 from seline.manager.managed_store import ManagedStore
 from seline.operations.destinations import Destinations
@@ -20,7 +19,8 @@ from seline.operations.drill import SERVICE, Drilled, proof_of, put_proof, read_
 from seline.operations.exports import Exporter
 from seline.operations.mirror import Mirror, damaged
 from seline.operations.mirror_store import MirrorStore, put_claim, read_claim
-from seline.operations.mirror_sweep import HOURLY, Sweep
+from seline.operations.mirror_sweep import Sweep, Swept
+from seline.operations.purges import mirror_policy
 from seline.ports.destinations import ObjectForbidden, ObjectMissing, Target
 from seline.ports.sealing import Sealer
 
@@ -270,22 +270,20 @@ class _Lane:
         if not self._is_sweep_due():
             return ""
         at = await self._at()
-        exports = self._store.settings.exports
-        policy = RetentionPolicy(
-            keep_newest=self._target.keep,
-            keep_hourly=HOURLY,
-            keep_daily=exports.keep_daily,
-            keep_weekly=exports.keep_weekly,
-            keep_monthly=exports.keep_monthly,
-        )
+        policy = mirror_policy(self._target, self._store.settings.exports)
         try:
             check = partial(self._mirror.check, newest=not is_written)
-            heads, objects = await self._sweep.run(at, policy, check, self._mirror.removed)
+            swept = await self._sweep.run(at, policy, check, self._mirror.removed)
+            if swept.oldest is not None:
+                name = self._target.destination.name
+                await self._exports.purges.ended(name, mirror=True, oldest=swept.oldest)
             await self._learn_proof(at)
         except ObjectForbidden:
-            heads, objects = 0, 0  # the credentials only write
+            swept = Swept()  # the credentials only write
         self._swept_at = self._store.clock.now()
-        return f"removed {heads} older heads and {objects} contents" if heads or objects else ""
+        if not (swept.heads or swept.objects):
+            return ""
+        return f"removed {swept.heads} older heads and {swept.objects} contents"
 
     async def _learn_proof(self, at: MirrorStore) -> None:
         """Record the newest proof, which a person's machine may have made."""

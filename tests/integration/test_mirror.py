@@ -47,13 +47,19 @@ class Bot:
     """A volume with its mirror in a folder beside it."""
 
     def __init__(
-        self, tmp_path: Path, bucket: ObjectStore, *, keep: int = 3, sealer: Sealer = UNSEALED
+        self,
+        tmp_path: Path,
+        bucket: ObjectStore,
+        *,
+        target: Target | None = None,
+        sealer: Sealer = UNSEALED,
+        **settings: object,
     ) -> None:
         self.clock = FakeClock()
-        self.store: ManagedStore = open_managed(tmp_path / "data", self.clock)
+        self.store: ManagedStore = open_managed(tmp_path / "data", self.clock, **settings)
         self.data = DataManager(self.store)
         self.bucket = bucket
-        target = Target(bucket, keep, same_disk=True, mode="mirror")
+        target = target or Target(bucket, 3, same_disk=True, mode="mirror")
         self.operations = Operations(self.store, [target], version="test", sealer=sealer)
 
     async def mirrored(self) -> str:

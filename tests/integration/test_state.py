@@ -35,6 +35,7 @@ WRITTEN: dict[str, Any] = {
     "unserved.json": {"documents": [NAME]},
     "usage.json": {"level": "warning", "points": [["2026-11-27T03:39:52Z", 1024]]},
     "exports.json": {"verified_at": "2026-11-27T03:39:52Z"},
+    "purged.json": {"purged": [{"name": NAME, "at": "2026-11-27T03:39:52Z", "mirrors": ["n"]}]},
     "volume.json": {"id": "1a2b3c4d", "exports": 3},
     "deleted.json": {"deleted": {NAME: {"seen_at": "2026-11-27T03:39:52Z", "age_s": 3.5}}},
     "alerts.json": {

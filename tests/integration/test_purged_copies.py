@@ -1,0 +1,122 @@
+"""Test what is said about the copies that may still hold a purged document."""
+
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from seline.domain.purged import HeldCopy, held_until
+from seline.domain.retention import RetentionPolicy
+from seline.outbound.destinations.folder import Folder
+from seline.ports.destinations import Target
+from tests.command_line import line_at
+from tests.integration.test_mirror import HOUR_S, Bot, Counted, objects
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "bucket"
+
+
+@pytest.fixture
+async def bot(tmp_path: Path, place: Path) -> AsyncIterator[Bot]:
+    periods = {"exports__keep_daily": 2, "exports__keep_weekly": 0, "exports__keep_monthly": 0}
+    made = Bot(tmp_path, Counted(place), **periods)
+    yield made
+    await made.operations.mirrors.close()
+    await made.store.close()
+
+
+async def said(bot: Bot) -> str:
+    """Return what health says of the copies."""
+    health = await bot.operations.health()
+    checks = health["checks"]
+    assert isinstance(checks, list)
+    [found] = [check for check in checks if isinstance(check, dict) and check["name"] == "exports"]
+    return str(found["detail"])
+
+
+async def test_health_names_a_purged_document_until_no_copy_of_the_mirror_has_it(
+    bot: Bot, place: Path
+) -> None:
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.data.save_json("b.json", {"secret": 2})
+    await bot.mirrored()
+    before = objects(place)
+    preview = await bot.data.delete("b.json", purge=True, dry_run=True)
+    assert "b.json" not in await said(bot), "a preview notes nothing"
+    purged = await bot.data.delete("b.json", purge=True)
+    [held] = purged.copies
+    assert preview.copies == purged.copies
+    assert held.until == datetime(2025, 1, 8, 2, tzinfo=UTC)
+    assert "b.json, which was purged, may be in copies at bucket, until 2025-01-08" in await said(
+        bot
+    )
+    await bot.mirrored()
+    [erased] = [name for name in before if name not in await _named_by_the_newest(place)]
+    steps = 0
+    while erased in objects(place):
+        assert "b.json" in await said(bot)
+        bot.clock.advance(5 * HOUR_S)
+        await bot.data.save_json("a.json", {"n": steps})
+        await bot.mirrored()
+        steps += 1
+    assert bot.clock.now() < held.until + timedelta(hours=12)
+    for step in range(3):
+        bot.clock.advance(5 * HOUR_S)
+        await bot.data.save_json("a.json", {"later": step})
+        await bot.mirrored()
+    assert "b.json" not in await said(bot)
+
+
+async def _named_by_the_newest(place: Path) -> set[str]:
+    [volume] = [path for path in (place / "seline-mirror").iterdir() if path.is_dir()]
+    newest = max((volume / "heads").iterdir(), key=lambda path: path.name)
+    return {f"{entry['key']}.json.zst" for entry in json.loads(newest.read_bytes())["objects"]}
+
+
+async def test_exports_hold_a_purged_document_until_so_many_newer_ones_are_made(
+    tmp_path: Path,
+) -> None:
+    nas = Folder("nas", str(tmp_path / "nas"))
+    bot = Bot(tmp_path, nas, target=Target(nas, 2, same_disk=True))
+    exports = bot.operations.exports
+    for name in ("a.json", "b.json"):
+        await bot.data.save_json(name, {"of": name})
+    await exports.run()
+    purged = await bot.data.delete("b.json", purge=True)
+    assert purged.copies == (HeldCopy(destination="nas", until=None, newer_exports=2),)
+    for number in range(2):
+        assert "b.json, which was purged, may be in exports at nas" in await said(bot)
+        bot.clock.advance(24 * HOUR_S)
+        await bot.data.save_json("a.json", {"n": number})
+        await exports.run()
+    assert "b.json" not in await said(bot)
+    await bot.store.close()
+
+
+def test_the_command_says_until_when_a_copy_may_hold_what_it_erases(tmp_path: Path) -> None:
+    table = {"name": "bucket", "url": f"file://{tmp_path / 'b'}", "mode": "both", "same_disk": True}
+    line = line_at(tmp_path, SELINE_EXPORTS__DESTINATIONS=json.dumps([table]))
+    line("save", "a.json", stdin="[1]")
+    preview = line("delete", "a.json", "--purge", "--dry-run")
+    erased = line("delete", "a.json", "--purge", "--yes")
+    for done in (preview, erased):
+        text = done.out + done.err
+        assert "It may still be in copies at bucket, until 2" in text
+        assert "in exports at bucket, until 7 newer ones are made" in text
+
+
+@pytest.mark.parametrize(
+    ("policy", "until"),
+    [
+        (RetentionPolicy(keep_hourly=24), datetime(2025, 1, 9, 16, 30, tzinfo=UTC)),
+        (RetentionPolicy(keep_daily=7), datetime(2025, 1, 15, 2, tzinfo=UTC)),
+        (RetentionPolicy(keep_weekly=4), datetime(2025, 2, 3, 2, tzinfo=UTC)),
+        (RetentionPolicy(keep_monthly=12), datetime(2026, 1, 1, 2, tzinfo=UTC)),
+    ],
+)
+def test_the_last_rule_for_periods_sets_the_bound(policy: RetentionPolicy, until: datetime) -> None:
+    assert held_until(datetime(2025, 1, 8, 14, 30, tzinfo=UTC), policy) == until
