@@ -190,6 +190,10 @@ class Destinations:
         file: ExportsFile = await keep(self._file, keyed)
         return file.name_key
 
+    async def works(self, destination: ObjectStore) -> None:
+        """Record that a run succeeded that had nothing to store."""
+        await self._note(destination.name, failure="", cure="")
+
     async def failed(self, destination: ObjectStore, error: BaseException) -> None:
         """Record why a run failed."""
         message, cure = _explained(error)

@@ -124,6 +124,7 @@ class _Lane:
         self._swept_at = store.clock.now() - SWEEP_EVERY
         self._claimed_by = ""
         self._is_known = False
+        self._failed = False
         self._mirror = Mirror(
             store,
             target.destination,
@@ -222,8 +223,12 @@ class _Lane:
             line = await self._copied(accept=accept)
         except BaseException as error:
             self._is_known = False
+            self._failed = True
             await self._destinations.failed(destination, error)
             raise
+        if self._failed:
+            await self._destinations.works(destination)
+            self._failed = False
         return line
 
     async def _copied(self, *, accept: bool) -> str:

@@ -145,6 +145,23 @@ async def test_what_a_copy_lacks_is_said_until_it_has_it(tmp_path: Path, place: 
     await bot.store.close()
 
 
+async def test_a_failure_is_over_once_a_run_that_stores_nothing_succeeds(bot: Bot) -> None:
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.mirrored()
+    real = bot.bucket.list
+
+    async def fails(_folder: str) -> None:
+        raise ExportFailed("the listing failed")
+
+    bot.bucket.list = fails  # type: ignore[method-assign]
+    bot.clock.advance(HOUR_S)
+    with pytest.raises(ExportFailed, match="listing failed"):
+        await bot.mirrored()
+    bot.bucket.list = real  # type: ignore[method-assign]
+    await bot.mirrored()
+    assert bot.operations.exports.destinations.record("bucket").failure == ""
+
+
 # losses at the destination
 
 
