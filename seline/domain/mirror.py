@@ -13,7 +13,7 @@ that a key does not show which content it is.
 
 import hmac
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
@@ -173,6 +173,14 @@ def contents_of_documents(documents: Iterable[PackedDocument]) -> set[Revision]:
         for digest in (document.sha256, *(backup.sha256 for backup in document.backups))
         if digest
     }
+
+
+def keys_of(
+    documents: Mapping[str, PackedDocument], manifest: MirrorManifest
+) -> dict[Revision, str]:
+    """Return the key of each content that a copy has, by digest; `manifest` is of its head."""
+    digests = contents_of_documents(documents.values())
+    return {digest: content_key(digest, manifest.name_key) for digest in digests}
 
 
 def encode(value: msgspec.Struct) -> bytes:

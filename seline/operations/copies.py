@@ -123,12 +123,8 @@ class Copies:
             self._opening()
         manifests = [await at.manifest(head) for head in chain]
         documents = mirror.merged(manifests)
-        name_key = manifests[-1].name_key
         stored = {entry.key: (entry, head.encrypted) for head in chain for entry in head.objects}
-        needed = {
-            digest: mirror.content_key(digest, name_key)
-            for digest in mirror.contents_of_documents(documents.values())
-        }
+        needed = await in_thread(partial(mirror.keys_of, documents, manifests[-1]))
         lost = [key for key in needed.values() if key not in stored]
         if lost:
             raise ExportDamaged(f"{info.name} names {len(lost)} contents that no head has.")

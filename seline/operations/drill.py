@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from seline.clock import instant_text
 from seline.domain import mirror
 from seline.domain.mirror import Head, Proof, StoredObject, parse_head_name
 from seline.errors import ExportDamaged, KeyMissing
-from seline.operations.mirror_store import MirrorStore
+from seline.operations.mirror_store import MirrorStore, in_thread
 from seline.ports.destinations import ObjectMissing
 
 READS_MAX: Final = 8
@@ -122,13 +123,12 @@ async def _newest(at: MirrorStore, sequence: int) -> tuple[list[Head], ExportDam
 async def _name_key(at: MirrorStore, chain: Sequence[Head]) -> str:
     """Decrypt the manifests; return the key of the names. Raises ExportDamaged, KeyMissing."""
     manifests = [await at.manifest(head) for head in chain]
-    name_key = manifests[-1].name_key
-    digests = mirror.contents_of_documents(mirror.merged(manifests).values())
     named = {entry.key for head in chain for entry in head.objects}
-    lost = [digest for digest in digests if mirror.content_key(digest, name_key) not in named]
+    keys = await in_thread(partial(mirror.keys_of, mirror.merged(manifests), manifests[-1]))
+    lost = set(keys.values()) - named
     if lost:
         raise ExportDamaged(f"{chain[-1].name} names {len(lost)} contents that no head has.")
-    return name_key
+    return manifests[-1].name_key
 
 
 def _batches(

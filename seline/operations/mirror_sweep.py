@@ -6,16 +6,19 @@ proven one and those in doubt stay, with every head that they change.
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from itertools import islice, takewhile
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from seline.clock import parse_instant
 from seline.domain.backup import Backup, Stamp
-from seline.domain.mirror import Head, newest_first, parse_head_name
+from seline.domain.mirror import Head, StoredObject, newest_first, parse_head_name
 from seline.domain.retention import RetentionPolicy, plan_retention
 from seline.domain.verdict import Verdict
 from seline.errors import ExportDamaged
-from seline.operations.mirror_store import MirrorStore
+from seline.operations.mirror_store import MirrorStore, in_thread
 
 
 class Swept(NamedTuple):
@@ -137,9 +140,16 @@ def _as_backup(head: Head, pinned: bool) -> Backup:
 
 async def _readable(at: MirrorStore, names: Sequence[str]) -> dict[str, Head]:
     heads: dict[str, Head] = {}
+    known: dict[StoredObject, StoredObject] = {}
     for name in names:
         try:
-            heads[name] = await at.head(name)
+            head = await at.head(name)
         except ExportDamaged:
             continue
+        heads[name] = await in_thread(partial(_sharing, head, known))
     return heads
+
+
+def _sharing(head: Head, known: dict[StoredObject, StoredObject]) -> Head:
+    """Return a head that shares the objects that other heads name, so that each is held once."""
+    return replace(head, objects=tuple(known.setdefault(entry, entry) for entry in head.objects))
