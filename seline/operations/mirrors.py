@@ -256,11 +256,10 @@ class _Lane:
         try:
             with suppress(ObjectForbidden):  # the credentials only write
                 await self._destinations.enter(destination)
-            await MirrorStore(destination, self._sealer, volume).put_key_file(KEY_NAME)
-            place = (await self._store.open()).medium.place
-            await put_claim(destination, Claim(volume=volume, place=place), replace=accept)
-            claim = ""
-            with suppress(ObjectForbidden):
+            place, claim = (await self._store.open()).medium.place, ""
+            with suppress(ObjectForbidden):  # what is there cannot be looked for
+                await MirrorStore(destination, self._sealer, volume).put_key_file(KEY_NAME)
+                await put_claim(destination, Claim(volume=volume, place=place), replace=accept)
                 claim = await read_claim(destination)
         except ExportFailed:
             self._mirror.forget()
