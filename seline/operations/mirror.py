@@ -59,6 +59,12 @@ class ChangedNames:
                 if outcome.content is None and outcome.backup is None:
                     self._purged.add(name)
 
+    def add(self, names: Iterable[str]) -> None:
+        """Note documents of which only the backups changed."""
+        with self._lock:
+            self._count += 1
+            self._names |= dict.fromkeys(names, self._count)
+
     def seen(self) -> dict[str, int]:
         """Return the changed names, each with the number of its last change."""
         with self._lock:
@@ -169,6 +175,11 @@ class Mirror:
                 f"It has lost {counted(len(lost) + len(lost_heads), 'object')} of the newest copy. "
                 "What is missing is stored again with the next run; nothing is removed."
             )
+
+    def backups_added(self, names: Iterable[str]) -> None:
+        """Note the documents to which a restore added backups; the store notes no such change."""
+        if self._changed is not None:
+            self._changed.add(names)
 
     def forget(self) -> None:
         """Look again at what the destination has before the next run, which writes a base."""

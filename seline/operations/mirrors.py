@@ -98,6 +98,11 @@ class Mirrors:
             )
         await self._lanes[name].accept()
 
+    def backups_added(self, names: Sequence[str]) -> None:
+        """Note the documents to which a restore added backups."""
+        for lane in self._lanes.values():
+            lane.mirror.backups_added(names)
+
     async def close(self) -> None:
         """Cancel the copies in progress; what is stored without a head counts for nothing."""
         tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
@@ -125,7 +130,7 @@ class _Lane:
         self._claimed_by = ""
         self._is_known = False
         self._failed = False
-        self._mirror = Mirror(
+        self.mirror = Mirror(
             store,
             target.destination,
             sealer,
@@ -136,7 +141,7 @@ class _Lane:
 
     def begin(self) -> None:
         """Begin a copy unless one is in progress, or nothing changed."""
-        if self.task is None and (self._mirror.has_changes or self._is_sweep_due()):
+        if self.task is None and (self.mirror.has_changes or self._is_sweep_due()):
             name = f"seline-mirror-{self._target.destination.name}"
             self.task = asyncio.get_running_loop().create_task(self._run(), name=name)
 
@@ -188,7 +193,7 @@ class _Lane:
     async def _mend(self, keys: Sequence[str], flaw: ExportDamaged) -> NoReturn:
         """Copy again what is damaged; then raise ExportFailed."""
         await self._idle()
-        self._mirror.lost(keys)
+        self.mirror.lost(keys)
         await self._run_now()
         raise damaged(
             f"The newest copy was damaged ({counted(len(keys), 'content')}), and was made again. "
@@ -239,12 +244,12 @@ class _Lane:
         sequence = max(
             self._destinations.record(name).sequence, self._store.volume_file.value.exports
         )
-        head = await self._mirror.run(sequence=sequence, accept=accept)
+        head = await self.mirror.run(sequence=sequence, accept=accept)
         line = ""
         if head is not None:
-            await self._destinations.mirrored(destination, head, self._mirror.lacking)
+            await self._destinations.mirrored(destination, head, self.mirror.lacking)
             line = f"{name}: {len(head.objects)} contents for {head.documents} documents"
-        if not (self._claimed_by or self._newest_doubt or self._mirror.lacking):
+        if not (self._claimed_by or self._newest_doubt or self.mirror.lacking):
             line = "; ".join(filter(None, (line, await self._swept(is_written=head is not None))))
         self._refuse_doubt()
         return line
@@ -262,10 +267,10 @@ class _Lane:
                 await put_claim(destination, Claim(volume=volume, place=place), replace=accept)
                 claim = await read_claim(destination)
         except ExportFailed:
-            self._mirror.forget()
+            self.mirror.forget()
             raise
         if accept:
-            self._mirror.forget()
+            self.mirror.forget()
         self._claimed_by = claim if claim not in ("", volume) else ""
         self._is_known = True
 
@@ -276,8 +281,8 @@ class _Lane:
         at = await self._at()
         policy = mirror_policy(self._target, self._store.settings.exports)
         try:
-            check = partial(self._mirror.check, newest=not is_written)
-            swept = await self._sweep.run(at, policy, check, self._mirror.removed)
+            check = partial(self.mirror.check, newest=not is_written)
+            swept = await self._sweep.run(at, policy, check, self.mirror.removed)
             if swept.oldest is not None:
                 name = self._target.destination.name
                 await self._exports.purges.ended(name, mirror=True, oldest=swept.oldest)
@@ -302,7 +307,7 @@ class _Lane:
 
     @property
     def _newest_doubt(self) -> str:
-        newest = self._mirror.newest
+        newest = self.mirror.newest
         return newest.doubt if newest is not None else ""
 
     def _refuse_doubt(self) -> None:

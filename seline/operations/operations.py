@@ -83,6 +83,7 @@ class Operations:
         report = await restore_copy(self.store, copy, only=only, dry_run=dry_run)
         if dry_run:
             return report, {}
+        self._note_backups(copy, report)
         replaced = {info.name: info.revision for info in before if info.name in report.changed}
 
         def undo() -> dict[str, str]:
@@ -199,7 +200,13 @@ class Operations:
             replace_all=replace,
             dry_run=dry_run,
         )
+        self._note_backups(copy, report)
         return report, is_foreign
+
+    def _note_backups(self, copy: Copy, report: ImportReport) -> None:
+        """Have the mirrors copy the backups that a restore added."""
+        if report.backups and not report.dry_run:
+            self.mirrors.backups_added([document.name for document in copy.documents])
 
     async def _check_foreign(self, volume: str, *, allowed: bool) -> bool:
         """Return whether an export is of another volume. Raises ImportRefused unless `allowed`."""

@@ -162,6 +162,27 @@ async def test_a_failure_is_over_once_a_run_that_stores_nothing_succeeds(bot: Bo
     assert bot.operations.exports.destinations.record("bucket").failure == ""
 
 
+async def test_backups_that_a_restore_adds_are_copied(
+    bot: Bot, tmp_path: Path, place: Path
+) -> None:
+    """The document itself does not change."""
+    for number in range(3):
+        await bot.data.save_json("a.json", {"n": number})
+        bot.clock.advance(2)
+    await bot.mirrored()
+    copy = await Copies(Folder("bucket", str(place)), UNSEALED).find()
+    other_place = tmp_path / "other-bucket"
+    other = Bot(tmp_path / "other", Counted(other_place))
+    await other.data.save_json("a.json", {"n": 2})
+    await other.mirrored()
+    report, _ = await other.operations.restore(copy)
+    assert report.backups == 2
+    await other.mirrored()
+    assert len(named(other_place)) == 3
+    await other.operations.mirrors.close()
+    await other.store.close()
+
+
 # losses at the destination
 
 
