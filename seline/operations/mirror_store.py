@@ -52,11 +52,16 @@ class MirrorStore:
         """Store that a head was restored, and what it gave was right."""
         await self.destination.put(self._path("proofs", proof.head), mirror.encode(proof))
 
-    async def put_key_file(self, name: str) -> None:
-        """Store what opens the copies with the passphrase, unless it is there."""
+    async def put_key_file(self) -> None:
+        """Store what opens the copies with the passphrase, unless it is there.
+
+        Another passphrase has another file: older copies still need theirs.
+        """
         key_file = await in_thread(self._sealer.key_file)
         if key_file:
-            await self.destination.put(f"{mirror.ROOT}/{name}", key_file, replace=False)
+            sealed_for = await in_thread(lambda: self._sealer.sealed_for)
+            path = f"{mirror.ROOT}/seline-key-{sealed_for[:8]}.age"
+            await self.destination.put(path, key_file, replace=False)
 
     # listing
 

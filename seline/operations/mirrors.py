@@ -9,7 +9,6 @@ from functools import partial
 from itertools import islice
 from typing import Final, NoReturn
 
-from seline.domain.manifest import KEY_NAME
 from seline.domain.mirror import Claim
 from seline.domain.plural import counted
 from seline.errors import DestinationNotFound, ExportDamaged, ExportFailed, SelineError
@@ -263,7 +262,7 @@ class _Lane:
                 await self._destinations.enter(destination)
             place, claim = (await self._store.open()).medium.place, ""
             with suppress(ObjectForbidden):  # what is there cannot be looked for
-                await MirrorStore(destination, self._sealer, volume).put_key_file(KEY_NAME)
+                await MirrorStore(destination, self._sealer, volume).put_key_file()
                 await put_claim(destination, Claim(volume=volume, place=place), replace=accept)
                 claim = await read_claim(destination)
         except ExportFailed:

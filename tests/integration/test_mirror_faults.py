@@ -273,6 +273,20 @@ async def test_a_lost_record_does_not_begin_the_sequence_again(tmp_path: Path, p
     await second.store.close()
 
 
+# keys
+
+
+async def test_each_passphrase_has_a_key_file(tmp_path: Path, place: Path) -> None:
+    """Copies from before and after a change can be read with the program age alone."""
+    for passphrase in ("correct horse", "battery staple", "battery staple"):
+        bot = Bot(tmp_path, Counted(place), sealer=AgeSealer(passphrase=passphrase))
+        await bot.data.save_json("a.json", {"n": 1})
+        await bot.mirrored()
+        await bot.operations.mirrors.close()
+        await bot.store.close()
+    assert len(list((place / mirror.ROOT).glob("seline-key-*.age"))) == 2
+
+
 # two at once
 
 
