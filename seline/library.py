@@ -72,9 +72,12 @@ class Seline(NeverCopied, Operations):
         self.lessons = LessonsLearned(self.data)
 
     def filled(self, store: VolumeStore, restored: RestoredCopy | None) -> VolumeStore:
-        """Report the copy that was restored onto the empty volume, if one was; return the store."""
+        """Report the copy that was restored onto the empty volume, if one was; return the store.
+
+        The copy of an empty volume only gives its id, so no one needs to know of it.
+        """
         self.restored = restored
-        if restored is not None:
+        if restored is not None and restored[0].documents:
             self._report(restored[0])
         return store
 

@@ -85,6 +85,16 @@ async def test_an_empty_volume_comes_back_before_the_bot_begins(
         assert seline.restored is None, "only an empty volume"
 
 
+async def test_the_copy_of_an_empty_volume_is_no_loss_to_report(tmp_path: Path) -> None:
+    for _ in range(2):
+        async with serving(settings(tmp_path), http=False) as server:
+            await server.acquired()
+            assert server.operations.store.incidents() == []
+            await mirrored(server)
+            assert server._worker.runs("mirror")[0].outcome == "ok", "it is the same volume"
+        shutil.rmtree(tmp_path / "data")
+
+
 async def test_a_volume_that_holds_anything_is_left_alone(
     tmp_path: Path, lost: dict[str, Any]
 ) -> None:
