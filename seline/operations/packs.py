@@ -38,6 +38,8 @@ else:
 
 LEVEL: Final = 10
 """Of a size known beforehand: for one that is not, zstd takes 20 MiB however small the pack."""
+CONTENT_LEVEL: Final = 3
+"""Of one document: a third of the time of level 10, for JSON of 80 KB, and as small."""
 _PIECE_BYTES: Final = 1 << 20
 DOCUMENTS: Final = "documents/"
 BACKUPS: Final = "backups/"
@@ -144,7 +146,7 @@ def _unpacked(file: FileEntry, data: bytes, sealer: Sealer) -> bytes:
 
 def packed(data: bytes) -> bytes:
     """Return a content compressed: what `zstd -d` reads. Blocks."""
-    return compress(data, LEVEL)
+    return compress(data, CONTENT_LEVEL)
 
 
 def unpacked(data: bytes, name: str) -> bytes:
