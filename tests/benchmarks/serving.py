@@ -29,7 +29,7 @@ def start(here: Path) -> None:
     times = []
     for _ in range(3):
         started = time.perf_counter()
-        with _serving(volume):
+        with serving(volume):
             times.append(time.perf_counter() - started)
     detail = "a new process, 1,000 documents"
     print_measure("start to ready", f"{statistics.median(times):.2f} s", "≤ 1.5 s", detail)
@@ -37,19 +37,17 @@ def start(here: Path) -> None:
 
 def idle(here: Path) -> None:
     """Measure memory and processor use of an idle server, and its stop."""
-    with _serving(here / "idle") as server:
+    with serving(here / "idle") as server:
         time.sleep(CATCH_UP_S)
         before_s = _processor_s(server.pid)
         time.sleep(IDLE_S)
         used_s = _processor_s(server.pid) - before_s
-        memory_mb = _memory_mb(server.pid)
+        used_mb = memory_mb(server.pid)
         started = time.perf_counter()
         server.terminate()
         server.wait(timeout=15)
         stop_s = time.perf_counter() - started
-    print_measure(
-        "an idle server's memory, its jobs run once", f"{memory_mb:.0f} MB", "≤ 60 MB", ""
-    )
+    print_measure("an idle server's memory, its jobs run once", f"{used_mb:.0f} MB", "≤ 60 MB", "")
     share = f"{used_s / IDLE_S:.2%}"
     print_measure("an idle server's share of a processor", share, "≈ 0", f"over {IDLE_S:.0f} s")
     print_measure("stop of an idle server", f"{stop_s:.2f} s", "≤ 1 s", "from SIGTERM to its end")
@@ -62,31 +60,38 @@ async def _fill(volume: Path) -> None:
         await asyncio.gather(*(update(f"d{n}.json", "n", n) for n in range(1000)))
 
 
+class Server(subprocess.Popen[bytes]):
+    """A process of `seline serve` on a port of 127.0.0.1."""
+
+    port: int
+
+
 @contextlib.contextmanager
-def _serving(volume: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `seline serve` on a free port; yield the process when it is ready."""
+def serving(volume: Path, *, limit_s: float = 30.0, **variables: str) -> Iterator[Server]:
+    """Run `seline serve` on a free port with these variables; yield it when it is ready."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environ = {**os.environ, "SELINE_SERVER__HOST": "127.0.0.1", "PORT": str(port)}
+    environ = {**os.environ, **variables, "SELINE_SERVER__HOST": "127.0.0.1", "PORT": str(port)}
     environ.pop("SELINE_STRICT", None)
-    server = subprocess.Popen(
+    server = Server(
         [sys.executable, "-m", "seline", "serve", "--data-dir", str(volume)],
         env=environ,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+    server.port = port
     try:
-        _wait_until_ready(port)
+        _wait_until_ready(port, limit_s)
         yield server
     finally:
         server.terminate()
         server.wait(timeout=15)
 
 
-def _wait_until_ready(port: int) -> None:
+def _wait_until_ready(port: int, limit_s: float) -> None:
     started = time.perf_counter()
-    while time.perf_counter() - started < 30:
+    while time.perf_counter() - started < limit_s:
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1).close()
         except (urllib.error.URLError, OSError):
@@ -95,8 +100,9 @@ def _wait_until_ready(port: int) -> None:
             return
 
 
-def _memory_mb(process: int) -> float:
-    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process}/status").read_text())
+def memory_mb(process: int, kind: str = "VmRSS") -> float:
+    """Return what a process has in memory; of the kind VmHWM, the most that it had."""
+    found = re.search(rf"{kind}:\s+(\d+)", Path(f"/proc/{process}/status").read_text())
     return int(found[1]) / 1024 if found else 0.0
 
 
