@@ -150,7 +150,7 @@ def hanging(template: Line, name: str) -> Generator[Line]:
         if libc.mount(b"hanging", bytes(point), b"fuse", 0, options.encode()):
             pytest.skip(f"it cannot be mounted here: {os.strerror(ctypes.get_errno())}")
         give_up.start()
-        table = json.dumps([{"name": "nas", "url": f"file://{point}/exports"}])
+        table = json.dumps([{"name": "nas", "url": f"file://{point}/exports", "timeout_s": 2}])
         with placed(template, name) as line:
             yield replace(line, environ={**line.environ, "SELINE_EXPORTS__DESTINATIONS": table})
     finally:
