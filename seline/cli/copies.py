@@ -69,21 +69,15 @@ def list_copies(options: VerbOptions, destination: str) -> None:
     )
 
 
-class Instant(click.ParamType[Any]):
-    """An ISO 8601 instant, such as `2026-11-28 14:30`; without an offset it is UTC."""
+def _instant(_context: click.Context, _option: click.Parameter, value: str | None) -> object:
+    """Read an ISO 8601 instant, such as `2026-11-28 14:30`; without an offset it is UTC."""
+    from seline.clock import parse_instant
 
-    name = "instant"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> "datetime":
-        from seline.clock import parse_instant
-
-        try:
-            return parse_instant(value)
-        except ValueError:
-            example = "2026-11-28T14:30:00Z or '2026-11-28 14:30' (UTC)"
-            self.fail(f"{value!r} is not an instant, such as {example}.", param, ctx)
+    try:
+        return None if value is None else parse_instant(value)
+    except ValueError:
+        example = "2026-11-28T14:30:00Z or '2026-11-28 14:30' (UTC)"
+        raise click.BadParameter(f"{value!r} is not an instant, such as {example}.") from None
 
 
 volume_option = click.option("--volume", default="", metavar="ID", help="A copy of this volume.")
@@ -95,7 +89,7 @@ identity_option = click.option(
 copy_options = with_options(
     click.option(
         "--at",
-        type=Instant(),
+        callback=_instant,
         metavar="INSTANT",
         help="The last copy until then (UTC), in doubt or not.",
     ),
