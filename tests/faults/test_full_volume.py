@@ -765,7 +765,7 @@ def test_the_command_line_works_on_a_full_volume(level: str, tmp_path: Path) -> 
         exported = run("export", str(tmp_path / "exports"))
         pruned = run("prune", "--yes")
         restored = run("restore", "a.json", "--yes")
-        imported = run("import", str(tmp_path / "exports"), "--yes")
+        imported = run("import", str(tmp_path / "exports"), "--no-backups", "--yes")
         deleted = run("delete", "c.json", "--yes")
         undeleted = run("restore", "c.json", "--yes")
 
