@@ -221,7 +221,7 @@ async def _contents(
 
 
 def _last_first(copies: Sequence[CopyInfo]) -> Iterator[CopyInfo]:
-    """Yield the copies as they were made, the last first: heads by number, whatever the clock."""
+    """Yield the copies in the order in which they were made, the last first: heads by number."""
     heads = {info.name: info for info in copies if info.kind == MIRROR}
     exports = [info for info in copies if info.kind != MIRROR]
     in_order = [heads[name] for name in mirror.newest_first(heads)]

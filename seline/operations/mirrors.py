@@ -310,7 +310,7 @@ class _Lane:
         return newest.doubt if newest is not None else ""
 
     def _refuse_doubt(self) -> None:
-        """Raise ExportFailed while a person must say which copy is meant."""
+        """Raise ExportFailed if a person must choose between two copies."""
         name = self._target.destination.name
         if self._claimed_by:
             raise ExportFailed(

@@ -1,4 +1,4 @@
-"""Real S3 services on loopback, each a process of its own: OpenStack Swift, and moto.
+"""Real S3 services on loopback, each in a separate process: OpenStack Swift, and moto.
 
 Their packages are installed once, by pip, into environments under `.prove/`.
 """

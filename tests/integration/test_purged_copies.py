@@ -1,4 +1,4 @@
-"""Test what is said about the copies that may still hold a purged document."""
+"""Test the report of the copies that may still hold a purged document."""
 
 import json
 from collections.abc import AsyncIterator
