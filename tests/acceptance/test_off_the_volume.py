@@ -6,6 +6,7 @@ the documents on the volume are served as before.
 
 import asyncio
 import hashlib
+import os
 import random
 import shutil
 import signal
@@ -128,8 +129,10 @@ async def test_a_volume_that_is_deleted_under_load_is_whole_again_in_one_start(
                     break
                 await asyncio.sleep(0.3)
             await asyncio.sleep(17)  # the middle of the interval
-            shutil.rmtree(tmp_path / "data", ignore_errors=True)
+            os.kill(bot.pid, signal.SIGSTOP)  # all at once: it would save into what is left
+            shutil.rmtree(tmp_path / "data")
             deleted_at = time.time()
+            os.kill(bot.pid, signal.SIGCONT)
             await asyncio.sleep(35)  # a run on a volume that is gone displaces nothing
         finally:
             bot.kill()
