@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from seline.clock import instant_text, parse_instant
-from seline.domain.document import is_document_name
+from seline.domain.document import Content, is_document_name
 from seline.domain.json_codec import NotJson, decode
 from seline.errors import ExportDamaged, UnsupportedFormat
 
@@ -36,6 +36,11 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     name: str
     size_bytes: int
     sha256: str
+
+
+def entry_of(name: str, content: Content) -> FileEntry:
+    """Return a backup as a manifest lists it."""
+    return FileEntry(name=name, size_bytes=content.size_bytes, sha256=content.revision)
 
 
 class PackedDocument(FileEntry, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -31,6 +31,7 @@ from seline.domain.manifest import (
     PackedDocument,
     decode_manifest,
     encode_manifest,
+    entry_of,
     export_name,
     pack_name,
     parse_export_name,
@@ -382,9 +383,7 @@ class _Making:
             except BackupNotFound:
                 continue  # it was rotated in the meantime, or is broken, which is reported
             yield f"{BACKUPS}{backup.name}", kept
-            backups.append(
-                FileEntry(name=backup.name, sha256=kept.revision, size_bytes=kept.size_bytes)
-            )
+            backups.append(entry_of(backup.name, kept))
         self._documents.append(
             PackedDocument(
                 name=name,

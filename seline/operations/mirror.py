@@ -5,7 +5,6 @@ contents, then the manifest, then the head. A copy that lost over half of its do
 stored in doubt: a restore does not take it by itself, and nothing is removed until it is accepted.
 """
 
-import asyncio
 import hashlib
 import logging
 import threading
@@ -17,25 +16,22 @@ from typing import Final
 
 from seline.clock import instant_text, parse_instant
 from seline.domain import mirror
-from seline.domain.document import BOT, Content, DocumentKey, Revision
-from seline.domain.manifest import FileEntry, PackedDocument
+from seline.domain.document import BOT, DocumentKey, Revision
+from seline.domain.manifest import PackedDocument
 from seline.domain.mirror import Head, MirrorManifest, StoredObject, parse_head_name
 from seline.domain.plural import counted
-from seline.errors import BackupNotFound, DocumentError, ExportFailed
+from seline.errors import ExportFailed
 from seline.manager.managed_store import ManagedStore
-from seline.manager.reads import backup_content
 from seline.manager.transfer import snapshot_of
-from seline.operations.mirror_store import MirrorStore, first_error, in_thread
+from seline.operations.mirror_contents import Copying
+from seline.operations.mirror_store import MirrorStore, in_thread
 from seline.ports.destinations import ObjectForbidden, ObjectStore
 from seline.ports.sealing import Sealer
 from seline.ports.store import Outcome, Snapshot
 
-UPLOADS_MAX: Final = 8
 CHAIN_AGE_MAX: Final = timedelta(days=1)
 CHAIN_OBJECTS_MIN: Final = 1000
 """A chain of heads ends when they name more contents than its base, and more than this."""
-LARGE_BYTES: Final = 2 << 20
-"""A larger content is uploaded alone."""
 _PINS: Final = DocumentKey("seline", "pins.json")
 _log = logging.getLogger("seline.mirror")
 
@@ -250,7 +246,7 @@ class Mirror:
         sequence: int,
     ) -> Head | None:
         name_key = await self._name_key() if self._sealer.suffix else ""
-        copying = _Copying(self._store, snapshot, at, self._stored, name_key, recorded)
+        copying = Copying(self._store, snapshot, at, self._stored, name_key, recorded)
         documents, removed = await copying.documents(filter(None, names))
         before = {} if is_base else self._entries
         found = await in_thread(lambda: {document.name: _entry(document) for document in documents})
@@ -310,103 +306,6 @@ class Mirror:
         if not head.doubt:
             self.accepted = head
         return head
-
-
-class _Copying:
-    """The documents of one snapshot while their contents are stored."""
-
-    def __init__(
-        self,
-        store: ManagedStore,
-        snapshot: Snapshot,
-        at: MirrorStore,
-        stored: dict[str, StoredObject],
-        name_key: str,
-        recorded: Mapping[str, tuple[Revision, int]],
-    ) -> None:
-        self._store = store
-        self._snapshot = snapshot
-        self._at = at
-        self._stored = stored
-        self._name_key = name_key
-        self._recorded = recorded
-        self._there = frozenset(snapshot.names)
-        self._slots = asyncio.Semaphore(UPLOADS_MAX)
-        self._coming: set[str] = set()
-        self.lacking: list[str] = []
-
-    async def documents(self, names: Iterable[str]) -> tuple[list[PackedDocument], list[str]]:
-        """Store the contents of these documents; return the documents, and the names of none."""
-        documents: list[PackedDocument] = []
-        removed: list[str] = []
-        try:
-            async with asyncio.TaskGroup() as uploads:
-                for name in names:
-                    document = await self._document(name, uploads)
-                    if document is None:
-                        removed.append(name)
-                    else:
-                        documents.append(document)
-        except BaseExceptionGroup as group:
-            raise first_error(group.exceptions) from group
-        return documents, removed
-
-    async def _document(self, name: str, uploads: asyncio.TaskGroup) -> PackedDocument | None:
-        digest, size_bytes = "", 0
-        if name in self._there:
-            try:
-                digest, size_bytes = await self._current(name, uploads)
-            except DocumentError:
-                self.lacking.append(name)
-        backups = await self._backups(name, uploads)
-        if not digest and not backups:
-            return None
-        return PackedDocument(name=name, sha256=digest, size_bytes=size_bytes, backups=backups)
-
-    async def _current(self, name: str, uploads: asyncio.TaskGroup) -> tuple[Revision, int]:
-        digest, size_bytes = self._recorded.get(name, ("", 0))
-        if digest and self._key(digest) in self._stored:
-            return digest, size_bytes
-        content = await self._store.reading(lambda: Content.of(b"".join(self._snapshot.open(name))))
-        await self._store_content(content, uploads)
-        return content.revision, content.size_bytes
-
-    async def _backups(self, name: str, uploads: asyncio.TaskGroup) -> tuple[FileEntry, ...]:
-        store, key = await self._store.open(), DocumentKey(BOT, name)
-        entries: list[FileEntry] = []
-        for backup in await self._store.listing(lambda: store.backups(key)):
-            digest, size_bytes = backup.revision or "", backup.size_bytes
-            if not digest or self._key(digest) not in self._stored:
-                try:
-                    content = await backup_content(self._store, key, backup.name)
-                except BackupNotFound:
-                    continue  # it was rotated in the meantime, or is broken, which is reported
-                await self._store_content(content, uploads)
-                digest, size_bytes = content.revision, content.size_bytes
-            entries.append(FileEntry(name=backup.name, sha256=digest, size_bytes=size_bytes))
-        return tuple(entries)
-
-    async def _store_content(self, content: Content, uploads: asyncio.TaskGroup) -> None:
-        """Begin to store a content, unless it is there or coming; wait for a slot."""
-        key = self._key(content.revision)
-        if key in self._stored or key in self._coming:
-            return
-        self._coming.add(key)
-        slots = UPLOADS_MAX if content.size_bytes > LARGE_BYTES else 1
-        for _ in range(slots):
-            await self._slots.acquire()
-        uploads.create_task(self._upload(key, content.data, slots))
-
-    async def _upload(self, key: str, data: bytes, slots: int) -> None:
-        try:
-            self._stored[key] = await self._at.put_object(key, data)
-        finally:
-            self._coming.discard(key)
-            for _ in range(slots):
-                self._slots.release()
-
-    def _key(self, digest: Revision) -> str:
-        return mirror.content_key(digest, self._name_key)
 
 
 def damaged(message: str) -> ExportFailed:

@@ -2,14 +2,14 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, TypeVar
 
 from seline.domain import mirror
 from seline.domain.mirror import Claim, Head, MirrorManifest, Proof, StoredObject
-from seline.errors import ExportDamaged, SelineError
+from seline.errors import ExportDamaged
 from seline.operations.packs import packed, unpacked
 from seline.ports.destinations import ObjectMissing, ObjectStore
 from seline.ports.sealing import Sealer
@@ -33,15 +33,23 @@ class MirrorStore:
 
     # storing
 
-    async def put_object(self, key: str, data: bytes) -> StoredObject:
-        """Store a content, compressed and sealed, under its key."""
-        return await self._put(self.object_path(key, sealed=bool(self._sealer.suffix)), key, data)
+    async def sealed(self, contents: Mapping[str, bytes]) -> list[tuple[StoredObject, bytes]]:
+        """Return contents, given by key, compressed and sealed: how each is stored."""
+        return await in_thread(lambda: [self._sealed(key, contents[key]) for key in contents])
+
+    async def put_object(self, entry: StoredObject, stored: bytes) -> None:
+        """Store what `sealed` returned."""
+        sealed = bool(self._sealer.suffix)
+        await self.destination.put(self.object_path(entry.key, sealed=sealed), stored)
 
     async def put_manifest(self, head: str, manifest: MirrorManifest) -> StoredObject:
         """Store the manifest of a head."""
         data = await in_thread(partial(mirror.encode, manifest))
-        path = self._manifest_path(head, sealed=bool(self._sealer.suffix))
-        return await self._put(path, head, data)
+        entry, stored = await in_thread(partial(self._sealed, head, data))
+        await self.destination.put(
+            self._manifest_path(head, sealed=bool(self._sealer.suffix)), stored
+        )
+        return entry
 
     async def put_head(self, head: Head) -> None:
         """Store a head; with that, its copy exists."""
@@ -179,14 +187,9 @@ class MirrorStore:
     async def _names(self, kind: str) -> list[str]:
         return [name.removesuffix(".json") for name in await self.stored_names(kind)]
 
-    async def _put(self, path: str, key: str, data: bytes) -> StoredObject:
-        stored, digest = await in_thread(partial(self._sealed, data))
-        await self.destination.put(path, stored)
-        return StoredObject(key=key, size_bytes=len(stored), sha256=digest)
-
-    def _sealed(self, data: bytes) -> tuple[bytes, str]:
+    def _sealed(self, key: str, data: bytes) -> tuple[StoredObject, bytes]:
         stored = self._sealer.seal(packed(data))
-        return stored, hashlib.sha256(stored).hexdigest()
+        return StoredObject(key=key, size_bytes=len(stored), sha256=_digest(stored)), stored
 
     async def _stored(self, path: str) -> bytes:
         try:
@@ -233,9 +236,3 @@ def _digest(data: bytes) -> str:
 async def in_thread(work: Callable[[], T]) -> T:
     """Run work that needs the processor, and waits for nothing, on a thread of its own."""
     return await asyncio.get_running_loop().run_in_executor(_threads, work)
-
-
-def first_error(errors: Sequence[BaseException]) -> BaseException:
-    """Return the error to raise of several: Seline's own before any other."""
-    own = [error for error in errors if isinstance(error, SelineError)]
-    return own[0] if own else errors[0]

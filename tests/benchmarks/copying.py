@@ -20,7 +20,7 @@ from pathlib import Path
 from aiohttp import web
 
 from seline.operations.copies import Copies
-from seline.operations.mirror import UPLOADS_MAX
+from seline.operations.mirror_contents import UPLOADS_MAX
 from seline.outbound.destinations.table import build_targets
 from seline.ports.destinations import ObjectStore
 from seline.ports.sealing import UNSEALED
