@@ -9,16 +9,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import seline
 from seline.bot.lessons_learned import LessonsLearned
 from seline.bot.user_profile import UserProfile
-from seline.clock import instant_text
 from seline.commands import Commands
 from seline.domain.copy import Copy
 from seline.domain.incident import IncidentKind
@@ -29,7 +27,7 @@ from seline.manager import DataManager, ManagedStore
 from seline.manager.awaited_store import NeverCopied
 from seline.operations import Operations
 from seline.operations.restore import fill_volume, may_be_filled
-from seline.operations.returning import OFF, find_copy
+from seline.operations.returning import OFF, Returned, come_back
 from seline.outbound.destinations.table import build_targets
 from seline.outbound.sealing import sealer_of
 from seline.ports.futures import refuse_in_turn, run_without_loop
@@ -42,10 +40,8 @@ LOCK_WAIT_S: Final = 5.0
 RETRY_AFTER_S: Final = 5.0
 ASK_AGAIN_S: Final = 30.0
 """After how long a destination is asked again for the copy of an empty volume."""
-FindCopy: TypeAlias = Callable[[], AbstractAsyncContextManager[Copy | None]]
-"""Finds the copy to restore, None for none; it can be read until the context ends."""
-RestoredCopy: TypeAlias = tuple[Copy, ImportReport]
-"""A copy that was restored, and what it brought."""
+ComeBack: TypeAlias = Callable[[ManagedStore], Awaitable[Returned]]
+"""Restores a copy onto an empty volume, if it finds one."""
 T = TypeVar("T")
 _log = logging.getLogger("seline")
 
@@ -63,35 +59,50 @@ class Seline(NeverCopied, Operations):
             sealer=sealer_of(exports.encrypt_to, exports.passphrase or ""),
         )
         self.settings = settings
-        self.restored: RestoredCopy | None = None
-        """The copy that was restored onto the empty volume at this start, and what it brought."""
+        self.returned: Returned | None = None
+        """What this start found for the empty volume, None if the volume was not empty."""
         self.is_from_get = False
         """Whether `get_seline` opened it."""
         self.data = DataManager(store)
         self.profile = UserProfile(self.data)
         self.lessons = LessonsLearned(self.data)
 
-    def filled(self, store: VolumeStore, restored: RestoredCopy | None) -> VolumeStore:
-        """Report the copy that was restored onto the empty volume, if one was; return the store.
+    def filled(self, store: VolumeStore, returned: Returned | None) -> VolumeStore:
+        """Report what was found for the empty volume, if it was empty; return the store.
 
         The copy of an empty volume only gives its id, so no one needs to know of it.
         """
-        self.restored = restored
-        if restored is not None and restored[0].documents:
-            self._report(restored[0])
+        self.returned = returned
+        if returned is not None and returned.copy is None and returned.forbidden:
+            self._report_unreadable(store.medium.place, returned.forbidden)
+        elif returned is not None and returned.copy is not None and returned.copy.documents:
+            self._report(returned.copy, returned.passed_over)
         return store
 
-    def _report(self, copy: Copy) -> None:
+    def _report_unreadable(self, place: str, names: list[str]) -> None:
+        self.store.note(
+            IncidentKind.COPY_UNREADABLE,
+            "",
+            f"The volume at {place} is empty, and {' and '.join(names)} refuses to be read, so no "
+            "copy was looked for.",
+            place=place,
+            destinations=[*names],
+            destination=names[0],
+        )
+
+    def _report(self, copy: Copy, passed_over: list[str]) -> None:
         count = sum(bool(document.sha256) for document in copy.documents)
         taken_at = f"{copy.taken_at:%Y-%m-%d %H:%M:%S}"
+        older = f" Not taken: {'; '.join(passed_over)}." if passed_over else ""
         self.store.note(
             IncidentKind.VOLUME_RESTORED,
             "",
             f"Restored {counted(count, 'document')} as of {taken_at} UTC from {copy.destination}; "
-            "the volume was empty.",
+            f"the volume was empty.{older}",
             documents=count,
             taken_at=taken_at,
             destination=copy.destination,
+            passed_over=[*passed_over],
         )
 
     async def close(self) -> None:
@@ -132,7 +143,7 @@ class Opening:
     async def open(self) -> Seline:
         """Open and return the instance once it is ready."""
         opened = start(
-            self._settings, lock_wait_s=self._lock_wait_s, find_copy=copies_of(self._settings)
+            self._settings, lock_wait_s=self._lock_wait_s, come_back=copies_of(self._settings)
         )
         try:
             await opened.store.open()
@@ -183,7 +194,7 @@ def start(
     serves_commands: bool = True,
     keep_trying: bool = False,
     reopens: bool = False,
-    find_copy: FindCopy | None = None,
+    come_back: ComeBack | None = None,
     on_wait: Callable[[SelineError], None] | None = None,
     give_up: Callable[[], bool] = lambda: False,
 ) -> Seline:
@@ -191,8 +202,8 @@ def start(
 
     Without `serves_commands` the caller serves the control socket itself. `keep_trying` retries a
     disk that is read-only or fails, until `give_up`; `reopens` opens anew at each call after a
-    failure. `find_copy` returns the copy to restore onto a volume that never held a document, or
-    onto which a restore was interrupted, None for none; that is done before the store is ready.
+    failure. `come_back` restores a copy onto a volume that never held a document, or onto which a
+    restore was interrupted; that is done before the store is ready.
     Raises SettingsError if `get_seline` has opened another directory.
     """
 
@@ -214,7 +225,7 @@ def start(
                 on_wait=on_wait,
                 give_up=is_given_up,
             )
-            attempt = partial(_open_and_restore, open_it, settings, find_copy)
+            attempt = partial(_open_and_restore, open_it, settings, come_back)
             if keep_trying:
                 attempt = partial(_retried, attempt, on_wait, is_given_up)
             store = opened.filled(*attempt())
@@ -246,18 +257,18 @@ def _registered(opened: Seline) -> Seline:
 
 
 def _open_and_restore(
-    open_it: Callable[[], VolumeStore], settings: Settings, find_copy: FindCopy | None
-) -> tuple[VolumeStore, RestoredCopy | None]:
+    open_it: Callable[[], VolumeStore], settings: Settings, come_back: ComeBack | None
+) -> tuple[VolumeStore, Returned | None]:
     """Open a volume; restore a copy onto it first if it is empty and one is found."""
     store = open_it()
     try:
-        if find_copy is None or not may_be_filled(cast("DocumentStore", store)):
+        if come_back is None or not may_be_filled(cast("DocumentStore", store)):
             return store, None
-        restored = asyncio.run(_restored(store, settings, find_copy))
+        returned = asyncio.run(_restored(store, settings, come_back))
     except BaseException:
         _close_unopened(store)
         raise
-    return (store, None) if restored is None else (open_it(), restored)
+    return open_it(), returned
 
 
 def restore_volume(settings: Settings, copy: Copy, *, lock_wait_s: float) -> ImportReport:
@@ -265,59 +276,39 @@ def restore_volume(settings: Settings, copy: Copy, *, lock_wait_s: float) -> Imp
 
     Raises what `open_seline` and `fill_volume` raise.
     """
-
-    @asynccontextmanager
-    async def find() -> AsyncGenerator[Copy | None]:
-        yield copy
-
     store = open_volume(settings, lock_wait_s=lock_wait_s)
-    restored = asyncio.run(_restored(store, settings, find))
-    assert restored is not None
-    return restored[1]
+    return asyncio.run(_restored(store, settings, lambda managed: fill_volume(managed, copy)))
 
 
-def copies_of(settings: Settings) -> FindCopy | None:
-    """Return what finds a copy at the destinations (`exports.restore_from`), None for nothing."""
+def copies_of(settings: Settings) -> ComeBack | None:
+    """Return what restores a copy of the destinations (`exports.restore_from`), None for none."""
     exports = settings.exports
     if exports.restore_from == OFF or not exports.destinations:
         return None
 
-    place = os.path.abspath(settings.data_dir)
-
-    @asynccontextmanager
-    async def find() -> AsyncGenerator[Copy | None]:
+    async def restore(store: ManagedStore) -> Returned:
         targets = build_targets(settings)
         sealer = sealer_of(exports.encrypt_to, exports.passphrase or "")
         try:
-            yield await find_copy(targets, sealer, restore_from=exports.restore_from, place=place)
+            return await come_back(store, targets, sealer, restore_from=exports.restore_from)
         finally:
             for target in targets:
                 await target.destination.close()
 
-    return find
+    return restore
 
 
 async def _restored(
-    store: VolumeStore, settings: Settings, find_copy: FindCopy
-) -> RestoredCopy | None:
-    """Restore the copy that is found, and close the store; None if none is found."""
-    async with find_copy() as copy:
-        if copy is None:
-            return None
-        opening: Future[DocumentStore] = Future()
-        managed = ManagedStore(opening, settings, for_restore=True)
-        opening.set_result(cast("DocumentStore", store))
-        _log.info("restoring %s of %s", copy.name, instant_text(copy.taken_at))
-        try:
-            report = await fill_volume(managed, copy, progress=_log_progress)
-        finally:
-            await managed.close()
-        _log.info("restored %d documents and %d backups", len(copy.documents), report.backups)
-        return copy, report
-
-
-def _log_progress(done: int, of_all: int, size_bytes: int) -> None:
-    _log.info("restored %d of %d documents, %d bytes", done, of_all, size_bytes)
+    store: VolumeStore, settings: Settings, restore: Callable[[ManagedStore], Awaitable[T]]
+) -> T:
+    """Restore a copy onto an empty volume, and close the store."""
+    opening: Future[DocumentStore] = Future()
+    managed = ManagedStore(opening, settings, for_restore=True)
+    opening.set_result(cast("DocumentStore", store))
+    try:
+        return await restore(managed)
+    finally:
+        await managed.close()
 
 
 def _log_notes(settings: Settings) -> None:
@@ -387,7 +378,7 @@ def get_seline() -> Seline:
             settings,
             lock_wait_s=LOCK_WAIT_S,
             reopens=True,
-            find_copy=copies_of(settings),
+            come_back=copies_of(settings),
             on_wait=log_wait,
         )
         opened.is_from_get = True

@@ -44,6 +44,7 @@ class IncidentKind(StrEnum):
     NO_ROOM = "no_room"
     FOREIGN_METADATA = "foreign_metadata"
     VOLUME_RESTORED = "volume_restored"
+    COPY_UNREADABLE = "copy_unreadable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +87,11 @@ RULES: Final[Mapping[IncidentKind, IncidentRule]] = {
     IncidentKind.NO_ROOM: IncidentRule(),
     IncidentKind.FOREIGN_METADATA: IncidentRule(status=Status.INFO),
     IncidentKind.VOLUME_RESTORED: IncidentRule(status=Status.INFO, alert=AlertType.VOLUME_RESTORED),
+    IncidentKind.COPY_UNREADABLE: IncidentRule(
+        alert=AlertType.COPY_UNREADABLE,
+        fix="If there is a copy, give the destination a key that may read in "
+        "`exports.destinations`, and restart. Then run `seline exports restore NAME`.",
+    ),
 }
 
 

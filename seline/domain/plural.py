@@ -8,7 +8,12 @@ NAMES_SHOWN_MAX: Final = 10
 
 def counted(count: int, noun: str) -> str:
     """Return `1 document`, `2 documents`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    return f"{count:,} {noun}{ending(count)}"
+
+
+def ending(count: int) -> str:
+    """Return the letter that the noun of a count ends with, empty for 1."""
+    return "" if count == 1 else "s"
 
 
 def shortened(names: Sequence[str], shown_max: int = NAMES_SHOWN_MAX) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -48,7 +48,7 @@ class Copies:
     async def listed(self) -> list[CopyInfo]:
         """Return the copies of every volume, the newest first; nothing is decrypted."""
         found = [*await self._heads(), *await self._whole_exports()]
-        return sorted(found, key=_age_order, reverse=True)
+        return sorted(found, key=age_order, reverse=True)
 
     async def find(self, *, at: datetime | None = None, volume: str = "") -> Copy:
         """Open the copy that a restore takes: the last one, or the last one until `at`.
@@ -56,11 +56,8 @@ class Copies:
         It is of `volume`, or of the volume that the destination belongs to. A copy in doubt is
         taken only if `at` is given. Raises CopyNotFound, ExportDamaged, KeyMissing.
         """
-        volume = volume or await self._volume()
-        listed = [info for info in await self.listed() if info.volume == volume]
-        usable = [info for info in listed if (info.taken_at <= at if at else not info.doubt)]
         flaw: ExportDamaged | None = None
-        for info in _last_first(usable):
+        for info in await self.usable(at=at, volume=volume):
             try:
                 return await self.open(info)
             except ExportDamaged as error:
@@ -70,6 +67,14 @@ class Copies:
         until = f" until {at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
         raise CopyNotFound(
             f"{self.destination.name} has no whole copy{until}.", destination=self.destination.name
+        )
+
+    async def usable(self, *, at: datetime | None = None, volume: str = "") -> list[CopyInfo]:
+        """Return the copies that `find` chooses from, the last one first. Raises CopyNotFound."""
+        volume = volume or await self._volume()
+        listed = [info for info in await self.listed() if info.volume == volume]
+        return _last_first(
+            [info for info in listed if (info.taken_at <= at if at else not info.doubt)]
         )
 
     async def open(self, info: CopyInfo) -> Copy:
@@ -220,15 +225,15 @@ async def _contents(
     return contents
 
 
-def _last_first(copies: Sequence[CopyInfo]) -> Iterator[CopyInfo]:
-    """Yield the copies in the order in which they were made, the last first: heads by number."""
+def _last_first(copies: Sequence[CopyInfo]) -> list[CopyInfo]:
+    """Return the copies in the order in which they were made, the last first: heads by number."""
     heads = {info.name: info for info in copies if info.kind == MIRROR}
     exports = [info for info in copies if info.kind != MIRROR]
     in_order = [heads[name] for name in mirror.newest_first(heads)]
-    return merge(in_order, exports, key=_age_order, reverse=True)
+    return list(merge(in_order, exports, key=age_order, reverse=True))
 
 
-def _age_order(info: CopyInfo) -> tuple[datetime, bool, str]:
+def age_order(info: CopyInfo) -> tuple[datetime, bool, str]:
     """Return the key that sorts copies; of one second, that of the mirror has more."""
     return info.taken_at, info.kind == MIRROR, info.name
 

@@ -6,7 +6,7 @@
 `fill_volume`   onto an empty volume, in batches, so that memory and temporary space do not limit
                 it. A mark in `volume.json` is durable before the first write, and is removed after
                 the last. While it is there the volume is not served, and the restore of any whole
-                copy completes it.
+                copy completes it. `fill_or_leave_empty` erases a part of a copy that is damaged.
 """
 
 import asyncio
@@ -29,7 +29,9 @@ from seline.errors import (
     BackupNotFound,
     DocumentTooLarge,
     ExportDamaged,
+    ExportFailed,
     ImportRefused,
+    KeyMissing,
     TooManyDocuments,
     VolumeFull,
 )
@@ -218,6 +220,35 @@ async def fill_volume(
     await store.volume_file.update(lambda known: msgspec.structs.replace(known, restoring=""))
     report = plan_import(before, incoming, replace=True)
     return replace(report, backups=backups, pins=pins)
+
+
+async def fill_or_leave_empty(
+    store: ManagedStore, copy: Copy, *, progress: Progress = ignore
+) -> ImportReport:
+    """Do as `fill_volume` does; erase what is in place if the copy turns out not to be whole."""
+    try:
+        return await fill_volume(store, copy, progress=progress)
+    except (ExportDamaged, ExportFailed, KeyMissing):
+        if store.volume_file.value.restoring:
+            await _erase(store, copy)
+        raise
+
+
+async def _erase(store: ManagedStore, copy: Copy) -> None:
+    """Erase the documents of a copy, with their backups and pins; then nothing was restored."""
+    keys = [DocumentKey(BOT, document.name) for document in copy.documents]
+    erase = changes.purge(has_backups=True)
+    for first in range(0, len(keys), BATCH_FILES_MAX):
+        batch = keys[first : first + BATCH_FILES_MAX]
+        for erased in [store.submit((Change(key, erase),)) for key in batch]:
+            await wait_for(erased)
+    await wait_for(store.submit((store.pins.change(lambda _: ()),)))
+    opened = await store.open()
+    left = await store.listing(
+        lambda: [*opened.documents(BOT), *opened.documents(BOT, deleted=True)]
+    )
+    if not left:
+        await store.volume_file.update(lambda _: VolumeFile())
 
 
 async def _fill_documents(

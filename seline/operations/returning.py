@@ -1,13 +1,35 @@
-"""Coming back: find the copy for a volume that never held a document."""
+"""Coming back: restore a copy onto a volume that never held a document.
+
+The newest copy of the first destination that has one is tried first, then every other copy of that
+volume at any destination, the newest first. A copy that is damaged and a destination that fails are
+passed over, logged, and named in the result.
+
+While a destination fails, only the newest copy of another mirror is taken, which is as fresh. An
+older copy is not: the destination that fails may have a newer one, and may answer later.
+"""
 
 import logging
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from heapq import merge
+from typing import Final, NamedTuple
 
-from seline.domain.copy import Copy
-from seline.errors import CopyNotFound, ExportFailed, SelineError
-from seline.operations.copies import Copies
-from seline.ports.destinations import ObjectForbidden, Target
+from seline.domain.copy import Copy, CopyInfo
+from seline.domain.plural import counted
+from seline.domain.readable_export import ImportReport
+from seline.errors import (
+    CopyNotFound,
+    ExportDamaged,
+    ExportFailed,
+    KeyMissing,
+    SelineError,
+    UnsupportedFormat,
+)
+from seline.manager.managed_store import ManagedStore
+from seline.operations.copies import MIRROR, Copies, age_order
+from seline.operations.restore import fill_or_leave_empty
+from seline.ports.destinations import ObjectForbidden, ObjectMissing, Target
 from seline.ports.sealing import Sealer
 
 AUTO: Final = "auto"
@@ -15,32 +37,150 @@ OFF: Final = "off"
 _log = logging.getLogger("seline.restore")
 
 
-async def find_copy(
-    targets: Sequence[Target], sealer: Sealer, *, restore_from: str, place: str
-) -> Copy | None:
-    """Return the copy to restore onto the empty volume at `place`, None if there is none.
+@dataclass(slots=True)
+class Returned:
+    """What a start on an empty volume found.
 
-    It is of the first destination that has a whole copy; one that fails is passed over if another
-    has a copy. Raises ExportFailed if none of the others has: to begin empty would look as if
-    everything were lost.
+    `copy` was restored, None if none was found, and `report` is what it brought. `passed_over` says
+    why each copy before it was not taken. `forbidden` names the destinations that refuse to be
+    read.
     """
-    failed: SelineError | None = None
-    for target in targets:
-        name = target.destination.name
-        if restore_from not in (AUTO, name):
-            continue
+
+    copy: Copy | None = None
+    report: ImportReport | None = None
+    passed_over: list[str] = field(default_factory=list[str])
+    forbidden: list[str] = field(default_factory=list[str])
+
+
+class _Candidate(NamedTuple):
+    """A copy that may be taken; `is_fresh`: no copy of its mirror is newer."""
+
+    info: CopyInfo
+    copies: Copies
+    is_fresh: bool
+
+    @property
+    def text(self) -> str:
+        return f"the copy of {self.info.taken_at:%Y-%m-%d %H:%M:%S} UTC at {self.name}"
+
+    @property
+    def name(self) -> str:
+        return self.copies.destination.name
+
+
+async def come_back(
+    store: ManagedStore, targets: Sequence[Target], sealer: Sealer, *, restore_from: str
+) -> Returned:
+    """Restore the newest whole copy onto an empty volume, if a destination has one.
+
+    Raises ExportFailed if there are copies, or a destination that fails, and none can be taken: to
+    begin empty would look as if everything were lost. Raises what `fill_volume` raises.
+    """
+    chosen = [target for target in targets if restore_from in (AUTO, target.destination.name)]
+    search = _Search([Copies(target.destination, sealer) for target in chosen])
+    async with aclosing(search.candidates()) as candidates:
+        async for candidate in candidates:
+            try:
+                copy = await candidate.copies.open(candidate.info)
+                report = await fill_or_leave_empty(store, copy, progress=_log_progress)
+            except (ExportDamaged, ObjectMissing) as error:
+                search.pass_over(candidate, error)
+            except (ExportFailed, KeyMissing, UnsupportedFormat) as error:
+                search.fail(candidate.name, error)
+            else:
+                _log.info("restored %s: %s", candidate.text, report)
+                search.found.copy, search.found.report = copy, report
+                return search.found
+    if search.flaw is not None:
+        raise search.refusal((await store.open()).medium.place)
+    return search.found
+
+
+class _Search:
+    """The copies that may be taken, and why each one before was not."""
+
+    def __init__(self, destinations: Sequence[Copies]) -> None:
+        self.found = Returned()
+        self.flaw: tuple[str, SelineError] | None = None
+        """What is wrong, and where: the first failure of a destination, else the first damage."""
+        self._destinations = destinations
+        self._failed: set[str] = set()
+        self._left: _Candidate | None = None
+        """The first copy that is not taken because a destination fails."""
+
+    async def candidates(self) -> AsyncGenerator[_Candidate]:
+        """Yield the newest copy of the first destination that has one, then all other copies."""
+        volume = ""
+        others: list[list[_Candidate]] = []
+        for copies in self._destinations:
+            found = await self._candidates_at(copies, volume)
+            if found and not volume:
+                volume = found[0].info.volume
+                if self._may_be_taken(found[0]):
+                    yield found[0]
+                found = found[1:]
+            others.append(found)
+        for candidate in merge(*others, key=lambda other: age_order(other.info), reverse=True):
+            if self._may_be_taken(candidate):
+                yield candidate
+
+    async def _candidates_at(self, copies: Copies, volume: str) -> list[_Candidate]:
+        """Return the copies of a volume at one destination, the last one first."""
+        name = copies.destination.name
         try:
-            return await Copies(target.destination, sealer).find()
-        except CopyNotFound:
-            _log.info("%s has no copy", name)
-        except ObjectForbidden as error:
-            _log.warning("%s cannot be asked for a copy: %s", name, error.message)
+            infos = await copies.usable(volume=volume)
+        except CopyNotFound as error:
+            _log.info("%s has no copy: %s", name, error.message)
+            return []
         except SelineError as error:
-            failed = failed or ExportFailed(
-                f"The volume at {place} is empty, and the copy at {name} cannot be taken: "
-                f"{error.message}",
-                hint=f"{error.hint} To begin empty, set `exports.restore_from = off`.",
-            )
-    if failed is not None:
-        raise failed
-    return None
+            self.fail(name, error)
+            return []
+        kinds = [info.kind for info in infos]
+        fresh = kinds.index(MIRROR) + 1 if MIRROR in kinds else 0
+        return [_Candidate(info, copies, number < fresh) for number, info in enumerate(infos)]
+
+    def _may_be_taken(self, candidate: _Candidate) -> bool:
+        if candidate.name in self._failed | {*self.found.forbidden}:
+            return False
+        if self._failed and not candidate.is_fresh:
+            self._left = self._left or candidate
+            return False
+        return True
+
+    def pass_over(self, candidate: _Candidate, error: SelineError) -> None:
+        """Note that a copy is damaged."""
+        self.flaw = self.flaw or (candidate.name, error)
+        self._note(f"{candidate.text} is not whole: {error.message}")
+
+    def fail(self, name: str, error: SelineError) -> None:
+        """Note that a destination cannot be asked."""
+        if isinstance(error, ObjectForbidden):
+            self.found.forbidden.append(name)
+            self._note(f"{name} refuses to be read: {error.message}")
+            return
+        if not self._failed:
+            self.flaw = name, error
+        self._failed.add(name)
+        self._note(f"{name} failed: {error.message}")
+
+    def _note(self, text: str) -> None:
+        _log.warning("%s", text)
+        self.found.passed_over.append(text.removesuffix("."))
+
+    def refusal(self, place: str) -> ExportFailed:
+        """Return the error of a search that has found a flaw, and no copy."""
+        assert self.flaw is not None
+        name, error = self.flaw
+        left = self._left
+        return ExportFailed(
+            f"The volume at {place} is empty, and the copy at {name} cannot be taken: "
+            f"{error.message}",
+            hint=f"{error.hint} To take {left.text}, set `exports.restore_from = {left.name}`. "
+            "To begin empty, set `exports.restore_from = off`."
+            if left is not None
+            else f"{error.hint} To begin empty, set `exports.restore_from = off`.",
+        )
+
+
+def _log_progress(done: int, of_all: int, size_bytes: int) -> None:
+    _log.info("restored %d of %s, %d bytes", done, counted(of_all, "document"), size_bytes)

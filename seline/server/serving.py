@@ -121,7 +121,7 @@ class Serving(NeverCopied):
             mount_wait_s=math.inf if self._network else 0.0,
             serves_commands=False,
             keep_trying=self._network,
-            find_copy=library.copies_of(self.settings) if self._network else None,
+            come_back=library.copies_of(self.settings) if self._network else None,
             on_wait=self._wait_for,
             give_up=lambda: self._closing,
         )

@@ -1,19 +1,26 @@
 """The next steps of an `s3://` destination: each is done as it is printed, and then it works."""
 
+import asyncio
+import json
+import shutil
 import sys
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from seline import open_seline
 from seline.errors import ExportFailed, SettingsError
 from seline.outbound.destinations import s3 as s3_module
 from seline.outbound.destinations.table import build_targets
 from seline.ports.destinations import ObjectStore
+from seline.server.serving import serving
 from seline.settings import load_settings
-from tests.hints.following import Step
+from tests.command_line import line_at
+from tests.hints.following import Step, run
 from tests.s3_server import BUCKET, KEY_ID, SECRET, S3Server, refused, s3_server
 
 Follow = Callable[[str], Step]
@@ -157,3 +164,52 @@ def test_a_missing_library_is_installed(follow: Follow, monkeypatch: pytest.Monk
     with pytest.raises(SettingsError) as raised:
         store_of()
     assert follow(raised.value.hint).quoted == ["pip install 'seline[s3]'"]
+
+
+@pytest.mark.follows("alert:copy_unreadable", "domain/incident:#2")
+async def test_a_copy_that_a_key_could_not_read_is_restored_with_another_one(
+    server: S3Server, tmp_path: Path, follow: Follow
+) -> None:
+    table = options(server, name="off-site", url=f"s3://{BUCKET}", mode="mirror")
+    arguments = {"storage.data_dir": str(tmp_path / "data"), "exports.destinations": [table]}
+    settings = load_settings(environ={}, arguments=arguments)
+    async with serving(settings, http=False) as bot:
+        await bot.acquired()
+        await bot.data.save_json("a.json", [1])
+        await bot.operations.mirrors.run()
+    shutil.rmtree(tmp_path / "data")
+
+    async def only_writes(request: web.Request) -> web.Response | None:
+        return refused(403, "AccessDenied") if request.method == "GET" else None
+
+    server.fault = only_writes
+    for starts_empty in (True, False):
+        async with serving(settings, http=False) as bot:
+            await bot.acquired()
+            assert [info.name for info in await bot.data.documents()] == ["b.json"] * (
+                not starts_empty
+            )
+            found = {check["name"]: check for check in (await bot.operations.health())["checks"]}
+            assert ("copy_unreadable" in found) is starts_empty, "it says so once"
+            if starts_empty:
+                await bot.data.save_json("b.json", [2])
+                check = found["copy_unreadable"]
+                assert "off-site refuses to be read, so no copy was looked for" in check["detail"]
+                while not bot.alerts.log.listing():
+                    await asyncio.sleep(0.01)
+                alert = bot.alerts.log.listing()[0]
+                assert "off-site refuses to be read" in alert.summary
+    steps = [follow(check["fix"]), follow(alert.fix)]
+    server.fault = None  # a key that may read
+    line = line_at(tmp_path, SELINE_EXPORTS__DESTINATIONS=json.dumps([table]))
+    for step in steps:
+        step.asks("a key that may read")
+        [command] = step.commands(NAME="off-site")
+        ran = await asyncio.to_thread(run, line, f"{command} --yes")
+        assert ran.code == 0, ran.err
+    assert {info.name for info in await documents(tmp_path)} == {"a.json", "b.json"}
+
+
+async def documents(tmp_path: Path) -> list[Any]:
+    async with open_seline(tmp_path / "data") as seline:
+        return await seline.data.documents()

@@ -12,7 +12,7 @@ from seline import open_seline
 from seline.errors import ExportFailed
 from seline.settings import load_settings
 from tests.command_line import Line, line_at, served
-from tests.hints.following import Step, run
+from tests.hints.following import Step, run, variable
 from tests.hints.test_alert_steps import alert
 from tests.hints.test_destination_steps import check
 
@@ -80,7 +80,7 @@ def test_a_volume_that_replaces_another_is_accepted(tmp_path: Path, follow: Foll
     assert check(line)["status"] == "ok"
 
 
-@pytest.mark.follows("operations/returning:find_copy", "alert:volume_restored")
+@pytest.mark.follows("operations/returning:refusal*", "alert:volume_restored")
 def test_a_volume_whose_copy_is_damaged_begins_empty_on_request(
     tmp_path: Path, follow: Follow
 ) -> None:
@@ -107,3 +107,28 @@ async def _opened(line: Line, **environ: str) -> int:
     settings = load_settings(environ={**line.environ, **environ, **here})
     async with open_seline(settings=settings) as seline:
         return len(await seline.data.documents())
+
+
+@pytest.mark.follows("operations/returning:refusal")
+def test_an_older_copy_is_taken_on_request_while_a_destination_fails(
+    tmp_path: Path, follow: Follow
+) -> None:
+    tables = [
+        {"name": name, "url": f"file://{tmp_path}/{name}", "mode": mode, "same_disk": True}
+        for name, mode in (("bucket", "mirror"), ("nas", "export"))
+    ]
+    line = line_at(tmp_path, SELINE_EXPORTS__DESTINATIONS=json.dumps(tables))
+    line("save", "a.json", stdin="[1]")
+    for job in ("mirror", "export"):
+        assert line("jobs", "run", job).code == 0
+    shutil.rmtree(line.data)
+    claim = tmp_path / "bucket" / "seline-mirror" / "volume.json"
+    claim.unlink()
+    claim.mkdir()  # reading it fails
+    with pytest.raises(ExportFailed, match="copy at bucket cannot be taken") as refused:
+        asyncio.run(_opened(line))
+    step = follow(refused.value.hint)
+    step.asks("To take the copy of")
+    [restore_from, *_] = [text for text in step.quoted if text.startswith("exports.restore_from")]
+    name, _, value = restore_from.partition(" = ")
+    assert asyncio.run(_opened(line, **{variable(name): value})) == 1

@@ -1,6 +1,7 @@
 """Test that a volume which was lost comes back by itself at the next start."""
 
 import asyncio
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -11,24 +12,23 @@ import pytest
 from seline import open_seline
 from seline.domain.incident import IncidentKind
 from seline.errors import ExportFailed
+from seline.outbound.destinations.folder import Folder
 from seline.server.serving import Serving, serving
 from seline.settings import Settings, load_settings
 
 
 def settings(tmp_path: Path, **more: Any) -> Settings:
-    bucket = {
-        "name": "bucket",
-        "url": f"file://{tmp_path}/bucket",
-        "mode": "mirror",
-        "same_disk": True,
-    }
     arguments = {
         "storage.data_dir": str(tmp_path / "data"),
-        "exports.destinations": [bucket],
+        "exports.destinations": [at(tmp_path, "bucket")],
         "alerts.sinks": [{"kind": "log"}],
         **more,
     }
     return load_settings(environ={}, arguments=arguments)
+
+
+def at(place: Path, name: str, mode: str = "mirror") -> dict[str, Any]:
+    return {"name": name, "url": f"file://{place}/{name}", "mode": mode, "same_disk": True}
 
 
 async def mirrored(server: Serving) -> None:
@@ -82,7 +82,7 @@ async def test_an_empty_volume_comes_back_before_the_bot_begins(
         await mirrored(server)
         assert server._worker.runs("mirror")[0].outcome == "ok"
     async with open_seline(settings=settings(tmp_path)) as seline:
-        assert seline.restored is None, "only an empty volume"
+        assert seline.returned is None, "only an empty volume"
 
 
 async def test_the_copy_of_an_empty_volume_is_no_loss_to_report(tmp_path: Path) -> None:
@@ -124,8 +124,6 @@ async def test_an_accidental_start_on_an_empty_volume_displaces_nothing(
 async def test_a_start_that_is_interrupted_completes_the_restore(
     tmp_path: Path, lost: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from seline.outbound.destinations.folder import Folder
-
     real, calls = Folder.get, 0
 
     async def dies(self: Folder, key: str) -> bytes:
@@ -142,3 +140,144 @@ async def test_a_start_that_is_interrupted_completes_the_restore(
     monkeypatch.setattr(Folder, "get", real)
     async with open_seline(settings=settings(tmp_path)) as seline:
         assert len(await seline.data.documents()) == 29
+
+
+async def as_restored(server: Serving) -> tuple[object, ...]:
+    """Return the documents, the backups and the pins."""
+    documents = {info.name: info.revision for info in await server.data.documents()}
+    backups = {(backup.name, backup.pinned) for backup in await server.operations.all_backups()}
+    return documents, backups, server.operations.store.pins.pins()
+
+
+@pytest.fixture
+async def two_copies(tmp_path: Path) -> tuple[object, ...]:
+    """Mirror a volume twice, with a pin and a document more; return what the older copy holds."""
+    async with serving(settings(tmp_path), http=False) as server:
+        await server.acquired()
+        for number in range(12):
+            await server.data.save_json(f"{number}.json", {"n": number})
+        await server.data.save_json("3.json", {"n": "again"})
+        await mirrored(server)
+        older = await as_restored(server)
+        await asyncio.sleep(1.1)  # an instant of its own
+        for name in ("3", "7", "new"):
+            await server.data.save_json(f"{name}.json", {"n": f"newer {name}"})
+        await server.data.delete("8.json")
+        await server.data.pin("7.json", (await server.data.backups("7.json"))[0].name)
+        await mirrored(server)
+    shutil.rmtree(tmp_path / "data")
+    return older
+
+
+def damage_newest(tmp_path: Path) -> Path:
+    """Damage the last object of the newest head; return its file."""
+    root = tmp_path / "bucket" / "seline-mirror"
+    head = json.loads(max(root.glob("*/heads/*")).read_bytes())
+    digest = hashlib.sha256(b'{"n":"newer new"}').hexdigest()
+    keys = {entry["key"] for entry in head["objects"]}
+    [path] = root.glob(f"*/objects/{digest if digest in keys else max(keys)}*")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    return path
+
+
+def restored_from(server: Serving) -> str:
+    [incident] = [
+        incident
+        for incident in server.operations.store.incidents()
+        if incident.kind is IncidentKind.VOLUME_RESTORED
+    ]
+    return incident.summary
+
+
+async def test_an_older_copy_is_taken_when_the_newest_is_damaged(
+    tmp_path: Path, two_copies: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seline.operations.restore.BATCH_FILES_MAX", 2)
+    damage_newest(tmp_path)
+    async with serving(settings(tmp_path), http=False) as server:
+        await server.acquired()
+        assert await as_restored(server) == two_copies
+        summary = restored_from(server)
+        assert "Restored 12 documents" in summary
+        assert "Not taken: the copy of" in summary
+        assert "at bucket is not whole: " in summary
+        while not server.alerts.log.listing():
+            await asyncio.sleep(0.05)
+        assert "is not whole: " in server.alerts.log.listing()[0].summary
+        await mirrored(server)
+        assert server._worker.runs("mirror")[0].outcome == "ok"
+
+
+async def test_a_copy_of_another_destination_is_taken_when_the_first_has_none_that_is_whole(
+    tmp_path: Path,
+) -> None:
+    both = settings(
+        tmp_path, **{"exports.destinations": [at(tmp_path, "bucket"), at(tmp_path, "nas")]}
+    )
+    async with serving(both, http=False) as server:
+        await server.acquired()
+        await server.data.save_json("a.json", {"n": 1})
+        await mirrored(server)
+    shutil.rmtree(tmp_path / "data")
+    flawed = damage_newest(tmp_path)
+    async with serving(both, http=False) as server:
+        await server.acquired()
+        assert await server.data.load_json("a.json") == {"n": 1}
+        assert "Restored 1 document as of" in restored_from(server)
+        assert "from nas" in restored_from(server)
+        assert flawed.name.split(".")[0][:8] in restored_from(server)
+
+
+async def test_a_start_fails_if_no_copy_is_whole_and_leaves_the_volume_empty(
+    tmp_path: Path, lost: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seline.operations.restore.BATCH_FILES_MAX", 2)
+    flawed = damage_newest(tmp_path)
+    for _ in range(2):
+        with pytest.raises(ExportFailed, match=r"copy at bucket cannot be taken: .*bucket"):
+            await open_seline(settings=settings(tmp_path))
+    off = settings(tmp_path, **{"exports.restore_from": "off"})
+    async with open_seline(settings=off) as seline:
+        assert not await seline.data.documents()
+        assert not await seline.all_backups()
+    assert flawed.exists()
+
+
+@pytest.mark.parametrize("mode", ["mirror", "export"])
+@pytest.mark.parametrize("when", ["listing", "fetching"])
+async def test_while_a_destination_fails_only_a_mirror_elsewhere_is_taken(
+    tmp_path: Path, mode: str, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = [at(tmp_path, "bucket"), at(tmp_path, "nas", mode)]
+    both = settings(tmp_path, **{"exports.destinations": places})
+    async with serving(both, http=False) as server:
+        await server.acquired()
+        await server.data.save_json("a.json", {"n": 1})
+        await mirrored(server)
+        await server.operations.exports.run()
+    shutil.rmtree(tmp_path / "data")
+    fail_at(monkeypatch, "bucket", "/objects/" if when == "fetching" else "")
+    if mode == "mirror":
+        async with serving(both, http=False) as server:
+            await server.acquired()
+            assert await server.data.load_json("a.json") == {"n": 1}
+            assert "Not taken: bucket failed: the server is down" in restored_from(server)
+        return
+    with pytest.raises(ExportFailed, match="the server is down") as refused:
+        await open_seline(settings=both)
+    assert "To take the copy of" in refused.value.hint
+    assert "`exports.restore_from = nas`" in refused.value.hint
+    chosen = settings(tmp_path, **{"exports.destinations": places, "exports.restore_from": "nas"})
+    async with open_seline(settings=chosen) as seline:
+        assert await seline.data.load_json("a.json") == {"n": 1}
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, within: str) -> None:
+    real = Folder.get
+
+    async def fails(self: Folder, key: str) -> bytes:
+        if self.name == name and within in key:
+            raise ExportFailed("the server is down")
+        return await real(self, key)
+
+    monkeypatch.setattr(Folder, "get", fails)

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import threading
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,8 +23,10 @@ from seline.errors import (
     VolumeFull,
 )
 from seline.library import Seline, load, restore_volume
+from seline.manager import ManagedStore
 from seline.operations import restore
-from seline.operations.restore import restore_copy
+from seline.operations.restore import fill_volume, restore_copy
+from seline.operations.returning import Returned
 from seline.settings import Settings
 from tests.copied import VOLUME, original
 
@@ -211,28 +211,32 @@ def test_an_interrupted_restore_is_not_served_and_any_whole_copy_completes_it(
 
 
 def _started(directory: Path, copy: Copy | None | SelineError) -> library.Seline:
-    @asynccontextmanager
-    async def find() -> AsyncGenerator[Copy | None]:
+    async def come_back(store: ManagedStore) -> Returned:
         if isinstance(copy, SelineError):
             raise copy
-        yield copy
+        if copy is None:
+            return Returned()
+        return Returned(copy, await fill_volume(store, copy))
 
-    return library.start(_settings(directory), lock_wait_s=0, serves_commands=False, find_copy=find)
+    return library.start(
+        _settings(directory), lock_wait_s=0, serves_commands=False, come_back=come_back
+    )
 
 
 async def test_a_start_on_an_empty_volume_restores_before_it_is_ready(tmp_path: Path) -> None:
     opened = _started(tmp_path, ORIGINAL.copy())
     try:
         assert await opened.data.load_json(FIRST) == ORIGINAL.documents[FIRST]
-        assert opened.restored is not None
-        assert opened.restored[1].backups == 13
+        assert opened.returned is not None
+        assert opened.returned.report is not None
+        assert opened.returned.report.backups == 13
         assert await opened.exports.known_volume_id() == VOLUME
     finally:
         await opened.close()
     again = _started(tmp_path, original(1, salt="another").copy())
     try:
         assert await again.data.load_json(FIRST) == ORIGINAL.documents[FIRST]
-        assert again.restored is None
+        assert again.returned is None
     finally:
         await again.close()
     assert threading.active_count() < 20

@@ -106,8 +106,8 @@ def all_signals() -> Iterator[Signal]:
             an_incident("recovered", verdict=verdict, source="memory"),
             an_incident("recovered", verdict=verdict, source=backup, lost="changes after"),
         )
-    of_a_backup = {"backups": 1, "backup": BACKUP}
-    yield from of_incidents(*(an_incident(kind, **of_a_backup) for kind in IncidentKind))
+    given = {"backups": 1, "backup": BACKUP, "destination": "bucket"}
+    yield from of_incidents(*(an_incident(kind, **given) for kind in IncidentKind))
     yield from of_incidents(an_incident("disk_error", document=""))
     for outcome in ("unrecoverable", "unreadable", "failed"):
         yield from of_findings(a_finding(outcome))
@@ -212,7 +212,8 @@ _ALWAYS_GIVEN = {
     AlertType.DOCUMENT_LIMIT: {"documents", "documents_max"},
     AlertType.BLANK_SAVE: {"documents", "newest"},
     AlertType.DIGEST: {"number"},
-    AlertType.VOLUME_RESTORED: {"documents", "taken_at", "destination"},
+    AlertType.VOLUME_RESTORED: {"documents", "s", "taken_at", "destination"},
+    AlertType.COPY_UNREADABLE: {"place", "destinations", "destination"},
 }
 
 
@@ -253,6 +254,25 @@ def test_every_alert_has_whole_sentences(signal: Raised, language: Language) -> 
         assert "  " not in text
         assert "None" not in text
     assert alert.document is None or alert.document in alert.summary
+
+
+@pytest.mark.parametrize(
+    ("documents", "language", "text"),
+    [
+        (1, "en", "Restored 1 document as of"),
+        (2, "en", "Restored 2 documents as of"),
+        (1, "fr", "1 document restauré depuis bucket"),
+        (2, "fr", "2 documents restaurés depuis bucket"),
+    ],
+)
+def test_a_restore_counts_its_documents(documents: int, language: Language, text: str) -> None:
+    details: dict[str, Json] = {
+        "documents": documents,
+        "taken_at": "2025-01-06 14:30:22",
+        "destination": "bucket",
+    }
+
+    assert text in opened(Raised(type=AlertType.VOLUME_RESTORED, details=details), language).summary
 
 
 def test_a_resolved_condition_has_another_summary_and_no_next_step() -> None:

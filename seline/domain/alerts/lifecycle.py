@@ -55,6 +55,7 @@ class AlertType(StrEnum):
     ANOTHER_WRITER = "another_writer"
     DOCUMENT_REMOVED = "document_removed"
     VOLUME_RESTORED = "volume_restored"
+    COPY_UNREADABLE = "copy_unreadable"
     USAGE = "usage"
     DAYS_UNTIL_FULL = "days_until_full"
     DOCUMENT_LIMIT = "document_limit"
@@ -118,6 +119,7 @@ KIND_OF: Final[Mapping[AlertType, AlertKind]] = {
     AlertType.ANOTHER_WRITER: AlertKind(Severity.WARNING, "event", "document"),
     AlertType.DOCUMENT_REMOVED: AlertKind(Severity.WARNING, "event", "document"),
     AlertType.VOLUME_RESTORED: AlertKind(Severity.WARNING, "event"),
+    AlertType.COPY_UNREADABLE: AlertKind(Severity.WARNING, "event"),
     AlertType.USAGE: AlertKind(Severity.WARNING, "condition", rises_with="level_percent"),
     AlertType.DAYS_UNTIL_FULL: AlertKind(Severity.WARNING, "condition"),
     AlertType.DOCUMENT_LIMIT: AlertKind(Severity.WARNING, "condition", rises_with="level_percent"),

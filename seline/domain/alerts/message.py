@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from seline.domain.alerts.lifecycle import KIND_OF, Alert, AlertType, Severity
 from seline.domain.document import Json
+from seline.domain.plural import ending
 from seline.domain.texts import Language, compose, load_texts
 
 DETAIL_CHARACTERS_MAX: Final = 500
@@ -169,6 +170,8 @@ def _values(details: Mapping[str, Json], known: AlertTexts) -> dict[str, str]:
     }
     if (what := values.get("what", "")) and not what.endswith(_SENTENCE_ENDS):
         values["what"] = f"{what}."
+    if isinstance(documents := details.get("documents"), int):
+        values["s"] = ending(documents)
     how = known.verdicts.get(str(details.get("verdict")))
     return values | ({"how": how} if how else {})
 
