@@ -52,9 +52,10 @@ def _show(options: VerbOptions, listed: dict[str, Any]) -> None:
             found["where"],
             found["mirrored_at"] or found["whole_at"] or "-",
             f"{found['proven_at']} by {found['proven_by']}" if found["proven_at"] else "-",
-            found["failure"]
+            found["mirror_failure"]
+            or found["failure"]
             or found["drill_failure"]
-            or ", ".join(f"lacks {name}" for name in found["lacking"])
+            or ", ".join(f"lacks {name}" for name in found["mirror_lacking"] or found["lacking"])
             or "-",
         )
         for found in listed["destinations"]

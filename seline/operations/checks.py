@@ -20,14 +20,13 @@ from seline.domain.purged import HeldCopy, held_text
 from seline.domain.report import Check, FindingOutcome, Status, nothing_runs
 from seline.domain.usage import DOCUMENTS_WARN, STATUS_OF_LEVEL, Usage, level_of
 from seline.domain.verdict import DAMAGED, Verdict, unrecoverable_step
-from seline.errors import DocumentUnrecoverable, SelineError, TooManyDocuments
+from seline.errors import SelineError, TooManyDocuments
 from seline.manager.managed_store import ManagedStore
-from seline.operations.destinations import DestinationRecord
-from seline.operations.exports import SAME_DISK, Exporter
+from seline.operations.destination_checks import check_destination
+from seline.operations.exports import Exporter
 from seline.operations.usage import Headroom, UsageMonitor
 from seline.operations.verify import Verifier
 from seline.ports.alerts import SinkStatus
-from seline.ports.destinations import Target
 from seline.ports.medium import HANGING_S, SLOW_S
 from seline.ports.store import DocumentStore
 from seline.settings.values import Exports
@@ -36,9 +35,6 @@ RECENT: Final = timedelta(days=1)
 LEFT_OUT: Final = "left_out"
 LINES_MAX: Final = 3
 """Documents whose reason and next step are shown."""
-PROVEN_LATE_AFTER: Final = timedelta(days=30)
-EXPORT_LATE_AFTER: Final = timedelta(days=8)
-"""Longer than the rarest schedule, a week."""
 _RANK: Final = (Status.OK, Status.INFO, Status.WARNING, Status.CRITICAL)
 _PURGE: Final = (
     "`seline delete NAME --purge` erases a document with its backups; without `--purge` nothing is "
@@ -221,12 +217,15 @@ def _exports(facts: Facts) -> Result:
     if not destinations.targets:
         fix = "Name a folder on another disk in `exports.destinations`."
         return Status.INFO, "off: nothing is kept beyond this volume", fix
-    results = [_destination(*known, facts.now) for known in destinations.records()]
-    shown = [result for result in results if result[0] is not Status.OK] or results
-    details, fixes = [detail for _, detail, _ in shown], [fix for *_, fix in shown if fix]
+    found = [check_destination(*known, facts.now) for known in destinations.records()]
+    details = [check.detail for check in found]
     details += [*_encryption(facts.managed.settings.exports), *_purged(facts.exports)]
-    status = max((status for status, *_ in results), key=_RANK.index)
-    return status, "; ".join(details), " ".join(dict.fromkeys(fixes))
+    fixes = dict.fromkeys(fix for check in found for fix in check.fixes if fix)
+    return (
+        max((check.status for check in found), key=_RANK.index),
+        "; ".join(details),
+        " ".join(fixes),
+    )
 
 
 def _purged(exports: Exporter) -> list[str]:
@@ -251,62 +250,6 @@ def _encryption(exports: Exports) -> list[str]:
             "encrypted with a passphrase: who knows the variables of this service can read them"
         ]
     return ["encrypted: this service cannot read them"] if exports.encrypt_to else []
-
-
-def _destination(
-    target: Target, record: DestinationRecord, now: datetime
-) -> tuple[Status, str, str]:
-    """Return the result for one destination: the worst that is known of it."""
-    name = target.destination.name
-    whole_at = record.mirrored_at if target.takes_mirror else record.whole_at
-    seen = "the newest copy is of" if target.takes_mirror else "the last whole one was seen on"
-    last = f"{seen} {whole_at:%Y-%m-%d %H:%M} UTC" if whole_at else ""
-    if record.failure:
-        failed_at = f" on {record.failed_at:%Y-%m-%d %H:%M} UTC" if record.failed_at else ""
-        detail = f"{name} failed{failed_at}: {record.failure} ({last or 'it has no whole one'})"
-        return Status.WARNING, detail, record.cure
-    if record.lacking:
-        lacking = shortened(record.lacking)
-        detail = f"{name}: the last one lacks {lacking} ({last or 'it has no whole one'})"
-        return Status.WARNING, detail, DocumentUnrecoverable.hint
-    if whole_at is None:
-        job = "mirror" if target.takes_mirror else "export"
-        return Status.INFO, f"{name}: none was written yet", f"Run `seline jobs run {job}`."
-    if now - whole_at > EXPORT_LATE_AFTER and not target.takes_mirror:
-        return Status.WARNING, f"{name}: {last}", "Look at `seline jobs`."
-    if record.on_data_disk and not target.same_disk:
-        fix = f"Use another disk, or set `same_disk = true` for {name} in `exports.destinations`."
-        return Status.WARNING, f"{name}: {SAME_DISK}", fix
-    if target.takes_mirror:
-        return _proven(name, last, record, now)
-    return Status.OK, f"{name}: {last}", ""
-
-
-def _proven(
-    name: str, last: str, record: DestinationRecord, now: datetime
-) -> tuple[Status, str, str]:
-    """Return whether the copies of a mirror were shown to be restorable, and by whom."""
-    proven_at, checked_at = record.proven_at, record.checked_at
-    proven = "not proven restorable yet"
-    if proven_at:
-        proven = f"last proven restorable {proven_at:%Y-%m-%d %H:%M} UTC by {record.proven_by}"
-    detail = f"{name}: {last}, {proven}"
-    if record.drill_failure:
-        return (
-            Status.WARNING,
-            f"{detail}; the drill failed: {record.drill_failure}",
-            (record.drill_cure),
-        )
-    since = proven_at or record.mirrored_since
-    is_old = since is not None and now - since > PROVEN_LATE_AFTER
-    is_without_key = checked_at is not None and (proven_at is None or checked_at > proven_at)
-    if is_without_key and (is_old or proven_at is None):
-        fix = f"Run `seline drill {name} --identity key.txt` on the machine that has the key."
-        return Status.WARNING, f"{detail}; the key is not here, so only a person can prove it", fix
-    if is_old:
-        days = PROVEN_LATE_AFTER.days
-        return Status.WARNING, f"{detail}, for {days} days", "Run `seline jobs run drill`."
-    return Status.OK, detail, ""
 
 
 def _jobs(facts: Facts) -> Result:

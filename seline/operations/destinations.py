@@ -33,10 +33,11 @@ class DestinationRecord(Stored, frozen=True, kw_only=True):
     """What is known of a destination.
 
     `whole_at` is when it was last seen to have a whole export of everything. `failure` and `cure`
-    are of the last run, empty if it succeeded; `lacking` are the documents that its export lacks.
+    are of the last export, empty if it succeeded; `lacking` are the documents that it lacks.
     `encrypted` is the newest encrypted export there, `revisions` a digest of what it has.
     `mirrored_at` is the instant of the newest copy of the mirror, `mirrored_since` that of the
-    first, and `sequence` the number of the newest.
+    first, and `sequence` the number of the newest. `mirror_failed_at` to `mirror_lacking` are of
+    the mirror's last run.
 
     `checked_at` is when the drill last read a copy back; `proven_at` when one was decrypted and
     compared, and `proven_by` whom. `drill_failure` and `drill_cure` are of the last drill, empty if
@@ -55,6 +56,10 @@ class DestinationRecord(Stored, frozen=True, kw_only=True):
     mirrored_at: datetime | None = None
     mirrored_since: datetime | None = None
     sequence: int = 0
+    mirror_failed_at: datetime | None = None
+    mirror_failure: str = ""
+    mirror_cure: str = ""
+    mirror_lacking: tuple[str, ...] = ()
     checked_at: datetime | None = None
     proven_at: datetime | None = None
     proven_by: str = ""
@@ -97,8 +102,11 @@ class Destinations:
         return self._file.value.destinations.get(name, DestinationRecord())
 
     def records(self) -> list[tuple[Target, DestinationRecord]]:
-        """Return each configured destination with its record."""
-        return [(target, self.record(target.destination.name)) for target in self.targets]
+        """Return each configured destination with its record, without what its mode left behind.
+
+        The failure of a kind of copy that it no longer takes would never end.
+        """
+        return [(target, self._recorded(target)) for target in self.targets]
 
     async def use(self, name: str) -> DestinationRecord:
         """Take a destination into use with the marker it has, or a new one.
@@ -150,9 +158,9 @@ class Destinations:
         taken_at = parse_instant(head.taken_at)
         await self._note(
             destination.name,
-            failure="",
-            cure="",
-            lacking=tuple(lacking),
+            mirror_failure="",
+            mirror_cure="",
+            mirror_lacking=tuple(lacking),
             mirrored_at=taken_at,
             mirrored_since=self.record(destination.name).mirrored_since or taken_at,
             sequence=head.sequence,
@@ -171,7 +179,7 @@ class Destinations:
 
     async def drill_failed(self, destination: ObjectStore, error: BaseException) -> None:
         """Record why a drill failed."""
-        message, cure = _explained(error)
+        message, cure = _explained(error, job="drill")
         _log.error("the drill at %s failed: %s", destination.name, message)
         await self._note(destination.name, drill_failure=message, drill_cure=cure)
 
@@ -191,17 +199,38 @@ class Destinations:
         return file.name_key
 
     async def works(self, destination: ObjectStore) -> None:
-        """Record that a run succeeded that had nothing to store."""
-        await self._note(destination.name, failure="", cure="")
+        """Record that a run of the mirror succeeded that had nothing to store."""
+        await self._note(destination.name, mirror_failure="", mirror_cure="")
 
     async def failed(self, destination: ObjectStore, error: BaseException) -> None:
-        """Record why a run failed."""
+        """Record why an export failed."""
         message, cure = _explained(error)
         _log.error("export to %s failed: %s", destination.name, message)
         now = self._store.clock.now()
         await self._note(destination.name, failed_at=now, failure=message, cure=cure)
 
+    async def mirror_failed(self, destination: ObjectStore, error: BaseException) -> None:
+        """Record why a run of the mirror failed."""
+        message, cure = _explained(error, job="mirror")
+        _log.error("the mirror to %s failed: %s", destination.name, message)
+        await self._note(
+            destination.name,
+            mirror_failed_at=self._store.clock.now(),
+            mirror_failure=message,
+            mirror_cure=cure,
+        )
+
     # parts
+
+    def _recorded(self, target: Target) -> DestinationRecord:
+        record = self.record(target.destination.name)
+        if not target.takes_exports:
+            record = replace(record, failed_at=None, failure="", cure="", lacking=())
+        if not target.takes_mirror:
+            record = replace(
+                record, mirror_failed_at=None, mirror_failure="", mirror_cure="", mirror_lacking=()
+            )
+        return record
 
     def _target(self, name: str) -> Target:
         found = [target for target in self.targets if target.destination.name == name]
@@ -254,10 +283,10 @@ async def keep(state: State[Any], function: Callable[[Any], Any]) -> Any:
         return after
 
 
-def _explained(error: BaseException) -> tuple[str, str]:
+def _explained(error: BaseException, job: str = "export") -> tuple[str, str]:
     """Return the message of an error, and what to do."""
     if isinstance(error, SelineError):
         return error.message, error.hint
     if isinstance(error, Exception):
         return f"{type(error).__name__}: {error}", ExportFailed.hint
-    return STOPPED, "Run `seline jobs run export`."
+    return STOPPED, f"Run `seline jobs run {job}`."

@@ -228,7 +228,7 @@ class _Lane:
         except BaseException as error:
             self._is_known = False
             self._failed = True
-            await self._destinations.failed(destination, error)
+            await self._destinations.mirror_failed(destination, error)
             raise
         if self._failed:
             await self._destinations.works(destination)

@@ -351,7 +351,7 @@ async def test_a_destination_that_fails_is_reported_and_another_goes_on(
             }
             assert outcome.startswith("failed: "), outcome
             assert "bucket: " in outcome
-            assert records["bucket"].failure
+            assert records["bucket"].mirror_failure
             assert not records["folder"].failure
             bucket.fault = None
             assert await contents(store_of(arguments)) == whole

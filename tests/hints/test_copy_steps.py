@@ -81,7 +81,9 @@ def test_a_restored_copy_is_taken_back_as_it_is_printed(tmp_path: Path, follow: 
     assert line("load", "b.json").code == 4
 
 
-@pytest.mark.follows("operations/checks:_proven", "operations/checks:_proven#2")
+@pytest.mark.follows(
+    "operations/destination_checks:_unproven", "operations/destination_checks:_unproven#2"
+)
 def test_a_copy_is_proven_as_health_asks(tmp_path: Path, follow: Follow) -> None:
     line = line_to(tmp_path, mode="mirror")
     recipient = line("key", "new", "--output", "key.txt").out.strip()

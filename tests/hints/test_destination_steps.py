@@ -39,8 +39,8 @@ def with_nas(folder: Path, url: str, **more: Any) -> Line:
 
 @pytest.mark.follows(
     "operations/checks:_exports",
-    "operations/checks:_destination",
-    "operations/checks:_destination#3",
+    "operations/destination_checks:check_destination",
+    "operations/destination_checks:_problems#2",
 )
 def test_exports_become_ok_by_the_steps_of_health(
     line: Line, tmp_path: Path, follow: Follow

@@ -24,7 +24,7 @@ def with_bucket(folder: Path, place: Path) -> Line:
     return line_at(folder, SELINE_EXPORTS__DESTINATIONS=json.dumps([table]))
 
 
-@pytest.mark.follows("operations/checks:_destination")
+@pytest.mark.follows("operations/destination_checks:check_destination")
 def test_the_first_copy_is_made_on_request(tmp_path: Path, follow: Follow) -> None:
     line = with_bucket(tmp_path, tmp_path / "bucket")
     line("save", "a.json", stdin="[1]")

@@ -92,7 +92,7 @@ def test_a_destination_that_is_not_the_marked_one_gets_no_export(
     assert tree(nas) == before, "nothing is written, and nothing is made"
     check = exports_check(line)
     assert check["status"] == "warning"
-    assert "nas failed" in check["detail"]
+    assert "the export failed on" in check["detail"]
     assert "job_failed" in alerts
     assert str(nas) in alerts
     if nas.exists():
@@ -188,7 +188,8 @@ async def test_one_of_two_destinations_that_fails_for_ten_days_is_not_ok(tmp_pat
             await operations.exports.run()
     check = await exports_result(operations)
     assert check["status"] == "warning"
-    assert "two failed" in check["detail"]
+    assert "two: the last whole export was seen on" in check["detail"]
+    assert "the export failed on" in check["detail"]
     assert "destinations use two" in check["fix"]
     again = Operations(store, [one, two])
     await again.load()

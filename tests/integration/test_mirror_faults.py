@@ -136,11 +136,11 @@ async def test_what_a_copy_lacks_is_said_until_it_has_it(tmp_path: Path, place: 
     for number in range(2):
         await bot.data.save_json("b.json", {"n": number})
         await bot.mirrored()
-        assert record("bucket").lacking == ("a.json",)
+        assert record("bucket").mirror_lacking == ("a.json",)
     await bot.data.reset("a.json")
     await bot.data.save_json("a.json", {"n": 2})
     await bot.mirrored()
-    assert record("bucket").lacking == ()
+    assert record("bucket").mirror_lacking == ()
     await bot.operations.mirrors.close()
     await bot.store.close()
 
@@ -159,7 +159,7 @@ async def test_a_failure_is_over_once_a_run_that_stores_nothing_succeeds(bot: Bo
         await bot.mirrored()
     bot.bucket.list = real  # type: ignore[method-assign]
     await bot.mirrored()
-    assert bot.operations.exports.destinations.record("bucket").failure == ""
+    assert bot.operations.exports.destinations.record("bucket").mirror_failure == ""
 
 
 async def test_backups_that_a_restore_adds_are_copied(

@@ -1,0 +1,109 @@
+"""Test what health shows of a destination that takes both kinds of copies, and of late copies."""
+
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from seline.errors import ExportFailed
+from seline.operations import Operations
+from seline.operations.destinations import ExportsFile
+from seline.outbound.destinations.folder import Folder
+from seline.ports.destinations import Target
+from tests.integration.test_mirror import HOUR_S, Bot, folder
+
+DAY_S = 24 * HOUR_S
+
+
+@pytest.fixture
+async def bot(tmp_path: Path) -> AsyncIterator[Bot]:
+    """Yield a bot whose destination takes the mirror and exports."""
+    bucket = Folder("bucket", str(tmp_path / "bucket"))
+    target = Target(bucket, 3, same_disk=True, mode="both")
+    made = Bot(tmp_path, bucket, target=target)
+    await made.data.save_json("a.json", {"n": 1})
+    await made.mirrored()
+    await made.operations.exports.run()
+    yield made
+    await made.operations.mirrors.close()
+    await made.store.close()
+
+
+async def check(bot: Bot) -> dict[str, Any]:
+    health: dict[str, Any] = await bot.operations.health()
+    [found] = [check for check in health["checks"] if check["name"] == "exports"]
+    return found
+
+
+async def test_health_shows_both_kinds_of_copies(bot: Bot) -> None:
+    found = await check(bot)
+    assert found["status"] == "ok"
+    for text in ("the newest copy is of", "the last whole export was seen on", "not proven"):
+        assert text in found["detail"]
+
+
+async def test_a_mirror_that_succeeds_leaves_the_failure_of_an_export(
+    bot: Bot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: object, **__: object) -> None:
+        raise ExportFailed("no room for a pack", hint="Make room.")
+
+    await bot.data.save_json("a.json", {"n": 2})
+    with monkeypatch.context() as patch:
+        patch.setattr(bot.operations.exports, "export_to", fails)
+        with pytest.raises(ExportFailed):
+            await bot.operations.exports.run()
+    assert "1 documents" in await bot.mirrored()
+    found = await check(bot)
+    assert (found["status"], "no room for a pack" in found["detail"]) == ("warning", True)
+    assert found["fix"] == "Make room."
+    bot.clock.advance(2)
+    await bot.operations.exports.run()
+    assert (await check(bot))["status"] == "ok"
+
+
+async def test_an_export_that_succeeds_leaves_the_failure_of_the_mirror(
+    bot: Bot, tmp_path: Path
+) -> None:
+    shutil.rmtree(folder(tmp_path / "bucket"))
+    (tmp_path / "bucket" / "seline-mirror" / "volume.json").unlink()
+    (tmp_path / "bucket" / "seline-mirror").rmdir()
+    (tmp_path / "bucket" / "seline-mirror").write_text("in its place")
+    await bot.data.save_json("a.json", {"n": 2})
+    with pytest.raises(ExportFailed):
+        await bot.mirrored()
+    bot.clock.advance(2)
+    await bot.operations.exports.run()
+    found = await check(bot)
+    assert (found["status"], "the mirror failed on" in found["detail"]) == ("warning", True)
+
+
+async def test_a_late_export_is_shown_beside_a_mirror_that_is_not(bot: Bot) -> None:
+    bot.clock.advance(9 * DAY_S)
+    await bot.data.save_json("a.json", {"n": 2})
+    await bot.mirrored()
+    found = await check(bot)
+    assert (found["status"], "no whole export was seen for 8 days" in found["detail"]) == (
+        "warning",
+        True,
+    )
+
+
+async def test_what_another_mode_left_behind_is_not_shown(bot: Bot, tmp_path: Path) -> None:
+    await bot.operations.exports.destinations.failed(bot.bucket, ExportFailed("no export"))
+    target = Target(bot.bucket, 3, same_disk=True, mode="mirror")
+    bot.operations = Operations(bot.store, [target])
+    assert (await check(bot))["status"] == "ok"
+    [(_, record)] = bot.operations.exports.destinations.records()
+    assert record.failure == ""
+
+
+def test_the_record_of_an_earlier_version_is_read() -> None:
+    earlier = (
+        b'{"destinations": {"nas": {"whole_at": "2025-01-06T03:00:04Z", "lacking": ["a.json"]}}}'
+    )
+    record = msgspec.json.decode(earlier, type=ExportsFile).destinations["nas"]
+    assert (record.lacking, record.mirror_lacking) == (("a.json",), ())
