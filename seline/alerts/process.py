@@ -14,6 +14,7 @@ from typing import Final
 from seline.alerts.log import AlertLog
 from seline.alerts.signals import (
     capability_signals,
+    copy_signals,
     document_limit_signals,
     failure_signals,
     forecast_signals,
@@ -119,6 +120,7 @@ class AlertProcess:
         store = await self._store.open()
         alerts = [alert for alert in self.log.listing() if may_be_over(alert)]
         await self.log.take([*self._store_signals(store), *await self._failure_signals(store)])
+        await self.log.take(await self._copy_signals())
         await self.log.take(await self._over_signals(store, alerts))
 
     async def close(self) -> None:
@@ -175,6 +177,17 @@ class AlertProcess:
         except VolumeBusy:
             return ()
         return failure_signals(failure)
+
+    async def _copy_signals(self) -> Sequence[Signal]:
+        """Return the signals of the copies at destinations; none before their record was read."""
+        if not self._operations.exports.destinations.is_known:
+            if self._store.is_slow():
+                return ()
+            try:
+                await self._operations.load()
+            except VolumeBusy:
+                return ()
+        return copy_signals(self._operations.destination_checks(), self.log.listing())
 
     async def _over_signals(self, store: DocumentStore, alerts: Sequence[Alert]) -> list[Signal]:
         """Return the signals that clear alerts about documents, every 30 s at most."""

@@ -41,6 +41,7 @@ from seline.errors import (
     VolumeNotMounted,
     VolumeReadOnly,
 )
+from seline.operations.destination_checks import DestinationCheck
 from seline.ports.medium import Capability
 from seline.ports.store import DocumentStore
 
@@ -234,6 +235,29 @@ def job_over_signals(job: str) -> list[Signal]:
         Cleared(type=AlertType.JOB_FAILED, subject=job),
         Cleared(type=AlertType.JOB_OVERDUE, subject=job),
     ]
+
+
+def copy_signals(checks: Iterable[DestinationCheck], alerts: Iterable[Alert]) -> list[Signal]:
+    """Return the signal of each destination: what is wrong there and no job's failure reports.
+
+    The alert about a destination that is no longer configured is cleared.
+    """
+    signals: dict[str, Signal] = {}
+    for alert in alerts:
+        if alert.type is AlertType.COPY_AT_RISK and alert.state == "open":
+            name = str(alert.details.get("destination", ""))
+            signals[name] = Cleared(type=AlertType.COPY_AT_RISK, subject=name)
+    for check in checks:
+        problems = [problem for problem in check.problems if not problem.by_job]
+        details: dict[str, Json] = {
+            "what": "; ".join(problem.detail for problem in problems),
+            "fix": " ".join(dict.fromkeys(problem.fix for problem in problems)),
+        }
+        if problems:
+            signals[check.name] = Raised(
+                type=AlertType.COPY_AT_RISK, subject=check.name, details=details
+            )
+    return list(signals.values())
 
 
 def may_be_over(alert: Alert) -> bool:

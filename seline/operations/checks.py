@@ -22,7 +22,7 @@ from seline.domain.usage import DOCUMENTS_WARN, STATUS_OF_LEVEL, Usage, level_of
 from seline.domain.verdict import DAMAGED, Verdict, unrecoverable_step
 from seline.errors import SelineError, TooManyDocuments
 from seline.manager.managed_store import ManagedStore
-from seline.operations.destination_checks import check_destination
+from seline.operations.destination_checks import DestinationCheck
 from seline.operations.exports import Exporter
 from seline.operations.usage import Headroom, UsageMonitor
 from seline.operations.verify import Verifier
@@ -59,6 +59,7 @@ class Facts:
     verifier: Verifier
     monitor: UsageMonitor
     exports: Exporter
+    destinations: Sequence[DestinationCheck]
     sinks: Sequence[SinkStatus]
     is_held: bool
     ask_disk: bool
@@ -213,11 +214,10 @@ def _integrity(facts: Facts) -> Result:
 
 
 def _exports(facts: Facts) -> Result:
-    destinations = facts.exports.destinations
-    if not destinations.targets:
+    found = facts.destinations
+    if not found:
         fix = "Name a folder on another disk in `exports.destinations`."
         return Status.INFO, "off: nothing is kept beyond this volume", fix
-    found = [check_destination(*known, facts.now) for known in destinations.records()]
     details = [check.detail for check in found]
     details += [*_encryption(facts.managed.settings.exports), *_purged(facts.exports)]
     fixes = dict.fromkeys(fix for check in found for fix in check.fixes if fix)

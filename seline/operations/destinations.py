@@ -93,6 +93,11 @@ class Destinations:
         self._file.read_once(store)
 
     @property
+    def is_known(self) -> bool:
+        """Whether what an earlier process recorded was read."""
+        return self._file.loaded
+
+    @property
     def last_seen_at(self) -> datetime | None:
         """When a destination was last seen to have a whole export of everything."""
         return self._file.value.verified_at

@@ -18,6 +18,7 @@ from seline.manager.reads import backup_content
 from seline.manager.transfer import import_contents
 from seline.operations.checks import Facts
 from seline.operations.copies import Copies
+from seline.operations.destination_checks import DestinationCheck, check_destination
 from seline.operations.exports import Exporter
 from seline.operations.health import health_body
 from seline.operations.imports import contents_of_upload, copy_of_upload, foreign_export
@@ -95,6 +96,11 @@ class Operations:
             }
 
         return report, await self.store.listing(undo)
+
+    def destination_checks(self) -> list[DestinationCheck]:
+        """Return what is known of each destination; none of them is touched."""
+        now = self.store.clock.now()
+        return [check_destination(*known, now) for known in self.exports.destinations.records()]
 
     async def load(self) -> None:
         """Read what an earlier process found. Raises VolumeBusy, StoreClosed."""
@@ -240,6 +246,7 @@ class Operations:
                 verifier=self.verifier,
                 monitor=self.usage,
                 exports=self.exports,
+                destinations=self.destination_checks(),
                 sinks=self.sinks(),
                 is_held=self.is_held,
                 ask_disk=ask_disk,

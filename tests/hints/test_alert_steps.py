@@ -193,6 +193,21 @@ def test_a_job_that_failed_is_run_again(line: Line, follow: Follow) -> None:
     ended(line, "job_failed", about="export")
 
 
+@pytest.mark.follows("alert:copy_at_risk")
+def test_copies_on_the_disk_of_the_data_are_meant_or_moved(tmp_path: Path, follow: Follow) -> None:
+    table = {"name": "nas", "url": f"file://{tmp_path}/nas"}
+    line = line_at(tmp_path, SELINE_EXPORTS__DESTINATIONS=json.dumps([table]))
+    saved(line, "a.json")
+    with serving_in_thread(line):
+        assert line("jobs", "run", "export").code == 0
+        follow(alert(line, "copy_at_risk", about="nas")).asks("`same_disk = true` for nas")
+    meant = line_at(
+        tmp_path, SELINE_EXPORTS__DESTINATIONS=json.dumps([{**table, "same_disk": True}])
+    )
+    with serving_in_thread(meant):
+        ended(meant, "copy_at_risk", about="nas")
+
+
 @pytest.mark.follows("alert:many")
 def test_many_alerts_are_shown_as_a_whole(line: Line, follow: Follow) -> None:
     names = [f"many{number}.json" for number in range(14)]

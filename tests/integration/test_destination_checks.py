@@ -8,6 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from seline.alerts.process import AlertProcess
+from seline.alerts.signals import copy_signals
+from seline.domain.alerts.lifecycle import AlertType
 from seline.errors import ExportFailed
 from seline.operations import Operations
 from seline.operations.destinations import ExportsFile
@@ -107,3 +110,57 @@ def test_the_record_of_an_earlier_version_is_read() -> None:
     )
     record = msgspec.json.decode(earlier, type=ExportsFile).destinations["nas"]
     assert (record.lacking, record.mirror_lacking) == (("a.json",), ())
+
+
+# alerts
+
+
+class Watched:
+    """The alerts of a bot, evaluated when the test asks."""
+
+    def __init__(self, bot: Bot) -> None:
+        self.process = AlertProcess(bot.operations, [], unavailable=lambda: None)
+
+    async def about(self) -> list[tuple[str, str, str]]:
+        """Return the state, the summary and the next step of each alert about copies."""
+        await self.process.evaluate()
+        return [
+            (alert.state, alert.summary, alert.fix)
+            for alert in self.process.log.listing()
+            if alert.type is AlertType.COPY_AT_RISK
+        ]
+
+
+async def test_a_copy_that_is_not_proven_for_a_month_is_one_alert_until_it_is(bot: Bot) -> None:
+    alerts = Watched(bot)
+    assert await alerts.about() == []
+    for _ in range(31):
+        bot.clock.advance(DAY_S)
+        await bot.operations.exports.run()
+        found = await alerts.about()
+    [(state, summary, fix)] = found
+    assert (state, fix) == ("open", "Run `seline jobs run drill`.")
+    assert "`bucket`" in summary
+    assert "no copy was proven for 30 days" in summary
+    await bot.operations.mirrors.drill()
+    assert [state for state, *_ in await alerts.about()] == ["resolved"]
+    await alerts.process.close()
+
+
+async def test_what_made_a_job_fail_is_not_a_second_alert(bot: Bot) -> None:
+    alerts = Watched(bot)
+    await bot.operations.exports.destinations.failed(bot.bucket, ExportFailed("no room"))
+    assert (await check(bot))["status"] == "warning"
+    assert await alerts.about() == []
+    await alerts.process.close()
+
+
+async def test_the_alert_of_a_destination_that_is_removed_ends(bot: Bot) -> None:
+    alerts = Watched(bot)
+    bot.clock.advance(9 * DAY_S)
+    assert [state for state, *_ in await alerts.about()] == ["open"]
+    checks = copy_signals([], alerts.process.log.listing())
+    await alerts.process.log.take(checks)
+    [alert] = alerts.process.log.listing()
+    assert (alert.type, alert.state) == (AlertType.COPY_AT_RISK, "resolved")
+    await alerts.process.close()

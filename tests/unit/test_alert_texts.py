@@ -12,6 +12,7 @@ from msgspec import structs
 from seline.alerts.signals import (
     CHECKSUMS,
     capability_signals,
+    copy_signals,
     document_limit_signals,
     failure_signals,
     forecast_signals,
@@ -50,6 +51,7 @@ from seline.domain.report import Finding, FindingOutcome, VerifyReport
 from seline.domain.texts import LANGUAGES, Language, fields_of
 from seline.domain.usage import LEVELS, UsageLevel
 from seline.errors import DocumentUnrecoverable, VolumeFailed, VolumeNotMounted
+from seline.operations.destination_checks import DestinationCheck, Problem
 from seline.ports.medium import Capability
 from seline.settings import setting_names
 from tests.unit.values import NOON
@@ -127,6 +129,8 @@ def all_signals() -> Iterator[Signal]:
     yield from run_signals("usage", succeeded=False)
     yield from overdue_signals("export", NOON)
     yield from overdue_signals("export", None)
+    problem = Problem(detail="no copy was proven for 30 days", fix="Run `seline jobs run drill`.")
+    yield from copy_signals([DestinationCheck(name="nas", last="", problems=(problem,))], ())
     yield Raised(type=AlertType.MANY, subject=AlertType.RECOVERY)
     yield Raised(type=AlertType.DIGEST, details={"number": 100})
     yield Raised(type=AlertType.TEST)
@@ -214,6 +218,7 @@ _ALWAYS_GIVEN = {
     AlertType.DIGEST: {"number"},
     AlertType.VOLUME_RESTORED: {"documents", "s", "taken_at", "destination"},
     AlertType.COPY_UNREADABLE: {"place", "destinations", "destination"},
+    AlertType.COPY_AT_RISK: {"fix"},
 }
 
 

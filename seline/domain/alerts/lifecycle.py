@@ -61,6 +61,7 @@ class AlertType(StrEnum):
     DOCUMENT_LIMIT = "document_limit"
     JOB_FAILED = "job_failed"
     JOB_OVERDUE = "job_overdue"
+    COPY_AT_RISK = "copy_at_risk"
     MANY = "many"
     DIGEST = "digest"
     TEST = "test"
@@ -97,7 +98,7 @@ class AlertKind:
 
     severity: Severity
     course: Course
-    about: Literal["document", "job", "type", ""] = ""
+    about: Literal["document", "job", "destination", "type", ""] = ""
     rises_with: str = ""
 
 
@@ -125,6 +126,7 @@ KIND_OF: Final[Mapping[AlertType, AlertKind]] = {
     AlertType.DOCUMENT_LIMIT: AlertKind(Severity.WARNING, "condition", rises_with="level_percent"),
     AlertType.JOB_FAILED: AlertKind(Severity.WARNING, "condition", "job"),
     AlertType.JOB_OVERDUE: AlertKind(Severity.WARNING, "condition", "job"),
+    AlertType.COPY_AT_RISK: AlertKind(Severity.WARNING, "condition", "destination"),
     AlertType.MANY: AlertKind(Severity.CRITICAL, "event", "type"),
     AlertType.DIGEST: AlertKind(Severity.INFO, "event"),
     AlertType.TEST: AlertKind(Severity.INFO, "event"),
