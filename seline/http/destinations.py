@@ -15,7 +15,9 @@ from seline.operations.destinations import DestinationRecord
 from seline.outbound.sealing import AgeSealer
 from seline.ports.sealing import Sealer
 
-_NOT_SHOWN: Final = frozenset({"cure", "mirror_cure", "drill_cure", "encrypted", "revisions"})
+_NOT_SHOWN: Final = frozenset(
+    {"cure", "mirror_began_at", "mirror_cure", "drill_cure", "encrypted", "revisions"}
+)
 
 
 async def list_destinations(request: web.Request) -> web.StreamResponse:

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from seline.domain.plural import shortened
 from seline.domain.report import Status
 from seline.errors import DocumentUnrecoverable
+from seline.operations.changed_names import Waiting
 from seline.operations.destinations import DestinationRecord
 from seline.operations.exports import SAME_DISK
 from seline.ports.destinations import Target
@@ -15,6 +16,7 @@ from seline.ports.destinations import Target
 PROVEN_LATE_AFTER: Final = timedelta(days=30)
 EXPORT_LATE_AFTER: Final = timedelta(days=8)
 """Longer than the rarest schedule, a week."""
+CHANGES_LATE_AFTER: Final = timedelta(minutes=15)
 
 
 class Problem(NamedTuple):
@@ -29,19 +31,20 @@ class Problem(NamedTuple):
 class DestinationCheck:
     """What is known of one destination: its problems, and in words its last copy and proof.
 
-    `fix` is the next step where it has no copy yet, and is no problem.
+    `has_copy`: it has a whole one. `fix` is the next step where none was tried yet.
     """
 
     name: str
     last: str
     problems: tuple[Problem, ...]
+    has_copy: bool = True
     fix: str = ""
 
     @property
     def status(self) -> Status:
         if self.problems:
             return Status.WARNING
-        return Status.INFO if self.fix else Status.OK
+        return Status.OK if self.has_copy else Status.INFO
 
     @property
     def detail(self) -> str:
@@ -54,18 +57,23 @@ class DestinationCheck:
         return list(dict.fromkeys([*(found.fix for found in self.problems), self.fix]))
 
 
-def check_destination(target: Target, record: DestinationRecord, now: datetime) -> DestinationCheck:
-    """Return what is known of a destination."""
-    name = target.destination.name
-    last = _last_copies(target, record)
-    if not last:
-        job = "mirror" if target.takes_mirror else "export"
-        problems = tuple(_failures(record))
-        fix = "" if problems else f"Run `seline jobs run {job}`."
-        return DestinationCheck(name=name, last="none was written yet", problems=problems, fix=fix)
-    last += [_proof(record)] if target.takes_mirror else []
-    problems = tuple(_problems(target, record, now))
-    return DestinationCheck(name=name, last=", ".join(last), problems=problems)
+def check_destination(
+    target: Target, record: DestinationRecord, waiting: Waiting, now: datetime
+) -> DestinationCheck:
+    """Return what is known of a destination; `waiting`: what its mirror has not copied yet."""
+    name, last = target.destination.name, _last_copies(target, record)
+    has_copy = bool(last)
+    if target.takes_mirror and waiting.of_all and record.mirrored_at is None:
+        last.append(f"the first copy has {_progress(waiting)}")
+    elif waiting.since and not _are_changes_late(record, waiting, now):
+        last.append(_not_copied(waiting.since, waiting, now))
+    if has_copy and target.takes_mirror:
+        last.append(_proof(record))
+    problems = tuple(_problems(target, record, waiting, now))
+    job = "mirror" if target.takes_mirror else "export"
+    fix = "" if last or problems else f"Run `seline jobs run {job}`."
+    text = ", ".join(last or ["none was written yet"])
+    return DestinationCheck(name=name, last=text, problems=problems, has_copy=has_copy, fix=fix)
 
 
 def _last_copies(target: Target, record: DestinationRecord) -> list[str]:
@@ -78,14 +86,42 @@ def _last_copies(target: Target, record: DestinationRecord) -> list[str]:
     return last
 
 
+def _not_copied(since: datetime, waiting: Waiting, now: datetime) -> str:
+    day = "" if since.date() == now.date() else f"{since:%Y-%m-%d} "
+    done = f" ({_progress(waiting)})" if waiting.of_all else ""
+    return f"changes since {day}{since:%H:%M:%S} UTC are not copied yet{done}"
+
+
+def _progress(waiting: Waiting) -> str:
+    return f"{waiting.copied:,} of {waiting.of_all:,} documents so far"
+
+
+def _are_changes_late(record: DestinationRecord, waiting: Waiting, now: datetime) -> bool:
+    """Whether changes wait for too long, and no failure is known that explains it."""
+    since = _waiting_since(record, waiting)
+    return since is not None and now - since > CHANGES_LATE_AFTER and not record.mirror_failure
+
+
+def _waiting_since(record: DestinationRecord, waiting: Waiting) -> datetime | None:
+    """Return since when changes wait; before the first copy, since when that is made."""
+    return waiting.since if record.mirrored_at else record.mirror_began_at
+
+
 def _proof(record: DestinationRecord) -> str:
     if record.proven_at is None:
         return "not proven restorable yet"
     return f"last proven restorable {record.proven_at:%Y-%m-%d %H:%M} UTC by {record.proven_by}"
 
 
-def _problems(target: Target, record: DestinationRecord, now: datetime) -> Iterator[Problem]:
+def _problems(
+    target: Target, record: DestinationRecord, waiting: Waiting, now: datetime
+) -> Iterator[Problem]:
     yield from _failures(record)
+    since = _waiting_since(record, waiting)
+    if target.takes_mirror and since and _are_changes_late(record, waiting, now):
+        detail = _not_copied(since, waiting, now)
+        fix = "Run `seline jobs run mirror`; if they still wait, see that the destination answers."
+        yield Problem(detail=detail, fix=fix)
     seen_at = record.whole_at or record.mirrored_since
     is_late = target.takes_exports and seen_at is not None and now - seen_at > EXPORT_LATE_AFTER
     if is_late and not record.failure:

@@ -35,9 +35,9 @@ class DestinationRecord(Stored, frozen=True, kw_only=True):
     `whole_at` is when it was last seen to have a whole export of everything. `failure` and `cure`
     are of the last export, empty if it succeeded; `lacking` are the documents that it lacks.
     `encrypted` is the newest encrypted export there, `revisions` a digest of what it has.
-    `mirrored_at` is the instant of the newest copy of the mirror, `mirrored_since` that of the
-    first, and `sequence` the number of the newest. `mirror_failed_at` to `mirror_lacking` are of
-    the mirror's last run.
+    `mirror_began_at` is when the first copy of the mirror was begun, `mirrored_since` the instant
+    of it, `mirrored_at` that of the newest one, and `sequence` the number of that.
+    `mirror_failed_at` to `mirror_lacking` are of the mirror's last run.
 
     `checked_at` is when the drill last read a copy back; `proven_at` when one was decrypted and
     compared, and `proven_by` whom. `drill_failure` and `drill_cure` are of the last drill, empty if
@@ -53,6 +53,7 @@ class DestinationRecord(Stored, frozen=True, kw_only=True):
     lacking: tuple[str, ...] = ()
     encrypted: str = ""
     revisions: str = ""
+    mirror_began_at: datetime | None = None
     mirrored_at: datetime | None = None
     mirrored_since: datetime | None = None
     sequence: int = 0
@@ -157,6 +158,15 @@ class Destinations:
     async def wrote_encrypted(self, destination: ObjectStore, export: str, revisions: str) -> None:
         """Record what an encrypted export has, which its manifest does not show."""
         await self._note(destination.name, encrypted=export, revisions=revisions)
+
+    async def mirror_began(self, destination: ObjectStore) -> datetime | None:
+        """Record when the first copy was begun; return the instant of the newest one."""
+        if not self._file.loaded:
+            await self._file.load()
+        record = self.record(destination.name)
+        if record.mirrored_at is None and record.mirror_began_at is None:
+            await self._note(destination.name, mirror_began_at=self._store.clock.now())
+        return record.mirrored_at
 
     async def mirrored(self, destination: ObjectStore, head: Head, lacking: Sequence[str]) -> None:
         """Record a new head of the mirror."""

@@ -7,77 +7,32 @@ stored in doubt: a restore does not take it by itself, and nothing is removed un
 
 import hashlib
 import logging
-import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
 from seline.clock import instant_text, parse_instant
 from seline.domain import mirror
-from seline.domain.document import BOT, DocumentKey, Revision
+from seline.domain.document import BOT, Revision
 from seline.domain.manifest import PackedDocument
 from seline.domain.mirror import Head, MirrorManifest, StoredObject, parse_head_name
 from seline.domain.plural import counted
 from seline.errors import ExportFailed
 from seline.manager.managed_store import ManagedStore
 from seline.manager.transfer import snapshot_of
+from seline.operations.changed_names import ChangedNames, Waiting
 from seline.operations.mirror_contents import Copying
 from seline.operations.mirror_store import MirrorStore, in_thread
 from seline.ports.destinations import ObjectForbidden, ObjectStore
 from seline.ports.sealing import Sealer
-from seline.ports.store import Outcome, Snapshot
+from seline.ports.store import Snapshot
 
 CHAIN_AGE_MAX: Final = timedelta(days=1)
 CHAIN_OBJECTS_MIN: Final = 1000
 """A chain of heads ends when they name more contents than its base, and more than this."""
-_PINS: Final = DocumentKey("seline", "pins.json")
 _log = logging.getLogger("seline.mirror")
-
-
-class ChangedNames:
-    """The documents that changed and are not mirrored yet. Any thread notes them."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._count = 0
-        self._names: dict[str, int] = {}
-        self._purged: set[str] = set()
-
-    def note(self, key: DocumentKey, outcome: Outcome) -> None:
-        """Note a durable change; the pins count as a document without a name."""
-        if outcome.changed and (key.space == BOT or key == _PINS):
-            with self._lock:
-                self._count += 1
-                name = key.name if key.space == BOT else ""
-                self._names[name] = self._count
-                if outcome.content is None and outcome.backup is None:
-                    self._purged.add(name)
-
-    def add(self, names: Iterable[str]) -> None:
-        """Note documents of which only the backups changed."""
-        with self._lock:
-            self._count += 1
-            self._names |= dict.fromkeys(names, self._count)
-
-    def seen(self) -> dict[str, int]:
-        """Return the changed names, each with the number of its last change."""
-        with self._lock:
-            return dict(self._names)
-
-    def purged(self) -> set[str]:
-        """Return those whose content was erased, whatever followed."""
-        with self._lock:
-            return set(self._purged)
-
-    def done(self, seen: Mapping[str, int]) -> None:
-        """Forget the names that did not change again."""
-        with self._lock:
-            for name, number in seen.items():
-                if self._names.get(name) == number:
-                    del self._names[name]
-                    self._purged.discard(name)
 
 
 class Mirror:
@@ -100,7 +55,9 @@ class Mirror:
         self._version = version
         self._name_key = name_key
         self._volume_id = volume_id
-        self._changed: ChangedNames | None = None
+        self._changed = ChangedNames(store.clock.now)
+        self._is_watching = False
+        self._copying: Copying | None = None
         self._stored: dict[str, StoredObject] = {}
         """Each object that is at the destination, by key."""
         self._lost: set[str] = set()
@@ -120,23 +77,41 @@ class Mirror:
     @property
     def has_changes(self) -> bool:
         """Whether a run would write a head."""
-        return not self._chain or self._changed is None or bool(self._changed.seen())
+        return not self._chain or bool(self._changed.seen())
 
     @property
     def newest(self) -> Head | None:
         """The head that this process wrote last."""
         return self._chain[-1] if self._chain else None
 
+    @property
+    def waiting(self) -> Waiting:
+        """What is not copied yet, and how far the run in progress is."""
+        if self._copying is None:
+            return Waiting(self._changed.since)
+        return Waiting(self._changed.since, self._copying.copied, self._copying.of_all)
+
+    async def watch(self, mirrored_at: datetime | None) -> None:
+        """Note changes from now on.
+
+        Of what an earlier process left after its copy of `mirrored_at` the last change is known.
+        """
+        if self._is_watching:
+            return
+        store = await self._store.open()
+        store.watch(self._changed.note)
+        self._is_watching = True
+        documents = await self._store.listing(lambda: store.documents(BOT))
+        changed_at = max((info.updated_at for info in documents), default=None)
+        if changed_at and mirrored_at and changed_at.replace(microsecond=0) > mirrored_at:
+            self._changed.left(changed_at)
+
     async def run(self, *, sequence: int, accept: bool = False) -> Head | None:
         """Copy what changed and return the new head, None if nothing changed.
 
-        `sequence` is the highest number of a head that is known of. `accept`: what is lost is meant
-        to be. Raises ExportFailed, StorageError.
+        `watch` was called. `sequence` is the highest number of a head that is known of. `accept`:
+        what is lost is meant to be. Raises ExportFailed, StorageError.
         """
-        store = await self._store.open()
-        if self._changed is None:
-            self._changed = ChangedNames()
-            store.watch(self._changed.note)
         if not self.has_changes:
             return None
         at = MirrorStore(self.destination, self._sealer, await self._volume_id())
@@ -144,7 +119,7 @@ class Mirror:
             await self._look(at)
         if accept:
             self.accepted = None
-        before = self._changed.seen()
+        before, seen_at = self._changed.seen(), self._store.clock.now()
         is_base = self._needs_base() or bool(self._changed.purged())
         recorded = await self._recorded() if is_base else {}
         async with snapshot_of(self._store) as snapshot:
@@ -154,7 +129,7 @@ class Mirror:
                 recorded.pop(name, None)
             sequence = max(sequence, self._sequence) + 1
             head = await self._copy(at, snapshot, names, recorded, is_base, sequence)
-        self._changed.done(before)
+        self._changed.done(before, seen_at)
         return head
 
     def check(self, heads: Collection[str], objects: Collection[str], *, newest: bool) -> None:
@@ -174,8 +149,7 @@ class Mirror:
 
     def backups_added(self, names: Iterable[str]) -> None:
         """Note the documents to which a restore added backups; the store notes no such change."""
-        if self._changed is not None:
-            self._changed.add(names)
+        self._changed.add(names)
 
     def forget(self) -> None:
         """Look again at what the destination has before the next run, which writes a base."""
@@ -247,7 +221,11 @@ class Mirror:
     ) -> Head | None:
         name_key = await self._name_key() if self._sealer.suffix else ""
         copying = Copying(self._store, snapshot, at, self._stored, name_key, recorded)
-        documents, removed = await copying.documents(filter(None, names))
+        self._copying = copying
+        try:
+            documents, removed = await copying.documents([*filter(None, names)])
+        finally:
+            self._copying = None
         before = {} if is_base else self._entries
         found = await in_thread(lambda: {document.name: _entry(document) for document in documents})
         changed = [

@@ -84,14 +84,19 @@ class Copying:
         self._slots = asyncio.Semaphore(UPLOADS_MAX)
         self.lacking: list[str] = []
         """The documents that could not be read."""
+        self.copied = self.of_all = 0
+        """How many documents are stored, or being uploaded, of how many."""
 
     async def documents(self, names: Iterable[str]) -> tuple[list[PackedDocument], list[str]]:
         """Store the contents of these documents; return the documents, and the names of none."""
         documents: list[PackedDocument] = []
         removed: list[str] = []
+        left = list(names)
+        self.of_all = len(left)
         try:
             async with asyncio.TaskGroup() as uploads:
-                async for read in self._copied(list(names), uploads):
+                async for read in self._copied(left, uploads):
+                    self.copied += 1
                     document = read.packed()
                     if document is None:
                         removed.append(read.name)

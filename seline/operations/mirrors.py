@@ -13,6 +13,7 @@ from seline.domain.mirror import Claim
 from seline.domain.plural import counted
 from seline.errors import DestinationNotFound, ExportDamaged, ExportFailed, SelineError
 from seline.manager.managed_store import ManagedStore
+from seline.operations.changed_names import Waiting
 from seline.operations.destinations import Destinations
 from seline.operations.drill import SERVICE, Drilled, proof_of, put_proof, read_back
 from seline.operations.exports import Exporter
@@ -96,6 +97,11 @@ class Mirrors:
                 destination=name,
             )
         await self._lanes[name].accept()
+
+    def waiting(self, name: str) -> Waiting:
+        """Return what the destination of this name has not copied yet."""
+        lane = self._lanes.get(name)
+        return Waiting() if lane is None else lane.mirror.waiting
 
     def backups_added(self, names: Sequence[str]) -> None:
         """Note the documents to which a restore added backups."""
@@ -224,6 +230,8 @@ class _Lane:
     async def _run(self, *, accept: bool = False) -> str:
         destination = self._target.destination
         try:
+            mirrored_at = await self._destinations.mirror_began(destination)
+            await self.mirror.watch(mirrored_at)
             line = await self._copied(accept=accept)
         except BaseException as error:
             self._is_known = False

@@ -100,7 +100,10 @@ class Operations:
     def destination_checks(self) -> list[DestinationCheck]:
         """Return what is known of each destination; none of them is touched."""
         now = self.store.clock.now()
-        return [check_destination(*known, now) for known in self.exports.destinations.records()]
+        return [
+            check_destination(target, record, self.mirrors.waiting(target.destination.name), now)
+            for target, record in self.exports.destinations.records()
+        ]
 
     async def load(self) -> None:
         """Read what an earlier process found. Raises VolumeBusy, StoreClosed."""

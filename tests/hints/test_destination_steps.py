@@ -40,7 +40,7 @@ def with_nas(folder: Path, url: str, **more: Any) -> Line:
 @pytest.mark.follows(
     "operations/checks:_exports",
     "operations/destination_checks:check_destination",
-    "operations/destination_checks:_problems#2",
+    "operations/destination_checks:_problems#3",
 )
 def test_exports_become_ok_by_the_steps_of_health(
     line: Line, tmp_path: Path, follow: Follow

@@ -4,16 +4,18 @@ import asyncio
 import json
 import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from seline import open_seline
 from seline.errors import ExportFailed
+from seline.operations import destination_checks
 from seline.settings import load_settings
 from tests.command_line import Line, line_at, served
 from tests.hints.following import Step, run, variable
-from tests.hints.test_alert_steps import alert
+from tests.hints.test_alert_steps import alert, serving_in_thread
 from tests.hints.test_destination_steps import check
 
 Follow = Callable[[str], Step]
@@ -30,6 +32,22 @@ def test_the_first_copy_is_made_on_request(tmp_path: Path, follow: Follow) -> No
     line("save", "a.json", stdin="[1]")
     run(line, *follow(check(line)["fix"]).commands())
     assert (check(line)["status"], "newest copy" in check(line)["detail"]) == ("ok", True)
+
+
+@pytest.mark.follows("operations/destination_checks:_problems")
+def test_changes_that_wait_are_copied_on_request(
+    tmp_path: Path, follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = with_bucket(tmp_path, tmp_path / "bucket")
+    line("save", "a.json", stdin="[1]")
+    monkeypatch.setattr(destination_checks, "CHANGES_LATE_AFTER", timedelta(seconds=-60))
+    with serving_in_thread(line):
+        line("jobs", "run", "mirror")
+        line("save", "a.json", stdin="[2]")
+        step = follow(check(line)["fix"])
+        step.asks("see that the destination answers")
+        run(line, *step.commands())
+        assert check(line)["status"] == "ok"
 
 
 @pytest.mark.follows("operations/mirror:damaged")

@@ -264,7 +264,7 @@ def test_what_was_not_verified_is_verified(line: Line, follow: Follow) -> None:
         assert fix_of(line, "integrity") == ""
 
 
-@pytest.mark.follows("operations/checks:_exports", "operations/destination_checks:_problems")
+@pytest.mark.follows("operations/checks:_exports", "operations/destination_checks:_problems#2")
 def test_exports_are_set_up_and_run(line: Line, follow: Follow) -> None:
     saved(line)
     step = follow(fix_of(line, "exports"))

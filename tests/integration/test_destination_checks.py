@@ -1,7 +1,9 @@
 """Test what health shows of a destination that takes both kinds of copies, and of late copies."""
 
+import asyncio
+import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from seline.domain.alerts.lifecycle import AlertType
 from seline.errors import ExportFailed
 from seline.operations import Operations
 from seline.operations.destinations import ExportsFile
+from seline.operations.mirror_contents import BATCH_FILES_MAX
 from seline.outbound.destinations.folder import Folder
 from seline.ports.destinations import Target
 from tests.integration.test_mirror import HOUR_S, Bot, folder
@@ -110,6 +113,126 @@ def test_the_record_of_an_earlier_version_is_read() -> None:
     )
     record = msgspec.json.decode(earlier, type=ExportsFile).destinations["nas"]
     assert (record.lacking, record.mirror_lacking) == (("a.json",), ())
+
+
+# changes that wait
+
+
+MINUTE_S = 60.0
+
+
+async def test_changes_that_are_not_copied_are_shown_and_late_after_15_minutes(bot: Bot) -> None:
+    bot.clock.advance(DAY_S)
+    await bot.data.save_json("a.json", {"n": 2})
+    since = f"changes since {bot.clock.now():%H:%M:%S} UTC are not copied yet"
+    found = await check(bot)
+    assert (found["status"], since in found["detail"]) == ("ok", True)
+    for number in range(16):
+        bot.clock.advance(MINUTE_S)
+        await bot.data.save_json("a.json", {"n": number})
+    alerts = Watched(bot)
+    found = await check(bot)
+    assert (found["status"], since in found["detail"]) == ("warning", True)
+    [(state, summary, _)] = await alerts.about()
+    assert (state, since in summary) == ("open", True)
+    await bot.mirrored()
+    found = await check(bot)
+    assert (found["status"], "not copied" in found["detail"]) == ("ok", False)
+    assert [state for state, *_ in await alerts.about()] == ["resolved"]
+    await alerts.process.close()
+
+
+async def test_a_change_during_a_run_waits_since_the_run_began(bot: Bot) -> None:
+    real = bot.bucket.put
+    bot.clock.advance(DAY_S)
+
+    async def changing(key: str, data: bytes, *, replace: bool = True) -> None:
+        if "/heads/" in key:
+            bot.clock.advance(MINUTE_S)
+            await bot.data.save_json("a.json", {"n": 3})
+        await real(key, data, replace=replace)
+
+    await bot.data.save_json("a.json", {"n": 2})
+    began_at = bot.clock.now()
+    bot.bucket.put = changing  # type: ignore[method-assign]
+    await bot.mirrored()
+    bot.bucket.put = real  # type: ignore[method-assign]
+    since = bot.operations.mirrors.waiting("bucket").since
+    assert since is not None
+    assert began_at < since < bot.clock.now()
+
+
+async def test_changes_that_a_process_left_wait_since_they_were_made(
+    bot: Bot, tmp_path: Path
+) -> None:
+    bot.clock.advance(DAY_S)
+    await bot.data.save_json("a.json", {"n": 2})
+    changed_at = next(iter(await bot.data.documents())).updated_at
+    bot.operations = Operations(bot.store, bot.operations.exports.destinations.targets)
+    hangs = asyncio.Event()
+    assert bot.operations.mirrors.waiting("bucket").since is None
+
+    async def hanging(*_: object, **__: object) -> None:
+        await hangs.wait()
+
+    bot.bucket.put = hanging  # type: ignore[method-assign,assignment]
+    run = asyncio.create_task(bot.mirrored())
+    await until(lambda: bot.operations.mirrors.waiting("bucket").since is not None)
+    assert bot.operations.mirrors.waiting("bucket").since == changed_at
+    run.cancel()
+
+
+async def test_nothing_waits_where_an_earlier_process_copied_everything(
+    bot: Bot, tmp_path: Path
+) -> None:
+    os.utime(tmp_path / "data" / "a.json", (1, 1))  # else the file has the time of the machine
+    bot.clock.advance(DAY_S)
+    bot.operations = Operations(bot.store, bot.operations.exports.destinations.targets)
+    [name] = [target.destination.name for target in bot.operations.exports.destinations.targets]
+    real, seen = bot.bucket.put, list[object]()
+
+    async def looking(key: str, data: bytes, *, replace: bool = True) -> None:
+        seen.append(bot.operations.mirrors.waiting(name).since)
+        await real(key, data, replace=replace)
+
+    bot.bucket.put = looking  # type: ignore[method-assign]
+    await bot.mirrored()
+    assert seen
+    assert set(seen) == {None}
+
+
+async def test_the_first_copy_shows_how_far_it_is_and_is_late_if_it_hangs(tmp_path: Path) -> None:
+    bot = Bot(tmp_path, Folder("bucket", str(tmp_path / "bucket")))
+    for number in range(3 * BATCH_FILES_MAX):
+        await bot.data.save_json(f"{number}.json", {"n": number})
+    bot.clock.advance(DAY_S)
+    real, hangs, put = bot.bucket.put, asyncio.Event(), list[str]()
+
+    async def hanging(key: str, data: bytes, *, replace: bool = True) -> None:
+        put.append(key)
+        if len(put) > BATCH_FILES_MAX + 2:
+            await hangs.wait()
+        await real(key, data, replace=replace)
+
+    bot.bucket.put = hanging  # type: ignore[method-assign]
+    run = asyncio.create_task(bot.mirrored())
+    await until(lambda: bot.operations.mirrors.waiting("bucket").copied >= BATCH_FILES_MAX)
+    found = await check(bot)
+    assert found["status"] == "info"
+    assert "the first copy has 32 of 96 documents so far" in found["detail"]
+    bot.clock.advance(16 * MINUTE_S)
+    assert (await check(bot))["status"] == "warning"
+    hangs.set()
+    await run
+    assert (await check(bot))["status"] == "ok"
+    await bot.operations.mirrors.close()
+    await bot.store.close()
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not is_so():
+            await asyncio.sleep(0.01)
 
 
 # alerts
