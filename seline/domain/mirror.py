@@ -44,10 +44,16 @@ class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Claim(_Strict, frozen=True, kw_only=True):
-    """The value of `volume.json`: the volume whose heads a restore takes."""
+    """The value of `volume.json`: the volume whose heads a restore takes.
+
+    `life` and `place` are of the process that claimed it. `rival` is the place of another process
+    with the same volume that found the claim, empty if there was none.
+    """
 
     volume: str
     place: str = ""
+    life: str = ""
+    rival: str = ""
 
 
 class StoredObject(_Strict, frozen=True, kw_only=True):

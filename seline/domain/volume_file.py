@@ -11,12 +11,14 @@ class VolumeFile(Stored, frozen=True, kw_only=True):
     """The volume's id, and how many exports it has begun.
 
     The id is made before the first document is written, and travels with a restored copy.
-    `restoring` names the copy that is being restored onto the volume, empty if none is.
+    `restoring` names the copy that is being restored onto the volume, empty if none is. Each
+    restore gives the volume a new `life`, so that two volumes with one id differ.
     """
 
     id: str = ""
     exports: int = 0
     restoring: str = ""
+    life: str = ""
 
     @property
     def is_identified(self) -> bool:
@@ -30,7 +32,8 @@ class VolumeFile(Stored, frozen=True, kw_only=True):
     def marked(self, copy: Copy, new_id: str) -> "VolumeFile":
         """Return the value while a copy is restored: the volume becomes the copy's."""
         exports = max(self.exports, copy.sequence)
-        return VolumeFile(id=copy.volume or new_id, exports=exports, restoring=copy.name)
+        volume = copy.volume or new_id
+        return VolumeFile(id=volume, exports=exports, restoring=copy.name, life=new_id)
 
     def numbered(self, new_id: str) -> "VolumeFile":
         """Return the value once another export has begun."""

@@ -16,7 +16,7 @@ from seline.outbound.sealing import AgeSealer
 from seline.ports.sealing import Sealer
 
 _NOT_SHOWN: Final = frozenset(
-    {"cure", "mirror_began_at", "mirror_cure", "drill_cure", "encrypted", "revisions"}
+    {"cure", "mirror_began_at", "mirror_cure", "drill_cure", "encrypted", "life", "revisions"}
 )
 
 

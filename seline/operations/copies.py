@@ -95,8 +95,8 @@ class Copies:
     async def _volume(self) -> str:
         """Return the id of the volume whose copies a restore takes here."""
         claim = await read_claim(self.destination)
-        if claim:
-            return claim
+        if claim.volume:
+            return claim.volume
         volumes = {volume_of_export(name) for name in await self._exports.complete()}
         if len(volumes) > 1:
             raise CopyNotFound(

@@ -37,7 +37,8 @@ class DestinationRecord(Stored, frozen=True, kw_only=True):
     `encrypted` is the newest encrypted export there, `revisions` a digest of what it has.
     `mirror_began_at` is when the first copy of the mirror was begun, `mirrored_since` the instant
     of it, `mirrored_at` that of the newest one, and `sequence` the number of that.
-    `mirror_failed_at` to `mirror_lacking` are of the mirror's last run.
+    `mirror_failed_at` to `mirror_lacking` are of the mirror's last run. `life` is that of
+    the volume when it claimed the destination (`VolumeFile.life`).
 
     `checked_at` is when the drill last read a copy back; `proven_at` when one was decrypted and
     compared, and `proven_by` whom. `drill_failure` and `drill_cure` are of the last drill, empty if
@@ -61,6 +62,7 @@ class DestinationRecord(Stored, frozen=True, kw_only=True):
     mirror_failure: str = ""
     mirror_cure: str = ""
     mirror_lacking: tuple[str, ...] = ()
+    life: str = ""
     checked_at: datetime | None = None
     proven_at: datetime | None = None
     proven_by: str = ""
@@ -180,6 +182,10 @@ class Destinations:
             mirrored_since=self.record(destination.name).mirrored_since or taken_at,
             sequence=head.sequence,
         )
+
+    async def claimed(self, destination: ObjectStore, life: str) -> None:
+        """Record that the volume, in this life of it, claimed the destination."""
+        await self._note(destination.name, life=life)
 
     async def drilled(self, destination: ObjectStore, proof: Proof, *, here: bool = True) -> None:
         """Record a drill that succeeded; `here`: this process made it."""

@@ -209,19 +209,19 @@ class MirrorStore:
         return unpacked(self._sealer.open(stored) if sealed else stored, path)
 
 
-async def read_claim(destination: ObjectStore) -> str:
-    """Return the id of the volume whose copy a destination keeps, empty if it keeps none.
+async def read_claim(destination: ObjectStore) -> Claim:
+    """Return whose copy a destination keeps; its volume is empty if it keeps none.
 
     Raises ExportFailed.
     """
     try:
         data = await destination.get(mirror.CLAIM)
-        return mirror.decode_as(Claim, data, mirror.CLAIM).volume
+        return mirror.decode_as(Claim, data, mirror.CLAIM)
     except ObjectMissing:
         pass
     listed = await destination.list(mirror.ROOT)
     volumes = [entry.name for entry in listed if entry.size_bytes is None]
-    return volumes[0] if len(volumes) == 1 else ""
+    return Claim(volume=volumes[0] if len(volumes) == 1 else "")
 
 
 async def put_claim(destination: ObjectStore, claim: Claim, *, replace: bool) -> None:

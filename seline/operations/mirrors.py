@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
 from typing import Final, NoReturn
+
+from msgspec.structs import replace
 
 from seline.domain.mirror import Claim
 from seline.domain.plural import counted
@@ -27,6 +30,8 @@ from seline.ports.sealing import Sealer
 WAIT_S: Final = 20.0
 """How long one run of the job waits for a copy that takes long; the copy goes on."""
 SWEEP_EVERY: Final = timedelta(hours=1)
+LOOK_EVERY: Final = timedelta(minutes=5)
+"""How soon a process notices another one that mirrors the same volume."""
 _log = logging.getLogger("seline.mirror")
 
 
@@ -132,7 +137,10 @@ class _Lane:
         self._sealer = sealer
         self._sweep = Sweep()
         self._swept_at = store.clock.now() - SWEEP_EVERY
+        self._looked_at = self._swept_at
         self._claimed_by = ""
+        self._rival = ""
+        """Where another process is that mirrors the same volume."""
         self._is_known = False
         self._failed = False
         self.mirror = Mirror(
@@ -145,8 +153,9 @@ class _Lane:
         )
 
     def begin(self) -> None:
-        """Begin a copy unless one is in progress, or nothing changed."""
-        if self.task is None and (self.mirror.has_changes or self._is_sweep_due()):
+        """Begin a copy unless one is in progress, or nothing changed and nothing is due."""
+        is_due = self._is_due(self._looked_at, LOOK_EVERY) or self._is_sweep_due()
+        if self.task is None and (self.mirror.has_changes or is_due):
             name = f"seline-mirror-{self._target.destination.name}"
             self.task = asyncio.get_running_loop().create_task(self._run(), name=name)
 
@@ -248,6 +257,8 @@ class _Lane:
         may_differ = self._target.may_be_unmounted or self._is_sweep_due()
         if accept or may_differ or not self._is_known:
             await self._meet(accept=accept)
+        elif self._is_due(self._looked_at, LOOK_EVERY):
+            await self._look()
         sequence = max(
             self._destinations.record(name).sequence, self._store.volume_file.value.exports
         )
@@ -256,7 +267,7 @@ class _Lane:
         if head is not None:
             await self._destinations.mirrored(destination, head, self.mirror.lacking)
             line = f"{name}: {len(head.objects)} contents for {head.documents} documents"
-        if not (self._claimed_by or self._newest_doubt or self.mirror.lacking):
+        if not (self._claimed_by or self._rival or self._newest_doubt or self.mirror.lacking):
             line = "; ".join(filter(None, (line, await self._swept(is_written=head is not None))))
         self._refuse_doubt()
         return line
@@ -268,18 +279,55 @@ class _Lane:
         try:
             with suppress(ObjectForbidden):  # the credentials only write
                 await self._destinations.enter(destination)
-            place, claim = (await self._store.open()).medium.place, ""
-            with suppress(ObjectForbidden):  # what is there cannot be looked for
+            with suppress(ObjectForbidden):
                 await MirrorStore(destination, self._sealer, volume).put_key_file()
-                await put_claim(destination, Claim(volume=volume, place=place), replace=accept)
-                claim = await read_claim(destination)
+                await put_claim(destination, await self._claim(), replace=accept)
+            await self._look()
         except ExportFailed:
             self.mirror.forget()
             raise
         if accept:
             self.mirror.forget()
-        self._claimed_by = claim if claim not in ("", volume) else ""
         self._is_known = True
+
+    async def _claim(self) -> Claim:
+        """Return the claim of this process."""
+        volume, place = await self._exports.volume_id(), (await self._store.open()).medium.place
+        life = self._store.volume_file.value.life
+        return Claim(volume=volume, place=f"{place} on {socket.gethostname()}", life=life)
+
+    async def _look(self) -> None:
+        """Read whose copy the destination keeps, and whether another process writes it, too."""
+        self._looked_at = self._store.clock.now()
+        mine, rival = await self._claim(), ""
+        try:
+            claim = await read_claim(self._target.destination)
+            if claim.volume == mine.volume:
+                rival = await self._rival_of(mine, claim)
+        except ObjectForbidden:
+            return  # the credentials only write
+        if rival and not self._rival:
+            self.mirror.forget()  # the next number is higher than those of the other process
+        self._claimed_by = claim.volume if claim.volume != mine.volume else ""
+        self._rival = rival
+
+    async def _rival_of(self, mine: Claim, claim: Claim) -> str:
+        """Return where another process is that mirrors this volume, empty if none was noticed.
+
+        The first run after a restore takes the claim over, because the process before is gone as a
+        rule. If it is not, it finds the claim of another life, and notes itself there.
+        """
+        destination = self._target.destination
+        known = self._destinations.record(destination.name).life
+        if claim.life != mine.life and known == mine.life:
+            if not claim.rival:
+                await put_claim(destination, replace(claim, rival=mine.place), replace=True)
+            return claim.place
+        if claim.life != mine.life:
+            await put_claim(destination, mine, replace=True)
+            self._swept_at = self._looked_at  # the other process may answer before anything goes
+        await self._destinations.claimed(destination, mine.life)
+        return claim.rival if claim.life == mine.life else ""
 
     async def _swept(self, *, is_written: bool) -> str:
         """Remove what the policy drops, once in an hour; not if the newest copy is damaged."""
@@ -309,8 +357,11 @@ class _Lane:
                 await self._destinations.drilled(self._target.destination, proof, here=False)
 
     def _is_sweep_due(self) -> bool:
-        elapsed = self._store.clock.now() - self._swept_at
-        return elapsed >= SWEEP_EVERY or elapsed < timedelta(0)
+        return self._is_due(self._swept_at, SWEEP_EVERY)
+
+    def _is_due(self, at: datetime, every: timedelta) -> bool:
+        elapsed = self._store.clock.now() - at
+        return elapsed >= every or elapsed < timedelta(0)
 
     @property
     def _newest_doubt(self) -> str:
@@ -326,6 +377,13 @@ class _Lane:
                 "beside it; a restore takes the other one, and nothing is removed.",
                 hint=f"If this volume replaces that one, run `seline destinations accept {name}`. "
                 "If both are in use, give each a folder of its own in `exports.destinations`.",
+            )
+        if self._rival:
+            raise ExportFailed(
+                f"Another process mirrors this volume: {self._rival}. It restored a copy of it, or "
+                "this one did. A restore takes the newest copy of both, and nothing is removed.",
+                hint="Stop one of them, or give it a folder of its own in `exports.destinations`. "
+                f"Then run `seline destinations accept {name}` with the other one.",
             )
         if self._newest_doubt:
             raise ExportFailed(

@@ -98,6 +98,25 @@ def test_a_volume_that_replaces_another_is_accepted(tmp_path: Path, follow: Foll
     assert check(line)["status"] == "ok"
 
 
+@pytest.mark.follows("operations/mirrors:_refuse_doubt#2")
+def test_a_twin_is_stopped_and_the_other_one_accepted(tmp_path: Path, follow: Follow) -> None:
+    """The commands run one after the other: each is a process that mirrors."""
+    for name in ("bot", "twin"):
+        (tmp_path / name).mkdir()
+    bot, twin = (with_bucket(tmp_path / name, tmp_path / "bucket") for name in ("bot", "twin"))
+    bot("save", "a.json", stdin="[1]")
+    bot("jobs", "run", "mirror")
+    asyncio.run(_opened(twin))
+    assert twin("jobs", "run", "mirror").code == 0
+    assert bot("jobs", "run", "mirror").code == 1
+    assert twin("jobs", "run", "mirror").code == 1
+    step = follow(check(bot)["fix"])
+    step.asks("Stop one of them")
+    run(bot, *step.commands())
+    assert bot("jobs", "run", "mirror").code == 0
+    assert check(bot)["status"] == "ok"
+
+
 @pytest.mark.follows("operations/returning:refusal*", "alert:volume_restored")
 def test_a_volume_whose_copy_is_damaged_begins_empty_on_request(
     tmp_path: Path, follow: Follow

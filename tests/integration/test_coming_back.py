@@ -281,3 +281,33 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, within: str) -> None:
         return await real(self, key)
 
     monkeypatch.setattr(Folder, "get", fails)
+
+
+async def test_a_twin_that_restored_the_same_copy_is_noticed_by_both(
+    tmp_path: Path, two_copies: tuple[object, ...]
+) -> None:
+    async with serving(settings(tmp_path), http=False) as bot:
+        await bot.acquired()
+        await bot.data.save_json("bot.json", {"n": 1})
+        await mirrored(bot)
+        assert last_run(bot) == ("ok", False), "restored once: it goes on without a person"
+        twin_settings = settings(tmp_path, **{"storage.data_dir": str(tmp_path / "twin")})
+        async with serving(twin_settings, http=False) as twin:
+            await twin.acquired()
+            await twin.data.save_json("twin.json", {"n": 1})
+            await mirrored(twin)
+            assert last_run(twin) == ("ok", False), "it cannot know that the other one lives"
+            before = set((tmp_path / "bucket").rglob("heads/*"))
+            for turn, server in enumerate((bot, twin, bot, twin)):
+                await server.data.save_json("both.json", {"n": turn})
+                await mirrored(server)
+                assert last_run(server) == ("failed", True)
+            assert set((tmp_path / "bucket").rglob("heads/*")) > before, "nothing is removed"
+        await bot.operations.mirrors.accept("bucket")
+        await mirrored(bot)
+        assert last_run(bot) == ("ok", False)
+
+
+def last_run(server: Serving) -> tuple[str | None, bool]:
+    run = server._worker.runs("mirror")[0]
+    return run.outcome, "Another process mirrors this volume: " in run.detail

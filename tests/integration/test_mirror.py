@@ -8,6 +8,7 @@ import pytest
 
 from seline.domain import mirror
 from seline.domain.mirror import Head
+from seline.domain.volume_file import VolumeFile
 from seline.errors import ExportDamaged, ExportFailed
 from seline.manager import DataManager
 from seline.manager.managed_store import ManagedStore
@@ -189,6 +190,49 @@ async def test_another_volume_in_the_same_place_displaces_nothing(
     claim = json.loads((place / mirror.CLAIM).read_text())
     assert claim["volume"] == await other.operations.exports.volume_id()
     await other.store.close()
+
+
+async def test_a_twin_is_noticed_within_minutes_by_one_request_of_an_idle_process(
+    bot: Bot, place: Path, tmp_path: Path
+) -> None:
+    for number in range(4):
+        await bot.data.save_json(f"{number}.json", {"n": number})
+    await bot.mirrored()
+    twin = Bot(tmp_path / "twin", Counted(place))
+    volume = await bot.operations.exports.volume_id()
+    await twin.store.volume_file.update(lambda _: VolumeFile(id=volume, life="twin"))
+    for number in range(4):
+        await twin.data.save_json(f"{number}.json", {"n": f"twin {number}"})
+    await twin.mirrored()
+    await twin.data.save_json("9.json", {"n": 9})
+    bucket = bot.bucket
+    assert isinstance(bucket, Counted)
+    bucket.puts.clear()
+    bucket.others.clear()
+    assert await bot.mirrored() == ""
+    assert bucket.others == [], "a run with nothing to do asks for nothing"
+    bot.clock.advance(5 * 60)
+    with pytest.raises(ExportFailed, match=r"mirrors this volume: .*/twin/data on"):
+        await bot.mirrored()
+    assert bucket.others[0] == mirror.CLAIM
+    twin.clock.advance(5 * 60)
+    with pytest.raises(ExportFailed, match=r"mirrors this volume: .*/data on"):
+        await twin.mirrored()
+    assert len(heads(place)) == 4, "each has copied what it had, and nothing is removed"
+
+    await bot.operations.mirrors.accept("bucket")
+    twin.clock.advance(5 * 60)
+    with pytest.raises(ExportFailed, match="mirrors this volume"):
+        await twin.mirrored()
+    bot.clock.advance(5 * 60)
+    with pytest.raises(ExportFailed, match="mirrors this volume"):
+        await bot.mirrored()
+    await twin.operations.mirrors.close()
+    await twin.store.close()
+    await bot.operations.mirrors.accept("bucket")
+    for _ in range(3):
+        bot.clock.advance(5 * 60)
+        await bot.mirrored()
 
 
 async def test_a_sweep_keeps_what_the_policy_names_and_removes_unnamed_contents(
