@@ -65,9 +65,14 @@ async def restore_copy(request: web.Request) -> web.StreamResponse:
     only = [document for document in query.get("only", "").split(",") if document]
     dry_run = flag(request, "dry_run", default=False)
     opened = operations(request)
-    copies = opened.copies(name, await _given_sealer(request))
-    copy = await copies.find(at=_instant(query.get("at")), volume=query.get("volume", ""))
-    report, undo = await opened.restore(copy, only=only, dry_run=dry_run)
+    copy, (report, undo) = await opened.restore_from(
+        name,
+        await _given_sealer(request),
+        at=_instant(query.get("at")),
+        volume=query.get("volume", ""),
+        only=only,
+        dry_run=dry_run,
+    )
     return answer(
         {
             "success": True,

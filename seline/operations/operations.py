@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -16,6 +17,7 @@ from seline.manager.backups import every_backup
 from seline.manager.managed_store import ManagedStore
 from seline.manager.reads import backup_content
 from seline.manager.transfer import import_contents
+from seline.operations.by_hand import restore_by_hand
 from seline.operations.checks import Facts
 from seline.operations.copies import Copies
 from seline.operations.destination_checks import DestinationCheck, check_destination
@@ -70,6 +72,27 @@ class Operations:
         """Return what a destination keeps; `sealer` decrypts it. Raises DestinationNotFound."""
         found = self.exports.destinations.named(destination)
         return Copies(found, self._sealer if sealer is None else sealer)
+
+    async def restore_from(
+        self,
+        destination: str,
+        sealer: Sealer | None = None,
+        *,
+        at: datetime | None = None,
+        volume: str = "",
+        only: Collection[str] = (),
+        dry_run: bool = False,
+    ) -> tuple[Copy, tuple[ImportReport, dict[str, str]]]:
+        """Put the documents of a copy at a destination back, as `restore` does.
+
+        Raises DestinationNotFound, CopyNotFound, ExportDamaged with a copy that is whole, and what
+        `restore` raises.
+        """
+        copies = self.copies(destination, sealer)
+        names = [target.destination.name for target in self.exports.destinations.targets]
+        others = [self.copies(name, sealer) for name in names if name != destination]
+        restore = partial(self.restore, only=only, dry_run=dry_run)
+        return await restore_by_hand(copies, others, restore, at=at, volume=volume, only=only)
 
     async def restore(
         self, copy: Copy, *, only: Collection[str] = (), dry_run: bool = False

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 
 from seline.errors import CopyNotFound
 from seline.operations.copies import Copies
+from seline.operations.packs import unpacked
 from seline.outbound.destinations.folder import Folder
 from seline.ports.sealing import UNSEALED
-from tests.command_line import line_at
+from tests.command_line import Line, line_at
 from tests.hints.following import Step, next_of, run
 from tests.hints.test_destination_steps import check
 from tests.integration.test_cli_copies import copied, line_to
@@ -68,7 +70,7 @@ def test_a_copy_is_fetched_once_folder_and_names_are_right(tmp_path: Path, follo
 @pytest.mark.follows("cli/copies:_report_restored")
 def test_a_restored_copy_is_taken_back_as_it_is_printed(tmp_path: Path, follow: Follow) -> None:
     line = line_to(tmp_path)
-    for name in ("a.json", "b.json"):
+    for name in ("a.json", "b.json", "c.json"):
         line("save", name, stdin="[1]")
     copied(line)
     line("save", "a.json", stdin="[2]")
@@ -106,3 +108,72 @@ def test_a_copy_is_proven_as_health_asks(tmp_path: Path, follow: Follow) -> None
     copied(line)
     assert run(line, again).code == 0
     assert check(line)["status"] == "ok"
+
+
+def two_copies(tmp_path: Path, *names: str, apart_s: float = 0) -> Line:
+    """Return a command line to these mirrors of a volume that was copied twice."""
+    tables = [
+        {"name": name, "url": f"file://{tmp_path}/{name}", "mode": "mirror", "same_disk": True}
+        for name in names
+    ]
+    line = line_at(tmp_path, SELINE_EXPORTS__DESTINATIONS=json.dumps(tables))
+    line("save", "a.json", stdin="[1]")
+    line("save", "b.json", stdin="[1]")
+    line("save", "c.json", stdin="[3]")
+    copied(line)
+    time.sleep(apart_s)
+    line("save", "a.json", stdin="[2]")
+    copied(line)
+    for name in ("a.json", "b.json"):
+        line("delete", name, "--yes")
+    return line
+
+
+def damage(folder: Path, value: object) -> None:
+    """Damage the object with this content."""
+    [path] = [
+        path
+        for path in folder.rglob("objects/*")
+        if json.loads(unpacked(path.read_bytes(), path.name)) == value
+    ]
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+
+
+def damaged(line: Line) -> str:
+    """Restore the newest copy, which is damaged; return the next step."""
+    ran = line("exports", "restore", "bucket", "--yes")
+    assert (ran.code, "bucket has" in ran.err or "cannot be unpacked" in ran.err) == (3, True)
+    assert line("load", "a.json").code == 4, "nothing was changed"
+    return next_of(ran)
+
+
+@pytest.mark.follows("operations/by_hand:_next_step")
+def test_an_older_copy_is_restored_when_the_newest_is_damaged(
+    tmp_path: Path, follow: Follow
+) -> None:
+    line = two_copies(tmp_path, "bucket", apart_s=1.1)
+    damage(tmp_path / "bucket", [2])
+    step = follow(damaged(line))
+    option, _query = step.quoted
+    ran = line("exports", "restore", "bucket", "--yes", *option.split())
+    assert ran.code == 0, ran.err
+    assert line("load", "a.json").value() == [1]
+
+
+@pytest.mark.follows("operations/by_hand:_next_step#2")
+def test_another_destination_is_used_when_no_older_copy_is_whole(
+    tmp_path: Path, follow: Follow
+) -> None:
+    line = two_copies(tmp_path, "bucket", "nas")
+    damage(tmp_path / "bucket", [1])
+    [command] = follow(damaged(line)).commands()
+    assert run(line, f"{command} --yes").code == 0
+    assert line("load", "a.json").value() == [2]
+
+
+@pytest.mark.follows("operations/by_hand:_next_step#3")
+def test_what_is_whole_is_restored_one_by_one(tmp_path: Path, follow: Follow) -> None:
+    line = two_copies(tmp_path, "bucket")
+    damage(tmp_path / "bucket", [1])
+    [command] = follow(damaged(line)).commands(NAME="c.json")
+    assert run(line, f"{command} --yes").code == 0

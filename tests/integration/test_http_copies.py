@@ -1,5 +1,7 @@
 """Test the routes of copies: what they refuse, and that a key in a request is not kept."""
 
+import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -48,6 +50,27 @@ async def test_a_copy_is_restored_with_the_key_of_the_request(
     assert (await client.call("POST", RESTORE))[1]["code"] == "key_missing", "it is not kept"
     for path in (tmp_path / "data").rglob("*"):
         assert not path.is_file() or KEY.identity.encode() not in path.read_bytes()
+
+
+async def test_a_damaged_copy_is_refused_with_the_instant_of_one_that_is_whole(
+    client: Client, tmp_path: Path
+) -> None:
+    before = {path.name for path in tmp_path.rglob("objects/*")}
+    await asyncio.sleep(1.1)  # an instant of its own
+    await client.call("POST", "/jobs/mirror/run")
+    while len(list(tmp_path.rglob("heads/*"))) < 2:
+        await asyncio.sleep(0.01)
+    [damaged] = [path for path in tmp_path.rglob("objects/*") if path.name not in before]
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    await client.call("PUT", "/documents/a.json", {"n": 3})
+
+    body = {"identity": KEY.identity}
+    status, refused, _ = await client.call("POST", RESTORE, body)
+    assert (status, refused["code"]) == (422, "export_damaged")
+    assert (await client.call("GET", "/documents/a.json"))[1] == {"n": 3}
+    [query] = re.findall(r"`(at=.*?)`", refused["hint"])
+    assert (await client.call("POST", f"{RESTORE}?{query}", body))[0] == 200
+    assert (await client.call("GET", "/documents/a.json"))[1] == {"n": 1}
 
 
 @pytest.mark.parametrize(
