@@ -170,6 +170,12 @@ class UnsupportedCoding(SelineError):
     hint = "Send the body as it is, without `Content-Encoding`."
 
 
+class UnsupportedMediaType(SelineError):
+    """The body has another type than this route takes; nothing was changed."""
+
+    hint = "Send `Content-Type: application/merge-patch+json`."
+
+
 class MalformedRequest(SelineError):
     """The request is not valid HTTP; nothing was changed."""
 

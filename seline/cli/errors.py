@@ -60,6 +60,7 @@ EXIT_FOR: Final[Mapping[str, Exit]] = {
     "invalid_request": Exit.REFUSED,
     "request_too_large": Exit.REFUSED,
     "unsupported_coding": Exit.REFUSED,
+    "unsupported_media_type": Exit.REFUSED,
     "malformed_request": Exit.REFUSED,
     "request_timed_out": Exit.FAILED,
     "expectation_failed": Exit.REFUSED,

@@ -9,3 +9,5 @@ from typing import Final
 
 PREFIX: Final = "/api/v1/data-admin"
 """Every path of the API begins with this, but the probes' and that of the metrics."""
+MERGE_PATCH: Final = "application/merge-patch+json"
+"""The type of the body of a PATCH (RFC 7396)."""

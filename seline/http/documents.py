@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from aiohttp import web
 
 from seline.domain.backup import Backup
-from seline.domain.document import BOT, DocumentKey, IfMatch, Json, check_document_name
+from seline.domain.document import BOT, DocumentKey, IfMatch, Json, Revision, check_document_name
 from seline.domain.pins import BY_HAND
 from seline.errors import RevisionMismatch
 from seline.http.context import context, data, operations
@@ -25,6 +25,7 @@ from seline.http.requests import (
     precondition,
     read_content,
     read_object,
+    read_patch,
     text_field,
 )
 from seline.manager.changes import CREATED
@@ -72,12 +73,23 @@ async def put_document(request: web.Request) -> web.StreamResponse:
             DocumentKey(BOT, name), content, backup=backup, if_match=expected, shrink=shrink
         ),
     )
-    created = outcome.answer == CREATED
-    return answer(
-        {"success": True, "name": name, "revision": content.revision, "created": created},
-        status=201 if created else 200,
-        headers={"ETag": etag(content.revision)},
+    return _saved(name, content.revision, created=outcome.answer == CREATED)
+
+
+async def patch_document(request: web.Request) -> web.StreamResponse:
+    """Merge the body, a merge patch (RFC 7396), into the document."""
+    name = check_document_name(request.match_info["name"])
+    backup, shrink = flag(request, "backup", default=True), flag(request, "shrink", default=False)
+    accepted = precondition(request)
+    storage = context(request).settings.storage
+    patch = await read_patch(request, storage.document_bytes_max + BEYOND_DOCUMENT_BYTES, storage)
+    revision, created = await _under(
+        accepted,
+        lambda expected: data(request).merge_json(
+            name, patch, backup=backup, if_match=expected, shrink=shrink
+        ),
     )
+    return _saved(name, revision, created=created)
 
 
 async def delete_document(request: web.Request) -> web.StreamResponse:
@@ -138,6 +150,14 @@ async def unpin_backup(request: web.Request) -> web.StreamResponse:
     name, backup = request.match_info["name"], request.match_info["backup"]
     await data(request).unpin(name, backup)
     return answer({"success": True, "document": name, "backup": backup, "pinned": False})
+
+
+def _saved(name: str, revision: Revision, *, created: bool) -> web.StreamResponse:
+    return answer(
+        {"success": True, "name": name, "revision": revision, "created": created},
+        status=201 if created else 200,
+        headers={"ETag": etag(revision)},
+    )
 
 
 def _shown(backup: Backup) -> dict[str, Json]:

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from seline import errors
 from seline.errors import SelineError
+from seline.http import MERGE_PATCH
 
 PROBLEM_TYPE: Final = "application/problem+json"
 CLIENT_GONE: Final = 499
@@ -32,6 +33,7 @@ STATUS_FOR: Final[Mapping[type[SelineError], int]] = {
     errors.DocumentTooLarge: 413,
     errors.RequestTooLarge: 413,
     errors.UnsupportedCoding: 415,
+    errors.UnsupportedMediaType: 415,
     errors.MalformedRequest: 400,
     errors.RequestTimedOut: 408,
     errors.ExpectationFailed: 417,
@@ -90,6 +92,8 @@ def problem(error: SelineError) -> web.Response:
         response.headers["WWW-Authenticate"] = 'Bearer realm="seline"'
     if isinstance(error, errors.UnsupportedCoding):
         response.headers["Accept-Encoding"] = "identity"  # what is accepted (RFC 9110, 15.5.16)
+    if isinstance(error, errors.UnsupportedMediaType):
+        response.headers["Accept-Patch"] = MERGE_PATCH
     if isinstance(error, errors.TooManyRequests):
         response.headers["Retry-After"] = str(error.details.get("retry_after_s", 60))
     return response

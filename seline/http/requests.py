@@ -3,8 +3,8 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Collection
-from typing import Final
+from collections.abc import AsyncGenerator, Callable, Collection
+from typing import Final, TypeVar
 
 from aiohttp import web
 
@@ -17,7 +17,9 @@ from seline.errors import (
     RequestTooLarge,
     RevisionMismatch,
     UnsupportedCoding,
+    UnsupportedMediaType,
 )
+from seline.http import MERGE_PATCH
 from seline.http.context import is_control
 from seline.manager.encoding import content_of
 from seline.operations.imports import refused_body
@@ -39,6 +41,8 @@ ANY_SOUND: Final = "any sound document"
 _BARE_REVISION: Final = re.compile(r"[0-9a-f]{64}")
 _TAG: Final = r'"[\x21\x23-\x7e\x80-\U0010ffff]*"'
 _TAGS: Final = re.compile(rf"{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
+
+T = TypeVar("T")
 
 
 def check_query(request: web.Request, allowed: Collection[str]) -> None:
@@ -140,19 +144,36 @@ def check_json(request: web.Request) -> None:
 async def read_content(request: web.Request, bytes_max: int, limits: Storage) -> Content:
     """Return the document that the body holds, without a check of its content type.
 
-    A large body is decoded outside the event loop, one at a time. Raises InvalidRequest with line
-    and column, NotSerializable, DocumentTooLarge, and as `body_pieces` does.
+    Raises as `read_patch` does, NotSerializable and DocumentTooLarge.
     """
+    return await _decoded(
+        request, bytes_max, lambda body: content_of(_value(body, limits.depth_max), limits)
+    )
+
+
+async def read_patch(request: web.Request, bytes_max: int, limits: Storage) -> Json:
+    """Return the merge patch that the body holds.
+
+    Raises UnsupportedMediaType, InvalidRequest with line and column, and as `body_pieces` does.
+    """
+    if request.content_type != MERGE_PATCH:
+        declared = request.headers.get("Content-Type", "")[:80] or "of no declared type"
+        raise UnsupportedMediaType(
+            f"The body is {declared}; this route takes {MERGE_PATCH}. Nothing was changed."
+        )
+    return await _decoded(request, bytes_max, lambda body: _value(body, limits.depth_max))
+
+
+async def _decoded(request: web.Request, bytes_max: int, decode: Callable[[bytes], T]) -> T:
+    """Return the decoded body. A large one is decoded outside the event loop, one at a time."""
     body = await _read(request, bytes_max)
     if len(body) <= INLINE_BYTES_MAX:
-        return _content(body, limits)
+        return decode(body)
     async with request.config_dict[DECODING]:
-        return await asyncio.to_thread(
-            _large_content, body, limits, is_bounded=not is_control(request)
-        )
+        return await asyncio.to_thread(_large, body, decode, is_bounded=not is_control(request))
 
 
-def _large_content(body: bytes, limits: Storage, *, is_bounded: bool) -> Content:
+def _large(body: bytes, decode: Callable[[bytes], T], *, is_bounded: bool) -> T:
     """Decode a body, unless it has more values than are decoded for a client over the network."""
     body = normalised(body)
     values = count_values(body, VALUES_MAX) if is_bounded else 0
@@ -162,7 +183,7 @@ def _large_content(body: bytes, limits: Storage, *, is_bounded: bool) -> Content
             hint="Split it into several documents, or save it on the machine itself.",
         )
     with collector.paused():
-        return _content(body, limits)
+        return decode(body)
 
 
 def count_values(body: bytes, enough: int) -> int:
@@ -179,10 +200,6 @@ def count_values(body: bytes, enough: int) -> int:
         if count > enough:
             break
     return count
-
-
-def _content(body: bytes, limits: Storage) -> Content:
-    return content_of(_value(body, limits.depth_max), limits)
 
 
 def _value(body: bytes, depth_max: int) -> Json:

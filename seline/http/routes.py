@@ -56,6 +56,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", PREFIX + "/documents", documents.list_documents, "read"),
     Route("GET", PREFIX + _NAME, documents.get_document, "read"),
     Route("PUT", PREFIX + _NAME, documents.put_document, "admin", ("backup", "shrink"), True),
+    Route("PATCH", PREFIX + _NAME, documents.patch_document, "admin", ("backup", "shrink"), True),
     Route("DELETE", PREFIX + _NAME, documents.delete_document, "admin", ("purge", "dry_run"), True),
     Route("GET", PREFIX + _NAME + "/raw", documents.get_raw, "read"),
     Route("POST", PREFIX + _NAME + "/reset", documents.reset_document, "admin", ("dry_run",)),

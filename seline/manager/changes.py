@@ -98,15 +98,23 @@ def update_field(
 
 
 def update(
-    function: Callable[[Any], object], limits: Storage, *, guard: Guard | None = None
+    function: Callable[[Any], object],
+    limits: Storage,
+    *,
+    if_match: IfMatch = None,
+    backup: bool = True,
+    guard: Guard | None = None,
 ) -> Decide:
-    """Apply a pure function to the value (`{}` if there is no document)."""
+    """Apply a pure function to the value (`{}` if there is no document); answers as `save` does."""
 
     def decide(current: Current) -> Decision:
         before = current.sound()
+        check_match(current, if_match)
         with turn():
             value = function({} if before is None else decode(before.data))
-        return _guarded(current, Put(content=content_of(value, limits)), guard)
+        answer = CREATED if before is None else None
+        put = Put(content=content_of(value, limits), backup=backup, answer=answer)
+        return _guarded(current, put, guard)
 
     return decide
 

@@ -24,6 +24,7 @@ from seline.domain.document import (
     check_document_name,
 )
 from seline.domain.json_codec import decode
+from seline.domain.merge_patch import merged
 from seline.domain.purged import HeldCopy
 from seline.domain.readable_export import ImportReport, is_replace, only_named
 from seline.domain.report import Deleted, KeptIn, Reset, Restored
@@ -173,6 +174,31 @@ class DataManager:
         outcome = await self.store.change(key, decide)
         assert outcome.content is not None
         return decode(outcome.content.data)
+
+    async def merge_json(
+        self,
+        name: str,
+        patch: Json,
+        *,
+        backup: bool = True,
+        if_match: IfMatch = None,
+        shrink: bool = False,
+    ) -> tuple[Revision, bool]:
+        """Merge a patch (RFC 7396) into a document in its turn, so that no other change is lost.
+
+        Return the revision, and whether the document was created. Raises as `save_json` does.
+        """
+        key = _key(name)
+        await self.store.open()
+        decide = changes.update(
+            partial(merged, patch=patch),
+            self.store.limits,
+            if_match=if_match,
+            backup=backup,
+            guard=self.store.guard(key, shrink=shrink),
+        )
+        outcome = await self.store.change(key, decide)
+        return _revision(outcome), outcome.answer == changes.CREATED
 
     def edit(
         self, name: str, default: object = _MISSING, *, backup: bool = True

@@ -56,7 +56,8 @@ async def _call_everything(session: aiohttp.ClientSession, answers: dict[str, An
         method, path = route.split()
         prefix = "" if path == "/readyz" else PREFIX
         address = prefix + path.format(**parts) + query
-        async with session.request(method, address, json=body) as response:
+        headers = {"Content-Type": "application/merge-patch+json"} if method == "PATCH" else {}
+        async with session.request(method, address, json=body, headers=headers) as response:
             answers[route] = await response.json()
             assert response.ok, answers[route]
         return answers[route]
@@ -64,6 +65,7 @@ async def _call_everything(session: aiohttp.ClientSession, answers: dict[str, An
     name = {"name": "user_profile.json"}
     await call("PUT /documents/{name}", ALEX, **name)
     await call("PUT /documents/{name}", {**ALEX, "location": "Lyon"}, **name)
+    await call("PATCH /documents/{name}", {"location": "Nice"}, **name)
     await call("GET /documents")
     listed = await call("GET /documents/{name}/backups", **name)
     backup = {**name, "backup": listed["backups"][0]["name"]}

@@ -108,7 +108,16 @@ async def test_a_body_is_sent_without_a_coding(client: Client, follow: Follow) -
     await done(client.call("PUT", AT, {"n": 2}, **coded))
 
 
-@pytest.mark.follows("error:request_too_large", "http/requests:_large_content")
+@pytest.mark.follows("error:unsupported_media_type")
+async def test_a_patch_is_declared_as_a_merge_patch(client: Client, follow: Follow) -> None:
+    plain = {"Content_Type": "application/json"}
+    step = follow(await refused(client.call("PATCH", AT, {"m": 2}, **plain)))
+
+    await done(client.call("PATCH", AT, {"m": 2}, **headers_of(step)))
+    assert await done(client.call("GET", AT)) == {"n": 1, "m": 2}
+
+
+@pytest.mark.follows("error:request_too_large", "http/requests:_large")
 async def test_a_large_body_is_split_saved_on_the_machine_or_allowed(
     tmp_path: Path, follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
