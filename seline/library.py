@@ -27,7 +27,7 @@ from seline.manager import DataManager, ManagedStore
 from seline.manager.awaited_store import NeverCopied
 from seline.operations import Operations
 from seline.operations.restore import fill_volume, may_be_filled
-from seline.operations.returning import OFF, Returned, come_back
+from seline.operations.returning import OFF, Damaged, Returned, come_back
 from seline.outbound.destinations.table import build_targets
 from seline.outbound.sealing import sealer_of
 from seline.ports.futures import refuse_in_turn, run_without_loop
@@ -286,11 +286,15 @@ def copies_of(settings: Settings) -> ComeBack | None:
     if exports.restore_from == OFF or not exports.destinations:
         return None
 
+    damaged: Damaged = {}
+
     async def restore(store: ManagedStore) -> Returned:
         targets = build_targets(settings)
         sealer = sealer_of(exports.encrypt_to, exports.passphrase or "")
         try:
-            return await come_back(store, targets, sealer, restore_from=exports.restore_from)
+            return await come_back(
+                store, targets, sealer, restore_from=exports.restore_from, damaged=damaged
+            )
         finally:
             for target in targets:
                 await target.destination.close()

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from heapq import merge
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from seline.domain.copy import Copy, CopyInfo
 from seline.domain.plural import counted
@@ -34,6 +34,8 @@ from seline.ports.sealing import Sealer
 
 AUTO: Final = "auto"
 OFF: Final = "off"
+Damaged: TypeAlias = dict[tuple[str, str], ExportDamaged | ObjectMissing]
+"""The copies that are damaged, by destination and name: their contents are not fetched again."""
 _log = logging.getLogger("seline.restore")
 
 
@@ -67,12 +69,22 @@ class _Candidate(NamedTuple):
     def name(self) -> str:
         return self.copies.destination.name
 
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.name, self.info.name
+
 
 async def come_back(
-    store: ManagedStore, targets: Sequence[Target], sealer: Sealer, *, restore_from: str
+    store: ManagedStore,
+    targets: Sequence[Target],
+    sealer: Sealer,
+    *,
+    restore_from: str,
+    damaged: Damaged,
 ) -> Returned:
     """Restore the newest whole copy onto an empty volume, if a destination has one.
 
+    `damaged` is what earlier calls found, and gets what this one finds.
     Raises ExportFailed if there are copies, or a destination that fails, and none can be taken: to
     begin empty would look as if everything were lost. Raises what `fill_volume` raises.
     """
@@ -80,10 +92,14 @@ async def come_back(
     search = _Search([Copies(target.destination, sealer) for target in chosen])
     async with aclosing(search.candidates()) as candidates:
         async for candidate in candidates:
+            if (known := damaged.get(candidate.key)) is not None:
+                search.pass_over(candidate, known)
+                continue
             try:
                 copy = await candidate.copies.open(candidate.info)
                 report = await fill_or_leave_empty(store, copy, progress=_log_progress)
             except (ExportDamaged, ObjectMissing) as error:
+                damaged[candidate.key] = error
                 search.pass_over(candidate, error)
             except (ExportFailed, KeyMissing, UnsupportedFormat) as error:
                 search.fail(candidate.name, error)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from seline import open_seline
+from seline import library, open_seline
 from seline.domain.incident import IncidentKind
 from seline.errors import ExportFailed
 from seline.outbound.destinations.folder import Folder
@@ -241,6 +241,31 @@ async def test_a_start_fails_if_no_copy_is_whole_and_leaves_the_volume_empty(
         assert not await seline.data.documents()
         assert not await seline.all_backups()
     assert flawed.exists()
+
+
+async def test_a_server_that_waits_fetches_a_damaged_copy_once(
+    tmp_path: Path, lost: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, fetched = Folder.get, 0
+
+    async def counted(self: Folder, key: str) -> bytes:
+        nonlocal fetched
+        fetched += "/objects/" in key
+        return await real(self, key)
+
+    damage_newest(tmp_path)
+    monkeypatch.setattr(Folder, "get", counted)
+    come_back = library.copies_of(settings(tmp_path))
+    counts: list[int] = []
+    for _ in range(3):
+        opened = library.start(
+            settings(tmp_path), lock_wait_s=0, serves_commands=False, come_back=come_back
+        )
+        with pytest.raises(ExportFailed, match="copy at bucket cannot be taken"):
+            await opened.data.documents()
+        await opened.close()
+        counts.append(fetched)
+    assert counts[0] == counts[2] > 0
 
 
 @pytest.mark.parametrize("mode", ["mirror", "export"])
