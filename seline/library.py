@@ -22,12 +22,20 @@ from seline.domain.copy import Copy
 from seline.domain.incident import IncidentKind
 from seline.domain.plural import counted
 from seline.domain.readable_export import ImportReport
-from seline.errors import ExportFailed, SelineError, SettingsError, VolumeFailed, VolumeReadOnly
+from seline.errors import (
+    ExportFailed,
+    SelineError,
+    SettingsError,
+    VolumeFailed,
+    VolumeFull,
+    VolumeReadOnly,
+)
 from seline.manager import DataManager, ManagedStore
 from seline.manager.awaited_store import NeverCopied
 from seline.operations import Operations
 from seline.operations.restore import fill_volume, may_be_filled
 from seline.operations.returning import OFF, Damaged, Returned, come_back
+from seline.operations.scratch import no_room, restore_and_compare
 from seline.outbound.destinations.table import build_targets
 from seline.outbound.sealing import sealer_of
 from seline.ports.futures import refuse_in_turn, run_without_loop
@@ -57,6 +65,7 @@ class Seline(NeverCopied, Operations):
             build_targets(settings),
             version=seline.__version__,
             sealer=sealer_of(exports.encrypt_to, exports.passphrase or ""),
+            open_volume=_open_scratch,
         )
         self.settings = settings
         self.returned: Returned | None = None
@@ -278,6 +287,24 @@ def restore_volume(settings: Settings, copy: Copy, *, lock_wait_s: float) -> Imp
     """
     store = open_volume(settings, lock_wait_s=lock_wait_s)
     return asyncio.run(_restored(store, settings, lambda managed: fill_volume(managed, copy)))
+
+
+def try_restore(settings: Settings, copy: Copy) -> int:
+    """Restore a copy into the temporary directory and compare it; return how many contents. Blocks.
+
+    Raises VolumeFull without room there, and as `restore_and_compare` does.
+    """
+    why = no_room(copy.documents)
+    if why:
+        raise VolumeFull(
+            f"{copy.name} cannot be restored here: {why}.",
+            hint="Free space there, or set TMPDIR to a directory on a larger disk.",
+        )
+    return asyncio.run(restore_and_compare(copy, settings, _open_scratch))
+
+
+def _open_scratch(settings: Settings) -> DocumentStore:
+    return cast("DocumentStore", open_volume(settings))
 
 
 def copies_of(settings: Settings) -> ComeBack | None:

@@ -33,3 +33,8 @@ def open_managed(directory: Path, clock: Clock, **arguments: Any) -> ManagedStor
 def open_store(directory: Path, clock: Clock | None = None, **arguments: Any) -> VolumeStore:
     """Open a volume without waiting."""
     return open_volume(settings(storage__data_dir=str(directory), **arguments), clock=clock)
+
+
+def scratch_volume(settings: Settings) -> DocumentStore:
+    """Open the volume onto which a drill restores."""
+    return cast("DocumentStore", open_volume(settings))

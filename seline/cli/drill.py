@@ -4,10 +4,7 @@ The copy is restored into a temporary directory with the key, opened as a volume
 removed. No volume of this machine is opened.
 """
 
-import os
 import socket
-import tempfile
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -22,7 +19,6 @@ if TYPE_CHECKING:
     from seline.domain.copy import Copy
     from seline.ports.destinations import ObjectStore
     from seline.ports.sealing import Sealer
-    from seline.settings import Settings
 
 
 @local_verb("drill")
@@ -34,24 +30,20 @@ def drill(options: VerbOptions, destination: str, identity: str | None, volume: 
 
     Run it on your own machine, with the key: it shows that the key opens the copies, which the
     service cannot show without it. The settings of this machine name the destination. Health of
-    the service names the proof within an hour.
+    the service names the proof within an hour; that of an export after the next job `export`.
 
     Examples:
       seline drill bucket --identity key.txt
       SELINE_EXPORTS_PASSPHRASE='…' seline drill bucket
       TMPDIR=/mnt/large seline drill bucket --identity key.txt
     """
-    from seline.library import LOCK_WAIT_S, restore_volume
+    from seline.library import try_restore
 
     store, sealer = open_destination(options, destination), sealer_of_identity(options, identity)
     with terminal.busy(f"Reading {destination}"):
         copy = run_async(_found(store, sealer, volume))
-    with tempfile.TemporaryDirectory(prefix="seline-drill-") as scratch:
-        settings = _scratch_settings(options, scratch)
-        with terminal.busy("Restoring"):
-            restore_volume(settings, copy, lock_wait_s=LOCK_WAIT_S)
-        with terminal.busy("Comparing"):
-            compared = run_async(_compared(settings, copy))
+    with terminal.busy("Restoring and comparing"):
+        compared = try_restore(settings_of(options), copy)
     return run_async(_prove(options, store, sealer, copy, compared))
 
 
@@ -61,46 +53,6 @@ async def _found(store: "ObjectStore", sealer: "Sealer", volume: str) -> "Copy":
     return await Copies(store, sealer).find(volume=volume)
 
 
-def _scratch_settings(options: VerbOptions, scratch: str) -> "Settings":
-    """Return the settings of a volume in a temporary directory, of which no copy is made."""
-    from seline.settings.values import Exports
-
-    return replace(
-        settings_of(options),
-        data_dir=os.path.join(scratch, "data"),
-        mount_required=False,
-        exports=Exports(),
-    )
-
-
-async def _compared(settings: "Settings", copy: "Copy") -> int:
-    """Compare every document and backup of a volume with the copy; return how many."""
-    from seline.domain.document import Content
-    from seline.errors import ExportDamaged
-    from seline.library import open_seline
-
-    compared = 0
-    async with open_seline(settings=settings) as seline:
-        report = await seline.verify()
-        expected = {document.name for document in copy.documents if document.sha256}
-        found = {info.name for info in await seline.data.documents()}
-        if report.findings or found != expected:
-            raise ExportDamaged(f"{copy.name} was not restored as it was copied.")
-        for document in copy.documents:
-            contents = {backup.sha256: backup.name for backup in document.backups}
-            revisions = {
-                (await seline.backup_content(document.name, name)).revision
-                for name in contents.values()
-            }
-            if document.sha256:
-                revisions.add(Content.of(await seline.raw(document.name)).revision)
-                contents[document.sha256] = document.name
-            if revisions != contents.keys():
-                raise ExportDamaged(f"{document.name} of {copy.name} is not what was copied.")
-            compared += len(contents)
-    return compared
-
-
 async def _prove(
     options: VerbOptions, store: "ObjectStore", sealer: "Sealer", copy: "Copy", compared: int
 ) -> Exit:
@@ -108,6 +60,7 @@ async def _prove(
     from seline.domain.mirror import Proof, parse_head_name
     from seline.domain.plural import counted
     from seline.http.rendering import plain
+    from seline.operations.export_folders import ExportFolders
     from seline.operations.mirror_store import MirrorStore
     from seline.ports.destinations import ObjectForbidden
 
@@ -127,7 +80,9 @@ async def _prove(
     try:
         if parse_head_name(copy.name) is not None:
             await MirrorStore(store, sealer, copy.volume).put_proof(proof)
-            terminal.notice(f"The proof is at {store.name}: {proof.at} by {proof.by}.")
+        else:
+            await ExportFolders(store).put_proof(proof)
+        terminal.notice(f"The proof is at {store.name}: {proof.at} by {proof.by}.")
     except ObjectForbidden as error:
         terminal.report(f"The proof could not be stored: {error.message}", error.hint)
         return Exit.FAILED

@@ -1,8 +1,9 @@
 """A copy of a whole volume at one instant, wherever it is kept."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from seline.domain.backup import parse_backup_name
 from seline.domain.document import Revision, is_document_name
@@ -28,7 +29,7 @@ class Copy:
     destination: str = ""
     documents: tuple[PackedDocument, ...]
     pins: tuple[Pin, ...] = ()
-    fetch: Callable[[Revision], Awaitable[bytes]] = field(repr=False)
+    fetch: Callable[[Revision], Coroutine[Any, Any, bytes]] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

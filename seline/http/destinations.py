@@ -16,7 +16,16 @@ from seline.outbound.sealing import AgeSealer
 from seline.ports.sealing import Sealer
 
 _NOT_SHOWN: Final = frozenset(
-    {"cure", "mirror_began_at", "mirror_cure", "drill_cure", "encrypted", "life", "revisions"}
+    {
+        "cure",
+        "whole_since",
+        "mirror_began_at",
+        "mirror_cure",
+        "drill_cure",
+        "encrypted",
+        "life",
+        "revisions",
+    }
 )
 
 

@@ -22,7 +22,7 @@ from seline.domain.manifest import (
     parse_export_name,
     volume_of_export,
 )
-from seline.domain.mirror import Head, Proof, StoredObject
+from seline.domain.mirror import Head, Proof
 from seline.errors import CopyNotFound, ExportDamaged, KeyMissing, SelineError
 from seline.operations.export_folders import ExportFolders
 from seline.operations.mirror_store import MirrorStore, in_thread, read_claim
@@ -126,27 +126,7 @@ class Copies:
         chain = await at.chain(info.name)
         if any(head.encrypted for head in chain):
             self._opening()
-        manifests = [await at.manifest(head) for head in chain]
-        documents = mirror.merged(manifests)
-        stored = {entry.key: (entry, head.encrypted) for head in chain for entry in head.objects}
-        needed = await in_thread(partial(mirror.keys_of, documents, manifests[-1]))
-        lost = [key for key in needed.values() if key not in stored]
-        if lost:
-            raise ExportDamaged(f"{info.name} names {len(lost)} contents that no head has.")
-
-        async def fetch(digest: Revision) -> bytes:
-            return await _content(at, digest, *stored[needed[digest]])
-
-        return Copy(
-            name=info.name,
-            taken_at=info.taken_at,
-            volume=info.volume,
-            sequence=chain[-1].sequence,
-            destination=self.destination.name,
-            documents=tuple(documents[name] for name in sorted(documents)),
-            pins=manifests[-1].pins,
-            fetch=fetch,
-        )
+        return await copy_of_chain(at, chain)
 
     # exports
 
@@ -157,6 +137,7 @@ class Copies:
             with suppress(ExportDamaged, ObjectMissing):
                 manifest = decode_manifest(await self._exports.get(name, MANIFEST_NAME))
                 documents = None if manifest.encrypted else manifest.documents
+                proof = await self._export_proof(name)
                 found.append(
                     CopyInfo(
                         name=name,
@@ -167,14 +148,59 @@ class Copies:
                         size_bytes=None
                         if documents is None
                         else sum(document.size_bytes for document in documents),
+                        proven_at=parse_instant(proof.at) if proof else None,
+                        proven_by=proof.by if proof else "",
                     )
                 )
         return found
+
+    async def _export_proof(self, name: str) -> Proof | None:
+        """Return the proof that a person's drill has left beside an export, None without one."""
+        with suppress(SelineError):  # the copy may be restored without it
+            return await self._exports.proof(name)
+        return None
 
     async def open_export(self, name: str) -> Copy:
         """Open an export. Raises ExportDamaged, KeyMissing."""
         copy = await copy_of_export(name, partial(self._exports.get, name), self._opening)
         return replace(copy, destination=self.destination.name)
+
+
+async def copy_of_chain(
+    at: MirrorStore, chain: Sequence[Head], *, fetched: set[str] | None = None
+) -> Copy:
+    """Open the copy of a head, given with those that it changes, the base first.
+
+    With `fetched` the stored bytes are compared as well, and the key of each object whose content
+    was fetched is added to it. Raises ExportDamaged, KeyMissing.
+    """
+    head, manifests = chain[-1], [await at.manifest(head) for head in chain]
+    documents = mirror.merged(manifests)
+    stored = {entry.key: (entry, head.encrypted) for head in chain for entry in head.objects}
+    needed = await in_thread(partial(mirror.keys_of, documents, manifests[-1]))
+    lost = [key for key in needed.values() if key not in stored]
+    if lost:
+        raise ExportDamaged(f"{head.name} names {len(lost)} contents that no head has.")
+
+    async def fetch(digest: Revision) -> bytes:
+        entry, sealed = stored[needed[digest]]
+        data = await at.content(entry, sealed=sealed, as_stored=fetched is not None)
+        if await in_thread(lambda: hashlib.sha256(data).hexdigest()) != digest:
+            raise ExportDamaged(f"{at.destination.name} has another content for {digest}.")
+        if fetched is not None:
+            fetched.add(entry.key)
+        return data
+
+    return Copy(
+        name=head.name,
+        taken_at=parse_instant(head.taken_at),
+        volume=head.volume,
+        sequence=head.sequence,
+        destination=at.destination.name,
+        documents=tuple(documents[name] for name in sorted(documents)),
+        pins=manifests[-1].pins,
+        fetch=fetch,
+    )
 
 
 async def copy_of_export(
@@ -260,16 +286,3 @@ async def _head_info(at: MirrorStore, name: str, proofs: Collection[str]) -> Cop
         proven_at=parse_instant(proof.at) if proof and proof.decrypted else None,
         proven_by=proof.by if proof and proof.decrypted else "",
     )
-
-
-async def _content(at: MirrorStore, digest: Revision, entry: StoredObject, sealed: bool) -> bytes:
-    """Return a content, compared with its digest."""
-    data = await at.content(entry, sealed=sealed)
-    if await in_thread(lambda: hashlib.sha256(data).hexdigest()) != digest:
-        raise ExportDamaged(f"{at.destination.name} has another content for {digest}.")
-    return data
-
-
-def newest_proven(copies: Sequence[CopyInfo]) -> CopyInfo | None:
-    """Return the newest copy that a drill has restored, None without one."""
-    return next((info for info in copies if info.proven_at is not None), None)

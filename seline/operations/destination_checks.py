@@ -10,6 +10,7 @@ from seline.domain.report import Status
 from seline.errors import DocumentUnrecoverable
 from seline.operations.changed_names import Waiting
 from seline.operations.destinations import DestinationRecord
+from seline.operations.drill import SERVICE
 from seline.operations.exports import SAME_DISK
 from seline.ports.destinations import Target
 
@@ -67,7 +68,7 @@ def check_destination(
         last.append(f"the first copy has {_progress(waiting)}")
     elif waiting.since and not _are_changes_late(record, waiting, now):
         last.append(_not_copied(waiting.since, waiting, now))
-    if has_copy and target.takes_mirror:
+    if has_copy:
         last.append(_proof(record))
     problems = tuple(_problems(target, record, waiting, now))
     job = "mirror" if target.takes_mirror else "export"
@@ -110,7 +111,10 @@ def _waiting_since(record: DestinationRecord, waiting: Waiting) -> datetime | No
 def _proof(record: DestinationRecord) -> str:
     if record.proven_at is None:
         return "not proven restorable yet"
-    return f"last proven restorable {record.proven_at:%Y-%m-%d %H:%M} UTC by {record.proven_by}"
+    proven = f"last proven restorable {record.proven_at:%Y-%m-%d %H:%M} UTC by {record.proven_by}"
+    if record.not_restored and record.proven_by == SERVICE:
+        return f"{proven} (compared without a restore: {record.not_restored})"
+    return proven
 
 
 def _problems(
@@ -132,8 +136,7 @@ def _problems(
         name = target.destination.name
         fix = f"Use another disk, or set `same_disk = true` for {name} in `exports.destinations`."
         yield Problem(detail=SAME_DISK, fix=fix)
-    if target.takes_mirror:
-        yield from _unproven(target.destination.name, record, now)
+    yield from _unproven(target.destination.name, record, now)
 
 
 def _failures(record: DestinationRecord) -> Iterator[Problem]:
@@ -164,7 +167,7 @@ def _unproven(name: str, record: DestinationRecord, now: datetime) -> Iterator[P
         detail, fix = f"the drill failed: {record.drill_failure}", record.drill_cure
         yield Problem(detail=detail, fix=fix, by_job=True)
         return
-    since = proven_at or record.mirrored_since
+    since = proven_at or record.mirrored_since or record.whole_since
     is_old = since is not None and now - since > PROVEN_LATE_AFTER
     is_without_key = checked_at is not None and (proven_at is None or checked_at > proven_at)
     if is_without_key and (is_old or proven_at is None):

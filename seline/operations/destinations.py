@@ -6,7 +6,7 @@ destination is not mounted, or it is another folder. `use` takes a destination i
 
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -32,7 +32,8 @@ _log = logging.getLogger("seline.exports")
 class DestinationRecord(Stored, frozen=True, kw_only=True):
     """What is known of a destination.
 
-    `whole_at` is when it was last seen to have a whole export of everything. `failure` and `cure`
+    `whole_at` is when it was last seen to have a whole export of everything, `whole_since` when it
+    was first. `failure` and `cure`
     are of the last export, empty if it succeeded; `lacking` are the documents that it lacks.
     `encrypted` is the newest encrypted export there, `revisions` a digest of what it has.
     `mirror_began_at` is when the first copy of the mirror was begun, `mirrored_since` the instant
@@ -41,13 +42,14 @@ class DestinationRecord(Stored, frozen=True, kw_only=True):
     the volume when it claimed the destination (`VolumeFile.life`).
 
     `checked_at` is when the drill last read a copy back; `proven_at` when one was decrypted and
-    compared, and `proven_by` whom. `drill_failure` and `drill_cure` are of the last drill, empty if
-    it succeeded.
+    compared, and `proven_by` whom. `not_restored` is why the service's last drill restored nothing.
+    `drill_failure` and `drill_cure` are of the last drill, empty if it succeeded.
     """
 
     marker: str = ""
     on_data_disk: bool = False
     whole_at: datetime | None = None
+    whole_since: datetime | None = None
     failed_at: datetime | None = None
     failure: str = ""
     cure: str = ""
@@ -66,6 +68,7 @@ class DestinationRecord(Stored, frozen=True, kw_only=True):
     checked_at: datetime | None = None
     proven_at: datetime | None = None
     proven_by: str = ""
+    not_restored: str = ""
     drill_failure: str = ""
     drill_cure: str = ""
 
@@ -153,8 +156,9 @@ class Destinations:
 
     async def succeeded(self, destination: ObjectStore, lacking: Sequence[str]) -> None:
         """Record an export that was read back; it is whole if it lacks no document."""
-        now = self._store.clock.now()
-        whole: dict[str, Any] = {} if lacking else {"whole_at": now}
+        now, known = self._store.clock.now(), self.record(destination.name)
+        since = known.whole_since or known.whole_at or now
+        whole: dict[str, Any] = {} if lacking else {"whole_at": now, "whole_since": since}
         await self._note(destination.name, failure="", cure="", lacking=tuple(lacking), **whole)
 
     async def wrote_encrypted(self, destination: ObjectStore, export: str, revisions: str) -> None:
@@ -187,16 +191,22 @@ class Destinations:
         """Record that the volume, in this life of it, claimed the destination."""
         await self._note(destination.name, life=life)
 
-    async def drilled(self, destination: ObjectStore, proof: Proof, *, here: bool = True) -> None:
-        """Record a drill that succeeded; `here`: this process made it."""
-        at, known = parse_instant(proof.at), self.record(destination.name)
-        noted: dict[str, Any] = (
-            {"checked_at": at, "drill_failure": "", "drill_cure": ""} if here else {}
+    async def drilled(self, destination: ObjectStore, proof: Proof, not_restored: str) -> None:
+        """Record a drill of this process that succeeded; `not_restored`: why it compared only."""
+        await self._note(
+            destination.name,
+            checked_at=parse_instant(proof.at),
+            not_restored=not_restored,
+            drill_failure="",
+            drill_cure="",
         )
+        await self.proven(destination, proof)
+
+    async def proven(self, destination: ObjectStore, proof: Proof) -> None:
+        """Record a proof, which a person's machine may have made, unless a later one is known."""
+        at, known = parse_instant(proof.at), self.record(destination.name)
         if proof.decrypted and (known.proven_at is None or at > known.proven_at):
-            noted |= {"proven_at": at, "proven_by": proof.by}
-        if noted:
-            await self._note(destination.name, **noted)
+            await self._note(destination.name, proven_at=at, proven_by=proof.by)
 
     async def drill_failed(self, destination: ObjectStore, error: BaseException) -> None:
         """Record why a drill failed."""
@@ -285,6 +295,25 @@ class Destinations:
             return replace(file, verified_at=verified_at, destinations=destinations)
 
         await keep(self._file, change)
+
+
+def in_a_line(outcomes: Iterable[tuple[str, str | BaseException]]) -> str:
+    """Return what was done at each destination as one line.
+
+    Raises ExportFailed naming each that failed, and any other error as it is.
+    """
+    failed: list[str] = []
+    done: list[str] = []
+    for name, outcome in outcomes:
+        if isinstance(outcome, SelineError):
+            failed.append(f"{name}: {outcome.message} {outcome.hint}")
+        elif isinstance(outcome, BaseException):
+            raise outcome
+        else:
+            done.append(outcome)
+    if failed:
+        raise ExportFailed("; ".join([*failed, *filter(None, done)]))
+    return "; ".join(filter(None, done))
 
 
 async def keep(state: State[Any], function: Callable[[Any], Any]) -> Any:

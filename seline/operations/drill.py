@@ -1,28 +1,33 @@
-"""The drill: read the newest copy of a mirror back, and compare everything in it.
+"""The drill: restore the newest copy of a mirror in scratch space, and compare everything in it.
 
-Each object is compared as it is stored. Where the key is there, each is also decrypted and
-unpacked, and its content compared with the digest that gave it its name. Memory holds a few of them
-at a time.
+Each object is compared as it is stored. Where the key is there, the copy is restored, and the
+contents compared; without room for that each is decrypted, unpacked, and compared with the digest
+that gave it its name. Memory holds a few of them at a time.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from seline.clock import instant_text
 from seline.domain import mirror
+from seline.domain.copy import Copy
 from seline.domain.mirror import Head, Proof, StoredObject, parse_head_name
+from seline.domain.plural import counted
 from seline.errors import ExportDamaged, KeyMissing
+from seline.operations.copies import copy_of_chain
 from seline.operations.mirror_store import MirrorStore, in_thread
 from seline.ports.destinations import ObjectMissing
 
 READS_MAX: Final = 8
 READ_BYTES_MAX: Final = 8 << 20
 SERVICE: Final = "service"
+TryRestore: TypeAlias = Callable[[Copy], Awaitable[str]]
+"""Restores a copy and compares it; returns why it did not try, empty if it did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,20 +35,25 @@ class Drilled:
     """A copy that was read back: how many objects, and which of them are damaged.
 
     `decrypted`: every content was decrypted and compared. `flaw` is the first that was found, also
-    in a head or a manifest; None for a whole copy.
+    in a head or a manifest; None for a whole copy. `not_restored`: why no restore was tried.
     """
 
     head: Head
     objects: int
     decrypted: bool
+    not_restored: str = ""
     damaged: tuple[str, ...] = ()
     flaw: ExportDamaged | None = None
 
 
-async def read_back(at: MirrorStore, *, sequence: int = 0) -> Drilled | None:
+async def read_back(
+    at: MirrorStore, *, sequence: int = 0, try_restore: TryRestore | None = None
+) -> Drilled | None:
     """Read the newest copy that is not in doubt; None if there is none.
 
-    `sequence` is the number of the newest one that was stored there. Raises ExportFailed, and
+    `sequence` is the number of the newest one that was stored there. `try_restore` restores the
+    copy where it can be decrypted; it returns why it did not try. What it does not fetch is read
+    here, and everything if it finds damage. Raises ExportFailed, what `try_restore` raises, and
     ExportDamaged if there is nothing to read.
     """
     chain, flaw = await _newest(at, sequence)
@@ -52,17 +62,38 @@ async def read_back(at: MirrorStore, *, sequence: int = 0) -> Drilled | None:
             raise flaw
         return None
     name_key = None
+    fetched: set[str] = set()
+    not_restored = ""
     try:
         for head in chain:
             await at.check_manifest(head)
         name_key = await _name_key(at, chain)
+        if try_restore is not None and flaw is None:
+            not_restored = await try_restore(await copy_of_chain(at, chain, fetched=fetched))
     except ExportDamaged as error:
         flaw = flaw or error
+        fetched.clear()
     except KeyMissing:
         pass  # the objects are compared as they are stored
+    damaged, found = await _checked(at, chain, fetched, name_key)
+    return Drilled(
+        head=chain[-1],
+        objects=sum(len(head.objects) for head in chain),
+        decrypted=name_key is not None,
+        not_restored=not_restored,
+        damaged=tuple(damaged),
+        flaw=flaw or found,
+    )
+
+
+async def _checked(
+    at: MirrorStore, chain: Sequence[Head], fetched: Collection[str], name_key: str | None
+) -> tuple[list[str], ExportDamaged | None]:
+    """Compare the objects that were not fetched; return the damaged ones, and the first flaw."""
     damaged: list[str] = []
+    flaw: ExportDamaged | None = None
     objects = [(entry, head.encrypted) for head in chain for entry in head.objects]
-    for batch in _batches(objects):
+    for batch in _batches([item for item in objects if item[0].key not in fetched]):
         checks = (at.check(entry, sealed=sealed, name_key=name_key) for entry, sealed in batch)
         results = await asyncio.gather(*checks, return_exceptions=True)
         for (entry, _), result in zip(batch, results, strict=True):
@@ -71,13 +102,7 @@ async def read_back(at: MirrorStore, *, sequence: int = 0) -> Drilled | None:
                 flaw = flaw or result
             elif result is not None:
                 raise result
-    return Drilled(
-        head=chain[-1],
-        objects=len(objects),
-        decrypted=name_key is not None,
-        damaged=tuple(damaged),
-        flaw=flaw,
-    )
+    return damaged, flaw
 
 
 def proof_of(drilled: Drilled, *, at: datetime, by: str) -> Proof:
@@ -89,6 +114,16 @@ def proof_of(drilled: Drilled, *, at: datetime, by: str) -> Proof:
         decrypted=drilled.decrypted,
         objects=drilled.objects,
     )
+
+
+def drilled_text(name: str, proof: Proof, not_restored: str) -> str:
+    """Return what a drill found in a line."""
+    how = "restored, and compared"
+    if not proof.decrypted:
+        how = "compared as stored, without a key"
+    elif not_restored:
+        how = f"decrypted and compared without a restore: {not_restored}"
+    return f"{name}: {counted(proof.objects, 'content')} {how}"
 
 
 async def put_proof(at: MirrorStore, proof: Proof) -> None:

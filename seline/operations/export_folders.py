@@ -2,9 +2,12 @@
 
 from typing import Final
 
+from seline.domain import mirror
 from seline.domain.manifest import MANIFEST_NAME, parse_export_name
+from seline.domain.mirror import Proof
 from seline.ports.destinations import ObjectMissing, ObjectStore
 
+PROOF_NAME: Final = "proof.json"
 MARKER_NAME: Final = "seline-destination"
 
 
@@ -47,6 +50,15 @@ class ExportFolders:
     async def get(self, export: str, file: str) -> bytes:
         """Return one file of an export."""
         return await self.store.get(f"{export}/{file}")
+
+    async def proof(self, export: str) -> Proof:
+        """Return the proof that an export was restored. Raises ObjectMissing, ExportDamaged."""
+        data = await self.get(export, PROOF_NAME)
+        return mirror.decode_as(Proof, data, f"the proof of {export}")
+
+    async def put_proof(self, proof: Proof) -> None:
+        """Store beside an export that it was restored, and what it gave was right."""
+        await self.put(proof.head, PROOF_NAME, mirror.encode(proof))
 
     async def remove(self, export: str) -> None:
         """Remove an export, its manifest first. Does nothing if it does not exist."""

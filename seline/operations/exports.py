@@ -12,7 +12,7 @@ import hashlib
 import logging
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Final
@@ -37,15 +37,18 @@ from seline.domain.manifest import (
     parse_export_name,
     volume_of_export,
 )
+from seline.domain.mirror import Proof
 from seline.domain.plural import shortened
 from seline.domain.readable_export import deleted_backups_text, from_backups_text
 from seline.domain.volume_file import VolumeFile
-from seline.errors import BackupNotFound, DocumentError, ExportFailed, SelineError
+from seline.errors import BackupNotFound, DocumentError, ExportDamaged, ExportFailed, SelineError
 from seline.manager.backups import every_backup
 from seline.manager.managed_store import ManagedStore
 from seline.manager.reads import backup_content
 from seline.manager.transfer import snapshot_of
-from seline.operations.destinations import Destinations, keep
+from seline.operations.destinations import Destinations, in_a_line, keep
+from seline.operations.drill import SERVICE, drilled_text
+from seline.operations.export_drill import ExportDrill
 from seline.operations.export_folders import ExportFolders
 from seline.operations.mirror_store import in_thread
 from seline.operations.packs import (
@@ -58,7 +61,8 @@ from seline.operations.packs import (
     without_names,
 )
 from seline.operations.purges import Purges
-from seline.ports.destinations import ObjectStore, Target
+from seline.operations.scratch import Scratch
+from seline.ports.destinations import ObjectForbidden, ObjectMissing, ObjectStore, Target
 from seline.ports.sealing import UNSEALED, Sealer
 from seline.ports.store import DocumentStore, Snapshot
 from seline.spool import Spool, spooled
@@ -102,18 +106,9 @@ class Exporter:
         if not targets:
             return "no destination for exports is configured (`exports.destinations`)"
         outcomes = await asyncio.gather(*map(self._run_one, targets), return_exceptions=True)
-        failed: list[str] = []
-        done: list[str] = []
-        for target, outcome in zip(targets, outcomes, strict=True):
-            if isinstance(outcome, SelineError):
-                failed.append(f"{target.destination.name}: {outcome.message} {outcome.hint}")
-            elif isinstance(outcome, BaseException):
-                raise outcome
-            else:
-                done.append(outcome)
-        if failed:
-            raise ExportFailed("; ".join([*failed, *done]))
-        return "; ".join([*done, *await self._not_kept()])
+        names = [target.destination.name for target in targets]
+        done = in_a_line(zip(names, outcomes, strict=True))
+        return "; ".join([done, *await self._not_kept()])
 
     async def _not_kept(self) -> list[str]:
         """Return clauses about what the data directory holds that no export has."""
@@ -141,6 +136,48 @@ class Exporter:
         record = self.destinations.record(destination.name)
         return line if target.same_disk or not record.on_data_disk else f"{line}; {SAME_DISK}"
 
+    async def drill(self, target: Target, scratch: Scratch | None) -> str:
+        """Read the newest whole export back, record the proof, and return a line.
+
+        It is restored in `scratch` space, if there is one. Raises ExportFailed.
+        """
+        destination, name = target.destination, target.destination.name
+        folders = ExportFolders(destination)
+        try:
+            whole = await _own_exports(folders, await self.volume_id())
+            if not whole:
+                return f"{name}: it has no export yet"
+            await self._learn_proof(folders, whole)
+            drill = ExportDrill(folders, whole[0], self._sealer)
+            not_restored = await drill.run(scratch)
+        except ExportDamaged as error:
+            failure = _damaged(error)
+            await self.destinations.drill_failed(destination, failure)
+            raise failure from error
+        except ObjectForbidden:
+            return f"{name}: the key here only writes; `seline drill {name}` reads with another one"
+        except Exception as error:
+            await self.destinations.drill_failed(destination, error)
+            raise
+        finally:
+            await target.release()
+        proof = Proof(
+            head=whole[0],
+            at=instant_text(self._store.clock.now()),
+            by=SERVICE,
+            decrypted=drill.is_decrypted,
+            objects=drill.objects,
+        )
+        await self.destinations.drilled(destination, proof, not_restored)
+        return drilled_text(name, proof, not_restored)
+
+    async def _learn_proof(self, folders: ExportFolders, exports: Sequence[str]) -> None:
+        """Record the newest proof, which a person's machine has made."""
+        for export in exports:
+            with suppress(ObjectMissing, ExportDamaged):
+                await self.destinations.proven(folders.store, await folders.proof(export))
+                return
+
     async def export_to(self, destination: ObjectStore, *, keep: int) -> tuple[str, Sequence[str]]:
         """Write one verified export, unless nothing changed; keep this volume's newest `keep`.
 
@@ -151,6 +188,7 @@ class Exporter:
         volume = await self.volume_id()
         await self._sweep(target, volume)
         whole = await _own_exports(target, volume)
+        await self._learn_proof(target, whole)
         newest = await self._newest(target, whole)
         if newest is not None and await self._is_current(newest, target, await self._revisions()):
             return f"{target.name}: nothing changed since {newest.name}", ()
@@ -426,6 +464,13 @@ async def _own_exports(target: ExportFolders, volume: str) -> list[str]:
         else:
             own.append((manifest.sequence, name))
     return [name for _, name in sorted(own, reverse=True)]
+
+
+def _damaged(error: ExportDamaged) -> ExportFailed:
+    return ExportFailed(
+        f"The newest export is damaged: {error.message}",
+        hint="Run `seline jobs run export`, which writes another, then `seline jobs run drill`.",
+    )
 
 
 async def read_back(target: ExportFolders, export: str) -> Manifest:

@@ -143,13 +143,14 @@ class MirrorStore:
 
         return await in_thread(decoded)
 
-    async def content(self, entry: StoredObject, *, sealed: bool) -> bytes:
+    async def content(self, entry: StoredObject, *, sealed: bool, as_stored: bool = False) -> bytes:
         """Return the content of an object, decrypted; the caller compares its digest.
 
-        The stored bytes are not compared: a content that was encrypted again has other ones.
+        The stored bytes are compared only for `as_stored`: a content that was encrypted again has
+        other ones.
         """
         path = self.object_path(entry.key, sealed=sealed)
-        stored = await self._stored(path)
+        stored = await (self._checked(path, entry) if as_stored else self._stored(path))
         return await in_thread(partial(self._content, stored, path, sealed=sealed))
 
     async def check_manifest(self, head: Head) -> None:

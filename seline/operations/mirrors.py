@@ -17,13 +17,14 @@ from seline.domain.plural import counted
 from seline.errors import DestinationNotFound, ExportDamaged, ExportFailed, SelineError
 from seline.manager.managed_store import ManagedStore
 from seline.operations.changed_names import Waiting
-from seline.operations.destinations import Destinations
-from seline.operations.drill import SERVICE, Drilled, proof_of, put_proof, read_back
+from seline.operations.destinations import Destinations, in_a_line
+from seline.operations.drill import SERVICE, Drilled, drilled_text, proof_of, put_proof, read_back
 from seline.operations.exports import Exporter
 from seline.operations.mirror import Mirror, damaged
 from seline.operations.mirror_store import MirrorStore, put_claim, read_claim
 from seline.operations.mirror_sweep import Sweep, Swept
 from seline.operations.purges import mirror_policy
+from seline.operations.scratch import Scratch
 from seline.ports.destinations import ObjectForbidden, ObjectMissing, Target
 from seline.ports.sealing import Sealer
 
@@ -65,31 +66,15 @@ class Mirrors:
                 outcomes.append(lane.outcome())
             except SelineError as error:
                 outcomes.append(error)
-        return self._line(outcomes)
+        return in_a_line(zip(self._lanes, outcomes, strict=True))
 
-    async def drill(self) -> str:
-        """Read the newest copy at each destination back; return what was found in a line.
+    async def drill(self, name: str, scratch: Scratch | None) -> str:
+        """Read the newest copy at a destination back; return what was found in a line.
 
-        What is damaged is copied again. Raises ExportFailed naming each destination that failed.
+        It is restored in `scratch` space, if there is one. What is damaged is copied again. Raises
+        ExportFailed.
         """
-        drills = (lane.drill() for lane in self._lanes.values())
-        outcomes = await asyncio.gather(*drills, return_exceptions=True)
-        return self._line(outcomes) or "no destination is mirrored"
-
-    def _line(self, outcomes: Sequence[str | BaseException]) -> str:
-        """Return the lines of all destinations as one. Raises ExportFailed if one failed."""
-        failed: list[str] = []
-        done: list[str] = []
-        for name, outcome in zip(self._lanes, outcomes, strict=True):
-            if isinstance(outcome, SelineError):
-                failed.append(f"{name}: {outcome.message} {outcome.hint}")
-            elif isinstance(outcome, BaseException):
-                raise outcome
-            else:
-                done.append(outcome)
-        if failed:
-            raise ExportFailed("; ".join([*failed, *filter(None, done)]))
-        return "; ".join(filter(None, done))
+        return await self._lanes[name].drill(scratch)
 
     async def accept(self, name: str) -> None:
         """Copy now, and make that the copy which a restore takes there.
@@ -172,14 +157,14 @@ class _Lane:
         """Claim the destination, and write a head that is not in doubt."""
         await self._run_now(accept=True)
 
-    async def drill(self) -> str:
+    async def drill(self, scratch: Scratch | None) -> str:
         """Read the newest copy back, record that in a proof, and return a line.
 
         What is damaged is copied again, and then ExportFailed names it.
         """
         destination, name = self._target.destination, self._target.destination.name
         try:
-            found = await self._read_back()
+            found = await self._read_back(scratch)
             if found is None:
                 return f"{name}: it has no copy yet"
             proof = proof_of(found, at=self._store.clock.now(), by=SERVICE)
@@ -189,15 +174,18 @@ class _Lane:
         except Exception as error:
             await self._destinations.drill_failed(destination, error)
             raise
-        await self._destinations.drilled(destination, proof)
-        how = "decrypted and compared" if found.decrypted else "compared as stored, without a key"
-        return f"{name}: {counted(found.objects, 'content')} {how}"
+        await self._destinations.drilled(destination, proof, found.not_restored)
+        return drilled_text(name, proof, found.not_restored)
 
-    async def _read_back(self) -> Drilled | None:
+    async def _read_back(self, scratch: Scratch | None) -> Drilled | None:
         """Read the newest copy back; copy again what is damaged, and then raise ExportFailed."""
         known = self._destinations.record(self._target.destination.name)
         try:
-            found = await read_back(await self._at(), sequence=known.sequence)
+            found = await read_back(
+                await self._at(),
+                sequence=known.sequence,
+                try_restore=None if scratch is None else scratch.try_restore,
+            )
         except ExportDamaged as error:
             await self._mend((), error)
         if found is not None and found.flaw is not None:
@@ -354,7 +342,7 @@ class _Lane:
         for name in islice(await at.proofs(), 1):
             with suppress(ExportDamaged, ObjectMissing):
                 proof = await at.proof(name)
-                await self._destinations.drilled(self._target.destination, proof, here=False)
+                await self._destinations.proven(self._target.destination, proof)
 
     def _is_sweep_due(self) -> bool:
         return self._is_due(self._swept_at, SWEEP_EVERY)

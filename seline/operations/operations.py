@@ -1,5 +1,6 @@
 """The operator's verbs: HTTP handlers, the command line, the jobs and `Seline` call these."""
 
+import asyncio
 import math
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
@@ -21,12 +22,14 @@ from seline.operations.by_hand import restore_by_hand
 from seline.operations.checks import Facts
 from seline.operations.copies import Copies
 from seline.operations.destination_checks import DestinationCheck, check_destination
+from seline.operations.destinations import in_a_line
 from seline.operations.exports import Exporter
 from seline.operations.health import health_body
 from seline.operations.imports import contents_of_upload, copy_of_upload, foreign_export
 from seline.operations.mirrors import Mirrors
 from seline.operations.prune import Pruner
 from seline.operations.restore import restore_copy
+from seline.operations.scratch import OpenVolume, Scratch
 from seline.operations.usage import Headroom, UsageMonitor, storage_info
 from seline.operations.verify import Verifier
 from seline.ports.alerts import SinkStatus
@@ -50,10 +53,12 @@ class Operations:
         *,
         version: str = "",
         sealer: Sealer = UNSEALED,
+        open_volume: OpenVolume | None = None,
     ) -> None:
         """Work over a store that may not be open yet.
 
-        `version` is written into copies; `sealer` encrypts what goes to `targets`.
+        `version` is written into copies; `sealer` encrypts what goes to `targets`. `open_volume`
+        opens the volume onto which a drill restores; without it a drill restores nothing.
         """
         self.store = store
         self.verifier = Verifier(store)
@@ -61,6 +66,7 @@ class Operations:
         self.usage = UsageMonitor(store, self._pruner)
         self.exports = Exporter(store, targets, version=version, sealer=sealer)
         self._sealer = sealer
+        self._open_volume = open_volume
         self.mirrors = Mirrors(store, self.exports, sealer, version=version)
         self.sinks: Callable[[], Sequence[SinkStatus]] = tuple
         """The sinks of alerts; a process that sends alerts sets it."""
@@ -119,6 +125,27 @@ class Operations:
             }
 
         return report, await self.store.listing(undo)
+
+    async def drill(self) -> str:
+        """Read the newest copy at each destination back; return what was found in a line.
+
+        It is restored in scratch space, where there is room and it can be decrypted. What is
+        damaged in a mirror is copied again. Raises ExportFailed naming what failed.
+        """
+        opening = self._open_volume
+        scratch = None if opening is None else Scratch(self.store, opening)
+        targets = self.exports.destinations.targets
+        names = [target.destination.name for target in targets]
+        drills = (self._drill_at(target, scratch) for target in targets)
+        outcomes = await asyncio.gather(*drills, return_exceptions=True)
+        done = in_a_line(zip(names, outcomes, strict=True))
+        return done or "no destination is configured (`exports.destinations`)"
+
+    async def _drill_at(self, target: Target, scratch: Scratch | None) -> str:
+        """Drill the mirror where there is one: a restore takes its newest copy."""
+        if target.takes_mirror:
+            return await self.mirrors.drill(target.destination.name, scratch)
+        return await self.exports.drill(target, scratch)
 
     def destination_checks(self) -> list[DestinationCheck]:
         """Return what is known of each destination; none of them is touched."""

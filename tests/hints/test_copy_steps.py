@@ -14,6 +14,7 @@ from seline.operations.packs import unpacked
 from seline.outbound.destinations.folder import Folder
 from seline.ports.sealing import UNSEALED
 from tests.command_line import Line, line_at
+from tests.faults.small_filesystem import small_filesystem
 from tests.hints.following import Step, next_of, run
 from tests.hints.test_destination_steps import check
 from tests.integration.test_cli_copies import copied, line_to
@@ -65,6 +66,20 @@ def test_a_copy_is_fetched_once_folder_and_names_are_right(tmp_path: Path, follo
     wrong = line("exports", "fetch", "bucket", "back", "--only", "b.json")
     follow(next_of(wrong)).asks("It holds 1 document: a.json")
     assert line("exports", "fetch", "bucket", "back", "--only", "a.json").code == 0
+
+
+@pytest.mark.follows("library:try_restore")
+def test_a_drill_without_room_is_made_in_another_directory(tmp_path: Path, follow: Follow) -> None:
+    line = line_to(tmp_path)
+    line("save", "a.json", stdin="[1]")
+    copied(line)
+    with small_filesystem(tmp_path / "small"):
+        refused = line("drill", "bucket", TMPDIR=str(tmp_path / "small"))
+    assert refused.code != 0
+    follow(next_of(refused)).asks("set TMPDIR to a directory on a larger disk")
+    (tmp_path / "large").mkdir()
+    assert line("drill", "bucket", TMPDIR=str(tmp_path / "large")).code == 0
+    assert not any((tmp_path / "large").iterdir())
 
 
 @pytest.mark.follows("cli/copies:_report_restored")

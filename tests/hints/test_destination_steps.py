@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -53,6 +54,20 @@ def test_exports_become_ok_by_the_steps_of_health(
     assert run(line, command).code == 0
     follow(check(line)["fix"]).asks("`same_disk = true` for nas")
     assert check(with_nas(tmp_path, nas, same_disk=True))["status"] == "ok"
+
+
+@pytest.mark.follows("operations/exports:_damaged")
+def test_a_damaged_export_is_written_again_and_drilled(tmp_path: Path, follow: Follow) -> None:
+    line = with_nas(tmp_path, f"file://{tmp_path}/nas", same_disk=True)
+    assert line("save", NAME, stdin="[1]").code == 0
+    assert line("jobs", "run", "export").code == 0
+    [pack] = (tmp_path / "nas").rglob("pack-*")
+    pack.write_bytes(pack.read_bytes()[:-1])
+    time.sleep(1.1)  # an export's name has its second
+    assert line("jobs", "run", "drill").code == 1
+    for command in follow(check(line)["fix"]).commands():
+        assert run(line, command).code == 0
+    assert (check(line)["status"], "last proven" in check(line)["detail"]) == ("ok", True)
 
 
 @pytest.mark.follows(

@@ -265,7 +265,7 @@ async def test_a_copy_that_is_not_proven_for_a_month_is_one_alert_until_it_is(bo
     assert (state, fix) == ("open", "Run `seline jobs run drill`.")
     assert "`bucket`" in summary
     assert "no copy was proven for 30 days" in summary
-    await bot.operations.mirrors.drill()
+    await bot.operations.drill()
     assert [state for state, *_ in await alerts.about()] == ["resolved"]
     await alerts.process.close()
 

@@ -18,7 +18,7 @@ from seline.outbound.destinations.folder import Folder
 from seline.ports.destinations import ObjectForbidden, ObjectStore, Target
 from seline.ports.sealing import UNSEALED, Sealer
 from tests.clocks import FakeClock
-from tests.stores import open_managed
+from tests.stores import open_managed, scratch_volume
 
 HOUR_S = 3600.0
 
@@ -61,7 +61,9 @@ class Bot:
         self.data = DataManager(self.store)
         self.bucket = bucket
         target = target or Target(bucket, 3, same_disk=True, mode="mirror")
-        self.operations = Operations(self.store, [target], version="test", sealer=sealer)
+        self.operations = Operations(
+            self.store, [target], version="test", sealer=sealer, open_volume=scratch_volume
+        )
 
     async def mirrored(self) -> str:
         self.clock.advance(1)

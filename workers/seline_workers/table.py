@@ -57,8 +57,8 @@ async def mirror(operations: Operations) -> str:
 
 
 async def drill(operations: Operations) -> str:
-    """Read the newest copy at each mirrored destination back, and compare everything in it."""
-    return await operations.mirrors.drill()
+    """Restore the newest copy at each destination in scratch space, and compare everything."""
+    return await operations.drill()
 
 
 JOBS: Final[Mapping[str, Work]] = {
