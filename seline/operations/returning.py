@@ -1,8 +1,8 @@
 """Coming back: restore a copy onto a volume that never held a document.
 
-The newest copy of the first destination that has one is tried first, then every other copy of that
-volume at any destination, the newest first. A copy that is damaged and a destination that fails are
-passed over, logged, and named in the result.
+The copies of one volume at all destinations are tried, the newest first. It is the volume of the
+first destination that has one. A copy that is damaged and a destination that fails are passed over,
+logged, and named in the result.
 
 While a destination fails, only the newest copy of another mirror is taken, which is as fresh. An
 older copy is not: the destination that fails may have a newer one, and may answer later.
@@ -125,18 +125,15 @@ class _Search:
         """The first copy that is not taken because a destination fails."""
 
     async def candidates(self) -> AsyncGenerator[_Candidate]:
-        """Yield the newest copy of the first destination that has one, then all other copies."""
+        """Yield the copies of one volume, the newest first."""
         volume = ""
-        others: list[list[_Candidate]] = []
+        found: list[list[_Candidate]] = []
         for copies in self._destinations:
-            found = await self._candidates_at(copies, volume)
-            if found and not volume:
-                volume = found[0].info.volume
-                if self._may_be_taken(found[0]):
-                    yield found[0]
-                found = found[1:]
-            others.append(found)
-        for candidate in merge(*others, key=lambda other: age_order(other.info), reverse=True):
+            there = await self._candidates_at(copies, volume)
+            if there:
+                volume = there[0].info.volume
+                found.append(there)
+        for candidate in merge(*found, key=lambda other: age_order(other.info), reverse=True):
             if self._may_be_taken(candidate):
                 yield candidate
 

@@ -228,6 +228,27 @@ async def test_a_copy_of_another_destination_is_taken_when_the_first_has_none_th
         assert flawed.name.split(".")[0][:8] in restored_from(server)
 
 
+async def test_the_newest_copy_is_taken_though_the_first_destination_has_one(
+    tmp_path: Path,
+) -> None:
+    places = [at(tmp_path, "bucket"), at(tmp_path, "nas")]
+    for number in (1, 2):  # the first destination has no part in the second
+        used = settings(tmp_path, **{"exports.destinations": places[number - 1 :]})
+        async with serving(used, http=False) as server:
+            await server.acquired()
+            await server.data.save_json("a.json", {"n": number})
+            await mirrored(server)
+        await asyncio.sleep(1.1)
+    shutil.rmtree(tmp_path / "data")
+
+    async with serving(
+        settings(tmp_path, **{"exports.destinations": places}), http=False
+    ) as server:
+        await server.acquired()
+        assert await server.data.load_json("a.json") == {"n": 2}
+        assert "from nas" in restored_from(server)
+
+
 async def test_a_start_fails_if_no_copy_is_whole_and_leaves_the_volume_empty(
     tmp_path: Path, lost: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
