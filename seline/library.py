@@ -18,7 +18,7 @@ import seline
 from seline.bot.lessons_learned import LessonsLearned
 from seline.bot.user_profile import UserProfile
 from seline.commands import Commands
-from seline.domain.copy import Copy
+from seline.domain.copy import Copy, lacking_text
 from seline.domain.incident import IncidentKind
 from seline.domain.plural import counted
 from seline.domain.readable_export import ImportReport
@@ -102,12 +102,14 @@ class Seline(NeverCopied, Operations):
     def _report(self, copy: Copy, passed_over: list[str]) -> None:
         count = sum(bool(document.sha256) for document in copy.documents)
         taken_at = f"{copy.taken_at:%Y-%m-%d %H:%M:%S}"
+        lacking = lacking_text(copy.lacking, copy.older)
+        lacking = f" Documents could not be read for that copy: {lacking}." if lacking else ""
         older = f" Not taken: {'; '.join(passed_over)}." if passed_over else ""
         self.store.note(
             IncidentKind.VOLUME_RESTORED,
             "",
             f"Restored {counted(count, 'document')} as of {taken_at} UTC from {copy.destination}; "
-            f"the volume was empty.{older}",
+            f"the volume was empty.{lacking}{older}",
             documents=count,
             taken_at=taken_at,
             destination=copy.destination,

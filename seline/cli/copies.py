@@ -62,7 +62,7 @@ def list_copies(options: VerbOptions, destination: str) -> None:
             listed = _listed_there(options, destination)
     terminal.out_list(
         listed,
-        ("COPY", "KIND", "VOLUME", "TAKEN AT", "DOCUMENTS", "SIZE", "PROVEN", "DOUBT"),
+        ("COPY", "KIND", "VOLUME", "TAKEN AT", "DOCUMENTS", "SIZE", "PROVEN", "PROBLEM"),
         [_row(copy) for copy in listed["copies"]],
         as_json=options.json,
         empty=f"{destination} has no copy.",
@@ -126,6 +126,7 @@ def fetch(
       seline exports fetch bucket ./restored --identity key.txt
     """
     from seline.clock import instant_text
+    from seline.domain.copy import lacking_text
     from seline.domain.plural import counted
     from seline.folders import plain
 
@@ -152,6 +153,8 @@ def fetch(
         terminal.out(folder)
     named = " and ".join(counted(count, name[:-1]) for name, count in counts.items())
     terminal.notice(f"It has {named} as of {taken_at}, each compared with its digest.")
+    if lacking := lacking_text(copy.lacking, copy.older):
+        terminal.notice(f"Documents could not be read for that copy: {lacking}.")
 
 
 @local_verb("restore", group=exports)
@@ -245,6 +248,8 @@ def _report_restored(done: dict[str, Any]) -> None:
 
 
 def _row(copy: dict[str, Any]) -> tuple[str, ...]:
+    from seline.domain.copy import lacking_text
+
     is_readable = copy["documents"] is not None
     proven = f"{copy['proven_at']} by {copy['proven_by']}" if copy["proven_at"] else "-"
     return (
@@ -255,7 +260,7 @@ def _row(copy: dict[str, Any]) -> tuple[str, ...]:
         f"{copy['documents']:,}" if is_readable else "encrypted",
         terminal.size_text(copy["size_bytes"]) if is_readable else "-",
         proven,
-        copy["doubt"] or "-",
+        "; ".join(filter(None, (copy["doubt"], lacking_text(copy["lacking"])))) or "-",
     )
 
 

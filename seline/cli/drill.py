@@ -57,6 +57,7 @@ async def _prove(
     options: VerbOptions, store: "ObjectStore", sealer: "Sealer", copy: "Copy", compared: int
 ) -> Exit:
     from seline.clock import Clock, instant_text
+    from seline.domain.copy import lacking_text
     from seline.domain.mirror import Proof, parse_head_name
     from seline.domain.plural import counted
     from seline.http.rendering import plain
@@ -77,6 +78,8 @@ async def _prove(
         f"{copy.name} of {instant_text(copy.taken_at)} is whole: {counted(compared, 'content')} of "
         f"{counted(len(copy.documents), 'document')} restored and compared."
     )
+    if lacking := lacking_text(copy.lacking, copy.older):
+        terminal.notice(f"Documents could not be read for it: {lacking}.")
     try:
         if parse_head_name(copy.name) is not None:
             await MirrorStore(store, sealer, copy.volume).put_proof(proof)

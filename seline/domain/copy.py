@@ -1,6 +1,6 @@
 """A copy of a whole volume at one instant, wherever it is kept."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -9,6 +9,7 @@ from seline.domain.backup import parse_backup_name
 from seline.domain.document import Revision, is_document_name
 from seline.domain.manifest import PackedDocument
 from seline.domain.pins import Pin
+from seline.domain.plural import counted, shortened
 from seline.errors import ExportDamaged
 
 
@@ -18,8 +19,9 @@ class Copy:
 
     The digest of a deleted document is empty; its backups are listed. `volume` is the id of the
     volume that made the copy, `sequence` the number of the copy, `destination` the name of where it
-    is. `fetch` returns a content by its digest, compared with it; it raises ExportFailed,
-    ExportDamaged and KeyMissing.
+    is. `lacking` are the documents that could not be read for it, `older` those that could not and
+    have an older content. `fetch` returns a content by its digest, compared with it; it raises
+    ExportFailed, ExportDamaged and KeyMissing.
     """
 
     name: str
@@ -29,6 +31,8 @@ class Copy:
     destination: str = ""
     documents: tuple[PackedDocument, ...]
     pins: tuple[Pin, ...] = ()
+    lacking: tuple[str, ...] = ()
+    older: tuple[str, ...] = ()
     fetch: Callable[[Revision], Coroutine[Any, Any, bytes]] = field(repr=False)
 
 
@@ -37,7 +41,8 @@ class CopyInfo:
     """A copy as it is listed.
 
     `kind` is `mirror` or `export`. `documents` and `size_bytes` are None where only a key shows
-    them. `doubt` is why a restore does not take it by itself, empty if it does.
+    them. `doubt` is why a restore does not take it by itself, empty if it does. `lacking` are the
+    documents that could not be read for it; where a copy is encrypted it has a key for each.
     """
 
     name: str
@@ -47,8 +52,23 @@ class CopyInfo:
     documents: int | None = None
     size_bytes: int | None = None
     doubt: str = ""
+    lacking: tuple[str, ...] = ()
     proven_at: datetime | None = None
     proven_by: str = ""
+
+
+def lacking_text(lacking: Sequence[str], older: Sequence[str] = ()) -> str:
+    """Return a clause about what could not be read for a copy, empty if there is nothing.
+
+    Documents without a name are counted.
+    """
+    names = [name for name in lacking if is_document_name(name)]
+    nameless = len(lacking) - len(names)
+    found = [shortened(names)] if names else []
+    found += [counted(nameless, "document")] if nameless else []
+    clauses = [f"it lacks {' and '.join(found)}"] if found else []
+    clauses += [f"it has an older content of {shortened(older)}"] if older else []
+    return "; ".join(clauses)
 
 
 def check_names(copy: Copy) -> None:

@@ -69,7 +69,8 @@ class Head(_Strict, frozen=True, kw_only=True):
 
     `before` is the head that it changes, empty for a base. `documents` and `size_bytes` count the
     documents of the whole copy. `doubt`: why a restore does not take it by itself. `objects` are
-    those that the heads before it do not name.
+    those that the heads before it do not name. `lacking` are the documents that could not be read,
+    and of which no older content is known: their names, or with encryption the keys of these.
     """
 
     format: int = FORMAT
@@ -83,6 +84,7 @@ class Head(_Strict, frozen=True, kw_only=True):
     documents: int
     size_bytes: int
     doubt: str = ""
+    lacking: tuple[str, ...] = ()
     manifest: StoredObject
     objects: tuple[StoredObject, ...]
 
@@ -95,6 +97,9 @@ class Head(_Strict, frozen=True, kw_only=True):
 class MirrorManifest(_Strict, frozen=True, kw_only=True):
     """The documents of a base, or those that a later head changes and removes; and every pin.
 
+    `lacking` names every document that could not be read and is not in the copy, `older` those
+    that have the content of an older head instead.
+
     The digest of a deleted document is empty; its backups are listed. `name_key` makes the keys of
     the contents, empty without encryption.
     """
@@ -104,6 +109,8 @@ class MirrorManifest(_Strict, frozen=True, kw_only=True):
     documents: tuple[PackedDocument, ...]
     removed: tuple[str, ...] = ()
     pins: tuple[Pin, ...] = ()
+    lacking: tuple[str, ...] = ()
+    older: tuple[str, ...] = ()
 
 
 class Proof(_Strict, frozen=True, kw_only=True):
@@ -144,7 +151,7 @@ def folder_of(volume: str) -> str:
 
 
 def content_key(revision: Revision, name_key: str) -> str:
-    """Return the key of a content."""
+    """Return the key of a content, or of a document in `Head.lacking`."""
     if not name_key:
         return revision
     return hmac.digest(bytes.fromhex(name_key), revision.encode(), "sha256").hex()

@@ -150,6 +150,7 @@ class Copies:
                         else sum(document.size_bytes for document in documents),
                         proven_at=parse_instant(proof.at) if proof else None,
                         proven_by=proof.by if proof else "",
+                        lacking=manifest.unrecoverable,
                     )
                 )
         return found
@@ -199,6 +200,8 @@ async def copy_of_chain(
         destination=at.destination.name,
         documents=tuple(documents[name] for name in sorted(documents)),
         pins=manifests[-1].pins,
+        lacking=manifests[-1].lacking,
+        older=manifests[-1].older,
         fetch=fetch,
     )
 
@@ -230,6 +233,8 @@ async def copy_of_export(
         volume=manifest.volume,
         sequence=manifest.sequence,
         documents=manifest.documents,
+        lacking=manifest.unrecoverable,
+        older=tuple(sorted(manifest.from_backups)),
         fetch=fetch,
     )
 
@@ -283,6 +288,7 @@ async def _head_info(at: MirrorStore, name: str, proofs: Collection[str]) -> Cop
         documents=head.documents,
         size_bytes=head.size_bytes,
         doubt=head.doubt,
+        lacking=head.lacking,
         proven_at=parse_instant(proof.at) if proof and proof.decrypted else None,
         proven_by=proof.by if proof and proof.decrypted else "",
     )

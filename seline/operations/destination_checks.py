@@ -158,6 +158,9 @@ def _failures(record: DestinationRecord) -> Iterator[Problem]:
         elif lacking:
             detail = f"the last {kind} lacks {shortened(lacking)}"
             yield Problem(detail=detail, fix=DocumentUnrecoverable.hint)
+    if record.mirror_older and not record.mirror_failure:
+        detail = f"the last mirror has an older content of {shortened(record.mirror_older)}"
+        yield Problem(detail=detail, fix=DocumentUnrecoverable.hint)
 
 
 def _unproven(name: str, record: DestinationRecord, now: datetime) -> Iterator[Problem]:

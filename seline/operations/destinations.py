@@ -38,8 +38,9 @@ class DestinationRecord(Stored, frozen=True, kw_only=True):
     `encrypted` is the newest encrypted export there, `revisions` a digest of what it has.
     `mirror_began_at` is when the first copy of the mirror was begun, `mirrored_since` the instant
     of it, `mirrored_at` that of the newest one, and `sequence` the number of that.
-    `mirror_failed_at` to `mirror_lacking` are of the mirror's last run. `life` is that of
-    the volume when it claimed the destination (`VolumeFile.life`).
+    `mirror_failed_at` to `mirror_older` are of the mirror's last run: why it failed, what the copy
+    lacks, and what it has an older content of. `life` is that of the volume when it claimed the
+    destination (`VolumeFile.life`).
 
     `checked_at` is when the drill last read a copy back; `proven_at` when one was decrypted and
     compared, and `proven_by` whom. `not_restored` is why the service's last drill restored nothing.
@@ -64,6 +65,7 @@ class DestinationRecord(Stored, frozen=True, kw_only=True):
     mirror_failure: str = ""
     mirror_cure: str = ""
     mirror_lacking: tuple[str, ...] = ()
+    mirror_older: tuple[str, ...] = ()
     life: str = ""
     checked_at: datetime | None = None
     proven_at: datetime | None = None
@@ -174,14 +176,17 @@ class Destinations:
             await self._note(destination.name, mirror_began_at=self._store.clock.now())
         return record.mirrored_at
 
-    async def mirrored(self, destination: ObjectStore, head: Head, lacking: Sequence[str]) -> None:
-        """Record a new head of the mirror."""
+    async def mirrored(
+        self, destination: ObjectStore, head: Head, lacking: Sequence[str], older: Sequence[str]
+    ) -> None:
+        """Record a new head of the mirror, and which documents could not be read for it."""
         taken_at = parse_instant(head.taken_at)
         await self._note(
             destination.name,
             mirror_failure="",
             mirror_cure="",
             mirror_lacking=tuple(lacking),
+            mirror_older=tuple(older),
             mirrored_at=taken_at,
             mirrored_since=self.record(destination.name).mirrored_since or taken_at,
             sequence=head.sequence,
@@ -259,7 +264,12 @@ class Destinations:
             record = replace(record, failed_at=None, failure="", cure="", lacking=())
         if not target.takes_mirror:
             record = replace(
-                record, mirror_failed_at=None, mirror_failure="", mirror_cure="", mirror_lacking=()
+                record,
+                mirror_failed_at=None,
+                mirror_failure="",
+                mirror_cure="",
+                mirror_lacking=(),
+                mirror_older=(),
             )
         return record
 

@@ -7,11 +7,11 @@ stored in doubt: a restore does not take it by itself, and nothing is removed un
 
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from seline.clock import instant_text, parse_instant
 from seline.domain import mirror
@@ -25,6 +25,7 @@ from seline.manager.transfer import snapshot_of
 from seline.operations.changed_names import ChangedNames, Waiting
 from seline.operations.mirror_contents import Copying
 from seline.operations.mirror_store import MirrorStore, in_thread
+from seline.operations.mirror_unread import OlderContent, Unread, older_contents, with_older
 from seline.ports.destinations import ObjectForbidden, ObjectStore
 from seline.ports.sealing import Sealer
 from seline.ports.store import Snapshot
@@ -33,6 +34,24 @@ CHAIN_AGE_MAX: Final = timedelta(days=1)
 CHAIN_OBJECTS_MIN: Final = 1000
 """A chain of heads ends when they name more contents than its base, and more than this."""
 _log = logging.getLogger("seline.mirror")
+
+
+class _Mirrored(NamedTuple):
+    """What is remembered of a document: its content, and a digest of its entry in a manifest."""
+
+    content: OlderContent
+    digest: bytes
+
+
+class _Gathered(NamedTuple):
+    """The documents that were read for a head."""
+
+    documents: Mapping[str, PackedDocument]
+    entries: dict[str, _Mirrored]
+    removed: Sequence[str]
+    unread: Unread
+    name_key: str
+    has_pins: bool
 
 
 class Mirror:
@@ -64,15 +83,15 @@ class Mirror:
         """The keys of the objects that a drill found damaged."""
         self._named: set[str] = set()
         """The keys that the heads of this chain name."""
-        self._entries: dict[str, tuple[int | None, bytes]] = {}
-        """Of each document the bytes of its content, None without one, and its entry's digest."""
+        self._entries: dict[str, _Mirrored] = {}
+        self._there: list[list[Head]] = []
+        """The chains that were there when this process looked: the newest, the last accepted."""
         self._chain: list[Head] = []
         self._sequence = 0
         """The highest number that a head there has."""
         self.accepted: Head | None = None
         """The newest head that is not in doubt."""
-        self.lacking: tuple[str, ...] = ()
-        """The documents that could not be read for the newest head."""
+        self._unread = Unread()
 
     @property
     def has_changes(self) -> bool:
@@ -83,6 +102,16 @@ class Mirror:
     def newest(self) -> Head | None:
         """The head that this process wrote last."""
         return self._chain[-1] if self._chain else None
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The documents that could not be read for the newest head, and are not in it."""
+        return tuple(sorted(self._unread.lacking))
+
+    @property
+    def older(self) -> tuple[str, ...]:
+        """The documents that could not be read, of which the newest head has an older content."""
+        return tuple(sorted(self._unread.older))
 
     @property
     def waiting(self) -> Waiting:
@@ -118,9 +147,10 @@ class Mirror:
         if not self._chain:
             await self._look(at)
         if accept:
-            self.accepted = None
+            self.accepted, self._unread = None, Unread()
         before, seen_at = self._changed.seen(), self._store.clock.now()
-        is_base = self._needs_base() or bool(self._changed.purged())
+        purged = self._changed.purged()
+        is_base = self._needs_base() or bool(purged)
         recorded = await self._recorded() if is_base else {}
         async with snapshot_of(self._store) as snapshot:
             seen = self._changed.seen()
@@ -128,7 +158,10 @@ class Mirror:
             for name in seen:
                 recorded.pop(name, None)
             sequence = max(sequence, self._sequence) + 1
-            head = await self._copy(at, snapshot, names, recorded, is_base, sequence)
+            name_key = await self._name_key() if self._sealer.suffix else ""
+            copying = Copying(self._store, snapshot, at, self._stored, name_key, recorded)
+            read = await self._read(at, copying, names, {*seen, *names}, purged)
+            head = await self._head(at, snapshot, read, is_base, sequence)
         self._changed.done(before, seen_at)
         return head
 
@@ -181,10 +214,13 @@ class Mirror:
             )
             return
         self.accepted = accepted[-1] if accepted else None
+        self._unread = Unread.of(chain[-1]) if chain else Unread()
+        self._there = [chain, accepted] if accepted is not chain else [chain]
         sealed = bool(self._sealer.suffix)
         self._stored = {
             entry.key: entry
-            for head in chain
+            for heads in self._there
+            for head in heads
             if head.encrypted is sealed
             for entry in head.objects
             if entry.key not in self._lost
@@ -210,41 +246,72 @@ class Mirror:
         found = await self._store.listing(lambda: store.documents(BOT, deleted=True))
         return [info.name for info in found if info.name not in snapshot.names]
 
-    async def _copy(
+    async def _read(
         self,
         at: MirrorStore,
-        snapshot: Snapshot,
-        names: list[str],
-        recorded: Mapping[str, tuple[Revision, int]],
-        is_base: bool,
-        sequence: int,
-    ) -> Head | None:
-        name_key = await self._name_key() if self._sealer.suffix else ""
-        copying = Copying(self._store, snapshot, at, self._stored, name_key, recorded)
-        self._copying = copying
+        copying: Copying,
+        names: Sequence[str],
+        seen: AbstractSet[str],
+        purged: AbstractSet[str],
+    ) -> _Gathered:
+        """Store the contents of these documents; `purged` ones have no older content."""
+        self._copying, name_key = copying, copying.name_key
         try:
-            documents, removed = await copying.documents([*filter(None, names)])
+            documents, removed = await copying.documents(filter(None, names))
         finally:
             self._copying = None
-        before = {} if is_base else self._entries
-        found = await in_thread(lambda: {document.name: _entry(document) for document in documents})
-        changed = [
-            document for document in documents if before.get(document.name) != found[document.name]
-        ]
-        left = [name for name in removed if name in before]
-        if not (is_base or changed or left or "" in names):
-            return None
-        still_lacking = set() if is_base else set(self.lacking) - set(names)
-        self.lacking = tuple(sorted(still_lacking | set(copying.lacking)))
-        manifest = MirrorManifest(
+        older = await self._older(at, {*copying.lacking} - purged, name_key)
+        documents = with_older(documents, older)
+        return _Gathered(
+            entries=await in_thread(lambda: {found.name: _entry(found) for found in documents}),
+            documents={document.name: document for document in documents},
+            removed=[name for name in removed if name not in older],
+            unread=self._unread.after(
+                seen,
+                lacking={*copying.lacking} - older.keys(),
+                older=older.keys(),
+                name_key=name_key,
+            ),
             name_key=name_key,
-            documents=tuple(changed),
+            has_pins="" in names,
+        )
+
+    async def _older(
+        self, at: MirrorStore, names: AbstractSet[str], name_key: str
+    ) -> dict[str, OlderContent]:
+        """Return the contents that older heads have of documents, if they are stored."""
+        if self._entries:
+            found = {name: entry.content for name, entry in self._entries.items() if name in names}
+        else:
+            found = await older_contents(at, self._there, names)
+        return {
+            name: content
+            for name, content in found.items()
+            if mirror.content_key(content.digest, name_key) in self._stored
+        }
+
+    async def _head(
+        self, at: MirrorStore, snapshot: Snapshot, read: _Gathered, is_base: bool, sequence: int
+    ) -> Head | None:
+        """Store a head of what was read, if anything changed."""
+        before = {} if is_base else self._entries
+        changed = [name for name, entry in read.entries.items() if before.get(name) != entry]
+        left = [name for name in read.removed if name in before]
+        is_same = not (changed or left or read.has_pins) and read.unread == self._unread
+        if is_same and not is_base:
+            return None
+        manifest = MirrorManifest(
+            name_key=read.name_key,
+            documents=tuple(read.documents[name] for name in changed),
             removed=tuple(left),
             pins=self._store.pins.pins(),
+            lacking=tuple(sorted(read.unread.lacking)),
+            older=tuple(sorted(read.unread.older)),
         )
-        entries = {name: entry for name, entry in before.items() if name not in left} | found
-        head = await self._finish(at, snapshot, manifest, entries, is_base, sequence)
-        self._entries = entries
+        entries = {name: entry for name, entry in before.items() if name not in left} | read.entries
+        lacking = read.unread.listed(read.name_key)
+        head = await self._finish(at, snapshot, manifest, lacking, entries, is_base, sequence)
+        self._entries, self._unread = entries, read.unread
         return head
 
     async def _finish(
@@ -252,12 +319,13 @@ class Mirror:
         at: MirrorStore,
         snapshot: Snapshot,
         manifest: MirrorManifest,
-        entries: Mapping[str, tuple[int | None, bytes]],
+        lacking: tuple[str, ...],
+        entries: Mapping[str, _Mirrored],
         is_base: bool,
         sequence: int,
     ) -> Head:
         """Store the manifest, then the head."""
-        sizes = [size for size, _ in entries.values() if size is not None]
+        sizes = [entry.content.size_bytes for entry in entries.values() if entry.content.digest]
         documents, size_bytes = len(sizes), sum(sizes)
         new = await in_thread(partial(_keys, manifest, frozenset() if is_base else self._named))
         name = mirror.head_name(snapshot.taken_at, sequence)
@@ -273,6 +341,7 @@ class Mirror:
             documents=documents,
             size_bytes=size_bytes,
             doubt=mirror.doubt_about(documents, size_bytes, self.accepted),
+            lacking=lacking,
             manifest=stored,
             objects=tuple(self._stored[key] for key in new),
         )
@@ -300,8 +369,7 @@ def _keys(manifest: MirrorManifest, named: AbstractSet[str]) -> list[str]:
     return sorted({mirror.content_key(digest, manifest.name_key) for digest in digests} - named)
 
 
-def _entry(document: PackedDocument) -> tuple[int | None, bytes]:
-    """Return what is remembered of a document: its bytes, and a digest of its entry."""
+def _entry(document: PackedDocument) -> _Mirrored:
     listed = (document.sha256, *((backup.name, backup.sha256) for backup in document.backups))
-    size_bytes = document.size_bytes if document.sha256 else None
-    return size_bytes, hashlib.blake2b(repr(listed).encode(), digest_size=16).digest()
+    digest = hashlib.blake2b(repr(listed).encode(), digest_size=16).digest()
+    return _Mirrored(OlderContent(document.sha256, document.size_bytes), digest)

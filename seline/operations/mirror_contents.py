@@ -77,13 +77,13 @@ class Copying:
         self._snapshot = snapshot
         self._at = at
         self._stored = stored
-        self._name_key = name_key
+        self.name_key = name_key
         self._recorded = recorded
         self._there = frozenset(snapshot.names)
         self._coming: set[str] = set()
         self._slots = asyncio.Semaphore(UPLOADS_MAX)
         self.lacking: list[str] = []
-        """The documents that could not be read."""
+        """The documents that could not be read; those with backups are returned with these."""
         self.copied = self.of_all = 0
         """How many documents are stored, or being uploaded, of how many."""
 
@@ -191,7 +191,7 @@ class Copying:
         return bool(digest) and self._key(digest) in self._stored
 
     def _key(self, digest: Revision) -> str:
-        return mirror.content_key(digest, self._name_key)
+        return mirror.content_key(digest, self.name_key)
 
     # storing
 

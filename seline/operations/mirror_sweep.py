@@ -1,7 +1,8 @@
 """Removes old heads of a mirror, and the objects that no head names any longer.
 
 Nothing is removed after a failed listing, nor while a copy is in doubt. The newest head, the newest
-proven one and those in doubt stay, with every head that they change.
+proven one and those in doubt stay, with every head that they change. So does the newest head that
+has a document which the newest one lacks.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -92,7 +93,9 @@ def kept_heads(heads: Mapping[str, Head], proven: set[str], policy: RetentionPol
     """Return the names of the heads that stay, with those that they change."""
     ordered = newest_first(heads)
     always = set(takewhile(lambda name: heads[name].doubt, ordered))
-    for group in (ordered, filter(proven.__contains__, ordered), sound_heads(heads)):
+    lacking = heads[ordered[0]].lacking if ordered else ()
+    having = (sound_heads(heads, having=name) for name in lacking)
+    for group in (ordered, filter(proven.__contains__, ordered), sound_heads(heads), *having):
         always |= set(islice(group, 1))
     plan = plan_retention([_as_backup(heads[name], name in always) for name in ordered], policy)
     kept: set[str] = set()
@@ -104,9 +107,13 @@ def kept_heads(heads: Mapping[str, Head], proven: set[str], policy: RetentionPol
     return kept
 
 
-def sound_heads(heads: Mapping[str, Head]) -> Iterator[str]:
-    """Yield the names of the heads that are not in doubt, the last one first."""
-    return (name for name in newest_first(heads) if not heads[name].doubt)
+def sound_heads(heads: Mapping[str, Head], *, having: str = "") -> Iterator[str]:
+    """Yield the names of the heads that are not in doubt, the last one first.
+
+    `having`: and do not lack this document, given as `Head.lacking` has it.
+    """
+    sound = (name for name in newest_first(heads) if not heads[name].doubt)
+    return (name for name in sound if having not in heads[name].lacking)
 
 
 def _unnamed(at: MirrorStore, files: Sequence[str], kept: Sequence[Head]) -> set[str]:

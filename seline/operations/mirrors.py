@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 
 from msgspec.structs import replace
 
+from seline.domain.copy import lacking_text
 from seline.domain.mirror import Claim
 from seline.domain.plural import counted
 from seline.errors import DestinationNotFound, ExportDamaged, ExportFailed, SelineError
@@ -175,7 +176,8 @@ class _Lane:
             await self._destinations.drill_failed(destination, error)
             raise
         await self._destinations.drilled(destination, proof, found.not_restored)
-        return drilled_text(name, proof, found.not_restored)
+        line = drilled_text(name, proof, found.not_restored)
+        return "; ".join(filter(None, (line, lacking_text(found.head.lacking))))
 
     async def _read_back(self, scratch: Scratch | None) -> Drilled | None:
         """Read the newest copy back; copy again what is damaged, and then raise ExportFailed."""
@@ -253,9 +255,11 @@ class _Lane:
         head = await self.mirror.run(sequence=sequence, accept=accept)
         line = ""
         if head is not None:
-            await self._destinations.mirrored(destination, head, self.mirror.lacking)
+            await self._destinations.mirrored(
+                destination, head, self.mirror.lacking, self.mirror.older
+            )
             line = f"{name}: {len(head.objects)} contents for {head.documents} documents"
-        if not (self._claimed_by or self._rival or self._newest_doubt or self.mirror.lacking):
+        if not (self._claimed_by or self._rival or self._newest_doubt):
             line = "; ".join(filter(None, (line, await self._swept(is_written=head is not None))))
         self._refuse_doubt()
         return line

@@ -357,3 +357,19 @@ async def test_a_twin_that_restored_the_same_copy_is_noticed_by_both(
 def last_run(server: Serving) -> tuple[str | None, bool]:
     run = server._worker.runs("mirror")[0]
     return run.outcome, "Another process mirrors this volume: " in run.detail
+
+
+async def test_what_could_not_be_read_for_the_copy_is_named(tmp_path: Path) -> None:
+    async with serving(settings(tmp_path), http=False) as server:
+        await server.acquired()
+        await server.data.save_json("a.json", {"n": 1})
+    (tmp_path / "data" / "lost.json").mkdir()
+    async with serving(settings(tmp_path), http=False) as server:
+        await server.acquired()
+        await mirrored(server)
+    shutil.rmtree(tmp_path / "data")
+    async with serving(settings(tmp_path), http=False) as server:
+        await server.acquired()
+        summary = restored_from(server)
+        assert "Restored 1 document as of" in summary
+        assert "Documents could not be read for that copy: it lacks lost.json." in summary
