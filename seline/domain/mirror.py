@@ -218,11 +218,26 @@ def decode_as(type: type[T], data: bytes, name: str) -> T:
 def decode_head(data: bytes, name: str) -> Head:
     """Read a head. Raises ExportDamaged, also for a key that is none; UnsupportedFormat."""
     head = decode_as(Head, data, name)
-    try:
-        instant_text(parse_instant(head.taken_at))
-    except ValueError as error:
-        raise ExportDamaged(f"{name} names no instant: {error}.") from error
+    _check_instant(head.taken_at, name)
     wrong = [entry.key for entry in head.objects if not _KEY.match(entry.key)]
     if wrong or not is_volume_id(head.volume) or head.name != name:
         raise ExportDamaged(f"{name} is not what its name says.")
     return head
+
+
+def decode_proof(data: bytes, head: str) -> Proof:
+    """Read the proof of a head. Raises ExportDamaged, also for another head's."""
+    name = f"the proof of {head}"
+    proof = decode_as(Proof, data, name)
+    _check_instant(proof.at, name)
+    if proof.head != head:
+        raise ExportDamaged(f"{name} is of another head.")
+    return proof
+
+
+def _check_instant(text: str, name: str) -> None:
+    """Raise ExportDamaged unless a text is an instant."""
+    try:
+        instant_text(parse_instant(text))
+    except ValueError as error:
+        raise ExportDamaged(f"{name} names no instant: {error}.") from error

@@ -6,7 +6,7 @@ destination is not mounted, or it is another folder. `use` takes a destination i
 
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from seline.manager.managed_store import ManagedStore
 from seline.manager.state import State
 from seline.operations.export_folders import ExportFolders
 from seline.operations.mirror_store import in_thread
+from seline.operations.outcomes import explained
 from seline.ports.destinations import ObjectStore, Target
 from seline.ports.sealing import Sealer
 from seline.ports.store import DocumentStore
@@ -209,7 +210,8 @@ class Destinations:
 
     async def proven(self, destination: ObjectStore, proof: Proof) -> None:
         """Record a proof, which a person's machine may have made, unless a later one is known."""
-        at, known = parse_instant(proof.at), self.record(destination.name)
+        at = min(parse_instant(proof.at), self._store.clock.now())
+        known = self.record(destination.name)
         if proof.decrypted and (known.proven_at is None or at > known.proven_at):
             await self._note(destination.name, proven_at=at, proven_by=proof.by)
 
@@ -307,25 +309,6 @@ class Destinations:
         await keep(self._file, change)
 
 
-def in_a_line(outcomes: Iterable[tuple[str, str | BaseException]]) -> str:
-    """Return what was done at each destination as one line.
-
-    Raises ExportFailed naming each that failed, and any other error as it is.
-    """
-    failed: list[str] = []
-    done: list[str] = []
-    for name, outcome in outcomes:
-        if isinstance(outcome, SelineError):
-            failed.append(f"{name}: {outcome.message} {outcome.hint}")
-        elif isinstance(outcome, BaseException):
-            raise outcome
-        else:
-            done.append(outcome)
-    if failed:
-        raise ExportFailed("; ".join([*failed, *filter(None, done)]))
-    return "; ".join(filter(None, done))
-
-
 async def keep(state: State[Any], function: Callable[[Any], Any]) -> Any:
     """Change a state document and return its value.
 
@@ -345,8 +328,6 @@ async def keep(state: State[Any], function: Callable[[Any], Any]) -> Any:
 
 def _explained(error: BaseException, job: str = "export") -> tuple[str, str]:
     """Return the message of an error, and what to do."""
-    if isinstance(error, SelineError):
-        return error.message, error.hint
     if isinstance(error, Exception):
-        return f"{type(error).__name__}: {error}", ExportFailed.hint
+        return explained(error)
     return STOPPED, f"Run `seline jobs run {job}`."

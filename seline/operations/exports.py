@@ -46,11 +46,12 @@ from seline.manager.backups import every_backup
 from seline.manager.managed_store import ManagedStore
 from seline.manager.reads import backup_content
 from seline.manager.transfer import snapshot_of
-from seline.operations.destinations import Destinations, in_a_line, keep
+from seline.operations.destinations import Destinations, keep
 from seline.operations.drill import SERVICE, drilled_text
 from seline.operations.export_drill import ExportDrill
 from seline.operations.export_folders import ExportFolders
 from seline.operations.mirror_store import in_thread
+from seline.operations.outcomes import joined
 from seline.operations.packs import (
     BACKUPS,
     DOCUMENTS,
@@ -107,7 +108,7 @@ class Exporter:
             return "no destination for exports is configured (`exports.destinations`)"
         outcomes = await asyncio.gather(*map(self._run_one, targets), return_exceptions=True)
         names = [target.destination.name for target in targets]
-        done = in_a_line(zip(names, outcomes, strict=True))
+        done = joined(zip(names, outcomes, strict=True))
         return "; ".join([done, *await self._not_kept()])
 
     async def _not_kept(self) -> list[str]:

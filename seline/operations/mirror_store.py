@@ -103,7 +103,7 @@ class MirrorStore:
     async def proof(self, head: str) -> Proof:
         """Return the proof of a head. Raises ObjectMissing without one."""
         data = await self.destination.get(self._path("proofs", head))
-        return mirror.decode_as(Proof, data, f"the proof of {head}")
+        return mirror.decode_proof(data, head)
 
     async def chain(self, name: str) -> list[Head]:
         """Return a head and those that it changes, the base first."""

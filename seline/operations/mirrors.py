@@ -15,15 +15,16 @@ from msgspec.structs import replace
 from seline.domain.copy import lacking_text
 from seline.domain.mirror import Claim
 from seline.domain.plural import counted
-from seline.errors import DestinationNotFound, ExportDamaged, ExportFailed, SelineError
+from seline.errors import DestinationNotFound, ExportDamaged, ExportFailed
 from seline.manager.managed_store import ManagedStore
 from seline.operations.changed_names import Waiting
-from seline.operations.destinations import Destinations, in_a_line
+from seline.operations.destinations import Destinations
 from seline.operations.drill import SERVICE, Drilled, drilled_text, proof_of, put_proof, read_back
 from seline.operations.exports import Exporter
 from seline.operations.mirror import Mirror, damaged
 from seline.operations.mirror_store import MirrorStore, put_claim, read_claim
 from seline.operations.mirror_sweep import Sweep, Swept
+from seline.operations.outcomes import Outcome, joined
 from seline.operations.purges import mirror_policy
 from seline.operations.scratch import Scratch
 from seline.ports.destinations import ObjectForbidden, ObjectMissing, Target
@@ -61,13 +62,7 @@ class Mirrors:
         running = [lane.task for lane in self._lanes.values() if lane.task is not None]
         if running:
             await asyncio.wait(running, timeout=WAIT_S)
-        outcomes: list[str | BaseException] = []
-        for lane in self._lanes.values():
-            try:
-                outcomes.append(lane.outcome())
-            except SelineError as error:
-                outcomes.append(error)
-        return in_a_line(zip(self._lanes, outcomes, strict=True))
+        return joined((name, lane.outcome()) for name, lane in self._lanes.items())
 
     async def drill(self, name: str, scratch: Scratch | None) -> str:
         """Read the newest copy at a destination back; return what was found in a line.
@@ -145,14 +140,16 @@ class _Lane:
             name = f"seline-mirror-{self._target.destination.name}"
             self.task = asyncio.get_running_loop().create_task(self._run(), name=name)
 
-    def outcome(self) -> str:
-        """Return what the copy did in a line, empty without one. Raises what made it fail."""
+    def outcome(self) -> Outcome:
+        """Return what the copy did in a line, empty without one, or what made it fail."""
         if self.task is None:
             return ""
         if not self.task.done():
             return f"{self._target.destination.name}: still copying"
         task, self.task = self.task, None
-        return task.result()
+        if task.cancelled():
+            return asyncio.CancelledError()
+        return task.exception() or task.result()
 
     async def accept(self) -> None:
         """Claim the destination, and write a head that is not in doubt."""

@@ -22,11 +22,11 @@ from seline.operations.by_hand import restore_by_hand
 from seline.operations.checks import Facts
 from seline.operations.copies import Copies
 from seline.operations.destination_checks import DestinationCheck, check_destination
-from seline.operations.destinations import in_a_line
 from seline.operations.exports import Exporter
 from seline.operations.health import health_body
 from seline.operations.imports import contents_of_upload, copy_of_upload, foreign_export
 from seline.operations.mirrors import Mirrors
+from seline.operations.outcomes import joined
 from seline.operations.prune import Pruner
 from seline.operations.restore import restore_copy
 from seline.operations.scratch import OpenVolume, Scratch
@@ -138,7 +138,7 @@ class Operations:
         names = [target.destination.name for target in targets]
         drills = (self._drill_at(target, scratch) for target in targets)
         outcomes = await asyncio.gather(*drills, return_exceptions=True)
-        done = in_a_line(zip(names, outcomes, strict=True))
+        done = joined(zip(names, outcomes, strict=True))
         return done or "no destination is configured (`exports.destinations`)"
 
     async def _drill_at(self, target: Target, scratch: Scratch | None) -> str:

@@ -1,0 +1,89 @@
+"""Test that what a destination gives back can be damaged or forged, and harms nothing."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from seline.errors import ExportFailed
+from seline.operations import Operations
+from seline.operations.copies import Copies
+from seline.outbound.destinations.folder import Folder
+from seline.ports.destinations import Target
+from seline.ports.sealing import UNSEALED
+from tests.integration.test_mirror import HOUR_S, Bot, Counted, folder, heads
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "bucket"
+
+
+@pytest.fixture
+async def bot(tmp_path: Path, place: Path) -> AsyncIterator[Bot]:
+    made = Bot(tmp_path, Counted(place))
+    yield made
+    await made.operations.mirrors.close()
+    await made.store.close()
+
+
+def forge_proof(place: Path, **changed: object) -> None:
+    """Store a proof of the newest head that says something else."""
+    name = heads(place)[0].name
+    proof = {"head": name, "at": "2025-01-06T14:30:22Z", "by": "x", "decrypted": True, "objects": 1}
+    path = folder(place) / "proofs" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(proof | changed))
+
+
+FORGED = [{"at": "yesterday"}, {"head": "20250106T143022Z-00000099"}]
+
+
+@pytest.mark.parametrize("changed", FORGED)
+async def test_a_proof_that_is_not_one_stops_no_restore_and_no_run(
+    bot: Bot, place: Path, changed: dict[str, object]
+) -> None:
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.mirrored()
+    forge_proof(place, **changed)
+    [info] = await Copies(Folder("bucket", str(place)), UNSEALED).listed()
+    assert info.proven_at is None
+    assert (await Copies(Folder("bucket", str(place)), UNSEALED).find()).documents
+    bot.clock.advance(2 * HOUR_S)
+    await bot.data.save_json("a.json", {"n": 2})
+    assert "1 document" in await bot.mirrored()
+    assert bot.operations.exports.destinations.record("bucket").proven_at is None
+
+
+async def test_a_proof_of_the_future_counts_as_one_of_now(bot: Bot, place: Path) -> None:
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.mirrored()
+    forge_proof(place, at="2999-01-01T00:00:00Z")
+    bot.clock.advance(2 * HOUR_S)
+    await bot.mirrored()
+    proven_at = bot.operations.exports.destinations.record("bucket").proven_at
+    assert proven_at is not None
+    assert proven_at <= bot.clock.now()
+
+
+class Broken(Folder):
+    """A folder with a defect."""
+
+    async def list(self, folder: str):  # type: ignore[no-untyped-def]
+        raise LookupError(f"a defect at {folder}")
+
+
+@pytest.mark.parametrize("job", ["mirror", "export"])
+async def test_a_defect_at_one_destination_loses_no_outcome_of_another(
+    bot: Bot, tmp_path: Path, job: str
+) -> None:
+    broken = Broken("broken", str(tmp_path / "broken"))
+    well = Folder("well", str(tmp_path / "well"))
+    targets = [Target(store, 3, same_disk=True, mode="both") for store in (broken, well)]
+    operations = Operations(bot.store, targets, version="test")
+    await bot.data.save_json("a.json", {"n": 1})
+    run = operations.mirrors.run if job == "mirror" else operations.exports.run
+    with pytest.raises(ExportFailed, match=r"broken: LookupError: a defect at .*well: "):
+        await run()
+    await operations.mirrors.close()
