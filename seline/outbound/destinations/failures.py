@@ -30,9 +30,9 @@ def unreachable(store: ObjectStore, doing: str, reason: str) -> ExportFailed:
     )
 
 
-def login_refused(store: ObjectStore, doing: str, options: str) -> ObjectForbidden:
+def login_refused(store: ObjectStore, doing: str, options: str) -> ExportFailed:
     """The login is wrong; `options` are those it consists of, such as "`user` and `password`"."""
-    return ObjectForbidden(
+    return ExportFailed(
         f"{doing} at {store.where}: the server refuses the login.",
         hint=f"Correct {options} of {store.name} in `exports.destinations`, then restart.",
     )

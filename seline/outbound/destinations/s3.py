@@ -79,7 +79,6 @@ _BY_CODE: Final[Mapping[str, Cure]] = {
     "SignatureDoesNotMatch": Cure("the secret is not that of the access key", _WRONG_KEYS),
     "InvalidToken": Cure("the access key needs a session token", _WRONG_KEYS),
     "AccessDenied": _NO_RIGHT,
-    "AllAccessDisabled": _NO_RIGHT,
     "NoSuchBucket": _NO_BUCKET,
     "InvalidBucketName": _NO_BUCKET,
     "RequestTimeTooSkewed": _CLOCK,
@@ -99,7 +98,7 @@ _BY_STATUS: Final[Mapping[int, Cure]] = {
     404: _NOT_S3,
     507: _FULL,
 }
-"""Of answers with no code that is known."""
+"""Of answers with no code that is known; 403 only without any code."""
 _BY_WORDS: Final[Mapping[str, str]] = {
     "kind: Timeout,": "the service did not answer in time",
     "ConnectionRefused": "the service refused the connection",
@@ -284,7 +283,7 @@ class S3:
         raise self._failed(doing, explained(text), code=code)
 
     def _failed(self, doing: str, cure: Cure, *, code: str = "") -> ExportFailed:
-        kind = ObjectForbidden if cure.hint in (_NO_RIGHT.hint, _WRONG_KEYS) else ExportFailed
+        kind = ObjectForbidden if cure == _NO_RIGHT else ExportFailed
         return kind(self._said(doing, cure.cause), hint=cure.hint, service_code=code)
 
     def _said(self, doing: str, cause: str) -> str:
@@ -383,7 +382,7 @@ def explained(text: str) -> Cure:
         causes = (cause for words, cause in _BY_WORDS.items() if words in text)
         cause = next(causes, None)
         return Cure(cause, _UNREACHABLE) if cause else _NOT_S3
-    if int(status[1]) in _BY_STATUS:
+    if int(status[1]) in _BY_STATUS and not (code and status[1] == "403"):
         return _BY_STATUS[int(status[1])]
     said = f"{status[1]} ({code})" if code else status[1]
     return Cure(f"the service answered {said}", ExportFailed.hint)
