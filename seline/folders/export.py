@@ -31,6 +31,7 @@ from seline.operations.packs import (
     check_documents,
     check_pack,
     file_entry,
+    member_bytes,
     members_of,
     with_names,
 )
@@ -66,10 +67,10 @@ def _members(tar: IO[bytes]) -> Iterator[tuple[str, str, bytes]]:
     with tarfile.open(fileobj=tar, mode="r:") as members:
         for member in members:
             folder, _, file = member.name.partition("/")
-            content = members.extractfile(member)
+            content = member_bytes(members, member)
             if parse_export_name(folder) is None or "/" in file or content is None:
                 raise ExportDamaged(f"The server's export has an unknown member: {member.name!r}.")
-            yield folder, file, content.read()
+            yield folder, file, content
     if file != MANIFEST_NAME:
         raise ExportDamaged("The server sent an export without a manifest.")
 

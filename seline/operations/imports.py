@@ -91,7 +91,7 @@ def _files_of(upload: Spool) -> dict[str, tuple[int, int]]:
             return {
                 os.path.basename(member.name): (member.offset_data, member.size)
                 for member in tar
-                if member.isreg()
+                if member.isreg() and not member.issparse()
             }
     except (tarfile.TarError, OSError, ValueError) as error:
         raise ExportDamaged(

@@ -176,11 +176,21 @@ def members_of(
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
             for info in tar:
-                file = tar.extractfile(info)
-                if file is not None:
-                    yield info.name, file.read()
+                member = member_bytes(tar, info)
+                if member is None:
+                    raise ExportDamaged(f"{pack.name} has {info.name!r}, which is no file.")
+                yield info.name, member
     except (tarfile.TarError, OSError, ValueError) as error:
         raise ExportDamaged(f"{pack.name} cannot be unpacked: {error}.", pack=pack.name) from error
+
+
+def member_bytes(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes | None:
+    """Return the bytes of a file in a tar, None for anything else.
+
+    A link could lead to itself, and a sparse file could have any size.
+    """
+    file = tar.extractfile(info) if info.isreg() and not info.issparse() else None
+    return None if file is None else file.read()
 
 
 def check_documents(manifest: Manifest, documents: dict[str, bytes]) -> None:

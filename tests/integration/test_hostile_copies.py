@@ -1,14 +1,17 @@
 """Test that what a destination gives back can be damaged or forged, and harms nothing."""
 
+import io
 import json
+import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from seline.errors import ExportFailed
+from seline.errors import ExportDamaged, ExportFailed
 from seline.operations import Operations
 from seline.operations.copies import Copies
+from seline.operations.packs import file_entry, members_of, packed
 from seline.outbound.destinations.folder import Folder
 from seline.ports.destinations import Target
 from seline.ports.sealing import UNSEALED
@@ -87,3 +90,29 @@ async def test_a_defect_at_one_destination_loses_no_outcome_of_another(
     with pytest.raises(ExportFailed, match=r"broken: LookupError: a defect at .*well: "):
         await run()
     await operations.mirrors.close()
+
+
+SPARSE = {"GNU.sparse.major": "0", "GNU.sparse.size": str(1 << 40), "GNU.sparse.map": "0,0"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "headers"),
+    [
+        (tarfile.SYMTYPE, {}),
+        (tarfile.LNKTYPE, {}),
+        (tarfile.DIRTYPE, {}),
+        (tarfile.REGTYPE, SPARSE),
+    ],
+)
+@pytest.mark.parametrize("target", ["a", "missing"])
+def test_a_pack_that_holds_anything_but_files_is_damaged(
+    kind: bytes, headers: dict[str, str], target: str
+) -> None:
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w", format=tarfile.PAX_FORMAT) as writing:
+        member = tarfile.TarInfo("a")
+        member.type, member.linkname, member.pax_headers = kind, target, headers
+        writing.addfile(member)
+    pack = packed(tar.getvalue())
+    with pytest.raises(ExportDamaged, match="'a', which is no file"):
+        list(members_of(file_entry("pack-0001.tar.zst", pack), pack))

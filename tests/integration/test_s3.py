@@ -487,11 +487,11 @@ async def test_a_revoked_key_is_not_one_that_only_writes(
     await bot.data.save_json("a.json", {"n": 2})
     if fails:
         with pytest.raises(ExportFailed, match="does not know the access key"):
-            await bot.operations.mirrors.drill()
+            await bot.operations.drill()
         with pytest.raises(ExportFailed, match="does not know the access key"):
             await bot.mirrored()
     else:
-        assert "only writes" in await bot.operations.mirrors.drill()
+        assert "only writes" in await bot.operations.drill()
         assert "1 document" in await bot.mirrored()
     await bot.operations.mirrors.close()
     await bot.store.close()
