@@ -10,7 +10,8 @@ import logging
 import re
 import secrets
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Final, Literal, TypeAlias, cast
 
@@ -51,6 +52,15 @@ class Token(Stored, frozen=True, kw_only=True):
     expires_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What a token gives access to. `name` is for the audit log; `digest` is of the secret."""
+
+    name: str
+    scope: Scope
+    digest: str
+
+
 class Tokens:
     """The tokens of one store, and the admin token of the settings."""
 
@@ -60,8 +70,8 @@ class Tokens:
             "tokens.json", tuple[Token, ...], tuple[Token, ...], field="tokens", entry=Token
         )
         self._clock = store.clock
-        self._admin_digest = None if admin_token is None else _digest(admin_token)
-        self._failures = _Failures(store.clock)
+        self._admin_digest = None if admin_token is None else digest_of(admin_token)
+        self.failures = Failures(store.clock)
         self._is_loaded = False
 
     async def load(self) -> None:
@@ -85,7 +95,11 @@ class Tokens:
         return self._admin_digest is not None or bool(self._state.value)
 
     def authenticate(self, secret: str | None, *, client: str, needs: Scope) -> str:
-        """Return the name of the caller with this token, for the audit log.
+        """Return the name of the caller with this token, as `grant` does."""
+        return self.grant(secret, client=client, needs=needs).name
+
+    def grant(self, secret: str | None, *, client: str, needs: Scope) -> Grant:
+        """Return what this token gives access to.
 
         Raises Unauthorized, Forbidden (the token's scope is too small) or TooManyRequests (too many
         failures of this client; a valid token is accepted nevertheless). Until `load`, StoreClosed
@@ -98,12 +112,15 @@ class Tokens:
                     "The volume is not open yet, so this token cannot be checked.",
                     hint="Try again in a moment; `/readyz` answers 200 once it is open.",
                 )
-            self._failures.count(client)
+            self.failures.count(client)
             raise Unauthorized if secret is None else Unauthorized("This token is not known here.")
-        name, scope = found
-        if needs == "admin" and scope != "admin":
+        if needs == "admin" and found.scope != "admin":
             raise Forbidden
-        return name
+        return found
+
+    def granted(self, name: str) -> Grant | None:
+        """Return what the token with this name gives access to now, None if it is not valid."""
+        return next((grant for grant in self._grants() if grant.name == name), None)
 
     async def create(
         self, *, scope: str = "admin", label: str = "", expires_at: datetime | None = None
@@ -117,7 +134,7 @@ class Tokens:
         secret = f"sel_{identifier}_{secrets.token_urlsafe(32)}"
         token = Token(
             id=identifier,
-            digest=_digest(secret),
+            digest=digest_of(secret),
             scope=cast("Scope", scope),
             label=label[:100],
             created_at=self._clock.now(),
@@ -141,20 +158,25 @@ class Tokens:
             )
         return token
 
-    def _find(self, secret: str) -> tuple[str, Scope] | None:
-        """Return a caller's name and scope. Compares with every token, in constant time."""
-        digest, now = _digest(secret), self._clock.now()
-        found: tuple[str, Scope] | None = None
-        if self._admin_digest is not None and hmac.compare_digest(digest, self._admin_digest):
-            found = "SELINE_ADMIN_TOKEN", "admin"
-        for token in _distinct(self._state.value):
-            valid = token.expires_at is None or token.expires_at > now
-            if hmac.compare_digest(digest, token.digest) and valid:
-                found = f"token {token.id}", token.scope
+    def _find(self, secret: str) -> Grant | None:
+        """Compare a secret with every token, in constant time."""
+        digest, found = digest_of(secret), None
+        for grant in self._grants():
+            if hmac.compare_digest(digest, grant.digest):
+                found = grant
         return found
 
+    def _grants(self) -> Iterator[Grant]:
+        """Yield what each valid token gives access to."""
+        now = self._clock.now()
+        if self._admin_digest is not None:
+            yield Grant(name="SELINE_ADMIN_TOKEN", scope="admin", digest=self._admin_digest)
+        for token in _distinct(self._state.value):
+            if token.expires_at is None or token.expires_at > now:
+                yield Grant(name=f"token {token.id}", scope=token.scope, digest=token.digest)
 
-class _Failures:
+
+class Failures:
     """Counts the failed attempts of the last minute, per client and in total."""
 
     def __init__(self, clock: Clock) -> None:
@@ -187,5 +209,6 @@ def _distinct(tokens: Sequence[Token]) -> Sequence[Token]:
     return tuple(first.values())
 
 
-def _digest(secret: str) -> str:
+def digest_of(secret: str) -> str:
+    """Return the SHA-256 of a secret, in hexadecimal."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

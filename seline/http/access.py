@@ -52,7 +52,7 @@ async def access(request: web.Request, handler: _Handler) -> web.StreamResponse:
     route = _route_of(request)
     if _is_open(request, route):
         return await handler(request)
-    _check_browser(request)
+    check_browser(request)
     who = _authenticate(request, route)
     unavailable = context(request).unavailable()
     if unavailable is not None and not (route is not None and route.answers_unopened):
@@ -64,7 +64,7 @@ async def access(request: web.Request, handler: _Handler) -> web.StreamResponse:
         return await handler(request)
     if route is not None:
         check_conditions(request, is_judged=route.is_conditional)
-    return await _audited(request, handler, who)
+    return await audited(request, handler, who)
 
 
 @web.middleware
@@ -128,14 +128,10 @@ def _authenticate(request: web.Request, route: Route | None) -> str:
     """Return who calls, for the audit log."""
     if is_control(request):
         return "control socket"
-    if "token" in request.query or "access_token" in request.query:
-        raise InvalidRequest(
-            "A token must not be in an address, because addresses are logged.",
-            hint="Send it as `Authorization: Bearer …`, and revoke this one.",
-        )
+    refuse_token_in_address(request)
     needs: Scope = "read" if route is not None and route.scope == "read" else "admin"
     who = context(request).tokens.authenticate(
-        _bearer(request), client=_client(request), needs=needs
+        _bearer(request), client=client_of(request), needs=needs
     )
     if route is not None and route.scope == "control":
         raise RouteNotFound(
@@ -146,12 +142,21 @@ def _authenticate(request: web.Request, route: Route | None) -> str:
     return who
 
 
+def refuse_token_in_address(request: web.Request) -> None:
+    """Raise InvalidRequest for a token in an address."""
+    if "token" in request.query or "access_token" in request.query:
+        raise InvalidRequest(
+            "A token must not be in an address, because addresses are logged.",
+            hint="Send it as `Authorization: Bearer …`, and revoke this one.",
+        )
+
+
 def _bearer(request: web.Request) -> str | None:
     scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
     return secret.strip() if scheme.lower() == "bearer" and secret.strip() else None
 
 
-def _client(request: web.Request) -> str:
+def client_of(request: web.Request) -> str:
     """Return the client's address: the one that the nearest proxy saw, if it is trusted.
 
     That is the last of all lines of the header; a client can write only those before it.
@@ -173,7 +178,7 @@ def _address(text: str) -> str | None:
         return None
 
 
-def _check_browser(request: web.Request) -> None:
+def check_browser(request: web.Request) -> None:
     """Refuse pages of other sites, and DNS names that point to this machine."""
     if is_control(request):
         return
@@ -209,7 +214,8 @@ def _site_of(origin: str) -> str | None:
         return None
 
 
-async def _audited(request: web.Request, handler: _Handler, who: str) -> web.StreamResponse:
+async def audited(request: web.Request, handler: _Handler, who: str) -> web.StreamResponse:
+    """Answer a request, and write who called, what, and the outcome to the audit log."""
     outcome = "failed"
     try:
         response = await handler(request)

@@ -109,13 +109,16 @@ class State(Generic[T]):
         if not self.loaded:
             self.read(store)
 
-    async def update(self, function: Callable[[T], T]) -> T:
+    async def update(self, function: Callable[[T], T], *, always: bool = False) -> T:
         """Apply a pure function to the stored value and return the new value.
 
-        Raises DocumentUnreadable, StorageError; then nothing is changed.
+        `always`: a full volume takes it, too (V9). Raises DocumentUnreadable, StorageError; then
+        nothing is changed.
         """
         await self._managed.open()
-        self.notice((await wait_for(self._managed.submit((self.change(function),))))[0])
+        self.notice(
+            (await wait_for(self._managed.submit((self.change(function, always=always),))))[0]
+        )
         return self.value
 
     async def save(self, value: T) -> bool:

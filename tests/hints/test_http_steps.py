@@ -374,7 +374,7 @@ async def test_a_token_is_made_as_the_text_says(
     await done(client.call("GET", AT, Authorization=made))
 
 
-@pytest.mark.follows("http/access:_authenticate", "http/access:_authenticate#2")
+@pytest.mark.follows("http/access:_authenticate", "http/access:refuse_token_in_address")
 async def test_a_token_is_sent_and_managed_where_the_text_says(
     client: Client, tmp_path: Path, follow: Follow
 ) -> None:
@@ -395,7 +395,7 @@ async def test_a_token_is_sent_and_managed_where_the_text_says(
     assert listed.code == 0, listed.err
 
 
-@pytest.mark.follows("http/access:_check_browser#2")
+@pytest.mark.follows("http/access:check_browser#2")
 async def test_a_page_of_another_site_is_no_program(client: Client, follow: Follow) -> None:
     origin = {"Origin": "https://example.org"}
     follow(await refused(client.call("GET", AT, **origin))).asks("Call it from a program")
@@ -413,7 +413,7 @@ async def test_a_scope_is_one_of_those_named(server: Serving, follow: Follow) ->
             await done(client.call("POST", "/tokens", {"scope": scope}))
 
 
-@pytest.mark.follows("access/tokens:authenticate")
+@pytest.mark.follows("access/tokens:grant")
 async def test_a_stored_token_is_accepted_once_the_volume_is_open(
     tmp_path: Path, follow: Follow
 ) -> None:
@@ -434,7 +434,7 @@ async def test_a_stored_token_is_accepted_once_the_volume_is_open(
         await done(client.call("GET", "/health", Authorization=f"Bearer {secret}"))
 
 
-@pytest.mark.follows("http/access:_check_browser")
+@pytest.mark.follows("http/access:check_browser")
 async def test_a_server_for_this_machine_is_called_by_its_own_name(
     server: Serving, client: Client, follow: Follow
 ) -> None:
