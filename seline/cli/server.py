@@ -52,23 +52,34 @@ def _announce(running: "Serving") -> None:
     """Print the server's address and how to call it.
 
     Only on a terminal, or with a new token: the log has the rest, and a platform that reads stdout
-    takes each line of it for JSON. Not through the logger, which would keep the token.
+    takes each line of it for JSON. Not through the logger, which would keep the token and the link.
     """
     secret = running.first_secret
     if secret is None and not sys.stdout.isatty():
         return
     health = f"{running.address}{PREFIX}/health"
     lines = ["", f"Seline keeps {running.data_dir} and listens on {running.address}"]
+    first = "Next: run that line; `seline token create` makes more tokens."
+    if running.first_link:
+        first = "Next: open the link, or run that line; `seline token create` makes more tokens."
+        lines += [
+            "Its page, and the link that signs you in once, within 15 minutes:",
+            "",
+            f"  {running.first_link}",
+            "",
+        ]
     if secret is not None:
         lines += [
             "The admin token of this first start, shown this once:",
             "",
             f"  curl -H 'Authorization: Bearer {secret}' {health}",
             "",
-            "Next: run that line; `seline token create` makes more tokens.",
+            first,
         ]
     elif running.tokens.has_any:
         lines += ["Next: `seline status`; `seline token create` makes another token."]
+        if running.settings.server.page:
+            lines.insert(2, f"Its page is {running.address}/")
     else:
         lines += ["There is no token yet. Next: set SELINE_ADMIN_TOKEN, or `seline token create`."]
     terminal.out("\n".join((*lines, "")))

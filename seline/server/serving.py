@@ -19,6 +19,7 @@ from typing import Any, Final
 import seline
 from seline import library
 from seline.access.audit import AuditLog
+from seline.access.sessions import OneTimeLink, Sessions
 from seline.access.tokens import Tokens
 from seline.alerts.process import AlertProcess
 from seline.clock import Clock, instant_text
@@ -80,6 +81,8 @@ class Serving(NeverCopied):
         self.settings = settings
         self.first_secret: str | None = None
         """The token that this start has created; show it once."""
+        self.first_link = ""
+        """The address that signs in once, if nobody can sign in yet; show it once."""
         self.socket_elsewhere = ""
         """The path of the control socket, if it is not in the data directory."""
         self.disk_hangs = False
@@ -176,6 +179,8 @@ class Serving(NeverCopied):
         """
         settings = self.settings
         self.tokens = Tokens(self._seline.store, admin_token=settings.server.admin_token)
+        self.sessions = Sessions(self._seline.store, self.tokens)
+        self._once = OneTimeLink(self._seline.store.clock)
         self._audit = AuditLog(settings.data_dir)
         self._outbound = open_session()
         self.alerts = self._alert_process()
@@ -198,6 +203,10 @@ class Serving(NeverCopied):
                 about=self._about,
             )
         )
+        if self._http and settings.server.page:
+            from seline.page.assembly import add_page
+
+            add_page(app, self.sessions, self._once)
         self._runner = ApiRunner(
             app,
             handle_signals=False,
@@ -219,7 +228,9 @@ class Serving(NeverCopied):
             store = await self._seline.store.open()
             self._audit.open()
             await self.tokens.load()
+            await self.sessions.load()
             await self._listening.wait()
+            self.first_link = self._make_first_link()
             self.first_secret = await self._create_first_token()
             await self.operations.load()
             await self.alerts.load(self._worker.jobs())
@@ -254,6 +265,13 @@ class Serving(NeverCopied):
         except SelineError as error:
             _log.warning("could not create a first token: %s", error.message)
             return None
+
+    def _make_first_link(self) -> str:
+        """Return the address that signs in once, if no token and no session of the page exists."""
+        has_page = self._is_process and self._http and self.settings.server.page
+        if not has_page or self.tokens.has_any or self.sessions.has_any:
+            return ""
+        return f"{self.address}/sign-in?once={self._once.make()}"
 
     async def _listen_for_commands(self) -> None:
         """Listen on the control socket.

@@ -233,6 +233,7 @@ RULES: Final[Mapping[str, SettingRule]] = {
     "server.trust_proxy": _TRUTH,
     "server.client_header": _one_of("x-forwarded-for", "x-real-ip"),
     "server.metrics_open": _TRUTH,
+    "server.page": _TRUTH,
     **{
         f"jobs.{name}.{key}": rule
         for name in DEFAULT_JOBS

@@ -46,7 +46,7 @@ class Backups(RetentionPolicy):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """`[server]`: the address and the access of the admin API."""
+    """`[server]`: the address and the access of the admin API, and whether it has a page."""
 
     host: str | None = None
     port: int | None = None
@@ -55,6 +55,7 @@ class Server:
     trust_proxy: bool = False
     client_header: str = "x-forwarded-for"
     metrics_open: bool = False
+    page: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

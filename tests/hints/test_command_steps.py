@@ -485,14 +485,20 @@ def test_a_token_and_a_job_are_found_in_their_lists(line: Line, follow: Follow) 
 # the server
 
 
-@pytest.mark.follows("cli/server:_announce", "server/listening:_cannot_listen*")
+@pytest.mark.follows("cli/server:_announce#2", "server/listening:_cannot_listen*")
 def test_the_first_start_is_followed_to_the_letter(
     line: Line, tmp_path: Path, follow: Follow
 ) -> None:
     with served(line) as server:
         curl = printed(server.greeting, "curl -H").strip()
         step = follow(printed(server.greeting, "Next: "))
-        step.asks("run that line")
+        step.asks("open the link", "run that line")
+        link = printed(server.greeting, "/sign-in?once=").strip()
+        address, _, code = link.partition("?once=")
+        assert "once" in shell(line.folder, f"curl --silent '{link}'")
+        signed_in = shell(line.folder, f"curl --silent --include --data once={code} {address}")
+        assert " 303 " in signed_in
+        assert "Set-Cookie: seline=" in signed_in
         health = json.loads(shell(line.folder, f"{curl} --silent"))
         assert health["status"] in ("healthy", "warning")
         [command] = step.commands()
@@ -513,7 +519,17 @@ def test_the_first_start_is_followed_to_the_letter(
             pass
 
 
-@pytest.mark.follows("cli/server:_announce#2", "cli/server:_announce#3")
+@pytest.mark.follows("cli/server:_announce")
+def test_the_first_start_without_the_page_names_the_line_alone(line: Line, follow: Follow) -> None:
+    with served(line_at(line.folder, SELINE_SERVER__PAGE="false")) as server:
+        step = follow(printed(server.greeting, "Next: "))
+        step.asks("run that line")
+        assert "/sign-in" not in server.greeting
+        for command in step.commands():
+            assert run(line, command).code == 0
+
+
+@pytest.mark.follows("cli/server:_announce#3", "cli/server:_announce#4")
 def test_a_later_start_on_a_terminal_names_commands_that_work(line: Line, follow: Follow) -> None:
     for start in ("There is no token yet", "Next: "):
         public = {"SELINE_SERVER__HOST": "0.0.0.0"} if start != "Next: " else {}

@@ -1,0 +1,143 @@
+"""Home: whether everything is well, what is not, and a button where an operation mends it."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, Final, NamedTuple, cast
+
+from aiohttp import web
+
+from seline.domain.job import RunOutcome
+from seline.domain.report import Status
+from seline.page import work
+from seline.page.visit import Button, PageRoute, View, Visit
+
+POLL_S: Final = 0.2
+_RANK: Final = {Status.CRITICAL: 0, Status.WARNING: 1, Status.INFO: 2, Status.OK: 3}
+
+
+async def show(visit: Visit) -> web.Response:
+    """Show the checks of health, the worst first, the usage, the copies and the jobs."""
+    operations = visit.context.operations
+    health = cast("dict[str, Any]", await operations.health())
+    checks: list[dict[str, Any]] = sorted(health["checks"], key=lambda each: _RANK[each["status"]])
+    return visit.render(
+        "home.html",
+        health=health,
+        checks=[{**check, "buttons": list(_buttons(visit, check))} for check in checks],
+        destinations=operations.exports.destinations.records(),
+        jobs=visit.context.jobs.jobs(),
+    )
+
+
+async def prune(visit: Visit) -> web.Response:
+    """Remove the backups that the policy drops."""
+    pruned = await visit.context.operations.prune()
+    freed = visit.texts.size(sum(item.size_bytes for item in pruned))
+    return visit.go("/", visit.texts.count("home.pruned", len(pruned), freed=freed))
+
+
+async def verify(visit: Visit) -> web.Response:
+    """Check every document and backup now."""
+
+    async def operation(_progress: work.NoteProgress) -> work.Done:
+        report = await visit.context.operations.verify()
+        documents = visit.texts.count("home.documents", report.documents)
+        backups = visit.texts.count("home.backups", report.backups)
+        key = "home.verified_damage" if report.damage else "home.verified"
+        return work.Done(visit.texts(key, documents=documents, backups=backups))
+
+    return await work.start(visit, visit.texts("home.verify"), operation, back="/")
+
+
+async def run_job(visit: Visit) -> web.Response:
+    """Run a job now, and wait for it."""
+    jobs, name, t = visit.context.jobs, visit.part("job"), visit.texts
+    run = jobs.run_now(name)
+
+    async def operation(_progress: work.NoteProgress) -> work.Done:
+        while True:
+            ended = next((each for each in jobs.runs(name) if each.id == run.id), None)
+            if ended is None or ended.outcome is not None:
+                break
+            await asyncio.sleep(POLL_S)
+        is_ok = ended is not None and ended.outcome is RunOutcome.OK
+        detail = "" if ended is None else ended.detail
+        return work.Done(t("home.job_ok" if is_ok else "home.job_failed", job=name, detail=detail))
+
+    return await work.start(visit, t("home.run_job", job=name), operation, back="/")
+
+
+async def accept(visit: Visit) -> web.Response:
+    """Make this volume's copy the one that a restore takes from a destination."""
+    return await _at_destination(visit, visit.context.operations.mirrors.accept, "home.accept")
+
+
+async def use(visit: Visit) -> web.Response:
+    """Take a destination into use that was moved or replaced."""
+    destinations = visit.context.operations.exports.destinations
+    return await _at_destination(visit, destinations.use, "home.use")
+
+
+async def _at_destination(
+    visit: Visit, change: Callable[[str], Awaitable[object]], key: str
+) -> web.Response:
+    name = visit.part("destination")
+    done = visit.texts(f"{key}_done", destination=name)
+
+    async def operation(_progress: work.NoteProgress) -> work.Done:
+        await change(name)
+        return work.Done(done)
+
+    return await work.start(visit, visit.texts(key, destination=name), operation, back="/")
+
+
+class _Fix(NamedTuple):
+    """An operation that a step in words may name, as a command, and the button for it."""
+
+    command: re.Pattern[str]
+    action: str
+    label: str
+
+
+_NAMED: Final = r"(?P<name>[\w.-]+)"
+_FIXES: Final = (
+    _Fix(re.compile(r"`seline prune`"), "/fix/prune", "home.prune"),
+    _Fix(re.compile(r"`seline verify`"), "/fix/verify", "home.verify"),
+    _Fix(re.compile(rf"`seline jobs run {_NAMED}`"), "/fix/jobs/{name}", "home.run_job"),
+    _Fix(
+        re.compile(rf"`seline destinations accept {_NAMED}`"),
+        "/fix/destinations/{name}/accept",
+        "home.accept",
+    ),
+    _Fix(
+        re.compile(rf"`seline destinations use {_NAMED}`"),
+        "/fix/destinations/{name}/use",
+        "home.use",
+    ),
+)
+
+
+def _buttons(visit: Visit, check: Mapping[str, str]) -> Iterator[Button]:
+    """Yield a button for each operation that the next step of a check names."""
+    if check["status"] == Status.OK or not visit.may_change:
+        return
+    for fix in _FIXES:
+        for found in fix.command.finditer(check["fix"]):
+            name = found.groupdict().get("name", "")
+            label = visit.texts(fix.label, job=name, destination=name)
+            yield Button(fix.action.format(name=name), label)
+
+
+HOME: Final = View(
+    "home",
+    "/",
+    (
+        PageRoute("GET", "/", show),
+        PageRoute("POST", "/fix/prune", prune, "admin"),
+        PageRoute("POST", "/fix/verify", verify, "admin"),
+        PageRoute("POST", "/fix/jobs/{job}", run_job, "admin"),
+        PageRoute("POST", "/fix/destinations/{destination}/accept", accept, "admin"),
+        PageRoute("POST", "/fix/destinations/{destination}/use", use, "admin"),
+    ),
+)

@@ -1,0 +1,204 @@
+"""A visit: one request of a browser, with its session and its form; and what a view declares.
+
+A handler takes a `Visit`, calls one operation, and returns `visit.render(...)` after a GET, or
+`visit.go(...)` after a POST. An error that it raises becomes a page.
+"""
+
+import asyncio
+import hashlib
+import hmac
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+from aiohttp import web
+
+from seline.access.sessions import OneTimeLink, Session, Sessions
+from seline.errors import InvalidRequest
+from seline.http.context import AppContext, context
+from seline.page.rendering import render
+from seline.page.texts import Texts
+
+FORM_BYTES_MAX: Final = 64 << 10
+KEPT_BYTES_MAX: Final = 1 << 20
+"""How large a form may be that is kept until its sender has signed in again."""
+FLASHES_MAX: Final = 200
+HTML: Final = "text/html"
+SECURITY_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; "
+    "base-uri 'none'",
+    # With `no-referrer`, browsers send `Origin: null` with the forms of this page, too.
+    "Referrer-Policy": "same-origin",
+    "Vary": "Accept-Language, Cookie",
+}
+Needs: TypeAlias = Literal["open", "read", "admin"]
+"""What a route of the page needs: nothing, or a session of this scope."""
+_PageHandler: TypeAlias = Callable[["Visit"], Awaitable[web.StreamResponse]]
+
+
+class PageRoute(NamedTuple):
+    """One address of a view. A form may have `form_bytes_max` bytes as it is sent."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    handler: _PageHandler
+    needs: Needs = "read"
+    form_bytes_max: int = FORM_BYTES_MAX
+
+
+class View(NamedTuple):
+    """A view: its name (the texts are `NAME.*`), the address in the navigation, its routes."""
+
+    name: str
+    path: str
+    routes: tuple[PageRoute, ...]
+
+
+class Button(NamedTuple):
+    """A form of one button: where it posts, its label, and hidden fields."""
+
+    action: str
+    label: str
+    fields: Mapping[str, str] = {}
+
+
+class Flash(NamedTuple):
+    """A message that the next page at `path` shows once, with what undoes the change."""
+
+    path: str
+    text: str
+    undo: Button | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Site:
+    """What the page keeps while the process runs."""
+
+    sessions: Sessions
+    once: OneTimeLink
+    views: tuple[View, ...]
+    flashes: OrderedDict[str, Flash] = field(default_factory=OrderedDict[str, Flash])
+    """By the id of the session."""
+    keeping: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    """Reads one large form at a time of browsers without a session."""
+
+
+SITE: Final = web.AppKey("page", Site)
+
+
+@dataclass(slots=True, kw_only=True)
+class Visit:
+    """One request. `session` is None on an open route without one; `secret` is its cookie's."""
+
+    request: web.Request
+    texts: Texts
+    session: Session | None = None
+    secret: str = ""
+    form: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def context(self) -> AppContext:
+        """What the handlers of the API use, too: documents, operations, tokens, jobs, alerts."""
+        return context(self.request)
+
+    @property
+    def site(self) -> Site:
+        """What the page keeps."""
+        return self.request.config_dict[SITE]
+
+    @property
+    def now(self) -> datetime:
+        """The current instant, of the store's clock."""
+        return self.context.data.store.clock.now()
+
+    @property
+    def may_change(self) -> bool:
+        """Whether the session has scope `admin`: what it may not do is not shown."""
+        return self.session is not None and self.session.scope == "admin"
+
+    @property
+    def csrf(self) -> str:
+        """The token that each form of this session has."""
+        return csrf_of(self.secret) if self.session is not None else ""
+
+    @property
+    def here(self) -> str:
+        """The address of this page with its query; `/` if it answers a form or has a token."""
+        has_token = "token" in self.request.query or "access_token" in self.request.query
+        is_read = self.request.method in ("GET", "HEAD")
+        return self.request.path_qs if is_read and not has_token else "/"
+
+    def part(self, name: str) -> str:
+        """Return a part of the address, such as a document's name."""
+        return self.request.match_info[name]
+
+    def field(self, name: str) -> str:
+        """Return a field of the form. Raises InvalidRequest if it is not there."""
+        if name not in self.form:
+            raise InvalidRequest(f"The form has no field {name}.", fields=[name])
+        return self.form[name]
+
+    def render(
+        self,
+        template: str,
+        *,
+        status: int = HTTPStatus.OK,
+        refresh_s: int | None = None,
+        **values: Any,
+    ) -> web.Response:
+        """Return a page. `refresh_s`: the browser asks for it again, without a script."""
+        session = self.session
+        flash = None if session is None else self.site.flashes.get(session.id)
+        is_here = flash is not None and flash.path == self.request.path
+        if session is not None and is_here and self.request.method == "GET":
+            del self.site.flashes[session.id]
+        known = {
+            "visit": self,
+            "flash": flash if is_here else None,
+            "views": self.site.views if session is not None else (),
+            "service": self.context.settings.service,
+        }
+        html = render(template, self.texts, self.now, {**known, **values})
+        headers = dict(SECURITY_HEADERS)
+        if refresh_s is not None:
+            headers["Refresh"] = str(refresh_s)
+        return web.Response(text=html, status=status, content_type=HTML, headers=headers)
+
+    def go(self, path: str, text: str = "", *, undo: Button | None = None) -> web.Response:
+        """Return the redirect after a POST; the page at `path` shows `text` and an undo button."""
+        if text and self.session is not None:
+            flashes = self.site.flashes
+            flashes[self.session.id] = Flash(path.partition("?")[0].partition("#")[0], text, undo)
+            flashes.move_to_end(self.session.id)
+            while len(flashes) > FLASHES_MAX:
+                flashes.popitem(last=False)
+        headers = {**SECURITY_HEADERS, "Location": path}
+        return web.Response(status=HTTPStatus.SEE_OTHER, headers=headers)
+
+    def confirm(
+        self,
+        *,
+        title: str,
+        lines: tuple[str, ...],
+        button: Button,
+        back: str,
+        is_dangerous: bool = True,
+    ) -> web.Response:
+        """Return the page that asks before a change; `back` is where its second link leads."""
+        return self.render(
+            "confirm.html",
+            title=title,
+            lines=lines,
+            button=button,
+            back=back,
+            is_dangerous=is_dangerous,
+        )
+
+
+def csrf_of(secret: str) -> str:
+    """Return the token of the forms of a session, from the secret of its cookie."""
+    return hmac.new(secret.encode(), b"forms of the page", hashlib.sha256).hexdigest()

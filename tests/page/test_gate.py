@@ -1,0 +1,215 @@
+"""What every view relies on: forms of this page only, safe headers, errors as pages."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seline import errors
+from seline.page import rendering
+from seline.page.assembly import VIEWS
+from seline.page.visit import SECURITY_HEADERS
+from seline.server import Serving, serving
+from tests.browser import Browser, jar
+from tests.http_client import ADMIN, settings_for
+
+POSTS = [route for view in VIEWS for route in view.routes if route.method == "POST"]
+GETS = [route for view in VIEWS for route in view.routes if route.method == "GET"]
+NEEDING = [route for view in VIEWS for route in view.routes if route.needs != "open"]
+
+
+def address(path: str) -> str:
+    """Return the address of a route, with something for each part of it."""
+    return path.replace("{id:[0-9a-f]{16}}", "0" * 16).replace("{", "").replace("}", "")
+
+
+def by_address(route: Any) -> str:
+    return f"{route.method} {route.path}"
+
+
+@pytest.mark.parametrize("route", NEEDING, ids=by_address)
+async def test_without_a_session_a_view_asks_for_a_sign_in(browser: Browser, route: Any) -> None:
+    if route.method == "GET":
+        page = await browser.get(address(route.path))
+        assert (page.status, page.path.partition("?")[0]) == (200, "/sign-in")
+    else:
+        page = await browser.post(address(route.path), {"some": "field"})
+        assert page.status == 401
+    assert "Paste a token." in page.text
+
+
+@pytest.mark.parametrize("route", [r for r in POSTS if r.needs != "open"], ids=by_address)
+@pytest.mark.parametrize("csrf", [None, "", "0" * 64, "é"])
+async def test_a_form_needs_the_token_of_its_session(
+    owner: Browser, route: Any, csrf: str | None
+) -> None:
+    page = await owner.post(address(route.path), {} if csrf is None else {"csrf": csrf} | {"a": ""})
+
+    assert page.status in ((403,) if csrf is not None else (403, 422))
+    assert (await owner.get("/sessions")).status == 200
+
+
+@pytest.mark.parametrize("route", POSTS, ids=by_address)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
+    ],
+)
+async def test_a_form_of_another_site_is_refused(
+    owner: Browser, route: Any, headers: dict[str, str]
+) -> None:
+    csrf = owner.page.forms[0].fields["csrf"]
+
+    page = await owner.post(address(route.path), {"csrf": csrf, "token": ADMIN}, **headers)
+
+    assert page.status == 403
+    assert (await owner.get("/sessions")).status == 200
+
+
+@pytest.mark.parametrize("route", GETS, ids=by_address)
+async def test_every_view_has_the_headers_that_keep_it_safe(owner: Browser, route: Any) -> None:
+    async with owner.session.get(owner.address + address(route.path)) as response:
+        headers = response.headers
+
+    assert {name: headers[name] for name in SECURITY_HEADERS} == SECURITY_HEADERS
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_a_form_whose_session_has_ended_is_kept_and_can_be_sent_again(
+    owner: Browser, server: Serving
+) -> None:
+    (session,) = server.sessions.listed()
+    form = next(form for form in owner.page.forms if form.action == "/sign-out")
+    await server.sessions.end(session.id)
+    asked = await owner.post("/fix/prune", {**form.fields, "why": 'a "quoted" <text>'})
+    assert asked.status == 401
+    assert "What you sent is kept" in asked.text
+
+    again = await owner.press("Sign in", token=ADMIN)
+    assert "nothing was changed yet" in again.text
+    kept = next(form for form in again.forms if form.action == "/fix/prune")
+    assert kept.fields["why"] == 'a "quoted" <text>'
+    page = await owner.press("Send it now")
+
+    assert (page.status, page.path) == (200, "/")
+    assert "0 backups were removed" in page.text
+
+
+async def test_a_link_on_another_site_opens_the_view(owner: Browser) -> None:
+    """A browser does not send the cookie then; the page has it asked for again."""
+    cookies = owner.session.cookie_jar
+    owner.session._cookie_jar = type(cookies)(unsafe=True)
+    page = await owner.get("/sessions", Sec_Fetch_Site="cross-site")
+    owner.session._cookie_jar = cookies
+    assert page.headers["Refresh"] == "0"
+
+    assert (await owner.get(page.links["Open the page"])).status == 200
+
+
+async def test_an_address_that_does_not_exist_is_a_page_for_a_browser(owner: Browser) -> None:
+    page = await owner.get("/no-such-view")
+
+    assert page.status == 404
+    assert "There is nothing at /no-such-view." in page.text
+    assert "Home" in page.links
+    assert page.headers["Content-Security-Policy"] == SECURITY_HEADERS["Content-Security-Policy"]
+
+
+async def test_another_method_is_a_page_for_a_browser(owner: Browser) -> None:
+    page = await owner.get("/sign-out")
+
+    assert page.status == 405
+    assert page.headers["Allow"] == "POST"
+
+
+async def test_a_program_still_gets_a_problem(browser: Browser) -> None:
+    async with browser.session.get(browser.address + "/no-such-view") as response:
+        problem = await response.json()
+
+    assert (response.status, problem["code"]) == (404, "route_not_found")
+    async with browser.session.get(
+        browser.address + "/api/v1/data-admin/nothing", headers={"Accept": "text/html"}
+    ) as response:
+        assert response.content_type == "application/problem+json"
+
+
+async def test_an_error_is_a_page_with_its_status_and_next_step(owner: Browser) -> None:
+    csrf = owner.page.forms[0].fields["csrf"]
+    page = await owner.post("/fix/jobs/nothing", {"csrf": csrf})
+
+    assert page.status == 404
+    assert "lists the jobs" in page.text
+
+
+async def test_a_token_in_an_address_is_refused(browser: Browser) -> None:
+    page = await browser.get(f"/?token={ADMIN}")
+
+    assert page.status == 422
+    assert ADMIN not in page.html
+
+
+async def test_other_forms_are_refused(owner: Browser) -> None:
+    async with owner.session.post(owner.address + "/sign-out", json={"csrf": ""}) as response:
+        assert response.status == 422
+    fields = {"a": "x" * (65 << 10)}
+    assert (await owner.post("/sign-out", fields)).status == 413
+    assert (await owner.post("/sign-out", {f"f{n}": "" for n in range(201)})).status == 422
+
+
+async def test_while_the_volume_is_opened_the_page_waits_for_it(tmp_path: Path) -> None:
+    async with serving(settings_for(tmp_path / "data")) as server, jar() as session:
+        await server.acquired()
+        server._failure = errors.StoreClosed("The store is being opened.")
+        page = await Browser(session, server.address).get("/")
+        assert (page.status, page.headers["Refresh"]) == (503, "2")
+        server._failure = errors.VolumeNotMounted(f"{tmp_path} is not mounted.")
+        page = await Browser(session, server.address).get("/")
+        server._failure = None
+
+    assert page.status == 503
+    assert str(tmp_path) not in page.text
+    assert "Attach the volume" in page.text
+
+
+async def test_without_the_extra_the_page_names_the_command(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendering.environment.cache_clear()
+    monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
+    page = await browser.get("/")
+    rendering.environment.cache_clear()
+
+    assert page.status == 501
+    assert page.headers["Content-Type"].startswith("text/plain")
+    assert "pip install 'seline[page]'" in page.text
+
+
+async def test_the_language_comes_from_the_browser_and_can_be_chosen(browser: Browser) -> None:
+    assert "Se connecter" in (await browser.get("/sign-in", Accept_Language="de, fr;q=0.8")).text
+    page = await browser.get("/sign-in?next=%2Fsessions")
+    page = await browser.press("Français")
+
+    assert 'lang="fr"' in page.html
+    assert page.path == "/sign-in?next=/sessions"
+    assert "Se connecter" in page.text
+
+
+async def test_a_head_has_no_body(owner: Browser) -> None:
+    async with owner.session.head(owner.address + "/") as response:
+        assert (response.status, await response.read()) == (200, b"")
+
+
+async def test_ordinary_requests_import_no_templates(tmp_path: Path) -> None:
+    """A server whose page is never opened keeps the memory that jinja2 needs."""
+    code = (
+        "import sys, seline.server.serving, seline.page.assembly;sys.exit('jinja2' in sys.modules)"
+    )
+    process = await asyncio.create_subprocess_exec(__import__("sys").executable, "-c", code)
+
+    assert await process.wait() == 0

@@ -1,0 +1,188 @@
+"""Home: what is well and what is not, and a button where an operation mends it."""
+
+import asyncio
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from seline.page import home, work
+from seline.server import Serving, serving
+from tests.browser import Browser, jar
+from tests.http_client import settings_for
+
+
+async def test_a_new_server_shows_its_state(owner: Browser, server: Serving) -> None:
+    await server.data.save_json("user_profile.json", {"n": 1})
+    page = await owner.get("/")
+
+    assert page.status == 200
+    assert "Everything is well" in page.text
+    assert "of the room is used" in page.text
+    assert "There is none: if this volume is lost, so are the documents." in page.text
+    assert "Check every document" in page.text
+    assert 'aria-current="page"' in page.html
+
+
+async def test_a_check_that_names_an_operation_has_its_button(
+    owner: Browser, server: Serving
+) -> None:
+    await server.data.save_json("user_profile.json", {"n": 1})
+    await owner.get("/")
+    await owner.press("Check everything now")
+    page = await owner.wait()
+
+    assert page.status == 200
+    assert "1 document and 0 backups were checked; nothing is broken." in page.text
+    assert "were checked" not in (await owner.get("/")).text  # a message is shown once
+
+
+async def test_a_broken_document_is_named_in_words(
+    owner: Browser, server: Serving, tmp_path: Path
+) -> None:
+    (tmp_path / "data" / "broken.json").write_text("{")
+    await server.operations.verify()
+    page = await owner.get("/")
+
+    assert "Something needs you now" in page.text
+    assert "broken.json" in page.text
+    assert page.text.index("Critical") < page.text.index("Well")
+
+
+async def test_a_destination_shows_its_copy_and_its_proof(tmp_path: Path) -> None:
+    settings = settings_for(
+        tmp_path / "data",
+        exports__destinations=[
+            {"name": "nas", "url": f"file://{tmp_path}/nas", "mode": "both", "same_disk": True}
+        ],
+    )
+    async with serving(settings) as server, jar() as session:
+        await server.acquired()
+        await server.data.save_json("user_profile.json", {"n": 1})
+        browser = Browser(session, server.address)
+        page = await browser.sign_in()
+        assert "nas Newest copy: never Last proven restorable: never" in page.text
+        csrf = page.forms[0].fields["csrf"]
+        await browser.post("/fix/jobs/mirror", {"csrf": csrf})
+        page = await browser.wait()
+        assert "The job mirror has run." in page.text
+        await browser.post("/fix/jobs/drill", {"csrf": csrf})
+        await browser.wait()
+        page = await browser.get("/")
+        assert re.search(
+            r"Last proven restorable: just now \d{4}-\d\d-\d\d \d\d:\d\d UTC", page.text
+        )
+        await browser.post("/fix/destinations/nas/accept", {"csrf": csrf})
+        page = await browser.wait()
+        assert "A restore from nas takes this volume's copy now." in page.text
+        await browser.post("/fix/destinations/nas/use", {"csrf": csrf})
+        page = await browser.wait()
+        assert "nas is in use." in page.text
+        page = await browser.post("/fix/destinations/other/use", {"csrf": csrf})
+        assert page.status == 404
+
+
+async def test_the_room_that_the_policy_gives_up_is_freed(owner: Browser, server: Serving) -> None:
+    csrf = owner.page.forms[0].fields["csrf"]
+    page = await owner.post("/fix/prune", {"csrf": csrf})
+
+    assert "0 backups were removed; 0 bytes is free again." in page.text
+
+
+def test_each_step_that_is_an_operation_has_a_button() -> None:
+    steps = {
+        "`seline prune` frees 3 KB.": "/fix/prune",
+        "Run `seline verify`.": "/fix/verify",
+        "Run `seline jobs run mirror`; if they still wait, …": "/fix/jobs/mirror",
+        "run `seline destinations accept my-nas`. Or": "/fix/destinations/my-nas/accept",
+        "run `seline destinations use b.1` first.": "/fix/destinations/b.1/use",
+    }
+    for step, action in steps.items():
+        found = [
+            fix.action.format(name=match.groupdict().get("name", ""))
+            for fix in home._FIXES
+            for match in fix.command.finditer(step)
+        ]
+        assert found == [action], step
+
+
+# long work
+
+
+async def test_long_work_has_a_page_that_can_be_left(
+    owner: Browser, server: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = asyncio.Event()
+    verify = server.operations.verify
+
+    async def slow(**_: object) -> object:
+        await release.wait()
+        return await verify()
+
+    monkeypatch.setattr(work, "SHORT_S", 0.01)
+    monkeypatch.setattr(server.operations, "verify", slow)
+    csrf = owner.page.forms[0].fields["csrf"]
+    page = await owner.post("/fix/verify", {"csrf": csrf})
+    assert page.path.startswith("/work/")
+    assert page.headers["Refresh"] == "2"
+    assert "Under way" in page.text
+    address = page.path
+
+    await owner.get("/")
+    release.set()
+    await owner.get(address)
+    page = await owner.wait()
+
+    assert "were checked; nothing is broken." in page.text
+    assert page.links["Back"] == "/"
+
+
+async def test_long_work_that_fails_shows_the_next_step(
+    owner: Browser, server: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seline.errors import VolumeBusy
+
+    async def failing(**_: object) -> object:
+        await asyncio.sleep(0.05)
+        raise VolumeBusy
+
+    monkeypatch.setattr(work, "SHORT_S", 0.01)
+    monkeypatch.setattr(server.operations, "verify", failing)
+    page = await owner.post("/fix/verify", {"csrf": owner.page.forms[0].fields["csrf"]})
+    address = page.path
+    await owner.get(address)
+    page = await owner.wait()
+
+    assert VolumeBusy.hint in page.text
+
+
+async def test_work_that_is_not_known_is_a_page(owner: Browser) -> None:
+    page = await owner.get("/work/" + "0" * 16)
+
+    assert page.status == 404
+    assert "not known any more" in page.text
+
+
+@pytest.mark.prove
+async def test_home_takes_thirty_milliseconds_of_processor(tmp_path: Path) -> None:
+    """Measure with 10,000 documents; health itself, which the API answers too, is not counted."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for number in range(9_990):
+        (data / f"document_{number}.json").write_text('{"n": 1}')
+    async with serving(settings_for(data)) as server, jar() as session:
+        await server.acquired()
+        browser = Browser(session, server.address)
+        await browser.sign_in()
+        times = []
+        for _ in range(10):
+            began, health_began = time.process_time(), 0.0
+            page = await browser.get("/")
+            took = time.process_time() - began
+            health_began = time.process_time()
+            await server.operations.health()
+            times.append(took - (time.process_time() - health_began))
+            assert page.status == 200
+
+    assert sorted(times)[len(times) // 2] <= 0.030
