@@ -50,11 +50,6 @@ class Session(Stored, frozen=True, kw_only=True):
     created_at: datetime
     used_at: datetime
 
-    @property
-    def expires_at(self) -> datetime:
-        """When it ends if it is not used again."""
-        return min(self.created_at + AGE_MAX, self.used_at + IDLE_MAX)
-
 
 _Kept: TypeAlias = tuple[Session, ...]
 
@@ -128,7 +123,8 @@ class Sessions:
         await self._update(lambda kept: tuple(each for each in kept if each.id != identifier))
 
     def _lasts(self, session: Session, now: datetime) -> bool:
-        return now < session.expires_at and self._grant_of(session) is not None
+        is_young = now - session.created_at < AGE_MAX and now - session.used_at < IDLE_MAX
+        return is_young and self._grant_of(session) is not None
 
     def _grant_of(self, session: Session) -> Grant | None:
         if session.source == ONE_TIME_LINK:

@@ -61,6 +61,15 @@ WRITTEN: dict[str, Any] = {
             }
         ]
     },
+    "sessions.json": {
+        "sessions": [
+            {
+                "id": "8ac1", "digest": "c" * 64, "binding": "d" * 64, "scope": "admin",
+                "source": "one-time link", "created_at": "2026-11-27T03:39:52Z",
+                "used_at": "2026-11-27T03:39:52Z",
+            }
+        ]
+    },
     "pins.json": {
         "pins": [
             {
