@@ -100,6 +100,31 @@ async def test_a_service_without_conditional_uploads_makes_what_does_not_exist(
     assert server.objects == {"pre/fix/a": b"first"}
 
 
+@pytest.mark.parametrize("knows_conditions", [True, False])
+async def test_a_key_that_only_writes_makes_what_does_not_exist(
+    server: S3Server, monkeypatch: pytest.MonkeyPatch, knows_conditions: bool
+) -> None:
+    """And replaces nothing: a service that cannot tell what exists stores nothing."""
+
+    async def refuse(request: web.Request) -> web.Response | None:
+        if request.method != "PUT":
+            return refused(403, "AccessDenied")
+        is_refused = "If-None-Match" in request.headers and not knows_conditions
+        return refused(501, "NotImplemented") if is_refused else None
+
+    monkeypatch.setattr(s3_module, "_RETRIES", 0)
+    server.fault = refuse
+    store = store_at(server)
+    if not knows_conditions:
+        with pytest.raises(ObjectForbidden):
+            await store.put("a", b"first", replace=False)
+        assert server.objects == {}
+        return
+    for content in (b"first", b"second"):
+        await store.put("a", content, replace=False)
+    assert server.objects == {"pre/fix/a": b"first"}
+
+
 async def test_a_conditional_upload_that_fails_is_an_error(
     server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

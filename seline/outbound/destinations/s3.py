@@ -164,8 +164,14 @@ class S3:
     async def put(self, key: str, data: bytes, *, replace: bool = True) -> None:
         if replace:
             await self._send(key, data, "overwrite")
-        elif not await self._exists(key):  # some services replace whatever they are asked
-            await self._create(key, data)
+            return
+        try:
+            is_there = await self._exists(key)  # some services replace whatever they are asked
+        except ObjectForbidden as refusal:
+            await self._create(key, data, refusal)  # the credentials only write
+        else:
+            if not is_there:
+                await self._create(key, data)
 
     async def get(self, key: str) -> bytes:
         from obstore import get_async
@@ -208,12 +214,14 @@ class S3:
         )
         await self._call(sending, f"Writing {key}")
 
-    async def _create(self, key: str, data: bytes) -> None:
-        """Store an object that does not exist, unless it is made at this moment."""
+    async def _create(self, key: str, data: bytes, unseen: ObjectForbidden | None = None) -> None:
+        """Store an object unless it exists; raise `unseen` where the service cannot tell."""
         try:
             await self._send(key, data, "create")
         except ExportFailed as failed:
             code = failed.details.get("service_code")
+            if code == _NO_CONDITIONS and unseen is not None:
+                raise unseen from failed
             if code == _NO_CONDITIONS:
                 await self._send(key, data, "overwrite")
             elif code != _EXISTS:
