@@ -23,9 +23,9 @@ from seline.domain.manifest import (
     volume_of_export,
 )
 from seline.domain.mirror import Head, Proof
-from seline.errors import CopyNotFound, ExportDamaged, KeyMissing, SelineError
+from seline.errors import CopyNotFound, ExportDamaged, ExportFailed, KeyMissing, SelineError
 from seline.operations.export_folders import ExportFolders
-from seline.operations.mirror_store import MirrorStore, in_thread, read_claim
+from seline.operations.mirror_store import MirrorStore, in_thread, mirrored_volumes, read_claim
 from seline.operations.packs import members_of, with_names
 from seline.ports.destinations import ObjectMissing, ObjectStore
 from seline.ports.sealing import UNSEALED, Sealer
@@ -70,12 +70,18 @@ class Copies:
         )
 
     async def usable(self, *, at: datetime | None = None, volume: str = "") -> list[CopyInfo]:
-        """Return the copies that `find` chooses from, the last one first. Raises CopyNotFound."""
-        volume = volume or await self._volume()
+        """Return the copies that `find` chooses from, the last one first.
+
+        Raises ExportFailed if it is not known whose, or if the volume that claims the destination
+        has none.
+        """
+        claim = None if volume else await read_claim(self.destination)
+        volume = volume or (claim.volume if claim else await self._only_volume())
         listed = [info for info in await self.listed() if info.volume == volume]
-        return _last_first(
-            [info for info in listed if (info.taken_at <= at if at else not info.doubt)]
-        )
+        usable = [info for info in listed if (info.taken_at <= at if at else not info.doubt)]
+        if claim and not (usable or at):
+            raise self._undecided(f"keeps the copy of the volume {volume}, and has no whole one")
+        return _last_first(usable)
 
     async def open(self, info: CopyInfo) -> Copy:
         """Open one copy. Raises ExportDamaged, KeyMissing."""
@@ -92,26 +98,30 @@ class Copies:
 
     # the mirror
 
-    async def _volume(self) -> str:
-        """Return the id of the volume whose copies a restore takes here."""
-        claim = await read_claim(self.destination)
-        if claim.volume:
-            return claim.volume
-        volumes = {volume_of_export(name) for name in await self._exports.complete()}
+    async def _only_volume(self) -> str:
+        """Return the id of the only volume that has copies here, empty if none has.
+
+        Raises ExportFailed if several have: a start would take any other answer for an empty
+        destination.
+        """
+        exports = {volume_of_export(name) for name in await self._exports.complete()}
+        volumes = exports | await mirrored_volumes(self.destination)
         if len(volumes) > 1:
-            raise CopyNotFound(
-                f"{self.destination.name} has the copies of {len(volumes)} volumes.",
-                hint="Name the volume that you mean: `--volume ID`; `seline exports list "
-                f"{self.destination.name}` shows them.",
-                destination=self.destination.name,
-            )
+            raise self._undecided(f"has the copies of {len(volumes)} volumes")
         return next(iter(volumes), "")
 
+    def _undecided(self, state: str) -> ExportFailed:
+        name = self.destination.name
+        return ExportFailed(
+            f"{name} {state}.",
+            hint=f"Name the volume that you mean: `--volume ID`; `seline exports list {name}` "
+            f"shows them, and `seline exports restore {name} --volume ID` restores one.",
+            destination=name,
+        )
+
     async def _heads(self) -> list[CopyInfo]:
-        listed = await self.destination.list(mirror.ROOT)
-        volumes = [entry.name for entry in listed if entry.size_bytes is None]
         found: list[CopyInfo] = []
-        for volume in volumes:
+        for volume in sorted(await mirrored_volumes(self.destination)):
             at = MirrorStore(self.destination, self._sealer, volume)
             proofs = set(await at.proofs())
             names = await at.heads()

@@ -210,19 +210,19 @@ class MirrorStore:
         return unpacked(self._sealer.open(stored) if sealed else stored, path)
 
 
-async def read_claim(destination: ObjectStore) -> Claim:
-    """Return whose copy a destination keeps; its volume is empty if it keeps none.
-
-    Raises ExportFailed.
-    """
+async def read_claim(destination: ObjectStore) -> Claim | None:
+    """Return whose copy a destination keeps, None if it does not say. Raises ExportFailed."""
     try:
         data = await destination.get(mirror.CLAIM)
-        return mirror.decode_as(Claim, data, mirror.CLAIM)
     except ObjectMissing:
-        pass
+        return None
+    return mirror.decode_as(Claim, data, mirror.CLAIM)
+
+
+async def mirrored_volumes(destination: ObjectStore) -> set[str]:
+    """Return the ids of the volumes that a destination has mirrors of. Raises ExportFailed."""
     listed = await destination.list(mirror.ROOT)
-    volumes = [entry.name for entry in listed if entry.size_bytes is None]
-    return Claim(volume=volumes[0] if len(volumes) == 1 else "")
+    return {entry.name for entry in listed if entry.size_bytes is None}
 
 
 async def put_claim(destination: ObjectStore, claim: Claim, *, replace: bool) -> None:

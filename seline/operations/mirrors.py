@@ -22,7 +22,7 @@ from seline.operations.destinations import Destinations
 from seline.operations.drill import SERVICE, Drilled, drilled_text, proof_of, put_proof, read_back
 from seline.operations.exports import Exporter
 from seline.operations.mirror import Mirror, damaged
-from seline.operations.mirror_store import MirrorStore, put_claim, read_claim
+from seline.operations.mirror_store import MirrorStore, mirrored_volumes, put_claim, read_claim
 from seline.operations.mirror_sweep import Sweep, Swept
 from seline.operations.outcomes import Outcome, joined
 from seline.operations.purges import mirror_policy
@@ -120,6 +120,10 @@ class _Lane:
         self._swept_at = store.clock.now() - SWEEP_EVERY
         self._looked_at = self._swept_at
         self._claimed_by = ""
+        self._has_claimed = False
+        """Whether this process has seen the claim of its volume."""
+        self._is_unclaimed = True
+        """Whether the destination has no claim, and may have this volume's."""
         self._rival = ""
         """Where another process is that mirrors the same volume."""
         self._is_known = False
@@ -251,6 +255,7 @@ class _Lane:
         )
         head = await self.mirror.run(sequence=sequence, accept=accept)
         line = ""
+        await self._put_claim(accept=accept)
         if head is not None:
             await self._destinations.mirrored(
                 destination, head, self.mirror.lacking, self.mirror.older
@@ -262,7 +267,7 @@ class _Lane:
         return line
 
     async def _meet(self, *, accept: bool) -> None:
-        """Check that it is the right destination, and whose copy it keeps; `accept`: this one's."""
+        """Check that it is the right destination, and whose copy it keeps."""
         destination = self._target.destination
         volume = await self._exports.volume_id()
         try:
@@ -270,7 +275,7 @@ class _Lane:
                 await self._destinations.enter(destination)
             with suppress(ObjectForbidden):
                 await MirrorStore(destination, self._sealer, volume).put_key_file()
-                await put_claim(destination, await self._claim(), replace=accept)
+            self._is_unclaimed = True
             await self._look()
         except ExportFailed:
             self.mirror.forget()
@@ -278,6 +283,18 @@ class _Lane:
         if accept:
             self.mirror.forget()
         self._is_known = True
+
+    async def _put_claim(self, *, accept: bool) -> None:
+        """Claim the destination unless a volume has; `accept`: also then.
+
+        A claim follows a head, because without one it would hide the copy of another volume.
+        """
+        if accept or self._is_unclaimed:
+            self._is_unclaimed = False
+            with suppress(ObjectForbidden):
+                claim = await self._claim()
+                await put_claim(self._target.destination, claim, replace=accept)
+                await self._look()
 
     async def _claim(self) -> Claim:
         """Return the claim of this process."""
@@ -288,16 +305,21 @@ class _Lane:
     async def _look(self) -> None:
         """Read whose copy the destination keeps, and whether another process writes it, too."""
         self._looked_at = self._store.clock.now()
-        mine, rival = await self._claim(), ""
+        destination, mine, rival = self._target.destination, await self._claim(), ""
         try:
-            claim = await read_claim(self._target.destination)
-            if claim.volume == mine.volume:
+            claim = await read_claim(destination)
+            if claim is not None and claim.volume == mine.volume:
                 rival = await self._rival_of(mine, claim)
+            others = {claim.volume} if claim else await mirrored_volumes(destination)
         except ObjectForbidden:
             return  # the credentials only write
         if rival and not self._rival:
             self.mirror.forget()  # the next number is higher than those of the other process
-        self._claimed_by = claim.volume if claim.volume != mine.volume else ""
+        if claim is None and self._has_claimed:
+            others = set()  # the claim was lost
+        self._claimed_by = ", ".join(sorted(others - {mine.volume}))
+        self._has_claimed = not self._claimed_by and (claim is not None or self._has_claimed)
+        self._is_unclaimed = claim is None and not self._claimed_by
         self._rival = rival
 
     async def _rival_of(self, mine: Claim, claim: Claim) -> str:

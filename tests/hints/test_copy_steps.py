@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seline.errors import CopyNotFound
+from seline.errors import CopyNotFound, ExportFailed
 from seline.operations.copies import Copies
 from seline.operations.packs import unpacked
 from seline.outbound.destinations.folder import Folder
@@ -22,7 +22,7 @@ from tests.integration.test_cli_copies import copied, line_to
 Follow = Callable[[str], Step]
 
 
-@pytest.mark.follows("error:copy_not_found", "operations/copies:_volume")
+@pytest.mark.follows("error:copy_not_found", "operations/copies:_undecided")
 def test_a_destination_shows_the_copies_that_it_has(tmp_path: Path, follow: Follow) -> None:
     copies = Copies(Folder("bucket", str(tmp_path / "bucket")), UNSEALED)
     line = line_to(tmp_path)
@@ -36,14 +36,22 @@ def test_a_destination_shows_the_copies_that_it_has(tmp_path: Path, follow: Foll
         line = line_to(tmp_path / name, url=f"file://{tmp_path}/bucket", mode="export")
         line("save", f"{name}.json", stdin="[1]")
         copied(line, "export")
-    with pytest.raises(CopyNotFound) as several:
+    with pytest.raises(ExportFailed, match="the copies of 2 volumes") as several:
         asyncio.run(copies.find())
     step = follow(several.value.hint)
     step.asks("`--volume ID`")
-    [listing] = step.commands()
+    listing, restore = step.commands(ID=volume_of(line))
     volumes = {copy["volume"] for copy in run(line, f"{listing} --json").value()["copies"]}
     found = {asyncio.run(copies.find(volume=volume)).documents[0].name for volume in volumes}
     assert found == {"one.json", "two.json"}
+    line("delete", "two.json", "--yes")
+    assert run(line, f"{restore} --yes").code == 0
+    assert line("load", "two.json").value() == [1]
+
+
+def volume_of(line: Line) -> str:
+    known = json.loads((line.data / ".seline" / "volume.json").read_bytes())
+    return str(known["id"])
 
 
 @pytest.mark.follows("cli/copies:_refuse_unknown")
