@@ -11,7 +11,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -56,6 +56,15 @@ def out_bytes(data: bytes) -> None:
 def out_json(value: object) -> None:
     """Print a value as JSON in UTF-8, in every encoding of the terminal."""
     out_bytes(json.dumps(value, ensure_ascii=False, indent=2).encode() + b"\n")
+
+
+def out_changes(lines: Iterable[tuple[str, str]], *, is_notice: bool = False) -> None:
+    """Print lines, each with its colour, as they are; colours appear only on a terminal."""
+    stream = sys.stderr if is_notice else sys.stdout
+    is_coloured = stream.isatty()
+    for text, colour in lines:
+        shown = click.style(text, fg=colour) if colour and is_coloured else text
+        print(shown, file=stream, flush=is_notice)
 
 
 def out_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -26,7 +26,7 @@ T = TypeVar("T")
 SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "Server": ("config", "serve", "status", "token"),
     "Documents": ("save", "load", "documents", "delete"),
-    "Backups": ("backups", "pin", "unpin", "restore", "prune"),
+    "Backups": ("backups", "diff", "pin", "unpin", "restore", "prune"),
     "Damage": ("verify", "quarantine", "reset", "demo"),
     "Everything at once": ("alerts", "export", "import", "jobs"),
     "Copies elsewhere": ("destinations", "drill", "exports", "key"),

@@ -14,7 +14,7 @@ from seline.domain.pins import BY_HAND
 from seline.errors import RevisionMismatch
 from seline.http.context import context, data, operations
 from seline.http.files import send_download, send_spool
-from seline.http.rendering import answer, members
+from seline.http.rendering import answer, difference_members, exact_answer, members
 from seline.http.requests import (
     ANY_SOUND,
     INLINE_BYTES_MAX,
@@ -29,6 +29,7 @@ from seline.http.requests import (
     text_field,
 )
 from seline.manager.changes import CREATED
+from seline.operations.difference import CURRENT
 from seline.spool import spooled
 
 BEYOND_DOCUMENT_BYTES: Final = 1 << 20
@@ -116,6 +117,22 @@ async def get_raw(request: web.Request) -> web.StreamResponse:
     """Answer the document's bytes on the volume, sound or not."""
     name = request.match_info["name"]
     return await send_download(request, operations(request).raw(name), name)
+
+
+async def get_difference(request: web.Request) -> web.StreamResponse:
+    """Answer the difference between two contents of the document."""
+    query = request.query
+    compared = await operations(request).compare(
+        request.match_info["name"], query.get("from", ""), query.get("to", CURRENT)
+    )
+    return exact_answer(
+        {
+            "document": compared.document,
+            "from": members(compared.before),
+            "to": members(compared.after),
+            **difference_members(compared.difference),
+        }
+    )
 
 
 async def list_backups(request: web.Request) -> web.StreamResponse:

@@ -8,7 +8,9 @@ import msgspec
 from aiohttp import web
 
 from seline.clock import instant_text
+from seline.domain.difference import Difference
 from seline.domain.document import Json
+from seline.domain.json_codec import encode
 
 
 def plain(value: object) -> Json:
@@ -33,6 +35,33 @@ def members(value: object, *names: str) -> dict[str, Json]:
     if not names:
         return cast("dict[str, Json]", plain(value))
     return {name: plain(getattr(value, name)) for name in names}
+
+
+def difference_members(difference: Difference) -> dict[str, Json]:
+    """Return a difference as JSON; its values are as exact as those of a document."""
+    changes: list[Json] = [
+        {
+            "path": change.path,
+            "kind": change.kind,
+            "before": change.before,
+            "after": change.after,
+            "shortened": list(change.shortened),
+        }
+        for change in difference.changes
+    ]
+    patch = difference.patch
+    return {
+        "changes": changes,
+        **members(difference, "added", "removed", "changed", "truncated"),
+        "patch": None if patch is None else list(patch),
+    }
+
+
+def exact_answer(
+    value: dict[str, Json], *, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Return a JSON response with values of documents: no number loses a digit."""
+    return web.Response(body=encode(value), content_type="application/json", headers=headers)
 
 
 def answer(

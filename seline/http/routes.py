@@ -60,6 +60,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("DELETE", PREFIX + _NAME, documents.delete_document, "admin", ("purge", "dry_run"), True),
     Route("GET", PREFIX + _NAME + "/raw", documents.get_raw, "read"),
     Route("POST", PREFIX + _NAME + "/reset", documents.reset_document, "admin", ("dry_run",)),
+    Route("GET", PREFIX + _NAME + "/diff", documents.get_difference, "read", ("from", "to")),
     Route("GET", PREFIX + _NAME + "/backups", documents.list_backups, "read"),
     Route("GET", PREFIX + _BACKUP, documents.get_backup, "read"),
     Route("PUT", PREFIX + _BACKUP + "/pin", documents.pin_backup, "admin"),

@@ -22,6 +22,7 @@ from seline.operations.by_hand import restore_by_hand
 from seline.operations.checks import Facts
 from seline.operations.copies import Copies
 from seline.operations.destination_checks import DestinationCheck, check_destination
+from seline.operations.difference import CURRENT, Comparison, compare_contents
 from seline.operations.exports import Exporter
 from seline.operations.health import health_body
 from seline.operations.imports import contents_of_upload, copy_of_upload, foreign_export
@@ -199,6 +200,10 @@ class Operations:
         """Return a backup's bytes. Raises BackupNotFound, also for one that is not sound."""
         key = DocumentKey(BOT, check_document_name(name))
         return await backup_content(self.store, key, backup)
+
+    async def compare(self, name: str, before: str = "", after: str = CURRENT) -> Comparison:
+        """Compare two contents of a document. Names and errors as `compare_contents` has them."""
+        return await compare_contents(self.store, self.copies, name, before, after)
 
     async def quarantine(self) -> list[QuarantineItem]:
         """List the quarantined files, newest first."""

@@ -68,6 +68,7 @@ async def _call_everything(session: aiohttp.ClientSession, answers: dict[str, An
     await call("PATCH /documents/{name}", {"location": "Nice"}, **name)
     await call("GET /documents")
     listed = await call("GET /documents/{name}/backups", **name)
+    await call("GET /documents/{name}/diff", **name)
     backup = {**name, "backup": listed["backups"][0]["name"]}
     await call("PUT /documents/{name}/backups/{backup}/pin", {"because": "kept"}, **backup)
     await call("POST /restore-backup", {"filename": name["name"]})
