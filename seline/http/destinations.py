@@ -18,6 +18,7 @@ from seline.ports.sealing import Sealer
 _NOT_SHOWN: Final = frozenset(
     {
         "cure",
+        "largest",
         "whole_since",
         "mirror_began_at",
         "mirror_cure",

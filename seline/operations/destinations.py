@@ -14,7 +14,7 @@ from msgspec import field
 from msgspec.structs import replace
 
 from seline.clock import parse_instant
-from seline.domain.mirror import Head, Proof
+from seline.domain.mirror import DaySize, Head, Proof
 from seline.domain.stored import Stored
 from seline.errors import DestinationNotFound, ExportFailed, SelineError
 from seline.manager.managed_store import ManagedStore
@@ -39,6 +39,7 @@ class DestinationRecord(Stored, frozen=True, kw_only=True):
     `encrypted` is the newest encrypted export there, `revisions` a digest of what it has.
     `mirror_began_at` is when the first copy of the mirror was begun, `mirrored_since` the instant
     of it, `mirrored_at` that of the newest one, and `sequence` the number of that.
+    `largest` are the sizes that the next one is compared with to find a loss.
     `mirror_failed_at` to `mirror_older` are of the mirror's last run: why it failed, what the copy
     lacks, and what it has an older content of. `life` is that of the volume when it claimed the
     destination (`VolumeFile.life`).
@@ -62,6 +63,7 @@ class DestinationRecord(Stored, frozen=True, kw_only=True):
     mirrored_at: datetime | None = None
     mirrored_since: datetime | None = None
     sequence: int = 0
+    largest: tuple[DaySize, ...] = ()
     mirror_failed_at: datetime | None = None
     mirror_failure: str = ""
     mirror_cure: str = ""
@@ -177,20 +179,17 @@ class Destinations:
             await self._note(destination.name, mirror_began_at=self._store.clock.now())
         return record.mirrored_at
 
-    async def mirrored(
-        self, destination: ObjectStore, head: Head, lacking: Sequence[str], older: Sequence[str]
-    ) -> None:
-        """Record a new head of the mirror, and which documents could not be read for it."""
+    async def mirrored(self, destination: ObjectStore, head: Head, **known: Any) -> None:
+        """Record a new head of the mirror, and the fields `known` of its run."""
         taken_at = parse_instant(head.taken_at)
         await self._note(
             destination.name,
             mirror_failure="",
             mirror_cure="",
-            mirror_lacking=tuple(lacking),
-            mirror_older=tuple(older),
             mirrored_at=taken_at,
             mirrored_since=self.record(destination.name).mirrored_since or taken_at,
             sequence=head.sequence,
+            **known,
         )
 
     async def claimed(self, destination: ObjectStore, life: str) -> None:

@@ -137,22 +137,14 @@ async def put_proof(at: MirrorStore, proof: Proof) -> None:
 
 async def _newest(at: MirrorStore, sequence: int) -> tuple[list[Head], ExportDamaged | None]:
     """Return the chain of the newest sound head, and what is wrong with a newer one."""
-    flaw: ExportDamaged | None = None
+    flaws: list[ExportDamaged] = []
     names = await at.heads()
     newest = next(filter(None, map(parse_head_name, names)), None)
     if sequence > (newest[1] if newest else 0):
-        flaw = ExportDamaged(f"{at.destination.name} has lost the newest head, number {sequence}.")
-    for name in names:
-        try:
-            chain = await at.chain(name)
-        except ObjectMissing:
-            continue  # it was removed since it was listed
-        except ExportDamaged as error:
-            flaw = flaw or error
-            continue
-        if not chain[-1].doubt:
-            return chain, flaw
-    return [], flaw
+        lost = f"{at.destination.name} has lost the newest head, number {sequence}."
+        flaws.append(ExportDamaged(lost))
+    chain = await at.newest_chain(names, accepted=True, on_damage=flaws.append)
+    return chain, next(iter(flaws), None)
 
 
 async def _name_key(at: MirrorStore, chain: Sequence[Head]) -> str:

@@ -1,8 +1,9 @@
 """The mirror: each destination gets every content once, and a head that names them.
 
 A run copies what changed since the head before and removes nothing. Its order makes it safe: the
-contents, then the manifest, then the head. A copy that lost over half of its documents or bytes is
-stored in doubt: a restore does not take it by itself, and nothing is removed until it is accepted.
+contents, then the manifest, then the head. A copy that lost over half of what those of the last two
+days had is stored in doubt: a restore does not take it by itself, and no other copy is removed
+until it is accepted.
 """
 
 import hashlib
@@ -17,7 +18,14 @@ from seline.clock import instant_text, parse_instant
 from seline.domain import mirror
 from seline.domain.document import BOT, Revision
 from seline.domain.manifest import PackedDocument
-from seline.domain.mirror import Head, MirrorManifest, StoredObject, parse_head_name
+from seline.domain.mirror import (
+    DaySize,
+    Head,
+    MirrorManifest,
+    StoredObject,
+    parse_head_name,
+    with_head,
+)
 from seline.domain.plural import counted
 from seline.errors import ExportFailed
 from seline.manager.managed_store import ManagedStore
@@ -89,8 +97,8 @@ class Mirror:
         self._chain: list[Head] = []
         self._sequence = 0
         """The highest number that a head there has."""
-        self.accepted: Head | None = None
-        """The newest head that is not in doubt."""
+        self.largest: tuple[DaySize, ...] = ()
+        """The sizes that a copy is compared with to find a loss."""
         self._unread = Unread()
 
     @property
@@ -135,19 +143,23 @@ class Mirror:
         if changed_at and mirrored_at and changed_at.replace(microsecond=0) > mirrored_at:
             self._changed.left(changed_at)
 
-    async def run(self, *, sequence: int, accept: bool = False) -> Head | None:
+    async def run(
+        self, *, sequence: int, largest: Sequence[DaySize] = (), accept: bool = False
+    ) -> Head | None:
         """Copy what changed and return the new head, None if nothing changed.
 
-        `watch` was called. `sequence` is the highest number of a head that is known of. `accept`:
-        what is lost is meant to be. Raises ExportFailed, StorageError.
+        `watch` was called. `sequence` is the highest number of a head that is known of, `largest`
+        what an earlier process compared copies with. `accept`: what is lost is meant to be. Raises
+        ExportFailed, StorageError.
         """
         if not self.has_changes:
             return None
         at = MirrorStore(self.destination, self._sealer, await self._volume_id())
+        self.largest = self.largest or tuple(largest)
         if not self._chain:
             await self._look(at)
         if accept:
-            self.accepted, self._unread = None, Unread()
+            self.largest, self._unread = (), Unread()
         before, seen_at = self._changed.seen(), self._store.clock.now()
         purged = self._changed.purged()
         is_base = self._needs_base() or bool(purged)
@@ -202,10 +214,10 @@ class Mirror:
     async def _look(self, at: MirrorStore) -> None:
         """Learn what the destination has. With credentials that only write, it has nothing."""
         try:
-            chain = await at.newest_chain()
-            accepted = await at.newest_chain(accepted=True) if chain and chain[-1].doubt else chain
-            for _, sequence in filter(None, map(parse_head_name, await at.heads())):
-                self._sequence = max(self._sequence, sequence)
+            names = await at.heads()
+            chain = accepted = await at.newest_chain(names)
+            if chain and chain[-1].doubt:
+                accepted = await at.newest_chain(names, accepted=True)
         except ObjectForbidden as error:
             _log.warning(
                 "%s: it cannot be read, so this start copies everything again: %s",
@@ -213,7 +225,9 @@ class Mirror:
                 error.message,
             )
             return
-        self.accepted = accepted[-1] if accepted else None
+        for _, sequence in filter(None, map(parse_head_name, names[:1])):
+            self._sequence = max(self._sequence, sequence)
+        self.largest = self.largest or with_head((), accepted[-1]) if accepted else ()
         self._unread = Unread.of(chain[-1]) if chain else Unread()
         self._there = [chain, accepted] if accepted is not chain else [chain]
         sealed = bool(self._sealer.suffix)
@@ -340,7 +354,7 @@ class Mirror:
             before="" if is_base else self._chain[-1].name,
             documents=documents,
             size_bytes=size_bytes,
-            doubt=mirror.doubt_about(documents, size_bytes, self.accepted),
+            doubt=mirror.doubt_about(documents, size_bytes, self.largest),
             lacking=lacking,
             manifest=stored,
             objects=tuple(self._stored[key] for key in new),
@@ -351,7 +365,7 @@ class Mirror:
         self._chain = [head] if is_base else [*self._chain, head]
         self._named = set(new) if is_base else self._named | set(new)
         if not head.doubt:
-            self.accepted = head
+            self.largest = with_head(self.largest, head)
         return head
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, TypeVar
@@ -107,7 +107,10 @@ class MirrorStore:
 
     async def chain(self, name: str) -> list[Head]:
         """Return a head and those that it changes, the base first."""
-        chain = [await self.head(name)]
+        return await self._chain_of(await self.head(name))
+
+    async def _chain_of(self, newest: Head) -> list[Head]:
+        chain, name = [newest], newest.name
         while chain[-1].before:
             before = chain[-1].before
             if len(chain) > mirror.CHAIN_HEADS_MAX or any(head.name == before for head in chain):
@@ -118,18 +121,28 @@ class MirrorStore:
                 raise ExportDamaged(f"{name} needs the head {before}, which is lost.") from error
         return chain[::-1]
 
-    async def newest_chain(self, *, accepted: bool = False) -> list[Head]:
-        """Return the chain of the last head that has one; `accepted`: and is not in doubt.
+    async def newest_chain(
+        self,
+        names: Sequence[str],
+        *,
+        accepted: bool = False,
+        on_damage: Callable[[ExportDamaged], object] = lambda _error: None,
+    ) -> list[Head]:
+        """Return the chain of the first of these heads that has one, empty if none has.
 
-        Return an empty one if there is none. A failure of the destination is raised.
+        `accepted`: and that is not in doubt. `on_damage` is called for each one before that is
+        damaged; one that was removed since it was listed is left out. A failure of the destination
+        is raised.
         """
-        for name in await self.heads():
+        for name in names:
             try:
-                chain = await self.chain(name)
-            except (ExportDamaged, ObjectMissing):
+                head = await self.head(name)
+                if not (accepted and head.doubt):
+                    return await self._chain_of(head)
+            except ObjectMissing:
                 continue
-            if not (accepted and chain[-1].doubt):
-                return chain
+            except ExportDamaged as error:
+                on_damage(error)
         return []
 
     async def manifest(self, head: Head) -> MirrorManifest:

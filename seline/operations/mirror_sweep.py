@@ -1,15 +1,16 @@
 """Removes old heads of a mirror, and the objects that no head names any longer.
 
-Nothing is removed after a failed listing, nor while a copy is in doubt. The newest head, the newest
-proven one and those in doubt stay, with every head that they change. So does the newest head that
-has a document which the newest one lacks.
+Nothing is removed after a failed listing. The newest head, the newest one that is not in doubt and
+the newest proven one stay, with every head that they change. So does the newest head that has a
+document which the newest one lacks. While the newest head is in doubt, only older heads that are in
+doubt are removed.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from itertools import islice, takewhile
-from typing import NamedTuple
+from itertools import islice
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -20,6 +21,9 @@ from seline.domain.retention import RetentionPolicy, plan_retention
 from seline.domain.verdict import Verdict
 from seline.errors import ExportDamaged
 from seline.operations.mirror_store import MirrorStore, in_thread
+
+DOUBTED_MAX: Final = 3
+"""While the newest head is in doubt, so many in doubt are kept, and those that they change."""
 
 
 class Swept(NamedTuple):
@@ -63,7 +67,7 @@ class Sweep:
         for name in dropped:
             await at.remove("heads", f"{name}.json")
             await at.remove("proofs", f"{name}.json")
-        if len(heads) < len(names):
+        if len(heads) < len(names) or is_in_doubt(heads):
             return Swept(len(dropped))  # a damaged head may name any object
         await self._remove_manifests(at, kept)
         unnamed = _unnamed(at, files, [heads[name] for name in kept])
@@ -92,15 +96,28 @@ class Sweep:
 def kept_heads(heads: Mapping[str, Head], proven: set[str], policy: RetentionPolicy) -> set[str]:
     """Return the names of the heads that stay, with those that they change."""
     ordered = newest_first(heads)
-    always = set(takewhile(lambda name: heads[name].doubt, ordered))
+    if is_in_doubt(heads):
+        doubted = [name for name in ordered if heads[name].doubt][:DOUBTED_MAX]
+        return _with_chains(heads, [*doubted, *sound_heads(heads)])
+    always = set[str]()
     lacking = heads[ordered[0]].lacking if ordered else ()
     having = (sound_heads(heads, having=name) for name in lacking)
     for group in (ordered, filter(proven.__contains__, ordered), sound_heads(heads), *having):
         always |= set(islice(group, 1))
     plan = plan_retention([_as_backup(heads[name], name in always) for name in ordered], policy)
+    return _with_chains(heads, [backup.name for backup in plan.keep])
+
+
+def is_in_doubt(heads: Mapping[str, Head]) -> bool:
+    """Whether the last head is in doubt."""
+    return any(heads[name].doubt for name in newest_first(heads)[:1])
+
+
+def _with_chains(heads: Mapping[str, Head], names: Iterable[str]) -> set[str]:
+    """Return the names of heads and of those that they change."""
     kept: set[str] = set()
-    for backup in plan.keep:
-        name = backup.name
+    for first in names:
+        name = first
         while name in heads and name not in kept:
             kept.add(name)
             name = heads[name].before

@@ -250,18 +250,21 @@ class _Lane:
             await self._meet(accept=accept)
         elif self._is_due(self._looked_at, LOOK_EVERY):
             await self._look()
-        sequence = max(
-            self._destinations.record(name).sequence, self._store.volume_file.value.exports
-        )
-        head = await self.mirror.run(sequence=sequence, accept=accept)
+        known = self._destinations.record(name)
+        sequence = max(known.sequence, self._store.volume_file.value.exports)
+        head = await self.mirror.run(sequence=sequence, largest=known.largest, accept=accept)
         line = ""
         await self._put_claim(accept=accept)
         if head is not None:
             await self._destinations.mirrored(
-                destination, head, self.mirror.lacking, self.mirror.older
+                destination,
+                head,
+                largest=self.mirror.largest,
+                mirror_lacking=self.mirror.lacking,
+                mirror_older=self.mirror.older,
             )
             line = f"{name}: {len(head.objects)} contents for {head.documents} documents"
-        if not (self._claimed_by or self._rival or self._newest_doubt):
+        if not (self._claimed_by or self._rival):
             line = "; ".join(filter(None, (line, await self._swept(is_written=head is not None))))
         self._refuse_doubt()
         return line
@@ -399,7 +402,7 @@ class _Lane:
         if self._newest_doubt:
             raise ExportFailed(
                 f"The newest copy is in doubt: {self._newest_doubt}. A restore takes the one "
-                "before, and nothing is removed.",
+                "before, and no other copy is removed.",
                 hint=f"If that is meant, run `seline destinations accept {name}`. If not, `seline "
                 "restore NAME` brings a deleted document back.",
             )
