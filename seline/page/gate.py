@@ -212,7 +212,8 @@ async def _read_form(request: web.Request, bytes_max: int) -> Mapping[str, str]:
         raise InvalidRequest(
             f"The form is not UTF-8 text in at most {FIELDS_MAX} fields."
         ) from error
-    return dict(pairs)
+    # Browsers send each line break of a text as two characters.
+    return {name: value.replace("\r\n", "\n") for name, value in pairs}
 
 
 def own_address(text: str) -> str:

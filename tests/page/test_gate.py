@@ -87,14 +87,14 @@ async def test_a_form_whose_session_has_ended_is_kept_and_can_be_sent_again(
     (session,) = server.sessions.listed()
     form = next(form for form in owner.page.forms if form.action == "/sign-out")
     await server.sessions.end(session.id)
-    asked = await owner.post("/fix/prune", {**form.fields, "why": 'a "quoted" <text>'})
+    asked = await owner.post("/fix/prune", {**form.fields, "why": 'a "quoted"\r\n<text>'})
     assert asked.status == 401
     assert "What you sent is kept" in asked.text
 
     again = await owner.press("Sign in", token=ADMIN)
     assert "nothing was changed yet" in again.text
     kept = next(form for form in again.forms if form.action == "/fix/prune")
-    assert kept.fields["why"] == 'a "quoted" <text>'
+    assert kept.fields["why"] == 'a "quoted"\n<text>'
     page = await owner.press("Send it now")
 
     assert (page.status, page.path) == (200, "/")
