@@ -1,8 +1,9 @@
 """The admin API.
 
 `routes` is the table of routes, `app` assembles it, `access` authenticates, `problems` maps errors
-to answers, `requests` parses and `rendering` renders. Each other file has the handlers of one
-subject: a handler parses, calls one operation, and renders.
+to answers, `requests` parses and `rendering` renders. `answers` has the types of the JSON, and
+`openapi` describes the routes with them and with `parameters`. Each other file has the handlers of
+one subject: a handler parses, calls one operation, and renders.
 """
 
 from typing import Final

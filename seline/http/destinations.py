@@ -1,75 +1,63 @@
 """The handlers for destinations: what is known of each, its copies, taking one into use again."""
 
 from datetime import datetime
-from typing import Final
 
 from aiohttp import web
 
 from seline.clock import parse_instant
-from seline.domain.document import Json
 from seline.errors import InvalidRequest, SettingsError
+from seline.http.answers import (
+    CopyList,
+    CopyRestored,
+    DestinationAccepted,
+    DestinationList,
+    DestinationShown,
+    DestinationUsed,
+    IdentityBody,
+)
 from seline.http.context import context, operations
-from seline.http.rendering import answer, members
-from seline.http.requests import SMALL_BODY_BYTES, flag, read_object, text_field
+from seline.http.rendering import JsonAnswer, answer
+from seline.http.requests import flag, read_body
 from seline.operations.destinations import DestinationRecord
 from seline.outbound.sealing import AgeSealer
+from seline.ports.destinations import Target
 from seline.ports.sealing import Sealer
 
-_NOT_SHOWN: Final = frozenset(
-    {
-        "cure",
-        "largest",
-        "whole_since",
-        "mirror_began_at",
-        "mirror_cure",
-        "drill_cure",
-        "encrypted",
-        "life",
-        "revisions",
-    }
-)
 
-
-async def list_destinations(request: web.Request) -> web.StreamResponse:
+async def list_destinations(request: web.Request) -> JsonAnswer[DestinationList]:
     """Answer every configured destination; none of them is touched."""
     opened = operations(request)
     await opened.load()
-    shown = [
-        {
-            "name": target.destination.name,
-            "where": target.destination.where,
-            "keep": target.keep,
-            "same_disk": target.same_disk,
-            "mode": target.mode,
-            **_shown(record),
-        }
-        for target, record in opened.exports.destinations.records()
-    ]
-    return answer({"destinations": shown})
+    records = opened.exports.destinations.records()
+    return answer(DestinationList(destinations=[_shown(*known) for known in records]))
 
 
-async def use_destination(request: web.Request) -> web.StreamResponse:
+async def use_destination(request: web.Request) -> JsonAnswer[DestinationUsed]:
     """Take a destination into use that was moved or replaced."""
     name = request.match_info["destination"]
     record = await operations(request).exports.destinations.use(name)
-    return answer({"success": True, "name": name, **members(record, "marker", "on_data_disk")})
+    return answer(
+        DestinationUsed(
+            success=True, name=name, marker=record.marker, on_data_disk=record.on_data_disk
+        )
+    )
 
 
-async def accept_copy(request: web.Request) -> web.StreamResponse:
+async def accept_copy(request: web.Request) -> JsonAnswer[DestinationAccepted]:
     """Copy now to a destination that is mirrored, and make that the copy which a restore takes."""
     name = request.match_info["destination"]
     await operations(request).mirrors.accept(name)
-    return answer({"success": True, "name": name})
+    return answer(DestinationAccepted(success=True, name=name))
 
 
-async def list_copies(request: web.Request) -> web.StreamResponse:
+async def list_copies(request: web.Request) -> JsonAnswer[CopyList]:
     """Answer the copies at a destination, the newest first."""
     name = request.match_info["destination"]
     listed = await operations(request).copies(name).listed()
-    return answer({"destination": name, "copies": listed})
+    return answer(CopyList(destination=name, copies=listed))
 
 
-async def restore_copy(request: web.Request) -> web.StreamResponse:
+async def restore_copy(request: web.Request) -> JsonAnswer[CopyRestored]:
     """Put the documents of a copy back, all of them or none."""
     name, query = request.match_info["destination"], request.query
     only = [document for document in query.get("only", "").split(",") if document]
@@ -84,15 +72,21 @@ async def restore_copy(request: web.Request) -> web.StreamResponse:
         dry_run=dry_run,
     )
     return answer(
-        {
-            "success": True,
-            "copy": copy.name,
-            "taken_at": copy.taken_at,
-            "volume": copy.volume,
-            "foreign": copy.volume != await opened.exports.known_volume_id(),
-            **members(report),
-            "undo": undo,
-        }
+        CopyRestored(
+            success=True,
+            copy=copy.name,
+            taken_at=copy.taken_at,
+            volume=copy.volume,
+            foreign=copy.volume != await opened.exports.known_volume_id(),
+            created=report.created,
+            changed=report.changed,
+            unchanged=report.unchanged,
+            deleted=report.deleted,
+            dry_run=report.dry_run,
+            backups=report.backups,
+            pins=report.pins,
+            undo=undo,
+        )
     )
 
 
@@ -109,8 +103,7 @@ async def _given_sealer(request: web.Request) -> Sealer | None:
     """Return what decrypts with the identity in the body, None without a body."""
     if not request.body_exists:
         return None
-    body = await read_object(request, SMALL_BODY_BYTES, required=("identity",), optional=())
-    identity = text_field(body, "identity") or ""
+    identity = (await read_body(request, IdentityBody)).identity
     passphrase = context(request).settings.exports.passphrase or ""
     try:
         return AgeSealer(passphrase=passphrase, identities=identity.split())
@@ -118,5 +111,29 @@ async def _given_sealer(request: web.Request) -> Sealer | None:
         raise InvalidRequest(error.message, hint=error.hint, fields=["identity"]) from error
 
 
-def _shown(record: DestinationRecord) -> dict[str, Json]:
-    return {name: value for name, value in members(record).items() if name not in _NOT_SHOWN}
+def _shown(target: Target, record: DestinationRecord) -> DestinationShown:
+    return DestinationShown(
+        name=target.destination.name,
+        where=target.destination.where,
+        keep=target.keep,
+        same_disk=target.same_disk,
+        mode=target.mode,
+        marker=record.marker,
+        on_data_disk=record.on_data_disk,
+        whole_at=record.whole_at,
+        failed_at=record.failed_at,
+        failure=record.failure,
+        lacking=record.lacking,
+        mirrored_at=record.mirrored_at,
+        mirrored_since=record.mirrored_since,
+        sequence=record.sequence,
+        mirror_failed_at=record.mirror_failed_at,
+        mirror_failure=record.mirror_failure,
+        mirror_lacking=record.mirror_lacking,
+        mirror_older=record.mirror_older,
+        checked_at=record.checked_at,
+        proven_at=record.proven_at,
+        proven_by=record.proven_by,
+        not_restored=record.not_restored,
+        drill_failure=record.drill_failure,
+    )

@@ -4,17 +4,35 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC
 from email.utils import format_datetime
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from aiohttp import web
 
 from seline.domain.backup import Backup
-from seline.domain.document import BOT, DocumentKey, IfMatch, Json, Revision, check_document_name
+from seline.domain.document import BOT, DocumentKey, IfMatch, Revision, check_document_name
 from seline.domain.pins import BY_HAND
+from seline.domain.report import Deleted, Reset
 from seline.errors import RevisionMismatch
+from seline.http.answers import (
+    BackupList,
+    BackupShown,
+    DifferenceAnswer,
+    DocumentInfos,
+    PinBody,
+    Pinning,
+    Saved,
+)
 from seline.http.context import context, data, operations
 from seline.http.files import send_download, send_spool
-from seline.http.rendering import answer, difference_members, exact_answer, members
+from seline.http.rendering import (
+    JsonAnswer,
+    SuccessAnswer,
+    answer,
+    difference_members,
+    done,
+    exact_answer,
+    plain,
+)
 from seline.http.requests import (
     ANY_SOUND,
     INLINE_BYTES_MAX,
@@ -23,10 +41,9 @@ from seline.http.requests import (
     flag,
     not_modified,
     precondition,
+    read_body,
     read_content,
-    read_object,
     read_patch,
-    text_field,
 )
 from seline.manager.changes import CREATED
 from seline.operations.difference import CURRENT
@@ -38,9 +55,9 @@ JSON: Final = "application/json; charset=utf-8"
 _Changed = TypeVar("_Changed")
 
 
-async def list_documents(request: web.Request) -> web.StreamResponse:
+async def list_documents(request: web.Request) -> JsonAnswer[DocumentInfos]:
     """Answer every document's name, revision, size, instant and number of backups."""
-    return answer({"documents": await data(request).documents()})
+    return answer(DocumentInfos(documents=await data(request).documents()))
 
 
 async def get_document(request: web.Request) -> web.StreamResponse:
@@ -60,7 +77,7 @@ async def get_document(request: web.Request) -> web.StreamResponse:
     return await send_spool(request, spool, JSON, headers)
 
 
-async def put_document(request: web.Request) -> web.StreamResponse:
+async def put_document(request: web.Request) -> JsonAnswer[Saved]:
     """Save the body as the document."""
     name = check_document_name(request.match_info["name"])
     backup, shrink = flag(request, "backup", default=True), flag(request, "shrink", default=False)
@@ -77,7 +94,7 @@ async def put_document(request: web.Request) -> web.StreamResponse:
     return _saved(name, content.revision, created=outcome.answer == CREATED)
 
 
-async def patch_document(request: web.Request) -> web.StreamResponse:
+async def patch_document(request: web.Request) -> JsonAnswer[Saved]:
     """Merge the body, a merge patch (RFC 7396), into the document."""
     name = check_document_name(request.match_info["name"])
     backup, shrink = flag(request, "backup", default=True), flag(request, "shrink", default=False)
@@ -93,7 +110,7 @@ async def patch_document(request: web.Request) -> web.StreamResponse:
     return _saved(name, revision, created=created)
 
 
-async def delete_document(request: web.Request) -> web.StreamResponse:
+async def delete_document(request: web.Request) -> SuccessAnswer[Deleted]:
     """Delete the document; its content is kept as its newest backup, unless it is purged."""
     name, purge = request.match_info["name"], flag(request, "purge", default=False)
     dry_run = flag(request, "dry_run", default=False)
@@ -103,14 +120,14 @@ async def delete_document(request: web.Request) -> web.StreamResponse:
             name, purge=purge, if_match=expected, dry_run=dry_run
         ),
     )
-    return answer({"success": True, **members(deleted)})
+    return done(deleted)
 
 
-async def reset_document(request: web.Request) -> web.StreamResponse:
+async def reset_document(request: web.Request) -> SuccessAnswer[Reset]:
     """Give up a broken document."""
     dry_run = flag(request, "dry_run", default=False)
     reset = await data(request).reset(request.match_info["name"], dry_run=dry_run)
-    return answer({"success": True, **members(reset)})
+    return done(reset)
 
 
 async def get_raw(request: web.Request) -> web.StreamResponse:
@@ -119,26 +136,25 @@ async def get_raw(request: web.Request) -> web.StreamResponse:
     return await send_download(request, operations(request).raw(name), name)
 
 
-async def get_difference(request: web.Request) -> web.StreamResponse:
+async def get_difference(request: web.Request) -> JsonAnswer[DifferenceAnswer]:
     """Answer the difference between two contents of the document."""
     query = request.query
     compared = await operations(request).compare(
         request.match_info["name"], query.get("from", ""), query.get("to", CURRENT)
     )
-    return exact_answer(
-        {
-            "document": compared.document,
-            "from": members(compared.before),
-            "to": members(compared.after),
-            **difference_members(compared.difference),
-        }
-    )
+    shown = {
+        "document": compared.document,
+        "from": plain(compared.before),
+        "to": plain(compared.after),
+        **difference_members(compared.difference),
+    }
+    return exact_answer(cast("DifferenceAnswer", shown))
 
 
-async def list_backups(request: web.Request) -> web.StreamResponse:
+async def list_backups(request: web.Request) -> JsonAnswer[BackupList]:
     """Answer a document's backups, newest first, each judged."""
     backups = await data(request).backups(request.match_info["name"])
-    return answer({"backups": [_shown(backup) for backup in backups]})
+    return answer(BackupList(backups=[_shown(backup) for backup in backups]))
 
 
 async def get_backup(request: web.Request) -> web.StreamResponse:
@@ -151,38 +167,42 @@ async def get_backup(request: web.Request) -> web.StreamResponse:
     return await send_spool(request, spool, JSON, headers)
 
 
-async def pin_backup(request: web.Request) -> web.StreamResponse:
+async def pin_backup(request: web.Request) -> JsonAnswer[Pinning]:
     """Keep a backup outside rotation."""
     name, backup = request.match_info["name"], request.match_info["backup"]
     because = BY_HAND
     if request.body_exists:
-        body = await read_object(request, 4096, required=(), optional=("because",))
-        because = text_field(body, "because") or because
+        because = (await read_body(request, PinBody, 4096)).because or because
     await data(request).pin(name, backup, because[:200])
-    return answer({"success": True, "document": name, "backup": backup, "pinned": True})
+    return answer(Pinning(success=True, document=name, backup=backup, pinned=True))
 
 
-async def unpin_backup(request: web.Request) -> web.StreamResponse:
+async def unpin_backup(request: web.Request) -> JsonAnswer[Pinning]:
     """Return a backup to rotation."""
     name, backup = request.match_info["name"], request.match_info["backup"]
     await data(request).unpin(name, backup)
-    return answer({"success": True, "document": name, "backup": backup, "pinned": False})
+    return answer(Pinning(success=True, document=name, backup=backup, pinned=False))
 
 
-def _saved(name: str, revision: Revision, *, created: bool) -> web.StreamResponse:
+def _saved(name: str, revision: Revision, *, created: bool) -> JsonAnswer[Saved]:
     return answer(
-        {"success": True, "name": name, "revision": revision, "created": created},
+        Saved(success=True, name=name, revision=revision, created=created),
         status=201 if created else 200,
         headers={"ETag": etag(revision)},
     )
 
 
-def _shown(backup: Backup) -> dict[str, Json]:
-    return {
-        **members(backup, "name", "document", "taken_at", "size_bytes"),
-        "sha256": backup.revision,
-        **members(backup, "verdict", "pinned", "because"),
-    }
+def _shown(backup: Backup) -> BackupShown:
+    return BackupShown(
+        name=backup.name,
+        document=backup.document,
+        taken_at=backup.taken_at,
+        size_bytes=backup.size_bytes,
+        sha256=backup.revision,
+        verdict=backup.verdict,
+        pinned=backup.pinned,
+        because=backup.because,
+    )
 
 
 async def _under(

@@ -1,5 +1,6 @@
 """The handlers for the operator's verbs, and for tokens and the process."""
 
+from dataclasses import asdict
 from typing import Final
 
 from aiohttp import web
@@ -7,18 +8,30 @@ from aiohttp import web
 from seline.clock import parse_instant
 from seline.domain.readable_export import is_replace
 from seline.errors import InvalidRequest
+from seline.http.answers import (
+    Imported,
+    PruneAnswer,
+    QuarantineList,
+    RestoreAnswer,
+    RestoreBody,
+    RestoredFrom,
+    TokenBody,
+    Undo,
+    VerifyAnswer,
+)
 from seline.http.context import context, data, operations
 from seline.http.files import send_download, spooled_body
-from seline.http.rendering import answer, members
-from seline.http.requests import SMALL_BODY_BYTES, check_json, flag, read_object, text_field
-from seline.operations.health import unopened_health
+from seline.http.rendering import JsonAnswer, SuccessAnswer, answer, done, members
+from seline.http.requests import check_json, etag, flag, read_body
+from seline.operations.health import HealthBody, unopened_health
+from seline.operations.usage import StorageInfo
 
 EXPORT_BYTES_MAX: Final = 1 << 30
 TAR: Final = "application/x-tar"
 """The type of an export folder, as `GET /export?form=folder` answers it."""
 
 
-async def health(request: web.Request) -> web.StreamResponse:
+async def health(request: web.Request) -> JsonAnswer[HealthBody]:
     """Answer the state of the store, with what to do; also while it is not open."""
     unavailable = context(request).unavailable()
     if unavailable is not None:
@@ -26,41 +39,33 @@ async def health(request: web.Request) -> web.StreamResponse:
     return answer(await operations(request).health(), indent=2)
 
 
-async def storage_info(request: web.Request) -> web.StreamResponse:
+async def storage_info(request: web.Request) -> JsonAnswer[StorageInfo]:
     """Answer the documents, the backups and the usage of the volume."""
     return answer(await operations(request).storage_info())
 
 
-async def restore_backup(request: web.Request) -> web.StreamResponse:
+async def restore_backup(request: web.Request) -> JsonAnswer[RestoreAnswer]:
     """Go back to a backup."""
-    body = await read_object(
-        request, SMALL_BODY_BYTES, required=("filename",), optional=("backup",)
-    )
-    filename = text_field(body, "filename")
-    if filename is None:
-        raise InvalidRequest("filename is text.", fields=["filename"])
-    dry_run = flag(request, "dry_run", default=False)
-    restored = await data(request).restore(filename, text_field(body, "backup"), dry_run=dry_run)
-    undo = None if restored.undo is None else {"filename": filename, "backup": restored.undo}
-    done = "would be" if dry_run else "was"
+    body = await read_body(request, RestoreBody)
+    name, dry_run = body.filename, flag(request, "dry_run", default=False)
+    restored = await data(request).restore(name, body.backup, dry_run=dry_run)
+    would_be = "would be" if dry_run else "was"
     return answer(
-        {
-            "success": True,
-            "message": f"{filename} {done} restored from {restored.backup}.",
-            "restored": {
-                "document": filename,
-                "backup": restored.backup,
-                "taken_at": restored.taken_at,
-            },
-            "undo": undo,
-            "kept_in": restored.kept_in,
-            "dry_run": dry_run,
-        },
-        headers={"ETag": f'"{restored.revision}"'},
+        RestoreAnswer(
+            success=True,
+            message=f"{name} {would_be} restored from {restored.backup}.",
+            restored=RestoredFrom(
+                document=name, backup=restored.backup, taken_at=restored.taken_at
+            ),
+            undo=None if restored.undo is None else Undo(filename=name, backup=restored.undo),
+            kept_in=restored.kept_in,
+            dry_run=dry_run,
+        ),
+        headers={"ETag": etag(restored.revision)},
     )
 
 
-async def import_documents(request: web.Request) -> web.StreamResponse:
+async def import_documents(request: web.Request) -> SuccessAnswer[Imported]:
     """Import an export, all of it or nothing."""
     replace = is_replace(request.query.get("mode", "merge"))
     dry_run = flag(request, "dry_run", default=False)
@@ -78,7 +83,7 @@ async def import_documents(request: web.Request) -> web.StreamResponse:
                 backups=backups,
                 foreign=foreign,
             )
-        return answer({"success": True, **members(report), "foreign": is_foreign})
+        return done(Imported(**asdict(report), foreign=is_foreign))
     check_json(request)
     async with spooled_body(request, EXPORT_BYTES_MAX) as upload:
         report, is_foreign = await operations(request).import_spool(
@@ -89,30 +94,43 @@ async def import_documents(request: web.Request) -> web.StreamResponse:
             volume=request.query.get("volume", ""),
             foreign=foreign,
         )
-    return answer({"success": True, **members(report), "foreign": is_foreign})
+    return done(Imported(**asdict(report), foreign=is_foreign))
 
 
 def _names(request: web.Request, parameter: str) -> list[str]:
     return [name for name in request.query.get(parameter, "").split(",") if name]
 
 
-async def verify(request: web.Request) -> web.StreamResponse:
+async def verify(request: web.Request) -> JsonAnswer[VerifyAnswer]:
     """Check every document and backup now."""
     report = await operations(request).verify()
-    return answer({"success": True, "damage": report.damage, **members(report)})
+    return answer(
+        VerifyAnswer(
+            success=True,
+            damage=report.damage,
+            started_at=report.started_at,
+            ended_at=report.ended_at,
+            documents=report.documents,
+            backups=report.backups,
+            bytes_read=report.bytes_read,
+            findings=report.findings,
+            left_out=report.left_out,
+            left_out_count=report.left_out_count,
+        )
+    )
 
 
-async def prune(request: web.Request) -> web.StreamResponse:
+async def prune(request: web.Request) -> JsonAnswer[PruneAnswer]:
     """Discard what the policy drops."""
     dry_run = flag(request, "dry_run", default=False)
     pruned = await operations(request).prune(dry_run=dry_run)
     freed = sum(item.size_bytes for item in pruned)
-    return answer({"success": True, "dry_run": dry_run, "pruned": pruned, "freed_bytes": freed})
+    return answer(PruneAnswer(success=True, dry_run=dry_run, pruned=pruned, freed_bytes=freed))
 
 
-async def list_quarantine(request: web.Request) -> web.StreamResponse:
+async def list_quarantine(request: web.Request) -> JsonAnswer[QuarantineList]:
     """Answer the quarantined files, newest first."""
-    return answer({"quarantine": await operations(request).quarantine()})
+    return answer(QuarantineList(quarantine=await operations(request).quarantine()))
 
 
 async def get_quarantined(request: web.Request) -> web.StreamResponse:
@@ -128,20 +146,15 @@ async def status(request: web.Request) -> web.StreamResponse:
 
 async def create_token(request: web.Request) -> web.StreamResponse:
     """Make a token; its secret is answered only here."""
-    body = await read_object(
-        request, SMALL_BODY_BYTES, required=(), optional=("scope", "label", "expires_at")
-    )
-    expires = text_field(body, "expires_at")
+    body = await read_body(request, TokenBody)
     try:
-        expires_at = None if expires is None else parse_instant(expires)
+        expires_at = None if body.expires_at is None else parse_instant(body.expires_at)
     except ValueError as error:
         raise InvalidRequest(
-            f"expires_at is an instant such as 2027-01-06T14:30:22Z, not {expires!r}."
+            f"expires_at is an instant such as 2027-01-06T14:30:22Z, not {body.expires_at!r}."
         ) from error
     token, secret = await context(request).tokens.create(
-        scope=text_field(body, "scope") or "admin",
-        label=text_field(body, "label") or "",
-        expires_at=expires_at,
+        scope=body.scope or "admin", label=body.label, expires_at=expires_at
     )
     shown = members(token, "scope", "expires_at")
     return answer({"success": True, "id": token.id, "token": secret, **shown}, status=201)

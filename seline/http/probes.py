@@ -5,23 +5,24 @@ from typing import Final
 from aiohttp import web
 
 from seline.errors import SelineError, VolumeBusy, VolumeNotMounted
+from seline.http.answers import Live, Ready
 from seline.http.context import context
-from seline.http.rendering import answer
+from seline.http.rendering import JsonAnswer, answer
 from seline.manager import ManagedStore
 
 LOOK_S: Final = 1.0
 """How long the disk may take to answer: a slow disk is not a lost volume."""
 
 
-async def livez(_request: web.Request) -> web.StreamResponse:
+async def livez(_request: web.Request) -> JsonAnswer[Live]:
     """Answer as long as the event loop runs."""
-    return answer({"status": "ok"})
+    return answer(Live(status="ok"))
 
 
-async def readyz(request: web.Request) -> web.StreamResponse:
+async def readyz(request: web.Request) -> JsonAnswer[Ready]:
     """Answer whether the volume is mounted, locked and open; a full one is ready, too."""
     unavailable = context(request).unavailable() or await _lost(context(request).data.store)
-    body: dict[str, object] = {"status": "ok" if unavailable is None else "unavailable"}
+    body = Ready(status="ok" if unavailable is None else "unavailable")
     if "verbose" in request.query:
         body["checks"] = [
             {"name": "volume", "status": "ok" if unavailable is None else unavailable.code},

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import cast
+from typing import Generic, TypeVar, cast
 
 import msgspec
 from aiohttp import web
@@ -11,6 +11,8 @@ from seline.clock import instant_text
 from seline.domain.difference import Difference
 from seline.domain.document import Json
 from seline.domain.json_codec import encode
+
+T = TypeVar("T")
 
 
 def plain(value: object) -> Json:
@@ -31,10 +33,16 @@ def _with_texts(value: object) -> Json:
 
 
 def members(value: object, *names: str) -> dict[str, Json]:
-    """Return the named fields of a value as JSON, all fields if none is named."""
-    if not names:
-        return cast("dict[str, Json]", plain(value))
+    """Return the named fields of a value as JSON."""
     return {name: plain(getattr(value, name)) for name in names}
+
+
+class JsonAnswer(web.Response, Generic[T]):
+    """A JSON response whose body is a `T`. OpenAPI reads it from what a handler returns."""
+
+
+class SuccessAnswer(JsonAnswer[T]):
+    """A JSON response whose body has the fields of a `T` after `"success": true`."""
 
 
 def difference_members(difference: Difference) -> dict[str, Json]:
@@ -57,21 +65,26 @@ def difference_members(difference: Difference) -> dict[str, Json]:
     }
 
 
-def exact_answer(
-    value: dict[str, Json], *, headers: Mapping[str, str] | None = None
-) -> web.Response:
+def exact_answer(value: T, *, headers: Mapping[str, str] | None = None) -> JsonAnswer[T]:
     """Return a JSON response with values of documents: no number loses a digit."""
-    return web.Response(body=encode(value), content_type="application/json", headers=headers)
+    return JsonAnswer[T](body=encode(value), content_type="application/json", headers=headers)
 
 
 def answer(
-    value: object, *, status: int = 200, headers: Mapping[str, str] | None = None, indent: int = 0
-) -> web.Response:
+    value: T, *, status: int = 200, headers: Mapping[str, str] | None = None, indent: int = 0
+) -> JsonAnswer[T]:
     """Return a JSON response, of one line without `indent`."""
     body = msgspec.json.encode(plain(value))
-    return web.Response(
+    return JsonAnswer[T](
         status=status,
         body=(msgspec.json.format(body, indent=indent) if indent else body) + b"\n",
         content_type="application/json",
         headers=headers,
     )
+
+
+def done(value: T) -> SuccessAnswer[T]:
+    """Return a JSON response with the fields of a value after `"success": true`."""
+    fields = cast("dict[str, Json]", plain(value))
+    body = msgspec.json.encode({"success": True, **fields}) + b"\n"
+    return SuccessAnswer[T](body=body, content_type="application/json")

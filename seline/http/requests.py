@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Collection
 from typing import Final, TypeVar
 
+import msgspec
 from aiohttp import web
 
 from seline import collector
@@ -43,6 +44,7 @@ _TAG: Final = r'"[\x21\x23-\x7e\x80-\U0010ffff]*"'
 _TAGS: Final = re.compile(rf"{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
 
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 def check_query(request: web.Request, allowed: Collection[str]) -> None:
@@ -213,29 +215,26 @@ async def _read(request: web.Request, bytes_max: int) -> bytes:
     return b"".join([piece async for piece in body_pieces(request, bytes_max)])
 
 
-async def read_object(
-    request: web.Request, bytes_max: int, *, required: tuple[str, ...], optional: tuple[str, ...]
-) -> dict[str, Json]:
-    """Return the body's object, with the fields required and none unknown."""
+async def read_body(request: web.Request, kind: type[S], bytes_max: int = SMALL_BODY_BYTES) -> S:
+    """Return the body as a struct of texts; a null field has its default.
+
+    Raises InvalidRequest if a required field is missing, or one is unknown or no text.
+    """
     check_json(request)
     value = _value(await _read(request, bytes_max), DEPTH_MAX)
     if not isinstance(value, dict):
         raise InvalidRequest("The body is a JSON object.")
-    unknown = sorted(set(value) - {*required, *optional})
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    unknown = sorted(set(value) - set(fields))
     if unknown:
         raise InvalidRequest(f"The body does not know {', '.join(unknown)}.", fields=unknown)
-    missing = [name for name in required if name not in value]
+    missing = [name for name, field in fields.items() if field.required and name not in value]
     if missing:
         raise InvalidRequest(f"The body needs {', '.join(missing)}.", fields=missing)
-    return value
-
-
-def text_field(value: dict[str, Json], name: str) -> str | None:
-    """Return a field that is text, None if it is missing or null."""
-    field = value.get(name)
-    if field is not None and not isinstance(field, str):
-        raise InvalidRequest(f"{name} is text.", fields=[name])
-    return field
+    for name, item in value.items():
+        if not isinstance(item, str) and (item is not None or fields[name].required):
+            raise InvalidRequest(f"{name} is text.", fields=[name])
+    return kind(**{name: item for name, item in value.items() if item is not None})
 
 
 def precondition(request: web.Request) -> list[IfMatch]:

@@ -1,11 +1,12 @@
 """The table of routes: the handler, the scope and the query parameters of each."""
 
-from collections.abc import Awaitable, Callable
-from typing import Final, Literal, NamedTuple, TypeAlias
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from aiohttp import web
 
 from seline.http import (
+    MERGE_PATCH,
     PREFIX,
     alerts,
     destinations,
@@ -15,7 +16,9 @@ from seline.http import (
     metrics,
     operator,
     probes,
+    reference,
 )
+from seline.http.answers import Exported, IdentityBody, PinBody, RestoreBody
 
 RouteScope: TypeAlias = Literal["open", "read", "admin", "control"]
 
@@ -32,44 +35,96 @@ class Route(NamedTuple):
     """Whether the handler judges preconditions; every other change refuses them."""
     answers_unopened: bool = False
     """Whether it is answered before the volume is open, and after it was closed."""
+    statuses: tuple[int, ...] = (200,)
+    """The statuses of its answers that are no problem."""
+    media: Mapping[str, object] = {}
+    """The types of its answers by media type, if the handler returns no `JsonAnswer`."""
+    has_revision: bool = False
+    """Whether a read answers an ETag, and 304 to a reader that has it."""
+    body: Mapping[str, object] = {}
+    """The types of its body by media type; empty if it takes none."""
+    needs_body: bool = True
 
 
 _NAME: Final = "/documents/{name}"
+_JSON: Final = "application/json"
+_ANY: Final[Mapping[str, object]] = {_JSON: Any}
+_BYTES: Final[Mapping[str, object]] = {"application/octet-stream": bytes}
 _BACKUP: Final = _NAME + "/backups/{backup}"
 
 ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/livez", probes.livez, "open"),
-    Route("GET", "/readyz", probes.readyz, "open", ("verbose",)),
-    Route("GET", "/metrics", metrics.metrics, "read"),
+    Route("GET", "/readyz", probes.readyz, "open", ("verbose",), statuses=(200, 503)),
+    Route("GET", "/metrics", metrics.metrics, "read", media={"text/plain": str}),
     Route("GET", PREFIX + "/health", operator.health, "read", answers_unopened=True),
     Route("GET", PREFIX + "/storage-info", operator.storage_info, "read"),
-    Route("GET", PREFIX + "/export", exporting.export, "read", ("form",)),
-    Route("POST", PREFIX + "/restore-backup", operator.restore_backup, "admin", ("dry_run",)),
+    Route(
+        "GET",
+        PREFIX + "/export",
+        exporting.export,
+        "read",
+        ("form",),
+        media={_JSON: Exported, operator.TAR: bytes},
+    ),
+    Route(
+        "POST",
+        PREFIX + "/restore-backup",
+        operator.restore_backup,
+        "admin",
+        ("dry_run",),
+        body={_JSON: RestoreBody},
+    ),
     Route(
         "POST",
         PREFIX + "/import",
         operator.import_documents,
         "admin",
         ("mode", "dry_run", "only", "skip", "backups", "volume", "foreign"),
+        body={_JSON: Any, operator.TAR: bytes},
     ),
     Route("POST", PREFIX + "/verify", operator.verify, "admin"),
     Route("GET", PREFIX + "/documents", documents.list_documents, "read"),
-    Route("GET", PREFIX + _NAME, documents.get_document, "read"),
-    Route("PUT", PREFIX + _NAME, documents.put_document, "admin", ("backup", "shrink"), True),
-    Route("PATCH", PREFIX + _NAME, documents.patch_document, "admin", ("backup", "shrink"), True),
+    Route("GET", PREFIX + _NAME, documents.get_document, "read", media=_ANY, has_revision=True),
+    Route(
+        "PUT",
+        PREFIX + _NAME,
+        documents.put_document,
+        "admin",
+        ("backup", "shrink"),
+        True,
+        statuses=(200, 201),
+        body=_ANY,
+    ),
+    Route(
+        "PATCH",
+        PREFIX + _NAME,
+        documents.patch_document,
+        "admin",
+        ("backup", "shrink"),
+        True,
+        statuses=(200, 201),
+        body={MERGE_PATCH: Any},
+    ),
     Route("DELETE", PREFIX + _NAME, documents.delete_document, "admin", ("purge", "dry_run"), True),
-    Route("GET", PREFIX + _NAME + "/raw", documents.get_raw, "read"),
+    Route("GET", PREFIX + _NAME + "/raw", documents.get_raw, "read", media=_BYTES),
     Route("POST", PREFIX + _NAME + "/reset", documents.reset_document, "admin", ("dry_run",)),
     Route("GET", PREFIX + _NAME + "/diff", documents.get_difference, "read", ("from", "to")),
     Route("GET", PREFIX + _NAME + "/backups", documents.list_backups, "read"),
-    Route("GET", PREFIX + _BACKUP, documents.get_backup, "read"),
-    Route("PUT", PREFIX + _BACKUP + "/pin", documents.pin_backup, "admin"),
+    Route("GET", PREFIX + _BACKUP, documents.get_backup, "read", media=_ANY),
+    Route(
+        "PUT",
+        PREFIX + _BACKUP + "/pin",
+        documents.pin_backup,
+        "admin",
+        body={_JSON: PinBody},
+        needs_body=False,
+    ),
     Route("DELETE", PREFIX + _BACKUP + "/pin", documents.unpin_backup, "admin"),
     Route("GET", PREFIX + "/quarantine", operator.list_quarantine, "read"),
-    Route("GET", PREFIX + "/quarantine/{item}", operator.get_quarantined, "read"),
+    Route("GET", PREFIX + "/quarantine/{item}", operator.get_quarantined, "read", media=_BYTES),
     Route("POST", PREFIX + "/prune", operator.prune, "admin", ("dry_run",)),
     Route("GET", PREFIX + "/jobs", jobs.list_jobs, "read"),
-    Route("POST", PREFIX + "/jobs/{job}/run", jobs.run_job, "admin"),
+    Route("POST", PREFIX + "/jobs/{job}/run", jobs.run_job, "admin", statuses=(202,)),
     Route("GET", PREFIX + "/jobs/{job}/runs", jobs.list_runs, "read"),
     Route("GET", PREFIX + "/destinations", destinations.list_destinations, "read"),
     Route("GET", PREFIX + "/destinations/{destination}/copies", destinations.list_copies, "read"),
@@ -79,6 +134,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         destinations.restore_copy,
         "admin",
         ("at", "only", "volume", "dry_run"),
+        body={_JSON: IdentityBody},
+        needs_body=False,
     ),
     Route("POST", PREFIX + "/destinations/{destination}/accept", destinations.accept_copy, "admin"),
     Route(
@@ -86,6 +143,14 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route("GET", PREFIX + "/alerts", alerts.list_alerts, "read"),
     Route("POST", PREFIX + "/alerts/test", alerts.test_alerts, "admin"),
+    Route(
+        "GET",
+        PREFIX + "/openapi.json",
+        reference.get_openapi,
+        "read",
+        media=_ANY,
+        has_revision=True,
+    ),
     Route("GET", PREFIX + "/status", operator.status, "control"),
     Route("POST", PREFIX + "/tokens", operator.create_token, "control"),
     Route("GET", PREFIX + "/tokens", operator.list_tokens, "control"),

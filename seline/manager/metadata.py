@@ -7,10 +7,10 @@ numbers that it carries from one process to the next.
 
 import threading
 from datetime import datetime
-from typing import Final
+from typing import Final, TypedDict
 
 from seline.clock import Clock, instant_text, parse_instant
-from seline.domain.document import BOT, DocumentKey, Json
+from seline.domain.document import BOT, DocumentKey
 from seline.domain.json_codec import NotJson, decode, encode
 from seline.domain.usage import Usage, megabytes
 from seline.errors import SelineError
@@ -18,6 +18,25 @@ from seline.ports.store import DocumentStore, Outcome
 
 SCHEMA_VERSION: Final = "1.0.0"
 WRITE_EVERY_S: Final = 300.0
+
+
+class StorageFigures(TypedDict):
+    """How much is stored."""
+
+    total_size_mb: float
+    backup_size_mb: float
+    usage_percent: float
+
+
+class MetadataReport(TypedDict):
+    """What `metadata.json` holds."""
+
+    schema_version: str
+    created_at: str
+    last_backup: str | None
+    last_updated: str | None
+    total_writes: int
+    storage_info: StorageFigures
 
 
 class Metadata:
@@ -39,7 +58,7 @@ class Metadata:
         self._read()
         store.watch(self._count)
 
-    def value(self, usage: Usage) -> dict[str, Json]:
+    def value(self, usage: Usage) -> MetadataReport:
         """Return the report."""
         return {
             "schema_version": SCHEMA_VERSION,

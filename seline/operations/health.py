@@ -1,21 +1,51 @@
 """Health: the body of `GET /health`, in the seed's shape with the checks added."""
 
 import os
-from dataclasses import asdict
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal, TypedDict
 
 from seline.clock import instant_text
-from seline.domain.document import Json
 from seline.domain.report import Check, Status
 from seline.domain.usage import megabytes
 from seline.errors import SelineError
+from seline.manager.metadata import MetadataReport
 from seline.operations.checks import Facts, run_checks, worst
 
-_WORD: Final = {Status.WARNING: "warning", Status.CRITICAL: "critical"}
+_WORD: Final[Mapping[Status, Literal["warning", "critical"]]] = {
+    Status.WARNING: "warning",
+    Status.CRITICAL: "critical",
+}
 
 
-def health_body(facts: Facts) -> dict[str, Json]:
+class CheckShown(TypedDict):
+    """A health check."""
+
+    name: str
+    status: Status
+    detail: str
+    fix: str
+
+
+class HealthBody(TypedDict):
+    """The state of the store; figures are null while it is not open."""
+
+    status: Literal["healthy", "warning", "critical"]
+    mount_path: str
+    total_size_mb: float | None
+    backup_size_mb: float | None
+    backup_count: int | None
+    metadata: MetadataReport | None
+    usage_percent: float | None
+    checks: list[CheckShown]
+    last_integrity_check: str | None
+    integrity_age_s: int | None
+    backup_age_s: int | None
+    export_age_s: int | None
+    days_until_full: float | None
+
+
+def health_body(facts: Facts) -> HealthBody:
     """Return the body. Blocks if the disk answers."""
     usage, metadata, now = facts.usage, facts.managed.metadata, facts.now
     checks = run_checks(facts)
@@ -28,7 +58,7 @@ def health_body(facts: Facts) -> dict[str, Json]:
         "backup_count": facts.backup_count,
         "metadata": metadata.value(usage),
         "usage_percent": round(usage.usage_ratio * 100, 2),
-        "checks": [asdict(check) for check in checks],
+        "checks": [_shown(check) for check in checks],
         "last_integrity_check": None if last_full_at is None else instant_text(last_full_at),
         "integrity_age_s": _age_s(last_full_at, now),
         "backup_age_s": _age_s(metadata.last_backup_at, now),
@@ -37,7 +67,7 @@ def health_body(facts: Facts) -> dict[str, Json]:
     }
 
 
-def unopened_health(data_dir: str, failure: SelineError) -> dict[str, Json]:
+def unopened_health(data_dir: str, failure: SelineError) -> HealthBody:
     """Return the body while the volume is not open: the reason, and no figures."""
     check = Check(name="writing", status=Status.CRITICAL, detail=failure.message, fix=failure.hint)
     return {
@@ -48,13 +78,17 @@ def unopened_health(data_dir: str, failure: SelineError) -> dict[str, Json]:
         "backup_count": None,
         "metadata": None,
         "usage_percent": None,
-        "checks": [asdict(check)],
+        "checks": [_shown(check)],
         "last_integrity_check": None,
         "integrity_age_s": None,
         "backup_age_s": None,
         "export_age_s": None,
         "days_until_full": None,
     }
+
+
+def _shown(check: Check) -> CheckShown:
+    return CheckShown(name=check.name, status=check.status, detail=check.detail, fix=check.fix)
 
 
 def _age_s(instant: datetime | None, now: datetime) -> int | None:

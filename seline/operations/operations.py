@@ -9,7 +9,7 @@ from typing import Final
 
 from seline.domain.backup import Backup
 from seline.domain.copy import Copy
-from seline.domain.document import BOT, Content, DocumentKey, Json, check_document_name
+from seline.domain.document import BOT, Content, DocumentKey, check_document_name
 from seline.domain.readable_export import ImportReport, only_named
 from seline.domain.report import Pruned, VerifyReport
 from seline.domain.usage import Usage
@@ -24,14 +24,14 @@ from seline.operations.copies import Copies
 from seline.operations.destination_checks import DestinationCheck, check_destination
 from seline.operations.difference import CURRENT, Comparison, compare_contents
 from seline.operations.exports import Exporter
-from seline.operations.health import health_body
+from seline.operations.health import HealthBody, health_body
 from seline.operations.imports import contents_of_upload, copy_of_upload, foreign_export
 from seline.operations.mirrors import Mirrors
 from seline.operations.outcomes import joined
 from seline.operations.prune import Pruner
 from seline.operations.restore import restore_copy
 from seline.operations.scratch import OpenVolume, Scratch
-from seline.operations.usage import Headroom, UsageMonitor, storage_info
+from seline.operations.usage import Headroom, StorageInfo, UsageMonitor, storage_info
 from seline.operations.verify import Verifier
 from seline.ports.alerts import SinkStatus
 from seline.ports.destinations import Target
@@ -161,7 +161,7 @@ class Operations:
         store = await self.store.open()
         await self.store.reading(lambda: self._read(store))
 
-    async def health(self) -> dict[str, Json]:
+    async def health(self) -> HealthBody:
         """Return the body of `GET /health`, from memory if the disk does not answer in time."""
         store = await self.store.open()
         try:
@@ -170,7 +170,7 @@ class Operations:
             last = self._measured or (self.store.metadata.usage, 0, Headroom())
             return self._health(store, *last, ask_disk=False)
 
-    async def storage_info(self) -> dict[str, Json]:
+    async def storage_info(self) -> StorageInfo:
         """Return the body of `GET /storage-info`."""
         return await storage_info(self.store)
 
@@ -279,7 +279,7 @@ class Operations:
             raise foreign_export(volume)
         return is_foreign
 
-    def _measured_health(self, store: DocumentStore) -> dict[str, Json]:
+    def _measured_health(self, store: DocumentStore) -> HealthBody:
         self._read(store)
         usage, backup_count = store.medium.usage(), store.medium.backup_count(BOT)
         self._measured = measured = usage, backup_count, self.usage.room(store, usage)
@@ -293,7 +293,7 @@ class Operations:
         room: Headroom,
         *,
         ask_disk: bool,
-    ) -> dict[str, Json]:
+    ) -> HealthBody:
         return health_body(
             Facts(
                 managed=self.store,

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypedDict
 
 from seline.clock import instant_text
 from seline.domain.backup import Backup
-from seline.domain.document import BOT, DocumentInfo, DocumentKey, Json
+from seline.domain.document import BOT, DocumentInfo, DocumentKey
 from seline.domain.forecast import Forecast, Point, forecast, with_point
 from seline.domain.stored import Stored
 from seline.domain.usage import (
@@ -143,7 +143,49 @@ def _largest_deleted(store: DocumentStore) -> str:
     return max(sizes, key=sizes.__getitem__, default="")
 
 
-async def storage_info(managed: ManagedStore) -> dict[str, Json]:
+class DataFile(TypedDict):
+    """A document and its file."""
+
+    name: str
+    size_kb: float
+    size_bytes: int
+    modified: str
+    sha256: str | None
+    verdict: str
+    backups: int
+
+
+class BackupFile(TypedDict):
+    """A backup and its file."""
+
+    name: str
+    document: str
+    size_kb: float
+    taken_at: str
+    pinned: bool
+    because: str
+
+
+class StorageSummary(TypedDict):
+    """How full the volume is; what its file system does not tell is null."""
+
+    total_size_mb: float
+    usage_percent: float
+    volume_limit_mb: float
+    free_mb: float
+    inodes_free: int | None
+
+
+class StorageInfo(TypedDict):
+    """What is stored on the volume."""
+
+    mount_path: str
+    data_files: list[DataFile]
+    backups: list[BackupFile]
+    summary: StorageSummary
+
+
+async def storage_info(managed: ManagedStore) -> StorageInfo:
     """Return the body of `GET /storage-info`: what is stored on the volume."""
     store = await managed.open()
     documents = await listed(managed)
@@ -153,7 +195,7 @@ async def storage_info(managed: ManagedStore) -> dict[str, Json]:
 
 def _storage_info(
     store: DocumentStore, documents: Sequence[DocumentInfo], backups: Sequence[Backup]
-) -> dict[str, Json]:
+) -> StorageInfo:
     usage = store.medium.usage()
     limit_bytes = usage.limit_bytes or usage.capacity_bytes
     return {

@@ -10,10 +10,13 @@ import aiohttp
 
 from seline.commands import control_socket_path
 from seline.http import PREFIX
+from seline.http.openapi import description
+from seline.http.routes import ROUTES
 from seline.server import Serving, serving
 from seline.settings import load_settings
 from tests.docs.blocks import ROOT
 
+DESCRIPTION = description(ROUTES)
 PAGE = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
 SHOWN = dict(re.findall(r"^```json (\S+ \S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 ALEX = {"userName": "Alex", "location": "Paris"}
@@ -44,6 +47,7 @@ async def test_every_answer_on_the_page_has_the_fields_of_the_server(tmp_path: P
     assert {route for route in SHOWN if route not in answers} == set()
     for route, text in SHOWN.items():
         _compare(json.loads(text), answers[route], route)
+        _conforms(route, answers[route])
     assert set(re.findall(r"^# TYPE (\w+)", metrics, re.MULTILINE)) <= set(
         re.findall(r"`(seline_\w+)`", PAGE)
     )
@@ -111,6 +115,31 @@ async def _metrics(server: Serving, data_dir: Path) -> str:
         session.get("/metrics") as response,
     ):
         return await response.text()
+
+
+def _conforms(route: str, answered: Any) -> None:
+    """Compare an answer with the fields that the description has for the route."""
+    method, path = route.split()
+    operations = DESCRIPTION["paths"].get(path) or DESCRIPTION["paths"].get(PREFIX + path, {})
+    for status, response in operations.get(method.lower(), {}).get("responses", {}).items():
+        if status.startswith("2"):
+            _has_fields(response["content"]["application/json"]["schema"], answered, route)
+
+
+def _has_fields(schema: Any, value: Any, where: str) -> None:
+    """Check the fields of every object, and that an object with named fields has no other one."""
+    for reference in (schema, *schema.get("anyOf", ())):
+        if "$ref" in reference:
+            name = reference["$ref"].rpartition("/")[2]
+            _has_fields(DESCRIPTION["components"]["schemas"][name], value, where)
+    if isinstance(value, dict) and "properties" in schema:
+        assert set(schema["required"]) <= set(value) <= set(schema["properties"]), where
+        for name, field in schema["properties"].items():
+            if name in value:
+                _has_fields(field, value[name], f"{where}: {name}")
+    elif isinstance(value, list):
+        for item in value:
+            _has_fields(schema.get("items", {}), item, f"{where}[]")
 
 
 def _compare(shown: Any, answered: Any, where: str) -> None:
