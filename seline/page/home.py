@@ -24,7 +24,14 @@ async def show(visit: Visit) -> web.Response:
     return visit.render(
         "home.html",
         health=health,
-        checks=[{**check, "buttons": list(_buttons(visit, check))} for check in checks],
+        checks=[
+            {
+                **check,
+                "buttons": list(_buttons(visit, check)),
+                "links": [view for view in visit.site.views if _is_about(view, check)],
+            }
+            for check in checks
+        ],
         destinations=operations.exports.destinations.records(),
         jobs=visit.context.jobs.jobs(),
     )
@@ -127,6 +134,23 @@ def _buttons(visit: Visit, check: Mapping[str, str]) -> Iterator[Button]:
             name = found.groupdict().get("name", "")
             label = visit.texts(fix.label, job=name, destination=name)
             yield Button(fix.action.format(name=name), label)
+
+
+_COMMANDS_OF: Final = {
+    "documents": ("backups", "restore", "reset", "delete", "load", "save", "pin", "unpin"),
+    "set_aside": ("quarantine",),
+    "copies": ("exports", "destinations", "drill"),
+    "jobs": ("jobs",),
+    "alerts": ("alerts",),
+    "tokens": ("token",),
+}
+"""The commands whose view shows the same."""
+
+
+def _is_about(view: View, check: Mapping[str, str]) -> bool:
+    """Whether the next step of a check names a command whose view shows the same."""
+    commands = _COMMANDS_OF.get(view.name, ())
+    return any(f"`seline {command}" in check["fix"] for command in commands)
 
 
 HOME: Final = View(

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from seline.cli.verbs import front
 from seline.page import home, work
+from seline.page.visit import View
 from seline.server import Serving, serving
 from tests.browser import Browser, jar
 from tests.http_client import settings_for
@@ -48,6 +50,30 @@ async def test_a_broken_document_is_named_in_words(
     assert "Something needs you now" in page.text
     assert "broken.json" in page.text
     assert page.text.index("Critical") < page.text.index("Well")
+
+
+def test_a_check_leads_to_the_view_that_shows_more() -> None:
+    views = [View(name, f"/{name}", ()) for name in ("home", "documents", "set_aside", "copies")]
+    fix = "Look at them with `seline quarantine`; or `seline reset NAME`."
+
+    assert [view.name for view in views if home._is_about(view, {"fix": fix})] == [
+        "documents",
+        "set_aside",
+    ]
+
+
+def test_each_command_that_leads_to_a_view_exists() -> None:
+    named = {command for commands in home._COMMANDS_OF.values() for command in commands}
+
+    assert named <= set(front.commands)
+
+
+async def test_what_is_well_is_folded_away(owner: Browser) -> None:
+    page = await owner.get("/")
+    shown, _, folded = page.html.partition("<details>")
+
+    assert "changes are taken" in folded
+    assert "changes are taken" not in shown
 
 
 async def test_a_destination_shows_its_copy_and_its_proof(tmp_path: Path) -> None:
