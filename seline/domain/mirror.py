@@ -3,6 +3,7 @@
     seline-mirror/volume.json                       whose copy it is
     seline-mirror/<volume>/objects/<key>.json.zst   a content, each stored once
     seline-mirror/<volume>/manifests/<head>.json.zst  the documents, backups and pins of a head
+    seline-mirror/<volume>/manifests/<head>.objects.json.zst  the objects of a head that has many
     seline-mirror/<volume>/heads/<head>.json        written last: without it there is no copy
     seline-mirror/<volume>/proofs/<head>.json       a restore of this head was tried, and worked
 
@@ -21,7 +22,6 @@ import msgspec
 
 from seline.clock import instant_text, parse_instant
 from seline.domain.document import Revision
-from seline.domain.json_codec import NotJson, decode
 from seline.domain.manifest import PackedDocument, is_volume_id
 from seline.domain.pins import Pin
 from seline.domain.stored import Stored
@@ -31,6 +31,8 @@ FORMAT: Final = 1
 ROOT: Final = "seline-mirror"
 CLAIM: Final = f"{ROOT}/volume.json"
 DAY: Final = timedelta(days=1)
+INLINE_OBJECTS_MAX: Final = 1000
+"""A head that names more objects has them in a file of their own."""
 CHAIN_HEADS_MAX: Final = 64
 """After so many heads a base is written."""
 SMALL_BYTES: Final = 16 << 10
@@ -43,6 +45,12 @@ T = TypeVar("T")
 
 class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A value in a file of the mirror."""
+
+
+class _Format(msgspec.Struct):
+    """The number of a value's form; a value without one has the first."""
+
+    format: int = FORMAT
 
 
 class Claim(_Strict, frozen=True, kw_only=True):
@@ -71,8 +79,9 @@ class Head(_Strict, frozen=True, kw_only=True):
 
     `before` is the head that it changes, empty for a base. `documents` and `size_bytes` count the
     documents of the whole copy. `doubt`: why a restore does not take it by itself. `objects` are
-    those that the heads before it do not name. `lacking` are the documents that could not be read,
-    and of which no older content is known: their names, or with encryption the keys of these.
+    those that the heads before it do not name; if there are many, they are in a file of their own,
+    `listed`, so that a head is small. `lacking` are the documents that could not be read, and of
+    which no older content is known: their names, or with encryption the keys of these.
     """
 
     format: int = FORMAT
@@ -89,6 +98,7 @@ class Head(_Strict, frozen=True, kw_only=True):
     lacking: tuple[str, ...] = ()
     manifest: StoredObject
     objects: tuple[StoredObject, ...]
+    listed: StoredObject | None = None
 
     @property
     def name(self) -> str:
@@ -233,23 +243,38 @@ def encode(value: msgspec.Struct) -> bytes:
 def decode_as(type: type[T], data: bytes, name: str) -> T:
     """Read a value of the mirror. Raises ExportDamaged; UnsupportedFormat for a newer form."""
     try:
-        value = decode(data)
-        form = value.get("format") if isinstance(value, dict) else None
-        if isinstance(form, int) and form > FORMAT:
+        form = msgspec.json.decode(data, type=_Format).format
+        if form > FORMAT:
             raise UnsupportedFormat(
                 f"{name} has format {form}; this Seline knows {FORMAT}. Nothing was changed."
             )
-        return msgspec.convert(value, type)
-    except (NotJson, msgspec.ValidationError) as error:
+        return msgspec.json.decode(data, type=type)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ExportDamaged(f"{name} is not whole: {error}.") from error
+
+
+def decode_objects(data: bytes, name: str) -> tuple[StoredObject, ...]:
+    """Read the objects of a head that has many. Raises ExportDamaged."""
+    try:
+        objects = msgspec.json.decode(data, type=tuple[StoredObject, ...])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ExportDamaged(f"The objects of {name} are not whole: {error}.") from error
+    check_keys(objects, name)
+    return objects
+
+
+def check_keys(objects: Iterable[StoredObject], name: str) -> None:
+    """Raise ExportDamaged for a key that is none: it could lead out of the folder."""
+    if not all(_KEY.match(entry.key) for entry in objects):
+        raise ExportDamaged(f"{name} is not what its name says.")
 
 
 def decode_head(data: bytes, name: str) -> Head:
     """Read a head. Raises ExportDamaged, also for a key that is none; UnsupportedFormat."""
     head = decode_as(Head, data, name)
     _check_instant(head.taken_at, name)
-    wrong = [entry.key for entry in head.objects if not _KEY.match(entry.key)]
-    if wrong or not is_volume_id(head.volume) or head.name != name:
+    check_keys(head.objects, name)
+    if not is_volume_id(head.volume) or head.name != name:
         raise ExportDamaged(f"{name} is not what its name says.")
     return head
 

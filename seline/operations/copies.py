@@ -45,9 +45,9 @@ class Copies:
         self._sealer = sealer
         self._exports = ExportFolders(destination)
 
-    async def listed(self) -> list[CopyInfo]:
-        """Return the copies of every volume, the newest first; nothing is decrypted."""
-        found = [*await self._heads(), *await self._whole_exports()]
+    async def listed(self, volume: str = "") -> list[CopyInfo]:
+        """Return the copies of every volume, or of one, the newest first; nothing is decrypted."""
+        found = [*await self._heads(volume), *await self._whole_exports()]
         return sorted(found, key=age_order, reverse=True)
 
     async def find(self, *, at: datetime | None = None, volume: str = "") -> Copy:
@@ -77,7 +77,7 @@ class Copies:
         """
         claim = None if volume else await read_claim(self.destination)
         volume = volume or (claim.volume if claim else await self._only_volume())
-        listed = [info for info in await self.listed() if info.volume == volume]
+        listed = [info for info in await self.listed(volume) if info.volume == volume]
         usable = [info for info in listed if (info.taken_at <= at if at else not info.doubt)]
         if claim and not (usable or at):
             raise self._undecided(f"keeps the copy of the volume {volume}, and has no whole one")
@@ -119,9 +119,10 @@ class Copies:
             destination=name,
         )
 
-    async def _heads(self) -> list[CopyInfo]:
+    async def _heads(self, only: str) -> list[CopyInfo]:
         found: list[CopyInfo] = []
-        for volume in sorted(await mirrored_volumes(self.destination)):
+        volumes = {only} if only else await mirrored_volumes(self.destination)
+        for volume in sorted(volumes):
             at = MirrorStore(self.destination, self._sealer, volume)
             proofs = set(await at.proofs())
             names = await at.heads()

@@ -7,6 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, TypeVar
 
+import msgspec
+from msgspec.structs import replace
+
 from seline.domain import mirror
 from seline.domain.mirror import Claim, Head, MirrorManifest, Proof, StoredObject
 from seline.errors import ExportDamaged
@@ -52,7 +55,11 @@ class MirrorStore:
         return entry
 
     async def put_head(self, head: Head) -> None:
-        """Store a head; with that, its copy exists."""
+        """Store a head; with that, its copy exists. Many objects are stored before it."""
+        if len(head.objects) > mirror.INLINE_OBJECTS_MAX:
+            listed, stored = await in_thread(partial(_packed_objects, head))
+            await self.destination.put(self._objects_path(head.name), stored)
+            head = replace(head, objects=(), listed=listed)
         data = await in_thread(partial(mirror.encode, head))
         await self.destination.put(self._path("heads", head.name), data)
 
@@ -92,8 +99,17 @@ class MirrorStore:
 
     # reading
 
+    async def whole_head(self, head: Head) -> Head:
+        """Return a head with its objects, also if they have a file of their own."""
+        if head.listed is None:
+            return head
+        path = self._objects_path(head.name)
+        stored = await self._checked(path, head.listed)
+        objects = await in_thread(lambda: mirror.decode_objects(unpacked(stored, path), head.name))
+        return replace(head, objects=objects)
+
     async def head(self, name: str) -> Head:
-        """Return a head."""
+        """Return a head, without the objects that have a file of their own."""
         data = await self.destination.get(self._path("heads", name))
         head = await in_thread(partial(mirror.decode_head, data, name))
         if head.volume != self.volume:
@@ -106,17 +122,17 @@ class MirrorStore:
         return mirror.decode_proof(data, head)
 
     async def chain(self, name: str) -> list[Head]:
-        """Return a head and those that it changes, the base first."""
+        """Return a head and those that it changes, the base first, each with its objects."""
         return await self._chain_of(await self.head(name))
 
     async def _chain_of(self, newest: Head) -> list[Head]:
-        chain, name = [newest], newest.name
+        chain, name = [await self.whole_head(newest)], newest.name
         while chain[-1].before:
             before = chain[-1].before
             if len(chain) > mirror.CHAIN_HEADS_MAX or any(head.name == before for head in chain):
                 raise ExportDamaged(f"The heads before {name} lead to no base.")
             try:
-                chain.append(await self.head(before))
+                chain.append(await self.whole_head(await self.head(before)))
             except ObjectMissing as error:
                 raise ExportDamaged(f"{name} needs the head {before}, which is lost.") from error
         return chain[::-1]
@@ -195,6 +211,9 @@ class MirrorStore:
     def _manifest_path(self, head: str, *, sealed: bool) -> str:
         return f"{self._folder}/manifests/{head}.json.zst{'.age' if sealed else ''}"
 
+    def _objects_path(self, head: str) -> str:
+        return f"{self._folder}/manifests/{head}.objects.json.zst"
+
     def _path(self, kind: str, name: str) -> str:
         return f"{self._folder}/{kind}/{name}.json"
 
@@ -241,6 +260,12 @@ async def mirrored_volumes(destination: ObjectStore) -> set[str]:
 async def put_claim(destination: ObjectStore, claim: Claim, *, replace: bool) -> None:
     """Store whose copy a destination keeps; without `replace`, unless it keeps one already."""
     await destination.put(mirror.CLAIM, mirror.encode(claim), replace=replace)
+
+
+def _packed_objects(head: Head) -> tuple[StoredObject, bytes]:
+    """Return the objects of a head as they are stored, readable without a key."""
+    stored = packed(msgspec.json.encode(head.objects))
+    return StoredObject(key=head.name, size_bytes=len(stored), sha256=_digest(stored)), stored
 
 
 def _digest(data: bytes) -> str:

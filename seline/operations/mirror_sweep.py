@@ -7,7 +7,7 @@ doubt are removed.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
 from typing import Final, NamedTuple
@@ -16,31 +16,43 @@ from msgspec.structs import replace
 
 from seline.clock import parse_instant
 from seline.domain.backup import Backup, Stamp
-from seline.domain.mirror import Head, StoredObject, newest_first, parse_head_name
+from seline.domain.mirror import DAY, Head, newest_first, parse_head_name
 from seline.domain.retention import RetentionPolicy, plan_retention
 from seline.domain.verdict import Verdict
 from seline.errors import ExportDamaged
 from seline.operations.mirror_store import MirrorStore, in_thread
+from seline.ports.destinations import ObjectMissing
 
 DOUBTED_MAX: Final = 3
 """While the newest head is in doubt, so many in doubt are kept, and those that they change."""
 
 
+OLD_ENOUGH: Final = timedelta(days=8)
+"""Within so long there was a drill."""
+_HOUR: Final = len("20250106T14")
+_DATE: Final = len("20250106")
+
+
 class Swept(NamedTuple):
     """What a sweep removed: how many heads, and how many objects.
 
-    What no head since `oldest` names is no longer there; None if that is not known.
+    What no head since `oldest` names is no longer there; None if that is not known. `damaged` are
+    the heads that cannot be read; each may name any object, so none is removed.
     """
 
     heads: int = 0
     objects: int = 0
     oldest: datetime | None = None
+    damaged: tuple[str, ...] = ()
 
 
 class Sweep:
     """The sweeps of one mirror; an object is removed if two of them found that no head names it."""
 
     def __init__(self) -> None:
+        self._known = KnownHeads()
+        self._damaged: set[str] = set()
+        """The heads that the sweep before could not read."""
         self._unnamed: set[str] = set()
         self._oldest: datetime | None = None
         """The instant of the oldest head that the sweep before kept."""
@@ -58,22 +70,30 @@ class Sweep:
         raises. `removing` is called with the key of each object before. Raises ExportFailed.
         """
         names = await at.heads()
-        heads = await _readable(at, names)
+        damaged = await self._known.read(at, names)
+        heads = self._known.heads
         proven = set(await at.proofs())
         kept = kept_heads(heads, proven, policy)
-        dropped = [name for name in names if name in heads and name not in kept]
         files = await at.stored_names("objects")
         check(names, [_key_of(file) for file in files])
+        given_up = self._damaged & set(damaged)
+        if not is_replaced(heads, proven, given_up):
+            given_up = set()
+        self._damaged = set(damaged) - given_up
+        dropped = [*(heads.keys() - kept), *given_up]
         for name in dropped:
             await at.remove("heads", f"{name}.json")
             await at.remove("proofs", f"{name}.json")
-        if len(heads) < len(names) or is_in_doubt(heads):
-            return Swept(len(dropped))  # a damaged head may name any object
+        self._known.forget(dropped)
+        if self._damaged or is_in_doubt(heads):
+            return Swept(len(dropped), damaged=tuple(sorted(self._damaged)))
         await self._remove_manifests(at, kept)
-        unnamed = _unnamed(at, files, [heads[name] for name in kept])
+        unnamed = await in_thread(partial(self._known.unnamed, files))
         removed = await self._remove_objects(at, unnamed, removing)
         before = self._oldest
-        self._oldest = min(parse_instant(heads[name].taken_at) for name in kept) if kept else None
+        self._oldest = (
+            min(parse_instant(head.taken_at) for head in heads.values()) if heads else None
+        )
         return Swept(len(dropped), removed, before)
 
     async def _remove_manifests(self, at: MirrorStore, kept: set[str]) -> None:
@@ -104,8 +124,41 @@ def kept_heads(heads: Mapping[str, Head], proven: set[str], policy: RetentionPol
     having = (sound_heads(heads, having=name) for name in lacking)
     for group in (ordered, filter(proven.__contains__, ordered), sound_heads(heads), *having):
         always |= set(islice(group, 1))
-    plan = plan_retention([_as_backup(heads[name], name in always) for name in ordered], policy)
+    candidates = _candidates(heads, always | set(ordered[: policy.keep_newest]))
+    plan = plan_retention([_as_backup(heads[name], name in always) for name in candidates], policy)
     return _with_chains(heads, [backup.name for backup in plan.keep])
+
+
+def is_replaced(heads: Mapping[str, Head], proven: set[str], damaged: Collection[str]) -> bool:
+    """Whether a base that is newer than these damaged heads, and not in doubt, makes up for them.
+
+    It was proven, or has outlived a drill: a damaged head is of no use, but what it names may be.
+    """
+    newest = next(iter(newest_first(damaged)), "")
+    sound = [name for name in sound_heads(heads) if newest_first((name, newest))[0] == name]
+    bases = [heads[name] for name in sound if not heads[name].before]
+    if not bases:
+        return False
+    age = parse_instant(heads[sound[0]].taken_at) - parse_instant(bases[-1].taken_at)
+    return any(name in proven for name in sound) or age >= OLD_ENOUGH
+
+
+def _candidates(heads: Mapping[str, Head], always: Collection[str]) -> list[str]:
+    """Return the heads that a rule may choose: bases, where an hour or a day has one.
+
+    A head that changes others keeps them, too, up to a whole chain for one instant.
+    """
+    ordered = newest_first(heads)
+    bases = [name for name in ordered if not heads[name].before]
+    hours, days = {name[:_HOUR] for name in bases}, {name[:_DATE] for name in bases}
+    last_day = parse_instant(heads[ordered[0]].taken_at) - DAY if ordered else None
+
+    def may_be_chosen(name: str) -> bool:
+        is_recent = last_day is not None and parse_instant(heads[name].taken_at) > last_day
+        has_base = name[:_HOUR] in hours if is_recent else name[:_DATE] in days
+        return not (heads[name].before and has_base)
+
+    return [name for name in ordered if name in always or may_be_chosen(name)]
 
 
 def is_in_doubt(heads: Mapping[str, Head]) -> bool:
@@ -133,16 +186,6 @@ def sound_heads(heads: Mapping[str, Head], *, having: str = "") -> Iterator[str]
     return (name for name in sound if having not in heads[name].lacking)
 
 
-def _unnamed(at: MirrorStore, files: Sequence[str], kept: Sequence[Head]) -> set[str]:
-    """Return the files of the objects that no kept head names."""
-    named = {
-        at.object_path(entry.key, sealed=head.encrypted).rpartition("/")[2]
-        for head in kept
-        for entry in head.objects
-    }
-    return set(files) - named
-
-
 def _key_of(file: str) -> str:
     return file.split(".", maxsplit=1)[0]
 
@@ -162,18 +205,61 @@ def _as_backup(head: Head, pinned: bool) -> Backup:
     )
 
 
-async def _readable(at: MirrorStore, names: Sequence[str]) -> dict[str, Head]:
-    heads: dict[str, Head] = {}
-    known: dict[StoredObject, StoredObject] = {}
-    for name in names:
-        try:
-            head = await at.head(name)
-        except ExportDamaged:
-            continue
-        heads[name] = await in_thread(partial(_sharing, head, known))
-    return heads
+class KnownHeads:
+    """The heads of a mirror, each read once, because it never changes.
 
+    They are kept without their objects. Which objects a head names is a number with a bit for each,
+    so that many heads with the same many objects need little memory.
+    """
 
-def _sharing(head: Head, known: dict[StoredObject, StoredObject]) -> Head:
-    """Return a head that shares the objects that other heads name, so that each is held once."""
-    return replace(head, objects=tuple(known.setdefault(entry, entry) for entry in head.objects))
+    def __init__(self) -> None:
+        self.heads: dict[str, Head] = {}
+        self._named: dict[str, int] = {}
+        self._bits: dict[str, int] = {}
+        """The number of each object's bit, by its key."""
+        self._free: list[int] = []
+
+    async def read(self, at: MirrorStore, names: Sequence[str]) -> list[str]:
+        """Read the heads that are not known yet; return those that are damaged."""
+        self.forget(self.heads.keys() - set(names))
+        damaged: list[str] = []
+        for name in names:
+            if name not in self.heads:
+                try:
+                    head = await at.whole_head(await at.head(name))
+                except ExportDamaged:
+                    damaged.append(name)
+                except ObjectMissing:
+                    continue  # it was removed since it was listed
+                else:
+                    await in_thread(partial(self._add, head))
+        return damaged
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Forget heads that are no longer there."""
+        for name in list(names):
+            self.heads.pop(name, None)
+            self._named.pop(name, None)
+
+    def unnamed(self, files: Sequence[str]) -> set[str]:
+        """Return the files of the objects that no head names. Blocks."""
+        named = 0
+        for bits in self._named.values():
+            named |= bits
+        is_named = named.to_bytes((len(self._bits) + len(self._free)) // 8 + 1, "little")
+        for key, bit in list(self._bits.items()):
+            if not is_named[bit >> 3] >> (bit & 7) & 1:
+                del self._bits[key]
+                self._free.append(bit)
+        return {file for file in files if _key_of(file) not in self._bits}
+
+    def _add(self, head: Head) -> None:
+        named = bytearray((len(self._bits) + len(self._free) + len(head.objects)) // 8 + 1)
+        for entry in head.objects:
+            bit = self._bits.get(entry.key)
+            if bit is None:
+                bit = self._free.pop() if self._free else len(self._bits)
+                self._bits[entry.key] = bit
+            named[bit >> 3] |= 1 << (bit & 7)
+        self._named[head.name] = int.from_bytes(named, "little")
+        self.heads[head.name] = replace(head, objects=())

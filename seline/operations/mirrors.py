@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from seline.domain.copy import lacking_text
 from seline.domain.mirror import Claim
-from seline.domain.plural import counted
+from seline.domain.plural import counted, shortened
 from seline.errors import DestinationNotFound, ExportDamaged, ExportFailed
 from seline.manager.managed_store import ManagedStore
 from seline.operations.changed_names import Waiting
@@ -120,6 +120,8 @@ class _Lane:
         self._swept_at = store.clock.now() - SWEEP_EVERY
         self._looked_at = self._swept_at
         self._claimed_by = ""
+        self._damaged: tuple[str, ...] = ()
+        """The heads that the last sweep could not read."""
         self._has_claimed = False
         """Whether this process has seen the claim of its volume."""
         self._is_unclaimed = True
@@ -359,6 +361,7 @@ class _Lane:
         except ObjectForbidden:
             swept = Swept()  # the credentials only write
         self._swept_at = self._store.clock.now()
+        self._damaged = swept.damaged
         if not (swept.heads or swept.objects):
             return ""
         return f"removed {swept.heads} older heads and {swept.objects} contents"
@@ -398,6 +401,12 @@ class _Lane:
                 "this one did. A restore takes the newest copy of both, and nothing is removed.",
                 hint="Stop one of them, or give it a folder of its own in `exports.destinations`. "
                 f"Then run `seline destinations accept {name}` with the other one.",
+            )
+        if self._damaged:
+            raise damaged(
+                f"It has {counted(len(self._damaged), 'head')} that cannot be read, "
+                f"{shortened(self._damaged)}, so no content is removed. It is removed once a newer "
+                "copy was proven, or is over a week old."
             )
         if self._newest_doubt:
             raise ExportFailed(

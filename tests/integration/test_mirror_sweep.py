@@ -1,0 +1,154 @@
+"""Test what a sweep of the mirror costs, keeps, and does about a head that cannot be read."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from seline.domain import mirror
+from seline.errors import ExportDamaged, ExportFailed
+from seline.operations.copies import Copies
+from seline.operations.mirror_store import MirrorStore
+from seline.outbound.destinations.folder import Folder
+from seline.ports.sealing import UNSEALED
+from tests.integration.test_mirror import HOUR_S, Bot, Counted, folder, heads, objects
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "bucket"
+
+
+@pytest.fixture
+async def bot(tmp_path: Path, place: Path) -> AsyncIterator[Bot]:
+    made = Bot(tmp_path, Counted(place))
+    yield made
+    await made.operations.mirrors.close()
+    await made.store.close()
+
+
+async def again(bot: Bot, number: int, after_s: float) -> str:
+    """Save after so long, and mirror."""
+    bot.clock.advance(after_s)
+    await bot.data.save_json("a.json", {"n": number})
+    return await bot.mirrored()
+
+
+def reads(bot: Bot) -> list[str]:
+    bucket = bot.bucket
+    assert isinstance(bucket, Counted)
+    return bucket.others
+
+
+async def test_a_sweep_reads_a_head_once(bot: Bot, place: Path) -> None:
+    for number in range(20):
+        await again(bot, number, 60)
+    reads(bot).clear()
+    await again(bot, 20, HOUR_S)
+    first = {key for key in reads(bot) if "/heads/" in key}
+    assert len(first) >= 19
+    reads(bot).clear()
+    await again(bot, 21, HOUR_S)
+    second = [key for key in reads(bot) if "/heads/" in key]
+    assert len(second) <= 2
+    assert not first & set(second)
+
+
+async def test_frequent_changes_keep_few_heads_each_hour(
+    bot: Bot, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the whole chain of each hour's last head."""
+    monkeypatch.setattr(mirror, "CHAIN_HEADS_MAX", 8)
+    for number in range(240):
+        await again(bot, number, 360)
+    kept = heads(place)
+    assert len(kept) < 24 + 3 * 8 + 10, "an hour has ten heads"
+    hours = {head.taken_at[:13] for head in kept}
+    assert len(hours) >= 23
+    for head in kept:
+        copy = await Copies(bot.bucket, UNSEALED).find(at=mirror.parse_instant(head.taken_at))
+        assert await copy.fetch(copy.documents[0].sha256)
+
+
+async def test_many_objects_have_a_file_beside_the_head(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "INLINE_OBJECTS_MAX", 10)
+    first = Bot(tmp_path, Counted(place))
+    for number in range(20):
+        await first.data.save_json(f"{number}.json", {"n": number})
+    await first.mirrored()
+    [head] = heads(place)
+    assert (head.objects, head.documents) == ((), 20)
+    assert head.listed is not None
+    await first.operations.mirrors.close()
+    await first.store.close()
+
+    bucket = Counted(place)
+    second = Bot(tmp_path, bucket)
+    await second.mirrored()
+    assert not [key for key, _ in bucket.puts if "/objects/" in key], "they are there already"
+    assert "20 contents" in await second.operations.drill()
+    copies = Copies(Folder("bucket", str(place)), UNSEALED)
+    copy = await copies.find()
+    assert len([await copy.fetch(document.sha256) for document in copy.documents]) == 20
+    for number in range(3):
+        await second.data.save_json("0.json", {"later": number})
+        second.clock.advance(400 * 24 * HOUR_S)
+        await second.mirrored()
+    assert len(objects(place)) >= 20, "what a listed file names is not removed"
+    manifests = {path.name.split(".")[0] for path in (folder(place) / "manifests").iterdir()}
+    assert manifests == {head.name for head in heads(place)}
+
+    for path in (folder(place) / "manifests").glob("*.objects.*"):
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(ExportDamaged, match="other bytes"):
+        await copies.find()
+    await second.operations.mirrors.close()
+    await second.store.close()
+
+
+async def test_a_listing_reads_no_file_of_objects(
+    bot: Bot, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "INLINE_OBJECTS_MAX", 0)
+    for number in range(3):
+        await again(bot, number, 2)
+    reads(bot).clear()
+    assert len(await Copies(bot.bucket, UNSEALED).listed()) == 3
+    assert not [key for key in reads(bot) if "/manifests/" in key]
+
+
+@pytest.mark.parametrize("is_proven", [True, False])
+async def test_a_head_that_cannot_be_read_is_named_and_goes_once_a_newer_copy_is_proven(
+    tmp_path: Path, place: Path, is_proven: bool
+) -> None:
+    bot = Bot(tmp_path, Counted(place))
+    await again(bot, 0, 1)
+    await bot.operations.mirrors.close()
+    await bot.store.close()
+    [rotten] = (folder(place) / "heads").iterdir()
+    rotten.write_bytes(b"rot")
+
+    bot = Bot(tmp_path, Counted(place))
+    with pytest.raises(ExportFailed, match=rf"1 head that cannot be read, {rotten.stem}"):
+        await again(bot, 1, 1)
+    with pytest.raises(ExportFailed, match="cannot be read"):
+        await again(bot, 2, 60)
+    detail = bot.operations.exports.destinations.record("bucket").mirror_failure
+    assert rotten.stem in detail
+    before = objects(place)
+    if is_proven:
+        await bot.operations.drill()
+        await again(bot, 3, HOUR_S)
+    else:
+        with pytest.raises(ExportFailed, match="cannot be read"):
+            await again(bot, 3, HOUR_S)
+        assert rotten.exists()
+        assert objects(place) > before, "it may name any object"
+        await again(bot, 4, 9 * 24 * HOUR_S)
+    assert not rotten.exists()
+    at = MirrorStore(bot.bucket, UNSEALED, heads(place)[0].volume)
+    assert await at.newest_chain(await at.heads())
+    await bot.operations.mirrors.close()
+    await bot.store.close()
