@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,8 +19,16 @@ from seline.ports.destinations import ObjectMissing, ObjectStore
 from seline.ports.sealing import Sealer
 
 T = TypeVar("T")
-_threads: Final = ThreadPoolExecutor(2, thread_name_prefix="seline-sealing")
-"""Compress, encrypt and hash; no call waits for a disk or a network."""
+
+
+def _new_threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(2, thread_name_prefix="seline-sealing")
+
+
+_threads: Final = [_new_threads()]
+"""They compress, encrypt and hash; no call waits for a disk or a network."""
+if hasattr(os, "register_at_fork"):  # the child has none of the threads
+    os.register_at_fork(after_in_child=lambda: _threads.__setitem__(0, _new_threads()))
 
 
 class MirrorStore:
@@ -274,4 +283,4 @@ def _digest(data: bytes) -> str:
 
 async def in_thread(work: Callable[[], T]) -> T:
     """Run work that needs the processor, and waits for nothing, on a thread of its own."""
-    return await asyncio.get_running_loop().run_in_executor(_threads, work)
+    return await asyncio.get_running_loop().run_in_executor(_threads[0], work)

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -337,3 +339,17 @@ async def test_credentials_that_only_write_store_the_key_file_and_the_claim(
     files = {path.name for path in (place / mirror.ROOT).iterdir() if path.is_file()}
     assert len(files) == 2
     await bot.store.close()
+
+
+def test_work_on_threads_goes_on_after_a_fork() -> None:
+    code = """
+import asyncio, os
+from seline.operations.mirror_store import in_thread
+async def work(): await asyncio.gather(*(in_thread(lambda: 1) for _ in range(3)))
+asyncio.run(work())
+if (child := os.fork()) == 0:
+    asyncio.run(asyncio.wait_for(work(), 5))
+    os._exit(0)
+os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=20).returncode == 0
