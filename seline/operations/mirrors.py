@@ -32,6 +32,8 @@ from seline.ports.sealing import Sealer
 
 WAIT_S: Final = 20.0
 """How long one run of the job waits for a copy that takes long; the copy goes on."""
+CLOSE_S: Final = 2.0
+"""How long a copy that is cancelled may take to end."""
 SWEEP_EVERY: Final = timedelta(hours=1)
 LOOK_EVERY: Final = timedelta(minutes=5)
 """How soon a process notices another one that mirrors the same volume."""
@@ -95,13 +97,25 @@ class Mirrors:
             lane.mirror.backups_added(names)
 
     async def close(self) -> None:
-        """Cancel the copies in progress; what is stored without a head counts for nothing."""
+        """Cancel the copies in progress; what is stored without a head counts for nothing.
+
+        Takes twice `CLOSE_S` at most. The connections are released first, because a call may wait
+        for the server while it is cancelled; and again, because it may have opened another one.
+        """
         tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for lane in self._lanes.values():
-            await lane.close()
+        await self._release()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_S)
+        await self._release()
+
+    async def _release(self) -> None:
+        closing = [asyncio.ensure_future(lane.close()) for lane in self._lanes.values()]
+        if closing:
+            _, late = await asyncio.wait(closing, timeout=CLOSE_S / 2)
+            for release in late:
+                release.cancel()
 
 
 class _Lane:

@@ -28,6 +28,7 @@ from tests.destinations.sftp_server import (
     public_line,
     sftp_server,
 )
+from tests.integration.test_mirror import HOUR_S, Bot
 
 CALLS: dict[str, Callable[[Sftp], Any]] = {
     "scandir": lambda store: store.list(""),
@@ -140,6 +141,28 @@ async def test_a_server_that_hangs_for_ever_ends_the_call(
 
     assert await store.get("old") == b"old"
     await store.close()
+
+
+async def test_a_copy_to_a_server_that_hangs_ends_when_the_bot_stops(
+    server: SftpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncssh closes what a cancelled call has opened, and waits for the answer."""
+    bot = Bot(tmp_path, store_at(server.url, timeout_s=20))
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.mirrored()
+    hanging = asyncio.Event()
+
+    def hang() -> Any:
+        hanging.set()
+        return asyncio.sleep(20)
+
+    server.fault = at("scandir", hang)
+    monkeypatch.setattr("seline.operations.mirrors.WAIT_S", 0.01)
+    bot.clock.advance(2 * HOUR_S)
+    await bot.mirrored()
+    await asyncio.wait_for(hanging.wait(), 5)
+    await asyncio.wait_for(bot.operations.mirrors.close(), 5)
+    await bot.store.close()
 
 
 async def test_a_server_that_never_greets_ends_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
