@@ -300,6 +300,15 @@ class ExportDamaged(SelineError):
     hint = "Take another export; each is checked by the digests in its manifest.json."
 
 
+class CopyNotEncrypted(ExportDamaged):
+    """The copy is not encrypted, and encryption is set; nothing was changed."""
+
+    hint = (
+        "If it is yours, of the time before encryption, take it with `--unencrypted` (over HTTP "
+        "`unencrypted=true`)."
+    )
+
+
 class CopyNotFound(SelineError):
     """The destination has no copy that can be restored."""
 

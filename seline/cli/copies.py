@@ -96,6 +96,9 @@ copy_options = with_options(
     click.option("--only", multiple=True, metavar="NAME", help="This document; may be repeated."),
     volume_option,
     identity_option,
+    click.option(
+        "--unencrypted", is_flag=True, help="Take a copy of the time before encryption was set."
+    ),
 )
 """Add the options that choose a copy, and what of it."""
 
@@ -112,6 +115,7 @@ def fetch(
     only: tuple[str, ...],
     volume: str,
     identity: str | None,
+    unencrypted: bool,
 ) -> None:
     """Write a copy as plain JSON files into a new folder, with the backups in its backups/.
 
@@ -131,7 +135,7 @@ def fetch(
     from seline.folders import plain
 
     async def work() -> "tuple[Copy, list[PackedDocument]]":
-        async with _copies_at(options, destination, identity) as copies:
+        async with _copies_at(options, destination, identity, unencrypted=unencrypted) as copies:
             with terminal.busy(f"Reading {destination}"):
                 copy = await copies.find(at=at, volume=volume)
             chosen = plain.chosen_documents(copy, only)
@@ -168,6 +172,7 @@ def restore(
     only: tuple[str, ...],
     volume: str,
     identity: str | None,
+    unencrypted: bool,
 ) -> None:
     """Put the documents of a copy back into the store, all of them or none.
 
@@ -183,6 +188,8 @@ def restore(
     """
     query = {"volume": volume, "only": ",".join(only), "at": at.isoformat() if at else ""}
     chosen = {name: value for name, value in query.items() if value}
+    chosen |= {"foreign": "true"}  # this command asks
+    chosen |= {"unencrypted": "true"} if unencrypted else {}
     body = None if identity is None else {"identity": _identities(options, identity)}
 
     async def work(api: Api) -> None:
@@ -307,13 +314,15 @@ def open_destination(options: VerbOptions, destination: str) -> "ObjectStore":
 
 @asynccontextmanager
 async def _copies_at(
-    options: VerbOptions, destination: str, identity: str | None
+    options: VerbOptions, destination: str, identity: str | None, *, unencrypted: bool = False
 ) -> "AsyncGenerator[Copies]":
     """Give the copies at a destination of this machine's settings. Raises DestinationNotFound."""
     from seline.operations.copies import Copies
 
+    exports = settings_of(options).exports
+    takes_plain = unencrypted or not (exports.encrypt_to or exports.passphrase)
     store = open_destination(options, destination)
     try:
-        yield Copies(store, sealer_of_identity(options, identity))
+        yield Copies(store, sealer_of_identity(options, identity), takes_plain=takes_plain)
     finally:
         await store.close()

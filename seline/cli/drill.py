@@ -50,7 +50,7 @@ def drill(options: VerbOptions, destination: str, identity: str | None, volume: 
 async def _found(store: "ObjectStore", sealer: "Sealer", volume: str) -> "Copy":
     from seline.operations.copies import Copies
 
-    return await Copies(store, sealer).find(volume=volume)
+    return await Copies(store, sealer, takes_plain=True).find(volume=volume)
 
 
 async def _prove(

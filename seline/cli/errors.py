@@ -67,6 +67,7 @@ EXIT_FOR: Final[Mapping[str, Exit]] = {
     "route_not_found": Exit.FAILED,
     "method_not_allowed": Exit.FAILED,
     "storage_error": Exit.FAILED,
+    "copy_not_encrypted": Exit.NOT_ALLOWED,
     "export_damaged": Exit.DAMAGE,
     "export_failed": Exit.FAILED,
     "key_missing": Exit.NOT_ALLOWED,

@@ -102,7 +102,7 @@ def find_export(source: str) -> str | None:
 def copy_of_export(source: str, sealer: Sealer = UNSEALED) -> Coroutine[None, None, Copy]:
     """Open an export folder as a copy. Raises ExportDamaged, KeyMissing."""
     parent, name = os.path.split(os.path.abspath(source))
-    return Copies(Folder("this folder", parent), sealer).open_export(name)
+    return Copies(Folder("this folder", parent), sealer, takes_plain=True).open_export(name)
 
 
 def has_unfinished_export(source: str) -> bool:

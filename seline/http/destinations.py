@@ -70,6 +70,8 @@ async def restore_copy(request: web.Request) -> JsonAnswer[CopyRestored]:
         volume=query.get("volume", ""),
         only=only,
         dry_run=dry_run,
+        foreign=flag(request, "foreign", default=False),
+        unencrypted=flag(request, "unencrypted", default=False),
     )
     return answer(
         CopyRestored(

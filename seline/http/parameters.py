@@ -36,7 +36,7 @@ QUERIES: Final[Mapping[str, Mapping[str, Any]]] = {
     "backup": _flag("Keep a backup of the content before.", default=True),
     "backups": _flag("Add the backups of an export folder.", default=True),
     "dry_run": _flag("Decide and answer the same, and change nothing."),
-    "foreign": _flag("Take the export of another volume."),
+    "foreign": _flag("Take the export or the copy of another volume."),
     "form": _text("One JSON object, or the export folder as a .tar.", enum=list(FORMS)),
     "from": _text("The content to compare; the newest backup that differs without it."),
     "mode": _text(
@@ -49,6 +49,7 @@ QUERIES: Final[Mapping[str, Mapping[str, Any]]] = {
     "skip": _names("The documents to leave out."),
     "to": _text("The content to compare it with; `current` without it."),
     "verbose": _text("With any value: name the reason."),
+    "unencrypted": _flag("Take a copy that is not encrypted, although encryption is set."),
     "volume": _text("The id of a volume."),
 }
 HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {

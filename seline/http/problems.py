@@ -41,6 +41,7 @@ STATUS_FOR: Final[Mapping[type[SelineError], int]] = {
     errors.Unauthorized: 401,
     errors.Forbidden: 403,
     errors.TooManyRequests: 429,
+    errors.CopyNotEncrypted: 422,
     errors.ExportDamaged: 422,
     errors.ExportFailed: 503,
     errors.KeyMissing: 422,

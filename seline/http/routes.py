@@ -133,7 +133,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         PREFIX + "/destinations/{destination}/restore",
         destinations.restore_copy,
         "admin",
-        ("at", "only", "volume", "dry_run"),
+        ("at", "only", "volume", "dry_run", "foreign", "unencrypted"),
         body={_JSON: IdentityBody},
         needs_body=False,
     ),

@@ -12,7 +12,7 @@ from seline.domain.copy import Copy, CopyInfo
 from seline.domain.document import Revision
 from seline.domain.mirror import contents_of_documents
 from seline.domain.readable_export import only_named
-from seline.errors import ExportDamaged, ImportRefused, SelineError
+from seline.errors import CopyNotEncrypted, ExportDamaged, ImportRefused, SelineError
 from seline.operations.copies import Copies
 from seline.operations.restore import fetched
 from seline.ports.destinations import ObjectMissing
@@ -34,13 +34,15 @@ async def restore_by_hand(
     """Find a copy as `Copies.find` does, and restore it; return both.
 
     Raises what these raise. The next step of ExportDamaged is an older copy or one of `others`,
-    which was read back whole.
+    which was read back whole; CopyNotEncrypted keeps its own.
     """
     broken: set[Revision] = set()
     copy: Copy | None = None
     try:
         copy = _noting(await copies.find(at=at, volume=volume), broken)
         return copy, await restore(copy)
+    except CopyNotEncrypted:
+        raise
     except (ExportDamaged, ObjectMissing) as error:
         hint = await _next_step(copies, others, copy, broken, only)
         raise ExportDamaged(error.message, hint=hint) from error

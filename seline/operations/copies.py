@@ -23,7 +23,14 @@ from seline.domain.manifest import (
     volume_of_export,
 )
 from seline.domain.mirror import Head, Proof
-from seline.errors import CopyNotFound, ExportDamaged, ExportFailed, KeyMissing, SelineError
+from seline.errors import (
+    CopyNotEncrypted,
+    CopyNotFound,
+    ExportDamaged,
+    ExportFailed,
+    KeyMissing,
+    SelineError,
+)
 from seline.operations.export_folders import ExportFolders
 from seline.operations.mirror_store import MirrorStore, in_thread, mirrored_volumes, read_claim
 from seline.operations.packs import members_of, with_names
@@ -40,8 +47,15 @@ EXPORT: Final = "export"
 class Copies:
     """What one destination keeps. Every call raises ExportFailed."""
 
-    def __init__(self, destination: ObjectStore, sealer: Sealer) -> None:
+    def __init__(
+        self, destination: ObjectStore, sealer: Sealer, *, takes_plain: bool | None = None
+    ) -> None:
+        """Decrypt with `sealer`; `takes_plain`: open copies that are not encrypted, too.
+
+        By default that is so without encryption: else, who can write there could make a copy.
+        """
         self.destination = destination
+        self._takes_plain = not sealer.suffix if takes_plain is None else takes_plain
         self._sealer = sealer
         self._exports = ExportFolders(destination)
 
@@ -90,6 +104,16 @@ class Copies:
         check_names(copy)
         return copy
 
+    def _check_plain(self, name: str) -> None:
+        """Raise ExportDamaged unless a copy that is not encrypted may be opened."""
+        if not self._takes_plain:
+            raise CopyNotEncrypted(
+                f"{name} is not encrypted, and encryption is set: who can write to "
+                f"{self.destination.name} may have made it.",
+                hint="If it is yours, of the time before encryption: `seline exports restore "
+                f"{self.destination.name} --unencrypted` takes it.",
+            )
+
     def _opening(self) -> Sealer:
         """Return what decrypts a copy's files. Raises KeyMissing."""
         if not (self._sealer.suffix and self._sealer.can_open):
@@ -135,6 +159,8 @@ class Copies:
     async def _mirrored(self, info: CopyInfo) -> Copy:
         at = MirrorStore(self.destination, self._sealer, info.volume)
         chain = await at.chain(info.name)
+        if not all(head.encrypted for head in chain):
+            self._check_plain(info.name)
         if any(head.encrypted for head in chain):
             self._opening()
         return await copy_of_chain(at, chain)
@@ -174,7 +200,14 @@ class Copies:
 
     async def open_export(self, name: str) -> Copy:
         """Open an export. Raises ExportDamaged, KeyMissing."""
-        copy = await copy_of_export(name, partial(self._exports.get, name), self._opening)
+
+        def opening(manifest: Manifest) -> Sealer:
+            if manifest.encrypted:
+                return self._opening()
+            self._check_plain(name)
+            return UNSEALED
+
+        copy = await copy_of_export(name, partial(self._exports.get, name), opening)
         return replace(copy, destination=self.destination.name)
 
 
@@ -218,15 +251,15 @@ async def copy_of_chain(
 
 
 async def copy_of_export(
-    name: str, get: Callable[[str], Awaitable[bytes]], opening: Callable[[], Sealer]
+    name: str, get: Callable[[str], Awaitable[bytes]], opening: Callable[[Manifest], Sealer]
 ) -> Copy:
     """Open an export: its packs are read into a spool, one after the other.
 
-    `get` returns a file of the export, `opening` what decrypts it. Raises ExportDamaged and what
-    they raise.
+    `get` returns a file of the export, `opening` what decrypts it by its manifest. Raises
+    ExportDamaged and what they raise.
     """
     manifest = decode_manifest(await get(MANIFEST_NAME))
-    sealer = opening() if manifest.encrypted else UNSEALED
+    sealer = opening(manifest)
     if manifest.encrypted:
         sealed = await get(LIST_NAME)
         manifest = await in_thread(lambda: with_names(manifest, sealed, sealer))

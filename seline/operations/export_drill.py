@@ -77,7 +77,7 @@ class ExportDrill:
         if scratch is not None:
             why = await scratch.obstacle(manifest.documents, times=STORED_TIMES)
         if scratch is not None and not why:
-            copy = await copy_of_export(self._export, self._get, lambda: sealer)
+            copy = await copy_of_export(self._export, self._get, lambda _: sealer)
             check_names(copy)
             why = await scratch.try_restore(copy)
         if why:

@@ -13,12 +13,13 @@ from seline.domain.copy import Copy
 from seline.domain.document import METADATA_NAME, Content, Json, is_document_name
 from seline.domain.export_reader import read_export
 from seline.domain.json_codec import NotJson, decode_given
+from seline.domain.manifest import Manifest
 from seline.domain.readable_export import parse_export
 from seline.errors import ExportDamaged, ImportRefused, InvalidRequest, KeyMissing
 from seline.manager.transfer import imported_content
 from seline.operations.copies import copy_of_export
 from seline.operations.mirror_store import in_thread
-from seline.ports.sealing import Sealer
+from seline.ports.sealing import UNSEALED, Sealer
 from seline.settings import Storage
 from seline.spool import HELD_BYTES_MAX, Spool
 
@@ -78,8 +79,10 @@ async def copy_of_upload(upload: Spool) -> Copy:
             raise ExportDamaged(f"The .tar has no {name}. Nothing was changed.")
         return await in_thread(lambda: upload.read(*files[name]))
 
-    def opening() -> Sealer:
-        raise KeyMissing
+    def opening(manifest: Manifest) -> Sealer:
+        if manifest.encrypted:
+            raise KeyMissing
+        return UNSEALED
 
     return await copy_of_export("The export", get, opening)
 
@@ -100,10 +103,10 @@ def _files_of(upload: Spool) -> dict[str, tuple[int, int]]:
 
 
 def foreign_export(volume: str) -> ImportRefused:
-    """Return the error for the export of another volume."""
+    """Return the error for a copy of another volume."""
     return ImportRefused(
-        f"The export is of the volume {volume}, not of this one. Nothing was changed.",
-        hint="Import it with `foreign=true` if you mean it; a dry run shows what it would replace.",
+        f"The copy is of the volume {volume}, not of this one. Nothing was changed.",
+        hint="Send `foreign=true` if you mean it; a dry run shows what it would replace.",
         volume=volume,
     )
 

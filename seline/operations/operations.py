@@ -75,10 +75,16 @@ class Operations:
         """Whether the process holds the store for more than one command."""
         self._measured: tuple[Usage, int, Headroom] | None = None
 
-    def copies(self, destination: str, sealer: Sealer | None = None) -> Copies:
-        """Return what a destination keeps; `sealer` decrypts it. Raises DestinationNotFound."""
+    def copies(
+        self, destination: str, sealer: Sealer | None = None, *, unencrypted: bool = False
+    ) -> Copies:
+        """Return what a destination keeps; `sealer` decrypts it. Raises DestinationNotFound.
+
+        `unencrypted`: open a copy that is not encrypted, although encryption is set.
+        """
         found = self.exports.destinations.named(destination)
-        return Copies(found, self._sealer if sealer is None else sealer)
+        takes_plain = unencrypted or not self._sealer.suffix
+        return Copies(found, sealer or self._sealer, takes_plain=takes_plain)
 
     async def restore_from(
         self,
@@ -89,16 +95,27 @@ class Operations:
         volume: str = "",
         only: Collection[str] = (),
         dry_run: bool = False,
+        foreign: bool = False,
+        unencrypted: bool = False,
     ) -> tuple[Copy, tuple[ImportReport, dict[str, str]]]:
         """Put the documents of a copy at a destination back, as `restore` does.
 
-        Raises DestinationNotFound, CopyNotFound, ExportDamaged with a copy that is whole, and what
-        `restore` raises.
+        Another volume's copy is refused unless `foreign` or `dry_run`; `unencrypted` is that of
+        `copies`. Raises DestinationNotFound, CopyNotFound, ImportRefused, ExportDamaged with a copy
+        that is whole, and what `restore` raises.
         """
-        copies = self.copies(destination, sealer)
+        copies = self.copies(destination, sealer, unencrypted=unencrypted)
         names = [target.destination.name for target in self.exports.destinations.targets]
-        others = [self.copies(name, sealer) for name in names if name != destination]
-        restore = partial(self.restore, only=only, dry_run=dry_run)
+        others = [
+            self.copies(name, sealer, unencrypted=unencrypted)
+            for name in names
+            if name != destination
+        ]
+
+        async def restore(copy: Copy) -> tuple[ImportReport, dict[str, str]]:
+            await self._check_foreign(copy.volume, allowed=foreign or dry_run)
+            return await self.restore(copy, only=only, dry_run=dry_run)
+
         return await restore_by_hand(copies, others, restore, at=at, volume=volume, only=only)
 
     async def restore(

@@ -19,6 +19,7 @@ from seline.domain.copy import Copy, CopyInfo
 from seline.domain.plural import counted
 from seline.domain.readable_export import ImportReport
 from seline.errors import (
+    CopyNotEncrypted,
     CopyNotFound,
     ExportDamaged,
     ExportFailed,
@@ -163,7 +164,8 @@ class _Search:
     def pass_over(self, candidate: _Candidate, error: SelineError) -> None:
         """Note that a copy is damaged."""
         self.flaw = self.flaw or (candidate.name, error)
-        self._note(f"{candidate.text} is not whole: {error.message}")
+        found = "is refused" if isinstance(error, CopyNotEncrypted) else "is not whole"
+        self._note(f"{candidate.text} {found}: {error.message}")
 
     def fail(self, name: str, error: SelineError) -> None:
         """Note that a destination cannot be asked."""

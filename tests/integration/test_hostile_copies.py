@@ -1,20 +1,33 @@
 """Test that what a destination gives back can be damaged or forged, and harms nothing."""
 
+import asyncio
+import hashlib
 import io
 import json
+import re
+import shutil
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from seline import open_seline
+from seline.clock import parse_instant
+from seline.domain import mirror
+from seline.domain.manifest import PackedDocument
 from seline.errors import ExportDamaged, ExportFailed
 from seline.operations import Operations
 from seline.operations.copies import Copies
+from seline.operations.mirror_store import MirrorStore
 from seline.operations.packs import file_entry, members_of, packed
 from seline.outbound.destinations.folder import Folder
+from seline.outbound.sealing import AgeSealer
 from seline.ports.destinations import Target
 from seline.ports.sealing import UNSEALED
+from seline.server.serving import serving
+from tests.command_line import line_at
+from tests.integration.test_coming_back import at, mirrored, restored_from, settings
 from tests.integration.test_mirror import HOUR_S, Bot, Counted, folder, heads
 
 
@@ -116,3 +129,75 @@ def test_a_pack_that_holds_anything_but_files_is_damaged(
     pack = packed(tar.getvalue())
     with pytest.raises(ExportDamaged, match="'a', which is no file"):
         list(members_of(file_entry("pack-0001.tar.zst", pack), pack))
+
+
+PASSPHRASE = "a passphrase for the tests"
+
+
+async def forge_copy(place: Path, volume: str) -> None:
+    """Store a copy as one who can write to the destination, and has no key."""
+    data = b'{"admin": "intruder"}'
+    digest = hashlib.sha256(data).hexdigest()
+    at = MirrorStore(Folder("bucket", str(place)), UNSEALED, volume)
+    [(entry, stored)] = await at.sealed({digest: data})
+    await at.put_object(entry, stored)
+    document = PackedDocument(name="owner.json", sha256=digest, size_bytes=len(data))
+    name = mirror.head_name(parse_instant("2027-01-06T14:30:22Z"), 99)
+    manifest = await at.put_manifest(name, mirror.MirrorManifest(documents=(document,)))
+    head = mirror.Head(
+        volume=volume,
+        sequence=99,
+        taken_at="2027-01-06T14:30:22Z",
+        seline_version="test",
+        encrypted=False,
+        documents=1,
+        size_bytes=len(data),
+        manifest=manifest,
+        objects=(entry,),
+    )
+    await at.put_head(head)
+
+
+async def test_a_copy_that_is_not_encrypted_is_refused_where_encryption_is_set(
+    tmp_path: Path,
+) -> None:
+    encrypted = settings(tmp_path, **{"exports.passphrase": PASSPHRASE})
+    async with serving(encrypted, http=False) as server:
+        await server.acquired()
+        await server.data.save_json("owner.json", {"admin": "owner"})
+        await mirrored(server)
+        volume = await server.operations.exports.volume_id()
+    shutil.rmtree(tmp_path / "data")
+    await forge_copy(tmp_path / "bucket", volume)
+    copies = Copies(Folder("bucket", str(tmp_path / "bucket")), AgeSealer(passphrase=PASSPHRASE))
+    assert next(info.name for info in await copies.listed()).endswith("-00000099")
+    assert not (await copies.find()).name.endswith("-00000099")
+    async with serving(encrypted, http=False) as server:
+        await server.acquired()
+        assert await server.data.load_json("owner.json") == {"admin": "owner"}
+        assert "is not encrypted, and encryption is set" in restored_from(server)
+
+
+@pytest.mark.parametrize("mode", ["mirror", "export"])
+@pytest.mark.follows("operations/copies:_check_plain", "error:copy_not_encrypted")
+async def test_the_only_copies_of_the_time_before_encryption_are_taken_by_hand(
+    tmp_path: Path, mode: str
+) -> None:
+    places = [at(tmp_path, "bucket", mode)]
+    async with serving(settings(tmp_path, **{"exports.destinations": places}), http=False) as old:
+        await old.acquired()
+        await old.data.save_json("a.json", {"n": 1})
+        await (mirrored(old) if mode == "mirror" else old.operations.exports.run())
+    shutil.rmtree(tmp_path / "data")
+    more = {"exports.destinations": places, "exports.passphrase": PASSPHRASE}
+    with pytest.raises(ExportFailed, match="is not encrypted") as refused:
+        await open_seline(settings=settings(tmp_path, **more))
+    [step] = re.findall(r"`(seline exports restore [^`]*)`", refused.value.hint)
+    variables = {
+        "SELINE_EXPORTS__DESTINATIONS": json.dumps(places),
+        "SELINE_EXPORTS_PASSPHRASE": PASSPHRASE,
+    }
+    line = line_at(tmp_path, **variables)
+    ran = await asyncio.to_thread(line, *step.split()[1:], "--yes")
+    assert "Restored 1 document" in ran.err
+    assert (await asyncio.to_thread(line, "load", "a.json")).value() == {"n": 1}

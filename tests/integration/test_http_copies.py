@@ -11,6 +11,7 @@ import pytest
 from seline.outbound.sealing import KeyPair, new_key
 from seline.server import serving
 from tests.http_client import Client, settings_for
+from tests.integration.test_hostile_copies import forge_copy
 
 RESTORE = "/destinations/bucket/restore"
 KEY = new_key()
@@ -109,3 +110,19 @@ async def test_a_destination_that_is_not_configured_is_not_found(client: Client)
     for method, path in (("GET", "copies"), ("POST", "restore")):
         status, answer, _ = await client.call(method, f"/destinations/nas/{path}")
         assert (status, answer["code"]) == (404, "destination_not_found")
+
+
+async def test_another_volumes_copy_and_one_that_is_not_encrypted_are_taken_on_request(
+    client: Client, tmp_path: Path
+) -> None:
+    await forge_copy(tmp_path / "bucket", "deadbeef")
+    query = "?volume=deadbeef"
+    for more, code in (("", "copy_not_encrypted"), ("&unencrypted=true", "import_refused")):
+        query += more
+        status, refused, _ = await client.call("POST", RESTORE + query)
+        assert (status >= 400, refused["code"]) == (True, code)
+    assert "foreign=true" in refused["hint"]
+    _, dry, _ = await client.call("POST", f"{RESTORE}{query}&dry_run=true")
+    assert (dry["foreign"], dry["created"]) == (True, ["owner.json"])
+    status, done, _ = await client.call("POST", f"{RESTORE}{query}&foreign=true")
+    assert (status, done["foreign"], done["created"]) == (200, True, ["owner.json"])
