@@ -53,6 +53,12 @@ class BackupNotFound(DocumentError):
     hint = "`seline backups NAME` lists what is kept, and why each can or cannot be used."
 
 
+class PathNotFound(DocumentError):
+    """There is no value at this path; nothing was changed."""
+
+    hint = "`seline diff NAME` shows the paths at which the newest backup differs."
+
+
 class InvalidDocumentName(DocumentError):
     """This is not a valid document name."""
 

@@ -1,12 +1,16 @@
 """The verbs for backups: backups, pin, unpin, restore, prune."""
 
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from seline.cli import terminal
+from seline.cli.difference import change_lines, summary
 from seline.cli.verbs import Api, VerbOptions, api_verb, carry_out, preview_options
 from seline.domain.plural import counted
+
+CHANGES_SHOWN_MAX: Final = 20
+"""How many changes the plan of a restore shows."""
 
 
 @api_verb("backups")
@@ -85,23 +89,32 @@ async def _pin(
 @click.argument("name")
 @click.argument("backup", required=False)
 @click.option("--backup", "named", metavar="BACKUP", help="The same as BACKUP.")
+@click.option("--path", metavar="POINTER", help="Take only this value, such as /items/0.")
 @preview_options
 async def restore(
-    api: Api, options: VerbOptions, name: str, backup: str | None, named: str | None
+    api: Api,
+    options: VerbOptions,
+    name: str,
+    backup: str | None,
+    named: str | None,
+    path: str | None,
 ) -> None:
     """Go back to a backup; the current content becomes a backup itself.
 
-    Without BACKUP it is the newest sound one that differs from the current content.
+    Without BACKUP it is the newest sound one that differs from the current content. With --path
+    the rest of the document stays as it is.
 
     Examples:
       seline restore user_profile.json --dry-run
       seline restore user_profile.json
       seline restore user_profile.json user_profile_20250106_143022.json --yes
+      seline restore user_profile.json user_profile_20250106_143022.json --path /location
     """
     if named is not None and backup not in (None, named):
         raise click.UsageError(f"{backup} and --backup {named} name two backups: give one.")
     backup = named if backup is None else backup
-    body = {"filename": name} if backup is None else {"filename": name, "backup": backup}
+    given = {"filename": name, "backup": backup, "path": path}
+    body = {field: value for field, value in given.items() if value is not None}
     done = await carry_out(
         api,
         options,
@@ -111,7 +124,8 @@ async def restore(
     if done is None:
         return
     restored, undo = done["restored"], done["undo"]
-    terminal.notice(f"{name} is back at {restored['backup']} (taken {restored['taken_at']}).")
+    part = f"{restored['path']} of {name}" if restored["path"] else name
+    terminal.notice(f"{part} is back at {restored['backup']} (taken {restored['taken_at']}).")
     if undo:
         terminal.notice(f"To undo: seline restore {name} --backup {undo['backup']} --yes")
 
@@ -124,7 +138,13 @@ def _restore_plan(preview: dict[str, Any]) -> str:
         "quarantine": "the current content is broken, so its bytes would go to quarantine/.",
         "nowhere": f"there is no {name} now, so nothing would be replaced.",
     }
-    return f"{name} would go back to {backup} (taken {taken_at}); {current[preview['kept_in']]}"
+    difference = preview["difference"]
+    if difference is not None:
+        lines = change_lines(difference, CHANGES_SHOWN_MAX)
+        terminal.out_changes(lines, is_notice=True)
+        terminal.notice(f"{summary(difference)[0].upper()}{summary(difference)[1:]}.")
+    part = f"{restored['path']} of {name}" if restored["path"] else name
+    return f"{part} would go back to {backup} (taken {taken_at}); {current[preview['kept_in']]}"
 
 
 @api_verb("prune")

@@ -39,6 +39,7 @@ EXIT_FOR: Final[Mapping[str, Exit]] = {
     "document_error": Exit.FAILED,
     "document_not_found": Exit.NOT_FOUND,
     "backup_not_found": Exit.NOT_FOUND,
+    "path_not_found": Exit.NOT_FOUND,
     "token_not_found": Exit.NOT_FOUND,
     "job_not_found": Exit.NOT_FOUND,
     "destination_not_found": Exit.NOT_FOUND,

@@ -27,10 +27,14 @@ from seline.ports.medium import QuarantineItem
 
 
 class RestoreBody(Struct, forbid_unknown_fields=True):
-    """The document to restore, and the backup; the newest sound one that differs without it."""
+    """The document to restore, and the backup; the newest sound one that differs without it.
+
+    `path`: a JSON Pointer to the only value that is restored.
+    """
 
     filename: str
     backup: str | None = None
+    path: str = ""
 
 
 class PinBody(Struct, forbid_unknown_fields=True):
@@ -129,6 +133,17 @@ class ChangeShown(TypedDict):
     shortened: list[str]
 
 
+class DifferenceShown(TypedDict):
+    """What differs, and how many values."""
+
+    changes: list[ChangeShown]
+    added: int
+    removed: int
+    changed: int
+    truncated: bool
+    patch: list[Mapping[str, Any]] | None
+
+
 DifferenceAnswer = TypedDict(
     "DifferenceAnswer",
     {
@@ -147,11 +162,12 @@ DifferenceAnswer = TypedDict(
 
 
 class RestoredFrom(TypedDict):
-    """The document, and the backup whose content it has now."""
+    """The document, the backup whose content it has now, and the path of the value restored."""
 
     document: str
     backup: str
     taken_at: datetime
+    path: str
 
 
 class Undo(TypedDict):
@@ -170,6 +186,7 @@ class RestoreAnswer(TypedDict):
     undo: Undo | None
     kept_in: KeptIn
     dry_run: bool
+    difference: DifferenceShown | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

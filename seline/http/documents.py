@@ -9,7 +9,7 @@ from typing import Final, TypeVar, cast
 from aiohttp import web
 
 from seline.domain.backup import Backup
-from seline.domain.document import BOT, DocumentKey, IfMatch, Revision, check_document_name
+from seline.domain.document import BOT, DocumentKey, IfMatch, Json, Revision, check_document_name
 from seline.domain.pins import BY_HAND
 from seline.domain.report import Deleted, Reset
 from seline.errors import RevisionMismatch
@@ -20,7 +20,10 @@ from seline.http.answers import (
     DocumentInfos,
     PinBody,
     Pinning,
+    RestoreAnswer,
+    RestoreBody,
     Saved,
+    Undo,
 )
 from seline.http.context import context, data, operations
 from seline.http.files import send_download, send_spool
@@ -31,6 +34,7 @@ from seline.http.rendering import (
     difference_members,
     done,
     exact_answer,
+    members,
     plain,
 )
 from seline.http.requests import (
@@ -46,7 +50,7 @@ from seline.http.requests import (
     read_patch,
 )
 from seline.manager.changes import CREATED
-from seline.operations.difference import CURRENT
+from seline.operations.difference import CURRENT, difference_between
 from seline.spool import spooled
 
 BEYOND_DOCUMENT_BYTES: Final = 1 << 20
@@ -121,6 +125,34 @@ async def delete_document(request: web.Request) -> SuccessAnswer[Deleted]:
         ),
     )
     return done(deleted)
+
+
+async def restore_backup(request: web.Request) -> JsonAnswer[RestoreAnswer]:
+    """Go back to a backup, or take one value from it; a dry run answers the difference."""
+    body = await read_body(request, RestoreBody)
+    name, path, dry_run = body.filename, body.path, flag(request, "dry_run", default=False)
+    restored, plan = await _under(
+        precondition(request),
+        lambda expected: data(request).planned_restore(
+            name, body.backup, path, expected, dry_run=dry_run
+        ),
+    )
+    shown: Json = None
+    if dry_run and plan.kept_in != "quarantine":
+        shown = difference_members(await difference_between(plan.before, plan.after))
+    part = f"{path} of {name}" if path else name
+    would_be = "would be" if dry_run else "was"
+    undo = None if restored.undo is None else Undo(filename=name, backup=restored.undo)
+    answered = {
+        "success": True,
+        "message": f"{part} {would_be} restored from {restored.backup}.",
+        "restored": {**members(restored, "document", "backup", "taken_at"), "path": path},
+        "undo": undo,
+        "kept_in": restored.kept_in,
+        "dry_run": dry_run,
+        "difference": shown,
+    }
+    return exact_answer(cast("RestoreAnswer", answered), headers={"ETag": etag(restored.revision)})
 
 
 async def reset_document(request: web.Request) -> SuccessAnswer[Reset]:

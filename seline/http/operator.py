@@ -8,21 +8,11 @@ from aiohttp import web
 from seline.clock import parse_instant
 from seline.domain.readable_export import is_replace
 from seline.errors import InvalidRequest
-from seline.http.answers import (
-    Imported,
-    PruneAnswer,
-    QuarantineList,
-    RestoreAnswer,
-    RestoreBody,
-    RestoredFrom,
-    TokenBody,
-    Undo,
-    VerifyAnswer,
-)
-from seline.http.context import context, data, operations
+from seline.http.answers import Imported, PruneAnswer, QuarantineList, TokenBody, VerifyAnswer
+from seline.http.context import context, operations
 from seline.http.files import send_download, spooled_body
 from seline.http.rendering import JsonAnswer, SuccessAnswer, answer, done, members
-from seline.http.requests import check_json, etag, flag, read_body
+from seline.http.requests import check_json, flag, read_body
 from seline.operations.health import HealthBody, unopened_health
 from seline.operations.usage import StorageInfo
 
@@ -42,27 +32,6 @@ async def health(request: web.Request) -> JsonAnswer[HealthBody]:
 async def storage_info(request: web.Request) -> JsonAnswer[StorageInfo]:
     """Answer the documents, the backups and the usage of the volume."""
     return answer(await operations(request).storage_info())
-
-
-async def restore_backup(request: web.Request) -> JsonAnswer[RestoreAnswer]:
-    """Go back to a backup."""
-    body = await read_body(request, RestoreBody)
-    name, dry_run = body.filename, flag(request, "dry_run", default=False)
-    restored = await data(request).restore(name, body.backup, dry_run=dry_run)
-    would_be = "would be" if dry_run else "was"
-    return answer(
-        RestoreAnswer(
-            success=True,
-            message=f"{name} {would_be} restored from {restored.backup}.",
-            restored=RestoredFrom(
-                document=name, backup=restored.backup, taken_at=restored.taken_at
-            ),
-            undo=None if restored.undo is None else Undo(filename=name, backup=restored.undo),
-            kept_in=restored.kept_in,
-            dry_run=dry_run,
-        ),
-        headers={"ETag": etag(restored.revision)},
-    )
 
 
 async def import_documents(request: web.Request) -> SuccessAnswer[Imported]:

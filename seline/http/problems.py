@@ -20,6 +20,7 @@ _log = logging.getLogger("seline.http")
 STATUS_FOR: Final[Mapping[type[SelineError], int]] = {
     errors.DocumentNotFound: 404,
     errors.BackupNotFound: 404,
+    errors.PathNotFound: 404,
     errors.TokenNotFound: 404,
     errors.JobNotFound: 404,
     errors.CopyNotFound: 404,

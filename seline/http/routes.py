@@ -69,9 +69,10 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         "POST",
         PREFIX + "/restore-backup",
-        operator.restore_backup,
+        documents.restore_backup,
         "admin",
         ("dry_run",),
+        is_conditional=True,
         body={_JSON: RestoreBody},
     ),
     Route(

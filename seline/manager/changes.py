@@ -12,6 +12,7 @@ from msgspec import UNSET
 from seline.domain.backup import Backup
 from seline.domain.document import ABSENT, Content, IfMatch, Json
 from seline.domain.json_codec import decode, encode_decoded
+from seline.domain.json_pointer import replaced_at, value_at
 from seline.domain.recovery import choose_backup
 from seline.domain.report import KeptIn
 from seline.domain.verdict import usable_as_backup
@@ -21,6 +22,7 @@ from seline.errors import (
     DocumentUnreadable,
     InvalidRequest,
     NotAnObject,
+    PathNotFound,
     RevisionMismatch,
 )
 from seline.manager.encoding import checked_content, content_of
@@ -156,22 +158,64 @@ def reset(current: Current) -> Decision:
     return Remove(answer=_kept_in(current))
 
 
-def restore(backup: str | None, *, guard: Guard | None = None) -> Decide:
+class RestorePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a restore does: its backup, the content before and after, and where the first is kept.
+
+    `before` is None if there is no document, or if it is broken.
+    """
+
+    backup: Backup
+    before: Content | None
+    after: Content
+    kept_in: KeptIn
+
+
+def restore(
+    backup: str | None,
+    limits: Storage,
+    *,
+    path: str = "",
+    if_match: IfMatch = None,
+    guard: Guard | None = None,
+) -> Decide:
     """Go back to a backup: the one named, or the newest sound one that differs from now.
 
-    The answer is the backup, its revision, and where the content before is kept.
+    `path`, a JSON Pointer, takes only that value from the backup. The answer is a RestorePlan.
     """
 
     def decide(current: Current) -> Decision:
         _refuse_unreadable(current)
         if current.content is None and current.failure is None and not any(current.backups()):
             raise _nothing_of(current.key.name)
+        check_match(current, if_match)
         chosen, content = _newest(current) if backup is None else _named(current, backup)
-        answer = (chosen, content.revision, _kept_in(current))
-        put = Put(content=content, always=True, alone=True, answer=answer)
+        kept_in = _kept_in(current)
+        plan = RestorePlan(
+            backup=chosen,
+            before=current.content if kept_in == "backups" else None,
+            after=_with_path(current, chosen, content, path, limits) if path else content,
+            kept_in=kept_in,
+        )
+        put = Put(content=plan.after, always=True, alone=True, answer=plan)
         return _guarded(current, put, guard)
 
     return decide
+
+
+def _with_path(
+    current: Current, backup: Backup, content: Content, path: str, limits: Storage
+) -> Content:
+    """Return the current content with the backup's value at a path."""
+    name = current.key.name
+    if current.sound() is None:
+        raise PathNotFound(
+            f"There is no document {name}, so no part of it can be restored.",
+            hint=f"Restore it whole: `seline restore {name} {backup.name}`.",
+            document=name,
+        )
+    value = value_at(decode(content.data), path, backup.name)
+    new = replaced_at(current.value(), path, value, name)
+    return content_of(new, limits)
 
 
 def put_imported(content: Content, *, guard: Guard | None = None) -> Decide:

@@ -31,7 +31,7 @@ from seline.domain.report import Deleted, KeptIn, Reset, Restored
 from seline.errors import BackupNotFound, InvalidRequest, WrongShape
 from seline.manager import backups, blocks, changes
 from seline.manager.blocks import Changes
-from seline.manager.changes import Decide, not_found
+from seline.manager.changes import Decide, RestorePlan, not_found
 from seline.manager.encoding import content_of, json_copy, typed
 from seline.manager.managed_store import ManagedStore
 from seline.manager.reads import backup_content, listed, served_content
@@ -259,27 +259,54 @@ class DataManager:
         return True
 
     async def restore(
-        self, name: str, backup: str | None = None, *, dry_run: bool = False
+        self,
+        name: str,
+        backup: str | None = None,
+        *,
+        path: str = "",
+        if_match: IfMatch = None,
+        dry_run: bool = False,
     ) -> Restored:
         """Go back to a backup; the content before becomes one itself, so it can be undone.
 
-        Raises BackupNotFound with every backup tried and the reason why it cannot be used.
+        `path`, a JSON Pointer such as `/inventory/0`, takes only that value from the backup, which
+        must be named; the rest of the document stays. Raises BackupNotFound with every backup tried
+        and the reason why it cannot be used, PathNotFound, RevisionMismatch.
         """
+        return (await self.planned_restore(name, backup, path, if_match, dry_run=dry_run))[0]
+
+    async def planned_restore(
+        self, name: str, backup: str | None, path: str, if_match: IfMatch, *, dry_run: bool
+    ) -> tuple[Restored, RestorePlan]:
+        """Restore as `restore` does; return also the contents before and after."""
         key = _key(name)
+        if path and backup is None:
+            raise InvalidRequest(
+                "A path is restored from the backup that you name, and none is named.",
+                hint=f"`seline backups {name}` lists them.",
+                fields=["backup"],
+            )
         if not await self.store.exists(key):
             await served_content(self.store, key)  # a removal by hand makes a backup first
-        decide = changes.restore(backup, guard=self.store.pins.guard(key))
+        decide = changes.restore(
+            backup,
+            self.store.limits,
+            path=path,
+            if_match=if_match,
+            guard=self.store.pins.guard(key),
+        )
         answer, outcome = await self._decided(key, decide, dry_run=dry_run)
-        chosen, revision, kept_in = cast("tuple[Backup, Revision, KeptIn]", answer)
-        return Restored(
+        assert isinstance(answer, RestorePlan)
+        restored = Restored(
             document=name,
-            backup=chosen.name,
-            taken_at=chosen.taken_at,
-            revision=revision,
-            undo=None if kept_in == "quarantine" else outcome.backup,
-            kept_in=kept_in,
+            backup=answer.backup.name,
+            taken_at=answer.backup.taken_at,
+            revision=answer.after.revision,
+            undo=None if answer.kept_in == "quarantine" else outcome.backup,
+            kept_in=answer.kept_in,
             dry_run=dry_run,
         )
+        return restored, answer
 
     # looking
 

@@ -1,4 +1,4 @@
-"""The next steps about contents that cannot be compared: each is taken as it is printed."""
+"""The next steps about what cannot be compared, or restored in part, each followed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -40,3 +40,32 @@ def test_another_copy_that_has_the_document_is_found(tmp_path: Path, follow: Fol
     copied(line)
     newest = run(line, f"{listing} --json").value()["copies"][0]["name"]
     assert line("diff", NAME, f"copy:bucket@{newest}").code == 0
+
+
+@pytest.mark.follows(
+    "error:path_not_found",
+    "domain/json_pointer:_replaced",
+    "domain/json_pointer:tokens_of",
+    "manager/data:planned_restore",
+    "manager/changes:_with_path",
+)
+def test_one_value_is_restored_once_its_path_is_right(line: Line, follow: Follow) -> None:
+    saved(line, NAME, {"a": {"b": [1]}, "n": 1}, {"a": 5, "n": 2})
+    [listing] = follow(next_of(line("restore", NAME, "--path", "/n", "--yes"))).commands()
+    backup = run(line, f"{listing} --json").value()["backups"][0]["name"]
+
+    def restored(path: str) -> Step:
+        return follow(next_of(line("restore", NAME, backup, "--path", path, "--yes")))
+
+    restored("n").asks("a slash before each key")
+    [comparing] = restored("/m").commands(NAME=NAME)
+    paths = [c["path"] for c in run(line, f"{comparing} --json").value()["changes"]]
+    assert paths == ["/a", "/n"]
+    restored("/a/b").asks("a path above it", "the whole document")
+    assert line("restore", NAME, backup, "--path", "/a", "--yes").code == 0
+    assert line("load", NAME).value() == {"a": {"b": [1]}, "n": 2}
+
+    line("delete", NAME, "--yes")
+    [whole] = restored("/n").commands()
+    assert run(line, f"{whole} --yes").code == 0
+    assert line("load", NAME).value()["n"] == 1

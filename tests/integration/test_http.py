@@ -181,7 +181,6 @@ async def test_a_malformed_if_match_is_refused_and_named(client: Client, tag: st
             (method, path, condition)
             for condition in ("If-Match", "If-None-Match", "If-Unmodified-Since")
             for method, path in (
-                ("POST", "/restore-backup"),
                 ("POST", "/import"),
                 ("POST", "/prune"),
                 ("POST", f"/documents/{NAME}/reset"),
