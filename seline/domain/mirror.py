@@ -41,6 +41,7 @@ _HEAD: Final = re.compile(r"(\d{8}T\d{6}Z)-(\d{8,})\Z", re.ASCII)
 _KEY: Final = re.compile(r"[0-9a-f]{64}\Z", re.ASCII)
 _INSTANT: Final = "%Y%m%dT%H%M%SZ"
 T = TypeVar("T")
+K = TypeVar("K", bound="ObjectKey")
 
 
 class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,10 +67,15 @@ class Claim(_Strict, frozen=True, kw_only=True):
     rival: str = ""
 
 
-class StoredObject(_Strict, frozen=True, kw_only=True):
-    """An object as stored: the key of its content, and the SHA-256 of the stored bytes."""
+class ObjectKey(msgspec.Struct, frozen=True, kw_only=True):
+    """An object by the key of its content."""
 
     key: str
+
+
+class StoredObject(ObjectKey, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An object as stored, with the SHA-256 of the stored bytes."""
+
     size_bytes: int
     sha256: str
 
@@ -253,17 +259,17 @@ def decode_as(type: type[T], data: bytes, name: str) -> T:
         raise ExportDamaged(f"{name} is not whole: {error}.") from error
 
 
-def decode_objects(data: bytes, name: str) -> tuple[StoredObject, ...]:
+def decode_objects(data: bytes, name: str, type: type[K]) -> list[K]:
     """Read the objects of a head that has many. Raises ExportDamaged."""
     try:
-        objects = msgspec.json.decode(data, type=tuple[StoredObject, ...])
+        objects = msgspec.json.decode(data, type=list[type])  # type: ignore[valid-type]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ExportDamaged(f"The objects of {name} are not whole: {error}.") from error
     check_keys(objects, name)
     return objects
 
 
-def check_keys(objects: Iterable[StoredObject], name: str) -> None:
+def check_keys(objects: Iterable[ObjectKey], name: str) -> None:
     """Raise ExportDamaged for a key that is none: it could lead out of the folder."""
     if not all(_KEY.match(entry.key) for entry in objects):
         raise ExportDamaged(f"{name} is not what its name says.")

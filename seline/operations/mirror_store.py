@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from seline.domain import mirror
-from seline.domain.mirror import Claim, Head, MirrorManifest, Proof, StoredObject
+from seline.domain.mirror import Claim, Head, K, MirrorManifest, ObjectKey, Proof, StoredObject
 from seline.errors import ExportDamaged
 from seline.operations.packs import packed, unpacked
 from seline.ports.destinations import ObjectMissing, ObjectStore
@@ -110,12 +110,13 @@ class MirrorStore:
 
     async def whole_head(self, head: Head) -> Head:
         """Return a head with its objects, also if they have a file of their own."""
-        if head.listed is None:
-            return head
-        path = self._objects_path(head.name)
-        stored = await self._checked(path, head.listed)
-        objects = await in_thread(lambda: mirror.decode_objects(unpacked(stored, path), head.name))
-        return replace(head, objects=objects)
+        objects = await self._objects_of(head, StoredObject)
+        return head if objects is None else replace(head, objects=tuple(objects))
+
+    async def keys_of(self, head: Head) -> list[str]:
+        """Return the keys of the objects of a head, which need less memory."""
+        objects = await self._objects_of(head, ObjectKey)
+        return [entry.key for entry in (head.objects if objects is None else objects)]
 
     async def head(self, name: str) -> Head:
         """Return a head, without the objects that have a file of their own."""
@@ -219,6 +220,16 @@ class MirrorStore:
 
     def _manifest_path(self, head: str, *, sealed: bool) -> str:
         return f"{self._folder}/manifests/{head}.json.zst{'.age' if sealed else ''}"
+
+    async def _objects_of(self, head: Head, type: type[K]) -> list[K] | None:
+        """Return what a head has in a file of its own, None if it has none."""
+        if head.listed is None:
+            return None
+        path = self._objects_path(head.name)
+        stored = await self._checked(path, head.listed)
+        return await in_thread(
+            lambda: mirror.decode_objects(unpacked(stored, path), head.name, type)
+        )
 
     def _objects_path(self, head: str) -> str:
         return f"{self._folder}/manifests/{head}.objects.json.zst"

@@ -226,13 +226,11 @@ class KnownHeads:
         for name in names:
             if name not in self.heads:
                 try:
-                    head = await at.whole_head(await at.head(name))
+                    await self._read(at, name)
                 except ExportDamaged:
                     damaged.append(name)
                 except ObjectMissing:
                     continue  # it was removed since it was listed
-                else:
-                    await in_thread(partial(self._add, head))
         return damaged
 
     def forget(self, names: Iterable[str]) -> None:
@@ -253,13 +251,18 @@ class KnownHeads:
                 self._free.append(bit)
         return {file for file in files if _key_of(file) not in self._bits}
 
-    def _add(self, head: Head) -> None:
-        named = bytearray((len(self._bits) + len(self._free) + len(head.objects)) // 8 + 1)
-        for entry in head.objects:
-            bit = self._bits.get(entry.key)
+    async def _read(self, at: MirrorStore, name: str) -> None:
+        head = await at.head(name)
+        keys = await at.keys_of(head)
+        self._named[name] = await in_thread(partial(self._bits_of, keys))
+        self.heads[name] = replace(head, objects=())
+
+    def _bits_of(self, keys: Sequence[str]) -> int:
+        named = bytearray((len(self._bits) + len(self._free) + len(keys)) // 8 + 1)
+        for key in keys:
+            bit = self._bits.get(key)
             if bit is None:
                 bit = self._free.pop() if self._free else len(self._bits)
-                self._bits[entry.key] = bit
+                self._bits[key] = bit
             named[bit >> 3] |= 1 << (bit & 7)
-        self._named[head.name] = int.from_bytes(named, "little")
-        self.heads[head.name] = replace(head, objects=())
+        return int.from_bytes(named, "little")
