@@ -30,6 +30,10 @@ STOPPED: Final = "It was stopped before it was done."
 _log = logging.getLogger("seline.exports")
 
 
+class AnotherDestination(ExportFailed):
+    """The destination has another marker than the one that was used, or none."""
+
+
 class DestinationRecord(Stored, frozen=True, kw_only=True):
     """What is known of a destination.
 
@@ -151,7 +155,7 @@ class Destinations:
         seen = await (self._seen(destination) if known else self._marked(destination))
         if known and seen["marker"] != known:
             has = "the marker of another destination" if seen["marker"] else "no marker of Seline's"
-            raise ExportFailed(
+            raise AnotherDestination(
                 f"{destination.where} is not where {destination.name} was: it has {has}. No "
                 "export was made there.",
                 hint="Mount it, then run `seline jobs run export`. If it was moved or replaced, "

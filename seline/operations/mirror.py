@@ -196,9 +196,14 @@ class Mirror:
         """Note the documents to which a restore added backups; the store notes no such change."""
         self._changed.add(names)
 
+    def begin_again(self) -> None:
+        """Look again at the heads of the destination before the next run, which writes a base."""
+        self._chain, self._named = [], set()
+
     def forget(self) -> None:
-        """Look again at what the destination has before the next run, which writes a base."""
-        self._chain, self._named, self._stored = [], set(), {}
+        """Do so, and store again what the heads there do not name."""
+        self.begin_again()
+        self._stored = {}
 
     def lost(self, keys: Iterable[str]) -> None:
         """Store these objects again with the next run, which writes a base."""
@@ -231,7 +236,7 @@ class Mirror:
         self._unread = Unread.of(chain[-1]) if chain else Unread()
         self._there = [chain, accepted] if accepted is not chain else [chain]
         sealed = bool(self._sealer.suffix)
-        self._stored = {
+        self._stored |= {
             entry.key: entry
             for heads in self._there
             for head in heads

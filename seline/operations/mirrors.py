@@ -18,7 +18,7 @@ from seline.domain.plural import counted, shortened
 from seline.errors import DestinationNotFound, ExportDamaged, ExportFailed
 from seline.manager.managed_store import ManagedStore
 from seline.operations.changed_names import Waiting
-from seline.operations.destinations import Destinations
+from seline.operations.destinations import AnotherDestination, Destinations
 from seline.operations.drill import SERVICE, Drilled, drilled_text, proof_of, put_proof, read_back
 from seline.operations.exports import Exporter
 from seline.operations.mirror import Mirror, damaged
@@ -296,11 +296,11 @@ class _Lane:
                 await MirrorStore(destination, self._sealer, volume).put_key_file()
             self._is_unclaimed = True
             await self._look()
-        except ExportFailed:
+        except AnotherDestination:
             self.mirror.forget()
             raise
         if accept:
-            self.mirror.forget()
+            self.mirror.begin_again()
         self._is_known = True
 
     async def _put_claim(self, *, accept: bool) -> None:
@@ -333,7 +333,7 @@ class _Lane:
         except ObjectForbidden:
             return  # the credentials only write
         if rival and not self._rival:
-            self.mirror.forget()  # the next number is higher than those of the other process
+            self.mirror.begin_again()  # the next number is higher than those of the other process
         if claim is None and self._has_claimed:
             others = set()  # the claim was lost
         self._claimed_by = ", ".join(sorted(others - {mine.volume}))

@@ -353,3 +353,32 @@ if (child := os.fork()) == 0:
 os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=20).returncode == 0
+
+
+async def test_a_first_copy_that_fails_several_times_stores_each_content_once(
+    bot: Bot, place: Path
+) -> None:
+    for number in range(20):
+        await bot.data.save_json(f"{number}.json", {"n": number})
+    bucket, put, get = bot.bucket, bot.bucket.put, bot.bucket.get
+    assert isinstance(bucket, Counted)
+
+    async def no_manifest(key: str, data: bytes, *, replace: bool = True) -> None:
+        if "/manifests/" in key:
+            raise ExportFailed("the server died")
+        await put(key, data, replace=replace)
+
+    async def no_answer(_key: str) -> bytes:
+        raise ExportFailed("the connection was lost")
+
+    bucket.put = no_manifest  # type: ignore[method-assign]
+    with pytest.raises(ExportFailed, match="died"):
+        await bot.mirrored()
+    bucket.get = no_answer  # type: ignore[method-assign]
+    with pytest.raises(ExportFailed, match="lost"):
+        await bot.mirrored()
+    bucket.put, bucket.get = put, get  # type: ignore[method-assign]
+    await bot.mirrored()
+    stored = [key for key, _ in bucket.puts if "/objects/" in key]
+    assert len(stored) == len(set(stored)) == 20
+    assert len(await restored(place)) == 20
