@@ -92,14 +92,19 @@ async def load(api: Api, options: VerbOptions, name: str, backup: str | None) ->
 
 
 @api_verb("documents")
-async def documents(api: Api, options: VerbOptions) -> None:
+@click.option("--deleted", is_flag=True, help="List the deleted ones that can be restored.")
+async def documents(api: Api, options: VerbOptions, deleted: bool) -> None:
     """List the documents: size, age, state, number of backups.
+
+    `seline restore NAME` brings a deleted one back.
 
     Examples:
       seline documents
+      seline documents --deleted
       seline documents --json | jq -r '.documents[].name'
     """
-    listed = await api.get("/documents")
+    query = {"deleted": "true"} if deleted else {}
+    listed = await api.request("GET", "/documents", query=query)
     rows = [
         (
             document["name"],
@@ -115,7 +120,9 @@ async def documents(api: Api, options: VerbOptions) -> None:
         ("NAME", "SIZE", "UPDATED", "STATE", "BACKUPS"),
         rows,
         as_json=options.json,
-        empty="There are no documents yet. Next: `seline save NAME FILE`.",
+        empty="No deleted document has a backup."
+        if deleted
+        else "There are no documents yet. Next: `seline save NAME FILE`.",
     )
 
 

@@ -60,7 +60,12 @@ _Changed = TypeVar("_Changed")
 
 
 async def list_documents(request: web.Request) -> JsonAnswer[DocumentInfos]:
-    """Answer every document's name, revision, size, instant and number of backups."""
+    """Answer the name, revision, size, instant and number of backups of each document.
+
+    `deleted=true` answers the deleted ones that have backups instead.
+    """
+    if flag(request, "deleted", default=False):
+        return answer(DocumentInfos(documents=await operations(request).deleted_documents()))
     return answer(DocumentInfos(documents=await data(request).documents()))
 
 

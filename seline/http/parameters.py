@@ -35,6 +35,7 @@ QUERIES: Final[Mapping[str, Mapping[str, Any]]] = {
     "at": _text("The last copy until this instant, in ISO 8601."),
     "backup": _flag("Keep a backup of the content before.", default=True),
     "backups": _flag("Add the backups of an export folder.", default=True),
+    "deleted": _flag("List the deleted documents that have backups instead."),
     "dry_run": _flag("Decide and answer the same, and change nothing."),
     "foreign": _flag("Take the export or the copy of another volume."),
     "form": _text("One JSON object, or the export folder as a .tar.", enum=list(FORMS)),

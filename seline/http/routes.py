@@ -84,7 +84,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         body={_JSON: Any, operator.TAR: bytes},
     ),
     Route("POST", PREFIX + "/verify", operator.verify, "admin"),
-    Route("GET", PREFIX + "/documents", documents.list_documents, "read"),
+    Route("GET", PREFIX + "/documents", documents.list_documents, "read", ("deleted",)),
     Route("GET", PREFIX + _NAME, documents.get_document, "read", media=_ANY, has_revision=True),
     Route(
         "PUT",

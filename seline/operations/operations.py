@@ -9,7 +9,7 @@ from typing import Final
 
 from seline.domain.backup import Backup
 from seline.domain.copy import Copy
-from seline.domain.document import BOT, Content, DocumentKey, check_document_name
+from seline.domain.document import BOT, Content, DocumentInfo, DocumentKey, check_document_name
 from seline.domain.readable_export import ImportReport, only_named
 from seline.domain.report import Pruned, VerifyReport
 from seline.domain.usage import Usage
@@ -201,6 +201,11 @@ class Operations:
     async def prune(self, *, dry_run: bool = False) -> list[Pruned]:
         """Discard the backups that the retention policy drops; `dry_run` only lists them."""
         return await self._pruner.run(dry_run=dry_run)
+
+    async def deleted_documents(self) -> list[DocumentInfo]:
+        """List the deleted documents that have backups, by name; `restore` brings each back."""
+        store = await self.store.open()
+        return list(await self.store.listing(lambda: store.documents(BOT, deleted=True)))
 
     async def all_backups(self) -> list[Backup]:
         """List every document's backups, newest first, unjudged, each with its reason."""

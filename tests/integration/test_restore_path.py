@@ -137,3 +137,17 @@ def test_the_command_shows_the_changes_and_restores_one_value(tmp_path: Path) ->
     assert "~ /n: 2 → 1\n1 changed.\n/n of user_profile.json would go back to" in tried.err
     assert line("load", NAME).value() == {"name": "Sam", "n": 1}
     assert line("restore", NAME, backup["name"], "--path", "/x", "--yes").code == 4
+
+
+def test_a_deleted_document_is_listed_until_it_is_restored(tmp_path: Path) -> None:
+    line: Line = line_at(tmp_path)
+    line("save", NAME, stdin="{}")
+    line("save", "other.json", stdin="{}")
+    assert "No deleted document" in line("documents", "--deleted").err
+    line("delete", NAME, "--yes")
+
+    [deleted] = line("documents", "--deleted", "--json").value()["documents"]
+
+    assert (deleted["name"], deleted["backup_count"]) == (NAME, 1)
+    assert line("restore", NAME, "--yes").code == 0
+    assert line("documents", "--deleted", "--json").value()["documents"] == []
