@@ -31,6 +31,7 @@ from seline.errors import (
     KeyMissing,
     SelineError,
 )
+from seline.operations.at_once import READS_MAX
 from seline.operations.export_folders import ExportFolders
 from seline.operations.mirror_store import MirrorStore, in_thread, mirrored_volumes, read_claim
 from seline.operations.packs import members_of, with_names
@@ -38,8 +39,6 @@ from seline.ports.destinations import ObjectMissing, ObjectStore
 from seline.ports.sealing import UNSEALED, Sealer
 from seline.spool import Spool
 
-READS_MAX: Final = 8
-"""Heads that are read at once."""
 MIRROR: Final = "mirror"
 EXPORT: Final = "export"
 
@@ -219,16 +218,11 @@ async def copy_of_chain(
     With `fetched` the stored bytes are compared as well, and the key of each object whose content
     was fetched is added to it. Raises ExportDamaged, KeyMissing.
     """
-    head, manifests = chain[-1], [await at.manifest(head) for head in chain]
-    documents = mirror.merged(manifests)
+    head, (documents, keys, manifest) = chain[-1], await at.contents(chain)
     stored = {entry.key: (entry, head.encrypted) for head in chain for entry in head.objects}
-    needed = await in_thread(partial(mirror.keys_of, documents, manifests[-1]))
-    lost = [key for key in needed.values() if key not in stored]
-    if lost:
-        raise ExportDamaged(f"{head.name} names {len(lost)} contents that no head has.")
 
     async def fetch(digest: Revision) -> bytes:
-        entry, sealed = stored[needed[digest]]
+        entry, sealed = stored[keys[digest]]
         data = await at.content(entry, sealed=sealed, as_stored=fetched is not None)
         if await in_thread(lambda: hashlib.sha256(data).hexdigest()) != digest:
             raise ExportDamaged(f"{at.destination.name} has another content for {digest}.")
@@ -243,9 +237,9 @@ async def copy_of_chain(
         sequence=head.sequence,
         destination=at.destination.name,
         documents=tuple(documents[name] for name in sorted(documents)),
-        pins=manifests[-1].pins,
-        lacking=manifests[-1].lacking,
-        older=manifests[-1].older,
+        pins=manifest.pins,
+        lacking=manifest.lacking,
+        older=manifest.older,
         fetch=fetch,
     )
 

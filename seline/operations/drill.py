@@ -6,25 +6,22 @@ that gave it its name. Memory holds a few of them at a time.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Final, TypeAlias
 
 from seline.clock import instant_text
-from seline.domain import mirror
 from seline.domain.copy import Copy
-from seline.domain.mirror import Head, Proof, StoredObject, parse_head_name
+from seline.domain.mirror import Head, Proof, parse_head_name
 from seline.domain.plural import counted
 from seline.errors import ExportDamaged, KeyMissing
+from seline.operations.at_once import batches
 from seline.operations.copies import copy_of_chain
-from seline.operations.mirror_store import MirrorStore, in_thread
+from seline.operations.mirror_store import MirrorStore
 from seline.ports.destinations import ObjectMissing
 
-READS_MAX: Final = 8
-READ_BYTES_MAX: Final = 8 << 20
 SERVICE: Final = "service"
 TryRestore: TypeAlias = Callable[[Copy], Awaitable[str]]
 """Restores a copy and compares it; returns why it did not try, empty if it did."""
@@ -67,7 +64,7 @@ async def read_back(
     try:
         for head in chain:
             await at.check_manifest(head)
-        name_key = await _name_key(at, chain)
+        name_key = (await at.contents(chain)).name_key
         if try_restore is not None and flaw is None:
             not_restored = await try_restore(await copy_of_chain(at, chain, fetched=fetched))
     except ExportDamaged as error:
@@ -93,7 +90,8 @@ async def _checked(
     damaged: list[str] = []
     flaw: ExportDamaged | None = None
     objects = [(entry, head.encrypted) for head in chain for entry in head.objects]
-    for batch in _batches([item for item in objects if item[0].key not in fetched]):
+    left = [item for item in objects if item[0].key not in fetched]
+    for batch in batches(left, lambda item: item[0].size_bytes):
         checks = (at.check(entry, sealed=sealed, name_key=name_key) for entry, sealed in batch)
         results = await asyncio.gather(*checks, return_exceptions=True)
         for (entry, _), result in zip(batch, results, strict=True):
@@ -145,30 +143,3 @@ async def _newest(at: MirrorStore, sequence: int) -> tuple[list[Head], ExportDam
         flaws.append(ExportDamaged(lost))
     chain = await at.newest_chain(names, accepted=True, on_damage=flaws.append)
     return chain, next(iter(flaws), None)
-
-
-async def _name_key(at: MirrorStore, chain: Sequence[Head]) -> str:
-    """Decrypt the manifests; return the key of the names. Raises ExportDamaged, KeyMissing."""
-    manifests = [await at.manifest(head) for head in chain]
-    named = {entry.key for head in chain for entry in head.objects}
-    keys = await in_thread(partial(mirror.keys_of, mirror.merged(manifests), manifests[-1]))
-    lost = set(keys.values()) - named
-    if lost:
-        raise ExportDamaged(f"{chain[-1].name} names {len(lost)} contents that no head has.")
-    return manifests[-1].name_key
-
-
-def _batches(
-    objects: Sequence[tuple[StoredObject, bool]],
-) -> Iterator[list[tuple[StoredObject, bool]]]:
-    batch: list[tuple[StoredObject, bool]] = []
-    size_bytes = 0
-    for entry, sealed in objects:
-        is_full = len(batch) >= READS_MAX or size_bytes + entry.size_bytes > READ_BYTES_MAX
-        if batch and is_full:
-            yield batch
-            batch, size_bytes = [], 0
-        batch.append((entry, sealed))
-        size_bytes += entry.size_bytes
-    if batch:
-        yield batch

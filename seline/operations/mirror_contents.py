@@ -15,10 +15,11 @@ from seline.domain.backup import Backup
 from seline.domain.document import BOT, Content, DocumentKey, Revision
 from seline.domain.manifest import FileEntry, PackedDocument, entry_of
 from seline.domain.mirror import StoredObject
-from seline.errors import BackupNotFound, DocumentError, SelineError
+from seline.errors import BackupNotFound, DocumentError
 from seline.manager import backups
 from seline.manager.managed_store import ManagedStore
 from seline.manager.reads import backup_content
+from seline.operations.at_once import error_of
 from seline.operations.mirror_store import MirrorStore
 from seline.ports.store import DocumentStore, Snapshot
 
@@ -103,7 +104,7 @@ class Copying:
                     else:
                         documents.append(document)
         except BaseExceptionGroup as group:
-            raise _first(group.exceptions) from group
+            raise error_of(group) from group
         return documents, removed
 
     async def _copied(self, names: list[str], uploads: asyncio.TaskGroup) -> AsyncIterator[_Read]:
@@ -227,9 +228,3 @@ class Copying:
             self._coming.discard(entry.key)
             for _ in range(slots):
                 self._slots.release()
-
-
-def _first(errors: Sequence[BaseException]) -> BaseException:
-    """Return the error to raise of several: Seline's own before any other."""
-    own = [error for error in errors if isinstance(error, SelineError)]
-    return own[0] if own else errors[0]

@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
 from seline.domain import mirror
+from seline.domain.document import Revision
+from seline.domain.manifest import PackedDocument
 from seline.domain.mirror import Claim, Head, K, MirrorManifest, ObjectKey, Proof, StoredObject
 from seline.errors import ExportDamaged
 from seline.operations.packs import packed, unpacked
@@ -29,6 +31,19 @@ _threads: Final = [_new_threads()]
 """They compress, encrypt and hash; no call waits for a disk or a network."""
 if hasattr(os, "register_at_fork"):  # the child has none of the threads
     os.register_at_fork(after_in_child=lambda: _threads.__setitem__(0, _new_threads()))
+
+
+class Contents(NamedTuple):
+    """The documents of a copy, the keys of its contents by digest, and the manifest of its head."""
+
+    documents: dict[str, PackedDocument]
+    keys: dict[Revision, str]
+    manifest: MirrorManifest
+
+    @property
+    def name_key(self) -> str:
+        """What makes the keys of the contents, empty without encryption."""
+        return self.manifest.name_key
 
 
 class MirrorStore:
@@ -191,6 +206,19 @@ class MirrorStore:
         path = self.object_path(entry.key, sealed=sealed)
         stored = await (self._checked(path, entry) if as_stored else self._stored(path))
         return await in_thread(partial(self._content, stored, path, sealed=sealed))
+
+    async def contents(self, chain: Sequence[Head]) -> Contents:
+        """Return what the copy of a head has; `chain` is the head with those that it changes.
+
+        Raises ExportDamaged also for a content that no head has.
+        """
+        manifests = [await self.manifest(head) for head in chain]
+        documents = mirror.merged(manifests)
+        keys = await in_thread(partial(mirror.keys_of, documents, manifests[-1]))
+        lost = set(keys.values()) - {entry.key for head in chain for entry in head.objects}
+        if lost:
+            raise ExportDamaged(f"{chain[-1].name} names {len(lost)} contents that no head has.")
+        return Contents(documents, keys, manifests[-1])
 
     async def check_manifest(self, head: Head) -> None:
         """Compare the manifest of a head as it is stored. Raises ExportDamaged."""

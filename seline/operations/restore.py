@@ -38,6 +38,7 @@ from seline.errors import (
 from seline.manager import changes
 from seline.manager.managed_store import ManagedStore
 from seline.manager.transfer import import_contents
+from seline.operations.at_once import batches, error_of
 from seline.ports.futures import wait_for
 from seline.ports.store import AddedBackup, Change, DocumentStore
 from seline.spool import Spool
@@ -332,7 +333,7 @@ async def fetched(copy: Copy, files: Sequence[T]) -> AsyncGenerator[list[tuple[T
     """
     coming: asyncio.Task[list[tuple[T, Content]]] | None = None
     try:
-        for batch in _batches(files):
+        for batch in _in_batches(files):
             following = asyncio.ensure_future(_fetch(copy, batch))
             before, coming = coming, following
             if before is not None:
@@ -359,7 +360,7 @@ async def _fetch(copy: Copy, files: Sequence[T]) -> list[tuple[T, Content]]:
             for digest in digests:
                 fetching.create_task(fetch(digest))
     except BaseExceptionGroup as group:
-        raise group.exceptions[0] from group
+        raise error_of(group) from group
     return [(file, _compared(copy, file, found[file.sha256])) for file in files]
 
 
@@ -392,16 +393,7 @@ def _check_size(store: ManagedStore, name: str, size_bytes: int) -> None:
         )
 
 
-def _batches(files: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Divide files by number and bytes; one that is larger is alone."""
-    batch: list[T] = []
-    size_bytes = 0
-    for file in files:
-        is_full = size_bytes + file.size_bytes > BATCH_BYTES_MAX or len(batch) >= BATCH_FILES_MAX
-        if batch and is_full:
-            yield batch
-            batch, size_bytes = [], 0
-        batch.append(file)
-        size_bytes += file.size_bytes
-    if batch:
-        yield batch
+def _in_batches(files: Sequence[T]) -> Iterator[list[T]]:
+    return batches(
+        files, lambda file: file.size_bytes, count_max=BATCH_FILES_MAX, bytes_max=BATCH_BYTES_MAX
+    )
