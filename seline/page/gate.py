@@ -4,6 +4,7 @@ An error becomes a page. A request to an address that does not exist gets a page
 from a browser and not to the API.
 """
 
+import asyncio
 import contextlib
 import hmac
 import logging
@@ -29,7 +30,7 @@ from seline.http import PREFIX
 from seline.http.access import audited, check_browser, refuse_token_in_address
 from seline.http.context import context
 from seline.http.problems import status_of, unexpected
-from seline.http.requests import body_pieces, check_coding
+from seline.http.requests import DECODING, INLINE_BYTES_MAX, body_pieces, check_coding
 from seline.page.rendering import NOT_INSTALLED, is_installed
 from seline.page.texts import Texts, preferred
 from seline.page.visit import FORM_BYTES_MAX, HTML, KEPT_BYTES_MAX, PageRoute, Visit
@@ -117,7 +118,7 @@ async def _admitted(visit: Visit, route: PageRoute) -> web.StreamResponse:
         return await _without_session(visit)
     if request.method != "POST":
         return await _found(visit, route)
-    visit.form = await _read_form(request, route.form_bytes_max)
+    visit.form = await _read_form(visit, route.form_bytes_max)
     return await _posted(visit, route)
 
 
@@ -188,22 +189,33 @@ async def _without_session(visit: Visit) -> web.StreamResponse:
 
 async def _kept_fields(visit: Visit) -> Mapping[str, str]:
     """Return the fields of a form without a session, none of a form over KEPT_BYTES_MAX."""
-    request = visit.request
-    is_small = request.content_length is not None and request.content_length <= FORM_BYTES_MAX
-    async with contextlib.nullcontext() if is_small else visit.site.keeping:
-        try:
-            form = await _read_form(request, KEPT_BYTES_MAX)
-        except RequestTooLarge:
-            return {}
+    try:
+        form = await _read_form(visit, KEPT_BYTES_MAX)
+    except RequestTooLarge:
+        return {}
     return {name: value for name, value in form.items() if name != "csrf"}
 
 
-async def _read_form(request: web.Request, bytes_max: int) -> Mapping[str, str]:
-    """Return the fields of a form; of a repeated field the last value."""
+async def _read_form(visit: Visit, bytes_max: int) -> Mapping[str, str]:
+    """Return the fields of a form; of a repeated field the last value.
+
+    Few large ones are in memory at once for browsers that have not signed in.
+    """
+    request = visit.request
     if request.content_type != _FORM:
         raise InvalidRequest(f"A form is sent as {_FORM}, not as {request.content_type[:80]}.")
     check_coding(request)
-    body = b"".join([piece async for piece in body_pieces(request, bytes_max)])
+    is_small = request.content_length is not None and request.content_length <= FORM_BYTES_MAX
+    is_free = is_small or visit.session is not None
+    async with contextlib.nullcontext() if is_free else visit.site.large_forms:
+        body = b"".join([piece async for piece in body_pieces(request, bytes_max)])
+        if len(body) <= INLINE_BYTES_MAX:
+            return _fields(body)
+        async with request.config_dict[DECODING]:
+            return await asyncio.to_thread(_fields, body)
+
+
+def _fields(body: bytes) -> dict[str, str]:
     try:
         pairs = parse_qsl(
             body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX

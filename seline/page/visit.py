@@ -25,6 +25,7 @@ from seline.page.texts import Texts
 FORM_BYTES_MAX: Final = 64 << 10
 KEPT_BYTES_MAX: Final = 1 << 20
 """How large a form may be that is kept until its sender has signed in again."""
+LARGE_FORMS_MAX: Final = 4
 FLASHES_MAX: Final = 200
 HTML: Final = "text/html"
 SECURITY_HEADERS: Final = {
@@ -83,8 +84,10 @@ class Site:
     views: tuple[View, ...]
     flashes: OrderedDict[str, Flash] = field(default_factory=OrderedDict[str, Flash])
     """By the id of the session."""
-    keeping: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
-    """Reads one large form at a time of browsers without a session."""
+    large_forms: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(LARGE_FORMS_MAX)
+    )
+    """Bounds the large forms that are read at once for browsers without a session."""
 
 
 SITE: Final = web.AppKey("page", Site)

@@ -9,7 +9,7 @@ import pytest
 from seline import errors
 from seline.page import rendering
 from seline.page.assembly import VIEWS
-from seline.page.visit import SECURITY_HEADERS
+from seline.page.visit import LARGE_FORMS_MAX, SECURITY_HEADERS
 from seline.server import Serving, serving
 from tests.browser import Browser, jar
 from tests.http_client import ADMIN, settings_for
@@ -99,6 +99,36 @@ async def test_a_form_whose_session_has_ended_is_kept_and_can_be_sent_again(
 
     assert (page.status, page.path) == (200, "/")
     assert "0 backups were removed" in page.text
+
+
+@pytest.mark.parametrize(("size", "is_kept"), [(300 << 10, True), ((1 << 20) + 1, False)])
+async def test_a_large_form_is_kept_up_to_a_limit(
+    browser: Browser, size: int, is_kept: bool
+) -> None:
+    asked = await browser.post("/fix/prune", {"text": "x" * size})
+
+    assert asked.status == 401
+    assert ("What you sent is kept" in asked.text) == is_kept
+    page = await browser.press("Sign in", token=ADMIN)
+    kept = [form for form in page.forms if form.action == "/fix/prune"]
+    assert [len(form.fields["text"]) for form in kept] == ([size] if is_kept else [])
+
+
+async def test_large_forms_of_strangers_wait_and_a_sign_in_does_not(browser: Browser) -> None:
+    """Bodies that never end occupy every place; each holds at most its share of memory."""
+    host = browser.address.removeprefix("http://")
+    head = (
+        f"POST /sign-in HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000000\r\n"
+        "Content-Type: application/x-www-form-urlencoded\r\n\r\ntoken="
+    )
+    slow = [await asyncio.open_connection(*host.split(":")) for _ in range(LARGE_FORMS_MAX + 1)]
+    for _, writer in slow:
+        writer.write(head.encode())
+        await writer.drain()
+
+    assert (await browser.sign_in()).path == "/"
+    for _, writer in slow:
+        writer.close()
 
 
 async def test_a_link_on_another_site_opens_the_view(owner: Browser) -> None:
