@@ -1,7 +1,8 @@
 """The audit log: an append-only file with one line of JSON for each call that changes something.
 
 The file is `.seline/audit.jsonl`. At 1 MiB its lines move to `audit.jsonl.1`, which keeps the
-newest lines of each caller: a caller with many calls cannot remove the lines of another.
+newest lines of each caller: a caller with many calls cannot remove the lines of another. `read`
+returns both, newest first.
 
 V12  The log stays in the directory that was open at the start. It never writes to a directory that
      was mounted over it later.
@@ -10,20 +11,59 @@ V12  The log stays in the directory that was open at the start. It never writes 
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from datetime import datetime
+from typing import Final, NamedTuple
 
-from seline.clock import Clock, instant_text
-from seline.cures import cure_of, not_regular
-from seline.domain.document import Json
+import msgspec
+
+from seline.clock import Clock, instant_text, parse_instant
+from seline.cures import Cure, cure_of, not_regular
+from seline.domain.stored import Stored
+from seline.errors import DocumentUnreadable, InvalidRequest, StoreClosed, VolumeBusy
+from seline.manager.awaited_store import READ_S
+from seline.manager.call_record import CallRecord, DocumentChange
 from seline.owner import give_to_owner_of
+from seline.ports.futures import wait_for
 
 NAME: Final = "audit.jsonl"
 AUDIT_BYTES_MAX: Final = 1 << 20
 TEXT_MAX: Final = 320
 """More than the address of any route with valid names."""
+CHANGES_MAX: Final = 5
+"""How many documents a line names; it has the count of all."""
+ENTRIES_MAX: Final = 1_000
+"""How many entries one page may have."""
+_CURSOR: Final = re.compile(r"(?P<at>[^~]{1,40})(?:~(?P<left>[0-9]{1,9}))?")
 _log = logging.getLogger("seline.audit")
+
+
+class AuditEntry(Stored, frozen=True, kw_only=True):
+    """One call that may have changed something.
+
+    `changes` has the first CHANGES_MAX documents that it changed, `changed` is the count of all.
+    `outcome` is the HTTP status, or the code of the error.
+    """
+
+    at: datetime
+    who: str
+    what: str
+    outcome: str
+    changes: tuple[DocumentChange, ...] = ()
+    changed: int = 0
+
+
+class AuditPage(NamedTuple):
+    """Entries, newest first. `next` continues after them, empty at the end.
+
+    `damaged` is how many lines of the whole log could not be read.
+    """
+
+    entries: Sequence[AuditEntry]
+    next: str
+    damaged: int
 
 
 def fair_lines(lines: Sequence[bytes], bytes_max: int) -> list[bytes]:
@@ -62,11 +102,51 @@ class AuditLog:
         """Open the directory of the log. Call it when the store of the data directory is open."""
         self._thread.submit(self._open_directory)
 
-    def append(self, entry: Mapping[str, Json]) -> None:
-        """Queue a line with `entry` and the instant. A failure is logged, never raised."""
-        bounded = {name: _bounded(value) for name, value in entry.items()}
-        text = json.dumps({"at": instant_text(Clock().now()), **bounded}, ensure_ascii=False)
+    def append(
+        self, *, who: str, what: str, outcome: str, record: CallRecord | None = None
+    ) -> None:
+        """Queue a line about a call, as of now. A failure is logged, never raised."""
+        changes = () if record is None else record.changes()
+        entry = {
+            "at": instant_text(Clock().now()),
+            "who": _bounded(who),
+            "what": _bounded(what),
+            "changes": msgspec.to_builtins(changes[:CHANGES_MAX]),
+            "changed": len(changes),
+            "outcome": _bounded(outcome),
+        }
+        text = json.dumps(entry, ensure_ascii=False)
         self._thread.submit(self._write, f"{text}\n".encode("utf-8", "replace"))
+
+    async def read(self, *, limit: int = 100, before: str = "", document: str = "") -> AuditPage:
+        """Return the newest `limit` entries that are older than `before`.
+
+        `before` is an instant, or the `next` of an earlier page. `document` leaves out the entries
+        that name another one or none. Raises InvalidRequest, DocumentUnreadable if the disk does
+        not let the log be read, VolumeBusy if it takes too long, and StoreClosed after `close`.
+        """
+        if not 1 <= limit <= ENTRIES_MAX:
+            raise InvalidRequest(f"limit is a number from 1 to {ENTRIES_MAX}.", fields=["limit"])
+        until = _cursor(before)
+        try:
+            reading = self._thread.submit(self._read_lines)
+        except RuntimeError as error:
+            raise StoreClosed from error
+        try:
+            lines = await wait_for(reading, timeout_s=READ_S)
+        except TimeoutError as error:
+            raise VolumeBusy from error
+        except OSError as error:
+            path, cure = self._cure(error)
+            raise DocumentUnreadable(
+                f"{path} could not be read: {error.strerror}.", hint=cure.hint
+            ) from error
+        entries = [entry for line in lines if (entry := _decoded(line)) is not None]
+        older = _older(entries, *until) if until else _in_order(entries)
+        found = [entry for entry in older if not document or names(entry, document)]
+        page = found[-limit:]
+        following = _next(page, older) if len(found) > limit else ""
+        return AuditPage(page[::-1], following, len(lines) - len(entries))
 
     def close(self) -> None:
         """Write the queued lines and close the log."""
@@ -88,9 +168,20 @@ class AuditLog:
             if size_bytes > AUDIT_BYTES_MAX:
                 _rotate(directory)
         except OSError as error:
-            path = os.path.join(self._path, error.filename or NAME)
-            cure = not_regular(path) if os.path.isdir(path) else cure_of(error.errno, path)
+            path, cure = self._cure(error)
             _log.warning("could not write %s: %s. %s", path, error.strerror, cure.hint)
+
+    def _cure(self, error: OSError) -> tuple[str, Cure]:
+        """Return the path that failed, and what ends the error."""
+        path = os.path.join(self._path, error.filename or NAME)
+        return path, not_regular(path) if os.path.isdir(path) else cure_of(error.errno, path)
+
+    def _read_lines(self) -> list[bytes]:
+        """Return the lines of both files, oldest first, also those that are queued now."""
+        if self._directory is None:
+            self._open_directory()
+        assert self._directory is not None
+        return [*_lines(f"{NAME}.1", self._directory), *_lines(NAME, self._directory)]
 
     def _open_directory(self) -> None:
         self._close_directory()
@@ -103,9 +194,58 @@ class AuditLog:
             self._directory = None
 
 
-def _bounded(value: Json) -> Json:
-    """Return a value with a text cut to TEXT_MAX characters."""
-    return value if not isinstance(value, str) or len(value) <= TEXT_MAX else value[:TEXT_MAX] + "…"
+def names(entry: AuditEntry, document: str) -> bool:
+    """Whether an entry names a document: as changed, or in the address of the call."""
+    changed = any(change.document == document for change in entry.changes)
+    return changed or document in entry.what.partition("?")[0].split("/")
+
+
+def _decoded(line: bytes) -> AuditEntry | None:
+    try:
+        return msgspec.json.decode(line, type=AuditEntry)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _cursor(before: str) -> tuple[datetime, int] | None:
+    """Return the instant of `before`, and how many entries of that second it includes."""
+    if not before:
+        return None
+    match = _CURSOR.fullmatch(before)
+    try:
+        if match is None:
+            raise ValueError
+        return parse_instant(match["at"]), int(match["left"] or 0)
+    except ValueError as error:
+        raise InvalidRequest(
+            f"before is an instant in ISO 8601, or the `next` of a page, not {before!r:.60}.",
+            fields=["before"],
+        ) from error
+
+
+def _in_order(entries: Sequence[AuditEntry]) -> list[AuditEntry]:
+    """Return entries by instant: the clock may have been set back."""
+    return sorted(entries, key=lambda entry: entry.at)
+
+
+def _older(entries: Sequence[AuditEntry], at: datetime, left: int) -> list[AuditEntry]:
+    """Return the entries before an instant, and the first `left` of those at it."""
+    ordered = _in_order(entries)
+    older = [entry for entry in ordered if entry.at < at]
+    return older + [entry for entry in ordered if entry.at == at][:left]
+
+
+def _next(page: Sequence[AuditEntry], older: Sequence[AuditEntry]) -> str:
+    """Return what continues before the oldest entry of a page."""
+    oldest = page[0]
+    same = [entry for entry in older if entry.at == oldest.at]
+    left = next(number for number, entry in enumerate(same) if entry is oldest)
+    return f"{instant_text(oldest.at)}~{left}"
+
+
+def _bounded(text: str) -> str:
+    """Return a text of at most TEXT_MAX characters."""
+    return text if len(text) <= TEXT_MAX else text[:TEXT_MAX] + "…"
 
 
 def _caller(line: bytes) -> str:
@@ -132,9 +272,12 @@ def _rotate(directory: int) -> None:
 
 def _lines(name: str, directory: int) -> list[bytes]:
     """Return the lines of a log, none if there is no such log."""
+
+    def opener(path: str, _: int) -> int:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+
     try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        with open(name, "rb", opener=opener) as file:
+            return [line if line.endswith(b"\n") else line + b"\n" for line in file]
     except FileNotFoundError:
         return []
-    with open(descriptor, "rb") as file:
-        return [line if line.endswith(b"\n") else line + b"\n" for line in file]

@@ -111,6 +111,7 @@ class Sessions:
         grant = self._grant_of(found)
         if grant is None or not hmac.compare_digest(found.binding, _binding(secret, grant)):
             return None
+        self._tokens.note_use(grant)
         if now - found.used_at > USE_STORED_AFTER:
             used = found = replace(found, used_at=now)
             await self._update(

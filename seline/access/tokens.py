@@ -4,6 +4,7 @@ A token is `sel_<8 id>_<43 base64url>`. Only its SHA-256 is stored. Without a to
 admin token in the settings, every network caller is refused.
 """
 
+import asyncio
 import hashlib
 import hmac
 import logging
@@ -12,10 +13,11 @@ import secrets
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Final, Literal, TypeAlias, cast
 
 import msgspec
+from msgspec.structs import replace
 
 from seline.clock import Clock
 from seline.domain.plural import counted
@@ -23,6 +25,7 @@ from seline.domain.stored import Stored
 from seline.errors import (
     Forbidden,
     InvalidRequest,
+    SelineError,
     StoreClosed,
     TokenNotFound,
     TooManyRequests,
@@ -37,12 +40,17 @@ WINDOW_S: Final = 60.0
 CLIENT_FAILURES_MAX: Final = 10
 TOTAL_FAILURES_MAX: Final = 200
 CLIENTS_MAX: Final = 1_000
+USE_STORED_AFTER: Final = timedelta(hours=1)
+"""How old the stored instant of a token's last use may be, and the pause after a failed write."""
 _log = logging.getLogger("seline.access")
 _STORED: Final = re.compile(r"sel_[0-9a-f]{8}_[A-Za-z0-9_-]{43}")
 
 
 class Token(Stored, frozen=True, kw_only=True):
-    """A stored token. `digest` is the SHA-256 of the secret, which is not stored."""
+    """A stored token. `digest` is the SHA-256 of the secret, which is not stored.
+
+    `used_at` is when it last gave access, None if it never did.
+    """
 
     id: Annotated[str, msgspec.Meta(min_length=1)]
     digest: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -50,6 +58,7 @@ class Token(Stored, frozen=True, kw_only=True):
     label: str = ""
     created_at: datetime
     expires_at: datetime | None = None
+    used_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +82,10 @@ class Tokens:
         self._admin_digest = None if admin_token is None else digest_of(admin_token)
         self.failures = Failures(store.clock)
         self._is_loaded = False
+        self._used: dict[str, datetime] = {}
+        """When each token was last used in this process, by its id."""
+        self._storing: asyncio.Task[None] | None = None
+        self._no_store_before_s = 0.0
 
     async def load(self) -> None:
         """Read the stored tokens; one that cannot be read is not valid. This never raises.
@@ -116,7 +129,24 @@ class Tokens:
             raise Unauthorized if secret is None else Unauthorized("This token is not known here.")
         if needs == "admin" and found.scope != "admin":
             raise Forbidden
+        self.note_use(found)
         return found
+
+    def note_use(self, grant: Grant) -> None:
+        """Note that a token gave access now; a task stores it, at most once an hour."""
+        token = next((each for each in self._state.value if name_of(each) == grant.name), None)
+        if token is None:
+            return
+        now = self._used[token.id] = self._clock.now()
+        is_due = token.used_at is None or abs(now - token.used_at) >= USE_STORED_AFTER
+        is_busy = self._storing is not None and not self._storing.done()
+        if is_due and not is_busy and self._clock.monotonic() >= self._no_store_before_s:
+            self._storing = asyncio.get_running_loop().create_task(self._store_uses())
+
+    async def close(self) -> None:
+        """Wait until the last use that is being stored is stored."""
+        if self._storing is not None:
+            await asyncio.wait({self._storing})
 
     def granted(self, name: str) -> Grant | None:
         """Return what the token with this name gives access to now, None if it is not valid."""
@@ -144,8 +174,8 @@ class Tokens:
         return token, secret
 
     async def listed(self) -> Sequence[Token]:
-        """Return the tokens, oldest first."""
-        return _distinct(await self._state.load())
+        """Return the tokens, oldest first, each with its last use."""
+        return self._with_uses(_distinct(await self._state.load()))
 
     async def revoke(self, identifier: str, *, dry_run: bool = False) -> Token:
         """Delete a token and return it; `dry_run` only finds it. Raises TokenNotFound."""
@@ -157,6 +187,21 @@ class Tokens:
                 lambda tokens: tuple(kept for kept in tokens if kept.id != identifier)
             )
         return token
+
+    async def _store_uses(self) -> None:
+        """Store the last uses; a failure is logged, and tried again with a use an hour later."""
+        try:
+            await self._state.update(self._with_uses)
+        except SelineError as error:
+            pause_s = USE_STORED_AFTER.total_seconds()
+            self._no_store_before_s = self._clock.monotonic() + pause_s
+            _log.info("the last use of tokens is in memory only: %s", error.message)
+
+    def _with_uses(self, tokens: Sequence[Token]) -> tuple[Token, ...]:
+        return tuple(
+            token if token.id not in self._used else replace(token, used_at=self._used[token.id])
+            for token in tokens
+        )
 
     def _find(self, secret: str) -> Grant | None:
         """Compare a secret with every token, in constant time."""
@@ -173,7 +218,7 @@ class Tokens:
             yield Grant(name="SELINE_ADMIN_TOKEN", scope="admin", digest=self._admin_digest)
         for token in _distinct(self._state.value):
             if token.expires_at is None or token.expires_at > now:
-                yield Grant(name=f"token {token.id}", scope=token.scope, digest=token.digest)
+                yield Grant(name=name_of(token), scope=token.scope, digest=token.digest)
 
 
 class Failures:
@@ -199,6 +244,11 @@ class Failures:
             raise TooManyRequests(retry_after_s=int(WINDOW_S - (now - oldest)) + 1)
         own.append(now)
         self._all.append(now)
+
+
+def name_of(token: Token) -> str:
+    """Return what the audit log and the sessions call a token."""
+    return f"token {token.id}"
 
 
 def _distinct(tokens: Sequence[Token]) -> Sequence[Token]:

@@ -4,6 +4,7 @@ import sys
 
 from seline.cli import (
     alerts,
+    audit,
     backups,
     copies,
     damage,
@@ -25,6 +26,7 @@ from seline.cli.verbs import front
 # Each module adds its verbs to `front` when it is imported.
 __all__ = [
     "alerts",
+    "audit",
     "backups",
     "copies",
     "damage",

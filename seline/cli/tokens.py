@@ -67,7 +67,7 @@ async def create(
 
 @api_verb("list", group=token)
 async def list_tokens(api: Api, options: VerbOptions) -> None:
-    """List the tokens, without their secrets.
+    """List the tokens, without their secrets, and when each was last used.
 
     Examples:
       seline token list
@@ -80,13 +80,14 @@ async def list_tokens(api: Api, options: VerbOptions) -> None:
             token["scope"],
             token["created_at"],
             token["expires_at"] or "never",
+            token["used_at"] or "never",
             token["label"],
         )
         for token in listed["tokens"]
     ]
     terminal.out_list(
         listed,
-        ("ID", "SCOPE", "CREATED", "EXPIRES", "LABEL"),
+        ("ID", "SCOPE", "CREATED", "EXPIRES", "LAST USE", "LABEL"),
         rows,
         as_json=options.json,
         empty="There is no token yet. Next: `seline token create`.",

@@ -24,6 +24,7 @@ from seline.http.metrics import REQUESTS, method_label
 from seline.http.requests import check_coding, check_conditions, check_query
 from seline.http.routes import Route
 from seline.logs import OncePerMinute, logged_fields, logged_with
+from seline.manager.call_record import recorded
 
 ROUTE = web.AppKey("routes", dict[tuple[str, str], Route])
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -215,16 +216,16 @@ def _site_of(origin: str) -> str | None:
 
 
 async def audited(request: web.Request, handler: _Handler, who: str) -> web.StreamResponse:
-    """Answer a request, and write who called, what, and the outcome to the audit log."""
-    outcome = "failed"
-    try:
-        response = await handler(request)
-        outcome = str(response.status)
-        return response
-    except Exception as error:
-        outcome = getattr(error, "code", type(error).__name__)
-        raise
-    finally:
-        context(request).audit(
-            {"who": who, "what": f"{request.method} {request.path}", "outcome": str(outcome)}
-        )
+    """Answer a request, and write who called, what it changed, and the outcome to the audit log."""
+    query = f"?{request.query_string}" if request.query_string else ""
+    outcome, what = "failed", f"{request.method} {request.path}{query}"
+    with recorded() as record:
+        try:
+            response = await handler(request)
+            outcome = str(response.status)
+            return response
+        except Exception as error:
+            outcome = str(getattr(error, "code", type(error).__name__))
+            raise
+        finally:
+            context(request).audit.append(who=who, what=what, outcome=outcome, record=record)

@@ -11,6 +11,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from msgspec import Struct
 
+from seline.access.audit import AuditEntry
 from seline.domain.alerts.lifecycle import AlertType, Severity
 from seline.domain.copy import CopyInfo
 from seline.domain.difference import ChangeKind
@@ -380,6 +381,14 @@ class AlertList(TypedDict):
     alerts: list[AlertShown]
     sinks: Sequence[SinkStatus]
     sending: bool
+
+
+class AuditList(TypedDict):
+    """Entries of the audit log, newest first; `next` is the `before` of the following page."""
+
+    entries: Sequence[AuditEntry]
+    next: str | None
+    damaged: int
 
 
 class Deliveries(TypedDict):

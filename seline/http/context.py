@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from seline.access.audit import AuditLog
 from seline.access.tokens import Tokens
 from seline.alerts.log import AlertLog
 from seline.domain.document import Json
@@ -30,7 +31,7 @@ class AppContext:
     tokens: Tokens
     jobs: Worker
     alerts: AlertLog
-    audit: Callable[[Mapping[str, Json]], None]
+    audit: AuditLog
     unavailable: Callable[[], SelineError | None]
     about: Callable[[], Mapping[str, Json]]
 

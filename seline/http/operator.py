@@ -8,7 +8,14 @@ from aiohttp import web
 from seline.clock import parse_instant
 from seline.domain.readable_export import is_replace
 from seline.errors import InvalidRequest
-from seline.http.answers import Imported, PruneAnswer, QuarantineList, TokenBody, VerifyAnswer
+from seline.http.answers import (
+    AuditList,
+    Imported,
+    PruneAnswer,
+    QuarantineList,
+    TokenBody,
+    VerifyAnswer,
+)
 from seline.http.context import context, operations
 from seline.http.files import send_download, spooled_body
 from seline.http.rendering import JsonAnswer, SuccessAnswer, answer, done, members
@@ -108,6 +115,18 @@ async def get_quarantined(request: web.Request) -> web.StreamResponse:
     return await send_download(request, operations(request).read_quarantine(item), item)
 
 
+async def list_audit(request: web.Request) -> JsonAnswer[AuditList]:
+    """Answer the entries of the audit log, newest first."""
+    query = request.query
+    text = query.get("limit", "100")
+    page = await context(request).audit.read(
+        limit=int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 0,
+        before=query.get("before", ""),
+        document=query.get("document", ""),
+    )
+    return answer(AuditList(entries=page.entries, next=page.next or None, damaged=page.damaged))
+
+
 async def status(request: web.Request) -> web.StreamResponse:
     """Answer which process this is."""
     return answer(context(request).about())
@@ -132,7 +151,7 @@ async def create_token(request: web.Request) -> web.StreamResponse:
 async def list_tokens(request: web.Request) -> web.StreamResponse:
     """Answer the tokens, without their hashes."""
     tokens = await context(request).tokens.listed()
-    shown = ("id", "scope", "label", "created_at", "expires_at")
+    shown = ("id", "scope", "label", "created_at", "expires_at", "used_at")
     return answer({"tokens": [members(token, *shown) for token in tokens]})
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from seline.access.audit import ENTRIES_MAX
 from seline.domain.document import NAME_CHARACTERS_MAX
 from seline.http.exporting import FORMS
 
@@ -35,11 +36,17 @@ QUERIES: Final[Mapping[str, Mapping[str, Any]]] = {
     "at": _text("The last copy until this instant, in ISO 8601."),
     "backup": _flag("Keep a backup of the content before.", default=True),
     "backups": _flag("Add the backups of an export folder.", default=True),
+    "before": _text("An instant in ISO 8601, or the `next` of a page: only older entries."),
     "deleted": _flag("List the deleted documents that have backups instead."),
+    "document": _text("Only what names this document."),
     "dry_run": _flag("Decide and answer the same, and change nothing."),
     "foreign": _flag("Take the export or the copy of another volume."),
     "form": _text("One JSON object, or the export folder as a .tar.", enum=list(FORMS)),
     "from": _text("The content to compare; the newest backup that differs without it."),
+    "limit": {
+        "description": "How many entries.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": ENTRIES_MAX, "default": 100},
+    },
     "mode": _text(
         "Keep the documents that the export does not name, or delete them, with backups.",
         enum=["merge", "replace"],

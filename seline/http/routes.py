@@ -152,6 +152,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         media=_ANY,
         has_revision=True,
     ),
+    Route("GET", PREFIX + "/audit", operator.list_audit, "admin", ("limit", "before", "document")),
     Route("GET", PREFIX + "/status", operator.status, "control"),
     Route("POST", PREFIX + "/tokens", operator.create_token, "control"),
     Route("GET", PREFIX + "/tokens", operator.list_tokens, "control"),

@@ -18,6 +18,7 @@ from seline.domain.volume_file import VolumeFile
 from seline.errors import RestoreUnfinished, SelineError
 from seline.manager import changes
 from seline.manager.awaited_store import AwaitedStore
+from seline.manager.call_record import CallRecord, current_record
 from seline.manager.changes import Decide
 from seline.manager.locks import DocumentLocks
 from seline.manager.metadata import Metadata
@@ -96,10 +97,19 @@ class ManagedStore(AwaitedStore):
     # changing
 
     def submit(self, made: Sequence[Change]) -> Future[tuple[Outcome, ...]]:
-        """Do as `AwaitedStore` does; the first write of a document makes the volume's id first."""
+        """Do as `AwaitedStore` does; the first write of a document makes the volume's id first.
+
+        What is changed is added to the record of the call that runs.
+        """
+        return self._submit(made, current_record())
+
+    def _submit(
+        self, made: Sequence[Change], record: CallRecord | None
+    ) -> Future[tuple[Outcome, ...]]:
         if not self._is_identified and any(map(_writes, made)):
             self._identify()
-        return super().submit(made)
+        future = super().submit(made)
+        return future if record is None else record.noting(future, made)
 
     def _identify(self) -> None:
         identify = self.volume_file.change(lambda known: known.identified(self.new_id))
@@ -188,7 +198,8 @@ class ManagedStore(AwaitedStore):
                 self.opened.submit((change,)).exception(timeout=CLOSE_S)
 
     async def _through(self, change: Change) -> Outcome:
-        future = await self.locks.through(change.key.name, lambda: self.submit((change,)))
+        record = current_record()  # the task that releases the lock may start the change
+        future = await self.locks.through(change.key.name, lambda: self._submit((change,), record))
         return (await wait_for(future))[0]
 
 

@@ -51,7 +51,7 @@ async def sign_in(visit: Visit) -> web.Response:
     if visit.session is not None:
         await visit.site.sessions.end(visit.session.id)
     visit.session = session
-    visit.context.audit({"who": named(session), "what": "POST /sign-in", "outcome": "303"})
+    visit.context.audit.append(who=named(session), what="POST /sign-in", outcome="303")
     response = _resumed(visit, following, kept) if kept else visit.go(following)
     set_cookie(response, visit.request, visit.secret)
     return response

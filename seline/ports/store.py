@@ -147,12 +147,13 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one change; it is durable.
 
     `content` is the document's content after it, None if there is no document. `changed` is False
-    if nothing was written. `backup` names the backup of the content before. `answer` is the
-    decision's.
+    if nothing was written. `before` is the revision of the content before, None if there was no
+    sound one. `backup` names the backup of that content. `answer` is the decision's.
     """
 
     content: Content | None
     changed: bool
+    before: Revision | None = None
     backup: str | None = None
     answer: object = None
 

@@ -198,7 +198,7 @@ class Serving(NeverCopied):
                 tokens=self.tokens,
                 jobs=self._worker,
                 alerts=self.alerts.log,
-                audit=self._audit.append,
+                audit=self._audit,
                 unavailable=self._unavailable,
                 about=self._about,
             )
@@ -353,6 +353,7 @@ class Serving(NeverCopied):
             steps.push_async_callback(self._outbound.close)
             steps.push_async_callback(self.operations.mirrors.close)
             steps.push_async_callback(self.alerts.close)
+            steps.push_async_callback(self.tokens.close)
             steps.push_async_callback(self._finish)
             steps.push_async_callback(self._end_opening)
 

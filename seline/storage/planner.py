@@ -271,8 +271,11 @@ def _take(
         decision = change.decide(draft.current(judged_backups, now))
         if draft.touched and _must_be_first(draft, decision):
             return None
+        before = None if draft.content is None else draft.content.revision
         changed = _apply(draft, change, decision)
-        outcome = Outcome(content=draft.content, changed=changed, answer=decision.answer)
+        outcome = Outcome(
+            content=draft.content, changed=changed, before=before, answer=decision.answer
+        )
         steps.append((key, outcome))
         if isinstance(decision, (Put, Remove)):
             changes.extend(decision.also)

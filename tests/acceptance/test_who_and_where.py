@@ -47,6 +47,7 @@ alerts                           ..D       ..D        ..D   ..D      ..D     ..D
 jobs                             ..D       ..D        ..D   ..D      ..D     ..D
 export                           33D       33D        33D   33D      33D     33D
 destinations                     ..D       ..D        ..D   ..D      ..D     ..D
+audit                            ..D       ..D        ..D   ..D      ..D     ..D
 token list                       ..D       ..D        ..D   ..D      ..D     ..D
 save a.json new.json             ..D       RRD        ..D   ..D      ..D     ..D
 save large.json large.json       ..D       RRD        FFD   ..D      ..D     ..D

@@ -104,6 +104,7 @@ async def _call_everything(session: aiohttp.ClientSession, answers: dict[str, An
     await call("GET /tokens")
     await call("DELETE /tokens/{id}", id=token["id"])
     await call("GET /status")
+    await call("GET /audit")
     await call("DELETE /documents/{name}", **name)
 
 

@@ -1,0 +1,257 @@
+"""The audit log: what a line has, and how it is read over HTTP and on the command line."""
+
+import asyncio
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seline.access import audit
+from seline.access.audit import CHANGES_MAX, AuditLog
+from seline.clock import Clock
+from seline.domain.document import BOT, DocumentKey
+from seline.manager import changes
+from seline.manager.call_record import recorded
+from seline.ports.futures import wait_for
+from seline.server import Serving
+from tests.clocks import FakeClock
+from tests.command_line import Line, line_at
+from tests.http_client import NAME, Client
+
+
+@pytest.fixture
+async def log(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(Clock, "now", lambda _: clock.now())
+    (tmp_path / ".seline").mkdir()
+    made = AuditLog(str(tmp_path))
+    yield made
+    made.close()
+
+
+async def entries(client: Client, query: str = "") -> list[dict[str, Any]]:
+    status, body, _ = await client.call("GET", f"/audit{query}")
+    assert status == 200, body
+    found: list[dict[str, Any]] = body["entries"]
+    return found
+
+
+async def revision(client: Client) -> str:
+    _, _, headers = await client.call("GET", f"/documents/{NAME}")
+    return str(headers["ETag"].strip('"'))
+
+
+# what a line has
+
+
+async def test_a_change_has_its_document_and_both_revisions(client: Client) -> None:
+    await client.call("PUT", f"/documents/{NAME}", {"n": 1})
+    first = await revision(client)
+    merge = "application/merge-patch+json"
+    await client.call("PATCH", f"/documents/{NAME}", {"n": 2}, Content_Type=merge)
+    second = await revision(client)
+    await client.call("DELETE", f"/documents/{NAME}")
+    deleted, patched, created = await entries(client)
+
+    assert created["changes"] == [{"document": NAME, "before": None, "after": first}]
+    assert patched["changes"] == [{"document": NAME, "before": first, "after": second}]
+    assert deleted["changes"] == [{"document": NAME, "before": second, "after": None}]
+    assert (created["who"], created["outcome"]) == ("SELINE_ADMIN_TOKEN", "201")
+    assert patched["what"] == f"PATCH /api/v1/data-admin/documents/{NAME}"
+
+
+async def test_a_restore_has_the_document_that_its_address_does_not_name(client: Client) -> None:
+    for number in range(2):
+        await client.call("PUT", f"/documents/{NAME}", {"n": number})
+    before = await revision(client)
+    await client.call("POST", "/restore-backup", {"filename": NAME})
+    [restored, *_] = await entries(client)
+
+    after = await revision(client)
+    assert restored["changes"] == [{"document": NAME, "before": before, "after": after}]
+
+
+async def test_what_changes_nothing_has_no_change(client: Client) -> None:
+    await client.call("PUT", f"/documents/{NAME}", {"n": 1})
+    await client.call("PUT", f"/documents/{NAME}", {"n": 1})
+    await client.call("PUT", f"/documents/{NAME}", {"n": 2}, If_Match="0" * 64)
+    await client.call("DELETE", f"/documents/{NAME}?dry_run=true")
+    preview, refused, equal, _ = await entries(client)
+
+    assert [each["changed"] for each in (preview, refused, equal)] == [0, 0, 0]
+    assert refused["outcome"] == "revision_mismatch"
+
+
+async def test_an_import_has_the_first_documents_and_the_count(client: Client) -> None:
+    files = {f"d{number}.json": {"n": number} for number in range(CHANGES_MAX + 3)}
+    export = {"exported_at": "2025-01-06T14:30:22Z", "files": files}
+    status, body, _ = await client.call("POST", "/import?mode=merge", export)
+    assert status == 200, body
+    [imported] = await entries(client)
+
+    assert len(imported["changes"]) == CHANGES_MAX
+    assert imported["changed"] == CHANGES_MAX + 3
+
+
+async def test_a_change_that_waits_for_a_block_belongs_to_its_own_call(
+    client: Client, server: Serving
+) -> None:
+    """The task that ends the block starts the change, in another context."""
+    async with server.data.edit(NAME) as value:
+        waiting = asyncio.create_task(client.call("PUT", f"/documents/{NAME}", {"n": 9}))
+        locks = server.data.store.locks
+        while not locks._queues[NAME].waiting:
+            await asyncio.sleep(0.01)
+        value["n"] = 1
+    await waiting
+    [put] = await entries(client)
+
+    assert put["changes"][0]["before"] is not None
+    assert put["changed"] == 1
+
+
+async def test_several_changes_of_a_document_are_one(server: Serving) -> None:
+    store, key = server.data.store, DocumentKey(BOT, NAME)
+    with recorded() as record:
+        for number in range(3):
+            value = {"n": number}
+            await server.data.save_json(NAME, value)
+        await wait_for(store.submit((store.change_of(key, changes.look),)))
+    await server.data.save_json("other.json", {})
+
+    [change] = record.changes()
+    assert (change.document, change.before) == (NAME, None)
+    content = await store.look(key)
+    assert content is not None
+    assert change.after == content.revision
+
+
+# reading
+
+
+async def test_only_an_admin_reads_the_log(client: Client, server: Serving) -> None:
+    _, secret = await server.tokens.create(scope="read")
+    bearer = f"Bearer {secret}"
+
+    assert (await client.call("GET", "/audit", Authorization=bearer))[0] == 403
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=1001", "before=soon", "before=~1"])
+async def test_a_wrong_parameter_is_named(client: Client, query: str) -> None:
+    status, body, _ = await client.call("GET", f"/audit?{query}")
+
+    assert (status, body["fields"]) == (422, [query.partition("=")[0]])
+
+
+async def test_pages_have_each_entry_once_also_within_a_second(
+    log: AuditLog, clock: FakeClock
+) -> None:
+    for number in range(7):
+        log.append(who="a", what=str(number), outcome="200")
+        if number % 3 == 2:
+            clock.advance(1)
+    seen, before = [], ""
+    while True:
+        page = await log.read(limit=2, before=before)
+        seen += [entry.what for entry in page.entries]
+        log.append(who="b", what="later", outcome="200")
+        before = page.next
+        if not before:
+            break
+
+    assert seen == [str(number) for number in reversed(range(7))]
+
+
+async def test_an_instant_leaves_out_what_is_newer(log: AuditLog, clock: FakeClock) -> None:
+    log.append(who="a", what="old", outcome="200")
+    clock.advance(60)
+    log.append(who="a", what="new", outcome="200")
+
+    page = await log.read(before="2025-01-06T14:30:30+00:00")
+
+    assert [entry.what for entry in page.entries] == ["old"]
+
+
+async def test_both_files_are_read_and_damaged_lines_are_counted(
+    log: AuditLog, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "AUDIT_BYTES_MAX", 600)
+    for number in range(6):
+        log.append(who="a", what=str(number), outcome="200")
+        clock.advance(1)
+    await log.read()
+    file = tmp_path / ".seline" / "audit.jsonl"
+    with file.open("ab") as opened:
+        opened.write(b'{"at": "2025\n\xff\n[]\n')
+
+    page = await log.read()
+
+    assert (tmp_path / ".seline" / "audit.jsonl.1").exists()
+    assert page.damaged == 3
+    assert len(page.entries) >= 4
+    assert page.entries[0].what == "5"
+
+
+async def test_a_line_of_an_earlier_version_is_read(log: AuditLog, tmp_path: Path) -> None:
+    line = {"at": "2025-01-06T14:30:22Z", "who": "a", "what": "PUT /x/d.json", "outcome": "201"}
+    (tmp_path / ".seline" / "audit.jsonl").write_text(json.dumps(line) + "\n")
+
+    [entry] = (await log.read()).entries
+    assert (entry.who, entry.changes, entry.changed) == ("a", (), 0)
+
+
+async def test_a_log_that_is_in_the_way_names_the_next_step(log: AuditLog, tmp_path: Path) -> None:
+    (tmp_path / ".seline" / "audit.jsonl").mkdir()
+
+    from seline.errors import DocumentUnreadable
+
+    with pytest.raises(DocumentUnreadable) as raised:
+        await log.read()
+    assert "mv -n" in raised.value.hint
+
+
+async def test_the_entries_of_one_document(client: Client) -> None:
+    for name in (NAME, "other.json"):
+        await client.call("PUT", f"/documents/{name}", {"n": 1})
+    await client.call("PUT", f"/documents/{NAME}", {"n": 2}, If_Match="0" * 64)
+    await client.call("PUT", f"/documents/{NAME}", {"n": 2})
+    await client.call("POST", "/restore-backup", {"filename": NAME})
+    found = await entries(client, f"?document={NAME}")
+
+    outcomes = [each["outcome"] for each in found]
+    assert outcomes == ["200", "200", "revision_mismatch", "201"]
+
+
+# the command line
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
+    return line_at(tmp_path_factory.mktemp("audit"))
+
+
+def test_the_command_lists_pages_and_filters(line: Line) -> None:
+    for number in range(3):
+        assert line("save", NAME, "-", stdin=json.dumps({"n": number})).code == 0
+    assert line("delete", NAME, "--yes").code == 0
+    ran = line("audit", "--limit", "3", "--document", NAME)
+    assert ran.code == 0, ran.err
+    assert re.search(rf"control socket .*DELETE .*{NAME} [0-9a-f]{{12}} to none", ran.out)
+    assert "dry_run=true" in ran.out
+    assert re.search(rf"{NAME} [0-9a-f]{{12}} to [0-9a-f]{{12}}", ran.out)
+
+    step = re.search(r"Older ones: `(.*)`", ran.err)
+    assert step
+    arguments = shlex.split(step[1])
+    older = line(*arguments[arguments.index("audit") :])
+    assert re.search(rf"{NAME} none to [0-9a-f]{{12}}", older.out)
+    assert len(line("audit", "--json").value()["entries"]) == 5  # with the preview of delete
+
+
+def test_an_empty_log_says_so(tmp_path: Path) -> None:
+    line = line_at(tmp_path)
+    (line.data).mkdir(exist_ok=True)
+    assert line("token", "create").code == 0
+    assert line("audit", "--document", "none.json").err.strip() == "There is no entry."
