@@ -33,6 +33,7 @@ from seline.operations.packs import (
     file_entry,
     member_bytes,
     members_of,
+    pack_bytes_max,
     with_names,
 )
 from seline.outbound.destinations.folder import Folder
@@ -186,7 +187,8 @@ def import_body(documents: Mapping[str, bytes]) -> bytes:
 def _packed(source: str, manifest: Manifest, sealer: Sealer) -> Iterator[tuple[str, bytes]]:
     opening = sealer if manifest.encrypted else UNSEALED
     for pack in manifest.packs:
-        yield from members_of(pack, _stored(source, pack.name), opening)
+        data, bytes_max = _stored(source, pack.name), pack_bytes_max(manifest)
+        yield from members_of(pack, data, opening, bytes_max=bytes_max)
 
 
 def _stored(source: str, name: str) -> bytes:

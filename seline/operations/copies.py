@@ -34,7 +34,7 @@ from seline.errors import (
 from seline.operations.at_once import READS_MAX
 from seline.operations.export_folders import ExportFolders
 from seline.operations.mirror_store import MirrorStore, in_thread, mirrored_volumes, read_claim
-from seline.operations.packs import members_of, with_names
+from seline.operations.packs import members_of, pack_bytes_max, with_names
 from seline.ports.destinations import ObjectMissing, ObjectStore
 from seline.ports.sealing import UNSEALED, Sealer
 from seline.spool import Spool
@@ -221,9 +221,17 @@ async def copy_of_chain(
     head, (documents, keys, manifest) = chain[-1], await at.contents(chain)
     stored = {entry.key: (entry, head.encrypted) for head in chain for entry in head.objects}
 
+    sizes = {
+        file.sha256: file.size_bytes
+        for document in documents.values()
+        for file in (document, *document.backups)
+    }
+
     async def fetch(digest: Revision) -> bytes:
         entry, sealed = stored[keys[digest]]
-        data = await at.content(entry, sealed=sealed, as_stored=fetched is not None)
+        data = await at.content(
+            entry, sealed=sealed, bytes_max=sizes[digest], as_stored=fetched is not None
+        )
         if await in_thread(lambda: hashlib.sha256(data).hexdigest()) != digest:
             raise ExportDamaged(f"{at.destination.name} has another content for {digest}.")
         if fetched is not None:
@@ -281,9 +289,10 @@ async def _contents(
     manifest: Manifest, get: Callable[[str], Awaitable[bytes]], sealer: Sealer
 ) -> dict[Revision, Content]:
     spool, contents = Spool(), dict[Revision, Content]()
+    bytes_max = pack_bytes_max(manifest)
 
     def keep(data: bytes) -> None:
-        for _, member in members_of(pack, data, sealer):
+        for _, member in members_of(pack, data, sealer, bytes_max=bytes_max):
             content = Content.of(member)
             if content.revision not in contents:
                 contents[content.revision] = content.moved_to(spool.keep(content.data))

@@ -16,7 +16,7 @@ from seline.errors import ExportDamaged, KeyMissing
 from seline.operations.copies import copy_of_export
 from seline.operations.export_folders import ExportFolders
 from seline.operations.mirror_store import in_thread
-from seline.operations.packs import check_pack, members_of, with_names
+from seline.operations.packs import check_pack, members_of, pack_bytes_max, with_names
 from seline.operations.scratch import Scratch
 from seline.ports.destinations import ObjectMissing
 from seline.ports.sealing import UNSEALED, Sealer
@@ -89,13 +89,16 @@ class ExportDrill:
         left = contents_of_documents(manifest.documents)
         for pack in manifest.packs:
             data = await self._get(pack.name)
-            left -= await in_thread(partial(self._contents, pack.name, data))
+            left -= await in_thread(
+                partial(self._contents, pack.name, data, pack_bytes_max(manifest))
+            )
         if left:
             raise ExportDamaged(f"{self._export} lacks {len(left)} contents that it lists.")
 
-    def _contents(self, pack: str, data: bytes) -> set[str]:
+    def _contents(self, pack: str, data: bytes, bytes_max: int) -> set[str]:
         [entry] = [entry for entry in self.manifest.packs if entry.name == pack]
-        return {Content.of(member).revision for _, member in members_of(entry, data, self._opening)}
+        members = members_of(entry, data, self._opening, bytes_max=bytes_max)
+        return {Content.of(member).revision for _, member in members}
 
     async def _get(self, file: str) -> bytes:
         """Return a file of the export, compared with the manifest."""

@@ -16,7 +16,7 @@ from seline.domain.document import Revision
 from seline.domain.manifest import PackedDocument
 from seline.domain.mirror import Claim, Head, K, MirrorManifest, ObjectKey, Proof, StoredObject
 from seline.errors import ExportDamaged
-from seline.operations.packs import packed, unpacked
+from seline.operations.packs import LIST_BYTES_MAX, packed, unpacked, unpacked_digest
 from seline.ports.destinations import ObjectMissing, ObjectStore
 from seline.ports.sealing import Sealer
 
@@ -192,20 +192,28 @@ class MirrorStore:
         stored = await self._checked(path, head.manifest)
 
         def decoded() -> MirrorManifest:
-            data = self._content(stored, path, sealed=head.encrypted)
+            packed = self._opened(stored, sealed=head.encrypted)
+            data = unpacked(packed, path, bytes_max=LIST_BYTES_MAX)
             return mirror.decode_as(MirrorManifest, data, f"the manifest of {head.name}")
 
         return await in_thread(decoded)
 
-    async def content(self, entry: StoredObject, *, sealed: bool, as_stored: bool = False) -> bytes:
+    async def content(
+        self, entry: StoredObject, *, sealed: bool, bytes_max: int, as_stored: bool = False
+    ) -> bytes:
         """Return the content of an object, decrypted; the caller compares its digest.
 
+        Raises ExportDamaged, also for a content of more than `bytes_max`.
         The stored bytes are compared only for `as_stored`: a content that was encrypted again has
         other ones.
         """
         path = self.object_path(entry.key, sealed=sealed)
         stored = await (self._checked(path, entry) if as_stored else self._stored(path))
-        return await in_thread(partial(self._content, stored, path, sealed=sealed))
+
+        def content() -> bytes:
+            return unpacked(self._opened(stored, sealed=sealed), path, bytes_max=bytes_max)
+
+        return await in_thread(content)
 
     async def contents(self, chain: Sequence[Head]) -> Contents:
         """Return what the copy of a head has; `chain` is the head with those that it changes.
@@ -235,7 +243,8 @@ class MirrorStore:
             return
 
         def key() -> str:
-            return mirror.content_key(_digest(self._content(stored, path, sealed=sealed)), name_key)
+            digest = unpacked_digest(self._opened(stored, sealed=sealed), path)
+            return mirror.content_key(digest, name_key)
 
         if await in_thread(key) != entry.key:
             raise ExportDamaged(f"{self.destination.name} has another content at {path}.")
@@ -255,9 +264,12 @@ class MirrorStore:
             return None
         path = self._objects_path(head.name)
         stored = await self._checked(path, head.listed)
-        return await in_thread(
-            lambda: mirror.decode_objects(unpacked(stored, path), head.name, type)
-        )
+
+        def decoded() -> list[K]:
+            listed = unpacked(stored, path, bytes_max=LIST_BYTES_MAX)
+            return mirror.decode_objects(listed, head.name, type)
+
+        return await in_thread(decoded)
 
     def _objects_path(self, head: str) -> str:
         return f"{self._folder}/manifests/{head}.objects.json.zst"
@@ -286,8 +298,8 @@ class MirrorStore:
             raise ExportDamaged(f"{self.destination.name} has other bytes at {path}.")
         return stored
 
-    def _content(self, stored: bytes, path: str, *, sealed: bool) -> bytes:
-        return unpacked(self._sealer.open(stored) if sealed else stored, path)
+    def _opened(self, stored: bytes, *, sealed: bool) -> bytes:
+        return self._sealer.open(stored) if sealed else stored
 
 
 async def read_claim(destination: ObjectStore) -> Claim | None:

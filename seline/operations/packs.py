@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from seline.domain.manifest import (
     KEY_NAME,
     LIST_NAME,
+    PACK_BYTES_MAX,
     FileEntry,
     Manifest,
     encode_list,
@@ -30,17 +31,21 @@ from seline.ports.sealing import UNSEALED, Sealer
 from seline.spool import Spool, spooled
 
 if TYPE_CHECKING:
-    from backports.zstd import ZstdCompressor, ZstdError, compress, decompress
+    from backports.zstd import ZstdCompressor, ZstdDecompressor, ZstdError, compress
 elif sys.version_info >= (3, 14):
-    from compression.zstd import ZstdCompressor, ZstdError, compress, decompress
+    from compression.zstd import ZstdCompressor, ZstdDecompressor, ZstdError, compress
 else:
-    from backports.zstd import ZstdCompressor, ZstdError, compress, decompress
+    from backports.zstd import ZstdCompressor, ZstdDecompressor, ZstdError, compress
 
 LEVEL: Final = 10
 """Of a size known beforehand: for one that is not, zstd takes 20 MiB however small the pack."""
 CONTENT_LEVEL: Final = 3
 """Of one document: a third of the time of level 10, for JSON of 80 KB, and as small."""
+LIST_BYTES_MAX: Final = 256 << 20
+"""Of a list of documents or objects, unpacked."""
 _PIECE_BYTES: Final = 1 << 20
+_MEMBER_BYTES: Final = 4 << 10
+"""What a tar adds to a file, at most."""
 DOCUMENTS: Final = "documents/"
 BACKUPS: Final = "backups/"
 
@@ -135,13 +140,13 @@ def with_names(manifest: Manifest, sealed: bytes, sealer: Sealer) -> Manifest:
     listed = next((file for file in manifest.files if file.name == LIST_NAME), None)
     if listed is None:
         raise ExportDamaged(f"The export is encrypted, and its manifest names no {LIST_NAME}.")
-    return with_documents(manifest, _unpacked(listed, sealed, sealer))
+    return with_documents(manifest, _unpacked(listed, sealed, sealer, LIST_BYTES_MAX))
 
 
-def _unpacked(file: FileEntry, data: bytes, sealer: Sealer) -> bytes:
+def _unpacked(file: FileEntry, data: bytes, sealer: Sealer, bytes_max: int) -> bytes:
     """Check a file, decrypt and decompress it. Raises ExportDamaged, KeyMissing."""
     check_pack(file, data)
-    return unpacked(sealer.open(data), file.name)
+    return unpacked(sealer.open(data), file.name, bytes_max=bytes_max)
 
 
 def packed(data: bytes) -> bytes:
@@ -149,12 +154,53 @@ def packed(data: bytes) -> bytes:
     return compress(data, CONTENT_LEVEL)
 
 
-def unpacked(data: bytes, name: str) -> bytes:
-    """Return the content of a compressed file. Blocks. Raises ExportDamaged, which has `name`."""
+def unpacked(data: bytes, name: str, *, bytes_max: int) -> bytes:
+    """Return the content of a compressed file. Blocks.
+
+    Raises ExportDamaged, which has `name`, also for a content that is longer: a few bytes can be
+    unpacked to any number.
+    """
+    pieces: list[bytes] = []
+    size_bytes = 0
+    for piece in _pieces(data, name):
+        size_bytes += len(piece)
+        if size_bytes > bytes_max:
+            raise ExportDamaged(f"{name} has more than the {bytes_max:,} bytes that it may have.")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def unpacked_digest(data: bytes, name: str) -> str:
+    """Return the SHA-256 of the content of a compressed file, of which memory holds a piece."""
+    digest = hashlib.sha256()
+    for piece in _pieces(data, name):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _pieces(data: bytes, name: str) -> Iterator[bytes]:
+    decompressor = ZstdDecompressor()
     try:
-        return decompress(data)
+        while True:
+            yield decompressor.decompress(data, _PIECE_BYTES)
+            if decompressor.eof and not decompressor.unused_data:
+                return
+            if decompressor.eof:
+                data, decompressor = decompressor.unused_data, ZstdDecompressor()
+            elif decompressor.needs_input:
+                raise ExportDamaged(f"{name} cannot be unpacked: it is cut off.")
+            else:
+                data = b""
     except ZstdError as error:
         raise ExportDamaged(f"{name} cannot be unpacked: {error}.") from error
+
+
+def pack_bytes_max(manifest: Manifest) -> int:
+    """Return how many bytes a pack of an export has at most, unpacked."""
+    sizes = [
+        file.size_bytes for document in manifest.documents for file in (document, *document.backups)
+    ]
+    return max([PACK_BYTES_MAX, *sizes]) + _MEMBER_BYTES * (len(sizes) + 1)
 
 
 def check_pack(pack: FileEntry, data: bytes) -> None:
@@ -169,10 +215,13 @@ def check_pack(pack: FileEntry, data: bytes) -> None:
 
 
 def members_of(
-    pack: FileEntry, data: bytes, sealer: Sealer = UNSEALED
+    pack: FileEntry, data: bytes, sealer: Sealer = UNSEALED, *, bytes_max: int = LIST_BYTES_MAX
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield the files of a pack, checked as a whole first. Raises ExportDamaged, KeyMissing."""
-    content = _unpacked(pack, data, sealer)
+    """Yield the files of a pack, checked as a whole first. Raises ExportDamaged, KeyMissing.
+
+    `bytes_max` is what `pack_bytes_max` returns.
+    """
+    content = _unpacked(pack, data, sealer, bytes_max)
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
             for info in tar:

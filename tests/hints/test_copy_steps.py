@@ -157,7 +157,7 @@ def damage(folder: Path, value: object) -> None:
     [path] = [
         path
         for path in folder.rglob("objects/*")
-        if json.loads(unpacked(path.read_bytes(), path.name)) == value
+        if json.loads(unpacked(path.read_bytes(), path.name, bytes_max=1 << 20)) == value
     ]
     path.write_bytes(path.read_bytes()[:-1] + b"x")
 

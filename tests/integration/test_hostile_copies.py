@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import tarfile
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from seline.errors import ExportDamaged, ExportFailed
 from seline.operations import Operations
 from seline.operations.copies import Copies
 from seline.operations.mirror_store import MirrorStore
-from seline.operations.packs import file_entry, members_of, packed
+from seline.operations.packs import file_entry, members_of, packed, unpacked, unpacked_digest
 from seline.outbound.destinations.folder import Folder
 from seline.outbound.sealing import AgeSealer
 from seline.ports.destinations import Target
@@ -129,6 +130,36 @@ def test_a_pack_that_holds_anything_but_files_is_damaged(
     pack = packed(tar.getvalue())
     with pytest.raises(ExportDamaged, match="'a', which is no file"):
         list(members_of(file_entry("pack-0001.tar.zst", pack), pack))
+
+
+async def test_what_unpacks_to_more_than_it_may_is_refused_before_it_is_in_memory(
+    tmp_path: Path,
+) -> None:
+    bomb = packed(bytes(64 << 20))
+    assert unpacked_digest(bomb, "it") == hashlib.sha256(bytes(64 << 20)).hexdigest()
+    tracemalloc.start()
+    with pytest.raises(ExportDamaged, match="more than the 1,024 bytes"):
+        unpacked(bomb, "it", bytes_max=1024)
+    with pytest.raises(ExportDamaged, match="more than the"):
+        list(members_of(file_entry("pack-0001.tar.zst", bomb), bomb, bytes_max=2 << 20))
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+    for cut in (bomb[:-1], b"", b"no zstd"):
+        with pytest.raises(ExportDamaged, match="cannot be unpacked"):
+            unpacked(cut, "it", bytes_max=1 << 30)
+    assert unpacked(packed(b"") + packed(b"ab"), "it", bytes_max=2) == b"ab"
+
+
+async def test_a_content_that_unpacks_to_more_than_is_listed_is_not_restored(
+    bot: Bot, place: Path
+) -> None:
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.mirrored()
+    [path] = (folder(place) / "objects").iterdir()
+    path.write_bytes(packed(bytes(1 << 20)))
+    copy = await Copies(Folder("bucket", str(place)), UNSEALED).find()
+    with pytest.raises(ExportDamaged, match="more than the 13 bytes"):
+        await copy.fetch(copy.documents[0].sha256)
 
 
 PASSPHRASE = "a passphrase for the tests"
