@@ -220,7 +220,6 @@ async def copy_of_chain(
     """
     head, (documents, keys, manifest) = chain[-1], await at.contents(chain)
     stored = {entry.key: (entry, head.encrypted) for head in chain for entry in head.objects}
-
     sizes = {
         file.sha256: file.size_bytes
         for document in documents.values()

@@ -6,6 +6,7 @@ is the bot's own, so it is no destination.
 """
 
 import importlib.util
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -21,6 +22,7 @@ _VARIABLES: Final[Mapping[str, Sequence[str]]] = {
 """The variables that an option is taken from if it is not set."""
 _BUCKET: Final = ("BUCKET", "AWS_S3_BUCKET_NAME", "AWS_BUCKET_NAME", "AWS_BUCKET")
 _STYLE: Final = "AWS_S3_URL_STYLE"
+_FOLDERS: Final = ("RAILWAY_ENVIRONMENT_NAME", "RAILWAY_SERVICE_NAME")
 _REQUIRED: Final = ("endpoint", "access_key_id", "secret_access_key")
 _ON_RAILWAY: Final = ("RAILWAY_ENVIRONMENT", "RAILWAY_SERVICE_ID", "RAILWAY_DEPLOYMENT_ID")
 """One of them is set in every service; RAILWAY_TOKEN is one of a developer's own machine."""
@@ -50,7 +52,14 @@ def bucket_of_environment(
         return None
     if environ.get(_STYLE):
         options["path_style"] = str(environ[_STYLE] == "path").lower()
-    return {"name": "bucket", "url": f"s3://{environ[named]}", **options}, named
+    url = "/".join((f"s3://{environ[named]}", *_folders(environ)))
+    return {"name": "bucket", "url": url, **options}, named
+
+
+def _folders(environ: Mapping[str, str]) -> list[str]:
+    """Return the folders of a service in a bucket: other services may refer to it as well."""
+    names = (re.sub(r"[^A-Za-z0-9_.-]+", "-", environ.get(name, "")) for name in _FOLDERS)
+    return [name for name in (name.strip(".-") for name in names) if name]
 
 
 def with_variables(

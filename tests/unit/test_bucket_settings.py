@@ -131,3 +131,20 @@ def test_without_the_library_the_bucket_is_left_out_with_a_warning(
 
     assert settings.exports.destinations == ()
     assert "pip install 'seline[s3]'" in settings.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("environment", "service", "folders"),
+    [
+        ("production", "bot", "/production/bot"),
+        ("pr 12/é", "My bot", "/pr-12/My-bot"),
+        ("..", "bot", "/bot"),
+        ("", "", ""),
+    ],
+)
+def test_services_and_environments_that_share_a_bucket_have_folders_of_their_own(
+    environment: str, service: str, folders: str
+) -> None:
+    names = {"RAILWAY_ENVIRONMENT_NAME": environment, "RAILWAY_SERVICE_NAME": service}
+    [bucket] = load({**RAILWAY, **names}).exports.destinations
+    assert bucket.url == f"s3://{RAILWAY['BUCKET']}{folders}"
