@@ -16,7 +16,7 @@ import hmac
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -37,6 +37,9 @@ CHAIN_HEADS_MAX: Final = 64
 """After so many heads a base is written."""
 SMALL_BYTES: Final = 16 << 10
 """Of a volume that is smaller, a loss of half the bytes is no sign of a loss."""
+TEXT_MAX: Final = 1000
+"""Characters of a text that a copy shows, such as `doubt`."""
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _HEAD: Final = re.compile(r"(\d{8}T\d{6}Z)-(\d{8,})\Z", re.ASCII)
 _KEY: Final = re.compile(r"[0-9a-f]{64}\Z", re.ASCII)
 _INSTANT: Final = "%Y%m%dT%H%M%SZ"
@@ -254,9 +257,22 @@ def decode_as(type: type[T], data: bytes, name: str) -> T:
             raise UnsupportedFormat(
                 f"{name} has format {form}; this Seline knows {FORMAT}. Nothing was changed."
             )
-        return msgspec.json.decode(data, type=type)
+        return _shown_safely(msgspec.json.decode(data, type=type))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ExportDamaged(f"{name} is not whole: {error}.") from error
+
+
+def _shown_safely(value: T) -> T:
+    """Return a value whose texts a terminal can show: anyone may have written them."""
+    texts = {
+        field: text
+        for field in getattr(value, "__struct_fields__", ())
+        if isinstance(text := getattr(value, field), str)
+    }
+    safe: dict[str, Any] = {
+        field: _CONTROLS.sub("?", text)[:TEXT_MAX] for field, text in texts.items()
+    }
+    return value if safe == texts else msgspec.structs.replace(value, **safe)  # type: ignore[type-var]
 
 
 def decode_objects(data: bytes, name: str, type: type[K]) -> list[K]:

@@ -84,6 +84,17 @@ async def test_a_proof_of_the_future_counts_as_one_of_now(bot: Bot, place: Path)
     assert proven_at <= bot.clock.now()
 
 
+async def test_no_text_of_a_copy_reaches_a_terminal_as_a_command(bot: Bot, place: Path) -> None:
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.mirrored()
+    forge_proof(place, by="\x1b[31myou\n\u202e")
+    [path] = (folder(place) / "heads").iterdir()
+    path.write_text(json.dumps({**json.loads(path.read_text()), "doubt": "\x1b]0;" + "x" * 9999}))
+    [info] = await Copies(Folder("bucket", str(place)), UNSEALED).listed()
+    assert info.proven_by == "?[31myou??"
+    assert (info.doubt[:5], len(info.doubt)) == ("?]0;x", 1000)
+
+
 class Broken(Folder):
     """A folder with a defect."""
 
