@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -37,6 +38,8 @@ CHANGES_MAX: Final = 5
 ENTRIES_MAX: Final = 1_000
 """How many entries one page may have."""
 _CURSOR: Final = re.compile(r"(?P<at>[^~]{1,40})(?:~(?P<left>[0-9]{1,9}))?")
+_writing: Final = threading.Lock()
+"""Held while a line is written: a process may have several `AuditLog` of one directory."""
 _log = logging.getLogger("seline.audit")
 
 
@@ -154,6 +157,10 @@ class AuditLog:
         self._close_directory()
 
     def _write(self, line: bytes) -> None:
+        with _writing:
+            self._write_alone(line)
+
+    def _write_alone(self, line: bytes) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             if self._directory is None or os.fstat(self._directory).st_nlink == 0:
