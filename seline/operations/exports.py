@@ -86,7 +86,7 @@ class Exporter:
     ) -> None:
         """Export to `targets`; `version` is written into each manifest, `sealer` encrypts."""
         self._store = store
-        self._sealer = sealer
+        self.sealer = sealer
         self._version = version
         self.destinations = Destinations(store, targets)
         self.purges = Purges(store, targets)
@@ -149,7 +149,7 @@ class Exporter:
             if not whole:
                 return f"{name}: it has no export yet"
             await self._learn_proof(folders, whole)
-            drill = ExportDrill(folders, whole[0], self._sealer)
+            drill = ExportDrill(folders, whole[0], self.sealer)
             not_restored = await drill.run(scratch)
         except ExportDamaged as error:
             failure = _damaged(error)
@@ -261,7 +261,7 @@ class Exporter:
         """
         size_bytes, export, there = 0, "", await target.complete()
         made: list[Manifest] = []
-        async with aclosing(self.files(self._sealer, made=made.append)) as files:
+        async with aclosing(self.files(self.sealer, made=made.append)) as files:
             async for export, file, spool in files:
                 if export in there:
                     raise ExportFailed(f"{target.name} holds {export} already.")
@@ -285,7 +285,7 @@ class Exporter:
 
         Its list may be unreadable here, so its revisions are compared with what was recorded.
         """
-        if newest.encrypted != bool(self._sealer.suffix):
+        if newest.encrypted != bool(self.sealer.suffix):
             return False
         if not newest.encrypted:
             return newest.holds(revisions)
@@ -294,13 +294,13 @@ class Exporter:
 
     async def _note_encrypted(self, destination: ObjectStore, written: Manifest) -> None:
         """Record which documents the encrypted export has that was just written."""
-        if self._sealer.suffix:
+        if self.sealer.suffix:
             revisions = await self._digest(written.revisions)
             await self.destinations.wrote_encrypted(destination, written.name, revisions)
 
     async def _digest(self, revisions: dict[str, str]) -> str:
         """Return one digest of all documents, their revisions, and whose keys open the export."""
-        sealed_for = await in_thread(lambda: self._sealer.sealed_for)
+        sealed_for = await in_thread(lambda: self.sealer.sealed_for)
         listed = [sealed_for, sorted(revisions.items())]
         return hashlib.sha256(msgspec.json.encode(listed)).hexdigest()
 
@@ -340,7 +340,7 @@ class Exporter:
         if not manifest.encrypted:
             return manifest
         sealed = await target.get(export, LIST_NAME)
-        opening = partial(with_names, manifest, sealed, self._sealer)
+        opening = partial(with_names, manifest, sealed, self.sealer)
         return await self._store.reading(opening, limit_s=math.inf)
 
     async def _revisions(self) -> dict[str, str]:

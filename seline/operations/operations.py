@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import partial
 from typing import Final
 
+from seline.domain.alerts.lifecycle import Alert
 from seline.domain.backup import Backup
 from seline.domain.copy import Copy
 from seline.domain.document import BOT, Content, DocumentInfo, DocumentKey, check_document_name
@@ -71,6 +72,8 @@ class Operations:
         self.mirrors = Mirrors(store, self.exports, sealer, version=version)
         self.sinks: Callable[[], Sequence[SinkStatus]] = tuple
         """The sinks of alerts; a process that sends alerts sets it."""
+        self.listed_alerts: Callable[[], Sequence[Alert]] = tuple
+        """The alerts, the open ones first; a process that sends alerts sets it."""
         self.is_held = True
         """Whether the process holds the store for more than one command."""
         self._measured: tuple[Usage, int, Headroom] | None = None

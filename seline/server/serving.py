@@ -137,6 +137,7 @@ class Serving(NeverCopied):
             await self._runner.setup()
             if self._network:
                 self.alerts.start()
+                self.operations.listed_alerts = self.alerts.log.listing
             if self._http:
                 self.address = await listening.listen(self._runner, host, port)
             self._listening.set()

@@ -18,6 +18,7 @@ from seline.settings.values import DEFAULT_JOBS
 TOKEN_CHARACTERS_MIN: Final = 16
 PASSPHRASE_CHARACTERS_MIN: Final = 16
 _RECIPIENT: Final = re.compile(r"age1[02-9ac-hj-np-z]{58}", re.ASCII)
+_OWNER: Final = re.compile(r"(?:telegram|discord):[1-9][0-9]{0,19}", re.ASCII)
 _SIMILARITY_MIN: Final = 0.7
 SECRETS: Final = frozenset(
     {
@@ -170,6 +171,14 @@ def _host_names(value: object) -> tuple[str, ...]:
     return names
 
 
+def _owners(value: object) -> tuple[str, ...]:
+    owners = tuple(owner.lower() for owner in _names(value))
+    for number, owner in enumerate(owners, start=1):
+        if not _OWNER.fullmatch(owner):
+            raise ValueError(f"entry {number} is no `telegram:ID` or `discord:ID`")
+    return owners
+
+
 def _recipients(value: object) -> tuple[str, ...]:
     recipients = _names(value)
     for number, recipient in enumerate(recipients, start=1):
@@ -268,6 +277,9 @@ RULES: Final[Mapping[str, SettingRule]] = {
         f"a list of tables, each with `kind` ({', '.join(FIELDS_OF)}) and what the kind needs",
         read_sinks,
         explains=True,
+    ),
+    "chat.owners": SettingRule(
+        "a list of the numbers of accounts, such as telegram:123456789", _owners, explains=True
     ),
     "log.level": _one_of("debug", "info", "warning", "error"),
     "log.format": _one_of("auto", "json", "console"),

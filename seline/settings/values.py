@@ -132,6 +132,13 @@ class Alerting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChatAccess:
+    """`[chat]`: who may use the chat, as `telegram:ID` or `discord:ID`."""
+
+    owners: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """`[log]`: the level and the format of the log."""
 
@@ -152,6 +159,7 @@ class Settings:
     jobs: Mapping[str, Job] = field(default_factory=lambda: DEFAULT_JOBS)
     exports: Exports = field(default_factory=Exports)
     alerts: Alerting = field(default_factory=Alerting)
+    chat: ChatAccess = field(default_factory=ChatAccess)
     log: Log = field(default_factory=Log)
     strict: bool = False
     url: str | None = None
@@ -189,6 +197,7 @@ SECTIONS: Final[Mapping[str, Any]] = {
     **{f"jobs.{name}": job for name, job in DEFAULT_JOBS.items()},
     "exports": Exports(),
     "alerts": Alerting(),
+    "chat": ChatAccess(),
     "log": Log(),
 }
 """The sections with their defaults."""

@@ -1,0 +1,30 @@
+"""Fixtures for the tests of the chat: an open store, and a bot of each library."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seline import open_seline
+from seline.library import Seline
+from tests.chat.bots import BOTS, OWNER
+
+OWNERS = [f"telegram:{OWNER}", f"discord:{OWNER}"]
+
+
+@pytest.fixture
+async def seline(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Seline]:
+    """Yield an open Seline whose owners are known; a parameter has more settings."""
+    more = getattr(request, "param", {})
+    async with open_seline(tmp_path / "data", chat__owners=OWNERS, **more) as opened:
+        yield opened
+
+
+@pytest.fixture(params=BOTS)
+async def bot(seline: Seline, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+    """Yield a bot of each library, over the open Seline."""
+    made = BOTS[request.param]()
+    await made.start(seline)
+    yield made
+    await made.stop()
