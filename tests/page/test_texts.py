@@ -11,6 +11,7 @@ from seline.domain.incident import IncidentKind
 from seline.domain.job import RunOutcome
 from seline.domain.report import Status
 from seline.domain.texts import LANGUAGES, fields_of
+from seline.domain.verdict import FOREIGN, UNCHECKED, Verdict
 from seline.operations import checks
 from seline.page.assembly import VIEWS
 from seline.page.rendering import environment
@@ -24,7 +25,7 @@ CODE = sorted(PACKAGE.glob("*.py"))
 CALL = re.compile(r"""\b(t|count)\(\s*["']([a-z_]+\.[a-z_]+)["']\s*([~,)])""")
 JINJA = re.compile(r"\{%.*?%\}|\{\{.*?\}\}|\{#.*?#\}", re.DOTALL)
 SHOWN = re.compile(r"""\b(?:title|placeholder|alt|aria-label|content)\s*=\s*"([^"]*)\"""")
-COMPUTED = {
+COMPUTED: dict[str, list[str]] = {
     "kit.nav_": [view.name for view in VIEWS if view.path],
     "kit.status_": list(Status),
     "kit.signed_in_": ["read", "admin"],
@@ -33,6 +34,14 @@ COMPUTED = {
     "home.check_": [*(name for name, *_ in checks.ROWS), *IncidentKind],
     "home.job_": list(DEFAULT_JOBS),
     "home.run_": list(RunOutcome),
+    "documents.verdict_": [*Verdict, UNCHECKED, FOREIGN],
+    "documents.kind_": ["added", "removed", "changed"],
+    "documents.count_": ["added", "removed", "changed"],
+    "documents.will_keep_": ["backups", "quarantine", "nowhere"],
+    "documents.empty_": ["object", "list"],
+    "documents.open_": ["object", "list"],
+    "documents.size_": ["object", "list"],
+    "documents.": ["pin", "unpin"],
 }
 """Keys that a template puts together: the first part, and what may follow."""
 
