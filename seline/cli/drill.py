@@ -30,7 +30,7 @@ def drill(options: VerbOptions, destination: str, identity: str | None, volume: 
 
     Run it on your own machine, with the key: it shows that the key opens the copies, which the
     service cannot show without it. The settings of this machine name the destination. Health of
-    the service names the proof within an hour; that of an export after the next job `export`.
+    the service names the proof within five minutes; that of an export after the next job `export`.
 
     Examples:
       seline drill bucket --identity key.txt

@@ -47,9 +47,10 @@ def new(options: VerbOptions, output: str | None) -> None:
         terminal.out_json({"created": created, "recipient": made.recipient} | secret)
     else:
         terminal.out(made.recipient if output else lines.rstrip("\n"))
+    place = f"it is in {output}" if output else "it is not shown again"
     terminal.notice(
         "The identity decrypts every export, and nothing else does. Keep it off this volume, in a "
-        "password manager or on paper: it is not shown again."
+        f"password manager or on paper: {place}."
     )
     terminal.notice(f'Next: set `exports.encrypt_to = ["{made.recipient}"]` and restart.')
 

@@ -105,7 +105,9 @@ class Exporter:
         """
         targets = [target for target in self.destinations.targets if target.takes_exports]
         if not targets:
-            return "no destination for exports is configured (`exports.destinations`)"
+            mirrored = bool(self.destinations.targets)
+            what = "every destination is mirrored" if mirrored else "there is no destination"
+            return f"{what}, so no export was made (`exports.destinations`)"
         outcomes = await asyncio.gather(*map(self._run_one, targets), return_exceptions=True)
         names = [target.destination.name for target in targets]
         done = joined(zip(names, outcomes, strict=True))

@@ -35,6 +35,8 @@ WAIT_S: Final = 20.0
 CLOSE_S: Final = 2.0
 """How long a copy that is cancelled may take to end."""
 SWEEP_EVERY: Final = timedelta(hours=1)
+PROOFS_MAX: Final = 8
+"""Proofs that are read for the newest one with the key."""
 LOOK_EVERY: Final = timedelta(minutes=5)
 """How soon a process notices another one that mirrors the same volume."""
 _log = logging.getLogger("seline.mirror")
@@ -279,7 +281,8 @@ class _Lane:
                 mirror_lacking=self.mirror.lacking,
                 mirror_older=self.mirror.older,
             )
-            line = f"{name}: {len(head.objects)} contents for {head.documents} documents"
+            contents = counted(len(head.objects), "content")
+            line = f"{name}: {contents} for {counted(head.documents, 'document')}"
         if not (self._claimed_by or self._rival):
             line = "; ".join(filter(None, (line, await self._swept(is_written=head is not None))))
         self._refuse_doubt()
@@ -330,6 +333,7 @@ class _Lane:
             if claim is not None and claim.volume == mine.volume:
                 rival = await self._rival_of(mine, claim)
             others = {claim.volume} if claim else await mirrored_volumes(destination)
+            await self._learn_proof(await self._at())
         except ObjectForbidden:
             return  # the credentials only write
         if rival and not self._rival:
@@ -371,7 +375,6 @@ class _Lane:
             if swept.oldest is not None:
                 name = self._target.destination.name
                 await self._exports.purges.ended(name, mirror=True, oldest=swept.oldest)
-            await self._learn_proof(at)
         except ObjectForbidden:
             swept = Swept()  # the credentials only write
         self._swept_at = self._store.clock.now()
@@ -381,11 +384,13 @@ class _Lane:
         return f"removed {swept.heads} older heads and {swept.objects} contents"
 
     async def _learn_proof(self, at: MirrorStore) -> None:
-        """Record the newest proof, which a person's machine may have made."""
-        for name in islice(await at.proofs(), 1):
+        """Record the newest proof with the key, which a person's machine may have made."""
+        for name in islice(await at.proofs(), PROOFS_MAX):
             with suppress(ExportDamaged, ObjectMissing):
                 proof = await at.proof(name)
                 await self._destinations.proven(self._target.destination, proof)
+                if proof.decrypted:
+                    return
 
     def _is_sweep_due(self) -> bool:
         return self._is_due(self._swept_at, SWEEP_EVERY)

@@ -68,7 +68,7 @@ class AgeSealer:
             self._age.decrypt_io(io.BytesIO(data), opened, [*self._own, *self._identities])
         except (self._age.DecryptError, OSError) as error:
             if str(error) == _NO_IDENTITY:
-                raise KeyMissing from error
+                raise _key_missing(given=self.can_open) from error
             raise ExportDamaged(f"It is no whole age file: {error}.") from error
         return opened.getvalue()
 
@@ -116,6 +116,14 @@ class _Pieces(io.BytesIO):
         if before >> 16 < self.tell() >> 16:
             time.sleep(0)
         return size_bytes
+
+
+def _key_missing(*, given: bool) -> KeyMissing:
+    if not given:
+        return KeyMissing()
+    return KeyMissing(
+        "This copy is encrypted for another key than the one that was given; nothing was changed."
+    )
 
 
 def sealer_of(recipients: Sequence[str], passphrase: str) -> Sealer:

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -191,6 +193,21 @@ async def test_the_mirror_brings_a_change_to_a_bucket_and_back(
     [document] = copy.documents
     assert document.name == "a.json"
     assert json.loads(await copy.fetch(document.sha256)) == {"n": 2}
+
+
+def test_a_process_ends_in_order_after_a_request_that_failed(tmp_path: Path) -> None:
+    with moto() as (url, _):
+        bucket = {"name": "bucket", "url": "s3://missing/bot", "endpoint": url, **KEYS}
+        variables = {
+            "SELINE_STORAGE__DATA_DIR": str(tmp_path),
+            "SELINE_EXPORTS__DESTINATIONS": json.dumps([bucket]),
+        }
+        fetch = [sys.executable, "-m", "seline", "exports", "fetch", "bucket", str(tmp_path / "x")]
+        for _ in range(30):
+            ended = subprocess.run(
+                fetch, env=os.environ | variables, capture_output=True, text=True, check=False
+            )
+            assert (ended.returncode, "no such bucket" in ended.stderr) == (1, True), ended.stderr
 
 
 def alter_pack(folder: Path, content: bytes) -> None:

@@ -264,6 +264,9 @@ def test_an_import_takes_the_file_that_key_new_wrote(line: Line) -> None:
 
     refused = line("import", "nas", "--yes")
     assert (refused.code, "the key for it is not here" in refused.err) == (8, True)
+    line("key", "new", "--output", "other.txt")
+    refused = line("import", "nas", "--yes", "--identity", "other.txt")
+    assert (refused.code, "for another key than the one that was given" in refused.err) == (8, True)
     assert line("import", "nas", "--yes", "--identity", "key.txt").code == 0
     assert line("load", "a.json").value() == [2]
 

@@ -9,11 +9,13 @@ an endpoint and credentials given to its usual arguments, so those used here tak
 """
 
 import asyncio
+import atexit
 import re
+import time
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -35,6 +37,7 @@ SINGLE_BYTES_MAX: Final = 32 << 20
 _PART_BYTES: Final = 16 << 20
 _PARTS_AT_ONCE: Final = 2
 _RETRIES: Final = 5
+THREADS_END_S: Final = 0.1
 _TRUTHS: Final = ("path_style", "allow_http")
 _EXISTS: Final = "PreconditionFailed"
 _NO_CONDITIONS: Final = "NotImplemented"
@@ -247,6 +250,7 @@ class S3:
     def _store(self) -> "S3Store":
         from obstore.store import S3Store
 
+        _let_threads_end()
         key, secret = self._keys
         credential: S3Credential = {
             "access_key_id": key,
@@ -394,6 +398,15 @@ def explained(text: str) -> Cure:
         return _BY_STATUS[int(status[1])]
     said = f"{status[1]} ({code})" if code else status[1]
     return Cure(f"the service answered {said}", ExportFailed.hint)
+
+
+@cache
+def _let_threads_end() -> None:
+    """Give obstore's threads time to let go of Python's objects before the interpreter ends.
+
+    One that does so later aborts the process.
+    """
+    atexit.register(time.sleep, THREADS_END_S)
 
 
 def _last(path: str) -> str:
