@@ -276,6 +276,12 @@ class RestoreUnfinished(StorageError):
     hint = "Complete it with the folder of an export: `seline import EXPORT`."
 
 
+class RestorePending(StorageError):
+    """The volume is empty, and the copy that a start restores could not be taken yet."""
+
+    hint = "`seline status` shows what the restore waits for, and how to begin empty instead."
+
+
 class ForkedStore(StorageError):
     """This store was opened before a fork; only the parent process may use it."""
 

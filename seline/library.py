@@ -24,6 +24,7 @@ from seline.domain.plural import counted
 from seline.domain.readable_export import ImportReport
 from seline.errors import (
     ExportFailed,
+    RestorePending,
     SelineError,
     SettingsError,
     VolumeFailed,
@@ -34,7 +35,7 @@ from seline.manager import DataManager, ManagedStore
 from seline.manager.awaited_store import NeverCopied
 from seline.operations import Operations
 from seline.operations.restore import fill_volume, may_be_filled
-from seline.operations.returning import OFF, Damaged, Returned, come_back
+from seline.operations.returning import OFF, Damaged, Returned, come_back, note_pending
 from seline.operations.scratch import no_room, restore_and_compare
 from seline.outbound.destinations.table import build_targets
 from seline.outbound.sealing import sealer_of
@@ -324,11 +325,24 @@ def copies_of(settings: Settings) -> ComeBack | None:
             return await come_back(
                 store, targets, sealer, restore_from=exports.restore_from, damaged=damaged
             )
+        except ExportFailed as error:
+            await note_pending(store, error)
+            raise
         finally:
             for target in targets:
                 await target.destination.close()
 
     return restore
+
+
+async def pending_restore(store: ManagedStore, settings: Settings) -> RestorePending | None:
+    """Return why an empty volume waits for a copy; None if it does not. Raises StorageError."""
+    pending, opened = store.volume_file.value.pending, await store.open()
+    if pending is None or copies_of(settings) is None:
+        return None
+    if not await store.listing(lambda: may_be_filled(opened)):
+        return None
+    return RestorePending(f"A restore is pending. {pending.message}", hint=pending.hint)
 
 
 async def _restored(

@@ -78,6 +78,7 @@ EXIT_FOR: Final[Mapping[str, Exit]] = {
     "volume_locked": Exit.LOCKED,
     "volume_not_mounted": Exit.LOCKED,
     "restore_unfinished": Exit.LOCKED,
+    "restore_pending": Exit.LOCKED,
     "volume_read_only": Exit.FAILED,
     "volume_failed": Exit.FAILED,
     "outcome_unknown": Exit.FAILED,

@@ -7,18 +7,27 @@ from seline.domain.manifest import is_volume_id
 from seline.domain.stored import Stored
 
 
+class PendingRestore(Stored, frozen=True):
+    """Why the last start of an empty volume could not take a copy, and the next step."""
+
+    message: str
+    hint: str
+
+
 class VolumeFile(Stored, frozen=True, kw_only=True):
     """The volume's id, and how many exports it has begun.
 
     The id is made before the first document is written, and travels with a restored copy.
     `restoring` names the copy that is being restored onto the volume, empty if none is. Each
-    restore gives the volume a new `life`, so that two volumes with one id differ.
+    restore gives the volume a new `life`, so that two volumes with one id differ. `pending`
+    counts only while the volume is empty.
     """
 
     id: str = ""
     exports: int = 0
     restoring: str = ""
     life: str = ""
+    pending: PendingRestore | None = None
 
     @property
     def is_identified(self) -> bool:
@@ -27,7 +36,9 @@ class VolumeFile(Stored, frozen=True, kw_only=True):
 
     def identified(self, new_id: str) -> "VolumeFile":
         """Return this value, with a new id if it has none."""
-        return self if self.is_identified else replace(self, id=new_id)
+        if self.is_identified:
+            return self
+        return replace(self, id=new_id, pending=None)
 
     def marked(self, copy: Copy, new_id: str) -> "VolumeFile":
         """Return the value while a copy is restored: the volume becomes the copy's."""

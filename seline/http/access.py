@@ -56,7 +56,7 @@ async def access(request: web.Request, handler: _Handler) -> web.StreamResponse:
     check_browser(request)
     who = _authenticate(request, route)
     unavailable = context(request).unavailable()
-    if unavailable is not None and not (route is not None and route.answers_unopened):
+    if unavailable is not None and not (route is not None and route.answers(unavailable)):
         raise unavailable
     if route is not None:
         check_query(request, route.query)

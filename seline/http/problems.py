@@ -55,6 +55,7 @@ STATUS_FOR: Final[Mapping[type[SelineError], int]] = {
     errors.VolumeLocked: 503,
     errors.VolumeNotMounted: 503,
     errors.RestoreUnfinished: 503,
+    errors.RestorePending: 503,
     errors.VolumeReadOnly: 503,
     errors.VolumeFailed: 503,
     errors.OutcomeUnknown: 503,

@@ -5,6 +5,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from aiohttp import web
 
+from seline.errors import RestorePending, SelineError
 from seline.http import (
     MERGE_PATCH,
     PREFIX,
@@ -44,6 +45,13 @@ class Route(NamedTuple):
     body: Mapping[str, object] = {}
     """The types of its body by media type; empty if it takes none."""
     needs_body: bool = True
+    ends_pending: bool = False
+    """Whether it is answered while a restore onto the empty volume is pending."""
+
+    def answers(self, failure: SelineError) -> bool:
+        """Whether it is answered although the volume is not served because of a failure."""
+        is_pending = isinstance(failure, RestorePending)
+        return self.answers_unopened or (self.ends_pending and is_pending)
 
 
 _NAME: Final = "/documents/{name}"
@@ -137,6 +145,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         ("at", "only", "volume", "dry_run", "foreign", "unencrypted"),
         body={_JSON: IdentityBody},
         needs_body=False,
+        ends_pending=True,
     ),
     Route("POST", PREFIX + "/destinations/{destination}/accept", destinations.accept_copy, "admin"),
     Route(

@@ -10,14 +10,17 @@ older copy is not: the destination that fails may have a newer one, and may answ
 
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from heapq import merge
 from typing import Final, NamedTuple, TypeAlias
 
+from msgspec.structs import replace
+
 from seline.domain.copy import Copy, CopyInfo
 from seline.domain.plural import counted
 from seline.domain.readable_export import ImportReport
+from seline.domain.volume_file import PendingRestore
 from seline.errors import (
     CopyNotEncrypted,
     CopyNotFound,
@@ -25,6 +28,7 @@ from seline.errors import (
     ExportFailed,
     KeyMissing,
     SelineError,
+    StorageError,
     UnsupportedFormat,
 )
 from seline.manager.managed_store import ManagedStore
@@ -111,6 +115,17 @@ async def come_back(
     if search.flaw is not None:
         raise search.refusal((await store.open()).medium.place)
     return search.found
+
+
+async def note_pending(store: ManagedStore, error: ExportFailed) -> None:
+    """Note on the empty volume that it waits for a copy: other processes then write nothing.
+
+    Does nothing if the volume takes no changes, which its next opening reports.
+    """
+    pending = PendingRestore(error.message, error.hint)
+    if pending != store.volume_file.value.pending:
+        with suppress(StorageError):
+            await store.volume_file.update(lambda known: replace(known, pending=pending))
 
 
 class _Search:

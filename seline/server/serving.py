@@ -97,6 +97,9 @@ class Serving(NeverCopied):
         """The URL of the admin API; empty without one."""
         self._failure: SelineError | None = StoreClosed("The store is being opened.")
         """Why the store is not open, None once it is."""
+        self._is_alone = not network and opened is None
+        self._pending: SelineError | None = None
+        """Why one command writes nothing: the volume is empty, and waits for a copy."""
         self._closing = False
         self._since = Clock().now()
         """Since when the process holds the data directory, once it does."""
@@ -230,6 +233,8 @@ class Serving(NeverCopied):
             self._audit.open()
             await self.tokens.load()
             await self.sessions.load()
+            if self._is_alone:
+                self._pending = await library.pending_restore(self._seline.store, self.settings)
             await self._listening.wait()
             self.first_link = self._make_first_link()
             self.first_secret = await self._create_first_token()
@@ -244,7 +249,7 @@ class Serving(NeverCopied):
             raise
         self._since = store.medium.held_since
         store.medium.announce(address=self.address or None)
-        self._failure = None
+        self._failure = self._pending
         if self._network:
             self._log_ready()
             self._looking = asyncio.create_task(self._look_at_documents())

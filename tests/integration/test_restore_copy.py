@@ -131,7 +131,7 @@ def test_an_empty_volume_becomes_the_volume_of_the_copy(tmp_path: Path) -> None:
     assert ORIGINAL.flaws_of(tmp_path) == []
     known = _volume(tmp_path)
     assert known.pop("life")
-    assert known == {"id": VOLUME, "exports": 7, "restoring": ""}
+    assert known == {"id": VOLUME, "exports": 7, "restoring": "", "pending": None}
 
 
 @pytest.mark.follows("operations/restore:fill_volume")

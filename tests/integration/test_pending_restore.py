@@ -1,0 +1,111 @@
+"""Test an empty volume whose copy cannot be taken: the start waits, and commands write nothing."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seline.errors import KeyMissing
+from seline.outbound.destinations.folder import Folder
+from seline.server.serving import serving
+from seline.settings import Settings, load_settings
+from tests.command_line import Line, Ran, line_at
+
+
+def at(tmp_path: Path) -> list[dict[str, Any]]:
+    url = f"file://{tmp_path}/bucket"
+    return [{"name": "bucket", "url": url, "mode": "mirror", "same_disk": True}]
+
+
+def settings(tmp_path: Path, **more: Any) -> Settings:
+    arguments = {"storage.data_dir": str(tmp_path / "data"), "exports.destinations": at(tmp_path)}
+    return load_settings(environ={}, arguments={**arguments, **more})
+
+
+def line_of(tmp_path: Path, **environ: str) -> Line:
+    return line_at(tmp_path, SELINE_EXPORTS__DESTINATIONS=json.dumps(at(tmp_path)), **environ)
+
+
+@pytest.fixture
+async def lost(tmp_path: Path) -> None:
+    """Mirror a volume with one document, then delete it."""
+    async with serving(settings(tmp_path), http=False) as server:
+        await server.acquired()
+        await server.data.save_json("a.json", {"n": 1})
+        await server.operations.mirrors.run()
+    shutil.rmtree(tmp_path / "data")
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+def hide(tmp_path: Path) -> Callable[[], object]:
+    """Damage the copy; return what mends it."""
+    [head] = (tmp_path / "bucket" / "seline-mirror").glob("*/heads/*")
+    whole = head.read_bytes()
+    head.write_bytes(b"{")
+    return lambda: head.write_bytes(whole)
+
+
+async def ran(line: Line, *arguments: str, stdin: str = "", **environ: str) -> Ran:
+    return await asyncio.to_thread(lambda: line(*arguments, stdin=stdin, **environ))
+
+
+@pytest.mark.follows("error:restore_pending")
+async def test_beside_a_server_that_waits_commands_say_so_and_write_nothing(
+    tmp_path: Path, lost: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seline.library.ASK_AGAIN_S", 0.2)
+    mend, line = hide(tmp_path), line_of(tmp_path)
+    async with serving(settings(tmp_path), http=False) as server:
+        await until(lambda: "cannot be taken" in str(server._failure))
+        status = await ran(line, "status")
+        assert (status.code, "HEALTHY" in status.out) == (1, False)
+        assert "the copy at bucket cannot be taken" in status.out
+        saved = await ran(line, "save", "b.json", stdin="{}")
+        assert (saved.code, "A restore is pending." in saved.err) == (7, True)
+        assert "`exports.restore_from = off`" in saved.err
+        assert not list((tmp_path / "data").glob("*.json"))
+        mend()
+        await server.acquired()
+        assert await server.data.load_json("a.json") == {"n": 1}
+    assert (await ran(line, "save", "b.json", stdin="{}")).code == 0
+
+
+async def test_a_command_that_is_to_begin_empty_does(tmp_path: Path, lost: None) -> None:
+    hide(tmp_path)
+    line = line_of(tmp_path)
+    async with serving(settings(tmp_path), http=False) as server:
+        await until(lambda: "cannot be taken" in str(server._failure))
+    assert (await ran(line, "save", "b.json", stdin="{}")).code == 7
+    assert (
+        await ran(line, "save", "b.json", stdin="{}", SELINE_EXPORTS__RESTORE_FROM="off")
+    ).code == 0
+    assert (await ran(line, "save", "c.json", stdin="{}")).code == 0, "the volume has begun"
+
+
+async def test_a_restore_by_hand_ends_the_wait(
+    tmp_path: Path, lost: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seline.library.ASK_AGAIN_S", 0.2)
+    real = Folder.get
+
+    async def fails(self: Folder, key: str) -> bytes:
+        if "/objects/" in key:
+            raise KeyMissing("the key is not here")
+        return await real(self, key)
+
+    monkeypatch.setattr(Folder, "get", fails)  # the command runs in another process
+    async with serving(settings(tmp_path), http=False) as server:
+        await until(lambda: "cannot be taken" in str(server._failure))
+        restored = await ran(line_of(tmp_path), "exports", "restore", "bucket", "--yes")
+        assert restored.code == 0, restored.err
+        assert "Restored 1 document" in restored.err
+        await server.acquired()
+        assert await server.data.load_json("a.json") == {"n": 1}
