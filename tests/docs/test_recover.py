@@ -67,7 +67,13 @@ def test_the_machine_is_gone(line: Line, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     shutil.rmtree(line.data)
     destinations = line.environ["SELINE_EXPORTS__DESTINATIONS"]
-    new = line_at(tmp_path / "new", SELINE_EXPORTS__DESTINATIONS=destinations)
+    new = line_at(
+        tmp_path / "new",
+        SELINE_EXPORTS__DESTINATIONS=destinations,
+        RAILWAY_ENVIRONMENT="production",
+        RAILWAY_VOLUME_MOUNT_PATH="/data",
+        SELINE_STORAGE__REQUIRE_MOUNT="false",  # as the page says for `railway run`
+    )
     for command in commands("The machine is gone"):
         run(new, command)
     assert json.loads((tmp_path / "new" / "restored" / PROFILE).read_bytes()) == {
@@ -75,8 +81,8 @@ def test_the_machine_is_gone(line: Line, tmp_path: Path) -> None:
     }
     for directory in ("restored", "data"):
         assert new("load", PROFILE, "--data-dir", directory).value() == {"location": "Lyon"}
-    assert new("restore", PROFILE, "--data-dir", "restored", "--yes").code == 0
-    assert new("load", PROFILE, "--data-dir", "restored").value() == {"location": "Paris"}
+        assert new("restore", PROFILE, "--data-dir", directory, "--yes").code == 0
+        assert new("load", PROFILE, "--data-dir", directory).value() == {"location": "Paris"}
 
 
 def test_one_document_is_wrong(line: Line) -> None:
