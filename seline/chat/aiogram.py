@@ -31,6 +31,7 @@ def chat_router(seline: Seline | None = None) -> Router:
     front, router = _AiogramFront(ChatCore(seline)), Router(name="seline")
     router.message.register(front.command, Command(COMMAND), front.is_for_command)
     router.callback_query.register(front.press, front.is_for_press)
+    router.startup.register(front.started)
     router.shutdown.register(front.core.close)
     return router
 
@@ -38,6 +39,9 @@ def chat_router(seline: Seline | None = None) -> Router:
 class _AiogramFront:
     def __init__(self, core: ChatCore) -> None:
         self.core = core
+
+    async def started(self, bot: Bot) -> None:
+        self.core.listens_to(bot.token)
 
     async def is_for_command(self, message: Message) -> bool:
         return self.core.admits(_of_message(message, ""))

@@ -28,10 +28,12 @@ from seline.chat.messages import (
     fitted,
 )
 from seline.chat.views import Turn
+from seline.domain.alerts.lifecycle import Alert
 from seline.domain.texts import Language, Wording, load_tables
 from seline.errors import SelineError
 from seline.library import Seline
 from seline.manager.call_record import recorded
+from seline.ports.alerts import CHATS
 
 OPENING_S: Final = 5.0
 """How long a request waits for a store that is still being opened."""
@@ -105,6 +107,25 @@ class ChatCore:
         turn = Turn(seline=seline, texts=texts, request=request, action=action, now=now)
         return self._reply(turn, kind, await self._card(turn))
 
+    def listens_to(self, token: str) -> None:
+        """Note that the updates of a bot for Telegram arrive here: its alerts get buttons."""
+        CHATS[token] = self
+
+    def under_alert(self, alert: Alert, *, data_dir: str, chat: str) -> Sequence[tuple[str, str]]:
+        """Return buttons that show what an alert is about, as `AlertButtons` asks."""
+        who = f"telegram:{chat}"  # the number of a private chat is the person's
+        try:
+            seline = self._seline()
+        except SelineError:  # the alert is sent without buttons
+            return []
+        if seline.settings.data_dir != data_dir or who not in seline.settings.chat.owners:
+            return []
+        now, texts = seline.store.clock.now(), wording(seline.settings.alerts.language)
+        buttons = list(views.buttons_of_alert(texts, alert))
+        actions = [button.action for button in buttons]
+        offered = self._buttons.offer(who, chat, "", actions, now, is_lasting=True)
+        return [(button.label, data) for button, data in zip(buttons, offered, strict=True)]
+
     async def _card(self, turn: Turn) -> Card:
         """Return the card of a view or an act, or the one that explains why there is none."""
         try:
@@ -155,7 +176,15 @@ class ChatCore:
         return ChatReply(kind=kind, text=text, rows=rows, file=card.file)
 
     def close(self) -> None:
-        """Write what is queued for the audit log and close it; another request opens it again."""
+        """Write what is queued for the audit log and close it; another request opens it again.
+
+        Alerts get no more buttons until `listens_to`.
+        """
+        for token in [token for token, chat in CHATS.items() if chat is self]:
+            del CHATS[token]
+        self._close_audit()
+
+    def _close_audit(self) -> None:
         if self._audit is not None:
             self._audit[1].close()
             self._audit = None
@@ -166,7 +195,7 @@ class ChatCore:
     def _open_audit(self, seline: Seline) -> None:
         """Open the audit log of an instance that is open, once."""
         if self._audit is None or self._audit[0] is not seline:
-            self.close()
+            self._close_audit()
             log = AuditLog(seline.settings.data_dir)
             log.open()
             self._audit = seline, log

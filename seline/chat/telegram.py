@@ -42,7 +42,10 @@ class ChatHandler(BaseHandler[Update, CallbackContext[Any, Any, Any, Any], None]
 
     def check_update(self, update: object) -> bool:
         """Return whether this handler takes an update."""
-        request = _request(update) if isinstance(update, Update) else None
+        if not isinstance(update, Update):
+            return False
+        self._core.listens_to(update.get_bot().token)  # a handler does not know its bot before
+        request = _request(update)
         return request is not None and self._core.admits(request)
 
     async def _answer(self, update: Update, context: CallbackContext[Any, Any, Any, Any]) -> None:

@@ -19,6 +19,7 @@ from seline.chat.messages import (
     one_line,
     utf16_units,
 )
+from seline.domain.alerts.lifecycle import Alert
 from seline.domain.alerts.message import body
 from seline.domain.difference import ChangedValue, Difference
 from seline.domain.document import DocumentInfo, Json
@@ -289,7 +290,17 @@ async def alerts(turn: Turn) -> Card:
     return Card(text="\n".join(lines), choices=choices, buttons=[turn.home])
 
 
-def open_alerts(turn: Turn) -> list[Any]:
+def buttons_of_alert(t: Wording, alert: Alert) -> Iterator[CardButton]:
+    """Yield the buttons under an alert that is sent: they open views, and change nothing."""
+    if alert.document:
+        yield CardButton(t("chat.show"), ChatAction("contents", document=alert.document))
+        action = ChatAction("document", document=alert.document)
+        yield CardButton(t("chat.other_backup"), action)
+    else:
+        yield CardButton(t("chat.home"), ChatAction("home"))
+
+
+def open_alerts(turn: Turn) -> list[Alert]:
     """Return the open alerts; none where no process sends any."""
     return [alert for alert in turn.seline.listed_alerts() if alert.state == "open"]
 

@@ -19,7 +19,7 @@ from seline.domain.alerts.message import body, cut, level_of, title
 from seline.domain.alerts.sink_spec import SinkSpec
 from seline.domain.document import Json
 from seline.outbound.http_client import HttpRequest, deliver
-from seline.ports.alerts import AlertSink, Delivery
+from seline.ports.alerts import CHATS, AlertSink, Delivery
 from seline.settings import Settings
 
 TELEGRAM_API: Final = "https://api.telegram.org"
@@ -140,6 +140,7 @@ def _telegram(settings: Settings, spec: SinkSpec, alert: Alert) -> HttpRequest:
     language = settings.alerts.language
     text = f"{title(alert, settings.service, language)}\n{body(alert, language)}"
     api = (spec.url or TELEGRAM_API).rstrip("/")
+    buttons = _buttons(settings, spec, alert)
     return HttpRequest(
         url=f"{api}/bot{_required(spec.token)}/sendMessage",
         payload={
@@ -147,12 +148,23 @@ def _telegram(settings: Settings, spec: SinkSpec, alert: Alert) -> HttpRequest:
             "text": cut(text, TELEGRAM_CHARACTERS_MAX),
             "disable_notification": level_of(alert) in (Severity.INFO, "resolved"),
             "link_preview_options": {"is_disabled": True},
+            **({"reply_markup": {"inline_keyboard": [buttons]}} if buttons else {}),
         },
         secrets=_secrets(spec.token, spec.chat_id),
         confirmation=("ok",),
         reason=("description",),
         retry_after=("parameters", "retry_after"),
     )
+
+
+def _buttons(settings: Settings, spec: SinkSpec, alert: Alert) -> list[Json]:
+    """Return the buttons of the chat that this bot has in the process, if it has one."""
+    chat = CHATS.get(_required(spec.token))
+    if chat is None:
+        return []
+    where = _required(spec.chat_id)
+    buttons = chat.under_alert(alert, data_dir=settings.data_dir, chat=where)
+    return [{"text": label, "callback_data": data} for label, data in buttons]
 
 
 def _discord(settings: Settings, spec: SinkSpec, alert: Alert) -> HttpRequest:

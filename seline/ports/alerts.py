@@ -1,8 +1,13 @@
-"""The port of an alert sink: what it promises to the queue that delivers to it."""
+"""The port of an alert sink: what it promises to the queue that delivers to it.
 
-from collections.abc import Awaitable, Callable
+And that of the buttons under an alert, which a chat of the same process adds.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final, Protocol
+from weakref import WeakValueDictionary
 
 from seline.domain.alerts.lifecycle import Alert, Severity
 
@@ -60,3 +65,18 @@ class SinkStatus:
     detail: str = ""
     given_up: int = 0
     delivered_at: datetime | None = None
+
+
+class AlertButtons(Protocol):
+    """A chat that answers the buttons under the alerts that its bot sends."""
+
+    def under_alert(self, alert: Alert, *, data_dir: str, chat: str) -> Sequence[tuple[str, str]]:
+        """Return (label, data) of each button; none where the chat would not answer a press.
+
+        `chat` is where the alert is sent, `data_dir` has the documents.
+        """
+        ...
+
+
+CHATS: Final[WeakValueDictionary[str, AlertButtons]] = WeakValueDictionary()
+"""The chats of this process, by the token of their bot."""

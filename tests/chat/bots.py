@@ -23,11 +23,26 @@ from discord.webhook.async_ import AsyncWebhookAdapter
 from telegram.ext import Application, ApplicationBuilder, Defaults, MessageHandler, filters
 from telegram.request import BaseRequest
 
+from seline.domain.alerts.lifecycle import Alert, AlertType, Severity
 from seline.library import Seline
 from tests.docs.blocks import blocks
 
 OWNER, STRANGER = 7, 8
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+NAME = "user_profile.json"
+ALERT = Alert(
+    id="0123456789abcdef",
+    type=AlertType.RECOVERY,
+    severity=Severity.WARNING,
+    state="open",
+    document=NAME,
+    summary=f"recovered {NAME}",
+    details={},
+    fix="",
+    first_at=NOW,
+    last_at=NOW,
+    count=1,
+)
 
 
 @dataclass
@@ -154,6 +169,10 @@ class AiogramBot(TelegramBot):
         defaults = DefaultBotProperties(parse_mode="HTML")
         self.bot = aiogram.Bot("1:offline", session=_Session(self.screen), default=defaults)
 
+    async def begin(self) -> None:
+        """Do what the library does before the first update."""
+        await self.dispatcher.emit_startup(bot=self.bot)
+
     async def _own(self, event: Any) -> None:
         self.screen.unhandled.append(type(event).__name__)
 
@@ -201,6 +220,10 @@ class PythonTelegramBot(TelegramBot):
         self.application.add_handler(telegram.ext.CallbackQueryHandler(self._own))
         await self.application.initialize()
         await self.application.start()
+
+    async def begin(self) -> None:
+        """Let any update arrive."""
+        await self.command(user=STRANGER, name="/start")
 
     async def _own(self, update: Any, _context: Any) -> None:
         self.screen.unhandled.append("Message" if update.message else "CallbackQuery")

@@ -11,6 +11,7 @@ from threading import Event
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from seline import open_seline
 from seline.access import audit
@@ -22,7 +23,9 @@ from seline.clock import Clock
 from seline.domain.texts import LANGUAGES, fields_of, load_tables
 from seline.errors import VolumeBusy
 from seline.library import Seline
+from seline.ports.alerts import CHATS
 from seline.server import serving
+from tests.chat.bots import ALERT
 from tests.clocks import FakeClock
 from tests.docs.blocks import ROOT, run_python
 from tests.http_client import settings_for
@@ -285,3 +288,24 @@ def test_two_audit_logs_of_a_directory_rotate_one_after_the_other(
     files = (tmp_path / ".seline").glob("audit.jsonl*")
     assert sum(file.read_text().count('"second"') for file in files) == 1
     assert not caplog.records
+
+
+async def test_an_alert_gets_no_buttons_while_it_is_unclear_whose_they_are(
+    seline: Seline, tmp_path: Path
+) -> None:
+    """Send the alert without them if several directories are open, or another one is meant."""
+    core = ChatCore()
+    core.listens_to("1:a")
+    where = {"data_dir": seline.settings.data_dir, "chat": "7"}
+    assert [text for text, _ in core.under_alert(ALERT, **where)] == [
+        "Show",
+        "Restore another backup",
+    ]
+    everything = replace(ALERT, document=None)
+    assert [text for text, _ in core.under_alert(everything, **where)] == ["Status"]
+    assert not core.under_alert(ALERT, data_dir=str(tmp_path / "another"), chat="7")
+    async with open_seline(tmp_path / "another"):
+        assert not core.under_alert(ALERT, **where)
+    assert CHATS["1:a"] is core
+    core.close()
+    assert "1:a" not in CHATS

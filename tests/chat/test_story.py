@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from seline.domain.alerts.sink_spec import SinkSpec
 from seline.library import Seline
-
-NAME = "user_profile.json"
+from seline.outbound.alert_sinks import ENCODERS
+from tests.chat.bots import ALERT, NAME, ShownMessage
 
 
 def audit_lines(seline: Seline) -> list[dict[str, Any]]:
@@ -213,6 +214,35 @@ async def test_the_export_arrives_as_a_file(bot: Any, seline: Seline) -> None:
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         members = [member.rpartition("/")[2] for member in tar.getnames()]
     assert members == ["pack-0001.tar.zst", "manifest.json"]
+
+
+async def test_an_alert_has_buttons_where_the_bot_sends_it(bot: Any, seline: Seline) -> None:
+    """Show the document under the alert, more than once, and keep the alert."""
+    if bot.service == "discord":
+        pytest.skip("a webhook of Discord has no buttons that reach the bot")
+    await seline.data.save_json(NAME, {"n": 1})
+    await seline.data.save_json(NAME, {"n": 2})
+    await bot.begin()
+
+    def sent(**values: str) -> list[dict[str, str]]:
+        fields = {"token": "1:offline", "chat_id": "7", **values}
+        spec = SinkSpec(kind="telegram", name="t", **fields)
+        payload = ENCODERS["telegram"](seline.settings, spec, ALERT).payload
+        return payload.get("reply_markup", {"inline_keyboard": [[]]})["inline_keyboard"][0]
+
+    assert not sent(token="2:another"), "another bot does not get the press"
+    assert not sent(chat_id="-5"), "a group gets no answer"
+    buttons = {each["text"]: each["callback_data"] for each in sent()}
+    assert list(buttons) == ["Show", "Restore another backup"]
+    bot.screen.messages["50"] = ShownMessage("the alert", buttons)
+    await bot.press("Show", message="50")
+    assert '"n": 2' in bot.screen.text
+    await bot.press(buttons["Restore another backup"], message="50")
+    assert "1 backup" in bot.screen.text
+    assert bot.screen.messages["50"].text == "the alert"
+    await bot.press("1. 20")
+    await bot.press("Restore this one")
+    assert await seline.data.load_json(NAME) == {"n": 1}
 
 
 @pytest.mark.parametrize("seline", [{"alerts__language": "fr"}], indirect=True)
