@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from seline import open_seline
 from seline.errors import ExportFailed, SettingsError
@@ -402,3 +403,21 @@ async def test_a_larger_file_is_sent_and_lost_without_the_limit(
     assert "file is too big" in (await telegram.failure(store.get("pack"))).message
     with pytest.raises(ObjectMissing):
         await store.get("other")
+
+
+async def test_a_download_follows_no_redirect() -> None:
+    paths: list[str] = []
+
+    async def move(request: web.Request) -> web.Response:
+        paths.append(request.path)
+        return web.Response(status=302, headers={"Location": "/elsewhere"})
+
+    app = web.Application()
+    app.router.add_get("/{name}", move)
+    requests = chat_requests.ChatRequests(wait_s_max=1)
+    async with TestServer(app, host="127.0.0.1") as server:
+        with pytest.raises(chat_requests.ChatRefusal, match="302"):
+            await requests.download(str(server.make_url("/file")))
+        await requests.close()
+
+    assert paths == ["/file"]

@@ -90,7 +90,9 @@ class ChatRequests:
 
     async def download(self, url: str) -> bytes:
         """Return a file from an address that the API gave. Raises ChatRefusal."""
-        async with self._open_session().get(url, proxy=proxy_for(url)) as response:
+        async with self._open_session().get(
+            url, proxy=proxy_for(url), allow_redirects=False
+        ) as response:
             if response.status != 200:
                 raise ChatRefusal(response.status, "", {})
             return await response.read()
