@@ -41,7 +41,8 @@ async def destinations(
     if action == "accept":
         terminal.notice(f"{name} has this volume's copy; a restore takes it.")
     else:
-        terminal.notice(f"{name} is in use. Next: seline jobs run export")
+        job = "mirror" if done["mode"] == "mirror" else "export"
+        terminal.notice(f"{name} is in use. Next: seline jobs run {job}")
     return Exit.DONE
 
 

@@ -14,6 +14,7 @@ from msgspec import Struct
 from seline.access.audit import AuditEntry
 from seline.domain.alerts.lifecycle import AlertType, Severity
 from seline.domain.copy import CopyInfo
+from seline.domain.destination import Mode
 from seline.domain.difference import ChangeKind
 from seline.domain.document import DocumentInfo
 from seline.domain.job import RunOutcome
@@ -339,6 +340,7 @@ class DestinationUsed(DestinationAccepted):
 
     marker: str
     on_data_disk: bool
+    mode: Mode
 
 
 class CopyRestored(TypedDict):

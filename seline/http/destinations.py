@@ -35,10 +35,14 @@ async def list_destinations(request: web.Request) -> JsonAnswer[DestinationList]
 async def use_destination(request: web.Request) -> JsonAnswer[DestinationUsed]:
     """Take a destination into use that was moved or replaced."""
     name = request.match_info["destination"]
-    record = await operations(request).exports.destinations.use(name)
+    target, record = await operations(request).exports.destinations.use(name)
     return answer(
         DestinationUsed(
-            success=True, name=name, marker=record.marker, on_data_disk=record.on_data_disk
+            success=True,
+            name=name,
+            marker=record.marker,
+            on_data_disk=record.on_data_disk,
+            mode=target.mode,
         )
     )
 

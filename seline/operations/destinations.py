@@ -128,7 +128,7 @@ class Destinations:
         """
         return [(target, self._recorded(target)) for target in self.targets]
 
-    async def use(self, name: str) -> DestinationRecord:
+    async def use(self, name: str) -> tuple[Target, DestinationRecord]:
         """Take a destination into use with the marker it has, or a new one.
 
         Raises DestinationNotFound.
@@ -138,29 +138,23 @@ class Destinations:
             await self._note(name, **await self._marked(target.destination))
         finally:
             await target.release()
-        return self.record(name)
+        return target, self.record(name)
 
     def named(self, name: str) -> ObjectStore:
         """Return the destination of this name. Raises DestinationNotFound."""
         return self._target(name).destination
 
-    async def enter(self, destination: ObjectStore) -> None:
+    async def enter(self, destination: ObjectStore, *, job: str) -> None:
         """Check that a destination has its marker; mark it if it was never used.
 
-        Raises ExportFailed with what to do.
+        Raises ExportFailed with what to do, and the job that then copies to it.
         """
         if not self._file.loaded:
             await self._file.load()
         known = self.record(destination.name).marker
         seen = await (self._seen(destination) if known else self._marked(destination))
         if known and seen["marker"] != known:
-            has = "the marker of another destination" if seen["marker"] else "no marker of Seline's"
-            raise AnotherDestination(
-                f"{destination.where} is not where {destination.name} was: it has {has}. No "
-                "export was made there.",
-                hint="Mount it, then run `seline jobs run export`. If it was moved or replaced, "
-                f"run `seline destinations use {destination.name}` first.",
-            )
+            raise _another(self._target(destination.name), seen["marker"], job)
         await self._note(destination.name, **seen)
 
     async def succeeded(self, destination: ObjectStore, lacking: Sequence[str]) -> None:
@@ -327,6 +321,20 @@ async def keep(state: State[Any], function: Callable[[Any], Any]) -> Any:
         _log.warning("%s could not be kept: %s", state.key.name, error.message)
         state.value = after
         return after
+
+
+def _another(target: Target, marker: str, job: str) -> AnotherDestination:
+    name, run = target.destination.name, f"run `seline jobs run {job}`"
+    has = "the marker of another destination" if marker else "no marker of Seline's"
+    message = f"{target.destination.where} is not where {name} was: it has {has}. Nothing was "
+    use = f"run `seline destinations use {name}`"
+    if target.may_be_unmounted:
+        hint = f"Mount it, then {run}. If it was moved or replaced, {use} first."
+    else:
+        hint = (
+            f"Correct its `url` if that is wrong. If it was emptied or replaced, {use}, then {run}."
+        )
+    return AnotherDestination(f"{message}copied there.", hint=hint)
 
 
 def _explained(error: BaseException, job: str = "export") -> tuple[str, str]:

@@ -186,7 +186,7 @@ class Exporter:
 
         Return what was done in a line, and the documents that the newest export there lacks.
         """
-        await self.destinations.enter(destination)
+        await self.destinations.enter(destination, job="export")
         target = ExportFolders(destination)
         volume = await self.volume_id()
         await self._sweep(target, volume)
@@ -196,7 +196,7 @@ class Exporter:
         if newest is not None and await self._is_current(newest, target, await self._revisions()):
             return f"{target.name}: nothing changed since {newest.name}", ()
         written, size_bytes = await self._write(target)
-        await self.destinations.enter(destination)  # it is still the same one
+        await self.destinations.enter(destination, job="export")  # it is still the same one
         older = [name for name in whole if name != written.name][max(keep, 1) - 1 :]
         await self._note_encrypted(destination, written)
         needed = await self._needed(target, whole, written.unrecoverable)

@@ -294,7 +294,7 @@ class _Lane:
         volume = await self._exports.volume_id()
         try:
             with suppress(ObjectForbidden):  # the credentials only write
-                await self._destinations.enter(destination)
+                await self._destinations.enter(destination, job="mirror")
             with suppress(ObjectForbidden):
                 await MirrorStore(destination, self._sealer, volume).put_key_file()
             self._is_unclaimed = True

@@ -21,6 +21,7 @@ from seline.server.serving import serving
 from seline.settings import load_settings
 from tests.command_line import line_at
 from tests.hints.following import Step, run
+from tests.hints.test_destination_steps import check as bucket_check
 from tests.s3_server import BUCKET, KEY_ID, SECRET, S3Server, refused, s3_server
 
 Follow = Callable[[str], Step]
@@ -102,7 +103,9 @@ async def test_the_region_is_set_to_that_of_the_bucket(server: S3Server, follow:
     await store_of(**options(server, region="eu-central-1")).put("a", b"1")
 
 
-@pytest.mark.follows("outbound/destinations/s3:#6", "outbound/destinations/s3:_call")
+@pytest.mark.follows(
+    "outbound/destinations/s3:#6", "outbound/destinations/s3:#10", "outbound/destinations/s3:#11"
+)
 async def test_the_endpoint_is_set_to_the_service(server: S3Server, follow: Follow) -> None:
     async def welcome(_: web.Request) -> web.Response:
         return web.Response(text="<html>welcome</html>", content_type="text/html")
@@ -123,6 +126,27 @@ async def test_the_endpoint_is_set_to_the_service(server: S3Server, follow: Foll
     by_host = store_of(**options(server, endpoint=address, path_style=False))
     follow(await failing(by_host)).asks("`path_style = true`")
     await store_of(**options(server, endpoint=address, path_style=True)).put("a", b"1")
+
+
+@pytest.mark.follows("outbound/destinations/s3:#9")
+async def test_a_slow_service_gets_more_time(server: S3Server, follow: Follow) -> None:
+    async def wait(_: web.Request) -> None:
+        await asyncio.sleep(0.6)
+
+    server.fault = wait
+    step = follow(await failing(store_of(**options(server, timeout_s=1))))
+    step.asks("raise its `timeout_s`")
+    assert "path_style" not in step.text
+    await store_of(**options(server, timeout_s=9)).put("a", b"1")
+
+
+async def test_a_refused_connection_asks_for_no_other_address(
+    server: S3Server, unused_tcp_port: int
+) -> None:
+    closed = f"http://127.0.0.1:{unused_tcp_port}"
+    hint = await failing(store_of(**options(server, endpoint=closed)))
+    assert "`endpoint`" in hint
+    assert "path_style" not in hint
 
 
 @pytest.mark.follows("outbound/destinations/s3:#7")
@@ -164,6 +188,30 @@ def test_a_missing_library_is_installed(follow: Follow, monkeypatch: pytest.Monk
     with pytest.raises(SettingsError) as raised:
         store_of()
     assert follow(raised.value.hint).quoted == ["pip install 'seline[s3]'"]
+
+
+@pytest.mark.follows("operations/destinations:_another#2")
+async def test_a_bucket_that_was_emptied_is_used_again(
+    server: S3Server, tmp_path: Path, follow: Follow
+) -> None:
+    table = options(server, name="off-site", url=f"s3://{BUCKET}", mode="mirror")
+    line = line_at(tmp_path, SELINE_EXPORTS__DESTINATIONS=json.dumps([table]))
+
+    def steps() -> None:
+        line("save", "a.json", stdin="[1]")
+        assert line("jobs", "run", "mirror").code == 0
+        assert "newest copy" in bucket_check(line)["detail"]
+        server.objects.clear()
+        failed = line("jobs", "run", "mirror")
+        assert (failed.code, "no marker of Seline's" in failed.out) == (1, True)
+        step = follow(bucket_check(line)["fix"])
+        step.asks("Correct its `url`", "If it was emptied or replaced")
+        use, again = step.commands()
+        assert run(line, use).err.partition("Next: ")[2].strip() == again
+        assert run(line, again).code == 0
+        assert bucket_check(line)["status"] == "ok"
+
+    await asyncio.to_thread(steps)
 
 
 @pytest.mark.follows("alert:copy_unreadable", "domain/incident:#2")

@@ -71,7 +71,9 @@ def test_a_damaged_export_is_written_again_and_drilled(tmp_path: Path, follow: F
 
 
 @pytest.mark.follows(
-    "operations/destinations:enter", "cli/destinations:destinations", "error:destination_not_found"
+    "operations/destinations:_another",
+    "cli/destinations:destinations",
+    "error:destination_not_found",
 )
 @pytest.mark.parametrize("cure", ["mounted", "replaced"])
 def test_a_destination_without_its_marker_gets_exports_again(
@@ -130,7 +132,7 @@ async def test_a_destination_that_hung_gets_exports_again(tmp_path: Path, follow
             await exports.run()
         await asyncio.sleep(0.1)
     [(_, record)] = exports.destinations.records()
-    follow(record.cure).asks("Mount it again", "`seline jobs run export`")
+    follow(record.cure).asks("Mount it again", "`seline jobs run export`", "for a mirror")
     mounted.set()
     await asyncio.sleep(0.1)
     assert "read back" in await exports.run()

@@ -50,6 +50,23 @@ def test_changes_that_wait_are_copied_on_request(
         assert check(line)["status"] == "ok"
 
 
+@pytest.mark.follows("operations/destinations:_another", "cli/destinations:destinations")
+def test_a_mirror_without_its_marker_gets_copies_again(tmp_path: Path, follow: Follow) -> None:
+    place = tmp_path / "bucket"
+    line = with_bucket(tmp_path, place)
+    line("save", "a.json", stdin="[1]")
+    assert line("jobs", "run", "mirror").code == 0
+    place.rename(tmp_path / "away")
+    assert line("jobs", "run", "mirror").code == 1
+    step = follow(check(line)["fix"])
+    step.asks("Mount it, then", "If it was moved or replaced")
+    again, use = step.commands()
+    taken = run(line, use)
+    assert follow(taken.err.strip()).text.partition("Next: ")[2] == again
+    assert run(line, again).code == 0
+    assert check(line)["status"] == "ok"
+
+
 @pytest.mark.follows("operations/mirror:damaged")
 def test_a_damaged_copy_is_made_again_and_drilled(tmp_path: Path, follow: Follow) -> None:
     line = with_bucket(tmp_path, tmp_path / "bucket")

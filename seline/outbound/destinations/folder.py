@@ -106,7 +106,8 @@ class Folder:
         if self._thread.busy_s > self._timeout_s:
             raise ExportFailed(
                 f"{self._path} does not answer: a call has waited for {self._thread.busy_s:.0f} s.",
-                hint="Mount it again, then run `seline jobs run export`.",
+                hint="Mount it again, then run `seline jobs run export`, or `seline jobs run "
+                "mirror` for a mirror.",
             )
         try:
             return await self._thread.run(work, limit_s=self._timeout_s)

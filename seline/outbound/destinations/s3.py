@@ -73,7 +73,12 @@ _NAMES: Final = Cure(
     "Give this destination a prefix of its own in its `url`, such as `s3://BUCKET/seline`.",
 )
 _TAKEN: Final = Cure("there is such an object", ExportFailed.hint)
-_UNREACHABLE: Final = (
+_UNREACHABLE: Final = "Check the network and the `endpoint` of this destination."
+_SLOW: Final = (
+    "Check the network and the `endpoint` of this destination. If the network is slow, raise its "
+    "`timeout_s`."
+)
+_NO_HOST: Final = (
     "Check the network and the `endpoint` of this destination. If the service has one address for "
     "all buckets, set `path_style = true`."
 )
@@ -102,15 +107,15 @@ _BY_STATUS: Final[Mapping[int, Cure]] = {
     507: _FULL,
 }
 """Of answers with no code that is known; 403 only without any code."""
-_BY_WORDS: Final[Mapping[str, str]] = {
-    "kind: Timeout,": "the service did not answer in time",
-    "ConnectionRefused": "the service refused the connection",
-    "dns error": "the name of the service is not known",
-    "InvalidCertificate": "the certificate of the service is not trusted",
-    "kind: Connect,": "the service cannot be reached",
-    "error sending request": "the connection was lost",
+_BY_WORDS: Final[Mapping[str, Cure]] = {
+    "kind: Timeout,": Cure("the service did not answer in time", _SLOW),
+    "ConnectionRefused": Cure("the service refused the connection", _UNREACHABLE),
+    "dns error": Cure("the name of the service is not known", _NO_HOST),
+    "InvalidCertificate": Cure("the certificate of the service is not trusted", _NO_HOST),
+    "kind: Connect,": Cure("the service cannot be reached", _UNREACHABLE),
+    "error sending request": Cure("the connection was lost", _NO_HOST),
 }
-"""Parts of obstore's text for a request without an answer, with their causes, in order."""
+"""Parts of obstore's text for a request without an answer, in order."""
 
 
 class S3:
@@ -284,7 +289,7 @@ class S3:
                 return await request
         except TimeoutError:
             cause = f"the service did not answer within {self._timeout_s:g} s"
-            raise self._failed(doing, Cure(cause, _UNREACHABLE)) from None
+            raise self._failed(doing, Cure(cause, _SLOW)) from None
         except AlreadyExistsError:
             raise self._failed(doing, _TAKEN, code=_EXISTS) from None
         except Exception as error:  # noqa: BLE001  # the border: its text holds what is secret
@@ -391,9 +396,7 @@ def explained(text: str) -> Cure:
     if "path segment" in text:
         return _NAMES
     if status is None:
-        causes = (cause for words, cause in _BY_WORDS.items() if words in text)
-        cause = next(causes, None)
-        return Cure(cause, _UNREACHABLE) if cause else _NOT_S3
+        return next((cure for words, cure in _BY_WORDS.items() if words in text), _NOT_S3)
     if int(status[1]) in _BY_STATUS and not (code and status[1] == "403"):
         return _BY_STATUS[int(status[1])]
     said = f"{status[1]} ({code})" if code else status[1]
