@@ -35,13 +35,13 @@ from seline.manager import DataManager, ManagedStore
 from seline.manager.awaited_store import NeverCopied
 from seline.operations import Operations
 from seline.operations.restore import fill_volume, may_be_filled
-from seline.operations.returning import OFF, Damaged, Returned, come_back, note_pending
+from seline.operations.returning import AUTO, OFF, Damaged, Returned, come_back, note_pending
 from seline.operations.scratch import no_room, restore_and_compare
 from seline.outbound.destinations.table import build_targets
 from seline.outbound.sealing import sealer_of
 from seline.ports.futures import refuse_in_turn, run_without_loop
 from seline.ports.store import DocumentStore
-from seline.settings import Settings, load_settings
+from seline.settings import Settings, UnusableBucket, load_settings
 from seline.storage.volume.open import open_volume
 from seline.storage.volume.store import VolumeStore
 
@@ -312,8 +312,12 @@ def _open_scratch(settings: Settings) -> DocumentStore:
 
 def copies_of(settings: Settings) -> ComeBack | None:
     """Return what restores a copy of the destinations (`exports.restore_from`), None for none."""
-    exports = settings.exports
-    if exports.restore_from == OFF or not exports.destinations:
+    exports, bucket = settings.exports, settings.unusable_bucket
+    if exports.restore_from == OFF:
+        return None
+    if bucket is not None and exports.restore_from in (AUTO, bucket.name):
+        return partial(_refuse_without, bucket)
+    if not exports.destinations:
         return None
 
     damaged: Damaged = {}
@@ -333,6 +337,17 @@ def copies_of(settings: Settings) -> ComeBack | None:
                 await target.destination.close()
 
     return restore
+
+
+async def _refuse_without(bucket: UnusableBucket, store: ManagedStore) -> Returned:
+    """Raise ExportFailed: the bucket that may have the copy of an empty volume cannot be asked."""
+    place = (await store.open()).medium.place
+    error = ExportFailed(
+        f"The volume at {place} is empty, and no copy can be looked for: {bucket.message}.",
+        hint=bucket.hint,
+    )
+    await note_pending(store, error)
+    raise error
 
 
 async def pending_restore(store: ManagedStore, settings: Settings) -> RestorePending | None:

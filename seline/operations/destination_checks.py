@@ -13,6 +13,7 @@ from seline.operations.destinations import DestinationRecord
 from seline.operations.drill import SERVICE
 from seline.operations.exports import SAME_DISK
 from seline.ports.destinations import Target
+from seline.settings.values import UnusableBucket
 
 PROVEN_LATE_AFTER: Final = timedelta(days=30)
 EXPORT_LATE_AFTER: Final = timedelta(days=8)
@@ -75,6 +76,14 @@ def check_destination(
     fix = "" if last or problems else f"Run `seline jobs run {job}`."
     text = ", ".join(last or ["none was written yet"])
     return DestinationCheck(name=name, last=text, problems=problems, has_copy=has_copy, fix=fix)
+
+
+def check_unusable(bucket: UnusableBucket) -> DestinationCheck:
+    """Return the check of a bucket that lacks something, so that it is no destination."""
+    problem = Problem(detail=bucket.message, fix=bucket.hint)
+    return DestinationCheck(
+        name=bucket.name, last="it receives no copies", problems=(problem,), has_copy=False
+    )
 
 
 def _last_copies(target: Target, record: DestinationRecord) -> list[str]:

@@ -22,7 +22,7 @@ from seline.manager.transfer import import_contents
 from seline.operations.by_hand import restore_by_hand
 from seline.operations.checks import Facts
 from seline.operations.copies import Copies
-from seline.operations.destination_checks import DestinationCheck, check_destination
+from seline.operations.destination_checks import DestinationCheck, check_destination, check_unusable
 from seline.operations.difference import CURRENT, Comparison, compare_contents
 from seline.operations.exports import Exporter
 from seline.operations.health import HealthBody, health_body
@@ -170,11 +170,12 @@ class Operations:
 
     def destination_checks(self) -> list[DestinationCheck]:
         """Return what is known of each destination; none of them is touched."""
-        now = self.store.clock.now()
-        return [
+        now, unusable = self.store.clock.now(), self.store.settings.unusable_bucket
+        checks = [
             check_destination(target, record, self.mirrors.waiting(target.destination.name), now)
             for target, record in self.exports.destinations.records()
         ]
+        return checks if unusable is None else [*checks, check_unusable(unusable)]
 
     async def load(self) -> None:
         """Read what an earlier process found. Raises VolumeBusy, StoreClosed."""

@@ -18,7 +18,15 @@ from seline.settings.bucket import bucket_of_environment, with_variables
 from seline.settings.rules import RULES, SECRETS, checked, truth
 from seline.settings.sources import NO_FILE, from_environment, from_file, from_short_names
 from seline.settings.texts import normalised, refuse_literal_folder
-from seline.settings.values import DEFAULT_JOBS, SECTIONS, Exports, Job, Settings, Storage
+from seline.settings.values import (
+    DEFAULT_JOBS,
+    SECTIONS,
+    Exports,
+    Job,
+    Settings,
+    Storage,
+    UnusableBucket,
+)
 
 __all__ = [
     "DEFAULT_JOBS",
@@ -26,6 +34,7 @@ __all__ = [
     "Job",
     "Settings",
     "Storage",
+    "UnusableBucket",
     "load_settings",
     "setting_names",
     "shown",
@@ -101,7 +110,9 @@ def _resolved(
     data_dir, data_dir_origin = _data_dir(sections["storage"], origins, environ)
     origins["storage.data_dir"] = data_dir_origin
     notes: list[str] = []
-    sections["exports"] = _with_buckets(sections["exports"], origins, warnings, notes, environ)
+    sections["exports"], unusable = _with_buckets(
+        sections["exports"], origins, warnings, notes, environ
+    )
     _check_destinations(sections["exports"], data_dir, origins)
     for name in RULES:
         origins.setdefault(name, "default")
@@ -121,6 +132,7 @@ def _resolved(
         origins=MappingProxyType(origins),
         warnings=tuple(warnings),
         notes=tuple(notes),
+        unusable_bucket=unusable,
     )
 
 
@@ -140,21 +152,24 @@ def _with_buckets(
     warnings: list[str],
     notes: list[str],
     environ: Mapping[str, str],
-) -> Exports:
+) -> tuple[Exports, UnusableBucket | None]:
     """Return the exports with what variables say of buckets; one is used if none is named.
 
-    An empty list in a file names none and forbids none: the example file has one.
+    The second value is a bucket that lacks something. An empty list in a file names none and
+    forbids none: the example file has one.
     """
     name = "exports.destinations"
     is_open = not exports.destinations and origins.get(name, "file").startswith("file")
-    if is_open and (found := bucket_of_environment(environ, warnings)):
+    found = bucket_of_environment(environ, warnings) if is_open else None
+    unusable = found if isinstance(found, UnusableBucket) else None
+    if isinstance(found, tuple):
         table, variable = found
         origins[name] = f"environment {variable}"
         notes.append(f"{variable} names a bucket, which is used: {table['url']}")
         read: Any = checked(name, [table], origins[name])
         exports = replace(exports, destinations=read)
     completed = tuple(with_variables(given, environ) for given in exports.destinations)
-    return replace(exports, destinations=completed)
+    return replace(exports, destinations=completed), unusable
 
 
 def _check_destinations(exports: Exports, data_dir: str, origins: Mapping[str, str]) -> None:

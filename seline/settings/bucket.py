@@ -11,8 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from seline.settings.values import DestinationSettings
+from seline.settings.values import DestinationSettings, UnusableBucket
 
+NAME: Final = "bucket"
+"""The name of the destination."""
+_INSTALL: Final = "`pip install 'seline[s3]'`"
+_EXTRA: Final = f"the extra of {_INSTALL}"
 _VARIABLES: Final[Mapping[str, Sequence[str]]] = {
     "endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
     "access_key_id": ("AWS_ACCESS_KEY_ID",),
@@ -30,11 +34,11 @@ _ON_RAILWAY: Final = ("RAILWAY_ENVIRONMENT", "RAILWAY_SERVICE_ID", "RAILWAY_DEPL
 
 def bucket_of_environment(
     environ: Mapping[str, str], warnings: list[str]
-) -> tuple[dict[str, object], str] | None:
+) -> tuple[dict[str, object], str] | UnusableBucket | None:
     """Return the table of a destination `bucket` and the variable that names it, or None.
 
-    Of several variables with a value, Railway's own is taken. Adds a warning if one is missing or
-    the extra `s3` is not installed; then there is no destination.
+    Of several variables with a value, Railway's own is taken. If one is missing or the extra `s3`
+    is not installed, adds a warning and returns why there is no destination.
     """
     named = next((name for name in _BUCKET if environ.get(name)), None)
     if named is None or not any(environ.get(name) for name in _ON_RAILWAY):
@@ -43,17 +47,23 @@ def bucket_of_environment(
     options = _from_variables(every, environ)
     missing = [option.upper() for option in _REQUIRED if option not in options]
     if not missing and importlib.util.find_spec("obstore") is None:
-        missing = ["the extra of `pip install 'seline[s3]'`"]
+        missing = [_EXTRA]
     if missing:
-        warnings.append(
-            f"{named} names a bucket, but {' and '.join(missing)} is missing, so it receives no "
-            "copies"
+        message = f"{named} names a bucket, but {' and '.join(missing)} is missing"
+        warnings.append(f"{message}, so it receives no copies")
+        do = f"Set {' and '.join(missing)}"
+        if missing == [_EXTRA]:
+            do = f"Install it with {_INSTALL}"
+        return UnusableBucket(
+            name=NAME,
+            message=message,
+            hint=f"{do}, and restart. If Seline is not to use this bucket, set "
+            "`SELINE_EXPORTS__DESTINATIONS=[]`; an empty volume then begins empty.",
         )
-        return None
     if environ.get(_STYLE):
         options["path_style"] = str(environ[_STYLE] == "path").lower()
     url = "/".join((f"s3://{environ[named]}", *_folders(environ)))
-    return {"name": "bucket", "url": url, **options}, named
+    return {"name": NAME, "url": url, **options}, named
 
 
 def _folders(environ: Mapping[str, str]) -> list[str]:

@@ -147,6 +147,15 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnusableBucket:
+    """A bucket that variables name, and that lacks something: why, and the next step."""
+
+    name: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All settings. `origins` has the source of each value; `notes` are for the log at the start.
 
@@ -171,6 +180,7 @@ class Settings:
     origins: Mapping[str, str] = field(default_factory=dict[str, str])
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    unusable_bucket: UnusableBucket | None = None
 
     @property
     def bind(self) -> tuple[str | None, int]:
