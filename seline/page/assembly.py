@@ -5,13 +5,20 @@ from typing import Final
 from aiohttp import web
 
 from seline.access.sessions import OneTimeLink, Sessions
-from seline.page import documents, editing, home, static
+from seline.page import documents, editing, home, set_aside, static
 from seline.page.gate import answering, stray_pages
 from seline.page.sign_in import SIGN_IN
 from seline.page.visit import SITE, Site, View
 from seline.page.work import WORK, WORKS, end_works
 
-VIEWS: Final[tuple[View, ...]] = (home.HOME, documents.DOCUMENTS, editing.EDIT, SIGN_IN, WORK)
+VIEWS: Final[tuple[View, ...]] = (
+    home.HOME,
+    documents.DOCUMENTS,
+    editing.EDIT,
+    set_aside.SET_ASIDE,
+    SIGN_IN,
+    WORK,
+)
 """Every view; those with an address are in the navigation, in this order."""
 
 

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from aiohttp import web
 
 from seline import collector
+from seline.domain.backup import parse_aside_name
 from seline.domain.document import BOT, Content, DocumentKey, check_document_name
 from seline.domain.json_codec import NotJson, decode_given, normalised
 from seline.errors import InvalidRequest, RevisionMismatch, SelineError
@@ -18,6 +19,7 @@ from seline.operations.difference import difference_between
 from seline.page.documents import NO_DOCUMENT, ServedDocument, address, current_of, if_match
 from seline.page.json_view import DifferenceInWords, readable, shown
 from seline.page.visit import FORM_BYTES_MAX, Button, PageRoute, View, Visit
+from seline.ports.medium import not_in_quarantine
 from seline.settings import Storage
 
 EDIT_BYTES_MAX: Final = 256 << 10
@@ -151,9 +153,18 @@ def _text_of(name: str, current: ServedDocument) -> str:
 
 async def _item_text(visit: Visit, name: str, item: str) -> str:
     """Return the text of an item that was set aside. Raises DocumentNotFound, InvalidRequest."""
+    parsed = parse_aside_name(item)
+    if parsed is None or parsed[0] != name:
+        raise not_in_quarantine(readable(item)[:200])
     data = await visit.context.operations.read_quarantine(item)
     _check_size(name, len(data))
-    return normalised(data).decode(errors="replace")
+    try:
+        return normalised(data).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(
+            f"{item} is not UTF-8 text, so it cannot be edited here.",
+            hint=f"`seline quarantine {item} > copy.json` writes its bytes to a file.",
+        ) from error
 
 
 def _check_size(name: str, size_bytes: int) -> None:
