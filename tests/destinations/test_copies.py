@@ -110,7 +110,7 @@ async def test_a_copy_on_a_server_is_drilled_and_fetched_on_another_machine(
 
         await asyncio.to_thread(line, "save", "a.json", stdin="[1]")
         await run("jobs", "run", "mirror")
-        assert "decrypted and compared" in (await run("jobs", "run", "drill")).out
+        assert "restored, and compared" in (await run("jobs", "run", "drill")).out
         shutil.rmtree(line.data)
         await run("drill", "nas")
         assert "by person at" in (await run("exports", "list", "nas")).out
