@@ -1,7 +1,7 @@
 """The chat in a bot with python-telegram-bot: `application.add_handler(chat_handler())`."""
 
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from telegram import (
     Bot,
@@ -32,7 +32,13 @@ def chat_handler(seline: Seline | None = None) -> "ChatHandler":
     return ChatHandler(ChatCore(seline))
 
 
-class ChatHandler(BaseHandler[Update, CallbackContext[Any, Any, Any, Any], None]):
+if TYPE_CHECKING:
+    _UpdateHandler = BaseHandler[Update, CallbackContext[Any, Any, Any, Any], None]
+else:  # older versions have two parameters
+    _UpdateHandler = BaseHandler
+
+
+class ChatHandler(_UpdateHandler):
     """Takes the updates that the owners send to Seline. Other updates do not wait for it."""
 
     def __init__(self, core: ChatCore) -> None:
