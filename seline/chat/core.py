@@ -129,15 +129,13 @@ class ChatCore:
     async def _card(self, turn: Turn) -> Card:
         """Return the card of a view or an act, or the one that explains why there is none."""
         try:
-            async with asyncio.timeout(OPENING_S):
-                await turn.seline.store.open()
+            if not await _is_open(turn.seline):
+                again = turn.button("chat.again", "home")
+                return Card(text=turn.texts("chat.opening"), buttons=[again])
             self._open_audit(turn.seline)
             if turn.action.view in ACTS:
                 return await self._act(turn)
             return await VIEWS[turn.action.view](turn)
-        except TimeoutError:
-            text, again = turn.texts("chat.opening"), turn.button("chat.again", "home")
-            return Card(text=text, buttons=[again])
         except SelineError as error:
             step = turn.texts("chat.next_step", step=error.hint)
             return Card(text=f"{error.message}\n{step}", buttons=[turn.home])
@@ -199,6 +197,16 @@ class ChatCore:
             log = AuditLog(seline.settings.data_dir)
             log.open()
             self._audit = seline, log
+
+
+async def _is_open(seline: Seline) -> bool:
+    """Wait a moment for the store. Raises what its opening raises, and StoreClosed."""
+    try:
+        async with asyncio.timeout(OPENING_S):
+            await seline.store.open()
+    except TimeoutError:
+        return False
+    return True
 
 
 def _rows(

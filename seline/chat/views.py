@@ -25,7 +25,7 @@ from seline.domain.difference import ChangedValue, Difference
 from seline.domain.document import DocumentInfo, Json
 from seline.domain.report import Status
 from seline.domain.texts import Wording
-from seline.domain.verdict import USABLE
+from seline.domain.verdict import USABLE, Verdict
 from seline.library import Seline
 from seline.operations.difference import CURRENT
 
@@ -158,7 +158,10 @@ def _listed(turn: Turn, head: str, infos: Sequence[DocumentInfo], other: CardBut
     choices: list[CardButton] = []
     for number, info in enumerate(shown, start=1):
         backups = t.count("chat.backups", info.backup_count)
-        lines.append(f"{number}. {info.name} · {t.size(info.size_bytes)} · {backups}")
+        what = t.size(info.size_bytes)
+        if info.verdict == Verdict.MISSING:
+            what = t("chat.deleted_at", at=turn.instant(info.updated_at))
+        lines.append(f"{number}. {info.name} · {what} · {backups}")
         action = ChatAction("document", document=info.name)
         choices.append(CardButton(label(f"{number}. {info.name}"), action))
     buttons = [*page_buttons(turn, page, pages), other, turn.home]

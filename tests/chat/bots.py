@@ -344,7 +344,11 @@ def _shown(payload: dict[str, Any]) -> ShownMessage:
     }
     assert all(0 < len(data) <= 100 for data in buttons.values())
     assert all(0 < len(label) <= 80 for label in buttons)
-    return ShownMessage(text.replace("\\", ""), buttons)
+    plain = text.replace("\\", "")
+    assert text == discord.utils.escape_markdown(plain, ignore_links=False), (
+        "the text has no markup"
+    )
+    return ShownMessage(plain, buttons)
 
 
 def _message(number: str) -> dict[str, Any]:

@@ -153,6 +153,7 @@ async def test_a_deleted_document_comes_back_and_goes_again(bot: Any, seline: Se
     await bot.command()
     await bot.press("Restore")
     await bot.press("Deleted documents")
+    assert "newest backup 20" in bot.screen.text
     await bot.press(f"1. {NAME}")
     assert "does not exist now" in bot.screen.text
     await bot.press("1. 20")
