@@ -65,7 +65,7 @@ async def test_wrong_keys_and_a_wrong_bucket_are_corrected(
     wrong = store_of(**options(server, access_key_id="another"))
     follow(await failing(wrong)).asks("`access_key_id`", "or the variables")
     wrong = store_of(**options(server, url="s3://another"))
-    follow(await failing(wrong)).asks("correct the `url`")
+    follow(await failing(wrong)).asks("Correct the name of the bucket", "`url`", "BUCKET")
 
     variables = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
     await store_of(variables, endpoint=server.url).put("a", b"1")
@@ -113,7 +113,7 @@ async def test_the_endpoint_is_set_to_the_service(server: S3Server, follow: Foll
     async with s3_server() as site:
         site.fault = welcome
         wrong = store_of(**options(site))
-        follow(await failing(wrong)).asks("Set `endpoint` to the address", "S3 API")
+        follow(await failing(wrong)).asks("Set `endpoint`, or the variable ENDPOINT", "S3 API")
     follow(await failing(wrong)).asks("Check the network and the `endpoint`")
 
     async def break_off(request: web.Request) -> None:

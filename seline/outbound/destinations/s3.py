@@ -48,14 +48,16 @@ T = TypeVar("T")
 
 _WRONG_KEYS: Final = (
     "Correct `access_key_id` and `secret_access_key` of this destination, or the variables that "
-    "hold them."
+    "hold them, such as ACCESS_KEY_ID and SECRET_ACCESS_KEY."
 )
 _NO_RIGHT: Final = Cure(
     "the access key has no right to do this",
     "Give the key the rights to list, read, write and remove objects in this bucket.",
 )
 _NO_BUCKET: Final = Cure(
-    "there is no such bucket", "Create the bucket, or correct the `url` of this destination."
+    "there is no such bucket",
+    "Correct the name of the bucket, in the `url` of this destination or in the variable BUCKET. "
+    "Create a bucket only if there never was one: a new one has no copy.",
 )
 _CLOCK: Final = Cure(
     "the clock of this machine differs from that of the service", "Set the clock of this machine."
@@ -63,17 +65,21 @@ _CLOCK: Final = Cure(
 _FULL: Final = Cure("the bucket is full", "Free space at the service, or raise its quota.")
 _REGION: Final = Cure(
     "the bucket is in another region",
-    "Set `region` of this destination to the bucket's, and `endpoint` to the address for it.",
+    "Set `region` of this destination to the bucket's, and `endpoint` to the address for it, or the "
+    "variables REGION and ENDPOINT.",
 )
 _NOT_S3: Final = Cure(
-    "the answer is not one of S3", "Set `endpoint` to the address of the service's S3 API."
+    "the answer is not one of S3",
+    "Set `endpoint`, or the variable ENDPOINT, to the address of the service's S3 API.",
 )
 _NAMES: Final = Cure(
     "it holds an object whose name cannot be listed, such as `a//b`",
     "Give this destination a prefix of its own in its `url`, such as `s3://BUCKET/seline`.",
 )
 _TAKEN: Final = Cure("there is such an object", ExportFailed.hint)
-_UNREACHABLE: Final = "Check the network and the `endpoint` of this destination."
+_UNREACHABLE: Final = (
+    "Check the network and the `endpoint` of this destination (or the variable ENDPOINT)."
+)
 _SLOW: Final = (
     "Check the network and the `endpoint` of this destination. If the network is slow, raise its "
     "`timeout_s`."
