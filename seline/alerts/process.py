@@ -31,7 +31,7 @@ from seline.alerts.signals import (
 from seline.domain.alerts.lifecycle import Alert, AlertType, Signal
 from seline.domain.job import JobRecord, JobStatus, Run, RunOutcome
 from seline.domain.report import VerifyReport
-from seline.errors import SelineError, VolumeBusy, VolumeFailed
+from seline.errors import ExportFailed, SelineError, VolumeBusy, VolumeFailed
 from seline.operations import Operations
 from seline.ports.alerts import AlertSink, Delivery
 from seline.ports.medium import HANGING_S, SLOW_S
@@ -42,6 +42,8 @@ OVER_CHECK_EVERY_S: Final = 30.0
 """How often broken files are read again to see whether they were repaired."""
 FAILURE_WAIT_S: Final = 5.0
 LAST_EVALUATION_S: Final = 1.0
+COPY_WAIT_S: Final = 30.0
+"""How long a start may wait for the copy of an empty volume before that is an alert."""
 STOPS_HEARTBEAT: Final = frozenset(
     {AlertType.UNRECOVERABLE_DOCUMENT, AlertType.WRITES_REFUSED, AlertType.WRONG_MOUNT}
 )
@@ -74,6 +76,8 @@ class AlertProcess:
         self._signals: list[Signal] = []
         self._last_report: VerifyReport | None = None
         self._over_check_s = 0.0
+        self._waits_since_s: float | None = None
+        """Since when the start waits for the copy of an empty volume."""
         self._running: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
 
@@ -115,13 +119,24 @@ class AlertProcess:
         """Apply the signals of the store's present state. Raises SelineError."""
         failure = self._unavailable()
         if failure is not None:
-            await self.log.take(failure_signals(failure, opened=False))
+            if not self._waits_briefly(failure):
+                await self.log.take(failure_signals(failure, opened=False))
             return
         store = await self._store.open()
         alerts = [alert for alert in self.log.listing() if may_be_over(alert)]
         await self.log.take([*self._store_signals(store), *await self._failure_signals(store)])
         await self.log.take(await self._copy_signals())
         await self.log.take(await self._over_signals(store, alerts))
+
+    def _waits_briefly(self, failure: SelineError) -> bool:
+        """Whether the start waits for a copy, and not for long: a destination may be restarting."""
+        if not isinstance(failure, ExportFailed):
+            self._waits_since_s = None
+            return False
+        now_s = self._store.clock.monotonic()
+        if self._waits_since_s is None:
+            self._waits_since_s = now_s
+        return now_s - self._waits_since_s < COPY_WAIT_S
 
     async def close(self) -> None:
         """Evaluate a last time and wait a moment for deliveries; the rest is kept."""

@@ -35,6 +35,7 @@ from seline.domain.usage import (
 )
 from seline.domain.verdict import DAMAGED
 from seline.errors import (
+    ExportFailed,
     SelineError,
     UnsupportedFormat,
     VolumeFailed,
@@ -57,6 +58,7 @@ TYPE_OF_FAILURE: Final[Mapping[type[SelineError], AlertType]] = {
     VolumeNotMounted: AlertType.WRONG_MOUNT,
     VolumeFailed: AlertType.WRITES_REFUSED,
     VolumeReadOnly: AlertType.WRITES_REFUSED,
+    ExportFailed: AlertType.WRITES_REFUSED,
     UnsupportedFormat: AlertType.WRITES_REFUSED,
 }
 """Why nothing can be written. Other reasons (waiting for another process, closing) are no alert."""
@@ -147,6 +149,8 @@ def failure_signals(failure: SelineError | None, *, opened: bool = True) -> list
     if alert_type is None:
         return []
     details: dict[str, Json] = {"what": failure.message}
+    if isinstance(failure, ExportFailed):  # only the destination's next step helps
+        details["what"] = f"{failure.message} {failure.hint}"
     if alert_type is AlertType.WRITES_REFUSED:
         retries = not isinstance(failure, UnsupportedFormat)
         details |= {"reads": opened, "unopened": not opened, "retries": retries}

@@ -463,6 +463,24 @@ async def test_a_bucket_on_railway_is_used_without_a_setting_and_the_log_says_so
     assert not any(secret in caplog.text for secret in (KEY_ID, SECRET))
 
 
+@pytest.mark.parametrize("code", ["SignatureDoesNotMatch", "InvalidAccessKeyId"])
+async def test_an_empty_volume_does_not_begin_with_a_key_that_is_refused(
+    server: S3Server, tmp_path: Path, code: str
+) -> None:
+    async def refuse(_: web.Request) -> web.Response:
+        return refused(403, code)
+
+    server.fault = refuse
+    keys = {"access_key_id": KEY_ID, "secret_access_key": "wrong", "endpoint": server.url}
+    table = {"name": "bucket", "url": f"s3://{BUCKET}", **keys}
+    settings = load_settings(
+        environ={},
+        arguments={"storage.data_dir": str(tmp_path / "data"), "exports.destinations": [table]},
+    )
+    with pytest.raises(ExportFailed, match="copy at bucket cannot be taken"):
+        await open_seline(settings=settings)
+
+
 async def test_the_mirror_needs_only_the_right_to_write(server: S3Server, tmp_path: Path) -> None:
     async def only_write(request: web.Request) -> web.Response | None:
         return None if request.method == "PUT" else refused(403, "AccessDenied")

@@ -120,7 +120,7 @@ KIND_OF: Final[Mapping[AlertType, AlertKind]] = {
     AlertType.ANOTHER_WRITER: AlertKind(Severity.WARNING, "event", "document"),
     AlertType.DOCUMENT_REMOVED: AlertKind(Severity.WARNING, "event", "document"),
     AlertType.VOLUME_RESTORED: AlertKind(Severity.WARNING, "event"),
-    AlertType.COPY_UNREADABLE: AlertKind(Severity.WARNING, "event"),
+    AlertType.COPY_UNREADABLE: AlertKind(Severity.CRITICAL, "event"),
     AlertType.USAGE: AlertKind(Severity.WARNING, "condition", rises_with="level_percent"),
     AlertType.DAYS_UNTIL_FULL: AlertKind(Severity.WARNING, "condition"),
     AlertType.DOCUMENT_LIMIT: AlertKind(Severity.WARNING, "condition", rises_with="level_percent"),
