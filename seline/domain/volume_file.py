@@ -34,10 +34,12 @@ class VolumeFile(Stored, frozen=True, kw_only=True):
         """Whether the volume has an id."""
         return is_volume_id(self.id)
 
-    def identified(self, new_id: str) -> "VolumeFile":
-        """Return this value, with a new id if it has none."""
+    def identified(self, new_id: str, copy: Copy | None = None) -> "VolumeFile":
+        """Return this value, with an id if it has none: that of a copy put back, else a new one."""
         if self.is_identified:
             return self
+        if copy is not None:
+            return replace(self.marked(copy, new_id), restoring="")
         return replace(self, id=new_id, pending=None)
 
     def marked(self, copy: Copy, new_id: str) -> "VolumeFile":

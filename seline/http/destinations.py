@@ -83,7 +83,7 @@ async def restore_copy(request: web.Request) -> JsonAnswer[CopyRestored]:
             copy=copy.name,
             taken_at=copy.taken_at,
             volume=copy.volume,
-            foreign=copy.volume != await opened.exports.known_volume_id(),
+            foreign=await opened.is_foreign(copy.volume),
             created=report.created,
             changed=report.changed,
             unchanged=report.unchanged,

@@ -5,12 +5,13 @@ A change waits for the lock of its document (`locks`), then goes to the store as
 """
 
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Final, TypeAlias, TypeVar
 
 from seline.clock import Clock
+from seline.domain.copy import Copy
 from seline.domain.document import BOT, Content, DocumentKey, IfMatch
 from seline.domain.purged import HeldCopy
 from seline.domain.verdict import Verdict
@@ -71,6 +72,7 @@ class ManagedStore(AwaitedStore):
         self.on_purge: OnPurge | None = None
         """Returns what notes a purge in its commit, and the copies that may hold the document."""
         self._is_identified = False
+        self._becomes: Copy | None = None
         self._for_restore = for_restore
         opening.add_done_callback(self._open)
 
@@ -112,10 +114,20 @@ class ManagedStore(AwaitedStore):
         return future if record is None else record.noting(future, made)
 
     def _identify(self) -> None:
-        identify = self.volume_file.change(lambda known: known.identified(self.new_id))
+        becomes = self._becomes
+        identify = self.volume_file.change(lambda known: known.identified(self.new_id, becomes))
         identifying = super().submit((identify,))
         self._is_identified = True
         identifying.add_done_callback(self._notice_id)
+
+    @contextmanager
+    def becoming(self, copy: Copy) -> Generator[None]:
+        """Let a volume without an id become the volume of a copy with its first write."""
+        self._becomes = copy
+        try:
+            yield
+        finally:
+            self._becomes = None
 
     def _notice_id(self, identifying: Future[tuple[Outcome, ...]]) -> None:
         if identifying.exception() is None:

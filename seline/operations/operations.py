@@ -30,7 +30,7 @@ from seline.operations.imports import contents_of_upload, copy_of_upload, foreig
 from seline.operations.mirrors import Mirrors
 from seline.operations.outcomes import joined
 from seline.operations.prune import Pruner
-from seline.operations.restore import restore_copy
+from seline.operations.restore import may_be_filled, restore_copy
 from seline.operations.scratch import OpenVolume, Scratch
 from seline.operations.usage import Headroom, StorageInfo, UsageMonitor, storage_info
 from seline.operations.verify import Verifier
@@ -117,7 +117,10 @@ class Operations:
 
         async def restore(copy: Copy) -> tuple[ImportReport, dict[str, str]]:
             await self._check_foreign(copy.volume, allowed=foreign or dry_run)
-            return await self.restore(copy, only=only, dry_run=dry_run)
+            if only or dry_run or not await self._is_empty():
+                return await self.restore(copy, only=only, dry_run=dry_run)
+            with self.store.becoming(copy):
+                return await self.restore(copy)
 
         return await restore_by_hand(copies, others, restore, at=at, volume=volume, only=only)
 
@@ -300,10 +303,19 @@ class Operations:
 
     async def _check_foreign(self, volume: str, *, allowed: bool) -> bool:
         """Return whether an export is of another volume. Raises ImportRefused unless `allowed`."""
-        is_foreign = bool(volume) and volume != await self.exports.known_volume_id()
+        is_foreign = await self.is_foreign(volume)
         if is_foreign and not allowed:
             raise foreign_export(volume)
         return is_foreign
+
+    async def is_foreign(self, volume: str) -> bool:
+        """Whether a copy is of another volume; an empty one takes any for its own."""
+        is_same = not volume or volume == await self.exports.known_volume_id()
+        return not is_same and not await self._is_empty()
+
+    async def _is_empty(self) -> bool:
+        store = await self.store.open()
+        return await self.store.listing(lambda: may_be_filled(store))
 
     def _measured_health(self, store: DocumentStore) -> HealthBody:
         self._read(store)

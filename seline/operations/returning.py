@@ -202,13 +202,19 @@ class _Search:
         assert self.flaw is not None
         name, error = self.flaw
         left = self._left
+        step = error.hint
+        if isinstance(error, KeyMissing):
+            step = (
+                f"Run `seline exports restore {name} --identity key.txt --yes` on this machine, "
+                "also while the service waits."
+            )
         return ExportFailed(
             f"The volume at {place} is empty, and the copy at {name} cannot be taken: "
             f"{error.message}",
-            hint=f"{error.hint} To take {left.text}, set `exports.restore_from = {left.name}`. "
+            hint=f"{step} To take {left.text}, set `exports.restore_from = {left.name}`. "
             "To begin empty, set `exports.restore_from = off`."
             if left is not None
-            else f"{error.hint} To begin empty, set `exports.restore_from = off`.",
+            else f"{step} To begin empty, set `exports.restore_from = off`.",
         )
 
 

@@ -13,6 +13,7 @@ from tests.command_line import Line, line_at, served
 from tests.docs.blocks import ROOT, blocks
 from tests.hints.following import shell
 from tests.integration.test_cli_copies import copied, line_to
+from tests.integration.test_pending_restore import RESTORE_WITH_KEY
 
 PAGE = (ROOT / "docs" / "recover.md").read_text(encoding="utf-8")
 PROFILE = "user_profile.json"
@@ -52,7 +53,8 @@ def line(tmp_path: Path) -> Line:
 def test_the_volume_is_gone(line: Line) -> None:
     backups = {path.name for path in (line.data / "backups").iterdir()}
     shutil.rmtree(line.data)
-    listing, serve = commands("The volume is gone")
+    listing, serve, with_key = commands("The volume is gone")
+    assert with_key == RESTORE_WITH_KEY
     assert "mirror" in run(line, listing)
     assert serve == "seline serve"
     with served(line):

@@ -47,6 +47,7 @@ from seline.domain.report import Finding, FindingOutcome, VerifyReport
 from seline.domain.usage import LEVELS, UsageLevel
 from seline.errors import (
     DocumentUnrecoverable,
+    ExportFailed,
     SelineError,
     StorageError,
     UnsupportedFormat,
@@ -347,7 +348,7 @@ def test_waiting_for_another_process_gives_no_signal() -> None:
 
 def test_no_failure_clears_the_alert_of_every_failure() -> None:
     assert cleared(failure_signals(None)) == set(TYPE_OF_FAILURE.values())
-    assert all(issubclass(failure, StorageError) for failure in TYPE_OF_FAILURE)
+    assert all(issubclass(failure, (StorageError, ExportFailed)) for failure in TYPE_OF_FAILURE)
 
 
 @pytest.mark.parametrize("level", [level for level in UsageLevel if level is not UsageLevel.OK])

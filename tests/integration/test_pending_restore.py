@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from seline.errors import KeyMissing
-from seline.outbound.destinations.folder import Folder
 from seline.server.serving import serving
 from seline.settings import Settings, load_settings
 from tests.command_line import Line, Ran, line_at
+
+RESTORE_WITH_KEY = "seline exports restore bucket --identity key.txt --yes"
 
 
 def at(tmp_path: Path) -> list[dict[str, Any]]:
@@ -90,22 +90,61 @@ async def test_a_command_that_is_to_begin_empty_does(tmp_path: Path, lost: None)
     assert (await ran(line, "save", "c.json", stdin="{}")).code == 0, "the volume has begun"
 
 
-async def test_a_restore_by_hand_ends_the_wait(
-    tmp_path: Path, lost: None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.follows("operations/returning:refusal", "operations/returning:refusal#2")
+async def test_a_restore_with_the_key_ends_the_wait_and_the_mirror_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("seline.library.ASK_AGAIN_S", 0.2)
-    real = Folder.get
-
-    async def fails(self: Folder, key: str) -> bytes:
-        if "/objects/" in key:
-            raise KeyMissing("the key is not here")
-        return await real(self, key)
-
-    monkeypatch.setattr(Folder, "get", fails)  # the command runs in another process
-    async with serving(settings(tmp_path), http=False) as server:
+    line = line_of(tmp_path)
+    made = await ran(line, "key", "new", "--output", "key.txt")
+    [recipient] = [word for word in (made.out + made.err).split() if word.startswith("age1")][:1]
+    sealed = settings(tmp_path, **{"exports.encrypt_to": [recipient]})
+    async with serving(sealed, http=False) as server:
+        await server.acquired()
+        await server.data.save_json("a.json", {"n": 1})
+        await server.operations.mirrors.run()
+        volume = await server.operations.exports.volume_id()
+    shutil.rmtree(tmp_path / "data")
+    line = line_of(tmp_path, SELINE_EXPORTS__ENCRYPT_TO=recipient)
+    async with serving(sealed, http=False) as server:
         await until(lambda: "cannot be taken" in str(server._failure))
-        restored = await ran(line_of(tmp_path), "exports", "restore", "bucket", "--yes")
-        assert restored.code == 0, restored.err
+        assert server._failure is not None
+        [command] = [
+            text for text in server._failure.hint.split("`") if text.startswith("seline exports")
+        ]
+        assert command == RESTORE_WITH_KEY
+        restored = await ran(line, *command.split()[1:])
+        assert (restored.code, "ANOTHER" in restored.err) == (0, False), restored.err
         assert "Restored 1 document" in restored.err
         await server.acquired()
         assert await server.data.load_json("a.json") == {"n": 1}
+        assert await server.operations.exports.volume_id() == volume
+        await server.data.save_json("b.json", {})
+        await server.operations.mirrors.run()
+
+
+async def test_a_start_that_waits_for_a_copy_is_alerted_until_it_goes_on(
+    tmp_path: Path, lost: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seline.library.ASK_AGAIN_S", 0.2)
+    monkeypatch.setattr("seline.alerts.process.EVALUATE_EVERY_S", 0.02)
+    monkeypatch.setattr("seline.alerts.process.COPY_WAIT_S", 0.3)
+    mend = hide(tmp_path)
+    async with serving(settings(tmp_path), http=False) as server:
+        await until(lambda: "cannot be taken" in str(server._failure))
+        await server.alerts.evaluate()
+        assert not server.alerts.log.listing(), "the destination may be restarting"
+        await until(server.alerts.log.listing)
+        [alert] = server.alerts.log.listing()
+        assert (alert.type, alert.severity, alert.state) == ("writes_refused", "critical", "open")
+        assert "the copy at bucket cannot be taken" in alert.summary
+        assert "`exports.restore_from = off`" in alert.summary
+        mend()
+        await server.acquired()
+        await until(
+            lambda: [
+                found
+                for found in server.alerts.log.listing()
+                if (found.type, found.state) == ("writes_refused", "resolved")
+            ]
+        )

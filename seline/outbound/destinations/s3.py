@@ -65,8 +65,8 @@ _CLOCK: Final = Cure(
 _FULL: Final = Cure("the bucket is full", "Free space at the service, or raise its quota.")
 _REGION: Final = Cure(
     "the bucket is in another region",
-    "Set `region` of this destination to the bucket's, and `endpoint` to the address for it, or the "
-    "variables REGION and ENDPOINT.",
+    "Set `region` of this destination (or the variable REGION) to the bucket's, and `endpoint` (or "
+    "ENDPOINT) to the address for it.",
 )
 _NOT_S3: Final = Cure(
     "the answer is not one of S3",
