@@ -249,7 +249,10 @@ class VolumeLocked(StorageError):
 class VolumeNotMounted(StorageError):
     """The data directory is not on a mounted volume; what is written here would be lost."""
 
-    hint = "Attach the volume, or set `storage.require_mount = false` if this is intended."
+    hint = (
+        "Attach the volume, or set `storage.require_mount = false` "
+        "(`SELINE_STORAGE__REQUIRE_MOUNT=false`) if this is intended."
+    )
 
 
 class VolumeReadOnly(StorageError):

@@ -3,6 +3,7 @@
 A destination that the settings of this machine name is read from here: no volume is opened.
 """
 
+import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -281,7 +282,9 @@ async def _listed_here(options: VerbOptions, destination: str) -> Any:
 def _listed_there(options: VerbOptions, destination: str) -> Any:
     from seline.client import is_new_store
 
-    if url_of(options) is None and is_new_store(settings_of(options)):
+    settings = settings_of(options)
+    is_local = url_of(options) is None
+    if is_local and (not os.path.exists(settings.data_dir) or is_new_store(settings)):
         _refuse_unknown(options, destination)
     return with_api(options, lambda api: api.get("/destinations/{}/copies", destination))
 

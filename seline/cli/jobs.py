@@ -46,11 +46,18 @@ async def _run(api: Api, options: VerbOptions, name: str) -> Exit:
         terminal.out_json(run)
     else:
         outcome = "something is broken" if broken else run["outcome"]
-        terminal.out(f"{name}: {outcome}. {run['detail']}")
+        terminal.out(f"{name}: {outcome}. {run['detail'] or _idle_text(name)}")
     if broken:
         terminal.report(broken["detail"], broken["fix"])
         return Exit.DAMAGE
     return Exit.DONE if run["outcome"] == "ok" else Exit.FAILED
+
+
+def _idle_text(name: str) -> str:
+    """Return why a run of a job had nothing to do."""
+    if name == "mirror":
+        return "Nothing to copy: no destination is mirrored, or each has every change."
+    return "Nothing to do: `exports.destinations` names no destination for it."
 
 
 async def _broken(api: Api) -> dict[str, Any] | None:

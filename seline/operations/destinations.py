@@ -247,7 +247,6 @@ class Destinations:
     async def mirror_failed(self, destination: ObjectStore, error: BaseException) -> None:
         """Record why a run of the mirror failed."""
         message, cure = _explained(error, job="mirror")
-        _log.error("the mirror to %s failed: %s", destination.name, message)
         await self._note(
             destination.name,
             mirror_failed_at=self._store.clock.now(),

@@ -109,7 +109,9 @@ async def come_back(
             except (ExportFailed, KeyMissing, UnsupportedFormat) as error:
                 search.fail(candidate.name, error)
             else:
-                _log.info("restored %s: %s", candidate.text, report)
+                documents = counted(len(report.created), "document")
+                backups = counted(report.backups, "backup")
+                _log.info("restored %s: %s and %s", candidate.text, documents, backups)
                 search.found.copy, search.found.report = copy, report
                 return search.found
     if search.flaw is not None:

@@ -80,6 +80,10 @@ def test_a_volume_is_attached_or_not_required(line: Line, follow: Follow) -> Non
     line.data.mkdir()
     with small_filesystem(line.data):
         assert line("save", NAME, stdin="{}", **required).code == 0
+    assert step.settings() == {"SELINE_STORAGE__REQUIRE_MOUNT": "false"}
+    [variable] = [text for text in step.quoted if text.startswith("SELINE_")]
+    name, _, value = variable.partition("=")
+    assert line("save", NAME, stdin="{}", **{name: value}).code == 0
     assert line("save", NAME, stdin="{}", **step.settings()).code == 0
 
 

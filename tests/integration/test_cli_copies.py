@@ -53,6 +53,23 @@ def test_an_empty_destination_has_no_copy(tmp_path: Path) -> None:
     assert "bucket has no copy" in line_to(tmp_path)("exports", "list", "bucket").err
 
 
+def test_a_bucket_that_lacks_a_variable_is_no_destination(tmp_path: Path) -> None:
+    """Name the variable and the destination that lack, not the data directory."""
+    names = ("BUCKET", "ENDPOINT", "ACCESS_KEY_ID", "RAILWAY_ENVIRONMENT")
+    line = line_at(tmp_path, **dict.fromkeys(names, "http://localhost"))
+    refused = line("exports", "list", "bucket")
+    assert refused.code == 4
+    assert "SECRET_ACCESS_KEY is missing" in refused.err
+    assert "name no destination bucket" in refused.err
+    assert "data directory" not in refused.err
+
+
+def test_a_run_of_the_mirror_without_a_mirrored_destination_says_so(tmp_path: Path) -> None:
+    line = line_to(tmp_path, mode="export")
+    line("save", "a.json", stdin="[1]")
+    assert "no destination is mirrored" in line("jobs", "run", "mirror").out
+
+
 def test_a_copy_is_fetched_as_plain_files_without_the_volume(line: Line, tmp_path: Path) -> None:
     backups = {path.name: path.read_bytes() for path in (line.data / "backups").iterdir()}
     shutil.rmtree(line.data)

@@ -85,6 +85,16 @@ async def test_an_empty_volume_comes_back_before_the_bot_begins(
         assert seline.returned is None, "only an empty volume"
 
 
+async def test_a_restore_is_logged_with_counts(
+    tmp_path: Path, lost: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="seline.restore")
+    async with open_seline(settings=settings(tmp_path)):
+        pass
+    assert "UTC at bucket: 29 documents and 2 backups" in caplog.text
+    assert "ImportReport" not in caplog.text
+
+
 async def test_the_copy_of_an_empty_volume_is_no_loss_to_report(tmp_path: Path) -> None:
     for _ in range(2):
         async with serving(settings(tmp_path), http=False) as server:

@@ -149,6 +149,37 @@ async def test_a_failed_run_is_recorded_and_the_job_runs_again(seline: Seline) -
     await worker.stop()
 
 
+async def test_a_failure_that_lasts_is_logged_once_an_hour(
+    seline: Seline, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Log a failure of a job when it changes, and after an hour; then once it fails again."""
+    messages = ["no room", "no room", "no room", "no room", "other", "", "other"]
+
+    class Hours(Clock):
+        hours = 0.0
+
+        def monotonic(self) -> float:
+            return super().monotonic() + self.hours * 3600
+
+    async def work() -> str:
+        if message := messages.pop(0):
+            raise VolumeFull(message)
+        return "fine"
+
+    clock = Hours()
+    worker = Worker(seline, SELDOM, clock=clock, table=usage_job(work))
+    await worker.start(scheduled=False)
+    logged = []
+    for count in range(1, 8):
+        clock.hours += count == 3
+        caplog.clear()
+        worker.run_now("usage")
+        await wait_for_run(worker, "usage", count=count)
+        logged.append(sum(record.levelname == "ERROR" for record in caplog.records))
+    assert logged == [1, 0, 1, 0, 1, 0, 1]
+    await worker.stop()
+
+
 async def test_a_job_that_hangs_ends_with_a_timeout(seline: Seline) -> None:
     async def work() -> str:
         await asyncio.sleep(60)

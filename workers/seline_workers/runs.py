@@ -9,7 +9,7 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from msgspec.structs import replace
 
@@ -17,6 +17,8 @@ from seline.clock import Clock
 from seline.domain.job import JobRecord, Run, RunOutcome
 from seline.errors import JobNotFound, SelineError, StoreClosed
 
+LOG_AGAIN_S: Final = 3600.0
+"""How soon the same failure of a job is logged again."""
 _log = logging.getLogger("seline.jobs")
 OnRunEnded: TypeAlias = Callable[[Run, JobRecord], Awaitable[None]]
 JobTask: TypeAlias = tuple[Callable[[], Awaitable[str]], float]
@@ -43,6 +45,8 @@ class Runner:
         self.running: dict[str, Run] = {}
         """The runs in progress, by job."""
         self._pending: set[asyncio.Task[None]] = set()
+        self._logged: dict[str, tuple[str, float]] = {}
+        """The failure of each job that was logged last, and when."""
         self._ends: Counter[tuple[str, RunOutcome]] = Counter()
         self._closed = False
 
@@ -139,17 +143,26 @@ class Runner:
             if not limit.expired():
                 return RunOutcome.FAILED, f"something took too long: {error}".rstrip(": ")
             detail = f"it took longer than {timeout_s:g} s and was stopped"
-            _log.error("job %s: %s", run.job, detail)
+            self._log_failure(run.job, detail)
             return RunOutcome.TIMEOUT, detail
         except SelineError as error:
-            _log.error("job %s failed: %s", run.job, error.message)
+            self._log_failure(run.job, error.message)
             return RunOutcome.FAILED, error.message
         except Exception as error:  # noqa: BLE001  # the border of a job: the others go on
             _log.exception("job %s failed", run.job)
             return RunOutcome.FAILED, f"{type(error).__name__}: {error}"
+        self._logged.pop(run.job, None)
         if detail:
             _log.info("job %s: %s", run.job, detail)
         return RunOutcome.OK, detail
+
+    def _log_failure(self, job: str, message: str) -> None:
+        """Log why a job failed, if that is new, or was logged an hour ago."""
+        now_s = self._clock.monotonic()
+        logged, at_s = self._logged.get(job, ("", now_s))
+        if message != logged or now_s - at_s >= LOG_AGAIN_S:
+            self._logged[job] = message, now_s
+            _log.error("job %s failed: %s", job, message)
 
     def _check(self, name: str) -> None:
         if name not in self._tasks:
