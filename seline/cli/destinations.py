@@ -42,6 +42,8 @@ async def destinations(
         terminal.notice(f"{name} has this volume's copy; a restore takes it.")
     else:
         job = "mirror" if done["mode"] == "mirror" else "export"
+        if not done["has_copy"]:
+            terminal.notice(f"No copy of this volume is known to be at {name}.")
         terminal.notice(f"{name} is in use. Next: seline jobs run {job}")
     return Exit.DONE
 

@@ -336,11 +336,12 @@ class DestinationAccepted(TypedDict):
 
 
 class DestinationUsed(DestinationAccepted):
-    """The destination that is in use again, and its marker."""
+    """The destination in use again; `has_copy`: a copy of this volume is known to be there."""
 
     marker: str
     on_data_disk: bool
     mode: Mode
+    has_copy: bool
 
 
 class CopyRestored(TypedDict):

@@ -43,6 +43,7 @@ async def use_destination(request: web.Request) -> JsonAnswer[DestinationUsed]:
             marker=record.marker,
             on_data_disk=record.on_data_disk,
             mode=target.mode,
+            has_copy=bool(record.whole_at or record.mirrored_at),
         )
     )
 

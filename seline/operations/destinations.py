@@ -27,6 +27,22 @@ from seline.ports.sealing import Sealer
 from seline.ports.store import DocumentStore
 
 STOPPED: Final = "It was stopped before it was done."
+_FORGOTTEN: Final[dict[str, Any]] = {
+    "whole_at": None,
+    "whole_since": None,
+    "encrypted": "",
+    "revisions": "",
+    "mirror_began_at": None,
+    "mirrored_at": None,
+    "mirrored_since": None,
+    "checked_at": None,
+    "proven_at": None,
+    "proven_by": "",
+    "not_restored": "",
+    "drill_failure": "",
+    "drill_cure": "",
+}
+"""What is known of copies that are no longer there."""
 _log = logging.getLogger("seline.exports")
 
 
@@ -131,11 +147,14 @@ class Destinations:
     async def use(self, name: str) -> tuple[Target, DestinationRecord]:
         """Take a destination into use with the marker it has, or a new one.
 
+        What is known of the copies is forgotten if it has another marker than before.
         Raises DestinationNotFound.
         """
         target = self._target(name)
         try:
-            await self._note(name, **await self._marked(target.destination))
+            seen = await self._marked(target.destination)
+            is_another = seen["marker"] != self.record(name).marker
+            await self._note(name, **(_FORGOTTEN if is_another else {}), **seen)
         finally:
             await target.release()
         return target, self.record(name)
@@ -147,14 +166,18 @@ class Destinations:
     async def enter(self, destination: ObjectStore, *, job: str) -> None:
         """Check that a destination has its marker; mark it if it was never used.
 
-        Raises ExportFailed with what to do, and the job that then copies to it.
+        Without the marker, the copies that are known are forgotten, unless it is a folder, which
+        may not be mounted. Raises ExportFailed with what to do, and the job that then copies to it.
         """
         if not self._file.loaded:
             await self._file.load()
         known = self.record(destination.name).marker
         seen = await (self._seen(destination) if known else self._marked(destination))
         if known and seen["marker"] != known:
-            raise _another(self._target(destination.name), seen["marker"], job)
+            target = self._target(destination.name)
+            if not target.may_be_unmounted:
+                await self._note(destination.name, **_FORGOTTEN)
+            raise _another(target, seen["marker"], job)
         await self._note(destination.name, **seen)
 
     async def succeeded(self, destination: ObjectStore, lacking: Sequence[str]) -> None:
@@ -297,9 +320,11 @@ class Destinations:
     async def _note(self, name: str, **changed: Any) -> None:
         def change(file: ExportsFile) -> ExportsFile:
             record = replace(file.destinations.get(name, DestinationRecord()), **changed)
-            seen = changed.get("whole_at") or changed.get("mirrored_at")
-            verified_at = seen or file.verified_at
             destinations = {**file.destinations, name: record}
+            verified_at = changed.get("whole_at") or changed.get("mirrored_at") or file.verified_at
+            if _FORGOTTEN.items() <= changed.items():
+                seen = [at for r in destinations.values() for at in (r.whole_at, r.mirrored_at)]
+                verified_at = max(filter(None, seen), default=None)
             return replace(file, verified_at=verified_at, destinations=destinations)
 
         await keep(self._file, change)
@@ -326,14 +351,16 @@ def _another(target: Target, marker: str, job: str) -> AnotherDestination:
     name, run = target.destination.name, f"run `seline jobs run {job}`"
     has = "the marker of another destination" if marker else "no marker of Seline's"
     message = f"{target.destination.where} is not where {name} was: it has {has}. Nothing was "
+    message += "copied there."
     use = f"run `seline destinations use {name}`"
     if target.may_be_unmounted:
         hint = f"Mount it, then {run}. If it was moved or replaced, {use} first."
     else:
+        message += " The earlier copies are not counted any more."
         hint = (
             f"Correct its `url` if that is wrong. If it was emptied or replaced, {use}, then {run}."
         )
-    return AnotherDestination(f"{message}copied there.", hint=hint)
+    return AnotherDestination(message, hint=hint)
 
 
 def _explained(error: BaseException, job: str = "export") -> tuple[str, str]:

@@ -200,14 +200,20 @@ async def test_a_bucket_that_was_emptied_is_used_again(
     def steps() -> None:
         line("save", "a.json", stdin="[1]")
         assert line("jobs", "run", "mirror").code == 0
-        assert "newest copy" in bucket_check(line)["detail"]
+        assert line("jobs", "run", "drill").code == 0
+        assert "last proven restorable" in bucket_check(line)["detail"]
         server.objects.clear()
         failed = line("jobs", "run", "mirror")
         assert (failed.code, "no marker of Seline's" in failed.out) == (1, True)
+        detail = bucket_check(line)["detail"]
+        assert "earlier copies are not counted" in detail
+        assert "newest copy is of" not in detail
+        assert "last proven" not in detail
         step = follow(bucket_check(line)["fix"])
         step.asks("Correct its `url`", "If it was emptied or replaced")
         use, again = step.commands()
-        assert run(line, use).err.partition("Next: ")[2].strip() == again
+        assert "No copy of this volume" in (taken := run(line, use).err)
+        assert taken.partition("Next: ")[2].strip() == again
         assert run(line, again).code == 0
         assert bucket_check(line)["status"] == "ok"
 

@@ -92,8 +92,10 @@ def test_a_destination_without_its_marker_gets_exports_again(
     [listing] = follow(next_of(line("destinations", "use", "other"))).commands()
     assert "nas" in run(line, listing).out
     taken = run(line, use)
-    last = follow(taken.err.strip()).text
-    assert last.partition("Next: ")[2] == again
+    notices = taken.err.strip().splitlines()
+    assert follow(notices[-1]).text.partition("Next: ")[2] == again
+    assert ("No copy of this volume" in notices[0]) == (cure == "replaced")
+    assert ("last whole export" in check(line)["detail"]) == (cure == "mounted")
     assert check(line)["status"] == "warning", "it failed, and no export was written since"
     assert run(line, again).code == 0
     assert check(line)["status"] == "ok"

@@ -62,7 +62,8 @@ def test_a_mirror_without_its_marker_gets_copies_again(tmp_path: Path, follow: F
     step.asks("Mount it, then", "If it was moved or replaced")
     again, use = step.commands()
     taken = run(line, use)
-    assert follow(taken.err.strip()).text.partition("Next: ")[2] == again
+    assert follow(taken.err.splitlines()[-1]).text.partition("Next: ")[2] == again
+    assert "newest copy" not in check(line)["detail"]
     assert run(line, again).code == 0
     assert check(line)["status"] == "ok"
 
