@@ -26,7 +26,7 @@ class Original:
     pins: tuple[Pin, ...] = ()
 
     def copy(self, *, lost: Sequence[Revision] = (), volume: str = VOLUME) -> Copy:
-        """Return the copy; the contents in `lost` come back damaged."""
+        """Return the copy; the contents in `lost` are damaged."""
         contents: dict[Revision, bytes] = {}
 
         def entry(name: str, value: Json) -> FileEntry:
@@ -35,9 +35,9 @@ class Original:
             return FileEntry(name=name, sha256=content.revision, size_bytes=content.size_bytes)
 
         async def fetch(digest: Revision) -> bytes:
-            if digest not in contents:
+            if digest in lost or digest not in contents:
                 raise ExportDamaged(f"There is no content {digest}.")
-            return b'{"other": true}' if digest in lost else contents[digest]
+            return contents[digest]
 
         packed: list[PackedDocument] = []
         for name, value in self.documents.items():

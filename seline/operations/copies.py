@@ -100,7 +100,7 @@ class Copies:
         """Open one copy. Raises ExportDamaged, KeyMissing."""
         mirrored = info.kind == MIRROR
         copy = await (self._mirrored(info) if mirrored else self.open_export(info.name))
-        check_names(copy)
+        await in_thread(partial(check_names, copy))
         return copy
 
     def _check_plain(self, name: str) -> None:
@@ -171,7 +171,7 @@ class Copies:
         for name in await self._exports.complete():
             taken_at = parse_export_name(name)
             with suppress(ExportDamaged, ObjectMissing):
-                manifest = decode_manifest(await self._exports.get(name, MANIFEST_NAME))
+                manifest = await self._exports.manifest(name)
                 documents = None if manifest.encrypted else manifest.documents
                 proof = await self._export_proof(name)
                 found.append(
@@ -259,7 +259,8 @@ async def copy_of_export(
     `get` returns a file of the export, `opening` what decrypts it by its manifest. Raises
     ExportDamaged and what they raise.
     """
-    manifest = decode_manifest(await get(MANIFEST_NAME))
+    data = await get(MANIFEST_NAME)
+    manifest = await in_thread(partial(decode_manifest, data))
     sealer = opening(manifest)
     if manifest.encrypted:
         sealed = await get(LIST_NAME)

@@ -1,10 +1,12 @@
 """The exports at a destination: a folder each, complete once its manifest is there."""
 
+from functools import partial
 from typing import Final
 
 from seline.domain import mirror
-from seline.domain.manifest import MANIFEST_NAME, parse_export_name
+from seline.domain.manifest import MANIFEST_NAME, Manifest, decode_manifest, parse_export_name
 from seline.domain.mirror import Proof
+from seline.operations.mirror_store import in_thread
 from seline.ports.destinations import ObjectMissing, ObjectStore
 
 PROOF_NAME: Final = "proof.json"
@@ -46,6 +48,11 @@ class ExportFolders:
     async def put(self, export: str, file: str, data: bytes) -> None:
         """Store one file of an export."""
         await self.store.put(f"{export}/{file}", data)
+
+    async def manifest(self, export: str) -> Manifest:
+        """Return the manifest of an export. Raises ExportDamaged, ObjectMissing."""
+        data = await self.get(export, MANIFEST_NAME)
+        return await in_thread(partial(decode_manifest, data))
 
     async def get(self, export: str, file: str) -> bytes:
         """Return one file of an export."""

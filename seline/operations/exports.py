@@ -29,7 +29,6 @@ from seline.domain.manifest import (
     FileEntry,
     Manifest,
     PackedDocument,
-    decode_manifest,
     encode_manifest,
     entry_of,
     export_name,
@@ -338,7 +337,7 @@ class Exporter:
 
     async def _with_names(self, target: ExportFolders, export: str) -> Manifest:
         """Return an export's manifest with its documents. Raises KeyMissing if it cannot."""
-        manifest = decode_manifest(await target.get(export, MANIFEST_NAME))
+        manifest = await target.manifest(export)
         if not manifest.encrypted:
             return manifest
         sealed = await target.get(export, LIST_NAME)
@@ -461,7 +460,7 @@ async def _own_exports(target: ExportFolders, volume: str) -> list[str]:
         if volume_of_export(name) != volume:
             continue
         try:
-            manifest = decode_manifest(await target.get(name, MANIFEST_NAME))
+            manifest = await target.manifest(name)
         except SelineError as error:
             _log.warning("%s: %s is not sound: %s", target.name, name, error.message)
         else:
@@ -478,7 +477,7 @@ def _damaged(error: ExportDamaged) -> ExportFailed:
 
 async def read_back(target: ExportFolders, export: str) -> Manifest:
     """Check every file of an export at its destination. Raises ExportDamaged, ExportFailed."""
-    manifest = decode_manifest(await target.get(export, MANIFEST_NAME))
+    manifest = await target.manifest(export)
     await check_packs(target, manifest)
     return manifest
 

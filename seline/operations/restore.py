@@ -13,6 +13,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
+from math import inf
 from typing import Final, TypeAlias, TypeVar
 
 import msgspec
@@ -77,7 +79,7 @@ async def restore_copy(
     Raises ExportDamaged, ExportFailed, KeyMissing, ImportRefused and StorageError; VolumeFull once
     the documents are in place names how many backups were added.
     """
-    check_names(copy)
+    await store.reading(partial(check_names, copy), limit_s=inf)
     listed = {document.name: document for document in copy.documents if document.name not in skip}
     chosen = list(only_named(listed, only, replace=replace_all).values())
     contents, spool = dict[str, Content](), Spool()
@@ -85,10 +87,9 @@ async def restore_copy(
     current = [document for document in chosen if document.sha256]
     async with aclosing(fetched(copy, current)) as batches:
         async for batch in batches:
-            for document, content in batch:
-                _check_content(store, document.name, content.data)
-                contents[document.name] = content.moved_to(spool.keep(content.data))
-                size_bytes += content.size_bytes
+            kept = await store.reading(partial(_checked, store, batch, spool), limit_s=inf)
+            contents.update(kept)
+            size_bytes += sum(content.size_bytes for content in kept.values())
             done += len(batch)
             progress(done, len(current), size_bytes)
     missing = await missing_backups(store, chosen if backups else ())
@@ -98,10 +99,10 @@ async def restore_copy(
     pins = [pin for pin in copy.pins if pin.document in {document.name for document in chosen}]
     if dry_run:
         return replace(report, backups=len(missing), pins=store.pins.lacking(pins))
-    kept = await _kept_backups(copy, missing, spool)
+    added = await _kept_backups(store, copy, missing, spool)
     report = await import_contents(store, contents, replace=replace_all, dry_run=False)
     added_pins = await store.pins.add(pins)
-    return replace(report, backups=await _add(store, kept), pins=added_pins)
+    return replace(report, backups=await _add(store, added), pins=added_pins)
 
 
 async def missing_backups(store: ManagedStore, documents: Iterable[PackedDocument]) -> list[_Named]:
@@ -116,7 +117,7 @@ async def missing_backups(store: ManagedStore, documents: Iterable[PackedDocumen
             if not _has_backup(opened, DocumentKey(BOT, document.name), backup)
         ]
 
-    return await store.reading(missing, limit_s=float("inf"))
+    return await store.reading(missing, limit_s=inf)
 
 
 def _has_backup(opened: DocumentStore, key: DocumentKey, backup: FileEntry) -> bool:
@@ -145,15 +146,31 @@ async def _check_room_for(
         )
 
 
-async def _kept_backups(copy: Copy, backups: Sequence[_Named], spool: Spool) -> list[AddedBackup]:
+def _checked(
+    store: ManagedStore, batch: Sequence[tuple[PackedDocument, Content]], spool: Spool
+) -> dict[str, Content]:
+    """Check the documents of a batch, and move them into a spool. Blocks."""
+    _check_contents(store, batch)
+    return {
+        document.name: content.moved_to(spool.keep(content.data)) for document, content in batch
+    }
+
+
+async def _kept_backups(
+    store: ManagedStore, copy: Copy, backups: Sequence[_Named], spool: Spool
+) -> list[AddedBackup]:
     """Fetch backups into a spool."""
     keys = {entry.name: key for key, entry in backups}
     kept: list[AddedBackup] = []
+
+    def keep(batch: Sequence[tuple[FileEntry, Content]]) -> None:
+        for entry, content in batch:
+            held = content.moved_to(spool.keep(content.data))
+            kept.append(AddedBackup(key=keys[entry.name], name=entry.name, content=held))
+
     async with aclosing(fetched(copy, [entry for _, entry in backups])) as batches:
         async for batch in batches:
-            for entry, content in batch:
-                held = content.moved_to(spool.keep(content.data))
-                kept.append(AddedBackup(key=keys[entry.name], name=entry.name, content=held))
+            await store.reading(partial(keep, batch), limit_s=inf)
     return kept
 
 
@@ -209,7 +226,7 @@ async def fill_volume(
             f"The volume at {opened.medium.place} holds documents; nothing was changed.",
             hint="Restore onto an empty data directory, or onto the store while it runs.",
         )
-    check_names(copy)
+    await store.reading(partial(check_names, copy), limit_s=inf)
     await _check_fits(store, copy)
     there = await store.listing(lambda: opened.documents(BOT))
     before = {info.name: info.revision for info in there}
@@ -308,9 +325,9 @@ async def _put_in_place(
     store: ManagedStore, batch: Sequence[tuple[PackedDocument, Content]]
 ) -> None:
     """Save the documents of a batch; they share commits, and memory holds no more."""
+    await store.reading(partial(_check_contents, store, batch), limit_s=inf)
     pending = []
     for document, content in batch:
-        _check_content(store, document.name, content.data)
         change = Change(DocumentKey(BOT, document.name), changes.put_copied(content))
         pending.append(store.submit((change,)))
     for saved in pending:
@@ -346,7 +363,7 @@ async def fetched(copy: Copy, files: Sequence[T]) -> AsyncGenerator[list[tuple[T
 
 
 async def _fetch(copy: Copy, files: Sequence[T]) -> list[tuple[T, Content]]:
-    """Fetch contents at once, each compared with its digest."""
+    """Fetch contents at once; `copy.fetch` compares each with its digest."""
     digests = list({file.sha256: None for file in files})
     found: dict[Revision, bytes] = {}
     slots = asyncio.Semaphore(FETCHES_MAX)
@@ -361,14 +378,16 @@ async def _fetch(copy: Copy, files: Sequence[T]) -> list[tuple[T, Content]]:
                 fetching.create_task(fetch(digest))
     except BaseExceptionGroup as group:
         raise error_of(group) from group
-    return [(file, _compared(copy, file, found[file.sha256])) for file in files]
+    data = [found[file.sha256] for file in files]
+    return [
+        (file, Content(file.sha256, len(held), held))
+        for file, held in zip(files, data, strict=True)
+    ]
 
 
-def _compared(copy: Copy, file: FileEntry, data: bytes) -> Content:
-    content = Content.of(data)
-    if content.revision != file.sha256:
-        raise ExportDamaged(f"{copy.name} has another content for {file.name}.")
-    return content
+def _check_contents(store: ManagedStore, batch: Sequence[tuple[PackedDocument, Content]]) -> None:
+    for document, content in batch:
+        _check_content(store, document.name, content.data)
 
 
 def _check_content(store: ManagedStore, name: str, data: bytes) -> None:

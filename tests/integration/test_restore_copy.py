@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from seline.operations import restore
 from seline.operations.restore import fill_volume, restore_copy
 from seline.operations.returning import Returned
 from seline.settings import Settings
+from seline.spool import Spool
 from tests.copied import VOLUME, original
 
 ORIGINAL = original()
@@ -103,6 +105,27 @@ async def test_a_damaged_content_changes_nothing(seline: Seline, of_backup: bool
 
     assert not await seline.data.documents()
     assert not await seline.all_backups()
+
+
+async def test_contents_are_checked_and_spooled_beside_the_loop(
+    seline: Seline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[threading.Thread] = []
+
+    def noting(work: Callable[..., object]) -> Callable[..., object]:
+        def noted(*given: object, **named: object) -> object:
+            seen.append(threading.current_thread())
+            return work(*given, **named)
+
+        return noted
+
+    for name in ("decode_strict", "check_names"):
+        monkeypatch.setattr(restore, name, noting(getattr(restore, name)))
+    monkeypatch.setattr(Spool, "keep", noting(Spool.keep))
+    await restore_copy(seline.store, ORIGINAL.copy())
+
+    assert len(seen) > 2
+    assert threading.current_thread() not in seen
 
 
 async def test_names_that_no_volume_holds_are_refused(seline: Seline) -> None:
