@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from seline.domain import mirror
 from seline.domain.document import Revision
-from seline.domain.manifest import PackedDocument
+from seline.domain.manifest import PackedDocument, is_volume_id
 from seline.domain.mirror import Claim, Head, K, MirrorManifest, ObjectKey, Proof, StoredObject
 from seline.errors import ExportDamaged
 from seline.operations.packs import LIST_BYTES_MAX, packed, unpacked, unpacked_digest
@@ -303,18 +303,25 @@ class MirrorStore:
 
 
 async def read_claim(destination: ObjectStore) -> Claim | None:
-    """Return whose copy a destination keeps, None if it does not say. Raises ExportFailed."""
+    """Return whose copy a destination keeps, None if it does not say.
+
+    Raises ExportFailed, and ExportDamaged for what is no claim.
+    """
     try:
         data = await destination.get(mirror.CLAIM)
     except ObjectMissing:
         return None
-    return mirror.decode_as(Claim, data, mirror.CLAIM)
+    claim = mirror.decode_as(Claim, data, mirror.CLAIM)
+    if not is_volume_id(claim.volume):
+        raise ExportDamaged(f"{mirror.CLAIM} at {destination.name} names no volume.")
+    return claim
 
 
 async def mirrored_volumes(destination: ObjectStore) -> set[str]:
     """Return the ids of the volumes that a destination has mirrors of. Raises ExportFailed."""
     listed = await destination.list(mirror.ROOT)
-    return {entry.name for entry in listed if entry.size_bytes is None}
+    folders = (entry.name for entry in listed if entry.size_bytes is None)
+    return {name for name in folders if is_volume_id(name)}
 
 
 async def put_claim(destination: ObjectStore, claim: Claim, *, replace: bool) -> None:

@@ -20,7 +20,7 @@ from seline.domain.manifest import PackedDocument
 from seline.errors import ExportDamaged, ExportFailed
 from seline.operations import Operations
 from seline.operations.copies import Copies
-from seline.operations.mirror_store import MirrorStore
+from seline.operations.mirror_store import MirrorStore, mirrored_volumes
 from seline.operations.packs import file_entry, members_of, packed, unpacked, unpacked_digest
 from seline.outbound.destinations.folder import Folder
 from seline.outbound.sealing import AgeSealer
@@ -52,6 +52,27 @@ def forge_proof(place: Path, **changed: object) -> None:
     path = folder(place) / "proofs" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(proof | changed))
+
+
+@pytest.mark.parametrize("volume", ["", "..", "\x1b[2Jabcdefg", "ABCDEF01"])
+async def test_a_claim_of_no_volume_is_damaged(bot: Bot, place: Path, volume: str) -> None:
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.mirrored()
+    (place / mirror.CLAIM).write_text(json.dumps({"volume": volume}))
+
+    with pytest.raises(ExportDamaged, match="names no volume"):
+        await Copies(Folder("bucket", str(place)), UNSEALED).find()
+
+
+async def test_a_folder_that_is_no_volume_is_left_out(bot: Bot, place: Path) -> None:
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.mirrored()
+    (place / mirror.CLAIM).unlink()
+    mine = folder(place)
+    shutil.copytree(mine, mine.with_name("\x1b[2Jours"))
+
+    assert await mirrored_volumes(Folder("bucket", str(place))) == {mine.name}
+    assert (await Copies(Folder("bucket", str(place)), UNSEALED).find()).documents
 
 
 FORGED = [{"at": "yesterday"}, {"head": "20250106T143022Z-00000099"}]
