@@ -70,11 +70,11 @@ def plan_import(
 
 
 def only_named(
-    contents: Mapping[str, T], only: Collection[str], *, replace: bool
+    contents: Mapping[str, T], only: Collection[str], *, replace: bool, of: str = "export"
 ) -> Mapping[str, T]:
-    """Return the documents named in `only`, all of them if it is empty.
+    """Return the documents of a copy or an export named in `only`, all of them if it is empty.
 
-    Raises ImportRefused for a name that the export does not hold, and together with `replace`,
+    Raises ImportRefused for a name that it does not hold, and together with `replace`,
     which would delete every other document.
     """
     if not only:
@@ -87,7 +87,7 @@ def only_named(
     missing = sorted(set(only) - contents.keys())
     if missing:
         raise ImportRefused(
-            f"The export does not hold {shortened(missing)}. Nothing was changed.",
+            f"The {of} does not hold {shortened(missing)}. Nothing was changed.",
             hint="A dry run without `only` lists what it holds.",
             names=missing,
         )

@@ -140,7 +140,7 @@ async def _reads_whole(
     Raises ExportDamaged for a content that cannot, and what `fetch` and `only_named` raise.
     """
     listed = {document.name: document for document in copy.documents}
-    chosen = only_named(listed, only, replace=False).values()
+    chosen = only_named(listed, only, replace=False, of="copy").values()
     if broken & contents_of_documents(chosen):
         return False
     files = [entry for document in chosen for entry in (document, *document.backups)]

@@ -78,8 +78,10 @@ class Copies:
         if flaw is not None:
             raise flaw
         until = f" until {at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
+        of = f" of the volume {volume}" if volume else ""
         raise CopyNotFound(
-            f"{self.destination.name} has no whole copy{until}.", destination=self.destination.name
+            f"{self.destination.name} has no whole copy{of}{until}.",
+            destination=self.destination.name,
         )
 
     async def usable(self, *, at: datetime | None = None, volume: str = "") -> list[CopyInfo]:

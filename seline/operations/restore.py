@@ -81,7 +81,7 @@ async def restore_copy(
     """
     await store.reading(partial(check_names, copy), limit_s=inf)
     listed = {document.name: document for document in copy.documents if document.name not in skip}
-    chosen = list(only_named(listed, only, replace=replace_all).values())
+    chosen = list(only_named(listed, only, replace=replace_all, of="copy").values())
     contents, spool = dict[str, Content](), Spool()
     done, size_bytes = 0, 0
     current = [document for document in chosen if document.sha256]

@@ -99,6 +99,8 @@ def test_a_copy_of_an_instant_and_of_one_document_is_fetched(line: Line, tmp_pat
         assert line("exports", "fetch", "bucket", "none", "--at", wrong).code == 2
     before = line("exports", "fetch", "bucket", "none", "--at", "2020-01-01")
     assert (before.code, "has no whole copy until 2020-01-01" in before.err) == (4, True)
+    other = line("exports", "fetch", "bucket", "none", "--volume", "00000000")
+    assert (other.code, "has no whole copy of the volume 00000000." in other.err) == (4, True)
     assert not (tmp_path / "none").exists()
 
 
@@ -160,7 +162,7 @@ def test_one_document_of_a_copy_is_restored_without_a_server(line: Line) -> None
     assert (done.code, line("load", NAME).value()) == (0, {"n": 1}), done.err
     assert line("load", "gone.json").code == 4
     unknown = line("exports", "restore", "bucket", "--only", "no.json", "--yes")
-    assert (unknown.code, "does not hold no.json" in unknown.err) == (5, True)
+    assert (unknown.code, "copy does not hold no.json" in unknown.err) == (5, True)
 
 
 def test_a_copy_is_restored_onto_a_new_volume(line: Line) -> None:
