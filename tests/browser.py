@@ -96,7 +96,7 @@ class Browser:
                 await self.get(self.page.path)
         return self.page
 
-    async def press(self, label: str, **fields: str) -> Page:
+    async def press(self, label: str, /, **fields: str) -> Page:
         """Press a button of the page that is shown, with some fields filled in."""
         form = next(form for form in self.page.forms if label in form.buttons)
         return await self.post(form.action, {**form.fields, **form.buttons[label], **fields})

@@ -14,6 +14,8 @@ from typing import Final, Literal, TypeAlias, TypeVar, get_args
 import msgspec
 
 Language: TypeAlias = Literal["en", "fr"]
+CLOCK_DIFFERENCE_S: Final = 10
+"""What is so near in the future was now, by another clock."""
 LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
 _Texts = TypeVar("_Texts")
 _REQUIRED = re.compile(r"^\[(\w+)\]")
@@ -84,11 +86,12 @@ class Wording:
         return f"{self.number(size_bytes, digits)} {self(_UNITS[unit])}"
 
     def span(self, seconds: float) -> str:
-        """Return how long ago something was, in the largest unit that is not zero."""
+        """Return how long ago something was, or when it will be, in the largest unit not zero."""
+        kind = "ago" if seconds >= 0 else "in"
         for unit, length_s in _SPANS:
-            if seconds >= length_s:
-                return self.count(f"kit.ago_{unit}", int(seconds // length_s))
-        return self("kit.ago_now")
+            if abs(seconds) >= length_s:
+                return self.count(f"kit.{kind}_{unit}", int(abs(seconds) // length_s))
+        return self("kit.in_now" if seconds < -CLOCK_DIFFERENCE_S else "kit.ago_now")
 
 
 _UNITS: Final = ("kit.bytes", "kit.kb", "kit.mb", "kit.gb")

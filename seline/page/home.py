@@ -1,18 +1,15 @@
 """Home: whether everything is well, what is not, and a button where an operation mends it."""
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, cast
 
 from aiohttp import web
 
-from seline.domain.job import RunOutcome
 from seline.domain.report import Status
-from seline.page import work
+from seline.page import jobs, work
 from seline.page.visit import Button, PageRoute, View, Visit
 
-POLL_S: Final = 0.2
 _RANK: Final = {Status.CRITICAL: 0, Status.WARNING: 1, Status.INFO: 2, Status.OK: 3}
 
 
@@ -59,20 +56,7 @@ async def verify(visit: Visit) -> web.Response:
 
 async def run_job(visit: Visit) -> web.Response:
     """Run a job now, and wait for it."""
-    jobs, name, t = visit.context.jobs, visit.part("job"), visit.texts
-    run = jobs.run_now(name)
-
-    async def operation(_progress: work.NoteProgress) -> work.Done:
-        while True:
-            ended = next((each for each in jobs.runs(name) if each.id == run.id), None)
-            if ended is None or ended.outcome is not None:
-                break
-            await asyncio.sleep(POLL_S)
-        is_ok = ended is not None and ended.outcome is RunOutcome.OK
-        detail = "" if ended is None else ended.detail
-        return work.Done(t("home.job_ok" if is_ok else "home.job_failed", job=name, detail=detail))
-
-    return await work.start(visit, t("home.run_job", job=name), operation, back="/")
+    return await jobs.run_now(visit, visit.part("job"), "/")
 
 
 async def accept(visit: Visit) -> web.Response:
@@ -111,7 +95,7 @@ _NAMED: Final = r"(?P<name>[\w.-]+)"
 _FIXES: Final = (
     _Fix(re.compile(r"`seline prune`"), "/fix/prune", "home.prune"),
     _Fix(re.compile(r"`seline verify`"), "/fix/verify", "home.verify"),
-    _Fix(re.compile(rf"`seline jobs run {_NAMED}`"), "/fix/jobs/{name}", "home.run_job"),
+    _Fix(re.compile(rf"`seline jobs run {_NAMED}`"), "/fix/jobs/{name}", "jobs.run"),
     _Fix(
         re.compile(rf"`seline destinations accept {_NAMED}`"),
         "/fix/destinations/{name}/accept",

@@ -58,6 +58,15 @@ class View(NamedTuple):
     path: str
     routes: tuple[PageRoute, ...]
 
+    @property
+    def needs(self) -> Needs:
+        """What the page at the address in the navigation needs."""
+        needs: Needs = "open"
+        for route in self.routes:
+            if route.path == self.path and route.method == "GET":
+                needs = route.needs
+        return needs
+
 
 class Button(NamedTuple):
     """A form of one button: where it posts, its label, and hidden fields."""
@@ -68,11 +77,15 @@ class Button(NamedTuple):
 
 
 class Flash(NamedTuple):
-    """A message that the next page at `path` shows once, with what undoes the change."""
+    """A message that the next page at `path` shows once, with what undoes the change.
+
+    `secret` is a new token, which no other page shows.
+    """
 
     path: str
     text: str
     undo: Button | None = None
+    secret: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -162,7 +175,7 @@ class Visit:
         known = {
             "visit": self,
             "flash": flash if is_here else None,
-            "views": self.site.views if session is not None else (),
+            "views": [view for view in self.site.views if self._may_see(view)],
             "service": self.context.settings.service,
         }
         html = render(template, self.texts, self.now, {**known, **values})
@@ -171,11 +184,17 @@ class Visit:
             headers["Refresh"] = str(refresh_s)
         return web.Response(text=html, status=status, content_type=HTML, headers=headers)
 
-    def go(self, path: str, text: str = "", *, undo: Button | None = None) -> web.Response:
+    def _may_see(self, view: View) -> bool:
+        return self.session is not None and (self.may_change or view.needs != "admin")
+
+    def go(
+        self, path: str, text: str = "", *, undo: Button | None = None, secret: str = ""
+    ) -> web.Response:
         """Return the redirect after a POST; the page at `path` shows `text` and an undo button."""
         if text and self.session is not None:
             flashes = self.site.flashes
-            flashes[self.session.id] = Flash(path.partition("?")[0].partition("#")[0], text, undo)
+            shown_at = path.partition("?")[0].partition("#")[0]
+            flashes[self.session.id] = Flash(shown_at, text, undo, secret)
             flashes.move_to_end(self.session.id)
             while len(flashes) > FLASHES_MAX:
                 flashes.popitem(last=False)

@@ -13,6 +13,8 @@ from aiohttp import web
 
 from seline.errors import RouteNotFound, SelineError
 from seline.http.problems import unexpected
+from seline.manager.call_record import current_record
+from seline.page.gate import named
 from seline.page.visit import Button, PageRoute, View, Visit
 
 SHORT_S: Final = 1.0
@@ -22,11 +24,20 @@ REFRESH_S: Final = 2
 _log = logging.getLogger("seline.page")
 
 
+class Ask(NamedTuple):
+    """The question that a preview ends with: its title, what would change, and the button."""
+
+    title: str
+    lines: tuple[str, ...]
+    button: Button
+
+
 class Done(NamedTuple):
-    """What work has done, in words for its page, and what undoes it."""
+    """What work has done, in words for its page, and what undoes it. A preview ends with `ask`."""
 
     text: str
     undo: Button | None = None
+    ask: Ask | None = None
 
 
 NoteProgress: TypeAlias = Callable[[str], None]
@@ -45,6 +56,8 @@ class LongWork:
     done: Done | None = None
     error: SelineError | None = None
     task: "asyncio.Task[None] | None" = None
+    is_left: bool = False
+    """Whether the form that started it was answered, and its line is in the audit log."""
 
 
 WORKS: Final = web.AppKey("works", dict[str, LongWork])
@@ -67,12 +80,13 @@ async def start(
     works[work.id] = work
     for old in [each for each in works.values() if each.done or each.error][:-WORKS_MAX]:
         del works[old.id]
-    work.task = asyncio.create_task(_carry_out(work, operation))
+    work.task = asyncio.create_task(_carry_out(visit, work, operation))
     await asyncio.wait({work.task}, timeout=SHORT_S)
     if work.error is not None:
         raise work.error
-    if work.done is not None:
+    if work.done is not None and work.done.ask is None:
         return visit.go(back, work.done.text, undo=work.done.undo)
+    work.is_left = work.done is None
     return visit.go(f"/work/{work.id}")
 
 
@@ -81,6 +95,9 @@ async def show(visit: Visit) -> web.Response:
     work = visit.request.config_dict[WORKS].get(visit.part("id"))
     if work is None:
         raise RouteNotFound(visit.texts("work.unknown"))
+    if work.done is not None and work.done.ask is not None:
+        ask = work.done.ask
+        return visit.confirm(title=ask.title, lines=ask.lines, button=ask.button, back=work.back)
     is_running = work.done is None and work.error is None
     return visit.render(
         "work.html",
@@ -92,7 +109,7 @@ async def show(visit: Visit) -> web.Response:
 
 
 async def _carry_out(
-    work: LongWork, operation: Callable[[NoteProgress], Coroutine[Any, Any, Done]]
+    visit: Visit, work: LongWork, operation: Callable[[NoteProgress], Coroutine[Any, Any, Done]]
 ) -> None:
     def note(text: str) -> None:
         work.progress = text
@@ -104,6 +121,13 @@ async def _carry_out(
     except Exception:  # noqa: BLE001  # the border of the work: its page shows it
         _log.exception("unexpected error in work of the page")
         work.error = unexpected()
+    if work.is_left and visit.session is not None:
+        visit.context.audit.append(
+            who=named(visit.session),
+            what=f"{visit.request.method} {visit.request.path}, ended",
+            outcome="done" if work.error is None else work.error.code,
+            record=current_record(),
+        )
 
 
 async def end_works(app: web.Application) -> None:

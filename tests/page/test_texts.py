@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from seline.domain.alerts.lifecycle import Severity
 from seline.domain.incident import IncidentKind
 from seline.domain.job import RunOutcome
 from seline.domain.report import Status
@@ -30,6 +31,8 @@ COMPUTED: dict[str, list[str]] = {
     "kit.status_": list(Status),
     "kit.signed_in_": ["read", "admin"],
     "sessions.scope_": ["read", "admin"],
+    "alerts.from_": list(Severity),
+    "tokens.may_": ["read", "admin"],
     "home.is_": ["healthy", "warning", "critical"],
     "home.check_": [*(name for name, *_ in checks.ROWS), *IncidentKind],
     "home.job_": list(DEFAULT_JOBS),
@@ -148,6 +151,9 @@ def test_the_language_is_the_browser_s(header: str, language: str) -> None:
     ("seconds", "english", "french"),
     [
         (-5, "just now", "à l'instant"),
+        (-30, "in less than a minute", "dans moins d'une minute"),
+        (-60, "in 1 minute", "dans 1 minute"),
+        (-86_400 * 3, "in 3 days", "dans 3 jours"),
         (59, "just now", "à l'instant"),
         (60, "1 minute ago", "il y a 1 minute"),
         (7_200, "2 hours ago", "il y a 2 heures"),
