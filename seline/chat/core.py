@@ -137,8 +137,9 @@ class ChatCore:
                 return await self._act(turn)
             return await VIEWS[turn.action.view](turn)
         except SelineError as error:
+            message = fitted(error.message, LIMITS[turn.request.service].text_max // 2)
             step = turn.texts("chat.next_step", step=error.hint)
-            return Card(text=f"{error.message}\n{step}", buttons=[turn.home])
+            return Card(text=f"{message}\n{step}", buttons=[turn.home])
         except Exception:  # noqa: BLE001  # the border of a request
             _log.exception("unexpected error in the chat")
             return Card(text=turn.texts("chat.unexpected"), buttons=[turn.home])

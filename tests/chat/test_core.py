@@ -148,7 +148,8 @@ async def test_an_error_and_a_defect_are_explained(
     async def fail(_turn: object) -> Any:
         raise errors.pop()
 
-    errors: list[Exception] = [ValueError("secret"), VolumeBusy()]
+    long = VolumeBusy("x" * 9000, hint="y" * 9000)
+    errors: list[Exception] = [long, ValueError("secret"), VolumeBusy("x" * 9000)]
     monkeypatch.setattr(core_module, "VIEWS", {**VIEWS, "home": fail})
     busy = await answered(core, sent())
     assert VolumeBusy.hint in busy.text
@@ -156,6 +157,7 @@ async def test_an_error_and_a_defect_are_explained(
     assert "unexpected" in defect.text
     assert "secret" not in defect.text
     assert buttons_of(defect)
+    assert len((await answered(core, sent())).text) == 4096
 
 
 async def test_an_export_that_is_too_large_is_not_sent(
