@@ -115,6 +115,27 @@ def test_the_key_is_lost(line: Line, tmp_path: Path) -> None:
     assert len([*(tmp_path / "back" / "backups").iterdir()]) == 2
 
 
+def test_a_document_is_erased_from_the_copies(line: Line, tmp_path: Path) -> None:
+    """Delete all at the destination but the marker: a new copy has what is left, and only that."""
+    line = line_to(tmp_path, mode="both")
+    line("save", "private.json", stdin='"private"')
+    copied(line)
+    assert line("jobs", "run", "export").code == 0
+    destinations = json.loads(line.environ["SELINE_EXPORTS__DESTINATIONS"])
+    folder = Path(destinations[0]["url"].removeprefix("file://"))
+    assert line("delete", "private.json", "--purge", "--yes").code == 0
+    for path in folder.iterdir():
+        if path.name != "seline-destination":
+            shutil.rmtree(path)
+
+    copied(line)
+    assert line("jobs", "run", "export").code == 0
+    assert line("exports", "fetch", "bucket", "left").code == 0
+    assert {path.name for path in (tmp_path / "left").glob("*.json")} == {PROFILE}
+    copies = line("exports", "list", "bucket", "--json").value()["copies"]
+    assert [copy["documents"] for copy in copies] == [1, 1]
+
+
 @pytest.mark.prove
 @pytest.mark.parametrize("is_encrypted", [False, True])
 def test_everything_is_read_without_seline(
