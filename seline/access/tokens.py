@@ -32,6 +32,7 @@ from seline.errors import (
     Unauthorized,
 )
 from seline.manager import ManagedStore
+from seline.ports.futures import in_loop
 
 Scope: TypeAlias = Literal["read", "admin"]
 SCOPES: Final = ("read", "admin")
@@ -140,7 +141,8 @@ class Tokens:
         now = self._used[token.id] = self._clock.now()
         is_due = token.used_at is None or abs(now - token.used_at) >= USE_STORED_AFTER
         is_busy = self._storing is not None and not self._storing.done()
-        if is_due and not is_busy and self._clock.monotonic() >= self._no_store_before_s:
+        may_store = in_loop() and self._clock.monotonic() >= self._no_store_before_s
+        if is_due and not is_busy and may_store:
             self._storing = asyncio.get_running_loop().create_task(self._store_uses())
 
     async def close(self) -> None:

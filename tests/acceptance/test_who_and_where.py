@@ -39,6 +39,7 @@ verb                             writable  read-only  full  hanging  served  hel
 config show                      ...       ...        ...   ...      ...     ...
 documents                        ..D       ..D        ..D   ..D      ..D     ..D
 load a.json                      ..D       ..D        ..D   ..D      ..D     ..D
+diff a.json                      ..D       ..D        ..D   ..D      ..D     ..D
 backups a.json                   ..D       ..D        ..D   ..D      ..D     ..D
 verify                           33D       33D        33D   33D      33D     33D
 status                           33D       CCD        66D   33D      33D     33D

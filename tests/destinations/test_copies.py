@@ -74,7 +74,7 @@ async def mirrored(seline: Seline) -> None:
     """Mirror what the settings name, once."""
     targets = seline.exports.destinations.targets
     operations = Operations(seline.store, targets, version="test")
-    assert "1 documents" in await operations.mirrors.run()
+    assert "1 document" in await operations.mirrors.run()
     await operations.mirrors.close()
 
 

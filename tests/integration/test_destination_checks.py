@@ -62,7 +62,7 @@ async def test_a_mirror_that_succeeds_leaves_the_failure_of_an_export(
         patch.setattr(bot.operations.exports, "export_to", fails)
         with pytest.raises(ExportFailed):
             await bot.operations.exports.run()
-    assert "1 documents" in await bot.mirrored()
+    assert "1 document" in await bot.mirrored()
     found = await check(bot)
     assert (found["status"], "no room for a pack" in found["detail"]) == ("warning", True)
     assert found["fix"] == "Make room."
