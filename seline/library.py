@@ -83,6 +83,7 @@ class Seline(NeverCopied, Operations):
         The copy of an empty volume only gives its id, so no one needs to know of it.
         """
         self.returned = returned
+        self.restored = None if returned is None else returned.copy
         if returned is not None and returned.copy is None and returned.forbidden:
             self._report_unreadable(store.medium.place, returned.forbidden)
         elif returned is not None and returned.copy is not None and returned.copy.documents:

@@ -60,10 +60,20 @@ class DestinationCheck:
 
 
 def check_destination(
-    target: Target, record: DestinationRecord, waiting: Waiting, now: datetime
+    target: Target,
+    record: DestinationRecord,
+    waiting: Waiting,
+    now: datetime,
+    *,
+    gave: datetime | None = None,
 ) -> DestinationCheck:
-    """Return what is known of a destination; `waiting`: what its mirror has not copied yet."""
+    """Return what is known of a destination; `waiting`: what its mirror has not copied yet.
+
+    `gave`: the instant of its copy that this start has restored, None if it restored none of it.
+    """
     name, last = target.destination.name, _last_copies(target, record)
+    if gave is not None and not last:
+        last = [f"this start restored its copy of {gave:%Y-%m-%d %H:%M} UTC, and wrote none yet"]
     has_copy = bool(last)
     if target.takes_mirror and waiting.of_all and record.mirrored_at is None:
         last.append(f"the first copy has {_progress(waiting)}")
@@ -74,7 +84,7 @@ def check_destination(
     problems = tuple(_problems(target, record, waiting, now))
     job = "mirror" if target.takes_mirror else "export"
     fix = "" if last or problems else f"Run `seline jobs run {job}`."
-    text = ", ".join(last or ["none was written yet"])
+    text = ", ".join(last or ["no copy is known" if problems else "none was written yet"])
     return DestinationCheck(name=name, last=text, problems=problems, has_copy=has_copy, fix=fix)
 
 

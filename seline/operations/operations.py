@@ -74,6 +74,8 @@ class Operations:
         """The sinks of alerts; a process that sends alerts sets it."""
         self.listed_alerts: Callable[[], Sequence[Alert]] = tuple
         """The alerts, the open ones first; a process that sends alerts sets it."""
+        self.restored: Copy | None = None
+        """The copy that the start of this process has restored onto an empty volume."""
         self.is_held = True
         """Whether the process holds the store for more than one command."""
         self._measured: tuple[Usage, int, Headroom] | None = None
@@ -175,10 +177,20 @@ class Operations:
         """Return what is known of each destination; none of them is touched."""
         now, unusable = self.store.clock.now(), self.store.settings.unusable_bucket
         checks = [
-            check_destination(target, record, self.mirrors.waiting(target.destination.name), now)
+            check_destination(
+                target,
+                record,
+                self.mirrors.waiting(target.destination.name),
+                now,
+                gave=self._given_by(target.destination.name),
+            )
             for target, record in self.exports.destinations.records()
         ]
         return checks if unusable is None else [*checks, check_unusable(unusable)]
+
+    def _given_by(self, destination: str) -> datetime | None:
+        copy = self.restored
+        return copy.taken_at if copy is not None and copy.destination == destination else None
 
     async def load(self) -> None:
         """Read what an earlier process found. Raises VolumeBusy, StoreClosed."""

@@ -95,6 +95,22 @@ async def test_a_restore_is_logged_with_counts(
     assert "ImportReport" not in caplog.text
 
 
+async def test_health_knows_the_copy_that_a_start_has_restored(
+    tmp_path: Path, lost: dict[str, Any]
+) -> None:
+    async with open_seline(settings=settings(tmp_path)) as seline:
+        [check] = [
+            check for check in (await seline.health())["checks"] if check["name"] == "exports"
+        ]
+        assert "bucket: this start restored its copy of " in check["detail"]
+        assert "Run `seline jobs run mirror`" not in check["fix"]
+        await seline.mirrors.run()
+        [check] = [
+            check for check in (await seline.health())["checks"] if check["name"] == "exports"
+        ]
+        assert "bucket: the newest copy is of " in check["detail"]
+
+
 async def test_the_copy_of_an_empty_volume_is_no_loss_to_report(tmp_path: Path) -> None:
     for _ in range(2):
         async with serving(settings(tmp_path), http=False) as server:
