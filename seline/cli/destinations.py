@@ -1,17 +1,18 @@
 """The verb destinations: list where exports go, or take a moved destination into use again."""
 
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from seline.cli import terminal
 from seline.cli.errors import Exit
-from seline.cli.verbs import Api, VerbOptions, api_verb
+from seline.cli.verbs import Api, VerbOptions, api_verb, carry_out, preview_options
 
 
 @api_verb("destinations")
 @click.argument("action", required=False, type=click.Choice(["use", "accept"]))
 @click.argument("name", required=False)
+@preview_options
 async def destinations(
     api: Api, options: VerbOptions, action: str | None, name: str | None
 ) -> Exit:
@@ -25,7 +26,7 @@ async def destinations(
     Examples:
       seline destinations
       seline destinations use nas
-      seline destinations accept bucket
+      seline destinations accept bucket --yes
     """
     if action is None:
         _show(options, await api.get("/destinations"))
@@ -34,10 +35,9 @@ async def destinations(
         raise click.UsageError(
             f"`seline destinations {action}` needs a name: see `seline destinations`."
         )
-    with terminal.busy(f"Looking at {name}" if action == "use" else f"Copying to {name}"):
-        done = await api.request("POST", f"/destinations/{{}}/{action}", name)
-    if options.json:
-        terminal.out_json(done)
+    done = await _change(api, options, action, name)
+    if done is None:
+        return Exit.DONE
     if action == "accept":
         terminal.notice(f"{name} has this volume's copy; a restore takes it.")
     else:
@@ -46,6 +46,25 @@ async def destinations(
             terminal.notice(f"No copy of this volume is known to be at {name}.")
         terminal.notice(f"{name} is in use. Next: seline jobs run {job}")
     return Exit.DONE
+
+
+_PLANS: Final = {
+    "accept": "This volume would be copied to {} now, and a restore would take that copy.",
+    "use": "{} would be taken into use with the marker that is there, or a new one.",
+}
+
+
+async def _change(api: Api, options: VerbOptions, action: str, name: str) -> Any | None:
+    """Ask, then make the change; return what was done, None after a dry run."""
+
+    async def send(query: dict[str, str]) -> Any:
+        if query:
+            listed = (await api.get("/destinations"))["destinations"]
+            if any(found["name"] == name for found in listed):
+                return {"name": name}
+        return await api.request("POST", f"/destinations/{{}}/{action}", name)
+
+    return await carry_out(api, options, send, lambda _preview: _PLANS[action].format(name))
 
 
 def _show(options: VerbOptions, listed: dict[str, Any]) -> None:

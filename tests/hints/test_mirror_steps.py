@@ -187,3 +187,17 @@ def test_an_older_copy_is_taken_on_request_while_a_destination_fails(
     [restore_from, *_] = [text for text in step.quoted if text.startswith("exports.restore_from")]
     name, _, value = restore_from.partition(" = ")
     assert asyncio.run(_opened(line, **{variable(name): value})) == 1
+
+
+def test_a_copy_is_accepted_only_when_that_is_agreed(tmp_path: Path) -> None:
+    line = with_bucket(tmp_path, tmp_path / "bucket")
+    line("save", "a.json", stdin="[1]")
+    for action in ("accept", "use"):
+        shown = line("destinations", action, "bucket", "--dry-run")
+        asked = line("destinations", action, "bucket")
+        assert (shown.code, "would be" in shown.err) == (0, True)
+        assert (asked.code, "--yes" in asked.err) == (2, True)
+        assert not (tmp_path / "bucket").exists()
+        assert line("destinations", action, "other", "--dry-run").code == 4
+    assert line("destinations", "accept", "bucket", "--yes").code == 0
+    assert (tmp_path / "bucket").exists()
