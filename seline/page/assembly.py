@@ -5,7 +5,18 @@ from typing import Final
 from aiohttp import web
 
 from seline.access.sessions import OneTimeLink, Sessions
-from seline.page import alerts, audit, documents, editing, home, jobs, set_aside, static, tokens
+from seline.page import (
+    alerts,
+    audit,
+    copies,
+    documents,
+    editing,
+    home,
+    jobs,
+    set_aside,
+    static,
+    tokens,
+)
 from seline.page.gate import answering, stray_pages
 from seline.page.sign_in import SIGN_IN
 from seline.page.visit import SITE, Site, View
@@ -16,6 +27,7 @@ VIEWS: Final[tuple[View, ...]] = (
     documents.DOCUMENTS,
     editing.EDIT,
     set_aside.SET_ASIDE,
+    copies.COPIES,
     jobs.JOBS,
     alerts.ALERTS,
     tokens.TOKENS,

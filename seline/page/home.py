@@ -1,13 +1,13 @@
 """Home: whether everything is well, what is not, and a button where an operation mends it."""
 
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple, cast
 
 from aiohttp import web
 
 from seline.domain.report import Status
-from seline.page import jobs, work
+from seline.page import copies, jobs, work
 from seline.page.visit import Button, PageRoute, View, Visit
 
 _RANK: Final = {Status.CRITICAL: 0, Status.WARNING: 1, Status.INFO: 2, Status.OK: 3}
@@ -61,26 +61,14 @@ async def run_job(visit: Visit) -> web.Response:
 
 async def accept(visit: Visit) -> web.Response:
     """Make this volume's copy the one that a restore takes from a destination."""
-    return await _at_destination(visit, visit.context.operations.mirrors.accept, "home.accept")
+    accept = visit.context.operations.mirrors.accept
+    return await copies.at_destination(visit, accept, "accept", back="/")
 
 
 async def use(visit: Visit) -> web.Response:
     """Take a destination into use that was moved or replaced."""
     destinations = visit.context.operations.exports.destinations
-    return await _at_destination(visit, destinations.use, "home.use")
-
-
-async def _at_destination(
-    visit: Visit, change: Callable[[str], Awaitable[object]], key: str
-) -> web.Response:
-    name = visit.part("destination")
-    done = visit.texts(f"{key}_done", destination=name)
-
-    async def operation(_progress: work.NoteProgress) -> work.Done:
-        await change(name)
-        return work.Done(done)
-
-    return await work.start(visit, visit.texts(key, destination=name), operation, back="/")
+    return await copies.at_destination(visit, destinations.use, "use", back="/")
 
 
 class _Fix(NamedTuple):
@@ -99,12 +87,12 @@ _FIXES: Final = (
     _Fix(
         re.compile(rf"`seline destinations accept {_NAMED}`"),
         "/fix/destinations/{name}/accept",
-        "home.accept",
+        "copies.accept",
     ),
     _Fix(
         re.compile(rf"`seline destinations use {_NAMED}`"),
         "/fix/destinations/{name}/use",
-        "home.use",
+        "copies.use",
     ),
 )
 

@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -14,9 +15,11 @@ from seline.domain.report import Status
 from seline.domain.texts import LANGUAGES, fields_of
 from seline.domain.verdict import FOREIGN, UNCHECKED, Verdict
 from seline.operations import checks
+from seline.operations.copies import EXPORT, MIRROR
 from seline.page.assembly import VIEWS
 from seline.page.rendering import environment
 from seline.page.texts import Texts, preferred, table
+from seline.ports.destinations import Mode
 from seline.settings.values import DEFAULT_JOBS
 from tests.docs.blocks import ROOT
 
@@ -31,6 +34,8 @@ COMPUTED: dict[str, list[str]] = {
     "kit.status_": list(Status),
     "kit.signed_in_": ["read", "admin"],
     "sessions.scope_": ["read", "admin"],
+    "copies.mode_": list(get_args(Mode)),
+    "copies.kind_": [MIRROR, EXPORT],
     "alerts.from_": list(Severity),
     "tokens.may_": ["read", "admin"],
     "home.is_": ["healthy", "warning", "critical"],
