@@ -177,7 +177,10 @@ async def test_one_of_two_destinations_that_fails_for_ten_days_is_not_ok(tmp_pat
     clock = SettableClock()
     store = open_managed(tmp_path / "data", clock)
     await DataManager(store).save_json(NAME, [1])
-    one, two = (Target(Folder(name, str(tmp_path / name)), 7, True) for name in ("one", "two"))
+    one, two = (
+        Target(Folder(name, str(tmp_path / name)), 7, same_disk=True, may_be_unmounted=True)
+        for name in ("one", "two")
+    )
     operations = Operations(store, [one, two], version=__version__)
     await operations.exports.run()
     assert (await exports_result(operations))["status"] == "ok"
