@@ -169,7 +169,14 @@ def test_a_copy_is_restored_onto_a_new_volume(line: Line) -> None:
     shutil.rmtree(line.data)
     done = line("exports", "restore", "bucket", "--yes")
     assert (done.code, line("load", NAME).value()) == (0, {"n": 1}), done.err
-    assert "ANOTHER volume" in done.err
+    assert "ANOTHER volume" not in done.err
+
+
+def test_a_restore_onto_a_volume_with_documents_says_that_the_copy_is_anothers(line: Line) -> None:
+    shutil.rmtree(line.data)
+    line("save", "own.json", stdin="1", SELINE_EXPORTS__RESTORE_FROM="off")
+    done = line("exports", "restore", "bucket", "--yes")
+    assert (done.code, "ANOTHER volume" in done.err) == (0, True), done.err
 
 
 def test_an_encrypted_copy_is_restored_and_drilled_with_the_identity(tmp_path: Path) -> None:

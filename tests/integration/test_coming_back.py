@@ -325,8 +325,8 @@ async def test_while_a_destination_fails_only_a_mirror_elsewhere_is_taken(
     async with serving(both, http=False) as server:
         await server.acquired()
         await server.data.save_json("a.json", {"n": 1})
+        await server.operations.exports.run()  # before the mirror, which is newer then
         await mirrored(server)
-        await server.operations.exports.run()
     shutil.rmtree(tmp_path / "data")
     fail_at(monkeypatch, "bucket", "/objects/" if when == "fetching" else "")
     if mode == "mirror":

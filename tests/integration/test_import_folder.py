@@ -78,6 +78,7 @@ async def test_the_folder_of_another_volume_is_imported_only_on_request(
     async with serving(settings_for(tmp_path / "other")) as server:
         await server.acquired()
         other = Client(client.session, server.address)
+        await other.call("PUT", "/documents/own.json", 1)
         status, refused, _ = await other.call("POST", "/import", tar, Content_Type=TAR)
         _, done, _ = await other.call("POST", "/import?foreign=true", tar, Content_Type=TAR)
 

@@ -420,6 +420,7 @@ async def test_the_next_process_notices_a_loss_also_where_it_can_only_write(
     assert len(copy.documents) == 20
 
 
+@pytest.mark.prove
 async def test_a_service_that_stays_in_doubt_keeps_the_newest_doubted_and_every_sound_head(
     bot: Bot, place: Path
 ) -> None:

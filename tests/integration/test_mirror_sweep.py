@@ -54,6 +54,7 @@ async def test_a_sweep_reads_a_head_once(bot: Bot, place: Path) -> None:
     assert not first & set(second)
 
 
+@pytest.mark.prove
 async def test_frequent_changes_keep_few_heads_each_hour(
     bot: Bot, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,11 +1,21 @@
 """Fixtures for the tests of the page: a browser of the server in this process."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
-from seline.server import Serving
+from seline.server import Serving, serving
 from tests.browser import Browser, jar
+from tests.http_client import settings_for
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Serving]:
+    """Serve page and API in this process; a file that was written by hand settles soon."""
+    async with serving(settings_for(tmp_path / "data", storage__settle_s=0.1)) as running:
+        await running.acquired()
+        yield running
 
 
 @pytest.fixture
