@@ -32,7 +32,7 @@ ROOT: Final = "seline-mirror"
 CLAIM: Final = f"{ROOT}/volume.json"
 DAY: Final = timedelta(days=1)
 INLINE_OBJECTS_MAX: Final = 1000
-"""A head that names more objects has them in a file of their own."""
+"""A head that names more objects has them in a separate file."""
 CHAIN_HEADS_MAX: Final = 64
 """After so many heads a base is written."""
 SMALL_BYTES: Final = 16 << 10
@@ -88,7 +88,7 @@ class Head(_Strict, frozen=True, kw_only=True):
 
     `before` is the head that it changes, empty for a base. `documents` and `size_bytes` count the
     documents of the whole copy. `doubt`: why a restore does not take it by itself. `objects` are
-    those that the heads before it do not name; if there are many, they are in a file of their own,
+    those that the heads before it do not name; if there are many, they are in a separate file,
     `listed`, so that a head is small. `lacking` are the documents that could not be read, and of
     which no older content is known: their names, or with encryption the keys of these.
     """

@@ -124,7 +124,7 @@ class MirrorStore:
     # reading
 
     async def whole_head(self, head: Head) -> Head:
-        """Return a head with its objects, also if they have a file of their own."""
+        """Return a head with its objects, also if they are in a separate file."""
         objects = await self._objects_of(head, StoredObject)
         return head if objects is None else replace(head, objects=tuple(objects))
 
@@ -134,7 +134,7 @@ class MirrorStore:
         return [entry.key for entry in (head.objects if objects is None else objects)]
 
     async def head(self, name: str) -> Head:
-        """Return a head, without the objects that have a file of their own."""
+        """Return a head, without the objects that are in a separate file."""
         data = await self.destination.get(self._path("heads", name))
         head = await in_thread(partial(mirror.decode_head, data, name))
         if head.volume != self.volume:
@@ -259,7 +259,7 @@ class MirrorStore:
         return f"{self._folder}/manifests/{head}.json.zst{'.age' if sealed else ''}"
 
     async def _objects_of(self, head: Head, type: type[K]) -> list[K] | None:
-        """Return what a head has in a file of its own, None if it has none."""
+        """Return what a head has in its separate file, None without one."""
         if head.listed is None:
             return None
         path = self._objects_path(head.name)

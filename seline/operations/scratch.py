@@ -172,7 +172,7 @@ async def _compared(managed: ManagedStore, copy: Copy) -> int:
 def scratch_folder() -> Generator[str]:
     """Yield a new folder in the temporary directory, and remove it. Blocks.
 
-    It is locked, so that what a killed process left can be told from what is in use.
+    It is locked, so that what a killed process left is distinguished from what is in use.
     """
     _remove_leftovers()
     folder, lock = _locked_folder()

@@ -129,7 +129,7 @@ def keys_of(path: str) -> tuple[str, ...]:
 
 
 def readable(text: str) -> str:
-    """Return a text in which each character without a shape of its own is an escape."""
+    """Return a text in which each invisible character is an escape."""
     if text.isprintable():
         return text
     return "".join(

@@ -18,7 +18,7 @@ from seline.page.gate import named
 from seline.page.visit import Button, PageRoute, View, Visit
 
 SHORT_S: Final = 1.0
-"""Work that ends within this time needs no page of its own."""
+"""Work that ends within this time has no page."""
 WORKS_MAX: Final = 50
 REFRESH_S: Final = 2
 _log = logging.getLogger("seline.page")

@@ -28,7 +28,7 @@ from tests.destinations.sftp_server import (
     public_line,
     sftp_server,
 )
-from tests.integration.test_mirror import HOUR_S, Bot
+from tests.mirrored_bot import HOUR_S, Bot
 
 CALLS: dict[str, Callable[[Sftp], Any]] = {
     "scandir": lambda store: store.list(""),

@@ -185,7 +185,7 @@ async def two_copies(tmp_path: Path) -> tuple[object, ...]:
         await server.data.save_json("3.json", {"n": "again"})
         await mirrored(server)
         older = await as_restored(server)
-        await asyncio.sleep(1.1)  # an instant of its own
+        await asyncio.sleep(1.1)  # the next copy has another instant
         for name in ("3", "7", "new"):
             await server.data.save_json(f"{name}.json", {"n": f"newer {name}"})
         await server.data.delete("8.json")

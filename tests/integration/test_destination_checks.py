@@ -19,7 +19,7 @@ from seline.operations.destinations import ExportsFile
 from seline.operations.mirror_contents import BATCH_FILES_MAX
 from seline.outbound.destinations.folder import Folder
 from seline.ports.destinations import Target
-from tests.integration.test_mirror import HOUR_S, Bot, folder
+from tests.mirrored_bot import HOUR_S, Bot, folder
 
 DAY_S = 24 * HOUR_S
 

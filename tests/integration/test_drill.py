@@ -21,7 +21,7 @@ from seline.outbound.sealing import AgeSealer, new_key
 from seline.ports.destinations import ObjectForbidden, Target
 from seline.ports.sealing import UNSEALED, Sealer
 from tests.faults.small_filesystem import small_filesystem
-from tests.integration.test_mirror import HOUR_S, Bot, Counted, folder, heads, objects
+from tests.mirrored_bot import HOUR_S, Bot, Counted, folder, heads, objects
 from tests.stores import scratch_volume
 
 DAY_S = 24 * HOUR_S
@@ -34,11 +34,6 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "bucket"
 
 
 @pytest.fixture

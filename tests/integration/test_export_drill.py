@@ -18,7 +18,7 @@ from seline.outbound.sealing import AgeSealer, new_key
 from seline.ports.destinations import Target
 from seline.ports.sealing import UNSEALED, Sealer
 from tests.integration.test_drill import DAY_S, check, flip
-from tests.integration.test_mirror import Bot, Counted
+from tests.mirrored_bot import Bot, Counted
 from tests.stores import scratch_volume
 
 

@@ -8,7 +8,6 @@ import re
 import shutil
 import tarfile
 import tracemalloc
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -29,20 +28,7 @@ from seline.ports.sealing import UNSEALED
 from seline.server.serving import serving
 from tests.command_line import line_at
 from tests.integration.test_coming_back import at, mirrored, restored_from, settings
-from tests.integration.test_mirror import HOUR_S, Bot, Counted, folder, heads
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "bucket"
-
-
-@pytest.fixture
-async def bot(tmp_path: Path, place: Path) -> AsyncIterator[Bot]:
-    made = Bot(tmp_path, Counted(place))
-    yield made
-    await made.operations.mirrors.close()
-    await made.store.close()
+from tests.mirrored_bot import HOUR_S, Bot, folder, heads
 
 
 def forge_proof(place: Path, **changed: object) -> None:

@@ -57,7 +57,7 @@ async def test_a_damaged_copy_is_refused_with_the_instant_of_one_that_is_whole(
     client: Client, tmp_path: Path
 ) -> None:
     before = {path.name for path in tmp_path.rglob("objects/*")}
-    await asyncio.sleep(1.1)  # an instant of its own
+    await asyncio.sleep(1.1)  # the next copy has another instant
     await client.call("POST", "/jobs/mirror/run")
     while len(list(tmp_path.rglob("heads/*"))) < 2:
         await asyncio.sleep(0.01)

@@ -16,14 +16,9 @@ from seline.outbound.sealing import AgeSealer
 from seline.ports.destinations import ObjectForbidden
 from seline.ports.sealing import UNSEALED, Sealer
 from seline.settings import load_settings
-from tests.integration.test_mirror import HOUR_S, Bot, Counted
+from tests.mirrored_bot import HOUR_S, Bot, Counted
 
 Begin = Callable[..., Awaitable[Bot]]
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "bucket"
 
 
 @pytest.fixture

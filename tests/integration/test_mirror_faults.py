@@ -4,7 +4,6 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -16,20 +15,7 @@ from seline.outbound.destinations.folder import Folder
 from seline.outbound.sealing import AgeSealer
 from seline.ports.destinations import ObjectForbidden
 from seline.ports.sealing import UNSEALED
-from tests.integration.test_mirror import HOUR_S, Bot, Counted, folder, heads
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "bucket"
-
-
-@pytest.fixture
-async def bot(tmp_path: Path, place: Path) -> AsyncIterator[Bot]:
-    made = Bot(tmp_path, Counted(place))
-    yield made
-    await made.operations.mirrors.close()
-    await made.store.close()
+from tests.mirrored_bot import HOUR_S, Bot, Counted, folder, heads
 
 
 async def restored(place: Path) -> dict[str, object]:

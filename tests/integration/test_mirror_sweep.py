@@ -1,6 +1,5 @@
 """Test what a sweep of the mirror costs, keeps, and does about a head that cannot be read."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,20 +10,7 @@ from seline.operations.copies import Copies
 from seline.operations.mirror_store import MirrorStore
 from seline.outbound.destinations.folder import Folder
 from seline.ports.sealing import UNSEALED
-from tests.integration.test_mirror import HOUR_S, Bot, Counted, folder, heads, objects
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "bucket"
-
-
-@pytest.fixture
-async def bot(tmp_path: Path, place: Path) -> AsyncIterator[Bot]:
-    made = Bot(tmp_path, Counted(place))
-    yield made
-    await made.operations.mirrors.close()
-    await made.store.close()
+from tests.mirrored_bot import HOUR_S, Bot, Counted, folder, heads, objects
 
 
 async def again(bot: Bot, number: int, after_s: float) -> str:

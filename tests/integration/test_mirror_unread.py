@@ -11,12 +11,7 @@ from seline.operations.copies import Copies
 from seline.outbound.destinations.folder import Folder
 from seline.outbound.sealing import AgeSealer, new_key
 from seline.ports.sealing import UNSEALED, Sealer
-from tests.integration.test_mirror import HOUR_S, Bot, Counted, folder, heads
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "bucket"
+from tests.mirrored_bot import HOUR_S, Bot, Counted, folder, heads
 
 
 @pytest.fixture

@@ -12,12 +12,7 @@ from seline.domain.retention import RetentionPolicy
 from seline.outbound.destinations.folder import Folder
 from seline.ports.destinations import Target
 from tests.command_line import line_at
-from tests.integration.test_mirror import HOUR_S, Bot, Counted, objects
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "bucket"
+from tests.mirrored_bot import HOUR_S, Bot, Counted, objects
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from seline.outbound.destinations.s3 import S3, addressed
 from seline.ports.destinations import Listed, ObjectForbidden, ObjectMissing, Target
 from seline.ports.sealing import UNSEALED
 from seline.settings import load_settings
-from tests.integration.test_mirror import HOUR_S, Bot
+from tests.mirrored_bot import HOUR_S, Bot
 from tests.s3_server import BUCKET, KEY_ID, SECRET, S3Server, refused, s3_server, xml
 
 Call = Callable[[S3], Awaitable[Any]]
