@@ -15,6 +15,7 @@ from typing import Final
 from seline.server.serving import Serving
 from seline.settings import Settings
 
+STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 EXIT_S: Final = 2.0
 """How long the interpreter may take to exit after everything is closed."""
 DESCRIPTORS: Final = 65_536
@@ -30,7 +31,7 @@ async def run_server(settings: Settings, *, announce: Callable[[Serving], None])
     raise_descriptor_limit()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPS:
         loop.add_signal_handler(number, stop.set)
     running = Serving(settings, is_process=True)
     async with running:
@@ -47,6 +48,7 @@ async def run_server(settings: Settings, *, announce: Callable[[Serving], None])
         _log.info("stopping")
     if not running.disk_hangs:
         _log.info("stopped; every confirmed change is on the disk")
+    _ignore_signals(loop)
     _force_exit(1 if running.disk_hangs else 0)
 
 
@@ -75,6 +77,13 @@ def raise_descriptor_limit() -> None:
     if soft != unlimited and soft < wanted:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _ignore_signals(loop: asyncio.AbstractEventLoop) -> None:
+    """Ignore further signals: everything is closed, and the loop's own handlers end before it."""
+    for number in STOPS:
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _force_exit(code: int) -> None:

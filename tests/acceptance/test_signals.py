@@ -147,6 +147,23 @@ PHASES: Final[Mapping[str, Callable[[ServerRun], None]]] = {
 }
 
 
+SIGNAL_AS_THE_LOOP_CLOSES: Final = """
+import asyncio, os, signal, sys
+from seline.server import run_server
+from seline.settings import load_settings
+
+closed = asyncio.selector_events.BaseSelectorEventLoop._close_self_pipe
+
+def close(loop):
+    closed(loop)
+    os.kill(os.getpid(), signal.{name})
+
+asyncio.selector_events.BaseSelectorEventLoop._close_self_pipe = close
+settings = load_settings(environ={{**os.environ, "SELINE_DATA_DIR": sys.argv[1]}})
+asyncio.run(run_server(settings, announce=lambda run: os.kill(os.getpid(), signal.SIGTERM)))
+"""
+
+
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a volume with documents that tests copy."""
@@ -169,6 +186,22 @@ def serving(line: Line) -> Iterator[ServerRun]:
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("number", CAUGHT, ids=lambda number: number.name)
+def test_a_signal_while_the_event_loop_closes_prints_nothing(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    program = SIGNAL_AS_THE_LOOP_CLOSES.format(name=number.name)
+    arguments = [sys.executable, "-c", program, str(tmp_path / "data")]
+    ended = subprocess.run(
+        arguments,
+        env={"SELINE_ADMIN_TOKEN": ADMIN, "PORT": "0"},
+        capture_output=True,
+        text=True,
+        timeout=ENDS_WITHIN_S,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("phase", PHASES)
