@@ -8,7 +8,7 @@ from seline.manager import DataManager
 from seline.manager.managed_store import ManagedStore
 from seline.operations import Operations
 from seline.outbound.destinations.folder import Folder
-from seline.ports.destinations import ObjectStore, Target
+from seline.ports.destinations import OBJECT_BYTES_MAX, ObjectStore, Target
 from seline.ports.sealing import UNSEALED, Sealer
 from tests.clocks import FakeClock
 from tests.stores import open_managed, scratch_volume
@@ -28,9 +28,9 @@ class Counted(Folder):
         await super().put(key, data, replace=replace)
         self.puts.append((key, len(data)))
 
-    async def get(self, key: str) -> bytes:
+    async def get(self, key: str, *, bytes_max: int = OBJECT_BYTES_MAX) -> bytes:
         self.others.append(key)
-        return await super().get(key)
+        return await super().get(key, bytes_max=bytes_max)
 
     async def list(self, folder: str):  # type: ignore[no-untyped-def]
         self.others.append(folder)

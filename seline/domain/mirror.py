@@ -35,6 +35,9 @@ INLINE_OBJECTS_MAX: Final = 1000
 """A head that names more objects has them in a separate file."""
 CHAIN_HEADS_MAX: Final = 64
 """After so many heads a base is written."""
+SMALL_BYTES_MAX: Final = 64 << 10
+"""Of a claim, a proof and a marker."""
+HEAD_BYTES_MAX: Final = 16 << 20
 SMALL_BYTES: Final = 16 << 10
 """Of a volume that is smaller, a loss of half the bytes is no sign of a loss."""
 TEXT_MAX: Final = 1000

@@ -15,7 +15,7 @@ from seline.domain.readable_export import only_named
 from seline.errors import CopyNotEncrypted, ExportDamaged, ImportRefused, SelineError
 from seline.operations.copies import Copies
 from seline.operations.restore import fetched
-from seline.ports.destinations import ObjectMissing
+from seline.ports.destinations import ObjectMissing, ObjectTooLarge
 
 TRIED_MAX: Final = 10
 """Older copies that are read to find one that is whole."""
@@ -44,7 +44,7 @@ async def restore_by_hand(
     except CopyNotEncrypted:
         raise
     except (ExportDamaged, ObjectMissing) as error:
-        hint = await _next_step(copies, others, copy, broken, only)
+        hint = await _next_step(error, copies, others, copy, broken, only)
         raise ExportDamaged(error.message, hint=hint) from error
 
 
@@ -62,6 +62,7 @@ def _noting(copy: Copy, broken: set[Revision]) -> Copy:
 
 
 async def _next_step(
+    error: ExportDamaged | ObjectMissing,
     copies: Copies,
     others: Sequence[Copies],
     damaged: Copy | None,
@@ -74,6 +75,8 @@ async def _next_step(
         hint = f"Repeat it with `--at {older}` (over HTTP `at={older}`): that copy is whole."
     elif other := await _other_whole(others, damaged, only):
         hint = f"Use the copy at {other}: `seline exports restore {other}`, with your options."
+    elif isinstance(error, ObjectTooLarge):
+        hint = error.hint
     else:
         hint = f"Restore what is whole, one by one: `seline exports restore {name} --only NAME`."
     return hint

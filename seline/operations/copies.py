@@ -34,7 +34,7 @@ from seline.errors import (
 from seline.operations.at_once import READS_MAX
 from seline.operations.export_folders import ExportFolders
 from seline.operations.mirror_store import MirrorStore, in_thread, mirrored_volumes, read_claim
-from seline.operations.packs import members_of, pack_bytes_max, with_names
+from seline.operations.packs import LIST_BYTES_MAX, members_of, pack_bytes_max, with_names
 from seline.ports.destinations import ObjectMissing, ObjectStore
 from seline.ports.sealing import UNSEALED, Sealer
 from seline.spool import Spool
@@ -254,18 +254,18 @@ async def copy_of_chain(
 
 
 async def copy_of_export(
-    name: str, get: Callable[[str], Awaitable[bytes]], opening: Callable[[Manifest], Sealer]
+    name: str, get: Callable[[str, int], Awaitable[bytes]], opening: Callable[[Manifest], Sealer]
 ) -> Copy:
     """Open an export: its packs are read into a spool, one after the other.
 
-    `get` returns a file of the export, `opening` what decrypts it by its manifest. Raises
-    ExportDamaged and what they raise.
+    `get` returns a file of the export, of at most so many bytes, `opening` what decrypts the export
+    by its manifest. Raises ExportDamaged and what they raise.
     """
-    data = await get(MANIFEST_NAME)
+    data = await get(MANIFEST_NAME, LIST_BYTES_MAX)
     manifest = await in_thread(partial(decode_manifest, data))
     sealer = opening(manifest)
     if manifest.encrypted:
-        sealed = await get(LIST_NAME)
+        sealed = await get(LIST_NAME, LIST_BYTES_MAX)
         manifest = await in_thread(lambda: with_names(manifest, sealed, sealer))
     contents = await _contents(manifest, get, sealer)
 
@@ -288,7 +288,7 @@ async def copy_of_export(
 
 
 async def _contents(
-    manifest: Manifest, get: Callable[[str], Awaitable[bytes]], sealer: Sealer
+    manifest: Manifest, get: Callable[[str, int], Awaitable[bytes]], sealer: Sealer
 ) -> dict[Revision, Content]:
     spool, contents = Spool(), dict[Revision, Content]()
     bytes_max = pack_bytes_max(manifest)
@@ -300,7 +300,7 @@ async def _contents(
                 contents[content.revision] = content.moved_to(spool.keep(content.data))
 
     for pack in manifest.packs:
-        data = await get(pack.name)
+        data = await get(pack.name, pack.size_bytes)
         await in_thread(lambda data=data: keep(data))  # type: ignore[misc]
     return contents
 

@@ -16,7 +16,13 @@ from seline.errors import ExportDamaged, KeyMissing
 from seline.operations.copies import copy_of_export
 from seline.operations.export_folders import ExportFolders
 from seline.operations.mirror_store import in_thread
-from seline.operations.packs import check_pack, members_of, pack_bytes_max, with_names
+from seline.operations.packs import (
+    LIST_BYTES_MAX,
+    check_pack,
+    members_of,
+    pack_bytes_max,
+    with_names,
+)
 from seline.operations.scratch import Scratch
 from seline.ports.destinations import ObjectMissing
 from seline.ports.sealing import UNSEALED, Sealer
@@ -45,7 +51,7 @@ class ExportDrill:
 
         Raises ExportDamaged, ExportFailed.
         """
-        self._manifest_data = await self._folders.get(self._export, MANIFEST_NAME)
+        self._manifest_data = await self._folders.get(self._export, MANIFEST_NAME, LIST_BYTES_MAX)
         self.manifest = decode_manifest(self._manifest_data)
         try:
             why = await self._opened(scratch)
@@ -54,7 +60,7 @@ class ExportDrill:
             why, self.objects = "", len(self.manifest.stored)
         for file in self.manifest.stored:
             if file.name not in self._seen:
-                await self._get(file.name)
+                await self._get(file.name, file.size_bytes)
         return why
 
     @property
@@ -70,7 +76,7 @@ class ExportDrill:
         """Restore the export, or else compare its contents; return why it was not restored."""
         manifest, sealer = self.manifest, self._opening
         if manifest.encrypted:
-            data = await self._get(LIST_NAME)
+            data = await self._get(LIST_NAME, LIST_BYTES_MAX)
             manifest = await in_thread(partial(with_names, manifest, data, sealer))
         self.objects = len(contents_of_documents(manifest.documents))
         why = "no scratch space"
@@ -88,7 +94,7 @@ class ExportDrill:
         """Open each pack, and look whether every content of the list is in one."""
         left = contents_of_documents(manifest.documents)
         for pack in manifest.packs:
-            data = await self._get(pack.name)
+            data = await self._get(pack.name, pack.size_bytes)
             left -= await in_thread(
                 partial(self._contents, pack.name, data, pack_bytes_max(manifest))
             )
@@ -100,12 +106,12 @@ class ExportDrill:
         members = members_of(entry, data, self._opening, bytes_max=bytes_max)
         return {Content.of(member).revision for _, member in members}
 
-    async def _get(self, file: str) -> bytes:
+    async def _get(self, file: str, bytes_max: int) -> bytes:
         """Return a file of the export, compared with the manifest."""
         if file == MANIFEST_NAME:
             return self._manifest_data
         try:
-            data = await self._folders.get(self._export, file)
+            data = await self._folders.get(self._export, file, bytes_max)
         except ObjectMissing as error:
             raise ExportDamaged(f"{self._folders.name} has lost {self._export}/{file}.") from error
         for entry in self.manifest.stored:

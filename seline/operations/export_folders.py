@@ -5,8 +5,9 @@ from typing import Final
 
 from seline.domain import mirror
 from seline.domain.manifest import MANIFEST_NAME, Manifest, decode_manifest, parse_export_name
-from seline.domain.mirror import Proof
+from seline.domain.mirror import SMALL_BYTES_MAX, Proof
 from seline.operations.mirror_store import in_thread
+from seline.operations.packs import LIST_BYTES_MAX
 from seline.ports.destinations import ObjectMissing, ObjectStore
 
 PROOF_NAME: Final = "proof.json"
@@ -51,16 +52,16 @@ class ExportFolders:
 
     async def manifest(self, export: str) -> Manifest:
         """Return the manifest of an export. Raises ExportDamaged, ObjectMissing."""
-        data = await self.get(export, MANIFEST_NAME)
+        data = await self.get(export, MANIFEST_NAME, LIST_BYTES_MAX)
         return await in_thread(partial(decode_manifest, data))
 
-    async def get(self, export: str, file: str) -> bytes:
-        """Return one file of an export."""
-        return await self.store.get(f"{export}/{file}")
+    async def get(self, export: str, file: str, bytes_max: int) -> bytes:
+        """Return one file of an export. Raises ObjectMissing, ObjectTooLarge."""
+        return await self.store.get(f"{export}/{file}", bytes_max=bytes_max)
 
     async def proof(self, export: str) -> Proof:
         """Return the proof that an export was restored. Raises ObjectMissing, ExportDamaged."""
-        data = await self.get(export, PROOF_NAME)
+        data = await self.get(export, PROOF_NAME, SMALL_BYTES_MAX)
         return mirror.decode_as(Proof, data, f"the proof of {export}")
 
     async def put_proof(self, proof: Proof) -> None:
@@ -78,9 +79,10 @@ class ExportFolders:
     async def _read_marker(self) -> str | None:
         """Return the marker's text, empty if it is blank, None without one."""
         try:
-            return (await self.store.get(MARKER_NAME)).decode("ascii", "replace").strip()
+            data = await self.store.get(MARKER_NAME, bytes_max=SMALL_BYTES_MAX)
         except ObjectMissing:
             return None
+        return data.decode("ascii", "replace").strip()
 
     async def _all(self) -> list[tuple[str, bool]]:
         """Return each export's name, newest first, and whether it has a manifest."""

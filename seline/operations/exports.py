@@ -54,6 +54,7 @@ from seline.operations.outcomes import joined
 from seline.operations.packs import (
     BACKUPS,
     DOCUMENTS,
+    LIST_BYTES_MAX,
     check_pack,
     make_pack,
     sealed_files,
@@ -62,7 +63,13 @@ from seline.operations.packs import (
 )
 from seline.operations.purges import Purges
 from seline.operations.scratch import Scratch
-from seline.ports.destinations import ObjectForbidden, ObjectMissing, ObjectStore, Target
+from seline.ports.destinations import (
+    ObjectForbidden,
+    ObjectMissing,
+    ObjectStore,
+    ObjectTooLarge,
+    Target,
+)
 from seline.ports.sealing import UNSEALED, Sealer
 from seline.ports.store import DocumentStore, Snapshot
 from seline.spool import Spool, spooled
@@ -268,7 +275,7 @@ class Exporter:
                     raise ExportFailed(f"{target.name} holds {export} already.")
                 data = await self._store.reading(partial(spool.read, 0, spool.size_bytes))
                 await target.put(export, file, data)
-                if await target.get(export, file) != data:
+                if not await _gives_back(target, export, file, data):
                     await target.remove(export)
                     raise ExportFailed(f"{target.name} does not give {file} back as written.")
                 size_bytes += len(data)
@@ -340,7 +347,7 @@ class Exporter:
         manifest = await target.manifest(export)
         if not manifest.encrypted:
             return manifest
-        sealed = await target.get(export, LIST_NAME)
+        sealed = await target.get(export, LIST_NAME, LIST_BYTES_MAX)
         opening = partial(with_names, manifest, sealed, self.sealer)
         return await self._store.reading(opening, limit_s=math.inf)
 
@@ -475,6 +482,12 @@ def _damaged(error: ExportDamaged) -> ExportFailed:
     )
 
 
+async def _gives_back(target: ExportFolders, export: str, file: str, data: bytes) -> bool:
+    with suppress(ObjectTooLarge):
+        return await target.get(export, file, len(data)) == data
+    return False
+
+
 async def read_back(target: ExportFolders, export: str) -> Manifest:
     """Check every file of an export at its destination. Raises ExportDamaged, ExportFailed."""
     manifest = await target.manifest(export)
@@ -485,4 +498,4 @@ async def read_back(target: ExportFolders, export: str) -> Manifest:
 async def check_packs(target: ExportFolders, manifest: Manifest) -> None:
     """Check that a destination holds the files as they were made. Raises as `read_back`."""
     for file in manifest.stored:
-        check_pack(file, await target.get(manifest.name, file.name))
+        check_pack(file, await target.get(manifest.name, file.name, file.size_bytes))

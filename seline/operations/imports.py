@@ -74,10 +74,11 @@ async def copy_of_upload(upload: Spool) -> Copy:
     """Open an uploaded .tar of an export folder as a copy. Raises ExportDamaged, KeyMissing."""
     files = await in_thread(lambda: _files_of(upload))
 
-    async def get(name: str) -> bytes:
+    async def get(name: str, bytes_max: int) -> bytes:
         if name not in files:
             raise ExportDamaged(f"The .tar has no {name}. Nothing was changed.")
-        return await in_thread(lambda: upload.read(*files[name]))
+        at, size_bytes = files[name]
+        return await in_thread(lambda: upload.read(at, min(size_bytes, bytes_max + 1)))
 
     def opening(manifest: Manifest) -> Sealer:
         if manifest.encrypted:

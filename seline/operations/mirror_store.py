@@ -16,7 +16,13 @@ from seline.domain.document import Revision
 from seline.domain.manifest import PackedDocument, is_volume_id
 from seline.domain.mirror import Claim, Head, K, MirrorManifest, ObjectKey, Proof, StoredObject
 from seline.errors import ExportDamaged
-from seline.operations.packs import LIST_BYTES_MAX, packed, unpacked, unpacked_digest
+from seline.operations.packs import (
+    LIST_BYTES_MAX,
+    packed,
+    stored_bytes_max,
+    unpacked,
+    unpacked_digest,
+)
 from seline.ports.destinations import ObjectMissing, ObjectStore
 from seline.ports.sealing import Sealer
 
@@ -135,7 +141,9 @@ class MirrorStore:
 
     async def head(self, name: str) -> Head:
         """Return a head, without the objects that are in a separate file."""
-        data = await self.destination.get(self._path("heads", name))
+        data = await self.destination.get(
+            self._path("heads", name), bytes_max=mirror.HEAD_BYTES_MAX
+        )
         head = await in_thread(partial(mirror.decode_head, data, name))
         if head.volume != self.volume:
             raise ExportDamaged(f"{name} is a head of the volume {head.volume}.")
@@ -143,7 +151,9 @@ class MirrorStore:
 
     async def proof(self, head: str) -> Proof:
         """Return the proof of a head. Raises ObjectMissing without one."""
-        data = await self.destination.get(self._path("proofs", head))
+        data = await self.destination.get(
+            self._path("proofs", head), bytes_max=mirror.SMALL_BYTES_MAX
+        )
         return mirror.decode_proof(data, head)
 
     async def chain(self, name: str) -> list[Head]:
@@ -208,7 +218,9 @@ class MirrorStore:
         other ones.
         """
         path = self.object_path(entry.key, sealed=sealed)
-        stored = await (self._checked(path, entry) if as_stored else self._stored(path))
+        stored_max = stored_bytes_max(bytes_max)
+        reading = self._checked(path, entry, stored_max) if as_stored else None
+        stored = await (reading or self._stored(path, stored_max))
 
         def content() -> bytes:
             return unpacked(self._opened(stored, sealed=sealed), path, bytes_max=bytes_max)
@@ -238,7 +250,7 @@ class MirrorStore:
         Raises ExportDamaged.
         """
         path = self.object_path(entry.key, sealed=sealed)
-        stored = await self._checked(path, entry)
+        stored = await self._checked(path, entry, entry.size_bytes)
         if name_key is None:
             return
 
@@ -284,14 +296,16 @@ class MirrorStore:
         stored = self._sealer.seal(packed(data))
         return StoredObject(key=key, size_bytes=len(stored), sha256=_digest(stored)), stored
 
-    async def _stored(self, path: str) -> bytes:
+    async def _stored(self, path: str, bytes_max: int) -> bytes:
         try:
-            return await self.destination.get(path)
+            return await self.destination.get(path, bytes_max=bytes_max)
         except ObjectMissing as error:
             raise ExportDamaged(f"{self.destination.name} has lost {path}.") from error
 
-    async def _checked(self, path: str, entry: StoredObject) -> bytes:
-        stored = await self._stored(path)
+    async def _checked(
+        self, path: str, entry: StoredObject, bytes_max: int = LIST_BYTES_MAX
+    ) -> bytes:
+        stored = await self._stored(path, min(entry.size_bytes, bytes_max))
         if len(stored) != entry.size_bytes or await in_thread(partial(_digest, stored)) != (
             entry.sha256
         ):
@@ -308,7 +322,7 @@ async def read_claim(destination: ObjectStore) -> Claim | None:
     Raises ExportFailed, and ExportDamaged for what is no claim.
     """
     try:
-        data = await destination.get(mirror.CLAIM)
+        data = await destination.get(mirror.CLAIM, bytes_max=mirror.SMALL_BYTES_MAX)
     except ObjectMissing:
         return None
     claim = mirror.decode_as(Claim, data, mirror.CLAIM)

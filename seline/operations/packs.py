@@ -46,6 +46,8 @@ LIST_BYTES_MAX: Final = 256 << 20
 _PIECE_BYTES: Final = 1 << 20
 _MEMBER_BYTES: Final = 4 << 10
 """What a tar adds to a file, at most."""
+_SEAL_BYTES_MAX: Final = 64 << 10
+"""What encryption for many recipients adds to a file, at most."""
 DOCUMENTS: Final = "documents/"
 BACKUPS: Final = "backups/"
 
@@ -201,6 +203,11 @@ def pack_bytes_max(manifest: Manifest) -> int:
         file.size_bytes for document in manifest.documents for file in (document, *document.backups)
     ]
     return max([PACK_BYTES_MAX, *sizes]) + _MEMBER_BYTES * (len(sizes) + 1)
+
+
+def stored_bytes_max(bytes_max: int) -> int:
+    """Return how many bytes a content of at most `bytes_max` has, compressed and encrypted."""
+    return bytes_max + bytes_max // 64 + _SEAL_BYTES_MAX
 
 
 def check_pack(pack: FileEntry, data: bytes) -> None:

@@ -109,6 +109,24 @@ def proxy_for(url: str) -> str | None:
     return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
+class AnswerTooLong(aiohttp.ClientPayloadError):
+    """An answer has more bytes than the caller takes."""
+
+
+async def read_bounded(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:
+    """Return the body of an answer. Raises AnswerTooLong for one of more than `bytes_max`."""
+    if (response.content_length or 0) > bytes_max:
+        raise AnswerTooLong
+    pieces: list[bytes] = []
+    size_bytes = 0
+    async for piece in response.content.iter_any():
+        size_bytes += len(piece)
+        if size_bytes > bytes_max:
+            raise AnswerTooLong
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
 async def _read_json(response: aiohttp.ClientResponse) -> Json:
     """Read a bounded part of the answer; return None if it is not JSON."""
     data = b""

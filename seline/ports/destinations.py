@@ -5,10 +5,13 @@ mirror.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from seline.domain.destination import Mode
-from seline.errors import ExportFailed
+from seline.errors import ExportDamaged, ExportFailed
+
+OBJECT_BYTES_MAX: Final = 64 << 20
+"""Of an object whose caller does not say how large it may be."""
 
 
 class ObjectMissing(ExportFailed):
@@ -17,6 +20,10 @@ class ObjectMissing(ExportFailed):
 
 class ObjectForbidden(ExportFailed):
     """The credentials are right, and lack the right to this call."""
+
+
+class ObjectTooLarge(ExportDamaged, ExportFailed):
+    """The object is larger than what Seline stores with such a key."""
 
 
 class Listed(NamedTuple):
@@ -67,10 +74,11 @@ class ObjectStore(Protocol):
         """
         ...
 
-    async def get(self, key: str) -> bytes:
+    async def get(self, key: str, *, bytes_max: int = OBJECT_BYTES_MAX) -> bytes:
         """Return an object as stored, without the caches that can be bypassed.
 
-        Raises ObjectMissing.
+        Raises ObjectMissing, and ObjectTooLarge for one of more than `bytes_max`: memory never
+        holds more of it than that.
         """
         ...
 

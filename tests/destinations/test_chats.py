@@ -417,7 +417,7 @@ async def test_a_download_follows_no_redirect() -> None:
     requests = chat_requests.ChatRequests(wait_s_max=1)
     async with TestServer(app, host="127.0.0.1") as server:
         with pytest.raises(chat_requests.ChatRefusal, match="302"):
-            await requests.download(str(server.make_url("/file")))
+            await requests.download(str(server.make_url("/file")), 1000)
         await requests.close()
 
     assert paths == ["/file"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from seline.errors import ExportFailed
-from seline.ports.destinations import Listed, ObjectMissing, ObjectStore
+from seline.ports.destinations import Listed, ObjectMissing, ObjectStore, ObjectTooLarge
 from tests.destinations.kinds import KINDS, kinds
 
 EXPORT = "seline-20250106T143022Z-1a2b3c4d"
@@ -58,6 +58,19 @@ async def test_an_object_of_any_size_is_whole(store: ObjectStore, size_bytes: in
 
     assert await store.get("pack") == data
     assert await store.list("") == [Listed("pack", size_bytes)]
+
+
+async def test_an_object_that_is_larger_than_the_caller_takes_is_refused(
+    store: ObjectStore,
+) -> None:
+    await store.put("heads/1.json", b"x" * 70_000)
+
+    assert len(await store.get("heads/1.json", bytes_max=70_000)) == 70_000
+    with pytest.raises(ObjectTooLarge, match=r"heads/1\.json") as refused:
+        await store.get("heads/1.json", bytes_max=69_999)
+    assert "69,999 bytes" in refused.value.message
+    assert "`seline exports list nas`" in refused.value.hint
+    assert await store.list("heads") == [Listed("1.json", 70_000)], "the next call works"
 
 
 async def test_a_key_has_every_character_that_is_allowed(store: ObjectStore) -> None:

@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -14,7 +15,7 @@ import pytest
 
 from seline.outbound.destinations.multistatus import read_resources
 from seline.outbound.destinations.webdav import WebDav
-from seline.ports.destinations import Listed, ObjectForbidden
+from seline.ports.destinations import Listed, ObjectForbidden, ObjectTooLarge
 from seline.ports.futures import run_without_loop
 from tests.destinations.failing import failure
 from tests.destinations.relay import relay
@@ -344,6 +345,21 @@ async def test_a_cancelled_upload_leaves_no_half_object(
 
     assert await store.get("old") == (b"x" * (4 << 20) if began.is_set() else b"old")
     assert [entry.name for entry in await store.list("")] == ["old"]
+
+
+async def test_an_answer_without_an_end_is_read_to_the_limit(
+    store: WebDav, server: WebDavServer
+) -> None:
+    def endless(environ: dict[str, Any], start_response: Any) -> Iterable[bytes] | None:
+        if environ["REQUEST_METHOD"] != "GET":
+            return None
+        start_response("200 OK", [("Content-Type", "application/octet-stream")])
+        return repeat(b"x" * 65_536)
+
+    server.fault = endless
+    error = await failure(store.get("old", bytes_max=1 << 20), PASSWORD)
+
+    assert isinstance(error, ObjectTooLarge)
 
 
 def test_a_store_outlives_an_event_loop(server: WebDavServer) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 from collections.abc import Callable
 from datetime import timedelta
@@ -10,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from seline import open_seline
+from seline.domain import mirror
 from seline.errors import ExportFailed
 from seline.operations import destination_checks
 from seline.settings import load_settings
 from tests.command_line import Line, line_at, served
-from tests.hints.following import Step, run, variable
+from tests.hints.following import Step, next_of, run, variable
 from tests.hints.test_alert_steps import alert, serving_in_thread
 from tests.hints.test_destination_steps import check
 
@@ -48,6 +50,22 @@ def test_changes_that_wait_are_copied_on_request(
         step.asks("see that the destination answers")
         run(line, *step.commands())
         assert check(line)["status"] == "ok"
+
+
+@pytest.mark.follows("outbound/destinations/failures:too_large")
+def test_an_object_that_is_too_large_is_moved_away(tmp_path: Path, follow: Follow) -> None:
+    place = tmp_path / "bucket"
+    line = with_bucket(tmp_path, place)
+    line("save", "a.json", stdin="[1]")
+    assert line("jobs", "run", "mirror").code == 0
+    claim = place / mirror.CLAIM
+    os.truncate(claim, 1 << 20)
+    step = follow(next_of(line("exports", "restore", "bucket", "--dry-run")))
+    step.asks(f"Move {mirror.CLAIM} away there")
+    claim.unlink()
+    [command] = step.commands()
+    assert "mirror" in run(line, command).out
+    assert line("exports", "restore", "bucket", "--dry-run").code == 0
 
 
 @pytest.mark.follows("operations/destinations:_another", "cli/destinations:destinations")

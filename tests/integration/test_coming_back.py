@@ -152,12 +152,12 @@ async def test_a_start_that_is_interrupted_completes_the_restore(
 ) -> None:
     real, calls = Folder.get, 0
 
-    async def dies(self: Folder, key: str) -> bytes:
+    async def dies(self: Folder, key: str, *, bytes_max: int) -> bytes:
         nonlocal calls
         calls += 1
         if calls > 25:
             raise ExportFailed("the server died")
-        return await real(self, key)
+        return await real(self, key, bytes_max=bytes_max)
 
     monkeypatch.setattr("seline.operations.restore.BATCH_FILES_MAX", 4)
     monkeypatch.setattr(Folder, "get", dies)
@@ -295,10 +295,10 @@ async def test_a_server_that_waits_fetches_a_damaged_copy_once(
 ) -> None:
     real, fetched = Folder.get, 0
 
-    async def counted(self: Folder, key: str) -> bytes:
+    async def counted(self: Folder, key: str, *, bytes_max: int) -> bytes:
         nonlocal fetched
         fetched += "/objects/" in key
-        return await real(self, key)
+        return await real(self, key, bytes_max=bytes_max)
 
     damage_newest(tmp_path)
     monkeypatch.setattr(Folder, "get", counted)
@@ -347,10 +347,10 @@ async def test_while_a_destination_fails_only_a_mirror_elsewhere_is_taken(
 def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, within: str) -> None:
     real = Folder.get
 
-    async def fails(self: Folder, key: str) -> bytes:
+    async def fails(self: Folder, key: str, *, bytes_max: int) -> bytes:
         if self.name == name and within in key:
             raise ExportFailed("the server is down")
-        return await real(self, key)
+        return await real(self, key, bytes_max=bytes_max)
 
     monkeypatch.setattr(Folder, "get", fails)
 

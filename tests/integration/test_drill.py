@@ -148,11 +148,11 @@ async def test_nothing_is_restored_onto_the_volume_itself(
 async def test_a_drill_that_is_cancelled_leaves_nothing(bot: Bot, scratch: Path) -> None:
     real, hangs = bot.bucket.get, asyncio.Event()
 
-    async def hanging(key: str) -> bytes:
+    async def hanging(key: str, *, bytes_max: int) -> bytes:
         if "/objects/" in key:
             hangs.set()
             await asyncio.Event().wait()
-        return await real(key)
+        return await real(key, bytes_max=bytes_max)
 
     bot.bucket.get = hanging  # type: ignore[method-assign]
     drill = asyncio.create_task(bot.operations.drill())
@@ -275,7 +275,7 @@ async def test_a_key_that_only_writes_leaves_the_drill_to_a_person(
     tmp_path: Path, place: Path
 ) -> None:
     class WriteOnly(Folder):
-        async def get(self, key: str) -> bytes:
+        async def get(self, key: str, *, bytes_max: int = 0) -> bytes:
             raise ObjectForbidden("the credentials do not allow it")
 
         async def list(self, folder: str):  # type: ignore[no-untyped-def]
@@ -290,7 +290,7 @@ async def test_a_key_that_only_writes_leaves_the_drill_to_a_person(
 
 
 async def test_a_destination_that_does_not_answer_fails_the_drill(bot: Bot) -> None:
-    async def fails(_key: str) -> bytes:
+    async def fails(_key: str, *, bytes_max: int) -> bytes:
         raise ExportFailed("the server is gone", hint="Start it.")
 
     real = bot.bucket.get

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import tarfile
@@ -23,7 +24,7 @@ from seline.operations.mirror_store import MirrorStore, mirrored_volumes
 from seline.operations.packs import file_entry, members_of, packed, unpacked, unpacked_digest
 from seline.outbound.destinations.folder import Folder
 from seline.outbound.sealing import AgeSealer
-from seline.ports.destinations import Target
+from seline.ports.destinations import ObjectTooLarge, Target
 from seline.ports.sealing import UNSEALED
 from seline.server.serving import serving
 from tests.command_line import line_at
@@ -48,6 +49,37 @@ async def test_a_claim_of_no_volume_is_damaged(bot: Bot, place: Path, volume: st
 
     with pytest.raises(ExportDamaged, match="names no volume"):
         await Copies(Folder("bucket", str(place)), UNSEALED).find()
+
+
+async def test_a_file_of_two_gigabytes_is_not_read(bot: Bot, place: Path) -> None:
+    """A head, a proof, a manifest, an object and the claim have each their own limit."""
+    for number in range(2):
+        await bot.data.save_json("a.json", {"n": number})
+        await bot.mirrored()
+        bot.clock.advance(HOUR_S)
+    older = heads(place)[-1].name
+    copies = Copies(Folder("bucket", str(place)), UNSEALED)
+    newest = (await copies.find()).name
+    for kind in ("heads", "manifests"):
+        [large] = (folder(place) / kind).glob(f"{newest}.json*")
+        stored = large.read_bytes()
+        os.truncate(large, 2 << 30)
+        tracemalloc.start()
+        assert (await copies.find()).name == older, "the copy before is whole"
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 48 << 20
+        large.write_bytes(stored)
+    for large in (*(folder(place) / "objects").iterdir(), place / mirror.CLAIM):
+        os.truncate(large, 2 << 30)
+    with pytest.raises(ObjectTooLarge, match=mirror.CLAIM):
+        await copies.find()
+    (place / mirror.CLAIM).unlink()
+    copy = await copies.find()
+    with pytest.raises(ObjectTooLarge, match="objects/"):
+        await copy.fetch(copy.documents[0].sha256)
+    with pytest.raises(ExportFailed):
+        await bot.operations.drill()
 
 
 async def test_a_folder_that_is_no_volume_is_left_out(bot: Bot, place: Path) -> None:

@@ -190,7 +190,7 @@ async def test_nothing_is_removed_after_a_failed_listing(bot: Bot, place: Path) 
 
 async def test_credentials_that_only_write_are_enough(tmp_path: Path, place: Path) -> None:
     class WriteOnly(Folder):
-        async def get(self, key: str) -> bytes:
+        async def get(self, key: str, *, bytes_max: int = 0) -> bytes:
             raise ObjectForbidden("the credentials do not allow it")
 
         async def list(self, folder: str):  # type: ignore[no-untyped-def]
@@ -313,7 +313,7 @@ async def test_the_next_process_notices_a_loss_also_where_it_can_only_write(
     tmp_path: Path, place: Path
 ) -> None:
     class WriteOnly(Folder):
-        async def get(self, key: str) -> bytes:
+        async def get(self, key: str, *, bytes_max: int = 0) -> bytes:
             raise ObjectForbidden("the credentials do not allow it")
 
         async def list(self, folder: str):  # type: ignore[no-untyped-def]

@@ -128,7 +128,7 @@ async def test_a_key_that_only_writes_stores_a_claim_where_no_key_file_can_be_st
     begin: Begin, place: Path
 ) -> None:
     class Refusing(Folder):
-        async def get(self, key: str) -> bytes:
+        async def get(self, key: str, *, bytes_max: int = 0) -> bytes:
             raise ObjectForbidden("the credentials do not allow it")
 
         async def list(self, folder: str):  # type: ignore[no-untyped-def]

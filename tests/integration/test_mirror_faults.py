@@ -311,7 +311,7 @@ async def test_credentials_that_only_write_store_the_key_file_and_the_claim(
     tmp_path: Path, place: Path
 ) -> None:
     class WriteOnly(Folder):
-        async def get(self, key: str) -> bytes:
+        async def get(self, key: str, *, bytes_max: int = 0) -> bytes:
             raise ObjectForbidden("the credentials do not allow it")
 
         async def list(self, folder: str):  # type: ignore[no-untyped-def]
@@ -354,7 +354,7 @@ async def test_a_first_copy_that_fails_several_times_stores_each_content_once(
             raise ExportFailed("the server died")
         await put(key, data, replace=replace)
 
-    async def no_answer(_key: str) -> bytes:
+    async def no_answer(_key: str, *, bytes_max: int) -> bytes:
         raise ExportFailed("the connection was lost")
 
     bucket.put = no_manifest  # type: ignore[method-assign]

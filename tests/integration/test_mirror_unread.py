@@ -160,10 +160,10 @@ async def test_an_older_content_that_cannot_be_looked_for_fails_the_run(
     bot = begin()
     real = bot.bucket.get
 
-    async def fails(key: str) -> bytes:
+    async def fails(key: str, *, bytes_max: int) -> bytes:
         if "/manifests/" in key:
             raise ExportFailed("the server is down")
-        return await real(key)
+        return await real(key, bytes_max=bytes_max)
 
     bot.bucket.get = fails  # type: ignore[method-assign]
     with pytest.raises(ExportFailed, match="the server is down"):

@@ -17,7 +17,7 @@ from seline.operations.export_folders import ExportFolders
 from seline.operations.exports import Exporter, read_back
 from seline.outbound.destinations import s3 as s3_module
 from seline.outbound.destinations.s3 import S3, addressed
-from seline.ports.destinations import Listed, ObjectForbidden, ObjectMissing, Target
+from seline.ports.destinations import Listed, ObjectForbidden, ObjectMissing, ObjectTooLarge, Target
 from seline.ports.sealing import UNSEALED
 from seline.settings import load_settings
 from tests.mirrored_bot import HOUR_S, Bot
@@ -66,6 +66,31 @@ async def test_objects_are_stored_listed_by_level_and_removed(server: S3Server) 
         await store.get("a/b")
     assert set(server.objects) == {f"pre/fix/{key}" for key in ("top", "a/c/d", "ab/e")}
     assert await store.on_data_disk("/data") is False
+
+
+async def test_what_is_too_large_or_only_looked_for_is_not_read(server: S3Server) -> None:
+    sent: list[int] = []
+
+    async def two_gigabytes(request: web.Request) -> web.StreamResponse | None:
+        if request.method != "GET":
+            return None
+        headers = {"ETag": '"0"', "Last-Modified": "Mon, 06 Jan 2025 14:30:22 GMT"}
+        response = web.StreamResponse(headers={**headers, "Content-Length": str(2 << 30)})
+        await response.prepare(request)
+        sent.append(0)
+        while sent[-1] < 2 << 30:
+            await response.write(b"x" * 65_536)
+            sent[-1] += 65_536
+        return response
+
+    server.fault = two_gigabytes
+    store = store_at(server)
+    with pytest.raises(ObjectTooLarge):
+        await store.get("a", bytes_max=1 << 20)
+    await store.put("a", b"1", replace=False)
+    assert not server.objects, "it is there already"
+    assert len(sent) == 2
+    assert max(sent) < 64 << 20
 
 
 async def test_an_object_that_exists_is_not_replaced_on_request(server: S3Server) -> None:

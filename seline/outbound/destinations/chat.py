@@ -21,7 +21,7 @@ from seline.outbound.destinations import failures
 from seline.outbound.destinations.chat_requests import ChatRefusal, ChatRequests
 from seline.outbound.destinations.s3 import is_loopback
 from seline.outbound.http_client import reason_of
-from seline.ports.destinations import Listed
+from seline.ports.destinations import OBJECT_BYTES_MAX, Listed
 from seline.settings.values import DestinationSettings
 
 LIMIT_S: Final = 600.0
@@ -153,12 +153,14 @@ class ChatStore:
             if before is not None:
                 await self._delete(before.files)
 
-    async def get(self, key: str) -> bytes:
+    async def get(self, key: str, *, bytes_max: int = OBJECT_BYTES_MAX) -> bytes:
         async with self._limited(f"Reading {key}"):
             item = (await self._read()).objects.get(key)
             if item is None:
                 raise failures.absent(self, key)
-            data = b"".join([await self._fetch(key, file) for file in item.files])
+            if item.size_bytes > bytes_max:
+                raise failures.too_large(self, key, bytes_max)
+            data = await self._content(key, item)
         if hashlib.sha256(data).hexdigest() != item.sha256:
             raise ExportFailed(f"{self._where} does not give {key} back as it was sent.")
         return data
@@ -225,6 +227,14 @@ class ChatStore:
         self._index, self._message, self._is_pinned = index, message, True
         if before is not None and before.message != message.message:
             await self._delete([before])
+
+    async def _content(self, key: str, item: ChatObject) -> bytes:
+        """Return the content of an object; it has other bytes if its files are larger."""
+        data = bytearray()
+        for file in item.files:
+            if len(data) <= item.size_bytes:
+                data += await self._fetch(key, file)
+        return bytes(data)
 
     async def _fetch(self, key: str, file: ChatFile) -> bytes:
         try:

@@ -11,11 +11,12 @@ from typing import Any, Final, NamedTuple, cast
 
 import aiohttp
 
-from seline.outbound.http_client import open_session, proxy_for
+from seline.outbound.http_client import open_session, proxy_for, read_bounded
 
 BACKOFF_S: Final = 0.5
 REPEATS_MAX: Final = 3
 """How often a request is repeated that the service fails to answer (5xx)."""
+ANSWER_BYTES_MAX: Final = 4 << 20
 _REASON_CHARACTERS_MAX: Final = 200
 
 
@@ -76,7 +77,10 @@ class ChatRequests:
                 proxy=proxy_for(url),
                 allow_redirects=False,
             ) as response:
-                status, answer = response.status, _parsed(await response.read())
+                status, answer = (
+                    response.status,
+                    _parsed(await read_bounded(response, ANSWER_BYTES_MAX)),
+                )
                 header = response.headers.get("Retry-After", "")
             if status == 429:
                 await self._wait(status, answer, header)
@@ -88,14 +92,17 @@ class ChatRequests:
             else:
                 raise ChatRefusal(status, _reason(answer), _members(answer))
 
-    async def download(self, url: str) -> bytes:
-        """Return a file from an address that the API gave. Raises ChatRefusal."""
+    async def download(self, url: str, bytes_max: int) -> bytes:
+        """Return a file of at most `bytes_max` from an address that the API gave.
+
+        Raises ChatRefusal, and AnswerTooLong.
+        """
         async with self._open_session().get(
             url, proxy=proxy_for(url), allow_redirects=False
         ) as response:
             if response.status != 200:
                 raise ChatRefusal(response.status, "", {})
-            return await response.read()
+            return await read_bounded(response, bytes_max)
 
     async def close(self) -> None:
         """Close the connections; the next request opens new ones."""

@@ -53,7 +53,7 @@ class Discord:
     async def fetch(self, file: ChatFile) -> bytes:
         message = await self.requests.call("GET", f"{self._messages}/{file.message}")
         url = unlike("Discord", lambda: message["attachments"][0]["url"])
-        return await self.requests.download(str(url))
+        return await self.requests.download(str(url), self.file_bytes_max)
 
     async def delete(self, message: str) -> None:
         await self.requests.call("DELETE", f"{self._messages}/{message}")

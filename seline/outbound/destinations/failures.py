@@ -4,12 +4,22 @@
 """
 
 from seline.errors import ExportFailed
-from seline.ports.destinations import ObjectForbidden, ObjectMissing, ObjectStore
+from seline.ports.destinations import ObjectForbidden, ObjectMissing, ObjectStore, ObjectTooLarge
 
 
 def absent(store: ObjectStore, key: str) -> ObjectMissing:
     """An object does not exist."""
     return ObjectMissing(f"{store.where} has no {key}.")
+
+
+def too_large(store: ObjectStore, key: str, bytes_max: int) -> ObjectTooLarge:
+    """An object has more than `bytes_max` bytes."""
+    return ObjectTooLarge(
+        f"{key} at {store.where} is larger than the {bytes_max:,} bytes that it may have: another "
+        "program has stored it.",
+        hint=f"Move {key} away there. Then `seline exports list {store.name}` shows the copies "
+        "that are left.",
+    )
 
 
 def timed_out(store: ObjectStore, doing: str, timeout_s: float) -> ExportFailed:

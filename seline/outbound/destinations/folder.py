@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from seline.errors import ExportFailed
+from seline.outbound.destinations import failures
 from seline.outbound.destinations.own_thread import OwnThread
 from seline.outbound.whole_file import give_in, sync_folder, whole_file
-from seline.ports.destinations import Listed, ObjectMissing
+from seline.ports.destinations import OBJECT_BYTES_MAX, Listed, ObjectMissing
 
 LIMIT_S: Final = 300.0
 T = TypeVar("T")
@@ -47,8 +48,8 @@ class Folder:
     async def put(self, key: str, data: bytes, *, replace: bool = True) -> None:
         await self._in_thread(lambda: self._put(key, data, replace=replace), f"Writing {key}")
 
-    async def get(self, key: str) -> bytes:
-        return await self._in_thread(lambda: self._get(key), f"Reading {key}")
+    async def get(self, key: str, *, bytes_max: int = OBJECT_BYTES_MAX) -> bytes:
+        return await self._in_thread(lambda: self._get(key, bytes_max), f"Reading {key}")
 
     async def remove(self, key: str) -> None:
         await self._in_thread(lambda: self._remove(key), f"Removing {key}")
@@ -82,14 +83,17 @@ class Folder:
         ):
             target.write(data)
 
-    def _get(self, key: str) -> bytes:
+    def _get(self, key: str, bytes_max: int) -> bytes:
         try:
             with open(self._at(key), "rb") as source:
                 if hasattr(os, "posix_fadvise"):
                     os.posix_fadvise(source.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                return source.read()
+                data = source.read(bytes_max + 1)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ObjectMissing(f"{self._path} has no {key}.") from error
+        if len(data) > bytes_max:
+            raise failures.too_large(self, key, bytes_max)
+        return data
 
     def _remove(self, key: str) -> None:
         path = self._at(key)

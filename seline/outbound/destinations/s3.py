@@ -23,12 +23,14 @@ from urllib.parse import urlsplit
 from seline.cures import Cure
 from seline.domain.alerts.sink_spec import is_web_address
 from seline.errors import ExportFailed, SettingsError
+from seline.outbound.destinations import failures
 from seline.outbound.extra import check_extra
-from seline.ports.destinations import Listed, ObjectForbidden, ObjectMissing
+from seline.ports.destinations import OBJECT_BYTES_MAX, Listed, ObjectForbidden, ObjectMissing
 from seline.settings import truth
 from seline.settings.values import DestinationSettings
 
 if TYPE_CHECKING:
+    from obstore import GetResult
     from obstore.store import S3Credential, S3Store
 
 TIMEOUT_S: Final = 60.0
@@ -187,14 +189,16 @@ class S3:
             if not is_there:
                 await self._create(key, data)
 
-    async def get(self, key: str) -> bytes:
-        from obstore import get_async
+    async def get(self, key: str, *, bytes_max: int = OBJECT_BYTES_MAX) -> bytes:
+        async def content() -> bytes | None:
+            answer = await self._begin_get(key)
+            is_small = answer.meta["size"] <= bytes_max
+            return bytes(await answer.bytes_async()) if is_small else None
 
-        async def content() -> bytes:
-            answer = await get_async(self._store, key)
-            return bytes(await answer.bytes_async())
-
-        return await self._call(content(), f"Reading {key}")
+        data = await self._call(content(), f"Reading {key}")
+        if data is None:
+            raise failures.too_large(self, key, bytes_max)
+        return data
 
     async def remove(self, key: str) -> None:
         from obstore import delete_async
@@ -242,11 +246,17 @@ class S3:
                 raise
 
     async def _exists(self, key: str) -> bool:
-        try:
-            await self.get(key)
+        """Whether there is an object, which is not read."""
+        try:  # the refusal of a HEAD has no code, and would not say what is wrong
+            await self._call(self._begin_get(key), f"Reading {key}")
         except ObjectMissing:
             return False
         return True
+
+    async def _begin_get(self, key: str) -> "GetResult":
+        from obstore import get_async
+
+        return await get_async(self._store, key)
 
     async def _check_for_s3(self) -> None:
         """Raise ExportFailed unless the service says that an object is missing.
@@ -254,7 +264,7 @@ class S3:
         obstore takes any page with status 200 for an empty listing.
         """
         with suppress(ObjectMissing):
-            await self.get(_NOT_THERE)
+            await self._call(self._begin_get(_NOT_THERE), "Listing the top")
             raise self._failed("Listing the top", _NOT_S3)
 
     @cached_property

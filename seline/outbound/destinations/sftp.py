@@ -23,7 +23,7 @@ from seline.outbound.destinations import failures
 from seline.outbound.destinations.part import is_part, part_of
 from seline.outbound.destinations.ssh_login import PORT, SshLogin, load, public_key
 from seline.outbound.extra import check_extra
-from seline.ports.destinations import Listed
+from seline.ports.destinations import OBJECT_BYTES_MAX, Listed
 from seline.settings.values import DestinationSettings
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ class Sftp:
             f"Writing {key}", lambda client: self._put(client, key, data, replace=replace)
         )
 
-    async def get(self, key: str) -> bytes:
-        return await self._run(f"Reading {key}", lambda client: self._get(client, key))
+    async def get(self, key: str, *, bytes_max: int = OBJECT_BYTES_MAX) -> bytes:
+        return await self._run(f"Reading {key}", lambda client: self._get(client, key, bytes_max))
 
     async def remove(self, key: str) -> None:
         await self._run(f"Removing {key}", lambda client: self._remove(client, key))
@@ -212,7 +212,7 @@ class Sftp:
             return bool(space.bavail * space.frsize < size_bytes)
         return False
 
-    async def _get(self, client: "asyncssh.SFTPClient", key: str) -> bytes:
+    async def _get(self, client: "asyncssh.SFTPClient", key: str, bytes_max: int) -> bytes:
         import asyncssh
 
         try:
@@ -221,7 +221,10 @@ class Sftp:
         except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNotADirectory) as error:
             raise failures.absent(self, key) from error
         async with _closing(file):
-            data: bytes = await file.read()
+            size_bytes = (await file.stat()).size or 0
+            if size_bytes > bytes_max:
+                raise failures.too_large(self, key, bytes_max)
+            data: bytes = await file.read(size_bytes)
         return data
 
     async def _remove(self, client: "asyncssh.SFTPClient", key: str) -> None:

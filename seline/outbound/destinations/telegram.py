@@ -48,7 +48,8 @@ class Telegram:
     async def fetch(self, file: ChatFile) -> bytes:
         found = await self._call("getFile", {"file_id": file.file})
         path = unlike("Telegram", lambda: found["file_path"])
-        return await self.requests.download(f"{self._api}/file/bot{self._token}/{path}")
+        url = f"{self._api}/file/bot{self._token}/{path}"
+        return await self.requests.download(url, self.file_bytes_max)
 
     async def delete(self, message: str) -> None:
         """Delete a message. After 48 hours Telegram refuses that, and its file is replaced."""

@@ -23,8 +23,15 @@ from seline.outbound.destinations import failures
 from seline.outbound.destinations.multistatus import read_resources
 from seline.outbound.destinations.part import is_part, part_of
 from seline.outbound.destinations.s3 import is_loopback
-from seline.outbound.http_client import CONNECT_S, open_session, proxy_for, reason_of
-from seline.ports.destinations import Listed
+from seline.outbound.http_client import (
+    CONNECT_S,
+    AnswerTooLong,
+    open_session,
+    proxy_for,
+    read_bounded,
+    reason_of,
+)
+from seline.ports.destinations import OBJECT_BYTES_MAX, Listed
 from seline.settings.values import DestinationSettings
 
 LIMIT_S: Final = 300.0
@@ -96,9 +103,12 @@ class WebDav:
                 await self._discard(part)
                 raise
 
-    async def get(self, key: str) -> bytes:
+    async def get(self, key: str, *, bytes_max: int = OBJECT_BYTES_MAX) -> bytes:
         async with self._limited(f"Reading {key}") as doing:
-            status, data = await self._send("GET", self._path(key))
+            try:
+                status, data = await self._send("GET", self._path(key), bytes_max=bytes_max)
+            except AnswerTooLong as error:
+                raise failures.too_large(self, key, bytes_max) from error
             if status == 404:
                 raise failures.absent(self, key)
             self._require(doing, status, 200)
@@ -219,18 +229,28 @@ class WebDav:
         return URL(self._server + quote(path or "/"), encoded=True)
 
     async def _send(
-        self, method: str, path: str, data: bytes | None = None, **headers: str
+        self,
+        method: str,
+        path: str,
+        data: bytes | None = None,
+        *,
+        bytes_max: int = OBJECT_BYTES_MAX,
+        **headers: str,
     ) -> tuple[int, bytes]:
-        """Send one request; return the status and the body of the answer."""
+        """Send one request; return the status and the body of the answer.
+
+        An object may have `bytes_max`. Raises AnswerTooLong.
+        """
+        url = self._url(path)
         try:
-            return await self._exchange(method, self._url(path), data, headers)
+            return await self._exchange(method, url, data, headers, bytes_max)
         except aiohttp.ServerDisconnectedError:
             if method not in _SAFE_TO_REPEAT:
                 raise
-            return await self._exchange(method, self._url(path), data, headers)
+            return await self._exchange(method, url, data, headers, bytes_max)
 
     async def _exchange(
-        self, method: str, url: URL, data: bytes | None, headers: Mapping[str, str]
+        self, method: str, url: URL, data: bytes | None, headers: Mapping[str, str], bytes_max: int
     ) -> tuple[int, bytes]:
         async with self._open_session().request(
             method,
@@ -240,9 +260,9 @@ class WebDav:
             proxy=proxy_for(str(url)),
             allow_redirects=False,
         ) as response:
-            if method == "GET" and response.status == 200:
-                return response.status, await response.read()
-            return response.status, await _bounded(response)
+            is_object = method == "GET" and response.status == 200
+            body = await read_bounded(response, bytes_max if is_object else ANSWER_BYTES_MAX)
+            return response.status, body
 
     def _open_session(self) -> aiohttp.ClientSession:
         """Return the session of the running event loop."""
@@ -317,16 +337,6 @@ def _login(user: str, password: str) -> dict[str, str]:
     if not user and not password:
         return {}
     return {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}
-
-
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    """Return the body of an answer that is no object. Raises ClientPayloadError if it is long."""
-    data = bytearray()
-    async for piece in response.content.iter_any():
-        data += piece
-        if len(data) > ANSWER_BYTES_MAX:
-            raise aiohttp.ClientPayloadError("too long")
-    return bytes(data)
 
 
 def _certificate_refused(
