@@ -358,7 +358,11 @@ async def pending_restore(store: ManagedStore, settings: Settings) -> RestorePen
         return None
     if not await store.listing(lambda: may_be_filled(opened)):
         return None
-    return RestorePending(f"A restore is pending. {pending.message}", hint=pending.hint)
+    return RestorePending(
+        "A restore is pending: until it has ended, only `seline status` and `seline exports` "
+        f"answer. {pending.message}",
+        hint=pending.hint,
+    )
 
 
 async def _restored(

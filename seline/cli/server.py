@@ -58,7 +58,7 @@ def _announce(running: "Serving") -> None:
     if secret is None and not sys.stdout.isatty():
         return
     health = f"{running.address}{PREFIX}/health"
-    lines = ["", f"Seline keeps {running.data_dir} and listens on {running.address}"]
+    lines = ["", f"Seline keeps {running.data_dir} and listens on {running.listens_on}"]
     first = "Next: run that line; `seline token create` makes more tokens."
     if running.first_link:
         first = "Next: open the link, or run that line; `seline token create` makes more tokens."
@@ -103,7 +103,9 @@ async def status(api: Api, options: VerbOptions) -> Exit:
     if options.json:
         terminal.out_json(health)
     else:
-        _show_health(health, documents, served_by=await _served_by(api))
+        _show_health(
+            health, documents, served_by=await _served_by(api, is_open=documents is not None)
+        )
     return _exit(health)
 
 
@@ -129,8 +131,10 @@ def _show_health(
             terminal.out(textwrap.indent(check["fix"], " " * 8))
 
 
-async def _served_by(api: Api) -> str:
+async def _served_by(api: Api, *, is_open: bool) -> str:
     """Return which process answers."""
+    if api.endpoint.opened_here and not is_open:  # a server that waits for a copy does not hold it
+        return "opened for this command; a server may be waiting for it"
     if api.endpoint.opened_here:
         return "no process holds it: opened for this command"
     if api.endpoint.socket is None:

@@ -1,11 +1,12 @@
 """The handlers for destinations: what is known of each, its copies, taking one into use again."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from aiohttp import web
 
 from seline.clock import parse_instant
-from seline.errors import InvalidRequest, SettingsError
+from seline.errors import InvalidRequest, RestorePending, SettingsError
 from seline.http.answers import (
     CopyList,
     CopyRestored,
@@ -66,6 +67,7 @@ async def restore_copy(request: web.Request) -> JsonAnswer[CopyRestored]:
     """Put the documents of a copy back, all of them or none."""
     name, query = request.match_info["destination"], request.query
     only = [document for document in query.get("only", "").split(",") if document]
+    _check_not_pending(request, only)
     dry_run = flag(request, "dry_run", default=False)
     opened = operations(request)
     copy, (report, undo) = await opened.restore_from(
@@ -95,6 +97,17 @@ async def restore_copy(request: web.Request) -> JsonAnswer[CopyRestored]:
             undo=undo,
         )
     )
+
+
+def _check_not_pending(request: web.Request, only: Sequence[str]) -> None:
+    """Raise RestorePending for chosen documents: the volume would count as whole with them."""
+    pending = context(request).unavailable()
+    if only and pending is not None:
+        raise RestorePending(
+            "Nothing was changed: the volume waits for a whole copy, and with chosen documents "
+            f"alone it would count as whole. {pending.message}",
+            hint=pending.hint,
+        )
 
 
 def _instant(text: str | None) -> datetime | None:

@@ -68,8 +68,13 @@ async def test_beside_a_server_that_waits_commands_say_so_and_write_nothing(
         status = await ran(line, "status")
         assert (status.code, "HEALTHY" in status.out) == (1, False)
         assert "the copy at bucket cannot be taken" in status.out
+        assert "a server may be waiting for it" in status.out
+        assert "no process holds it" not in status.out
+        for refused in (await ran(line, "alerts"), await ran(line, "token", "create")):
+            assert refused.code == 7
+            assert "only `seline status` and `seline exports` answer" in refused.err
         saved = await ran(line, "save", "b.json", stdin="{}")
-        assert (saved.code, "A restore is pending." in saved.err) == (7, True)
+        assert (saved.code, "A restore is pending" in saved.err) == (7, True)
         assert "`exports.restore_from = off`" in saved.err
         assert not list((tmp_path / "data").glob("*.json"))
         mend()
@@ -88,6 +93,24 @@ async def test_a_command_that_is_to_begin_empty_does(tmp_path: Path, lost: None)
         await ran(line, "save", "b.json", stdin="{}", SELINE_EXPORTS__RESTORE_FROM="off")
     ).code == 0
     assert (await ran(line, "save", "c.json", stdin="{}")).code == 0, "the volume has begun"
+
+
+async def test_chosen_documents_do_not_end_the_wait_for_the_whole(
+    tmp_path: Path, lost: None
+) -> None:
+    mend, line = hide(tmp_path), line_of(tmp_path)
+    async with serving(settings(tmp_path), http=False) as server:
+        await until(lambda: "cannot be taken" in str(server._failure))
+    mend()
+    chosen = ["exports", "restore", "bucket", "--only", "a.json", "--yes"]
+    refused = await ran(line, *chosen)
+    assert (refused.code, "waits for a whole copy" in refused.err) == (7, True)
+    assert "`exports.restore_from = off`" in refused.err
+    assert not list((tmp_path / "data").glob("*.json"))
+    assert (await ran(line, "save", "b.json", stdin="{}")).code == 7, "it still waits"
+
+    begun = await ran(line, *chosen, SELINE_EXPORTS__RESTORE_FROM="off")
+    assert begun.code == 0, begun.err
 
 
 @pytest.mark.follows("operations/returning:refusal", "operations/returning:refusal#2")
