@@ -101,9 +101,7 @@ class Copies:
     async def open(self, info: CopyInfo) -> Copy:
         """Open one copy. Raises ExportDamaged, KeyMissing."""
         mirrored = info.kind == MIRROR
-        copy = await (self._mirrored(info) if mirrored else self.open_export(info.name))
-        await in_thread(partial(check_names, copy))
-        return copy
+        return await (self._mirrored(info) if mirrored else self.open_export(info.name))
 
     def _check_plain(self, name: str) -> None:
         """Raise ExportDamaged unless a copy that is not encrypted may be opened."""
@@ -239,7 +237,7 @@ async def copy_of_chain(
             fetched.add(entry.key)
         return data
 
-    return Copy(
+    copy = Copy(
         name=head.name,
         taken_at=parse_instant(head.taken_at),
         volume=head.volume,
@@ -251,6 +249,8 @@ async def copy_of_chain(
         older=manifest.older,
         fetch=fetch,
     )
+    await in_thread(partial(check_names, copy))
+    return copy
 
 
 async def copy_of_export(
@@ -275,7 +275,7 @@ async def copy_of_export(
         content = contents[digest]
         return await in_thread(lambda: content.data)
 
-    return Copy(
+    copy = Copy(
         name=name,
         taken_at=parse_instant(manifest.taken_at),
         volume=manifest.volume,
@@ -285,6 +285,8 @@ async def copy_of_export(
         older=tuple(sorted(manifest.from_backups)),
         fetch=fetch,
     )
+    await in_thread(partial(check_names, copy))
+    return copy
 
 
 async def _contents(

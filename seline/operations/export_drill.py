@@ -8,7 +8,6 @@ proven is beside the export, in `proof.json`.
 from functools import partial
 from typing import Final
 
-from seline.domain.copy import check_names
 from seline.domain.document import Content
 from seline.domain.manifest import LIST_NAME, MANIFEST_NAME, Manifest, decode_manifest
 from seline.domain.mirror import contents_of_documents
@@ -84,7 +83,6 @@ class ExportDrill:
             why = await scratch.obstacle(manifest.documents, times=STORED_TIMES)
         if scratch is not None and not why:
             copy = await copy_of_export(self._export, self._get, lambda _: sealer)
-            check_names(copy)
             why = await scratch.try_restore(copy)
         if why:
             await self._compare(manifest)

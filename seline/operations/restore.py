@@ -19,7 +19,7 @@ from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
-from seline.domain.copy import Copy, check_names
+from seline.domain.copy import Copy
 from seline.domain.document import BOT, SELINE, Content, DocumentKey, Revision
 from seline.domain.json_codec import NotJson, decode_strict
 from seline.domain.manifest import FileEntry, PackedDocument
@@ -79,7 +79,6 @@ async def restore_copy(
     Raises ExportDamaged, ExportFailed, KeyMissing, ImportRefused and StorageError; VolumeFull once
     the documents are in place names how many backups were added.
     """
-    await store.reading(partial(check_names, copy), limit_s=inf)
     listed = {document.name: document for document in copy.documents if document.name not in skip}
     chosen = list(only_named(listed, only, replace=replace_all, of="copy").values())
     contents, spool = dict[str, Content](), Spool()
@@ -226,7 +225,6 @@ async def fill_volume(
             f"The volume at {opened.medium.place} holds documents; nothing was changed.",
             hint="Restore onto an empty data directory, or onto the store while it runs.",
         )
-    await store.reading(partial(check_names, copy), limit_s=inf)
     await _check_fits(store, copy)
     there = await store.listing(lambda: opened.documents(BOT))
     before = {info.name: info.revision for info in there}

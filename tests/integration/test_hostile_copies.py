@@ -11,12 +11,13 @@ import tarfile
 import tracemalloc
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from seline import open_seline
 from seline.clock import parse_instant
 from seline.domain import mirror
-from seline.domain.manifest import PackedDocument
+from seline.domain.manifest import FileEntry, PackedDocument
 from seline.errors import ExportDamaged, ExportFailed
 from seline.operations import Operations
 from seline.operations.copies import Copies
@@ -48,6 +49,32 @@ async def test_a_claim_of_no_volume_is_damaged(bot: Bot, place: Path, volume: st
     (place / mirror.CLAIM).write_text(json.dumps({"volume": volume}))
 
     with pytest.raises(ExportDamaged, match="names no volume"):
+        await Copies(Folder("bucket", str(place)), UNSEALED).find()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"name": "../a.json"},
+        {"name": "\x1b[2J.json"},
+        {"backups": (FileEntry(name="../../a_20240101_000000.json", size_bytes=1, sha256=""),)},
+    ],
+    ids=["outside", "escape", "backup"],
+)
+async def test_a_copy_with_names_that_no_volume_holds_is_not_opened(
+    bot: Bot, place: Path, changed: dict[str, object]
+) -> None:
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.mirrored()
+    [head] = heads(place)
+    at = MirrorStore(Folder("bucket", str(place)), UNSEALED, head.volume)
+    manifest = await at.manifest(head)
+    renamed = msgspec.structs.replace(manifest.documents[0], **changed)
+    forged = msgspec.structs.replace(manifest, documents=(renamed,))
+    entry = await at.put_manifest(head.name, forged)
+    await at.put_head(msgspec.structs.replace(head, manifest=entry))
+
+    with pytest.raises(ExportDamaged, match="names what no volume holds"):
         await Copies(Folder("bucket", str(place)), UNSEALED).find()
 
 

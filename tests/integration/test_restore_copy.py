@@ -7,14 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from seline import blocking, library, open_seline
 from seline.domain.copy import Copy
 from seline.domain.document import Content
 from seline.domain.json_codec import encode
-from seline.domain.manifest import PackedDocument
 from seline.errors import (
     ExportDamaged,
     ImportRefused,
@@ -119,28 +117,12 @@ async def test_contents_are_checked_and_spooled_beside_the_loop(
 
         return noted
 
-    for name in ("decode_strict", "check_names"):
-        monkeypatch.setattr(restore, name, noting(getattr(restore, name)))
+    monkeypatch.setattr(restore, "decode_strict", noting(restore.decode_strict))
     monkeypatch.setattr(Spool, "keep", noting(Spool.keep))
     await restore_copy(seline.store, ORIGINAL.copy())
 
     assert len(seen) > 2
     assert threading.current_thread() not in seen
-
-
-async def test_names_that_no_volume_holds_are_refused(seline: Seline) -> None:
-    copy = ORIGINAL.copy()
-    wrong = replace(copy, documents=(*copy.documents[:1], *_renamed(copy)))
-
-    with pytest.raises(ExportDamaged, match="etc"):
-        await restore_copy(seline.store, wrong)
-    assert not await seline.data.documents()
-
-
-def _renamed(copy: Copy) -> tuple[PackedDocument]:
-    [backup, *_] = copy.documents[1].backups
-    outside = msgspec.structs.replace(backup, name="../../etc_20240101_000000.json")
-    return (msgspec.structs.replace(copy.documents[1], backups=(outside,)),)
 
 
 # onto an empty volume
