@@ -21,6 +21,7 @@ _OTHER_HOST: Final = (
     "Give an address of this machine with --host or SELINE_SERVER__HOST: 127.0.0.1 for this "
     "machine alone, 0.0.0.0 for every address."
 )
+_EVERY: Final = {"IPv4": "0.0.0.0", "IPv6": "::"}  # noqa: S104  # shown, not bound
 _POLL_S: Final = 0.02
 _LOOP_ITERATIONS: Final = 5
 """Event-loop iterations to wait so that accepted connections are registered and read."""
@@ -50,6 +51,17 @@ async def listen(runner: web.AppRunner, host: str | None, port: int) -> str:
         raise _cannot_listen(error, host, port) from error
     address = next(iter(runner.addresses))
     return f"http://{_shown_host(host)}:{address[1]}"
+
+
+def also_listened_on(runner: web.AppRunner) -> str:
+    """Return what the address of `listen` does not show, such as " (every address)"; often ""."""
+    bound = sorted((str(where[0]), int(where[1])) for where in runner.addresses)
+    every = [kind for kind, host in _EVERY.items() if host in dict(bound)]
+    if every:
+        return f" (every {' and '.join(every)} address of this machine)"
+    if len(bound) == 1:
+        return ""
+    return f" ({', '.join(f'{_shown_host(host)}:{port}' for host, port in bound)})"
 
 
 async def answer_on(runner: web.AppRunner, listening: socket.socket) -> None:

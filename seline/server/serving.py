@@ -95,6 +95,8 @@ class Serving(NeverCopied):
         self.data_dir = os.path.abspath(settings.data_dir)
         self.address = ""
         """The URL of the admin API; empty without one."""
+        self.listens_on = ""
+        """The same, with every other address that it is reached at."""
         self._failure: SelineError | None = StoreClosed("The store is being opened.")
         """Why the store is not open, None once it is."""
         self._is_alone = not network and opened is None
@@ -143,6 +145,7 @@ class Serving(NeverCopied):
                 self.operations.listed_alerts = self.alerts.log.listing
             if self._http:
                 self.address = await listening.listen(self._runner, host, port)
+                self.listens_on = f"{self.address}{listening.also_listened_on(self._runner)}"
             self._listening.set()
         except BaseException:
             await self.close()
@@ -313,7 +316,7 @@ class Serving(NeverCopied):
                 "machine"
             )
         more = "" if self.first_secret else "; `seline token create` makes a token"
-        _log.info("ready on %s, data in %s%s", self.address, self.data_dir, more)
+        _log.info("ready on %s, data in %s%s", self.listens_on, self.data_dir, more)
 
     def _wait_for(self, failure: SelineError) -> None:
         """Record and log what the opening of the volume waits for."""

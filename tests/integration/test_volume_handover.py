@@ -8,6 +8,7 @@ import asyncio
 import fcntl
 import json
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -169,6 +170,42 @@ async def test_server_json_shows_from_the_start_whether_commands_are_served(data
     assert read_holder(data)["serves_commands"] is True
     assert read_holder(data)["address"] == running.address
     await running.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "also"),
+    [
+        ("127.0.0.1", ""),
+        ("0.0.0.0", " (every IPv4 address of this machine)"),
+        ("bot.test", " (127.0.0.1:PORT, 127.0.0.2:PORT)"),
+    ],
+)
+async def test_the_log_names_every_address_that_is_listened_on(
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    host: str,
+    also: str,
+) -> None:
+    real = socket.getaddrinfo
+
+    def resolve(name: Any, port: Any, *more: Any, **named: Any) -> Any:
+        if name != "bot.test":
+            return real(name, port, *more, **named)
+        both = ("127.0.0.1", "127.0.0.2")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in both]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    named = {"storage.data_dir": str(data), "server.host": host, "server.port": 0}
+    with caplog.at_level("INFO"):
+        running = await serving(load_settings(environ={}, arguments=named))
+        await running.acquired()
+        await running.close()
+
+    [ready] = [text for text in caplog.messages if text.startswith("ready on ")]
+    shown = re.sub(r"(?<=\d):\d+(?=[,)])", ":PORT", running.listens_on)
+    assert f"ready on {running.listens_on}, data in" in ready
+    assert shown == f"{running.address}{also}"
 
 
 # releasing the directory
