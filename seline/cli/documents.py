@@ -136,6 +136,10 @@ async def delete(api: Api, options: VerbOptions, name: str, purge: bool) -> None
     --purge also erases every backup and quarantined item of it, which cannot be undone: dated
     copies in backups/ that Seline did not write, too.
 
+    Copies off the volume still hold it until they expire. After --purge no new copy has it, and the
+    answer and `seline status` say when the last older one is removed. docs/recover.md says how to
+    erase it there at once.
+
     Examples:
       seline delete old.json --dry-run
       seline delete old.json
