@@ -22,6 +22,7 @@ from msgspec.structs import replace
 from seline.clock import Clock
 from seline.domain.plural import counted
 from seline.domain.stored import Stored
+from seline.domain.undo import RevokeAgain
 from seline.errors import (
     Forbidden,
     InvalidRequest,
@@ -32,6 +33,7 @@ from seline.errors import (
     Unauthorized,
 )
 from seline.manager import ManagedStore
+from seline.manager.call_record import note_undo
 from seline.ports.futures import in_loop
 
 Scope: TypeAlias = Literal["read", "admin"]
@@ -173,6 +175,7 @@ class Tokens:
             expires_at=expires_at,
         )
         await self._state.update(lambda kept: (*kept, token))
+        note_undo(RevokeAgain(token.id))
         return token, secret
 
     async def listed(self) -> Sequence[Token]:

@@ -55,8 +55,9 @@ async def pin(api: Api, options: VerbOptions, name: str, backup: str, because: s
       seline pin user_profile.json user_profile_20250106_143022.json
       seline pin user_profile.json user_profile_20250106_143022.json --because "before the move"
     """
-    await _pin(api, options, "PUT", name, backup, {"because": because} if because else None)
-    terminal.notice(f"{backup} is kept until `seline unpin {name} {backup}`.")
+    body = {"because": because} if because else None
+    done = f"{backup} is kept until it is unpinned."
+    await _pin(api, options, "PUT", name, backup, done, body)
 
 
 @api_verb("unpin")
@@ -68,8 +69,8 @@ async def unpin(api: Api, options: VerbOptions, name: str, backup: str) -> None:
     Examples:
       seline unpin user_profile.json user_profile_20250106_143022.json
     """
-    await _pin(api, options, "DELETE", name, backup)
-    terminal.notice(f"{backup} is rotated like any other backup.")
+    done = f"{backup} is rotated like any other backup."
+    await _pin(api, options, "DELETE", name, backup, done)
 
 
 async def _pin(
@@ -78,11 +79,14 @@ async def _pin(
     method: str,
     name: str,
     backup: str,
+    done: str,
     body: dict[str, str] | None = None,
 ) -> None:
     pinned = await api.request(method, "/documents/{}/backups/{}/pin", name, backup, body=body)
-    if options.json and pinned is not None:
+    if options.json:
         terminal.out_json(pinned)
+    terminal.notice(done)
+    terminal.notice_undo(pinned)
 
 
 @api_verb("restore")
@@ -123,11 +127,10 @@ async def restore(
     )
     if done is None:
         return
-    restored, undo = done["restored"], done["undo"]
+    restored = done["restored"]
     part = f"{restored['path']} of {name}" if restored["path"] else name
     terminal.notice(f"{part} is back at {restored['backup']} (taken {restored['taken_at']}).")
-    if undo:
-        terminal.notice(f"To undo: seline restore {name} --backup {undo['backup']} --yes")
+    terminal.notice_undo(done)
 
 
 def _restore_plan(preview: dict[str, Any]) -> str:

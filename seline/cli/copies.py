@@ -245,14 +245,7 @@ def _report_restored(done: dict[str, Any]) -> None:
     documents = counted(len(done["created"]) + len(done["changed"]), "document")
     backups = counted(done["backups"], "backup")
     terminal.notice(f"Restored {documents} as of {done['taken_at']}, and {backups} more.")
-    steps = [
-        *(f"seline restore {name} --backup {old} --yes" for name, old in done["undo"].items()),
-        *(f"seline delete {name} --yes" for name in done["created"]),
-    ]
-    for step in steps[:_NAMES_SHOWN_MAX]:
-        terminal.notice(f"To undo: {step}")
-    if len(steps) > _NAMES_SHOWN_MAX:
-        terminal.notice(f"and so on for {len(steps) - _NAMES_SHOWN_MAX:,} more documents")
+    terminal.notice_undo(done)
 
 
 def _row(copy: dict[str, Any]) -> tuple[str, ...]:

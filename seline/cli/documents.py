@@ -65,6 +65,7 @@ def save(
         else:
             terminal.out(saved["revision"])
         terminal.notice(f"{name} is saved{' (new)' if saved['created'] else ''}.")
+        terminal.notice_undo(saved)
 
     with json_source(file) as body:
         return with_api(options, put, create=True)
@@ -162,10 +163,9 @@ async def delete(api: Api, options: VerbOptions, name: str, purge: bool) -> None
     if deleted is None:
         return
     terminal.notice(f"{name} is {'erased' if purge else 'deleted'}.{_held(deleted)}")
-    if deleted["kept_in"] == "backups":
-        terminal.notice(f"To undo: seline restore {name} --yes")
-    elif deleted["kept_in"] == "quarantine":
+    if deleted["kept_in"] == "quarantine":
         terminal.notice("Its broken bytes are in quarantine/. To see them: seline quarantine")
+    terminal.notice_undo(deleted)
 
 
 def _held(deleted: dict[str, Any]) -> str:

@@ -300,6 +300,7 @@ def _preview_and_import(
             replaced = done["changed"] or done["deleted"]
             kept = "each replaced content is a backup now" if replaced else "it replaced nothing"
             terminal.notice(f"The import is done; {kept}.")
+            terminal.notice_undo(done)
         if copies and not options.dry_run:
             await _notify_copies(api, options, copies)
 

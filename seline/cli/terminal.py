@@ -11,9 +11,9 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import logging
 
 KIB: Final = 1024
+UNDO_SHOWN_MAX: Final = 20
 _INPUT_BYTES: Final = 1024
 _YES: Final = frozenset({"y", "yes"})
 _UNITS: Final = ("bytes", "KB", "MB", "GB")
@@ -96,6 +97,15 @@ def out_list(
 def notice(text: str = "") -> None:
     """Print one line for a person."""
     print(runnable(text), file=sys.stderr, flush=True)
+
+
+def notice_undo(answer: Mapping[str, Any]) -> None:
+    """Print the commands that take back what an answer reports, one in a line."""
+    steps = answer.get("undo", ())  # an older server has none
+    for step in steps[:UNDO_SHOWN_MAX]:
+        notice(f"To undo: {step['command']}")
+    if len(steps) > UNDO_SHOWN_MAX:
+        notice(f"and so on for {len(steps) - UNDO_SHOWN_MAX:,} more")
 
 
 def runnable(text: str) -> str:

@@ -63,6 +63,7 @@ async def create(
         f"Token {created['id']} (scope {created['scope']}). Keep it now: it is not shown again."
     )
     terminal.notice("Send it as `Authorization: Bearer …`, or set SELINE_TOKEN for `seline --url`.")
+    terminal.notice_undo(created)
 
 
 @api_verb("list", group=token)

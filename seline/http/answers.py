@@ -20,7 +20,7 @@ from seline.domain.document import DocumentInfo
 from seline.domain.job import RunOutcome
 from seline.domain.left_out import LeftOut
 from seline.domain.readable_export import ImportReport
-from seline.domain.report import Finding, KeptIn, Pruned
+from seline.domain.report import Deleted, Finding, KeptIn, Pruned
 from seline.operations.difference import ComparedContent
 from seline.ports.alerts import Delivery, SinkStatus
 from seline.ports.medium import QuarantineItem
@@ -62,6 +62,19 @@ class TokenBody(Struct, forbid_unknown_fields=True):
 # answers
 
 
+class UndoStep(TypedDict):
+    """A request that takes back what was done, with its headers and its body (null: none).
+
+    `command` does the same on the command line.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: Mapping[str, str] | None
+    command: str
+
+
 class Live(TypedDict):
     """The event loop runs."""
 
@@ -95,6 +108,14 @@ class Saved(TypedDict):
     name: str
     revision: str
     created: bool
+    undo: list[UndoStep]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletedAnswer(Deleted):
+    """What a delete did, or would do."""
+
+    undo: list[UndoStep]
 
 
 class BackupShown(TypedDict):
@@ -123,6 +144,7 @@ class Pinning(TypedDict):
     document: str
     backup: str
     pinned: bool
+    undo: list[UndoStep]
 
 
 class ChangeShown(TypedDict):
@@ -172,23 +194,16 @@ class RestoredFrom(TypedDict):
     path: str
 
 
-class Undo(TypedDict):
-    """The body that takes a restore back."""
-
-    filename: str
-    backup: str
-
-
 class RestoreAnswer(TypedDict):
     """What a restore did, or would do."""
 
     success: bool
     message: str
     restored: RestoredFrom
-    undo: Undo | None
     kept_in: KeptIn
     dry_run: bool
     difference: DifferenceShown | None
+    undo: list[UndoStep]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +211,7 @@ class Imported(ImportReport):
     """What an import did, or would do. `foreign`: the export is of another volume."""
 
     foreign: bool
+    undo: list[UndoStep]
 
 
 class VerifyAnswer(TypedDict):
@@ -345,7 +361,7 @@ class DestinationUsed(DestinationAccepted):
 
 
 class CopyRestored(TypedDict):
-    """What the restore of a copy did, or would do; `undo` has the backup of each document."""
+    """What the restore of a copy did, or would do."""
 
     success: bool
     copy: str
@@ -359,7 +375,7 @@ class CopyRestored(TypedDict):
     dry_run: bool
     backups: int
     pins: int
-    undo: Mapping[str, str]
+    undo: list[UndoStep]
 
 
 class AlertShown(TypedDict):

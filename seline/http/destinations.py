@@ -19,6 +19,7 @@ from seline.http.answers import (
 from seline.http.context import context, operations
 from seline.http.rendering import JsonAnswer, answer
 from seline.http.requests import flag, read_body
+from seline.http.undo import undo_steps
 from seline.operations.destinations import DestinationRecord
 from seline.outbound.sealing import AgeSealer
 from seline.ports.destinations import Target
@@ -70,7 +71,7 @@ async def restore_copy(request: web.Request) -> JsonAnswer[CopyRestored]:
     _check_not_pending(request, only)
     dry_run = flag(request, "dry_run", default=False)
     opened = operations(request)
-    copy, (report, undo) = await opened.restore_from(
+    copy, report = await opened.restore_from(
         name,
         await _given_sealer(request),
         at=_instant(query.get("at")),
@@ -94,7 +95,7 @@ async def restore_copy(request: web.Request) -> JsonAnswer[CopyRestored]:
             dry_run=report.dry_run,
             backups=report.backups,
             pins=report.pins,
-            undo=undo,
+            undo=undo_steps(),
         )
     )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC
 from email.utils import format_datetime
 from typing import Final, TypeVar, cast
@@ -11,11 +12,12 @@ from aiohttp import web
 from seline.domain.backup import Backup
 from seline.domain.document import BOT, DocumentKey, IfMatch, Json, Revision, check_document_name
 from seline.domain.pins import BY_HAND
-from seline.domain.report import Deleted, Reset
+from seline.domain.report import Reset
 from seline.errors import RevisionMismatch
 from seline.http.answers import (
     BackupList,
     BackupShown,
+    DeletedAnswer,
     DifferenceAnswer,
     DocumentInfos,
     PinBody,
@@ -23,7 +25,6 @@ from seline.http.answers import (
     RestoreAnswer,
     RestoreBody,
     Saved,
-    Undo,
 )
 from seline.http.context import context, data, operations
 from seline.http.files import send_download, send_spool
@@ -49,6 +50,7 @@ from seline.http.requests import (
     read_content,
     read_patch,
 )
+from seline.http.undo import undo_steps
 from seline.manager.changes import CREATED
 from seline.operations.difference import CURRENT, difference_between
 from seline.spool import spooled
@@ -119,7 +121,7 @@ async def patch_document(request: web.Request) -> JsonAnswer[Saved]:
     return _saved(name, revision, created=created)
 
 
-async def delete_document(request: web.Request) -> SuccessAnswer[Deleted]:
+async def delete_document(request: web.Request) -> SuccessAnswer[DeletedAnswer]:
     """Delete the document; its content is kept as its newest backup, unless it is purged."""
     name, purge = request.match_info["name"], flag(request, "purge", default=False)
     dry_run = flag(request, "dry_run", default=False)
@@ -129,7 +131,7 @@ async def delete_document(request: web.Request) -> SuccessAnswer[Deleted]:
             name, purge=purge, if_match=expected, dry_run=dry_run
         ),
     )
-    return done(deleted)
+    return done(DeletedAnswer(**asdict(deleted), undo=undo_steps()))
 
 
 async def restore_backup(request: web.Request) -> JsonAnswer[RestoreAnswer]:
@@ -147,15 +149,14 @@ async def restore_backup(request: web.Request) -> JsonAnswer[RestoreAnswer]:
         shown = difference_members(await difference_between(plan.before, plan.after))
     part = f"{path} of {name}" if path else name
     would_be = "would be" if dry_run else "was"
-    undo = None if restored.undo is None else Undo(filename=name, backup=restored.undo)
     answered = {
         "success": True,
         "message": f"{part} {would_be} restored from {restored.backup}.",
         "restored": {**members(restored, "document", "backup", "taken_at"), "path": path},
-        "undo": undo,
         "kept_in": restored.kept_in,
         "dry_run": dry_run,
         "difference": shown,
+        "undo": plain(undo_steps()),
     }
     return exact_answer(cast("RestoreAnswer", answered), headers={"ETag": etag(restored.revision)})
 
@@ -211,19 +212,24 @@ async def pin_backup(request: web.Request) -> JsonAnswer[Pinning]:
     if request.body_exists:
         because = (await read_body(request, PinBody, 4096)).because or because
     await data(request).pin(name, backup, because[:200])
-    return answer(Pinning(success=True, document=name, backup=backup, pinned=True))
+    return _pinning(name, backup, pinned=True)
 
 
 async def unpin_backup(request: web.Request) -> JsonAnswer[Pinning]:
     """Return a backup to rotation."""
     name, backup = request.match_info["name"], request.match_info["backup"]
     await data(request).unpin(name, backup)
-    return answer(Pinning(success=True, document=name, backup=backup, pinned=False))
+    return _pinning(name, backup, pinned=False)
+
+
+def _pinning(name: str, backup: str, *, pinned: bool) -> JsonAnswer[Pinning]:
+    shown = Pinning(success=True, document=name, backup=backup, pinned=pinned, undo=undo_steps())
+    return answer(shown)
 
 
 def _saved(name: str, revision: Revision, *, created: bool) -> JsonAnswer[Saved]:
     return answer(
-        Saved(success=True, name=name, revision=revision, created=created),
+        Saved(success=True, name=name, revision=revision, created=created, undo=undo_steps()),
         status=201 if created else 200,
         headers={"ETag": etag(revision)},
     )

@@ -145,6 +145,8 @@ def _operation(route: Route, components: _Components) -> Schema:
         "parameters": _parameters(route),
         "responses": _responses(route, components),
     }
+    if route.no_undo:
+        operation["description"] = f"It cannot be undone. {route.no_undo}"
     if route.body:
         operation["requestBody"] = {
             "required": route.needs_body,

@@ -20,6 +20,7 @@ from seline.http.context import context, operations
 from seline.http.files import send_download, spooled_body
 from seline.http.rendering import JsonAnswer, SuccessAnswer, answer, done, members
 from seline.http.requests import check_json, flag, read_body
+from seline.http.undo import undo_steps
 from seline.operations.health import HealthBody, unopened_health
 from seline.operations.usage import StorageInfo
 
@@ -59,7 +60,7 @@ async def import_documents(request: web.Request) -> SuccessAnswer[Imported]:
                 backups=backups,
                 foreign=foreign,
             )
-        return done(Imported(**asdict(report), foreign=is_foreign))
+        return done(Imported(**asdict(report), foreign=is_foreign, undo=undo_steps()))
     check_json(request)
     async with spooled_body(request, EXPORT_BYTES_MAX) as upload:
         report, is_foreign = await operations(request).import_spool(
@@ -70,7 +71,7 @@ async def import_documents(request: web.Request) -> SuccessAnswer[Imported]:
             volume=request.query.get("volume", ""),
             foreign=foreign,
         )
-    return done(Imported(**asdict(report), foreign=is_foreign))
+    return done(Imported(**asdict(report), foreign=is_foreign, undo=undo_steps()))
 
 
 def _names(request: web.Request, parameter: str) -> list[str]:
@@ -145,7 +146,8 @@ async def create_token(request: web.Request) -> web.StreamResponse:
         scope=body.scope or "admin", label=body.label, expires_at=expires_at
     )
     shown = members(token, "scope", "expires_at")
-    return answer({"success": True, "id": token.id, "token": secret, **shown}, status=201)
+    created = {"success": True, "id": token.id, "token": secret, **shown, "undo": undo_steps()}
+    return answer(created, status=201)
 
 
 async def list_tokens(request: web.Request) -> web.StreamResponse:

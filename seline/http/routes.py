@@ -47,6 +47,8 @@ class Route(NamedTuple):
     needs_body: bool = True
     ends_pending: bool = False
     """Whether it is answered while a restore onto the empty volume is pending."""
+    no_undo: str = ""
+    """Why its answer has no `undo`, if it changes something."""
 
     def answers(self, failure: SelineError) -> bool:
         """Whether it is answered although the volume is not served because of a failure."""
@@ -91,7 +93,13 @@ ROUTES: Final[tuple[Route, ...]] = (
         ("mode", "dry_run", "only", "skip", "backups", "volume", "foreign"),
         body={_JSON: Any, operator.TAR: bytes},
     ),
-    Route("POST", PREFIX + "/verify", operator.verify, "admin"),
+    Route(
+        "POST",
+        PREFIX + "/verify",
+        operator.verify,
+        "admin",
+        no_undo="It only repairs what is broken. The broken bytes are kept in quarantine.",
+    ),
     Route("GET", PREFIX + "/documents", documents.list_documents, "read", ("deleted",)),
     Route("GET", PREFIX + _NAME, documents.get_document, "read", media=_ANY, has_revision=True),
     Route(
@@ -116,7 +124,14 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route("DELETE", PREFIX + _NAME, documents.delete_document, "admin", ("purge", "dry_run"), True),
     Route("GET", PREFIX + _NAME + "/raw", documents.get_raw, "read", media=_BYTES),
-    Route("POST", PREFIX + _NAME + "/reset", documents.reset_document, "admin", ("dry_run",)),
+    Route(
+        "POST",
+        PREFIX + _NAME + "/reset",
+        documents.reset_document,
+        "admin",
+        ("dry_run",),
+        no_undo="There was no content that could be served. The broken bytes are in quarantine.",
+    ),
     Route("GET", PREFIX + _NAME + "/diff", documents.get_difference, "read", ("from", "to")),
     Route("GET", PREFIX + _NAME + "/backups", documents.list_backups, "read"),
     Route("GET", PREFIX + _BACKUP, documents.get_backup, "read", media=_ANY),
@@ -131,9 +146,23 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("DELETE", PREFIX + _BACKUP + "/pin", documents.unpin_backup, "admin"),
     Route("GET", PREFIX + "/quarantine", operator.list_quarantine, "read"),
     Route("GET", PREFIX + "/quarantine/{item}", operator.get_quarantined, "read", media=_BYTES),
-    Route("POST", PREFIX + "/prune", operator.prune, "admin", ("dry_run",)),
+    Route(
+        "POST",
+        PREFIX + "/prune",
+        operator.prune,
+        "admin",
+        ("dry_run",),
+        no_undo="The removed backups are gone; `dry_run` lists them before.",
+    ),
     Route("GET", PREFIX + "/jobs", jobs.list_jobs, "read"),
-    Route("POST", PREFIX + "/jobs/{job}/run", jobs.run_job, "admin", statuses=(202,)),
+    Route(
+        "POST",
+        PREFIX + "/jobs/{job}/run",
+        jobs.run_job,
+        "admin",
+        statuses=(202,),
+        no_undo="The job would run at its time, too.",
+    ),
     Route("GET", PREFIX + "/jobs/{job}/runs", jobs.list_runs, "read"),
     Route("GET", PREFIX + "/destinations", destinations.list_destinations, "read"),
     Route("GET", PREFIX + "/destinations/{destination}/copies", destinations.list_copies, "read"),
@@ -147,12 +176,24 @@ ROUTES: Final[tuple[Route, ...]] = (
         needs_body=False,
         ends_pending=True,
     ),
-    Route("POST", PREFIX + "/destinations/{destination}/accept", destinations.accept_copy, "admin"),
     Route(
-        "POST", PREFIX + "/destinations/{destination}/use", destinations.use_destination, "admin"
+        "POST",
+        PREFIX + "/destinations/{destination}/accept",
+        destinations.accept_copy,
+        "admin",
+        no_undo="The new copy stays at the destination. So do the older ones.",
+    ),
+    Route(
+        "POST",
+        PREFIX + "/destinations/{destination}/use",
+        destinations.use_destination,
+        "admin",
+        no_undo="The folder and its marker stay. No copy is changed.",
     ),
     Route("GET", PREFIX + "/alerts", alerts.list_alerts, "read"),
-    Route("POST", PREFIX + "/alerts/test", alerts.test_alerts, "admin"),
+    Route(
+        "POST", PREFIX + "/alerts/test", alerts.test_alerts, "admin", no_undo="The alert is sent."
+    ),
     Route(
         "GET",
         PREFIX + "/openapi.json",
@@ -165,5 +206,12 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", PREFIX + "/status", operator.status, "control"),
     Route("POST", PREFIX + "/tokens", operator.create_token, "control"),
     Route("GET", PREFIX + "/tokens", operator.list_tokens, "control"),
-    Route("DELETE", PREFIX + "/tokens/{id}", operator.revoke_token, "control", ("dry_run",)),
+    Route(
+        "DELETE",
+        PREFIX + "/tokens/{id}",
+        operator.revoke_token,
+        "control",
+        ("dry_run",),
+        no_undo="Only the hash of its secret was kept. `seline token create` makes another token.",
+    ),
 )

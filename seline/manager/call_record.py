@@ -1,7 +1,7 @@
 """What one call changed: the store adds each change to the record of the call that made it.
 
 The record follows the context of the call, also into the tasks that it starts. The audit log has
-what it holds.
+what it holds, and the answer of the call what takes that back.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,6 +12,7 @@ from contextvars import ContextVar
 import msgspec
 
 from seline.domain.document import BOT, Revision
+from seline.domain.undo import RestoreBack, Undo, undo_of_change
 from seline.ports.store import Change, Outcome
 
 
@@ -29,10 +30,33 @@ class CallRecord:
     def __init__(self) -> None:
         """Record nothing yet."""
         self._changes: dict[str, DocumentChange] = {}
+        self._first: dict[str, tuple[str | None, bool]] = {}
+        """The backup that the first change of a document made, and whether it was broken."""
+        self._others: list[Undo] = []
 
     def changes(self) -> Sequence[DocumentChange]:
         """Return each document once, with the revisions before the first and after the last."""
         return tuple(self._changes.values())
+
+    def undo(self) -> Sequence[Undo]:
+        """Return what takes the call back, in order: what frees room comes first.
+
+        A change whose content before is not kept has none.
+        """
+        ways = [self._undo_of(change) for change in self._changes.values()]
+        found = [*(way for way in ways if way is not None), *self._others]
+        return sorted(found, key=lambda way: isinstance(way, RestoreBack))
+
+    def _undo_of(self, change: DocumentChange) -> Undo | None:
+        backup, was_broken = self._first[change.document]
+        return undo_of_change(
+            change.document, change.before, change.after, backup=backup, was_broken=was_broken
+        )
+
+    def add_undo(self, undo: Undo | None) -> None:
+        """Record what takes back a change of what is no document."""
+        if undo is not None:
+            self._others.append(undo)
 
     def noting(
         self, future: Future[tuple[Outcome, ...]], made: Sequence[Change]
@@ -61,6 +85,7 @@ class CallRecord:
             after = None if outcome.content is None else outcome.content.revision
             known = self._changes.get(name)
             before = outcome.before if known is None else known.before
+            self._first.setdefault(name, (outcome.backup, outcome.broken))
             self._changes[name] = DocumentChange(name, before, after)
 
 
@@ -81,3 +106,10 @@ def recorded() -> Iterator[CallRecord]:
 def current_record() -> CallRecord | None:
     """Return the record of the call that runs, None if nothing records it."""
     return _current.get()
+
+
+def note_undo(undo: Undo | None) -> None:
+    """Record in the call that runs what takes back a change of what is no document."""
+    record = current_record()
+    if record is not None:
+        record.add_undo(undo)

@@ -28,9 +28,11 @@ from seline.domain.merge_patch import merged
 from seline.domain.purged import HeldCopy
 from seline.domain.readable_export import ImportReport, is_replace, only_named
 from seline.domain.report import Deleted, KeptIn, Reset, Restored
+from seline.domain.undo import undo_of_pin
 from seline.errors import BackupNotFound, InvalidRequest, WrongShape
 from seline.manager import backups, blocks, changes
 from seline.manager.blocks import Changes
+from seline.manager.call_record import note_undo
 from seline.manager.changes import Decide, RestorePlan, not_found
 from seline.manager.encoding import content_of, json_copy, typed
 from seline.manager.managed_store import ManagedStore
@@ -330,8 +332,9 @@ class DataManager:
     async def pin(self, name: str, backup: str, because: str = pinning.BY_HAND) -> None:
         """Keep a backup outside rotation until it is unpinned. Raises BackupNotFound."""
         revision = (await self._backup_content(name, backup)).revision
-        now = self.store.clock.now()
+        now, before = self.store.clock.now(), self._pinned_because(name, revision)
         await self._change_pins(lambda pins: pinning.with_pin(pins, name, revision, because, now))
+        note_undo(undo_of_pin(name, backup, before, because))
 
     async def unpin(self, name: str, backup: str) -> None:
         """Return a backup to rotation, also a broken one. Raises BackupNotFound."""
@@ -342,7 +345,9 @@ class DataManager:
         )
         if revision is None:
             revision = (await self._backup_content(name, backup)).revision
+        before = self._pinned_because(name, revision)
         await self._change_pins(lambda pins: pinning.without_pin(pins, name, revision))
+        note_undo(undo_of_pin(name, backup, before, None))
 
     # everything at once
 
@@ -409,6 +414,11 @@ class DataManager:
 
     async def _backup_content(self, name: str, backup: str) -> Content:
         return await backup_content(self.store, _key(name), backup)
+
+    def _pinned_because(self, name: str, revision: Revision) -> str | None:
+        """Return the reason of a pin, None if there is none."""
+        pinned = ((pin.document, pin.revision, pin.because) for pin in self.store.pins.pins())
+        return next((why for *what, why in pinned if what == [name, revision]), None)
 
     async def _change_pins(
         self, function: Callable[[tuple[pinning.Pin, ...]], tuple[pinning.Pin, ...]]

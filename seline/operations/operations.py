@@ -102,7 +102,7 @@ class Operations:
         dry_run: bool = False,
         foreign: bool = False,
         unencrypted: bool = False,
-    ) -> tuple[Copy, tuple[ImportReport, dict[str, str]]]:
+    ) -> tuple[Copy, ImportReport]:
         """Put the documents of a copy at a destination back, as `restore` does.
 
         Another volume's copy is refused unless `foreign` or `dry_run`; `unencrypted` is that of
@@ -117,7 +117,7 @@ class Operations:
             if name != destination
         ]
 
-        async def restore(copy: Copy) -> tuple[ImportReport, dict[str, str]]:
+        async def restore(copy: Copy) -> ImportReport:
             await self._check_foreign(copy.volume, allowed=foreign or dry_run)
             if only or dry_run or not await self._is_empty():
                 return await self.restore(copy, only=only, dry_run=dry_run)
@@ -128,29 +128,14 @@ class Operations:
 
     async def restore(
         self, copy: Copy, *, only: Collection[str] = (), dry_run: bool = False
-    ) -> tuple[ImportReport, dict[str, str]]:
+    ) -> ImportReport:
         """Put the documents of a copy back, all or none (V5); `dry_run` only decides.
 
-        Return the report, and the backup of each replaced document that undoes it. Raises as
-        `restore_copy` does.
+        Raises as `restore_copy` does.
         """
-        store = await self.store.open()
-        before = await self.store.listing(lambda: store.documents(BOT))
         report = await restore_copy(self.store, copy, only=only, dry_run=dry_run)
-        if dry_run:
-            return report, {}
         self._note_backups(copy, report)
-        replaced = {info.name: info.revision for info in before if info.name in report.changed}
-
-        def undo() -> dict[str, str]:
-            return {
-                name: backup.name
-                for name, revision in replaced.items()
-                for backup in reversed(store.backups(DocumentKey(BOT, name)))
-                if revision is not None and backup.revision == revision
-            }
-
-        return report, await self.store.listing(undo)
+        return report
 
     async def drill(self) -> str:
         """Read the newest copy at each destination back; return what was found in a line.

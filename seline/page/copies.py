@@ -12,9 +12,10 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from seline.clock import instant_text, parse_instant
-from seline.domain.copy import Copy
 from seline.domain.readable_export import ImportReport
+from seline.domain.undo import DeleteAgain, RestoreBack
 from seline.errors import InvalidRequest
+from seline.manager.call_record import current_record
 from seline.page import work
 from seline.page.visit import Button, PageRoute, View, Visit
 
@@ -90,7 +91,7 @@ async def preview(visit: Visit) -> web.Response:
     fields = {"at": at, "volume": volume, "only": ",".join(only)}
 
     async def operation(_note: work.NoteProgress) -> work.Done:
-        copy, (report, _) = await visit.context.operations.restore_from(
+        copy, report = await visit.context.operations.restore_from(
             name, at=_instant(at), volume=volume, only=only, dry_run=True
         )
         foreign = copy.volume != await visit.context.operations.exports.known_volume_id()
@@ -115,12 +116,12 @@ async def restore(visit: Visit) -> web.Response:
     foreign = "foreign" in visit.form
 
     async def operation(_note: work.NoteProgress) -> work.Done:
-        copy, (report, undo) = await visit.context.operations.restore_from(
+        copy, report = await visit.context.operations.restore_from(
             name, at=at, volume=volume, only=only, foreign=foreign
         )
         lines = [t("copies.restored", name=copy.name, destination=name)]
         lines += _counted(visit, report)
-        return work.Done("\n".join(lines), undo=_undo(visit, name, copy, report, undo))
+        return work.Done("\n".join(lines), undo=_undo(visit, name))
 
     return await work.start(visit, t("copies.restoring"), operation, back="/copies")
 
@@ -239,16 +240,18 @@ def _shown(visit: Visit, names: Sequence[str]) -> str:
     return visit.texts("copies.names", names=shown + (" …" if more > 0 else ""))
 
 
-def _undo(
-    visit: Visit, destination: str, copy: Copy, report: ImportReport, undo: Mapping[str, str]
-) -> Button | None:
+def _undo(visit: Visit, destination: str) -> Button | None:
     """Return the button that undoes a restore; None if it is too much for one form."""
-    digests = {document.name: document.sha256 for document in copy.documents}
-    fields = {f"{_BACK}{name}": backup for name, backup in undo.items()}
-    fields |= {f"{_MADE}{name}": digests[name] for name in report.created}
+    record = current_record()
+    fields: dict[str, str] = {}
+    for way in () if record is None else record.undo():
+        if isinstance(way, RestoreBack):
+            fields[_BACK + way.document] = way.backup
+        elif isinstance(way, DeleteAgain):
+            fields[_MADE + way.document] = way.revision
     if not fields or len(fields) > CHOICES_MAX:
         return None
-    return Button(f"/copies/{destination}/undo", visit.texts("copies.undo"), fields)
+    return Button(f"/copies/{destination}/undo", visit.texts("kit.undo"), fields)
 
 
 _AT: Final = "/copies/{destination}"

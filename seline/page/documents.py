@@ -9,7 +9,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from aiohttp import web
 
 from seline.domain.document import ABSENT, Content, IfMatch
-from seline.domain.report import Restored
+from seline.domain.pins import BY_HAND
 from seline.domain.verdict import COUNTED, Verdict
 from seline.errors import (
     DocumentNotFound,
@@ -23,12 +23,11 @@ from seline.http.problems import status_of
 from seline.operations.difference import difference_between
 from seline.page.json_view import keys_of, shown, tree
 from seline.page.texts import Texts
+from seline.page.undo import NO_DOCUMENT, address, undo_button
 from seline.page.visit import Button, PageRoute, View, Visit
 
 ROWS_MAX: Final = 50
 SOUGHT_MAX: Final = 100
-NO_DOCUMENT: Final = "absent"
-"""In a form's field `revision`: the document must not exist. Empty: it is broken."""
 RESTORABLE: Final = COUNTED | {str(Verdict.EDITED)}
 _T = TypeVar("_T")
 
@@ -124,7 +123,7 @@ async def restore(visit: Visit) -> web.Response:
     what = t("documents.restored_path", path=" › ".join(keys_of(path))) if path else name
     text = t("documents.restored", what=what, at=f"{restored.taken_at:%Y-%m-%d %H:%M:%S}")
     kept = t(f"documents.kept_{restored.kept_in}")
-    return visit.go(address(name), f"{text} {kept}", undo=_undo(visit, restored))
+    return visit.go(address(name), f"{text} {kept}", undo=undo_button(visit))
 
 
 async def ask_delete(visit: Visit) -> web.Response:
@@ -139,28 +138,25 @@ async def delete(visit: Visit) -> web.Response:
         deleted = await visit.context.data.delete(name, if_match=if_match(visit.field("revision")))
     except RevisionMismatch as error:
         return await _confirm_delete(visit, name, error)
-    undo = None
-    if deleted.kept_in == "backups":
-        fields = {"backup": deleted.backup or "", "path": "", "revision": NO_DOCUMENT}
-        undo = Button(f"{address(name)}/restore", t("documents.undo"), fields)
     kept = t(f"documents.kept_{deleted.kept_in}")
-    return visit.go("/documents", f"{t('documents.deleted_done', name=name)} {kept}", undo=undo)
+    text = f"{t('documents.deleted_done', name=name)} {kept}"
+    return visit.go("/documents", text, undo=undo_button(visit))
 
 
 async def pin(visit: Visit) -> web.Response:
     """Keep a backup until it is unpinned."""
     name, backup = visit.part("name"), visit.field("backup")
-    await visit.context.data.pin(name, backup)
-    undo = Button(f"{address(name)}/unpin", visit.texts("documents.undo"), {"backup": backup})
-    return visit.go(address(name), visit.texts("documents.pinned_done", backup=backup), undo=undo)
+    await visit.context.data.pin(name, backup, visit.form.get("because", BY_HAND))
+    done = visit.texts("documents.pinned_done", backup=backup)
+    return visit.go(address(name), done, undo=undo_button(visit))
 
 
 async def unpin(visit: Visit) -> web.Response:
     """Return a backup to rotation."""
     name, backup = visit.part("name"), visit.field("backup")
     await visit.context.data.unpin(name, backup)
-    undo = Button(f"{address(name)}/pin", visit.texts("documents.undo"), {"backup": backup})
-    return visit.go(address(name), visit.texts("documents.unpinned_done", backup=backup), undo=undo)
+    done = visit.texts("documents.unpinned_done", backup=backup)
+    return visit.go(address(name), done, undo=undo_button(visit))
 
 
 async def current_of(visit: Visit, name: str) -> ServedDocument:
@@ -171,11 +167,6 @@ async def current_of(visit: Visit, name: str) -> ServedDocument:
         return ServedDocument()
     except (DocumentUnreadable, DocumentUnrecoverable) as error:
         return ServedDocument(failure=error)
-
-
-def address(name: str) -> str:
-    """Return where the page shows a document."""
-    return f"/documents/{name}"
 
 
 def if_match(revision: str) -> IfMatch:
@@ -227,17 +218,6 @@ async def _confirm_delete(
         button=Button(f"{address(name)}/delete", t("documents.delete"), fields),
         back=address(name),
     )
-
-
-def _undo(visit: Visit, restored: Restored) -> Button | None:
-    """Return the button that undoes a restore; None if the content before was broken."""
-    to, label = address(restored.document), visit.texts("documents.undo")
-    if restored.undo is not None:
-        fields = {"backup": restored.undo, "path": "", "revision": restored.revision}
-        return Button(f"{to}/restore", label, fields)
-    if restored.kept_in == "nowhere":
-        return Button(f"{to}/delete", label, {"revision": restored.revision})
-    return None
 
 
 _REASONS: Final = tuple(

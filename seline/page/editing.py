@@ -16,9 +16,10 @@ from seline.http.requests import DECODING, INLINE_BYTES_MAX
 from seline.manager.changes import CREATED
 from seline.manager.encoding import content_of
 from seline.operations.difference import difference_between
-from seline.page.documents import NO_DOCUMENT, ServedDocument, address, current_of, if_match
+from seline.page.documents import ServedDocument, current_of, if_match
 from seline.page.json_view import DifferenceInWords, readable, shown
-from seline.page.visit import FORM_BYTES_MAX, Button, PageRoute, View, Visit
+from seline.page.undo import NO_DOCUMENT, address, undo_button
+from seline.page.visit import FORM_BYTES_MAX, PageRoute, View, Visit
 from seline.ports.medium import not_in_quarantine
 from seline.settings import Storage
 
@@ -65,7 +66,8 @@ async def save(visit: Visit) -> web.Response:
     except SelineError as error:
         return _form(visit, text, revision, failure=error)
     is_new = outcome.answer == CREATED
-    return _saved(visit, content, backup=outcome.backup, is_new=is_new)
+    key = "edit.created" if is_new else "edit.saved" if outcome.changed else "edit.unchanged"
+    return visit.go(address(name), visit.texts(key, name=name), undo=undo_button(visit))
 
 
 async def _conflict(
@@ -75,18 +77,6 @@ async def _conflict(
     current = await current_of(visit, visit.part("name"))
     found = await difference_between(current.content, content)
     return _form(visit, text, current.revision, failure=error, found=shown(found), newer=current)
-
-
-def _saved(visit: Visit, content: Content, *, backup: str | None, is_new: bool) -> web.Response:
-    name, t = visit.part("name"), visit.texts
-    undo = None
-    if is_new:
-        undo = Button(f"{address(name)}/delete", t("edit.undo"), {"revision": content.revision})
-    elif backup is not None:
-        fields = {"backup": backup, "path": "", "revision": content.revision}
-        undo = Button(f"{address(name)}/restore", t("edit.undo"), fields)
-    key = "edit.created" if is_new else "edit.unchanged" if backup is None else "edit.saved"
-    return visit.go(address(name), t(key, name=name), undo=undo)
 
 
 def _form(

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from seline.access.tokens import SCOPES, name_of
 from seline.errors import InvalidRequest
+from seline.page.undo import token_address, undo_button
 from seline.page.visit import Button, PageRoute, View, Visit
 
 DAYS_MAX: Final = 36_500
@@ -28,9 +29,8 @@ async def make(visit: Visit) -> web.Response:
     token, secret = await visit.context.tokens.create(
         scope=visit.field("scope"), label=visit.field("label").strip(), expires_at=expires_at
     )
-    undo = Button(_address(token.id), visit.texts("tokens.undo"))
     made = visit.texts("tokens.made", id=token.id)
-    return visit.go("/tokens", made, undo=undo, secret=secret)
+    return visit.go("/tokens", made, undo=undo_button(visit), secret=secret)
 
 
 async def ask_to_revoke(visit: Visit) -> web.Response:
@@ -45,7 +45,7 @@ async def ask_to_revoke(visit: Visit) -> web.Response:
     return visit.confirm(
         title=t("tokens.revoke_title", id=token.id),
         lines=tuple(lines),
-        button=Button(_address(token.id), t("tokens.revoke")),
+        button=Button(token_address(token.id), t("tokens.revoke")),
         back="/tokens",
     )
 
@@ -81,10 +81,6 @@ def _expiry(visit: Visit) -> datetime | None:
         most = visit.texts.number(DAYS_MAX)
         raise InvalidRequest(visit.texts("tokens.wrong_days", most=most), fields=["days"])
     return visit.now + timedelta(days=int(text))
-
-
-def _address(identifier: str) -> str:
-    return f"/tokens/{identifier}/revoke"
 
 
 TOKENS: Final = View(

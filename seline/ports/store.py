@@ -148,13 +148,15 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     `content` is the document's content after it, None if there is no document. `changed` is False
     if nothing was written. `before` is the revision of the content before, None if there was no
-    sound one. `backup` names the backup of that content. `answer` is the decision's.
+    sound one. `backup` names the backup of that content. `broken`: what was before is broken
+    and cannot be recovered. `answer` is the decision's.
     """
 
     content: Content | None
     changed: bool
     before: Revision | None = None
     backup: str | None = None
+    broken: bool = False
     answer: object = None
 
 

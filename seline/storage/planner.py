@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from seline.domain.backup import Backup
-from seline.domain.document import Content, DocumentKey, Json, check_space_name
+from seline.domain.document import Content, DocumentKey, Json, Revision, check_space_name
 from seline.domain.verdict import Judged, Verdict
 from seline.errors import SelineError
 from seline.ports.store import (
@@ -113,12 +113,24 @@ JudgedBackups: TypeAlias = Callable[[DocumentKey], Iterator[tuple[Backup, Judged
 Verdicts: TypeAlias = tuple[Step, ...] | BaseException
 
 
-def with_backups(steps: Sequence[Step], backups: Mapping[DocumentKey, str]) -> tuple[Outcome, ...]:
-    """Return the outcomes of durable steps, with the backups that their commit made."""
+def with_backups(
+    steps: Sequence[Step], backups: Mapping[DocumentKey, Backup]
+) -> tuple[Outcome, ...]:
+    """Return the outcomes of durable steps, with the backups that their commit made.
+
+    A change after another one of its batch has none: the backup holds the content before both.
+    """
     return tuple(
-        msgspec.structs.replace(outcome, backup=backups.get(key)) if outcome.changed else outcome
+        msgspec.structs.replace(outcome, backup=backups[key].name)
+        if outcome.changed and key in backups and _holds(backups[key], outcome.before)
+        else outcome
         for key, outcome in steps
     )
+
+
+def _holds(backup: Backup, revision: Revision | None) -> bool:
+    """Whether a backup holds a content; one without a checksum is taken for it."""
+    return backup.revision in (None, revision)
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -272,9 +284,14 @@ def _take(
         if draft.touched and _must_be_first(draft, decision):
             return None
         before = None if draft.content is None else draft.content.revision
+        is_broken = draft.failure is not None
         changed = _apply(draft, change, decision)
         outcome = Outcome(
-            content=draft.content, changed=changed, before=before, answer=decision.answer
+            content=draft.content,
+            changed=changed,
+            before=before,
+            broken=is_broken,
+            answer=decision.answer,
         )
         steps.append((key, outcome))
         if isinstance(decision, (Put, Remove)):

@@ -85,7 +85,7 @@ class MemoryStore:
                 future.set_exception(refusal)
                 return future
             made = {publish.key: self._publish(publish) for publish in plan.publishes}
-            outcomes = with_backups(steps, {key: name for key, name in made.items() if name})
+            outcomes = with_backups(steps, {key: backup for key, backup in made.items() if backup})
             for (key, _), outcome in zip(steps, outcomes, strict=True):
                 if outcome.changed:
                     self._counters.answered(0.0)
@@ -220,24 +220,23 @@ class MemoryStore:
         if new and there + new > self._documents_max:
             raise TooManyDocuments(f"There are {there} documents.")
 
-    def _publish(self, publish: Publish) -> str:
-        """Make one publish current; return the name of the backup it made."""
+    def _publish(self, publish: Publish) -> Backup | None:
+        """Make one publish current; return the backup it made."""
         kept = self._kept.setdefault(publish.key, _Kept())
-        name = ""
+        backup: Backup | None = None
         before = publish.found.content
         if publish.purge:
             del self._kept[publish.key]
-            return name
+            return None
         if publish.backup and before is not None:
             backup = self._next_backup(publish.key, before)
             kept.backups[backup.name] = (backup, before)
-            name = backup.name
         content = publish.content
         kept.content = None if content is None else Content.of(content.data)
         kept.updated_at = self._clock.now()
-        if publish.retain is not None and name:
+        if publish.retain is not None and backup is not None:
             self._rotate(publish.key, publish.retain)
-        return name
+        return backup
 
     def _next_backup(self, key: DocumentKey, content: Content) -> Backup:
         stamps = [backup.stamp for backup in self.backups(key)]

@@ -57,7 +57,7 @@ def printed(text: str, start: str) -> str:
 # documents and backups
 
 
-@pytest.mark.follows("error:document_not_found", "cli/documents:delete")
+@pytest.mark.follows("error:document_not_found")
 def test_a_deleted_document_is_found_and_restored(line: Line, follow: Follow) -> None:
     saved(line)
     deleted = line("delete", NAME, "--yes")
@@ -73,7 +73,7 @@ def test_a_deleted_document_is_found_and_restored(line: Line, follow: Follow) ->
     assert line("load", NAME).value() == {"n": 2}
 
 
-@pytest.mark.follows("cli/backups:restore")
+@pytest.mark.follows("cli/terminal:notice_undo")
 def test_a_restore_is_undone_by_the_printed_command(line: Line, follow: Follow) -> None:
     saved(line)
     restored = line("restore", NAME, "--yes")
@@ -113,7 +113,7 @@ def test_a_backup_and_a_quarantined_item_are_found_in_their_lists(
     assert line("quarantine", item).code == 0
 
 
-@pytest.mark.follows("error:document_unrecoverable", "cli/documents:delete#2", "cli/damage:reset")
+@pytest.mark.follows("error:document_unrecoverable", "cli/documents:delete", "cli/damage:reset")
 def test_a_document_that_is_beyond_recovery_is_given_up_or_imported(
     line: Line, follow: Follow
 ) -> None:

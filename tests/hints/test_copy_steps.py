@@ -90,7 +90,7 @@ def test_a_drill_without_room_is_made_in_another_directory(tmp_path: Path, follo
     assert not any((tmp_path / "large").iterdir())
 
 
-@pytest.mark.follows("cli/copies:_report_restored")
+@pytest.mark.follows("cli/terminal:notice_undo")
 def test_a_restored_copy_is_taken_back_as_it_is_printed(tmp_path: Path, follow: Follow) -> None:
     line = line_to(tmp_path)
     for name in ("a.json", "b.json", "c.json"):

@@ -670,7 +670,7 @@ def test_a_restore_of_a_damaged_document_goes_back_to_the_newest_backup(
     assert preview["restored"] == done["restored"]
     assert preview["kept_in"] == done["kept_in"] == "quarantine"
     assert "its bytes would go to quarantine/" in text
-    assert done["undo"] is None
+    assert done["undo"] == []
     assert filled("load", NAME).value() == {"userName": "Alex", "location": "Lyon"}
     assert len(filled("quarantine", "--json").value()["quarantine"]) == 1
 

@@ -104,7 +104,8 @@ async def test_restore_backup_has_the_documented_shape_and_can_be_undone(client:
     assert (status, body["success"]) == (200, True)
     assert body["restored"]["document"] == NAME
     assert (await client.call("GET", f"/documents/{NAME}"))[1] == {"n": 0}
-    await client.call("POST", "/restore-backup", body["undo"])
+    [undo] = body["undo"]
+    await client.call("POST", "/restore-backup", undo["body"])
     assert (await client.call("GET", f"/documents/{NAME}"))[1] == {"n": 1}
 
 

@@ -126,6 +126,7 @@ async def test_a_preview_answers_as_the_act_and_changes_nothing(
     assert set(preview) == set(act)
     if status == 200:
         assert (preview["dry_run"], act["dry_run"]) == (True, False)
+        assert preview.get("undo", []) == []
 
 
 async def test_a_preview_names_the_backup_that_the_restore_uses(
@@ -139,5 +140,5 @@ async def test_a_preview_names_the_backup_that_the_restore_uses(
 
     assert preview["restored"]["backup"] == older.name
     assert preview["kept_in"] == "backups"
-    assert preview["undo"] is None
+    assert preview["undo"] == []
     assert "would be restored" in preview["message"]

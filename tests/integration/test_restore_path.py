@@ -45,12 +45,12 @@ async def test_one_value_is_restored_and_the_restore_can_be_undone(
     _, value, read = await client.call("GET", f"/documents/{NAME}")
     assert (value, read["ETag"]) == (after, headers["ETag"])
     _, compared, _ = await client.call(
-        "GET", f"/documents/{NAME}/diff?from={done['undo']['backup']}&to=current"
+        "GET", f"/documents/{NAME}/diff?from={done['undo'][0]['body']['backup']}&to=current"
     )
     assert preview["difference"] == {name: compared[name] for name in preview["difference"]}
     assert preview["difference"]["changes"]
     assert done["difference"] is None
-    await client.call("POST", "/restore-backup", done["undo"])
+    await client.call("POST", "/restore-backup", done["undo"][0]["body"])
     assert (await client.call("GET", f"/documents/{NAME}"))[1] == NEW
 
 

@@ -21,12 +21,12 @@ from seline.storage.volume.commit.overlay import Overlay
 class Committed(msgspec.Struct, frozen=True, kw_only=True):
     """What a commit made current, by document.
 
-    `backups` names the backup of the content before, `made` lists every new backup. `refused` holds
+    `backups` has the backup of the content before, `made` lists every new backup. `refused` holds
     the error of each document that the disk refused to publish; it is unchanged. `unerased` holds
     what the disk kept of a purged document.
     """
 
-    backups: dict[DocumentKey, str] = {}
+    backups: dict[DocumentKey, Backup] = {}
     made: dict[DocumentKey, list[Backup]] = {}
     refused: dict[DocumentKey, OSError] = {}
     unerased: dict[DocumentKey, str | OSError | StorageError] = {}

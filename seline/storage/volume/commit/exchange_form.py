@@ -288,7 +288,7 @@ class ExchangeCommitter:
                 self._current_documents.backup_index(key.space).added(backup)
             done = self._preserver.dispose(change, now) if change.displaced else change
             committed.made[key] = list(done.backups)
-            if undo := _undo_backup(done):
+            if (undo := _undo_backup(done)) is not None:
                 committed.backups[key] = undo
             if done.left and done.staged.publish.purge:
                 committed.unerased[key] = done.left
@@ -336,12 +336,11 @@ def _close(staged: Staged) -> None:
         files.close(descriptor)
 
 
-def _undo_backup(change: Published) -> str:
-    """Return the name of the backup that takes the change back, "" if there is none."""
+def _undo_backup(change: Published) -> Backup | None:
+    """Return the backup that takes the change back, None if there is none."""
     publish, backups = change.staged.publish, change.backups
     if publish.purge:
-        return ""
+        return None
     if backups:
-        return backups[-1].name
-    source = publish.found.source
-    return source.name if source is not None and publish.found.broken else ""
+        return backups[-1]
+    return publish.found.source if publish.found.broken else None
