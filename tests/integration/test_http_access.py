@@ -1,4 +1,7 @@
-"""Test every route with every kind of token: the table says who is answered, and how not."""
+"""Test every route with every kind of token: the table says who is answered, and how not.
+
+A session of the page is no token: the API does not take its cookie, with a form's token or without.
+"""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -10,24 +13,28 @@ import pytest
 
 from seline.clock import Clock
 from seline.http.routes import ROUTES, Route
+from seline.page.gate import COOKIE
+from seline.page.visit import csrf_of
 from seline.server import Serving, serving
 from tests.http_client import ADMIN, NAME, settings_for
 
 ANSWERED: Final = 0
 """Any status but those that refuse the caller."""
+SESSIONS: Final = ("session without its form token", "session with its form token")
+NO_TOKEN: Final = ("none", "revoked", "expired", *SESSIONS)
 REFUSED_FOR: Final = {
-    "open": dict.fromkeys(("none", "read", "admin", "revoked", "expired", "settings"), ANSWERED),
+    "open": dict.fromkeys((*NO_TOKEN, "read", "admin", "settings"), ANSWERED),
     "read": {
-        **dict.fromkeys(("none", "revoked", "expired"), 401),
+        **dict.fromkeys(NO_TOKEN, 401),
         **dict.fromkeys(("read", "admin", "settings"), ANSWERED),
     },
     "admin": {
-        **dict.fromkeys(("none", "revoked", "expired"), 401),
+        **dict.fromkeys(NO_TOKEN, 401),
         **dict.fromkeys(("admin", "settings"), ANSWERED),
         "read": 403,
     },
     "control": {
-        **dict.fromkeys(("none", "revoked", "expired"), 401),
+        **dict.fromkeys(NO_TOKEN, 401),
         **dict.fromkeys(("admin", "settings"), 404),
         "read": 403,
     },
@@ -39,18 +46,25 @@ async def test_every_route_with_every_kind_of_token(
 ) -> None:
     """Compare each answer with the row of the route's scope."""
     settings = settings_for(tmp_path / "data", server__trust_proxy=True)
-    async with serving(settings) as server, aiohttp.ClientSession() as session:
+    jar = aiohttp.DummyCookieJar()
+    async with serving(settings) as server, aiohttp.ClientSession(cookie_jar=jar) as session:
         await server.acquired()
         secrets = await _secrets(server)
+        cookie = await _session_cookie(server)
         later = Clock().now() + timedelta(minutes=2)
         monkeypatch.setattr(Clock, "now", lambda _: later)
         addresses = _addresses()
         wrong = []
         for route in ROUTES:
             for token, expected in REFUSED_FOR[route.scope].items():
-                body = b"{bad" if token == "none" else None  # the token is checked before it
+                body: bytes | None = b"{bad" if token == "none" else None  # it is checked before
                 headers = {"X-Forwarded-For": next(addresses)}  # none has too many failures
-                if token != "none":
+                if token in SESSIONS:
+                    headers["Cookie"] = f"{COOKIE}={cookie}"
+                if token == SESSIONS[1]:
+                    body = f"csrf={csrf_of(cookie)}".encode()
+                    headers["Content-Type"] = "application/x-www-form-urlencoded"
+                if token in secrets:
                     headers["Authorization"] = f"Bearer {secrets[token]}"
                 url = server.address + _path(route)
                 async with session.request(
@@ -77,6 +91,15 @@ async def _secrets(server: Serving) -> dict[str, str]:
     soon = Clock().now() + timedelta(minutes=1)
     _, expired = await tokens.create(scope="admin", expires_at=soon)
     return {"read": read, "admin": admin, "revoked": revoked, "expired": expired, "settings": ADMIN}
+
+
+async def _session_cookie(server: Serving) -> str:
+    """Return the cookie of a session of the page that may change everything."""
+    grant = server.tokens.granted("SELINE_ADMIN_TOKEN")
+    assert grant is not None
+    _, cookie = await server.sessions.create(grant)
+    assert await server.sessions.find(cookie) is not None
+    return cookie
 
 
 def _addresses() -> Iterator[str]:

@@ -1,21 +1,27 @@
 """What every view relies on: forms of this page only, safe headers, errors as pages."""
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import aiohttp
 import pytest
 
 from seline import errors
+from seline.access.tokens import name_of
+from seline.clock import Clock
 from seline.page import rendering
 from seline.page.assembly import VIEWS
-from seline.page.visit import LARGE_FORMS_MAX, SECURITY_HEADERS
+from seline.page.gate import COOKIE
+from seline.page.visit import LARGE_FORMS_MAX, SECURITY_HEADERS, csrf_of
 from seline.server import Serving, serving
 from tests.browser import Browser, jar
 from tests.http_client import ADMIN, settings_for
 
 POSTS = [route for view in VIEWS for route in view.routes if route.method == "POST"]
 GETS = [route for view in VIEWS for route in view.routes if route.method == "GET"]
+ENDED = ("none", "of no session", "ended", "token revoked", "token expired")
 NEEDING = [route for view in VIEWS for route in view.routes if route.needs != "open"]
 
 
@@ -79,6 +85,76 @@ async def test_every_view_has_the_headers_that_keep_it_safe(owner: Browser, rout
     assert {name: headers[name] for name in SECURITY_HEADERS} == SECURITY_HEADERS
     assert headers["Cache-Control"] == "no-store"
     assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+GRANTED: Final = 0
+"""Any status but those that refuse the visitor."""
+LED_TO_SIGN_IN: Final = 303
+REFUSED_FOR: Final[dict[tuple[str, str], dict[str, int]]] = {
+    ("GET", "read"): {**dict.fromkeys(ENDED, LED_TO_SIGN_IN), "read": GRANTED, "admin": GRANTED},
+    ("GET", "admin"): {**dict.fromkeys(ENDED, LED_TO_SIGN_IN), "read": 403, "admin": GRANTED},
+    ("POST", "read"): {
+        **dict.fromkeys(ENDED, 401),
+        "admin without its form token": 403,
+        "read": GRANTED,
+        "admin": GRANTED,
+    },
+    ("POST", "admin"): {
+        **dict.fromkeys(ENDED, 401),
+        "admin without its form token": 403,
+        "read": 403,
+        "admin": GRANTED,
+    },
+}
+"""By the method of a route and what it needs: the status with each kind of session."""
+
+
+async def test_every_view_with_every_kind_of_session(
+    server: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cookies = await session_cookies(server)
+    later = Clock().now() + timedelta(minutes=2)
+    monkeypatch.setattr(Clock, "now", lambda _: later)
+    routes = sorted(NEEDING, key=lambda route: route.path == "/sign-out")  # it ends its session
+    wrong = []
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+        for route in routes:
+            for kind, expected in REFUSED_FOR[route.method, route.needs].items():
+                secret = cookies[kind.removesuffix(" without its form token")]
+                fields = {"csrf": csrf_of(secret)} if kind in cookies else {"some": "field"}
+                async with session.request(
+                    route.method,
+                    server.address + address(route.path),
+                    data=fields if route.method == "POST" else None,
+                    headers={"Cookie": f"{COOKIE}={secret}", "Origin": server.address},
+                    allow_redirects=False,
+                ) as response:
+                    leads_to = response.headers.get("Location", "")
+                    to_sign_in = route.method == "GET" and leads_to.startswith("/sign-in")
+                    refused = response.status in (401, 403) or to_sign_in
+                if (response.status if refused else GRANTED) != expected:
+                    wrong.append((by_address(route), kind, response.status))
+
+    assert not wrong
+
+
+async def session_cookies(server: Serving) -> dict[str, str]:
+    """Return the cookie of each kind of session; empty for none."""
+    tokens, sessions = server.tokens, server.sessions
+    soon = Clock().now() + timedelta(minutes=1)
+    cookies = {"none": "", "of no session": "x" * 43}
+    for kind in ("ended", "token revoked", "token expired", "read", "admin"):
+        scope = "read" if kind == "read" else "admin"
+        expires_at = soon if kind == "token expired" else None
+        token, _ = await tokens.create(scope=scope, expires_at=expires_at)
+        grant = tokens.granted(name_of(token))
+        assert grant is not None
+        made, cookies[kind] = await sessions.create(grant)
+        if kind == "ended":
+            await sessions.end(made.id)
+        elif kind == "token revoked":
+            await tokens.revoke(token.id)
+    return cookies
 
 
 async def test_a_form_whose_session_has_ended_is_kept_and_can_be_sent_again(
