@@ -21,6 +21,7 @@ from seline.errors import Forbidden, InvalidRequest, RouteNotFound
 from seline.http import PREFIX
 from seline.http.context import context, is_control
 from seline.http.metrics import REQUESTS, method_label
+from seline.http.polling import unless_known
 from seline.http.requests import check_coding, check_conditions, check_query
 from seline.http.routes import Route
 from seline.logs import OncePerMinute, logged_fields, logged_with
@@ -62,7 +63,9 @@ async def access(request: web.Request, handler: _Handler) -> web.StreamResponse:
         check_query(request, route.query)
         check_coding(request)
     if request.method in _SAFE:
-        return await handler(request)
+        response = await handler(request)
+        is_polled = route is not None and route.is_polled
+        return unless_known(request, response) if is_polled else response
     if route is not None:
         check_conditions(request, is_judged=route.is_conditional)
     return await audited(request, handler, who)

@@ -164,8 +164,14 @@ def _parameters(route: Route) -> list[Schema]:
     found = [{"name": name, "in": "path", "required": True, **PATHS[name]} for name in named]
     found += [{"name": name, "in": "query", **QUERIES[name]} for name in route.query]
     if route.is_conditional or route.has_revision:
-        found += [{"name": name, "in": "header", **given} for name, given in HEADERS.items()]
+        found += [_header(name) for name in HEADERS]
+    elif route.is_polled:
+        found += [_header("If-None-Match")]
     return found
+
+
+def _header(name: str) -> Schema:
+    return {"name": name, "in": "header", **HEADERS[name]}
 
 
 def _responses(route: Route, components: _Components) -> Schema:
@@ -175,6 +181,8 @@ def _responses(route: Route, components: _Components) -> Schema:
     }
     if route.has_revision:
         found["304"] = {"description": "The reader has this revision already."}
+    if route.is_polled:
+        found["304"] = {"description": "Nothing has changed; ages do not count."}
     refused = {str(status): {"$ref": _PROBLEM_REF.format(status)} for status in statuses(route)}
     return refused | found
 

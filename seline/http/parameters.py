@@ -62,5 +62,5 @@ QUERIES: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "If-Match": _text("Only if this is the revision: an ETag, several, or `*`."),
-    "If-None-Match": _text("Read: not if this is the revision. Change: `*`, only to create."),
+    "If-None-Match": _text("Read: not if this is the ETag. Change: `*`, only to create."),
 }

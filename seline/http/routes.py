@@ -41,7 +41,9 @@ class Route(NamedTuple):
     media: Mapping[str, object] = {}
     """The types of its answers by media type, if the handler returns no `JsonAnswer`."""
     has_revision: bool = False
-    """Whether a read answers an ETag, and 304 to a reader that has it."""
+    """Whether a read answers the revision as its ETag, and 304 to a reader that has it."""
+    is_polled: bool = False
+    """Whether its answer has an ETag, for readers who ask again and again (`polling`)."""
     body: Mapping[str, object] = {}
     """The types of its body by media type; empty if it takes none."""
     needs_body: bool = True
@@ -66,7 +68,9 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/livez", probes.livez, "open"),
     Route("GET", "/readyz", probes.readyz, "open", ("verbose",), statuses=(200, 503)),
     Route("GET", "/metrics", metrics.metrics, "read", media={"text/plain": str}),
-    Route("GET", PREFIX + "/health", operator.health, "read", answers_unopened=True),
+    Route(
+        "GET", PREFIX + "/health", operator.health, "read", answers_unopened=True, is_polled=True
+    ),
     Route("GET", PREFIX + "/storage-info", operator.storage_info, "read"),
     Route(
         "GET",
@@ -100,7 +104,9 @@ ROUTES: Final[tuple[Route, ...]] = (
         "admin",
         no_undo="It only repairs what is broken. The broken bytes are kept in quarantine.",
     ),
-    Route("GET", PREFIX + "/documents", documents.list_documents, "read", ("deleted",)),
+    Route(
+        "GET", PREFIX + "/documents", documents.list_documents, "read", ("deleted",), is_polled=True
+    ),
     Route("GET", PREFIX + _NAME, documents.get_document, "read", media=_ANY, has_revision=True),
     Route(
         "PUT",
@@ -154,7 +160,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         ("dry_run",),
         no_undo="The removed backups are gone; `dry_run` lists them before.",
     ),
-    Route("GET", PREFIX + "/jobs", jobs.list_jobs, "read"),
+    Route("GET", PREFIX + "/jobs", jobs.list_jobs, "read", is_polled=True),
     Route(
         "POST",
         PREFIX + "/jobs/{job}/run",
@@ -163,8 +169,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         statuses=(202,),
         no_undo="The job would run at its time, too.",
     ),
-    Route("GET", PREFIX + "/jobs/{job}/runs", jobs.list_runs, "read"),
-    Route("GET", PREFIX + "/destinations", destinations.list_destinations, "read"),
+    Route("GET", PREFIX + "/jobs/{job}/runs", jobs.list_runs, "read", is_polled=True),
+    Route("GET", PREFIX + "/destinations", destinations.list_destinations, "read", is_polled=True),
     Route("GET", PREFIX + "/destinations/{destination}/copies", destinations.list_copies, "read"),
     Route(
         "POST",
@@ -190,7 +196,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "admin",
         no_undo="The folder and its marker stay. No copy is changed.",
     ),
-    Route("GET", PREFIX + "/alerts", alerts.list_alerts, "read"),
+    Route("GET", PREFIX + "/alerts", alerts.list_alerts, "read", is_polled=True),
     Route(
         "POST", PREFIX + "/alerts/test", alerts.test_alerts, "admin", no_undo="The alert is sent."
     ),

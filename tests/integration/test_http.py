@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 import pytest
@@ -26,7 +26,7 @@ from seline.commands import control_socket_path
 from seline.errors import SelineError, SettingsError, VolumeLocked
 from seline.http import files
 from seline.http.problems import STATUS_FOR
-from seline.http.routes import PREFIX
+from seline.http.routes import PREFIX, ROUTES, Route
 from seline.server import Serving, alone, serving
 from seline.settings import truth
 from seline.storage.volume.lock import read_holder
@@ -796,3 +796,40 @@ async def test_health_is_readable_in_a_terminal(client: Client) -> None:
 async def test_a_read_that_fails_speaks_of_no_change(tmp_path: Path) -> None:
     error = named(OSError(errno.EIO, "x"), "Listing the documents", str(tmp_path))
     assert error.message == "Listing the documents: EIO, Input/output error: the disk failed."
+
+
+RUNS: Final = "/jobs/usage/runs"
+POLLED: Final = [route for route in ROUTES if route.is_polled]
+
+
+@pytest.mark.parametrize("route", POLLED, ids=lambda route: route.path)
+async def test_who_asks_again_is_answered_without_a_body_while_nothing_has_changed(
+    client: Client, server: Serving, monkeypatch: pytest.MonkeyPatch, route: Route
+) -> None:
+    path = route.path.removeprefix(PREFIX).replace("{job}", "usage")
+    await client.call("PUT", f"/documents/{NAME}", {"n": 1})
+    await client.call("PUT", f"/documents/{NAME}", {"n": 2})
+    now = Clock().now()
+    async with asyncio.timeout(30):
+        while True:  # other tests change the files that the disk has, which health shows
+            status, body, headers = await client.call("GET", path)
+            now += timedelta(seconds=90)
+            monkeypatch.setattr(Clock, "now", lambda _, now=now: now)  # ages are no change
+            again = await client.call("GET", path, If_None_Match=headers["ETag"])
+            if again[0] == 304 or path != "/health":
+                break
+    other = await client.call("GET", path, If_None_Match='"of another answer"')
+
+    assert (status, again[:2], again[2]["ETag"]) == (200, (304, b""), headers["ETag"])
+    assert (other[0], set(other[1])) == (200, set(body))
+
+
+async def test_a_run_of_a_job_is_news(client: Client) -> None:
+    etags = {path: (await client.call("GET", path))[2]["ETag"] for path in ("/jobs", RUNS)}
+    await client.call("POST", "/jobs/usage/run")
+    async with asyncio.timeout(10):
+        while (await client.call("GET", RUNS))[1]["runs"][0]["outcome"] is None:
+            await asyncio.sleep(0.01)
+
+    for path, etag in etags.items():
+        assert (await client.call("GET", path, If_None_Match=etag))[0] == 200
