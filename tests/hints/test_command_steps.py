@@ -57,17 +57,17 @@ def printed(text: str, start: str) -> str:
 # documents and backups
 
 
-@pytest.mark.follows("error:document_not_found")
+@pytest.mark.follows("error:document_not_found", "cli/terminal:notice_undo")
 def test_a_deleted_document_is_found_and_restored(line: Line, follow: Follow) -> None:
     saved(line)
-    deleted = line("delete", NAME, "--yes")
+    line("delete", NAME, "--yes")
     step = follow(next_of(line("load", NAME)))
     listing, restoring = step.commands(NAME=NAME)
     assert run(line, listing).code == 0
     assert run(line, restoring).code == 0
     assert line("load", NAME).value() == {"n": 2}
 
-    line("delete", NAME, "--yes")
+    deleted = line("delete", NAME, "--yes")
     [undo] = follow(printed(deleted.err, "To undo")).commands()
     assert run(line, undo).code == 0
     assert line("load", NAME).value() == {"n": 2}

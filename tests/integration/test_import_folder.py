@@ -41,7 +41,7 @@ async def test_an_exported_folder_is_imported_with_its_backups(client: Client, t
     _, done, _ = await client.call("POST", "/import", tar, Content_Type=TAR)
 
     assert (status, tried["created"], tried["backups"]) == (200, [OTHER, NAME], 1)
-    assert {**tried, "dry_run": False} == done
+    assert {**tried, "dry_run": False, "undo": done["undo"]} == done
     assert (await client.call("GET", f"/documents/{NAME}"))[1] == {"n": 2}
     assert await _backups(client) == kept
     _, again, _ = await client.call("POST", "/import", tar, Content_Type=TAR)
