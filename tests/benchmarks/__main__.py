@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.benchmarks import checking, copying, serving, storing
+from tests.benchmarks import checking, copying, page, serving, storing
 from tests.benchmarks.place import can_be_limited, describe, place
 from tests.benchmarks.printing import ROUNDS
 
@@ -21,6 +21,7 @@ MEASURES: dict[str, Callable[[Path], None]] = {
     "export": lambda here: asyncio.run(storing.export(here)),
     "start": serving.start,
     "idle": serving.idle,
+    "home": page.home,
     "mirror": copying.mirror,
     "restore": copying.restore,
     "pass": lambda here: asyncio.run(checking.speed(here)),

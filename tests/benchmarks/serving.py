@@ -39,9 +39,9 @@ def idle(here: Path) -> None:
     """Measure memory and processor use of an idle server, and its stop."""
     with serving(here / "idle") as server:
         time.sleep(CATCH_UP_S)
-        before_s = _processor_s(server.pid)
+        before_s = processor_s(server.pid)
         time.sleep(IDLE_S)
-        used_s = _processor_s(server.pid) - before_s
+        used_s = processor_s(server.pid) - before_s
         used_mb = memory_mb(server.pid)
         started = time.perf_counter()
         server.terminate()
@@ -106,6 +106,7 @@ def memory_mb(process: int, kind: str = "VmRSS") -> float:
     return int(found[1]) / 1024 if found else 0.0
 
 
-def _processor_s(process: int) -> float:
+def processor_s(process: int) -> float:
+    """Return the processor time that a process has used."""
     fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
