@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Final
 
+import msgspec
+
 from seline.domain.left_out import UNREADABLE, Entry, FileKind
 
 NESTED_MAX: Final = 10_000
@@ -36,7 +38,7 @@ def scan(
         room -= len(entries) - before
         if room <= 0 and not why_closed:
             why_closed = _TOO_MANY
-        entries[index] = entry._replace(why_closed=why_closed)
+        entries[index] = msgspec.structs.replace(entry, why_closed=why_closed)
     return entries
 
 
@@ -55,8 +57,8 @@ def _entries(directory: int | str, folder: str, prefix: str) -> Iterator[Entry]:
 
 
 def _kind(entry: os.DirEntry[str]) -> FileKind:
-    if entry.is_symlink():
-        return FileKind.LINK
+    if entry.is_file(follow_symlinks=False):  # first, because nearly every entry is one
+        return FileKind.FILE
     if entry.is_dir(follow_symlinks=False):
         return FileKind.FOLDER
-    return FileKind.FILE if entry.is_file(follow_symlinks=False) else FileKind.OTHER
+    return FileKind.LINK if entry.is_symlink() else FileKind.OTHER

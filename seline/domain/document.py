@@ -28,7 +28,7 @@ SELINE: Final = "seline"
 METADATA_NAME: Final = "metadata.json"
 NAME_CHARACTERS_MAX: Final = 100
 _OTHER_NAME: Final = "Choose another name: this one is Seline's own."
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
+_DOCUMENT = re.compile(r"(?!metadata\.json\Z)[A-Za-z0-9][A-Za-z0-9_.-]{0,94}\.json\Z")
 _OTHER_CHARACTER = re.compile(r"[^A-Za-z0-9_.-]")
 _SPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,94}\Z")
 
@@ -144,13 +144,15 @@ def check_space_name(space: str) -> None:
 
 def is_document_name(name: str) -> bool:
     """Whether `name` is a valid document name."""
-    return not why_invalid_name(name)
+    return _DOCUMENT.match(name) is not None
 
 
 def why_invalid_name(name: str) -> str:
     """Return why `name` is not a valid document name; empty if it is one."""
     if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         return f"a name is text, not {type(name).__name__}"
+    if is_document_name(name):
+        return ""
     if name == METADATA_NAME:
         return "Seline keeps its own report there"
     if "/" in name or "\\" in name:
@@ -159,9 +161,7 @@ def why_invalid_name(name: str) -> str:
         return "a name ends in .json, in small letters"
     if len(name) > NAME_CHARACTERS_MAX:
         return f"it has {len(name)} characters, {NAME_CHARACTERS_MAX} are allowed"
-    if not _NAME.match(name):
-        wrong = _OTHER_CHARACTER.search(name)
-        if wrong is None:
-            return "a name starts with a letter or digit"
-        return f"{wrong[0]!r} is not allowed: a name holds A-Z, a-z, 0-9, `_`, `.` and `-`"
-    return ""
+    wrong = _OTHER_CHARACTER.search(name)
+    if wrong is None:
+        return "a name starts with a letter or digit"
+    return f"{wrong[0]!r} is not allowed: a name holds A-Z, a-z, 0-9, `_`, `.` and `-`"

@@ -12,11 +12,18 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from seline.cures import cure_of, not_regular
 from seline.domain.backup import is_aside_name, parse_backup_name
-from seline.domain.document import METADATA_NAME, NAME_CHARACTERS_MAX, why_invalid_name
+from seline.domain.document import (
+    METADATA_NAME,
+    NAME_CHARACTERS_MAX,
+    is_document_name,
+    why_invalid_name,
+)
 from seline.domain.plural import counted, shortened
 from seline.quoting import on_one_line, quoted, shown_name
 
@@ -43,8 +50,11 @@ class FileKind(StrEnum):
     OTHER = "special file"
 
 
-class Entry(NamedTuple):
-    """One name, with its path from the directory. `why_closed`: why a folder was not listed."""
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """One name, with its path from the directory. `why_closed`: why a folder was not listed.
+
+    The garbage collector skips them: a scan makes one for each document.
+    """
 
     path: str
     kind: FileKind
@@ -122,7 +132,7 @@ def left_out(entries: Sequence[Entry], place: ScannedFolder) -> list[LeftOut]:
 
     Files that end in .json are left out only of a data directory: an import renames them.
     """
-    names = FreeNames(entry.path for entry in entries)
+    names = FreeNames([entry.path for entry in entries])
     inside, why_closed = _inside(entries)
     found = (
         _mount(entry, place)
@@ -139,7 +149,10 @@ def left_out(entries: Sequence[Entry], place: ScannedFolder) -> list[LeftOut]:
 def _is_considered(entry: Entry, place: ScannedFolder) -> bool:
     if place.nested:
         return entry.kind is not FileKind.FOLDER or entry.why_closed != ""
-    return "/" not in entry.path and entry.path not in place.own
+    name = entry.path
+    if entry.kind is FileKind.FILE and is_document_name(name):
+        return name in place.mounts  # nearly every entry is a document
+    return "/" not in name and name not in place.own
 
 
 def without_state(entries: Sequence[Entry], *, nested: bool) -> tuple[list[Entry], list[LeftOut]]:
@@ -238,7 +251,7 @@ def _mount(entry: Entry, place: ScannedFolder) -> LeftOut:
 
 def _file(entry: Entry, place: ScannedFolder, names: FreeNames) -> LeftOut | None:
     """Decide about a file, a link or a special file."""
-    file, at = entry.path, place.at(entry.path)
+    file = entry.path
     if is_json(file) and place.imported:
         return None
     if entry.kind is not FileKind.FILE:
@@ -249,7 +262,8 @@ def _file(entry: Entry, place: ScannedFolder, names: FreeNames) -> LeftOut | Non
         return _left_out(file, "its name does not end in .json", _COPY)
     if not (reason := why_invalid_name(file)):
         return None
-    hint = f"To have Seline keep it, rename it: `mv -n -- {at} {place.at(names.name(file))}`"
+    free = place.at(names.name(file))
+    hint = f"To have Seline keep it, rename it: `mv -n -- {place.at(file)} {free}`"
     return _left_out(file, reason, hint)
 
 

@@ -459,6 +459,24 @@ def test_a_folder_that_is_another_volume_is_not_listed(tmp_path: Path) -> None:
     assert "another volume is mounted there" in found.reason
 
 
+def test_a_document_that_is_a_mount_of_its_own_is_named() -> None:
+    entries = [Entry("a.json", FileKind.FILE), Entry("b.json", FileKind.FILE)]
+
+    [found] = left_out(entries, ScannedFolder(path="/data", mounts=("b.json",)))
+
+    assert found.name == "b.json"
+
+
+def test_a_document_costs_no_quoted_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Health lists every document; only what is left out has a next step with its path."""
+    asked: list[str] = []
+    monkeypatch.setattr(ScannedFolder, "at", lambda _, name: asked.append(name) or name)
+    entries = [Entry(name, FileKind.FILE) for name in ("a.json", "b.json", "ä.json")]
+
+    assert [item.name for item in left_out(entries, ScannedFolder(path="/data"))] == ["ä.json"]
+    assert asked == ["a_2.json", "ä.json"]
+
+
 MOUNTS: Final = """
 import json, subprocess, sys
 from seline.blocking import open_seline

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from itertools import chain
 from typing import Final, Self
 
 from seline.domain.backup import (
@@ -81,6 +82,15 @@ class BackupIndex:
     def not_ours(self, document: str) -> int:
         """Return how many files with names of a document's backups Seline did not write."""
         return sum(not backup.ours for backup in self.of(document))
+
+    def foreign_count(self) -> int:
+        """Return how many files with a backup's name Seline did not write."""
+        with self._lock:
+            self._refresh()
+            for document in self._by_document.keys() - self._known:
+                self._learn(document)
+            found = chain.from_iterable(map(dict.values, self._by_document.values()))
+            return sum(not backup.ours for backup in found)
 
     def others(self) -> Sequence[str]:
         """Return the names in the directory that no backup has, sorted."""

@@ -62,8 +62,7 @@ class VolumeMedium:
 
     @while_open
     def foreign_backup_count(self, space: str) -> int:
-        index = self.current_documents.backup_index(space)
-        return sum(map(index.not_ours, index.counts()))
+        return self.current_documents.backup_index(space).foreign_count()
 
     @while_open
     def left_out(self) -> Sequence[LeftOut]:
