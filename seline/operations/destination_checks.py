@@ -18,6 +18,8 @@ from seline.settings.values import UnusableBucket
 PROVEN_LATE_AFTER: Final = timedelta(days=30)
 EXPORT_LATE_AFTER: Final = timedelta(days=8)
 """Longer than the rarest schedule, a week."""
+NONE_KNOWN: Final = "no copy is known before the first run"
+"""The destination may have some: what an earlier process knew is lost, or of another volume."""
 CHANGES_LATE_AFTER: Final = timedelta(minutes=15)
 
 
@@ -84,7 +86,7 @@ def check_destination(
     problems = tuple(_problems(target, record, waiting, now))
     job = "mirror" if target.takes_mirror else "export"
     fix = "" if last or problems else f"Run `seline jobs run {job}`."
-    text = ", ".join(last or ["no copy is known" if problems else "none was written yet"])
+    text = ", ".join(last or ["no copy is known" if problems else NONE_KNOWN])
     return DestinationCheck(name=name, last=text, problems=problems, has_copy=has_copy, fix=fix)
 
 

@@ -51,6 +51,25 @@ async def test_health_shows_both_kinds_of_copies(bot: Bot) -> None:
         assert text in found["detail"]
 
 
+async def test_a_destination_whose_copies_are_not_known_is_not_called_empty(
+    bot: Bot, tmp_path: Path
+) -> None:
+    """So it is after a restart of a service that has just been restored."""
+    await bot.operations.mirrors.close()
+    await bot.store.close()
+    (tmp_path / "data" / ".seline" / "exports.json").unlink()
+    target = Target(Folder("bucket", str(tmp_path / "bucket")), 3, same_disk=True, mode="both")
+    later = Bot(tmp_path, target.destination, target=target)
+    found = await check(later)
+    assert found["status"] == "info"
+    assert "no copy is known before the first run" in found["detail"]
+    assert found["fix"] == "Run `seline jobs run mirror`."
+    await later.mirrored()
+    assert "the newest copy is of" in (await check(later))["detail"]
+    await later.operations.mirrors.close()
+    await later.store.close()
+
+
 async def test_a_mirror_that_succeeds_leaves_the_failure_of_an_export(
     bot: Bot, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,7 +50,7 @@ def line(tmp_path: Path, nas: Path) -> Line:
     """Return a command line on a volume that was exported once."""
     line = line_to(tmp_path, nas, same_disk=True)
     assert line("save", NAME, stdin='{"n": 1}').code == 0
-    assert exports_check(line)["status"] == "info", "none was written yet"
+    assert exports_check(line)["status"] == "info", "no copy is known"
     ran = line("jobs", "run", "export")
     assert ran.code == 0, ran.out
     assert exports_check(line)["status"] == "ok"
