@@ -29,6 +29,7 @@ from seline.chat.messages import (
 )
 from seline.chat.views import Turn
 from seline.domain.alerts.lifecycle import Alert
+from seline.domain.sentences.translate import rows
 from seline.domain.texts import Language, Wording, load_tables
 from seline.errors import SelineError
 from seline.library import Seline
@@ -61,6 +62,7 @@ _log = logging.getLogger("seline.chat")
 @functools.cache
 def wording(language: Language) -> Wording:
     """Return the texts of the chat; it shares those of units and checks with the page."""
+    rows(language)
     tables = load_tables("seline.page", language) | load_tables("seline.chat", language)
     return Wording(language, tables)
 
@@ -94,7 +96,8 @@ class ChatCore:
         if not self.admits(request):
             return None
         seline = self._seline()
-        now, texts = seline.store.clock.now(), wording(seline.settings.alerts.language)
+        now = seline.store.clock.now()
+        texts = await asyncio.to_thread(wording, seline.settings.alerts.language)
         kind: ReplyKind = "new"
         action = ChatAction("documents", word=request.word) if request.word else ChatAction("home")
         if request.button:
@@ -137,8 +140,8 @@ class ChatCore:
                 return await self._act(turn)
             return await VIEWS[turn.action.view](turn)
         except SelineError as error:
-            message = fitted(error.message, LIMITS[turn.request.service].text_max // 2)
-            step = turn.texts("chat.next_step", step=error.hint)
+            message = fitted(turn.said(error.message), LIMITS[turn.request.service].text_max // 2)
+            step = turn.texts("chat.next_step", step=turn.said(error.hint))
             return Card(text=f"{message}\n{step}", buttons=[turn.home])
         except Exception:  # noqa: BLE001  # the border of a request
             _log.exception("unexpected error in the chat")

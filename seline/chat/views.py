@@ -24,6 +24,7 @@ from seline.domain.alerts.message import body
 from seline.domain.difference import ChangedValue, Difference
 from seline.domain.document import DocumentInfo, Json
 from seline.domain.report import Status
+from seline.domain.sentences.translate import translated
 from seline.domain.texts import Wording
 from seline.domain.verdict import USABLE, Verdict
 from seline.library import Seline
@@ -56,6 +57,10 @@ class Turn:
         """Return an instant in UTC, and how long ago it was."""
         ago = self.texts.span((self.now - at).total_seconds())
         return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC ({ago})"
+
+    def said(self, sentence: str) -> str:
+        """Return a sentence of an error or check in the language of the chat."""
+        return translated(self.texts.language, sentence)
 
     def button(self, key: str, view: str, **values: Any) -> CardButton:
         """Return a button that opens a view."""
@@ -98,10 +103,10 @@ def _check_lines(turn: Turn, checks: Sequence[dict[str, Any]]) -> Iterator[str]:
     bad = [check for check in checks if check["status"] in _MARKS]
     bad.sort(key=lambda check: list(_MARKS).index(check["status"]))
     for check in bad[:CHECKS_SHOWN]:
-        name, detail = turn.texts(f"home.check_{check['name']}"), check["detail"]
+        name, detail = turn.texts(f"home.check_{check['name']}"), turn.said(check["detail"])
         yield f"{_MARKS[check['status']]} {name}: {one_line(detail, DETAIL_CHARACTERS_MAX)}"
         if check["fix"]:
-            fix = one_line(check["fix"], DETAIL_CHARACTERS_MAX)
+            fix = one_line(turn.said(check["fix"]), DETAIL_CHARACTERS_MAX)
             yield turn.texts("chat.next_step", step=fix)
     if len(bad) > CHECKS_SHOWN:
         yield turn.texts.count("chat.more", len(bad) - CHECKS_SHOWN)
@@ -177,7 +182,7 @@ async def document(turn: Turn) -> Card:
     lines = [name, _current_line(turn, info), "", t.count("chat.kept_backups", len(backups))]
     choices: list[CardButton] = []
     for number, backup in enumerate(shown, start=1 + page * PER_PAGE):
-        reason = one_line(backup.flaw or backup.because, VALUE_CHARACTERS_MAX)
+        reason = one_line(turn.said(backup.flaw or backup.because), VALUE_CHARACTERS_MAX)
         at = turn.instant(backup.taken_at)
         lines.append(f"{number}. {at} · {t.size(backup.size_bytes)} · {reason}")
         if backup.verdict in USABLE:

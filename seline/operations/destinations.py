@@ -350,8 +350,8 @@ async def keep(state: State[Any], function: Callable[[Any], Any]) -> Any:
 def _another(target: Target, marker: str, job: str) -> AnotherDestination:
     name, run = target.destination.name, f"run `seline jobs run {job}`"
     has = "the marker of another destination" if marker else "no marker of Seline's"
-    message = f"{target.destination.where} is not where {name} was: it has {has}. Nothing was "
-    message += "copied there."
+    where = target.destination.where
+    message = f"{where} is not where {name} was: it has {has}. Nothing was copied there."
     use = f"run `seline destinations use {name}`"
     if target.may_be_unmounted:
         hint = f"Mount it, then {run}. If it was moved or replaced, {use} first."

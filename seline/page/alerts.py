@@ -4,6 +4,8 @@ from typing import Final
 
 from aiohttp import web
 
+from seline.domain.alerts.message import worded
+from seline.domain.sentences.translate import translated
 from seline.page import work
 from seline.page.visit import PageRoute, View, Visit
 from seline.ports.alerts import Delivery
@@ -11,14 +13,15 @@ from seline.ports.alerts import Delivery
 
 async def show(visit: Visit) -> web.Response:
     """Show the open alerts, those that are over, and the sinks."""
-    log, alerts = visit.context.alerts, visit.context.alerts.listing()
+    log, words = visit.context.alerts, visit.texts.language
+    alerts = [worded(alert, words) for alert in log.listing()]
     return visit.render(
         "alerts.html",
         alerts=[alert for alert in alerts if alert.state == "open"],
         over=[alert for alert in alerts if alert.state != "open"],
         sinks=log.sinks(),
         sending=bool(visit.context.operations.sinks()),
-        words=visit.context.settings.alerts.language,
+        words=words,
     )
 
 
@@ -37,7 +40,7 @@ def _line(visit: Visit, delivery: Delivery) -> str:
         "alerts.delivered" if delivery.delivered else "alerts.not_delivered",
         sink=delivery.sink,
         took=visit.texts.number(delivery.took_ms),
-        detail=delivery.detail,
+        detail=translated(visit.texts.language, delivery.detail),
     )
 
 

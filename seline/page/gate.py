@@ -32,7 +32,7 @@ from seline.http.context import context
 from seline.http.problems import status_of, unexpected
 from seline.http.requests import DECODING, INLINE_BYTES_MAX, body_pieces, check_coding
 from seline.page.rendering import NOT_INSTALLED, is_installed
-from seline.page.texts import Texts, preferred
+from seline.page.texts import Texts, preferred, texts_in
 from seline.page.visit import FORM_BYTES_MAX, HTML, KEPT_BYTES_MAX, PageRoute, Visit
 
 COOKIE: Final = "seline"
@@ -53,7 +53,7 @@ def answering(route: PageRoute) -> _Answer:
     async def answer(request: web.Request) -> web.StreamResponse:
         if not is_installed():
             return web.Response(text=NOT_INSTALLED, status=HTTPStatus.NOT_IMPLEMENTED)
-        visit = Visit(request=request, texts=texts_for(request))
+        visit = Visit(request=request, texts=await texts_for(request))
         try:
             return await _admitted(visit, route)
         except SelineError as error:
@@ -76,7 +76,7 @@ async def stray_pages(request: web.Request, handler: _Answer) -> web.StreamRespo
         is_api = request.path.startswith(PREFIX)
         if is_api or HTML not in request.headers.get("Accept", "") or not is_installed():
             raise
-        visit = Visit(request=request, texts=texts_for(request))
+        visit = Visit(request=request, texts=await texts_for(request))
         if context(request).unavailable() is None:
             await _find_session(visit)
         if isinstance(error, web.HTTPNotFound):
@@ -87,10 +87,10 @@ async def stray_pages(request: web.Request, handler: _Answer) -> web.StreamRespo
         return response
 
 
-def texts_for(request: web.Request) -> Texts:
+async def texts_for(request: web.Request) -> Texts:
     """Return the texts in the language of the cookie, else of the browser."""
     chosen = request.cookies.get(LANGUAGE_COOKIE, "")
-    return Texts(preferred(chosen or request.headers.get("Accept-Language", "")))
+    return await texts_in(preferred(chosen or request.headers.get("Accept-Language", "")))
 
 
 def error_page(visit: Visit, error: SelineError) -> web.Response:

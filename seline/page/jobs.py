@@ -6,6 +6,7 @@ from typing import Final
 from aiohttp import web
 
 from seline.domain.job import RunOutcome
+from seline.domain.sentences.translate import translated
 from seline.page import work
 from seline.page.gate import own_address
 from seline.page.visit import PageRoute, View, Visit
@@ -42,7 +43,7 @@ async def run_now(visit: Visit, name: str, back: str) -> web.Response:
             note(_progress(visit))
             await asyncio.sleep(POLL_S)
         is_ok = ended is not None and ended.outcome is RunOutcome.OK
-        detail = "" if ended is None else ended.detail
+        detail = "" if ended is None else translated(t.language, ended.detail)
         return work.Done(t("jobs.ran" if is_ok else "jobs.failed", job=name, detail=detail))
 
     return await work.start(visit, t("jobs.run", job=name), operation, back=back)

@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 from seline.clock import instant_text
+from seline.domain.sentences.translate import passages
 from seline.page.static import address_of
 from seline.page.texts import Texts
 
@@ -44,7 +45,7 @@ def is_installed() -> bool:
 
 
 def render(template: str, texts: Texts, now: datetime, values: Mapping[str, Any]) -> str:
-    """Return a page as HTML. The templates know `t`, `count`, `number`, `size` and `instant`."""
+    """Return a page as HTML. The templates know what is in `known`, besides the values."""
 
     def instant(moment: datetime) -> dict[str, str]:
         moment = moment.astimezone(UTC)
@@ -61,6 +62,7 @@ def render(template: str, texts: Texts, now: datetime, values: Mapping[str, Any]
         "size": texts.size,
         "instant": instant,
         "language": texts.language,
+        "passages": functools.partial(passages, texts.language),
         "static": address_of,
     }
     return environment().get_template(template).render(**known, **values)

@@ -1,10 +1,12 @@
 """The words of the page: a TOML table for each view and language, in `seline/page/texts/`."""
 
+import asyncio
 import functools
 import re
 from collections.abc import Mapping
 from typing import Final
 
+from seline.domain.sentences.translate import rows
 from seline.domain.texts import LANGUAGES, Language, Wording, load_tables
 
 _RANGE: Final = re.compile(r"^([a-z]{2})(?:-[a-z0-9]+)*$")
@@ -22,6 +24,12 @@ class Texts(Wording):
     def __init__(self, language: Language) -> None:
         """Use the tables of `language`."""
         super().__init__(language, table(language))
+
+
+async def texts_in(language: Language) -> Texts:
+    """Return the texts of a language; the tables are read in a thread, once."""
+    await asyncio.to_thread(lambda: (table(language), rows(language)))
+    return Texts(language)
 
 
 def preferred(accept_language: str) -> Language:

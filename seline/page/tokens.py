@@ -8,6 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from seline.access.tokens import SCOPES, name_of
+from seline.domain.sentences.translate import translated
 from seline.errors import InvalidRequest
 from seline.page.undo import token_address, undo_button
 from seline.page.visit import Button, PageRoute, View, Visit
@@ -25,7 +26,8 @@ async def make(visit: Visit) -> web.Response:
     try:
         expires_at = _expiry(visit)
     except InvalidRequest as error:
-        return await _page(visit, form=visit.form, failure=error.message)
+        failure = translated(visit.texts.language, error.message)
+        return await _page(visit, form=visit.form, failure=failure)
     token, secret = await visit.context.tokens.create(
         scope=visit.field("scope"), label=visit.field("label").strip(), expires_at=expires_at
     )

@@ -254,7 +254,23 @@ async def test_the_chat_speaks_french(bot: Any, seline: Seline) -> None:
     await bot.command()
     await bot.press("Restaurer")
     await bot.press(f"1. {NAME}")
+    assert "· parmi les 5 plus récentes" in bot.screen.text
     await bot.press("1. 20")
     assert "n : 2 devient 1" in bot.screen.text
     await bot.press("Restaurer celle-ci")
     assert "est restauré tel qu'il était" in bot.screen.text
+
+
+@pytest.mark.parametrize("seline", [{"alerts__language": "fr"}], indirect=True)
+async def test_an_error_is_french_in_the_chat(bot: Any, seline: Seline) -> None:
+    """Show a document that was deleted since it was listed."""
+    await seline.data.save_json(NAME, {"n": 1})
+    await bot.command()
+    await bot.press("Restaurer")
+    await bot.press(f"1. {NAME}")
+    await seline.data.delete(NAME)
+    await bot.press("Afficher")
+    assert bot.screen.text.startswith(f"Il n'y a pas de document {NAME}.")
+    assert (
+        f"Ensuite : `seline documents` donne les noms ; `seline restore {NAME}`" in bot.screen.text
+    )

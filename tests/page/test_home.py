@@ -216,3 +216,42 @@ async def test_home_costs_few_listings_of_the_data_directory(tmp_path: Path) -> 
             assert page.status == 200
 
     assert statistics.median(ratios) <= 12, ratios
+
+
+ENGLISH = re.compile(r'<span lang="en">(.*?)</span>', re.DOTALL)
+
+
+async def test_the_checks_are_in_french(owner: Browser, server: Serving, tmp_path: Path) -> None:
+    await server.data.save_json("user_profile.json", {"n": 1})
+    (tmp_path / "data" / "broken.json").write_text('{"n": 1,}')
+    (tmp_path / "data" / "notes.txt").write_text("n")
+    await server.operations.verify()
+    page = await owner.get("/", Accept_Language="fr")
+
+    assert ENGLISH.findall(page.html) == []
+    assert "ne peuvent pas être servis : broken.json" in page.text
+    assert "une virgule avant le crochet fermant" in page.text
+    assert "son nom ne se termine pas par .json" in page.text
+    assert "désactivé : rien n'est gardé hors de ce volume" in page.text
+    assert "<code>seline reset broken.json</code>" in page.html
+
+
+async def test_an_error_is_in_french(owner: Browser, server: Serving) -> None:
+    page = await owner.get("/documents/gone.json", Accept_Language="fr")
+
+    assert page.status == 404
+    assert ENGLISH.findall(page.html) == []
+    assert "Il n'y a pas de document gone.json" in page.text
+    assert "<code>seline documents</code> donne les noms" in page.html
+
+
+async def test_what_a_job_did_is_in_french(owner: Browser, server: Serving) -> None:
+    await server.data.save_json("user_profile.json", {"n": 1})
+    owner.headers["Accept-Language"] = "fr"
+    await owner.get("/jobs/integrity")
+    await owner.press("Lancer maintenant")
+    page = await owner.wait()
+
+    assert ENGLISH.findall(page.html) == []
+    done = "1 document et 0 sauvegardes contrôlés"
+    assert page.text.count(done) == 2  # in the message of the act, and in the list of the runs

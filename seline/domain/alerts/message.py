@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from seline.domain.alerts.lifecycle import KIND_OF, Alert, AlertType, Severity
 from seline.domain.document import Json
 from seline.domain.plural import ending
+from seline.domain.sentences.translate import translated
 from seline.domain.texts import Language, compose, load_texts
 
 DETAIL_CHARACTERS_MAX: Final = 500
@@ -22,6 +23,8 @@ LIST_CHARACTERS_MAX: Final = 1200
 DIGEST_LIST_MAX: Final = 300
 """The characters of one detail in a digest, shared by its lines."""
 _SENTENCE_ENDS: Final = (".", "!", "?", "…")
+_SENTENCES: Final = frozenset({"what", "flaw", "passed_over", "fix"})
+"""The details that are sentences of errors and checks."""
 _MARKS: Final[Mapping[str, str]] = {
     Severity.INFO: "ℹ️",
     Severity.WARNING: "⚠️",
@@ -61,7 +64,7 @@ def texts(language: Language) -> AlertTexts:
 def worded(alert: Alert, language: Language) -> Alert:
     """Return an alert with its summary and next step in a language."""
     words = texts(language).alerts[alert.type]
-    values = _values(alert.details, texts(language))
+    values = _values(alert.details, language)
     if alert.state == "resolved" and KIND_OF[alert.type].course != "event":
         return replace(alert, summary=compose((words.resolved,), values), fix="")
     fix = words.fix_edit if words.fix_edit and "item" in values else words.fix
@@ -156,8 +159,9 @@ def _entry(alert: Alert) -> Json:
     }
 
 
-def _values(details: Mapping[str, Json], known: AlertTexts) -> dict[str, str]:
+def _values(details: Mapping[str, Json], language: Language) -> dict[str, str]:
     """Return the details as text, without the empty ones; a list of texts is joined."""
+    known = texts(language)
     values = {
         name: _as_text(value, known.labels["decimal_point"])
         for name, value in details.items()
@@ -168,6 +172,7 @@ def _values(details: Mapping[str, Json], known: AlertTexts) -> dict[str, str]:
         for name, value in details.items()
         if isinstance(value, (list, tuple)) and value
     }
+    values |= {name: translated(language, values[name]) for name in _SENTENCES & values.keys()}
     if (what := values.get("what", "")) and not what.endswith(_SENTENCE_ENDS):
         values["what"] = f"{what}."
     if isinstance(documents := details.get("documents"), int):

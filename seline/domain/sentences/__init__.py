@@ -1,0 +1,1 @@
+"""The sentences of errors, checks and jobs in other languages than English."""
